@@ -1,0 +1,2 @@
+//! metrika-gate.
+fn main() {}

@@ -1,0 +1,506 @@
+//! Operations: what is being asked. A closed table, compiled in from `operation/catalogue.txt`.
+//!
+//! 1. A request is an operation when its method and every segment of its path fit one line of the table; a segment in
+//!    braces fits any one segment.
+//! 2. The last segment may end in `.json` or `.csv` where the table allows it.
+//! 3. HEAD is the GET of the same path.
+//! 4. No two lines can fit the same request; configuration can add lines, never change or shadow one.
+//! 5. What fits no line is unknown: refused, unless `unknown_operations: by_method` says how to take it.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use http::Method;
+
+use crate::scope::{Scope, ScopeSet};
+pub use crate::symbol::OperationId;
+
+/// The methods that operations have. Everything else is refused before policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Verb {
+    /// GET
+    Get,
+    /// HEAD
+    Head,
+    /// POST
+    Post,
+    /// PUT
+    Put,
+    /// PATCH
+    Patch,
+    /// DELETE
+    Delete,
+}
+
+impl Verb {
+    /// All of them, as `Allow` lists them.
+    pub const ALL: [Self; 6] = [Self::Get, Self::Head, Self::Post, Self::Put, Self::Patch, Self::Delete];
+
+    /// The verb of a request's method, if operations have it. Methods are case-sensitive (RFC 9110, section 9.1).
+    #[must_use]
+    pub fn of(method: &Method) -> Option<Self> {
+        Self::ALL.into_iter().find(|verb| verb.as_str() == method.as_str())
+    }
+
+    /// Its name on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Head => "HEAD",
+            Self::Post => "POST",
+            Self::Put => "PUT",
+            Self::Patch => "PATCH",
+            Self::Delete => "DELETE",
+        }
+    }
+
+    /// Whether sending it twice means the same as once (RFC 9110, section 9.2.2) and it reads only.
+    #[must_use]
+    pub const fn is_safe(self) -> bool {
+        matches!(self, Self::Get | Self::Head)
+    }
+
+    /// Whether sending it twice means the same as once (RFC 9110, section 9.2.2).
+    #[must_use]
+    pub const fn is_idempotent(self) -> bool {
+        matches!(self, Self::Get | Self::Head | Self::Put | Self::Delete)
+    }
+
+    /// The verb whose operation this is (rule 3).
+    const fn operation(self) -> Self {
+        match self {
+            Self::Head => Self::Get,
+            Self::Get | Self::Post | Self::Put | Self::Patch | Self::Delete => self,
+        }
+    }
+
+    const fn slot(self) -> usize {
+        match self {
+            Self::Get | Self::Head => 0,
+            Self::Post => 1,
+            Self::Put => 2,
+            Self::Patch => 3,
+            Self::Delete => 4,
+        }
+    }
+}
+
+/// Which of Metrica's rate groups a call counts in (<https://yandex.com/dev/metrika/en/intro/quotas>).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum QuotaGroup {
+    /// Reading of management data.
+    ClientRead,
+    /// Saving.
+    ClientWrite,
+    /// Reports.
+    ReportRead,
+    /// The Logs API, with its own 10 requests per second.
+    Logs,
+}
+
+impl QuotaGroup {
+    fn parse(text: &str) -> Option<Self> {
+        Some(match text {
+            "client_read" => Self::ClientRead,
+            "client_write" => Self::ClientWrite,
+            "report_read" => Self::ReportRead,
+            "logs" => Self::Logs,
+            _ => return None,
+        })
+    }
+}
+
+/// One line of the table.
+#[derive(Debug, Clone)]
+pub struct Operation {
+    /// The gate's own stable name, used in metrics and logs.
+    pub id: OperationId,
+    /// The method; [`Verb::Get`] also stands for HEAD.
+    pub verb: Verb,
+    /// The path with its parameters in braces.
+    pub template: Box<str>,
+    /// Any one of these is enough.
+    pub scopes: ScopeSet,
+    /// The rate group.
+    pub quota: QuotaGroup,
+    /// The last segment may end in `.json` or `.csv`.
+    pub suffixes: bool,
+    /// Bodies up to 1 GB go up.
+    pub upload: bool,
+    /// The answer can take minutes or be gigabytes.
+    pub long: bool,
+    /// The API has no way to undo it.
+    pub destructive: bool,
+    /// Gone from the reference, alive in clients.
+    pub deprecated: bool,
+}
+
+/// What the catalogue says of a method and a path.
+#[derive(Debug, Clone, Copy)]
+pub enum Lookup<'a> {
+    /// It is this operation.
+    Known(&'a Operation),
+    /// The path is the API's, but not with this method.
+    OtherMethod,
+    /// No line has the path.
+    Unknown,
+}
+
+/// How requests that fit no line are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum UnknownOperations {
+    /// Refused.
+    #[default]
+    Deny,
+    /// GET and HEAD need `metrika:read`, everything else `metrika:write`.
+    ByMethod,
+}
+
+/// Why a line cannot be added to the table.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BadOperation {
+    /// Rule 4.
+    #[error("is already {0} of the catalogue, whose lines cannot be changed")]
+    Taken(OperationId),
+    /// Rule 4.
+    #[error("overlaps {0}: one request could be both")]
+    Overlaps(Box<str>),
+    /// Not a template.
+    #[error("is not a path template; it starts with '/', and each segment is text or one name in braces")]
+    Template,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Node {
+    fixed: HashMap<Box<str>, usize, rustc_hash::FxBuildHasher>,
+    any: Option<usize>,
+    /// By [`Verb::slot`].
+    operations: [Option<usize>; 5],
+}
+
+/// The table, as a tree over path segments.
+#[derive(Clone)]
+pub struct Catalogue {
+    nodes: Vec<Node>,
+    operations: Vec<Operation>,
+    unknown: UnknownOperations,
+    unknown_read: Operation,
+    unknown_write: Operation,
+}
+
+const BUILT_IN: &str = include_str!("operation/catalogue.txt");
+
+impl Catalogue {
+    /// The table that is compiled in.
+    #[must_use]
+    pub fn built_in() -> Self {
+        let unknown = |verb, scope| Operation {
+            id: OperationId::new("unknown"),
+            verb,
+            template: "*".into(),
+            scopes: [scope].into_iter().collect(),
+            quota: if matches!(scope, Scope::Read) { QuotaGroup::ClientRead } else { QuotaGroup::ClientWrite },
+            suffixes: false,
+            upload: false,
+            long: false,
+            destructive: false,
+            deprecated: false,
+        };
+        let mut catalogue = Self {
+            nodes: vec![Node::default()],
+            operations: Vec::new(),
+            unknown: UnknownOperations::Deny,
+            unknown_read: unknown(Verb::Get, Scope::Read),
+            unknown_write: unknown(Verb::Post, Scope::Write),
+        };
+        for operation in BUILT_IN.lines().filter_map(parse_line) {
+            // A line that does not fit is a mistake of this repository, caught by `every_line_is_in_the_table`.
+            let _ = catalogue.add(operation);
+        }
+        catalogue
+    }
+
+    /// Says how unknown operations are taken (rule 5).
+    #[must_use]
+    pub const fn with_unknown(mut self, unknown: UnknownOperations) -> Self {
+        self.unknown = unknown;
+        self
+    }
+
+    /// Every line, in the order of the table.
+    #[must_use]
+    pub fn operations(&self) -> &[Operation] {
+        &self.operations
+    }
+
+    /// The operation that a method and a canonical path ask for.
+    #[must_use]
+    pub fn find(&self, verb: Verb, path: &str) -> Lookup<'_> {
+        match (self.find_known(verb, path), self.unknown) {
+            (Lookup::Known(operation), _) => Lookup::Known(operation),
+            (other, UnknownOperations::Deny) => other,
+            (_, UnknownOperations::ByMethod) => {
+                Lookup::Known(if verb.is_safe() { &self.unknown_read } else { &self.unknown_write })
+            }
+        }
+    }
+
+    fn find_known(&self, verb: Verb, path: &str) -> Lookup<'_> {
+        let Some(path) = path.strip_prefix('/') else { return Lookup::Unknown };
+        let (folder, last) = path.rsplit_once('/').unwrap_or(("", path));
+        let mut node = self.nodes.first();
+        if !folder.is_empty() {
+            for segment in folder.split('/') {
+                node = node.and_then(|node| self.child(node, segment));
+            }
+        }
+        let Some(parent) = node else { return Lookup::Unknown };
+        let plain = self.child(parent, last);
+        // A parameter takes any segment, so a suffix after a fixed name has to be tried even where a parameter fits.
+        let stripped = last.strip_suffix(".json").or_else(|| last.strip_suffix(".csv"));
+        let suffixed = stripped.filter(|name| !name.is_empty()).and_then(|name| self.child(parent, name));
+        let operation = |node: Option<&Node>| {
+            let index = (*node?.operations.get(verb.slot())?)?;
+            self.operations.get(index)
+        };
+        match (operation(plain), operation(suffixed).filter(|operation| operation.suffixes)) {
+            (Some(found), _) | (None, Some(found)) => Lookup::Known(found),
+            (None, None) => {
+                let of = |node: Option<&Node>, fits: fn(&Operation) -> bool| {
+                    let lines = node.into_iter().flat_map(|node| node.operations).flatten();
+                    lines.filter_map(|index| self.operations.get(index)).any(fits)
+                };
+                let path_is_known = of(plain, |_| true) || of(suffixed, |operation| operation.suffixes);
+                if path_is_known { Lookup::OtherMethod } else { Lookup::Unknown }
+            }
+        }
+    }
+
+    fn child(&self, node: &Node, segment: &str) -> Option<&Node> {
+        let index = node.fixed.get(segment).copied().or(node.any)?;
+        self.nodes.get(index)
+    }
+
+    /// Adds a line (rule 4).
+    ///
+    /// # Errors
+    /// [`BadOperation`] when the line is not a template, or a request could fit it and another one.
+    pub fn add(&mut self, operation: Operation) -> Result<(), BadOperation> {
+        let segments = parse_template(&operation.template).ok_or(BadOperation::Template)?;
+        for other in &self.operations {
+            let same_path = parse_template(&other.template).is_some_and(|other| other == segments);
+            if same_path && other.verb.operation() == operation.verb.operation() {
+                return Err(BadOperation::Taken(other.id));
+            }
+            // Of whatever methods: the tree takes a fixed segment before a parameter and does not come back.
+            if !same_path && overlap(&other.template, &operation.template) {
+                return Err(BadOperation::Overlaps(other.template.clone()));
+            }
+        }
+        let mut at = 0;
+        for segment in segments {
+            at = self.descend(at, segment).ok_or(BadOperation::Template)?;
+        }
+        let index = self.operations.len();
+        if let Some(slot) = self.nodes.get_mut(at).and_then(|node| node.operations.get_mut(operation.verb.slot())) {
+            *slot = Some(index);
+        }
+        self.operations.push(operation);
+        Ok(())
+    }
+
+    fn descend(&mut self, at: usize, segment: Segment<'_>) -> Option<usize> {
+        let next = self.nodes.len();
+        let node = self.nodes.get_mut(at)?;
+        let child = match segment {
+            Segment::Fixed(name) => *node.fixed.entry(name.into()).or_insert(next),
+            Segment::Any => *node.any.get_or_insert(next),
+        };
+        if child == next {
+            self.nodes.push(Node::default());
+        }
+        Some(child)
+    }
+}
+
+impl fmt::Debug for Catalogue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Catalogue({} operations)", self.operations.len())
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Segment<'a> {
+    Fixed(&'a str),
+    Any,
+}
+
+fn parse_template(template: &str) -> Option<Vec<Segment<'_>>> {
+    template.strip_prefix('/')?.split('/').map(parse_segment).collect()
+}
+
+fn parse_segment(segment: &str) -> Option<Segment<'_>> {
+    let word = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.~".contains(&b));
+    match segment.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')) {
+        Some(name) => word(name).then_some(Segment::Any),
+        None => (word(segment) && segment != "." && segment != "..").then_some(Segment::Fixed(segment)),
+    }
+}
+
+/// Whether one path could fit both templates. A suffix can turn a fixed last name into another text, so it counts.
+fn overlap(one: &str, other: &str) -> bool {
+    let (Some(one), Some(other)) = (parse_template(one), parse_template(other)) else { return false };
+    one.len() == other.len()
+        && one.iter().zip(&other).all(|pair| match pair {
+            (Segment::Fixed(one), Segment::Fixed(other)) => one == other,
+            (Segment::Any, _) | (_, Segment::Any) => true,
+        })
+}
+
+fn parse_line(line: &str) -> Option<Operation> {
+    let mut columns = line.split_whitespace();
+    let mut next = || columns.next().filter(|column| !column.starts_with('#'));
+    let verb = next().and_then(|method| Verb::ALL.into_iter().find(|verb| verb.as_str() == method))?;
+    let (template, id, scopes, quota) = (next()?, next()?, next()?, next()?);
+    let (suffixes, marks) = (next()?, next()?);
+    let marked = |mark| marks.split(',').any(|one| one == mark);
+    Some(Operation {
+        id: OperationId::new(id),
+        verb,
+        template: template.into(),
+        scopes: scopes.split('|').map(|scope| format!("metrika:{scope}").parse()).collect::<Result<_, _>>().ok()?,
+        quota: QuotaGroup::parse(quota)?,
+        suffixes: suffixes == "json+csv",
+        upload: marked("upload"),
+        long: marked("long"),
+        destructive: marked("destructive"),
+        deprecated: marked("deprecated"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(catalogue: &Catalogue, verb: Verb, path: &str) -> &'static str {
+        match catalogue.find(verb, path) {
+            Lookup::Known(operation) => operation.id.as_str(),
+            Lookup::OtherMethod => "(other method)",
+            Lookup::Unknown => "(unknown)",
+        }
+    }
+
+    #[test]
+    fn every_line_is_in_the_table() {
+        let lines = BUILT_IN.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).count();
+        assert_eq!(Catalogue::built_in().operations().len(), lines);
+        assert_eq!(lines, 121);
+    }
+
+    #[test]
+    fn every_path_fits_exactly_one_line() {
+        let catalogue = Catalogue::built_in();
+        for operation in catalogue.operations() {
+            let path: String = operation.template.replace('{', "7").replace('}', "7");
+            assert_eq!(id(&catalogue, operation.verb, &path), operation.id.as_str(), "{path}");
+            let fitting = catalogue.operations().iter().filter(|other| {
+                other.verb == operation.verb && overlap(&other.template, &operation.template)
+            });
+            assert_eq!(fitting.count(), 1, "{} overlaps another line", operation.template);
+        }
+    }
+
+    #[test]
+    fn ids_are_unique() {
+        let catalogue = Catalogue::built_in();
+        let mut ids: Vec<_> = catalogue.operations().iter().map(|operation| operation.id).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        assert_eq!(ids.len(), catalogue.operations().len());
+    }
+
+    #[test]
+    fn rule_1_methods_and_segments() {
+        let catalogue = Catalogue::built_in();
+        for (verb, path, expected) in [
+            (Verb::Get, "/management/v1/counters", "counters.list"),
+            (Verb::Post, "/management/v1/counters", "counters.create"),
+            (Verb::Put, "/management/v1/counter/1/goal/2", "goal.update"),
+            (Verb::Post, "/management/v1/counter/1/logrequest/2/clean", "log_request.clean"),
+            (Verb::Get, "/management/v1/counter/1/logrequests/evaluate", "log_requests.evaluate"),
+            (Verb::Delete, "/management/v1/counters", "(other method)"),
+            (Verb::Patch, "/management/v1/counters", "(other method)"),
+            (Verb::Get, "/management/v1/counter", "(unknown)"),
+            (Verb::Get, "/management/v2/counters", "(unknown)"),
+            (Verb::Get, "/", "(unknown)"),
+            (Verb::Get, "/other", "(unknown)"),
+        ] {
+            assert_eq!(id(&catalogue, verb, path), expected, "{verb:?} {path}");
+        }
+    }
+
+    #[test]
+    fn rule_2_suffixes() {
+        let catalogue = Catalogue::built_in();
+        for (path, expected) in [
+            ("/stat/v1/data.csv", "report.table"),
+            ("/stat/v1/data.json", "report.table"),
+            ("/stat/v1/data/bytime.csv", "report.by_time"),
+            ("/management/v1/counters.json", "counters.list"),
+            ("/management/v1/counter/7.json", "counter.get"),
+            ("/stat/v1/data.xml", "(unknown)"),
+            ("/stat/v1/.csv", "(unknown)"),
+            ("/stat/v1/data.csv.csv", "(unknown)"),
+            ("/cdp/api/v1/counter/7/last_uploadings.json", "(unknown)"),
+        ] {
+            assert_eq!(id(&catalogue, Verb::Get, path), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn rule_3_head_is_get() {
+        assert_eq!(id(&Catalogue::built_in(), Verb::Head, "/stat/v1/data"), "report.table");
+    }
+
+    #[test]
+    fn the_logs_api_needs_only_read() {
+        let catalogue = Catalogue::built_in();
+        let read: ScopeSet = [Scope::Read].into_iter().collect();
+        for operation in catalogue.operations().iter().filter(|operation| operation.quota == QuotaGroup::Logs) {
+            assert_eq!(operation.scopes, read, "{}", operation.id);
+        }
+    }
+
+    #[test]
+    fn rule_4_no_line_is_changed_or_shadowed() {
+        let mut catalogue = Catalogue::built_in();
+        let line = |verb, template: &str| Operation {
+            id: OperationId::new("added"),
+            verb,
+            template: template.into(),
+            ..catalogue_line()
+        };
+        assert!(matches!(catalogue.add(line(Verb::Get, "/management/v1/counters")), Err(BadOperation::Taken(_))));
+        assert!(matches!(catalogue.add(line(Verb::Head, "/stat/v1/data")), Err(BadOperation::Taken(_))));
+        assert!(matches!(catalogue.add(line(Verb::Get, "/management/v1/{x}")), Err(BadOperation::Overlaps(_))));
+        assert!(matches!(catalogue.add(line(Verb::Get, "/a/{x}y")), Err(BadOperation::Template)));
+        assert!(matches!(catalogue.add(line(Verb::Get, "/a//b")), Err(BadOperation::Template)));
+        assert_eq!(catalogue.add(line(Verb::Patch, "/management/v1/counters")), Ok(()));
+        assert_eq!(catalogue.add(line(Verb::Get, "/management/v1/new/{id}")), Ok(()));
+        assert_eq!(id(&catalogue, Verb::Get, "/management/v1/new/8"), "added");
+    }
+
+    #[test]
+    fn rule_5_unknown_operations_by_method() {
+        let catalogue = Catalogue::built_in().with_unknown(UnknownOperations::ByMethod);
+        for (verb, scope) in [(Verb::Get, Scope::Read), (Verb::Head, Scope::Read), (Verb::Post, Scope::Write)] {
+            let Lookup::Known(operation) = catalogue.find(verb, "/new/thing") else { panic!("{verb:?} is unknown") };
+            assert_eq!(operation.scopes, [scope].into_iter().collect(), "{verb:?}");
+        }
+    }
+
+    fn catalogue_line() -> Operation {
+        Catalogue::built_in().operations()[0].clone()
+    }
+}

@@ -1,0 +1,171 @@
+//! Every answer that the gate itself can give, in one table.
+//!
+//! 1. The body is exactly Metrica's: `{"errors":[{"error_type","message"}],"code","message"}`, with documented error
+//!    types only, because clients fail on anything else (an extra key, an unknown type, an empty body).
+//! 2. `X-Gate-Error: <reason>` tells the gate's answer from Metrica's own, which never has it.
+//! 3. The message says what would be right and holds nothing of the request.
+//!
+//! `docs/rejections.md` is written from this table.
+
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode};
+
+use crate::symbol::OperationId;
+use crate::verdict::ErrorType;
+
+macro_rules! reasons {
+    ($($variant:ident = $name:literal, $status:ident, $error_type:ident, $retry:expr, $message:literal;)*) => {
+        /// Why the gate refused: at once the `X-Gate-Error` field, the metric label and the log field.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Reason {
+            $(#[doc = $message] $variant,)*
+        }
+
+        impl Reason {
+            /// All of them, in the order of the table.
+            pub const ALL: &[Self] = &[$(Self::$variant),*];
+
+            /// Its name.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            /// The answer of this reason.
+            #[must_use]
+            pub const fn answer(self) -> Answer {
+                match self {
+                    $(Self::$variant => Answer {
+                        status: StatusCode::$status,
+                        error_type: ErrorType::$error_type,
+                        retry_after: $retry,
+                        message: $message,
+                    },)*
+                }
+            }
+        }
+    };
+}
+
+reasons! {
+    MalformedRequest = "malformed_request", BAD_REQUEST, InvalidParameter, None,
+        "The request is not valid HTTP.";
+    BadTarget = "bad_target", BAD_REQUEST, InvalidParameter, None,
+        "The request target could mean two things: empty or dot segments, or a character that may not stand there.";
+    TargetTooLong = "target_too_long", URI_TOO_LONG, InvalidParameter, None,
+        "The request target is longer than limits.target_bytes of the gate.";
+    HeadersTooLarge = "headers_too_large", REQUEST_HEADER_FIELDS_TOO_LARGE, InvalidParameter, None,
+        "The request header is larger than limits.header_bytes of the gate, or has too many fields.";
+    MethodNotAllowed = "method_not_allowed", METHOD_NOT_ALLOWED, InvalidParameter, None,
+        "The Metrica API does not have this method.";
+    UnknownCaller = "unknown_caller", UNAUTHORIZED, Unauthorized, None,
+        "The gate does not know this caller: no entry of callers in its configuration matches the connection.";
+    UnknownOperation = "unknown_operation", NOT_FOUND, NotFound, None,
+        "The Metrica API has no such path that the gate knows; a newer one can be added under operations.";
+    MethodDenied = "method_denied", FORBIDDEN, AccessDenied, None,
+        "The Metrica API does not have this method at this path.";
+    ScopeDenied = "scope_denied", FORBIDDEN, AccessDenied, None,
+        "The scopes of this caller do not allow this operation.";
+    TokenScopeMissing = "token_scope_missing", FORBIDDEN, AccessDenied, None,
+        "None of the tokens of this caller is declared to have a scope that this operation needs.";
+    TokenUnavailable = "token_unavailable", SERVICE_UNAVAILABLE, BackendError, Some(5),
+        "The gate has no usable token for this operation; its file is missing or was never valid.";
+    Overloaded = "overloaded", SERVICE_UNAVAILABLE, BackendError, Some(1),
+        "The gate has reached its limit of connections.";
+    UpstreamUnreachable = "upstream_unreachable", SERVICE_UNAVAILABLE, BackendError, Some(5),
+        "The gate could not connect to the Metrica API; nothing was sent.";
+    UpstreamTls = "upstream_tls", BAD_GATEWAY, BackendError, None,
+        "The gate could not verify the Metrica API's certificate or agree on TLS; nothing was sent.";
+    UpstreamClosed = "upstream_closed", BAD_GATEWAY, BackendError, None,
+        "The Metrica API closed the connection before it answered; the request may have been processed.";
+    UpstreamProtocol = "upstream_protocol", BAD_GATEWAY, BackendError, None,
+        "The Metrica API's answer is not valid HTTP.";
+    UpstreamTimeout = "upstream_timeout", GATEWAY_TIMEOUT, Timeout, None,
+        "The Metrica API did not answer in the time of upstream.timeouts.";
+}
+
+/// What a caller receives for a [`Reason`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answer {
+    /// The status.
+    pub status: StatusCode,
+    /// Metrica's type.
+    pub error_type: ErrorType,
+    /// Seconds for `Retry-After`: only where nothing was sent.
+    pub retry_after: Option<u8>,
+    /// For people.
+    pub message: &'static str,
+}
+
+impl Answer {
+    /// The body (rule 1).
+    #[must_use]
+    pub fn body(self) -> Bytes {
+        let (message, code) = (self.message, self.status.as_u16());
+        let error_type = self.error_type.as_str();
+        // The messages are of this file and need no escaping, which `bodies_are_metricas` holds them to.
+        format!(
+            r#"{{"errors":[{{"error_type":"{error_type}","message":"{message}"}}],"code":{code},"message":"{message}"}}"#
+        )
+        .into()
+    }
+}
+
+impl Reason {
+    /// Its name as a field value.
+    #[must_use]
+    pub const fn field(self) -> HeaderValue {
+        HeaderValue::from_static(self.as_str())
+    }
+}
+
+/// A request that ends here.
+#[derive(Debug)]
+pub struct Rejection {
+    /// What the caller is told.
+    pub reason: Reason,
+    /// The operation, where it was known by then.
+    pub operation: Option<OperationId>,
+    /// For the log only: what went wrong underneath.
+    pub cause: Option<anyhow::Error>,
+}
+
+impl From<Reason> for Rejection {
+    fn from(reason: Reason) -> Self {
+        Self { reason, operation: None, cause: None }
+    }
+}
+
+impl Rejection {
+    /// A rejection with its cause.
+    #[must_use]
+    pub fn because(reason: Reason, cause: impl Into<anyhow::Error>) -> Self {
+        Self { reason, operation: None, cause: Some(cause.into()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bodies_are_metricas() {
+        for reason in Reason::ALL {
+            let answer = reason.answer();
+            let body: serde_json::Value = serde_json::from_slice(&answer.body()).unwrap();
+            let expected = serde_json::json!({
+                "errors": [{"error_type": answer.error_type.as_str(), "message": answer.message}],
+                "code": answer.status.as_u16(),
+                "message": answer.message,
+            });
+            assert_eq!(body, expected);
+        }
+    }
+
+    #[test]
+    fn only_what_was_not_sent_may_be_sent_again() {
+        for reason in Reason::ALL.iter().filter(|reason| reason.answer().retry_after.is_some()) {
+            assert_eq!(reason.answer().status, StatusCode::SERVICE_UNAVAILABLE, "{reason:?}");
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! The request target: the bytes that policy reads are the bytes that go on the wire.
+//!
+//! A target is accepted when its path can mean only one thing to whoever reads it, and is otherwise refused, never
+//! repaired (`bad_target`, 400):
+//!
+//! 1. The path starts with `/` and has only the characters of RFC 3986, section 3.3 (`pchar`), less `;`.
+//! 2. A percent sign is followed by two hexadecimal digits, and what they say is not a character that may stand for
+//!    itself or that separates: no encoded slash, backslash, dot, percent sign, semicolon, control or letter.
+//! 3. No segment is empty, `.` or `..`.
+//! 4. The query has no control, no raw non-ASCII byte, no `#`, and no percent sign without two hexadecimal digits.
+//! 5. The whole is at most `limits.target_bytes` long (`target_too_long`, 414).
+//!
+//! Of the query, only whole pairs named `oauth_token` or `access_token` are taken away, because a credential of the
+//! caller never leaves; every other byte stays as it was.
+
+use bytes::{Bytes, BytesMut};
+
+/// Why a target is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BadTarget {
+    /// Breaks one of the rules 1 to 4.
+    Ambiguous,
+    /// Rule 5.
+    TooLong,
+}
+
+/// Checks the rules of this module for a path and, where there is one, a query.
+///
+/// # Errors
+/// [`BadTarget`] names the kind of rule that was broken.
+pub fn check(path: &str, query: Option<&str>, limit: usize) -> Result<(), BadTarget> {
+    let length = path.len() + query.map_or(0, |query| query.len() + 1);
+    if length > limit {
+        return Err(BadTarget::TooLong);
+    }
+    if path_is_canonical(path.as_bytes()) && query.is_none_or(|query| query_is_plain(query.as_bytes())) {
+        Ok(())
+    } else {
+        Err(BadTarget::Ambiguous)
+    }
+}
+
+fn path_is_canonical(path: &[u8]) -> bool {
+    let Some((b'/', rest)) = path.split_first() else { return false };
+    if rest.is_empty() {
+        return true;
+    }
+    rest.split(|byte| *byte == b'/').all(segment_is_canonical)
+}
+
+fn segment_is_canonical(segment: &[u8]) -> bool {
+    if matches!(segment, b"" | b"." | b"..") {
+        return false;
+    }
+    let mut bytes = segment.iter();
+    while let Some(byte) = bytes.next() {
+        let fine = match byte {
+            b'%' => decoded(&mut bytes).is_some_and(must_be_encoded),
+            other => stands_for_itself(*other),
+        };
+        if !fine {
+            return false;
+        }
+    }
+    true
+}
+
+/// The byte that the two hexadecimal digits after a percent sign say.
+fn decoded(digits: &mut std::slice::Iter<'_, u8>) -> Option<u8> {
+    let (high, low) = (digits.next()?, digits.next()?);
+    Some((hex(*high)? << 4) | hex(*low)?)
+}
+
+const fn hex(digit: u8) -> Option<u8> {
+    match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        b'A'..=b'F' => Some(digit - b'A' + 10),
+        _ => None,
+    }
+}
+
+/// What a path segment may hold as it is: `pchar` of RFC 3986 without `;`, which some readers cut at.
+const fn stands_for_itself(byte: u8) -> bool {
+    matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~')
+        || matches!(byte, b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b'=' | b':' | b'@')
+}
+
+/// What may be percent-encoded in a path: commas and colons as clients write them, spaces, and text beyond ASCII.
+const fn must_be_encoded(byte: u8) -> bool {
+    match byte {
+        b'/' | b'\\' | b'.' | b'%' | b';' | b'?' | b'#' | 0..=0x1f | 0x7f => false,
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'~' => false,
+        _ => true,
+    }
+}
+
+fn query_is_plain(query: &[u8]) -> bool {
+    let mut bytes = query.iter();
+    while let Some(byte) = bytes.next() {
+        let fine = match byte {
+            b'%' => decoded(&mut bytes).is_some(),
+            b'#' | 0..=0x20 | 0x7f.. => false,
+            _ => true,
+        };
+        if !fine {
+            return false;
+        }
+    }
+    true
+}
+
+/// The query without its credential pairs, or `None` where it has none and can go as it is. An empty query that
+/// remains loses its question mark.
+#[must_use]
+pub fn without_credentials(path: &str, query: &str) -> Option<Bytes> {
+    if !query.split('&').any(is_credential) {
+        return None;
+    }
+    let mut target = BytesMut::with_capacity(path.len() + query.len() + 1);
+    target.extend_from_slice(path.as_bytes());
+    let mut separator = b"?";
+    for pair in query.split('&').filter(|pair| !is_credential(pair)) {
+        target.extend_from_slice(separator);
+        target.extend_from_slice(pair.as_bytes());
+        separator = b"&";
+    }
+    Some(target.freeze())
+}
+
+/// Whether a pair is named like a token, in any case and however its letters are spelled: a name that decodes to
+/// `oauth_token` is one.
+fn is_credential(pair: &str) -> bool {
+    let name = pair.split('=').next().unwrap_or_default();
+    // Decoding is for the rare name only: most have no percent sign and the wrong length.
+    if name.contains('%') {
+        let mut plain = Vec::with_capacity(name.len());
+        let mut bytes = name.as_bytes().iter();
+        while let Some(byte) = bytes.next() {
+            plain.push(if *byte == b'%' { decoded(&mut bytes).unwrap_or(b'%') } else { *byte });
+        }
+        is_credential_name(&plain)
+    } else {
+        is_credential_name(name.as_bytes())
+    }
+}
+
+fn is_credential_name(name: &[u8]) -> bool {
+    name.eq_ignore_ascii_case(b"oauth_token") || name.eq_ignore_ascii_case(b"access_token")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: usize = 48 * 1024;
+
+    #[test]
+    fn what_the_api_uses_passes() {
+        let filter = "%D0%9C".repeat(5_000);
+        let long = format!("ids=1&filters=ym:s:regionCity=='{filter}'");
+        for (path, query) in [
+            ("/", None),
+            ("/management/v1/counters", None),
+            ("/stat/v1/data.csv", Some("ids=44147844&metrics=ym:s:visits,ym:s:users&dimensions=ym%3As%3Adate")),
+            ("/stat/v1/data", Some("filters=ym:s:a=='b+c%20d'&sort=-ym:s:visits")),
+            ("/management/v1/counter/1%2C2/goals", None),
+            ("/stat/v1/data", Some(long.as_str())),
+            ("/stat/v1/data", Some("")),
+        ] {
+            assert_eq!(check(path, query, LIMIT), Ok(()), "{path}");
+        }
+    }
+
+    #[test]
+    fn rule_1_only_path_characters() {
+        for path in ["", "management", "*", "/a;b", "/a\\b", "/a b", "/\u{430}", "/a\"b", "/a<b>", "/a|b", "/a^b", "/{a}"] {
+            assert_eq!(check(path, None, LIMIT), Err(BadTarget::Ambiguous), "{path:?}");
+        }
+    }
+
+    #[test]
+    fn rule_2_percent_signs() {
+        for path in [
+            "/a%", "/a%2", "/a%zz", "/a%2fb", "/a%2Fb", "/a%5cb", "/%2e%2e/b", "/a%252e", "/a%3bb", "/a%00b", "/a%0ab",
+            "/%61", "/a%7Eb", "/a%23b", "/a%3Fb",
+        ] {
+            assert_eq!(check(path, None, LIMIT), Err(BadTarget::Ambiguous), "{path:?}");
+        }
+    }
+
+    #[test]
+    fn rule_3_no_empty_or_dot_segments() {
+        for path in ["//", "//a", "/a//b", "/a/", "/.", "/..", "/a/./b", "/a/../b", "/a/.."] {
+            assert_eq!(check(path, None, LIMIT), Err(BadTarget::Ambiguous), "{path:?}");
+        }
+    }
+
+    #[test]
+    fn rule_4_the_query() {
+        for query in ["a=%", "a=%4", "a=%zz", "a b", "a=\u{430}", "a#b", "a=\u{7f}", "a=\n"] {
+            assert_eq!(check("/a", Some(query), LIMIT), Err(BadTarget::Ambiguous), "{query:?}");
+        }
+    }
+
+    #[test]
+    fn rule_5_the_length() {
+        let query = "q".repeat(97);
+        assert_eq!(check("/a", Some(&query), 100), Ok(()));
+        assert_eq!(check("/ab", Some(&query), 100), Err(BadTarget::TooLong));
+    }
+
+    #[test]
+    fn credential_pairs_go_and_nothing_else_changes() {
+        let cases = [
+            ("ids=1&oauth_token=x&metrics=a,b", Some("/p?ids=1&metrics=a,b")),
+            ("oauth_token=x", Some("/p")),
+            ("OAuth_Token=x&&a=%2c", Some("/p?&a=%2c")),
+            ("access_token", Some("/p")),
+            ("%6fauth_token=x&b", Some("/p?b")),
+            ("oauth_token=x&a=1&oauth_token=y", Some("/p?a=1")),
+            ("oauth_tokens=x&my_access_token=y&q=oauth_token", None),
+        ];
+        for (query, expected) in cases {
+            assert_eq!(without_credentials("/p", query).as_deref(), expected.map(str::as_bytes), "{query}");
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! Tokens: checked when read, shown to nobody, wiped when dropped.
+//!
+//! 1. One trailing newline (LF or CRLF) is an editor's and is trimmed; nothing else is.
+//! 2. The rest is 16 to 1024 characters of `A-Z a-z 0-9 _ - .`: what Yandex issues (hexadecimal, `AQAA…`, `y0_…`), and
+//!    nothing that could end a header field or start another.
+//! 3. `Debug` and `Display` of everything here say `redacted`.
+//! 4. The memory is overwritten when the last holder lets go.
+
+use std::fmt;
+
+use bytes::Bytes;
+use http::HeaderValue;
+use zeroize::Zeroizing;
+
+pub use crate::symbol::TokenAlias;
+
+/// The shortest and the longest token that is taken for one, in bytes. The shortest real ones seen have 32; the limits
+/// are there to catch an empty, cut or wrong file, not to know Yandex's formats.
+pub const LENGTH: std::ops::RangeInclusive<usize> = 16..=1024;
+
+/// The tokens of `demo` and `fake` begin so, and `run` refuses them.
+pub const DEMO_PREFIX: &str = "demo-";
+
+/// A token that passed the rules of this module.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token(Zeroizing<Box<[u8]>>);
+
+/// Why the content of a token file is not a token. Says nothing of the content itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BadToken {
+    /// Nothing, or only a newline.
+    #[error("is empty; it must hold the token and nothing else")]
+    Empty,
+    /// Outside [`LENGTH`].
+    #[error("holds {0} bytes; a token has 16 to 1024")]
+    Length(usize),
+    /// Rule 2; the position counts from 1.
+    #[error("byte {position} is {what}; a token has only letters, digits, '_', '-' and '.', and one newline at its end")]
+    Byte {
+        /// Where, from 1.
+        position: usize,
+        /// What kind of byte stands there.
+        what: &'static str,
+    },
+}
+
+impl Token {
+    /// The token that a file with `content` holds.
+    ///
+    /// # Errors
+    /// [`BadToken`] when the content breaks one of the rules 1 and 2.
+    pub fn parse(content: &[u8]) -> Result<Self, BadToken> {
+        let text = content.strip_suffix(b"\n").unwrap_or(content);
+        let text = if text.len() < content.len() { text.strip_suffix(b"\r").unwrap_or(text) } else { text };
+        if text.is_empty() {
+            return Err(BadToken::Empty);
+        }
+        let fits = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
+        if let Some((index, byte)) = text.iter().enumerate().find(|(_, byte)| !fits(byte)) {
+            return Err(BadToken::Byte { position: index + 1, what: kind_of(*byte) });
+        }
+        if !LENGTH.contains(&text.len()) {
+            return Err(BadToken::Length(text.len()));
+        }
+        Ok(Self(Zeroizing::new(text.into())))
+    }
+
+    /// Whether the token is one of `demo` and `fake`.
+    #[must_use]
+    pub fn is_demo(&self) -> bool {
+        self.0.starts_with(DEMO_PREFIX.as_bytes())
+    }
+
+    /// `OAuth <token>` as a field value: marked sensitive, and wiped when its last copy is dropped.
+    #[must_use]
+    pub fn authorization(&self) -> HeaderValue {
+        let mut text = Zeroizing::new(Vec::with_capacity(6 + self.0.len()));
+        text.extend_from_slice(b"OAuth ");
+        text.extend_from_slice(&self.0);
+        // The alphabet of rule 2 is a part of the field-value alphabet, so the fallback is never taken; it is the
+        // refusing one all the same.
+        let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(Wiped(text)))
+            .unwrap_or_else(|_| HeaderValue::from_static("refused"));
+        value.set_sensitive(true);
+        value
+    }
+}
+
+struct Wiped(Zeroizing<Vec<u8>>);
+
+impl AsRef<[u8]> for Wiped {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+fn kind_of(byte: u8) -> &'static str {
+    match byte {
+        b'\n' | b'\r' => "a line break",
+        b' ' | b'\t' => "white space",
+        0..=0x1f | 0x7f => "a control character",
+        0x80.. => "not ASCII",
+        _ => "punctuation",
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(redacted)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "y0_AgAAAAA-test_0123456789";
+
+    #[test]
+    fn rule_1_one_newline_is_trimmed() {
+        for content in [GOOD.to_owned(), format!("{GOOD}\n"), format!("{GOOD}\r\n")] {
+            let token = Token::parse(content.as_bytes()).unwrap();
+            assert_eq!(token.authorization().as_bytes(), format!("OAuth {GOOD}").as_bytes());
+        }
+        for content in [format!("{GOOD}\n\n"), format!("{GOOD}\r"), format!(" {GOOD}"), format!("{GOOD} \n")] {
+            assert!(matches!(Token::parse(content.as_bytes()), Err(BadToken::Byte { .. })), "{content:?}");
+        }
+    }
+
+    #[test]
+    fn rule_2_alphabet_and_length() {
+        assert_eq!(Token::parse(b""), Err(BadToken::Empty));
+        assert_eq!(Token::parse(b"\n"), Err(BadToken::Empty));
+        assert_eq!(Token::parse(b"short"), Err(BadToken::Length(5)));
+        assert_eq!(Token::parse(&[b'a'; 1025]), Err(BadToken::Length(1025)));
+        for byte in (0..=u8::MAX).filter(|byte| !byte.is_ascii_alphanumeric() && !b"_-.".contains(byte)) {
+            let mut content = GOOD.as_bytes().to_vec();
+            content.insert(4, byte);
+            assert!(
+                matches!(Token::parse(&content), Err(BadToken::Byte { position: 5, .. })),
+                "byte {byte:#x} was taken"
+            );
+        }
+    }
+
+    #[test]
+    fn rule_3_nothing_shows_it() {
+        let token = Token::parse(GOOD.as_bytes()).unwrap();
+        assert!(!format!("{token:?} {:?}", token.authorization()).contains("AgAAAAA"));
+        assert!(token.authorization().is_sensitive());
+    }
+}

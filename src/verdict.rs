@@ -1,0 +1,124 @@
+//! Verdict: what the body of Metrica's own refusal says.
+//!
+//! 1. Metrica's errors are JSON with `errors[].error_type`; the type decides, never the message, which is localised.
+//! 2. Types are a closed list: the documented ones and those seen live. A name that begins with `quota_` is
+//!    `quota_other`, everything else `other`.
+//! 3. The body is looked at as a copy of its first bytes; it passes on unchanged, whatever it is.
+//!
+//! Source: <https://yandex.com/dev/metrika/en/intro/errors>, <https://yandex.com/dev/metrika/en/intro/quotas>.
+
+use serde::Deserialize;
+
+/// How much of a refusal's body is looked at, in bytes. Metrica's have a few hundred.
+pub const LOOKED_AT: usize = 8 * 1024;
+
+macro_rules! error_types {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal,)*) => {
+        /// An `error_type` of Metrica.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum ErrorType {
+            $($(#[doc = $doc])+ $variant,)*
+        }
+
+        impl ErrorType {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$variant),*];
+
+            /// Its name in bodies, metrics and logs.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+        }
+    };
+}
+
+error_types! {
+    /// 400
+    InvalidParameter = "invalid_parameter",
+    /// 401: no usable credential.
+    Unauthorized = "unauthorized",
+    /// 403: no right, or no scope; Metrica does not say which.
+    AccessDenied = "access_denied",
+    /// 403 (documented) or 401 (the authorization page): the token is wrong, expired or revoked.
+    InvalidToken = "invalid_token",
+    /// 403: the counter belongs to an organisation.
+    CounterInConnect = "counter_in_connect",
+    /// 404
+    NotFound = "not_found",
+    /// 429: per login.
+    QuotaRequestsByUid = "quota_requests_by_uid",
+    /// 429: per address, 30 requests a second.
+    QuotaRequestsByIp = "quota_requests_by_ip",
+    /// 429: per counter.
+    QuotaRequestsByCounterId = "quota_requests_by_counter_id",
+    /// 429: three at once per login.
+    QuotaParallelRequests = "quota_parallel_requests",
+    /// 429: what the live API says for the one above.
+    QuotaParallelRequestsByUid = "quota_parallel_requests_by_uid",
+    /// 429: adding delegates.
+    QuotaDelegateRequests = "quota_delegate_requests",
+    /// 429: granting access.
+    QuotaGrantsRequests = "quota_grants_requests",
+    /// A name that begins with `quota_` and is none of these.
+    QuotaOther = "quota_other",
+    /// 503
+    BackendError = "backend_error",
+    /// 504
+    Timeout = "timeout",
+    /// None of these, or a body that does not say.
+    Other = "other",
+}
+
+impl ErrorType {
+    /// The type with this name (rule 2).
+    #[must_use]
+    pub fn of(name: &str) -> Self {
+        let other = if name.starts_with("quota_") { Self::QuotaOther } else { Self::Other };
+        Self::ALL.iter().copied().find(|known| known.as_str() == name).unwrap_or(other)
+    }
+
+    /// The type that a refusal's body says (rules 1 and 2); [`Self::Other`] for a body that is cut or not Metrica's.
+    #[must_use]
+    pub fn in_body(body: &[u8]) -> Self {
+        #[derive(Deserialize)]
+        struct Refusal<'a> {
+            #[serde(borrow)]
+            errors: Vec<Detail<'a>>,
+        }
+        #[derive(Deserialize)]
+        struct Detail<'a> {
+            #[serde(borrow)]
+            error_type: std::borrow::Cow<'a, str>,
+        }
+        let refusal: Option<Refusal<'_>> = serde_json::from_slice(body).ok();
+        refusal.and_then(|refusal| Some(Self::of(&refusal.errors.first()?.error_type))).unwrap_or(Self::Other)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rule_1_the_type_decides() {
+        let body = br#"{"errors":[{"error_type":"invalid_token","message":"Invalid oauth_token"}],"code":403,"message":"Invalid oauth_token"}"#;
+        assert_eq!(ErrorType::in_body(body), ErrorType::InvalidToken);
+        let spread = "{ \"code\": 403, \"errors\" : [ {\"message\":\"нет\", \"location\":\"x\", \"error_type\" : \"access_denied\"} ] }";
+        assert_eq!(ErrorType::in_body(spread.as_bytes()), ErrorType::AccessDenied);
+    }
+
+    #[test]
+    fn rule_2_the_list_is_closed() {
+        assert_eq!(ErrorType::of("quota_parallel_requests_by_uid"), ErrorType::QuotaParallelRequestsByUid);
+        assert_eq!(ErrorType::of("quota_of_tomorrow"), ErrorType::QuotaOther);
+        assert_eq!(ErrorType::of("surprise"), ErrorType::Other);
+    }
+
+    #[test]
+    fn rule_3_any_body_is_survived() {
+        for body in [&b""[..], b"<html>", b"{\"errors\":[]}", b"{\"errors\":[{\"error_type\":\"invalid", b"\xff\xfe", b"null"] {
+            assert_eq!(ErrorType::in_body(body), ErrorType::Other, "{body:?}");
+        }
+    }
+}
