@@ -1,5 +1,6 @@
 //! metrika-gate.
 pub mod caller;
+pub mod config;
 pub mod operation;
 pub mod policy;
 pub mod rejection;

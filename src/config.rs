@@ -1,0 +1,409 @@
+//! Configuration: what is written and what is meant are two things.
+//!
+//! A file is read as a [`document`], walked with every mistake collected, and becomes a [`Config`], after which nothing
+//! needs validating and nothing is optional that has a default. `config/reference.yaml` shows every key.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ipnet::IpNet;
+use rustls_pki_types::CertificateDer;
+
+use crate::caller::Caller;
+use crate::operation::Catalogue;
+use crate::scope::ScopeSet;
+use crate::symbol::{ListenerName, TokenAlias};
+
+pub mod document;
+mod error;
+mod policy;
+mod process;
+mod reader;
+mod upstream;
+
+pub use error::{Error, Mistake};
+use reader::{At, Findings};
+
+/// Everything that the configuration says.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where callers connect.
+    pub listeners: Vec<Listener>,
+    /// Where operators and Prometheus connect.
+    pub admin: Admin,
+    /// The Metrica API.
+    pub upstream: Upstream,
+    /// The tokens and their files.
+    pub tokens: Vec<TokenSource>,
+    /// Who may do what, in order.
+    pub callers: Vec<Caller>,
+    /// What can be asked.
+    pub catalogue: Catalogue,
+    /// Towards callers.
+    pub timeouts: CallerTimeouts,
+    /// What one caller, or all, may take.
+    pub limits: Limits,
+    /// How the process ends.
+    pub shutdown: Shutdown,
+    /// What is logged, and how.
+    pub log: Log,
+    /// How many workers; `None` is one for each CPU that the process may use.
+    pub workers: Option<usize>,
+}
+
+/// A place where callers connect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listener {
+    /// Its name, which callers can require.
+    pub name: ListenerName,
+    /// Where.
+    pub bind: Bind,
+}
+
+/// An address to listen on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Bind {
+    /// TCP.
+    Tcp(SocketAddr),
+    /// A unix socket, created with `mode`.
+    Unix {
+        /// Its path.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
+    },
+}
+
+/// The admin listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Admin {
+    /// Where.
+    pub address: SocketAddr,
+}
+
+/// The one place that requests go to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upstream {
+    /// The host of the URL: looked up, verified in the certificate, sent as SNI.
+    pub host: String,
+    /// The port of the URL.
+    pub port: u16,
+    /// `Host`: the host, and the port where it is not 443.
+    pub authority: String,
+    /// Certificates to trust beside the system's.
+    pub extra_roots: Vec<CertificateDer<'static>>,
+    /// Dial this host and port; the name in the certificate stays `host`.
+    pub connect_to: Option<(String, u16)>,
+    /// Addresses of which family.
+    pub address_family: AddressFamily,
+    /// Offer HTTP/2, and use it where it is taken.
+    pub http2: bool,
+    /// At most so many requests at once to the upstream, over all workers.
+    pub connections: usize,
+    /// How long each step may take.
+    pub timeouts: UpstreamTimeouts,
+}
+
+/// Which addresses of the upstream are dialled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AddressFamily {
+    /// Both.
+    #[default]
+    Any,
+    /// IPv4 only.
+    Ipv4,
+    /// IPv6 only.
+    Ipv6,
+}
+
+/// How long the upstream may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UpstreamTimeouts {
+    /// To look up, connect and agree on TLS.
+    pub connect: Duration,
+    /// From the last byte of the request to the head of the answer.
+    pub response_headers: Duration,
+    /// Between two pieces of a body.
+    pub body_idle: Duration,
+    /// An unused connection is kept so long.
+    pub keep_alive: Duration,
+}
+
+/// A token and where it is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenSource {
+    /// What logs and metrics call it.
+    pub alias: TokenAlias,
+    /// The file that holds it and nothing else.
+    pub file: PathBuf,
+    /// What it was issued for.
+    pub scopes: ScopeSet,
+}
+
+/// How long a caller may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CallerTimeouts {
+    /// From its first byte (on a new connection, from the connect) to the end of a request's header.
+    pub request_headers: Duration,
+    /// Between two pieces of a body, in either direction.
+    pub body_idle: Duration,
+    /// An unused connection is kept so long.
+    pub keep_alive: Duration,
+}
+
+/// Bounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// The request line and all fields.
+    pub header_bytes: usize,
+    /// The request target.
+    pub target_bytes: usize,
+    /// Callers' connections over all listeners.
+    pub connections: usize,
+}
+
+/// How the process ends after SIGTERM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shutdown {
+    /// Still accepting so long, while not ready.
+    pub delay: Duration,
+    /// Requests under way have so long to finish.
+    pub timeout: Duration,
+}
+
+/// Logging.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// JSON or human.
+    pub format: LogFormat,
+    /// A level, or directives as in `info,metrika_gate=debug`.
+    pub level: String,
+    /// One line for every request.
+    pub access: bool,
+}
+
+/// The form of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum LogFormat {
+    /// Human on a terminal, JSON elsewhere.
+    #[default]
+    Auto,
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Human,
+}
+
+impl Config {
+    /// Reads the configuration in `file`.
+    ///
+    /// # Errors
+    /// [`Error::Unreadable`] when the file cannot be read, [`Error::Invalid`] with all mistakes in it.
+    pub fn load(file: &Path) -> Result<Self, Error> {
+        let text = std::fs::read(file).map_err(|error| Error::Unreadable {
+            file: file.to_owned(),
+            message: format!("the configuration cannot be read: {error}"),
+        })?;
+        let text = String::from_utf8(text).map_err(|error| {
+            let message = format!("is not UTF-8 from byte {} on", error.utf8_error().valid_up_to() + 1);
+            Error::Invalid(vec![Mistake { file: file.to_owned(), position: None, key: String::new(), message }])
+        })?;
+        Self::parse(&text, file)
+    }
+
+    /// Reads a configuration from `text`; `file` is its name in messages.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] with all mistakes in it.
+    pub fn parse(text: &str, file: &Path) -> Result<Self, Error> {
+        let document = document::parse(text).map_err(|(position, message)| {
+            Error::Invalid(vec![Mistake { file: file.to_owned(), position, key: String::new(), message }])
+        })?;
+        let mut findings = Findings::default();
+        let config = read(&At::root(&document), &mut findings);
+        let mistakes = error::mistakes(file, text, findings.into_vec());
+        match config {
+            Some(config) if mistakes.is_empty() => Ok(config),
+            Some(_) | None => Err(Error::Invalid(mistakes)),
+        }
+    }
+}
+
+const KEYS: [&str; 12] = [
+    "listeners",
+    "admin",
+    "upstream",
+    "tokens",
+    "callers",
+    "operations",
+    "unknown_operations",
+    "timeouts",
+    "limits",
+    "shutdown",
+    "log",
+    "workers",
+];
+
+fn read(root: &At<'_>, findings: &mut Findings) -> Option<Config> {
+    let table = root.table(findings, &KEYS)?;
+    let listeners = table.required(findings, "listeners").and_then(|at| process::listeners(&at, findings));
+    let admin = process::admin(table.optional("admin").as_ref(), findings);
+    let upstream = upstream::upstream(table.optional("upstream").as_ref(), findings);
+    let tokens = table.required(findings, "tokens").and_then(|at| policy::tokens(&at, findings));
+    let known = policy::Known {
+        listener_names: names(&table, "listeners"),
+        listeners: listeners.as_deref().unwrap_or_default(),
+        token_names: names(&table, "tokens"),
+    };
+    let callers = table.required(findings, "callers").and_then(|at| policy::callers(&at, &known, findings));
+    let catalogue = policy::catalogue(&table, findings);
+    let timeouts = process::caller_timeouts(table.optional("timeouts").as_ref(), findings);
+    let limits = process::limits(table.optional("limits").as_ref(), findings);
+    let shutdown = process::shutdown(table.optional("shutdown").as_ref(), findings);
+    let log = process::log(table.optional("log").as_ref(), findings);
+    let workers = table.optional("workers").map(|at| at.integer(findings, 1..=1024));
+    Some(Config {
+        listeners: listeners?.into_iter().map(|read| read.listener).collect(),
+        admin: admin?,
+        upstream: upstream?,
+        tokens: tokens?,
+        callers: callers?,
+        catalogue,
+        timeouts: timeouts?,
+        limits: limits?,
+        shutdown: shutdown?,
+        log: log?,
+        workers: workers.flatten().and_then(|workers| usize::try_from(workers).ok()),
+    })
+}
+
+/// The names that stand under a key, right or wrong: the keys of a mapping, or every `name` in a list.
+fn names<'a>(table: &reader::Table<'a>, key: &str) -> Vec<&'a str> {
+    let ignored = &mut Findings::default();
+    let Some(at) = table.optional(key) else { return Vec::new() };
+    if let Some(list) = at.list(ignored) {
+        let name = |at: At<'a>| at.any_table(ignored)?.optional("name")?.text(ignored, Ok);
+        return list.into_iter().filter_map(name).collect();
+    }
+    at.any_table(ignored).map_or_else(Vec::new, |table| table.entries_at().map(|(name, _)| name).collect())
+}
+
+/// Reads a duration as `10s`, `1m 30s` or `250ms`.
+fn duration(at: &At<'_>, findings: &mut Findings) -> Option<Duration> {
+    at.text(findings, |text| {
+        humantime::parse_duration(text).map_err(|_| "a duration as in 10s, 250ms or 1m 30s".to_owned())
+    })
+}
+
+/// Reads the duration under `key`, which is `default` when absent and may not be zero.
+fn timeout(table: Option<&reader::Table<'_>>, key: &str, default: Duration, findings: &mut Findings) -> Option<Duration> {
+    let Some(at) = table.and_then(|table| table.optional(key)) else { return Some(default) };
+    let duration = duration(&at, findings)?;
+    if duration.is_zero() {
+        at.wrong(findings, "is zero; a timeout is longer than that");
+        return None;
+    }
+    Some(duration)
+}
+
+/// Reads a name that logs, metrics and other keys can use.
+fn name<'a>(at: &At<'a>, findings: &mut Findings) -> Option<&'a str> {
+    at.text(findings, name_text)
+}
+
+fn name_text(text: &str) -> Result<&str, String> {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
+    if text.is_empty() || text.len() > 64 || !text.bytes().all(fits) {
+        return Err("a name of 1 to 64 letters, digits, '_', '-' or '.'".to_owned());
+    }
+    if ["none", "unknown"].contains(&text) {
+        return Err("another name: 'none' and 'unknown' have a meaning of their own in metrics".to_owned());
+    }
+    Ok(text)
+}
+
+/// Whether a network says nothing about the peer.
+fn is_everyone(network: &IpNet) -> bool {
+    network.prefix_len() == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mistakes(text: &str) -> Vec<String> {
+        match Config::parse(text, Path::new("gate.yaml")) {
+            Ok(_) => Vec::new(),
+            Err(error) => error.to_string().lines().map(str::to_owned).collect(),
+        }
+    }
+
+    #[test]
+    fn the_smallest_configuration_works() {
+        let config = Config::load(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/config/gate.yaml"))).unwrap();
+        assert_eq!(config.upstream.authority, "api-metrika.yandex.net");
+        assert_eq!(config.admin.address, SocketAddr::from(([127, 0, 0, 1], 9090)));
+        assert_eq!(config.upstream.timeouts.response_headers, Duration::from_secs(130));
+    }
+
+    #[test]
+    fn all_mistakes_are_reported_at_once_with_their_places() {
+        let text = r#"
+listeners:
+  - {name: app, address: "0.0.0.0:8080"}
+  - {name: app, unix: {path: relative.sock, mode: 660}}
+upstream: {url: "http://api-metrika.yandex.net", timeout: 5s}
+tokens:
+  analytics: {token: y0_AgAAAAAsecretsecret, scopes: [metrika:reed]}
+callers:
+  - id: reports
+    match: {listener: web, uid: [x]}
+    scopes: [metrika:read]
+    tokens: [analytic]
+unknown_operations: maybe
+timeouts: {keep_alive: 75}
+limits: {connections: 0}
+"#;
+        insta::assert_snapshot!(mistakes(text).join("\n"), @r#"
+        gate.yaml:3:26 listeners[0].address: 0.0.0.0:8080 can be reached from other hosts; use a loopback address, or add allow_remote: true
+        gate.yaml:4:30 listeners[1].unix.path: is 'relative.sock'; expected an absolute path of at most 107 bytes
+        gate.yaml:4:51 listeners[1].unix.mode: is 660; expected permissions in octal and in quotes, as in "0660"
+        gate.yaml:5:17 upstream.url: is a text; expected an https URL: a token is never sent without TLS
+        gate.yaml:5:59 upstream.timeout: unknown key; did you mean 'timeouts'?
+        gate.yaml:7:14 tokens.analytics: the key 'file' is missing
+        gate.yaml:7:22 tokens.analytics.token: unknown key; a token is read from a file, whose path is the key 'file'
+        gate.yaml:7:55 tokens.analytics.scopes[0]: is 'metrika:reed'; expected metrika:read, metrika:write, metrika:expenses, metrika:user_params or metrika:offline_data
+        gate.yaml:10:23 callers[0].match.listener: is 'web'; expected the name of a listener that stands under 'listeners'
+        gate.yaml:10:34 callers[0].match.uid[0]: is 'x'; expected a number from 0 to 4294967295
+        gate.yaml:12:14 callers[0].tokens[0]: is 'analytic'; expected the name of a token that stands under 'tokens'
+        gate.yaml:13:21 unknown_operations: is 'maybe'; expected deny or by_method
+        gate.yaml:14:24 timeouts.keep_alive: is 75; expected a duration as in 10s, 250ms or 1m 30s
+        gate.yaml:15:23 limits.connections: is 0; expected a number from 1 to 10000000
+        14 mistakes in the configuration
+        "#);
+    }
+
+    #[test]
+    fn a_remote_listener_needs_callers_that_state_more() {
+        let text = |proofs: &str| {
+            format!(
+                "listeners: [{{name: app, address: '0.0.0.0:80', allow_remote: true}}]\n\
+                 tokens: {{t: {{file: /t, scopes: [metrika:read]}}}}\n\
+                 callers: [{{id: c, match: {{{proofs}}}, scopes: [metrika:read], tokens: [t]}}]"
+            )
+        };
+        for refused in ["listener: app", "source: [0.0.0.0/0]", "listener: app, source: ['::/0']", "", "source: [10.0.0.0/8], uid: [1]"] {
+            assert_eq!(mistakes(&text(refused)).len(), 2, "{refused}");
+        }
+        for fine in ["listener: app, source: [10.0.0.0/8]", "source: [10.1.2.3]", "uid: [7]"] {
+            assert_eq!(mistakes(&text(fine)), Vec::<String>::new(), "{fine}");
+        }
+    }
+
+    #[test]
+    fn a_repeated_key_is_a_mistake() {
+        let text = "tokens: {}\ntokens: {}\n";
+        assert!(mistakes(text).iter().any(|line| line.contains("gate.yaml:2:9 tokens") && line.contains("repeated")));
+    }
+}

@@ -1,0 +1,258 @@
+//! A YAML document as a tree, and where in the file each value stands. The only place that knows `serde_yaml`.
+//!
+//! The tree keeps what a typed reading would lose or stop at: repeated keys, keys nobody knows, values of the wrong
+//! kind. So a reader can report every mistake at once.
+
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{DeserializeSeed, Deserializer, EnumAccess, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+/// Files beyond this are not configurations of this program. 100,000 callers take about 15 MB.
+pub const MAXIMUM_BYTES: usize = 64 * 1024 * 1024;
+
+/// A value of the document.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Node {
+    /// `null`, `~` or nothing.
+    Null,
+    /// `true` or `false`.
+    Bool(bool),
+    /// A whole number.
+    Integer(i64),
+    /// Any other plain or quoted scalar.
+    Text(String),
+    /// A sequence.
+    List(Vec<Node>),
+    /// A mapping, in the order of the file, repeated keys and all.
+    Table(Vec<(String, Node)>),
+    /// A number with a fraction, a number out of range, a tagged value: nothing here is written like that.
+    Other,
+}
+
+impl Node {
+    /// What it is, for people.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Null => "nothing",
+            Self::Bool(_) => "true or false",
+            Self::Integer(_) => "a number",
+            Self::Text(_) => "a text",
+            Self::List(_) => "a list",
+            Self::Table(_) => "a mapping",
+            Self::Other => "a value of another kind",
+        }
+    }
+}
+
+/// One step from a value to a value inside it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// The value of a key: of its n-th occurrence, counted from 0.
+    Key(String, usize),
+    /// An element of a list, counted from 0.
+    Index(usize),
+}
+
+/// A line and a column, both from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position {
+    /// The line.
+    pub line: usize,
+    /// The column.
+    pub column: usize,
+}
+
+/// Reads `text` as one document.
+///
+/// # Errors
+/// What is wrong with the YAML itself, and where, when the parser knows.
+pub fn parse(text: &str) -> Result<Node, (Option<Position>, String)> {
+    if text.len() > MAXIMUM_BYTES {
+        return Err((None, format!("is larger than {MAXIMUM_BYTES} bytes")));
+    }
+    serde_yaml::from_str(text).map_err(|error| {
+        let position = position_of(&error);
+        let message = error.to_string();
+        // The position is said once, in front of the line.
+        let message = message.split(" at line ").next().unwrap_or_default().to_owned();
+        (position, format!("is not valid YAML: {message}"))
+    })
+}
+
+/// Where the value that `steps` lead to begins. The nearest value around it, when it does not exist.
+#[must_use]
+pub fn locate(text: &str, steps: &[Step]) -> Option<Position> {
+    (0..=steps.len()).rev().find_map(|length| {
+        let found = Find(steps.get(..length)?).deserialize(serde_yaml::Deserializer::from_str(text));
+        found.err().filter(|error| error.to_string().contains(HERE)).as_ref().and_then(position_of)
+    })
+}
+
+fn position_of(error: &serde_yaml::Error) -> Option<Position> {
+    error.location().map(|location| Position { line: location.line(), column: location.column() })
+}
+
+/// What the search says when it stands on the value: the parser adds the position to it.
+const HERE: &str = "the value that was looked for is here";
+
+struct Find<'a>(&'a [Step]);
+
+impl<'de> DeserializeSeed<'de> for Find<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Find<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(HERE)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let Some((Step::Key(wanted, occurrence), rest)) = self.0.split_first() else { return Err(A::Error::custom(HERE)) };
+        let mut seen = 0;
+        while let Some(key) = map.next_key::<String>()? {
+            if key == *wanted {
+                if seen == *occurrence {
+                    return map.next_value_seed(Find(rest));
+                }
+                seen += 1;
+            }
+            map.next_value::<IgnoredAny>()?;
+        }
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
+        let Some((Step::Index(wanted), rest)) = self.0.split_first() else { return Err(A::Error::custom(HERE)) };
+        for _ in 0..*wanted {
+            if list.next_element::<IgnoredAny>()?.is_none() {
+                return Ok(());
+            }
+        }
+        list.next_element_seed(Find(rest)).map(|_| ())
+    }
+
+    fn visit_enum<A: EnumAccess<'de>>(self, _: A) -> Result<(), A::Error> {
+        Err(A::Error::custom(HERE))
+    }
+}
+
+impl<'de> Deserialize<'de> for Node {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Build)
+    }
+}
+
+struct Build;
+
+impl<'de> Visitor<'de> for Build {
+    type Value = Node;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Node, E> {
+        Ok(Node::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Node, E> {
+        Ok(Node::Bool(value))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Node, E> {
+        Ok(Node::Integer(value))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Node, E> {
+        Ok(i64::try_from(value).map_or(Node::Other, Node::Integer))
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Node, E> {
+        Ok(Node::Other)
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Node, E> {
+        Ok(Node::Text(value.to_owned()))
+    }
+
+    fn visit_string<E>(self, value: String) -> Result<Node, E> {
+        Ok(Node::Text(value))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Node, A::Error> {
+        let mut values = Vec::new();
+        while let Some(value) = list.next_element()? {
+            values.push(value);
+        }
+        Ok(Node::List(values))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Node, A::Error> {
+        let mut entries = Vec::new();
+        while let Some(entry) = map.next_entry()? {
+            entries.push(entry);
+        }
+        Ok(Node::Table(entries))
+    }
+
+    fn visit_enum<A: EnumAccess<'de>>(self, tagged: A) -> Result<Node, A::Error> {
+        let (_, value) = tagged.variant::<String>()?;
+        serde::de::VariantAccess::newtype_variant::<IgnoredAny>(value)?;
+        Ok(Node::Other)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(name: &str) -> Step {
+        Step::Key(name.to_owned(), 0)
+    }
+
+    #[test]
+    fn values_are_found_in_block_and_flow_style() {
+        let text = "a:\n  b: 1\nlist:\n  - {x: 1, y: [2,\n      three]}\n  - x: 'q'\nb: 2\nb: 3\n";
+        for (steps, line, column) in [
+            (vec![key("a"), key("b")], 2, 6),
+            (vec![key("list"), Step::Index(0), key("y"), Step::Index(1)], 5, 7),
+            (vec![key("list"), Step::Index(1), key("x")], 6, 8),
+            (vec![Step::Key("b".into(), 1)], 8, 4),
+            (vec![key("a"), key("absent")], 2, 3),
+        ] {
+            assert_eq!(locate(text, &steps), Some(Position { line, column }), "{steps:?}");
+        }
+    }
+
+    #[test]
+    fn syntax_mistakes_have_a_position() {
+        let (position, message) = parse("a: [1,\nb: 2").unwrap_err();
+        assert!(position.is_some(), "{message}");
+    }
+
+    #[test]
+    fn odd_documents_are_survived() {
+        for text in ["", "~", "!tag a", "a: !x {b: 1}", "- 1.5", "? [a]\n: b", "a: &x [1]\nb: *x", "\u{1}"] {
+            let _ = parse(text);
+        }
+    }
+
+    #[test]
+    fn alias_bombs_and_deep_nesting_end() {
+        let mut bomb = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x]\n");
+        for n in 1..12 {
+            let below = format!("*a{}", n - 1);
+            bomb += &format!("a{n}: &a{n} [{}]\n", vec![below; 9].join(", "));
+        }
+        assert!(parse(&bomb).is_err());
+        assert!(parse(&"[".repeat(20_000)).is_err());
+    }
+}

@@ -1,0 +1,103 @@
+//! Mistakes in a configuration: all of them at once, each with its place and what would be right.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use super::document::{Position, Step, locate};
+
+/// One mistake.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mistake {
+    /// The file.
+    pub file: PathBuf,
+    /// Where in it, when known.
+    pub position: Option<Position>,
+    /// The key, as `callers[1].match.uid`.
+    pub key: String,
+    /// What is wrong, and what would be right.
+    pub message: String,
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.file.display())?;
+        if let Some(Position { line, column }) = self.position {
+            write!(f, ":{line}:{column}")?;
+        }
+        let separator = if self.key.is_empty() { "" } else { " " };
+        write!(f, "{separator}{}: {}", self.key, self.message)
+    }
+}
+
+/// A configuration that cannot be used.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Error {
+    /// The file is missing or cannot be read.
+    Unreadable {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        message: String,
+    },
+    /// Every mistake in it.
+    Invalid(Vec<Mistake>),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreadable { file, message } => write!(f, "{}: {message}", file.display()),
+            Self::Invalid(mistakes) => {
+                for mistake in mistakes {
+                    writeln!(f, "{mistake}")?;
+                }
+                let plural = if mistakes.len() == 1 { "mistake" } else { "mistakes" };
+                write!(f, "{} {plural} in the configuration", mistakes.len())
+            }
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// More are counted, not shown, and not searched for in the file.
+const MAXIMUM_SHOWN: usize = 100;
+
+/// Gives every finding its place in `text`.
+#[must_use]
+pub fn mistakes(file: &Path, text: &str, findings: Vec<(Vec<Step>, String)>) -> Vec<Mistake> {
+    let found = findings.len();
+    let mut mistakes: Vec<Mistake> = (findings.into_iter().take(MAXIMUM_SHOWN))
+        .map(|(steps, message)| Mistake {
+            file: file.to_owned(),
+            position: locate(text, &steps),
+            key: key_path(&steps),
+            message,
+        })
+        .collect();
+    mistakes.sort_by_key(|mistake| mistake.position);
+    if found > MAXIMUM_SHOWN {
+        mistakes.push(Mistake {
+            file: file.to_owned(),
+            position: None,
+            key: String::new(),
+            message: format!("{} more mistakes are not shown", found - MAXIMUM_SHOWN),
+        });
+    }
+    mistakes
+}
+
+fn key_path(steps: &[Step]) -> String {
+    let mut path = String::new();
+    for step in steps {
+        match step {
+            Step::Key(name, _) if path.is_empty() => path.push_str(name),
+            Step::Key(name, _) => {
+                path.push('.');
+                path.push_str(name);
+            }
+            Step::Index(index) => path.push_str(&format!("[{index}]")),
+        }
+    }
+    path
+}

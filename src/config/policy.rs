@@ -1,0 +1,232 @@
+//! The keys about policy: tokens, callers, operations.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+
+use super::process::ReadListener;
+use super::reader::{At, Findings, Table};
+use super::{Bind, TokenSource, is_everyone, name, name_text};
+use crate::caller::{Caller, Proofs};
+use crate::operation::{Catalogue, Operation, QuotaGroup, UnknownOperations, Verb};
+use crate::scope::ScopeSet;
+use crate::symbol::{CallerId, ListenerName, OperationId, TokenAlias};
+
+/// What callers can refer to.
+#[derive(Debug)]
+pub struct Known<'a> {
+    /// The names of listeners, also of those that have mistakes.
+    pub listener_names: Vec<&'a str>,
+    /// The listeners without mistakes.
+    pub listeners: &'a [ReadListener],
+    /// The names of tokens, also of those that have mistakes.
+    pub token_names: Vec<&'a str>,
+}
+
+/// Reads `tokens`.
+pub fn tokens(at: &At<'_>, findings: &mut Findings) -> Option<Vec<TokenSource>> {
+    let table = at.any_table(findings)?;
+    let mut tokens = Vec::new();
+    let mut complete = true;
+    for (alias, at) in table.entries_at() {
+        if let Err(expected) = name_text(alias) {
+            at.wrong(findings, format!("the name of a token is not one; expected {expected}"));
+        }
+        match token(alias, &at, findings) {
+            Some(token) => tokens.push(token),
+            None => complete = false,
+        }
+    }
+    if tokens.len() > usize::from(u16::MAX) {
+        at.wrong(findings, format!("has {} tokens; at most {} are supported", tokens.len(), u16::MAX));
+    }
+    complete.then_some(tokens)
+}
+
+fn token(alias: &str, at: &At<'_>, findings: &mut Findings) -> Option<TokenSource> {
+    let table = at.table(findings, &["file", "scopes"])?;
+    let file = table.required(findings, "file").and_then(|at| {
+        at.text(findings, |text| {
+            if text.is_empty() || text.contains("${") || text.contains('\0') {
+                return Err("the path of a file; variables are not replaced".to_owned());
+            }
+            Ok(PathBuf::from(text))
+        })
+    });
+    let scopes = table.required(findings, "scopes").and_then(|at| scopes(&at, findings));
+    Some(TokenSource { alias: TokenAlias::new(alias), file: file?, scopes: scopes? })
+}
+
+fn scopes(at: &At<'_>, findings: &mut Findings) -> Option<ScopeSet> {
+    let elements = at.filled_list(findings)?;
+    let read = elements.into_iter().map(|at| at.text(findings, |text| text.parse().map_err(|_| EXPECTED_SCOPE.to_owned())));
+    let scopes: Vec<_> = read.collect();
+    scopes.into_iter().collect()
+}
+
+const EXPECTED_SCOPE: &str = "metrika:read, metrika:write, metrika:expenses, metrika:user_params or metrika:offline_data";
+
+/// Reads `callers`.
+pub fn callers(at: &At<'_>, known: &Known<'_>, findings: &mut Findings) -> Option<Vec<Caller>> {
+    let elements = at.filled_list(findings)?;
+    let expected = elements.len();
+    let mut ids = rustc_hash::FxHashSet::default();
+    let mut callers = Vec::with_capacity(expected);
+    for element in elements {
+        let Some(caller) = caller(&element, known, findings) else { continue };
+        if !ids.insert(caller.id) {
+            element.wrong(findings, format!("the id '{}' is taken; each caller needs its own", caller.id));
+        }
+        callers.push(caller);
+    }
+    (callers.len() == expected).then_some(callers)
+}
+
+fn caller(at: &At<'_>, known: &Known<'_>, findings: &mut Findings) -> Option<Caller> {
+    let table = at.table(findings, &["id", "match", "scopes", "tokens"])?;
+    let id = table.required(findings, "id").and_then(|at| name(&at, findings));
+    let proofs = table.required(findings, "match").and_then(|at| proofs(&at, known, findings));
+    let scopes = table.required(findings, "scopes").and_then(|at| scopes(&at, findings));
+    let tokens = table.required(findings, "tokens").and_then(|at| token_names(&at, known, findings));
+    Some(Caller { id: CallerId::new(id?), proofs: proofs?, scopes: scopes?, tokens: tokens? })
+}
+
+fn token_names(at: &At<'_>, known: &Known<'_>, findings: &mut Findings) -> Option<Vec<TokenAlias>> {
+    let elements = at.filled_list(findings)?;
+    let read = elements.into_iter().map(|at| {
+        at.text(findings, |text| {
+            if known.token_names.contains(&text) { Ok(TokenAlias::new(text)) } else { Err("the name of a token that stands under 'tokens'".to_owned()) }
+        })
+    });
+    let names: Vec<_> = read.collect();
+    names.into_iter().collect()
+}
+
+fn proofs(at: &At<'_>, known: &Known<'_>, findings: &mut Findings) -> Option<Proofs> {
+    let table = at.table(findings, &["listener", "source", "uid", "gid"])?;
+    let listener = table.optional("listener").map(|at| {
+        at.text(findings, |text| {
+            if known.listener_names.contains(&text) { Ok(ListenerName::new(text)) } else { Err("the name of a listener that stands under 'listeners'".to_owned()) }
+        })
+    });
+    let sources = values(&table, "source", findings, |at, findings| at.text(findings, network));
+    let number = |at: &At<'_>, findings: &mut Findings| at.integer(findings, 0..=u32::MAX.into())?.try_into().ok();
+    let uids = values(&table, "uid", findings, number);
+    let gids = values(&table, "gid", findings, number);
+    let proofs = Proofs { listener: flatten(listener)?, sources: sources?, uids: uids?, gids: gids? };
+    check_proofs(at, &proofs, known, findings);
+    Some(proofs)
+}
+
+/// `None` when a value is there and wrong, `Some(None)` when it is absent.
+#[expect(clippy::option_option, reason = "absent and wrong are different answers")]
+const fn flatten<T: Copy>(value: Option<Option<T>>) -> Option<Option<T>> {
+    match value {
+        None => Some(None),
+        Some(None) => None,
+        Some(Some(value)) => Some(Some(value)),
+    }
+}
+
+/// Reads the list under `key`, empty when absent.
+fn values<T>(
+    table: &Table<'_>,
+    key: &str,
+    findings: &mut Findings,
+    mut read: impl FnMut(&At<'_>, &mut Findings) -> Option<T>,
+) -> Option<Vec<T>> {
+    let Some(at) = table.optional(key) else { return Some(Vec::new()) };
+    let elements = at.filled_list(findings)?;
+    let values: Vec<Option<T>> = elements.iter().map(|at| read(at, findings)).collect();
+    values.into_iter().collect()
+}
+
+fn network(text: &str) -> Result<IpNet, String> {
+    let read = text.parse::<IpNet>().ok().or_else(|| text.parse().map(|host: IpAddr| host.into()).ok());
+    read.ok_or_else(|| "an address or a network, as in 10.1.2.3, 10.0.0.0/8 or 2001:db8::/32".to_owned())
+}
+
+fn check_proofs(at: &At<'_>, proofs: &Proofs, known: &Known<'_>, findings: &mut Findings) {
+    let of_process = !(proofs.uids.is_empty() && proofs.gids.is_empty());
+    let of_network = !proofs.sources.is_empty();
+    if proofs.listener.is_none() && !of_process && !of_network {
+        at.wrong(findings, "states nothing; expected one or more of listener, source, uid, gid");
+        return;
+    }
+    if of_process && of_network {
+        at.wrong(findings, "never matches: uid and gid are of unix sockets, source is of TCP; state one kind");
+        return;
+    }
+    let states_nothing = !of_process && proofs.sources.iter().all(is_everyone);
+    for read in known.listeners {
+        let name = read.listener.name;
+        let named = proofs.listener == Some(name);
+        let unix = matches!(read.listener.bind, Bind::Unix { .. });
+        if named && unix && of_network {
+            at.wrong(findings, format!("never matches: listener '{name}' is a unix socket, whose peers have no source; use uid or gid"));
+        }
+        if named && !unix && of_process {
+            at.wrong(findings, format!("never matches: listener '{name}' is TCP, whose peers have no uid or gid; use source"));
+        }
+        let applies = (named || proofs.listener.is_none()) && !unix && !of_process;
+        if applies && read.remote && states_nothing {
+            let message = format!(
+                "would be anyone who can reach listener '{name}', which allows remote callers; state a source narrower than everyone"
+            );
+            at.wrong(findings, message);
+        }
+    }
+}
+
+/// Reads `operations` and `unknown_operations`.
+pub fn catalogue(root: &Table<'_>, findings: &mut Findings) -> Catalogue {
+    let mut catalogue = Catalogue::built_in();
+    for at in root.optional("operations").and_then(|at| at.list(findings)).unwrap_or_default() {
+        let Some(operation) = operation(&at, findings) else { continue };
+        if catalogue.operations().iter().any(|known| known.id == operation.id) {
+            at.wrong(findings, format!("the id '{}' is taken; give it another one", operation.id));
+        } else if let Err(wrong) = catalogue.add(operation) {
+            at.wrong(findings, wrong.to_string());
+        }
+    }
+    let unknown = root.optional("unknown_operations").and_then(|at| {
+        at.text(findings, |text| match text {
+            "deny" => Ok(UnknownOperations::Deny),
+            "by_method" => Ok(UnknownOperations::ByMethod),
+            _ => Err("deny or by_method".to_owned()),
+        })
+    });
+    catalogue.with_unknown(unknown.unwrap_or_default())
+}
+
+fn operation(at: &At<'_>, findings: &mut Findings) -> Option<Operation> {
+    let table = at.table(findings, &["method", "path", "scope", "id", "long"])?;
+    let verb = table.required(findings, "method").and_then(|at| {
+        at.text(findings, |text| {
+            let known = Verb::ALL.into_iter().find(|verb| verb.as_str() == text && *verb != Verb::Head);
+            known.ok_or_else(|| "GET (which is HEAD too), POST, PUT, PATCH or DELETE".to_owned())
+        })
+    });
+    let template = table.required(findings, "path").and_then(|at| at.text(findings, |text| Ok::<_, String>(text)));
+    let scopes = table.required(findings, "scope").and_then(|at| scopes(&at, findings));
+    let id = table.optional("id").map(|at| name(&at, findings));
+    let long = table.optional("long").and_then(|at| at.bool(findings)).unwrap_or(false);
+    let (verb, template) = (verb?, template?);
+    let id = match id {
+        Some(id) => id?.to_owned(),
+        None => format!("{} {template}", verb.as_str()),
+    };
+    Some(Operation {
+        id: OperationId::new(&id),
+        verb,
+        template: template.into(),
+        scopes: scopes?,
+        quota: if verb.is_safe() { QuotaGroup::ClientRead } else { QuotaGroup::ClientWrite },
+        suffixes: true,
+        upload: false,
+        long,
+        destructive: false,
+        deprecated: false,
+    })
+}

@@ -1,0 +1,204 @@
+//! The keys about the process: listeners, admin, timeouts, limits, shutdown, log.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::reader::{At, Findings};
+use super::{Admin, Bind, CallerTimeouts, Limits, Listener, Log, LogFormat, Shutdown, duration, name, timeout};
+use crate::symbol::ListenerName;
+
+/// A listener as read, with what only the reading of callers needs.
+#[derive(Debug)]
+pub struct ReadListener {
+    /// The listener.
+    pub listener: Listener,
+    /// It can be reached from other hosts.
+    pub remote: bool,
+}
+
+/// Reads `listeners`: those that have no mistakes.
+pub fn listeners(at: &At<'_>, findings: &mut Findings) -> Option<Vec<ReadListener>> {
+    let mut listeners: Vec<ReadListener> = Vec::new();
+    for element in at.filled_list(findings)? {
+        let Some(read) = listener(&element, findings) else { continue };
+        let earlier = listeners.iter().map(|earlier| &earlier.listener);
+        if earlier.clone().any(|earlier| earlier.name == read.listener.name) {
+            element.wrong(findings, format!("the name '{}' is taken; each listener needs its own", read.listener.name));
+        }
+        let fixed = !matches!(read.listener.bind, Bind::Tcp(address) if address.port() == 0);
+        if fixed && earlier.clone().any(|earlier| earlier.bind == read.listener.bind) {
+            element.wrong(findings, "another listener has the same address; each needs its own");
+        }
+        listeners.push(read);
+    }
+    Some(listeners)
+}
+
+fn listener(at: &At<'_>, findings: &mut Findings) -> Option<ReadListener> {
+    let table = at.table(findings, &["name", "address", "unix", "http2", "allow_remote"])?;
+    let name = table.required(findings, "name").and_then(|at| name(&at, findings));
+    if let Some(http2) = table.optional("http2")
+        && http2.bool(findings) == Some(true)
+    {
+        http2.wrong(findings, "HTTP/2 towards callers is not supported yet; leave it false");
+    }
+    let allow_remote = table.optional("allow_remote");
+    let remote_allowed = allow_remote.as_ref().and_then(|at| at.bool(findings)).unwrap_or(false);
+    let bind = match (table.optional("address"), table.optional("unix")) {
+        (Some(address), None) => {
+            let read = socket_address(&address, findings);
+            if let Some(address_read) = read {
+                check_remote(&address, address_read, remote_allowed, findings);
+            }
+            read.map(Bind::Tcp)
+        }
+        (None, Some(unix)) => {
+            if let Some(at) = allow_remote {
+                at.wrong(findings, "a unix socket cannot be reached from other hosts; remove the key");
+            }
+            unix_socket(&unix, findings)
+        }
+        (Some(_), Some(_)) => {
+            at.wrong(findings, "has both 'address' and 'unix'; a listener is one of them");
+            None
+        }
+        (None, None) => {
+            at.wrong(findings, "has neither 'address' nor 'unix'; a listener is one of them");
+            None
+        }
+    };
+    let bind = bind?;
+    let remote = matches!(&bind, Bind::Tcp(address) if !address.ip().to_canonical().is_loopback());
+    Some(ReadListener { listener: Listener { name: ListenerName::new(name?), bind }, remote })
+}
+
+fn socket_address(at: &At<'_>, findings: &mut Findings) -> Option<SocketAddr> {
+    at.text(findings, |text| {
+        text.parse().map_err(|_| "an IP address and a port, as in 127.0.0.1:8080 or [::1]:8080".to_owned())
+    })
+}
+
+fn check_remote(at: &At<'_>, address: SocketAddr, allowed: bool, findings: &mut Findings) {
+    if !allowed && !address.ip().to_canonical().is_loopback() {
+        let message = format!("{address} can be reached from other hosts; use a loopback address, or add allow_remote: true");
+        at.wrong(findings, message);
+    }
+}
+
+/// The longest path that the kernel takes for a unix socket, less its final zero (unix(7)).
+const UNIX_PATH_BYTES: usize = 107;
+
+fn unix_socket(at: &At<'_>, findings: &mut Findings) -> Option<Bind> {
+    let table = at.table(findings, &["path", "mode"])?;
+    let path = table.required(findings, "path").and_then(|at| {
+        at.text(findings, |text| {
+            let fits = text.starts_with('/') && text.len() <= UNIX_PATH_BYTES && !text.contains('\0');
+            if fits { Ok(PathBuf::from(text)) } else { Err(format!("an absolute path of at most {UNIX_PATH_BYTES} bytes")) }
+        })
+    });
+    let mode = table.optional("mode").map_or(Some(0o660), |at| {
+        at.text(findings, |text| {
+            let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777);
+            mode.ok_or_else(|| "permissions in octal and in quotes, as in \"0660\"".to_owned())
+        })
+    });
+    Some(Bind::Unix { path: path?, mode: mode? })
+}
+
+/// Reads `admin`.
+pub fn admin(at: Option<&At<'_>>, findings: &mut Findings) -> Option<Admin> {
+    let default = SocketAddr::from((Ipv4Addr::LOCALHOST, 9090));
+    let Some(at) = at else { return Some(Admin { address: default }) };
+    let table = at.table(findings, &["address", "allow_remote"])?;
+    let allowed = table.optional("allow_remote").and_then(|at| at.bool(findings)).unwrap_or(false);
+    let Some(at) = table.optional("address") else { return Some(Admin { address: default }) };
+    let address = socket_address(&at, findings)?;
+    check_remote(&at, address, allowed, findings);
+    Some(Admin { address })
+}
+
+/// Reads `timeouts`.
+pub fn caller_timeouts(at: Option<&At<'_>>, findings: &mut Findings) -> Option<CallerTimeouts> {
+    let table = match at {
+        Some(at) => Some(at.table(findings, &["request_headers", "body_idle", "keep_alive"])?),
+        None => None,
+    };
+    let table = table.as_ref();
+    let request_headers = timeout(table, "request_headers", Duration::from_secs(10), findings);
+    let body_idle = timeout(table, "body_idle", Duration::from_secs(60), findings);
+    let keep_alive = timeout(table, "keep_alive", Duration::from_secs(75), findings);
+    Some(CallerTimeouts { request_headers: request_headers?, body_idle: body_idle?, keep_alive: keep_alive? })
+}
+
+/// Reads `limits`.
+pub fn limits(at: Option<&At<'_>>, findings: &mut Findings) -> Option<Limits> {
+    let mut limits = Limits { header_bytes: 64 * 1024, target_bytes: 48 * 1024, connections: 10_000 };
+    let Some(at) = at else { return Some(limits) };
+    let table = at.table(findings, &["header_bytes", "target_bytes", "connections"])?;
+    if let Some(at) = table.optional("header_bytes") {
+        limits.header_bytes = size(&at, 8 * 1024..=1024 * 1024, "8KiB to 1MiB", findings)?;
+    }
+    if let Some(at) = table.optional("target_bytes") {
+        limits.target_bytes = size(&at, 1024..=1024 * 1024, "1KiB to 1MiB", findings)?;
+    }
+    if let Some(at) = table.optional("connections") {
+        limits.connections = usize::try_from(at.integer(findings, 1..=10_000_000)?).ok()?;
+    }
+    if limits.target_bytes > limits.header_bytes {
+        let at = table.optional("target_bytes").or_else(|| table.optional("header_bytes"));
+        let message = "target_bytes is more than header_bytes, which counts the target too; make header_bytes the larger";
+        match at {
+            Some(at) => at.wrong(findings, message),
+            None => table.wrong(findings, message),
+        }
+    }
+    Some(limits)
+}
+
+fn size(at: &At<'_>, range: std::ops::RangeInclusive<u64>, said: &str, findings: &mut Findings) -> Option<usize> {
+    let bytes = at.text(findings, |text| {
+        let read = text.parse::<bytesize::ByteSize>().ok().map(|size| size.as_u64());
+        read.filter(|bytes| range.contains(bytes)).ok_or_else(|| format!("a size from {said}"))
+    })?;
+    usize::try_from(bytes).ok()
+}
+
+/// Reads `shutdown`.
+pub fn shutdown(at: Option<&At<'_>>, findings: &mut Findings) -> Option<Shutdown> {
+    let mut shutdown = Shutdown { delay: Duration::ZERO, timeout: Duration::from_secs(30) };
+    let Some(at) = at else { return Some(shutdown) };
+    let table = at.table(findings, &["delay", "timeout"])?;
+    if let Some(at) = table.optional("delay") {
+        shutdown.delay = duration(&at, findings)?;
+    }
+    if let Some(at) = table.optional("timeout") {
+        shutdown.timeout = duration(&at, findings)?;
+    }
+    Some(shutdown)
+}
+
+/// Reads `log`.
+pub fn log(at: Option<&At<'_>>, findings: &mut Findings) -> Option<Log> {
+    let mut log = Log { format: LogFormat::Auto, level: "info".to_owned(), access: true };
+    let Some(at) = at else { return Some(log) };
+    let table = at.table(findings, &["format", "level", "access"])?;
+    if let Some(at) = table.optional("format") {
+        log.format = at.text(findings, |text| match text {
+            "auto" => Ok(LogFormat::Auto),
+            "json" => Ok(LogFormat::Json),
+            "human" => Ok(LogFormat::Human),
+            _ => Err("auto, json or human".to_owned()),
+        })?;
+    }
+    if let Some(at) = table.optional("level") {
+        log.level = at.text(findings, |text| {
+            let fits = text.parse::<tracing_subscriber::filter::Targets>().is_ok();
+            if fits { Ok(text.to_owned()) } else { Err("a level: error, warn, info, debug or trace".to_owned()) }
+        })?;
+    }
+    if let Some(at) = table.optional("access") {
+        log.access = at.bool(findings)?;
+    }
+    Some(log)
+}

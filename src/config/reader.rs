@@ -1,0 +1,188 @@
+//! Reads values out of a document and collects what is wrong on the way.
+
+use super::document::{Node, Step};
+
+/// What is wrong, by where it stands.
+#[derive(Debug, Default)]
+pub struct Findings {
+    found: Vec<(Vec<Step>, String)>,
+}
+
+impl Findings {
+    /// Notes that the value at `steps` is wrong.
+    pub fn add(&mut self, steps: &[Step], message: impl Into<String>) {
+        self.found.push((steps.to_vec(), message.into()));
+    }
+
+    /// Everything noted.
+    #[must_use]
+    pub fn into_vec(self) -> Vec<(Vec<Step>, String)> {
+        self.found
+    }
+}
+
+/// A value and the way to it.
+#[derive(Debug, Clone)]
+pub struct At<'a> {
+    node: &'a Node,
+    steps: Vec<Step>,
+}
+
+/// A mapping whose keys were checked.
+#[derive(Debug)]
+pub struct Table<'a> {
+    entries: &'a [(String, Node)],
+    steps: Vec<Step>,
+}
+
+/// Longer values are not repeated in a message: they could be a token in the wrong place, which has 16 characters at
+/// least.
+const LONGEST_SHOWN: usize = 15;
+
+impl<'a> At<'a> {
+    /// The document itself.
+    #[must_use]
+    pub const fn root(node: &'a Node) -> Self {
+        Self { node, steps: Vec::new() }
+    }
+
+    /// Notes that this value is wrong.
+    pub fn wrong(&self, findings: &mut Findings, message: impl Into<String>) {
+        findings.add(&self.steps, message);
+    }
+
+    fn wrong_kind(&self, findings: &mut Findings, expected: &str) {
+        let shown = match self.node {
+            Node::Text(text) if text.chars().count() <= LONGEST_SHOWN => format!("'{}'", text.escape_debug()),
+            Node::Integer(value) => value.to_string(),
+            Node::Text(_) | Node::Null | Node::Bool(_) | Node::List(_) | Node::Table(_) | Node::Other => {
+                self.node.kind().to_owned()
+            }
+        };
+        self.wrong(findings, format!("is {shown}; expected {expected}"));
+    }
+
+    /// The value as a mapping that may have the keys `known` and no others, each once.
+    pub fn table(&self, findings: &mut Findings, known: &[&str]) -> Option<Table<'a>> {
+        let table = self.any_table(findings)?;
+        for (key, at) in table.entries_at() {
+            if !known.contains(&key) {
+                at.wrong(findings, unknown_key(key, known));
+            }
+        }
+        Some(table)
+    }
+
+    /// The value as a mapping with keys of the operator's choice, each once.
+    pub fn any_table(&self, findings: &mut Findings) -> Option<Table<'a>> {
+        let Node::Table(entries) = self.node else {
+            self.wrong_kind(findings, "a mapping");
+            return None;
+        };
+        let table = Table { entries, steps: self.steps.clone() };
+        for (key, at) in table.entries_at() {
+            if matches!(at.steps.last(), Some(Step::Key(_, occurrence)) if *occurrence > 0) {
+                at.wrong(findings, format!("the key '{}' is repeated; each may stand once", shown_key(key)));
+            }
+        }
+        Some(table)
+    }
+
+    /// The elements of the value as a list.
+    pub fn list(&self, findings: &mut Findings) -> Option<Vec<At<'a>>> {
+        let Node::List(values) = self.node else {
+            self.wrong_kind(findings, "a list");
+            return None;
+        };
+        let element = |(index, node)| At { node, steps: [self.steps.as_slice(), &[Step::Index(index)]].concat() };
+        Some(values.iter().enumerate().map(element).collect())
+    }
+
+    /// The elements of a list that has to have one.
+    pub fn filled_list(&self, findings: &mut Findings) -> Option<Vec<At<'a>>> {
+        let list = self.list(findings)?;
+        if list.is_empty() {
+            self.wrong(findings, "is empty; expected at least one element");
+        }
+        Some(list)
+    }
+
+    /// The value as `true` or `false`.
+    pub fn bool(&self, findings: &mut Findings) -> Option<bool> {
+        let Node::Bool(value) = self.node else {
+            self.wrong_kind(findings, "true or false");
+            return None;
+        };
+        Some(*value)
+    }
+
+    /// The value as a whole number from `range`.
+    pub fn integer(&self, findings: &mut Findings, range: std::ops::RangeInclusive<i64>) -> Option<i64> {
+        match self.node {
+            Node::Integer(value) if range.contains(value) => Some(*value),
+            Node::Integer(_) | Node::Null | Node::Bool(_) | Node::Text(_) | Node::List(_) | Node::Table(_) | Node::Other => {
+                self.wrong_kind(findings, &format!("a number from {} to {}", range.start(), range.end()));
+                None
+            }
+        }
+    }
+
+    /// The value as a text that `read` accepts; `read` says what would be right.
+    pub fn text<T>(&self, findings: &mut Findings, read: impl FnOnce(&'a str) -> Result<T, String>) -> Option<T> {
+        let Node::Text(text) = self.node else {
+            // What would be right is what an empty text lacks.
+            let expected = read("").err().unwrap_or_else(|| "a text".to_owned());
+            self.wrong_kind(findings, &expected);
+            return None;
+        };
+        read(text).map_err(|expected| self.wrong_kind(findings, &expected)).ok()
+    }
+}
+
+impl<'a> Table<'a> {
+    /// The value of a key that has to be there.
+    pub fn required(&self, findings: &mut Findings, key: &str) -> Option<At<'a>> {
+        let found = self.optional(key);
+        if found.is_none() {
+            findings.add(&self.steps, format!("the key '{key}' is missing"));
+        }
+        found
+    }
+
+    /// The value of a key that may be there. A key without a value is as good as absent.
+    #[must_use]
+    pub fn optional(&self, key: &str) -> Option<At<'a>> {
+        let (_, node) = self.entries.iter().find(|(name, _)| name == key)?;
+        let steps = [self.steps.as_slice(), &[Step::Key(key.to_owned(), 0)]].concat();
+        (*node != Node::Null).then_some(At { node, steps })
+    }
+
+    /// Notes that the mapping as a whole is wrong.
+    pub fn wrong(&self, findings: &mut Findings, message: impl Into<String>) {
+        findings.add(&self.steps, message);
+    }
+
+    /// Every key with its value, in the order of the file.
+    pub fn entries_at(&self) -> impl Iterator<Item = (&'a str, At<'a>)> {
+        self.entries.iter().enumerate().map(|(index, (key, node))| {
+            let earlier = self.entries.iter().take(index).filter(|(other, _)| other == key).count();
+            let step = Step::Key(key.clone(), earlier);
+            (key.as_str(), At { node, steps: [self.steps.as_slice(), &[step]].concat() })
+        })
+    }
+}
+
+fn unknown_key(key: &str, known: &[&str]) -> String {
+    let near = known.iter().map(|name| (strsim::damerau_levenshtein(key, name), *name)).min();
+    match near {
+        Some((distance, name)) if distance <= 2 => format!("unknown key; did you mean '{name}'?"),
+        _ if known.contains(&"file") && ["token", "value", "secret"].contains(&key) => {
+            "unknown key; a token is read from a file, whose path is the key 'file'".to_owned()
+        }
+        Some(_) | None => format!("unknown key; the keys here are {}", known.join(", ")),
+    }
+}
+
+fn shown_key(key: &str) -> String {
+    if key.chars().count() <= LONGEST_SHOWN { key.escape_debug().to_string() } else { "…".to_owned() }
+}

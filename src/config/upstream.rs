@@ -1,0 +1,114 @@
+//! The key `upstream`.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, ServerName};
+
+use super::reader::{At, Findings};
+use super::{AddressFamily, Upstream, UpstreamTimeouts, timeout};
+
+const KEYS: [&str; 7] = ["url", "ca_file", "connect_to", "address_family", "http2", "connections", "timeouts"];
+
+/// Reads `upstream`.
+pub fn upstream(at: Option<&At<'_>>, findings: &mut Findings) -> Option<Upstream> {
+    let mut upstream = Upstream {
+        host: "api-metrika.yandex.net".to_owned(),
+        port: 443,
+        authority: "api-metrika.yandex.net".to_owned(),
+        extra_roots: Vec::new(),
+        connect_to: None,
+        address_family: AddressFamily::Any,
+        http2: false,
+        connections: 1024,
+        timeouts: timeouts(None, findings)?,
+    };
+    let Some(at) = at else { return Some(upstream) };
+    let table = at.table(findings, &KEYS)?;
+    if let Some((host, port)) = table.optional("url").and_then(|at| at.text(findings, url)) {
+        upstream.authority = if port == 443 { host.clone() } else { format!("{host}:{port}") };
+        upstream.host = host;
+        upstream.port = port;
+    }
+    if let Some(at) = table.optional("ca_file") {
+        upstream.extra_roots = certificates(&at, findings).unwrap_or_default();
+    }
+    upstream.connect_to = table.optional("connect_to").and_then(|at| at.text(findings, host_and_port));
+    if let Some(at) = table.optional("address_family") {
+        upstream.address_family = at
+            .text(findings, |text| match text {
+                "any" => Ok(AddressFamily::Any),
+                "ipv4" => Ok(AddressFamily::Ipv4),
+                "ipv6" => Ok(AddressFamily::Ipv6),
+                _ => Err("any, ipv4 or ipv6".to_owned()),
+            })
+            .unwrap_or_default();
+    }
+    upstream.http2 = table.optional("http2").and_then(|at| at.bool(findings)).unwrap_or(false);
+    if let Some(at) = table.optional("connections") {
+        let connections = at.integer(findings, 1..=1_000_000).unwrap_or(1024);
+        upstream.connections = usize::try_from(connections).unwrap_or(1024);
+    }
+    upstream.timeouts = timeouts(table.optional("timeouts").as_ref(), findings).unwrap_or(upstream.timeouts);
+    Some(upstream)
+}
+
+fn timeouts(at: Option<&At<'_>>, findings: &mut Findings) -> Option<UpstreamTimeouts> {
+    let table = match at {
+        Some(at) => Some(at.table(findings, &["connect", "response_headers", "body_idle", "keep_alive"])?),
+        None => None,
+    };
+    let table = table.as_ref();
+    let connect = timeout(table, "connect", Duration::from_secs(5), findings);
+    // Metrica works on a report for up to two minutes before it says 504 itself.
+    let response_headers = timeout(table, "response_headers", Duration::from_secs(130), findings);
+    let body_idle = timeout(table, "body_idle", Duration::from_secs(60), findings);
+    let keep_alive = timeout(table, "keep_alive", Duration::from_secs(60), findings);
+    Some(UpstreamTimeouts {
+        connect: connect?,
+        response_headers: response_headers?,
+        body_idle: body_idle?,
+        keep_alive: keep_alive?,
+    })
+}
+
+fn url(text: &str) -> Result<(String, u16), String> {
+    let expected = "https:// and a host, optionally a port, and nothing after it, as in https://api-metrika.yandex.net";
+    let wrong = || expected.to_owned();
+    if text.starts_with("http://") {
+        return Err("an https URL: a token is never sent without TLS".to_owned());
+    }
+    let authority = text.strip_prefix("https://").map(|rest| rest.strip_suffix('/').unwrap_or(rest)).ok_or_else(wrong)?;
+    let (host, port) = host_and_optional_port(authority).ok_or_else(wrong)?;
+    Ok((host.to_ascii_lowercase(), port.unwrap_or(443)))
+}
+
+fn host_and_port(text: &str) -> Result<(String, u16), String> {
+    match host_and_optional_port(text) {
+        Some((host, Some(port))) => Ok((host.to_owned(), port)),
+        Some((_, None)) | None => Err("a host and a port, as in 127.0.0.1:8443".to_owned()),
+    }
+}
+
+fn host_and_optional_port(text: &str) -> Option<(&str, Option<u16>)> {
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => (host, Some(port.parse().ok().filter(|port| *port != 0)?)),
+        Some(_) | None => (text, None),
+    };
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    let _: ServerName<'_> = bare.try_into().ok()?;
+    Some((bare, port))
+}
+
+fn certificates(at: &At<'_>, findings: &mut Findings) -> Option<Vec<CertificateDer<'static>>> {
+    at.text(findings, |text| {
+        let file = Path::new(text);
+        let pem = std::fs::read(file).map_err(|error| format!("a readable file with certificates ({error})"))?;
+        let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+        match read {
+            Ok(certificates) if !certificates.is_empty() => Ok(certificates),
+            Ok(_) | Err(_) => Err("a file with certificates in PEM form".to_owned()),
+        }
+    })
+}
