@@ -297,7 +297,12 @@ fn duration(at: &At<'_>, findings: &mut Findings) -> Option<Duration> {
 }
 
 /// Reads the duration under `key`, which is `default` when absent and may not be zero.
-fn timeout(table: Option<&reader::Table<'_>>, key: &str, default: Duration, findings: &mut Findings) -> Option<Duration> {
+fn timeout(
+    table: Option<&reader::Table<'_>>,
+    key: &str,
+    default: Duration,
+    findings: &mut Findings,
+) -> Option<Duration> {
     let Some(at) = table.and_then(|table| table.optional(key)) else { return Some(default) };
     let duration = duration(&at, findings)?;
     if duration.is_zero() {
@@ -393,7 +398,13 @@ limits: {connections: 0}
                  callers: [{{id: c, match: {{{proofs}}}, scopes: [metrika:read], tokens: [t]}}]"
             )
         };
-        for refused in ["listener: app", "source: [0.0.0.0/0]", "listener: app, source: ['::/0']", "", "source: [10.0.0.0/8], uid: [1]"] {
+        for refused in [
+            "listener: app",
+            "source: [0.0.0.0/0]",
+            "listener: app, source: ['::/0']",
+            "",
+            "source: [10.0.0.0/8], uid: [1]",
+        ] {
             assert_eq!(mistakes(&text(refused)).len(), 2, "{refused}");
         }
         for fine in ["listener: app, source: [10.0.0.0/8]", "source: [10.1.2.3]", "uid: [7]"] {

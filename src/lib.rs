@@ -1,11 +1,26 @@
 //! metrika-gate.
+pub mod admin;
+pub mod app;
 pub mod caller;
+pub mod cli;
 pub mod config;
+pub mod crew;
+pub mod demo;
+pub mod fake;
+pub mod gateway;
+pub mod metrics;
 pub mod operation;
 pub mod policy;
+pub mod readiness;
 pub mod rejection;
+pub mod reload;
 pub mod scope;
+pub mod server;
 pub mod symbol;
 pub mod target;
+pub mod telemetry;
 pub mod token;
+pub mod tokens;
+pub mod upstream;
 pub mod verdict;
+pub mod worker;

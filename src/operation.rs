@@ -404,9 +404,10 @@ mod tests {
         for operation in catalogue.operations() {
             let path: String = operation.template.replace('{', "7").replace('}', "7");
             assert_eq!(id(&catalogue, operation.verb, &path), operation.id.as_str(), "{path}");
-            let fitting = catalogue.operations().iter().filter(|other| {
-                other.verb == operation.verb && overlap(&other.template, &operation.template)
-            });
+            let fitting = catalogue
+                .operations()
+                .iter()
+                .filter(|other| other.verb == operation.verb && overlap(&other.template, &operation.template));
             assert_eq!(fitting.count(), 1, "{} overlaps another line", operation.template);
         }
     }

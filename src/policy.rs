@@ -208,7 +208,10 @@ mod tests {
         assert_eq!(verdict(&policy, 0, Verb::Post, "/management/v1/counters"), "write");
         assert_eq!(verdict(&policy, 0, Verb::Post, upload), "offline");
         assert_eq!(verdict(&policy, 0, Verb::Post, "/management/v1/counter/1/expense/upload"), "write");
-        assert_eq!(verdict(&policy, 1, Verb::Post, "/management/v1/counters"), "TokenScopeMissing(\"counters.create\")");
+        assert_eq!(
+            verdict(&policy, 1, Verb::Post, "/management/v1/counters"),
+            "TokenScopeMissing(\"counters.create\")"
+        );
         assert_eq!(verdict(&policy, 2, Verb::Get, "/management/v1/counters"), "read2");
     }
 }

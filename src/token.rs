@@ -35,7 +35,9 @@ pub enum BadToken {
     #[error("holds {0} bytes; a token has 16 to 1024")]
     Length(usize),
     /// Rule 2; the position counts from 1.
-    #[error("byte {position} is {what}; a token has only letters, digits, '_', '-' and '.', and one newline at its end")]
+    #[error(
+        "byte {position} is {what}; a token has only letters, digits, '_', '-' and '.', and one newline at its end"
+    )]
     Byte {
         /// Where, from 1.
         position: usize,

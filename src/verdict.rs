@@ -117,7 +117,9 @@ mod tests {
 
     #[test]
     fn rule_3_any_body_is_survived() {
-        for body in [&b""[..], b"<html>", b"{\"errors\":[]}", b"{\"errors\":[{\"error_type\":\"invalid", b"\xff\xfe", b"null"] {
+        for body in
+            [&b""[..], b"<html>", b"{\"errors\":[]}", b"{\"errors\":[{\"error_type\":\"invalid", b"\xff\xfe", b"null"]
+        {
             assert_eq!(ErrorType::in_body(body), ErrorType::Other, "{body:?}");
         }
     }

@@ -115,7 +115,9 @@ impl<'de> Visitor<'de> for Find<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let Some((Step::Key(wanted, occurrence), rest)) = self.0.split_first() else { return Err(A::Error::custom(HERE)) };
+        let Some((Step::Key(wanted, occurrence), rest)) = self.0.split_first() else {
+            return Err(A::Error::custom(HERE));
+        };
         let mut seen = 0;
         while let Some(key) = map.next_key::<String>()? {
             if key == *wanted {

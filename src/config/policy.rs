@@ -60,12 +60,14 @@ fn token(alias: &str, at: &At<'_>, findings: &mut Findings) -> Option<TokenSourc
 
 fn scopes(at: &At<'_>, findings: &mut Findings) -> Option<ScopeSet> {
     let elements = at.filled_list(findings)?;
-    let read = elements.into_iter().map(|at| at.text(findings, |text| text.parse().map_err(|_| EXPECTED_SCOPE.to_owned())));
+    let read =
+        elements.into_iter().map(|at| at.text(findings, |text| text.parse().map_err(|_| EXPECTED_SCOPE.to_owned())));
     let scopes: Vec<_> = read.collect();
     scopes.into_iter().collect()
 }
 
-const EXPECTED_SCOPE: &str = "metrika:read, metrika:write, metrika:expenses, metrika:user_params or metrika:offline_data";
+const EXPECTED_SCOPE: &str =
+    "metrika:read, metrika:write, metrika:expenses, metrika:user_params or metrika:offline_data";
 
 /// Reads `callers`.
 pub fn callers(at: &At<'_>, known: &Known<'_>, findings: &mut Findings) -> Option<Vec<Caller>> {
@@ -96,7 +98,11 @@ fn token_names(at: &At<'_>, known: &Known<'_>, findings: &mut Findings) -> Optio
     let elements = at.filled_list(findings)?;
     let read = elements.into_iter().map(|at| {
         at.text(findings, |text| {
-            if known.token_names.contains(&text) { Ok(TokenAlias::new(text)) } else { Err("the name of a token that stands under 'tokens'".to_owned()) }
+            if known.token_names.contains(&text) {
+                Ok(TokenAlias::new(text))
+            } else {
+                Err("the name of a token that stands under 'tokens'".to_owned())
+            }
         })
     });
     let names: Vec<_> = read.collect();
@@ -107,7 +113,11 @@ fn proofs(at: &At<'_>, known: &Known<'_>, findings: &mut Findings) -> Option<Pro
     let table = at.table(findings, &["listener", "source", "uid", "gid"])?;
     let listener = table.optional("listener").map(|at| {
         at.text(findings, |text| {
-            if known.listener_names.contains(&text) { Ok(ListenerName::new(text)) } else { Err("the name of a listener that stands under 'listeners'".to_owned()) }
+            if known.listener_names.contains(&text) {
+                Ok(ListenerName::new(text))
+            } else {
+                Err("the name of a listener that stands under 'listeners'".to_owned())
+            }
         })
     });
     let sources = values(&table, "source", findings, |at, findings| at.text(findings, network));
@@ -164,10 +174,18 @@ fn check_proofs(at: &At<'_>, proofs: &Proofs, known: &Known<'_>, findings: &mut 
         let named = proofs.listener == Some(name);
         let unix = matches!(read.listener.bind, Bind::Unix { .. });
         if named && unix && of_network {
-            at.wrong(findings, format!("never matches: listener '{name}' is a unix socket, whose peers have no source; use uid or gid"));
+            at.wrong(
+                findings,
+                format!(
+                    "never matches: listener '{name}' is a unix socket, whose peers have no source; use uid or gid"
+                ),
+            );
         }
         if named && !unix && of_process {
-            at.wrong(findings, format!("never matches: listener '{name}' is TCP, whose peers have no uid or gid; use source"));
+            at.wrong(
+                findings,
+                format!("never matches: listener '{name}' is TCP, whose peers have no uid or gid; use source"),
+            );
         }
         let applies = (named || proofs.listener.is_none()) && !unix && !of_process;
         if applies && read.remote && states_nothing {

@@ -81,7 +81,8 @@ fn socket_address(at: &At<'_>, findings: &mut Findings) -> Option<SocketAddr> {
 
 fn check_remote(at: &At<'_>, address: SocketAddr, allowed: bool, findings: &mut Findings) {
     if !allowed && !address.ip().to_canonical().is_loopback() {
-        let message = format!("{address} can be reached from other hosts; use a loopback address, or add allow_remote: true");
+        let message =
+            format!("{address} can be reached from other hosts; use a loopback address, or add allow_remote: true");
         at.wrong(findings, message);
     }
 }
@@ -94,7 +95,11 @@ fn unix_socket(at: &At<'_>, findings: &mut Findings) -> Option<Bind> {
     let path = table.required(findings, "path").and_then(|at| {
         at.text(findings, |text| {
             let fits = text.starts_with('/') && text.len() <= UNIX_PATH_BYTES && !text.contains('\0');
-            if fits { Ok(PathBuf::from(text)) } else { Err(format!("an absolute path of at most {UNIX_PATH_BYTES} bytes")) }
+            if fits {
+                Ok(PathBuf::from(text))
+            } else {
+                Err(format!("an absolute path of at most {UNIX_PATH_BYTES} bytes"))
+            }
         })
     });
     let mode = table.optional("mode").map_or(Some(0o660), |at| {
@@ -147,7 +152,8 @@ pub fn limits(at: Option<&At<'_>>, findings: &mut Findings) -> Option<Limits> {
     }
     if limits.target_bytes > limits.header_bytes {
         let at = table.optional("target_bytes").or_else(|| table.optional("header_bytes"));
-        let message = "target_bytes is more than header_bytes, which counts the target too; make header_bytes the larger";
+        let message =
+            "target_bytes is more than header_bytes, which counts the target too; make header_bytes the larger";
         match at {
             Some(at) => at.wrong(findings, message),
             None => table.wrong(findings, message),

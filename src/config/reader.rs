@@ -120,7 +120,13 @@ impl<'a> At<'a> {
     pub fn integer(&self, findings: &mut Findings, range: std::ops::RangeInclusive<i64>) -> Option<i64> {
         match self.node {
             Node::Integer(value) if range.contains(value) => Some(*value),
-            Node::Integer(_) | Node::Null | Node::Bool(_) | Node::Text(_) | Node::List(_) | Node::Table(_) | Node::Other => {
+            Node::Integer(_)
+            | Node::Null
+            | Node::Bool(_)
+            | Node::Text(_)
+            | Node::List(_)
+            | Node::Table(_)
+            | Node::Other => {
                 self.wrong_kind(findings, &format!("a number from {} to {}", range.start(), range.end()));
                 None
             }

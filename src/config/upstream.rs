@@ -79,7 +79,8 @@ fn url(text: &str) -> Result<(String, u16), String> {
     if text.starts_with("http://") {
         return Err("an https URL: a token is never sent without TLS".to_owned());
     }
-    let authority = text.strip_prefix("https://").map(|rest| rest.strip_suffix('/').unwrap_or(rest)).ok_or_else(wrong)?;
+    let authority =
+        text.strip_prefix("https://").map(|rest| rest.strip_suffix('/').unwrap_or(rest)).ok_or_else(wrong)?;
     let (host, port) = host_and_optional_port(authority).ok_or_else(wrong)?;
     Ok((host.to_ascii_lowercase(), port.unwrap_or(443)))
 }

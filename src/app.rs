@@ -1,0 +1,231 @@
+//! The process: starts everything in order, lives until it is told to end, and ends in order.
+//!
+//! 1. Start: configuration, log, tokens, upstream, listeners, workers, admin; then it is ready.
+//! 2. SIGTERM or SIGINT: not ready at once; `shutdown.delay` later it accepts no more, and connections end after their
+//!    request; when all have ended, or after `shutdown.timeout`, the process ends: 0 when nothing was cut, 69 when
+//!    something was. A second signal ends it at once.
+//! 3. SIGHUP reloads; while ending it is ignored.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use rustix::process::{DumpableBehavior, Resource, Rlimit};
+use tokio::net::TcpListener;
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::Instant;
+
+use crate::admin::Admin;
+use crate::config::{Config, LogFormat};
+use crate::crew::{Crew, Start};
+use crate::metrics::process::ProcessMeters;
+use crate::readiness::Readiness;
+use crate::reload::{Folders, LOOK, Reloader};
+use crate::server::listen::{Bound, bind};
+use crate::telemetry::{self, Sink};
+
+/// How the process is started, beside the configuration.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// The configuration's file, when it has one.
+    pub file: Option<PathBuf>,
+    /// In the place of the configuration's.
+    pub log_format: Option<LogFormat>,
+    /// In the place of the configuration's.
+    pub log_level: Option<String>,
+    /// In the place of the configuration's.
+    pub workers: Option<usize>,
+    /// Demo tokens are taken, and no others.
+    pub demo: bool,
+}
+
+/// A gate that has started.
+pub struct App {
+    runtime: tokio::runtime::LocalRuntime,
+    config: Config,
+    reloader: Reloader,
+    crew: Arc<Crew>,
+    bound: Vec<Bound>,
+    admin: TcpListener,
+    meters: Arc<ProcessMeters>,
+    readiness: Arc<Readiness>,
+    sink: Sink,
+}
+
+impl App {
+    /// Starts everything that `config` says.
+    ///
+    /// # Errors
+    /// What is wrong; [`crate::reload::exit_code`] knows the code of it. An address that is taken is 69.
+    pub fn start(config: Config, options: Options) -> anyhow::Result<Self> {
+        harden();
+        let meters = Arc::new(ProcessMeters::default());
+        let format = options.log_format.unwrap_or(config.log.format);
+        let level = options.log_level.clone().unwrap_or_else(|| config.log.level.clone());
+        let sink = telemetry::start(format, &level, meters.clone())?;
+        let reloader = Reloader::new(options.file, config.clone(), meters.clone(), options.demo)?;
+        let workers = options.workers.or(config.workers).unwrap_or_else(cpus);
+        let mut bound = Vec::new();
+        for listener in &config.listeners {
+            let opened = bind(listener, workers);
+            bound.push(opened.with_context(|| format!("listener '{}' cannot be opened", listener.name))?);
+        }
+        let runtime =
+            Builder::new_current_thread().enable_all().max_blocking_threads(1).build_local(LocalOptions::default())?;
+        let address = config.admin.address;
+        let admin = runtime
+            .block_on(TcpListener::bind(address))
+            .with_context(|| format!("admin cannot listen on {address}"))?;
+        let start = Start {
+            generation: reloader.generation().clone(),
+            sink: sink.clone(),
+            form: telemetry::resolve(format),
+            meters: meters.clone(),
+        };
+        let crew = Arc::new(Crew::start(&mut bound, workers, &start)?);
+        let readiness = Arc::new(Readiness::default());
+        readiness.serving();
+        let app = Self { runtime, config, reloader, crew, bound, admin, meters, readiness, sink };
+        app.say_started(workers);
+        Ok(app)
+    }
+
+    fn say_started(&self, workers: usize) {
+        for bound in &self.bound {
+            tracing::info!(listener = bound.name.as_str(), place = %bound.place, "listening");
+        }
+        let upstream = &self.reloader.generation().upstream;
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            admin = %self.admin_place(),
+            upstream = %upstream.settings.authority,
+            roots = %upstream.roots,
+            callers = self.config.callers.len(),
+            workers,
+            "started"
+        );
+    }
+
+    /// Where the admin listener is.
+    #[must_use]
+    pub fn admin_place(&self) -> String {
+        self.admin.local_addr().map_or_else(|_| self.config.admin.address.to_string(), |address| address.to_string())
+    }
+
+    /// Where callers connect: the name and place of each listener.
+    pub fn places(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        self.bound.iter().map(|bound| (bound.name.as_str(), bound.place.as_str()))
+    }
+
+    /// Lives until it is told to end; the exit code.
+    ///
+    /// # Errors
+    /// When signals cannot be received.
+    pub fn run(self) -> anyhow::Result<u8> {
+        let Self { runtime, config, mut reloader, crew, bound, admin, meters, readiness, sink } = self;
+        let code = runtime.block_on(async {
+            let mut signals = Signals::new()?;
+            let shown = Arc::new(Admin { crew: crew.clone(), meters: meters.clone(), readiness: readiness.clone() });
+            tokio::task::spawn_local(shown.serve(admin));
+            live(&mut signals, &mut reloader, &crew).await;
+            readiness.draining();
+            Ok::<u8, anyhow::Error>(end(&mut signals, &config, &crew).await)
+        })?;
+        // The tasks of this runtime hold the crew too; they end with it.
+        drop(runtime);
+        drop(bound);
+        if let Ok(crew) = Arc::try_unwrap(crew).map_err(drop) {
+            crew.end();
+        }
+        tracing::info!(code, "ended");
+        sink.flush(Duration::from_secs(1));
+        Ok(code)
+    }
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn end(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Until a signal to end: reloads.
+async fn live(signals: &mut Signals, reloader: &mut Reloader, crew: &Crew) {
+    let mut folders = Folders::new();
+    let mut next_look = Instant::now() + LOOK;
+    loop {
+        folders.watch(reloader.folders());
+        tokio::select! {
+            _ = signals.terminate.recv() => return,
+            _ = signals.interrupt.recv() => return,
+            _ = signals.hangup.recv() => reloader.reload(crew).await,
+            () = folders.changed() => {}
+            () = tokio::time::sleep_until(next_look) => {}
+        }
+        let again = reloader.look(crew).await;
+        next_look = Instant::now() + again.unwrap_or(LOOK);
+    }
+}
+
+/// Rule 2.
+async fn end(signals: &mut Signals, config: &Config, crew: &Crew) -> u8 {
+    let shutdown = config.shutdown;
+    tracing::info!(delay = ?shutdown.delay, timeout = ?shutdown.timeout, "ending");
+    let all_ended = async {
+        tokio::time::sleep(shutdown.delay).await;
+        crew.drain();
+        let deadline = Instant::now() + shutdown.timeout;
+        // Connections that the kernel has accepted and no worker has seen yet are taken before the listeners close.
+        while crew.connections() > 0 && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        crew.connections()
+    };
+    let left = tokio::select! {
+        left = all_ended => left,
+        () = signals.end() => {
+            tracing::warn!("ended at once by a second signal");
+            crew.connections()
+        }
+    };
+    if left > 0 {
+        tracing::warn!(connections = left, "connections were cut");
+        return 69;
+    }
+    0
+}
+
+/// The CPUs that the process may use: affinity and the container's quota count.
+fn cpus() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// No core dump can hold a token, no other process of the user can read this one's memory, and the limit of descriptors
+/// is what the system allows.
+fn harden() {
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    // Each is best effort: a system that has none of these runs the gate all the same.
+    let _ = rustix::process::setrlimit(Resource::Core, none);
+    let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    let files = rustix::process::getrlimit(Resource::Nofile);
+    let _ = rustix::process::setrlimit(Resource::Nofile, Rlimit { current: files.maximum, maximum: files.maximum });
+}

@@ -1,0 +1,131 @@
+//! The command line. Every flag has an environment variable.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::app::{App, Options};
+use crate::config::{Config, LogFormat};
+
+mod check;
+mod explain;
+mod healthcheck;
+
+const EXAMPLES: &str = "\
+Examples:
+  metrika-gate demo                                     see it work, without an account
+  metrika-gate check --config gate.yaml                 is the configuration right?
+  metrika-gate explain GET /management/v1/counters --as reports --config gate.yaml
+  metrika-gate run --config gate.yaml
+
+Exit codes:
+  0 ended cleanly (or: yes)     1 failed while running (or: no)   2 wrong usage
+  66 configuration not readable 69 address taken, or connections were cut at the end
+  77 permissions of a token     78 configuration or token invalid";
+
+/// An authenticating reverse proxy for the Yandex Metrica API: callers without credentials, tokens in one place.
+#[derive(Debug, Parser)]
+#[command(name = "metrika-gate", version, after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve callers (what happens without a command, too)
+    Run(RunArgs),
+    /// Say whether a configuration and its token files are right
+    Check(check::CheckArgs),
+    /// Say what would become of a request, without sending it
+    Explain(explain::ExplainArgs),
+    /// See it work: a Metrica, a gate and its admin in one process, and four things to try
+    Demo(crate::demo::DemoArgs),
+    /// A Metrica to test and demo against, on TLS
+    Fake(crate::fake::command::FakeArgs),
+    /// Ask a running gate whether it is ready
+    Healthcheck(healthcheck::HealthcheckArgs),
+}
+
+/// Where the configuration is.
+#[derive(Debug, Clone, Args)]
+struct ConfigArgs {
+    /// The configuration
+    #[arg(
+        short,
+        long,
+        value_name = "FILE",
+        env = "METRIKA_GATE_CONFIG",
+        default_value = "/etc/metrika-gate/gate.yaml"
+    )]
+    config: PathBuf,
+}
+
+#[derive(Debug, Clone, Args)]
+struct RunArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Worker threads, in the place of one for each CPU that the process may use
+    #[arg(long, value_name = "N", env = "METRIKA_GATE_WORKERS", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    workers: Option<u16>,
+    /// The form of log lines, in the place of the configuration's
+    #[arg(long, value_name = "FORM", env = "METRIKA_GATE_LOG_FORMAT")]
+    log_format: Option<LogFormat>,
+    /// The level of log lines, or directives as in `info,metrika_gate=debug`, in the place of the configuration's
+    #[arg(long, value_name = "LEVEL", env = "METRIKA_GATE_LOG_LEVEL")]
+    log_level: Option<String>,
+}
+
+/// How results are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    /// For people
+    Human,
+    /// One JSON object
+    Json,
+}
+
+/// Runs the program; its exit code.
+#[must_use]
+pub fn main() -> u8 {
+    let cli = Cli::parse();
+    let mut out = std::io::stdout();
+    let ended = match cli.command.unwrap_or(Command::Run(cli.run)) {
+        Command::Run(args) => run(args),
+        Command::Check(args) => check::check(&args, &mut out),
+        Command::Explain(args) => explain::explain(&args, &mut out),
+        Command::Demo(args) => crate::demo::run(&args, &mut out),
+        Command::Fake(args) => crate::fake::command::run(&args, &mut out).map(|()| 0),
+        Command::Healthcheck(args) => healthcheck::healthcheck(&args, &mut out),
+    };
+    ended.unwrap_or_else(|error| {
+        // Nobody is left to be told when stderr is gone.
+        let _ = writeln!(std::io::stderr(), "metrika-gate: {error:#}");
+        exit_code(&error)
+    })
+}
+
+fn run(args: RunArgs) -> anyhow::Result<u8> {
+    let config = Config::load(&args.config.config)?;
+    let options = Options {
+        file: Some(args.config.config),
+        log_format: args.log_format,
+        log_level: args.log_level,
+        workers: args.workers.map(usize::from),
+        demo: false,
+    };
+    App::start(config, options)?.run()
+}
+
+/// The exit code of an error (sysexits(3)).
+fn exit_code(error: &anyhow::Error) -> u8 {
+    let taken = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>());
+    match taken.map(std::io::Error::kind).next() {
+        Some(std::io::ErrorKind::AddrInUse | std::io::ErrorKind::AddrNotAvailable) => 69,
+        Some(std::io::ErrorKind::PermissionDenied) => 77,
+        Some(_) | None => crate::reload::exit_code(error),
+    }
+}

@@ -1,0 +1,118 @@
+//! `check`: is the configuration right, and are its token files?
+
+use std::io::Write;
+
+use clap::Args;
+
+use super::{ConfigArgs, Format};
+use crate::config::{Config, Error};
+use crate::policy::{Denial, Policy};
+use crate::scope::Scope;
+use crate::tokens;
+
+#[derive(Debug, Args)]
+pub(super) struct CheckArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Do not look at the token files, which are elsewhere
+    #[arg(long, env = "METRIKA_GATE_CHECK_WITHOUT_TOKENS")]
+    without_tokens: bool,
+    /// How the result is shown
+    #[arg(long, value_name = "FORM", env = "METRIKA_GATE_FORMAT", default_value = "human")]
+    format: Format,
+}
+
+/// What was found.
+struct Report {
+    mistakes: Vec<String>,
+    warnings: Vec<String>,
+    summary: String,
+    code: u8,
+}
+
+pub(super) fn check(args: &CheckArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
+    let report = match Config::load(&args.config.config) {
+        Ok(config) => report(&config, args.without_tokens),
+        Err(error @ Error::Unreadable { .. }) => return Err(error.into()),
+        Err(Error::Invalid(mistakes)) => Report {
+            mistakes: mistakes.iter().map(ToString::to_string).collect(),
+            warnings: Vec::new(),
+            summary: format!("{} found", count(mistakes.len(), "mistake")),
+            code: 78,
+        },
+    };
+    match args.format {
+        Format::Human => {
+            for line in &report.mistakes {
+                writeln!(out, "error: {line}")?;
+            }
+            for line in &report.warnings {
+                writeln!(out, "warning: {line}")?;
+            }
+            writeln!(out, "{}", report.summary)?;
+        }
+        Format::Json => {
+            let value = serde_json::json!({
+                "valid": report.code == 0, "mistakes": report.mistakes, "warnings": report.warnings, "summary": report.summary,
+            });
+            writeln!(out, "{value}")?;
+        }
+    }
+    Ok(report.code)
+}
+
+fn report(config: &Config, without_tokens: bool) -> Report {
+    let mut mistakes = Vec::new();
+    let mut code = 0;
+    if !without_tokens {
+        for error in config.tokens.iter().filter_map(|source| tokens::read(source, false).err()) {
+            code = match error {
+                tokens::TokenFileError::Permissions { .. } | tokens::TokenFileError::Unreadable { .. } => 77,
+                tokens::TokenFileError::Missing { .. }
+                | tokens::TokenFileError::Bad { .. }
+                | tokens::TokenFileError::Demo { .. } => code.max(78),
+            };
+            mistakes.push(error.to_string());
+        }
+    }
+    let policy = crate::reload::policy(config);
+    let summary = format!(
+        "{}: {}, {}, {}, {}",
+        if code == 0 { "the configuration is right" } else { "the configuration is right, its token files are not" },
+        count(config.listeners.len(), "listener"),
+        count(config.callers.len(), "caller"),
+        count(config.tokens.len(), "token"),
+        count(config.catalogue.operations().len(), "operation"),
+    );
+    Report { mistakes, warnings: warnings(config, &policy), summary, code }
+}
+
+/// What is allowed and probably not meant.
+fn warnings(config: &Config, policy: &Policy) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for (position, caller) in config.callers.iter().enumerate() {
+        for scope in Scope::ALL.into_iter().filter(|scope| caller.scopes.iter().any(|own| own == *scope)) {
+            let needing = config
+                .catalogue
+                .operations()
+                .iter()
+                .filter(|operation| operation.scopes.iter().any(|one| one == scope));
+            let refused = needing.map(|operation| policy.authorize(position, operation));
+            if refused.clone().count() > 0
+                && refused.clone().all(|granted| matches!(granted, Err(Denial::TokenScopeMissing(_))))
+            {
+                warnings.push(format!("caller '{}' has {}, but none of its tokens does", caller.id, scope.as_str()));
+            }
+        }
+    }
+    for source in &config.tokens {
+        if !config.callers.iter().any(|caller| caller.tokens.contains(&source.alias)) {
+            warnings.push(format!("token '{}' is used by no caller", source.alias));
+        }
+    }
+    warnings
+}
+
+fn count(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}

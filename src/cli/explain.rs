@@ -1,0 +1,178 @@
+//! `explain`: what would become of a request? The answer of the real policy, without traffic.
+
+use std::io::Write;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use http::{Method, Uri};
+use serde_json::json;
+
+use super::{ConfigArgs, Format};
+use crate::caller::{Caller, Proofs};
+use crate::config::Config;
+use crate::operation::{Operation, Verb};
+use crate::policy::{Denial, Grant, Policy};
+use crate::rejection::Reason;
+use crate::target::{self, BadTarget};
+
+#[derive(Debug, Args)]
+pub(super) struct ExplainArgs {
+    /// The method, as in GET
+    method: String,
+    /// The path and query, or the whole URL
+    url: String,
+    /// The caller; without it, every caller
+    #[arg(long = "as", value_name = "CALLER", env = "METRIKA_GATE_EXPLAIN_AS")]
+    caller: Option<String>,
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// How the result is shown
+    #[arg(long, value_name = "FORM", env = "METRIKA_GATE_FORMAT", default_value = "human")]
+    format: Format,
+}
+
+/// What would become of it for one caller.
+struct Verdict<'a> {
+    caller: &'a Caller,
+    result: Result<Grant, Reason>,
+}
+
+pub(super) fn explain(args: &ExplainArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
+    let config = Config::load(&args.config.config)?;
+    let policy = crate::reload::policy(&config);
+    let method = Method::from_bytes(args.method.as_bytes()).context("the method is not one")?;
+    let uri: Uri = args.url.parse().context("the URL is not one")?;
+    let asked = operation(&config, &policy, &method, &uri);
+    let callers: Vec<_> = config.callers.iter().enumerate().collect();
+    let chosen: Vec<_> = match &args.caller {
+        Some(id) => callers.into_iter().filter(|(_, caller)| caller.id.as_str() == id).collect(),
+        None => callers,
+    };
+    if chosen.is_empty() {
+        let known: Vec<_> = config.callers.iter().map(|caller| caller.id.as_str()).collect();
+        bail!(
+            "there is no caller '{}'; the callers are {}",
+            args.caller.as_deref().unwrap_or_default(),
+            known.join(", ")
+        );
+    }
+    let verdict = |(position, caller)| {
+        let result = asked.and_then(|operation| policy.authorize(position, operation).map_err(reason));
+        Verdict { caller, result }
+    };
+    let verdicts: Vec<_> = chosen.into_iter().map(verdict).collect();
+    match args.format {
+        Format::Human => human(out, args, asked, &verdicts, uri.query())?,
+        Format::Json => writeln!(out, "{}", machine(args, asked, &verdicts, uri.query()))?,
+    }
+    Ok(u8::from(verdicts.iter().any(|verdict| verdict.result.is_err())))
+}
+
+fn operation<'a>(config: &Config, policy: &'a Policy, method: &Method, uri: &Uri) -> Result<&'a Operation, Reason> {
+    let verb = Verb::of(method).ok_or(Reason::MethodNotAllowed)?;
+    target::check(uri.path(), uri.query(), config.limits.target_bytes).map_err(|bad| match bad {
+        BadTarget::Ambiguous => Reason::BadTarget,
+        BadTarget::TooLong => Reason::TargetTooLong,
+    })?;
+    policy.operation(verb, uri.path()).map_err(reason)
+}
+
+const fn reason(denial: Denial) -> Reason {
+    match denial {
+        Denial::UnknownOperation => Reason::UnknownOperation,
+        Denial::MethodDenied => Reason::MethodDenied,
+        Denial::ScopeDenied(_) => Reason::ScopeDenied,
+        Denial::TokenScopeMissing(_) => Reason::TokenScopeMissing,
+    }
+}
+
+fn dropped(query: Option<&str>) -> bool {
+    query.is_some_and(|query| target::without_credentials("", query).is_some())
+}
+
+fn human(
+    out: &mut dyn Write,
+    args: &ExplainArgs,
+    asked: Result<&Operation, Reason>,
+    verdicts: &[Verdict<'_>],
+    query: Option<&str>,
+) -> std::io::Result<()> {
+    writeln!(out, "request    {} {}", args.method, args.url.split('?').next().unwrap_or_default())?;
+    match asked {
+        Ok(operation) => {
+            writeln!(out, "operation  {} ({})", operation.id, operation.template)?;
+            writeln!(
+                out,
+                "needs      {}",
+                operation.scopes.iter().map(|scope| scope.as_str()).collect::<Vec<_>>().join(" or ")
+            )?;
+        }
+        Err(reason) => writeln!(out, "operation  none: {}", reason.as_str())?,
+    }
+    if dropped(query) {
+        writeln!(out, "query      has a credential, which would not be sent")?;
+    }
+    for Verdict { caller, result } in verdicts {
+        writeln!(out)?;
+        writeln!(out, "caller     {} ({})", caller.id, said(&caller.proofs))?;
+        writeln!(out, "has        {}", caller.scopes)?;
+        match result {
+            Ok(grant) => writeln!(out, "verdict    sent with token {}", grant.token())?,
+            Err(reason) => {
+                let answer = reason.answer();
+                writeln!(
+                    out,
+                    "verdict    refused: {} {} ({})",
+                    answer.status.as_u16(),
+                    reason.as_str(),
+                    answer.message
+                )?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn machine(
+    args: &ExplainArgs,
+    asked: Result<&Operation, Reason>,
+    verdicts: &[Verdict<'_>],
+    query: Option<&str>,
+) -> serde_json::Value {
+    let operation = asked.ok();
+    let one = |Verdict { caller, result }: &Verdict<'_>| {
+        json!({
+            "caller": caller.id.as_str(),
+            "scopes": caller.scopes.iter().map(|scope| scope.as_str()).collect::<Vec<_>>(),
+            "allowed": result.is_ok(),
+            "token": result.ok().map(|grant| grant.token().as_str()),
+            "status": result.err().map(|reason| reason.answer().status.as_u16()),
+            "reason": result.err().map(Reason::as_str),
+        })
+    };
+    json!({
+        "method": args.method,
+        "operation": operation.map(|operation| operation.id.as_str()),
+        "template": operation.map(|operation| &*operation.template),
+        "needs_any_of": operation.map(|operation| operation.scopes.iter().map(|scope| scope.as_str()).collect::<Vec<_>>()),
+        "query_credential_dropped": dropped(query),
+        "verdicts": verdicts.iter().map(one).collect::<Vec<_>>(),
+    })
+}
+
+fn said(proofs: &Proofs) -> String {
+    let mut parts = Vec::new();
+    if let Some(listener) = proofs.listener {
+        parts.push(format!("listener {listener}"));
+    }
+    for (name, values) in [
+        ("source", proofs.sources.iter().map(ToString::to_string).collect::<Vec<_>>()),
+        ("uid", proofs.uids.iter().map(ToString::to_string).collect()),
+        ("gid", proofs.gids.iter().map(ToString::to_string).collect()),
+    ] {
+        if !values.is_empty() {
+            parts.push(format!("{name} {}", values.join(" or ")));
+        }
+    }
+    parts.join(", ")
+}

@@ -1,0 +1,152 @@
+//! Lists of objects: one mechanism for every kind in `kinds`.
+
+use std::collections::HashMap;
+
+use serde_json::{Map, Value, json};
+
+use super::access::Call;
+use super::answer::Answer;
+use super::kinds::{Created, Kind, Whose};
+use super::refusal::{ErrorType, Refusal};
+
+type Item = Map<String, Value>;
+
+/// The first number that an object of a list gets.
+const FIRST_NUMBER: u64 = 101;
+
+/// Every list that was asked for so far.
+#[derive(Default)]
+pub struct Collections {
+    /// By its name and whose it is.
+    lists: HashMap<(&'static str, String), Vec<Item>>,
+}
+
+impl Collections {
+    /// Answers an operation on a list or on one object of it.
+    pub fn answer(&mut self, call: &Call<'_>, body: &Item) -> Result<Answer, Refusal> {
+        let (noun, act) = call.noun_and_act();
+        let Some(kind) = Kind::of(noun) else {
+            return Err(Refusal::because(ErrorType::BackendError, "The fake does not know this operation"));
+        };
+        let list = self.list(kind, whose(kind, call));
+        match act {
+            "list" => Ok(call.json(&json!({ kind.plural: list }))),
+            "create" | "map" => create(list, kind, call, body),
+            "replace" => {
+                list.clear();
+                create_all(list, kind, call, body)?;
+                Ok(call.json(&json!({ kind.plural: list })))
+            }
+            "get" => find(list, kind, call, body).map(|item| call.json(&json!({ kind.singular: item }))),
+            "update" => {
+                let item = find(list, kind, call, body)?;
+                let changes = inner(body, kind.singular).unwrap_or(body);
+                item.extend(changes.clone().into_iter().filter(|(field, _)| field != kind.key));
+                Ok(call.json(&json!({ kind.singular: item })))
+            }
+            "delete" | "remove_counter" => {
+                let key = key(kind, call, body)?;
+                let before = list.len();
+                list.retain(|item| item.get(kind.key) != Some(&key));
+                if list.len() == before { Err(ErrorType::NotFound.into()) } else { Ok(success(call)) }
+            }
+            _ => Err(Refusal::because(ErrorType::BackendError, "The fake does not know this operation")),
+        }
+    }
+
+    /// The list of a counter or an account, for objects that show it as a part of themselves.
+    pub fn of(&mut self, plural: &str, whose: String) -> Option<&Vec<Item>> {
+        Kind::of(plural).map(|kind| &*self.list(kind, whose))
+    }
+
+    fn list(&mut self, kind: &'static Kind, whose: String) -> &mut Vec<Item> {
+        self.lists.entry((kind.list_noun, whose)).or_insert_with(|| {
+            let mut list = Vec::new();
+            for label in kind.labels {
+                let item = [(kind.label.to_owned(), json!(label))].into_iter().collect();
+                add(&mut list, kind, item);
+            }
+            list
+        })
+    }
+}
+
+fn whose(kind: &Kind, call: &Call<'_>) -> String {
+    match kind.whose {
+        Whose::Counter => call.counter().to_string(),
+        Whose::Account => call.owner.clone(),
+        Whose::Everybody => String::new(),
+    }
+}
+
+fn create(list: &mut Vec<Item>, kind: &Kind, call: &Call<'_>, body: &Item) -> Result<Answer, Refusal> {
+    if kind.created == Created::Success {
+        create_all(list, kind, call, body)?;
+        return Ok(success(call));
+    }
+    let mut item = inner(body, kind.singular).unwrap_or(body).clone();
+    if kind.is_by_login() {
+        let login = key(kind, call, body)?;
+        if list.iter().any(|other| other.get(kind.key) == Some(&login)) {
+            return Err(ErrorType::Conflict.into());
+        }
+        item.insert(kind.key.to_owned(), login);
+    }
+    let item = add(list, kind, item);
+    Ok(call.json(&if kind.created == Created::List {
+        json!({ kind.plural: list })
+    } else {
+        json!({ kind.singular: item })
+    }))
+}
+
+/// Adds what the body has under the plural.
+fn create_all(list: &mut Vec<Item>, kind: &Kind, call: &Call<'_>, body: &Item) -> Result<(), Refusal> {
+    let items = body.get(kind.plural).and_then(Value::as_array).cloned().unwrap_or_default();
+    for item in items {
+        let item = item.as_object().cloned().ok_or(ErrorType::InvalidJson)?;
+        if kind.is_by_login() {
+            key(kind, call, &item)?;
+        }
+        add(list, kind, item);
+    }
+    Ok(())
+}
+
+/// Completes an object and adds it.
+fn add(list: &mut Vec<Item>, kind: &Kind, given: Item) -> Item {
+    let mut item: Item = serde_json::from_str(kind.defaults).unwrap_or_default();
+    item.extend(given);
+    if !kind.is_by_login() {
+        let last = list.iter().filter_map(|item| item.get(kind.key).and_then(Value::as_u64)).max();
+        item.insert(kind.key.to_owned(), json!(last.map_or(FIRST_NUMBER, |last| last + 1)));
+    }
+    list.push(item.clone());
+    item
+}
+
+fn find<'a>(list: &'a mut [Item], kind: &Kind, call: &Call<'_>, body: &Item) -> Result<&'a mut Item, Refusal> {
+    let key = key(kind, call, body)?;
+    list.iter_mut().find(|item| item.get(kind.key) == Some(&key)).ok_or_else(|| ErrorType::NotFound.into())
+}
+
+/// What tells the object apart that is asked for: the number in the path, or the login in the query or the body.
+fn key(kind: &Kind, call: &Call<'_>, body: &Item) -> Result<Value, Refusal> {
+    if !kind.is_by_login() {
+        return call.number().map(Value::from);
+    }
+    let in_body = inner(body, kind.singular).unwrap_or(body).get(kind.key).and_then(Value::as_str);
+    match call.query.get(kind.key).or(in_body) {
+        Some(login) if !login.is_empty() => Ok(json!(login)),
+        _ => Err(Refusal::missing(kind.key)),
+    }
+}
+
+/// The object under a key, where bodies have the object.
+pub fn inner<'a>(body: &'a Item, key: &str) -> Option<&'a Item> {
+    body.get(key).and_then(Value::as_object)
+}
+
+pub fn success(call: &Call<'_>) -> Answer {
+    call.json(&json!({ "success": true }))
+}

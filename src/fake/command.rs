@@ -1,0 +1,250 @@
+//! `metrika-gate fake`: a Metrica to write clients against, without an account and without a token of value.
+//!
+//! 1. It listens on a loopback address, unless `--allow-remote` is given.
+//! 2. It takes only tokens that begin with `demo-`, so that nobody types a real one into a command line; and it prints
+//!    them.
+//! 3. It writes the certificate to trust into a file, and ends at SIGINT or SIGTERM.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use clap::Args;
+use clap::builder::BoolishValueParser;
+
+use super::{Fake, FakeToken, Permission, Settings, control};
+use crate::scope::{Scope, ScopeSet};
+use crate::token::{DEMO_PREFIX, Token};
+
+/// The flags of `metrika-gate fake`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = control::help())]
+pub struct FakeArgs {
+    /// Where to listen; port 0 takes a free one.
+    #[arg(long, env = "METRIKA_GATE_FAKE_ADDRESS", value_name = "IP:PORT", default_value = "127.0.0.1:8443")]
+    pub address: SocketAddr,
+
+    /// Where to write the certificate that callers must trust.
+    #[arg(long, env = "METRIKA_GATE_FAKE_CA_OUT", value_name = "FILE", default_value = "fake-ca.pem")]
+    pub ca_out: PathBuf,
+
+    /// A token it takes in place of the demo ones, such as `demo-0123456789ab=shop:read,expenses:101,102/view`: the
+    /// owner's login, the scopes, the counters (`/view`, `/edit`, or `/own`, which is meant without one).
+    #[arg(long = "token", env = "METRIKA_GATE_FAKE_TOKENS", value_name = "SECRET=OWNER:SCOPES:COUNTERS")]
+    #[arg(value_delimiter = ';', hide_env_values = true)]
+    pub tokens: Vec<TokenArgument>,
+
+    /// One more name or address for its certificate.
+    #[arg(long = "name", env = "METRIKA_GATE_FAKE_NAMES", value_name = "NAME", value_delimiter = ';')]
+    pub names: Vec<String>,
+
+    /// Offers HTTP/1.1 only.
+    #[arg(long, env = "METRIKA_GATE_FAKE_NO_HTTP2", value_parser = BoolishValueParser::new())]
+    pub no_http2: bool,
+
+    /// Lets it listen on an address that other machines can reach.
+    #[arg(long, env = "METRIKA_GATE_FAKE_ALLOW_REMOTE", value_parser = BoolishValueParser::new())]
+    pub allow_remote: bool,
+}
+
+/// One `--token`, well-formed or not: the command line's own error message would repeat a secret that was typed by
+/// mistake, so what is wrong is said by [`run`].
+#[derive(Debug, Clone)]
+pub struct TokenArgument(Result<FakeToken, BadTokenArgument>);
+
+impl From<String> for TokenArgument {
+    fn from(text: String) -> Self {
+        Self(token(&text))
+    }
+}
+
+/// What is wrong with a `--token`. Says nothing of the secret.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BadTokenArgument {
+    /// Not of the form.
+    #[error("it is not of the form SECRET=OWNER:SCOPES:COUNTERS")]
+    Form,
+    /// Rule 2 of this module, and the rules of tokens.
+    #[error(
+        "begins with a secret that is not a demo token: 'demo-' and more letters, digits, '_', '-' or '.', 16 at least"
+    )]
+    Secret,
+    /// Not the name of a scope.
+    #[error("it has '{0}' among its scopes; there are read, write, expenses, user_params, offline_data")]
+    Scope(String),
+    /// Not a number, or an unknown level behind it.
+    #[error(
+        "has '{0}' among its counters; one is a number, with '/view' or '/edit' behind it if it is not the owner's"
+    )]
+    Counter(String),
+}
+
+fn token(text: &str) -> Result<FakeToken, BadTokenArgument> {
+    let (secret, rest) = text.split_once('=').ok_or(BadTokenArgument::Form)?;
+    if !secret.starts_with(DEMO_PREFIX) || Token::parse(secret.as_bytes()).is_err() {
+        return Err(BadTokenArgument::Secret);
+    }
+    let (owner, rest) = rest.split_once(':').ok_or(BadTokenArgument::Form)?;
+    // The full names of scopes have a colon of their own.
+    let rest = rest.replace("metrika:", "");
+    let (scopes, counters) = rest.split_once(':').ok_or(BadTokenArgument::Form)?;
+    let scope = |name: &str| format!("metrika:{name}").parse().map_err(|_| BadTokenArgument::Scope(name.to_owned()));
+    Ok(FakeToken {
+        secret: secret.to_owned(),
+        owner: owner.to_owned(),
+        scopes: scopes.split(',').map(scope).collect::<Result<ScopeSet, _>>()?,
+        counters: counters.split(',').filter(|text| !text.is_empty()).map(counter).collect::<Result<_, _>>()?,
+    })
+}
+
+fn counter(text: &str) -> Result<(u64, Permission), BadTokenArgument> {
+    let (number, level) = text.split_once('/').unwrap_or((text, Permission::Own.as_str()));
+    let levels = [Permission::View, Permission::Edit, Permission::Own];
+    match (number.parse(), levels.into_iter().find(|permission| permission.as_str() == level)) {
+        (Ok(number), Some(permission)) => Ok((number, permission)),
+        _ => Err(BadTokenArgument::Counter(text.to_owned())),
+    }
+}
+
+/// Runs the stand-in until a signal ends it.
+///
+/// # Errors
+/// When the address is refused or taken, or a file or `out` cannot be written.
+pub fn run(args: &FakeArgs, out: &mut dyn Write) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        args.allow_remote || args.address.ip().is_loopback(),
+        "{} can be reached from other machines; choose a loopback address such as 127.0.0.1, or add --allow-remote",
+        args.address.ip()
+    );
+    let mut settings = Settings { address: args.address, http2: !args.no_http2, ..Settings::default() };
+    settings.names.extend(args.names.iter().cloned());
+    if !args.address.ip().is_unspecified() {
+        settings.names.push(args.address.ip().to_string());
+    }
+    if !args.tokens.is_empty() {
+        let tokens = args.tokens.iter().map(|TokenArgument(token)| token.clone());
+        settings.tokens = tokens.collect::<Result<_, _>>().context("--token cannot be used")?;
+    }
+    let tokens = settings.tokens.clone();
+    // Before the first caller reads the address below, so that a script may stop it as soon as it has.
+    let signals = Signals::new()?;
+    let fake = Fake::start(settings)?;
+    std::fs::write(&args.ca_out, fake.ca_pem()).with_context(|| format!("cannot write {}", args.ca_out.display()))?;
+    // Absolute, for the lines to be pasted anywhere.
+    let ca = std::path::absolute(&args.ca_out)?;
+    introduce(out, fake.address(), &ca, &tokens).context("cannot print where it listens")?;
+    signals.wait();
+    Ok(())
+}
+
+/// Prints what a newcomer needs to call it.
+fn introduce(out: &mut dyn Write, address: SocketAddr, ca: &Path, tokens: &[FakeToken]) -> std::io::Result<()> {
+    writeln!(out, "A fake Metrica API listens on https://{address}; callers must trust {}", ca.display())?;
+    writeln!(out, "\nTokens, made up and worth nothing:")?;
+    for token in tokens {
+        let counters: Vec<_> = token.counters.iter().map(|(id, level)| format!("{id} ({})", level.as_str())).collect();
+        writeln!(out, "  {}  {}: {}; counters {}", token.secret, token.owner, token.scopes, counters.join(", "))?;
+    }
+    let reads = |token: &&FakeToken| token.scopes.iter().any(|scope| scope == Scope::Read);
+    let Some(token) = tokens.iter().find(reads).or_else(|| tokens.first()) else { return out.flush() };
+    let counter = token.counters.first().map_or(0, |(id, _)| *id);
+    let host = match address {
+        SocketAddr::V4(address) if address.ip().is_unspecified() => format!("127.0.0.1:{}", address.port()),
+        SocketAddr::V6(address) if address.ip().is_unspecified() => format!("[::1]:{}", address.port()),
+        SocketAddr::V4(_) | SocketAddr::V6(_) => address.to_string(),
+    };
+    let curl = format!("curl --cacert '{}'", ca.display());
+    let caller = format!("{curl} -H 'Authorization: OAuth {}'", token.secret);
+    writeln!(out, "\nTry:")?;
+    writeln!(out, "  {caller} 'https://{host}/management/v1/counters?pretty=1'")?;
+    let report = format!("ids={counter}&metrics=ym:s:visits&dimensions=ym:s:browser&limit=5");
+    writeln!(out, "  {caller} 'https://{host}/stat/v1/data.csv?{report}'")?;
+    writeln!(
+        out,
+        "  {curl} 'https://{host}/_fake/revoke?token={}'   # then try again; undo with restore",
+        token.secret
+    )?;
+    out.flush()
+}
+
+/// SIGINT and SIGTERM: as the first process of a container it would not be ended by either without this.
+struct Signals {
+    runtime: tokio::runtime::Runtime,
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> anyhow::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (interrupt, terminate) = {
+            let _entered = runtime.enter();
+            (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
+        };
+        Ok(Self { runtime, interrupt, terminate })
+    }
+
+    fn wait(mut self) {
+        self.runtime.block_on(async {
+            tokio::select! {
+                _ = self.interrupt.recv() => {}
+                _ = self.terminate.recv() => {}
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_read() {
+        let token = token("demo-0123456789ab=shop:read,metrika:expenses:101,102/view").unwrap();
+        assert_eq!(token.secret, "demo-0123456789ab");
+        assert_eq!(token.owner, "shop");
+        assert_eq!(token.scopes, [Scope::Read, Scope::Expenses].into_iter().collect());
+        assert_eq!(token.counters, [(101, Permission::Own), (102, Permission::View)]);
+    }
+
+    #[test]
+    fn a_bad_token_is_refused_without_its_secret() {
+        for (text, expected) in [
+            ("demo-0123456789ab", BadTokenArgument::Form),
+            ("demo-0123456789ab=shop:read", BadTokenArgument::Form),
+            ("y0_AgAAAA0123456789=shop:read:1", BadTokenArgument::Secret),
+            ("demo-short=shop:read:1", BadTokenArgument::Secret),
+            ("demo-0123456789ab=shop:admin:1", BadTokenArgument::Scope("admin".to_owned())),
+            ("demo-0123456789ab=shop:read:1/root", BadTokenArgument::Counter("1/root".to_owned())),
+        ] {
+            let error = token(text).unwrap_err();
+            assert_eq!(error, expected);
+            assert!(!error.to_string().contains("0123456789"));
+        }
+    }
+
+    fn refused(arguments: &[&str]) -> String {
+        #[derive(clap::Parser)]
+        struct Cli {
+            #[command(flatten)]
+            fake: FakeArgs,
+        }
+        let arguments = ["fake"].iter().chain(arguments);
+        let cli = <Cli as clap::Parser>::try_parse_from(arguments).unwrap_or_else(|error| panic!("{error}"));
+        format!("{:#}", run(&cli.fake, &mut Vec::new()).unwrap_err())
+    }
+
+    #[test]
+    fn rule_1_an_address_of_the_network_is_refused() {
+        assert!(refused(&["--address", "0.0.0.0:0"]).contains("--allow-remote"));
+    }
+
+    #[test]
+    fn rule_2_a_real_token_is_refused_and_not_repeated() {
+        let message = refused(&["--address", "127.0.0.1:0", "--token", "y0_AgAAAA0123456789=shop:read:1"]);
+        assert!(message.contains("not a demo token") && !message.contains("AgAAAA"), "{message}");
+    }
+}

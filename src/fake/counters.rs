@@ -1,0 +1,235 @@
+//! Counters, and what hangs on one counter alone: the caller's own grant, public access, labels, measurement tokens.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Map, Value, json};
+
+use super::access::{Call, Keyring};
+use super::answer::Answer;
+use super::collections::{Collections, inner, success};
+use super::refusal::{ErrorType, Refusal};
+use super::{Permission, day};
+
+/// The API's limit of one page, and what a page holds by default.
+const PAGE: std::ops::RangeInclusive<usize> = 1..=10_000;
+const DEFAULT_PAGE: usize = 1_000;
+
+/// The API's limit for one counter; the sixth is an error.
+const MEASUREMENT_TOKENS: usize = 5;
+
+/// Parts of a counter that are shown when `field` names them.
+const EXTRA_LISTS: [&str; 5] = ["goals", "filters", "operations", "grants", "labels"];
+
+/// The counters by their numbers.
+pub struct Counters(BTreeMap<u64, Counter>);
+
+struct Counter {
+    owner: String,
+    fields: Map<String, Value>,
+    labels: BTreeSet<u64>,
+    measurement_tokens: Vec<String>,
+}
+
+impl Counters {
+    /// Counters of the given owners.
+    pub fn new(owners: BTreeMap<u64, String>) -> Self {
+        let counters = owners.into_iter().map(|(id, owner)| {
+            let given = json!({ "name": format!("Shop {id}"), "site2": { "site": format!("shop-{id}.example") } });
+            (id, Counter::new(id, owner, given.as_object().cloned().unwrap_or_default()))
+        });
+        Self(counters.collect())
+    }
+
+    pub fn ids(&self) -> Vec<u64> {
+        self.0.keys().copied().collect()
+    }
+
+    pub fn answer(
+        &mut self,
+        call: &Call<'_>,
+        body: &Map<String, Value>,
+        keyring: &mut Keyring,
+        collections: &mut Collections,
+    ) -> Result<Answer, Refusal> {
+        match call.noun_and_act() {
+            ("counters", "list") => return self.list(call, keyring, collections),
+            ("counters", _) => return Ok(self.create(call, body, keyring, collections)),
+            _ => {}
+        }
+        let (id, permission) = call.counter.ok_or(ErrorType::NotFound)?;
+        let counter = self.0.get_mut(&id).ok_or(ErrorType::NotFound)?;
+        match call.noun_and_act() {
+            ("counter", "get") => {}
+            ("counter", "update") => counter.change(inner(body, "counter").unwrap_or(body)),
+            ("counter", "delete") => return Ok(counter.set_status(call, "Deleted")),
+            ("counter", _) => return Ok(counter.set_status(call, "Active")),
+            ("counter_label", act) => return counter.set_label(call, act == "set"),
+            ("measurement_token", "generate") => return counter.generate_token(call),
+            ("measurement_token", _) => return counter.delete_token(call),
+            ("public_grant", "delete") => return Ok(success(call)),
+            ("public_grant", _) => return Ok(grant(call, "", "public_stat")),
+            _ => return Ok(grant(call, &call.owner, permission.as_str())),
+        }
+        Ok(call.json(&json!({ "counter": counter.shown(call, permission, collections) })))
+    }
+
+    fn list(&self, call: &Call<'_>, keyring: &Keyring, collections: &mut Collections) -> Result<Answer, Refusal> {
+        let page = call.query.number("per_page")?.unwrap_or(DEFAULT_PAGE);
+        let offset = call.query.number("offset")?.unwrap_or(1_usize);
+        if !PAGE.contains(&page) {
+            return Err(Refusal::invalid("per_page"));
+        }
+        let skipped = offset.checked_sub(1).ok_or_else(|| Refusal::invalid("offset"))?;
+        let granted = keyring.counters_of(call.holder);
+        let found: Vec<_> = granted
+            .into_iter()
+            .filter_map(|(id, permission)| Some((permission, self.0.get(&id)?)))
+            .filter(|(permission, counter)| counter.fits(call, *permission))
+            .collect();
+        let shown = found.iter().skip(skipped).take(page);
+        let shown: Vec<_> = shown.map(|(permission, counter)| counter.shown(call, *permission, collections)).collect();
+        Ok(call.json(&json!({ "rows": found.len(), "counters": shown })))
+    }
+
+    fn create(
+        &mut self,
+        call: &Call<'_>,
+        body: &Map<String, Value>,
+        keyring: &mut Keyring,
+        collections: &mut Collections,
+    ) -> Answer {
+        let id = self.0.keys().max().map_or(1, |last| last + 1);
+        let counter = Counter::new(id, call.owner.clone(), inner(body, "counter").unwrap_or(body).clone());
+        let shown = counter.shown(call, Permission::Own, collections);
+        self.0.insert(id, counter);
+        keyring.give(&call.owner, id);
+        call.json(&json!({ "counter": shown }))
+    }
+}
+
+impl Counter {
+    fn new(id: u64, owner: String, given: Map<String, Value>) -> Self {
+        let fields = json!({
+            "id": id,
+            "status": "Active",
+            "owner_login": owner,
+            "activity_status": "high",
+            "code_status": "CS_OK",
+            "name": "New counter",
+            "type": "simple",
+            "favorite": 0,
+            "create_time": day::now(),
+            "time_zone_name": "Europe/Moscow",
+            "time_zone_offset": 180,
+            "site2": { "site": "new.example", "domain": "new.example" },
+            "mirrors2": [],
+            "filter_robots": 1,
+            "visit_threshold": 1800,
+            "gdpr_agreement_accepted": 1,
+            "autogoals_enabled": true,
+            "counter_flags": { "use_in_benchmarks": true, "direct_allow_use_goals_without_access": true },
+            "code_options": { "async": 1, "clickmap": 1, "ecommerce": 0, "track_hash": 0 },
+            "webvisor": { "arch_enabled": 0, "arch_type": "none", "load_player_type": "proxy" },
+        });
+        let fields = fields.as_object().cloned().unwrap_or_default();
+        let mut counter = Self { owner, fields, labels: BTreeSet::new(), measurement_tokens: Vec::new() };
+        counter.change(&given);
+        counter
+    }
+
+    /// Takes what was sent, but for what only the API itself decides.
+    fn change(&mut self, given: &Map<String, Value>) {
+        let own = ["id", "status", "owner_login", "permission", "create_time", "code_status", "measurement_tokens"];
+        let given = given.iter().filter(|(field, _)| !own.contains(&field.as_str()));
+        self.fields.extend(given.map(|(field, value)| (field.clone(), value.clone())));
+        self.fields.insert("update_time".to_owned(), json!(day::now()));
+    }
+
+    fn set_status(&mut self, call: &Call<'_>, status: &str) -> Answer {
+        self.fields.insert("status".to_owned(), json!(status));
+        success(call)
+    }
+
+    fn text(&self, field: &str) -> &str {
+        self.fields.get(field).and_then(Value::as_str).unwrap_or_default()
+    }
+
+    /// Whether the counter is in a list with the filters of the query.
+    fn fits(&self, call: &Call<'_>, permission: Permission) -> bool {
+        let query = &call.query;
+        let allows = |name: &str, value: &str| {
+            let allowed = query.list(name);
+            allowed.is_empty() || allowed.contains(&value)
+        };
+        let site = self.fields.get("site2").and_then(|site| site.get("site")).and_then(Value::as_str);
+        let id = self.fields.get("id").map(Value::to_string).unwrap_or_default();
+        let sought = query.get("search_string").unwrap_or_default();
+        let labels = query.list("label_id");
+        allows("permission", permission.as_str())
+            && allows("counter_ids", &id)
+            && query.get("status").unwrap_or("Active").eq_ignore_ascii_case(self.text("status"))
+            && [self.text("name"), site.unwrap_or_default(), &id].iter().any(|text| text.contains(sought))
+            && (labels.is_empty() || self.labels.iter().any(|label| labels.contains(&label.to_string().as_str())))
+    }
+
+    /// The counter as the caller sees it, with the parts that `field` names.
+    fn shown(&self, call: &Call<'_>, permission: Permission, collections: &mut Collections) -> Value {
+        let mut shown = self.fields.clone();
+        shown.insert("permission".to_owned(), json!(permission.as_str()));
+        let extra = call.query.list("field");
+        for list in EXTRA_LISTS.iter().filter(|list| extra.contains(list)) {
+            let is_labels = *list == "labels";
+            let whose = if is_labels {
+                self.owner.clone()
+            } else {
+                self.fields.get("id").map(Value::to_string).unwrap_or_default()
+            };
+            let items = collections.of(list, whose).into_iter().flatten();
+            let is_mine = |item: &&Map<String, Value>| {
+                let id = item.get("id").and_then(Value::as_u64);
+                !is_labels || id.is_some_and(|id| self.labels.contains(&id))
+            };
+            shown.insert((*list).to_owned(), items.filter(is_mine).cloned().map(Value::Object).collect());
+        }
+        if extra.contains(&"measurement_tokens") {
+            shown.insert("measurement_tokens".to_owned(), json!(self.measurement_tokens));
+        }
+        Value::Object(shown)
+    }
+
+    fn set_label(&mut self, call: &Call<'_>, is_set: bool) -> Result<Answer, Refusal> {
+        let label = call.number()?;
+        if is_set {
+            self.labels.insert(label);
+        } else if !self.labels.remove(&label) {
+            return Err(ErrorType::NotFound.into());
+        }
+        Ok(success(call))
+    }
+
+    fn generate_token(&mut self, call: &Call<'_>) -> Result<Answer, Refusal> {
+        if self.measurement_tokens.len() >= MEASUREMENT_TOKENS {
+            return Err(Refusal::because(ErrorType::InvalidParameter, "The counter has 5 tokens already"));
+        }
+        let token = format!("demo-measurement-{:016x}", fastrand::u64(..));
+        self.measurement_tokens.push(token.clone());
+        Ok(call.json(&token))
+    }
+
+    fn delete_token(&mut self, call: &Call<'_>) -> Result<Answer, Refusal> {
+        let token = call.query.required("token")?;
+        let index = self.measurement_tokens.iter().position(|other| other == token);
+        self.measurement_tokens.remove(index.ok_or_else(|| Refusal::invalid("token"))?);
+        Ok(success(call))
+    }
+}
+
+fn grant(call: &Call<'_>, login: &str, permission: &str) -> Answer {
+    call.json(&json!({ "grant": {
+        "user_login": login,
+        "perm": permission,
+        "created_at": "2026-01-15T12:00:00Z",
+        "comment": "",
+        "partner_data_access": false,
+    } }))
+}

@@ -1,0 +1,81 @@
+//! Days as the API writes them, and the present moment.
+
+use std::fmt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+const SECONDS: u64 = 24 * 60 * 60;
+
+/// A day, counted from 1970-01-01.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Day(u64);
+
+impl Day {
+    /// Today in UTC.
+    pub fn today() -> Self {
+        Self::of(SystemTime::now())
+    }
+
+    fn of(time: SystemTime) -> Self {
+        Self(time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() / SECONDS)
+    }
+
+    /// A date such as `2026-01-31`.
+    pub fn parse(text: &str) -> Option<Self> {
+        humantime::parse_rfc3339(&format!("{text}T00:00:00Z")).ok().map(Self::of)
+    }
+
+    /// A date, or one of the words that reports know beside it: `today`, `yesterday`, `6daysAgo`.
+    pub fn resolve(text: &str) -> Option<Self> {
+        match text {
+            "today" => Some(Self::today()),
+            "yesterday" => Some(Self::today().before(1)),
+            _ => match text.strip_suffix("daysAgo") {
+                Some(days) => days.parse().ok().map(|days| Self::today().before(days)),
+                None => Self::parse(text),
+            },
+        }
+    }
+
+    pub const fn before(self, days: u64) -> Self {
+        Self(self.0.saturating_sub(days))
+    }
+
+    pub const fn after(self, days: u64) -> Self {
+        Self(self.0.saturating_add(days))
+    }
+
+    /// How many days later `self` is than `other`; 0 when it is earlier.
+    pub const fn since(self, other: Self) -> u64 {
+        self.0.saturating_sub(other.0)
+    }
+}
+
+impl fmt::Display for Day {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Beyond the year 9999 the format has no text; such a day comes only of a parameter that makes no sense.
+        let time = UNIX_EPOCH + Duration::from_secs(self.0.min(2_932_896) * SECONDS);
+        let text = humantime::format_rfc3339_seconds(time).to_string();
+        f.write_str(text.get(..10).unwrap_or_default())
+    }
+}
+
+/// The present moment as `create_time` and its like have it.
+pub fn now() -> String {
+    humantime::format_rfc3339_seconds(SystemTime::now()).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn days_are_read_and_written() {
+        let day = Day::parse("2024-02-28").unwrap();
+        assert_eq!(day.after(2).to_string(), "2024-03-01");
+        assert_eq!(day.after(2).since(day), 2);
+        assert_eq!(Day::resolve("3daysAgo"), Some(Day::today().before(3)));
+        for text in ["", "2024-2-28", "2024-02-30", "28.02.2024", "tomorrow", "daysAgo", "2024-02-28T00:00:00Z"] {
+            assert_eq!(Day::resolve(text), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! The path of one request: arrive, wait where told so, read the body, answer.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use http::request::Parts;
+use http::{Method, Request, Response, header};
+use http_body_util::{BodyExt as _, Limited};
+use hyper::body::{Body as _, Incoming};
+use serde_json::{Map, Value};
+
+use super::access::{Call, text};
+use super::answer::{Answer, Broken, Content};
+use super::control;
+use super::refusal::{ErrorType, Refusal};
+use super::tally::Tally;
+use super::world::Shared;
+
+/// No object of the management API comes near this.
+const OBJECT_BYTES: usize = 1024 * 1024;
+
+/// Bodies up to this size are read even when the answer is already known, so that the connection can go on.
+const UNREAD_BYTES: u64 = 64 * 1024;
+
+/// Answers one request.
+///
+/// # Errors
+/// [`Broken`] ends the connection without an answer.
+pub async fn answer(
+    shared: Arc<Shared>,
+    peer: IpAddr,
+    request: Request<Incoming>,
+) -> Result<Response<Content>, Broken> {
+    let (head, body) = request.into_parts();
+    let answer = match head.uri.path().strip_prefix("/_fake/") {
+        Some(knob) => control::answer(&shared, knob, &head),
+        None => exchange(&shared, peer, &head, body).await?,
+    };
+    Ok(if head.method == Method::HEAD { answer.without_body() } else { answer.into() })
+}
+
+async fn exchange(shared: &Shared, peer: IpAddr, head: &Parts, body: Incoming) -> Result<Answer, Broken> {
+    let arrival = shared.world().arrive(&shared.catalogue, peer, head);
+    if !arrival.delay.is_zero() {
+        tokio::time::sleep(arrival.delay).await;
+    }
+    if arrival.cut == Some(None) {
+        return Err(Broken);
+    }
+    let answer = match arrival.decision {
+        Ok(call) => perform(shared, &call, body).await?,
+        Err(refused) => {
+            skip(head, body).await;
+            refused
+        }
+    };
+    Ok(answer.holding(arrival.in_flight).cut_after(arrival.cut.flatten()))
+}
+
+async fn perform(shared: &Shared, call: &Call<'_>, body: Incoming) -> Result<Answer, Broken> {
+    let outcome = if call.is_upload() {
+        // An upload that breaks off leaves nobody to answer.
+        let tally = Tally::new(&call.content_type).count(body).await.map_err(|_| Broken)?;
+        shared.world().uploads.receive(call, &tally)
+    } else {
+        match object(body).await {
+            Ok(object) => shared.world().answer(call, &object),
+            Err(refusal) => Err(refusal),
+        }
+    };
+    Ok(outcome.unwrap_or_else(|refusal| Answer::from(&refusal)))
+}
+
+/// The object that a body holds; an empty body is an empty object.
+async fn object(body: Incoming) -> Result<Map<String, Value>, Refusal> {
+    let body = Limited::new(body, OBJECT_BYTES).collect().await.map_err(|_| ErrorType::InvalidJson)?.to_bytes();
+    if body.is_empty() {
+        return Ok(Map::new());
+    }
+    Ok(serde_json::from_slice(&body).map_err(|_| ErrorType::InvalidJson)?)
+}
+
+/// Reads what is left unread, unless the caller waits for leave to send it or there is much of it.
+async fn skip(head: &Parts, body: Incoming) {
+    let is_small = body.size_hint().upper().is_some_and(|length| length <= UNREAD_BYTES);
+    if is_small && text(&head.headers, header::EXPECT).is_empty() {
+        // A caller that vanishes meanwhile is noticed when the answer is sent.
+        let _ = body.collect().await;
+    }
+}

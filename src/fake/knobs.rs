@@ -1,0 +1,73 @@
+//! What the control panel can change about the answers.
+
+use std::time::Duration;
+
+use http::StatusCode;
+
+use super::answer::Answer;
+use super::refusal::Refusal;
+
+/// The settings of the control panel.
+pub struct Knobs {
+    /// Answers to paths with the prefix come that much later; the longest prefix counts.
+    pub slow: Vec<(String, Duration)>,
+    /// The next answers are this.
+    pub fail: Option<Fail>,
+    /// The next answers break off.
+    pub cut: Option<Cut>,
+    /// The size of every log part.
+    pub part_bytes: u64,
+    /// How many parts a log request has.
+    pub parts: u64,
+    /// How many times the status of a log request is read as `created` before it is `processed`.
+    pub status_reads: u64,
+}
+
+impl Default for Knobs {
+    fn default() -> Self {
+        Self { slow: Vec::new(), fail: None, cut: None, part_bytes: 64 * 1024, parts: 2, status_reads: 2 }
+    }
+}
+
+/// An error that is given in place of answers.
+pub struct Fail {
+    pub refusal: Refusal,
+    /// As a page of HTML.
+    pub is_page: bool,
+    pub times: u64,
+    pub path: String,
+}
+
+/// A connection that breaks.
+pub struct Cut {
+    /// After that many bytes of the body; without, before the status line.
+    pub after: Option<u64>,
+    pub times: u64,
+    pub path: String,
+}
+
+impl Knobs {
+    pub fn delay(&self, path: &str) -> Duration {
+        let slow = self.slow.iter().filter(|(prefix, _)| path.starts_with(prefix));
+        slow.max_by_key(|(prefix, _)| prefix.len()).map_or(Duration::ZERO, |(_, delay)| *delay)
+    }
+
+    /// The error to give for a request, if it is one of those.
+    pub fn failure(&mut self, path: &str) -> Option<Answer> {
+        let fail = self.fail.as_mut().filter(|fail| fail.times > 0 && path.starts_with(&fail.path))?;
+        fail.times -= 1;
+        Some(if fail.is_page { Answer::page(&fail.refusal) } else { Answer::from(&fail.refusal) })
+    }
+
+    /// Where the answer to a request breaks off, if it does.
+    pub fn cut(&mut self, path: &str) -> Option<Option<u64>> {
+        let cut = self.cut.as_mut().filter(|cut| cut.times > 0 && path.starts_with(&cut.path))?;
+        cut.times -= 1;
+        Some(cut.after)
+    }
+}
+
+/// A status that an answer can have: 1xx are not answers, and 204 and 304 have no body to carry the error.
+pub fn answerable(status: u16) -> Option<StatusCode> {
+    StatusCode::from_u16(status).ok().filter(|status| (200..600).contains(&status.as_u16()))
+}

@@ -1,0 +1,77 @@
+//! The query of a request: decoded pairs, and the errors that a missing or senseless one gives.
+
+use std::str::FromStr;
+
+use super::refusal::Refusal;
+
+/// The pairs, in their order.
+#[derive(Debug, Default)]
+pub struct Query(Vec<(String, String)>);
+
+impl Query {
+    pub fn parse(text: Option<&str>) -> Self {
+        let pairs = text.unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
+        let pairs = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+        Self(pairs.map(|(name, value)| (decode(name), decode(value))).collect())
+    }
+
+    /// The first value of that name.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The first value of that name, which must be there and not be empty.
+    pub fn required(&self, name: &str) -> Result<&str, Refusal> {
+        self.get(name).filter(|value| !value.is_empty()).ok_or_else(|| Refusal::missing(name))
+    }
+
+    /// A number, if the parameter is there.
+    pub fn number<T: FromStr>(&self, name: &str) -> Result<Option<T>, Refusal> {
+        self.get(name).map(|value| value.parse().map_err(|_| Refusal::invalid(name))).transpose()
+    }
+
+    /// The values between commas.
+    pub fn list(&self, name: &str) -> Vec<&str> {
+        self.get(name).unwrap_or_default().split(',').map(str::trim).filter(|value| !value.is_empty()).collect()
+    }
+
+    /// A switch: there, and not `0` or `false`.
+    pub fn has(&self, name: &str) -> bool {
+        self.get(name).is_some_and(|value| !matches!(value, "0" | "false"))
+    }
+}
+
+/// As a form does: a plus is a space, and a percent sign that escapes nothing stands for itself.
+fn decode(text: &str) -> String {
+    let mut plain = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((byte, after)) = rest.split_first() {
+        let escaped = after.split_at_checked(2).filter(|_| *byte == b'%');
+        let escaped = escaped.and_then(|(digits, behind)| Some((hexadecimal(digits)?, behind)));
+        let (byte, after) = escaped.unwrap_or((if *byte == b'+' { b' ' } else { *byte }, after));
+        plain.push(byte);
+        rest = after;
+    }
+    String::from_utf8_lossy(&plain).into_owned()
+}
+
+fn hexadecimal(digits: &[u8]) -> Option<u8> {
+    let text = std::str::from_utf8(digits).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_hexdigit()))?;
+    u8::from_str_radix(text, 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pairs_are_decoded() {
+        let query = Query::parse(Some("ids=1%2C2,3&filters=ym:s:a%3D%3D'b+c'&broken=%zz%&&empty=&flag"));
+        assert_eq!(query.list("ids"), ["1", "2", "3"]);
+        assert_eq!(query.get("filters"), Some("ym:s:a=='b c'"));
+        assert_eq!(query.get("broken"), Some("%zz%"));
+        assert_eq!(query.required("empty"), Err(Refusal::missing("empty")));
+        assert!(query.has("flag") && !query.has("other"));
+        assert_eq!(query.number::<u32>("filters"), Err(Refusal::invalid("filters")));
+    }
+}

@@ -1,0 +1,76 @@
+//! The accept loop and its connections.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::ServerConfig;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+use tokio_rustls::TlsAcceptor;
+use tracing::debug;
+
+use super::exchange;
+use super::world::Shared;
+
+/// A connection that sends nothing must not hold a descriptor for ever.
+const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Without a pause, a process that is out of descriptors would spin on `accept`.
+const PAUSE_AFTER_ACCEPT_ERROR: Duration = Duration::from_millis(100);
+
+/// A report's filters can make a target of 30 kB and more, above HTTP/2's usual 16 kB for all fields.
+const HEADER_LIST_BYTES: u32 = 256 * 1024;
+
+/// Uploads of 1 GB must not wait for a window update every 64 kB.
+const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
+
+/// Serves until `stopped` resolves.
+pub async fn serve(listener: TcpListener, tls: Arc<ServerConfig>, shared: Arc<Shared>, stopped: oneshot::Receiver<()>) {
+    tokio::select! {
+        () = accept(listener, TlsAcceptor::from(tls), &shared) => {}
+        Ok(()) = stopped => {}
+    }
+}
+
+async fn accept(listener: TcpListener, acceptor: TlsAcceptor, shared: &Arc<Shared>) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                tokio::spawn(connection(stream, peer, acceptor.clone(), Arc::clone(shared)));
+            }
+            Err(error) => {
+                debug!(%error, "the fake cannot accept");
+                tokio::time::sleep(PAUSE_AFTER_ACCEPT_ERROR).await;
+            }
+        }
+    }
+}
+
+async fn connection(stream: TcpStream, peer: SocketAddr, acceptor: TlsAcceptor, shared: Arc<Shared>) {
+    if let Err(error) = stream.set_nodelay(true) {
+        debug!(%error, %peer, "the fake cannot set TCP_NODELAY");
+    }
+    let stream = match tokio::time::timeout(HANDSHAKE_DEADLINE, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return debug!(%error, %peer, "the handshake with the fake failed"),
+        Err(_) => return debug!(%peer, "the handshake with the fake took too long"),
+    };
+    let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    let service = service_fn(move |request| exchange::answer(Arc::clone(&shared), peer.ip(), request));
+    let io = TokioIo::new(stream);
+    let ended = if is_http2 {
+        let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        builder.max_header_list_size(HEADER_LIST_BYTES);
+        builder.initial_stream_window_size(STREAM_WINDOW_BYTES);
+        builder.initial_connection_window_size(4 * STREAM_WINDOW_BYTES);
+        builder.serve_connection(io, service).await
+    } else {
+        hyper::server::conn::http1::Builder::new().serve_connection(io, service).await
+    };
+    if let Err(error) = ended {
+        debug!(%error, %peer, "a connection to the fake ended early");
+    }
+}

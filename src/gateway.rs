@@ -1,0 +1,61 @@
+//! The gateway: the path of a request, and what flows along it.
+//!
+//! ```text
+//! Record                               one answer, one line, one count for every exchange, even an abandoned one
+//!  -> Identify    Received   -> Identified | 401
+//!  -> Authorize   Identified -> Permitted  | 400 403 404 405 414
+//!  -> Inject      Permitted  -> Outbound   | 503   drops what the caller sent as credentials, adds ours last
+//!  -> Forward     Outbound   -> Response   | 502 503 504
+//! ```
+//!
+//! Each stage takes one type and makes the next, and only it can: nothing is forwarded without a [`Grant`] and a token,
+//! nor with a credential of the caller's still on it. A stage that is left out or misplaced does not compile.
+//!
+//! [`Grant`]: crate::policy::Grant
+
+use std::convert::Infallible;
+use std::rc::Rc;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use tower::{Service, ServiceBuilder, service_fn};
+
+use crate::worker::Worker;
+
+mod authorize;
+pub mod body;
+pub mod connection;
+mod exchange;
+mod forward;
+pub mod headers;
+mod identify;
+mod inject;
+mod record;
+mod stage;
+
+use authorize::Authorize;
+use body::ResponseBody;
+use connection::Connection;
+pub use exchange::refuse_unparsed;
+use forward::forward;
+use identify::Identify;
+use inject::Inject;
+use record::RecordLayer;
+use stage::stage;
+
+/// The stack that serves one connection.
+pub fn stack(
+    worker: Rc<Worker>,
+    connection: Rc<Connection>,
+) -> impl Service<Request<Incoming>, Response = Response<ResponseBody>, Error = Infallible, Future: 'static> + Clone {
+    ServiceBuilder::new()
+        // Outermost, so that it sees every end of an exchange, and innermost in time: it counts what was answered.
+        .layer(RecordLayer::new(worker, connection))
+        // Before everything that answers, so that every count has its caller.
+        .layer(stage(Identify))
+        // Before the token is looked at: who may not, learns nothing about tokens.
+        .layer(stage(Authorize))
+        // Last before the wire: nothing after it can put a credential back or take ours away.
+        .layer(stage(Inject))
+        .service(service_fn(forward))
+}

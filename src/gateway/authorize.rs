@@ -1,0 +1,68 @@
+//! Authorize: may this caller do this? The target is checked first, so that what policy reads is what goes out.
+
+use super::identify::{Identified, Received};
+use super::stage::Stage;
+use crate::policy::{Denial, Grant};
+use crate::rejection::{Reason, Rejection};
+use crate::target::{self, BadTarget};
+
+/// A request that may be sent.
+pub struct Permitted {
+    /// The request.
+    pub received: Received,
+    grant: Grant,
+}
+
+impl Permitted {
+    /// The permission.
+    pub const fn grant(&self) -> Grant {
+        self.grant
+    }
+}
+
+/// See the module.
+#[derive(Debug, Clone, Copy)]
+pub struct Authorize;
+
+impl Stage<Identified> for Authorize {
+    type Out = Permitted;
+
+    fn run(&self, identified: Identified) -> Result<Permitted, Rejection> {
+        let caller = identified.caller();
+        let Received { exchange, snapshot, head, .. } = &identified.received;
+        let generation = &snapshot.generation;
+        let verb = exchange.verb.ok_or(Reason::MethodNotAllowed)?;
+        // Of an absolute-form target (RFC 9112, section 3.2.2) only the path and query go on; the upstream is a constant.
+        let (path, query) = (head.uri.path(), head.uri.query());
+        target::check(path, query, generation.limits.target_bytes).map_err(|bad| match bad {
+            BadTarget::Ambiguous => Reason::BadTarget,
+            BadTarget::TooLong => Reason::TargetTooLong,
+        })?;
+        let granted = generation.policy.operation(verb, path).and_then(|operation| {
+            exchange.set_operation(operation.id);
+            generation.policy.authorize(caller, operation)
+        });
+        match granted {
+            Ok(grant) => {
+                exchange.set_token(grant.token());
+                Ok(Permitted { received: identified.received, grant })
+            }
+            Err(denial) => {
+                if matches!(denial, Denial::UnknownOperation | Denial::MethodDenied) {
+                    exchange.set_unknown_path(path);
+                }
+                Err(rejection(denial))
+            }
+        }
+    }
+}
+
+fn rejection(denial: Denial) -> Rejection {
+    let (reason, operation) = match denial {
+        Denial::UnknownOperation => (Reason::UnknownOperation, None),
+        Denial::MethodDenied => (Reason::MethodDenied, None),
+        Denial::ScopeDenied(operation) => (Reason::ScopeDenied, Some(operation)),
+        Denial::TokenScopeMissing(operation) => (Reason::TokenScopeMissing, Some(operation)),
+    };
+    Rejection { reason, operation, cause: None }
+}

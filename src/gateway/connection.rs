@@ -1,0 +1,148 @@
+//! A caller's connection, as the gateway and the server share it: what it proves, and what it is waiting for.
+
+use std::cell::{Cell, RefCell};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Waker;
+
+use tokio::time::Instant;
+
+use crate::caller::Evidence;
+use crate::config::CallerTimeouts;
+
+/// What a connection is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Nothing: no byte of a request yet.
+    Idle,
+    /// The header of a request has begun.
+    Header,
+    /// A request is under way.
+    Exchange,
+}
+
+/// A connection's proof and state.
+#[derive(Debug)]
+pub struct Connection {
+    /// What it proves about its peer.
+    pub evidence: Evidence,
+    phase: Cell<Phase>,
+    since: Cell<Instant>,
+    body_awaited_since: Cell<Option<Instant>>,
+    write_blocked_since: Cell<Option<Instant>>,
+    flush_owed: Cell<bool>,
+    /// Interim responses of the upstream, on their way to the caller.
+    pub interim: Arc<Interim>,
+    /// What of them the socket has not taken yet.
+    pub interim_rest: RefCell<Vec<u8>>,
+}
+
+impl Connection {
+    /// A connection that was just accepted: its header is awaited.
+    #[must_use]
+    pub fn new(evidence: Evidence) -> Self {
+        Self {
+            evidence,
+            phase: Cell::new(Phase::Header),
+            since: Cell::new(Instant::now()),
+            body_awaited_since: Cell::new(None),
+            write_blocked_since: Cell::new(None),
+            flush_owed: Cell::new(false),
+            interim: Arc::default(),
+            interim_rest: RefCell::default(),
+        }
+    }
+
+    /// What it is doing.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        self.phase.get()
+    }
+
+    /// It begins to do something else.
+    pub fn enter(&self, phase: Phase, now: Instant) {
+        self.phase.set(phase);
+        self.since.set(now);
+        self.body_awaited_since.set(None);
+        if phase == Phase::Exchange {
+            self.flush_owed.set(true);
+        }
+    }
+
+    /// Whether bytes that are written now can belong to an exchange, under way or just over.
+    #[must_use]
+    pub fn may_be_answering(&self) -> bool {
+        self.flush_owed.get()
+    }
+
+    /// Everything that was written has gone.
+    pub fn flushed(&self) {
+        if self.phase.get() != Phase::Exchange {
+            self.flush_owed.set(false);
+        }
+    }
+
+    /// A piece of the request's body is awaited from now on, or no more.
+    pub fn await_body(&self, awaited: bool) {
+        match (awaited, self.body_awaited_since.get()) {
+            (true, None) => self.body_awaited_since.set(Some(Instant::now())),
+            (false, Some(_)) => self.body_awaited_since.set(None),
+            (true, Some(_)) | (false, None) => {}
+        }
+    }
+
+    /// Whether the caller is what a request waits for.
+    #[must_use]
+    pub fn body_is_awaited(&self) -> bool {
+        self.body_awaited_since.get().is_some()
+    }
+
+    /// The caller takes no more of the answer for now, or does again.
+    pub fn block_write(&self, blocked: bool) {
+        match (blocked, self.write_blocked_since.get()) {
+            (true, None) => self.write_blocked_since.set(Some(Instant::now())),
+            (false, Some(_)) => self.write_blocked_since.set(None),
+            (true, Some(_)) | (false, None) => {}
+        }
+    }
+
+    /// When the caller has waited too long; `None` when the next step is not the caller's.
+    #[must_use]
+    pub fn deadline(&self, timeouts: &CallerTimeouts) -> Option<Instant> {
+        let of_phase = match self.phase.get() {
+            Phase::Idle => Some(self.since.get() + timeouts.keep_alive),
+            Phase::Header => Some(self.since.get() + timeouts.request_headers),
+            Phase::Exchange => self.body_awaited_since.get().map(|since| since + timeouts.body_idle),
+        };
+        let of_writing = self.write_blocked_since.get().map(|since| since + timeouts.body_idle);
+        of_phase.into_iter().chain(of_writing).min()
+    }
+}
+
+/// Interim responses (1xx) between the connection to the upstream and the caller's. Both are tasks of one thread, but
+/// the client's callback has to be `Send`, so this is locked; there is one lock for an interim response, which are rare.
+#[derive(Debug, Default)]
+pub struct Interim {
+    state: Mutex<(Vec<u8>, Option<Waker>)>,
+}
+
+impl Interim {
+    /// Takes what arrived since the last call, and wakes `waker` for the next.
+    #[must_use]
+    pub fn take(&self) -> Vec<u8> {
+        std::mem::take(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner).0)
+    }
+
+    /// Who is woken when something arrives.
+    pub fn wake(&self, waker: &Waker) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).1 = Some(waker.clone());
+    }
+
+    /// An interim response arrived.
+    pub fn push(&self, bytes: &[u8]) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.0.extend_from_slice(bytes);
+        if let Some(waker) = &state.1 {
+            waker.wake_by_ref();
+        }
+    }
+}

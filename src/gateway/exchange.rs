@@ -1,0 +1,242 @@
+//! An exchange: one request and its answer, from its first line to its last byte, and what will be said about it.
+//!
+//! Stages write to it, nothing reads it to decide. It is said and counted once, when it finishes or is dropped: a
+//! caller that went away is seen too.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use tokio::time::Instant;
+
+use super::connection::{Connection, Phase};
+use crate::metrics::{CALLER_GONE, Credential, Finished, Refusal, UpstreamError};
+use crate::operation::{OperationId, Verb};
+use crate::rejection::Reason;
+use crate::symbol::{CallerId, TokenAlias};
+use crate::telemetry::access::{Context, Outcome};
+use crate::verdict::ErrorType;
+use crate::worker::{Worker, new_request_id};
+
+/// The field that carries the id of a request, in both directions.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// One request and its answer.
+pub struct Exchange {
+    worker: Rc<Worker>,
+    /// The connection it came on.
+    pub connection: Rc<Connection>,
+    /// How it is called in logs, here and elsewhere.
+    pub request_id: HeaderValue,
+    /// The method, if it is one that operations have.
+    pub verb: Option<Verb>,
+    started: Instant,
+    caller: Cell<Option<CallerId>>,
+    operation: Cell<Option<OperationId>>,
+    token: Cell<Option<TokenAlias>>,
+    status: Cell<Option<u16>>,
+    refusal: Cell<Option<Refusal>>,
+    outcome: Cell<Option<Outcome>>,
+    sent: Cell<Option<Instant>>,
+    answered: Cell<Option<Instant>>,
+    resent: Cell<u32>,
+    request_bytes: Cell<u64>,
+    response_bytes: Cell<u64>,
+    request_is_complete: Cell<bool>,
+    request_progress: Cell<Option<Instant>>,
+    unknown_path: RefCell<Option<Box<str>>>,
+    began: Cell<bool>,
+    finished: Cell<bool>,
+}
+
+impl Exchange {
+    /// A request arrived.
+    #[must_use]
+    pub fn new(worker: Rc<Worker>, connection: Rc<Connection>, verb: Option<Verb>, request_id: HeaderValue) -> Self {
+        let started = Instant::now();
+        connection.enter(Phase::Exchange, started);
+        Self {
+            worker,
+            connection,
+            request_id,
+            verb,
+            started,
+            caller: Cell::new(None),
+            operation: Cell::new(None),
+            token: Cell::new(None),
+            status: Cell::new(None),
+            refusal: Cell::new(None),
+            outcome: Cell::new(None),
+            sent: Cell::new(None),
+            answered: Cell::new(None),
+            resent: Cell::new(0),
+            request_bytes: Cell::new(0),
+            response_bytes: Cell::new(0),
+            request_is_complete: Cell::new(false),
+            request_progress: Cell::new(None),
+            unknown_path: RefCell::new(None),
+            began: Cell::new(false),
+            finished: Cell::new(false),
+        }
+    }
+
+    /// The worker that serves it.
+    #[must_use]
+    pub fn worker(&self) -> &Worker {
+        &self.worker
+    }
+
+    /// Who asks is decided: it is under way. `None` is an unknown caller.
+    pub fn begin(&self, caller: Option<CallerId>) {
+        self.caller.set(caller);
+        self.began.set(true);
+        self.worker.count(|shard| shard.begin(caller));
+    }
+
+    /// What is asked is decided.
+    pub fn set_operation(&self, operation: OperationId) {
+        self.operation.set(Some(operation));
+    }
+
+    /// The path is no operation's.
+    pub fn set_unknown_path(&self, path: &str) {
+        *self.unknown_path.borrow_mut() = Some(path.into());
+    }
+
+    /// With which token is decided.
+    pub fn set_token(&self, token: TokenAlias) {
+        self.token.set(Some(token));
+    }
+
+    /// A credential of the caller's did not leave.
+    pub fn credential_dropped(&self, kind: Credential) {
+        self.worker.count(|shard| shard.credential_dropped(self.caller.get(), kind));
+    }
+
+    /// Something went wrong towards the upstream.
+    pub fn upstream_error(&self, kind: UpstreamError) {
+        if matches!(kind, UpstreamError::BodyCut | UpstreamError::BodyTimeout) {
+            self.outcome.set(Some(Outcome::UpstreamCut));
+        }
+        self.worker.count(|shard| shard.upstream_error(kind));
+    }
+
+    /// It is being sent, for the first time or again.
+    pub fn sending(&self) {
+        if self.sent.replace(Some(Instant::now())).is_some() {
+            self.resent.set(self.resent.get() + 1);
+        }
+    }
+
+    /// The head of the upstream's answer is here.
+    pub fn answered(&self, status: u16) -> Instant {
+        let now = Instant::now();
+        self.answered.set(Some(now));
+        self.status.set(Some(status));
+        now
+    }
+
+    /// The gate answers itself.
+    pub fn rejected(&self, reason: Reason) {
+        self.status.set(Some(reason.answer().status.as_u16()));
+        self.refusal.set(Some(Refusal::Gate(reason)));
+    }
+
+    /// The upstream's answer is a refusal of this type.
+    pub fn refused_by_upstream(&self, error_type: ErrorType) {
+        self.refusal.set(Some(Refusal::Upstream(error_type)));
+    }
+
+    /// A piece of the request's body went on.
+    pub fn add_request_bytes(&self, bytes: usize) {
+        self.request_bytes.set(self.request_bytes.get() + u64::try_from(bytes).unwrap_or(0));
+        self.request_progress.set(Some(Instant::now()));
+    }
+
+    /// A piece of the answer's body went on.
+    pub fn add_response_bytes(&self, bytes: usize) {
+        self.response_bytes.set(self.response_bytes.get() + u64::try_from(bytes).unwrap_or(0));
+    }
+
+    /// The request's body came to its end.
+    pub fn request_completed(&self) {
+        self.request_is_complete.set(true);
+        if self.request_progress.get().is_some() {
+            self.request_progress.set(Some(Instant::now()));
+        }
+    }
+
+    /// Whether it did.
+    #[must_use]
+    pub fn request_is_complete(&self) -> bool {
+        self.request_is_complete.get()
+    }
+
+    /// When the request last went on: a piece of its body, or else its head.
+    #[must_use]
+    pub fn last_progress(&self) -> Instant {
+        self.request_progress.get().or(self.sent.get()).unwrap_or(self.started)
+    }
+
+    /// It is over.
+    pub fn finish(&self, complete: bool) {
+        if self.finished.replace(true) {
+            return;
+        }
+        let now = Instant::now();
+        self.connection.enter(Phase::Idle, now);
+        if !self.began.get() {
+            self.worker.count(|shard| shard.begin(None));
+        }
+        let finished = Finished {
+            caller: self.caller.get(),
+            operation: self.operation.get(),
+            token: self.token.get(),
+            verb: self.verb,
+            code: self.status.get().unwrap_or(CALLER_GONE),
+            refusal: self.refusal.get(),
+            duration: now - self.started,
+            upstream_duration: self.sent.get().and_then(|sent| Some(self.answered.get()? - sent)),
+            request_bytes: self.request_bytes.get(),
+            response_bytes: self.response_bytes.get(),
+        };
+        self.worker.count(|shard| shard.finish(&finished));
+        if self.worker.snapshot().generation.access_log {
+            let path = self.unknown_path.borrow();
+            let ended = if complete { Outcome::Complete } else { Outcome::CallerGone };
+            let context = Context {
+                request_id: self.request_id.as_bytes(),
+                upstream_status: self.answered.get().and(self.status.get()),
+                outcome: self.outcome.get().unwrap_or(ended),
+                resent: self.resent.get(),
+                path: path.as_deref(),
+            };
+            self.worker.log(&finished, &context);
+        }
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.finish(false);
+    }
+}
+
+/// The id that a request brought, or a new one (1 to 128 visible ASCII characters are taken over).
+#[must_use]
+pub fn request_id(headers: &HeaderMap) -> HeaderValue {
+    let fits =
+        |value: &&HeaderValue| (1..=128).contains(&value.len()) && value.as_bytes().iter().all(u8::is_ascii_graphic);
+    headers.get(&REQUEST_ID).filter(fits).cloned().unwrap_or_else(new_request_id)
+}
+
+/// Says and counts a request that could not be read as HTTP.
+pub fn refuse_unparsed(worker: &Rc<Worker>, connection: &Rc<Connection>, reason: Reason) {
+    let exchange = Exchange::new(worker.clone(), connection.clone(), None, new_request_id());
+    let snapshot = worker.snapshot();
+    let callers = &snapshot.generation.policy.callers;
+    let caller = callers.identify(connection.evidence).and_then(|position| callers.get(position));
+    exchange.begin(caller.map(|caller| caller.id));
+    exchange.rejected(reason);
+    exchange.finish(true);
+}

@@ -1,0 +1,216 @@
+//! Forward: send the request, stream the answer back.
+//!
+//! 1. A request is sent again only if its connection failed before it was written; or if it is a GET or HEAD without a
+//!    body, on a connection that was used before, and the upstream closed it before a byte of an answer (RFC 9112,
+//!    section 9.3.1). So no write is ever sent twice.
+//! 2. It is sent again on a new connection, once.
+//! 3. A 3xx is passed on, never followed. A 101 that nobody asked for is not an answer (`upstream_protocol`, 502).
+//! 4. When the caller goes away, this future is dropped, and with it the connection that carries the request.
+//! 5. Interim responses go to callers of HTTP/1.1 (RFC 9110, section 15.2).
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Poll;
+
+use http::header::{CONNECTION, EXPECT, HOST, TRANSFER_ENCODING};
+use http::{Request, Response, StatusCode, Uri, Version};
+use hyper::body::{Body, Incoming};
+use hyper::client::conn::TrySendError;
+use tokio::time::Instant;
+
+use super::body::{RequestBody, ResponseBody, Streaming};
+use super::exchange::Exchange;
+use super::headers::clean_response;
+use super::inject::{InterimWishes, Outbound};
+use crate::metrics::UpstreamError;
+use crate::rejection::{Reason, Rejection};
+use crate::upstream::dial::DialError;
+use crate::upstream::{Lease, Pool, Upstream, Watchdog};
+
+/// What a request's own connection could not do.
+enum Failed {
+    /// No head of an answer in time.
+    Timeout,
+    /// The connection failed; the request is inside when nothing of it was written.
+    Sending(TrySendError<Request<RequestBody>>),
+}
+
+/// See the module.
+pub async fn forward(outbound: Outbound) -> Result<Response<ResponseBody>, Rejection> {
+    let (exchange, pool, mut request, wishes) = outbound.into_parts();
+    let upstream = pool.upstream();
+    let mut lease = ready_lease(&exchange, &pool, &request).await?;
+    let (answer, watchdog) = loop {
+        adapt(&mut request, &lease, upstream, &wishes);
+        // A copy is made only where rule 1 could need it.
+        let again = may_be_repeated(&lease, &exchange, &request).then(|| copy_of(&request, &exchange));
+        exchange.sending();
+        let mut watchdog = exchange.worker().watchdogs.take(upstream.settings.timeouts.response_headers);
+        match send(&mut lease, request, &exchange, &mut watchdog, upstream).await {
+            Ok(answer) => break (answer, watchdog),
+            Err(Failed::Timeout) => {
+                exchange.upstream_error(UpstreamError::ResponseTimeout);
+                return Err(Reason::UpstreamTimeout.into());
+            }
+            Err(Failed::Sending(mut failed)) => {
+                let unwritten = failed.take_message();
+                let repeat = unwritten.or_else(|| again.filter(|_| lease.nothing_was_read()));
+                match repeat {
+                    // Rule 2: the next connection is new, so this happens once.
+                    Some(repeat) if lease.is_reused() => request = repeat,
+                    Some(_) | None => return Err(broken(&exchange, failed.into_error())),
+                }
+                drop(lease);
+                lease = pool.lease(true).await.map_err(|error| not_sent(&exchange, error))?;
+            }
+        }
+    };
+    respond(answer, exchange, lease, watchdog, upstream, wishes)
+}
+
+/// A connection that can take the request. One that closed while it was idle is passed over.
+async fn ready_lease(
+    exchange: &Exchange,
+    pool: &Rc<Pool<RequestBody>>,
+    request: &Request<RequestBody>,
+) -> Result<Lease<RequestBody>, Rejection> {
+    loop {
+        let mut lease = pool.lease(false).await.map_err(|error| not_sent(exchange, error))?;
+        if lease.is_reused() && !is_repeatable(exchange, request) {
+            // Lets the runtime see whether the upstream has just closed the connection: this request has one try.
+            tokio::task::yield_now().await;
+        }
+        if lease.ready().await {
+            return Ok(lease);
+        }
+        if !lease.is_reused() {
+            exchange.upstream_error(UpstreamError::Closed);
+            return Err(Reason::UpstreamUnreachable.into());
+        }
+    }
+}
+
+/// Whether the request may be sent twice at all: a GET or HEAD without a body.
+fn is_repeatable(exchange: &Exchange, request: &Request<RequestBody>) -> bool {
+    exchange.verb.is_some_and(crate::operation::Verb::is_safe) && request.body().is_end_stream()
+}
+
+/// Rule 1, before the request is sent: whether it may have to be repeated.
+fn may_be_repeated(lease: &Lease<RequestBody>, exchange: &Exchange, request: &Request<RequestBody>) -> bool {
+    lease.is_reused() && is_repeatable(exchange, request)
+}
+
+fn copy_of(request: &Request<RequestBody>, exchange: &Rc<Exchange>) -> Request<RequestBody> {
+    let mut copy = Request::new(RequestBody::empty(exchange.clone()));
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.version_mut() = request.version();
+    *copy.headers_mut() = request.headers().clone();
+    copy
+}
+
+/// Puts the request into the form of the connection's version of HTTP.
+fn adapt(request: &mut Request<RequestBody>, lease: &Lease<RequestBody>, upstream: &Upstream, wishes: &InterimWishes) {
+    let http2 = lease.is_http2();
+    *request.version_mut() = if http2 { Version::HTTP_2 } else { Version::HTTP_11 };
+    if http2 {
+        let mut parts = std::mem::take(request.uri_mut()).into_parts();
+        parts.scheme = Some(upstream.scheme.clone());
+        parts.authority = Some(upstream.authority.clone());
+        *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
+        for name in [HOST, CONNECTION, EXPECT, TRANSFER_ENCODING] {
+            request.headers_mut().remove(name);
+        }
+        request.body_mut().release();
+    } else {
+        if request.uri().authority().is_some() {
+            let path_and_query = request.uri().path_and_query().cloned();
+            *request.uri_mut() = path_and_query.map(Uri::from).unwrap_or_default();
+            request.headers_mut().insert(HOST, upstream.host.clone());
+        }
+        if let Some(listen) = wishes.listener() {
+            hyper::ext::on_informational(request, move |response| listen.heard(response.status(), response.headers()));
+        }
+    }
+}
+
+async fn send(
+    lease: &mut Lease<RequestBody>,
+    request: Request<RequestBody>,
+    exchange: &Exchange,
+    watchdog: &mut Watchdog,
+    upstream: &Upstream,
+) -> Result<Response<Incoming>, Failed> {
+    let mut answer = pin!(lease.send(request));
+    poll_fn(|context| {
+        if let Poll::Ready(answer) = answer.as_mut().poll(context) {
+            return Poll::Ready(answer.map_err(Failed::Sending));
+        }
+        watchdog.poll_passed(context, deadline(exchange, upstream)).map(|()| Err(Failed::Timeout))
+    })
+    .await
+}
+
+/// When the upstream has had its time: for the head of its answer, or to take the next piece of the request.
+fn deadline(exchange: &Exchange, upstream: &Upstream) -> Instant {
+    let timeouts = &upstream.settings.timeouts;
+    if exchange.request_is_complete() {
+        exchange.last_progress() + timeouts.response_headers
+    } else if exchange.connection.body_is_awaited() {
+        // The caller's turn, for which the server has its own clock.
+        Instant::now() + timeouts.body_idle
+    } else {
+        exchange.last_progress() + timeouts.body_idle
+    }
+}
+
+/// There is no connection; nothing was sent.
+fn not_sent(exchange: &Exchange, error: DialError) -> Rejection {
+    exchange.upstream_error(error.kind());
+    let reason = match error {
+        DialError::Tls(_) => Reason::UpstreamTls,
+        DialError::Saturated(_) => Reason::Overloaded,
+        DialError::Resolve { .. } | DialError::Connect(_) | DialError::Timeout(_) => Reason::UpstreamUnreachable,
+    };
+    Rejection::because(reason, error)
+}
+
+/// The connection failed with the request on it.
+fn broken(exchange: &Exchange, error: hyper::Error) -> Rejection {
+    if error.is_user() {
+        // The request's own body failed: the caller broke off, or sent chunks that are none.
+        return Rejection::because(Reason::MalformedRequest, error);
+    }
+    let (kind, reason) = if error.is_parse() || error.is_parse_too_large() {
+        (UpstreamError::Protocol, Reason::UpstreamProtocol)
+    } else {
+        (UpstreamError::Closed, Reason::UpstreamClosed)
+    };
+    exchange.upstream_error(kind);
+    Rejection::because(reason, error)
+}
+
+fn respond(
+    answer: Response<Incoming>,
+    exchange: Rc<Exchange>,
+    lease: Lease<RequestBody>,
+    watchdog: Watchdog,
+    upstream: &Upstream,
+    wishes: InterimWishes,
+) -> Result<Response<ResponseBody>, Rejection> {
+    if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+        exchange.upstream_error(UpstreamError::Protocol);
+        return Err(Reason::UpstreamProtocol.into());
+    }
+    let (mut head, incoming) = answer.into_parts();
+    let status = head.status.as_u16();
+    let now = exchange.answered(status);
+    clean_response(&mut head.headers);
+    head.extensions.clear();
+    head.version = Version::HTTP_11;
+    let idle_limit = upstream.settings.timeouts.body_idle;
+    let may_say_why = matches!(status, 401 | 403 | 420 | 429);
+    let streaming = Streaming::new(incoming, lease, watchdog, idle_limit, now, may_say_why, wishes.into_asked());
+    Ok(Response::from_parts(head, ResponseBody::upstream(streaming, exchange)))
+}

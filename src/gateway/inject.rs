@@ -1,0 +1,138 @@
+//! Inject: what the caller sent as a credential stays here, and the token goes on, last.
+//!
+//! 1. Whatever the caller sent, exactly one `Authorization` leaves: ours.
+//! 2. A request without a usable token does not leave (`token_unavailable`, 503).
+//! 3. Of the target, only credential pairs of the query are taken away; the rest is the bytes that policy read.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::header::{AUTHORIZATION, CONNECTION, EXPECT, HOST, TE};
+use http::request::Parts;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, Version};
+use hyper::body::Body;
+
+use super::authorize::Permitted;
+use super::body::{Asked, Held, RequestBody};
+use super::connection::Interim;
+use super::exchange::{Exchange, REQUEST_ID};
+use super::headers::{self, clean_request};
+use super::identify::Received;
+use super::stage::Stage;
+use crate::metrics::Credential;
+use crate::rejection::{Reason, Rejection};
+use crate::target;
+use crate::upstream::Pool;
+
+/// A request that may leave, with a token on it and nothing of the caller's that should not.
+pub struct Outbound {
+    /// What is said about it.
+    pub exchange: Rc<Exchange>,
+    /// The connections it may leave on.
+    pub pool: Rc<Pool<RequestBody>>,
+    request: Request<RequestBody>,
+    wishes: InterimWishes,
+}
+
+impl Outbound {
+    /// Everything, with the request in the form of HTTP/1.1.
+    pub fn into_parts(self) -> (Rc<Exchange>, Rc<Pool<RequestBody>>, Request<RequestBody>, InterimWishes) {
+        (self.exchange, self.pool, self.request, self.wishes)
+    }
+}
+
+/// What becomes of the upstream's interim responses.
+#[derive(Clone)]
+pub struct InterimWishes {
+    /// The request's body waits for a 100.
+    asked: Option<Asked>,
+    /// The caller takes the others: it speaks HTTP/1.1.
+    caller: Option<Arc<Interim>>,
+}
+
+impl InterimWishes {
+    /// Something to tell of each interim response, when anybody wants them.
+    pub fn listener(&self) -> Option<Self> {
+        (self.asked.is_some() || self.caller.is_some()).then(|| self.clone())
+    }
+
+    /// An interim response arrived.
+    pub fn heard(&self, status: StatusCode, fields: &HeaderMap) {
+        match (status, &self.asked, &self.caller) {
+            // The caller's 100 is the server's to send, when the body is read.
+            (StatusCode::CONTINUE, Some(asked), _) => asked.decide(true),
+            (StatusCode::CONTINUE, None, _) | (_, _, None) => {}
+            (status, _, Some(caller)) => caller.push(&headers::interim_response(status, fields)),
+        }
+    }
+
+    /// The body that waits, if one does.
+    pub fn into_asked(self) -> Option<Asked> {
+        self.asked
+    }
+}
+
+/// See the module.
+#[derive(Debug, Clone, Copy)]
+pub struct Inject;
+
+impl Stage<Permitted> for Inject {
+    type Out = Outbound;
+
+    fn run(&self, permitted: Permitted) -> Result<Outbound, Rejection> {
+        let grant = permitted.grant();
+        let Received { exchange, snapshot, mut head, body } = permitted.received;
+        let authorization = snapshot.authorization(grant.token_position()).ok_or(Reason::TokenUnavailable)?;
+        let asked = clean_request(&mut head.headers, |kind| exchange.credential_dropped(kind));
+        head.uri = origin_form(&head.uri, &exchange)?;
+        let http11 = head.version == Version::HTTP_11;
+        let interim = asked.interim && http11 && !body.is_end_stream();
+        head.version = Version::HTTP_11;
+        let upstream = snapshot.pool.upstream();
+        let fields = &mut head.headers;
+        for_this_hop(fields, &head.method, &body, interim, asked);
+        fields.insert(HOST, upstream.host.clone());
+        fields.insert(REQUEST_ID, exchange.request_id.clone());
+        fields.insert(AUTHORIZATION, authorization.clone());
+        let caller = http11.then(|| exchange.connection.interim.clone());
+        let wishes = InterimWishes { asked: interim.then(Asked::default), caller };
+        let body = RequestBody::new(body, exchange.clone(), wishes.asked.clone().map(Held::new));
+        let request = Request::from_parts(fresh(head), body);
+        Ok(Outbound { pool: snapshot.pool.clone(), exchange, request, wishes })
+    }
+}
+
+/// The fields of our own hop to the upstream.
+fn for_this_hop(fields: &mut HeaderMap, method: &Method, body: &impl Body, interim: bool, asked: headers::Asked) {
+    if interim {
+        fields.insert(EXPECT, HeaderValue::from_static("100-continue"));
+    }
+    if asked.trailers {
+        fields.insert(TE, HeaderValue::from_static("trailers"));
+        fields.insert(CONNECTION, HeaderValue::from_static("te"));
+    }
+    // The client takes a GET of unknown length for one without a body, unless it is told.
+    if matches!(*method, Method::GET | Method::HEAD) && !body.is_end_stream() && body.size_hint().exact().is_none() {
+        fields.insert(http::header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+}
+
+/// Path and query, without the query's credential pairs (rule 3).
+fn origin_form(uri: &Uri, exchange: &Exchange) -> Result<Uri, Rejection> {
+    let path_and_query = match uri.query().and_then(|query| target::without_credentials(uri.path(), query)) {
+        Some(cleaned) => {
+            exchange.credential_dropped(Credential::QueryParameter);
+            PathAndQuery::from_maybe_shared(cleaned).map_err(|_| Reason::BadTarget)?
+        }
+        None if uri.authority().is_none() => return Ok(uri.clone()),
+        None => uri.path_and_query().cloned().ok_or(Reason::BadTarget)?,
+    };
+    Ok(Uri::from(path_and_query))
+}
+
+/// A head without what the server's side attached to it.
+fn fresh(mut head: Parts) -> Parts {
+    head.extensions.clear();
+    head
+}

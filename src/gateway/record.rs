@@ -1,0 +1,128 @@
+//! Record: every exchange has one answer, one log line and one count, and no other stage logs or counts a request.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderName, HeaderValue, Request, Response};
+use hyper::body::Incoming;
+use pin_project_lite::pin_project;
+use tower::{Layer, Service};
+
+use super::body::ResponseBody;
+use super::connection::Connection;
+use super::exchange::{Exchange, REQUEST_ID, request_id};
+use super::identify::Received;
+use crate::operation::Verb;
+use crate::rejection::{Reason, Rejection};
+use crate::worker::Worker;
+
+/// The field that tells the gate's own answers from Metrica's.
+pub const GATE_ERROR: HeaderName = HeaderName::from_static("x-gate-error");
+
+/// Makes [`Record`]s for one connection.
+#[derive(Clone)]
+pub struct RecordLayer {
+    worker: Rc<Worker>,
+    connection: Rc<Connection>,
+}
+
+impl RecordLayer {
+    /// For the requests of `connection`, served by `worker`.
+    pub const fn new(worker: Rc<Worker>, connection: Rc<Connection>) -> Self {
+        Self { worker, connection }
+    }
+}
+
+impl<S> Layer<S> for RecordLayer {
+    type Service = Record<S>;
+
+    fn layer(&self, inner: S) -> Record<S> {
+        Record { worker: self.worker.clone(), connection: self.connection.clone(), inner }
+    }
+}
+
+/// See the module.
+#[derive(Clone)]
+pub struct Record<S> {
+    worker: Rc<Worker>,
+    connection: Rc<Connection>,
+    inner: S,
+}
+
+impl<S> Service<Request<Incoming>> for Record<S>
+where
+    S: Service<Received, Response = Response<ResponseBody>, Error = Rejection>,
+{
+    type Response = Response<ResponseBody>;
+    type Error = Infallible;
+    type Future = Recorded<S::Future>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        // The stages have no state and Forward waits in its future, so the stack is always ready.
+        self.inner.poll_ready(context).map(|_| Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
+        let (head, body) = request.into_parts();
+        let verb = Verb::of(&head.method);
+        let id = request_id(&head.headers);
+        let exchange = Rc::new(Exchange::new(self.worker.clone(), self.connection.clone(), verb, id));
+        let received = Received { exchange: exchange.clone(), snapshot: self.worker.snapshot(), head, body };
+        Recorded { inner: self.inner.call(received), exchange }
+    }
+}
+
+pin_project! {
+    /// An exchange on its way to an answer.
+    pub struct Recorded<F> {
+        #[pin]
+        inner: F,
+        exchange: Rc<Exchange>,
+    }
+}
+
+impl<F> Future for Recorded<F>
+where
+    F: Future<Output = Result<Response<ResponseBody>, Rejection>>,
+{
+    type Output = Result<Response<ResponseBody>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let mut response = match ready!(this.inner.poll(context)) {
+            Ok(response) => response,
+            Err(rejection) => answer(rejection, this.exchange),
+        };
+        response.headers_mut().insert(REQUEST_ID, this.exchange.request_id.clone());
+        Poll::Ready(Ok(response))
+    }
+}
+
+/// The gate's own answer. What it says is in the table of [`crate::rejection`]; the cause goes to the log only.
+fn answer(rejection: Rejection, exchange: &Rc<Exchange>) -> Response<ResponseBody> {
+    let Rejection { reason, operation, cause } = rejection;
+    if let Some(operation) = operation {
+        exchange.set_operation(operation);
+    }
+    if let Some(cause) = cause {
+        let id = exchange.request_id.to_str().unwrap_or_default();
+        tracing::warn!(reason = reason.as_str(), request_id = id, cause = format!("{cause:#}"), "request failed");
+    }
+    exchange.rejected(reason);
+    let answer = reason.answer();
+    let mut response = Response::new(ResponseBody::own(answer.body(), exchange.clone()));
+    *response.status_mut() = answer.status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
+    headers.insert(GATE_ERROR, reason.field());
+    if let Some(seconds) = answer.retry_after {
+        headers.insert(RETRY_AFTER, HeaderValue::from(u16::from(seconds)));
+    }
+    if reason == Reason::MethodNotAllowed {
+        headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE"));
+    }
+    response
+}

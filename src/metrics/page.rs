@@ -1,0 +1,221 @@
+//! The page that Prometheus scrapes, and the one place that knows the metrics library.
+
+use std::collections::HashMap;
+
+use prometheus::core::Collector;
+use prometheus::proto::{self, LabelPair, Metric, MetricFamily, MetricType};
+
+use super::process::{Outcome, ProcessMeters, Reloads};
+use super::{BUCKETS, Histogram, Shard};
+use crate::operation::Verb;
+
+macro_rules! families {
+    ($($field:ident: $kind:ident, $name:literal, $labels:literal, $help:literal;)*) => {
+        /// Name, type, labels and help of every family, in the order of the page.
+        pub const FAMILIES: &[(&str, &str, &str, &str)] = &[$(($name, stringify!($kind), $labels, $help)),*];
+
+        #[derive(Default)]
+        struct Families { $($field: Vec<Metric>,)* }
+
+        impl Families {
+            fn into_page(self) -> Vec<MetricFamily> {
+                let mut page = Vec::new();
+                $(
+                    if !self.$field.is_empty() {
+                        let mut family = MetricFamily::default();
+                        family.set_name($name.to_owned());
+                        family.set_help($help.to_owned());
+                        family.set_field_type(MetricType::$kind);
+                        family.set_metric(self.$field);
+                        page.push(family);
+                    }
+                )*
+                page
+            }
+        }
+    };
+}
+
+families! {
+    requests: COUNTER, "metrika_gate_requests_total", "caller, operation, method, code",
+        "Requests that ended, by the status that was answered; 499 is a caller that went away before.";
+    request_duration: HISTOGRAM, "metrika_gate_request_duration_seconds", "caller",
+        "From the head of a request to the end of its answer.";
+    upstream_duration: HISTOGRAM, "metrika_gate_upstream_duration_seconds", "operation",
+        "From the start of sending a request to the head of Metrica's answer.";
+    in_flight: GAUGE, "metrika_gate_in_flight_requests", "caller",
+        "Requests under way.";
+    auth_failures: COUNTER, "metrika_gate_auth_failures_total", "origin, caller, token, operation, code, reason",
+        "Every 401 and 403, of the gate itself (origin gate) and of Metrica (origin upstream, reason its error_type).";
+    quota_rejections: COUNTER, "metrika_gate_quota_rejections_total", "token, reason",
+        "Answers of Metrica with 429 or 420.";
+    denied: COUNTER, "metrika_gate_denied_total", "caller, reason",
+        "Answers of the gate itself, of any status.";
+    credentials_dropped: COUNTER, "metrika_gate_credentials_dropped_total", "caller, kind",
+        "Credentials that callers sent and that did not leave.";
+    upstream_errors: COUNTER, "metrika_gate_upstream_errors_total", "kind",
+        "Requests to Metrica that failed below HTTP, or broke off.";
+    request_bytes: COUNTER, "metrika_gate_request_bytes_total", "caller",
+        "Bytes of request bodies received.";
+    response_bytes: COUNTER, "metrika_gate_response_bytes_total", "caller",
+        "Bytes of answers' bodies passed on.";
+    token_loaded: GAUGE, "metrika_gate_token_loaded", "token",
+        "1 when the token can be used, 0 when its file is missing or was never valid.";
+    token_loaded_at: GAUGE, "metrika_gate_token_loaded_timestamp_seconds", "token",
+        "When the token in use was read.";
+    token_reloads: COUNTER, "metrika_gate_token_reloads_total", "outcome",
+        "Reloads of token files; after a failure the old tokens stay in use.";
+    config_reloads: COUNTER, "metrika_gate_config_reloads_total", "outcome",
+        "Reloads of the configuration; after a failure the old one stays in use.";
+    config_last_successful: GAUGE, "metrika_gate_config_last_reload_successful", "",
+        "1 when the last load of the configuration succeeded.";
+    config_last_success: GAUGE, "metrika_gate_config_last_reload_success_timestamp_seconds", "",
+        "When the configuration in use was loaded.";
+    connections_refused: COUNTER, "metrika_gate_connections_refused_total", "",
+        "Connections of callers beyond limits.connections.";
+    log_lines_dropped: COUNTER, "metrika_gate_log_lines_dropped_total", "",
+        "Log lines that were not written because whoever reads the log was too slow.";
+    build: GAUGE, "metrika_gate_build_info", "version, tls_provider",
+        "Always 1.";
+}
+
+/// The page as text, in the exposition format 0.0.4.
+#[must_use]
+pub fn text(shard: &Shard, process: &ProcessMeters) -> String {
+    let mut families = Families::default();
+    callers(shard, &mut families);
+    refusals(shard, &mut families);
+    of_the_process(process, &mut families);
+    let mut page = families.into_page();
+    page.extend(prometheus::process_collector::ProcessCollector::for_self().collect());
+    prometheus::TextEncoder::new().encode_to_string(&page).unwrap_or_default()
+}
+
+fn callers(shard: &Shard, families: &mut Families) {
+    for (caller, meters) in sorted(&shard.callers) {
+        let caller = [("caller", caller.map_or("unknown", |caller| caller.as_str()))];
+        for ((operation, verb, code), count) in sorted(&meters.requests) {
+            let operation = operation.map_or("none", |operation| operation.as_str());
+            let mut code_digits = itoa::Buffer::new();
+            let rest = [
+                ("operation", operation),
+                ("method", verb.map_or("other", Verb::as_str)),
+                ("code", code_digits.format(*code)),
+            ];
+            families.requests.push(counter(&[caller.as_slice(), &rest].concat(), *count));
+        }
+        families.request_duration.push(histogram(&caller, &meters.duration));
+        families.in_flight.push(gauge(&caller, meters.in_flight));
+        families.request_bytes.push(counter(&caller, meters.request_bytes));
+        families.response_bytes.push(counter(&caller, meters.response_bytes));
+    }
+    for (operation, durations) in sorted(&shard.upstream_durations) {
+        families.upstream_duration.push(histogram(&[("operation", operation.as_str())], durations));
+    }
+}
+
+fn refusals(shard: &Shard, families: &mut Families) {
+    let caller_name = |caller: Option<crate::symbol::CallerId>| caller.map_or("unknown", |caller| caller.as_str());
+    for (failure, count) in sorted(&shard.auth_failures) {
+        let mut code_digits = itoa::Buffer::new();
+        let labels = [
+            ("origin", failure.refusal.origin()),
+            ("caller", caller_name(failure.caller)),
+            ("token", failure.token.map_or("none", |token| token.as_str())),
+            ("operation", failure.operation.map_or("none", |operation| operation.as_str())),
+            ("code", code_digits.format(failure.code)),
+            ("reason", failure.refusal.reason()),
+        ];
+        families.auth_failures.push(counter(&labels, *count));
+    }
+    for ((token, reason), count) in sorted(&shard.quota_rejections) {
+        families.quota_rejections.push(counter(&[("token", token.as_str()), ("reason", reason.as_str())], *count));
+    }
+    for ((caller, reason), count) in sorted(&shard.denied) {
+        families.denied.push(counter(&[("caller", caller_name(*caller)), ("reason", reason.as_str())], *count));
+    }
+    for ((caller, kind), count) in sorted(&shard.credentials_dropped) {
+        let labels = [("caller", caller_name(*caller)), ("kind", kind.as_str())];
+        families.credentials_dropped.push(counter(&labels, *count));
+    }
+    for (kind, count) in sorted(&shard.upstream_errors) {
+        families.upstream_errors.push(counter(&[("kind", kind.as_str())], *count));
+    }
+}
+
+fn of_the_process(process: &ProcessMeters, families: &mut Families) {
+    let (state, log_lines_dropped, connections_refused) = process.read();
+    for (alias, token) in &state.token_states {
+        let labels = [("token", alias.as_str())];
+        families.token_loaded.push(gauge(&labels, i64::from(token.loaded)));
+        families.token_loaded_at.push(gauge(&labels, i64::try_from(token.loaded_at).unwrap_or(0)));
+    }
+    families.token_reloads = by_outcome(&state.tokens);
+    families.config_reloads = by_outcome(&state.config);
+    families.config_last_successful.push(gauge(&[], i64::from(state.config.last_succeeded)));
+    families.config_last_success.push(gauge(&[], i64::try_from(state.config.last_success).unwrap_or(0)));
+    families.connections_refused.push(counter(&[], connections_refused));
+    families.log_lines_dropped.push(counter(&[], log_lines_dropped));
+    families.build.push(gauge(&[("version", env!("CARGO_PKG_VERSION")), ("tls_provider", "aws-lc-rs")], 1));
+}
+
+fn by_outcome(reloads: &Reloads) -> Vec<Metric> {
+    let count = |outcome| match outcome {
+        Outcome::Success => reloads.succeeded,
+        Outcome::Failure => reloads.failed,
+    };
+    Outcome::ALL.map(|outcome| counter(&[("outcome", outcome.as_str())], count(outcome))).into()
+}
+
+fn sorted<K: Ord, V, S>(map: &HashMap<K, V, S>) -> Vec<(&K, &V)> {
+    let mut entries: Vec<_> = map.iter().collect();
+    entries.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+    entries
+}
+
+fn labelled(labels: &[(&str, &str)]) -> Metric {
+    let pair = |(name, value): &(&str, &str)| {
+        let mut pair = LabelPair::default();
+        pair.set_name((*name).to_owned());
+        pair.set_value((*value).to_owned());
+        pair
+    };
+    Metric::from_label(labels.iter().map(pair).collect())
+}
+
+#[expect(clippy::as_conversions, clippy::cast_precision_loss, reason = "the format has floating-point numbers only")]
+fn counter(labels: &[(&str, &str)], value: u64) -> Metric {
+    let mut metric = labelled(labels);
+    let mut counter = proto::Counter::default();
+    counter.set_value(value as f64);
+    metric.set_counter(counter);
+    metric
+}
+
+#[expect(clippy::as_conversions, clippy::cast_precision_loss, reason = "the format has floating-point numbers only")]
+fn gauge(labels: &[(&str, &str)], value: i64) -> Metric {
+    let mut metric = labelled(labels);
+    let mut gauge = proto::Gauge::default();
+    gauge.set_value(value as f64);
+    metric.set_gauge(gauge);
+    metric
+}
+
+fn histogram(labels: &[(&str, &str)], durations: &Histogram) -> Metric {
+    let mut metric = labelled(labels);
+    let mut histogram = proto::Histogram::default();
+    let mut total = 0;
+    let bucket = |(bound, count): (&f64, &u64)| {
+        total += count;
+        let mut bucket = proto::Bucket::default();
+        bucket.set_upper_bound(*bound);
+        bucket.set_cumulative_count(total);
+        bucket
+    };
+    let buckets = BUCKETS.iter().zip(&durations.counts).map(bucket).collect();
+    histogram.set_bucket(buckets);
+    histogram.set_sample_count(durations.counts.iter().sum());
+    histogram.set_sample_sum(durations.sum);
+    metric.set_histogram(histogram);
+    metric
+}

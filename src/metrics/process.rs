@@ -1,0 +1,133 @@
+//! What is counted once for the process, away from the requests: tokens and reloads.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::symbol::TokenAlias;
+
+/// How a reload ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Outcome {
+    /// The new one is in use.
+    Success,
+    /// The old one stays in use.
+    Failure,
+}
+
+impl Outcome {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Success, Self::Failure];
+
+    /// Its label value.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Failure => "failure",
+        }
+    }
+}
+
+/// One thing that is reloaded.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Reloads {
+    /// How many ended well.
+    pub succeeded: u64,
+    /// How many did not.
+    pub failed: u64,
+    /// Whether the last one ended well.
+    pub last_succeeded: bool,
+    /// When one last ended well, in seconds since 1970.
+    pub last_success: u64,
+}
+
+impl Reloads {
+    fn note(&mut self, outcome: Outcome) {
+        self.last_succeeded = outcome == Outcome::Success;
+        match outcome {
+            Outcome::Success => {
+                self.succeeded += 1;
+                self.last_success = now();
+            }
+            Outcome::Failure => self.failed += 1,
+        }
+    }
+}
+
+/// The state of one token.
+#[derive(Debug, Clone, Copy)]
+pub struct TokenState {
+    /// It can be used now.
+    pub loaded: bool,
+    /// When the one in use was read, in seconds since 1970.
+    pub loaded_at: u64,
+}
+
+/// The counts of the process.
+#[derive(Debug, Default)]
+pub struct ProcessMeters {
+    state: Mutex<State>,
+    log_lines_dropped: AtomicU64,
+    connections_refused: AtomicU64,
+}
+
+/// What [`ProcessMeters`] hold at a moment.
+#[derive(Debug, Default, Clone)]
+pub struct State {
+    /// Reloads of the configuration.
+    pub config: Reloads,
+    /// Reloads of token files.
+    pub tokens: Reloads,
+    /// By token.
+    pub token_states: BTreeMap<TokenAlias, TokenState>,
+}
+
+impl ProcessMeters {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A reload of the configuration ended.
+    pub fn config_reloaded(&self, outcome: Outcome) {
+        self.lock().config.note(outcome);
+    }
+
+    /// A reload of token files ended.
+    pub fn tokens_reloaded(&self, outcome: Outcome) {
+        self.lock().tokens.note(outcome);
+    }
+
+    /// Which tokens can be used now; `changed` were read just now. Tokens that are not named are forgotten.
+    pub fn tokens_now(&self, tokens: &[(TokenAlias, bool)], changed: &[TokenAlias]) {
+        let mut state = self.lock();
+        let state_of = |(alias, loaded): &(TokenAlias, bool)| {
+            let known = state.token_states.get(alias).map_or(0, |known| known.loaded_at);
+            let loaded_at = if changed.contains(alias) { now() } else { known };
+            (*alias, TokenState { loaded: *loaded, loaded_at })
+        };
+        state.token_states = tokens.iter().map(state_of).collect();
+    }
+
+    /// Log lines could not be kept.
+    pub fn log_lines_dropped(&self, lines: u64) {
+        self.log_lines_dropped.fetch_add(lines, Ordering::Relaxed);
+    }
+
+    /// A connection beyond the limit was turned away.
+    pub fn connection_refused(&self) {
+        self.connections_refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A copy of everything, the lines dropped, and the connections refused.
+    #[must_use]
+    pub fn read(&self) -> (State, u64, u64) {
+        let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        (self.lock().clone(), load(&self.log_lines_dropped), load(&self.connections_refused))
+    }
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

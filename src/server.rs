@@ -1,0 +1,180 @@
+//! Server: accepts callers' connections and serves HTTP/1.1 on them.
+//!
+//! 1. Each worker has its own accept on every listener.
+//! 2. Evidence is taken once, at accept.
+//! 3. At the limit of connections a new one is told so and closed; when the process is out of descriptors, accepting
+//!    pauses instead of spinning.
+//! 4. One timer a connection watches every wait for the caller: its header, its body, its reading, its next request.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
+use tokio::time::Instant;
+
+use crate::caller::Evidence;
+use crate::config::Limits;
+use crate::gateway::connection::Connection;
+use crate::metrics::process::ProcessMeters;
+use crate::rejection::Reason;
+use crate::symbol::ListenerName;
+use crate::upstream::Watchdog;
+use crate::worker::Worker;
+
+pub mod caller_io;
+pub mod listen;
+
+use caller_io::{CallerIo, Socket};
+use listen::Accepting;
+
+/// What all workers count together: once for a connection, never for a request.
+#[derive(Debug, Default)]
+pub struct Connections {
+    open: AtomicUsize,
+}
+
+impl Connections {
+    /// How many are open.
+    #[must_use]
+    pub fn open(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+}
+
+/// One open connection.
+struct Open(Arc<Connections>);
+
+impl Open {
+    fn new(connections: &Arc<Connections>, limit: usize) -> Option<Self> {
+        let open = Self(connections.clone());
+        (connections.open.fetch_add(1, Ordering::Relaxed) < limit).then_some(open)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// How long accepting pauses when the process has no descriptor left.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Accepts connections on one listener until the worker drains.
+pub async fn accept(
+    worker: Rc<Worker>,
+    name: ListenerName,
+    listener: Accepting,
+    connections: Arc<Connections>,
+    meters: Arc<ProcessMeters>,
+) {
+    let mut draining = pin!(worker.until_draining());
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = &mut draining => return,
+            accepted = listener.accept() => accepted,
+        };
+        let (socket, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                if caller_io::is_of_one_connection(&error) {
+                    continue;
+                }
+                tracing::warn!(listener = name.as_str(), %error, "accepting failed; trying again soon");
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+        };
+        let limits = worker.snapshot().generation.limits;
+        match Open::new(&connections, limits.connections) {
+            Some(open) => {
+                let connection = Rc::new(Connection::new(Evidence { listener: name, peer }));
+                let worker = worker.clone();
+                tokio::task::spawn_local(async move {
+                    serve(worker, connection, socket, limits).await;
+                    drop(open);
+                });
+            }
+            None => {
+                meters.connection_refused();
+                tokio::task::spawn_local(turn_away(socket));
+            }
+        }
+    }
+}
+
+/// Tells a connection beyond the limit that it is one.
+async fn turn_away(mut socket: Socket) {
+    let answer = caller_io::whole_answer(Reason::Overloaded);
+    let _ = tokio::time::timeout(Duration::from_secs(1), socket.say_and_close(&answer)).await;
+}
+
+/// How often a request that waits for nobody in particular is looked at.
+const LOOK: Duration = Duration::from_secs(10);
+
+async fn serve(worker: Rc<Worker>, connection: Rc<Connection>, socket: Socket, limits: Limits) {
+    let io = CallerIo::new(socket, connection.clone(), worker.clone());
+    let socket = io.socket();
+    let service = TowerToHyperService::new(crate::gateway::stack(worker.clone(), connection.clone()));
+    let mut http = pin!(protocol(limits).serve_connection(TokioIo::new(io), service));
+    let mut draining = pin!(worker.until_draining());
+    let mut watchdog = Watchdog::new(Instant::now() + worker.snapshot().generation.timeouts.request_headers);
+    let mut begun = false;
+    let mut ending = false;
+    poll_fn(|context| {
+        if !begun {
+            begun = true;
+            connection.interim.wake(context.waker());
+            // Registered once: when the worker drains, this task is woken and looks at the flag.
+            let _ = draining.as_mut().poll(context);
+        }
+        if worker.is_draining() && !ending {
+            ending = true;
+            http.as_mut().graceful_shutdown();
+        }
+        socket.borrow_mut().deliver_interim(&connection, context);
+        if http.as_mut().poll(context).is_ready() {
+            return Poll::Ready(());
+        }
+        waited_too_long(&worker, &connection, &mut watchdog, context)
+    })
+    .await;
+}
+
+/// Ready when the caller let the gate wait too long; then the connection is dropped, and with it what it carried.
+fn waited_too_long(
+    worker: &Worker,
+    connection: &Connection,
+    watchdog: &mut Watchdog,
+    context: &mut Context<'_>,
+) -> Poll<()> {
+    loop {
+        let deadline = connection.deadline(&worker.snapshot().generation.timeouts);
+        let look = deadline.unwrap_or_else(|| Instant::now() + LOOK);
+        match (watchdog.poll_passed(context, look), deadline) {
+            (Poll::Pending, _) => return Poll::Pending,
+            (Poll::Ready(()), None) => {}
+            (Poll::Ready(()), Some(_)) => {
+                tracing::debug!(phase = ?connection.phase(), "the caller took too long; its connection is closed");
+                return Poll::Ready(());
+            }
+        }
+    }
+}
+
+fn protocol(limits: Limits) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    // hyper's own timer would also end idle connections, which have a longer one; see `waited_too_long`.
+    builder.header_read_timeout(None).max_header_size(limits.header_bytes);
+    // One byte more than a header may have, so that a longer one is seen to be; bodies are read in pieces of it.
+    builder.max_buf_size(limits.header_bytes.max(64 * 1024) + 1);
+    builder
+}

@@ -1,0 +1,171 @@
+//! Opens listeners: one socket a worker for TCP (`SO_REUSEPORT`), one shared by all for unix.
+//!
+//! 1. An address that another process listens on is refused, also where `SO_REUSEPORT` would share it.
+//! 2. A unix socket is made with its permissions, not given them afterwards. A stale one is replaced only when it is a
+//!    socket, ours, and nobody answers on it.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use socket2::{Domain, Socket as RawSocket, Type};
+
+use super::caller_io::Socket;
+use crate::caller::Peer;
+use crate::config::{Bind, Listener};
+use crate::symbol::ListenerName;
+
+/// Connections that may wait for accept. The kernel cuts it to `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+
+/// A listener that is open, with a socket for each worker.
+#[derive(Debug)]
+pub struct Bound {
+    /// Its name.
+    pub name: ListenerName,
+    /// Where it is, with the port that was chosen.
+    pub place: String,
+    /// By worker.
+    pub sockets: Vec<BoundSocket>,
+    /// The file to remove at the end.
+    file: Option<PathBuf>,
+}
+
+/// A socket that listens, not yet part of a runtime.
+#[derive(Debug)]
+pub enum BoundSocket {
+    /// TCP.
+    Tcp(std::net::TcpListener),
+    /// Unix.
+    Unix(std::os::unix::net::UnixListener),
+}
+
+/// A socket that accepts in a runtime.
+#[derive(Debug)]
+pub enum Accepting {
+    /// TCP.
+    Tcp(tokio::net::TcpListener),
+    /// Unix.
+    Unix(tokio::net::UnixListener),
+}
+
+/// Opens `listener` for `workers`.
+///
+/// # Errors
+/// When the address is taken, or may not be used.
+pub fn bind(listener: &Listener, workers: usize) -> io::Result<Bound> {
+    match &listener.bind {
+        Bind::Tcp(address) => {
+            let (address, sockets) = bind_tcp(*address, workers)?;
+            Ok(Bound { name: listener.name, place: format!("http://{address}"), sockets, file: None })
+        }
+        Bind::Unix { path, mode } => {
+            let socket = bind_unix(path, *mode)?;
+            let clones = (0..workers).map(|_| socket.try_clone().map(BoundSocket::Unix));
+            let sockets = clones.collect::<io::Result<_>>()?;
+            Ok(Bound {
+                name: listener.name,
+                place: format!("unix:{}", path.display()),
+                sockets,
+                file: Some(path.clone()),
+            })
+        }
+    }
+}
+
+fn bind_tcp(address: SocketAddr, workers: usize) -> io::Result<(SocketAddr, Vec<BoundSocket>)> {
+    // Rule 1. The probe is closed before the real ones are opened.
+    drop(open_tcp(address, false)?);
+    let first = open_tcp(address, workers > 1)?;
+    let address = first.local_addr()?.as_socket().unwrap_or(address);
+    let mut sockets = vec![BoundSocket::Tcp(first.into())];
+    while sockets.len() < workers {
+        sockets.push(BoundSocket::Tcp(open_tcp(address, true)?.into()));
+    }
+    Ok((address, sockets))
+}
+
+fn open_tcp(address: SocketAddr, shared: bool) -> io::Result<RawSocket> {
+    let socket = RawSocket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shared)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket)
+}
+
+fn bind_unix(path: &Path, mode: u32) -> io::Result<std::os::unix::net::UnixListener> {
+    remove_stale(path)?;
+    let others_may_write = path.parent().and_then(|folder| folder.metadata().ok());
+    if let Some(folder) = others_may_write.filter(|folder| folder.mode() & 0o1002 == 0o002) {
+        let message =
+            format!("the folder can be written by everyone (mode {:o}); chmod o-w it", folder.mode() & 0o7777);
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
+    }
+    // Rule 2. This is done before any other thread is started.
+    let before = rustix::process::umask(rustix::fs::Mode::from_bits_truncate(!mode & 0o777));
+    let bound = std::os::unix::net::UnixListener::bind(path);
+    rustix::process::umask(before);
+    let bound = bound?;
+    bound.set_nonblocking(true)?;
+    Ok(bound)
+}
+
+fn remove_stale(path: &Path) -> io::Result<()> {
+    let Ok(found) = path.symlink_metadata() else { return Ok(()) };
+    let ours = found.file_type().is_socket() && found.uid() == rustix::process::geteuid().as_raw();
+    if !ours {
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "something else than a socket of ours has this name"));
+    }
+    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens there"));
+    }
+    std::fs::remove_file(path)
+}
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        if let Some(file) = &self.file {
+            // It may be gone already, which is as good.
+            let _ = std::fs::remove_file(file);
+        }
+    }
+}
+
+impl BoundSocket {
+    /// Makes it a part of the runtime that this is called in.
+    ///
+    /// # Errors
+    /// When the runtime cannot watch it.
+    pub fn accepting(self) -> io::Result<Accepting> {
+        Ok(match self {
+            Self::Tcp(socket) => Accepting::Tcp(tokio::net::TcpListener::from_std(socket)?),
+            Self::Unix(socket) => Accepting::Unix(tokio::net::UnixListener::from_std(socket)?),
+        })
+    }
+}
+
+impl Accepting {
+    /// The next connection, and who is at its other end.
+    ///
+    /// # Errors
+    /// As accept(2); a peer whose credentials cannot be read is an error too.
+    pub async fn accept(&self) -> io::Result<(Socket, Peer)> {
+        match self {
+            Self::Tcp(listener) => {
+                let (socket, address) = listener.accept().await?;
+                // Answers are written whole; waiting for more to send only delays them.
+                let _ = socket.set_nodelay(true);
+                Ok((Socket::Tcp(socket), Peer::Address(address.ip())))
+            }
+            Self::Unix(listener) => {
+                let (socket, _) = listener.accept().await?;
+                let credentials = socket.peer_cred().map_err(|_| io::ErrorKind::ConnectionAborted)?;
+                let peer = Peer::Process { uid: credentials.uid(), gid: credentials.gid() };
+                Ok((Socket::Unix(socket), peer))
+            }
+        }
+    }
+}

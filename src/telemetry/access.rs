@@ -1,0 +1,224 @@
+//! The access line: one for every exchange, also when the caller went away.
+
+use std::io::Write;
+use std::time::{Duration, SystemTime};
+
+use super::Form;
+use crate::metrics::Finished;
+
+/// What a line says beside [`Finished`].
+#[derive(Debug, Clone, Copy)]
+pub struct Context<'a> {
+    /// The id that the caller and Metrica have too; 1 to 128 visible ASCII characters.
+    pub request_id: &'a [u8],
+    /// What the upstream answered, when it did.
+    pub upstream_status: Option<u16>,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// How often it was sent again.
+    pub resent: u32,
+    /// The path, only for an operation that the catalogue lacks.
+    pub path: Option<&'a str>,
+}
+
+/// How an exchange ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The whole answer went to the caller.
+    Complete,
+    /// The caller went away before.
+    CallerGone,
+    /// The upstream's answer broke off or stalled.
+    UpstreamCut,
+}
+
+impl Outcome {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::CallerGone => "caller_gone",
+            Self::UpstreamCut => "upstream_cut",
+        }
+    }
+}
+
+/// Appends the line of an exchange that ended now.
+pub fn write(line: &mut Vec<u8>, form: Form, finished: &Finished, context: &Context<'_>) {
+    // Writing into memory does not fail.
+    let _ = match form {
+        Form::Json => write_json(line, finished, context),
+        Form::Human => write_human(line, finished, context),
+    };
+}
+
+struct Said {
+    caller: &'static str,
+    operation: &'static str,
+    token: &'static str,
+    method: &'static str,
+    reason: &'static str,
+    origin: &'static str,
+}
+
+impl Said {
+    fn of(finished: &Finished) -> Self {
+        Self {
+            caller: finished.caller.map_or("unknown", |caller| caller.as_str()),
+            operation: finished.operation.map_or("none", |operation| operation.as_str()),
+            token: finished.token.map_or("none", |token| token.as_str()),
+            method: finished.verb.map_or("other", |verb| verb.as_str()),
+            reason: finished.refusal.map_or("", |refusal| refusal.reason()),
+            origin: finished.refusal.map_or("", |refusal| refusal.origin()),
+        }
+    }
+}
+
+fn milliseconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e5).round() / 100.0
+}
+
+fn write_json(line: &mut Vec<u8>, finished: &Finished, context: &Context<'_>) -> std::io::Result<()> {
+    let Said { caller, operation, token, method, reason, origin } = Said::of(finished);
+    let time = humantime::format_rfc3339_millis(SystemTime::now());
+    // Names and closed enums need no escaping: their alphabets have no quote, backslash or control; the id of an
+    // operation of the configuration has braces at most.
+    write!(
+        line,
+        r#"{{"timestamp":"{time}","level":"INFO","target":"access","message":"request","caller":"{caller}","operation":"{operation}","method":"{method}","status":{},"token":"{token}""#,
+        finished.code
+    )?;
+    if let Some(status) = context.upstream_status {
+        write!(line, r#","upstream_status":{status}"#)?;
+    }
+    if !reason.is_empty() {
+        write!(line, r#","origin":"{origin}","reason":"{reason}""#)?;
+    }
+    write!(
+        line,
+        r#","request_bytes":{},"response_bytes":{},"duration_ms":{}"#,
+        finished.request_bytes,
+        finished.response_bytes,
+        milliseconds(finished.duration)
+    )?;
+    if let Some(duration) = finished.upstream_duration {
+        write!(line, r#","upstream_ms":{}"#, milliseconds(duration))?;
+    }
+    if context.resent > 0 {
+        write!(line, r#","resent":{}"#, context.resent)?;
+    }
+    if let Some(path) = context.path {
+        line.extend_from_slice(b",\"path\":\"");
+        write_path(line, path);
+        line.push(b'"');
+    }
+    line.extend_from_slice(b",\"request_id\":\"");
+    write_escaped(line, context.request_id);
+    writeln!(line, r#"","outcome":"{}"}}"#, context.outcome.as_str())
+}
+
+fn write_human(line: &mut Vec<u8>, finished: &Finished, context: &Context<'_>) -> std::io::Result<()> {
+    let Said { caller, operation, token, method, reason, origin } = Said::of(finished);
+    let time = humantime::format_rfc3339_millis(SystemTime::now());
+    write!(line, "{time} ACCESS {} {caller} {method} {operation} token={token}", finished.code)?;
+    if !reason.is_empty() {
+        write!(line, " {origin}:{reason}")?;
+    }
+    write!(
+        line,
+        " up={} down={} {}ms",
+        finished.request_bytes,
+        finished.response_bytes,
+        milliseconds(finished.duration)
+    )?;
+    if let Some(path) = context.path {
+        line.extend_from_slice(b" path=");
+        write_path(line, path);
+    }
+    if context.outcome != Outcome::Complete {
+        write!(line, " {}", context.outcome.as_str())?;
+    }
+    line.extend_from_slice(b" id=");
+    write_escaped(line, context.request_id);
+    line.push(b'\n');
+    Ok(())
+}
+
+/// A path is cut here: longer ones are not operations anybody will add.
+const LONGEST_PATH: usize = 200;
+
+/// A segment longer than any name in the API could be a token in the wrong place.
+const LONGEST_SEGMENT: usize = 30;
+
+fn write_path(line: &mut Vec<u8>, path: &str) {
+    let mut written = 0;
+    for segment in path.split('/').skip(1) {
+        line.push(b'/');
+        let shown = if segment.len() > LONGEST_SEGMENT { "…" } else { segment };
+        write_escaped(line, shown.as_bytes());
+        written += segment.len() + 1;
+        if written > LONGEST_PATH {
+            line.extend_from_slice("…".as_bytes());
+            return;
+        }
+    }
+}
+
+/// Escapes what JSON, a terminal or a line-wise reader could take for its own.
+fn write_escaped(line: &mut Vec<u8>, bytes: &[u8]) {
+    for byte in bytes {
+        match byte {
+            b'"' | b'\\' => line.extend_from_slice(&[b'\\', *byte]),
+            0..=0x1f | 0x7f => line.push(b'?'),
+            _ => line.push(*byte),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Refusal;
+    use crate::operation::{OperationId, Verb};
+    use crate::rejection::Reason;
+    use crate::symbol::CallerId;
+
+    fn line(form: Form) -> String {
+        let finished = Finished {
+            caller: Some(CallerId::new("reports")),
+            operation: Some(OperationId::new("GET /new/{id}")),
+            token: None,
+            verb: Some(Verb::Get),
+            code: 403,
+            refusal: Some(Refusal::Gate(Reason::ScopeDenied)),
+            duration: Duration::from_micros(1234),
+            upstream_duration: None,
+            request_bytes: 1,
+            response_bytes: 2,
+        };
+        let context = Context {
+            request_id: br#"a"b\c"#,
+            upstream_status: None,
+            outcome: Outcome::Complete,
+            resent: 0,
+            path: Some("/a/y0_AgAAAAAsecretsecretsecretsecretsecret/b"),
+        };
+        let mut line = Vec::new();
+        write(&mut line, form, &finished, &context);
+        String::from_utf8(line).unwrap()
+    }
+
+    #[test]
+    fn json_lines_are_json() {
+        let line: serde_json::Value = serde_json::from_str(&line(Form::Json)).unwrap();
+        assert_eq!(line["reason"], "scope_denied");
+        assert_eq!(line["request_id"], r#"a"b\c"#);
+        assert_eq!(line["path"], "/a/…/b");
+        assert_eq!(line["duration_ms"], 1.23);
+    }
+
+    #[test]
+    fn human_lines_are_one_line() {
+        assert!(line(Form::Human).contains(" ACCESS 403 reports GET GET /new/{id} token=none gate:scope_denied up=1"));
+        assert_eq!(line(Form::Human).matches('\n').count(), 1);
+    }
+}

@@ -1,0 +1,170 @@
+//! Token files: read with suspicion, watched by their folders.
+//!
+//! 1. A file holds one token and nothing else; see [`crate::token`] for what a token is.
+//! 2. Nobody but its owner, and a group at most, may read it, and nobody but its owner may write it; the owner is this
+//!    process or root.
+//! 3. A file that is missing is a token that is missing: what needs it is refused, everything else goes on.
+//! 4. A file that is there and wrong changes nothing.
+
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
+
+use crate::config::TokenSource;
+use crate::symbol::TokenAlias;
+use crate::token::{BadToken, Token};
+
+/// Why a file gives no token.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenFileError {
+    /// Rule 3.
+    #[error("{}: the file of token '{alias}' is missing", file.display())]
+    Missing {
+        /// Its name.
+        alias: TokenAlias,
+        /// Its file.
+        file: PathBuf,
+    },
+    /// It cannot be read.
+    #[error("{}: the file of token '{alias}' cannot be read: {source}", file.display())]
+    Unreadable {
+        /// Its name.
+        alias: TokenAlias,
+        /// Its file.
+        file: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Rule 2.
+    #[error("{}: the file of token '{alias}' {what}; mend it with: {mend}", file.display())]
+    Permissions {
+        /// Its name.
+        alias: TokenAlias,
+        /// Its file.
+        file: PathBuf,
+        /// What is wrong.
+        what: String,
+        /// The command that mends it.
+        mend: String,
+    },
+    /// Rule 1.
+    #[error("{}: the file of token '{alias}' {source}", file.display())]
+    Bad {
+        /// Its name.
+        alias: TokenAlias,
+        /// Its file.
+        file: PathBuf,
+        /// What is wrong.
+        source: BadToken,
+    },
+    /// A token of the demo where real ones are wanted.
+    #[error("{}: token '{alias}' is one of the demo; use a real one, or the command 'demo'", file.display())]
+    Demo {
+        /// Its name.
+        alias: TokenAlias,
+        /// Its file.
+        file: PathBuf,
+    },
+}
+
+/// Files beyond this are not token files.
+const MAXIMUM_BYTES: u64 = 4096;
+
+/// Reads the token of `source`; one of the demo only where `demo` allows it.
+///
+/// # Errors
+/// [`TokenFileError`].
+pub fn read(source: &TokenSource, demo: bool) -> Result<Token, TokenFileError> {
+    let (alias, file) = (source.alias, source.file.clone());
+    let content = read_guarded(&source.file, alias)?;
+    match Token::parse(&content) {
+        Ok(token) if token.is_demo() && !demo => Err(TokenFileError::Demo { alias, file }),
+        Ok(token) => Ok(token),
+        Err(source) => Err(TokenFileError::Bad { alias, file, source }),
+    }
+}
+
+fn read_guarded(path: &Path, alias: TokenAlias) -> Result<Zeroizing<Vec<u8>>, TokenFileError> {
+    let file = path.to_owned();
+    let failed = |source: io::Error| {
+        let file = path.to_owned();
+        match source.kind() {
+            io::ErrorKind::NotFound => TokenFileError::Missing { alias, file },
+            _ => TokenFileError::Unreadable { alias, file, source },
+        }
+    };
+    // What is looked at is what is read: the open file, not its name.
+    let opened = std::fs::File::open(path).map_err(failed)?;
+    let metadata = opened.metadata().map_err(failed)?;
+    if !metadata.is_file() {
+        return Err(failed(io::Error::other("it is not a regular file")));
+    }
+    let mode = metadata.mode() & 0o7777;
+    if mode & 0o037 != 0 {
+        let what = format!("has mode {mode:04o} and can be read by others or changed by its group");
+        return Err(TokenFileError::Permissions { alias, mend: format!("chmod 0600 {}", path.display()), file, what });
+    }
+    let (owner, own) = (metadata.uid(), rustix::process::geteuid().as_raw());
+    if owner != own && owner != 0 {
+        let what = format!("belongs to user {owner}, who could change it");
+        return Err(TokenFileError::Permissions { alias, mend: format!("chown {own} {}", path.display()), file, what });
+    }
+    let mut content = Zeroizing::new(Vec::with_capacity(1024));
+    opened.take(MAXIMUM_BYTES).read_to_end(&mut content).map_err(failed)?;
+    Ok(content)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::scope::ScopeSet;
+
+    fn written(content: &str, mode: u32) -> (tempfile::TempDir, TokenSource) {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("token");
+        std::fs::write(&file, content).unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+        (folder, TokenSource { alias: TokenAlias::new("t"), file, scopes: ScopeSet::EMPTY })
+    }
+
+    const GOOD: &str = "y0_AgAAAAA-test_0123456789";
+
+    #[test]
+    fn rule_2_permissions_are_demanded_and_the_mend_is_said() {
+        for mode in [0o600, 0o400, 0o440, 0o640] {
+            let (_folder, source) = written(GOOD, mode);
+            assert!(read(&source, false).is_ok(), "{mode:o}");
+        }
+        for mode in [0o644, 0o604, 0o660, 0o666, 0o444] {
+            let (_folder, source) = written(GOOD, mode);
+            let error = read(&source, false).unwrap_err();
+            assert!(matches!(error, TokenFileError::Permissions { .. }), "{mode:o}");
+            assert!(error.to_string().contains(&format!("chmod 0600 {}", source.file.display())), "{error}");
+        }
+    }
+
+    #[test]
+    fn rule_3_missing_is_an_answer_of_its_own() {
+        let (folder, source) = written(GOOD, 0o600);
+        drop(folder);
+        assert!(matches!(read(&source, false), Err(TokenFileError::Missing { .. })));
+    }
+
+    #[test]
+    fn rule_4_wrong_content_is_said_without_the_content() {
+        let (_folder, source) = written("y0_secret secret_secret", 0o600);
+        let error = read(&source, false).unwrap_err().to_string();
+        assert!(error.contains("byte 10 is white space") && !error.contains("y0_"), "{error}");
+    }
+
+    #[test]
+    fn demo_tokens_are_for_the_demo() {
+        let (_folder, source) = written("demo-read-analytics-0001", 0o600);
+        assert!(matches!(read(&source, false), Err(TokenFileError::Demo { .. })));
+        assert!(read(&source, true).is_ok());
+    }
+}

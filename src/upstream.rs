@@ -1,0 +1,92 @@
+//! Upstream: the one place that requests go to, and the connections to it.
+//!
+//! 1. The name that is dialled, sent as SNI, verified in the certificate and sent as `Host` is the configuration's,
+//!    whatever a request says; `connect_to` changes only what is dialled. Proxy variables of the environment have no
+//!    effect.
+//! 2. TLS 1.2 or 1.3, and the certificate is always verified: against the system's roots (those of Mozilla where the
+//!    system has none) and the configuration's.
+//! 3. Each worker has connections of its own; nothing here is shared between threads but what never changes.
+
+use std::sync::Arc;
+
+use http::HeaderValue;
+use http::uri::{Authority, Scheme};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, RootCertStore};
+
+use crate::config;
+
+pub mod dial;
+pub mod pool;
+pub mod watchdog;
+
+pub use pool::{Lease, Pool};
+pub use watchdog::{Watchdog, Watchdogs};
+
+/// Where requests go, prepared once and shared by the workers.
+pub struct Upstream {
+    /// What the configuration says.
+    pub settings: config::Upstream,
+    /// The value of `Host`.
+    pub host: HeaderValue,
+    /// The authority of HTTP/2 requests.
+    pub authority: Authority,
+    /// The scheme of HTTP/2 requests.
+    pub scheme: Scheme,
+    server_name: ServerName<'static>,
+    tls: Arc<ClientConfig>,
+    /// How many certificates are trusted, and from where, for the start's log line.
+    pub roots: String,
+}
+
+impl std::fmt::Debug for Upstream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Upstream").field("authority", &self.settings.authority).finish_non_exhaustive()
+    }
+}
+
+impl Upstream {
+    /// Prepares what `settings` say.
+    ///
+    /// # Errors
+    /// When no certificate can be trusted, or TLS cannot be set up at all.
+    pub fn new(settings: config::Upstream) -> anyhow::Result<Self> {
+        let (store, roots) = trusted_roots(&settings)?;
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut tls = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(store)
+            .with_no_client_auth();
+        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+        if settings.http2 {
+            tls.alpn_protocols.insert(0, b"h2".to_vec());
+        }
+        Ok(Self {
+            host: HeaderValue::from_str(&settings.authority)?,
+            authority: settings.authority.parse()?,
+            scheme: Scheme::HTTPS,
+            server_name: ServerName::try_from(settings.host.clone())?,
+            tls: Arc::new(tls),
+            roots,
+            settings,
+        })
+    }
+}
+
+fn trusted_roots(settings: &config::Upstream) -> anyhow::Result<(RootCertStore, String)> {
+    let mut store = RootCertStore::empty();
+    let system = rustls_native_certs::load_native_certs();
+    let (added, _) = store.add_parsable_certificates(system.certs);
+    let mut said = format!("{added} of the system");
+    if added == 0 {
+        store.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+        said = format!("{} built in, as the system has none", store.len());
+    }
+    for certificate in &settings.extra_roots {
+        store.add(certificate.clone())?;
+    }
+    if !settings.extra_roots.is_empty() {
+        said.push_str(&format!(", {} of ca_file", settings.extra_roots.len()));
+    }
+    Ok((store, said))
+}

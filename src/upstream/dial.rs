@@ -1,0 +1,241 @@
+//! Opens one connection: look up, connect, agree on TLS.
+//!
+//! 1. The name is looked up for every connection, so a change of address is followed.
+//! 2. A name is looked up as an absolute one (with a final dot), so that neither the hosts file of a pod that sends
+//!    Metrica's names to the gate nor a search list can send the gate to itself.
+//! 3. Addresses are tried in the resolver's order with the families alternating, each a quarter of a second after the
+//!    one before it, or at once when that failed (RFC 8305).
+
+use std::cell::Cell;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::Upstream;
+use crate::config::AddressFamily;
+use crate::metrics::UpstreamError;
+
+/// Why there is no connection. Nothing of a request was sent.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    /// The name was not found.
+    #[error("looking up {name} failed")]
+    Resolve {
+        /// The name.
+        name: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// No address accepted the connection.
+    #[error("connecting failed")]
+    Connect(#[source] io::Error),
+    /// It took longer than `upstream.timeouts.connect`.
+    #[error("connecting took longer than {0:?}")]
+    Timeout(Duration),
+    /// The certificate was not accepted, or TLS failed otherwise.
+    #[error("TLS failed")]
+    Tls(#[source] io::Error),
+    /// Too many requests were waiting already.
+    #[error("no connection became free in {0:?}")]
+    Saturated(Duration),
+}
+
+impl DialError {
+    /// How it is counted.
+    #[must_use]
+    pub const fn kind(&self) -> UpstreamError {
+        match self {
+            Self::Resolve { .. } => UpstreamError::Resolve,
+            Self::Connect(_) => UpstreamError::Connect,
+            Self::Timeout(_) => UpstreamError::ConnectTimeout,
+            Self::Tls(_) => UpstreamError::Tls,
+            Self::Saturated(_) => UpstreamError::Saturated,
+        }
+    }
+}
+
+/// How much went through a connection, above TLS.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    read: Cell<u64>,
+}
+
+impl Traffic {
+    /// Bytes that the upstream sent.
+    #[must_use]
+    pub fn read(&self) -> u64 {
+        self.read.get()
+    }
+}
+
+/// A connection that counts what the upstream sends.
+#[derive(Debug)]
+pub struct Counted {
+    stream: TlsStream<TcpStream>,
+    traffic: Rc<Traffic>,
+}
+
+/// A new connection.
+#[derive(Debug)]
+pub struct Dialled {
+    /// The connection.
+    pub stream: Counted,
+    /// Its counts.
+    pub traffic: Rc<Traffic>,
+    /// HTTP/2 was agreed on.
+    pub http2: bool,
+}
+
+/// Opens a connection to `upstream`.
+///
+/// # Errors
+/// [`DialError`], all kinds but the last.
+pub async fn dial(upstream: &Upstream) -> Result<Dialled, DialError> {
+    let limit = upstream.settings.timeouts.connect;
+    tokio::time::timeout(limit, dial_without_limit(upstream)).await.unwrap_or(Err(DialError::Timeout(limit)))
+}
+
+async fn dial_without_limit(upstream: &Upstream) -> Result<Dialled, DialError> {
+    let addresses = resolve(upstream).await?;
+    let socket = connect(addresses).await.map_err(DialError::Connect)?;
+    socket.set_nodelay(true).map_err(DialError::Connect)?;
+    let name: ServerName<'static> = upstream.server_name.clone();
+    let stream = TlsConnector::from(upstream.tls.clone()).connect(name, socket).await.map_err(handshake_failed)?;
+    let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    let traffic = Rc::new(Traffic::default());
+    Ok(Dialled { stream: Counted { stream, traffic: traffic.clone() }, traffic, http2 })
+}
+
+/// TLS said no, or the connection failed under it.
+fn handshake_failed(error: io::Error) -> DialError {
+    if error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) {
+        DialError::Tls(error)
+    } else {
+        DialError::Connect(error)
+    }
+}
+
+async fn resolve(upstream: &Upstream) -> Result<Vec<SocketAddr>, DialError> {
+    let settings = &upstream.settings;
+    let (host, port) =
+        settings.connect_to.as_ref().map_or((&settings.host, settings.port), |(host, port)| (host, *port));
+    if let Ok(address) = host.parse::<IpAddr>() {
+        return Ok(vec![SocketAddr::new(address, port)]);
+    }
+    let name = if host.contains('.') && !host.ends_with('.') { format!("{host}.") } else { host.clone() };
+    let failed = |source| DialError::Resolve { name: name.clone(), source };
+    let found = tokio::net::lookup_host((name.as_str(), port)).await.map_err(failed)?;
+    let wanted = |address: &SocketAddr| match settings.address_family {
+        AddressFamily::Any => true,
+        AddressFamily::Ipv4 => address.is_ipv4(),
+        AddressFamily::Ipv6 => address.is_ipv6(),
+    };
+    let addresses = alternating(found.filter(wanted).collect());
+    if addresses.is_empty() {
+        return Err(failed(io::Error::new(io::ErrorKind::NotFound, "the name has no address of the wanted family")));
+    }
+    Ok(addresses)
+}
+
+/// The addresses in their order, the families taking turns, the first one's first.
+fn alternating(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    let first_is_v6 = addresses.first().is_some_and(SocketAddr::is_ipv6);
+    let (first, second): (Vec<_>, Vec<_>) = addresses.into_iter().partition(|address| address.is_ipv6() == first_is_v6);
+    let (mut first, mut second) = (first.into_iter(), second.into_iter());
+    let mut ordered = Vec::new();
+    loop {
+        let pair = [first.next(), second.next()];
+        if pair == [None, None] {
+            return ordered;
+        }
+        ordered.extend(pair.into_iter().flatten());
+    }
+}
+
+/// The wait before the next address is tried beside the one before it (RFC 8305, section 5: 250 ms).
+const STAGGER: Duration = Duration::from_millis(250);
+
+async fn connect(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
+    let mut waiting = addresses.into_iter();
+    let mut attempts = JoinSet::new();
+    let mut last_error = io::Error::new(io::ErrorKind::NotFound, "no address to try");
+    loop {
+        if let Some(address) = waiting.next() {
+            attempts.spawn_local(TcpStream::connect(address));
+        }
+        let stagger = async {
+            if waiting.len() == 0 {
+                std::future::pending::<()>().await;
+            }
+            tokio::time::sleep(STAGGER).await;
+        };
+        tokio::select! {
+            joined = attempts.join_next() => match joined {
+                None => return Err(last_error),
+                Some(Ok(Ok(socket))) => return Ok(socket),
+                Some(Ok(Err(error))) => last_error = error,
+                Some(Err(panicked)) => last_error = io::Error::other(panicked),
+            },
+            () = stagger => {}
+        }
+    }
+}
+
+impl AsyncRead for Counted {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut this.stream).poll_read(context, buffer);
+        let more = u64::try_from(buffer.filled().len() - before).unwrap_or(0);
+        this.traffic.read.set(this.traffic.read.get() + more);
+        polled
+    }
+}
+
+impl AsyncWrite for Counted {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write_vectored(context, pieces)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn families_take_turns() {
+        let list = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<SocketAddr>>();
+        let resolved = list(&["[::1]:1", "[::2]:1", "[::3]:1", "1.1.1.1:1"]);
+        assert_eq!(alternating(resolved), list(&["[::1]:1", "1.1.1.1:1", "[::2]:1", "[::3]:1"]));
+    }
+}

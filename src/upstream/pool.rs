@@ -1,0 +1,321 @@
+//! The connections of one worker to the upstream.
+//!
+//! 1. An idle HTTP/1.1 connection is used again, the last one used first; it is dropped when it was idle longer than
+//!    `upstream.timeouts.keep_alive`, or when the upstream closed it.
+//! 2. Where HTTP/2 was asked for and agreed on, requests share a connection, up to [`STREAMS`] at once.
+//! 3. At most `upstream.connections` requests, over all workers, are under way; others wait for `connect` at most.
+//! 4. A connection is used again only when both the request and the answer came to their end on it.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper::client::conn::{TrySendError, http1, http2};
+use hyper::rt::Executor;
+use hyper_util::rt::TokioIo;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use super::Upstream;
+use super::dial::{DialError, Dialled, Traffic, dial};
+
+/// Requests at once on one HTTP/2 connection. RFC 9113, section 6.5.2, advises servers to allow no fewer.
+pub const STREAMS: usize = 100;
+
+/// The connections of one worker.
+pub struct Pool<B> {
+    upstream: Arc<Upstream>,
+    permits: Semaphore,
+    idle: RefCell<Vec<Idle<B>>>,
+    shared: RefCell<Vec<Shared<B>>>,
+    /// Held while an HTTP/2 connection is opened, so that a burst of requests opens one.
+    opening: tokio::sync::Mutex<()>,
+    /// The upstream did not take HTTP/2 the last time; then waiting for one another gains nothing.
+    only_http1: Cell<bool>,
+    reaping: Cell<bool>,
+}
+
+struct Idle<B> {
+    sender: http1::SendRequest<B>,
+    traffic: Rc<Traffic>,
+    since: Instant,
+}
+
+struct Shared<B> {
+    sender: http2::SendRequest<B>,
+    active: Rc<Cell<usize>>,
+    since: Instant,
+}
+
+enum Sender<B> {
+    Http1 { sender: http1::SendRequest<B>, traffic: Rc<Traffic>, read_before: u64 },
+    Http2 { sender: http2::SendRequest<B>, active: Rc<Cell<usize>> },
+}
+
+/// The use of a connection for one request.
+pub struct Lease<B: 'static> {
+    pool: Rc<Pool<B>>,
+    sender: Option<Sender<B>>,
+    reused: bool,
+}
+
+#[derive(Clone, Copy)]
+struct OnThisThread;
+
+impl<F: Future<Output = ()> + 'static> Executor<F> for OnThisThread {
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(future);
+    }
+}
+
+impl<B: Body + Unpin + 'static> Pool<B>
+where
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    /// An empty pool that allows `permits` requests at once.
+    #[must_use]
+    pub fn new(upstream: Arc<Upstream>, permits: usize) -> Self {
+        Self {
+            upstream,
+            permits: Semaphore::new(permits),
+            idle: RefCell::default(),
+            shared: RefCell::default(),
+            opening: tokio::sync::Mutex::new(()),
+            only_http1: Cell::new(false),
+            reaping: Cell::new(false),
+        }
+    }
+
+    /// Where the connections go.
+    #[must_use]
+    pub fn upstream(&self) -> &Arc<Upstream> {
+        &self.upstream
+    }
+
+    /// A connection for one request: an idle one unless `fresh` asks for a new one.
+    ///
+    /// # Errors
+    /// [`DialError`] when there is none to be had.
+    pub async fn lease(self: &Rc<Self>, fresh: bool) -> Result<Lease<B>, DialError> {
+        self.permit().await?;
+        // From here the permit belongs to the lease, which returns it when dropped.
+        let mut lease = Lease { pool: self.clone(), sender: None, reused: true };
+        if !fresh {
+            lease.sender = self.take_shared().or_else(|| self.take_idle());
+        }
+        if lease.sender.is_none() {
+            lease.reused = false;
+            // Boxed: the states of dialling would otherwise be a part of every request's future.
+            lease.sender = Some(Box::pin(self.open(fresh)).await?);
+        }
+        Ok(lease)
+    }
+
+    async fn permit(&self) -> Result<(), DialError> {
+        if let Ok(permit) = self.permits.try_acquire() {
+            permit.forget();
+            return Ok(());
+        }
+        let limit = self.upstream.settings.timeouts.connect;
+        match tokio::time::timeout(limit, self.permits.acquire()).await {
+            Ok(Ok(permit)) => {
+                permit.forget();
+                Ok(())
+            }
+            Ok(Err(_)) | Err(_) => Err(DialError::Saturated(limit)),
+        }
+    }
+
+    fn take_idle(&self) -> Option<Sender<B>> {
+        let keep_alive = self.upstream.settings.timeouts.keep_alive;
+        let mut idle = self.idle.borrow_mut();
+        while let Some(Idle { sender, traffic, since }) = idle.pop() {
+            if since.elapsed() >= keep_alive {
+                // What lies below was idle even longer.
+                idle.clear();
+                return None;
+            }
+            if !sender.is_closed() {
+                let read_before = traffic.read();
+                return Some(Sender::Http1 { sender, traffic, read_before });
+            }
+        }
+        None
+    }
+
+    fn take_shared(&self) -> Option<Sender<B>> {
+        let mut shared = self.shared.borrow_mut();
+        if shared.is_empty() {
+            return None;
+        }
+        shared.retain(|connection| !connection.sender.is_closed());
+        let free = shared.iter_mut().find(|connection| connection.active.get() < STREAMS)?;
+        free.active.set(free.active.get() + 1);
+        free.since = Instant::now();
+        Some(Sender::Http2 { sender: free.sender.clone(), active: free.active.clone() })
+    }
+
+    async fn open(self: &Rc<Self>, fresh: bool) -> Result<Sender<B>, DialError> {
+        let together = self.upstream.settings.http2 && !self.only_http1.get();
+        let turn = if together { Some(self.opening.lock().await) } else { None };
+        if together
+            && !fresh
+            && let Some(sender) = self.take_shared()
+        {
+            return Ok(sender);
+        }
+        let dialled = dial(&self.upstream).await?;
+        self.only_http1.set(!dialled.http2);
+        let sender = if dialled.http2 { self.start_http2(dialled).await } else { start_http1(dialled).await };
+        drop(turn);
+        sender
+    }
+
+    async fn start_http2(self: &Rc<Self>, dialled: Dialled) -> Result<Sender<B>, DialError> {
+        let mut builder = http2::Builder::new(OnThisThread);
+        builder
+            .timer(hyper_util::rt::TokioTimer::new())
+            .initial_stream_window_size(1 << 20)
+            .initial_connection_window_size(1 << 24)
+            .max_frame_size(1 << 16)
+            .max_header_list_size(1 << 18);
+        let started = builder.handshake(TokioIo::new(dialled.stream)).await;
+        let (sender, connection) = started.map_err(|error| DialError::Connect(std::io::Error::other(error)))?;
+        tokio::task::spawn_local(async move {
+            // Its error reaches each request on it.
+            let _ = connection.await;
+        });
+        let active = Rc::new(Cell::new(1));
+        self.shared.borrow_mut().push(Shared { sender: sender.clone(), active: active.clone(), since: Instant::now() });
+        self.reap_later();
+        Ok(Sender::Http2 { sender, active })
+    }
+
+    fn keep(self: &Rc<Self>, sender: http1::SendRequest<B>, traffic: Rc<Traffic>) {
+        if !sender.is_closed() {
+            self.idle.borrow_mut().push(Idle { sender, traffic, since: Instant::now() });
+            self.reap_later();
+        }
+    }
+
+    /// One task closes what was idle too long; it ends when nothing is idle, so an unused gate is not woken.
+    fn reap_later(self: &Rc<Self>) {
+        if self.reaping.replace(true) {
+            return;
+        }
+        let pool = Rc::downgrade(self);
+        let keep_alive = self.upstream.settings.timeouts.keep_alive;
+        tokio::task::spawn_local(async move {
+            loop {
+                tokio::time::sleep(keep_alive / 2 + Duration::from_millis(1)).await;
+                let Some(pool) = pool.upgrade() else { return };
+                if pool.reap(keep_alive) {
+                    pool.reaping.set(false);
+                    return;
+                }
+            }
+        });
+    }
+
+    /// Closes what was idle too long; whether nothing is left.
+    fn reap(&self, keep_alive: Duration) -> bool {
+        let mut idle = self.idle.borrow_mut();
+        idle.retain(|connection| connection.since.elapsed() < keep_alive && !connection.sender.is_closed());
+        let mut shared = self.shared.borrow_mut();
+        shared.retain(|connection| {
+            let used = connection.active.get() > 0 || connection.since.elapsed() < keep_alive;
+            used && !connection.sender.is_closed()
+        });
+        idle.is_empty() && shared.is_empty()
+    }
+}
+
+async fn start_http1<B>(dialled: Dialled) -> Result<Sender<B>, DialError>
+where
+    B: Body + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let broken = |error| DialError::Connect(std::io::Error::other(error));
+    let Dialled { stream, traffic, .. } = dialled;
+    let (mut sender, connection) =
+        http1::Builder::new().max_headers(200).handshake(TokioIo::new(stream)).await.map_err(broken)?;
+    tokio::task::spawn_local(async move {
+        // Its error reaches the request on it.
+        let _ = connection.await;
+    });
+    sender.ready().await.map_err(broken)?;
+    let read_before = traffic.read();
+    Ok(Sender::Http1 { sender, traffic, read_before })
+}
+
+impl<B: Body + Unpin + 'static> Lease<B>
+where
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    /// Whether the connection has carried a request before.
+    #[must_use]
+    pub const fn is_reused(&self) -> bool {
+        self.reused
+    }
+
+    /// Whether it is an HTTP/2 connection.
+    #[must_use]
+    pub const fn is_http2(&self) -> bool {
+        matches!(self.sender, Some(Sender::Http2 { .. }))
+    }
+
+    /// Whether the upstream sent nothing since the lease began. Unknown on a shared connection, so no.
+    #[must_use]
+    pub fn nothing_was_read(&self) -> bool {
+        match &self.sender {
+            Some(Sender::Http1 { traffic, read_before, .. }) => traffic.read() == *read_before,
+            Some(Sender::Http2 { .. }) | None => false,
+        }
+    }
+
+    /// Waits until the connection can take the request; false when it closed instead.
+    pub async fn ready(&mut self) -> bool {
+        match &mut self.sender {
+            Some(Sender::Http1 { sender, .. }) if sender.is_ready() => true,
+            Some(Sender::Http1 { sender, .. }) => sender.ready().await.is_ok(),
+            Some(Sender::Http2 { sender, .. }) => sender.ready().await.is_ok(),
+            None => false,
+        }
+    }
+
+    /// Sends the request; the head of the answer.
+    ///
+    /// # Errors
+    /// The request comes back when nothing of it was written.
+    pub async fn send(&mut self, request: Request<B>) -> Result<Response<Incoming>, TrySendError<Request<B>>> {
+        match &mut self.sender {
+            Some(Sender::Http2 { sender, .. }) => sender.try_send_request(request).await,
+            Some(Sender::Http1 { sender, .. }) => sender.try_send_request(request).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// The answer came to its end; `clean` when the request did too (rule 4).
+    pub fn finish(mut self, clean: bool) {
+        match self.sender.take() {
+            Some(Sender::Http1 { sender, traffic, .. }) if clean => self.pool.keep(sender, traffic),
+            other => self.sender = other,
+        }
+    }
+}
+
+impl<B> Drop for Lease<B> {
+    fn drop(&mut self) {
+        if let Some(Sender::Http2 { active, .. }) = &self.sender {
+            active.set(active.get().saturating_sub(1));
+        }
+        self.pool.permits.add_permits(1);
+    }
+}

@@ -1,0 +1,123 @@
+#!/usr/bin/env bash
+# Everything that has to hold before a change is merged, in one command: ./test.sh
+#
+# On a Debian machine with a Rust toolchain it fetches the tools it misses: Debian packages where it is root or sudo
+# asks for no password, the rest into .tools/. A tool that cannot be had skips its step and says so; the steps of Rust
+# itself are never skipped. The first run takes about half an hour on two cores, most of it building the tools.
+set -uo pipefail
+cd "$(dirname "$0")" || exit 1
+tools=$PWD/.tools
+export PATH="$tools/bin:$tools/venv/bin:$tools/prometheus/usr/bin:$PATH:${CARGO_HOME:-${HOME:-}/.cargo}/bin"
+# Incremental builds fill the disk and help nobody who builds once.
+export CARGO_INCREMENTAL=0 DEBIAN_FRONTEND=noninteractive
+gate=target/release/metrika-gate
+work=$(mktemp -d)
+demo=
+trap '[ -z "$demo" ] || kill "$demo" 2>/dev/null; rm -rf "$work"' EXIT
+trap 'exit 130' INT TERM
+
+rows=()
+failures=0
+row() { rows+=("$(printf '%-8s %5s  %s' "$1" "$2" "$3")"); }
+# step NAME COMMAND...
+step() {
+    local name=$1 start=$SECONDS result=ok
+    shift
+    printf '\n== %s\n' "$name"
+    "$@" || { result=FAILED; failures=$((failures + 1)); }
+    printf '== %s: %s, %d s\n' "$name" "$result" $((SECONDS - start))
+    row "$result" "$((SECONDS - start))s" "$name"
+}
+skip() { printf '\n== skipped: %s (%s)\n' "$1" "$2"; row skipped - "$1 ($2)"; }
+has() { command -v "$1" >/dev/null 2>&1; }
+
+# --- tools ------------------------------------------------------------------------------------------------------------
+as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi; }
+updated=
+refresh() { [ -n "$updated" ] || { as_root apt-get update -qq && updated=1; }; }
+# package NAME TEST...: the Debian package NAME, unless the command TEST says that it is not needed.
+package() {
+    local name=$1
+    shift
+    "$@" 2>/dev/null && return
+    if ! has apt-get || ! as_root true 2>/dev/null; then return; fi
+    echo "installing the package $name"
+    refresh
+    as_root apt-get install -y -qq "$name" >"$work/apt.log" 2>&1 || tail -n 3 "$work/apt.log"
+}
+# promtool alone, unpacked: installing the package would start a Prometheus on the port of the admin listener.
+unpack_promtool() {
+    echo "unpacking promtool"
+    (cd "$work" && apt-get download -qq prometheus && dpkg-deb -x prometheus_*.deb "$tools/prometheus") >"$work/apt.log" 2>&1
+}
+install_tools() {
+    mkdir -p "$tools"
+    package gcc has cc
+    package curl has curl
+    package buildah has buildah
+    package mmdebstrap has mmdebstrap
+    package python3-venv python3 -c 'import ensurepip'
+    has promtool || unpack_promtool || { refresh && unpack_promtool; } || tail -n 3 "$work/apt.log"
+    if ! has kubernetes-validate && python3 -m venv "$tools/venv"; then
+        "$tools/venv/bin/pip" install -q kubernetes-validate==1.37.0
+    fi
+    # Tools that only have to work: what the optimiser would take is not earned back.
+    for tool in cargo-nextest cargo-deny; do
+        has "$tool" || cargo install --quiet --locked --profile dev --root "$tools" "$tool"
+    done
+    # A tool that is missing now skips its step and fails nothing.
+    return 0
+}
+
+# --- steps ------------------------------------------------------------------------------------------------------------
+unit_and_integration() {
+    if has cargo-nextest; then cargo nextest run --locked --profile ci; else cargo test --locked --all-targets; fi
+}
+documentation() { RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps; }
+# The demo answers, its metrics are clean to promtool, the rules find what they read, and SIGTERM is a clean end.
+live() {
+    "$gate" demo >"$work/demo.log" 2>&1 &
+    demo=$!
+    local get=(curl -fsS --max-time 5 -o) status=0
+    for _ in {1..100}; do
+        ! curl -fs -o /dev/null http://127.0.0.1:9090/readyz || break
+        kill -0 "$demo" 2>/dev/null || break
+        sleep 0.2
+    done
+    kill -0 "$demo" &&
+        "${get[@]}" /dev/null http://127.0.0.1:9090/readyz &&
+        "${get[@]}" /dev/null http://127.0.0.1:8080/management/v1/counters &&
+        "${get[@]}" "$work/metrics" http://127.0.0.1:9090/metrics || status=1
+    if [ "$status" = 0 ]; then
+        promtool check metrics <"$work/metrics" >"$work/lint" 2>&1 || status=1
+        [ ! -s "$work/lint" ] || { cat "$work/lint"; status=1; }
+        ! python3 -c 'import yaml' 2>/dev/null || python3 tests/deploy.py metrics "$work/metrics" || status=1
+    fi
+    kill "$demo" 2>/dev/null
+    wait "$demo" || { echo "the demo ended with status $?"; status=1; }
+    demo=
+    [ "$status" = 0 ] || tail -n 20 "$work/demo.log"
+    return "$status"
+}
+
+has cargo || { echo "a Rust toolchain is needed: https://rustup.rs"; exit 1; }
+step "tools" install_tools
+step "format" cargo fmt --check
+step "clippy" cargo clippy --all-targets --locked -- -D warnings
+step "release build" cargo build --release --locked
+step "tests" unit_and_integration
+step "documentation tests" cargo test --locked --doc
+step "documentation" documentation
+if has cargo-deny; then
+    step "dependencies" cargo deny --locked check bans licenses sources
+else
+    skip "dependencies" "no cargo-deny"
+fi
+step "deploy files" env METRIKA_GATE_BIN="$PWD/$gate" tests/deploy.sh
+if has curl && has promtool; then step "live metrics" live; else skip "live metrics" "no curl or no promtool"; fi
+if has buildah && has mmdebstrap; then step "image" tests/image.sh; else skip "image" "no buildah or no mmdebstrap"; fi
+
+printf '\n%-8s %5s  %s\n' result time step
+printf '%s\n' "${rows[@]}"
+printf 'total %d s, %d failed\n' "$SECONDS" "$failures"
+[ "$failures" = 0 ]

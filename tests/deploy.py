@@ -1,0 +1,153 @@
+"""The part of tests/deploy.sh that reads the files of deploy/ instead of handing them to a tool.
+
+Each subcommand is one check: it says on standard error what is wrong, and its exit status says whether.
+"""
+
+import pathlib
+import re
+import stat
+import sys
+
+import yaml
+
+DEPLOY = pathlib.Path(__file__).resolve().parent.parent / "deploy"
+SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
+
+
+def seconds(text):
+    parts = re.findall(r"(\d+)(ms|s|m|h)", text)
+    assert "".join(n + u for n, u in parts) == text, f"{text} is no duration"
+    return sum(int(n) * SECONDS[u] for n, u in parts)
+
+
+def manifests():
+    """Every workload of deploy/kubernetes with its gate container and its gate.yaml."""
+    for path in sorted((DEPLOY / "kubernetes").glob("*.yaml")):
+        documents = list(yaml.safe_load_all(path.read_text()))
+        maps = {d["metadata"]["name"]: d for d in documents if d["kind"] == "ConfigMap"}
+        for document in documents:
+            if document["kind"] != "Deployment":
+                continue
+            pod = document["spec"]["template"]["spec"]
+            containers = pod.get("initContainers", []) + pod["containers"]
+            gate = next(c for c in containers if c["name"] == "metrika-gate")
+            name = next(v["configMap"]["name"] for v in pod["volumes"] if "configMap" in v)
+            yield path.name, documents, pod, gate, maps[name]["data"]["gate.yaml"]
+
+
+def grace():
+    """Kubernetes waits longer than the gate takes to drain."""
+    for file, _, pod, _, text in manifests():
+        shutdown = yaml.safe_load(text)["shutdown"]
+        need = seconds(shutdown["delay"]) + seconds(shutdown["timeout"])
+        have = pod["terminationGracePeriodSeconds"]
+        assert have > need, f"{file}: terminationGracePeriodSeconds is {have}, the gate may take {need}"
+
+
+def hardening():
+    """The gate runs with nothing that it does not need, and its tokens and configuration can change under it."""
+    for file, _, pod, gate, _ in manifests():
+        context = gate["securityContext"]
+        assert context["runAsNonRoot"] and context["runAsUser"] == context["runAsGroup"] == 65532, f"{file}: user"
+        assert context["readOnlyRootFilesystem"] is True, f"{file}: root file system"
+        assert context["allowPrivilegeEscalation"] is False, f"{file}: privilege escalation"
+        assert context["capabilities"] == {"drop": ["ALL"]}, f"{file}: capabilities"
+        assert pod["securityContext"]["seccompProfile"]["type"] == "RuntimeDefault", f"{file}: seccomp"
+        assert pod["automountServiceAccountToken"] is False, f"{file}: service account"
+        assert pod["securityContext"]["fsGroup"] == 65532, f"{file}: fsGroup"
+        for mount in gate["volumeMounts"]:
+            assert "subPath" not in mount and mount["readOnly"], f"{file}: mount {mount['name']}"
+        secrets = [v for v in pod["volumes"] if "secret" in v]
+        assert [v["secret"]["defaultMode"] for v in secrets] == [0o440], f"{file}: mode of the tokens"
+        for other in pod["containers"]:
+            mounted = {m["name"] for m in other.get("volumeMounts", [])}
+            assert other is gate or not mounted & {v["name"] for v in secrets}, f"{file}: {other['name']} has the tokens"
+
+
+def ports():
+    """Container ports, probes, the Service and the NetworkPolicy speak of the ports that gate.yaml opens."""
+    for file, documents, _, gate, text in manifests():
+        config = yaml.safe_load(text)
+        remote = {int(l["address"].rsplit(":", 1)[1]) for l in config["listeners"] if l.get("allow_remote")}
+        admin = int(config["admin"]["address"].rsplit(":", 1)[1])
+        names = {p["name"]: p["containerPort"] for p in gate["ports"]}
+        assert set(names.values()) == remote | {admin}, f"{file}: containerPorts {names}"
+        assert names["gate-admin"] == admin, f"{file}: gate-admin"
+        for probe, path in (("startupProbe", "/startupz"), ("livenessProbe", "/livez"), ("readinessProbe", "/readyz")):
+            assert gate[probe]["httpGet"] == {"path": path, "port": "gate-admin"}, f"{file}: {probe}"
+        services = [d for d in documents if d["kind"] == "Service"]
+        assert all(names[p["targetPort"]] in remote for s in services for p in s["spec"]["ports"]), f"{file}: Service"
+        policy = next(d for d in documents if d["kind"] == "NetworkPolicy")
+        opened = [p["port"] for rule in policy["spec"]["ingress"] for p in rule["ports"]]
+        assert set(opened) == remote | {admin}, f"{file}: NetworkPolicy opens {opened}"
+
+
+def kustomization():
+    """kustomization.yaml names files that exist and images that occur in them."""
+    folder = DEPLOY / "kubernetes"
+    document = yaml.safe_load((folder / "kustomization.yaml").read_text())
+    text = "".join((folder / r).read_text() for r in document["resources"])
+    for image in document["images"]:
+        assert f"image: {image['name']}:" in text, f"no image {image['name']}"
+
+
+def rules():
+    """Every alert says what to do, has a case in which it fires, and words that only use labels it then has."""
+    groups = yaml.safe_load((DEPLOY / "prometheus/rules.yaml").read_text())["groups"]
+    alerts = [r for g in groups for r in g["rules"] if "alert" in r]
+    cases = yaml.safe_load((DEPLOY / "prometheus/rules_test.yaml").read_text())["tests"]
+    fired = {}
+    for sample in (s for c in cases for t in c["promql_expr_test"] for s in t["exp_samples"]):
+        labels = dict(re.findall(r'(\w+)="([^"]*)"', sample["labels"]))
+        if labels.get("alertstate") == "firing":
+            fired.setdefault(labels["alertname"], set()).update(labels)
+    for alert in alerts:
+        name, notes = alert["alert"], alert["annotations"]
+        assert name in fired, f"{name} fires in no case of rules_test.yaml"
+        assert alert["labels"]["severity"] in ("critical", "warning"), f"{name}: severity"
+        used = set(re.findall(r"\$labels\.(\w+)", notes["summary"] + notes["description"]))
+        assert used <= fired[name], f"{name} speaks of {used - fired[name]}, which it does not have"
+    assert {a["alert"] for a in alerts} == set(fired), "rules_test.yaml expects an alert that is not there"
+
+
+def gate_yaml(target):
+    """Writes each gate.yaml to a folder, its tokens beside it, for `metrika-gate check` to read."""
+    target = pathlib.Path(target)
+    for file, _, _, _, text in manifests():
+        folder = target / file.removesuffix(".yaml")
+        folder.mkdir(parents=True)
+        (folder / "gate.yaml").write_text(text.replace("/var/run/secrets/metrika/", f"{folder}/"))
+        for token in yaml.safe_load(text)["tokens"].values():
+            path = folder / pathlib.Path(token["file"]).name
+            path.touch(stat.S_IRUSR | stat.S_IWUSR)
+            path.write_text("y0_" + "x" * 37 + "\n")
+
+
+def scrape(target):
+    """Writes scrape.yaml with fixed targets: Debian's promtool is built without the discovery of Kubernetes."""
+    text = (DEPLOY / "prometheus/scrape.yaml").read_text()
+    config = yaml.safe_load(text)
+    job = config["scrape_configs"][0]
+    assert job.pop("kubernetes_sd_configs") == [{"role": "pod"}], "role: pod is what finds a container port by name"
+    job["static_configs"] = [{"targets": ["127.0.0.1:9090"]}]
+    config["rule_files"] = [str(DEPLOY / "prometheus" / r) for r in config["rule_files"]]
+    pathlib.Path(target).write_text(yaml.safe_dump(config))
+
+
+def metrics(page):
+    """Every metric that the rules read is on the page of a gate that has just started."""
+    text = (DEPLOY / "prometheus/rules.yaml").read_text()
+    recorded = r"\w+:metrika_gate_\w+"
+    names = set(re.findall(r"\bmetrika_gate_\w+", re.sub(recorded, "", text)))
+    text = pathlib.Path(page).read_text()
+    missing = sorted(n for n in names if not re.search(rf"^{n}[{{ ]", text, re.MULTILINE))
+    assert not missing, f"not exported: {', '.join(missing)}"
+
+
+CHECKS = {f.__name__: f for f in (grace, hardening, ports, kustomization, rules, gate_yaml, scrape, metrics)}
+
+if __name__ == "__main__":
+    try:
+        CHECKS[sys.argv[1]](*sys.argv[2:])
+    except AssertionError as problem:
+        sys.exit(str(problem))
