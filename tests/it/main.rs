@@ -1,1 +1,4 @@
-//! Tests.
+//! The integration tests: one binary, over real sockets, against the real program.
+
+mod harness;
+mod transcript;

@@ -1,0 +1,24 @@
+//! What tests act with: a gate that is the real program, an upstream that records and can misbehave, raw callers.
+
+pub mod caller;
+pub mod gate;
+pub mod upstream;
+
+pub use caller::{Answer, Caller};
+pub use gate::Gate;
+pub use upstream::{Conversation, Upstream};
+
+/// Tokens that a test can look for wherever they must not be.
+pub const READ_TOKEN: &str = "y0_canaryREADcanary0123456789abcdef";
+/// See [`READ_TOKEN`].
+pub const WRITE_TOKEN: &str = "y0_canaryWRITEcanary0123456789abcde";
+
+/// A configuration with a reader on listener `app` and a writer on listener `crm`.
+pub const TWO_CALLERS: &str = "
+listeners:
+  - {name: app, address: '127.0.0.1:0'}
+  - {name: crm, address: '127.0.0.1:0'}
+callers:
+  - {id: reports, match: {listener: app}, scopes: [metrika:read], tokens: [analytics]}
+  - {id: crm, match: {listener: crm}, scopes: [metrika:read, metrika:write], tokens: [analytics, crm]}
+";

@@ -1,0 +1,263 @@
+//! The real program, with a configuration of its own in a folder of its own.
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use super::{Answer, Caller, READ_TOKEN, Upstream, WRITE_TOKEN};
+
+/// How long a test waits for what should happen at once. Generous: the machine may be busy.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A gate that runs.
+pub struct Gate {
+    child: Child,
+    folder: tempfile::TempDir,
+    places: HashMap<String, String>,
+    admin: String,
+    log: Arc<Mutex<Vec<String>>>,
+}
+
+/// A gate that is not started yet.
+pub struct Plan {
+    folder: tempfile::TempDir,
+    config: String,
+    arguments: Vec<String>,
+}
+
+impl Gate {
+    /// A gate in front of `upstream` with `config`, which needs only listeners and callers: admin, upstream (unless it
+    /// has one) and the tokens `analytics` (read) and `crm` (write) are added.
+    pub fn plan(upstream: &Upstream, config: &str) -> Plan {
+        Self::plan_for(&upstream.address().to_string(), upstream.ca_pem(), config)
+    }
+
+    /// The same for an upstream at `address` whose certificate `ca_pem` signed.
+    pub fn plan_for(address: &str, ca_pem: &str, config: &str) -> Plan {
+        let folder = tempfile::tempdir().unwrap();
+        let at = folder.path().display();
+        std::fs::write(folder.path().join("ca.pem"), ca_pem).unwrap();
+        let mut config = config.replace("{folder}", &at.to_string());
+        if !config.contains("\nadmin:") {
+            config += "\nadmin: {address: '127.0.0.1:0'}\n";
+        }
+        if !config.contains("\nupstream:") {
+            config += "\nupstream: {ca_file: '{ca}', connect_to: '{upstream}'}\n";
+        }
+        if !config.contains("\ntokens:") {
+            config += &format!(
+                "\ntokens:\n  analytics: {{file: '{at}/analytics', scopes: [metrika:read]}}\n  crm: {{file: '{at}/crm', scopes: [metrika:write]}}\n"
+            );
+        }
+        let config = config.replace("{ca}", &format!("{at}/ca.pem")).replace("{upstream}", address);
+        let plan = Plan { folder, config, arguments: vec!["--workers".into(), "2".into()] };
+        plan.token("analytics", READ_TOKEN).token("crm", WRITE_TOKEN)
+    }
+
+    /// A gate in front of `upstream` that runs.
+    pub fn start(upstream: &Upstream, config: &str) -> Self {
+        Self::plan(upstream, config).start()
+    }
+
+    /// Where a listener is, as `127.0.0.1:1234` or a path.
+    pub fn place(&self, listener: &str) -> &str {
+        self.places.get(listener).unwrap_or_else(|| panic!("no listener {listener} in {:?}", self.places))
+    }
+
+    /// A connection of a caller to a listener.
+    pub fn connect(&self, listener: &str) -> Caller {
+        Caller::connect(self.place(listener))
+    }
+
+    /// Sends one request as it is, on a connection of its own, and reads the answer to the end.
+    pub fn send(&self, listener: &str, request: impl AsRef<[u8]>) -> Answer {
+        let mut caller = self.connect(listener);
+        caller.send(request);
+        caller.answer()
+    }
+
+    /// `GET path` with nothing but a host.
+    pub fn get(&self, listener: &str, path: &str) -> Answer {
+        self.send(listener, format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"))
+    }
+
+    /// The admin's answer to `GET path`.
+    pub fn admin(&self, path: &str) -> Answer {
+        let mut caller = Caller::connect(&self.admin);
+        caller.send(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+        caller.answer()
+    }
+
+    /// Every sample line of the metrics page that has all of `parts`.
+    pub fn metrics(&self, parts: &[&str]) -> Vec<String> {
+        let page = self.admin("/metrics").text();
+        page.lines()
+            .filter(|line| !line.starts_with('#') && parts.iter().all(|part| line.contains(part)))
+            .map(str::to_owned)
+            .collect()
+    }
+
+    /// The sum of the samples that have all of `parts`.
+    pub fn metric(&self, parts: &[&str]) -> f64 {
+        self.metrics(parts).iter().filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+
+    /// Waits until the sum of such samples is `wanted`.
+    pub fn until_metric(&self, parts: &[&str], wanted: f64) {
+        until(&format!("{parts:?} is {wanted}"), || (self.metric(parts) - wanted).abs() < 0.001);
+    }
+
+    /// Every log line so far.
+    pub fn log(&self) -> Vec<String> {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// Waits until a log line has all of `parts`, and returns it.
+    pub fn until_log(&self, parts: &[&str]) -> String {
+        let find = || self.log().into_iter().find(|line| parts.iter().all(|part| line.contains(part)));
+        until(&format!("a log line with {parts:?}"), || find().is_some());
+        find().unwrap()
+    }
+
+    /// A file in the gate's folder.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The gate's folder.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The configuration's text.
+    pub fn config(&self) -> String {
+        std::fs::read_to_string(self.file("gate.yaml")).unwrap()
+    }
+
+    /// Puts another token in a file's place, at once (write beside it, rename over it).
+    pub fn replace_token(&self, name: &str, secret: &str) {
+        write_private(&self.file(&format!("{name}.new")), secret);
+        std::fs::rename(self.file(&format!("{name}.new")), self.file(name)).unwrap();
+    }
+
+    /// The process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a signal, as `HUP` or `TERM`.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").arg(format!("-{name}")).arg(self.pid().to_string()).status().unwrap();
+        assert!(sent.success());
+    }
+
+    /// Resident memory now, in bytes.
+    pub fn resident_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+    }
+
+    /// Waits until the process ends.
+    pub fn wait(&mut self) -> ExitStatus {
+        let mut status = None;
+        until("the gate ends", || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        status.unwrap()
+    }
+}
+
+impl Plan {
+    /// Puts a token in a file of the gate's folder.
+    pub fn token(self, name: &str, secret: &str) -> Self {
+        let file = self.folder.path().join(name);
+        let _ = std::fs::remove_file(&file);
+        write_private(&file, secret);
+        self
+    }
+
+    /// Takes a file away.
+    pub fn without(self, name: &str) -> Self {
+        std::fs::remove_file(self.folder.path().join(name)).unwrap();
+        self
+    }
+
+    /// One more argument of the command line.
+    pub fn argument(mut self, argument: &str) -> Self {
+        self.arguments.push(argument.to_owned());
+        self
+    }
+
+    /// The gate's folder.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn command(&self) -> Command {
+        let file = self.folder.path().join("gate.yaml");
+        std::fs::write(&file, &self.config).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_metrika-gate"));
+        command.arg("run").arg("--config").arg(file).args(["--log-format", "json"]).args(&self.arguments);
+        command
+    }
+
+    /// Starts a gate that is expected to end by itself: its exit code and what it said.
+    pub fn fails(self) -> (i32, String) {
+        let output = self.command().stdin(Stdio::null()).output().unwrap();
+        (output.status.code().unwrap(), String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+
+    /// Starts it and waits until it serves.
+    pub fn start(self) -> Gate {
+        let mut child = self.command().stderr(Stdio::piped()).stdin(Stdio::null()).spawn().unwrap();
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let (lines, stderr) = (log.clone(), child.stderr.take().unwrap());
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                lines.lock().unwrap().push(line);
+            }
+        });
+        let mut gate = Gate { child, folder: self.folder, places: HashMap::new(), admin: String::new(), log };
+        let started: serde_json::Value = serde_json::from_str(&gate.until_log(&["\"started\""])).unwrap();
+        gate.admin = started["admin"].as_str().unwrap().to_owned();
+        for line in gate.log().iter().filter(|line| line.contains("\"listening\"")) {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap();
+            let place = line["place"].as_str().unwrap();
+            let place = place.trim_start_matches("http://").trim_start_matches("unix:");
+            gate.places.insert(line["listener"].as_str().unwrap().to_owned(), place.to_owned());
+        }
+        gate
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- the gate's log ---\n{}", self.log().join("\n"));
+        }
+    }
+}
+
+/// Writes a file that only its owner may read.
+pub fn write_private(file: &Path, content: &str) {
+    let mut options = std::fs::OpenOptions::new();
+    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(file).unwrap();
+    std::io::Write::write_all(&mut file, content.as_bytes()).unwrap();
+}
+
+/// Waits until `condition` holds.
+pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < PATIENCE, "waited too long: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
