@@ -402,7 +402,7 @@ mod tests {
     fn every_path_fits_exactly_one_line() {
         let catalogue = Catalogue::built_in();
         for operation in catalogue.operations() {
-            let path: String = operation.template.replace('{', "7").replace('}', "7");
+            let path: String = operation.template.replace(['{', '}'], "7");
             assert_eq!(id(&catalogue, operation.verb, &path), operation.id.as_str(), "{path}");
             let fitting = catalogue
                 .operations()

@@ -88,11 +88,9 @@ const fn stands_for_itself(byte: u8) -> bool {
 
 /// What may be percent-encoded in a path: commas and colons as clients write them, spaces, and text beyond ASCII.
 const fn must_be_encoded(byte: u8) -> bool {
-    match byte {
-        b'/' | b'\\' | b'.' | b'%' | b';' | b'?' | b'#' | 0..=0x1f | 0x7f => false,
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'~' => false,
-        _ => true,
-    }
+    let separates = matches!(byte, b'/' | b'\\' | b'.' | b'%' | b';' | b'?' | b'#' | 0..=0x1f | 0x7f);
+    let stands_for_itself = byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'~');
+    !separates && !stands_for_itself
 }
 
 fn query_is_plain(query: &[u8]) -> bool {

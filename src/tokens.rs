@@ -90,9 +90,10 @@ fn read_guarded(path: &Path, alias: TokenAlias) -> Result<Zeroizing<Vec<u8>>, To
     let file = path.to_owned();
     let failed = |source: io::Error| {
         let file = path.to_owned();
-        match source.kind() {
-            io::ErrorKind::NotFound => TokenFileError::Missing { alias, file },
-            _ => TokenFileError::Unreadable { alias, file, source },
+        if source.kind() == io::ErrorKind::NotFound {
+            TokenFileError::Missing { alias, file }
+        } else {
+            TokenFileError::Unreadable { alias, file, source }
         }
     };
     // What is looked at is what is read: the open file, not its name.

@@ -226,7 +226,7 @@ fn operation(at: &At<'_>, findings: &mut Findings) -> Option<Operation> {
             known.ok_or_else(|| "GET (which is HEAD too), POST, PUT, PATCH or DELETE".to_owned())
         })
     });
-    let template = table.required(findings, "path").and_then(|at| at.text(findings, |text| Ok::<_, String>(text)));
+    let template = table.required(findings, "path").and_then(|at| at.text(findings, Ok::<_, String>));
     let scopes = table.required(findings, "scope").and_then(|at| scopes(&at, findings));
     let id = table.optional("id").map(|at| name(&at, findings));
     let long = table.optional("long").and_then(|at| at.bool(findings)).unwrap_or(false);

@@ -33,7 +33,7 @@ enum Failed {
     /// No head of an answer in time.
     Timeout,
     /// The connection failed; the request is inside when nothing of it was written.
-    Sending(TrySendError<Request<RequestBody>>),
+    Sending(Box<TrySendError<Request<RequestBody>>>),
 }
 
 /// See the module.
@@ -145,7 +145,7 @@ async fn send(
     let mut answer = pin!(lease.send(request));
     poll_fn(|context| {
         if let Poll::Ready(answer) = answer.as_mut().poll(context) {
-            return Poll::Ready(answer.map_err(Failed::Sending));
+            return Poll::Ready(answer.map_err(|failed| Failed::Sending(Box::new(failed))));
         }
         watchdog.poll_passed(context, deadline(exchange, upstream)).map(|()| Err(Failed::Timeout))
     })

@@ -169,7 +169,7 @@ fn by_outcome(reloads: &Reloads) -> Vec<Metric> {
 
 fn sorted<K: Ord, V, S>(map: &HashMap<K, V, S>) -> Vec<(&K, &V)> {
     let mut entries: Vec<_> = map.iter().collect();
-    entries.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+    entries.sort_unstable_by_key(|(key, _)| *key);
     entries
 }
 
