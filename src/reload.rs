@@ -67,6 +67,9 @@ impl Reloader {
         let all: Vec<_> = reloader.config.tokens.iter().map(|source| source.alias).collect();
         reloader.tell_meters(&all);
         for (source, token) in reloader.config.tokens.iter().zip(&reloader.tokens) {
+            if token.as_ref().is_some_and(Token::is_short) {
+                tracing::warn!(token = source.alias.as_str(), file = %source.file.display(), "the token is shorter than any that Yandex is known to have issued; is the file whole?");
+            }
             if token.is_none() {
                 tracing::error!(token = source.alias.as_str(), file = %source.file.display(), "the token's file is missing; requests that need it are refused until it is there");
             }

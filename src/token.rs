@@ -1,8 +1,9 @@
 //! Tokens: checked when read, shown to nobody, wiped when dropped.
 //!
 //! 1. One trailing newline (LF or CRLF) is an editor's and is trimmed; nothing else is.
-//! 2. The rest is 16 to 1024 characters of `A-Z a-z 0-9 _ - .`: what Yandex issues (hexadecimal, `AQAA…`, `y0_…`), and
-//!    nothing that could end a header field or start another.
+//! 2. The rest is 1 to 1024 characters of `A-Z a-z 0-9 _ - .`: what Yandex issues (hexadecimal, `AQAA…`, `y0_…`), and
+//!    nothing that could end a header field or start another. One that is shorter than any that Yandex is known to have
+//!    issued is taken, with a warning.
 //! 3. `Debug` and `Display` of everything here say `redacted`.
 //! 4. The memory is overwritten when the last holder lets go.
 
@@ -14,9 +15,11 @@ use zeroize::Zeroizing;
 
 pub use crate::symbol::TokenAlias;
 
-/// The shortest and the longest token that is taken for one, in bytes. The shortest real ones seen have 32; the limits
-/// are there to catch an empty, cut or wrong file, not to know Yandex's formats.
-pub const LENGTH: std::ops::RangeInclusive<usize> = 16..=1024;
+/// The longest token, in bytes; the longest real ones seen have 58.
+pub const LONGEST: usize = 1024;
+
+/// The shortest real tokens seen, in bytes.
+pub const SHORTEST_SEEN: usize = 32;
 
 /// The tokens of `demo` and `fake` begin so, and `run` refuses them.
 pub const DEMO_PREFIX: &str = "demo-";
@@ -31,9 +34,9 @@ pub enum BadToken {
     /// Nothing, or only a newline.
     #[error("is empty; it must hold the token and nothing else")]
     Empty,
-    /// Outside [`LENGTH`].
-    #[error("holds {0} bytes; a token has 16 to 1024")]
-    Length(usize),
+    /// More than [`LONGEST`].
+    #[error("holds more than {LONGEST} bytes; a token has fewer")]
+    Length,
     /// Rule 2; the position counts from 1.
     #[error(
         "byte {position} is {what}; a token has only letters, digits, '_', '-' and '.', and one newline at its end"
@@ -61,10 +64,16 @@ impl Token {
         if let Some((index, byte)) = text.iter().enumerate().find(|(_, byte)| !fits(byte)) {
             return Err(BadToken::Byte { position: index + 1, what: kind_of(*byte) });
         }
-        if !LENGTH.contains(&text.len()) {
-            return Err(BadToken::Length(text.len()));
+        if text.len() > LONGEST {
+            return Err(BadToken::Length);
         }
         Ok(Self(Zeroizing::new(text.into())))
+    }
+
+    /// Whether it is shorter than any that Yandex is known to have issued.
+    #[must_use]
+    pub fn is_short(&self) -> bool {
+        self.0.len() < SHORTEST_SEEN
     }
 
     /// Whether the token is one of `demo` and `fake`.
@@ -133,8 +142,8 @@ mod tests {
     fn rule_2_alphabet_and_length() {
         assert_eq!(Token::parse(b""), Err(BadToken::Empty));
         assert_eq!(Token::parse(b"\n"), Err(BadToken::Empty));
-        assert_eq!(Token::parse(b"short"), Err(BadToken::Length(5)));
-        assert_eq!(Token::parse(&[b'a'; 1025]), Err(BadToken::Length(1025)));
+        assert!(Token::parse(b"short").unwrap().is_short());
+        assert_eq!(Token::parse(&[b'a'; 1025]), Err(BadToken::Length));
         for byte in (0..=u8::MAX).filter(|byte| !byte.is_ascii_alphanumeric() && !b"_-.".contains(byte)) {
             let mut content = GOOD.as_bytes().to_vec();
             content.insert(4, byte);

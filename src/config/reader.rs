@@ -35,8 +35,8 @@ pub struct Table<'a> {
     steps: Vec<Step>,
 }
 
-/// Longer values are not repeated in a message: they could be a token in the wrong place, which has 16 characters at
-/// least.
+/// Longer values are not repeated in a message: they could be a token in the wrong place, which has at least twice as
+/// many characters.
 const LONGEST_SHOWN: usize = 15;
 
 impl<'a> At<'a> {

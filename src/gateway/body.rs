@@ -90,8 +90,8 @@ impl Body for RequestBody {
         if let Some(data) = frame.data_ref() {
             this.exchange.add_request_bytes(data.len());
         }
-        frame.trailers_mut().map(clean_trailers);
-        if incoming.is_end_stream() {
+        // Nobody asks for more after trailers, so they are the end.
+        if frame.trailers_mut().map(clean_trailers).is_some() || incoming.is_end_stream() {
             this.exchange.request_completed();
         }
         Poll::Ready(Some(Ok(frame)))
@@ -170,6 +170,8 @@ pub struct Streaming {
     last_piece: Instant,
     refusal: Option<Vec<u8>>,
     asked: Option<Asked>,
+    /// It came to its end.
+    whole: bool,
 }
 
 impl ResponseBody {
@@ -214,6 +216,7 @@ impl Streaming {
             last_piece: now,
             refusal: refusal.then(Vec::new),
             asked,
+            whole: false,
         }
     }
 
@@ -233,6 +236,7 @@ impl Streaming {
             exchange.refused_by_upstream(ErrorType::in_body(&refusal));
         }
         if let Some(lease) = self.lease.take() {
+            self.whole = whole;
             lease.finish(whole && exchange.request_is_complete());
         }
         if let Some(asked) = self.asked.take() {
@@ -253,8 +257,8 @@ impl Streaming {
                     let data = data.clone();
                     self.look_at(&data);
                 }
-                frame.trailers_mut().map(clean_trailers);
-                if self.incoming.is_end_stream() {
+                // Nobody asks for more after trailers, so they are the end.
+                if frame.trailers_mut().map(clean_trailers).is_some() || self.incoming.is_end_stream() {
                     self.end(exchange, true);
                 }
                 Poll::Ready(Some(Ok(frame)))
@@ -319,9 +323,9 @@ impl Drop for ResponseBody {
         let complete = match &mut self.source {
             Source::Own(_) => true,
             Source::Upstream(streaming) => {
-                let whole = streaming.incoming.is_end_stream();
-                streaming.end(&self.exchange, whole);
-                whole
+                // Where it ended before, this changes nothing.
+                streaming.end(&self.exchange, streaming.incoming.is_end_stream());
+                streaming.whole
             }
         };
         self.exchange.finish(complete);
