@@ -1,4 +1,22 @@
-//! metrika-gate.
+//! metrika-gate: an authenticating reverse proxy for the Yandex Metrica API.
+//!
+//! Internal services send it requests without a credential; it recognises the caller, checks that the caller's scopes
+//! allow the operation, adds `Authorization: OAuth <token>`, forwards over TLS, streams the answer back, and records
+//! every 401 and 403 with its reason.
+//!
+//! # The tour
+//! The house has three floors, and a floor only looks down (`tests/it/architecture.rs`):
+//!
+//! 1. **Vocabulary**: plain values and pure decisions. [`caller`] who is calling, [`operation`] what is being asked,
+//!    [`scope`] and [`policy`] whether and with which [`token`], [`target`] what may be a request's target at all,
+//!    [`verdict`] what Metrica's refusal says, [`rejection`] every answer of the gate itself. [`symbol`]s are their names.
+//! 2. **The data path**: the vocabulary put in order. [`gateway`] is the whole way of a request on one screen;
+//!    [`upstream`] has the connections to Metrica, [`worker`] what one thread has for itself, [`metrics`] what is
+//!    counted, [`telemetry`] what is logged.
+//! 3. **The process** around it. [`config`] reads what operators write, [`tokens`] and [`reload`] what changes,
+//!    [`server`] accepts, [`crew`] has the threads, [`admin`] and [`readiness`] answer probes, [`app`] starts and ends
+//!    it all, [`cli`] is the command line. [`fake`] is a Metrica to test against, and [`demo`] shows everything at once.
+
 pub mod admin;
 pub mod app;
 pub mod caller;

@@ -1,8 +1,8 @@
 //! `metrika-gate fake`: a Metrica to write clients against, without an account and without a token of value.
 //!
 //! 1. It listens on a loopback address, unless `--allow-remote` is given.
-//! 2. It takes only tokens that begin with `demo-`, so that nobody types a real one into a command line; and it prints
-//!    them.
+//! 2. It takes only tokens that begin with `demo-`, which a gate takes in its demo only, or `test-`, which `run` takes
+//!    too; so nobody types a real one into a command line. It prints them.
 //! 3. It writes the certificate to trust into a file, and ends at SIGINT or SIGTERM.
 
 use std::io::Write;
@@ -29,7 +29,7 @@ pub struct FakeArgs {
     #[arg(long, env = "METRIKA_GATE_FAKE_CA_OUT", value_name = "FILE", default_value = "fake-ca.pem")]
     pub ca_out: PathBuf,
 
-    /// A token it takes in place of the demo ones, such as `demo-0123456789ab=shop:read,expenses:101,102/view`: the
+    /// A token it takes in place of the demo ones, such as `test-0123456789ab=shop:read,expenses:101,102/view`: the
     /// owner's login, the scopes, the counters (`/view`, `/edit`, or `/own`, which is meant without one).
     #[arg(long = "token", env = "METRIKA_GATE_FAKE_TOKENS", value_name = "SECRET=OWNER:SCOPES:COUNTERS")]
     #[arg(value_delimiter = ';', hide_env_values = true)]
@@ -67,7 +67,7 @@ pub enum BadTokenArgument {
     Form,
     /// Rule 2 of this module, and the rules of tokens.
     #[error(
-        "begins with a secret that is not a demo token: 'demo-' and more letters, digits, '_', '-' or '.', 16 at least"
+        "begins with a secret that is not made for tests: 'test-' or 'demo-', and more letters, digits, '_', '-' or '.'"
     )]
     Secret,
     /// Not the name of a scope.
@@ -82,7 +82,8 @@ pub enum BadTokenArgument {
 
 fn token(text: &str) -> Result<FakeToken, BadTokenArgument> {
     let (secret, rest) = text.split_once('=').ok_or(BadTokenArgument::Form)?;
-    if !secret.starts_with(DEMO_PREFIX) || Token::parse(secret.as_bytes()).is_err() {
+    let for_tests = secret.starts_with(DEMO_PREFIX) || secret.starts_with("test-");
+    if !for_tests || Token::parse(secret.as_bytes()).is_err() {
         return Err(BadTokenArgument::Secret);
     }
     let (owner, rest) = rest.split_once(':').ok_or(BadTokenArgument::Form)?;
@@ -203,8 +204,8 @@ mod tests {
 
     #[test]
     fn a_token_is_read() {
-        let token = token("demo-0123456789ab=shop:read,metrika:expenses:101,102/view").unwrap();
-        assert_eq!(token.secret, "demo-0123456789ab");
+        let token = token("test-0123456789ab=shop:read,metrika:expenses:101,102/view").unwrap();
+        assert_eq!(token.secret, "test-0123456789ab");
         assert_eq!(token.owner, "shop");
         assert_eq!(token.scopes, [Scope::Read, Scope::Expenses].into_iter().collect());
         assert_eq!(token.counters, [(101, Permission::Own), (102, Permission::View)]);
@@ -216,7 +217,7 @@ mod tests {
             ("demo-0123456789ab", BadTokenArgument::Form),
             ("demo-0123456789ab=shop:read", BadTokenArgument::Form),
             ("y0_AgAAAA0123456789=shop:read:1", BadTokenArgument::Secret),
-            ("demo-short=shop:read:1", BadTokenArgument::Secret),
+            ("real-0123456789ab=shop:read:1", BadTokenArgument::Secret),
             ("demo-0123456789ab=shop:admin:1", BadTokenArgument::Scope("admin".to_owned())),
             ("demo-0123456789ab=shop:read:1/root", BadTokenArgument::Counter("1/root".to_owned())),
         ] {
@@ -245,6 +246,6 @@ mod tests {
     #[test]
     fn rule_2_a_real_token_is_refused_and_not_repeated() {
         let message = refused(&["--address", "127.0.0.1:0", "--token", "y0_AgAAAA0123456789=shop:read:1"]);
-        assert!(message.contains("not a demo token") && !message.contains("AgAAAA"), "{message}");
+        assert!(message.contains("not made for tests") && !message.contains("AgAAAA"), "{message}");
     }
 }
