@@ -24,7 +24,7 @@ use crate::metrics::process::ProcessMeters;
 use crate::readiness::Readiness;
 use crate::reload::{Folders, LOOK, Reloader};
 use crate::server::listen::{Bound, bind};
-use crate::telemetry::{self, Sink};
+use crate::telemetry::{self, Form, Sink};
 
 /// How the process is started, beside the configuration.
 #[derive(Debug, Clone, Default)]
@@ -65,6 +65,18 @@ impl App {
         let format = options.log_format.unwrap_or(config.log.format);
         let level = options.log_level.clone().unwrap_or_else(|| config.log.level.clone());
         let sink = telemetry::start(format, &level, meters.clone())?;
+        // What was logged before a start failed is said before the process ends.
+        Self::start_logging_to(sink.clone(), telemetry::resolve(format), meters, config, options)
+            .inspect_err(|_| sink.flush(Duration::from_secs(1)))
+    }
+
+    fn start_logging_to(
+        sink: Sink,
+        form: Form,
+        meters: Arc<ProcessMeters>,
+        config: Config,
+        options: Options,
+    ) -> anyhow::Result<Self> {
         let reloader = Reloader::new(options.file, config.clone(), meters.clone(), options.demo)?;
         let workers = options.workers.or(config.workers).unwrap_or_else(cpus);
         let mut bound = Vec::new();
@@ -78,12 +90,8 @@ impl App {
         let admin = runtime
             .block_on(TcpListener::bind(address))
             .with_context(|| format!("admin cannot listen on {address}"))?;
-        let start = Start {
-            generation: reloader.generation().clone(),
-            sink: sink.clone(),
-            form: telemetry::resolve(format),
-            meters: meters.clone(),
-        };
+        let start =
+            Start { generation: reloader.generation().clone(), sink: sink.clone(), form, meters: meters.clone() };
         let crew = Arc::new(Crew::start(&mut bound, workers, &start)?);
         let readiness = Arc::new(Readiness::default());
         readiness.serving();
@@ -194,7 +202,6 @@ async fn end(signals: &mut Signals, config: &Config, crew: &Crew) -> u8 {
         tokio::time::sleep(shutdown.delay).await;
         crew.drain();
         let deadline = Instant::now() + shutdown.timeout;
-        // Connections that the kernel has accepted and no worker has seen yet are taken before the listeners close.
         while crew.connections() > 0 && Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }

@@ -312,7 +312,6 @@ impl Shard {
         };
         let mut failures = vec![gate(None, 401, Reason::UnknownCaller)];
         for caller in callers {
-            self.callers.entry(Some(caller.id)).or_default();
             failures.push(gate(Some(caller.id), 403, Reason::ScopeDenied));
             for token in &caller.tokens {
                 self.quota_rejections.entry((*token, ErrorType::QuotaRequestsByUid)).or_default();
