@@ -1,0 +1,169 @@
+//! Properties: what holds for every input, tried on many.
+
+use std::sync::LazyLock;
+
+use metrika_gate::caller::{Caller, CallerId, Callers, Evidence, ListenerName, Peer, Proofs};
+use metrika_gate::operation::{Catalogue, Lookup, Verb};
+use metrika_gate::scope::ScopeSet;
+use metrika_gate::target;
+use metrika_gate::token::Token;
+use proptest::prelude::*;
+
+const LIMIT: usize = 48 * 1024;
+
+fn decoded(path: &str) -> String {
+    let bytes = path.as_bytes();
+    let mut out = Vec::new();
+    let mut at = 0;
+    while at < bytes.len() {
+        let digits = path.get(at + 1..at + 3).and_then(|two| u8::from_str_radix(two, 16).ok());
+        match (bytes[at], digits) {
+            (b'%', Some(byte)) => {
+                out.push(byte);
+                at += 3;
+            }
+            (byte, _) => {
+                out.push(byte);
+                at += 1;
+            }
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+fn without_dots(path: &str) -> String {
+    let mut kept: Vec<&str> = Vec::new();
+    for segment in path.split('/').skip(1) {
+        match segment {
+            "." => {}
+            ".." => drop(kept.pop()),
+            _ => kept.push(segment),
+        }
+    }
+    format!("/{}", kept.join("/"))
+}
+
+fn merged_slashes(path: &str) -> String {
+    let mut merged = path.to_owned();
+    while merged.contains("//") {
+        merged = merged.replace("//", "/");
+    }
+    merged
+}
+
+static CATALOGUE: LazyLock<Catalogue> = LazyLock::new(Catalogue::built_in);
+
+fn meaning(path: &str) -> String {
+    match CATALOGUE.find(Verb::Get, path) {
+        Lookup::Known(operation) => operation.id.to_string(),
+        Lookup::OtherMethod => "other method".to_owned(),
+        Lookup::Unknown => "unknown".to_owned(),
+    }
+}
+
+/// Paths near the API's, with everything that readers of paths disagree about.
+fn paths() -> impl Strategy<Value = String> {
+    let piece = prop_oneof![
+        4 => prop::sample::select(vec![
+            "management", "v1", "counters", "counter", "1", "goals", "stat", "data", "logrequest", "clean", "delete",
+        ]).prop_map(str::to_owned),
+        2 => prop::sample::select(vec![
+            "", ".", "..", "%2e", "%2E%2e", "%252e", "..;", ";a=b", "%2f", "%5c", "\\", "a%2Cb", "a%3Ab", "data.csv",
+            "%61", "%", "%zz", "\u{440}", "%D1%80", "~", "a b", "%00", "#", "?",
+        ]).prop_map(str::to_owned),
+        1 => "[!-~]{0,6}",
+    ];
+    prop::collection::vec(piece, 0..7).prop_map(|pieces| format!("/{}", pieces.join("/")))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// no accepted path means something else to a reader that decodes, merges or removes.
+    #[test]
+    fn an_accepted_path_has_one_meaning(path in paths()) {
+        if target::check(&path, None, LIMIT).is_ok() {
+            let expected = meaning(&path);
+            let once = decoded(&path);
+            for other in [once.clone(), decoded(&once), merged_slashes(&path), without_dots(&path), without_dots(&decoded(&once))] {
+                prop_assert_eq!(meaning(&other), expected.clone(), "{} as {}", &path, &other);
+            }
+        }
+    }
+
+    /// What is taken from a query is whole credential pairs; what is left is in its order and unchanged.
+    #[test]
+    fn only_credential_pairs_leave_a_query(
+        pairs in prop::collection::vec(
+            prop_oneof!["[a-z_]{0,12}=[a-zA-Z0-9%,:]{0,6}", "(oauth|access)_token=[a-z]{0,4}", "OAuth_Token", "%6Fauth_token=x"],
+            0..6,
+        )
+    ) {
+        let query = pairs.join("&");
+        let is_credential = |pair: &&String| {
+            let name = decoded(pair.split('=').next().unwrap_or_default()).to_ascii_lowercase();
+            name == "oauth_token" || name == "access_token"
+        };
+        let kept: Vec<&str> = pairs.iter().filter(|pair| !is_credential(pair)).map(String::as_str).collect();
+        match target::without_credentials("/p", &query) {
+            None => prop_assert_eq!(kept.len(), pairs.len()),
+            Some(target) => {
+                let expected = if kept.is_empty() { "/p".to_owned() } else { format!("/p?{}", kept.join("&")) };
+                prop_assert_eq!(target, expected.as_bytes());
+            }
+        }
+    }
+
+    /// whatever a token file holds, what comes of it is one field value that nothing can be added to.
+    #[test]
+    fn a_token_is_one_field_value(content in prop::collection::vec(any::<u8>(), 0..80)) {
+        if let Ok(token) = Token::parse(&content) {
+            let value = token.authorization();
+            prop_assert!(value.as_bytes().starts_with(b"OAuth "));
+            prop_assert!(value.as_bytes()[6..].iter().all(|byte| byte.is_ascii_graphic()));
+            prop_assert!(value.is_sensitive());
+        }
+    }
+
+    /// The tables find the caller that trying one after the other finds.
+    #[test]
+    fn the_caller_is_the_first_that_matches(
+        rules in prop::collection::vec(
+            (prop::option::of(0..2_usize), prop::collection::vec((0..4_u8, 0..4_u8, 0..=32_u8), 0..3), prop::collection::vec(0..3_u32, 0..2), prop::collection::vec(0..3_u32, 0..2)),
+            0..8,
+        ),
+        (listener, peer) in (0..2_usize, prop_oneof![
+            (0..4_u8, 0..4_u8).prop_map(|(a, b)| Peer::Address([10, 0, a, b].into())),
+            (0..3_u32, 0..3_u32).prop_map(|(uid, gid)| Peer::Process { uid, gid }),
+        ]),
+    ) {
+        let names = ["one", "two"].map(ListenerName::new);
+        let callers: Vec<Caller> = rules.into_iter().enumerate().map(|(position, (listener, sources, uids, gids))| {
+            let network = |(a, b, length)| ipnet::Ipv4Net::new([10, 0, a, b].into(), length).unwrap().into();
+            Caller {
+                id: CallerId::new(&format!("p{position}")),
+                proofs: Proofs { listener: listener.map(|index| names[index]), sources: sources.into_iter().map(network).collect(), uids, gids },
+                scopes: ScopeSet::EMPTY,
+                tokens: Vec::new(),
+            }
+        }).collect();
+        let holds = |proofs: &Proofs| {
+            let listener_holds = proofs.listener.is_none_or(|stated| stated == names[listener]);
+            let peer_holds = match peer {
+                Peer::Address(address) => {
+                    proofs.uids.is_empty() && proofs.gids.is_empty()
+                        && (proofs.sources.is_empty() || proofs.sources.iter().any(|network| network.contains(&address)))
+                }
+                Peer::Process { uid, gid } => {
+                    proofs.sources.is_empty()
+                        && (proofs.uids.is_empty() || proofs.uids.contains(&uid))
+                        && (proofs.gids.is_empty() || proofs.gids.contains(&gid))
+                }
+            };
+            listener_holds && peer_holds
+        };
+        let expected = callers.iter().position(|caller| holds(&caller.proofs));
+        let evidence = Evidence { listener: names[listener], peer };
+        prop_assert_eq!(Callers::new(callers, &names).identify(evidence), expected);
+    }
+}
