@@ -124,7 +124,9 @@ fn run(args: RunArgs) -> anyhow::Result<u8> {
 fn exit_code(error: &anyhow::Error) -> u8 {
     let taken = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>());
     match taken.map(std::io::Error::kind).next() {
-        Some(std::io::ErrorKind::AddrInUse | std::io::ErrorKind::AddrNotAvailable) => 69,
+        Some(
+            std::io::ErrorKind::AddrInUse | std::io::ErrorKind::AddrNotAvailable | std::io::ErrorKind::AlreadyExists,
+        ) => 69,
         Some(std::io::ErrorKind::PermissionDenied) => 77,
         Some(_) | None => crate::reload::exit_code(error),
     }

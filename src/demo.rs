@@ -98,7 +98,7 @@ fn steps(app: &App, fake: &Fake, folder: &Path, out: &mut dyn Write) -> std::io:
     writeln!(
         out,
         "\nThis is a demo: the Metrica behind it is a stand-in, and its tokens are worth nothing. Nothing leaves this machine.\n\
-         Paste these into another terminal; none of them sends a token.\n\n\
+         Paste these into another terminal; no request to the gate has a token in it.\n\n\
          1. A read, as the caller 'reports':\n\n   curl -s {reports}/management/v1/counters\n\n\
          2. A write, refused by the gate: 'reports' may only read:\n\n   curl -si {}\n\n\
          3. The same write, as the caller 'crm':\n\n   curl -s {}\n\n\

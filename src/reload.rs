@@ -2,7 +2,8 @@
 //!
 //! 1. Token files are watched by their folders, so the `..data` swap of Kubernetes, an editor's rename and a rewrite are
 //!    all seen; every ten seconds they are read in any case.
-//! 2. A token that is wrong changes nothing, and is said and counted once. One that is gone for a second is gone.
+//! 2. A token is used when it stayed the same for a moment. One that is wrong changes nothing, and is said and counted
+//!    once. One that is gone for a second is gone.
 //! 3. SIGHUP, or a change of its file, reloads the configuration together with the tokens. One that has a mistake
 //!    changes nothing; all mistakes are said. Listeners, admin, workers and log need a restart.
 //! 4. Requests under way go on with what they began with; no connection is closed.
@@ -12,9 +13,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use notify::event::{AccessKind, AccessMode};
-use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
-use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::caller::Callers;
@@ -28,8 +26,18 @@ use crate::tokens::{self, TokenFileError};
 use crate::upstream::Upstream;
 use crate::worker::Generation;
 
+mod folders;
+
+pub use folders::Folders;
+
+/// Files are read so often in any case.
+pub const LOOK: Duration = Duration::from_secs(10);
+
 /// How long a file may be gone before its token is: replacing a file can take two steps.
 const GONE: Duration = Duration::from_secs(1);
+
+/// How long a new token must stay the same before it is used: a file that is rewritten in place can be read half.
+const STABLE: Duration = Duration::from_millis(100);
 
 /// How long a wrong file may be wrong before that is said: it may still be being written.
 const WRONG: Duration = Duration::from_millis(300);
@@ -40,6 +48,29 @@ struct Trouble {
     said: Option<String>,
 }
 
+/// New tokens that were seen and are not used yet.
+#[derive(Default)]
+struct Candidates(BTreeMap<TokenAlias, (Token, Instant)>);
+
+impl Candidates {
+    /// Whether `token` has been the same for [`STABLE`]; then it is a candidate no more.
+    fn settled(&mut self, alias: TokenAlias, token: &Token, now: Instant) -> bool {
+        let (candidate, since) = self.0.entry(alias).or_insert_with(|| (token.clone(), now));
+        if candidate != token {
+            (*candidate, *since) = (token.clone(), now);
+        }
+        let settled = now.duration_since(*since) >= STABLE;
+        if settled {
+            self.forget(alias);
+        }
+        settled
+    }
+
+    fn forget(&mut self, alias: TokenAlias) {
+        self.0.remove(&alias);
+    }
+}
+
 /// What is in use, and where it came from.
 pub struct Reloader {
     file: Option<PathBuf>,
@@ -47,6 +78,7 @@ pub struct Reloader {
     config: Config,
     tokens: Vec<Option<Token>>,
     generation: Arc<Generation>,
+    candidates: Candidates,
     troubles: BTreeMap<TokenAlias, Trouble>,
     meters: Arc<ProcessMeters>,
     demo: bool,
@@ -62,7 +94,8 @@ impl Reloader {
         let upstream = Arc::new(Upstream::new(config.upstream.clone())?);
         let generation = Arc::new(generation(&config, &tokens, upstream));
         let text = file.as_deref().and_then(|file| std::fs::read(file).ok()).unwrap_or_default();
-        let reloader = Self { file, text, config, tokens, generation, troubles: BTreeMap::new(), meters, demo };
+        let (candidates, troubles) = (Candidates::default(), BTreeMap::new());
+        let reloader = Self { file, text, config, tokens, generation, candidates, troubles, meters, demo };
         reloader.meters.config_reloaded(Outcome::Success);
         let all: Vec<_> = reloader.config.tokens.iter().map(|source| source.alias).collect();
         reloader.tell_meters(&all);
@@ -111,9 +144,15 @@ impl Reloader {
             match tokens::read(source, self.demo) {
                 Ok(new) => {
                     self.troubles.remove(&source.alias);
-                    if token.as_ref() != Some(&new) {
+                    if token.as_ref() == Some(&new) {
+                        self.candidates.forget(source.alias);
+                        continue;
+                    }
+                    if self.candidates.settled(source.alias, &new, Instant::now()) {
                         *token = Some(new);
                         changed.push(source.alias);
+                    } else {
+                        again = sooner(again, STABLE);
                     }
                 }
                 Err(error) => {
@@ -122,7 +161,7 @@ impl Reloader {
                     let missing = matches!(error, TokenFileError::Missing { .. });
                     let patience = if missing { GONE } else { WRONG };
                     if trouble.since.elapsed() < patience {
-                        again = Some(again.map_or(patience, |soonest: Duration| soonest.min(patience)));
+                        again = sooner(again, patience);
                     } else if missing && token.take().is_some() {
                         tracing::error!(token = source.alias.as_str(), %error, "the token is gone; requests that need it are refused");
                         trouble.said = Some(error.to_string());
@@ -210,10 +249,15 @@ impl Reloader {
         self.generation = Arc::new(generation(&config, &tokens, upstream));
         self.text = std::fs::read(file).unwrap_or_default();
         self.troubles.clear();
+        self.candidates = Candidates::default();
         self.config = config;
         self.tokens = tokens;
         Ok(())
     }
+}
+
+fn sooner(one: Option<Duration>, other: Duration) -> Option<Duration> {
+    Some(one.map_or(other, |one| one.min(other)))
 }
 
 /// Reads all tokens; one that is missing is `None`.
@@ -275,65 +319,6 @@ pub fn policy(config: &Config) -> Policy {
     Policy::new(Callers::new(config.callers.clone(), &listeners), config.catalogue.clone(), rights.collect())
 }
 
-/// Sees changes in folders.
-pub struct Folders {
-    watcher: Option<RecommendedWatcher>,
-    watched: BTreeSet<PathBuf>,
-    changes: mpsc::UnboundedReceiver<()>,
-}
-
-/// Files are read so often in any case.
-pub const LOOK: Duration = Duration::from_secs(10);
-
-/// A change is often several; they are taken together.
-const TOGETHER: Duration = Duration::from_millis(50);
-
-impl Folders {
-    /// Watches nothing yet.
-    #[must_use]
-    pub fn new() -> Self {
-        let (sender, changes) = mpsc::unbounded_channel();
-        let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
-            // Reading a file is an event too, and would be one for ever.
-            let of_reading = |event: &Event| matches!(event.kind, EventKind::Access(kind) if kind != AccessKind::Close(AccessMode::Write));
-            if !event.as_ref().is_ok_and(of_reading) {
-                let _ = sender.send(());
-            }
-        });
-        let watcher = watcher
-            .inspect_err(|error| tracing::warn!(%error, "folders cannot be watched; files are read every {LOOK:?}"));
-        Self { watcher: watcher.ok(), watched: BTreeSet::new(), changes }
-    }
-
-    /// Watches `folders` and no others. One that does not exist is tried again at the next call.
-    pub fn watch(&mut self, folders: BTreeSet<PathBuf>) {
-        let Some(watcher) = &mut self.watcher else { return };
-        for folder in self.watched.difference(&folders) {
-            // It may be gone.
-            let _ = watcher.unwatch(folder);
-        }
-        let watching = |folder: &PathBuf| {
-            self.watched.contains(folder) || watcher.watch(folder, RecursiveMode::NonRecursive).is_ok()
-        };
-        self.watched = folders.into_iter().filter(watching).collect();
-    }
-
-    /// Waits until something changed, and what belongs to it.
-    pub async fn changed(&mut self) {
-        if self.changes.recv().await.is_none() {
-            std::future::pending::<()>().await;
-        }
-        tokio::time::sleep(TOGETHER).await;
-        while self.changes.try_recv().is_ok() {}
-    }
-}
-
-impl Default for Folders {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 /// The exit code of a start that failed for `error` (sysexits(3)).
 #[must_use]
 pub fn exit_code(error: &anyhow::Error) -> u8 {
@@ -347,5 +332,25 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
         Some(errors) if errors.is_of_permissions() => 77,
         Some(_) => 78,
         None => 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rule_2_half_a_token_is_not_used_while_it_grows() {
+        let alias = TokenAlias::new("t");
+        let token = |text: &str| Token::parse(text.as_bytes()).unwrap();
+        let (start, step) = (Instant::now(), Duration::from_millis(60));
+        let mut candidates = Candidates::default();
+        for (position, half) in ["y0_a", "y0_ab", "y0_abc", "y0_abcd"].into_iter().enumerate() {
+            let now = start + step * u32::try_from(position).unwrap();
+            assert!(!candidates.settled(alias, &token(half), now), "{half}");
+        }
+        let whole = token("y0_abcd");
+        assert!(!candidates.settled(alias, &whole, start + step * 4));
+        assert!(candidates.settled(alias, &whole, start + step * 5));
     }
 }

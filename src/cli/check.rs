@@ -70,7 +70,10 @@ fn report(config: &Config, without_tokens: bool) -> Report {
                 tokens::TokenFileError::Permissions { .. } | tokens::TokenFileError::Unreadable { .. } => 77,
                 tokens::TokenFileError::Missing { .. }
                 | tokens::TokenFileError::Bad { .. }
-                | tokens::TokenFileError::Demo { .. } => code.max(78),
+                | tokens::TokenFileError::Demo { .. } => {
+                    // As in `run`: permissions come first.
+                    if code == 77 { 77 } else { 78 }
+                }
             };
             mistakes.push(error.to_string());
         }

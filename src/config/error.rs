@@ -87,14 +87,28 @@ pub fn mistakes(file: &Path, text: &str, findings: Vec<(Vec<Step>, String)>) -> 
     mistakes
 }
 
+/// Longer than every key of the reference: such a key could be a token in the wrong place.
+const LONGEST_KEY: usize = 20;
+
+/// A key as it is shown, without control characters, and cut when it is long.
+#[must_use]
+pub fn shown_key(key: &str) -> String {
+    if key.chars().count() <= LONGEST_KEY {
+        key.escape_debug().to_string()
+    } else {
+        format!("{}…", key.chars().take(4).collect::<String>().escape_debug())
+    }
+}
+
 fn key_path(steps: &[Step]) -> String {
     let mut path = String::new();
     for step in steps {
         match step {
-            Step::Key(name, _) if path.is_empty() => path.push_str(name),
             Step::Key(name, _) => {
-                path.push('.');
-                path.push_str(name);
+                if !path.is_empty() {
+                    path.push('.');
+                }
+                path.push_str(&shown_key(name));
             }
             Step::Index(index) => path.push_str(&format!("[{index}]")),
         }

@@ -1,6 +1,7 @@
 //! Reads values out of a document and collects what is wrong on the way.
 
 use super::document::{Node, Step};
+use super::error::shown_key;
 
 /// What is wrong, by where it stands.
 #[derive(Debug, Default)]
@@ -187,8 +188,4 @@ fn unknown_key(key: &str, known: &[&str]) -> String {
         }
         Some(_) | None => format!("unknown key; the keys here are {}", known.join(", ")),
     }
-}
-
-fn shown_key(key: &str) -> String {
-    if key.chars().count() <= LONGEST_SHOWN { key.escape_debug().to_string() } else { "…".to_owned() }
 }

@@ -1,0 +1,84 @@
+//! What a configuration may say, and what is said about mistakes in it.
+
+use super::*;
+
+fn mistakes(text: &str) -> Vec<String> {
+    match Config::parse(text, Path::new("gate.yaml")) {
+        Ok(_) => Vec::new(),
+        Err(error) => error.to_string().lines().map(str::to_owned).collect(),
+    }
+}
+
+#[test]
+fn the_smallest_configuration_works() {
+    let config = Config::load(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/config/gate.yaml"))).unwrap();
+    assert_eq!(config.upstream.authority, "api-metrika.yandex.net");
+    assert_eq!(config.admin.address, SocketAddr::from(([127, 0, 0, 1], 9090)));
+    assert_eq!(config.upstream.timeouts.response_headers, Duration::from_secs(130));
+}
+
+#[test]
+fn all_mistakes_are_reported_at_once_with_their_places() {
+    let text = r#"
+listeners:
+  - {name: app, address: "0.0.0.0:8080"}
+  - {name: app, unix: {path: relative.sock, mode: 660}}
+upstream: {url: "http://api-metrika.yandex.net", timeout: 5s}
+tokens:
+  analytics: {token: y0_AgAAAAAsecretsecret, scopes: [metrika:reed]}
+callers:
+  - id: reports
+    match: {listener: web, uid: [x]}
+    scopes: [metrika:read]
+    tokens: [analytic]
+unknown_operations: maybe
+timeouts: {keep_alive: 75}
+limits: {connections: 0}
+"#;
+    insta::assert_snapshot!(mistakes(text).join("\n"), @r#"
+    gate.yaml:3:26 listeners[0].address: 0.0.0.0:8080 can be reached from other hosts; use a loopback address, or add allow_remote: true
+    gate.yaml:4:30 listeners[1].unix.path: is 'relative.sock'; expected an absolute path of at most 107 bytes
+    gate.yaml:4:51 listeners[1].unix.mode: is 660; expected permissions in octal and in quotes, as in "0660"
+    gate.yaml:5:17 upstream.url: is a text; expected an https URL: a token is never sent without TLS
+    gate.yaml:5:59 upstream.timeout: unknown key; did you mean 'timeouts'?
+    gate.yaml:7:14 tokens.analytics: the key 'file' is missing
+    gate.yaml:7:22 tokens.analytics.token: unknown key; a token is read from a file, whose path is the key 'file'
+    gate.yaml:7:55 tokens.analytics.scopes[0]: is 'metrika:reed'; expected metrika:read, metrika:write, metrika:expenses, metrika:user_params or metrika:offline_data
+    gate.yaml:10:23 callers[0].match.listener: is 'web'; expected the name of a listener that stands under 'listeners'
+    gate.yaml:10:34 callers[0].match.uid[0]: is 'x'; expected a number from 0 to 4294967295
+    gate.yaml:12:14 callers[0].tokens[0]: is 'analytic'; expected the name of a token that stands under 'tokens'
+    gate.yaml:13:21 unknown_operations: is 'maybe'; expected deny or by_method
+    gate.yaml:14:24 timeouts.keep_alive: is 75; expected a duration as in 10s, 250ms or 1m 30s
+    gate.yaml:15:23 limits.connections: is 0; expected a number from 1 to 10000000
+    14 mistakes in the configuration
+    "#);
+}
+
+#[test]
+fn a_remote_listener_needs_callers_that_state_more() {
+    let text = |proofs: &str| {
+        format!(
+            "listeners: [{{name: app, address: '0.0.0.0:80', allow_remote: true}}]\n\
+             tokens: {{t: {{file: /t, scopes: [metrika:read]}}}}\n\
+             callers: [{{id: c, match: {{{proofs}}}, scopes: [metrika:read], tokens: [t]}}]"
+        )
+    };
+    for refused in [
+        "listener: app",
+        "source: [0.0.0.0/0]",
+        "listener: app, source: ['::/0']",
+        "",
+        "source: [10.0.0.0/8], uid: [1]",
+    ] {
+        assert_eq!(mistakes(&text(refused)).len(), 2, "{refused}");
+    }
+    for fine in ["listener: app, source: [10.0.0.0/8]", "source: [10.1.2.3]", "uid: [7]"] {
+        assert_eq!(mistakes(&text(fine)), Vec::<String>::new(), "{fine}");
+    }
+}
+
+#[test]
+fn a_repeated_key_is_a_mistake() {
+    let text = "tokens: {}\ntokens: {}\n";
+    assert!(mistakes(text).iter().any(|line| line.contains("gate.yaml:2:9 tokens") && line.contains("repeated")));
+}

@@ -1,0 +1,228 @@
+//! The canary: secrets that nothing else looks like, put wherever secrets can be, and then looked for wherever they
+//! must not be, with the log at its most talkative (R-16).
+
+use std::io::Write;
+
+use crate::harness::gate::{program, write_private};
+use crate::harness::{Answer, Gate, READ_TOKEN, TWO_CALLERS, Upstream, WRITE_TOKEN};
+
+const NEW_TOKEN: &str = "y0_canaryNEWERcanary0123456789abcde";
+const BAD_TOKEN: &str = "y0_canaryBADcanary 0123456789abcdef";
+const OF_CALLER: &str = "y0_canaryMINEcanary0123456789abcdef";
+const IN_QUERY: &str = "y0_canaryASKEDcanary0123456789abcde";
+const IN_COOKIE: &str = "3:canaryCOOKIEcanary0123456789";
+const IN_BODY: &str = "canaryBODYcanary0123456789";
+const ALL: [&str; 8] = [READ_TOKEN, WRITE_TOKEN, NEW_TOKEN, BAD_TOKEN, OF_CALLER, IN_QUERY, IN_COOKIE, IN_BODY];
+
+/// What a secret looks like: as it is, its beginning, and in base64 at each of the three places it can begin.
+fn looks(secret: &str) -> Vec<String> {
+    let start = secret.trim_start_matches("y0_");
+    let mut looks = vec![secret.to_owned(), start[..start.len().min(12)].to_owned()];
+    for before in ["", "x", "xx"] {
+        let encoded = base64(format!("{before}{secret}").as_bytes());
+        // The first and the last characters depend on the neighbours.
+        looks.push(encoded[4..encoded.len() - 4].to_owned());
+    }
+    looks.push(secret.bytes().map(|byte| format!("{byte:02x}")).collect());
+    looks
+}
+
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for three in bytes.chunks(3) {
+        let number = three.iter().fold(0, |number, byte| (number << 8) | u32::from(*byte)) << (8 * (3 - three.len()));
+        (0..=three.len()).for_each(|digit| {
+            text.push(char::from(DIGITS[usize::try_from((number >> (18 - 6 * digit)) & 63).unwrap()]))
+        });
+    }
+    text
+}
+
+#[track_caller]
+fn assert_clean(place: &str, text: &str) {
+    assert!(!text.is_empty(), "{place} is empty: nothing was looked at");
+    for secret in ALL {
+        for look in looks(secret) {
+            if let Some(at) = text.find(&look) {
+                let from = text[..at].rfind('\n').map_or(0, |line| line + 1);
+                let line = text[from..].lines().next().unwrap();
+                panic!("{place} has a secret ({look}): {line}");
+            }
+        }
+    }
+}
+
+fn whole(answer: &Answer) -> String {
+    format!("{:?} {:?} {}", answer.fields, answer.trailers, answer.text())
+}
+
+/// Everything that callers do, with secrets in it.
+fn requests() -> Vec<String> {
+    let fields = format!(
+        "Host: h\r\nAuthorization: OAuth {OF_CALLER}\r\nProxy-Authorization: Bearer {OF_CALLER}\r\n\
+         Cookie: Session_id={IN_COOKIE}\r\nX-Api-Key: {OF_CALLER}\r\nX-Unknown: {OF_CALLER}\r\n"
+    );
+    let query = format!("oauth_token={IN_QUERY}&ids=1&access_token={IN_QUERY}&comment={IN_QUERY}");
+    let targets = [
+        format!("GET /management/v1/counters?{query}"),
+        format!("GET http://{OF_CALLER}@h/management/v1/counters?{query}"),
+        format!("GET /stat/v1/data?{query}"),
+        format!("GET /stat/v1/data/pivot?{query}"),
+        format!("GET /stat/v1/data/bytime?{query}"),
+        format!("GET /management/v1/counter/{IN_QUERY}/goals?{query}"),
+        format!("GET /management/v1/unknown/{IN_QUERY}/x?{query}"),
+        format!("GET /{IN_QUERY}?{query}"),
+        format!("GET /a//{IN_QUERY}?{query}"),
+        format!("GET /%2e%2e/{IN_QUERY}?{query}"),
+        format!("GET /management/v1/counters?{query}&{}", "x".repeat(50_000)),
+        format!("DELETE /management/v1/counter/1?{query}"),
+        format!("OPTIONS /{IN_QUERY}?{query}"),
+        format!("{} /management/v1/counters?{query}", "canaryMINEcanary0123456789"),
+        format!("GET /management/v1/counters#{IN_QUERY}"),
+        format!("GET /management/v1/counters?a=%zz{IN_QUERY}"),
+    ];
+    let mut requests: Vec<_> = targets.iter().map(|target| format!("{target} HTTP/1.1\r\n{fields}\r\n")).collect();
+    requests.push(format!(
+        "POST /management/v1/counters?{query} HTTP/1.1\r\n{fields}Content-Length: {}\r\n\r\n{IN_BODY}",
+        IN_BODY.len()
+    ));
+    requests.push(format!("{OF_CALLER}\r\n\r\n"));
+    requests.push(format!("GET /management/v1/counters?{query} HTTP/1.1\r\n{fields}Bad header {OF_CALLER}\r\n\r\n"));
+    requests.push(format!("GET /management/v1/counters HTTP/1.1\r\n{fields}A: {}\r\n\r\n", OF_CALLER.repeat(3_000)));
+    requests
+}
+
+#[test]
+fn no_secret_is_said_anywhere() {
+    let upstream = Upstream::run(|conversation| {
+        while let Some(head) = conversation.request_head() {
+            conversation.request_body(&head);
+            let path = head.split([' ', '?']).nth(1).unwrap();
+            match path {
+                "/stat/v1/data/pivot" => return,
+                "/stat/v1/data/bytime" => {
+                    conversation.write("HTTP/9 what\r\n\r\n");
+                    return;
+                }
+                "/stat/v1/data" => {
+                    conversation.write("HTTP/1.1 200 OK\r\nContent-Length: 500\r\nSet-Cookie: a=b\r\n\r\n{");
+                    return;
+                }
+                _ => {
+                    let body =
+                        r#"{"errors":[{"error_type":"invalid_token","message":"Invalid oauth_token"}],"code":403}"#;
+                    conversation.answer("403 Forbidden", "application/json", body);
+                }
+            }
+        }
+    });
+    let plan = Gate::plan(&upstream, TWO_CALLERS).argument("--log-level").argument("trace");
+    let mut gate = plan.start();
+    let said_by_check = |gate: &Gate| {
+        let output = program().args(["check", "--config"]).arg(gate.file("gate.yaml")).output().unwrap();
+        String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
+    };
+    assert_clean("check", &said_by_check(&gate));
+    for request in requests() {
+        for listener in ["app", "crm"] {
+            let mut caller = gate.connect(listener);
+            let _ = caller.try_send(&request);
+            if let Ok(answer) = caller.try_answer(false) {
+                assert_clean(&request[..20], &whole(&answer));
+            }
+        }
+    }
+    let sent = upstream.requests().concat();
+    assert!(sent.contains(READ_TOKEN) && sent.contains(WRITE_TOKEN), "the canaries were out");
+    assert!(!sent.contains(OF_CALLER) && !sent.contains(IN_COOKIE), "what a caller sends as a credential stays");
+
+    gate.replace_token("analytics", NEW_TOKEN);
+    gate.until_log(&["the token was reloaded", "\"usable\":true"]);
+    gate.replace_token("analytics", BAD_TOKEN);
+    gate.until_log(&["the token was not reloaded"]);
+    assert_clean("check of a bad token", &said_by_check(&gate));
+    std::fs::remove_file(gate.file("crm")).unwrap();
+    gate.until_log(&["the token is gone"]);
+    let good = gate.config();
+    gate.replace_config(&good.replace("scopes: [metrika:read],", &format!("scopes: ['{OF_CALLER}'],")));
+    gate.until_log(&["the configuration was not reloaded"]);
+    assert_clean("check of a bad configuration", &said_by_check(&gate));
+    gate.replace_config(&good.replace("file: '", &format!("value: {OF_CALLER}, file: '")));
+    gate.signal("HUP");
+    gate.until_log(&["the configuration was not reloaded", "unknown key"]);
+
+    for path in ["/metrics", "/readyz?verbose", "/startupz", "/livez", "/"] {
+        assert_clean(path, &gate.admin(path).text());
+    }
+    for file in ["cmdline", "environ"] {
+        // Whoever may not read it finds no secret in it either.
+        if let Ok(bytes) = std::fs::read(format!("/proc/{}/{file}", gate.pid())) {
+            assert_clean(file, &format!("{file} {}", String::from_utf8_lossy(&bytes)));
+        }
+    }
+    gate.signal("TERM");
+    gate.wait();
+    let log = gate.log();
+    assert!(log.iter().filter(|line| line.contains("\"target\":\"access\"")).count() > 30, "exchanges were logged");
+    assert_clean("the log", &log.join("\n"));
+}
+
+/// R-17: what a caller sends cannot end a log line or begin one.
+#[test]
+fn a_caller_cannot_write_into_the_log() {
+    let upstream = Upstream::plain();
+    let gate = Gate::start(&upstream, TWO_CALLERS);
+    for (path, id) in [
+        ("/no/such/%1b%5b31m", "forged"),
+        ("/no/\"},{\"level\":\"ERROR\"", "\"},{\"x\":\""),
+        ("/no/\\u000a", "a\\nb\\"),
+        ("/no/<script>", "\u{1b}[31m"),
+    ] {
+        let mut caller = gate.connect("app");
+        caller.send(format!("GET {path} HTTP/1.1\r\nHost: h\r\nX-Request-ID: {id}\r\nUser-Agent: \u{1b}[2J\r\n\r\n"));
+        caller.answer();
+    }
+    gate.until_metric(&["requests_total"], 4.0);
+    crate::harness::gate::until("four lines", || {
+        gate.log().iter().filter(|line| line.contains("\"access\"")).count() == 4
+    });
+    for line in gate.log() {
+        let parsed: serde_json::Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        assert_eq!(parsed["level"], "INFO", "{line}");
+        assert!(!line.contains('\u{1b}'), "{line}");
+    }
+}
+
+/// No dump of the memory can hold a token, and no other process of the user can read it.
+#[test]
+fn the_memory_is_closed() {
+    let upstream = Upstream::plain();
+    let gate = Gate::start(&upstream, TWO_CALLERS);
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", gate.pid())).unwrap();
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert_eq!(core.split_whitespace().skip(4).take(2).collect::<Vec<_>>(), ["0", "0"], "{core}");
+    use std::os::unix::fs::MetadataExt;
+    let folder = std::fs::metadata(format!("/proc/{}/environ", gate.pid())).unwrap();
+    assert_eq!(folder.uid(), 0, "a process that cannot be dumped has its files belong to root (proc(5))");
+}
+
+#[test]
+fn nothing_that_holds_a_token_shows_it() {
+    use metrika_gate::token::Token;
+    let token = Token::parse(READ_TOKEN.as_bytes()).unwrap();
+    assert_clean("Token", &format!("{token:?} {token:#?} {:?}", token.authorization()));
+    assert_clean("BadToken", &format!("{0:?} {0}", Token::parse(BAD_TOKEN.as_bytes()).unwrap_err()));
+    let file = tempfile::NamedTempFile::new().unwrap();
+    write_private(file.path(), BAD_TOKEN);
+    file.as_file().flush().unwrap();
+    let source = metrika_gate::config::TokenSource {
+        alias: metrika_gate::symbol::TokenAlias::new("analytics"),
+        file: file.path().to_owned(),
+        scopes: metrika_gate::scope::ScopeSet::EMPTY,
+    };
+    let error = metrika_gate::tokens::read(&source, false).unwrap_err();
+    assert_clean("TokenFileError", &format!("{error:?} {error}"));
+    write_private(file.path(), READ_TOKEN);
+    assert_clean("what is read", &format!("{:?}", metrika_gate::tokens::read(&source, false)));
+}

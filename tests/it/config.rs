@@ -1,0 +1,184 @@
+//! A start that cannot be: the exit code says what kind of mistake it was, the text says what would be right, and
+//! neither says a secret.
+
+use std::os::unix::fs::PermissionsExt;
+
+use crate::harness::gate::program;
+use crate::harness::{Gate, READ_TOKEN, TWO_CALLERS, Upstream};
+
+const SECRET: &str = "y0_AgAAAAAsecretsecretsecretsecret";
+
+#[test]
+fn all_mistakes_are_said_at_once_and_the_code_is_78() {
+    let upstream = Upstream::plain();
+    let config = format!(
+        "
+listeners:
+  - {{name: app, address: '0.0.0.0:0'}}
+tokens:
+  analytics: {{token: {SECRET}, scopes: [metrika:read]}}
+  crm: {{file: {SECRET}, scopes: [{SECRET}]}}
+  bare: {SECRET}
+callers:
+  - {{id: reports, match: {{listener: {SECRET}}}, scopes: [metrika:read], tokens: [{SECRET}x]}}
+  - {{id: '{SECRET} ', match: {{listener: app, source: ['{SECRET}']}}, scopes: [metrika:read], tokens: [analytics]}}
+unknown_operations: {SECRET}
+timeouts: {{keep_alive: {SECRET}}}
+log: {{level: {SECRET}}}
+"
+    );
+    let (code, said) = Gate::plan(&upstream, &config).fails();
+    assert_eq!(code, 78, "{said}");
+    for place in [
+        "gate.yaml:3:26 listeners[0].address:",
+        "gate.yaml:5:14 tokens.analytics: the key 'file' is missing",
+        "tokens.analytics.token: unknown key; a token is read from a file, whose path is the key 'file'",
+        "tokens.crm.scopes[0]:",
+        "tokens.bare: is a text; expected a mapping",
+        "callers[0].match.listener:",
+        "callers[0].tokens[0]:",
+        "callers[1].id:",
+        "callers[1].match.source[0]:",
+        "unknown_operations:",
+        "timeouts.keep_alive:",
+        "mistakes in the configuration",
+    ] {
+        assert!(said.contains(place), "{place} is not in\n{said}");
+    }
+    assert!(!said.contains("AgAAAAA"), "{said}");
+}
+
+#[test]
+fn what_is_not_yaml_is_78_too() {
+    let upstream = Upstream::plain();
+    for config in ["listeners: [", "a: b: c", "\t", "- 1", "42", "listeners: &a [*a]\n", "tokens: {}\ntokens: {}\n"] {
+        let plan = Gate::plan(&upstream, TWO_CALLERS);
+        let file = plan.file();
+        std::fs::write(&file, config).unwrap();
+        let output = program().arg("run").arg("--config").arg(&file).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(78), "{config:?}: {said}");
+        assert!(said.contains("gate.yaml"), "{config:?}: {said}");
+    }
+}
+
+#[test]
+fn a_configuration_that_is_not_there_is_66() {
+    let folder = tempfile::tempdir().unwrap();
+    for file in [folder.path().join("gate.yaml"), folder.path().to_owned()] {
+        let output = program().arg("run").arg("--config").arg(&file).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(66), "{said}");
+        assert!(said.contains(file.to_str().unwrap()), "{said}");
+    }
+}
+
+#[test]
+fn an_address_that_is_taken_is_69() {
+    let upstream = Upstream::plain();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let callers = "callers: [{id: reports, match: {listener: app}, scopes: [metrika:read], tokens: [analytics]}]";
+    let listener = format!("\nlisteners: [{{name: app, address: '{address}'}}]\n{callers}\n");
+    let (code, said) = Gate::plan(&upstream, &listener).fails();
+    assert_eq!(code, 69, "{said}");
+    assert!(said.contains("listener 'app' cannot be opened"), "{said}");
+    let admin =
+        format!("\nlisteners: [{{name: app, address: '127.0.0.1:0'}}]\n{callers}\nadmin: {{address: '{address}'}}\n");
+    let (code, said) = Gate::plan(&upstream, &admin).fails();
+    assert_eq!(code, 69, "{said}");
+    assert!(said.contains(&format!("admin cannot listen on {address}")), "{said}");
+}
+
+#[test]
+fn an_address_that_another_gate_has_is_not_shared() {
+    let upstream = Upstream::plain();
+    let gate = Gate::start(&upstream, TWO_CALLERS);
+    let config = TWO_CALLERS.replacen("127.0.0.1:0", gate.place("app"), 1);
+    let (code, said) = Gate::plan(&upstream, &config).fails();
+    assert_eq!(code, 69, "{said}");
+    assert_eq!(gate.get("app", "/management/v1/counters").summary(), "200");
+}
+
+#[test]
+fn a_token_that_others_can_read_is_77_and_the_mend_is_said() {
+    let upstream = Upstream::plain();
+    for mode in [0o644, 0o604, 0o620, 0o610, 0o777] {
+        let plan = Gate::plan(&upstream, TWO_CALLERS);
+        let file = plan.folder().join("analytics");
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+        let (code, said) = plan.fails();
+        assert_eq!(code, 77, "{mode:o}: {said}");
+        assert!(said.contains(&format!("chmod 0600 {}", file.display())), "{said}");
+        assert!(said.contains(&format!("mode {mode:04o}")), "{said}");
+        assert!(!said.contains(READ_TOKEN), "{said}");
+    }
+    for mode in [0o400, 0o440, 0o600, 0o640] {
+        let plan = Gate::plan(&upstream, TWO_CALLERS);
+        std::fs::set_permissions(plan.folder().join("analytics"), std::fs::Permissions::from_mode(mode)).unwrap();
+        assert_eq!(plan.start().get("app", "/management/v1/counters").summary(), "200", "{mode:o}");
+    }
+}
+
+/// R-5.
+#[test]
+fn a_token_that_is_none_is_78_and_not_said() {
+    let upstream = Upstream::plain();
+    for (content, what) in [
+        (String::new(), "is empty"),
+        ("\n".to_owned(), "is empty"),
+        (format!("{SECRET}\n\n"), "a line break"),
+        (format!("{SECRET}\r\nX-Injected: 1"), "a line break"),
+        (format!(" {SECRET}"), "white space"),
+        (format!("OAuth {SECRET}"), "white space"),
+        (format!("{SECRET}\0"), "a control character"),
+        (format!("{SECRET}\u{430}"), "not ASCII"),
+        (format!("\"{SECRET}\""), "punctuation"),
+        (SECRET.repeat(60), "holds more than 1024 bytes"),
+        (SECRET.repeat(600), "file"),
+        ("demo-token-of-nobody-0000".to_owned(), "is one of the demo"),
+    ] {
+        let (code, said) = Gate::plan(&upstream, TWO_CALLERS).token("analytics", &content).fails();
+        assert_eq!(code, 78, "{what}: {said}");
+        assert!(said.contains(what) && said.contains("'analytics'"), "{what}: {said}");
+        assert!(!said.contains("AgAAAAA") && !said.contains("demo-token-of"), "{what}: {said}");
+    }
+}
+
+#[test]
+fn all_bad_tokens_are_said_at_once() {
+    let upstream = Upstream::plain();
+    let (code, said) = Gate::plan(&upstream, TWO_CALLERS).token("analytics", "").token("crm", "two words").fails();
+    assert_eq!(code, 78, "{said}");
+    assert!(said.contains("'analytics'") && said.contains("'crm'"), "{said}");
+}
+
+#[test]
+fn one_newline_at_the_end_is_an_editors() {
+    let upstream = Upstream::plain();
+    let gate = Gate::plan(&upstream, TWO_CALLERS).token("analytics", &format!("{READ_TOKEN}\n")).start();
+    assert_eq!(gate.get("app", "/management/v1/counters").summary(), "200");
+    assert!(upstream.requests()[0].contains(&format!("authorization: OAuth {READ_TOKEN}\r\n")));
+}
+
+#[test]
+fn a_short_token_is_taken_with_a_warning() {
+    let upstream = Upstream::plain();
+    let gate = Gate::plan(&upstream, TWO_CALLERS).token("analytics", "y0_canarySHORT").start();
+    let line = gate.until_log(&["\"WARN\"", "the token is shorter than any", "\"token\":\"analytics\""]);
+    assert!(!line.contains("canary"), "{line}");
+    assert!(!gate.log().iter().any(|line| line.contains("shorter than any") && line.contains("\"crm\"")));
+    assert_eq!(gate.get("app", "/management/v1/counters").summary(), "200");
+    assert!(upstream.requests()[0].contains("authorization: OAuth y0_canarySHORT\r\n"));
+}
+
+#[test]
+fn a_secret_that_stands_for_a_key_is_not_repeated() {
+    let upstream = Upstream::plain();
+    let config = format!(
+        "{TWO_CALLERS}\ntokens:\n  y0_AgAAAAAsecretsecretsecret: {{scopes: []}}\ny0_AgAAAAAtoplevel0123456789: 1\n"
+    );
+    let (code, said) = Gate::plan(&upstream, &config).fails();
+    assert_eq!(code, 78, "{said}");
+    assert!(said.contains("tokens.y0_A…") && !said.contains("AgAAAAA"), "{said}");
+}

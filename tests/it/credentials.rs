@@ -1,0 +1,230 @@
+//! Credentials: whatever a caller sends as one stays here, and exactly one leaves, which is ours (R-1 to R-3).
+
+use std::sync::{Arc, Mutex};
+
+use crate::harness::{Gate, READ_TOKEN, TWO_CALLERS, Upstream};
+
+/// What Metrica must see of a read of `target` whose id is `id`: the request line, and every field in the order of the
+/// alphabet.
+fn wanted(target: &str, id: &str) -> Vec<String> {
+    vec![
+        format!("GET {target} HTTP/1.1"),
+        format!("authorization: OAuth {READ_TOKEN}"),
+        "host: api-metrika.yandex.net".to_owned(),
+        format!("x-request-id: {id}"),
+    ]
+}
+
+/// What Metrica saw last, in that form.
+fn seen(upstream: &Upstream) -> Vec<String> {
+    let head = upstream.requests().pop().unwrap();
+    let mut lines: Vec<String> = head.strip_suffix("\r\n\r\n").unwrap().split("\r\n").map(str::to_owned).collect();
+    lines[1..].sort();
+    lines
+}
+
+const FIELDS: [&str; 16] = [
+    "Authorization: OAuth y0_callersowntoken000000",
+    "AUTHORIZATION: Bearer y0_callersowntoken000000",
+    "authorization: Basic dXNlcjpwYXNz",
+    "Authorization: OAuth y0_one000000000000\r\nauthorization: OAuth y0_two000000000000",
+    "Authorization:",
+    "authorization_: OAuth y0_callersowntoken000000",
+    "Proxy-Authorization: Basic dXNlcjpwYXNz",
+    "X-Authorization: OAuth y0_callersowntoken000000",
+    "X-API-Key: y0_callersowntoken000000",
+    "X-Auth-Token: y0_callersowntoken000000",
+    "X-OAuth-Token: y0_callersowntoken000000",
+    "Cookie: Session_id=3:17; yandexuid=1",
+    "Cookie: a=b\r\nCookie: c=d",
+    "X-Yandex-Uid: 1\r\nX-Uid: 1\r\nX-Login: root",
+    "X-Ya-Service-Ticket: 3:serv:x\r\nX-Ya-User-Ticket: 3:user:y",
+    "Authorization: OAuth a\r\nProxy-Authorization: b\r\nCookie: c\r\nX-Api-Key: d\r\nX-Authorization: e",
+];
+
+#[test]
+fn exactly_one_authorization_leaves_and_it_is_ours() {
+    let upstream = Upstream::plain();
+    let gate = Gate::start(&upstream, TWO_CALLERS);
+    let mut caller = gate.connect("app");
+    for (number, fields) in FIELDS.into_iter().enumerate() {
+        let path = "/management/v1/counters";
+        caller.send(format!("GET {path} HTTP/1.1\r\nHost: h\r\nX-Request-ID: id-{number}\r\n{fields}\r\n\r\n"));
+        assert_eq!(caller.answer().summary(), "200", "{fields}");
+        assert_eq!(seen(&upstream), wanted(path, &format!("id-{number}")), "{fields}");
+    }
+    let dropped = |kind: &str| gate.metric(&["credentials_dropped_total", "caller=\"reports\"", kind]);
+    let kinds =
+        ["\"authorization\"", "\"proxy_authorization\"", "\"cookie\"", "\"other_header\"", "\"query_parameter\""];
+    assert_eq!(kinds.map(dropped), [6.0, 2.0, 3.0, 9.0, 0.0]);
+}
+
+/// What a caller asks for, and what Metrica must be asked for.
+const QUERIES: [(&str, &str); 23] = [
+    ("?oauth_token=secret", ""),
+    ("?access_token=secret", ""),
+    ("?oauth_token", ""),
+    ("?oauth_token=", ""),
+    ("?oauth_token=a&oauth_token=b&access_token=c", ""),
+    ("?ids=1&oauth_token=secret", "?ids=1"),
+    ("?oauth_token=secret&ids=1", "?ids=1"),
+    ("?ids=1&oauth_token=secret&b=%D0%9c,%20a+b", "?ids=1&b=%D0%9c,%20a+b"),
+    ("?&&ids=1&&oauth_token=secret&", "?&&ids=1&&"),
+    ("?OAuth_Token=secret&ids=1", "?ids=1"),
+    ("?oauth%5ftoken=secret&ids=1", "?ids=1"),
+    ("?oauth%5Ftoken=secret&%6fauth_token=secret&ids=1", "?ids=1"),
+    ("?%61%63%63%65%73%73%5f%74%6f%6b%65%6e=secret&ids=1", "?ids=1"),
+    ("?oauth_token=a%26ids=2&ids=1", "?ids=1"),
+    // These are no credentials, and stay as they are.
+    ("?ids=1", "?ids=1"),
+    ("?", "?"),
+    ("?xoauth_token=1", "?xoauth_token=1"),
+    ("?oauth_tokens=1", "?oauth_tokens=1"),
+    ("?a=oauth_token=1", "?a=oauth_token=1"),
+    ("?a=b%26oauth_token=1", "?a=b%26oauth_token=1"),
+    ("?a==&=&b=/?/:@!$'()*,;", "?a==&=&b=/?/:@!$'()*,;"),
+    ("?a[]=1&b={x}|^`\\", "?a[]=1&b={x}|^`\\"),
+    ("?a=%00%ff%2f%2E", "?a=%00%ff%2f%2E"),
+];
+
+#[test]
+fn of_a_query_only_credentials_are_taken_away() {
+    let upstream = Upstream::plain();
+    let gate = Gate::start(&upstream, TWO_CALLERS);
+    let mut caller = gate.connect("app");
+    for (number, (sent, expected)) in QUERIES.into_iter().enumerate() {
+        let path = "/stat/v1/data";
+        caller.send(format!("GET {path}{sent} HTTP/1.1\r\nHost: h\r\nX-Request-ID: id-{number}\r\n\r\n"));
+        assert_eq!(caller.answer().summary(), "200", "{sent}");
+        let target = format!("{path}{expected}");
+        assert_eq!(seen(&upstream), wanted(&target, &format!("id-{number}")), "{sent}");
+    }
+    gate.until_metric(&["credentials_dropped_total", "caller=\"reports\"", "\"query_parameter\""], 14.0);
+}
+
+/// R-1.
+#[test]
+fn connection_cannot_name_our_fields_away() {
+    let upstream = Upstream::plain();
+    let gate = Gate::start(&upstream, TWO_CALLERS);
+    for (number, fields) in [
+        "Connection: authorization, x-request-id",
+        "Connection: Authorization",
+        "connection: AUTHORIZATION,HOST,X-REQUEST-ID",
+        "Connection:\r\nConnection: authorization\r\nConnection: x-request-id, host",
+        "Connection: keep-alive,\tauthorization ,, x-request-id",
+        "Connection: close, authorization",
+        "Authorization: OAuth mine\r\nConnection: authorization",
+        "Connection: \"authorization\", authorization;q=1",
+        "Proxy-Connection: authorization\r\nKeep-Alive: timeout=5\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__",
+        "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__",
+        "Connection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x\r\nSec-WebSocket-Version: 13",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let path = "/management/v1/counters";
+        let request = format!("GET {path} HTTP/1.1\r\nHost: h\r\nX-Request-ID: id-{number}\r\n{fields}\r\n\r\n");
+        assert_eq!(gate.send("app", request).summary(), "200", "{fields}");
+        assert_eq!(seen(&upstream), wanted(path, &format!("id-{number}")), "{fields}");
+    }
+}
+
+#[test]
+fn fields_that_connection_names_stay_here() {
+    let upstream = Upstream::plain();
+    let gate = Gate::start(&upstream, TWO_CALLERS);
+    let request = "GET /management/v1/counters HTTP/1.1\r\nHost: h\r\nAccept: a/b\r\nRange: bytes=0-1\r\n\
+                   Connection: Accept\r\nX-Request-ID: id\r\n\r\n";
+    assert_eq!(gate.send("app", request).summary(), "200");
+    let head = upstream.requests().pop().unwrap();
+    assert!(head.contains("range: bytes=0-1\r\n") && !head.contains("accept"), "{head}");
+}
+
+#[test]
+fn trailers_carry_no_credential() {
+    let seen: Arc<Mutex<Vec<String>>> = Arc::default();
+    let trailers = seen.clone();
+    let upstream = Upstream::run(move |conversation| {
+        while conversation.request_head().is_some() {
+            loop {
+                let line = conversation.line();
+                if line.is_empty() {
+                    break;
+                }
+                trailers.lock().unwrap().push(line);
+            }
+            conversation.answer("200 OK", "application/json", "{}");
+        }
+    });
+    let gate = Gate::start(&upstream, TWO_CALLERS);
+    let answer = gate.send(
+        "crm",
+        "POST /management/v1/counters HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\
+         Trailer: x-checksum, authorization, cookie, x-api-key\r\n\r\n\
+         2\r\n{}\r\n0\r\nX-Checksum: 7\r\nAuthorization: OAuth evil\r\nCookie: a=b\r\nX-Api-Key: k\r\n\r\n",
+    );
+    assert_eq!(answer.summary(), "200");
+    assert_eq!(*seen.lock().unwrap(), ["2", "{}", "0", "x-checksum: 7"]);
+}
+
+#[test]
+fn a_caller_of_http_1_0_is_served() {
+    let upstream = Upstream::plain();
+    let gate = Gate::start(&upstream, TWO_CALLERS);
+    let path = "/management/v1/counters";
+    let mut caller = gate.connect("app");
+    caller.send(format!("GET {path} HTTP/1.0\r\nX-Request-ID: old\r\nAuthorization: OAuth mine\r\n\r\n"));
+    let answer = caller.answer();
+    assert_eq!((answer.summary().as_str(), answer.text().as_str()), ("200", "{}"));
+    assert!(caller.is_closed(), "a caller of HTTP/1.0 waits for the end of the connection");
+    assert_eq!(seen(&upstream), wanted(path, "old"));
+    assert_eq!(upstream.requests().len(), 1);
+}
+
+/// R-10: the upstream is a constant, whatever the target and the host say.
+#[test]
+fn a_target_with_an_authority_goes_out_without_it() {
+    let upstream = Upstream::plain();
+    let gate = Gate::start(&upstream, TWO_CALLERS);
+    let path = "/management/v1/counters";
+    for (number, (target, host)) in [
+        (format!("http://evil.example{path}?a=1"), "evil.example"),
+        (format!("https://user:secret@evil.example:8443{path}?a=1"), "evil.example:8443"),
+        (format!("HTTP://EVIL.example{path}?oauth_token=secret&a=1"), "other.example"),
+        (format!("{path}?a=1"), "evil.example"),
+        (format!("{path}?a=1"), "api-metrika.yandex.net:80"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let request = format!("GET {target} HTTP/1.1\r\nHost: {host}\r\nX-Request-ID: id-{number}\r\n\r\n");
+        assert_eq!(gate.send("app", request).summary(), "200", "{target}");
+        let expected = wanted(&format!("{path}?a=1"), &format!("id-{number}"));
+        assert_eq!(seen(&upstream), expected, "{target}");
+    }
+}
+
+/// R-14 to R-18 on the way back: what is the gate's or Metrica's own affair does not reach the caller.
+#[test]
+fn answers_carry_no_cookie_and_no_word_in_the_gates_name() {
+    let upstream = Upstream::run(|conversation| {
+        while conversation.request_head().is_some() {
+            conversation.write(
+                "HTTP/1.1 302 Found\r\nLocation: https://elsewhere.example/\r\nSet-Cookie: yandexuid=1\r\n\
+                 X-Gate-Error: scope_denied\r\nAlt-Svc: h3=\":443\"\r\nX-Request-ID: theirs\r\n\
+                 Connection: x-hop\r\nX-Hop: 1\r\nX-Other: 2\r\nContent-Length: 0\r\n\r\n",
+            );
+        }
+    });
+    let gate = Gate::start(&upstream, TWO_CALLERS);
+    let request = "GET /management/v1/counters HTTP/1.1\r\nHost: h\r\nX-Request-ID: ours\r\n\r\n";
+    let answer = gate.send("app", request);
+    assert_eq!(answer.summary(), "302", "passed on, not followed");
+    let mut names: Vec<_> =
+        answer.fields.iter().map(|(name, _)| name.as_str()).filter(|name| *name != "date").collect();
+    names.sort_unstable();
+    assert_eq!(names, ["content-length", "location", "x-other", "x-request-id"]);
+    assert_eq!(answer.field("x-request-id"), Some("ours"));
+    assert_eq!(upstream.requests().len(), 1);
+}

@@ -1,0 +1,155 @@
+//! The demo: what it prints works when pasted.
+
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+
+use crate::harness::Caller;
+use crate::harness::gate::{program, until};
+
+struct Demo {
+    child: Child,
+    steps: Vec<String>,
+    log: std::sync::Arc<std::sync::Mutex<String>>,
+}
+
+impl Demo {
+    fn start() -> Self {
+        let mut command = program();
+        command.arg("demo").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        for flag in ["--reports", "--crm", "--admin", "--fake"] {
+            command.args([flag, "127.0.0.1:0"]);
+        }
+        let mut child = command.spawn().unwrap();
+        let mut steps = Vec::new();
+        for line in BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok) {
+            let last = line == "Ctrl-C ends it.";
+            steps.push(line);
+            if last {
+                break;
+            }
+        }
+        let log = std::sync::Arc::new(std::sync::Mutex::new(String::new()));
+        let (lines, stderr) = (log.clone(), child.stderr.take().unwrap());
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                *lines.lock().unwrap() += &format!("{line}\n");
+            }
+        });
+        Self { child, steps, log }
+    }
+
+    /// The lines to paste.
+    fn lines(&self) -> Vec<&str> {
+        self.steps.iter().map(|line| line.trim()).filter(|line| line.starts_with("curl ")).collect()
+    }
+}
+
+impl Drop for Demo {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("{}\n{}", self.steps.join("\n"), self.log.lock().unwrap());
+        }
+    }
+}
+
+fn paste(line: &str) -> String {
+    let output = Command::new("sh").arg("-c").arg(line).stdin(Stdio::null()).output().unwrap();
+    String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+}
+
+#[test]
+fn its_four_steps_do_what_they_say() {
+    let mut demo = Demo::start();
+    let lines = demo.lines();
+    assert_eq!(lines.len(), 6, "four steps, the last of three lines");
+    if Command::new("curl").arg("--version").stdout(Stdio::null()).status().is_err() {
+        println!("curl is not installed; test.sh looks at the demo too");
+        return;
+    }
+    let read = paste(lines[0]);
+    let body: serde_json::Value = serde_json::from_str(&read).unwrap_or_else(|error| panic!("{error}: {read}"));
+    assert!(body["rows"].as_u64().unwrap() > 0, "{read}");
+
+    let refused = paste(lines[1]);
+    assert!(refused.starts_with("HTTP/1.1 403 "), "{refused}");
+    assert!(refused.contains("x-gate-error: scope_denied\r\n"), "{refused}");
+
+    let written = paste(lines[2]);
+    let body: serde_json::Value = serde_json::from_str(&written).unwrap_or_else(|error| panic!("{error}: {written}"));
+    assert_eq!(body["goal"]["name"], "Order", "{written}");
+    assert!(body["goal"]["id"].is_u64(), "{written}");
+
+    let revoked = paste(lines[3]);
+    assert!(!revoked.contains("rror"), "{revoked}");
+    let read = paste(lines[4]);
+    let body: serde_json::Value = serde_json::from_str(&read).unwrap_or_else(|error| panic!("{error}: {read}"));
+    assert_eq!((&body["code"], &body["errors"][0]["error_type"]), (&403.into(), &"invalid_token".into()), "{read}");
+    let counted = paste(lines[5]);
+    let counted: Vec<_> = counted.lines().filter(|line| !line.starts_with('#')).collect();
+    insta::assert_snapshot!(counted.join("\n"), @r#"
+    metrika_gate_auth_failures_total{origin="gate",caller="reports",token="none",operation="goals.create",code="403",reason="scope_denied"} 1
+    metrika_gate_auth_failures_total{origin="upstream",caller="reports",token="analytics",operation="counters.list",code="403",reason="invalid_token"} 1
+    "#);
+
+    let ended = Command::new("kill").arg("-INT").arg(demo.child.id().to_string()).status().unwrap();
+    assert!(ended.success());
+    let mut status = None;
+    until("the demo ends", || {
+        status = demo.child.try_wait().unwrap();
+        status.is_some()
+    });
+    assert_eq!(status.unwrap().code(), Some(0));
+}
+
+#[test]
+fn none_of_its_lines_sends_a_token_to_the_gate() {
+    let demo = Demo::start();
+    for line in demo.lines().iter().filter(|line| !line.contains("/_fake/")) {
+        assert!(!line.to_lowercase().contains("oauth") && !line.contains("token="), "{line}");
+    }
+}
+
+#[test]
+fn it_stays_on_this_machine() {
+    for flag in ["--reports", "--crm", "--admin", "--fake"] {
+        let output = program().args(["demo", flag, "0.0.0.0:0"]).stdin(Stdio::null()).output().unwrap();
+        assert!(!output.status.success());
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains("the demo listens on loopback only"), "{flag}: {said}");
+    }
+}
+
+#[test]
+fn an_address_that_is_taken_is_69() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let flags = ["--reports", "--crm", "--admin", "--fake"];
+    for flag in flags {
+        let mut command = program();
+        command.arg("demo").stdin(Stdio::null());
+        for one in flags {
+            command.args([one, if one == flag { &address } else { "127.0.0.1:0" }]);
+        }
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(69), "{flag}: {said}");
+        assert!(said.contains(&address) || said.contains("cannot be opened"), "{flag}: {said}");
+    }
+}
+
+#[test]
+fn its_folder_is_taken_away_at_the_end() {
+    let demo = Demo::start();
+    let line = demo.lines()[3].to_owned();
+    let folder = line.split("--cacert ").nth(1).unwrap().split("/ca.pem").next().unwrap().to_owned();
+    assert!(std::path::Path::new(&folder).join("ca.pem").exists());
+    let place = demo.lines()[0].split("http://").nth(1).unwrap().split('/').next().unwrap().to_owned();
+    let mut caller = Caller::connect(&place);
+    caller.send("GET /management/v1/counters HTTP/1.1\r\nHost: h\r\n\r\n");
+    assert_eq!(caller.answer().summary(), "200");
+    Command::new("kill").arg("-TERM").arg(demo.child.id().to_string()).status().unwrap();
+    until("the folder is gone", || !std::path::Path::new(&folder).exists());
+}

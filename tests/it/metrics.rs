@@ -1,0 +1,375 @@
+//! Metrics: what was counted, and under which labels.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
+use metrika_gate::metrics::page::FAMILIES;
+
+use crate::harness::gate::{count, same_as_file};
+use crate::harness::{Gate, Signal, TWO_CALLERS, Upstream};
+
+const COUNTERS: &str = "/management/v1/counters";
+
+/// The samples of a family, without the family's name and the prefix of all.
+fn samples(gate: &Gate, family: &str) -> Vec<String> {
+    let name = format!("metrika_gate_{family}");
+    let of_family =
+        |line: &String| line.strip_prefix(&name).filter(|rest| rest.starts_with(['{', ' '])).map(str::to_owned);
+    gate.metrics(&[]).iter().filter_map(of_family).collect()
+}
+
+#[test]
+fn series_of_refusals_exist_before_the_first_one() {
+    let upstream = Upstream::plain();
+    let gate = Gate::start(&upstream, TWO_CALLERS);
+    insta::assert_snapshot!(samples(&gate, "auth_failures_total").join("\n"), @r#"
+    {origin="gate",caller="unknown",token="none",operation="none",code="401",reason="unknown_caller"} 0
+    {origin="gate",caller="crm",token="none",operation="none",code="403",reason="scope_denied"} 0
+    {origin="upstream",caller="crm",token="analytics",operation="none",code="401",reason="unauthorized"} 0
+    {origin="upstream",caller="crm",token="analytics",operation="none",code="403",reason="access_denied"} 0
+    {origin="upstream",caller="crm",token="analytics",operation="none",code="403",reason="invalid_token"} 0
+    {origin="upstream",caller="crm",token="crm",operation="none",code="401",reason="unauthorized"} 0
+    {origin="upstream",caller="crm",token="crm",operation="none",code="403",reason="access_denied"} 0
+    {origin="upstream",caller="crm",token="crm",operation="none",code="403",reason="invalid_token"} 0
+    {origin="gate",caller="reports",token="none",operation="none",code="403",reason="scope_denied"} 0
+    {origin="upstream",caller="reports",token="analytics",operation="none",code="401",reason="unauthorized"} 0
+    {origin="upstream",caller="reports",token="analytics",operation="none",code="403",reason="access_denied"} 0
+    {origin="upstream",caller="reports",token="analytics",operation="none",code="403",reason="invalid_token"} 0
+    "#);
+    insta::assert_snapshot!(samples(&gate, "quota_rejections_total").join("\n"), @r#"
+    {token="analytics",reason="quota_requests_by_uid"} 0
+    {token="crm",reason="quota_requests_by_uid"} 0
+    "#);
+    insta::assert_snapshot!(samples(&gate, "upstream_errors_total").join("\n"), @r#"
+    {kind="resolve"} 0
+    {kind="connect"} 0
+    {kind="connect_timeout"} 0
+    {kind="tls"} 0
+    {kind="saturated"} 0
+    {kind="closed"} 0
+    {kind="protocol"} 0
+    {kind="response_timeout"} 0
+    {kind="body_cut"} 0
+    {kind="body_timeout"} 0
+    "#);
+}
+
+#[test]
+fn an_exchange_is_counted_under_the_names_of_the_configuration() {
+    let upstream = Upstream::plain();
+    let gate = Gate::start(&upstream, TWO_CALLERS);
+    assert_eq!(gate.get("app", "/stat/v1/data?ids=1&metrics=ym:s:visits").summary(), "200");
+    assert_eq!(gate.get("crm", "/management/v1/counter/44147844/goals").summary(), "200");
+    let post = "POST /management/v1/counters HTTP/1.1\r\nHost: h\r\nContent-Length: 12\r\n\r\n{\"counter\":1";
+    assert_eq!(gate.send("app", post).summary(), "403 scope_denied");
+    assert_eq!(gate.send("crm", post).summary(), "200");
+    let mut head = gate.connect("crm");
+    head.send("HEAD /stat/v1/data.csv HTTP/1.1\r\nHost: h\r\n\r\n");
+    head.answer_to_head();
+    assert_eq!(gate.get("crm", "/nothing/here").summary(), "404 unknown_operation");
+    gate.until_metric(&["requests_total"], 6.0);
+    insta::assert_snapshot!(samples(&gate, "requests_total").join("\n"), @r#"
+    {caller="crm",operation="none",method="GET",code="404"} 1
+    {caller="crm",operation="counters.create",method="POST",code="200"} 1
+    {caller="crm",operation="goals.list",method="GET",code="200"} 1
+    {caller="crm",operation="report.table",method="HEAD",code="200"} 1
+    {caller="reports",operation="counters.create",method="POST",code="403"} 1
+    {caller="reports",operation="report.table",method="GET",code="200"} 1
+    "#);
+    insta::assert_snapshot!(samples(&gate, "denied_total").join("\n"), @r#"
+    {caller="crm",reason="unknown_operation"} 1
+    {caller="reports",reason="scope_denied"} 1
+    "#);
+    insta::assert_snapshot!(samples(&gate, "request_bytes_total").join("\n"), @r#"
+    {caller="crm"} 12
+    {caller="reports"} 0
+    "#);
+    insta::assert_snapshot!(samples(&gate, "upstream_duration_seconds_count").join("\n"), @r#"
+    {operation="counters.create"} 1
+    {operation="goals.list"} 1
+    {operation="report.table"} 2
+    "#);
+    insta::assert_snapshot!(samples(&gate, "request_duration_seconds_count").join("\n"), @r#"
+    {caller="crm"} 4
+    {caller="reports"} 2
+    "#);
+    assert_eq!(
+        gate.metric(&["auth_failures_total", "origin=\"gate\"", "counters.create", "scope_denied", "reports"]),
+        1.0
+    );
+    assert_eq!(
+        gate.metric(&["response_bytes_total", "caller=\"crm\""]),
+        4.0 + count(gate.get("crm", "/nothing").body.len())
+    );
+}
+
+/// What Metrica answers to the paths of this file: a status, the pieces of a body, and the reason that is wanted.
+const REFUSALS: [(&str, &[&str], &str); 12] = [
+    (
+        "403 Forbidden",
+        &[r#"{"errors":[{"error_type":"invalid_token","message":"m"}],"code":403,"message":"m"}"#],
+        "invalid_token",
+    ),
+    (
+        "403 Forbidden",
+        &[r#"{"errors":[{"error_type":"access_denied","message":"m"}],"code":403,"message":"m"}"#],
+        "access_denied",
+    ),
+    (
+        "401 Unauthorized",
+        &[r#"{"errors":[{"error_type":"unauthorized","message":"m"}],"code":401,"message":"m"}"#],
+        "unauthorized",
+    ),
+    ("401 Unauthorized", &[r#"{"errors":[{"error_type":"invalid_token","message":"m"}],"code":401}"#], "invalid_token"),
+    (
+        "403 Forbidden",
+        &[r#"{"errors":[{"error_type":"from_tomorrow","message":"m"}],"code":403,"message":"m"}"#],
+        "other",
+    ),
+    ("403 Forbidden", &["<html><body>Forbidden by somebody in between</body></html>"], "other"),
+    ("403 Forbidden", &[""], "other"),
+    ("403 Forbidden", &[r#"{"errors":[]}"#], "other"),
+    (
+        "403 Forbidden",
+        &[r#"{"err"#, r#"ors":[{"error_ty"#, r#"pe":"counter_in_conn"#, r#"ect"}],"code":403}"#],
+        "counter_in_connect",
+    ),
+    (
+        "429 Too Many Requests",
+        &[r#"{"errors":[{"error_type":"quota_requests_by_ip","message":"m"}],"code":429}"#],
+        "quota_requests_by_ip",
+    ),
+    ("420 Enhance", &[r#"{"errors":[{"error_type":"quota_of_tomorrow","message":"m"}],"code":420}"#], "quota_other"),
+    ("429 Too Many Requests", &["slow down"], "other"),
+];
+
+#[test]
+fn the_reason_of_metricas_refusal_is_read_from_its_body() {
+    let upstream = Upstream::run(|conversation| {
+        while let Some(head) = conversation.request_head() {
+            let number: usize = head.split(['/', ' ']).nth(5).unwrap().parse().unwrap();
+            let (status, pieces, _) = REFUSALS[number];
+            conversation.write(format!("HTTP/1.1 {status}\r\nTransfer-Encoding: chunked\r\n\r\n"));
+            for piece in pieces.iter().filter(|piece| !piece.is_empty()) {
+                conversation.write(format!("{:x}\r\n{piece}\r\n", piece.len()));
+            }
+            conversation.write("0\r\n\r\n");
+        }
+    });
+    let gate = Gate::start(&upstream, TWO_CALLERS);
+    let mut expected: BTreeMap<(&str, &str), f64> = BTreeMap::new();
+    for (number, (status, pieces, reason)) in REFUSALS.into_iter().enumerate() {
+        let answer = gate.get("app", &format!("/management/v1/counter/{number}"));
+        let code = status.split(' ').next().unwrap();
+        assert_eq!(answer.summary(), code, "an answer of Metrica's has no field of the gate");
+        assert_eq!(answer.text(), pieces.concat(), "the body passes on unchanged");
+        *expected.entry((code, reason)).or_default() += 1.0;
+    }
+    for ((code, reason), count) in expected {
+        let reason_label = format!("reason=\"{reason}\"");
+        if code == "401" || code == "403" {
+            let code = format!("code=\"{code}\"");
+            let labels =
+                ["origin=\"upstream\"", "caller=\"reports\"", "token=\"analytics\"", "operation=\"counter.get\""];
+            let parts = [&["auth_failures_total", &code, &reason_label], &labels[..]].concat();
+            gate.until_metric(&parts, count);
+        } else {
+            gate.until_metric(
+                &["quota_rejections_total", "token=\"analytics\"", &reason_label],
+                if reason == "other" { 1.0 } else { count },
+            );
+        }
+    }
+    assert_eq!(gate.metric(&["auth_failures_total", "origin=\"gate\""]), 0.0);
+    assert_eq!(gate.metric(&["auth_failures_total", "origin=\"upstream\""]), 9.0);
+    assert_eq!(gate.metric(&["quota_rejections_total"]), 3.0);
+    assert_eq!(gate.metric(&["denied_total"]), 0.0, "the gate denied nothing");
+    let line = gate.until_log(&["\"reason\":\"counter_in_connect\""]);
+    let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(
+        (&line["origin"], &line["status"], &line["upstream_status"]),
+        (&"upstream".into(), &403.into(), &403.into())
+    );
+}
+
+#[test]
+fn a_refusal_with_a_body_beyond_all_measure_is_passed_on_and_other() {
+    const SIZE: usize = 3_000_000;
+    let upstream = Upstream::run(|conversation| {
+        while conversation.request_head().is_some() {
+            let body =
+                format!("{{\"errors\":[{{\"error_type\":\"access_denied\",\"message\":\"{}\"}}]}}", "x".repeat(SIZE));
+            conversation.answer("403 Forbidden", "application/json", &body);
+        }
+    });
+    let gate = Gate::start(&upstream, TWO_CALLERS);
+    let answer = gate.get("app", COUNTERS);
+    assert_eq!(answer.summary(), "403");
+    assert!(answer.body.len() > SIZE && answer.body.ends_with(b"x\"}]}"));
+    gate.until_metric(&["auth_failures_total", "origin=\"upstream\"", "code=\"403\"", "reason=\"other\""], 1.0);
+}
+
+#[test]
+fn a_refusal_that_answers_head_is_counted() {
+    let upstream = Upstream::run(|conversation| {
+        while conversation.request_head().is_some() {
+            conversation.write("HTTP/1.1 403 Forbidden\r\nContent-Length: 500\r\n\r\n");
+        }
+    });
+    let gate = Gate::start(&upstream, TWO_CALLERS);
+    let mut caller = gate.connect("app");
+    caller.send(format!("HEAD {COUNTERS} HTTP/1.1\r\nHost: h\r\n\r\n"));
+    assert_eq!(caller.answer_to_head().summary(), "403");
+    gate.until_metric(&["auth_failures_total", "origin=\"upstream\"", "code=\"403\"", "reason=\"other\""], 1.0);
+}
+
+#[test]
+fn a_caller_that_goes_away_is_counted_and_said() {
+    let gone = Signal::default();
+    let seen = gone.clone();
+    let upstream = Upstream::run(move |conversation| {
+        conversation.request_head();
+        if conversation.is_closed() {
+            seen.give();
+        }
+    });
+    let gate = Gate::start(&upstream, TWO_CALLERS);
+    let mut caller = gate.connect("app");
+    caller.send(format!("GET {COUNTERS} HTTP/1.1\r\nHost: h\r\nX-Request-ID: vanished\r\n\r\n"));
+    gate.until_metric(&["in_flight_requests", "caller=\"reports\""], 1.0);
+    drop(caller);
+    gone.wait("the request to Metrica is given up");
+    gate.until_metric(&["requests_total", "caller=\"reports\"", "operation=\"counters.list\"", "code=\"499\""], 1.0);
+    gate.until_metric(&["in_flight_requests"], 0.0);
+    let line = gate.until_log(&["\"vanished\""]);
+    assert!(line.contains("\"status\":499") && line.contains("\"outcome\":\"caller_gone\""), "{line}");
+}
+
+#[test]
+fn a_caller_that_goes_away_in_the_answer_is_counted_once() {
+    let upstream = Upstream::run(move |conversation| {
+        conversation.request_head();
+        conversation.write("HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n");
+        while conversation.write([b'x'; 16 * 1024]) {}
+    });
+    let gate = Gate::start(&upstream, TWO_CALLERS);
+    let mut caller = gate.connect("app");
+    caller.send(format!("GET {COUNTERS} HTTP/1.1\r\nHost: h\r\nX-Request-ID: vanished\r\n\r\n"));
+    assert_eq!(caller.head().unwrap().0, 200);
+    drop(caller);
+    let line = gate.until_log(&["\"vanished\""]);
+    assert!(line.contains("\"outcome\":\"caller_gone\""), "{line}");
+    gate.until_metric(&["requests_total"], 1.0);
+    gate.until_metric(&["in_flight_requests"], 0.0);
+}
+
+/// A gate that has counted something in most families.
+fn busy_gate(upstream: &Upstream) -> Gate {
+    let gate = Gate::start(upstream, TWO_CALLERS);
+    for path in [COUNTERS, "/no", "/stat/v1/data?oauth_token=x", "/a//b"] {
+        gate.get("app", path);
+    }
+    gate.send("app", "DELETE /management/v1/counter/1 HTTP/1.1\r\nHost: h\r\nCookie: a=b\r\n\r\n");
+    gate.send("app", "what?\r\n\r\n");
+    gate.until_metric(&["requests_total"], 6.0);
+    gate
+}
+
+#[test]
+fn the_page_has_the_documented_families_with_their_labels_and_no_others() {
+    let upstream = Upstream::plain();
+    let gate = busy_gate(&upstream);
+    let page = gate.admin("/metrics");
+    assert_eq!(page.field("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+    let documented: BTreeMap<&str, BTreeSet<&str>> = FAMILIES
+        .iter()
+        .map(|(name, _, labels, _)| (*name, labels.split(", ").filter(|label| !label.is_empty()).collect()))
+        .collect();
+    let page = page.text();
+    let kinds: BTreeMap<&str, &str> = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))
+        .filter(|(name, _)| name.starts_with("metrika_"))
+        .collect();
+    let expected: BTreeMap<&str, String> =
+        FAMILIES.iter().map(|(name, kind, _, _)| (*name, kind.to_lowercase())).collect();
+    assert_eq!(kinds, expected.iter().map(|(name, kind)| (*name, kind.as_str())).collect());
+    for line in page.lines().filter(|line| line.starts_with("metrika_gate_")) {
+        let (name, rest) = line.split_once(['{', ' ']).unwrap();
+        let family = ["_bucket", "_sum", "_count"]
+            .iter()
+            .find_map(|end| name.strip_suffix(end))
+            .filter(|name| documented.contains_key(name))
+            .unwrap_or(name);
+        let labels: BTreeSet<&str> = if line.contains('{') {
+            rest.split('}')
+                .next()
+                .unwrap()
+                .split(',')
+                .map(|pair| pair.split('=').next().unwrap())
+                .filter(|label| *label != "le")
+                .collect()
+        } else {
+            BTreeSet::new()
+        };
+        assert_eq!(&labels, &documented[family], "{line}");
+    }
+    for process in
+        ["process_cpu_seconds_total", "process_resident_memory_bytes", "process_open_fds", "process_start_time_seconds"]
+    {
+        assert!(page.contains(&format!("# TYPE {process} ")), "{process}");
+    }
+}
+
+#[test]
+fn promtool_has_nothing_to_say() {
+    let upstream = Upstream::plain();
+    let page = busy_gate(&upstream).admin("/metrics").text();
+    let mut command = Command::new("promtool");
+    command.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let Ok(mut promtool) = command.spawn() else {
+        println!("promtool is not installed; test.sh looks at the page too");
+        return;
+    };
+    promtool.stdin.take().unwrap().write_all(page.as_bytes()).unwrap();
+    let output = promtool.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output.status.success() && said.is_empty(), "{said}");
+}
+
+#[test]
+fn the_admin_listener_shows_and_changes_nothing() {
+    let upstream = Upstream::plain();
+    let gate = Gate::start(&upstream, TWO_CALLERS);
+    let paths =
+        [("/livez", "200"), ("/readyz", "200"), ("/readyz?verbose", "200"), ("/startupz", "200"), ("/no", "404")];
+    for (path, status) in paths {
+        assert_eq!(gate.admin(path).summary(), status, "{path}");
+    }
+    let verbose = gate.admin("/readyz?verbose").text();
+    assert_eq!(verbose, "[+] listeners are open\n[+] not shutting down\n[+] token analytics\n[+] token crm\nok\n");
+    for method in ["POST", "PUT", "DELETE"] {
+        let mut caller = crate::harness::Caller::connect(gate.admin_place());
+        caller.send(format!("{method} /readyz HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n"));
+        assert_eq!(caller.answer().summary(), "405", "{method}");
+    }
+    // The listeners of callers have none of it (R-21).
+    for path in ["/metrics", "/readyz", "/livez"] {
+        assert_eq!(gate.get("app", path).summary(), "404 unknown_operation", "{path}");
+    }
+}
+
+#[test]
+fn the_families_are_in_the_documentation() {
+    let mut text = "# Metrics\n\n\
+        What `/metrics` of the admin listener shows, beside the `process_*` family of Prometheus. Label values are names of the configuration, ids of the catalogue and closed lists; `none` and `unknown` stand for what was not known.\n\n\
+        This page is written from `src/metrics/page.rs` by a test; `UPDATE=1 cargo test --test it` writes it anew.\n\n\
+        | family | type | labels | meaning |\n|---|---|---|---|\n"
+        .to_owned();
+    for (name, kind, labels, help) in FAMILIES {
+        writeln!(text, "| `{name}` | {} | {labels} | {help} |", kind.to_lowercase()).unwrap();
+    }
+    same_as_file("docs/metrics.md", &text);
+}

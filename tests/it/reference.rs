@@ -1,0 +1,165 @@
+//! `config/reference.yaml` has every key, with its default, and works; so does every configuration that is shipped.
+
+use std::path::{Path, PathBuf};
+
+use metrika_gate::config::Config;
+use serde_yaml::Value;
+
+fn in_repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+fn reference() -> String {
+    std::fs::read_to_string(in_repository("config/reference.yaml")).unwrap()
+}
+
+/// The reference with the keys in use that stand there as comments, because they have no default.
+fn complete_reference(ca_file: &Path) -> String {
+    let mut text = String::new();
+    for line in reference().lines() {
+        let line = match line.trim_start().strip_prefix("# ") {
+            Some(key) if key.starts_with("ca_file:") => format!("  ca_file: {}", ca_file.display()),
+            Some(key) if key.starts_with("connect_to:") => format!("  {key}"),
+            Some(key) if key.starts_with("workers:") => key.to_owned(),
+            _ => line.to_owned(),
+        };
+        text.push_str(&line);
+        text.push('\n');
+    }
+    text
+}
+
+fn parse(text: &str) -> Config {
+    Config::parse(text, Path::new("reference.yaml")).unwrap_or_else(|error| panic!("{error}"))
+}
+
+#[test]
+fn the_reference_is_right_as_it_is_and_with_every_key() {
+    parse(&reference());
+    let (_, ca_pem) = crate::harness::upstream::certificate("h");
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), ca_pem).unwrap();
+    let config = parse(&complete_reference(file.path()));
+    assert_eq!(config.upstream.extra_roots.len(), 1);
+    assert_eq!(config.upstream.connect_to, Some(("127.0.0.1".to_owned(), 8443)));
+    assert_eq!(config.workers, Some(2));
+}
+
+/// What the reference says beside its examples is what holds when it is not said.
+#[test]
+fn the_values_of_the_reference_are_the_defaults() {
+    let smallest = Config::load(&in_repository("config/gate.yaml")).unwrap_or_else(|error| panic!("{error}"));
+    let reference = parse(&reference());
+    assert_eq!(reference.admin, smallest.admin);
+    assert_eq!(reference.upstream, smallest.upstream);
+    assert_eq!(reference.timeouts, smallest.timeouts);
+    assert_eq!(reference.limits, smallest.limits);
+    assert_eq!(reference.shutdown, smallest.shutdown);
+    assert_eq!(reference.log, smallest.log);
+    assert_eq!(reference.workers, smallest.workers);
+    assert_eq!(reference.listeners[0], smallest.listeners[0]);
+    assert_eq!(reference.catalogue.operations().len(), smallest.catalogue.operations().len() + 1);
+}
+
+/// Every mapping in a document, with the way to it: `upstream.timeouts`, `listeners[0]`.
+fn mappings(value: &Value, at: &str, found: &mut Vec<String>) {
+    match value {
+        Value::Mapping(mapping) => {
+            found.push(at.to_owned());
+            for (key, value) in mapping {
+                let key = key.as_str().unwrap();
+                mappings(value, &if at.is_empty() { key.to_owned() } else { format!("{at}.{key}") }, found);
+            }
+        }
+        Value::Sequence(values) => {
+            values.iter().enumerate().for_each(|(index, value)| mappings(value, &format!("{at}[{index}]"), found));
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Tagged(_) => {}
+    }
+}
+
+fn at<'a>(document: &'a mut Value, path: &str) -> &'a mut Value {
+    path.split(['.', '[']).filter(|step| !step.is_empty()).fold(document, |value, step| match step.strip_suffix(']') {
+        Some(index) => &mut value[index.parse::<usize>().unwrap()],
+        None => &mut value[step],
+    })
+}
+
+/// The reader is asked what it knows: a key that it does not is answered with those that it does.
+#[test]
+fn every_key_that_is_read_stands_in_the_reference() {
+    let (_, ca_pem) = crate::harness::upstream::certificate("h");
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), ca_pem).unwrap();
+    let document: Value = serde_yaml::from_str(&complete_reference(file.path())).unwrap();
+    let mut places = Vec::new();
+    mappings(&document, "", &mut places);
+    // The names there are the operator's own.
+    places.retain(|place| place != "tokens");
+    let mut keys = 0;
+    for place in places {
+        let mut asked = document.clone();
+        let mapping = at(&mut asked, &place).as_mapping_mut().unwrap();
+        let stands: Vec<String> = mapping.keys().map(|key| key.as_str().unwrap().to_owned()).collect();
+        mapping.insert("zzzzzzzzzzzzzzzz".into(), 1.into());
+        let said = Config::parse(&serde_yaml::to_string(&asked).unwrap(), Path::new("r")).unwrap_err().to_string();
+        let known = said
+            .lines()
+            .find_map(|line| line.split_once("the keys here are "))
+            .unwrap_or_else(|| panic!("{place}: {said}"))
+            .1;
+        for key in known.split(", ") {
+            // In a list, each element has some of the keys, and all have them together.
+            let beside = place.split('[').next().unwrap();
+            let anywhere = || match &document.get(beside) {
+                Some(Value::Sequence(elements)) if place.ends_with(']') => {
+                    elements.iter().any(|element| element.get(key).is_some())
+                }
+                _ => false,
+            };
+            let in_any_caller = || {
+                let callers = document["callers"].as_sequence().unwrap();
+                place.ends_with(".match") && callers.iter().any(|caller| caller["match"].get(key).is_some())
+            };
+            assert!(stands.iter().any(|one| one == key) || anywhere() || in_any_caller(), "{place}.{key} is missing");
+            keys += 1;
+        }
+    }
+    assert!(keys > 60, "{keys} keys were asked for");
+}
+
+/// The example of the issue, which tools outside of this repository write.
+#[test]
+fn the_keys_of_the_contract_are_read() {
+    let text = r#"
+listeners:
+  - {name: app, address: "127.0.0.1:8080", http2: false}
+  - {name: crm, unix: {path: /run/metrika-gate/crm.sock, mode: "0660"}}
+admin: {address: "127.0.0.1:9090"}
+upstream:
+  url: https://api-metrika.yandex.net
+  connect_to: 127.0.0.1:8443
+  timeouts: {connect: 5s, response_headers: 130s, body_idle: 60s, keep_alive: 60s}
+tokens:
+  analytics: {file: /var/run/secrets/metrika/analytics, scopes: [metrika:read]}
+  crm:       {file: /var/run/secrets/metrika/crm,       scopes: [metrika:write]}
+callers:
+  - id: reports
+    match: {listener: app, source: [127.0.0.0/8]}
+    scopes: [metrika:read]
+    tokens: [analytics]
+  - id: crm
+    match: {listener: crm, uid: [1001]}
+    scopes: [metrika:read, metrika:write]
+    tokens: [analytics, crm]
+operations:
+  - {method: GET, path: "/management/v1/new/{id}", scope: [metrika:read]}
+unknown_operations: deny
+timeouts: {request_headers: 10s, body_idle: 60s, keep_alive: 75s}
+limits: {header_bytes: 64KiB, target_bytes: 48KiB, connections: 10000}
+shutdown: {delay: 0s, timeout: 30s}
+"#;
+    let config = parse(text);
+    assert_eq!((config.listeners.len(), config.tokens.len(), config.callers.len()), (2, 2, 2));
+    assert_eq!(config.limits.header_bytes, 65536);
+}

@@ -1,0 +1,352 @@
+//! Every answer that the gate itself gives: its status, its body, and that nothing was sent.
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::net::TcpListener;
+
+use metrika_gate::rejection::Reason;
+
+use crate::harness::gate::{count, same_as_file};
+use crate::harness::upstream::certificate;
+use crate::harness::{Answer, Gate, TWO_CALLERS, Upstream};
+
+const COUNTERS: &str = "/management/v1/counters";
+
+/// Holds an answer to the whole of what the table says for its reason.
+#[track_caller]
+fn assert_is(answer: &Answer, expected: &str) {
+    assert_eq!(answer.summary(), expected, "{}", answer.text());
+    let reason = Reason::ALL.iter().find(|reason| expected.ends_with(&format!(" {}", reason.as_str()))).unwrap();
+    let said = reason.answer();
+    assert_eq!(answer.status, said.status.as_u16());
+    let body = serde_json::json!({
+        "errors": [{"error_type": said.error_type.as_str(), "message": said.message}],
+        "code": answer.status,
+        "message": said.message,
+    });
+    assert_eq!(serde_json::from_slice::<serde_json::Value>(&answer.body).unwrap(), body);
+    assert_eq!(answer.field("content-type"), Some("application/json; charset=utf-8"));
+    assert_eq!(answer.field("content-length"), Some(answer.body.len().to_string().as_str()));
+    let retry = said.retry_after.map(|seconds| seconds.to_string());
+    assert_eq!(answer.field("retry-after"), retry.as_deref());
+    let allow = (*reason == Reason::MethodNotAllowed).then_some("GET, HEAD, POST, PUT, PATCH, DELETE");
+    assert_eq!(answer.field("allow"), allow);
+    for name in ["set-cookie", "server", "access-control-allow-origin", "www-authenticate"] {
+        assert_eq!(answer.field(name), None, "{name}");
+    }
+}
+
+#[test]
+fn every_reason_can_be_met_and_answers_as_the_table_says() {
+    let mut met = BTreeSet::new();
+    let mut meet = |answer: &Answer, expected: &'static str| {
+        assert_is(answer, expected);
+        met.insert(expected.split(' ').next_back().unwrap());
+    };
+    let upstream = Upstream::plain();
+    let config = "
+listeners:
+  - {name: app, address: '127.0.0.1:0'}
+  - {name: poor, address: '127.0.0.1:0'}
+  - {name: nobody, address: '127.0.0.1:0'}
+callers:
+  - {id: reports, match: {listener: app}, scopes: [metrika:read], tokens: [analytics]}
+  - {id: poor, match: {listener: poor}, scopes: [metrika:read, metrika:write], tokens: [crm]}
+limits: {target_bytes: 1KiB, header_bytes: 8KiB}
+";
+    let gate = Gate::plan(&upstream, config).without("crm").start();
+    meet(&gate.send("app", "hello\r\n\r\n"), "400 malformed_request");
+    meet(&gate.get("app", "/management/../v1"), "400 bad_target");
+    meet(&gate.get("app", &format!("/stat/v1/data?ids={}", "1".repeat(2000))), "414 target_too_long");
+    let many = format!("GET / HTTP/1.1\r\nHost: h\r\nA: {}\r\n\r\n", "x".repeat(9000));
+    meet(&gate.send("app", many), "431 headers_too_large");
+    meet(&gate.send("app", "OPTIONS /stat/v1/data HTTP/1.1\r\nHost: h\r\n\r\n"), "405 method_not_allowed");
+    meet(&gate.get("nobody", COUNTERS), "401 unknown_caller");
+    meet(&gate.get("app", "/management/v2/counters"), "404 unknown_operation");
+    let with = |method: &str, path: &str| format!("{method} {path} HTTP/1.1\r\nHost: h\r\n\r\n");
+    meet(&gate.send("app", with("PATCH", COUNTERS)), "403 method_denied");
+    meet(&gate.send("app", with("DELETE", "/management/v1/counter/1")), "403 scope_denied");
+    meet(&gate.get("poor", COUNTERS), "403 token_scope_missing");
+    meet(&gate.send("poor", with("DELETE", "/management/v1/counter/1")), "503 token_unavailable");
+    assert_eq!(upstream.connections(), 0, "nothing was sent upstream");
+
+    let config = format!("{TWO_CALLERS}limits: {{connections: 1}}\n");
+    let gate = Gate::start(&upstream, &config);
+    let mut first = gate.connect("app");
+    first.send(with("GET", COUNTERS));
+    assert_eq!(first.answer().summary(), "200");
+    meet(&gate.connect("app").answer(), "503 overloaded");
+    drop(first);
+
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let gate = Gate::plan_for(&closed.to_string(), upstream.ca_pem(), TWO_CALLERS).start();
+    meet(&gate.get("app", COUNTERS), "503 upstream_unreachable");
+
+    let (_, another_ca) = certificate("api-metrika.yandex.net");
+    let gate = Gate::plan_for(&upstream.address().to_string(), &another_ca, TWO_CALLERS).start();
+    meet(&gate.get("app", COUNTERS), "502 upstream_tls");
+
+    let upstream = Upstream::run(|conversation| {
+        let head = conversation.request_head().unwrap_or_default();
+        if head.starts_with("GET /stat/v1/data ") {
+            conversation.is_closed();
+        } else if head.starts_with("GET /stat/v1/data/bytime ") {
+            conversation.write("what?\r\n\r\n");
+        }
+    });
+    let config = format!(
+        "{TWO_CALLERS}\nupstream: {{ca_file: '{{ca}}', connect_to: '{{upstream}}', timeouts: {{response_headers: 200ms}}}}\n"
+    );
+    let gate = Gate::start(&upstream, &config);
+    meet(&gate.get("app", COUNTERS), "502 upstream_closed");
+    meet(&gate.get("app", "/stat/v1/data/bytime"), "502 upstream_protocol");
+    meet(&gate.get("app", "/stat/v1/data"), "504 upstream_timeout");
+
+    let all: BTreeSet<_> = Reason::ALL.iter().map(|reason| reason.as_str()).collect();
+    assert_eq!(met, all, "every reason of the table was met");
+}
+
+/// R-6: what could mean two things is refused, never repaired.
+#[test]
+fn a_target_that_could_mean_two_things_is_refused() {
+    let upstream = Upstream::plain();
+    let gate = Gate::start(&upstream, TWO_CALLERS);
+    let bad = [
+        "/management/v1/../v1/counters",
+        "/management/./v1/counters",
+        "/management/v1/counters/.",
+        "/management/v1/counters/..",
+        "/management/v1/%2e%2e/counters",
+        "/management/v1/%2E%2e/counters",
+        "/management/v1/.%2e/counters",
+        "/management/v1/%252e%252e/counters",
+        "/management/v1%2fcounters",
+        "/management/v1%2Fcounters",
+        "/management/v1%5ccounters",
+        "/management\\v1\\counters",
+        "//management/v1/counters",
+        "/management//v1/counters",
+        "/management/v1/counters/",
+        "/management/v1/counters;a=b",
+        "/management/v1/..;/counters",
+        "/management/v1/counters%3Bx",
+        "/management/v1/counters%23x",
+        "/management/v1/counters%3Fids=1",
+        "/management/v1/counters%00",
+        "/management/v1/counters%0a",
+        "/management/v1/counters%0d%0aX:1",
+        "/management/v1/counters%7f",
+        "/management/v1/counters%",
+        "/management/v1/counters%4",
+        "/management/v1/counters%zz",
+        "/m%61nagement/v1/counters",
+        "/management/v1/counters?a=%",
+        "/management/v1/counters?a=%4",
+        "/management/v1/counters?a=%zz",
+        "http://h/management/v1/../v1/counters",
+        "http://h//management/v1/counters",
+        "*",
+    ];
+    let mut caller = gate.connect("app");
+    for target in bad {
+        caller.send(format!("GET {target} HTTP/1.1\r\nHost: h\r\n\r\n"));
+        assert_is(&caller.answer(), "400 bad_target");
+    }
+    gate.until_metric(&["denied_total", "caller=\"reports\"", "bad_target"], count(bad.len()));
+    // What has no place in a target at all may be refused as such.
+    for target in
+        ["/a\"b", "/a<b>", "/a^b", "/a|b", "/{a}", "/a`b", "/\u{430}", "/a?b=\u{430}", "/a?b=\u{7f}", "a:1", "?a"]
+    {
+        let answer = gate.get("app", target);
+        assert!(["400 bad_target", "400 malformed_request"].contains(&answer.summary().as_str()), "{target}");
+        assert_is(&answer, &answer.summary());
+    }
+    assert_eq!(upstream.connections(), 0, "nothing was sent upstream");
+}
+
+#[test]
+fn methods_that_the_api_does_not_have_are_refused() {
+    let upstream = Upstream::plain();
+    let gate = Gate::start(&upstream, TWO_CALLERS);
+    for method in ["OPTIONS", "TRACE", "get", "Get", "PROPFIND", "PURGE", "M-SEARCH"] {
+        let request = format!("{method} {COUNTERS} HTTP/1.1\r\nHost: h\r\n\r\n");
+        assert_is(&gate.send("crm", request), "405 method_not_allowed");
+    }
+    assert_is(&gate.send("crm", "OPTIONS * HTTP/1.1\r\nHost: h\r\n\r\n"), "405 method_not_allowed");
+    let connect = "CONNECT api-metrika.yandex.net:443 HTTP/1.1\r\nHost: api-metrika.yandex.net:443\r\n\r\n";
+    assert_is(&gate.send("crm", connect), "405 method_not_allowed");
+    assert_eq!(upstream.connections(), 0, "nothing was sent upstream");
+    let other = gate.metrics(&["requests_total", "method=\"other\""]);
+    assert_eq!(other.len(), 1, "a method of the caller's is no label: {other:?}");
+}
+
+#[test]
+fn what_is_not_http_gets_metricas_body_too() {
+    let upstream = Upstream::plain();
+    let gate = Gate::start(&upstream, TWO_CALLERS);
+    let malformed = [
+        "\0\0\0\0\r\n\r\n",
+        "GET\r\n\r\n",
+        "GET / HTTP/9.9\r\n\r\n",
+        "GET /management/v1/counters HTTP/1.1\r\nHost h\r\n\r\n",
+        "GET /management/v1/counters HTTP/1.1\r\nHost: h\r\n: x\r\n\r\n",
+        "GET /management/v1/counters HTTP/1.1\r\nHost: h\r\nA : x\r\n\r\n",
+        "GET /management/v1/counters HTTP/1.1\r\nHost: h\r\nA: b\r\n c\r\n\r\n",
+        "GET /management/v1/counters HTTP/1.1\r\nHost: h\r\nA: \0\r\n\r\n",
+        "GET /management/v1/ counters HTTP/1.1\r\nHost: h\r\n\r\n",
+        "GET management/v1/counters HTTP/1.1\r\nHost: h\r\n\r\n",
+        "POST /management/v1/counters HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}",
+        "POST /management/v1/counters HTTP/1.1\r\nHost: h\r\nContent-Length: +2\r\n\r\n{}",
+        "POST /management/v1/counters HTTP/1.1\r\nHost: h\r\nContent-Length: -2\r\n\r\n{}",
+        "POST /management/v1/counters HTTP/1.1\r\nHost: h\r\nContent-Length:\r\n\r\n{}",
+        "POST /management/v1/counters HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: gzip\r\n\r\n0\r\n\r\n",
+        "POST /management/v1/counters HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
+        "\x16\x03\x01\x02\x00\x01\x00\x01\u{7f}\x03\x03\r\n\r\n",
+    ];
+    for bytes in malformed {
+        let mut caller = gate.connect("crm");
+        caller.send(bytes);
+        let answer = caller.try_answer(false).unwrap_or_else(|error| panic!("{bytes:?}: {error}"));
+        assert_eq!(answer.summary(), "400 malformed_request", "{bytes:?}");
+        assert_is(&answer, "400 malformed_request");
+        assert!(caller.is_closed(), "{bytes:?}");
+    }
+    assert_eq!(upstream.connections(), 0, "nothing was sent upstream");
+    let counted = ["requests_total", "caller=\"crm\"", "operation=\"none\"", "method=\"other\"", "code=\"400\""];
+    gate.until_metric(&counted, count(malformed.len()));
+    gate.until_metric(&["in_flight_requests"], 0.0);
+}
+
+/// R-11: a request with two lengths is the last of its connection, and Metrica never sees a second one in it.
+#[test]
+fn a_request_with_two_lengths_never_becomes_two_requests() {
+    let upstream = Upstream::plain();
+    let gate = Gate::start(&upstream, TWO_CALLERS);
+    let hidden = "GET /management/v1/clients HTTP/1.1\r\nHost: h\r\n\r\n";
+    let body = format!("0\r\n\r\n{hidden}");
+    for fields in [
+        format!("Content-Length: {}\r\nTransfer-Encoding: chunked", body.len()),
+        format!("Transfer-Encoding: chunked\r\nContent-Length: {}", body.len()),
+    ] {
+        let mut caller = gate.connect("crm");
+        caller.send(format!("POST {COUNTERS} HTTP/1.1\r\nHost: h\r\n{fields}\r\n\r\n{body}"));
+        let answer = caller.answer();
+        assert!(matches!(answer.summary().as_str(), "200" | "400 malformed_request"), "{}", answer.summary());
+        assert_eq!(caller.rest(), b"", "no second answer, and the connection ends");
+        let heads = upstream.requests();
+        assert!(!heads.iter().any(|head| head.contains("/clients")), "{heads:?}");
+        assert!(heads.iter().all(|head| !head.contains("content-length") || !head.contains("chunked")), "{heads:?}");
+    }
+}
+
+/// R-11: what follows a refusal as its body is not taken for a request.
+#[test]
+fn the_body_of_a_refused_request_is_not_a_request() {
+    let upstream = Upstream::plain();
+    let gate = Gate::start(&upstream, TWO_CALLERS);
+    let hidden = "GET /management/v1/clients HTTP/1.1\r\nHost: h\r\n\r\n";
+    let length = hidden.len();
+    for request in [
+        format!("POST {COUNTERS} HTTP/1.1\r\nHost: h\r\nContent-Length: {length}\r\n\r\n{hidden}"),
+        format!(
+            "POST {COUNTERS} HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n{length:x}\r\n{hidden}\r\n0\r\n\r\n"
+        ),
+        format!("GET /a//b HTTP/1.1\r\nHost: h\r\nContent-Length: {length}\r\n\r\n{hidden}"),
+    ] {
+        let mut caller = gate.connect("app");
+        caller.send(&request);
+        assert!(caller.answer().field("x-gate-error").is_some(), "{request}");
+        // The connection goes on behind the body, or it ends.
+        if caller.try_send(format!("GET {COUNTERS} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")) {
+            let _ = caller.try_answer(false);
+        }
+        let heads = upstream.requests();
+        assert!(!heads.iter().any(|head| head.contains("/clients")), "{heads:?}");
+    }
+}
+
+#[test]
+fn garbage_behind_a_good_request_is_answered_after_it() {
+    let upstream = Upstream::plain();
+    let gate = Gate::start(&upstream, TWO_CALLERS);
+    let good = format!("GET {COUNTERS} HTTP/1.1\r\nHost: h\r\n\r\n");
+    let mut caller = gate.connect("app");
+    caller.send(format!("{good}{good}what is this\r\n\r\n"));
+    assert_eq!(caller.answer().summary(), "200");
+    assert_eq!(caller.answer().summary(), "200");
+    assert_is(&caller.answer(), "400 malformed_request");
+    assert!(caller.is_closed());
+    assert_eq!(upstream.requests().len(), 2);
+
+    let mut caller = gate.connect("app");
+    caller.send(&good);
+    assert_eq!(caller.answer().summary(), "200");
+    caller.send("what is this\r\n\r\n");
+    assert_is(&caller.answer(), "400 malformed_request");
+    assert!(caller.is_closed());
+}
+
+#[test]
+fn headers_have_their_limits() {
+    let upstream = Upstream::plain();
+    let gate = Gate::start(&upstream, TWO_CALLERS);
+    let with = |fields: &str| format!("GET {COUNTERS} HTTP/1.1\r\nHost: h\r\n{fields}\r\n");
+    assert_eq!(gate.send("app", with(&format!("A: {}\r\n", "x".repeat(60_000)))).summary(), "200");
+    assert_eq!(gate.send("app", with(&"A: b\r\n".repeat(90))).summary(), "200");
+    for too_much in ["A: b\r\n".repeat(200), format!("A: {}\r\n", "x".repeat(70_000)), "Accept: x\r\n".repeat(6_000)] {
+        let mut caller = gate.connect("app");
+        let _ = caller.try_send(with(&too_much));
+        assert_is(&caller.answer(), "431 headers_too_large");
+    }
+    let long = format!("{COUNTERS}?a={}", "1".repeat(48 * 1024));
+    assert_is(&gate.get("app", &long), "414 target_too_long");
+    assert_eq!(upstream.requests().len(), 2);
+}
+
+#[test]
+fn targets_beyond_what_http_can_say_are_too_long_too() {
+    let upstream = Upstream::plain();
+    let gate =
+        Gate::start(&upstream, &format!("{TWO_CALLERS}limits: {{header_bytes: 256KiB, target_bytes: 128KiB}}\n"));
+    assert_is(&gate.get("app", &format!("{COUNTERS}?a={}", "1".repeat(200_000))), "414 target_too_long");
+}
+
+#[test]
+fn a_head_request_gets_the_refusal_without_its_body() {
+    let upstream = Upstream::plain();
+    let gate = Gate::start(&upstream, TWO_CALLERS);
+    let mut caller = gate.connect("app");
+    caller.send("HEAD /management/v2/counters HTTP/1.1\r\nHost: h\r\n\r\n");
+    assert_eq!(caller.answer_to_head().summary(), "404 unknown_operation");
+    caller.send(format!("HEAD {COUNTERS} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"));
+    assert_eq!(caller.head().unwrap().0, 200, "no byte of a body stood before this answer");
+}
+
+#[test]
+fn an_answer_says_the_id_of_its_request() {
+    let upstream = Upstream::plain();
+    let gate = Gate::start(&upstream, TWO_CALLERS);
+    let with = |id: &str| gate.send("app", format!("GET /no HTTP/1.1\r\nHost: h\r\nX-Request-ID: {id}\r\n\r\n"));
+    assert_eq!(with("abc-123").field("x-request-id"), Some("abc-123"));
+    gate.until_log(&["\"request_id\":\"abc-123\"", "\"reason\":\"unknown_operation\"", "\"status\":404"]);
+    for bad in ["", "two words", "x".repeat(129).as_str(), "\u{430}"] {
+        let made = with(bad).field("x-request-id").unwrap().to_owned();
+        assert!(made.len() == 32 && made.bytes().all(|byte| byte.is_ascii_hexdigit()), "{made}");
+    }
+}
+
+#[test]
+fn the_table_is_in_the_documentation() {
+    let mut text = "# Rejections\n\n\
+        Every answer that the gate gives itself. Its body is exactly Metrica's, `{\"errors\":[{\"error_type\":..,\"message\":..}],\"code\":..,\"message\":..}`, and the field `X-Gate-Error` holds the reason; an answer without that field is Metrica's own. `Retry-After` stands only where nothing was sent.\n\n\
+        This page is written from `src/rejection.rs` by a test; `UPDATE=1 cargo test --test it` writes it anew.\n\n\
+        | X-Gate-Error | status | error_type | Retry-After | message |\n|---|---|---|---|---|\n"
+        .to_owned();
+    for reason in Reason::ALL {
+        let answer = reason.answer();
+        let retry = answer.retry_after.map_or_else(String::new, |seconds| seconds.to_string());
+        let (status, error_type) = (answer.status.as_u16(), answer.error_type.as_str());
+        writeln!(text, "| `{}` | {status} | `{error_type}` | {retry} | {} |", reason.as_str(), answer.message).unwrap();
+    }
+    same_as_file("docs/rejections.md", &text);
+}

@@ -1,0 +1,144 @@
+//! Shutdown: unready at once, no request lost, and an end in any case.
+
+use std::net::TcpStream;
+use std::time::Instant;
+
+use crate::harness::gate::until;
+use crate::harness::{Gate, Signal, TWO_CALLERS, Upstream};
+
+const COUNTERS: &str = "/management/v1/counters";
+const READ: &str = "GET /management/v1/counters HTTP/1.1\r\nHost: h\r\n\r\n";
+const REPORT: &str = "GET /stat/v1/data HTTP/1.1\r\nHost: h\r\n\r\n";
+
+/// An upstream that answers a report only when it is released, the rest at once; the first signal says that a report
+/// has arrived.
+fn slow_upstream() -> (Upstream, Signal, Signal) {
+    let (arrived, release) = (Signal::default(), Signal::default());
+    let (is_there, released) = (arrived.clone(), release.clone());
+    let upstream = Upstream::run(move |conversation| {
+        while let Some(head) = conversation.request_head() {
+            if head.contains("/stat/") {
+                is_there.give();
+                released.wait("the test lets the answer go");
+            }
+            conversation.answer("200 OK", "application/json", "{}");
+        }
+    });
+    (upstream, arrived, release)
+}
+
+fn with(shutdown: &str) -> String {
+    format!("{TWO_CALLERS}shutdown: {{{shutdown}}}\n")
+}
+
+#[test]
+fn what_is_under_way_ends_and_then_the_gate() {
+    let (upstream, arrived, release) = slow_upstream();
+    let mut gate = Gate::start(&upstream, &with("delay: 1s, timeout: 60s"));
+    let mut idle = gate.connect("app");
+    idle.send(READ);
+    assert_eq!(idle.answer().summary(), "200");
+    let mut slow = gate.connect("app");
+    slow.send(REPORT);
+    arrived.wait("the report is at Metrica");
+    gate.signal("TERM");
+    until("the gate is not ready", || gate.admin("/readyz").status == 503);
+    assert!(gate.admin("/readyz?verbose").text().contains("[-] not shutting down"));
+    assert_eq!(gate.admin("/livez").status, 200);
+    assert_eq!(gate.get("app", COUNTERS).summary(), "200", "callers that do not know yet are served");
+    let place = gate.place("app").to_owned();
+    until("no more connections are accepted", || TcpStream::connect(&place).is_err());
+    assert!(idle.is_closed(), "a connection without a request is closed");
+    assert!(gate.admin("/metrics").status == 200, "it can be watched while it ends");
+    release.give();
+    let answer = slow.answer();
+    assert_eq!((answer.summary().as_str(), answer.text().as_str()), ("200", "{}"));
+    assert!(slow.is_closed());
+    assert_eq!(gate.wait().code(), Some(0));
+    let last = gate.log().pop().unwrap();
+    assert!(last.contains("\"ended\"") && last.contains("\"code\":0"), "{last}");
+}
+
+#[test]
+fn a_gate_without_work_ends_at_once() {
+    let upstream = Upstream::plain();
+    for signal in ["TERM", "INT"] {
+        let mut gate = Gate::start(&upstream, TWO_CALLERS);
+        let mut idle = gate.connect("app");
+        idle.send(READ);
+        assert_eq!(idle.answer().summary(), "200");
+        let fresh = gate.connect("app");
+        let start = Instant::now();
+        gate.signal(signal);
+        assert_eq!(gate.wait().code(), Some(0), "{signal}");
+        assert!(start.elapsed().as_secs() < 5, "{signal}: it did not wait for the timeout");
+        drop(fresh);
+    }
+}
+
+#[test]
+fn what_takes_too_long_is_cut_and_the_code_is_69() {
+    let (upstream, arrived, release) = slow_upstream();
+    let mut gate = Gate::start(&upstream, &with("timeout: 200ms"));
+    let mut slow = gate.connect("app");
+    slow.send("GET /stat/v1/data HTTP/1.1\r\nHost: h\r\nX-Request-ID: cut\r\n\r\n");
+    arrived.wait("the report is at Metrica");
+    gate.signal("TERM");
+    assert_eq!(gate.wait().code(), Some(69));
+    assert!(slow.is_closed());
+    gate.until_log(&["connections were cut", "\"connections\":1"]);
+    release.give();
+}
+
+#[test]
+fn a_second_signal_ends_at_once() {
+    let (upstream, arrived, release) = slow_upstream();
+    for (number, config) in [with("timeout: 300s"), with("delay: 300s, timeout: 300s")].into_iter().enumerate() {
+        let mut gate = Gate::start(&upstream, &config);
+        let mut slow = gate.connect("app");
+        slow.send(REPORT);
+        arrived.wait("the report is at Metrica");
+        until("it is there", || upstream.requests().len() > number);
+        gate.signal("TERM");
+        gate.until_log(&["\"ending\""]);
+        gate.signal("TERM");
+        assert_eq!(gate.wait().code(), Some(69), "a request was cut");
+        gate.until_log(&["ended at once by a second signal"]);
+    }
+    let mut gate = Gate::start(&upstream, &with("delay: 300s"));
+    gate.signal("TERM");
+    gate.until_log(&["\"ending\""]);
+    gate.signal("INT");
+    assert_eq!(gate.wait().code(), Some(0), "nothing was cut");
+    release.give();
+}
+
+#[test]
+fn an_upload_under_way_is_finished() {
+    let upstream = Upstream::plain();
+    let mut gate = Gate::start(&upstream, &with("timeout: 60s"));
+    let mut caller = gate.connect("crm");
+    caller.send("POST /management/v1/counters HTTP/1.1\r\nHost: h\r\nContent-Length: 6\r\n\r\n{\"a");
+    until("the upload has begun", || upstream.requests().len() == 1);
+    gate.signal("TERM");
+    let place = gate.place("crm").to_owned();
+    until("no more connections are accepted", || TcpStream::connect(&place).is_err());
+    caller.send("\":1");
+    assert_eq!(caller.answer().summary(), "200");
+    assert_eq!(gate.wait().code(), Some(0));
+}
+
+#[test]
+fn a_hangup_while_ending_is_ignored() {
+    let (upstream, arrived, release) = slow_upstream();
+    let mut gate = Gate::start(&upstream, &with("timeout: 60s"));
+    let mut slow = gate.connect("app");
+    slow.send(REPORT);
+    arrived.wait("the report is at Metrica");
+    gate.signal("TERM");
+    gate.until_log(&["\"ending\""]);
+    gate.signal("HUP");
+    release.give();
+    assert_eq!(slow.answer().summary(), "200");
+    assert_eq!(gate.wait().code(), Some(0));
+}
