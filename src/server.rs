@@ -15,13 +15,14 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper::server::conn::http1;
+use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use hyper_util::service::TowerToHyperService;
 use tokio::time::Instant;
+use tower::Service;
 
 use crate::caller::Evidence;
 use crate::config::Limits;
-use crate::gateway::connection::Connection;
+use crate::gateway::connection::{Connection, Phase};
 use crate::metrics::process::ProcessMeters;
 use crate::rejection::Reason;
 use crate::symbol::ListenerName;
@@ -67,6 +68,9 @@ impl Drop for Open {
 /// How long accepting pauses when the process has no descriptor left.
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// That accepting fails is said so often while it lasts.
+const SAID_AGAIN: Duration = Duration::from_secs(10);
+
 /// Accepts connections on one listener until the worker drains.
 pub async fn accept(
     worker: Rc<Worker>,
@@ -76,6 +80,7 @@ pub async fn accept(
     meters: Arc<ProcessMeters>,
 ) {
     let mut draining = pin!(worker.until_draining());
+    let mut said = None;
     loop {
         let accepted = tokio::select! {
             biased;
@@ -88,7 +93,10 @@ pub async fn accept(
                 if caller_io::is_of_one_connection(&error) {
                     continue;
                 }
-                tracing::warn!(listener = name.as_str(), %error, "accepting failed; trying again soon");
+                if said.is_none_or(|said: Instant| said.elapsed() > SAID_AGAIN) {
+                    said = Some(Instant::now());
+                    tracing::warn!(listener = name.as_str(), %error, "accepting fails; it is tried again and again");
+                }
                 tokio::time::sleep(PAUSE).await;
                 continue;
             }
@@ -123,7 +131,9 @@ const LOOK: Duration = Duration::from_secs(10);
 async fn serve(worker: Rc<Worker>, connection: Rc<Connection>, socket: Socket, limits: Limits) {
     let io = CallerIo::new(socket, connection.clone(), worker.clone());
     let socket = io.socket();
-    let service = TowerToHyperService::new(crate::gateway::stack(worker.clone(), connection.clone()));
+    let stack = crate::gateway::stack(worker.clone(), connection.clone());
+    // Called at once, not when its future is first polled: the request of a caller that has gone by then counts too.
+    let service = service_fn(move |request| stack.clone().call(request));
     let mut http = pin!(protocol(limits).serve_connection(TokioIo::new(io), service));
     let mut draining = pin!(worker.until_draining());
     let mut watchdog = Watchdog::new(Instant::now() + worker.snapshot().generation.timeouts.request_headers);
@@ -141,10 +151,17 @@ async fn serve(worker: Rc<Worker>, connection: Rc<Connection>, socket: Socket, l
             http.as_mut().graceful_shutdown();
         }
         socket.borrow_mut().deliver_interim(&connection, context);
-        if http.as_mut().poll(context).is_ready() {
+        if let Poll::Ready(ended) = http.as_mut().poll(context) {
+            if ended.is_err_and(|error| error.is_user()) {
+                socket.borrow().break_off();
+            }
             return Poll::Ready(());
         }
-        waited_too_long(&worker, &connection, &mut watchdog, context)
+        let ended = waited_too_long(&worker, &connection, &mut watchdog, context);
+        if ended.is_ready() && connection.phase() == Phase::Exchange {
+            socket.borrow().break_off();
+        }
+        ended
     })
     .await;
 }

@@ -14,7 +14,7 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use http::header::{CONNECTION, EXPECT, HOST, TRANSFER_ENCODING};
-use http::{Request, Response, StatusCode, Uri, Version};
+use http::{HeaderValue, Request, Response, StatusCode, Uri, Version};
 use hyper::body::{Body, Incoming};
 use hyper::client::conn::TrySendError;
 use tokio::time::Instant;
@@ -207,6 +207,10 @@ fn respond(
     let status = head.status.as_u16();
     let now = exchange.answered(status);
     clean_response(&mut head.headers);
+    if !exchange.request_is_complete() {
+        // The rest of the request may never come, so the caller's connection ends with this answer (RFC 9112, 9.6).
+        head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     head.extensions.clear();
     head.version = Version::HTTP_11;
     let idle_limit = upstream.settings.timeouts.body_idle;

@@ -10,6 +10,7 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
@@ -110,6 +111,15 @@ impl Socket {
         let mut rest = [0; 4096];
         while self.read(&mut rest).await? > 0 {}
         Ok(())
+    }
+
+    /// Lets the end of the connection be a reset: an answer without a length, as HTTP/1.0 has it, would look whole
+    /// otherwise. A unix socket knows no reset.
+    pub fn break_off(&self) {
+        if let Self::Tcp(socket) = self {
+            // Where it fails, the connection has ended already.
+            let _ = socket2::SockRef::from(socket).set_linger(Some(Duration::ZERO));
+        }
     }
 
     /// Writes interim responses that arrived since (rule 3).

@@ -180,6 +180,9 @@ where
         let mut builder = http2::Builder::new(OnThisThread);
         builder
             .timer(hyper_util::rt::TokioTimer::new())
+            // A connection whose other end is silently gone would take every request until its deadline.
+            .keep_alive_interval(self.upstream.settings.timeouts.connect)
+            .keep_alive_timeout(self.upstream.settings.timeouts.connect)
             .initial_stream_window_size(1 << 20)
             .initial_connection_window_size(1 << 24)
             .max_frame_size(1 << 16)

@@ -2,10 +2,12 @@
 
 pub mod caller;
 pub mod gate;
+pub mod signal;
 pub mod upstream;
 
 pub use caller::{Answer, Caller};
 pub use gate::Gate;
+pub use signal::Signal;
 pub use upstream::{Conversation, Upstream};
 
 /// Tokens that a test can look for wherever they must not be.

@@ -63,6 +63,16 @@ impl Caller {
         Self { socket, unread: Vec::new() }
     }
 
+    /// Connects to `place` from an address of this machine, as 127.0.0.2.
+    pub fn connect_from(source: &str, place: &str) -> Self {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        let source = std::net::SocketAddr::new(source.parse().unwrap(), 0);
+        socket.bind(&source.into()).unwrap();
+        socket.connect(&place.parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self { socket: Box::new(TcpStream::from(socket)), unread: Vec::new() }
+    }
+
     /// Sends bytes.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.socket.write_all(bytes.as_ref()).unwrap();
@@ -116,6 +126,16 @@ impl Caller {
     /// Whether the gate closed the connection without another byte.
     pub fn is_closed(&mut self) -> bool {
         self.unread.is_empty() && matches!(self.more(), Ok(0) | Err(_)) && self.unread.is_empty()
+    }
+
+    /// Reads some more bytes as they are; 0 when the gate closed the connection.
+    pub fn receive(&mut self) -> usize {
+        self.more().unwrap_or(0)
+    }
+
+    /// What was read and is part of no answer yet.
+    pub fn received(&self) -> &[u8] {
+        &self.unread
     }
 
     /// The head of a response: its status and fields.

@@ -27,6 +27,7 @@ pub struct Plan {
     folder: tempfile::TempDir,
     config: String,
     arguments: Vec<String>,
+    descriptors: Option<u32>,
 }
 
 impl Gate {
@@ -54,7 +55,7 @@ impl Gate {
             );
         }
         let config = config.replace("{ca}", &format!("{at}/ca.pem")).replace("{upstream}", address);
-        let plan = Plan { folder, config, arguments: vec!["--workers".into(), "2".into()] };
+        let plan = Plan { folder, config, arguments: vec!["--workers".into(), "2".into()], descriptors: None };
         plan.token("analytics", READ_TOKEN).token("crm", WRITE_TOKEN)
     }
 
@@ -71,6 +72,27 @@ impl Gate {
     /// A connection of a caller to a listener.
     pub fn connect(&self, listener: &str) -> Caller {
         Caller::connect(self.place(listener))
+    }
+
+    /// Where the admin listener is, as `127.0.0.1:1234`.
+    pub fn admin_place(&self) -> &str {
+        &self.admin
+    }
+
+    /// The caller that a connection is taken for: what the access line of one read says.
+    pub fn caller_of(&self, caller: &mut Caller) -> String {
+        static NEXT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+        let id = format!("who-{}.", NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
+        caller.send(format!("GET /management/v1/counters HTTP/1.1\r\nHost: h\r\nX-Request-ID: {id}\r\n\r\n"));
+        caller.answer();
+        let line: serde_json::Value = serde_json::from_str(&self.until_log(&[&id])).unwrap();
+        line["caller"].as_str().unwrap().to_owned()
+    }
+
+    /// Puts another configuration in the place of the one in use, at once.
+    pub fn replace_config(&self, config: &str) {
+        std::fs::write(self.file("gate.yaml.new"), config).unwrap();
+        std::fs::rename(self.file("gate.yaml.new"), self.file("gate.yaml")).unwrap();
     }
 
     /// Sends one request as it is, on a connection of its own, and reads the answer to the end.
@@ -128,11 +150,6 @@ impl Gate {
         self.folder.path().join(name)
     }
 
-    /// The gate's folder.
-    pub fn folder(&self) -> &Path {
-        self.folder.path()
-    }
-
     /// The configuration's text.
     pub fn config(&self) -> String {
         std::fs::read_to_string(self.file("gate.yaml")).unwrap()
@@ -160,6 +177,22 @@ impl Gate {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
         line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+    }
+
+    /// The most resident memory that it ever had, in bytes.
+    pub fn peak_resident_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+    }
+
+    /// The processor time that it used so far.
+    pub fn processor_time(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
+        let fields: Vec<_> = stat.rsplit(") ").next().unwrap().split(' ').collect();
+        // utime and stime, the fields 14 and 15 of proc(5), in hundredths of a second.
+        let ticks = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
+        Duration::from_millis(ticks * 10)
     }
 
     /// Waits until the process ends.
@@ -194,15 +227,41 @@ impl Plan {
         self
     }
 
+    /// With so many workers instead of two. One makes it certain that two requests meet in the same pool.
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.arguments[1] = workers.to_string();
+        self
+    }
+
+    /// With no more than so many descriptors, a limit that the program cannot raise.
+    pub fn descriptors(mut self, most: u32) -> Self {
+        self.descriptors = Some(most);
+        self
+    }
+
     /// The gate's folder.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    fn command(&self) -> Command {
+    /// The configuration's file, written now.
+    pub fn file(&self) -> PathBuf {
         let file = self.folder.path().join("gate.yaml");
         std::fs::write(&file, &self.config).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_metrika-gate"));
+        file
+    }
+
+    fn command(&self) -> Command {
+        let file = self.file();
+        let program = env!("CARGO_BIN_EXE_metrika-gate");
+        let mut command = match self.descriptors {
+            None => self::program(),
+            Some(most) => {
+                let mut shell = Command::new("sh");
+                shell.arg("-c").arg(format!("ulimit -n {most} && exec \"$0\" \"$@\"")).arg(program);
+                shell
+            }
+        };
         command.arg("run").arg("--config").arg(file).args(["--log-format", "json"]).args(&self.arguments);
         command
     }
@@ -210,6 +269,13 @@ impl Plan {
     /// Starts a gate that is expected to end by itself: its exit code and what it said.
     pub fn fails(self) -> (i32, String) {
         let output = self.command().stdin(Stdio::null()).output().unwrap();
+        (output.status.code().unwrap(), String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+
+    /// The same, and the folder stays for the test to look at and remove.
+    pub fn fails_in_place(self) -> (i32, String) {
+        let output = self.command().stdin(Stdio::null()).output().unwrap();
+        let _ = self.folder.keep();
         (output.status.code().unwrap(), String::from_utf8_lossy(&output.stderr).into_owned())
     }
 
@@ -246,11 +312,39 @@ impl Drop for Gate {
     }
 }
 
+/// The program, with no setting but those that the test gives it.
+pub fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_metrika-gate"));
+    let own = std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("METRIKA_GATE_"));
+    for (name, _) in own {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// Holds a file of the repository to what it is written from; `UPDATE=1` writes it.
+#[track_caller]
+#[expect(clippy::disallowed_methods, reason = "a switch of whoever runs the tests, not a setting of the program")]
+pub fn same_as_file(path: &str, text: &str) {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(&file, text).unwrap();
+    }
+    let there = std::fs::read_to_string(&file).unwrap_or_default();
+    assert!(there == text, "{path} is not what it should be (UPDATE=1 writes it):\n{text}");
+}
+
 /// Writes a file that only its owner may read.
 pub fn write_private(file: &Path, content: &str) {
     let mut options = std::fs::OpenOptions::new();
     let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(file).unwrap();
     std::io::Write::write_all(&mut file, content.as_bytes()).unwrap();
+}
+
+/// A number of things as a sample has it.
+pub fn count(things: usize) -> f64 {
+    f64::from(u32::try_from(things).unwrap())
 }
 
 /// Waits until `condition` holds.

@@ -171,6 +171,26 @@ impl Conversation {
         self.unread.is_empty() && self.more() == 0
     }
 
+    /// Reads some bytes and forgets them; 0 when the gate closed the connection.
+    pub fn discard(&mut self) -> usize {
+        let unread = std::mem::take(&mut self.unread).len();
+        let read = if unread > 0 { unread } else { self.more() };
+        self.unread.clear();
+        read
+    }
+
+    /// Closes the connection as TLS wants it closed.
+    pub fn close(&mut self) {
+        self.stream.conn.send_close_notify();
+        let _ = self.stream.flush();
+        let _ = self.stream.sock.shutdown(std::net::Shutdown::Write);
+    }
+
+    /// Breaks the connection off: it is reset when this conversation ends.
+    pub fn reset(&mut self) {
+        socket2::SockRef::from(&self.stream.sock).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+    }
+
     fn more(&mut self) -> usize {
         let mut buffer = [0; 64 * 1024];
         let read = self.stream.read(&mut buffer).unwrap_or(0);

@@ -1,0 +1,267 @@
+//! Interim responses: `Expect: 100-continue` from end to end, 103, and a 101 that nobody asked for (R-12).
+
+use std::time::{Duration, Instant};
+
+use crate::harness::gate::until;
+use crate::harness::{Gate, Signal, TWO_CALLERS, Upstream};
+
+const UPLOAD: &str = "/management/v1/counter/1/offline_conversions/upload";
+
+fn expecting(framing: &str) -> String {
+    format!("POST {UPLOAD} HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\n{framing}\r\n\r\n")
+}
+
+#[test]
+fn the_body_is_asked_for_when_the_upstream_asks_for_it() {
+    for (framing, body) in [("Content-Length: 4", "body"), ("Transfer-Encoding: chunked", "4\r\nbody\r\n0\r\n\r\n")] {
+        let (arrived, asked) = (Signal::default(), Signal::default());
+        let (arrives, asks) = (arrived.clone(), asked.clone());
+        let upstream = Upstream::run(move |conversation| {
+            let Some(head) = conversation.request_head() else { return };
+            arrives.give();
+            asks.wait("the test lets the upstream ask");
+            conversation.write("HTTP/1.1 100 Continue\r\n\r\n");
+            let body = conversation.request_body(&head);
+            conversation.answer("200 OK", "text/plain", &String::from_utf8_lossy(&body));
+            conversation.request_head();
+        });
+        let gate = Gate::start(&upstream, TWO_CALLERS);
+        let mut caller = gate.connect("crm");
+        caller.send(expecting(framing));
+        arrived.wait("the head arrived");
+        assert_eq!(caller.received(), b"", "nothing is said before the upstream said something");
+        asked.give();
+        assert_eq!(caller.head().unwrap().0, 100);
+        caller.send(body);
+        let answer = caller.answer();
+        assert_eq!((answer.status, answer.text().as_str(), answer.interim), (200, "body", vec![]));
+        let head = upstream.requests().remove(0);
+        assert!(head.contains("\r\nexpect: 100-continue\r\n"), "{head}");
+    }
+}
+
+#[test]
+fn a_refusal_of_the_upstream_comes_before_the_body_and_in_its_place() {
+    let ended = Signal::default();
+    let noticed = ended.clone();
+    let upstream = Upstream::run(move |conversation| {
+        if conversation.request_head().is_some() && conversation.number == 0 {
+            conversation.answer("403 Forbidden", "application/json", r#"{"errors":[{"error_type":"access_denied"}]}"#);
+            // Not a byte of the body: the connection, which has half a request on it, is given up.
+            assert!(conversation.is_closed());
+            noticed.give();
+        } else {
+            conversation.answer("200 OK", "application/json", "{}");
+        }
+    });
+    let gate = Gate::start(&upstream, TWO_CALLERS);
+    let mut caller = gate.connect("crm");
+    caller.send(expecting("Content-Length: 1000000"));
+    let answer = caller.answer();
+    assert_eq!((answer.summary().as_str(), answer.interim), ("403", vec![]));
+    ended.wait("the connection is given up");
+    gate.until_metric(&["auth_failures_total", "origin=\"upstream\"", "caller=\"crm\"", "access_denied"], 1.0);
+    assert_eq!(gate.metric(&["upstream_errors_total"]), 0.0, "nothing went wrong");
+    assert_eq!(gate.metric(&["request_bytes_total"]), 0.0);
+    assert_eq!(gate.get("crm", "/management/v1/counters").summary(), "200");
+}
+
+#[test]
+fn the_next_request_of_a_caller_that_was_refused_before_its_body_is_understood() {
+    // A caller that keeps its body back when it is refused may send its next request, or has to connect anew.
+    let upstream = Upstream::run(|conversation| {
+        while let Some(head) = conversation.request_head() {
+            if head.starts_with("POST") {
+                conversation.answer("403 Forbidden", "application/json", "{}");
+                return;
+            }
+            conversation.answer("200 OK", "application/json", "{}");
+        }
+    });
+    let gate = Gate::start(&upstream, TWO_CALLERS);
+    let mut caller = gate.connect("crm");
+    caller.send(expecting("Content-Length: 1000000"));
+    let answer = caller.answer();
+    assert_eq!(answer.summary(), "403");
+    let sent = caller.try_send("GET /management/v1/counters?next HTTP/1.1\r\nHost: h\r\n\r\n");
+    let next = caller.try_answer(false);
+    let arrived = upstream.requests().iter().any(|head| head.contains("?next"));
+    // Whether the body comes is not known, so the connection can only be closed (RFC 9110, section 10.1.1).
+    assert!(sent && !arrived && next.as_ref().is_err_and(|error| !error.contains("unavailable")), "{next:?}");
+    assert_eq!(answer.field("connection"), Some("close"), "and the caller is told");
+}
+
+#[test]
+fn an_upstream_that_does_not_know_expect_gets_the_body_after_a_moment() {
+    let upstream = Upstream::run(|conversation| {
+        while let Some(head) = conversation.request_head() {
+            let body = conversation.request_body(&head);
+            conversation.answer("200 OK", "text/plain", &String::from_utf8_lossy(&body));
+        }
+    });
+    let gate = Gate::start(&upstream, TWO_CALLERS);
+    let mut caller = gate.connect("crm");
+    let start = Instant::now();
+    caller.send(expecting("Content-Length: 4"));
+    assert_eq!(caller.head().unwrap().0, 100);
+    let waited = start.elapsed();
+    assert!((Duration::from_millis(900)..Duration::from_secs(5)).contains(&waited), "{waited:?}");
+    caller.send("body");
+    assert_eq!(caller.answer().text(), "body");
+}
+
+#[test]
+fn a_caller_that_does_not_wait_for_its_100_is_served_too() {
+    let upstream = Upstream::run(|conversation| {
+        while let Some(head) = conversation.request_head() {
+            conversation.write("HTTP/1.1 100 Continue\r\n\r\n");
+            let body = conversation.request_body(&head);
+            conversation.answer("200 OK", "text/plain", &String::from_utf8_lossy(&body));
+        }
+    });
+    let gate = Gate::start(&upstream, TWO_CALLERS);
+    let mut caller = gate.connect("crm");
+    for _ in 0..2 {
+        caller.send(expecting("Content-Length: 4") + "body");
+        let answer = caller.answer();
+        assert_eq!((answer.status, answer.text().as_str()), (200, "body"));
+    }
+    assert_eq!(upstream.connections(), 1);
+}
+
+#[test]
+fn the_gates_own_refusal_asks_for_no_body() {
+    let upstream = Upstream::plain();
+    let gate = Gate::start(&upstream, TWO_CALLERS);
+    let mut caller = gate.connect("app");
+    let start = Instant::now();
+    caller.send(expecting("Content-Length: 1000000"));
+    let answer = caller.answer();
+    assert_eq!((answer.summary().as_str(), answer.interim), ("403 scope_denied", vec![]));
+    assert!(start.elapsed() < Duration::from_millis(900), "no wait for the upstream");
+    assert_eq!(upstream.connections(), 0);
+    assert!(caller.is_closed(), "half a request is on the connection");
+}
+
+#[test]
+fn expect_without_a_body_expects_nothing() {
+    let upstream = Upstream::plain();
+    let gate = Gate::start(&upstream, TWO_CALLERS);
+    let mut caller = gate.connect("app");
+    let start = Instant::now();
+    caller.send("GET /management/v1/counters HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\n\r\n");
+    let answer = caller.answer();
+    assert_eq!((answer.summary().as_str(), answer.interim), ("200", vec![]));
+    assert!(start.elapsed() < Duration::from_millis(900));
+    assert!(!upstream.requests()[0].contains("expect"), "{:?}", upstream.requests());
+}
+
+#[test]
+fn a_caller_of_http_1_0_is_not_told_to_continue() {
+    let upstream = Upstream::plain();
+    let gate = Gate::start(&upstream, TWO_CALLERS);
+    let mut caller = gate.connect("crm");
+    caller.send(expecting("Content-Length: 4").replace("HTTP/1.1", "HTTP/1.0") + "body");
+    let answer = caller.answer();
+    assert_eq!((answer.summary().as_str(), answer.interim), ("200", vec![]));
+    assert!(!upstream.requests()[0].contains("expect"), "{:?}", upstream.requests());
+}
+
+#[test]
+fn a_103_reaches_a_caller_of_http_1_1_before_the_answer() {
+    let goes = Signal::default();
+    let go = goes.clone();
+    let upstream = Upstream::run(move |conversation| {
+        while conversation.request_head().is_some() {
+            conversation.write(
+                "HTTP/1.1 103 Early Hints\r\nLink: </a>; rel=preload\r\nSet-Cookie: a=b\r\nX-Gate-Error: x\r\n\r\n\
+                 HTTP/1.1 103 Early Hints\r\nLink: </b>\r\n\r\n",
+            );
+            go.wait("the caller has the interim responses");
+            conversation.answer("200 OK", "application/json", "{}");
+        }
+    });
+    let gate = Gate::start(&upstream, TWO_CALLERS);
+    let mut caller = gate.connect("app");
+    caller.send("GET /management/v1/counters HTTP/1.1\r\nHost: h\r\n\r\n");
+    let link = |link: &str| (103, vec![("link".to_owned(), link.to_owned())]);
+    assert_eq!(caller.head().unwrap(), link("</a>; rel=preload"));
+    assert_eq!(caller.head().unwrap(), link("</b>"));
+    goes.give();
+    assert_eq!(caller.answer().summary(), "200");
+    caller.send("GET /management/v1/counters HTTP/1.1\r\nHost: h\r\n\r\n");
+    let answer = caller.answer();
+    assert_eq!((answer.summary().as_str(), answer.interim), ("200", vec![103, 103]));
+    assert_eq!(upstream.connections(), 1);
+    // RFC 9110, section 15.2: a client of HTTP/1.0 does not know them.
+    let mut caller = gate.connect("app");
+    caller.send("GET /management/v1/counters HTTP/1.0\r\nHost: h\r\n\r\n");
+    let answer = caller.answer();
+    assert_eq!((answer.summary().as_str(), answer.interim), ("200", vec![]));
+}
+
+#[test]
+fn an_interim_response_never_stands_in_the_middle_of_another_answer() {
+    // The caller asks twice at once and does not read, so the end of the first answer waits in the gate while the
+    // second one's interim response arrives. Where the buffers between end is not known, so several sizes are tried.
+    let config =
+        TWO_CALLERS.replace("{name: app, address: '127.0.0.1:0'}", "{name: app, unix: {path: '{folder}/app.sock'}}");
+    let upstream = Upstream::run(|conversation| {
+        while let Some(head) = conversation.request_head() {
+            if let Some(size) = head.split("?size=").nth(1) {
+                let size = size.split(' ').next().unwrap().parse().unwrap();
+                conversation.answer("200 OK", "text/plain", &"a".repeat(size));
+            } else {
+                conversation.write("HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n");
+                conversation.answer("200 OK", "text/plain", "second");
+            }
+        }
+    });
+    let gate = Gate::start(&upstream, &config);
+    let mut waited = 0;
+    for size in (200_000..260_000).step_by(10_000) {
+        let mut caller = gate.connect("app");
+        let before = upstream.requests().len();
+        let both = format!(
+            "GET /management/v1/counters?size={size} HTTP/1.1\r\nHost: h\r\n\r\n\
+             GET /management/v1/counters HTTP/1.1\r\nHost: h\r\n\r\n"
+        );
+        caller.send(both);
+        // Either the second request goes up while the caller reads nothing, or it waits for the caller to read.
+        let start = Instant::now();
+        while upstream.requests().len() < before + 2 && start.elapsed() < Duration::from_millis(200) {
+            std::thread::yield_now();
+        }
+        waited += usize::from(upstream.requests().len() < before + 2);
+        let first = caller.answer();
+        assert_eq!((first.status, first.body.len()), (200, size));
+        assert!(first.body.iter().all(|byte| *byte == b'a'), "{size}");
+        assert_eq!(caller.answer().text(), "second");
+    }
+    assert!(waited > 0, "the largest did not fit into the buffers, so some size was at their edge");
+}
+
+#[test]
+fn a_101_that_nobody_asked_for_is_no_answer() {
+    let ended = Signal::default();
+    let noticed = ended.clone();
+    let upstream = Upstream::run(move |conversation| {
+        conversation.request_head();
+        conversation
+            .write("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\nraw bytes");
+        assert!(conversation.is_closed());
+        noticed.give();
+    });
+    let gate = Gate::start(&upstream, TWO_CALLERS);
+    let mut caller = gate.connect("app");
+    caller.send("GET /management/v1/counters HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n");
+    let answer = caller.answer();
+    assert_eq!(answer.summary(), "502 upstream_protocol");
+    assert!(!answer.text().contains("raw bytes"));
+    ended.wait("the connection is given up");
+    assert!(!upstream.requests()[0].to_ascii_lowercase().contains("upgrade"), "{:?}", upstream.requests());
+    gate.until_metric(&["upstream_errors_total", "kind=\"protocol\""], 1.0);
+    caller.send("GET /management/v1/counters HTTP/1.1\r\nHost: h\r\n\r\n");
+    assert_eq!(caller.answer().summary(), "502 upstream_protocol", "the caller's connection is still HTTP");
+    until("both were tried", || upstream.connections() == 2);
+}

@@ -1,0 +1,171 @@
+//! Limits: what is one too many is told so, and everything else goes on.
+
+use std::time::{Duration, Instant};
+
+use crate::harness::gate::until;
+use crate::harness::{Caller, Gate, Signal, TWO_CALLERS, Upstream};
+
+const GET: &str = "GET /management/v1/counters HTTP/1.1\r\nHost: h\r\n\r\n";
+
+fn ask(caller: &mut Caller) -> String {
+    caller.send(GET);
+    caller.answer().summary()
+}
+
+/// An upstream that holds every answer back until `go`.
+fn holding(go: &Signal) -> Upstream {
+    let go = go.clone();
+    Upstream::run(move |conversation| {
+        while conversation.request_head().is_some() {
+            go.wait("the test lets the upstream answer");
+            conversation.answer("200 OK", "application/json", "{}");
+        }
+    })
+}
+
+#[test]
+fn a_connection_beyond_the_limit_is_told_so() {
+    let upstream = Upstream::plain();
+    let gate = Gate::start(&upstream, &format!("{TWO_CALLERS}\nlimits: {{connections: 3}}\n"));
+    // The limit is over all listeners and workers.
+    let mut callers: Vec<_> = ["app", "crm", "app"].map(|listener| gate.connect(listener)).into();
+    for caller in &mut callers {
+        assert_eq!(ask(caller), "200");
+    }
+    for _ in 0..5 {
+        let mut refused = gate.connect("app");
+        refused.try_send(GET);
+        let answer = refused.answer();
+        assert_eq!((answer.summary().as_str(), answer.field("retry-after")), ("503 overloaded", Some("1")));
+        assert_eq!(answer.field("connection"), Some("close"));
+        assert!(answer.text().starts_with(r#"{"errors":[{"error_type":"backend_error","#), "{}", answer.text());
+        assert!(refused.is_closed());
+    }
+    gate.until_metric(&["connections_refused_total"], 5.0);
+    assert_eq!(upstream.requests().len(), 3);
+    for caller in &mut callers {
+        assert_eq!(ask(caller), "200", "those within the limit notice nothing");
+    }
+    drop(callers.pop());
+    until("a place is free", || ask(&mut gate.connect("app")) == "200");
+}
+
+#[test]
+fn requests_beyond_the_upstreams_connections_wait_for_their_turn() {
+    let go = Signal::default();
+    let upstream = holding(&go);
+    let config = format!(
+        "{TWO_CALLERS}\nupstream: {{ca_file: '{{ca}}', connect_to: '{{upstream}}', connections: 2, timeouts: {{connect: 20s}}}}\n"
+    );
+    let gate = Gate::plan(&upstream, &config).workers(1).start();
+    let mut callers: Vec<_> = (0..6).map(|_| gate.connect("app")).collect();
+    callers.iter_mut().for_each(|caller| caller.send(GET));
+    gate.until_metric(&["in_flight", "reports"], 6.0);
+    until("as many as may are sent", || upstream.requests().len() == 2);
+    go.give();
+    for caller in &mut callers {
+        assert_eq!(caller.answer().summary(), "200");
+    }
+    assert_eq!((upstream.requests().len(), upstream.connections()), (6, 2));
+}
+
+#[test]
+fn a_request_that_waits_too_long_for_its_turn_is_refused() {
+    let go = Signal::default();
+    let upstream = holding(&go);
+    let config = format!(
+        "{TWO_CALLERS}\nupstream: {{ca_file: '{{ca}}', connect_to: '{{upstream}}', connections: 1, timeouts: {{connect: 300ms}}}}\n"
+    );
+    let gate = Gate::plan(&upstream, &config).workers(1).start();
+    let mut first = gate.connect("app");
+    first.send(GET);
+    until("the first is sent", || upstream.requests().len() == 1);
+    let start = Instant::now();
+    let answer = gate.get("app", "/management/v1/counters");
+    assert_eq!((answer.summary().as_str(), answer.field("retry-after")), ("503 overloaded", Some("1")));
+    assert!(start.elapsed() >= Duration::from_millis(290));
+    gate.until_metric(&["upstream_errors_total", "kind=\"saturated\""], 1.0);
+    // A caller that leaves while it waits gives up its turn.
+    let mut leaving = gate.connect("app");
+    leaving.send(GET);
+    gate.until_metric(&["in_flight", "reports"], 2.0);
+    drop(leaving);
+    gate.until_metric(&["in_flight", "reports"], 1.0);
+    go.give();
+    assert_eq!(first.answer().summary(), "200");
+    assert_eq!(ask(&mut first), "200");
+    assert_eq!(gate.get("app", "/management/v1/counters").summary(), "200");
+    assert_eq!((upstream.requests().len(), upstream.connections()), (3, 1));
+}
+
+#[test]
+fn a_request_that_fails_gives_its_turn_back() {
+    let upstream = Upstream::run(|conversation| {
+        conversation.request_head();
+        if conversation.number < 5 {
+            return conversation.close();
+        }
+        conversation.answer("200 OK", "application/json", "{}");
+    });
+    let config = format!(
+        "{TWO_CALLERS}\nupstream: {{ca_file: '{{ca}}', connect_to: '{{upstream}}', connections: 1, timeouts: {{connect: 1s}}}}\n"
+    );
+    let gate = Gate::plan(&upstream, &config).workers(1).start();
+    let summaries: Vec<_> = (0..6).map(|_| gate.get("app", "/management/v1/counters").summary()).collect();
+    assert_eq!(summaries, [vec!["502 upstream_closed"; 5], vec!["200"]].concat());
+}
+
+#[test]
+fn idle_connections_are_cheap() {
+    let upstream = Upstream::plain();
+    let gate = Gate::start(&upstream, TWO_CALLERS);
+    assert_eq!(gate.get("app", "/management/v1/counters").summary(), "200");
+    let before = gate.resident_bytes();
+    let mut callers: Vec<_> = (0..500).map(|_| gate.connect("app")).collect();
+    for caller in &mut callers {
+        assert_eq!(ask(caller), "200");
+    }
+    let each = gate.resident_bytes().saturating_sub(before) / 500;
+    assert!(each < 64 * 1024, "{each} bytes each");
+    let (used, start) = (gate.processor_time(), Instant::now());
+    until("two seconds have passed", || start.elapsed() > Duration::from_secs(2));
+    let used = gate.processor_time() - used;
+    assert!(used <= Duration::from_millis(50), "idle, it used {used:?}");
+    assert!(callers.iter_mut().all(|caller| ask(caller) == "200"));
+}
+
+#[test]
+fn a_gate_without_descriptors_waits_and_recovers() {
+    let upstream = Upstream::plain();
+    let gate = Gate::plan(&upstream, TWO_CALLERS).descriptors(64).start();
+    let mut working = gate.connect("app");
+    assert_eq!(ask(&mut working), "200");
+    // More than there are descriptors; the kernel's queue takes the rest.
+    let idle: Vec<_> = (0..100).map(|_| gate.connect("app")).collect();
+    gate.until_log(&["accepting fails"]);
+    let (used, start) = (gate.processor_time(), Instant::now());
+    until("two seconds have passed", || start.elapsed() > Duration::from_secs(2));
+    let used = gate.processor_time() - used;
+    assert!(used < Duration::from_millis(500), "while it waits for descriptors, it used {used:?}");
+    let said = gate.log().iter().filter(|line| line.contains("accepting fails")).count();
+    assert!(said < 200, "{said} log lines");
+    assert_eq!(ask(&mut working), "200", "who is connected, is served");
+    drop(idle);
+    until("it accepts again", || {
+        let mut caller = gate.connect("app");
+        caller.try_send(GET) && caller.try_answer(false).is_ok_and(|answer| answer.summary() == "200")
+    });
+    assert_eq!(gate.admin("/livez").status, 200);
+}
+
+#[test]
+fn a_gate_that_cannot_connect_for_want_of_descriptors_says_so() {
+    let upstream = Upstream::plain();
+    let gate = Gate::plan(&upstream, TWO_CALLERS).workers(1).descriptors(64).start();
+    let mut first = gate.connect("app");
+    let idle: Vec<_> = (0..100).map(|_| gate.connect("app")).collect();
+    gate.until_log(&["accepting fails"]);
+    assert_eq!(ask(&mut first), "503 upstream_unreachable");
+    drop(idle);
+    until("it connects again", || ask(&mut first) == "200");
+}
