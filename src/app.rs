@@ -18,11 +18,11 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
 use crate::admin::Admin;
-use crate::config::{Config, LogFormat};
+use crate::config::{Config, LogFormat, Shutdown};
 use crate::crew::{Crew, Start};
 use crate::metrics::process::ProcessMeters;
 use crate::readiness::Readiness;
-use crate::reload::{Folders, LOOK, Reloader};
+use crate::reload::{Folders, LOOK, LOOK_AT_UNWATCHED, Reloader};
 use crate::server::listen::{Bound, bind};
 use crate::telemetry::{self, Form, Sink};
 
@@ -44,7 +44,6 @@ pub struct Options {
 /// A gate that has started.
 pub struct App {
     runtime: tokio::runtime::LocalRuntime,
-    config: Config,
     reloader: Reloader,
     crew: Arc<Crew>,
     bound: Vec<Bound>,
@@ -95,7 +94,7 @@ impl App {
         let crew = Arc::new(Crew::start(&mut bound, workers, &start)?);
         let readiness = Arc::new(Readiness::default());
         readiness.serving();
-        let app = Self { runtime, config, reloader, crew, bound, admin, meters, readiness, sink };
+        let app = Self { runtime, reloader, crew, bound, admin, meters, readiness, sink };
         app.say_started(workers);
         Ok(app)
     }
@@ -110,7 +109,7 @@ impl App {
             admin = %self.admin_place(),
             upstream = %upstream.settings.authority,
             roots = %upstream.roots,
-            callers = self.config.callers.len(),
+            callers = self.reloader.generation().policy.callers.all().len(),
             workers,
             "started"
         );
@@ -119,7 +118,7 @@ impl App {
     /// Where the admin listener is.
     #[must_use]
     pub fn admin_place(&self) -> String {
-        self.admin.local_addr().map_or_else(|_| self.config.admin.address.to_string(), |address| address.to_string())
+        self.admin.local_addr().map_or_else(|error| error.to_string(), |address| address.to_string())
     }
 
     /// Where callers connect: the name and place of each listener.
@@ -132,17 +131,17 @@ impl App {
     /// # Errors
     /// When signals cannot be received.
     pub fn run(self) -> anyhow::Result<u8> {
-        let Self { runtime, config, mut reloader, crew, bound, admin, meters, readiness, sink } = self;
+        let Self { runtime, mut reloader, crew, bound, admin, meters, readiness, sink } = self;
         let code = runtime.block_on(async {
             let mut signals = Signals::new()?;
             let shown = Arc::new(Admin { crew: crew.clone(), meters: meters.clone(), readiness: readiness.clone() });
             tokio::task::spawn_local(shown.serve(admin));
             live(&mut signals, &mut reloader, &crew).await;
             readiness.draining();
-            Ok::<u8, anyhow::Error>(end(&mut signals, &config, &crew).await)
+            Ok::<u8, anyhow::Error>(end(&mut signals, reloader.shutdown(), &crew).await)
         })?;
         // The tasks of this runtime hold the crew too; they end with it.
-        drop(runtime);
+        runtime.shutdown_background();
         drop(bound);
         if let Ok(crew) = Arc::try_unwrap(crew).map_err(drop) {
             crew.end();
@@ -181,7 +180,7 @@ async fn live(signals: &mut Signals, reloader: &mut Reloader, crew: &Crew) {
     let mut folders = Folders::new();
     let mut next_look = Instant::now() + LOOK;
     loop {
-        folders.watch(reloader.folders());
+        let all_are_watched = folders.watch(reloader.folders());
         tokio::select! {
             _ = signals.terminate.recv() => return,
             _ = signals.interrupt.recv() => return,
@@ -190,13 +189,13 @@ async fn live(signals: &mut Signals, reloader: &mut Reloader, crew: &Crew) {
             () = tokio::time::sleep_until(next_look) => {}
         }
         let again = reloader.look(crew).await;
-        next_look = Instant::now() + again.unwrap_or(LOOK);
+        let unless_sooner = if all_are_watched { LOOK } else { LOOK_AT_UNWATCHED };
+        next_look = Instant::now() + again.unwrap_or(unless_sooner);
     }
 }
 
 /// Rule 2.
-async fn end(signals: &mut Signals, config: &Config, crew: &Crew) -> u8 {
-    let shutdown = config.shutdown;
+async fn end(signals: &mut Signals, shutdown: Shutdown, crew: &Crew) -> u8 {
     tracing::info!(delay = ?shutdown.delay, timeout = ?shutdown.timeout, "ending");
     let all_ended = async {
         tokio::time::sleep(shutdown.delay).await;

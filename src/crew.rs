@@ -103,6 +103,9 @@ impl Crew {
                 }
             });
             CURRENT.take();
+            // A look-up of a name may still be waiting for its resolver; it is not waited for. What is under way ends
+            // here, and its lines are the last.
+            runtime.shutdown_background();
             worker.flush_lines();
         })?;
         has_started.recv().unwrap_or_else(|_| Err(std::io::Error::other("the worker ended at its start")))?;

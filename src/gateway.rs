@@ -31,16 +31,17 @@ pub mod headers;
 mod identify;
 mod inject;
 mod record;
+mod refusal;
 mod stage;
 
 use authorize::Authorize;
 use body::ResponseBody;
 use connection::Connection;
-pub use exchange::refuse_unparsed;
 use forward::forward;
 use identify::Identify;
 use inject::Inject;
 use record::RecordLayer;
+pub use record::{refuse_unparsed, whole_answer};
 use stage::stage;
 
 /// The stack that serves one connection.

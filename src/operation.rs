@@ -55,16 +55,10 @@ impl Verb {
         }
     }
 
-    /// Whether sending it twice means the same as once (RFC 9110, section 9.2.2) and it reads only.
+    /// Whether it only reads (RFC 9110, section 9.2.1), so that sending it twice harms nothing.
     #[must_use]
     pub const fn is_safe(self) -> bool {
         matches!(self, Self::Get | Self::Head)
-    }
-
-    /// Whether sending it twice means the same as once (RFC 9110, section 9.2.2).
-    #[must_use]
-    pub const fn is_idempotent(self) -> bool {
-        matches!(self, Self::Get | Self::Head | Self::Put | Self::Delete)
     }
 
     /// The verb whose operation this is (rule 3).

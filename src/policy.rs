@@ -55,12 +55,6 @@ pub enum Denial {
 }
 
 impl Grant {
-    /// Who may.
-    #[must_use]
-    pub const fn caller(self) -> CallerId {
-        self.caller
-    }
-
     /// What.
     #[must_use]
     pub const fn operation(self) -> OperationId {

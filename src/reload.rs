@@ -16,7 +16,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::caller::Callers;
-use crate::config::{Config, Error, TokenSource};
+use crate::config::{Config, Error, Shutdown, TokenSource};
 use crate::crew::Crew;
 use crate::metrics::process::{Outcome, ProcessMeters};
 use crate::policy::{Policy, TokenRights};
@@ -33,11 +33,14 @@ pub use folders::Folders;
 /// Files are read so often in any case.
 pub const LOOK: Duration = Duration::from_secs(10);
 
+/// Files in folders that cannot be watched, as they do not exist, are looked for so often.
+pub const LOOK_AT_UNWATCHED: Duration = Duration::from_secs(1);
+
 /// How long a file may be gone before its token is: replacing a file can take two steps.
 const GONE: Duration = Duration::from_secs(1);
 
 /// How long a new token must stay the same before it is used: a file that is rewritten in place can be read half.
-const STABLE: Duration = Duration::from_millis(100);
+const STABLE: Duration = Duration::from_millis(300);
 
 /// How long a wrong file may be wrong before that is said: it may still be being written.
 const WRONG: Duration = Duration::from_millis(300);
@@ -100,9 +103,7 @@ impl Reloader {
         let all: Vec<_> = reloader.config.tokens.iter().map(|source| source.alias).collect();
         reloader.tell_meters(&all);
         for (source, token) in reloader.config.tokens.iter().zip(&reloader.tokens) {
-            if token.as_ref().is_some_and(Token::is_short) {
-                tracing::warn!(token = source.alias.as_str(), file = %source.file.display(), "the token is shorter than any that Yandex is known to have issued; is the file whole?");
-            }
+            reloader.say_if_short(source.alias);
             if token.is_none() {
                 tracing::error!(token = source.alias.as_str(), file = %source.file.display(), "the token's file is missing; requests that need it are refused until it is there");
             }
@@ -116,12 +117,21 @@ impl Reloader {
         &self.generation
     }
 
-    /// Every folder that has to be watched.
+    /// How the process ends, as the configuration in use says.
+    #[must_use]
+    pub const fn shutdown(&self) -> Shutdown {
+        self.config.shutdown
+    }
+
+    /// Every folder that has to be watched: where the files are, and where links lead to.
     #[must_use]
     pub fn folders(&self) -> BTreeSet<PathBuf> {
-        let files = self.config.tokens.iter().map(|source| source.file.as_path()).chain(self.file.as_deref());
+        let named = self.config.tokens.iter().map(|source| source.file.as_path()).chain(self.file.as_deref());
+        let meant = named.clone().filter_map(|file| file.canonicalize().ok());
+        let files: Vec<PathBuf> = named.map(Path::to_owned).chain(meant).collect();
         files
-            .filter_map(Path::parent)
+            .iter()
+            .filter_map(|file| file.parent())
             .map(|folder| if folder.as_os_str().is_empty() { ".".into() } else { folder.into() })
             .collect()
     }
@@ -193,6 +203,7 @@ impl Reloader {
         self.tell_meters(changed);
         for alias in changed {
             let usable = self.is_usable(*alias);
+            self.say_if_short(*alias);
             self.meters.tokens_reloaded(if usable { Outcome::Success } else { Outcome::Failure });
             tracing::info!(token = alias.as_str(), usable, "the token was reloaded");
         }
@@ -200,6 +211,14 @@ impl Reloader {
 
     fn is_usable(&self, alias: TokenAlias) -> bool {
         self.config.tokens.iter().zip(&self.tokens).any(|(source, token)| source.alias == alias && token.is_some())
+    }
+
+    fn say_if_short(&self, alias: TokenAlias) {
+        for (source, token) in self.config.tokens.iter().zip(&self.tokens) {
+            if source.alias == alias && token.as_ref().is_some_and(Token::is_short) {
+                tracing::warn!(token = alias.as_str(), file = %source.file.display(), "the token is shorter than any that Yandex is known to have issued; is the file whole?");
+            }
+        }
     }
 
     fn tell_meters(&self, changed: &[TokenAlias]) {
@@ -240,7 +259,7 @@ impl Reloader {
         }
         // The access log follows; the form and the level were given to the log at the start.
         config.log = crate::config::Log { access: config.log.access, ..self.config.log.clone() };
-        let tokens = read_all(&config.tokens, self.demo)?;
+        let tokens = self.tokens_of(&config)?;
         let upstream = if config.upstream == self.config.upstream {
             self.generation.upstream.clone()
         } else {
@@ -248,8 +267,6 @@ impl Reloader {
         };
         self.generation = Arc::new(generation(&config, &tokens, upstream));
         self.text = std::fs::read(file).unwrap_or_default();
-        self.troubles.clear();
-        self.candidates = Candidates::default();
         self.config = config;
         self.tokens = tokens;
         Ok(())
@@ -258,6 +275,22 @@ impl Reloader {
 
 fn sooner(one: Option<Duration>, other: Duration) -> Option<Duration> {
     Some(one.map_or(other, |one| one.min(other)))
+}
+
+impl Reloader {
+    /// The tokens for a new configuration: those of files that it had before stay until a look at the file says
+    /// otherwise, so that reloading in the middle of a replacement loses nothing; the others are read.
+    fn tokens_of(&self, config: &Config) -> Result<Vec<Option<Token>>, TokenErrors> {
+        let known = |source: &TokenSource| {
+            let mut before = self.config.tokens.iter().zip(&self.tokens);
+            before
+                .find(|(known, _)| known.alias == source.alias && known.file == source.file)
+                .map(|(_, token)| token.clone())
+        };
+        let new: Vec<_> = config.tokens.iter().filter(|source| known(source).is_none()).cloned().collect();
+        let mut read = read_all(&new, self.demo)?.into_iter();
+        Ok(config.tokens.iter().map(|source| known(source).unwrap_or_else(|| read.next().flatten())).collect())
+    }
 }
 
 /// Reads all tokens; one that is missing is `None`.
@@ -343,7 +376,7 @@ mod tests {
     fn rule_2_half_a_token_is_not_used_while_it_grows() {
         let alias = TokenAlias::new("t");
         let token = |text: &str| Token::parse(text.as_bytes()).unwrap();
-        let (start, step) = (Instant::now(), Duration::from_millis(60));
+        let (start, step) = (Instant::now(), Duration::from_millis(180));
         let mut candidates = Candidates::default();
         for (position, half) in ["y0_a", "y0_ab", "y0_abc", "y0_abcd"].into_iter().enumerate() {
             let now = start + step * u32::try_from(position).unwrap();

@@ -6,6 +6,7 @@
 //!    pauses instead of spinning.
 //! 4. One timer a connection watches every wait for the caller: its header, its body, its reading, its next request.
 
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
@@ -23,11 +24,12 @@ use tower::Service;
 use crate::caller::Evidence;
 use crate::config::Limits;
 use crate::gateway::connection::{Connection, Phase};
+use crate::gateway::whole_answer;
 use crate::metrics::process::ProcessMeters;
 use crate::rejection::Reason;
 use crate::symbol::ListenerName;
 use crate::upstream::Watchdog;
-use crate::worker::Worker;
+use crate::worker::{Worker, new_request_id};
 
 pub mod caller_io;
 pub mod listen;
@@ -121,7 +123,7 @@ pub async fn accept(
 
 /// Tells a connection beyond the limit that it is one.
 async fn turn_away(mut socket: Socket) {
-    let answer = caller_io::whole_answer(Reason::Overloaded);
+    let answer = whole_answer(Reason::Overloaded, &new_request_id());
     let _ = tokio::time::timeout(Duration::from_secs(1), socket.say_and_close(&answer)).await;
 }
 
@@ -157,7 +159,7 @@ async fn serve(worker: Rc<Worker>, connection: Rc<Connection>, socket: Socket, l
             }
             return Poll::Ready(());
         }
-        let ended = waited_too_long(&worker, &connection, &mut watchdog, context);
+        let ended = waited_too_long(&worker, &connection, &socket, &mut watchdog, context);
         if ended.is_ready() && connection.phase() == Phase::Exchange {
             socket.borrow().break_off();
         }
@@ -170,6 +172,7 @@ async fn serve(worker: Rc<Worker>, connection: Rc<Connection>, socket: Socket, l
 fn waited_too_long(
     worker: &Worker,
     connection: &Connection,
+    socket: &RefCell<Socket>,
     watchdog: &mut Watchdog,
     context: &mut Context<'_>,
 ) -> Poll<()> {
@@ -178,6 +181,8 @@ fn waited_too_long(
         let look = deadline.unwrap_or_else(|| Instant::now() + LOOK);
         match (watchdog.poll_passed(context, look), deadline) {
             (Poll::Pending, _) => return Poll::Pending,
+            // While the upstream takes nothing, hyper reads nothing, and does not see that the caller went away.
+            (Poll::Ready(()), None) if socket.borrow().is_closed_by_caller() => return Poll::Ready(()),
             (Poll::Ready(()), None) => {}
             (Poll::Ready(()), Some(_)) => {
                 tracing::debug!(phase = ?connection.phase(), "the caller took too long; its connection is closed");

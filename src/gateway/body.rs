@@ -4,6 +4,8 @@
 //! 2. An answer that breaks off never looks complete: its error closes the caller's connection.
 //! 3. Of the body of a 401, 403, 420 or 429 a bounded copy is kept to learn the reason; the body itself is not changed.
 
+use std::error::Error as _;
+use std::io::ErrorKind;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,9 +19,10 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use super::exchange::Exchange;
 use super::headers::clean_trailers;
+use super::refusal::Refusal;
 use crate::metrics::UpstreamError;
+use crate::operation::Verb;
 use crate::upstream::{Lease, Watchdog};
-use crate::verdict::{self, ErrorType};
 
 /// Why a body ends before its end.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +41,21 @@ pub enum BodyError {
     NotAskedFor,
 }
 
+impl BodyError {
+    /// Whether it is a caller's that went away, and not one's that sent what is no body.
+    #[must_use]
+    pub fn is_of_a_caller_that_left(&self) -> bool {
+        let Self::Caller(error) = self else { return false };
+        let cause = error.source().and_then(|source| source.downcast_ref::<std::io::Error>()).map(std::io::Error::kind);
+        let left =
+            [ErrorKind::UnexpectedEof, ErrorKind::ConnectionReset, ErrorKind::ConnectionAborted, ErrorKind::BrokenPipe];
+        error.is_incomplete_message()
+            || error.is_closed()
+            || error.is_canceled()
+            || cause.is_some_and(|kind| left.contains(&kind))
+    }
+}
+
 /// The body of a request, on its way to Metrica.
 pub struct RequestBody {
     incoming: Option<Incoming>,
@@ -48,9 +66,6 @@ pub struct RequestBody {
 impl RequestBody {
     /// The body of an exchange's request, held back while `held` says so.
     pub fn new(incoming: Incoming, exchange: Rc<Exchange>, held: Option<Held>) -> Self {
-        if incoming.is_end_stream() {
-            exchange.request_completed();
-        }
         Self { incoming: Some(incoming), exchange, held }
     }
 
@@ -72,10 +87,9 @@ impl Body for RequestBody {
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
         if let Some(held) = &mut this.held {
-            if ready!(held.poll_asked_for(context)) {
-                this.held = None;
-            } else {
-                return Poll::Ready(Some(Err(BodyError::NotAskedFor)));
+            match ready!(held.poll_say(context)) {
+                Say::Wanted => this.held = None,
+                Say::NotWanted | Say::Over => return Poll::Ready(Some(Err(BodyError::NotAskedFor))),
             }
         }
         let connection = &this.exchange.connection;
@@ -118,7 +132,18 @@ pub struct Held {
 
 /// The upstream's say on a body that is held back. `Send`, because the client's callback has to be.
 #[derive(Clone, Default)]
-pub struct Asked(Arc<Mutex<(Option<bool>, Option<Waker>)>>);
+pub struct Asked(Arc<Mutex<(Option<Say>, Option<Waker>)>>);
+
+/// What the upstream said of a body that is held back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Say {
+    /// It asked for it.
+    Wanted,
+    /// It answers without it. The body still waits: to end it now would end the connection, and the answer with it.
+    NotWanted,
+    /// Its answer is over.
+    Over,
+}
 
 impl Held {
     /// Held until `asked` says something.
@@ -127,23 +152,27 @@ impl Held {
         Self { asked, patience: Box::pin(sleep(PATIENCE)) }
     }
 
-    fn poll_asked_for(&mut self, context: &mut Context<'_>) -> Poll<bool> {
-        {
+    fn poll_say(&mut self, context: &mut Context<'_>) -> Poll<Say> {
+        let said = {
             let mut state = self.asked.0.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(asked) = state.0 {
-                return Poll::Ready(asked);
-            }
             state.1 = Some(context.waker().clone());
+            state.0
+        };
+        match said {
+            Some(Say::NotWanted) => Poll::Pending,
+            Some(said) => Poll::Ready(said),
+            None => self.patience.as_mut().poll(context).map(|()| Say::Wanted),
         }
-        self.patience.as_mut().poll(context).map(|()| true)
     }
 }
 
 impl Asked {
-    /// The upstream asked for the body, or answered without it.
-    pub fn decide(&self, asked_for: bool) {
+    /// The upstream said something. What it asked for, it cannot refuse any more.
+    pub fn decide(&self, say: Say) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        state.0.get_or_insert(asked_for);
+        if state.0 != Some(Say::Wanted) {
+            state.0 = Some(say);
+        }
         if let Some(waker) = state.1.take() {
             waker.wake();
         }
@@ -168,7 +197,7 @@ pub struct Streaming {
     watchdog: Option<Watchdog>,
     idle_limit: Duration,
     last_piece: Instant,
-    refusal: Option<Vec<u8>>,
+    refusal: Option<Refusal>,
     asked: Option<Asked>,
     /// It came to its end.
     whole: bool,
@@ -198,14 +227,15 @@ impl ResponseBody {
 }
 
 impl Streaming {
-    /// The body `incoming`, which arrives on `lease` and began at `now`; `refusal` when it may say why Metrica refused.
+    /// The body `incoming`, which arrives on `lease` and began at `now`; `refusal` looks at it
+    /// when it may say why Metrica refused.
     pub fn new(
         incoming: Incoming,
         lease: Lease<RequestBody>,
         watchdog: Watchdog,
         idle_limit: Duration,
         now: Instant,
-        refusal: bool,
+        refusal: Option<Refusal>,
         asked: Option<Asked>,
     ) -> Self {
         Self {
@@ -214,16 +244,9 @@ impl Streaming {
             watchdog: Some(watchdog),
             idle_limit,
             last_piece: now,
-            refusal: refusal.then(Vec::new),
+            refusal,
             asked,
             whole: false,
-        }
-    }
-
-    fn look_at(&mut self, piece: &[u8]) {
-        if let Some(refusal) = &mut self.refusal {
-            let room = verdict::LOOKED_AT.saturating_sub(refusal.len());
-            refusal.extend_from_slice(piece.get(..room.min(piece.len())).unwrap_or_default());
         }
     }
 
@@ -233,14 +256,14 @@ impl Streaming {
             exchange.worker().watchdogs.give_back(watchdog);
         }
         if let Some(refusal) = self.refusal.take() {
-            exchange.refused_by_upstream(ErrorType::in_body(&refusal));
+            exchange.refused_by_upstream(refusal.error_type());
         }
         if let Some(lease) = self.lease.take() {
             self.whole = whole;
             lease.finish(whole && exchange.request_is_complete());
         }
         if let Some(asked) = self.asked.take() {
-            asked.decide(false);
+            asked.decide(Say::Over);
         }
     }
 
@@ -254,8 +277,9 @@ impl Streaming {
                 if let Some(data) = frame.data_ref() {
                     exchange.add_response_bytes(data.len());
                     self.last_piece = Instant::now();
-                    let data = data.clone();
-                    self.look_at(&data);
+                    if let Some(refusal) = &mut self.refusal {
+                        refusal.look_at(data);
+                    }
                 }
                 // Nobody asks for more after trailers, so they are the end.
                 if frame.trailers_mut().map(clean_trailers).is_some() || self.incoming.is_end_stream() {
@@ -321,7 +345,8 @@ impl Body for ResponseBody {
 impl Drop for ResponseBody {
     fn drop(&mut self) {
         let complete = match &mut self.source {
-            Source::Own(_) => true,
+            // Of the answer to a HEAD, the body is not asked for.
+            Source::Own(body) => body.is_none() || self.exchange.verb == Some(Verb::Head),
             Source::Upstream(streaming) => {
                 // Where it ended before, this changes nothing.
                 streaming.end(&self.exchange, streaming.incoming.is_end_stream());

@@ -30,6 +30,7 @@ pub struct Connection {
     body_awaited_since: Cell<Option<Instant>>,
     write_blocked_since: Cell<Option<Instant>>,
     flush_owed: Cell<bool>,
+    request_is_open: Cell<bool>,
     /// Interim responses of the upstream, on their way to the caller.
     pub interim: Arc<Interim>,
     /// What of them the socket has not taken yet.
@@ -47,6 +48,7 @@ impl Connection {
             body_awaited_since: Cell::new(None),
             write_blocked_since: Cell::new(None),
             flush_owed: Cell::new(false),
+            request_is_open: Cell::new(false),
             interim: Arc::default(),
             interim_rest: RefCell::default(),
         }
@@ -65,6 +67,20 @@ impl Connection {
         self.body_awaited_since.set(None);
         if phase == Phase::Exchange {
             self.flush_owed.set(true);
+            self.request_is_open.set(true);
+        }
+    }
+
+    /// The body of the request under way has come to its end.
+    pub fn request_completed(&self) {
+        self.request_is_open.set(false);
+    }
+
+    /// Bytes arrived: of a new header, or of a body whose request was answered before its end.
+    pub fn received(&self) {
+        if self.phase.get() == Phase::Idle {
+            let next = if self.request_is_open.get() { Phase::Idle } else { Phase::Header };
+            self.enter(next, Instant::now());
         }
     }
 

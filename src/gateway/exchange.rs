@@ -161,6 +161,7 @@ impl Exchange {
     /// The request's body came to its end.
     pub fn request_completed(&self) {
         self.request_is_complete.set(true);
+        self.connection.request_completed();
         if self.request_progress.get().is_some() {
             self.request_progress.set(Some(Instant::now()));
         }
@@ -228,15 +229,4 @@ pub fn request_id(headers: &HeaderMap) -> HeaderValue {
     let fits =
         |value: &&HeaderValue| (1..=128).contains(&value.len()) && value.as_bytes().iter().all(u8::is_ascii_graphic);
     headers.get(&REQUEST_ID).filter(fits).cloned().unwrap_or_else(new_request_id)
-}
-
-/// Says and counts a request that could not be read as HTTP.
-pub fn refuse_unparsed(worker: &Rc<Worker>, connection: &Rc<Connection>, reason: Reason) {
-    let exchange = Exchange::new(worker.clone(), connection.clone(), None, new_request_id());
-    let snapshot = worker.snapshot();
-    let callers = &snapshot.generation.policy.callers;
-    let caller = callers.identify(connection.evidence).and_then(|position| callers.get(position));
-    exchange.begin(caller.map(|caller| caller.id));
-    exchange.rejected(reason);
-    exchange.finish(true);
 }

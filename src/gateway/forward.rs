@@ -8,21 +8,23 @@
 //! 4. When the caller goes away, this future is dropped, and with it the connection that carries the request.
 //! 5. Interim responses go to callers of HTTP/1.1 (RFC 9110, section 15.2).
 
+use std::error::Error as _;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
 
-use http::header::{CONNECTION, EXPECT, HOST, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_ENCODING, EXPECT, HOST, TRANSFER_ENCODING};
 use http::{HeaderValue, Request, Response, StatusCode, Uri, Version};
 use hyper::body::{Body, Incoming};
 use hyper::client::conn::TrySendError;
 use tokio::time::Instant;
 
-use super::body::{RequestBody, ResponseBody, Streaming};
+use super::body::{BodyError, RequestBody, ResponseBody, Streaming};
 use super::exchange::Exchange;
 use super::headers::clean_response;
 use super::inject::{InterimWishes, Outbound};
+use super::refusal::Refusal;
 use crate::metrics::UpstreamError;
 use crate::rejection::{Reason, Rejection};
 use crate::upstream::dial::DialError;
@@ -59,7 +61,8 @@ pub async fn forward(outbound: Outbound) -> Result<Response<ResponseBody>, Rejec
                 match repeat {
                     // Rule 2: the next connection is new, so this happens once.
                     Some(repeat) if lease.is_reused() => request = repeat,
-                    Some(_) | None => return Err(broken(&exchange, failed.into_error())),
+                    Some(_) => return Err(closed_before(&exchange, failed.into_error())),
+                    None => return Err(broken(&exchange, failed.into_error())),
                 }
                 drop(lease);
                 lease = pool.lease(true).await.map_err(|error| not_sent(&exchange, error))?;
@@ -176,10 +179,19 @@ fn not_sent(exchange: &Exchange, error: DialError) -> Rejection {
     Rejection::because(reason, error)
 }
 
+/// A new connection was closed before anything was written to it.
+fn closed_before(exchange: &Exchange, error: hyper::Error) -> Rejection {
+    exchange.upstream_error(UpstreamError::Closed);
+    Rejection::because(Reason::UpstreamUnreachable, error)
+}
+
 /// The connection failed with the request on it.
 fn broken(exchange: &Exchange, error: hyper::Error) -> Rejection {
-    if error.is_user() {
-        // The request's own body failed: the caller broke off, or sent chunks that are none.
+    if let Some(failed) = error.source().and_then(|source| source.downcast_ref::<BodyError>()) {
+        // The request's own body failed: the caller went away, or sent chunks that are none.
+        if failed.is_of_a_caller_that_left() {
+            exchange.finish(false);
+        }
         return Rejection::because(Reason::MalformedRequest, error);
     }
     let (kind, reason) = if error.is_parse() || error.is_parse_too_large() {
@@ -214,7 +226,8 @@ fn respond(
     head.extensions.clear();
     head.version = Version::HTTP_11;
     let idle_limit = upstream.settings.timeouts.body_idle;
-    let may_say_why = matches!(status, 401 | 403 | 420 | 429);
+    wishes.answered();
+    let may_say_why = matches!(status, 401 | 403 | 420 | 429).then(|| Refusal::new(head.headers.get(CONTENT_ENCODING)));
     let streaming = Streaming::new(incoming, lease, watchdog, idle_limit, now, may_say_why, wishes.into_asked());
     Ok(Response::from_parts(head, ResponseBody::upstream(streaming, exchange)))
 }

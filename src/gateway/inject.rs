@@ -14,7 +14,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, Version};
 use hyper::body::Body;
 
 use super::authorize::Permitted;
-use super::body::{Asked, Held, RequestBody};
+use super::body::{Asked, Held, RequestBody, Say};
 use super::connection::Interim;
 use super::exchange::{Exchange, REQUEST_ID};
 use super::headers::{self, clean_request};
@@ -61,9 +61,16 @@ impl InterimWishes {
     pub fn heard(&self, status: StatusCode, fields: &HeaderMap) {
         match (status, &self.asked, &self.caller) {
             // The caller's 100 is the server's to send, when the body is read.
-            (StatusCode::CONTINUE, Some(asked), _) => asked.decide(true),
+            (StatusCode::CONTINUE, Some(asked), _) => asked.decide(Say::Wanted),
             (StatusCode::CONTINUE, None, _) | (_, _, None) => {}
             (status, _, Some(caller)) => caller.push(&headers::interim_response(status, fields)),
+        }
+    }
+
+    /// The answer is here: a body that waits is wanted no more.
+    pub fn answered(&self) {
+        if let Some(asked) = &self.asked {
+            asked.decide(Say::NotWanted);
         }
     }
 

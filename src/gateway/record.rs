@@ -4,10 +4,11 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::SystemTime;
 
 use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, Request, Response};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
@@ -17,7 +18,7 @@ use super::exchange::{Exchange, REQUEST_ID, request_id};
 use super::identify::Received;
 use crate::operation::Verb;
 use crate::rejection::{Reason, Rejection};
-use crate::worker::Worker;
+use crate::worker::{Worker, new_request_id};
 
 /// The field that tells the gate's own answers from Metrica's.
 pub const GATE_ERROR: HeaderName = HeaderName::from_static("x-gate-error");
@@ -70,8 +71,11 @@ where
         let verb = Verb::of(&head.method);
         let id = request_id(&head.headers);
         let exchange = Rc::new(Exchange::new(self.worker.clone(), self.connection.clone(), verb, id));
+        if body.is_end_stream() {
+            exchange.request_completed();
+        }
         let received = Received { exchange: exchange.clone(), snapshot: self.worker.snapshot(), head, body };
-        Recorded { inner: self.inner.call(received), exchange }
+        Recorded { inner: self.inner.call(received), exchange: Unanswered(Some(exchange)) }
     }
 }
 
@@ -80,7 +84,18 @@ pin_project! {
     pub struct Recorded<F> {
         #[pin]
         inner: F,
-        exchange: Rc<Exchange>,
+        exchange: Unanswered,
+    }
+}
+
+/// An exchange that is over when this is dropped: others may hold it for longer.
+struct Unanswered(Option<Rc<Exchange>>);
+
+impl Drop for Unanswered {
+    fn drop(&mut self) {
+        if let Some(exchange) = &self.0 {
+            exchange.finish(false);
+        }
     }
 }
 
@@ -92,11 +107,11 @@ where
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let mut response = match ready!(this.inner.poll(context)) {
-            Ok(response) => response,
-            Err(rejection) => answer(rejection, this.exchange),
-        };
-        response.headers_mut().insert(REQUEST_ID, this.exchange.request_id.clone());
+        let ended = ready!(this.inner.poll(context));
+        // From here on the answer's body says when it is over.
+        let Some(exchange) = this.exchange.0.take() else { return Poll::Pending };
+        let mut response = ended.unwrap_or_else(|rejection| answer(rejection, &exchange));
+        response.headers_mut().insert(REQUEST_ID, exchange.request_id.clone());
         Poll::Ready(Ok(response))
     }
 }
@@ -125,4 +140,36 @@ fn answer(rejection: Rejection, exchange: &Rc<Exchange>) -> Response<ResponseBod
         headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE"));
     }
     response
+}
+
+/// Says and counts a request that could not be read as HTTP; the bytes that answer it.
+pub fn refuse_unparsed(worker: &Rc<Worker>, connection: &Rc<Connection>, reason: Reason) -> Vec<u8> {
+    let exchange = Exchange::new(worker.clone(), connection.clone(), None, new_request_id());
+    let snapshot = worker.snapshot();
+    let callers = &snapshot.generation.policy.callers;
+    let caller = callers.identify(connection.evidence).and_then(|position| callers.get(position));
+    exchange.begin(caller.map(|caller| caller.id));
+    exchange.rejected(reason);
+    exchange.add_response_bytes(reason.answer().body().len());
+    exchange.finish(true);
+    whole_answer(reason, &exchange.request_id)
+}
+
+/// An answer of the gate as bytes, for where there is no HTTP to write it. The connection is closed after it.
+#[must_use]
+pub fn whole_answer(reason: Reason, request_id: &HeaderValue) -> Vec<u8> {
+    let answer = reason.answer();
+    let body = answer.body();
+    let retry = answer.retry_after.map_or_else(String::new, |seconds| format!("retry-after: {seconds}\r\n"));
+    let head = format!(
+        "HTTP/1.1 {} {}\r\ncontent-type: application/json; charset=utf-8\r\nx-gate-error: {}\r\nx-request-id: {}\r\n\
+         date: {}\r\n{retry}content-length: {}\r\nconnection: close\r\n\r\n",
+        answer.status.as_u16(),
+        answer.status.canonical_reason().unwrap_or_default(),
+        reason.as_str(),
+        request_id.to_str().unwrap_or_default(),
+        httpdate::fmt_http_date(SystemTime::now()),
+        body.len(),
+    );
+    [head.as_bytes(), &body].concat()
 }

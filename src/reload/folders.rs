@@ -3,7 +3,8 @@
 //! A file that is watched itself is seen once and never again, when it is replaced by renaming another over it or by
 //! swapping the link that leads to it; so folders are watched, and what changed in them is found by reading.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -16,7 +17,8 @@ use super::LOOK;
 /// Sees changes in folders.
 pub struct Folders {
     watcher: Option<RecommendedWatcher>,
-    watched: BTreeSet<PathBuf>,
+    /// By path, which folder it was then: one that is removed and made again is another.
+    watched: BTreeMap<PathBuf, (u64, u64)>,
     changes: mpsc::UnboundedReceiver<()>,
 }
 
@@ -37,20 +39,30 @@ impl Folders {
         });
         let watcher = watcher
             .inspect_err(|error| tracing::warn!(%error, "folders cannot be watched; files are read every {LOOK:?}"));
-        Self { watcher: watcher.ok(), watched: BTreeSet::new(), changes }
+        Self { watcher: watcher.ok(), watched: BTreeMap::new(), changes }
     }
 
-    /// Watches `folders` and no others. One that does not exist is tried again at the next call.
-    pub fn watch(&mut self, folders: BTreeSet<PathBuf>) {
-        let Some(watcher) = &mut self.watcher else { return };
-        for folder in self.watched.difference(&folders) {
+    /// Watches `folders` and no others; whether all of them can be. One that does not exist is tried again at the next
+    /// call.
+    pub fn watch(&mut self, folders: BTreeSet<PathBuf>) -> bool {
+        let Some(watcher) = &mut self.watcher else { return false };
+        let wanted = folders.len();
+        let now = folders.into_iter().filter_map(|folder| {
+            let found = folder.metadata().ok()?;
+            Some((folder, (found.dev(), found.ino())))
+        });
+        let now: BTreeMap<_, _> = now.collect();
+        for folder in self.watched.iter().filter(|(folder, id)| now.get(*folder) != Some(id)).map(|(folder, _)| folder)
+        {
             // It may be gone.
             let _ = watcher.unwatch(folder);
         }
-        let watching = |folder: &PathBuf| {
-            self.watched.contains(folder) || watcher.watch(folder, RecursiveMode::NonRecursive).is_ok()
+        let before = std::mem::take(&mut self.watched);
+        let watching = |(folder, id): &(PathBuf, (u64, u64))| {
+            before.get(folder) == Some(id) || watcher.watch(folder, RecursiveMode::NonRecursive).is_ok()
         };
-        self.watched = folders.into_iter().filter(watching).collect();
+        self.watched = now.into_iter().filter(watching).collect();
+        self.watched.len() == wanted
     }
 
     /// Waits until something changed, and what belongs to it.

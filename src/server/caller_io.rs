@@ -7,16 +7,17 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::time::Instant;
 
-use crate::gateway::connection::{Connection, Phase};
+use crate::gateway::connection::Connection;
 use crate::gateway::refuse_unparsed;
 use crate::rejection::Reason;
 use crate::worker::Worker;
@@ -63,8 +64,8 @@ impl CallerIo {
                 Some(b"414") => Reason::TargetTooLong,
                 Some(_) | None => Reason::MalformedRequest,
             };
-            refuse_unparsed(&self.worker, &self.connection, reason);
-            self.own_answer = Some(OwnAnswer { bytes: whole_answer(reason), written: 0 });
+            let bytes = refuse_unparsed(&self.worker, &self.connection, reason);
+            self.own_answer = Some(OwnAnswer { bytes, written: 0 });
         }
     }
 
@@ -122,6 +123,18 @@ impl Socket {
         }
     }
 
+    /// Whether the caller sends no more: it has closed the connection, or its half of it. What it sent before may still
+    /// be unread, so reading would not tell.
+    #[must_use]
+    pub fn is_closed_by_caller(&self) -> bool {
+        let socket = match self {
+            Self::Tcp(socket) => socket.as_fd(),
+            Self::Unix(socket) => socket.as_fd(),
+        };
+        let mut polled = [PollFd::new(&socket, PollFlags::RDHUP)];
+        rustix::event::poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready > 0)
+    }
+
     /// Writes interim responses that arrived since (rule 3).
     pub fn deliver_interim(&mut self, connection: &Connection, context: &mut Context<'_>) {
         let arrived = connection.interim.take();
@@ -143,22 +156,6 @@ impl Socket {
     }
 }
 
-/// An answer of the gate as bytes, for where there is no HTTP to write it.
-#[must_use]
-pub fn whole_answer(reason: Reason) -> Vec<u8> {
-    let answer = reason.answer();
-    let body = answer.body();
-    let retry = answer.retry_after.map_or_else(String::new, |seconds| format!("retry-after: {seconds}\r\n"));
-    let head = format!(
-        "HTTP/1.1 {} {}\r\ncontent-type: application/json; charset=utf-8\r\nx-gate-error: {}\r\n{retry}content-length: {}\r\nconnection: close\r\n\r\n",
-        answer.status.as_u16(),
-        answer.status.canonical_reason().unwrap_or_default(),
-        reason.as_str(),
-        body.len(),
-    );
-    [head.as_bytes(), &body].concat()
-}
-
 /// Whether an accept error says that one connection went away, and not that accepting fails (accept(2)).
 #[must_use]
 pub fn is_of_one_connection(error: &io::Error) -> bool {
@@ -172,8 +169,8 @@ impl AsyncRead for CallerIo {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let polled = Pin::new(&mut *self.socket.borrow_mut()).poll_read(context, buffer);
-        if self.connection.phase() == Phase::Idle && buffer.filled().len() > before {
-            self.connection.enter(Phase::Header, Instant::now());
+        if buffer.filled().len() > before {
+            self.connection.received();
         }
         polled
     }

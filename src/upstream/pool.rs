@@ -3,8 +3,10 @@
 //! 1. An idle HTTP/1.1 connection is used again, the last one used first; it is dropped when it was idle longer than
 //!    `upstream.timeouts.keep_alive`, or when the upstream closed it.
 //! 2. Where HTTP/2 was asked for and agreed on, requests share a connection, up to [`STREAMS`] at once.
-//! 3. At most `upstream.connections` requests, over all workers, are under way; others wait for `connect` at most.
-//! 4. A connection is used again only when both the request and the answer came to their end on it.
+//! 3. At most `upstream.connections` requests are under way, an equal share of them for each worker; others wait for
+//!    `connect` at most.
+//! 4. A connection is used again only when both the request and the answer came to their end on it; otherwise it is
+//!    closed at once.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -18,7 +20,8 @@ use hyper::client::conn::{TrySendError, http1, http2};
 use hyper::rt::Executor;
 use hyper_util::rt::TokioIo;
 use tokio::sync::Semaphore;
-use tokio::time::Instant;
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, timeout};
 
 use super::Upstream;
 use super::dial::{DialError, Dialled, Traffic, dial};
@@ -39,9 +42,15 @@ pub struct Pool<B> {
     reaping: Cell<bool>,
 }
 
-struct Idle<B> {
+/// An HTTP/1.1 connection and the task that drives it.
+struct Http1<B> {
     sender: http1::SendRequest<B>,
     traffic: Rc<Traffic>,
+    task: AbortHandle,
+}
+
+struct Idle<B> {
+    connection: Http1<B>,
     since: Instant,
 }
 
@@ -52,7 +61,7 @@ struct Shared<B> {
 }
 
 enum Sender<B> {
-    Http1 { sender: http1::SendRequest<B>, traffic: Rc<Traffic>, read_before: u64 },
+    Http1 { connection: Http1<B>, read_before: u64 },
     Http2 { sender: http2::SendRequest<B>, active: Rc<Cell<usize>> },
 }
 
@@ -109,9 +118,9 @@ where
             lease.sender = self.take_shared().or_else(|| self.take_idle());
         }
         if lease.sender.is_none() {
-            lease.reused = false;
             // Boxed: the states of dialling would otherwise be a part of every request's future.
-            lease.sender = Some(Box::pin(self.open(fresh)).await?);
+            let (sender, reused) = Box::pin(self.open(fresh)).await?;
+            (lease.sender, lease.reused) = (Some(sender), reused);
         }
         Ok(lease)
     }
@@ -122,7 +131,7 @@ where
             return Ok(());
         }
         let limit = self.upstream.settings.timeouts.connect;
-        match tokio::time::timeout(limit, self.permits.acquire()).await {
+        match timeout(limit, self.permits.acquire()).await {
             Ok(Ok(permit)) => {
                 permit.forget();
                 Ok(())
@@ -134,15 +143,14 @@ where
     fn take_idle(&self) -> Option<Sender<B>> {
         let keep_alive = self.upstream.settings.timeouts.keep_alive;
         let mut idle = self.idle.borrow_mut();
-        while let Some(Idle { sender, traffic, since }) = idle.pop() {
+        while let Some(Idle { connection, since }) = idle.pop() {
             if since.elapsed() >= keep_alive {
                 // What lies below was idle even longer.
                 idle.clear();
                 return None;
             }
-            if !sender.is_closed() {
-                let read_before = traffic.read();
-                return Some(Sender::Http1 { sender, traffic, read_before });
+            if !connection.sender.is_closed() {
+                return Some(Sender::http1(connection));
             }
         }
         None
@@ -160,20 +168,27 @@ where
         Some(Sender::Http2 { sender: free.sender.clone(), active: free.active.clone() })
     }
 
-    async fn open(self: &Rc<Self>, fresh: bool) -> Result<Sender<B>, DialError> {
+    /// A connection, and whether somebody else has just opened it.
+    async fn open(self: &Rc<Self>, fresh: bool) -> Result<(Sender<B>, bool), DialError> {
         let together = self.upstream.settings.http2 && !self.only_http1.get();
-        let turn = if together { Some(self.opening.lock().await) } else { None };
+        let limit = self.upstream.settings.timeouts.connect;
+        let turn = if together {
+            // Who waits for another's connection waits no longer than that one may take.
+            Some(timeout(limit, self.opening.lock()).await.map_err(|_| DialError::Timeout(limit))?)
+        } else {
+            None
+        };
         if together
             && !fresh
             && let Some(sender) = self.take_shared()
         {
-            return Ok(sender);
+            return Ok((sender, true));
         }
         let dialled = dial(&self.upstream).await?;
         self.only_http1.set(!dialled.http2);
         let sender = if dialled.http2 { self.start_http2(dialled).await } else { start_http1(dialled).await };
         drop(turn);
-        sender
+        Ok((sender?, false))
     }
 
     async fn start_http2(self: &Rc<Self>, dialled: Dialled) -> Result<Sender<B>, DialError> {
@@ -199,9 +214,9 @@ where
         Ok(Sender::Http2 { sender, active })
     }
 
-    fn keep(self: &Rc<Self>, sender: http1::SendRequest<B>, traffic: Rc<Traffic>) {
-        if !sender.is_closed() {
-            self.idle.borrow_mut().push(Idle { sender, traffic, since: Instant::now() });
+    fn keep(self: &Rc<Self>, connection: Http1<B>) {
+        if !connection.sender.is_closed() {
+            self.idle.borrow_mut().push(Idle { connection, since: Instant::now() });
             self.reap_later();
         }
     }
@@ -228,7 +243,7 @@ where
     /// Closes what was idle too long; whether nothing is left.
     fn reap(&self, keep_alive: Duration) -> bool {
         let mut idle = self.idle.borrow_mut();
-        idle.retain(|connection| connection.since.elapsed() < keep_alive && !connection.sender.is_closed());
+        idle.retain(|idle| idle.since.elapsed() < keep_alive && !idle.connection.sender.is_closed());
         let mut shared = self.shared.borrow_mut();
         shared.retain(|connection| {
             let used = connection.active.get() > 0 || connection.since.elapsed() < keep_alive;
@@ -246,15 +261,21 @@ where
 {
     let broken = |error| DialError::Connect(std::io::Error::other(error));
     let Dialled { stream, traffic, .. } = dialled;
-    let (mut sender, connection) =
-        http1::Builder::new().max_headers(200).handshake(TokioIo::new(stream)).await.map_err(broken)?;
-    tokio::task::spawn_local(async move {
+    let (mut sender, connection) = http1::Builder::new().handshake(TokioIo::new(stream)).await.map_err(broken)?;
+    let task = tokio::task::spawn_local(async move {
         // Its error reaches the request on it.
         let _ = connection.await;
     });
+    let task = task.abort_handle();
     sender.ready().await.map_err(broken)?;
-    let read_before = traffic.read();
-    Ok(Sender::Http1 { sender, traffic, read_before })
+    Ok(Sender::http1(Http1 { sender, traffic, task }))
+}
+
+impl<B> Sender<B> {
+    fn http1(connection: Http1<B>) -> Self {
+        let read_before = connection.traffic.read();
+        Self::Http1 { connection, read_before }
+    }
 }
 
 impl<B: Body + Unpin + 'static> Lease<B>
@@ -278,17 +299,21 @@ where
     #[must_use]
     pub fn nothing_was_read(&self) -> bool {
         match &self.sender {
-            Some(Sender::Http1 { traffic, read_before, .. }) => traffic.read() == *read_before,
+            Some(Sender::Http1 { connection, read_before }) => connection.traffic.read() == *read_before,
             Some(Sender::Http2 { .. }) | None => false,
         }
     }
 
-    /// Waits until the connection can take the request; false when it closed instead.
+    /// Waits until the connection can take the request; false when it closed instead, or is stuck with what is left of
+    /// the request before.
     pub async fn ready(&mut self) -> bool {
+        let limit = self.pool.upstream.settings.timeouts.connect;
         match &mut self.sender {
-            Some(Sender::Http1 { sender, .. }) if sender.is_ready() => true,
-            Some(Sender::Http1 { sender, .. }) => sender.ready().await.is_ok(),
-            Some(Sender::Http2 { sender, .. }) => sender.ready().await.is_ok(),
+            Some(Sender::Http1 { connection, .. }) if connection.sender.is_ready() => true,
+            Some(Sender::Http1 { connection, .. }) => {
+                timeout(limit, connection.sender.ready()).await.is_ok_and(|ready| ready.is_ok())
+            }
+            Some(Sender::Http2 { sender, .. }) => timeout(limit, sender.ready()).await.is_ok_and(|ready| ready.is_ok()),
             None => false,
         }
     }
@@ -300,7 +325,7 @@ where
     pub async fn send(&mut self, request: Request<B>) -> Result<Response<Incoming>, TrySendError<Request<B>>> {
         match &mut self.sender {
             Some(Sender::Http2 { sender, .. }) => sender.try_send_request(request).await,
-            Some(Sender::Http1 { sender, .. }) => sender.try_send_request(request).await,
+            Some(Sender::Http1 { connection, .. }) => connection.sender.try_send_request(request).await,
             None => std::future::pending().await,
         }
     }
@@ -308,7 +333,7 @@ where
     /// The answer came to its end; `clean` when the request did too (rule 4).
     pub fn finish(mut self, clean: bool) {
         match self.sender.take() {
-            Some(Sender::Http1 { sender, traffic, .. }) if clean => self.pool.keep(sender, traffic),
+            Some(Sender::Http1 { connection, .. }) if clean => self.pool.keep(connection),
             other => self.sender = other,
         }
     }
@@ -316,8 +341,11 @@ where
 
 impl<B> Drop for Lease<B> {
     fn drop(&mut self) {
-        if let Some(Sender::Http2 { active, .. }) = &self.sender {
-            active.set(active.get().saturating_sub(1));
+        match &self.sender {
+            Some(Sender::Http2 { active, .. }) => active.set(active.get().saturating_sub(1)),
+            // It was not given back: what it carried is over. Left alone it would wait until the upstream takes the rest.
+            Some(Sender::Http1 { connection, .. }) => connection.task.abort(),
+            None => {}
         }
         self.pool.permits.add_permits(1);
     }
