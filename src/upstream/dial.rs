@@ -1,8 +1,9 @@
 //! Opens one connection: look up, connect, agree on TLS.
 //!
 //! 1. The name is looked up for every connection, so a change of address is followed.
-//! 2. A name is looked up as an absolute one (with a final dot), so that neither the hosts file of a pod that sends
-//!    Metrica's names to the gate nor a search list can send the gate to itself.
+//! 2. The URL's name is looked up as an absolute one (with a final dot), so that neither the hosts file of a pod that
+//!    sends Metrica's names to the gate nor a search list can send the gate to itself. The name of `connect_to` is
+//!    looked up as it is written: it may be one of the cluster or of the hosts file.
 //! 3. Addresses are tried in the resolver's order with the families alternating, each a quarter of a second after the
 //!    one before it, or at once when that failed (RFC 8305).
 
@@ -129,10 +130,11 @@ async fn resolve(upstream: &Upstream) -> Result<Vec<SocketAddr>, DialError> {
     let settings = &upstream.settings;
     let (host, port) =
         settings.connect_to.as_ref().map_or((&settings.host, settings.port), |(host, port)| (host, *port));
+    let absolute = settings.connect_to.is_none() && host.contains('.') && !host.ends_with('.');
     if let Ok(address) = host.parse::<IpAddr>() {
         return Ok(vec![SocketAddr::new(address, port)]);
     }
-    let name = if host.contains('.') && !host.ends_with('.') { format!("{host}.") } else { host.clone() };
+    let name = if absolute { format!("{host}.") } else { host.clone() };
     let failed = |source| DialError::Resolve { name: name.clone(), source };
     let found = tokio::net::lookup_host((name.as_str(), port)).await.map_err(failed)?;
     let wanted = |address: &SocketAddr| match settings.address_family {
