@@ -139,6 +139,7 @@ async fn serve(worker: Rc<Worker>, connection: Rc<Connection>, socket: Socket, l
     let mut http = pin!(protocol(limits).serve_connection(TokioIo::new(io), service));
     let mut draining = pin!(worker.until_draining());
     let mut watchdog = Watchdog::new(Instant::now() + worker.snapshot().generation.timeouts.request_headers);
+    let mut next_look = Instant::now() + LOOK;
     let mut begun = false;
     let mut ending = false;
     poll_fn(|context| {
@@ -159,7 +160,7 @@ async fn serve(worker: Rc<Worker>, connection: Rc<Connection>, socket: Socket, l
             }
             return Poll::Ready(());
         }
-        let ended = waited_too_long(&worker, &connection, &socket, &mut watchdog, context);
+        let ended = waited_too_long(&worker, &connection, &socket, &mut watchdog, &mut next_look, context);
         if ended.is_ready() && connection.phase() == Phase::Exchange {
             socket.borrow().break_off();
         }
@@ -174,16 +175,16 @@ fn waited_too_long(
     connection: &Connection,
     socket: &RefCell<Socket>,
     watchdog: &mut Watchdog,
+    next_look: &mut Instant,
     context: &mut Context<'_>,
 ) -> Poll<()> {
     loop {
         let deadline = connection.deadline(&worker.snapshot().generation.timeouts);
-        let look = deadline.unwrap_or_else(|| Instant::now() + LOOK);
-        match (watchdog.poll_passed(context, look), deadline) {
+        match (watchdog.poll_passed(context, deadline.unwrap_or(*next_look)), deadline) {
             (Poll::Pending, _) => return Poll::Pending,
             // While the upstream takes nothing, hyper reads nothing, and does not see that the caller went away.
             (Poll::Ready(()), None) if socket.borrow().is_closed_by_caller() => return Poll::Ready(()),
-            (Poll::Ready(()), None) => {}
+            (Poll::Ready(()), None) => *next_look = Instant::now() + LOOK,
             (Poll::Ready(()), Some(_)) => {
                 tracing::debug!(phase = ?connection.phase(), "the caller took too long; its connection is closed");
                 return Poll::Ready(());

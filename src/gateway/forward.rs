@@ -191,6 +191,7 @@ fn broken(exchange: &Exchange, error: hyper::Error) -> Rejection {
         // The request's own body failed: the caller went away, or sent chunks that are none.
         if failed.is_of_a_caller_that_left() {
             exchange.finish(false);
+            return Reason::MalformedRequest.into();
         }
         return Rejection::because(Reason::MalformedRequest, error);
     }

@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use metrika_gate::fake::{DEMO_COUNTER, Fake, FakeToken, Permission, Settings};
 use metrika_gate::scope::{Scope, ScopeSet};
@@ -310,6 +311,26 @@ fn a_connection_that_ends_is_replaced() {
     until("requests succeed again", || ask(&mut caller, GET) == "200");
     assert_eq!(ask(&mut caller, GET), "200");
     assert_eq!(sockets.lock().unwrap().len(), 1);
+}
+
+#[test]
+fn a_connection_that_never_comes_is_waited_for_once_by_all() {
+    // It accepts, and never says a word of TLS.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let place = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || listener.incoming().collect::<Vec<_>>());
+    let (_, ca_pem) = crate::harness::upstream::certificate("api-metrika.yandex.net");
+    let gate = plan(&place, &ca_pem, ", timeouts: {connect: 1s}").start();
+    let start = Instant::now();
+    let mut callers: Vec<_> = (0..8).map(|_| gate.connect("app")).collect();
+    callers.iter_mut().for_each(|caller| caller.send(GET));
+    for caller in &mut callers {
+        assert_eq!(caller.answer().summary(), "503 upstream_unreachable");
+    }
+    let took = start.elapsed();
+    // One that was let in at the last moment may have tried for itself. One after the other, it would be eight.
+    assert!(took >= Duration::from_millis(900) && took < Duration::from_secs(4), "it took {took:?}");
+    gate.until_metric(&["upstream_errors_total", "kind=\"connect_timeout\""], 8.0);
 }
 
 #[test]

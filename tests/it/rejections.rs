@@ -316,8 +316,9 @@ fn a_head_request_gets_the_refusal_without_its_body() {
     let upstream = Upstream::plain();
     let gate = Gate::start(&upstream, TWO_CALLERS);
     let mut caller = gate.connect("app");
-    caller.send("HEAD /management/v2/counters HTTP/1.1\r\nHost: h\r\n\r\n");
+    caller.send("HEAD /management/v2/counters HTTP/1.1\r\nHost: h\r\nX-Request-ID: refused\r\n\r\n");
     assert_eq!(caller.answer_to_head().summary(), "404 unknown_operation");
+    gate.until_log(&["\"request_id\":\"refused\"", "\"status\":404", "\"outcome\":\"complete\""]);
     caller.send(format!("HEAD {COUNTERS} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"));
     assert_eq!(caller.head().unwrap().0, 200, "no byte of a body stood before this answer");
 }
@@ -332,6 +333,25 @@ fn an_answer_says_the_id_of_its_request() {
     for bad in ["", "two words", "x".repeat(129).as_str(), "\u{430}"] {
         let made = with(bad).field("x-request-id").unwrap().to_owned();
         assert!(made.len() == 32 && made.bytes().all(|byte| byte.is_ascii_hexdigit()), "{made}");
+    }
+}
+
+#[test]
+fn the_answer_to_what_is_no_http_says_its_id_and_the_date() {
+    let upstream = Upstream::plain();
+    let gate = Gate::start(&upstream, TWO_CALLERS);
+    let too_large = format!("GET {COUNTERS} HTTP/1.1\r\nHost: h\r\nX-Much: {}\r\n\r\n", "x".repeat(300_000));
+    for (request, expected) in [("hello\r\n\r\n", "400 malformed_request"), (&too_large, "431 headers_too_large")] {
+        let mut caller = gate.connect("app");
+        caller.try_send(request);
+        let answer = caller.answer();
+        assert_is(&answer, expected);
+        let id = answer.field("x-request-id").expect("an id");
+        assert!(id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()), "{id}");
+        let line = gate.until_log(&["\"access\"", &format!("\"request_id\":\"{id}\"")]);
+        assert!(line.contains(expected.split(' ').next_back().unwrap()), "{line}");
+        let date = httpdate::parse_http_date(answer.field("date").expect("a date")).unwrap();
+        assert!(date.elapsed().unwrap_or_default().as_secs() < 60, "{date:?}");
     }
 }
 

@@ -91,6 +91,60 @@ fn what_takes_too_long_is_cut_and_the_code_is_69() {
 }
 
 #[test]
+fn what_is_cut_has_its_line() {
+    let (began, arrived) = (Signal::default(), Signal::default());
+    let (begins, arrives) = (began.clone(), arrived.clone());
+    let upstream = Upstream::run(move |conversation| {
+        let Some(head) = conversation.request_head() else { return };
+        if head.contains("/stat/") {
+            conversation.write("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc");
+            begins.give();
+        } else if head.starts_with("GET") {
+            arrives.give();
+        }
+        while conversation.discard() > 0 {}
+    });
+    let mut gate = Gate::start(&upstream, &with("timeout: 200ms"));
+    let ask = |listener: &str, request: &str, id: &str| {
+        let mut caller = gate.connect(listener);
+        caller.send(request.replace("Host: h\r\n", &format!("Host: h\r\nX-Request-ID: {id}\r\n")));
+        caller
+    };
+    let mut streaming = ask("app", REPORT, "streaming");
+    assert_eq!(streaming.head().unwrap().0, 200);
+    began.wait("an answer is under way");
+    let waiting = ask("app", READ, "waiting");
+    arrived.wait("a request is at Metrica");
+    let upload = "POST /management/v1/counters HTTP/1.1\r\nHost: h\r\nContent-Length: 6\r\n\r\n{\"a";
+    let uploading = ask("crm", upload, "uploading");
+    until("an upload is under way", || upstream.requests().len() == 3);
+    gate.signal("TERM");
+    assert_eq!(gate.wait().code(), Some(69));
+    for (id, status) in [("streaming", 200), ("waiting", 499), ("uploading", 499)] {
+        let line = gate.until_log(&["\"access\"", &format!("\"request_id\":\"{id}\"")]);
+        let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!((&line["status"], &line["outcome"]), (&status.into(), &"caller_gone".into()), "{line}");
+    }
+    drop((streaming, waiting, uploading));
+}
+
+#[test]
+fn how_it_ends_is_what_the_reloaded_configuration_says() {
+    let (upstream, arrived, release) = slow_upstream();
+    let mut gate = Gate::start(&upstream, &with("delay: 300s, timeout: 300s"));
+    gate.replace_config(&gate.config().replace("delay: 300s, timeout: 300s", "timeout: 200ms"));
+    gate.signal("HUP");
+    gate.until_log(&["the configuration was reloaded"]);
+    let mut slow = gate.connect("app");
+    slow.send(REPORT);
+    arrived.wait("the report is at Metrica");
+    gate.signal("TERM");
+    assert_eq!(gate.wait().code(), Some(69), "the report was cut after the new time");
+    gate.until_log(&["\"ending\"", "200ms"]);
+    release.give();
+}
+
+#[test]
 fn a_second_signal_ends_at_once() {
     let (upstream, arrived, release) = slow_upstream();
     for (number, config) in [with("timeout: 300s"), with("delay: 300s, timeout: 300s")].into_iter().enumerate() {
