@@ -81,7 +81,10 @@ impl App {
         let mut bound = Vec::new();
         for listener in &config.listeners {
             let opened = bind(listener, workers);
-            bound.push(opened.with_context(|| format!("listener '{}' cannot be opened", listener.name))?);
+            bound.push(
+                opened
+                    .with_context(|| format!("listener '{}' cannot be opened at {}", listener.name, listener.bind))?,
+            );
         }
         let runtime =
             Builder::new_current_thread().enable_all().max_blocking_threads(1).build_local(LocalOptions::default())?;

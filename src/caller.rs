@@ -10,6 +10,7 @@
 //! Finding the caller costs one hash look-up for every prefix length that the configuration uses, however many callers
 //! there are: each table remembers only the first caller of a key.
 
+use std::fmt;
 use std::hash::Hash;
 use std::net::IpAddr;
 
@@ -46,6 +47,19 @@ pub struct Proofs {
 }
 
 impl Proofs {
+    /// Whether every connection that `other` fits, fits this too: behind it in the configuration, `other` is never
+    /// reached.
+    #[must_use]
+    pub fn cover(&self, other: &Self) -> bool {
+        let all_of = |own: &[u32], other: &[u32]| {
+            own.is_empty() || (!other.is_empty() && other.iter().all(|id| own.contains(id)))
+        };
+        let inside = |network: &IpNet| self.sources.iter().any(|wider| wider.contains(network));
+        let sources = self.sources.is_empty() || (!other.sources.is_empty() && other.sources.iter().all(inside));
+        let listener = self.listener.is_none() || self.listener == other.listener;
+        listener && sources && all_of(&self.uids, &other.uids) && all_of(&self.gids, &other.gids)
+    }
+
     /// Whether more is stated than the listener.
     #[must_use]
     pub const fn state_more_than_the_listener(&self) -> bool {
@@ -76,6 +90,15 @@ pub enum Peer {
     },
 }
 
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.to_canonical().fmt(f),
+            Self::Process { uid, gid } => write!(f, "uid {uid} gid {gid}"),
+        }
+    }
+}
+
 /// The callers of a configuration, ready to be found.
 #[derive(Debug, Default)]
 pub struct Callers {
@@ -99,6 +122,13 @@ impl Callers {
     pub fn new(callers: Vec<Caller>, listeners: &[ListenerName]) -> Self {
         let of_listener = listeners.iter().map(|listener| (*listener, Table::new(*listener, &callers))).collect();
         Self { callers, of_listener }
+    }
+
+    /// The caller before the one at `position` that takes all its connections, if there is one.
+    #[must_use]
+    pub fn shadow_of(&self, position: usize) -> Option<&Caller> {
+        let later = self.get(position)?;
+        self.callers.iter().take(position).find(|earlier| earlier.proofs.cover(&later.proofs))
     }
 
     /// The position of the first caller that `evidence` proves (rules 2 and 3).
@@ -256,6 +286,22 @@ mod tests {
         assert_eq!(who(&callers, "app", address("10.0.0.2")), "wide");
         assert_eq!(who(&callers, "app", address("11.0.0.2")), "rest");
         assert_eq!(who(&callers, "crm", address("11.0.0.2")), "late");
+    }
+
+    #[test]
+    fn rule_2_what_is_never_reached_is_known() {
+        let both = Proofs { sources: from(&["10.1.0.0/16"]).sources, ..on("app") };
+        for (earlier, later, expected) in [
+            (on("app"), both.clone(), true),
+            (from(&["10.0.0.0/8"]), both.clone(), true),
+            (both.clone(), on("app"), false),
+            (on("crm"), both.clone(), false),
+            (from(&["10.1.0.0/24"]), both.clone(), false),
+            (Proofs { uids: vec![1, 2], ..on("crm") }, Proofs { uids: vec![2], ..on("crm") }, true),
+            (Proofs { uids: vec![1], ..on("crm") }, Proofs { gids: vec![1], ..on("crm") }, false),
+        ] {
+            assert_eq!(earlier.cover(&later), expected, "{earlier:?} {later:?}");
+        }
     }
 
     #[test]

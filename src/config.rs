@@ -3,6 +3,7 @@
 //! A file is read as a [`document`], walked with every mistake collected, and becomes a [`Config`], after which nothing
 //! needs validating and nothing is optional that has a default. `config/reference.yaml` shows every key.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -73,6 +74,15 @@ pub enum Bind {
         /// Its permissions.
         mode: u32,
     },
+}
+
+impl fmt::Display for Bind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix { path, .. } => path.display().fmt(f),
+        }
+    }
 }
 
 /// The admin listener.

@@ -105,6 +105,7 @@ impl Crew {
             CURRENT.take();
             // A look-up of a name may still be waiting for its resolver; it is not waited for. What is under way ends
             // here, and its lines are the last.
+            worker.end();
             runtime.shutdown_background();
             worker.flush_lines();
         })?;

@@ -93,7 +93,7 @@ fn steps(app: &App, fake: &Fake, folder: &Path, out: &mut dyn Write) -> std::io:
         "-d '{{\"goal\":{{\"name\":\"Order\",\"type\":\"url\",\"conditions\":[{{\"type\":\"contain\",\"url\":\"thanks\"}}]}}}}' \
          -H 'Content-Type: application/json' {{}}/management/v1/counter/{DEMO_COUNTER}/goals"
     );
-    let control = format!("curl -s --cacert {}/ca.pem https://{}/_fake", folder.display(), fake.address());
+    let control = format!("curl -s --cacert {}/ca.pem 'https://{}/_fake", folder.display(), fake.address());
     let token = demo_tokens().into_iter().next().map_or_else(String::new, |token| token.secret);
     writeln!(
         out,
@@ -103,9 +103,9 @@ fn steps(app: &App, fake: &Fake, folder: &Path, out: &mut dyn Write) -> std::io:
          2. A write, refused by the gate: 'reports' may only read:\n\n   curl -si {}\n\n\
          3. The same write, as the caller 'crm':\n\n   curl -s {}\n\n\
          4. The token of 'reports' is revoked at Metrica; the next read is refused by Metrica, and counted:\n\n   \
-         {control}/revoke?token={token}\n   \
+         {control}/revoke?token={token}'\n   \
          curl -s {reports}/management/v1/counters\n   \
-         curl -s http://{admin}/metrics | grep auth_failures | grep -v ' 0$'\n\n\
+         curl -s http://{admin}/metrics | grep '^metrika_gate_auth_failures' | grep -v ' 0$'\n\n\
          Ctrl-C ends it.\n",
         goal.replace("{}", reports),
         goal.replace("{}", crm),

@@ -102,11 +102,8 @@ impl Reloader {
         reloader.meters.config_reloaded(Outcome::Success);
         let all: Vec<_> = reloader.config.tokens.iter().map(|source| source.alias).collect();
         reloader.tell_meters(&all);
-        for (source, token) in reloader.config.tokens.iter().zip(&reloader.tokens) {
-            reloader.say_if_short(source.alias);
-            if token.is_none() {
-                tracing::error!(token = source.alias.as_str(), file = %source.file.display(), "the token's file is missing; requests that need it are refused until it is there");
-            }
+        for source in &reloader.config.tokens {
+            reloader.say_state(source.alias);
         }
         Ok(reloader)
     }
@@ -153,8 +150,11 @@ impl Reloader {
         for (source, token) in self.config.tokens.iter().zip(&mut self.tokens) {
             match tokens::read(source, self.demo) {
                 Ok(new) => {
-                    self.troubles.remove(&source.alias);
+                    let trouble = self.troubles.remove(&source.alias);
                     if token.as_ref() == Some(&new) {
+                        if trouble.is_some_and(|trouble| trouble.said.is_some()) {
+                            tracing::info!(token = source.alias.as_str(), "the token's file is right again");
+                        }
                         self.candidates.forget(source.alias);
                         continue;
                     }
@@ -177,7 +177,8 @@ impl Reloader {
                         trouble.said = Some(error.to_string());
                         changed.push(source.alias);
                     } else if !missing && trouble.said.as_deref() != Some(&error.to_string()) {
-                        tracing::error!(token = source.alias.as_str(), %error, "the token was not reloaded; the old one stays in use");
+                        let kept = if token.is_some() { "the old one stays in use" } else { "it stays unusable" };
+                        tracing::error!(token = source.alias.as_str(), %error, kept, "the token was not reloaded");
                         trouble.said = Some(error.to_string());
                         self.meters.tokens_reloaded(Outcome::Failure);
                     }
@@ -203,9 +204,13 @@ impl Reloader {
         self.tell_meters(changed);
         for alias in changed {
             let usable = self.is_usable(*alias);
-            self.say_if_short(*alias);
+            if usable {
+                self.say_state(*alias);
+            }
             self.meters.tokens_reloaded(if usable { Outcome::Success } else { Outcome::Failure });
-            tracing::info!(token = alias.as_str(), usable, "the token was reloaded");
+            if usable {
+                tracing::info!(token = alias.as_str(), usable, "the token was reloaded");
+            }
         }
     }
 
@@ -213,10 +218,18 @@ impl Reloader {
         self.config.tokens.iter().zip(&self.tokens).any(|(source, token)| source.alias == alias && token.is_some())
     }
 
-    fn say_if_short(&self, alias: TokenAlias) {
-        for (source, token) in self.config.tokens.iter().zip(&self.tokens) {
-            if source.alias == alias && token.as_ref().is_some_and(Token::is_short) {
-                tracing::warn!(token = alias.as_str(), file = %source.file.display(), "the token is shorter than any that Yandex is known to have issued; is the file whole?");
+    /// Says of a token that was just read, or missed, what an operator should know.
+    fn say_state(&self, alias: TokenAlias) {
+        for (source, token) in self.config.tokens.iter().zip(&self.tokens).filter(|(source, _)| source.alias == alias) {
+            let file = source.file.display();
+            match token {
+                None => {
+                    tracing::error!(token = alias.as_str(), %file, "the token's file is missing; requests that need it are refused until it is there");
+                }
+                Some(token) if token.is_short() => {
+                    tracing::warn!(token = alias.as_str(), %file, "the token is shorter than any that Yandex is known to have issued; is the file whole?");
+                }
+                Some(_) => {}
             }
         }
     }
@@ -230,11 +243,21 @@ impl Reloader {
     /// Reloads the configuration and the tokens (rule 3).
     pub async fn reload(&mut self, crew: &Crew) {
         let Some(file) = self.file.clone() else { return };
+        let before: Vec<_> = self.config.tokens.iter().map(|source| source.alias).collect();
         match self.try_reload(&file) {
             Ok(()) => {
                 crew.install(&self.generation).await;
-                let all: Vec<_> = self.config.tokens.iter().map(|source| source.alias).collect();
-                self.tell_meters(&all);
+                let new: Vec<_> = self
+                    .config
+                    .tokens
+                    .iter()
+                    .map(|source| source.alias)
+                    .filter(|alias| !before.contains(alias))
+                    .collect();
+                self.tell_meters(&new);
+                for alias in new {
+                    self.say_state(alias);
+                }
                 self.meters.config_reloaded(Outcome::Success);
                 tracing::info!(file = %file.display(), callers = self.config.callers.len(), "the configuration was reloaded");
             }

@@ -8,16 +8,17 @@
 
 use std::cell::RefCell;
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::Instant;
 use tower::Service;
 
@@ -142,7 +143,7 @@ async fn serve(worker: Rc<Worker>, connection: Rc<Connection>, socket: Socket, l
     let mut next_look = Instant::now() + LOOK;
     let mut begun = false;
     let mut ending = false;
-    poll_fn(|context| {
+    let ended = poll_fn(|context| {
         if !begun {
             begun = true;
             connection.interim.wake(context.waker());
@@ -155,18 +156,50 @@ async fn serve(worker: Rc<Worker>, connection: Rc<Connection>, socket: Socket, l
         }
         socket.borrow_mut().deliver_interim(&connection, context);
         if let Poll::Ready(ended) = http.as_mut().poll(context) {
-            if ended.is_err_and(|error| error.is_user()) {
-                socket.borrow().break_off();
-            }
-            return Poll::Ready(());
+            let cut = ended.is_err_and(|error| error.is_user());
+            return Poll::Ready(if cut { End::Cut } else { End::Answered });
         }
         let ended = waited_too_long(&worker, &connection, &socket, &mut watchdog, &mut next_look, context);
-        if ended.is_ready() && connection.phase() == Phase::Exchange {
-            socket.borrow().break_off();
-        }
-        ended
+        ended.map(|()| if connection.phase() == Phase::Exchange { End::Cut } else { End::Late })
     })
     .await;
+    match ended {
+        End::Cut => socket.borrow().break_off(),
+        // Boxed: few connections end so, and all would have room for it.
+        End::Answered if connection.request_is_open() => Box::pin(linger(&socket)).await,
+        End::Answered | End::Late => {}
+    }
+}
+
+/// How a connection ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// Its last answer is whole.
+    Answered,
+    /// In the middle of an answer, which must not look whole.
+    Cut,
+    /// The caller let the gate wait.
+    Late,
+}
+
+/// A caller that still sends gets so long to see its answer.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// Reads on after an answer that came before the end of its request: to close at once would be a reset, which can take
+/// the answer from a caller that has not read it yet (RFC 9112, section 9.6).
+async fn linger(socket: &RefCell<Socket>) {
+    let mut thrown_away = vec![0; 16 * 1024];
+    let until_closed = poll_fn(|context| {
+        loop {
+            let mut buffer = ReadBuf::new(&mut thrown_away);
+            let read = ready!(Pin::new(&mut *socket.borrow_mut()).poll_read(context, &mut buffer));
+            if read.is_err() || buffer.filled().is_empty() {
+                return Poll::Ready(());
+            }
+        }
+    });
+    // A caller that goes on sending after that has had its time.
+    let _ = tokio::time::timeout(LINGER, until_closed).await;
 }
 
 /// Ready when the caller let the gate wait too long; then the connection is dropped, and with it what it carried.

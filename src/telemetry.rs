@@ -31,7 +31,7 @@ pub fn start(format: LogFormat, level: &str, meters: Arc<ProcessMeters>) -> anyh
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(sink.clone());
     let started = match resolve(format) {
         Form::Json => builder.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init(),
-        Form::Human => builder.with_ansi(std::io::stderr().is_terminal()).with_target(false).try_init(),
+        Form::Human => builder.with_ansi(false).with_target(false).try_init(),
     };
     started.map_err(|error| anyhow::anyhow!("logging cannot be started: {error}"))?;
     Ok(sink)

@@ -24,6 +24,9 @@ pub const SHORTEST_SEEN: usize = 32;
 /// The tokens of `demo` and `fake` begin so, and `run` refuses them.
 pub const DEMO_PREFIX: &str = "demo-";
 
+/// Tokens for `fake` begin so, and `run` takes them.
+pub const TEST_PREFIX: &str = "test-";
+
 /// A token that passed the rules of this module.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token(Zeroizing<Box<[u8]>>);
@@ -37,9 +40,12 @@ pub enum BadToken {
     /// More than [`LONGEST`].
     #[error("holds more than {LONGEST} bytes; a token has fewer")]
     Length,
+    /// It begins with the word of the header field.
+    #[error("begins with 'OAuth '; write only the token")]
+    Word,
     /// Rule 2; the position counts from 1.
     #[error(
-        "byte {position} is {what}; a token has only letters, digits, '_', '-' and '.', and one newline at its end"
+        "holds no token: byte {position} is {what}; a token has only letters, digits, '_', '-' and '.', and one newline at its end"
     )]
     Byte {
         /// Where, from 1.
@@ -60,6 +66,9 @@ impl Token {
         if text.is_empty() {
             return Err(BadToken::Empty);
         }
+        if text.get(..6).is_some_and(|word| word.eq_ignore_ascii_case(b"OAuth ")) {
+            return Err(BadToken::Word);
+        }
         let fits = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
         if let Some((index, byte)) = text.iter().enumerate().find(|(_, byte)| !fits(byte)) {
             return Err(BadToken::Byte { position: index + 1, what: kind_of(*byte) });
@@ -70,10 +79,10 @@ impl Token {
         Ok(Self(Zeroizing::new(text.into())))
     }
 
-    /// Whether it is shorter than any that Yandex is known to have issued.
+    /// Whether it is shorter than any that Yandex is known to have issued, and not made for tests.
     #[must_use]
     pub fn is_short(&self) -> bool {
-        self.0.len() < SHORTEST_SEEN
+        self.0.len() < SHORTEST_SEEN && !self.is_demo() && !self.0.starts_with(TEST_PREFIX.as_bytes())
     }
 
     /// Whether the token is one of `demo` and `fake`.
@@ -142,6 +151,7 @@ mod tests {
     fn rule_2_alphabet_and_length() {
         assert_eq!(Token::parse(b""), Err(BadToken::Empty));
         assert_eq!(Token::parse(b"\n"), Err(BadToken::Empty));
+        assert_eq!(Token::parse(b"OAuth y0_abc"), Err(BadToken::Word));
         assert!(Token::parse(b"short").unwrap().is_short());
         assert_eq!(Token::parse(&[b'a'; 1025]), Err(BadToken::Length));
         for byte in (0..=u8::MAX).filter(|byte| !byte.is_ascii_alphanumeric() && !b"_-.".contains(byte)) {

@@ -159,7 +159,7 @@ mod tests {
     fn rule_4_wrong_content_is_said_without_the_content() {
         let (_folder, source) = written("y0_secret secret_secret", 0o600);
         let error = read(&source, false).unwrap_err().to_string();
-        assert!(error.contains("byte 10 is white space") && !error.contains("y0_"), "{error}");
+        assert!(error.contains("holds no token: byte 10 is white space") && !error.contains("y0_"), "{error}");
     }
 
     #[test]

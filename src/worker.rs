@@ -67,6 +67,7 @@ pub struct Worker {
     sink: Sink,
     form: Form,
     draining: Cell<bool>,
+    ending: Cell<bool>,
     drained: Notify,
     workers: usize,
 }
@@ -89,6 +90,7 @@ impl Worker {
             sink,
             form,
             draining: Cell::new(false),
+            ending: Cell::new(false),
             drained: Notify::new(),
             workers,
         }
@@ -147,6 +149,17 @@ impl Worker {
     pub fn drain(&self) {
         self.draining.set(true);
         self.drained.notify_waiters();
+    }
+
+    /// What is still under way is cut now.
+    pub fn end(&self) {
+        self.ending.set(true);
+    }
+
+    /// Whether what ends now is cut by the gate.
+    #[must_use]
+    pub fn is_ending(&self) -> bool {
+        self.ending.get()
     }
 
     /// Waits until [`Self::drain`] was called. It is woken only by calls after it was first polled.

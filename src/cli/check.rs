@@ -5,7 +5,7 @@ use std::io::Write;
 use clap::Args;
 
 use super::{ConfigArgs, Format};
-use crate::config::{Config, Error};
+use crate::config::{Bind, Config, Error};
 use crate::policy::{Denial, Policy};
 use crate::scope::Scope;
 use crate::tokens;
@@ -62,10 +62,21 @@ pub(super) fn check(args: &CheckArgs, out: &mut dyn Write) -> anyhow::Result<u8>
 }
 
 fn report(config: &Config, without_tokens: bool) -> Report {
-    let mut mistakes = Vec::new();
+    let (mut mistakes, mut short) = (Vec::new(), Vec::new());
     let mut code = 0;
     if !without_tokens {
-        for error in config.tokens.iter().filter_map(|source| tokens::read(source, false).err()) {
+        for source in &config.tokens {
+            let error = match tokens::read(source, false) {
+                Ok(token) if token.is_short() => {
+                    short.push(format!(
+                        "token '{}' is shorter than any that Yandex is known to have issued",
+                        source.alias
+                    ));
+                    continue;
+                }
+                Ok(_) => continue,
+                Err(error) => error,
+            };
             code = match error {
                 tokens::TokenFileError::Permissions { .. } | tokens::TokenFileError::Unreadable { .. } => 77,
                 tokens::TokenFileError::Missing { .. }
@@ -87,8 +98,12 @@ fn report(config: &Config, without_tokens: bool) -> Report {
         count(config.tokens.len(), "token"),
         count(config.catalogue.operations().len(), "operation"),
     );
-    Report { mistakes, warnings: warnings(config, &policy), summary, code }
+    let warnings = warnings(config, &policy).into_iter().chain(short).collect();
+    Report { mistakes, warnings, summary, code }
 }
+
+/// Looking for one costs a comparison with every caller before it.
+const SHADOWS_LOOKED_FOR: usize = 5000;
 
 /// What is allowed and probably not meant.
 fn warnings(config: &Config, policy: &Policy) -> Vec<String> {
@@ -106,6 +121,27 @@ fn warnings(config: &Config, policy: &Policy) -> Vec<String> {
             {
                 warnings.push(format!("caller '{}' has {}, but none of its tokens does", caller.id, scope.as_str()));
             }
+        }
+    }
+    for (position, caller) in config.callers.iter().enumerate().take(SHADOWS_LOOKED_FOR) {
+        if let Some(earlier) = policy.callers.shadow_of(position) {
+            warnings.push(format!(
+                "caller '{}' is never reached: '{}' stands before it and takes its connections",
+                caller.id, earlier.id
+            ));
+        }
+    }
+    for listener in &config.listeners {
+        if let Bind::Unix { path, .. } = &listener.bind
+            && let Some(folder) = path.parent().filter(|folder| !folder.is_dir())
+        {
+            warnings.push(format!("listener '{}': the folder {} does not exist here", listener.name, folder.display()));
+        }
+        if listener.bind == Bind::Tcp(config.admin.address) {
+            warnings.push(format!(
+                "listener '{}' and admin have the same address, {}",
+                listener.name, config.admin.address
+            ));
         }
     }
     for source in &config.tokens {

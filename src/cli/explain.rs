@@ -34,6 +34,8 @@ pub(super) struct ExplainArgs {
 /// What would become of it for one caller.
 struct Verdict<'a> {
     caller: &'a Caller,
+    /// An earlier caller that takes all its connections.
+    shadow: Option<&'a Caller>,
     result: Result<Grant, Reason>,
 }
 
@@ -58,11 +60,11 @@ pub(super) fn explain(args: &ExplainArgs, out: &mut dyn Write) -> anyhow::Result
     }
     let verdict = |(position, caller)| {
         let result = asked.and_then(|operation| policy.authorize(position, operation).map_err(reason));
-        Verdict { caller, result }
+        Verdict { caller, shadow: policy.callers.shadow_of(position), result }
     };
     let verdicts: Vec<_> = chosen.into_iter().map(verdict).collect();
     match args.format {
-        Format::Human => human(out, args, asked, &verdicts, uri.query())?,
+        Format::Human => human(out, args, asked, &verdicts, &uri)?,
         Format::Json => writeln!(out, "{}", machine(args, asked, &verdicts, uri.query()))?,
     }
     Ok(u8::from(verdicts.iter().any(|verdict| verdict.result.is_err())))
@@ -95,9 +97,10 @@ fn human(
     args: &ExplainArgs,
     asked: Result<&Operation, Reason>,
     verdicts: &[Verdict<'_>],
-    query: Option<&str>,
+    uri: &Uri,
 ) -> std::io::Result<()> {
-    writeln!(out, "request    {} {}", args.method, args.url.split('?').next().unwrap_or_default())?;
+    let (host, query) = (uri.host(), uri.query());
+    writeln!(out, "request    {} {}", args.method, uri.path())?;
     match asked {
         Ok(operation) => {
             writeln!(out, "operation  {} ({})", operation.id, operation.template)?;
@@ -109,15 +112,25 @@ fn human(
         }
         Err(reason) => writeln!(out, "operation  none: {}", reason.as_str())?,
     }
+    if host.is_some() {
+        writeln!(out, "host       is ignored: everything goes to the upstream of the configuration")?;
+    }
     if dropped(query) {
         writeln!(out, "query      has a credential, which would not be sent")?;
     }
-    for Verdict { caller, result } in verdicts {
+    for Verdict { caller, shadow, result } in verdicts {
         writeln!(out)?;
         writeln!(out, "caller     {} ({})", caller.id, said(&caller.proofs))?;
         writeln!(out, "has        {}", caller.scopes)?;
+        if let Some(earlier) = shadow {
+            writeln!(
+                out,
+                "but        it is never reached: '{}' stands before it and takes its connections",
+                earlier.id
+            )?;
+        }
         match result {
-            Ok(grant) => writeln!(out, "verdict    sent with token {}", grant.token())?,
+            Ok(grant) => writeln!(out, "verdict    sent with token {}, if its file is right", grant.token())?,
             Err(reason) => {
                 let answer = reason.answer();
                 writeln!(
@@ -140,9 +153,10 @@ fn machine(
     query: Option<&str>,
 ) -> serde_json::Value {
     let operation = asked.ok();
-    let one = |Verdict { caller, result }: &Verdict<'_>| {
+    let one = |Verdict { caller, shadow, result }: &Verdict<'_>| {
         json!({
             "caller": caller.id.as_str(),
+            "never_reached_behind": shadow.map(|earlier| earlier.id.as_str()),
             "scopes": caller.scopes.iter().map(|scope| scope.as_str()).collect::<Vec<_>>(),
             "allowed": result.is_ok(),
             "token": result.ok().map(|grant| grant.token().as_str()),

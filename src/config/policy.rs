@@ -51,11 +51,26 @@ fn token(alias: &str, at: &At<'_>, findings: &mut Findings) -> Option<TokenSourc
             if text.is_empty() || text.contains("${") || text.contains('\0') {
                 return Err("the path of a file; variables are not replaced".to_owned());
             }
+            if looks_like_a_token(text) {
+                return Err("the path of a file that holds the token; this looks like a token itself".to_owned());
+            }
             Ok(PathBuf::from(text))
         })
     });
     let scopes = table.required(findings, "scopes").and_then(|at| scopes(&at, findings));
     Some(TokenSource { alias: TokenAlias::new(alias), file: file?, scopes: scopes? })
+}
+
+/// What is expected, with the names there are when they are few.
+fn one_of(expected: &str, names: &[&str]) -> String {
+    let shown: Vec<_> = names.iter().map(|name| super::error::shown_key(name)).collect();
+    if (1..=10).contains(&shown.len()) { format!("{expected}: {}", shown.join(", ")) } else { expected.to_owned() }
+}
+
+/// A path would have a slash; this is taken for a token so that no message repeats it.
+fn looks_like_a_token(text: &str) -> bool {
+    let alphabet = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
+    alphabet && (text.starts_with("y0_") || text.starts_with("AQA") || text.len() >= 32)
 }
 
 fn scopes(at: &At<'_>, findings: &mut Findings) -> Option<ScopeSet> {
@@ -101,7 +116,7 @@ fn token_names(at: &At<'_>, known: &Known<'_>, findings: &mut Findings) -> Optio
             if known.token_names.contains(&text) {
                 Ok(TokenAlias::new(text))
             } else {
-                Err("the name of a token that stands under 'tokens'".to_owned())
+                Err(one_of("the name of a token that stands under 'tokens'", &known.token_names))
             }
         })
     });
@@ -116,7 +131,7 @@ fn proofs(at: &At<'_>, known: &Known<'_>, findings: &mut Findings) -> Option<Pro
             if known.listener_names.contains(&text) {
                 Ok(ListenerName::new(text))
             } else {
-                Err("the name of a listener that stands under 'listeners'".to_owned())
+                Err(one_of("the name of a listener that stands under 'listeners'", &known.listener_names))
             }
         })
     });

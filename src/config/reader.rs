@@ -142,7 +142,14 @@ impl<'a> At<'a> {
             self.wrong_kind(findings, &expected);
             return None;
         };
-        read(text).map_err(|expected| self.wrong_kind(findings, &expected)).ok()
+        let wrong = |expected: String| {
+            if text.chars().count() <= LONGEST_SHOWN {
+                self.wrong_kind(findings, &expected);
+            } else {
+                self.wrong(findings, format!("is not right; expected {expected}"));
+            }
+        };
+        read(text).map_err(wrong).ok()
     }
 }
 
@@ -151,7 +158,9 @@ impl<'a> Table<'a> {
     pub fn required(&self, findings: &mut Findings, key: &str) -> Option<At<'a>> {
         let found = self.optional(key);
         if found.is_none() {
-            findings.add(&self.steps, format!("the key '{key}' is missing"));
+            let empty = self.entries.iter().any(|(name, _)| name == key);
+            let what = if empty { "has no value; are the lines under it indented?" } else { "is missing" };
+            findings.add(&self.steps, format!("the key '{key}' {what}"));
         }
         found
     }

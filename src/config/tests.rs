@@ -39,14 +39,14 @@ limits: {connections: 0}
     gate.yaml:3:26 listeners[0].address: 0.0.0.0:8080 can be reached from other hosts; use a loopback address, or add allow_remote: true
     gate.yaml:4:30 listeners[1].unix.path: is 'relative.sock'; expected an absolute path of at most 107 bytes
     gate.yaml:4:51 listeners[1].unix.mode: is 660; expected permissions in octal and in quotes, as in "0660"
-    gate.yaml:5:17 upstream.url: is a text; expected an https URL: a token is never sent without TLS
+    gate.yaml:5:17 upstream.url: is not right; expected an https URL: a token is never sent without TLS
     gate.yaml:5:59 upstream.timeout: unknown key; did you mean 'timeouts'?
     gate.yaml:7:14 tokens.analytics: the key 'file' is missing
     gate.yaml:7:22 tokens.analytics.token: unknown key; a token is read from a file, whose path is the key 'file'
     gate.yaml:7:55 tokens.analytics.scopes[0]: is 'metrika:reed'; expected metrika:read, metrika:write, metrika:expenses, metrika:user_params or metrika:offline_data
-    gate.yaml:10:23 callers[0].match.listener: is 'web'; expected the name of a listener that stands under 'listeners'
+    gate.yaml:10:23 callers[0].match.listener: is 'web'; expected the name of a listener that stands under 'listeners': app, app
     gate.yaml:10:34 callers[0].match.uid[0]: is 'x'; expected a number from 0 to 4294967295
-    gate.yaml:12:14 callers[0].tokens[0]: is 'analytic'; expected the name of a token that stands under 'tokens'
+    gate.yaml:12:14 callers[0].tokens[0]: is 'analytic'; expected the name of a token that stands under 'tokens': analytics
     gate.yaml:13:21 unknown_operations: is 'maybe'; expected deny or by_method
     gate.yaml:14:24 timeouts.keep_alive: is 75; expected a duration as in 10s, 250ms or 1m 30s
     gate.yaml:15:23 limits.connections: is 0; expected a number from 1 to 10000000

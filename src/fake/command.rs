@@ -15,7 +15,7 @@ use clap::builder::BoolishValueParser;
 
 use super::{Fake, FakeToken, Permission, Settings, control};
 use crate::scope::{Scope, ScopeSet};
-use crate::token::{DEMO_PREFIX, Token};
+use crate::token::{DEMO_PREFIX, TEST_PREFIX, Token};
 
 /// The flags of `metrika-gate fake`.
 #[derive(Debug, Clone, Args)]
@@ -82,7 +82,7 @@ pub enum BadTokenArgument {
 
 fn token(text: &str) -> Result<FakeToken, BadTokenArgument> {
     let (secret, rest) = text.split_once('=').ok_or(BadTokenArgument::Form)?;
-    let for_tests = secret.starts_with(DEMO_PREFIX) || secret.starts_with("test-");
+    let for_tests = secret.starts_with(DEMO_PREFIX) || secret.starts_with(TEST_PREFIX);
     if !for_tests || Token::parse(secret.as_bytes()).is_err() {
         return Err(BadTokenArgument::Secret);
     }
@@ -155,6 +155,8 @@ fn introduce(out: &mut dyn Write, address: SocketAddr, ca: &Path, tokens: &[Fake
         SocketAddr::V6(address) if address.ip().is_unspecified() => format!("[::1]:{}", address.port()),
         SocketAddr::V4(_) | SocketAddr::V6(_) => address.to_string(),
     };
+    writeln!(out, "\nA gate in front of it has in its configuration:")?;
+    writeln!(out, "  upstream: {{ca_file: '{}', connect_to: '{host}'}}", ca.display())?;
     let curl = format!("curl --cacert '{}'", ca.display());
     let caller = format!("{curl} -H 'Authorization: OAuth {}'", token.secret);
     writeln!(out, "\nTry:")?;

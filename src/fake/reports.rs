@@ -165,6 +165,7 @@ fn query(call: &Call<'_>, asked: &Asked<'_>, form: Form) -> Value {
         "filters": call.query.get("filters").unwrap_or_default(),
         "limit": asked.limit,
         "offset": asked.offset,
+        "attribution": call.query.get("attribution").unwrap_or("Lastsign"),
     });
     let suffix = if form.is_comparison { "_a" } else { "" };
     if let Some(query) = query.as_object_mut() {

@@ -76,6 +76,12 @@ impl Connection {
         self.request_is_open.set(false);
     }
 
+    /// Whether the last request's body has not come to its end.
+    #[must_use]
+    pub fn request_is_open(&self) -> bool {
+        self.request_is_open.get()
+    }
+
     /// Bytes arrived: of a new header, or of a body whose request was answered before its end.
     pub fn received(&self) {
         if self.phase.get() == Phase::Idle {

@@ -204,13 +204,18 @@ impl Exchange {
         self.worker.count(|shard| shard.finish(&finished));
         if self.worker.snapshot().generation.access_log {
             let path = self.unknown_path.borrow();
-            let ended = if complete { Outcome::Complete } else { Outcome::CallerGone };
+            let ended = match complete {
+                true => Outcome::Complete,
+                false if self.worker.is_ending() => Outcome::GateEnded,
+                false => Outcome::CallerGone,
+            };
             let context = Context {
                 request_id: self.request_id.as_bytes(),
                 upstream_status: self.answered.get().and(self.status.get()),
                 outcome: self.outcome.get().unwrap_or(ended),
                 resent: self.resent.get(),
                 path: path.as_deref(),
+                evidence: self.caller.get().is_none().then_some(self.connection.evidence),
             };
             self.worker.log(&finished, &context);
         }

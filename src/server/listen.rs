@@ -98,8 +98,8 @@ fn open_tcp(address: SocketAddr, shared: bool) -> io::Result<RawSocket> {
 
 fn bind_unix(path: &Path, mode: u32) -> io::Result<std::os::unix::net::UnixListener> {
     remove_stale(path)?;
-    let others_may_write = path.parent().and_then(|folder| folder.metadata().ok());
-    if let Some(folder) = others_may_write.filter(|folder| folder.mode() & 0o1002 == 0o002) {
+    let folder = path.parent().and_then(|folder| folder.metadata().ok());
+    if let Some(folder) = folder.filter(|folder| folder.mode() & 0o1002 == 0o002) {
         let message =
             format!("the folder can be written by everyone (mode {:o}); chmod o-w it", folder.mode() & 0o7777);
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
@@ -108,7 +108,13 @@ fn bind_unix(path: &Path, mode: u32) -> io::Result<std::os::unix::net::UnixListe
     let before = rustix::process::umask(rustix::fs::Mode::from_bits_truncate(!mode & 0o777));
     let bound = std::os::unix::net::UnixListener::bind(path);
     rustix::process::umask(before);
-    let bound = bound?;
+    let bound = bound.map_err(|error| match (error.kind(), path.parent()) {
+        (io::ErrorKind::NotFound, Some(folder)) => io::Error::new(
+            io::ErrorKind::NotFound,
+            format!("the folder {} does not exist; make it first", folder.display()),
+        ),
+        (_, _) => error,
+    })?;
     bound.set_nonblocking(true)?;
     Ok(bound)
 }

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::time::{Duration, SystemTime};
 
 use super::Form;
+use crate::caller::Evidence;
 use crate::metrics::Finished;
 
 /// What a line says beside [`Finished`].
@@ -19,6 +20,8 @@ pub struct Context<'a> {
     pub resent: u32,
     /// The path, only for an operation that the catalogue lacks.
     pub path: Option<&'a str>,
+    /// What the connection proved, only when that is no caller's.
+    pub evidence: Option<Evidence>,
 }
 
 /// How an exchange ended.
@@ -30,6 +33,8 @@ pub enum Outcome {
     CallerGone,
     /// The upstream's answer broke off or stalled.
     UpstreamCut,
+    /// The process ended before.
+    GateEnded,
 }
 
 impl Outcome {
@@ -38,6 +43,7 @@ impl Outcome {
             Self::Complete => "complete",
             Self::CallerGone => "caller_gone",
             Self::UpstreamCut => "upstream_cut",
+            Self::GateEnded => "gate_ended",
         }
     }
 }
@@ -111,6 +117,9 @@ fn write_json(line: &mut Vec<u8>, finished: &Finished, context: &Context<'_>) ->
         write_path(line, path);
         line.push(b'"');
     }
+    if let Some(Evidence { listener, peer }) = context.evidence {
+        write!(line, r#","listener":"{listener}","peer":"{peer}""#)?;
+    }
     line.extend_from_slice(b",\"request_id\":\"");
     write_escaped(line, context.request_id);
     writeln!(line, r#"","outcome":"{}"}}"#, context.outcome.as_str())
@@ -133,6 +142,9 @@ fn write_human(line: &mut Vec<u8>, finished: &Finished, context: &Context<'_>) -
     if let Some(path) = context.path {
         line.extend_from_slice(b" path=");
         write_path(line, path);
+    }
+    if let Some(Evidence { listener, peer }) = context.evidence {
+        write!(line, " listener={listener} peer={peer}")?;
     }
     if context.outcome != Outcome::Complete {
         write!(line, " {}", context.outcome.as_str())?;
@@ -177,10 +189,11 @@ fn write_escaped(line: &mut Vec<u8>, bytes: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::caller::Peer;
     use crate::metrics::Refusal;
     use crate::operation::{OperationId, Verb};
     use crate::rejection::Reason;
-    use crate::symbol::CallerId;
+    use crate::symbol::{CallerId, ListenerName};
 
     fn line(form: Form) -> String {
         let finished = Finished {
@@ -201,6 +214,7 @@ mod tests {
             outcome: Outcome::Complete,
             resent: 0,
             path: Some("/a/y0_AgAAAAAsecretsecretsecretsecretsecret/b"),
+            evidence: Some(Evidence { listener: ListenerName::new("crm"), peer: Peer::Process { uid: 7, gid: 8 } }),
         };
         let mut line = Vec::new();
         write(&mut line, form, &finished, &context);
@@ -213,6 +227,8 @@ mod tests {
         assert_eq!(line["reason"], "scope_denied");
         assert_eq!(line["request_id"], r#"a"b\c"#);
         assert_eq!(line["path"], "/a/…/b");
+        assert_eq!(line["listener"], "crm");
+        assert_eq!(line["peer"], "uid 7 gid 8");
         assert_eq!(line["duration_ms"], 1.23);
     }
 

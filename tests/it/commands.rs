@@ -73,7 +73,7 @@ fn check_says_what_is_wrong() {
     assert_eq!(code, 78, "{said}");
     insta::assert_snapshot!(said, @r#"
     error: FOLDER/gate.yaml:6:52 callers[0].scopes[0]: is 'metrika:reed'; expected metrika:read, metrika:write, metrika:expenses, metrika:user_params or metrika:offline_data
-    error: FOLDER/gate.yaml:6:76 callers[0].tokens[0]: is 'analytic'; expected the name of a token that stands under 'tokens'
+    error: FOLDER/gate.yaml:6:76 callers[0].tokens[0]: is 'analytic'; expected the name of a token that stands under 'tokens': analytics, crm
     2 mistakes found
     "#);
     let (code, said) = files.json(&["check"]);
@@ -94,7 +94,10 @@ fn check_looks_at_token_files_unless_it_is_told_not_to() {
     std::fs::set_permissions(files.0.path().join("analytics"), std::fs::Permissions::from_mode(0o644)).unwrap();
     let (code, said) = files.run(&["check"]);
     assert_eq!(code, 77, "{said}");
-    assert!(said.contains("chmod 0600 FOLDER/analytics") && said.contains("'crm' byte 4 is white space"), "{said}");
+    assert!(
+        said.contains("chmod 0600 FOLDER/analytics") && said.contains("'crm' holds no token: byte 4 is white space"),
+        "{said}"
+    );
     assert_eq!(files.json(&["check"]).1["valid"], false);
     assert_eq!(files.run(&["check", "--without-tokens"]).0, 0);
     std::fs::remove_file(files.0.path().join("analytics")).unwrap();
@@ -109,6 +112,19 @@ fn check_warns_of_what_is_probably_not_meant() {
     assert_eq!(code, 0, "a warning is no mistake: {said}");
     assert!(said.contains("warning: caller 'crm' has metrika:write, but none of its tokens does"), "{said}");
     assert!(said.contains("warning: token 'crm' is used by no caller"), "{said}");
+}
+
+#[test]
+fn a_caller_that_is_never_reached_is_said() {
+    let files = Files::new();
+    files.edit("id: crm, match: {listener: crm}", "id: crm, match: {listener: app, source: [127.0.0.0/8]}");
+    let said = files.run(&["check"]).1;
+    let expected = "'crm' is never reached: 'reports' stands before it and takes its connections";
+    assert!(said.contains(&format!("warning: caller {expected}")), "{said}");
+    let said = files.run(&["explain", "GET", "/management/v1/counters", "--as", "crm"]).1;
+    assert!(said.contains("it is never reached: 'reports' stands before it"), "{said}");
+    let said = files.json(&["explain", "GET", "/management/v1/counters", "--as", "crm"]).1;
+    assert_eq!(said["verdicts"][0]["never_reached_behind"], "reports");
 }
 
 #[test]
@@ -131,7 +147,7 @@ fn explain_says_yes_with_the_token_and_no_with_the_answer() {
     
     caller     reports (listener app)
     has        metrika:read
-    verdict    sent with token analytics
+    verdict    sent with token analytics, if its file is right
     "#);
     let (code, said) = files.run(&["explain", "POST", "/management/v1/counters"]);
     assert_eq!(code, 1, "{said}");
@@ -146,7 +162,7 @@ fn explain_says_yes_with_the_token_and_no_with_the_answer() {
     
     caller     crm (listener crm)
     has        metrika:read, metrika:write
-    verdict    sent with token crm
+    verdict    sent with token crm, if its file is right
     "#);
 }
 
@@ -172,7 +188,7 @@ fn explain_knows_every_answer() {
         let (code, said) = files.json(&["explain", method, url, "--as", caller]);
         let verdict = &said["verdicts"][0];
         let expected = serde_json::json!({
-            "caller": caller, "scopes": ["metrika:read"], "allowed": reason.is_none(),
+            "caller": caller, "never_reached_behind": null, "scopes": ["metrika:read"], "allowed": reason.is_none(),
             "token": reason.is_none().then_some("analytics"),
             "status": reason.map(|(status, _)| status), "reason": reason.map(|(_, reason)| reason),
         });

@@ -130,7 +130,7 @@ fn a_token_that_is_none_is_78_and_not_said() {
         (format!("{SECRET}\n\n"), "a line break"),
         (format!("{SECRET}\r\nX-Injected: 1"), "a line break"),
         (format!(" {SECRET}"), "white space"),
-        (format!("OAuth {SECRET}"), "white space"),
+        (format!("OAuth {SECRET}"), "begins with 'OAuth '"),
         (format!("{SECRET}\0"), "a control character"),
         (format!("{SECRET}\u{430}"), "not ASCII"),
         (format!("\"{SECRET}\""), "punctuation"),
@@ -170,6 +170,17 @@ fn a_short_token_is_taken_with_a_warning() {
     assert!(!gate.log().iter().any(|line| line.contains("shorter than any") && line.contains("\"crm\"")));
     assert_eq!(gate.get("app", "/management/v1/counters").summary(), "200");
     assert!(upstream.requests()[0].contains("authorization: OAuth y0_canarySHORT\r\n"));
+}
+
+#[test]
+fn a_secret_that_stands_for_its_file_is_not_repeated() {
+    let upstream = Upstream::plain();
+    for secret in ["y0_AgAAAAAsecret", "AQAAAAAAgAAAAAsecret", "0123456789abcdef0123456789agAAAAA"] {
+        let config = format!("{TWO_CALLERS}\ntokens:\n  analytics: {{file: {secret}, scopes: [metrika:read]}}\n");
+        let (code, said) = Gate::plan(&upstream, &config).fails();
+        assert_eq!(code, 78, "{said}");
+        assert!(said.contains("this looks like a token itself") && !said.contains("gAAAAA"), "{said}");
+    }
 }
 
 #[test]

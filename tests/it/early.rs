@@ -42,7 +42,7 @@ fn an_answer_is_there_after_a_slow_upload_that_it_did_not_wait_for() {
     for (listener, summary) in [("crm", "403"), ("app", "403 scope_denied")] {
         let mut caller = gate.connect(listener);
         caller.send(format!("{UPLOAD}Content-Length: 1000\r\n\r\n"));
-        send_slowly(&mut caller);
+        assert_eq!(send_slowly(&mut caller), PIECES, "the connection was not ended under the upload");
         assert_eq!(caller.try_answer(false).map(|answer| answer.summary()), Ok(summary.to_owned()));
     }
     gate.until_metric(&["requests_total", "code=\"403\""], 2.0);

@@ -203,3 +203,20 @@ callers: [{{id: far, match: {{source: [10.0.0.0/8]}}, {RIGHTS}}}]
     assert_eq!(upstream.connections(), 0, "nothing was sent upstream");
     gate.until_metric(&["auth_failures_total", "origin=\"gate\"", "caller=\"unknown\"", "code=\"401\""], 4.0);
 }
+
+#[test]
+fn the_line_of_an_unknown_caller_says_what_its_connection_proved() {
+    let upstream = Upstream::plain();
+    let config = "
+listeners:
+  - {name: app, address: '127.0.0.1:0'}
+  - {name: crm, unix: {path: '{folder}/crm.sock', mode: \"0600\"}}
+callers:
+  - {id: other, match: {source: [127.9.9.9]}, scopes: [metrika:read], tokens: [analytics]}
+";
+    let gate = Gate::start(&upstream, config);
+    assert_eq!(gate.get("app", "/management/v1/counters").summary(), "401 unknown_caller");
+    assert_eq!(gate.get("crm", "/management/v1/counters").summary(), "401 unknown_caller");
+    gate.until_log(&["unknown_caller", "\"listener\":\"app\"", "\"peer\":\"127.0.0.1\""]);
+    gate.until_log(&["unknown_caller", "\"listener\":\"crm\"", "\"peer\":\"uid "]);
+}

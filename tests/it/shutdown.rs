@@ -123,7 +123,7 @@ fn what_is_cut_has_its_line() {
     for (id, status) in [("streaming", 200), ("waiting", 499), ("uploading", 499)] {
         let line = gate.until_log(&["\"access\"", &format!("\"request_id\":\"{id}\"")]);
         let line: serde_json::Value = serde_json::from_str(&line).unwrap();
-        assert_eq!((&line["status"], &line["outcome"]), (&status.into(), &"caller_gone".into()), "{line}");
+        assert_eq!((&line["status"], &line["outcome"]), (&status.into(), &"gate_ended".into()), "{line}");
     }
     drop((streaming, waiting, uploading));
 }
