@@ -243,17 +243,12 @@ impl Reloader {
     /// Reloads the configuration and the tokens (rule 3).
     pub async fn reload(&mut self, crew: &Crew) {
         let Some(file) = self.file.clone() else { return };
-        let before: Vec<_> = self.config.tokens.iter().map(|source| source.alias).collect();
+        let before: Vec<_> = self.config.tokens.iter().map(|source| (source.alias, source.file.clone())).collect();
         match self.try_reload(&file) {
             Ok(()) => {
                 crew.install(&self.generation).await;
-                let new: Vec<_> = self
-                    .config
-                    .tokens
-                    .iter()
-                    .map(|source| source.alias)
-                    .filter(|alias| !before.contains(alias))
-                    .collect();
+                let was_read = |source: &&TokenSource| !before.contains(&(source.alias, source.file.clone()));
+                let new: Vec<_> = self.config.tokens.iter().filter(was_read).map(|source| source.alias).collect();
                 self.tell_meters(&new);
                 for alias in new {
                     self.say_state(alias);
