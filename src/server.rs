@@ -139,8 +139,7 @@ async fn serve(worker: Rc<Worker>, connection: Rc<Connection>, socket: Socket, l
     let service = service_fn(move |request| stack.clone().call(request));
     let mut http = pin!(protocol(limits).serve_connection(TokioIo::new(io), service));
     let mut draining = pin!(worker.until_draining());
-    let mut watchdog = Watchdog::new(Instant::now() + worker.snapshot().generation.timeouts.request_headers);
-    let mut next_look = Instant::now() + LOOK;
+    let mut patience = Patience::new(&worker);
     let mut begun = false;
     let mut ending = false;
     let ended = poll_fn(|context| {
@@ -159,7 +158,7 @@ async fn serve(worker: Rc<Worker>, connection: Rc<Connection>, socket: Socket, l
             let cut = ended.is_err_and(|error| error.is_user());
             return Poll::Ready(if cut { End::Cut } else { End::Answered });
         }
-        let ended = waited_too_long(&worker, &connection, &socket, &mut watchdog, &mut next_look, context);
+        let ended = patience.poll_end(&worker, &connection, &socket, context);
         ended.map(|()| if connection.phase() == Phase::Exchange { End::Cut } else { End::Late })
     })
     .await;
@@ -202,25 +201,39 @@ async fn linger(socket: &RefCell<Socket>) {
     let _ = tokio::time::timeout(LINGER, until_closed).await;
 }
 
-/// Ready when the caller let the gate wait too long; then the connection is dropped, and with it what it carried.
-fn waited_too_long(
-    worker: &Worker,
-    connection: &Connection,
-    socket: &RefCell<Socket>,
-    watchdog: &mut Watchdog,
-    next_look: &mut Instant,
-    context: &mut Context<'_>,
-) -> Poll<()> {
-    loop {
-        let deadline = connection.deadline(&worker.snapshot().generation.timeouts);
-        match (watchdog.poll_passed(context, deadline.unwrap_or(*next_look)), deadline) {
-            (Poll::Pending, _) => return Poll::Pending,
-            // While the upstream takes nothing, hyper reads nothing, and does not see that the caller went away.
-            (Poll::Ready(()), None) if socket.borrow().is_closed_by_caller() => return Poll::Ready(()),
-            (Poll::Ready(()), None) => *next_look = Instant::now() + LOOK,
-            (Poll::Ready(()), Some(_)) => {
-                tracing::debug!(phase = ?connection.phase(), "the caller took too long; its connection is closed");
-                return Poll::Ready(());
+/// The patience with one caller, for everything that it can let the gate wait for.
+struct Patience {
+    watchdog: Watchdog,
+    next_look: Instant,
+}
+
+impl Patience {
+    /// With a caller that has just connected: its header is awaited.
+    fn new(worker: &Worker) -> Self {
+        let now = Instant::now();
+        let watchdog = Watchdog::new(now + worker.snapshot().generation.timeouts.request_headers);
+        Self { watchdog, next_look: now + LOOK }
+    }
+
+    /// Ready when it is at its end, or the caller went away unseen; then the connection ends, and what it carried.
+    fn poll_end(
+        &mut self,
+        worker: &Worker,
+        connection: &Connection,
+        socket: &RefCell<Socket>,
+        context: &mut Context<'_>,
+    ) -> Poll<()> {
+        loop {
+            let deadline = connection.deadline(&worker.snapshot().generation.timeouts);
+            match (self.watchdog.poll_passed(context, deadline.unwrap_or(self.next_look)), deadline) {
+                (Poll::Pending, _) => return Poll::Pending,
+                // While the upstream takes nothing, hyper reads nothing, and does not see that the caller went away.
+                (Poll::Ready(()), None) if socket.borrow().is_closed_by_caller() => return Poll::Ready(()),
+                (Poll::Ready(()), None) => self.next_look = Instant::now() + LOOK,
+                (Poll::Ready(()), Some(_)) => {
+                    tracing::debug!(phase = ?connection.phase(), "the caller took too long; its connection is closed");
+                    return Poll::Ready(());
+                }
             }
         }
     }
@@ -228,7 +241,7 @@ fn waited_too_long(
 
 fn protocol(limits: Limits) -> http1::Builder {
     let mut builder = http1::Builder::new();
-    // hyper's own timer would also end idle connections, which have a longer one; see `waited_too_long`.
+    // hyper's own timer would also end idle connections, which have a longer one; see `Patience`.
     builder.header_read_timeout(None).max_header_size(limits.header_bytes);
     // One byte more than a header may have, so that a longer one is seen to be; bodies are read in pieces of it.
     builder.max_buf_size(limits.header_bytes.max(64 * 1024) + 1);

@@ -1,6 +1,7 @@
 //! A caller's connection, as the gateway and the server share it: what it proves, and what it is waiting for.
 
 use std::cell::{Cell, RefCell};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
 
@@ -141,9 +142,11 @@ impl Connection {
 }
 
 /// Interim responses (1xx) between the connection to the upstream and the caller's. Both are tasks of one thread, but
-/// the client's callback has to be `Send`, so this is locked; there is one lock for an interim response, which are rare.
+/// the client's callback has to be `Send`, so this is locked. The lock is taken for an interim
+/// response, not for a request.
 #[derive(Debug, Default)]
 pub struct Interim {
+    arrived: AtomicBool,
     state: Mutex<(Vec<u8>, Option<Waker>)>,
 }
 
@@ -151,6 +154,10 @@ impl Interim {
     /// Takes what arrived since the last call, and wakes `waker` for the next.
     #[must_use]
     pub fn take(&self) -> Vec<u8> {
+        if !self.arrived.load(Ordering::Relaxed) {
+            return Vec::new();
+        }
+        self.arrived.store(false, Ordering::Relaxed);
         std::mem::take(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner).0)
     }
 
@@ -163,6 +170,7 @@ impl Interim {
     pub fn push(&self, bytes: &[u8]) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.0.extend_from_slice(bytes);
+        self.arrived.store(true, Ordering::Relaxed);
         if let Some(waker) = &state.1 {
             waker.wake_by_ref();
         }
