@@ -26,8 +26,10 @@ use crate::tokens::{self, TokenFileError};
 use crate::upstream::Upstream;
 use crate::worker::Generation;
 
+mod candidates;
 mod folders;
 
+use candidates::{Candidates, STABLE};
 pub use folders::Folders;
 
 /// Files are read so often in any case.
@@ -39,9 +41,6 @@ pub const LOOK_AT_UNWATCHED: Duration = Duration::from_secs(1);
 /// How long a file may be gone before its token is: replacing a file can take two steps.
 const GONE: Duration = Duration::from_secs(1);
 
-/// How long a new token must stay the same before it is used: a file that is rewritten in place can be read half.
-const STABLE: Duration = Duration::from_millis(300);
-
 /// How long a wrong file may be wrong before that is said: it may still be being written.
 const WRONG: Duration = Duration::from_millis(300);
 
@@ -49,29 +48,6 @@ const WRONG: Duration = Duration::from_millis(300);
 struct Trouble {
     since: Instant,
     said: Option<String>,
-}
-
-/// New tokens that were seen and are not used yet.
-#[derive(Default)]
-struct Candidates(BTreeMap<TokenAlias, (Token, Instant)>);
-
-impl Candidates {
-    /// Whether `token` has been the same for [`STABLE`]; then it is a candidate no more.
-    fn settled(&mut self, alias: TokenAlias, token: &Token, now: Instant) -> bool {
-        let (candidate, since) = self.0.entry(alias).or_insert_with(|| (token.clone(), now));
-        if candidate != token {
-            (*candidate, *since) = (token.clone(), now);
-        }
-        let settled = now.duration_since(*since) >= STABLE;
-        if settled {
-            self.forget(alias);
-        }
-        settled
-    }
-
-    fn forget(&mut self, alias: TokenAlias) {
-        self.0.remove(&alias);
-    }
 }
 
 /// What is in use, and where it came from.
@@ -383,25 +359,5 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
         Some(errors) if errors.is_of_permissions() => 77,
         Some(_) => 78,
         None => 1,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rule_2_half_a_token_is_not_used_while_it_grows() {
-        let alias = TokenAlias::new("t");
-        let token = |text: &str| Token::parse(text.as_bytes()).unwrap();
-        let (start, step) = (Instant::now(), Duration::from_millis(180));
-        let mut candidates = Candidates::default();
-        for (position, half) in ["y0_a", "y0_ab", "y0_abc", "y0_abcd"].into_iter().enumerate() {
-            let now = start + step * u32::try_from(position).unwrap();
-            assert!(!candidates.settled(alias, &token(half), now), "{half}");
-        }
-        let whole = token("y0_abcd");
-        assert!(!candidates.settled(alias, &whole, start + step * 4));
-        assert!(candidates.settled(alias, &whole, start + step * 5));
     }
 }

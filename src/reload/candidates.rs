@@ -1,0 +1,59 @@
+//! New tokens on their way into use.
+//!
+//! A file that is rewritten in place can be read half, and half a token may look like a whole one. So a new token is
+//! used when the file said the same for a moment.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::symbol::TokenAlias;
+use crate::token::Token;
+
+/// How long a new token must stay the same before it is used: a file that is rewritten in place can be read half.
+pub const STABLE: Duration = Duration::from_millis(300);
+
+/// New tokens that were seen and are not used yet.
+#[derive(Default)]
+pub struct Candidates(BTreeMap<TokenAlias, (Token, Instant)>);
+
+impl Candidates {
+    /// Whether `token` has been the same for [`STABLE`]; then it is a candidate no more.
+    pub fn settled(&mut self, alias: TokenAlias, token: &Token, now: Instant) -> bool {
+        let (candidate, since) = self.0.entry(alias).or_insert_with(|| (token.clone(), now));
+        if candidate != token {
+            (*candidate, *since) = (token.clone(), now);
+        }
+        let settled = now.duration_since(*since) >= STABLE;
+        if settled {
+            self.forget(alias);
+        }
+        settled
+    }
+
+    /// The file says what is in use.
+    pub fn forget(&mut self, alias: TokenAlias) {
+        self.0.remove(&alias);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_a_token_is_not_used_while_it_grows() {
+        let alias = TokenAlias::new("t");
+        let token = |text: &str| Token::parse(text.as_bytes()).unwrap();
+        let (start, step) = (Instant::now(), Duration::from_millis(180));
+        let mut candidates = Candidates::default();
+        for (position, half) in ["y0_a", "y0_ab", "y0_abc", "y0_abcd"].into_iter().enumerate() {
+            let now = start + step * u32::try_from(position).unwrap();
+            assert!(!candidates.settled(alias, &token(half), now), "{half}");
+        }
+        let whole = token("y0_abcd");
+        assert!(!candidates.settled(alias, &whole, start + step * 4));
+        assert!(candidates.settled(alias, &whole, start + step * 5));
+    }
+}
