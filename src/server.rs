@@ -41,7 +41,8 @@ use listen::Accepting;
 /// What all workers count together: once for a connection, never for a request.
 #[derive(Debug, Default)]
 pub struct Connections {
-    open: AtomicUsize,
+    open: Arc<AtomicUsize>,
+    turned_away: Arc<AtomicUsize>,
 }
 
 impl Connections {
@@ -52,21 +53,25 @@ impl Connections {
     }
 }
 
-/// One open connection.
-struct Open(Arc<Connections>);
+/// One place among those that are counted.
+struct Place(Arc<AtomicUsize>);
 
-impl Open {
-    fn new(connections: &Arc<Connections>, limit: usize) -> Option<Self> {
-        let open = Self(connections.clone());
-        (connections.open.fetch_add(1, Ordering::Relaxed) < limit).then_some(open)
+impl Place {
+    /// A place, unless `limit` are taken.
+    fn take(places: &Arc<AtomicUsize>, limit: usize) -> Option<Self> {
+        let place = Self(places.clone());
+        (places.fetch_add(1, Ordering::Relaxed) < limit).then_some(place)
     }
 }
 
-impl Drop for Open {
+impl Drop for Place {
     fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::Relaxed);
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
+
+/// So many are told at once that they are too many; the others are closed without a word.
+const TURNED_AWAY: usize = 128;
 
 /// How long accepting pauses when the process has no descriptor left.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -105,27 +110,30 @@ pub async fn accept(
             }
         };
         let limits = worker.snapshot().generation.limits;
-        match Open::new(&connections, limits.connections) {
-            Some(open) => {
+        match Place::take(&connections.open, limits.connections) {
+            Some(place) => {
                 let connection = Rc::new(Connection::new(Evidence { listener: name, peer }));
                 let worker = worker.clone();
                 tokio::task::spawn_local(async move {
                     serve(worker, connection, socket, limits).await;
-                    drop(open);
+                    drop(place);
                 });
             }
             None => {
                 meters.connection_refused();
-                tokio::task::spawn_local(turn_away(socket));
+                if let Some(place) = Place::take(&connections.turned_away, TURNED_AWAY) {
+                    tokio::task::spawn_local(turn_away(socket, place));
+                }
             }
         }
     }
 }
 
 /// Tells a connection beyond the limit that it is one.
-async fn turn_away(mut socket: Socket) {
+async fn turn_away(mut socket: Socket, place: Place) {
     let answer = whole_answer(Reason::Overloaded, &new_request_id());
     let _ = tokio::time::timeout(Duration::from_secs(1), socket.say_and_close(&answer)).await;
+    drop(place);
 }
 
 /// How often a request that waits for nobody in particular is looked at.
