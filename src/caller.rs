@@ -13,6 +13,7 @@
 use std::fmt;
 use std::hash::Hash;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use rustc_hash::FxHashMap;
@@ -102,7 +103,7 @@ impl fmt::Display for Peer {
 /// The callers of a configuration, ready to be found.
 #[derive(Debug, Default)]
 pub struct Callers {
-    callers: Vec<Caller>,
+    callers: Arc<[Caller]>,
     of_listener: FxHashMap<ListenerName, Table>,
 }
 
@@ -119,7 +120,8 @@ struct Table {
 impl Callers {
     /// Prepares `callers`, in their order, for connections of `listeners`.
     #[must_use]
-    pub fn new(callers: Vec<Caller>, listeners: &[ListenerName]) -> Self {
+    pub fn new(callers: impl Into<Arc<[Caller]>>, listeners: &[ListenerName]) -> Self {
+        let callers = callers.into();
         let of_listener = listeners.iter().map(|listener| (*listener, Table::new(*listener, &callers))).collect();
         Self { callers, of_listener }
     }

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -38,7 +39,7 @@ pub struct Config {
     /// The tokens and their files.
     pub tokens: Vec<TokenSource>,
     /// Who may do what, in order.
-    pub callers: Vec<Caller>,
+    pub callers: Arc<[Caller]>,
     /// What can be asked.
     pub catalogue: Catalogue,
     /// Towards callers.
@@ -278,7 +279,7 @@ fn read(root: &At<'_>, findings: &mut Findings) -> Option<Config> {
         admin: admin?,
         upstream: upstream?,
         tokens: tokens?,
-        callers: callers?,
+        callers: callers?.into(),
         catalogue,
         timeouts: timeouts?,
         limits: limits?,

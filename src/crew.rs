@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -34,6 +34,8 @@ pub struct Crew {
     commands: Vec<mpsc::UnboundedSender<Command>>,
     threads: Vec<JoinHandle<()>>,
     connections: Arc<Connections>,
+    /// What they use, for the series that exist before anything happened.
+    in_use: Mutex<Arc<Generation>>,
 }
 
 /// What every worker begins with.
@@ -60,7 +62,8 @@ impl Crew {
     /// When a thread or its runtime cannot be started.
     pub fn start(bound: &mut [Bound], workers: usize, start: &Start) -> std::io::Result<Self> {
         let connections = Arc::new(Connections::default());
-        let mut crew = Self { commands: Vec::new(), threads: Vec::new(), connections };
+        let in_use = Mutex::new(start.generation.clone());
+        let mut crew = Self { commands: Vec::new(), threads: Vec::new(), connections, in_use };
         for index in 0..workers {
             let sockets = bound.iter_mut().filter_map(|bound| Some((bound.name, bound.sockets.pop()?))).collect();
             crew.start_one(index, workers, sockets, start)?;
@@ -127,6 +130,7 @@ impl Crew {
         for receiver in acknowledged {
             let _ = receiver.await;
         }
+        *self.in_use.lock().unwrap_or_else(PoisonError::into_inner) = generation.clone();
     }
 
     /// The sum of what the workers counted; `None` when one does not answer in `limit`.
@@ -141,6 +145,8 @@ impl Crew {
         for receiver in asked {
             sum.add(&tokio::time::timeout(limit, receiver).await.ok()?.ok()?);
         }
+        let in_use = self.in_use.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        sum.prepare(in_use.policy.callers.all());
         Some(sum)
     }
 

@@ -155,7 +155,11 @@ mod tests {
             .iter()
             .map(|(alias, list)| TokenRights { alias: TokenAlias::new(alias), scopes: scopes(list) })
             .collect();
-        Policy::new(Callers::new(callers.collect(), &[ListenerName::new("app")]), Catalogue::built_in(), tokens)
+        Policy::new(
+            Callers::new(callers.collect::<Vec<_>>(), &[ListenerName::new("app")]),
+            Catalogue::built_in(),
+            tokens,
+        )
     }
 
     fn verdict(policy: &Policy, caller: usize, verb: Verb, path: &str) -> String {

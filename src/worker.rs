@@ -79,12 +79,10 @@ impl Worker {
     /// A worker, one of `workers`, that begins with `generation`.
     #[must_use]
     pub fn new(generation: Arc<Generation>, sink: Sink, form: Form, workers: usize) -> Self {
-        let mut shard = Shard::default();
-        shard.prepare(generation.policy.callers.all());
         let snapshot = snapshot(generation, None, workers);
         Self {
             snapshot: RefCell::new(Rc::new(snapshot)),
-            shard: RefCell::new(shard),
+            shard: RefCell::default(),
             watchdogs: Watchdogs::default(),
             lines: RefCell::default(),
             sink,
@@ -104,7 +102,6 @@ impl Worker {
 
     /// Puts `generation` in the place of the one in use. Connections to the upstream stay unless the upstream changed.
     pub fn install(&self, generation: Arc<Generation>) {
-        self.shard.borrow_mut().prepare(generation.policy.callers.all());
         let old = self.snapshot();
         *self.snapshot.borrow_mut() = Rc::new(snapshot(generation, Some(&old), self.workers));
     }
