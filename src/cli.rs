@@ -131,3 +131,25 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         Some(_) | None => crate::reload::exit_code(error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn every_flag_has_an_environment_variable() {
+        let program = Cli::command();
+        let mut flags = 0;
+        for command in std::iter::once(&program).chain(program.get_subcommands()) {
+            for flag in command.get_arguments().filter(|argument| argument.get_long().is_some()) {
+                if !matches!(flag.get_id().as_str(), "help" | "version") {
+                    flags += 1;
+                    assert!(flag.get_env().is_some(), "{} --{}", command.get_name(), flag.get_id());
+                }
+            }
+        }
+        assert!(flags > 20, "only {flags} flags were looked at");
+    }
+}
