@@ -60,7 +60,7 @@ fn whole(answer: &Answer) -> String {
 /// Everything that callers do, with secrets in it.
 fn requests() -> Vec<String> {
     let fields = format!(
-        "Host: h\r\nAuthorization: OAuth {OF_CALLER}\r\nProxy-Authorization: Bearer {OF_CALLER}\r\n\
+        "Host: localhost\r\nAuthorization: OAuth {OF_CALLER}\r\nProxy-Authorization: Bearer {OF_CALLER}\r\n\
          Cookie: Session_id={IN_COOKIE}\r\nX-Api-Key: {OF_CALLER}\r\nX-Unknown: {OF_CALLER}\r\n"
     );
     let query = format!("oauth_token={IN_QUERY}&ids=1&access_token={IN_QUERY}&comment={IN_QUERY}");
@@ -180,7 +180,9 @@ fn a_caller_cannot_write_into_the_log() {
         ("/no/<script>", "\u{1b}[31m"),
     ] {
         let mut caller = gate.connect("app");
-        caller.send(format!("GET {path} HTTP/1.1\r\nHost: h\r\nX-Request-ID: {id}\r\nUser-Agent: \u{1b}[2J\r\n\r\n"));
+        caller.send(format!(
+            "GET {path} HTTP/1.1\r\nHost: localhost\r\nX-Request-ID: {id}\r\nUser-Agent: \u{1b}[2J\r\n\r\n"
+        ));
         caller.answer();
     }
     gate.until_metric(&["requests_total"], 4.0);

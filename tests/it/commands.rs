@@ -227,7 +227,7 @@ fn explain_says_what_the_gate_does() {
     ] {
         for caller in ["reports", "crm"] {
             let listener = if caller == "crm" { "crm" } else { "app" };
-            let request = format!("{method} {path} HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n");
+            let request = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n");
             let answer = gate.send(listener, request);
             let arguments = ["explain", method, path, "--as", caller, "--format", "json", "--config"];
             let (_, out, _) = outcome(program().args(arguments).arg(gate.file("gate.yaml")));

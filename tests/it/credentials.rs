@@ -49,7 +49,7 @@ fn exactly_one_authorization_leaves_and_it_is_ours() {
     let mut caller = gate.connect("app");
     for (number, fields) in FIELDS.into_iter().enumerate() {
         let path = "/management/v1/counters";
-        caller.send(format!("GET {path} HTTP/1.1\r\nHost: h\r\nX-Request-ID: id-{number}\r\n{fields}\r\n\r\n"));
+        caller.send(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nX-Request-ID: id-{number}\r\n{fields}\r\n\r\n"));
         assert_eq!(caller.answer().summary(), "200", "{fields}");
         assert_eq!(seen(&upstream), wanted(path, &format!("id-{number}")), "{fields}");
     }
@@ -94,7 +94,7 @@ fn of_a_query_only_credentials_are_taken_away() {
     let mut caller = gate.connect("app");
     for (number, (sent, expected)) in QUERIES.into_iter().enumerate() {
         let path = "/stat/v1/data";
-        caller.send(format!("GET {path}{sent} HTTP/1.1\r\nHost: h\r\nX-Request-ID: id-{number}\r\n\r\n"));
+        caller.send(format!("GET {path}{sent} HTTP/1.1\r\nHost: localhost\r\nX-Request-ID: id-{number}\r\n\r\n"));
         assert_eq!(caller.answer().summary(), "200", "{sent}");
         let target = format!("{path}{expected}");
         assert_eq!(seen(&upstream), wanted(&target, &format!("id-{number}")), "{sent}");
@@ -124,7 +124,8 @@ fn connection_cannot_name_our_fields_away() {
     .enumerate()
     {
         let path = "/management/v1/counters";
-        let request = format!("GET {path} HTTP/1.1\r\nHost: h\r\nX-Request-ID: id-{number}\r\n{fields}\r\n\r\n");
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nX-Request-ID: id-{number}\r\n{fields}\r\n\r\n");
         assert_eq!(gate.send("app", request).summary(), "200", "{fields}");
         assert_eq!(seen(&upstream), wanted(path, &format!("id-{number}")), "{fields}");
     }
@@ -134,7 +135,7 @@ fn connection_cannot_name_our_fields_away() {
 fn fields_that_connection_names_stay_here() {
     let upstream = Upstream::plain();
     let gate = Gate::start(&upstream, TWO_CALLERS);
-    let request = "GET /management/v1/counters HTTP/1.1\r\nHost: h\r\nAccept: a/b\r\nRange: bytes=0-1\r\n\
+    let request = "GET /management/v1/counters HTTP/1.1\r\nHost: localhost\r\nAccept: a/b\r\nRange: bytes=0-1\r\n\
                    Connection: Accept\r\nX-Request-ID: id\r\n\r\n";
     assert_eq!(gate.send("app", request).summary(), "200");
     let head = upstream.requests().pop().unwrap();
@@ -160,7 +161,7 @@ fn trailers_carry_no_credential() {
     let gate = Gate::start(&upstream, TWO_CALLERS);
     let answer = gate.send(
         "crm",
-        "POST /management/v1/counters HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\
+        "POST /management/v1/counters HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\
          Trailer: x-checksum, authorization, cookie, x-api-key\r\n\r\n\
          2\r\n{}\r\n0\r\nX-Checksum: 7\r\nAuthorization: OAuth evil\r\nCookie: a=b\r\nX-Api-Key: k\r\n\r\n",
     );
@@ -218,7 +219,7 @@ fn answers_carry_no_cookie_and_no_word_in_the_gates_name() {
         }
     });
     let gate = Gate::start(&upstream, TWO_CALLERS);
-    let request = "GET /management/v1/counters HTTP/1.1\r\nHost: h\r\nX-Request-ID: ours\r\n\r\n";
+    let request = "GET /management/v1/counters HTTP/1.1\r\nHost: localhost\r\nX-Request-ID: ours\r\n\r\n";
     let answer = gate.send("app", request);
     assert_eq!(answer.summary(), "302", "passed on, not followed");
     let mut names: Vec<_> =

@@ -148,7 +148,7 @@ fn its_folder_is_taken_away_at_the_end() {
     assert!(std::path::Path::new(&folder).join("ca.pem").exists());
     let place = demo.lines()[0].split("http://").nth(1).unwrap().split('/').next().unwrap().to_owned();
     let mut caller = Caller::connect(&place);
-    caller.send("GET /management/v1/counters HTTP/1.1\r\nHost: h\r\n\r\n");
+    caller.send("GET /management/v1/counters HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert_eq!(caller.answer().summary(), "200");
     Command::new("kill").arg("-TERM").arg(demo.child.id().to_string()).status().unwrap();
     until("the folder is gone", || !std::path::Path::new(&folder).exists());

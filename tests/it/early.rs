@@ -15,7 +15,7 @@ use crate::harness::gate::until;
 use crate::harness::upstream::certificate;
 use crate::harness::{Caller, Gate, TWO_CALLERS, Upstream};
 
-const UPLOAD: &str = "POST /management/v1/counter/1/offline_conversions/upload HTTP/1.1\r\nHost: h\r\n";
+const UPLOAD: &str = "POST /management/v1/counter/1/offline_conversions/upload HTTP/1.1\r\nHost: localhost\r\n";
 const PIECES: usize = 10;
 /// Much longer than a header may take.
 const PAUSE: Duration = Duration::from_millis(100);

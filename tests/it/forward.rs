@@ -68,7 +68,7 @@ fn a_body_arrives_as_it_was_sent_with_any_method() {
         ("POST /management/v1/counters", "Content-Length: 0\r\n\r\n", b"", "content-length: 0"),
     ];
     for (line, rest, expected, framing) in cases {
-        let (head, body, answer) = arrives(&format!("{line} HTTP/1.1\r\nHost: h\r\n{rest}"));
+        let (head, body, answer) = arrives(&format!("{line} HTTP/1.1\r\nHost: localhost\r\n{rest}"));
         assert_eq!(answer.summary(), "200", "{line}");
         assert!(head.starts_with(&format!("{line} HTTP/1.1\r\n")), "{head}");
         assert_eq!(body, expected, "{line} {rest:?}");
@@ -79,14 +79,14 @@ fn a_body_arrives_as_it_was_sent_with_any_method() {
 #[test]
 fn a_request_without_a_body_arrives_without_one() {
     for line in ["GET /management/v1/counters", "HEAD /management/v1/counters", "DELETE /management/v1/counter/1"] {
-        let (head, body, answer) = arrives(&format!("{line} HTTP/1.1\r\nHost: h\r\n\r\n"));
+        let (head, body, answer) = arrives(&format!("{line} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
         assert_eq!(answer.summary(), "200", "{line}");
         assert!(head.starts_with(&format!("{line} HTTP/1.1\r\n")), "{head}");
         assert_eq!(fields_of(&head, FRAMING), [""; 0], "{line}");
         assert_eq!(body, b"", "{line}");
     }
     // RFC 9110, section 8.6: a POST without a body says so.
-    let (head, _, answer) = arrives("POST /management/v1/counters HTTP/1.1\r\nHost: h\r\n\r\n");
+    let (head, _, answer) = arrives("POST /management/v1/counters HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert_eq!(answer.summary(), "200");
     assert!(fields_of(&head, FRAMING).is_empty() || fields_of(&head, FRAMING) == ["content-length: 0"], "{head}");
 }
@@ -119,7 +119,7 @@ fn an_answer_that_ends_with_its_connection_is_passed_on_with_an_end_of_its_own()
     let gate = Gate::start(&upstream, TWO_CALLERS);
     let mut caller = gate.connect("app");
     for _ in 0..2 {
-        caller.send(format!("GET {COUNTERS} HTTP/1.1\r\nHost: h\r\n\r\n"));
+        caller.send(format!("GET {COUNTERS} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
         let answer = caller.answer();
         assert_eq!((answer.status, answer.text().as_str()), (200, "old"));
         assert_eq!(answer.field("transfer-encoding"), Some("chunked"));
@@ -134,14 +134,14 @@ fn a_caller_of_http_1_0_gets_an_answer_that_it_understands() {
     let upstream = answering(&[chunked, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nde"]);
     let gate = Gate::start(&upstream, TWO_CALLERS);
     let mut caller = gate.connect("app");
-    caller.send(format!("GET {COUNTERS} HTTP/1.0\r\nHost: h\r\n\r\n"));
+    caller.send(format!("GET {COUNTERS} HTTP/1.0\r\nHost: localhost\r\n\r\n"));
     let answer = caller.answer();
     assert_eq!((answer.status, answer.text().as_str()), (200, "abc"));
     assert_eq!(answer.field("transfer-encoding"), None);
     assert!(caller.is_closed());
     assert!(upstream.requests()[0].starts_with(&format!("GET {COUNTERS} HTTP/1.1\r\n")));
     let mut caller = gate.connect("app");
-    caller.send(format!("GET {COUNTERS} HTTP/1.0\r\nHost: h\r\n\r\n"));
+    caller.send(format!("GET {COUNTERS} HTTP/1.0\r\nHost: localhost\r\n\r\n"));
     assert_eq!(caller.answer().text(), "de");
     assert!(caller.is_closed());
 }
@@ -158,7 +158,7 @@ fn answers_without_a_body_have_none_and_leave_both_connections_open() {
     ]);
     let gate = Gate::start(&upstream, TWO_CALLERS);
     let mut caller = gate.connect("app");
-    let ask = |method: &str| format!("{method} {COUNTERS} HTTP/1.1\r\nHost: h\r\n\r\n");
+    let ask = |method: &str| format!("{method} {COUNTERS} HTTP/1.1\r\nHost: localhost\r\n\r\n");
     caller.send(ask("GET"));
     let answer = caller.answer();
     assert_eq!((answer.status, answer.field("content-length")), (204, None));
@@ -220,18 +220,18 @@ fn trailers_of_an_answer_reach_a_caller_that_takes_them() {
     let upstream = answering(&[TRAILERS, TRAILERS, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"]);
     let gate = Gate::start(&upstream, TWO_CALLERS);
     let mut caller = gate.connect("app");
-    caller.send(format!("GET {COUNTERS} HTTP/1.1\r\nHost: h\r\nTE: trailers\r\nConnection: TE\r\n\r\n"));
+    caller.send(format!("GET {COUNTERS} HTTP/1.1\r\nHost: localhost\r\nTE: trailers\r\nConnection: TE\r\n\r\n"));
     let answer = caller.answer();
     assert_eq!(answer.text(), "abc");
     assert_eq!(answer.trailers, [("x-sum".to_owned(), "7".to_owned())]);
     assert_eq!(fields_of(&upstream.requests()[0], &["te", "connection"]), ["te: trailers", "connection: te"]);
     // RFC 9110, section 6.5.1: not to one that does not.
-    caller.send(format!("GET {COUNTERS} HTTP/1.1\r\nHost: h\r\n\r\n"));
+    caller.send(format!("GET {COUNTERS} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
     let answer = caller.answer();
     assert_eq!(answer.text(), "abc");
     assert_eq!(answer.trailers, []);
     assert_eq!(fields_of(&upstream.requests()[1], &["te", "connection"]), [""; 0]);
-    caller.send(format!("GET {COUNTERS} HTTP/1.1\r\nHost: h\r\n\r\n"));
+    caller.send(format!("GET {COUNTERS} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
     assert_eq!(caller.answer().text(), "ok");
     assert_eq!(upstream.connections(), 1, "trailers are the end of an answer");
     until("all are said", || gate.log().iter().filter(|line| line.contains("\"access\"")).count() == 3);
@@ -256,7 +256,7 @@ fn trailers_of_a_request_arrive_without_those_that_may_not_be_trailers() {
         }
     });
     let gate = Gate::start(&upstream, TWO_CALLERS);
-    let request = "POST /management/v1/counters HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\
+    let request = "POST /management/v1/counters HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\
                    Trailer: X-Sum, Authorization, Cookie, Host, Content-Length, Transfer-Encoding, X-Api-Key\r\n\r\n\
                    2\r\n{}\r\n0\r\nX-Sum: 7\r\nAuthorization: OAuth mine\r\nCookie: a=b\r\nHost: evil\r\n\
                    Content-Length: 9\r\nTransfer-Encoding: gzip\r\nX-Api-Key: k\r\n\r\n";
@@ -275,9 +275,9 @@ fn requests_of_one_caller_share_an_upstream_connection() {
     let gate = Gate::start(&upstream, TWO_CALLERS);
     let mut caller = gate.connect("crm");
     for _ in 0..3 {
-        caller.send(format!("GET {COUNTERS} HTTP/1.1\r\nHost: h\r\n\r\n"));
+        caller.send(format!("GET {COUNTERS} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
         assert_eq!(caller.answer().summary(), "200");
-        caller.send(format!("POST {COUNTERS} HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\n{{}}"));
+        caller.send(format!("POST {COUNTERS} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{{}}"));
         assert_eq!(caller.answer().summary(), "200");
     }
     assert_eq!((upstream.requests().len(), upstream.connections()), (6, 1));
@@ -294,7 +294,8 @@ fn pipelined_requests_are_answered_in_their_order() {
     let gate = Gate::start(&upstream, TWO_CALLERS);
     let mut caller = gate.connect("app");
     let targets: Vec<_> = (0..20).map(|number| format!("{COUNTERS}?offset={number}")).collect();
-    let all: String = targets.iter().map(|target| format!("GET {target} HTTP/1.1\r\nHost: h\r\n\r\n")).collect();
+    let all: String =
+        targets.iter().map(|target| format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n")).collect();
     caller.send(all);
     let answers: Vec<_> = targets.iter().map(|_| caller.answer().text()).collect();
     assert_eq!(answers, targets);
@@ -308,9 +309,12 @@ fn a_request_behind_a_refused_one_is_still_a_request_of_its_own() {
     let gate = Gate::start(&upstream, TWO_CALLERS);
     let mut caller = gate.connect("app");
     // The body of the refused request looks like a request.
-    let smuggled = format!("GET {COUNTERS}?smuggled HTTP/1.1\r\nHost: h\r\n\r\n");
-    caller.send(format!("POST {COUNTERS} HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n{smuggled}", smuggled.len()));
-    caller.try_send(format!("GET {COUNTERS}?second HTTP/1.1\r\nHost: h\r\n\r\n"));
+    let smuggled = format!("GET {COUNTERS}?smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    caller.send(format!(
+        "POST {COUNTERS} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{smuggled}",
+        smuggled.len()
+    ));
+    caller.try_send(format!("GET {COUNTERS}?second HTTP/1.1\r\nHost: localhost\r\n\r\n"));
     assert_eq!(caller.answer().summary(), "403 scope_denied");
     let rest = caller.try_answer(false);
     let heads = upstream.requests();
@@ -332,7 +336,7 @@ fn a_connection_that_the_upstream_says_it_closes_is_not_used_again() {
     let gate = Gate::start(&upstream, TWO_CALLERS);
     let mut caller = gate.connect("app");
     for number in 1..=3 {
-        caller.send(format!("GET {COUNTERS} HTTP/1.1\r\nHost: h\r\n\r\n"));
+        caller.send(format!("GET {COUNTERS} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
         let answer = caller.answer();
         assert_eq!((answer.summary().as_str(), answer.field("connection")), ("200", None));
         assert_eq!((upstream.connections(), upstream.requests().len()), (number, number));
@@ -346,7 +350,7 @@ fn a_caller_that_says_close_is_closed_and_the_upstream_connection_stays() {
     let gate = Gate::plan(&upstream, TWO_CALLERS).workers(1).start();
     for _ in 0..3 {
         let mut caller = gate.connect("app");
-        caller.send(format!("GET {COUNTERS} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"));
+        caller.send(format!("GET {COUNTERS} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"));
         assert_eq!(caller.answer().summary(), "200");
         assert!(caller.is_closed());
     }

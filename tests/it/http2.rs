@@ -12,7 +12,7 @@ use metrika_gate::scope::{Scope, ScopeSet};
 use crate::harness::gate::{PATIENCE, Plan, until};
 use crate::harness::{Caller, Gate, READ_TOKEN, Signal, TWO_CALLERS, Upstream, WRITE_TOKEN};
 
-const GET: &str = "GET /management/v1/counters HTTP/1.1\r\nHost: h\r\n\r\n";
+const GET: &str = "GET /management/v1/counters HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
 fn fake(http2: bool) -> Fake {
     let token = |secret: &str, scope| FakeToken {
@@ -60,7 +60,8 @@ fn plan(place: &str, ca_pem: &str, more: &str) -> Plan {
 }
 
 fn knob(gate: &Gate, knob: &str) {
-    let answer = gate.send("app", format!("POST /_fake/{knob} HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n"));
+    let answer =
+        gate.send("app", format!("POST /_fake/{knob} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"));
     assert_eq!(answer.summary(), "200", "{knob}: {}", answer.text());
 }
 
@@ -151,16 +152,21 @@ fn a_large_download_streams() {
     knob(&gate, "logs?instant&parts=1");
     let logs = format!("/management/v1/counter/{DEMO_COUNTER}");
     let asked = "date1=2026-01-01&date2=2026-01-02&fields=ym:s:visitID,ym:s:dateTime&source=visits";
-    let created =
-        gate.send("app", format!("POST {logs}/logrequests?{asked} HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n"));
+    let created = gate.send(
+        "app",
+        format!("POST {logs}/logrequests?{asked} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"),
+    );
     assert_eq!(created.summary(), "200", "{}", created.text());
     let created: serde_json::Value = serde_json::from_str(&created.text()).unwrap();
     let id = &created["log_request"]["request_id"];
     gate.get("app", &format!("{logs}/logrequest/{id}"));
     let mut caller = TcpStream::connect(gate.place("app")).unwrap();
     caller.set_read_timeout(Some(PATIENCE)).unwrap();
-    write!(caller, "GET {logs}/logrequest/{id}/part/0/download HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
-        .unwrap();
+    write!(
+        caller,
+        "GET {logs}/logrequest/{id}/part/0/download HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    )
+    .unwrap();
     let (mut read, mut buffer, mut last) = (0, vec![0; 1 << 20], 0);
     loop {
         let more = caller.read(&mut buffer).unwrap();
@@ -174,7 +180,7 @@ fn a_large_download_streams() {
     assert!(gate.peak_resident_bytes() < 40 * 1024 * 1024, "{}", gate.peak_resident_bytes());
     // A caller that does not read holds up nobody else on the connection.
     let mut idle = gate.connect("app");
-    idle.send(format!("GET {logs}/logrequest/{id}/part/0/download HTTP/1.1\r\nHost: h\r\n\r\n"));
+    idle.send(format!("GET {logs}/logrequest/{id}/part/0/download HTTP/1.1\r\nHost: localhost\r\n\r\n"));
     assert_eq!(idle.head().unwrap().0, 200);
     assert_eq!(gate.get("app", "/management/v1/counters").summary(), "200");
     drop(idle);
@@ -197,7 +203,7 @@ fn a_large_upload_streams() {
         let pieces = 64 * 1024 * 1024 / line.len();
         let value = if is_chunked { "chunked".to_owned() } else { (line.len() * pieces).to_string() };
         let head = format!(
-            "POST /management/v1/counter/{DEMO_COUNTER}/offline_conversions/upload HTTP/1.1\r\nHost: h\r\nContent-Type: text/csv\r\n{expect}{framing}: {value}\r\n\r\n"
+            "POST /management/v1/counter/{DEMO_COUNTER}/offline_conversions/upload HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/csv\r\n{expect}{framing}: {value}\r\n\r\n"
         );
         caller.write_all(head.as_bytes()).unwrap();
         for _ in 0..pieces {
@@ -239,7 +245,7 @@ fn a_stream_that_is_reset_fails_its_request_and_no_other() {
     // In the middle of an answer.
     knob(&gate, "break?times=1&after=5&path=/management/v1/clients");
     let mut caller = gate.connect("app");
-    caller.send("GET /management/v1/clients?counters=1 HTTP/1.1\r\nHost: h\r\n\r\n");
+    caller.send("GET /management/v1/clients?counters=1 HTTP/1.1\r\nHost: localhost\r\n\r\n");
     let answer = caller.try_answer(false);
     assert!(answer.as_ref().is_err_and(|error| !error.contains("unavailable")), "{answer:?}");
     assert_eq!(other.answer().summary(), "200");

@@ -146,7 +146,7 @@ callers: [{{id: trusted, match: {{source: [127.0.0.2]}}, {RIGHTS}}}]
         let request = format!("GET /management/v1/counters HTTP/1.1\r\nHost: 127.0.0.2\r\n{claim}\r\n\r\n");
         assert_eq!(gate.send("app", request).summary(), "401 unknown_caller", "{claim}");
     }
-    let request = "GET /management/v1/counters HTTP/1.1\r\nHost: h\r\n\r\n";
+    let request = "GET /management/v1/counters HTTP/1.1\r\nHost: localhost\r\n\r\n";
     let proxied = format!("PROXY TCP4 127.0.0.2 127.0.0.1 5000 8080\r\n{request}");
     assert_eq!(gate.send("app", proxied).summary(), "400 malformed_request");
     assert_eq!(upstream.connections(), 0, "nothing was sent upstream");
@@ -174,7 +174,8 @@ fn no_field_of_a_request_says_what_is_asked() {
         ("Via", "1.1 elsewhere"),
     ];
     let fields: String = overrides.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-    let request = format!("GET /management/v1/counters HTTP/1.1\r\nHost: h\r\nX-Request-ID: r-1\r\n{fields}\r\n");
+    let request =
+        format!("GET /management/v1/counters HTTP/1.1\r\nHost: localhost\r\nX-Request-ID: r-1\r\n{fields}\r\n");
     assert_eq!(gate.send("app", request).summary(), "200");
     let head = upstream.requests().pop().unwrap();
     let mut names: Vec<_> = head.lines().skip(1).filter_map(|line| Some(line.split_once(':')?.0)).collect();

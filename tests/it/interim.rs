@@ -8,7 +8,7 @@ use crate::harness::{Gate, Signal, TWO_CALLERS, Upstream};
 const UPLOAD: &str = "/management/v1/counter/1/offline_conversions/upload";
 
 fn expecting(framing: &str) -> String {
-    format!("POST {UPLOAD} HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\n{framing}\r\n\r\n")
+    format!("POST {UPLOAD} HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n{framing}\r\n\r\n")
 }
 
 #[test]
@@ -83,7 +83,7 @@ fn the_next_request_of_a_caller_that_was_refused_before_its_body_is_understood()
     caller.send(expecting("Content-Length: 1000000"));
     let answer = caller.answer();
     assert_eq!(answer.summary(), "403");
-    let sent = caller.try_send("GET /management/v1/counters?next HTTP/1.1\r\nHost: h\r\n\r\n");
+    let sent = caller.try_send("GET /management/v1/counters?next HTTP/1.1\r\nHost: localhost\r\n\r\n");
     let next = caller.try_answer(false);
     let arrived = upstream.requests().iter().any(|head| head.contains("?next"));
     // Whether the body comes is not known, so the connection can only be closed (RFC 9110, section 10.1.1).
@@ -149,7 +149,7 @@ fn expect_without_a_body_expects_nothing() {
     let gate = Gate::start(&upstream, TWO_CALLERS);
     let mut caller = gate.connect("app");
     let start = Instant::now();
-    caller.send("GET /management/v1/counters HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\n\r\n");
+    caller.send("GET /management/v1/counters HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n\r\n");
     let answer = caller.answer();
     assert_eq!((answer.summary().as_str(), answer.interim), ("200", vec![]));
     assert!(start.elapsed() < Duration::from_millis(900));
@@ -183,19 +183,19 @@ fn a_103_reaches_a_caller_of_http_1_1_before_the_answer() {
     });
     let gate = Gate::start(&upstream, TWO_CALLERS);
     let mut caller = gate.connect("app");
-    caller.send("GET /management/v1/counters HTTP/1.1\r\nHost: h\r\n\r\n");
+    caller.send("GET /management/v1/counters HTTP/1.1\r\nHost: localhost\r\n\r\n");
     let link = |link: &str| (103, vec![("link".to_owned(), link.to_owned())]);
     assert_eq!(caller.head().unwrap(), link("</a>; rel=preload"));
     assert_eq!(caller.head().unwrap(), link("</b>"));
     goes.give();
     assert_eq!(caller.answer().summary(), "200");
-    caller.send("GET /management/v1/counters HTTP/1.1\r\nHost: h\r\n\r\n");
+    caller.send("GET /management/v1/counters HTTP/1.1\r\nHost: localhost\r\n\r\n");
     let answer = caller.answer();
     assert_eq!((answer.summary().as_str(), answer.interim), ("200", vec![103, 103]));
     assert_eq!(upstream.connections(), 1);
     // RFC 9110, section 15.2: a client of HTTP/1.0 does not know them.
     let mut caller = gate.connect("app");
-    caller.send("GET /management/v1/counters HTTP/1.0\r\nHost: h\r\n\r\n");
+    caller.send("GET /management/v1/counters HTTP/1.0\r\nHost: localhost\r\n\r\n");
     let answer = caller.answer();
     assert_eq!((answer.summary().as_str(), answer.interim), ("200", vec![]));
 }
@@ -223,8 +223,8 @@ fn an_interim_response_never_stands_in_the_middle_of_another_answer() {
         let mut caller = gate.connect("app");
         let before = upstream.requests().len();
         let both = format!(
-            "GET /management/v1/counters?size={size} HTTP/1.1\r\nHost: h\r\n\r\n\
-             GET /management/v1/counters HTTP/1.1\r\nHost: h\r\n\r\n"
+            "GET /management/v1/counters?size={size} HTTP/1.1\r\nHost: localhost\r\n\r\n\
+             GET /management/v1/counters HTTP/1.1\r\nHost: localhost\r\n\r\n"
         );
         caller.send(both);
         // Either the second request goes up while the caller reads nothing, or it waits for the caller to read.
@@ -254,14 +254,16 @@ fn a_101_that_nobody_asked_for_is_no_answer() {
     });
     let gate = Gate::start(&upstream, TWO_CALLERS);
     let mut caller = gate.connect("app");
-    caller.send("GET /management/v1/counters HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n");
+    caller.send(
+        "GET /management/v1/counters HTTP/1.1\r\nHost: localhost\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
+    );
     let answer = caller.answer();
     assert_eq!(answer.summary(), "502 upstream_protocol");
     assert!(!answer.text().contains("raw bytes"));
     ended.wait("the connection is given up");
     assert!(!upstream.requests()[0].to_ascii_lowercase().contains("upgrade"), "{:?}", upstream.requests());
     gate.until_metric(&["upstream_errors_total", "kind=\"protocol\""], 1.0);
-    caller.send("GET /management/v1/counters HTTP/1.1\r\nHost: h\r\n\r\n");
+    caller.send("GET /management/v1/counters HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert_eq!(caller.answer().summary(), "502 upstream_protocol", "the caller's connection is still HTTP");
     until("both were tried", || upstream.connections() == 2);
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::harness::gate::until;
 use crate::harness::{Caller, Gate, Signal, TWO_CALLERS, Upstream};
 
-const GET: &str = "GET /management/v1/counters HTTP/1.1\r\nHost: h\r\n\r\n";
+const GET: &str = "GET /management/v1/counters HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
 fn ask(caller: &mut Caller) -> String {
     caller.send(GET);

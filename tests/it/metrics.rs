@@ -62,11 +62,11 @@ fn an_exchange_is_counted_under_the_names_of_the_configuration() {
     let gate = Gate::start(&upstream, TWO_CALLERS);
     assert_eq!(gate.get("app", "/stat/v1/data?ids=1&metrics=ym:s:visits").summary(), "200");
     assert_eq!(gate.get("crm", "/management/v1/counter/44147844/goals").summary(), "200");
-    let post = "POST /management/v1/counters HTTP/1.1\r\nHost: h\r\nContent-Length: 12\r\n\r\n{\"counter\":1";
+    let post = "POST /management/v1/counters HTTP/1.1\r\nHost: localhost\r\nContent-Length: 12\r\n\r\n{\"counter\":1";
     assert_eq!(gate.send("app", post).summary(), "403 scope_denied");
     assert_eq!(gate.send("crm", post).summary(), "200");
     let mut head = gate.connect("crm");
-    head.send("HEAD /stat/v1/data.csv HTTP/1.1\r\nHost: h\r\n\r\n");
+    head.send("HEAD /stat/v1/data.csv HTTP/1.1\r\nHost: localhost\r\n\r\n");
     head.answer_to_head();
     assert_eq!(gate.get("crm", "/nothing/here").summary(), "404 unknown_operation");
     gate.until_metric(&["requests_total"], 6.0);
@@ -220,7 +220,7 @@ fn a_refusal_that_answers_head_is_counted() {
     });
     let gate = Gate::start(&upstream, TWO_CALLERS);
     let mut caller = gate.connect("app");
-    caller.send(format!("HEAD {COUNTERS} HTTP/1.1\r\nHost: h\r\n\r\n"));
+    caller.send(format!("HEAD {COUNTERS} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
     assert_eq!(caller.answer_to_head().summary(), "403");
     gate.until_metric(&["auth_failures_total", "origin=\"upstream\"", "code=\"403\"", "reason=\"other\""], 1.0);
 }
@@ -237,7 +237,7 @@ fn a_caller_that_goes_away_is_counted_and_said() {
     });
     let gate = Gate::start(&upstream, TWO_CALLERS);
     let mut caller = gate.connect("app");
-    caller.send(format!("GET {COUNTERS} HTTP/1.1\r\nHost: h\r\nX-Request-ID: vanished\r\n\r\n"));
+    caller.send(format!("GET {COUNTERS} HTTP/1.1\r\nHost: localhost\r\nX-Request-ID: vanished\r\n\r\n"));
     gate.until_metric(&["in_flight_requests", "caller=\"reports\""], 1.0);
     drop(caller);
     gone.wait("the request to Metrica is given up");
@@ -256,7 +256,7 @@ fn a_caller_that_goes_away_in_the_answer_is_counted_once() {
     });
     let gate = Gate::start(&upstream, TWO_CALLERS);
     let mut caller = gate.connect("app");
-    caller.send(format!("GET {COUNTERS} HTTP/1.1\r\nHost: h\r\nX-Request-ID: vanished\r\n\r\n"));
+    caller.send(format!("GET {COUNTERS} HTTP/1.1\r\nHost: localhost\r\nX-Request-ID: vanished\r\n\r\n"));
     assert_eq!(caller.head().unwrap().0, 200);
     drop(caller);
     let line = gate.until_log(&["\"vanished\""]);
@@ -271,7 +271,7 @@ fn busy_gate(upstream: &Upstream) -> Gate {
     for path in [COUNTERS, "/no", "/stat/v1/data?oauth_token=x", "/a//b"] {
         gate.get("app", path);
     }
-    gate.send("app", "DELETE /management/v1/counter/1 HTTP/1.1\r\nHost: h\r\nCookie: a=b\r\n\r\n");
+    gate.send("app", "DELETE /management/v1/counter/1 HTTP/1.1\r\nHost: localhost\r\nCookie: a=b\r\n\r\n");
     gate.send("app", "what?\r\n\r\n");
     gate.until_metric(&["requests_total"], 6.0);
     gate
@@ -352,7 +352,7 @@ fn the_admin_listener_shows_and_changes_nothing() {
     assert_eq!(verbose, "[+] listeners are open\n[+] not shutting down\n[+] token analytics\n[+] token crm\nok\n");
     for method in ["POST", "PUT", "DELETE"] {
         let mut caller = crate::harness::Caller::connect(gate.admin_place());
-        caller.send(format!("{method} /readyz HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n"));
+        caller.send(format!("{method} /readyz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"));
         assert_eq!(caller.answer().summary(), "405", "{method}");
     }
     // The listeners of callers have none of it.

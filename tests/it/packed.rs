@@ -32,7 +32,7 @@ fn refused(coding: &'static str, body: &[u8], chunk: usize, reason: &str) -> Ans
         }
     });
     let gate = Gate::start(&upstream, TWO_CALLERS);
-    let request = "GET /management/v1/counters HTTP/1.1\r\nHost: h\r\nAccept-Encoding: gzip, br\r\n\r\n";
+    let request = "GET /management/v1/counters HTTP/1.1\r\nHost: localhost\r\nAccept-Encoding: gzip, br\r\n\r\n";
     let answer = gate.send("app", request);
     let reason_label = format!("reason=\"{reason}\"");
     let labels = ["auth_failures_total", "origin=\"upstream\"", "caller=\"reports\"", "code=\"403\"", &reason_label];

@@ -58,12 +58,12 @@ limits: {target_bytes: 1KiB, header_bytes: 8KiB}
     meet(&gate.send("app", "hello\r\n\r\n"), "400 malformed_request");
     meet(&gate.get("app", "/management/../v1"), "400 bad_target");
     meet(&gate.get("app", &format!("/stat/v1/data?ids={}", "1".repeat(2000))), "414 target_too_long");
-    let many = format!("GET / HTTP/1.1\r\nHost: h\r\nA: {}\r\n\r\n", "x".repeat(9000));
+    let many = format!("GET / HTTP/1.1\r\nHost: localhost\r\nA: {}\r\n\r\n", "x".repeat(9000));
     meet(&gate.send("app", many), "431 headers_too_large");
-    meet(&gate.send("app", "OPTIONS /stat/v1/data HTTP/1.1\r\nHost: h\r\n\r\n"), "405 method_not_allowed");
+    meet(&gate.send("app", "OPTIONS /stat/v1/data HTTP/1.1\r\nHost: localhost\r\n\r\n"), "405 method_not_allowed");
     meet(&gate.get("nobody", COUNTERS), "401 unknown_caller");
     meet(&gate.get("app", "/management/v2/counters"), "404 unknown_operation");
-    let with = |method: &str, path: &str| format!("{method} {path} HTTP/1.1\r\nHost: h\r\n\r\n");
+    let with = |method: &str, path: &str| format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
     meet(&gate.send("app", with("PATCH", COUNTERS)), "403 method_denied");
     meet(&gate.send("app", with("DELETE", "/management/v1/counter/1")), "403 scope_denied");
     meet(&gate.get("poor", COUNTERS), "403 token_scope_missing");
@@ -143,13 +143,13 @@ fn a_target_that_could_mean_two_things_is_refused() {
         "/management/v1/counters?a=%",
         "/management/v1/counters?a=%4",
         "/management/v1/counters?a=%zz",
-        "http://h/management/v1/../v1/counters",
-        "http://h//management/v1/counters",
+        "http://localhost/management/v1/../v1/counters",
+        "http://localhost//management/v1/counters",
         "*",
     ];
     let mut caller = gate.connect("app");
     for target in bad {
-        caller.send(format!("GET {target} HTTP/1.1\r\nHost: h\r\n\r\n"));
+        caller.send(format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
         assert_is(&caller.answer(), "400 bad_target");
     }
     gate.until_metric(&["denied_total", "caller=\"reports\"", "bad_target"], count(bad.len()));
@@ -169,10 +169,10 @@ fn methods_that_the_api_does_not_have_are_refused() {
     let upstream = Upstream::plain();
     let gate = Gate::start(&upstream, TWO_CALLERS);
     for method in ["OPTIONS", "TRACE", "get", "Get", "PROPFIND", "PURGE", "M-SEARCH"] {
-        let request = format!("{method} {COUNTERS} HTTP/1.1\r\nHost: h\r\n\r\n");
+        let request = format!("{method} {COUNTERS} HTTP/1.1\r\nHost: localhost\r\n\r\n");
         assert_is(&gate.send("crm", request), "405 method_not_allowed");
     }
-    assert_is(&gate.send("crm", "OPTIONS * HTTP/1.1\r\nHost: h\r\n\r\n"), "405 method_not_allowed");
+    assert_is(&gate.send("crm", "OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n"), "405 method_not_allowed");
     let connect = "CONNECT api-metrika.yandex.net:443 HTTP/1.1\r\nHost: api-metrika.yandex.net:443\r\n\r\n";
     assert_is(&gate.send("crm", connect), "405 method_not_allowed");
     assert_eq!(upstream.connections(), 0, "nothing was sent upstream");
@@ -189,18 +189,18 @@ fn what_is_not_http_gets_metricas_body_too() {
         "GET\r\n\r\n",
         "GET / HTTP/9.9\r\n\r\n",
         "GET /management/v1/counters HTTP/1.1\r\nHost h\r\n\r\n",
-        "GET /management/v1/counters HTTP/1.1\r\nHost: h\r\n: x\r\n\r\n",
-        "GET /management/v1/counters HTTP/1.1\r\nHost: h\r\nA : x\r\n\r\n",
-        "GET /management/v1/counters HTTP/1.1\r\nHost: h\r\nA: b\r\n c\r\n\r\n",
-        "GET /management/v1/counters HTTP/1.1\r\nHost: h\r\nA: \0\r\n\r\n",
-        "GET /management/v1/ counters HTTP/1.1\r\nHost: h\r\n\r\n",
-        "GET management/v1/counters HTTP/1.1\r\nHost: h\r\n\r\n",
-        "POST /management/v1/counters HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}",
-        "POST /management/v1/counters HTTP/1.1\r\nHost: h\r\nContent-Length: +2\r\n\r\n{}",
-        "POST /management/v1/counters HTTP/1.1\r\nHost: h\r\nContent-Length: -2\r\n\r\n{}",
-        "POST /management/v1/counters HTTP/1.1\r\nHost: h\r\nContent-Length:\r\n\r\n{}",
-        "POST /management/v1/counters HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: gzip\r\n\r\n0\r\n\r\n",
-        "POST /management/v1/counters HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
+        "GET /management/v1/counters HTTP/1.1\r\nHost: localhost\r\n: x\r\n\r\n",
+        "GET /management/v1/counters HTTP/1.1\r\nHost: localhost\r\nA : x\r\n\r\n",
+        "GET /management/v1/counters HTTP/1.1\r\nHost: localhost\r\nA: b\r\n c\r\n\r\n",
+        "GET /management/v1/counters HTTP/1.1\r\nHost: localhost\r\nA: \0\r\n\r\n",
+        "GET /management/v1/ counters HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "GET management/v1/counters HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "POST /management/v1/counters HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}",
+        "POST /management/v1/counters HTTP/1.1\r\nHost: localhost\r\nContent-Length: +2\r\n\r\n{}",
+        "POST /management/v1/counters HTTP/1.1\r\nHost: localhost\r\nContent-Length: -2\r\n\r\n{}",
+        "POST /management/v1/counters HTTP/1.1\r\nHost: localhost\r\nContent-Length:\r\n\r\n{}",
+        "POST /management/v1/counters HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: gzip\r\n\r\n0\r\n\r\n",
+        "POST /management/v1/counters HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
         "\x16\x03\x01\x02\x00\x01\x00\x01\u{7f}\x03\x03\r\n\r\n",
     ];
     for bytes in malformed {
@@ -222,14 +222,14 @@ fn what_is_not_http_gets_metricas_body_too() {
 fn a_request_with_two_lengths_never_becomes_two_requests() {
     let upstream = Upstream::plain();
     let gate = Gate::start(&upstream, TWO_CALLERS);
-    let hidden = "GET /management/v1/clients HTTP/1.1\r\nHost: h\r\n\r\n";
+    let hidden = "GET /management/v1/clients HTTP/1.1\r\nHost: localhost\r\n\r\n";
     let body = format!("0\r\n\r\n{hidden}");
     for fields in [
         format!("Content-Length: {}\r\nTransfer-Encoding: chunked", body.len()),
         format!("Transfer-Encoding: chunked\r\nContent-Length: {}", body.len()),
     ] {
         let mut caller = gate.connect("crm");
-        caller.send(format!("POST {COUNTERS} HTTP/1.1\r\nHost: h\r\n{fields}\r\n\r\n{body}"));
+        caller.send(format!("POST {COUNTERS} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n\r\n{body}"));
         let answer = caller.answer();
         assert!(matches!(answer.summary().as_str(), "200" | "400 malformed_request"), "{}", answer.summary());
         assert_eq!(caller.rest(), b"", "no second answer, and the connection ends");
@@ -244,20 +244,20 @@ fn a_request_with_two_lengths_never_becomes_two_requests() {
 fn the_body_of_a_refused_request_is_not_a_request() {
     let upstream = Upstream::plain();
     let gate = Gate::start(&upstream, TWO_CALLERS);
-    let hidden = "GET /management/v1/clients HTTP/1.1\r\nHost: h\r\n\r\n";
+    let hidden = "GET /management/v1/clients HTTP/1.1\r\nHost: localhost\r\n\r\n";
     let length = hidden.len();
     for request in [
-        format!("POST {COUNTERS} HTTP/1.1\r\nHost: h\r\nContent-Length: {length}\r\n\r\n{hidden}"),
+        format!("POST {COUNTERS} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{hidden}"),
         format!(
-            "POST {COUNTERS} HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n{length:x}\r\n{hidden}\r\n0\r\n\r\n"
+            "POST {COUNTERS} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n{length:x}\r\n{hidden}\r\n0\r\n\r\n"
         ),
-        format!("GET /a//b HTTP/1.1\r\nHost: h\r\nContent-Length: {length}\r\n\r\n{hidden}"),
+        format!("GET /a//b HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{hidden}"),
     ] {
         let mut caller = gate.connect("app");
         caller.send(&request);
         assert!(caller.answer().field("x-gate-error").is_some(), "{request}");
         // The connection goes on behind the body, or it ends.
-        if caller.try_send(format!("GET {COUNTERS} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")) {
+        if caller.try_send(format!("GET {COUNTERS} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")) {
             let _ = caller.try_answer(false);
         }
         let heads = upstream.requests();
@@ -269,7 +269,7 @@ fn the_body_of_a_refused_request_is_not_a_request() {
 fn garbage_behind_a_good_request_is_answered_after_it() {
     let upstream = Upstream::plain();
     let gate = Gate::start(&upstream, TWO_CALLERS);
-    let good = format!("GET {COUNTERS} HTTP/1.1\r\nHost: h\r\n\r\n");
+    let good = format!("GET {COUNTERS} HTTP/1.1\r\nHost: localhost\r\n\r\n");
     let mut caller = gate.connect("app");
     caller.send(format!("{good}{good}what is this\r\n\r\n"));
     assert_eq!(caller.answer().summary(), "200");
@@ -290,7 +290,7 @@ fn garbage_behind_a_good_request_is_answered_after_it() {
 fn headers_have_their_limits() {
     let upstream = Upstream::plain();
     let gate = Gate::start(&upstream, TWO_CALLERS);
-    let with = |fields: &str| format!("GET {COUNTERS} HTTP/1.1\r\nHost: h\r\n{fields}\r\n");
+    let with = |fields: &str| format!("GET {COUNTERS} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n");
     assert_eq!(gate.send("app", with(&format!("A: {}\r\n", "x".repeat(60_000)))).summary(), "200");
     assert_eq!(gate.send("app", with(&"A: b\r\n".repeat(90))).summary(), "200");
     for too_much in ["A: b\r\n".repeat(200), format!("A: {}\r\n", "x".repeat(70_000)), "Accept: x\r\n".repeat(6_000)] {
@@ -316,10 +316,10 @@ fn a_head_request_gets_the_refusal_without_its_body() {
     let upstream = Upstream::plain();
     let gate = Gate::start(&upstream, TWO_CALLERS);
     let mut caller = gate.connect("app");
-    caller.send("HEAD /management/v2/counters HTTP/1.1\r\nHost: h\r\nX-Request-ID: refused\r\n\r\n");
+    caller.send("HEAD /management/v2/counters HTTP/1.1\r\nHost: localhost\r\nX-Request-ID: refused\r\n\r\n");
     assert_eq!(caller.answer_to_head().summary(), "404 unknown_operation");
     gate.until_log(&["\"request_id\":\"refused\"", "\"status\":404", "\"outcome\":\"complete\""]);
-    caller.send(format!("HEAD {COUNTERS} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"));
+    caller.send(format!("HEAD {COUNTERS} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"));
     assert_eq!(caller.head().unwrap().0, 200, "no byte of a body stood before this answer");
 }
 
@@ -327,7 +327,8 @@ fn a_head_request_gets_the_refusal_without_its_body() {
 fn an_answer_says_the_id_of_its_request() {
     let upstream = Upstream::plain();
     let gate = Gate::start(&upstream, TWO_CALLERS);
-    let with = |id: &str| gate.send("app", format!("GET /no HTTP/1.1\r\nHost: h\r\nX-Request-ID: {id}\r\n\r\n"));
+    let with =
+        |id: &str| gate.send("app", format!("GET /no HTTP/1.1\r\nHost: localhost\r\nX-Request-ID: {id}\r\n\r\n"));
     assert_eq!(with("abc-123").field("x-request-id"), Some("abc-123"));
     gate.until_log(&["\"request_id\":\"abc-123\"", "\"reason\":\"unknown_operation\"", "\"status\":404"]);
     for bad in ["", "two words", "x".repeat(129).as_str(), "\u{430}"] {
@@ -340,7 +341,7 @@ fn an_answer_says_the_id_of_its_request() {
 fn the_answer_to_what_is_no_http_says_its_id_and_the_date() {
     let upstream = Upstream::plain();
     let gate = Gate::start(&upstream, TWO_CALLERS);
-    let too_large = format!("GET {COUNTERS} HTTP/1.1\r\nHost: h\r\nX-Much: {}\r\n\r\n", "x".repeat(300_000));
+    let too_large = format!("GET {COUNTERS} HTTP/1.1\r\nHost: localhost\r\nX-Much: {}\r\n\r\n", "x".repeat(300_000));
     for (request, expected) in [("hello\r\n\r\n", "400 malformed_request"), (&too_large, "431 headers_too_large")] {
         let mut caller = gate.connect("app");
         caller.try_send(request);

@@ -35,7 +35,7 @@ impl Load {
                 let mut caller = Caller::connect(&place);
                 let mut wrong = Vec::new();
                 while !stop.load(Ordering::SeqCst) {
-                    caller.send(format!("GET {COUNTERS} HTTP/1.1\r\nHost: h\r\n\r\n"));
+                    caller.send(format!("GET {COUNTERS} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
                     match caller.try_answer(false) {
                         Ok(answer) if answer.status == 200 => {}
                         Ok(answer) => wrong.push(answer.summary()),
@@ -208,7 +208,7 @@ fn without_its_token_a_request_does_not_leave() {
     assert_eq!(gate.admin("/livez").status, 200);
     gate.until_log(&["the token is gone", "\"token\":\"analytics\""]);
     // What needs the other token goes on.
-    let post = "POST /management/v1/counters HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\n{}";
+    let post = "POST /management/v1/counters HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}";
     assert_eq!(gate.send("crm", post).summary(), "200");
     std::fs::rename(gate.file("elsewhere"), gate.file("analytics")).unwrap();
     until("the token is back", || gate.get("app", COUNTERS).summary() == "200");
@@ -246,7 +246,7 @@ tokens:
     until("the token is in use", || gate.get("app", COUNTERS).summary() == "200");
 }
 
-const WRITE: &str = "POST /management/v1/counters HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\n{}";
+const WRITE: &str = "POST /management/v1/counters HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}";
 
 /// `TWO_CALLERS`, with the reader allowed to write.
 fn with_another_scope(config: &str) -> String {
@@ -364,7 +364,7 @@ fn a_request_under_way_keeps_what_it_began_with() {
     });
     let gate = Gate::start(&upstream, TWO_CALLERS);
     let mut caller = gate.connect("app");
-    caller.send("GET /stat/v1/data HTTP/1.1\r\nHost: h\r\n\r\n");
+    caller.send("GET /stat/v1/data HTTP/1.1\r\nHost: localhost\r\n\r\n");
     hold.wait("the request is at Metrica");
     // The caller is gone from the new configuration.
     let config =

@@ -2,13 +2,13 @@
 
 use crate::harness::{Caller, Gate, Signal, TWO_CALLERS, Upstream};
 
-const GET: &str = "GET /management/v1/counters HTTP/1.1\r\nHost: h\r\n\r\n";
-const HEAD: &str = "HEAD /management/v1/counters HTTP/1.1\r\nHost: h\r\n\r\n";
-const GET_WITH_BODY: &str = "GET /management/v1/counters HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\n{}";
-const POST: &str = "POST /management/v1/counters HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\n{}";
-const EMPTY_POST: &str = "POST /management/v1/counters HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n";
-const PUT: &str = "PUT /management/v1/counter/1 HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\n{}";
-const DELETE: &str = "DELETE /management/v1/counter/1 HTTP/1.1\r\nHost: h\r\n\r\n";
+const GET: &str = "GET /management/v1/counters HTTP/1.1\r\nHost: localhost\r\n\r\n";
+const HEAD: &str = "HEAD /management/v1/counters HTTP/1.1\r\nHost: localhost\r\n\r\n";
+const GET_WITH_BODY: &str = "GET /management/v1/counters HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}";
+const POST: &str = "POST /management/v1/counters HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}";
+const EMPTY_POST: &str = "POST /management/v1/counters HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n";
+const PUT: &str = "PUT /management/v1/counter/1 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}";
+const DELETE: &str = "DELETE /management/v1/counter/1 HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
 /// What the first connection does with its second request, which it reads whole.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -53,7 +53,7 @@ fn on_a_reused_connection(request: &str, then: Then) -> (String, usize) {
     let upstream = upstream_that(then);
     let gate = Gate::start(&upstream, TWO_CALLERS);
     let mut caller = gate.connect("crm");
-    caller.send("GET /management/v1/counters?first HTTP/1.1\r\nHost: h\r\n\r\n");
+    caller.send("GET /management/v1/counters?first HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert_eq!(caller.answer().summary(), "200");
     caller.send(request);
     let answer = caller.try_answer(request.starts_with("HEAD")).unwrap();

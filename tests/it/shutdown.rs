@@ -7,8 +7,8 @@ use crate::harness::gate::until;
 use crate::harness::{Gate, Signal, TWO_CALLERS, Upstream};
 
 const COUNTERS: &str = "/management/v1/counters";
-const READ: &str = "GET /management/v1/counters HTTP/1.1\r\nHost: h\r\n\r\n";
-const REPORT: &str = "GET /stat/v1/data HTTP/1.1\r\nHost: h\r\n\r\n";
+const READ: &str = "GET /management/v1/counters HTTP/1.1\r\nHost: localhost\r\n\r\n";
+const REPORT: &str = "GET /stat/v1/data HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
 /// An upstream that answers a report only when it is released, the rest at once; the first signal says that a report
 /// has arrived.
@@ -81,7 +81,7 @@ fn what_takes_too_long_is_cut_and_the_code_is_69() {
     let (upstream, arrived, release) = slow_upstream();
     let mut gate = Gate::start(&upstream, &with("timeout: 200ms"));
     let mut slow = gate.connect("app");
-    slow.send("GET /stat/v1/data HTTP/1.1\r\nHost: h\r\nX-Request-ID: cut\r\n\r\n");
+    slow.send("GET /stat/v1/data HTTP/1.1\r\nHost: localhost\r\nX-Request-ID: cut\r\n\r\n");
     arrived.wait("the report is at Metrica");
     gate.signal("TERM");
     assert_eq!(gate.wait().code(), Some(69));
@@ -107,7 +107,7 @@ fn what_is_cut_has_its_line() {
     let mut gate = Gate::start(&upstream, &with("timeout: 200ms"));
     let ask = |listener: &str, request: &str, id: &str| {
         let mut caller = gate.connect(listener);
-        caller.send(request.replace("Host: h\r\n", &format!("Host: h\r\nX-Request-ID: {id}\r\n")));
+        caller.send(request.replace("Host: localhost\r\n", &format!("Host: localhost\r\nX-Request-ID: {id}\r\n")));
         caller
     };
     let mut streaming = ask("app", REPORT, "streaming");
@@ -115,7 +115,7 @@ fn what_is_cut_has_its_line() {
     began.wait("an answer is under way");
     let waiting = ask("app", READ, "waiting");
     arrived.wait("a request is at Metrica");
-    let upload = "POST /management/v1/counters HTTP/1.1\r\nHost: h\r\nContent-Length: 6\r\n\r\n{\"a";
+    let upload = "POST /management/v1/counters HTTP/1.1\r\nHost: localhost\r\nContent-Length: 6\r\n\r\n{\"a";
     let uploading = ask("crm", upload, "uploading");
     until("an upload is under way", || upstream.requests().len() == 3);
     gate.signal("TERM");
@@ -172,7 +172,7 @@ fn an_upload_under_way_is_finished() {
     let upstream = Upstream::plain();
     let mut gate = Gate::start(&upstream, &with("timeout: 60s"));
     let mut caller = gate.connect("crm");
-    caller.send("POST /management/v1/counters HTTP/1.1\r\nHost: h\r\nContent-Length: 6\r\n\r\n{\"a");
+    caller.send("POST /management/v1/counters HTTP/1.1\r\nHost: localhost\r\nContent-Length: 6\r\n\r\n{\"a");
     until("the upload has begun", || upstream.requests().len() == 1);
     gate.signal("TERM");
     let place = gate.place("crm").to_owned();

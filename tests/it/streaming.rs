@@ -17,11 +17,11 @@ const UNREAD: usize = 64 * MEBIBYTE;
 const MOST_RESIDENT: u64 = 40 * 1024 * 1024;
 /// What the buffers of two sockets and the gate may hold of a body that nobody reads.
 const BUFFERED: u64 = 24 * 1024 * 1024;
-const GET: &str = "GET /management/v1/counters HTTP/1.1\r\nHost: h\r\n\r\n";
+const GET: &str = "GET /management/v1/counters HTTP/1.1\r\nHost: localhost\r\n\r\n";
 const UPLOAD: &str = "/management/v1/counter/1/offline_conversions/upload";
 
 fn upload_head(framing: &str) -> String {
-    format!("POST {UPLOAD} HTTP/1.1\r\nHost: h\r\n{framing}\r\n\r\n")
+    format!("POST {UPLOAD} HTTP/1.1\r\nHost: localhost\r\n{framing}\r\n\r\n")
 }
 
 fn tcp(gate: &Gate, listener: &str) -> TcpStream {

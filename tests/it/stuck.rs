@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use crate::harness::gate::{PATIENCE, count, until};
 use crate::harness::{Gate, Signal, TWO_CALLERS, Upstream};
 
-const GET: &str = "GET /management/v1/counters HTTP/1.1\r\nHost: h\r\n\r\n";
-const UPLOAD: &str = "POST /management/v1/counter/1/offline_conversions/upload HTTP/1.1\r\nHost: h\r\n";
+const GET: &str = "GET /management/v1/counters HTTP/1.1\r\nHost: localhost\r\n\r\n";
+const UPLOAD: &str = "POST /management/v1/counter/1/offline_conversions/upload HTTP/1.1\r\nHost: localhost\r\n";
 /// More than any buffers between.
 const UNREAD: usize = 64 * 1024 * 1024;
 const KIBIBYTE: usize = 1024;

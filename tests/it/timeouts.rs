@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use crate::harness::gate::{PATIENCE, until};
 use crate::harness::{Caller, Conversation, Gate, Signal, TWO_CALLERS, Upstream};
 
-const GET: &str = "GET /management/v1/counters HTTP/1.1\r\nHost: h\r\n\r\n";
-const UPLOAD: &str = "POST /management/v1/counter/1/offline_conversions/upload HTTP/1.1\r\nHost: h\r\n";
+const GET: &str = "GET /management/v1/counters HTTP/1.1\r\nHost: localhost\r\n\r\n";
+const UPLOAD: &str = "POST /management/v1/counter/1/offline_conversions/upload HTTP/1.1\r\nHost: localhost\r\n";
 const SHORT: Duration = Duration::from_millis(300);
 
 fn towards_upstream(timeouts: &str) -> String {
@@ -214,9 +214,12 @@ fn closes_silently(mut caller: Caller, start: Instant, after: Duration) {
 fn half_a_header_is_waited_for_so_long() {
     let upstream = Upstream::plain();
     let gate = Gate::start(&upstream, &towards_callers("request_headers: 300ms"));
-    for half in
-        ["", "GE", "GET /management/v1/counters HTTP/1.1\r\n", "GET /management/v1/counters HTTP/1.1\r\nHost: h\r\n"]
-    {
+    for half in [
+        "",
+        "GE",
+        "GET /management/v1/counters HTTP/1.1\r\n",
+        "GET /management/v1/counters HTTP/1.1\r\nHost: localhost\r\n",
+    ] {
         let start = Instant::now();
         let mut caller = gate.connect("app");
         caller.send(half);

@@ -185,7 +185,7 @@ fn a_certificate_that_becomes_right_works_without_a_restart() {
     let gate = Gate::start(&upstream, TWO_CALLERS);
     let mut caller = gate.connect("app");
     let mut ask = || {
-        caller.send(format!("GET {COUNTERS} HTTP/1.1\r\nHost: h\r\n\r\n"));
+        caller.send(format!("GET {COUNTERS} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
         caller.answer().summary()
     };
     assert_eq!([ask(), ask()], ["502 upstream_tls", "502 upstream_tls"]);

@@ -22,7 +22,7 @@ fn a_request_without_a_credential_arrives_with_ours() {
 fn each_caller_gets_the_narrowest_of_its_tokens() {
     let upstream = Upstream::plain();
     let gate = Gate::start(&upstream, TWO_CALLERS);
-    let post = "POST /management/v1/counters HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\n{}";
+    let post = "POST /management/v1/counters HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}";
     assert_eq!(gate.send("app", post).summary(), "403 scope_denied");
     assert_eq!(upstream.connections(), 0, "nothing was sent upstream");
     assert_eq!(gate.send("crm", post).summary(), "200");

@@ -83,7 +83,7 @@ impl Gate {
     pub fn caller_of(&self, caller: &mut Caller) -> String {
         static NEXT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
         let id = format!("who-{}.", NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
-        caller.send(format!("GET /management/v1/counters HTTP/1.1\r\nHost: h\r\nX-Request-ID: {id}\r\n\r\n"));
+        caller.send(format!("GET /management/v1/counters HTTP/1.1\r\nHost: localhost\r\nX-Request-ID: {id}\r\n\r\n"));
         caller.answer();
         let line: serde_json::Value = serde_json::from_str(&self.until_log(&[&id])).unwrap();
         line["caller"].as_str().unwrap().to_owned()
