@@ -50,6 +50,10 @@ macro_rules! reasons {
 reasons! {
     MalformedRequest = "malformed_request", BAD_REQUEST, InvalidParameter, None,
         "The request is not valid HTTP.";
+    BadHost = "bad_host", BAD_REQUEST, InvalidParameter, None,
+        "The request needs one Host: a name or an address, the same as in the target where that has one.";
+    BadFraming = "bad_framing", BAD_REQUEST, InvalidParameter, None,
+        "The length of the request's body is ambiguous: it is one Content-Length or Transfer-Encoding: chunked, to the letter.";
     BadTarget = "bad_target", BAD_REQUEST, InvalidParameter, None,
         "The request target could mean two things: empty or dot segments, or a character that may not stand there.";
     TargetTooLong = "target_too_long", URI_TOO_LONG, InvalidParameter, None,

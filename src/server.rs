@@ -18,14 +18,14 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 use tower::Service;
 
 use crate::caller::Evidence;
 use crate::config::Limits;
 use crate::gateway::connection::{Connection, Phase};
-use crate::gateway::whole_answer;
+use crate::gateway::{refuse_unparsed, whole_answer};
 use crate::metrics::process::ProcessMeters;
 use crate::rejection::Reason;
 use crate::symbol::ListenerName;
@@ -33,9 +33,12 @@ use crate::upstream::Watchdog;
 use crate::worker::{Worker, new_request_id};
 
 pub mod caller_io;
+pub mod framing;
+mod line;
 pub mod listen;
 
 use caller_io::{CallerIo, Socket};
+use framing::Bounds;
 use listen::Accepting;
 
 /// What all workers count together: once for a connection, never for a request.
@@ -140,7 +143,8 @@ async fn turn_away(mut socket: Socket, place: Place) {
 const LOOK: Duration = Duration::from_secs(10);
 
 async fn serve(worker: Rc<Worker>, connection: Rc<Connection>, socket: Socket, limits: Limits) {
-    let io = CallerIo::new(socket, connection.clone(), worker.clone());
+    let bounds = Bounds { header_bytes: limits.header_bytes, header_fields: HEADER_FIELDS };
+    let io = CallerIo::new(socket, connection.clone(), bounds);
     let socket = io.socket();
     let stack = crate::gateway::stack(worker.clone(), connection.clone());
     // Called at once, not when its future is first polled: the request of a caller that has gone by then counts too.
@@ -163,8 +167,11 @@ async fn serve(worker: Rc<Worker>, connection: Rc<Connection>, socket: Socket, l
         }
         socket.borrow_mut().deliver_interim(&connection, context);
         if let Poll::Ready(ended) = http.as_mut().poll(context) {
-            let cut = ended.is_err_and(|error| error.is_user());
-            return Poll::Ready(if cut { End::Cut } else { End::Answered });
+            return Poll::Ready(match connection.refused() {
+                Some(reason) => End::Refused(reason),
+                None if ended.is_err_and(|error| error.is_user()) => End::Cut,
+                None => End::Answered,
+            });
         }
         let ended = patience.poll_end(&worker, &connection, &socket, context);
         ended.map(|()| if connection.phase() == Phase::Exchange { End::Cut } else { End::Late })
@@ -172,6 +179,10 @@ async fn serve(worker: Rc<Worker>, connection: Rc<Connection>, socket: Socket, l
     .await;
     match ended {
         End::Cut => socket.borrow().break_off(),
+        End::Refused(reason) => {
+            let answer = refuse_unparsed(&worker, &connection, reason);
+            Box::pin(refuse(&socket, &answer)).await;
+        }
         // Boxed: few connections end so, and all would have room for it.
         End::Answered if connection.request_is_open() => Box::pin(linger(&socket)).await,
         End::Answered | End::Late => {}
@@ -183,10 +194,30 @@ async fn serve(worker: Rc<Worker>, connection: Rc<Connection>, socket: Socket, l
 enum End {
     /// Its last answer is whole.
     Answered,
+    /// After its last answer came what is no request.
+    Refused(Reason),
     /// In the middle of an answer, which must not look whole.
     Cut,
     /// The caller let the gate wait.
     Late,
+}
+
+/// Says why what came is no request, then reads on.
+async fn refuse(socket: &RefCell<Socket>, answer: &[u8]) {
+    let mut unwritten = answer;
+    let written = poll_fn(|context| {
+        while !unwritten.is_empty() {
+            match ready!(Pin::new(&mut *socket.borrow_mut()).poll_write(context, unwritten)) {
+                Ok(written) if written > 0 => unwritten = unwritten.get(written..).unwrap_or_default(),
+                Ok(_) | Err(_) => return Poll::Ready(false),
+            }
+        }
+        let shut = ready!(Pin::new(&mut *socket.borrow_mut()).poll_shutdown(context));
+        Poll::Ready(shut.is_ok())
+    });
+    if tokio::time::timeout(LINGER, written).await == Ok(true) {
+        linger(socket).await;
+    }
 }
 
 /// A caller that still sends gets so long to see its answer.
@@ -247,11 +278,14 @@ impl Patience {
     }
 }
 
+/// hyper's own bound, for which it needs no memory but the stack's.
+const HEADER_FIELDS: usize = 100;
+
 fn protocol(limits: Limits) -> http1::Builder {
     let mut builder = http1::Builder::new();
     // hyper's own timer would also end idle connections, which have a longer one; see `Patience`.
-    builder.header_read_timeout(None).max_header_size(limits.header_bytes);
-    // One byte more than a header may have, so that a longer one is seen to be; bodies are read in pieces of it.
-    builder.max_buf_size(limits.header_bytes.max(64 * 1024) + 1);
+    builder.header_read_timeout(None);
+    // More than `framing` lets through, so that hyper never answers by itself; bodies are read in pieces of it.
+    builder.max_header_size(limits.header_bytes + 1).max_buf_size(limits.header_bytes.max(64 * 1024) + 1);
     builder
 }

@@ -5,10 +5,14 @@
 //!
 //! 1. The path starts with `/` and has only the characters of RFC 3986, section 3.3 (`pchar`), less `;`.
 //! 2. A percent sign is followed by two hexadecimal digits, and what they say is not a character that may stand for
-//!    itself or that separates: no encoded slash, backslash, dot, percent sign, semicolon, control or letter.
+//!    itself or that separates: no encoded slash, backslash, dot, percent sign, semicolon, control or letter; beyond
+//!    ASCII it is UTF-8.
 //! 3. No segment is empty, `.` or `..`.
 //! 4. The query has no control, no raw non-ASCII byte, no `#`, and no percent sign without two hexadecimal digits.
-//! 5. The whole is at most `limits.target_bytes` long (`target_too_long`, 414).
+//! 5. A parameter's name has one spelling: no letter, digit, percent sign or control in it is percent-encoded, and none but
+//!    `oauth_token` and `access_token` themselves can be taken for one of these, in another case, with other marks between
+//!    the words, behind a semicolon, or decoded twice.
+//! 6. The whole is at most `limits.target_bytes` long (`target_too_long`, 414).
 //!
 //! Of the query, only whole pairs named `oauth_token` or `access_token` are taken away, because a credential of the
 //! caller never leaves; every other byte stays as it was.
@@ -18,9 +22,9 @@ use bytes::{Bytes, BytesMut};
 /// Why a target is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BadTarget {
-    /// Breaks one of the rules 1 to 4.
+    /// Breaks one of the rules 1 to 5.
     Ambiguous,
-    /// Rule 5.
+    /// Rule 6.
     TooLong,
 }
 
@@ -53,16 +57,38 @@ fn segment_is_canonical(segment: &[u8]) -> bool {
         return false;
     }
     let mut bytes = segment.iter();
+    let mut beyond_ascii = false;
     while let Some(byte) = bytes.next() {
         let fine = match byte {
-            b'%' => decoded(&mut bytes).is_some_and(must_be_encoded),
+            b'%' => decoded(&mut bytes).is_some_and(|byte| {
+                beyond_ascii |= !byte.is_ascii();
+                must_be_encoded(byte)
+            }),
             other => stands_for_itself(*other),
         };
         if !fine {
             return false;
         }
     }
-    true
+    // An overlong form of a slash or a dot is no UTF-8 (RFC 3629, section 10).
+    !beyond_ascii || String::from_utf8(plain(segment)).is_ok_and(|text| !text.contains(char::is_control))
+}
+
+/// With every percent-encoding taken off, once.
+fn plain(text: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(text.len());
+    let mut bytes = text.iter();
+    while let Some(byte) = bytes.next() {
+        let tried = bytes.clone();
+        plain.push(match (byte, decoded(&mut bytes)) {
+            (b'%', Some(said)) => said,
+            (other, _) => {
+                bytes = tried;
+                *other
+            }
+        });
+    }
+    plain
 }
 
 /// The byte that the two hexadecimal digits after a percent sign say.
@@ -105,13 +131,61 @@ fn query_is_plain(query: &[u8]) -> bool {
             return false;
         }
     }
+    query.split(|byte| *byte == b'&').all(pair_is_plain)
+}
+
+/// Rule 5. Some readers take a semicolon for an ampersand, so what follows one is looked at as a pair too.
+fn pair_is_plain(pair: &[u8]) -> bool {
+    let (first, behind) = match memchr::memchr(b';', pair) {
+        Some(at) => (pair.get(..at).unwrap_or_default(), pair.get(at + 1..).unwrap_or_default()),
+        None => (pair, &[][..]),
+    };
+    let name = name_of(first);
+    let one_spelling = !name.contains(&b'%') || has_one_spelling(name);
+    one_spelling
+        && (is_credential(name_of(pair)) || !looks_like_credential(name))
+        && (behind.is_empty() || behind.split(|byte| *byte == b';').all(may_stand_behind_a_semicolon))
+}
+
+fn may_stand_behind_a_semicolon(pair: &[u8]) -> bool {
+    let name = name_of(pair);
+    !looks_like_credential(name) && (name.len() == pair.len() || !name.contains(&b'%') || has_one_spelling(name))
+}
+
+fn name_of(pair: &[u8]) -> &[u8] {
+    pair.get(..memchr::memchr(b'=', pair).unwrap_or(pair.len())).unwrap_or_default()
+}
+
+fn has_one_spelling(name: &[u8]) -> bool {
+    let mut bytes = name.iter();
+    while let Some(byte) = bytes.next() {
+        let said = if *byte == b'%' { decoded(&mut bytes) } else { None };
+        let in_disguise =
+            |said: u8| said.is_ascii_alphanumeric() || said.is_ascii_control() || matches!(said, b'%' | b'_');
+        if said.is_some_and(in_disguise) {
+            return false;
+        }
+    }
     true
+}
+
+/// Whether a reader who is not strict could take a name for one of ours: PHP reads `oauth.token[]` as `oauth_token`.
+fn looks_like_credential(name: &[u8]) -> bool {
+    // Nothing shorter can be one, however it is spelled; most names are.
+    if name.len() < b"oauthtoken".len() {
+        return false;
+    }
+    let name = if name.contains(&b'%') { plain(&plain(name)) } else { name.to_vec() };
+    let letters = name.iter().take_while(|byte| **byte != b'[').filter(|byte| byte.is_ascii_alphanumeric());
+    let letters: Vec<u8> = letters.map(u8::to_ascii_lowercase).collect();
+    letters == b"oauthtoken" || letters == b"accesstoken"
 }
 
 /// The query without its credential pairs, or `None` where it has none and can go as it is. An empty query that
 /// remains loses its question mark.
 #[must_use]
 pub fn without_credentials(path: &str, query: &str) -> Option<Bytes> {
+    let is_credential = |pair: &str| is_credential(name_of(pair.as_bytes()));
     if !query.split('&').any(is_credential) {
         return None;
     }
@@ -126,25 +200,8 @@ pub fn without_credentials(path: &str, query: &str) -> Option<Bytes> {
     Some(target.freeze())
 }
 
-/// Whether a pair is named like a token, in any case and however its letters are spelled: a name that decodes to
-/// `oauth_token` is one.
-fn is_credential(pair: &str) -> bool {
-    let name = pair.split('=').next().unwrap_or_default();
-    // Decoding is for the rare name only: most have no percent sign and the wrong length.
-    if name.contains('%') {
-        let mut plain = Vec::with_capacity(name.len());
-        let mut bytes = name.as_bytes().iter();
-        while let Some(byte) = bytes.next() {
-            plain.push(if *byte == b'%' { decoded(&mut bytes).unwrap_or(b'%') } else { *byte });
-        }
-        is_credential_name(&plain)
-    } else {
-        is_credential_name(name.as_bytes())
-    }
-}
-
-fn is_credential_name(name: &[u8]) -> bool {
-    name.eq_ignore_ascii_case(b"oauth_token") || name.eq_ignore_ascii_case(b"access_token")
+fn is_credential(name: &[u8]) -> bool {
+    matches!(name, b"oauth_token" | b"access_token")
 }
 
 #[cfg(test)]
@@ -197,6 +254,12 @@ mod tests {
             "/a%7Eb",
             "/a%23b",
             "/a%3Fb",
+            "/a%C0%AFb",
+            "/a%C0%AE%C0%AE",
+            "/a%E0%80%AF",
+            "/a%FF",
+            "/a%D0",
+            "/a%C2%80b",
         ] {
             assert_eq!(check(path, None, LIMIT), Err(BadTarget::Ambiguous), "{path:?}");
         }
@@ -217,7 +280,53 @@ mod tests {
     }
 
     #[test]
-    fn rule_5_the_length() {
+    fn rule_5_names_have_one_spelling() {
+        for query in [
+            "%69ds=1",
+            "i%64s=1",
+            "ids%00=1",
+            "OAuth_Token=x",
+            "oauth%5ftoken=x",
+            "%6fauth_token",
+            "oauth-token=x",
+            "oauth.token=x",
+            "oauth+token=x",
+            "+oauth_token=x",
+            "%20oauth_token=x",
+            "oauth_token%20=x",
+            "oauth_token[]=x",
+            "oauth_token%5B%5D=x",
+            "oauth%255ftoken=x",
+            "a=1&access%5Ftoken=x",
+            "ACCESS_TOKEN",
+            "accessToken=x",
+            "a=1;oauth_token=x",
+            "a=1;b=2;ACCESS_TOKEN=x",
+            ";oauth_token=x",
+            "oauth_token;a=1&oauthtoken=x",
+        ] {
+            assert_eq!(check("/a", Some(query), LIMIT), Err(BadTarget::Ambiguous), "{query:?}");
+        }
+        for query in [
+            "oauth_token=x",
+            "access_token",
+            "a[]=1",
+            "a%5B%5D=1",
+            "%D1%84=1",
+            "filters=ga:a==1;ga:b==2",
+            "a=oauth%5ftoken",
+            "my_access_token=x",
+            "oauth_tokens=x",
+            "direct_client_logins=a,b",
+            "a=1;b=2",
+            "a=%252e",
+        ] {
+            assert_eq!(check("/a", Some(query), LIMIT), Ok(()), "{query:?}");
+        }
+    }
+
+    #[test]
+    fn rule_6_the_length() {
         let query = "q".repeat(97);
         assert_eq!(check("/a", Some(&query), 100), Ok(()));
         assert_eq!(check("/ab", Some(&query), 100), Err(BadTarget::TooLong));
@@ -228,9 +337,8 @@ mod tests {
         let cases = [
             ("ids=1&oauth_token=x&metrics=a,b", Some("/p?ids=1&metrics=a,b")),
             ("oauth_token=x", Some("/p")),
-            ("OAuth_Token=x&&a=%2c", Some("/p?&a=%2c")),
+            ("oauth_token=x&&a=%2c", Some("/p?&a=%2c")),
             ("access_token", Some("/p")),
-            ("%6fauth_token=x&b", Some("/p?b")),
             ("oauth_token=x&a=1&oauth_token=y", Some("/p?a=1")),
             ("oauth_tokens=x&my_access_token=y&q=oauth_token", None),
         ];

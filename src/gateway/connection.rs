@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use crate::caller::Evidence;
 use crate::config::CallerTimeouts;
+use crate::rejection::Reason;
 
 /// What a connection is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +33,8 @@ pub struct Connection {
     write_blocked_since: Cell<Option<Instant>>,
     flush_owed: Cell<bool>,
     request_is_open: Cell<bool>,
+    refused: Cell<Option<Reason>>,
+    body_fault: Cell<Option<Reason>>,
     /// Interim responses of the upstream, on their way to the caller.
     pub interim: Arc<Interim>,
     /// What of them the socket has not taken yet.
@@ -50,6 +53,8 @@ impl Connection {
             write_blocked_since: Cell::new(None),
             flush_owed: Cell::new(false),
             request_is_open: Cell::new(false),
+            refused: Cell::new(None),
+            body_fault: Cell::new(None),
             interim: Arc::default(),
             interim_rest: RefCell::default(),
         }
@@ -91,10 +96,32 @@ impl Connection {
         }
     }
 
-    /// Whether bytes that are written now can belong to an exchange, under way or just over.
+    /// Whether an exchange is under way, or its answer not all written yet.
     #[must_use]
-    pub fn may_be_answering(&self) -> bool {
+    pub fn is_answering(&self) -> bool {
         self.flush_owed.get()
+    }
+
+    /// What came next is no request, and hyper was told that nothing comes.
+    pub fn refuse(&self, reason: Reason) {
+        self.refused.set(Some(reason));
+    }
+
+    /// Why what came last is no request.
+    #[must_use]
+    pub fn refused(&self) -> Option<Reason> {
+        self.refused.get()
+    }
+
+    /// The body of the request under way breaks a rule, and hyper was told that nothing more comes.
+    pub fn break_body(&self, reason: Reason) {
+        self.body_fault.set(Some(reason));
+    }
+
+    /// Which rule the body of the request under way breaks.
+    #[must_use]
+    pub fn body_fault(&self) -> Option<Reason> {
+        self.body_fault.get()
     }
 
     /// Everything that was written has gone.

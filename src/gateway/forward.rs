@@ -188,7 +188,10 @@ fn closed_before(exchange: &Exchange, error: hyper::Error) -> Rejection {
 /// The connection failed with the request on it.
 fn broken(exchange: &Exchange, error: hyper::Error) -> Rejection {
     if let Some(failed) = error.source().and_then(|source| source.downcast_ref::<BodyError>()) {
-        // The request's own body failed: the caller went away, or sent chunks that are none.
+        // The request's own body failed: the caller sent chunks that are none, or went away.
+        if let Some(reason) = exchange.connection.body_fault() {
+            return reason.into();
+        }
         if failed.is_of_a_caller_that_left() {
             exchange.finish(false);
             return Reason::MalformedRequest.into();

@@ -1,8 +1,9 @@
 //! The bytes of a caller's connection, on their way to and from hyper.
 //!
 //! 1. What the connection is doing is seen here: the first byte of a header, a write that the caller does not take.
-//! 2. hyper answers what it cannot parse by itself, without a body. Such an answer is recognised, as no exchange is
-//!    under way then, and the gate's own takes its place.
+//! 2. Bytes that are no HTTP to the letter ([`super::framing`]) do not reach hyper, which is told that nothing more comes:
+//!    for a body at once, so that it fails; for a header when everything before it is answered and written. The refusal
+//!    is the server's to write then.
 //! 3. Interim responses go out between hyper's writes.
 
 use std::cell::RefCell;
@@ -10,17 +11,15 @@ use std::io;
 use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
+use super::framing::{Bounds, Fault, Framing};
 use crate::gateway::connection::Connection;
-use crate::gateway::refuse_unparsed;
-use crate::rejection::Reason;
-use crate::worker::Worker;
 
 /// A caller's socket.
 #[derive(Debug)]
@@ -35,20 +34,17 @@ pub enum Socket {
 pub struct CallerIo {
     socket: Rc<RefCell<Socket>>,
     connection: Rc<Connection>,
-    worker: Rc<Worker>,
-    own_answer: Option<OwnAnswer>,
-}
-
-struct OwnAnswer {
-    bytes: Vec<u8>,
-    written: usize,
+    framing: Framing,
+    fault: Option<Fault>,
+    /// Who reads, while a fault waits for the answers before it.
+    reader: Option<Waker>,
 }
 
 impl CallerIo {
-    /// The socket of `connection`.
-    pub fn new(socket: Socket, connection: Rc<Connection>, worker: Rc<Worker>) -> Self {
+    /// The socket of `connection`, with headers within `bounds`.
+    pub fn new(socket: Socket, connection: Rc<Connection>, bounds: Bounds) -> Self {
         let socket = Rc::new(RefCell::new(socket));
-        Self { socket, connection, worker, own_answer: None }
+        Self { socket, connection, framing: Framing::new(bounds), fault: None, reader: None }
     }
 
     /// The socket, for interim responses.
@@ -56,48 +52,29 @@ impl CallerIo {
         self.socket.clone()
     }
 
-    /// Rule 2: whether what hyper writes now is an answer of its own, and which.
-    fn see_own_answer(&mut self, bytes: &[u8]) {
-        if !self.connection.may_be_answering() && self.own_answer.is_none() && !bytes.is_empty() {
-            let reason = match bytes.get(9..12) {
-                Some(b"431") => Reason::HeadersTooLarge,
-                Some(b"414") => Reason::TargetTooLong,
-                Some(_) | None => Reason::MalformedRequest,
-            };
-            let bytes = refuse_unparsed(&self.worker, &self.connection, reason);
-            self.own_answer = Some(OwnAnswer { bytes, written: 0 });
+    /// Rule 2: nothing more comes, as far as hyper knows.
+    fn poll_end(&mut self, fault: Fault, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if fault.in_body {
+            self.connection.break_body(fault.reason);
+        } else if self.connection.is_answering() {
+            self.reader = Some(context.waker().clone());
+            return Poll::Pending;
+        } else {
+            self.connection.refuse(fault.reason);
         }
+        Poll::Ready(Ok(()))
     }
 
     fn poll_write_any(
         &mut self,
         context: &mut Context<'_>,
-        first: &[u8],
         write: impl FnOnce(Pin<&mut Socket>, &mut Context<'_>) -> Poll<io::Result<usize>>,
-        total: usize,
     ) -> Poll<io::Result<usize>> {
-        self.see_own_answer(first);
         let socket = &mut *self.socket.borrow_mut();
         ready!(socket.poll_rest(&self.connection, context))?;
-        let polled = match &mut self.own_answer {
-            Some(own) => own.poll_write(socket, context).map_ok(|()| total),
-            None => write(Pin::new(socket), context),
-        };
+        let polled = write(Pin::new(socket), context);
         self.connection.block_write(polled.is_pending());
         polled
-    }
-}
-
-impl OwnAnswer {
-    fn poll_write(&mut self, socket: &mut Socket, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while let Some(rest) = self.bytes.get(self.written..).filter(|rest| !rest.is_empty()) {
-            let written = ready!(Pin::new(&mut *socket).poll_write(context, rest))?;
-            if written == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            self.written += written;
-        }
-        Poll::Ready(Ok(()))
     }
 }
 
@@ -167,18 +144,27 @@ pub fn is_of_one_connection(error: &io::Error) -> bool {
 
 impl AsyncRead for CallerIo {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let polled = Pin::new(&mut *self.socket.borrow_mut()).poll_read(context, buffer);
-        if buffer.filled().len() > before {
-            self.connection.received();
+        let this = self.get_mut();
+        if let Some(fault) = this.fault {
+            return this.poll_end(fault, context);
         }
-        polled
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut *this.socket.borrow_mut()).poll_read(context, buffer))?;
+        let arrived = buffer.filled().get(before..).unwrap_or_default();
+        if arrived.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        this.connection.received();
+        let Err(fault) = this.framing.look_at(arrived) else { return Poll::Ready(Ok(())) };
+        this.fault = Some(fault);
+        buffer.set_filled(before + fault.sound);
+        if fault.sound > 0 { Poll::Ready(Ok(())) } else { this.poll_end(fault, context) }
     }
 }
 
 impl AsyncWrite for CallerIo {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.get_mut().poll_write_any(context, bytes, |socket, context| socket.poll_write(context, bytes), bytes.len())
+        self.get_mut().poll_write_any(context, |socket, context| socket.poll_write(context, bytes))
     }
 
     fn poll_write_vectored(
@@ -186,10 +172,7 @@ impl AsyncWrite for CallerIo {
         context: &mut Context<'_>,
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let first = pieces.iter().find(|piece| !piece.is_empty()).map_or(&[][..], |piece| piece);
-        let total = pieces.iter().map(|piece| piece.len()).sum();
-        let write = |socket: Pin<&mut Socket>, context: &mut Context<'_>| socket.poll_write_vectored(context, pieces);
-        self.get_mut().poll_write_any(context, first, write, total)
+        self.get_mut().poll_write_any(context, |socket, context| socket.poll_write_vectored(context, pieces))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -197,12 +180,20 @@ impl AsyncWrite for CallerIo {
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
         // hyper flushes when its buffer is empty, so what it writes next is new.
-        self.connection.flushed();
-        Pin::new(&mut *self.socket.borrow_mut()).poll_flush(context)
+        this.connection.flushed();
+        if let Some(reader) = this.reader.take() {
+            reader.wake();
+        }
+        Pin::new(&mut *this.socket.borrow_mut()).poll_flush(context)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // hyper thinks that the caller is done; it is owed a refusal.
+        if self.connection.refused().is_some() {
+            return Poll::Ready(Ok(()));
+        }
         Pin::new(&mut *self.socket.borrow_mut()).poll_shutdown(context)
     }
 }

@@ -257,9 +257,8 @@ fn trailers_of_a_request_arrive_without_those_that_may_not_be_trailers() {
     });
     let gate = Gate::start(&upstream, TWO_CALLERS);
     let request = "POST /management/v1/counters HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\
-                   Trailer: X-Sum, Authorization, Cookie, Host, Content-Length, Transfer-Encoding, X-Api-Key\r\n\r\n\
-                   2\r\n{}\r\n0\r\nX-Sum: 7\r\nAuthorization: OAuth mine\r\nCookie: a=b\r\nHost: evil\r\n\
-                   Content-Length: 9\r\nTransfer-Encoding: gzip\r\nX-Api-Key: k\r\n\r\n";
+                   Trailer: X-Sum, Date, X-Api-Key, X-Forwarded-For\r\n\r\n\
+                   2\r\n{}\r\n0\r\nX-Sum: 7\r\nDate: now\r\nX-Api-Key: k\r\nX-Forwarded-For: me\r\n\r\n";
     let mut caller = gate.connect("crm");
     for _ in 0..2 {
         caller.send(request);

@@ -11,6 +11,8 @@ mod cut;
 mod demo;
 mod early;
 mod forward;
+mod framing;
+mod framing_bodies;
 mod harness;
 mod http2;
 mod identify;

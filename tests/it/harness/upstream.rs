@@ -136,12 +136,19 @@ impl Conversation {
 
     /// Reads up to and without the next line break.
     pub fn line(&mut self) -> String {
+        self.try_line().expect("closed in a line")
+    }
+
+    /// The same; `None` when the gate closed the connection before.
+    pub fn try_line(&mut self) -> Option<String> {
         loop {
             if let Some(at) = self.unread.windows(2).position(|two| two == b"\r\n") {
                 let line: Vec<u8> = self.unread.drain(..at + 2).collect();
-                return String::from_utf8_lossy(&line[..at]).into_owned();
+                return Some(String::from_utf8_lossy(&line[..at]).into_owned());
             }
-            assert!(self.more() > 0, "closed in a line");
+            if self.more() == 0 {
+                return None;
+            }
         }
     }
 

@@ -1,0 +1,297 @@
+//! The lines of HTTP/1.1, each read to the letter (RFC 9112). See the rules of [`super::framing`].
+//!
+//! A line is given without its CR LF. One whose end has not arrived is read as far as it goes: `None` is sound so far.
+
+use crate::rejection::Reason;
+
+/// What a request line says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RequestLine<'a> {
+    /// The method.
+    pub method: &'a [u8],
+    /// The target.
+    pub target: &'a [u8],
+    /// It is HTTP/1.0 and not HTTP/1.1.
+    pub http10: bool,
+}
+
+/// A field's name and value.
+pub type Field<'a> = (&'a [u8], &'a [u8]);
+
+/// Reads a request line: a token, a space, a target, a space, a version (RFC 9112, section 3).
+///
+/// # Errors
+/// [`Reason::MalformedRequest`], or [`Reason::BadTarget`] for a character that no target has.
+pub fn request(line: &[u8], whole: bool) -> Result<Option<RequestLine<'_>>, Reason> {
+    let (method, rest) = until(line, b' ');
+    if !all(method, is_token) || (method.is_empty() && (rest.is_some() || whole)) {
+        return Err(Reason::MalformedRequest);
+    }
+    let Some(rest) = rest else { return unfinished(whole) };
+    let (target, rest) = until(rest, b' ');
+    if !all(target, is_target) {
+        return Err(Reason::BadTarget);
+    }
+    let Some(version) = rest else { return unfinished(whole) };
+    let http10 = match version {
+        b"HTTP/1.1" => false,
+        b"HTTP/1.0" => true,
+        begun if !whole && is_begun(begun, &[b"HTTP/1.1\r", b"HTTP/1.0\r"]) => return Ok(None),
+        _ => return Err(Reason::MalformedRequest),
+    };
+    if target.is_empty() { Err(Reason::MalformedRequest) } else { Ok(Some(RequestLine { method, target, http10 })) }
+}
+
+/// Reads a field line: a token, a colon at once, a value; the spaces around the value are no part of it (section 5).
+///
+/// # Errors
+/// [`Reason::MalformedRequest`].
+pub fn field(line: &[u8], whole: bool) -> Result<Option<Field<'_>>, Reason> {
+    let (name, value) = until(line, b':');
+    let Some(value) = value else {
+        let begun = line.strip_suffix(b"\r").filter(|begun| begun.is_empty()).unwrap_or(line);
+        return if whole || !all(begun, is_token) { Err(Reason::MalformedRequest) } else { Ok(None) };
+    };
+    let value = if whole { value } else { value.strip_suffix(b"\r").unwrap_or(value) };
+    if name.is_empty() || !all(name, is_token) || !all(value, is_value) {
+        return Err(Reason::MalformedRequest);
+    }
+    Ok(whole.then(|| (name, value.trim_ascii())))
+}
+
+/// Of a chunk's size: beyond any body, and within `u64`.
+const SIZE_DIGITS: usize = 15;
+
+/// Reads the line of a chunk: its size, and how many bytes of extensions follow (section 7.1).
+#[must_use]
+pub fn chunk(line: &[u8]) -> Option<(u64, usize)> {
+    let (digits, extension) = until(line, b';');
+    let extension = extension.unwrap_or_default();
+    let plain = (1..=SIZE_DIGITS).contains(&digits.len()) && digits.iter().all(u8::is_ascii_hexdigit);
+    if !plain || !all(extension, is_value) {
+        return None;
+    }
+    let size = u64::from_str_radix(str::from_utf8(digits).ok()?, 16).ok()?;
+    Some((size, extension.len()))
+}
+
+/// Whether the line of a chunk can have begun so.
+#[must_use]
+pub fn is_begun_chunk(begun: &[u8]) -> bool {
+    let begun = begun.strip_suffix(b"\r").unwrap_or(begun);
+    let (digits, extension) = until(begun, b';');
+    digits.len() <= SIZE_DIGITS
+        && digits.iter().all(u8::is_ascii_hexdigit)
+        && extension.is_none_or(|extension| !digits.is_empty() && all(extension, is_value))
+}
+
+/// Whether a line that has begun can go on so, without an end.
+#[must_use]
+pub fn goes_on(begun: &[u8], piece: &[u8]) -> bool {
+    begun.last() != Some(&b'\r') && all(piece.strip_suffix(b"\r").unwrap_or(piece), is_value)
+}
+
+/// Reads a `Content-Length`: digits and nothing else (RFC 9110, section 8.6).
+#[must_use]
+pub fn length(value: &[u8]) -> Option<u64> {
+    let plain = (1..=18).contains(&value.len()) && value.iter().all(u8::is_ascii_digit);
+    str::from_utf8(value).ok().filter(|_| plain)?.parse().ok()
+}
+
+/// Whether a value is a name or an address, and where it has one a port (RFC 9110, section 7.2).
+#[must_use]
+pub fn is_host(value: &[u8]) -> bool {
+    let (host, port) = match value {
+        [b'[', rest @ ..] => match until(rest, b']') {
+            (address, Some(port)) if all(address, |byte| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.')) => {
+                (address, port)
+            }
+            _ => return false,
+        },
+        _ => {
+            let name = value.split(|byte| *byte == b':').next().unwrap_or_default();
+            let plain = all(name, |byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_'));
+            (if plain { name } else { &[] }, value.get(name.len()..).unwrap_or_default())
+        }
+    };
+    let port_is_fine = match port {
+        [] => true,
+        [b':', digits @ ..] => digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit),
+        _ => false,
+    };
+    !host.is_empty() && port_is_fine
+}
+
+/// Whether a field of this name changes what was read before it, so that it cannot come last (RFC 9110, section 6.5.1):
+/// framing, routing, conditions, credentials, and how the body is to be understood.
+#[must_use]
+pub fn is_forbidden_in_trailers(name: &[u8]) -> bool {
+    const FORBIDDEN: [&[u8]; 20] = [
+        b"authorization",
+        b"cache-control",
+        b"connection",
+        b"content-encoding",
+        b"content-length",
+        b"content-range",
+        b"content-type",
+        b"cookie",
+        b"expect",
+        b"host",
+        b"keep-alive",
+        b"max-forwards",
+        b"proxy-authorization",
+        b"range",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+        b"via",
+        b"x-request-id",
+    ];
+    FORBIDDEN.iter().any(|forbidden| forbidden.eq_ignore_ascii_case(name))
+}
+
+/// What stands before the first `end`, and what after it.
+fn until(line: &[u8], end: u8) -> (&[u8], Option<&[u8]>) {
+    match memchr::memchr(end, line) {
+        Some(at) => (line.get(..at).unwrap_or_default(), line.get(at + 1..)),
+        None => (line, None),
+    }
+}
+
+fn unfinished<T>(whole: bool) -> Result<Option<T>, Reason> {
+    if whole { Err(Reason::MalformedRequest) } else { Ok(None) }
+}
+
+fn is_begun(begun: &[u8], known: &[&[u8]]) -> bool {
+    known.iter().any(|known| known.starts_with(begun))
+}
+
+/// Whether all bytes are of a kind. Looks at each of them whatever it finds, which compiles to many at once.
+fn all(bytes: &[u8], kind: impl Fn(u8) -> bool) -> bool {
+    bytes.iter().fold(true, |fine, byte| fine & kind(*byte))
+}
+
+/// `tchar` (RFC 9110, section 5.6.2).
+const fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric()
+        || matches!(byte, b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_')
+        || matches!(byte, b'`' | b'|' | b'~')
+}
+
+/// What `http::Uri` refuses or, with a fragment, drops is left out, as is everything beyond ASCII.
+const fn is_target(byte: u8) -> bool {
+    byte.is_ascii_graphic() && !matches!(byte, b'"' | b'#' | b'<' | b'>')
+}
+
+/// Text, and the tab (RFC 9110, section 5.5).
+const fn is_value(byte: u8) -> bool {
+    byte == b'\t' || (byte >= b' ' && byte != 0x7f)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn request_lines() {
+        let read = request(b"GET /a?b=c HTTP/1.0", true).unwrap().unwrap();
+        assert_eq!(read, RequestLine { method: b"GET", target: b"/a?b=c", http10: true });
+        for line in [
+            "",
+            " ",
+            "GET",
+            "GET ",
+            "GET /",
+            "GET / ",
+            "GET  HTTP/1.1",
+            "GET  / HTTP/1.1",
+            "GET /  HTTP/1.1",
+            "GET / HTTP/1.1 ",
+            " GET / HTTP/1.1",
+            "GET / HTTP/1.2",
+            "GET / HTTP/2.0",
+            "GET / http/1.1",
+            "GET /\tHTTP/1.1",
+            "G@T / HTTP/1.1",
+            "G\u{e9}T / HTTP/1.1",
+            "GET / HTTP/1.1\r",
+            "GET / x HTTP/1.1",
+            "PRI * HTTP/2.0",
+        ] {
+            assert!(request(line.as_bytes(), true).is_err(), "{line:?}");
+        }
+        for target in ["/#a", "/\"", "/<", "/>", "/\u{430}", "/\u{7f}", "/\0", "/a\tb"] {
+            let line = format!("GET {target} HTTP/1.1");
+            assert_eq!(request(line.as_bytes(), true), Err(Reason::BadTarget), "{target:?}");
+        }
+    }
+
+    #[test]
+    fn a_line_that_has_begun_is_sound_as_far_as_it_goes() {
+        let line = "DELETE /a/b?c=%20 HTTP/1.1\r";
+        for end in 0..=line.len() {
+            let begun = line.get(..end).unwrap();
+            let read = request(begun.as_bytes(), false);
+            assert!(read.is_ok_and(|read| read.is_none() || begun.ends_with("1.1")), "{begun:?}");
+        }
+        let line = "X-Name: a b\tc\u{430}\r";
+        for end in 0..=line.len() {
+            assert_eq!(field(line.as_bytes().get(..end).unwrap(), false), Ok(None), "{end}");
+        }
+        for begun in ["\x16\x03", "G@", " ", "GET / X", "GET /# ", "GET / HTTP/1.1\rx"] {
+            assert!(request(begun.as_bytes(), false).is_err(), "{begun:?}");
+        }
+        for begun in [" folded", "\tfolded", "na me", ": x", "a: \0", "a: b\rc", "a\r", "a: \x7f"] {
+            assert!(field(begun.as_bytes(), false).is_err(), "{begun:?}");
+        }
+        assert_eq!(field(b"\r", false), Ok(None));
+    }
+
+    #[test]
+    fn field_lines() {
+        assert_eq!(field(b"A:b", true), Ok(Some((&b"A"[..], &b"b"[..]))));
+        assert_eq!(field(b"a: \t b c\t ", true), Ok(Some((&b"a"[..], &b"b c"[..]))));
+        assert_eq!(field(b"a:", true), Ok(Some((&b"a"[..], &b""[..]))));
+        for line in
+            ["", "a", ":", ": b", "a : b", " a: b", "\ta: b", "a b: c", "a: \0", "a: b\rc", "a\u{e9}: b", "a: \x1b"]
+        {
+            assert!(field(line.as_bytes(), true).is_err(), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn chunk_lines() {
+        for (line, expected) in [("0", (0, 0)), ("1aF", (0x1af, 0)), ("5;a=\"b c\"", (5, 7)), ("00005", (5, 0))] {
+            assert_eq!(chunk(line.as_bytes()), Some(expected), "{line}");
+        }
+        for line in ["", ";", "g", "0x5", "-1", "+1", "5 ", " 5", "5 ;a", "1 2", "5;\0", "5;a\rb", "1234567890123456"] {
+            assert_eq!(chunk(line.as_bytes()), None, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn lengths() {
+        for (value, expected) in [("0", 0), ("007", 7), ("1234567890", 1_234_567_890)] {
+            assert_eq!(length(value.as_bytes()), Some(expected));
+        }
+        for value in ["", " ", "+1", "-1", "1,1", "1 1", "0x1", "1e3", "1234567890123456789", "\u{661}"] {
+            assert_eq!(length(value.as_bytes()), None, "{value:?}");
+        }
+    }
+
+    #[test]
+    fn hosts() {
+        for host in
+            ["a", "localhost:8080", "api-metrika.yandex.net", "127.0.0.1:1", "[::1]", "[::1]:80", "a_b:", "A.b."]
+        {
+            assert!(is_host(host.as_bytes()), "{host}");
+        }
+        for host in [
+            "", ":80", "a b", "a@b", "a/b", "a,b", "a:b", "a:80:80", "a:123456", "http://a", "[::1", "::1", "[::1]x",
+            "[]", "[a b]", "a?", "a#", "a%41", "a\\b", "\u{430}",
+        ] {
+            assert!(!is_host(host.as_bytes()), "{host}");
+        }
+    }
+}
