@@ -33,13 +33,16 @@ pub fn request(line: &[u8], whole: bool) -> Result<Option<RequestLine<'_>>, Reas
         return Err(Reason::BadTarget);
     }
     let Some(version) = rest else { return unfinished(whole) };
+    if target.is_empty() {
+        return Err(Reason::MalformedRequest);
+    }
     let http10 = match version {
         b"HTTP/1.1" => false,
         b"HTTP/1.0" => true,
         begun if !whole && is_begun(begun, &[b"HTTP/1.1\r", b"HTTP/1.0\r"]) => return Ok(None),
         _ => return Err(Reason::MalformedRequest),
     };
-    if target.is_empty() { Err(Reason::MalformedRequest) } else { Ok(Some(RequestLine { method, target, http10 })) }
+    Ok(Some(RequestLine { method, target, http10 }))
 }
 
 /// Reads a field line: a token, a colon at once, a value; the spaces around the value are no part of it (section 5).
@@ -239,7 +242,7 @@ mod tests {
         for end in 0..=line.len() {
             assert_eq!(field(line.as_bytes().get(..end).unwrap(), false), Ok(None), "{end}");
         }
-        for begun in ["\x16\x03", "G@", " ", "GET / X", "GET /# ", "GET / HTTP/1.1\rx"] {
+        for begun in ["\x16\x03", "G@", " ", "GET / X", "GET  ", "GET /# ", "GET / HTTP/1.1\rx"] {
             assert!(request(begun.as_bytes(), false).is_err(), "{begun:?}");
         }
         for begun in [" folded", "\tfolded", "na me", ": x", "a: \0", "a: b\rc", "a\r", "a: \x7f"] {

@@ -1,0 +1,36 @@
+//! No accepted target means something else to a reader that decodes, merges or removes, nor hides a credential.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use metrika_gate::operation::{Catalogue, Lookup, Verb};
+use metrika_gate::target;
+use metrika_gate_fuzz::readings;
+use std::sync::LazyLock;
+
+static CATALOGUE: LazyLock<Catalogue> = LazyLock::new(Catalogue::built_in);
+
+fn meaning(path: &[u8]) -> String {
+    match CATALOGUE.find(Verb::Get, &String::from_utf8_lossy(path)) {
+        Lookup::Known(operation) => operation.id.to_string(),
+        Lookup::OtherMethod => "other method".to_owned(),
+        Lookup::Unknown => "unknown".to_owned(),
+    }
+}
+
+fuzz_target!(|bytes: &[u8]| {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let (path, query) = text.split_once('?').map_or((text, None), |(path, query)| (path, Some(query)));
+    if target::check(path, query, 48 * 1024).is_err() {
+        return;
+    }
+    assert!(text.is_ascii() && !text.contains('#'));
+    let expected = meaning(path.as_bytes());
+    for other in readings::of_path(path.as_bytes()) {
+        assert_eq!(meaning(&other), expected, "{path} as {}", String::from_utf8_lossy(&other));
+    }
+    let left = query.and_then(|query| target::without_credentials(path, query));
+    let left = left.as_deref().unwrap_or(text.as_bytes());
+    for name in readings::names(left) {
+        assert!(name != "oauth_token" && name != "access_token", "{name} in {}", String::from_utf8_lossy(left));
+    }
+});
