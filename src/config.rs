@@ -161,6 +161,8 @@ pub struct CallerTimeouts {
     pub body_idle: Duration,
     /// An unused connection is kept so long.
     pub keep_alive: Duration,
+    /// From the first byte of a request's header to the last byte of its answer.
+    pub request: Duration,
 }
 
 /// Bounds.
@@ -170,8 +172,12 @@ pub struct Limits {
     pub header_bytes: usize,
     /// The request target.
     pub target_bytes: usize,
+    /// The fields of a request.
+    pub header_fields: usize,
     /// Callers' connections over all listeners.
     pub connections: usize,
+    /// Of them, those of one peer: an IPv4 address, an IPv6 network of 64 bits, or a user of this machine.
+    pub connections_per_peer: usize,
 }
 
 /// How the process ends after SIGTERM.

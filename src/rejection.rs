@@ -59,7 +59,7 @@ reasons! {
     TargetTooLong = "target_too_long", URI_TOO_LONG, InvalidParameter, None,
         "The request target is longer than limits.target_bytes of the gate.";
     HeadersTooLarge = "headers_too_large", REQUEST_HEADER_FIELDS_TOO_LARGE, InvalidParameter, None,
-        "The request header is larger than limits.header_bytes of the gate, or has too many fields.";
+        "The request header is larger than limits.header_bytes of the gate, or has more fields than limits.header_fields.";
     MethodNotAllowed = "method_not_allowed", METHOD_NOT_ALLOWED, InvalidParameter, None,
         "The Metrica API does not have this method.";
     UnknownCaller = "unknown_caller", UNAUTHORIZED, Unauthorized, None,
@@ -75,7 +75,9 @@ reasons! {
     TokenUnavailable = "token_unavailable", SERVICE_UNAVAILABLE, BackendError, Some(5),
         "The gate has no usable token for this operation; its file is missing or was never valid.";
     Overloaded = "overloaded", SERVICE_UNAVAILABLE, BackendError, Some(1),
-        "The gate has reached its limit of connections.";
+        "The gate has reached a limit of connections: limits.connections, limits.connections_per_peer or upstream.connections.";
+    RequestTimeout = "request_timeout", GATEWAY_TIMEOUT, Timeout, None,
+        "The request took longer than timeouts.request of the gate; it may have been processed.";
     UpstreamUnreachable = "upstream_unreachable", SERVICE_UNAVAILABLE, BackendError, Some(5),
         "The gate could not connect to the Metrica API; nothing was sent.";
     UpstreamTls = "upstream_tls", BAD_GATEWAY, BackendError, None,

@@ -2,7 +2,7 @@
 //!
 //! 1. Each worker has its own accept on every listener.
 //! 2. Evidence is taken once, at accept.
-//! 3. At the limit of connections a new one is told so and closed; when the process is out of descriptors, accepting
+//! 3. At a limit of connections, of all or of one peer, a new one is told so and closed; when the process is out of descriptors, accepting
 //!    pauses instead of spinning.
 //! 4. One timer a connection watches every wait for the caller: its header, its body, its reading, its next request.
 
@@ -11,7 +11,6 @@ use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -36,45 +35,13 @@ pub mod caller_io;
 pub mod framing;
 mod line;
 pub mod listen;
+pub mod places;
 
 use caller_io::{CallerIo, Socket};
 use framing::Bounds;
 use listen::Accepting;
-
-/// What all workers count together: once for a connection, never for a request.
-#[derive(Debug, Default)]
-pub struct Connections {
-    open: Arc<AtomicUsize>,
-    turned_away: Arc<AtomicUsize>,
-}
-
-impl Connections {
-    /// How many are open.
-    #[must_use]
-    pub fn open(&self) -> usize {
-        self.open.load(Ordering::Relaxed)
-    }
-}
-
-/// One place among those that are counted.
-struct Place(Arc<AtomicUsize>);
-
-impl Place {
-    /// A place, unless `limit` are taken.
-    fn take(places: &Arc<AtomicUsize>, limit: usize) -> Option<Self> {
-        let place = Self(places.clone());
-        (places.fetch_add(1, Ordering::Relaxed) < limit).then_some(place)
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// So many are told at once that they are too many; the others are closed without a word.
-const TURNED_AWAY: usize = 128;
+pub use places::Connections;
+use places::One;
 
 /// How long accepting pauses when the process has no descriptor left.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -113,8 +80,8 @@ pub async fn accept(
             }
         };
         let limits = worker.snapshot().generation.limits;
-        match Place::take(&connections.open, limits.connections) {
-            Some(place) => {
+        match connections.take(peer, &limits) {
+            Ok(place) => {
                 let connection = Rc::new(Connection::new(Evidence { listener: name, peer }));
                 let worker = worker.clone();
                 tokio::task::spawn_local(async move {
@@ -122,9 +89,9 @@ pub async fn accept(
                     drop(place);
                 });
             }
-            None => {
-                meters.connection_refused();
-                if let Some(place) = Place::take(&connections.turned_away, TURNED_AWAY) {
+            Err(limit) => {
+                meters.connection_refused(limit);
+                if let Some(place) = connections.take_turned_away() {
                     tokio::task::spawn_local(turn_away(socket, place));
                 }
             }
@@ -133,7 +100,7 @@ pub async fn accept(
 }
 
 /// Tells a connection beyond the limit that it is one.
-async fn turn_away(mut socket: Socket, place: Place) {
+async fn turn_away(mut socket: Socket, place: One) {
     let answer = whole_answer(Reason::Overloaded, &new_request_id());
     let _ = tokio::time::timeout(Duration::from_secs(1), socket.say_and_close(&answer)).await;
     drop(place);
@@ -143,7 +110,7 @@ async fn turn_away(mut socket: Socket, place: Place) {
 const LOOK: Duration = Duration::from_secs(10);
 
 async fn serve(worker: Rc<Worker>, connection: Rc<Connection>, socket: Socket, limits: Limits) {
-    let bounds = Bounds { header_bytes: limits.header_bytes, header_fields: HEADER_FIELDS };
+    let bounds = Bounds { header_bytes: limits.header_bytes, header_fields: limits.header_fields };
     let io = CallerIo::new(socket, connection.clone(), bounds);
     let socket = io.socket();
     let stack = crate::gateway::stack(worker.clone(), connection.clone());
@@ -166,15 +133,21 @@ async fn serve(worker: Rc<Worker>, connection: Rc<Connection>, socket: Socket, l
             http.as_mut().graceful_shutdown();
         }
         socket.borrow_mut().deliver_interim(&connection, context);
-        if let Poll::Ready(ended) = http.as_mut().poll(context) {
-            return Poll::Ready(match connection.refused() {
-                Some(reason) => End::Refused(reason),
-                None if ended.is_err_and(|error| error.is_user()) => End::Cut,
-                None => End::Answered,
-            });
+        loop {
+            if let Poll::Ready(ended) = http.as_mut().poll(context) {
+                return Poll::Ready(match connection.refused() {
+                    Some(reason) => End::Refused(reason),
+                    None if ended.is_err_and(|error| error.is_user()) => End::Cut,
+                    None => End::Answered,
+                });
+            }
+            match ready!(patience.poll_end(&worker, &connection, &socket, context)) {
+                // The request under way sees that its time is over, and answers.
+                Patient::ForTheRequest if connection.expire() => {}
+                _ if connection.phase() == Phase::Exchange => return Poll::Ready(End::Cut),
+                Patient::ForTheRequest | Patient::ForTheCaller => return Poll::Ready(End::Late),
+            }
         }
-        let ended = patience.poll_end(&worker, &connection, &socket, context);
-        ended.map(|()| if connection.phase() == Phase::Exchange { End::Cut } else { End::Late })
     })
     .await;
     match ended {
@@ -254,31 +227,46 @@ impl Patience {
         Self { watchdog, next_look: now + LOOK }
     }
 
-    /// Ready when it is at its end, or the caller went away unseen; then the connection ends, and what it carried.
+    /// Ready when it is at its end, or the caller went away unseen.
     fn poll_end(
         &mut self,
         worker: &Worker,
         connection: &Connection,
         socket: &RefCell<Socket>,
         context: &mut Context<'_>,
-    ) -> Poll<()> {
+    ) -> Poll<Patient> {
         loop {
-            let deadline = connection.deadline(&worker.snapshot().generation.timeouts);
-            match (self.watchdog.poll_passed(context, deadline.unwrap_or(self.next_look)), deadline) {
-                (Poll::Pending, _) => return Poll::Pending,
-                // While the upstream takes nothing, hyper reads nothing, and does not see that the caller went away.
-                (Poll::Ready(()), None) if socket.borrow().is_closed_by_caller() => return Poll::Ready(()),
-                (Poll::Ready(()), None) => self.next_look = Instant::now() + LOOK,
-                (Poll::Ready(()), Some(_)) => {
-                    tracing::debug!(phase = ?connection.phase(), "the caller took too long; its connection is closed");
-                    return Poll::Ready(());
-                }
+            let timeouts = &worker.snapshot().generation.timeouts;
+            let (of_step, of_request) = (connection.deadline(timeouts), connection.request_deadline(timeouts));
+            let next = of_step.unwrap_or(self.next_look);
+            ready!(self.watchdog.poll_passed(context, of_request.map_or(next, |deadline| deadline.min(next))));
+            let now = Instant::now();
+            if of_step.is_some_and(|deadline| deadline <= now) {
+                tracing::debug!(phase = ?connection.phase(), "the caller took too long; its connection is closed");
+                return Poll::Ready(Patient::ForTheCaller);
             }
+            if of_request.is_some_and(|deadline| deadline <= now) {
+                return Poll::Ready(Patient::ForTheRequest);
+            }
+            // While the upstream takes nothing, hyper reads nothing, and does not see that the caller went away.
+            if of_step.is_none() && socket.borrow().is_closed_by_caller() {
+                return Poll::Ready(Patient::ForTheCaller);
+            }
+            self.next_look = now + LOOK;
         }
     }
 }
 
-/// hyper's own bound, for which it needs no memory but the stack's.
+/// Whose time is over.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Patient {
+    /// The caller's: its connection ends, and what it carried.
+    ForTheCaller,
+    /// The request's as a whole (`timeouts.request`).
+    ForTheRequest,
+}
+
+/// So many fields hyper reads without an allocation.
 const HEADER_FIELDS: usize = 100;
 
 fn protocol(limits: Limits) -> http1::Builder {
@@ -287,5 +275,8 @@ fn protocol(limits: Limits) -> http1::Builder {
     builder.header_read_timeout(None);
     // More than `framing` lets through, so that hyper never answers by itself; bodies are read in pieces of it.
     builder.max_header_size(limits.header_bytes + 1).max_buf_size(limits.header_bytes.max(64 * 1024) + 1);
+    if limits.header_fields > HEADER_FIELDS {
+        builder.max_headers(limits.header_fields);
+    }
     builder
 }

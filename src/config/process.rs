@@ -126,30 +126,50 @@ pub fn admin(at: Option<&At<'_>>, findings: &mut Findings) -> Option<Admin> {
 /// Reads `timeouts`.
 pub fn caller_timeouts(at: Option<&At<'_>>, findings: &mut Findings) -> Option<CallerTimeouts> {
     let table = match at {
-        Some(at) => Some(at.table(findings, &["request_headers", "body_idle", "keep_alive"])?),
+        Some(at) => Some(at.table(findings, &["request_headers", "body_idle", "keep_alive", "request"])?),
         None => None,
     };
     let table = table.as_ref();
     let request_headers = timeout(table, "request_headers", Duration::from_secs(10), findings);
     let body_idle = timeout(table, "body_idle", Duration::from_secs(60), findings);
     let keep_alive = timeout(table, "keep_alive", Duration::from_secs(75), findings);
-    Some(CallerTimeouts { request_headers: request_headers?, body_idle: body_idle?, keep_alive: keep_alive? })
+    let request = timeout(table, "request", Duration::from_secs(3600), findings);
+    Some(CallerTimeouts {
+        request_headers: request_headers?,
+        body_idle: body_idle?,
+        keep_alive: keep_alive?,
+        request: request?,
+    })
 }
+
+const LIMITS: [&str; 5] = ["header_bytes", "target_bytes", "header_fields", "connections", "connections_per_peer"];
 
 /// Reads `limits`.
 pub fn limits(at: Option<&At<'_>>, findings: &mut Findings) -> Option<Limits> {
-    let mut limits = Limits { header_bytes: 64 * 1024, target_bytes: 48 * 1024, connections: 10_000 };
+    let mut limits = Limits {
+        header_bytes: 64 * 1024,
+        target_bytes: 48 * 1024,
+        header_fields: 100,
+        connections: 10_000,
+        connections_per_peer: 1000,
+    };
     let Some(at) = at else { return Some(limits) };
-    let table = at.table(findings, &["header_bytes", "target_bytes", "connections"])?;
+    let table = at.table(findings, &LIMITS)?;
     if let Some(at) = table.optional("header_bytes") {
         limits.header_bytes = size(&at, 8 * 1024..=1024 * 1024, "8KiB to 1MiB", findings)?;
     }
     if let Some(at) = table.optional("target_bytes") {
         limits.target_bytes = size(&at, 1024..=1024 * 1024, "1KiB to 1MiB", findings)?;
     }
-    if let Some(at) = table.optional("connections") {
-        limits.connections = usize::try_from(at.integer(findings, 1..=10_000_000)?).ok()?;
-    }
+    let mut number = |key, most, value: &mut usize| {
+        let Some(at) = table.optional(key) else { return Some(()) };
+        *value = usize::try_from(at.integer(findings, 1..=most)?).ok()?;
+        Some(())
+    };
+    let header_fields = number("header_fields", 1000, &mut limits.header_fields);
+    let connections = number("connections", 10_000_000, &mut limits.connections);
+    let of_a_peer = number("connections_per_peer", 10_000_000, &mut limits.connections_per_peer);
+    header_fields.and(connections).and(of_a_peer)?;
     if limits.target_bytes > limits.header_bytes {
         let at = table.optional("target_bytes").or_else(|| table.optional("header_bytes"));
         let message =

@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -29,6 +30,9 @@ pub struct Connection {
     pub evidence: Evidence,
     phase: Cell<Phase>,
     since: Cell<Instant>,
+    request_since: Cell<Instant>,
+    answer_has_begun: Cell<bool>,
+    expired: Cell<bool>,
     body_awaited_since: Cell<Option<Instant>>,
     write_blocked_since: Cell<Option<Instant>>,
     flush_owed: Cell<bool>,
@@ -45,10 +49,14 @@ impl Connection {
     /// A connection that was just accepted: its header is awaited.
     #[must_use]
     pub fn new(evidence: Evidence) -> Self {
+        let now = Instant::now();
         Self {
             evidence,
             phase: Cell::new(Phase::Header),
-            since: Cell::new(Instant::now()),
+            since: Cell::new(now),
+            request_since: Cell::new(now),
+            answer_has_begun: Cell::new(false),
+            expired: Cell::new(false),
             body_awaited_since: Cell::new(None),
             write_blocked_since: Cell::new(None),
             flush_owed: Cell::new(false),
@@ -68,12 +76,17 @@ impl Connection {
 
     /// It begins to do something else.
     pub fn enter(&self, phase: Phase, now: Instant) {
-        self.phase.set(phase);
+        // A request that came together with the one before has no header phase.
+        if self.phase.replace(phase) != Phase::Header {
+            self.request_since.set(now);
+        }
         self.since.set(now);
         self.body_awaited_since.set(None);
         if phase == Phase::Exchange {
             self.flush_owed.set(true);
             self.request_is_open.set(true);
+            self.answer_has_begun.set(false);
+            self.expired.set(false);
         }
     }
 
@@ -153,6 +166,32 @@ impl Connection {
             (false, Some(_)) => self.write_blocked_since.set(None),
             (true, Some(_)) | (false, None) => {}
         }
+    }
+
+    /// The head of an answer goes to the caller.
+    pub fn answer_begins(&self) {
+        self.answer_has_begun.set(true);
+    }
+
+    /// The request under way has had its time (`timeouts.request`). Whether it can still be told so: not when its answer
+    /// has begun, nor when it was told before.
+    pub fn expire(&self) -> bool {
+        self.phase.get() == Phase::Exchange && !self.answer_has_begun.get() && !self.expired.replace(true)
+    }
+
+    /// Whether it has.
+    #[must_use]
+    pub fn is_expired(&self) -> bool {
+        self.expired.get()
+    }
+
+    /// When the request under way, from its first byte to the last of its answer, has taken too long. To say so to the
+    /// caller, there is the time for one more step.
+    #[must_use]
+    pub fn request_deadline(&self, timeouts: &CallerTimeouts) -> Option<Instant> {
+        let to_say_so = if self.expired.get() { timeouts.body_idle } else { Duration::ZERO };
+        let under_way = self.phase.get() != Phase::Idle;
+        under_way.then(|| self.request_since.get() + timeouts.request + to_say_so)
     }
 
     /// When the caller has waited too long; `None` when the next step is not the caller's.

@@ -107,9 +107,11 @@ where
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let ended = ready!(this.inner.poll(context));
+        let expired = this.exchange.0.as_ref().is_some_and(|exchange| exchange.connection.is_expired());
+        let ended = if expired { Err(Reason::RequestTimeout.into()) } else { ready!(this.inner.poll(context)) };
         // From here on the answer's body says when it is over.
         let Some(exchange) = this.exchange.0.take() else { return Poll::Pending };
+        exchange.connection.answer_begins();
         let mut response = ended.unwrap_or_else(|rejection| answer(rejection, &exchange));
         response.headers_mut().insert(REQUEST_ID, exchange.request_id.clone());
         Poll::Ready(Ok(response))

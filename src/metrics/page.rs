@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use prometheus::core::Collector;
 use prometheus::proto::{self, LabelPair, Metric, MetricFamily, MetricType};
 
-use super::process::{Outcome, ProcessMeters, Reloads};
+use super::process::{ConnectionLimit, Outcome, ProcessMeters, Reloads};
 use super::{BUCKETS, Histogram, Shard};
 use crate::operation::Verb;
 
@@ -71,8 +71,10 @@ families! {
         "1 when the last load of the configuration succeeded.";
     config_last_success: GAUGE, "metrika_gate_config_last_reload_success_timestamp_seconds", "",
         "When the configuration in use was loaded.";
-    connections_refused: COUNTER, "metrika_gate_connections_refused_total", "",
-        "Connections of callers beyond limits.connections.";
+    connections_refused: COUNTER, "metrika_gate_connections_refused_total", "limit",
+        "Connections of callers beyond limits.connections or limits.connections_per_peer.";
+    address_only_callers: GAUGE, "metrika_gate_address_only_callers", "",
+        "Callers that are known by nothing but an address on a network, which is a weak proof.";
     log_lines_dropped: COUNTER, "metrika_gate_log_lines_dropped_total", "",
         "Log lines that were not written because whoever reads the log was too slow.";
     build: GAUGE, "metrika_gate_build_info", "version, tls_provider",
@@ -144,7 +146,7 @@ fn refusals(shard: &Shard, families: &mut Families) {
 }
 
 fn of_the_process(process: &ProcessMeters, families: &mut Families) {
-    let (state, log_lines_dropped, connections_refused) = process.read();
+    let (state, log_lines_dropped) = process.read();
     for (alias, token) in &state.token_states {
         let labels = [("token", alias.as_str())];
         families.token_loaded.push(gauge(&labels, i64::from(token.loaded)));
@@ -154,7 +156,12 @@ fn of_the_process(process: &ProcessMeters, families: &mut Families) {
     families.config_reloads = by_outcome(&state.config);
     families.config_last_successful.push(gauge(&[], i64::from(state.config.last_succeeded)));
     families.config_last_success.push(gauge(&[], i64::try_from(state.config.last_success).unwrap_or(0)));
-    families.connections_refused.push(counter(&[], connections_refused));
+    for limit in ConnectionLimit::ALL {
+        let refused = process.connections_refused(limit);
+        families.connections_refused.push(counter(&[("limit", limit.as_str())], refused));
+    }
+    let address_only = i64::try_from(process.address_only_callers()).unwrap_or(i64::MAX);
+    families.address_only_callers.push(gauge(&[], address_only));
     families.log_lines_dropped.push(counter(&[], log_lines_dropped));
     families.build.push(gauge(&[("version", env!("CARGO_PKG_VERSION")), ("tls_provider", "aws-lc-rs")], 1));
 }

@@ -1,7 +1,7 @@
 //! What is counted once for the process, away from the requests: tokens and reloads.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -26,6 +26,29 @@ impl Outcome {
         match self {
             Self::Success => "success",
             Self::Failure => "failure",
+        }
+    }
+}
+
+/// A limit of connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConnectionLimit {
+    /// `limits.connections`.
+    All,
+    /// `limits.connections_per_peer`.
+    Peer,
+}
+
+impl ConnectionLimit {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::All, Self::Peer];
+
+    /// Its label value: its key.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::All => "connections",
+            Self::Peer => "connections_per_peer",
         }
     }
 }
@@ -71,6 +94,8 @@ pub struct ProcessMeters {
     state: Mutex<State>,
     log_lines_dropped: AtomicU64,
     connections_refused: AtomicU64,
+    connections_of_a_peer_refused: AtomicU64,
+    address_only_callers: AtomicUsize,
 }
 
 /// What [`ProcessMeters`] hold at a moment.
@@ -115,16 +140,39 @@ impl ProcessMeters {
         self.log_lines_dropped.fetch_add(lines, Ordering::Relaxed);
     }
 
-    /// A connection beyond the limit was turned away.
-    pub fn connection_refused(&self) {
-        self.connections_refused.fetch_add(1, Ordering::Relaxed);
+    fn refused(&self, limit: ConnectionLimit) -> &AtomicU64 {
+        match limit {
+            ConnectionLimit::All => &self.connections_refused,
+            ConnectionLimit::Peer => &self.connections_of_a_peer_refused,
+        }
     }
 
-    /// A copy of everything, the lines dropped, and the connections refused.
+    /// A connection beyond a limit was turned away.
+    pub fn connection_refused(&self, limit: ConnectionLimit) {
+        self.refused(limit).fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many were, for one limit.
     #[must_use]
-    pub fn read(&self) -> (State, u64, u64) {
-        let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        (self.lock().clone(), load(&self.log_lines_dropped), load(&self.connections_refused))
+    pub fn connections_refused(&self, limit: ConnectionLimit) -> u64 {
+        self.refused(limit).load(Ordering::Relaxed)
+    }
+
+    /// So many callers are known by nothing but an address on a network.
+    pub fn address_only_callers_now(&self, callers: usize) {
+        self.address_only_callers.store(callers, Ordering::Relaxed);
+    }
+
+    /// How many are.
+    #[must_use]
+    pub fn address_only_callers(&self) -> usize {
+        self.address_only_callers.load(Ordering::Relaxed)
+    }
+
+    /// A copy of what is known of reloads and tokens, and the lines dropped.
+    #[must_use]
+    pub fn read(&self) -> (State, u64) {
+        (self.lock().clone(), self.log_lines_dropped.load(Ordering::Relaxed))
     }
 }
 

@@ -41,13 +41,72 @@ fn a_connection_beyond_the_limit_is_told_so() {
         assert!(answer.text().starts_with(r#"{"errors":[{"error_type":"backend_error","#), "{}", answer.text());
         assert!(refused.is_closed());
     }
-    gate.until_metric(&["connections_refused_total"], 5.0);
+    gate.until_metric(&["connections_refused_total", "limit=\"connections\""], 5.0);
+    assert_eq!(gate.metric(&["connections_refused_total", "limit=\"connections_per_peer\""]), 0.0);
     assert_eq!(upstream.requests().len(), 3);
     for caller in &mut callers {
         assert_eq!(ask(caller), "200", "those within the limit notice nothing");
     }
     drop(callers.pop());
     until("a place is free", || ask(&mut gate.connect("app")) == "200");
+}
+
+/// R-13: one peer cannot take all places, on whatever listener and worker; what is one peer is in `server/places.rs`.
+#[test]
+fn a_connection_beyond_the_limit_of_its_peer_is_told_so() {
+    let upstream = Upstream::plain();
+    let config = "
+listeners:
+  - {name: app, address: '127.0.0.1:0'}
+  - {name: other, address: '127.0.0.1:0'}
+  - {name: socket, unix: {path: '{folder}/gate.sock'}}
+callers:
+  - {id: app, match: {source: [127.0.0.0/8]}, scopes: [metrika:read], tokens: [analytics]}
+  - {id: socket, match: {listener: socket}, scopes: [metrika:read], tokens: [analytics]}
+limits: {connections_per_peer: 3}
+";
+    let gate = Gate::plan(&upstream, config).workers(2).start();
+    let mut callers: Vec<_> = ["app", "other", "app"].map(|listener| gate.connect(listener)).into();
+    callers.extend((0..3).map(|_| Caller::connect_from("127.0.0.2", gate.place("app"))));
+    callers.extend((0..3).map(|_| gate.connect("socket")));
+    for caller in &mut callers {
+        assert_eq!(ask(caller), "200");
+    }
+    for listener in ["app", "other", "socket", "app"] {
+        let mut refused = gate.connect(listener);
+        refused.try_send(GET);
+        assert_eq!(refused.answer().summary(), "503 overloaded", "{listener}");
+    }
+    assert_eq!(Caller::connect_from("127.0.0.2", gate.place("other")).answer().summary(), "503 overloaded");
+    gate.until_metric(&["connections_refused_total", "limit=\"connections_per_peer\""], 5.0);
+    assert_eq!(
+        ask(&mut Caller::connect_from("127.0.0.3", gate.place("app"))),
+        "200",
+        "another peer has its own places"
+    );
+    callers.remove(0);
+    until("a place of the peer is free", || ask(&mut gate.connect("other")) == "200");
+    assert!(callers.iter_mut().all(|caller| ask(caller) == "200"), "those within the limit notice nothing");
+}
+
+/// R-13: the number of fields has a limit of its own, up and down.
+#[test]
+fn a_request_has_so_many_fields() {
+    let upstream = Upstream::plain();
+    let with = |fields: usize| {
+        // `Host` is one of them.
+        let rest: String = (1..fields).map(|number| format!("A{number}: b\r\n")).collect();
+        format!("GET /management/v1/counters HTTP/1.1\r\nHost: localhost\r\n{rest}\r\n")
+    };
+    for (limits, most) in
+        [("{}", 100), ("{header_fields: 1}", 1), ("{header_fields: 7}", 7), ("{header_fields: 1000}", 1000)]
+    {
+        let gate = Gate::start(&upstream, &format!("{TWO_CALLERS}\nlimits: {limits}\n"));
+        assert_eq!(gate.send("app", with(most)).summary(), "200", "{limits}");
+        assert_eq!(gate.send("app", with(most + 1)).summary(), "431 headers_too_large", "{limits}");
+        assert_eq!(gate.send("app", with(most * 3)).summary(), "431 headers_too_large", "{limits}");
+    }
+    assert_eq!(upstream.requests().len(), 4);
 }
 
 #[test]
@@ -115,6 +174,7 @@ fn a_request_that_fails_gives_its_turn_back() {
     assert_eq!(summaries, [vec!["502 upstream_closed"; 5], vec!["200"]].concat());
 }
 
+/// R-13.
 #[test]
 fn idle_connections_are_cheap() {
     let upstream = Upstream::plain();
@@ -134,10 +194,16 @@ fn idle_connections_are_cheap() {
     assert!(callers.iter_mut().all(|caller| ask(caller) == "200"));
 }
 
+/// R-13: at the limit of descriptors the gate waits, without spinning and on every kind of listener, and recovers.
 #[test]
 fn a_gate_without_descriptors_waits_and_recovers() {
     let upstream = Upstream::plain();
-    let gate = Gate::plan(&upstream, TWO_CALLERS).descriptors(64).start();
+    let config = TWO_CALLERS.replace(
+        "callers:",
+        "  - {name: socket, unix: {path: '{folder}/gate.sock'}}\ncallers:\n  \
+         - {id: socket, match: {listener: socket}, scopes: [metrika:read], tokens: [analytics]}",
+    );
+    let gate = Gate::plan(&upstream, &config).descriptors(64).start();
     let mut working = gate.connect("app");
     assert_eq!(ask(&mut working), "200");
     // More than there are descriptors; the kernel's queue takes the rest.
@@ -147,10 +213,13 @@ fn a_gate_without_descriptors_waits_and_recovers() {
     until("two seconds have passed", || start.elapsed() > Duration::from_secs(2));
     let used = gate.processor_time() - used;
     assert!(used < Duration::from_millis(500), "while it waits for descriptors, it used {used:?}");
+    let mut waiting = gate.connect("socket");
+    waiting.send(GET);
     let said = gate.log().iter().filter(|line| line.contains("accepting fails")).count();
     assert!(said < 200, "{said} log lines");
     assert_eq!(ask(&mut working), "200", "who is connected, is served");
     drop(idle);
+    assert_eq!(waiting.answer().summary(), "200", "who waited in the kernel's queue is served now");
     until("it accepts again", || {
         let mut caller = gate.connect("app");
         caller.try_send(GET) && caller.try_answer(false).is_ok_and(|answer| answer.summary() == "200")

@@ -105,6 +105,10 @@ limits: {target_bytes: 1KiB, header_bytes: 8KiB}
     meet(&gate.get("app", "/stat/v1/data/bytime"), "502 upstream_protocol");
     meet(&gate.get("app", "/stat/v1/data"), "504 upstream_timeout");
 
+    let late =
+        format!("{config}timeouts: {{request: 200ms}}\n").replace("response_headers: 200ms", "response_headers: 20s");
+    meet(&Gate::start(&upstream, &late).get("app", "/stat/v1/data"), "504 request_timeout");
+
     let all: BTreeSet<_> = Reason::ALL.iter().map(|reason| reason.as_str()).collect();
     assert_eq!(met, all, "every reason of the table was met");
 }

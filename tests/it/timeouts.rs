@@ -228,6 +228,7 @@ fn half_a_header_is_waited_for_so_long() {
     assert_eq!(upstream.connections(), 0);
 }
 
+///
 #[test]
 fn a_header_that_comes_byte_by_byte_gains_no_time() {
     let upstream = Upstream::plain();
@@ -267,6 +268,7 @@ fn half_a_header_that_came_with_the_request_before_is_waited_for_as_for_an_idle_
     closes_silently(caller, start, SHORT);
 }
 
+///
 #[test]
 fn an_idle_caller_is_closed() {
     let upstream = Upstream::plain();
@@ -296,6 +298,7 @@ fn a_slow_answer_is_no_idleness_of_the_caller() {
     }
 }
 
+///
 #[test]
 fn a_body_that_stalls_ends_the_request_everywhere() {
     let ended = Signal::default();
@@ -316,6 +319,7 @@ fn a_body_that_stalls_ends_the_request_everywhere() {
     gate.until_metric(&["in_flight", "crm"], 0.0);
 }
 
+///
 #[test]
 fn a_caller_that_does_not_read_is_closed() {
     let ended = Signal::default();
