@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 use rustls_pki_types::CertificateDer;
 
@@ -17,6 +18,7 @@ use crate::operation::Catalogue;
 use crate::scope::ScopeSet;
 use crate::symbol::{ListenerName, TokenAlias};
 
+mod admission;
 pub mod document;
 mod error;
 mod policy;
@@ -61,6 +63,17 @@ pub struct Listener {
     pub name: ListenerName,
     /// Where.
     pub bind: Bind,
+    /// Who may reach it at all.
+    pub admission: Admission,
+}
+
+/// What a listener lets in, beside what it always does; it can change without a restart.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Admission {
+    /// More hosts that it is called by: names and addresses.
+    pub hosts: Vec<Box<str>>,
+    /// A field that every request has, with its value.
+    pub required: Option<(HeaderName, HeaderValue)>,
 }
 
 /// An address to listen on.

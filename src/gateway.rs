@@ -3,7 +3,8 @@
 //! ```text
 //! Record                               one answer, one line, one count for every exchange, even an abandoned one
 //!  -> Identify    Received   -> Identified | 401
-//!  -> Authorize   Identified -> Permitted  | 400 403 404 405 414
+//!  -> Admit       Identified -> Admitted   | 400 403 431 508
+//!  -> Authorize   Admitted   -> Permitted  | 400 403 404 405 414
 //!  -> Inject      Permitted  -> Outbound   | 503   drops what the caller sent as credentials, adds ours last
 //!  -> Forward     Outbound   -> Response   | 502 503 504
 //! ```
@@ -22,6 +23,7 @@ use tower::{Service, ServiceBuilder, service_fn};
 
 use crate::worker::Worker;
 
+pub mod admit;
 mod authorize;
 pub mod body;
 pub mod connection;
@@ -33,7 +35,9 @@ mod inject;
 mod record;
 mod refusal;
 mod stage;
+mod via;
 
+use admit::Admit;
 use authorize::Authorize;
 use body::ResponseBody;
 use connection::Connection;
@@ -54,6 +58,8 @@ pub fn stack(
         .layer(RecordLayer::new(worker, connection))
         // Before everything that answers, so that every count has its caller.
         .layer(stage(Identify))
+        // Before policy: a browser or a loop learns nothing of what a caller may.
+        .layer(stage(Admit))
         // Before the token is looked at: who may not, learns nothing about tokens.
         .layer(stage(Authorize))
         // Last before the wire: nothing after it can put a credential back or take ours away.

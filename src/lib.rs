@@ -9,7 +9,7 @@
 //!
 //! 1. **Vocabulary**: plain values and pure decisions. [`caller`] who is calling, [`operation`] what is being asked,
 //!    [`scope`] and [`policy`] whether and with which [`token`], [`target`] what may be a request's target at all,
-//!    [`verdict`] what Metrica's refusal says, [`rejection`] every answer of the gate itself. [`symbol`]s are their names.
+//!    [`host`] by which name the gate is called, [`verdict`] what Metrica's refusal says, [`rejection`] every answer of the gate itself. [`symbol`]s are their names.
 //! 2. **The data path**: the vocabulary put in order. [`gateway`] is the whole way of a request on one screen;
 //!    [`upstream`] has the connections to Metrica, [`worker`] what one thread has for itself, [`metrics`] what is
 //!    counted, [`telemetry`] what is logged.
@@ -26,6 +26,7 @@ pub mod crew;
 pub mod demo;
 pub mod fake;
 pub mod gateway;
+pub mod host;
 pub mod metrics;
 pub mod operation;
 pub mod policy;

@@ -64,6 +64,14 @@ reasons! {
         "The Metrica API does not have this method.";
     UnknownCaller = "unknown_caller", UNAUTHORIZED, Unauthorized, None,
         "The gate does not know this caller: no entry of callers in its configuration matches the connection.";
+    HostDenied = "host_denied", FORBIDDEN, AccessDenied, None,
+        "The gate is not called by this host; it can be added to hosts of the listener in the gate's configuration.";
+    BrowserDenied = "browser_denied", FORBIDDEN, AccessDenied, None,
+        "The gate does not serve browsers: the request has Origin, Sec-Fetch-Site or another field that only they send.";
+    HeaderRequired = "header_required", FORBIDDEN, AccessDenied, None,
+        "The request lacks the field that require_header of the listener in the gate's configuration asks for.";
+    LoopDetected = "loop_detected", LOOP_DETECTED, BackendError, None,
+        "A gate has forwarded this request before: upstream.url or upstream.connect_to leads to a gate.";
     UnknownOperation = "unknown_operation", NOT_FOUND, NotFound, None,
         "The Metrica API has no such path that the gate knows; a newer one can be added under operations.";
     MethodDenied = "method_denied", FORBIDDEN, AccessDenied, None,

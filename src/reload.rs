@@ -16,8 +16,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::caller::Callers;
-use crate::config::{Config, Error, Shutdown, TokenSource};
+use crate::config::{self, Config, Error, Shutdown, TokenSource};
 use crate::crew::Crew;
+use crate::gateway::admit::Admissions;
 use crate::metrics::process::{Outcome, ProcessMeters};
 use crate::policy::{Policy, TokenRights};
 use crate::symbol::TokenAlias;
@@ -78,6 +79,7 @@ impl Reloader {
         reloader.meters.config_reloaded(Outcome::Success);
         let all: Vec<_> = reloader.config.tokens.iter().map(|source| source.alias).collect();
         reloader.tell_meters(&all);
+        reloader.tell_of_weak_proofs();
         for source in &reloader.config.tokens {
             reloader.say_state(source.alias);
         }
@@ -170,6 +172,7 @@ impl Reloader {
     async fn use_tokens(&mut self, changed: &[TokenAlias], crew: &Crew) {
         self.generation = Arc::new(Generation {
             policy: self.generation.policy.clone(),
+            admissions: self.generation.admissions.clone(),
             tokens: self.tokens.clone(),
             upstream: self.generation.upstream.clone(),
             timeouts: self.generation.timeouts,
@@ -216,6 +219,19 @@ impl Reloader {
         self.meters.tokens_now(&usable.collect::<Vec<_>>(), &loaded);
     }
 
+    fn tell_of_weak_proofs(&self) {
+        let callers = self.config.address_only_callers();
+        self.meters.address_only_callers_now(callers.len());
+        if let Some(first) = callers.first() {
+            let caller = first.as_str();
+            tracing::warn!(
+                callers = callers.len(),
+                caller,
+                "known by nothing but an address on a network, a weak proof"
+            );
+        }
+    }
+
     /// Reloads the configuration and the tokens (rule 3).
     pub async fn reload(&mut self, crew: &Crew) {
         let Some(file) = self.file.clone() else { return };
@@ -226,6 +242,7 @@ impl Reloader {
                 let was_read = |source: &&TokenSource| !before.contains(&(source.alias, source.file.clone()));
                 let new: Vec<_> = self.config.tokens.iter().filter(was_read).map(|source| source.alias).collect();
                 self.tell_meters(&new);
+                self.tell_of_weak_proofs();
                 for alias in new {
                     self.say_state(alias);
                 }
@@ -244,7 +261,7 @@ impl Reloader {
     fn try_reload(&mut self, file: &Path) -> anyhow::Result<()> {
         let mut config = Config::load(file)?;
         let fixed = [
-            ("listeners", config.listeners != self.config.listeners),
+            ("listeners", sockets(&config.listeners) != sockets(&self.config.listeners)),
             ("admin", config.admin != self.config.admin),
             ("workers", config.workers != self.config.workers),
         ];
@@ -252,7 +269,7 @@ impl Reloader {
             anyhow::bail!("{}: {key} changed, which needs a restart", file.display());
         }
         // The access log follows; the form and the level were given to the log at the start.
-        config.log = crate::config::Log { access: config.log.access, ..self.config.log.clone() };
+        config.log = config::Log { access: config.log.access, ..self.config.log.clone() };
         let tokens = self.tokens_of(&config)?;
         let upstream = if config.upstream == self.config.upstream {
             self.generation.upstream.clone()
@@ -327,9 +344,17 @@ impl TokenErrors {
     }
 }
 
+/// What of listeners was decided when they were opened.
+fn sockets(listeners: &[config::Listener]) -> Vec<config::Listener> {
+    let socket =
+        |listener: &config::Listener| config::Listener { admission: config::Admission::default(), ..listener.clone() };
+    listeners.iter().map(socket).collect()
+}
+
 fn generation(config: &Config, tokens: &[Option<Token>], upstream: Arc<Upstream>) -> Generation {
     Generation {
         policy: Arc::new(policy(config)),
+        admissions: Arc::new(Admissions::new(config)),
         tokens: tokens.to_vec(),
         upstream,
         timeouts: config.timeouts,

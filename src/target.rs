@@ -11,7 +11,8 @@
 //! 4. The query has no control, no raw non-ASCII byte, no `#`, and no percent sign without two hexadecimal digits.
 //! 5. A parameter's name has one spelling: no letter, digit, percent sign or control in it is percent-encoded, and none but
 //!    `oauth_token` and `access_token` themselves can be taken for one of these, in another case, with other marks between
-//!    the words, behind a semicolon, or decoded twice.
+//!    the words, behind a semicolon, or decoded twice. None is `_method`, in any case: where frameworks read it, it says
+//!    another method than the request.
 //! 6. The whole is at most `limits.target_bytes` long (`target_too_long`, 414).
 //!
 //! Of the query, only whole pairs named `oauth_token` or `access_token` are taken away, because a credential of the
@@ -141,15 +142,19 @@ fn pair_is_plain(pair: &[u8]) -> bool {
         None => (pair, &[][..]),
     };
     let name = name_of(first);
-    let one_spelling = !name.contains(&b'%') || has_one_spelling(name);
-    one_spelling
-        && (is_credential(name_of(pair)) || !looks_like_credential(name))
-        && (behind.is_empty() || behind.split(|byte| *byte == b';').all(may_stand_behind_a_semicolon))
+    let of_one_reading = is_credential(name_of(pair)) || !(looks_like_credential(name) || is_method(name));
+    let behind_is_fine = || behind.split(|byte| *byte == b';').all(may_stand_behind_a_semicolon);
+    of_one_reading && has_one_spelling(name) && (behind.is_empty() || behind_is_fine())
 }
 
 fn may_stand_behind_a_semicolon(pair: &[u8]) -> bool {
     let name = name_of(pair);
-    !looks_like_credential(name) && (name.len() == pair.len() || !name.contains(&b'%') || has_one_spelling(name))
+    let is_a_name = name.len() < pair.len();
+    !looks_like_credential(name) && !(is_a_name && (is_method(name) || !has_one_spelling(name)))
+}
+
+fn is_method(name: &[u8]) -> bool {
+    name.eq_ignore_ascii_case(b"_method")
 }
 
 fn name_of(pair: &[u8]) -> &[u8] {
@@ -157,6 +162,9 @@ fn name_of(pair: &[u8]) -> &[u8] {
 }
 
 fn has_one_spelling(name: &[u8]) -> bool {
+    if memchr::memchr(b'%', name).is_none() {
+        return true;
+    }
     let mut bytes = name.iter();
     while let Some(byte) = bytes.next() {
         let said = if *byte == b'%' { decoded(&mut bytes) } else { None };
@@ -175,10 +183,12 @@ fn looks_like_credential(name: &[u8]) -> bool {
     if name.len() < b"oauthtoken".len() {
         return false;
     }
-    let name = if name.contains(&b'%') { plain(&plain(name)) } else { name.to_vec() };
-    let letters = name.iter().take_while(|byte| **byte != b'[').filter(|byte| byte.is_ascii_alphanumeric());
-    let letters: Vec<u8> = letters.map(u8::to_ascii_lowercase).collect();
-    letters == b"oauthtoken" || letters == b"accesstoken"
+    let spells = |name: &[u8], word: &[u8]| {
+        let letters = name.iter().take_while(|byte| **byte != b'[').filter(|byte| byte.is_ascii_alphanumeric());
+        letters.map(u8::to_ascii_lowercase).eq(word.iter().copied())
+    };
+    let is_one = |name: &[u8]| spells(name, b"oauthtoken") || spells(name, b"accesstoken");
+    if memchr::memchr(b'%', name).is_some() { is_one(&plain(&plain(name))) } else { is_one(name) }
 }
 
 /// The query without its credential pairs, or `None` where it has none and can go as it is. An empty query that
@@ -304,6 +314,11 @@ mod tests {
             "a=1;b=2;ACCESS_TOKEN=x",
             ";oauth_token=x",
             "oauth_token;a=1&oauthtoken=x",
+            "_method=DELETE",
+            "a=1&_Method=put",
+            "%5fmethod=x",
+            "_me%74hod",
+            "a;_method=x",
         ] {
             assert_eq!(check("/a", Some(query), LIMIT), Err(BadTarget::Ambiguous), "{query:?}");
         }
@@ -320,6 +335,9 @@ mod tests {
             "direct_client_logins=a,b",
             "a=1;b=2",
             "a=%252e",
+            "method=x",
+            "a=_method",
+            "_methods=1",
         ] {
             assert_eq!(check("/a", Some(query), LIMIT), Ok(()), "{query:?}");
         }

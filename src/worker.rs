@@ -13,6 +13,7 @@ use http::HeaderValue;
 use tokio::sync::Notify;
 
 use crate::config::{CallerTimeouts, Limits};
+use crate::gateway::admit::Admissions;
 use crate::gateway::body::RequestBody;
 use crate::metrics::{Finished, Shard};
 use crate::policy::Policy;
@@ -26,6 +27,8 @@ use crate::upstream::{Pool, Upstream, Watchdogs};
 pub struct Generation {
     /// Who may do what.
     pub policy: Arc<Policy>,
+    /// What each listener lets in.
+    pub admissions: Arc<Admissions>,
     /// By the position in the policy; `None` is a token that cannot be used now.
     pub tokens: Vec<Option<Token>>,
     /// Where to.

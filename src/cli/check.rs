@@ -137,6 +137,14 @@ fn warnings(config: &Config, policy: &Policy) -> Vec<String> {
         {
             warnings.push(format!("listener '{}': the folder {} does not exist here", listener.name, folder.display()));
         }
+        if matches!(listener.bind, Bind::Tcp(address) if address.ip().is_unspecified())
+            && listener.admission.hosts.is_empty()
+        {
+            warnings.push(format!(
+                "listener '{}' has no hosts: callers on other hosts are refused unless the name they call it by is listed",
+                listener.name
+            ));
+        }
         if listener.bind == Bind::Tcp(config.admin.address) {
             warnings.push(format!(
                 "listener '{}' and admin have the same address, {}",

@@ -10,9 +10,11 @@ use serde_json::json;
 use super::{ConfigArgs, Format};
 use crate::caller::{Caller, Proofs};
 use crate::config::Config;
+use crate::gateway::admit::Admission;
 use crate::operation::{Operation, Verb};
 use crate::policy::{Denial, Grant, Policy};
 use crate::rejection::Reason;
+use crate::symbol::ListenerName;
 use crate::target::{self, BadTarget};
 
 #[derive(Debug, Args)]
@@ -58,16 +60,43 @@ pub(super) fn explain(args: &ExplainArgs, out: &mut dyn Write) -> anyhow::Result
             known.join(", ")
         );
     }
+    let strangers = strangers(&config, &uri);
     let verdict = |(position, caller)| {
-        let result = asked.and_then(|operation| policy.authorize(position, operation).map_err(reason));
+        let admitted = may_call(&config, &strangers, caller);
+        let result = admitted.and(asked).and_then(|operation| policy.authorize(position, operation).map_err(reason));
         Verdict { caller, shadow: policy.callers.shadow_of(position), result }
     };
     let verdicts: Vec<_> = chosen.into_iter().map(verdict).collect();
     match args.format {
-        Format::Human => human(out, args, asked, &verdicts, &uri)?,
-        Format::Json => writeln!(out, "{}", machine(args, asked, &verdicts, uri.query()))?,
+        Format::Human => human(out, args, asked, &verdicts, (&uri, &strangers))?,
+        Format::Json => writeln!(out, "{}", machine(args, asked, &verdicts, (&uri, &strangers)))?,
     }
     Ok(u8::from(verdicts.iter().any(|verdict| verdict.result.is_err())))
+}
+
+/// The listeners that are not called by the host of a whole URL, with what they answer.
+fn strangers(config: &Config, uri: &Uri) -> Vec<(ListenerName, Reason)> {
+    let Some(authority) = uri.authority() else { return Vec::new() };
+    let refused = |listener| {
+        let admission = Admission::new(listener, &config.upstream.host);
+        admission.check_host(authority.as_str().as_bytes()).err().map(|reason| (listener.name, reason))
+    };
+    config.listeners.iter().filter_map(refused).collect()
+}
+
+/// Refused when every listener that the caller can use is among `strangers`.
+fn may_call(config: &Config, strangers: &[(ListenerName, Reason)], caller: &Caller) -> Result<(), Reason> {
+    let mut reason = None;
+    for listener in &config.listeners {
+        if caller.proofs.listener.is_some_and(|stated| stated != listener.name) {
+            continue;
+        }
+        match strangers.iter().find(|(name, _)| *name == listener.name) {
+            Some((_, refused)) => reason = Some(*refused),
+            None => return Ok(()),
+        }
+    }
+    reason.map_or(Ok(()), Err)
 }
 
 fn operation<'a>(config: &Config, policy: &'a Policy, method: &Method, uri: &Uri) -> Result<&'a Operation, Reason> {
@@ -97,7 +126,7 @@ fn human(
     args: &ExplainArgs,
     asked: Result<&Operation, Reason>,
     verdicts: &[Verdict<'_>],
-    uri: &Uri,
+    (uri, strangers): (&Uri, &[(ListenerName, Reason)]),
 ) -> std::io::Result<()> {
     let (host, query) = (uri.host(), uri.query());
     writeln!(out, "request    {} {}", args.method, uri.path())?;
@@ -112,7 +141,10 @@ fn human(
         }
         Err(reason) => writeln!(out, "operation  none: {}", reason.as_str())?,
     }
-    if host.is_some() {
+    for (listener, reason) in strangers {
+        writeln!(out, "host       is refused by listener {listener}: {}", reason.as_str())?;
+    }
+    if host.is_some() && strangers.is_empty() {
         writeln!(out, "host       is ignored: everything goes to the upstream of the configuration")?;
     }
     if dropped(query) {
@@ -150,7 +182,7 @@ fn machine(
     args: &ExplainArgs,
     asked: Result<&Operation, Reason>,
     verdicts: &[Verdict<'_>],
-    query: Option<&str>,
+    (uri, strangers): (&Uri, &[(ListenerName, Reason)]),
 ) -> serde_json::Value {
     let operation = asked.ok();
     let one = |Verdict { caller, shadow, result }: &Verdict<'_>| {
@@ -169,7 +201,8 @@ fn machine(
         "operation": operation.map(|operation| operation.id.as_str()),
         "template": operation.map(|operation| &*operation.template),
         "needs_any_of": operation.map(|operation| operation.scopes.iter().map(|scope| scope.as_str()).collect::<Vec<_>>()),
-        "query_credential_dropped": dropped(query),
+        "host_refused_by": strangers.iter().map(|(listener, _)| listener.as_str()).collect::<Vec<_>>(),
+        "query_credential_dropped": dropped(uri.query()),
         "verdicts": verdicts.iter().map(one).collect::<Vec<_>>(),
     })
 }

@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::admission::admission;
 use super::reader::{At, Findings};
 use super::{Admin, Bind, CallerTimeouts, Limits, Listener, Log, LogFormat, Shutdown, duration, name, timeout};
 use crate::symbol::ListenerName;
@@ -36,7 +37,7 @@ pub fn listeners(at: &At<'_>, findings: &mut Findings) -> Option<Vec<ReadListene
 }
 
 fn listener(at: &At<'_>, findings: &mut Findings) -> Option<ReadListener> {
-    let table = at.table(findings, &["name", "address", "unix", "http2", "allow_remote"])?;
+    let table = at.table(findings, &["name", "address", "unix", "http2", "allow_remote", "hosts", "require_header"])?;
     let name = table.required(findings, "name").and_then(|at| name(&at, findings));
     if let Some(http2) = table.optional("http2")
         && http2.bool(findings) == Some(true)
@@ -68,9 +69,10 @@ fn listener(at: &At<'_>, findings: &mut Findings) -> Option<ReadListener> {
             None
         }
     };
+    let admission = admission(&table, table.optional("unix").is_none(), findings);
     let bind = bind?;
-    let remote = matches!(&bind, Bind::Tcp(address) if !address.ip().to_canonical().is_loopback());
-    Some(ReadListener { listener: Listener { name: ListenerName::new(name?), bind }, remote })
+    let listener = Listener { name: ListenerName::new(name?), bind, admission: admission? };
+    Some(ReadListener { remote: listener.is_remote(), listener })
 }
 
 fn socket_address(at: &At<'_>, findings: &mut Findings) -> Option<SocketAddr> {

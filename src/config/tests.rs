@@ -78,6 +78,59 @@ fn a_remote_listener_needs_callers_that_state_more() {
 }
 
 #[test]
+fn what_a_listener_lets_in_has_its_form() {
+    let text = "
+listeners:
+  - {name: app, address: '127.0.0.1:80', hosts: [gate, 'gate:80', '*.svc', 'http://gate'], require_header: 'Accept: x'}
+  - {name: crm, unix: {path: /run/crm.sock}, hosts: [gate], require_header: X-Gate}
+tokens: {t: {file: /t, scopes: [metrika:read]}}
+callers: [{id: c, match: {listener: app}, scopes: [metrika:read], tokens: [t]}]
+timeouts: {request: 0s}
+limits: {header_fields: 1001, connections_per_peer: 0}
+";
+    insta::assert_snapshot!(mistakes(text).join("\n"), @r#"
+    gate.yaml:3:56 listeners[0].hosts[1]: is 'gate:80'; expected a host without a port, as in metrika-gate.metrika.svc, 10.1.2.3 or [2001:db8::1]; a name is whole, without '*'
+    gate.yaml:3:67 listeners[0].hosts[2]: is '*.svc'; expected a host without a port, as in metrika-gate.metrika.svc, 10.1.2.3 or [2001:db8::1]; a name is whole, without '*'
+    gate.yaml:3:76 listeners[0].hosts[3]: is 'http://gate'; expected a host without a port, as in metrika-gate.metrika.svc, 10.1.2.3 or [2001:db8::1]; a name is whole, without '*'
+    gate.yaml:3:108 listeners[0].require_header: is 'Accept: x'; expected a field that begins with X- (not X-Request-ID) and its value in visible characters, as in "X-Metrika-Gate: 1"
+    gate.yaml:4:53 listeners[1].hosts: a unix socket is called by any host; remove the key
+    gate.yaml:4:77 listeners[1].require_header: is 'X-Gate'; expected a field that begins with X- (not X-Request-ID) and its value in visible characters, as in "X-Metrika-Gate: 1"
+    gate.yaml:7:21 timeouts.request: is zero; a timeout is longer than that
+    gate.yaml:8:25 limits.header_fields: is 1001; expected a number from 1 to 1000
+    gate.yaml:8:53 limits.connections_per_peer: is 0; expected a number from 1 to 10000000
+    9 mistakes in the configuration
+    "#);
+}
+
+#[test]
+fn callers_that_are_known_by_an_address_on_a_network_are_known() {
+    let of = |listeners: &str, proofs: &str| {
+        let text = format!(
+            "listeners: [{listeners}]\ntokens: {{t: {{file: /t, scopes: [metrika:read]}}}}\n\
+             callers: [{{id: c, match: {{{proofs}}}, scopes: [metrika:read], tokens: [t]}}]"
+        );
+        Config::parse(&text, Path::new("gate.yaml"))
+            .unwrap_or_else(|error| panic!("{error}"))
+            .address_only_callers()
+            .len()
+    };
+    let (here, there) =
+        ("{name: app, address: '127.0.0.1:80'}", "{name: net, address: '10.0.0.1:80', allow_remote: true}");
+    let both = format!("{here}, {there}");
+    for (listeners, proofs, expected) in [
+        (here, "listener: app", 0),
+        (here, "source: [10.0.0.0/8]", 0),
+        (there, "listener: net, source: [10.0.0.0/8]", 1),
+        (&both, "source: [10.0.0.0/8]", 1),
+        (&both, "listener: app, source: [10.0.0.0/8]", 0),
+        (&both, "source: [127.0.0.0/8, '::1']", 0),
+        (&both, "uid: [1]", 0),
+    ] {
+        assert_eq!(of(listeners, proofs), expected, "{listeners} {proofs}");
+    }
+}
+
+#[test]
 fn a_repeated_key_is_a_mistake() {
     let text = "tokens: {}\ntokens: {}\n";
     assert!(mistakes(text).iter().any(|line| line.contains("gate.yaml:2:9 tokens") && line.contains("repeated")));

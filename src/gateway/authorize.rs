@@ -1,6 +1,7 @@
 //! Authorize: may this caller do this? The target is checked first, so that what policy reads is what goes out.
 
-use super::identify::{Identified, Received};
+use super::admit::Admitted;
+use super::identify::Received;
 use super::stage::Stage;
 use crate::policy::{Denial, Grant};
 use crate::rejection::{Reason, Rejection};
@@ -24,12 +25,12 @@ impl Permitted {
 #[derive(Debug, Clone, Copy)]
 pub struct Authorize;
 
-impl Stage<Identified> for Authorize {
+impl Stage<Admitted> for Authorize {
     type Out = Permitted;
 
-    fn run(&self, identified: Identified) -> Result<Permitted, Rejection> {
-        let caller = identified.caller();
-        let Received { exchange, snapshot, head, .. } = &identified.received;
+    fn run(&self, admitted: Admitted) -> Result<Permitted, Rejection> {
+        let caller = admitted.caller();
+        let Received { exchange, snapshot, head, .. } = &admitted.received;
         let generation = &snapshot.generation;
         let verb = exchange.verb.ok_or(Reason::MethodNotAllowed)?;
         // Of an absolute-form target (RFC 9112, section 3.2.2) only the path and query go on; the upstream is a constant.
@@ -45,7 +46,7 @@ impl Stage<Identified> for Authorize {
         match granted {
             Ok(grant) => {
                 exchange.set_token(grant.token());
-                Ok(Permitted { received: identified.received, grant })
+                Ok(Permitted { received: admitted.received, grant })
             }
             Err(denial) => {
                 if matches!(denial, Denial::UnknownOperation | Denial::MethodDenied) {

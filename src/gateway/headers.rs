@@ -5,11 +5,11 @@
 //!    `User-Agent`, `X-Request-ID` and trace context. So no credential, cookie, forwarding or identity field can leave,
 //!    whatever it is called.
 //! 2. Fields that `Connection` names go nowhere (RFC 9110, section 7.6.1), before ours are added.
-//! 3. `Host`, `Authorization` and, for this hop, `Connection` and `TE` are the gate's own.
+//! 3. `Host`, `Authorization`, `Via` and, for this hop, `Connection` and `TE` are the gate's own.
 //!
 //! Towards the caller:
 //! 4. Everything goes but fields of the hop, fields that `Connection` names, cookies, other ways to the host
-//!    (`Alt-Svc`), and fields that only the gate sets (`X-Gate-*`).
+//!    (`Alt-Svc`), words to browsers (`Access-Control-*`), and fields that only the gate sets (`X-Gate-*`).
 
 use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue, StatusCode};
@@ -103,6 +103,7 @@ pub fn clean_response(headers: &mut HeaderMap) {
 fn stays_here(name: &HeaderName) -> bool {
     let name = name.as_str();
     name.starts_with("x-gate-")
+        || name.starts_with("access-control-")
         || matches!(
             name,
             "alt-svc"

@@ -7,7 +7,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::header::{AUTHORIZATION, CONNECTION, EXPECT, HOST, TE};
+use http::header::{AUTHORIZATION, CONNECTION, EXPECT, HOST, TE, VIA};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, Version};
@@ -20,6 +20,7 @@ use super::exchange::{Exchange, REQUEST_ID};
 use super::headers::{self, clean_request};
 use super::identify::Received;
 use super::stage::Stage;
+use super::via;
 use crate::metrics::Credential;
 use crate::rejection::{Reason, Rejection};
 use crate::target;
@@ -93,6 +94,7 @@ impl Stage<Permitted> for Inject {
         let authorization = snapshot.authorization(grant.token_position()).ok_or(Reason::TokenUnavailable)?;
         let asked = clean_request(&mut head.headers, |kind| exchange.credential_dropped(kind));
         head.uri = origin_form(&head.uri, &exchange)?;
+        let via = via::value(head.version);
         let http11 = head.version == Version::HTTP_11;
         let interim = asked.interim && http11 && !body.is_end_stream();
         head.version = Version::HTTP_11;
@@ -101,6 +103,7 @@ impl Stage<Permitted> for Inject {
         for_this_hop(fields, &head.method, &body, interim, asked);
         fields.insert(HOST, upstream.host.clone());
         fields.insert(REQUEST_ID, exchange.request_id.clone());
+        fields.insert(VIA, via);
         fields.insert(AUTHORIZATION, authorization.clone());
         let caller = http11.then(|| exchange.connection.interim.clone());
         let wishes = InterimWishes { asked: interim.then(Asked::default), caller };

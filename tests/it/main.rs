@@ -15,6 +15,7 @@ mod forward;
 mod framing;
 mod framing_bodies;
 mod harness;
+mod hosts;
 mod http2;
 mod identify;
 mod interim;

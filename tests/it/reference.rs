@@ -19,6 +19,7 @@ fn complete_reference(ca_file: &Path) -> String {
     for line in reference().lines() {
         let line = match line.trim_start().strip_prefix("# ") {
             Some(key) if key.starts_with("ca_file:") => format!("  ca_file: {}", ca_file.display()),
+            Some(key) if key.starts_with("require_header:") => format!("    {key}"),
             Some(key) if key.starts_with("connect_to:") => format!("  {key}"),
             Some(key) if key.starts_with("workers:") => key.to_owned(),
             _ => line.to_owned(),
@@ -43,6 +44,7 @@ fn the_reference_is_right_as_it_is_and_with_every_key() {
     assert_eq!(config.upstream.extra_roots.len(), 1);
     assert_eq!(config.upstream.connect_to, Some(("127.0.0.1".to_owned(), 8443)));
     assert_eq!(config.workers, Some(2));
+    assert!(config.listeners[0].admission.required.is_some());
 }
 
 /// What the reference says beside its examples is what holds when it is not said.

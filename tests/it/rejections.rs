@@ -49,8 +49,10 @@ listeners:
   - {name: app, address: '127.0.0.1:0'}
   - {name: poor, address: '127.0.0.1:0'}
   - {name: nobody, address: '127.0.0.1:0'}
+  - {name: strict, address: '127.0.0.1:0', require_header: 'X-Gate: 1'}
 callers:
   - {id: reports, match: {listener: app}, scopes: [metrika:read], tokens: [analytics]}
+  - {id: strict, match: {listener: strict}, scopes: [metrika:read], tokens: [analytics]}
   - {id: poor, match: {listener: poor}, scopes: [metrika:read, metrika:write], tokens: [crm]}
 limits: {target_bytes: 1KiB, header_bytes: 8KiB}
 ";
@@ -65,6 +67,11 @@ limits: {target_bytes: 1KiB, header_bytes: 8KiB}
     meet(&gate.send("app", many), "431 headers_too_large");
     meet(&gate.send("app", "OPTIONS /stat/v1/data HTTP/1.1\r\nHost: localhost\r\n\r\n"), "405 method_not_allowed");
     meet(&gate.get("nobody", COUNTERS), "401 unknown_caller");
+    let field = |field: &str| format!("GET {COUNTERS} HTTP/1.1\r\nHost: localhost\r\n{field}\r\n\r\n");
+    meet(&gate.send("app", field("A: b").replace("localhost", "evil.example")), "403 host_denied");
+    meet(&gate.send("app", field("Origin: null")), "403 browser_denied");
+    meet(&gate.send("strict", field("X-Gate: 2")), "403 header_required");
+    meet(&gate.send("app", field("Via: 1.1 metrika-gate")), "508 loop_detected");
     meet(&gate.get("app", "/management/v2/counters"), "404 unknown_operation");
     let with = |method: &str, path: &str| format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
     meet(&gate.send("app", with("PATCH", COUNTERS)), "403 method_denied");
@@ -187,6 +194,7 @@ fn a_target_that_could_mean_two_things_is_refused() {
     assert_eq!(upstream.connections(), 0, "nothing was sent upstream");
 }
 
+/// R-9.
 #[test]
 fn methods_that_the_api_does_not_have_are_refused() {
     let upstream = Upstream::plain();

@@ -28,6 +28,8 @@ pub struct Plan {
     config: String,
     arguments: Vec<String>,
     descriptors: Option<u32>,
+    open_mask: bool,
+    environment: Vec<(String, String)>,
 }
 
 impl Gate {
@@ -55,7 +57,14 @@ impl Gate {
             );
         }
         let config = config.replace("{ca}", &format!("{at}/ca.pem")).replace("{upstream}", address);
-        let plan = Plan { folder, config, arguments: vec!["--workers".into(), "2".into()], descriptors: None };
+        let plan = Plan {
+            folder,
+            config,
+            arguments: vec!["--workers".into(), "2".into()],
+            descriptors: None,
+            open_mask: false,
+            environment: Vec::new(),
+        };
         plan.token("analytics", READ_TOKEN).token("crm", WRITE_TOKEN)
     }
 
@@ -239,6 +248,18 @@ impl Plan {
         self
     }
 
+    /// With a file mode creation mask that takes nothing away.
+    pub fn open_mask(mut self) -> Self {
+        self.open_mask = true;
+        self
+    }
+
+    /// With a variable of the environment.
+    pub fn environment(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
     /// The gate's folder.
     pub fn folder(&self) -> &Path {
         self.folder.path()
@@ -254,29 +275,30 @@ impl Plan {
     fn command(&self) -> Command {
         let file = self.file();
         let program = env!("CARGO_BIN_EXE_metrika-gate");
-        let mut command = match self.descriptors {
-            None => self::program(),
-            Some(most) => {
-                let mut shell = Command::new("sh");
-                shell.arg("-c").arg(format!("ulimit -n {most} && exec \"$0\" \"$@\"")).arg(program);
-                shell
-            }
+        let mut command = if self.descriptors.is_none() && !self.open_mask {
+            self::program()
+        } else {
+            let most = self.descriptors.map_or_else(String::new, |most| format!("ulimit -n {most} && "));
+            let mask = if self.open_mask { "umask 000 && " } else { "" };
+            let mut shell = Command::new("sh");
+            shell.arg("-c").arg(format!("{most}{mask}exec \"$0\" \"$@\"")).arg(program);
+            shell
         };
         command.arg("run").arg("--config").arg(file).args(["--log-format", "json"]).args(&self.arguments);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
 
     /// Starts a gate that is expected to end by itself: its exit code and what it said.
     pub fn fails(self) -> (i32, String) {
-        let output = self.command().stdin(Stdio::null()).output().unwrap();
-        (output.status.code().unwrap(), String::from_utf8_lossy(&output.stderr).into_owned())
+        ended(self.command())
     }
 
     /// The same, and the folder stays for the test to look at and remove.
     pub fn fails_in_place(self) -> (i32, String) {
-        let output = self.command().stdin(Stdio::null()).output().unwrap();
+        let ended = ended(self.command());
         let _ = self.folder.keep();
-        (output.status.code().unwrap(), String::from_utf8_lossy(&output.stderr).into_owned())
+        ended
     }
 
     /// Starts it and waits until it serves.
@@ -300,6 +322,25 @@ impl Plan {
         }
         gate
     }
+}
+
+/// Waits for a program that ends by itself: its exit code and what it said.
+fn ended(mut command: Command) -> (i32, String) {
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let stderr = child.stderr.take().unwrap();
+    let said = std::thread::spawn(move || std::io::read_to_string(stderr).unwrap());
+    let start = Instant::now();
+    let status = loop {
+        match child.try_wait().unwrap() {
+            Some(status) => break status,
+            None if start.elapsed() < PATIENCE => std::thread::sleep(Duration::from_millis(5)),
+            None => {
+                child.kill().and_then(|()| child.wait()).unwrap();
+                panic!("it serves, where it should have failed: {}", said.join().unwrap());
+            }
+        }
+    };
+    (status.code().unwrap(), said.join().unwrap())
 }
 
 impl Drop for Gate {

@@ -114,6 +114,11 @@ impl Conversation {
         Some(head)
     }
 
+    /// The name that the gate asked for in TLS (SNI).
+    pub fn server_name(&self) -> Option<String> {
+        self.stream.conn.server_name().map(str::to_owned)
+    }
+
     /// Reads the body that a head announces; its bytes without the chunks' framing are returned.
     pub fn request_body(&mut self, head: &str) -> Vec<u8> {
         let lower = head.to_ascii_lowercase();

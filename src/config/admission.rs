@@ -1,0 +1,135 @@
+//! The keys of a listener about who may reach it at all, `hosts` and `require_header`; and who reaches it from a network.
+
+use http::{HeaderName, HeaderValue};
+use ipnet::IpNet;
+
+use super::reader::{At, Findings, Table};
+use super::{Admission, Bind, Config, Listener};
+use crate::caller::{Caller, CallerId};
+use crate::host::Host;
+
+/// Reads the keys of a listener; `tcp` says whether it has hosts.
+pub fn admission(table: &Table<'_>, tcp: bool, findings: &mut Findings) -> Option<Admission> {
+    let hosts = match table.optional("hosts") {
+        Some(at) if tcp => hosts(&at, findings),
+        Some(at) => {
+            at.wrong(findings, "a unix socket is called by any host; remove the key");
+            None
+        }
+        None => Some(Vec::new()),
+    };
+    let required = match table.optional("require_header") {
+        Some(at) => at.text(findings, field).map(Some),
+        None => Some(None),
+    };
+    Some(Admission { hosts: hosts?, required: required? })
+}
+
+fn hosts(at: &At<'_>, findings: &mut Findings) -> Option<Vec<Box<str>>> {
+    let elements = at.list(findings)?;
+    let read: Vec<_> = elements.iter().map(|at| at.text(findings, host)).collect();
+    read.into_iter().collect()
+}
+
+fn host(text: &str) -> Result<Box<str>, String> {
+    let bare = text.starts_with('[') || !text.contains(':');
+    let ends_in_port = text.starts_with('[') && !text.ends_with(']');
+    let fits = bare && !ends_in_port && Host::of(text.as_bytes()).is_some();
+    fits.then(|| text.into()).ok_or_else(|| {
+        "a host without a port, as in metrika-gate.metrika.svc, 10.1.2.3 or [2001:db8::1]; a name is whole, without '*'"
+            .to_owned()
+    })
+}
+
+/// Longer values are none that a client is told to send.
+const LONGEST_VALUE: usize = 256;
+
+/// A field as `curl -H` takes it. Of the fields that go to Metrica only `X-Request-ID` begins with `X-`.
+fn field(text: &str) -> Result<(HeaderName, HeaderValue), String> {
+    let expected = || {
+        "a field that begins with X- (not X-Request-ID) and its value in visible characters, as in \"X-Metrika-Gate: 1\""
+            .to_owned()
+    };
+    let (name, value) = text.split_once(':').ok_or_else(expected)?;
+    let value = value.trim_matches(' ');
+    let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| expected())?;
+    let is_ours = name.as_str().starts_with("x-") && name.as_str() != "x-request-id";
+    let fits = (1..=LONGEST_VALUE).contains(&value.len()) && value.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+    match HeaderValue::from_str(value) {
+        Ok(value) if is_ours && fits => Ok((name, value)),
+        Ok(_) | Err(_) => Err(expected()),
+    }
+}
+
+impl Listener {
+    /// Whether other hosts can reach it.
+    #[must_use]
+    pub fn is_remote(&self) -> bool {
+        matches!(self.bind, Bind::Tcp(address) if !address.ip().to_canonical().is_loopback())
+    }
+}
+
+impl Config {
+    /// The callers that are known by nothing but an address on a network: an address there can be another's tomorrow.
+    #[must_use]
+    pub fn address_only_callers(&self) -> Vec<CallerId> {
+        let remote: Vec<_> =
+            self.listeners.iter().filter(|listener| listener.is_remote()).map(|listener| listener.name).collect();
+        let is_one = |caller: &&Caller| {
+            let proofs = &caller.proofs;
+            let there = proofs.listener.map_or(!remote.is_empty(), |listener| remote.contains(&listener));
+            there && proofs.uids.is_empty() && proofs.gids.is_empty() && !proofs.sources.iter().all(is_of_loopback)
+        };
+        self.callers.iter().filter(is_one).map(|caller| caller.id).collect()
+    }
+}
+
+fn is_of_loopback(network: &IpNet) -> bool {
+    match network {
+        IpNet::V4(network) => network.addr().is_loopback() && network.prefix_len() >= 8,
+        IpNet::V6(network) => {
+            let mapped = network.addr().to_ipv4_mapped().is_some_and(|address| address.is_loopback());
+            network.addr().is_loopback() && network.prefix_len() == 128 || mapped && network.prefix_len() >= 104
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_of_loopback_is_no_network() {
+        for (network, expected) in [
+            ("127.0.0.0/8", true),
+            ("127.0.0.1/32", true),
+            ("::1/128", true),
+            ("::ffff:127.0.0.0/104", true),
+            ("127.0.0.0/7", false),
+            ("::/0", false),
+            ("10.0.0.0/8", false),
+        ] {
+            assert_eq!(is_of_loopback(&network.parse().unwrap()), expected, "{network}");
+        }
+    }
+
+    #[test]
+    fn hosts_are_hosts_without_ports() {
+        for fine in ["gate", "metrika-gate.metrika.svc", "Gate.Example.", "a_b", "10.1.2.3", "[2001:db8::1]"] {
+            assert_eq!(host(fine).as_deref(), Ok(fine));
+        }
+        for wrong in ["", "gate:80", "[::1]:80", "::1", "*.svc", "*", "http://gate", "user@gate", "a b", "\u{430}"] {
+            assert!(host(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_required_field_is_one_that_stays_here() {
+        let (name, value) = field("X-Metrika-Gate:  a b ").unwrap();
+        assert_eq!((name.as_str(), value.to_str().unwrap()), ("x-metrika-gate", "a b"));
+        for wrong in ["", "X-A", "X-A:", "X-A: ", "X-Request-ID: 1", "Accept: 1", "Host: a", "X A: 1", "X-A: \u{430}"] {
+            assert!(field(wrong).is_err(), "{wrong}");
+        }
+        assert!(field(&format!("X-A: {}", "b".repeat(257))).is_err());
+    }
+}

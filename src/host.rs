@@ -1,0 +1,208 @@
+//! Hosts: by which name is the gate called? Read from `Host`, or from the authority of a target.
+//!
+//! 1. An authority is a host and, where there is one, a port of digits (RFC 9110, section 7.2). Nothing else: no user
+//!    information, no white space.
+//! 2. A host is an IP address (IPv6 in brackets), or a name of letters, digits, `-`, `_` and `.`. Upper and lower case
+//!    are the same, and one dot at the end of a name makes no difference, as in DNS.
+//! 3. Names are compared whole; the port is not compared.
+//! 4. A listener on TCP is called by `localhost`, any loopback address, the address that it is bound to, the
+//!    upstream's host, Metrica's names, and what its `hosts` list.
+//!
+//! A page in a browser can make its own name mean any address (DNS rebinding), but then `Host` is still that name.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// The names of the Metrica API, which lead to the gate where somebody's hosts file or DNS says so.
+pub const METRICA: [&str; 5] = [
+    "api-metrika.yandex.net",
+    "api-metrika.yandex.ru",
+    "api-metrika.yandex.com",
+    "api-metrica.yandex.com",
+    "api-metrica.yandex.net",
+];
+
+/// The host of an authority.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Host<'a> {
+    /// A name, without a dot at its end.
+    Name(&'a [u8]),
+    /// An address.
+    Address(IpAddr),
+}
+
+impl<'a> Host<'a> {
+    /// The host of `authority`, if it is one (rules 1 and 2).
+    #[must_use]
+    pub fn of(authority: &'a [u8]) -> Option<Self> {
+        if let Some(rest) = authority.strip_prefix(b"[") {
+            let end = rest.iter().position(|byte| *byte == b']')?;
+            let (address, port) = (rest.get(..end)?, rest.get(end + 1..)?);
+            let address: Ipv6Addr = std::str::from_utf8(address).ok()?.parse().ok()?;
+            return is_port(port).then_some(Self::Address(IpAddr::V6(address).to_canonical()));
+        }
+        let end = authority.iter().position(|byte| *byte == b':').unwrap_or(authority.len());
+        let (host, port) = (authority.get(..end)?, authority.get(end..)?);
+        if !is_port(port) || !host.iter().all(is_of_a_name) {
+            return None;
+        }
+        let name = host.strip_suffix(b".").unwrap_or(host);
+        if name.is_empty() || name.ends_with(b".") {
+            return None;
+        }
+        // Only what begins with a digit can be an address, and few names do.
+        let address = name.first().filter(|byte| byte.is_ascii_digit()).and_then(|_| address(name));
+        Some(address.map_or(Self::Name(name), |address| Self::Address(address.into())))
+    }
+}
+
+fn address(text: &[u8]) -> Option<Ipv4Addr> {
+    std::str::from_utf8(text).ok()?.parse().ok()
+}
+
+const fn is_of_a_name(byte: &u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.')
+}
+
+/// Whether this is no port, or a colon and the digits of one.
+fn is_port(text: &[u8]) -> bool {
+    text.split_first()
+        .is_none_or(|(colon, digits)| *colon == b':' && digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit))
+}
+
+/// The hosts that a listener on TCP is called by, beside loopback addresses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hosts {
+    names: Vec<Box<[u8]>>,
+    addresses: Vec<IpAddr>,
+}
+
+impl Hosts {
+    /// Those of a listener that is bound to `address`, in front of the host `upstream`, with `listed` on top (rule 4).
+    #[must_use]
+    pub fn new<'a>(address: IpAddr, upstream: &'a str, listed: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut hosts = Self { names: Vec::new(), addresses: Vec::new() };
+        if !address.is_unspecified() {
+            hosts.addresses.push(address.to_canonical());
+        }
+        for host in ["localhost", upstream].into_iter().chain(listed).chain(METRICA) {
+            match Host::of(host.as_bytes()) {
+                Some(Host::Name(name)) if !hosts.has_name(name) => hosts.names.push(name.into()),
+                Some(Host::Address(address)) => hosts.addresses.push(address),
+                Some(Host::Name(_)) | None => {}
+            }
+        }
+        hosts
+    }
+
+    /// Whether the listener is called by `host` (rule 3).
+    #[must_use]
+    pub fn know(&self, host: Host<'_>) -> bool {
+        match host {
+            Host::Name(name) => self.has_name(name),
+            Host::Address(address) => address.is_loopback() || self.addresses.contains(&address),
+        }
+    }
+
+    fn has_name(&self, name: &[u8]) -> bool {
+        self.names.iter().any(|known| known.eq_ignore_ascii_case(name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(authority: &str) -> Option<&str> {
+        match Host::of(authority.as_bytes())? {
+            Host::Name(name) => std::str::from_utf8(name).ok(),
+            Host::Address(_) => None,
+        }
+    }
+
+    #[test]
+    fn rule_1_a_host_and_a_port_and_nothing_else() {
+        for (authority, expected) in [
+            ("gate", Some("gate")),
+            ("gate:8080", Some("gate")),
+            ("gate:", Some("gate")),
+            ("", None),
+            (":8080", None),
+            ("gate:http", None),
+            ("gate:123456", None),
+            ("gate:80:80", None),
+            ("user@gate", None),
+            ("localhost:80@evil", None),
+            ("user:1@localhost", None),
+            (" gate", None),
+            ("gate\t", None),
+            ("gate/", None),
+            ("gate,evil", None),
+            ("gate%2eexample", None),
+            ("g\u{430}te", None),
+        ] {
+            assert_eq!(name(authority), expected, "{authority:?}");
+        }
+    }
+
+    #[test]
+    fn rule_2_names_and_addresses() {
+        assert_eq!((name("a_b-1.example."), name("a.."), name(".")), (Some("a_b-1.example"), None, None));
+        fn address(text: &str) -> Option<Host<'_>> {
+            Host::of(text.as_bytes())
+        }
+        let is = |text: &str| Some(Host::Address(text.parse().unwrap()));
+        assert_eq!(address("127.0.0.1:80"), is("127.0.0.1"));
+        assert_eq!(address("127.0.0.1."), is("127.0.0.1"));
+        assert_eq!(address("[::1]:80"), is("::1"));
+        assert_eq!(address("[::ffff:10.0.0.1]"), is("10.0.0.1"));
+        for wrong in ["[::1", "[::1]80", "::1", "[127.0.0.1]", "[::1%lo]", "[]", "[::1]]"] {
+            assert_eq!(address(wrong), None, "{wrong}");
+        }
+        // Other spellings of addresses are names, which nobody knows.
+        for odd in ["127.1", "0x7f.0.0.1", "2130706433", "0177.0.0.1", "127.0.0.01"] {
+            assert_eq!(name(odd), Some(odd));
+        }
+    }
+
+    #[test]
+    fn rules_3_and_4_what_a_listener_is_called_by() {
+        let listed = ["Gate.Example", "10.9.9.9", "[2001:db8::9]"];
+        let hosts = Hosts::new("10.0.0.1".parse().unwrap(), "metrica.example", listed);
+        let known = |authority: &str| Host::of(authority.as_bytes()).is_some_and(|host| hosts.know(host));
+        for yes in [
+            "localhost",
+            "LOCALHOST:1",
+            "127.0.0.1",
+            "127.255.3.4:80",
+            "[::1]",
+            "10.0.0.1:8080",
+            "metrica.example",
+            "Api-Metrika.Yandex.NET:443",
+            "api-metrica.yandex.com.",
+            "gate.example",
+            "GATE.EXAMPLE.:8080",
+            "10.9.9.9",
+            "[2001:db8::9]:80",
+        ] {
+            assert!(known(yes), "{yes}");
+        }
+        for no in [
+            "evil.example",
+            "localhost.evil.example",
+            "xlocalhost",
+            "evil.localhost",
+            "gate.example.evil",
+            "x.gate.example",
+            "gate",
+            "10.0.0.2",
+            "0.0.0.0",
+            "[::]",
+            "yandex.net",
+            "api-metrika.yandex.net.evil.example",
+        ] {
+            assert!(!known(no), "{no}");
+        }
+        let everywhere = Hosts::new("0.0.0.0".parse().unwrap(), "h", []);
+        assert!(!everywhere.know(Host::Address("0.0.0.0".parse().unwrap())), "that is no address of anybody");
+    }
+}
