@@ -1,6 +1,6 @@
 //! Who is calling: the connection says it, a request never does.
 
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 
 use crate::harness::{Caller, Gate, TWO_CALLERS, Upstream};
@@ -40,6 +40,7 @@ callers:
     }
 }
 
+/// R-20: every proof that is stated has to hold; where they disagree, the caller is nobody. The socket has its mode.
 #[test]
 fn a_process_on_a_unix_socket_is_known_by_its_user_and_group() {
     let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
@@ -81,6 +82,7 @@ listeners: [{name: crm, unix: {path: '{folder}/crm.sock'}}]
 callers: [{id: crm, match: {listener: crm}, scopes: [metrika:read], tokens: [analytics]}]
 ";
 
+/// R-20.
 #[test]
 fn a_socket_that_nobody_answers_on_is_replaced() {
     let upstream = Upstream::plain();
@@ -90,6 +92,7 @@ fn a_socket_that_nobody_answers_on_is_replaced() {
     assert_eq!(plan.start().get("crm", "/management/v1/counters").summary(), "200");
 }
 
+/// R-20.
 #[test]
 fn a_socket_that_somebody_answers_on_is_left() {
     let upstream = Upstream::plain();
@@ -104,6 +107,79 @@ fn a_socket_that_somebody_answers_on_is_left() {
     assert_eq!(std::fs::metadata(&path).unwrap().ino(), before);
     drop(listener);
     std::fs::remove_dir_all(kept).unwrap();
+}
+
+/// R-20: a socket of another user is not ours to take away. Only root can make one for this test.
+#[test]
+fn a_socket_of_somebody_else_is_left() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let upstream = Upstream::plain();
+    let plan = Gate::plan(&upstream, ON_A_SOCKET);
+    let (path, folder) = (plan.folder().join("crm.sock"), plan.folder().to_owned());
+    drop(UnixListener::bind(&path).unwrap());
+    std::os::unix::fs::chown(&path, Some(12_345), None).unwrap();
+    let (code, said) = plan.fails_in_place();
+    assert_ne!(code, 0);
+    assert!(said.contains("something else than a socket of ours"), "{said}");
+    assert!(path.exists());
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+/// R-20: in a folder that everyone can write, another could put a socket of its own in the place of the gate's.
+#[test]
+fn a_folder_that_everyone_can_write_is_refused() {
+    let upstream = Upstream::plain();
+    for (mode, fine) in [(0o777, false), (0o702, false), (0o1777, true), (0o770, true)] {
+        let plan = Gate::plan(&upstream, ON_A_SOCKET);
+        std::fs::set_permissions(plan.folder(), std::fs::Permissions::from_mode(mode)).unwrap();
+        if fine {
+            assert_eq!(plan.start().get("crm", "/management/v1/counters").summary(), "200", "{mode:o}");
+        } else {
+            let (code, said) = plan.fails();
+            assert!(code == 77 && said.contains("can be written by everyone"), "{mode:o}: {code} {said}");
+        }
+    }
+}
+
+/// R-20: a socket is made with its mode and not given it afterwards, also where the gate's own mask lets everything be.
+#[test]
+fn a_socket_is_never_open_for_a_moment() {
+    let upstream = Upstream::plain();
+    let gate = Gate::plan(&upstream, &ON_A_SOCKET.replace("crm.sock'", "crm.sock', mode: '0600'")).open_mask().start();
+    assert_eq!(std::fs::metadata(gate.place("crm")).unwrap().mode() & 0o777, 0o600);
+    let listen = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/src/server/listen.rs")).unwrap();
+    for afterwards in ["set_permissions", "chmod(", "fchmod"] {
+        assert!(!listen.contains(afterwards), "{afterwards}");
+    }
+}
+
+/// R-20: an address on a network is a weak proof, so it has to be allowed, and a gauge shows it.
+#[test]
+fn callers_known_by_an_address_on_a_network_are_shown() {
+    let upstream = Upstream::plain();
+    let config = format!(
+        "
+listeners:
+  - {{name: app, address: '127.0.0.1:0'}}
+  - {{name: net, address: '0.0.0.0:0', allow_remote: true}}
+callers:
+  - {{id: near, match: {{listener: app}}, {RIGHTS}}}
+  - {{id: far, match: {{listener: net, source: [10.0.0.0/8]}}, {RIGHTS}}}
+"
+    );
+    let (code, said) = Gate::plan(&upstream, &config.replace(", allow_remote: true", "")).fails();
+    assert!(code == 78 && said.contains("add allow_remote: true"), "{said}");
+    let gate = Gate::start(&upstream, &config);
+    gate.until_log(&["\"WARN\"", "an address on a network", "\"far\""]);
+    gate.until_metric(&["metrika_gate_address_only_callers"], 1.0);
+    gate.replace_config(&gate.config().replace("10.0.0.0/8", "127.0.0.0/8"));
+    gate.until_metric(&["metrika_gate_address_only_callers"], 0.0);
+    assert_eq!(
+        Gate::start(&upstream, TWO_CALLERS).metrics(&["address_only_callers"]),
+        ["metrika_gate_address_only_callers 0"]
+    );
 }
 
 #[test]
@@ -155,6 +231,7 @@ callers: [{{id: trusted, match: {{source: [127.0.0.2]}}, {RIGHTS}}}]
     assert_eq!(trusted.answer().summary(), "200");
 }
 
+/// R-8, R-9: neither the path nor the method is anywhere but in the request line.
 #[test]
 fn no_field_of_a_request_says_what_is_asked() {
     let upstream = Upstream::plain();
@@ -180,9 +257,14 @@ fn no_field_of_a_request_says_what_is_asked() {
     let head = upstream.requests().pop().unwrap();
     let mut names: Vec<_> = head.lines().skip(1).filter_map(|line| Some(line.split_once(':')?.0)).collect();
     names.sort_unstable();
-    assert_eq!(names, ["authorization", "host", "x-request-id"], "{head}");
+    assert_eq!(names, ["authorization", "host", "via", "x-request-id"], "{head}");
     assert!(head.starts_with("GET /management/v1/counters HTTP/1.1\r\n"), "{head}");
     assert!(gate.until_log(&["\"r-1\""]).contains("\"operation\":\"counters.list\""));
+    for query in ["_method=DELETE", "a=1&_METHOD=PUT", "%5Fmethod=DELETE"] {
+        let answer = gate.get("crm", &format!("/management/v1/counters?{query}"));
+        assert_eq!(answer.summary(), "400 bad_target", "{query}");
+    }
+    assert_eq!(upstream.requests().len(), 1);
 }
 
 #[test]
