@@ -4,7 +4,7 @@
 //! 1. On TCP a request is called by a host that the listener knows (see [`crate::host`]); otherwise `host_denied`, 403.
 //!    On a unix socket any host will do.
 //! 2. `Host` stands once, is a host and a port, and is the authority of an absolute-form target where both are there
-//!    (RFC 9112, section 3.2); otherwise `malformed_request`, 400.
+//!    (RFC 9112, section 3.2); otherwise `bad_host`, 400.
 //! 3. What only browsers send is refused on every listener (`browser_denied`, 403): `Origin`, `Sec-Fetch-Site`,
 //!    `Sec-Fetch-Dest` and the fields of a CORS preflight, with any value. Not `Sec-Fetch-Mode`: Node's `fetch` sends it.
 //! 4. Where the listener says `require_header`, that field stands once, with that value; otherwise `header_required`,
@@ -81,7 +81,7 @@ impl Admission {
         match (&self.hosts, Host::of(authority)) {
             (None, _) if authority.is_empty() => Ok(()),
             (Some(_), _) if authority.is_empty() => Err(Reason::HostDenied),
-            (_, None) => Err(Reason::MalformedRequest),
+            (_, None) => Err(Reason::BadHost),
             (Some(hosts), Some(host)) if !hosts.know(host) => Err(Reason::HostDenied),
             (Some(_) | None, Some(_)) => Ok(()),
         }
@@ -110,8 +110,8 @@ fn authority(head: &Parts) -> Result<&[u8], Reason> {
     let (field, second) = (fields.next(), fields.next());
     let target = head.uri.authority().map(|authority| authority.as_str().as_bytes());
     match (target, field, second) {
-        (_, _, Some(_)) => Err(Reason::MalformedRequest),
-        (Some(target), Some(field), None) if !target.eq_ignore_ascii_case(field) => Err(Reason::MalformedRequest),
+        (_, _, Some(_)) => Err(Reason::BadHost),
+        (Some(target), Some(field), None) if !target.eq_ignore_ascii_case(field) => Err(Reason::BadHost),
         (target, field, None) => Ok(target.or(field).unwrap_or_default()),
     }
 }

@@ -17,6 +17,7 @@
 use http::{Method, Uri};
 
 use super::line;
+use crate::host::Host;
 use crate::rejection::Reason;
 
 /// All extensions of one body's chunks together, and the line of one chunk.
@@ -236,8 +237,10 @@ impl Framing {
     fn field(&mut self, text: &[u8]) -> Result<(), Reason> {
         let (name, value) = self.counted_field(text)?;
         if name.eq_ignore_ascii_case(b"host") {
+            // It may be empty (RFC 9110, section 7.2); whether it does for a listener is for `gateway/admit.rs` to say.
+            let is_host = value.is_empty() || Host::of(value).is_some();
             let same = self.head.authority.as_deref().is_none_or(|known| value.eq_ignore_ascii_case(known.as_bytes()));
-            if std::mem::replace(&mut self.head.host, true) || !same || !line::is_host(value) {
+            if std::mem::replace(&mut self.head.host, true) || !same || !is_host {
                 return Err(Reason::BadHost);
             }
         } else if name.eq_ignore_ascii_case(b"content-length") {

@@ -101,30 +101,6 @@ pub fn length(value: &[u8]) -> Option<u64> {
     str::from_utf8(value).ok().filter(|_| plain)?.parse().ok()
 }
 
-/// Whether a value is a name or an address, and where it has one a port (RFC 9110, section 7.2).
-#[must_use]
-pub fn is_host(value: &[u8]) -> bool {
-    let (host, port) = match value {
-        [b'[', rest @ ..] => match until(rest, b']') {
-            (address, Some(port)) if all(address, |byte| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.')) => {
-                (address, port)
-            }
-            _ => return false,
-        },
-        _ => {
-            let name = value.split(|byte| *byte == b':').next().unwrap_or_default();
-            let plain = all(name, |byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_'));
-            (if plain { name } else { &[] }, value.get(name.len()..).unwrap_or_default())
-        }
-    };
-    let port_is_fine = match port {
-        [] => true,
-        [b':', digits @ ..] => digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit),
-        _ => false,
-    };
-    !host.is_empty() && port_is_fine
-}
-
 /// Whether a field of this name changes what was read before it, so that it cannot come last (RFC 9110, section 6.5.1):
 /// framing, routing, conditions, credentials, and how the body is to be understood.
 #[must_use]
@@ -280,21 +256,6 @@ mod tests {
         }
         for value in ["", " ", "+1", "-1", "1,1", "1 1", "0x1", "1e3", "1234567890123456789", "\u{661}"] {
             assert_eq!(length(value.as_bytes()), None, "{value:?}");
-        }
-    }
-
-    #[test]
-    fn hosts() {
-        for host in
-            ["a", "localhost:8080", "api-metrika.yandex.net", "127.0.0.1:1", "[::1]", "[::1]:80", "a_b:", "A.b."]
-        {
-            assert!(is_host(host.as_bytes()), "{host}");
-        }
-        for host in [
-            "", ":80", "a b", "a@b", "a/b", "a,b", "a:b", "a:80:80", "a:123456", "http://a", "[::1", "::1", "[::1]x",
-            "[]", "[a b]", "a?", "a#", "a%41", "a\\b", "\u{430}",
-        ] {
-            assert!(!is_host(host.as_bytes()), "{host}");
         }
     }
 }

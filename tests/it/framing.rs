@@ -11,7 +11,7 @@ const GET: &str = "GET /management/v1/counters HTTP/1.1\r\nHost: localhost\r\n\r
 const HIDDEN: &str = "GET /management/v1/clients HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
 /// A header that is wrong in one way, and why it is refused. `§` stands for the rest of a good header.
-const HEADERS: [(&str, &str); 78] = [
+const HEADERS: [(&str, &str); 77] = [
     // Lines (RFC 9112, section 2.2).
     ("\0\0\0\0\r\n\r\n", "malformed_request"),
     ("\x16\x03\x01\x02\0\x01\0\x01\u{7f}\x03\x03", "malformed_request"),
@@ -68,7 +68,6 @@ const HEADERS: [(&str, &str); 78] = [
     // Host (section 3.2).
     ("GET /a HTTP/1.1\r\n\r\n", "bad_host"),
     ("GET /a HTTP/1.0\r\n\r\n", "bad_host"),
-    ("GET /a HTTP/1.1\r\nHost:\r\n\r\n", "bad_host"),
     ("GET /a HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n\r\n", "bad_host"),
     ("GET /a HTTP/1.1\r\nHost: localhost\r\nhOST: evil\r\n\r\n", "bad_host"),
     ("GET /a HTTP/1.1\r\nHost: localhost, evil\r\n\r\n", "bad_host"),
