@@ -12,6 +12,10 @@
 //! Each stage takes one type and makes the next, and only it can: nothing is forwarded without a [`Grant`] and a token,
 //! nor with a credential of the caller's still on it. A stage that is left out or misplaced does not compile.
 //!
+//! What comes back is not taken on trust either. Forward lets pass only an answer that has one meaning (`framing`), the
+//! fields of a list (`headers`), a place that is on the gate (`redirect`), and a body without the token (`streaming`,
+//! which asks `reflection` and `packed`).
+//!
 //! [`Grant`]: crate::policy::Grant
 
 use std::convert::Infallible;
@@ -26,15 +30,21 @@ use crate::worker::Worker;
 pub mod admit;
 mod authorize;
 pub mod body;
+mod coding;
 pub mod connection;
 mod exchange;
 mod forward;
+mod framing;
 pub mod headers;
 mod identify;
 mod inject;
+mod packed;
 mod record;
+mod redirect;
+mod reflection;
 mod refusal;
 mod stage;
+mod streaming;
 mod via;
 
 use admit::Admit;

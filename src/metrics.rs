@@ -106,11 +106,17 @@ pub enum UpstreamError {
     BodyCut,
     /// The body of the answer stalled.
     BodyTimeout,
+    /// A redirect away from Metrica.
+    Redirect,
+    /// The answer is packed so that it cannot be looked into.
+    Encoding,
+    /// The answer held the token that went out with its request.
+    Reflected,
 }
 
 impl UpstreamError {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 13] = [
         Self::Resolve,
         Self::Connect,
         Self::ConnectTimeout,
@@ -121,6 +127,9 @@ impl UpstreamError {
         Self::ResponseTimeout,
         Self::BodyCut,
         Self::BodyTimeout,
+        Self::Redirect,
+        Self::Encoding,
+        Self::Reflected,
     ];
 
     /// Its label value.
@@ -137,6 +146,9 @@ impl UpstreamError {
             Self::ResponseTimeout => "response_timeout",
             Self::BodyCut => "body_cut",
             Self::BodyTimeout => "body_timeout",
+            Self::Redirect => "redirect",
+            Self::Encoding => "encoding",
+            Self::Reflected => "reflected",
         }
     }
 }

@@ -93,7 +93,13 @@ reasons! {
     UpstreamClosed = "upstream_closed", BAD_GATEWAY, BackendError, None,
         "The Metrica API closed the connection before it answered; the request may have been processed.";
     UpstreamProtocol = "upstream_protocol", BAD_GATEWAY, BackendError, None,
-        "The Metrica API's answer is not valid HTTP.";
+        "The Metrica API's answer is not valid HTTP, or has two meanings.";
+    UpstreamRedirect = "upstream_redirect", BAD_GATEWAY, BackendError, None,
+        "The Metrica API's answer is a redirect that leads away from it.";
+    UpstreamEncoding = "upstream_encoding", BAD_GATEWAY, BackendError, None,
+        "The Metrica API's answer is packed in a way that the gate cannot look into.";
+    UpstreamReflection = "upstream_reflection", BAD_GATEWAY, BackendError, None,
+        "The Metrica API's answer holds the token of the gate, where it cannot be taken out.";
     UpstreamTimeout = "upstream_timeout", GATEWAY_TIMEOUT, Timeout, None,
         "The Metrica API did not answer in the time of upstream.timeouts.";
 }

@@ -21,6 +21,9 @@ pub const LONGEST: usize = 1024;
 /// The shortest real tokens seen, in bytes.
 pub const SHORTEST_SEEN: usize = 32;
 
+/// What stands before a token in `Authorization`.
+pub const SCHEME: &str = "OAuth ";
+
 /// The tokens of `demo` and `fake` begin so, and `run` refuses them.
 pub const DEMO_PREFIX: &str = "demo-";
 
@@ -94,8 +97,8 @@ impl Token {
     /// `OAuth <token>` as a field value: marked sensitive, and wiped when its last copy is dropped.
     #[must_use]
     pub fn authorization(&self) -> HeaderValue {
-        let mut text = Zeroizing::new(Vec::with_capacity(6 + self.0.len()));
-        text.extend_from_slice(b"OAuth ");
+        let mut text = Zeroizing::new(Vec::with_capacity(SCHEME.len() + self.0.len()));
+        text.extend_from_slice(SCHEME.as_bytes());
         text.extend_from_slice(&self.0);
         // The alphabet of rule 2 is a part of the field-value alphabet, so the fallback is never taken; it is the
         // refusing one all the same.

@@ -2,7 +2,9 @@
 //!
 //! 1. A piece is passed on as it came, and no second one is read before the first was taken: memory is flat.
 //! 2. An answer that breaks off never looks complete: its error closes the caller's connection.
-//! 3. Of the body of a 401, 403, 420 or 429 a bounded copy is kept to learn the reason; the body itself is not changed.
+//! 3. Nor does a body of HTTP/2 whose stream was reset with `NO_ERROR` or `CANCEL`, which hyper takes for its end.
+//!
+//! What is done to the upstream's body on its way is in `streaming`.
 
 use std::error::Error as _;
 use std::io::ErrorKind;
@@ -13,16 +15,15 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::Version;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Sleep, sleep};
 
 use super::exchange::Exchange;
 use super::headers::clean_trailers;
-use super::refusal::Refusal;
-use crate::metrics::UpstreamError;
+use super::streaming::Streaming;
 use crate::operation::Verb;
-use crate::upstream::{Lease, Watchdog};
 
 /// Why a body ends before its end.
 #[derive(Debug, thiserror::Error)]
@@ -36,16 +37,29 @@ pub enum BodyError {
     /// The upstream sent nothing for `upstream.timeouts.body_idle`.
     #[error("the upstream's body stalled")]
     Stalled,
+    /// A stream of HTTP/2 was reset without saying why.
+    #[error("the stream was reset before the body's end")]
+    Reset,
     /// The upstream answered without asking for the body.
     #[error("the body was not asked for")]
     NotAskedFor,
+    /// The token that went out came back, where it cannot be overwritten.
+    #[error("the upstream's body holds the token")]
+    Reflected,
+    /// Whether the token comes back cannot be seen.
+    #[error("the upstream's body cannot be looked through")]
+    Unreadable,
 }
 
 impl BodyError {
     /// Whether it is a caller's that went away, and not one's that sent what is no body.
     #[must_use]
     pub fn is_of_a_caller_that_left(&self) -> bool {
-        let Self::Caller(error) = self else { return false };
+        let error = match self {
+            Self::Caller(error) => error,
+            Self::Reset => return true,
+            Self::Upstream(_) | Self::Stalled | Self::NotAskedFor | Self::Reflected | Self::Unreadable => return false,
+        };
         let cause = error.source().and_then(|source| source.downcast_ref::<std::io::Error>()).map(std::io::Error::kind);
         let left =
             [ErrorKind::UnexpectedEof, ErrorKind::ConnectionReset, ErrorKind::ConnectionAborted, ErrorKind::BrokenPipe];
@@ -59,19 +73,20 @@ impl BodyError {
 /// The body of a request, on its way to Metrica.
 pub struct RequestBody {
     incoming: Option<Incoming>,
+    http2: bool,
     exchange: Rc<Exchange>,
     held: Option<Held>,
 }
 
 impl RequestBody {
-    /// The body of an exchange's request, held back while `held` says so.
-    pub fn new(incoming: Incoming, exchange: Rc<Exchange>, held: Option<Held>) -> Self {
-        Self { incoming: Some(incoming), exchange, held }
+    /// The body of an exchange's request, which came in this version of HTTP, held back while `held` says so.
+    pub fn new(incoming: Incoming, version: Version, exchange: Rc<Exchange>, held: Option<Held>) -> Self {
+        Self { incoming: Some(incoming), http2: version == Version::HTTP_2, exchange, held }
     }
 
     /// The body of a request that has none.
     pub const fn empty(exchange: Rc<Exchange>) -> Self {
-        Self { incoming: None, exchange, held: None }
+        Self { incoming: None, http2: false, exchange, held: None }
     }
 
     /// Nothing holds the body back: on HTTP/2 the gate asks for the body itself.
@@ -97,6 +112,9 @@ impl Body for RequestBody {
         let polled = Pin::new(&mut *incoming).poll_frame(context);
         connection.await_body(polled.is_pending());
         let Some(frame) = ready!(polled) else {
+            if this.http2 && !incoming.is_end_stream() {
+                return Poll::Ready(Some(Err(BodyError::Reset)));
+            }
             this.exchange.request_completed();
             return Poll::Ready(None);
         };
@@ -185,22 +203,10 @@ pub struct ResponseBody {
     source: Source,
 }
 
+#[expect(clippy::large_enum_variant, reason = "a box would be an allocation for every request")]
 enum Source {
     Own(Option<Bytes>),
     Upstream(Streaming),
-}
-
-/// The answer of the upstream, and the connection it comes on.
-pub struct Streaming {
-    incoming: Incoming,
-    lease: Option<Lease<RequestBody>>,
-    watchdog: Option<Watchdog>,
-    idle_limit: Duration,
-    last_piece: Instant,
-    refusal: Option<Refusal>,
-    asked: Option<Asked>,
-    /// It came to its end.
-    whole: bool,
 }
 
 impl ResponseBody {
@@ -210,103 +216,8 @@ impl ResponseBody {
     }
 
     /// The upstream's body.
-    pub fn upstream(streaming: Streaming, exchange: Rc<Exchange>) -> Self {
-        let mut body = Self { exchange, source: Source::Upstream(streaming) };
-        body.finish_if_ended();
-        body
-    }
-
-    /// An answer without a body is over before it is polled; its connection is free at once.
-    fn finish_if_ended(&mut self) {
-        if let Source::Upstream(streaming) = &mut self.source
-            && streaming.incoming.is_end_stream()
-        {
-            streaming.end(&self.exchange, true);
-        }
-    }
-}
-
-impl Streaming {
-    /// The body `incoming`, which arrives on `lease` and began at `now`; `refusal` looks at it
-    /// when it may say why Metrica refused.
-    pub fn new(
-        incoming: Incoming,
-        lease: Lease<RequestBody>,
-        watchdog: Watchdog,
-        idle_limit: Duration,
-        now: Instant,
-        refusal: Option<Refusal>,
-        asked: Option<Asked>,
-    ) -> Self {
-        Self {
-            incoming,
-            lease: Some(lease),
-            watchdog: Some(watchdog),
-            idle_limit,
-            last_piece: now,
-            refusal,
-            asked,
-            whole: false,
-        }
-    }
-
-    /// The answer is over, `whole` or not: the connection is free, or closed.
-    fn end(&mut self, exchange: &Exchange, whole: bool) {
-        if let Some(watchdog) = self.watchdog.take() {
-            exchange.worker().watchdogs.give_back(watchdog);
-        }
-        if let Some(refusal) = self.refusal.take() {
-            exchange.refused_by_upstream(refusal.error_type());
-        }
-        if let Some(lease) = self.lease.take() {
-            self.whole = whole;
-            lease.finish(whole && exchange.request_is_complete());
-        }
-        if let Some(asked) = self.asked.take() {
-            asked.decide(Say::Over);
-        }
-    }
-
-    fn poll(
-        &mut self,
-        exchange: &Exchange,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match Pin::new(&mut self.incoming).poll_frame(context) {
-            Poll::Ready(Some(Ok(mut frame))) => {
-                if let Some(data) = frame.data_ref() {
-                    exchange.add_response_bytes(data.len());
-                    self.last_piece = Instant::now();
-                    if let Some(refusal) = &mut self.refusal {
-                        refusal.look_at(data);
-                    }
-                }
-                // Nobody asks for more after trailers, so they are the end.
-                if frame.trailers_mut().map(clean_trailers).is_some() || self.incoming.is_end_stream() {
-                    self.end(exchange, true);
-                }
-                Poll::Ready(Some(Ok(frame)))
-            }
-            Poll::Ready(Some(Err(error))) => {
-                exchange.upstream_error(UpstreamError::BodyCut);
-                self.end(exchange, false);
-                Poll::Ready(Some(Err(BodyError::Upstream(error))))
-            }
-            Poll::Ready(None) => {
-                self.end(exchange, true);
-                Poll::Ready(None)
-            }
-            Poll::Pending => {
-                let deadline = self.last_piece + self.idle_limit;
-                let stalled = self.watchdog.as_mut().is_some_and(|dog| dog.poll_passed(context, deadline).is_ready());
-                if !stalled {
-                    return Poll::Pending;
-                }
-                exchange.upstream_error(UpstreamError::BodyTimeout);
-                self.end(exchange, false);
-                Poll::Ready(Some(Err(BodyError::Stalled)))
-            }
-        }
+    pub const fn upstream(streaming: Streaming, exchange: Rc<Exchange>) -> Self {
+        Self { exchange, source: Source::Upstream(streaming) }
     }
 }
 
@@ -316,19 +227,22 @@ impl Body for ResponseBody {
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let Self { exchange, source } = self.get_mut();
-        match source {
-            Source::Own(body) => Poll::Ready(body.take().map(|body| {
-                exchange.add_response_bytes(body.len());
-                Ok(Frame::data(body))
-            })),
-            Source::Upstream(streaming) => streaming.poll(exchange, context),
+        let polled = match source {
+            Source::Own(body) => body.take().map(|body| Ok(Frame::data(body))),
+            Source::Upstream(streaming) => ready!(streaming.poll_frame(context)),
+        };
+        match &polled {
+            Some(Ok(frame)) => exchange.add_response_bytes(frame.data_ref().map_or(0, Bytes::len)),
+            Some(Err(_)) => exchange.cut(),
+            None => {}
         }
+        Poll::Ready(polled)
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.source {
             Source::Own(body) => body.is_none(),
-            Source::Upstream(streaming) => streaming.incoming.is_end_stream(),
+            Source::Upstream(streaming) => streaming.is_end_stream(),
         }
     }
 
@@ -337,7 +251,7 @@ impl Body for ResponseBody {
             Source::Own(body) => {
                 SizeHint::with_exact(body.as_ref().map_or(0, |body| u64::try_from(body.len()).unwrap_or(0)))
             }
-            Source::Upstream(streaming) => streaming.incoming.size_hint(),
+            Source::Upstream(streaming) => streaming.size_hint(),
         }
     }
 }
@@ -347,11 +261,7 @@ impl Drop for ResponseBody {
         let complete = match &mut self.source {
             // Of the answer to a HEAD, the body is not asked for.
             Source::Own(body) => body.is_none() || self.exchange.verb == Some(Verb::Head),
-            Source::Upstream(streaming) => {
-                // Where it ended before, this changes nothing.
-                streaming.end(&self.exchange, streaming.incoming.is_end_stream());
-                streaming.whole
-            }
+            Source::Upstream(streaming) => streaming.stop(),
         };
         self.exchange.finish(complete);
     }

@@ -213,6 +213,7 @@ impl Connection {
 #[derive(Debug, Default)]
 pub struct Interim {
     arrived: AtomicBool,
+    reflected: AtomicBool,
     state: Mutex<(Vec<u8>, Option<Waker>)>,
 }
 
@@ -232,8 +233,17 @@ impl Interim {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).1 = Some(waker.clone());
     }
 
-    /// An interim response arrived.
-    pub fn push(&self, bytes: &[u8]) {
+    /// Whether one held the token since the last call.
+    #[must_use]
+    pub fn take_reflected(&self) -> bool {
+        self.reflected.load(Ordering::Relaxed) && self.reflected.swap(false, Ordering::Relaxed)
+    }
+
+    /// An interim response arrived, as it goes on; `reflected` when the token was taken out of it.
+    pub fn push(&self, bytes: &[u8], reflected: bool) {
+        if reflected {
+            self.reflected.store(true, Ordering::Relaxed);
+        }
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.0.extend_from_slice(bytes);
         self.arrived.store(true, Ordering::Relaxed);

@@ -38,7 +38,7 @@ pub struct Exchange {
     refusal: Cell<Option<Refusal>>,
     outcome: Cell<Option<Outcome>>,
     sent: Cell<Option<Instant>>,
-    answered: Cell<Option<Instant>>,
+    answered: Cell<Option<(Instant, u16)>>,
     resent: Cell<u32>,
     request_bytes: Cell<u64>,
     response_bytes: Cell<u64>,
@@ -115,10 +115,19 @@ impl Exchange {
 
     /// Something went wrong towards the upstream.
     pub fn upstream_error(&self, kind: UpstreamError) {
-        if matches!(kind, UpstreamError::BodyCut | UpstreamError::BodyTimeout) {
-            self.outcome.set(Some(Outcome::UpstreamCut));
+        if kind == UpstreamError::Reflected {
+            let request_id = self.request_id.to_str().unwrap_or_default();
+            tracing::warn!(
+                request_id,
+                "the upstream's answer held the token that was sent; it does not reach the caller"
+            );
         }
         self.worker.count(|shard| shard.upstream_error(kind));
+    }
+
+    /// The upstream's answer ends before its end.
+    pub fn cut(&self) {
+        self.outcome.set(Some(Outcome::UpstreamCut));
     }
 
     /// It is being sent, for the first time or again.
@@ -131,7 +140,7 @@ impl Exchange {
     /// The head of the upstream's answer is here.
     pub fn answered(&self, status: u16) -> Instant {
         let now = Instant::now();
-        self.answered.set(Some(now));
+        self.answered.set(Some((now, status)));
         self.status.set(Some(status));
         now
     }
@@ -197,7 +206,7 @@ impl Exchange {
             code: self.status.get().unwrap_or(CALLER_GONE),
             refusal: self.refusal.get(),
             duration: now - self.started,
-            upstream_duration: self.sent.get().and_then(|sent| Some(self.answered.get()? - sent)),
+            upstream_duration: self.sent.get().and_then(|sent| Some(self.answered.get()?.0 - sent)),
             request_bytes: self.request_bytes.get(),
             response_bytes: self.response_bytes.get(),
         };
@@ -211,7 +220,7 @@ impl Exchange {
             };
             let context = Context {
                 request_id: self.request_id.as_bytes(),
-                upstream_status: self.answered.get().and(self.status.get()),
+                upstream_status: self.answered.get().map(|(_, status)| status),
                 outcome: self.outcome.get().unwrap_or(ended),
                 resent: self.resent.get(),
                 path: path.as_deref(),

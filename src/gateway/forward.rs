@@ -4,9 +4,12 @@
 //!    body, on a connection that was used before, and the upstream closed it before a byte of an answer (RFC 9112,
 //!    section 9.3.1). So no write is ever sent twice.
 //! 2. It is sent again on a new connection, once.
-//! 3. A 3xx is passed on, never followed. A 101 that nobody asked for is not an answer (`upstream_protocol`, 502).
+//! 3. A 3xx is passed on where it leads back through the gate, and never followed ([`super::redirect`]). An answer that
+//!    could be read in two ways is none, nor is a 101 that nobody asked for ([`super::framing`]).
 //! 4. When the caller goes away, this future is dropped, and with it the connection that carries the request.
 //! 5. Interim responses go to callers of HTTP/1.1 (RFC 9110, section 15.2).
+//! 6. The token that went out does not come back ([`super::reflection`], [`super::streaming`]). What is packed so that
+//!    it could not be seen is refused (`upstream_encoding`, 502).
 
 use std::error::Error as _;
 use std::future::poll_fn;
@@ -14,20 +17,25 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
 
-use http::header::{CONNECTION, CONTENT_ENCODING, EXPECT, HOST, TRANSFER_ENCODING};
-use http::{HeaderValue, Request, Response, StatusCode, Uri, Version};
+use http::header::{CONNECTION, EXPECT, HOST, TRANSFER_ENCODING};
+use http::response::Parts;
+use http::{HeaderValue, Request, Response, Uri, Version};
 use hyper::body::{Body, Incoming};
 use hyper::client::conn::TrySendError;
 use tokio::time::Instant;
 
-use super::body::{BodyError, RequestBody, ResponseBody, Streaming};
+use super::body::{BodyError, RequestBody, ResponseBody};
+use super::coding::Coding;
 use super::exchange::Exchange;
 use super::headers::clean_response;
 use super::inject::{InterimWishes, Outbound};
+use super::reflection::Secret;
 use super::refusal::Refusal;
+use super::streaming::{Carrier, Heading, Streaming};
+use super::{framing, redirect};
 use crate::metrics::UpstreamError;
 use crate::rejection::{Reason, Rejection};
-use crate::upstream::dial::DialError;
+use crate::upstream::dial::{DialError, HeadTooLarge};
 use crate::upstream::{Lease, Pool, Upstream, Watchdog};
 
 /// What a request's own connection could not do.
@@ -69,7 +77,7 @@ pub async fn forward(outbound: Outbound) -> Result<Response<ResponseBody>, Rejec
             }
         }
     };
-    respond(answer, exchange, lease, watchdog, upstream, wishes)
+    respond(answer, exchange, lease, watchdog, upstream, wishes).await
 }
 
 /// A connection that can take the request. One that closed while it was idle is passed over.
@@ -198,7 +206,7 @@ fn broken(exchange: &Exchange, error: hyper::Error) -> Rejection {
         }
         return Rejection::because(Reason::MalformedRequest, error);
     }
-    let (kind, reason) = if error.is_parse() || error.is_parse_too_large() {
+    let (kind, reason) = if is_of_the_protocol(&error) {
         (UpstreamError::Protocol, Reason::UpstreamProtocol)
     } else {
         (UpstreamError::Closed, Reason::UpstreamClosed)
@@ -207,7 +215,22 @@ fn broken(exchange: &Exchange, error: hyper::Error) -> Rejection {
     Rejection::because(reason, error)
 }
 
-fn respond(
+/// Whether what came is no answer, and not none.
+fn is_of_the_protocol(error: &hyper::Error) -> bool {
+    let cause = error.source();
+    let too_large = || {
+        let cause = cause.and_then(|source| source.downcast_ref::<std::io::Error>());
+        cause.and_then(std::io::Error::get_ref).is_some_and(|inner| inner.is::<HeadTooLarge>())
+    };
+    let malformed = || {
+        let cause = cause.and_then(|source| source.downcast_ref::<h2::Error>()).filter(|error| !error.is_remote());
+        let reason = cause.and_then(h2::Error::reason);
+        reason.is_some_and(|reason| ![h2::Reason::NO_ERROR, h2::Reason::CANCEL].contains(&reason))
+    };
+    error.is_parse() || error.is_parse_too_large() || too_large() || malformed()
+}
+
+async fn respond(
     answer: Response<Incoming>,
     exchange: Rc<Exchange>,
     lease: Lease<RequestBody>,
@@ -215,23 +238,72 @@ fn respond(
     upstream: &Upstream,
     wishes: InterimWishes,
 ) -> Result<Response<ResponseBody>, Rejection> {
-    if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
-        exchange.upstream_error(UpstreamError::Protocol);
-        return Err(Reason::UpstreamProtocol.into());
-    }
     let (mut head, incoming) = answer.into_parts();
     let status = head.status.as_u16();
     let now = exchange.answered(status);
+    if wishes.answered() {
+        exchange.upstream_error(UpstreamError::Reflected);
+    }
+    let secret = wishes.secret().clone();
+    let has_body = !incoming.is_end_stream();
+    let coding = Coding::of(&head.headers);
+    let reusable = has_body || !framing::announces_a_body(&head.headers);
+    take_head(&mut head, has_body.then_some(coding), &secret, upstream, &exchange).map_err(|(kind, reason)| {
+        exchange.upstream_error(kind);
+        reason
+    })?;
+    let refusal = matches!(status, 401 | 403 | 420 | 429).then(|| Refusal::new(coding));
+    let idle_limit = upstream.settings.timeouts.body_idle;
+    let heading = Heading { at: now, coding, refusal, reusable };
+    let carrier = Carrier { lease, watchdog, idle_limit, asked: wishes.into_asked() };
+    let mut streaming = Streaming::new(incoming, heading, carrier, secret, exchange.clone());
+    if status >= 400 {
+        streaming.read_ahead().await.map_err(not_passed_on)?;
+    }
+    Ok(Response::from_parts(head, ResponseBody::upstream(streaming, exchange)))
+}
+
+/// Turns the upstream's head into the one that the caller gets; `coding` is that of the body, if it has one.
+fn take_head(
+    head: &mut Parts,
+    coding: Option<Coding>,
+    secret: &Secret,
+    upstream: &Upstream,
+    exchange: &Exchange,
+) -> Result<(), (UpstreamError, Reason)> {
+    if !framing::is_sound(head.status, &head.headers) {
+        return Err((UpstreamError::Protocol, Reason::UpstreamProtocol));
+    }
+    if coding == Some(Coding::Other) {
+        return Err((UpstreamError::Encoding, Reason::UpstreamEncoding));
+    }
     clean_response(&mut head.headers);
+    if secret.take_from(&mut head.headers) {
+        exchange.upstream_error(UpstreamError::Reflected);
+    }
+    let limit = || exchange.worker().snapshot().generation.limits.target_bytes;
+    if !redirect::keep_here(head.status, &mut head.headers, &upstream.settings.authority, limit) {
+        return Err((UpstreamError::Redirect, Reason::UpstreamRedirect));
+    }
     if !exchange.request_is_complete() {
         // The rest of the request may never come, so the caller's connection ends with this answer (RFC 9112, 9.6).
         head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
+    // The phrase of the status line is among them: it is the upstream's text.
     head.extensions.clear();
     head.version = Version::HTTP_11;
-    let idle_limit = upstream.settings.timeouts.body_idle;
-    wishes.answered();
-    let may_say_why = matches!(status, 401 | 403 | 420 | 429).then(|| Refusal::new(head.headers.get(CONTENT_ENCODING)));
-    let streaming = Streaming::new(incoming, lease, watchdog, idle_limit, now, may_say_why, wishes.into_asked());
-    Ok(Response::from_parts(head, ResponseBody::upstream(streaming, exchange)))
+    Ok(())
+}
+
+/// An error's body that could not be read, before anything of the answer went out.
+fn not_passed_on(error: BodyError) -> Rejection {
+    let reason = match error {
+        BodyError::Stalled => Reason::UpstreamTimeout,
+        BodyError::Reflected => Reason::UpstreamReflection,
+        BodyError::Unreadable => Reason::UpstreamEncoding,
+        BodyError::Caller(_) | BodyError::Upstream(_) | BodyError::Reset | BodyError::NotAskedFor => {
+            Reason::UpstreamClosed
+        }
+    };
+    Rejection::because(reason, error)
 }

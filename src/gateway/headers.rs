@@ -1,28 +1,37 @@
-//! Header fields: which go to Metrica, and which come back.
+//! Header fields: which go to Metrica, and which come back. Both by an allow-list; `docs/decisions/0003` says why.
 //!
 //! Towards Metrica:
-//! 1. Only fields of an allow-list go: content negotiation, conditions, ranges, caching, the description of the body,
+//! 1. Only fields of an allow-list go: content negotiation, conditions, caching, the description of the body,
 //!    `User-Agent`, `X-Request-ID` and trace context. So no credential, cookie, forwarding or identity field can leave,
-//!    whatever it is called.
+//!    whatever it is called. `Range` does not go: a token that comes back in parts could not be seen.
 //! 2. Fields that `Connection` names go nowhere (RFC 9110, section 7.6.1), before ours are added.
-//! 3. `Host`, `Authorization`, `Via` and, for this hop, `Connection` and `TE` are the gate's own.
+//! 3. `Host`, `Authorization`, `Accept-Encoding`, `Via` and, for this hop, `Connection` and `TE` are the gate's own.
 //!
 //! Towards the caller:
-//! 4. Everything goes but fields of the hop, fields that `Connection` names, cookies, other ways to the host
-//!    (`Alt-Svc`), words to browsers (`Access-Control-*`), and fields that only the gate sets (`X-Gate-*`).
+//! 4. Only fields of an allow-list come back: the description of the body, caching, `Allow`, `Location`, `Retry-After`,
+//!    `WWW-Authenticate`, rate limits, and the ids that Yandex gives to requests. So no cookie, no word to browsers
+//!    (CORS, `Clear-Site-Data`, `Refresh`, `Link`), no other way to the host (`Alt-Svc`), no field of the hop and
+//!    none in the gate's name does.
+//! 5. A page or anything else that a browser could run is put into a sandbox (`Content-Security-Policy`).
+//! 6. An interim response has none of the fields that describe a body or a place.
+//! 7. Trailers, in both directions: only what says that a body is whole.
 
 use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
+use super::coding;
+use super::reflection::Secret;
 use crate::metrics::Credential;
 
 /// What a caller's fields asked for, beside what they say to Metrica.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Asked {
     /// `Expect: 100-continue`.
     pub interim: bool,
     /// `TE: trailers`.
     pub trailers: bool,
+    /// What becomes of `Accept-Encoding`.
+    pub coding: HeaderValue,
 }
 
 /// Whether a field goes to Metrica (rule 1).
@@ -31,7 +40,6 @@ fn goes_up(name: &HeaderName) -> bool {
         name.as_str(),
         "accept"
             | "accept-charset"
-            | "accept-encoding"
             | "accept-language"
             | "cache-control"
             | "content-disposition"
@@ -43,10 +51,8 @@ fn goes_up(name: &HeaderName) -> bool {
             | "if-match"
             | "if-modified-since"
             | "if-none-match"
-            | "if-range"
             | "if-unmodified-since"
             | "pragma"
-            | "range"
             | "traceparent"
             | "tracestate"
             | "trailer"
@@ -76,91 +82,95 @@ fn credential(name: &HeaderName) -> Option<Credential> {
 
 /// Takes away everything that does not go to Metrica, and tells `dropped` of each credential (rules 1 and 2).
 pub fn clean_request(headers: &mut HeaderMap, mut dropped: impl FnMut(Credential)) -> Asked {
-    let asked = Asked {
-        interim: has_token(headers, &header::EXPECT, "100-continue"),
-        trailers: has_token(headers, &header::TE, "trailers"),
-    };
+    let interim = has_token(headers, &header::EXPECT, "100-continue");
+    let trailers = has_token(headers, &header::TE, "trailers");
     // Counted before the fields that Connection names go, so that naming one does not hide it.
     headers.keys().filter_map(credential).for_each(&mut dropped);
     remove_named_by_connection(headers);
+    let coding = coding::asked_for(headers);
     headers.remove(header::HOST);
-    let unwanted: Vec<HeaderName> = headers.keys().filter(|name| !goes_up(name)).cloned().collect();
-    for name in unwanted {
-        headers.remove(name);
-    }
-    asked
+    keep(headers, goes_up);
+    Asked { interim, trailers, coding }
 }
 
-/// Takes away what does not come back to the caller (rule 4).
+/// Whether a field comes back (rule 4). No name has a part that the upstream chooses: it could be the token.
+fn comes_back(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "age"
+            | "allow"
+            | "cache-control"
+            | "content-disposition"
+            | "content-encoding"
+            | "content-language"
+            | "content-length"
+            | "content-type"
+            | "date"
+            | "deprecation"
+            | "etag"
+            | "expires"
+            | "last-modified"
+            | "location"
+            | "pragma"
+            | "ratelimit"
+            | "ratelimit-limit"
+            | "ratelimit-policy"
+            | "ratelimit-remaining"
+            | "ratelimit-reset"
+            | "retry-after"
+            | "sunset"
+            | "trailer"
+            | "vary"
+            | "warning"
+            | "www-authenticate"
+            | "x-ratelimit-limit"
+            | "x-ratelimit-remaining"
+            | "x-ratelimit-reset"
+            | "x-yandex-req-id"
+            | "x-yandex-request-id"
+    )
+}
+
+/// Takes away what does not come back to the caller (rules 4 and 5).
 pub fn clean_response(headers: &mut HeaderMap) {
     remove_named_by_connection(headers);
-    let unwanted: Vec<HeaderName> = headers.keys().filter(|name| stays_here(name)).cloned().collect();
+    keep(headers, comes_back);
+    if headers.get_all(header::CONTENT_TYPE).iter().any(may_run) {
+        headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox; default-src 'none'"));
+    }
+}
+
+/// Whether a browser could run what has this type: HTML, and XML with styles or scripts.
+fn may_run(content_type: &HeaderValue) -> bool {
+    let holds = |word: &[u8]| content_type.as_bytes().windows(word.len()).any(|part| part.eq_ignore_ascii_case(word));
+    holds(b"html") || holds(b"xml")
+}
+
+/// Takes away what may not stand in trailers, in either direction (rule 7; RFC 9110, section 6.5.1).
+pub fn clean_trailers(trailers: &mut HeaderMap) {
+    let may_stand = |name: &HeaderName| {
+        matches!(name.as_str(), "content-digest" | "content-md5" | "digest" | "etag" | "repr-digest" | "x-checksum")
+    };
+    keep(trailers, may_stand);
+}
+
+/// Takes away every field but those that are `wanted`.
+fn keep(headers: &mut HeaderMap, wanted: impl Fn(&HeaderName) -> bool) {
+    let unwanted: Vec<HeaderName> = headers.keys().filter(|name| !wanted(name)).cloned().collect();
     for name in unwanted {
         headers.remove(name);
     }
 }
 
-fn stays_here(name: &HeaderName) -> bool {
-    let name = name.as_str();
-    name.starts_with("x-gate-")
-        || name.starts_with("access-control-")
-        || matches!(
-            name,
-            "alt-svc"
-                | "authorization"
-                | "keep-alive"
-                | "proxy-authenticate"
-                | "proxy-authentication-info"
-                | "proxy-connection"
-                | "set-cookie"
-                | "set-cookie2"
-                | "te"
-                | "transfer-encoding"
-                | "upgrade"
-        )
-}
-
-/// Takes away what may not stand in trailers, in either direction: framing, routing, credentials, controls
-/// (RFC 9110, section 6.5.1), and what the header's rules take away.
-pub fn clean_trailers(trailers: &mut HeaderMap) {
-    let forbidden = |name: &HeaderName| {
-        stays_here(name)
-            || credential(name).is_some()
-            || matches!(
-                name.as_str(),
-                "connection"
-                    | "content-encoding"
-                    | "content-length"
-                    | "content-range"
-                    | "content-type"
-                    | "expect"
-                    | "host"
-                    | "location"
-                    | "trailer"
-                    | "vary"
-                    | "via"
-                    | "cache-control"
-                    | "max-forwards"
-                    | "range"
-                    | "date"
-                    | "expires"
-                    | "retry-after"
-                    | "x-request-id"
-                    | "forwarded"
-            )
-            || name.as_str().starts_with("x-forwarded-")
-    };
-    let unwanted: Vec<HeaderName> = trailers.keys().filter(|name| forbidden(name)).cloned().collect();
-    for name in unwanted {
-        trailers.remove(name);
-    }
-}
-
-/// An interim response as it goes to a caller of HTTP/1.1.
+/// An interim response as it goes to a caller of HTTP/1.1 (rule 6), and whether it held the token.
 #[must_use]
-pub fn interim_response(status: StatusCode, fields: &HeaderMap) -> Vec<u8> {
+pub fn interim_response(status: StatusCode, fields: &HeaderMap, secret: &Secret) -> (Vec<u8>, bool) {
     let mut fields = fields.clone();
     clean_response(&mut fields);
+    let of_an_answer =
+        |name: &HeaderName| name.as_str().starts_with("content-") || [header::LOCATION, header::TRAILER].contains(name);
+    keep(&mut fields, |name| !of_an_answer(name));
+    let reflected = secret.take_from(&mut fields);
     let reason = status.canonical_reason().unwrap_or("Interim");
     let mut bytes = format!("HTTP/1.1 {} {reason}\r\n", status.as_u16()).into_bytes();
     for (name, value) in &fields {
@@ -170,7 +180,7 @@ pub fn interim_response(status: StatusCode, fields: &HeaderMap) -> Vec<u8> {
         bytes.extend_from_slice(b"\r\n");
     }
     bytes.extend_from_slice(b"\r\n");
-    bytes
+    (bytes, reflected)
 }
 
 fn remove_named_by_connection(headers: &mut HeaderMap) {
@@ -258,31 +268,128 @@ mod tests {
             ("accept", "*/*"),
             ("user-agent", "x"),
             ("range", "bytes=0-1"),
+            ("pragma", "x"),
         ]);
         clean_request(&mut headers, |_| {});
-        assert_eq!(left(&headers), ["range"]);
+        assert_eq!(left(&headers), ["pragma"]);
     }
 
     #[test]
-    fn rule_4_what_comes_back() {
-        let mut headers = map(&[
-            ("content-type", "application/json"),
-            ("connection", "x-hop"),
-            ("x-hop", "1"),
-            ("keep-alive", "timeout=5"),
-            ("set-cookie", "a=b"),
-            ("x-gate-error", "scope_denied"),
-            ("alt-svc", "h3"),
-            ("retry-after", "1"),
-            ("x-other", "2"),
-        ]);
+    fn rule_4_only_the_list_comes_back() {
+        let listed = [
+            "age",
+            "allow",
+            "cache-control",
+            "content-disposition",
+            "content-encoding",
+            "content-language",
+            "content-length",
+            "content-type",
+            "date",
+            "deprecation",
+            "etag",
+            "expires",
+            "last-modified",
+            "location",
+            "pragma",
+            "ratelimit",
+            "ratelimit-limit",
+            "ratelimit-policy",
+            "ratelimit-remaining",
+            "ratelimit-reset",
+            "retry-after",
+            "sunset",
+            "trailer",
+            "vary",
+            "warning",
+            "www-authenticate",
+            "x-ratelimit-limit",
+            "x-ratelimit-remaining",
+            "x-ratelimit-reset",
+            "x-yandex-req-id",
+            "x-yandex-request-id",
+        ];
+        let others = [
+            "accept-ranges",
+            "access-control-allow-credentials",
+            "access-control-allow-origin",
+            "alt-svc",
+            "authorization",
+            "clear-site-data",
+            "connection",
+            "content-location",
+            "content-range",
+            "keep-alive",
+            "link",
+            "nel",
+            "proxy-authenticate",
+            "proxy-connection",
+            "refresh",
+            "report-to",
+            "server",
+            "server-timing",
+            "set-cookie",
+            "set-cookie2",
+            "strict-transport-security",
+            "te",
+            "transfer-encoding",
+            "upgrade",
+            "via",
+            "x-forwarded-for",
+            "x-gate-error",
+            "x-gate-other",
+            "x-powered-by",
+            "x-ratelimit-token",
+            "x-request-id",
+        ];
+        let fields: Vec<_> = listed.iter().chain(&others).map(|name| (*name, "1")).collect();
+        let mut headers = map(&fields);
         clean_response(&mut headers);
-        assert_eq!(left(&headers), ["content-type", "retry-after", "x-other"]);
+        assert_eq!(left(&headers), listed);
+        let mut headers = map(&[("connection", "ETag"), ("connection", "x, AGE"), ("etag", "1"), ("age", "1")]);
+        clean_response(&mut headers);
+        assert_eq!(left(&headers), [""; 0]);
+    }
+
+    #[test]
+    fn rule_5_pages_are_put_into_a_sandbox() {
+        for (content_type, runs) in [
+            ("text/html", true),
+            ("TEXT/HTML; charset=utf-8", true),
+            ("application/xhtml+xml", true),
+            ("image/svg+xml", true),
+            ("text/xml", true),
+            ("application/json; charset=utf-8", false),
+            ("text/csv", false),
+        ] {
+            let mut headers = map(&[("content-type", content_type), ("content-security-policy", "default-src *")]);
+            clean_response(&mut headers);
+            let policy = headers.get("content-security-policy").map(|policy| policy.to_str().unwrap());
+            assert_eq!(policy, runs.then_some("sandbox; default-src 'none'"), "{content_type}");
+        }
+    }
+
+    #[test]
+    fn rule_6_an_interim_response_describes_no_body() {
+        let fields = map(&[("retry-after", "1"), ("content-length", "5"), ("location", "/x"), ("trailer", "x")]);
+        let secret = Secret::of(&HeaderValue::from_static("OAuth secret"));
+        let (bytes, reflected) = interim_response(StatusCode::PROCESSING, &fields, &secret);
+        assert_eq!(String::from_utf8(bytes).unwrap(), "HTTP/1.1 102 Processing\r\nretry-after: 1\r\n\r\n");
+        assert!(!reflected);
+    }
+
+    #[test]
+    fn rule_7_trailers_say_that_a_body_is_whole() {
+        let mut trailers =
+            map(&[("x-checksum", "1"), ("digest", "2"), ("set-cookie", "3"), ("x-any", "4"), ("host", "5")]);
+        clean_trailers(&mut trailers);
+        assert_eq!(left(&trailers), ["digest", "x-checksum"]);
     }
 
     #[test]
     fn what_is_asked_is_seen() {
-        let asked = clean_request(&mut map(&[("expect", "100-Continue"), ("te", "gzip, trailers")]), |_| {});
-        assert_eq!(asked, Asked { interim: true, trailers: true });
+        let fields = [("expect", "100-Continue"), ("te", "gzip, trailers"), ("accept-encoding", "gzip, br")];
+        let asked = clean_request(&mut map(&fields), |_| {});
+        assert_eq!(asked, Asked { interim: true, trailers: true, coding: HeaderValue::from_static("gzip") });
     }
 }

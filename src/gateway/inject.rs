@@ -7,7 +7,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::header::{AUTHORIZATION, CONNECTION, EXPECT, HOST, TE, VIA};
+use http::header::{ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, EXPECT, HOST, TE, VIA};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, Version};
@@ -19,6 +19,7 @@ use super::connection::Interim;
 use super::exchange::{Exchange, REQUEST_ID};
 use super::headers::{self, clean_request};
 use super::identify::Received;
+use super::reflection::Secret;
 use super::stage::Stage;
 use super::via;
 use crate::metrics::Credential;
@@ -50,6 +51,8 @@ pub struct InterimWishes {
     asked: Option<Asked>,
     /// The caller takes the others: it speaks HTTP/1.1.
     caller: Option<Arc<Interim>>,
+    /// What may not come back in them.
+    secret: Secret,
 }
 
 impl InterimWishes {
@@ -64,15 +67,25 @@ impl InterimWishes {
             // The caller's 100 is the server's to send, when the body is read.
             (StatusCode::CONTINUE, Some(asked), _) => asked.decide(Say::Wanted),
             (StatusCode::CONTINUE, None, _) | (_, _, None) => {}
-            (status, _, Some(caller)) => caller.push(&headers::interim_response(status, fields)),
+            (status, _, Some(caller)) => {
+                let (bytes, reflected) = headers::interim_response(status, fields, &self.secret);
+                caller.push(&bytes, reflected);
+            }
         }
     }
 
-    /// The answer is here: a body that waits is wanted no more.
-    pub fn answered(&self) {
+    /// The answer is here: a body that waits is wanted no more. Whether an interim response held the token.
+    #[must_use]
+    pub fn answered(&self) -> bool {
         if let Some(asked) = &self.asked {
             asked.decide(Say::NotWanted);
         }
+        self.caller.as_ref().is_some_and(|caller| caller.take_reflected())
+    }
+
+    /// What went out with the request and may not come back.
+    pub const fn secret(&self) -> &Secret {
+        &self.secret
     }
 
     /// The body that waits, if one does.
@@ -94,31 +107,34 @@ impl Stage<Permitted> for Inject {
         let authorization = snapshot.authorization(grant.token_position()).ok_or(Reason::TokenUnavailable)?;
         let asked = clean_request(&mut head.headers, |kind| exchange.credential_dropped(kind));
         head.uri = origin_form(&head.uri, &exchange)?;
-        let via = via::value(head.version);
-        let http11 = head.version == Version::HTTP_11;
+        let version = head.version;
+        let via = via::value(version);
+        let http11 = version == Version::HTTP_11;
         let interim = asked.interim && http11 && !body.is_end_stream();
         head.version = Version::HTTP_11;
         let upstream = snapshot.pool.upstream();
         let fields = &mut head.headers;
-        for_this_hop(fields, &head.method, &body, interim, asked);
+        for_this_hop(fields, &head.method, &body, interim, asked.trailers);
         fields.insert(HOST, upstream.host.clone());
+        fields.insert(ACCEPT_ENCODING, asked.coding);
         fields.insert(REQUEST_ID, exchange.request_id.clone());
         fields.insert(VIA, via);
         fields.insert(AUTHORIZATION, authorization.clone());
         let caller = http11.then(|| exchange.connection.interim.clone());
-        let wishes = InterimWishes { asked: interim.then(Asked::default), caller };
-        let body = RequestBody::new(body, exchange.clone(), wishes.asked.clone().map(Held::new));
+        let secret = Secret::of(authorization);
+        let wishes = InterimWishes { asked: interim.then(Asked::default), caller, secret };
+        let body = RequestBody::new(body, version, exchange.clone(), wishes.asked.clone().map(Held::new));
         let request = Request::from_parts(fresh(head), body);
         Ok(Outbound { pool: snapshot.pool.clone(), exchange, request, wishes })
     }
 }
 
 /// The fields of our own hop to the upstream.
-fn for_this_hop(fields: &mut HeaderMap, method: &Method, body: &impl Body, interim: bool, asked: headers::Asked) {
+fn for_this_hop(fields: &mut HeaderMap, method: &Method, body: &impl Body, interim: bool, trailers: bool) {
     if interim {
         fields.insert(EXPECT, HeaderValue::from_static("100-continue"));
     }
-    if asked.trailers {
+    if trailers {
         fields.insert(TE, HeaderValue::from_static("trailers"));
         fields.insert(CONNECTION, HeaderValue::from_static("te"));
     }

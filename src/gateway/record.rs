@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::SystemTime;
 
-use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderName, HeaderValue, Request, Response};
 use hyper::body::{Body, Incoming};
 use pin_project_lite::pin_project;
@@ -114,6 +114,8 @@ where
         exchange.connection.answer_begins();
         let mut response = ended.unwrap_or_else(|rejection| answer(rejection, &exchange));
         response.headers_mut().insert(REQUEST_ID, exchange.request_id.clone());
+        // R-19: no answer is what a browser guesses it to be.
+        response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         Poll::Ready(Ok(response))
     }
 }
@@ -165,7 +167,7 @@ pub fn whole_answer(reason: Reason, request_id: &HeaderValue) -> Vec<u8> {
     let retry = answer.retry_after.map_or_else(String::new, |seconds| format!("retry-after: {seconds}\r\n"));
     let head = format!(
         "HTTP/1.1 {} {}\r\ncontent-type: application/json; charset=utf-8\r\nx-gate-error: {}\r\nx-request-id: {}\r\n\
-         date: {}\r\n{retry}content-length: {}\r\nconnection: close\r\n\r\n",
+         x-content-type-options: nosniff\r\ndate: {}\r\n{retry}content-length: {}\r\nconnection: close\r\n\r\n",
         answer.status.as_u16(),
         answer.status.canonical_reason().unwrap_or_default(),
         reason.as_str(),

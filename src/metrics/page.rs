@@ -54,7 +54,7 @@ families! {
     credentials_dropped: COUNTER, "metrika_gate_credentials_dropped_total", "caller, kind",
         "Credentials that callers sent and that did not leave.";
     upstream_errors: COUNTER, "metrika_gate_upstream_errors_total", "kind",
-        "Requests to Metrica that failed below HTTP, or broke off.";
+        "Requests to Metrica that failed below HTTP, broke off, or got an answer that was not passed on as it came.";
     request_bytes: COUNTER, "metrika_gate_request_bytes_total", "caller",
         "Bytes of request bodies received.";
     response_bytes: COUNTER, "metrika_gate_response_bytes_total", "caller",

@@ -69,13 +69,28 @@ impl DialError {
 #[derive(Debug, Default)]
 pub struct Traffic {
     read: Cell<u64>,
+    /// Nothing is read beyond this.
+    most: Cell<Option<u64>>,
 }
+
+/// More was sent before the head of an answer than a head and its interim responses may have.
+#[derive(Debug, thiserror::Error)]
+#[error("the head of the answer and the interim responses before it are longer than {HEAD_BYTES} bytes")]
+pub struct HeadTooLarge;
+
+/// What the head of an answer may have, with all interim responses before it: hyper has a bound for each of them only.
+pub const HEAD_BYTES: u64 = 256 * 1024;
 
 impl Traffic {
     /// Bytes that the upstream sent.
     #[must_use]
     pub fn read(&self) -> u64 {
         self.read.get()
+    }
+
+    /// The head of an answer is awaited from now on, or is here.
+    pub fn await_head(&self, awaited: bool) {
+        self.most.set(awaited.then(|| self.read.get() + HEAD_BYTES));
     }
 }
 
@@ -196,6 +211,10 @@ async fn connect(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
 impl AsyncRead for Counted {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        // One read may go beyond: it can hold the beginning of the body.
+        if this.traffic.most.get().is_some_and(|most| this.traffic.read.get() > most) {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, HeadTooLarge)));
+        }
         let before = buffer.filled().len();
         let polled = Pin::new(&mut this.stream).poll_read(context, buffer);
         let more = u64::try_from(buffer.filled().len() - before).unwrap_or(0);

@@ -325,7 +325,12 @@ where
     pub async fn send(&mut self, request: Request<B>) -> Result<Response<Incoming>, TrySendError<Request<B>>> {
         match &mut self.sender {
             Some(Sender::Http2 { sender, .. }) => sender.try_send_request(request).await,
-            Some(Sender::Http1 { connection, .. }) => connection.sender.try_send_request(request).await,
+            Some(Sender::Http1 { connection, .. }) => {
+                connection.traffic.await_head(true);
+                let answer = connection.sender.try_send_request(request).await;
+                connection.traffic.await_head(false);
+                answer
+            }
             None => std::future::pending().await,
         }
     }

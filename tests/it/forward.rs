@@ -147,7 +147,7 @@ fn a_caller_of_http_1_0_gets_an_answer_that_it_understands() {
 }
 
 #[test]
-fn answers_without_a_body_have_none_and_leave_both_connections_open() {
+fn answers_without_a_body_have_none_and_leave_the_callers_connection_open() {
     let upstream = answering(&[
         "HTTP/1.1 204 No Content\r\n\r\n",
         "HTTP/1.1 304 Not Modified\r\nETag: \"a\"\r\nContent-Length: 77\r\n\r\n",
@@ -176,16 +176,15 @@ fn answers_without_a_body_have_none_and_leave_both_connections_open() {
     assert_eq!((answer.status, answer.text().as_str(), answer.field("content-length")), (200, "", Some("0")));
     caller.send(ask("GET"));
     assert_eq!(caller.answer().text(), "ok");
-    assert_eq!(upstream.connections(), 1, "each answer ended where its next began");
+    // Where a body was announced and none may come, one may come all the same: such a connection is not used again.
+    assert_eq!(upstream.connections(), 4, "1 and 2, 3, 4, 5 and 6");
 }
 
 #[test]
 fn a_redirect_is_passed_on_and_never_followed() {
-    for (status, location) in [
-        ("301 Moved Permanently", "/x"),
-        ("302 Found", "https://elsewhere.example/"),
-        ("307 Temporary Redirect", "//h/"),
-    ] {
+    for (status, location) in
+        [("301 Moved Permanently", "/x"), ("302 Found", "/x?y=z"), ("307 Temporary Redirect", "/stat/v1/data")]
+    {
         let answer = format!("HTTP/1.1 {status}\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n").leak();
         let upstream = answering(&[answer]);
         let gate = Gate::start(&upstream, TWO_CALLERS);
@@ -202,18 +201,18 @@ fn fields_of_the_hop_and_cookies_do_not_come_back() {
         "HTTP/1.1 200 OK\r\nConnection: keep-alive, X-Named\r\nX-Named: 1\r\nKeep-Alive: timeout=5\r\nUpgrade: h2c\r\n\
          Proxy-Authenticate: Basic\r\nProxy-Connection: x\r\nSet-Cookie: a=b\r\nSet-Cookie: c=d\r\nSet-Cookie2: e=f\r\n\
          Alt-Svc: h3=\":443\"\r\nX-Gate-Error: scope_denied\r\nX-Gate-Other: 1\r\nX-Request-ID: theirs\r\nTE: trailers\r\n\
-         X-Passed: yes\r\nETag: W/\"1\"\r\nContent-Length: 2\r\n\r\n{}",
+         X-Unknown: yes\r\nVary: Accept\r\nETag: W/\"1\"\r\nContent-Length: 2\r\n\r\n{}",
     );
     let mut names: Vec<_> = answer.fields.iter().map(|(name, _)| name.as_str()).collect();
     names.sort_unstable();
     assert!(names.iter().filter(|name| **name == "x-request-id").count() == 1, "{names:?}");
     assert_ne!(answer.field("x-request-id"), Some("theirs"));
     names.retain(|name| *name != "date");
-    assert_eq!(names, ["content-length", "etag", "x-passed", "x-request-id"]);
+    assert_eq!(names, ["content-length", "etag", "vary", "x-content-type-options", "x-request-id"]);
 }
 
-const TRAILERS: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum, Set-Cookie, Content-Length\r\n\r\n\
-                        3\r\nabc\r\n0\r\nX-Sum: 7\r\nSet-Cookie: a=b\r\nContent-Length: 3\r\n\r\n";
+const TRAILERS: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Checksum, Set-Cookie, Content-Length\r\n\r\n\
+                        3\r\nabc\r\n0\r\nX-Checksum: 7\r\nSet-Cookie: a=b\r\nContent-Length: 3\r\n\r\n";
 
 #[test]
 fn trailers_of_an_answer_reach_a_caller_that_takes_them() {
@@ -223,7 +222,7 @@ fn trailers_of_an_answer_reach_a_caller_that_takes_them() {
     caller.send(format!("GET {COUNTERS} HTTP/1.1\r\nHost: localhost\r\nTE: trailers\r\nConnection: TE\r\n\r\n"));
     let answer = caller.answer();
     assert_eq!(answer.text(), "abc");
-    assert_eq!(answer.trailers, [("x-sum".to_owned(), "7".to_owned())]);
+    assert_eq!(answer.trailers, [("x-checksum".to_owned(), "7".to_owned())]);
     assert_eq!(fields_of(&upstream.requests()[0], &["te", "connection"]), ["te: trailers", "connection: te"]);
     // RFC 9110, section 6.5.1: not to one that does not.
     caller.send(format!("GET {COUNTERS} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
@@ -257,13 +256,13 @@ fn trailers_of_a_request_arrive_without_those_that_may_not_be_trailers() {
     });
     let gate = Gate::start(&upstream, TWO_CALLERS);
     let request = "POST /management/v1/counters HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\
-                   Trailer: X-Sum, Date, X-Api-Key, X-Forwarded-For\r\n\r\n\
-                   2\r\n{}\r\n0\r\nX-Sum: 7\r\nDate: now\r\nX-Api-Key: k\r\nX-Forwarded-For: me\r\n\r\n";
+                   Trailer: X-Checksum, Date, X-Api-Key, X-Forwarded-For\r\n\r\n\
+                   2\r\n{}\r\n0\r\nX-Checksum: 7\r\nX-Any: 8\r\nDate: now\r\nX-Api-Key: k\r\nX-Forwarded-For: me\r\n\r\n";
     let mut caller = gate.connect("crm");
     for _ in 0..2 {
         caller.send(request);
         assert_eq!(caller.answer().summary(), "200");
-        assert_eq!(std::mem::take(&mut *lines.lock().unwrap()), ["x-sum: 7"]);
+        assert_eq!(std::mem::take(&mut *lines.lock().unwrap()), ["x-checksum: 7"]);
     }
     assert_eq!(upstream.connections(), 1, "trailers are the end of a request");
 }

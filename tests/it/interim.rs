@@ -174,8 +174,8 @@ fn a_103_reaches_a_caller_of_http_1_1_before_the_answer() {
     let upstream = Upstream::run(move |conversation| {
         while conversation.request_head().is_some() {
             conversation.write(
-                "HTTP/1.1 103 Early Hints\r\nLink: </a>; rel=preload\r\nSet-Cookie: a=b\r\nX-Gate-Error: x\r\n\r\n\
-                 HTTP/1.1 103 Early Hints\r\nLink: </b>\r\n\r\n",
+                "HTTP/1.1 103 Early Hints\r\nVary: a\r\nLink: </a>; rel=preload\r\nSet-Cookie: a=b\r\nX-Gate-Error: x\r\n\r\n\
+                 HTTP/1.1 103 Early Hints\r\nContent-Length: 5\r\nVary: b\r\n\r\n",
             );
             go.wait("the caller has the interim responses");
             conversation.answer("200 OK", "application/json", "{}");
@@ -184,9 +184,9 @@ fn a_103_reaches_a_caller_of_http_1_1_before_the_answer() {
     let gate = Gate::start(&upstream, TWO_CALLERS);
     let mut caller = gate.connect("app");
     caller.send("GET /management/v1/counters HTTP/1.1\r\nHost: localhost\r\n\r\n");
-    let link = |link: &str| (103, vec![("link".to_owned(), link.to_owned())]);
-    assert_eq!(caller.head().unwrap(), link("</a>; rel=preload"));
-    assert_eq!(caller.head().unwrap(), link("</b>"));
+    let vary = |value: &str| (103, vec![("vary".to_owned(), value.to_owned())]);
+    assert_eq!(caller.head().unwrap(), vary("a"));
+    assert_eq!(caller.head().unwrap(), vary("b"));
     goes.give();
     assert_eq!(caller.answer().summary(), "200");
     caller.send("GET /management/v1/counters HTTP/1.1\r\nHost: localhost\r\n\r\n");

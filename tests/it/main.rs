@@ -2,6 +2,8 @@
 
 #![cfg(test)]
 
+mod answers;
+mod answers_http2;
 mod architecture;
 mod canary;
 mod commands;
@@ -24,8 +26,11 @@ mod limits;
 mod matrix;
 mod metrics;
 mod packed;
+mod poison;
 mod properties;
+mod redirects;
 mod reference;
+mod reflection;
 mod rejections;
 mod reload;
 mod retry;

@@ -53,6 +53,9 @@ fn series_of_refusals_exist_before_the_first_one() {
     {kind="response_timeout"} 0
     {kind="body_cut"} 0
     {kind="body_timeout"} 0
+    {kind="redirect"} 0
+    {kind="encoding"} 0
+    {kind="reflected"} 0
     "#);
 }
 

@@ -56,16 +56,10 @@ fn a_packed_refusal_has_its_reason_and_reaches_the_caller_unchanged() {
 }
 
 #[test]
-fn a_refusal_that_cannot_be_unpacked_is_other_and_reaches_the_caller_unchanged() {
+fn a_refusal_that_does_not_say_why_is_other_and_reaches_the_caller_unchanged() {
     let packed = gzip(REFUSAL);
     let bomb = gzip(&" ".repeat(50_000_000));
-    for (coding, body) in [
-        ("gzip", REFUSAL.as_bytes()),
-        ("gzip", &packed[..packed.len() / 2]),
-        ("gzip", &bomb),
-        ("br", REFUSAL.as_bytes()),
-        ("gzip, gzip", &packed),
-    ] {
+    for (coding, body) in [("gzip", &packed[..packed.len() / 2]), ("gzip", &bomb), ("identity", b"no JSON")] {
         let answer = refused(coding, body, 8 * 1024, "other");
         assert_eq!((answer.summary().as_str(), answer.field("content-encoding")), ("403", Some(coding)));
         assert_eq!(answer.body, body, "the body passes on unchanged");

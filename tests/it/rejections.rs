@@ -8,7 +8,7 @@ use metrika_gate::rejection::Reason;
 
 use crate::harness::gate::{count, same_as_file};
 use crate::harness::upstream::certificate;
-use crate::harness::{Answer, Gate, TWO_CALLERS, Upstream};
+use crate::harness::{Answer, Gate, READ_TOKEN, TWO_CALLERS, Upstream};
 
 const COUNTERS: &str = "/management/v1/counters";
 
@@ -102,6 +102,14 @@ limits: {target_bytes: 1KiB, header_bytes: 8KiB}
             conversation.is_closed();
         } else if head.starts_with("GET /stat/v1/data/bytime ") {
             conversation.write("what?\r\n\r\n");
+        } else if head.starts_with("GET /stat/v1/data/pivot ") {
+            conversation.write("HTTP/1.1 302 Found\r\nLocation: //h/\r\nContent-Length: 0\r\n\r\n");
+        } else if head.starts_with("GET /stat/v1/data/drilldown ") {
+            conversation.write("HTTP/1.1 200 OK\r\nContent-Encoding: br\r\nContent-Length: 1\r\n\r\nx");
+        } else if head.starts_with("GET /stat/v1/data/comparison ") {
+            let body = crate::reflection::gzip(READ_TOKEN.as_bytes());
+            let head = "HTTP/1.1 400 Bad Request\r\nContent-Encoding: gzip\r\nContent-Length:";
+            conversation.write([format!("{head} {}\r\n\r\n", body.len()).as_bytes(), &body].concat());
         }
     });
     let config = format!(
@@ -111,6 +119,9 @@ limits: {target_bytes: 1KiB, header_bytes: 8KiB}
     meet(&gate.get("app", COUNTERS), "502 upstream_closed");
     meet(&gate.get("app", "/stat/v1/data/bytime"), "502 upstream_protocol");
     meet(&gate.get("app", "/stat/v1/data"), "504 upstream_timeout");
+    meet(&gate.get("app", "/stat/v1/data/pivot"), "502 upstream_redirect");
+    meet(&gate.get("app", "/stat/v1/data/drilldown"), "502 upstream_encoding");
+    meet(&gate.get("app", "/stat/v1/data/comparison"), "502 upstream_reflection");
 
     let late =
         format!("{config}timeouts: {{request: 200ms}}\n").replace("response_headers: 200ms", "response_headers: 20s");

@@ -13,7 +13,7 @@ fn a_request_without_a_credential_arrives_with_ours() {
     let id = answer.field("x-request-id").unwrap();
     let expected = format!(
         "GET /management/v1/counters?field=goals&q=%D0%9C,%20a HTTP/1.1\r\n\
-         host: api-metrika.yandex.net\r\nx-request-id: {id}\r\nvia: 1.1 metrika-gate\r\n\
+         host: api-metrika.yandex.net\r\naccept-encoding: identity\r\nx-request-id: {id}\r\nvia: 1.1 metrika-gate\r\n\
          authorization: OAuth {READ_TOKEN}\r\n\r\n"
     );
     assert_eq!(request, expected);

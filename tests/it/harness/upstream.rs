@@ -165,6 +165,16 @@ impl Conversation {
         self.unread.drain(..length).collect()
     }
 
+    /// Reads the nine bytes before the next frame of HTTP/2; `None` when the gate closed the connection.
+    pub fn frame_head(&mut self) -> Option<Vec<u8>> {
+        while self.unread.len() < 9 {
+            if self.more() == 0 {
+                return None;
+            }
+        }
+        Some(self.unread.drain(..9).collect())
+    }
+
     /// Writes a whole answer with a length.
     pub fn answer(&mut self, status: &str, content_type: &str, body: &str) {
         self.write(format!(

@@ -1,0 +1,118 @@
+//! Content codings: what the gate asks for, and how a body that comes back is packed.
+//!
+//! 1. Metrica is asked for gzip where the caller takes it (RFC 9110, section 12.5.3), and for nothing else: the gate can
+//!    look into a body that is packed so, or not at all.
+//! 2. A body in any other coding, or in more than one, is one that cannot be looked into.
+
+use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING};
+use http::{HeaderMap, HeaderValue};
+
+/// How a body is packed (`Content-Encoding`, RFC 9110, section 8.4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Coding {
+    /// Not at all.
+    Plain,
+    /// gzip.
+    Gzip,
+    /// In a way that is not read here (rule 2).
+    Other,
+}
+
+impl Coding {
+    /// The coding that the fields of an answer say, over all their lines.
+    #[must_use]
+    pub fn of(fields: &HeaderMap) -> Self {
+        let mut names =
+            fields.get_all(CONTENT_ENCODING).iter().flat_map(elements).filter(|name| !is(name, b"identity"));
+        match (names.next(), names.next()) {
+            (None, _) => Self::Plain,
+            (Some(name), None) if is_gzip(name) => Self::Gzip,
+            (Some(_), _) => Self::Other,
+        }
+    }
+}
+
+/// What Metrica is asked for on behalf of a caller with these fields (rule 1).
+#[must_use]
+pub fn asked_for(fields: &HeaderMap) -> HeaderValue {
+    let weighed = || fields.get_all(ACCEPT_ENCODING).iter().flat_map(elements).map(weighed);
+    let named = weighed().find(|(name, _)| is_gzip(name));
+    let taken = named.or_else(|| weighed().find(|(name, _)| *name == b"*"));
+    HeaderValue::from_static(if taken.is_some_and(|(_, wanted)| wanted) { "gzip" } else { "identity" })
+}
+
+fn elements(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
+    value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|element| !element.is_empty())
+}
+
+fn is(name: &[u8], known: &[u8]) -> bool {
+    name.eq_ignore_ascii_case(known)
+}
+
+fn is_gzip(name: &[u8]) -> bool {
+    is(name, b"gzip") || is(name, b"x-gzip")
+}
+
+/// A coding's name, and whether its weight is above zero (RFC 9110, section 12.4.2). A weight that is none is zero.
+fn weighed(element: &[u8]) -> (&[u8], bool) {
+    let mut parts = element.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
+    let name = parts.next().unwrap_or_default();
+    let wanted = parts.all(|part| match part.split_first_chunk::<2>() {
+        Some((b"q=" | b"Q=", weight)) => {
+            let digits = weight.iter().all(|byte| byte.is_ascii_digit() || *byte == b'.');
+            digits && weight.iter().any(|byte| (b'1'..=b'9').contains(byte))
+        }
+        Some(_) | None => true,
+    });
+    (name, wanted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields(name: http::HeaderName, lines: &[&'static str]) -> HeaderMap {
+        lines.iter().map(|line| (name.clone(), HeaderValue::from_static(line))).collect()
+    }
+
+    #[test]
+    fn rule_1_gzip_where_the_caller_takes_it() {
+        for (lines, expected) in [
+            (&[][..], "identity"),
+            (&[""], "identity"),
+            (&["identity"], "identity"),
+            (&["gzip"], "gzip"),
+            (&["GZip;q=1.0, br"], "gzip"),
+            (&["br", "deflate, x-gzip ; q=0.001"], "gzip"),
+            (&["br, zstd, deflate"], "identity"),
+            (&["gzip;q=0"], "identity"),
+            (&["gzip; Q=0.000, *"], "identity"),
+            (&["gzip;q=-1"], "identity"),
+            (&["gzip;q=x"], "identity"),
+            (&["*"], "gzip"),
+            (&["*;q=0"], "identity"),
+            (&["*;q=0, gzip"], "gzip"),
+            (&["gzipped"], "identity"),
+        ] {
+            assert_eq!(asked_for(&fields(ACCEPT_ENCODING, lines)), expected, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn rule_2_what_can_be_looked_into() {
+        for (lines, expected) in [
+            (&[][..], Coding::Plain),
+            (&[""], Coding::Plain),
+            (&["identity"], Coding::Plain),
+            (&["gzip"], Coding::Gzip),
+            (&[" X-GZIP "], Coding::Gzip),
+            (&["identity, gzip"], Coding::Gzip),
+            (&["br"], Coding::Other),
+            (&["gzip, gzip"], Coding::Other),
+            (&["gzip", "gzip"], Coding::Other),
+            (&["gzip", "br"], Coding::Other),
+        ] {
+            assert_eq!(Coding::of(&fields(CONTENT_ENCODING, lines)), expected, "{lines:?}");
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Framing of answers: one that could end in two places is no answer (`upstream_protocol`, 502).
+//!
+//! hyper refuses a status line, a version and fields that are none, lengths that differ, and `Transfer-Encoding` in
+//! HTTP/1.0 (RFC 9112, sections 4 and 6). What it lets pass is refused here:
+//!
+//! 1. `Transfer-Encoding` that is not exactly one `chunked`, or stands beside `Content-Length`.
+//! 2. `Content-Length` in several lines, as a list, or as anything but digits, also where there is no body.
+//! 3. 204 with a length or `Transfer-Encoding` (RFC 9110, section 8.6).
+//! 4. A status that nobody asked for (101, 206: no upgrade and no range goes up) or that is none (above 599).
+//!
+//! 5. Where an answer that has no body (to HEAD, 304) says how long it would be, some servers send it all the same; so
+//!    the connection is not used again.
+
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::{HeaderMap, StatusCode};
+
+/// Whether an answer has one meaning (rules 1 to 4).
+#[must_use]
+pub fn is_sound(status: StatusCode, fields: &HeaderMap) -> bool {
+    let status_fits = match status {
+        StatusCode::PARTIAL_CONTENT => false,
+        StatusCode::NO_CONTENT => !announces_a_body(fields),
+        other => (200..600).contains(&other.as_u16()),
+    };
+    status_fits && length_is_plain(fields) && coding_is_plain(fields)
+}
+
+/// Whether the fields announce a body that is not empty (rule 5).
+#[must_use]
+pub fn announces_a_body(fields: &HeaderMap) -> bool {
+    fields.contains_key(TRANSFER_ENCODING) || fields.get(CONTENT_LENGTH).is_some_and(|length| length != "0")
+}
+
+fn length_is_plain(fields: &HeaderMap) -> bool {
+    let mut lengths = fields.get_all(CONTENT_LENGTH).iter();
+    let plain = lengths.next().is_none_or(|length| {
+        let digits = length.as_bytes();
+        !digits.is_empty() && digits.iter().all(u8::is_ascii_digit)
+    });
+    plain && lengths.next().is_none()
+}
+
+fn coding_is_plain(fields: &HeaderMap) -> bool {
+    let mut codings = fields.get_all(TRANSFER_ENCODING).iter();
+    let Some(first) = codings.next() else { return true };
+    first.as_bytes().eq_ignore_ascii_case(b"chunked")
+        && codings.next().is_none()
+        && !fields.contains_key(CONTENT_LENGTH)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderName, HeaderValue};
+
+    use super::*;
+
+    fn sound(status: u16, fields: &[(&'static str, &'static str)]) -> bool {
+        let field = |(name, value): &(&'static str, &'static str)| {
+            (HeaderName::from_static(name), HeaderValue::from_static(value))
+        };
+        is_sound(StatusCode::from_u16(status).unwrap(), &fields.iter().map(field).collect())
+    }
+
+    const LENGTH: &str = "content-length";
+    const CODING: &str = "transfer-encoding";
+
+    #[test]
+    fn rule_1_one_chunked() {
+        assert!(sound(200, &[(CODING, "Chunked")]));
+        for coding in ["gzip, chunked", "chunked, chunked", "chunked,", "identity", "xchunked", "", "chunked;a=b"] {
+            assert!(!sound(200, &[(CODING, coding)]), "{coding}");
+        }
+        assert!(!sound(200, &[(CODING, "chunked"), (CODING, "chunked")]));
+        assert!(!sound(200, &[(CODING, "chunked"), (LENGTH, "1")]));
+        assert!(!sound(304, &[(CODING, "gzip")]));
+    }
+
+    #[test]
+    fn rule_2_one_length() {
+        assert!(sound(200, &[(LENGTH, "10")]) && sound(304, &[(LENGTH, "10")]) && sound(200, &[]));
+        for length in ["5, 5", "+5", "-5", "", "5 5", "0x5", "5,"] {
+            assert!(!sound(200, &[(LENGTH, length)]), "{length}");
+            assert!(!sound(304, &[(LENGTH, length)]), "{length}");
+        }
+        assert!(!sound(200, &[(LENGTH, "5"), (LENGTH, "5")]));
+    }
+
+    #[test]
+    fn rule_3_no_content_has_none() {
+        assert!(sound(204, &[]) && sound(204, &[(LENGTH, "0")]));
+        assert!(!sound(204, &[(LENGTH, "1")]) && !sound(204, &[(CODING, "chunked")]));
+    }
+
+    #[test]
+    fn rule_4_only_what_was_asked_for() {
+        assert!([200, 299, 304, 420, 599].iter().all(|status| sound(*status, &[])));
+        assert!([101, 103, 206, 600, 999].iter().all(|status| !sound(*status, &[])));
+    }
+}

@@ -1,0 +1,323 @@
+//! Bodies that are packed with gzip: inflated beside the stream, to see whether they hold the token.
+//!
+//! 1. A piece is let go when all that it holds was looked through, and nothing at its end could be the token's
+//!    beginning; otherwise it waits for the next. So no part of the token that is worth anything leaves.
+//! 2. The token cannot be overwritten here, so an answer that holds it ends at the piece that completes it.
+//! 3. What is no gzip, or has something behind it, cannot be looked through and ends too. Several members are one body
+//!    (RFC 1952, section 2.2). One that breaks off is passed on: all of it was seen.
+//! 4. The packed bytes are looked through as well: names and comments of gzip stand there unpacked.
+//! 5. Memory is constant, and so is the work between two turns of the runtime, however much a piece unpacks to.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use flate2::{Decompress, FlushDecompress, Status};
+use zeroize::Zeroizing;
+
+use super::reflection::{Secret, Watch};
+
+/// What is unpacked at once.
+const WINDOW: usize = 16 * 1024;
+
+/// How often, before others have their turn.
+const TURN: usize = 32;
+
+/// More than this is not held back for a beginning of the token, of which a few bytes hold many.
+const MOST_HELD: usize = 256 * 1024;
+
+/// The base-2 logarithm of gzip's window.
+const WINDOW_BITS: u8 = 15;
+
+/// A body on its way through.
+pub struct Packed {
+    secret: Secret,
+    inflater: Decompress,
+    plain: Zeroizing<Vec<u8>>,
+    in_plain: Watch,
+    in_packed: Watch,
+    /// No member is begun, so the body may end here.
+    between: bool,
+    /// Pieces, in order; all but the last were looked through.
+    pieces: VecDeque<Bytes>,
+    /// Their bytes.
+    waiting: usize,
+    /// How much of the last was, and how much that was unpacked.
+    consumed: usize,
+    unpacked: usize,
+    /// All of them were looked through.
+    seen: bool,
+    /// So many at the front may go.
+    free: usize,
+    last: bool,
+}
+
+/// What becomes of a body.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step {
+    /// This goes on.
+    Piece(Bytes),
+    /// The next piece is needed.
+    Hungry,
+    /// There is more to do, in another turn.
+    Busy,
+    /// It holds the token.
+    Found,
+    /// It cannot be looked through.
+    Unreadable,
+}
+
+impl Packed {
+    /// For the answer to a request with this token.
+    #[must_use]
+    pub fn new(secret: Secret) -> Self {
+        Self {
+            secret,
+            inflater: Decompress::new_gzip(WINDOW_BITS),
+            plain: Zeroizing::new(vec![0; WINDOW]),
+            in_plain: Watch::default(),
+            in_packed: Watch::default(),
+            between: true,
+            pieces: VecDeque::new(),
+            waiting: 0,
+            consumed: 0,
+            unpacked: 0,
+            seen: true,
+            free: 0,
+            last: false,
+        }
+    }
+
+    /// The next piece, when the one before was looked through ([`Step::Hungry`]).
+    pub fn push(&mut self, piece: Bytes) {
+        if !piece.is_empty() {
+            self.waiting += piece.len();
+            self.pieces.push_back(piece);
+            (self.consumed, self.unpacked, self.seen) = (0, 0, false);
+        }
+    }
+
+    /// No piece comes any more.
+    pub const fn finish(&mut self) {
+        self.last = true;
+    }
+
+    /// Goes on.
+    pub fn step(&mut self) -> Step {
+        if let Some(piece) = self.pieces.back().filter(|_| !self.seen).cloned() {
+            if self.consumed == 0 && self.in_packed.sees(&self.secret, &piece) {
+                return Step::Found;
+            }
+            if let Some(end) = self.look_through(&piece) {
+                return end;
+            }
+            self.seen = true;
+            self.free = self.pieces.len() - self.held(&piece);
+            if self.free == 0 && self.waiting > MOST_HELD && self.pieces.len() > 1 {
+                return Step::Unreadable;
+            }
+        }
+        if self.free == 0 && !self.last {
+            return Step::Hungry;
+        }
+        self.free = self.free.saturating_sub(1);
+        let Some(piece) = self.pieces.pop_front() else { return Step::Hungry };
+        self.waiting -= piece.len();
+        Step::Piece(piece)
+    }
+
+    /// How many pieces wait, when `piece`, the last, was looked through: those that what could be the token's beginning
+    /// at the end of it reaches back into.
+    fn held(&self, piece: &[u8]) -> usize {
+        let (plain, packed) = (self.in_plain.begun(), self.in_packed.begun());
+        match (plain, packed) {
+            (0, 0) => 0,
+            _ if plain <= self.unpacked && packed <= piece.len() => 1,
+            _ => self.pieces.len(),
+        }
+    }
+
+    /// Looks through the rest of `piece`; `None` when there is nothing left of it.
+    fn look_through(&mut self, piece: &[u8]) -> Option<Step> {
+        for _ in 0..TURN {
+            let rest = piece.get(self.consumed..).unwrap_or_default();
+            if rest.is_empty() && self.between {
+                return None;
+            }
+            let (read, written) = (self.inflater.total_in(), self.inflater.total_out());
+            let Ok(status) = self.inflater.decompress(rest, &mut self.plain, FlushDecompress::None) else {
+                return Some(Step::Unreadable);
+            };
+            let length = |now: u64, before: u64| usize::try_from(now - before).unwrap_or(usize::MAX);
+            let read = length(self.inflater.total_in(), read);
+            let written = length(self.inflater.total_out(), written);
+            self.consumed += read;
+            self.unpacked += written;
+            self.between = false;
+            if self.in_plain.sees(&self.secret, self.plain.get(..written).unwrap_or_default()) {
+                return Some(Step::Found);
+            }
+            if status == Status::StreamEnd {
+                self.inflater = Decompress::new_gzip(WINDOW_BITS);
+                self.between = true;
+            } else if written < WINDOW && (self.consumed == piece.len() || read == 0) {
+                // All of it was read, and all that it holds was written.
+                return (self.consumed < piece.len()).then_some(Step::Unreadable);
+            }
+        }
+        Some(Step::Busy)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+    use http::HeaderValue;
+
+    use super::*;
+
+    const TOKEN: &str = "y0_AgAAAAA-test_0123456789";
+
+    fn gzip(bytes: &[u8], level: Compression) -> Vec<u8> {
+        let mut packer = GzEncoder::new(Vec::new(), level);
+        packer.write_all(bytes).unwrap();
+        packer.finish().unwrap()
+    }
+
+    /// What goes on of a body in pieces, and how it ends.
+    fn through(pieces: &[&[u8]]) -> (Vec<u8>, Step) {
+        let secret = Secret::of(&HeaderValue::try_from(format!("OAuth {TOKEN}")).unwrap());
+        let (mut packed, mut out) = (Packed::new(secret), Vec::new());
+        let mut drain = |packed: &mut Packed| loop {
+            match packed.step() {
+                Step::Piece(piece) => out.extend_from_slice(&piece),
+                Step::Busy => {}
+                end @ (Step::Hungry | Step::Found | Step::Unreadable) => return end,
+            }
+        };
+        for piece in pieces {
+            packed.push(Bytes::copy_from_slice(piece));
+            let end = drain(&mut packed);
+            if end != Step::Hungry {
+                return (out, end);
+            }
+        }
+        packed.finish();
+        let end = drain(&mut packed);
+        (out, end)
+    }
+
+    /// All that can be made of bytes that broke off.
+    fn unpacked(bytes: &[u8]) -> Vec<u8> {
+        let mut plain = Vec::new();
+        let _ = std::io::Read::read_to_end(&mut flate2::read::MultiGzDecoder::new(bytes), &mut plain);
+        plain
+    }
+
+    /// How large the pieces are that a body is tried in.
+    fn sizes(whole: &[u8]) -> Vec<usize> {
+        [1, 7, 1000, 200_000, whole.len()].into_iter().filter(|size| whole.len() / size < 3_000).collect()
+    }
+
+    fn bodies_without() -> Vec<Vec<u8>> {
+        let noise: Vec<u8> = (0..200_000_u32).map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect();
+        let begins: Vec<u8> = TOKEN.as_bytes()[..20].repeat(500);
+        let ends = b"ends with y0_Ag".to_vec();
+        // Each piece of it can be a beginning, and no two of them together.
+        vec![vec![], b"{}".to_vec(), vec![b' '; 1_000_000], vec![b'y'; 2_000_000], noise, begins, ends]
+    }
+
+    #[test]
+    fn rule_3_what_does_not_hold_it_passes_unchanged() {
+        for body in bodies_without() {
+            for level in [Compression::none(), Compression::default()] {
+                let member = gzip(&body, level);
+                for whole in [member.clone(), [&member[..], &member[..], &gzip(b"x", level)].concat()] {
+                    for size in sizes(&whole) {
+                        let pieces: Vec<_> = whole.chunks(size).collect();
+                        let (out, end) = through(&pieces);
+                        assert!(out == whole && end == Step::Hungry, "{} {size} {end:?}", body.len());
+                    }
+                    let half = &whole[..whole.len() / 2];
+                    assert_eq!(through(&[half]), (half.to_vec(), Step::Hungry));
+                }
+            }
+        }
+    }
+
+    /// no byte of the piece that completes it, and nothing of it worth having before.
+    #[test]
+    fn rules_1_and_2_the_token_ends_it() {
+        for before in bodies_without() {
+            let body = [&before[..], TOKEN.as_bytes(), b" and more"].concat();
+            for level in [Compression::none(), Compression::default()] {
+                let second = [gzip(b"a first member, y0_", level), gzip(&body, level)].concat();
+                let first_and_before = [b"a first member, y0_", &before[..]].concat();
+                for (whole, harmless) in [(gzip(&body, level), &before), (second, &first_and_before)] {
+                    for size in sizes(&whole) {
+                        let pieces: Vec<_> = whole.chunks(size).collect();
+                        let (out, end) = through(&pieces);
+                        assert_eq!(end, Step::Found, "{size}");
+                        assert!(harmless.starts_with(&unpacked(&out)), "{size}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn rule_2_across_members() {
+        let (first, second) = TOKEN.split_at(9);
+        let whole =
+            [gzip(first.as_bytes(), Compression::default()), gzip(second.as_bytes(), Compression::none())].concat();
+        assert_eq!(through(&[&whole]).1, Step::Found);
+        assert_eq!(through(&whole.chunks(1).collect::<Vec<_>>()).1, Step::Found);
+    }
+
+    #[test]
+    fn rule_3_what_cannot_be_looked_through() {
+        let good = gzip(b"good", Compression::default());
+        let mut wrong_sum = good.clone();
+        let at = wrong_sum.len() - 6;
+        wrong_sum[at] ^= 1;
+        for bad in
+            [b"not gzip at all".to_vec(), [&good[..], b"behind it"].concat(), [&good[..], &[0; 9]].concat(), wrong_sum]
+        {
+            for size in [1, bad.len()] {
+                assert_eq!(through(&bad.chunks(size).collect::<Vec<_>>()).1, Step::Unreadable, "{bad:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn rule_4_the_name_of_the_file_is_seen() {
+        let mut packer = flate2::GzBuilder::new().filename(TOKEN).write(Vec::new(), Compression::default());
+        packer.write_all(b"nothing").unwrap();
+        let whole = packer.finish().unwrap();
+        for size in [1, 5, whole.len()] {
+            let (out, end) = through(&whole.chunks(size).collect::<Vec<_>>());
+            assert_eq!(end, Step::Found);
+            assert!(out.len() <= 10, "only what stands before the name");
+        }
+    }
+
+    #[test]
+    fn rule_5_what_brings_nothing_is_not_held_for_ever() {
+        let begun = [b"\x1f\x8b\x08\0\0\0\0\0\0\xff".as_slice(), b"\0\x01\0\xfe\xffy"].concat();
+        let empty: &[u8] = b"\0\0\0\xff\xff";
+        let pieces: Vec<&[u8]> = std::iter::once(&begun[..]).chain(std::iter::repeat_n(empty, 60_000)).collect();
+        let (out, end) = through(&pieces);
+        assert_eq!((out.len(), end), (0, Step::Unreadable));
+    }
+
+    #[test]
+    fn rule_5_a_turn_has_an_end() {
+        let secret = Secret::of(&HeaderValue::try_from(format!("OAuth {TOKEN}")).unwrap());
+        let mut packed = Packed::new(secret);
+        packed.push(gzip(&vec![0; 100 * TURN * WINDOW], Compression::default()).into());
+        let turns = std::iter::repeat_with(|| packed.step()).take_while(|step| *step == Step::Busy).count();
+        assert!((99..=101).contains(&turns), "{turns}");
+    }
+}

@@ -1,0 +1,134 @@
+//! Where an answer sends its caller: through the gate, or nowhere. The gate itself never follows.
+//!
+//! 1. `Location` is passed on as path and query, so that following it goes through the gate: where it is a path, or
+//!    exactly `https://` with the upstream's authority and then a path, a query, a fragment or nothing.
+//! 2. The path and query have to be ones that the gate would take as a target, so nothing that another reader could
+//!    take for another host passes (`//x`, `/\x`, white space, user information, another port). The fragment stays here.
+//! 3. A query's credential pairs are taken away, as on the way to Metrica.
+//! 4. Anything else on a 3xx is refused (`upstream_redirect`, 502); on another status the field is dropped.
+
+use http::header::LOCATION;
+use http::{HeaderMap, HeaderValue, StatusCode};
+
+use crate::target;
+
+/// Puts `Location` into a form that stays on the gate, or takes it away; false when the answer cannot be passed on.
+#[must_use]
+pub fn keep_here(status: StatusCode, fields: &mut HeaderMap, authority: &str, limit: impl FnOnce() -> usize) -> bool {
+    let mut places = fields.get_all(LOCATION).iter();
+    let Some(first) = places.next() else { return true };
+    let only = places.next().is_none();
+    let here = first.to_str().ok().filter(|_| only).and_then(|place| origin_form(place, authority, limit()));
+    match here {
+        Some(here) => {
+            fields.insert(LOCATION, here);
+            true
+        }
+        None => {
+            fields.remove(LOCATION);
+            !status.is_redirection()
+        }
+    }
+}
+
+/// Rules 1 to 3.
+fn origin_form(place: &str, authority: &str, limit: usize) -> Option<HeaderValue> {
+    let rest = match place.strip_prefix("https://") {
+        Some(rest) => rest.strip_prefix(authority)?,
+        None => place.starts_with('/').then_some(place)?,
+    };
+    let target = rest.split('#').next().unwrap_or_default();
+    let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
+    let path = if path.is_empty() { "/" } else { path };
+    target::check(path, query, limit).ok()?;
+    let cleaned = query.and_then(|query| target::without_credentials(path, query));
+    let whole = cleaned.unwrap_or_else(|| match query {
+        Some(query) => format!("{path}?{query}").into(),
+        None => path.to_owned().into(),
+    });
+    HeaderValue::from_maybe_shared(whole).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AUTHORITY: &str = "api-metrika.yandex.net";
+
+    fn kept(status: u16, places: &[&str]) -> Option<Option<String>> {
+        let mut fields: HeaderMap =
+            places.iter().map(|place| (LOCATION, HeaderValue::from_bytes(place.as_bytes()).unwrap())).collect();
+        let passed = keep_here(StatusCode::from_u16(status).unwrap(), &mut fields, AUTHORITY, || 1000);
+        passed.then(|| fields.get(LOCATION).map(|place| place.to_str().unwrap().to_owned()))
+    }
+
+    #[test]
+    fn rule_1_what_stays_here_is_a_path() {
+        for (place, expected) in [
+            ("/", "/"),
+            ("/stat/v1/data?ids=1&metrics=ym:s:visits", "/stat/v1/data?ids=1&metrics=ym:s:visits"),
+            ("https://api-metrika.yandex.net", "/"),
+            ("https://api-metrika.yandex.net/", "/"),
+            ("https://api-metrika.yandex.net/a?b=c", "/a?b=c"),
+            ("https://api-metrika.yandex.net?b=c", "/?b=c"),
+            ("https://api-metrika.yandex.net#f", "/"),
+            ("/a?b#c?d//e", "/a?b"),
+        ] {
+            for status in [201, 301, 302, 303, 307, 308] {
+                assert_eq!(kept(status, &[place]), Some(Some(expected.to_owned())), "{place}");
+            }
+        }
+    }
+
+    #[test]
+    fn rules_2_and_4_what_leaves_or_could_is_refused_on_a_3xx_and_dropped_elsewhere() {
+        let long = format!("/{}", "a".repeat(1000));
+        for place in [
+            "",
+            "//evil.example/",
+            "/\\evil.example/",
+            "\\\\evil.example",
+            "///evil.example",
+            "/a//b",
+            "/a/../b",
+            "/%2e%2e//evil.example",
+            "/\t/evil.example",
+            "/ /evil.example",
+            "https:evil.example",
+            "https:/evil.example",
+            "https:///evil.example",
+            "https://evil.example/",
+            "HTTPS://api-metrika.yandex.net@evil.example/",
+            "https://api-metrika.yandex.net@evil.example/",
+            "https://api-metrika.yandex.net:pass@evil.example/",
+            "https://api-metrika.yandex.net.evil.example/",
+            "https://api-metrika.yandex.net\\.evil.example/",
+            "https://api-metrika.yandex.net\\@evil.example/",
+            "https://api-metrika.yandex.net:8443/",
+            "https://api-metrika.yandex.net:443/",
+            "https://user@api-metrika.yandex.net/",
+            "https://api-metrika.yandex.net//evil.example",
+            "http://api-metrika.yandex.net/",
+            "HTTPS://api-metrika.yandex.net/",
+            "javascript:alert(1)",
+            "data:text/html,x",
+            "relative",
+            "?query",
+            "#fragment",
+            "/caf\u{e9}",
+            &long,
+        ] {
+            assert_eq!(kept(302, &[place]), None, "{place}");
+            assert_eq!(kept(201, &[place]), Some(None), "{place}");
+        }
+        assert_eq!(kept(302, &["/a", "/b"]), None);
+        assert_eq!(kept(200, &["/a", "/a"]), Some(None));
+        assert_eq!(kept(304, &[]), Some(None));
+    }
+
+    #[test]
+    fn rule_3_a_query_has_no_credential() {
+        let with = "https://api-metrika.yandex.net/a?b=c&oauth_token=x&%61ccess_token=y&d";
+        assert_eq!(kept(302, &[with]), Some(Some("/a?b=c&d".to_owned())));
+    }
+}

@@ -1,0 +1,102 @@
+//! What an upstream sends behind an answer is never the answer to the next request.
+
+use crate::harness::gate::until;
+use crate::harness::{Gate, Signal, TWO_CALLERS, Upstream};
+
+const POISON: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 6\r\n\r\npoison";
+
+/// Asks twice on one connection of a caller. The first request is answered with `answer`, and behind it comes the
+/// poison: with it, or only when the caller has the answer.
+#[track_caller]
+fn next_is_clean(method: &str, answer: &'static str, late: bool) {
+    let (answered, ended) = (Signal::default(), Signal::default());
+    let (goes, ends) = (answered.clone(), ended.clone());
+    let upstream = Upstream::run(move |conversation| {
+        while conversation.request_head().is_some() {
+            if conversation.number > 0 {
+                conversation.answer("200 OK", "text/plain", "second");
+                continue;
+            }
+            if late {
+                conversation.write(answer);
+                goes.wait("the caller has the answer");
+                conversation.write(POISON);
+            } else {
+                conversation.write(format!("{answer}{POISON}"));
+            }
+            assert!(conversation.is_closed(), "the connection is given up, without another request on it");
+            return ends.give();
+        }
+    });
+    let gate = Gate::plan(&upstream, TWO_CALLERS).workers(1).start();
+    let mut caller = gate.connect("app");
+    let ask = |method: &str| format!("{method} /management/v1/counters HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    caller.send(ask(method));
+    let first = caller.try_answer(method == "HEAD").unwrap();
+    assert!(first.status < 400 && !first.text().contains("poison"), "{answer:?} {first:?}");
+    answered.give();
+    if late {
+        // What comes between two requests can only be told from an answer when it is there before the second.
+        ended.wait("the connection is given up");
+    }
+    caller.send(ask("GET"));
+    let second = caller.answer();
+    assert_eq!((second.status, second.text().as_str()), (200, "second"), "{answer:?} {late}");
+    until("it is given up", || ended.is_given());
+    assert_eq!(upstream.connections(), 2);
+}
+
+const BODY: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nfirst";
+const CHUNKS: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n0\r\n\r\n";
+
+#[test]
+fn bytes_behind_a_body_are_nobodys_answer() {
+    for answer in [BODY, CHUNKS, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"] {
+        for late in [false, true] {
+            next_is_clean("GET", answer, late);
+        }
+    }
+}
+
+#[test]
+fn a_body_where_none_may_be_is_nobodys_answer() {
+    for late in [false, true] {
+        next_is_clean("GET", "HTTP/1.1 204 No Content\r\n\r\n", late);
+        next_is_clean("GET", "HTTP/1.1 304 Not Modified\r\n\r\n", late);
+        next_is_clean("HEAD", "HTTP/1.1 200 OK\r\n\r\n", late);
+    }
+}
+
+/// The fields say how long the body is that an upstream sends by mistake, and it may come at any time: the connection is
+/// closed before.
+#[test]
+fn a_body_that_was_announced_where_none_may_be_has_no_connection_to_come_on() {
+    for (method, answer) in [
+        ("GET", "HTTP/1.1 304 Not Modified\r\nContent-Length: 81\r\n\r\n"),
+        ("GET", "HTTP/1.1 304 Not Modified\r\nTransfer-Encoding: chunked\r\n\r\n"),
+        ("HEAD", "HTTP/1.1 200 OK\r\nContent-Length: 81\r\n\r\n"),
+        ("HEAD", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"),
+        ("HEAD", "HTTP/1.1 404 Not Found\r\nContent-Length: 81\r\n\r\n"),
+    ] {
+        let ended = Signal::default();
+        let ends = ended.clone();
+        let upstream = Upstream::run(move |conversation| {
+            while conversation.request_head().is_some() {
+                if conversation.number == 0 {
+                    conversation.write(answer);
+                    assert!(conversation.is_closed(), "{answer:?}");
+                    return ends.give();
+                }
+                conversation.answer("200 OK", "text/plain", "second");
+            }
+        });
+        let gate = Gate::plan(&upstream, TWO_CALLERS).workers(1).start();
+        let mut caller = gate.connect("app");
+        let ask = |method: &str| format!("{method} /management/v1/counters HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        caller.send(ask(method));
+        caller.try_answer(true).unwrap();
+        ended.wait("the connection is closed before a body can come");
+        caller.send(ask("GET"));
+        assert_eq!(caller.answer().text(), "second");
+    }
+}
