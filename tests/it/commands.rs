@@ -179,7 +179,7 @@ fn explain_knows_every_answer() {
         ("POST", "/management/v1/counter/1/logrequests", "reports", None),
         ("GET", "http://localhost:8080/management/v1/counters", "reports", None),
         ("GET", "http://evil.example/management/v1/counters", "reports", Some((403, "host_denied"))),
-        ("GET", "http://user@localhost/management/v2/counters", "reports", Some((400, "malformed_request"))),
+        ("GET", "http://user@localhost/management/v2/counters", "reports", Some((400, "bad_host"))),
         ("DELETE", "/management/v1/counter/1", "reports", Some((403, "scope_denied"))),
         ("GET", "/management/v1/counters", "crm", Some((403, "token_scope_missing"))),
         ("PUT", "/stat/v1/data", "reports", Some((403, "method_denied"))),

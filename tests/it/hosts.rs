@@ -321,6 +321,7 @@ fn the_upstream_is_a_constant() {
         let token = format!("authorization: OAuth {READ_TOKEN}");
         let expected = [
             "GET /management/v1/counters HTTP/1.1",
+            "accept-encoding: identity",
             token.as_str(),
             "host: api-metrika.yandex.net",
             "via: 1.1 metrika-gate",
