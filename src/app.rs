@@ -1,6 +1,6 @@
 //! The process: starts everything in order, lives until it is told to end, and ends in order.
 //!
-//! 1. Start: configuration, log, tokens, upstream, listeners, workers, admin; then it is ready.
+//! 1. Start: configuration, log, tokens, upstream, listeners, admin, sandbox, and only then threads; then it is ready.
 //! 2. SIGTERM or SIGINT: not ready at once; `shutdown.delay` later it accepts no more, and connections end after their
 //!    request; when all have ended, or after `shutdown.timeout`, the process ends: 0 when nothing was cut, 69 when
 //!    something was. A second signal ends it at once.
@@ -20,9 +20,10 @@ use tokio::time::Instant;
 use crate::admin::Admin;
 use crate::config::{Config, LogFormat, Shutdown};
 use crate::crew::{Crew, Start};
-use crate::metrics::process::ProcessMeters;
+use crate::metrics::process::{Confinement, ProcessMeters};
 use crate::readiness::Readiness;
 use crate::reload::{Folders, LOOK, LOOK_AT_UNWATCHED, Reloader};
+use crate::sandbox::{Needs, Sandbox};
 use crate::server::listen::{Bound, bind};
 use crate::telemetry::{self, Form, Sink};
 
@@ -65,8 +66,11 @@ impl App {
         let level = options.log_level.clone().unwrap_or_else(|| config.log.level.clone());
         let sink = telemetry::start(format, &level, meters.clone())?;
         // What was logged before a start failed is said before the process ends.
-        Self::start_logging_to(sink.clone(), telemetry::resolve(format), meters, config, options)
-            .inspect_err(|_| sink.flush(Duration::from_secs(1)))
+        Self::start_logging_to(sink.clone(), telemetry::resolve(format), meters, config, options).inspect_err(|_| {
+            if sink.write_to(std::io::stderr()).is_ok() {
+                sink.flush(Duration::from_secs(1));
+            }
+        })
     }
 
     fn start_logging_to(
@@ -76,7 +80,8 @@ impl App {
         config: Config,
         options: Options,
     ) -> anyhow::Result<Self> {
-        let reloader = Reloader::new(options.file, config.clone(), meters.clone(), options.demo)?;
+        let needs = Needs::of(&config, options.file.as_deref());
+        let mut reloader = Reloader::new(options.file, config.clone(), meters.clone(), options.demo)?;
         let workers = options.workers.or(config.workers).unwrap_or_else(cpus);
         let mut bound = Vec::new();
         for listener in &config.listeners {
@@ -92,6 +97,12 @@ impl App {
         let admin = runtime
             .block_on(TcpListener::bind(address))
             .with_context(|| format!("admin cannot listen on {address}"))?;
+        let sandbox = if config.sandbox { Sandbox::enter(&needs) } else { Sandbox::none(Confinement::Off) };
+        sandbox.say();
+        meters.confined(sandbox.confinement());
+        reloader.keep_to(sandbox);
+        // No thread was started before this.
+        sink.write_to(std::io::stderr())?;
         let start =
             Start { generation: reloader.generation().clone(), sink: sink.clone(), form, meters: meters.clone() };
         let crew = Arc::new(Crew::start(&mut bound, workers, &start)?);
@@ -228,13 +239,14 @@ fn cpus() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
-/// No core dump can hold a token, no other process of the user can read this one's memory, and the limit of descriptors
-/// is what the system allows.
+/// No core dump can hold a token, no other process of the user can read this one's memory, no program that is executed
+/// gains a right, and the limit of descriptors is what the system allows.
 fn harden() {
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     // Each is best effort: a system that has none of these runs the gate all the same.
     let _ = rustix::process::setrlimit(Resource::Core, none);
     let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    let _ = rustix::thread::set_no_new_privs(true);
     let files = rustix::process::getrlimit(Resource::Nofile);
     let _ = rustix::process::setrlimit(Resource::Nofile, Rlimit { current: files.maximum, maximum: files.maximum });
 }

@@ -52,6 +52,8 @@ pub struct Config {
     pub shutdown: Shutdown,
     /// What is logged, and how.
     pub log: Log,
+    /// Confine the process to what it needs.
+    pub sandbox: bool,
     /// How many workers; `None` is one for each CPU that the process may use.
     pub workers: Option<usize>,
 }
@@ -117,6 +119,8 @@ pub struct Upstream {
     pub authority: String,
     /// Certificates to trust beside the system's.
     pub extra_roots: Vec<CertificateDer<'static>>,
+    /// The file that they were read from.
+    pub ca_file: Option<PathBuf>,
     /// Dial this host and port; the name in the certificate stays `host`.
     pub connect_to: Option<(String, u16)>,
     /// Addresses of which family.
@@ -260,7 +264,7 @@ impl Config {
     }
 }
 
-const KEYS: [&str; 12] = [
+const KEYS: [&str; 13] = [
     "listeners",
     "admin",
     "upstream",
@@ -272,6 +276,7 @@ const KEYS: [&str; 12] = [
     "limits",
     "shutdown",
     "log",
+    "sandbox",
     "workers",
 ];
 
@@ -292,6 +297,7 @@ fn read(root: &At<'_>, findings: &mut Findings) -> Option<Config> {
     let limits = process::limits(table.optional("limits").as_ref(), findings);
     let shutdown = process::shutdown(table.optional("shutdown").as_ref(), findings);
     let log = process::log(table.optional("log").as_ref(), findings);
+    let sandbox = table.optional("sandbox").map_or(Some(true), |at| at.bool(findings));
     let workers = table.optional("workers").map(|at| at.integer(findings, 1..=1024));
     Some(Config {
         listeners: listeners?.into_iter().map(|read| read.listener).collect(),
@@ -304,6 +310,7 @@ fn read(root: &At<'_>, findings: &mut Findings) -> Option<Config> {
         limits: limits?,
         shutdown: shutdown?,
         log: log?,
+        sandbox: sandbox?,
         workers: workers.flatten().and_then(|workers| usize::try_from(workers).ok()),
     })
 }

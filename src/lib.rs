@@ -14,8 +14,9 @@
 //!    [`upstream`] has the connections to Metrica, [`worker`] what one thread has for itself, [`metrics`] what is
 //!    counted, [`telemetry`] what is logged.
 //! 3. **The process** around it. [`config`] reads what operators write, [`tokens`] and [`reload`] what changes,
-//!    [`server`] accepts, [`crew`] has the threads, [`admin`] and [`readiness`] answer probes, [`app`] starts and ends
-//!    it all, [`cli`] is the command line. [`fake`] is a Metrica to test against, and [`demo`] shows everything at once.
+//!    [`server`] accepts, [`crew`] has the threads, [`admin`] and [`readiness`] answer probes, [`sandbox`] keeps the
+//!    process to what it needs, [`app`] starts and ends it all, [`cli`] is the command line. [`fake`] is a Metrica to
+//!    test against, and [`demo`] shows everything at once.
 
 pub mod admin;
 pub mod app;
@@ -33,6 +34,7 @@ pub mod policy;
 pub mod readiness;
 pub mod rejection;
 pub mod reload;
+pub mod sandbox;
 pub mod scope;
 pub mod server;
 pub mod symbol;

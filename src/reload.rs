@@ -5,7 +5,8 @@
 //! 2. A token is used when it stayed the same for a moment. One that is wrong changes nothing, and is said and counted
 //!    once. One that is gone for a second is gone.
 //! 3. SIGHUP, or a change of its file, reloads the configuration together with the tokens. One that has a mistake
-//!    changes nothing; all mistakes are said. Listeners, admin, workers and log need a restart.
+//!    changes nothing; all mistakes are said. Listeners, admin, workers, sandbox and log need a restart, and so
+//!    does what the [`crate::sandbox`] of the start does not reach.
 //! 4. Requests under way go on with what they began with; no connection is closed.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,8 +20,9 @@ use crate::caller::Callers;
 use crate::config::{self, Config, Error, Shutdown, TokenSource};
 use crate::crew::Crew;
 use crate::gateway::admit::Admissions;
-use crate::metrics::process::{Outcome, ProcessMeters};
+use crate::metrics::process::{Confinement, Outcome, ProcessMeters};
 use crate::policy::{Policy, TokenRights};
+use crate::sandbox::{Needs, Sandbox};
 use crate::symbol::TokenAlias;
 use crate::token::Token;
 use crate::tokens::{self, TokenFileError};
@@ -61,6 +63,7 @@ pub struct Reloader {
     candidates: Candidates,
     troubles: BTreeMap<TokenAlias, Trouble>,
     meters: Arc<ProcessMeters>,
+    sandbox: Sandbox,
     demo: bool,
 }
 
@@ -75,7 +78,8 @@ impl Reloader {
         let generation = Arc::new(generation(&config, &tokens, upstream));
         let text = file.as_deref().and_then(|file| std::fs::read(file).ok()).unwrap_or_default();
         let (candidates, troubles) = (Candidates::default(), BTreeMap::new());
-        let reloader = Self { file, text, config, tokens, generation, candidates, troubles, meters, demo };
+        let sandbox = Sandbox::none(Confinement::None);
+        let reloader = Self { file, text, config, tokens, generation, candidates, troubles, meters, sandbox, demo };
         reloader.meters.config_reloaded(Outcome::Success);
         let all: Vec<_> = reloader.config.tokens.iter().map(|source| source.alias).collect();
         reloader.tell_meters(&all);
@@ -84,6 +88,11 @@ impl Reloader {
             reloader.say_state(source.alias);
         }
         Ok(reloader)
+    }
+
+    /// From now on the process can do no more than this.
+    pub fn keep_to(&mut self, sandbox: Sandbox) {
+        self.sandbox = sandbox;
     }
 
     /// What is in use.
@@ -156,7 +165,8 @@ impl Reloader {
                         changed.push(source.alias);
                     } else if !missing && trouble.said.as_deref() != Some(&error.to_string()) {
                         let kept = if token.is_some() { "the old one stays in use" } else { "it stays unusable" };
-                        tracing::error!(token = source.alias.as_str(), %error, kept, "the token was not reloaded");
+                        let hint = self.sandbox.hint(error.is_denied());
+                        tracing::error!(token = source.alias.as_str(), %error, kept, hint, "the token was not reloaded");
                         trouble.said = Some(error.to_string());
                         self.meters.tokens_reloaded(Outcome::Failure);
                     }
@@ -264,10 +274,12 @@ impl Reloader {
             ("listeners", sockets(&config.listeners) != sockets(&self.config.listeners)),
             ("admin", config.admin != self.config.admin),
             ("workers", config.workers != self.config.workers),
+            ("sandbox", config.sandbox != self.config.sandbox),
         ];
         if let Some((key, _)) = fixed.iter().find(|(_, changed)| *changed) {
             anyhow::bail!("{}: {key} changed, which needs a restart", file.display());
         }
+        self.sandbox.permits(&Needs::of(&config, Some(file)))?;
         // The access log follows; the form and the level were given to the log at the start.
         config.log = config::Log { access: config.log.access, ..self.config.log.clone() };
         let tokens = self.tokens_of(&config)?;

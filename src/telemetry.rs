@@ -21,12 +21,13 @@ pub mod sink;
 
 pub use sink::Sink;
 
-/// Starts logging for the process; what it returns takes access lines too.
+/// Starts logging for the process; what it returns takes access lines too, and keeps all until it has a thread that
+/// writes them ([`Sink::write_to`]).
 ///
 /// # Errors
 /// When `level` is not a level or list of directives, or logging was started before.
 pub fn start(format: LogFormat, level: &str, meters: Arc<ProcessMeters>) -> anyhow::Result<Sink> {
-    let sink = Sink::start(std::io::stderr(), meters)?;
+    let sink = Sink::new(meters);
     let filter = EnvFilter::try_new(level)?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(sink.clone());
     let started = match resolve(format) {

@@ -69,6 +69,14 @@ pub enum TokenFileError {
     },
 }
 
+impl TokenFileError {
+    /// Whether this process may not open the file.
+    #[must_use]
+    pub fn is_denied(&self) -> bool {
+        matches!(self, Self::Unreadable { source, .. } if source.kind() == io::ErrorKind::PermissionDenied)
+    }
+}
+
 /// Files beyond this are not token files.
 const MAXIMUM_BYTES: u64 = 4096;
 

@@ -7,11 +7,11 @@
 //!    system has none) and the configuration's.
 //! 3. Each worker has connections of its own; nothing here is shared between threads but what never changes.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use http::HeaderValue;
 use http::uri::{Authority, Scheme};
-use rustls::pki_types::ServerName;
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 
 use crate::config;
@@ -75,8 +75,10 @@ impl Upstream {
 
 fn trusted_roots(settings: &config::Upstream) -> anyhow::Result<(RootCertStore, String)> {
     let mut store = RootCertStore::empty();
-    let system = rustls_native_certs::load_native_certs();
-    let (added, _) = store.add_parsable_certificates(system.certs);
+    // Once: a process that is confined cannot read them again wherever they are.
+    static SYSTEM: OnceLock<Vec<CertificateDer<'static>>> = OnceLock::new();
+    let system = SYSTEM.get_or_init(|| rustls_native_certs::load_native_certs().certs);
+    let (added, _) = store.add_parsable_certificates(system.iter().cloned());
     let mut said = format!("{added} of the system");
     if added == 0 {
         store.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());

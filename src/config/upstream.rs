@@ -1,6 +1,6 @@
 //! The key `upstream`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustls_pki_types::pem::PemObject;
@@ -18,6 +18,7 @@ pub fn upstream(at: Option<&At<'_>>, findings: &mut Findings) -> Option<Upstream
         port: 443,
         authority: "api-metrika.yandex.net".to_owned(),
         extra_roots: Vec::new(),
+        ca_file: None,
         connect_to: None,
         address_family: AddressFamily::Any,
         http2: false,
@@ -33,6 +34,7 @@ pub fn upstream(at: Option<&At<'_>>, findings: &mut Findings) -> Option<Upstream
     }
     if let Some(at) = table.optional("ca_file") {
         upstream.extra_roots = certificates(&at, findings).unwrap_or_default();
+        upstream.ca_file = at.text(findings, |text| Ok(PathBuf::from(text)));
     }
     upstream.connect_to = table.optional("connect_to").and_then(|at| at.text(findings, host_and_port));
     if let Some(at) = table.optional("address_family") {
@@ -105,7 +107,11 @@ fn host_and_optional_port(text: &str) -> Option<(&str, Option<u16>)> {
 fn certificates(at: &At<'_>, findings: &mut Findings) -> Option<Vec<CertificateDer<'static>>> {
     at.text(findings, |text| {
         let file = Path::new(text);
-        let pem = std::fs::read(file).map_err(|error| format!("a readable file with certificates ({error})"))?;
+        let pem = std::fs::read(file).map_err(|error| {
+            let outside = error.kind() == std::io::ErrorKind::PermissionDenied;
+            let hint = if outside { "; a gate that runs reads only in the folders of its start" } else { "" };
+            format!("a readable file with certificates ({error}{hint})")
+        })?;
         let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
         match read {
             Ok(certificates) if !certificates.is_empty() => Ok(certificates),

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use prometheus::core::Collector;
 use prometheus::proto::{self, LabelPair, Metric, MetricFamily, MetricType};
 
-use super::process::{ConnectionLimit, Outcome, ProcessMeters, Reloads};
+use super::process::{Confinement, ConnectionLimit, Outcome, ProcessMeters, Reloads};
 use super::{BUCKETS, Histogram, Shard};
 use crate::operation::Verb;
 
@@ -77,6 +77,8 @@ families! {
         "Callers that are known by nothing but an address on a network, which is a weak proof.";
     log_lines_dropped: COUNTER, "metrika_gate_log_lines_dropped_total", "",
         "Log lines that were not written because whoever reads the log was too slow.";
+    sandbox: GAUGE, "metrika_gate_sandbox", "state",
+        "1 for how far the kernel confines the process to what it needs: full, partial, none, or off by configuration.";
     build: GAUGE, "metrika_gate_build_info", "version, tls_provider",
         "Always 1.";
 }
@@ -163,6 +165,10 @@ fn of_the_process(process: &ProcessMeters, families: &mut Families) {
     let address_only = i64::try_from(process.address_only_callers()).unwrap_or(i64::MAX);
     families.address_only_callers.push(gauge(&[], address_only));
     families.log_lines_dropped.push(counter(&[], log_lines_dropped));
+    if let Some(state) = process.confinement() {
+        families.sandbox =
+            Confinement::ALL.map(|one| gauge(&[("state", one.as_str())], i64::from(one == state))).into();
+    }
     families.build.push(gauge(&[("version", env!("CARGO_PKG_VERSION")), ("tls_provider", "aws-lc-rs")], 1));
 }
 

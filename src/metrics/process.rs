@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::symbol::TokenAlias;
@@ -79,6 +79,35 @@ impl Reloads {
     }
 }
 
+/// How far the process is confined to what it needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Confinement {
+    /// In files, network and neighbours.
+    Full,
+    /// In some of them: the kernel has no more.
+    Partial,
+    /// The kernel confines nothing.
+    None,
+    /// The configuration does not want it.
+    Off,
+}
+
+impl Confinement {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Full, Self::Partial, Self::None, Self::Off];
+
+    /// Its label value.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Partial => "partial",
+            Self::None => "none",
+            Self::Off => "off",
+        }
+    }
+}
+
 /// The state of one token.
 #[derive(Debug, Clone, Copy)]
 pub struct TokenState {
@@ -96,6 +125,7 @@ pub struct ProcessMeters {
     connections_refused: AtomicU64,
     connections_of_a_peer_refused: AtomicU64,
     address_only_callers: AtomicUsize,
+    confinement: OnceLock<Confinement>,
 }
 
 /// What [`ProcessMeters`] hold at a moment.
@@ -145,6 +175,17 @@ impl ProcessMeters {
             ConnectionLimit::All => &self.connections_refused,
             ConnectionLimit::Peer => &self.connections_of_a_peer_refused,
         }
+    }
+
+    /// The process was confined so far, once for its life.
+    pub fn confined(&self, confinement: Confinement) {
+        self.confinement.get_or_init(|| confinement);
+    }
+
+    /// How far the process is confined; `None` before that is known.
+    #[must_use]
+    pub fn confinement(&self) -> Option<Confinement> {
+        self.confinement.get().copied()
     }
 
     /// A connection beyond a limit was turned away.

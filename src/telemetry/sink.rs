@@ -1,6 +1,7 @@
 //! The buffer between those who log and the one thread that writes.
 
 use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,7 @@ struct Shared {
     state: Mutex<State>,
     changed: Condvar,
     meters: Arc<ProcessMeters>,
+    writing: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -29,13 +31,23 @@ struct State {
 }
 
 impl Sink {
-    /// Starts the thread that writes to `out`.
+    /// Keeps lines until there is a thread that writes them.
+    #[must_use]
+    pub fn new(meters: Arc<ProcessMeters>) -> Self {
+        let shared =
+            Shared { state: Mutex::default(), changed: Condvar::new(), meters, writing: AtomicBool::new(false) };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Starts the thread that writes to `out`, unless there is one.
     ///
     /// # Errors
     /// When the thread cannot be started.
-    pub fn start(mut out: impl Write + Send + 'static, meters: Arc<ProcessMeters>) -> std::io::Result<Self> {
-        let shared = Arc::new(Shared { state: Mutex::default(), changed: Condvar::new(), meters });
-        let sink = Self { shared: shared.clone() };
+    pub fn write_to(&self, mut out: impl Write + Send + 'static) -> std::io::Result<()> {
+        if self.shared.writing.swap(true, Ordering::Relaxed) {
+            return Ok(());
+        }
+        let shared = self.shared.clone();
         std::thread::Builder::new().name("log".to_owned()).spawn(move || {
             let mut taken = Vec::new();
             loop {
@@ -53,7 +65,7 @@ impl Sink {
                 taken.clear();
             }
         })?;
-        Ok(sink)
+        Ok(())
     }
 
     /// Takes whole lines.
@@ -138,7 +150,8 @@ mod tests {
     fn a_reader_that_is_stuck_costs_lines_and_no_time() {
         let meters = Arc::new(ProcessMeters::default());
         let (release, gate) = std::sync::mpsc::channel();
-        let sink = Sink::start(Stuck(gate), meters.clone()).unwrap();
+        let sink = Sink::new(meters.clone());
+        sink.write_to(Stuck(gate)).unwrap();
         let line = [[b'x'; 1023].as_slice(), b"\n"].concat();
         for _ in 0..3 * CAPACITY / line.len() {
             sink.push(&line);

@@ -8,7 +8,7 @@ const VOCABULARY: [&str; 10] =
     ["symbol", "scope", "operation", "target", "host", "caller", "token", "policy", "verdict", "rejection"];
 
 /// The process around the data path, which does not know of it.
-const PROCESS: [&str; 8] = ["app", "cli", "admin", "reload", "crew", "server", "demo", "fake"];
+const PROCESS: [&str; 9] = ["app", "cli", "admin", "reload", "crew", "server", "sandbox", "demo", "fake"];
 
 /// Every source file, with its path below `src`.
 fn sources() -> Vec<(PathBuf, String)> {

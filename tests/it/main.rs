@@ -34,6 +34,7 @@ mod reflection;
 mod rejections;
 mod reload;
 mod retry;
+mod sandbox;
 mod shutdown;
 mod streaming;
 mod stuck;
