@@ -1,11 +1,19 @@
 //! The admin listener: probes and metrics, for operators and Prometheus. It changes nothing and holds no secret.
+//!
+//! 1. Only GET and HEAD are answered (RFC 9110, section 15.5.6: 405 and `Allow` otherwise); what a body says is not read.
+//! 2. A connection carries one request and ends with its answer, after [`WHOLE`] in any case: whoever sends nothing, or
+//!    takes nothing, holds nothing for longer.
+//! 3. So many connections are open at once and no more; the next wait to be accepted.
+//! 4. A page of a browser reads nothing: what states an `Origin` or comes from another site is refused, and no answer
+//!    is taken for anything but text.
+//! 5. It is the only listener that shows these: on those of callers they are requests like any other.
 
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, ORIGIN, X_CONTENT_TYPE_OPTIONS};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
@@ -30,8 +38,17 @@ pub struct Admin {
 /// A worker that does not answer in this time does not run its loop.
 const LIVE: Duration = Duration::from_secs(5);
 
-/// Connections that are open at once; more wait.
-const CONNECTIONS: usize = 64;
+/// Rule 3.
+const CONNECTIONS: usize = 256;
+
+/// Rule 2: from the connect to the last byte of the answer.
+const WHOLE: Duration = Duration::from_secs(15);
+
+/// From the connect to the end of the header.
+const HEADER: Duration = Duration::from_secs(5);
+
+/// A header of more bytes is nobody's who is meant to ask here.
+const HEADER_BYTES: usize = 8 * 1024;
 
 impl Admin {
     /// Serves until dropped.
@@ -47,9 +64,9 @@ impl Admin {
             tokio::task::spawn_local(async move {
                 let service = service_fn(|request| admin.answer(request));
                 let mut http = hyper::server::conn::http1::Builder::new();
-                http.timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(30));
+                http.timer(TokioTimer::new()).header_read_timeout(HEADER).max_buf_size(HEADER_BYTES).keep_alive(false);
                 // A probe that goes away in the middle is nobody's concern.
-                let _ = http.serve_connection(TokioIo::new(socket), service).await;
+                let _ = tokio::time::timeout(WHOLE, http.serve_connection(TokioIo::new(socket), service)).await;
                 drop(place);
             });
         }
@@ -60,6 +77,9 @@ impl Admin {
             let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered here\n".to_owned());
             response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
             return Ok(response);
+        }
+        if is_from_a_page(request.headers()) {
+            return Ok(text(StatusCode::FORBIDDEN, "pages of other sites are not answered here\n".to_owned()));
         }
         let verbose =
             request.uri().query().is_some_and(|query| query.split('&').any(|pair| pair.starts_with("verbose")));
@@ -104,11 +124,18 @@ impl Admin {
     }
 }
 
+/// Rule 4. What a user types into a browser has no `Origin`, and `none` for its site.
+fn is_from_a_page(headers: &HeaderMap) -> bool {
+    let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
+    headers.contains_key(ORIGIN) || site.is_some_and(|site| !matches!(site, b"none" | b"same-origin"))
+}
+
 fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }

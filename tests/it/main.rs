@@ -4,6 +4,7 @@
 
 mod answers;
 mod answers_http2;
+mod admin;
 mod architecture;
 mod canary;
 mod commands;
