@@ -167,6 +167,39 @@ mod tests {
         }
     }
 
+    /// What stands in this process's memory, where something was.
+    fn memory(at: usize, length: usize) -> Vec<u8> {
+        use std::os::unix::fs::FileExt;
+        let mut bytes = vec![0; length];
+        let memory = std::fs::File::open("/proc/self/mem").unwrap();
+        memory.read_exact_at(&mut bytes, u64::try_from(at).unwrap()).unwrap();
+        bytes
+    }
+
+    /// The allocator writes into what is free, so what is looked for is what it would leave.
+    #[test]
+    fn rule_4_the_memory_is_overwritten() {
+        let secret: String = ('a'..='z').cycle().take(LONGEST).collect();
+        let left = |at: usize| {
+            let now = memory(at, secret.len());
+            now.windows(8).filter(|part| secret.as_bytes().windows(8).any(|own| own == *part)).count()
+        };
+        let token = Token::parse(secret.as_bytes()).unwrap();
+        let other = token.clone();
+        let (field, places) = (token.authorization(), [&token, &other].map(|token| token.0.as_ptr().addr()));
+        let of_field = field.as_bytes().as_ptr().addr() + 6;
+        assert!(places.iter().chain([&of_field]).all(|at| left(*at) > 900), "it is there while it is held");
+        drop(token);
+        assert_eq!(left(places[0]), 0, "the token");
+        assert!(left(places[1]) > 900, "another holder's is its own");
+        drop(other);
+        let copy = field.clone();
+        drop(field);
+        assert!(left(of_field) > 900, "copies of a field share it");
+        drop(copy);
+        assert_eq!((left(places[1]), left(of_field)), (0, 0), "all of them");
+    }
+
     #[test]
     fn rule_3_nothing_shows_it() {
         let token = Token::parse(GOOD.as_bytes()).unwrap();

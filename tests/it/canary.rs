@@ -14,16 +14,21 @@ const IN_COOKIE: &str = "3:canaryCOOKIEcanary0123456789";
 const IN_BODY: &str = "canaryBODYcanary0123456789";
 const ALL: [&str; 8] = [READ_TOKEN, WRITE_TOKEN, NEW_TOKEN, BAD_TOKEN, OF_CALLER, IN_QUERY, IN_COOKIE, IN_BODY];
 
-/// What a secret looks like: as it is, its beginning, and in base64 at each of the three places it can begin.
+/// What a secret looks like: as it is, its beginning, percent-encoded, in hexadecimal, and in base64 at each of the three
+/// places it can begin.
 fn looks(secret: &str) -> Vec<String> {
     let start = secret.trim_start_matches("y0_");
-    let mut looks = vec![secret.to_owned(), start[..start.len().min(12)].to_owned()];
+    let mut looks = vec![secret.to_owned(), secret[..8].to_owned(), start[..start.len().min(12)].to_owned()];
+    for letters in [|byte| format!("%{byte:02x}"), |byte| format!("%{byte:02X}")] as [fn(u8) -> String; 2] {
+        looks.push(secret.bytes().take(8).map(letters).collect());
+    }
     for before in ["", "x", "xx"] {
         let encoded = base64(format!("{before}{secret}").as_bytes());
         // The first and the last characters depend on the neighbours.
         looks.push(encoded[4..encoded.len() - 4].to_owned());
     }
-    looks.push(secret.bytes().map(|byte| format!("{byte:02x}")).collect());
+    looks.push(secret.bytes().take(8).map(|byte| format!("{byte:02x}")).collect());
+    looks.push(format!("{:?}", &secret.as_bytes()[..8]).trim_matches(['[', ']']).to_owned());
     looks
 }
 
@@ -40,7 +45,7 @@ fn base64(bytes: &[u8]) -> String {
 }
 
 #[track_caller]
-fn assert_clean(place: &str, text: &str) {
+pub fn assert_clean(place: &str, text: &str) {
     assert!(!text.is_empty(), "{place} is empty: nothing was looked at");
     for secret in ALL {
         for look in looks(secret) {
@@ -53,7 +58,7 @@ fn assert_clean(place: &str, text: &str) {
     }
 }
 
-fn whole(answer: &Answer) -> String {
+pub fn whole(answer: &Answer) -> String {
     format!("{:?} {:?} {}", answer.fields, answer.trailers, answer.text())
 }
 
@@ -93,6 +98,7 @@ fn requests() -> Vec<String> {
     requests
 }
 
+///
 #[test]
 fn no_secret_is_said_anywhere() {
     let upstream = Upstream::run(|conversation| {
@@ -196,7 +202,7 @@ fn a_caller_cannot_write_into_the_log() {
     }
 }
 
-/// No dump of the memory can hold a token, and no other process of the user can read it.
+/// no dump of the memory can hold a token, and no other process of the user can read it.
 #[test]
 fn the_memory_is_closed() {
     let upstream = Upstream::plain();
@@ -209,6 +215,7 @@ fn the_memory_is_closed() {
     assert_eq!(folder.uid(), 0, "a process that cannot be dumped has its files belong to root (proc(5))");
 }
 
+///
 #[test]
 fn nothing_that_holds_a_token_shows_it() {
     use metrika_gate::token::Token;

@@ -36,6 +36,7 @@ mod rejections;
 mod reload;
 mod retry;
 mod sandbox;
+mod secrets;
 mod shutdown;
 mod streaming;
 mod stuck;

@@ -175,6 +175,14 @@ impl Conversation {
         Some(self.unread.drain(..9).collect())
     }
 
+    /// Reads a frame of HTTP/2: its type, flags, stream (four bytes) and payload; `None` when the gate closed.
+    pub fn frame(&mut self) -> Option<(u8, u8, [u8; 4], Vec<u8>)> {
+        let head = self.frame_head()?;
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        let payload = self.exactly(usize::try_from(length).unwrap());
+        Some((head[3], head[4], [head[5], head[6], head[7], head[8]], payload))
+    }
+
     /// Writes a whole answer with a length.
     pub fn answer(&mut self, status: &str, content_type: &str, body: &str) {
         self.write(format!(
