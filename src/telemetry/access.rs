@@ -165,8 +165,11 @@ fn write_path(line: &mut Vec<u8>, path: &str) {
     let mut written = 0;
     for segment in path.split('/').skip(1) {
         line.push(b'/');
-        let shown = if segment.len() > LONGEST_SEGMENT { "…" } else { segment };
-        write_escaped(line, shown.as_bytes());
+        if segment.len() > LONGEST_SEGMENT {
+            line.extend_from_slice("…".as_bytes());
+        } else {
+            write_escaped(line, segment.as_bytes());
+        }
         written += segment.len() + 1;
         if written > LONGEST_PATH {
             line.extend_from_slice("…".as_bytes());
@@ -175,12 +178,13 @@ fn write_path(line: &mut Vec<u8>, path: &str) {
     }
 }
 
-/// Escapes what JSON, a terminal or a line-wise reader could take for its own.
+/// Escapes what JSON, a terminal or a line-wise reader could take for its own: of what is not ASCII too, where letters
+/// that turn the direction and controls of eight bits are.
 fn write_escaped(line: &mut Vec<u8>, bytes: &[u8]) {
     for byte in bytes {
         match byte {
             b'"' | b'\\' => line.extend_from_slice(&[b'\\', *byte]),
-            0..=0x1f | 0x7f => line.push(b'?'),
+            0..=0x1f | 0x7f.. => line.push(b'?'),
             _ => line.push(*byte),
         }
     }
@@ -219,6 +223,20 @@ mod tests {
         let mut line = Vec::new();
         write(&mut line, form, &finished, &context);
         String::from_utf8(line).unwrap()
+    }
+
+    /// R-17: whatever the bytes are, and wherever they come from.
+    #[test]
+    fn bytes_of_a_caller_are_escaped() {
+        let all: Vec<u8> = (0..=u8::MAX).chain("\u{202e}\u{9b}31m\u{2028}".bytes()).collect();
+        let mut line = Vec::new();
+        write_escaped(&mut line, &all);
+        assert!(line.iter().all(|byte| (0x20..0x7f).contains(byte)), "{line:?}");
+        let text = format!("\"{}\"", String::from_utf8(line).unwrap());
+        assert_eq!(serde_json::from_str::<String>(&text).unwrap().len(), all.len());
+        let mut line = Vec::new();
+        write_path(&mut line, "/a\u{1b}[31m/\u{202e}b\n/\"");
+        assert_eq!(String::from_utf8(line).unwrap(), "/a?[31m/???b?/\\\"");
     }
 
     #[test]
