@@ -4,6 +4,7 @@
 //! needs validating and nothing is optional that has a default. `config/reference.yaml` shows every key.
 
 use std::fmt;
+use std::io::Read;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -235,7 +236,7 @@ impl Config {
     /// # Errors
     /// [`Error::Unreadable`] when the file cannot be read, [`Error::Invalid`] with all mistakes in it.
     pub fn load(file: &Path) -> Result<Self, Error> {
-        let text = std::fs::read(file).map_err(|error| Error::Unreadable {
+        let text = bytes(file).map_err(|error| Error::Unreadable {
             file: file.to_owned(),
             message: format!("the configuration cannot be read: {error}"),
         })?;
@@ -262,6 +263,17 @@ impl Config {
             Some(_) | None => Err(Error::Invalid(mistakes)),
         }
     }
+}
+
+/// Reads `file`, and of one that is too large no more than shows that it is.
+///
+/// # Errors
+/// As read(2).
+pub fn bytes(file: &Path) -> std::io::Result<Vec<u8>> {
+    let most = u64::try_from(document::MAXIMUM_BYTES).unwrap_or(u64::MAX).saturating_add(1);
+    let mut bytes = Vec::new();
+    std::fs::File::open(file)?.take(most).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 const KEYS: [&str; 13] = [

@@ -76,7 +76,7 @@ impl Reloader {
         let tokens = read_all(&config.tokens, demo)?;
         let upstream = Arc::new(Upstream::new(config.upstream.clone())?);
         let generation = Arc::new(generation(&config, &tokens, upstream));
-        let text = file.as_deref().and_then(|file| std::fs::read(file).ok()).unwrap_or_default();
+        let text = file.as_deref().and_then(|file| config::bytes(file).ok()).unwrap_or_default();
         let (candidates, troubles) = (Candidates::default(), BTreeMap::new());
         let sandbox = Sandbox::none(Confinement::None);
         let reloader = Self { file, text, config, tokens, generation, candidates, troubles, meters, sandbox, demo };
@@ -123,7 +123,7 @@ impl Reloader {
     /// Looks at every file; what changed is in use when this returns. When to look again, if that should be soon.
     pub async fn look(&mut self, crew: &Crew) -> Option<Duration> {
         let config_changed =
-            self.file.as_ref().and_then(|file| std::fs::read(file).ok()).filter(|text| *text != self.text);
+            self.file.as_ref().and_then(|file| config::bytes(file).ok()).filter(|text| *text != self.text);
         if let Some(text) = config_changed {
             self.text = text;
             self.reload(crew).await;
@@ -289,7 +289,7 @@ impl Reloader {
             Arc::new(Upstream::new(config.upstream.clone())?)
         };
         self.generation = Arc::new(generation(&config, &tokens, upstream));
-        self.text = std::fs::read(file).unwrap_or_default();
+        self.text = config::bytes(file).unwrap_or_default();
         self.config = config;
         self.tokens = tokens;
         Ok(())

@@ -11,6 +11,10 @@ use serde::de::{DeserializeSeed, Deserializer, EnumAccess, Error as _, IgnoredAn
 /// Files beyond this are not configurations of this program. 100,000 callers take about 15 MB.
 pub const MAXIMUM_BYTES: usize = 64 * 1024 * 1024;
 
+/// So many brackets may be open at once. The parser takes no more than 128 values in each other, but reads the text to its
+/// end before it looks, in a time that grows with the square of what is open.
+const MAXIMUM_OPEN: usize = 512;
+
 /// A value of the document.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Node {
@@ -72,6 +76,10 @@ pub fn parse(text: &str) -> Result<Node, (Option<Position>, String)> {
     if text.len() > MAXIMUM_BYTES {
         return Err((None, format!("is larger than {MAXIMUM_BYTES} bytes")));
     }
+    if let Some(line) = too_deep(text) {
+        let message = format!("has more than {MAXIMUM_OPEN} brackets open at once");
+        return Err((Some(Position { line, column: 1 }), message));
+    }
     serde_yaml::from_str(text).map_err(|error| {
         let position = position_of(&error);
         let message = error.to_string();
@@ -79,6 +87,25 @@ pub fn parse(text: &str) -> Result<Node, (Option<Position>, String)> {
         let message = message.split(" at line ").next().unwrap_or_default().to_owned();
         (position, format!("is not valid YAML: {message}"))
     })
+}
+
+/// The line where more brackets are open than there can be. Those in texts and behind values are counted too: a
+/// configuration has no use for hundreds that are not closed.
+fn too_deep(text: &str) -> Option<usize> {
+    let mut open = 0_usize;
+    for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with('#')) {
+        for byte in line.bytes() {
+            match byte {
+                b'[' | b'{' => open += 1,
+                b']' | b'}' => open = open.saturating_sub(1),
+                _ => {}
+            }
+            if open > MAXIMUM_OPEN {
+                return Some(index + 1);
+            }
+        }
+    }
+    None
 }
 
 /// Where the value that `steps` lead to begins. The nearest value around it, when it does not exist.
@@ -259,6 +286,10 @@ mod tests {
             bomb += &format!("a{n}: &a{n} [{}]\n", vec![below; 9].join(", "));
         }
         assert!(parse(&bomb).is_err());
-        assert!(parse(&"[".repeat(20_000)).is_err());
+        for open in ["[", "{a: ", "- [", "\n["] {
+            assert!(parse(&open.repeat(1_000_000)).is_err(), "{open}");
+        }
+        assert!(parse(&format!("a: {}{}", "[".repeat(100), "]".repeat(100))).is_ok());
+        assert!(parse(&("# [\n".repeat(1000) + "a: 1")).is_ok(), "remarks are not counted");
     }
 }

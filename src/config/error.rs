@@ -63,14 +63,18 @@ impl std::error::Error for Error {}
 /// More are counted, not shown, and not searched for in the file.
 const MAXIMUM_SHOWN: usize = 100;
 
+/// Finding a place reads the text again; in all, no more than so much is read for it. The key is said in any case.
+const LOCATED_BYTES: usize = 16 * 1024 * 1024;
+
 /// Gives every finding its place in `text`.
 #[must_use]
 pub fn mistakes(file: &Path, text: &str, findings: Vec<(Vec<Step>, String)>) -> Vec<Mistake> {
     let found = findings.len();
-    let mut mistakes: Vec<Mistake> = (findings.into_iter().take(MAXIMUM_SHOWN))
-        .map(|(steps, message)| Mistake {
+    let located = LOCATED_BYTES / text.len().max(1);
+    let mut mistakes: Vec<Mistake> = (findings.into_iter().take(MAXIMUM_SHOWN).enumerate())
+        .map(|(index, (steps, message))| Mistake {
             file: file.to_owned(),
-            position: locate(text, &steps),
+            position: if index <= located { locate(text, &steps) } else { None },
             key: key_path(&steps),
             message,
         })

@@ -47,3 +47,4 @@ mod tls;
 mod token_files;
 mod transcript;
 mod whole_request;
+mod yaml;
