@@ -2,7 +2,9 @@
 
 pub mod caller;
 pub mod gate;
+pub mod relay;
 pub mod signal;
+pub mod traffic;
 pub mod upstream;
 
 pub use caller::{Answer, Caller};

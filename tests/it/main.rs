@@ -7,6 +7,8 @@ mod answers_http2;
 mod admin;
 mod architecture;
 mod canary;
+mod chaos;
+mod chaos_upstream;
 mod commands;
 mod config;
 mod credentials;

@@ -30,6 +30,7 @@ pub struct Plan {
     descriptors: Option<u32>,
     open_mask: bool,
     environment: Vec<(String, String)>,
+    hosts: bool,
 }
 
 impl Gate {
@@ -64,6 +65,7 @@ impl Gate {
             descriptors: None,
             open_mask: false,
             environment: Vec::new(),
+            hosts: false,
         };
         plan.token("analytics", READ_TOKEN).token("crm", WRITE_TOKEN)
     }
@@ -260,6 +262,15 @@ impl Plan {
         self
     }
 
+    /// With `hosts`, a file of the gate's folder that can be rewritten, in the place of `/etc/hosts`; `None` where the
+    /// system does not let a test do that.
+    pub fn hosts(mut self, hosts: &str) -> Option<Self> {
+        std::fs::write(self.folder.path().join("hosts"), hosts).unwrap();
+        self.hosts = true;
+        let may = Command::new("unshare").args(["--mount", "true"]).stderr(Stdio::null()).status();
+        may.is_ok_and(|status| status.success()).then_some(self)
+    }
+
     /// The gate's folder.
     pub fn folder(&self) -> &Path {
         self.folder.path()
@@ -275,7 +286,12 @@ impl Plan {
     fn command(&self) -> Command {
         let file = self.file();
         let program = env!("CARGO_BIN_EXE_metrika-gate");
-        let mut command = if self.descriptors.is_none() && !self.open_mask {
+        let mut command = if self.hosts {
+            let mut shell = Command::new("unshare");
+            shell.args(["--mount", "sh", "-c", "mount --bind \"$0\" /etc/hosts && exec \"$@\""]);
+            shell.arg(self.folder.path().join("hosts")).arg(program);
+            shell
+        } else if self.descriptors.is_none() && !self.open_mask {
             self::program()
         } else {
             let most = self.descriptors.map_or_else(String::new, |most| format!("ulimit -n {most} && "));
