@@ -19,9 +19,8 @@ const ALL: [&str; 8] = [READ_TOKEN, WRITE_TOKEN, NEW_TOKEN, BAD_TOKEN, OF_CALLER
 fn looks(secret: &str) -> Vec<String> {
     let start = secret.trim_start_matches("y0_");
     let mut looks = vec![secret.to_owned(), secret[..8].to_owned(), start[..start.len().min(12)].to_owned()];
-    for letters in [|byte| format!("%{byte:02x}"), |byte| format!("%{byte:02X}")] as [fn(u8) -> String; 2] {
-        looks.push(secret.bytes().take(8).map(letters).collect());
-    }
+    let percent: String = secret.bytes().take(8).map(|byte| format!("%{byte:02x}")).collect();
+    looks.extend([percent.to_uppercase(), percent]);
     for before in ["", "x", "xx"] {
         let encoded = base64(format!("{before}{secret}").as_bytes());
         // The first and the last characters depend on the neighbours.

@@ -157,7 +157,7 @@ impl Caller {
 
     fn more(&mut self) -> std::io::Result<usize> {
         let mut buffer = [0; 64 * 1024];
-        let read = self.socket.read(&mut buffer)?;
+        let read = uninterrupted(|| self.socket.read(&mut buffer))?;
         self.unread.extend_from_slice(&buffer[..read]);
         Ok(read)
     }
@@ -199,6 +199,16 @@ impl Caller {
                 return Ok(body);
             }
             trailers.push(parse_field(&line));
+        }
+    }
+}
+
+/// Reads again when a signal came between: a read with a limit of time is not begun again by the kernel (signal(7)).
+pub fn uninterrupted(mut read: impl FnMut() -> std::io::Result<usize>) -> std::io::Result<usize> {
+    loop {
+        match read() {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            ended => return ended,
         }
     }
 }

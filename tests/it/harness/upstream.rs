@@ -12,6 +12,7 @@ use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsage
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
+use super::caller::uninterrupted;
 use super::gate::PATIENCE;
 
 /// An upstream that runs.
@@ -223,7 +224,7 @@ impl Conversation {
 
     fn more(&mut self) -> usize {
         let mut buffer = [0; 64 * 1024];
-        let read = self.stream.read(&mut buffer).unwrap_or(0);
+        let read = uninterrupted(|| self.stream.read(&mut buffer)).unwrap_or(0);
         self.unread.extend_from_slice(&buffer[..read]);
         read
     }
