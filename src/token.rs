@@ -167,21 +167,15 @@ mod tests {
         }
     }
 
-    /// What stands in this process's memory, where something was.
-    fn memory(at: usize, length: usize) -> Vec<u8> {
-        use std::os::unix::fs::FileExt;
-        let mut bytes = vec![0; length];
-        let memory = std::fs::File::open("/proc/self/mem").unwrap();
-        memory.read_exact_at(&mut bytes, u64::try_from(at).unwrap()).unwrap();
-        bytes
-    }
-
-    /// The allocator writes into what is free, so what is looked for is what it would leave.
+    /// The allocator writes into what is free, so what is looked for is what it would leave; and nothing is
+    /// allocated in between that could be given the same place.
     #[test]
     fn rule_4_the_memory_is_overwritten() {
         let secret: String = ('a'..='z').cycle().take(LONGEST).collect();
-        let left = |at: usize| {
-            let now = memory(at, secret.len());
+        let memory = std::fs::File::open("/proc/self/mem").unwrap();
+        let mut now = vec![0; secret.len()];
+        let mut left = |at: usize| {
+            std::os::unix::fs::FileExt::read_exact_at(&memory, &mut now, u64::try_from(at).unwrap()).unwrap();
             now.windows(8).filter(|part| secret.as_bytes().windows(8).any(|own| own == *part)).count()
         };
         let token = Token::parse(secret.as_bytes()).unwrap();

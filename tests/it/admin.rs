@@ -38,6 +38,19 @@ fn only_reading_is_answered() {
     assert_eq!((upstream.connections(), gate.metric(&["config_reloads_total"])), (0, 1.0), "nothing happened");
 }
 
+/// a connection carries one request, so that none can be kept.
+#[test]
+fn a_connection_carries_one_request() {
+    let upstream = Upstream::plain();
+    let gate = Gate::start(&upstream, TWO_CALLERS);
+    let mut caller = Caller::connect(gate.admin_place());
+    let start = Instant::now();
+    caller.send("GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(2));
+    let all = String::from_utf8(caller.rest()).unwrap();
+    assert_eq!(all.matches("HTTP/1.1 200").count(), 1, "{all}");
+    assert!(all.contains("connection: close") && start.elapsed() < Duration::from_secs(4), "{all}");
+}
+
 /// what a page in a browser could make its user send.
 #[test]
 fn a_page_of_a_browser_reads_nothing() {

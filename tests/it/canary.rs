@@ -214,6 +214,43 @@ fn the_memory_is_closed() {
     assert_eq!(folder.uid(), 0, "a process that cannot be dumped has its files belong to root (proc(5))");
 }
 
+/// the same for a gate of a user, whom another process of that user cannot look into.
+#[test]
+fn the_memory_is_closed_to_the_same_user() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+    use std::os::unix::process::CommandExt;
+    const USER: u32 = 65_534;
+    let upstream = Upstream::plain();
+    let config = TWO_CALLERS
+        .replace("- {name: app, address: '127.0.0.1:0'}", "- {name: app, unix: {path: '{folder}/app.sock'}}");
+    let plan = Gate::plan(&upstream, &config);
+    let (file, copy) = (plan.file(), plan.folder().join("program"));
+    std::fs::copy(env!("CARGO_BIN_EXE_metrika-gate"), &copy).unwrap();
+    std::fs::set_permissions(&copy, std::fs::Permissions::from_mode(0o755)).unwrap();
+    for name in ["", "analytics", "crm", "gate.yaml", "ca.pem"] {
+        // Only root can start it as somebody else; to others, the test before this one says it.
+        if chown(plan.folder().join(name), Some(USER), Some(USER)).is_err() {
+            return;
+        }
+    }
+    let mut command = std::process::Command::new(copy);
+    command.args(["run", "--workers", "1", "--config"]).arg(file).uid(USER).gid(USER);
+    let mut child = command.stderr(std::process::Stdio::null()).spawn().unwrap();
+    let socket = plan.folder().join("app.sock");
+    crate::harness::gate::until("it listens", || std::os::unix::net::UnixStream::connect(&socket).is_ok());
+    let read = |name: &str| {
+        let mut cat = std::process::Command::new("head");
+        cat.args(["-c", "1"]).arg(format!("/proc/{}/{name}", child.id())).uid(USER).gid(USER);
+        String::from_utf8(cat.output().unwrap().stderr).unwrap()
+    };
+    let said = ["environ", "maps", "mem"].map(read);
+    let owner = std::fs::metadata(format!("/proc/{}/environ", child.id())).unwrap().uid();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(owner, 0, "its files belong to root (proc(5))");
+    assert!(said.iter().all(|said| said.contains("Permission denied")), "{said:?}");
+}
+
 ///
 #[test]
 fn nothing_that_holds_a_token_shows_it() {

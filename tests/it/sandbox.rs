@@ -50,6 +50,8 @@ fn a_file_that_nobody_named_is_not_read() {
 fn it_can_be_switched_off() {
     reaches_elsewhere(&format!("{TWO_CALLERS}\nsandbox: false\n"), |gate, upstream| {
         assert_eq!(state(gate).as_deref(), Some("off"));
+        let status = std::fs::read_to_string(format!("/proc/{}/status", gate.pid())).unwrap();
+        assert!(status.contains("NoNewPrivs:\t1\n"), "that it has in any case");
         until("the new token is in use", || {
             gate.get("app", COUNTERS);
             last_token(upstream) == NEW_TOKEN
