@@ -1,7 +1,7 @@
 //! The admin listener: probes and metrics, for operators and Prometheus. It changes nothing and holds no secret.
 //!
 //! 1. Only GET and HEAD are answered (RFC 9110, section 15.5.6: 405 and `Allow` otherwise); what a body says is not read.
-//! 2. A connection carries one request and ends with its answer, after [`WHOLE`] in any case: whoever sends nothing, or
+//! 2. A connection carries one request and ends with its answer, after fifteen seconds in any case: whoever sends nothing, or
 //!    takes nothing, holds nothing for longer.
 //! 3. So many connections are open at once and no more; the next wait to be accepted.
 //! 4. A page of a browser reads nothing: what states an `Origin` or comes from another site is refused, and no answer
