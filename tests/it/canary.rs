@@ -3,7 +3,8 @@
 
 use std::io::Write;
 
-use crate::harness::gate::{program, write_private};
+use crate::harness::files::write_private;
+use crate::harness::gate::program;
 use crate::harness::{Answer, Gate, READ_TOKEN, TWO_CALLERS, Upstream, WRITE_TOKEN};
 
 const NEW_TOKEN: &str = "y0_canaryNEWERcanary0123456789abcde";

@@ -5,7 +5,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::harness::gate::{Plan, program, until, write_private};
+use crate::harness::files::write_private;
+use crate::harness::gate::{Plan, program, until};
 use crate::harness::traffic::{self, Traffic};
 use crate::harness::{Caller, Gate, READ_TOKEN, TWO_CALLERS, Upstream, WRITE_TOKEN};
 

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::harness::gate::{program, write_private};
+use crate::harness::files::write_private;
+use crate::harness::gate::program;
 use crate::harness::{Gate, READ_TOKEN, TWO_CALLERS, Upstream, WRITE_TOKEN};
 
 /// Exit code, stdout and stderr.

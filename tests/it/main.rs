@@ -2,9 +2,9 @@
 
 #![cfg(test)]
 
+mod admin;
 mod answers;
 mod answers_http2;
-mod admin;
 mod architecture;
 mod canary;
 mod chaos;

@@ -6,7 +6,7 @@ use std::path::Path;
 use metrika_gate::config::Config;
 use metrika_gate::policy::{Denial, Policy};
 
-use crate::harness::gate::same_as_file;
+use crate::harness::files::same_as_file;
 
 const CONFIG: &str = "
 listeners: [{name: app, address: '127.0.0.1:8080'}]

@@ -7,7 +7,8 @@ use std::process::{Command, Stdio};
 
 use metrika_gate::metrics::page::FAMILIES;
 
-use crate::harness::gate::{count, same_as_file};
+use crate::harness::files::same_as_file;
+use crate::harness::gate::count;
 use crate::harness::{Gate, Signal, TWO_CALLERS, Upstream};
 
 const COUNTERS: &str = "/management/v1/counters";

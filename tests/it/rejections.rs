@@ -6,7 +6,8 @@ use std::net::TcpListener;
 
 use metrika_gate::rejection::Reason;
 
-use crate::harness::gate::{count, same_as_file};
+use crate::harness::files::same_as_file;
+use crate::harness::gate::count;
 use crate::harness::upstream::certificate;
 use crate::harness::{Answer, Gate, READ_TOKEN, TWO_CALLERS, Upstream};
 

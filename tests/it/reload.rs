@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::harness::gate::{count, until, write_private};
+use crate::harness::files::write_private;
+use crate::harness::gate::{count, until};
 use crate::harness::{Caller, Gate, READ_TOKEN, TWO_CALLERS, Upstream};
 
 const NEW_TOKEN: &str = "y0_canaryNEWcanary0123456789abcdefg";

@@ -4,7 +4,8 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::harness::gate::{until, write_private};
+use crate::harness::files::write_private;
+use crate::harness::gate::until;
 use crate::harness::{Gate, READ_TOKEN, TWO_CALLERS, Upstream};
 
 const NEW_TOKEN: &str = "y0_canaryNEWcanary0123456789abcdefg";
