@@ -10,13 +10,15 @@
 //! 4. Where the listener says `require_header`, that field stands once, with that value; otherwise `header_required`,
 //!    403. It is read before the fields that `Connection` names go.
 //! 5. A request that a gate forwarded before is a loop (`loop_detected`, 508).
-//! 6. At most `limits.header_fields` fields, in any version of HTTP (`headers_too_large`, 431).
+//! 6. At most `limits.header_fields` fields, in any version of HTTP (`headers_too_large`, 431); a request of HTTP/2 is held
+//!    to what the reader of HTTP/1.1 has seen to by now (`super::http2`).
 
 use http::header::HOST;
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, Version};
 use rustc_hash::FxHashMap;
 
+use super::http2;
 use super::identify::{Identified, Received};
 use super::stage::Stage;
 use super::via;
@@ -158,6 +160,9 @@ impl Stage<Identified> for Admit {
         let generation = &received.snapshot.generation;
         if received.head.headers.len() > generation.limits.header_fields {
             return Err(Reason::HeadersTooLarge.into());
+        }
+        if received.head.version == Version::HTTP_2 {
+            http2::check(&received.head, generation.limits.header_bytes)?;
         }
         // Every listener of the configuration is there; one that were not would let nobody in.
         let admission = generation.admissions.0.get(&received.exchange.connection.evidence.listener);

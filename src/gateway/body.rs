@@ -17,9 +17,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Version;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::time::{Sleep, sleep};
 
+use super::caller_body::CallerBody;
 use super::exchange::Exchange;
 use super::headers::clean_trailers;
 use super::streaming::Streaming;
@@ -72,7 +72,7 @@ impl BodyError {
 
 /// The body of a request, on its way to Metrica.
 pub struct RequestBody {
-    incoming: Option<Incoming>,
+    incoming: Option<CallerBody>,
     http2: bool,
     exchange: Rc<Exchange>,
     held: Option<Held>,
@@ -80,7 +80,7 @@ pub struct RequestBody {
 
 impl RequestBody {
     /// The body of an exchange's request, which came in this version of HTTP, held back while `held` says so.
-    pub fn new(incoming: Incoming, version: Version, exchange: Rc<Exchange>, held: Option<Held>) -> Self {
+    pub fn new(incoming: CallerBody, version: Version, exchange: Rc<Exchange>, held: Option<Held>) -> Self {
         Self { incoming: Some(incoming), http2: version == Version::HTTP_2, exchange, held }
     }
 
@@ -130,11 +130,11 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.as_ref().is_none_or(Incoming::is_end_stream)
+        self.incoming.as_ref().is_none_or(CallerBody::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), Incoming::size_hint)
+        self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), CallerBody::size_hint)
     }
 }
 

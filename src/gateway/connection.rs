@@ -3,9 +3,10 @@
 use std::cell::{Cell, RefCell};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::Waker;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use crate::caller::Evidence;
@@ -43,6 +44,8 @@ pub struct Connection {
     pub interim: Arc<Interim>,
     /// What of them the socket has not taken yet.
     pub interim_rest: RefCell<Vec<u8>>,
+    /// What nobody read of a request's body, where HTTP/2 has it.
+    unread: RefCell<(Option<Incoming>, Option<Waker>)>,
 }
 
 impl Connection {
@@ -65,6 +68,7 @@ impl Connection {
             body_fault: Cell::new(None),
             interim: Arc::default(),
             interim_rest: RefCell::default(),
+            unread: RefCell::default(),
         }
     }
 
@@ -99,6 +103,27 @@ impl Connection {
     #[must_use]
     pub fn request_is_open(&self) -> bool {
         self.request_is_open.get()
+    }
+
+    /// Nobody reads this body any more.
+    pub fn leave_unread(&self, body: Incoming) {
+        let mut unread = self.unread.borrow_mut();
+        unread.0 = Some(body);
+        if let Some(waker) = unread.1.take() {
+            waker.wake();
+        }
+    }
+
+    /// The body that nobody reads any more, as soon as there is one.
+    pub fn poll_unread(&self, context: &Context<'_>) -> Poll<Incoming> {
+        let mut unread = self.unread.borrow_mut();
+        match unread.0.take() {
+            Some(body) => Poll::Ready(body),
+            None => {
+                unread.1 = Some(context.waker().clone());
+                Poll::Pending
+            }
+        }
     }
 
     /// Bytes arrived: of a new header, or of a body whose request was answered before its end.

@@ -3,8 +3,8 @@
 use std::rc::Rc;
 
 use http::request::Parts;
-use hyper::body::Incoming;
 
+use super::caller_body::CallerBody;
 use super::exchange::Exchange;
 use super::stage::Stage;
 use crate::rejection::{Reason, Rejection};
@@ -19,7 +19,7 @@ pub struct Received {
     /// Its head.
     pub head: Parts,
     /// Its body.
-    pub body: Incoming,
+    pub body: CallerBody,
 }
 
 /// A request of a caller.

@@ -7,12 +7,13 @@ use std::task::{Context, Poll, ready};
 use std::time::SystemTime;
 
 use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS};
-use http::{HeaderName, HeaderValue, Request, Response};
+use http::{HeaderName, HeaderValue, Request, Response, Version};
 use hyper::body::{Body, Incoming};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
 use super::body::ResponseBody;
+use super::caller_body::CallerBody;
 use super::connection::Connection;
 use super::exchange::{Exchange, REQUEST_ID, request_id};
 use super::identify::Received;
@@ -74,6 +75,8 @@ where
         if body.is_end_stream() {
             exchange.request_completed();
         }
+        let left_with = (head.version == Version::HTTP_2).then(|| self.connection.clone());
+        let body = CallerBody::new(body, left_with);
         let received = Received { exchange: exchange.clone(), snapshot: self.worker.snapshot(), head, body };
         Recorded { inner: self.inner.call(received), exchange: Unanswered(Some(exchange)) }
     }

@@ -1,0 +1,54 @@
+//! The body of a request, as the caller sends it. What nobody reads of it on HTTP/2 is left with its connection: to drop
+//! it would reset the stream, which some clients take for a failure of an answer that is there.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::connection::Connection;
+
+/// The body of a request, as the caller sends it.
+pub struct CallerBody {
+    incoming: Option<Incoming>,
+    left_with: Option<Rc<Connection>>,
+}
+
+impl CallerBody {
+    /// The body `incoming`; what nobody reads of it is `left_with` a connection, where that is given.
+    #[must_use]
+    pub const fn new(incoming: Incoming, left_with: Option<Rc<Connection>>) -> Self {
+        Self { incoming: Some(incoming), left_with }
+    }
+}
+
+impl Body for CallerBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let Some(incoming) = &mut self.get_mut().incoming else { return Poll::Ready(None) };
+        Pin::new(incoming).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.as_ref().is_none_or(Incoming::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), Incoming::size_hint)
+    }
+}
+
+impl Drop for CallerBody {
+    fn drop(&mut self) {
+        if let (Some(incoming), Some(connection)) = (self.incoming.take(), &self.left_with)
+            && !incoming.is_end_stream()
+        {
+            connection.leave_unread(incoming);
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! A request of HTTP/2 is held to what one of HTTP/1.1 is held to before it is read as such, and hyper does not do.
+//!
+//! hyper resets the streams of requests with a name in upper case, a field of the hop, pseudo-header fields that are
+//! missing, repeated, unknown or late, or a body of another length than it says (RFC 9113, sections 8.1.1 to 8.3). Here:
+//!
+//! 1. The header is at most `limits.header_bytes` long, counted as HTTP/1.1 would have it on the wire
+//!    (`headers_too_large`, 431).
+//! 2. `:authority` or `Host` is there (RFC 9113, section 8.3.1; `bad_host`, 400).
+//! 3. `:path` begins with a slash: without one, readers differ in whether they add it (`bad_target`, 400).
+
+use http::header::HOST;
+use http::request::Parts;
+
+use crate::rejection::Reason;
+
+/// Holds a request of HTTP/2 to these rules.
+///
+/// # Errors
+/// The reason of the refusal.
+pub fn check(head: &Parts, header_bytes: usize) -> Result<(), Reason> {
+    if length(head) > header_bytes {
+        return Err(Reason::HeadersTooLarge);
+    }
+    if head.uri.authority().is_none() && !head.headers.contains_key(HOST) {
+        return Err(Reason::BadHost);
+    }
+    let target = head.uri.path_and_query().map_or("", |target| target.as_str());
+    // CONNECT has none, and is refused for its method.
+    if !target.starts_with('/') && head.method != http::Method::CONNECT && target != "*" {
+        return Err(Reason::BadTarget);
+    }
+    Ok(())
+}
+
+/// Rule 1: `method target HTTP/1.1`, `name: value`, and a line end each.
+fn length(head: &Parts) -> usize {
+    let target = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
+    let host = head.uri.authority().map_or(0, |authority| "host: \r\n".len() + authority.as_str().len());
+    let fields = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len());
+    head.method.as_str().len() + target + "  HTTP/1.1\r\n\r\n".len() + host + fields.sum::<usize>()
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+
+    fn head(uri: &str, hosts: &[&str]) -> Parts {
+        let request = Request::builder().version(Version::HTTP_2).uri(uri);
+        hosts.iter().fold(request, |request, host| request.header(HOST, *host)).body(()).unwrap().into_parts().0
+    }
+
+    #[test]
+    fn rule_1_length_and_number() {
+        let one = head("http://localhost/path?query", &[]);
+        let same = "GET /path?query HTTP/1.1\r\nhost: localhost\r\n\r\n";
+        assert_eq!(length(&one), same.len());
+        assert_eq!(check(&one, same.len()), Ok(()));
+        assert_eq!(check(&one, same.len() - 1), Err(Reason::HeadersTooLarge));
+    }
+
+    #[test]
+    fn rule_2_a_host() {
+        assert_eq!(check(&head("http://a/", &[]), 1000), Ok(()));
+        assert_eq!(check(&head("/", &["a"]), 1000), Ok(()));
+        assert_eq!(check(&head("/", &[]), 1000), Err(Reason::BadHost));
+    }
+
+    #[test]
+    fn rule_3_a_slash() {
+        let mut odd = head("/", &["a"]);
+        odd.uri = http::Uri::from(http::uri::PathAndQuery::from_static("?ids=1"));
+        assert_eq!(check(&odd, 1000), Err(Reason::BadTarget));
+    }
+}
