@@ -66,6 +66,8 @@ pub struct Listener {
     pub name: ListenerName,
     /// Where.
     pub bind: Bind,
+    /// HTTP/2 with prior knowledge, beside HTTP/1.1.
+    pub http2: bool,
     /// Who may reach it at all.
     pub admission: Admission,
 }

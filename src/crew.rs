@@ -65,7 +65,8 @@ impl Crew {
         let in_use = Mutex::new(start.generation.clone());
         let mut crew = Self { commands: Vec::new(), threads: Vec::new(), connections, in_use };
         for index in 0..workers {
-            let sockets = bound.iter_mut().filter_map(|bound| Some((bound.name, bound.sockets.pop()?))).collect();
+            let sockets =
+                bound.iter_mut().filter_map(|bound| Some(((bound.name, bound.http2), bound.sockets.pop()?))).collect();
             crew.start_one(index, workers, sockets, start)?;
         }
         Ok(crew)
@@ -75,7 +76,7 @@ impl Crew {
         &mut self,
         index: usize,
         workers: usize,
-        sockets: Vec<(ListenerName, BoundSocket)>,
+        sockets: Vec<((ListenerName, bool), BoundSocket)>,
         start: &Start,
     ) -> std::io::Result<()> {
         let (sender, receiver) = mpsc::unbounded_channel();
@@ -188,13 +189,13 @@ impl Crew {
 
 fn listen(
     worker: &Rc<Worker>,
-    sockets: Vec<(ListenerName, BoundSocket)>,
+    sockets: Vec<((ListenerName, bool), BoundSocket)>,
     connections: &Arc<Connections>,
     meters: &Arc<ProcessMeters>,
 ) -> std::io::Result<()> {
-    for (name, socket) in sockets {
-        let listener = socket.accepting()?;
-        tokio::task::spawn_local(accept(worker.clone(), name, listener, connections.clone(), meters.clone()));
+    for (listener, socket) in sockets {
+        let accepting = socket.accepting()?;
+        tokio::task::spawn_local(accept(worker.clone(), listener, accepting, connections.clone(), meters.clone()));
     }
     Ok(())
 }

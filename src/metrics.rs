@@ -217,6 +217,7 @@ pub struct Shard {
     denied: FxHashMap<(Option<CallerId>, Reason), u64>,
     credentials_dropped: FxHashMap<(Option<CallerId>, Credential), u64>,
     upstream_errors: FxHashMap<UpstreamError, u64>,
+    floods: u64,
 }
 
 /// What is known of an exchange when it ends.
@@ -285,6 +286,11 @@ impl Shard {
         *self.upstream_errors.entry(kind).or_default() += 1;
     }
 
+    /// A flood ended its connection.
+    pub const fn flood(&mut self) {
+        self.floods += 1;
+    }
+
     /// Adds another shard's counts.
     pub fn add(&mut self, other: &Self) {
         for (caller, more) in &other.callers {
@@ -303,6 +309,7 @@ impl Shard {
         add_counts(&mut self.denied, &other.denied);
         add_counts(&mut self.credentials_dropped, &other.credentials_dropped);
         add_counts(&mut self.upstream_errors, &other.upstream_errors);
+        self.floods += other.floods;
     }
 
     /// Makes the series that have to exist before the first failure, so that `increase()` sees it: for every caller,

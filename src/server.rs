@@ -1,4 +1,4 @@
-//! Server: accepts callers' connections and serves HTTP/1.1 on them.
+//! Server: accepts callers' connections and serves HTTP/1.1 on them, and HTTP/2 where a listener says so.
 //!
 //! 1. Each worker has its own accept on every listener.
 //! 2. Evidence is taken once, at accept.
@@ -32,10 +32,13 @@ use crate::upstream::Watchdog;
 use crate::worker::{Worker, new_request_id};
 
 pub mod caller_io;
+mod frames;
 pub mod framing;
+mod http2;
 mod line;
 pub mod listen;
 pub mod places;
+mod streams;
 
 use caller_io::{CallerIo, Socket};
 use framing::Bounds;
@@ -52,7 +55,7 @@ const SAID_AGAIN: Duration = Duration::from_secs(10);
 /// Accepts connections on one listener until the worker drains.
 pub async fn accept(
     worker: Rc<Worker>,
-    name: ListenerName,
+    (name, speaks_http2): (ListenerName, bool),
     listener: Accepting,
     connections: Arc<Connections>,
     meters: Arc<ProcessMeters>,
@@ -85,7 +88,12 @@ pub async fn accept(
                 let connection = Rc::new(Connection::new(Evidence { listener: name, peer }));
                 let worker = worker.clone();
                 tokio::task::spawn_local(async move {
-                    serve(worker, connection, socket, limits).await;
+                    if speaks_http2 && http2::is_spoken(&worker, &socket).await {
+                        // Boxed: a connection of HTTP/1.1 has no room for it.
+                        Box::pin(http2::serve(worker, connection.evidence, socket, limits)).await;
+                    } else {
+                        serve(worker, connection, socket, limits).await;
+                    }
                     drop(place);
                 });
             }

@@ -39,11 +39,7 @@ pub fn listeners(at: &At<'_>, findings: &mut Findings) -> Option<Vec<ReadListene
 fn listener(at: &At<'_>, findings: &mut Findings) -> Option<ReadListener> {
     let table = at.table(findings, &["name", "address", "unix", "http2", "allow_remote", "hosts", "require_header"])?;
     let name = table.required(findings, "name").and_then(|at| name(&at, findings));
-    if let Some(http2) = table.optional("http2")
-        && http2.bool(findings) == Some(true)
-    {
-        http2.wrong(findings, "HTTP/2 towards callers is not supported yet; leave it false");
-    }
+    let http2 = table.optional("http2").and_then(|at| at.bool(findings)).unwrap_or(false);
     let allow_remote = table.optional("allow_remote");
     let remote_allowed = allow_remote.as_ref().and_then(|at| at.bool(findings)).unwrap_or(false);
     let bind = match (table.optional("address"), table.optional("unix")) {
@@ -71,7 +67,7 @@ fn listener(at: &At<'_>, findings: &mut Findings) -> Option<ReadListener> {
     };
     let admission = admission(&table, table.optional("unix").is_none(), findings);
     let bind = bind?;
-    let listener = Listener { name: ListenerName::new(name?), bind, admission: admission? };
+    let listener = Listener { name: ListenerName::new(name?), bind, http2, admission: admission? };
     Some(ReadListener { remote: listener.is_remote(), listener })
 }
 

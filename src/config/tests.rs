@@ -18,6 +18,18 @@ fn the_smallest_configuration_works() {
 }
 
 #[test]
+fn a_listener_speaks_http2_where_it_says_so() {
+    let text = include_str!("../../config/gate.yaml");
+    let read = |more: &str| {
+        Config::parse(&text.replacen("{name: app", &format!("{{{more}name: app"), 1), Path::new("gate.yaml"))
+    };
+    let speaks = |more: &str| read(more).unwrap().listeners[0].http2;
+    assert!(!speaks("") && !speaks("http2: false, ") && speaks("http2: true, "));
+    let said = read("http2: h2c, ").unwrap_err().to_string();
+    assert!(said.contains("listeners[0].http2: is 'h2c'; expected true or false"), "{said}");
+}
+
+#[test]
 fn all_mistakes_are_reported_at_once_with_their_places() {
     let text = r#"
 listeners:

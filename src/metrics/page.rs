@@ -75,6 +75,8 @@ families! {
         "Connections of callers beyond limits.connections or limits.connections_per_peer.";
     address_only_callers: GAUGE, "metrika_gate_address_only_callers", "",
         "Callers that are known by nothing but an address on a network, which is a weak proof.";
+    floods: COUNTER, "metrika_gate_floods_total", "",
+        "Connections of callers that a flood ended: frames of HTTP/2 that bring nothing, or requests that are given up.";
     log_lines_dropped: COUNTER, "metrika_gate_log_lines_dropped_total", "",
         "Log lines that were not written because whoever reads the log was too slow.";
     sandbox: GAUGE, "metrika_gate_sandbox", "state",
@@ -142,6 +144,7 @@ fn refusals(shard: &Shard, families: &mut Families) {
         let labels = [("caller", caller_name(*caller)), ("kind", kind.as_str())];
         families.credentials_dropped.push(counter(&labels, *count));
     }
+    families.floods.push(counter(&[], shard.floods));
     for (kind, count) in sorted(&shard.upstream_errors) {
         families.upstream_errors.push(counter(&[("kind", kind.as_str())], *count));
     }

@@ -24,6 +24,8 @@ const BACKLOG: i32 = 4096;
 pub struct Bound {
     /// Its name.
     pub name: ListenerName,
+    /// Whether HTTP/2 is spoken there too.
+    pub http2: bool,
     /// Where it is, with the port that was chosen.
     pub place: String,
     /// By worker.
@@ -58,7 +60,8 @@ pub fn bind(listener: &Listener, workers: usize) -> io::Result<Bound> {
     match &listener.bind {
         Bind::Tcp(address) => {
             let (address, sockets) = bind_tcp(*address, workers)?;
-            Ok(Bound { name: listener.name, place: format!("http://{address}"), sockets, file: None })
+            let (name, http2) = (listener.name, listener.http2);
+            Ok(Bound { name, http2, place: format!("http://{address}"), sockets, file: None })
         }
         Bind::Unix { path, mode } => {
             let socket = bind_unix(path, *mode)?;
@@ -66,6 +69,7 @@ pub fn bind(listener: &Listener, workers: usize) -> io::Result<Bound> {
             let sockets = clones.collect::<io::Result<_>>()?;
             Ok(Bound {
                 name: listener.name,
+                http2: listener.http2,
                 place: format!("unix:{}", path.display()),
                 sockets,
                 file: Some(path.clone()),

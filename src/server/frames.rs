@@ -1,0 +1,533 @@
+//! Frames: what passes on a connection of HTTP/2 is accounted for, so that a flood ends its connection.
+//!
+//! hyper parses; here only frame headers are read as they pass (RFC 9113, section 4.1), and nothing is changed.
+//!
+//! 1. The first frame of a caller is SETTINGS (RFC 9113, section 3.4).
+//! 2. A connection has a budget (section 10.5). Frames that bring nothing cost one each, SETTINGS ten; a request costs
+//!    ten until its answer has ended, so one that is reset, by whomever, stays paid for. Time earns, data earns, and a
+//!    piece of an answer earns the window updates that it causes. A connection that cannot pay is a flood.
+//! 3. Header blocks are taken in turns of 16 KiB, so that what they unpack to is seen before more of it is read.
+//! 4. What is not finished is known since when: the preface, a header block, any frame but DATA.
+//! 5. Answers under way are known, each with the time of its last frame: one that the caller does not take shows.
+
+use tokio::time::Instant;
+
+/// What a frame is (RFC 9113, section 6), as far as it matters here.
+mod kind {
+    pub const DATA: u8 = 0;
+    pub const HEADERS: u8 = 1;
+    pub const RST_STREAM: u8 = 3;
+    pub const SETTINGS: u8 = 4;
+    pub const GOAWAY: u8 = 7;
+    pub const CONTINUATION: u8 = 9;
+}
+
+const END_STREAM: u8 = 1;
+const ACK: u8 = 1;
+const END_HEADERS: u8 = 4;
+
+/// The size of a frame's header.
+const HEADER: usize = 9;
+
+/// What a caller sends first (RFC 9113, section 3.4).
+pub const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Why a connection ends here and now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Rule 1.
+    NoSettings,
+    /// Rule 2.
+    Flood,
+}
+
+/// `ENHANCE_YOUR_CALM` (RFC 9113, section 7).
+const ENHANCE_YOUR_CALM: u32 = 11;
+
+impl Fault {
+    /// The error code of the GOAWAY that says so (RFC 9113, section 7).
+    #[must_use]
+    pub const fn code(self) -> u32 {
+        match self {
+            Self::NoSettings => 1,
+            Self::Flood => ENHANCE_YOUR_CALM,
+        }
+    }
+}
+
+/// A GOAWAY frame: no stream above `last_stream` was looked at.
+#[must_use]
+pub fn go_away(last_stream: u32, code: u32) -> [u8; 17] {
+    let mut frame = [0, 0, 8, kind::GOAWAY, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let fields = last_stream.to_be_bytes().into_iter().chain(code.to_be_bytes());
+    frame.iter_mut().skip(HEADER).zip(fields).for_each(|(at, byte)| *at = byte);
+    frame
+}
+
+/// The header of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Frame {
+    length: u32,
+    kind: u8,
+    flags: u8,
+    stream: u32,
+}
+
+impl Frame {
+    const fn has(self, flag: u8) -> bool {
+        self.flags & flag != 0
+    }
+
+    const fn is_of_a_block(self) -> bool {
+        matches!(self.kind, kind::HEADERS | kind::CONTINUATION)
+    }
+}
+
+/// Finds frame headers in bytes that come in any pieces.
+#[derive(Debug, Default)]
+struct Splitter {
+    header: [u8; HEADER],
+    have: usize,
+    /// Of the payload, and not here yet.
+    left: usize,
+    /// The frame whose payload this is.
+    current: Option<Frame>,
+}
+
+impl Splitter {
+    /// The next header that `bytes` complete; they move on to what is behind it. Payload is passed over.
+    fn next(&mut self, bytes: &mut &[u8]) -> Option<Frame> {
+        loop {
+            let passed = self.left.min(bytes.len());
+            *bytes = bytes.get(passed..).unwrap_or_default();
+            self.left -= passed;
+            let (byte, rest) = bytes.split_first()?;
+            *bytes = rest;
+            *self.header.get_mut(self.have)? = *byte;
+            self.have += 1;
+            if self.have == HEADER {
+                self.have = 0;
+                let [a, b, c, kind, flags, stream @ ..] = self.header;
+                let length = u32::from_be_bytes([0, a, b, c]);
+                self.left = usize::try_from(length).unwrap_or(usize::MAX);
+                let frame = Frame { length, kind, flags, stream: u32::from_be_bytes(stream) & 0x7fff_ffff };
+                self.current = Some(frame);
+                return Some(frame);
+            }
+        }
+    }
+
+    const fn is_between_frames(&self) -> bool {
+        self.have == 0 && self.left == 0
+    }
+
+    /// Whether a frame has begun that brings a body nothing.
+    fn is_in_the_middle(&self) -> bool {
+        let is_data = self.left > 0 && self.current.is_some_and(|frame| frame.kind == kind::DATA);
+        !self.is_between_frames() && !is_data
+    }
+}
+
+/// What a connection can pay with (rule 2).
+#[derive(Debug)]
+struct Budget {
+    left: u32,
+    earned_until: Instant,
+}
+
+/// So much a connection has at first, and never more: 100 requests at once and a burst beside.
+const MOST: u32 = 4000;
+/// So much each second earns: far more than any client's keep-alive, and 45 requests that are given up.
+const A_SECOND: u32 = 500;
+/// So much a request costs until its answer has ended.
+const A_REQUEST: u32 = 10;
+/// SETTINGS can move the window of every stream.
+const SETTINGS: u32 = 10;
+/// So much a piece of an answer earns: some clients update the window of the stream and of the connection each time.
+const A_PIECE: u32 = 4;
+/// A body's data and an answer's earn one for so many bytes.
+const BYTES: u32 = 1024;
+
+impl Budget {
+    fn earn(&mut self, amount: u32) {
+        self.left = self.left.saturating_add(amount).min(MOST);
+    }
+
+    /// Pays, with what time has earned where the rest is not enough: so the clock is not read for every frame.
+    fn pay(&mut self, amount: u32, now: Instant) -> Result<(), Fault> {
+        if self.left < amount {
+            let since = now.saturating_duration_since(self.earned_until).as_millis();
+            let earned = u32::try_from(since).unwrap_or(u32::MAX).saturating_mul(A_SECOND) / 1000;
+            if earned > 0 {
+                self.earned_until = now;
+                self.earn(earned);
+            }
+        }
+        self.left = self.left.checked_sub(amount).ok_or(Fault::Flood)?;
+        Ok(())
+    }
+}
+
+/// An answer whose head has gone out and whose end has not.
+#[derive(Debug)]
+struct Answer {
+    stream: u32,
+    last_frame: Instant,
+}
+
+/// The account of one connection.
+#[derive(Debug)]
+pub struct Account {
+    from_caller: Splitter,
+    to_caller: Splitter,
+    budget: Budget,
+    /// How many frames the caller sent.
+    frames: u64,
+    /// The first frame of a header block that has not ended.
+    open_block: Option<u64>,
+    last_stream: u32,
+    /// Bytes of header blocks in this turn.
+    turn: usize,
+    answers: Vec<Answer>,
+    fault: Option<Fault>,
+    /// hyper found a flood by itself, and said so.
+    hyper_says_flood: bool,
+    /// What has gone out of the payload of a GOAWAY.
+    farewell: Vec<u8>,
+}
+
+/// Rule 3: compressed, so many bytes; unpacked and in memory it can be a hundred times as much.
+const TURN: usize = 16 * 1024;
+
+impl Account {
+    /// Of a connection that begins at `now`, with the preface.
+    #[must_use]
+    pub fn new(now: Instant) -> Self {
+        Self {
+            from_caller: Splitter { left: PREFACE.len(), ..Splitter::default() },
+            to_caller: Splitter::default(),
+            budget: Budget { left: MOST, earned_until: now },
+            frames: 0,
+            open_block: None,
+            last_stream: 0,
+            turn: 0,
+            answers: Vec::new(),
+            fault: None,
+            hyper_says_flood: false,
+            farewell: Vec::new(),
+        }
+    }
+
+    /// Bytes of the caller arrived.
+    ///
+    /// # Errors
+    /// The reason why the connection ends and these bytes are not looked at.
+    pub fn received(&mut self, mut bytes: &[u8], now: Instant) -> Result<(), Fault> {
+        while let Some(frame) = self.from_caller.next(&mut bytes) {
+            if let Err(fault) = self.take(frame, now) {
+                self.fault = Some(fault);
+                return Err(fault);
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, frame: Frame, now: Instant) -> Result<(), Fault> {
+        self.frames += 1;
+        if self.frames == 1 && (frame.kind != kind::SETTINGS || frame.has(ACK)) {
+            return Err(Fault::NoSettings);
+        }
+        if frame.is_of_a_block() {
+            self.turn = self.turn.saturating_add(usize::try_from(frame.length).unwrap_or(usize::MAX));
+            self.open_block = if frame.has(END_HEADERS) { None } else { self.open_block.or(Some(self.frames)) };
+        }
+        let cost = match frame.kind {
+            kind::DATA if frame.length > 0 => {
+                self.budget.earn(frame.length / BYTES);
+                0
+            }
+            kind::HEADERS if frame.stream > self.last_stream => {
+                self.last_stream = frame.stream;
+                A_REQUEST
+            }
+            kind::RST_STREAM => {
+                self.forget(frame.stream);
+                1
+            }
+            kind::SETTINGS => SETTINGS,
+            _ => 1,
+        };
+        self.budget.pay(cost, now)
+    }
+
+    /// Bytes went to the caller.
+    pub fn sent(&mut self, mut bytes: &[u8], now: Instant) {
+        loop {
+            self.see_farewell(&mut bytes);
+            let Some(frame) = self.to_caller.next(&mut bytes) else { return };
+            match frame.kind {
+                kind::DATA => {
+                    self.budget.earn(A_PIECE.saturating_add(frame.length / BYTES));
+                    match self.answers.iter_mut().find(|answer| answer.stream == frame.stream) {
+                        Some(answer) if !frame.has(END_STREAM) => answer.last_frame = now,
+                        Some(_) => self.end(frame.stream),
+                        None => {}
+                    }
+                }
+                kind::HEADERS if frame.has(END_STREAM) => self.end(frame.stream),
+                kind::HEADERS => self.answers.push(Answer { stream: frame.stream, last_frame: now }),
+                kind::RST_STREAM => self.forget(frame.stream),
+                _ => {}
+            }
+        }
+    }
+
+    /// Notes the payload of a GOAWAY: hyper may have found a flood by itself.
+    fn see_farewell(&mut self, bytes: &mut &[u8]) {
+        let is_one = self.to_caller.current.is_some_and(|frame| frame.kind == kind::GOAWAY);
+        if !is_one || self.to_caller.left == 0 {
+            return;
+        }
+        let taken = self.to_caller.left.min(bytes.len());
+        self.farewell.extend_from_slice(bytes.get(..taken).unwrap_or_default());
+        *bytes = bytes.get(taken..).unwrap_or_default();
+        self.to_caller.left -= taken;
+        if self.to_caller.left == 0 {
+            let code = self.farewell.get(4..8).and_then(|code| code.try_into().ok()).map(u32::from_be_bytes);
+            self.hyper_says_flood |= code == Some(ENHANCE_YOUR_CALM);
+            self.farewell.clear();
+        }
+    }
+
+    fn end(&mut self, stream: u32) {
+        self.forget(stream);
+        self.budget.earn(A_REQUEST);
+    }
+
+    fn forget(&mut self, stream: u32) {
+        self.answers.retain(|answer| answer.stream != stream);
+    }
+
+    /// A turn begins (rule 3).
+    pub const fn begin_turn(&mut self) {
+        self.turn = 0;
+    }
+
+    /// Whether no more should be read in this turn.
+    #[must_use]
+    pub const fn turn_is_over(&self) -> bool {
+        self.turn >= TURN
+    }
+
+    /// What is not finished (rule 4): the same number for as long as it is the same thing.
+    #[must_use]
+    pub fn unfinished(&self) -> Option<u64> {
+        let is_begun = self.frames == 0 || self.from_caller.is_in_the_middle();
+        self.open_block.or(is_begun.then_some(self.frames))
+    }
+
+    /// How many answers are under way whose last frame went before `cut_off` (rule 5).
+    #[must_use]
+    pub fn answers_quiet_since(&self, cut_off: Instant) -> usize {
+        self.answers.iter().filter(|answer| answer.last_frame < cut_off).count()
+    }
+
+    /// How many answers are under way.
+    #[must_use]
+    pub const fn answers(&self) -> usize {
+        self.answers.len()
+    }
+
+    /// The rule that the caller broke.
+    #[must_use]
+    pub const fn fault(&self) -> Option<Fault> {
+        self.fault
+    }
+
+    /// Whether the connection ends for a flood, found here or by hyper.
+    #[must_use]
+    pub const fn is_flooded(&self) -> bool {
+        self.hyper_says_flood || matches!(self.fault, Some(Fault::Flood))
+    }
+
+    /// A GOAWAY with this code, where one can be said: not in the middle of another frame.
+    #[must_use]
+    pub fn farewell(&self, code: u32) -> Option<Vec<u8>> {
+        self.to_caller.is_between_frames().then(|| go_away(self.last_stream, code).to_vec())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+        [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+    }
+
+    /// An account after the preface and SETTINGS.
+    fn begun(now: Instant) -> Account {
+        let mut account = Account::new(now);
+        account.received(&[PREFACE, &frame(kind::SETTINGS, 0, 0, &[])[..]].concat(), now).unwrap();
+        account
+    }
+
+    /// How many times `bytes` are taken.
+    fn taken(account: &mut Account, now: Instant, bytes: &[u8]) -> usize {
+        (0..20_000).take_while(|_| account.received(bytes, now).is_ok()).count()
+    }
+
+    #[test]
+    fn rule_1_settings_come_first() {
+        let now = Instant::now();
+        for first in [frame(6, 0, 0, &[0; 8]), frame(kind::SETTINGS, ACK, 0, &[]), frame(kind::HEADERS, 5, 1, &[])] {
+            let mut account = Account::new(now);
+            assert_eq!(account.received(PREFACE, now), Ok(()));
+            assert_eq!(account.received(&first, now), Err(Fault::NoSettings));
+            assert_eq!((account.fault(), account.is_flooded()), (Some(Fault::NoSettings), false));
+        }
+    }
+
+    #[test]
+    fn headers_are_found_in_any_pieces() {
+        let bytes = [frame(0, 0, 1, b"abc"), frame(9, 4, 0x8000_0003, &[]), frame(1, 1, 5, &[0; 300])].concat();
+        for size in 1..bytes.len() {
+            let mut splitter = Splitter::default();
+            let mut found = Vec::new();
+            for mut piece in bytes.chunks(size) {
+                while let Some(frame) = splitter.next(&mut piece) {
+                    found.push((frame.kind, frame.flags, frame.stream, frame.length));
+                }
+                assert!(piece.is_empty());
+            }
+            assert_eq!(found, [(0, 0, 1, 3), (9, 4, 3, 0), (1, 1, 5, 300)], "{size}");
+            assert!(splitter.is_between_frames());
+        }
+    }
+
+    #[test]
+    fn rule_2_what_brings_nothing_is_paid_for() {
+        let now = Instant::now();
+        let empty = u64::from(MOST - SETTINGS);
+        for (kind, payload, cost) in
+            [(6, 8, 1), (2, 5, 1), (8, 4, 1), (3, 4, 1), (0, 0, 1), (9, 10, 1), (0xee, 0, 1), (kind::SETTINGS, 0, 10)]
+        {
+            let mut account = begun(now);
+            let sent = taken(&mut account, now, &frame(kind, 0, 1, &vec![0; payload]));
+            assert_eq!(sent, usize::try_from(empty / cost).unwrap(), "{kind}");
+            assert!(account.is_flooded());
+        }
+        // Time earns it back, as far as it goes.
+        let mut account = begun(now);
+        let ping = frame(6, 0, 0, &[0; 8]);
+        taken(&mut account, now, &ping);
+        let later = now + Duration::from_secs(2);
+        assert_eq!(taken(&mut account, later, &ping), 1000);
+        assert_eq!(taken(&mut account, later + Duration::from_secs(3600), &ping), usize::try_from(MOST).unwrap());
+    }
+
+    #[test]
+    fn rule_2_a_request_stays_paid_for_until_its_answer_has_ended() {
+        let now = Instant::now();
+        let ask = |n: u32| frame(kind::HEADERS, 5, 2 * n + 1, &[0x82]);
+        let mut account = begun(now);
+        let given_up = (0..10_000).take_while(|n| account.received(&ask(*n), now).is_ok()).count();
+        assert_eq!(given_up, usize::try_from((MOST - SETTINGS) / A_REQUEST).unwrap());
+        let mut account = begun(now);
+        for n in 0..10_000 {
+            account.received(&ask(n), now).unwrap();
+            account.sent(&frame(kind::HEADERS, 4, 2 * n + 1, &[0x88]), now);
+            account.sent(&frame(kind::DATA, 1, 2 * n + 1, b"{}"), now);
+        }
+    }
+
+    #[test]
+    fn rule_2_a_download_pays_for_its_window_updates() {
+        let now = Instant::now();
+        let mut account = begun(now);
+        let update = frame(8, 0, 1, &[0, 0, 1, 0]);
+        account.sent(&frame(kind::HEADERS, 4, 1, &[0x88]), now);
+        for _ in 0..10_000 {
+            account.sent(&frame(kind::DATA, 0, 1, &[0; 100]), now);
+            account.received(&[update.clone(), update.clone(), update.clone()].concat(), now).unwrap();
+        }
+    }
+
+    #[test]
+    fn rule_3_header_blocks_are_taken_in_turns() {
+        let now = Instant::now();
+        let mut account = begun(now);
+        account.received(&frame(kind::DATA, 0, 1, &[0; 16_384]), now).unwrap();
+        account.received(&frame(kind::HEADERS, 4, 1, &[0; 10_000]), now).unwrap();
+        assert!(!account.turn_is_over());
+        account.received(&frame(kind::CONTINUATION, 4, 1, &[0; 10_000]), now).unwrap();
+        assert!(account.turn_is_over());
+        account.begin_turn();
+        assert!(!account.turn_is_over());
+    }
+
+    #[test]
+    fn rule_4_what_is_not_finished() {
+        let now = Instant::now();
+        let mut account = Account::new(now);
+        assert_eq!(account.unfinished(), Some(0), "SETTINGS are awaited");
+        let mut account_after = |bytes: &[u8]| {
+            account.received(bytes, now).unwrap();
+            account.unfinished()
+        };
+        assert_eq!(account_after(PREFACE), Some(0));
+        assert_eq!(account_after(&frame(kind::SETTINGS, 0, 0, &[])), None);
+        assert_eq!(account_after(&[0, 0]), Some(1), "the half of a header");
+        assert_eq!(account_after(&[8, 6, 0, 0, 0, 0, 0]), Some(2));
+        assert_eq!(account_after(&[0; 8]), None);
+        assert_eq!(account_after(&frame(kind::HEADERS, 1, 1, &[0x82])), Some(3), "a header block that goes on");
+        assert_eq!(account_after(&frame(kind::CONTINUATION, 0, 1, &[0x82])), Some(3), "and on");
+        assert_eq!(account_after(&frame(kind::CONTINUATION, 4, 1, &[0x82])), None);
+        let data = frame(kind::DATA, 0, 1, &[0; 100]);
+        assert_eq!(account_after(&data[..50]), None, "a body has a time of its own");
+        assert_eq!(account_after(&data[50..]), None);
+    }
+
+    #[test]
+    fn rule_5_answers_under_way() {
+        let now = Instant::now();
+        let mut account = begun(now);
+        for stream in [1, 3, 5, 7] {
+            account.sent(&frame(kind::HEADERS, 4, stream, &[0x88]), now);
+        }
+        account.sent(&frame(kind::HEADERS, 5, 9, &[0x88]), now);
+        assert_eq!(account.answers(), 4);
+        let later = now + Duration::from_secs(1);
+        account.sent(&frame(kind::DATA, 0, 1, b"x"), later);
+        account.sent(&frame(kind::DATA, END_STREAM, 3, b"x"), later);
+        account.sent(&frame(kind::RST_STREAM, 0, 5, &[0; 4]), later);
+        assert_eq!((account.answers(), account.answers_quiet_since(later)), (2, 1));
+        account.received(&frame(kind::RST_STREAM, 0, 7, &[0; 4]), later).unwrap();
+        assert_eq!((account.answers(), account.answers_quiet_since(later)), (1, 0));
+    }
+
+    #[test]
+    fn a_farewell_does_not_stand_in_another_frame() {
+        let now = Instant::now();
+        let mut account = begun(now);
+        account.received(&frame(kind::HEADERS, 5, 7, &[0x82]), now).unwrap();
+        let farewell = account.farewell(Fault::Flood.code()).unwrap();
+        assert_eq!(farewell, frame(kind::GOAWAY, 0, 0, &[0, 0, 0, 7, 0, 0, 0, 11]));
+        account.sent(&[0, 0, 2, 0, 0, 0, 0, 0, 7, b'{'], now);
+        assert_eq!(account.farewell(0), None);
+        account.sent(b"}", now);
+        assert!(account.farewell(0).is_some());
+        // One of hyper's that says that it was a flood counts as one.
+        for byte in frame(kind::GOAWAY, 0, 0, &[0, 0, 0, 7, 0, 0, 0, 0, b'?']) {
+            account.sent(&[byte], now);
+        }
+        assert!(!account.is_flooded());
+        for byte in frame(kind::GOAWAY, 0, 0, &[0, 0, 0, 7, 0, 0, 0, 11, b'!']) {
+            account.sent(&[byte], now);
+        }
+        assert!(account.is_flooded());
+    }
+}

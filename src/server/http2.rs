@@ -1,0 +1,339 @@
+//! HTTP/2 towards callers, with prior knowledge, on the listeners that say so (RFC 9113, section 3.3).
+//!
+//! 1. The first bytes decide: the preface is HTTP/2, anything else is left as it is for HTTP/1.1. They have as long as
+//!    the header of a request.
+//! 2. Each request is an exchange of its own, with the proof of its connection. One that lets the gate wait is reset,
+//!    and the others on its connection go on.
+//! 3. Limits: 100 requests at once, 512 KiB of bodies that are not passed on yet, 64 KiB of each answer that are not
+//!    taken yet, no push, no tunnel. What floods the connection ends it (see [`super::frames`]).
+//! 4. The connection itself ends when it is idle for too long, when a header block or the preface is not finished in
+//!    time, and when the caller takes nothing of what is ready for it.
+//! 5. It ends with a GOAWAY where one can still be said. What the caller still sends is read for a moment, so that it
+//!    sees that.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::io;
+use std::os::fd::AsFd;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use http::Method;
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use rustix::net::RecvFlags;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest, ReadBuf};
+use tokio::time::{Instant, timeout};
+use tower::Service;
+
+use super::caller_io::Socket;
+use super::frames::{Account, Fault, PREFACE};
+use super::streams::{Streams, look_every};
+use crate::caller::Evidence;
+use crate::config::Limits;
+use crate::gateway::connection::Connection;
+use crate::metrics::Shard;
+use crate::upstream::Watchdog;
+use crate::worker::Worker;
+
+/// Rule 1. The bytes stay unread.
+pub async fn is_spoken(worker: &Worker, socket: &Socket) -> bool {
+    let patience = worker.snapshot().generation.timeouts.request_headers;
+    tokio::select! {
+        // A connection that has said nothing is for HTTP/1.1 to end, in either case.
+        () = worker.until_draining() => false,
+        began = timeout(patience, begins_with_preface(socket)) => began.is_ok_and(|began| began.unwrap_or(false)),
+    }
+}
+
+async fn begins_with_preface(socket: &Socket) -> io::Result<bool> {
+    loop {
+        let looked = match socket {
+            Socket::Tcp(socket) => {
+                socket.readable().await?;
+                socket.try_io(Interest::READABLE, || looks_like_preface(socket))
+            }
+            Socket::Unix(socket) => {
+                socket.readable().await?;
+                socket.try_io(Interest::READABLE, || looks_like_preface(socket))
+            }
+        };
+        match looked {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Ok(_) | Err(_) => return looked,
+        }
+    }
+}
+
+/// `WouldBlock` while it may become one.
+fn looks_like_preface(socket: impl AsFd) -> io::Result<bool> {
+    let mut first = [0; PREFACE.len()];
+    let (_, read) = rustix::net::recv(socket, &mut first, RecvFlags::PEEK)?;
+    match first.get(..read) {
+        Some(first) if read > 0 && PREFACE.starts_with(first) && read < PREFACE.len() => {
+            Err(io::ErrorKind::WouldBlock.into())
+        }
+        Some(first) => Ok(first == PREFACE),
+        None => Ok(false),
+    }
+}
+
+/// How a connection ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// hyper said what there was to say, or the caller is gone.
+    Over,
+    /// The caller broke a rule of [`super::frames`].
+    Fault(Fault),
+    /// The caller let the gate wait for a request.
+    Late,
+    /// The caller takes nothing, so nothing can be said.
+    Deaf,
+}
+
+/// The bytes of a connection, under hyper.
+struct Wire {
+    socket: Rc<RefCell<Socket>>,
+    state: Rc<State>,
+}
+
+/// What is known of the bytes.
+struct State {
+    account: RefCell<Account>,
+    /// Since when the socket takes nothing.
+    blocked_since: Cell<Option<Instant>>,
+    /// What is not finished, and since when.
+    unfinished: Cell<Option<(u64, Instant)>>,
+}
+
+/// Serves a connection that begins with the preface.
+pub async fn serve(worker: Rc<Worker>, evidence: Evidence, socket: Socket, limits: Limits) {
+    let now = Instant::now();
+    let state = Rc::new(State {
+        account: RefCell::new(Account::new(now)),
+        blocked_since: Cell::new(None),
+        unfinished: Cell::new(Some((0, now))),
+    });
+    let socket = Rc::new(RefCell::new(socket));
+    let wire = Wire { socket: socket.clone(), state: state.clone() };
+    // When this returns, hyper's side is gone, and with it every request that was under way.
+    let end = drive(&worker, evidence, wire, &state, limits).await;
+    let Some(socket) = Rc::into_inner(socket).map(RefCell::into_inner) else { return };
+    if state.account.borrow().is_flooded() {
+        worker.count(Shard::flood);
+        tracing::warn!(listener = evidence.listener.as_str(), peer = %evidence.peer, "a flood ended its connection");
+    }
+    let farewell = match end {
+        End::Over => Some(Vec::new()),
+        End::Fault(fault) => state.account.borrow().farewell(fault.code()),
+        End::Late => state.account.borrow().farewell(NO_ERROR),
+        End::Deaf => None,
+    };
+    match farewell {
+        Some(farewell) => say_and_read_on(socket, &farewell).await,
+        // A cut answer must not look whole where it has no length.
+        None => socket.break_off(),
+    }
+}
+
+/// `NO_ERROR` (RFC 9113, section 7).
+const NO_ERROR: u32 = 0;
+
+/// Rule 5: so long, and so many bytes.
+const READ_ON: Duration = Duration::from_secs(1);
+const READ_ON_BYTES: u64 = 256 * 1024;
+
+async fn say_and_read_on(mut socket: Socket, farewell: &[u8]) {
+    let said = async {
+        socket.write_all(farewell).await?;
+        socket.shutdown().await?;
+        tokio::io::copy(&mut socket.take(READ_ON_BYTES), &mut tokio::io::sink()).await
+    };
+    // A caller that goes on sending after that has had its time.
+    let _ = timeout(READ_ON, said).await;
+}
+
+async fn drive(worker: &Rc<Worker>, evidence: Evidence, wire: Wire, state: &State, limits: Limits) -> End {
+    let streams = Streams::new(worker.clone());
+    let service = {
+        let (worker, streams) = (worker.clone(), streams.clone());
+        service_fn(move |request| {
+            let connection = Rc::new(Connection::new(evidence));
+            streams.begin(connection.clone());
+            let is_head = request.method() == Method::HEAD;
+            let (streams, taken_by) = (streams.clone(), connection.clone());
+            // Called at once, as in HTTP/1.1: the request of a caller that has gone by then counts too.
+            let answer = crate::gateway::stack(worker.clone(), connection).call(request);
+            async move { answer.await.map(|answer| streams.answer(is_head, answer, taken_by)) }
+        })
+    };
+    let mut http = pin!(protocol(limits, streams.clone()).serve_connection(TokioIo::new(wire), service));
+    let mut draining = pin!(worker.until_draining());
+    let mut patience = Patience::new(worker);
+    let mut begun = false;
+    poll_fn(|context| {
+        if !begun {
+            begun = true;
+            streams.wake(context.waker());
+            // Registered once: when the worker drains, this task is woken and looks at the flag.
+            let _ = draining.as_mut().poll(context);
+        }
+        if worker.is_draining() && patience.draining_since.is_none() {
+            patience.draining_since = Some(Instant::now());
+            http.as_mut().graceful_shutdown();
+        }
+        state.account.borrow_mut().begin_turn();
+        if http.as_mut().poll(context).is_ready() {
+            return Poll::Ready(state.account.borrow().fault().map_or(End::Over, End::Fault));
+        }
+        patience.poll_end(worker, &streams, state, context)
+    })
+    .await
+}
+
+/// The patience with a caller's connection. With its requests, [`Streams`] has patience.
+struct Patience {
+    watchdog: Watchdog,
+    next_look: Instant,
+    draining_since: Option<Instant>,
+}
+
+/// A caller that was told that the gate is on its way out may still be sending a request (RFC 9113, section 6.8).
+const ROUND_TRIP: Duration = Duration::from_secs(1);
+
+impl Patience {
+    fn new(worker: &Worker) -> Self {
+        let next_look = Instant::now() + look_every(&worker.snapshot().generation.timeouts);
+        Self { watchdog: Watchdog::new(next_look), next_look, draining_since: None }
+    }
+
+    /// Ready when it is at its end (rule 4).
+    fn poll_end(&mut self, worker: &Worker, streams: &Streams, state: &State, context: &mut Context<'_>) -> Poll<End> {
+        let timeouts = worker.snapshot().generation.timeouts;
+        loop {
+            let account = state.account.borrow();
+            let idle_since = streams.idle_since().filter(|_| account.answers() == 0);
+            let idle = idle_since.map(|since| match self.draining_since {
+                Some(draining) => since.max(draining) + ROUND_TRIP,
+                None => since + timeouts.keep_alive,
+            });
+            let unfinished = state.unfinished.get().map(|(_, since)| since + timeouts.request_headers);
+            let late = idle.into_iter().chain(unfinished).min().map(|deadline| (deadline, End::Late));
+            let deaf = state.blocked_since.get().map(|since| (since + timeouts.body_idle, End::Deaf));
+            let first = late.into_iter().chain(deaf).min_by_key(|(deadline, _)| *deadline);
+            let deadline = first.map_or(self.next_look, |(deadline, _)| deadline.min(self.next_look));
+            ready!(self.watchdog.poll_passed(context, deadline));
+            let now = Instant::now();
+            if let Some((deadline, end)) = first
+                && now >= deadline
+            {
+                tracing::debug!(?end, "the caller took too long; its connection is closed");
+                return Poll::Ready(end);
+            }
+            // What hyper has and the caller does not take is part of no request any more.
+            let cut_off = now.checked_sub(timeouts.body_idle);
+            if cut_off.is_some_and(|cut_off| account.answers_quiet_since(cut_off) > streams.answering()) {
+                tracing::debug!("the caller does not take its answers; its connection is closed");
+                return Poll::Ready(End::Deaf);
+            }
+            self.next_look = now + look_every(&timeouts);
+        }
+    }
+}
+
+/// So many requests at once on a connection: what RFC 9113, section 6.5.2, recommends at least, and clients expect.
+const STREAMS: u32 = 100;
+/// Of bodies that are not passed on yet, on a connection and of a request.
+const CONNECTION_WINDOW: u32 = 512 * 1024;
+const STREAM_WINDOW: u32 = 128 * 1024;
+/// Of an answer that is not taken yet.
+const SEND_BUFFER: usize = 64 * 1024;
+
+fn protocol(limits: Limits, streams: Streams) -> http2::Builder<Streams> {
+    let mut builder = http2::Builder::new(streams);
+    // Requests that are given up before they were looked at; those after that are in the budget of their connection.
+    builder.max_concurrent_streams(STREAMS).max_pending_accept_reset_streams(100);
+    builder.initial_connection_window_size(CONNECTION_WINDOW).initial_stream_window_size(STREAM_WINDOW);
+    builder.max_send_buf_size(SEND_BUFFER);
+    // More than `gateway::http2` lets through, so that it answers and not hyper, which does it without a body; what is
+    // four times this, unpacked, ends the connection.
+    builder.max_header_list_size(u32::try_from(limits.header_bytes.saturating_mul(2)).unwrap_or(u32::MAX));
+    builder
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let mut account = self.state.account.borrow_mut();
+        if account.turn_is_over() {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut *self.socket.borrow_mut()).poll_read(context, buffer))?;
+        let now = Instant::now();
+        if account.received(buffer.filled().get(before..).unwrap_or_default(), now).is_err() {
+            buffer.set_filled(before);
+            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+        }
+        let known = self.state.unfinished.get();
+        let unfinished = account.unfinished().map(|what| match known {
+            Some((known, since)) if known == what => (what, since),
+            Some(_) | None => (what, now),
+        });
+        self.state.unfinished.set(unfinished);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Wire {
+    /// Notes how a write went: how many bytes of `pieces` have gone.
+    fn note(&self, written: &Poll<io::Result<usize>>, pieces: &[io::IoSlice<'_>]) {
+        match (written, self.state.blocked_since.get()) {
+            (Poll::Pending, None) => self.state.blocked_since.set(Some(Instant::now())),
+            (Poll::Pending, Some(_)) | (Poll::Ready(Err(_)), _) => {}
+            (Poll::Ready(Ok(written)), _) => {
+                self.state.blocked_since.set(None);
+                let (mut left, now) = (*written, Instant::now());
+                let mut account = self.state.account.borrow_mut();
+                for piece in pieces {
+                    let gone = left.min(piece.len());
+                    account.sent(piece.get(..gone).unwrap_or_default(), now);
+                    left -= gone;
+                }
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut *self.socket.borrow_mut()).poll_write(context, bytes);
+        self.note(&written, &[io::IoSlice::new(bytes)]);
+        written
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut *self.socket.borrow_mut()).poll_write_vectored(context, pieces);
+        self.note(&written, pieces);
+        written
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.socket.borrow_mut()).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.socket.borrow_mut()).poll_shutdown(context)
+    }
+}
