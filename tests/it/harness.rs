@@ -4,6 +4,7 @@ pub mod caller;
 pub mod files;
 pub mod gate;
 pub mod relay;
+pub mod h2;
 pub mod signal;
 pub mod traffic;
 pub mod upstream;
@@ -23,6 +24,16 @@ pub const TWO_CALLERS: &str = "
 listeners:
   - {name: app, address: '127.0.0.1:0'}
   - {name: crm, address: '127.0.0.1:0'}
+callers:
+  - {id: reports, match: {listener: app}, scopes: [metrika:read], tokens: [analytics]}
+  - {id: crm, match: {listener: crm}, scopes: [metrika:read, metrika:write], tokens: [analytics, crm]}
+";
+
+/// The same, and HTTP/2 is spoken there too.
+pub const TWO_CALLERS_HTTP2: &str = "
+listeners:
+  - {name: app, address: '127.0.0.1:0', http2: true}
+  - {name: crm, address: '127.0.0.1:0', http2: true}
 callers:
   - {id: reports, match: {listener: app}, scopes: [metrika:read], tokens: [analytics]}
   - {id: crm, match: {listener: crm}, scopes: [metrika:read, metrika:write], tokens: [analytics, crm]}

@@ -14,7 +14,7 @@ use crate::harness::{Caller, Gate, READ_TOKEN, Signal, TWO_CALLERS, Upstream, WR
 
 const GET: &str = "GET /management/v1/counters HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
-fn fake(http2: bool) -> Fake {
+pub fn fake(http2: bool) -> Fake {
     let token = |secret: &str, scope| FakeToken {
         secret: secret.to_owned(),
         owner: "owner".to_owned(),
@@ -51,7 +51,7 @@ fn relay(to: String) -> (String, Arc<AtomicUsize>) {
 }
 
 /// A gate that asks for HTTP/2, and lets callers turn the stand-in's knobs.
-fn plan(place: &str, ca_pem: &str, more: &str) -> Plan {
+pub fn plan(place: &str, ca_pem: &str, more: &str) -> Plan {
     let config = format!(
         "{TWO_CALLERS}\noperations: [{{method: POST, path: '/_fake/{{knob}}', scope: [metrika:read]}}]\n\
          \nupstream: {{ca_file: '{{ca}}', connect_to: '{{upstream}}', http2: true{more}}}\n"

@@ -232,6 +232,12 @@ impl Plan {
         self
     }
 
+    /// Callers speak HTTP/2 to every listener on TCP.
+    pub fn with_http2(mut self) -> Self {
+        self.config = self.config.replace(", address: '127.0.0.1:0'}", ", address: '127.0.0.1:0', http2: true}");
+        self
+    }
+
     /// One more argument of the command line.
     pub fn argument(mut self, argument: &str) -> Self {
         self.arguments.push(argument.to_owned());
