@@ -1,7 +1,8 @@
 //! The requests of one connection of HTTP/2: each runs as a task of its own, beside the connection's.
 //!
 //! 1. A request whose caller lets the gate wait too long is given up: hyper resets its stream, and what it has at the
-//!    upstream is cut. How long is too long, its [`Connection`] knows, as for HTTP/1.1.
+//!    upstream is cut. How long is too long, its [`Connection`] knows, as for HTTP/1.1. One that takes too long as a whole
+//!    is answered with 504 while it can be.
 //! 2. A piece of an answer that flow control holds back is a write that the caller does not take.
 //! 3. The answer to a HEAD has no content (RFC 9110, section 9.3.2).
 //! 4. An answer can come before the end of an upload. What of that is still on its way is read and thrown away, for a
@@ -13,7 +14,7 @@ use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -148,15 +149,21 @@ async fn run(worker: &Worker, connection: &Connection, request: impl Future<Outp
             return Poll::Ready(true);
         }
         loop {
-            let deadline = connection.deadline(&timeouts());
-            match (watchdog.poll_passed(context, deadline.unwrap_or(next_look)), deadline) {
-                (Poll::Pending, _) => return Poll::Pending,
-                (Poll::Ready(()), None) => next_look = Instant::now() + look_every(&timeouts()),
-                (Poll::Ready(()), Some(_)) => {
-                    tracing::debug!("the caller took too long; its request is given up");
-                    return Poll::Ready(false);
-                }
+            let timeouts = timeouts();
+            let (of_step, of_request) = (connection.deadline(&timeouts), connection.request_deadline(&timeouts));
+            let next = of_step.unwrap_or(next_look);
+            ready!(watchdog.poll_passed(context, of_request.map_or(next, |deadline| deadline.min(next))));
+            let now = Instant::now();
+            let passed = |deadline: Option<Instant>| deadline.is_some_and(|deadline| deadline <= now);
+            if passed(of_step) || (passed(of_request) && !connection.expire()) {
+                tracing::debug!("the caller took too long; its request is given up");
+                return Poll::Ready(false);
             }
+            // The request sees that its time is over, and answers.
+            if passed(of_request) && request.as_mut().poll(context).is_ready() {
+                return Poll::Ready(true);
+            }
+            next_look = now + look_every(&timeouts);
         }
     })
     .await;
