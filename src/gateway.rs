@@ -45,6 +45,7 @@ mod record;
 mod redirect;
 mod reflection;
 pub mod refusal;
+mod rest;
 mod stage;
 mod streaming;
 mod via;

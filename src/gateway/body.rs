@@ -81,7 +81,10 @@ pub struct RequestBody {
 impl RequestBody {
     /// The body of an exchange's request, which came in this version of HTTP, held back while `held` says so.
     pub fn new(incoming: CallerBody, version: Version, exchange: Rc<Exchange>, held: Option<Held>) -> Self {
-        Self { incoming: Some(incoming), http2: version == Version::HTTP_2, exchange, held }
+        let http2 = version == Version::HTTP_2;
+        // On HTTP/1.1 what a forwarded request leaves unread ends the connection.
+        let incoming = if http2 { incoming } else { incoming.left_with_nobody() };
+        Self { incoming: Some(incoming), http2, exchange, held }
     }
 
     /// The body of a request that has none.

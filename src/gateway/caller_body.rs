@@ -1,5 +1,6 @@
-//! The body of a request, as the caller sends it. What nobody reads of it on HTTP/2 is left with its connection: to drop
-//! it would reset the stream, which some clients take for a failure of an answer that is there.
+//! The body of a request, as the caller sends it. What nobody reads of it is left with its connection: to drop it would
+//! reset the stream of HTTP/2, which some clients take for a failure of an answer that is there; and end the connection of
+//! HTTP/1.1, even when the rest is small.
 
 use std::pin::Pin;
 use std::rc::Rc;
@@ -22,6 +23,15 @@ impl CallerBody {
     #[must_use]
     pub const fn new(incoming: Incoming, left_with: Option<Rc<Connection>>) -> Self {
         Self { incoming: Some(incoming), left_with }
+    }
+}
+
+impl CallerBody {
+    /// What nobody reads of it is not left with anyone.
+    #[must_use]
+    pub fn left_with_nobody(mut self) -> Self {
+        self.left_with = None;
+        self
     }
 }
 

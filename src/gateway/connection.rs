@@ -44,7 +44,7 @@ pub struct Connection {
     pub interim: Arc<Interim>,
     /// What of them the socket has not taken yet.
     pub interim_rest: RefCell<Vec<u8>>,
-    /// What nobody read of a request's body, where HTTP/2 has it.
+    /// What nobody read of a request's body.
     unread: RefCell<(Option<Incoming>, Option<Waker>)>,
 }
 
@@ -112,6 +112,11 @@ impl Connection {
         if let Some(waker) = unread.1.take() {
             waker.wake();
         }
+    }
+
+    /// The body that nobody reads any more, if there is one.
+    pub fn take_unread(&self) -> Option<Incoming> {
+        self.unread.borrow_mut().0.take()
     }
 
     /// The body that nobody reads any more, as soon as there is one.

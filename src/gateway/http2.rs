@@ -42,7 +42,7 @@ fn length(head: &Parts) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use http::Request;
+    use http::{Request, Version};
 
     use super::*;
 

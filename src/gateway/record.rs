@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::SystemTime;
 
-use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS};
+use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, EXPECT, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderName, HeaderValue, Request, Response, Version};
 use hyper::body::{Body, Incoming};
 use pin_project_lite::pin_project;
@@ -17,6 +17,7 @@ use super::caller_body::CallerBody;
 use super::connection::Connection;
 use super::exchange::{Exchange, REQUEST_ID, request_id};
 use super::identify::Received;
+use super::rest::Rest;
 use crate::operation::Verb;
 use crate::rejection::{Reason, Rejection};
 use crate::worker::{Worker, new_request_id};
@@ -75,10 +76,12 @@ where
         if body.is_end_stream() {
             exchange.request_completed();
         }
-        let left_with = (head.version == Version::HTTP_2).then(|| self.connection.clone());
-        let body = CallerBody::new(body, left_with);
+        let http2 = head.version == Version::HTTP_2;
+        // Rule 3 of `rest`.
+        let left = !body.is_end_stream() && (http2 || !head.headers.contains_key(EXPECT));
+        let body = CallerBody::new(body, left.then(|| self.connection.clone()));
         let received = Received { exchange: exchange.clone(), snapshot: self.worker.snapshot(), head, body };
-        Recorded { inner: self.inner.call(received), exchange: Unanswered(Some(exchange)) }
+        Recorded { inner: self.inner.call(received), exchange: Unanswered(Some(exchange)), http2, rest: None }
     }
 }
 
@@ -88,6 +91,9 @@ pin_project! {
         #[pin]
         inner: F,
         exchange: Unanswered,
+        http2: bool,
+        // Boxed: few requests are refused with a body, and all would have room for it.
+        rest: Option<Box<Rest>>,
     }
 }
 
@@ -110,8 +116,21 @@ where
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let expired = this.exchange.0.as_ref().is_some_and(|exchange| exchange.connection.is_expired());
-        let ended = if expired { Err(Reason::RequestTimeout.into()) } else { ready!(this.inner.poll(context)) };
+        let Some(exchange) = &this.exchange.0 else { return Poll::Pending };
+        let expired = exchange.connection.is_expired();
+        let ended = match this.rest.take() {
+            _ if expired => Err(Reason::RequestTimeout.into()),
+            Some(rest) => ready!(poll_rest(rest, this.rest, exchange, context)),
+            None => match ready!(this.inner.poll(context)) {
+                Err(rejection) if !*this.http2 => match exchange.connection.take_unread() {
+                    Some(body) => {
+                        ready!(poll_rest(Box::new(Rest::new(rejection, body)), this.rest, exchange, context))
+                    }
+                    None => Err(rejection),
+                },
+                ended => ended,
+            },
+        };
         // From here on the answer's body says when it is over.
         let Some(exchange) = this.exchange.0.take() else { return Poll::Pending };
         exchange.connection.answer_begins();
@@ -121,6 +140,20 @@ where
         response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         Poll::Ready(Ok(response))
     }
+}
+
+/// Goes on with the rest of a refused request, and keeps it in `place` until it has ended.
+fn poll_rest<T>(
+    mut rest: Box<Rest>,
+    place: &mut Option<Box<Rest>>,
+    exchange: &Exchange,
+    context: &mut Context<'_>,
+) -> Poll<Result<T, Rejection>> {
+    if rest.poll_end(exchange, context).is_ready() {
+        return Poll::Ready(Err(rest.into_rejection()));
+    }
+    *place = Some(rest);
+    Poll::Pending
 }
 
 /// The gate's own answer. What it says is in the table of [`crate::rejection`]; the cause goes to the log only.
@@ -142,6 +175,10 @@ fn answer(rejection: Rejection, exchange: &Rc<Exchange>) -> Response<ResponseBod
     headers.insert(GATE_ERROR, reason.field());
     if let Some(seconds) = answer.retry_after {
         headers.insert(RETRY_AFTER, HeaderValue::from(u16::from(seconds)));
+    }
+    if !exchange.request_is_complete() {
+        // Rule 2 of `rest`.
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     if reason == Reason::MethodNotAllowed {
         headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE"));

@@ -180,7 +180,7 @@ fn bodies_and_trailers_pass_in_both_directions() {
             let body =
                 if head.contains("chunked") { with_trailers(conversation) } else { conversation.request_body(&head) };
             conversation.write(format!(
-                "HTTP/1.1 200 OK\r\nTrailer: x-sum\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{}\r\n0\r\nx-sum: 7\r\nconnection: close\r\nset-cookie: a\r\n\r\n",
+                "HTTP/1.1 200 OK\r\nTrailer: x-checksum\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{}\r\n0\r\nx-checksum: 7\r\nconnection: close\r\nset-cookie: a\r\n\r\n",
                 body.len(),
                 String::from_utf8(body).unwrap()
             ));
@@ -188,19 +188,19 @@ fn bodies_and_trailers_pass_in_both_directions() {
     });
     let gate = Gate::start(&upstream, TWO_CALLERS_HTTP2);
     let mut trailers = HeaderMap::new();
-    trailers.insert("x-check", "1".parse().unwrap());
+    trailers.insert("x-checksum", "1".parse().unwrap());
     trailers.insert("authorization", "OAuth mine".parse().unwrap());
     let data = |text: &'static str| Frame::data(Bytes::from_static(text.as_bytes()));
     let body = Pieces([data("ab"), data("cd"), Frame::trailers(trailers)].into());
-    let request = ask("POST", UPLOAD).header("trailer", "x-check").header("te", "trailers").body(body).unwrap();
+    let request = ask("POST", UPLOAD).header("trailer", "x-checksum").header("te", "trailers").body(body).unwrap();
     let sized =
         ask("POST", UPLOAD).header("content-length", "4").body(Pieces([data("ef"), data("gh")].into())).unwrap();
     let answers = exchange(gate.place("crm"), vec![request, sized]);
-    assert_eq!(answers[0].body, b"ab|cd|x-check: 1");
+    assert_eq!(answers[0].body, b"ab|cd|x-checksum: 1");
     assert_eq!(answers[1].body, b"efgh");
     for answer in &answers {
         let trailers = answer.trailers.as_ref().expect("trailers");
-        assert_eq!((trailers.len(), trailers["x-sum"].to_str().unwrap()), (1, "7"));
+        assert_eq!((trailers.len(), trailers["x-checksum"].to_str().unwrap()), (1, "7"));
     }
     assert!(upstream.requests().iter().all(|head| head.contains(WRITE_TOKEN)));
     let sized = upstream.requests().into_iter().filter(|head| head.contains("content-length: 4\r\n")).count();

@@ -100,3 +100,31 @@ fn the_rest_of_a_body_is_no_header() {
     assert_eq!(caller.answer().summary(), "403");
     assert!(caller.is_closed(), "the answer said so");
 }
+
+/// a refusal either leaves nothing of its request behind, or says that the connection ends.
+#[test]
+fn a_refused_write_keeps_its_connection_or_says_that_it_ends() {
+    let upstream = Upstream::plain();
+    let gate = Gate::start(&upstream, TWO_CALLERS);
+    let head = |fields: &str| format!("POST /management/v1/counters HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n\r\n");
+    let chunks = head("Transfer-Encoding: chunked") + "2\r\n{}\r\n0\r\nX-Checksum: 1\r\n\r\n";
+    let small = head("Content-Length: 2") + "{}";
+    let mut caller = gate.connect("app");
+    for whole in [&small, &chunks, &small] {
+        caller.send(whole);
+        let answer = caller.answer();
+        assert_eq!((answer.summary().as_str(), answer.field("connection")), ("403 scope_denied", None));
+    }
+    caller.send("GET /management/v1/counters HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert_eq!(caller.answer().summary(), "200");
+    let large = head("Content-Length: 100000") + &"x".repeat(100_000);
+    for unread in [head("Content-Length: 3") + "{}", head("Content-Length: 2\r\nExpect: 100-continue"), large] {
+        let mut caller = gate.connect("app");
+        caller.try_send(unread);
+        let answer = caller.answer();
+        assert_eq!((answer.summary().as_str(), answer.field("connection")), ("403 scope_denied", Some("close")));
+        assert_eq!(answer.interim, Vec::<u16>::new());
+        assert!(caller.is_closed());
+    }
+    assert_eq!(upstream.requests().len(), 1);
+}

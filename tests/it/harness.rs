@@ -3,8 +3,8 @@
 pub mod caller;
 pub mod files;
 pub mod gate;
-pub mod relay;
 pub mod h2;
+pub mod relay;
 pub mod signal;
 pub mod traffic;
 pub mod upstream;
