@@ -55,11 +55,13 @@ reasons! {
     BadFraming = "bad_framing", BAD_REQUEST, InvalidParameter, None,
         "The length of the request's body is ambiguous: it is one Content-Length or Transfer-Encoding: chunked, to the letter.";
     BadTarget = "bad_target", BAD_REQUEST, InvalidParameter, None,
-        "The request target could mean two things: empty or dot segments, or a character that may not stand there.";
+        "The request target could mean two things: an empty or dot segment, a character that may not stand there, or a parameter twice.";
     TargetTooLong = "target_too_long", URI_TOO_LONG, InvalidParameter, None,
         "The request target is longer than limits.target_bytes of the gate.";
     HeadersTooLarge = "headers_too_large", REQUEST_HEADER_FIELDS_TOO_LARGE, InvalidParameter, None,
         "The request header is larger than limits.header_bytes of the gate, or has more fields than limits.header_fields.";
+    FormBody = "form_body", UNSUPPORTED_MEDIA_TYPE, InvalidParameter, None,
+        "The Metrica API takes no form: send JSON with Content-Type: application/x-yametrika+json, or a file as multipart/form-data.";
     MethodNotAllowed = "method_not_allowed", METHOD_NOT_ALLOWED, InvalidParameter, None,
         "The Metrica API does not have this method.";
     UnknownCaller = "unknown_caller", UNAUTHORIZED, Unauthorized, None,

@@ -12,7 +12,8 @@
 //! 5. A parameter's name has one spelling: no letter, digit, percent sign or control in it is percent-encoded, and none but
 //!    `oauth_token` and `access_token` themselves can be taken for one of these, in another case, with other marks between
 //!    the words, behind a semicolon, or decoded twice. None is `_method`, in any case: where frameworks read it, it says
-//!    another method than the request.
+//!    another method than the request. `ids`, `id`, `ulogin` and `direct_client_logins`, which say on whose data a request
+//!    works, stand at most once.
 //! 6. The whole is at most `limits.target_bytes` long (`target_too_long`, 414).
 //!
 //! Of the query, only whole pairs named `oauth_token` or `access_token` are taken away, because a credential of the
@@ -132,7 +133,25 @@ fn query_is_plain(query: &[u8]) -> bool {
             return false;
         }
     }
-    query.split(|byte| *byte == b'&').all(pair_is_plain)
+    let mut seen = 0;
+    query.split(|byte| *byte == b'&').all(|pair| pair_is_plain(pair) && stands_once(name_of(pair), &mut seen))
+}
+
+/// The bit of a name that says on whose data a request works; 0 for any other.
+const fn bit_of(name: &[u8]) -> u8 {
+    match name {
+        b"ids" => 1,
+        b"id" => 2,
+        b"ulogin" => 4,
+        b"direct_client_logins" => 8,
+        _ => 0,
+    }
+}
+
+fn stands_once(name: &[u8], seen: &mut u8) -> bool {
+    let (bit, before) = (bit_of(name), *seen);
+    *seen |= bit;
+    before & bit == 0
 }
 
 /// Rule 5. Some readers take a semicolon for an ampersand, so what follows one is looked at as a pair too.
@@ -150,7 +169,7 @@ fn pair_is_plain(pair: &[u8]) -> bool {
 fn may_stand_behind_a_semicolon(pair: &[u8]) -> bool {
     let name = name_of(pair);
     let is_a_name = name.len() < pair.len();
-    !looks_like_credential(name) && !(is_a_name && (is_method(name) || !has_one_spelling(name)))
+    !looks_like_credential(name) && !(is_a_name && (is_method(name) || bit_of(name) != 0 || !has_one_spelling(name)))
 }
 
 fn is_method(name: &[u8]) -> bool {
@@ -319,6 +338,12 @@ mod tests {
             "%5fmethod=x",
             "_me%74hod",
             "a;_method=x",
+            "ids=1&ids=2",
+            "ids=1&a=2&ids=1",
+            "ids&ids",
+            "ulogin=a&ulogin=b",
+            "id=1&ids=2&id=3",
+            "a=1;ids=2",
         ] {
             assert_eq!(check("/a", Some(query), LIMIT), Err(BadTarget::Ambiguous), "{query:?}");
         }
@@ -338,6 +363,8 @@ mod tests {
             "method=x",
             "a=_method",
             "_methods=1",
+            "ids=1,2&id=3&ulogin=a&direct_client_logins=b",
+            "a=ids;b",
         ] {
             assert_eq!(check("/a", Some(query), LIMIT), Ok(()), "{query:?}");
         }

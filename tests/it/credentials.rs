@@ -229,3 +229,37 @@ fn answers_carry_no_cookie_and_no_word_in_the_gates_name() {
     assert_eq!(answer.field("x-request-id"), Some("ours"));
     assert_eq!(upstream.requests().len(), 1);
 }
+
+/// a body that a server reads as more parameters is refused, so that no credential and no id comes in it.
+#[test]
+fn parameters_do_not_come_in_a_body() {
+    let upstream = Upstream::plain();
+    let gate = Gate::start(&upstream, TWO_CALLERS);
+    let body = "oauth_token=mine&ids=1";
+    let post = |kind: &str| {
+        let fields = format!("Content-Type: {kind}\r\nContent-Length: {}", body.len());
+        format!("POST /management/v1/counters HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n\r\n{body}")
+    };
+    let form = "application/x-www-form-urlencoded";
+    for kind in
+        [form, "APPLICATION/X-WWW-Form-Urlencoded ; charset=utf-8", &format!("text/plain\r\nContent-Type: {form}")]
+    {
+        assert_eq!(gate.send("crm", post(kind)).summary(), "415 form_body", "{kind}");
+    }
+    assert_eq!(upstream.connections(), 0, "nothing was sent upstream");
+    assert_eq!(gate.send("crm", post("application/x-yametrika+json")).summary(), "200");
+    let bare = format!("GET /management/v1/counters HTTP/1.1\r\nHost: localhost\r\nContent-Type: {form}\r\n\r\n");
+    assert_eq!(gate.send("app", bare).summary(), "200", "there is no body");
+}
+
+/// on whose data a request works is said once.
+#[test]
+fn ids_stand_once() {
+    let upstream = Upstream::plain();
+    let gate = Gate::start(&upstream, TWO_CALLERS);
+    for query in ["ids=1&ids=2", "ids=1&metrics=a&ids=1", "id=1&id=1", "ulogin=a&ulogin=b", "ids=1;ids=2", "%69ds=1"] {
+        assert_eq!(gate.get("app", &format!("/stat/v1/data?{query}")).summary(), "400 bad_target", "{query}");
+    }
+    assert_eq!(upstream.connections(), 0, "nothing was sent upstream");
+    assert_eq!(gate.get("app", "/stat/v1/data?ids=1,2&id=3&ulogin=a").summary(), "200");
+}
