@@ -1,0 +1,199 @@
+#!/usr/bin/env python3
+"""Takes each protection away, one at a time, and sees that a test fails.
+
+    tests/mutations.py            all of them: about half a minute each
+    tests/mutations.py R-11 R-15  those of these promises
+    tests/mutations.py --write    all of them, and writes docs/decisions/0016-mutations.md
+
+A mutation is an edit of one file: a text that stands there exactly once, and what it becomes. The tests that are run are
+named by a filter of nextest, and at least one of them has to fail. A mutation that does not compile, or whose text is not
+found, fails the run: then this list is to be mended. It works on a copy and leaves the repository alone.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+REPORT = ROOT / "docs/decisions/0016-mutations.md"
+
+# Promise, what is taken away, file, text, what it becomes, tests; further edits where one does not do.
+MUTATIONS = [
+    ("R-1", "fields that Connection names go nowhere", "src/gateway/headers.rs",
+     "    remove_named_by_connection(headers);\n    let coding", "    let coding", "credentials::fields_that_connection_names"),
+    ("R-1", "our credential is put on last", "src/gateway/inject.rs",
+     "fields.insert(AUTHORIZATION, authorization.clone());",
+     "fields.insert(AUTHORIZATION, authorization.clone());\n        clean_request(fields, |_| {});", "credentials::"),
+    ("R-2", "fields go up by an allow-list", "src/gateway/headers.rs", "    keep(headers, goes_up);\n", "", "credentials::"),
+    ("R-2", "credential pairs leave the query", "src/target.rs",
+     "    if !query.split('&').any(is_credential) {", "    if query.len() < 1_000_000 {", "credentials::"),
+    ("R-3", "a caller's credential never wins", "src/gateway/headers.rs", "    keep(headers, goes_up);\n",
+     "    keep(headers, |name| goes_up(name) || name == header::AUTHORIZATION);\n", "credentials::",
+     ("src/gateway/inject.rs", "fields.insert(AUTHORIZATION, authorization.clone());",
+      "fields.entry(AUTHORIZATION).or_insert_with(|| authorization.clone());")),
+    ("R-4", "no token, no request", "src/gateway/inject.rs",
+     "snapshot.authorization(grant.token_position()).ok_or(Reason::TokenUnavailable)?",
+     'snapshot.authorization(grant.token_position()).unwrap_or(&HeaderValue::from_static("OAuth none"))', "rejections::every_reason"),
+    ("R-5", "the alphabet of tokens", "src/token.rs",
+     "let fits = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');",
+     "let fits = |byte: &u8| *byte != b'\\n';", "token::"),
+    ("R-6", "a path has one meaning", "src/target.rs", "    rest.split(|byte| *byte == b'/').all(segment_is_canonical)",
+     "    rest.split(|byte| *byte == b'/').all(|segment| segment_is_canonical(segment) || !segment.is_empty())", "rejections::a_target"),
+    ("R-6", "what is beyond ASCII in a path is UTF-8", "src/target.rs",
+     "    !beyond_ascii || String::from_utf8(plain(segment)).is_ok_and(|text| !text.contains(char::is_control))",
+     "    !beyond_ascii || !plain(segment).is_empty()", "target::"),
+    ("R-7", "a parameter has one spelling", "src/target.rs",
+     "all(|pair| pair_is_plain(pair) && stands_once(", "all(|pair| stands_once(", "target:: | properties::an_accepted_query"),
+    ("R-7", "ids stand once", "src/target.rs", "    before & bit == 0", "    before <= u8::MAX", "credentials::ids_stand_once"),
+    ("R-7", "parameters do not come in a form", "src/gateway/authorize.rs",
+     "!admitted.received.body.is_end_stream() && is_form(&head.headers)", "head.headers.is_empty() && is_form(&head.headers)",
+     "credentials::parameters_do_not_come_in_a_body"),
+    ("R-8", "forwarding fields stay here", "src/gateway/headers.rs",
+     '        "accept"\n            | "accept-charset"', '        "accept"\n            | "x-forwarded-for"\n            | "accept-charset"',
+     "identify::"),
+    ("R-9", "methods are case-sensitive", "src/operation.rs", "verb.as_str() == method.as_str()",
+     "verb.as_str().eq_ignore_ascii_case(method.as_str())", "rejections::methods"),
+    ("R-9", "no parameter says another method", "src/target.rs", '    name.eq_ignore_ascii_case(b"_method")', '    name == b"no method"',
+     "identify::no_field_of_a_request_says"),
+    ("R-10", "Host is the upstream's", "src/gateway/inject.rs", "fields.insert(HOST, upstream.host.clone());",
+     'fields.insert(HOST, HeaderValue::from_static("elsewhere"));', "hosts::the_upstream_is_a_constant"),
+    ("R-11", "the strict reader under hyper", "src/server/caller_io.rs", "this.framing.look_at(arrived)", "Ok::<(), Fault>(())",
+     "framing"),
+    ("R-11", "one length", "src/server/framing.rs",
+     "if self.head.chunked || self.head.length.replace(length).is_some() {", "if self.head.length.replace(length).is_some_and(|_| false) {",
+     "framing::"),
+    ("R-11", "one Host", "src/server/framing.rs", "if std::mem::replace(&mut self.head.host, true) || !same || !is_host {",
+     "if std::mem::replace(&mut self.head.host, true) && !same {", "framing::"),
+    ("R-11", "a line ends with CR LF", "src/server/framing.rs", 'line.strip_suffix(b"\\r\\n")',
+     'line.strip_suffix(b"\\r\\n").or_else(|| line.strip_suffix(b"\\n"))', "framing"),
+    ("R-11", "the end of a chunk", "src/server/framing.rs", "        (_, _) => return Err(Reason::BadFraming),\n        }\n        Ok(1)",
+     "        (_, _) => self.state = State::ChunkSize,\n        }\n        Ok(1)", "framing_bodies::"),
+    ("R-11", "forbidden trailers", "src/server/framing.rs", "if line::is_forbidden_in_trailers(name) {",
+     "if name.is_empty() && line::is_forbidden_in_trailers(name) {", "framing_bodies::"),
+    ("R-11", "an unread body ends the connection, and the answer says so", "src/gateway/record.rs",
+     "    if !exchange.request_is_complete() {", "    if exchange.request_id.is_empty() {", "early::a_refused_write"),
+    ("R-11", "an ambiguous answer is none", "src/gateway/forward.rs", "if !framing::is_sound(head.status, &head.headers) {",
+     "if head.headers.is_empty() && !framing::is_sound(head.status, &head.headers) {", "answers"),
+    ("R-12", "a 101 is no answer", "src/gateway/framing.rs", "other => (200..600).contains(&other.as_u16()),", "other => (100..600).contains(&other.as_u16()),", "forward:: | interim:: | answers"),
+    ("R-12", "upgrades do not go up", "src/gateway/headers.rs",
+     '        "accept"\n            | "accept-charset"', '        "accept"\n            | "upgrade"\n            | "http2-settings"\n            | "accept-charset"',
+     "credentials:: | framing::what_is_unusual"),
+    ("R-13", "connections of a peer are bounded", "src/server/places.rs", "        if open >= limit {", "        if open >= limit && limit == 0 {",
+     "limits::"),
+    ("R-13", "a header has so many fields", "src/server/framing.rs",
+     "if self.fields > self.bounds.header_fields || name.len() > NAME_BYTES {", "if name.len() > NAME_BYTES {", "limits:: | rejections::headers"),
+    ("R-13", "a header has its time", "src/gateway/connection.rs",
+     "Phase::Header => Some(self.since.get() + timeouts.request_headers),", "Phase::Header => None,", "timeouts::a_header"),
+    ("R-13", "a request as a whole has its time", "src/gateway/connection.rs",
+     "under_way.then(|| self.request_since.get() + timeouts.request + to_say_so)",
+     "under_way.then(|| self.request_since.get() + timeouts.request * 1000 + to_say_so)", "whole_request::before_the_answer"),
+    ("R-13", "floods of frames end their connection", "src/server/frames.rs", "self.left.checked_sub(amount).ok_or(Fault::Flood)?", "self.left.saturating_sub(amount)", "callers_http2_floods"),
+    ("R-14", "a redirect away is not passed on", "src/gateway/forward.rs", "if !redirect::keep_here(", "if head.headers.is_empty() && !redirect::keep_here(",
+     "redirect"),
+    ("R-15", "a token in a body", "src/gateway/reflection.rs", "piece: if hit { overwrite(piece, &overwritten) } else { piece }",
+     "piece: if hit && overwritten.is_empty() { overwrite(piece, &overwritten) } else { piece }", "reflection"),
+    ("R-15", "a token in a field", "src/gateway/forward.rs", "if secret.take_from(&mut head.headers) {",
+     "if head.headers.is_empty() && secret.take_from(&mut head.headers) {", "reflection:: | redirects::"),
+    ("R-15", "only what can be looked into is asked for", "src/gateway/inject.rs", "fields.insert(ACCEPT_ENCODING, asked.coding);", "let _ = asked.coding;",
+     "reflection::only_gzip"),
+    ("R-16", "the token's field is sensitive", "src/token.rs", "set_sensitive(true)", "set_sensitive(false)", "secrets:: | token::"),
+    ("R-16", "the process cannot be read by its user", "src/app.rs",
+     "    let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);\n",
+     "    let _ = DumpableBehavior::NotDumpable;\n", "canary::the_memory"),
+    ("R-16", "no core dump", "src/app.rs", "    let _ = rustix::process::setrlimit(Resource::Core, none);\n", "    let _ = none;\n", "canary::the_memory"),
+    ("R-17", "what is not plain is escaped in lines", "src/telemetry/access.rs", "0..=0x1f | 0x7f.. => line.push(b'?'),",
+     "0..=0x1f => line.push(b'?'),\n            other @ 0x7f.. => line.push(other),", "access:: | forging::"),
+    ("R-18", "what comes back is listed", "src/gateway/headers.rs", "    keep(headers, comes_back);\n", "", "headers:: | credentials::answers"),
+    ("R-19", "a host is known", "src/host.rs", "            Host::Name(name) => self.has_name(name),", "            Host::Name(name) => self.has_name(name) || !name.is_empty(),",
+     "hosts::"),
+    ("R-19", "browsers are refused", "src/gateway/admit.rs", '        "origin"\n            | "sec-fetch-site"', '        "sec-fetch-site"', "hosts::browsers"),
+    ("R-19", "a loop ends", "src/gateway/via.rs", ".any(names_a_gate))", ".any(|element| element.is_empty() && names_a_gate(element)))", "hosts::a_loop"),
+    ("R-19", "no answer is guessed at", "src/gateway/record.rs",
+     '        response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));\n', "        let _ = X_CONTENT_TYPE_OPTIONS;\n",
+     "reflection::a_page_comes"),
+    ("R-20", "a socket is made with its permissions", "src/server/listen.rs",
+     "let before = rustix::process::umask(rustix::fs::Mode::from_bits_truncate(!mode & 0o777));",
+     "let before = rustix::process::umask(rustix::fs::Mode::from_bits_truncate(mode & 0));", "identify::a_socket"),
+    ("R-21", "admin: who takes too long", "src/admin.rs", "const WHOLE: Duration = Duration::from_secs(15);", "const WHOLE: Duration = Duration::from_secs(1500);",
+     "admin::who_reads_nothing"),
+    ("R-21", "admin: a page reads nothing", "src/admin.rs", "        if is_from_a_page(request.headers()) {", "        if request.headers().is_empty() && is_from_a_page(request.headers()) {",
+     "admin::a_page"),
+    ("R-22", "a reload keeps to the sandbox of the start", "src/reload.rs", "        self.sandbox.permits(&Needs::of(&config, Some(file)))?;\n",
+     "        let _ = Needs::of(&config, Some(file));\n", "sandbox::a_reload"),
+    ("R-23", "nesting is bounded", "src/config/document.rs", "    if let Some(line) = too_deep(text) {", "    if let Some(line) = too_deep(text).filter(|line| *line == 0) {",
+     "yaml::"),
+    ("R-23", "the certificate's name is verified", "src/upstream.rs", "server_name: ServerName::try_from(settings.host.clone())?,",
+     'server_name: ServerName::try_from("wrong.example")?,', "tls::"),
+    ("R-24", "only a read without a body is repeated", "src/gateway/forward.rs",
+     "exchange.verb.is_some_and(crate::operation::Verb::is_safe) && request.body().is_end_stream()", "request.body().is_end_stream()", "retry:: | http2::"),
+    ("sandbox", "the process keeps to what it needs", "src/app.rs", "if config.sandbox { Sandbox::enter(&needs) }", "if config.sandbox && needs_nothing() { Sandbox::enter(&needs) }",
+     "sandbox::"),
+]
+
+
+def run(promises):
+    work = Path(tempfile.mkdtemp(prefix="metrika-gate-mutations-"))
+    tree = work / "tree"
+    files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout.split(b"\0")
+    for name in filter(None, (name.decode() for name in files)):
+        if not name.startswith("fuzz/"):
+            (tree / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, tree / name)
+    target = ROOT / "target/mutations"
+    results = []
+    for promise, what, file, text, becomes, tests, *more in MUTATIONS:
+        if promises and promise not in promises:
+            continue
+        edits = [(file, text, becomes), *more]
+        before = {name: (tree / name).read_text() for name, _, _ in edits}
+        stale = [name for name, text, _ in edits if before[name].count(text) != 1]
+        if stale:
+            results.append((promise, what, file, f"STALE: the text does not stand there once: {stale[0]}"))
+        else:
+            for name, text, becomes in edits:
+                (tree / name).write_text(before[name].replace(text, becomes))
+            results.append((promise, what, file, killed(tree, target, tests)))
+            for name, content in before.items():
+                (tree / name).write_text(content)
+        print(" | ".join(results[-1]), flush=True)
+    shutil.rmtree(work)
+    return results
+
+
+def killed(tree, target, tests):
+    command = ["cargo", "nextest", "run", "--locked", "--no-fail-fast", "--target-dir", str(target), "-E", " | ".join(f"test({test})" for test in tests.split(" | "))]
+    # Lints are of no interest here: what is taken away leaves names unused.
+    done = subprocess.run(command, cwd=tree, capture_output=True, text=True, env={**os.environ, "RUSTFLAGS": "-A warnings"})
+    if "Summary" not in done.stderr:
+        return "DOES NOT COMPILE: " + " ".join(line for line in done.stderr.splitlines() if line.startswith("error"))[:200]
+    failed = sorted(set(re.findall(r"(?:FAIL|TIMEOUT|SIGABRT|ABORT) \[[^]]*\] (?:\( *\d+/\d+\) )?\S+ (\S+)", done.stderr)))
+    return "`" + "`, `".join(failed) + "`" if failed else "SURVIVED"
+
+
+def write(results):
+    lines = [
+        "# 16. What is taken away, and which test says so",
+        "",
+        "**Decision.** A protection without a test that fails when it is gone is a hope. `tests/mutations.py` takes them away, one at a time,",
+        "in a copy, and runs the tests that hold them; it is run before a release and after a change of the edge, and writes this table.",
+        "Other protections were removed by hand once, when they were built; their tests name them.",
+        "",
+        "| promise | protection | file | tests that fail without it |",
+        "|---|---|---|---|",
+    ]
+    lines += [f"| {promise} | {what} | `{file}` | {result} |" for promise, what, file, result in results]
+    REPORT.write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    arguments = sys.argv[1:]
+    results = run([argument for argument in arguments if argument != "--write"])
+    if "--write" in arguments:
+        write(results)
+    bad = [result for result in results if not result[3].startswith("`")]
+    print(f"{len(results)} protections, {len(bad)} without a test that fails")
+    sys.exit(1 if bad else 0)
