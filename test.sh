@@ -53,6 +53,7 @@ unpack_promtool() {
 install_tools() {
     mkdir -p "$tools"
     package gcc has cc
+    package g++ has c++
     package curl has curl
     package buildah has buildah
     package mmdebstrap has mmdebstrap
@@ -113,6 +114,7 @@ if has cargo-deny; then
 else
     skip "dependencies" "no cargo-deny"
 fi
+if has c++; then step "fuzz" fuzz/run all 5; else skip "fuzz" "no C++ compiler"; fi
 step "deploy files" env METRIKA_GATE_BIN="$PWD/$gate" tests/deploy.sh
 if has curl && has promtool; then step "live metrics" live; else skip "live metrics" "no curl or no promtool"; fi
 if has buildah && has mmdebstrap; then step "image" tests/image.sh; else skip "image" "no buildah or no mmdebstrap"; fi
