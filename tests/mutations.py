@@ -36,8 +36,9 @@ MUTATIONS = [
      ("src/gateway/inject.rs", "fields.insert(AUTHORIZATION, authorization.clone());",
       "fields.entry(AUTHORIZATION).or_insert_with(|| authorization.clone());")),
     ("R-4", "no token, no request", "src/gateway/inject.rs",
-     "snapshot.authorization(grant.token_position()).ok_or(Reason::TokenUnavailable)?",
-     'snapshot.authorization(grant.token_position()).unwrap_or(&HeaderValue::from_static("OAuth none"))', "rejections::every_reason"),
+     "let authorization = snapshot.authorization(grant.token_position()).ok_or(Reason::TokenUnavailable)?;",
+     'let none = HeaderValue::from_static("OAuth none");\n        '
+     "let authorization = snapshot.authorization(grant.token_position()).unwrap_or(&none);", "rejections::every_reason"),
     ("R-5", "the alphabet of tokens", "src/token.rs",
      "let fits = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');",
      "let fits = |byte: &u8| *byte != b'\\n';", "token::"),
