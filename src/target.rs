@@ -14,12 +14,15 @@
 //!    the words, behind a semicolon, or decoded twice. None is `_method`, in any case: where frameworks read it, it says
 //!    another method than the request. `ids`, `id`, `ulogin` and `direct_client_logins`, which say on whose data a request
 //!    works, stand at most once.
-//! 6. The whole is at most `limits.target_bytes` long (`target_too_long`, 414).
+//! 6. The whole is at most `limits.target_bytes` long, which is at most [`MAXIMUM_BYTES`] (`target_too_long`, 414).
 //!
 //! Of the query, only whole pairs named `oauth_token` or `access_token` are taken away, because a credential of the
 //! caller never leaves; every other byte stays as it was.
 
 use bytes::{Bytes, BytesMut};
+
+/// The longest target that can be: `http::Uri` takes no longer one.
+pub const MAXIMUM_BYTES: usize = 65_534;
 
 /// Why a target is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,6 +8,7 @@ use super::admission::admission;
 use super::reader::{At, Findings};
 use super::{Admin, Bind, CallerTimeouts, Limits, Listener, Log, LogFormat, Shutdown, duration, name, timeout};
 use crate::symbol::ListenerName;
+use crate::target;
 
 /// A listener as read, with what only the reading of callers needs.
 #[derive(Debug)]
@@ -142,6 +143,10 @@ pub fn caller_timeouts(at: Option<&At<'_>>, findings: &mut Findings) -> Option<C
 
 const LIMITS: [&str; 5] = ["header_bytes", "target_bytes", "header_fields", "connections", "connections_per_peer"];
 
+/// [`target::MAXIMUM_BYTES`]; the message below says it.
+const LONGEST_TARGET: u64 = 65_534;
+const _: () = assert!(target::MAXIMUM_BYTES == 65_534, "LONGEST_TARGET is another");
+
 /// Reads `limits`.
 pub fn limits(at: Option<&At<'_>>, findings: &mut Findings) -> Option<Limits> {
     let mut limits = Limits {
@@ -157,7 +162,7 @@ pub fn limits(at: Option<&At<'_>>, findings: &mut Findings) -> Option<Limits> {
         limits.header_bytes = size(&at, 8 * 1024..=1024 * 1024, "8KiB to 1MiB", findings)?;
     }
     if let Some(at) = table.optional("target_bytes") {
-        limits.target_bytes = size(&at, 1024..=1024 * 1024, "1KiB to 1MiB", findings)?;
+        limits.target_bytes = size(&at, 1024..=LONGEST_TARGET, "1KiB to 65534B", findings)?;
     }
     let mut number = |key, most, value: &mut usize| {
         let Some(at) = table.optional(key) else { return Some(()) };

@@ -19,6 +19,7 @@ use http::{Method, Uri};
 use super::line;
 use crate::host::Host;
 use crate::rejection::Reason;
+use crate::target;
 
 /// All extensions of one body's chunks together, and the line of one chunk.
 const EXTENSION_BYTES: usize = 4096;
@@ -31,9 +32,6 @@ const TRAILER_BYTES: usize = 8 * 1024;
 
 /// The name of a field; hyper has no room for those beyond 65,535.
 const NAME_BYTES: usize = 1024;
-
-/// The longest target that `http::Uri` takes.
-const TARGET_BYTES: usize = 65_534;
 
 /// How large a header may be.
 #[derive(Debug, Clone, Copy)]
@@ -218,7 +216,7 @@ impl Framing {
     /// Rules 2 and 4.
     fn request_line(&mut self, text: &[u8]) -> Result<(), Reason> {
         let Some(request) = line::request(text, true)? else { return Err(Reason::MalformedRequest) };
-        if request.target.len() > TARGET_BYTES {
+        if request.target.len() > target::MAXIMUM_BYTES {
             return Err(Reason::TargetTooLong);
         }
         let plain = matches!(request.target, [b'/', ..] | b"*");

@@ -270,11 +270,17 @@ fn headers_have_their_limits() {
 }
 
 #[test]
-fn targets_beyond_what_http_can_say_are_too_long_too() {
+fn targets_can_be_as_long_as_the_limit_can_say() {
     let upstream = Upstream::plain();
-    let gate =
-        Gate::start(&upstream, &format!("{TWO_CALLERS}limits: {{header_bytes: 256KiB, target_bytes: 128KiB}}\n"));
-    assert_is(&gate.get("app", &format!("{COUNTERS}?a={}", "1".repeat(200_000))), "414 target_too_long");
+    let limits = |target: &str| format!("{TWO_CALLERS}limits: {{header_bytes: 256KiB, target_bytes: {target}}}\n");
+    let gate = Gate::start(&upstream, &limits("65534B"));
+    let target = |bytes: usize| format!("{COUNTERS}?a={}", "1".repeat(bytes - COUNTERS.len() - 3));
+    assert_eq!(gate.get("app", &target(65_534)).summary(), "200");
+    for beyond in [65_535, 200_000] {
+        assert_is(&gate.get("app", &target(beyond)), "414 target_too_long");
+    }
+    let (code, said) = Gate::plan(&upstream, &limits("64KiB")).fails();
+    assert!(code == 78 && said.contains("expected a size from 1KiB to 65534B"), "{code} {said}");
 }
 
 #[test]
