@@ -3,6 +3,8 @@
 //! 1. An address that another process listens on is refused, also where `SO_REUSEPORT` would share it.
 //! 2. A unix socket is made with its permissions, not given them afterwards. A stale one is replaced only when it is a
 //!    socket, ours, and nobody answers on it.
+//! 3. Its folder cannot be written by everyone, unless it is sticky, as `/tmp`: there everyone can make files, but nobody
+//!    can remove those of others, so nobody puts a socket in the place of the gate's.
 
 use std::io;
 use std::net::SocketAddr;
@@ -102,10 +104,13 @@ fn open_tcp(address: SocketAddr, shared: bool) -> io::Result<RawSocket> {
 
 fn bind_unix(path: &Path, mode: u32) -> io::Result<std::os::unix::net::UnixListener> {
     remove_stale(path)?;
+    // Rule 3.
     let folder = path.parent().and_then(|folder| folder.metadata().ok());
     if let Some(folder) = folder.filter(|folder| folder.mode() & 0o1002 == 0o002) {
-        let message =
-            format!("the folder can be written by everyone (mode {:o}); chmod o-w it", folder.mode() & 0o7777);
+        let message = format!(
+            "the folder can be written by everyone (mode {:o}) and is not sticky; chmod o-w it",
+            folder.mode() & 0o7777
+        );
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
     }
     // Rule 2. This is done before any other thread is started.

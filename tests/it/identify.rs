@@ -127,7 +127,8 @@ fn a_socket_of_somebody_else_is_left() {
     std::fs::remove_dir_all(folder).unwrap();
 }
 
-/// in a folder that everyone can write, another could put a socket of its own in the place of the gate's.
+/// in a folder that everyone can write, another could put a socket of its own in the place of the gate's; not in one
+/// that is sticky, where nobody removes the files of others.
 #[test]
 fn a_folder_that_everyone_can_write_is_refused() {
     let upstream = Upstream::plain();
