@@ -6,7 +6,6 @@
 //!    something was. A second signal ends it at once.
 //! 3. SIGHUP reloads; while ending it is ignored.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +21,7 @@ use crate::config::{Config, LogFormat, Shutdown};
 use crate::crew::{Crew, Start};
 use crate::metrics::process::{Confinement, ProcessMeters};
 use crate::readiness::Readiness;
-use crate::reload::{Folders, LOOK, LOOK_AT_UNWATCHED, Reloader};
+use crate::reload::{Folders, LOOK, LOOK_AT_UNWATCHED, Reloader, Source};
 use crate::sandbox::{Needs, Sandbox};
 use crate::server::listen::{Bound, bind};
 use crate::telemetry::{self, Form, Sink};
@@ -30,8 +29,8 @@ use crate::telemetry::{self, Form, Sink};
 /// How the process is started, beside the configuration.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// The configuration's file, when it has one.
-    pub file: Option<PathBuf>,
+    /// What said the configuration, when that is a file.
+    pub source: Option<Source>,
     /// In the place of the configuration's.
     pub log_format: Option<LogFormat>,
     /// In the place of the configuration's.
@@ -80,8 +79,8 @@ impl App {
         config: Config,
         options: Options,
     ) -> anyhow::Result<Self> {
-        let needs = Needs::of(&config, options.file.as_deref());
-        let mut reloader = Reloader::new(options.file, config.clone(), meters.clone(), options.demo)?;
+        let needs = Needs::of(&config, options.source.as_ref().map(Source::file));
+        let mut reloader = Reloader::new(options.source, config.clone(), meters.clone(), options.demo)?;
         let workers = options.workers.or(config.workers).unwrap_or_else(cpus);
         let mut bound = Vec::new();
         for listener in &config.listeners {

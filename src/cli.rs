@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::app::{App, Options};
-use crate::config::{Config, LogFormat};
+use crate::config::LogFormat;
+use crate::reload::Source;
 
 mod check;
 mod explain;
@@ -109,9 +110,9 @@ pub fn main() -> u8 {
 }
 
 fn run(args: RunArgs) -> anyhow::Result<u8> {
-    let config = Config::load(&args.config.config)?;
+    let (source, config) = Source::load(args.config.config)?;
     let options = Options {
-        file: Some(args.config.config),
+        source: Some(source),
         log_format: args.log_format,
         log_level: args.log_level,
         workers: args.workers.map(usize::from),

@@ -4,7 +4,6 @@
 //! needs validating and nothing is optional that has a default. `config/reference.yaml` shows every key.
 
 use std::fmt;
-use std::io::Read;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -238,15 +237,19 @@ impl Config {
     /// # Errors
     /// [`Error::Unreadable`] when the file cannot be read, [`Error::Invalid`] with all mistakes in it.
     pub fn load(file: &Path) -> Result<Self, Error> {
-        let text = bytes(file).map_err(|error| Error::Unreadable {
-            file: file.to_owned(),
-            message: format!("the configuration cannot be read: {error}"),
-        })?;
-        let text = String::from_utf8(text).map_err(|error| {
-            let message = format!("is not UTF-8 from byte {} on", error.utf8_error().valid_up_to() + 1);
+        Self::from_bytes(&bytes(file)?, file)
+    }
+
+    /// Reads a configuration from `bytes`; `file` is its name in messages.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] with all mistakes in it.
+    pub fn from_bytes(bytes: &[u8], file: &Path) -> Result<Self, Error> {
+        let text = std::str::from_utf8(bytes).map_err(|error| {
+            let message = format!("is not UTF-8 from byte {} on", error.valid_up_to() + 1);
             Error::Invalid(vec![Mistake { file: file.to_owned(), position: None, key: String::new(), message }])
         })?;
-        Self::parse(&text, file)
+        Self::parse(text, file)
     }
 
     /// Reads a configuration from `text`; `file` is its name in messages.
@@ -270,12 +273,12 @@ impl Config {
 /// Reads `file`, and of one that is too large no more than shows that it is.
 ///
 /// # Errors
-/// As read(2).
-pub fn bytes(file: &Path) -> std::io::Result<Vec<u8>> {
-    let most = u64::try_from(document::MAXIMUM_BYTES).unwrap_or(u64::MAX).saturating_add(1);
-    let mut bytes = Vec::new();
-    std::fs::File::open(file)?.take(most).read_to_end(&mut bytes)?;
-    Ok(bytes)
+/// [`Error::Unreadable`] when it cannot be read.
+pub fn bytes(file: &Path) -> Result<Vec<u8>, Error> {
+    crate::file::read(file, document::MAXIMUM_BYTES).map_err(|error| Error::Unreadable {
+        file: file.to_owned(),
+        message: format!("the configuration cannot be read: {error}"),
+    })
 }
 
 const KEYS: [&str; 13] = [

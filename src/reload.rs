@@ -4,8 +4,8 @@
 //!    all seen; every ten seconds they are read in any case.
 //! 2. A token is used when it stayed the same for a moment. One that is wrong changes nothing, and is said and counted
 //!    once. One that is gone for a second is gone.
-//! 3. SIGHUP, or a change of its file, reloads the configuration together with the tokens. One that has a mistake
-//!    changes nothing; all mistakes are said. Listeners, admin, workers, sandbox and log need a restart, and so
+//! 3. SIGHUP, or a change of its file that stayed the same for a moment ([`source`]), reloads the configuration together
+//!    with the tokens. One that has a mistake changes nothing; all mistakes are said. Listeners, admin, workers, sandbox and log need a restart, and so
 //!    does what the [`crate::sandbox`] of the start does not reach.
 //! 4. Requests under way go on with what they began with; no connection is closed.
 
@@ -25,15 +25,18 @@ use crate::policy::{Policy, TokenRights};
 use crate::sandbox::{Needs, Sandbox};
 use crate::symbol::TokenAlias;
 use crate::token::Token;
-use crate::tokens::{self, TokenFileError};
+use crate::tokens::{self, TokenErrors, TokenFileError};
 use crate::upstream::Upstream;
 use crate::worker::Generation;
 
 mod candidates;
 mod folders;
+mod source;
 
 use candidates::{Candidates, STABLE};
 pub use folders::Folders;
+use source::Change;
+pub use source::Source;
 
 /// Files are read so often in any case.
 pub const LOOK: Duration = Duration::from_secs(10);
@@ -55,8 +58,7 @@ struct Trouble {
 
 /// What is in use, and where it came from.
 pub struct Reloader {
-    file: Option<PathBuf>,
-    text: Vec<u8>,
+    source: Option<Source>,
     config: Config,
     tokens: Vec<Option<Token>>,
     generation: Arc<Generation>,
@@ -68,18 +70,17 @@ pub struct Reloader {
 }
 
 impl Reloader {
-    /// Reads the tokens of `config` and makes the first generation.
+    /// Reads the tokens of `config`, which `source` said, and makes the first generation.
     ///
     /// # Errors
     /// When a token is there and wrong, or the upstream cannot be prepared.
-    pub fn new(file: Option<PathBuf>, config: Config, meters: Arc<ProcessMeters>, demo: bool) -> anyhow::Result<Self> {
-        let tokens = read_all(&config.tokens, demo)?;
+    pub fn new(source: Option<Source>, config: Config, meters: Arc<ProcessMeters>, demo: bool) -> anyhow::Result<Self> {
+        let tokens = tokens::read_all(&config.tokens, demo)?;
         let upstream = Arc::new(Upstream::new(config.upstream.clone())?);
         let generation = Arc::new(generation(&config, &tokens, upstream));
-        let text = file.as_deref().and_then(|file| config::bytes(file).ok()).unwrap_or_default();
         let (candidates, troubles) = (Candidates::default(), BTreeMap::new());
         let sandbox = Sandbox::none(Confinement::None);
-        let reloader = Self { file, text, config, tokens, generation, candidates, troubles, meters, sandbox, demo };
+        let reloader = Self { source, config, tokens, generation, candidates, troubles, meters, sandbox, demo };
         reloader.meters.config_reloaded(Outcome::Success);
         let all: Vec<_> = reloader.config.tokens.iter().map(|source| source.alias).collect();
         reloader.tell_meters(&all);
@@ -110,7 +111,8 @@ impl Reloader {
     /// Every folder that has to be watched: where the files are, and where links lead to.
     #[must_use]
     pub fn folders(&self) -> BTreeSet<PathBuf> {
-        let named = self.config.tokens.iter().map(|source| source.file.as_path()).chain(self.file.as_deref());
+        let named =
+            self.config.tokens.iter().map(|source| source.file.as_path()).chain(self.source.as_ref().map(Source::file));
         let meant = named.clone().filter_map(|file| file.canonicalize().ok());
         let files: Vec<PathBuf> = named.map(Path::to_owned).chain(meant).collect();
         files
@@ -122,13 +124,16 @@ impl Reloader {
 
     /// Looks at every file; what changed is in use when this returns. When to look again, if that should be soon.
     pub async fn look(&mut self, crew: &Crew) -> Option<Duration> {
-        let config_changed =
-            self.file.as_ref().and_then(|file| config::bytes(file).ok()).filter(|text| *text != self.text);
-        if let Some(text) = config_changed {
-            self.text = text;
-            self.reload(crew).await;
-        }
-        self.look_at_tokens(crew).await
+        let again = match self.source.as_mut().map_or(Change::None, |source| source.look(Instant::now())) {
+            Change::None => None,
+            Change::Wait(left) => Some(left),
+            Change::Take(config) => {
+                self.take(*config, crew).await;
+                None
+            }
+        };
+        let of_tokens = self.look_at_tokens(crew).await;
+        again.into_iter().chain(of_tokens).min()
     }
 
     async fn look_at_tokens(&mut self, crew: &Crew) -> Option<Duration> {
@@ -242,11 +247,17 @@ impl Reloader {
         }
     }
 
-    /// Reloads the configuration and the tokens (rule 3).
+    /// Reloads the configuration and the tokens now (rule 3).
     pub async fn reload(&mut self, crew: &Crew) {
-        let Some(file) = self.file.clone() else { return };
+        let Some(source) = &mut self.source else { return };
+        let config = source.load_now();
+        self.take(config, crew).await;
+    }
+
+    async fn take(&mut self, config: Result<Config, Error>, crew: &Crew) {
+        let Some(file) = self.source.as_ref().map(|source| source.file().to_owned()) else { return };
         let before: Vec<_> = self.config.tokens.iter().map(|source| (source.alias, source.file.clone())).collect();
-        match self.try_reload(&file) {
+        match self.try_take(config, &file) {
             Ok(()) => {
                 crew.install(&self.generation).await;
                 let was_read = |source: &&TokenSource| !before.contains(&(source.alias, source.file.clone()));
@@ -268,8 +279,8 @@ impl Reloader {
         }
     }
 
-    fn try_reload(&mut self, file: &Path) -> anyhow::Result<()> {
-        let mut config = Config::load(file)?;
+    fn try_take(&mut self, config: Result<Config, Error>, file: &Path) -> anyhow::Result<()> {
+        let mut config = config?;
         let fixed = [
             ("listeners", sockets(&config.listeners) != sockets(&self.config.listeners)),
             ("admin", config.admin != self.config.admin),
@@ -289,7 +300,6 @@ impl Reloader {
             Arc::new(Upstream::new(config.upstream.clone())?)
         };
         self.generation = Arc::new(generation(&config, &tokens, upstream));
-        self.text = config::bytes(file).unwrap_or_default();
         self.config = config;
         self.tokens = tokens;
         Ok(())
@@ -311,48 +321,8 @@ impl Reloader {
                 .map(|(_, token)| token.clone())
         };
         let new: Vec<_> = config.tokens.iter().filter(|source| known(source).is_none()).cloned().collect();
-        let mut read = read_all(&new, self.demo)?.into_iter();
+        let mut read = tokens::read_all(&new, self.demo)?.into_iter();
         Ok(config.tokens.iter().map(|source| known(source).unwrap_or_else(|| read.next().flatten())).collect())
-    }
-}
-
-/// Reads all tokens; one that is missing is `None`.
-fn read_all(sources: &[TokenSource], demo: bool) -> Result<Vec<Option<Token>>, TokenErrors> {
-    let mut tokens = Vec::new();
-    let mut errors = Vec::new();
-    for source in sources {
-        match tokens::read(source, demo) {
-            Ok(token) => tokens.push(Some(token)),
-            Err(TokenFileError::Missing { .. }) => tokens.push(None),
-            Err(error) => errors.push(error),
-        }
-    }
-    if errors.is_empty() { Ok(tokens) } else { Err(TokenErrors(errors)) }
-}
-
-/// Token files that are there and wrong, all of them.
-#[derive(Debug)]
-pub struct TokenErrors(pub Vec<TokenFileError>);
-
-impl std::fmt::Display for TokenErrors {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        for (position, error) in self.0.iter().enumerate() {
-            let separator = if position > 0 { "\n" } else { "" };
-            write!(f, "{separator}{error}")?;
-        }
-        Ok(())
-    }
-}
-
-impl std::error::Error for TokenErrors {}
-
-impl TokenErrors {
-    /// Whether one of them is about permissions.
-    #[must_use]
-    pub fn is_of_permissions(&self) -> bool {
-        self.0
-            .iter()
-            .any(|error| matches!(error, TokenFileError::Permissions { .. } | TokenFileError::Unreadable { .. }))
     }
 }
 

@@ -94,6 +94,49 @@ pub fn read(source: &TokenSource, demo: bool) -> Result<Token, TokenFileError> {
     }
 }
 
+/// Reads all tokens; one that is missing is `None`.
+///
+/// # Errors
+/// All that are there and wrong.
+pub fn read_all(sources: &[TokenSource], demo: bool) -> Result<Vec<Option<Token>>, TokenErrors> {
+    let mut tokens = Vec::new();
+    let mut errors = Vec::new();
+    for source in sources {
+        match read(source, demo) {
+            Ok(token) => tokens.push(Some(token)),
+            Err(TokenFileError::Missing { .. }) => tokens.push(None),
+            Err(error) => errors.push(error),
+        }
+    }
+    if errors.is_empty() { Ok(tokens) } else { Err(TokenErrors(errors)) }
+}
+
+/// Token files that are there and wrong, all of them.
+#[derive(Debug)]
+pub struct TokenErrors(pub Vec<TokenFileError>);
+
+impl std::fmt::Display for TokenErrors {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (position, error) in self.0.iter().enumerate() {
+            let separator = if position > 0 { "\n" } else { "" };
+            write!(f, "{separator}{error}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for TokenErrors {}
+
+impl TokenErrors {
+    /// Whether one of them is about permissions.
+    #[must_use]
+    pub fn is_of_permissions(&self) -> bool {
+        self.0
+            .iter()
+            .any(|error| matches!(error, TokenFileError::Permissions { .. } | TokenFileError::Unreadable { .. }))
+    }
+}
+
 fn read_guarded(path: &Path, alias: TokenAlias) -> Result<Zeroizing<Vec<u8>>, TokenFileError> {
     let file = path.to_owned();
     let failed = |source: io::Error| {
@@ -104,12 +147,7 @@ fn read_guarded(path: &Path, alias: TokenAlias) -> Result<Zeroizing<Vec<u8>>, To
             TokenFileError::Unreadable { alias, file, source }
         }
     };
-    // What is looked at is what is read: the open file, not its name.
-    let opened = std::fs::File::open(path).map_err(failed)?;
-    let metadata = opened.metadata().map_err(failed)?;
-    if !metadata.is_file() {
-        return Err(failed(io::Error::other("it is not a regular file")));
-    }
+    let (opened, metadata) = crate::file::open(path).map_err(failed)?;
     let mode = metadata.mode() & 0o7777;
     if mode & 0o037 != 0 {
         let what = format!("has mode {mode:04o} and can be read by others or changed by its group");

@@ -104,14 +104,20 @@ fn host_and_optional_port(text: &str) -> Option<(&str, Option<u16>)> {
     Some((bare, port))
 }
 
+/// Every authority that systems know together takes less than a quarter of this.
+const CERTIFICATES_BYTES: usize = 4 * 1024 * 1024;
+
 fn certificates(at: &At<'_>, findings: &mut Findings) -> Option<Vec<CertificateDer<'static>>> {
     at.text(findings, |text| {
         let file = Path::new(text);
-        let pem = std::fs::read(file).map_err(|error| {
+        let pem = crate::file::read(file, CERTIFICATES_BYTES).map_err(|error| {
             let outside = error.kind() == std::io::ErrorKind::PermissionDenied;
             let hint = if outside { "; a gate that runs reads only in the folders of its start" } else { "" };
             format!("a readable file with certificates ({error}{hint})")
         })?;
+        if pem.len() > CERTIFICATES_BYTES {
+            return Err("a file with certificates of at most 4MiB".to_owned());
+        }
         let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
         match read {
             Ok(certificates) if !certificates.is_empty() => Ok(certificates),

@@ -1,7 +1,7 @@
-//! New tokens on their way into use.
+//! What is new, on its way into use.
 //!
-//! A file that is rewritten in place can be read half, and half a token may look like a whole one. So a new token is
-//! used when the file said the same for a moment.
+//! A file that is rewritten in place can be read half, and half a token may look like a whole one. So what is new is used
+//! when the file said the same for a moment.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,18 +14,38 @@ use crate::token::Token;
 /// How long a new token must stay the same before it is used: a file that is rewritten in place can be read half.
 pub const STABLE: Duration = Duration::from_millis(300);
 
+/// What was seen and is not used yet, and since when it is the same.
+#[derive(Debug, Clone)]
+pub struct Candidate<T>(Option<(T, Instant)>);
+
+impl<T> Default for Candidate<T> {
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
+impl<T: Clone + PartialEq> Candidate<T> {
+    /// How long `seen` still has to stay the same until it was so for `stable`.
+    pub fn left(&mut self, seen: &T, stable: Duration, now: Instant) -> Duration {
+        let since = match &self.0 {
+            Some((candidate, since)) if candidate == seen => *since,
+            Some(_) | None => {
+                self.0 = Some((seen.clone(), now));
+                now
+            }
+        };
+        stable.saturating_sub(now.duration_since(since))
+    }
+}
+
 /// New tokens that were seen and are not used yet.
 #[derive(Default)]
-pub struct Candidates(BTreeMap<TokenAlias, (Token, Instant)>);
+pub struct Candidates(BTreeMap<TokenAlias, Candidate<Token>>);
 
 impl Candidates {
     /// Whether `token` has been the same for [`STABLE`]; then it is a candidate no more.
     pub fn settled(&mut self, alias: TokenAlias, token: &Token, now: Instant) -> bool {
-        let (candidate, since) = self.0.entry(alias).or_insert_with(|| (token.clone(), now));
-        if candidate != token {
-            (*candidate, *since) = (token.clone(), now);
-        }
-        let settled = now.duration_since(*since) >= STABLE;
+        let settled = self.0.entry(alias).or_default().left(token, STABLE, now).is_zero();
         if settled {
             self.forget(alias);
         }

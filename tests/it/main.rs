@@ -42,6 +42,7 @@ mod reference;
 mod reflection;
 mod rejections;
 mod reload;
+mod reload_half;
 mod retry;
 mod sandbox;
 mod secrets;

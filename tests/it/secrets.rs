@@ -3,9 +3,8 @@
 
 use std::sync::Arc;
 
-use metrika_gate::config::Config;
 use metrika_gate::metrics::process::ProcessMeters;
-use metrika_gate::reload::Reloader;
+use metrika_gate::reload::{Reloader, Source};
 
 use crate::canary::{assert_clean, whole};
 use crate::harness::gate::program;
@@ -164,8 +163,8 @@ fn the_commands_print_no_secret() {
 fn what_holds_tokens_shows_none() {
     let upstream = Upstream::plain();
     let plan = Gate::plan(&upstream, TWO_CALLERS);
-    let config = Config::load(&plan.file()).unwrap();
-    let reloader = Reloader::new(Some(plan.file()), config.clone(), Arc::new(ProcessMeters::default()), false).unwrap();
+    let (source, config) = Source::load(plan.file()).unwrap();
+    let reloader = Reloader::new(Some(source), config.clone(), Arc::new(ProcessMeters::default()), false).unwrap();
     let generation = reloader.generation();
     assert!(generation.tokens.iter().all(Option::is_some), "there is something to show");
     assert_clean("Generation", &format!("{generation:?} {generation:#?}"));
