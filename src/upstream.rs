@@ -17,6 +17,7 @@ use rustls::{ClientConfig, RootCertStore};
 use crate::config;
 
 pub mod dial;
+pub mod lookup;
 pub mod pool;
 pub mod watchdog;
 

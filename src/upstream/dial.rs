@@ -1,6 +1,7 @@
 //! Opens one connection: look up, connect, agree on TLS.
 //!
-//! 1. The name is looked up for every connection, so a change of address is followed.
+//! 1. The name is looked up for every connection, so a change of address is followed; those opened at once share a
+//!    look-up ([`super::lookup`]).
 //! 2. The URL's name is looked up as an absolute one (with a final dot), so that neither the hosts file of a pod that
 //!    sends Metrica's names to the gate nor a search list can send the gate to itself. The name of `connect_to` is
 //!    looked up as it is written: it may be one of the cluster or of the hosts file.
@@ -12,6 +13,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -23,6 +25,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::Upstream;
+use super::lookup::LookUps;
 use crate::config::AddressFamily;
 use crate::metrics::UpstreamError;
 
@@ -34,8 +37,8 @@ pub enum DialError {
     Resolve {
         /// The name.
         name: String,
-        /// Why.
-        source: io::Error,
+        /// Why. The look-up may be that of others, too.
+        source: Arc<io::Error>,
     },
     /// No address accepted the connection.
     #[error("connecting failed")]
@@ -112,17 +115,17 @@ pub struct Dialled {
     pub http2: bool,
 }
 
-/// Opens a connection to `upstream`.
+/// Opens a connection to `upstream`; its name is looked up with others of `look_ups`.
 ///
 /// # Errors
 /// [`DialError`], all kinds but the last.
-pub async fn dial(upstream: &Upstream) -> Result<Dialled, DialError> {
+pub async fn dial(upstream: &Upstream, look_ups: &LookUps) -> Result<Dialled, DialError> {
     let limit = upstream.settings.timeouts.connect;
-    tokio::time::timeout(limit, dial_without_limit(upstream)).await.unwrap_or(Err(DialError::Timeout(limit)))
+    tokio::time::timeout(limit, dial_without_limit(upstream, look_ups)).await.unwrap_or(Err(DialError::Timeout(limit)))
 }
 
-async fn dial_without_limit(upstream: &Upstream) -> Result<Dialled, DialError> {
-    let addresses = resolve(upstream).await?;
+async fn dial_without_limit(upstream: &Upstream, look_ups: &LookUps) -> Result<Dialled, DialError> {
+    let addresses = resolve(upstream, look_ups).await?;
     let socket = connect(addresses).await.map_err(DialError::Connect)?;
     socket.set_nodelay(true).map_err(DialError::Connect)?;
     let name: ServerName<'static> = upstream.server_name.clone();
@@ -141,7 +144,7 @@ fn handshake_failed(error: io::Error) -> DialError {
     }
 }
 
-async fn resolve(upstream: &Upstream) -> Result<Vec<SocketAddr>, DialError> {
+async fn resolve(upstream: &Upstream, look_ups: &LookUps) -> Result<Vec<SocketAddr>, DialError> {
     let settings = &upstream.settings;
     let (host, port) =
         settings.connect_to.as_ref().map_or((&settings.host, settings.port), |(host, port)| (host, *port));
@@ -151,15 +154,20 @@ async fn resolve(upstream: &Upstream) -> Result<Vec<SocketAddr>, DialError> {
     }
     let name = if absolute { format!("{host}.") } else { host.clone() };
     let failed = |source| DialError::Resolve { name: name.clone(), source };
-    let found = tokio::net::lookup_host((name.as_str(), port)).await.map_err(failed)?;
+    let look_up = || {
+        let name = name.clone();
+        async move { tokio::net::lookup_host((name.as_str(), port)).await.map(Iterator::collect) }
+    };
+    let found = look_ups.find(look_up).await.map_err(failed)?;
     let wanted = |address: &SocketAddr| match settings.address_family {
         AddressFamily::Any => true,
         AddressFamily::Ipv4 => address.is_ipv4(),
         AddressFamily::Ipv6 => address.is_ipv6(),
     };
-    let addresses = alternating(found.filter(wanted).collect());
+    let addresses = alternating(found.into_iter().filter(wanted).collect());
     if addresses.is_empty() {
-        return Err(failed(io::Error::new(io::ErrorKind::NotFound, "the name has no address of the wanted family")));
+        let none = io::Error::new(io::ErrorKind::NotFound, "the name has no address of the wanted family");
+        return Err(failed(Arc::new(none)));
     }
     Ok(addresses)
 }

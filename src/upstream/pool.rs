@@ -25,6 +25,7 @@ use tokio::time::{Instant, timeout};
 
 use super::Upstream;
 use super::dial::{DialError, Dialled, Traffic, dial};
+use super::lookup::LookUps;
 
 /// Requests at once on one HTTP/2 connection. RFC 9113, section 6.5.2, advises servers to allow no fewer.
 pub const STREAMS: usize = 100;
@@ -35,6 +36,7 @@ pub struct Pool<B> {
     permits: Semaphore,
     idle: RefCell<Vec<Idle<B>>>,
     shared: RefCell<Vec<Shared<B>>>,
+    look_ups: LookUps,
     /// Held while an HTTP/2 connection is opened, so that a burst of requests opens one.
     opening: tokio::sync::Mutex<()>,
     /// The upstream did not take HTTP/2 the last time; then waiting for one another gains nothing.
@@ -94,6 +96,7 @@ where
             permits: Semaphore::new(permits),
             idle: RefCell::default(),
             shared: RefCell::default(),
+            look_ups: LookUps::default(),
             opening: tokio::sync::Mutex::new(()),
             only_http1: Cell::new(false),
             reaping: Cell::new(false),
@@ -184,7 +187,7 @@ where
         {
             return Ok((sender, true));
         }
-        let dialled = dial(&self.upstream).await?;
+        let dialled = dial(&self.upstream, &self.look_ups).await?;
         self.only_http1.set(!dialled.http2);
         let sender = if dialled.http2 { self.start_http2(dialled).await } else { start_http1(dialled).await };
         drop(turn);
