@@ -1,8 +1,9 @@
 //! Forward: send the request, stream the answer back.
 //!
-//! 1. A request is sent again only if its connection failed before it was written; or if it is a GET or HEAD without a
-//!    body, on a connection that was used before, and the upstream closed it before a byte of an answer (RFC 9112,
-//!    section 9.3.1). So no write is ever sent twice.
+//! 1. A request is sent again only on account of a connection that was used before, and only if that failed before the
+//!    request was written; or if it has no body and the upstream says on HTTP/2 that it did not process it (RFC 9113,
+//!    section 8.7); or if it is a GET or HEAD without a body, and the upstream closed the connection before a byte of an
+//!    answer (RFC 9112, section 9.3.1), on HTTP/2 before its head. So no write is ever processed twice.
 //! 2. It is sent again on a new connection, once.
 //! 3. A 3xx is passed on where it leads back through the gate, and never followed ([`super::redirect`]). An answer that
 //!    could be read in two ways is none, nor is a 101 that nobody asked for ([`super::framing`]).
@@ -51,10 +52,11 @@ pub async fn forward(outbound: Outbound) -> Result<Response<ResponseBody>, Rejec
     let (exchange, pool, mut request, wishes) = outbound.into_parts();
     let upstream = pool.upstream();
     let mut lease = ready_lease(&exchange, &pool, &request).await?;
+    let mut is_repeat = false;
     let (answer, watchdog) = loop {
         adapt(&mut request, &lease, upstream, &wishes);
         // A copy is made only where rule 1 could need it.
-        let again = may_be_repeated(&lease, &exchange, &request).then(|| copy_of(&request, &exchange));
+        let again = (!is_repeat && may_be_repeated(&lease, &exchange, &request)).then(|| copy_of(&request, &exchange));
         exchange.sending();
         let mut watchdog = exchange.worker().watchdogs.take(upstream.settings.timeouts.response_headers);
         match send(&mut lease, request, &exchange, &mut watchdog, upstream).await {
@@ -65,13 +67,16 @@ pub async fn forward(outbound: Outbound) -> Result<Response<ResponseBody>, Rejec
             }
             Err(Failed::Sending(mut failed)) => {
                 let unwritten = failed.take_message();
-                let repeat = unwritten.or_else(|| again.filter(|_| lease.nothing_was_read()));
+                if was_not_processed(failed.error()) {
+                    lease.retire();
+                }
+                let repeat = unwritten.or_else(|| again.filter(|_| is_lost(&lease, &exchange, failed.error())));
                 match repeat {
-                    // Rule 2: the next connection is new, so this happens once.
-                    Some(repeat) if lease.is_reused() => request = repeat,
+                    Some(repeat) if lease.is_reused() && !is_repeat => request = repeat,
                     Some(_) => return Err(closed_before(&exchange, failed.into_error())),
                     None => return Err(broken(&exchange, failed.into_error())),
                 }
+                is_repeat = true;
                 drop(lease);
                 lease = pool.lease(true).await.map_err(|error| not_sent(&exchange, error))?;
             }
@@ -104,12 +109,37 @@ async fn ready_lease(
 
 /// Whether the request may be sent twice at all: a GET or HEAD without a body.
 fn is_repeatable(exchange: &Exchange, request: &Request<RequestBody>) -> bool {
-    exchange.verb.is_some_and(crate::operation::Verb::is_safe) && request.body().is_end_stream()
+    is_safe(exchange) && request.body().is_end_stream()
+}
+
+fn is_safe(exchange: &Exchange) -> bool {
+    exchange.verb.is_some_and(crate::operation::Verb::is_safe)
 }
 
 /// Rule 1, before the request is sent: whether it may have to be repeated.
 fn may_be_repeated(lease: &Lease<RequestBody>, exchange: &Exchange, request: &Request<RequestBody>) -> bool {
-    lease.is_reused() && is_repeatable(exchange, request)
+    lease.is_reused() && request.body().is_end_stream() && (lease.is_http2() || is_safe(exchange))
+}
+
+/// Rule 1, after it failed: whether a request without a body may be repeated.
+fn is_lost(lease: &Lease<RequestBody>, exchange: &Exchange, error: &hyper::Error) -> bool {
+    if lease.is_http2() {
+        was_not_processed(error) || is_safe(exchange) && is_of_the_connection(error)
+    } else {
+        lease.nothing_was_read()
+    }
+}
+
+/// Whether the upstream says so: it refused the stream, or ended the connection before it (RFC 9113, section 8.7). Only
+/// the streams above the last one of a GOAWAY fail with it.
+fn was_not_processed(error: &hyper::Error) -> bool {
+    let cause = error.source().and_then(|source| source.downcast_ref::<h2::Error>()).filter(|error| error.is_remote());
+    cause.is_some_and(|error| error.is_go_away() || error.reason() == Some(h2::Reason::REFUSED_STREAM))
+}
+
+/// Whether a connection of HTTP/2 was closed under the request, and neither is silent nor only the stream was reset.
+fn is_of_the_connection(error: &hyper::Error) -> bool {
+    !error.is_timeout() && !error.source().is_some_and(|source| source.is::<h2::Error>())
 }
 
 fn copy_of(request: &Request<RequestBody>, exchange: &Rc<Exchange>) -> Request<RequestBody> {

@@ -2,7 +2,8 @@
 //!
 //! 1. An idle HTTP/1.1 connection is used again, the last one used first; it is dropped when it was idle longer than
 //!    `upstream.timeouts.keep_alive`, or when the upstream closed it.
-//! 2. Where HTTP/2 was asked for and agreed on, requests share a connection, up to [`STREAMS`] at once.
+//! 2. Where HTTP/2 was asked for and agreed on, requests share a connection, up to [`STREAMS`] at once. One that refused a
+//!    request takes no new ones.
 //! 3. At most `upstream.connections` requests are under way, an equal share of them for each worker; others wait for
 //!    `connect` at most.
 //! 4. A connection is used again only when both the request and the answer came to their end on it; otherwise it is
@@ -59,6 +60,7 @@ struct Idle<B> {
 struct Shared<B> {
     sender: http2::SendRequest<B>,
     active: Rc<Cell<usize>>,
+    opened: Instant,
     since: Instant,
 }
 
@@ -109,20 +111,23 @@ where
         &self.upstream
     }
 
-    /// A connection for one request: an idle one unless `fresh` asks for a new one.
+    /// A connection for one request: an idle one unless `fresh` asks for a new one, of this request or of another that asked
+    /// for the same since.
     ///
     /// # Errors
     /// [`DialError`] when there is none to be had.
     pub async fn lease(self: &Rc<Self>, fresh: bool) -> Result<Lease<B>, DialError> {
+        let after = fresh.then(Instant::now);
         self.permit().await?;
         // From here the permit belongs to the lease, which returns it when dropped.
         let mut lease = Lease { pool: self.clone(), sender: None, reused: true };
-        if !fresh {
-            lease.sender = self.take_shared().or_else(|| self.take_idle());
+        lease.sender = self.take_shared(after);
+        if lease.sender.is_none() && !fresh {
+            lease.sender = self.take_idle();
         }
         if lease.sender.is_none() {
             // Boxed: the states of dialling would otherwise be a part of every request's future.
-            let (sender, reused) = Box::pin(self.open(fresh)).await?;
+            let (sender, reused) = Box::pin(self.open(after)).await?;
             (lease.sender, lease.reused) = (Some(sender), reused);
         }
         Ok(lease)
@@ -159,20 +164,22 @@ where
         None
     }
 
-    fn take_shared(&self) -> Option<Sender<B>> {
+    /// A shared connection with a free stream; one opened after `after`, where that is given.
+    fn take_shared(&self, after: Option<Instant>) -> Option<Sender<B>> {
         let mut shared = self.shared.borrow_mut();
         if shared.is_empty() {
             return None;
         }
         shared.retain(|connection| !connection.sender.is_closed());
-        let free = shared.iter_mut().find(|connection| connection.active.get() < STREAMS)?;
+        let is_new = |connection: &Shared<B>| after.is_none_or(|after| connection.opened >= after);
+        let free = shared.iter_mut().find(|connection| connection.active.get() < STREAMS && is_new(connection))?;
         free.active.set(free.active.get() + 1);
         free.since = Instant::now();
         Some(Sender::Http2 { sender: free.sender.clone(), active: free.active.clone() })
     }
 
     /// A connection, and whether somebody else has just opened it.
-    async fn open(self: &Rc<Self>, fresh: bool) -> Result<(Sender<B>, bool), DialError> {
+    async fn open(self: &Rc<Self>, after: Option<Instant>) -> Result<(Sender<B>, bool), DialError> {
         let together = self.upstream.settings.http2 && !self.only_http1.get();
         let limit = self.upstream.settings.timeouts.connect;
         let turn = if together {
@@ -181,10 +188,7 @@ where
         } else {
             None
         };
-        if together
-            && !fresh
-            && let Some(sender) = self.take_shared()
-        {
+        if together && let Some(sender) = self.take_shared(after) {
             return Ok((sender, true));
         }
         let dialled = dial(&self.upstream, &self.look_ups).await?;
@@ -212,7 +216,9 @@ where
             let _ = connection.await;
         });
         let active = Rc::new(Cell::new(1));
-        self.shared.borrow_mut().push(Shared { sender: sender.clone(), active: active.clone(), since: Instant::now() });
+        let now = Instant::now();
+        let shared = Shared { sender: sender.clone(), active: active.clone(), opened: now, since: now };
+        self.shared.borrow_mut().push(shared);
         self.reap_later();
         Ok(Sender::Http2 { sender, active })
     }
@@ -335,6 +341,13 @@ where
                 answer
             }
             None => std::future::pending().await,
+        }
+    }
+
+    /// The upstream refuses what is sent on this shared connection: no other request is.
+    pub fn retire(&self) {
+        if let Some(Sender::Http2 { active, .. }) = &self.sender {
+            self.pool.shared.borrow_mut().retain(|connection| !Rc::ptr_eq(&connection.active, active));
         }
     }
 

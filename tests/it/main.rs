@@ -44,6 +44,7 @@ mod rejections;
 mod reload;
 mod reload_half;
 mod retry;
+mod retry_http2;
 mod sandbox;
 mod secrets;
 mod shutdown;
