@@ -34,8 +34,9 @@ fn fields(bytes: &[u8]) -> HeaderMap {
 }
 
 fn nominated(fields: &HeaderMap) -> Vec<String> {
-    let values = fields.get_all("connection").iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).map(|name| name.trim().to_ascii_lowercase()).collect()
+    let values = fields.get_all("connection").iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
+    let values: Vec<_> = values.collect();
+    values.iter().flat_map(|value| value.split(',')).map(|name| name.trim().to_ascii_lowercase()).collect()
 }
 
 fuzz_target!(|bytes: &[u8]| {

@@ -7,6 +7,8 @@
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING};
 use http::{HeaderMap, HeaderValue};
 
+use super::lists::elements;
+
 /// How a body is packed (`Content-Encoding`, RFC 9110, section 8.4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Coding {
@@ -22,8 +24,7 @@ impl Coding {
     /// The coding that the fields of an answer say, over all their lines.
     #[must_use]
     pub fn of(fields: &HeaderMap) -> Self {
-        let mut names =
-            fields.get_all(CONTENT_ENCODING).iter().flat_map(elements).filter(|name| !is(name, b"identity"));
+        let mut names = elements(fields, &CONTENT_ENCODING).filter(|name| !is(name, b"identity"));
         match (names.next(), names.next()) {
             (None, _) => Self::Plain,
             (Some(name), None) if is_gzip(name) => Self::Gzip,
@@ -35,14 +36,10 @@ impl Coding {
 /// What Metrica is asked for on behalf of a caller with these fields (rule 1).
 #[must_use]
 pub fn asked_for(fields: &HeaderMap) -> HeaderValue {
-    let weighed = || fields.get_all(ACCEPT_ENCODING).iter().flat_map(elements).map(weighed);
+    let weighed = || elements(fields, &ACCEPT_ENCODING).map(weighed);
     let named = weighed().find(|(name, _)| is_gzip(name));
     let taken = named.or_else(|| weighed().find(|(name, _)| *name == b"*"));
     HeaderValue::from_static(if taken.is_some_and(|(_, wanted)| wanted) { "gzip" } else { "identity" })
-}
-
-fn elements(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
-    value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|element| !element.is_empty())
 }
 
 fn is(name: &[u8], known: &[u8]) -> bool {

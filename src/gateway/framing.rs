@@ -31,13 +31,17 @@ pub fn announces_a_body(fields: &HeaderMap) -> bool {
     fields.contains_key(TRANSFER_ENCODING) || fields.get(CONTENT_LENGTH).is_some_and(|length| length != "0")
 }
 
+/// Reads a `Content-Length`, of an answer or a request: digits and nothing else (RFC 9110, section 8.6), and
+/// no more of them than any body needs.
+#[must_use]
+pub fn length(value: &[u8]) -> Option<u64> {
+    let plain = (1..=18).contains(&value.len()) && value.iter().all(u8::is_ascii_digit);
+    str::from_utf8(value).ok().filter(|_| plain)?.parse().ok()
+}
+
 fn length_is_plain(fields: &HeaderMap) -> bool {
     let mut lengths = fields.get_all(CONTENT_LENGTH).iter();
-    let plain = lengths.next().is_none_or(|length| {
-        let digits = length.as_bytes();
-        !digits.is_empty() && digits.iter().all(u8::is_ascii_digit)
-    });
-    plain && lengths.next().is_none()
+    lengths.next().is_none_or(|value| length(value.as_bytes()).is_some()) && lengths.next().is_none()
 }
 
 fn coding_is_plain(fields: &HeaderMap) -> bool {
@@ -83,6 +87,16 @@ mod tests {
             assert!(!sound(304, &[(LENGTH, length)]), "{length}");
         }
         assert!(!sound(200, &[(LENGTH, "5"), (LENGTH, "5")]));
+    }
+
+    #[test]
+    fn rule_2_a_length_is_digits() {
+        for (value, expected) in [("0", 0), ("007", 7), ("1234567890", 1_234_567_890)] {
+            assert_eq!(length(value.as_bytes()), Some(expected));
+        }
+        for value in ["", " ", "+1", "-1", "1,1", "1 1", "0x1", "1e3", "1234567890123456789", "\u{661}"] {
+            assert_eq!(length(value.as_bytes()), None, "{value:?}");
+        }
     }
 
     #[test]

@@ -20,6 +20,7 @@ use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::coding;
+use super::lists::elements;
 use super::reflection::Secret;
 use crate::metrics::Credential;
 
@@ -187,11 +188,8 @@ fn remove_named_by_connection(headers: &mut HeaderMap) {
     if !headers.contains_key(header::CONNECTION) {
         return;
     }
-    let named: Vec<HeaderName> = (headers.get_all(header::CONNECTION).iter())
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| HeaderName::try_from(name.trim()).ok())
-        .collect();
+    let named = elements(headers, &header::CONNECTION).filter_map(|name| HeaderName::from_bytes(name).ok());
+    let named: Vec<HeaderName> = named.collect();
     headers.remove(header::CONNECTION);
     for name in named {
         headers.remove(name);
@@ -199,11 +197,7 @@ fn remove_named_by_connection(headers: &mut HeaderMap) {
 }
 
 fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
-    let has = |value: &HeaderValue| {
-        let text = value.to_str().unwrap_or_default();
-        text.split(',').any(|one| one.trim().eq_ignore_ascii_case(token))
-    };
-    headers.get_all(name).iter().any(has)
+    elements(headers, name).any(|one| one.eq_ignore_ascii_case(token.as_bytes()))
 }
 
 #[cfg(test)]
@@ -272,6 +266,22 @@ mod tests {
         ]);
         clean_request(&mut headers, |_| {});
         assert_eq!(left(&headers), ["pragma"]);
+    }
+
+    /// a byte beyond ASCII in the line of `Connection` does not hide what else it names, in either direction.
+    #[test]
+    fn rule_2_a_byte_beyond_ascii_hides_no_name() {
+        for connection in ["user-agent, \u{e9}", "\u{e9},User-Agent", "x\u{e9}, etag ,user-agent"] {
+            let fields = [("connection", connection), ("user-agent", "x"), ("pragma", "x")];
+            let mut headers = map(&fields);
+            clean_request(&mut headers, |_| {});
+            assert_eq!(left(&headers), ["pragma"], "{connection}");
+        }
+        let mut headers = map(&[("connection", "etag, \u{e9}"), ("etag", "1"), ("age", "1")]);
+        clean_response(&mut headers);
+        assert_eq!(left(&headers), ["age"]);
+        let asked = clean_request(&mut map(&[("te", "\u{e9}, trailers"), ("expect", "100-continue, \u{e9}")]), |_| {});
+        assert!(asked.trailers && asked.interim);
     }
 
     #[test]

@@ -8,6 +8,8 @@
 use http::header::VIA;
 use http::{HeaderMap, HeaderValue, Version};
 
+use super::lists::elements;
+
 /// How a gate is called in `Via`.
 const NAME: &[u8] = b"metrika-gate";
 
@@ -21,11 +23,10 @@ pub const fn value(version: Version) -> HeaderValue {
     }
 }
 
-/// Whether the request was forwarded by a gate before (rule 2). Commas in comments are taken for ends of an element too:
-/// that can only find more.
+/// Whether the request was forwarded by a gate before (rule 2).
 #[must_use]
 pub fn is_loop(headers: &HeaderMap) -> bool {
-    headers.get_all(VIA).iter().any(|line| line.as_bytes().split(|byte| *byte == b',').any(names_a_gate))
+    elements(headers, &VIA).any(names_a_gate)
 }
 
 fn names_a_gate(element: &[u8]) -> bool {

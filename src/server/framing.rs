@@ -17,6 +17,7 @@
 use http::{Method, Uri};
 
 use super::line;
+use crate::gateway::framing::length;
 use crate::host::Host;
 use crate::rejection::Reason;
 use crate::target;
@@ -242,7 +243,7 @@ impl Framing {
                 return Err(Reason::BadHost);
             }
         } else if name.eq_ignore_ascii_case(b"content-length") {
-            let length = line::length(value).ok_or(Reason::BadFraming)?;
+            let length = length(value).ok_or(Reason::BadFraming)?;
             if self.head.chunked || self.head.length.replace(length).is_some() {
                 return Err(Reason::BadFraming);
             }

@@ -94,13 +94,6 @@ pub fn goes_on(begun: &[u8], piece: &[u8]) -> bool {
     begun.last() != Some(&b'\r') && all(piece.strip_suffix(b"\r").unwrap_or(piece), is_value)
 }
 
-/// Reads a `Content-Length`: digits and nothing else (RFC 9110, section 8.6).
-#[must_use]
-pub fn length(value: &[u8]) -> Option<u64> {
-    let plain = (1..=18).contains(&value.len()) && value.iter().all(u8::is_ascii_digit);
-    str::from_utf8(value).ok().filter(|_| plain)?.parse().ok()
-}
-
 /// Whether a field of this name changes what was read before it, so that it cannot come last (RFC 9110, section 6.5.1):
 /// framing, routing, conditions, credentials, and how the body is to be understood.
 #[must_use]
@@ -246,16 +239,6 @@ mod tests {
         }
         for line in ["", ";", "g", "0x5", "-1", "+1", "5 ", " 5", "5 ;a", "1 2", "5;\0", "5;a\rb", "1234567890123456"] {
             assert_eq!(chunk(line.as_bytes()), None, "{line:?}");
-        }
-    }
-
-    #[test]
-    fn lengths() {
-        for (value, expected) in [("0", 0), ("007", 7), ("1234567890", 1_234_567_890)] {
-            assert_eq!(length(value.as_bytes()), Some(expected));
-        }
-        for value in ["", " ", "+1", "-1", "1,1", "1 1", "0x1", "1e3", "1234567890123456789", "\u{661}"] {
-            assert_eq!(length(value.as_bytes()), None, "{value:?}");
         }
     }
 }
