@@ -151,9 +151,11 @@ impl Exchange {
         self.refusal.set(Some(Refusal::Gate(reason)));
     }
 
-    /// The upstream's answer is a refusal of this type.
+    /// The upstream's answer is a refusal of this type. Where the gate has answered in its place, that stands.
     pub fn refused_by_upstream(&self, error_type: ErrorType) {
-        self.refusal.set(Some(Refusal::Upstream(error_type)));
+        if self.refusal.get().is_none() {
+            self.refusal.set(Some(Refusal::Upstream(error_type)));
+        }
     }
 
     /// A piece of the request's body went on.
@@ -194,6 +196,10 @@ impl Exchange {
             return;
         }
         let now = Instant::now();
+        // Of an exchange without an answer of the upstream's, nobody asked; the next is not to be told.
+        if self.connection.interim.take_reflected() {
+            self.upstream_error(UpstreamError::Reflected);
+        }
         self.connection.enter(Phase::Idle, now);
         if !self.began.get() {
             self.worker.count(|shard| shard.begin(None));

@@ -52,6 +52,24 @@ fn before_the_answer_the_caller_is_told() {
     gate.until_metric(&["in_flight_requests"], 0.0);
 }
 
+/// An error's body is read ahead of its head, and does not come to its end: what the gate says instead is what is logged
+/// and counted.
+#[test]
+fn while_an_error_is_read_the_answer_is_the_gates() {
+    let upstream = Upstream::run(|conversation| {
+        conversation.request_head();
+        conversation.write("HTTP/1.1 403 Forbidden\r\nContent-Length: 100\r\n\r\n{\"errors\"");
+        while conversation.discard() > 0 {}
+    });
+    let gate = Gate::start(&upstream, &with(""));
+    assert_eq!(gate.get("app", "/management/v1/counters").summary(), "504 request_timeout");
+    let line: serde_json::Value = serde_json::from_str(&gate.until_log(&["\"access\""])).unwrap();
+    assert_eq!((&line["status"], &line["upstream_status"]), (&504.into(), &403.into()), "{line}");
+    assert_eq!((&line["origin"], &line["reason"]), (&"gate".into(), &"request_timeout".into()), "{line}");
+    gate.until_metric(&["denied_total", "request_timeout"], 1.0);
+    assert_eq!(gate.metric(&["auth_failures_total", "origin=\"upstream\""]), 0.0);
+}
+
 /// a body that never stalls and never ends.
 #[test]
 fn a_body_that_drips_ends() {
