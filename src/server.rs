@@ -8,7 +8,7 @@
 
 use std::cell::RefCell;
 use std::future::poll_fn;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -17,7 +17,6 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 use tower::Service;
 
@@ -108,9 +107,9 @@ pub async fn accept(
 }
 
 /// Tells a connection beyond the limit that it is one.
-async fn turn_away(mut socket: Socket, place: One) {
+async fn turn_away(socket: Socket, place: One) {
     let answer = whole_answer(Reason::Overloaded, &new_request_id());
-    let _ = tokio::time::timeout(Duration::from_secs(1), socket.say_and_close(&answer)).await;
+    socket.say_and_close(&answer, Duration::from_secs(1), u64::MAX).await;
     drop(place);
 }
 
@@ -121,15 +120,41 @@ async fn serve(worker: Rc<Worker>, connection: Rc<Connection>, socket: Socket, l
     let bounds = Bounds { header_bytes: limits.header_bytes, header_fields: limits.header_fields };
     let io = CallerIo::new(socket, connection.clone(), bounds);
     let socket = io.socket();
+    // When this returns, hyper's side is gone, and with it the request that was under way.
+    let ended = drive(&worker, &connection, io, &socket, limits).await;
+    let Some(socket) = Rc::into_inner(socket).map(RefCell::into_inner) else { return };
+    // Boxed where few connections end so, and all would have room for it.
+    match ended {
+        End::Cut if connection.answer_ends_with_it() => socket.break_off(),
+        End::Cut => Box::pin(socket.say_and_close(&[], LINGER, u64::MAX)).await,
+        End::Deaf => socket.break_off(),
+        End::Refused(reason) => {
+            let answer = refuse_unparsed(&worker, &connection, reason);
+            Box::pin(socket.say_and_close(&answer, LINGER, u64::MAX)).await;
+        }
+        End::Answered if connection.request_is_open() => {
+            Box::pin(socket.say_and_close(&[], LINGER, u64::MAX)).await;
+        }
+        End::Answered | End::Late => {}
+    }
+}
+
+async fn drive(
+    worker: &Rc<Worker>,
+    connection: &Rc<Connection>,
+    io: CallerIo,
+    socket: &RefCell<Socket>,
+    limits: Limits,
+) -> End {
     let stack = crate::gateway::stack(worker.clone(), connection.clone());
     // Called at once, not when its future is first polled: the request of a caller that has gone by then counts too.
     let service = service_fn(move |request| stack.clone().call(request));
     let mut http = pin!(protocol(limits).serve_connection(TokioIo::new(io), service));
     let mut draining = pin!(worker.until_draining());
-    let mut patience = Patience::new(&worker);
+    let mut patience = Patience::new(worker);
     let mut begun = false;
     let mut ending = false;
-    let ended = poll_fn(|context| {
+    poll_fn(|context| {
         if !begun {
             begun = true;
             connection.interim.wake(context.waker());
@@ -140,34 +165,28 @@ async fn serve(worker: Rc<Worker>, connection: Rc<Connection>, socket: Socket, l
             ending = true;
             http.as_mut().graceful_shutdown();
         }
-        socket.borrow_mut().deliver_interim(&connection, context);
+        socket.borrow_mut().deliver_interim(connection, context);
         loop {
             if let Poll::Ready(ended) = http.as_mut().poll(context) {
                 return Poll::Ready(match connection.refused() {
                     Some(reason) => End::Refused(reason),
-                    None if ended.is_err_and(|error| error.is_user()) => End::Cut,
+                    // Its body failed; or the caller said in the middle of it that it sends no more.
+                    None if connection.phase() == Phase::Exchange || ended.is_err_and(|error| error.is_user()) => {
+                        End::Cut
+                    }
                     None => End::Answered,
                 });
             }
-            match ready!(patience.poll_end(&worker, &connection, &socket, context)) {
+            match ready!(patience.poll_end(worker, connection, socket, context)) {
                 // The request under way sees that its time is over, and answers.
                 Patient::ForTheRequest if connection.expire() => {}
+                _ if connection.is_write_blocked() => return Poll::Ready(End::Deaf),
                 _ if connection.phase() == Phase::Exchange => return Poll::Ready(End::Cut),
                 Patient::ForTheRequest | Patient::ForTheCaller => return Poll::Ready(End::Late),
             }
         }
     })
-    .await;
-    match ended {
-        End::Cut => socket.borrow().break_off(),
-        End::Refused(reason) => {
-            let answer = refuse_unparsed(&worker, &connection, reason);
-            Box::pin(refuse(&socket, &answer)).await;
-        }
-        // Boxed: few connections end so, and all would have room for it.
-        End::Answered if connection.request_is_open() => Box::pin(linger(&socket)).await,
-        End::Answered | End::Late => {}
-    }
+    .await
 }
 
 /// How a connection ends.
@@ -177,49 +196,16 @@ enum End {
     Answered,
     /// After its last answer came what is no request.
     Refused(Reason),
-    /// In the middle of an answer, which must not look whole.
+    /// In the middle of an answer, which must not look whole. Answers before it stay.
     Cut,
+    /// The caller takes nothing, so nothing can be said.
+    Deaf,
     /// The caller let the gate wait.
     Late,
 }
 
-/// Says why what came is no request, then reads on.
-async fn refuse(socket: &RefCell<Socket>, answer: &[u8]) {
-    let mut unwritten = answer;
-    let written = poll_fn(|context| {
-        while !unwritten.is_empty() {
-            match ready!(Pin::new(&mut *socket.borrow_mut()).poll_write(context, unwritten)) {
-                Ok(written) if written > 0 => unwritten = unwritten.get(written..).unwrap_or_default(),
-                Ok(_) | Err(_) => return Poll::Ready(false),
-            }
-        }
-        let shut = ready!(Pin::new(&mut *socket.borrow_mut()).poll_shutdown(context));
-        Poll::Ready(shut.is_ok())
-    });
-    if tokio::time::timeout(LINGER, written).await == Ok(true) {
-        linger(socket).await;
-    }
-}
-
 /// A caller that still sends gets so long to see its answer.
 const LINGER: Duration = Duration::from_secs(5);
-
-/// Reads on after an answer that came before the end of its request: to close at once would be a reset, which can take
-/// the answer from a caller that has not read it yet (RFC 9112, section 9.6).
-async fn linger(socket: &RefCell<Socket>) {
-    let mut thrown_away = vec![0; 16 * 1024];
-    let until_closed = poll_fn(|context| {
-        loop {
-            let mut buffer = ReadBuf::new(&mut thrown_away);
-            let read = ready!(Pin::new(&mut *socket.borrow_mut()).poll_read(context, &mut buffer));
-            if read.is_err() || buffer.filled().is_empty() {
-                return Poll::Ready(());
-            }
-        }
-    });
-    // A caller that goes on sending after that has had its time.
-    let _ = tokio::time::timeout(LINGER, until_closed).await;
-}
 
 /// The patience with one caller, for everything that it can let the gate wait for.
 struct Patience {

@@ -33,6 +33,7 @@ pub struct Connection {
     since: Cell<Instant>,
     request_since: Cell<Instant>,
     answer_has_begun: Cell<bool>,
+    answer_ends_with_it: Cell<bool>,
     expired: Cell<bool>,
     body_awaited_since: Cell<Option<Instant>>,
     write_blocked_since: Cell<Option<Instant>>,
@@ -59,6 +60,7 @@ impl Connection {
             since: Cell::new(now),
             request_since: Cell::new(now),
             answer_has_begun: Cell::new(false),
+            answer_ends_with_it: Cell::new(false),
             expired: Cell::new(false),
             body_awaited_since: Cell::new(None),
             write_blocked_since: Cell::new(None),
@@ -90,6 +92,7 @@ impl Connection {
             self.flush_owed.set(true);
             self.request_is_open.set(true);
             self.answer_has_begun.set(false);
+            self.answer_ends_with_it.set(false);
             self.expired.set(false);
         }
     }
@@ -198,9 +201,22 @@ impl Connection {
         }
     }
 
-    /// The head of an answer goes to the caller.
-    pub fn answer_begins(&self) {
+    /// The head of an answer goes to the caller. Without a length or chunks, its end is that of the connection.
+    pub fn answer_begins(&self, ends_with_connection: bool) {
         self.answer_has_begun.set(true);
+        self.answer_ends_with_it.set(ends_with_connection);
+    }
+
+    /// Whether the end of the connection would look like the end of the last answer.
+    #[must_use]
+    pub fn answer_ends_with_it(&self) -> bool {
+        self.answer_ends_with_it.get()
+    }
+
+    /// Whether the caller takes nothing of what is ready for it.
+    #[must_use]
+    pub fn is_write_blocked(&self) -> bool {
+        self.write_blocked_since.get().is_some()
     }
 
     /// The request under way has had its time (`timeouts.request`). Whether it can still be told so: not when its answer

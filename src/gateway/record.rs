@@ -76,12 +76,12 @@ where
         if body.is_end_stream() {
             exchange.request_completed();
         }
-        let http2 = head.version == Version::HTTP_2;
+        let version = head.version;
         // Rule 3 of `rest`.
-        let left = !body.is_end_stream() && (http2 || !head.headers.contains_key(EXPECT));
+        let left = !body.is_end_stream() && (version == Version::HTTP_2 || !head.headers.contains_key(EXPECT));
         let body = CallerBody::new(body, left.then(|| self.connection.clone()));
         let received = Received { exchange: exchange.clone(), snapshot: self.worker.snapshot(), head, body };
-        Recorded { inner: self.inner.call(received), exchange: Unanswered(Some(exchange)), http2, rest: None }
+        Recorded { inner: self.inner.call(received), exchange: Unanswered(Some(exchange)), version, rest: None }
     }
 }
 
@@ -91,7 +91,7 @@ pin_project! {
         #[pin]
         inner: F,
         exchange: Unanswered,
-        http2: bool,
+        version: Version,
         // Boxed: few requests are refused with a body, and all would have room for it.
         rest: Option<Box<Rest>>,
     }
@@ -122,7 +122,7 @@ where
             _ if expired => Err(Reason::RequestTimeout.into()),
             Some(rest) => ready!(poll_rest(rest, this.rest, exchange, context)),
             None => match ready!(this.inner.poll(context)) {
-                Err(rejection) if !*this.http2 => match exchange.connection.take_unread() {
+                Err(rejection) if *this.version != Version::HTTP_2 => match exchange.connection.take_unread() {
                     Some(body) => {
                         ready!(poll_rest(Box::new(Rest::new(rejection, body)), this.rest, exchange, context))
                     }
@@ -133,8 +133,10 @@ where
         };
         // From here on the answer's body says when it is over.
         let Some(exchange) = this.exchange.0.take() else { return Poll::Pending };
-        exchange.connection.answer_begins();
         let mut response = ended.unwrap_or_else(|rejection| answer(rejection, &exchange));
+        // There are no chunks in HTTP/1.0 (RFC 9112, section 6.3, rule 8).
+        let without_end = *this.version == Version::HTTP_10 && response.body().size_hint().exact().is_none();
+        exchange.connection.answer_begins(without_end);
         response.headers_mut().insert(REQUEST_ID, exchange.request_id.clone());
         // no answer is what a browser guesses it to be.
         response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

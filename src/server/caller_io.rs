@@ -79,20 +79,21 @@ impl CallerIo {
 }
 
 impl Socket {
-    /// Writes an answer, then reads what is left of the request, so that closing does not take the answer back.
-    ///
-    /// # Errors
-    /// When the caller is gone.
-    pub async fn say_and_close(&mut self, answer: &[u8]) -> io::Result<()> {
-        self.write_all(answer).await?;
-        self.shutdown().await?;
-        let mut rest = [0; 4096];
-        while self.read(&mut rest).await? > 0 {}
-        Ok(())
+    /// Says the last words and that they are the last, then reads on until the caller closes, but for so long in all and
+    /// so many bytes: to close with something unread is a reset, which can take from a caller what it has not read yet
+    /// (RFC 9112, section 9.6).
+    pub async fn say_and_close(mut self, last_words: &[u8], patience: Duration, bytes: u64) {
+        let said = async {
+            self.write_all(last_words).await?;
+            self.shutdown().await?;
+            tokio::io::copy(&mut self.take(bytes), &mut tokio::io::sink()).await
+        };
+        // A caller that goes on sending after that has had its time, and one that is gone needs none.
+        let _ = tokio::time::timeout(patience, said).await;
     }
 
-    /// Lets the end of the connection be a reset: an answer without a length, as HTTP/1.0 has it, would look whole
-    /// otherwise. A unix socket knows no reset.
+    /// Lets the end of the connection be a reset, which also takes away what was sent and not read yet. A unix socket
+    /// knows no reset.
     pub fn break_off(&self) {
         if let Self::Tcp(socket) = self {
             // Where it fails, the connection has ended already.
@@ -123,11 +124,13 @@ impl Socket {
         let _ = self.poll_rest(connection, context);
     }
 
+    /// What it does not take, the caller lets the gate wait with.
     fn poll_rest(&mut self, connection: &Connection, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut rest = connection.interim_rest.borrow_mut();
         while !rest.is_empty() {
-            let written = ready!(Pin::new(&mut *self).poll_write(context, &rest))?;
-            rest.drain(..written);
+            let polled = Pin::new(&mut *self).poll_write(context, &rest);
+            connection.block_write(polled.is_pending());
+            rest.drain(..ready!(polled)?);
         }
         Poll::Ready(Ok(()))
     }

@@ -25,7 +25,7 @@ use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use rustix::net::RecvFlags;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::time::{Instant, timeout};
 use tower::Service;
 
@@ -133,7 +133,7 @@ pub async fn serve(worker: Rc<Worker>, evidence: Evidence, socket: Socket, limit
         End::Deaf => None,
     };
     match farewell {
-        Some(farewell) => say_and_read_on(socket, &farewell).await,
+        Some(farewell) => socket.say_and_close(&farewell, READ_ON, READ_ON_BYTES).await,
         // A cut answer must not look whole where it has no length.
         None => socket.break_off(),
     }
@@ -145,16 +145,6 @@ const NO_ERROR: u32 = 0;
 /// Rule 5: so long, and so many bytes.
 const READ_ON: Duration = Duration::from_secs(1);
 const READ_ON_BYTES: u64 = 256 * 1024;
-
-async fn say_and_read_on(mut socket: Socket, farewell: &[u8]) {
-    let said = async {
-        socket.write_all(farewell).await?;
-        socket.shutdown().await?;
-        tokio::io::copy(&mut socket.take(READ_ON_BYTES), &mut tokio::io::sink()).await
-    };
-    // A caller that goes on sending after that has had its time.
-    let _ = timeout(READ_ON, said).await;
-}
 
 async fn drive(worker: &Rc<Worker>, evidence: Evidence, wire: Wire, state: &State, limits: Limits) -> End {
     let streams = Streams::new(worker.clone());

@@ -88,6 +88,62 @@ fn an_answer_that_breaks_off_does_not_look_whole_to_a_caller_of_http_1_0() {
     assert!(end.is_err(), "{end:?}");
 }
 
+/// A caller that asks on one connection, with a buffer that holds little, and has read nothing yet.
+fn small_buffer(gate: &Gate, requests: &str) -> TcpStream {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    socket.connect(&gate.place("app").parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
+    let mut caller = TcpStream::from(socket);
+    caller.set_read_timeout(Some(PATIENCE)).unwrap();
+    caller.write_all(requests.as_bytes()).unwrap();
+    caller
+}
+
+#[test]
+fn an_answer_that_breaks_off_leaves_the_whole_answers_before_it() {
+    let upstream = Upstream::run(|conversation| {
+        conversation.request_head();
+        conversation.answer("200 OK", "text/plain", &"a".repeat(100_000));
+        conversation.request_head();
+        conversation.write("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nbbb\r\n");
+        conversation.close();
+    });
+    let gate = Gate::start(&upstream, TWO_CALLERS);
+    let mut caller = small_buffer(&gate, &GET.repeat(2));
+    gate.until_log(&["\"access\"", "\"outcome\":\"upstream_cut\""]);
+    // A caller that goes on sending loses nothing either.
+    let _ = caller.write_all(GET.as_bytes());
+    let mut read = Vec::new();
+    let end = caller.read_to_end(&mut read);
+    let text = String::from_utf8_lossy(&read);
+    assert!(end.is_ok() && text.matches('a').count() > 100_000, "{} bytes, {end:?}", read.len());
+    assert!(!text.ends_with("0\r\n\r\n"), "the second does not look whole");
+}
+
+/// A caller of HTTP/1.0 that says in the middle of an answer without a length that it sends no more.
+#[test]
+fn an_answer_without_a_length_that_is_given_up_does_not_look_whole() {
+    let done = Signal::default();
+    let hold = done.clone();
+    let upstream = Upstream::run(move |conversation| {
+        conversation.request_head();
+        conversation.write("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n");
+        hold.wait("the test is over");
+    });
+    let gate = Gate::start(&upstream, TWO_CALLERS);
+    let mut caller = small_buffer(&gate, &GET.replace("HTTP/1.1", "HTTP/1.0"));
+    let (mut read, mut buffer) = (Vec::new(), [0; 4096]);
+    while !read.ends_with(b"abc") {
+        let more = caller.read(&mut buffer).unwrap();
+        assert!(more > 0);
+        read.extend_from_slice(&buffer[..more]);
+    }
+    caller.shutdown(std::net::Shutdown::Write).unwrap();
+    let end = caller.read(&mut buffer);
+    assert!(end.is_err(), "{end:?}");
+    done.give();
+}
+
 #[test]
 fn the_next_request_after_a_broken_answer_works() {
     let upstream = Upstream::run(|conversation| {

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::harness::gate::until;
-use crate::harness::{Gate, Signal, TWO_CALLERS, Upstream};
+use crate::harness::{Gate, READ_TOKEN, Signal, TWO_CALLERS, Upstream};
 
 const UPLOAD: &str = "/management/v1/counter/1/offline_conversions/upload";
 
@@ -239,6 +239,60 @@ fn an_interim_response_never_stands_in_the_middle_of_another_answer() {
         assert_eq!(caller.answer().text(), "second");
     }
     assert!(waited > 0, "the largest did not fit into the buffers, so some size was at their edge");
+}
+
+/// a caller that takes nothing of interim responses is given up, whether the answer has come or not.
+#[test]
+fn a_caller_that_takes_no_interim_response_is_given_up() {
+    let config =
+        TWO_CALLERS.replace("{name: app, address: '127.0.0.1:0'}", "{name: app, unix: {path: '{folder}/app.sock'}}");
+    let upstream = Upstream::run(|conversation| {
+        // Together more than a unix socket holds.
+        conversation.request_head();
+        conversation.answer("200 OK", "text/plain", &"a".repeat(100_000));
+        let head = conversation.request_head().unwrap_or_default();
+        for _ in 0..8 {
+            conversation.write(format!("HTTP/1.1 103 Early Hints\r\nVary: {}\r\n\r\n", "v".repeat(29_000)));
+        }
+        if head.contains("?answered") {
+            conversation.answer("200 OK", "text/plain", &"a".repeat(400_000));
+        }
+        while conversation.discard() > 0 {}
+    });
+    let gate = Gate::start(&upstream, &format!("{config}\ntimeouts: {{body_idle: 500ms}}\n"));
+    for (target, id) in [("counters?answered", "first."), ("counters", "second.")] {
+        let start = Instant::now();
+        let mut caller = gate.connect("app");
+        let get = "GET /management/v1/counters HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        let last = get.replace("counters", target).replace("\r\n\r\n", &format!("\r\nX-Request-ID: {id}\r\n\r\n"));
+        caller.send(format!("{get}{last}"));
+        gate.until_log(&["\"access\"", id, "caller_gone"]);
+        assert!(start.elapsed() >= Duration::from_millis(500), "{id} {:?}", start.elapsed());
+    }
+}
+
+/// a token in an interim response is said of its own request, also when that has no answer of the upstream's.
+#[test]
+fn a_token_in_an_interim_response_is_counted_for_its_own_request() {
+    let upstream = Upstream::run(|conversation| {
+        while let Some(head) = conversation.request_head() {
+            if head.contains("?slow") {
+                conversation.write(format!("HTTP/1.1 103 Early Hints\r\nVary: {READ_TOKEN}\r\n\r\n"));
+                while conversation.discard() > 0 {}
+                return;
+            }
+            conversation.answer("200 OK", "application/json", "{}");
+        }
+    });
+    let gate = Gate::start(&upstream, &format!("{TWO_CALLERS}\ntimeouts: {{request: 500ms}}\n"));
+    let mut caller = gate.connect("app");
+    for (target, id, expected) in [("counters?slow", "first.", "504 request_timeout"), ("counters", "second.", "200")] {
+        caller.send(format!("GET /management/v1/{target} HTTP/1.1\r\nHost: localhost\r\nX-Request-ID: {id}\r\n\r\n"));
+        assert_eq!(caller.answer().summary(), expected);
+        gate.until_metric(&["upstream_errors_total", "kind=\"reflected\""], 1.0);
+    }
+    let said = gate.until_log(&["held the token"]);
+    assert!(said.contains("first."), "{said}");
 }
 
 #[test]
