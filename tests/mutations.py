@@ -109,7 +109,7 @@ MUTATIONS = [
      "    let _ = DumpableBehavior::NotDumpable;\n", "canary::the_memory"),
     ("R-16", "no core dump", "src/app.rs", "    let _ = rustix::process::setrlimit(Resource::Core, none);\n", "    let _ = none;\n", "canary::the_memory"),
     ("R-17", "what is not plain is escaped in lines", "src/telemetry/access.rs", "0..=0x1f | 0x7f.. => line.push(b'?'),",
-     "0..=0x1f => line.push(b'?'),\n            other @ 0x7f.. => line.push(other),", "access:: | forging::"),
+     "0..=0x1f => line.push(b'?'),\n            0x7f.. => line.push(*byte),", "access:: | forging::"),
     ("R-18", "what comes back is listed", "src/gateway/headers.rs", "    keep(headers, comes_back);\n", "", "headers:: | credentials::answers"),
     ("R-19", "a host is known", "src/host.rs", "            Host::Name(name) => self.has_name(name),", "            Host::Name(name) => self.has_name(name) || !name.is_empty(),",
      "hosts::"),
@@ -139,7 +139,7 @@ MUTATIONS = [
      "is_safe(exchange) && is_of_the_connection(error)", "is_of_the_connection(error)", "retry_http2::"),
     ("R-24", "on HTTP/2, nothing with a body is repeated", "src/gateway/forward.rs",
      "lease.is_reused() && request.body().is_end_stream() && (", "lease.is_reused() && (", "retry_http2::"),
-    ("sandbox", "the process keeps to what it needs", "src/app.rs", "if config.sandbox { Sandbox::enter(&needs) }", "if config.sandbox && needs_nothing() { Sandbox::enter(&needs) }",
+    ("sandbox", "the process keeps to what it needs", "src/app.rs", "if config.sandbox { Sandbox::enter(&needs) }", "if config.sandbox && config.listeners.is_empty() { Sandbox::enter(&needs) }",
      "sandbox::"),
 ]
 
