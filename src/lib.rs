@@ -9,12 +9,13 @@
 //!
 //! 1. **Vocabulary**: plain values and pure decisions. [`caller`] who is calling, [`operation`] what is being asked,
 //!    [`scope`] and [`policy`] whether and with which [`token`], [`target`] what may be a request's target at all,
-//!    [`host`] by which name the gate is called, [`verdict`] what Metrica's refusal says, [`rejection`] every answer of the gate itself. [`symbol`]s are their names.
+//!    [`host`] by which name the gate is called, [`verdict`] what Metrica's refusal says, [`rejection`] every answer of
+//!    the gate itself. [`symbol`]s are their names.
 //! 2. **The data path**: the vocabulary put in order. [`gateway`] is the whole way of a request on one screen;
 //!    [`upstream`] has the connections to Metrica, [`worker`] what one thread has for itself, [`metrics`] what is
 //!    counted, [`telemetry`] what is logged.
-//! 3. **The process** around it. [`config`] reads what operators write, [`tokens`] and [`reload`] what changes, [`mod@file`] any of it,
-//!    [`server`] accepts, [`crew`] has the threads, [`admin`] and [`readiness`] answer probes, [`sandbox`] keeps the
+//! 3. **The process** around it. [`config`] reads what operators write, [`tokens`] and [`reload`] what changes,
+//!    [`mod@file`] any of it, [`server`] accepts, [`crew`] has the threads, [`admin`] and [`readiness`] answer probes, [`sandbox`] keeps the
 //!    process to what it needs, [`app`] starts and ends it all, [`cli`] is the command line. [`fake`] is a Metrica to
 //!    test against, and [`demo`] shows everything at once.
 

@@ -4,9 +4,10 @@
 //!    all seen; every ten seconds they are read in any case.
 //! 2. A token is used when it stayed the same for a moment. One that is wrong changes nothing, and is said and counted
 //!    once. One that is gone for a second is gone.
-//! 3. SIGHUP, or a change of its file that stayed the same for a moment (`reload/source.rs`), reloads the configuration together
-//!    with the tokens. One that has a mistake changes nothing; all mistakes are said. Listeners, admin, workers, sandbox and log need a restart, and so
-//!    does what the [`crate::sandbox`] of the start does not reach.
+//! 3. SIGHUP, or a change of its file that stayed the same for a moment (`reload/source.rs`), reloads the configuration
+//!    together with the tokens. One that has a mistake changes nothing; all mistakes are said. Listeners (but for their
+//!    `hosts` and `require_header`), admin, workers, sandbox and log need a restart, and so does what the
+//!    [`crate::sandbox`] of the start does not reach.
 //! 4. Requests under way go on with what they began with; no connection is closed.
 
 use std::collections::{BTreeMap, BTreeSet};
