@@ -30,6 +30,8 @@ pub mod fake;
 pub mod file;
 pub mod gateway;
 pub mod host;
+mod line;
+mod lists;
 pub mod metrics;
 pub mod operation;
 pub mod policy;

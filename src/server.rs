@@ -34,7 +34,7 @@ pub mod caller_io;
 mod frames;
 pub mod framing;
 mod http2;
-mod line;
+
 pub mod listen;
 pub mod places;
 mod streams;

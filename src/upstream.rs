@@ -16,9 +16,16 @@ use rustls::{ClientConfig, RootCertStore};
 
 use crate::config;
 
+pub mod answer;
+pub mod broken;
+pub mod chunks;
 pub mod dial;
+pub mod framing;
+pub mod http1;
 pub mod lookup;
 pub mod pool;
+pub mod received;
+pub mod request;
 pub mod watchdog;
 
 pub use pool::{Lease, Pool};

@@ -6,11 +6,11 @@
 //!
 //! What is done to the upstream's body on its way is in `streaming`.
 
+use std::cell::RefCell;
 use std::error::Error as _;
 use std::io::ErrorKind;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
@@ -24,6 +24,7 @@ use super::exchange::Exchange;
 use super::headers::clean_trailers;
 use super::streaming::Streaming;
 use crate::operation::Verb;
+use crate::upstream::broken::Broken;
 
 /// Why a body ends before its end.
 #[derive(Debug, thiserror::Error)]
@@ -33,7 +34,7 @@ pub enum BodyError {
     Caller(#[source] hyper::Error),
     /// The upstream's connection failed.
     #[error("the upstream's body broke off")]
-    Upstream(#[source] hyper::Error),
+    Upstream(#[source] Broken),
     /// The upstream sent nothing for `upstream.timeouts.body_idle`.
     #[error("the upstream's body stalled")]
     Stalled,
@@ -151,9 +152,9 @@ pub struct Held {
     patience: Pin<Box<Sleep>>,
 }
 
-/// The upstream's say on a body that is held back. `Send`, because the client's callback has to be.
+/// The upstream's say on a body that is held back.
 #[derive(Clone, Default)]
-pub struct Asked(Arc<Mutex<(Option<Say>, Option<Waker>)>>);
+pub struct Asked(Rc<RefCell<(Option<Say>, Option<Waker>)>>);
 
 /// What the upstream said of a body that is held back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -175,7 +176,7 @@ impl Held {
 
     fn poll_say(&mut self, context: &mut Context<'_>) -> Poll<Say> {
         let said = {
-            let mut state = self.asked.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut state = self.asked.0.borrow_mut();
             state.1 = Some(context.waker().clone());
             state.0
         };
@@ -190,7 +191,7 @@ impl Held {
 impl Asked {
     /// The upstream said something. What it asked for, it cannot refuse any more.
     pub fn decide(&self, say: Say) {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.0.borrow_mut();
         if state.0 != Some(Say::Wanted) {
             state.0 = Some(say);
         }

@@ -7,7 +7,7 @@
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING};
 use http::{HeaderMap, HeaderValue};
 
-use super::lists::elements;
+use crate::lists::elements;
 
 /// How a body is packed (`Content-Encoding`, RFC 9110, section 8.4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

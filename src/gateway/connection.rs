@@ -1,8 +1,6 @@
 //! A caller's connection, as the gateway and the server share it: what it proves, and what it is waiting for.
 
 use std::cell::{Cell, RefCell};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -42,7 +40,7 @@ pub struct Connection {
     refused: Cell<Option<Reason>>,
     body_fault: Cell<Option<Reason>>,
     /// Interim responses of the upstream, on their way to the caller.
-    pub interim: Arc<Interim>,
+    pub interim: Interim,
     /// What of them the socket has not taken yet.
     pub interim_rest: RefCell<Vec<u8>>,
     /// What nobody read of a request's body.
@@ -68,7 +66,7 @@ impl Connection {
             request_is_open: Cell::new(false),
             refused: Cell::new(None),
             body_fault: Cell::new(None),
-            interim: Arc::default(),
+            interim: Interim::default(),
             interim_rest: RefCell::default(),
             unread: RefCell::default(),
         }
@@ -253,47 +251,43 @@ impl Connection {
     }
 }
 
-/// Interim responses (1xx) between the connection to the upstream and the caller's. Both are tasks of one thread, but
-/// the client's callback has to be `Send`, so this is locked. The lock is taken for an interim
-/// response, not for a request.
+/// Interim responses (1xx) between the connection to the upstream and the caller's.
 #[derive(Debug, Default)]
 pub struct Interim {
-    arrived: AtomicBool,
-    reflected: AtomicBool,
-    state: Mutex<(Vec<u8>, Option<Waker>)>,
+    arrived: RefCell<Vec<u8>>,
+    reflected: Cell<bool>,
+    server: RefCell<Option<Waker>>,
 }
 
 impl Interim {
-    /// Takes what arrived since the last call, and wakes `waker` for the next.
+    /// Takes what arrived since the last call.
     #[must_use]
     pub fn take(&self) -> Vec<u8> {
-        if !self.arrived.load(Ordering::Relaxed) {
-            return Vec::new();
-        }
-        self.arrived.store(false, Ordering::Relaxed);
-        std::mem::take(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner).0)
+        self.arrived.take()
+    }
+
+    /// Whether something arrived since the last call of [`Self::take`].
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        !self.arrived.borrow().is_empty()
     }
 
     /// Who is woken when something arrives.
     pub fn wake(&self, waker: &Waker) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).1 = Some(waker.clone());
+        self.server.replace(Some(waker.clone()));
     }
 
     /// Whether one held the token since the last call.
     #[must_use]
     pub fn take_reflected(&self) -> bool {
-        self.reflected.load(Ordering::Relaxed) && self.reflected.swap(false, Ordering::Relaxed)
+        self.reflected.take()
     }
 
     /// An interim response arrived, as it goes on; `reflected` when the token was taken out of it.
     pub fn push(&self, bytes: &[u8], reflected: bool) {
-        if reflected {
-            self.reflected.store(true, Ordering::Relaxed);
-        }
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.0.extend_from_slice(bytes);
-        self.arrived.store(true, Ordering::Relaxed);
-        if let Some(waker) = &state.1 {
+        self.reflected.set(self.reflected.get() || reflected);
+        self.arrived.borrow_mut().extend_from_slice(bytes);
+        if let Some(waker) = &*self.server.borrow() {
             waker.wake_by_ref();
         }
     }

@@ -6,13 +6,12 @@
 //!    answer (RFC 9112, section 9.3.1), on HTTP/2 before its head. So no write is ever processed twice.
 //! 2. It is sent again on a new connection, once.
 //! 3. A 3xx is passed on where it leads back through the gate, and never followed ([`super::redirect`]). An answer that
-//!    could be read in two ways is none, nor is a 101 that nobody asked for ([`super::framing`]).
+//!    could be read in two ways is none, nor is a 101 that nobody asked for ([`framing`]).
 //! 4. When the caller goes away, this future is dropped, and with it the connection that carries the request.
 //! 5. Interim responses go to callers of HTTP/1.1 (RFC 9110, section 15.2).
 //! 6. The token that went out does not come back ([`super::reflection`], [`super::streaming`]). What is packed so that
 //!    it could not be seen is refused (`upstream_encoding`, 502).
 
-use std::error::Error as _;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
@@ -21,8 +20,7 @@ use std::task::Poll;
 use http::header::{CONNECTION, EXPECT, HOST, TRANSFER_ENCODING};
 use http::response::Parts;
 use http::{HeaderValue, Request, Response, Uri, Version};
-use hyper::body::{Body, Incoming};
-use hyper::client::conn::TrySendError;
+use http_body::Body;
 use tokio::time::Instant;
 
 use super::body::{BodyError, RequestBody, ResponseBody};
@@ -30,21 +28,23 @@ use super::coding::Coding;
 use super::exchange::Exchange;
 use super::headers::clean_response;
 use super::inject::{InterimWishes, Outbound};
+use super::redirect;
 use super::reflection::Secret;
 use super::refusal::Refusal;
 use super::streaming::{Carrier, Heading, Streaming};
-use super::{framing, redirect};
 use crate::metrics::UpstreamError;
 use crate::rejection::{Reason, Rejection};
-use crate::upstream::dial::{DialError, HeadTooLarge};
-use crate::upstream::{Lease, Pool, Upstream, Watchdog};
+use crate::upstream::broken::{Broken, Unanswered};
+use crate::upstream::dial::DialError;
+use crate::upstream::received::Received;
+use crate::upstream::{Lease, Pool, Upstream, Watchdog, framing};
 
 /// What a request's own connection could not do.
 enum Failed {
     /// No head of an answer in time.
     Timeout,
-    /// The connection failed; the request is inside when nothing of it was written.
-    Sending(Box<TrySendError<Request<RequestBody>>>),
+    /// The connection failed.
+    Sending(Box<Unanswered<RequestBody>>),
 }
 
 /// See the module.
@@ -54,27 +54,28 @@ pub async fn forward(outbound: Outbound) -> Result<Response<ResponseBody>, Rejec
     let mut lease = ready_lease(&exchange, &pool, &request).await?;
     let mut is_repeat = false;
     let (answer, watchdog) = loop {
-        adapt(&mut request, &lease, upstream, &wishes);
-        // A copy is made only where rule 1 could need it.
-        let again = (!is_repeat && may_be_repeated(&lease, &exchange, &request)).then(|| copy_of(&request, &exchange));
+        adapt(&mut request, &lease, upstream);
+        // HTTP/2 keeps what it was given, so a copy is made where rule 1 could need it.
+        let copied = !is_repeat && lease.is_http2() && lease.is_reused() && request.body().is_end_stream();
+        let copy = copied.then(|| copy_of(&request, &exchange));
         exchange.sending();
         let mut watchdog = exchange.worker().watchdogs.take(upstream.settings.timeouts.response_headers);
-        match send(&mut lease, request, &exchange, &mut watchdog, upstream).await {
+        match send(&mut lease, request, &wishes, &exchange, &mut watchdog, upstream).await {
             Ok(answer) => break (answer, watchdog),
             Err(Failed::Timeout) => {
                 exchange.upstream_error(UpstreamError::ResponseTimeout);
                 return Err(Reason::UpstreamTimeout.into());
             }
-            Err(Failed::Sending(mut failed)) => {
-                let unwritten = failed.take_message();
-                if was_not_processed(failed.error()) {
+            Err(Failed::Sending(failed)) => {
+                let Unanswered { error, request: same, written } = *failed;
+                if error.is_of_nothing_processed() {
                     lease.retire();
                 }
-                let repeat = unwritten.or_else(|| again.filter(|_| is_lost(&lease, &exchange, failed.error())));
-                match repeat {
+                let again = !written || is_lost(&lease, &exchange, &error);
+                match same.or(copy).filter(|_| again) {
                     Some(repeat) if lease.is_reused() && !is_repeat => request = repeat,
-                    Some(_) => return Err(closed_before(&exchange, failed.into_error())),
-                    None => return Err(broken(&exchange, failed.into_error())),
+                    Some(_) if !written => return Err(closed_before(&exchange, error)),
+                    Some(_) | None => return Err(broken(&exchange, error)),
                 }
                 is_repeat = true;
                 drop(lease);
@@ -116,30 +117,13 @@ fn is_safe(exchange: &Exchange) -> bool {
     exchange.verb.is_some_and(crate::operation::Verb::is_safe)
 }
 
-/// Rule 1, before the request is sent: whether it may have to be repeated.
-fn may_be_repeated(lease: &Lease<RequestBody>, exchange: &Exchange, request: &Request<RequestBody>) -> bool {
-    lease.is_reused() && request.body().is_end_stream() && (lease.is_http2() || is_safe(exchange))
-}
-
-/// Rule 1, after it failed: whether a request without a body may be repeated.
-fn is_lost(lease: &Lease<RequestBody>, exchange: &Exchange, error: &hyper::Error) -> bool {
+/// Rule 1, after it failed: whether a request without a body may be sent again.
+fn is_lost(lease: &Lease<RequestBody>, exchange: &Exchange, error: &Broken) -> bool {
     if lease.is_http2() {
-        was_not_processed(error) || is_safe(exchange) && is_of_the_connection(error)
+        error.is_of_nothing_processed() || is_safe(exchange) && error.is_of_a_shared_connection()
     } else {
-        lease.nothing_was_read()
+        is_safe(exchange) && lease.nothing_was_read()
     }
-}
-
-/// Whether the upstream says so: it refused the stream, or ended the connection before it (RFC 9113, section 8.7). Only
-/// the streams above the last one of a GOAWAY fail with it.
-fn was_not_processed(error: &hyper::Error) -> bool {
-    let cause = error.source().and_then(|source| source.downcast_ref::<h2::Error>()).filter(|error| error.is_remote());
-    cause.is_some_and(|error| error.is_go_away() || error.reason() == Some(h2::Reason::REFUSED_STREAM))
-}
-
-/// Whether a connection of HTTP/2 was closed under the request, and neither is silent nor only the stream was reset.
-fn is_of_the_connection(error: &hyper::Error) -> bool {
-    !error.is_timeout() && !error.source().is_some_and(|source| source.is::<h2::Error>())
 }
 
 fn copy_of(request: &Request<RequestBody>, exchange: &Rc<Exchange>) -> Request<RequestBody> {
@@ -152,7 +136,7 @@ fn copy_of(request: &Request<RequestBody>, exchange: &Rc<Exchange>) -> Request<R
 }
 
 /// Puts the request into the form of the connection's version of HTTP.
-fn adapt(request: &mut Request<RequestBody>, lease: &Lease<RequestBody>, upstream: &Upstream, wishes: &InterimWishes) {
+fn adapt(request: &mut Request<RequestBody>, lease: &Lease<RequestBody>, upstream: &Upstream) {
     let http2 = lease.is_http2();
     *request.version_mut() = if http2 { Version::HTTP_2 } else { Version::HTTP_11 };
     if http2 {
@@ -164,26 +148,22 @@ fn adapt(request: &mut Request<RequestBody>, lease: &Lease<RequestBody>, upstrea
             request.headers_mut().remove(name);
         }
         request.body_mut().release();
-    } else {
-        if request.uri().authority().is_some() {
-            let path_and_query = request.uri().path_and_query().cloned();
-            *request.uri_mut() = path_and_query.map(Uri::from).unwrap_or_default();
-            request.headers_mut().insert(HOST, upstream.host.clone());
-        }
-        if let Some(listen) = wishes.listener() {
-            hyper::ext::on_informational(request, move |response| listen.heard(response.status(), response.headers()));
-        }
+    } else if request.uri().authority().is_some() {
+        let path_and_query = request.uri().path_and_query().cloned();
+        *request.uri_mut() = path_and_query.map(Uri::from).unwrap_or_default();
+        request.headers_mut().insert(HOST, upstream.host.clone());
     }
 }
 
 async fn send(
     lease: &mut Lease<RequestBody>,
     request: Request<RequestBody>,
+    wishes: &InterimWishes,
     exchange: &Exchange,
     watchdog: &mut Watchdog,
     upstream: &Upstream,
-) -> Result<Response<Incoming>, Failed> {
-    let mut answer = pin!(lease.send(request));
+) -> Result<Response<Received>, Failed> {
+    let mut answer = pin!(lease.send(request, wishes));
     poll_fn(|context| {
         if let Poll::Ready(answer) = answer.as_mut().poll(context) {
             return Poll::Ready(answer.map_err(|failed| Failed::Sending(Box::new(failed))));
@@ -218,14 +198,14 @@ fn not_sent(exchange: &Exchange, error: DialError) -> Rejection {
 }
 
 /// A new connection was closed before anything was written to it.
-fn closed_before(exchange: &Exchange, error: hyper::Error) -> Rejection {
+fn closed_before(exchange: &Exchange, error: Broken) -> Rejection {
     exchange.upstream_error(UpstreamError::Closed);
     Rejection::because(Reason::UpstreamUnreachable, error)
 }
 
 /// The connection failed with the request on it.
-fn broken(exchange: &Exchange, error: hyper::Error) -> Rejection {
-    if let Some(failed) = error.source().and_then(|source| source.downcast_ref::<BodyError>()) {
+fn broken(exchange: &Exchange, error: Broken) -> Rejection {
+    if let Some(failed) = error.of_the_request_body::<BodyError>() {
         // The request's own body failed: the caller sent chunks that are none, or went away.
         if let Some(reason) = exchange.connection.body_fault() {
             return reason.into();
@@ -236,7 +216,7 @@ fn broken(exchange: &Exchange, error: hyper::Error) -> Rejection {
         }
         return Rejection::because(Reason::MalformedRequest, error);
     }
-    let (kind, reason) = if is_of_the_protocol(&error) {
+    let (kind, reason) = if error.is_of_the_protocol() {
         (UpstreamError::Protocol, Reason::UpstreamProtocol)
     } else {
         (UpstreamError::Closed, Reason::UpstreamClosed)
@@ -245,23 +225,8 @@ fn broken(exchange: &Exchange, error: hyper::Error) -> Rejection {
     Rejection::because(reason, error)
 }
 
-/// Whether what came is no answer, and not none.
-fn is_of_the_protocol(error: &hyper::Error) -> bool {
-    let cause = error.source();
-    let too_large = || {
-        let cause = cause.and_then(|source| source.downcast_ref::<std::io::Error>());
-        cause.and_then(std::io::Error::get_ref).is_some_and(|inner| inner.is::<HeadTooLarge>())
-    };
-    let malformed = || {
-        let cause = cause.and_then(|source| source.downcast_ref::<h2::Error>()).filter(|error| !error.is_remote());
-        let reason = cause.and_then(h2::Error::reason);
-        reason.is_some_and(|reason| ![h2::Reason::NO_ERROR, h2::Reason::CANCEL].contains(&reason))
-    };
-    error.is_parse() || error.is_parse_too_large() || too_large() || malformed()
-}
-
 async fn respond(
-    answer: Response<Incoming>,
+    answer: Response<Received>,
     exchange: Rc<Exchange>,
     lease: Lease<RequestBody>,
     watchdog: Watchdog,
@@ -271,6 +236,10 @@ async fn respond(
     let (mut head, incoming) = answer.into_parts();
     let status = head.status.as_u16();
     let now = exchange.answered(status);
+    if exchange.connection.interim.is_waiting() {
+        // The server writes what came before the answer, then it gets the answer.
+        tokio::task::yield_now().await;
+    }
     if wishes.answered() {
         exchange.upstream_error(UpstreamError::Reflected);
     }

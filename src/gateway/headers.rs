@@ -20,8 +20,8 @@ use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::coding;
-use super::lists::elements;
 use super::reflection::Secret;
+use crate::lists::elements;
 use crate::metrics::Credential;
 
 /// What a caller's fields asked for, beside what they say to Metrica.
@@ -95,7 +95,8 @@ pub fn clean_request(headers: &mut HeaderMap, mut dropped: impl FnMut(Credential
 }
 
 /// Whether a field comes back (rule 4). No name has a part that the upstream chooses: it could be the token.
-fn comes_back(name: &HeaderName) -> bool {
+#[must_use]
+pub fn comes_back(name: &HeaderName) -> bool {
     matches!(
         name.as_str(),
         "age"

@@ -5,17 +5,16 @@
 //! 3. Of the target, only credential pairs of the query are taken away; the rest is the bytes that policy read.
 
 use std::rc::Rc;
-use std::sync::Arc;
 
 use http::header::{ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, EXPECT, HOST, TE, VIA};
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version};
 use hyper::body::Body;
 
 use super::authorize::Permitted;
 use super::body::{Asked, Held, RequestBody, Say};
-use super::connection::Interim;
+use super::connection::Connection;
 use super::exchange::{Exchange, REQUEST_ID};
 use super::headers::{self, clean_request};
 use super::identify::Received;
@@ -26,6 +25,7 @@ use crate::metrics::Credential;
 use crate::rejection::{Reason, Rejection};
 use crate::target;
 use crate::upstream::Pool;
+use crate::upstream::http1::Listener;
 
 /// A request that may leave, with a token on it and nothing of the caller's that should not.
 pub struct Outbound {
@@ -45,42 +45,23 @@ impl Outbound {
 }
 
 /// What becomes of the upstream's interim responses.
-#[derive(Clone)]
 pub struct InterimWishes {
     /// The request's body waits for a 100.
     asked: Option<Asked>,
-    /// The caller takes the others: it speaks HTTP/1.1.
-    caller: Option<Arc<Interim>>,
+    /// The caller's connection, which takes the others: it speaks HTTP/1.1.
+    caller: Option<Rc<Connection>>,
     /// What may not come back in them.
     secret: Secret,
 }
 
 impl InterimWishes {
-    /// Something to tell of each interim response, when anybody wants them.
-    pub fn listener(&self) -> Option<Self> {
-        (self.asked.is_some() || self.caller.is_some()).then(|| self.clone())
-    }
-
-    /// An interim response arrived.
-    pub fn heard(&self, status: StatusCode, fields: &HeaderMap) {
-        match (status, &self.asked, &self.caller) {
-            // The caller's 100 is the server's to send, when the body is read.
-            (StatusCode::CONTINUE, Some(asked), _) => asked.decide(Say::Wanted),
-            (StatusCode::CONTINUE, None, _) | (_, _, None) => {}
-            (status, _, Some(caller)) => {
-                let (bytes, reflected) = headers::interim_response(status, fields, &self.secret);
-                caller.push(&bytes, reflected);
-            }
-        }
-    }
-
     /// The answer is here: a body that waits is wanted no more. Whether an interim response held the token.
     #[must_use]
     pub fn answered(&self) -> bool {
         if let Some(asked) = &self.asked {
             asked.decide(Say::NotWanted);
         }
-        self.caller.as_ref().is_some_and(|caller| caller.take_reflected())
+        self.caller.as_ref().is_some_and(|caller| caller.interim.take_reflected())
     }
 
     /// What went out with the request and may not come back.
@@ -120,12 +101,30 @@ impl Stage<Permitted> for Inject {
         fields.insert(REQUEST_ID, exchange.request_id.clone());
         fields.insert(VIA, via);
         fields.insert(AUTHORIZATION, authorization.clone());
-        let caller = http11.then(|| exchange.connection.interim.clone());
+        let caller = http11.then(|| exchange.connection.clone());
         let secret = Secret::of(authorization);
         let wishes = InterimWishes { asked: interim.then(Asked::default), caller, secret };
         let body = RequestBody::new(body, version, exchange.clone(), wishes.asked.clone().map(Held::new));
         let request = Request::from_parts(fresh(head), body);
         Ok(Outbound { pool: snapshot.pool.clone(), exchange, request, wishes })
+    }
+}
+
+impl Listener for InterimWishes {
+    fn wants(&self, name: &HeaderName) -> bool {
+        headers::comes_back(name)
+    }
+
+    fn heard(&self, status: StatusCode, fields: &HeaderMap) {
+        match (status, &self.asked, &self.caller) {
+            // The caller's 100 is the server's to send, when the body is read.
+            (StatusCode::CONTINUE, Some(asked), _) => asked.decide(Say::Wanted),
+            (StatusCode::CONTINUE, None, _) | (_, _, None) => {}
+            (status, _, Some(caller)) => {
+                let (bytes, reflected) = headers::interim_response(status, fields, &self.secret);
+                caller.interim.push(&bytes, reflected);
+            }
+        }
     }
 }
 

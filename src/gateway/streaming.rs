@@ -17,7 +17,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::body::{Asked, BodyError, RequestBody, Say};
@@ -28,6 +27,7 @@ use super::packed::{Packed, Step};
 use super::reflection::{Scrubbed, Scrubber, Secret};
 use super::refusal::Refusal;
 use crate::metrics::UpstreamError;
+use crate::upstream::received::Received;
 use crate::upstream::{Lease, Watchdog};
 use crate::verdict::LOOKED_AT;
 
@@ -58,7 +58,7 @@ pub struct Carrier {
 /// See the module.
 pub struct Streaming {
     exchange: Rc<Exchange>,
-    incoming: Incoming,
+    incoming: Received,
     http2: bool,
     lease: Option<Lease<RequestBody>>,
     watchdog: Option<Watchdog>,
@@ -93,7 +93,7 @@ enum Search {
 
 impl Streaming {
     /// The body `incoming`, under a head that says `heading`, for the request that went out with `secret`.
-    pub fn new(incoming: Incoming, heading: Heading, carrier: Carrier, secret: Secret, exchange: Rc<Exchange>) -> Self {
+    pub fn new(incoming: Received, heading: Heading, carrier: Carrier, secret: Secret, exchange: Rc<Exchange>) -> Self {
         let Carrier { lease, watchdog, idle_limit, asked } = carrier;
         let search = if heading.coding == Coding::Gzip && !incoming.is_end_stream() {
             Search::Packed(Box::new(Packed::new(secret.clone())))

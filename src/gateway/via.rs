@@ -8,7 +8,7 @@
 use http::header::VIA;
 use http::{HeaderMap, HeaderValue, Version};
 
-use super::lists::elements;
+use crate::lists::elements;
 
 /// How a gate is called in `Via`.
 const NAME: &[u8] = b"metrika-gate";

@@ -16,11 +16,11 @@
 
 use http::{Method, Uri};
 
-use super::line;
-use crate::gateway::framing::length;
 use crate::host::Host;
+use crate::line;
 use crate::rejection::Reason;
 use crate::target;
+use crate::upstream::framing::length;
 
 /// All extensions of one body's chunks together, and the line of one chunk.
 const EXTENSION_BYTES: usize = 4096;

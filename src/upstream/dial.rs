@@ -8,17 +8,12 @@
 //! 3. Addresses are tried in the resolver's order with the families alternating, each a quarter of a second after the
 //!    one before it, or at once when that failed (RFC 8305).
 
-use std::cell::Cell;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
-use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
@@ -68,49 +63,11 @@ impl DialError {
     }
 }
 
-/// How much went through a connection, above TLS.
-#[derive(Debug, Default)]
-pub struct Traffic {
-    read: Cell<u64>,
-    /// Nothing is read beyond this.
-    most: Cell<Option<u64>>,
-}
-
-/// More was sent before the head of an answer than a head and its interim responses may have.
-#[derive(Debug, thiserror::Error)]
-#[error("the head of the answer and the interim responses before it are longer than {HEAD_BYTES} bytes")]
-pub struct HeadTooLarge;
-
-/// What the head of an answer may have, with all interim responses before it: hyper has a bound for each of them only.
-pub const HEAD_BYTES: u64 = 256 * 1024;
-
-impl Traffic {
-    /// Bytes that the upstream sent.
-    #[must_use]
-    pub fn read(&self) -> u64 {
-        self.read.get()
-    }
-
-    /// The head of an answer is awaited from now on, or is here.
-    pub fn await_head(&self, awaited: bool) {
-        self.most.set(awaited.then(|| self.read.get() + HEAD_BYTES));
-    }
-}
-
-/// A connection that counts what the upstream sends.
-#[derive(Debug)]
-pub struct Counted {
-    stream: TlsStream<TcpStream>,
-    traffic: Rc<Traffic>,
-}
-
 /// A new connection.
 #[derive(Debug)]
 pub struct Dialled {
     /// The connection.
-    pub stream: Counted,
-    /// Its counts.
-    pub traffic: Rc<Traffic>,
+    pub stream: TlsStream<TcpStream>,
     /// HTTP/2 was agreed on.
     pub http2: bool,
 }
@@ -131,8 +88,7 @@ async fn dial_without_limit(upstream: &Upstream, look_ups: &LookUps) -> Result<D
     let name: ServerName<'static> = upstream.server_name.clone();
     let stream = TlsConnector::from(upstream.tls.clone()).connect(name, socket).await.map_err(handshake_failed)?;
     let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    let traffic = Rc::new(Traffic::default());
-    Ok(Dialled { stream: Counted { stream, traffic: traffic.clone() }, traffic, http2 })
+    Ok(Dialled { stream, http2 })
 }
 
 /// TLS said no, or the connection failed under it.
@@ -213,47 +169,6 @@ async fn connect(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
             },
             () = stagger => {}
         }
-    }
-}
-
-impl AsyncRead for Counted {
-    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        // One read may go beyond: it can hold the beginning of the body.
-        if this.traffic.most.get().is_some_and(|most| this.traffic.read.get() > most) {
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, HeadTooLarge)));
-        }
-        let before = buffer.filled().len();
-        let polled = Pin::new(&mut this.stream).poll_read(context, buffer);
-        let more = u64::try_from(buffer.filled().len() - before).unwrap_or(0);
-        this.traffic.read.set(this.traffic.read.get() + more);
-        polled
-    }
-}
-
-impl AsyncWrite for Counted {
-    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(context, bytes)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        pieces: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write_vectored(context, pieces)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(context)
     }
 }
 

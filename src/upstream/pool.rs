@@ -10,23 +10,28 @@
 //!    closed at once.
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
-use hyper::body::Incoming;
-use hyper::client::conn::{TrySendError, http1, http2};
+use hyper::client::conn::http2;
 use hyper::rt::Executor;
 use hyper_util::rt::TokioIo;
 use tokio::sync::Semaphore;
-use tokio::task::AbortHandle;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::Upstream;
-use super::dial::{DialError, Dialled, Traffic, dial};
+use super::broken::{Broken, Unanswered};
+use super::dial::{DialError, Dialled, dial};
+use super::http1::{Http1, Listener};
 use super::lookup::LookUps;
+use super::received::Received;
 
 /// Requests at once on one HTTP/2 connection. RFC 9113, section 6.5.2, advises servers to allow no fewer.
 pub const STREAMS: usize = 100;
@@ -35,7 +40,7 @@ pub const STREAMS: usize = 100;
 pub struct Pool<B> {
     upstream: Arc<Upstream>,
     permits: Semaphore,
-    idle: RefCell<Vec<Idle<B>>>,
+    idle: RefCell<Vec<Idle>>,
     shared: RefCell<Vec<Shared<B>>>,
     look_ups: LookUps,
     /// Held while an HTTP/2 connection is opened, so that a burst of requests opens one.
@@ -43,17 +48,12 @@ pub struct Pool<B> {
     /// The upstream did not take HTTP/2 the last time; then waiting for one another gains nothing.
     only_http1: Cell<bool>,
     reaping: Cell<bool>,
+    /// Who sees to idle connections.
+    reaper: RefCell<Waker>,
 }
 
-/// An HTTP/1.1 connection and the task that drives it.
-struct Http1<B> {
-    sender: http1::SendRequest<B>,
-    traffic: Rc<Traffic>,
-    task: AbortHandle,
-}
-
-struct Idle<B> {
-    connection: Http1<B>,
+struct Idle {
+    connection: Http1,
     since: Instant,
 }
 
@@ -65,7 +65,7 @@ struct Shared<B> {
 }
 
 enum Sender<B> {
-    Http1 { connection: Http1<B>, read_before: u64 },
+    Http1(Http1),
     Http2 { sender: http2::SendRequest<B>, active: Rc<Cell<usize>> },
 }
 
@@ -85,9 +85,8 @@ impl<F: Future<Output = ()> + 'static> Executor<F> for OnThisThread {
     }
 }
 
-impl<B: Body + Unpin + 'static> Pool<B>
+impl<B: Body<Data = Bytes> + Unpin + 'static> Pool<B>
 where
-    B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     /// An empty pool that allows `permits` requests at once.
@@ -102,6 +101,7 @@ where
             opening: tokio::sync::Mutex::new(()),
             only_http1: Cell::new(false),
             reaping: Cell::new(false),
+            reaper: RefCell::new(Waker::noop().clone()),
         }
     }
 
@@ -149,19 +149,14 @@ where
     }
 
     fn take_idle(&self) -> Option<Sender<B>> {
-        let keep_alive = self.upstream.settings.timeouts.keep_alive;
         let mut idle = self.idle.borrow_mut();
-        while let Some(Idle { connection, since }) = idle.pop() {
-            if since.elapsed() >= keep_alive {
-                // What lies below was idle even longer.
-                idle.clear();
-                return None;
-            }
-            if !connection.sender.is_closed() {
-                return Some(Sender::http1(connection));
-            }
+        let Idle { connection, since } = idle.pop()?;
+        if since.elapsed() >= self.upstream.settings.timeouts.keep_alive {
+            // What lies below was idle even longer.
+            idle.clear();
+            return None;
         }
-        None
+        Some(Sender::Http1(connection))
     }
 
     /// A shared connection with a free stream; one opened after `after`, where that is given.
@@ -193,9 +188,10 @@ where
         }
         let dialled = dial(&self.upstream, &self.look_ups).await?;
         self.only_http1.set(!dialled.http2);
-        let sender = if dialled.http2 { self.start_http2(dialled).await } else { start_http1(dialled).await };
+        let sender =
+            if dialled.http2 { self.start_http2(dialled).await? } else { Sender::Http1(Http1::new(dialled.stream)) };
         drop(turn);
-        Ok((sender?, false))
+        Ok((sender, false))
     }
 
     async fn start_http2(self: &Rc<Self>, dialled: Dialled) -> Result<Sender<B>, DialError> {
@@ -223,36 +219,48 @@ where
         Ok(Sender::Http2 { sender, active })
     }
 
-    fn keep(self: &Rc<Self>, connection: Http1<B>) {
-        if !connection.sender.is_closed() {
+    fn keep(self: &Rc<Self>, connection: Http1) {
+        // Seen to from now on: what the upstream closes while it is idle does not wait to be found out.
+        if connection.is_free() && connection.is_quiet(&mut Context::from_waker(&self.reaper.borrow())) {
             self.idle.borrow_mut().push(Idle { connection, since: Instant::now() });
             self.reap_later();
         }
     }
 
-    /// One task closes what was idle too long; it ends when nothing is idle, so an unused gate is not woken.
+    /// One task closes what was idle too long, or was closed by the upstream; it ends when nothing is idle, so an unused
+    /// gate is not woken.
     fn reap_later(self: &Rc<Self>) {
         if self.reaping.replace(true) {
             return;
         }
         let pool = Rc::downgrade(self);
-        let keep_alive = self.upstream.settings.timeouts.keep_alive;
+        let interval = self.upstream.settings.timeouts.keep_alive / 2 + Duration::from_millis(1);
         tokio::task::spawn_local(async move {
-            loop {
-                tokio::time::sleep(keep_alive / 2 + Duration::from_millis(1)).await;
-                let Some(pool) = pool.upgrade() else { return };
-                if pool.reap(keep_alive) {
-                    pool.reaping.set(false);
-                    return;
+            let mut tick = pin!(sleep(interval));
+            poll_fn(|context| {
+                let Some(pool) = pool.upgrade() else { return Poll::Ready(()) };
+                loop {
+                    if pool.reap(context) {
+                        pool.reaping.set(false);
+                        pool.reaper.replace(Waker::noop().clone());
+                        return Poll::Ready(());
+                    }
+                    ready!(tick.as_mut().poll(context));
+                    tick.as_mut().reset(Instant::now() + interval);
                 }
-            }
+            })
+            .await;
         });
     }
 
-    /// Closes what was idle too long; whether nothing is left.
-    fn reap(&self, keep_alive: Duration) -> bool {
+    /// Closes what was idle too long, or is closed; whether nothing is left. Who asks is woken when one is closed.
+    fn reap(&self, context: &mut Context<'_>) -> bool {
+        let keep_alive = self.upstream.settings.timeouts.keep_alive;
+        if !self.reaper.borrow().will_wake(context.waker()) {
+            self.reaper.replace(context.waker().clone());
+        }
         let mut idle = self.idle.borrow_mut();
-        idle.retain(|idle| idle.since.elapsed() < keep_alive && !idle.connection.sender.is_closed());
+        idle.retain(|idle| idle.since.elapsed() < keep_alive && idle.connection.is_quiet(context));
         let mut shared = self.shared.borrow_mut();
         shared.retain(|connection| {
             let used = connection.active.get() > 0 || connection.since.elapsed() < keep_alive;
@@ -262,34 +270,8 @@ where
     }
 }
 
-async fn start_http1<B>(dialled: Dialled) -> Result<Sender<B>, DialError>
+impl<B: Body<Data = Bytes> + Unpin + 'static> Lease<B>
 where
-    B: Body + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    let broken = |error| DialError::Connect(std::io::Error::other(error));
-    let Dialled { stream, traffic, .. } = dialled;
-    let (mut sender, connection) = http1::Builder::new().handshake(TokioIo::new(stream)).await.map_err(broken)?;
-    let task = tokio::task::spawn_local(async move {
-        // Its error reaches the request on it.
-        let _ = connection.await;
-    });
-    let task = task.abort_handle();
-    sender.ready().await.map_err(broken)?;
-    Ok(Sender::http1(Http1 { sender, traffic, task }))
-}
-
-impl<B> Sender<B> {
-    fn http1(connection: Http1<B>) -> Self {
-        let read_before = connection.traffic.read();
-        Self::Http1 { connection, read_before }
-    }
-}
-
-impl<B: Body + Unpin + 'static> Lease<B>
-where
-    B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     /// Whether the connection has carried a request before.
@@ -308,37 +290,40 @@ where
     #[must_use]
     pub fn nothing_was_read(&self) -> bool {
         match &self.sender {
-            Some(Sender::Http1 { connection, read_before }) => connection.traffic.read() == *read_before,
+            Some(Sender::Http1(connection)) => connection.nothing_was_read(),
             Some(Sender::Http2 { .. }) | None => false,
         }
     }
 
-    /// Waits until the connection can take the request; false when it closed instead, or is stuck with what is left of
-    /// the request before.
+    /// Waits until the connection can take the request; false when it closed instead.
     pub async fn ready(&mut self) -> bool {
         let limit = self.pool.upstream.settings.timeouts.connect;
         match &mut self.sender {
-            Some(Sender::Http1 { connection, .. }) if connection.sender.is_ready() => true,
-            Some(Sender::Http1 { connection, .. }) => {
-                timeout(limit, connection.sender.ready()).await.is_ok_and(|ready| ready.is_ok())
-            }
+            Some(Sender::Http1(connection)) => poll_fn(|context| Poll::Ready(connection.is_quiet(context))).await,
             Some(Sender::Http2 { sender, .. }) => timeout(limit, sender.ready()).await.is_ok_and(|ready| ready.is_ok()),
             None => false,
         }
     }
 
-    /// Sends the request; the head of the answer.
+    /// Sends the request; the head of the answer. Of interim responses on HTTP/2 nobody hears.
     ///
     /// # Errors
-    /// The request comes back when nothing of it was written.
-    pub async fn send(&mut self, request: Request<B>) -> Result<Response<Incoming>, TrySendError<Request<B>>> {
+    /// [`Unanswered`], with the request where it may be sent again.
+    pub async fn send(
+        &mut self,
+        request: Request<B>,
+        listener: &impl Listener,
+    ) -> Result<Response<Received>, Unanswered<B>> {
         match &mut self.sender {
-            Some(Sender::Http2 { sender, .. }) => sender.try_send_request(request).await,
-            Some(Sender::Http1 { connection, .. }) => {
-                connection.traffic.await_head(true);
-                let answer = connection.sender.try_send_request(request).await;
-                connection.traffic.await_head(false);
-                answer
+            Some(Sender::Http1(connection)) => {
+                connection.send(request, listener).await.map(|answer| answer.map(Received::Http1))
+            }
+            Some(Sender::Http2 { sender, .. }) => {
+                let answer = sender.try_send_request(request).await.map_err(|mut failed| {
+                    let request = failed.take_message();
+                    Unanswered { written: request.is_none(), request, error: Broken::Http2(failed.into_error()) }
+                });
+                answer.map(|answer| answer.map(Received::Http2))
             }
             None => std::future::pending().await,
         }
@@ -354,7 +339,7 @@ where
     /// The answer came to its end; `clean` when the request did too (rule 4).
     pub fn finish(mut self, clean: bool) {
         match self.sender.take() {
-            Some(Sender::Http1 { connection, .. }) if clean => self.pool.keep(connection),
+            Some(Sender::Http1(connection)) if clean => self.pool.keep(connection),
             other => self.sender = other,
         }
     }
@@ -362,11 +347,8 @@ where
 
 impl<B> Drop for Lease<B> {
     fn drop(&mut self) {
-        match &self.sender {
-            Some(Sender::Http2 { active, .. }) => active.set(active.get().saturating_sub(1)),
-            // It was not given back: what it carried is over. Left alone it would wait until the upstream takes the rest.
-            Some(Sender::Http1 { connection, .. }) => connection.task.abort(),
-            None => {}
+        if let Some(Sender::Http2 { active, .. }) = &self.sender {
+            active.set(active.get().saturating_sub(1));
         }
         self.pool.permits.add_permits(1);
     }

@@ -4,8 +4,20 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Plain values and pure decisions; they use nothing but each other.
-const VOCABULARY: [&str; 10] =
-    ["symbol", "scope", "operation", "target", "host", "caller", "token", "policy", "verdict", "rejection"];
+const VOCABULARY: [&str; 12] = [
+    "symbol",
+    "scope",
+    "operation",
+    "target",
+    "host",
+    "line",
+    "lists",
+    "caller",
+    "token",
+    "policy",
+    "verdict",
+    "rejection",
+];
 
 /// The process around the data path, which does not know of it.
 const PROCESS: [&str; 9] = ["app", "cli", "admin", "reload", "crew", "server", "sandbox", "demo", "fake"];

@@ -1,4 +1,4 @@
-//! The lines of HTTP/1.1, each read to the letter (RFC 9112). See the rules of [`super::framing`].
+//! The lines of HTTP/1.1, each read to the letter (RFC 9112). See the rules of [`crate::server::framing`].
 //!
 //! A line is given without its CR LF. One whose end has not arrived is read as far as it goes: `None` is sound so far.
 

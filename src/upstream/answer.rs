@@ -1,0 +1,236 @@
+//! The head of an answer over HTTP/1.1, and what ends its body (RFC 9112).
+//!
+//! 1. A head is read when it is whole. What is no head to httparse, or has more than [`FIELDS`] fields, is no answer.
+//! 2. Only fields that somebody wants are kept, and those that frame the answer.
+//! 3. A body ends as RFC 9112, section 6.3, says. An answer that could end in two places is refused by
+//!    [`super::framing`] before its body is read.
+//! 4. The connection can carry another answer only after one of HTTP/1.1 that does not say `close`.
+
+use std::mem::MaybeUninit;
+
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http_body::Frame;
+use httparse::{ParserConfig, Status};
+
+use super::chunks::{Chunks, Next, NoChunks};
+use super::framing::length;
+
+/// So many fields an answer may have.
+pub const FIELDS: usize = 100;
+
+/// The head of an answer.
+#[derive(Debug)]
+pub struct Head {
+    /// The status.
+    pub status: StatusCode,
+    /// The fields that are wanted, and those of the framing (rule 2).
+    pub fields: HeaderMap,
+    /// Whether the connection can carry another answer after it (rule 4).
+    pub keep_alive: bool,
+    /// How many bytes it took.
+    pub bytes: usize,
+}
+
+/// What is still to come of a body.
+#[derive(Debug)]
+pub enum Rest {
+    /// So many bytes.
+    Length(u64),
+    /// Chunks.
+    Chunks(Chunks),
+    /// Everything until the connection ends.
+    UntilClose {
+        /// It has ended.
+        closed: bool,
+    },
+}
+
+/// Reads the head at the beginning of `bytes`; `None` when it has not arrived as a whole.
+///
+/// # Errors
+/// When it is none.
+pub fn read(bytes: &Bytes, wants: impl Fn(&HeaderName) -> bool) -> Result<Option<Head>, httparse::Error> {
+    let mut fields = [const { MaybeUninit::uninit() }; FIELDS];
+    let mut answer = httparse::Response::new(&mut []);
+    let parsed = ParserConfig::default().parse_response_with_uninit_headers(&mut answer, bytes, &mut fields)?;
+    let (Status::Complete(read), Some(code), Some(version)) = (parsed, answer.code, answer.version) else {
+        return Ok(None);
+    };
+    let status = StatusCode::from_u16(code).map_err(|_| httparse::Error::Status)?;
+    let mut head = Head { status, fields: HeaderMap::with_capacity(16), keep_alive: version == 1, bytes: read };
+    for field in answer.headers.iter() {
+        let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| httparse::Error::HeaderName)?;
+        if name == CONNECTION && is_plain_connection(field.value, &mut head.keep_alive) {
+            continue;
+        }
+        if wants(&name) || [CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING].contains(&name) {
+            let value = HeaderValue::from_maybe_shared(bytes.slice_ref(field.value));
+            head.fields.append(name, value.map_err(|_| httparse::Error::HeaderValue)?);
+        }
+    }
+    // In HTTP/1.0 it has no meaning, and who sends it all the same could mean anything (RFC 9112, section 6.1).
+    if version == 0 && head.fields.contains_key(TRANSFER_ENCODING) {
+        return Err(httparse::Error::Version);
+    }
+    Ok(Some(head))
+}
+
+/// Whether a `Connection` names no field of the hop, but only says what becomes of the connection.
+fn is_plain_connection(value: &[u8], keep_alive: &mut bool) -> bool {
+    let mut plain = true;
+    for option in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+        if option.eq_ignore_ascii_case(b"close") {
+            *keep_alive = false;
+        } else if !option.eq_ignore_ascii_case(b"keep-alive") && !option.is_empty() {
+            plain = false;
+        }
+    }
+    plain
+}
+
+impl Head {
+    /// What comes after it (rule 3), when it answers a HEAD or anything else.
+    #[must_use]
+    pub fn rest(&self, to_head: bool) -> Rest {
+        let bodiless = to_head
+            || self.status.is_informational()
+            || matches!(self.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        if bodiless {
+            return Rest::Length(0);
+        }
+        if self.fields.contains_key(TRANSFER_ENCODING) {
+            return Rest::Chunks(Chunks::default());
+        }
+        match self.fields.get(CONTENT_LENGTH).map(|value| length(value.as_bytes())) {
+            Some(Some(length)) => Rest::Length(length),
+            Some(None) | None => Rest::UntilClose { closed: false },
+        }
+    }
+}
+
+impl Rest {
+    /// Whether nothing more comes.
+    #[must_use]
+    pub const fn is_over(&self) -> bool {
+        match self {
+            Self::Length(left) => *left == 0,
+            Self::Chunks(chunks) => chunks.is_over(),
+            Self::UntilClose { closed } => *closed,
+        }
+    }
+
+    /// Takes what comes next off the front of `arrived`; `None` when more has to arrive, or nothing more comes.
+    ///
+    /// # Errors
+    /// [`NoChunks`] when it is none of this body.
+    pub fn next(&mut self, arrived: &mut Bytes) -> Result<Option<Frame<Bytes>>, NoChunks> {
+        Ok(match self {
+            Self::Chunks(chunks) => match chunks.next(arrived)? {
+                Next::Data(data) => Some(Frame::data(data)),
+                Next::End(trailers) => trailers.map(Frame::trailers),
+                Next::Hungry => None,
+            },
+            Self::Length(left) => {
+                let taken = usize::try_from(*left).map_or(arrived.len(), |left| left.min(arrived.len()));
+                *left -= u64::try_from(taken).unwrap_or(*left);
+                (taken > 0).then(|| Frame::data(arrived.split_to(taken)))
+            }
+            Self::UntilClose { .. } => (!arrived.is_empty()).then(|| Frame::data(std::mem::take(arrived))),
+        })
+    }
+
+    /// The connection has ended: the body too, where that is its end.
+    #[must_use]
+    pub fn close(&mut self) -> Option<()> {
+        match self {
+            Self::UntilClose { closed } => {
+                *closed = true;
+                Some(())
+            }
+            Self::Length(_) | Self::Chunks(_) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(text: &'static str) -> Result<Option<Head>, httparse::Error> {
+        read(&Bytes::from_static(text.as_bytes()), |name| name.as_str().starts_with("wanted"))
+    }
+
+    fn whole(text: &'static str) -> Head {
+        head(text).unwrap().unwrap()
+    }
+
+    #[test]
+    fn rule_1_a_head_is_whole_or_not_there() {
+        let text = "HTTP/1.1 200 OK\r\nwanted: a\r\n\r\nbody";
+        for end in 0..text.len() - 4 {
+            assert!(head(&text[..end]).unwrap().is_none(), "{end}");
+        }
+        let head = whole(text);
+        assert_eq!((head.status, head.bytes), (StatusCode::OK, text.len() - 4));
+    }
+
+    #[test]
+    fn rule_1_what_is_no_head_is_refused() {
+        for text in [
+            "HTTP/2.0 200 OK\r\n\r\n",
+            "HTTP/1.2 200 OK\r\n\r\n",
+            "HTTP/1.1 20 OK\r\n\r\n",
+            "HTTP/1.1 000 OK\r\n\r\n",
+            "HTTP/1.1 200 OK\r\n folded: a\r\n\r\n",
+            "HTTP/1.1 200 OK\r\na : b\r\n\r\n",
+            "HTTP/1.1 200 OK\r\na: b\0\r\n\r\n",
+            "HTTP/1.0 200 OK\r\ntransfer-encoding: chunked\r\n\r\n",
+            "SSH-2.0-OpenSSH\r\n\r\n",
+        ] {
+            assert!(head(text).is_err(), "{text}");
+        }
+        let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "a: b\r\n".repeat(FIELDS + 1));
+        assert!(read(&Bytes::from(many), |_| true).is_err());
+    }
+
+    #[test]
+    fn rule_2_only_what_is_wanted_is_kept() {
+        let head = whole("HTTP/1.1 200 OK\r\nWanted-A: 1\r\nother: 2\r\nContent-Length: 3\r\nwanted-a: 4\r\n\r\n");
+        let kept: Vec<_> = head.fields.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
+        assert_eq!(kept, [("wanted-a", "1"), ("wanted-a", "4"), ("content-length", "3")]);
+    }
+
+    #[test]
+    fn rule_3_a_body_ends_where_it_says() {
+        let rest = |text| format!("{:?}", whole(text).rest(false));
+        assert_eq!(rest("HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\n"), "Length(7)");
+        assert_eq!(rest("HTTP/1.1 204 No Content\r\ncontent-length: 7\r\n\r\n"), "Length(0)");
+        assert_eq!(rest("HTTP/1.1 304 Not Modified\r\ntransfer-encoding: chunked\r\n\r\n"), "Length(0)");
+        assert_eq!(rest("HTTP/1.1 200 OK\r\n\r\n"), "UntilClose { closed: false }");
+        assert!(rest("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").starts_with("Chunks"));
+        let to_head = whole("HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\n").rest(true);
+        assert!(matches!(to_head, Rest::Length(0)));
+    }
+
+    #[test]
+    fn rule_4_who_closes_says_so() {
+        for (text, expected) in [
+            ("HTTP/1.1 200 OK\r\n\r\n", true),
+            ("HTTP/1.1 200 OK\r\nconnection: keep-alive\r\n\r\n", true),
+            ("HTTP/1.1 200 OK\r\nconnection: Close\r\n\r\n", false),
+            ("HTTP/1.1 200 OK\r\nconnection: x, close\r\nconnection: keep-alive\r\n\r\n", false),
+            ("HTTP/1.0 200 OK\r\nconnection: keep-alive\r\n\r\n", false),
+        ] {
+            assert_eq!(whole(text).keep_alive, expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_field_that_connection_names_is_still_named() {
+        let head = whole("HTTP/1.1 200 OK\r\nconnection: keep-alive, wanted-a\r\nwanted-a: 1\r\n\r\n");
+        assert_eq!(head.fields.get(CONNECTION).unwrap(), "keep-alive, wanted-a");
+        assert!(!whole("HTTP/1.1 200 OK\r\nconnection: keep-alive,\r\n\r\n").fields.contains_key(CONNECTION));
+    }
+}

@@ -1,0 +1,220 @@
+//! Chunks: a body that says piece by piece how long it is (RFC 9112, section 7.1).
+//!
+//! 1. A size is hexadecimal digits, an extension is passed over, and a line ends with CR LF; so does a chunk.
+//! 2. A line has at most [`LINE_BYTES`], and so have all extensions of a body together, beside the sizes.
+//! 3. The chunk of size 0 ends the body; trailers may follow, at most [`TRAILER_BYTES`] and [`TRAILERS`].
+//! 4. Bytes that are none of this end the body before its end.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::line;
+
+/// So long a line of a chunk may be, and so much all extensions of a body.
+pub const LINE_BYTES: usize = 16 * 1024;
+/// So much the trailers may take.
+pub const TRAILER_BYTES: usize = 16 * 1024;
+/// So many trailers there may be.
+pub const TRAILERS: usize = 100;
+
+/// Where in a chunked body the next byte stands.
+#[derive(Debug, Default)]
+pub struct Chunks {
+    place: Place,
+    /// Bytes of extensions so far.
+    extensions: usize,
+    trailers: Trailers,
+}
+
+/// Trailers so far.
+#[derive(Debug, Default)]
+struct Trailers {
+    fields: HeaderMap,
+    bytes: usize,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    #[default]
+    Size,
+    Data(u64),
+    /// CR LF behind the data.
+    End,
+    Trailers,
+    Over,
+}
+
+/// What came next.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Data, not empty.
+    Data(Bytes),
+    /// The end, with the trailers where there are any.
+    End(Option<HeaderMap>),
+    /// More has to arrive.
+    Hungry,
+}
+
+/// The bytes are no chunks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the body is not in chunks as RFC 9112 has them")]
+pub struct NoChunks;
+
+impl Chunks {
+    /// Whether the body has ended.
+    #[must_use]
+    pub const fn is_over(&self) -> bool {
+        matches!(self.place, Place::Over)
+    }
+
+    /// Takes what comes next off the front of `arrived`. A line that has not arrived as a whole stays there.
+    ///
+    /// # Errors
+    /// [`NoChunks`] (rule 4).
+    pub fn next(&mut self, arrived: &mut Bytes) -> Result<Next, NoChunks> {
+        loop {
+            match self.place {
+                Place::Size => {
+                    let Some(line) = take_line(arrived)? else { return Ok(Next::Hungry) };
+                    let (size, extension) = line::chunk(&line).ok_or(NoChunks)?;
+                    self.extensions += extension;
+                    if self.extensions > LINE_BYTES {
+                        return Err(NoChunks);
+                    }
+                    self.place = if size == 0 { Place::Trailers } else { Place::Data(size) };
+                }
+                Place::Data(_) if arrived.is_empty() => return Ok(Next::Hungry),
+                Place::Data(left) => {
+                    let taken = usize::try_from(left).map_or(arrived.len(), |left| left.min(arrived.len()));
+                    let left = left - u64::try_from(taken).unwrap_or(left);
+                    self.place = if left == 0 { Place::End } else { Place::Data(left) };
+                    return Ok(Next::Data(arrived.split_to(taken)));
+                }
+                Place::End => match arrived.get(..2) {
+                    Some(b"\r\n") => {
+                        drop(arrived.split_to(2));
+                        self.place = Place::Size;
+                    }
+                    None if b"\r".starts_with(arrived) => return Ok(Next::Hungry),
+                    Some(_) | None => return Err(NoChunks),
+                },
+                Place::Trailers => {
+                    let Some(line) = take_line(arrived)? else { return Ok(Next::Hungry) };
+                    if self.trailers.take(&line)? {
+                        self.place = Place::Over;
+                        let trailers = std::mem::take(&mut self.trailers.fields);
+                        return Ok(Next::End(Some(trailers).filter(|trailers| !trailers.is_empty())));
+                    }
+                }
+                Place::Over => return Ok(Next::End(None)),
+            }
+        }
+    }
+}
+
+/// Takes a line off the front, without its end; `None` when it has not arrived as a whole.
+fn take_line(arrived: &mut Bytes) -> Result<Option<Bytes>, NoChunks> {
+    let window = arrived.get(..arrived.len().min(LINE_BYTES)).unwrap_or_default();
+    let Some(end) = memchr::memchr(b'\n', window) else {
+        return if window.len() < LINE_BYTES { Ok(None) } else { Err(NoChunks) };
+    };
+    let mut line = arrived.split_to(end + 1);
+    line.truncate(end);
+    match line.split_off(end.saturating_sub(1)).as_ref() {
+        b"\r" => Ok(Some(line)),
+        _ => Err(NoChunks),
+    }
+}
+
+impl Trailers {
+    /// Takes the next line; whether that was the last.
+    fn take(&mut self, line: &Bytes) -> Result<bool, NoChunks> {
+        if line.is_empty() {
+            return Ok(true);
+        }
+        self.bytes += line.len();
+        if self.bytes > TRAILER_BYTES || self.fields.len() == TRAILERS {
+            return Err(NoChunks);
+        }
+        let (name, value) = line::field(line, true).ok().flatten().ok_or(NoChunks)?;
+        let name = HeaderName::from_bytes(name).map_err(|_| NoChunks)?;
+        self.fields.append(name, HeaderValue::from_bytes(value).map_err(|_| NoChunks)?);
+        Ok(false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Whole = (Vec<u8>, Option<HeaderMap>);
+
+    /// The data and the trailers of a body that arrives in `pieces`; `None` where it has no end.
+    fn read(pieces: &[&[u8]]) -> Result<Option<Whole>, NoChunks> {
+        let (mut chunks, mut arrived, mut data) = (Chunks::default(), Bytes::new(), Vec::new());
+        for piece in pieces {
+            arrived = Bytes::from([&arrived, *piece].concat());
+            loop {
+                match chunks.next(&mut arrived)? {
+                    Next::Data(piece) => data.extend_from_slice(&piece),
+                    Next::End(trailers) => {
+                        assert!(chunks.is_over());
+                        return Ok(Some((data, trailers)));
+                    }
+                    Next::Hungry => break,
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    #[test]
+    fn rule_1_in_whatever_pieces() {
+        let body = b"3\r\nabc\r\n00A;name=value\r\n0123456789\r\n0\r\ndigest: x\r\n\r\n";
+        for size in 1..body.len() {
+            let pieces: Vec<&[u8]> = body.chunks(size).collect();
+            let (data, trailers) = read(&pieces).unwrap().unwrap();
+            assert_eq!(data, b"abc0123456789", "{size}");
+            assert_eq!(trailers.unwrap().get("digest").unwrap(), "x");
+        }
+        assert_eq!(read(&[b"0\r\n\r\n"]).unwrap().unwrap(), (Vec::new(), None));
+        for end in 0..body.len() {
+            assert_eq!(read(&[&body[..end]]), Ok(None), "{end}");
+        }
+    }
+
+    #[test]
+    fn rule_2_lines_have_a_bound() {
+        let long = format!("1;{}\r\na\r\n0\r\n\r\n", "e".repeat(LINE_BYTES));
+        assert_eq!(read(&[long.as_bytes()]), Err(NoChunks));
+        let many = format!("1;{}\r\na\r\n", "e".repeat(1000)).repeat(20);
+        assert_eq!(read(&[many.as_bytes()]), Err(NoChunks));
+        let unfinished = vec![b'1'; LINE_BYTES];
+        assert_eq!(read(&[&unfinished]), Err(NoChunks));
+    }
+
+    #[test]
+    fn rule_3_trailers_have_a_bound() {
+        let trailers = |count: usize| format!("0\r\n{}\r\n", "a: b\r\n".repeat(count));
+        assert!(read(&[trailers(TRAILERS).as_bytes()]).unwrap().is_some());
+        assert_eq!(read(&[trailers(TRAILERS + 1).as_bytes()]), Err(NoChunks));
+        let long = format!("0\r\na: {}", "b".repeat(TRAILER_BYTES));
+        assert_eq!(read(&[long.as_bytes()]), Err(NoChunks));
+    }
+
+    #[test]
+    fn rule_4_what_is_no_chunk() {
+        for body in [
+            &b"x\r\n"[..],
+            b"\r\n",
+            b"-1\r\n",
+            b"1\na\n0\n\n",
+            b"1\r\nab\r\n",
+            b"1\r\na\n0\r\n\r\n",
+            b"11111111111111111\r\n",
+            b"0\r\nno field\r\n\r\n",
+        ] {
+            assert_eq!(read(&[body]), Err(NoChunks), "{:?}", String::from_utf8_lossy(body));
+        }
+    }
+}

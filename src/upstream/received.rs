@@ -1,0 +1,45 @@
+//! The body of an answer, whichever version of HTTP it came over.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::broken::Broken;
+use super::http1::Answer;
+
+/// The body of an answer.
+pub enum Received {
+    /// Over HTTP/1.1.
+    Http1(Answer),
+    /// Over HTTP/2.
+    Http2(Incoming),
+}
+
+impl Body for Received {
+    type Data = Bytes;
+    type Error = Broken;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        match self.get_mut() {
+            Self::Http1(answer) => Pin::new(answer).poll_frame(context),
+            Self::Http2(incoming) => Pin::new(incoming).poll_frame(context).map_err(Broken::Http2),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Http1(answer) => answer.is_end_stream(),
+            Self::Http2(incoming) => incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Http1(answer) => answer.size_hint(),
+            Self::Http2(incoming) => incoming.size_hint(),
+        }
+    }
+}
