@@ -9,7 +9,7 @@ use std::rc::Rc;
 use http::header::{ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, EXPECT, HOST, TE, VIA};
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, Version};
 use hyper::body::Body;
 
 use super::authorize::Permitted;
@@ -111,7 +111,7 @@ impl Stage<Permitted> for Inject {
 }
 
 impl Listener for InterimWishes {
-    fn wants(&self, name: &HeaderName) -> bool {
+    fn wants(&self, name: &[u8]) -> bool {
         headers::comes_back(name)
     }
 

@@ -21,6 +21,9 @@ use crate::token::SCHEME;
 #[derive(Clone)]
 pub struct Secret(HeaderValue);
 
+/// In so little, to prepare a search takes longer than to search: fields are seldom longer.
+const SHORT: usize = 256;
+
 impl Secret {
     /// The token of this `Authorization`.
     #[must_use]
@@ -35,8 +38,13 @@ impl Secret {
     /// Where it begins in `bytes`.
     fn find(&self, bytes: &[u8]) -> Option<usize> {
         let token = self.token();
+        let first = *token.first()?;
         // What is shorter cannot hold it, and most fields are.
-        if bytes.len() < token.len() || token.is_empty() { None } else { memmem::find(bytes, token) }
+        let last = bytes.len().checked_sub(token.len())?;
+        if bytes.len() > SHORT {
+            return memmem::find(bytes, token);
+        }
+        memchr_iter(first, bytes.get(..=last)?).find(|at| bytes.get(*at..).is_some_and(|rest| rest.starts_with(token)))
     }
 
     /// Takes away every field that holds it; whether there was one (rule 1).

@@ -66,7 +66,12 @@ pub struct Framing {
     bytes: usize,
     fields: usize,
     extensions: usize,
+    /// What the last `Host` was: most callers say the same each time.
+    known_host: Box<[u8]>,
 }
+
+/// A longer host is looked at each time.
+const KNOWN_HOST: usize = 64;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -103,6 +108,7 @@ impl Framing {
             bytes: 0,
             fields: 0,
             extensions: 0,
+            known_host: Box::default(),
         }
     }
 
@@ -237,10 +243,13 @@ impl Framing {
         let (name, value) = self.counted_field(text)?;
         if name.eq_ignore_ascii_case(b"host") {
             // It may be empty (RFC 9110, section 7.2); whether it does for a listener is for `gateway/admit.rs` to say.
-            let is_host = value.is_empty() || Host::of(value).is_some();
+            let is_host = value.is_empty() || *value == *self.known_host || Host::of(value).is_some();
             let same = self.head.authority.as_deref().is_none_or(|known| value.eq_ignore_ascii_case(known.as_bytes()));
             if std::mem::replace(&mut self.head.host, true) || !same || !is_host {
                 return Err(Reason::BadHost);
+            }
+            if value.len() <= KNOWN_HOST && *value != *self.known_host {
+                self.known_host = value.into();
             }
         } else if name.eq_ignore_ascii_case(b"content-length") {
             let length = length(value).ok_or(Reason::BadFraming)?;

@@ -19,6 +19,8 @@ use super::framing::length;
 
 /// So many fields an answer may have.
 pub const FIELDS: usize = 100;
+/// So many are kept without a second allocation.
+const USUAL: usize = 8;
 
 /// The head of an answer.
 #[derive(Debug)]
@@ -51,7 +53,7 @@ pub enum Rest {
 ///
 /// # Errors
 /// When it is none.
-pub fn read(bytes: &Bytes, wants: impl Fn(&HeaderName) -> bool) -> Result<Option<Head>, httparse::Error> {
+pub fn read(bytes: &Bytes, wants: impl Fn(&[u8]) -> bool) -> Result<Option<Head>, httparse::Error> {
     let mut fields = [const { MaybeUninit::uninit() }; FIELDS];
     let mut answer = httparse::Response::new(&mut []);
     let parsed = ParserConfig::default().parse_response_with_uninit_headers(&mut answer, bytes, &mut fields)?;
@@ -59,13 +61,16 @@ pub fn read(bytes: &Bytes, wants: impl Fn(&HeaderName) -> bool) -> Result<Option
         return Ok(None);
     };
     let status = StatusCode::from_u16(code).map_err(|_| httparse::Error::Status)?;
-    let mut head = Head { status, fields: HeaderMap::with_capacity(16), keep_alive: version == 1, bytes: read };
+    let mut head = Head { status, fields: HeaderMap::with_capacity(USUAL), keep_alive: version == 1, bytes: read };
     for field in answer.headers.iter() {
-        let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| httparse::Error::HeaderName)?;
-        if name == CONNECTION && is_plain_connection(field.value, &mut head.keep_alive) {
-            continue;
-        }
-        if wants(&name) || [CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING].contains(&name) {
+        let name = field.name.as_bytes();
+        let of_the_hop = match framed_by(name) {
+            Some(CONNECTION) => !is_plain_connection(field.value, &mut head.keep_alive),
+            Some(_) => true,
+            None => false,
+        };
+        if of_the_hop || wants(name) {
+            let name = HeaderName::from_bytes(name).map_err(|_| httparse::Error::HeaderName)?;
             let value = HeaderValue::from_maybe_shared(bytes.slice_ref(field.value));
             head.fields.append(name, value.map_err(|_| httparse::Error::HeaderValue)?);
         }
@@ -75,6 +80,13 @@ pub fn read(bytes: &Bytes, wants: impl Fn(&HeaderName) -> bool) -> Result<Option
         return Err(httparse::Error::Version);
     }
     Ok(Some(head))
+}
+
+/// The field of the framing that is called so.
+fn framed_by(name: &[u8]) -> Option<HeaderName> {
+    [CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING]
+        .into_iter()
+        .find(|known| known.as_str().as_bytes().eq_ignore_ascii_case(name))
 }
 
 /// Whether a `Connection` names no field of the hop, but only says what becomes of the connection.
@@ -159,7 +171,7 @@ mod tests {
     use super::*;
 
     fn head(text: &'static str) -> Result<Option<Head>, httparse::Error> {
-        read(&Bytes::from_static(text.as_bytes()), |name| name.as_str().starts_with("wanted"))
+        read(&Bytes::from_static(text.as_bytes()), |name| name.to_ascii_lowercase().starts_with(b"wanted"))
     }
 
     fn whole(text: &'static str) -> Head {

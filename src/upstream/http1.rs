@@ -18,7 +18,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
@@ -31,8 +31,8 @@ use super::request::{Framing, write_head};
 
 /// Who waits for an answer.
 pub trait Listener {
-    /// Whether a field is of use. Those that frame the answer are kept in any case.
-    fn wants(&self, name: &HeaderName) -> bool;
+    /// Whether a field of this name, in any case, is of use. Those that frame the answer are kept in any case.
+    fn wants(&self, name: &[u8]) -> bool;
     /// An interim response came.
     fn heard(&self, status: StatusCode, fields: &HeaderMap);
 }
