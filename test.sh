@@ -55,6 +55,7 @@ install_tools() {
     package gcc has cc
     package g++ has c++
     package curl has curl
+    package valgrind has valgrind
     package buildah has buildah
     package mmdebstrap has mmdebstrap
     package python3-venv python3 -c 'import ensurepip'
@@ -114,6 +115,7 @@ if has cargo-deny; then
 else
     skip "dependencies" "no cargo-deny"
 fi
+if has valgrind && [ "$(uname -m)" = x86_64 ]; then step "budget" benches/run; else skip "budget" "no valgrind, or not x86-64"; fi
 if has c++; then step "fuzz" fuzz/run all 5; else skip "fuzz" "no C++ compiler"; fi
 step "deploy files" env METRIKA_GATE_BIN="$PWD/$gate" tests/deploy.sh
 if has curl && has promtool; then step "live metrics" live; else skip "live metrics" "no curl or no promtool"; fi

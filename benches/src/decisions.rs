@@ -1,0 +1,164 @@
+//! The decisions that every request meets, each by itself.
+
+use std::hint::black_box;
+use std::net::Ipv4Addr;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use ipnet::{IpNet, Ipv4Net};
+use metrika_gate::caller::{Caller, CallerId, Callers, Evidence, ListenerName, Peer, Proofs, TokenAlias};
+use metrika_gate::gateway::coding::Coding;
+use metrika_gate::gateway::headers::{clean_request, clean_response};
+use metrika_gate::gateway::refusal::Refusal;
+use metrika_gate::operation::{Catalogue, Verb};
+use metrika_gate::policy::{Policy, TokenRights};
+use metrika_gate::scope::{Scope, ScopeSet};
+use metrika_gate::target;
+
+use crate::Benchmark;
+
+fn scopes(scopes: &[Scope]) -> ScopeSet {
+    scopes.iter().copied().collect()
+}
+
+fn address(number: u32) -> Ipv4Addr {
+    Ipv4Addr::from(0x0a00_0000 + number)
+}
+
+/// A caller for each number, known by its address; every tenth by its network.
+fn callers(count: u32) -> Callers {
+    let caller = |number: u32| {
+        let bits = if number % 10 == 0 { 28 } else { 32 };
+        let network = Ipv4Net::new(address(number * 16), bits).expect("a prefix length");
+        Caller {
+            id: CallerId::new(&format!("caller-{number}")),
+            proofs: Proofs { sources: vec![IpNet::V4(network)], ..Proofs::default() },
+            scopes: scopes(&[Scope::Read]),
+            tokens: vec![TokenAlias::new("read")],
+        }
+    };
+    Callers::new((0..count).map(caller).collect::<Vec<_>>(), &[ListenerName::new("app")])
+}
+
+/// Who is calling, among so many.
+pub fn identify(count: u32) -> Benchmark {
+    let callers = callers(count);
+    let listener = ListenerName::new("app");
+    let mut turn = 0;
+    Box::new(move |run| {
+        turn = (turn + 7_919) % count;
+        let evidence = Evidence { listener, peer: Peer::Address(address(turn * 16).into()) };
+        let mut found = None;
+        run(&mut || found = callers.identify(black_box(evidence)).and_then(|position| callers.get(position)));
+        assert_eq!(found.expect("a caller").id.as_str(), format!("caller-{turn}"));
+    })
+}
+
+/// What is asked, and whether this caller may.
+pub fn authorize() -> Benchmark {
+    let rights = |alias, scope| TokenRights { alias: TokenAlias::new(alias), scopes: scopes(&[scope]) };
+    let tokens = vec![rights("write", Scope::Write), rights("read", Scope::Read)];
+    let policy = Policy::new(callers(100), Catalogue::built_in(), tokens);
+    Box::new(move |run| {
+        let path = "/management/v1/counter/44147844/goal/123456";
+        let mut granted = None;
+        run(&mut || {
+            let operation = policy.operation(Verb::Get, black_box(path)).expect("an operation");
+            granted = policy.authorize(black_box(50), operation).ok();
+        });
+        assert_eq!(granted.expect("a grant").token().as_str(), "read");
+    })
+}
+
+/// A query as reports have it.
+pub const SHORT_QUERY: &str = "ids=44147844&metrics=ym:s:visits,ym:s:users&dimensions=ym%3As%3Adate&limit=100";
+
+/// A query with a filter of 30 kB, in Cyrillic.
+pub fn long_query() -> String {
+    format!("ids=44147844&metrics=ym:s:visits&filters=ym:s:regionCity=='{}'", "%D0%9C".repeat(5_000))
+}
+
+/// Whether a target means one thing, and what of it stays here.
+pub fn target(query: String) -> Benchmark {
+    Box::new(move |run| {
+        let path = "/stat/v1/data";
+        let mut cleaned = None;
+        run(&mut || {
+            target::check(black_box(path), Some(black_box(&query)), 48 * 1024).expect("a plain target");
+            cleaned = target::without_credentials(path, &query);
+        });
+        assert_eq!(cleaned, None);
+    })
+}
+
+fn fields(list: &[(&'static str, &'static str)]) -> HeaderMap {
+    let mut fields = HeaderMap::new();
+    for (name, value) in list {
+        fields.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+    }
+    fields
+}
+
+/// The fields of a caller's request become those of ours.
+pub fn fields_up() -> Benchmark {
+    let sent = fields(&[
+        ("host", "gate:8080"),
+        ("user-agent", "python-requests/2.32.3"),
+        ("accept", "*/*"),
+        ("accept-encoding", "gzip, deflate, br"),
+        ("connection", "keep-alive"),
+        ("authorization", "OAuth of-the-caller"),
+        ("cookie", "yandexuid=1; i=2"),
+        ("x-forwarded-for", "10.1.2.3"),
+        ("x-request-id", "0123456789abcdef0123456789abcdef"),
+        ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+    ]);
+    Box::new(move |run| {
+        let mut fields = sent.clone();
+        let mut dropped = 0;
+        run(&mut || drop(black_box(clean_request(black_box(&mut fields), |_| dropped += 1))));
+        assert_eq!((fields.len(), dropped), (4, 2));
+    })
+}
+
+/// The fields of an answer become those that the caller gets.
+pub fn fields_down() -> Benchmark {
+    let received = fields(&[
+        ("server", "nginx"),
+        ("date", "Mon, 02 Nov 2026 10:00:00 GMT"),
+        ("content-type", "application/json; charset=utf-8"),
+        ("content-length", "2000"),
+        ("connection", "keep-alive"),
+        ("cache-control", "no-cache"),
+        ("expires", "Thu, 01 Jan 1970 00:00:00 GMT"),
+        ("vary", "accept-encoding"),
+        ("set-cookie", "yandexuid=1; Path=/; Domain=.yandex.net"),
+        ("set-cookie", "i=2; Path=/; Domain=.yandex.net"),
+        ("strict-transport-security", "max-age=31536000"),
+        ("x-content-type-options", "nosniff"),
+        ("x-yandex-req-id", "1793613600000000-1234567890123456789"),
+    ]);
+    Box::new(move |run| {
+        let mut fields = received.clone();
+        run(&mut || clean_response(black_box(&mut fields)));
+        assert_eq!(fields.len(), 7);
+    })
+}
+
+const DENIAL: &[u8] = br#"{"errors":[{"error_type":"access_denied","message":"Access is denied for the counter 44147844"}],"code":403,"message":"Access is denied for the counter 44147844"}"#;
+
+/// [`DENIAL`], packed with gzip.
+const PACKED_DENIAL: &[u8] = include_bytes!("denial.json.gz");
+
+/// What Metrica's refusal says, as it is or packed.
+pub fn classify(packed: bool) -> Benchmark {
+    let (coding, body) = if packed { (Coding::Gzip, PACKED_DENIAL) } else { (Coding::Plain, DENIAL) };
+    Box::new(move |run| {
+        let mut said = None;
+        run(&mut || {
+            let mut refusal = Refusal::new(coding);
+            refusal.look_at(black_box(body));
+            said = Some(refusal.error_type());
+        });
+        assert_eq!(said.expect("a type").as_str(), "access_denied");
+    })
+}
