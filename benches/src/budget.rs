@@ -25,8 +25,11 @@ pub type Run = fn(&mut dyn FnMut());
 /// Something to count: each call does it once.
 pub type Benchmark = Box<dyn FnMut(Run)>;
 
+/// Makes one ready.
+type Make = fn() -> Benchmark;
+
 /// Their names, and how each is made ready.
-const BENCHMARKS: [(&str, fn() -> Benchmark); 14] = [
+const BENCHMARKS: [(&str, Make); 14] = [
     ("ten-boxes", ten_boxes),
     ("identify-10", || decisions::identify(10)),
     ("identify-1000", || decisions::identify(1_000)),

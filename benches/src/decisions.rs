@@ -27,7 +27,7 @@ fn address(number: u32) -> Ipv4Addr {
 /// A caller for each number, known by its address; every tenth by its network.
 fn callers(count: u32) -> Callers {
     let caller = |number: u32| {
-        let bits = if number % 10 == 0 { 28 } else { 32 };
+        let bits = if number.is_multiple_of(10) { 28 } else { 32 };
         let network = Ipv4Net::new(address(number * 16), bits).expect("a prefix length");
         Caller {
             id: CallerId::new(&format!("caller-{number}")),
