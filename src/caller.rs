@@ -111,7 +111,7 @@ pub struct Callers {
 #[derive(Debug, Default)]
 struct Table {
     anyone: Option<usize>,
-    networks: Vec<(u8, FxHashMap<IpAddr, usize>)>,
+    networks: Vec<(u8, FxHashMap<u128, usize>)>,
     users: FxHashMap<u32, usize>,
     groups: FxHashMap<u32, usize>,
     users_in_groups: FxHashMap<(u32, u32), usize>,
@@ -194,7 +194,7 @@ impl Table {
     fn find(&self, peer: Peer) -> Option<usize> {
         let proven = match peer {
             Peer::Address(address) => {
-                let found = |(length, addresses): &(u8, FxHashMap<IpAddr, usize>)| {
+                let found = |(length, addresses): &(u8, FxHashMap<u128, usize>)| {
                     addresses.get(&masked(address, *length)).copied()
                 };
                 self.networks.iter().filter_map(found).min()
@@ -222,13 +222,14 @@ fn of_128_bits(network: IpNet) -> u8 {
     }
 }
 
-fn masked(address: IpAddr, length: u8) -> IpAddr {
+/// What the first `length` of the 128 bits say. A number, as the hash of an [`IpAddr`] takes neighbours for one.
+fn masked(address: IpAddr, length: u8) -> u128 {
     let bits = match address {
         IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
         IpAddr::V6(address) => address.to_bits(),
     };
     let mask = u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0);
-    IpAddr::V6((bits & mask).into())
+    bits & mask
 }
 
 #[cfg(test)]
