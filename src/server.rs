@@ -148,7 +148,8 @@ async fn drive(
 ) -> End {
     let stack = crate::gateway::stack(worker.clone(), connection.clone());
     // Called at once, not when its future is first polled: the request of a caller that has gone by then counts too.
-    let service = service_fn(move |request| stack.clone().call(request));
+    // Boxed: hyper keeps the place of a request for as long as the connection, and most of those are idle.
+    let service = service_fn(move |request| Box::pin(stack.clone().call(request)));
     let mut http = pin!(protocol(limits).serve_connection(TokioIo::new(io), service));
     let mut draining = pin!(worker.until_draining());
     let mut patience = Patience::new(worker);

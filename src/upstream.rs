@@ -26,6 +26,7 @@ pub mod lookup;
 pub mod pool;
 pub mod received;
 pub mod request;
+pub mod socket;
 pub mod watchdog;
 
 pub use pool::{Lease, Pool};

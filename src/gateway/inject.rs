@@ -112,7 +112,7 @@ impl Stage<Permitted> for Inject {
 
 impl Listener for InterimWishes {
     fn wants(&self, name: &[u8]) -> bool {
-        headers::comes_back(name)
+        headers::is_to_come_back(name)
     }
 
     fn heard(&self, status: StatusCode, fields: &HeaderMap) {

@@ -21,13 +21,13 @@ use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use tokio::io::{AsyncReadExt, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 use tokio_rustls::client::TlsStream;
 
 use super::answer::{self, Head, Rest};
 use super::broken::{Broken, HEAD_BYTES, Unanswered};
 use super::request::{Framing, write_head};
+use super::socket::Socket;
 
 /// Who waits for an answer.
 pub trait Listener {
@@ -46,7 +46,7 @@ pub struct Http1 {
 /// The bytes of a connection.
 struct Wire {
     /// `None` when it is closed.
-    stream: Option<TlsStream<TcpStream>>,
+    stream: Option<TlsStream<Socket>>,
     /// Where the next read goes, behind what is not a whole head.
     buffer: BytesMut,
     /// What was read and is not taken yet, beside that.
@@ -74,7 +74,7 @@ const SMALL: u64 = 8 * 1024;
 impl Http1 {
     /// On a new connection.
     #[must_use]
-    pub fn new(stream: TlsStream<TcpStream>) -> Self {
+    pub fn new(stream: TlsStream<Socket>) -> Self {
         let wire = Wire {
             stream: Some(stream),
             buffer: BytesMut::new(),
@@ -104,7 +104,7 @@ impl Http1 {
         let Some(stream) = &wire.stream else { return false };
         let (socket, tls) = stream.get_ref();
         // What came may be TLS's own: only reading tells.
-        tls.wants_read() && socket.poll_read_ready(context).is_pending() || wire.poll_read(context, READ).is_pending()
+        tls.wants_read() && socket.is_quiet(context) || wire.poll_read(context, READ).is_pending()
     }
 
     /// Whether nothing has come since the request began.
