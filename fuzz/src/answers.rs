@@ -51,7 +51,8 @@ fn text(bytes: &[u8]) -> String {
 /// One answer, and what is behind it; `None` when not even its header is whole.
 fn answer(bytes: &[u8], to_head: bool) -> Option<(Answer, &[u8])> {
     let end = bytes.windows(4).position(|four| four == b"\r\n\r\n")?;
-    let (head, rest) = (std::str::from_utf8(&bytes[..end]).expect("a header is text"), &bytes[end + 4..]);
+    // A value may hold what is not UTF-8 (RFC 9110, section 5.5).
+    let (head, rest) = (String::from_utf8_lossy(&bytes[..end]), &bytes[end + 4..]);
     let mut lines = head.split("\r\n");
     let line = lines.next().expect("a status line");
     let status = line.strip_prefix("HTTP/1.1 ").or_else(|| line.strip_prefix("HTTP/1.0 ")).expect(line);
