@@ -7,7 +7,7 @@
 use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use metrika_gate::app::{App, Options};
@@ -25,8 +25,11 @@ const LAST: &[u8] = b"\r\n\r\nGET /last HTTP/1.1\r\nHost: localhost\r\nConnectio
 
 /// A gate that runs.
 pub struct Gate {
+    /// Where it speaks HTTP/1.1 only.
     socket: PathBuf,
-    upstream: Upstream,
+    /// Where it speaks HTTP/2 too.
+    pub(crate) either: PathBuf,
+    pub(crate) upstream: Upstream,
 }
 
 impl Gate {
@@ -47,21 +50,25 @@ impl Gate {
             file
         };
         let (read, crm, ca) = (write("read", READ), write("write", WRITE), write("ca.pem", &upstream.ca_pem));
-        let socket = folder.join("gate.sock");
+        let (socket, either) = (folder.join("gate.sock"), folder.join("either.sock"));
         let text = format!(
             "
-listeners: [{{name: app, unix: {{path: {socket:?}, mode: \"0600\"}}}}]
+listeners:
+  - {{name: app, unix: {{path: {socket:?}, mode: \"0600\"}}}}
+  - {{name: either, unix: {{path: {either:?}, mode: \"0600\"}}, http2: true}}
 admin: {{address: '127.0.0.1:0'}}
 upstream:
   url: https://api-metrika.yandex.net
   ca_file: {ca:?}
   connect_to: '{}'
-  timeouts: {{connect: 2s, response_headers: 100ms, body_idle: 100ms, keep_alive: 60s}}
+  timeouts: {{connect: 2s, response_headers: 50ms, body_idle: 50ms, keep_alive: 60s}}
 tokens:
   read: {{file: {read:?}, scopes: [metrika:read]}}
   write: {{file: {crm:?}, scopes: [metrika:expenses]}}
-callers: [{{id: fuzzer, match: {{listener: app}}, scopes: [metrika:read, metrika:expenses], tokens: [read, write]}}]
-timeouts: {{request_headers: 60ms, body_idle: 60ms, keep_alive: 60ms}}
+callers:
+  - {{id: fuzzer, match: {{listener: app}}, scopes: [metrika:read, metrika:expenses], tokens: [read, write]}}
+  - {{id: either, match: {{listener: either}}, scopes: [metrika:read, metrika:expenses], tokens: [read, write]}}
+timeouts: {{request_headers: 25ms, body_idle: 25ms, keep_alive: 25ms}}
 limits: {{header_bytes: 16KiB, target_bytes: 4KiB}}
 log: {{access: false, level: error}}
 ",
@@ -69,36 +76,43 @@ log: {{access: false, level: error}}
         );
         let config = Config::parse(&text, &folder.join("gate.yaml")).unwrap_or_else(|error| panic!("{error}"));
         let options = Options { workers: Some(1), ..Options::default() };
-        std::mem::forget(App::start(config, options).expect("the gate starts"));
-        Self { socket, upstream }
+        // A thread of its own enters the sandbox: in it libFuzzer could neither read its corpus nor keep a finding.
+        let starts = move || std::mem::forget(App::start(config, options).expect("the gate starts"));
+        std::thread::spawn(starts).join().expect("the gate runs");
+        std::fs::read_dir(".").expect("libFuzzer can read");
+        Self { socket, either, upstream }
     }
 
     /// Sends `bytes` in pieces, with `answer` as the upstream's first answer where there is one, and holds the sentence.
     pub fn hold(&self, seed: u8, bytes: &[u8], answer: Option<&[u8]>) {
-        // The fuzzer learns the tokens from comparisons; a caller does not know them.
-        if [READ, WRITE].iter().any(|secret| contains(bytes, secret)) {
+        self.hold_on(&self.socket, seed, bytes, answer);
+    }
+
+    /// Begins to hold the sentence; no when one of them knows a token.
+    pub(crate) fn begin(&self, bytes: &[u8], answer: Option<&[u8]>) -> bool {
+        let mut state = self.upstream.state();
+        state.requests.clear();
+        state.next = answer.map(<[u8]>::to_vec);
+        // The fuzzer learns the tokens from comparisons; a caller does not know them, and the upstream only from requests.
+        !holds_a_token(bytes) && !answer.is_some_and(holds_a_token)
+    }
+
+    /// The same, for a listener that may speak HTTP/2 too and is to speak HTTP/1.1.
+    pub(crate) fn hold_on(&self, socket: &Path, seed: u8, bytes: &[u8], answer: Option<&[u8]>) {
+        if !self.begin(bytes, answer) {
             return;
         }
-        {
-            let mut state = self.upstream.state();
-            state.requests.clear();
-            state.next = answer.map(with_tokens);
-        }
         let sent = [bytes, LAST].concat();
-        let received = self.exchange(seed, &sent);
-        for secret in [READ, WRITE] {
-            assert!(
-                !contains(&received, secret),
-                "a token reached the caller: {:?}",
-                String::from_utf8_lossy(&received)
-            );
-        }
+        let received = exchange(socket, seed, &sent);
+        assert!(!holds_a_token(&received), "a token reached the caller: {:?}", String::from_utf8_lossy(&received));
         let expected = requests::read(&sent);
         let to_head = |position: usize| expected.requests.get(position).is_some_and(|request| request.method == "HEAD");
         let answers = answers::read(&received, to_head);
         let state = self.upstream.state();
         assert!(state.wrong.is_none(), "the upstream received no request: {:?}", state.wrong);
-        let mut seen = state.requests.iter();
+        // Of a caller before who did not wait for its answers, one of HTTP/2 may come late.
+        let own: Vec<&Request> = state.requests.iter().filter(|request| !is_of_http2(request)).collect();
+        let mut seen = own.into_iter();
         for (position, answer) in answers.iter().enumerate() {
             let Some(request) = expected.requests.get(position) else {
                 assert!(answer.is_refusal() && position + 1 == answers.len(), "an answer to no request: {answer:?}");
@@ -108,67 +122,69 @@ log: {{access: false, level: error}}
             if answer.is_refusal() {
                 assert!((400..600).contains(&answer.status));
                 // What the upstream answers badly, it has seen; what it was too slow for, perhaps.
-                let same = |next: &&Request| next.method == request.method && request.target.contains(&next.target);
-                if matches!(answer.status, 502 | 504) && seen.as_slice().first().is_some_and(|next| same(&next)) {
+                let same = |next: &Request| next.method == request.method && request.target.contains(&next.target);
+                if matches!(answer.status, 502 | 504) && seen.as_slice().first().is_some_and(|next| same(next)) {
                     seen.next();
                 }
                 continue;
             }
             let upstream =
                 seen.next().unwrap_or_else(|| panic!("an answer that the upstream did not give: {answer:?}"));
-            is_the_same(request, upstream, answer);
+            is_the_same(request, upstream, Some(answer));
         }
         // The last one may have been cut with its answer.
         assert!(seen.len() <= 1, "{} requests that nobody sent: {seen:?}", seen.len());
     }
+}
 
-    fn exchange(&self, seed: u8, sent: &[u8]) -> Vec<u8> {
-        let mut socket = UnixStream::connect(&self.socket).expect("the gate accepts");
-        let limit = Some(Duration::from_secs(10));
-        socket.set_read_timeout(limit).and_then(|()| socket.set_write_timeout(limit)).expect("a limit");
-        let step = if seed == 0 { sent.len() } else { usize::from(seed) * usize::from(seed) };
-        for piece in sent.chunks(step.max(1)) {
-            if socket.write_all(piece).is_err() {
-                break;
-            }
-            if seed > 200 {
-                std::thread::yield_now();
-            }
+/// A connection of a caller who waits for ten seconds.
+pub(crate) fn connect(socket: &Path) -> UnixStream {
+    let socket = UnixStream::connect(socket).expect("the gate accepts");
+    let limit = Some(Duration::from_secs(10));
+    socket.set_read_timeout(limit).and_then(|()| socket.set_write_timeout(limit)).expect("a limit");
+    socket
+}
+
+/// Sends in pieces, until it is not taken any more.
+pub(crate) fn send(socket: &mut UnixStream, seed: u8, bytes: &[u8]) {
+    let step = if seed == 0 { bytes.len() } else { usize::from(seed) * usize::from(seed) };
+    for piece in bytes.chunks(step.max(bytes.len() / 1000).max(1)) {
+        if socket.write_all(piece).is_err() {
+            break;
         }
-        let mut received = Vec::new();
-        match socket.read_to_end(&mut received) {
-            Ok(_) => received,
-            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => received,
-            Err(error) => panic!("the gate does not end the connection: {error}"),
+        if seed > 200 {
+            std::thread::yield_now();
         }
     }
+}
+
+fn exchange(socket: &Path, seed: u8, sent: &[u8]) -> Vec<u8> {
+    let mut socket = connect(socket);
+    send(&mut socket, seed, sent);
+    let mut received = Vec::new();
+    match socket.read_to_end(&mut received) {
+        Ok(_) => received,
+        Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => received,
+        Err(error) => panic!("the gate does not end the connection: {error}"),
+    }
+}
+
+/// Whether a token is in `bytes`.
+pub(crate) fn holds_a_token(bytes: &[u8]) -> bool {
+    [READ, WRITE].iter().any(|secret| contains(bytes, secret))
 }
 
 fn contains(bytes: &[u8], text: &str) -> bool {
     bytes.windows(text.len()).any(|window| window == text.as_bytes())
 }
 
-/// `%R` and `%W` stand for the tokens.
-fn with_tokens(answer: &[u8]) -> Vec<u8> {
-    let mut out = Vec::new();
-    let mut rest = answer;
-    while let Some((first, behind)) = rest.split_first() {
-        match rest {
-            [b'%', b'R', ..] => out.extend_from_slice(READ.as_bytes()),
-            [b'%', b'W', ..] => out.extend_from_slice(WRITE.as_bytes()),
-            _ => {
-                out.push(*first);
-                rest = behind;
-                continue;
-            }
-        }
-        rest = &rest[2..];
-    }
-    out
+/// Whether its caller spoke HTTP/2.
+pub(crate) fn is_of_http2(request: &Request) -> bool {
+    request.fields.iter().any(|(name, value)| name == "via" && value.starts_with(b"2"))
 }
 
 /// The upstream received what the caller asked for, with the token that policy chooses and no other credential.
-fn is_the_same(asked: &Request, received: &Request, answer: &Answer) {
+pub(crate) fn is_the_same(asked: &Request, received: &Request, answer: Option<&Answer>) {
     let is_upload =
         received.method == "POST" && received.target.split('?').next().is_some_and(|path| path.contains("/expense/"));
     let token = if is_upload { WRITE } else { READ };
@@ -179,24 +195,22 @@ fn is_the_same(asked: &Request, received: &Request, answer: &Answer) {
     assert_eq!(values("host"), [b"api-metrika.yandex.net"]);
     assert_eq!(received.method, asked.method);
     assert_eq!(received.body, asked.body);
-    let path = |target: &str| target.split('?').next().unwrap_or_default().to_owned();
-    let origin_form = match asked.target.split_once("://") {
-        Some((scheme, behind)) if !scheme.contains('/') => {
-            behind.find(['/', '?']).map_or_else(|| "/".to_owned(), |at| behind[at..].to_owned())
-        }
-        Some(_) | None => asked.target.clone(),
-    };
-    assert_eq!(path(&received.target), path(&origin_form));
-    let pairs = |target: &str| {
-        let query = target.split_once('?').map(|(_, query)| query.to_owned()).unwrap_or_default();
-        let pairs = query.split('&').filter(|pair| {
-            let name = pair.split('=').next().unwrap_or_default();
-            name != "oauth_token" && name != "access_token"
-        });
-        pairs.map(str::to_owned).collect::<Vec<_>>().join("&")
-    };
-    assert_eq!(pairs(&received.target), pairs(&origin_form));
+    assert_eq!(asked_for(&received.target), asked_for(&asked.target));
     for name in ["cookie", "proxy-authorization", "forwarded", "x-forwarded-for", "upgrade", "x-api-key"] {
         assert!(values(name).is_empty(), "{name} went up: {received:?}");
     }
+}
+
+/// The path of a target, and the pairs of its query that are no credential.
+pub(crate) fn asked_for(target: &str) -> (String, String) {
+    let origin_form = match target.split_once("://") {
+        Some((scheme, behind)) if !scheme.contains('/') => behind.find(['/', '?']).map_or("/", |at| &behind[at..]),
+        Some(_) | None => target,
+    };
+    let (path, query) = origin_form.split_once('?').unwrap_or((origin_form, ""));
+    let pairs = query.split('&').filter(|pair| {
+        let name = pair.split('=').next().unwrap_or_default();
+        name != "oauth_token" && name != "access_token"
+    });
+    (path.to_owned(), pairs.collect::<Vec<_>>().join("&"))
 }

@@ -77,7 +77,8 @@ pub fn read(bytes: &[u8]) -> Read {
     }
 }
 
-fn is_token(text: &[u8]) -> bool {
+/// Whether it may be a name (RFC 9110, section 5.6.2).
+pub fn is_token(text: &[u8]) -> bool {
     !text.is_empty() && text.iter().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte))
 }
 

@@ -55,6 +55,29 @@ impl Upstream {
     }
 }
 
+/// What it answers to the request at this position, unless it is told to answer something else.
+pub fn usual_answer(position: usize) -> String {
+    format!("{{\"request\":{position}}}")
+}
+
+/// `%R` stands for the token of the request.
+fn with_token(answer: &[u8], request: &Request) -> Vec<u8> {
+    let authorization = request.fields.iter().find(|(name, _)| name == "authorization");
+    let token = authorization.and_then(|(_, value)| value.strip_prefix(b"OAuth ")).unwrap_or_default();
+    let mut out = Vec::new();
+    let mut rest = answer;
+    while let Some((first, behind)) = rest.split_first() {
+        if let Some(behind) = rest.strip_prefix(b"%R") {
+            out.extend_from_slice(token);
+            rest = behind;
+        } else {
+            out.push(*first);
+            rest = behind;
+        }
+    }
+    out
+}
+
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -87,20 +110,22 @@ fn serve(mut stream: StreamOwned<ServerConnection, TcpStream>, state: &Mutex<Sta
             continue;
         };
         asked = false;
-        let (head, next) = (request.method == "HEAD", {
+        let is_head = request.method == "HEAD";
+        let (number, next) = {
             let mut state = lock(state);
             state.requests.push(request.clone());
-            state.next.take()
-        });
-        unread.clear();
+            (state.requests.len() - 1, state.next.take())
+        };
         if let Some(next) = next {
-            let _ = stream.write_all(&next).and_then(|()| stream.flush());
+            let _ = stream.write_all(&with_token(&next, request)).and_then(|()| stream.flush());
             stream.conn.send_close_notify();
             let _ = stream.flush();
             return;
         }
-        let body = if head { "" } else { "{}" };
-        let answer = format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{body}");
+        unread.clear();
+        let body = usual_answer(number);
+        let head = format!("Content-Type: application/json\r\nContent-Length: {}", body.len());
+        let answer = format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n{}", if is_head { "" } else { &body });
         if stream.write_all(answer.as_bytes()).and_then(|()| stream.flush()).is_err() {
             return;
         }
