@@ -76,7 +76,7 @@ struct RunArgs {
     #[arg(long, value_name = "FORM", env = "METRIKA_GATE_LOG_FORMAT")]
     log_format: Option<LogFormat>,
     /// The level of log lines, or directives as in `info,metrika_gate=debug`, in the place of the configuration's
-    #[arg(long, value_name = "LEVEL", env = "METRIKA_GATE_LOG_LEVEL")]
+    #[arg(long, value_name = "LEVEL", env = "METRIKA_GATE_LOG_LEVEL", value_parser = crate::config::level)]
     log_level: Option<String>,
 }
 

@@ -21,12 +21,14 @@ use crate::symbol::{ListenerName, TokenAlias};
 mod admission;
 pub mod document;
 mod error;
+mod level;
 mod policy;
 mod process;
 mod reader;
 mod upstream;
 
 pub use error::{Error, Mistake};
+pub use level::level;
 use reader::{At, Findings};
 
 /// Everything that the configuration says.
@@ -257,6 +259,8 @@ impl Config {
     /// # Errors
     /// [`Error::Invalid`] with all mistakes in it.
     pub fn parse(text: &str, file: &Path) -> Result<Self, Error> {
+        // Editors on Windows begin a file with the mark of its byte order; the parser would take it for a document.
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let document = document::parse(text).map_err(|(position, message)| {
             Error::Invalid(vec![Mistake { file: file.to_owned(), position, key: String::new(), message }])
         })?;
@@ -299,8 +303,8 @@ const KEYS: [&str; 13] = [
 
 fn read(root: &At<'_>, findings: &mut Findings) -> Option<Config> {
     let table = root.table(findings, &KEYS)?;
-    let listeners = table.required(findings, "listeners").and_then(|at| process::listeners(&at, findings));
     let admin = process::admin(table.optional("admin").as_ref(), findings);
+    let listeners = table.required(findings, "listeners").and_then(|at| process::listeners(&at, admin, findings));
     let upstream = upstream::upstream(table.optional("upstream").as_ref(), findings);
     let tokens = table.required(findings, "tokens").and_then(|at| policy::tokens(&at, findings));
     let known = policy::Known {

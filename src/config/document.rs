@@ -55,6 +55,8 @@ impl Node {
 pub enum Step {
     /// The value of a key: of its n-th occurrence, counted from 0.
     Key(String, usize),
+    /// That key itself. It is the last step.
+    Name(String, usize),
     /// An element of a list, counted from 0.
     Index(usize),
 }
@@ -108,7 +110,7 @@ fn too_deep(text: &str) -> Option<usize> {
     None
 }
 
-/// Where the value that `steps` lead to begins. The nearest value around it, when it does not exist.
+/// Where the value or the key that `steps` lead to begins. The nearest value around it, when it does not exist.
 #[must_use]
 pub fn locate(text: &str, steps: &[Step]) -> Option<Position> {
     (0..=steps.len()).rev().find_map(|length| {
@@ -121,8 +123,8 @@ fn position_of(error: &serde_yaml::Error) -> Option<Position> {
     error.location().map(|location| Position { line: location.line(), column: location.column() })
 }
 
-/// What the search says when it stands on the value: the parser adds the position to it.
-const HERE: &str = "the value that was looked for is here";
+/// What the search says when it stands on what it looks for: the parser adds the position to it.
+const HERE: &str = "what was looked for is here";
 
 struct Find<'a>(&'a [Step]);
 
@@ -142,13 +144,18 @@ impl<'de> Visitor<'de> for Find<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let Some((Step::Key(wanted, occurrence), rest)) = self.0.split_first() else {
-            return Err(A::Error::custom(HERE));
+        let (wanted, occurrence, rest) = match self.0 {
+            [Step::Key(wanted, occurrence), rest @ ..] => (wanted, *occurrence, Some(rest)),
+            [Step::Name(wanted, occurrence), ..] => (wanted, *occurrence, None),
+            [Step::Index(_), ..] | [] => return Err(A::Error::custom(HERE)),
         };
         let mut seen = 0;
-        while let Some(key) = map.next_key::<String>()? {
-            if key == *wanted {
-                if seen == *occurrence {
+        // The parser adds the position of a key to what is said while that is read, and to nothing later.
+        while let Some(is_wanted) =
+            map.next_key_seed(Key { wanted, is_sought: rest.is_none() && seen == occurrence })?
+        {
+            if is_wanted {
+                if let Some(rest) = rest.filter(|_| seen == occurrence) {
                     return map.next_value_seed(Find(rest));
                 }
                 seen += 1;
@@ -170,6 +177,35 @@ impl<'de> Visitor<'de> for Find<'_> {
 
     fn visit_enum<A: EnumAccess<'de>>(self, _: A) -> Result<(), A::Error> {
         Err(A::Error::custom(HERE))
+    }
+}
+
+/// Reads a key: whether it is the one that is wanted, where the search does not end at it.
+struct Key<'a> {
+    wanted: &'a str,
+    is_sought: bool,
+}
+
+impl<'de> DeserializeSeed<'de> for Key<'_> {
+    type Value = bool;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<bool, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Key<'_> {
+    type Value = bool;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, key: &str) -> Result<bool, E> {
+        match key == self.wanted {
+            true if self.is_sought => Err(E::custom(HERE)),
+            is_wanted => Ok(is_wanted),
+        }
     }
 }
 
@@ -260,6 +296,11 @@ mod tests {
             (vec![key("list"), Step::Index(1), key("x")], 6, 8),
             (vec![Step::Key("b".into(), 1)], 8, 4),
             (vec![key("a"), key("absent")], 2, 3),
+            (vec![Step::Name("b".into(), 0)], 7, 1),
+            (vec![Step::Name("b".into(), 1)], 8, 1),
+            (vec![Step::Name("list".into(), 0)], 3, 1),
+            (vec![key("a"), Step::Name("b".into(), 0)], 2, 3),
+            (vec![key("list"), Step::Index(0), Step::Name("y".into(), 0)], 4, 12),
         ] {
             assert_eq!(locate(text, &steps), Some(Position { line, column }), "{steps:?}");
         }

@@ -108,7 +108,7 @@ fn key_path(steps: &[Step]) -> String {
     let mut path = String::new();
     for step in steps {
         match step {
-            Step::Key(name, _) => {
+            Step::Key(name, _) | Step::Name(name, _) => {
                 if !path.is_empty() {
                     path.push('.');
                 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::admission::admission;
+use super::level::level;
 use super::reader::{At, Findings};
 use super::{Admin, Bind, CallerTimeouts, Limits, Listener, Log, LogFormat, Shutdown, duration, name, timeout};
 use crate::symbol::ListenerName;
@@ -19,8 +20,8 @@ pub struct ReadListener {
     pub remote: bool,
 }
 
-/// Reads `listeners`: those that have no mistakes.
-pub fn listeners(at: &At<'_>, findings: &mut Findings) -> Option<Vec<ReadListener>> {
+/// Reads `listeners`, beside which there is `admin`: those that have no mistakes.
+pub fn listeners(at: &At<'_>, admin: Option<Admin>, findings: &mut Findings) -> Option<Vec<ReadListener>> {
     let mut listeners: Vec<ReadListener> = Vec::new();
     for element in at.filled_list(findings)? {
         let Some(read) = listener(&element, findings) else { continue };
@@ -31,6 +32,9 @@ pub fn listeners(at: &At<'_>, findings: &mut Findings) -> Option<Vec<ReadListene
         let fixed = !matches!(read.listener.bind, Bind::Tcp(address) if address.port() == 0);
         if fixed && earlier.clone().any(|earlier| earlier.bind == read.listener.bind) {
             element.wrong(findings, "another listener has the same address; each needs its own");
+        }
+        if let Some(Admin { address }) = admin.filter(|admin| fixed && read.listener.bind == Bind::Tcp(admin.address)) {
+            element.wrong(findings, format!("admin.address is {address} too; each needs its own"));
         }
         listeners.push(read);
     }
@@ -221,10 +225,7 @@ pub fn log(at: Option<&At<'_>>, findings: &mut Findings) -> Option<Log> {
         })?;
     }
     if let Some(at) = table.optional("level") {
-        log.level = at.text(findings, |text| {
-            let fits = text.parse::<tracing_subscriber::filter::Targets>().is_ok();
-            if fits { Ok(text.to_owned()) } else { Err("a level: error, warn, info, debug or trace".to_owned()) }
-        })?;
+        log.level = at.text(findings, level)?;
     }
     if let Some(at) = table.optional("access") {
         log.access = at.bool(findings)?;

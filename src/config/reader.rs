@@ -52,6 +52,15 @@ impl<'a> At<'a> {
         findings.add(&self.steps, message);
     }
 
+    /// Notes that the key of this value is wrong, whatever the value is.
+    fn wrong_key(&self, findings: &mut Findings, message: impl Into<String>) {
+        let mut steps = self.steps.clone();
+        if let Some(Step::Key(name, occurrence)) = steps.pop() {
+            steps.push(Step::Name(name, occurrence));
+        }
+        findings.add(&steps, message);
+    }
+
     fn wrong_kind(&self, findings: &mut Findings, expected: &str) {
         let shown = match self.node {
             Node::Text(text) if text.chars().count() <= LONGEST_SHOWN => format!("'{}'", text.escape_debug()),
@@ -68,7 +77,7 @@ impl<'a> At<'a> {
         let table = self.any_table(findings)?;
         for (key, at) in table.entries_at() {
             if !known.contains(&key) {
-                at.wrong(findings, unknown_key(key, known));
+                at.wrong_key(findings, unknown_key(key, known));
             }
         }
         Some(table)
@@ -83,7 +92,7 @@ impl<'a> At<'a> {
         let table = Table { entries, steps: self.steps.clone() };
         for (key, at) in table.entries_at() {
             if matches!(at.steps.last(), Some(Step::Key(_, occurrence)) if *occurrence > 0) {
-                at.wrong(findings, format!("the key '{}' is repeated; each may stand once", shown_key(key)));
+                at.wrong_key(findings, format!("the key '{}' is repeated; each may stand once", shown_key(key)));
             }
         }
         Some(table)
@@ -158,9 +167,10 @@ impl<'a> Table<'a> {
     pub fn required(&self, findings: &mut Findings, key: &str) -> Option<At<'a>> {
         let found = self.optional(key);
         if found.is_none() {
-            let empty = self.entries.iter().any(|(name, _)| name == key);
-            let what = if empty { "has no value; are the lines under it indented?" } else { "is missing" };
-            findings.add(&self.steps, format!("the key '{key}' {what}"));
+            match self.entries_at().find(|(name, _)| *name == key) {
+                Some((_, at)) => at.wrong_key(findings, "has no value; are the lines under it indented?"),
+                None => self.wrong(findings, format!("the key '{key}' is missing")),
+            }
         }
         found
     }

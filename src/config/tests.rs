@@ -52,9 +52,9 @@ limits: {connections: 0}
     gate.yaml:4:30 listeners[1].unix.path: is 'relative.sock'; expected an absolute path of at most 107 bytes
     gate.yaml:4:51 listeners[1].unix.mode: is 660; expected permissions in octal and in quotes, as in "0660"
     gate.yaml:5:17 upstream.url: is not right; expected an https URL: a token is never sent without TLS
-    gate.yaml:5:59 upstream.timeout: unknown key; did you mean 'timeouts'?
+    gate.yaml:5:50 upstream.timeout: unknown key; did you mean 'timeouts'?
     gate.yaml:7:14 tokens.analytics: the key 'file' is missing
-    gate.yaml:7:22 tokens.analytics.token: unknown key; a token is read from a file, whose path is the key 'file'
+    gate.yaml:7:15 tokens.analytics.token: unknown key; a token is read from a file, whose path is the key 'file'
     gate.yaml:7:55 tokens.analytics.scopes[0]: is 'metrika:reed'; expected metrika:read, metrika:write, metrika:expenses, metrika:user_params or metrika:offline_data
     gate.yaml:10:23 callers[0].match.listener: is 'web'; expected the name of a listener that stands under 'listeners': app, app
     gate.yaml:10:34 callers[0].match.uid[0]: is 'x'; expected a number from 0 to 4294967295
@@ -143,7 +143,75 @@ fn callers_that_are_known_by_an_address_on_a_network_are_known() {
 }
 
 #[test]
+fn each_address_is_for_one() {
+    let said = |listener: &str, admin: &str| {
+        let text = format!(
+            "listeners: [{{name: a, address: '127.0.0.1:80'}}, {{name: b, address: '{listener}'}}]\n{admin}\n\
+             tokens: {{t: {{file: /t, scopes: [metrika:read]}}}}\n\
+             callers: [{{id: c, match: {{listener: a}}, scopes: [metrika:read], tokens: [t]}}]"
+        );
+        mistakes(&text).first().cloned()
+    };
+    let admin = |address: &str| format!("admin: {{address: '{address}'}}");
+    for (listener, admin, expected) in [
+        ("127.0.0.1:80", String::new(), Some("another listener has the same address")),
+        ("127.0.0.1:9090", String::new(), Some("admin.address is 127.0.0.1:9090 too; each needs its own")),
+        ("127.0.0.1:81", admin("127.0.0.1:81"), Some("admin.address is 127.0.0.1:81 too; each needs its own")),
+        ("127.0.0.1:9090", admin("127.0.0.1:81"), None),
+        ("127.0.0.1:0", admin("127.0.0.1:0"), None),
+    ] {
+        let said = said(listener, &admin);
+        assert_eq!(said.is_some(), expected.is_some(), "{listener} {admin}: {said:?}");
+        let place = expected.map_or_else(String::new, |expected| format!("gate.yaml:1:49 listeners[1]: {expected}"));
+        assert!(said.unwrap_or_default().starts_with(&place), "{listener} {admin}");
+    }
+}
+
+#[test]
+fn the_mark_of_a_byte_order_is_passed_over() {
+    let text = include_str!("../../config/gate.yaml");
+    assert!(Config::from_bytes(format!("\u{feff}{text}").as_bytes(), Path::new("gate.yaml")).is_ok());
+    assert_eq!(mistakes("\u{feff}a: 1")[0].split(' ').next(), Some("gate.yaml:1:1"));
+}
+
+#[test]
 fn a_repeated_key_is_a_mistake() {
     let text = "tokens: {}\ntokens: {}\n";
-    assert!(mistakes(text).iter().any(|line| line.contains("gate.yaml:2:9 tokens") && line.contains("repeated")));
+    assert!(mistakes(text).iter().any(|line| line.contains("gate.yaml:2:1 tokens") && line.contains("repeated")));
+}
+
+#[test]
+fn a_wrong_key_in_block_style_has_its_own_line() {
+    let text = "
+listner:
+  - name: app
+    address: 127.0.0.1:80
+listeners:
+  - name: app
+    adress:
+      - 127.0.0.1:80
+    unix:
+      path: /run/app.sock
+tokens:
+  t:
+    file: /t
+    scopes: [metrika:read]
+    scopes:
+      - metrika:write
+callers:
+callers:
+  - id: c
+    match:
+      listener: app
+    scopes: [metrika:read]
+    tokens: [t]
+";
+    insta::assert_snapshot!(mistakes(text).join("\n"), @"
+    gate.yaml:2:1 listner: unknown key; did you mean 'listeners'?
+    gate.yaml:7:5 listeners[0].adress: unknown key; did you mean 'address'?
+    gate.yaml:15:5 tokens.t.scopes: the key 'scopes' is repeated; each may stand once
+    gate.yaml:17:1 callers: has no value; are the lines under it indented?
+    gate.yaml:18:1 callers: the key 'callers' is repeated; each may stand once
+    5 mistakes in the configuration
+    ");
 }

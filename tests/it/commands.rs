@@ -287,6 +287,22 @@ fn wrong_usage_is_2() {
     }
 }
 
+/// The log's own reader would take such a word for the name of a module, and say nothing of anything else.
+#[test]
+fn a_level_that_is_none_is_refused_and_not_silence() {
+    for level in ["warning", "x=y=z", ""] {
+        let flag = format!("--log-level={level}");
+        let (code, _, said) = outcome(program().args(["run", &flag]));
+        assert_eq!(code, 2, "{level}: {said}");
+        assert!(said.contains("--log-level") && said.contains("off, error, warn, info, debug or trace"), "{said}");
+        let files = Files::new();
+        files.edit("tokens:\n", &format!("log: {{level: '{level}'}}\ntokens:\n"));
+        let (code, said) = files.run(&["check"]);
+        assert_eq!(code, 78, "{level}: {said}");
+        assert!(said.contains(&format!("log.level: is '{level}'; expected a level (off, error,")), "{said}");
+    }
+}
+
 #[test]
 fn every_flag_has_a_twin_in_the_environment() {
     let files = Files::new();
