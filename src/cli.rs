@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::app::{App, Options};
 use crate::config::LogFormat;
 use crate::reload::Source;
+use crate::server::listen::MissingFolder;
 
 mod check;
 mod explain;
@@ -23,7 +24,8 @@ Examples:
 Exit codes:
   0 ended cleanly (or: yes)     1 failed while running (or: no)   2 wrong usage
   66 configuration not readable 69 address taken, or connections were cut at the end
-  77 permissions of a token     78 configuration or token invalid";
+  77 permissions of a token, or of the folder of a socket
+  78 configuration or token invalid, or the folder of a socket is missing";
 
 /// An authenticating reverse proxy for the Yandex Metrica API: callers without credentials, tokens in one place.
 #[derive(Debug, Parser)]
@@ -123,8 +125,11 @@ fn run(args: RunArgs) -> anyhow::Result<u8> {
 
 /// The exit code of an error (sysexits(3)).
 fn exit_code(error: &anyhow::Error) -> u8 {
-    let taken = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>());
-    match taken.map(std::io::Error::kind).next() {
+    let of_system = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>()).next();
+    if of_system.and_then(std::io::Error::get_ref).is_some_and(|inner| inner.is::<MissingFolder>()) {
+        return 78;
+    }
+    match of_system.map(std::io::Error::kind) {
         Some(
             std::io::ErrorKind::AddrInUse | std::io::ErrorKind::AddrNotAvailable | std::io::ErrorKind::AlreadyExists,
         ) => 69,

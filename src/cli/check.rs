@@ -8,6 +8,7 @@ use super::{ConfigArgs, Format};
 use crate::config::{Bind, Config, Error};
 use crate::policy::{Denial, Policy};
 use crate::scope::Scope;
+use crate::server::listen;
 use crate::tokens;
 
 #[derive(Debug, Args)]
@@ -89,10 +90,22 @@ fn report(config: &Config, without_tokens: bool) -> Report {
             mistakes.push(error.to_string());
         }
     }
-    let policy = crate::reload::policy(config);
+    let (of_tokens, policy) = (code != 0, crate::reload::policy(config));
+    for listener in &config.listeners {
+        if let Bind::Unix { path, .. } = &listener.bind
+            && let Err(error) = listen::check_folder(path)
+        {
+            code = 77;
+            mistakes.push(format!("listener '{}' cannot be opened at {}: {error}", listener.name, path.display()));
+        }
+    }
     let summary = format!(
         "{}: {}, {}, {}, {}",
-        if code == 0 { "the configuration is right" } else { "the configuration is right, its token files are not" },
+        match code {
+            0 => "the configuration is right",
+            _ if of_tokens => "the configuration is right, its token files are not",
+            _ => "the configuration is right, the folder of a socket is not",
+        },
         count(config.listeners.len(), "listener"),
         count(config.callers.len(), "caller"),
         count(config.tokens.len(), "token"),
@@ -135,7 +148,10 @@ fn warnings(config: &Config, policy: &Policy) -> Vec<String> {
         if let Bind::Unix { path, .. } = &listener.bind
             && let Some(folder) = path.parent().filter(|folder| !folder.is_dir())
         {
-            warnings.push(format!("listener '{}': the folder {} does not exist here", listener.name, folder.display()));
+            let (name, folder) = (listener.name, folder.display());
+            warnings.push(format!(
+                "listener '{name}': the folder {folder} does not exist here; run ends with 78 without it"
+            ));
         }
         if matches!(listener.bind, Bind::Tcp(address) if address.ip().is_unspecified())
             && listener.admission.hosts.is_empty()
@@ -143,12 +159,6 @@ fn warnings(config: &Config, policy: &Policy) -> Vec<String> {
             warnings.push(format!(
                 "listener '{}' has no hosts: callers on other hosts are refused unless the name they call it by is listed",
                 listener.name
-            ));
-        }
-        if listener.bind == Bind::Tcp(config.admin.address) {
-            warnings.push(format!(
-                "listener '{}' and admin have the same address, {}",
-                listener.name, config.admin.address
             ));
         }
     }

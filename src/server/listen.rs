@@ -54,6 +54,11 @@ pub enum Accepting {
     Unix(tokio::net::UnixListener),
 }
 
+/// The folder of a unix socket is not there, which trying again does not mend.
+#[derive(Debug, thiserror::Error)]
+#[error("the folder {} does not exist; make it first", .0.display())]
+pub struct MissingFolder(PathBuf);
+
 /// Opens `listener` for `workers`.
 ///
 /// # Errors
@@ -103,29 +108,30 @@ fn open_tcp(address: SocketAddr, shared: bool) -> io::Result<RawSocket> {
 }
 
 fn bind_unix(path: &Path, mode: u32) -> io::Result<std::os::unix::net::UnixListener> {
-    remove_stale(path)?;
-    // Rule 3.
-    let folder = path.parent().and_then(|folder| folder.metadata().ok());
-    if let Some(folder) = folder.filter(|folder| folder.mode() & 0o1002 == 0o002) {
-        let message = format!(
-            "the folder can be written by everyone (mode {:o}) and is not sticky; chmod o-w it",
-            folder.mode() & 0o7777
-        );
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
+    if let Some(folder) = path.parent().filter(|folder| !folder.is_dir()) {
+        return Err(io::Error::new(io::ErrorKind::NotFound, MissingFolder(folder.to_owned())));
     }
+    remove_stale(path)?;
+    check_folder(path)?;
     // Rule 2. This is done before any other thread is started.
     let before = rustix::process::umask(rustix::fs::Mode::from_bits_truncate(!mode & 0o777));
     let bound = std::os::unix::net::UnixListener::bind(path);
     rustix::process::umask(before);
-    let bound = bound.map_err(|error| match (error.kind(), path.parent()) {
-        (io::ErrorKind::NotFound, Some(folder)) => io::Error::new(
-            io::ErrorKind::NotFound,
-            format!("the folder {} does not exist; make it first", folder.display()),
-        ),
-        (_, _) => error,
-    })?;
+    let bound = bound?;
     bound.set_nonblocking(true)?;
     Ok(bound)
+}
+
+/// Holds the folder of the socket at `path` to rule 3, where it is there.
+///
+/// # Errors
+/// [`io::ErrorKind::PermissionDenied`], with what would be right.
+pub fn check_folder(path: &Path) -> io::Result<()> {
+    let folder = path.parent().and_then(|folder| folder.metadata().ok());
+    let Some(folder) = folder.filter(|folder| folder.mode() & 0o1002 == 0o002) else { return Ok(()) };
+    let mode = folder.mode() & 0o7777;
+    let message = format!("the folder can be written by everyone (mode {mode:o}) and is not sticky; chmod o-w it");
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, message))
 }
 
 fn remove_stale(path: &Path) -> io::Result<()> {

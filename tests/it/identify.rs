@@ -3,6 +3,7 @@
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 
+use crate::harness::gate::program;
 use crate::harness::{Caller, Gate, TWO_CALLERS, Upstream};
 
 const RIGHTS: &str = "scopes: [metrika:read], tokens: [analytics]";
@@ -135,6 +136,8 @@ fn a_folder_that_everyone_can_write_is_refused() {
     for (mode, fine) in [(0o777, false), (0o702, false), (0o1777, true), (0o770, true)] {
         let plan = Gate::plan(&upstream, ON_A_SOCKET);
         std::fs::set_permissions(plan.folder(), std::fs::Permissions::from_mode(mode)).unwrap();
+        let checked = program().args(["check", "--config"]).arg(plan.file()).output().unwrap();
+        assert_eq!(checked.status.code(), Some(if fine { 0 } else { 77 }), "{mode:o}: {checked:?}");
         if fine {
             assert_eq!(plan.start().get("crm", "/management/v1/counters").summary(), "200", "{mode:o}");
         } else {
@@ -142,6 +145,17 @@ fn a_folder_that_everyone_can_write_is_refused() {
             assert!(code == 77 && said.contains("can be written by everyone"), "{mode:o}: {code} {said}");
         }
     }
+}
+
+#[test]
+fn a_folder_that_is_missing_is_78_and_for_check_a_warning() {
+    let upstream = Upstream::plain();
+    let plan = Gate::plan(&upstream, &ON_A_SOCKET.replace("/crm.sock'", "/no/crm.sock'"));
+    let checked = program().args(["check", "--config"]).arg(plan.file()).output().unwrap();
+    let said = String::from_utf8_lossy(&checked.stdout);
+    assert!(checked.status.success() && said.contains("/no does not exist here; run ends with 78"), "{said}");
+    let (code, said) = plan.fails();
+    assert!(code == 78 && said.contains("/no does not exist; make it first"), "{code} {said}");
 }
 
 /// a socket is made with its mode and not given it afterwards, also where the gate's own mask lets everything be.
