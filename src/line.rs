@@ -2,7 +2,10 @@
 //!
 //! A line is given without its CR LF. One whose end has not arrived is read as far as it goes: `None` is sound so far.
 
+use std::fmt;
+
 use crate::rejection::Reason;
+use crate::target::{self, Broken, Rule};
 
 /// What a request line says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +32,7 @@ pub fn request(line: &[u8], whole: bool) -> Result<Option<RequestLine<'_>>, Reas
     }
     let Some(rest) = rest else { return unfinished(whole) };
     let (target, rest) = until(rest, b' ');
-    if !all(target, is_target) {
+    if !all(target, target::may_stand) {
         return Err(Reason::BadTarget);
     }
     let Some(version) = rest else { return unfinished(whole) };
@@ -43,6 +46,44 @@ pub fn request(line: &[u8], whole: bool) -> Result<Option<RequestLine<'_>>, Reas
         _ => return Err(Reason::MalformedRequest),
     };
     Ok(Some(RequestLine { method, target, http10 }))
+}
+
+/// What a request line is taken for that was refused; for the log, which says nothing of what stands in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// The beginning of a TLS handshake.
+    Tls,
+    /// The preface of HTTP/2.
+    Http2,
+    /// A target that breaks a rule.
+    Target(Broken),
+}
+
+impl Cause {
+    /// Of a line, or of what has arrived of it, that was refused for this.
+    #[cold]
+    #[must_use]
+    pub fn of(line: &[u8], reason: Reason) -> Option<Self> {
+        // The type of a record that holds a handshake (RFC 8446, section 5.1).
+        if line.first() == Some(&0x16) {
+            return Some(Self::Tls);
+        }
+        if line.starts_with(b"PRI * HTTP/2") {
+            return Some(Self::Http2);
+        }
+        let target = line.split(|byte| *byte == b' ').nth(1).unwrap_or_default();
+        (reason == Reason::BadTarget).then(|| Self::Target(target::unfit(target).unwrap_or(Rule::Form.at(0))))
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tls => f.write_str("the caller speaks TLS; listeners are clear text, use http://"),
+            Self::Http2 => f.write_str("the caller speaks HTTP/2; set http2: true for the listener"),
+            Self::Target(broken) => broken.fmt(f),
+        }
+    }
 }
 
 /// Reads a field line: a token, a colon at once, a value; the spaces around the value are no part of it (section 5).
@@ -151,11 +192,6 @@ const fn is_token(byte: u8) -> bool {
         || matches!(byte, b'`' | b'|' | b'~')
 }
 
-/// What `http::Uri` refuses or, with a fragment, drops is left out, as is everything beyond ASCII.
-const fn is_target(byte: u8) -> bool {
-    byte.is_ascii_graphic() && !matches!(byte, b'"' | b'#' | b'<' | b'>')
-}
-
 /// Text, and the tab (RFC 9110, section 5.5).
 const fn is_value(byte: u8) -> bool {
     byte == b'\t' || (byte >= b' ' && byte != 0x7f)
@@ -218,6 +254,19 @@ mod tests {
             assert!(field(begun.as_bytes(), false).is_err(), "{begun:?}");
         }
         assert_eq!(field(b"\r", false), Ok(None));
+    }
+
+    #[test]
+    fn what_a_refused_line_is_taken_for() {
+        for (line, reason, expected) in [
+            (&b"\x16\x03\x01\x02\x00\x01"[..], Reason::MalformedRequest, Some(Cause::Tls)),
+            (b"PRI * HTTP/2.0", Reason::MalformedRequest, Some(Cause::Http2)),
+            (b"GET / HTTP/3", Reason::MalformedRequest, None),
+            (b"GET /a?b=\" HTTP/1.1", Reason::BadTarget, Some(Cause::Target(Rule::QueryCharacter.at(5)))),
+            (b"GET ftp://a/ HTTP/1.1", Reason::BadTarget, Some(Cause::Target(Rule::Form.at(0)))),
+        ] {
+            assert_eq!(Cause::of(line, reason), expected);
+        }
     }
 
     #[test]

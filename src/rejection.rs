@@ -55,7 +55,7 @@ reasons! {
     BadFraming = "bad_framing", BAD_REQUEST, InvalidParameter, None,
         "The length of the request's body is ambiguous: it is one Content-Length or Transfer-Encoding: chunked, to the letter.";
     BadTarget = "bad_target", BAD_REQUEST, InvalidParameter, None,
-        "The request target could mean two things: an empty or dot segment, a character that may not stand there, or a parameter twice.";
+        "The request target could mean two things: a slash at its end, an empty or dot segment, a character that has to be percent-encoded, or ids, id, ulogin or direct_client_logins twice (join the values with commas). The gate's log says which rule it breaks.";
     TargetTooLong = "target_too_long", URI_TOO_LONG, InvalidParameter, None,
         "The request target is longer than limits.target_bytes of the gate.";
     HeadersTooLarge = "headers_too_large", REQUEST_HEADER_FIELDS_TOO_LARGE, InvalidParameter, None,

@@ -2,9 +2,9 @@
 
 use std::io::Write;
 
-use anyhow::{Context, bail};
 use clap::Args;
-use http::{Method, Uri};
+use http::Method;
+use http::uri::Authority;
 use serde_json::json;
 
 use super::{ConfigArgs, Format};
@@ -15,7 +15,7 @@ use crate::operation::{Operation, Verb};
 use crate::policy::{Denial, Grant, Policy};
 use crate::rejection::Reason;
 use crate::symbol::ListenerName;
-use crate::target::{self, BadTarget};
+use crate::target::{self, BadTarget, Broken};
 
 #[derive(Debug, Args)]
 pub(super) struct ExplainArgs {
@@ -44,9 +44,15 @@ struct Verdict<'a> {
 pub(super) fn explain(args: &ExplainArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
     let config = Config::load(&args.config.config)?;
     let policy = crate::reload::policy(&config);
-    let method = Method::from_bytes(args.method.as_bytes()).context("the method is not one")?;
-    let uri: Uri = args.url.parse().context("the URL is not one")?;
-    let asked = operation(&config, &policy, &method, &uri);
+    let Ok(method) = Method::from_bytes(args.method.as_bytes()) else {
+        return wrong_usage("the method is none; one is written as GET");
+    };
+    let Some(target) = Target::of(&args.url) else {
+        return wrong_usage(
+            "a path begins with a slash, as in /stat/v1/data?ids=1; a whole URL with http:// or https:// and a host",
+        );
+    };
+    let asked = Asked::of(&config, &policy, &method, target);
     let callers: Vec<_> = config.callers.iter().enumerate().collect();
     let chosen: Vec<_> = match &args.caller {
         Some(id) => callers.into_iter().filter(|(_, caller)| caller.id.as_str() == id).collect(),
@@ -54,32 +60,97 @@ pub(super) fn explain(args: &ExplainArgs, out: &mut dyn Write) -> anyhow::Result
     };
     if chosen.is_empty() {
         let known: Vec<_> = config.callers.iter().map(|caller| caller.id.as_str()).collect();
-        bail!(
-            "there is no caller '{}'; the callers are {}",
-            args.caller.as_deref().unwrap_or_default(),
-            known.join(", ")
-        );
+        let wanted = args.caller.as_deref().unwrap_or_default();
+        return wrong_usage(&format!("there is no caller '{wanted}'; the callers are {}", known.join(", ")));
     }
-    let strangers = strangers(&config, &uri);
+    let strangers = strangers(&config, &asked.target);
     let verdict = |(position, caller)| {
         let admitted = may_call(&config, &strangers, caller);
-        let result = admitted.and(asked).and_then(|operation| policy.authorize(position, operation).map_err(reason));
+        let result =
+            admitted.and(asked.operation).and_then(|operation| policy.authorize(position, operation).map_err(reason));
         Verdict { caller, shadow: policy.callers.shadow_of(position), result }
     };
     let verdicts: Vec<_> = chosen.into_iter().map(verdict).collect();
     match args.format {
-        Format::Human => human(out, args, asked, &verdicts, (&uri, &strangers))?,
-        Format::Json => writeln!(out, "{}", machine(args, asked, &verdicts, (&uri, &strangers)))?,
+        Format::Human => human(out, args, &asked, &verdicts, &strangers)?,
+        Format::Json => writeln!(out, "{}", machine(args, &asked, &verdicts, &strangers))?,
     }
     Ok(u8::from(verdicts.iter().any(|verdict| verdict.result.is_err())))
 }
 
+/// Not a question that has an answer, so not the code of "no".
+fn wrong_usage(what: &str) -> anyhow::Result<u8> {
+    writeln!(std::io::stderr(), "metrika-gate: {what}")?;
+    Ok(2)
+}
+
+/// The URL that is asked for, right or wrong: what is wrong with it is a part of the answer.
+#[derive(Clone, Copy)]
+struct Target<'a> {
+    authority: Option<&'a str>,
+    path: &'a str,
+    query: Option<&'a str>,
+}
+
+impl<'a> Target<'a> {
+    fn of(url: &'a str) -> Option<Self> {
+        let rest = ["http://", "https://"].iter().find_map(|scheme| url.strip_prefix(scheme));
+        let (authority, target) = match rest {
+            Some(rest) => {
+                let (authority, target) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+                (Some(authority), target)
+            }
+            None => (None, url),
+        };
+        let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
+        let path = if authority.is_some() && path.is_empty() { "/" } else { path };
+        let is_one = path.starts_with('/') || path == "*";
+        (is_one && authority.is_none_or(|authority| authority.parse::<Authority>().is_ok())).then_some(Self {
+            authority,
+            path,
+            query,
+        })
+    }
+
+    fn check(self, limit: usize) -> Result<(), BadTarget> {
+        let whole = self.query.map_or_else(|| self.path.to_owned(), |query| format!("{}?{query}", self.path));
+        target::unfit(whole.as_bytes()).map_or(Ok(()), |broken| Err(BadTarget::Ambiguous(broken)))?;
+        target::check(self.path, self.query, limit)
+    }
+}
+
+/// What is asked.
+struct Asked<'a> {
+    target: Target<'a>,
+    operation: Result<&'a Operation, Reason>,
+    /// Why the target is refused; the log of a gate says the same.
+    cause: Option<Broken>,
+}
+
+impl<'a> Asked<'a> {
+    fn of(config: &Config, policy: &'a Policy, method: &Method, target: Target<'a>) -> Self {
+        let mut cause = None;
+        let verb = Verb::of(method).ok_or(Reason::MethodNotAllowed);
+        let operation = verb.and_then(|verb| {
+            target.check(config.limits.target_bytes).map_err(|bad| match bad {
+                BadTarget::Ambiguous(broken) => {
+                    cause = Some(broken);
+                    Reason::BadTarget
+                }
+                BadTarget::TooLong => Reason::TargetTooLong,
+            })?;
+            policy.operation(verb, target.path).map_err(reason)
+        });
+        Self { target, operation, cause }
+    }
+}
+
 /// The listeners that are not called by the host of a whole URL, with what they answer.
-fn strangers(config: &Config, uri: &Uri) -> Vec<(ListenerName, Reason)> {
-    let Some(authority) = uri.authority() else { return Vec::new() };
+fn strangers(config: &Config, target: &Target<'_>) -> Vec<(ListenerName, Reason)> {
+    let Some(authority) = target.authority else { return Vec::new() };
     let refused = |listener| {
         let admission = Admission::new(listener, &config.upstream.host);
-        admission.check_host(authority.as_str().as_bytes()).err().map(|reason| (listener.name, reason))
+        admission.check_host(authority.as_bytes()).err().map(|reason| (listener.name, reason))
     };
     config.listeners.iter().filter_map(refused).collect()
 }
@@ -99,15 +170,6 @@ fn may_call(config: &Config, strangers: &[(ListenerName, Reason)], caller: &Call
     reason.map_or(Ok(()), Err)
 }
 
-fn operation<'a>(config: &Config, policy: &'a Policy, method: &Method, uri: &Uri) -> Result<&'a Operation, Reason> {
-    let verb = Verb::of(method).ok_or(Reason::MethodNotAllowed)?;
-    target::check(uri.path(), uri.query(), config.limits.target_bytes).map_err(|bad| match bad {
-        BadTarget::Ambiguous => Reason::BadTarget,
-        BadTarget::TooLong => Reason::TargetTooLong,
-    })?;
-    policy.operation(verb, uri.path()).map_err(reason)
-}
-
 const fn reason(denial: Denial) -> Reason {
     match denial {
         Denial::UnknownOperation => Reason::UnknownOperation,
@@ -124,13 +186,12 @@ fn dropped(query: Option<&str>) -> bool {
 fn human(
     out: &mut dyn Write,
     args: &ExplainArgs,
-    asked: Result<&Operation, Reason>,
+    asked: &Asked<'_>,
     verdicts: &[Verdict<'_>],
-    (uri, strangers): (&Uri, &[(ListenerName, Reason)]),
+    strangers: &[(ListenerName, Reason)],
 ) -> std::io::Result<()> {
-    let (host, query) = (uri.host(), uri.query());
-    writeln!(out, "request    {} {}", args.method, uri.path())?;
-    match asked {
+    writeln!(out, "request    {} {}", args.method, asked.target.path)?;
+    match asked.operation {
         Ok(operation) => {
             writeln!(out, "operation  {} ({})", operation.id, operation.template)?;
             writeln!(
@@ -141,13 +202,16 @@ fn human(
         }
         Err(reason) => writeln!(out, "operation  none: {}", reason.as_str())?,
     }
+    if let Some(cause) = asked.cause {
+        writeln!(out, "because    {cause}")?;
+    }
     for (listener, reason) in strangers {
         writeln!(out, "host       is refused by listener {listener}: {}", reason.as_str())?;
     }
-    if host.is_some() && strangers.is_empty() {
+    if asked.target.authority.is_some() && strangers.is_empty() {
         writeln!(out, "host       is ignored: everything goes to the upstream of the configuration")?;
     }
-    if dropped(query) {
+    if dropped(asked.target.query) {
         writeln!(out, "query      has a credential, which would not be sent")?;
     }
     for Verdict { caller, shadow, result } in verdicts {
@@ -180,11 +244,11 @@ fn human(
 
 fn machine(
     args: &ExplainArgs,
-    asked: Result<&Operation, Reason>,
+    asked: &Asked<'_>,
     verdicts: &[Verdict<'_>],
-    (uri, strangers): (&Uri, &[(ListenerName, Reason)]),
+    strangers: &[(ListenerName, Reason)],
 ) -> serde_json::Value {
-    let operation = asked.ok();
+    let operation = asked.operation.ok();
     let one = |Verdict { caller, shadow, result }: &Verdict<'_>| {
         json!({
             "caller": caller.id.as_str(),
@@ -201,8 +265,9 @@ fn machine(
         "operation": operation.map(|operation| operation.id.as_str()),
         "template": operation.map(|operation| &*operation.template),
         "needs_any_of": operation.map(|operation| operation.scopes.iter().map(|scope| scope.as_str()).collect::<Vec<_>>()),
+        "cause": asked.cause.map(|cause| cause.to_string()),
         "host_refused_by": strangers.iter().map(|(listener, _)| listener.as_str()).collect::<Vec<_>>(),
-        "query_credential_dropped": dropped(uri.query()),
+        "query_credential_dropped": dropped(asked.target.query),
         "verdicts": verdicts.iter().map(one).collect::<Vec<_>>(),
     })
 }

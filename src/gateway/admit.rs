@@ -26,6 +26,7 @@ use crate::config::{Bind, Config, Listener};
 use crate::host::{Host, Hosts};
 use crate::rejection::{Reason, Rejection};
 use crate::symbol::ListenerName;
+use crate::target::Rule;
 
 /// A request of a caller that may ask.
 pub struct Admitted {
@@ -162,7 +163,10 @@ impl Stage<Identified> for Admit {
             return Err(Reason::HeadersTooLarge.into());
         }
         if received.head.version == Version::HTTP_2 {
-            http2::check(&received.head, generation.limits.header_bytes)?;
+            http2::check(&received.head, generation.limits.header_bytes).map_err(|reason| {
+                let no_path = reason == Reason::BadTarget;
+                if no_path { Rejection::because(reason, Rule::Beginning.at(0)) } else { reason.into() }
+            })?;
         }
         // Every listener of the configuration is there; one that were not would let nobody in.
         let admission = generation.admissions.0.get(&received.exchange.connection.evidence.listener);

@@ -40,8 +40,8 @@ impl Stage<Admitted> for Authorize {
         // Of an absolute-form target (RFC 9112, section 3.2.2) only the path and query go on; the upstream is a constant.
         let (path, query) = (head.uri.path(), head.uri.query());
         target::check(path, query, generation.limits.target_bytes).map_err(|bad| match bad {
-            BadTarget::Ambiguous => Reason::BadTarget,
-            BadTarget::TooLong => Reason::TargetTooLong,
+            BadTarget::Ambiguous(broken) => Rejection::because(Reason::BadTarget, broken),
+            BadTarget::TooLong => Reason::TargetTooLong.into(),
         })?;
         if !admitted.received.body.is_end_stream() && is_form(&head.headers) {
             return Err(Reason::FormBody.into());

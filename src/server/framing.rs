@@ -17,7 +17,7 @@
 use http::{Method, Uri};
 
 use crate::host::Host;
-use crate::line;
+use crate::line::{self, Cause};
 use crate::rejection::Reason;
 use crate::target;
 use crate::upstream::framing::length;
@@ -52,6 +52,8 @@ pub struct Fault {
     pub reason: Reason,
     /// It is in the body of a request whose header was sound.
     pub in_body: bool,
+    /// What it is taken for.
+    pub cause: Option<Cause>,
 }
 
 /// The place in a connection's bytes.
@@ -68,6 +70,7 @@ pub struct Framing {
     extensions: usize,
     /// What the last `Host` was: most callers say the same each time.
     known_host: Box<[u8]>,
+    cause: Option<Cause>,
 }
 
 /// A longer host is looked at each time.
@@ -109,6 +112,7 @@ impl Framing {
             fields: 0,
             extensions: 0,
             known_host: Box::default(),
+            cause: None,
         }
     }
 
@@ -128,7 +132,13 @@ impl Framing {
             };
             match looked {
                 Ok(passed) => rest = rest.get(passed..).unwrap_or_default(),
-                Err(reason) => return Err(Fault { sound: bytes.len() - rest.len(), reason, in_body }),
+                Err(reason) => {
+                    let cause = self.cause;
+                    if let Some(cause) = cause {
+                        tracing::warn!(reason = reason.as_str(), %cause, "request failed");
+                    }
+                    return Err(Fault { sound: bytes.len() - rest.len(), reason, in_body, cause });
+                }
             }
         }
         Ok(())
@@ -157,18 +167,26 @@ impl Framing {
         let piece = rest.get(..end.unwrap_or(rest.len())).unwrap_or_default();
         self.count(piece.len())?;
         match (end, self.begun.is_empty()) {
-            (Some(_), true) => self.take_line(piece)?,
+            (Some(_), true) => self.take_line(piece).map_err(|reason| self.because(piece, reason))?,
             (Some(_), false) => {
                 let mut whole = std::mem::take(&mut self.begun);
                 whole.extend_from_slice(piece);
-                self.take_line(&whole)?;
+                self.take_line(&whole).map_err(|reason| self.because(&whole, reason))?;
             }
             (None, _) => {
-                self.check_beginning(piece)?;
+                let checked = self.check_beginning(piece);
+                checked.map_err(|reason| self.because(&[&self.begun, piece].concat(), reason))?;
                 self.begun.extend_from_slice(piece);
             }
         }
         Ok(piece.len())
+    }
+
+    fn because(&mut self, line: &[u8], reason: Reason) -> Reason {
+        if self.state == State::RequestLine {
+            self.cause = Cause::of(line, reason);
+        }
+        reason
     }
 
     /// Counts the bytes of a line, or of a part of it (rules 6 and 7).

@@ -210,9 +210,14 @@ fn explain_knows_every_answer() {
 fn explain_fails_where_it_has_no_answer() {
     let files = Files::new();
     let (code, said) = files.run(&["explain", "GET", "/stat/v1/data", "--as", "nobody"]);
-    assert_eq!(code, 1, "{said}");
+    assert_eq!(code, 2, "{said}");
     assert!(said.contains("there is no caller 'nobody'; the callers are reports, crm"), "{said}");
     assert_eq!(files.run(&["explain", "GET"]).0, 2, "wrong usage");
+    for none in ["stat/v1/data", "", "localhost/stat/v1/data", "ftp://localhost/stat/v1/data", "http:///stat", "?ids=1"]
+    {
+        let (code, said) = files.run(&["explain", "GET", none]);
+        assert!(code == 2 && said.contains("a path begins with a slash"), "{none}: {said}");
+    }
     files.edit("callers:", "colors:");
     assert_eq!(files.run(&["explain", "GET", "/stat/v1/data"]).0, 78);
 }

@@ -1,0 +1,186 @@
+//! Which rule a refused target breaks, and where: for whoever has to mend a client.
+//!
+//! Nothing is decided here. What [`super::check`] has refused is looked at once more, so what it accepts costs nothing. Of
+//! the target itself nothing is said: it can hold a token.
+
+use std::fmt;
+
+use super::{
+    decoded, has_one_spelling, is_credential, is_method, looks_like_credential, may_stand, must_be_encoded, name_of,
+    pair_is_plain, segment_is_canonical, stands_for_itself, stands_once,
+};
+
+/// What is wrong with a target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rule {
+    /// Rule 1.
+    Beginning,
+    /// Rule 1.
+    PathCharacter,
+    /// Rules 2 and 4.
+    Percent,
+    /// Rule 2.
+    Encoded,
+    /// Rule 2.
+    NotText,
+    /// Rule 3.
+    EmptySegment,
+    /// Rule 3.
+    TrailingSlash,
+    /// Rule 3.
+    DotSegment,
+    /// Rule 4.
+    QueryCharacter,
+    /// Rule 5.
+    NameEncoded,
+    /// Rule 5.
+    CredentialLike,
+    /// Rule 5.
+    Method,
+    /// Rule 5.
+    Twice,
+    /// Rule 5.
+    Semicolon,
+    /// It is no path, and no URL of this gate.
+    Form,
+    /// One that has no name here.
+    Other,
+}
+
+impl Rule {
+    const fn text(self) -> &'static str {
+        match self {
+            Self::Beginning => "the path does not begin with a slash",
+            Self::PathCharacter => "the path has a character that may not stand there",
+            Self::Percent => "a percent sign is not followed by two hexadecimal digits",
+            Self::Encoded => "the path has a percent-encoded character that stands for itself or separates",
+            Self::NotText => "the path has percent-encoded bytes that are not UTF-8, or controls",
+            Self::EmptySegment => "the path has an empty segment, two slashes in a row",
+            Self::TrailingSlash => "the path ends with a slash",
+            Self::DotSegment => "the path has a segment of one or two dots",
+            Self::QueryCharacter => "the query has a character that has to be percent-encoded",
+            Self::NameEncoded => {
+                "a letter, digit, underscore, percent sign or control in a parameter's name is percent-encoded"
+            }
+            Self::CredentialLike => "the name of a parameter could be taken for oauth_token or access_token",
+            Self::Method => "a parameter has the name _method",
+            Self::Twice => {
+                "one of ids, id, ulogin and direct_client_logins stands twice; its values are joined with commas"
+            }
+            Self::Semicolon => "behind a semicolon stands the name of a parameter that needs a pair of its own",
+            Self::Form => "it is neither a path nor an http URL without a user",
+            Self::Other => "it could mean two things",
+        }
+    }
+
+    /// Broken at this byte, counted from 0.
+    #[must_use]
+    pub const fn at(self, at: usize) -> Broken {
+        Broken { rule: self, at }
+    }
+}
+
+/// A rule that a target breaks, and where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Broken {
+    /// The rule.
+    pub rule: Rule,
+    /// The byte, counted from 0 at the beginning of the path, or of the target where that is not only a path.
+    pub at: usize,
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, at byte {}", self.rule.text(), self.at + 1)
+    }
+}
+
+impl std::error::Error for Broken {}
+
+/// What is wrong with a target that was refused.
+#[cold]
+pub fn broken(path: &[u8], query: Option<&[u8]>) -> Broken {
+    let of_query = || query.and_then(in_query).map(|Broken { rule, at }| rule.at(path.len() + 1 + at));
+    in_path(path).or_else(of_query).unwrap_or(Rule::Other.at(0))
+}
+
+/// The first character of a target that stands in no request line, or in no path.
+#[cold]
+#[must_use]
+pub fn unfit(target: &[u8]) -> Option<Broken> {
+    let path = memchr::memchr(b'?', target).unwrap_or(target.len());
+    let at = target.iter().enumerate().position(|(at, byte)| !may_stand(*byte) || (*byte == b'`' && at < path))?;
+    Some(if at < path { Rule::PathCharacter.at(at) } else { Rule::QueryCharacter.at(at) })
+}
+
+fn in_path(path: &[u8]) -> Option<Broken> {
+    let Some((b'/', rest)) = path.split_first() else { return Some(Rule::Beginning.at(0)) };
+    let mut begins = 1;
+    let mut segments = rest.split(|byte| *byte == b'/').peekable();
+    while let Some(segment) = segments.next().filter(|_| !rest.is_empty()) {
+        if !segment_is_canonical(segment) {
+            return Some(match (segment, segments.peek()) {
+                (b"", None) => Rule::TrailingSlash.at(begins - 1),
+                (b"", Some(_)) => Rule::EmptySegment.at(begins),
+                (b"." | b"..", _) => Rule::DotSegment.at(begins),
+                (other, _) => in_segment(other, begins),
+            });
+        }
+        begins += segment.len() + 1;
+    }
+    None
+}
+
+fn in_segment(segment: &[u8], begins: usize) -> Broken {
+    let mut bytes = segment.iter();
+    let mut at = begins;
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'%' => match decoded(&mut bytes) {
+                None => return Rule::Percent.at(at),
+                Some(said) if !must_be_encoded(said) => return Rule::Encoded.at(at),
+                Some(_) => {}
+            },
+            other if !stands_for_itself(*other) => return Rule::PathCharacter.at(at),
+            _ => {}
+        }
+        at = begins + segment.len() - bytes.len();
+    }
+    Rule::NotText.at(begins)
+}
+
+fn in_query(query: &[u8]) -> Option<Broken> {
+    let mut bytes = query.iter();
+    while let Some(byte) = bytes.next() {
+        let at = query.len() - bytes.len() - 1;
+        match byte {
+            b'%' if decoded(&mut bytes).is_none() => return Some(Rule::Percent.at(at)),
+            b'#' | 0..=0x20 | 0x7f.. => return Some(Rule::QueryCharacter.at(at)),
+            _ => {}
+        }
+    }
+    let (mut begins, mut seen) = (0, 0);
+    for pair in query.split(|byte| *byte == b'&') {
+        if !pair_is_plain(pair) {
+            return Some(in_pair(pair).at(begins));
+        }
+        if !stands_once(name_of(pair), &mut seen) {
+            return Some(Rule::Twice.at(begins));
+        }
+        begins += pair.len() + 1;
+    }
+    None
+}
+
+fn in_pair(pair: &[u8]) -> Rule {
+    let name = name_of(pair.split(|byte| *byte == b';').next().unwrap_or_default());
+    if is_method(name) {
+        Rule::Method
+    } else if looks_like_credential(name) && !is_credential(name_of(pair)) {
+        Rule::CredentialLike
+    } else if !has_one_spelling(name) {
+        Rule::NameEncoded
+    } else {
+        Rule::Semicolon
+    }
+}

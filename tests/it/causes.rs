@@ -1,0 +1,86 @@
+//! Why a request is refused before anyone looks at it: the log says so, and nothing of the request itself.
+
+use crate::harness::gate::program;
+use crate::harness::{Gate, TWO_CALLERS, Upstream};
+
+/// The lines of the log that say why, when there are so many.
+fn causes(gate: &Gate, wanted: usize) -> Vec<String> {
+    let find = || -> Vec<serde_json::Value> {
+        let lines = gate.log().into_iter().filter(|line| line.contains("\"request failed\""));
+        lines.map(|line| serde_json::from_str(&line).unwrap()).collect()
+    };
+    crate::harness::gate::until("the log says why", || find().len() >= wanted);
+    let said = |line: &serde_json::Value| {
+        format!("{}: {}", line["reason"].as_str().unwrap_or_default(), line["cause"].as_str().unwrap_or_default())
+    };
+    find().iter().map(said).collect()
+}
+
+/// As the gate's log and `explain` have it.
+const TARGETS: [(&str, &str); 8] = [
+    ("/management/v1/counters/", "the path ends with a slash, at byte 24"),
+    ("/management/v1//counters", "the path has an empty segment, two slashes in a row, at byte 16"),
+    ("/stat/v1/data?metrics=\"secret\"", "the query has a character that has to be percent-encoded, at byte 23"),
+    ("/stat/v1/data?a=%zz", "a percent sign is not followed by two hexadecimal digits, at byte 17"),
+    (
+        "/stat/v1/data?ids=1&ids=2",
+        "one of ids, id, ulogin and direct_client_logins stands twice; its values are joined with commas, at byte 21",
+    ),
+    ("/stat/v1/data?_method=PUT", "a parameter has the name _method, at byte 15"),
+    (
+        "/stat/v1/data?%69ds=1",
+        "a letter, digit, underscore, percent sign or control in a parameter's name is percent-encoded, at byte 15",
+    ),
+    (
+        "/stat/v1/data?OAuthToken=secret",
+        "the name of a parameter could be taken for oauth_token or access_token, at byte 15",
+    ),
+];
+
+#[test]
+fn which_rule_a_target_breaks_is_said_in_the_log_and_by_explain() {
+    let upstream = Upstream::plain();
+    let gate = Gate::start(&upstream, TWO_CALLERS);
+    let mut expected = Vec::new();
+    for (target, cause) in TARGETS {
+        assert_eq!(gate.get("app", target).summary(), "400 bad_target", "{target}");
+        expected.push(format!("bad_target: {cause}"));
+        assert_eq!(causes(&gate, expected.len()), expected);
+        let explain = |form: &[&str]| {
+            let mut command = program();
+            command
+                .args(["explain", "GET", target, "--as", "reports", "--config"])
+                .arg(gate.file("gate.yaml"))
+                .args(form);
+            let output = command.output().unwrap();
+            assert_eq!(output.status.code(), Some(1), "{target}");
+            String::from_utf8(output.stdout).unwrap()
+        };
+        let said = explain(&[]);
+        assert!(said.contains(&format!("operation  none: bad_target\nbecause    {cause}\n")), "{said}");
+        let said: serde_json::Value = serde_json::from_str(&explain(&["--format", "json"])).unwrap();
+        assert_eq!((&said["cause"], &said["verdicts"][0]["reason"]), (&cause.into(), &"bad_target".into()));
+    }
+    assert_eq!(gate.get("app", "ftp://localhost/secret").summary(), "400 bad_target");
+    expected.push("bad_target: it is neither a path nor an http URL without a user, at byte 1".to_owned());
+    assert_eq!(causes(&gate, expected.len()), expected);
+    assert!(!gate.log().iter().any(|line| line.contains("secret")));
+}
+
+#[test]
+fn a_caller_of_another_protocol_is_recognised() {
+    let upstream = Upstream::plain();
+    let gate = Gate::start(&upstream, TWO_CALLERS);
+    let tls = "malformed_request: the caller speaks TLS; listeners are clear text, use http://";
+    let http2 = "malformed_request: the caller speaks HTTP/2; set http2: true for the listener";
+    // The random bytes of a handshake can have the end of a line among them.
+    for (bytes, expected) in [
+        (&b"\x16\x03\x01\x02\x00\x01\x00\x01"[..], vec![tls]),
+        (b"\x16\x03\x01\n\x00\x01", vec![tls, tls]),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", vec![tls, tls, http2]),
+        (b"hello\r\n\r\nGET / HTTP/1.1\r\n", vec![tls, tls, http2]),
+    ] {
+        assert_eq!(gate.send("app", bytes).summary(), "400 malformed_request");
+        assert_eq!(causes(&gate, expected.len()), expected);
+    }
+}
