@@ -16,7 +16,7 @@ use super::world::Shared;
 const KNOBS: &[(&str, &str, &str)] = &[
     ("revoke", "token", "the token is invalid"),
     ("restore", "token", "the token is valid again"),
-    ("slow", "ms, path", "answers to paths with that prefix come later; 0 ends it"),
+    ("slow", "ms, path", "answers to paths with that prefix come later; 0 ends it, without a path every one"),
     (
         "fail",
         "error_type, status, message, times, path, html",
@@ -34,7 +34,7 @@ const KNOBS: &[(&str, &str, &str)] = &[
         "how often a log request is read as created before it is processed (instant: 0); how many parts it has",
     ),
     ("quota", "parallel, per_second", "enforces limits per account and per address; 0 ends it"),
-    ("state", "", "what was received so far, without secrets"),
+    ("state", "", "what was received so far, and the knobs in force, without secrets"),
     ("reset", "", "everything is as at the start; POST only"),
 ];
 
@@ -100,7 +100,8 @@ fn slow(shared: &Shared, query: &Query) -> Result<Value, Refusal> {
     let milliseconds = query.number("ms")?.ok_or_else(|| Refusal::missing("ms"))?;
     let path = query.get("path").unwrap_or_default().to_owned();
     let slow = &mut shared.world().knobs.slow;
-    slow.retain(|(prefix, _)| *prefix != path);
+    let ends_all = milliseconds == 0 && path.is_empty();
+    slow.retain(|(prefix, _)| *prefix != path && !ends_all);
     if milliseconds > 0 {
         slow.push((path.clone(), Duration::from_millis(milliseconds)));
     }

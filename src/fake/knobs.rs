@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use http::StatusCode;
+use serde_json::{Value, json};
 
 use super::answer::Answer;
 use super::refusal::Refusal;
@@ -47,6 +48,24 @@ pub struct Cut {
 }
 
 impl Knobs {
+    /// What is in force: errors and breaks that have been given are not.
+    pub fn state(&self) -> Value {
+        let slow = |(path, delay): &(String, Duration)| json!({ "path": path, "ms": delay.as_millis() });
+        let fail = self.fail.as_ref().filter(|fail| fail.times > 0).map(|fail| {
+            let (status, error_type) = (fail.refusal.status.as_u16(), &fail.refusal.error_type);
+            json!({ "status": status, "error_type": error_type, "times": fail.times, "path": fail.path })
+        });
+        let cut = self.cut.as_ref().filter(|cut| cut.times > 0);
+        let cut = cut.map(|cut| json!({ "after": cut.after, "times": cut.times, "path": cut.path }));
+        json!({
+            "slow": self.slow.iter().map(slow).collect::<Value>(),
+            "fail": fail,
+            "break": cut,
+            "part_bytes": self.part_bytes,
+            "logs": { "reads": self.status_reads, "parts": self.parts },
+        })
+    }
+
     pub fn delay(&self, path: &str) -> Duration {
         let slow = self.slow.iter().filter(|(prefix, _)| path.starts_with(prefix));
         slow.max_by_key(|(prefix, _)| prefix.len()).map_or(Duration::ZERO, |(_, delay)| *delay)

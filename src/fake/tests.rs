@@ -100,6 +100,32 @@ fn a_revoked_token_is_invalid_until_it_is_restored() {
     assert!(!state.to_string().contains("demo-read"), "{state}");
 }
 
+#[test]
+fn the_state_has_the_knobs_in_force() {
+    let fake = fake();
+    let knobs = || knob(&fake, "state")["knobs"].clone();
+    let at_the_start = knobs();
+    for line in
+        ["slow?ms=1&path=/stat", "slow?ms=2&path=/management", "slow?ms=3", "fail?error_type=backend_error", "break"]
+    {
+        knob(&fake, line);
+    }
+    let slow = serde_json::json!([
+        {"path": "/stat", "ms": 1}, {"path": "/management", "ms": 2}, {"path": "", "ms": 3},
+    ]);
+    assert_eq!(knobs()["slow"], slow);
+    assert_eq!(knobs()["fail"]["error_type"], "backend_error");
+    assert_eq!(knobs()["break"]["times"], 1);
+    knob(&fake, "slow?ms=0&path=/stat");
+    assert_eq!(knobs()["slow"].as_array().unwrap().len(), 2);
+    knob(&fake, "slow?ms=0");
+    assert_eq!(knobs()["slow"], serde_json::json!([]));
+    knob(&fake, "quota?parallel=3");
+    assert_eq!(knob(&fake, "state")["quota"]["parallel"], 3);
+    knob(&fake, "reset");
+    assert_eq!(knobs(), at_the_start);
+}
+
 /// Keeps the dispatch complete: a new line of the catalogue without an answer here fails.
 #[test]
 fn every_operation_is_answered() {

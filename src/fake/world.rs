@@ -138,6 +138,8 @@ impl World {
             "requests": self.requests,
             "in_flight": self.quota.in_flight(),
             "last_request": self.last_request,
+            "knobs": self.knobs.state(),
+            "quota": { "parallel": self.quota.parallel, "per_second": self.quota.per_second },
             "tokens": self.keyring.state(),
             "counters": self.counters.ids(),
             "uploads": self.uploads.state(),
