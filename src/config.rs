@@ -29,6 +29,7 @@ mod upstream;
 
 pub use error::{Error, Mistake};
 pub use level::level;
+pub use policy::tokens_beside_mistakes;
 use reader::{At, Findings};
 
 /// Everything that the configuration says.
@@ -259,8 +260,7 @@ impl Config {
     /// # Errors
     /// [`Error::Invalid`] with all mistakes in it.
     pub fn parse(text: &str, file: &Path) -> Result<Self, Error> {
-        // Editors on Windows begin a file with the mark of its byte order; the parser would take it for a document.
-        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let text = document::without_mark(text);
         let document = document::parse(text).map_err(|(position, message)| {
             Error::Invalid(vec![Mistake { file: file.to_owned(), position, key: String::new(), message }])
         })?;

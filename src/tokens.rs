@@ -70,6 +70,12 @@ pub enum TokenFileError {
 }
 
 impl TokenFileError {
+    /// Whether another mode or owner would mend it. What is no regular file is no matter of permissions.
+    #[must_use]
+    pub fn is_of_permissions(&self) -> bool {
+        self.is_denied() || matches!(self, Self::Permissions { .. })
+    }
+
     /// Whether this process may not open the file.
     #[must_use]
     pub fn is_denied(&self) -> bool {
@@ -131,9 +137,7 @@ impl TokenErrors {
     /// Whether one of them is about permissions.
     #[must_use]
     pub fn is_of_permissions(&self) -> bool {
-        self.0
-            .iter()
-            .any(|error| matches!(error, TokenFileError::Permissions { .. } | TokenFileError::Unreadable { .. }))
+        self.0.iter().any(TokenFileError::is_of_permissions)
     }
 }
 

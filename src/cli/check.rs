@@ -5,7 +5,7 @@ use std::io::Write;
 use clap::Args;
 
 use super::{ConfigArgs, Format};
-use crate::config::{Bind, Config, Error};
+use crate::config::{self, Bind, Config, Error, TokenSource};
 use crate::policy::{Denial, Policy};
 use crate::scope::Scope;
 use crate::server::listen;
@@ -32,15 +32,17 @@ struct Report {
 }
 
 pub(super) fn check(args: &CheckArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
-    let report = match Config::load(&args.config.config) {
+    let bytes = config::bytes(&args.config.config)?;
+    let report = match Config::from_bytes(&bytes, &args.config.config) {
         Ok(config) => report(&config, args.without_tokens),
         Err(error @ Error::Unreadable { .. }) => return Err(error.into()),
-        Err(Error::Invalid(mistakes)) => Report {
-            mistakes: mistakes.iter().map(ToString::to_string).collect(),
-            warnings: Vec::new(),
-            summary: format!("{} found", count(mistakes.len(), "mistake")),
-            code: 78,
-        },
+        Err(Error::Invalid(mistakes)) => {
+            let named = if args.without_tokens { Vec::new() } else { config::tokens_beside_mistakes(&bytes) };
+            let of_files = token_files(&named).mistakes;
+            let mistakes: Vec<_> = mistakes.iter().map(ToString::to_string).chain(of_files).collect();
+            let summary = format!("{} found", count(mistakes.len(), "mistake"));
+            Report { mistakes, warnings: Vec::new(), summary, code: 78 }
+        }
     };
     match args.format {
         Format::Human => {
@@ -62,34 +64,36 @@ pub(super) fn check(args: &CheckArgs, out: &mut dyn Write) -> anyhow::Result<u8>
     Ok(report.code)
 }
 
-fn report(config: &Config, without_tokens: bool) -> Report {
-    let (mut mistakes, mut short) = (Vec::new(), Vec::new());
-    let mut code = 0;
-    if !without_tokens {
-        for source in &config.tokens {
-            let error = match tokens::read(source, false) {
-                Ok(token) if token.is_short() => {
-                    short.push(format!(
-                        "token '{}' is shorter than any that Yandex is known to have issued",
-                        source.alias
-                    ));
-                    continue;
-                }
-                Ok(_) => continue,
-                Err(error) => error,
-            };
-            code = match error {
-                tokens::TokenFileError::Permissions { .. } | tokens::TokenFileError::Unreadable { .. } => 77,
-                tokens::TokenFileError::Missing { .. }
-                | tokens::TokenFileError::Bad { .. }
-                | tokens::TokenFileError::Demo { .. } => {
-                    // As in `run`: permissions come first.
-                    if code == 77 { 77 } else { 78 }
-                }
-            };
-            mistakes.push(error.to_string());
+/// What is wrong with token files.
+#[derive(Default)]
+struct TokenFiles {
+    mistakes: Vec<String>,
+    warnings: Vec<String>,
+    code: u8,
+}
+
+fn token_files(sources: &[TokenSource]) -> TokenFiles {
+    let mut found = TokenFiles::default();
+    for source in sources {
+        match tokens::read(source, false) {
+            Ok(token) if token.is_short() => {
+                let alias = source.alias;
+                found.warnings.push(format!("token '{alias}' is shorter than any that Yandex is known to have issued"));
+            }
+            Ok(_) => {}
+            Err(error) => {
+                // As in `run`: permissions come first.
+                found.code = if error.is_of_permissions() || found.code == 77 { 77 } else { 78 };
+                found.mistakes.push(error.to_string());
+            }
         }
     }
+    found
+}
+
+fn report(config: &Config, without_tokens: bool) -> Report {
+    let TokenFiles { mut mistakes, warnings: short, mut code } =
+        if without_tokens { TokenFiles::default() } else { token_files(&config.tokens) };
     let (of_tokens, policy) = (code != 0, crate::reload::policy(config));
     for listener in &config.listeners {
         if let Bind::Unix { path, .. } = &listener.bind
@@ -132,7 +136,7 @@ fn warnings(config: &Config, policy: &Policy) -> Vec<String> {
             if refused.clone().count() > 0
                 && refused.clone().all(|granted| matches!(granted, Err(Denial::TokenScopeMissing(_))))
             {
-                warnings.push(format!("caller '{}' has {}, but none of its tokens does", caller.id, scope.as_str()));
+                warnings.push(format!("caller '{}' has {}, but none of its tokens has it", caller.id, scope.as_str()));
             }
         }
     }

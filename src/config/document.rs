@@ -70,6 +70,12 @@ pub struct Position {
     pub column: usize,
 }
 
+/// Editors on Windows begin a file with the mark of its byte order; the parser would take it for a document.
+#[must_use]
+pub fn without_mark(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
+}
+
 /// Reads `text` as one document.
 ///
 /// # Errors

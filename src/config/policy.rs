@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use super::process::ReadListener;
 use super::reader::{At, Findings, Table};
-use super::{Bind, TokenSource, is_everyone, name, name_text};
+use super::{Bind, TokenSource, document, is_everyone, name, name_text};
 use crate::caller::{Caller, Proofs};
 use crate::operation::{Catalogue, Operation, QuotaGroup, UnknownOperations, Verb};
 use crate::scope::ScopeSet;
@@ -44,21 +44,38 @@ pub fn tokens(at: &At<'_>, findings: &mut Findings) -> Option<Vec<TokenSource>> 
     complete.then_some(tokens)
 }
 
+/// The tokens that a configuration with mistakes names nevertheless, for their files to be looked at.
+#[must_use]
+pub fn tokens_beside_mistakes(bytes: &[u8]) -> Vec<TokenSource> {
+    let ignored = &mut Findings::default();
+    let document = str::from_utf8(bytes).ok().and_then(|text| document::parse(document::without_mark(text)).ok());
+    let Some(root) = document.as_ref().and_then(|document| At::root(document).any_table(ignored)) else {
+        return Vec::new();
+    };
+    let Some(tokens) = root.optional("tokens").and_then(|at| at.any_table(ignored)) else { return Vec::new() };
+    let token = |(alias, at): (&str, At<'_>)| {
+        name_text(alias).ok()?;
+        let file = at.any_table(ignored)?.optional("file")?.text(ignored, file)?;
+        Some(TokenSource { alias: TokenAlias::new(alias), file, scopes: ScopeSet::EMPTY })
+    };
+    tokens.entries_at().filter_map(token).collect()
+}
+
 fn token(alias: &str, at: &At<'_>, findings: &mut Findings) -> Option<TokenSource> {
     let table = at.table(findings, &["file", "scopes"])?;
-    let file = table.required(findings, "file").and_then(|at| {
-        at.text(findings, |text| {
-            if text.is_empty() || text.contains("${") || text.contains('\0') {
-                return Err("the path of a file; variables are not replaced".to_owned());
-            }
-            if looks_like_a_token(text) {
-                return Err("the path of a file that holds the token; this looks like a token itself".to_owned());
-            }
-            Ok(PathBuf::from(text))
-        })
-    });
+    let file = table.required(findings, "file").and_then(|at| at.text(findings, file));
     let scopes = table.required(findings, "scopes").and_then(|at| scopes(&at, findings));
     Some(TokenSource { alias: TokenAlias::new(alias), file: file?, scopes: scopes? })
+}
+
+fn file(text: &str) -> Result<PathBuf, String> {
+    if text.is_empty() || text.contains("${") || text.contains('\0') {
+        return Err("the path of a file; variables are not replaced".to_owned());
+    }
+    if looks_like_a_token(text) {
+        return Err("the path of a file that holds the token; this looks like a token itself".to_owned());
+    }
+    Ok(PathBuf::from(text))
 }
 
 /// What is expected, with the names there are when they are few.

@@ -100,6 +100,16 @@ fn check_looks_at_token_files_unless_it_is_told_not_to() {
         "{said}"
     );
     assert_eq!(files.json(&["check"]).1["valid"], false);
+    // Beside the mistakes of the configuration, too.
+    files.edit("callers:", "colors:");
+    let (code, said) = files.run(&["check"]);
+    assert!(
+        code == 78 && said.contains("colors: unknown key") && said.contains("chmod 0600 FOLDER/analytics"),
+        "{said}"
+    );
+    assert!(said.contains("4 mistakes found"), "{said}");
+    assert!(!files.run(&["check", "--without-tokens"]).1.contains("FOLDER/analytics"));
+    files.edit("colors:", "callers:");
     assert_eq!(files.run(&["check", "--without-tokens"]).0, 0);
     std::fs::remove_file(files.0.path().join("analytics")).unwrap();
     assert_eq!(files.json(&["check", "--without-tokens"]).1["valid"], true);
@@ -111,7 +121,7 @@ fn check_warns_of_what_is_probably_not_meant() {
     files.edit("tokens: [analytics, crm]}", "tokens: [analytics]}");
     let (code, said) = files.run(&["check"]);
     assert_eq!(code, 0, "a warning is no mistake: {said}");
-    assert!(said.contains("warning: caller 'crm' has metrika:write, but none of its tokens does"), "{said}");
+    assert!(said.contains("warning: caller 'crm' has metrika:write, but none of its tokens has it"), "{said}");
     assert!(said.contains("warning: token 'crm' is used by no caller"), "{said}");
 }
 

@@ -120,6 +120,15 @@ fn a_token_that_others_can_read_is_77_and_the_mend_is_said() {
     }
 }
 
+#[test]
+fn what_is_no_file_is_78() {
+    let upstream = Upstream::plain();
+    let plan = Gate::plan(&upstream, TWO_CALLERS).without("analytics");
+    std::fs::create_dir(plan.folder().join("analytics")).unwrap();
+    let (code, said) = plan.fails();
+    assert!(code == 78 && said.contains("it is not a regular file"), "{code} {said}");
+}
+
 ///
 #[test]
 fn a_token_that_is_none_is_78_and_not_said() {
