@@ -129,6 +129,9 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     if of_system.and_then(std::io::Error::get_ref).is_some_and(|inner| inner.is::<MissingFolder>()) {
         return 78;
     }
+    if error.chain().any(|cause| cause.is::<crate::fake::command::BadTokenArgument>()) {
+        return 2;
+    }
     match of_system.map(std::io::Error::kind) {
         Some(
             std::io::ErrorKind::AddrInUse | std::io::ErrorKind::AddrNotAvailable | std::io::ErrorKind::AlreadyExists,

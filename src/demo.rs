@@ -5,7 +5,7 @@
 //! 3. What it prints works when pasted.
 
 use std::io::Write;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -38,13 +38,17 @@ pub struct DemoArgs {
 /// # Errors
 /// When an address is not loopback, or is taken.
 pub fn run(args: &DemoArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
-    for address in [args.reports, args.crm, args.admin, args.fake] {
+    let flags = [("--reports", args.reports), ("--crm", args.crm), ("--admin", args.admin), ("--fake", args.fake)];
+    for (flag, address) in flags {
         if !address.ip().is_loopback() {
             bail!("{address} can be reached from other machines; the demo listens on loopback only");
         }
+        // Tried here first, where it is known which flag mends it.
+        TcpListener::bind(address)
+            .with_context(|| format!("{address} cannot be used; {flag} 127.0.0.1:PORT chooses another"))?;
     }
     let settings = Settings { address: args.fake, ..Settings::default() };
-    let fake = Fake::start(settings).with_context(|| format!("the stand-in cannot listen on {}", args.fake))?;
+    let fake = Fake::start(settings)?;
     let folder = tempfile::Builder::new().prefix("metrika-gate-demo-").tempdir()?;
     let config = config(args, &fake, folder.path())?;
     let options = Options { log_format: Some(LogFormat::Human), demo: true, ..Options::default() };

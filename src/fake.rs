@@ -158,8 +158,8 @@ impl Fake {
     pub fn start(settings: Settings) -> anyhow::Result<Self> {
         let certificate = certificate::make(&settings.names, settings.http2)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let listener =
-            listen(&runtime, settings.address).with_context(|| format!("cannot listen on {}", settings.address))?;
+        let listener = listen(&runtime, settings.address)
+            .with_context(|| format!("the stand-in cannot listen on {}", settings.address))?;
         let address = listener.local_addr().context("cannot read the address that was bound")?;
         let shared = Arc::new(world::Shared::new(settings.tokens));
         let (stop, stopped) = oneshot::channel();

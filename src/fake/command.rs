@@ -30,7 +30,8 @@ pub struct FakeArgs {
     pub ca_out: PathBuf,
 
     /// A token it takes in place of the demo ones, such as `test-0123456789ab=shop:read,expenses:101,102/view`: the
-    /// owner's login, the scopes, the counters (`/view`, `/edit`, or `/own`, which is meant without one).
+    /// owner's login, the scopes, the counters (`/view`, `/edit`, or `/own`, which is meant without one). It can be
+    /// repeated; in the variable a `;` stands between tokens.
     #[arg(long = "token", env = "METRIKA_GATE_FAKE_TOKENS", value_name = "SECRET=OWNER:SCOPES:COUNTERS")]
     #[arg(value_delimiter = ';', hide_env_values = true)]
     pub tokens: Vec<TokenArgument>,
@@ -67,7 +68,7 @@ pub enum BadTokenArgument {
     Form,
     /// Rule 2 of this module, and the rules of tokens.
     #[error(
-        "begins with a secret that is not made for tests: 'test-' or 'demo-', and more letters, digits, '_', '-' or '.'"
+        "its secret is not made for tests: one begins with 'test-' or 'demo-' and has more letters, digits, '_', '-' or '.'"
     )]
     Secret,
     /// Not the name of a scope.
@@ -75,10 +76,12 @@ pub enum BadTokenArgument {
     Scope(String),
     /// Not a number, or an unknown level behind it.
     #[error(
-        "has '{0}' among its counters; one is a number, with '/view' or '/edit' behind it if it is not the owner's"
+        "it has '{0}' among its counters; one is a number, with '/view' or '/edit' behind it if it is not the owner's"
     )]
     Counter(String),
 }
+
+const EXAMPLE: &str = "it is written as test-analytics-0001=shop:read:101 (secret=owner:scopes:counters)";
 
 fn token(text: &str) -> Result<FakeToken, BadTokenArgument> {
     let (secret, rest) = text.split_once('=').ok_or(BadTokenArgument::Form)?;
@@ -124,13 +127,15 @@ pub fn run(args: &FakeArgs, out: &mut dyn Write) -> anyhow::Result<()> {
         settings.names.push(args.address.ip().to_string());
     }
     if !args.tokens.is_empty() {
-        let tokens = args.tokens.iter().map(|TokenArgument(token)| token.clone());
-        settings.tokens = tokens.collect::<Result<_, _>>().context("--token cannot be used")?;
+        let tokens = args.tokens.iter().zip(1..).map(|(TokenArgument(token), number)| {
+            token.clone().with_context(|| format!("--token cannot be used, the one at place {number}; {EXAMPLE}"))
+        });
+        settings.tokens = tokens.collect::<Result<_, _>>()?;
     }
     let tokens = settings.tokens.clone();
     // Before the first caller reads the address below, so that a script may stop it as soon as it has.
     let signals = Signals::new()?;
-    let fake = Fake::start(settings)?;
+    let fake = Fake::start(settings).context("--address chooses another")?;
     std::fs::write(&args.ca_out, fake.ca_pem()).with_context(|| format!("cannot write {}", args.ca_out.display()))?;
     // Absolute, for the lines to be pasted anywhere.
     let ca = std::path::absolute(&args.ca_out)?;

@@ -136,7 +136,30 @@ fn an_address_that_is_taken_is_69() {
         let output = command.output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(69), "{flag}: {said}");
-        assert!(said.contains(&address) || said.contains("cannot be opened"), "{flag}: {said}");
+        let expected = format!("{address} cannot be used; {flag} 127.0.0.1:PORT chooses another");
+        assert!(said.contains(&expected) && said.matches(&address).count() == 1, "{flag}: {said}");
+    }
+    let output = program().args(["fake", "--address", &address]).stdin(Stdio::null()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(69), "{said}");
+    assert!(said.contains("--address chooses another") && said.matches(&address).count() == 1, "{said}");
+}
+
+#[test]
+fn a_token_of_the_fake_that_is_none_is_wrong_usage() {
+    let good = "test-analytics-0001=shop:read:101";
+    for (bad, what) in [
+        ("test-analytics-0002", "it is not of the form"),
+        ("y0_AgAAAAsecret=shop:read:1", "its secret is not made for tests"),
+        ("test-analytics-0002=shop:all:1", "it has 'all' among its scopes"),
+    ] {
+        let mut command = program();
+        command.args(["fake", "--address", "127.0.0.1:0", "--token", good, "--token", bad]).stdin(Stdio::null());
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(what) && said.contains("at place 2") && said.contains(good), "{said}");
+        assert!(!said.contains("AgAAAA"), "{said}");
     }
 }
 
