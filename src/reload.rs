@@ -273,8 +273,13 @@ impl Reloader {
             }
             Err(error) => {
                 self.meters.config_reloaded(Outcome::Failure);
-                for line in format!("{error:#}").lines() {
-                    tracing::error!(file = %file.display(), mistake = line, "the configuration was not reloaded; the old one stays in use");
+                let lines: Vec<String> = match error.downcast_ref() {
+                    // Without their number, which is no mistake.
+                    Some(Error::Invalid(mistakes)) => mistakes.iter().map(ToString::to_string).collect(),
+                    Some(Error::Unreadable { .. }) | None => format!("{error:#}").lines().map(str::to_owned).collect(),
+                };
+                for mistake in lines {
+                    tracing::error!(file = %file.display(), mistake, "the configuration was not reloaded; the old one stays in use");
                 }
             }
         }
@@ -289,10 +294,15 @@ impl Reloader {
             ("sandbox", config.sandbox != self.config.sandbox),
         ];
         if let Some((key, _)) = fixed.iter().find(|(_, changed)| *changed) {
-            anyhow::bail!("{}: {key} changed, which needs a restart", file.display());
+            let which =
+                if *key == "listeners" { changed(&config.listeners, &self.config.listeners) } else { String::new() };
+            anyhow::bail!("{}: {key} changed{which}, which needs a restart", file.display());
         }
         self.sandbox.permits(&Needs::of(&config, Some(file)))?;
         // The access log follows; the form and the level were given to the log at the start.
+        if (config.log.format, &config.log.level) != (self.config.log.format, &self.config.log.level) {
+            tracing::warn!(file = %file.display(), "log.format or log.level changed, which needs a restart; the rest is taken");
+        }
         config.log = config::Log { access: config.log.access, ..self.config.log.clone() };
         let tokens = self.tokens_of(&config)?;
         let upstream = if config.upstream == self.config.upstream {
@@ -332,6 +342,14 @@ fn sockets(listeners: &[config::Listener]) -> Vec<config::Listener> {
     let socket =
         |listener: &config::Listener| config::Listener { admission: config::Admission::default(), ..listener.clone() };
     listeners.iter().map(socket).collect()
+}
+
+/// Which listeners need the restart, for the log.
+fn changed(new: &[config::Listener], old: &[config::Listener]) -> String {
+    let (new, old) = (sockets(new), sockets(old));
+    let other = new.iter().filter(|one| !old.contains(one)).chain(old.iter().filter(|one| !new.contains(one)));
+    let names: BTreeSet<_> = other.map(|listener| listener.name.as_str()).collect();
+    if names.is_empty() { " their order".to_owned() } else { format!(" ({})", Vec::from_iter(names).join(", ")) }
 }
 
 fn generation(config: &Config, tokens: &[Option<Token>], upstream: Arc<Upstream>) -> Generation {

@@ -149,7 +149,7 @@ fn hosts_change_without_a_restart() {
     gate.replace_config(
         &gate.config().replace("name: strict, address: '127.0.0.1:0'", "name: strict, address: '127.0.0.2:0'"),
     );
-    gate.until_log(&["listeners changed, which needs a restart"]);
+    gate.until_log(&["listeners changed (strict), which needs a restart"]);
 }
 
 /// what only browsers send is refused on every listener, also a CORS preflight and a unix socket's.

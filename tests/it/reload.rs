@@ -328,19 +328,39 @@ fn a_configuration_that_is_gone_changes_nothing() {
 }
 
 #[test]
+fn the_level_of_the_log_is_said_to_be_that_of_the_start() {
+    let upstream = Upstream::plain();
+    let gate = Gate::start(&upstream, TWO_CALLERS);
+    gate.replace_config(&format!("{}log: {{level: debug}}\n", gate.config()));
+    gate.signal("HUP");
+    gate.until_log(&["\"WARN\"", "log.format or log.level changed, which needs a restart; the rest is taken"]);
+    gate.until_log(&["the configuration was reloaded"]);
+    gate.replace_config(&format!("{}nobody_knows: 1\n", gate.config()));
+    gate.signal("HUP");
+    gate.until_log(&["the configuration was not reloaded", "nobody_knows: unknown key"]);
+    gate.signal("HUP");
+    gate.until_metric(&["config_reloads_total", "failure"], 2.0);
+    let errors = gate.log().into_iter().filter(|line| line.contains("the configuration was not reloaded"));
+    assert!(errors.clone().all(|line| line.contains("unknown key")), "the mistakes and nothing else: {:?}", gate.log());
+}
+
+#[test]
 fn what_needs_a_restart_is_refused_with_the_reason() {
     let upstream = Upstream::plain();
     let gate = Gate::start(&upstream, TWO_CALLERS);
     let good = gate.config();
     for (changed, key) in [
-        (good.replacen("name: app", "name: web", 1).replace("listener: app", "listener: web"), "listeners"),
-        (good.replace("admin: {address: '127.0.0.1:0'}", "admin: {address: '127.0.0.2:0'}"), "admin"),
-        (format!("{good}\nworkers: 7\n"), "workers"),
+        (
+            good.replacen("name: app", "name: web", 1).replace("listener: app", "listener: web"),
+            "listeners changed (app, web)",
+        ),
+        (good.replace("admin: {address: '127.0.0.1:0'}", "admin: {address: '127.0.0.2:0'}"), "admin changed"),
+        (format!("{good}\nworkers: 7\n"), "workers changed"),
     ] {
         assert_ne!(changed, good, "{key}");
         gate.replace_config(&changed);
         gate.signal("HUP");
-        gate.until_log(&["the configuration was not reloaded", &format!("{key} changed, which needs a restart")]);
+        gate.until_log(&["the configuration was not reloaded", &format!("{key}, which needs a restart")]);
         gate.until_metric(&["config_last_reload_successful"], 0.0);
         assert_eq!(gate.get("app", COUNTERS).summary(), "200", "{key}");
         gate.replace_config(&good);
