@@ -38,7 +38,7 @@ macro_rules! families {
 
 families! {
     requests: COUNTER, "metrika_gate_requests_total", "caller, operation, method, code",
-        "Requests that ended, by the status that was answered; 499 is a caller that went away before.";
+        "Requests that ended, by the status that was answered; 499 is a caller that went away before, or one that the gate cut when it ended.";
     request_duration: HISTOGRAM, "metrika_gate_request_duration_seconds", "caller",
         "From the head of a request to the end of its answer.";
     upstream_duration: HISTOGRAM, "metrika_gate_upstream_duration_seconds", "operation",
@@ -64,9 +64,9 @@ families! {
     token_loaded_at: GAUGE, "metrika_gate_token_loaded_timestamp_seconds", "token",
         "When the token in use was read.";
     token_reloads: COUNTER, "metrika_gate_token_reloads_total", "outcome",
-        "Reloads of token files; after a failure the old tokens stay in use.";
+        "Reloads of token files; after a failure the old token stays in use, but a file that is gone takes its token away. The start does not count.";
     config_reloads: COUNTER, "metrika_gate_config_reloads_total", "outcome",
-        "Reloads of the configuration; after a failure the old one stays in use.";
+        "Loads of the configuration, of which the start is the first; after a failure the old one stays in use.";
     config_last_successful: GAUGE, "metrika_gate_config_last_reload_successful", "",
         "1 when the last load of the configuration succeeded.";
     config_last_success: GAUGE, "metrika_gate_config_last_reload_success_timestamp_seconds", "",
