@@ -108,7 +108,7 @@ fn unix_socket(at: &At<'_>, findings: &mut Findings) -> Option<Bind> {
     let mode = table.optional("mode").map_or(Some(0o660), |at| {
         at.text(findings, |text| {
             let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777);
-            mode.ok_or_else(|| "permissions in octal and in quotes, as in \"0660\"".to_owned())
+            mode.ok_or_else(|| "permissions in octal, with a zero in front, as in \"0660\"".to_owned())
         })
     });
     Some(Bind::Unix { path: path?, mode: mode? })

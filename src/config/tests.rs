@@ -50,7 +50,7 @@ limits: {connections: 0}
     insta::assert_snapshot!(mistakes(text).join("\n"), @r#"
     gate.yaml:3:26 listeners[0].address: 0.0.0.0:8080 can be reached from other hosts; use a loopback address, or add allow_remote: true
     gate.yaml:4:30 listeners[1].unix.path: is 'relative.sock'; expected an absolute path of at most 107 bytes
-    gate.yaml:4:51 listeners[1].unix.mode: is 660; expected permissions in octal and in quotes, as in "0660"
+    gate.yaml:4:51 listeners[1].unix.mode: is 660; expected permissions in octal, with a zero in front, as in "0660"
     gate.yaml:5:17 upstream.url: is not right; expected an https URL: a token is never sent without TLS
     gate.yaml:5:50 upstream.timeout: unknown key; did you mean 'timeouts'?
     gate.yaml:7:14 tokens.analytics: the key 'file' is missing
