@@ -13,6 +13,8 @@
 //! 6. A chunk is its size in hexadecimal digits, a little of extensions, and its data, each ended by CR LF
 //!    (section 7.1). Trailers are fields that may stand there (RFC 9110, section 6.5.1).
 //! 7. A header has at most `header_bytes` bytes and `header_fields` fields.
+//!
+//! Where it is plain what a refused request line was meant to be, the log says so, and nothing of what it holds.
 
 use http::{Method, Uri};
 
