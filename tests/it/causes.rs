@@ -1,7 +1,8 @@
 //! Why a request is refused before anyone looks at it: the log says so, and nothing of the request itself.
 
 use crate::harness::gate::program;
-use crate::harness::{Gate, TWO_CALLERS, Upstream};
+use crate::harness::h2::*;
+use crate::harness::{Gate, TWO_CALLERS, TWO_CALLERS_HTTP2, Upstream};
 
 /// The lines of the log that say why, when there are so many.
 fn causes(gate: &Gate, wanted: usize) -> Vec<String> {
@@ -65,6 +66,16 @@ fn which_rule_a_target_breaks_is_said_in_the_log_and_by_explain() {
     expected.push("bad_target: it is neither a path nor an http URL without a user, at byte 1".to_owned());
     assert_eq!(causes(&gate, expected.len()), expected);
     assert!(!gate.log().iter().any(|line| line.contains("secret")));
+}
+
+#[test]
+fn a_path_of_http2_is_a_path_too() {
+    let upstream = Upstream::plain();
+    let gate = Gate::start(&upstream, TWO_CALLERS_HTTP2);
+    let mut caller = H2::connect(gate.place("app"));
+    caller.frame(HEADERS, END_STREAM | END_HEADERS, 1, block(request("GET", "?ids=1")));
+    assert_eq!(caller.fate(1), Fate::Answered(400));
+    assert_eq!(causes(&gate, 1), ["bad_target: the path does not begin with a slash, at byte 1"]);
 }
 
 #[test]
