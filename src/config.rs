@@ -27,7 +27,7 @@ mod process;
 mod reader;
 mod upstream;
 
-pub use error::{Error, Mistake};
+pub use error::{Error, Mistake, places};
 pub use level::level;
 pub use policy::tokens_beside_mistakes;
 use reader::{At, Findings};

@@ -5,6 +5,7 @@ use std::io::Write;
 use clap::Args;
 
 use super::{ConfigArgs, Format};
+use crate::config::document::Step;
 use crate::config::{self, Bind, Config, Error, TokenSource};
 use crate::policy::{Denial, Policy};
 use crate::scope::Scope;
@@ -31,10 +32,29 @@ struct Report {
     code: u8,
 }
 
+/// The same, before the warnings have their places.
+struct Found {
+    mistakes: Vec<String>,
+    warnings: Vec<Warning>,
+    summary: String,
+    code: u8,
+}
+
+/// What it is about, and what it says.
+type Warning = (Vec<Step>, String);
+
+fn key(name: &str) -> Step {
+    Step::Key(name.to_owned(), 0)
+}
+
 pub(super) fn check(args: &CheckArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
     let bytes = config::bytes(&args.config.config)?;
     let report = match Config::from_bytes(&bytes, &args.config.config) {
-        Ok(config) => report(&config, args.without_tokens),
+        Ok(config) => {
+            let Found { mistakes, warnings, summary, code } = found(&config, args.without_tokens);
+            let places = config::places(&args.config.config, &bytes, warnings);
+            Report { mistakes, warnings: places.iter().map(ToString::to_string).collect(), summary, code }
+        }
         Err(error @ Error::Unreadable { .. }) => return Err(error.into()),
         Err(Error::Invalid(mistakes)) => {
             let named = if args.without_tokens { Vec::new() } else { config::tokens_beside_mistakes(&bytes) };
@@ -68,7 +88,7 @@ pub(super) fn check(args: &CheckArgs, out: &mut dyn Write) -> anyhow::Result<u8>
 #[derive(Default)]
 struct TokenFiles {
     mistakes: Vec<String>,
-    warnings: Vec<String>,
+    warnings: Vec<Warning>,
     code: u8,
 }
 
@@ -78,7 +98,8 @@ fn token_files(sources: &[TokenSource]) -> TokenFiles {
         match tokens::read(source, false) {
             Ok(token) if token.is_short() => {
                 let alias = source.alias;
-                found.warnings.push(format!("token '{alias}' is shorter than any that Yandex is known to have issued"));
+                let message = format!("token '{alias}' is shorter than any that Yandex is known to have issued");
+                found.warnings.push((vec![key("tokens"), key(alias.as_str())], message));
             }
             Ok(_) => {}
             Err(error) => {
@@ -91,7 +112,7 @@ fn token_files(sources: &[TokenSource]) -> TokenFiles {
     found
 }
 
-fn report(config: &Config, without_tokens: bool) -> Report {
+fn found(config: &Config, without_tokens: bool) -> Found {
     let TokenFiles { mut mistakes, warnings: short, mut code } =
         if without_tokens { TokenFiles::default() } else { token_files(&config.tokens) };
     let (of_tokens, policy) = (code != 0, crate::reload::policy(config));
@@ -116,15 +137,16 @@ fn report(config: &Config, without_tokens: bool) -> Report {
         count(config.catalogue.operations().len(), "operation"),
     );
     let warnings = warnings(config, &policy).into_iter().chain(short).collect();
-    Report { mistakes, warnings, summary, code }
+    Found { mistakes, warnings, summary, code }
 }
 
 /// Looking for one costs a comparison with every caller before it.
 const SHADOWS_LOOKED_FOR: usize = 5000;
 
 /// What is allowed and probably not meant.
-fn warnings(config: &Config, policy: &Policy) -> Vec<String> {
+fn warnings(config: &Config, policy: &Policy) -> Vec<Warning> {
     let mut warnings = Vec::new();
+    let element = |list, index| vec![key(list), Step::Index(index)];
     for (position, caller) in config.callers.iter().enumerate() {
         for scope in Scope::ALL.into_iter().filter(|scope| caller.scopes.iter().any(|own| own == *scope)) {
             let needing = config
@@ -136,39 +158,43 @@ fn warnings(config: &Config, policy: &Policy) -> Vec<String> {
             if refused.clone().count() > 0
                 && refused.clone().all(|granted| matches!(granted, Err(Denial::TokenScopeMissing(_))))
             {
-                warnings.push(format!("caller '{}' has {}, but none of its tokens has it", caller.id, scope.as_str()));
+                let message = format!("caller '{}' has {}, but none of its tokens has it", caller.id, scope.as_str());
+                warnings.push((element("callers", position), message));
             }
         }
     }
     for (position, caller) in config.callers.iter().enumerate().take(SHADOWS_LOOKED_FOR) {
         if let Some(earlier) = policy.callers.shadow_of(position) {
-            warnings.push(format!(
+            let message = format!(
                 "caller '{}' is never reached: '{}' stands before it and takes its connections",
                 caller.id, earlier.id
-            ));
+            );
+            warnings.push((element("callers", position), message));
         }
     }
-    for listener in &config.listeners {
+    for (position, listener) in config.listeners.iter().enumerate() {
         if let Bind::Unix { path, .. } = &listener.bind
             && let Some(folder) = path.parent().filter(|folder| !folder.is_dir())
         {
             let (name, folder) = (listener.name, folder.display());
-            warnings.push(format!(
-                "listener '{name}': the folder {folder} does not exist here; run ends with 78 without it"
-            ));
+            let message =
+                format!("listener '{name}': the folder {folder} does not exist here; run ends with 78 without it");
+            warnings.push((element("listeners", position), message));
         }
         if matches!(listener.bind, Bind::Tcp(address) if address.ip().is_unspecified())
             && listener.admission.hosts.is_empty()
         {
-            warnings.push(format!(
+            let message = format!(
                 "listener '{}' has no hosts: callers on other hosts are refused unless the name they call it by is listed",
                 listener.name
-            ));
+            );
+            warnings.push((element("listeners", position), message));
         }
     }
     for source in &config.tokens {
         if !config.callers.iter().any(|caller| caller.tokens.contains(&source.alias)) {
-            warnings.push(format!("token '{}' is used by no caller", source.alias));
+            let place = vec![key("tokens"), key(source.alias.as_str())];
+            warnings.push((place, format!("token '{}' is used by no caller", source.alias)));
         }
     }
     warnings

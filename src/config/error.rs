@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::document::{Position, Step, locate};
+use super::document::{Position, Step, locate, without_mark};
 
 /// One mistake.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,10 +85,16 @@ pub fn mistakes(file: &Path, text: &str, findings: Vec<(Vec<Step>, String)>) -> 
             file: file.to_owned(),
             position: None,
             key: String::new(),
-            message: format!("{} more mistakes are not shown", found - MAXIMUM_SHOWN),
+            message: format!("{} more are not shown", found - MAXIMUM_SHOWN),
         });
     }
     mistakes
+}
+
+/// Gives what was found in a configuration without mistakes its place in `bytes`, as mistakes have theirs.
+#[must_use]
+pub fn places(file: &Path, bytes: &[u8], found: Vec<(Vec<Step>, String)>) -> Vec<Mistake> {
+    mistakes(file, without_mark(str::from_utf8(bytes).unwrap_or_default()), found)
 }
 
 /// Longer than every key of the reference: such a key could be a token in the wrong place.

@@ -121,8 +121,13 @@ fn check_warns_of_what_is_probably_not_meant() {
     files.edit("tokens: [analytics, crm]}", "tokens: [analytics]}");
     let (code, said) = files.run(&["check"]);
     assert_eq!(code, 0, "a warning is no mistake: {said}");
-    assert!(said.contains("warning: caller 'crm' has metrika:write, but none of its tokens has it"), "{said}");
-    assert!(said.contains("warning: token 'crm' is used by no caller"), "{said}");
+    assert!(
+        said.contains(
+            "warning: FOLDER/gate.yaml:7:5 callers[1]: caller 'crm' has metrika:write, but none of its tokens has it"
+        ),
+        "{said}"
+    );
+    assert!(said.contains("warning: FOLDER/gate.yaml:10:8 tokens.crm: token 'crm' is used by no caller"), "{said}");
 }
 
 #[test]
@@ -131,7 +136,7 @@ fn a_caller_that_is_never_reached_is_said() {
     files.edit("id: crm, match: {listener: crm}", "id: crm, match: {listener: app, source: [127.0.0.0/8]}");
     let said = files.run(&["check"]).1;
     let expected = "'crm' is never reached: 'reports' stands before it and takes its connections";
-    assert!(said.contains(&format!("warning: caller {expected}")), "{said}");
+    assert!(said.contains(&format!("warning: FOLDER/gate.yaml:7:5 callers[1]: caller {expected}")), "{said}");
     let said = files.run(&["explain", "GET", "/management/v1/counters", "--as", "crm"]).1;
     assert!(said.contains("it is never reached: 'reports' stands before it"), "{said}");
     let said = files.json(&["explain", "GET", "/management/v1/counters", "--as", "crm"]).1;
