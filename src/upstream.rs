@@ -27,7 +27,9 @@ pub mod pool;
 pub mod received;
 pub mod request;
 pub mod socket;
+mod upload;
 pub mod watchdog;
+mod wire;
 
 pub use pool::{Lease, Pool};
 pub use watchdog::{Watchdog, Watchdogs};

@@ -11,23 +11,23 @@
 
 use std::cell::RefCell;
 use std::future::poll_fn;
-use std::io::{self, IoSlice};
-use std::mem::take;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
-use tokio::io::{AsyncReadExt, AsyncWrite};
+use tokio::io::AsyncWrite;
 use tokio::task::AbortHandle;
 use tokio_rustls::client::TlsStream;
 
-use super::answer::{self, Head, Rest};
-use super::broken::{Broken, HEAD_BYTES, Unanswered};
-use super::request::{Framing, write_head};
+use super::answer::{Head, Rest};
+use super::broken::{Broken, Unanswered};
+use super::request::Framing;
 use super::socket::Socket;
+use super::upload::Upload;
+use super::wire::{LARGE_READ, READ, SMALL, Wire};
 
 /// Who waits for an answer.
 pub trait Listener {
@@ -43,52 +43,11 @@ pub struct Http1 {
     upload: Option<AbortHandle>,
 }
 
-/// The bytes of a connection.
-struct Wire {
-    /// `None` when it is closed.
-    stream: Option<TlsStream<Socket>>,
-    /// Where the next read goes, behind what is not a whole head.
-    buffer: BytesMut,
-    /// What was read and is not taken yet, beside that.
-    arrived: Bytes,
-    /// How much was read since the request began.
-    read: u64,
-    /// What of the request is in bytes, and how much of that was written.
-    out: Vec<u8>,
-    written: usize,
-    keep_alive: bool,
-    uploading: bool,
-    answering: bool,
-    /// How the request's body failed, and who is to know.
-    fault: Option<Broken>,
-    reader: Option<Waker>,
-}
-
-/// One read takes so much of a head, or of a small body.
-const READ: usize = 8 * 1024;
-/// And so much of a large one: two records of TLS.
-const LARGE_READ: usize = 32 * 1024;
-/// So much is a small body, at most.
-const SMALL: u64 = 8 * 1024;
-
 impl Http1 {
     /// On a new connection.
     #[must_use]
     pub fn new(stream: TlsStream<Socket>) -> Self {
-        let wire = Wire {
-            stream: Some(stream),
-            buffer: BytesMut::new(),
-            arrived: Bytes::new(),
-            read: 0,
-            out: Vec::new(),
-            written: 0,
-            keep_alive: true,
-            uploading: false,
-            answering: false,
-            fault: None,
-            reader: None,
-        };
-        Self { wire: Rc::new(RefCell::new(wire)), upload: None }
+        Self { wire: Rc::new(RefCell::new(Wire::new(stream))), upload: None }
     }
 
     /// Whether it can carry another request, as far as is known without looking (rule 4).
@@ -132,14 +91,7 @@ impl Http1 {
         let request = if request.body().is_end_stream() {
             Some(request)
         } else {
-            let upload = Upload {
-                wire: self.wire.clone(),
-                body: request.into_body(),
-                framing,
-                piece: Bytes::new(),
-                end: b"",
-                over: false,
-            };
+            let upload = Upload::new(self.wire.clone(), request.into_body(), framing);
             self.upload = Some(tokio::task::spawn_local(upload).abort_handle());
             None
         };
@@ -185,103 +137,6 @@ impl Drop for Http1 {
     }
 }
 
-impl Wire {
-    fn begin<B>(&mut self, request: &Request<B>, framing: Framing) {
-        self.out.clear();
-        self.written = 0;
-        self.read = 0;
-        self.answering = true;
-        self.uploading = true;
-        write_head(&mut self.out, request, framing);
-    }
-
-    /// Reads once; how much, 0 at the end. What was read is in `buffer`, behind what had arrived before.
-    fn poll_read(&mut self, context: &mut Context<'_>, size: usize) -> Poll<Result<usize, Broken>> {
-        let Some(stream) = &mut self.stream else { return Poll::Ready(Ok(0)) };
-        if !self.arrived.is_empty() {
-            // A line that has not arrived as a whole: few do that, and none is long.
-            let begun = take(&mut self.arrived);
-            self.buffer = BytesMut::with_capacity(begun.len() + size);
-            self.buffer.extend_from_slice(&begun);
-        }
-        self.buffer.reserve(size);
-        let read = ready!(pin!(stream.read_buf(&mut self.buffer)).poll(context)).map_err(Broken::Io)?;
-        self.read += u64::try_from(read).unwrap_or(0);
-        Poll::Ready(Ok(read))
-    }
-
-    /// Writes everything that is in bytes, and `piece`, and what stands behind it.
-    fn poll_write(&mut self, context: &mut Context<'_>, piece: &mut Bytes, end: &mut &[u8]) -> Poll<io::Result<()>> {
-        let Some(stream) = &mut self.stream else { return Poll::Ready(Err(io::ErrorKind::NotConnected.into())) };
-        let mut stream = Pin::new(stream);
-        loop {
-            let out = self.out.get(self.written..).unwrap_or_default();
-            let pieces = [IoSlice::new(out), IoSlice::new(piece), IoSlice::new(end)];
-            if pieces.iter().all(|piece| piece.is_empty()) {
-                self.out.clear();
-                self.written = 0;
-                return stream.poll_flush(context);
-            }
-            let mut left = ready!(stream.as_mut().poll_write_vectored(context, &pieces))?;
-            if left == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            let of_out = left.min(out.len());
-            self.written += of_out;
-            left -= of_out;
-            let of_piece = left.min(piece.len());
-            piece.advance(of_piece);
-            end.advance((left - of_piece).min(end.len()));
-        }
-    }
-
-    /// The head of the answer. Interim responses before it go to `listener`.
-    fn poll_head(&mut self, context: &mut Context<'_>, listener: &impl Listener) -> Poll<Result<Head, Broken>> {
-        loop {
-            if let Some(fault) = self.take_fault(context) {
-                return Poll::Ready(Err(fault));
-            }
-            if !self.buffer.is_empty() {
-                let bytes = self.buffer.split().freeze();
-                match answer::read(&bytes, |name| listener.wants(name)).map_err(Broken::Head)? {
-                    Some(head) if is_interim(head.status) => {
-                        listener.heard(head.status, &head.fields);
-                        self.buffer = BytesMut::from(bytes.get(head.bytes..).unwrap_or_default());
-                        continue;
-                    }
-                    Some(head) => {
-                        self.arrived = bytes.slice(head.bytes..);
-                        return Poll::Ready(Ok(head));
-                    }
-                    None => {
-                        // Nobody else has it now, so it is not copied.
-                        self.buffer = BytesMut::new();
-                        self.buffer = BytesMut::from(bytes);
-                    }
-                }
-            }
-            if self.read > HEAD_BYTES {
-                return Poll::Ready(Err(Broken::HeadTooLarge));
-            }
-            if ready!(self.poll_read(context, READ))? == 0 {
-                return Poll::Ready(Err(Broken::Closed));
-            }
-        }
-    }
-
-    /// How the request's body failed; who asks is woken when it does.
-    fn take_fault(&mut self, context: &Context<'_>) -> Option<Broken> {
-        if self.uploading && !self.reader.as_ref().is_some_and(|reader| reader.will_wake(context.waker())) {
-            self.reader = Some(context.waker().clone());
-        }
-        self.fault.take()
-    }
-}
-
-fn is_interim(status: StatusCode) -> bool {
-    status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS
-}
-
 /// The body of an answer.
 pub struct Answer {
     wire: Rc<RefCell<Wire>>,
@@ -322,80 +177,5 @@ impl Body for Answer {
             Rest::Length(left) => SizeHint::with_exact(*left),
             Rest::Chunks(_) | Rest::UntilClose { .. } => SizeHint::default(),
         }
-    }
-}
-
-/// A body on its way up (rules 2 and 3).
-struct Upload<B> {
-    wire: Rc<RefCell<Wire>>,
-    body: B,
-    framing: Framing,
-    /// What is being written, and what stands behind it.
-    piece: Bytes,
-    end: &'static [u8],
-    /// All of it is.
-    over: bool,
-}
-
-impl<B> Future for Upload<B>
-where
-    B: Body<Data = Bytes> + Unpin,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    type Output = ();
-
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        let this = self.get_mut();
-        match ready!(this.poll_end(context)) {
-            Ok(()) => this.wire.borrow_mut().uploading = false,
-            Err(Broken::Io(error)) => tracing::debug!(%error, "the upstream takes no more of a request's body"),
-            Err(fault) => {
-                let mut wire = this.wire.borrow_mut();
-                wire.fault = Some(fault);
-                if let Some(reader) = wire.reader.take() {
-                    reader.wake();
-                }
-            }
-        }
-        Poll::Ready(())
-    }
-}
-
-impl<B> Upload<B>
-where
-    B: Body<Data = Bytes> + Unpin,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Broken>> {
-        loop {
-            if self.over || !self.piece.is_empty() || !self.end.is_empty() {
-                ready!(self.poll_write(context))?;
-            }
-            if self.over {
-                return Poll::Ready(Ok(()));
-            }
-            let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) else {
-                // What is there goes on meanwhile: the upstream may have to ask for the rest.
-                ready!(self.poll_write(context))?;
-                return Poll::Pending;
-            };
-            let out = &mut self.wire.borrow_mut().out;
-            let wrong = |error| Broken::RequestBody(Box::new(error));
-            match frame.transpose().map_err(|error| Broken::RequestBody(error.into()))?.map(Frame::into_data) {
-                Some(Ok(piece)) => {
-                    self.end = self.framing.around(&piece, out).map_err(wrong)?;
-                    self.piece = piece;
-                }
-                rest => {
-                    let trailers = rest.and_then(Result::err).and_then(|frame| frame.into_trailers().ok());
-                    self.framing.end(trailers.as_ref(), out).map_err(wrong)?;
-                    self.over = true;
-                }
-            }
-        }
-    }
-
-    fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Broken>> {
-        self.wire.borrow_mut().poll_write(context, &mut self.piece, &mut self.end).map_err(Broken::Io)
     }
 }

@@ -1,0 +1,170 @@
+//! The bytes of a connection of HTTP/1.1: what of a request is still to be written, and what of an answer has arrived.
+
+use std::io::{self, IoSlice};
+use std::mem::take;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker, ready};
+
+use bytes::{Buf, Bytes, BytesMut};
+use http::{Request, StatusCode};
+use tokio::io::{AsyncReadExt, AsyncWrite};
+use tokio_rustls::client::TlsStream;
+
+use super::answer::{self, Head};
+use super::broken::{Broken, HEAD_BYTES};
+use super::http1::Listener;
+use super::request::{Framing, write_head};
+use super::socket::Socket;
+
+/// The bytes of a connection.
+pub struct Wire {
+    /// `None` when it is closed.
+    pub stream: Option<TlsStream<Socket>>,
+    /// Where the next read goes, behind what is not a whole head.
+    pub buffer: BytesMut,
+    /// What was read and is not taken yet, beside that.
+    pub arrived: Bytes,
+    /// How much was read since the request began.
+    pub read: u64,
+    /// What of the request is in bytes, and how much of that was written.
+    pub out: Vec<u8>,
+    written: usize,
+    /// Nobody said that it ends.
+    pub keep_alive: bool,
+    /// The request is not written yet.
+    pub uploading: bool,
+    /// The answer is not read yet.
+    pub answering: bool,
+    /// How the request's body failed.
+    pub fault: Option<Broken>,
+    /// Who is to know.
+    pub reader: Option<Waker>,
+}
+
+/// One read takes so much of a head, or of a small body.
+pub const READ: usize = 8 * 1024;
+/// And so much of a large one: two records of TLS.
+pub const LARGE_READ: usize = 32 * 1024;
+/// So much is a small body, at most.
+pub const SMALL: u64 = 8 * 1024;
+
+impl Wire {
+    /// Of a new connection.
+    #[must_use]
+    pub fn new(stream: TlsStream<Socket>) -> Self {
+        Self {
+            stream: Some(stream),
+            buffer: BytesMut::new(),
+            arrived: Bytes::new(),
+            read: 0,
+            out: Vec::new(),
+            written: 0,
+            keep_alive: true,
+            uploading: false,
+            answering: false,
+            fault: None,
+            reader: None,
+        }
+    }
+
+    /// A request begins: its head, in bytes.
+    pub fn begin<B>(&mut self, request: &Request<B>, framing: Framing) {
+        self.out.clear();
+        self.written = 0;
+        self.read = 0;
+        self.answering = true;
+        self.uploading = true;
+        write_head(&mut self.out, request, framing);
+    }
+
+    /// Reads once; how much, 0 at the end. What was read is in `buffer`, behind what had arrived before.
+    pub fn poll_read(&mut self, context: &mut Context<'_>, size: usize) -> Poll<Result<usize, Broken>> {
+        let Some(stream) = &mut self.stream else { return Poll::Ready(Ok(0)) };
+        if !self.arrived.is_empty() {
+            // A line that has not arrived as a whole: few do that, and none is long.
+            let begun = take(&mut self.arrived);
+            self.buffer = BytesMut::with_capacity(begun.len() + size);
+            self.buffer.extend_from_slice(&begun);
+        }
+        self.buffer.reserve(size);
+        let read = ready!(pin!(stream.read_buf(&mut self.buffer)).poll(context)).map_err(Broken::Io)?;
+        self.read += u64::try_from(read).unwrap_or(0);
+        Poll::Ready(Ok(read))
+    }
+
+    /// Writes everything that is in bytes, and `piece`, and what stands behind it.
+    pub fn poll_write(
+        &mut self,
+        context: &mut Context<'_>,
+        piece: &mut Bytes,
+        end: &mut &[u8],
+    ) -> Poll<io::Result<()>> {
+        let Some(stream) = &mut self.stream else { return Poll::Ready(Err(io::ErrorKind::NotConnected.into())) };
+        let mut stream = Pin::new(stream);
+        loop {
+            let out = self.out.get(self.written..).unwrap_or_default();
+            let pieces = [IoSlice::new(out), IoSlice::new(piece), IoSlice::new(end)];
+            if pieces.iter().all(|piece| piece.is_empty()) {
+                self.out.clear();
+                self.written = 0;
+                return stream.poll_flush(context);
+            }
+            let mut left = ready!(stream.as_mut().poll_write_vectored(context, &pieces))?;
+            if left == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            let of_out = left.min(out.len());
+            self.written += of_out;
+            left -= of_out;
+            let of_piece = left.min(piece.len());
+            piece.advance(of_piece);
+            end.advance((left - of_piece).min(end.len()));
+        }
+    }
+
+    /// The head of the answer. Interim responses before it go to `listener`.
+    pub fn poll_head(&mut self, context: &mut Context<'_>, listener: &impl Listener) -> Poll<Result<Head, Broken>> {
+        loop {
+            if let Some(fault) = self.take_fault(context) {
+                return Poll::Ready(Err(fault));
+            }
+            if !self.buffer.is_empty() {
+                let bytes = self.buffer.split().freeze();
+                match answer::read(&bytes, |name| listener.wants(name)).map_err(Broken::Head)? {
+                    Some(head) if is_interim(head.status) => {
+                        listener.heard(head.status, &head.fields);
+                        self.buffer = BytesMut::from(bytes.get(head.bytes..).unwrap_or_default());
+                        continue;
+                    }
+                    Some(head) => {
+                        self.arrived = bytes.slice(head.bytes..);
+                        return Poll::Ready(Ok(head));
+                    }
+                    None => {
+                        // Nobody else has it now, so it is not copied.
+                        self.buffer = BytesMut::new();
+                        self.buffer = BytesMut::from(bytes);
+                    }
+                }
+            }
+            if self.read > HEAD_BYTES {
+                return Poll::Ready(Err(Broken::HeadTooLarge));
+            }
+            if ready!(self.poll_read(context, READ))? == 0 {
+                return Poll::Ready(Err(Broken::Closed));
+            }
+        }
+    }
+
+    /// How the request's body failed; who asks is woken when it does.
+    pub fn take_fault(&mut self, context: &Context<'_>) -> Option<Broken> {
+        if self.uploading && !self.reader.as_ref().is_some_and(|reader| reader.will_wake(context.waker())) {
+            self.reader = Some(context.waker().clone());
+        }
+        self.fault.take()
+    }
+}
+
+fn is_interim(status: StatusCode) -> bool {
+    status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS
+}
