@@ -25,7 +25,7 @@ use tokio::time::Instant;
 
 use super::body::{BodyError, RequestBody, ResponseBody};
 use super::coding::Coding;
-use super::exchange::Exchange;
+use super::exchange::{Exchange, REQUEST_ID};
 use super::headers::clean_response;
 use super::inject::{InterimWishes, Outbound};
 use super::redirect;
@@ -146,6 +146,10 @@ fn adapt(request: &mut Request<RequestBody>, lease: &Lease<RequestBody>, upstrea
         *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
         for name in [HOST, CONNECTION, EXPECT, TRANSFER_ENCODING] {
             request.headers_mut().remove(name);
+        }
+        // No id comes twice: indexed, each would push another field out of the table that headers are packed with.
+        if let Some(id) = request.headers_mut().get_mut(&REQUEST_ID) {
+            id.set_sensitive(true);
         }
         request.body_mut().release();
     } else if request.uri().authority().is_some() {
