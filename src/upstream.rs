@@ -26,7 +26,6 @@ pub mod lookup;
 pub mod pool;
 pub mod received;
 pub mod request;
-pub mod socket;
 mod upload;
 pub mod watchdog;
 mod wire;

@@ -30,15 +30,6 @@ pub enum Socket {
     Unix(UnixStream),
 }
 
-/// So much is copied together and written as one piece: that takes less than the kernel takes to gather it
-/// (`docs/performance.md`).
-const GATHERED: usize = 4 * 1024;
-
-thread_local! {
-    /// Where, one for each worker.
-    static GATHER: RefCell<Vec<u8>> = RefCell::new(Vec::with_capacity(GATHERED));
-}
-
 /// A caller's socket under hyper.
 pub struct CallerIo {
     socket: Rc<RefCell<Socket>>,
@@ -184,16 +175,7 @@ impl AsyncWrite for CallerIo {
         context: &mut Context<'_>,
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.get_mut().poll_write_any(context, |socket, context| {
-            if pieces.iter().map(|piece| piece.len()).sum::<usize>() > GATHERED {
-                return socket.poll_write_vectored(context, pieces);
-            }
-            GATHER.with_borrow_mut(|gathered| {
-                gathered.clear();
-                pieces.iter().for_each(|piece| gathered.extend_from_slice(piece));
-                socket.poll_write(context, gathered)
-            })
-        })
+        self.get_mut().poll_write_any(context, |socket, context| socket.poll_write_vectored(context, pieces))
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -21,7 +21,6 @@ use tokio_rustls::client::TlsStream;
 
 use super::Upstream;
 use super::lookup::LookUps;
-use super::socket::Socket;
 use crate::config::AddressFamily;
 use crate::metrics::UpstreamError;
 
@@ -68,7 +67,7 @@ impl DialError {
 #[derive(Debug)]
 pub struct Dialled {
     /// The connection.
-    pub stream: TlsStream<Socket>,
+    pub stream: TlsStream<TcpStream>,
     /// HTTP/2 was agreed on.
     pub http2: bool,
 }
@@ -87,8 +86,7 @@ async fn dial_without_limit(upstream: &Upstream, look_ups: &LookUps) -> Result<D
     let socket = connect(addresses).await.map_err(DialError::Connect)?;
     socket.set_nodelay(true).map_err(DialError::Connect)?;
     let name: ServerName<'static> = upstream.server_name.clone();
-    let stream =
-        TlsConnector::from(upstream.tls.clone()).connect(name, Socket::new(socket)).await.map_err(handshake_failed)?;
+    let stream = TlsConnector::from(upstream.tls.clone()).connect(name, socket).await.map_err(handshake_failed)?;
     let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     Ok(Dialled { stream, http2 })
 }

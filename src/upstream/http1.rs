@@ -19,13 +19,13 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use tokio::io::AsyncWrite;
+use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 use tokio_rustls::client::TlsStream;
 
 use super::answer::{Head, Rest};
 use super::broken::{Broken, Unanswered};
 use super::request::Framing;
-use super::socket::Socket;
 use super::upload::Upload;
 use super::wire::{LARGE_READ, READ, SMALL, Wire};
 
@@ -46,7 +46,7 @@ pub struct Http1 {
 impl Http1 {
     /// On a new connection.
     #[must_use]
-    pub fn new(stream: TlsStream<Socket>) -> Self {
+    pub fn new(stream: TlsStream<TcpStream>) -> Self {
         Self { wire: Rc::new(RefCell::new(Wire::new(stream))), upload: None }
     }
 
@@ -63,7 +63,7 @@ impl Http1 {
         let Some(stream) = &wire.stream else { return false };
         let (socket, tls) = stream.get_ref();
         // What came may be TLS's own: only reading tells.
-        tls.wants_read() && socket.is_quiet(context) || wire.poll_read(context, READ).is_pending()
+        tls.wants_read() && socket.poll_read_ready(context).is_pending() || wire.poll_read(context, READ).is_pending()
     }
 
     /// Whether nothing has come since the request began.

@@ -8,18 +8,18 @@ use std::task::{Context, Poll, Waker, ready};
 use bytes::{Buf, Bytes, BytesMut};
 use http::{Request, StatusCode};
 use tokio::io::{AsyncReadExt, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
 use super::answer::{self, Head};
 use super::broken::{Broken, HEAD_BYTES};
 use super::http1::Listener;
 use super::request::{Framing, write_head};
-use super::socket::Socket;
 
 /// The bytes of a connection.
 pub struct Wire {
     /// `None` when it is closed.
-    pub stream: Option<TlsStream<Socket>>,
+    pub stream: Option<TlsStream<TcpStream>>,
     /// Where the next read goes, behind what is not a whole head.
     pub buffer: BytesMut,
     /// What was read and is not taken yet, beside that.
@@ -51,7 +51,7 @@ pub const SMALL: u64 = 8 * 1024;
 impl Wire {
     /// Of a new connection.
     #[must_use]
-    pub fn new(stream: TlsStream<Socket>) -> Self {
+    pub fn new(stream: TlsStream<TcpStream>) -> Self {
         Self {
             stream: Some(stream),
             buffer: BytesMut::new(),
