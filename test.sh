@@ -115,6 +115,7 @@ if has cargo-deny; then
 else
     skip "dependencies" "no cargo-deny"
 fi
+if has nginx && has haproxy; then step "side by side" bench/run --check; else skip "side by side" "no nginx or no haproxy"; fi
 if has valgrind && [ "$(uname -m)" = x86_64 ]; then step "budget" benches/run; else skip "budget" "no valgrind, or not x86-64"; fi
 if has c++; then step "fuzz" fuzz/run all 5; else skip "fuzz" "no C++ compiler"; fi
 step "deploy files" env METRIKA_GATE_BIN="$PWD/$gate" tests/deploy.sh

@@ -79,8 +79,20 @@ impl Said {
     }
 }
 
-fn milliseconds(duration: Duration) -> f64 {
-    (duration.as_secs_f64() * 1e5).round() / 100.0
+/// A duration in milliseconds, with two digits behind the point where they say something: whole numbers are written in a
+/// tenth of the time that a fraction takes.
+struct Milliseconds(Duration);
+
+impl std::fmt::Display for Milliseconds {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let hundredths = (self.0.as_micros() + 5) / 10;
+        write!(f, "{}", hundredths / 100)?;
+        match hundredths % 100 {
+            0 => Ok(()),
+            tens if tens % 10 == 0 => write!(f, ".{}", tens / 10),
+            other => write!(f, ".{other:02}"),
+        }
+    }
 }
 
 fn write_json(line: &mut Vec<u8>, finished: &Finished, context: &Context<'_>) -> std::io::Result<()> {
@@ -104,10 +116,10 @@ fn write_json(line: &mut Vec<u8>, finished: &Finished, context: &Context<'_>) ->
         r#","request_bytes":{},"response_bytes":{},"duration_ms":{}"#,
         finished.request_bytes,
         finished.response_bytes,
-        milliseconds(finished.duration)
+        Milliseconds(finished.duration)
     )?;
     if let Some(duration) = finished.upstream_duration {
-        write!(line, r#","upstream_ms":{}"#, milliseconds(duration))?;
+        write!(line, r#","upstream_ms":{}"#, Milliseconds(duration))?;
     }
     if context.resent > 0 {
         write!(line, r#","resent":{}"#, context.resent)?;
@@ -137,7 +149,7 @@ fn write_human(line: &mut Vec<u8>, finished: &Finished, context: &Context<'_>) -
         " up={} down={} {}ms",
         finished.request_bytes,
         finished.response_bytes,
-        milliseconds(finished.duration)
+        Milliseconds(finished.duration)
     )?;
     if let Some(path) = context.path {
         line.extend_from_slice(b" path=");
@@ -237,6 +249,15 @@ mod tests {
         let mut line = Vec::new();
         write_path(&mut line, "/a\u{1b}[31m/\u{202e}b\n/\"");
         assert_eq!(String::from_utf8(line).unwrap(), "/a?[31m/???b?/\\\"");
+    }
+
+    #[test]
+    fn milliseconds_have_the_digits_that_say_something() {
+        for (micros, expected) in
+            [(0, "0"), (4, "0"), (5, "0.01"), (480, "0.48"), (5_700, "5.7"), (26_054, "26.05"), (1_000_000, "1000"), (9_995, "10")]
+        {
+            assert_eq!(Milliseconds(Duration::from_micros(micros)).to_string(), expected, "{micros}");
+        }
     }
 
     #[test]
