@@ -253,9 +253,16 @@ mod tests {
 
     #[test]
     fn milliseconds_have_the_digits_that_say_something() {
-        for (micros, expected) in
-            [(0, "0"), (4, "0"), (5, "0.01"), (480, "0.48"), (5_700, "5.7"), (26_054, "26.05"), (1_000_000, "1000"), (9_995, "10")]
-        {
+        for (micros, expected) in [
+            (0, "0"),
+            (4, "0"),
+            (5, "0.01"),
+            (480, "0.48"),
+            (5_700, "5.7"),
+            (26_054, "26.05"),
+            (1_000_000, "1000"),
+            (9_995, "10"),
+        ] {
             assert_eq!(Milliseconds(Duration::from_micros(micros)).to_string(), expected, "{micros}");
         }
     }
