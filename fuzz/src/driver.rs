@@ -70,7 +70,7 @@ tokens:
 callers:
   - {{id: fuzzer, match: {{listener: app}}, scopes: [metrika:read, metrika:expenses], tokens: [read, write]}}
   - {{id: either, match: {{listener: either}}, scopes: [metrika:read, metrika:expenses], tokens: [read, write]}}
-timeouts: {{request_headers: 25ms, body_idle: 25ms, keep_alive: 25ms}}
+timeouts: {{request_headers: 60ms, body_idle: 60ms, keep_alive: 60ms}}
 limits: {{header_bytes: 16KiB, target_bytes: 4KiB}}
 log: {{access: false, level: error}}
 ",
