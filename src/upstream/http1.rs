@@ -117,7 +117,7 @@ impl Http1 {
         let mut wire = self.wire.borrow_mut();
         let early = wire.uploading;
         wire.keep_alive = head.keep_alive && !early && head.status != StatusCode::SWITCHING_PROTOCOLS;
-        wire.answering = !matches!(rest, Rest::Length(0));
+        wire.answering = !rest.is_over();
         let mut response = Response::new(Answer { wire: self.wire.clone(), rest });
         *response.status_mut() = head.status;
         *response.headers_mut() = head.fields;
