@@ -8,6 +8,7 @@ use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use metrika_gate::app::{App, Options};
@@ -23,6 +24,9 @@ const WRITE: &str = "fuzz-token-that-may-write-987654321";
 /// Ends a connection, whatever came before, unless it is the middle of something.
 const LAST: &[u8] = b"\r\n\r\nGET /last HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
 
+/// So many requests that nobody waited for may still come.
+pub(crate) const LATE: usize = 1000;
+
 /// A gate that runs.
 pub struct Gate {
     /// Where it speaks HTTP/1.1 only.
@@ -30,6 +34,8 @@ pub struct Gate {
     /// Where it speaks HTTP/2 too.
     pub(crate) either: PathBuf,
     pub(crate) upstream: Upstream,
+    /// What callers of HTTP/1.1 before asked and the upstream had not seen when they left, the latest first.
+    late: Mutex<Vec<Request>>,
 }
 
 impl Gate {
@@ -82,7 +88,7 @@ log: {{access: false, level: error}}
         let starts = move || std::mem::forget(App::start(config, options).expect("the gate starts"));
         std::thread::spawn(starts).join().expect("the gate runs");
         std::fs::read_dir(".").expect("libFuzzer can read");
-        Self { socket, either, upstream }
+        Self { socket, either, upstream, late: Mutex::default() }
     }
 
     /// Sends `bytes` in pieces, with `answer` as the upstream's first answer where there is one, and holds the sentence.
@@ -113,29 +119,44 @@ log: {{access: false, level: error}}
         let state = self.upstream.state();
         assert!(state.wrong.is_none(), "the upstream received no request: {:?}", state.wrong);
         // Of a caller before who did not wait for its answers, one of HTTP/2 may come late.
-        let own: Vec<&Request> = state.requests.iter().filter(|request| !is_of_http2(request)).collect();
-        let mut seen = own.into_iter();
+        let mut seen: Vec<&Request> = state.requests.iter().filter(|request| !is_of_http2(request)).collect();
+        let mut unseen = expected.requests.iter().skip(answers.len()).collect::<Vec<_>>();
         for (position, answer) in answers.iter().enumerate() {
             let Some(request) = expected.requests.get(position) else {
                 assert!(answer.is_refusal() && position + 1 == answers.len(), "an answer to no request: {answer:?}");
                 continue;
             };
             assert!(answer.field("x-request-id").is_some(), "{answer:?}");
+            let own = seen.iter().position(|next| has_id(next, answer) && is_for(request, next));
             if answer.is_refusal() {
                 assert!((400..600).contains(&answer.status));
-                // What the upstream answers badly, it has seen; what it was too slow for, perhaps.
-                let same = |next: &Request| next.method == request.method && request.target.contains(&next.target);
-                if matches!(answer.status, 502 | 504) && seen.as_slice().first().is_some_and(|next| same(next)) {
-                    seen.next();
+                // What the upstream answers badly, it has seen; what it was too slow for, perhaps, or later.
+                let names_itself = request.fields.iter().any(|(name, _)| name == "x-request-id");
+                match own {
+                    Some(own) if matches!(answer.status, 502 | 504) => _ = seen.remove(own),
+                    Some(own) => assert!(names_itself, "it was refused and sent: {:?} {answer:?}", seen[own]),
+                    None if matches!(answer.status, 502 | 504) => unseen.push(request),
+                    None => {}
                 }
                 continue;
             }
-            let upstream =
-                seen.next().unwrap_or_else(|| panic!("an answer that the upstream did not give: {answer:?}"));
-            is_the_same(request, upstream, Some(answer));
+            let own = own.or_else(|| seen.iter().position(|next| has_id(next, answer)));
+            let own = own.unwrap_or_else(|| panic!("an answer that the upstream did not give: {answer:?}; {seen:?}"));
+            is_the_same(request, seen.remove(own), Some(answer));
         }
-        // The last one may have been cut with its answer.
-        assert!(seen.len() <= 1, "{} requests that nobody sent: {seen:?}", seen.len());
+        // The first without an answer may have been cut with it, and be seen now or later; so of callers before.
+        let mut late = self.late.lock().unwrap_or_else(PoisonError::into_inner);
+        late.splice(0..0, unseen.into_iter().cloned());
+        late.truncate(LATE);
+        for request in seen {
+            let own = late.iter().position(|asked| is_for(asked, request)).map(|position| late.remove(position));
+            // What a connection ended for before a byte of the answer is sent again, where that is safe.
+            let may_be_again = answer.is_some_and(<[u8]>::is_empty) && request.method == "GET";
+            let again = || expected.requests.iter().find(|asked| may_be_again && is_for(asked, request)).cloned();
+            let own = own.or_else(again);
+            let own = own.unwrap_or_else(|| panic!("nobody asked for {request:?}, but {:?}", expected.requests));
+            is_the_same(&own, request, None);
+        }
     }
 }
 
@@ -185,6 +206,19 @@ pub(crate) fn is_of_http2(request: &Request) -> bool {
     request.fields.iter().any(|(name, value)| name == "via" && value.starts_with(b"2"))
 }
 
+/// Whether the upstream may have received `received` for what was asked.
+pub(crate) fn is_for(asked: &Request, received: &Request) -> bool {
+    asked.method == received.method
+        && asked.body == received.body
+        && asked_for(&asked.target) == asked_for(&received.target)
+}
+
+/// Whether the upstream received it under the id that the answer has.
+pub(crate) fn has_id(request: &Request, answer: &Answer) -> bool {
+    let id = answer.field("x-request-id").unwrap_or_default();
+    request.fields.iter().any(|(name, value)| name == "x-request-id" && value == id.as_bytes())
+}
+
 /// The upstream received what the caller asked for, with the token that policy chooses and no other credential.
 pub(crate) fn is_the_same(asked: &Request, received: &Request, answer: Option<&Answer>) {
     let is_upload =
@@ -204,7 +238,7 @@ pub(crate) fn is_the_same(asked: &Request, received: &Request, answer: Option<&A
 }
 
 /// The path of a target, and the pairs of its query that are no credential.
-pub(crate) fn asked_for(target: &str) -> (String, String) {
+fn asked_for(target: &str) -> (String, String) {
     let origin_form = match target.split_once("://") {
         Some((scheme, behind)) if !scheme.contains('/') => behind.find(['/', '?']).map_or("/", |at| &behind[at..]),
         Some(_) | None => target,

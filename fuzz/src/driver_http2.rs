@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::answers::Answer;
 use crate::asked::{self, Asked, Place, Sent};
-use crate::driver::{self, Gate, asked_for, holds_a_token, is_of_http2};
+use crate::driver::{self, Gate, LATE, has_id, holds_a_token, is_for, is_of_http2};
 use crate::frames::{self, frame};
 use crate::hpack::write_literal;
 use crate::requests::Request;
@@ -31,9 +31,6 @@ const GOES_AWAY: u8 = 7;
 
 /// In so short a time no patience of the gate is over.
 const SOON: Duration = Duration::from_millis(15);
-
-/// So many requests that nobody waited for may still come.
-const LATE: usize = 1000;
 
 /// The path of the request that each input ends with.
 const LAST: &[u8] = b"/management/v1/counters?last=1";
@@ -168,13 +165,7 @@ impl GateHttp2 {
 
 /// Whether the upstream may have received `request` for `asked`.
 fn is_of(asked: &Asked, request: &Request) -> bool {
-    let own = as_received(asked, request);
-    own.method == request.method && own.body == request.body && asked_for(&own.target) == asked_for(&request.target)
-}
-
-fn has_id(request: &Request, answer: &Answer) -> bool {
-    let id = answer.field("x-request-id").unwrap_or_default();
-    request.fields.iter().any(|(name, value)| name == "x-request-id" && value == id.as_bytes())
+    is_for(&as_received(asked, request), request)
 }
 
 /// Whether it is what the upstream answers to the request at this position, or its beginning.
