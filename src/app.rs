@@ -191,7 +191,8 @@ impl Signals {
 /// Until a signal to end: reloads.
 async fn live(signals: &mut Signals, reloader: &mut Reloader, crew: &Crew) {
     let mut folders = Folders::new();
-    let mut next_look = Instant::now() + LOOK;
+    // What changed between the start's reading and the first watching is seen at once.
+    let mut next_look = Instant::now();
     loop {
         let all_are_watched = folders.watch(reloader.folders());
         tokio::select! {

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use rustc_hash::FxHashMap;
 
+use crate::rules::Rules;
 use crate::scope::ScopeSet;
 pub use crate::symbol::{CallerId, ListenerName, TokenAlias};
 
@@ -32,6 +33,8 @@ pub struct Caller {
     pub scopes: ScopeSet,
     /// The tokens it may use, in the order of the configuration.
     pub tokens: Vec<TokenAlias>,
+    /// What it may touch within its scopes.
+    pub rules: Rules,
 }
 
 /// What must hold for a connection to be a caller's (rule 1). An empty list is a proof that is not stated.
@@ -237,7 +240,7 @@ mod tests {
     use super::*;
 
     fn caller(id: &str, proofs: Proofs) -> Caller {
-        Caller { id: CallerId::new(id), proofs, scopes: ScopeSet::EMPTY, tokens: Vec::new() }
+        Caller { id: CallerId::new(id), proofs, scopes: ScopeSet::EMPTY, tokens: Vec::new(), rules: Rules::default() }
     }
 
     fn on(listener: &str) -> Proofs {

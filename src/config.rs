@@ -10,27 +10,31 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
-use ipnet::IpNet;
 use rustls_pki_types::CertificateDer;
 
 use crate::caller::Caller;
 use crate::operation::Catalogue;
 use crate::scope::ScopeSet;
-use crate::symbol::{ListenerName, TokenAlias};
+use crate::symbol::{GroupName, ListenerName, TokenAlias};
 
 mod admission;
 pub mod document;
 mod error;
+mod health;
 mod level;
 mod policy;
 mod process;
 mod reader;
+mod rules;
 mod upstream;
+mod values;
 
 pub use error::{Error, Mistake, places};
+pub use health::Origin;
 pub use level::level;
 pub use policy::tokens_beside_mistakes;
 use reader::{At, Findings};
+use values::{duration, is_everyone, name, name_text, names, timeout};
 
 /// Everything that the configuration says.
 #[derive(Debug, Clone)]
@@ -47,6 +51,12 @@ pub struct Config {
     pub callers: Arc<[Caller]>,
     /// What can be asked.
     pub catalogue: Catalogue,
+    /// Counters that are counted together.
+    pub counter_groups: Vec<CounterGroup>,
+    /// Who issued a token, where that may be asked.
+    pub identity: Option<Identity>,
+    /// How the health of tokens is looked after.
+    pub token_health: TokenHealth,
     /// Towards callers.
     pub timeouts: CallerTimeouts,
     /// What one caller, or all, may take.
@@ -172,6 +182,37 @@ pub struct TokenSource {
     pub file: PathBuf,
     /// What it was issued for.
     pub scopes: ScopeSet,
+    /// What else is known of it.
+    pub origin: Origin,
+}
+
+/// Counters that are counted together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CounterGroup {
+    /// Its name in metrics.
+    pub name: GroupName,
+    /// In ascending order.
+    pub counters: Box<[u64]>,
+}
+
+/// Where it can be asked who issued a token (<https://yandex.com/dev/id/doc/en/user-information>).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The host, and how it is connected to.
+    pub place: Upstream,
+    /// The path.
+    pub path: String,
+}
+
+/// How the health of tokens is looked after.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TokenHealth {
+    /// A token that Metrica took for invalid is tried again after this, and then after twice the time, and so on.
+    pub probe_after: Duration,
+    /// But not after more than this.
+    pub probe_at_most: Duration,
+    /// Ask Metrica, once an hour for each, what a token's owner may do with a counter that was refused.
+    pub learn: bool,
 }
 
 /// How long a caller may take.
@@ -285,7 +326,7 @@ pub fn bytes(file: &Path) -> Result<Vec<u8>, Error> {
     })
 }
 
-const KEYS: [&str; 13] = [
+const KEYS: [&str; 16] = [
     "listeners",
     "admin",
     "upstream",
@@ -293,6 +334,9 @@ const KEYS: [&str; 13] = [
     "callers",
     "operations",
     "unknown_operations",
+    "counter_groups",
+    "identity",
+    "token_health",
     "timeouts",
     "limits",
     "shutdown",
@@ -314,6 +358,9 @@ fn read(root: &At<'_>, findings: &mut Findings) -> Option<Config> {
     };
     let callers = table.required(findings, "callers").and_then(|at| policy::callers(&at, &known, findings));
     let catalogue = policy::catalogue(&table, findings);
+    let groups = table.optional("counter_groups").map_or(Some(Vec::new()), |at| rules::counter_groups(&at, findings));
+    let identity = health::identity(table.optional("identity").as_ref(), upstream.as_ref(), findings);
+    let token_health = health::token_health(table.optional("token_health").as_ref(), findings);
     let timeouts = process::caller_timeouts(table.optional("timeouts").as_ref(), findings);
     let limits = process::limits(table.optional("limits").as_ref(), findings);
     let shutdown = process::shutdown(table.optional("shutdown").as_ref(), findings);
@@ -327,6 +374,9 @@ fn read(root: &At<'_>, findings: &mut Findings) -> Option<Config> {
         tokens: tokens?,
         callers: callers?.into(),
         catalogue,
+        counter_groups: groups?,
+        identity: identity?,
+        token_health: token_health?,
         timeouts: timeouts?,
         limits: limits?,
         shutdown: shutdown?,
@@ -334,61 +384,6 @@ fn read(root: &At<'_>, findings: &mut Findings) -> Option<Config> {
         sandbox: sandbox?,
         workers: workers.flatten().and_then(|workers| usize::try_from(workers).ok()),
     })
-}
-
-/// The names that stand under a key, right or wrong: the keys of a mapping, or every `name` in a list.
-fn names<'a>(table: &reader::Table<'a>, key: &str) -> Vec<&'a str> {
-    let ignored = &mut Findings::default();
-    let Some(at) = table.optional(key) else { return Vec::new() };
-    if let Some(list) = at.list(ignored) {
-        let name = |at: At<'a>| at.any_table(ignored)?.optional("name")?.text(ignored, Ok);
-        return list.into_iter().filter_map(name).collect();
-    }
-    at.any_table(ignored).map_or_else(Vec::new, |table| table.entries_at().map(|(name, _)| name).collect())
-}
-
-/// Reads a duration as `10s`, `1m 30s` or `250ms`.
-fn duration(at: &At<'_>, findings: &mut Findings) -> Option<Duration> {
-    at.text(findings, |text| {
-        humantime::parse_duration(text).map_err(|_| "a duration as in 10s, 250ms or 1m 30s".to_owned())
-    })
-}
-
-/// Reads the duration under `key`, which is `default` when absent and may not be zero.
-fn timeout(
-    table: Option<&reader::Table<'_>>,
-    key: &str,
-    default: Duration,
-    findings: &mut Findings,
-) -> Option<Duration> {
-    let Some(at) = table.and_then(|table| table.optional(key)) else { return Some(default) };
-    let duration = duration(&at, findings)?;
-    if duration.is_zero() {
-        at.wrong(findings, "is zero; a timeout is longer than that");
-        return None;
-    }
-    Some(duration)
-}
-
-/// Reads a name that logs, metrics and other keys can use.
-fn name<'a>(at: &At<'a>, findings: &mut Findings) -> Option<&'a str> {
-    at.text(findings, name_text)
-}
-
-fn name_text(text: &str) -> Result<&str, String> {
-    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
-    if text.is_empty() || text.len() > 64 || !text.bytes().all(fits) {
-        return Err("a name of 1 to 64 letters, digits, '_', '-' or '.'".to_owned());
-    }
-    if ["none", "unknown"].contains(&text) {
-        return Err("another name: 'none' and 'unknown' have a meaning of their own in metrics".to_owned());
-    }
-    Ok(text)
-}
-
-/// Whether a network says nothing about the peer.
-fn is_everyone(network: &IpNet) -> bool {
-    network.prefix_len() == 0
 }
 
 #[cfg(test)]

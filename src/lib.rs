@@ -9,10 +9,10 @@
 //!
 //! 1. **Vocabulary**: plain values and pure decisions. [`caller`] who is calling, [`operation`] what is being asked,
 //!    [`scope`] and [`policy`] whether and with which [`token`], [`target`] what may be a request's target at all,
-//!    [`host`] by which name the gate is called, [`verdict`] what Metrica's refusal says, [`rejection`] every answer of
-//!    the gate itself. [`symbol`]s are their names.
+//!    [`subject`] on whose data it works and by which [`rules`], [`host`] by which name the gate is called, [`verdict`]
+//!    what Metrica's refusal says, [`rejection`] every answer of the gate itself. [`symbol`]s are their names.
 //! 2. **The data path**: the vocabulary put in order. [`gateway`] is the whole way of a request on one screen;
-//!    [`upstream`] has the connections to Metrica, [`worker`] what one thread has for itself, [`metrics`] what is
+//!    [`upstream`] has the connections to Metrica, [`probe`] asks on its own, [`worker`] what one thread has for itself, [`metrics`] what is
 //!    counted, [`telemetry`] what is logged.
 //! 3. **The process** around it. [`config`] reads what operators write, [`tokens`] and [`reload`] what changes,
 //!    [`mod@file`] any of it, [`server`] accepts, [`crew`] has the threads, [`admin`] and [`readiness`] answer probes, [`sandbox`] keeps the
@@ -35,12 +35,15 @@ mod lists;
 pub mod metrics;
 pub mod operation;
 pub mod policy;
+pub mod probe;
 pub mod readiness;
 pub mod rejection;
 pub mod reload;
+pub mod rules;
 pub mod sandbox;
 pub mod scope;
 pub mod server;
+pub mod subject;
 pub mod symbol;
 pub mod target;
 pub mod telemetry;

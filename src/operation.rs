@@ -15,6 +15,10 @@ use http::Method;
 use crate::scope::{Scope, ScopeSet};
 pub use crate::symbol::OperationId;
 
+mod reach;
+
+pub use reach::Reach;
+
 /// The methods that operations have. Everything else is refused before policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Verb {
@@ -118,6 +122,8 @@ pub struct Operation {
     pub scopes: ScopeSet,
     /// The rate group.
     pub quota: QuotaGroup,
+    /// On whose data it works.
+    pub reach: Reach,
     /// The last segment may end in `.json` or `.csv`.
     pub suffixes: bool,
     /// Bodies up to 1 GB go up.
@@ -195,6 +201,7 @@ impl Catalogue {
             template: "*".into(),
             scopes: [scope].into_iter().collect(),
             quota: if matches!(scope, Scope::Read) { QuotaGroup::ClientRead } else { QuotaGroup::ClientWrite },
+            reach: Reach::Account,
             suffixes: false,
             upload: false,
             long: false,
@@ -370,6 +377,7 @@ fn parse_line(line: &str) -> Option<Operation> {
         template: template.into(),
         scopes: scopes.split('|').map(|scope| format!("metrika:{scope}").parse()).collect::<Result<_, _>>().ok()?,
         quota: QuotaGroup::parse(quota)?,
+        reach: Reach::of(verb, template),
         suffixes: suffixes == "json+csv",
         upload: marked("upload"),
         long: marked("long"),

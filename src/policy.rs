@@ -150,6 +150,7 @@ mod tests {
             proofs: Proofs::default(),
             scopes: scopes(scope_list),
             tokens: tokens.iter().map(|alias| TokenAlias::new(alias)).collect(),
+            rules: crate::rules::Rules::default(),
         });
         let tokens = tokens
             .iter()

@@ -3,7 +3,7 @@
 //! 1. Files: what stands in the folders of what the configuration names, and what looking up names and counting the
 //!    process need, can be read; in the folders of unix sockets, files can be removed. Nothing else is opened, nothing
 //!    is made or changed, and nothing is executed.
-//! 2. Network: TCP connections go to the upstream's port and to that of DNS; no listener is added.
+//! 2. Network: TCP connections go to the ports of the upstream and of `identity`, and to that of DNS; no listener is added.
 //! 3. Neighbours: no signal to another process, no abstract unix socket of another.
 //! 4. It holds for the thread that enters it and for those started later, so it is entered before the first is; there
 //!    is no way out.
@@ -18,7 +18,7 @@ use landlock::{
     RulesetCreatedAttr, RulesetError, RulesetStatus, Scope, path_beneath_rules,
 };
 
-use crate::config::{Bind, Config};
+use crate::config::{Bind, Config, Upstream};
 use crate::metrics::process::Confinement;
 
 /// The rules were weighed for what this one knows; a later one needs another look.
@@ -66,13 +66,17 @@ impl Needs {
     #[must_use]
     pub fn of(config: &Config, file: Option<&Path>) -> Self {
         let tokens = config.tokens.iter().map(|source| source.file.as_path());
-        let read = tokens.chain(config.upstream.ca_file.as_deref()).chain(file).flat_map(folders).collect();
+        let identity = config.identity.as_ref().and_then(|identity| identity.place.ca_file.as_deref());
+        let read =
+            tokens.chain(config.upstream.ca_file.as_deref()).chain(identity).chain(file).flat_map(folders).collect();
         let sockets = config.listeners.iter().filter_map(|listener| match &listener.bind {
             Bind::Unix { path, .. } => Some(path.as_path()),
             Bind::Tcp(_) => None,
         });
-        let port = config.upstream.connect_to.as_ref().map_or(config.upstream.port, |(_, port)| *port);
-        Self { read, remove: sockets.flat_map(folders).collect(), connect: BTreeSet::from([DNS, port]) }
+        let places = [Some(&config.upstream), config.identity.as_ref().map(|identity| &identity.place)];
+        let port = |place: &Upstream| place.connect_to.as_ref().map_or(place.port, |(_, port)| *port);
+        let connect = places.into_iter().flatten().map(port).chain([DNS]).collect();
+        Self { read, remove: sockets.flat_map(folders).collect(), connect }
     }
 }
 

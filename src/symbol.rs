@@ -121,6 +121,8 @@ symbol_kind! {
     OperationId;
     /// The name of a listener in the configuration.
     ListenerName;
+    /// The name of a group of counters in the configuration.
+    GroupName;
 }
 
 #[cfg(test)]

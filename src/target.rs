@@ -21,8 +21,11 @@
 
 use bytes::{Bytes, BytesMut};
 
+mod names;
 mod rule;
 
+pub use names::Names;
+use names::spells;
 pub use rule::{Broken, Rule, unfit};
 
 /// The longest target that can be: `http::Uri` takes no longer one.
@@ -37,20 +40,19 @@ pub enum BadTarget {
     TooLong,
 }
 
-/// Checks the rules of this module for a path and, where there is one, a query.
+/// Checks the rules of this module for a path and, where there is one, a query. Which of the [`Names`] stand in it.
 ///
 /// # Errors
 /// [`BadTarget`] names the kind of rule that was broken.
-pub fn check(path: &str, query: Option<&str>, limit: usize) -> Result<(), BadTarget> {
+pub fn check(path: &str, query: Option<&str>, limit: usize) -> Result<Names, BadTarget> {
     let length = path.len() + query.map_or(0, |query| query.len() + 1);
     if length > limit {
         return Err(BadTarget::TooLong);
     }
-    if path_is_canonical(path.as_bytes()) && query.is_none_or(|query| query_is_plain(query.as_bytes())) {
-        Ok(())
-    } else {
-        Err(BadTarget::Ambiguous(rule::broken(path.as_bytes(), query.map(str::as_bytes))))
-    }
+    let mut names = Names::default();
+    let is_fine =
+        path_is_canonical(path.as_bytes()) && query.is_none_or(|query| query_is_plain(query.as_bytes(), &mut names));
+    if is_fine { Ok(names) } else { Err(BadTarget::Ambiguous(rule::broken(path.as_bytes(), query.map(str::as_bytes)))) }
 }
 
 /// What may stand in a request line at all. What `http::Uri` refuses or, with a fragment, drops is left out, as is
@@ -91,7 +93,8 @@ fn segment_is_canonical(segment: &[u8]) -> bool {
 }
 
 /// With every percent-encoding taken off, once.
-fn plain(text: &[u8]) -> Vec<u8> {
+#[must_use]
+pub fn plain(text: &[u8]) -> Vec<u8> {
     let mut plain = Vec::with_capacity(text.len());
     let mut bytes = text.iter();
     while let Some(byte) = bytes.next() {
@@ -135,7 +138,7 @@ const fn must_be_encoded(byte: u8) -> bool {
     !separates && !stands_for_itself
 }
 
-fn query_is_plain(query: &[u8]) -> bool {
+fn query_is_plain(query: &[u8], names: &mut Names) -> bool {
     let mut bytes = query.iter();
     while let Some(byte) = bytes.next() {
         let fine = match byte {
@@ -147,25 +150,7 @@ fn query_is_plain(query: &[u8]) -> bool {
             return false;
         }
     }
-    let mut seen = 0;
-    query.split(|byte| *byte == b'&').all(|pair| pair_is_plain(pair) && stands_once(name_of(pair), &mut seen))
-}
-
-/// The bit of a name that says on whose data a request works; 0 for any other.
-const fn bit_of(name: &[u8]) -> u8 {
-    match name {
-        b"ids" => 1,
-        b"id" => 2,
-        b"ulogin" => 4,
-        b"direct_client_logins" => 8,
-        _ => 0,
-    }
-}
-
-fn stands_once(name: &[u8], seen: &mut u8) -> bool {
-    let (bit, before) = (bit_of(name), *seen);
-    *seen |= bit;
-    before & bit == 0
+    query.split(|byte| *byte == b'&').all(|pair| pair_is_plain(pair) && names.add(Names::of(name_of(pair))))
 }
 
 /// Rule 5. Some readers take a semicolon for an ampersand, so what follows one is looked at as a pair too.
@@ -183,14 +168,17 @@ fn pair_is_plain(pair: &[u8]) -> bool {
 fn may_stand_behind_a_semicolon(pair: &[u8]) -> bool {
     let name = name_of(pair);
     let is_a_name = name.len() < pair.len();
-    !looks_like_credential(name) && !(is_a_name && (is_method(name) || bit_of(name) != 0 || !has_one_spelling(name)))
+    let is_plain = || !is_method(name) && Names::of(name).is_empty() && has_one_spelling(name);
+    !looks_like_credential(name) && (!is_a_name || is_plain())
 }
 
 fn is_method(name: &[u8]) -> bool {
     name.eq_ignore_ascii_case(b"_method")
 }
 
-fn name_of(pair: &[u8]) -> &[u8] {
+/// The name of a pair: what stands before its first `=`.
+#[must_use]
+pub fn name_of(pair: &[u8]) -> &[u8] {
     pair.get(..memchr::memchr(b'=', pair).unwrap_or(pair.len())).unwrap_or_default()
 }
 
@@ -216,10 +204,6 @@ fn looks_like_credential(name: &[u8]) -> bool {
     if name.len() < b"oauthtoken".len() {
         return false;
     }
-    let spells = |name: &[u8], word: &[u8]| {
-        let letters = name.iter().take_while(|byte| **byte != b'[').filter(|byte| byte.is_ascii_alphanumeric());
-        letters.map(u8::to_ascii_lowercase).eq(word.iter().copied())
-    };
     let is_one = |name: &[u8]| spells(name, b"oauthtoken") || spells(name, b"accesstoken");
     if memchr::memchr(b'%', name).is_some() { is_one(&plain(&plain(name))) } else { is_one(name) }
 }

@@ -179,7 +179,15 @@ mod tests {
         let file = folder.path().join("token");
         std::fs::write(&file, content).unwrap();
         std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
-        (folder, TokenSource { alias: TokenAlias::new("t"), file, scopes: ScopeSet::EMPTY })
+        (
+            folder,
+            TokenSource {
+                alias: TokenAlias::new("t"),
+                file,
+                scopes: ScopeSet::EMPTY,
+                origin: crate::config::Origin::default(),
+            },
+        )
     }
 
     const GOOD: &str = "y0_AgAAAAA-test_0123456789";

@@ -15,7 +15,7 @@ use crate::operation::{Operation, Verb};
 use crate::policy::{Denial, Grant, Policy};
 use crate::rejection::Reason;
 use crate::symbol::ListenerName;
-use crate::target::{self, BadTarget, Broken};
+use crate::target::{self, BadTarget, Broken, Names};
 
 #[derive(Debug, Args)]
 pub(super) struct ExplainArgs {
@@ -112,7 +112,7 @@ impl<'a> Target<'a> {
         })
     }
 
-    fn check(self, limit: usize) -> Result<(), BadTarget> {
+    fn check(self, limit: usize) -> Result<Names, BadTarget> {
         let whole = self.query.map_or_else(|| self.path.to_owned(), |query| format!("{}?{query}", self.path));
         target::unfit(whole.as_bytes()).map_or(Ok(()), |broken| Err(BadTarget::Ambiguous(broken)))?;
         target::check(self.path, self.query, limit)

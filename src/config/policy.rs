@@ -7,9 +7,9 @@ use ipnet::IpNet;
 
 use super::process::ReadListener;
 use super::reader::{At, Findings, Table};
-use super::{Bind, TokenSource, document, is_everyone, name, name_text};
+use super::{Bind, Origin, TokenSource, document, health, is_everyone, name, name_text, rules};
 use crate::caller::{Caller, Proofs};
-use crate::operation::{Catalogue, Operation, QuotaGroup, UnknownOperations, Verb};
+use crate::operation::{Catalogue, Operation, QuotaGroup, Reach, UnknownOperations, Verb};
 use crate::scope::ScopeSet;
 use crate::symbol::{CallerId, ListenerName, OperationId, TokenAlias};
 
@@ -27,13 +27,14 @@ pub struct Known<'a> {
 /// Reads `tokens`.
 pub fn tokens(at: &At<'_>, findings: &mut Findings) -> Option<Vec<TokenSource>> {
     let table = at.any_table(findings)?;
+    let names: Vec<_> = table.entries_at().map(|(alias, _)| alias).collect();
     let mut tokens = Vec::new();
     let mut complete = true;
     for (alias, at) in table.entries_at() {
         if let Err(expected) = name_text(alias) {
             at.wrong(findings, format!("the name of a token is not one; expected {expected}"));
         }
-        match token(alias, &at, findings) {
+        match token(alias, &at, &names, findings) {
             Some(token) => tokens.push(token),
             None => complete = false,
         }
@@ -41,6 +42,7 @@ pub fn tokens(at: &At<'_>, findings: &mut Findings) -> Option<Vec<TokenSource>> 
     if tokens.len() > usize::from(u16::MAX) {
         at.wrong(findings, format!("has {} tokens; at most {} are supported", tokens.len(), u16::MAX));
     }
+    health::check_standbys(&tokens, at, findings);
     complete.then_some(tokens)
 }
 
@@ -56,16 +58,17 @@ pub fn tokens_beside_mistakes(bytes: &[u8]) -> Vec<TokenSource> {
     let token = |(alias, at): (&str, At<'_>)| {
         name_text(alias).ok()?;
         let file = at.any_table(ignored)?.optional("file")?.text(ignored, file)?;
-        Some(TokenSource { alias: TokenAlias::new(alias), file, scopes: ScopeSet::EMPTY })
+        Some(TokenSource { alias: TokenAlias::new(alias), file, scopes: ScopeSet::EMPTY, origin: Origin::default() })
     };
     tokens.entries_at().filter_map(token).collect()
 }
 
-fn token(alias: &str, at: &At<'_>, findings: &mut Findings) -> Option<TokenSource> {
-    let table = at.table(findings, &["file", "scopes"])?;
+fn token(alias: &str, at: &At<'_>, names: &[&str], findings: &mut Findings) -> Option<TokenSource> {
+    let table = at.table(findings, &[["file", "scopes"].as_slice(), &health::TOKEN_KEYS].concat())?;
     let file = table.required(findings, "file").and_then(|at| at.text(findings, file));
     let scopes = table.required(findings, "scopes").and_then(|at| scopes(&at, findings));
-    Some(TokenSource { alias: TokenAlias::new(alias), file: file?, scopes: scopes? })
+    let origin = health::origin(&table, alias, names, findings);
+    Some(TokenSource { alias: TokenAlias::new(alias), file: file?, scopes: scopes?, origin: origin? })
 }
 
 fn file(text: &str) -> Result<PathBuf, String> {
@@ -118,12 +121,13 @@ pub fn callers(at: &At<'_>, known: &Known<'_>, findings: &mut Findings) -> Optio
 }
 
 fn caller(at: &At<'_>, known: &Known<'_>, findings: &mut Findings) -> Option<Caller> {
-    let table = at.table(findings, &["id", "match", "scopes", "tokens"])?;
+    let table = at.table(findings, &[["id", "match", "scopes", "tokens"].as_slice(), &rules::KEYS].concat())?;
     let id = table.required(findings, "id").and_then(|at| name(&at, findings));
     let proofs = table.required(findings, "match").and_then(|at| proofs(&at, known, findings));
     let scopes = table.required(findings, "scopes").and_then(|at| scopes(&at, findings));
     let tokens = table.required(findings, "tokens").and_then(|at| token_names(&at, known, findings));
-    Some(Caller { id: CallerId::new(id?), proofs: proofs?, scopes: scopes?, tokens: tokens? })
+    let rules = rules::rules(&table, findings);
+    Some(Caller { id: CallerId::new(id?), proofs: proofs?, scopes: scopes?, tokens: tokens?, rules: rules? })
 }
 
 fn token_names(at: &At<'_>, known: &Known<'_>, findings: &mut Findings) -> Option<Vec<TokenAlias>> {
@@ -270,6 +274,7 @@ fn operation(at: &At<'_>, findings: &mut Findings) -> Option<Operation> {
     Some(Operation {
         id: OperationId::new(&id),
         verb,
+        reach: Reach::of(verb, template),
         template: template.into(),
         scopes: scopes?,
         quota: if verb.is_safe() { QuotaGroup::ClientRead } else { QuotaGroup::ClientWrite },

@@ -33,8 +33,7 @@ pub fn upstream(at: Option<&At<'_>>, findings: &mut Findings) -> Option<Upstream
         upstream.port = port;
     }
     if let Some(at) = table.optional("ca_file") {
-        upstream.extra_roots = certificates(&at, findings).unwrap_or_default();
-        upstream.ca_file = at.text(findings, |text| Ok(PathBuf::from(text)));
+        (upstream.extra_roots, upstream.ca_file) = certificates_of(&at, findings);
     }
     upstream.connect_to = table.optional("connect_to").and_then(|at| at.text(findings, host_and_port));
     if let Some(at) = table.optional("address_family") {
@@ -87,14 +86,16 @@ fn url(text: &str) -> Result<(String, u16), String> {
     Ok((host.to_ascii_lowercase(), port.unwrap_or(443)))
 }
 
-fn host_and_port(text: &str) -> Result<(String, u16), String> {
+/// Reads a host and a port.
+pub fn host_and_port(text: &str) -> Result<(String, u16), String> {
     match host_and_optional_port(text) {
         Some((host, Some(port))) => Ok((host.to_owned(), port)),
         Some((_, None)) | None => Err("a host and a port, as in 127.0.0.1:8443".to_owned()),
     }
 }
 
-fn host_and_optional_port(text: &str) -> Option<(&str, Option<u16>)> {
+/// Reads a host, and a port where there is one.
+pub fn host_and_optional_port(text: &str) -> Option<(&str, Option<u16>)> {
     let (host, port) = match text.rsplit_once(':') {
         Some((host, port)) if !port.contains(']') => (host, Some(port.parse().ok().filter(|port| *port != 0)?)),
         Some(_) | None => (text, None),
@@ -106,6 +107,11 @@ fn host_and_optional_port(text: &str) -> Option<(&str, Option<u16>)> {
 
 /// Every authority that systems know together takes less than a quarter of this.
 const CERTIFICATES_BYTES: usize = 4 * 1024 * 1024;
+
+/// Reads the key `ca_file`: its certificates, and the file itself.
+pub fn certificates_of(at: &At<'_>, findings: &mut Findings) -> (Vec<CertificateDer<'static>>, Option<PathBuf>) {
+    (certificates(at, findings).unwrap_or_default(), at.text(findings, |text| Ok(PathBuf::from(text))))
+}
 
 fn certificates(at: &At<'_>, findings: &mut Findings) -> Option<Vec<CertificateDer<'static>>> {
     at.text(findings, |text| {

@@ -9,6 +9,7 @@ use super::identify::Received;
 use super::stage::Stage;
 use crate::policy::{Denial, Grant};
 use crate::rejection::{Reason, Rejection};
+use crate::subject::Subject;
 use crate::target::{self, BadTarget};
 
 /// A request that may be sent.
@@ -39,7 +40,7 @@ impl Stage<Admitted> for Authorize {
         let verb = exchange.verb.ok_or(Reason::MethodNotAllowed)?;
         // Of an absolute-form target (RFC 9112, section 3.2.2) only the path and query go on; the upstream is a constant.
         let (path, query) = (head.uri.path(), head.uri.query());
-        target::check(path, query, generation.limits.target_bytes).map_err(|bad| match bad {
+        let names = target::check(path, query, generation.limits.target_bytes).map_err(|bad| match bad {
             BadTarget::Ambiguous(broken) => Rejection::because(Reason::BadTarget, broken),
             BadTarget::TooLong => Reason::TargetTooLong.into(),
         })?;
@@ -48,6 +49,7 @@ impl Stage<Admitted> for Authorize {
         }
         let granted = generation.policy.operation(verb, path).and_then(|operation| {
             exchange.set_operation(operation.id);
+            exchange.set_subject(Subject::of(operation, path, query, names));
             generation.policy.authorize(caller, operation)
         });
         match granted {

@@ -3,7 +3,7 @@
 //! Stages write to it, nothing reads it to decide. It is said and counted once, when it finishes or is dropped: a
 //! caller that went away is seen too.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -13,6 +13,7 @@ use super::connection::{Connection, Phase};
 use crate::metrics::{CALLER_GONE, Credential, Finished, Refusal, UpstreamError};
 use crate::operation::{OperationId, Verb};
 use crate::rejection::Reason;
+use crate::subject::Subject;
 use crate::symbol::{CallerId, TokenAlias};
 use crate::telemetry::access::{Context, Outcome};
 use crate::verdict::ErrorType;
@@ -34,6 +35,7 @@ pub struct Exchange {
     caller: Cell<Option<CallerId>>,
     operation: Cell<Option<OperationId>>,
     token: Cell<Option<TokenAlias>>,
+    subject: OnceCell<Subject>,
     status: Cell<Option<u16>>,
     refusal: Cell<Option<Refusal>>,
     outcome: Cell<Option<Outcome>>,
@@ -64,6 +66,7 @@ impl Exchange {
             caller: Cell::new(None),
             operation: Cell::new(None),
             token: Cell::new(None),
+            subject: OnceCell::new(),
             status: Cell::new(None),
             refusal: Cell::new(None),
             outcome: Cell::new(None),
@@ -96,6 +99,18 @@ impl Exchange {
     /// What is asked is decided.
     pub fn set_operation(&self, operation: OperationId) {
         self.operation.set(Some(operation));
+    }
+
+    /// On whose data it works is read.
+    pub fn set_subject(&self, subject: Subject) {
+        // There is one Authorize on the way of a request, so it is set once.
+        let _ = self.subject.set(subject);
+    }
+
+    /// On whose data it works, when that was read.
+    #[must_use]
+    pub fn subject(&self) -> Option<&Subject> {
+        self.subject.get()
     }
 
     /// The path is no operation's.

@@ -6,8 +6,8 @@
 use std::fmt;
 
 use super::{
-    decoded, has_one_spelling, is_credential, is_method, looks_like_credential, may_stand, must_be_encoded, name_of,
-    pair_is_plain, segment_is_canonical, stands_for_itself, stands_once,
+    Names, decoded, has_one_spelling, is_credential, is_method, looks_like_credential, may_stand, must_be_encoded,
+    name_of, pair_is_plain, segment_is_canonical, stands_for_itself,
 };
 
 /// What is wrong with a target.
@@ -159,12 +159,12 @@ fn in_query(query: &[u8]) -> Option<Broken> {
             _ => {}
         }
     }
-    let (mut begins, mut seen) = (0, 0);
+    let (mut begins, mut names) = (0, Names::default());
     for pair in query.split(|byte| *byte == b'&') {
         if !pair_is_plain(pair) {
             return Some(in_pair(pair).at(begins));
         }
-        if !stands_once(name_of(pair), &mut seen) {
+        if !names.add(Names::of(name_of(pair))) {
             return Some(Rule::Twice.at(begins));
         }
         begins += pair.len() + 1;

@@ -26,7 +26,7 @@ fn what_the_api_uses_passes() {
         ("/stat/v1/data", Some(long.as_str())),
         ("/stat/v1/data", Some("")),
     ] {
-        assert_eq!(check(path, query, LIMIT), Ok(()), "{path}");
+        assert!(check(path, query, LIMIT).is_ok(), "{path}");
     }
 }
 
@@ -138,14 +138,14 @@ fn rule_5_names_have_one_spelling() {
         "ids=1,2&id=3&ulogin=a&direct_client_logins=b",
         "a=ids;b",
     ] {
-        assert_eq!(check("/a", Some(query), LIMIT), Ok(()), "{query:?}");
+        assert!(check("/a", Some(query), LIMIT).is_ok(), "{query:?}");
     }
 }
 
 #[test]
 fn rule_6_the_length() {
     let query = "q".repeat(97);
-    assert_eq!(check("/a", Some(&query), 100), Ok(()));
+    assert!(check("/a", Some(&query), 100).is_ok());
     assert_eq!(check("/ab", Some(&query), 100), Err(BadTarget::TooLong));
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Plain values and pure decisions; they use nothing but each other.
-const VOCABULARY: [&str; 12] = [
+const VOCABULARY: [&str; 14] = [
     "symbol",
     "scope",
     "operation",
@@ -15,6 +15,8 @@ const VOCABULARY: [&str; 12] = [
     "caller",
     "token",
     "policy",
+    "rules",
+    "subject",
     "verdict",
     "rejection",
 ];

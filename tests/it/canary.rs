@@ -267,6 +267,7 @@ fn nothing_that_holds_a_token_shows_it() {
         alias: metrika_gate::symbol::TokenAlias::new("analytics"),
         file: file.path().to_owned(),
         scopes: metrika_gate::scope::ScopeSet::EMPTY,
+        origin: metrika_gate::config::Origin::default(),
     };
     let error = metrika_gate::tokens::read(&source, false).unwrap_err();
     assert_clean("TokenFileError", &format!("{error:?} {error}"));

@@ -177,6 +177,7 @@ proptest! {
         let callers: Vec<Caller> = rules.into_iter().enumerate().map(|(position, (listener, sources, uids, gids))| {
             let network = |(a, b, length)| ipnet::Ipv4Net::new([10, 0, a, b].into(), length).unwrap().into();
             Caller {
+                rules: metrika_gate::rules::Rules::default(),
                 id: CallerId::new(&format!("p{position}")),
                 proofs: Proofs { listener: listener.map(|index| names[index]), sources: sources.into_iter().map(network).collect(), uids, gids },
                 scopes: ScopeSet::EMPTY,

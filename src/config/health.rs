@@ -1,0 +1,118 @@
+//! What is said of tokens beside their file and scopes, and how their health is looked after: `identity`, `token_health`.
+
+use std::time::{Duration, SystemTime};
+
+use super::reader::{At, Findings, Table};
+use super::upstream::{certificates_of, host_and_optional_port};
+use super::{Identity, TokenHealth, TokenSource, Upstream, rules, timeout};
+use crate::symbol::TokenAlias;
+
+/// The keys of a token that are read here.
+pub const TOKEN_KEYS: [&str; 4] = ["owner", "client_id", "expires", "standby"];
+
+/// What is known of a token beside its file and scopes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Origin {
+    /// The login of the account that issued it.
+    pub owner: Option<Box<str>>,
+    /// The application that it was issued to.
+    pub client_id: Option<Box<str>>,
+    /// When it ends, where that is known.
+    pub expires: Option<SystemTime>,
+    /// The token that takes over while this one cannot be used.
+    pub standby: Option<TokenAlias>,
+}
+
+/// Reads them; `names` are those of all tokens.
+pub fn origin(table: &Table<'_>, own: &str, names: &[&str], findings: &mut Findings) -> Option<Origin> {
+    let owner = table.optional("owner").map(|at| at.text(findings, rules::login));
+    let client_id = table.optional("client_id").map(|at| at.text(findings, client_id));
+    let expires = table.optional("expires").map(|at| at.text(findings, day));
+    let standby = table.optional("standby").map(|at| {
+        at.text(findings, |text| {
+            if names.contains(&text) && text != own {
+                Ok(TokenAlias::new(text))
+            } else {
+                Err("the name of another token that stands under 'tokens'".to_owned())
+            }
+        })
+    });
+    Some(Origin {
+        owner: owner.map_or(Some(None), |read| read.map(Some))?,
+        client_id: client_id.map_or(Some(None), |read| read.map(Some))?,
+        expires: expires.map_or(Some(None), |read| read.map(Some))?,
+        standby: standby.map_or(Some(None), |read| read.map(Some))?,
+    })
+}
+
+fn client_id(text: &str) -> Result<Box<str>, String> {
+    let fits = (8..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    fits.then(|| text.into())
+        .ok_or_else(|| "the id of an application at oauth.yandex.ru: 32 letters and digits".to_owned())
+}
+
+/// The beginning of a day, in UTC.
+fn day(text: &str) -> Result<SystemTime, String> {
+    let whole = if text.len() == 10 { format!("{text}T00:00:00Z") } else { text.to_owned() };
+    humantime::parse_rfc3339(&whole)
+        .map_err(|_| "a day as in 2027-03-31, or a moment as in 2027-03-31T12:00:00Z".to_owned())
+}
+
+/// A standby can take over only what it may do, and for the same account.
+pub fn check_standbys(tokens: &[TokenSource], at: &At<'_>, findings: &mut Findings) {
+    let ignored = &mut Findings::default();
+    let Some(table) = at.any_table(ignored) else { return };
+    for (alias, at) in table.entries_at() {
+        let find = |wanted: &str| tokens.iter().find(|source| source.alias.as_str() == wanted);
+        let Some(token) = find(alias) else { continue };
+        let Some(standby) = token.origin.standby.and_then(|standby| find(standby.as_str())) else { continue };
+        let Some(at) = at.any_table(ignored).and_then(|table| table.optional("standby")) else { continue };
+        if token.origin.owner.is_none() || token.origin.owner != standby.origin.owner {
+            at.wrong(findings, "is of no use: a standby is of the same account, and both tokens say so in 'owner'");
+        }
+        if token.scopes.iter().any(|scope| !standby.scopes.covers([scope].into_iter().collect())) {
+            at.wrong(findings, "lacks a scope: a standby has all that the token has");
+        }
+        if standby.origin.standby.is_some() {
+            at.wrong(findings, "has a standby itself; there is one at most");
+        }
+    }
+}
+
+/// Reads `token_health`.
+pub fn token_health(at: Option<&At<'_>>, findings: &mut Findings) -> Option<TokenHealth> {
+    let table = match at {
+        Some(at) => Some(at.table(findings, &["probe_after", "probe_at_most", "learn"])?),
+        None => None,
+    };
+    let table = table.as_ref();
+    let probe_after = timeout(table, "probe_after", Duration::from_secs(30), findings);
+    let probe_at_most = timeout(table, "probe_at_most", Duration::from_secs(1800), findings);
+    let learn = table.and_then(|table| table.optional("learn")).map_or(Some(true), |at| at.bool(findings));
+    Some(TokenHealth { probe_after: probe_after?, probe_at_most: probe_at_most?, learn: learn? })
+}
+
+/// Reads `identity`; connections to it are made as those to the upstream are.
+pub fn identity(at: Option<&At<'_>>, upstream: Option<&Upstream>, findings: &mut Findings) -> Option<Option<Identity>> {
+    let Some(at) = at else { return Some(None) };
+    let table = at.table(findings, &["url", "ca_file", "connect_to"])?;
+    let (host, port, path) = table.required(findings, "url")?.text(findings, url)?;
+    let mut place = upstream?.clone();
+    place.authority = if port == 443 { host.clone() } else { format!("{host}:{port}") };
+    (place.host, place.port, place.http2, place.connections) = (host, port, false, 1);
+    (place.extra_roots, place.ca_file, place.connect_to) = (Vec::new(), None, None);
+    if let Some(at) = table.optional("ca_file") {
+        (place.extra_roots, place.ca_file) = certificates_of(&at, findings);
+    }
+    place.connect_to = table.optional("connect_to").and_then(|at| at.text(findings, super::upstream::host_and_port));
+    Some(Some(Identity { place, path }))
+}
+
+fn url(text: &str) -> Result<(String, u16, String), String> {
+    let wrong = || "an https URL with a path, as in https://login.yandex.ru/info".to_owned();
+    let rest = text.strip_prefix("https://").ok_or_else(wrong)?;
+    let (authority, path) = rest.split_at(rest.find('/').ok_or_else(wrong)?);
+    let (host, port) = host_and_optional_port(authority).ok_or_else(wrong)?;
+    let fits = path.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/-_.".contains(&byte));
+    fits.then(|| (host.to_ascii_lowercase(), port.unwrap_or(443), path.to_owned())).ok_or_else(wrong)
+}

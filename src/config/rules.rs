@@ -1,0 +1,113 @@
+//! The keys of a caller about what it may touch within its scopes, and `counter_groups`.
+
+use super::CounterGroup;
+use super::reader::{At, Findings, Table};
+use crate::rules::{List, Rules};
+use crate::symbol::GroupName;
+
+/// The keys of a caller that are read here.
+pub const KEYS: [&str; 7] = ["counters", "ulogin", "list", "destructive", "callback", "measurement_tokens", "enforce"];
+
+/// Reads them.
+pub fn rules(table: &Table<'_>, findings: &mut Findings) -> Option<Rules> {
+    let otherwise = Rules::default();
+    let counters = table.optional("counters").map(|at| counters(&at, findings));
+    let logins = table.optional("ulogin").map(|at| logins(&at, findings));
+    let list = table.optional("list").map(|at| {
+        if counters.is_none() {
+            at.wrong(findings, "says nothing without 'counters' of the caller: its list has all of them");
+        }
+        at.text(findings, |text| match text {
+            "refuse" => Ok(List::Refuse),
+            "filter" => Ok(List::Filter),
+            _ => Err("refuse or filter".to_owned()),
+        })
+    });
+    let mut allowed = |key: &str, otherwise: bool| match table.optional(key) {
+        Some(at) => at.text(findings, |text| match text {
+            "allow" => Ok(true),
+            "deny" => Ok(false),
+            _ => Err("allow or deny".to_owned()),
+        }),
+        None => Some(otherwise),
+    };
+    let destructive = allowed("destructive", otherwise.destructive);
+    let callback = allowed("callback", otherwise.callback);
+    let measurement_tokens = allowed("measurement_tokens", otherwise.measurement_tokens);
+    let enforce = table.optional("enforce").map_or(Some(otherwise.enforce), |at| at.bool(findings));
+    Some(Rules {
+        counters: given(counters)?,
+        logins: given(logins)?,
+        list: list.map_or(Some(otherwise.list), |list| list)?,
+        destructive: destructive?,
+        callback: callback?,
+        measurement_tokens: measurement_tokens?,
+        enforce: enforce?,
+    })
+}
+
+/// `None` when a value is there and wrong, `Some(None)` when it is absent.
+#[expect(clippy::option_option, reason = "absent and wrong are different answers")]
+fn given<T>(value: Option<Option<T>>) -> Option<Option<T>> {
+    match value {
+        None => Some(None),
+        Some(None) => None,
+        Some(read) => Some(read),
+    }
+}
+
+fn counters(at: &At<'_>, findings: &mut Findings) -> Option<Box<[u64]>> {
+    let elements = at.filled_list(findings)?;
+    let read: Vec<_> = elements.iter().map(|at| counter(at, findings)).collect();
+    let mut counters: Vec<u64> = read.into_iter().collect::<Option<_>>()?;
+    counters.sort_unstable();
+    counters.dedup();
+    Some(counters.into())
+}
+
+fn counter(at: &At<'_>, findings: &mut Findings) -> Option<u64> {
+    u64::try_from(at.integer(findings, 1..=i64::MAX)?).ok()
+}
+
+fn logins(at: &At<'_>, findings: &mut Findings) -> Option<Box<[Box<str>]>> {
+    let elements = at.filled_list(findings)?;
+    let read: Vec<_> = elements.iter().map(|at| at.text(findings, login)).collect();
+    read.into_iter().collect()
+}
+
+/// Reads a login of Yandex: letters, digits, `-`, `_`, `.`, and `@` in those of organisations.
+pub fn login(text: &str) -> Result<Box<str>, String> {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.@".contains(&byte);
+    if (1..=128).contains(&text.len()) && text.bytes().all(fits) {
+        Ok(text.into())
+    } else {
+        Err("a login: 1 to 128 letters, digits, '-', '_', '.' or '@'".to_owned())
+    }
+}
+
+/// Reads `counter_groups`.
+pub fn counter_groups(at: &At<'_>, findings: &mut Findings) -> Option<Vec<CounterGroup>> {
+    let table = at.any_table(findings)?;
+    let mut groups: Vec<CounterGroup> = Vec::new();
+    let mut complete = true;
+    for (text, at) in table.entries_at() {
+        let named = super::name_text(text).and_then(|name| match name {
+            "other" => Err("another name: 'other' is what no group has".to_owned()),
+            name => Ok(GroupName::new(name)),
+        });
+        let name = named.map_err(|expected| {
+            at.wrong(findings, format!("the name of a group is not one; expected {expected}"));
+        });
+        let counters = counters(&at, findings);
+        if let Some(twice) =
+            counters.iter().flatten().find(|one| groups.iter().any(|group| group.counters.contains(one)))
+        {
+            at.wrong(findings, format!("counter {twice} is in another group too; each is in one"));
+        }
+        match (name, counters) {
+            (Ok(name), Some(counters)) => groups.push(CounterGroup { name, counters }),
+            _ => complete = false,
+        }
+    }
+    complete.then_some(groups)
+}

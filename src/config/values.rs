@@ -1,0 +1,62 @@
+//! Values that more than one room reads.
+
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::reader::{self, At, Findings};
+
+/// The names that stand under a key, right or wrong: the keys of a mapping, or every `name` in a list.
+pub fn names<'a>(table: &reader::Table<'a>, key: &str) -> Vec<&'a str> {
+    let ignored = &mut Findings::default();
+    let Some(at) = table.optional(key) else { return Vec::new() };
+    if let Some(list) = at.list(ignored) {
+        let name = |at: At<'a>| at.any_table(ignored)?.optional("name")?.text(ignored, Ok);
+        return list.into_iter().filter_map(name).collect();
+    }
+    at.any_table(ignored).map_or_else(Vec::new, |table| table.entries_at().map(|(name, _)| name).collect())
+}
+
+/// Reads a duration as `10s`, `1m 30s` or `250ms`.
+pub fn duration(at: &At<'_>, findings: &mut Findings) -> Option<Duration> {
+    at.text(findings, |text| {
+        humantime::parse_duration(text).map_err(|_| "a duration as in 10s, 250ms or 1m 30s".to_owned())
+    })
+}
+
+/// Reads the duration under `key`, which is `default` when absent and may not be zero.
+pub fn timeout(
+    table: Option<&reader::Table<'_>>,
+    key: &str,
+    default: Duration,
+    findings: &mut Findings,
+) -> Option<Duration> {
+    let Some(at) = table.and_then(|table| table.optional(key)) else { return Some(default) };
+    let duration = duration(&at, findings)?;
+    if duration.is_zero() {
+        at.wrong(findings, "is zero; a timeout is longer than that");
+        return None;
+    }
+    Some(duration)
+}
+
+/// Reads a name that logs, metrics and other keys can use.
+pub fn name<'a>(at: &At<'a>, findings: &mut Findings) -> Option<&'a str> {
+    at.text(findings, name_text)
+}
+
+pub fn name_text(text: &str) -> Result<&str, String> {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
+    if text.is_empty() || text.len() > 64 || !text.bytes().all(fits) {
+        return Err("a name of 1 to 64 letters, digits, '_', '-' or '.'".to_owned());
+    }
+    if ["none", "unknown"].contains(&text) {
+        return Err("another name: 'none' and 'unknown' have a meaning of their own in metrics".to_owned());
+    }
+    Ok(text)
+}
+
+/// Whether a network says nothing about the peer.
+pub fn is_everyone(network: &IpNet) -> bool {
+    network.prefix_len() == 0
+}

@@ -1,0 +1,108 @@
+//! Probe: what can be asked with a token, and changes nothing.
+//!
+//! 1. Questions are GETs. An answer is looked at up to [`LONGEST`] bytes, packed or not.
+//! 2. Each question goes on a connection of its own, so that none waits behind another's and none stays open.
+//! 3. A question takes as long as `upstream.timeouts` say, and no longer.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, HOST};
+use http::{HeaderMap, HeaderValue, Request, StatusCode};
+use http_body_util::{BodyExt, Empty};
+
+use crate::token::Token;
+use crate::upstream::http1::Listener;
+use crate::upstream::{Pool, Upstream};
+
+/// So much of an answer is read, in bytes.
+pub const LONGEST: usize = 4 * 1024 * 1024;
+
+/// An answer to a question.
+#[derive(Debug, Clone)]
+pub struct Heard {
+    /// The status.
+    pub status: StatusCode,
+    /// The body.
+    pub body: Bytes,
+}
+
+/// Why there is no answer. Holds nothing of the token.
+#[derive(Debug, thiserror::Error)]
+pub enum Unheard {
+    /// There was no connection.
+    #[error("{0}")]
+    Dial(anyhow::Error),
+    /// It broke off, or is none.
+    #[error("the answer broke off: {0}")]
+    Broken(anyhow::Error),
+    /// It took too long.
+    #[error("no answer in time")]
+    Timeout,
+    /// Rule 1.
+    #[error("the answer is larger than {LONGEST} bytes")]
+    TooLong,
+}
+
+/// Who can be asked.
+#[derive(Debug, Clone)]
+pub struct Place(Arc<Upstream>);
+
+struct Deaf;
+
+impl Listener for Deaf {
+    fn wants(&self, _: &[u8]) -> bool {
+        false
+    }
+
+    fn heard(&self, _: StatusCode, _: &HeaderMap) {}
+}
+
+impl Place {
+    /// `upstream` can be asked.
+    #[must_use]
+    pub const fn new(upstream: Arc<Upstream>) -> Self {
+        Self(upstream)
+    }
+
+    /// Asks for `target`, a path and query, with `token`. Belongs on a runtime of one thread.
+    ///
+    /// # Errors
+    /// [`Unheard`].
+    pub async fn ask(&self, token: &Token, target: &str) -> Result<Heard, Unheard> {
+        let timeouts = &self.0.settings.timeouts;
+        tokio::time::timeout(timeouts.connect + timeouts.response_headers, self.ask_now(token, target))
+            .await
+            .unwrap_or(Err(Unheard::Timeout))
+    }
+
+    async fn ask_now(&self, token: &Token, target: &str) -> Result<Heard, Unheard> {
+        let pool: Rc<Pool<Empty<Bytes>>> = Rc::new(Pool::new(self.0.clone(), 1));
+        let mut lease = pool.lease(true).await.map_err(|error| Unheard::Dial(error.into()))?;
+        let uri =
+            if lease.is_http2() { format!("https://{}{target}", self.0.settings.authority) } else { target.to_owned() };
+        let mut request = Request::get(uri).body(Empty::new()).map_err(|error| Unheard::Broken(error.into()))?;
+        let fields = request.headers_mut();
+        if lease.is_http2() {
+            *request.version_mut() = http::Version::HTTP_2;
+        } else {
+            fields.insert(HOST, self.0.host.clone());
+        }
+        let fields = request.headers_mut();
+        fields.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        fields.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        fields.insert(AUTHORIZATION, token.authorization());
+        let answer = lease.send(request, &Deaf).await.map_err(|failed| Unheard::Broken(failed.error.into()))?;
+        let (head, mut body) = answer.into_parts();
+        let mut read = BytesMut::new();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| Unheard::Broken(error.into()))?;
+            read.extend_from_slice(frame.data_ref().map_or(&[], |data| data));
+            if read.len() > LONGEST {
+                return Err(Unheard::TooLong);
+            }
+        }
+        Ok(Heard { status: head.status, body: read.freeze() })
+    }
+}

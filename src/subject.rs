@@ -1,0 +1,166 @@
+//! Subject: on whose data a request works, read from the bytes that go out.
+//!
+//! 1. A counter is a decimal number without a sign, a space or a zero in front, from 1 to 2^64 - 1. It stands in the path
+//!    where the operation has one, and in `ids`, `id` and the parameters that could name counters, where commas join several.
+//! 2. What is there and is none of that is unreadable: policy never guesses.
+//! 3. A login stands in `ulogin` and, several with commas, in `direct_client_logins`. Percent-encoding is taken off once,
+//!    and `+` is a space.
+
+use crate::operation::{Operation, Reach};
+use crate::target::{Names, name_of, plain};
+
+/// The counters that a request names.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Counters {
+    /// None.
+    #[default]
+    None,
+    /// One.
+    One(u64),
+    /// Two or more, or one twice.
+    Several(Box<[u64]>),
+    /// Something that is no number stands where a counter does (rule 2).
+    Unreadable,
+}
+
+impl Counters {
+    /// All of them.
+    #[must_use]
+    pub const fn as_slice(&self) -> &[u64] {
+        match self {
+            Self::None | Self::Unreadable => &[],
+            Self::One(counter) => std::slice::from_ref(counter),
+            Self::Several(counters) => counters,
+        }
+    }
+
+    fn add(&mut self, counter: Option<u64>) {
+        let Some(counter) = counter else {
+            *self = Self::Unreadable;
+            return;
+        };
+        *self = match std::mem::take(self) {
+            Self::None => Self::One(counter),
+            Self::One(first) => Self::Several([first, counter].into()),
+            Self::Several(counters) => Self::Several([&counters[..], &[counter]].concat().into()),
+            Self::Unreadable => Self::Unreadable,
+        };
+    }
+}
+
+/// On whose data a request works.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Subject {
+    /// The counters that it names.
+    pub counters: Counters,
+    /// `ulogin`: in whose name, where not in that of the token's owner.
+    pub login: Option<Box<str>>,
+    /// `direct_client_logins`.
+    pub clients: Box<[Box<str>]>,
+}
+
+impl Subject {
+    /// Of a request for `operation`, whose target was checked and has `names`.
+    #[must_use]
+    pub fn of(operation: &Operation, path: &str, query: Option<&str>, names: Names) -> Self {
+        let mut subject = Self::default();
+        if let Reach::Counter(position) = operation.reach {
+            let segment = path.split('/').nth(position + 1).unwrap_or_default();
+            let is_last = path.len() >= segment.len() && path.ends_with(segment);
+            let bare = segment.strip_suffix(".json").or_else(|| segment.strip_suffix(".csv"));
+            let text = bare.filter(|_| is_last && operation.suffixes).unwrap_or(segment);
+            subject.counters.add(counter(text.as_bytes()));
+        }
+        let telling = Names::IDS | Names::ID | Names::ULOGIN | Names::DIRECT_CLIENT_LOGINS | Names::COUNTER;
+        if names.has(telling) {
+            let prefix = if operation.template.starts_with("/analytics/") { "ga:" } else { "" };
+            subject.read_query(query.unwrap_or_default(), prefix);
+        }
+        subject
+    }
+
+    #[cold]
+    fn read_query(&mut self, query: &str, prefix: &str) {
+        for pair in query.split('&') {
+            let name = name_of(pair.as_bytes());
+            let value = pair.get(name.len() + 1..).unwrap_or_default();
+            let names = Names::of(name);
+            if names.has(Names::IDS | Names::ID | Names::COUNTER) {
+                let plain = plain(value.as_bytes());
+                for element in plain.split(|byte| *byte == b',') {
+                    self.counters.add(counter(element.strip_prefix(prefix.as_bytes()).unwrap_or(element)));
+                }
+            } else if names.has(Names::ULOGIN) {
+                self.login = Some(text(value).into());
+            } else if names.has(Names::DIRECT_CLIENT_LOGINS) {
+                self.clients = text(value).split(',').map(Into::into).collect();
+            }
+        }
+    }
+}
+
+/// Rule 1.
+#[must_use]
+pub fn counter(text: &[u8]) -> Option<u64> {
+    let is_decimal = text.first().is_some_and(|first| *first != b'0') && text.iter().all(u8::is_ascii_digit);
+    std::str::from_utf8(text).ok().filter(|_| is_decimal)?.parse().ok()
+}
+
+/// Rule 3.
+fn text(value: &str) -> String {
+    let spaced: Vec<u8> = value.bytes().map(|byte| if byte == b'+' { b' ' } else { byte }).collect();
+    String::from_utf8_lossy(&plain(&spaced)).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::operation::{Catalogue, Lookup, Verb};
+    use crate::target;
+
+    fn subject(verb: Verb, target: &str) -> Subject {
+        let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
+        let names = target::check(path, query, 10_000).unwrap();
+        let catalogue = Catalogue::built_in();
+        let Lookup::Known(operation) = catalogue.find(verb, path) else { panic!("{target} is no operation") };
+        Subject::of(operation, path, query, names)
+    }
+
+    #[test]
+    fn rule_1_counters_are_read_wherever_they_stand() {
+        for (target, expected) in [
+            ("/management/v1/counter/12", &[12][..]),
+            ("/management/v1/counter/12.json", &[12]),
+            ("/management/v1/counter/12/goals.json?ids=13", &[12, 13]),
+            ("/export/v1/cloud/counter/12", &[12]),
+            ("/stat/v1/data?ids=1", &[1]),
+            ("/stat/v1/data?metrics=ym:s:visits&ids=1,2%2C3", &[1, 2, 3]),
+            ("/stat/v1/data?id=18446744073709551615", &[u64::MAX]),
+            ("/analytics/v3/data/ga?ids=ga:7,ga%3A8", &[7, 8]),
+            ("/management/v1/counters", &[]),
+            ("/management/v1/clients?counters=4,5", &[4, 5]),
+        ] {
+            assert_eq!(subject(Verb::Get, target).counters.as_slice(), expected, "{target}");
+        }
+    }
+
+    #[test]
+    fn rule_2_what_is_no_number_is_unreadable() {
+        for value in
+            ["", "1,", "+1", "01", "1%20", "1;2", "0x1", "%2531", "ga:1", "18446744073709551616", "1.0", "%EF%BC%91"]
+        {
+            let target = format!("/stat/v1/data?ids=12,{value}");
+            assert_eq!(subject(Verb::Get, &target).counters, Counters::Unreadable, "{value}");
+        }
+        for path in ["/management/v1/counter/a", "/management/v1/counter/012", "/management/v1/counter/1.json/goals"] {
+            assert_eq!(subject(Verb::Get, path).counters, Counters::Unreadable, "{path}");
+        }
+    }
+
+    #[test]
+    fn rule_3_logins_are_read() {
+        let read = subject(Verb::Get, "/stat/v1/data?ids=1&ulogin=a%2Db+c&direct_client_logins=x,y%2Cz");
+        assert_eq!(read.login.as_deref(), Some("a-b c"));
+        assert_eq!(read.clients.iter().map(|login| &**login).collect::<Vec<_>>(), ["x", "y", "z"]);
+    }
+}

@@ -1,0 +1,139 @@
+//! The names of parameters that say on whose data a request works, or what its answer is.
+
+/// A set of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Names(u8);
+
+impl Names {
+    /// `ids`: the counters of a report.
+    pub const IDS: Self = Self(1);
+    /// `id`: the same, in older forms.
+    pub const ID: Self = Self(1 << 1);
+    /// `ulogin`: an account that the token's owner represents.
+    pub const ULOGIN: Self = Self(1 << 2);
+    /// `direct_client_logins`: clients of Direct.
+    pub const DIRECT_CLIENT_LOGINS: Self = Self(1 << 3);
+    /// `callback`: the answer becomes a script (JSONP).
+    pub const CALLBACK: Self = Self(1 << 4);
+    /// `field`: more of a counter, as `measurement_tokens`.
+    pub const FIELD: Self = Self(1 << 5);
+    /// `counter`, `counters`, `counter_id`, `counter_ids`: what else could name counters.
+    pub const COUNTER: Self = Self(1 << 6);
+    /// Any of these in a spelling that some readers take for it: in another case, without the underscores, with brackets.
+    pub const ODD: Self = Self(1 << 7);
+
+    /// Those of which more than one would be as many answers to one question.
+    const ONCE: Self = Self(Self::IDS.0 | Self::ID.0 | Self::ULOGIN.0 | Self::DIRECT_CLIENT_LOGINS.0);
+
+    /// What a name, without the `=` and what follows it, is.
+    #[must_use]
+    pub fn of(name: &[u8]) -> Self {
+        match name {
+            b"ids" => Self::IDS,
+            b"id" => Self::ID,
+            b"ulogin" => Self::ULOGIN,
+            b"direct_client_logins" => Self::DIRECT_CLIENT_LOGINS,
+            b"callback" => Self::CALLBACK,
+            b"field" => Self::FIELD,
+            b"counter" | b"counters" | b"counter_id" | b"counter_ids" => Self::COUNTER,
+            other if is_odd(other) => Self::ODD,
+            _ => Self::default(),
+        }
+    }
+
+    /// Whether one of `others` is among them.
+    #[must_use]
+    pub const fn has(self, others: Self) -> bool {
+        self.0 & others.0 != 0
+    }
+
+    /// Whether none is.
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// These and `more`; no when one that may stand once was there before.
+    pub(super) const fn add(&mut self, more: Self) -> bool {
+        let before = self.0;
+        self.0 |= more.0;
+        before & more.0 & Self::ONCE.0 == 0
+    }
+}
+
+impl std::ops::BitOr for Names {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+/// Every one, in the letters that are left when nothing else counts.
+const WORDS: [&[u8]; 10] = [
+    b"ids",
+    b"id",
+    b"ulogin",
+    b"directclientlogins",
+    b"callback",
+    b"field",
+    b"counter",
+    b"counters",
+    b"counterid",
+    b"counterids",
+];
+
+fn is_odd(name: &[u8]) -> bool {
+    // Most names begin with another letter.
+    let may_be = name
+        .iter()
+        .find(|byte| byte.is_ascii_alphanumeric())
+        .is_some_and(|first| matches!(first.to_ascii_lowercase(), b'i' | b'u' | b'd' | b'c' | b'f'));
+    may_be && WORDS.iter().any(|word| spells(name, word))
+}
+
+/// Whether the letters and digits of a name, up to a bracket, are those of `word`, in any case.
+pub(super) fn spells(name: &[u8], word: &[u8]) -> bool {
+    let letters = name.iter().take_while(|byte| **byte != b'[').filter(|byte| byte.is_ascii_alphanumeric());
+    name.len() >= word.len() && letters.map(u8::to_ascii_lowercase).eq(word.iter().copied())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_known_in_every_spelling() {
+        for (name, expected) in [
+            ("ids", Names::IDS),
+            ("id", Names::ID),
+            ("ulogin", Names::ULOGIN),
+            ("direct_client_logins", Names::DIRECT_CLIENT_LOGINS),
+            ("callback", Names::CALLBACK),
+            ("field", Names::FIELD),
+            ("counter_ids", Names::COUNTER),
+            ("IDS", Names::ODD),
+            ("ids[]", Names::ODD),
+            ("ids[0]", Names::ODD),
+            ("counterId", Names::ODD),
+            (".ids", Names::ODD),
+            ("directClientLogins", Names::ODD),
+            ("CallBack", Names::ODD),
+            ("metrics", Names::default()),
+            ("date1", Names::default()),
+            ("dimensions", Names::default()),
+            ("filters", Names::default()),
+            ("", Names::default()),
+            ("fields", Names::default()),
+        ] {
+            assert_eq!(Names::of(name.as_bytes()), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn those_that_may_stand_once_do() {
+        let mut names = Names::default();
+        assert!(names.add(Names::IDS) && names.add(Names::ID) && names.add(Names::FIELD) && names.add(Names::FIELD));
+        assert!(!names.add(Names::IDS));
+    }
+}
