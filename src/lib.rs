@@ -10,7 +10,7 @@
 //! 1. **Vocabulary**: plain values and pure decisions. [`caller`] who is calling, [`operation`] what is being asked,
 //!    [`scope`] and [`policy`] whether and with which [`token`], [`target`] what may be a request's target at all,
 //!    [`subject`] on whose data it works and by which [`rules`], [`host`] by which name the gate is called, [`verdict`]
-//!    what Metrica's refusal says, [`rejection`] every answer of the gate itself. [`symbol`]s are their names.
+//!    what Metrica's refusal says, [`diagnosis`] why it refused, by what [`knowledge`] there is, [`rejection`] every answer of the gate itself. [`symbol`]s are their names.
 //! 2. **The data path**: the vocabulary put in order. [`gateway`] is the whole way of a request on one screen;
 //!    [`upstream`] has the connections to Metrica, [`probe`] asks on its own, [`worker`] what one thread has for itself, [`metrics`] what is
 //!    counted, [`telemetry`] what is logged.
@@ -26,10 +26,12 @@ pub mod cli;
 pub mod config;
 pub mod crew;
 pub mod demo;
+pub mod diagnosis;
 pub mod fake;
 pub mod file;
 pub mod gateway;
 pub mod host;
+pub mod knowledge;
 mod line;
 mod lists;
 pub mod metrics;

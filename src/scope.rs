@@ -11,7 +11,7 @@ use std::fmt;
 use std::str::FromStr;
 
 /// One right that Yandex grants to an application.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Scope {
     /// `metrika:read`: statistics, and the parameters of counters.
     Read,
@@ -89,6 +89,18 @@ impl ScopeSet {
     pub const fn with_implied(self) -> Self {
         let narrow = Scope::Expenses.bit() | Scope::UserParams.bit() | Scope::OfflineData.bit();
         if self.0 & Scope::Write.bit() == 0 { self } else { Self(self.0 | narrow) }
+    }
+
+    /// Whether `scope` itself is in the set.
+    #[must_use]
+    pub const fn contains(self, scope: Scope) -> bool {
+        self.0 & scope.bit() != 0
+    }
+
+    /// Whether every member of `others` is in the set.
+    #[must_use]
+    pub const fn contains_all(self, others: Self) -> bool {
+        self.0 & others.0 == others.0
     }
 
     /// The number of scopes in the set.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Plain values and pure decisions; they use nothing but each other.
-const VOCABULARY: [&str; 14] = [
+const VOCABULARY: [&str; 16] = [
     "symbol",
     "scope",
     "operation",
@@ -18,6 +18,8 @@ const VOCABULARY: [&str; 14] = [
     "rules",
     "subject",
     "verdict",
+    "diagnosis",
+    "knowledge",
     "rejection",
 ];
 

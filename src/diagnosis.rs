@@ -1,0 +1,255 @@
+//! Diagnosis: why Metrica said no, of a closed list.
+//!
+//! Metrica answers a missing scope and a missing grant with the same words. What tells them apart is what is known besides:
+//! what the token is declared to have, and what its earlier answers have shown ([`crate::knowledge`]).
+//!
+//! 1. The `error_type` of the body decides first: a token that is invalid, a counter of an organisation, a quota.
+//! 2. Where there is none that is known, the status decides: 401 is a token that is not taken, 420 and 429 are a quota. A
+//!    header that the gate wrote is never malformed, unless the token in it has no form that Yandex issues.
+//! 3. `access_denied` with an owner who is another one than the configuration says: the token was issued while signed in
+//!    elsewhere; where the configured owner is an organisation (`porg-`), it was issued personally.
+//! 4. `access_denied` with `ulogin` of a login that was never seen to be represented: it is not.
+//! 5. `access_denied` to what needs no counter: there is no grant that could lack, so the scope does.
+//! 6. `access_denied` on a counter: the grant lacks where the owner is known not to have it, or where the token was seen to
+//!    have the scope; the scope lacks where the owner is known to be allowed what was asked. Else nothing tells.
+//!
+//! Source: <https://yandex.com/dev/metrika/en/intro/authorization>, troubleshooting.
+
+use crate::knowledge::{Knowledge, Permission};
+use crate::operation::Reach;
+use crate::scope::{Scope, ScopeSet};
+use crate::subject::{Counters, Subject};
+use crate::verdict::ErrorType;
+
+macro_rules! causes {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal, $hint:literal;)*) => {
+        /// Why Metrica refused: at once the metric label, the log field and `X-Gate-Reason`.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Cause {
+            $($(#[doc = $doc])+ $variant,)*
+        }
+
+        impl Cause {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$variant),*];
+
+            /// Its name.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            /// What to do, in one line: `X-Gate-Hint`.
+            #[must_use]
+            pub const fn hint(self) -> &'static str {
+                match self { $(Self::$variant => $hint,)* }
+            }
+        }
+    };
+}
+
+causes! {
+    /// The token has no form that Yandex issues.
+    HeaderMalformed = "header_malformed",
+        "Metrica did not take the Authorization field: the token in the gate's file has no form that Yandex issues; put a new one there.";
+    /// Expired, revoked, password changed, application edited.
+    TokenInvalid = "token_invalid",
+        "The token is expired or revoked, its owner changed the password, or the application was edited: issue a new one and put it into the gate's file.";
+    /// The token lacks the right.
+    ScopeMissing = "scope_missing",
+        "The token lacks a scope that this operation needs, whatever the gate's configuration declares: check the application's rights at oauth.yandex.com and issue a new token.";
+    /// The owner has no grant on the counter.
+    CounterNotGranted = "counter_not_granted",
+        "The owner of the token has no access to this counter: grant it in the counter's settings, or check the counter's number.";
+    /// The owner may only look.
+    CounterViewOnly = "counter_view_only",
+        "The owner of the token may look at this counter and not change it: grant edit access in the counter's settings.";
+    /// The counter belongs to an organisation.
+    CounterInOrganization = "counter_in_organization",
+        "The counter belongs to an organisation: access to it is given in the organisation's web interface only.";
+    /// The token is of another account than configured.
+    OwnerMismatch = "owner_mismatch",
+        "The token was issued by another account than the configuration names as its owner: issue it while signed in as that one.";
+    /// The owner does not represent the login in `ulogin`.
+    NotRepresentative = "not_representative",
+        "The owner of the token does not represent the login in ulogin: leave ulogin out, or have that login add the owner as a representative.";
+    /// A personal token for an organisation's account.
+    OrganizationTokenRequired = "organization_token_required",
+        "The account is an organisation's (porg-): the application needs passport:business, and the token has to be issued on behalf of the organisation.";
+    /// 5000 a day, or 200 reports in five minutes, of one login.
+    QuotaUid = "quota_uid",
+        "The login of the token has used up its quota of requests: 200 reports in five minutes, 5000 requests a day until 00:00 GMT.";
+    /// 30 a second of one address.
+    QuotaIp = "quota_ip",
+        "The gate's address has sent too many requests in this second: 30 in all, 10 of the Logs API.";
+    /// 5000 a day of one counter.
+    QuotaCounter = "quota_counter",
+        "The counter has used up its quota of 5000 requests a day, those of others included, until 00:00 GMT.";
+    /// 3 at once of one login.
+    QuotaParallel = "quota_parallel",
+        "The login of the token has more than 3 requests under way at once: send fewer at a time.";
+    /// Adding delegates.
+    QuotaDelegates = "quota_delegates",
+        "Delegates can be added 3 times an hour: try again at the start of the next hour.";
+    /// Granting access.
+    QuotaGrants = "quota_grants",
+        "Access to a counter can be granted 3 times an hour: try again at the start of the next hour.";
+    /// A quota that has no name here.
+    QuotaOther = "quota_other",
+        "A quota of Metrica is used up; the answer's body says which.";
+    /// Nothing tells a missing scope from a missing grant.
+    Ambiguous = "ambiguous",
+        "The token lacks a scope or its owner lacks access to the counter, and Metrica does not say which: metrika-gate doctor asks further.";
+    /// None of these.
+    Other = "other",
+        "Metrica refused for a reason that has no name here; the answer's body may say more.";
+}
+
+/// What is known when a refusal comes.
+#[derive(Debug, Clone, Copy)]
+pub struct Case<'a> {
+    /// 401, 403, 420 or 429.
+    pub status: u16,
+    /// What the body says.
+    pub error_type: ErrorType,
+    /// The answer has no body that could say it: to a HEAD.
+    pub is_silent: bool,
+    /// Any one of these was needed.
+    pub needs: ScopeSet,
+    /// On what the operation works.
+    pub reach: Reach,
+    /// Reading it needs the right to change the counter: grants.
+    pub guarded: bool,
+    /// On whose data.
+    pub subject: &'a Subject,
+    /// The token has a form that Yandex issues.
+    pub well_formed: bool,
+    /// Whom the configuration names as the token's owner.
+    pub expected_owner: Option<&'a str>,
+    /// What the token's answers have shown.
+    pub knowledge: &'a Knowledge,
+}
+
+/// A reason, and what to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Diagnosis {
+    /// The reason.
+    pub cause: Cause,
+    /// One line for whoever sent the request.
+    pub hint: &'static str,
+}
+
+impl From<Cause> for Diagnosis {
+    fn from(cause: Cause) -> Self {
+        Self { cause, hint: cause.hint() }
+    }
+}
+
+/// A report without `ids` is answered so, whatever the token may.
+const WITHOUT_IDS: &str =
+    "The request names no counter: a report needs ids=, and one without it is refused whatever the token may.";
+
+impl Case<'_> {
+    /// Why Metrica refused.
+    #[must_use]
+    pub fn diagnose(&self) -> Diagnosis {
+        match self.error_type {
+            ErrorType::InvalidToken => Cause::TokenInvalid.into(),
+            ErrorType::CounterInConnect => Cause::CounterInOrganization.into(),
+            ErrorType::QuotaRequestsByUid => Cause::QuotaUid.into(),
+            ErrorType::QuotaRequestsByIp => Cause::QuotaIp.into(),
+            ErrorType::QuotaRequestsByCounterId => Cause::QuotaCounter.into(),
+            ErrorType::QuotaParallelRequests | ErrorType::QuotaParallelRequestsByUid => Cause::QuotaParallel.into(),
+            ErrorType::QuotaDelegateRequests => Cause::QuotaDelegates.into(),
+            ErrorType::QuotaGrantsRequests => Cause::QuotaGrants.into(),
+            ErrorType::QuotaOther => Cause::QuotaOther.into(),
+            ErrorType::Unauthorized => self.not_taken().into(),
+            ErrorType::AccessDenied => self.denied(),
+            ErrorType::InvalidParameter
+            | ErrorType::NotFound
+            | ErrorType::BackendError
+            | ErrorType::Timeout
+            | ErrorType::Other => self.by_status(),
+        }
+    }
+
+    /// Rule 2.
+    fn by_status(&self) -> Diagnosis {
+        match self.status {
+            401 => self.not_taken().into(),
+            420 | 429 => Cause::QuotaOther.into(),
+            _ if self.is_silent => self.denied(),
+            _ => Cause::Other.into(),
+        }
+    }
+
+    const fn not_taken(&self) -> Cause {
+        if self.well_formed { Cause::TokenInvalid } else { Cause::HeaderMalformed }
+    }
+
+    fn denied(&self) -> Diagnosis {
+        if let Some(cause) = self.by_owner().or_else(|| self.by_login()) {
+            return cause.into();
+        }
+        match (self.reach, &self.subject.counters) {
+            (Reach::Reports, Counters::None) if self.subject.clients.is_empty() => {
+                Diagnosis { cause: Cause::Other, hint: WITHOUT_IDS }
+            }
+            (Reach::Reports | Reach::Counter(_), Counters::None | Counters::Unreadable) => Cause::Ambiguous.into(),
+            (_, Counters::None) if self.has_proven() => Cause::Other.into(),
+            (_, Counters::None) => Cause::ScopeMissing.into(),
+            (_, counters) => self.by_grant(counters.as_slice()).into(),
+        }
+    }
+
+    /// Rule 3.
+    fn by_owner(&self) -> Option<Cause> {
+        let (expected, actual) = (self.expected_owner?, self.knowledge.owner()?);
+        let is_other = !same_login(expected, actual);
+        let organization = expected.starts_with("porg-") && !actual.starts_with("porg-");
+        is_other.then_some(if organization { Cause::OrganizationTokenRequired } else { Cause::OwnerMismatch })
+    }
+
+    /// Rule 4.
+    fn by_login(&self) -> Option<Cause> {
+        let login = self.subject.login.as_deref()?;
+        if self.knowledge.represents(login) {
+            return None;
+        }
+        let personal = !self.knowledge.owner().or(self.expected_owner).is_some_and(|own| own.starts_with("porg-"));
+        let organization = login.starts_with("porg-") && personal;
+        Some(if organization { Cause::OrganizationTokenRequired } else { Cause::NotRepresentative })
+    }
+
+    /// Rule 6.
+    fn by_grant(&self, counters: &[u64]) -> Cause {
+        let known: Vec<_> = counters.iter().map(|counter| self.knowledge.permission(*counter)).collect();
+        let any = |permissions: &[Permission]| known.iter().flatten().any(|known| permissions.contains(known));
+        let all_from = |permission| known.iter().all(|known| *known >= Some(permission));
+        let edits = self.guarded || !self.needs.contains(Scope::Read);
+        match self.has_proven() {
+            _ if any(&[Permission::Nothing]) => Cause::CounterNotGranted,
+            _ if edits && any(&[Permission::View, Permission::Public]) => Cause::CounterViewOnly,
+            true if edits && all_from(Permission::Seen) && !all_from(Permission::Edit) => Cause::CounterViewOnly,
+            true => Cause::CounterNotGranted,
+            false if all_from(if edits { Permission::Edit } else { Permission::View }) => Cause::ScopeMissing,
+            false => Cause::Ambiguous,
+        }
+    }
+
+    fn has_proven(&self) -> bool {
+        self.knowledge.has_proven(self.needs)
+    }
+}
+
+/// Yandex takes a point and a hyphen in a login for the same, and no notice of case.
+#[must_use]
+pub fn same_login(one: &str, other: &str) -> bool {
+    let plain = |login: &str| {
+        login.bytes().map(|byte| if byte == b'.' { b'-' } else { byte.to_ascii_lowercase() }).collect::<Vec<_>>()
+    };
+    plain(one) == plain(other)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,233 @@
+//! Knowledge: what Metrica's answers have shown of one token, so that a later refusal can be told from another.
+//!
+//! 1. An answer of success proves that the token has one of the scopes that the operation needs; rights are fixed when a
+//!    token is issued, so it has it for ever. A report or a read of a counter proves `metrika:read` only where the counter is none of the documentation's demo
+//!    counters and not known to be public, as those are shown to every token.
+//! 2. It also proves that the token's owner may look at the counter it names, or change it where the operation changes it,
+//!    and represents the login in `ulogin`.
+//! 3. A question about one counter tells exactly what the owner may do with it.
+//! 4. It is of one token: another one in the same file begins without it. At most [`LARGEST`] counters and as many logins
+//!    are kept; beyond that nothing new is.
+//!
+//! Sources: <https://yandex.com/dev/metrika/en/intro/authorization> (troubleshooting);
+//! <https://yandex.com/dev/metrika/en/management/openapi/counter/counter> (`permission`).
+
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use crate::scope::{Scope, ScopeSet};
+use crate::subject::{Counters, Subject};
+
+/// Rule 4.
+pub const LARGEST: usize = 10_000;
+
+/// Counters that the documentation shows to everybody.
+pub const DEMO_COUNTERS: [u64; 2] = [44_147_844, 2_215_573];
+
+/// What the owner of a token may do with a counter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Permission {
+    /// Nothing (rule 3).
+    Nothing,
+    /// Look at it because everybody may (rule 3).
+    Public,
+    /// Look at it, and perhaps more (rule 2).
+    Seen,
+    /// Look at it and no more (rule 3).
+    View,
+    /// Change it.
+    Edit,
+}
+
+impl Permission {
+    /// What the API's word for it means.
+    #[must_use]
+    pub fn of(word: &str) -> Option<Self> {
+        Some(match word {
+            "own" | "edit" => Self::Edit,
+            "view" | "analyst" | "analyst_access_filter" => Self::View,
+            "public_stat" => Self::Public,
+            _ => return None,
+        })
+    }
+}
+
+/// One thing that was learnt.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Fact {
+    /// The token has one of these scopes.
+    Proven(ScopeSet),
+    /// The owner may do this with that counter.
+    Permission(u64, Permission),
+    /// The owner represents this login.
+    Represents(Box<str>),
+    /// The owner's login is this.
+    Owner(Box<str>),
+}
+
+/// Everything that was learnt of one token.
+#[derive(Debug, Clone, Default)]
+pub struct Knowledge {
+    /// Sets of scopes of which the token has one: a bit for the [`ScopeSet::index`] of each.
+    proven: u32,
+    counters: FxHashMap<u64, Permission>,
+    logins: FxHashSet<Box<str>>,
+    owner: Option<Box<str>>,
+}
+
+impl Knowledge {
+    /// Takes a fact; whether it was news.
+    pub fn learn(&mut self, fact: &Fact) -> bool {
+        match fact {
+            Fact::Proven(needs) => {
+                let before = self.proven;
+                self.proven |= 1 << needs.index();
+                before != self.proven
+            }
+            Fact::Permission(counter, new) => self.learn_permission(*counter, *new),
+            Fact::Represents(login) => {
+                self.logins.len() < LARGEST && !self.logins.contains(login) && self.logins.insert(login.clone())
+            }
+            Fact::Owner(login) => self.owner.replace(login.clone()).as_ref() != Some(login),
+        }
+    }
+
+    fn learn_permission(&mut self, counter: u64, new: Permission) -> bool {
+        let room = self.counters.len() < LARGEST;
+        match self.counters.get_mut(&counter) {
+            Some(known) => {
+                // What is only seen says nothing new of what was told, or of what may be changed.
+                let stays = *known == new || (new == Permission::Seen && *known != Permission::Nothing);
+                if !stays {
+                    *known = new;
+                }
+                !stays
+            }
+            None if room => {
+                self.counters.insert(counter, new);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// What an answer of success to a request that needs any of `needs` shows and is news (rules 1 and 2).
+    pub fn learn_from_success(&mut self, needs: ScopeSet, subject: &Subject) -> Vec<Fact> {
+        let mut news = Vec::new();
+        let mut learn = |knowledge: &mut Self, fact: Fact| {
+            if knowledge.learn(&fact) {
+                news.push(fact);
+            }
+        };
+        let reads = needs.contains(Scope::Read);
+        if self.proven & (1 << needs.index()) == 0 && !(reads && self.is_for_all(subject)) {
+            learn(self, Fact::Proven(needs));
+        }
+        if let Counters::One(counter) = subject.counters {
+            learn(self, Fact::Permission(counter, if reads { Permission::Seen } else { Permission::Edit }));
+        }
+        if let Some(login) = subject.login.as_ref().filter(|login| !self.logins.contains(*login)) {
+            learn(self, Fact::Represents(login.clone()));
+        }
+        news
+    }
+
+    /// Whether it names a counter that is shown to every token.
+    fn is_for_all(&self, subject: &Subject) -> bool {
+        subject
+            .counters
+            .as_slice()
+            .iter()
+            .any(|counter| DEMO_COUNTERS.contains(counter) || self.counters.get(counter) == Some(&Permission::Public))
+    }
+
+    /// Whether the token was seen to have a scope that is enough for what needs any of `needs`.
+    #[must_use]
+    pub fn has_proven(&self, needs: ScopeSet) -> bool {
+        (0..ScopeSet::COUNT)
+            .any(|index| self.proven & (1 << index) != 0 && needs.contains_all(ScopeSet::from_index(index)))
+    }
+
+    /// What is known of a counter.
+    #[must_use]
+    pub fn permission(&self, counter: u64) -> Option<Permission> {
+        self.counters.get(&counter).copied()
+    }
+
+    /// Whether the owner was seen to represent a login.
+    #[must_use]
+    pub fn represents(&self, login: &str) -> bool {
+        self.logins.contains(login)
+    }
+
+    /// The owner's login, where it was told.
+    #[must_use]
+    pub fn owner(&self) -> Option<&str> {
+        self.owner.as_deref()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(scopes: &[Scope]) -> ScopeSet {
+        scopes.iter().copied().collect()
+    }
+
+    fn of_counter(counter: u64) -> Subject {
+        Subject { counters: Counters::One(counter), ..Subject::default() }
+    }
+
+    #[test]
+    fn rule_1_success_proves_one_of_the_scopes() {
+        let mut knowledge = Knowledge::default();
+        let (expenses, write) = (set(&[Scope::Expenses, Scope::Write]), set(&[Scope::Write]));
+        let offline = set(&[Scope::OfflineData, Scope::Write]);
+        assert_eq!(
+            knowledge.learn_from_success(expenses, &of_counter(5)),
+            [Fact::Proven(expenses), Fact::Permission(5, Permission::Edit)]
+        );
+        assert!(knowledge.has_proven(expenses) && !knowledge.has_proven(offline) && !knowledge.has_proven(write));
+        assert!(knowledge.learn_from_success(expenses, &of_counter(5)).is_empty(), "it is no news twice");
+        knowledge.learn_from_success(write, &of_counter(5));
+        assert!(knowledge.has_proven(offline), "write is enough for it");
+    }
+
+    #[test]
+    fn rule_1_what_everybody_sees_proves_nothing() {
+        let read = set(&[Scope::Read]);
+        let mut knowledge = Knowledge::default();
+        knowledge.learn_from_success(read, &of_counter(DEMO_COUNTERS[0]));
+        knowledge.learn(&Fact::Permission(9, Permission::Public));
+        knowledge.learn_from_success(read, &of_counter(9));
+        assert!(!knowledge.has_proven(read));
+        knowledge.learn_from_success(read, &Subject::default());
+        assert!(knowledge.has_proven(read), "the list of counters is nobody else's");
+    }
+
+    #[test]
+    fn rules_2_and_3_what_is_told_stays_beside_what_is_seen() {
+        let read = set(&[Scope::Read]);
+        let mut knowledge = Knowledge::default();
+        knowledge.learn_from_success(read, &of_counter(1));
+        assert_eq!(knowledge.permission(1), Some(Permission::Seen));
+        assert!(knowledge.learn(&Fact::Permission(1, Permission::View)));
+        assert!(!knowledge.learn(&Fact::Permission(1, Permission::Seen)), "it was told");
+        assert!(knowledge.learn(&Fact::Permission(1, Permission::Edit)), "a grant was added");
+        knowledge.learn(&Fact::Permission(2, Permission::Nothing));
+        assert!(knowledge.learn(&Fact::Permission(2, Permission::Seen)), "it can be seen now");
+        let of_login = Subject { login: Some("partner".into()), ..Subject::default() };
+        assert_eq!(knowledge.learn_from_success(read, &of_login).last(), Some(&Fact::Represents("partner".into())));
+        assert!(knowledge.represents("partner") && !knowledge.represents("other"));
+    }
+
+    #[test]
+    fn rule_4_it_is_bounded() {
+        let mut knowledge = Knowledge::default();
+        for counter in 1..=LARGEST + 10 {
+            knowledge.learn(&Fact::Permission(u64::try_from(counter).unwrap(), Permission::Seen));
+        }
+        assert_eq!(knowledge.counters.len(), LARGEST);
+        assert!(knowledge.learn(&Fact::Permission(1, Permission::View)), "what is kept can still change");
+    }
+}
