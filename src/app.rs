@@ -14,11 +14,13 @@ use rustix::process::{DumpableBehavior, Resource, Rlimit};
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::admin::Admin;
 use crate::config::{Config, LogFormat, Shutdown};
 use crate::crew::{Crew, Start};
+use crate::health::Health;
 use crate::metrics::process::{Confinement, ProcessMeters};
 use crate::readiness::Readiness;
 use crate::reload::{Folders, LOOK, LOOK_AT_UNWATCHED, Reloader, Source};
@@ -45,6 +47,7 @@ pub struct Options {
 pub struct App {
     runtime: tokio::runtime::LocalRuntime,
     reloader: Reloader,
+    health: Health,
     crew: Arc<Crew>,
     bound: Vec<Bound>,
     admin: TcpListener,
@@ -102,12 +105,14 @@ impl App {
         reloader.keep_to(sandbox);
         // No thread was started before this.
         sink.write_to(std::io::stderr())?;
-        let start =
-            Start { generation: reloader.generation().clone(), sink: sink.clone(), form, meters: meters.clone() };
+        let (reports, reported) = mpsc::unbounded_channel();
+        let generation = reloader.generation().clone();
+        let health = Health::new(&config, generation.clone(), reported)?;
+        let start = Start { generation, sink: sink.clone(), form, meters: meters.clone(), reports };
         let crew = Arc::new(Crew::start(&mut bound, workers, &start)?);
         let readiness = Arc::new(Readiness::default());
         readiness.serving();
-        let app = Self { runtime, reloader, crew, bound, admin, meters, readiness, sink };
+        let app = Self { runtime, reloader, health, crew, bound, admin, meters, readiness, sink };
         app.say_started(workers);
         Ok(app)
     }
@@ -144,12 +149,12 @@ impl App {
     /// # Errors
     /// When signals cannot be received.
     pub fn run(self) -> anyhow::Result<u8> {
-        let Self { runtime, mut reloader, crew, bound, admin, meters, readiness, sink } = self;
+        let Self { runtime, mut reloader, mut health, crew, bound, admin, meters, readiness, sink } = self;
         let code = runtime.block_on(async {
             let mut signals = Signals::new()?;
             let shown = Arc::new(Admin { crew: crew.clone(), meters: meters.clone(), readiness: readiness.clone() });
             tokio::task::spawn_local(shown.serve(admin));
-            live(&mut signals, &mut reloader, &crew).await;
+            live(&mut signals, &mut reloader, &mut health, &crew).await;
             readiness.draining();
             Ok::<u8, anyhow::Error>(end(&mut signals, reloader.shutdown(), &crew).await)
         })?;
@@ -188,23 +193,35 @@ impl Signals {
     }
 }
 
-/// Until a signal to end: reloads.
-async fn live(signals: &mut Signals, reloader: &mut Reloader, crew: &Crew) {
+/// Until a signal to end: reloads, and looks after the tokens.
+async fn live(signals: &mut Signals, reloader: &mut Reloader, health: &mut Health, crew: &Crew) {
     let mut folders = Folders::new();
     // What changed between the start's reading and the first watching is seen at once.
     let mut next_look = Instant::now();
     loop {
         let all_are_watched = folders.watch(reloader.folders());
+        health.follow(reloader.config(), reloader.generation());
         tokio::select! {
             _ = signals.terminate.recv() => return,
             _ = signals.interrupt.recv() => return,
             _ = signals.hangup.recv() => reloader.reload(crew).await,
             () = folders.changed() => {}
             () = tokio::time::sleep_until(next_look) => {}
+            () = look_after(reloader, health, crew) => {}
         }
         let again = reloader.look(crew).await;
         let unless_sooner = if all_are_watched { LOOK } else { LOOK_AT_UNWATCHED };
         next_look = Instant::now() + again.unwrap_or(unless_sooner);
+    }
+}
+
+/// Parks tokens and takes them back, for ever.
+async fn look_after(reloader: &mut Reloader, health: &mut Health, crew: &Crew) {
+    loop {
+        if health.attend(crew).await {
+            reloader.park(health.parked(), crew).await;
+            health.follow(reloader.config(), reloader.generation());
+        }
     }
 }
 

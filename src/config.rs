@@ -34,6 +34,7 @@ pub use health::Origin;
 pub use level::level;
 pub use policy::tokens_beside_mistakes;
 use reader::{At, Findings};
+pub use rules::login;
 use values::{duration, is_everyone, name, name_text, names, timeout};
 
 /// Everything that the configuration says.

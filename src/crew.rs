@@ -9,18 +9,21 @@ use std::time::Duration;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::knowledge::Fact;
 use crate::metrics::Shard;
 use crate::metrics::process::ProcessMeters;
 use crate::server::listen::{Bound, BoundSocket};
 use crate::server::{Connections, accept};
 use crate::symbol::ListenerName;
 use crate::telemetry::{Form, Sink};
-use crate::worker::{Generation, Worker};
+use crate::worker::{Generation, Learning, Report, Sender, Worker};
 
 /// What a worker is told.
 enum Command {
     /// Use this from the next request on.
     Install(Arc<Generation>, oneshot::Sender<()>),
+    /// Another worker, or a question, learnt this of a token.
+    Learn(Sender, Fact),
     /// Send a copy of your counts.
     Count(oneshot::Sender<Shard>),
     /// Answer.
@@ -48,6 +51,8 @@ pub struct Start {
     pub form: Form,
     /// The process's counts.
     pub meters: Arc<ProcessMeters>,
+    /// Where the workers tell what they learn.
+    pub reports: mpsc::UnboundedSender<Report>,
 }
 
 thread_local! {
@@ -90,13 +95,14 @@ impl Crew {
         };
         let (generation, sink, form) = (start.generation.clone(), start.sink.clone(), start.form);
         let (meters, connections) = (start.meters.clone(), self.connections.clone());
+        let learning = Learning::new(start.reports.clone());
         let (started, has_started) = std::sync::mpsc::channel();
         let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
             let runtime = match runtime() {
                 Ok(runtime) => runtime,
                 Err(error) => return drop(started.send(Err(error))),
             };
-            let worker = Rc::new(Worker::new(generation, sink, form, workers));
+            let worker = Rc::new(Worker::new(generation, sink, form, workers, learning));
             CURRENT.set(Some(worker.clone()));
             runtime.block_on(async {
                 let listening = listen(&worker, sockets, &connections, &meters);
@@ -134,6 +140,13 @@ impl Crew {
         *self.in_use.lock().unwrap_or_else(PoisonError::into_inner) = generation.clone();
     }
 
+    /// Tells every worker what was learnt of a token.
+    pub fn learn(&self, sender: Sender, fact: &Fact) {
+        for worker in &self.commands {
+            let _ = worker.send(Command::Learn(sender, fact.clone()));
+        }
+    }
+
     /// The sum of what the workers counted; `None` when one does not answer in `limit`.
     pub async fn counts(&self, limit: Duration) -> Option<Shard> {
         let mut asked = Vec::new();
@@ -147,7 +160,7 @@ impl Crew {
             sum.add(&tokio::time::timeout(limit, receiver).await.ok()?.ok()?);
         }
         let in_use = self.in_use.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        sum.prepare(in_use.policy.callers.all());
+        sum.prepare(&in_use.policy);
         Some(sum)
     }
 
@@ -207,6 +220,7 @@ async fn obey(worker: &Worker, mut commands: mpsc::UnboundedReceiver<Command>) {
                 worker.install(generation);
                 let _ = done.send(());
             }
+            Command::Learn(sender, fact) => worker.learning.take(sender, &fact),
             Command::Count(wanted) => drop(wanted.send(worker.counts())),
             Command::Ping(wanted) => drop(wanted.send(())),
             Command::Drain => worker.drain(),

@@ -8,17 +8,22 @@
 //! [`page`] turns the sum into text; `docs/metrics.md` is written from it.
 
 use std::collections::hash_map::Entry;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 
+use crate::diagnosis::Cause;
 use crate::operation::{OperationId, Verb};
+use crate::policy::Policy;
 use crate::rejection::Reason;
+use crate::scope::Scope;
 use crate::symbol::{CallerId, TokenAlias};
-use crate::verdict::ErrorType;
 
+mod kinds;
 pub mod page;
 pub mod process;
+
+pub use kinds::{Credential, UpstreamError};
 
 /// Upper bounds of the duration histograms, in seconds: Metrica's reports take from milliseconds to two minutes.
 pub const BUCKETS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0];
@@ -50,116 +55,13 @@ impl Histogram {
     }
 }
 
-/// A kind of credential that a caller sent and that was dropped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Credential {
-    /// `Authorization`, of any scheme.
-    Authorization,
-    /// `Proxy-Authorization`.
-    ProxyAuthorization,
-    /// `Cookie`.
-    Cookie,
-    /// `oauth_token=` or `access_token=` in the query.
-    QueryParameter,
-    /// `X-API-Key`, `X-Authorization` and their like.
-    OtherHeader,
-}
-
-impl Credential {
-    /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::Authorization, Self::ProxyAuthorization, Self::Cookie, Self::QueryParameter, Self::OtherHeader];
-
-    /// Its label value.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Authorization => "authorization",
-            Self::ProxyAuthorization => "proxy_authorization",
-            Self::Cookie => "cookie",
-            Self::QueryParameter => "query_parameter",
-            Self::OtherHeader => "other_header",
-        }
-    }
-}
-
-/// What went wrong between the gate and Metrica.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum UpstreamError {
-    /// The name was not found.
-    Resolve,
-    /// No address accepted the connection.
-    Connect,
-    /// Connecting took too long.
-    ConnectTimeout,
-    /// The certificate was not accepted, or TLS failed otherwise.
-    Tls,
-    /// Too many requests at once were waiting for a connection.
-    Saturated,
-    /// Closed before the head of the answer.
-    Closed,
-    /// The answer is not HTTP.
-    Protocol,
-    /// No head of the answer in time.
-    ResponseTimeout,
-    /// The body of the answer broke off.
-    BodyCut,
-    /// The body of the answer stalled.
-    BodyTimeout,
-    /// A redirect away from Metrica.
-    Redirect,
-    /// The answer is packed so that it cannot be looked into.
-    Encoding,
-    /// The answer held the token that went out with its request.
-    Reflected,
-}
-
-impl UpstreamError {
-    /// All of them.
-    pub const ALL: [Self; 13] = [
-        Self::Resolve,
-        Self::Connect,
-        Self::ConnectTimeout,
-        Self::Tls,
-        Self::Saturated,
-        Self::Closed,
-        Self::Protocol,
-        Self::ResponseTimeout,
-        Self::BodyCut,
-        Self::BodyTimeout,
-        Self::Redirect,
-        Self::Encoding,
-        Self::Reflected,
-    ];
-
-    /// Its label value.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Resolve => "resolve",
-            Self::Connect => "connect",
-            Self::ConnectTimeout => "connect_timeout",
-            Self::Tls => "tls",
-            Self::Saturated => "saturated",
-            Self::Closed => "closed",
-            Self::Protocol => "protocol",
-            Self::ResponseTimeout => "response_timeout",
-            Self::BodyCut => "body_cut",
-            Self::BodyTimeout => "body_timeout",
-            Self::Redirect => "redirect",
-            Self::Encoding => "encoding",
-            Self::Reflected => "reflected",
-        }
-    }
-}
-
 /// Who said no, and why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Refusal {
     /// The gate; nothing was sent.
     Gate(Reason),
     /// Metrica.
-    Upstream(ErrorType),
+    Upstream(Cause),
 }
 
 impl Refusal {
@@ -177,7 +79,7 @@ impl Refusal {
     pub const fn reason(self) -> &'static str {
         match self {
             Self::Gate(reason) => reason.as_str(),
-            Self::Upstream(error_type) => error_type.as_str(),
+            Self::Upstream(cause) => cause.as_str(),
         }
     }
 }
@@ -208,12 +110,17 @@ pub struct CallerMeters {
 }
 
 /// Everything that a worker counts.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Shard {
+    /// When it began to count.
+    since: Instant,
     callers: FxHashMap<Option<CallerId>, CallerMeters>,
     upstream_durations: FxHashMap<OperationId, Histogram>,
     auth_failures: FxHashMap<AuthFailure, u64>,
-    quota_rejections: FxHashMap<(TokenAlias, ErrorType), u64>,
+    quota_rejections: FxHashMap<(TokenAlias, Cause), u64>,
+    scope_drift: FxHashMap<(TokenAlias, Option<OperationId>), u64>,
+    /// When a token last needed a scope; `None` when it never did.
+    scopes_needed: FxHashMap<(TokenAlias, Scope), Option<Instant>>,
     denied: FxHashMap<(Option<CallerId>, Reason), u64>,
     credentials_dropped: FxHashMap<(Option<CallerId>, Credential), u64>,
     upstream_errors: FxHashMap<UpstreamError, u64>,
@@ -229,6 +136,8 @@ pub struct Finished {
     pub operation: Option<OperationId>,
     /// With which token.
     pub token: Option<TokenAlias>,
+    /// The scope of that token that was needed, when it was sent.
+    pub needed: Option<Scope>,
     /// How; `None` is a method that operations do not have.
     pub verb: Option<Verb>,
     /// What was answered, or [`CALLER_GONE`].
@@ -243,6 +152,24 @@ pub struct Finished {
     pub request_bytes: u64,
     /// The answer's body.
     pub response_bytes: u64,
+}
+
+impl Default for Shard {
+    fn default() -> Self {
+        Self {
+            since: Instant::now(),
+            callers: FxHashMap::default(),
+            upstream_durations: FxHashMap::default(),
+            auth_failures: FxHashMap::default(),
+            quota_rejections: FxHashMap::default(),
+            scope_drift: FxHashMap::default(),
+            scopes_needed: FxHashMap::default(),
+            denied: FxHashMap::default(),
+            credentials_dropped: FxHashMap::default(),
+            upstream_errors: FxHashMap::default(),
+            floods: 0,
+        }
+    }
 }
 
 impl Shard {
@@ -263,14 +190,21 @@ impl Shard {
         if let (Some(operation), Some(duration)) = (operation, finished.upstream_duration) {
             self.upstream_durations.entry(operation).or_default().observe(duration);
         }
+        if let (Some(token), Some(scope)) = (token, finished.needed) {
+            self.scopes_needed.insert((token, scope), Some(Instant::now()));
+        }
         let Some(refusal) = finished.refusal else { return };
         if matches!(code, 401 | 403) {
             *self.auth_failures.entry(AuthFailure { caller, token, operation, code, refusal }).or_default() += 1;
         }
         match (refusal, token) {
             (Refusal::Gate(reason), _) => *self.denied.entry((caller, reason)).or_default() += 1,
-            (Refusal::Upstream(error_type), Some(token)) if matches!(code, 420 | 429) => {
-                *self.quota_rejections.entry((token, error_type)).or_default() += 1;
+            (Refusal::Upstream(cause), Some(token)) if matches!(code, 420 | 429) => {
+                *self.quota_rejections.entry((token, cause)).or_default() += 1;
+            }
+            // The declared scopes are enough for the catalogue, or nothing would have been sent.
+            (Refusal::Upstream(Cause::ScopeMissing), Some(token)) => {
+                *self.scope_drift.entry((token, operation)).or_default() += 1;
             }
             (Refusal::Upstream(_), _) => {}
         }
@@ -293,6 +227,7 @@ impl Shard {
 
     /// Adds another shard's counts.
     pub fn add(&mut self, other: &Self) {
+        self.since = self.since.min(other.since);
         for (caller, more) in &other.callers {
             let meters = self.callers.entry(*caller).or_default();
             add_counts(&mut meters.requests, &more.requests);
@@ -306,6 +241,11 @@ impl Shard {
         }
         add_counts(&mut self.auth_failures, &other.auth_failures);
         add_counts(&mut self.quota_rejections, &other.quota_rejections);
+        add_counts(&mut self.scope_drift, &other.scope_drift);
+        for (key, needed) in &other.scopes_needed {
+            let known = self.scopes_needed.entry(*key).or_default();
+            *known = (*known).max(*needed);
+        }
         add_counts(&mut self.denied, &other.denied);
         add_counts(&mut self.credentials_dropped, &other.credentials_dropped);
         add_counts(&mut self.upstream_errors, &other.upstream_errors);
@@ -314,7 +254,14 @@ impl Shard {
 
     /// Makes the series that have to exist before the first failure, so that `increase()` sees it: for every caller,
     /// and for every token that it may use, one of each kind, without an operation.
-    pub fn prepare(&mut self, callers: &[crate::caller::Caller]) {
+    pub fn prepare(&mut self, policy: &Policy) {
+        for token in policy.tokens() {
+            self.scope_drift.entry((token.alias, None)).or_default();
+            for scope in token.scopes.iter() {
+                self.scopes_needed.entry((token.alias, scope)).or_default();
+            }
+        }
+        let callers = policy.callers.all();
         let gate = |caller, code, reason| AuthFailure {
             caller,
             token: None,
@@ -322,21 +269,23 @@ impl Shard {
             code,
             refusal: Refusal::Gate(reason),
         };
-        let upstream = |caller, token, code, error_type| AuthFailure {
+        let upstream = |caller, token, code, cause| AuthFailure {
             caller: Some(caller),
             token: Some(token),
             operation: None,
             code,
-            refusal: Refusal::Upstream(error_type),
+            refusal: Refusal::Upstream(cause),
         };
         let mut failures = vec![gate(None, 401, Reason::UnknownCaller)];
         for caller in callers {
             failures.push(gate(Some(caller.id), 403, Reason::ScopeDenied));
             for token in &caller.tokens {
-                self.quota_rejections.entry((*token, ErrorType::QuotaRequestsByUid)).or_default();
-                failures.push(upstream(caller.id, *token, 401, ErrorType::Unauthorized));
-                failures.push(upstream(caller.id, *token, 403, ErrorType::AccessDenied));
-                failures.push(upstream(caller.id, *token, 403, ErrorType::InvalidToken));
+                self.quota_rejections.entry((*token, Cause::QuotaUid)).or_default();
+                failures.push(upstream(caller.id, *token, 401, Cause::TokenInvalid));
+                failures.push(upstream(caller.id, *token, 403, Cause::TokenInvalid));
+                failures.push(upstream(caller.id, *token, 403, Cause::Ambiguous));
+                failures.push(upstream(caller.id, *token, 403, Cause::ScopeMissing));
+                failures.push(upstream(caller.id, *token, 403, Cause::CounterNotGranted));
             }
         }
         for failure in failures {

@@ -84,6 +84,8 @@ reasons! {
         "None of the tokens of this caller is declared to have a scope that this operation needs.";
     TokenUnavailable = "token_unavailable", SERVICE_UNAVAILABLE, BackendError, Some(5),
         "The gate has no usable token for this operation; its file is missing or was never valid.";
+    TokenParked = "token_parked", SERVICE_UNAVAILABLE, BackendError, Some(30),
+        "Metrica takes the gate's token for invalid, so nothing is sent with it until its file changes or Metrica takes it again; the gate's operator has to replace it.";
     Overloaded = "overloaded", SERVICE_UNAVAILABLE, BackendError, Some(1),
         "The gate has reached a limit of connections: limits.connections, limits.connections_per_peer or upstream.connections.";
     RequestTimeout = "request_timeout", GATEWAY_TIMEOUT, Timeout, None,

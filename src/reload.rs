@@ -17,25 +17,25 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::caller::Callers;
 use crate::config::{self, Config, Error, Shutdown, TokenSource};
 use crate::crew::Crew;
-use crate::gateway::admit::Admissions;
-use crate::metrics::process::{Confinement, Outcome, ProcessMeters};
-use crate::policy::{Policy, TokenRights};
+use crate::metrics::process::{Confinement, Outcome, ProcessMeters, TokenNow};
 use crate::sandbox::{Needs, Sandbox};
 use crate::symbol::TokenAlias;
 use crate::token::Token;
 use crate::tokens::{self, TokenErrors, TokenFileError};
 use crate::upstream::Upstream;
-use crate::worker::Generation;
+use crate::worker::{Generation, Slot};
 
 mod candidates;
 mod folders;
+mod generation;
 mod source;
 
 use candidates::{Candidates, STABLE};
 pub use folders::Folders;
+pub use generation::{Parked, policy};
+use generation::{changed, generation, slots, sockets};
 use source::Change;
 pub use source::Source;
 
@@ -68,6 +68,7 @@ pub struct Reloader {
     meters: Arc<ProcessMeters>,
     sandbox: Sandbox,
     demo: bool,
+    parked: Parked,
 }
 
 impl Reloader {
@@ -78,10 +79,21 @@ impl Reloader {
     pub fn new(source: Option<Source>, config: Config, meters: Arc<ProcessMeters>, demo: bool) -> anyhow::Result<Self> {
         let tokens = tokens::read_all(&config.tokens, demo)?;
         let upstream = Arc::new(Upstream::new(config.upstream.clone())?);
-        let generation = Arc::new(generation(&config, &tokens, upstream));
+        let generation = Arc::new(generation(&config, &tokens, upstream, None, &Parked::new()));
         let (candidates, troubles) = (Candidates::default(), BTreeMap::new());
         let sandbox = Sandbox::none(Confinement::None);
-        let reloader = Self { source, config, tokens, generation, candidates, troubles, meters, sandbox, demo };
+        let reloader = Self {
+            source,
+            config,
+            tokens,
+            generation,
+            candidates,
+            troubles,
+            meters,
+            sandbox,
+            demo,
+            parked: Parked::new(),
+        };
         reloader.meters.config_reloaded(Outcome::Success);
         let all: Vec<_> = reloader.config.tokens.iter().map(|source| source.alias).collect();
         reloader.tell_meters(&all);
@@ -186,17 +198,9 @@ impl Reloader {
     }
 
     async fn use_tokens(&mut self, changed: &[TokenAlias], crew: &Crew) {
-        self.generation = Arc::new(Generation {
-            policy: self.generation.policy.clone(),
-            admissions: self.generation.admissions.clone(),
-            tokens: self.tokens.clone(),
-            upstream: self.generation.upstream.clone(),
-            timeouts: self.generation.timeouts,
-            limits: self.generation.limits,
-            access_log: self.generation.access_log,
-        });
-        crew.install(&self.generation).await;
+        self.renew_slots();
         self.tell_meters(changed);
+        crew.install(&self.generation).await;
         for alias in changed {
             let usable = self.is_usable(*alias);
             if usable {
@@ -207,6 +211,36 @@ impl Reloader {
                 tracing::info!(token = alias.as_str(), usable, "the token was reloaded");
             }
         }
+    }
+
+    /// Makes a generation of the tokens as they are now.
+    fn renew_slots(&mut self) {
+        let old = &self.generation;
+        self.generation = Arc::new(Generation {
+            policy: old.policy.clone(),
+            admissions: old.admissions.clone(),
+            tokens: slots(&self.config, &self.tokens, Some(old), &self.parked),
+            upstream: old.upstream.clone(),
+            timeouts: old.timeouts,
+            limits: old.limits,
+            access_log: old.access_log,
+        });
+    }
+
+    /// These tokens are taken for invalid now, and no others.
+    pub async fn park(&mut self, parked: Parked, crew: &Crew) {
+        if parked != self.parked {
+            self.parked = parked;
+            self.renew_slots();
+            self.tell_meters(&[]);
+            crew.install(&self.generation).await;
+        }
+    }
+
+    /// The configuration in use.
+    #[must_use]
+    pub const fn config(&self) -> &Config {
+        &self.config
     }
 
     fn is_usable(&self, alias: TokenAlias) -> bool {
@@ -230,9 +264,15 @@ impl Reloader {
     }
 
     fn tell_meters(&self, changed: &[TokenAlias]) {
-        let usable = self.config.tokens.iter().zip(&self.tokens).map(|(source, token)| (source.alias, token.is_some()));
+        let now = |(source, slot): (&TokenSource, &Slot)| TokenNow {
+            alias: source.alias,
+            loaded: slot.token.is_some(),
+            parked: slot.parked,
+            expires: source.origin.expires,
+        };
+        let tokens: Vec<_> = self.config.tokens.iter().zip(&self.generation.tokens).map(now).collect();
         let loaded: Vec<_> = changed.iter().copied().filter(|alias| self.is_usable(*alias)).collect();
-        self.meters.tokens_now(&usable.collect::<Vec<_>>(), &loaded);
+        self.meters.tokens_now(&tokens, &loaded);
     }
 
     fn tell_of_weak_proofs(&self) {
@@ -310,7 +350,7 @@ impl Reloader {
         } else {
             Arc::new(Upstream::new(config.upstream.clone())?)
         };
-        self.generation = Arc::new(generation(&config, &tokens, upstream));
+        self.generation = Arc::new(generation(&config, &tokens, upstream, Some(&self.generation), &self.parked));
         self.config = config;
         self.tokens = tokens;
         Ok(())
@@ -335,41 +375,6 @@ impl Reloader {
         let mut read = tokens::read_all(&new, self.demo)?.into_iter();
         Ok(config.tokens.iter().map(|source| known(source).unwrap_or_else(|| read.next().flatten())).collect())
     }
-}
-
-/// What of listeners was decided when they were opened.
-fn sockets(listeners: &[config::Listener]) -> Vec<config::Listener> {
-    let socket =
-        |listener: &config::Listener| config::Listener { admission: config::Admission::default(), ..listener.clone() };
-    listeners.iter().map(socket).collect()
-}
-
-/// Which listeners need the restart, for the log.
-fn changed(new: &[config::Listener], old: &[config::Listener]) -> String {
-    let (new, old) = (sockets(new), sockets(old));
-    let other = new.iter().filter(|one| !old.contains(one)).chain(old.iter().filter(|one| !new.contains(one)));
-    let names: BTreeSet<_> = other.map(|listener| listener.name.as_str()).collect();
-    if names.is_empty() { " their order".to_owned() } else { format!(" ({})", Vec::from_iter(names).join(", ")) }
-}
-
-fn generation(config: &Config, tokens: &[Option<Token>], upstream: Arc<Upstream>) -> Generation {
-    Generation {
-        policy: Arc::new(policy(config)),
-        admissions: Arc::new(Admissions::new(config)),
-        tokens: tokens.to_vec(),
-        upstream,
-        timeouts: config.timeouts,
-        limits: config.limits,
-        access_log: config.log.access,
-    }
-}
-
-/// The policy that `config` states.
-#[must_use]
-pub fn policy(config: &Config) -> Policy {
-    let listeners: Vec<_> = config.listeners.iter().map(|listener| listener.name).collect();
-    let rights = config.tokens.iter().map(|source| TokenRights { alias: source.alias, scopes: source.scopes });
-    Policy::new(Callers::new(config.callers.clone(), &listeners), config.catalogue.clone(), rights.collect())
 }
 
 /// The exit code of a start that failed for `error` (sysexits(3)).

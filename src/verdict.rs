@@ -3,11 +3,17 @@
 //! 1. Metrica's errors are JSON with `errors[].error_type`; the type decides, never the message, which is localised.
 //! 2. Types are a closed list: the documented ones and those seen live. A name that begins with `quota_` is
 //!    `quota_other`, everything else `other`.
-//! 3. The body is looked at as a copy of its first bytes; it passes on unchanged, whatever it is.
+//! 3. The body is looked at as a copy of its first bytes, so it may be cut behind its type; it passes on unchanged, whatever
+//!    it is.
 //!
 //! Source: <https://yandex.com/dev/metrika/en/intro/errors>, <https://yandex.com/dev/metrika/en/intro/quotas>.
 
+use std::borrow::Cow;
+use std::cell::Cell;
+use std::fmt;
+
 use serde::Deserialize;
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 /// How much of a refusal's body is looked at, in bytes. Metrica's have a few hundred.
 pub const LOOKED_AT: usize = 8 * 1024;
@@ -78,23 +84,73 @@ impl ErrorType {
         Self::ALL.iter().copied().find(|known| known.as_str() == name).unwrap_or(other)
     }
 
-    /// The type that a refusal's body says (rules 1 and 2); [`Self::Other`] for a body that is cut or not Metrica's.
+    /// The type that a refusal's body says (rules 1 to 3); [`Self::Other`] for one that does not.
     #[must_use]
     pub fn in_body(body: &[u8]) -> Self {
-        #[derive(Deserialize)]
-        struct Refusal<'a> {
-            #[serde(borrow)]
-            errors: Vec<Detail<'a>>,
-        }
-        #[derive(Deserialize)]
-        struct Detail<'a> {
-            #[serde(borrow)]
-            error_type: std::borrow::Cow<'a, str>,
-        }
-        let refusal: Option<Refusal<'_>> = serde_json::from_slice(body).ok();
-        refusal.and_then(|refusal| Some(Self::of(&refusal.errors.first()?.error_type))).unwrap_or(Self::Other)
+        let found = Cell::new(None);
+        // A body that is cut fails behind its type, which was found by then.
+        let _ = Refusal(&found).deserialize(&mut serde_json::Deserializer::from_slice(body));
+        found.get().unwrap_or(Self::Other)
     }
 }
+
+/// Looks for `errors`, `[`, and its first element.
+struct Refusal<'a>(&'a Cell<Option<ErrorType>>);
+struct Errors<'a>(&'a Cell<Option<ErrorType>>);
+struct Detail<'a>(&'a Cell<Option<ErrorType>>);
+
+macro_rules! looks_into {
+    ($kind:ident, $what:literal, $method:ident, $access:ident, |$self:ident, $inside:ident| $look:block) => {
+        impl<'de> DeserializeSeed<'de> for $kind<'_> {
+            type Value = ();
+
+            fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+                deserializer.deserialize_any(self)
+            }
+        }
+
+        impl<'de> Visitor<'de> for $kind<'_> {
+            type Value = ();
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str($what)
+            }
+
+            fn $method<A: $access<'de>>($self, mut $inside: A) -> Result<(), A::Error> $look
+        }
+    };
+}
+
+looks_into!(Refusal, "an object with errors", visit_map, MapAccess, |self, object| {
+    while let Some(key) = object.next_key::<Cow<'_, str>>()? {
+        if key == "errors" {
+            object.next_value_seed(Errors(self.0))?;
+        } else {
+            object.next_value::<IgnoredAny>()?;
+        }
+    }
+    Ok(())
+});
+
+looks_into!(Errors, "a list of errors", visit_seq, SeqAccess, |self, list| {
+    list.next_element_seed(Detail(self.0))?;
+    while list.next_element::<IgnoredAny>()?.is_some() {}
+    Ok(())
+});
+
+looks_into!(Detail, "an error", visit_map, MapAccess, |self, object| {
+    #[derive(Deserialize)]
+    struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+    while let Some(key) = object.next_key::<Cow<'_, str>>()? {
+        if key == "error_type" {
+            let Text(name) = object.next_value()?;
+            self.0.set(Some(ErrorType::of(&name)));
+        } else {
+            object.next_value::<IgnoredAny>()?;
+        }
+    }
+    Ok(())
+});
 
 #[cfg(test)]
 mod tests {
@@ -106,6 +162,8 @@ mod tests {
         assert_eq!(ErrorType::in_body(body), ErrorType::InvalidToken);
         let spread = "{ \"code\": 403, \"errors\" : [ {\"message\":\"нет\", \"location\":\"x\", \"error_type\" : \"access_denied\"} ] }";
         assert_eq!(ErrorType::in_body(spread.as_bytes()), ErrorType::AccessDenied);
+        let second = br#"{"errors":[{"message":"a"},{"error_type":"access_denied"}]}"#;
+        assert_eq!(ErrorType::in_body(second), ErrorType::Other, "it is the first error's");
     }
 
     #[test]
@@ -116,10 +174,28 @@ mod tests {
     }
 
     #[test]
+    fn rule_3_a_body_that_is_cut_behind_its_type_says_it() {
+        let body = format!(
+            r#"{{"code":429,"errors":[{{"error_type":"quota_parallel_requests","message":"{}"#,
+            "x".repeat(9000)
+        );
+        assert_eq!(ErrorType::in_body(&body.as_bytes()[..LOOKED_AT]), ErrorType::QuotaParallelRequests);
+        let late = format!(r#"{{"message":"{}","errors":[{{"error_type":"invalid_token"}}]}}"#, "x".repeat(9000));
+        assert_eq!(ErrorType::in_body(&late.as_bytes()[..LOOKED_AT]), ErrorType::Other);
+    }
+
+    #[test]
     fn rule_3_any_body_is_survived() {
-        for body in
-            [&b""[..], b"<html>", b"{\"errors\":[]}", b"{\"errors\":[{\"error_type\":\"invalid", b"\xff\xfe", b"null"]
-        {
+        for body in [
+            &b""[..],
+            b"<html>",
+            b"{\"errors\":[]}",
+            b"{\"errors\":[{\"error_type\":\"invalid_token",
+            b"{\"errors\":{\"error_type\":\"invalid_token\"}}",
+            b"[1]",
+            b"\xff\xfe",
+            b"null",
+        ] {
             assert_eq!(ErrorType::in_body(body), ErrorType::Other, "{body:?}");
         }
     }

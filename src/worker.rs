@@ -17,10 +17,64 @@ use crate::gateway::admit::Admissions;
 use crate::gateway::body::RequestBody;
 use crate::metrics::{Finished, Shard};
 use crate::policy::Policy;
+use crate::rejection::Reason;
+use crate::scope::ScopeSet;
+use crate::symbol::TokenAlias;
 use crate::telemetry::access::{self, Context};
 use crate::telemetry::{Form, Sink};
 use crate::token::Token;
 use crate::upstream::{Pool, Upstream, Watchdogs};
+
+mod learning;
+
+pub use learning::{Learning, Refused, Report};
+
+/// A token of the configuration, and what became of it.
+#[derive(Debug, Clone)]
+pub struct Slot {
+    /// Its name.
+    pub alias: TokenAlias,
+    /// What it is declared to have.
+    pub scopes: ScopeSet,
+    /// The token; `None` when its file is missing or was never valid.
+    pub token: Option<Token>,
+    /// Counts the tokens that were in its file.
+    pub epoch: u64,
+    /// Metrica takes it for invalid.
+    pub parked: bool,
+    /// The position of the one that takes over while this one cannot be used.
+    pub standby: Option<usize>,
+    /// Whom the configuration names as its owner.
+    pub owner: Option<Box<str>>,
+}
+
+impl Slot {
+    /// Who sends it.
+    #[must_use]
+    pub const fn sender(&self) -> Sender {
+        Sender { alias: self.alias, scopes: self.scopes, epoch: self.epoch }
+    }
+}
+
+/// Which token was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sender {
+    /// Its name.
+    pub alias: TokenAlias,
+    /// What it is declared to have.
+    pub scopes: ScopeSet,
+    /// Of the tokens that were in its file, which.
+    pub epoch: u64,
+}
+
+/// A token that can be sent now.
+#[derive(Debug, Clone)]
+pub struct Ready {
+    /// Which.
+    pub sender: Sender,
+    /// The field value that carries it.
+    pub authorization: HeaderValue,
+}
 
 /// One state of configuration and tokens, shared by all workers.
 #[derive(Debug)]
@@ -29,8 +83,8 @@ pub struct Generation {
     pub policy: Arc<Policy>,
     /// What each listener lets in.
     pub admissions: Arc<Admissions>,
-    /// By the position in the policy; `None` is a token that cannot be used now.
-    pub tokens: Vec<Option<Token>>,
+    /// By the position in the policy.
+    pub tokens: Vec<Slot>,
     /// Where to.
     pub upstream: Arc<Upstream>,
     /// Towards callers.
@@ -45,18 +99,20 @@ pub struct Generation {
 pub struct Snapshot {
     /// What it was made from.
     pub generation: Arc<Generation>,
-    /// The ready `Authorization` values, by the position of the token: copies of this worker's own, as a shared
-    /// reference count would be a shared cache line.
-    authorizations: Vec<Option<HeaderValue>>,
+    /// What is sent for the token at a position, with `Authorization` values that are copies of this worker's own: a
+    /// shared reference count would be a shared cache line.
+    ready: Vec<Result<Ready, Reason>>,
     /// The connections to the upstream.
     pub pool: Rc<Pool<RequestBody>>,
 }
 
 impl Snapshot {
-    /// The field value that carries a token, if it can be used now.
-    #[must_use]
-    pub fn authorization(&self, token_position: usize) -> Option<&HeaderValue> {
-        self.authorizations.get(token_position)?.as_ref()
+    /// What is sent for the token at a position: it, or its standby.
+    ///
+    /// # Errors
+    /// Why neither can be used now.
+    pub fn ready(&self, token_position: usize) -> Result<&Ready, Reason> {
+        self.ready.get(token_position).ok_or(Reason::TokenUnavailable)?.as_ref().map_err(|reason| *reason)
     }
 }
 
@@ -64,6 +120,8 @@ impl Snapshot {
 pub struct Worker {
     snapshot: RefCell<Rc<Snapshot>>,
     shard: RefCell<Shard>,
+    /// What it knows of tokens.
+    pub learning: Learning,
     /// For deadlines of requests.
     pub watchdogs: Watchdogs,
     lines: RefCell<Vec<u8>>,
@@ -81,11 +139,12 @@ const LINES_AT_ONCE: usize = 16 * 1024;
 impl Worker {
     /// A worker, one of `workers`, that begins with `generation`.
     #[must_use]
-    pub fn new(generation: Arc<Generation>, sink: Sink, form: Form, workers: usize) -> Self {
+    pub fn new(generation: Arc<Generation>, sink: Sink, form: Form, workers: usize, learning: Learning) -> Self {
         let snapshot = snapshot(generation, None, workers);
         Self {
             snapshot: RefCell::new(Rc::new(snapshot)),
             shard: RefCell::default(),
+            learning,
             watchdogs: Watchdogs::default(),
             lines: RefCell::default(),
             sink,
@@ -175,8 +234,19 @@ fn snapshot(generation: Arc<Generation>, old: Option<&Snapshot>, workers: usize)
     let kept = old.filter(|old| Arc::ptr_eq(&old.generation.upstream, upstream)).map(|old| old.pool.clone());
     let permits = upstream.settings.connections.div_ceil(workers.max(1));
     let pool = kept.unwrap_or_else(|| Rc::new(Pool::new(upstream.clone(), permits)));
-    let authorizations = generation.tokens.iter().map(|token| token.as_ref().map(Token::authorization)).collect();
-    Snapshot { generation, authorizations, pool }
+    let ready = generation.tokens.iter().map(|slot| ready(slot, &generation.tokens)).collect();
+    Snapshot { generation, ready, pool }
+}
+
+/// The token of `slot`, or that of its standby.
+fn ready(slot: &Slot, all: &[Slot]) -> Result<Ready, Reason> {
+    let now = |slot: &Slot| {
+        let token = slot.token.as_ref().filter(|_| !slot.parked)?;
+        Some(Ready { sender: slot.sender(), authorization: token.authorization() })
+    };
+    let standby = || slot.standby.and_then(|position| all.get(position)).and_then(now);
+    let reason = if slot.token.is_some() { Reason::TokenParked } else { Reason::TokenUnavailable };
+    now(slot).or_else(standby).ok_or(reason)
 }
 
 /// A new id for a request that brought none: 128 random bits in hexadecimal.

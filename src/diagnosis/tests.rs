@@ -1,3 +1,5 @@
+//! The rules of the module, one by one.
+
 use super::*;
 use crate::knowledge::Fact;
 

@@ -49,6 +49,7 @@ impl Stage<Admitted> for Authorize {
         }
         let granted = generation.policy.operation(verb, path).and_then(|operation| {
             exchange.set_operation(operation.id);
+            exchange.set_needs(operation.scopes);
             exchange.set_subject(Subject::of(operation, path, query, names));
             generation.policy.authorize(caller, operation)
         });

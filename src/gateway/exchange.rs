@@ -10,14 +10,16 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::time::Instant;
 
 use super::connection::{Connection, Phase};
+use crate::diagnosis::Diagnosis;
 use crate::metrics::{CALLER_GONE, Credential, Finished, Refusal, UpstreamError};
 use crate::operation::{OperationId, Verb};
 use crate::rejection::Reason;
+use crate::scope::{Scope, ScopeSet};
 use crate::subject::Subject;
 use crate::symbol::{CallerId, TokenAlias};
 use crate::telemetry::access::{Context, Outcome};
 use crate::verdict::ErrorType;
-use crate::worker::{Worker, new_request_id};
+use crate::worker::{Refused, Sender, Worker, new_request_id};
 
 /// The field that carries the id of a request, in both directions.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -35,6 +37,8 @@ pub struct Exchange {
     caller: Cell<Option<CallerId>>,
     operation: Cell<Option<OperationId>>,
     token: Cell<Option<TokenAlias>>,
+    sender: Cell<Option<Sender>>,
+    needs: Cell<ScopeSet>,
     subject: OnceCell<Subject>,
     status: Cell<Option<u16>>,
     refusal: Cell<Option<Refusal>>,
@@ -66,6 +70,8 @@ impl Exchange {
             caller: Cell::new(None),
             operation: Cell::new(None),
             token: Cell::new(None),
+            sender: Cell::new(None),
+            needs: Cell::new(ScopeSet::EMPTY),
             subject: OnceCell::new(),
             status: Cell::new(None),
             refusal: Cell::new(None),
@@ -101,6 +107,11 @@ impl Exchange {
         self.operation.set(Some(operation));
     }
 
+    /// Any one of these is enough for it.
+    pub fn set_needs(&self, needs: ScopeSet) {
+        self.needs.set(needs);
+    }
+
     /// On whose data it works is read.
     pub fn set_subject(&self, subject: Subject) {
         // There is one Authorize on the way of a request, so it is set once.
@@ -121,6 +132,12 @@ impl Exchange {
     /// With which token is decided.
     pub fn set_token(&self, token: TokenAlias) {
         self.token.set(Some(token));
+    }
+
+    /// Which token goes out: that one, or its standby.
+    pub fn set_sender(&self, sender: Sender) {
+        self.token.set(Some(sender.alias));
+        self.sender.set(Some(sender));
     }
 
     /// A credential of the caller's did not leave.
@@ -166,11 +183,28 @@ impl Exchange {
         self.refusal.set(Some(Refusal::Gate(reason)));
     }
 
-    /// The upstream's answer is a refusal of this type. Where the gate has answered in its place, that stands.
-    pub fn refused_by_upstream(&self, error_type: ErrorType) {
-        if self.refusal.get().is_none() {
-            self.refusal.set(Some(Refusal::Upstream(error_type)));
+    /// The scope of the token that is needed: of several, the narrowest that it is declared to have.
+    fn needed(&self) -> Option<Scope> {
+        let declared = self.sender.get()?.scopes;
+        // The narrow ones come last.
+        self.needs.get().iter().filter(|scope| declared.contains(*scope)).last()
+    }
+
+    /// The upstream did what was asked.
+    pub fn succeeded(&self) {
+        if let (Some(sender), Some(subject)) = (self.sender.get(), self.subject.get()) {
+            self.worker.learning.succeeded(sender, self.needs.get(), subject);
         }
+    }
+
+    /// The upstream refused, and its body says `error_type`; why.
+    pub fn refused_by_upstream(&self, status: u16, error_type: ErrorType) -> Option<Diagnosis> {
+        let (sender, operation, subject) = (self.sender.get()?, self.operation.get()?, self.subject.get()?);
+        let (verb, needs) = (self.verb, self.needs.get());
+        let refused = Refused { sender, status, error_type, verb, operation, needs, subject };
+        let diagnosis = self.worker.learning.refused(&self.worker.snapshot().generation, &refused);
+        self.refusal.set(Some(Refusal::Upstream(diagnosis.cause)));
+        Some(diagnosis)
     }
 
     /// A piece of the request's body went on.
@@ -223,6 +257,7 @@ impl Exchange {
             caller: self.caller.get(),
             operation: self.operation.get(),
             token: self.token.get(),
+            needed: self.needed(),
             verb: self.verb,
             code: self.status.get().unwrap_or(CALLER_GONE),
             refusal: self.refusal.get(),

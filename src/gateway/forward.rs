@@ -28,6 +28,7 @@ use super::coding::Coding;
 use super::exchange::{Exchange, REQUEST_ID};
 use super::headers::clean_response;
 use super::inject::{InterimWishes, Outbound};
+use super::record;
 use super::redirect;
 use super::reflection::Secret;
 use super::refusal::Refusal;
@@ -260,8 +261,16 @@ async fn respond(
     let heading = Heading { at: now, coding, refusal, reusable };
     let carrier = Carrier { lease, watchdog, idle_limit, asked: wishes.into_asked() };
     let mut streaming = Streaming::new(incoming, heading, carrier, secret, exchange.clone());
-    if status >= 400 {
-        streaming.read_ahead().await.map_err(not_passed_on)?;
+    match status {
+        200..300 => exchange.succeeded(),
+        400.. => {
+            streaming.read_ahead().await.map_err(not_passed_on)?;
+            let said = streaming.take_error_type();
+            if let Some(diagnosis) = said.and_then(|error_type| exchange.refused_by_upstream(status, error_type)) {
+                record::say_why(&mut head.headers, diagnosis.cause.as_str(), diagnosis.hint);
+            }
+        }
+        _ => {}
     }
     Ok(Response::from_parts(head, ResponseBody::upstream(streaming, exchange)))
 }

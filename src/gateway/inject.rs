@@ -85,7 +85,9 @@ impl Stage<Permitted> for Inject {
     fn run(&self, permitted: Permitted) -> Result<Outbound, Rejection> {
         let grant = permitted.grant();
         let Received { exchange, snapshot, mut head, body } = permitted.received;
-        let authorization = snapshot.authorization(grant.token_position()).ok_or(Reason::TokenUnavailable)?;
+        let ready = snapshot.ready(grant.token_position())?;
+        exchange.set_sender(ready.sender);
+        let authorization = &ready.authorization;
         let asked = clean_request(&mut head.headers, |kind| exchange.credential_dropped(kind));
         head.uri = origin_form(&head.uri, &exchange)?;
         let version = head.version;

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use std::time::SystemTime;
 
 use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, EXPECT, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS};
-use http::{HeaderName, HeaderValue, Request, Response, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Version};
 use hyper::body::{Body, Incoming};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
@@ -24,6 +24,18 @@ use crate::worker::{Worker, new_request_id};
 
 /// The field that tells the gate's own answers from Metrica's.
 pub const GATE_ERROR: HeaderName = HeaderName::from_static("x-gate-error");
+
+/// The field that says why a request was refused, by the gate or by Metrica: the word that metrics and logs have.
+pub const GATE_REASON: HeaderName = HeaderName::from_static("x-gate-reason");
+
+/// The field that says in one line what to do.
+pub const GATE_HINT: HeaderName = HeaderName::from_static("x-gate-hint");
+
+/// Says why a request was refused, and what to do.
+pub fn say_why(fields: &mut HeaderMap, reason: &'static str, hint: &'static str) {
+    fields.insert(GATE_REASON, HeaderValue::from_static(reason));
+    fields.insert(GATE_HINT, HeaderValue::from_static(hint));
+}
 
 /// Makes [`Record`]s for one connection.
 #[derive(Clone)]
@@ -175,6 +187,7 @@ fn answer(rejection: Rejection, exchange: &Rc<Exchange>) -> Response<ResponseBod
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
     headers.insert(GATE_ERROR, reason.field());
+    say_why(headers, reason.as_str(), answer.message);
     if let Some(seconds) = answer.retry_after {
         headers.insert(RETRY_AFTER, HeaderValue::from(u16::from(seconds)));
     }
@@ -206,13 +219,14 @@ pub fn refuse_unparsed(worker: &Rc<Worker>, connection: &Rc<Connection>, reason:
 pub fn whole_answer(reason: Reason, request_id: &HeaderValue) -> Vec<u8> {
     let answer = reason.answer();
     let body = answer.body();
+    let reason = reason.as_str();
     let retry = answer.retry_after.map_or_else(String::new, |seconds| format!("retry-after: {seconds}\r\n"));
     let head = format!(
-        "HTTP/1.1 {} {}\r\ncontent-type: application/json; charset=utf-8\r\nx-gate-error: {}\r\nx-request-id: {}\r\n\
+        "HTTP/1.1 {} {}\r\ncontent-type: application/json; charset=utf-8\r\nx-gate-error: {reason}\r\nx-gate-reason: {reason}\r\nx-gate-hint: {}\r\nx-request-id: {}\r\n\
          x-content-type-options: nosniff\r\ndate: {}\r\n{retry}content-length: {}\r\nconnection: close\r\n\r\n",
         answer.status.as_u16(),
         answer.status.canonical_reason().unwrap_or_default(),
-        reason.as_str(),
+        answer.message,
         request_id.to_str().unwrap_or_default(),
         httpdate::fmt_http_date(SystemTime::now()),
         body.len(),

@@ -3,7 +3,7 @@
 //! 1. Every piece is looked through for the token before it goes on; see [`super::reflection`] and [`super::packed`].
 //! 2. Of an error's body, the first [`LOOKED_AT`] bytes are read before its head goes out: so one that stalls, breaks
 //!    off or holds the token in a packed body becomes a whole answer of the gate's. Length and framing stay as they were.
-//! 3. Of the body of a 401, 403, 420 or 429 a bounded copy is kept to learn the reason.
+//! 3. Of what was read ahead of a 401, 403, 420 or 429 a copy is kept to learn the reason.
 //! 4. A stream of HTTP/2 that is reset with `NO_ERROR` or `CANCEL` breaks off too, which hyper takes for an end.
 //! 5. The connection is free as soon as the body's end was read, and is closed when it breaks off.
 
@@ -29,7 +29,7 @@ use super::refusal::Refusal;
 use crate::metrics::UpstreamError;
 use crate::upstream::received::Received;
 use crate::upstream::{Lease, Watchdog};
-use crate::verdict::LOOKED_AT;
+use crate::verdict::{ErrorType, LOOKED_AT};
 
 /// What an answer's head says of its body.
 pub struct Heading {
@@ -142,6 +142,11 @@ impl Streaming {
         Ok(())
     }
 
+    /// What the beginning of a refusal's body says; it is looked at no longer.
+    pub fn take_error_type(&mut self) -> Option<ErrorType> {
+        self.refusal.take().map(|refusal| refusal.error_type())
+    }
+
     /// The next piece.
     pub fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let polled = match self.ahead.pop_front() {
@@ -182,9 +187,6 @@ impl Streaming {
         self.over = true;
         if let Some(watchdog) = self.watchdog.take() {
             self.exchange.worker().watchdogs.give_back(watchdog);
-        }
-        if let Some(refusal) = self.refusal.take() {
-            self.exchange.refused_by_upstream(refusal.error_type());
         }
         if let Some(lease) = self.lease.take() {
             self.whole = whole;

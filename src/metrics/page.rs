@@ -46,9 +46,13 @@ families! {
     in_flight: GAUGE, "metrika_gate_in_flight_requests", "caller",
         "Requests under way.";
     auth_failures: COUNTER, "metrika_gate_auth_failures_total", "origin, caller, token, operation, code, reason",
-        "Every 401 and 403, of the gate itself (origin gate) and of Metrica (origin upstream, reason its error_type).";
+        "Every 401 and 403, of the gate itself (origin gate) and of Metrica (origin upstream), with the reason that X-Gate-Reason says.";
     quota_rejections: COUNTER, "metrika_gate_quota_rejections_total", "token, reason",
         "Answers of Metrica with 429 or 420.";
+    scope_drift: COUNTER, "metrika_gate_scope_drift_total", "token, operation",
+        "Refusals of Metrica for a scope that the token is declared to have: the declaration or the catalogue is wrong.";
+    scope_unused: GAUGE, "metrika_gate_token_scope_unused_seconds", "token, scope",
+        "Seconds since a request last needed a declared scope of a token, or since the process began where none did: one that nobody needs makes the token too wide.";
     denied: COUNTER, "metrika_gate_denied_total", "caller, reason",
         "Answers of the gate itself, of any status.";
     credentials_dropped: COUNTER, "metrika_gate_credentials_dropped_total", "caller, kind",
@@ -61,6 +65,10 @@ families! {
         "Bytes of answers' bodies passed on.";
     token_loaded: GAUGE, "metrika_gate_token_loaded", "token",
         "1 when the token can be used, 0 when its file is missing or was never valid.";
+    token_state: GAUGE, "metrika_gate_token_state", "token, state",
+        "1 for the state of the token: usable, parked (Metrica takes it for invalid) or missing.";
+    token_expires: GAUGE, "metrika_gate_token_expiry_timestamp_seconds", "token",
+        "When the token ends, where the configuration says so.";
     token_loaded_at: GAUGE, "metrika_gate_token_loaded_timestamp_seconds", "token",
         "When the token in use was read.";
     token_reloads: COUNTER, "metrika_gate_token_reloads_total", "outcome",
@@ -137,6 +145,15 @@ fn refusals(shard: &Shard, families: &mut Families) {
     for ((token, reason), count) in sorted(&shard.quota_rejections) {
         families.quota_rejections.push(counter(&[("token", token.as_str()), ("reason", reason.as_str())], *count));
     }
+    for ((token, operation), count) in sorted(&shard.scope_drift) {
+        let operation = operation.map_or("none", |operation| operation.as_str());
+        families.scope_drift.push(counter(&[("token", token.as_str()), ("operation", operation)], *count));
+    }
+    for ((token, scope), needed) in sorted(&shard.scopes_needed) {
+        let unused = needed.unwrap_or(shard.since).elapsed().as_secs();
+        let labels = [("token", token.as_str()), ("scope", scope.as_str())];
+        families.scope_unused.push(gauge(&labels, i64::try_from(unused).unwrap_or(i64::MAX)));
+    }
     for ((caller, reason), count) in sorted(&shard.denied) {
         families.denied.push(counter(&[("caller", caller_name(*caller)), ("reason", reason.as_str())], *count));
     }
@@ -155,6 +172,12 @@ fn of_the_process(process: &ProcessMeters, families: &mut Families) {
     for (alias, token) in &state.token_states {
         let labels = [("token", alias.as_str())];
         families.token_loaded.push(gauge(&labels, i64::from(token.loaded)));
+        for (name, is_it) in token.states() {
+            families.token_state.push(gauge(&[labels[0], ("state", name)], i64::from(is_it)));
+        }
+        if let Some(expires) = token.expires {
+            families.token_expires.push(gauge(&labels, i64::try_from(expires).unwrap_or(i64::MAX)));
+        }
         families.token_loaded_at.push(gauge(&labels, i64::try_from(token.loaded_at).unwrap_or(0)));
     }
     families.token_reloads = by_outcome(&state.tokens);

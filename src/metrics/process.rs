@@ -115,6 +115,31 @@ pub struct TokenState {
     pub loaded: bool,
     /// When the one in use was read, in seconds since 1970.
     pub loaded_at: u64,
+    /// Metrica takes it for invalid.
+    pub parked: bool,
+    /// When it ends, in seconds since 1970, where that is known.
+    pub expires: Option<u64>,
+}
+
+impl TokenState {
+    /// Every state by its label value, and whether it is that.
+    #[must_use]
+    pub const fn states(self) -> [(&'static str, bool); 3] {
+        [("usable", self.loaded && !self.parked), ("parked", self.loaded && self.parked), ("missing", !self.loaded)]
+    }
+}
+
+/// What is told of a token.
+#[derive(Debug, Clone, Copy)]
+pub struct TokenNow {
+    /// Its name.
+    pub alias: TokenAlias,
+    /// It can be used now, unless it is parked.
+    pub loaded: bool,
+    /// Metrica takes it for invalid.
+    pub parked: bool,
+    /// When it ends, where that is known.
+    pub expires: Option<SystemTime>,
 }
 
 /// The counts of the process.
@@ -155,12 +180,13 @@ impl ProcessMeters {
     }
 
     /// Which tokens can be used now; `changed` were read just now. Tokens that are not named are forgotten.
-    pub fn tokens_now(&self, tokens: &[(TokenAlias, bool)], changed: &[TokenAlias]) {
+    pub fn tokens_now(&self, tokens: &[TokenNow], changed: &[TokenAlias]) {
         let mut state = self.lock();
-        let state_of = |(alias, loaded): &(TokenAlias, bool)| {
-            let known = state.token_states.get(alias).map_or(0, |known| known.loaded_at);
-            let loaded_at = if changed.contains(alias) { now() } else { known };
-            (*alias, TokenState { loaded: *loaded, loaded_at })
+        let state_of = |token: &TokenNow| {
+            let TokenNow { alias, loaded, parked, expires } = *token;
+            let known = state.token_states.get(&alias).map_or(0, |known| known.loaded_at);
+            let loaded_at = if changed.contains(&alias) { now() } else { known };
+            (alias, TokenState { loaded, loaded_at, parked, expires: expires.map(seconds) })
         };
         state.token_states = tokens.iter().map(state_of).collect();
     }
@@ -218,5 +244,9 @@ impl ProcessMeters {
 }
 
 fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    seconds(SystemTime::now())
+}
+
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

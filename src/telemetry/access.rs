@@ -216,6 +216,7 @@ mod tests {
             caller: Some(CallerId::new("reports")),
             operation: Some(OperationId::new("GET /new/{id}")),
             token: None,
+            needed: None,
             verb: Some(Verb::Get),
             code: 403,
             refusal: Some(Refusal::Gate(Reason::ScopeDenied)),

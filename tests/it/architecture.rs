@@ -24,7 +24,7 @@ const VOCABULARY: [&str; 16] = [
 ];
 
 /// The process around the data path, which does not know of it.
-const PROCESS: [&str; 9] = ["app", "cli", "admin", "reload", "crew", "server", "sandbox", "demo", "fake"];
+const PROCESS: [&str; 10] = ["app", "health", "cli", "admin", "reload", "crew", "server", "sandbox", "demo", "fake"];
 
 /// Every source file, with its path below `src`.
 fn sources() -> Vec<(PathBuf, String)> {

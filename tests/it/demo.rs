@@ -91,7 +91,7 @@ fn its_four_steps_do_what_they_say() {
     let counted: Vec<_> = counted.lines().filter(|line| !line.starts_with('#')).collect();
     insta::assert_snapshot!(counted.join("\n"), @r#"
     metrika_gate_auth_failures_total{origin="gate",caller="reports",token="none",operation="goals.create",code="403",reason="scope_denied"} 1
-    metrika_gate_auth_failures_total{origin="upstream",caller="reports",token="analytics",operation="counters.list",code="403",reason="invalid_token"} 1
+    metrika_gate_auth_failures_total{origin="upstream",caller="reports",token="analytics",operation="counters.list",code="403",reason="token_invalid"} 1
     "#);
 
     let ended = Command::new("kill").arg("-INT").arg(demo.child.id().to_string()).status().unwrap();

@@ -28,20 +28,26 @@ fn series_of_refusals_exist_before_the_first_one() {
     insta::assert_snapshot!(samples(&gate, "auth_failures_total").join("\n"), @r#"
     {origin="gate",caller="unknown",token="none",operation="none",code="401",reason="unknown_caller"} 0
     {origin="gate",caller="crm",token="none",operation="none",code="403",reason="scope_denied"} 0
-    {origin="upstream",caller="crm",token="analytics",operation="none",code="401",reason="unauthorized"} 0
-    {origin="upstream",caller="crm",token="analytics",operation="none",code="403",reason="access_denied"} 0
-    {origin="upstream",caller="crm",token="analytics",operation="none",code="403",reason="invalid_token"} 0
-    {origin="upstream",caller="crm",token="crm",operation="none",code="401",reason="unauthorized"} 0
-    {origin="upstream",caller="crm",token="crm",operation="none",code="403",reason="access_denied"} 0
-    {origin="upstream",caller="crm",token="crm",operation="none",code="403",reason="invalid_token"} 0
+    {origin="upstream",caller="crm",token="analytics",operation="none",code="401",reason="token_invalid"} 0
+    {origin="upstream",caller="crm",token="analytics",operation="none",code="403",reason="token_invalid"} 0
+    {origin="upstream",caller="crm",token="analytics",operation="none",code="403",reason="scope_missing"} 0
+    {origin="upstream",caller="crm",token="analytics",operation="none",code="403",reason="counter_not_granted"} 0
+    {origin="upstream",caller="crm",token="analytics",operation="none",code="403",reason="ambiguous"} 0
+    {origin="upstream",caller="crm",token="crm",operation="none",code="401",reason="token_invalid"} 0
+    {origin="upstream",caller="crm",token="crm",operation="none",code="403",reason="token_invalid"} 0
+    {origin="upstream",caller="crm",token="crm",operation="none",code="403",reason="scope_missing"} 0
+    {origin="upstream",caller="crm",token="crm",operation="none",code="403",reason="counter_not_granted"} 0
+    {origin="upstream",caller="crm",token="crm",operation="none",code="403",reason="ambiguous"} 0
     {origin="gate",caller="reports",token="none",operation="none",code="403",reason="scope_denied"} 0
-    {origin="upstream",caller="reports",token="analytics",operation="none",code="401",reason="unauthorized"} 0
-    {origin="upstream",caller="reports",token="analytics",operation="none",code="403",reason="access_denied"} 0
-    {origin="upstream",caller="reports",token="analytics",operation="none",code="403",reason="invalid_token"} 0
+    {origin="upstream",caller="reports",token="analytics",operation="none",code="401",reason="token_invalid"} 0
+    {origin="upstream",caller="reports",token="analytics",operation="none",code="403",reason="token_invalid"} 0
+    {origin="upstream",caller="reports",token="analytics",operation="none",code="403",reason="scope_missing"} 0
+    {origin="upstream",caller="reports",token="analytics",operation="none",code="403",reason="counter_not_granted"} 0
+    {origin="upstream",caller="reports",token="analytics",operation="none",code="403",reason="ambiguous"} 0
     "#);
     insta::assert_snapshot!(samples(&gate, "quota_rejections_total").join("\n"), @r#"
-    {token="analytics",reason="quota_requests_by_uid"} 0
-    {token="crm",reason="quota_requests_by_uid"} 0
+    {token="analytics",reason="quota_uid"} 0
+    {token="crm",reason="quota_uid"} 0
     "#);
     insta::assert_snapshot!(samples(&gate, "upstream_errors_total").join("\n"), @r#"
     {kind="resolve"} 0
@@ -109,97 +115,8 @@ fn an_exchange_is_counted_under_the_names_of_the_configuration() {
     );
 }
 
-/// What Metrica answers to the paths of this file: a status, the pieces of a body, and the reason that is wanted.
-const REFUSALS: [(&str, &[&str], &str); 12] = [
-    (
-        "403 Forbidden",
-        &[r#"{"errors":[{"error_type":"invalid_token","message":"m"}],"code":403,"message":"m"}"#],
-        "invalid_token",
-    ),
-    (
-        "403 Forbidden",
-        &[r#"{"errors":[{"error_type":"access_denied","message":"m"}],"code":403,"message":"m"}"#],
-        "access_denied",
-    ),
-    (
-        "401 Unauthorized",
-        &[r#"{"errors":[{"error_type":"unauthorized","message":"m"}],"code":401,"message":"m"}"#],
-        "unauthorized",
-    ),
-    ("401 Unauthorized", &[r#"{"errors":[{"error_type":"invalid_token","message":"m"}],"code":401}"#], "invalid_token"),
-    (
-        "403 Forbidden",
-        &[r#"{"errors":[{"error_type":"from_tomorrow","message":"m"}],"code":403,"message":"m"}"#],
-        "other",
-    ),
-    ("403 Forbidden", &["<html><body>Forbidden by somebody in between</body></html>"], "other"),
-    ("403 Forbidden", &[""], "other"),
-    ("403 Forbidden", &[r#"{"errors":[]}"#], "other"),
-    (
-        "403 Forbidden",
-        &[r#"{"err"#, r#"ors":[{"error_ty"#, r#"pe":"counter_in_conn"#, r#"ect"}],"code":403}"#],
-        "counter_in_connect",
-    ),
-    (
-        "429 Too Many Requests",
-        &[r#"{"errors":[{"error_type":"quota_requests_by_ip","message":"m"}],"code":429}"#],
-        "quota_requests_by_ip",
-    ),
-    ("420 Enhance", &[r#"{"errors":[{"error_type":"quota_of_tomorrow","message":"m"}],"code":420}"#], "quota_other"),
-    ("429 Too Many Requests", &["slow down"], "other"),
-];
-
 #[test]
-fn the_reason_of_metricas_refusal_is_read_from_its_body() {
-    let upstream = Upstream::run(|conversation| {
-        while let Some(head) = conversation.request_head() {
-            let number: usize = head.split(['/', ' ']).nth(5).unwrap().parse().unwrap();
-            let (status, pieces, _) = REFUSALS[number];
-            conversation.write(format!("HTTP/1.1 {status}\r\nTransfer-Encoding: chunked\r\n\r\n"));
-            for piece in pieces.iter().filter(|piece| !piece.is_empty()) {
-                conversation.write(format!("{:x}\r\n{piece}\r\n", piece.len()));
-            }
-            conversation.write("0\r\n\r\n");
-        }
-    });
-    let gate = Gate::start(&upstream, TWO_CALLERS);
-    let mut expected: BTreeMap<(&str, &str), f64> = BTreeMap::new();
-    for (number, (status, pieces, reason)) in REFUSALS.into_iter().enumerate() {
-        let answer = gate.get("app", &format!("/management/v1/counter/{number}"));
-        let code = status.split(' ').next().unwrap();
-        assert_eq!(answer.summary(), code, "an answer of Metrica's has no field of the gate");
-        assert_eq!(answer.text(), pieces.concat(), "the body passes on unchanged");
-        *expected.entry((code, reason)).or_default() += 1.0;
-    }
-    for ((code, reason), count) in expected {
-        let reason_label = format!("reason=\"{reason}\"");
-        if code == "401" || code == "403" {
-            let code = format!("code=\"{code}\"");
-            let labels =
-                ["origin=\"upstream\"", "caller=\"reports\"", "token=\"analytics\"", "operation=\"counter.get\""];
-            let parts = [&["auth_failures_total", &code, &reason_label], &labels[..]].concat();
-            gate.until_metric(&parts, count);
-        } else {
-            gate.until_metric(
-                &["quota_rejections_total", "token=\"analytics\"", &reason_label],
-                if reason == "other" { 1.0 } else { count },
-            );
-        }
-    }
-    assert_eq!(gate.metric(&["auth_failures_total", "origin=\"gate\""]), 0.0);
-    assert_eq!(gate.metric(&["auth_failures_total", "origin=\"upstream\""]), 9.0);
-    assert_eq!(gate.metric(&["quota_rejections_total"]), 3.0);
-    assert_eq!(gate.metric(&["denied_total"]), 0.0, "the gate denied nothing");
-    let line = gate.until_log(&["\"reason\":\"counter_in_connect\""]);
-    let line: serde_json::Value = serde_json::from_str(&line).unwrap();
-    assert_eq!(
-        (&line["origin"], &line["status"], &line["upstream_status"]),
-        (&"upstream".into(), &403.into(), &403.into())
-    );
-}
-
-#[test]
-fn a_refusal_with_a_body_beyond_all_measure_is_passed_on_and_other() {
+fn a_refusal_with_a_body_beyond_all_measure_is_passed_on_and_has_its_reason() {
     const SIZE: usize = 3_000_000;
     let upstream = Upstream::run(|conversation| {
         while conversation.request_head().is_some() {
@@ -212,7 +129,8 @@ fn a_refusal_with_a_body_beyond_all_measure_is_passed_on_and_other() {
     let answer = gate.get("app", COUNTERS);
     assert_eq!(answer.summary(), "403");
     assert!(answer.body.len() > SIZE && answer.body.ends_with(b"x\"}]}"));
-    gate.until_metric(&["auth_failures_total", "origin=\"upstream\"", "code=\"403\"", "reason=\"other\""], 1.0);
+    let reason = "reason=\"scope_missing\"";
+    gate.until_metric(&["auth_failures_total", "origin=\"upstream\"", "code=\"403\"", reason], 1.0);
 }
 
 #[test]
@@ -226,7 +144,7 @@ fn a_refusal_that_answers_head_is_counted() {
     let mut caller = gate.connect("app");
     caller.send(format!("HEAD {COUNTERS} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
     assert_eq!(caller.answer_to_head().summary(), "403");
-    gate.until_metric(&["auth_failures_total", "origin=\"upstream\"", "code=\"403\"", "reason=\"other\""], 1.0);
+    gate.until_metric(&["auth_failures_total", "origin=\"upstream\"", "code=\"403\"", "reason=\"scope_missing\""], 1.0);
 }
 
 #[test]
@@ -271,7 +189,12 @@ fn a_caller_that_goes_away_in_the_answer_is_counted_once() {
 
 /// A gate that has counted something in most families.
 fn busy_gate(upstream: &Upstream) -> Gate {
-    let gate = Gate::start(upstream, TWO_CALLERS);
+    let tokens = "
+tokens:
+  analytics: {file: '{folder}/analytics', scopes: [metrika:read], expires: 2030-01-31}
+  crm: {file: '{folder}/crm', scopes: [metrika:write]}
+";
+    let gate = Gate::start(upstream, &format!("{TWO_CALLERS}{tokens}"));
     for path in [COUNTERS, "/no", "/stat/v1/data?oauth_token=x", "/a//b"] {
         gate.get("app", path);
     }

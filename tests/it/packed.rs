@@ -47,7 +47,7 @@ fn a_packed_refusal_has_its_reason_and_reaches_the_caller_unchanged() {
     let packed = gzip(REFUSAL);
     for coding in ["gzip", "x-gzip", "GZIP"] {
         for chunk in [packed.len(), 7] {
-            let answer = refused(coding, &packed, chunk, "access_denied");
+            let answer = refused(coding, &packed, chunk, "scope_missing");
             assert_eq!(answer.summary(), "403");
             assert_eq!(answer.field("content-encoding"), Some(coding));
             assert_eq!(answer.body, packed, "the body passes on unchanged");

@@ -82,6 +82,16 @@ limits: {target_bytes: 1KiB, header_bytes: 8KiB}
     meet(&gate.send("app", with("DELETE", "/management/v1/counter/1")), "403 scope_denied");
     meet(&gate.get("poor", COUNTERS), "403 token_scope_missing");
     meet(&gate.send("poor", with("DELETE", "/management/v1/counter/1")), "503 token_unavailable");
+    let invalid = r#"{"errors":[{"error_type":"invalid_token","message":"m"}],"code":403,"message":"m"}"#;
+    let revoked = Upstream::run(move |conversation| {
+        while conversation.request_head().is_some() {
+            conversation.answer("403 Forbidden", "application/json", invalid);
+        }
+    });
+    let parking = Gate::start(&revoked, TWO_CALLERS);
+    assert_eq!(parking.get("app", COUNTERS).summary(), "403");
+    parking.until_metric(&["token_state", "state=\"parked\""], 1.0);
+    meet(&parking.get("app", COUNTERS), "503 token_parked");
     assert_eq!(upstream.connections(), 0, "nothing was sent upstream");
 
     let config = format!("{TWO_CALLERS}limits: {{connections: 1}}\n");

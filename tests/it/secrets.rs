@@ -166,10 +166,10 @@ fn what_holds_tokens_shows_none() {
     let (source, config) = Source::load(plan.file()).unwrap();
     let reloader = Reloader::new(Some(source), config.clone(), Arc::new(ProcessMeters::default()), false).unwrap();
     let generation = reloader.generation();
-    assert!(generation.tokens.iter().all(Option::is_some), "there is something to show");
+    assert!(generation.tokens.iter().all(|slot| slot.token.is_some()), "there is something to show");
     assert_clean("Generation", &format!("{generation:?} {generation:#?}"));
     assert_clean("Config", &format!("{config:?} {config:#?}"));
-    for token in generation.tokens.iter().flatten() {
+    for token in generation.tokens.iter().filter_map(|slot| slot.token.as_ref()) {
         let mut request = http::Request::new(());
         request.headers_mut().insert(http::header::AUTHORIZATION, token.authorization());
         assert_clean("a request", &format!("{request:?} {:?}", request.headers().clone()));

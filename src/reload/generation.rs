@@ -1,0 +1,78 @@
+//! What a configuration and its tokens become for the workers, and what of it needs a restart.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::caller::Callers;
+use crate::config::{self, Config, TokenSource};
+use crate::gateway::admit::Admissions;
+use crate::policy::{Policy, TokenRights};
+use crate::symbol::TokenAlias;
+use crate::token::Token;
+use crate::upstream::Upstream;
+use crate::worker::{Generation, Slot};
+
+/// Tokens that Metrica takes for invalid, each with the epoch of the one that it does.
+pub type Parked = BTreeMap<TokenAlias, u64>;
+
+/// What of listeners was decided when they were opened.
+pub fn sockets(listeners: &[config::Listener]) -> Vec<config::Listener> {
+    let socket =
+        |listener: &config::Listener| config::Listener { admission: config::Admission::default(), ..listener.clone() };
+    listeners.iter().map(socket).collect()
+}
+
+/// Which listeners need the restart, for the log.
+pub fn changed(new: &[config::Listener], old: &[config::Listener]) -> String {
+    let (new, old) = (sockets(new), sockets(old));
+    let other = new.iter().filter(|one| !old.contains(one)).chain(old.iter().filter(|one| !new.contains(one)));
+    let names: BTreeSet<_> = other.map(|listener| listener.name.as_str()).collect();
+    if names.is_empty() { " their order".to_owned() } else { format!(" ({})", Vec::from_iter(names).join(", ")) }
+}
+
+/// What `config` says, with these tokens.
+pub fn generation(
+    config: &Config,
+    tokens: &[Option<Token>],
+    upstream: Arc<Upstream>,
+    old: Option<&Generation>,
+    parked: &Parked,
+) -> Generation {
+    Generation {
+        policy: Arc::new(policy(config)),
+        admissions: Arc::new(Admissions::new(config)),
+        tokens: slots(config, tokens, old, parked),
+        upstream,
+        timeouts: config.timeouts,
+        limits: config.limits,
+        access_log: config.log.access,
+    }
+}
+
+/// The tokens, after those of `old`: one that was in its file before keeps its epoch.
+pub fn slots(config: &Config, tokens: &[Option<Token>], old: Option<&Generation>, parked: &Parked) -> Vec<Slot> {
+    let slot = |(source, token): (&TokenSource, &Option<Token>)| {
+        let mut before = old.into_iter().flat_map(|old| &old.tokens);
+        let before = before.find(|slot| slot.alias == source.alias);
+        let epoch = before.map_or(0, |slot| slot.epoch + u64::from(slot.token != *token));
+        let standby = source.origin.standby;
+        Slot {
+            alias: source.alias,
+            scopes: source.scopes,
+            token: token.clone(),
+            epoch,
+            parked: parked.get(&source.alias) == Some(&epoch),
+            standby: standby.and_then(|alias| config.tokens.iter().position(|other| other.alias == alias)),
+            owner: source.origin.owner.clone(),
+        }
+    };
+    config.tokens.iter().zip(tokens).map(slot).collect()
+}
+
+/// The policy that `config` states.
+#[must_use]
+pub fn policy(config: &Config) -> Policy {
+    let listeners: Vec<_> = config.listeners.iter().map(|listener| listener.name).collect();
+    let rights = config.tokens.iter().map(|source| TokenRights { alias: source.alias, scopes: source.scopes });
+    Policy::new(Callers::new(config.callers.clone(), &listeners), config.catalogue.clone(), rights.collect())
+}

@@ -1,0 +1,124 @@
+//! What a worker learns from answers, what it tells the others, and what it makes of a refusal.
+
+use std::cell::RefCell;
+
+use rustc_hash::FxHashMap;
+use tokio::sync::mpsc;
+
+use super::{Generation, Sender};
+use crate::diagnosis::{Case, Cause, Diagnosis};
+use crate::knowledge::{Fact, Knowledge};
+use crate::operation::{OperationId, Verb};
+use crate::scope::ScopeSet;
+use crate::subject::{Counters, Subject};
+use crate::symbol::TokenAlias;
+use crate::verdict::ErrorType;
+
+/// What a worker tells the process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Report {
+    /// It learnt something of a token.
+    Learnt(Sender, Fact),
+    /// Metrica takes a token for invalid.
+    Invalid {
+        /// Which.
+        sender: Sender,
+        /// The body says so, and not only the status.
+        is_certain: bool,
+    },
+    /// Metrica refused a counter, and a question could tell why.
+    Refused(Sender, u64),
+}
+
+/// A refusal of Metrica, as far as the answer tells.
+#[derive(Debug, Clone, Copy)]
+pub struct Refused<'a> {
+    /// With which token it was asked for.
+    pub sender: Sender,
+    /// The status.
+    pub status: u16,
+    /// What the body says.
+    pub error_type: ErrorType,
+    /// How it was asked for.
+    pub verb: Option<Verb>,
+    /// What for.
+    pub operation: OperationId,
+    /// Any one of these was needed.
+    pub needs: ScopeSet,
+    /// On whose data.
+    pub subject: &'a Subject,
+}
+
+/// What one worker knows of tokens.
+pub struct Learning {
+    known: RefCell<FxHashMap<TokenAlias, (u64, Knowledge)>>,
+    reports: mpsc::UnboundedSender<Report>,
+}
+
+impl Learning {
+    /// One that tells `reports`.
+    #[must_use]
+    pub fn new(reports: mpsc::UnboundedSender<Report>) -> Self {
+        Self { known: RefCell::default(), reports }
+    }
+
+    fn with<T>(&self, sender: Sender, use_it: impl FnOnce(&mut Knowledge) -> T) -> T {
+        let mut known = self.known.borrow_mut();
+        let (epoch, knowledge) = known.entry(sender.alias).or_default();
+        if *epoch != sender.epoch {
+            // Of the token that was in the file before, or of the one that is since: what is known is of one of them.
+            (*epoch, *knowledge) = (sender.epoch, Knowledge::default());
+        }
+        use_it(knowledge)
+    }
+
+    fn tell(&self, report: Report) {
+        // Nobody listens at the end of the process.
+        let _ = self.reports.send(report);
+    }
+
+    /// Another worker, or a question, learnt `fact`.
+    pub fn take(&self, sender: Sender, fact: &Fact) {
+        self.with(sender, |knowledge| knowledge.learn(fact));
+    }
+
+    /// Metrica did what was asked.
+    pub fn succeeded(&self, sender: Sender, needs: ScopeSet, subject: &Subject) {
+        for fact in self.with(sender, |knowledge| knowledge.learn_from_success(needs, subject)) {
+            self.tell(Report::Learnt(sender, fact));
+        }
+    }
+
+    /// Metrica refused; why.
+    pub fn refused(&self, generation: &Generation, refused: &Refused<'_>) -> Diagnosis {
+        let Refused { sender, status, error_type, operation, subject, .. } = *refused;
+        let slot = generation.tokens.iter().find(|slot| slot.alias == sender.alias);
+        let operations = generation.policy.catalogue.operations();
+        let line = operations.iter().find(|line| line.id == operation);
+        let diagnosis = self.with(sender, |knowledge| {
+            Case {
+                status,
+                error_type,
+                is_silent: refused.verb == Some(Verb::Head),
+                needs: refused.needs,
+                reach: line.map_or(crate::operation::Reach::Account, |line| line.reach),
+                guarded: matches!(operation.as_str(), "grants.list" | "grant.get"),
+                subject,
+                well_formed: slot.and_then(|slot| slot.token.as_ref()).is_none_or(|token| !token.is_short()),
+                expected_owner: slot.and_then(|slot| slot.owner.as_deref()),
+                knowledge,
+            }
+            .diagnose()
+        });
+        match (diagnosis.cause, &subject.counters) {
+            (Cause::TokenInvalid, _) => {
+                self.tell(Report::Invalid { sender, is_certain: error_type == ErrorType::InvalidToken });
+            }
+            (_, Counters::One(counter)) if error_type == ErrorType::AccessDenied => {
+                self.tell(Report::Refused(sender, *counter));
+            }
+            (_, Counters::None | Counters::One(_) | Counters::Several(_) | Counters::Unreadable) => {}
+        }
+        diagnosis
+    }
+}

@@ -1,0 +1,203 @@
+//! Why Metrica refused: whatever its body looks like, metric, access line and answer have the same word, and the body passes.
+
+use std::fmt::Write as _;
+
+use metrika_gate::diagnosis::Cause;
+
+use crate::harness::files::same_as_file;
+use crate::harness::{Answer, Gate, TWO_CALLERS, Upstream};
+use crate::reflection::gzip;
+
+const COUNTERS: &str = "/management/v1/counters";
+const COUNTER: &str = "/management/v1/counter/5";
+
+/// One answer of Metrica.
+struct Said {
+    status: &'static str,
+    fields: &'static str,
+    body: Vec<u8>,
+    /// The request that it answers, and the reason it has.
+    path: &'static str,
+    reason: &'static str,
+}
+
+fn json(status: &'static str, body: &str, path: &'static str, reason: &'static str) -> Said {
+    Said { status, fields: "Content-Type: application/json\r\n", body: body.into(), path, reason }
+}
+
+fn typed(status: &'static str, error_type: &str, path: &'static str, reason: &'static str) -> Said {
+    let code = &status[..3];
+    let body = format!(r#"{{"errors":[{{"error_type":"{error_type}","message":"m"}}],"code":{code},"message":"m"}}"#);
+    json(status, &body, path, reason)
+}
+
+/// Bodies as they were seen, and as they could be.
+fn gold() -> Vec<Said> {
+    let denied = r#"{"errors":[{"error_type":"access_denied","message":"Access is denied"}],"code":403,"message":"Access is denied"}"#;
+    let russian = r#"{"errors":[{"error_type":"quota_parallel_requests_by_uid","message":"Превышена квота на количество параллельных запросов"}],"code":429,"message":"Превышена квота на количество параллельных запросов"}"#;
+    let spread = "{ \"message\" : \"Access Denied\",\n  \"code\" : 403,\n  \"errors\" : [ { \"location\":\"x\", \"message\":\"Access Denied\", \"error_type\" : \"access_denied\" } ] }";
+    let huge = format!(
+        r#"{{"errors":[{{"error_type":"invalid_token","message":"{0}"}}],"code":403,"message":"{0}"}}"#,
+        "я".repeat(50_000)
+    );
+    let late =
+        format!(r#"{{"message":"{}","errors":[{{"error_type":"invalid_token"}}],"code":403}}"#, "x".repeat(20_000));
+    let page = "<html><head><title>Error 403</title></head><body>HTTP ERROR 403</body></html>";
+    let packed = |text: &str, status, reason| Said {
+        status,
+        fields: "Content-Type: application/json\r\nContent-Encoding: gzip\r\n",
+        body: gzip(text.as_bytes()),
+        path: COUNTER,
+        reason,
+    };
+    vec![
+        json("403 Forbidden", denied, COUNTER, "ambiguous"),
+        json("403 Forbidden", spread, COUNTER, "ambiguous"),
+        json("403 Forbidden", denied, COUNTERS, "scope_missing"),
+        json("403 Forbidden", denied, "/stat/v1/data?ids=5&ulogin=partner", "not_representative"),
+        json("403 Forbidden", denied, "/stat/v1/data?ids=5&ulogin=porg-abc", "organization_token_required"),
+        json("403 Forbidden", denied, "/stat/v1/data?counters=5", "ambiguous"),
+        json("403 Forbidden", denied, "/stat/v1/data?metrics=ym:s:visits", "other"),
+        typed("403 Forbidden", "counter_in_connect", COUNTER, "counter_in_organization"),
+        typed("403 Forbidden", "of_tomorrow", COUNTER, "other"),
+        json("429 Too Many Requests", russian, COUNTER, "quota_parallel"),
+        packed(russian, "429 Too Many Requests", "quota_parallel"),
+        packed(denied, "403 Forbidden", "ambiguous"),
+        typed("420 Enhance Your Calm", "quota_requests_by_uid", COUNTER, "quota_uid"),
+        typed("429 Too Many Requests", "quota_requests_by_uid", COUNTER, "quota_uid"),
+        typed("429 Too Many Requests", "quota_requests_by_ip", COUNTER, "quota_ip"),
+        typed("429 Too Many Requests", "quota_requests_by_counter_id", COUNTER, "quota_counter"),
+        typed("429 Too Many Requests", "quota_parallel_requests", COUNTER, "quota_parallel"),
+        typed("429 Too Many Requests", "quota_delegate_requests", COUNTER, "quota_delegates"),
+        typed("429 Too Many Requests", "quota_grants_requests", COUNTER, "quota_grants"),
+        typed("429 Too Many Requests", "quota_of_tomorrow", COUNTER, "quota_other"),
+        json("429 Too Many Requests", "", COUNTER, "quota_other"),
+        json("403 Forbidden", page, COUNTER, "other"),
+        json("403 Forbidden", "", COUNTER, "other"),
+        json("403 Forbidden", &denied[..60], COUNTER, "ambiguous"),
+        json("403 Forbidden", &denied[..20], COUNTER, "other"),
+        json("403 Forbidden", &late, COUNTER, "other"),
+        json("403 Forbidden", &huge, COUNTER, "token_invalid"),
+    ]
+}
+
+/// Answers the request for `?case=N`, or behind `&case=N`, with the body of that number.
+fn upstream() -> Upstream {
+    Upstream::run(|conversation| {
+        let said = gold();
+        while let Some(head) = conversation.request_head() {
+            let number = head.split("case=").nth(1).and_then(|rest| rest.split(' ').next());
+            let Some(one) = number.and_then(|digits| said.get(digits.parse::<usize>().ok()?)) else {
+                conversation.answer("200 OK", "application/json", "{}");
+                continue;
+            };
+            conversation.write(format!(
+                "HTTP/1.1 {}\r\n{}Content-Length: {}\r\n\r\n",
+                one.status,
+                one.fields,
+                one.body.len()
+            ));
+            conversation.write(&one.body);
+        }
+    })
+}
+
+fn ask(gate: &Gate, number: usize, one: &Said) -> (Answer, String) {
+    let separator = if one.path.contains('?') { '&' } else { '?' };
+    let path = format!("{}{separator}case={number}", one.path);
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nHost: localhost\r\nAccept-Encoding: gzip\r\nX-Request-ID: case-{number}.\r\n\r\n"
+    );
+    let answer = gate.send("app", request);
+    (answer, gate.until_log(&[&format!("case-{number}."), "\"access\""]))
+}
+
+#[test]
+fn every_refusal_has_one_word_and_its_own_body() {
+    let upstream = upstream();
+    for (number, one) in gold().iter().enumerate() {
+        // A gate of its own: what one answer has shown would tell of the next.
+        let gate = Gate::start(&upstream, &format!("{TWO_CALLERS}\ntoken_health: {{learn: false}}\n"));
+        let (answer, line) = ask(&gate, number, one);
+        let shown =
+            format!("{number}: {} {}", one.status, String::from_utf8_lossy(&one.body[..one.body.len().min(100)]));
+        assert_eq!(answer.status.to_string(), one.status[..3], "{shown}");
+        assert!(answer.body == one.body, "the body has changed: {shown}");
+        assert_eq!(answer.field("x-gate-reason"), Some(one.reason), "{shown}");
+        assert!(answer.field("x-gate-hint").is_some_and(|hint| hint.len() > 20), "{shown}");
+        assert_eq!(answer.field("x-gate-error"), None, "{shown}");
+        let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!((&line["origin"], &line["reason"]), (&"upstream".into(), &one.reason.into()), "{shown}");
+        let family = if one.status.starts_with("403") { "auth_failures_total" } else { "quota_rejections_total" };
+        let reason = format!("reason=\"{}\"", one.reason);
+        gate.until_metric(&[family, &reason, "token=\"analytics\""], 1.0);
+        let drift = f64::from(u8::from(one.reason == "scope_missing"));
+        assert!((gate.metric(&["scope_drift_total"]) - drift).abs() < 0.5, "{shown}");
+    }
+}
+
+/// The gate's own refusals have the two fields as well, and the reason is the one of `X-Gate-Error`.
+#[test]
+fn the_gates_own_refusals_say_why_too() {
+    let gate = Gate::start(&Upstream::plain(), TWO_CALLERS);
+    let answer =
+        gate.send("app", "POST /management/v1/counters HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n");
+    assert_eq!(answer.summary(), "403 scope_denied");
+    assert_eq!(answer.field("x-gate-reason"), Some("scope_denied"));
+    let body: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+    assert_eq!(answer.field("x-gate-hint"), body["message"].as_str());
+    let unparsed = gate.send("app", "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n");
+    assert_eq!(unparsed.field("x-gate-reason"), unparsed.field("x-gate-error"));
+    assert!(unparsed.field("x-gate-hint").is_some());
+}
+
+/// What earlier answers have shown tells a missing scope from a missing grant.
+#[test]
+fn a_refusal_is_told_from_what_was_seen_before() {
+    let denied = r#"{"errors":[{"error_type":"access_denied","message":"m"}],"code":403,"message":"m"}"#;
+    let upstream = Upstream::run(move |conversation| {
+        while let Some(head) = conversation.request_head() {
+            conversation.request_body(&head);
+            match head.contains("/counter/6") {
+                true if head.starts_with("HEAD") => {
+                    conversation.write("HTTP/1.1 403 Forbidden\r\nContent-Length: 90\r\n\r\n");
+                }
+                true => conversation.answer("403 Forbidden", "application/json", denied),
+                false => conversation.answer("200 OK", "application/json", "{}"),
+            }
+        }
+    });
+    let config = format!("{TWO_CALLERS}\ntoken_health: {{learn: false}}\n");
+    let gate = Gate::start(&upstream, &config);
+    let reason = |path: &str| gate.get("app", path).field("x-gate-reason").map(str::to_owned);
+    assert_eq!(reason("/management/v1/counter/6").as_deref(), Some("ambiguous"));
+    assert_eq!(reason(COUNTERS), None);
+    // The other worker hears of it too.
+    crate::harness::gate::until("every worker knows", || {
+        (0..6).all(|_| reason("/management/v1/counter/6").as_deref() == Some("counter_not_granted"))
+    });
+    let mut caller = gate.connect("app");
+    caller.send("HEAD /management/v1/counter/6 HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let head = caller.answer_to_head();
+    assert_eq!(head.field("x-gate-reason"), Some("counter_not_granted"));
+}
+
+#[test]
+fn the_reasons_are_in_the_documentation() {
+    let mut page = "# Why Metrica refused
+
+The reasons that a 401, 403, 420 or 429 of Metrica can have: the label `reason` of `metrika_gate_auth_failures_total` and
+`metrika_gate_quota_rejections_total`, the field `reason` of the access line, and `X-Gate-Reason`. What to do is `X-Gate-Hint`. The
+gate's own refusals are in [rejections.md](rejections.md).
+
+This page is written from `src/diagnosis.rs` by a test; `UPDATE=1 cargo test --test it` writes it anew.
+
+| reason | what to do |
+|---|---|
+"
+    .to_owned();
+    for cause in Cause::ALL {
+        writeln!(page, "| `{}` | {} |", cause.as_str(), cause.hint()).unwrap();
+    }
+    same_as_file("docs/reasons.md", &page);
+}
