@@ -5,8 +5,9 @@
 //! 2. A question with it, the list of counters, finds out whether it is taken again: after `token_health.probe_after`, and
 //!    then after twice the time, up to `probe_at_most`. An answer that is no refusal of the token ends it; so does another
 //!    token in its file.
-//! 3. Where only the status said so (a 401 without a known `error_type`), the first question is asked at once. When it finds
-//!    the token valid, such answers park it no more, for as long as `probe_at_most`.
+//! 3. Where only the status said so (a 401 without a known `error_type`), the first question is asked at once. So it is for as
+//!    long as `probe_at_most` after a question has found the token valid, and a status alone parks it no more in that time: no
+//!    caller who finds an answer that looks so can take the token from the others.
 //! 4. With `learn`, a counter that was refused is asked about once an hour, at most [`QUESTIONS_AN_HOUR`] in all.
 //! 5. Where `identity` is configured, a token that is new is asked whose it is.
 //! 6. A refusal of a counter never parks a token.
@@ -43,7 +44,6 @@ const HOUR: Duration = Duration::from_secs(3600);
 #[derive(Debug, Clone, Copy)]
 struct Invalid {
     epoch: u64,
-    is_certain: bool,
     /// How long the next wait is.
     wait: Duration,
     /// When it is asked about; `None` while it is.
@@ -67,7 +67,7 @@ pub struct Health {
     identity_settings: Option<config::Identity>,
     generation: Arc<Generation>,
     invalid: BTreeMap<TokenAlias, Invalid>,
-    /// Rule 3: until when a status alone says nothing.
+    /// Rule 3: until when a question that found it valid counts.
     trusted: BTreeMap<TokenAlias, (u64, Instant)>,
     asked: FxHashMap<(TokenAlias, u64, u64), Instant>,
     introduced: BTreeMap<TokenAlias, u64>,
@@ -175,8 +175,8 @@ impl Health {
             return false;
         }
         let wait = self.settings.probe_after;
-        let next = Some(Instant::now() + if is_certain { wait } else { Duration::ZERO });
-        self.invalid.insert(alias, Invalid { epoch, is_certain, wait, next });
+        let next = Some(Instant::now() + if is_certain && !is_trusted { wait } else { Duration::ZERO });
+        self.invalid.insert(alias, Invalid { epoch, wait, next });
         tracing::error!(
             token = alias.as_str(),
             "Metrica takes the token for invalid: nothing is sent with it until its file changes or Metrica takes it again"
@@ -203,13 +203,11 @@ impl Health {
 
     /// The question found it valid.
     fn trust(&mut self, sender: Sender) -> bool {
-        let Some(invalid) = self.invalid.get(&sender.alias).filter(|invalid| invalid.epoch == sender.epoch) else {
+        if self.invalid.get(&sender.alias).is_none_or(|invalid| invalid.epoch != sender.epoch) {
             return false;
-        };
-        if !invalid.is_certain {
-            self.trusted.insert(sender.alias, (sender.epoch, Instant::now() + self.settings.probe_at_most));
         }
         self.invalid.remove(&sender.alias);
+        self.trusted.insert(sender.alias, (sender.epoch, Instant::now() + self.settings.probe_at_most));
         tracing::info!(token = sender.alias.as_str(), "Metrica takes the token again");
         true
     }
