@@ -11,6 +11,7 @@ use metrika_gate::gateway::headers::{clean_request, clean_response};
 use metrika_gate::gateway::refusal::Refusal;
 use metrika_gate::operation::{Catalogue, Verb};
 use metrika_gate::policy::{Policy, TokenRights};
+use metrika_gate::rules::Rules;
 use metrika_gate::scope::{Scope, ScopeSet};
 use metrika_gate::target;
 
@@ -34,6 +35,7 @@ fn callers(count: u32) -> Callers {
             proofs: Proofs { sources: vec![IpNet::V4(network)], ..Proofs::default() },
             scopes: scopes(&[Scope::Read]),
             tokens: vec![TokenAlias::new("read")],
+            rules: Rules::default(),
         }
     };
     Callers::new((0..count).map(caller).collect::<Vec<_>>(), &[ListenerName::new("app")])

@@ -18,13 +18,14 @@ use metrika_gate::reload::Reloader;
 use metrika_gate::server::listen::{Bound, bind};
 use metrika_gate::server::{Connections, accept};
 use metrika_gate::telemetry::{self, Form, Sink};
-use metrika_gate::worker::Worker;
+use metrika_gate::worker::{Learning, Worker};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::{ServerConfig, ServerConnection};
 use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
+use tokio::sync::mpsc;
 
 use crate::{Benchmark, Run};
 
@@ -105,7 +106,9 @@ impl Gate {
         sink.write_to(io::sink()).expect("a thread");
         let mut bound = bind(&config.listeners[0], 1).expect("a free port");
         let reloader = Reloader::new(None, config, meters.clone(), false).expect("a generation");
-        let worker = Rc::new(Worker::new(reloader.generation().clone(), sink.clone(), Form::Json, 1));
+        // Nobody listens: what is learnt of a token is learnt once.
+        let learning = Learning::new(mpsc::unbounded_channel().0);
+        let worker = Rc::new(Worker::new(reloader.generation().clone(), sink.clone(), Form::Json, 1, learning));
         CURRENT.set(Some(worker.clone()));
         // As in the gate's own crew.
         let runtime = Builder::new_current_thread()

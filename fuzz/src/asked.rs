@@ -83,14 +83,21 @@ pub fn read(bytes: &[u8]) -> Sent {
         sent.named.insert(frame.stream);
         let fine = match (frame.kind, block.take()) {
             _ if frame.payload.len() > frames::MOST || (sent.frames == 1 && frame.kind != frames::SETTINGS) => None,
-            (frames::HEADERS, None) => frame.content().map(|content| block = Some((frame, content.to_vec()))),
+            (frames::HEADERS, before) => {
+                sent.calm &= before.is_none();
+                frame.content().map(|content| block = Some((frame, content.to_vec())))
+            }
             (frames::CONTINUATION, Some((first, fragment))) if first.stream == frame.stream => {
                 block = Some((first, [&fragment, frame.payload].concat()));
                 continuations += 1;
                 Some(())
             }
-            (_, Some(_)) => None,
-            (_, None) => sent.take(&frame),
+            (frames::CONTINUATION, Some(_)) => None,
+            // A block whose beginning it refuses, h2 forgets, and reads on.
+            (_, before) => {
+                sent.calm &= before.is_none();
+                sent.take(&frame)
+            }
         };
         let ends_block = frame.has(frames::END_HEADERS) && block.is_some();
         let fine = fine.and_then(|()| match block.take_if(|_| ends_block) {
