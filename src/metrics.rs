@@ -144,6 +144,8 @@ pub struct Finished {
     pub code: u16,
     /// Who said no, if somebody did.
     pub refusal: Option<Refusal>,
+    /// When.
+    pub ended: Instant,
     /// From the head of the request to the end of the answer.
     pub duration: Duration,
     /// From the start of sending to the head of the answer.
@@ -191,7 +193,7 @@ impl Shard {
             self.upstream_durations.entry(operation).or_default().observe(duration);
         }
         if let (Some(token), Some(scope)) = (token, finished.needed) {
-            self.scopes_needed.insert((token, scope), Some(Instant::now()));
+            self.scopes_needed.insert((token, scope), Some(finished.ended));
         }
         let Some(refusal) = finished.refusal else { return };
         if matches!(code, 401 | 403) {

@@ -94,6 +94,10 @@ impl ErrorType {
     }
 }
 
+/// A text that is borrowed where it has no escape.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
 /// Looks for `errors`, `[`, and its first element.
 struct Refusal<'a>(&'a Cell<Option<ErrorType>>);
 struct Errors<'a>(&'a Cell<Option<ErrorType>>);
@@ -122,7 +126,7 @@ macro_rules! looks_into {
 }
 
 looks_into!(Refusal, "an object with errors", visit_map, MapAccess, |self, object| {
-    while let Some(key) = object.next_key::<Cow<'_, str>>()? {
+    while let Some(Text(key)) = object.next_key()? {
         if key == "errors" {
             object.next_value_seed(Errors(self.0))?;
         } else {
@@ -139,9 +143,7 @@ looks_into!(Errors, "a list of errors", visit_seq, SeqAccess, |self, list| {
 });
 
 looks_into!(Detail, "an error", visit_map, MapAccess, |self, object| {
-    #[derive(Deserialize)]
-    struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
-    while let Some(key) = object.next_key::<Cow<'_, str>>()? {
+    while let Some(Text(key)) = object.next_key()? {
         if key == "error_type" {
             let Text(name) = object.next_value()?;
             self.0.set(Some(ErrorType::of(&name)));

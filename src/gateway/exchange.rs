@@ -261,6 +261,7 @@ impl Exchange {
             verb: self.verb,
             code: self.status.get().unwrap_or(CALLER_GONE),
             refusal: self.refusal.get(),
+            ended: now.into_std(),
             duration: now - self.started,
             upstream_duration: self.sent.get().and_then(|sent| Some(self.answered.get()?.0 - sent)),
             request_bytes: self.request_bytes.get(),

@@ -28,6 +28,15 @@ impl Names {
     /// What a name, without the `=` and what follows it, is.
     #[must_use]
     pub fn of(name: &[u8]) -> Self {
+        // Most names begin with another letter.
+        match name.first() {
+            Some(b'i' | b'u' | b'd' | b'c' | b'f' | b'I' | b'U' | b'D' | b'C' | b'F') => Self::of_one_that_may_be(name),
+            Some(first) if !first.is_ascii_alphanumeric() => Self::of_one_that_may_be(name),
+            Some(_) | None => Self::default(),
+        }
+    }
+
+    fn of_one_that_may_be(name: &[u8]) -> Self {
         match name {
             b"ids" => Self::IDS,
             b"id" => Self::ID,
@@ -69,27 +78,31 @@ impl std::ops::BitOr for Names {
     }
 }
 
-/// Every one, in the letters that are left when nothing else counts.
-const WORDS: [&[u8]; 10] = [
-    b"ids",
-    b"id",
-    b"ulogin",
-    b"directclientlogins",
-    b"callback",
-    b"field",
-    b"counter",
-    b"counters",
-    b"counterid",
-    b"counterids",
-];
+/// The longest one has so many letters.
+const LONGEST: usize = b"directclientlogins".len();
 
+/// Whether the letters that are left when nothing else counts are those of one.
 fn is_odd(name: &[u8]) -> bool {
-    // Most names begin with another letter.
-    let may_be = name
-        .iter()
-        .find(|byte| byte.is_ascii_alphanumeric())
-        .is_some_and(|first| matches!(first.to_ascii_lowercase(), b'i' | b'u' | b'd' | b'c' | b'f'));
-    may_be && WORDS.iter().any(|word| spells(name, word))
+    let mut letters = [0; LONGEST];
+    let mut free = letters.iter_mut();
+    for byte in name.iter().take_while(|byte| **byte != b'[').filter(|byte| byte.is_ascii_alphanumeric()) {
+        let Some(letter) = free.next() else { return false };
+        *letter = byte.to_ascii_lowercase();
+    }
+    let left = free.len();
+    let known: &[&[u8]] = &[
+        b"ids",
+        b"id",
+        b"ulogin",
+        b"directclientlogins",
+        b"callback",
+        b"field",
+        b"counter",
+        b"counters",
+        b"counterid",
+        b"counterids",
+    ];
+    letters.get(..LONGEST - left).is_some_and(|letters| known.contains(&letters))
 }
 
 /// Whether the letters and digits of a name, up to a bracket, are those of `word`, in any case.

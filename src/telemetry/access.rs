@@ -217,6 +217,7 @@ mod tests {
             operation: Some(OperationId::new("GET /new/{id}")),
             token: None,
             needed: None,
+            ended: std::time::Instant::now(),
             verb: Some(Verb::Get),
             code: 403,
             refusal: Some(Refusal::Gate(Reason::ScopeDenied)),
