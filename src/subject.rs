@@ -9,6 +9,8 @@
 use crate::operation::{Operation, Reach};
 use crate::target::{Names, name_of, plain};
 
+pub mod json;
+
 /// The counters that a request names.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Counters {

@@ -1,0 +1,348 @@
+//! The counters that the JSON body of a request could carry.
+//!
+//! 1. A counter stands under a key whose letters and digits, in any case, are `counterid`, `counterids`, `counter`,
+//!    `counters` or `ids`, at any depth: a number, a string of digits, a list of those, or an object with an `id`.
+//! 2. An `id` elsewhere is not a counter: goals, segments and labels have one too. What is absent or `null` names none.
+//! 3. What stands in such a place and is no counter is unreadable: a fraction or an exponent, a sign, a zero, text, true.
+//! 4. So is a body that two readers could take for two: not JSON to the letter, a key twice in one object, or values more
+//!    than 64 deep.
+//! 5. An empty body names none.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+
+use super::{Counters, counter};
+
+/// Rule 4; within what serde_json itself goes down to.
+const DEEPEST: u8 = 64;
+
+/// The counters that a request's JSON body could carry (rules 1 to 5).
+#[must_use]
+pub fn counters_in(body: &[u8]) -> Counters {
+    if body.is_empty() {
+        return Counters::None;
+    }
+    let mut found = Vec::new();
+    let mut reader = serde_json::Deserializer::from_slice(body);
+    let walked = Walk { found: &mut found, place: Place::Elsewhere, depth: 0 }.deserialize(&mut reader);
+    match (walked.and_then(|()| reader.end()), &found[..]) {
+        (Err(_), _) => Counters::Unreadable,
+        (Ok(()), []) => Counters::None,
+        (Ok(()), [one]) => Counters::One(*one),
+        (Ok(()), _) => Counters::Several(found.into()),
+    }
+}
+
+/// What a value is by where it stands.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// Nothing.
+    Elsewhere,
+    /// A counter (rule 1).
+    Counter,
+}
+
+impl Place {
+    /// Of what stands under `key`, in an object that stands at `outer`.
+    fn under(key: &str, outer: Self) -> Self {
+        let is_one = ["counterid", "counterids", "counter", "counters", "ids"].iter().any(|word| spells(key, word));
+        if is_one || (outer == Self::Counter && spells(key, "id")) { Self::Counter } else { Self::Elsewhere }
+    }
+}
+
+/// Up and down again: readers that compare in upper case take a long s for an s, and a dotless i for an i.
+fn spells(key: &str, word: &str) -> bool {
+    let letters = key.chars().flat_map(char::to_uppercase).flat_map(char::to_lowercase);
+    letters.filter(char::is_ascii_alphanumeric).eq(word.chars())
+}
+
+/// One value, and everything in it.
+struct Walk<'a> {
+    found: &'a mut Vec<u64>,
+    place: Place,
+    depth: u8,
+}
+
+impl Walk<'_> {
+    fn scalar<E: Error>(self, counter: Option<u64>) -> Result<(), E> {
+        if self.place == Place::Counter {
+            self.found.push(counter.ok_or_else(|| E::custom("not a counter"))?);
+        }
+        Ok(())
+    }
+
+    fn deeper<E: Error>(&self) -> Result<u8, E> {
+        if self.depth < DEEPEST { Ok(self.depth + 1) } else { Err(E::custom("too deep")) }
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Walk<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<(), D::Error> {
+        reader.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Walk<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_bool<E: Error>(self, _: bool) -> Result<(), E> {
+        self.scalar(None)
+    }
+
+    fn visit_u64<E: Error>(self, number: u64) -> Result<(), E> {
+        self.scalar((number > 0).then_some(number))
+    }
+
+    fn visit_i64<E: Error>(self, _: i64) -> Result<(), E> {
+        self.scalar(None)
+    }
+
+    fn visit_f64<E: Error>(self, _: f64) -> Result<(), E> {
+        self.scalar(None)
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<(), E> {
+        self.scalar(counter(text.as_bytes()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<(), A::Error> {
+        let depth = self.deeper()?;
+        while elements.next_element_seed(Walk { found: &mut *self.found, place: self.place, depth })?.is_some() {}
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
+        let depth = self.deeper()?;
+        let mut keys = HashSet::new();
+        while let Some(key) = members.next_key_seed(Key)? {
+            let place = Place::under(&key, self.place);
+            if !keys.insert(key) {
+                return Err(A::Error::custom("a key twice"));
+            }
+            members.next_value_seed(Walk { found: &mut *self.found, place, depth })?;
+        }
+        Ok(())
+    }
+}
+
+/// A key, copied only when it has escapes.
+struct Key;
+
+impl<'de> DeserializeSeed<'de> for Key {
+    type Value = Cow<'de, str>;
+
+    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<Cow<'de, str>, D::Error> {
+        reader.deserialize_str(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Key {
+    type Value = Cow<'de, str>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_borrowed_str<E: Error>(self, key: &'de str) -> Result<Cow<'de, str>, E> {
+        Ok(Cow::Borrowed(key))
+    }
+
+    fn visit_str<E: Error>(self, key: &str) -> Result<Cow<'de, str>, E> {
+        Ok(Cow::Owned(key.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn found(body: &str) -> Counters {
+        counters_in(body.as_bytes())
+    }
+
+    #[test]
+    fn rule_1_counters_are_read_wherever_they_stand() {
+        for (body, expected) in [
+            (r#"{"counter_id": 5}"#, &[5][..]),
+            (r#"{"counter_id": "5"}"#, &[5]),
+            (r#"{"a": [{"b": {"counterIds": [5, "6"]}}], "ids": [7]}"#, &[5, 6, 7]),
+            (r#"{"COUNTER-ID": 5, "counters[]": [6]}"#, &[5, 6]),
+            (r#"{"counter\u005fid": 5}"#, &[5]),
+            (r#"{"counter": {"id": 5, "name": "x"}}"#, &[5]),
+            (r#"{"counters": [{"id": "5"}, [{"Id": 6}]]}"#, &[5, 6]),
+            (r#"{"counter": {"id": 5, "counter_id": 6, "more": {"ids": 7}}}"#, &[5, 6, 7]),
+            (r#"[{"counter_id": 18446744073709551615}]"#, &[u64::MAX]),
+            ("{\"counter\u{17f}\": 5, \"\u{131}ds\": 6, \"\u{130}DS\": 7}", &[5, 6, 7]),
+        ] {
+            assert_eq!(found(body).as_slice(), expected, "{body}");
+        }
+    }
+
+    #[test]
+    fn rule_2_what_is_no_counter_names_none() {
+        for body in [
+            r#"{"goal": {"id": 5, "conditions": [{"url": "7"}]}}"#,
+            r#"{"counter": {"name": "shop", "goals": [{"id": 5}], "code_options": {"informer": {"id": 6}}}}"#,
+            r#"{"counter": null, "counters": [], "ids": [null], "counter_id": [[]]}"#,
+            r#"{"counter_flags": true, "counters_total": 1.5, "discounter": -1}"#,
+            "5",
+            "[5]",
+            "null",
+        ] {
+            assert_eq!(found(body), Counters::None, "{body}");
+        }
+    }
+
+    #[test]
+    fn rule_3_what_could_be_a_counter_and_is_none_is_unreadable() {
+        for value in [
+            "1.0",
+            "1e3",
+            "-1",
+            "-0",
+            "0",
+            "true",
+            "\"\"",
+            "\"05\"",
+            "\"1,2\"",
+            "\" 5\"",
+            "\"+5\"",
+            "\"abc\"",
+            "[5, false]",
+            "[[1.5]]",
+            r#"{"id": "x"}"#,
+            r#"{"id": {"id": 1.5}}"#,
+            "18446744073709551616",
+            "\"18446744073709551616\"",
+        ] {
+            let body = format!(r#"{{"counter": {value}}}"#);
+            assert_eq!(found(&body), Counters::Unreadable, "{value}");
+        }
+    }
+
+    #[test]
+    fn rule_4_what_two_readers_could_take_for_two_is_unreadable() {
+        for body in [
+            "{",
+            "{} {}",
+            " ",
+            "{'counter_id': 5}",
+            "{\"a\": 01}",
+            "{\"a\": NaN}",
+            "{\"a\": \"\\ud800\"}",
+            "\u{feff}{}",
+            r#"{"a": 1, "a": 2}"#,
+            r#"{"a": 1, "\u0061": 2}"#,
+            r#"{"x": [{"counter_id": 5, "counter_id": 6}]}"#,
+        ] {
+            assert_eq!(found(body), Counters::Unreadable, "{body}");
+        }
+        assert_eq!(counters_in(b"{\"a\": \"\xff\"}"), Counters::Unreadable);
+        let nested = |depth: usize| [&"[".repeat(depth), &"]".repeat(depth)[..]].concat();
+        assert_eq!(found(&nested(64)), Counters::None);
+        assert_eq!(found(&nested(65)), Counters::Unreadable);
+        let objects = |depth: usize| ["{\"a\":".repeat(depth), "5".to_owned(), "}".repeat(depth)].concat();
+        assert_eq!(found(&objects(64)), Counters::None);
+        assert_eq!(found(&objects(65)), Counters::Unreadable);
+    }
+
+    #[test]
+    fn rule_5_an_empty_body_names_none() {
+        assert_eq!(found(""), Counters::None);
+    }
+
+    #[test]
+    fn a_hundred_thousand_counters_are_read_in_one_go() {
+        let many: Vec<u64> = (1..=100_000).collect();
+        assert_eq!(found(&json!({ "ids": many }).to_string()).as_slice(), &many[..]);
+    }
+
+    /// The same by hand, in the order of the text; `None` is unreadable.
+    fn naive(value: &Value, is_counter: bool, found: &mut Vec<u64>) -> Option<()> {
+        match value {
+            Value::Null => {}
+            Value::Array(elements) => elements.iter().try_for_each(|element| naive(element, is_counter, found))?,
+            Value::Object(members) => {
+                for (key, value) in members {
+                    let plain: String = key.to_lowercase().replace(|c: char| !c.is_alphanumeric(), "");
+                    let named = ["counterid", "counterids", "counter", "counters", "ids"].contains(&plain.as_str());
+                    naive(value, named || (is_counter && plain == "id"), found)?;
+                }
+            }
+            scalar if is_counter => {
+                let text = scalar.as_str().map_or_else(|| scalar.to_string(), str::to_owned);
+                let number: u64 = text.parse().ok().filter(|number| *number > 0)?;
+                (number.to_string() == text).then(|| found.push(number))?;
+            }
+            Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        }
+        Some(())
+    }
+
+    fn values() -> impl Strategy<Value = Value> {
+        let scalar = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            (1_u64..).prop_map(Value::from),
+            (1_u64..9).prop_map(|number| Value::from(number.to_string())),
+            (1_u64..9).prop_map(Value::from),
+            prop_oneof![Just(json!(-1)), Just(json!(1.5)), Just(json!("x")), Just(json!(0)), Just(json!("07"))],
+        ];
+        let key = prop::sample::select(vec![
+            "counter",
+            "Counters",
+            "counter_id",
+            "counterIds",
+            "ids",
+            "IDS",
+            "id",
+            "Id",
+            "goal",
+            "name",
+            "grants",
+            "counterx",
+        ]);
+        scalar.prop_recursive(5, 40, 5, move |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..5).prop_map(Value::from),
+                prop::collection::vec((key.clone(), inner), 0..5).prop_map(|members| members.into_iter().collect()),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn any_body_is_read_as_by_hand(value in values(), pretty in any::<bool>()) {
+            let mut expected = Vec::new();
+            let readable = naive(&value, false, &mut expected);
+            let text = if pretty { serde_json::to_string_pretty(&value).unwrap() } else { value.to_string() };
+            let read = found(&text);
+            prop_assert_eq!(read == Counters::Unreadable, readable.is_none(), "{}", text);
+            if readable.is_some() {
+                prop_assert_eq!(read.as_slice(), &expected[..], "{}", text);
+            }
+        }
+
+        #[test]
+        fn no_bytes_are_too_much(body in prop::collection::vec(any::<u8>(), 0..200)) {
+            let read = counters_in(&body);
+            prop_assert!(read == Counters::Unreadable || body.is_empty() || serde_json::from_slice::<Value>(&body).is_ok());
+        }
+    }
+}
