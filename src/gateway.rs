@@ -39,6 +39,7 @@ pub mod headers;
 mod http2;
 mod identify;
 mod inject;
+pub mod list_filter;
 mod packed;
 mod record;
 mod redirect;
