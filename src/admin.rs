@@ -1,16 +1,16 @@
-//! The admin listener: probes and metrics, for operators and Prometheus. It changes nothing and holds no secret.
+//! The admin listener: probes, metrics and the ledger of usage, for operators and Prometheus. It changes nothing and holds no secret.
 //!
 //! 1. Only GET and HEAD are answered (RFC 9110, section 15.5.6: 405 and `Allow` otherwise); what a body says is not read.
 //! 2. A connection carries one request and ends with its answer, after fifteen seconds in any case: whoever sends nothing, or
 //!    takes nothing, holds nothing for longer.
 //! 3. So many connections are open at once and no more; the next wait to be accepted.
 //! 4. A page of a browser reads nothing: what states an `Origin` or comes from another site is refused, and no answer
-//!    is taken for anything but text.
+//!    is taken for anything but what its type says.
 //! 5. It is the only listener that shows these: on those of callers they are requests like any other.
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, ORIGIN, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
@@ -21,8 +21,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 
 use crate::crew::Crew;
-use crate::metrics::page;
 use crate::metrics::process::ProcessMeters;
+use crate::metrics::{page, usage};
 use crate::readiness::Readiness;
 
 /// What the admin listener shows.
@@ -33,6 +33,8 @@ pub struct Admin {
     pub meters: Arc<ProcessMeters>,
     /// Whether callers should come.
     pub readiness: Arc<Readiness>,
+    /// When counting began.
+    pub since: SystemTime,
 }
 
 /// A worker that does not answer in this time does not run its loop.
@@ -88,7 +90,11 @@ impl Admin {
             "/readyz" => self.ready(verbose),
             "/startupz" => self.started(verbose),
             "/metrics" => self.metrics().await,
-            "/" => text(StatusCode::OK, "metrika-gate admin: /livez /readyz?verbose /startupz /metrics\n".to_owned()),
+            "/usage" => self.usage().await,
+            "/" => text(
+                StatusCode::OK,
+                "metrika-gate admin: /livez /readyz?verbose /startupz /metrics /usage\n".to_owned(),
+            ),
             _ => text(StatusCode::NOT_FOUND, "not here; see /\n".to_owned()),
         })
     }
@@ -110,6 +116,16 @@ impl Admin {
     fn started(&self, verbose: bool) -> Response<Full<Bytes>> {
         let ready = self.ready(verbose);
         if self.readiness.was_ready() { text(StatusCode::OK, "ok\n".to_owned()) } else { ready }
+    }
+
+    async fn usage(&self) -> Response<Full<Bytes>> {
+        let Some(counts) = self.crew.counts(LIVE).await else {
+            return text(StatusCode::SERVICE_UNAVAILABLE, "a worker does not answer\n".to_owned());
+        };
+        let since = humantime::format_rfc3339_seconds(self.since).to_string();
+        let mut response = text(StatusCode::OK, usage::page(&counts, &since) + "\n");
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        response
     }
 
     async fn metrics(&self) -> Response<Full<Bytes>> {

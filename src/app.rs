@@ -7,7 +7,7 @@
 //! 3. SIGHUP reloads; while ending it is ignored.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
@@ -54,6 +54,7 @@ pub struct App {
     meters: Arc<ProcessMeters>,
     readiness: Arc<Readiness>,
     sink: Sink,
+    since: SystemTime,
 }
 
 impl App {
@@ -109,10 +110,11 @@ impl App {
         let generation = reloader.generation().clone();
         let health = Health::new(&config, generation.clone(), reported)?;
         let start = Start { generation, sink: sink.clone(), form, meters: meters.clone(), reports };
+        let since = SystemTime::now();
         let crew = Arc::new(Crew::start(&mut bound, workers, &start)?);
         let readiness = Arc::new(Readiness::default());
         readiness.serving();
-        let app = Self { runtime, reloader, health, crew, bound, admin, meters, readiness, sink };
+        let app = Self { runtime, reloader, health, crew, bound, admin, meters, readiness, sink, since };
         app.say_started(workers);
         Ok(app)
     }
@@ -149,10 +151,11 @@ impl App {
     /// # Errors
     /// When signals cannot be received.
     pub fn run(self) -> anyhow::Result<u8> {
-        let Self { runtime, mut reloader, mut health, crew, bound, admin, meters, readiness, sink } = self;
+        let Self { runtime, mut reloader, mut health, crew, bound, admin, meters, readiness, sink, since } = self;
         let code = runtime.block_on(async {
             let mut signals = Signals::new()?;
-            let shown = Arc::new(Admin { crew: crew.clone(), meters: meters.clone(), readiness: readiness.clone() });
+            let (meters, readiness) = (meters.clone(), readiness.clone());
+            let shown = Arc::new(Admin { crew: crew.clone(), meters, readiness: readiness.clone(), since });
             tokio::task::spawn_local(shown.serve(admin));
             live(&mut signals, &mut reloader, &mut health, &crew).await;
             readiness.draining();

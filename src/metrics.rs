@@ -22,6 +22,7 @@ use crate::symbol::{CallerId, TokenAlias};
 mod kinds;
 pub mod page;
 pub mod process;
+pub mod usage;
 
 pub use kinds::{Credential, UpstreamError};
 
@@ -107,6 +108,7 @@ pub struct CallerMeters {
     in_flight: i64,
     request_bytes: u64,
     response_bytes: u64,
+    usage: usage::Usage,
 }
 
 /// Everything that a worker counts.
@@ -154,6 +156,8 @@ pub struct Finished {
     pub request_bytes: u64,
     /// The answer's body.
     pub response_bytes: u64,
+    /// The group of the counters that it names.
+    pub group: usage::Group,
 }
 
 impl Default for Shard {
@@ -189,6 +193,7 @@ impl Shard {
         meters.duration.observe(finished.duration);
         meters.request_bytes += finished.request_bytes;
         meters.response_bytes += finished.response_bytes;
+        meters.usage.count(finished);
         if let (Some(operation), Some(duration)) = (operation, finished.upstream_duration) {
             self.upstream_durations.entry(operation).or_default().observe(duration);
         }
@@ -237,6 +242,7 @@ impl Shard {
             meters.in_flight += more.in_flight;
             meters.request_bytes += more.request_bytes;
             meters.response_bytes += more.response_bytes;
+            meters.usage.add(&more.usage);
         }
         for (operation, more) in &other.upstream_durations {
             self.upstream_durations.entry(*operation).or_default().add(more);
@@ -252,6 +258,11 @@ impl Shard {
         add_counts(&mut self.credentials_dropped, &other.credentials_dropped);
         add_counts(&mut self.upstream_errors, &other.upstream_errors);
         self.floods += other.floods;
+    }
+
+    /// The ledger of each caller.
+    fn usage(&self) -> impl Iterator<Item = (Option<CallerId>, &usage::Usage)> {
+        self.callers.iter().map(|(caller, meters)| (*caller, &meters.usage))
     }
 
     /// Makes the series that have to exist before the first failure, so that `increase()` sees it: for every caller,

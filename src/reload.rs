@@ -224,6 +224,7 @@ impl Reloader {
             timeouts: old.timeouts,
             limits: old.limits,
             access_log: old.access_log,
+            groups: old.groups.clone(),
         });
     }
 

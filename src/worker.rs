@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 use crate::config::{CallerTimeouts, Limits};
 use crate::gateway::admit::Admissions;
 use crate::gateway::body::RequestBody;
+use crate::metrics::usage::Groups;
 use crate::metrics::{Finished, Shard};
 use crate::policy::Policy;
 use crate::rejection::Reason;
@@ -93,6 +94,8 @@ pub struct Generation {
     pub limits: Limits,
     /// Whether access lines are written.
     pub access_log: bool,
+    /// Which counters are counted together.
+    pub groups: Arc<Groups>,
 }
 
 /// A [`Generation`] as one worker uses it.

@@ -253,6 +253,7 @@ impl Exchange {
         if !self.began.get() {
             self.worker.count(|shard| shard.begin(None));
         }
+        let snapshot = self.worker.snapshot();
         let finished = Finished {
             caller: self.caller.get(),
             operation: self.operation.get(),
@@ -266,9 +267,10 @@ impl Exchange {
             upstream_duration: self.sent.get().and_then(|sent| Some(self.answered.get()?.0 - sent)),
             request_bytes: self.request_bytes.get(),
             response_bytes: self.response_bytes.get(),
+            group: snapshot.generation.groups.of(self.subject()),
         };
         self.worker.count(|shard| shard.finish(&finished));
-        if self.worker.snapshot().generation.access_log {
+        if snapshot.generation.access_log {
             let path = self.unknown_path.borrow();
             let ended = match complete {
                 true => Outcome::Complete,
@@ -281,6 +283,7 @@ impl Exchange {
                 outcome: self.outcome.get().unwrap_or(ended),
                 resent: self.resent.get(),
                 path: path.as_deref(),
+                subject: self.subject(),
                 evidence: self.caller.get().is_none().then_some(self.connection.evidence),
             };
             self.worker.log(&finished, &context);

@@ -6,7 +6,7 @@ use prometheus::core::Collector;
 use prometheus::proto::{self, LabelPair, Metric, MetricFamily, MetricType};
 
 use super::process::{Confinement, ConnectionLimit, Outcome, ProcessMeters, Reloads};
-use super::{BUCKETS, Histogram, Shard};
+use super::{BUCKETS, Histogram, Shard, usage};
 use crate::operation::Verb;
 
 macro_rules! families {
@@ -63,6 +63,16 @@ families! {
         "Bytes of request bodies received.";
     response_bytes: COUNTER, "metrika_gate_response_bytes_total", "caller",
         "Bytes of answers' bodies passed on.";
+    usage_requests: COUNTER, "metrika_gate_usage_requests_total", "caller, operation, group",
+        "Requests that ended, by the group of the counters that they name (counter_groups; other is of no group, none names none).";
+    usage_request_bytes: COUNTER, "metrika_gate_usage_request_bytes_total", "caller, operation, group",
+        "Bytes of their bodies.";
+    usage_response_bytes: COUNTER, "metrika_gate_usage_response_bytes_total", "caller, operation, group",
+        "Bytes of the bodies of their answers.";
+    usage_refusals: COUNTER, "metrika_gate_usage_refusals_total", "caller, operation, group",
+        "Those of them that got 401 or 403, of the gate or of Metrica.";
+    usage_quota: COUNTER, "metrika_gate_usage_quota_answers_total", "caller, operation, group",
+        "Those of them that got 420 or 429 of Metrica.";
     token_loaded: GAUGE, "metrika_gate_token_loaded", "token",
         "1 when the token can be used, 0 when its file is missing or was never valid.";
     token_state: GAUGE, "metrika_gate_token_state", "token, state",
@@ -99,6 +109,7 @@ pub fn text(shard: &Shard, process: &ProcessMeters) -> String {
     let mut families = Families::default();
     callers(shard, &mut families);
     refusals(shard, &mut families);
+    ledger(shard, &mut families);
     of_the_process(process, &mut families);
     let mut page = families.into_page();
     page.extend(prometheus::process_collector::ProcessCollector::for_self().collect());
@@ -164,6 +175,18 @@ fn refusals(shard: &Shard, families: &mut Families) {
     families.floods.push(counter(&[], shard.floods));
     for (kind, count) in sorted(&shard.upstream_errors) {
         families.upstream_errors.push(counter(&[("kind", kind.as_str())], *count));
+    }
+}
+
+fn ledger(shard: &Shard, families: &mut Families) {
+    for row in usage::rows(shard) {
+        let labels = [("caller", row.caller), ("operation", row.operation), ("group", row.group)];
+        let totals = row.totals;
+        families.usage_requests.push(counter(&labels, totals.requests));
+        families.usage_request_bytes.push(counter(&labels, totals.request_bytes));
+        families.usage_response_bytes.push(counter(&labels, totals.response_bytes));
+        families.usage_refusals.push(counter(&labels, totals.refusals));
+        families.usage_quota.push(counter(&labels, totals.quota_answers));
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::caller::Callers;
 use crate::config::{self, Config, TokenSource};
 use crate::gateway::admit::Admissions;
+use crate::metrics::usage::Groups;
 use crate::policy::{Policy, TokenRights};
 use crate::symbol::TokenAlias;
 use crate::token::Token;
@@ -46,6 +47,7 @@ pub fn generation(
         timeouts: config.timeouts,
         limits: config.limits,
         access_log: config.log.access,
+        groups: Arc::new(Groups::new(&config.counter_groups)),
     }
 }
 

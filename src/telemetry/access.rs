@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use super::Form;
 use crate::caller::Evidence;
 use crate::metrics::Finished;
+use crate::subject::{Counters, Subject};
 
 /// What a line says beside [`Finished`].
 #[derive(Debug, Clone, Copy)]
@@ -20,6 +21,8 @@ pub struct Context<'a> {
     pub resent: u32,
     /// The path, only for an operation that the catalogue lacks.
     pub path: Option<&'a str>,
+    /// On whose data it worked, when that was read.
+    pub subject: Option<&'a Subject>,
     /// What the connection proved, only when that is no caller's.
     pub evidence: Option<Evidence>,
 }
@@ -124,6 +127,9 @@ fn write_json(line: &mut Vec<u8>, finished: &Finished, context: &Context<'_>) ->
     if context.resent > 0 {
         write!(line, r#","resent":{}"#, context.resent)?;
     }
+    if let Some(subject) = context.subject {
+        write_subject_json(line, subject);
+    }
     if let Some(path) = context.path {
         line.extend_from_slice(b",\"path\":\"");
         write_path(line, path);
@@ -151,6 +157,9 @@ fn write_human(line: &mut Vec<u8>, finished: &Finished, context: &Context<'_>) -
         finished.response_bytes,
         Milliseconds(finished.duration)
     )?;
+    if let Some(subject) = context.subject {
+        write_subject_human(line, subject);
+    }
     if let Some(path) = context.path {
         line.extend_from_slice(b" path=");
         write_path(line, path);
@@ -165,6 +174,92 @@ fn write_human(line: &mut Vec<u8>, finished: &Finished, context: &Context<'_>) -
     write_escaped(line, context.request_id);
     line.push(b'\n');
     Ok(())
+}
+
+/// A line has room for so many counters, and for so many logins.
+const LONGEST_LIST: usize = 10;
+
+/// No login of Yandex is longer.
+const LONGEST_LOGIN: usize = 128;
+
+/// `counters`, `ulogin` and `direct_client_logins`, each only where the request has it.
+fn write_subject_json(line: &mut Vec<u8>, subject: &Subject) {
+    match &subject.counters {
+        Counters::None => {}
+        Counters::Unreadable => line.extend_from_slice(b",\"unreadable_counters\":true"),
+        counters @ (Counters::One(_) | Counters::Several(_)) => {
+            line.extend_from_slice(b",\"counters\":[");
+            write_list(line, counters.as_slice(), |line, counter| write_number(line, *counter));
+            line.push(b']');
+            if counters.as_slice().len() > LONGEST_LIST {
+                line.extend_from_slice(b",\"more_counters\":true");
+            }
+        }
+    }
+    if let Some(login) = &subject.login {
+        line.extend_from_slice(b",\"ulogin\":\"");
+        write_login(line, login);
+        line.push(b'"');
+    }
+    if !subject.clients.is_empty() {
+        line.extend_from_slice(b",\"direct_client_logins\":[");
+        write_list(line, &subject.clients, |line, login| {
+            line.push(b'"');
+            write_login(line, login);
+            line.push(b'"');
+        });
+        line.push(b']');
+        if subject.clients.len() > LONGEST_LIST {
+            line.extend_from_slice(b",\"more_logins\":true");
+        }
+    }
+}
+
+fn write_subject_human(line: &mut Vec<u8>, subject: &Subject) {
+    match &subject.counters {
+        Counters::None => {}
+        Counters::Unreadable => line.extend_from_slice(b" counters=?"),
+        counters @ (Counters::One(_) | Counters::Several(_)) => {
+            line.extend_from_slice(b" counters=");
+            write_list(line, counters.as_slice(), |line, counter| write_number(line, *counter));
+            if counters.as_slice().len() > LONGEST_LIST {
+                line.extend_from_slice(b",...");
+            }
+        }
+    }
+    if let Some(login) = &subject.login {
+        line.extend_from_slice(b" ulogin=");
+        write_login(line, login);
+    }
+    if !subject.clients.is_empty() {
+        line.extend_from_slice(b" direct_client_logins=");
+        write_list(line, &subject.clients, |line, login| write_login(line, login));
+        if subject.clients.len() > LONGEST_LIST {
+            line.extend_from_slice(b",...");
+        }
+    }
+}
+
+fn write_list<T>(line: &mut Vec<u8>, elements: &[T], write: impl Fn(&mut Vec<u8>, &T)) {
+    for (position, element) in elements.iter().take(LONGEST_LIST).enumerate() {
+        if position > 0 {
+            line.push(b',');
+        }
+        write(line, element);
+    }
+}
+
+fn write_number(line: &mut Vec<u8>, number: u64) {
+    line.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+}
+
+/// What no login has (a space, a comma, a quote) would end the value for somebody who reads the line.
+fn write_login(line: &mut Vec<u8>, login: &str) {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.@".contains(&byte);
+    line.extend(login.bytes().take(LONGEST_LOGIN).map(|byte| if fits(byte) { byte } else { b'?' }));
+    if login.len() > LONGEST_LOGIN {
+        line.push(b'?');
+    }
 }
 
 /// A path is cut here: longer ones are not operations anybody will add.
@@ -212,6 +307,10 @@ mod tests {
     use crate::symbol::{CallerId, ListenerName};
 
     fn line(form: Form) -> String {
+        line_about(form, None)
+    }
+
+    fn line_about(form: Form, subject: Option<&Subject>) -> String {
         let finished = Finished {
             caller: Some(CallerId::new("reports")),
             operation: Some(OperationId::new("GET /new/{id}")),
@@ -225,6 +324,7 @@ mod tests {
             upstream_duration: None,
             request_bytes: 1,
             response_bytes: 2,
+            group: crate::metrics::usage::Group::None,
         };
         let context = Context {
             request_id: br#"a"b\c"#,
@@ -232,6 +332,7 @@ mod tests {
             outcome: Outcome::Complete,
             resent: 0,
             path: Some("/a/y0_AgAAAAAsecretsecretsecretsecretsecret/b"),
+            subject,
             evidence: Some(Evidence { listener: ListenerName::new("crm"), peer: Peer::Process { uid: 7, gid: 8 } }),
         };
         let mut line = Vec::new();
@@ -278,6 +379,57 @@ mod tests {
         assert_eq!(line["listener"], "crm");
         assert_eq!(line["peer"], "uid 7 gid 8");
         assert_eq!(line["duration_ms"], 1.23);
+    }
+
+    /// What `target` is about, as JSON and for people.
+    fn said_of(target: &str) -> (serde_json::Value, String) {
+        use crate::operation::{Catalogue, Lookup};
+        let (path, query) = target.split_once('?').unwrap();
+        let catalogue = Catalogue::built_in();
+        let Lookup::Known(operation) = catalogue.find(Verb::Get, path) else { panic!("{target} is no operation") };
+        let names = crate::target::check(path, Some(query), 48 * 1024).unwrap();
+        let subject = Subject::of(operation, path, Some(query), names);
+        let json = line_about(Form::Json, Some(&subject));
+        (serde_json::from_str(&json).unwrap(), line_about(Form::Human, Some(&subject)))
+    }
+
+    #[test]
+    fn lines_say_on_whose_data() {
+        let (json, human) = said_of("/stat/v1/data?ids=1,2&ulogin=shop-x&direct_client_logins=a,b");
+        assert_eq!(json["counters"], serde_json::json!([1, 2]));
+        assert_eq!(
+            (&json["ulogin"], &json["direct_client_logins"]),
+            (&"shop-x".into(), &serde_json::json!(["a", "b"]))
+        );
+        assert!(human.contains(" counters=1,2 ulogin=shop-x direct_client_logins=a,b path="), "{human}");
+        let (json, human) = said_of("/stat/v1/data?ids=1,x");
+        assert_eq!((json.get("counters"), &json["unreadable_counters"]), (None, &true.into()));
+        assert!(human.contains(" counters=? path="), "{human}");
+        let (json, human) = said_of("/stat/v1/data?metrics=ym:s:visits");
+        assert!(json.get("counters").is_none() && json.get("ulogin").is_none() && !human.contains("counters="));
+    }
+
+    #[test]
+    fn lists_are_bounded() {
+        let many: Vec<_> = (1..=11).map(|number| number.to_string()).collect();
+        let all = many.join(",");
+        let (json, human) = said_of(&format!("/stat/v1/data?ids={all}&direct_client_logins={all}"));
+        assert_eq!(json["counters"].as_array().unwrap().len(), 10);
+        assert_eq!((&json["more_counters"], &json["more_logins"]), (&true.into(), &true.into()));
+        assert!(human.contains(" counters=1,2,3,4,5,6,7,8,9,10,... direct_client_logins=1,2,"), "{human}");
+        let ten = many[..10].join(",");
+        let (json, human) = said_of(&format!("/stat/v1/data?ids={ten}"));
+        assert!(json.get("more_counters").is_none() && !human.contains("..."), "{human}");
+    }
+
+    /// R-17: nothing in a login ends its value or its line.
+    #[test]
+    fn logins_have_the_letters_of_logins() {
+        let (json, human) = said_of("/stat/v1/data?ids=1&ulogin=a%22,%0A+b%D1%8F%20token=x");
+        assert_eq!(json["ulogin"], "a????b???token?x");
+        assert!(human.contains(" ulogin=a????b???token?x path="), "{human}");
+        let (json, _) = said_of(&format!("/stat/v1/data?ulogin={}", "x".repeat(40_000)));
+        assert_eq!(json["ulogin"], format!("{}?", "x".repeat(128)));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::harness::gate::until;
 use crate::harness::{Answer, Caller, Gate, TWO_CALLERS, Upstream};
 
-const PAGES: [&str; 6] = ["/", "/livez", "/healthz", "/readyz?verbose", "/startupz", "/metrics"];
+const PAGES: [&str; 7] = ["/", "/livez", "/healthz", "/readyz?verbose", "/startupz", "/metrics", "/usage"];
 
 fn ask(gate: &Gate, request: &str) -> Answer {
     let mut caller = Caller::connect(gate.admin_place());
@@ -23,7 +23,8 @@ fn only_reading_is_answered() {
         assert_eq!(answer.status, 200, "{page}");
         assert_eq!(answer.field("x-content-type-options"), Some("nosniff"), "{page}");
         assert_eq!(answer.field("cache-control"), Some("no-store"), "{page}");
-        assert!(answer.field("content-type").unwrap().starts_with("text/plain"), "{page}");
+        let kind = if page == "/usage" { "application/json" } else { "text/plain" };
+        assert!(answer.field("content-type").unwrap().starts_with(kind), "{page}");
         let head = ask(&gate, &format!("HEAD {page} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
         assert_eq!((head.status, head.body.len()), (200, 0), "{page}");
         for method in ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "get", "QUIT"] {

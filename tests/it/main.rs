@@ -58,5 +58,6 @@ mod timeouts;
 mod tls;
 mod token_files;
 mod transcript;
+mod usage;
 mod whole_request;
 mod yaml;

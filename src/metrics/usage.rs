@@ -1,0 +1,204 @@
+//! Usage: a ledger of what callers asked for, by caller, operation and group of counters.
+//!
+//! 1. Every exchange that ended is in one row, also one that was refused or given up.
+//! 2. Its group is that of the first counter that it names and that is in one (`counter_groups`). It is `other` when none of
+//!    those is in one, or when they cannot be read, and `none` when it names none. Counters in bodies do not count.
+//! 3. Refusals are 401 and 403, of the gate and of Metrica; quota answers are Metrica's 420 and 429.
+//! 4. Rows are bounded by what operators write: callers, operations, groups.
+//! 5. Counting begins with the process and goes on over reloads; a row keeps the group that its requests had.
+
+use rustc_hash::FxHashMap;
+use serde::Serialize;
+
+use super::{Finished, Refusal, Shard};
+use crate::config::CounterGroup;
+use crate::operation::OperationId;
+use crate::subject::{Counters, Subject};
+use crate::symbol::{CallerId, GroupName};
+
+/// The group of counters that a request is about (rule 2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Group {
+    /// It names no counter.
+    None,
+    /// It names counters of no group.
+    Other,
+    /// It names one of this group.
+    Named(GroupName),
+}
+
+impl Group {
+    /// Its label value. No group of the configuration is called `none` or `other`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Other => "other",
+            Self::Named(name) => name.as_str(),
+        }
+    }
+}
+
+/// The groups of a configuration, ready to be found.
+#[derive(Debug, Default)]
+pub struct Groups(FxHashMap<u64, GroupName>);
+
+impl Groups {
+    /// Of `counter_groups`.
+    #[must_use]
+    pub fn new(groups: &[CounterGroup]) -> Self {
+        let pairs =
+            |group: &CounterGroup| group.counters.iter().map(|counter| (*counter, group.name)).collect::<Vec<_>>();
+        Self(groups.iter().flat_map(pairs).collect())
+    }
+
+    /// The group of a request; `None` is one whose subject was never read (rule 2).
+    #[must_use]
+    pub fn of(&self, subject: Option<&Subject>) -> Group {
+        let counters = subject.map_or(&Counters::None, |subject| &subject.counters);
+        if *counters == Counters::None {
+            return Group::None;
+        }
+        if self.0.is_empty() {
+            return Group::Other;
+        }
+        counters
+            .as_slice()
+            .iter()
+            .find_map(|counter| self.0.get(counter))
+            .map_or(Group::Other, |name| Group::Named(*name))
+    }
+}
+
+/// What is added up.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Totals {
+    /// Exchanges that ended.
+    pub requests: u64,
+    /// Of requests' bodies.
+    pub request_bytes: u64,
+    /// Of answers' bodies.
+    pub response_bytes: u64,
+    /// Rule 3.
+    pub refusals: u64,
+    /// Rule 3.
+    pub quota_answers: u64,
+}
+
+impl Totals {
+    fn add(&mut self, more: &Self) {
+        self.requests += more.requests;
+        self.request_bytes += more.request_bytes;
+        self.response_bytes += more.response_bytes;
+        self.refusals += more.refusals;
+        self.quota_answers += more.quota_answers;
+    }
+}
+
+/// The rows of one caller.
+#[derive(Debug, Clone, Default)]
+pub struct Usage(FxHashMap<(Option<OperationId>, Group), Totals>);
+
+impl Usage {
+    /// An exchange ended.
+    pub(super) fn count(&mut self, finished: &Finished) {
+        let is_refused = finished.refusal.is_some() && matches!(finished.code, 401 | 403);
+        let is_quota = matches!(finished.refusal, Some(Refusal::Upstream(_))) && matches!(finished.code, 420 | 429);
+        self.0.entry((finished.operation, finished.group)).or_default().add(&Totals {
+            requests: 1,
+            request_bytes: finished.request_bytes,
+            response_bytes: finished.response_bytes,
+            refusals: is_refused.into(),
+            quota_answers: is_quota.into(),
+        });
+    }
+
+    /// Adds another worker's rows.
+    pub(super) fn add(&mut self, other: &Self) {
+        for (key, more) in &other.0 {
+            self.0.entry(*key).or_default().add(more);
+        }
+    }
+}
+
+/// A row with the names that are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Row {
+    /// Who; `unknown` is nobody of the configuration.
+    pub caller: &'static str,
+    /// What; `none` is nothing of the catalogue.
+    pub operation: &'static str,
+    /// On which counters.
+    pub group: &'static str,
+    /// How much.
+    #[serde(flatten)]
+    pub totals: Totals,
+}
+
+/// Every row, by name.
+#[must_use]
+pub fn rows(shard: &Shard) -> Vec<Row> {
+    let of_caller = |(caller, usage): (Option<CallerId>, &Usage)| {
+        let caller = caller.map_or("unknown", CallerId::as_str);
+        let row = |((operation, group), totals): (&(Option<OperationId>, Group), &Totals)| Row {
+            caller,
+            operation: operation.map_or("none", OperationId::as_str),
+            group: group.as_str(),
+            totals: *totals,
+        };
+        usage.0.iter().map(row).collect::<Vec<_>>()
+    };
+    let mut rows: Vec<_> = shard.usage().flat_map(of_caller).collect();
+    rows.sort_unstable_by_key(|row| (row.caller, row.operation, row.group));
+    rows
+}
+
+/// The ledger as JSON: the totals of each caller, and every row. `since` is when counting began.
+#[must_use]
+pub fn page(shard: &Shard, since: &str) -> String {
+    #[derive(Serialize)]
+    struct OfCaller {
+        caller: &'static str,
+        #[serde(flatten)]
+        totals: Totals,
+    }
+    let rows = rows(shard);
+    let sum = |rows: &[Row]| {
+        let mut totals = Totals::default();
+        rows.iter().for_each(|row| totals.add(&row.totals));
+        totals
+    };
+    let callers: Vec<_> = (rows.chunk_by(|one, next| one.caller == next.caller))
+        .filter_map(|rows| Some(OfCaller { caller: rows.first()?.caller, totals: sum(rows) }))
+        .collect();
+    serde_json::json!({ "since": since, "callers": callers, "rows": rows }).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn subject(counters: Counters) -> Subject {
+        Subject { counters, ..Subject::default() }
+    }
+
+    #[test]
+    fn rule_2_the_first_counter_of_a_group_says_which() {
+        let group = |name, counters: &[u64]| CounterGroup { name: GroupName::new(name), counters: counters.into() };
+        let groups = Groups::new(&[group("shop", &[1, 2]), group("blog", &[3])]);
+        for (counters, expected) in [
+            (Counters::None, "none"),
+            (Counters::One(2), "shop"),
+            (Counters::One(4), "other"),
+            (Counters::Several([4, 3, 1].into()), "blog"),
+            (Counters::Several([4, 5].into()), "other"),
+            (Counters::Unreadable, "other"),
+        ] {
+            assert_eq!(groups.of(Some(&subject(counters.clone()))).as_str(), expected, "{counters:?}");
+        }
+        assert_eq!(groups.of(None).as_str(), "none");
+        let nothing = Groups::default();
+        assert_eq!(nothing.of(Some(&subject(Counters::One(1)))), Group::Other);
+        assert_eq!(nothing.of(Some(&subject(Counters::None))), Group::None);
+    }
+}
