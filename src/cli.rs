@@ -13,10 +13,15 @@ use crate::server::listen::MissingFolder;
 mod check;
 mod explain;
 mod healthcheck;
+mod init;
+mod lines;
+mod replay;
+mod suggest;
 
 const EXAMPLES: &str = "\
 Examples:
   metrika-gate demo                                     see it work, without an account
+  metrika-gate init --out gate.yaml                     a configuration to begin with
   metrika-gate check --config gate.yaml                 is the configuration right?
   metrika-gate explain GET /management/v1/counters --as reports --config gate.yaml
   metrika-gate run --config gate.yaml
@@ -43,8 +48,12 @@ enum Command {
     Run(RunArgs),
     /// Say whether a configuration and its token files are right
     Check(check::CheckArgs),
-    /// Say what would become of a request, without sending it
+    /// Say what would become of a request, or of those of a log, without sending anything
     Explain(explain::ExplainArgs),
+    /// Say which rights the requests of a log needed, as a configuration
+    Suggest(suggest::SuggestArgs),
+    /// Write a configuration to begin with
+    Init(init::InitArgs),
     /// See it work: a Metrica, a gate and its admin in one process, and four things to try
     Demo(crate::demo::DemoArgs),
     /// A Metrica to test and demo against, on TLS
@@ -100,6 +109,8 @@ pub fn main() -> u8 {
         Command::Run(args) => run(args),
         Command::Check(args) => check::check(&args, &mut out),
         Command::Explain(args) => explain::explain(&args, &mut out),
+        Command::Suggest(args) => suggest::suggest(&args, &mut out),
+        Command::Init(args) => init::init(&args, &mut out),
         Command::Demo(args) => crate::demo::run(&args, &mut out),
         Command::Fake(args) => crate::fake::command::run(&args, &mut out).map(|()| 0),
         Command::Healthcheck(args) => healthcheck::healthcheck(&args, &mut out),

@@ -35,7 +35,8 @@ pub use level::level;
 pub use policy::tokens_beside_mistakes;
 use reader::{At, Findings};
 pub use rules::login;
-use values::{duration, is_everyone, name, name_text, names, timeout};
+pub use values::name_text;
+use values::{duration, is_everyone, name, names, timeout};
 
 /// Everything that the configuration says.
 #[derive(Debug, Clone)]

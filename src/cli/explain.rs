@@ -1,8 +1,10 @@
 //! `explain`: what would become of a request? The answer of the real policy, without traffic.
 
 use std::io::Write;
+use std::path::PathBuf;
 
 use clap::Args;
+use clap::builder::ArgPredicate;
 use http::Method;
 use http::uri::Authority;
 use serde_json::json;
@@ -20,9 +22,14 @@ use crate::target::{self, BadTarget, Broken, Names};
 #[derive(Debug, Args)]
 pub(super) struct ExplainArgs {
     /// The method, as in GET
+    #[arg(required = false, required_unless_present = "from", default_value_if("from", ArgPredicate::IsPresent, ""))]
     method: String,
     /// The path and query, or the whole URL
+    #[arg(required = false, required_unless_present = "from", default_value_if("from", ArgPredicate::IsPresent, ""))]
     url: String,
+    /// In the place of one request, those of a log: access lines as JSON in a file, or - for stdin
+    #[arg(long, value_name = "FILE", env = "METRIKA_GATE_EXPLAIN_FROM", conflicts_with_all = ["method", "url"])]
+    from: Option<PathBuf>,
     /// The caller; without it, every caller
     #[arg(long = "as", value_name = "CALLER", env = "METRIKA_GATE_EXPLAIN_AS")]
     caller: Option<String>,
@@ -42,6 +49,9 @@ struct Verdict<'a> {
 }
 
 pub(super) fn explain(args: &ExplainArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
+    if let Some(from) = &args.from {
+        return super::replay::replay(from, args.caller.as_deref(), &args.config.config, args.format, out);
+    }
     let config = Config::load(&args.config.config)?;
     let policy = crate::reload::policy(&config);
     let Ok(method) = Method::from_bytes(args.method.as_bytes()) else {

@@ -76,6 +76,9 @@ fn logins(at: &At<'_>, findings: &mut Findings) -> Option<Box<[Box<str>]>> {
 }
 
 /// Reads a login of Yandex: letters, digits, `-`, `_`, `.`, and `@` in those of organisations.
+///
+/// # Errors
+/// What would be one.
 pub fn login(text: &str) -> Result<Box<str>, String> {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.@".contains(&byte);
     if (1..=128).contains(&text.len()) && text.bytes().all(fits) {

@@ -45,6 +45,10 @@ pub fn name<'a>(at: &At<'a>, findings: &mut Findings) -> Option<&'a str> {
     at.text(findings, name_text)
 }
 
+/// Reads a name of the configuration: of a caller, a token, a listener or a group.
+///
+/// # Errors
+/// What would be one.
 pub fn name_text(text: &str) -> Result<&str, String> {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
     if text.is_empty() || text.len() > 64 || !text.bytes().all(fits) {

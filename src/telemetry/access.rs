@@ -179,7 +179,7 @@ fn write_human(line: &mut Vec<u8>, finished: &Finished, context: &Context<'_>) -
 /// A line has room for so many counters, and for so many logins.
 const LONGEST_LIST: usize = 10;
 
-/// No login of Yandex is longer.
+/// No login of Yandex is longer, in an organisation or with a domain.
 const LONGEST_LOGIN: usize = 128;
 
 /// `counters`, `ulogin` and `direct_client_logins`, each only where the request has it.
@@ -256,6 +256,11 @@ fn write_number(line: &mut Vec<u8>, number: u64) {
 /// What no login has (a space, a comma, a quote) would end the value for somebody who reads the line.
 fn write_login(line: &mut Vec<u8>, login: &str) {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.@".contains(&byte);
+    // Without a domain it is longer than any, and could be a token in the wrong place: none has a dot.
+    if login.len() > LONGEST_SEGMENT && !login.contains(['.', '@']) {
+        line.push(b'?');
+        return;
+    }
     line.extend(login.bytes().take(LONGEST_LOGIN).map(|byte| if fits(byte) { byte } else { b'?' }));
     if login.len() > LONGEST_LOGIN {
         line.push(b'?');
@@ -428,8 +433,12 @@ mod tests {
         let (json, human) = said_of("/stat/v1/data?ids=1&ulogin=a%22,%0A+b%D1%8F%20token=x");
         assert_eq!(json["ulogin"], "a????b???token?x");
         assert!(human.contains(" ulogin=a????b???token?x path="), "{human}");
-        let (json, _) = said_of(&format!("/stat/v1/data?ulogin={}", "x".repeat(40_000)));
-        assert_eq!(json["ulogin"], format!("{}?", "x".repeat(128)));
+        let (json, _) = said_of(&format!("/stat/v1/data?ulogin={}", "x@y.z".repeat(8000)));
+        assert_eq!(json["ulogin"], format!("{}x@y?", "x@y.z".repeat(25)));
+        let (json, _) = said_of(
+            "/stat/v1/data?ulogin=y0_AgAAAAAsecretsecretsecretsecretsecret&direct_client_logins=a,AQAAAAAsecretsecretsecretsecretsecret",
+        );
+        assert_eq!((&json["ulogin"], &json["direct_client_logins"]), (&"?".into(), &serde_json::json!(["a", "?"])));
     }
 
     #[test]

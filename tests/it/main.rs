@@ -53,6 +53,7 @@ mod secrets;
 mod shutdown;
 mod streaming;
 mod stuck;
+mod suggest;
 mod supply;
 mod timeouts;
 mod tls;

@@ -1,0 +1,258 @@
+//! `explain --from`: what would become of the requests of a log under a configuration, which may be another one than they
+//! were made under.
+//!
+//! 1. Each access line is judged by its caller, operation, counters and logins. What lines do not tell is not judged: bodies,
+//!    `callback`, `field`, and counters and logins beyond those that a line has room for.
+//! 2. A line without an operation is judged by its path where it has the whole of it, and otherwise not at all: the gate
+//!    refused it before policy.
+//! 3. Where a caller has `enforce: false`, what would refuse is said, and the request is sent.
+//! 4. The answer is no (exit code 1) when something that was let through would be refused.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::Path;
+
+use http::Method;
+use serde::Serialize;
+
+use super::Format;
+use super::lines::{self, Line};
+use crate::caller::Caller;
+use crate::config::Config;
+use crate::operation::{Operation, Reach, Verb};
+use crate::policy::{Denial, Policy};
+use crate::rejection::Reason;
+use crate::rules::List;
+use crate::subject::{Counters, Subject};
+
+/// What would become of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Verdict {
+    Sent,
+    /// Rule 3, with what would refuse it.
+    SentUnenforced(&'static str),
+    /// Rule 2.
+    NotJudged,
+    Refused(&'static str),
+}
+
+impl Verdict {
+    const fn reason(self) -> &'static str {
+        match self {
+            Self::Sent => "sent",
+            Self::NotJudged => "not judged",
+            Self::SentUnenforced(reason) | Self::Refused(reason) => reason,
+        }
+    }
+
+    const fn is_refused(self) -> bool {
+        matches!(self, Self::Refused(_))
+    }
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Times {
+    let_through: u64,
+    refused: u64,
+}
+
+/// The lines of a log under a configuration.
+#[derive(Default)]
+struct Replay {
+    rows: BTreeMap<(String, String, Verdict), Times>,
+}
+
+pub(super) fn replay(
+    from: &Path,
+    only: Option<&str>,
+    config: &Path,
+    format: Format,
+    out: &mut dyn Write,
+) -> anyhow::Result<u8> {
+    let config = Config::load(config)?;
+    let policy = crate::reload::policy(&config);
+    let mut replay = Replay::default();
+    let count = lines::read(from, |line| {
+        if only.is_none_or(|only| only == line.caller) {
+            let (operation, verdict) = verdict(&config, &policy, line);
+            replay.take(line, operation, verdict);
+        }
+    })?;
+    let table = replay.table(count);
+    match format {
+        Format::Human => table.human(out)?,
+        Format::Json => writeln!(out, "{}", serde_json::to_string(&table)?)?,
+    }
+    Ok(u8::from(table.let_through_would_be_refused > 0))
+}
+
+/// What becomes of a line, and the id of its operation, which may have been none when it was written.
+fn verdict<'a>(config: &Config, policy: &'a Policy, line: &'a Line) -> (&'a str, Verdict) {
+    match operation(policy, line) {
+        Some(Ok(operation)) => (operation.id.as_str(), of_operation(config, policy, line, operation)),
+        Some(Err(denial)) => (&line.operation, Verdict::Refused(said(denial))),
+        None => (&line.operation, Verdict::NotJudged),
+    }
+}
+
+fn of_operation(config: &Config, policy: &Policy, line: &Line, operation: &Operation) -> Verdict {
+    let known = config.callers.iter().enumerate().find(|(_, caller)| caller.id.as_str() == line.caller);
+    let Some((position, caller)) = known else { return Verdict::Refused(Reason::UnknownCaller.as_str()) };
+    let within = match policy.authorize(position, operation) {
+        Ok(_) => within_rules(caller, operation, &line.subject()),
+        // Without a token there is nothing to send it with.
+        Err(denial @ Denial::TokenScopeMissing(_)) => return Verdict::Refused(said(denial)),
+        Err(denial) => Err(said(denial)),
+    };
+    match within {
+        Ok(()) => Verdict::Sent,
+        Err(reason) if caller.rules.enforce => Verdict::Refused(reason),
+        Err(reason) => Verdict::SentUnenforced(reason),
+    }
+}
+
+/// The operation of a line in this catalogue, which may know it by another id (rule 2).
+fn operation<'a>(policy: &'a Policy, line: &Line) -> Option<Result<&'a Operation, Denial>> {
+    let verb = Method::from_bytes(line.method.as_bytes()).ok().and_then(|method| Verb::of(&method));
+    match (line.operation.as_str(), &line.path, verb) {
+        ("none", Some(path), Some(verb)) if path.bytes().all(|byte| byte != b'?' && byte.is_ascii_graphic()) => {
+            Some(policy.operation(verb, path))
+        }
+        ("none", ..) => None,
+        // A path that no catalogue has, as the line does not say which it was.
+        ("unknown", _, Some(verb)) => Some(policy.operation(verb, "/")),
+        (id, ..) => {
+            let known = policy.catalogue.operations().iter().find(|operation| operation.id.as_str() == id);
+            Some(known.ok_or(Denial::UnknownOperation))
+        }
+    }
+}
+
+/// Whether the caller's rules, beside its scopes, let a request through that is about `subject`; otherwise which does not.
+fn within_rules(caller: &Caller, operation: &Operation, subject: &Subject) -> Result<(), &'static str> {
+    let rules = &caller.rules;
+    if operation.destructive && !rules.destructive {
+        return Err("destructive_denied");
+    }
+    let mut logins = subject.login.iter().chain(&subject.clients).map(|login| &**login);
+    let may_name = |login: &str| match &rules.logins {
+        Some(own) => own.iter().any(|own| **own == *login),
+        None => rules.counters.is_none(),
+    };
+    if !logins.all(may_name) {
+        return Err("login_denied");
+    }
+    let Some(own) = &rules.counters else { return Ok(()) };
+    let is_own = |counter: &u64| own.binary_search(counter).is_ok();
+    let names_none = subject.counters == Counters::None;
+    match operation.reach {
+        _ if subject.counters == Counters::Unreadable => Err("counter_denied"),
+        _ if !subject.counters.as_slice().iter().all(is_own) => Err("counter_denied"),
+        Reach::Counter(_) | Reach::Reports if names_none && subject.clients.is_empty() => Err("counter_denied"),
+        Reach::Account => Err("counter_denied"),
+        Reach::Counters if rules.list == List::Refuse => Err("list_denied"),
+        Reach::Counters | Reach::Counter(_) | Reach::Reports | Reach::Nobody => Ok(()),
+    }
+}
+
+const fn said(denial: Denial) -> &'static str {
+    match denial {
+        Denial::UnknownOperation => Reason::UnknownOperation.as_str(),
+        Denial::MethodDenied => Reason::MethodDenied.as_str(),
+        Denial::ScopeDenied(_) => Reason::ScopeDenied.as_str(),
+        Denial::TokenScopeMissing(_) => Reason::TokenScopeMissing.as_str(),
+    }
+}
+
+/// The result.
+#[derive(Debug, Serialize)]
+struct Table {
+    lines: u64,
+    passed_over: u64,
+    let_through: u64,
+    let_through_would_be_refused: u64,
+    refused: u64,
+    refused_would_be_sent: u64,
+    rows: Vec<Row>,
+}
+
+#[derive(Debug, Serialize)]
+struct Row {
+    caller: String,
+    operation: String,
+    verdict: &'static str,
+    would_be_refused: bool,
+    was_let_through: u64,
+    was_refused: u64,
+}
+
+impl Replay {
+    fn take(&mut self, line: &Line, operation: &str, verdict: Verdict) {
+        let times = self.rows.entry((line.caller.clone(), operation.to_owned(), verdict)).or_default();
+        if line.was_refused() {
+            times.refused += 1;
+        } else {
+            times.let_through += 1;
+        }
+    }
+
+    fn table(self, count: lines::Count) -> Table {
+        let sum = |of: fn(&Times) -> u64, fits: fn(Verdict) -> bool| {
+            self.rows.iter().filter(|((.., verdict), _)| fits(*verdict)).map(|(_, times)| of(times)).sum()
+        };
+        Table {
+            lines: count.access,
+            passed_over: count.others,
+            let_through: sum(|times| times.let_through, |_| true),
+            let_through_would_be_refused: sum(|times| times.let_through, Verdict::is_refused),
+            refused: sum(|times| times.refused, |_| true),
+            refused_would_be_sent: sum(
+                |times| times.refused,
+                |verdict| matches!(verdict, Verdict::Sent | Verdict::SentUnenforced(_)),
+            ),
+            rows: (self.rows.iter())
+                .map(|((caller, operation, verdict), times)| Row {
+                    caller: caller.clone(),
+                    operation: operation.clone(),
+                    verdict: verdict.reason(),
+                    would_be_refused: verdict.is_refused(),
+                    was_let_through: times.let_through,
+                    was_refused: times.refused,
+                })
+                .collect(),
+        }
+    }
+}
+
+impl Table {
+    fn human(&self, out: &mut dyn Write) -> std::io::Result<()> {
+        let width = |of: fn(&Row) -> &str, head: &str| {
+            self.rows.iter().map(|row| of(row).chars().count()).chain([head.len()]).max().unwrap_or(0)
+        };
+        let (caller, operation) = (width(|row| &row.caller, "caller"), width(|row| &row.operation, "operation"));
+        writeln!(
+            out,
+            "{:caller$}  {:operation$}  {:>11}  {:>11}  would be",
+            "caller", "operation", "let through", "refused"
+        )?;
+        for row in &self.rows {
+            let answer = match (row.would_be_refused, row.verdict) {
+                (true, reason) => format!("refused: {reason}"),
+                (false, verdict @ ("sent" | "not judged")) => verdict.to_owned(),
+                (false, reason) => format!("sent, as it is not enforced: {reason}"),
+            };
+            let (through, refused) = (row.was_let_through, row.was_refused);
+            writeln!(
+                out,
+                "{:caller$}  {:operation$}  {through:>11}  {refused:>11}  {answer}",
+                row.caller, row.operation
+            )?;
+        }
+        writeln!(out)?;
+        writeln!(out, "{} access lines ({} other lines were passed over)", self.lines, self.passed_over)?;
+        let (through, now_refused) = (self.let_through, self.let_through_would_be_refused);
+        writeln!(out, "{through} were let through, of which {now_refused} would be refused")?;
+        writeln!(out, "{} were refused, of which {} would be sent", self.refused, self.refused_would_be_sent)?;
+        writeln!(out, "Lines do not tell bodies, callback and field: rules about these are not judged.")
+    }
+}
