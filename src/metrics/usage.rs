@@ -176,7 +176,11 @@ pub fn page(shard: &Shard, since: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::rejection::Reason;
+    use crate::verdict::ErrorType;
 
     fn subject(counters: Counters) -> Subject {
         Subject { counters, ..Subject::default() }
@@ -200,5 +204,40 @@ mod tests {
         let nothing = Groups::default();
         assert_eq!(nothing.of(Some(&subject(Counters::One(1)))), Group::Other);
         assert_eq!(nothing.of(Some(&subject(Counters::None))), Group::None);
+    }
+
+    #[test]
+    fn rule_3_refusals_are_of_both_and_quota_is_metricas() {
+        let counted = |code, refusal| {
+            let mut shard = Shard::default();
+            shard.finish(&Finished {
+                caller: None,
+                operation: None,
+                token: None,
+                verb: None,
+                code,
+                refusal,
+                duration: Duration::ZERO,
+                upstream_duration: None,
+                request_bytes: 0,
+                response_bytes: 0,
+                group: Group::None,
+            });
+            let totals = rows(&shard)[0].totals;
+            (totals.requests, totals.refusals, totals.quota_answers)
+        };
+        let (gate, metrica) = (Some(Refusal::Gate(Reason::ScopeDenied)), Some(Refusal::Upstream(ErrorType::Other)));
+        for (code, refusal, expected) in [
+            (200, None, (1, 0, 0)),
+            (401, gate, (1, 1, 0)),
+            (403, metrica, (1, 1, 0)),
+            (404, gate, (1, 0, 0)),
+            (420, metrica, (1, 0, 1)),
+            (429, metrica, (1, 0, 1)),
+            (429, gate, (1, 0, 0)),
+            (503, metrica, (1, 0, 0)),
+        ] {
+            assert_eq!(counted(code, refusal), expected, "{code} {refusal:?}");
+        }
     }
 }
