@@ -4,13 +4,16 @@
 //! Record                               one answer, one line, one count for every exchange, even an abandoned one
 //!  -> Identify    Received   -> Identified | 401
 //!  -> Admit       Identified -> Admitted   | 400 403 431 508
-//!  -> Authorize   Admitted   -> Permitted  | 400 403 404 405 414
+//!  -> Authorize   Admitted   -> Permitted  | 400 403 404 405 413 414 415
 //!  -> Inject      Permitted  -> Outbound   | 503   drops what the caller sent as credentials, adds ours last
-//!  -> Forward     Outbound   -> Response   | 502 503 504
+//!  -> Forward     Outbound   -> Response   | 403 413 415 502 503 504
 //! ```
 //!
 //! Each stage takes one type and makes the next, and only it can: nothing is forwarded without a [`Grant`] and a token,
 //! nor with a credential of the caller's still on it. A stage that is left out or misplaced does not compile.
+//!
+//! What a caller's rules say of a body is the one decision that Forward takes, because it waits: before it takes a
+//! connection (`owed`).
 //!
 //! What comes back is not taken on trust either. Forward lets pass only an answer that has one meaning (`framing`), the
 //! fields of a list (`headers`), a place that is on the gate (`redirect`), and a body without the token (`streaming`,
@@ -40,6 +43,7 @@ mod http2;
 mod identify;
 mod inject;
 pub mod list_filter;
+mod owed;
 mod packed;
 mod record;
 mod redirect;

@@ -124,6 +124,7 @@ pub struct Shard {
     /// When a token last needed a scope; `None` when it never did.
     scopes_needed: FxHashMap<(TokenAlias, Scope), Option<Instant>>,
     denied: FxHashMap<(Option<CallerId>, Reason), u64>,
+    would_refuse: FxHashMap<(Option<CallerId>, Option<OperationId>, Reason), u64>,
     credentials_dropped: FxHashMap<(Option<CallerId>, Credential), u64>,
     upstream_errors: FxHashMap<UpstreamError, u64>,
     floods: u64,
@@ -148,6 +149,8 @@ pub struct Finished {
     pub refusal: Option<Refusal>,
     /// When.
     pub ended: Instant,
+    /// Why it would have been refused, where the caller's rules are not enforced.
+    pub would_refuse: Option<Reason>,
     /// From the head of the request to the end of the answer.
     pub duration: Duration,
     /// From the start of sending to the head of the answer.
@@ -171,6 +174,7 @@ impl Default for Shard {
             scope_drift: FxHashMap::default(),
             scopes_needed: FxHashMap::default(),
             denied: FxHashMap::default(),
+            would_refuse: FxHashMap::default(),
             credentials_dropped: FxHashMap::default(),
             upstream_errors: FxHashMap::default(),
             floods: 0,
@@ -199,6 +203,9 @@ impl Shard {
         }
         if let (Some(token), Some(scope)) = (token, finished.needed) {
             self.scopes_needed.insert((token, scope), Some(finished.ended));
+        }
+        if let Some(reason) = finished.would_refuse {
+            *self.would_refuse.entry((caller, operation, reason)).or_default() += 1;
         }
         let Some(refusal) = finished.refusal else { return };
         if matches!(code, 401 | 403) {
@@ -255,6 +262,7 @@ impl Shard {
             *known = (*known).max(*needed);
         }
         add_counts(&mut self.denied, &other.denied);
+        add_counts(&mut self.would_refuse, &other.would_refuse);
         add_counts(&mut self.credentials_dropped, &other.credentials_dropped);
         add_counts(&mut self.upstream_errors, &other.upstream_errors);
         self.floods += other.floods;
@@ -292,6 +300,9 @@ impl Shard {
         let mut failures = vec![gate(None, 401, Reason::UnknownCaller)];
         for caller in callers {
             failures.push(gate(Some(caller.id), 403, Reason::ScopeDenied));
+            if !caller.rules.enforce {
+                self.would_refuse.entry((Some(caller.id), None, Reason::ScopeDenied)).or_default();
+            }
             for token in &caller.tokens {
                 self.quota_rejections.entry((*token, Cause::QuotaUid)).or_default();
                 failures.push(upstream(caller.id, *token, 401, Cause::TokenInvalid));

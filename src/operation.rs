@@ -205,7 +205,8 @@ impl Catalogue {
             suffixes: false,
             upload: false,
             long: false,
-            destructive: false,
+            // Nobody knows whether the API can undo it.
+            destructive: matches!(scope, Scope::Write),
             deprecated: false,
         };
         let mut catalogue = Self {

@@ -2,12 +2,16 @@
 //!
 //! 1. The operation must be known (`unknown_operation`, 404), and its path must have the method (`method_denied`, 403).
 //! 2. The caller's scopes must cover the operation (`scope_denied`, 403).
-//! 3. Of the caller's tokens, the narrowest that covers the operation is used: the one that can do the fewest other
+//! 3. The request must be within the caller's rules ([`crate::rules`]).
+//! 4. Of the caller's tokens, the narrowest that covers the operation is used: the one that can do the fewest other
 //!    things; of equal ones, the first in the configuration. When none covers it, the request is refused
 //!    (`token_scope_missing`, 403).
+//! 5. Where the caller has `enforce: false`, rules 2 and 3 only say what they would refuse.
 
 use crate::caller::{Caller, Callers};
 use crate::operation::{Catalogue, Lookup, Operation, OperationId, Verb};
+use crate::rejection::Reason;
+use crate::rules::{Breach, Call, Duties};
 use crate::scope::ScopeSet;
 use crate::symbol::{CallerId, TokenAlias};
 
@@ -51,7 +55,54 @@ pub enum Denial {
     /// Rule 2.
     ScopeDenied(OperationId),
     /// Rule 3.
+    Rule(OperationId, Breach),
+    /// Rule 4.
     TokenScopeMissing(OperationId),
+}
+
+impl Denial {
+    /// What the caller is told.
+    #[must_use]
+    pub const fn reason(self) -> Reason {
+        match self {
+            Self::UnknownOperation => Reason::UnknownOperation,
+            Self::MethodDenied => Reason::MethodDenied,
+            Self::ScopeDenied(_) => Reason::ScopeDenied,
+            Self::Rule(_, breach) => breach.reason(),
+            Self::TokenScopeMissing(_) => Reason::TokenScopeMissing,
+        }
+    }
+
+    /// What was asked, where that is known.
+    #[must_use]
+    pub const fn operation(self) -> Option<OperationId> {
+        match self {
+            Self::UnknownOperation | Self::MethodDenied => None,
+            Self::ScopeDenied(operation) | Self::Rule(operation, _) | Self::TokenScopeMissing(operation) => {
+                Some(operation)
+            }
+        }
+    }
+
+    /// Which rule of the caller is broken, where it is one of those.
+    #[must_use]
+    pub const fn breach(self) -> Option<Breach> {
+        match self {
+            Self::Rule(_, breach) => Some(breach),
+            Self::UnknownOperation | Self::MethodDenied | Self::ScopeDenied(_) | Self::TokenScopeMissing(_) => None,
+        }
+    }
+}
+
+/// A grant, and on what terms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Permission {
+    /// The grant.
+    pub grant: Grant,
+    /// What is still owed to the caller's rules.
+    pub duties: Duties,
+    /// What would refuse the request if it were enforced (rule 5).
+    pub shadowed: Option<Denial>,
 }
 
 impl Grant {
@@ -100,7 +151,28 @@ impl Policy {
         }
     }
 
-    /// Whether the caller at `position` may do `operation`, and with what (rules 2 and 3).
+    /// Whether the caller at `position` may send `call`, with what, and what it owes then (rules 2 to 5).
+    ///
+    /// # Errors
+    /// [`Denial::ScopeDenied`], [`Denial::Rule`] and [`Denial::TokenScopeMissing`].
+    pub fn decide(&self, position: usize, call: &Call<'_>) -> Result<Permission, Denial> {
+        let operation = call.operation;
+        let caller = self.callers.get(position).ok_or(Denial::ScopeDenied(operation.id))?;
+        let within = if caller.scopes.covers(operation.scopes) {
+            caller.rules.check(call).map_err(|breach| Denial::Rule(operation.id, breach))
+        } else {
+            Err(Denial::ScopeDenied(operation.id))
+        };
+        let (duties, shadowed) = match within {
+            Err(denial) if caller.rules.enforce => return Err(denial),
+            Err(denial) => (Duties::default(), Some(denial)),
+            Ok(duties) => (Duties { list: duties.list && caller.rules.enforce, ..duties }, None),
+        };
+        Ok(Permission { grant: self.grant(position, caller, operation)?, duties, shadowed })
+    }
+
+    /// Whether the scopes of the caller at `position` and of its tokens let it do `operation`, and with what (rules 2 and
+    /// 4): what holds whatever a request names.
     ///
     /// # Errors
     /// [`Denial::ScopeDenied`] and [`Denial::TokenScopeMissing`]; the former also when there is no such caller.
@@ -110,6 +182,11 @@ impl Policy {
         if !caller.scopes.covers(operation.scopes) {
             return Err(denied);
         }
+        self.grant(position, caller, operation)
+    }
+
+    /// Rule 4.
+    fn grant(&self, position: usize, caller: &Caller, operation: &Operation) -> Result<Grant, Denial> {
         let choice = self.choices.get(position).and_then(|choices| choices.get(operation.scopes.index()).copied());
         let token_position = choice.flatten().ok_or(Denial::TokenScopeMissing(operation.id))?;
         let token = self.tokens.get(usize::from(token_position)).ok_or(Denial::TokenScopeMissing(operation.id))?;
@@ -117,7 +194,7 @@ impl Policy {
     }
 }
 
-/// For every set of needed scopes, the token that `caller` uses (rule 3).
+/// For every set of needed scopes, the token that `caller` uses (rule 4).
 fn choices(caller: &Caller, tokens: &[TokenRights]) -> [Option<u16>; ScopeSet::COUNT] {
     let own: Vec<(u16, ScopeSet)> = (caller.tokens.iter())
         .filter_map(|alias| {
@@ -137,6 +214,7 @@ fn choices(caller: &Caller, tokens: &[TokenRights]) -> [Option<u16>; ScopeSet::C
 mod tests {
     use super::*;
     use crate::caller::Proofs;
+    use crate::rules::{List, Rules};
     use crate::scope::Scope;
     use crate::symbol::ListenerName;
 
@@ -185,8 +263,48 @@ mod tests {
         assert_eq!(verdict(&policy, 9, Verb::Get, "/management/v1/counters"), "ScopeDenied(\"counters.list\")");
     }
 
+    /// What becomes of a request of one caller with these rules.
+    fn decided(rules: Rules, scope: Scope, verb: Verb, target: &str) -> Result<Permission, Denial> {
+        let mut caller = policy(&[("a", &[scope], &["t"])], &[]).callers.get(0).unwrap().clone();
+        caller.rules = rules;
+        let tokens = vec![TokenRights { alias: TokenAlias::new("t"), scopes: scopes(&[Scope::Read]) }];
+        let callers = Callers::new(vec![caller], &[ListenerName::new("app")]);
+        let policy = Policy::new(callers, Catalogue::built_in(), tokens);
+        let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
+        let names = crate::target::check(path, query, 1000).unwrap();
+        let operation = policy.operation(verb, path)?;
+        let subject = crate::subject::Subject::of(operation, path, query, names);
+        policy.decide(0, &Call { operation, path, query, names, subject: &subject })
+    }
+
     #[test]
-    fn rule_3_the_narrowest_token_is_used() {
+    fn rule_3_the_request_must_be_within_the_rules() {
+        let rules = Rules { counters: Some([1].into()), ..Rules::default() };
+        let list = OperationId::new("goals.list");
+        let goals = |counter: u64, scope| {
+            decided(rules.clone(), scope, Verb::Get, &format!("/management/v1/counter/{counter}/goals"))
+        };
+        assert!(goals(1, Scope::Read).is_ok_and(|permission| permission.shadowed.is_none() && permission.duties.body));
+        assert_eq!(goals(2, Scope::Read), Err(Denial::Rule(list, Breach::Counter(2))));
+        assert_eq!(goals(2, Scope::Write), Err(Denial::ScopeDenied(list)), "scopes come first");
+    }
+
+    #[test]
+    fn rule_5_in_the_shadow_scopes_and_rules_only_say_what_they_would_refuse() {
+        let rules = Rules { counters: Some([1].into()), list: List::Filter, enforce: false, ..Rules::default() };
+        let decided = |scope, verb, target| decided(rules.clone(), scope, verb, target);
+        let refused = |scope, target| decided(scope, Verb::Get, target).unwrap().shadowed.unwrap().reason();
+        assert_eq!(refused(Scope::Read, "/management/v1/counter/2/goals"), Reason::CounterDenied);
+        assert_eq!(refused(Scope::Expenses, "/management/v1/counter/1/goals"), Reason::ScopeDenied);
+        let list = decided(Scope::Read, Verb::Get, "/management/v1/counters").unwrap();
+        assert_eq!((list.duties.list, list.shadowed), (false, None), "the list goes on as it is");
+        // No token covers it, so that there is nothing to send it with.
+        let write = decided(Scope::Read, Verb::Delete, "/management/v1/counter/1");
+        assert_eq!(write, Err(Denial::TokenScopeMissing(OperationId::new("counter.delete"))));
+    }
+
+    #[test]
+    fn rule_4_the_narrowest_token_is_used() {
         let everything = &[Scope::Read, Scope::Write][..];
         let policy = policy(
             &[

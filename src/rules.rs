@@ -1,10 +1,37 @@
 //! Rules: what a caller may touch within its scopes.
+//!
+//! 1. What the API cannot undo needs `destructive: allow` (`destructive_denied`, 403).
+//! 2. A script as an answer needs `callback: allow`, in whatever spelling it is asked for (`callback_denied`, 403).
+//! 3. The tokens of the Measurement Protocol need `measurement_tokens: allow`: a `field` that could name them in any
+//!    reading is refused, one of several or encoded twice (`secret_denied`, 403).
+//! 4. Where `counters` are stated, every counter that a request names is one of them, wherever it names it. What could name
+//!    one and cannot be read, a report that names none, and what works on the whole account are refused
+//!    (`counter_denied`, 403). Dictionaries are nobody's, and free.
+//! 5. Where `counters` are stated, the list of all counters is refused (`list_denied`, 403), or goes on with those alone
+//!    where the caller has `list: filter` and asks for JSON.
+//! 6. Where `ulogin` is stated, every login in `ulogin` and `direct_client_logins` is one of them; where only `counters`
+//!    are, there is none (`login_denied`, 403). A report of listed logins needs no counter.
+//! 7. Where `counters` are stated, a body is one JSON document of at most [`BODY_BYTES`] whose type says so
+//!    (`body_unreadable`, 415; `body_too_large`, 413), and rule 4 holds for the counters in it. Uploads, and customer data
+//!    below `/cdp/`, belong to the counter of their path and are not read.
+//!
+//! With `enforce: false` nothing of this refuses; it is said and counted.
+
+use std::sync::Arc;
+
+use crate::operation::{Operation, Reach};
+use crate::rejection::Reason;
+use crate::subject::{Counters, Subject, json};
+use crate::target::{Names, letters, name_of, plain};
+
+/// The longest body that is read whole (rule 7): a list of fifty thousand counters fits, and memory stays small.
+pub const BODY_BYTES: usize = 1024 * 1024;
 
 /// The rules of one caller. What is not stated is not limited, but for scripts and secrets, which have to be allowed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rules {
     /// The only counters, in ascending order; `None` is all.
-    pub counters: Option<Box<[u64]>>,
+    pub counters: Option<Arc<[u64]>>,
     /// The only logins in `ulogin` and `direct_client_logins`; `None` is all, or none where `counters` are stated.
     pub logins: Option<Box<[Box<str>]>>,
     /// What becomes of a list of all counters where `counters` are stated.
@@ -42,3 +69,204 @@ impl Default for Rules {
         }
     }
 }
+
+/// What is asked, as far as rules look at it.
+#[derive(Debug, Clone, Copy)]
+pub struct Call<'a> {
+    /// The operation.
+    pub operation: &'a Operation,
+    /// The path, which was checked.
+    pub path: &'a str,
+    /// The query, which was checked.
+    pub query: Option<&'a str>,
+    /// The names in it.
+    pub names: Names,
+    /// On whose data it works.
+    pub subject: &'a Subject,
+}
+
+/// What is still owed to the rules when a request goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Duties {
+    /// A body has to be read before anything is sent (rule 7).
+    pub body: bool,
+    /// Of the answer, only the caller's counters may go on (rule 5).
+    pub list: bool,
+}
+
+/// Which rule a request breaks, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Breach {
+    /// Rule 1.
+    #[error("the API cannot undo this operation, and the caller has destructive: deny")]
+    Destructive,
+    /// Rule 2.
+    #[error("callback makes a script of the answer; callback: allow of the caller would let it")]
+    Callback,
+    /// Rule 3.
+    #[error("field asks for measurement_tokens; measurement_tokens: allow of the caller would let it")]
+    Secret,
+    /// Rule 4: this counter.
+    #[error("counter {0} is not among counters of the caller")]
+    Counter(u64),
+    /// Rule 4.
+    #[error("a counter is named in a way that the gate cannot read; ids=1,2 and /counter/1 can be read")]
+    Unreadable,
+    /// Rule 4.
+    #[error("no counter is named, so that it could be any; ids=1,2 names some")]
+    NoCounter,
+    /// Rule 4.
+    #[error("it works on the whole account, and the caller is limited to counters")]
+    Account,
+    /// Rule 5.
+    #[error(
+        "it lists all counters of the account; list: filter of the caller would show its own, as JSON and without callback"
+    )]
+    List,
+    /// Rule 6.
+    #[error("a login in ulogin or direct_client_logins is not among ulogin of the caller")]
+    Login,
+    /// Rule 7.
+    #[error("the body is not said to be JSON in UTF-8, so that the counters in it cannot be read")]
+    BodyKind,
+    /// Rule 7.
+    #[error("the body is not JSON with one meaning, or what stands for a counter in it is none")]
+    Body,
+    /// Rule 7.
+    #[error("the body is longer than what is read to find its counters")]
+    BodyLength,
+}
+
+impl Breach {
+    /// What the caller is told.
+    #[must_use]
+    pub const fn reason(self) -> Reason {
+        match self {
+            Self::Destructive => Reason::DestructiveDenied,
+            Self::Callback => Reason::CallbackDenied,
+            Self::Secret => Reason::SecretDenied,
+            Self::Counter(_) | Self::Unreadable | Self::NoCounter | Self::Account => Reason::CounterDenied,
+            Self::List => Reason::ListDenied,
+            Self::Login => Reason::LoginDenied,
+            Self::BodyKind | Self::Body => Reason::BodyUnreadable,
+            Self::BodyLength => Reason::BodyTooLarge,
+        }
+    }
+}
+
+impl Rules {
+    /// Whether `call` is within them (rules 1 to 6), and what is still owed when it goes on.
+    ///
+    /// # Errors
+    /// The first rule that it breaks.
+    pub fn check(&self, call: &Call<'_>) -> Result<Duties, Breach> {
+        if call.operation.destructive && !self.destructive {
+            return Err(Breach::Destructive);
+        }
+        let odd = call.odd_names();
+        if !self.callback && (call.names | odd).has(Names::CALLBACK) {
+            return Err(Breach::Callback);
+        }
+        if !self.measurement_tokens && (call.names | odd).has(Names::FIELD) && call.could_show_secrets() {
+            return Err(Breach::Secret);
+        }
+        self.check_logins(call.subject, odd)?;
+        match &self.counters {
+            Some(counters) => self.check_counters(counters, call, odd),
+            None => Ok(Duties::default()),
+        }
+    }
+
+    /// Rule 6.
+    fn check_logins(&self, subject: &Subject, odd: Names) -> Result<(), Breach> {
+        let listed: &[Box<str>] = match (&self.logins, &self.counters) {
+            (Some(logins), _) => logins,
+            (None, Some(_)) => &[],
+            (None, None) => return Ok(()),
+        };
+        let mut named = subject.login.iter().chain(&subject.clients);
+        let is_odd = odd.has(Names::ULOGIN | Names::DIRECT_CLIENT_LOGINS);
+        if !is_odd && named.all(|login| listed.contains(login)) { Ok(()) } else { Err(Breach::Login) }
+    }
+
+    /// Rules 4, 5 and 7.
+    fn check_counters(&self, counters: &[u64], call: &Call<'_>, odd: Names) -> Result<Duties, Breach> {
+        if odd.has(Names::IDS | Names::ID | Names::COUNTER) {
+            return Err(Breach::Unreadable);
+        }
+        check_listed(counters, &call.subject.counters, Breach::Unreadable)?;
+        let names_none = call.subject.counters == Counters::None;
+        let list = match call.operation.reach {
+            Reach::Counter(_) | Reach::Reports if names_none && call.subject.clients.is_empty() => {
+                return Err(Breach::NoCounter);
+            }
+            Reach::Counter(_) | Reach::Reports | Reach::Nobody => false,
+            Reach::Counters => {
+                let is_json = !call.path.ends_with(".csv") && !(call.names | odd).has(Names::CALLBACK);
+                if self.list == List::Refuse || !is_json {
+                    return Err(Breach::List);
+                }
+                true
+            }
+            Reach::Account => return Err(Breach::Account),
+        };
+        Ok(Duties { body: !belongs_to_its_path(call.operation), list })
+    }
+}
+
+/// Rule 7, of a body that is whole: every counter in it is one of `counters`, which are in ascending order.
+///
+/// # Errors
+/// How it breaks the rule.
+pub fn check_body(counters: &[u64], body: &[u8]) -> Result<(), Breach> {
+    check_listed(counters, &json::counters_in(body), Breach::Body)
+}
+
+fn check_listed(listed: &[u64], named: &Counters, unreadable: Breach) -> Result<(), Breach> {
+    if *named == Counters::Unreadable {
+        return Err(unreadable);
+    }
+    let stranger = named.as_slice().iter().find(|counter| listed.binary_search(counter).is_err());
+    stranger.map_or(Ok(()), |counter| Err(Breach::Counter(*counter)))
+}
+
+/// Rule 7: whether a body is data for the counter in the path, and for no other.
+fn belongs_to_its_path(operation: &Operation) -> bool {
+    let is_data = operation.upload || operation.template.starts_with("/cdp/");
+    is_data && matches!(operation.reach, Reach::Counter(_))
+}
+
+impl Call<'_> {
+    /// What those names could mean that are in no ordinary spelling.
+    fn odd_names(&self) -> Names {
+        if !self.names.has(Names::ODD) {
+            return Names::default();
+        }
+        let names = self.pairs().map(|(name, _)| name).filter(|name| Names::of(name).has(Names::ODD));
+        names.fold(Names::default(), |all, name| all | Names::like(name))
+    }
+
+    /// Rule 3.
+    #[cold]
+    fn could_show_secrets(&self) -> bool {
+        let of_fields =
+            |name: &[u8]| Names::of(name).has(Names::FIELD | Names::ODD) && Names::like(name).has(Names::FIELD);
+        self.pairs().any(|(name, value)| of_fields(name) && could_name_secrets(value))
+    }
+
+    fn pairs(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.query.unwrap_or_default().split('&').map(|pair| {
+            let name = name_of(pair.as_bytes());
+            (name, pair.as_bytes().get(name.len() + 1..).unwrap_or_default())
+        })
+    }
+}
+
+/// No field of a counter has a percent sign: one that is left was put there to be taken off by somebody else.
+fn could_name_secrets(value: &[u8]) -> bool {
+    let once = plain(value);
+    once.contains(&b'%') || letters(&once).contains("measurementtoken")
+}
+
+#[cfg(test)]
+mod tests;

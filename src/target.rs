@@ -24,8 +24,8 @@ use bytes::{Bytes, BytesMut};
 mod names;
 mod rule;
 
-pub use names::Names;
 use names::spells;
+pub use names::{Names, letters};
 pub use rule::{Broken, Rule, unfit};
 
 /// The longest target that can be: `http::Uri` takes no longer one.

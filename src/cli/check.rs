@@ -163,6 +163,13 @@ fn warnings(config: &Config, policy: &Policy) -> Vec<Warning> {
             }
         }
     }
+    for (position, caller) in config.callers.iter().enumerate().filter(|(_, caller)| !caller.rules.enforce) {
+        let message = format!(
+            "caller '{}' has enforce: false: what its scopes and rules would refuse is sent, said and counted",
+            caller.id
+        );
+        warnings.push((element("callers", position), message));
+    }
     for (position, caller) in config.callers.iter().enumerate().take(SHADOWS_LOOKED_FOR) {
         if let Some(earlier) = policy.callers.shadow_of(position) {
             let message = format!(

@@ -14,8 +14,10 @@ use crate::caller::{Caller, Proofs};
 use crate::config::Config;
 use crate::gateway::admit::Admission;
 use crate::operation::{Operation, Verb};
-use crate::policy::{Denial, Grant, Policy};
+use crate::policy::{Denial, Permission, Policy};
 use crate::rejection::Reason;
+use crate::rules::{Breach, Call};
+use crate::subject::{Counters, Subject};
 use crate::symbol::ListenerName;
 use crate::target::{self, BadTarget, Broken, Names};
 
@@ -45,7 +47,43 @@ struct Verdict<'a> {
     caller: &'a Caller,
     /// An earlier caller that takes all its connections.
     shadow: Option<&'a Caller>,
-    result: Result<Grant, Reason>,
+    result: Result<Permission, Refused>,
+}
+
+/// Why it would be refused.
+#[derive(Clone, Copy)]
+struct Refused {
+    reason: Reason,
+    /// The rule of the caller that is broken, where it is one.
+    breach: Option<Breach>,
+}
+
+impl From<Reason> for Refused {
+    fn from(reason: Reason) -> Self {
+        Self { reason, breach: None }
+    }
+}
+
+impl From<Denial> for Refused {
+    fn from(denial: Denial) -> Self {
+        Self { reason: denial.reason(), breach: denial.breach() }
+    }
+}
+
+impl Verdict<'_> {
+    fn permission(&self) -> Option<Permission> {
+        self.result.ok()
+    }
+
+    /// What would refuse it if the caller's rules were enforced.
+    fn shadowed(&self) -> Option<Refused> {
+        self.permission()?.shadowed.map(Into::into)
+    }
+
+    /// Which rule of the caller it breaks, whether that is enforced or not.
+    fn breach(&self) -> Option<Breach> {
+        self.result.err().or_else(|| self.shadowed())?.breach
+    }
 }
 
 pub(super) fn explain(args: &ExplainArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
@@ -76,8 +114,10 @@ pub(super) fn explain(args: &ExplainArgs, out: &mut dyn Write) -> anyhow::Result
     let strangers = strangers(&config, &asked.target);
     let verdict = |(position, caller)| {
         let admitted = may_call(&config, &strangers, caller);
-        let result =
-            admitted.and(asked.operation).and_then(|operation| policy.authorize(position, operation).map_err(reason));
+        let result = admitted
+            .and(asked.operation)
+            .map_err(Refused::from)
+            .and_then(|operation| Ok(policy.decide(position, &asked.call(operation))?));
         Verdict { caller, shadow: policy.callers.shadow_of(position), result }
     };
     let verdicts: Vec<_> = chosen.into_iter().map(verdict).collect();
@@ -133,25 +173,35 @@ impl<'a> Target<'a> {
 struct Asked<'a> {
     target: Target<'a>,
     operation: Result<&'a Operation, Reason>,
+    /// Which names stand in the query, and on whose data it works, where it is an operation.
+    names: Names,
+    subject: Subject,
     /// Why the target is refused; the log of a gate says the same.
     cause: Option<Broken>,
 }
 
 impl<'a> Asked<'a> {
     fn of(config: &Config, policy: &'a Policy, method: &Method, target: Target<'a>) -> Self {
-        let mut cause = None;
+        let (mut cause, mut names) = (None, Names::default());
         let verb = Verb::of(method).ok_or(Reason::MethodNotAllowed);
         let operation = verb.and_then(|verb| {
-            target.check(config.limits.target_bytes).map_err(|bad| match bad {
+            names = target.check(config.limits.target_bytes).map_err(|bad| match bad {
                 BadTarget::Ambiguous(broken) => {
                     cause = Some(broken);
                     Reason::BadTarget
                 }
                 BadTarget::TooLong => Reason::TargetTooLong,
             })?;
-            policy.operation(verb, target.path).map_err(reason)
+            policy.operation(verb, target.path).map_err(Denial::reason)
         });
-        Self { target, operation, cause }
+        let subject = |operation| Subject::of(operation, target.path, target.query, names);
+        let subject = operation.map_or_else(|_| Subject::default(), subject);
+        Self { target, operation, names, subject, cause }
+    }
+
+    const fn call(&'a self, operation: &'a Operation) -> Call<'a> {
+        let Target { path, query, .. } = self.target;
+        Call { operation, path, query, names: self.names, subject: &self.subject }
     }
 }
 
@@ -178,15 +228,6 @@ fn may_call(config: &Config, strangers: &[(ListenerName, Reason)], caller: &Call
         }
     }
     reason.map_or(Ok(()), Err)
-}
-
-const fn reason(denial: Denial) -> Reason {
-    match denial {
-        Denial::UnknownOperation => Reason::UnknownOperation,
-        Denial::MethodDenied => Reason::MethodDenied,
-        Denial::ScopeDenied(_) => Reason::ScopeDenied,
-        Denial::TokenScopeMissing(_) => Reason::TokenScopeMissing,
-    }
 }
 
 fn dropped(query: Option<&str>) -> bool {
@@ -224,32 +265,66 @@ fn human(
     if dropped(asked.target.query) {
         writeln!(out, "query      has a credential, which would not be sent")?;
     }
-    for Verdict { caller, shadow, result } in verdicts {
-        writeln!(out)?;
-        writeln!(out, "caller     {} ({})", caller.id, said(&caller.proofs))?;
-        writeln!(out, "has        {}", caller.scopes)?;
-        if let Some(earlier) = shadow {
-            writeln!(
-                out,
-                "but        it is never reached: '{}' stands before it and takes its connections",
-                earlier.id
-            )?;
-        }
-        match result {
-            Ok(grant) => writeln!(out, "verdict    sent with token {}, if its file is right", grant.token())?,
-            Err(reason) => {
-                let answer = reason.answer();
-                writeln!(
-                    out,
-                    "verdict    refused: {} {} ({})",
-                    answer.status.as_u16(),
-                    reason.as_str(),
-                    answer.message
-                )?;
-            }
+    subject(out, &asked.subject)?;
+    verdicts.iter().try_for_each(|verdict| of_caller(out, asked, verdict))
+}
+
+/// The counters and logins that are named. What a percent sign hid is escaped: it could move a terminal's cursor.
+fn subject(out: &mut dyn Write, subject: &Subject) -> std::io::Result<()> {
+    match &subject.counters {
+        Counters::None => {}
+        Counters::Unreadable => writeln!(out, "counters   cannot be read")?,
+        Counters::One(_) | Counters::Several(_) => {
+            let counters: Vec<_> = subject.counters.as_slice().iter().map(ToString::to_string).collect();
+            writeln!(out, "counters   {}", counters.join(", "))?;
         }
     }
+    if let Some(login) = &subject.login {
+        writeln!(out, "ulogin     {}", login.escape_debug())?;
+    }
+    if !subject.clients.is_empty() {
+        let clients: Vec<_> = subject.clients.iter().map(|login| login.escape_debug().to_string()).collect();
+        writeln!(out, "clients    {}", clients.join(", "))?;
+    }
     Ok(())
+}
+
+fn of_caller(out: &mut dyn Write, asked: &Asked<'_>, verdict: &Verdict<'_>) -> std::io::Result<()> {
+    let caller = verdict.caller;
+    writeln!(out)?;
+    writeln!(out, "caller     {} ({})", caller.id, said(&caller.proofs))?;
+    writeln!(out, "has        {}", caller.scopes)?;
+    if let Some(earlier) = verdict.shadow {
+        writeln!(out, "but        it is never reached: '{}' stands before it and takes its connections", earlier.id)?;
+    }
+    let answer = |Refused { reason, .. }: Refused| {
+        let answer = reason.answer();
+        format!("{} {} ({})", answer.status.as_u16(), reason.as_str(), answer.message)
+    };
+    match verdict.result {
+        Ok(permission) => {
+            writeln!(out, "verdict    sent with token {}, if its file is right", permission.grant.token())?;
+            if let Some(refused) = verdict.shadowed() {
+                writeln!(out, "would be   refused without enforce: false: {}", answer(refused))?;
+            }
+            if body_is_read(asked, permission) {
+                writeln!(
+                    out,
+                    "body       would be read first: JSON of at most 1 MiB, with no other counters than the caller's"
+                )?;
+            }
+            if permission.duties.list {
+                writeln!(out, "list       comes back with the caller's counters only")?;
+            }
+        }
+        Err(refused) => writeln!(out, "verdict    refused: {}", answer(refused))?,
+    }
+    verdict.breach().map_or(Ok(()), |breach| writeln!(out, "because    {breach}"))
+}
+
+/// Of a read there is no body to be read, unless somebody sends one.
+fn body_is_read(asked: &Asked<'_>, permission: Permission) -> bool {
+    permission.duties.body && asked.operation.is_ok_and(|operation| !operation.verb.is_safe())
 }
 
 fn machine(
@@ -259,22 +334,32 @@ fn machine(
     strangers: &[(ListenerName, Reason)],
 ) -> serde_json::Value {
     let operation = asked.operation.ok();
-    let one = |Verdict { caller, shadow, result }: &Verdict<'_>| {
+    let one = |verdict: &Verdict<'_>| {
+        let (caller, permission, refused) = (verdict.caller, verdict.permission(), verdict.result.err());
         json!({
             "caller": caller.id.as_str(),
-            "never_reached_behind": shadow.map(|earlier| earlier.id.as_str()),
+            "never_reached_behind": verdict.shadow.map(|earlier| earlier.id.as_str()),
             "scopes": caller.scopes.iter().map(|scope| scope.as_str()).collect::<Vec<_>>(),
-            "allowed": result.is_ok(),
-            "token": result.ok().map(|grant| grant.token().as_str()),
-            "status": result.err().map(|reason| reason.answer().status.as_u16()),
-            "reason": result.err().map(Reason::as_str),
+            "allowed": permission.is_some(),
+            "token": permission.map(|permission| permission.grant.token().as_str()),
+            "status": refused.map(|refused| refused.reason.answer().status.as_u16()),
+            "reason": refused.map(|refused| refused.reason.as_str()),
+            "would_refuse": verdict.shadowed().map(|refused| refused.reason.as_str()),
+            "because": verdict.breach().map(|breach| breach.to_string()),
+            "body_is_read": permission.is_some_and(|permission| body_is_read(asked, permission)),
+            "list_is_filtered": permission.is_some_and(|permission| permission.duties.list),
         })
     };
+    let subject = &asked.subject;
     json!({
         "method": args.method,
         "operation": operation.map(|operation| operation.id.as_str()),
         "template": operation.map(|operation| &*operation.template),
         "needs_any_of": operation.map(|operation| operation.scopes.iter().map(|scope| scope.as_str()).collect::<Vec<_>>()),
+        "counters": subject.counters.as_slice(),
+        "counters_are_readable": subject.counters != Counters::Unreadable,
+        "ulogin": subject.login,
+        "direct_client_logins": subject.clients,
         "cause": asked.cause.map(|cause| cause.to_string()),
         "host_refused_by": strangers.iter().map(|(listener, _)| listener.as_str()).collect::<Vec<_>>(),
         "query_credential_dropped": dropped(asked.target.query),

@@ -17,13 +17,12 @@ use serde::Serialize;
 
 use super::Format;
 use super::lines::{self, Line};
-use crate::caller::Caller;
 use crate::config::Config;
-use crate::operation::{Operation, Reach, Verb};
-use crate::policy::{Denial, Policy};
+use crate::operation::{Operation, Verb};
+use crate::policy::{Denial, Permission, Policy};
 use crate::rejection::Reason;
-use crate::rules::List;
-use crate::subject::{Counters, Subject};
+use crate::rules::Call;
+use crate::target::Names;
 
 /// What would become of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -90,24 +89,20 @@ pub(super) fn replay(
 fn verdict<'a>(config: &Config, policy: &'a Policy, line: &'a Line) -> (&'a str, Verdict) {
     match operation(policy, line) {
         Some(Ok(operation)) => (operation.id.as_str(), of_operation(config, policy, line, operation)),
-        Some(Err(denial)) => (&line.operation, Verdict::Refused(said(denial))),
+        Some(Err(denial)) => (&line.operation, Verdict::Refused(denial.reason().as_str())),
         None => (&line.operation, Verdict::NotJudged),
     }
 }
 
 fn of_operation(config: &Config, policy: &Policy, line: &Line, operation: &Operation) -> Verdict {
     let known = config.callers.iter().enumerate().find(|(_, caller)| caller.id.as_str() == line.caller);
-    let Some((position, caller)) = known else { return Verdict::Refused(Reason::UnknownCaller.as_str()) };
-    let within = match policy.authorize(position, operation) {
-        Ok(_) => within_rules(caller, operation, &line.subject()),
-        // Without a token there is nothing to send it with.
-        Err(denial @ Denial::TokenScopeMissing(_)) => return Verdict::Refused(said(denial)),
-        Err(denial) => Err(said(denial)),
-    };
-    match within {
-        Ok(()) => Verdict::Sent,
-        Err(reason) if caller.rules.enforce => Verdict::Refused(reason),
-        Err(reason) => Verdict::SentUnenforced(reason),
+    let Some((position, _)) = known else { return Verdict::Refused(Reason::UnknownCaller.as_str()) };
+    let subject = line.subject();
+    let call = Call { operation, path: &operation.template, query: None, names: Names::default(), subject: &subject };
+    match policy.decide(position, &call) {
+        Ok(Permission { shadowed: None, .. }) => Verdict::Sent,
+        Ok(Permission { shadowed: Some(denial), .. }) => Verdict::SentUnenforced(denial.reason().as_str()),
+        Err(denial) => Verdict::Refused(denial.reason().as_str()),
     }
 }
 
@@ -125,42 +120,6 @@ fn operation<'a>(policy: &'a Policy, line: &Line) -> Option<Result<&'a Operation
             let known = policy.catalogue.operations().iter().find(|operation| operation.id.as_str() == id);
             Some(known.ok_or(Denial::UnknownOperation))
         }
-    }
-}
-
-/// Whether the caller's rules, beside its scopes, let a request through that is about `subject`; otherwise which does not.
-fn within_rules(caller: &Caller, operation: &Operation, subject: &Subject) -> Result<(), &'static str> {
-    let rules = &caller.rules;
-    if operation.destructive && !rules.destructive {
-        return Err("destructive_denied");
-    }
-    let mut logins = subject.login.iter().chain(&subject.clients).map(|login| &**login);
-    let may_name = |login: &str| match &rules.logins {
-        Some(own) => own.iter().any(|own| **own == *login),
-        None => rules.counters.is_none(),
-    };
-    if !logins.all(may_name) {
-        return Err("login_denied");
-    }
-    let Some(own) = &rules.counters else { return Ok(()) };
-    let is_own = |counter: &u64| own.binary_search(counter).is_ok();
-    let names_none = subject.counters == Counters::None;
-    match operation.reach {
-        _ if subject.counters == Counters::Unreadable => Err("counter_denied"),
-        _ if !subject.counters.as_slice().iter().all(is_own) => Err("counter_denied"),
-        Reach::Counter(_) | Reach::Reports if names_none && subject.clients.is_empty() => Err("counter_denied"),
-        Reach::Account => Err("counter_denied"),
-        Reach::Counters if rules.list == List::Refuse => Err("list_denied"),
-        Reach::Counters | Reach::Counter(_) | Reach::Reports | Reach::Nobody => Ok(()),
-    }
-}
-
-const fn said(denial: Denial) -> &'static str {
-    match denial {
-        Denial::UnknownOperation => Reason::UnknownOperation.as_str(),
-        Denial::MethodDenied => Reason::MethodDenied.as_str(),
-        Denial::ScopeDenied(_) => Reason::ScopeDenied.as_str(),
-        Denial::TokenScopeMissing(_) => Reason::TokenScopeMissing.as_str(),
     }
 }
 

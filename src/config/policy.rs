@@ -281,7 +281,7 @@ fn operation(at: &At<'_>, findings: &mut Findings) -> Option<Operation> {
         suffixes: true,
         upload: false,
         long,
-        destructive: false,
+        destructive: verb == Verb::Delete,
         deprecated: false,
     })
 }

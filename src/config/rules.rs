@@ -36,7 +36,7 @@ pub fn rules(table: &Table<'_>, findings: &mut Findings) -> Option<Rules> {
     let measurement_tokens = allowed("measurement_tokens", otherwise.measurement_tokens);
     let enforce = table.optional("enforce").map_or(Some(otherwise.enforce), |at| at.bool(findings));
     Some(Rules {
-        counters: given(counters)?,
+        counters: given(counters)?.map(Into::into),
         logins: given(logins)?,
         list: list.map_or(Some(otherwise.list), |list| list)?,
         destructive: destructive?,

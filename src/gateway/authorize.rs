@@ -6,9 +6,11 @@ use http_body::Body;
 
 use super::admit::Admitted;
 use super::identify::Received;
+use super::owed::{Owed, check_kind};
 use super::stage::Stage;
-use crate::policy::{Denial, Grant};
+use crate::policy::{Denial, Grant, Permission};
 use crate::rejection::{Reason, Rejection};
+use crate::rules::Call;
 use crate::subject::Subject;
 use crate::target::{self, BadTarget};
 
@@ -17,12 +19,18 @@ pub struct Permitted {
     /// The request.
     pub received: Received,
     grant: Grant,
+    owed: Option<Box<Owed>>,
 }
 
 impl Permitted {
     /// The permission.
     pub const fn grant(&self) -> Grant {
         self.grant
+    }
+
+    /// What it owes to the caller's rules when it leaves.
+    pub fn owed(&mut self) -> Option<Box<Owed>> {
+        self.owed.take()
     }
 }
 
@@ -47,16 +55,23 @@ impl Stage<Admitted> for Authorize {
         if !admitted.received.body.is_end_stream() && is_form(&head.headers) {
             return Err(Reason::FormBody.into());
         }
-        let granted = generation.policy.operation(verb, path).and_then(|operation| {
+        let decided = generation.policy.operation(verb, path).and_then(|operation| {
             exchange.set_operation(operation.id);
             exchange.set_needs(operation.scopes);
-            exchange.set_subject(Subject::of(operation, path, query, names));
-            generation.policy.authorize(caller, operation)
+            let subject = Subject::of(operation, path, query, names);
+            let decided = generation.policy.decide(caller, &Call { operation, path, query, names, subject: &subject });
+            exchange.set_subject(subject);
+            decided
         });
-        match granted {
-            Ok(grant) => {
+        match decided {
+            Ok(permission) => {
+                let Permission { grant, shadowed, .. } = permission;
                 exchange.set_token(grant.token());
-                Ok(Permitted { received: admitted.received, grant })
+                if let Some(denial) = shadowed {
+                    exchange.would_refuse(denial.reason());
+                }
+                let owed = owed(&admitted, &permission)?;
+                Ok(Permitted { received: admitted.received, grant, owed })
             }
             Err(denial) => {
                 if matches!(denial, Denial::UnknownOperation | Denial::MethodDenied) {
@@ -66,6 +81,26 @@ impl Stage<Admitted> for Authorize {
             }
         }
     }
+}
+
+/// What is left to do when the request leaves; what can be said of its body by its head is said here.
+fn owed(admitted: &Admitted, permission: &Permission) -> Result<Option<Box<Owed>>, Rejection> {
+    let Received { exchange, snapshot, head, body } = &admitted.received;
+    let has_body = permission.duties.body && !body.is_end_stream();
+    if !has_body && !permission.duties.list {
+        return Ok(None);
+    }
+    let rules = snapshot.generation.policy.callers.get(admitted.caller()).map(|caller| &caller.rules);
+    let Some((rules, counters)) = rules.and_then(|rules| Some((rules, rules.counters.clone()?))) else {
+        return Ok(None);
+    };
+    let (operation, enforce) = (permission.grant.operation(), rules.enforce);
+    let mut owed = Owed { operation, counters, body: has_body, list: permission.duties.list, enforce };
+    if has_body && let Err(breach) = check_kind(&head.headers, body) {
+        owed.broken(breach, exchange)?;
+        owed.body = false;
+    }
+    Ok(Some(Box::new(owed)))
 }
 
 /// Whether a body is read by some servers as more parameters of the target, which policy would not have seen. The API
@@ -78,11 +113,6 @@ fn is_form(fields: &HeaderMap) -> bool {
 }
 
 fn rejection(denial: Denial) -> Rejection {
-    let (reason, operation) = match denial {
-        Denial::UnknownOperation => (Reason::UnknownOperation, None),
-        Denial::MethodDenied => (Reason::MethodDenied, None),
-        Denial::ScopeDenied(operation) => (Reason::ScopeDenied, Some(operation)),
-        Denial::TokenScopeMissing(operation) => (Reason::TokenScopeMissing, Some(operation)),
-    };
-    Rejection { reason, operation, cause: None }
+    let cause = denial.breach().map(Into::into);
+    Rejection { reason: denial.reason(), operation: denial.operation(), cause }
 }

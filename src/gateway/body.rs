@@ -14,8 +14,8 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::Version;
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, Version};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Sleep, sleep};
 
@@ -77,6 +77,17 @@ pub struct RequestBody {
     http2: bool,
     exchange: Rc<Exchange>,
     held: Option<Held>,
+    /// Boxed: few bodies are read before they go on.
+    ahead: Option<Box<Ahead>>,
+}
+
+/// What of a body was read before it goes on. In one piece: as many as its caller made of it could take much more memory.
+#[derive(Default)]
+struct Ahead {
+    data: BytesMut,
+    trailers: Option<HeaderMap>,
+    /// That was all.
+    over: bool,
 }
 
 impl RequestBody {
@@ -85,17 +96,84 @@ impl RequestBody {
         let http2 = version == Version::HTTP_2;
         // On HTTP/1.1 what a forwarded request leaves unread ends the connection.
         let incoming = if http2 { incoming } else { incoming.left_with_nobody() };
-        Self { incoming: Some(incoming), http2, exchange, held }
+        Self { incoming: Some(incoming), http2, exchange, held, ahead: None }
     }
 
     /// The body of a request that has none.
     pub const fn empty(exchange: Rc<Exchange>) -> Self {
-        Self { incoming: None, http2: false, exchange, held: None }
+        Self { incoming: None, http2: false, exchange, held: None, ahead: None }
     }
 
     /// Nothing holds the body back: on HTTP/2 the gate asks for the body itself.
     pub fn release(&mut self) {
         self.held = None;
+    }
+
+    /// Reads it before it goes on, until there are more than `limit` bytes. Ready with whether that was all of it.
+    pub fn poll_ahead(&mut self, context: &mut Context<'_>, limit: usize) -> Poll<Result<bool, BodyError>> {
+        let mut ahead = self.ahead.take().unwrap_or_default();
+        let whole = loop {
+            if ahead.over || ahead.data.len() > limit {
+                break Poll::Ready(Ok(ahead.over));
+            }
+            match self.poll_incoming(context) {
+                Poll::Pending => break Poll::Pending,
+                Poll::Ready(None) => ahead.over = true,
+                Poll::Ready(Some(Err(error))) => break Poll::Ready(Err(error)),
+                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                    Ok(data) => ahead.data.extend_from_slice(&data),
+                    Err(frame) => {
+                        ahead.trailers = frame.into_trailers().ok();
+                        ahead.over = true;
+                    }
+                },
+            }
+        };
+        self.ahead = Some(ahead);
+        whole
+    }
+
+    /// What was read and has not gone on.
+    #[must_use]
+    pub fn ahead(&self) -> &[u8] {
+        self.ahead.as_ref().map_or(&[], |ahead| &ahead.data)
+    }
+
+    fn poll_incoming(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let connection = &self.exchange.connection;
+        let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
+        let polled = Pin::new(&mut *incoming).poll_frame(context);
+        connection.await_body(polled.is_pending());
+        let Some(frame) = ready!(polled) else {
+            if self.http2 && !incoming.is_end_stream() {
+                return Poll::Ready(Some(Err(BodyError::Reset)));
+            }
+            self.exchange.request_completed();
+            return Poll::Ready(None);
+        };
+        let mut frame = frame.map_err(BodyError::Caller)?;
+        if let Some(data) = frame.data_ref() {
+            self.exchange.add_request_bytes(data.len());
+        }
+        // Nobody asks for more after trailers, so they are the end.
+        if frame.trailers_mut().map(clean_trailers).is_some() || incoming.is_end_stream() {
+            self.exchange.request_completed();
+        }
+        Poll::Ready(Some(Ok(frame)))
+    }
+}
+
+impl Ahead {
+    /// The next frame of it.
+    fn next(&mut self) -> Option<Frame<Bytes>> {
+        if !self.data.is_empty() {
+            return Some(Frame::data(self.data.split().freeze()));
+        }
+        self.trailers.take().map(Frame::trailers)
+    }
+
+    fn has_gone(&self) -> bool {
+        self.data.is_empty() && self.trailers.is_none()
     }
 }
 
@@ -111,34 +189,23 @@ impl Body for RequestBody {
                 Say::NotWanted | Say::Over => return Poll::Ready(Some(Err(BodyError::NotAskedFor))),
             }
         }
-        let connection = &this.exchange.connection;
-        let Some(incoming) = &mut this.incoming else { return Poll::Ready(None) };
-        let polled = Pin::new(&mut *incoming).poll_frame(context);
-        connection.await_body(polled.is_pending());
-        let Some(frame) = ready!(polled) else {
-            if this.http2 && !incoming.is_end_stream() {
-                return Poll::Ready(Some(Err(BodyError::Reset)));
-            }
-            this.exchange.request_completed();
-            return Poll::Ready(None);
-        };
-        let mut frame = frame.map_err(BodyError::Caller)?;
-        if let Some(data) = frame.data_ref() {
-            this.exchange.add_request_bytes(data.len());
+        match &mut this.ahead {
+            Some(ahead) if !ahead.has_gone() => Poll::Ready(ahead.next().map(Ok)),
+            Some(ahead) if ahead.over => Poll::Ready(None),
+            Some(_) | None => this.poll_incoming(context),
         }
-        // Nobody asks for more after trailers, so they are the end.
-        if frame.trailers_mut().map(clean_trailers).is_some() || incoming.is_end_stream() {
-            this.exchange.request_completed();
-        }
-        Poll::Ready(Some(Ok(frame)))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.as_ref().is_none_or(CallerBody::is_end_stream)
+        let all_was_read = || self.incoming.as_ref().is_none_or(CallerBody::is_end_stream);
+        self.ahead.as_ref().map_or_else(all_was_read, |ahead| ahead.has_gone() && (ahead.over || all_was_read()))
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), CallerBody::size_hint)
+        let to_come = self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), CallerBody::size_hint);
+        let read = u64::try_from(self.ahead().len()).unwrap_or(0);
+        // Of a length that was not said nothing is said now, so that chunks stay chunks.
+        to_come.exact().map_or(to_come, |exact| SizeHint::with_exact(exact + read))
     }
 }
 

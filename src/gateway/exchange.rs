@@ -42,6 +42,7 @@ pub struct Exchange {
     subject: OnceCell<Subject>,
     status: Cell<Option<u16>>,
     refusal: Cell<Option<Refusal>>,
+    would_refuse: Cell<Option<Reason>>,
     outcome: Cell<Option<Outcome>>,
     sent: Cell<Option<Instant>>,
     answered: Cell<Option<(Instant, u16)>>,
@@ -75,6 +76,7 @@ impl Exchange {
             subject: OnceCell::new(),
             status: Cell::new(None),
             refusal: Cell::new(None),
+            would_refuse: Cell::new(None),
             outcome: Cell::new(None),
             sent: Cell::new(None),
             answered: Cell::new(None),
@@ -183,6 +185,11 @@ impl Exchange {
         self.refusal.set(Some(Refusal::Gate(reason)));
     }
 
+    /// It goes on, and would not if the caller's rules were enforced. The first reason stands.
+    pub fn would_refuse(&self, reason: Reason) {
+        self.would_refuse.set(self.would_refuse.get().or(Some(reason)));
+    }
+
     /// The scope of the token that is needed: of several, the narrowest that it is declared to have.
     fn needed(&self) -> Option<Scope> {
         let declared = self.sender.get()?.scopes;
@@ -263,6 +270,7 @@ impl Exchange {
             code: self.status.get().unwrap_or(CALLER_GONE),
             refusal: self.refusal.get(),
             ended: now.into_std(),
+            would_refuse: self.would_refuse.get(),
             duration: now - self.started,
             upstream_duration: self.sent.get().and_then(|sent| Some(self.answered.get()?.0 - sent)),
             request_bytes: self.request_bytes.get(),

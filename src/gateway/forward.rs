@@ -49,8 +49,13 @@ enum Failed {
 }
 
 /// See the module.
-pub async fn forward(outbound: Outbound) -> Result<Response<ResponseBody>, Rejection> {
+pub async fn forward(mut outbound: Outbound) -> Result<Response<ResponseBody>, Rejection> {
+    let owed = outbound.owed.take();
     let (exchange, pool, mut request, wishes) = outbound.into_parts();
+    if let Some(owed) = owed {
+        // Boxed: few requests owe anything, and all would have room for it.
+        Box::pin(owed.settle(request.body_mut(), &exchange)).await?;
+    }
     let upstream = pool.upstream();
     let mut lease = ready_lease(&exchange, &pool, &request).await?;
     let mut is_repeat = false;
@@ -211,15 +216,10 @@ fn closed_before(exchange: &Exchange, error: Broken) -> Rejection {
 /// The connection failed with the request on it.
 fn broken(exchange: &Exchange, error: Broken) -> Rejection {
     if let Some(failed) = error.of_the_request_body::<BodyError>() {
-        // The request's own body failed: the caller sent chunks that are none, or went away.
-        if let Some(reason) = exchange.connection.body_fault() {
-            return reason.into();
-        }
-        if failed.is_of_a_caller_that_left() {
-            exchange.finish(false);
-            return Reason::MalformedRequest.into();
-        }
-        return Rejection::because(Reason::MalformedRequest, error);
+        return match of_the_caller(exchange, failed) {
+            Some(reason) => reason.into(),
+            None => Rejection::because(Reason::MalformedRequest, error),
+        };
     }
     let (kind, reason) = if error.is_of_the_protocol() {
         (UpstreamError::Protocol, Reason::UpstreamProtocol)
@@ -228,6 +228,25 @@ fn broken(exchange: &Exchange, error: Broken) -> Rejection {
     };
     exchange.upstream_error(kind);
     Rejection::because(reason, error)
+}
+
+/// The request's own body failed before anything was sent.
+pub fn not_read(exchange: &Exchange, failed: BodyError) -> Rejection {
+    match of_the_caller(exchange, &failed) {
+        Some(reason) => reason.into(),
+        None => Rejection::because(Reason::MalformedRequest, failed),
+    }
+}
+
+/// The request's own body failed: the caller sent chunks that are none, or went away. `None` where that is to be said.
+fn of_the_caller(exchange: &Exchange, failed: &BodyError) -> Option<Reason> {
+    let left = || {
+        failed.is_of_a_caller_that_left().then(|| {
+            exchange.finish(false);
+            Reason::MalformedRequest
+        })
+    };
+    exchange.connection.body_fault().or_else(left)
 }
 
 async fn respond(

@@ -18,6 +18,7 @@ use super::connection::Connection;
 use super::exchange::{Exchange, REQUEST_ID};
 use super::headers::{self, clean_request};
 use super::identify::Received;
+use super::owed::Owed;
 use super::reflection::Secret;
 use super::stage::Stage;
 use super::via;
@@ -33,6 +34,8 @@ pub struct Outbound {
     pub exchange: Rc<Exchange>,
     /// The connections it may leave on.
     pub pool: Rc<Pool<RequestBody>>,
+    /// What it owes to the caller's rules before it does.
+    pub owed: Option<Box<Owed>>,
     request: Request<RequestBody>,
     wishes: InterimWishes,
 }
@@ -82,8 +85,8 @@ pub struct Inject;
 impl Stage<Permitted> for Inject {
     type Out = Outbound;
 
-    fn run(&self, permitted: Permitted) -> Result<Outbound, Rejection> {
-        let grant = permitted.grant();
+    fn run(&self, mut permitted: Permitted) -> Result<Outbound, Rejection> {
+        let (grant, owed) = (permitted.grant(), permitted.owed());
         let Received { exchange, snapshot, mut head, body } = permitted.received;
         let ready = snapshot.ready(grant.token_position())?;
         exchange.set_sender(ready.sender);
@@ -108,7 +111,7 @@ impl Stage<Permitted> for Inject {
         let wishes = InterimWishes { asked: interim.then(Asked::default), caller, secret };
         let body = RequestBody::new(body, version, exchange.clone(), wishes.asked.clone().map(Held::new));
         let request = Request::from_parts(fresh(head), body);
-        Ok(Outbound { pool: snapshot.pool.clone(), exchange, request, wishes })
+        Ok(Outbound { pool: snapshot.pool.clone(), exchange, owed, request, wishes })
     }
 }
 

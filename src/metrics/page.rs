@@ -55,6 +55,8 @@ families! {
         "Seconds since a request last needed a declared scope of a token, or since the process began where none did: one that nobody needs makes the token too wide.";
     denied: COUNTER, "metrika_gate_denied_total", "caller, reason",
         "Answers of the gate itself, of any status.";
+    would_refuse: COUNTER, "metrika_gate_would_refuse_total", "caller, operation, reason",
+        "Requests of callers with enforce: false that their scopes or rules would refuse.";
     credentials_dropped: COUNTER, "metrika_gate_credentials_dropped_total", "caller, kind",
         "Credentials that callers sent and that did not leave.";
     upstream_errors: COUNTER, "metrika_gate_upstream_errors_total", "kind",
@@ -167,6 +169,11 @@ fn refusals(shard: &Shard, families: &mut Families) {
     }
     for ((caller, reason), count) in sorted(&shard.denied) {
         families.denied.push(counter(&[("caller", caller_name(*caller)), ("reason", reason.as_str())], *count));
+    }
+    for ((caller, operation, reason), count) in sorted(&shard.would_refuse) {
+        let operation = operation.map_or("none", |operation| operation.as_str());
+        let labels = [("caller", caller_name(*caller)), ("operation", operation), ("reason", reason.as_str())];
+        families.would_refuse.push(counter(&labels, *count));
     }
     for ((caller, kind), count) in sorted(&shard.credentials_dropped) {
         let labels = [("caller", caller_name(*caller)), ("kind", kind.as_str())];

@@ -179,8 +179,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::diagnosis::Cause;
     use crate::rejection::Reason;
-    use crate::verdict::ErrorType;
 
     fn subject(counters: Counters) -> Subject {
         Subject { counters, ..Subject::default() }
@@ -217,6 +217,9 @@ mod tests {
                 verb: None,
                 code,
                 refusal,
+                needed: None,
+                would_refuse: None,
+                ended: std::time::Instant::now(),
                 duration: Duration::ZERO,
                 upstream_duration: None,
                 request_bytes: 0,
@@ -226,7 +229,7 @@ mod tests {
             let totals = rows(&shard)[0].totals;
             (totals.requests, totals.refusals, totals.quota_answers)
         };
-        let (gate, metrica) = (Some(Refusal::Gate(Reason::ScopeDenied)), Some(Refusal::Upstream(ErrorType::Other)));
+        let (gate, metrica) = (Some(Refusal::Gate(Reason::ScopeDenied)), Some(Refusal::Upstream(Cause::Other)));
         for (code, refusal, expected) in [
             (200, None, (1, 0, 0)),
             (401, gate, (1, 1, 0)),

@@ -1,5 +1,7 @@
 //! The names of parameters that say on whose data a request works, or what its answer is.
 
+use super::plain;
+
 /// A set of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Names(u8);
@@ -19,7 +21,8 @@ impl Names {
     pub const FIELD: Self = Self(1 << 5);
     /// `counter`, `counters`, `counter_id`, `counter_ids`: what else could name counters.
     pub const COUNTER: Self = Self(1 << 6);
-    /// Any of these in a spelling that some readers take for it: in another case, without the underscores, with brackets.
+    /// Any of these in a spelling that some readers take for it: in another case or other forms of its letters, without the
+    /// underscores, with brackets, those encoded or not.
     pub const ODD: Self = Self(1 << 7);
 
     /// Those of which more than one would be as many answers to one question.
@@ -45,9 +48,20 @@ impl Names {
             b"callback" => Self::CALLBACK,
             b"field" => Self::FIELD,
             b"counter" | b"counters" | b"counter_id" | b"counter_ids" => Self::COUNTER,
+            other if memchr::memchr(b'%', other).is_some() && !Self::like(other).is_empty() => Self::ODD,
             other if is_odd(other) => Self::ODD,
             _ => Self::default(),
         }
+    }
+
+    /// What a name is to the least strict of readers: one of those above whose spelling this could be.
+    #[must_use]
+    #[cold]
+    pub fn like(name: &[u8]) -> Self {
+        let plain = plain(&plain(name));
+        let spelled = letters(plain.split(|byte| *byte == b'[').next().unwrap_or_default());
+        let found = WORDS.iter().zip(MEANT).filter(|(word, _)| **word == spelled.as_bytes());
+        found.fold(Self::default(), |all, (_, one)| all | one)
     }
 
     /// Whether one of `others` is among them.
@@ -81,6 +95,47 @@ impl std::ops::BitOr for Names {
 /// The longest one has so many letters.
 const LONGEST: usize = b"directclientlogins".len();
 
+/// Every one, in the letters that are left when nothing else counts.
+const WORDS: [&[u8]; 10] = [
+    b"ids",
+    b"id",
+    b"ulogin",
+    b"directclientlogins",
+    b"callback",
+    b"field",
+    b"counter",
+    b"counters",
+    b"counterid",
+    b"counterids",
+];
+
+/// What each of [`WORDS`] is.
+const MEANT: [Names; 10] = [
+    Names::IDS,
+    Names::ID,
+    Names::ULOGIN,
+    Names::DIRECT_CLIENT_LOGINS,
+    Names::CALLBACK,
+    Names::FIELD,
+    Names::COUNTER,
+    Names::COUNTER,
+    Names::COUNTER,
+    Names::COUNTER,
+];
+
+/// The letters and digits of a text in lower case, also where they have another form: wide ones, and those that differ from
+/// an ordinary one in upper or in lower case only (a long s, a dotless i).
+pub fn letters(text: &[u8]) -> String {
+    const WIDE: u32 = 0xFEE0;
+    let narrow = |letter: char| match letter {
+        '\u{ff01}'..='\u{ff5e}' => char::from_u32(u32::from(letter) - WIDE).unwrap_or(letter),
+        other => other,
+    };
+    let text = String::from_utf8_lossy(text);
+    let folded = text.chars().map(narrow).flat_map(char::to_uppercase).flat_map(char::to_lowercase);
+    folded.filter(char::is_ascii_alphanumeric).collect()
+}
+
 /// Whether the letters that are left when nothing else counts are those of one.
 fn is_odd(name: &[u8]) -> bool {
     let mut letters = [0; LONGEST];
@@ -90,19 +145,7 @@ fn is_odd(name: &[u8]) -> bool {
         *letter = byte.to_ascii_lowercase();
     }
     let left = free.len();
-    let known: &[&[u8]] = &[
-        b"ids",
-        b"id",
-        b"ulogin",
-        b"directclientlogins",
-        b"callback",
-        b"field",
-        b"counter",
-        b"counters",
-        b"counterid",
-        b"counterids",
-    ];
-    letters.get(..LONGEST - left).is_some_and(|letters| known.contains(&letters))
+    letters.get(..LONGEST - left).is_some_and(|letters| WORDS.contains(&letters))
 }
 
 /// Whether the letters and digits of a name, up to a bracket, are those of `word`, in any case.
@@ -138,8 +181,32 @@ mod tests {
             ("filters", Names::default()),
             ("", Names::default()),
             ("fields", Names::default()),
+            ("ids%5B%5D", Names::ODD),
+            ("ids%5b0%5D", Names::ODD),
+            ("%20ids", Names::ODD),
+            ("counter%2eid", Names::ODD),
+            ("id%C5%BF", Names::ODD),
+            ("%EF%BD%89ds", Names::ODD),
+            ("%D0%B8%D0%B4", Names::default()),
+            ("ym:s:visits%5B", Names::default()),
         ] {
             assert_eq!(Names::of(name.as_bytes()), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_an_odd_name_could_be_is_known() {
+        for (name, expected) in [
+            ("CallBack", Names::CALLBACK),
+            ("callbac%E2%84%AA", Names::CALLBACK),
+            ("callback%5B%5D", Names::CALLBACK),
+            ("field[]", Names::FIELD),
+            ("counterIds", Names::COUNTER),
+            ("Ids[1]", Names::IDS),
+            ("u-login", Names::ULOGIN),
+            ("metrics", Names::default()),
+        ] {
+            assert_eq!(Names::like(name.as_bytes()), expected, "{name}");
         }
     }
 

@@ -114,6 +114,9 @@ fn write_json(line: &mut Vec<u8>, finished: &Finished, context: &Context<'_>) ->
     if !reason.is_empty() {
         write!(line, r#","origin":"{origin}","reason":"{reason}""#)?;
     }
+    if let Some(reason) = finished.would_refuse {
+        write!(line, r#","would_refuse":"{}""#, reason.as_str())?;
+    }
     write!(
         line,
         r#","request_bytes":{},"response_bytes":{},"duration_ms":{}"#,
@@ -149,6 +152,9 @@ fn write_human(line: &mut Vec<u8>, finished: &Finished, context: &Context<'_>) -
     write!(line, "{time} ACCESS {} {caller} {method} {operation} token={token}", finished.code)?;
     if !reason.is_empty() {
         write!(line, " {origin}:{reason}")?;
+    }
+    if let Some(reason) = finished.would_refuse {
+        write!(line, " would_refuse={}", reason.as_str())?;
     }
     write!(
         line,
@@ -325,6 +331,7 @@ mod tests {
             verb: Some(Verb::Get),
             code: 403,
             refusal: Some(Refusal::Gate(Reason::ScopeDenied)),
+            would_refuse: None,
             duration: Duration::from_micros(1234),
             upstream_duration: None,
             request_bytes: 1,

@@ -43,7 +43,7 @@ fn matrix(policy: &Policy) -> String {
             Ok(grant) => &grant.token().as_str()[..1],
             Err(Denial::ScopeDenied(_)) => "-",
             Err(Denial::TokenScopeMissing(_)) => "!",
-            Err(Denial::UnknownOperation | Denial::MethodDenied) => "?",
+            Err(Denial::UnknownOperation | Denial::MethodDenied | Denial::Rule(..)) => "?",
         };
         let row: Vec<_> = (0..callers.len()).map(one).collect();
         let line = format!("  {}  {:6} {}", row.join(" "), operation.verb.as_str(), operation.template);

@@ -194,7 +194,8 @@ tokens:
   analytics: {file: '{folder}/analytics', scopes: [metrika:read], expires: 2030-01-31}
   crm: {file: '{folder}/crm', scopes: [metrika:write]}
 ";
-    let gate = Gate::start(upstream, &format!("{TWO_CALLERS}{tokens}"));
+    let gate =
+        Gate::start(upstream, &format!("{}{tokens}", TWO_CALLERS.replace("{id: crm,", "{id: crm, enforce: false,")));
     for path in [COUNTERS, "/no", "/stat/v1/data?oauth_token=x", "/a//b"] {
         gate.get("app", path);
     }

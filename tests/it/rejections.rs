@@ -51,9 +51,11 @@ listeners:
   - {name: poor, address: '127.0.0.1:0'}
   - {name: nobody, address: '127.0.0.1:0'}
   - {name: strict, address: '127.0.0.1:0', require_header: 'X-Gate: 1'}
+  - {name: one, address: '127.0.0.1:0'}
 callers:
   - {id: reports, match: {listener: app}, scopes: [metrika:read], tokens: [analytics]}
   - {id: strict, match: {listener: strict}, scopes: [metrika:read], tokens: [analytics]}
+  - {id: one, match: {listener: one}, scopes: [metrika:read, metrika:write], tokens: [analytics, crm], counters: [1], destructive: deny}
   - {id: poor, match: {listener: poor}, scopes: [metrika:read, metrika:write], tokens: [crm]}
 limits: {target_bytes: 1KiB, header_bytes: 8KiB}
 ";
@@ -80,6 +82,16 @@ limits: {target_bytes: 1KiB, header_bytes: 8KiB}
     let with = |method: &str, path: &str| format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
     meet(&gate.send("app", with("PATCH", COUNTERS)), "403 method_denied");
     meet(&gate.send("app", with("DELETE", "/management/v1/counter/1")), "403 scope_denied");
+    meet(&gate.get("one", "/management/v1/counter/2"), "403 counter_denied");
+    meet(&gate.get("one", "/management/v1/counter/1?ulogin=other"), "403 login_denied");
+    meet(&gate.get("one", COUNTERS), "403 list_denied");
+    meet(&gate.send("one", with("DELETE", "/management/v1/counter/1")), "403 destructive_denied");
+    meet(&gate.get("app", &format!("{COUNTERS}?callback=f")), "403 callback_denied");
+    meet(&gate.get("app", &format!("{COUNTERS}?field=measurement_tokens")), "403 secret_denied");
+    let goals =
+        |fields: &str| format!("POST /management/v1/counter/1/goals HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n\r\n");
+    meet(&gate.send("one", goals("Content-Type: text/plain\r\nContent-Length: 2") + "{}"), "415 body_unreadable");
+    meet(&gate.send("one", goals("Content-Type: application/json\r\nContent-Length: 1048577")), "413 body_too_large");
     meet(&gate.get("poor", COUNTERS), "403 token_scope_missing");
     meet(&gate.send("poor", with("DELETE", "/management/v1/counter/1")), "503 token_unavailable");
     let invalid = r#"{"errors":[{"error_type":"invalid_token","message":"m"}],"code":403,"message":"m"}"#;

@@ -1,0 +1,276 @@
+//! Rules of callers over the wire: what is refused never reaches Metrica, what is allowed goes out as it came.
+
+use std::sync::{Arc, Mutex};
+
+use crate::harness::gate::{count, program};
+use crate::harness::{Answer, Gate, Upstream};
+use crate::rejections::assert_is;
+
+/// A caller with counter 1 alone, one in the shadow, one with a login, one whose list is filtered, and one without rules.
+pub const CALLERS: &str = "
+listeners:
+  - {name: one, address: '127.0.0.1:0', http2: true}
+  - {name: shadow, address: '127.0.0.1:0'}
+  - {name: login, address: '127.0.0.1:0'}
+  - {name: filter, address: '127.0.0.1:0'}
+  - {name: free, address: '127.0.0.1:0'}
+callers:
+  - {id: one, match: {listener: one}, scopes: [metrika:read, metrika:write], tokens: [analytics, crm], counters: [1], destructive: deny}
+  - {id: shadow, match: {listener: shadow}, scopes: [metrika:read], tokens: [analytics, crm], counters: [1], destructive: deny, enforce: false}
+  - {id: login, match: {listener: login}, scopes: [metrika:read], tokens: [analytics], ulogin: [partner]}
+  - {id: filter, match: {listener: filter}, scopes: [metrika:read], tokens: [analytics], counters: [1], list: filter}
+  - {id: free, match: {listener: free}, scopes: [metrika:read, metrika:write], tokens: [analytics, crm]}
+";
+
+/// Where bodies go that are read.
+pub const GOALS: &str = "/management/v1/counter/1/goals";
+/// What says that they are JSON.
+pub const JSON: &str = "Content-Type: application/json";
+
+/// What an upstream received: each head with its body.
+pub type Seen = Arc<Mutex<Vec<(String, Vec<u8>)>>>;
+
+/// An upstream that keeps the bodies too.
+pub fn keeping() -> (Upstream, Seen) {
+    let seen = Seen::default();
+    let kept = seen.clone();
+    let upstream = Upstream::run(move |conversation| {
+        while let Some(head) = conversation.request_head() {
+            if head.contains("expect: 100-continue") {
+                conversation.write("HTTP/1.1 100 Continue\r\n\r\n");
+            }
+            let body = conversation.request_body(&head);
+            kept.lock().unwrap().push((head, body));
+            conversation.answer("200 OK", "application/json", "{}");
+        }
+    });
+    (upstream, seen)
+}
+
+/// What was received last.
+pub fn last(seen: &Seen) -> (String, Vec<u8>) {
+    seen.lock().unwrap().pop().expect("a request")
+}
+
+/// A request without a body.
+pub fn ask(gate: &Gate, listener: &str, method: &str, target: &str) -> Answer {
+    gate.send(listener, format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\n\r\n"))
+}
+
+/// A request with a body of this length.
+pub fn post(target: &str, fields: &str, body: &str) -> String {
+    let length = body.len();
+    format!("POST {target} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\nContent-Length: {length}\r\n\r\n{body}")
+}
+
+const REFUSED: [(&str, &str, &str, &str); 32] = [
+    ("one", "GET", "/management/v1/counter/2", "403 counter_denied"),
+    ("one", "HEAD", "/management/v1/counter/2", "403 counter_denied"),
+    ("one", "GET", "/management/v1/counter/2.json", "403 counter_denied"),
+    ("one", "GET", "/management/v1/counter/01", "403 counter_denied"),
+    ("one", "GET", "http://localhost/management/v1/counter/2/goals", "403 counter_denied"),
+    ("one", "GET", "/management/v1/counter/1/goals?ids=2", "403 counter_denied"),
+    ("one", "GET", "/stat/v1/data?ids=1,2", "403 counter_denied"),
+    ("one", "GET", "/stat/v1/data?ids=1%2C2", "403 counter_denied"),
+    ("one", "GET", "/stat/v1/data?ids=%2531", "403 counter_denied"),
+    ("one", "GET", "/stat/v1/data?ids=1&ids[]=2", "403 counter_denied"),
+    ("one", "GET", "/stat/v1/data?ids=1&ids%5B%5D=2", "403 counter_denied"),
+    ("one", "GET", "/stat/v1/data?ids=1&IDS=2", "403 counter_denied"),
+    ("one", "GET", "/stat/v1/data?ids=1&ids=2", "400 bad_target"),
+    ("one", "GET", "/stat/v1/data?metrics=ym:s:visits", "403 counter_denied"),
+    ("one", "GET", "/analytics/v3/data/ga?ids=ga:2", "403 counter_denied"),
+    ("one", "GET", "/management/v1/clients?counters=1", "403 counter_denied"),
+    ("one", "POST", "/management/v1/counters", "403 counter_denied"),
+    ("one", "GET", "/stat/v1/data?ids=1&ulogin=partner", "403 login_denied"),
+    ("one", "GET", "/stat/v1/data?ids=1&direct_client_logins=x", "403 login_denied"),
+    ("one", "GET", "/management/v1/counters", "403 list_denied"),
+    ("one", "DELETE", "/management/v1/counter/1", "403 destructive_denied"),
+    ("one", "POST", "/management/v1/counter/1/logrequest/7/clean", "403 destructive_denied"),
+    ("one", "GET", "/stat/v1/data?ids=1&callback=f", "403 callback_denied"),
+    ("login", "GET", "/stat/v1/data?ids=7&ulogin=other", "403 login_denied"),
+    ("login", "GET", "/stat/v1/data?ids=7&direct_client_logins=partner,other", "403 login_denied"),
+    ("filter", "GET", "/management/v1/counters.csv", "403 list_denied"),
+    ("filter", "GET", "/management/v1/counters?callback=f", "403 callback_denied"),
+    ("filter", "GET", "/management/v1/counters", "403 list_denied"),
+    ("free", "GET", "/stat/v1/data?ids=1&CallBack=f", "403 callback_denied"),
+    ("free", "GET", "/management/v1/counters?callback%5B%5D=f", "403 callback_denied"),
+    ("free", "GET", "/management/v1/counters?field=goals,measurement_tokens", "403 secret_denied"),
+    ("free", "GET", "/management/v1/counter/1?field=goals&field=%6Deasurement%5Ftokens", "403 secret_denied"),
+];
+
+#[test]
+fn what_is_refused_never_reaches_metrica() {
+    let upstream = Upstream::plain();
+    let gate = Gate::start(&upstream, CALLERS);
+    for (listener, method, target, expected) in REFUSED {
+        if method == "HEAD" {
+            let mut caller = gate.connect(listener);
+            caller.send(format!("HEAD {target} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+            assert_eq!(caller.answer_to_head().summary(), expected, "{target}");
+        } else {
+            assert_eq!(ask(&gate, listener, method, target).summary(), expected, "{method} {target}");
+        }
+    }
+    assert_eq!(upstream.connections(), 0, "nothing was sent upstream");
+    for reason in
+        ["counter_denied", "login_denied", "list_denied", "destructive_denied", "callback_denied", "secret_denied"]
+    {
+        let expected = count(REFUSED.iter().filter(|row| row.3.ends_with(reason)).count());
+        gate.until_metric(&["denied_total", reason], expected);
+        gate.until_metric(&["auth_failures_total", "origin=\"gate\"", "code=\"403\"", reason], expected);
+    }
+    gate.until_log(&["request failed", "counter_denied", "counter 2 is not among counters of the caller"]);
+}
+
+#[test]
+fn what_is_allowed_goes_out_as_it_came() {
+    let upstream = Upstream::plain();
+    let gate = Gate::start(&upstream, CALLERS);
+    for (listener, method, target) in [
+        ("one", "GET", "/management/v1/counter/1?field=goals,mirrors"),
+        ("one", "GET", "/management/v1/counter/1/goals.json"),
+        ("one", "GET", "/stat/v1/data?ids=1&metrics=ym:s:visits&filters=ym:s:counterID==2%20AND%20x"),
+        ("one", "GET", "/stat/v1/data.csv?id=1"),
+        ("one", "GET", "/analytics/v3/data/ga?ids=ga%3A1"),
+        ("one", "GET", "/management/v1/social_networks"),
+        ("one", "POST", "/management/v1/counter/1/undelete"),
+        ("one", "POST", "/management/v1/counter/1/logrequests?fields=ym:s:counterID&source=visits"),
+        ("login", "GET", "/stat/v1/data?ids=7,8&ulogin=partner"),
+        ("login", "GET", "/stat/v1/data?direct_client_logins=partner"),
+        ("login", "GET", "/management/v1/counters"),
+        ("free", "GET", "/management/v1/counters?field=goals&ids%5B%5D=5&counterId=6"),
+        ("free", "DELETE", "/management/v1/counter/1"),
+    ] {
+        assert_eq!(ask(&gate, listener, method, target).summary(), "200", "{method} {target}");
+        let head = upstream.requests().pop().unwrap();
+        assert_eq!(head.lines().next(), Some(format!("{method} {target} HTTP/1.1").as_str()));
+    }
+}
+
+#[test]
+fn in_the_shadow_what_would_be_refused_goes_on_and_is_said_and_counted() {
+    let (upstream, seen) = keeping();
+    let gate = Gate::start(&upstream, CALLERS);
+    let large = format!("[\"{}\"]", "y".repeat(3 * 1024 * 1024));
+    let cases = [
+        ("GET", "/management/v1/counter/2/goals", "", "", "goals.list", Some("counter_denied")),
+        ("GET", "/management/v1/counters", "", "", "counters.list", Some("list_denied")),
+        ("GET", "/stat/v1/data?ids=1&ulogin=x", "", "", "report.table", Some("login_denied")),
+        ("GET", "/stat/v1/data?ids=1&callback=f", "", "", "report.table", Some("callback_denied")),
+        (
+            "POST",
+            "/management/v1/counter/1/logrequest/7/clean",
+            "",
+            "",
+            "log_request.clean",
+            Some("destructive_denied"),
+        ),
+        ("GET", "/management/v1/counter/1?field=measurement_tokens", "", "", "counter.get", Some("secret_denied")),
+        ("POST", "/management/v1/counter/1/goals", JSON, "{}", "goals.create", Some("scope_denied")),
+        (
+            "POST",
+            "/management/v1/counter/1/logrequests",
+            JSON,
+            "{\"ids\":2}",
+            "log_requests.create",
+            Some("counter_denied"),
+        ),
+        ("POST", "/management/v1/counter/1/logrequests", JSON, "{", "log_requests.create", Some("body_unreadable")),
+        ("POST", "/management/v1/counter/1/logrequests", "A: b", "{", "log_requests.create", Some("body_unreadable")),
+        ("POST", "/management/v1/counter/1/logrequests", JSON, &large, "log_requests.create", Some("body_too_large")),
+        ("POST", "/management/v1/counter/1/logrequests", JSON, "{}", "log_requests.create", None),
+        ("GET", "/management/v1/counter/1/goals", "", "", "goals.list", None),
+    ];
+    for (number, (method, target, fields, body, operation, reason)) in cases.into_iter().enumerate() {
+        let id = format!("shadow-{number}.");
+        let fields =
+            if body.is_empty() { String::new() } else { format!("{fields}\r\nContent-Length: {}\r\n", body.len()) };
+        let head = format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\nX-Request-ID: {id}\r\n{fields}\r\n");
+        assert_eq!(gate.send("shadow", head + body).summary(), "200", "{target}");
+        let (head, received) = last(&seen);
+        assert!(head.starts_with(&format!("{method} {target} HTTP/1.1\r\n")), "{head}");
+        assert!(received == body.as_bytes(), "the body of {target} is another");
+        let line: serde_json::Value = serde_json::from_str(&gate.until_log(&["\"access\"", &id])).unwrap();
+        assert_eq!((line["would_refuse"].as_str(), line["reason"].as_str()), (reason, None), "{target}");
+        if let Some(reason) = reason {
+            let series = format!("{{caller=\"shadow\",operation=\"{operation}\",reason=\"{reason}\"}}");
+            assert!(gate.metric(&["would_refuse_total", &series]) >= 1.0, "{series}");
+        }
+    }
+    // Too long is found out while it comes: what was read goes on, and the rest behind it.
+    let head = format!("POST {GOALS} HTTP/1.1\r\nHost: localhost\r\n{JSON}\r\nTransfer-Encoding: chunked\r\n\r\n");
+    let head = head.replace("/goals", "/logrequests");
+    let piece = format!("{:x}\r\n{large}\r\n", large.len());
+    assert_eq!(gate.send("shadow", format!("{head}{piece}{piece}0\r\n\r\n")).summary(), "200");
+    assert!(last(&seen).1 == large.repeat(2).as_bytes());
+    gate.until_metric(&["would_refuse_total"], 12.0);
+    assert_eq!(gate.metric(&["denied_total", "shadow"]), 0.0);
+    // With no token that covers it there is nothing to send it with.
+    let config = CALLERS
+        .replace("tokens: [analytics, crm], counters: [1], destructive: deny, enforce", "tokens: [analytics], enforce");
+    let gate = Gate::start(&upstream, &config);
+    assert_is(&ask(&gate, "shadow", "DELETE", "/management/v1/counter/1"), "403 token_scope_missing");
+}
+
+#[test]
+fn explain_says_which_rule_and_what_would_be_right() {
+    let upstream = Upstream::plain();
+    let plan = Gate::plan(&upstream, CALLERS);
+    let config = plan.file();
+    let run = |arguments: &[&str]| {
+        let output = program().args(arguments).arg("--config").arg(&config).output().unwrap();
+        (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
+    };
+    let explain = |method: &str, target: &str, caller: &str| run(&["explain", method, target, "--as", caller]);
+    let (code, said) = explain("GET", "/stat/v1/data?ids=1,2&ulogin=a%1Bb", "one");
+    assert_eq!(code, 1);
+    insta::assert_snapshot!(said, @r#"
+    request    GET /stat/v1/data
+    operation  report.table (/stat/v1/data)
+    needs      metrika:read
+    counters   1, 2
+    ulogin     a\u{1b}b
+    
+    caller     one (listener one)
+    has        metrika:read, metrika:write
+    verdict    refused: 403 login_denied (This caller may not ask in the name of this login: those that it may are listed under ulogin of the caller in the gate's configuration.)
+    because    a login in ulogin or direct_client_logins is not among ulogin of the caller
+    "#);
+    let (code, said) = explain("POST", GOALS, "one");
+    assert_eq!(code, 0);
+    insta::assert_snapshot!(said, @r#"
+    request    POST /management/v1/counter/1/goals
+    operation  goals.create (/management/v1/counter/{counter_id}/goals)
+    needs      metrika:write
+    counters   1
+    
+    caller     one (listener one)
+    has        metrika:read, metrika:write
+    verdict    sent with token crm, if its file is right
+    body       would be read first: JSON of at most 1 MiB, with no other counters than the caller's
+    "#);
+    let (code, said) = explain("GET", "/management/v1/counters", "shadow");
+    assert_eq!(code, 0);
+    insta::assert_snapshot!(said, @r#"
+    request    GET /management/v1/counters
+    operation  counters.list (/management/v1/counters)
+    needs      metrika:read
+    
+    caller     shadow (listener shadow)
+    has        metrika:read
+    verdict    sent with token analytics, if its file is right
+    would be   refused without enforce: false: 403 list_denied (This caller may not list all counters; where its entry in the gate's configuration says list: filter it gets its own, as JSON and without callback.)
+    because    it lists all counters of the account; list: filter of the caller would show its own, as JSON and without callback
+    "#);
+    let (code, said) = run(&["explain", "GET", "/management/v1/counter/01", "--as", "shadow", "--format", "json"]);
+    let said: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((code, &said["counters"], &said["counters_are_readable"]), (0, &serde_json::json!([]), &false.into()));
+    assert_eq!(said["verdicts"][0]["would_refuse"], "counter_denied");
+    let (_, said) = run(&["explain", "GET", "/management/v1/counters", "--as", "filter", "--format", "json"]);
+    let said: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(said["verdicts"][0]["list_is_filtered"], true);
+    let (code, said) = run(&["check"]);
+    let warning =
+        "caller 'shadow' has enforce: false: what its scopes and rules would refuse is sent, said and counted";
+    assert!(code == 0 && said.contains(warning) && said.matches("enforce").count() == 1, "{said}");
+}

@@ -1,0 +1,346 @@
+//! Spellings: a caller that is limited to one counter does not reach another, however it is written.
+//!
+//! An oracle reads a request as the most lenient of servers would: percent-encoding taken off up to twice, names in any case
+//! and with any marks, values cut at everything that could separate, digits of any form, with signs, zeros and spaces. Where
+//! it finds the other counter, the gate must have refused; it may refuse more, but not what is written plainly.
+
+use std::sync::LazyLock;
+
+use metrika_gate::operation::{Catalogue, Lookup, Verb};
+use metrika_gate::rules::{Call, Rules, check_body};
+use metrika_gate::subject::Subject;
+use metrika_gate::target;
+use proptest::prelude::*;
+
+use crate::harness::{Gate, Upstream};
+
+const OWN: u64 = 7;
+const OTHER: u64 = 44_147_844;
+
+static CATALOGUE: LazyLock<Catalogue> = LazyLock::new(Catalogue::built_in);
+
+fn limited() -> Rules {
+    Rules { counters: Some([OWN].into()), logins: Some(["partner".into()].into()), ..Rules::default() }
+}
+
+/// Whether the gate lets a request without a body go.
+fn passes(verb: Verb, target: &str) -> bool {
+    let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
+    if target::unfit(target.as_bytes()).is_some() {
+        return false;
+    }
+    let Ok(names) = target::check(path, query, 48 * 1024) else { return false };
+    let Lookup::Known(operation) = CATALOGUE.find(verb, path) else { return false };
+    let subject = Subject::of(operation, path, query, names);
+    limited().check(&Call { operation, path, query, names, subject: &subject }).is_ok()
+}
+
+/// With percent-encoding taken off once, where it is one.
+fn decoded(text: &str) -> String {
+    let mut out = Vec::new();
+    let mut rest = text.as_bytes();
+    while let [first, behind @ ..] = rest {
+        let byte = behind.get(..2).and_then(|two| u8::from_str_radix(std::str::from_utf8(two).ok()?, 16).ok());
+        match (first, byte) {
+            (b'%', Some(byte)) => {
+                out.push(byte);
+                rest = &behind[2..];
+            }
+            (other, _) => {
+                out.push(*other);
+                rest = behind;
+            }
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+/// Every number in a text, in whatever digits, and with whatever before and behind it.
+fn numbers(text: &str) -> Vec<u64> {
+    let digits = text.chars().map(|letter| match letter {
+        '\u{ff10}'..='\u{ff19}' => char::from_digit(u32::from(letter) - 0xff10, 10).unwrap(),
+        '\u{660}'..='\u{669}' => char::from_digit(u32::from(letter) - 0x660, 10).unwrap(),
+        other => other,
+    });
+    let digits: String = digits.collect();
+    digits.split(|letter: char| !letter.is_ascii_digit()).filter_map(|number| number.parse().ok()).collect()
+}
+
+/// Whether a reader who does not look closely takes a name for one that names counters.
+fn names_counters(name: &str) -> bool {
+    let name = name.split('[').next().unwrap_or_default().to_lowercase();
+    let letters: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
+    ["ids", "id", "counter", "counters", "counterid", "counterids"].contains(&letters.as_str())
+}
+
+/// The oracle of a target.
+fn could_name(target: &str, counter: u64) -> bool {
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    (0..3).any(|times| {
+        let read = |text: &str| (0..times).fold(text.to_owned(), |text, _| decoded(&text));
+        let path = read(path).to_lowercase();
+        let mut segments = path.split('/').skip_while(|segment| *segment != "counter").skip(1);
+        let in_path = segments.next().is_some_and(|segment| numbers(segment).contains(&counter));
+        let in_query = query.split(['&', ';']).any(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            names_counters(&read(name)) && numbers(&read(value)).contains(&counter)
+        });
+        in_path || in_query
+    })
+}
+
+/// One character as it is, encoded once, or twice.
+fn encoded(letter: char) -> impl Strategy<Value = String> {
+    let percent = |letter: char, sign: &str| {
+        letter.to_string().bytes().map(|byte| format!("{sign}{byte:02X}")).collect::<String>()
+    };
+    prop_oneof![
+        12 => Just(letter.to_string()),
+        2 => Just(percent(letter, "%")),
+        1 => Just(percent(letter, "%").to_lowercase()),
+        1 => Just(percent(letter, "%25")),
+        1 => Just(letter.to_uppercase().collect()),
+    ]
+}
+
+fn spelled(text: &str) -> impl Strategy<Value = String> + use<> {
+    text.chars().map(encoded).collect::<Vec<_>>().prop_map(|letters| letters.concat())
+}
+
+/// A number in the ways that somebody could read it.
+fn number(number: u64) -> impl Strategy<Value = String> {
+    let wide = |first: u32| {
+        let digit = move |digit: char| char::from_u32(first + digit.to_digit(10).unwrap()).unwrap().to_string();
+        let percent =
+            move |digit: char| digit.to_string().bytes().map(|byte| format!("%{byte:02X}")).collect::<String>();
+        number.to_string().chars().map(|one| percent(digit(one).chars().next().unwrap())).collect::<String>()
+    };
+    let text = number.to_string();
+    let before = prop::sample::select(vec![
+        "",
+        "",
+        "",
+        "",
+        "+",
+        "-",
+        "0",
+        "000",
+        "%20",
+        "%2B",
+        "ga:",
+        "ga%3A",
+        "%22",
+        "[",
+        "%00",
+        "%EF%BB%BF",
+    ]);
+    let behind =
+        prop::sample::select(vec!["", "", "", "", ".0", "%20", "+", ".json", "%22", "]", "%00", "e0", "L", "%2E0"]);
+    let digits = prop_oneof![8 => spelled(&text), 1 => Just(wide(0xff10)), 1 => Just(wide(0x660))];
+    (before, digits, behind).prop_map(|(before, digits, behind)| format!("{before}{digits}{behind}"))
+}
+
+/// A list with the other counter at any place in it.
+fn list() -> impl Strategy<Value = String> {
+    let separator =
+        prop::sample::select(vec![",", ",", ",", "%2C", "%2c", "%252C", ";", "%3B", "+", "%20", "|", ",,", ":"]);
+    let element =
+        prop_oneof![2 => Just(OWN.to_string()), 1 => number(OWN), 1 => number(OTHER), 1 => Just(OTHER.to_string())];
+    prop::collection::vec((element, separator), 1..4).prop_map(|elements| {
+        let last = elements.len() - 1;
+        elements
+            .iter()
+            .enumerate()
+            .map(|(at, (element, separator))| if at < last { format!("{element}{separator}") } else { element.clone() })
+            .collect()
+    })
+}
+
+fn name() -> impl Strategy<Value = String> {
+    let name = prop::sample::select(vec![
+        "ids",
+        "ids",
+        "ids",
+        "id",
+        "counter",
+        "counters",
+        "counter_id",
+        "counter_ids",
+        "counterId",
+        "counterIds",
+        "metrics",
+        "filters",
+    ]);
+    let mark =
+        || prop::sample::select(vec!["", "", "", "", "", "[]", "%5B%5D", "[0]", "%20", "+", ".", "_", "-", "!", "%00"]);
+    let name = name.prop_flat_map(|name| prop_oneof![3 => Just(name.to_owned()), 1 => spelled(name)]);
+    (mark(), name, mark()).prop_map(|(before, name, behind)| format!("{before}{name}{behind}"))
+}
+
+fn query() -> impl Strategy<Value = String> {
+    let pair = (name(), list()).prop_map(|(name, value)| format!("{name}={value}"));
+    let separator = prop::sample::select(vec!["&", "&", "&", "&&", ";", "%26"]);
+    prop::collection::vec((pair, separator), 0..4)
+        .prop_map(|pairs| pairs.iter().map(|(pair, separator)| format!("{pair}{separator}")).collect::<String>())
+        .prop_map(|query| query.trim_end_matches(['&', ';']).to_owned())
+}
+
+fn target() -> impl Strategy<Value = (Verb, String)> {
+    let in_path = prop_oneof![3 => Just(OWN.to_string()), 1 => list(), 1 => number(OTHER)];
+    let before = prop::sample::select(vec![
+        "/management/v1/counter/",
+        "/export/v1/cloud/counter/",
+        "/cdp/api/v1/counter/",
+        "/management/v1/Counter/",
+    ]);
+    let behind =
+        prop::sample::select(vec!["", "/goals", "/goals.json", ".json", ".csv", "/schema/types", "/logrequests", "/"]);
+    let of_counter =
+        (before, in_path, behind).prop_map(|(before, counter, behind)| format!("{before}{counter}{behind}"));
+    let report = prop::sample::select(vec![
+        "/stat/v1/data",
+        "/stat/v1/data.csv",
+        "/stat/v1/data/bytime",
+        "/analytics/v3/data/ga",
+        "/management/v1/counters",
+        "/management/v1/clients",
+    ]);
+    let path = prop_oneof![1 => of_counter, 2 => report.prop_map(str::to_owned)];
+    let verb = prop::sample::select(vec![Verb::Get, Verb::Get, Verb::Head, Verb::Post, Verb::Put, Verb::Delete]);
+    (verb, path, query()).prop_map(|(verb, path, query)| {
+        let target = if query.is_empty() { path } else { format!("{path}?{query}") };
+        (verb, target)
+    })
+}
+
+/// JSON text with the other counter under a key that names counters, in some spelling and under some nesting.
+fn body() -> impl Strategy<Value = String> {
+    let escaped = |text: &'static str| {
+        let letter = |letter: char| prop_oneof![6 => Just(letter.to_string()), 1 => Just(format!("\\u{:04x}", u32::from(letter))), 1 => Just(letter.to_uppercase().collect())];
+        text.chars().map(letter).collect::<Vec<_>>().prop_map(|letters| letters.concat())
+    };
+    let names =
+        vec!["counter_id", "counterId", "counter_ids", "counters", "ids", "counter", "counterIds", "counter-id"];
+    let name = prop::sample::select(names).prop_flat_map(escaped);
+    let forms = vec![
+        "N",
+        "\"N\"",
+        "[7,N]",
+        "[\"7\",\"N\"]",
+        "{\"id\":N}",
+        "[{\"id\":7},{\"id\":\"N\"}]",
+        "N.0",
+        "\"+N\"",
+        "\" N\"",
+        "\"0N\"",
+        "[[N]]",
+        "\"7,N\"",
+        "Ne0",
+        "{\"x\":{\"counterId\":N}}",
+    ];
+    let member = (name, prop::sample::select(forms))
+        .prop_map(|(name, form)| format!("\"{name}\":{}", form.replace('N', &OTHER.to_string())));
+    let around = prop::sample::select(vec![
+        "{M}",
+        "{\"a\":1,M}",
+        "{M,\"b\":[]}",
+        "[{M}]",
+        "{\"goal\":{M}}",
+        "{\"a\":[[{\"b\":{M}}]]}",
+        "{\"counter_id\":7,M}",
+        "{M,\"counter_id\":7}",
+        "{\"counter\":{\"id\":7,M}}",
+        "\u{feff}{M}",
+        "{M}{}",
+        " {M} ",
+    ]);
+    (around, member).prop_map(|(around, member)| around.replace('M', &member))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 20_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// R-25: no spelling of another counter passes.
+    #[test]
+    fn no_spelling_of_another_counter_passes((verb, target) in target()) {
+        if could_name(&target, OTHER) {
+            prop_assert!(!passes(verb, &target), "{} {}", verb.as_str(), &target);
+        }
+    }
+
+    #[test]
+    fn no_body_with_another_counter_passes(body in body()) {
+        prop_assert!(check_body(&[OWN], body.as_bytes()).is_err(), "{}", &body);
+    }
+
+    /// Nor does a login that is not listed.
+    #[test]
+    fn no_spelling_of_another_login_passes(
+        name in prop::sample::select(vec!["ulogin", "direct_client_logins"]).prop_flat_map(spelled),
+        mark in prop::sample::select(vec!["", "[]", "%5B%5D", "%20", "_"]),
+        before in prop::sample::select(vec!["", "partner,", "partner%2C", "partner%252C", "partner;", "+"]),
+        login in spelled("other"),
+    ) {
+        let target = format!("/stat/v1/data?ids={OWN}&{name}{mark}={before}{login}");
+        prop_assert!(!passes(Verb::Get, &target), "{}", &target);
+    }
+
+    /// The oracle is not the only one that refuses everything: what is written plainly passes.
+    #[test]
+    fn what_is_written_plainly_passes(
+        path in prop::sample::select(vec!["/management/v1/counter/7", "/management/v1/counter/7/goals.json", "/stat/v1/data", "/stat/v1/data.csv"]),
+        name in prop::sample::select(vec!["ids", "id", "counter_ids"]),
+        times in 1..4_usize,
+        more in "(&(metrics|filters|date1|pretty)=[a-z0-9:,%2C]{0,9}){0,3}",
+    ) {
+        let more = more.replace("%2C", "").replace('%', "");
+        let target = format!("{path}?{name}={}{more}", vec!["7"; times].join(","));
+        prop_assert!(passes(Verb::Get, &target), "{}", &target);
+    }
+}
+
+/// A handful of them over the wire, in both forms of a target: 400 or 403, and nothing is sent.
+#[test]
+fn no_spelling_of_another_counter_reaches_metrica() {
+    let upstream = Upstream::plain();
+    let config = "
+listeners: [{name: one, address: '127.0.0.1:0'}]
+callers:
+  - {id: one, match: {listener: one}, scopes: [metrika:read, metrika:write], tokens: [analytics, crm], counters: [7]}
+";
+    let gate = Gate::start(&upstream, config);
+    let other = OTHER.to_string();
+    let encoded: String = other.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    let twice = encoded.replace('%', "%25");
+    let wide: String = other.bytes().map(|byte| format!("%EF%BC%{:02X}", byte - b'0' + 0x90)).collect();
+    let mut tried = 0;
+    for number in
+        [&other, &encoded, &twice, &wide, &format!("0{other}"), &format!("%2B{other}"), &format!("{other}%20")]
+    {
+        for target in [
+            format!("/management/v1/counter/{number}"),
+            format!("/management/v1/counter/{number}.json"),
+            format!("/management/v1/counter/{number}/goals"),
+            format!("/management/v1/counter/7?ids={number}"),
+            format!("/stat/v1/data?ids=7,{number}"),
+            format!("/stat/v1/data?ids=7%2C{number}"),
+            format!("/stat/v1/data?ids=7;ids={number}"),
+            format!("/stat/v1/data?ids=7&ids={number}"),
+            format!("/stat/v1/data?ids=7&IDS={number}"),
+            format!("/stat/v1/data?ids=7&ids[]={number}"),
+            format!("/stat/v1/data?ids=7&ids%5B%5D={number}"),
+            format!("/stat/v1/data?ids=7&counterId={number}"),
+            format!("/stat/v1/data?id=7&i%64s={number}"),
+        ] {
+            for whole in [target.clone(), format!("http://localhost{target}"), format!("HTTPS://LOCALHOST{target}")] {
+                let host = if whole.starts_with("HTTPS") { "LOCALHOST" } else { "localhost" };
+                let answer = gate.send("one", format!("GET {whole} HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+                assert!([400, 403].contains(&answer.status), "{whole}: {}", answer.summary());
+                assert!(answer.field("x-gate-error").is_some(), "{whole}");
+                tried += 1;
+            }
+        }
+    }
+    assert_eq!((tried, upstream.connections()), (7 * 13 * 3, 0), "nothing was sent upstream");
+    assert_eq!(gate.get("one", "/stat/v1/data?ids=7,7").summary(), "200");
+}
