@@ -35,18 +35,39 @@ impl Counters {
             Self::Several(counters) => counters,
         }
     }
+}
 
+/// Counters as they are found. A list has room only from the second on: most requests name one.
+#[derive(Default)]
+struct Found {
+    first: Option<u64>,
+    list: Vec<u64>,
+    unreadable: bool,
+}
+
+impl Found {
     fn add(&mut self, counter: Option<u64>) {
-        let Some(counter) = counter else {
-            *self = Self::Unreadable;
-            return;
-        };
-        *self = match std::mem::take(self) {
-            Self::None => Self::One(counter),
-            Self::One(first) => Self::Several([first, counter].into()),
-            Self::Several(counters) => Self::Several([&counters[..], &[counter]].concat().into()),
-            Self::Unreadable => Self::Unreadable,
-        };
+        match (counter, self.first) {
+            (None, _) => self.unreadable = true,
+            (Some(counter), None) => self.first = Some(counter),
+            (Some(counter), Some(first)) => {
+                if self.list.is_empty() {
+                    self.list.push(first);
+                }
+                self.list.push(counter);
+            }
+        }
+    }
+}
+
+impl From<Found> for Counters {
+    fn from(found: Found) -> Self {
+        match found {
+            Found { unreadable: true, .. } => Self::Unreadable,
+            Found { first: None, .. } => Self::None,
+            Found { first: Some(one), list, .. } if list.is_empty() => Self::One(one),
+            Found { list, .. } => Self::Several(list.into()),
+        }
     }
 }
 
@@ -65,23 +86,24 @@ impl Subject {
     /// Of a request for `operation`, whose target was checked and has `names`.
     #[must_use]
     pub fn of(operation: &Operation, path: &str, query: Option<&str>, names: Names) -> Self {
-        let mut subject = Self::default();
+        let (mut subject, mut found) = (Self::default(), Found::default());
         if let Reach::Counter(position) = operation.reach {
             let segment = path.split('/').nth(position + 1).unwrap_or_default();
             let is_last = path.len() >= segment.len() && path.ends_with(segment);
             let bare = segment.strip_suffix(".json").or_else(|| segment.strip_suffix(".csv"));
             let text = bare.filter(|_| is_last && operation.suffixes).unwrap_or(segment);
-            subject.counters.add(counter(text.as_bytes()));
+            found.add(counter(text.as_bytes()));
         }
         let telling = Names::IDS | Names::ID | Names::ULOGIN | Names::DIRECT_CLIENT_LOGINS | Names::COUNTER;
         if names.has(telling) {
             let prefix = if operation.template.starts_with("/analytics/") { "ga:" } else { "" };
-            subject.read_query(query.unwrap_or_default(), prefix);
+            subject.read_query(query.unwrap_or_default(), prefix, &mut found);
         }
+        subject.counters = found.into();
         subject
     }
 
-    fn read_query(&mut self, query: &str, prefix: &str) {
+    fn read_query(&mut self, query: &str, prefix: &str, found: &mut Found) {
         for pair in query.split('&') {
             let name = name_of(pair.as_bytes());
             let value = pair.get(name.len() + 1..).unwrap_or_default();
@@ -91,7 +113,7 @@ impl Subject {
                 let encoded = memchr::memchr(b'%', value.as_bytes()).map(|_| plain(value.as_bytes()));
                 let plain = encoded.as_deref().unwrap_or(value.as_bytes());
                 for element in plain.split(|byte| *byte == b',') {
-                    self.counters.add(counter(element.strip_prefix(prefix.as_bytes()).unwrap_or(element)));
+                    found.add(counter(element.strip_prefix(prefix.as_bytes()).unwrap_or(element)));
                 }
             } else if names.has(Names::ULOGIN) {
                 self.login = Some(text(value).into());
@@ -142,6 +164,7 @@ mod tests {
             ("/analytics/v3/data/ga?ids=ga:7,ga%3A8", &[7, 8]),
             ("/management/v1/counters", &[]),
             ("/management/v1/clients?counters=4,5", &[4, 5]),
+            ("/management/v1/clients?counters=4&counter_id=5&counters=4", &[4, 5, 4]),
         ] {
             assert_eq!(subject(Verb::Get, target).counters.as_slice(), expected, "{target}");
         }
@@ -158,6 +181,24 @@ mod tests {
         for path in ["/management/v1/counter/a", "/management/v1/counter/012", "/management/v1/counter/1.json/goals"] {
             assert_eq!(subject(Verb::Get, path).counters, Counters::Unreadable, "{path}");
         }
+    }
+
+    #[test]
+    fn as_many_as_a_target_can_hold_are_read_in_one_go() {
+        let many: Vec<u64> = (1..=900).collect();
+        let list: Vec<_> = many.iter().map(ToString::to_string).collect();
+        let read = subject(Verb::Get, &format!("/stat/v1/data?ids={}", list.join(",")));
+        assert_eq!(read.counters.as_slice(), &many[..]);
+        let pairs: Vec<_> = many.iter().map(|counter| format!("counter={counter}")).collect();
+        let pairs = pairs.join("&");
+        let read = Subject::of(&clients(), "/management/v1/clients", Some(&pairs), Names::COUNTER);
+        assert_eq!(read.counters.as_slice(), &many[..]);
+    }
+
+    fn clients() -> Operation {
+        let catalogue = Catalogue::built_in();
+        let Lookup::Known(operation) = catalogue.find(Verb::Get, "/management/v1/clients") else { panic!("it is one") };
+        operation.clone()
     }
 
     #[test]
