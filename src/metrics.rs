@@ -300,6 +300,9 @@ impl Shard {
         let mut failures = vec![gate(None, 401, Reason::UnknownCaller)];
         for caller in callers {
             failures.push(gate(Some(caller.id), 403, Reason::ScopeDenied));
+            if caller.rules.counters.is_some() {
+                failures.push(gate(Some(caller.id), 403, Reason::CounterDenied));
+            }
             if !caller.rules.enforce {
                 self.would_refuse.entry((Some(caller.id), None, Reason::ScopeDenied)).or_default();
             }

@@ -145,6 +145,20 @@ fn a_caller_that_leaves_while_its_body_is_read_sends_nothing() {
 }
 
 #[test]
+fn a_body_that_does_not_come_is_not_waited_for_longer_than_another() {
+    let upstream = Upstream::plain();
+    let partly = format!("POST {GOALS} HTTP/1.1\r\nHost: localhost\r\n{JSON}\r\nContent-Length: 20\r\n\r\n{{");
+    let gate = Gate::start(&upstream, &format!("{CALLERS}timeouts: {{body_idle: 300ms}}\n"));
+    let mut caller = gate.connect("one");
+    caller.send(&partly);
+    gate.until_metric(&["requests_total", "operation=\"goals.create\""], 1.0);
+    gate.until_metric(&["in_flight_requests"], 0.0);
+    let gate = Gate::start(&upstream, &format!("{CALLERS}timeouts: {{request: 300ms}}\n"));
+    assert_is(&gate.send("one", &partly), "504 request_timeout");
+    assert_eq!(upstream.connections(), 0, "nothing was sent upstream");
+}
+
+#[test]
 fn uploads_and_customer_data_are_not_read() {
     let (upstream, seen) = keeping();
     let gate = Gate::start(&upstream, CALLERS);
