@@ -254,6 +254,12 @@ pub fn catalogue(root: &Table<'_>, findings: &mut Findings) -> Catalogue {
     catalogue.with_unknown(unknown.unwrap_or_default())
 }
 
+/// Rules look at one counter of a path.
+fn template(text: &str) -> Result<&str, String> {
+    let counters = text.split('/').filter(|segment| Reach::is_counter(segment)).count();
+    if counters > 1 { Err("a path with one {counter_id} at most".to_owned()) } else { Ok(text) }
+}
+
 fn operation(at: &At<'_>, findings: &mut Findings) -> Option<Operation> {
     let table = at.table(findings, &["method", "path", "scope", "id", "long"])?;
     let verb = table.required(findings, "method").and_then(|at| {
@@ -262,7 +268,7 @@ fn operation(at: &At<'_>, findings: &mut Findings) -> Option<Operation> {
             known.ok_or_else(|| "GET (which is HEAD too), POST, PUT, PATCH or DELETE".to_owned())
         })
     });
-    let template = table.required(findings, "path").and_then(|at| at.text(findings, Ok::<_, String>));
+    let template = table.required(findings, "path").and_then(|at| at.text(findings, template));
     let scopes = table.required(findings, "scope").and_then(|at| scopes(&at, findings));
     let id = table.optional("id").map(|at| name(&at, findings));
     let long = table.optional("long").and_then(|at| at.bool(findings)).unwrap_or(false);

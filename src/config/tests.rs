@@ -30,6 +30,21 @@ fn a_listener_speaks_http2_where_it_says_so() {
 }
 
 #[test]
+fn an_operation_has_one_counter_in_its_path_and_a_delete_cannot_be_undone() {
+    let with = |method: &str, path: &str| {
+        let operations = format!("operations: [{{method: {method}, path: '{path}', scope: [metrika:write], id: new}}]");
+        Config::parse(&format!("{}\n{operations}\n", include_str!("../../config/gate.yaml")), Path::new("gate.yaml"))
+    };
+    let destructive = |method: &str| {
+        let config = with(method, "/management/v2/counter/{counter_id}/thing").unwrap();
+        config.catalogue.operations().last().is_some_and(|operation| operation.destructive)
+    };
+    assert_eq!(["POST", "DELETE"].map(destructive), [false, true]);
+    let said = with("POST", "/v2/counter/{counter_id}/copy/{counterId}").unwrap_err().to_string();
+    assert!(said.contains("operations[0].path: is not right; expected a path with one {counter_id} at most"), "{said}");
+}
+
+#[test]
 fn all_mistakes_are_reported_at_once_with_their_places() {
     let text = r#"
 listeners:

@@ -18,11 +18,17 @@ pub enum Reach {
 }
 
 impl Reach {
+    /// Whether a segment of a template stands for a counter.
+    #[must_use]
+    pub fn is_counter(segment: &str) -> bool {
+        matches!(segment, "{counter_id}" | "{counterId}")
+    }
+
     /// What a line with this method and path reaches.
     #[must_use]
     pub fn of(verb: Verb, template: &str) -> Self {
         let mut segments = template.split('/').skip(1);
-        if let Some(position) = segments.position(|segment| matches!(segment, "{counter_id}" | "{counterId}")) {
+        if let Some(position) = segments.position(Self::is_counter) {
             return Self::Counter(position);
         }
         match template {
