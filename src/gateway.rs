@@ -37,6 +37,7 @@ mod caller_body;
 pub mod coding;
 pub mod connection;
 mod exchange;
+mod filtered;
 mod forward;
 pub mod headers;
 mod http2;

@@ -21,8 +21,11 @@ use tokio::time::{Sleep, sleep};
 
 use super::caller_body::CallerBody;
 use super::exchange::Exchange;
+use super::filtered::Filtered;
 use super::headers::clean_trailers;
+use super::list_filter::NotAList;
 use super::streaming::Streaming;
+use crate::metrics::UpstreamError;
 use crate::operation::Verb;
 use crate::upstream::broken::Broken;
 
@@ -47,6 +50,9 @@ pub enum BodyError {
     /// The token that went out came back, where it cannot be overwritten.
     #[error("the upstream's body holds the token")]
     Reflected,
+    /// It should be filtered, and is nothing that can be.
+    #[error("the upstream's body cannot be filtered: {0}")]
+    NotAList(#[source] NotAList),
     /// Whether the token comes back cannot be seen.
     #[error("the upstream's body cannot be looked through")]
     Unreadable,
@@ -59,7 +65,12 @@ impl BodyError {
         let error = match self {
             Self::Caller(error) => error,
             Self::Reset => return true,
-            Self::Upstream(_) | Self::Stalled | Self::NotAskedFor | Self::Reflected | Self::Unreadable => return false,
+            Self::Upstream(_)
+            | Self::Stalled
+            | Self::NotAskedFor
+            | Self::Reflected
+            | Self::NotAList(_)
+            | Self::Unreadable => return false,
         };
         let cause = error.source().and_then(|source| source.downcast_ref::<std::io::Error>()).map(std::io::Error::kind);
         let left =
@@ -278,12 +289,18 @@ pub struct ResponseBody {
 enum Source {
     Own(Option<Bytes>),
     Upstream(Streaming),
+    Filtered(Box<Filtered>),
 }
 
 impl ResponseBody {
     /// A body of the gate's own.
     pub const fn own(body: Bytes, exchange: Rc<Exchange>) -> Self {
         Self { exchange, source: Source::Own(Some(body)) }
+    }
+
+    /// The upstream's list of counters, which is filtered.
+    pub fn filtered(filtered: Filtered, exchange: Rc<Exchange>) -> Self {
+        Self { exchange, source: Source::Filtered(Box::new(filtered)) }
     }
 
     /// The upstream's body.
@@ -301,10 +318,16 @@ impl Body for ResponseBody {
         let polled = match source {
             Source::Own(body) => body.take().map(|body| Ok(Frame::data(body))),
             Source::Upstream(streaming) => ready!(streaming.poll_frame(context)),
+            Source::Filtered(filtered) => ready!(filtered.poll_frame(context)),
         };
         match &polled {
             Some(Ok(frame)) => exchange.add_response_bytes(frame.data_ref().map_or(0, Bytes::len)),
-            Some(Err(_)) => exchange.cut(),
+            Some(Err(error)) => {
+                if matches!(error, BodyError::NotAList(_)) {
+                    exchange.upstream_error(UpstreamError::Protocol);
+                }
+                exchange.cut();
+            }
             None => {}
         }
         Poll::Ready(polled)
@@ -314,6 +337,7 @@ impl Body for ResponseBody {
         match &self.source {
             Source::Own(body) => body.is_none(),
             Source::Upstream(streaming) => streaming.is_end_stream(),
+            Source::Filtered(filtered) => filtered.is_end_stream(),
         }
     }
 
@@ -323,6 +347,7 @@ impl Body for ResponseBody {
                 SizeHint::with_exact(body.as_ref().map_or(0, |body| u64::try_from(body.len()).unwrap_or(0)))
             }
             Source::Upstream(streaming) => streaming.size_hint(),
+            Source::Filtered(_) => SizeHint::default(),
         }
     }
 }
@@ -333,6 +358,7 @@ impl Drop for ResponseBody {
             // Of the answer to a HEAD, the body is not asked for.
             Source::Own(body) => body.is_none() || self.exchange.verb == Some(Verb::Head),
             Source::Upstream(streaming) => streaming.stop(),
+            Source::Filtered(filtered) => filtered.stop(),
         };
         self.exchange.finish(complete);
     }

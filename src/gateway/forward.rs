@@ -15,9 +15,10 @@
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Poll;
 
-use http::header::{CONNECTION, EXPECT, HOST, TRANSFER_ENCODING};
+use http::header::{ACCEPT_ENCODING, CONNECTION, EXPECT, HOST, TRANSFER_ENCODING};
 use http::response::Parts;
 use http::{HeaderValue, Request, Response, Uri, Version};
 use http_body::Body;
@@ -26,6 +27,7 @@ use tokio::time::Instant;
 use super::body::{BodyError, RequestBody, ResponseBody};
 use super::coding::Coding;
 use super::exchange::{Exchange, REQUEST_ID};
+use super::filtered::{self, Filtered};
 use super::headers::clean_response;
 use super::inject::{InterimWishes, Outbound};
 use super::record;
@@ -52,9 +54,14 @@ enum Failed {
 pub async fn forward(mut outbound: Outbound) -> Result<Response<ResponseBody>, Rejection> {
     let owed = outbound.owed.take();
     let (exchange, pool, mut request, wishes) = outbound.into_parts();
+    let mut only = None;
     if let Some(owed) = owed {
         // Boxed: few requests owe anything, and all would have room for it.
         Box::pin(owed.settle(request.body_mut(), &exchange)).await?;
+        if owed.list {
+            request.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+            only = Some(owed.counters);
+        }
     }
     let upstream = pool.upstream();
     let mut lease = ready_lease(&exchange, &pool, &request).await?;
@@ -89,7 +96,8 @@ pub async fn forward(mut outbound: Outbound) -> Result<Response<ResponseBody>, R
             }
         }
     };
-    respond(answer, exchange, lease, watchdog, upstream, wishes).await
+    let carrier = Carrier { lease, watchdog, idle_limit: upstream.settings.timeouts.body_idle, asked: None };
+    respond(answer, exchange, carrier, upstream, wishes, only).await
 }
 
 /// A connection that can take the request. One that closed while it was idle is passed over.
@@ -252,10 +260,10 @@ fn of_the_caller(exchange: &Exchange, failed: &BodyError) -> Option<Reason> {
 async fn respond(
     answer: Response<Received>,
     exchange: Rc<Exchange>,
-    lease: Lease<RequestBody>,
-    watchdog: Watchdog,
+    mut carrier: Carrier,
     upstream: &Upstream,
     wishes: InterimWishes,
+    only: Option<Arc<[u64]>>,
 ) -> Result<Response<ResponseBody>, Rejection> {
     let (mut head, incoming) = answer.into_parts();
     let status = head.status.as_u16();
@@ -275,10 +283,16 @@ async fn respond(
         exchange.upstream_error(kind);
         reason
     })?;
+    let only = only.filter(|_| head.status.is_success());
+    if only.is_some() {
+        filtered::take_head(&mut head.headers, has_body, coding).map_err(|(kind, rejection)| {
+            exchange.upstream_error(kind);
+            rejection
+        })?;
+    }
     let refusal = matches!(status, 401 | 403 | 420 | 429).then(|| Refusal::new(coding));
-    let idle_limit = upstream.settings.timeouts.body_idle;
     let heading = Heading { at: now, coding, refusal, reusable };
-    let carrier = Carrier { lease, watchdog, idle_limit, asked: wishes.into_asked() };
+    carrier.asked = wishes.into_asked();
     let mut streaming = Streaming::new(incoming, heading, carrier, secret, exchange.clone());
     match status {
         200..300 => exchange.succeeded(),
@@ -291,7 +305,18 @@ async fn respond(
         }
         _ => {}
     }
-    Ok(Response::from_parts(head, ResponseBody::upstream(streaming, exchange)))
+    let body = match only.filter(|_| has_body) {
+        Some(counters) => {
+            let mut filtered = Filtered::new(streaming, counters);
+            Box::pin(filtered.read_ahead()).await.map_err(|error| {
+                exchange.upstream_error(UpstreamError::Protocol);
+                not_passed_on(error)
+            })?;
+            ResponseBody::filtered(filtered, exchange)
+        }
+        None => ResponseBody::upstream(streaming, exchange),
+    };
+    Ok(Response::from_parts(head, body))
 }
 
 /// Turns the upstream's head into the one that the caller gets; `coding` is that of the body, if it has one.
@@ -332,6 +357,7 @@ fn not_passed_on(error: BodyError) -> Rejection {
         BodyError::Stalled => Reason::UpstreamTimeout,
         BodyError::Reflected => Reason::UpstreamReflection,
         BodyError::Unreadable => Reason::UpstreamEncoding,
+        BodyError::NotAList(_) => Reason::UpstreamProtocol,
         BodyError::Caller(_) | BodyError::Upstream(_) | BodyError::Reset | BodyError::NotAskedFor => {
             Reason::UpstreamClosed
         }

@@ -4,7 +4,8 @@
 //! 1. A body whose counters matter is read whole, up to [`BODY_BYTES`], before a connection is taken; what is refused sends
 //!    nothing. A caller that waits to be asked for it (`Expect: 100-continue`) is asked.
 //! 2. What was read goes on as it came: the same bytes, with a length or in chunks as before, and the same trailers.
-//! 3. Where rules are not enforced nothing is refused: what was read goes on, and the rest streams behind it.
+//! 3. The answer of a list of counters has to be filtered ([`super::filtered`]).
+//! 4. Where rules are not enforced nothing is refused: what was read goes on, and the rest streams behind it.
 
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -18,7 +19,7 @@ use super::body::RequestBody;
 use super::exchange::Exchange;
 use super::forward::not_read;
 use crate::operation::OperationId;
-use crate::rejection::{Reason, Rejection};
+use crate::rejection::Rejection;
 use crate::rules::{BODY_BYTES, Breach, check_body};
 
 /// What a request still owes. Most owe nothing.
@@ -42,10 +43,6 @@ impl Owed {
     /// # Errors
     /// The rule that its body breaks, or what kept it from being read.
     pub async fn settle(&self, body: &mut RequestBody, exchange: &Rc<Exchange>) -> Result<(), Rejection> {
-        if self.list {
-            // Nothing filters answers yet, and a list that is not filtered has the counters of others.
-            return Err(Rejection { operation: Some(self.operation), ..Reason::ListDenied.into() });
-        }
         if !self.body {
             return Ok(());
         }

@@ -21,6 +21,7 @@ mod credentials;
 mod cut;
 mod demo;
 mod early;
+mod filtered;
 mod floods;
 mod forging;
 mod forward;
