@@ -9,6 +9,12 @@
 //!    formulas: the same question always has the same answer.
 //! 4. Bodies that can be large, log parts down and uploads up, are streamed: memory does not grow with them.
 //! 5. Everything below `/_fake/` is the control panel, without a token; `GET /_fake/` lists its knobs.
+//! 6. `/info` is another host of Yandex, which says who issued a token and to which application
+//!    (<https://yandex.com/dev/id/doc/en/user-information>): 401 where the token is not valid.
+//! 7. `ulogin` names an account that the token's owner represents, and then its counters count; any other is 403
+//!    `access_denied`. An account of an organisation (`porg-`) whose token was issued by a person is refused everything.
+//! 8. A counter that is public can be looked at with any valid token; of one that belongs to an organisation, what is
+//!    refused is 403 `counter_in_connect`, and so is every change of its grants.
 //!
 //! What the documentation leaves open is decided for the caller: any subset of an object's fields is accepted, and a
 //! `.csv` suffix makes CSV of reports only.
@@ -34,6 +40,7 @@ mod counters;
 mod day;
 mod exchange;
 mod google_form;
+mod identity;
 mod kinds;
 mod knobs;
 mod log_requests;
@@ -53,6 +60,9 @@ mod world;
 /// The counter that the demo tokens' owner owns.
 pub const DEMO_COUNTER: u64 = 12_345_678;
 
+/// The application of tokens of which nothing else is said.
+pub const DEMO_CLIENT_ID: &str = "0123456789abcdef0123456789abcdef";
+
 /// The documentation's demo counter, which the demo tokens' owner may only look at.
 pub const DEMO_VIEW_COUNTER: u64 = 44_147_844;
 
@@ -71,7 +81,13 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        let names = ["api-metrika.yandex.net", "api-metrika.yandex.ru", "api-metrica.yandex.net", "localhost"];
+        let names = [
+            "api-metrika.yandex.net",
+            "api-metrika.yandex.ru",
+            "api-metrica.yandex.net",
+            "login.yandex.ru",
+            "localhost",
+        ];
         Self {
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
             tokens: demo_tokens(),
@@ -92,6 +108,27 @@ pub struct FakeToken {
     pub scopes: ScopeSet,
     /// The counters its owner has a grant on.
     pub counters: Vec<(u64, Permission)>,
+    /// The application it was issued to.
+    pub client_id: String,
+    /// The login that `/info` says, where that is not the owner's: a person who works for an organisation and issued the
+    /// token personally (rule 7).
+    pub login: Option<String>,
+    /// The accounts that its owner represents.
+    pub represents: Vec<String>,
+}
+
+impl Default for FakeToken {
+    fn default() -> Self {
+        Self {
+            secret: String::new(),
+            owner: "demo-owner".to_owned(),
+            scopes: ScopeSet::EMPTY,
+            counters: Vec::new(),
+            client_id: DEMO_CLIENT_ID.to_owned(),
+            login: None,
+            represents: vec!["demo-principal".to_owned()],
+        }
+    }
 }
 
 impl std::fmt::Debug for FakeToken {
@@ -103,6 +140,8 @@ impl std::fmt::Debug for FakeToken {
 /// What an account may do with a counter; each level has the ones before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Permission {
+    /// Nothing of its own: what everybody may who looks at a counter with public statistics.
+    Public,
     /// Read its statistics and parameters.
     View,
     /// Change it.
@@ -116,6 +155,7 @@ impl Permission {
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Public => "public_stat",
             Self::View => "view",
             Self::Edit => "edit",
             Self::Own => "own",
@@ -134,9 +174,9 @@ pub fn demo_tokens() -> Vec<FakeToken> {
     .into_iter()
     .map(|(secret, scope)| FakeToken {
         secret: secret.to_owned(),
-        owner: "demo-owner".to_owned(),
         scopes: [scope].into_iter().collect(),
         counters: vec![(DEMO_COUNTER, Permission::Own), (DEMO_VIEW_COUNTER, Permission::View)],
+        ..FakeToken::default()
     })
     .collect()
 }
@@ -196,6 +236,20 @@ impl Fake {
     #[must_use]
     pub fn requests(&self) -> u64 {
         self.shared.world().requests
+    }
+
+    /// The last requests to the API, and to `/info`, as `GET /management/v1/counters`: no query, which could be a secret.
+    #[must_use]
+    pub fn heard(&self) -> Vec<String> {
+        self.shared.world().heard.iter().cloned().collect()
+    }
+
+    /// Turns a knob of the control panel, as `organisation?counter=12345678`; what it answers.
+    ///
+    /// # Errors
+    /// When there is no such knob, or what is said of it makes no sense.
+    pub fn turn(&self, knob: &str) -> anyhow::Result<serde_json::Value> {
+        control::turn(&self.shared, knob).map_err(|refusal| anyhow::anyhow!("{knob}: {}", refusal.message))
     }
 
     /// Blocks until the server ends.

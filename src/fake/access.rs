@@ -1,6 +1,6 @@
 //! Who calls, and may it? The order of the answers is rule 2 of the stand-in.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use http::request::Parts;
 use http::{HeaderMap, header};
@@ -15,8 +15,14 @@ use crate::operation::{Catalogue, Lookup, Operation, Verb};
 use crate::scope::Scope;
 use crate::symbol::OperationId;
 
-/// The tokens, and what became of them.
-pub struct Keyring(Vec<Holder>);
+/// The tokens, and what became of them; and what is said of counters whoever asks.
+pub struct Keyring {
+    holders: Vec<Holder>,
+    /// Counters with public statistics.
+    pub public: BTreeSet<u64>,
+    /// Counters of organisations.
+    pub organisation: BTreeSet<u64>,
+}
 
 struct Holder {
     token: FakeToken,
@@ -28,9 +34,9 @@ struct Holder {
 /// A call that is allowed.
 pub struct Call<'a> {
     pub operation: &'a Operation,
-    /// Which token was sent.
+    /// A token of the account that is worked for, mostly the one that was sent.
     pub holder: usize,
-    /// The login of the token's owner.
+    /// The login of that account.
     pub owner: String,
     /// The counter in the path and the owner's level on it.
     pub counter: Option<(u64, Permission)>,
@@ -71,25 +77,46 @@ impl Call<'_> {
 
 impl Keyring {
     pub fn new(tokens: Vec<FakeToken>) -> Self {
-        Self(tokens.into_iter().map(|token| Holder { token, revoked: false, requests: 0, last: None }).collect())
+        let holder = |token| Holder { token, revoked: false, requests: 0, last: None };
+        let holders = tokens.into_iter().map(holder).collect();
+        Self { holders, public: BTreeSet::new(), organisation: BTreeSet::new() }
     }
 
     /// Says whether a token is valid. False when it is unknown.
     pub fn set_revoked(&mut self, secret: &str, revoked: bool) -> bool {
-        let holder = self.0.iter_mut().find(|holder| holder.token.secret == secret);
-        holder.map(|holder| holder.revoked = revoked).is_some()
+        self.holder_mut(secret).map(|holder| holder.revoked = revoked).is_some()
+    }
+
+    /// Changes what is known of a token. False when it is unknown.
+    pub fn change(&mut self, secret: &str, change: impl FnOnce(&mut FakeToken)) -> bool {
+        self.holder_mut(secret).map(|holder| change(&mut holder.token)).is_some()
+    }
+
+    fn holder_mut(&mut self, secret: &str) -> Option<&mut Holder> {
+        self.holders.iter_mut().find(|holder| holder.token.secret == secret)
+    }
+
+    /// The valid token that was sent.
+    pub fn token(&self, headers: &HeaderMap) -> Result<&FakeToken, Refusal> {
+        let holder = self.holders.get(self.identify(headers)?).ok_or(ErrorType::InvalidToken)?;
+        Ok(&holder.token)
+    }
+
+    /// Who represents which accounts.
+    pub fn representatives(&self) -> impl Iterator<Item = (&str, &[String])> {
+        self.holders.iter().map(|holder| (holder.token.owner.as_str(), &*holder.token.represents))
     }
 
     /// Gives an account a counter that it has just made.
     pub fn give(&mut self, owner: &str, counter: u64) {
-        for holder in self.0.iter_mut().filter(|holder| holder.token.owner == owner) {
+        for holder in self.holders.iter_mut().filter(|holder| holder.token.owner == owner) {
             holder.token.counters.push((counter, Permission::Own));
         }
     }
 
     /// Tokens without their secrets, for the control panel.
     pub fn state(&self) -> Value {
-        let tokens = self.0.iter().map(|holder| {
+        let tokens = self.holders.iter().map(|holder| {
             json!({
                 "owner": holder.token.owner,
                 "scopes": holder.token.scopes.iter().map(Scope::as_str).collect::<Vec<_>>(),
@@ -105,7 +132,7 @@ impl Keyring {
     /// Every counter that a token knows, with the login it belongs to.
     pub fn counters(&self) -> BTreeMap<u64, String> {
         let mut counters = BTreeMap::new();
-        for Holder { token, .. } in &self.0 {
+        for Holder { token, .. } in &self.holders {
             for (counter, permission) in &token.counters {
                 if *permission == Permission::Own {
                     counters.insert(*counter, token.owner.clone());
@@ -119,45 +146,83 @@ impl Keyring {
 
     /// The counters that the sender of a token has a grant on.
     pub fn counters_of(&self, holder: usize) -> BTreeMap<u64, Permission> {
-        self.0.get(holder).into_iter().flat_map(|holder| holder.token.counters.iter().copied()).collect()
+        self.holders.get(holder).into_iter().flat_map(|holder| holder.token.counters.iter().copied()).collect()
     }
 
     /// Decides about a request.
     pub fn admit<'a>(&mut self, catalogue: &'a Catalogue, head: &Parts) -> Result<Call<'a>, Refused> {
-        let index = self.identify(&head.headers)?;
-        let holder = self.0.get_mut(index).ok_or(ErrorType::InvalidToken)?;
-        let path = head.uri.path();
+        let sent = self.identify(&head.headers)?;
         let operation = find(catalogue, head)?;
+        let holder = self.holders.get_mut(sent).ok_or(ErrorType::InvalidToken)?;
         holder.requests += 1;
         holder.last = Some((operation.id, day::now()));
-        if !holder.token.scopes.covers(operation.scopes) {
-            return Err(ErrorType::AccessDenied.into());
-        }
+        let query = Query::parse(head.uri.query());
+        let asked = counters(operation, head.uri.path(), &query);
+        let known = asked.as_deref().unwrap_or_default();
+        let refused = |error_type: ErrorType| {
+            let is_of_organisation = known.iter().any(|counter| self.organisation.contains(counter));
+            if is_of_organisation { ErrorType::CounterInConnect } else { error_type }
+        };
+        let (worked_for, level) = self.rights(sent, operation, &query, known).map_err(refused)?;
+        asked?;
         let mut call = Call {
             operation,
-            holder: index,
-            owner: holder.token.owner.clone(),
+            holder: worked_for,
+            owner: self.holders.get(worked_for).map(|holder| holder.token.owner.clone()).unwrap_or_default(),
             counter: None,
             numbers: BTreeMap::new(),
-            query: Query::parse(head.uri.query()),
-            wants_csv: path.ends_with(".csv"),
+            query,
+            wants_csv: head.uri.path().ends_with(".csv"),
             content_type: text(&head.headers, header::CONTENT_TYPE),
         };
-        for (name, value) in parameters(operation, path) {
+        for (name, value) in parameters(operation, head.uri.path()) {
             let number = value.parse().map_err(|_| Refusal::invalid(name))?;
             if name == "counter_id" {
-                call.counter = Some((number, holder.permission(number, needed(operation))?));
+                call.counter = Some((number, level));
             } else {
                 call.numbers.insert(name, number);
             }
         }
-        if call.noun_and_act().0 == "report" {
-            for id in call.query.list("ids").iter().chain(&call.query.list("id")) {
-                let number = id.trim_start_matches("ga:").parse().map_err(|_| Refusal::invalid("ids"))?;
-                holder.permission(number, Permission::View)?;
-            }
-        }
         Ok(call)
+    }
+
+    /// Whose rights count, and the lowest level that they give on the counters that are asked for (rules 2, 7 and 8 of the
+    /// stand-in).
+    fn rights(
+        &self,
+        sent: usize,
+        operation: &Operation,
+        query: &Query,
+        asked: &[u64],
+    ) -> Result<(usize, Permission), ErrorType> {
+        let token = &self.holders.get(sent).ok_or(ErrorType::InvalidToken)?.token;
+        let is_personal = token.login.as_ref().is_some_and(|login| !login.starts_with(ORGANISATION));
+        let is_open = is_report(operation) && !asked.is_empty() && asked.iter().all(|id| self.public.contains(id));
+        let changes = !operation.scopes.iter().any(|scope| scope == Scope::Read);
+        let changes_grants = changes && operation.id.as_str().starts_with("grant");
+        if (token.owner.starts_with(ORGANISATION) && is_personal)
+            || !(token.scopes.covers(operation.scopes) || is_open)
+            || (changes_grants && asked.iter().any(|counter| self.organisation.contains(counter)))
+        {
+            return Err(ErrorType::AccessDenied);
+        }
+        let worked_for = match query.get("ulogin").filter(|login| !login.is_empty() && *login != token.owner) {
+            Some(login) if !token.represents.iter().any(|other| other == login) => return Err(ErrorType::AccessDenied),
+            Some(login) => self.holders.iter().position(|holder| holder.token.owner == login).unwrap_or(sent),
+            None => sent,
+        };
+        let mut lowest = Permission::Own;
+        for counter in asked {
+            lowest = lowest.min(self.permission(worked_for, *counter, needed(operation))?);
+        }
+        Ok((worked_for, lowest))
+    }
+
+    /// The level of a token's owner on a counter, which must be high enough.
+    fn permission(&self, holder: usize, counter: u64, needed: Permission) -> Result<Permission, ErrorType> {
+        let granted = self.counters_of(holder).get(&counter).copied();
+        let public = self.public.contains(&counter).then_some(Permission::Public);
+        granted.max(public).filter(|permission| *permission >= needed).ok_or(ErrorType::AccessDenied)
     }
 
     /// Whose is the one token that was sent?
@@ -167,17 +232,29 @@ impl Keyring {
         let secret = value.as_bytes().strip_prefix(b"OAuth ").filter(|secret| !secret.is_empty());
         let secret = secret.ok_or(ErrorType::Unauthorized)?;
         let is_it = |holder: &Holder| !holder.revoked && holder.token.secret.as_bytes() == secret;
-        self.0.iter().position(is_it).ok_or_else(|| ErrorType::InvalidToken.into())
+        self.holders.iter().position(is_it).ok_or_else(|| ErrorType::InvalidToken.into())
     }
 }
 
-impl Holder {
-    /// The owner's level on a counter, which must be high enough.
-    fn permission(&self, counter: u64, needed: Permission) -> Result<Permission, ErrorType> {
-        let mut grants = self.token.counters.iter().filter(|(granted, _)| *granted == counter);
-        let grant = grants.find(|(_, permission)| *permission >= needed);
-        grant.map(|(_, permission)| *permission).ok_or(ErrorType::AccessDenied)
+/// What the logins of organisations begin with.
+const ORGANISATION: &str = "porg-";
+
+/// The counters that a request asks for: in its path, and of a report in `ids` or `id`.
+fn counters(operation: &Operation, path: &str, query: &Query) -> Result<Vec<u64>, Refusal> {
+    let in_path = parameters(operation, path).find(|(name, _)| *name == "counter_id");
+    if let Some((name, value)) = in_path {
+        return Ok(vec![value.parse().map_err(|_| Refusal::invalid(name))?]);
     }
+    if !is_report(operation) {
+        return Ok(Vec::new());
+    }
+    let ids = [query.list("ids"), query.list("id")].concat();
+    let number = |id: &&str| id.trim_start_matches("ga:").parse().map_err(|_| Refusal::invalid("ids"));
+    ids.iter().map(number).collect()
+}
+
+fn is_report(operation: &Operation) -> bool {
+    operation.id.as_str().starts_with("report.")
 }
 
 /// The operation that is asked for.
@@ -214,11 +291,16 @@ impl From<ErrorType> for Refused {
     }
 }
 
-/// What an operation needs of the counter in its path. Grants are not even shown to those who only view.
+/// What an operation needs of its counters. Grants are not even shown to those who only view.
 fn needed(operation: &Operation) -> Permission {
     let reads = operation.scopes.iter().any(|scope| scope == Scope::Read);
-    let is_grants = matches!(operation.id.as_str(), "grants.list" | "grant.get");
-    if reads && !is_grants { Permission::View } else { Permission::Edit }
+    match operation.id.as_str() {
+        "grants.list" | "grant.get" => Permission::Edit,
+        "counter.get" | "my_grant.get" => Permission::Public,
+        _ if is_report(operation) => Permission::Public,
+        _ if reads => Permission::View,
+        _ => Permission::Edit,
+    }
 }
 
 /// The names in braces of the template, and what the path has in their places.

@@ -1,10 +1,11 @@
 //! Answers, and their bodies: whole or streamed, and on request cut off in the middle.
 
+use std::io::Write as _;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{ALLOW, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderValue, Response, StatusCode};
 use hyper::body::{Body, Frame, SizeHint};
 use serde::Serialize;
@@ -24,6 +25,7 @@ pub struct Answer {
     content_type: &'static str,
     /// The methods that the path has.
     allow: Option<String>,
+    is_packed: bool,
     content: Content,
 }
 
@@ -46,8 +48,27 @@ impl Answer {
         Self { status: refusal.status, ..Self::ok(HTML, Content::whole(refusal.page())) }
     }
 
+    /// The refusal cut off in the middle, though its length says that it is whole.
+    pub fn half(refusal: &Refusal) -> Self {
+        let mut body = refusal.body();
+        body.truncate(body.len() / 2);
+        Self { status: refusal.status, ..Self::ok(JSON, Content::whole(body)) }
+    }
+
+    /// The same, with gzip.
+    pub fn packed(mut self) -> Self {
+        if let Source::Whole(bytes) = &self.content.source {
+            let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+            // Into memory, which takes everything.
+            let _ = packer.write_all(bytes);
+            self.content = Content::whole(packer.finish().unwrap_or_default());
+            self.is_packed = true;
+        }
+        self
+    }
+
     const fn ok(content_type: &'static str, content: Content) -> Self {
-        Self { status: StatusCode::OK, content_type, allow: None, content }
+        Self { status: StatusCode::OK, content_type, allow: None, is_packed: false, content }
     }
 
     pub const fn status(&self) -> StatusCode {
@@ -91,6 +112,9 @@ impl From<Answer> for Response<Content> {
         let mut response = Self::new(answer.content);
         *response.status_mut() = answer.status;
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(answer.content_type));
+        if answer.is_packed {
+            response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        }
         if let Some(methods) = answer.allow.and_then(|methods| HeaderValue::from_str(&methods).ok()) {
             response.headers_mut().insert(ALLOW, methods);
         }

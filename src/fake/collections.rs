@@ -59,6 +59,16 @@ impl Collections {
         Kind::of(plural).map(|kind| &*self.list(kind, whose))
     }
 
+    /// The accounts that an account represents, and no others.
+    pub fn represent(&mut self, owner: &str, accounts: &[String]) {
+        let Some(kind) = Kind::of("accounts") else { return };
+        let list = self.list(kind, owner.to_owned());
+        list.clear();
+        for login in accounts {
+            add(list, kind, [(kind.key.to_owned(), json!(login))].into_iter().collect());
+        }
+    }
+
     fn list(&mut self, kind: &'static Kind, whose: String) -> &mut Vec<Item> {
         self.lists.entry((kind.list_noun, whose)).or_insert_with(|| {
             let mut list = Vec::new();

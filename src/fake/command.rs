@@ -99,6 +99,7 @@ fn token(text: &str) -> Result<FakeToken, BadTokenArgument> {
         owner: owner.to_owned(),
         scopes: scopes.split(',').map(scope).collect::<Result<ScopeSet, _>>()?,
         counters: counters.split(',').filter(|text| !text.is_empty()).map(counter).collect::<Result<_, _>>()?,
+        ..FakeToken::default()
     })
 }
 
@@ -162,6 +163,9 @@ fn introduce(out: &mut dyn Write, address: SocketAddr, ca: &Path, tokens: &[Fake
     };
     writeln!(out, "\nA gate in front of it has in its configuration:")?;
     writeln!(out, "  upstream: {{ca_file: '{}', connect_to: '{host}'}}", ca.display())?;
+    writeln!(out, "and, for doctor to ask who issued a token:")?;
+    let url = "https://login.yandex.ru/info";
+    writeln!(out, "  identity: {{url: '{url}', ca_file: '{}', connect_to: '{host}'}}", ca.display())?;
     let curl = format!("curl --cacert '{}'", ca.display());
     let caller = format!("{curl} -H 'Authorization: OAuth {}'", token.secret);
     writeln!(out, "\nTry:")?;

@@ -7,7 +7,7 @@ use http::request::Parts;
 use serde_json::{Value, json};
 
 use super::answer::Answer;
-use super::knobs::{Cut, Fail, answerable};
+use super::knobs::{Cut, Fail, Form, answerable};
 use super::query::Query;
 use super::refusal::{ErrorType, Refusal};
 use super::world::Shared;
@@ -19,9 +19,23 @@ const KNOBS: &[(&str, &str, &str)] = &[
     ("slow", "ms, path", "answers to paths with that prefix come later; 0 ends it, without a path every one"),
     (
         "fail",
-        "error_type, status, message, times, path, html",
-        "the next answers are this error; without status the documented one; with html a page in place of JSON",
+        "error_type, status, message, times, path, html, half, huge, gzip",
+        "the next answers are this error; without status the documented one; with html a page in place of JSON, with half \
+         JSON that ends in the middle, huge so many bytes of it; gzip packs it",
     ),
+    ("invalid", "status", "the status of an invalid token: 403, or 401, which the documentation says too"),
+    (
+        "wording",
+        "lang, error_type, message",
+        "lang=ru: messages in Russian; error_type and message: the message of that error, none ends it",
+    ),
+    (
+        "account",
+        "token, client_id, login, represents",
+        "what /info says of a token's application and login; the accounts that ulogin may name, with commas",
+    ),
+    ("organisation", "counter, off", "the counter belongs to an organisation: what is refused is counter_in_connect"),
+    ("public", "counter, off", "the counter's statistics are public: any valid token reads them"),
     (
         "break",
         "after, times, path",
@@ -59,21 +73,7 @@ pub fn answer(shared: &Shared, knob: &str, head: &Parts) -> Answer {
     } else {
         match (knob, is_read) {
             ("reset", true) => Err(ErrorType::MethodNotAllowed.into()),
-            ("reset", false) => {
-                shared.reset();
-                Ok(json!({ "reset": true }))
-            }
-            ("", _) => Ok(knobs()),
-            ("revoke", _) => set_revoked(shared, &query, true),
-            ("restore", _) => set_revoked(shared, &query, false),
-            ("slow", _) => slow(shared, &query),
-            ("fail", _) => fail(shared, &query),
-            ("break", _) => cut(shared, &query),
-            ("part_bytes", _) => part_bytes(shared, &query),
-            ("logs", _) => logs(shared, &query),
-            ("quota", _) => quota(shared, &query),
-            ("state", _) => Ok(shared.world().state()),
-            _ => Err(Refusal::because(ErrorType::NotFound, "No such knob; GET /_fake/ lists them")),
+            _ => perform(shared, knob, &query),
         }
     };
     match outcome {
@@ -83,17 +83,126 @@ pub fn answer(shared: &Shared, knob: &str, head: &Parts) -> Answer {
     }
 }
 
+/// Turns a knob that is written as `fail?error_type=backend_error`.
+pub fn turn(shared: &Shared, knob: &str) -> Result<Value, Refusal> {
+    let (knob, query) = knob.split_once('?').unwrap_or((knob, ""));
+    perform(shared, knob, &Query::parse(Some(query)))
+}
+
+fn perform(shared: &Shared, knob: &str, query: &Query) -> Result<Value, Refusal> {
+    match knob {
+        "reset" => {
+            shared.reset();
+            Ok(json!({ "reset": true }))
+        }
+        "" => Ok(knobs()),
+        "revoke" => set_revoked(shared, query, true),
+        "restore" => set_revoked(shared, query, false),
+        "slow" => slow(shared, query),
+        "fail" => fail(shared, query),
+        "invalid" => invalid(shared, query),
+        "wording" => wording(shared, query),
+        "account" => account(shared, query),
+        "organisation" => organisation(shared, query),
+        "public" => public(shared, query),
+        "break" => cut(shared, query),
+        "part_bytes" => part_bytes(shared, query),
+        "logs" => logs(shared, query),
+        "quota" => quota(shared, query),
+        "state" => Ok(shared.world().state()),
+        _ => Err(Refusal::because(ErrorType::NotFound, "No such knob; GET /_fake/ lists them")),
+    }
+}
+
 fn knobs() -> Value {
     let knob = |(name, parameters, effect): &(&str, &str, &str)| json!({ "knob": format!("/_fake/{name}"), "parameters": parameters, "effect": effect });
     KNOBS.iter().map(knob).collect()
 }
 
 fn set_revoked(shared: &Shared, query: &Query, revoked: bool) -> Result<Value, Refusal> {
-    if shared.world().keyring.set_revoked(query.required("token")?, revoked) {
-        Ok(json!({ "revoked": revoked }))
+    let is_known = shared.world().keyring.set_revoked(query.required("token")?, revoked);
+    is_known.then(|| json!({ "revoked": revoked })).ok_or_else(no_such_token)
+}
+
+fn no_such_token() -> Refusal {
+    Refusal::because(ErrorType::NotFound, "No such token")
+}
+
+fn account(shared: &Shared, query: &Query) -> Result<Value, Refusal> {
+    let mut world = shared.world();
+    let mut changed = None;
+    let is_known = world.keyring.change(query.required("token")?, |token| {
+        if let Some(client_id) = query.get("client_id") {
+            token.client_id = client_id.to_owned();
+        }
+        if let Some(login) = query.get("login") {
+            token.login = Some(login.to_owned()).filter(|login| !login.is_empty());
+        }
+        if query.get("represents").is_some() {
+            token.represents = query.list("represents").into_iter().map(str::to_owned).collect();
+        }
+        changed = Some(token.clone());
+    });
+    let Some(token) = changed.filter(|_| is_known) else { return Err(no_such_token()) };
+    world.collections.represent(&token.owner, &token.represents);
+    Ok(json!({ "client_id": token.client_id, "login": token.login, "represents": token.represents }))
+}
+
+/// The counter that a knob is about, and whether it becomes what the knob says.
+fn counter(query: &Query) -> Result<(u64, bool), Refusal> {
+    Ok((query.number("counter")?.ok_or_else(|| Refusal::missing("counter"))?, !query.has("off")))
+}
+
+fn organisation(shared: &Shared, query: &Query) -> Result<Value, Refusal> {
+    let (counter, on) = counter(query)?;
+    let counters = &mut shared.world().keyring.organisation;
+    if on {
+        counters.insert(counter)
     } else {
-        Err(Refusal::because(ErrorType::NotFound, "No such token"))
+        counters.remove(&counter)
+    };
+    Ok(json!({ "organisation": counters }))
+}
+
+fn public(shared: &Shared, query: &Query) -> Result<Value, Refusal> {
+    let (counter, on) = counter(query)?;
+    let mut world = shared.world();
+    if on {
+        world.counters.exists(counter);
+        world.keyring.public.insert(counter);
+    } else {
+        world.keyring.public.remove(&counter);
     }
+    Ok(json!({ "public": world.keyring.public }))
+}
+
+fn invalid(shared: &Shared, query: &Query) -> Result<Value, Refusal> {
+    let status = query.number("status")?.ok_or_else(|| Refusal::missing("status"))?;
+    let status = answerable(status).ok_or_else(|| Refusal::invalid("status"))?;
+    shared.world().knobs.invalid_status = status;
+    Ok(json!({ "status": status.as_u16() }))
+}
+
+fn wording(shared: &Shared, query: &Query) -> Result<Value, Refusal> {
+    let lang = query.get("lang");
+    if lang.is_some_and(|lang| !matches!(lang, "en" | "ru")) {
+        return Err(Refusal::invalid("lang"));
+    }
+    if lang.is_none() && query.get("error_type").is_none() {
+        return Err(Refusal::missing("lang"));
+    }
+    let knobs = &mut shared.world().knobs;
+    knobs.is_russian = lang.map_or(knobs.is_russian, |lang| lang == "ru");
+    match (query.get("error_type"), query.get("message").filter(|message| !message.is_empty())) {
+        (Some(error_type), Some(message)) => {
+            knobs.wording.insert(error_type.to_owned(), message.to_owned());
+        }
+        (Some(error_type), None) => {
+            knobs.wording.remove(error_type);
+        }
+        (None, _) => {}
+    }
+    Ok(json!({ "lang": if knobs.is_russian { "ru" } else { "en" }, "messages": knobs.wording }))
 }
 
 fn slow(shared: &Shared, query: &Query) -> Result<Value, Refusal> {
@@ -107,6 +216,9 @@ fn slow(shared: &Shared, query: &Query) -> Result<Value, Refusal> {
     }
     Ok(json!({ "path": path, "slow_ms": milliseconds }))
 }
+
+/// No error is made larger than this, in bytes.
+const HUGE: u32 = 64 * 1024 * 1024;
 
 fn fail(shared: &Shared, query: &Query) -> Result<Value, Refusal> {
     let name = query.required("error_type")?;
@@ -122,7 +234,14 @@ fn fail(shared: &Shared, query: &Query) -> Result<Value, Refusal> {
     let times = query.number("times")?.unwrap_or(1);
     let path = query.get("path").unwrap_or_default().to_owned();
     let told = json!({ "status": status.as_u16(), "error_type": name, "times": times, "path": path });
-    shared.world().knobs.fail = Some(Fail { refusal, is_page: query.has("html"), times, path });
+    let form = match query.number("huge")? {
+        Some(bytes) if bytes > 0 && bytes <= HUGE => Form::Huge(bytes),
+        Some(_) => return Err(Refusal::invalid("huge")),
+        None if query.has("html") => Form::Page,
+        None if query.has("half") => Form::Half,
+        None => Form::Json,
+    };
+    shared.world().knobs.fail = Some(Fail { refusal, form, is_packed: query.has("gzip"), times, path });
     Ok(told)
 }
 

@@ -40,6 +40,12 @@ impl Counters {
         Self(counters.collect())
     }
 
+    /// Makes sure that a counter is there; a new one is another account's.
+    pub fn exists(&mut self, id: u64) {
+        let new = || Counter::new(id, "another-owner".to_owned(), Map::new());
+        self.0.entry(id).or_insert_with(new);
+    }
+
     pub fn ids(&self) -> Vec<u64> {
         self.0.keys().copied().collect()
     }

@@ -68,7 +68,7 @@ async fn perform(shared: &Shared, call: &Call<'_>, body: Incoming) -> Result<Ans
             Err(refusal) => Err(refusal),
         }
     };
-    Ok(outcome.unwrap_or_else(|refusal| Answer::from(&refusal)))
+    Ok(outcome.unwrap_or_else(|refusal| Answer::from(&shared.world().knobs.said(&refusal))))
 }
 
 /// The object that a body holds; an empty body is an empty object.

@@ -1,12 +1,14 @@
 //! What the control panel can change about the answers.
 
+use std::borrow::Cow;
+use std::collections::HashMap;
 use std::time::Duration;
 
 use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::answer::Answer;
-use super::refusal::Refusal;
+use super::refusal::{ErrorType, Refusal};
 
 /// The settings of the control panel.
 pub struct Knobs {
@@ -22,21 +24,51 @@ pub struct Knobs {
     pub parts: u64,
     /// How many times the status of a log request is read as `created` before it is `processed`.
     pub status_reads: u64,
+    /// The status of an invalid token; the documentation says 401 in one place and 403 in another.
+    pub invalid_status: StatusCode,
+    /// Messages in Russian.
+    pub is_russian: bool,
+    /// The messages of error types, where they are not the usual ones.
+    pub wording: HashMap<String, String>,
 }
 
 impl Default for Knobs {
     fn default() -> Self {
-        Self { slow: Vec::new(), fail: None, cut: None, part_bytes: 64 * 1024, parts: 2, status_reads: 2 }
+        Self {
+            slow: Vec::new(),
+            fail: None,
+            cut: None,
+            part_bytes: 64 * 1024,
+            parts: 2,
+            status_reads: 2,
+            invalid_status: StatusCode::FORBIDDEN,
+            is_russian: false,
+            wording: HashMap::new(),
+        }
     }
 }
 
 /// An error that is given in place of answers.
 pub struct Fail {
     pub refusal: Refusal,
-    /// As a page of HTML.
-    pub is_page: bool,
+    pub form: Form,
+    /// With gzip, whatever the caller takes.
+    pub is_packed: bool,
     pub times: u64,
     pub path: String,
+}
+
+/// The form of an error that is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// As the documentation has it.
+    Json,
+    /// A page of HTML.
+    Page,
+    /// JSON that ends in the middle.
+    Half,
+    /// JSON of so many bytes and a little more.
+    Huge(u32),
 }
 
 /// A connection that breaks.
@@ -63,6 +95,8 @@ impl Knobs {
             "break": cut,
             "part_bytes": self.part_bytes,
             "logs": { "reads": self.status_reads, "parts": self.parts },
+            "invalid": { "status": self.invalid_status.as_u16() },
+            "wording": { "lang": if self.is_russian { "ru" } else { "en" }, "messages": self.wording },
         })
     }
 
@@ -75,7 +109,33 @@ impl Knobs {
     pub fn failure(&mut self, path: &str) -> Option<Answer> {
         let fail = self.fail.as_mut().filter(|fail| fail.times > 0 && path.starts_with(&fail.path))?;
         fail.times -= 1;
-        Some(if fail.is_page { Answer::page(&fail.refusal) } else { Answer::from(&fail.refusal) })
+        let answer = match fail.form {
+            Form::Json => Answer::from(&fail.refusal),
+            Form::Page => Answer::page(&fail.refusal),
+            Form::Half => Answer::half(&fail.refusal),
+            Form::Huge(bytes) => {
+                let padding = ".".repeat(usize::try_from(bytes).unwrap_or_default());
+                let message = format!("{}{padding}", fail.refusal.message).into();
+                Answer::from(&Refusal { message, ..fail.refusal.clone() })
+            }
+        };
+        Some(if fail.is_packed { answer.packed() } else { answer })
+    }
+
+    /// A refusal as it is said: its status and its wording can be turned.
+    pub fn said(&self, refusal: &Refusal) -> Refusal {
+        let mut said = refusal.clone();
+        if said.error_type == ErrorType::InvalidToken.as_str() {
+            said.status = self.invalid_status;
+        }
+        if let Some(message) = self.wording.get(&*said.error_type) {
+            said.message = message.clone().into();
+        } else if self.is_russian
+            && let Some(message) = ErrorType::parse(&said.error_type).and_then(ErrorType::russian)
+        {
+            said.message = Cow::Borrowed(message);
+        }
+        said
     }
 
     /// Where the answer to a request breaks off, if it does.

@@ -64,6 +64,23 @@ impl ErrorType {
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|error_type| error_type.as_str() == text)
     }
+
+    /// The message in Russian, of those that clients meet: the API localises them.
+    pub fn russian(self) -> Option<&'static str> {
+        let messages = [
+            (Self::Unauthorized, "Требуется авторизация"),
+            (Self::AccessDenied, "Доступ запрещён"),
+            (Self::InvalidToken, "Неверный oauth_token"),
+            (Self::CounterInConnect, "Счётчик привязан к организации"),
+            (Self::NotFound, "Объект не найден"),
+            (Self::QuotaByUser, "Превышена квота на количество запросов пользователя"),
+            (Self::QuotaByAddress, "Превышена квота на количество запросов с IP-адреса"),
+            (Self::QuotaByCounter, "Превышена квота на количество запросов к счётчику"),
+            (Self::QuotaParallel, "Превышена квота на количество параллельных запросов"),
+            (Self::QuotaParallelByUser, "Превышена квота на количество параллельных запросов"),
+        ];
+        messages.iter().find(|(error_type, _)| *error_type == self).map(|(_, message)| *message)
+    }
 }
 
 /// An answer that is an error.

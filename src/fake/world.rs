@@ -1,5 +1,6 @@
 //! Everything the stand-in knows, behind one lock, and which part of it answers what.
 
+use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -17,7 +18,7 @@ use super::log_requests::LogRequests;
 use super::quota::{InFlight, Quota};
 use super::refusal::{ErrorType, Refusal};
 use super::uploads::Uploads;
-use super::{google_form, reports};
+use super::{google_form, identity, reports};
 use crate::operation::Catalogue;
 
 /// What the connections share.
@@ -37,8 +38,13 @@ pub struct World {
     pub log_requests: LogRequests,
     pub uploads: Uploads,
     pub requests: u64,
+    /// The last of them, and of those to the other host.
+    pub heard: VecDeque<String>,
     last_request: Value,
 }
+
+/// So many requests are remembered.
+const HEARD: usize = 1000;
 
 /// What is decided about a request when its head is there.
 pub struct Arrival<'a> {
@@ -68,15 +74,20 @@ impl Shared {
 impl World {
     fn new(tokens: Vec<FakeToken>) -> Self {
         let keyring = Keyring::new(tokens);
+        let mut collections = Collections::default();
+        for (owner, represented) in keyring.representatives() {
+            collections.represent(owner, represented);
+        }
         Self {
             counters: Counters::new(keyring.counters()),
             keyring,
             knobs: Knobs::default(),
             quota: Quota::default(),
-            collections: Collections::default(),
+            collections,
             log_requests: LogRequests::default(),
             uploads: Uploads::default(),
             requests: 0,
+            heard: VecDeque::new(),
             last_request: Value::Null,
         }
     }
@@ -85,6 +96,10 @@ impl World {
     pub fn arrive<'a>(&mut self, catalogue: &'a Catalogue, peer: IpAddr, head: &Parts) -> Arrival<'a> {
         let path = head.uri.path();
         self.requests += 1;
+        if self.heard.len() == HEARD {
+            self.heard.pop_front();
+        }
+        self.heard.push_back(format!("{} {path}", head.method));
         // Names only: a value can be a secret, and so can a query.
         self.last_request = json!({
             "method": head.method.as_str(),
@@ -96,6 +111,7 @@ impl World {
         let mut in_flight = None;
         let decision = match self.knobs.failure(path) {
             Some(failure) => Err(failure),
+            None if identity::is_asked(head) => Err(identity::answer(&self.keyring, head)),
             None => self.admit(catalogue, peer, head, &mut in_flight),
         };
         Arrival { delay, cut, in_flight, decision }
@@ -108,9 +124,9 @@ impl World {
         head: &Parts,
         in_flight: &mut Option<InFlight>,
     ) -> Result<Call<'a>, Answer> {
-        let quota = |error_type: ErrorType| Answer::from(&Refusal::from(error_type));
+        let quota = |error_type: ErrorType| Answer::from(&self.knobs.said(&error_type.into()));
         self.quota.arrive(peer, Instant::now()).map_err(quota)?;
-        let refused = |refused: Refused| Answer::from(&refused.refusal).allowing(refused.allow);
+        let refused = |refused: Refused| Answer::from(&self.knobs.said(&refused.refusal)).allowing(refused.allow);
         let call = self.keyring.admit(catalogue, head).map_err(refused)?;
         *in_flight = Some(self.quota.enter(&call.owner).map_err(quota)?);
         Ok(call)

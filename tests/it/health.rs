@@ -17,6 +17,7 @@ fn token(secret: &str, scopes: &[Scope]) -> FakeToken {
         owner: "owner".to_owned(),
         scopes: scopes.iter().copied().collect(),
         counters: vec![(1, Permission::Own), (2, Permission::View)],
+        ..FakeToken::default()
     }
 }
 

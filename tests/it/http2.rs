@@ -20,6 +20,7 @@ pub fn fake(http2: bool) -> Fake {
         owner: "owner".to_owned(),
         scopes: [scope].into_iter().collect::<ScopeSet>(),
         counters: vec![(DEMO_COUNTER, Permission::Own)],
+        ..FakeToken::default()
     };
     let tokens = vec![token(READ_TOKEN, Scope::Read), token(WRITE_TOKEN, Scope::Write)];
     Fake::start(Settings { tokens, http2, ..Settings::default() }).unwrap()
