@@ -11,6 +11,7 @@ use crate::reload::Source;
 use crate::server::listen::MissingFolder;
 
 mod check;
+mod doctor;
 mod explain;
 mod healthcheck;
 mod init;
@@ -23,12 +24,14 @@ Examples:
   metrika-gate demo                                     see it work, without an account
   metrika-gate init --out gate.yaml                     a configuration to begin with
   metrika-gate check --config gate.yaml                 is the configuration right?
+  metrika-gate doctor --config gate.yaml                what does Metrica say of its tokens?
   metrika-gate explain GET /management/v1/counters --as reports --config gate.yaml
   metrika-gate run --config gate.yaml
 
 Exit codes:
   0 ended cleanly (or: yes)     1 failed while running (or: no)   2 wrong usage
   66 configuration not readable 69 address taken, or connections were cut at the end
+  75 Metrica could not be asked
   77 permissions of a token, or of the folder of a socket
   78 configuration or token invalid, or the folder of a socket is missing";
 
@@ -48,6 +51,8 @@ enum Command {
     Run(RunArgs),
     /// Say whether a configuration and its token files are right
     Check(check::CheckArgs),
+    /// Ask Metrica what is the matter with the tokens, without a write
+    Doctor(doctor::DoctorArgs),
     /// Say what would become of a request, or of those of a log, without sending anything
     Explain(explain::ExplainArgs),
     /// Say which rights the requests of a log needed, as a configuration
@@ -108,6 +113,7 @@ pub fn main() -> u8 {
     let ended = match cli.command.unwrap_or(Command::Run(cli.run)) {
         Command::Run(args) => run(args),
         Command::Check(args) => check::check(&args, &mut out),
+        Command::Doctor(args) => doctor::doctor(&args, &mut out),
         Command::Explain(args) => explain::explain(&args, &mut out),
         Command::Suggest(args) => suggest::suggest(&args, &mut out),
         Command::Init(args) => init::init(&args, &mut out),

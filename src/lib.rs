@@ -16,7 +16,8 @@
 //!    counted, [`telemetry`] what is logged.
 //! 3. **The process** around it. [`config`] reads what operators write, [`tokens`] and [`reload`] what changes,
 //!    [`mod@file`] any of it, [`server`] accepts, [`crew`] has the threads, [`health`] parks what Metrica does not take, [`admin`] and [`readiness`] answer probes, [`sandbox`] keeps the
-//!    process to what it needs, [`app`] starts and ends it all, [`cli`] is the command line. [`fake`] is a Metrica to
+//!    process to what it needs, [`app`] starts and ends it all, [`cli`] is the command line. [`doctor`] asks Metrica what a token
+//!    can. [`fake`] is a Metrica to
 //!    test against, and [`demo`] shows everything at once.
 
 pub mod admin;
@@ -27,6 +28,7 @@ pub mod config;
 pub mod crew;
 pub mod demo;
 pub mod diagnosis;
+pub mod doctor;
 pub mod fake;
 pub mod file;
 pub mod gateway;

@@ -1,14 +1,16 @@
 //! Probe: what can be asked with a token, and changes nothing.
 //!
-//! 1. Questions are GETs. An answer is looked at up to [`LONGEST`] bytes, packed or not.
+//! 1. Questions are GETs. An answer is looked at up to [`LONGEST`] bytes. It is asked for as it is; one that comes packed with
+//!    gzip all the same is unpacked, up to as many bytes.
 //! 2. Each question goes on a connection of its own, so that none waits behind another's and none stays open.
 //! 3. A question takes as long as `upstream.timeouts` say, and no longer.
 
+use std::io::Read;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, HOST};
+use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, HOST};
 use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use http_body_util::{BodyExt, Empty};
 
@@ -24,7 +26,7 @@ pub const LONGEST: usize = 4 * 1024 * 1024;
 pub struct Heard {
     /// The status.
     pub status: StatusCode,
-    /// The body.
+    /// The body, unpacked.
     pub body: Bytes,
 }
 
@@ -49,11 +51,12 @@ pub enum Unheard {
 #[derive(Debug, Clone)]
 pub struct Place(Arc<Upstream>);
 
-struct Deaf;
+/// Hears how a body is packed, and nothing else.
+struct OfPacking;
 
-impl Listener for Deaf {
-    fn wants(&self, _: &[u8]) -> bool {
-        false
+impl Listener for OfPacking {
+    fn wants(&self, name: &[u8]) -> bool {
+        name.eq_ignore_ascii_case(CONTENT_ENCODING.as_str().as_bytes())
     }
 
     fn heard(&self, _: StatusCode, _: &HeaderMap) {}
@@ -93,7 +96,7 @@ impl Place {
         fields.insert(ACCEPT, HeaderValue::from_static("application/json"));
         fields.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         fields.insert(AUTHORIZATION, token.authorization());
-        let answer = lease.send(request, &Deaf).await.map_err(|failed| Unheard::Broken(failed.error.into()))?;
+        let answer = lease.send(request, &OfPacking).await.map_err(|failed| Unheard::Broken(failed.error.into()))?;
         let (head, mut body) = answer.into_parts();
         let mut read = BytesMut::new();
         while let Some(frame) = body.frame().await {
@@ -103,6 +106,16 @@ impl Place {
                 return Err(Unheard::TooLong);
             }
         }
-        Ok(Heard { status: head.status, body: read.freeze() })
+        let is_packed = head.headers.get(CONTENT_ENCODING).is_some_and(|coding| coding == "gzip");
+        let body = if is_packed { unpacked(&read)? } else { read.freeze() };
+        Ok(Heard { status: head.status, body })
     }
+}
+
+fn unpacked(packed: &[u8]) -> Result<Bytes, Unheard> {
+    let mut plain = Vec::new();
+    let limit = u64::try_from(LONGEST).unwrap_or(u64::MAX).saturating_add(1);
+    let unpacked = flate2::read::MultiGzDecoder::new(packed).take(limit).read_to_end(&mut plain);
+    unpacked.map_err(|error| Unheard::Broken(error.into()))?;
+    if plain.len() > LONGEST { Err(Unheard::TooLong) } else { Ok(plain.into()) }
 }

@@ -4,9 +4,10 @@ use std::io::Write;
 
 use clap::Args;
 
-use super::{ConfigArgs, Format};
+use super::{ConfigArgs, Format, doctor};
 use crate::config::document::Step;
 use crate::config::{self, Bind, Config, Error, TokenSource};
+use crate::doctor::Wanted;
 use crate::policy::{Denial, Policy};
 use crate::scope::Scope;
 use crate::server::listen;
@@ -19,6 +20,9 @@ pub(super) struct CheckArgs {
     /// Do not look at the token files, which are elsewhere
     #[arg(long, env = "METRIKA_GATE_CHECK_WITHOUT_TOKENS")]
     without_tokens: bool,
+    /// Ask Metrica about the tokens too, as `doctor` does
+    #[arg(long, env = "METRIKA_GATE_CHECK_ONLINE", conflicts_with = "without_tokens")]
+    online: bool,
     /// How the result is shown
     #[arg(long, value_name = "FORM", env = "METRIKA_GATE_FORMAT", default_value = "human")]
     format: Format,
@@ -49,8 +53,10 @@ fn key(name: &str) -> Step {
 
 pub(super) fn check(args: &CheckArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
     let bytes = config::bytes(&args.config.config)?;
+    let mut online = None;
     let report = match Config::from_bytes(&bytes, &args.config.config) {
         Ok(config) => {
+            online = args.online.then(|| doctor::examined(&config, &Wanted::default())).transpose()?;
             let Found { mistakes, warnings, summary, code } = found(&config, args.without_tokens);
             let places = config::places(&args.config.config, &bytes, warnings);
             Report { mistakes, warnings: places.iter().map(ToString::to_string).collect(), summary, code }
@@ -73,15 +79,20 @@ pub(super) fn check(args: &CheckArgs, out: &mut dyn Write) -> anyhow::Result<u8>
                 writeln!(out, "warning: {line}")?;
             }
             writeln!(out, "{}", report.summary)?;
+            if let Some(online) = &online {
+                writeln!(out)?;
+                doctor::human(out, online)?;
+            }
         }
         Format::Json => {
             let value = serde_json::json!({
                 "valid": report.code == 0, "mistakes": report.mistakes, "warnings": report.warnings, "summary": report.summary,
+                "online": online.as_ref().map(doctor::machine),
             });
             writeln!(out, "{value}")?;
         }
     }
-    Ok(report.code)
+    Ok(if report.code == 0 { online.map_or(0, |online| online.exit_code()) } else { report.code })
 }
 
 /// What is wrong with token files.

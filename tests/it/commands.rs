@@ -353,7 +353,7 @@ fn every_flag_has_a_twin_in_the_environment() {
     }
     let health = outcome(program().arg("healthcheck").env("METRIKA_GATE_HEALTHCHECK_URL", "https://h/"));
     assert!(health.2.contains("is not an http:// URL"), "{}", health.2);
-    for command in ["run", "check", "explain", "suggest", "init", "demo", "fake", "healthcheck"] {
+    for command in ["run", "check", "doctor", "explain", "suggest", "init", "demo", "fake", "healthcheck"] {
         let (code, help, _) = outcome(program().args([command, "--help"]));
         assert_eq!(code, 0);
         let is_flag = |line: &&str| line.starts_with('-') && !line.starts_with("- ") && !line.contains("--help");

@@ -4,6 +4,7 @@ pub mod caller;
 pub mod files;
 pub mod gate;
 pub mod h2;
+pub mod metrica;
 pub mod relay;
 pub mod signal;
 pub mod traffic;

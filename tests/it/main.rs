@@ -20,6 +20,8 @@ mod config;
 mod credentials;
 mod cut;
 mod demo;
+mod doctor;
+mod doctor_reasons;
 mod early;
 mod filtered;
 mod floods;

@@ -1,0 +1,143 @@
+//! `doctor`: what does Metrica say of the tokens?
+//!
+//! 1. What is asked is said on stderr while it is asked, where that is a terminal.
+//! 2. What was found is on stdout: a table for people, or one JSON object.
+//! 3. No token is in either; nothing of an answer is but what [`crate::doctor`] checked.
+
+use std::io::{IsTerminal, Write};
+use std::time::SystemTime;
+
+use clap::Args;
+use serde_json::json;
+
+use super::{ConfigArgs, Format};
+use crate::config::Config;
+use crate::doctor::finding::Standing;
+use crate::doctor::question::Question;
+use crate::doctor::{Line, Report, Wanted, examine};
+use crate::symbol::TokenAlias;
+
+#[derive(Debug, Args)]
+pub(super) struct DoctorArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Look at this token only; it can be repeated, and in the variable a comma stands between them
+    #[arg(long = "token", value_name = "ALIAS", env = "METRIKA_GATE_DOCTOR_TOKENS", value_delimiter = ',')]
+    tokens: Vec<String>,
+    /// Look at this counter beside those of the callers; repeated as above
+    #[arg(long = "counter", value_name = "ID", env = "METRIKA_GATE_DOCTOR_COUNTERS", value_delimiter = ',')]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+    counters: Vec<u64>,
+    /// How the result is shown
+    #[arg(long, value_name = "FORM", env = "METRIKA_GATE_FORMAT", default_value = "human")]
+    format: Format,
+}
+
+pub(super) fn doctor(args: &DoctorArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
+    let config = Config::load(&args.config.config)?;
+    let known: Vec<_> = config.tokens.iter().map(|source| source.alias.as_str()).collect();
+    if let Some(unknown) = args.tokens.iter().find(|token| !known.contains(&token.as_str())) {
+        let known = known.join(", ");
+        writeln!(std::io::stderr(), "metrika-gate: there is no token '{unknown}'; the tokens are {known}")?;
+        return Ok(2);
+    }
+    let tokens = args.tokens.iter().map(|alias| TokenAlias::new(alias)).collect();
+    let report = examined(&config, &Wanted { tokens, counters: args.counters.clone() })?;
+    match args.format {
+        Format::Human => human(out, &report)?,
+        Format::Json => writeln!(out, "{}", machine(&report))?,
+    }
+    Ok(report.exit_code())
+}
+
+/// Asks, and says so (rule 1).
+pub(super) fn examined(config: &Config, wanted: &Wanted) -> anyhow::Result<Report> {
+    let shows = std::io::stderr().is_terminal();
+    let mut tell = |alias: TokenAlias, question: Question| {
+        if shows {
+            // Who closed it does not want to know.
+            let _ = writeln!(std::io::stderr(), "token {alias}: asking for {question}");
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let local = tokio::task::LocalSet::new();
+    local.block_on(&runtime, examine(config, wanted, SystemTime::now(), &mut tell))
+}
+
+/// A result that is longer than this does not move the last column of the others.
+const WIDEST: usize = 60;
+
+const HEADS: [&str; 4] = ["token", "check", "result", "what to do"];
+
+pub(super) fn human(out: &mut dyn Write, report: &Report) -> anyhow::Result<()> {
+    let row = |line: &Line| {
+        let finding = &line.finding;
+        (sign(finding.standing()), [line.token.to_string(), label(line), finding.result(), finding.advice()])
+    };
+    let heads = ("   ", HEADS.map(str::to_owned));
+    let rows: Vec<_> = std::iter::once(heads).chain(report.lines.iter().map(row)).collect();
+    let mut widths = [0; HEADS.len()];
+    for (_, cells) in &rows {
+        for (width, cell) in widths.iter_mut().zip(cells) {
+            let length = cell.chars().count();
+            *width = (*width).max(if length > WIDEST { 0 } else { length });
+        }
+    }
+    for (sign, cells) in &rows {
+        let padded: Vec<_> = cells.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        writeln!(out, "{sign} {}", padded.join("  ").trim_end())?;
+    }
+    writeln!(out, "\n{}", summary(report))?;
+    Ok(())
+}
+
+/// As the admin's probes have them.
+const fn sign(standing: Standing) -> &'static str {
+    match standing {
+        Standing::Well => "[+]",
+        Standing::Note => "[ ]",
+        Standing::Warning => "[!]",
+        Standing::Unknown => "[?]",
+        Standing::Wrong => "[-]",
+    }
+}
+
+/// What was looked at, with its counter.
+fn label(line: &Line) -> String {
+    let check = line.finding.check();
+    line.counter.map_or_else(|| check.to_owned(), |counter| format!("{check} {counter}"))
+}
+
+fn summary(report: &Report) -> String {
+    let count = |standing| report.lines.iter().filter(|line| line.finding.standing() == standing).count();
+    let (wrong, unknown, warnings) = (count(Standing::Wrong), count(Standing::Unknown), count(Standing::Warning));
+    let begin = match report.standing() {
+        Standing::Wrong => "something is wrong",
+        Standing::Unknown => "not everything could be asked",
+        Standing::Well | Standing::Note | Standing::Warning => "nothing is wrong",
+    };
+    format!(
+        "{begin}: {wrong} wrong, {unknown} unknown, {warnings} to look at; {} requests, all of them reads",
+        report.requests
+    )
+}
+
+pub(super) fn machine(report: &Report) -> serde_json::Value {
+    let one = |line: &Line| {
+        json!({
+            "token": line.token.as_str(),
+            "check": line.finding.check(),
+            "counter": line.counter,
+            "finding": line.finding.name(),
+            "standing": line.finding.standing().as_str(),
+            "result": line.finding.result(),
+            "advice": line.finding.advice(),
+        })
+    };
+    json!({
+        "standing": report.standing().as_str(),
+        "exit_code": report.exit_code(),
+        "requests": report.requests,
+        "findings": report.lines.iter().map(one).collect::<Vec<_>>(),
+    })
+}

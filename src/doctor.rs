@@ -1,0 +1,354 @@
+//! Doctor: what is the matter with the tokens of a configuration? Asked of Metrica itself, as its documentation advises
+//! (<https://yandex.com/dev/metrika/en/intro/authorization>, troubleshooting).
+//!
+//! 1. Questions are GETs ([`crate::probe`]), one after another. Nothing is written, and what only a write would prove is
+//!    said to be unproven.
+//! 2. Who issued a token is asked only where the configuration names the place (`identity`): it receives the token.
+//! 3. The list of counters needs no grant, so whether it is refused says whether `metrika:read` is there. Metrica's refusal
+//!    of one counter is then about the grant. Where the list gives no answer, the documentation's open counter decides, if
+//!    it is refused: everybody may look at that one.
+//! 4. A permission belongs to the account. What a token that does not read cannot see of a counter is asked with one of the
+//!    same account that does.
+//! 5. At most [`COUNTERS`] counters are asked for with each token: those that are wanted, then those of its callers.
+//! 6. An obstacle that another question would meet too (a quota, no connection) ends the questions about a token.
+//! 7. What is found is a closed list ([`finding`]). Of an answer's text nothing is repeated but a login and an application
+//!    that look like one ([`identity`]).
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use http::HeaderValue;
+use serde::Deserialize;
+
+use crate::config::{Config, TokenSource};
+use crate::probe::Place;
+use crate::scope::{Scope, ScopeSet};
+use crate::symbol::TokenAlias;
+use crate::token::Token;
+use crate::tokens::{self, TokenFileError};
+use crate::upstream::Upstream;
+
+mod counters;
+pub mod finding;
+pub mod identity;
+mod issuer;
+pub mod question;
+
+use finding::{Days, Finding, Rights, Standing};
+use identity::Issuer;
+use issuer::Identity;
+use question::{Obstacle, Question, Reply};
+
+/// So many counters are asked for with each token.
+pub const COUNTERS: usize = 50;
+
+/// So many days before its end a token is due.
+const DUE: u64 = 30;
+
+/// What is looked at.
+#[derive(Debug, Clone, Default)]
+pub struct Wanted {
+    /// These tokens; none is all.
+    pub tokens: Vec<TokenAlias>,
+    /// These counters, beside those of the callers.
+    pub counters: Vec<u64>,
+}
+
+/// Something that was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    /// Of which token.
+    pub token: TokenAlias,
+    /// On which counter.
+    pub counter: Option<u64>,
+    /// What.
+    pub finding: Finding,
+}
+
+/// Everything that was found.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Report {
+    /// In the order of the tokens.
+    pub lines: Vec<Line>,
+    /// The requests that it took.
+    pub requests: usize,
+}
+
+impl Report {
+    /// The worst of it.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        self.lines.iter().map(|line| line.finding.standing()).max().unwrap_or(Standing::Well)
+    }
+
+    /// The exit code: 77 or 78 for files, as of `check`; 1 when something else is wrong, 75 when something could not be
+    /// asked (sysexits(3)), 0 otherwise.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        let has = |is_it: fn(&Finding) -> bool| self.lines.iter().any(|line| is_it(&line.finding));
+        if has(|finding| matches!(finding, Finding::FilePermissions { .. })) {
+            return 77;
+        }
+        if has(|finding| matches!(finding, Finding::FileContent { .. })) {
+            return 78;
+        }
+        match self.standing() {
+            Standing::Wrong => 1,
+            Standing::Unknown => 75,
+            Standing::Well | Standing::Note | Standing::Warning => 0,
+        }
+    }
+}
+
+/// Looks at the tokens of `config`; `tell` hears of every question before it is asked. Belongs on a runtime of one thread.
+///
+/// # Errors
+/// When connections cannot be prepared at all.
+pub async fn examine(
+    config: &Config,
+    wanted: &Wanted,
+    now: SystemTime,
+    tell: &mut dyn FnMut(TokenAlias, Question),
+) -> anyhow::Result<Report> {
+    let metrica = Place::new(Arc::new(Upstream::new(config.upstream.clone())?));
+    let issuer = match &config.identity {
+        Some(identity) => Some(Place::new(Arc::new(Upstream::new(identity.place.clone())?))),
+        None => None,
+    };
+    let mut doctor = Doctor {
+        config,
+        wanted,
+        metrica,
+        issuer,
+        tell,
+        secrets: Vec::new(),
+        replies: HashMap::new(),
+        report: Report::default(),
+    };
+    let is_wanted = |source: &&TokenSource| wanted.tokens.is_empty() || wanted.tokens.contains(&source.alias);
+    let sources: Vec<_> = config.tokens.iter().filter(is_wanted).collect();
+    let mut patients = Vec::new();
+    // All of them before the first question: what comes back is looked through for every one.
+    let held: Vec<_> = sources.iter().filter_map(|source| Some((*source, doctor.token(source)?))).collect();
+    for (source, token) in held {
+        doctor.expiry(source, now);
+        patients.extend(doctor.admit(source, token).await);
+    }
+    for index in 0..patients.len() {
+        doctor.look_at_counters(&mut patients, index).await;
+    }
+    let mut report = doctor.report;
+    report.lines.sort_by_key(|line| sources.iter().position(|source| source.alias == line.token));
+    Ok(report)
+}
+
+struct Doctor<'a> {
+    config: &'a Config,
+    wanted: &'a Wanted,
+    metrica: Place,
+    issuer: Option<Place>,
+    tell: &'a mut dyn FnMut(TokenAlias, Question),
+    secrets: Vec<HeaderValue>,
+    /// What was said of a counter to a token.
+    replies: HashMap<(TokenAlias, u64), Reply>,
+    report: Report,
+}
+
+/// A token that Metrica did not call invalid.
+struct Patient<'a> {
+    source: &'a TokenSource,
+    token: Token,
+    issuer: Option<Issuer>,
+    /// Whether it reads, where that is known.
+    reads: Option<bool>,
+    /// A counter that its owner sees.
+    sees: Option<u64>,
+    /// The open counter was asked for (rule 3).
+    asked_open: bool,
+    /// Rule 6.
+    is_blocked: bool,
+}
+
+impl Patient<'_> {
+    fn rights(&self) -> Rights {
+        let seen = self.issuer.as_ref().map(|issuer| &issuer.client_id);
+        Rights(seen.or(self.source.origin.client_id.as_ref()).cloned())
+    }
+
+    /// Whether a person issued it for an organisation.
+    fn is_personal(&self) -> bool {
+        let stated = self.source.origin.owner.as_deref();
+        let is_other = self.issuer.as_ref().is_some_and(|issuer| !identity::is_organisation(&issuer.login));
+        stated.is_some_and(identity::is_organisation) && is_other
+    }
+
+    /// What is declared beside `metrika:read`.
+    fn declared_writes(&self) -> ScopeSet {
+        self.source.scopes.iter().filter(|scope| *scope != Scope::Read).collect()
+    }
+}
+
+impl<'a> Doctor<'a> {
+    fn say(&mut self, source: &TokenSource, finding: Finding) {
+        self.report.lines.push(Line { token: source.alias, counter: None, finding });
+    }
+
+    fn say_of(&mut self, source: &TokenSource, counter: u64, finding: Finding) {
+        self.report.lines.push(Line { token: source.alias, counter: Some(counter), finding });
+    }
+
+    /// Asks Metrica.
+    async fn ask(&mut self, alias: TokenAlias, token: &Token, question: Question) -> Reply {
+        let place = self.metrica.clone();
+        self.ask_at(&place, alias, token, question, "").await
+    }
+
+    async fn ask_at(
+        &mut self,
+        place: &Place,
+        alias: TokenAlias,
+        token: &Token,
+        question: Question,
+        issuer: &str,
+    ) -> Reply {
+        (self.tell)(alias, question);
+        let (reply, requests) = question::ask(place, token, &question.target(issuer)).await;
+        self.report.requests += requests;
+        reply
+    }
+
+    /// The token in a file.
+    fn token(&mut self, source: &TokenSource) -> Option<Token> {
+        match tokens::read(source, false) {
+            Ok(token) => {
+                self.secrets.push(token.authorization());
+                self.say(source, if token.is_short() { Finding::Short } else { Finding::File });
+                Some(token)
+            }
+            Err(error) => {
+                self.say(source, of_file(error));
+                None
+            }
+        }
+    }
+
+    fn expiry(&mut self, source: &TokenSource, now: SystemTime) {
+        let Some(end) = source.origin.expires else { return };
+        let days = |duration: Duration| Days(duration.as_secs() / (24 * 60 * 60));
+        let finding = match end.duration_since(now).map(days) {
+            Ok(days) if days.0 > DUE => Finding::Expires { days },
+            Ok(days) => Finding::ExpiresSoon { days },
+            Err(past) => Finding::Expired { days: days(past.duration()) },
+        };
+        self.say(source, finding);
+    }
+
+    /// Rules 2 and 3.
+    async fn admit(&mut self, source: &'a TokenSource, token: Token) -> Option<Patient<'a>> {
+        let identity = self.identify(source, &token).await;
+        let reply = self.ask(source.alias, &token, Question::List).await;
+        let is_denied_elsewhere = matches!(identity, Identity::Invalid);
+        if reply == Reply::Invalid {
+            let finding = match identity {
+                Identity::Silent => Finding::Invalid,
+                Identity::Invalid => Finding::Dead,
+                Identity::Known(_) => Finding::Disputed,
+            };
+            self.say(source, finding);
+            return None;
+        }
+        if is_denied_elsewhere {
+            self.say(source, Finding::IssuerInvalid);
+        }
+        let issuer = match identity {
+            Identity::Known(issuer) => Some(issuer),
+            Identity::Silent | Identity::Invalid => None,
+        };
+        let mut patient =
+            Patient { source, token, issuer, reads: None, sees: None, asked_open: false, is_blocked: false };
+        let obstacle = match reply {
+            Reply::Yes(body) => match first_counter(&body) {
+                Some(sees) => {
+                    (patient.reads, patient.sees) = (Some(true), sees);
+                    None
+                }
+                None => Some(Obstacle::Unreadable),
+            },
+            Reply::Denied => {
+                patient.reads = Some(false);
+                None
+            }
+            Reply::Unclear(why) => Some(why),
+            Reply::Invalid | Reply::Organisation | Reply::Absent => Some(Obstacle::Unreadable),
+        };
+        patient.is_blocked = obstacle.as_ref().is_some_and(Obstacle::stays);
+        self.say(source, obstacle.map_or(Finding::Alive, |why| Finding::AliveUnknown { why }));
+        if patient.reads.is_some() {
+            self.say_reads(&patient);
+        }
+        let scopes = patient.declared_writes();
+        if !scopes.is_empty() {
+            self.say(source, Finding::WriteUnproven { scopes, rights: patient.rights() });
+        }
+        Some(patient)
+    }
+
+    /// Whether it reads, against what is declared.
+    fn say_reads(&mut self, patient: &Patient<'_>) {
+        let declared = patient.source.scopes.iter().any(|scope| scope == Scope::Read);
+        let finding = match (patient.reads, declared) {
+            (Some(true), true) => Finding::Read,
+            (Some(true), false) => Finding::ReadUndeclared,
+            (Some(false), true) if patient.is_personal() => Finding::ReadPersonal,
+            (Some(false), true) => Finding::ReadMissing { rights: patient.rights() },
+            (Some(false), false) => Finding::NoRead,
+            (None, _) => Finding::ReadUnknown,
+        };
+        self.say(patient.source, finding);
+    }
+
+    /// The counters to ask for with a token, and how many there would be (rule 5).
+    fn counters_of(&self, source: &TokenSource) -> (Vec<u64>, usize) {
+        let users = self.config.callers.iter().filter(|caller| caller.tokens.contains(&source.alias));
+        let of_callers: BTreeSet<u64> =
+            users.filter_map(|caller| caller.rules.counters.as_deref()).flatten().copied().collect();
+        let wanted: BTreeSet<u64> = self.wanted.counters.iter().copied().collect();
+        let mut counters: Vec<u64> = wanted.iter().chain(of_callers.difference(&wanted)).copied().collect();
+        let all = counters.len();
+        counters.truncate(COUNTERS);
+        (counters, all)
+    }
+}
+
+/// What is wrong with a file.
+fn of_file(error: TokenFileError) -> Finding {
+    match error {
+        TokenFileError::Permissions { file, what, mend, .. } => {
+            Finding::FilePermissions { said: format!("{} {what}", file.display()), mend }
+        }
+        _ if error.is_denied() => {
+            let mend = "let the user that the gate runs as read it".to_owned();
+            Finding::FilePermissions { said: error.to_string(), mend }
+        }
+        TokenFileError::Missing { .. }
+        | TokenFileError::Unreadable { .. }
+        | TokenFileError::Bad { .. }
+        | TokenFileError::Demo { .. } => Finding::FileContent { said: error.to_string() },
+    }
+}
+
+/// The first counter of a list, which may be empty; `None` when it is no list.
+#[expect(clippy::option_option, reason = "no list and an empty one are different answers")]
+fn first_counter(body: &[u8]) -> Option<Option<u64>> {
+    #[derive(Deserialize)]
+    struct List {
+        counters: Vec<Counter>,
+    }
+    #[derive(Deserialize)]
+    struct Counter {
+        id: u64,
+    }
+    let list: List = serde_json::from_slice(body).ok()?;
+    Some(list.counters.first().map(|counter| counter.id))
+}

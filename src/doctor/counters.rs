@@ -1,0 +1,209 @@
+//! What a token, and its owner, can do with counters (rules 3 to 6 of the doctor).
+
+use serde::Deserialize;
+
+use super::finding::{Finding, Level, SeenWith};
+use super::identity::is_same;
+use super::question::{OPEN_COUNTER, Obstacle, Question, Reply};
+use super::{Doctor, Patient};
+use crate::config::TokenSource;
+use crate::scope::Scope;
+
+impl Doctor<'_> {
+    /// Looks at everything that one token is to be used for.
+    pub(super) async fn look_at_counters(&mut self, patients: &mut [Patient<'_>], index: usize) {
+        let Some(patient) = patients.get(index) else { return };
+        let source = patient.source;
+        let (counters, all) = self.counters_of(source);
+        let was_known = patient.reads.is_some();
+        let eyes = eyes(patients, index);
+        let mut seen = None;
+        for counter in &counters {
+            let Some(eyes) = eyes else {
+                self.say_of(source, *counter, Finding::CounterUnseen);
+                continue;
+            };
+            let Some(seeing) = patients.get_mut(eyes).filter(|seeing| !seeing.is_blocked) else { break };
+            let reply = self.permission(seeing, *counter).await;
+            let seen_with = SeenWith((eyes != index).then_some(seeing.source.alias));
+            let finding = self.judge(seeing, *counter, reply, seen_with, source).await;
+            if seen.is_none() && is_seen(&finding) {
+                seen = Some(*counter);
+            }
+            self.say_of(source, *counter, finding);
+        }
+        if all > counters.len() {
+            self.say(source, Finding::CountersCut { asked: counters.len(), of: all });
+        }
+        let Some(patient) = patients.get_mut(index).filter(|patient| !patient.is_blocked) else { return };
+        if !was_known {
+            self.say_reads(patient);
+        }
+        if patient.reads == Some(true) {
+            let shown = seen.or(patient.sees.filter(|_| counters.is_empty()));
+            self.look_at_report(patient, shown).await;
+            self.look_at_accounts(patient).await;
+        }
+    }
+
+    /// Asks for a counter once with each token.
+    async fn permission(&mut self, patient: &mut Patient<'_>, counter: u64) -> Reply {
+        let alias = patient.source.alias;
+        if let Some(known) = self.replies.get(&(alias, counter)) {
+            return known.clone();
+        }
+        let reply = self.ask(alias, &patient.token, Question::Counter(counter)).await;
+        if let Reply::Unclear(why) = &reply {
+            patient.is_blocked |= why.stays();
+        }
+        self.replies.insert((alias, counter), reply.clone());
+        reply
+    }
+
+    /// What a reply about a counter, heard with `patient`, comes to for the token of `source`.
+    async fn judge(
+        &mut self,
+        patient: &mut Patient<'_>,
+        counter: u64,
+        reply: Reply,
+        seen: SeenWith,
+        source: &TokenSource,
+    ) -> Finding {
+        match reply {
+            Reply::Yes(body) => match level(&body) {
+                Some(level) => {
+                    if level != Level::Public {
+                        patient.reads = Some(true);
+                    }
+                    match (level.writes(), self.callers_write(source, counter)) {
+                        (true, _) => Finding::Counter { level, seen },
+                        (false, true) => Finding::CounterViewOnly { level, seen },
+                        (false, false) => Finding::CounterLooks { level, seen },
+                    }
+                }
+                None => Finding::CounterUnknown { why: Obstacle::Unreadable },
+            },
+            Reply::Denied => self.scope_or_grant(patient, seen).await,
+            Reply::Invalid => Finding::Invalid,
+            Reply::Organisation => Finding::CounterOfOrganisation,
+            Reply::Absent => Finding::CounterAbsent,
+            Reply::Unclear(why) => Finding::CounterUnknown { why },
+        }
+    }
+
+    /// A counter was refused: is it the scope, or the grant (rule 3)?
+    async fn scope_or_grant(&mut self, patient: &mut Patient<'_>, seen: SeenWith) -> Finding {
+        if patient.reads == Some(true) {
+            return Finding::CounterNotGranted { seen };
+        }
+        if patient.reads.is_none() && !patient.asked_open {
+            patient.asked_open = true;
+            let open = self.ask(patient.source.alias, &patient.token, Question::Report(OPEN_COUNTER)).await;
+            patient.reads = (open == Reply::Denied).then_some(false);
+        }
+        if patient.reads == Some(false) { Finding::CounterUnseen } else { Finding::CounterOpen }
+    }
+
+    /// Whether a caller may change a counter with the token of `source`.
+    fn callers_write(&self, source: &TokenSource, counter: u64) -> bool {
+        self.config.callers.iter().filter(|caller| caller.tokens.contains(&source.alias)).any(|caller| {
+            let is_its = caller.rules.counters.as_ref().is_none_or(|counters| counters.contains(&counter));
+            let mut writes = caller.scopes.with_implied().iter().filter(|scope| *scope != Scope::Read);
+            is_its && writes.any(|scope| source.scopes.covers([scope].into_iter().collect()))
+        })
+    }
+
+    async fn look_at_report(&mut self, patient: &mut Patient<'_>, counter: Option<u64>) {
+        let Some(counter) = counter else { return };
+        let finding = match self.ask(patient.source.alias, &patient.token, Question::Report(counter)).await {
+            Reply::Yes(_) => Finding::Report,
+            Reply::Denied | Reply::Organisation | Reply::Absent => Finding::ReportRefused,
+            Reply::Invalid => Finding::Invalid,
+            Reply::Unclear(why) => {
+                patient.is_blocked |= why.stays();
+                Finding::ReportUnknown { why }
+            }
+        };
+        self.say_of(patient.source, counter, finding);
+    }
+
+    /// The logins that callers may name, against the accounts that the owner represents.
+    async fn look_at_accounts(&mut self, patient: &Patient<'_>) {
+        let users = self.config.callers.iter().filter(|caller| caller.tokens.contains(&patient.source.alias));
+        let mut logins: Vec<Box<str>> =
+            users.filter_map(|caller| caller.rules.logins.as_deref()).flatten().cloned().collect();
+        logins.sort_unstable();
+        logins.dedup();
+        if logins.is_empty() || patient.is_blocked {
+            return;
+        }
+        let why = match self.ask(patient.source.alias, &patient.token, Question::Accounts).await {
+            Reply::Yes(body) => match accounts(&body) {
+                Some(accounts) => {
+                    for login in logins {
+                        let is_there = accounts.iter().any(|account| is_same(account, &login));
+                        self.say(
+                            patient.source,
+                            if is_there { Finding::Represents { login } } else { Finding::NotRepresented { login } },
+                        );
+                    }
+                    return;
+                }
+                None => Obstacle::Unreadable,
+            },
+            Reply::Unclear(why) => why,
+            Reply::Denied | Reply::Invalid | Reply::Organisation | Reply::Absent => Obstacle::Unreadable,
+        };
+        self.say(patient.source, Finding::AccountsUnknown { why });
+    }
+}
+
+const fn is_seen(finding: &Finding) -> bool {
+    matches!(finding, Finding::Counter { .. } | Finding::CounterLooks { .. } | Finding::CounterViewOnly { .. })
+}
+
+/// Which token the counters of one are asked for with (rule 4).
+fn eyes(patients: &[Patient<'_>], index: usize) -> Option<usize> {
+    let patient = patients.get(index)?;
+    if patient.reads != Some(false) {
+        return Some(index);
+    }
+    let is_one = |other: &Patient<'_>| other.reads == Some(true) && is_of_one_account(patient, other);
+    patients.iter().position(is_one)
+}
+
+fn is_of_one_account(one: &Patient<'_>, other: &Patient<'_>) -> bool {
+    let logins = match (&one.issuer, &other.issuer) {
+        (Some(one), Some(other)) => Some((&one.login, &other.login)),
+        _ => one.source.origin.owner.as_ref().zip(other.source.origin.owner.as_ref()),
+    };
+    logins.is_some_and(|(one, other)| is_same(one, other))
+}
+
+/// The permission that a counter shows.
+fn level(body: &[u8]) -> Option<Level> {
+    #[derive(Deserialize)]
+    struct Answer {
+        counter: Counter,
+    }
+    #[derive(Deserialize)]
+    struct Counter {
+        permission: String,
+    }
+    let answer: Answer = serde_json::from_slice(body).ok()?;
+    Some(Level::of(&answer.counter.permission))
+}
+
+/// The logins in a list of accounts.
+fn accounts(body: &[u8]) -> Option<Vec<String>> {
+    #[derive(Deserialize)]
+    struct Answer {
+        accounts: Vec<Account>,
+    }
+    #[derive(Deserialize)]
+    struct Account {
+        user_login: String,
+    }
+    let answer: Answer = serde_json::from_slice(body).ok()?;
+    Some(answer.accounts.into_iter().map(|account| account.user_login).collect())
+}

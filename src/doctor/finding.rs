@@ -1,0 +1,334 @@
+//! Findings: all that a doctor can find, and for each what it says and what to do about it.
+//!
+//! 1. The list is closed. What stands in a text is the configuration's, a number, or a word that
+//!    [`super::identity`] checked; nothing else of an answer.
+//! 2. What is not well says what to do.
+
+use std::fmt;
+
+use super::question::Obstacle;
+use crate::scope::ScopeSet;
+use crate::symbol::TokenAlias;
+
+/// What an owner may do with a counter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    /// It is the owner's.
+    Own,
+    /// It may be changed.
+    Edit,
+    /// It may be looked at, as an analyst.
+    Analyst,
+    /// The same, within a filter.
+    AnalystWithFilter,
+    /// It may be looked at.
+    View,
+    /// Only what everybody may see.
+    Public,
+    /// A word that is not known.
+    Other,
+}
+
+impl Level {
+    /// The level that the API has this word for.
+    #[must_use]
+    pub fn of(word: &str) -> Self {
+        let words = [Self::Own, Self::Edit, Self::Analyst, Self::AnalystWithFilter, Self::View, Self::Public];
+        words.into_iter().find(|level| level.as_str() == word).unwrap_or(Self::Other)
+    }
+
+    /// The API's word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Own => "own",
+            Self::Edit => "edit",
+            Self::Analyst => "analyst",
+            Self::AnalystWithFilter => "analyst_access_filter",
+            Self::View => "view",
+            Self::Public => "public_stat",
+            Self::Other => "other",
+        }
+    }
+
+    /// Whether the counter can be changed with it, as far as is known.
+    #[must_use]
+    pub const fn writes(self) -> bool {
+        matches!(self, Self::Own | Self::Edit | Self::Other)
+    }
+}
+
+/// How well it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Standing {
+    /// As it should be.
+    Well,
+    /// Worth knowing.
+    Note,
+    /// Worth mending before it hurts.
+    Warning,
+    /// It could not be asked.
+    Unknown,
+    /// Requests fail, or will.
+    Wrong,
+}
+
+impl Standing {
+    /// Its name in JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Well => "well",
+            Self::Note => "note",
+            Self::Warning => "warning",
+            Self::Unknown => "unknown",
+            Self::Wrong => "wrong",
+        }
+    }
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if *self == Self::Other { "a permission that is not known here" } else { self.as_str() })
+    }
+}
+
+/// A number of days.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Days(pub u64);
+
+impl fmt::Display for Days {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} day{}", self.0, if self.0 == 1 { "" } else { "s" })
+    }
+}
+
+/// Another token of the same owner that a counter was asked for with, where the token itself cannot see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SeenWith(pub Option<TokenAlias>);
+
+impl fmt::Display for SeenWith {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.map_or(Ok(()), |alias| write!(f, " (seen with token {alias} of the same owner)"))
+    }
+}
+
+/// Where it stands which rights an application has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rights(pub Option<Box<str>>);
+
+impl fmt::Display for Rights {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "https://oauth.yandex.com/client/{}/info", self.0.as_deref().unwrap_or("CLIENT_ID"))
+    }
+}
+
+macro_rules! findings {
+    ($($(#[doc = $doc:literal])+ $variant:ident $({ $($field:ident: $type:ty),* })?
+        = $name:literal, $standing:ident, $check:literal, $result:literal, $advice:literal;)*) => {
+        /// What was found of one token.
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        #[expect(missing_docs, reason = "the fields are what their names say")]
+        pub enum Finding {
+            $($(#[doc = $doc])+ $variant $({ $($field: $type),* })?,)*
+        }
+
+        impl Finding {
+            /// Its name in JSON.
+            #[must_use]
+            pub const fn name(&self) -> &'static str {
+                match self { $(Self::$variant { .. } => $name,)* }
+            }
+
+            /// How well it is.
+            #[must_use]
+            pub const fn standing(&self) -> Standing {
+                match self { $(Self::$variant { .. } => Standing::$standing,)* }
+            }
+
+            /// What was looked at.
+            #[must_use]
+            pub const fn check(&self) -> &'static str {
+                match self { $(Self::$variant { .. } => $check,)* }
+            }
+
+            /// What it is.
+            #[must_use]
+            #[allow(unused_variables, reason = "not every text has every field")]
+            pub fn result(&self) -> String {
+                match self { $(Self::$variant $({ $($field),* })? => format!($result),)* }
+            }
+
+            /// What to do; empty where nothing is to be done.
+            #[must_use]
+            #[allow(unused_variables, reason = "not every text has every field")]
+            pub fn advice(&self) -> String {
+                match self { $(Self::$variant $({ $($field),* })? => format!($advice),)* }
+            }
+        }
+    };
+}
+
+findings! {
+    /// The file holds a token.
+    File = "file", Well, "file", "holds a well-formed token", "";
+    /// Its permissions or its owner are wrong.
+    FilePermissions { said: String, mend: String } = "file_permissions", Wrong, "file", "{said}", "{mend}";
+    /// It is missing, cannot be read, or holds no token.
+    FileContent { said: String } = "file_content", Wrong, "file", "{said}",
+        "write the token, and nothing else, to the file";
+    /// It is shorter than any that was seen.
+    Short = "token_short", Warning, "file", "the token is shorter than any that Yandex is known to have issued",
+        "see whether the file holds all of it";
+    /// So many days are left.
+    Expires { days: Days } = "expires", Well, "expiry", "in {days}", "";
+    /// Few are.
+    ExpiresSoon { days: Days } = "expires_soon", Warning, "expiry", "in {days}",
+        "issue a new token in time, and set 'expires' to its day";
+    /// None is.
+    Expired { days: Days } = "expired", Wrong, "expiry", "{days} ago, as 'expires' says",
+        "issue a new token, and set 'expires' to its day";
+
+    /// The configuration names no place to ask.
+    IssuerNotAsked = "issuer_not_asked", Note, "owner", "not asked: the configuration has no 'identity'",
+        "with identity.url https://login.yandex.ru/info, which then receives the token, owner and application are compared";
+    /// That place could not say.
+    IssuerUnknown { why: Obstacle } = "issuer_unknown", Unknown, "owner", "cannot say now: {why}", "try again";
+    /// That place does not take the token, and Metrica does or could not say.
+    IssuerInvalid = "issuer_invalid", Wrong, "owner", "Yandex ID takes the token for invalid",
+        "ask again in some minutes; if it stays so, issue a new token and write it to the file";
+    /// The account that is configured.
+    Owner { login: Box<str> } = "owner", Well, "owner", "{login}, as configured", "";
+    /// None is configured.
+    OwnerSeen { login: Box<str> } = "owner_seen", Well, "owner", "{login} (the key 'owner' would hold it to that)", "";
+    /// Another account.
+    OwnerOther { login: Box<str>, stated: Box<str> } = "owner_other", Wrong, "owner",
+        "{login}, and not {stated}, which is configured",
+        "sign in at Yandex as {stated} and issue the token again; or correct 'owner'";
+    /// A person's, where an organisation's is configured.
+    OwnerPersonal { login: Box<str>, stated: Box<str> } = "owner_personal", Wrong, "owner",
+        "{login}, who issued it personally; {stated} is an account of an organisation",
+        "add the right passport:business to the application, and issue the token on behalf of the organisation";
+    /// The application that is configured.
+    Application { client_id: Box<str> } = "application", Well, "application", "{client_id}, as configured", "";
+    /// None is configured.
+    ApplicationSeen { client_id: Box<str> } = "application_seen", Well, "application",
+        "{client_id} (the key 'client_id' would hold it to that)", "";
+    /// Another application.
+    ApplicationOther { client_id: Box<str>, stated: Box<str> } = "application_other", Wrong, "application",
+        "{client_id}, and not {stated}, which is configured",
+        "issue the token with client_id={stated}; or correct 'client_id'";
+
+    /// Metrica takes the token.
+    Alive = "alive", Well, "alive", "Metrica takes the token", "";
+    /// Neither it nor identity does.
+    Dead = "dead", Wrong, "alive",
+        "dead: neither Metrica nor Yandex ID takes the token (expired, revoked, password changed, or application edited)",
+        "issue a new token and write it to the file";
+    /// It does not, and identity was not asked or could not say.
+    Invalid = "invalid", Wrong, "alive",
+        "Metrica takes the token for invalid (expired, revoked, password changed, or application edited)",
+        "issue a new token and write it to the file";
+    /// It does not, and identity does.
+    Disputed = "disputed", Wrong, "alive", "Metrica takes the token for invalid, Yandex ID does not",
+        "ask again in some minutes; if it stays so, issue a new token and write it to the file";
+    /// Metrica could not be asked.
+    AliveUnknown { why: Obstacle } = "alive_unknown", Unknown, "alive", "cannot say now: {why}", "try again";
+
+    /// It reads, as declared.
+    Read = "read", Well, "read", "metrika:read is there, as declared", "";
+    /// It does not, as declared.
+    NoRead = "no_read", Well, "read", "metrika:read is neither there nor declared", "";
+    /// It does not, although declared.
+    ReadMissing { rights: Rights } = "read_missing", Wrong, "read",
+        "metrika:read is declared and not there: the list of counters, which needs nothing else, is refused",
+        "add it to the application ({rights}) and issue the token again: rights are fixed when it is issued";
+    /// The same, of a token that a person issued for an organisation.
+    ReadPersonal = "read_personal", Wrong, "read", "everything is refused, as it is to a token that was issued personally",
+        "as for its owner";
+    /// It does, although not declared.
+    ReadUndeclared = "read_undeclared", Warning, "read",
+        "metrika:read is there and not declared: the token can do more than the configuration says",
+        "declare it, or issue the token with an application that has fewer rights";
+    /// No answer tells.
+    ReadUnknown = "read_unknown", Unknown, "read", "whether metrika:read is there could not be told", "try again";
+    /// Scopes that only a write would prove.
+    WriteUnproven { scopes: ScopeSet, rights: Rights } = "write_unproven", Note, "write",
+        "{scopes}: declared, and not to be proven without a write",
+        "compare with the rights of the application: {rights}";
+
+    /// What its owner may do with a counter.
+    Counter { level: Level, seen: SeenWith } = "counter", Well, "counter", "{level}{seen}", "";
+    /// Its owner may look at it, and that is enough for its callers.
+    CounterLooks { level: Level, seen: SeenWith } = "counter_looks", Well, "counter",
+        "{level}: it can be read, but for its list of grants{seen}", "";
+    /// Callers may write to it, and its owner may only look.
+    CounterViewOnly { level: Level, seen: SeenWith } = "counter_view_only", Wrong, "counter",
+        "{level}, and callers may write: writes are refused, and so is its list of grants{seen}",
+        "grant the token's owner the right to edit; no scope helps";
+    /// Its owner has no grant on it.
+    CounterNotGranted { seen: SeenWith } = "counter_not_granted", Wrong, "counter", "the token's owner has no grant{seen}",
+        "let the counter's owner grant access, or use a token of an account that has it; no scope helps";
+    /// It is refused, and no answer tells whether the scope or the grant is missing.
+    CounterOpen = "counter_open", Wrong, "counter", "refused; whether the scope or the grant is missing could not be told",
+        "see that the application has metrika:read, and the owner access to the counter";
+    /// It belongs to an organisation.
+    CounterOfOrganisation = "counter_in_connect", Wrong, "counter", "refused: it belongs to an organisation",
+        "grants are given in the organisation's web interface, and not by the API";
+    /// There is none.
+    CounterAbsent = "counter_absent", Wrong, "counter", "there is no such counter", "correct its number";
+    /// A token that cannot read cannot see it, and no other of its owner does.
+    CounterUnseen = "counter_unseen", Note, "counter", "cannot be seen with this token, which does not read",
+        "configure one of the same account that does, and 'owner' for both; or look in the counter's settings";
+    /// It could not be asked.
+    CounterUnknown { why: Obstacle } = "counter_unknown", Unknown, "counter", "cannot say now: {why}", "try again";
+    /// There are more than are looked at.
+    CountersCut { asked: usize, of: usize } = "counters_cut", Note, "counters", "{asked} of {of} were looked at",
+        "ask for one with --counter, which goes first";
+
+    /// A report works.
+    Report = "report", Well, "report", "works", "";
+    /// A report is refused, of a counter that can be seen.
+    ReportRefused = "report_refused", Wrong, "report", "refused, although the counter can be seen",
+        "look at the counter's access filters, and ask again in some minutes";
+    /// It could not be asked.
+    ReportUnknown { why: Obstacle } = "report_unknown", Unknown, "report", "cannot say now: {why}", "try again";
+    /// Its owner represents an account that a caller may name.
+    Represents { login: Box<str> } = "represents", Well, "ulogin", "{login} is represented by the owner", "";
+    /// Its owner does not.
+    NotRepresented { login: Box<str> } = "not_represented", Warning, "ulogin",
+        "{login} is no account that the owner represents: requests with it are refused",
+        "let it make the owner its representative; a client of Direct needs nothing";
+    /// It could not be asked.
+    AccountsUnknown { why: Obstacle } = "accounts_unknown", Unknown, "ulogin", "cannot say now: {why}", "try again";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_word_of_the_api_is_a_level() {
+        for word in ["own", "edit", "view", "analyst", "analyst_access_filter", "public_stat"] {
+            assert_eq!(Level::of(word).as_str(), word);
+        }
+        assert_eq!(Level::of("root\u{1b}"), Level::Other);
+        assert!(Level::Own.writes() && !Level::View.writes() && !Level::AnalystWithFilter.writes());
+    }
+
+    #[test]
+    fn rule_2_what_is_not_well_says_what_to_do() {
+        let why = Obstacle::Timeout;
+        for finding in [
+            Finding::Short,
+            Finding::Expired { days: Days(1) },
+            Finding::Dead,
+            Finding::ReadMissing { rights: Rights(None) },
+            Finding::CounterUnknown { why },
+        ] {
+            assert!(finding.standing() > Standing::Note && !finding.advice().is_empty(), "{finding:?}");
+        }
+        assert_eq!(Finding::Expires { days: Days(1) }.result(), "in 1 day");
+        assert_eq!(Finding::Alive.advice(), "");
+    }
+}

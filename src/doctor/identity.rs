@@ -1,0 +1,107 @@
+//! Who issued a token, read from what Yandex ID says; nothing of it is believed to be fit for a screen.
+//!
+//! 1. A login has 1 to 128 letters, digits, `-`, `_`, `.` or `@`, an application 8 to 64 letters or digits. Anything else is
+//!    no answer.
+//! 2. What has a part of a token in it is no answer either: something in between may send back what it was sent.
+//! 3. Two spellings are one login: letters in either case, and dots for hyphens, are the same account of Yandex.
+
+use http::HeaderValue;
+use serde::Deserialize;
+
+use crate::token::SCHEME;
+
+/// An account, and the application that a token of it was issued to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Issuer {
+    /// The login.
+    pub login: Box<str>,
+    /// The id of the application.
+    pub client_id: Box<str>,
+}
+
+/// What the logins of organisations begin with.
+pub const ORGANISATION: &str = "porg-";
+
+/// So many bytes in a row that a token has too are a part of it.
+const PART: usize = 12;
+
+/// Reads an answer, in which nothing of `secrets` (values of `Authorization`) may be.
+#[must_use]
+pub fn read(body: &[u8], secrets: &[HeaderValue]) -> Option<Issuer> {
+    #[derive(Deserialize)]
+    struct Answer {
+        login: Box<str>,
+        client_id: Box<str>,
+    }
+    let Answer { login, client_id } = serde_json::from_slice(body).ok()?;
+    let is_login = fits(&login, 1..=128, b"-_.@");
+    let is_application = fits(&client_id, 8..=64, b"");
+    let leaks = secrets.iter().any(|secret| has_part_of(&login, secret) || has_part_of(&client_id, secret));
+    (is_login && is_application && !leaks).then_some(Issuer { login, client_id })
+}
+
+fn fits(text: &str, lengths: std::ops::RangeInclusive<usize>, more: &[u8]) -> bool {
+    lengths.contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || more.contains(&byte))
+}
+
+fn has_part_of(text: &str, secret: &HeaderValue) -> bool {
+    let token = secret.as_bytes().get(SCHEME.len()..).unwrap_or_default();
+    let length = PART.min(token.len());
+    length > 0 && text.as_bytes().windows(length).any(|part| token.windows(length).any(|own| own == part))
+}
+
+/// Whether two logins are of one account (rule 3).
+#[must_use]
+pub fn is_same(one: &str, other: &str) -> bool {
+    let letter = |byte: u8| if byte == b'.' { b'-' } else { byte.to_ascii_lowercase() };
+    one.bytes().map(letter).eq(other.bytes().map(letter))
+}
+
+/// Whether a login is one of an organisation.
+#[must_use]
+pub fn is_organisation(login: &str) -> bool {
+    login.get(..ORGANISATION.len()).is_some_and(|start| start.eq_ignore_ascii_case(ORGANISATION))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const APPLICATION: &str = "0123456789abcdef0123456789abcdef";
+
+    fn said(login: &str, client_id: &str) -> Option<Issuer> {
+        let token = crate::token::Token::parse(b"y0_AgAAAAA-test_0123456789").unwrap();
+        let body = serde_json::json!({ "login": login, "id": "1", "client_id": client_id, "psuid": "1.AA.b" });
+        read(body.to_string().as_bytes(), &[token.authorization()])
+    }
+
+    #[test]
+    fn rule_1_the_alphabet_and_the_length() {
+        let issuer = said("porg-shop@example.ru", APPLICATION).unwrap();
+        assert_eq!((&*issuer.login, &*issuer.client_id), ("porg-shop@example.ru", APPLICATION));
+        for login in ["", "two words", "\u{1b}[31m", "line\nbreak", "логин", "<b>", &"a".repeat(129)] {
+            assert_eq!(said(login, APPLICATION), None, "{login}");
+        }
+        for client_id in ["", "short", "with-a-hyphen", &"a".repeat(65)] {
+            assert_eq!(said("shop", client_id), None, "{client_id}");
+        }
+        for body in [&b""[..], b"<html>", b"{}", br#"{"login":"shop"}"#, b"null", b"\xff"] {
+            assert_eq!(read(body, &[]), None, "{body:?}");
+        }
+    }
+
+    #[test]
+    fn rule_2_what_has_a_part_of_a_token_is_no_answer() {
+        for login in ["y0_AgAAAAA-test_0123456789", "x.AgAAAAA-test_", "test_0123456789"] {
+            assert_eq!(said(login, APPLICATION), None, "{login}");
+        }
+        assert!(said("test-shop", "0123456789").is_some());
+        assert!(read(br#"{"login":"shop","client_id":"abcdefgh"}"#, &[HeaderValue::from_static("OAuth ")]).is_some());
+    }
+
+    #[test]
+    fn rule_3_two_spellings_are_one_login() {
+        assert!(is_same("Ivan.Petrov", "ivan-petrov") && !is_same("ivan", "ivan2"));
+        assert!(is_organisation("porg-abc") && !is_organisation("porg") && !is_organisation("shop-porg-"));
+    }
+}

@@ -1,0 +1,62 @@
+//! Who issued a token, against what the configuration says (rule 2 of the doctor).
+
+use super::Doctor;
+use super::finding::Finding;
+use super::identity::{self, Issuer};
+use super::question::{Obstacle, Question, Reply};
+use crate::config::TokenSource;
+use crate::token::Token;
+
+/// What the place of rule 2 says of a token.
+pub(super) enum Identity {
+    /// Nothing.
+    Silent,
+    /// It is not valid.
+    Invalid,
+    /// Its issuer.
+    Known(Issuer),
+}
+
+impl Doctor<'_> {
+    /// Asks who issued a token, and compares (rule 2).
+    pub(super) async fn identify(&mut self, source: &TokenSource, token: &Token) -> Identity {
+        let (Some(place), Some(identity)) = (self.issuer.clone(), &self.config.identity) else {
+            self.say(source, Finding::IssuerNotAsked);
+            return Identity::Silent;
+        };
+        let why = match self.ask_at(&place, source.alias, token, Question::Issuer, &identity.path).await {
+            Reply::Yes(body) => match identity::read(&body, &self.secrets) {
+                Some(issuer) => {
+                    self.compare(source, &issuer);
+                    return Identity::Known(issuer);
+                }
+                None => Obstacle::Unreadable,
+            },
+            Reply::Invalid => return Identity::Invalid,
+            Reply::Unclear(why) => why,
+            Reply::Denied | Reply::Organisation | Reply::Absent => Obstacle::Unreadable,
+        };
+        self.say(source, Finding::IssuerUnknown { why });
+        Identity::Silent
+    }
+
+    fn compare(&mut self, source: &TokenSource, issuer: &Issuer) {
+        let login = issuer.login.clone();
+        let owner = match source.origin.owner.clone() {
+            None => Finding::OwnerSeen { login },
+            Some(stated) if identity::is_same(&stated, &login) => Finding::Owner { login },
+            Some(stated) if identity::is_organisation(&stated) && !identity::is_organisation(&login) => {
+                Finding::OwnerPersonal { login, stated }
+            }
+            Some(stated) => Finding::OwnerOther { login, stated },
+        };
+        self.say(source, owner);
+        let client_id = issuer.client_id.clone();
+        let application = match source.origin.client_id.clone() {
+            None => Finding::ApplicationSeen { client_id },
+            Some(stated) if stated.eq_ignore_ascii_case(&client_id) => Finding::Application { client_id },
+            Some(stated) => Finding::ApplicationOther { client_id, stated },
+        };
+        self.say(source, application);
+    }
+}
