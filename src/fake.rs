@@ -50,6 +50,8 @@ mod query;
 mod quota;
 mod refusal;
 mod reports;
+#[cfg(test)]
+mod roles;
 mod server;
 mod tally;
 #[cfg(test)]

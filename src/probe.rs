@@ -119,3 +119,27 @@ fn unpacked(packed: &[u8]) -> Result<Bytes, Unheard> {
     unpacked.map_err(|error| Unheard::Broken(error.into()))?;
     if plain.len() > LONGEST { Err(Unheard::TooLong) } else { Ok(plain.into()) }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn packed(length: usize) -> Vec<u8> {
+        let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        packer.write_all(&vec![b' '; length]).unwrap();
+        packer.finish().unwrap()
+    }
+
+    #[test]
+    fn rule_1_what_is_packed_is_unpacked_up_to_as_many_bytes() {
+        assert_eq!(unpacked(&packed(3)).unwrap(), "   ");
+        assert_eq!(unpacked(&packed(LONGEST)).unwrap().len(), LONGEST);
+        let bomb = packed(LONGEST + 1);
+        assert!(bomb.len() < LONGEST / 100 && matches!(unpacked(&bomb), Err(Unheard::TooLong)));
+        let whole = packed(1000);
+        assert!(matches!(unpacked(&whole[..whole.len() - 9]), Err(Unheard::Broken(_))));
+        assert!(matches!(unpacked(b"{}"), Err(Unheard::Broken(_))));
+    }
+}
