@@ -248,7 +248,6 @@ impl<'a> Doctor<'a> {
     async fn admit(&mut self, source: &'a TokenSource, token: Token) -> Option<Patient<'a>> {
         let identity = self.identify(source, &token).await;
         let reply = self.ask(source.alias, &token, Question::List).await;
-        let is_denied_elsewhere = matches!(identity, Identity::Invalid);
         if reply == Reply::Invalid {
             let finding = match identity {
                 Identity::Silent => Finding::Invalid,
@@ -258,12 +257,13 @@ impl<'a> Doctor<'a> {
             self.say(source, finding);
             return None;
         }
-        if is_denied_elsewhere {
-            self.say(source, Finding::IssuerInvalid);
-        }
         let issuer = match identity {
             Identity::Known(issuer) => Some(issuer),
-            Identity::Silent | Identity::Invalid => None,
+            Identity::Silent => None,
+            Identity::Invalid => {
+                self.say(source, Finding::IssuerInvalid);
+                None
+            }
         };
         let mut patient =
             Patient { source, token, issuer, reads: None, sees: None, asked_open: false, is_blocked: false };

@@ -120,6 +120,21 @@ fn what_a_token_cannot_see_is_asked_with_another_of_its_owner() {
     assert!(names(&said).contains(&"counter_unseen 101".to_owned()), "{said:#}");
 }
 
+#[test]
+fn over_http_2_it_hears_the_same() {
+    let fake = metrica();
+    let practice = Practice::of(&fake, &[("t", READS, READ)], &caller(", counters: [101, 103]"));
+    fake.turn("fail?error_type=quota_requests_by_uid&path=/management&times=1&gzip").unwrap();
+    let over_http_1 = practice.json(&[]);
+    let config = std::fs::read_to_string(practice.file("gate.yaml")).unwrap();
+    std::fs::write(practice.file("gate.yaml"), config.replace("upstream: {", "upstream: {http2: true, ")).unwrap();
+    fake.turn("fail?error_type=quota_requests_by_uid&path=/management&times=1&gzip").unwrap();
+    assert_eq!(practice.json(&[]), over_http_1);
+    assert_eq!(names(&over_http_1.1)[4..], ["counter 101", "counter_in_connect 103", "report 101"]);
+    let version = fake.turn("state").unwrap()["last_request"]["version"].clone();
+    assert_eq!(version, "HTTP/2.0");
+}
+
 /// Rule 5.
 #[test]
 fn only_so_many_counters_are_asked_for() {

@@ -84,6 +84,21 @@ fn rows_of_tokens() -> Vec<Row> {
             ..row("quota, as a page", READS, &["owner", "application", "alive", "read", "report 101"], 0)
         },
         Row {
+            knobs: &["fail?error_type=unauthorized&path=/info&times=99"],
+            ..row("Yandex ID refuses what Metrica takes", READS, &["issuer_invalid", "alive", "read", "report 101"], 1)
+        },
+        Row {
+            knobs: &["fail?error_type=backend_error&path=/info&times=99&html"],
+            ..row("Yandex ID gives no answer", READS, &["issuer_unknown", "alive", "read", "report 101"], 75)
+        },
+        Row {
+            knobs: &[
+                "fail?error_type=backend_error&path=/info&times=99",
+                "revoke?token=test-000000000000000000000000reads",
+            ],
+            ..row("invalid_token, and Yandex ID gives no answer", READS, &["issuer_unknown", "invalid"], 1)
+        },
+        Row {
             keys: "scopes: [metrika:write]",
             ..row(
                 "more rights than declared",
