@@ -267,20 +267,17 @@ impl<'a> Doctor<'a> {
         };
         let mut patient =
             Patient { source, token, issuer, reads: None, sees: None, asked_open: false, is_blocked: false };
-        let obstacle = match reply {
-            Reply::Yes(body) => match first_counter(&body) {
-                Some(sees) => {
-                    (patient.reads, patient.sees) = (Some(true), sees);
-                    None
-                }
-                None => Some(Obstacle::Unreadable),
-            },
-            Reply::Denied => {
+        let sees = if let Reply::Yes(body) = &reply { first_counter(body) } else { None };
+        let obstacle = match (sees, &reply) {
+            (Some(sees), _) => {
+                (patient.reads, patient.sees) = (Some(true), sees);
+                None
+            }
+            (None, Reply::Denied) => {
                 patient.reads = Some(false);
                 None
             }
-            Reply::Unclear(why) => Some(why),
-            Reply::Invalid | Reply::Organisation | Reply::Absent => Some(Obstacle::Unreadable),
+            (None, _) => Some(reply.unexpected()),
         };
         patient.is_blocked = obstacle.as_ref().is_some_and(Obstacle::stays);
         self.say(source, obstacle.map_or(Finding::Alive, |why| Finding::AliveUnknown { why }));

@@ -53,9 +53,7 @@ impl Doctor<'_> {
             return known.clone();
         }
         let reply = self.ask(alias, &patient.token, Question::Counter(counter)).await;
-        if let Reply::Unclear(why) = &reply {
-            patient.is_blocked |= why.stays();
-        }
+        patient.is_blocked |= reply.clone().unexpected().stays();
         self.replies.insert((alias, counter), reply.clone());
         reply
     }
@@ -70,7 +68,7 @@ impl Doctor<'_> {
         source: &TokenSource,
     ) -> Finding {
         match reply {
-            Reply::Yes(body) => match level(&body) {
+            Reply::Yes(ref body) => match level(body) {
                 Some(level) => {
                     if level != Level::Public {
                         patient.reads = Some(true);
@@ -84,10 +82,9 @@ impl Doctor<'_> {
                 None => Finding::CounterUnknown { why: Obstacle::Unreadable },
             },
             Reply::Denied => self.scope_or_grant(patient, seen).await,
-            Reply::Invalid => Finding::Invalid,
             Reply::Organisation => Finding::CounterOfOrganisation,
             Reply::Absent => Finding::CounterAbsent,
-            Reply::Unclear(why) => Finding::CounterUnknown { why },
+            Reply::Invalid | Reply::Unclear(_) => Finding::CounterUnknown { why: reply.unexpected() },
         }
     }
 
@@ -115,15 +112,15 @@ impl Doctor<'_> {
 
     async fn look_at_report(&mut self, patient: &mut Patient<'_>, counter: Option<u64>) {
         let Some(counter) = counter else { return };
-        let finding = match self.ask(patient.source.alias, &patient.token, Question::Report(counter)).await {
+        let reply = self.ask(patient.source.alias, &patient.token, Question::Report(counter)).await;
+        let finding = match reply {
             Reply::Yes(_) => Finding::Report,
-            Reply::Denied | Reply::Organisation | Reply::Absent => Finding::ReportRefused,
-            Reply::Invalid => Finding::Invalid,
-            Reply::Unclear(why) => {
-                patient.is_blocked |= why.stays();
-                Finding::ReportUnknown { why }
-            }
+            Reply::Denied | Reply::Organisation => Finding::ReportRefused,
+            Reply::Invalid | Reply::Absent | Reply::Unclear(_) => Finding::ReportUnknown { why: reply.unexpected() },
         };
+        if let Finding::ReportUnknown { why } = &finding {
+            patient.is_blocked |= why.stays();
+        }
         self.say_of(patient.source, counter, finding);
     }
 
@@ -137,23 +134,18 @@ impl Doctor<'_> {
         if logins.is_empty() || patient.is_blocked {
             return;
         }
-        let why = match self.ask(patient.source.alias, &patient.token, Question::Accounts).await {
-            Reply::Yes(body) => match accounts(&body) {
-                Some(accounts) => {
-                    for login in logins {
-                        let is_there = accounts.iter().any(|account| is_same(account, &login));
-                        self.say(
-                            patient.source,
-                            if is_there { Finding::Represents { login } } else { Finding::NotRepresented { login } },
-                        );
-                    }
-                    return;
-                }
-                None => Obstacle::Unreadable,
-            },
-            Reply::Unclear(why) => why,
-            Reply::Denied | Reply::Invalid | Reply::Organisation | Reply::Absent => Obstacle::Unreadable,
-        };
+        let reply = self.ask(patient.source.alias, &patient.token, Question::Accounts).await;
+        if let Reply::Yes(body) = &reply
+            && let Some(accounts) = accounts(body)
+        {
+            for login in logins {
+                let is_there = accounts.iter().any(|account| is_same(account, &login));
+                let finding = if is_there { Finding::Represents { login } } else { Finding::NotRepresented { login } };
+                self.say(patient.source, finding);
+            }
+            return;
+        }
+        let why = reply.unexpected();
         self.say(patient.source, Finding::AccountsUnknown { why });
     }
 }

@@ -3,7 +3,7 @@
 use super::Doctor;
 use super::finding::Finding;
 use super::identity::{self, Issuer};
-use super::question::{Obstacle, Question, Reply};
+use super::question::{Question, Reply};
 use crate::config::TokenSource;
 use crate::token::Token;
 
@@ -24,18 +24,17 @@ impl Doctor<'_> {
             self.say(source, Finding::IssuerNotAsked);
             return Identity::Silent;
         };
-        let why = match self.ask_at(&place, source.alias, token, Question::Issuer, &identity.path).await {
-            Reply::Yes(body) => match identity::read(&body, &self.secrets) {
-                Some(issuer) => {
-                    self.compare(source, &issuer);
-                    return Identity::Known(issuer);
-                }
-                None => Obstacle::Unreadable,
-            },
-            Reply::Invalid => return Identity::Invalid,
-            Reply::Unclear(why) => why,
-            Reply::Denied | Reply::Organisation | Reply::Absent => Obstacle::Unreadable,
-        };
+        let reply = self.ask_at(&place, source.alias, token, Question::Issuer, &identity.path).await;
+        if reply == Reply::Invalid {
+            return Identity::Invalid;
+        }
+        if let Reply::Yes(body) = &reply
+            && let Some(issuer) = identity::read(body, &self.secrets)
+        {
+            self.compare(source, &issuer);
+            return Identity::Known(issuer);
+        }
+        let why = reply.unexpected();
         self.say(source, Finding::IssuerUnknown { why });
         Identity::Silent
     }

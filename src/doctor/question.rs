@@ -78,11 +78,28 @@ pub enum Reply {
     Unclear(Obstacle),
 }
 
+impl Reply {
+    /// What it is where it was not expected.
+    #[must_use]
+    pub fn unexpected(self) -> Obstacle {
+        match self {
+            Self::Yes(_) => Obstacle::Unreadable,
+            Self::Denied => Obstacle::Refused(ErrorType::AccessDenied),
+            Self::Invalid => Obstacle::Refused(ErrorType::InvalidToken),
+            Self::Organisation => Obstacle::Refused(ErrorType::CounterInConnect),
+            Self::Absent => Obstacle::Refused(ErrorType::NotFound),
+            Self::Unclear(why) => why,
+        }
+    }
+}
+
 /// Why nothing can be concluded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Obstacle {
     /// A quota was exceeded, twice.
     Quota(ErrorType),
+    /// A refusal that says nothing about the question.
+    Refused(ErrorType),
     /// Another answer.
     Answer(StatusCode, ErrorType),
     /// Something else than was asked for.
@@ -99,7 +116,7 @@ impl Obstacle {
     /// Whether another question to the same host would meet it too.
     #[must_use]
     pub const fn stays(&self) -> bool {
-        matches!(self, Self::Quota(_) | Self::Connection(_) | Self::Timeout)
+        matches!(self, Self::Quota(_) | Self::Connection(_) | Self::Timeout | Self::Refused(ErrorType::InvalidToken))
     }
 }
 
@@ -107,6 +124,7 @@ impl fmt::Display for Obstacle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Quota(error_type) => write!(f, "a quota is exceeded ({})", error_type.as_str()),
+            Self::Refused(error_type) => write!(f, "it is refused ({})", error_type.as_str()),
             Self::Answer(status, ErrorType::Other) => {
                 write!(f, "the answer is {}, with no reason that is known", status.as_u16())
             }

@@ -253,11 +253,45 @@ fn rows_of_counters() -> Vec<Row> {
             knobs: &["fail?error_type=access_denied&path=/management/v1/counter/&times=99&half"],
             caller: caller(", counters: [101]"),
             ..row(
-                "403 that ends in the middle",
+                "403 that ends in the middle, behind its type",
+                READS,
+                &["owner", "application", "alive", "read", "counter_not_granted 101"],
+                1,
+            )
+        },
+        Row {
+            knobs: &["fail?error_type=access_denied&path=/management/v1/counter/&times=99&html"],
+            caller: caller(", counters: [101]"),
+            ..row("403 as a page", READS, &["owner", "application", "alive", "read", "counter_unknown 101"], 75)
+        },
+        Row {
+            knobs: &["fail?error_type=invalid_token&path=/management/v1/counter/&times=99"],
+            caller: caller(", counters: [101, 102]"),
+            ..row(
+                "403 invalid_token on counters only",
                 READS,
                 &["owner", "application", "alive", "read", "counter_unknown 101"],
                 75,
             )
+        },
+        Row {
+            knobs: &["fail?error_type=access_denied&path=/management/v1/accounts&times=99"],
+            caller: caller(", ulogin: [shop-client]"),
+            ..row(
+                "403 on the list of accounts",
+                READS,
+                &["owner", "application", "alive", "read", "report 101", "accounts_unknown"],
+                75,
+            )
+        },
+        Row {
+            caller: caller(", counters: [105]"),
+            knobs: &["fail?error_type=not_found&path=/management/v1/counter/105&times=99"],
+            ..row("a counter that is gone", READS, &["owner", "application", "alive", "read", "counter_absent 105"], 1)
+        },
+        Row {
+            knobs: &["fail?status=404&error_type=not_found&html&path=/management&times=99"],
+            ..row("not Metrica at all", READS, &["owner", "application", "alive_unknown", "read_unknown"], 75)
         },
         Row {
             knobs: &["fail?error_type=access_denied&path=/management/v1/counter/&times=99&huge=8000000"],
