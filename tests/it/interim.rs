@@ -61,7 +61,7 @@ fn a_refusal_of_the_upstream_comes_before_the_body_and_in_its_place() {
     assert_eq!((answer.summary().as_str(), answer.interim), ("403", vec![]));
     ended.wait("the connection is given up");
     gate.until_metric(
-        &["auth_failures_total", "origin=\"upstream\"", "caller=\"crm\"", "operation=\"counters.create\""],
+        &["auth_failures_total", "origin=\"upstream\"", "caller=\"crm\"", "code=\"403\"", "reason=\"ambiguous\""],
         1.0,
     );
     assert_eq!(gate.metric(&["upstream_errors_total"]), 0.0, "nothing went wrong");

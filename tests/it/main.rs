@@ -65,6 +65,7 @@ mod timeouts;
 mod tls;
 mod token_files;
 mod transcript;
+mod troubleshooting;
 mod usage;
 mod whole_request;
 mod yaml;
