@@ -16,6 +16,7 @@
 //! Source: <https://yandex.com/dev/metrika/en/intro/authorization>, troubleshooting.
 
 use crate::knowledge::{Knowledge, Permission};
+use crate::login;
 use crate::operation::Reach;
 use crate::scope::{Scope, ScopeSet};
 use crate::subject::{Counters, Subject};
@@ -205,19 +206,19 @@ impl Case<'_> {
     /// Rule 3.
     fn by_owner(&self) -> Option<Cause> {
         let (expected, actual) = (self.expected_owner?, self.knowledge.owner()?);
-        let is_other = !same_login(expected, actual);
-        let organization = expected.starts_with("porg-") && !actual.starts_with("porg-");
+        let is_other = !login::is_same(expected, actual);
+        let organization = login::is_organisation(expected) && !login::is_organisation(actual);
         is_other.then_some(if organization { Cause::OrganizationTokenRequired } else { Cause::OwnerMismatch })
     }
 
     /// Rule 4.
     fn by_login(&self) -> Option<Cause> {
-        let login = self.subject.login.as_deref()?;
-        if self.knowledge.represents(login) {
+        let named = self.subject.login.as_deref()?;
+        if self.knowledge.represents(named) {
             return None;
         }
-        let personal = !self.knowledge.owner().or(self.expected_owner).is_some_and(|own| own.starts_with("porg-"));
-        let organization = login.starts_with("porg-") && personal;
+        let personal = !self.knowledge.owner().or(self.expected_owner).is_some_and(login::is_organisation);
+        let organization = login::is_organisation(named) && personal;
         Some(if organization { Cause::OrganizationTokenRequired } else { Cause::NotRepresentative })
     }
 
@@ -240,15 +241,6 @@ impl Case<'_> {
     fn has_proven(&self) -> bool {
         self.knowledge.has_proven(self.needs)
     }
-}
-
-/// Yandex takes a point and a hyphen in a login for the same, and no notice of case.
-#[must_use]
-pub fn same_login(one: &str, other: &str) -> bool {
-    let plain = |login: &str| {
-        login.bytes().map(|byte| if byte == b'.' { b'-' } else { byte.to_ascii_lowercase() }).collect::<Vec<_>>()
-    };
-    plain(one) == plain(other)
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@
 //! 5. At most [`COUNTERS`] counters are asked for with each token: those that are wanted, then those of its callers.
 //! 6. An obstacle that another question would meet too (a quota, no connection) ends the questions about a token.
 //! 7. What is found is a closed list ([`finding`]). Of an answer's text nothing is repeated but a login and an application
-//!    that look like one ([`identity`]).
+//!    that look like one ([`crate::probe::identity`]).
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -22,7 +22,10 @@ use http::HeaderValue;
 use serde::Deserialize;
 
 use crate::config::{Config, TokenSource};
-use crate::probe::Place;
+use crate::login;
+use crate::probe::identity::Issuer;
+use crate::probe::question::{Obstacle, Question, Reply};
+use crate::probe::{Place, question};
 use crate::scope::{Scope, ScopeSet};
 use crate::symbol::TokenAlias;
 use crate::token::Token;
@@ -31,14 +34,10 @@ use crate::upstream::Upstream;
 
 mod counters;
 pub mod finding;
-pub mod identity;
 mod issuer;
-pub mod question;
 
 use finding::{Days, Finding, Rights, Standing};
-use identity::Issuer;
 use issuer::Identity;
-use question::{Obstacle, Question, Reply};
 
 /// So many counters are asked for with each token.
 pub const COUNTERS: usize = 50;
@@ -179,8 +178,8 @@ impl Patient<'_> {
     /// Whether a person issued it for an organisation.
     fn is_personal(&self) -> bool {
         let stated = self.source.origin.owner.as_deref();
-        let is_other = self.issuer.as_ref().is_some_and(|issuer| !identity::is_organisation(&issuer.login));
-        stated.is_some_and(identity::is_organisation) && is_other
+        let is_other = self.issuer.as_ref().is_some_and(|issuer| !login::is_organisation(&issuer.login));
+        stated.is_some_and(login::is_organisation) && is_other
     }
 
     /// What is declared beside `metrika:read`.

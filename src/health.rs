@@ -239,7 +239,7 @@ impl Health {
         for slot in &self.generation.tokens {
             let Some(token) = &slot.token else { continue };
             if self.introduced.insert(slot.alias, slot.epoch) != Some(slot.epoch) {
-                ask::owner(place.clone(), path.clone(), token.clone(), slot.sender(), self.finds.clone());
+                ask::owner(place.clone(), path, token.clone(), slot.sender(), self.finds.clone());
             }
         }
     }
@@ -249,7 +249,7 @@ impl Health {
         let Fact::Owner(actual) = fact else { return };
         let slot = self.generation.tokens.iter().find(|slot| slot.alias == sender.alias);
         if let Some(expected) = slot.and_then(|slot| slot.owner.as_deref())
-            && !crate::diagnosis::same_login(expected, actual)
+            && !crate::login::is_same(expected, actual)
         {
             tracing::error!(
                 token = sender.alias.as_str(),

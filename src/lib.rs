@@ -37,6 +37,7 @@ pub mod host;
 pub mod knowledge;
 mod line;
 mod lists;
+pub mod login;
 pub mod metrics;
 pub mod operation;
 pub mod policy;

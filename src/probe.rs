@@ -18,6 +18,9 @@ use crate::token::Token;
 use crate::upstream::http1::Listener;
 use crate::upstream::{Pool, Upstream};
 
+pub mod identity;
+pub mod question;
+
 /// So much of an answer is read, in bytes.
 pub const LONGEST: usize = 4 * 1024 * 1024;
 

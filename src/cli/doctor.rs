@@ -13,8 +13,8 @@ use serde_json::json;
 use super::{ConfigArgs, Format};
 use crate::config::Config;
 use crate::doctor::finding::Standing;
-use crate::doctor::question::Question;
 use crate::doctor::{Line, Report, Wanted, examine};
+use crate::probe::question::Question;
 use crate::symbol::TokenAlias;
 
 #[derive(Debug, Args)]

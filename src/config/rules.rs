@@ -2,6 +2,7 @@
 
 use super::CounterGroup;
 use super::reader::{At, Findings, Table};
+use crate::login;
 use crate::rules::{List, Rules};
 use crate::symbol::GroupName;
 
@@ -80,12 +81,8 @@ fn logins(at: &At<'_>, findings: &mut Findings) -> Option<Box<[Box<str>]>> {
 /// # Errors
 /// What would be one.
 pub fn login(text: &str) -> Result<Box<str>, String> {
-    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.@".contains(&byte);
-    if (1..=128).contains(&text.len()) && text.bytes().all(fits) {
-        Ok(text.into())
-    } else {
-        Err("a login: 1 to 128 letters, digits, '-', '_', '.' or '@'".to_owned())
-    }
+    let expected = || "a login: 1 to 128 letters, digits, '-', '_', '.' or '@'".to_owned();
+    login::is_one(text).then(|| text.into()).ok_or_else(expected)
 }
 
 /// Reads `counter_groups`.

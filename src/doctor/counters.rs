@@ -3,10 +3,10 @@
 use serde::Deserialize;
 
 use super::finding::{Finding, Level, SeenWith};
-use super::identity::is_same;
-use super::question::{OPEN_COUNTER, Obstacle, Question, Reply};
 use super::{Doctor, Patient};
 use crate::config::TokenSource;
+use crate::login::is_same;
+use crate::probe::question::{OPEN_COUNTER, Obstacle, Question, Reply, permission_in};
 use crate::scope::Scope;
 
 impl Doctor<'_> {
@@ -68,7 +68,7 @@ impl Doctor<'_> {
         source: &TokenSource,
     ) -> Finding {
         match reply {
-            Reply::Yes(ref body) => match level(body) {
+            Reply::Yes(ref body) => match permission_in(body).map(|word| Level::of(&word)) {
                 Some(level) => {
                     if level != Level::Public {
                         patient.reads = Some(true);
@@ -170,20 +170,6 @@ fn is_of_one_account(one: &Patient<'_>, other: &Patient<'_>) -> bool {
         _ => one.source.origin.owner.as_ref().zip(other.source.origin.owner.as_ref()),
     };
     logins.is_some_and(|(one, other)| is_same(one, other))
-}
-
-/// The permission that a counter shows.
-fn level(body: &[u8]) -> Option<Level> {
-    #[derive(Deserialize)]
-    struct Answer {
-        counter: Counter,
-    }
-    #[derive(Deserialize)]
-    struct Counter {
-        permission: String,
-    }
-    let answer: Answer = serde_json::from_slice(body).ok()?;
-    Some(Level::of(&answer.counter.permission))
 }
 
 /// The logins in a list of accounts.

@@ -1,12 +1,12 @@
 //! Findings: all that a doctor can find, and for each what it says and what to do about it.
 //!
 //! 1. The list is closed. What stands in a text is the configuration's, a number, or a word that
-//!    [`super::identity`] checked; nothing else of an answer.
+//!    [`crate::probe::identity`] checked; nothing else of an answer.
 //! 2. What is not well says what to do.
 
 use std::fmt;
 
-use super::question::Obstacle;
+use crate::probe::question::Obstacle;
 use crate::scope::ScopeSet;
 use crate::symbol::TokenAlias;
 

@@ -2,9 +2,10 @@
 
 use super::Doctor;
 use super::finding::Finding;
-use super::identity::{self, Issuer};
-use super::question::{Question, Reply};
 use crate::config::TokenSource;
+use crate::login;
+use crate::probe::identity::{self, Issuer};
+use crate::probe::question::{Question, Reply};
 use crate::token::Token;
 
 /// What the place of rule 2 says of a token.
@@ -43,8 +44,8 @@ impl Doctor<'_> {
         let login = issuer.login.clone();
         let owner = match source.origin.owner.clone() {
             None => Finding::OwnerSeen { login },
-            Some(stated) if identity::is_same(&stated, &login) => Finding::Owner { login },
-            Some(stated) if identity::is_organisation(&stated) && !identity::is_organisation(&login) => {
+            Some(stated) if login::is_same(&stated, &login) => Finding::Owner { login },
+            Some(stated) if login::is_organisation(&stated) && !login::is_organisation(&login) => {
                 Finding::OwnerPersonal { login, stated }
             }
             Some(stated) => Finding::OwnerOther { login, stated },

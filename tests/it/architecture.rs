@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Plain values and pure decisions; they use nothing but each other.
-const VOCABULARY: [&str; 16] = [
+const VOCABULARY: [&str; 17] = [
     "symbol",
     "scope",
     "operation",
@@ -20,6 +20,7 @@ const VOCABULARY: [&str; 16] = [
     "verdict",
     "diagnosis",
     "knowledge",
+    "login",
     "rejection",
 ];
 

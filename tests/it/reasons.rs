@@ -174,7 +174,7 @@ fn a_refusal_is_told_from_what_was_seen_before() {
     assert_eq!(reason(COUNTERS), None);
     // The other worker hears of it too.
     crate::harness::gate::until("every worker knows", || {
-        (0..6).all(|_| reason("/management/v1/counter/6").as_deref() == Some("counter_not_granted"))
+        (0..40).all(|_| reason("/management/v1/counter/6").as_deref() == Some("counter_not_granted"))
     });
     let mut caller = gate.connect("app");
     caller.send("HEAD /management/v1/counter/6 HTTP/1.1\r\nHost: localhost\r\n\r\n");

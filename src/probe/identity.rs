@@ -1,13 +1,12 @@
 //! Who issued a token, read from what Yandex ID says; nothing of it is believed to be fit for a screen.
 //!
-//! 1. A login has 1 to 128 letters, digits, `-`, `_`, `.` or `@`, an application 8 to 64 letters or digits. Anything else is
-//!    no answer.
+//! 1. A login is one ([`crate::login`]), an application has 8 to 64 letters or digits. Anything else is no answer.
 //! 2. What has a part of a token in it is no answer either: something in between may send back what it was sent.
-//! 3. Two spellings are one login: letters in either case, and dots for hyphens, are the same account of Yandex.
 
 use http::HeaderValue;
 use serde::Deserialize;
 
+use crate::login;
 use crate::token::SCHEME;
 
 /// An account, and the application that a token of it was issued to.
@@ -18,9 +17,6 @@ pub struct Issuer {
     /// The id of the application.
     pub client_id: Box<str>,
 }
-
-/// What the logins of organisations begin with.
-pub const ORGANISATION: &str = "porg-";
 
 /// So many bytes in a row that a token has too are a part of it.
 const PART: usize = 12;
@@ -34,33 +30,16 @@ pub fn read(body: &[u8], secrets: &[HeaderValue]) -> Option<Issuer> {
         client_id: Box<str>,
     }
     let Answer { login, client_id } = serde_json::from_slice(body).ok()?;
-    let is_login = fits(&login, 1..=128, b"-_.@");
-    let is_application = fits(&client_id, 8..=64, b"");
+    let is_application =
+        (8..=64).contains(&client_id.len()) && client_id.bytes().all(|byte| byte.is_ascii_alphanumeric());
     let leaks = secrets.iter().any(|secret| has_part_of(&login, secret) || has_part_of(&client_id, secret));
-    (is_login && is_application && !leaks).then_some(Issuer { login, client_id })
-}
-
-fn fits(text: &str, lengths: std::ops::RangeInclusive<usize>, more: &[u8]) -> bool {
-    lengths.contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || more.contains(&byte))
+    (login::is_one(&login) && is_application && !leaks).then_some(Issuer { login, client_id })
 }
 
 fn has_part_of(text: &str, secret: &HeaderValue) -> bool {
     let token = secret.as_bytes().get(SCHEME.len()..).unwrap_or_default();
     let length = PART.min(token.len());
     length > 0 && text.as_bytes().windows(length).any(|part| token.windows(length).any(|own| own == part))
-}
-
-/// Whether two logins are of one account (rule 3).
-#[must_use]
-pub fn is_same(one: &str, other: &str) -> bool {
-    let letter = |byte: u8| if byte == b'.' { b'-' } else { byte.to_ascii_lowercase() };
-    one.bytes().map(letter).eq(other.bytes().map(letter))
-}
-
-/// Whether a login is one of an organisation.
-#[must_use]
-pub fn is_organisation(login: &str) -> bool {
-    login.get(..ORGANISATION.len()).is_some_and(|start| start.eq_ignore_ascii_case(ORGANISATION))
 }
 
 #[cfg(test)]
@@ -97,11 +76,5 @@ mod tests {
         }
         assert!(said("test-shop", "0123456789").is_some());
         assert!(read(br#"{"login":"shop","client_id":"abcdefgh"}"#, &[HeaderValue::from_static("OAuth ")]).is_some());
-    }
-
-    #[test]
-    fn rule_3_two_spellings_are_one_login() {
-        assert!(is_same("Ivan.Petrov", "ivan-petrov") && !is_same("ivan", "ivan2"));
-        assert!(is_organisation("porg-abc") && !is_organisation("porg") && !is_organisation("shop-porg-"));
     }
 }

@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
+use serde::Deserialize;
 
-use crate::probe::{Place, Unheard};
+use super::{Place, Unheard};
+use crate::knowledge::DEMO_COUNTERS;
 use crate::token::Token;
 use crate::upstream::dial::DialError;
 use crate::verdict::ErrorType;
@@ -18,7 +20,7 @@ use crate::verdict::ErrorType;
 pub const PAUSE: Duration = Duration::from_millis(1100);
 
 /// The counter that the documentation shows, and that anyone may look at.
-pub const OPEN_COUNTER: u64 = 44_147_844;
+pub const OPEN_COUNTER: u64 = DEMO_COUNTERS[0];
 
 /// A question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -187,6 +189,20 @@ pub fn reply(status: StatusCode, body: Bytes) -> Reply {
         (ErrorType::Other, 404) => Reply::Absent,
         _ => Reply::Unclear(Obstacle::Answer(status, error_type)),
     }
+}
+
+/// The API's word for what the owner of a token may do with the counter that an answer shows.
+#[must_use]
+pub fn permission_in(body: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Answer {
+        counter: Counter,
+    }
+    #[derive(Deserialize)]
+    struct Counter {
+        permission: String,
+    }
+    serde_json::from_slice(body).ok().map(|Answer { counter }| counter.permission)
 }
 
 #[cfg(test)]
