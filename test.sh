@@ -75,8 +75,6 @@ install_tools() {
 unit_and_integration() {
     if has cargo-nextest; then cargo nextest run --locked --profile ci; else cargo test --locked --all-targets; fi
 }
-# http2 replays its corpus only: so young, what it finds anew is as often a fault of its reader as of the gate.
-fuzzing() { fuzz/run "target headers framing config token refusal gate" 5 && fuzz/run http2 5 -runs=0; }
 documentation() { RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps; }
 # The demo answers, its metrics are clean to promtool, the rules find what they read, and SIGTERM is a clean end.
 live() {
@@ -119,7 +117,8 @@ else
 fi
 if has nginx && has haproxy; then step "side by side" bench/run --check; else skip "side by side" "no nginx or no haproxy"; fi
 if has valgrind && [ "$(uname -m)" = x86_64 ]; then step "budget" benches/run; else skip "budget" "no valgrind, or not x86-64"; fi
-if has c++; then step "fuzz" fuzzing; else skip "fuzz" "no C++ compiler"; fi
+if has c++; then step "fuzz" fuzz/run all 5; else skip "fuzz" "no C++ compiler"; fi
+if has python3; then step "mutations" tests/mutations.py --check; else skip "mutations" "no python3"; fi
 step "deploy files" env METRIKA_GATE_BIN="$PWD/$gate" tests/deploy.sh
 if has curl && has promtool; then step "live metrics" live; else skip "live metrics" "no curl or no promtool"; fi
 if has buildah && has mmdebstrap; then step "image" tests/image.sh; else skip "image" "no buildah or no mmdebstrap"; fi

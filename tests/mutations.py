@@ -3,7 +3,8 @@
 
     tests/mutations.py            all of them: about half a minute each
     tests/mutations.py R-11 R-15  those of these promises
-    tests/mutations.py --write    all of them, and writes docs/decisions/0016-mutations.md
+    tests/mutations.py --write    all of them, and writes docs/decisions/0016-mutations.md; with promises, their rows of it
+    tests/mutations.py --check    only whether each of them can still be made
 
 A mutation is an edit of one file: a text that stands there exactly once, and what it becomes. The tests that are run are
 named by a filter of nextest, and at least one of them has to fail. A mutation that does not compile, or whose text is not
@@ -38,9 +39,10 @@ MUTATIONS = [
      ("src/gateway/inject.rs", "fields.insert(AUTHORIZATION, authorization.clone());",
       "fields.entry(AUTHORIZATION).or_insert_with(|| authorization.clone());")),
     ("R-4", "no token, no request", "src/gateway/inject.rs",
-     "let authorization = snapshot.authorization(grant.token_position()).ok_or(Reason::TokenUnavailable)?;",
-     'let none = HeaderValue::from_static("OAuth none");\n        '
-     "let authorization = snapshot.authorization(grant.token_position()).unwrap_or(&none);", "rejections::every_reason"),
+     "let ready = snapshot.ready(grant.token_position())?;",
+     "let sender = crate::worker::Sender { alias: grant.token(), scopes: crate::scope::ScopeSet::EMPTY, epoch: 0 };\n        "
+     'let none = crate::worker::Ready { sender, authorization: HeaderValue::from_static("OAuth none") };\n        '
+     "let ready = snapshot.ready(grant.token_position()).unwrap_or(&none);", "rejections::every_reason"),
     ("R-5", "the alphabet of tokens", "src/token.rs",
      "let fits = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');",
      "let fits = |byte: &u8| *byte != b'\\n';", "token::"),
@@ -248,7 +250,25 @@ def killed(tree, target, tests):
     return "`" + "`, `".join(failed) + "`" if failed else "SURVIVED"
 
 
+def check():
+    """Whether each text still stands there once."""
+    stale = 0
+    for promise, what, file, text, becomes, tests, *more in MUTATIONS:
+        for name, text, _ in [(file, text, becomes), *more]:
+            if (ROOT / name).read_text().count(text) != 1:
+                stale += 1
+                print(f"STALE: {promise} | {what} | {name}: the text does not stand there once")
+    print(f"{len(MUTATIONS)} protections, {stale} texts that do not stand where they should")
+    return stale
+
+
 def write(results):
+    known = {}
+    for line in REPORT.read_text().splitlines():
+        cells = line.strip("| ").split(" | ")
+        if len(cells) == 4:
+            known[cells[0], cells[1]] = cells[3]
+    known.update({(promise, what): result for promise, what, _, result in results})
     lines = [
         "# 16. What is taken away, and which test says so",
         "",
@@ -259,12 +279,15 @@ def write(results):
         "| promise | protection | file | tests that fail without it |",
         "|---|---|---|---|",
     ]
-    lines += [f"| {promise} | {what} | `{file}` | {result} |" for promise, what, file, result in results]
+    rows = [(promise, what, file, known.get((promise, what))) for promise, what, file, *_ in MUTATIONS]
+    lines += [f"| {promise} | {what} | `{file}` | {result} |" for promise, what, file, result in rows if result]
     REPORT.write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":
     arguments = sys.argv[1:]
+    if arguments == ["--check"]:
+        sys.exit(1 if check() else 0)
     results = run([argument for argument in arguments if argument != "--write"])
     if "--write" in arguments:
         write(results)
