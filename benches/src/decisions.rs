@@ -11,9 +11,10 @@ use metrika_gate::gateway::headers::{clean_request, clean_response};
 use metrika_gate::gateway::refusal::Refusal;
 use metrika_gate::operation::{Catalogue, Verb};
 use metrika_gate::policy::{Policy, TokenRights};
-use metrika_gate::rules::Rules;
+use metrika_gate::rules::{Call, Rules};
 use metrika_gate::scope::{Scope, ScopeSet};
-use metrika_gate::target;
+use metrika_gate::subject::Subject;
+use metrika_gate::target::{self, Names};
 
 use crate::Benchmark;
 
@@ -66,9 +67,11 @@ pub fn authorize() -> Benchmark {
         let mut granted = None;
         run(&mut || {
             let operation = policy.operation(Verb::Get, black_box(&path)).expect("an operation");
-            granted = policy.authorize(black_box(50), operation).ok();
+            let subject = Subject::of(operation, &path, None, Names::default());
+            let call = Call { operation, path: &path, query: None, names: Names::default(), subject: &subject };
+            granted = policy.decide(black_box(50), &call).ok();
         });
-        assert_eq!(granted.expect("a grant").token().as_str(), "read");
+        assert_eq!(granted.expect("a permission").grant.token().as_str(), "read");
     })
 }
 
