@@ -8,10 +8,11 @@
 //!    header that the gate wrote is never malformed, unless the token in it has no form that Yandex issues.
 //! 3. `access_denied` with an owner who is another one than the configuration says: the token was issued while signed in
 //!    elsewhere; where the configured owner is an organisation (`porg-`), it was issued personally.
-//! 4. `access_denied` with `ulogin` of a login that was never seen to be represented: it is not.
+//! 4. `access_denied` with `ulogin` of a login that the owner is known not to represent. Where that is not known, nothing tells.
 //! 5. `access_denied` to what needs no counter: there is no grant that could lack, so the scope does.
 //! 6. `access_denied` on a counter: the grant lacks where the owner is known not to have it, or where the token was seen to
-//!    have the scope; the scope lacks where the owner is known to be allowed what was asked. Else nothing tells.
+//!    have the scope; the scope lacks where it is known to, or where the owner is known to be allowed what was asked. Else
+//!    nothing tells.
 //!
 //! Source: <https://yandex.com/dev/metrika/en/intro/authorization>, troubleshooting.
 
@@ -217,6 +218,9 @@ impl Case<'_> {
         if self.knowledge.represents(named) {
             return None;
         }
+        if !self.knowledge.knows_all_logins() {
+            return Some(Cause::Ambiguous);
+        }
         let personal = !self.knowledge.owner().or(self.expected_owner).is_some_and(login::is_organisation);
         let organization = login::is_organisation(named) && personal;
         Some(if organization { Cause::OrganizationTokenRequired } else { Cause::NotRepresentative })
@@ -233,6 +237,7 @@ impl Case<'_> {
             _ if edits && any(&[Permission::View, Permission::Public]) => Cause::CounterViewOnly,
             true if edits && all_from(Permission::Seen) && !all_from(Permission::Edit) => Cause::CounterViewOnly,
             true => Cause::CounterNotGranted,
+            false if self.knowledge.lacks(self.needs) => Cause::ScopeMissing,
             false if all_from(if edits { Permission::Edit } else { Permission::View }) => Cause::ScopeMissing,
             false => Cause::Ambiguous,
         }

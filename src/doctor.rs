@@ -306,7 +306,13 @@ impl<'a> Doctor<'a> {
 
     /// The counters to ask for with a token, and how many there would be (rule 5).
     fn counters_of(&self, source: &TokenSource) -> (Vec<u64>, usize) {
-        let users = self.config.callers.iter().filter(|caller| caller.tokens.contains(&source.alias));
+        // A standby is used by the callers of the token that it stands by.
+        let stands_for = |alias: &TokenAlias| {
+            let mut tokens = self.config.tokens.iter();
+            *alias == source.alias
+                || tokens.any(|token| token.alias == *alias && token.origin.standby == Some(source.alias))
+        };
+        let users = self.config.callers.iter().filter(|caller| caller.tokens.iter().any(stands_for));
         let of_callers: BTreeSet<u64> =
             users.filter_map(|caller| caller.rules.counters.as_deref()).flatten().copied().collect();
         let wanted: BTreeSet<u64> = self.wanted.counters.iter().copied().collect();

@@ -3,13 +3,14 @@
 //! 1. A token that an answer shows to be invalid is parked: nothing is sent with it any more. Its callers are refused at
 //!    once, or their requests go with its standby.
 //! 2. A question with it, the list of counters, finds out whether it is taken again: after `token_health.probe_after`, and
-//!    then after twice the time, up to `probe_at_most`. An answer that is no refusal of the token ends it; so does another
-//!    token in its file.
-//! 3. Where only the status said so (a 401 without a known `error_type`), the first question is asked at once. So it is for as
-//!    long as `probe_at_most` after a question has found the token valid, and a status alone parks it no more in that time: no
-//!    caller who finds an answer that looks so can take the token from the others.
-//! 4. With `learn`, a counter that was refused is asked about once an hour, at most [`QUESTIONS_AN_HOUR`] in all.
-//! 5. Where `identity` is configured, a token that is new is asked whose it is.
+//!    after each answer that it is not, after twice the time, up to `probe_at_most`. An answer that shows it to be known ends
+//!    it, whatever that refuses; so does another token in its file. No answer at all leaves the time as it is.
+//! 3. Where only the status said so (a 401 whose body does not say `invalid_token`), or a question found it valid not long ago,
+//!    it is asked about before it is parked, and used until then. Each time that it is valid after all, such answers are
+//!    believed less: nothing is asked again for `probe_after`, then twice as long. So no caller who finds an answer that looks
+//!    so can take the token from the others.
+//! 4. With `learn`, what could tell the reason of a refusal is asked ([`doubts`]).
+//! 5. Where `identity` is configured, a token that is new is asked whose it is, until there is an answer.
 //! 6. A refusal of a counter never parks a token.
 
 use std::collections::BTreeMap;
@@ -17,7 +18,6 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustc_hash::FxHashMap;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
@@ -26,51 +26,60 @@ use crate::crew::Crew;
 use crate::knowledge::Fact;
 use crate::probe::Place;
 use crate::reload::Parked;
+use crate::scope::{Scope, ScopeSet};
 use crate::symbol::TokenAlias;
 use crate::token::Token;
 use crate::upstream::Upstream;
 use crate::worker::{Generation, Report, Sender};
 
 mod ask;
+pub mod doubts;
 
-use ask::Finding;
+use ask::{Finding, Finds};
+use doubts::Doubts;
 
-/// Rule 4.
-pub const QUESTIONS_AN_HOUR: usize = 60;
+/// Between two tries to learn whose a token is.
+const INTRODUCTION: Duration = Duration::from_secs(60);
 
-const HOUR: Duration = Duration::from_secs(3600);
-
-/// A token that is parked.
+/// A token that is not, or may not be, taken.
 #[derive(Debug, Clone, Copy)]
 struct Invalid {
     epoch: u64,
+    /// Nothing is sent with it.
+    is_parked: bool,
     /// How long the next wait is.
     wait: Duration,
     /// When it is asked about; `None` while it is.
     next: Option<Instant>,
 }
 
-/// What is heard: of the workers, or of a question of its own.
-enum Heard {
-    Report(Report),
-    Found(Sender, Finding),
+/// A token that a question found valid (rule 3).
+#[derive(Debug, Clone, Copy)]
+struct Trusted {
+    epoch: u64,
+    /// An answer alone does not park it until then.
+    until: Instant,
+    /// No answer is looked into until then.
+    calm_until: Instant,
+    /// And then for how long.
+    calm: Duration,
 }
 
 /// See the module.
 pub struct Health {
     reports: mpsc::UnboundedReceiver<Report>,
     found: mpsc::UnboundedReceiver<(Sender, Finding)>,
-    finds: mpsc::UnboundedSender<(Sender, Finding)>,
+    finds: Finds,
     settings: TokenHealth,
     metrica: Place,
     identity: Option<(Place, Arc<str>)>,
     identity_settings: Option<config::Identity>,
     generation: Arc<Generation>,
     invalid: BTreeMap<TokenAlias, Invalid>,
-    /// Rule 3: until when a question that found it valid counts.
-    trusted: BTreeMap<TokenAlias, (u64, Instant)>,
-    asked: FxHashMap<(TokenAlias, u64, u64), Instant>,
-    introduced: BTreeMap<TokenAlias, u64>,
+    trusted: BTreeMap<TokenAlias, Trusted>,
+    doubts: Doubts,
+    /// Rule 5: which token was asked, and when it is again.
+    introduced: BTreeMap<TokenAlias, (u64, Option<Instant>)>,
 }
 
 impl Health {
@@ -95,7 +104,7 @@ impl Health {
             generation,
             invalid: BTreeMap::new(),
             trusted: BTreeMap::new(),
-            asked: FxHashMap::default(),
+            doubts: Doubts::default(),
             introduced: BTreeMap::new(),
         })
     }
@@ -114,50 +123,89 @@ impl Health {
             }
         }
         self.generation = generation.clone();
-        self.invalid.retain(|alias, invalid| {
-            self.generation
-                .tokens
-                .iter()
-                .any(|slot| slot.alias == *alias && slot.epoch == invalid.epoch && slot.token.is_some())
-        });
+        let is_there = |alias: &TokenAlias, epoch: u64| {
+            let mut slots = generation.tokens.iter();
+            slots.any(|slot| slot.alias == *alias && slot.epoch == epoch && slot.token.is_some())
+        };
+        self.invalid.retain(|alias, invalid| is_there(alias, invalid.epoch));
+        self.trusted.retain(|alias, trusted| is_there(alias, trusted.epoch));
+        self.introduced.retain(|alias, (epoch, _)| is_there(alias, *epoch));
         self.introduce();
     }
 
     /// Waits for something to be heard or to be asked, and does it. Whether [`Self::parked`] may have changed.
     pub async fn attend(&mut self, crew: &Crew) -> bool {
-        let next = self.invalid.values().filter_map(|invalid| invalid.next).min();
+        let of_tokens = self.invalid.values().filter_map(|invalid| invalid.next);
+        let next = of_tokens.chain(self.introduced.values().filter_map(|(_, next)| *next)).min();
         let due = async {
             match next {
                 Some(next) => sleep_until(next).await,
                 None => pending().await,
             }
         };
-        let heard = tokio::select! {
-            Some(report) = self.reports.recv() => Heard::Report(report),
-            Some((sender, finding)) = self.found.recv() => Heard::Found(sender, finding),
+        tokio::select! {
+            Some(report) = self.reports.recv() => self.take(report, crew),
+            Some((sender, finding)) = self.found.recv() => self.take_finding(sender, finding, crew),
             () = due => {
                 self.probe_what_is_due();
-                return false;
+                self.introduce();
+                false
             }
-        };
-        match heard {
-            Heard::Report(Report::Learnt(sender, fact)) => crew.learn(sender, &fact),
-            Heard::Report(Report::Invalid { sender, is_certain }) => return self.doubt(sender, is_certain),
-            Heard::Report(Report::Refused(sender, counter)) => self.wonder(sender, counter),
-            Heard::Found(sender, Finding::Fact(fact)) => {
-                self.compare(sender, &fact);
-                crew.learn(sender, &fact);
-            }
-            Heard::Found(sender, Finding::Valid) => return self.trust(sender),
-            Heard::Found(sender, Finding::Invalid | Finding::Nothing) => self.wait_longer(sender),
         }
-        false
     }
 
     /// The tokens that are parked.
     #[must_use]
     pub fn parked(&self) -> Parked {
-        self.invalid.iter().map(|(alias, invalid)| (*alias, invalid.epoch)).collect()
+        let parked = self.invalid.iter().filter(|(_, invalid)| invalid.is_parked);
+        parked.map(|(alias, invalid)| (*alias, invalid.epoch)).collect()
+    }
+
+    fn take(&mut self, report: Report, crew: &Crew) -> bool {
+        let (Report::Learnt(sender, _) | Report::Invalid { sender, .. } | Report::Denied(sender, _)) = &report;
+        // A late answer to a token that was in the file before says nothing of the one that is.
+        let Some(token) = self.token(*sender).cloned() else { return false };
+        match report {
+            Report::Learnt(sender, fact) => self.learn(sender, &fact, crew),
+            Report::Invalid { sender, is_certain } => return self.doubt(sender, is_certain),
+            Report::Denied(sender, doubt) => {
+                if self.settings.learn {
+                    self.doubts.take(sender, doubt, &token, &self.metrica, &self.finds);
+                }
+            }
+        }
+        false
+    }
+
+    fn take_finding(&mut self, sender: Sender, finding: Finding, crew: &Crew) -> bool {
+        if matches!(finding, Finding::Answered(_)) {
+            self.doubts.next(&self.metrica, &self.finds);
+        }
+        if self.token(sender).is_none() {
+            return false;
+        }
+        match finding {
+            Finding::Answered(facts) => facts.iter().for_each(|fact| self.learn(sender, fact, crew)),
+            Finding::Owner(Some(login)) => {
+                self.compare(sender, &login);
+                self.learn(sender, &Fact::Owner(login), crew);
+            }
+            Finding::Owner(None) => {
+                self.introduced.insert(sender.alias, (sender.epoch, Some(Instant::now() + INTRODUCTION)));
+            }
+            Finding::Valid => return self.trust(sender),
+            Finding::Invalid => return self.is_invalid(sender),
+            Finding::Unknown => self.is_unknown(sender),
+        }
+        false
+    }
+
+    fn learn(&mut self, sender: Sender, fact: &Fact, crew: &Crew) {
+        let read: ScopeSet = [Scope::Read].into_iter().collect();
+        if *fact == Fact::Proven(read) {
+            self.doubts.reads(sender);
+        }
+        crew.learn(sender, fact);
     }
 
     /// The token of a sender, while it is the one in use.
@@ -169,19 +217,37 @@ impl Health {
     /// Rules 1 and 3.
     fn doubt(&mut self, sender: Sender, is_certain: bool) -> bool {
         let Sender { alias, epoch, .. } = sender;
-        let is_trusted = self.trusted.get(&alias).is_some_and(|(of, until)| *of == epoch && Instant::now() < *until);
-        let known = self.invalid.get(&alias).is_some_and(|invalid| invalid.epoch == epoch);
-        if self.token(sender).is_none() || known || (is_trusted && !is_certain) {
+        let now = Instant::now();
+        let trusted = self.trusted.get(&alias).filter(|trusted| trusted.epoch == epoch);
+        let is_known = self.invalid.get(&alias).is_some_and(|invalid| invalid.epoch == epoch);
+        if is_known || trusted.is_some_and(|trusted| now < trusted.calm_until) {
             return false;
         }
+        let is_parked = is_certain && trusted.is_none_or(|trusted| now >= trusted.until);
         let wait = self.settings.probe_after;
-        let next = Some(Instant::now() + if is_certain && !is_trusted { wait } else { Duration::ZERO });
-        self.invalid.insert(alias, Invalid { epoch, wait, next });
+        let next = Some(if is_parked { now + wait } else { now });
+        self.invalid.insert(alias, Invalid { epoch, is_parked, wait, next });
+        if is_parked {
+            self.say_parked(alias);
+        }
+        is_parked
+    }
+
+    fn say_parked(&self, alias: TokenAlias) {
+        let standby = self.standby_of(alias).map_or("none", TokenAlias::as_str);
         tracing::error!(
             token = alias.as_str(),
+            standby,
             "Metrica takes the token for invalid: nothing is sent with it until its file changes or Metrica takes it again"
         );
-        true
+    }
+
+    /// The token that takes over, if it can be used itself.
+    fn standby_of(&self, alias: TokenAlias) -> Option<TokenAlias> {
+        let own = self.generation.tokens.iter().find(|slot| slot.alias == alias)?;
+        let standby = self.generation.tokens.get(own.standby?)?;
+        let is_ready = standby.token.is_some() && !self.invalid.contains_key(&standby.alias);
+        is_ready.then_some(standby.alias)
     }
 
     /// Rule 2.
@@ -201,52 +267,67 @@ impl Health {
         }
     }
 
-    /// The question found it valid.
+    /// A question found it valid.
     fn trust(&mut self, sender: Sender) -> bool {
-        if self.invalid.get(&sender.alias).is_none_or(|invalid| invalid.epoch != sender.epoch) {
+        let Sender { alias, epoch, .. } = sender;
+        let Some(invalid) = self.invalid.get(&alias).filter(|invalid| invalid.epoch == epoch).copied() else {
             return false;
+        };
+        self.invalid.remove(&alias);
+        let (now, most) = (Instant::now(), self.settings.probe_at_most);
+        let before = self.trusted.get(&alias).filter(|trusted| trusted.epoch == epoch && now < trusted.until);
+        let calm = before.map_or(self.settings.probe_after, |before| (before.calm * 2).min(most));
+        // One that comes back may go again: only a false alarm is a reason not to listen.
+        let calm_until = if invalid.is_parked { now } else { now + calm };
+        self.trusted.insert(alias, Trusted { epoch, until: now + most.max(calm * 2), calm_until, calm });
+        if invalid.is_parked {
+            tracing::info!(token = alias.as_str(), "Metrica takes the token again");
         }
-        self.invalid.remove(&sender.alias);
-        self.trusted.insert(sender.alias, (sender.epoch, Instant::now() + self.settings.probe_at_most));
-        tracing::info!(token = sender.alias.as_str(), "Metrica takes the token again");
-        true
+        invalid.is_parked
     }
 
-    fn wait_longer(&mut self, sender: Sender) {
-        let most = self.settings.probe_at_most;
-        if let Some(invalid) = self.invalid.get_mut(&sender.alias).filter(|invalid| invalid.epoch == sender.epoch) {
-            invalid.next = Some(Instant::now() + invalid.wait);
+    /// A question found it invalid: parked from now on at the latest.
+    fn is_invalid(&mut self, sender: Sender) -> bool {
+        let (most, known) = (self.settings.probe_at_most, self.invalid.get_mut(&sender.alias));
+        let Some(invalid) = known.filter(|invalid| invalid.epoch == sender.epoch) else { return false };
+        let was_parked = std::mem::replace(&mut invalid.is_parked, true);
+        if was_parked {
             invalid.wait = (invalid.wait * 2).min(most);
         }
+        invalid.next = Some(Instant::now() + invalid.wait);
+        if !was_parked {
+            self.say_parked(sender.alias);
+        }
+        !was_parked
     }
 
-    /// Rule 4.
-    fn wonder(&mut self, sender: Sender, counter: u64) {
-        let now = Instant::now();
-        self.asked.retain(|_, asked| now.duration_since(*asked) < HOUR);
-        let question = (sender.alias, sender.epoch, counter);
-        if !self.settings.learn || self.asked.len() >= QUESTIONS_AN_HOUR || self.asked.contains_key(&question) {
-            return;
+    /// There was no answer: one that is parked is asked about again, one that is not was perhaps never invalid.
+    fn is_unknown(&mut self, sender: Sender) {
+        let wait = self.settings.probe_after;
+        match self.invalid.get_mut(&sender.alias).filter(|invalid| invalid.epoch == sender.epoch) {
+            Some(invalid) if invalid.is_parked => invalid.next = Some(Instant::now() + wait),
+            Some(_) => _ = self.invalid.remove(&sender.alias),
+            None => {}
         }
-        let Some(token) = self.token(sender).cloned() else { return };
-        self.asked.insert(question, now);
-        ask::permission(self.metrica.clone(), token, sender, counter, self.finds.clone());
     }
 
     /// Rule 5.
     fn introduce(&mut self) {
         let Some((place, path)) = &self.identity else { return };
+        let now = Instant::now();
         for slot in &self.generation.tokens {
             let Some(token) = &slot.token else { continue };
-            if self.introduced.insert(slot.alias, slot.epoch) != Some(slot.epoch) {
-                ask::owner(place.clone(), path, token.clone(), slot.sender(), self.finds.clone());
+            let known = self.introduced.get(&slot.alias).filter(|(epoch, _)| *epoch == slot.epoch);
+            if known.is_none_or(|(_, next)| next.is_some_and(|next| next <= now)) {
+                self.introduced.insert(slot.alias, (slot.epoch, None));
+                let secrets = self.generation.tokens.iter().filter_map(|slot| slot.token.clone()).collect();
+                ask::owner(place.clone(), path, token.clone(), secrets, slot.sender(), self.finds.clone());
             }
         }
     }
 
     /// Says it when a token is another's.
-    fn compare(&self, sender: Sender, fact: &Fact) {
-        let Fact::Owner(actual) = fact else { return };
+    fn compare(&self, sender: Sender, actual: &str) {
         let slot = self.generation.tokens.iter().find(|slot| slot.alias == sender.alias);
         if let Some(expected) = slot.and_then(|slot| slot.owner.as_deref())
             && !crate::login::is_same(expected, actual)
@@ -254,7 +335,7 @@ impl Health {
             tracing::error!(
                 token = sender.alias.as_str(),
                 expected,
-                actual = &**actual,
+                actual,
                 "the token was issued by another account than the configuration names as its owner"
             );
         }

@@ -3,22 +3,28 @@
 //! 1. An answer of success proves that the token has one of the scopes that the operation needs; rights are fixed when a
 //!    token is issued, so it has it for ever. A report or a read of a counter proves `metrika:read` only where the counter is none of the documentation's demo
 //!    counters and not known to be public, as those are shown to every token.
-//! 2. It also proves that the token's owner may look at the counter it names, or change it where the operation changes it,
-//!    and represents the login in `ulogin`.
-//! 3. A question about one counter tells exactly what the owner may do with it.
-//! 4. It is of one token: another one in the same file begins without it. At most [`LARGEST`] counters and as many logins
-//!    are kept; beyond that nothing new is.
+//! 2. It also proves that the token's owner may look at the counter of its path, or of its `ids`, or change it where the
+//!    operation changes it; or, in its place, that the owner represents the login in `ulogin`. A dictionary proves nothing.
+//! 3. A question about one counter tells exactly what the owner may do with it, the list of accounts whom the owner represents,
+//!    and a list of counters that is refused that the token has no `metrika:read`.
+//! 4. It is of one token: another one in the same file begins without it. At most [`LARGEST`] counters and [`MOST_LOGINS`]
+//!    logins are kept; beyond that nothing new is.
 //!
 //! Sources: <https://yandex.com/dev/metrika/en/intro/authorization> (troubleshooting);
 //! <https://yandex.com/dev/metrika/en/management/openapi/counter/counter> (`permission`).
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use crate::login;
+use crate::operation::Reach;
 use crate::scope::{Scope, ScopeSet};
 use crate::subject::{Counters, Subject};
 
 /// Rule 4.
 pub const LARGEST: usize = 10_000;
+
+/// Rule 4.
+pub const MOST_LOGINS: usize = 500;
 
 /// Counters that the documentation shows to everybody.
 pub const DEMO_COUNTERS: [u64; 2] = [44_147_844, 2_215_573];
@@ -56,10 +62,14 @@ impl Permission {
 pub enum Fact {
     /// The token has one of these scopes.
     Proven(ScopeSet),
+    /// The token has none of these scopes.
+    Lacks(ScopeSet),
     /// The owner may do this with that counter.
     Permission(u64, Permission),
     /// The owner represents this login.
     Represents(Box<str>),
+    /// Every login that the owner represents was told.
+    AllLogins,
     /// The owner's login is this.
     Owner(Box<str>),
 }
@@ -69,8 +79,11 @@ pub enum Fact {
 pub struct Knowledge {
     /// Sets of scopes of which the token has one: a bit for the [`ScopeSet::index`] of each.
     proven: u32,
+    /// Sets of scopes of which it has none, the same way.
+    lacks: u32,
     counters: FxHashMap<u64, Permission>,
     logins: FxHashSet<Box<str>>,
+    all_logins: bool,
     owner: Option<Box<str>>,
 }
 
@@ -80,12 +93,19 @@ impl Knowledge {
         match fact {
             Fact::Proven(needs) => {
                 let before = self.proven;
-                self.proven |= 1 << needs.index();
+                self.proven |= needs.bit();
+                self.lacks &= !needs.bit();
                 before != self.proven
             }
+            Fact::Lacks(needs) => {
+                let before = self.lacks;
+                self.lacks |= needs.bit();
+                before != self.lacks
+            }
+            Fact::AllLogins => !std::mem::replace(&mut self.all_logins, true),
             Fact::Permission(counter, new) => self.learn_permission(*counter, *new),
             Fact::Represents(login) => {
-                self.logins.len() < LARGEST && !self.logins.contains(login) && self.logins.insert(login.clone())
+                self.logins.len() < MOST_LOGINS && !self.logins.contains(login) && self.logins.insert(login.clone())
             }
             Fact::Owner(login) => self.owner.replace(login.clone()).as_ref() != Some(login),
         }
@@ -110,23 +130,31 @@ impl Knowledge {
         }
     }
 
-    /// What an answer of success to a request that needs any of `needs` shows and is news (rules 1 and 2).
-    pub fn learn_from_success(&mut self, needs: ScopeSet, subject: &Subject) -> Vec<Fact> {
+    /// What an answer of success to a request that needs any of `needs` and reaches so far shows and is news (rules 1 and 2).
+    pub fn learn_from_success(&mut self, needs: ScopeSet, reach: Reach, subject: &Subject) -> Vec<Fact> {
         let mut news = Vec::new();
         let mut learn = |knowledge: &mut Self, fact: Fact| {
             if knowledge.learn(&fact) {
                 news.push(fact);
             }
         };
+        if reach == Reach::Nobody {
+            return news;
+        }
         let reads = needs.contains(Scope::Read);
-        if self.proven & (1 << needs.index()) == 0 && !(reads && self.is_for_all(subject)) {
+        if self.proven & needs.bit() == 0 && !(reads && self.is_for_all(subject)) {
             learn(self, Fact::Proven(needs));
         }
-        if let Counters::One(counter) = subject.counters {
-            learn(self, Fact::Permission(counter, if reads { Permission::Seen } else { Permission::Edit }));
-        }
-        if let Some(login) = subject.login.as_ref().filter(|login| !self.logins.contains(*login)) {
-            learn(self, Fact::Represents(login.clone()));
+        match (&subject.login, reach, &subject.counters) {
+            // In another's name, it says nothing of what the owner may do.
+            (Some(login), ..) if login::is_one(login) && !self.logins.contains(login) => {
+                learn(self, Fact::Represents(login.clone()));
+            }
+            (None, Reach::Counter(_) | Reach::Reports, Counters::One(counter)) => {
+                learn(self, Fact::Permission(*counter, if reads { Permission::Seen } else { Permission::Edit }));
+            }
+            // What an operation takes no notice of shows nothing.
+            _ => {}
         }
         news
     }
@@ -140,11 +168,24 @@ impl Knowledge {
             .any(|counter| DEMO_COUNTERS.contains(counter) || self.counters.get(counter) == Some(&Permission::Public))
     }
 
+    /// Whether the token was seen to have none of `needs`.
+    #[must_use]
+    pub const fn lacks(&self, needs: ScopeSet) -> bool {
+        self.lacks & needs.bit() != 0
+    }
+
+    /// Whether all logins that the owner represents are known.
+    #[must_use]
+    pub const fn knows_all_logins(&self) -> bool {
+        self.all_logins
+    }
+
     /// Whether the token was seen to have a scope that is enough for what needs any of `needs`.
     #[must_use]
     pub fn has_proven(&self, needs: ScopeSet) -> bool {
-        (0..ScopeSet::COUNT)
-            .any(|index| self.proven & (1 << index) != 0 && needs.contains_all(ScopeSet::from_index(index)))
+        (0..ScopeSet::COUNT).any(|index| {
+            self.proven & ScopeSet::from_index(index).bit() != 0 && needs.contains_all(ScopeSet::from_index(index))
+        })
     }
 
     /// What is known of a counter.
@@ -170,6 +211,8 @@ impl Knowledge {
 mod tests {
     use super::*;
 
+    const PATH: Reach = Reach::Counter(3);
+
     fn set(scopes: &[Scope]) -> ScopeSet {
         scopes.iter().copied().collect()
     }
@@ -184,12 +227,12 @@ mod tests {
         let (expenses, write) = (set(&[Scope::Expenses, Scope::Write]), set(&[Scope::Write]));
         let offline = set(&[Scope::OfflineData, Scope::Write]);
         assert_eq!(
-            knowledge.learn_from_success(expenses, &of_counter(5)),
+            knowledge.learn_from_success(expenses, PATH, &of_counter(5)),
             [Fact::Proven(expenses), Fact::Permission(5, Permission::Edit)]
         );
         assert!(knowledge.has_proven(expenses) && !knowledge.has_proven(offline) && !knowledge.has_proven(write));
-        assert!(knowledge.learn_from_success(expenses, &of_counter(5)).is_empty(), "it is no news twice");
-        knowledge.learn_from_success(write, &of_counter(5));
+        assert!(knowledge.learn_from_success(expenses, PATH, &of_counter(5)).is_empty(), "it is no news twice");
+        knowledge.learn_from_success(write, PATH, &of_counter(5));
         assert!(knowledge.has_proven(offline), "write is enough for it");
     }
 
@@ -197,11 +240,11 @@ mod tests {
     fn rule_1_what_everybody_sees_proves_nothing() {
         let read = set(&[Scope::Read]);
         let mut knowledge = Knowledge::default();
-        knowledge.learn_from_success(read, &of_counter(DEMO_COUNTERS[0]));
+        knowledge.learn_from_success(read, Reach::Reports, &of_counter(DEMO_COUNTERS[0]));
         knowledge.learn(&Fact::Permission(9, Permission::Public));
-        knowledge.learn_from_success(read, &of_counter(9));
+        knowledge.learn_from_success(read, PATH, &of_counter(9));
         assert!(!knowledge.has_proven(read));
-        knowledge.learn_from_success(read, &Subject::default());
+        knowledge.learn_from_success(read, Reach::Counters, &Subject::default());
         assert!(knowledge.has_proven(read), "the list of counters is nobody else's");
     }
 
@@ -209,7 +252,7 @@ mod tests {
     fn rules_2_and_3_what_is_told_stays_beside_what_is_seen() {
         let read = set(&[Scope::Read]);
         let mut knowledge = Knowledge::default();
-        knowledge.learn_from_success(read, &of_counter(1));
+        knowledge.learn_from_success(read, PATH, &of_counter(1));
         assert_eq!(knowledge.permission(1), Some(Permission::Seen));
         assert!(knowledge.learn(&Fact::Permission(1, Permission::View)));
         assert!(!knowledge.learn(&Fact::Permission(1, Permission::Seen)), "it was told");
@@ -217,8 +260,35 @@ mod tests {
         knowledge.learn(&Fact::Permission(2, Permission::Nothing));
         assert!(knowledge.learn(&Fact::Permission(2, Permission::Seen)), "it can be seen now");
         let of_login = Subject { login: Some("partner".into()), ..Subject::default() };
-        assert_eq!(knowledge.learn_from_success(read, &of_login).last(), Some(&Fact::Represents("partner".into())));
+        assert_eq!(
+            knowledge.learn_from_success(read, Reach::Counters, &of_login).last(),
+            Some(&Fact::Represents("partner".into()))
+        );
         assert!(knowledge.represents("partner") && !knowledge.represents("other"));
+    }
+
+    #[test]
+    fn rule_2_what_an_operation_takes_no_notice_of_shows_nothing() {
+        let read = set(&[Scope::Read]);
+        let mut knowledge = Knowledge::default();
+        assert_eq!(knowledge.learn_from_success(read, Reach::Nobody, &of_counter(1)), [], "a dictionary");
+        assert_eq!(knowledge.learn_from_success(read, Reach::Account, &of_counter(1)), [Fact::Proven(read)]);
+        let for_another = Subject { login: Some("partner".into()), ..of_counter(1) };
+        let learnt = knowledge.learn_from_success(read, Reach::Reports, &for_another);
+        assert_eq!(learnt, [Fact::Represents("partner".into())], "of the owner's own grant it says nothing");
+        let no_login = Subject { login: Some("x".repeat(200).into()), ..Subject::default() };
+        assert_eq!(knowledge.learn_from_success(read, Reach::Counters, &no_login), []);
+    }
+
+    #[test]
+    fn rule_3_what_is_lacking_is_told_and_proof_takes_it_back() {
+        let read = set(&[Scope::Read]);
+        let mut knowledge = Knowledge::default();
+        assert!(knowledge.learn(&Fact::Lacks(read)) && knowledge.lacks(read));
+        assert!(knowledge.learn(&Fact::Proven(read)) && !knowledge.lacks(read));
+        assert!(
+            knowledge.learn(&Fact::AllLogins) && knowledge.knows_all_logins() && !knowledge.learn(&Fact::AllLogins)
+        );
     }
 
     #[test]

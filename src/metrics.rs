@@ -278,7 +278,8 @@ impl Shard {
     pub fn prepare(&mut self, policy: &Policy) {
         for token in policy.tokens() {
             self.scope_drift.entry((token.alias, None)).or_default();
-            for scope in token.scopes.iter() {
+            // A standby has scopes for the day on which it is needed.
+            for scope in token.scopes.iter().filter(|_| !token.is_standby) {
                 self.scopes_needed.entry((token.alias, scope)).or_default();
             }
         }

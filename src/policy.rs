@@ -22,6 +22,8 @@ pub struct TokenRights {
     pub alias: TokenAlias,
     /// What it was issued for, as declared: Yandex has no way to ask.
     pub scopes: ScopeSet,
+    /// It stands by another, whose scopes it has to have.
+    pub is_standby: bool,
 }
 
 /// Everything that decides.
@@ -232,7 +234,7 @@ mod tests {
         });
         let tokens = tokens
             .iter()
-            .map(|(alias, list)| TokenRights { alias: TokenAlias::new(alias), scopes: scopes(list) })
+            .map(|(alias, list)| TokenRights { alias: TokenAlias::new(alias), scopes: scopes(list), is_standby: false })
             .collect();
         Policy::new(
             Callers::new(callers.collect::<Vec<_>>(), &[ListenerName::new("app")]),
@@ -267,7 +269,8 @@ mod tests {
     fn decided(rules: Rules, scope: Scope, verb: Verb, target: &str) -> Result<Permission, Denial> {
         let mut caller = policy(&[("a", &[scope], &["t"])], &[]).callers.get(0).unwrap().clone();
         caller.rules = rules;
-        let tokens = vec![TokenRights { alias: TokenAlias::new("t"), scopes: scopes(&[Scope::Read]) }];
+        let tokens =
+            vec![TokenRights { alias: TokenAlias::new("t"), scopes: scopes(&[Scope::Read]), is_standby: false }];
         let callers = Callers::new(vec![caller], &[ListenerName::new("app")]);
         let policy = Policy::new(callers, Catalogue::built_in(), tokens);
         let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));

@@ -44,7 +44,8 @@ impl Readiness {
         line(serving, "listeners are open");
         line(!draining, "not shutting down");
         for (alias, token) in &state.token_states {
-            line(token.loaded, &format!("token {alias}"));
+            let state = if token.loaded && token.parked { ", which Metrica does not take" } else { "" };
+            line(token.loaded, &format!("token {alias}{state}"));
         }
         let ready = serving && !draining && missing.is_empty();
         if ready {

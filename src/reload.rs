@@ -182,7 +182,13 @@ impl Reloader {
                         trouble.said = Some(error.to_string());
                         changed.push(source.alias);
                     } else if !missing && trouble.said.as_deref() != Some(&error.to_string()) {
-                        let kept = if token.is_some() { "the old one stays in use" } else { "it stays unusable" };
+                        let kept = match token {
+                            Some(_) if self.parked.contains_key(&source.alias) => {
+                                "the old one stays, which Metrica does not take"
+                            }
+                            Some(_) => "the old one stays in use",
+                            None => "it stays unusable",
+                        };
                         let hint = self.sandbox.hint(error.is_denied());
                         tracing::error!(token = source.alias.as_str(), %error, kept, hint, "the token was not reloaded");
                         trouble.said = Some(error.to_string());
@@ -360,22 +366,6 @@ impl Reloader {
 
 fn sooner(one: Option<Duration>, other: Duration) -> Option<Duration> {
     Some(one.map_or(other, |one| one.min(other)))
-}
-
-impl Reloader {
-    /// The tokens for a new configuration: those of files that it had before stay until a look at the file says
-    /// otherwise, so that reloading in the middle of a replacement loses nothing; the others are read.
-    fn tokens_of(&self, config: &Config) -> Result<Vec<Option<Token>>, TokenErrors> {
-        let known = |source: &TokenSource| {
-            let mut before = self.config.tokens.iter().zip(&self.tokens);
-            before
-                .find(|(known, _)| known.alias == source.alias && known.file == source.file)
-                .map(|(_, token)| token.clone())
-        };
-        let new: Vec<_> = config.tokens.iter().filter(|source| known(source).is_none()).cloned().collect();
-        let mut read = tokens::read_all(&new, self.demo)?.into_iter();
-        Ok(config.tokens.iter().map(|source| known(source).unwrap_or_else(|| read.next().flatten())).collect())
-    }
 }
 
 /// The exit code of a start that failed for `error` (sysexits(3)).

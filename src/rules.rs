@@ -8,9 +8,10 @@
 //!    one and cannot be read, a report that names none, and what works on the whole account are refused
 //!    (`counter_denied`, 403). Dictionaries are nobody's, and free.
 //! 5. Where `counters` are stated, the list of all counters is refused (`list_denied`, 403), or goes on with those alone
-//!    where the caller has `list: filter` and asks for JSON.
+//!    where the caller has `list: filter`, asks for JSON, and for nothing but a page of it ([`PAGING`]): a search would find,
+//!    and count, those of others.
 //! 6. Where `ulogin` is stated, every login in `ulogin` and `direct_client_logins` is one of them; where only `counters`
-//!    are, there is none (`login_denied`, 403). A report of listed logins needs no counter.
+//!    are, there is none (`login_denied`, 403).
 //! 7. Where `counters` are stated, a body is one JSON document of at most [`BODY_BYTES`] whose type says so
 //!    (`body_unreadable`, 415; `body_too_large`, 413), and rule 4 holds for the counters in it. Uploads, and customer data
 //!    below `/cdp/`, belong to the counter of their path and are not read.
@@ -26,6 +27,9 @@ use crate::target::{Names, letters, name_of, plain};
 
 /// The longest body that is read whole (rule 7): a list of fifty thousand counters fits, and memory stays small.
 pub const BODY_BYTES: usize = 1024 * 1024;
+
+/// What may be asked of a list that is filtered (rule 5): no parameter that chooses among counters.
+pub const PAGING: [&[u8]; 7] = [b"", b"per_page", b"offset", b"field", b"pretty", b"lang", b"ulogin"];
 
 /// The rules of one caller. What is not stated is not limited, but for scripts and secrets, which have to be allowed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,6 +127,11 @@ pub enum Breach {
         "it lists all counters of the account; list: filter of the caller would show its own, as JSON and without callback"
     )]
     List,
+    /// Rule 5.
+    #[error(
+        "a list that is filtered takes no parameters but those of paging: the number of what it finds would tell of counters of others"
+    )]
+    Search,
     /// Rule 6.
     #[error("a login in ulogin or direct_client_logins is not among ulogin of the caller")]
     Login,
@@ -146,7 +155,7 @@ impl Breach {
             Self::Callback => Reason::CallbackDenied,
             Self::Secret => Reason::SecretDenied,
             Self::Counter(_) | Self::Unreadable | Self::NoCounter | Self::Account => Reason::CounterDenied,
-            Self::List => Reason::ListDenied,
+            Self::List | Self::Search => Reason::ListDenied,
             Self::Login => Reason::LoginDenied,
             Self::BodyKind | Self::Body => Reason::BodyUnreadable,
             Self::BodyLength => Reason::BodyTooLarge,
@@ -197,14 +206,16 @@ impl Rules {
         check_listed(counters, &call.subject.counters, Breach::Unreadable)?;
         let names_none = call.subject.counters == Counters::None;
         let list = match call.operation.reach {
-            Reach::Counter(_) | Reach::Reports if names_none && call.subject.clients.is_empty() => {
-                return Err(Breach::NoCounter);
-            }
+            // With direct_client_logins alone, a report could be about any counter that is linked with them.
+            Reach::Counter(_) | Reach::Reports if names_none => return Err(Breach::NoCounter),
             Reach::Counter(_) | Reach::Reports | Reach::Nobody => false,
             Reach::Counters => {
                 let is_json = !call.path.ends_with(".csv") && !(call.names | odd).has(Names::CALLBACK);
                 if self.list == List::Refuse || !is_json {
                     return Err(Breach::List);
+                }
+                if !call.pairs().all(|(name, _)| PAGING.contains(&name)) {
+                    return Err(Breach::Search);
                 }
                 true
             }

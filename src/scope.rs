@@ -121,6 +121,12 @@ impl ScopeSet {
         usize::from(self.0)
     }
 
+    /// One bit of 32 that stands for this set.
+    #[must_use]
+    pub const fn bit(self) -> u32 {
+        1 << self.0
+    }
+
     /// The set of [`Self::index`] `index`; bits beyond the scopes are dropped.
     #[must_use]
     pub fn from_index(index: usize) -> Self {

@@ -28,7 +28,7 @@ use crate::upstream::{Pool, Upstream, Watchdogs};
 
 mod learning;
 
-pub use learning::{Learning, Refused, Report};
+pub use learning::{Doubt, Learning, Refused, Report};
 
 /// A token of the configuration, and what became of it.
 #[derive(Debug, Clone)]

@@ -117,8 +117,11 @@ fn summary(report: &Report) -> String {
         Standing::Well | Standing::Note | Standing::Warning => "nothing is wrong",
     };
     format!(
-        "{begin}: {wrong} wrong, {unknown} unknown, {warnings} to look at; {} requests, all of them reads",
-        report.requests
+        "{begin}: {wrong} wrong, {unknown} unknown, {warnings} to look at; {}, all of them reads",
+        match report.requests {
+            1 => "1 request".to_owned(),
+            many => format!("{many} requests"),
+        }
     )
 }
 

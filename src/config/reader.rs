@@ -36,9 +36,17 @@ pub struct Table<'a> {
     steps: Vec<Step>,
 }
 
-/// Longer values are not repeated in a message: they could be a token in the wrong place, which has at least twice as
-/// many characters.
+/// Values with longer words are not repeated in a message: they could be a token in the wrong place, which is one word of at
+/// least twice as many characters.
 const LONGEST_SHOWN: usize = 15;
+
+/// Longer values are of no use in a message.
+const LONGEST: usize = 100;
+
+fn can_be_shown(text: &str) -> bool {
+    let words = text.split(|letter: char| !(letter.is_alphanumeric() || matches!(letter, '_' | '-' | '.')));
+    text.len() <= LONGEST && words.map(|word| word.chars().count()).all(|length| length <= LONGEST_SHOWN)
+}
 
 impl<'a> At<'a> {
     /// The document itself.
@@ -63,7 +71,7 @@ impl<'a> At<'a> {
 
     fn wrong_kind(&self, findings: &mut Findings, expected: &str) {
         let shown = match self.node {
-            Node::Text(text) if text.chars().count() <= LONGEST_SHOWN => format!("'{}'", text.escape_debug()),
+            Node::Text(text) if can_be_shown(text) => format!("'{}'", text.escape_debug()),
             Node::Integer(value) => value.to_string(),
             Node::Text(_) | Node::Null | Node::Bool(_) | Node::List(_) | Node::Table(_) | Node::Other => {
                 self.node.kind().to_owned()
@@ -152,10 +160,13 @@ impl<'a> At<'a> {
             return None;
         };
         let wrong = |expected: String| {
-            if text.chars().count() <= LONGEST_SHOWN {
+            if can_be_shown(text) {
                 self.wrong_kind(findings, &expected);
             } else {
-                self.wrong(findings, format!("is not right; expected {expected}"));
+                self.wrong(
+                    findings,
+                    format!("is not right (it is not shown, as it could be a token); expected {expected}"),
+                );
             }
         };
         read(text).map_err(wrong).ok()

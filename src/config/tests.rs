@@ -41,7 +41,7 @@ fn an_operation_has_one_counter_in_its_path_and_a_delete_cannot_be_undone() {
     };
     assert_eq!(["POST", "DELETE"].map(destructive), [false, true]);
     let said = with("POST", "/v2/counter/{counter_id}/copy/{counterId}").unwrap_err().to_string();
-    assert!(said.contains("operations[0].path: is not right; expected a path with one {counter_id} at most"), "{said}");
+    assert!(said.contains("expected a path with one {counter_id} at most"), "{said}");
 }
 
 #[test]
@@ -66,7 +66,7 @@ limits: {connections: 0}
     gate.yaml:3:26 listeners[0].address: 0.0.0.0:8080 can be reached from other hosts; use a loopback address, or add allow_remote: true
     gate.yaml:4:30 listeners[1].unix.path: is 'relative.sock'; expected an absolute path of at most 107 bytes
     gate.yaml:4:51 listeners[1].unix.mode: is 660; expected permissions in octal, with a zero in front, as in "0660"
-    gate.yaml:5:17 upstream.url: is not right; expected an https URL: a token is never sent without TLS
+    gate.yaml:5:17 upstream.url: is not right (it is not shown, as it could be a token); expected an https URL: a token is never sent without TLS
     gate.yaml:5:50 upstream.timeout: unknown key; did you mean 'timeouts'?
     gate.yaml:7:14 tokens.analytics: the key 'file' is missing
     gate.yaml:7:15 tokens.analytics.token: unknown key; a token is read from a file, whose path is the key 'file'

@@ -94,13 +94,14 @@ fn rule_3_another_owner() {
 #[test]
 fn rule_4_a_login_that_is_not_represented() {
     let of_login = |login: &str| Subject { login: Some(login.into()), ..of_counter() };
-    let nothing = Knowledge::default();
-    assert_eq!(case(&of_login("partner"), &nothing).diagnose().cause, Cause::NotRepresentative);
-    assert_eq!(case(&of_login("porg-abc"), &nothing).diagnose().cause, Cause::OrganizationTokenRequired);
-    let of_organization = knowledge(&[Fact::Owner("porg-xyz".into())]);
-    assert_eq!(case(&of_login("porg-abc"), &of_organization).diagnose().cause, Cause::NotRepresentative);
-    let seen = knowledge(&[Fact::Represents("partner".into())]);
-    assert_eq!(case(&of_login("partner"), &seen).diagnose().cause, Cause::Ambiguous);
+    let cause = |login: &str, facts: &[Fact]| case(&of_login(login), &knowledge(facts)).diagnose().cause;
+    assert_eq!(cause("partner", &[]), Cause::Ambiguous, "nobody knows");
+    assert_eq!(cause("partner", &[Fact::AllLogins]), Cause::NotRepresentative);
+    assert_eq!(cause("porg-abc", &[Fact::AllLogins]), Cause::OrganizationTokenRequired);
+    let of_organization = [Fact::Owner("porg-xyz".into()), Fact::AllLogins];
+    assert_eq!(cause("porg-abc", &of_organization), Cause::NotRepresentative);
+    let seen = [Fact::Represents("partner".into()), Fact::AllLogins];
+    assert_eq!(cause("partner", &seen), Cause::Ambiguous, "it is something else");
 }
 
 #[test]
@@ -126,6 +127,8 @@ fn rule_6_scope_or_grant() {
         (vec![permission(Permission::Nothing)], read, false, Cause::CounterNotGranted),
         (vec![permission(Permission::View)], read, false, Cause::ScopeMissing),
         (vec![permission(Permission::Public)], read, false, Cause::Ambiguous),
+        (vec![Fact::Lacks(read)], read, false, Cause::ScopeMissing),
+        (vec![Fact::Lacks(read)], write, false, Cause::Ambiguous),
         (vec![], write, false, Cause::Ambiguous),
         (vec![proven(Scope::Read), permission(Permission::Seen)], write, false, Cause::Ambiguous),
         (vec![permission(Permission::View)], write, false, Cause::CounterViewOnly),

@@ -1,12 +1,10 @@
 //! What a token, and its owner, can do with counters (rules 3 to 6 of the doctor).
 
-use serde::Deserialize;
-
 use super::finding::{Finding, Level, SeenWith};
 use super::{Doctor, Patient};
 use crate::config::TokenSource;
 use crate::login::is_same;
-use crate::probe::question::{OPEN_COUNTER, Obstacle, Question, Reply, permission_in};
+use crate::probe::question::{OPEN_COUNTER, Obstacle, Question, Reply, accounts_in, permission_in};
 use crate::scope::Scope;
 
 impl Doctor<'_> {
@@ -136,7 +134,7 @@ impl Doctor<'_> {
         }
         let reply = self.ask(patient.source.alias, &patient.token, Question::Accounts).await;
         if let Reply::Yes(body) = &reply
-            && let Some(accounts) = accounts(body)
+            && let Some(accounts) = accounts_in(body)
         {
             for login in logins {
                 let is_there = accounts.iter().any(|account| is_same(account, &login));
@@ -170,18 +168,4 @@ fn is_of_one_account(one: &Patient<'_>, other: &Patient<'_>) -> bool {
         _ => one.source.origin.owner.as_ref().zip(other.source.origin.owner.as_ref()),
     };
     logins.is_some_and(|(one, other)| is_same(one, other))
-}
-
-/// The logins in a list of accounts.
-fn accounts(body: &[u8]) -> Option<Vec<String>> {
-    #[derive(Deserialize)]
-    struct Answer {
-        accounts: Vec<Account>,
-    }
-    #[derive(Deserialize)]
-    struct Account {
-        user_login: String,
-    }
-    let answer: Answer = serde_json::from_slice(body).ok()?;
-    Some(answer.accounts.into_iter().map(|account| account.user_login).collect())
 }

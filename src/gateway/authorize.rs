@@ -57,7 +57,7 @@ impl Stage<Admitted> for Authorize {
         }
         let decided = generation.policy.operation(verb, path).and_then(|operation| {
             exchange.set_operation(operation.id);
-            exchange.set_needs(operation.scopes);
+            exchange.set_needs(operation.scopes, operation.reach);
             let subject = Subject::of(operation, path, query, names);
             let decided = generation.policy.decide(caller, &Call { operation, path, query, names, subject: &subject });
             exchange.set_subject(subject);
@@ -68,7 +68,7 @@ impl Stage<Admitted> for Authorize {
                 let Permission { grant, shadowed, .. } = permission;
                 exchange.set_token(grant.token());
                 if let Some(denial) = shadowed {
-                    exchange.would_refuse(denial.reason());
+                    exchange.would_refuse(denial.reason(), denial.breach());
                 }
                 let owed = owed(&admitted, &permission)?;
                 Ok(Permitted { received: admitted.received, grant, owed })
@@ -95,10 +95,15 @@ fn owed(admitted: &Admitted, permission: &Permission) -> Result<Option<Box<Owed>
         return Ok(None);
     };
     let (operation, enforce) = (permission.grant.operation(), rules.enforce);
-    let mut owed = Owed { operation, counters, body: has_body, list: permission.duties.list, enforce };
+    let mut owed = Owed { operation, counters, body: has_body, kind: None, list: permission.duties.list, enforce };
     if has_body && let Err(breach) = check_kind(&head.headers, body) {
-        owed.broken(breach, exchange)?;
-        owed.body = false;
+        if body.size_hint().lower() > 0 {
+            owed.broken(breach, exchange)?;
+            owed.body = false;
+        } else {
+            // In chunks, or in frames of HTTP/2, there may be nothing.
+            owed.kind = Some(breach);
+        }
     }
     Ok(Some(Box::new(owed)))
 }

@@ -12,8 +12,9 @@ use tokio::time::Instant;
 use super::connection::{Connection, Phase};
 use crate::diagnosis::Diagnosis;
 use crate::metrics::{CALLER_GONE, Credential, Finished, Refusal, UpstreamError};
-use crate::operation::{OperationId, Verb};
+use crate::operation::{OperationId, Reach, Verb};
 use crate::rejection::Reason;
+use crate::rules::Breach;
 use crate::scope::{Scope, ScopeSet};
 use crate::subject::Subject;
 use crate::symbol::{CallerId, TokenAlias};
@@ -38,7 +39,7 @@ pub struct Exchange {
     operation: Cell<Option<OperationId>>,
     token: Cell<Option<TokenAlias>>,
     sender: Cell<Option<Sender>>,
-    needs: Cell<ScopeSet>,
+    needs: Cell<(ScopeSet, Reach)>,
     subject: OnceCell<Subject>,
     status: Cell<Option<u16>>,
     refusal: Cell<Option<Refusal>>,
@@ -72,7 +73,7 @@ impl Exchange {
             operation: Cell::new(None),
             token: Cell::new(None),
             sender: Cell::new(None),
-            needs: Cell::new(ScopeSet::EMPTY),
+            needs: Cell::new((ScopeSet::EMPTY, Reach::Nobody)),
             subject: OnceCell::new(),
             status: Cell::new(None),
             refusal: Cell::new(None),
@@ -109,9 +110,9 @@ impl Exchange {
         self.operation.set(Some(operation));
     }
 
-    /// Any one of these is enough for it.
-    pub fn set_needs(&self, needs: ScopeSet) {
-        self.needs.set(needs);
+    /// Any one of these is enough for it, and it reaches so far.
+    pub fn set_needs(&self, needs: ScopeSet, reach: Reach) {
+        self.needs.set((needs, reach));
     }
 
     /// On whose data it works is read.
@@ -186,28 +187,36 @@ impl Exchange {
     }
 
     /// It goes on, and would not if the caller's rules were enforced. The first reason stands.
-    pub fn would_refuse(&self, reason: Reason) {
-        self.would_refuse.set(self.would_refuse.get().or(Some(reason)));
+    pub fn would_refuse(&self, reason: Reason, cause: Option<Breach>) {
+        if self.would_refuse.get().is_some() {
+            return;
+        }
+        self.would_refuse.set(Some(reason));
+        if let Some(cause) = cause {
+            let request_id = self.request_id.to_str().unwrap_or_default();
+            tracing::warn!(reason = reason.as_str(), request_id, %cause, "request would be refused");
+        }
     }
 
     /// The scope of the token that is needed: of several, the narrowest that it is declared to have.
     fn needed(&self) -> Option<Scope> {
         let declared = self.sender.get()?.scopes;
         // The narrow ones come last.
-        self.needs.get().iter().filter(|scope| declared.contains(*scope)).last()
+        self.needs.get().0.iter().filter(|scope| declared.contains(*scope)).last()
     }
 
     /// The upstream did what was asked.
     pub fn succeeded(&self) {
         if let (Some(sender), Some(subject)) = (self.sender.get(), self.subject.get()) {
-            self.worker.learning.succeeded(sender, self.needs.get(), subject);
+            let (needs, reach) = self.needs.get();
+            self.worker.learning.succeeded(sender, needs, reach, subject);
         }
     }
 
     /// The upstream refused, and its body says `error_type`; why.
     pub fn refused_by_upstream(&self, status: u16, error_type: ErrorType) -> Option<Diagnosis> {
         let (sender, operation, subject) = (self.sender.get()?, self.operation.get()?, self.subject.get()?);
-        let (verb, needs) = (self.verb, self.needs.get());
+        let (verb, (needs, _)) = (self.verb, self.needs.get());
         let refused = Refused { sender, status, error_type, verb, operation, needs, subject };
         let diagnosis = self.worker.learning.refused(&self.worker.snapshot().generation, &refused);
         self.refusal.set(Some(Refusal::Upstream(diagnosis.cause)));

@@ -208,9 +208,9 @@ fn deadline(exchange: &Exchange, upstream: &Upstream) -> Instant {
 fn not_sent(exchange: &Exchange, error: DialError) -> Rejection {
     exchange.upstream_error(error.kind());
     let reason = match error {
-        DialError::Tls(_) => Reason::UpstreamTls,
+        DialError::Tls { .. } => Reason::UpstreamTls,
         DialError::Saturated(_) => Reason::Overloaded,
-        DialError::Resolve { .. } | DialError::Connect(_) | DialError::Timeout(_) => Reason::UpstreamUnreachable,
+        DialError::Resolve { .. } | DialError::Connect { .. } | DialError::Timeout(_) => Reason::UpstreamUnreachable,
     };
     Rejection::because(reason, error)
 }
@@ -297,8 +297,13 @@ async fn respond(
     match status {
         200..300 => exchange.succeeded(),
         400.. => {
-            streaming.read_ahead().await.map_err(not_passed_on)?;
+            let read = streaming.read_ahead().await;
+            // What it said before it broke off is heard all the same.
             let said = streaming.take_error_type();
+            if let Err(error) = read {
+                said.map(|error_type| exchange.refused_by_upstream(status, error_type));
+                return Err(not_passed_on(error));
+            }
             if let Some(diagnosis) = said.and_then(|error_type| exchange.refused_by_upstream(status, error_type)) {
                 record::say_why(&mut head.headers, diagnosis.cause.as_str(), diagnosis.hint);
             }

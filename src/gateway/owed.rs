@@ -31,6 +31,8 @@ pub struct Owed {
     pub counters: Arc<[u64]>,
     /// The body has to be read.
     pub body: bool,
+    /// What its head already shows to be wrong with a body, if there is one.
+    pub kind: Option<Breach>,
     /// Of the answer, only these counters may go on.
     pub list: bool,
     /// Whether a breach refuses.
@@ -46,8 +48,13 @@ impl Owed {
         if !self.body {
             return Ok(());
         }
-        let whole = poll_fn(|context| body.poll_ahead(context, BODY_BYTES)).await;
+        // Of one that is refused in any case, a byte shows that it is there.
+        let limit = if self.kind.is_some() { 0 } else { BODY_BYTES };
+        let whole = poll_fn(|context| body.poll_ahead(context, limit)).await;
         let whole = whole.map_err(|error| not_read(exchange, error))?;
+        if let Some(breach) = self.kind.filter(|_| !body.ahead().is_empty()) {
+            return self.broken(breach, exchange);
+        }
         let kept = if whole { check_body(&self.counters, body.ahead()) } else { Err(Breach::BodyLength) };
         kept.or_else(|breach| self.broken(breach, exchange))
     }
@@ -60,7 +67,7 @@ impl Owed {
         if self.enforce {
             return Err(Rejection { operation: Some(self.operation), ..Rejection::because(breach.reason(), breach) });
         }
-        exchange.would_refuse(breach.reason());
+        exchange.would_refuse(breach.reason(), Some(breach));
         Ok(())
     }
 }

@@ -76,7 +76,7 @@ families! {
     usage_quota: COUNTER, "metrika_gate_usage_quota_answers_total", "caller, operation, group",
         "Those of them that got 420 or 429 of Metrica.";
     token_loaded: GAUGE, "metrika_gate_token_loaded", "token",
-        "1 when the token can be used, 0 when its file is missing or was never valid.";
+        "1 when a token was read from its file, 0 when that is missing or was never valid; whether Metrica takes it says metrika_gate_token_state.";
     token_state: GAUGE, "metrika_gate_token_state", "token, state",
         "1 for the state of the token: usable, parked (Metrica takes it for invalid) or missing.";
     token_expires: GAUGE, "metrika_gate_token_expiry_timestamp_seconds", "token",

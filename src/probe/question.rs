@@ -164,8 +164,8 @@ async fn ask_once(place: &Place, token: &Token, target: &str) -> Reply {
 /// A chain of causes without the repetitions that they have.
 fn dial(error: &anyhow::Error) -> String {
     match error.downcast_ref::<DialError>() {
-        Some(DialError::Tls(source)) => format!("TLS failed: {source}"),
-        Some(DialError::Connect(source)) => format!("connecting failed: {source}"),
+        Some(DialError::Tls { place, source }) => format!("TLS with {place} failed: {source}"),
+        Some(DialError::Connect { place, source }) => format!("connecting to {place} failed: {source}"),
         Some(DialError::Resolve { name, source }) => format!("looking up {name} failed: {source}"),
         Some(DialError::Timeout(_) | DialError::Saturated(_)) | None => error.to_string(),
     }
@@ -203,6 +203,21 @@ pub fn permission_in(body: &[u8]) -> Option<String> {
         permission: String,
     }
     serde_json::from_slice(body).ok().map(|Answer { counter }| counter.permission)
+}
+
+/// The logins in a list of accounts.
+#[must_use]
+pub fn accounts_in(body: &[u8]) -> Option<Vec<String>> {
+    #[derive(Deserialize)]
+    struct Answer {
+        accounts: Vec<Account>,
+    }
+    #[derive(Deserialize)]
+    struct Account {
+        user_login: String,
+    }
+    let answer: Answer = serde_json::from_slice(body).ok()?;
+    Some(answer.accounts.into_iter().map(|account| account.user_login).collect())
 }
 
 #[cfg(test)]

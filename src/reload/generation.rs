@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::Reloader;
 use crate::caller::Callers;
 use crate::config::{self, Config, TokenSource};
 use crate::gateway::admit::Admissions;
@@ -10,6 +12,7 @@ use crate::metrics::usage::Groups;
 use crate::policy::{Policy, TokenRights};
 use crate::symbol::TokenAlias;
 use crate::token::Token;
+use crate::tokens::{self, TokenErrors};
 use crate::upstream::Upstream;
 use crate::worker::{Generation, Slot};
 
@@ -51,12 +54,16 @@ pub fn generation(
     }
 }
 
+/// The next token that is read is this one; none has the number of another, whatever became of it.
+static EPOCHS: AtomicU64 = AtomicU64::new(0);
+
 /// The tokens, after those of `old`: one that was in its file before keeps its epoch.
 pub fn slots(config: &Config, tokens: &[Option<Token>], old: Option<&Generation>, parked: &Parked) -> Vec<Slot> {
     let slot = |(source, token): (&TokenSource, &Option<Token>)| {
         let mut before = old.into_iter().flat_map(|old| &old.tokens);
         let before = before.find(|slot| slot.alias == source.alias);
-        let epoch = before.map_or(0, |slot| slot.epoch + u64::from(slot.token != *token));
+        let kept = before.filter(|slot| slot.token == *token).map(|slot| slot.epoch);
+        let epoch = kept.unwrap_or_else(|| EPOCHS.fetch_add(1, Ordering::Relaxed));
         let standby = source.origin.standby;
         Slot {
             alias: source.alias,
@@ -75,6 +82,26 @@ pub fn slots(config: &Config, tokens: &[Option<Token>], old: Option<&Generation>
 #[must_use]
 pub fn policy(config: &Config) -> Policy {
     let listeners: Vec<_> = config.listeners.iter().map(|listener| listener.name).collect();
-    let rights = config.tokens.iter().map(|source| TokenRights { alias: source.alias, scopes: source.scopes });
+    let rights = config.tokens.iter().map(|source| TokenRights {
+        alias: source.alias,
+        scopes: source.scopes,
+        is_standby: config.tokens.iter().any(|other| other.origin.standby == Some(source.alias)),
+    });
     Policy::new(Callers::new(config.callers.clone(), &listeners), config.catalogue.clone(), rights.collect())
+}
+
+impl Reloader {
+    /// The tokens for a new configuration: those of files that it had before stay until a look at the file says
+    /// otherwise, so that reloading in the middle of a replacement loses nothing; the others are read.
+    pub(super) fn tokens_of(&self, config: &Config) -> Result<Vec<Option<Token>>, TokenErrors> {
+        let known = |source: &TokenSource| {
+            let mut before = self.config.tokens.iter().zip(&self.tokens);
+            before
+                .find(|(known, _)| known.alias == source.alias && known.file == source.file)
+                .map(|(_, token)| token.clone())
+        };
+        let new: Vec<_> = config.tokens.iter().filter(|source| known(source).is_none()).cloned().collect();
+        let mut read = tokens::read_all(&new, self.demo)?.into_iter();
+        Ok(config.tokens.iter().map(|source| known(source).unwrap_or_else(|| read.next().flatten())).collect())
+    }
 }

@@ -36,14 +36,24 @@ pub enum DialError {
         source: Arc<io::Error>,
     },
     /// No address accepted the connection.
-    #[error("connecting failed")]
-    Connect(#[source] io::Error),
+    #[error("connecting to {place} failed")]
+    Connect {
+        /// Where: host and port.
+        place: String,
+        /// Why.
+        source: io::Error,
+    },
     /// It took longer than `upstream.timeouts.connect`.
     #[error("connecting took longer than {0:?}")]
     Timeout(Duration),
     /// The certificate was not accepted, or TLS failed otherwise.
-    #[error("TLS failed")]
-    Tls(#[source] io::Error),
+    #[error("TLS with {place} failed")]
+    Tls {
+        /// With whom: host and port.
+        place: String,
+        /// Why.
+        source: io::Error,
+    },
     /// Too many requests were waiting already.
     #[error("no connection became free in {0:?}")]
     Saturated(Duration),
@@ -55,9 +65,9 @@ impl DialError {
     pub const fn kind(&self) -> UpstreamError {
         match self {
             Self::Resolve { .. } => UpstreamError::Resolve,
-            Self::Connect(_) => UpstreamError::Connect,
+            Self::Connect { .. } => UpstreamError::Connect,
             Self::Timeout(_) => UpstreamError::ConnectTimeout,
-            Self::Tls(_) => UpstreamError::Tls,
+            Self::Tls { .. } => UpstreamError::Tls,
             Self::Saturated(_) => UpstreamError::Saturated,
         }
     }
@@ -83,20 +93,31 @@ pub async fn dial(upstream: &Upstream, look_ups: &LookUps) -> Result<Dialled, Di
 
 async fn dial_without_limit(upstream: &Upstream, look_ups: &LookUps) -> Result<Dialled, DialError> {
     let addresses = resolve(upstream, look_ups).await?;
-    let socket = connect(addresses).await.map_err(DialError::Connect)?;
-    socket.set_nodelay(true).map_err(DialError::Connect)?;
+    let failed = |source| DialError::Connect { place: place(upstream), source };
+    let socket = connect(addresses).await.map_err(failed)?;
+    socket.set_nodelay(true).map_err(failed)?;
     let name: ServerName<'static> = upstream.server_name.clone();
-    let stream = TlsConnector::from(upstream.tls.clone()).connect(name, socket).await.map_err(handshake_failed)?;
+    let stream = TlsConnector::from(upstream.tls.clone()).connect(name, socket).await;
+    let stream = stream.map_err(|error| handshake_failed(error, place(upstream)))?;
     let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     Ok(Dialled { stream, http2 })
 }
 
 /// TLS said no, or the connection failed under it.
-fn handshake_failed(error: io::Error) -> DialError {
-    if error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) {
-        DialError::Tls(error)
+fn handshake_failed(source: io::Error, place: String) -> DialError {
+    if source.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) {
+        DialError::Tls { place, source }
     } else {
-        DialError::Connect(error)
+        DialError::Connect { place, source }
+    }
+}
+
+/// Where connections go, for people.
+pub fn place(upstream: &Upstream) -> String {
+    let settings = &upstream.settings;
+    match &settings.connect_to {
+        Some((host, port)) => format!("{host}:{port}"),
+        None => format!("{}:{}", settings.host, settings.port),
     }
 }
 

@@ -28,7 +28,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::Upstream;
 use super::broken::{Broken, Unanswered};
-use super::dial::{DialError, Dialled, dial};
+use super::dial::{DialError, Dialled, dial, place};
 use super::http1::{Http1, Listener};
 use super::lookup::LookUps;
 use super::received::Received;
@@ -206,7 +206,10 @@ where
             .max_frame_size(1 << 16)
             .max_header_list_size(1 << 18);
         let started = builder.handshake(TokioIo::new(dialled.stream)).await;
-        let (sender, connection) = started.map_err(|error| DialError::Connect(std::io::Error::other(error)))?;
+        let (sender, connection) = started.map_err(|error| DialError::Connect {
+            place: place(&self.upstream),
+            source: std::io::Error::other(error),
+        })?;
         tokio::task::spawn_local(async move {
             // Its error reaches each request on it.
             let _ = connection.await;

@@ -1,6 +1,7 @@
 //! What a worker learns from answers, what it tells the others, and what it makes of a refusal.
 
 use std::cell::RefCell;
+use std::cmp::Ordering;
 
 use rustc_hash::FxHashMap;
 use tokio::sync::mpsc;
@@ -8,7 +9,7 @@ use tokio::sync::mpsc;
 use super::{Generation, Sender};
 use crate::diagnosis::{Case, Cause, Diagnosis};
 use crate::knowledge::{Fact, Knowledge};
-use crate::operation::{OperationId, Verb};
+use crate::operation::{OperationId, Reach, Verb};
 use crate::scope::ScopeSet;
 use crate::subject::{Counters, Subject};
 use crate::symbol::TokenAlias;
@@ -26,8 +27,17 @@ pub enum Report {
         /// The body says so, and not only the status.
         is_certain: bool,
     },
-    /// Metrica refused a counter, and a question could tell why.
-    Refused(Sender, u64),
+    /// Metrica denied access, and a question could tell why.
+    Denied(Sender, Doubt),
+}
+
+/// What a question could be about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Doubt {
+    /// What the owner may do with this counter.
+    Counter(u64),
+    /// Whom the owner represents.
+    Logins,
 }
 
 /// A refusal of Metrica, as far as the answer tells.
@@ -62,14 +72,18 @@ impl Learning {
         Self { known: RefCell::default(), reports }
     }
 
+    /// Uses what is known of a token; of one that was in the file before the one that is known, nothing is.
     fn with<T>(&self, sender: Sender, use_it: impl FnOnce(&mut Knowledge) -> T) -> T {
         let mut known = self.known.borrow_mut();
-        let (epoch, knowledge) = known.entry(sender.alias).or_default();
-        if *epoch != sender.epoch {
-            // Of the token that was in the file before, or of the one that is since: what is known is of one of them.
-            (*epoch, *knowledge) = (sender.epoch, Knowledge::default());
+        let (epoch, knowledge) = known.entry(sender.alias).or_insert_with(|| (sender.epoch, Knowledge::default()));
+        match sender.epoch.cmp(epoch) {
+            Ordering::Less => use_it(&mut Knowledge::default()),
+            Ordering::Equal => use_it(knowledge),
+            Ordering::Greater => {
+                (*epoch, *knowledge) = (sender.epoch, Knowledge::default());
+                use_it(knowledge)
+            }
         }
-        use_it(knowledge)
     }
 
     fn tell(&self, report: Report) {
@@ -83,8 +97,8 @@ impl Learning {
     }
 
     /// Metrica did what was asked.
-    pub fn succeeded(&self, sender: Sender, needs: ScopeSet, subject: &Subject) {
-        for fact in self.with(sender, |knowledge| knowledge.learn_from_success(needs, subject)) {
+    pub fn succeeded(&self, sender: Sender, needs: ScopeSet, reach: Reach, subject: &Subject) {
+        for fact in self.with(sender, |knowledge| knowledge.learn_from_success(needs, reach, subject)) {
             self.tell(Report::Learnt(sender, fact));
         }
     }
@@ -95,13 +109,14 @@ impl Learning {
         let slot = generation.tokens.iter().find(|slot| slot.alias == sender.alias);
         let operations = generation.policy.catalogue.operations();
         let line = operations.iter().find(|line| line.id == operation);
+        let reach = line.map_or(Reach::Account, |line| line.reach);
         let diagnosis = self.with(sender, |knowledge| {
             Case {
                 status,
                 error_type,
                 is_silent: refused.verb == Some(Verb::Head),
                 needs: refused.needs,
-                reach: line.map_or(crate::operation::Reach::Account, |line| line.reach),
+                reach,
                 guarded: matches!(operation.as_str(), "grants.list" | "grant.get"),
                 subject,
                 well_formed: slot.and_then(|slot| slot.token.as_ref()).is_none_or(|token| !token.is_short()),
@@ -110,14 +125,22 @@ impl Learning {
             }
             .diagnose()
         });
-        match (diagnosis.cause, &subject.counters) {
-            (Cause::TokenInvalid, _) => {
+        let denied = error_type == ErrorType::AccessDenied;
+        match (diagnosis.cause, &subject.login, &subject.counters) {
+            (Cause::TokenInvalid, ..) => {
                 self.tell(Report::Invalid { sender, is_certain: error_type == ErrorType::InvalidToken });
             }
-            (_, Counters::One(counter)) if error_type == ErrorType::AccessDenied => {
-                self.tell(Report::Refused(sender, *counter));
+            (Cause::ScopeMissing, None, Counters::None) if denied && reach == Reach::Counters => {
+                let lacks = Fact::Lacks(refused.needs);
+                if self.with(sender, |knowledge| knowledge.learn(&lacks)) {
+                    self.tell(Report::Learnt(sender, lacks));
+                }
             }
-            (_, Counters::None | Counters::One(_) | Counters::Several(_) | Counters::Unreadable) => {}
+            (_, Some(_), _) if denied => self.tell(Report::Denied(sender, Doubt::Logins)),
+            (_, None, Counters::One(counter)) if denied => {
+                self.tell(Report::Denied(sender, Doubt::Counter(*counter)));
+            }
+            (_, Some(_) | None, _) => {}
         }
         diagnosis
     }

@@ -165,12 +165,12 @@ fn an_obstacle_that_stays_ends_the_questions() {
     let (code, said) = practice.json(&[]);
     assert_eq!((code, names(&said)), (75, vec!["issuer_not_asked".to_owned(), "alive_unknown".to_owned()]));
     let result = said["findings"][2]["result"].as_str().unwrap();
-    assert!(result.contains("no connection: connecting failed"), "{result}");
+    assert!(result.contains(&format!("no connection: connecting to {nobody} failed")), "{result}");
     // A certificate that is not trusted.
     let practice = Practice::new(&fake.address().to_string(), fake.ca_pem(), &[("t", READS, READ)], &callers, false);
     std::fs::write(practice.file("ca.pem"), crate::harness::upstream::certificate("h").1).unwrap();
     let result = practice.json(&[]).1["findings"][2]["result"].as_str().unwrap().to_owned();
-    assert!(result.contains("TLS failed") && result.contains("UnknownIssuer"), "{result}");
+    assert!(result.contains("TLS with 127.0.0.1:") && result.contains("UnknownIssuer"), "{result}");
 }
 
 #[test]

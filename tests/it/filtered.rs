@@ -24,7 +24,7 @@ fn metrica() -> Upstream {
         while let Some(head) = conversation.request_head() {
             let json = "Content-Type: application/json; charset=utf-8\r\nETag: \"whole\"\r\n";
             let is_head = head.starts_with("HEAD");
-            let case = head.split("case=").nth(1).and_then(|rest| rest.split(' ').next()).unwrap_or_default();
+            let case = head.split("lang=").nth(1).and_then(|rest| rest.split(' ').next()).unwrap_or_default();
             match case {
                 "chunks" => {
                     conversation.write(format!("HTTP/1.1 200 OK\r\n{json}Transfer-Encoding: chunked\r\n\r\n"));
@@ -66,7 +66,7 @@ fn metrica() -> Upstream {
 }
 
 fn path(case: &str) -> String {
-    format!("/management/v1/counters?case={case}")
+    format!("/management/v1/counters?lang={case}")
 }
 
 #[test]
@@ -84,6 +84,12 @@ fn only_the_callers_own_counters_come_through() {
     caller.send(format!("HEAD {} HTTP/1.1\r\nHost: localhost\r\n\r\n", path("whole")));
     let head = caller.answer_to_head();
     assert_eq!((head.summary().as_str(), head.field("content-length"), head.field("etag")), ("200", None, None));
+    // A search would find, and count, counters of others.
+    for query in ["search_string=a", "status=Active", "permission=own", "lang=whole&type=simple", "sort=Visits"] {
+        let answer = gate.get("app", &format!("/management/v1/counters?{query}"));
+        assert_eq!(answer.summary(), "403 list_denied", "{query}");
+    }
+    assert_eq!(gate.get("app", "/management/v1/counters?per_page=2&offset=1&pretty=1").summary(), "200");
     let denied = gate.get("app", &path("denied"));
     assert_eq!((denied.status, denied.text().as_str()), (403, r#"{"errors":[{"error_type":"access_denied"}]}"#));
 }

@@ -124,31 +124,153 @@ fn a_counter_never_parks_and_is_asked_about_once() {
     assert!(gate.metrics(&["token_state", "state=\"parked\""]).iter().all(|line| line.ends_with(" 0")));
 }
 
-/// A 401 that does not say what it is of is looked into at once, and does not stop a token that is valid again and again.
+/// A 401 that does not say what it is of is looked into at once, and takes no token from anybody while it is valid.
 #[test]
-fn a_status_alone_is_not_believed_for_long() {
+fn a_status_alone_is_looked_into_before_it_is_believed() {
     let upstream = Upstream::run(|conversation| {
         while let Some(head) = conversation.request_head() {
-            match head.contains("/counters?per_page") || !head.contains("/stat/") {
-                true => conversation.answer("200 OK", "application/json", "{}"),
-                false => conversation.answer("401 Unauthorized", "text/html", "<html>"),
+            match head.contains("/stat/") {
+                true => conversation.answer("401 Unauthorized", "text/html", "<html>"),
+                false => conversation.answer("200 OK", "application/json", "{}"),
             }
         }
     });
     let gate =
         Gate::start(&upstream, &format!("{TWO_CALLERS}\ntoken_health: {{probe_after: 1h, probe_at_most: 1h}}\n"));
+    let questions = || upstream.requests().iter().filter(|head| head.contains("per_page=1")).count();
     assert_eq!(reason(&gate, "app", "GET /stat/v1/data?ids=1"), "401 token_invalid");
-    let parked = gate.until_log(&["Metrica takes the token for invalid"]);
-    assert!(parked.contains("\"token\":\"analytics\""));
-    gate.until_log(&["Metrica takes the token again"]);
+    until("it is looked into", || questions() == 1);
     for _ in 0..20 {
         assert_eq!(reason(&gate, "app", "GET /stat/v1/data?ids=1"), "401 token_invalid");
         assert_eq!(gate.get("app", COUNTERS).status, 200);
     }
-    std::thread::sleep(Duration::from_millis(50));
-    let lines = gate.log().iter().filter(|line| line.contains("takes the token for invalid")).count();
-    assert_eq!(lines, 1);
-    assert_eq!(upstream.requests().iter().filter(|head| head.contains("per_page=1")).count(), 1);
+    std::thread::sleep(Duration::from_millis(100));
+    assert!(!gate.log().iter().any(|line| line.contains("takes the token for invalid")));
+    assert_eq!(questions(), 1, "it is calm for an hour");
+}
+
+#[test]
+fn a_status_alone_parks_a_token_that_is_invalid() {
+    let fake = metrica(vec![token(READ_TOKEN, &[Scope::Read])]);
+    fake.turn("invalid?status=401").unwrap();
+    fake.turn("wording?error_type=unauthorized").unwrap();
+    let gate = plan(&fake, "token_health: {probe_after: 1h, probe_at_most: 1h}").start();
+    fake.revoke(READ_TOKEN);
+    assert_eq!(reason(&gate, "app", &format!("GET {COUNTERS}")), "401 token_invalid");
+    gate.until_metric(&["token_state{token=\"analytics\",state=\"parked\"}"], 1.0);
+    assert_eq!(gate.get("app", COUNTERS).summary(), "503 token_parked");
+}
+
+/// Whoever finds a request that is answered as if the token were invalid takes it from the others once, and not again.
+#[test]
+fn a_false_alarm_parks_a_token_once() {
+    let invalid = r#"{"errors":[{"error_type":"invalid_token","message":"m"}],"code":403,"message":"m"}"#;
+    let upstream = Upstream::run(move |conversation| {
+        while let Some(head) = conversation.request_head() {
+            match head.contains("/counter/105") {
+                true => conversation.answer("403 Forbidden", "application/json", invalid),
+                false => conversation.answer("200 OK", "application/json", "{}"),
+            }
+        }
+    });
+    let config = format!("{TWO_CALLERS}\ntoken_health: {{probe_after: 200ms, probe_at_most: 1h}}\n");
+    let gate = Gate::start(&upstream, &config);
+    assert_eq!(reason(&gate, "app", "GET /management/v1/counter/105"), "403 token_invalid");
+    gate.until_metric(&["token_state{token=\"analytics\",state=\"parked\"}"], 1.0);
+    gate.until_metric(&["token_state{token=\"analytics\",state=\"parked\"}"], 0.0);
+    let start = std::time::Instant::now();
+    while start.elapsed() < Duration::from_millis(1500) {
+        assert_eq!(reason(&gate, "app", "GET /management/v1/counter/105"), "403 token_invalid");
+        assert_eq!(gate.get("app", COUNTERS).status, 200);
+    }
+    let parked = gate.log().iter().filter(|line| line.contains("takes the token for invalid")).count();
+    let questions = upstream.requests().iter().filter(|head| head.contains("per_page=1")).count();
+    assert_eq!(parked, 1);
+    assert!((2..=5).contains(&questions), "after 0.2 s, 0.4 s, 0.8 s: {questions}");
+}
+
+/// A token that was parked, taken out of the configuration and put back is another one.
+#[test]
+fn a_token_that_comes_back_into_the_configuration_begins_anew() {
+    let fake = metrica(vec![token(READ_TOKEN, &[Scope::Read]), token(OTHER_TOKEN, &[Scope::Read])]);
+    let gate = plan(&fake, "token_health: {probe_after: 1h, probe_at_most: 1h}").start();
+    fake.revoke(READ_TOKEN);
+    gate.get("app", COUNTERS);
+    gate.until_metric(&["token_state{token=\"analytics\",state=\"parked\"}"], 1.0);
+    let with = gate.config();
+    let without: String =
+        with.lines().filter(|line| !line.starts_with("  analytics:")).map(|line| format!("{line}\n")).collect();
+    gate.replace_config(
+        &without.replace("tokens: [analytics]", "tokens: [crm]").replace("tokens: [analytics, crm]", "tokens: [crm]"),
+    );
+    gate.signal("HUP");
+    until("it is out", || gate.metrics(&["token_state{token=\"analytics\""]).is_empty());
+    gate.replace_token("analytics", OTHER_TOKEN);
+    gate.replace_config(&with);
+    gate.signal("HUP");
+    until("it is used", || gate.get("app", COUNTERS).status == 200);
+}
+
+/// A token without metrika:read cannot look at a counter: that says nothing of the owner's grant.
+#[test]
+fn a_token_that_does_not_read_is_not_taken_for_one_without_a_grant() {
+    let fake = metrica(vec![token(READ_TOKEN, &[Scope::Expenses])]);
+    let gate = plan(&fake, "").start();
+    let ask = || reason(&gate, "app", "GET /management/v1/counter/1/goals");
+    assert_eq!(ask(), "403 ambiguous");
+    until("it is known", || ask() == "403 scope_missing");
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!(ask(), "403 scope_missing", "and it stays so");
+    assert_eq!(reason(&gate, "app", "GET /stat/v1/data?ids=1&metrics=ym:s:visits"), "403 scope_missing");
+    assert!(gate.metric(&["scope_drift_total"]) >= 2.0);
+}
+
+/// A name that somebody sends back is no login when it holds a token.
+#[test]
+fn an_owner_that_is_a_token_reaches_no_log() {
+    let fake = metrica(vec![token(READ_TOKEN, &[Scope::Read])]);
+    fake.turn(&format!("account?token={READ_TOKEN}&login={READ_TOKEN}")).unwrap();
+    let more = "
+tokens:
+  analytics: {file: '{folder}/analytics', scopes: [metrika:read], owner: owner}
+  crm: {file: '{folder}/crm', scopes: [metrika:write]}
+identity: {url: 'https://login.yandex.ru/info', ca_file: '{ca}', connect_to: '{upstream}'}";
+    let gate = plan(&fake, more).start();
+    until("it was asked", || fake.heard().iter().any(|request| request.contains("/info")));
+    assert_eq!(gate.get("app", COUNTERS).status, 200);
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(!gate.log().iter().any(|line| line.contains("canary") || line.contains("another account")));
+}
+
+/// However many counters are refused, one question is under way at a time.
+#[test]
+fn questions_wait_for_each_other() {
+    let most = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let (now, seen) = (std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0)), most.clone());
+    let denied = r#"{"errors":[{"error_type":"access_denied","message":"m"}],"code":403,"message":"m"}"#;
+    let upstream = Upstream::run(move |conversation| {
+        while let Some(head) = conversation.request_head() {
+            // The gate's own have no id.
+            if head.to_lowercase().contains("x-request-id") {
+                conversation.answer("403 Forbidden", "application/json", denied);
+                continue;
+            }
+            seen.fetch_max(
+                now.fetch_add(1, std::sync::atomic::Ordering::SeqCst) + 1,
+                std::sync::atomic::Ordering::SeqCst,
+            );
+            std::thread::sleep(Duration::from_millis(30));
+            now.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
+            conversation.answer("200 OK", "application/json", r#"{"counters":[],"counter":{"permission":"view"}}"#);
+        }
+    });
+    let gate = Gate::start(&upstream, TWO_CALLERS);
+    for counter in 1..=10 {
+        gate.get("app", &format!("/management/v1/counter/{counter}"));
+    }
+    let asked = || upstream.requests().iter().filter(|head| !head.to_lowercase().contains("x-request-id")).count();
+    until("all were asked", || asked() >= 11);
+    assert_eq!(most.load(std::sync::atomic::Ordering::SeqCst), 1);
 }
 
 /// A scope that nobody needs makes a token too wide; how long nobody did is said for each.

@@ -1,7 +1,11 @@
 //! Rules of callers over the wire: what is refused never reaches Metrica, what is allowed goes out as it came.
 
+use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
 
+use metrika_gate::operation::Catalogue;
+
+use crate::harness::files::same_as_file;
 use crate::harness::gate::{count, program};
 use crate::harness::{Answer, Gate, Upstream};
 use crate::rejections::assert_is;
@@ -203,6 +207,7 @@ fn in_the_shadow_what_would_be_refused_goes_on_and_is_said_and_counted() {
     assert_eq!(gate.send("shadow", format!("{head}{piece}{piece}0\r\n\r\n")).summary(), "200");
     assert!(last(&seen).1 == large.repeat(2).as_bytes());
     gate.until_metric(&["would_refuse_total"], 12.0);
+    gate.until_log(&["request would be refused", "counter_denied", "counter 2 is not among counters of the caller"]);
     assert_eq!(gate.metric(&["denied_total", "shadow"]), 0.0);
     // With no token that covers it there is nothing to send it with.
     let config = CALLERS
@@ -272,4 +277,23 @@ fn explain_says_which_rule_and_what_would_be_right() {
     let warning =
         "caller 'shadow' has enforce: false: what its scopes and rules would refuse is sent, said and counted";
     assert!(code == 0 && said.contains(warning) && said.matches("enforce").count() == 1, "{said}");
+}
+
+#[test]
+fn what_cannot_be_undone_is_in_the_documentation() {
+    let mut page = "# What the API cannot undo
+
+The operations that `destructive: deny` of a caller refuses. Writes that the catalogue does not know (`unknown_operations:
+by_method`), and DELETEs of added `operations`, count as such too. Exporters of the Logs API clean what they have downloaded.
+
+This page is written from `src/operation/catalogue.txt` by a test; `UPDATE=1 cargo test --test it` writes it anew.
+
+| operation | method | path |
+|---|---|---|
+"
+    .to_owned();
+    for line in Catalogue::built_in().operations().iter().filter(|line| line.destructive) {
+        writeln!(page, "| `{}` | {} | `{}` |", line.id, line.verb.as_str(), line.template).unwrap();
+    }
+    same_as_file("docs/destructive.md", &page);
 }

@@ -67,6 +67,15 @@ fn rows() -> Vec<Row> {
             ..row("403 everywhere: the application lacks metrika:read", LIST, Cause::ScopeMissing, "read_missing")
         },
         Row {
+            secret: EXPENSES,
+            ..row(
+                "403 everywhere, also on the owner's own counter",
+                "GET /management/v1/counter/101/goals",
+                Cause::ScopeMissing,
+                "read_missing",
+            )
+        },
+        Row {
             before: &[LIST],
             rules: ", counters: [101, 104], list: filter",
             ..row(
@@ -211,6 +220,10 @@ fn hold(row: &Row) {
         said
     });
     assert_eq!(answer.status, status, "{symptom}");
+    if reason != Cause::TokenInvalid {
+        let again = ask(&gate, row.request);
+        assert_eq!(again.field("x-gate-reason"), Some(reason.as_str()), "{symptom}: and it stays so");
+    }
     let hint = answer.field("x-gate-hint").unwrap();
     assert_eq!(hint == reason.hint(), reason != Cause::Other, "{symptom}: {hint}");
     assert!(reason != Cause::Other || hint.contains("needs ids="), "{hint}");
