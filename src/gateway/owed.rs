@@ -48,9 +48,7 @@ impl Owed {
         if !self.body {
             return Ok(());
         }
-        // Of one that is refused in any case, a byte shows that it is there.
-        let limit = if self.kind.is_some() { 0 } else { BODY_BYTES };
-        let whole = poll_fn(|context| body.poll_ahead(context, limit)).await;
+        let whole = poll_fn(|context| body.poll_ahead(context, BODY_BYTES)).await;
         let whole = whole.map_err(|error| not_read(exchange, error))?;
         if let Some(breach) = self.kind.filter(|_| !body.ahead().is_empty()) {
             return self.broken(breach, exchange);
