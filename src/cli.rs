@@ -16,7 +16,9 @@ mod explain;
 mod healthcheck;
 mod init;
 mod lines;
+mod needs;
 mod replay;
+mod rights;
 mod suggest;
 
 const EXAMPLES: &str = "\

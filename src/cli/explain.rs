@@ -107,9 +107,7 @@ pub(super) fn explain(args: &ExplainArgs, out: &mut dyn Write) -> anyhow::Result
         None => callers,
     };
     if chosen.is_empty() {
-        let known: Vec<_> = config.callers.iter().map(|caller| caller.id.as_str()).collect();
-        let wanted = args.caller.as_deref().unwrap_or_default();
-        return wrong_usage(&format!("there is no caller '{wanted}'; the callers are {}", known.join(", ")));
+        return no_such_caller(&config, args.caller.as_deref().unwrap_or_default());
     }
     let strangers = strangers(&config, &asked.target);
     let verdict = |(position, caller)| {
@@ -126,6 +124,12 @@ pub(super) fn explain(args: &ExplainArgs, out: &mut dyn Write) -> anyhow::Result
         Format::Json => writeln!(out, "{}", machine(args, &asked, &verdicts, &strangers))?,
     }
     Ok(u8::from(verdicts.iter().any(|verdict| verdict.result.is_err())))
+}
+
+/// Whoever was asked about is nobody of the configuration.
+pub(super) fn no_such_caller(config: &Config, wanted: &str) -> anyhow::Result<u8> {
+    let known: Vec<_> = config.callers.iter().map(|caller| caller.id.as_str()).collect();
+    wrong_usage(&format!("there is no caller '{wanted}'; the callers are {}", known.join(", ")))
 }
 
 /// Not a question that has an answer, so not the code of "no".

@@ -4,13 +4,19 @@
 //!    other lines of the log.
 //! 2. A line is read on its own: a log of any length takes the memory of one.
 //! 3. A request was refused when the gate said so with a status below 500; what failed later had been let through.
+//! 4. Metrica did not take what it answered with 4xx, but for a token that it takes for invalid and for quotas (420, 429):
+//!    these say nothing of the request.
 
+use std::collections::BTreeSet;
+use std::fmt;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
 use anyhow::{Context, bail};
 use serde::Deserialize;
 
+use crate::rejection::Reason;
+use crate::rules::Rules;
 use crate::subject::{Counters, Subject};
 
 /// What an access line says of a request, as far as policy is concerned.
@@ -25,8 +31,14 @@ pub(super) struct Line {
     status: u16,
     /// With which token; `none` when it did not come so far.
     pub(super) token: String,
+    upstream_status: Option<u16>,
     #[serde(default)]
     origin: String,
+    #[serde(default)]
+    reason: String,
+    /// What would have refused it, had its caller's rules been enforced.
+    #[serde(default)]
+    would_refuse: String,
     #[serde(default)]
     counters: Vec<u64>,
     /// There were more than the line has room for.
@@ -50,6 +62,27 @@ impl Line {
         self.origin == "gate" && self.status < 500
     }
 
+    /// The 4xx that Metrica answered with, where it did not take the request (rule 4).
+    pub(super) fn not_taken(&self) -> Option<u16> {
+        let answered = self.upstream_status.or(Some(self.status).filter(|status| *status != CALLER_GONE))?;
+        let unlucky = match answered {
+            401 | 403 => self.reason == "token_invalid",
+            420 | 429 => true,
+            _ => false,
+        };
+        ((400..500).contains(&answered) && !unlucky).then_some(answered)
+    }
+
+    /// Why it was refused, by the gate or by Metrica; empty when that is no word.
+    pub(super) fn reason(&self) -> &str {
+        word(&self.reason)
+    }
+
+    /// What would have refused it in the shadow.
+    pub(super) fn would_refuse(&self) -> Option<&str> {
+        (!self.would_refuse.is_empty()).then(|| word(&self.would_refuse))
+    }
+
     /// On whose data the request worked, as far as the line says.
     pub(super) fn subject(&self) -> Subject {
         let counters = match &self.counters[..] {
@@ -64,6 +97,65 @@ impl Line {
             clients: self.direct_client_logins.iter().map(|login| login.as_str().into()).collect(),
         }
     }
+}
+
+/// The status of a line whose caller went away before there was an answer.
+const CALLER_GONE: u16 = 499;
+
+/// A reason; a log is what somebody gave, and what is none is not said.
+fn word(text: &str) -> &str {
+    if text.len() <= 64 && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_') { text } else { "" }
+}
+
+/// So many counters, logins or operations are said of several lines.
+pub(super) const SHOWN: usize = 5;
+
+/// Which counters and logins several lines name.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Named {
+    pub(super) counters: BTreeSet<u64>,
+    pub(super) logins: BTreeSet<String>,
+}
+
+impl Named {
+    /// Adds those of one line. Where a rule of `rules` refuses it for `reason`, those alone that the rule does not have.
+    pub(super) fn add(&mut self, subject: &Subject, reason: &str, rules: Option<&Rules>) {
+        let (of_counters, of_logins) = (Reason::CounterDenied.as_str(), Reason::LoginDenied.as_str());
+        if reason != of_logins {
+            let listed = rules.filter(|_| reason == of_counters).and_then(|rules| rules.counters.as_deref());
+            let stranger = |counter: &&u64| listed.is_none_or(|listed| !listed.contains(counter));
+            self.counters.extend(subject.counters.as_slice().iter().filter(stranger));
+        }
+        if reason != of_counters {
+            let listed = rules.filter(|_| reason == of_logins).and_then(|rules| rules.logins.as_deref());
+            for login in subject.login.iter().chain(&subject.clients) {
+                if listed.is_none_or(|listed| !listed.contains(login)) {
+                    self.logins.insert(login.escape_debug().to_string());
+                }
+            }
+        }
+    }
+}
+
+impl fmt::Display for Named {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let counters: Vec<_> = self.counters.iter().take(SHOWN).map(u64::to_string).collect();
+        let logins: Vec<_> = self.logins.iter().take(SHOWN).cloned().collect();
+        let kinds = [("counters", counters, self.counters.len()), ("logins", logins, self.logins.len())];
+        let said: Vec<_> = kinds
+            .iter()
+            .filter(|(_, shown, _)| !shown.is_empty())
+            .map(|(kind, shown, all)| format!("{kind} {}", first_of(shown, *all)))
+            .collect();
+        f.write_str(&said.join("; "))
+    }
+}
+
+/// The first of `all`, and how many more there are.
+pub(super) fn first_of(shown: &[String], all: usize) -> String {
+    let more = all.saturating_sub(shown.len());
+    let rest = if more == 0 { String::new() } else { format!(" and {more} more") };
+    format!("{}{rest}", shown.join(", "))
 }
 
 /// How many lines there were.
@@ -147,6 +239,37 @@ mod tests {
         assert!(!refused("\"gate\"", "\"upstream\""), "Metrica refused");
         assert!(!refused("403", "504"), "the answer was too late");
         assert!(!refused(r#","origin":"gate""#, ""), "it was answered");
+    }
+
+    #[test]
+    fn rule_4_what_metrica_did_not_take() {
+        let not_taken = |upstream: u16, status: u16, reason: &str| {
+            let more = format!(r#""status":{status},"upstream_status":{upstream}"#);
+            let line = LINE.replace(r#""status":403"#, &more).replace("scope_denied", reason);
+            parse(line.replace("\"gate\"", "\"upstream\"").as_bytes()).unwrap().not_taken()
+        };
+        assert_eq!(not_taken(403, 403, "no_grant"), Some(403));
+        assert_eq!(not_taken(404, 502, "upstream_reflection"), Some(404), "the gate held the answer back");
+        for (status, reason) in
+            [(401, "token_invalid"), (403, "token_invalid"), (420, "other"), (429, "other"), (200, "")]
+        {
+            assert_eq!(not_taken(status, status, reason), None, "{status} {reason}");
+        }
+        let without = LINE.replace("\"gate\"", "\"upstream\"");
+        let status = |status: &str| parse(without.replace("403", status).as_bytes()).unwrap().not_taken();
+        assert_eq!((status("404"), status("499")), (Some(404), None), "499 is a caller that went away");
+    }
+
+    #[test]
+    fn what_is_named_is_said_up_to_five() {
+        let mut named = Named::default();
+        let rules = Rules { counters: Some([2].into()), ..Rules::default() };
+        let subject = Subject { counters: Counters::Several((1..9).collect()), ..Subject::default() };
+        named.add(&subject, "counter_denied", Some(&rules));
+        assert_eq!(named.to_string(), "counters 1, 3, 4, 5, 6 and 2 more");
+        let subject = Subject { login: Some("a\nb".into()), ..Subject::default() };
+        named.add(&subject, "login_denied", Some(&rules));
+        assert!(named.to_string().ends_with(r"; logins a\nb"), "{named}");
     }
 
     #[test]

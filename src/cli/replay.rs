@@ -6,7 +6,9 @@
 //! 2. A line without an operation is judged by its path where it has the whole of it, and otherwise not at all: the gate
 //!    refused it before policy.
 //! 3. Where a caller has `enforce: false`, what would refuse is said, and the request is sent.
-//! 4. The answer is no (exit code 1) when something that was let through would be refused.
+//! 4. What is refused, or would be if it were enforced, is said with the counters or logins that it names; where a rule about
+//!    these refuses it, those alone that the rule does not have.
+//! 5. The answer is no (exit code 1) when something that was let through would be refused.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -16,12 +18,12 @@ use http::Method;
 use serde::Serialize;
 
 use super::Format;
-use super::lines::{self, Line};
+use super::lines::{self, Line, Named, SHOWN};
 use crate::config::Config;
 use crate::operation::{Operation, Verb};
 use crate::policy::{Denial, Permission, Policy};
 use crate::rejection::Reason;
-use crate::rules::Call;
+use crate::rules::{Call, Rules};
 use crate::target::Names;
 
 /// What would become of a request.
@@ -49,10 +51,12 @@ impl Verdict {
     }
 }
 
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 struct Times {
     let_through: u64,
     refused: u64,
+    /// Rule 4.
+    named: Named,
 }
 
 /// The lines of a log under a configuration.
@@ -69,12 +73,18 @@ pub(super) fn replay(
     out: &mut dyn Write,
 ) -> anyhow::Result<u8> {
     let config = Config::load(config)?;
+    if let Some(only) = only
+        && !config.callers.iter().any(|caller| caller.id.as_str() == only)
+    {
+        return super::explain::no_such_caller(&config, only);
+    }
     let policy = crate::reload::policy(&config);
     let mut replay = Replay::default();
     let count = lines::read(from, |line| {
         if only.is_none_or(|only| only == line.caller) {
             let (operation, verdict) = verdict(&config, &policy, line);
-            replay.take(line, operation, verdict);
+            let caller = config.callers.iter().find(|caller| caller.id.as_str() == line.caller);
+            replay.take(line, operation, verdict, caller.map(|caller| &caller.rules));
         }
     })?;
     let table = replay.table(count);
@@ -107,7 +117,7 @@ fn of_operation(config: &Config, policy: &Policy, line: &Line, operation: &Opera
 }
 
 /// The operation of a line in this catalogue, which may know it by another id (rule 2).
-fn operation<'a>(policy: &'a Policy, line: &Line) -> Option<Result<&'a Operation, Denial>> {
+pub(super) fn operation<'a>(policy: &'a Policy, line: &Line) -> Option<Result<&'a Operation, Denial>> {
     let verb = Method::from_bytes(line.method.as_bytes()).ok().and_then(|method| Verb::of(&method));
     match (line.operation.as_str(), &line.path, verb) {
         ("none", Some(path), Some(verb)) if path.bytes().all(|byte| byte != b'?' && byte.is_ascii_graphic()) => {
@@ -143,11 +153,22 @@ struct Row {
     would_be_refused: bool,
     was_let_through: u64,
     was_refused: u64,
+    /// Rule 4: the first of them, and how many there are.
+    counters: Vec<u64>,
+    counters_in_all: usize,
+    logins: Vec<String>,
+    logins_in_all: usize,
+    /// The same for people.
+    #[serde(skip)]
+    named: String,
 }
 
 impl Replay {
-    fn take(&mut self, line: &Line, operation: &str, verdict: Verdict) {
+    fn take(&mut self, line: &Line, operation: &str, verdict: Verdict, rules: Option<&Rules>) {
         let times = self.rows.entry((line.caller.clone(), operation.to_owned(), verdict)).or_default();
+        if let Verdict::Refused(reason) | Verdict::SentUnenforced(reason) = verdict {
+            times.named.add(&line.subject(), reason, rules);
+        }
         if line.was_refused() {
             times.refused += 1;
         } else {
@@ -177,6 +198,11 @@ impl Replay {
                     would_be_refused: verdict.is_refused(),
                     was_let_through: times.let_through,
                     was_refused: times.refused,
+                    counters: times.named.counters.iter().copied().take(SHOWN).collect(),
+                    counters_in_all: times.named.counters.len(),
+                    logins: times.named.logins.iter().take(SHOWN).cloned().collect(),
+                    logins_in_all: times.named.logins.len(),
+                    named: times.named.to_string(),
                 })
                 .collect(),
         }
@@ -200,11 +226,12 @@ impl Table {
                 (false, verdict @ ("sent" | "not judged")) => verdict.to_owned(),
                 (false, reason) => format!("sent, as it is not enforced: {reason}"),
             };
+            let separator = if row.named.is_empty() { "" } else { ", " };
             let (through, refused) = (row.was_let_through, row.was_refused);
             writeln!(
                 out,
-                "{:caller$}  {:operation$}  {through:>11}  {refused:>11}  {answer}",
-                row.caller, row.operation
+                "{:caller$}  {:operation$}  {through:>11}  {refused:>11}  {answer}{separator}{}",
+                row.caller, row.operation, row.named
             )?;
         }
         writeln!(out)?;

@@ -1,269 +1,169 @@
-//! `suggest`: the narrowest configuration that would have let through what a log says was let through.
+//! `suggest`: the narrowest configuration that would have let through what a log says was needed.
 //!
-//! 1. What counts is what the gate did not refuse. A caller gets the fewest rights that cover its operations, the counters and
-//!    logins that it named, and `destructive: allow` only where it needs that.
-//! 2. `counters` are stated only where every request of the caller would be within them: none works on the whole account, names
-//!    no counter where one is due, or names one that the line does not tell. Otherwise a comment says what stands against it.
-//! 3. With a configuration, everything but `callers` stays as it is, and of these `match`, `tokens` and what lines do not
-//!    tell (`callback`, `measurement_tokens`, `enforce`). Without one, addresses and files are to be filled in.
+//! 1. What counts is in [`super::needs`], the rights for it in [`super::rights`].
+//! 2. With a configuration nothing becomes wider than it is there, unless that is asked for, and then each widening is said on
+//!    stderr. What does not count is said there, and in comments.
+//! 3. With a configuration, everything but `callers` stays as it is, and of these `match`, `tokens`, what lines do not
+//!    tell (`callback`, `measurement_tokens`, `enforce`), and callers without a line that counts. Without one, addresses and
+//!    files are to be filled in.
 //! 4. What is printed can be loaded.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use clap::Args;
 
-use super::lines::{self, Line};
+use super::needs::{Judge, Log, Seen};
+use super::rights::{Rights, narrowest, operations, quoted};
 use crate::caller::{Caller, Proofs};
 use crate::config::Config;
-use crate::operation::{Catalogue, Operation, Reach};
-use crate::rules::Rules;
+use crate::operation::Catalogue;
 use crate::scope::{Scope, ScopeSet};
-use crate::subject::Counters;
 
 #[derive(Debug, Args)]
 pub(super) struct SuggestArgs {
     /// Access lines as JSON: a file, or - for stdin
     #[arg(long, value_name = "FILE", env = "METRIKA_GATE_SUGGEST_FROM")]
     from: PathBuf,
-    /// The configuration that they were written under, to keep all but the callers' rights; without it, a new one
+    /// The configuration whose callers' rights are to be narrowed, and all else kept; without it, a new one
     #[arg(short, long, value_name = "FILE", env = "METRIKA_GATE_CONFIG")]
     config: Option<PathBuf>,
+    /// Have requests count that the configuration would refuse, and those that were sent only because nothing was enforced
+    #[arg(long, env = "METRIKA_GATE_SUGGEST_WIDEN")]
+    widen: bool,
+}
+
+/// What is printed, and what is said beside it.
+#[derive(Default)]
+struct Suggested {
+    text: String,
+    /// By caller.
+    not_counted: Vec<String>,
+    widened: Vec<String>,
+    /// There are lines that would count with --widen.
+    could_widen: bool,
 }
 
 pub(super) fn suggest(args: &SuggestArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
     let from = args.from.display();
-    let suggested = match &args.config {
+    let mut suggested = match &args.config {
         Some(file) => {
             let bytes = crate::config::bytes(file)?;
             let config = Config::from_bytes(&bytes, file)?;
-            let seen = read(&args.from, &config.catalogue)?;
+            let policy = crate::reload::policy(&config);
+            let judge = Judge { given: Some((&config, &policy)), catalogue: &config.catalogue, widen: args.widen };
+            let mut suggested = callers_of(&config, &judge.read(&args.from)?)?;
             let text = std::str::from_utf8(&bytes).context("the configuration is not UTF-8")?;
-            in_place(text, &callers_of(&config, &seen)?).with_context(|| {
+            suggested.text = in_place(text, &suggested.text).with_context(|| {
                 format!(
                     "'callers' of {} is not a block of its own lines, so that nothing can be put there",
                     file.display()
                 )
-            })?
+            })?;
+            suggested
         }
-        None => anew(&read(&args.from, &Catalogue::built_in())?)?,
+        None => {
+            let judge = Judge { given: None, catalogue: &Catalogue::built_in(), widen: args.widen };
+            anew(&judge.read(&args.from)?)?
+        }
     };
-    // Rule 4, whatever the lines and the configuration were.
+    // Rules 2 and 4, whatever the lines and the configuration were.
+    let widened = suggested.widened.join("; ");
+    ensure!(args.widen || widened.is_empty(), "without --widen nothing may become wider: {widened}");
     let file = args.config.as_deref().unwrap_or_else(|| Path::new("gate.yaml"));
-    Config::parse(&suggested, file).with_context(|| format!("what {from} says makes no configuration"))?;
-    out.write_all(suggested.as_bytes())?;
+    Config::parse(&suggested.text, file).with_context(|| format!("what {from} says makes no configuration"))?;
+    if suggested.could_widen && !args.widen {
+        suggested.not_counted.push("--widen has those count that were or would be refused by rights alone".to_owned());
+    }
+    for said in suggested.not_counted.iter().chain(&suggested.widened) {
+        // Nobody is left to be told when stderr is gone.
+        let _ = writeln!(std::io::stderr(), "metrika-gate: {said}");
+    }
+    out.write_all(suggested.text.as_bytes())?;
     Ok(0)
 }
 
-/// What the lines of a log say.
-#[derive(Default)]
-struct Log {
-    count: lines::Count,
-    callers: BTreeMap<String, Seen>,
-    /// By token, what it was used for.
-    tokens: BTreeMap<String, BTreeSet<usize>>,
-    /// A request was taken by its method alone.
-    by_method: bool,
-}
-
-/// What a caller did.
-#[derive(Default)]
-struct Seen {
-    let_through: u64,
-    refused: u64,
-    /// The sets of scopes of which one each is needed, by their index.
-    needs: BTreeSet<usize>,
-    operations: BTreeSet<String>,
-    unknown: BTreeSet<String>,
-    tokens: BTreeSet<String>,
-    counters: BTreeSet<u64>,
-    logins: BTreeSet<String>,
-    destructive: BTreeSet<String>,
-    lists: bool,
-    has_bodies: bool,
-    /// What stands against `counters` (rule 2).
-    beyond_counters: BTreeSet<String>,
-    /// What stands against `ulogin`.
-    beyond_logins: BTreeSet<&'static str>,
-}
-
-/// What a token is called that lines do not name.
-const NO_TOKEN: &str = "metrika";
-
-fn read(from: &Path, catalogue: &Catalogue) -> anyhow::Result<Log> {
-    let mut log = Log::default();
-    let count = lines::read(from, |line| log.take(line, catalogue))?;
-    log.count = count;
-    if log.callers.values().all(|seen| seen.let_through == 0) {
-        bail!("{} has no request of a caller that was let through", from.display());
+/// The rights of a caller, with what is to be said about them, as keys.
+fn keys(text: &mut String, seen: &Seen, rights: &Rights, comments: &[String]) -> std::fmt::Result {
+    let operations: Vec<_> = seen.operations.iter().map(String::as_str).collect();
+    writeln!(text, "    # for {}", operations.join(", "))?;
+    rights.keys(text, &seen.destructive)?;
+    for comment in comments {
+        writeln!(text, "    # {comment}")?;
     }
-    Ok(log)
+    if !rights.rules.callback || !rights.rules.measurement_tokens {
+        writeln!(
+            text,
+            "    # what else of callback and measurement_tokens is needed, lines do not tell; it is denied"
+        )?;
+    }
+    for id in seen.unknown.iter().filter(|id| id.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ')) {
+        writeln!(text, "    # not covered, as the catalogue lacks it: {id}")?;
+    }
+    Ok(())
 }
 
-impl Log {
-    fn take(&mut self, line: &Line, catalogue: &Catalogue) {
-        if line.caller == "unknown" || line.operation == "none" || !is_name(&line.caller) {
-            return;
+impl Suggested {
+    /// What of a caller's lines does not count, as comments and for stderr.
+    fn say_not_counted(&mut self, id: &str, seen: &Seen, rights: Option<&Rights>) -> std::fmt::Result {
+        if seen.unreadable > 0 && rights.is_some_and(|rights| rights.rules.counters.is_some()) {
+            let requests = if seen.unreadable == 1 { "request" } else { "requests" };
+            let said = "named a counter in a way that cannot be read, and would be refused";
+            let said = format!("{} {requests} {said}", seen.unreadable);
+            writeln!(self.text, "  # {said}")?;
+            self.not_counted.push(format!("{id}: {said}"));
         }
-        let seen = self.callers.entry(line.caller.clone()).or_default();
-        if line.was_refused() {
-            seen.refused += 1;
-            return;
-        }
-        seen.let_through += 1;
-        let operation = catalogue.operations().iter().find(|operation| operation.id.as_str() == line.operation);
-        let needs = match (operation, line.operation.as_str()) {
-            (Some(operation), _) => operation.scopes,
-            (None, "unknown") => {
-                self.by_method = true;
-                let scope = if matches!(line.method.as_str(), "GET" | "HEAD") { Scope::Read } else { Scope::Write };
-                [scope].into_iter().collect()
-            }
-            (None, _) => {
-                seen.unknown.insert(line.operation.clone());
-                return;
-            }
-        };
-        let token = if is_name(&line.token) { line.token.as_str() } else { NO_TOKEN };
-        self.tokens.entry(token.to_owned()).or_default().insert(needs.index());
-        seen.tokens.insert(token.to_owned());
-        seen.needs.insert(needs.index());
-        seen.operations.insert(line.operation.clone());
-        seen.take(line, operation);
-    }
-}
-
-impl Seen {
-    fn take(&mut self, line: &Line, operation: Option<&Operation>) {
-        let subject = line.subject();
-        if operation.is_some_and(|operation| operation.destructive) {
-            self.destructive.insert(line.operation.clone());
-        }
-        self.has_bodies |= !matches!(line.method.as_str(), "GET" | "HEAD");
-        let reach = operation.map_or(Reach::Account, |operation| operation.reach);
-        let against = match (&subject.counters, reach) {
-            _ if line.more_counters => Some("names more counters than a line has room for"),
-            (Counters::Unreadable, _) => Some("names counters that cannot be read"),
-            (_, Reach::Account) => Some("works on the whole account"),
-            (Counters::None, Reach::Reports | Reach::Counter(_)) if subject.clients.is_empty() => {
-                Some("names no counter")
-            }
-            (counters, _) if counters.as_slice().iter().any(|counter| i64::try_from(*counter).is_err()) => {
-                Some("names a counter beyond those of a configuration")
-            }
-            _ => None,
-        };
-        if let Some(against) = against {
-            self.beyond_counters.insert(format!("{} {against}", line.operation));
-        }
-        self.lists |= reach == Reach::Counters;
-        self.counters.extend(subject.counters.as_slice());
-        if line.more_logins {
-            self.beyond_logins.insert("a line names more logins than it has room for");
-        }
-        for login in subject.login.iter().chain(&subject.clients) {
-            if crate::config::login(login).is_ok() {
-                self.logins.insert(login.to_string());
-            } else {
-                self.beyond_logins.insert("a line names a login that is none");
-            }
-        }
-    }
-
-    /// Its rights (rules 1 and 2), as keys of a caller. What lines do not tell stays as in `known`.
-    fn keys(&self, text: &mut String, known: &Rules) -> std::fmt::Result {
-        let operations: Vec<_> = self.operations.iter().map(String::as_str).collect();
-        writeln!(text, "    # for {}", operations.join(", "))?;
-        writeln!(text, "    scopes: {}", quoted(narrowest(&self.needs).iter().map(Scope::as_str)))?;
-        let limited = self.beyond_counters.is_empty() && !self.counters.is_empty();
-        if limited {
-            let counters: Vec<_> = self.counters.iter().map(u64::to_string).collect();
-            writeln!(text, "    counters: [{}]", counters.join(", "))?;
-            if self.lists {
-                writeln!(text, "    list: filter")?;
-            }
-            if self.has_bodies {
-                writeln!(
-                    text,
-                    "    # lines do not tell which counters bodies named; those have to be among counters, too"
-                )?;
-            }
-        } else if self.counters.is_empty() && self.beyond_counters.is_empty() {
-            writeln!(text, "    # no counters: no line names one")?;
-        }
-        for against in &self.beyond_counters {
-            writeln!(text, "    # no counters: {against}")?;
-        }
-        if self.beyond_logins.is_empty() && !self.logins.is_empty() {
-            writeln!(text, "    ulogin: {}", quoted(self.logins.iter().map(String::as_str)))?;
-        }
-        for against in &self.beyond_logins {
-            writeln!(text, "    # no ulogin: {against}")?;
-        }
-        if self.destructive.is_empty() {
-            writeln!(text, "    destructive: deny")?;
-        } else {
-            let needing: Vec<_> = self.destructive.iter().map(String::as_str).collect();
-            writeln!(text, "    destructive: allow   # for {}", needing.join(", "))?;
-        }
-        if known.callback {
-            writeln!(text, "    callback: allow   # as it was: lines do not tell")?;
-        }
-        if known.measurement_tokens {
-            writeln!(text, "    measurement_tokens: allow   # as it was: lines do not tell")?;
-        }
-        if !known.callback || !known.measurement_tokens {
-            writeln!(
-                text,
-                "    # what else of callback and measurement_tokens is needed, lines do not tell; both are denied"
-            )?;
-        }
-        if !known.enforce {
-            writeln!(text, "    enforce: false   # as it was")?;
+        for ((why, reason), (lines, named)) in &seen.not_counted {
+            let named = named.to_string();
+            let because = if reason.is_empty() { String::new() } else { format!(" ({reason})") };
+            let named = if named.is_empty() { named } else { format!(": {named}") };
+            let (line, does) = if *lines == 1 { ("line", "does") } else { ("lines", "do") };
+            let said = format!("{lines} {line} {}{because} {does} not count{named}", why.said());
+            writeln!(self.text, "  # {said}")?;
+            self.not_counted.push(format!("{id}: {said}"));
+            self.could_widen |= why.can_be_widened(reason);
         }
         Ok(())
     }
-
-    fn said(&self) -> String {
-        let Self { let_through, refused, .. } = self;
-        format!("from {let_through} lines; {refused} more were refused and do not count")
-    }
-}
-
-/// The least that covers all of these: first what it allows, then how many words it takes.
-fn narrowest(needs: &BTreeSet<usize>) -> ScopeSet {
-    let covers = |set: &ScopeSet| needs.iter().all(|index| set.covers(ScopeSet::from_index(*index)));
-    let sets = (0..ScopeSet::COUNT).map(ScopeSet::from_index).filter(covers);
-    sets.min_by_key(|set| (set.with_implied().len(), set.len())).unwrap_or_default()
 }
 
 /// `callers` of a configuration, with the rights that were used (rule 3).
-fn callers_of(config: &Config, log: &Log) -> Result<String, std::fmt::Error> {
-    let mut text = format!("callers:   # drawn by metrika-gate suggest from {} access lines\n", log.count.access);
+fn callers_of(config: &Config, log: &Log) -> Result<Suggested, std::fmt::Error> {
+    let mut all = Suggested::default();
+    writeln!(all.text, "callers:   # drawn by metrika-gate suggest from {} access lines", log.count.access)?;
     let without = Seen::default();
     for caller in &*config.callers {
-        let Caller { id, proofs, tokens, rules, .. } = caller;
+        let Caller { id, proofs, tokens, scopes, rules } = caller;
         let seen = log.callers.get(id.as_str()).unwrap_or(&without);
-        if seen.needs.is_empty() {
-            writeln!(text, "  # '{id}' is left out: {}", seen.said())?;
-            continue;
+        let known = Rights { scopes: *scopes, rules: rules.clone() };
+        let is_kept = seen.counted == 0;
+        let (rights, comments) = if is_kept { (known.clone(), Vec::new()) } else { Rights::drawn(seen, &known) };
+        if is_kept {
+            writeln!(all.text, "  # '{id}' is kept as it is: no line of it counts")?;
+        } else {
+            writeln!(all.text, "  # from {} lines", seen.counted)?;
         }
-        writeln!(text, "  # {}", seen.said())?;
+        all.say_not_counted(id.as_str(), seen, Some(&rights))?;
+        let text = &mut all.text;
         writeln!(text, "  - id: \"{id}\"")?;
         writeln!(text, "    match: {}", matched(proofs))?;
         writeln!(text, "    tokens: {}", quoted(tokens.iter().map(|token| token.as_str())))?;
-        seen.keys(&mut text, rules)?;
-        unknown(&mut text, seen)?;
+        if is_kept {
+            known.keys(text, &without.destructive)?;
+            continue;
+        }
+        keys(text, seen, &rights, &comments)?;
+        all.widened.extend(rights.widened(&known, seen).iter().map(|widened| format!("{id}: {widened}")));
     }
     for (id, seen) in &log.callers {
         if !config.callers.iter().any(|caller| caller.id.as_str() == id) {
-            writeln!(text, "  # '{id}' is no caller of this configuration: {}", seen.said())?;
+            writeln!(all.text, "  # '{id}' is no caller of this configuration")?;
+            all.say_not_counted(id, seen, None)?;
         }
     }
-    Ok(text)
+    Ok(all)
 }
 
 /// Puts `callers` in the place of the block that `text` has; `None` when it has none.
@@ -282,15 +182,21 @@ fn in_place(text: &str, callers: &str) -> Option<String> {
 }
 
 /// A whole configuration (rule 3).
-fn anew(log: &Log) -> anyhow::Result<String> {
-    let callers: Vec<_> = log.callers.iter().filter(|(_, seen)| !seen.needs.is_empty()).collect();
+fn anew(log: &Log) -> anyhow::Result<Suggested> {
+    let callers: Vec<_> = log.callers.iter().filter(|(_, seen)| seen.counted > 0).collect();
     if callers.is_empty() {
-        bail!("no operation of these lines is in the catalogue; with --config, those of a configuration are known");
+        bail!(
+            "no line of these counts: their operations are not in the catalogue (with --config, those of a configuration are \
+             known), Metrica did not take them, or they were sent only because nothing was enforced (--widen has those count)"
+        );
     }
-    let mut text = format!(
-        "# Drawn by metrika-gate suggest from {} access lines. Addresses, match and files are to be filled in.\nlisteners:\n",
+    let mut all = Suggested::default();
+    let text = &mut all.text;
+    writeln!(
+        text,
+        "# Drawn by metrika-gate suggest from {} access lines. Addresses, match and files are to be filled in.\nlisteners:",
         log.count.access
-    );
+    )?;
     for (position, (id, _)) in callers.iter().enumerate() {
         // 9090 is the default of the admin listener.
         let port = Some(8080 + position).filter(|port| *port < 9090).unwrap_or(8081 + position);
@@ -298,31 +204,35 @@ fn anew(log: &Log) -> anyhow::Result<String> {
     }
     writeln!(text, "tokens:")?;
     for (alias, needs) in &log.tokens {
-        let scopes = quoted(narrowest(needs).iter().map(Scope::as_str));
+        let scopes = quoted(narrowest(needs, ScopeSet::EMPTY).iter().map(Scope::as_str));
         writeln!(text, "  \"{alias}\": {{file: \"/var/run/secrets/metrika/{alias}\", scopes: {scopes}}}")?;
     }
     writeln!(text, "callers:")?;
     for (id, seen) in callers {
-        writeln!(text, "  # {}", seen.said())?;
+        writeln!(all.text, "  # from {} lines", seen.counted)?;
+        let (rights, comments) = Rights::drawn(seen, &Rights::default());
+        all.say_not_counted(id, seen, Some(&rights))?;
+        let text = &mut all.text;
         writeln!(text, "  - id: \"{id}\"\n    match: {{listener: \"{id}\"}}")?;
         writeln!(text, "    tokens: {}", quoted(seen.tokens.iter().map(String::as_str)))?;
-        seen.keys(&mut text, &Rules::default())?;
-        unknown(&mut text, seen)?;
+        keys(text, seen, &rights, &comments)?;
+        let shadows = seen.beyond_given.iter();
+        let said = |(reason, times)| {
+            format!("{id}: has what only the shadow let through ({reason}), for {}", operations(times))
+        };
+        all.widened.extend(shadows.map(said));
+    }
+    for (id, seen) in log.callers.iter().filter(|(_, seen)| seen.counted == 0) {
+        writeln!(all.text, "  # '{id}' is left out: no line of it counts")?;
+        all.say_not_counted(id, seen, None)?;
     }
     if log.by_method {
         writeln!(
-            text,
+            all.text,
             "unknown_operations: by_method   # requests were let through that are no operation of the catalogue"
         )?;
     }
-    Ok(text)
-}
-
-fn unknown(text: &mut String, seen: &Seen) -> std::fmt::Result {
-    for id in seen.unknown.iter().filter(|id| id.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ')) {
-        writeln!(text, "    # not covered, as the catalogue lacks it: {id}")?;
-    }
-    Ok(())
+    Ok(all)
 }
 
 fn matched(proofs: &Proofs) -> String {
@@ -338,20 +248,10 @@ fn matched(proofs: &Proofs) -> String {
     format!("{{{}}}", parts.into_iter().flatten().collect::<Vec<_>>().join(", "))
 }
 
-/// A list of names, which have no letter that quotes would not hold.
-fn quoted<'a>(names: impl Iterator<Item = &'a str>) -> String {
-    let quoted: Vec<_> = names.map(|name| format!("\"{name}\"")).collect();
-    format!("[{}]", quoted.join(", "))
-}
-
-/// Whether a configuration can have such a name: a log is what somebody gave.
-fn is_name(text: &str) -> bool {
-    crate::config::name_text(text).is_ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::needs::NO_TOKEN;
 
     const BEFORE: &str = "listeners: [{name: app, address: '127.0.0.1:1'}]\n";
 
@@ -373,18 +273,6 @@ mod tests {
         assert_eq!(in_place("  callers: []", new), None);
     }
 
-    #[test]
-    fn rule_1_rights_are_the_fewest() {
-        let set = |scopes: &[Scope]| scopes.iter().copied().collect::<ScopeSet>().index();
-        let needs = |sets: &[&[Scope]]| narrowest(&sets.iter().map(|scopes| set(scopes)).collect());
-        let (read, write, expenses) = (Scope::Read, Scope::Write, Scope::Expenses);
-        assert_eq!(needs(&[&[read]]).to_string(), "metrika:read");
-        assert_eq!(needs(&[&[write, expenses]]).to_string(), "metrika:expenses");
-        assert_eq!(needs(&[&[write, expenses], &[write]]).to_string(), "metrika:write");
-        assert_eq!(needs(&[&[read], &[write, expenses]]).to_string(), "metrika:read, metrika:expenses");
-        assert_eq!(needs(&[&[read, write]]).to_string(), "metrika:read");
-    }
-
     /// An access line of `caller`.
     fn line(caller: &str, method: &str, operation: &str, more: &str) -> String {
         format!(
@@ -396,12 +284,12 @@ mod tests {
         let log = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(log.path(), lines).unwrap();
         let mut out = Vec::new();
-        suggest(&SuggestArgs { from: log.path().to_owned(), config: None }, &mut out).unwrap();
+        suggest(&SuggestArgs { from: log.path().to_owned(), config: None, widen: false }, &mut out).unwrap();
         Config::parse(str::from_utf8(&out).unwrap(), Path::new("gate.yaml")).unwrap()
     }
 
     #[test]
-    fn rule_2_counters_are_stated_where_they_bind_nothing_that_was_let_through() {
+    fn counters_are_stated_where_they_bind_nothing_that_was_let_through() {
         let counters = |more: &[(&str, &str, &str)]| {
             let all = [&[("GET", "report.table", r#","counters":[2,1]"#)], more].concat();
             let lines: String =
@@ -411,9 +299,10 @@ mod tests {
         assert_eq!(counters(&[]), Some(vec![1, 2]));
         assert_eq!(counters(&[("GET", "counters.list", "")]), Some(vec![1, 2]), "a list is filtered");
         assert_eq!(counters(&[("GET", "report.table", r#","direct_client_logins":["x"]"#)]), Some(vec![1, 2]));
+        assert_eq!(counters(&[("GET", "report.table", r#","unreadable_counters":true"#)]), Some(vec![1, 2]));
         for against in [
             ("GET", "report.table", ""),
-            ("GET", "report.table", r#","unreadable_counters":true"#),
+            ("GET", "report.table", r#","counters":[0]"#),
             ("GET", "report.table", r#","counters":[1],"more_counters":true"#),
             ("GET", "report.table", r#","counters":[18446744073709551615]"#),
             ("POST", "counters.create", ""),

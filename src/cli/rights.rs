@@ -1,0 +1,239 @@
+//! The rights of a caller for what it needed, beside those that it has.
+//!
+//! 1. They are the fewest that cover its operations, the counters and logins that it named, and `destructive: allow` only where
+//!    it needs that.
+//! 2. `counters` are stated only where every request that counts would be within them: none works on the whole account, names
+//!    no counter where one is due, or names one that the line does not tell. Otherwise a comment says what stands against it.
+//! 3. Where `counters` or `ulogin` are stated and no line tells which were used, they stay as they are: without them there would
+//!    be more.
+//! 4. What is more than the caller has is a widening, and is said. What lines do not tell stays as it is.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+use super::lines::{SHOWN, first_of};
+use super::needs::Seen;
+use crate::rules::{List, Rules};
+use crate::scope::{Scope, ScopeSet};
+
+/// What a caller may do.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Rights {
+    pub(super) scopes: ScopeSet,
+    pub(super) rules: Rules,
+}
+
+impl Rights {
+    /// For what `seen` needed, of a caller that has `known`, with the comments about it.
+    pub(super) fn drawn(seen: &Seen, known: &Self) -> (Self, Vec<String>) {
+        let mut comments = Vec::new();
+        let (counters, used) = (counters(seen, &known.rules, &mut comments), !seen.logins.is_empty());
+        let stated = counters.is_some();
+        let list = if stated && seen.lists { List::Filter } else { List::Refuse };
+        if stated && seen.has_bodies {
+            comments
+                .push("lines do not tell which counters bodies named; those have to be among counters, too".to_owned());
+        }
+        let beyond = !seen.beyond_logins.is_empty();
+        let logins: Option<BTreeSet<&str>> = match &known.rules.logins {
+            Some(listed) if beyond || (!used && !stated) => {
+                let kept = listed.iter().map(|login| &**login);
+                Some(kept.chain(seen.logins.iter().map(String::as_str)).collect())
+            }
+            None if beyond && !stated => None,
+            _ => used.then(|| seen.logins.iter().map(String::as_str).collect()),
+        };
+        let instead = if logins.is_some() { "ulogin is not narrowed" } else { "no ulogin" };
+        comments.extend(seen.beyond_logins.iter().map(|against| format!("{instead}: {against}")));
+        let rules = Rules {
+            counters,
+            logins: logins.map(|logins| logins.into_iter().map(Into::into).collect()),
+            list,
+            destructive: !seen.destructive.is_empty(),
+            ..known.rules
+        };
+        (Self { scopes: narrowest(&seen.needs, known.scopes), rules }, comments)
+    }
+
+    /// As keys of a caller.
+    pub(super) fn keys(&self, text: &mut String, destructive_for: &BTreeSet<String>) -> std::fmt::Result {
+        let Self { scopes, rules } = self;
+        writeln!(text, "    scopes: {}", quoted(scopes.iter().map(Scope::as_str)))?;
+        if let Some(counters) = &rules.counters {
+            writeln!(text, "    counters: {}", numbers(counters))?;
+            if rules.list == List::Filter {
+                writeln!(text, "    list: filter")?;
+            }
+        }
+        if let Some(logins) = &rules.logins {
+            writeln!(text, "    ulogin: {}", quoted(logins.iter().map(|login| &**login)))?;
+        }
+        let needing: Vec<_> = destructive_for.iter().map(String::as_str).collect();
+        match (rules.destructive, needing.is_empty()) {
+            (false, _) => writeln!(text, "    destructive: deny")?,
+            (true, true) => writeln!(text, "    destructive: allow")?,
+            (true, false) => writeln!(text, "    destructive: allow   # for {}", needing.join(", "))?,
+        }
+        if rules.callback {
+            writeln!(text, "    callback: allow   # as it was: lines do not tell")?;
+        }
+        if rules.measurement_tokens {
+            writeln!(text, "    measurement_tokens: allow   # as it was: lines do not tell")?;
+        }
+        if !rules.enforce {
+            writeln!(text, "    enforce: false   # as it was")?;
+        }
+        Ok(())
+    }
+
+    /// What is more than in `known` (rule 4), with the operations that need it.
+    pub(super) fn widened(&self, known: &Self, seen: &Seen) -> Vec<String> {
+        let (now, before) = (&self.rules, &known.rules);
+        let mut widened = Vec::new();
+        let mut say = |right: &str, what: String| {
+            let operations = seen.beyond_given.get(right).map(operations);
+            widened
+                .push(format!("{right} {what}{}", operations.map_or_else(String::new, |said| format!(", for {said}"))));
+        };
+        if !known.scopes.with_implied().contains_all(self.scopes.with_implied()) {
+            say("scopes", format!("[{}] -> [{}]", known.scopes, self.scopes));
+        }
+        if let Some(had) = &before.counters {
+            match &now.counters {
+                Some(has) if has.iter().all(|counter| had.contains(counter)) => {}
+                Some(has) => say("counters", format!("{} -> {}", numbers(had), numbers(has))),
+                None => say("counters", format!("{} -> none", numbers(had))),
+            }
+        }
+        let (had, has) = (logins_of(before), logins_of(now));
+        if let Some(had) = had
+            && has.is_none_or(|has| has.iter().any(|login| !had.contains(login)))
+        {
+            let said = |logins: Option<&[Box<str>]>| {
+                logins.map_or_else(|| "any".to_owned(), |all| format!("[{}]", all.join(", ")))
+            };
+            say("ulogin", format!("{} -> {}", said(Some(had)), said(has)));
+        }
+        if before.counters.is_some() && before.list == List::Refuse && now.list == List::Filter {
+            say("list", "refuse -> filter".to_owned());
+        }
+        if now.destructive && !before.destructive {
+            say("destructive", "deny -> allow".to_owned());
+        }
+        widened
+    }
+}
+
+/// `counters` (rules 2 and 3).
+fn counters(seen: &Seen, known: &Rules, comments: &mut Vec<String>) -> Option<std::sync::Arc<[u64]>> {
+    let instead = if known.counters.is_some() && seen.beyond_counters.is_empty() {
+        "counters are not narrowed"
+    } else {
+        "no counters"
+    };
+    comments.extend(seen.beyond_counters.iter().map(|against| format!("no counters: {against}")));
+    let hidden = |operation| format!("{instead}: {operation} names more counters than a line has room for");
+    comments.extend(seen.more_counters.iter().map(hidden));
+    if !seen.beyond_counters.is_empty() {
+        return None;
+    }
+    let used = seen.counters.iter().copied();
+    match &known.counters {
+        Some(listed) if seen.counters.is_empty() => {
+            comments.push("counters as they were: no line that counts names one".to_owned());
+            Some(listed.clone())
+        }
+        Some(listed) if !seen.more_counters.is_empty() => {
+            Some(listed.iter().copied().chain(used).collect::<BTreeSet<_>>().into_iter().collect())
+        }
+        Some(_) => Some(used.collect()),
+        None if !seen.more_counters.is_empty() => None,
+        None if seen.counters.is_empty() => {
+            comments.push("no counters: no line names one".to_owned());
+            None
+        }
+        // With counters and without ulogin, no login would be let through.
+        None if !seen.beyond_logins.is_empty() && known.logins.is_none() => {
+            comments.push("no counters: lines name logins that cannot be stated".to_owned());
+            None
+        }
+        None => Some(used.collect()),
+    }
+}
+
+/// The logins that `rules` let through; `None` is all.
+fn logins_of(rules: &Rules) -> Option<&[Box<str>]> {
+    match (&rules.logins, &rules.counters) {
+        (Some(logins), _) => Some(logins),
+        (None, Some(_)) => Some(&[]),
+        (None, None) => None,
+    }
+}
+
+/// How often which operations, the first of them.
+pub(super) fn operations(times: &BTreeMap<String, u64>) -> String {
+    let shown: Vec<_> = times.iter().take(SHOWN).map(|(operation, times)| format!("{times} {operation}")).collect();
+    first_of(&shown, times.len())
+}
+
+/// The least that covers all of these: first what `known` lacks, then what it allows, then how many words it takes.
+pub(super) fn narrowest(needs: &BTreeSet<usize>, known: ScopeSet) -> ScopeSet {
+    let covers = |set: &ScopeSet| needs.iter().all(|index| set.covers(ScopeSet::from_index(*index)));
+    let sets = (0..ScopeSet::COUNT).map(ScopeSet::from_index).filter(covers);
+    let more = |set: ScopeSet| set.with_implied().iter().filter(|scope| !known.with_implied().contains(*scope)).count();
+    sets.min_by_key(|set| (more(*set), set.with_implied().len(), set.len())).unwrap_or_default()
+}
+
+fn numbers(counters: &[u64]) -> String {
+    let counters: Vec<_> = counters.iter().map(u64::to_string).collect();
+    format!("[{}]", counters.join(", "))
+}
+
+/// A list of names, which have no letter that quotes would not hold.
+pub(super) fn quoted<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let quoted: Vec<_> = names.map(|name| format!("\"{name}\"")).collect();
+    format!("[{}]", quoted.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rule_1_rights_are_the_fewest() {
+        let set = |scopes: &[Scope]| scopes.iter().copied().collect::<ScopeSet>();
+        let needs = |sets: &[&[Scope]], known: &[Scope]| {
+            narrowest(&sets.iter().map(|scopes| set(scopes).index()).collect(), set(known)).to_string()
+        };
+        let (read, write, expenses) = (Scope::Read, Scope::Write, Scope::Expenses);
+        assert_eq!(needs(&[&[read]], &[]), "metrika:read");
+        assert_eq!(needs(&[&[write, expenses]], &[]), "metrika:expenses");
+        assert_eq!(needs(&[&[write, expenses], &[write]], &[]), "metrika:write");
+        assert_eq!(needs(&[&[read], &[write, expenses]], &[]), "metrika:read, metrika:expenses");
+        assert_eq!(needs(&[&[read, write]], &[]), "metrika:read");
+        assert_eq!(needs(&[&[read, write]], &[write]), "metrika:write", "what the caller has comes first");
+        assert_eq!(needs(&[&[write, expenses]], &[write]), "metrika:expenses", "which write implies");
+    }
+
+    /// Rule 3: where ulogin was stated and no login was named, to leave it out would let every login through.
+    #[test]
+    fn rule_3_what_was_not_used_does_not_become_everything() {
+        let mut seen = Seen::default();
+        let mut known = Rights::default();
+        known.rules.logins = Some(["x".into()].into());
+        let (rights, _) = Rights::drawn(&seen, &known);
+        assert_eq!(rights.rules.logins.as_deref(), Some(&["x".into()][..]));
+        assert!(rights.widened(&known, &seen).is_empty());
+        seen.counters.insert(1);
+        let (rights, _) = Rights::drawn(&seen, &known);
+        assert_eq!(
+            (rights.rules.counters.as_deref(), rights.rules.logins),
+            (Some(&[1][..]), None),
+            "none beside counters"
+        );
+        known.rules.counters = Some([1, 2].into());
+        seen.more_counters.insert("report.table".to_owned());
+        let (rights, said) = Rights::drawn(&seen, &known);
+        assert_eq!(rights.rules.counters.as_deref(), Some(&[1, 2][..]), "{said:?}");
+    }
+}
