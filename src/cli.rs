@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::app::{App, Options};
-use crate::config::LogFormat;
+use crate::config::{Error, LogFormat};
 use crate::reload::Source;
 use crate::server::listen::MissingFolder;
 
@@ -69,6 +69,9 @@ enum Command {
     Healthcheck(healthcheck::HealthcheckArgs),
 }
 
+/// Where the configuration is when nobody says where.
+const DEFAULT_CONFIG: &str = "/etc/metrika-gate/gate.yaml";
+
 /// Where the configuration is.
 #[derive(Debug, Clone, Args)]
 struct ConfigArgs {
@@ -78,7 +81,7 @@ struct ConfigArgs {
         long,
         value_name = "FILE",
         env = "METRIKA_GATE_CONFIG",
-        default_value = "/etc/metrika-gate/gate.yaml"
+        default_value = DEFAULT_CONFIG
     )]
     config: PathBuf,
 }
@@ -111,7 +114,7 @@ enum Format {
 #[must_use]
 pub fn main() -> u8 {
     let cli = Cli::parse();
-    let mut out = std::io::stdout();
+    let mut out = Out { stdout: std::io::stdout(), reader_gone: false };
     let ended = match cli.command.unwrap_or(Command::Run(cli.run)) {
         Command::Run(args) => run(args),
         Command::Check(args) => check::check(&args, &mut out),
@@ -121,13 +124,53 @@ pub fn main() -> u8 {
         Command::Init(args) => init::init(&args, &mut out),
         Command::Demo(args) => crate::demo::run(&args, &mut out),
         Command::Fake(args) => crate::fake::command::run(&args, &mut out).map(|()| 0),
-        Command::Healthcheck(args) => healthcheck::healthcheck(&args, &mut out),
+        // Its answer is its exit code, whoever reads the rest.
+        Command::Healthcheck(args) => healthcheck::healthcheck(&args, &mut std::io::stdout()),
     };
-    ended.unwrap_or_else(|error| {
-        // Nobody is left to be told when stderr is gone.
-        let _ = writeln!(std::io::stderr(), "metrika-gate: {error:#}");
-        exit_code(&error)
-    })
+    match ended {
+        Ok(code) => code,
+        // As in `explain … | head -1`: whoever read it has seen enough.
+        Err(_) if out.reader_gone => 0,
+        Err(error) => {
+            let hint = hint(&error).unwrap_or_default();
+            // Nobody is left to be told when stderr is gone.
+            let _ = writeln!(std::io::stderr(), "metrika-gate: {error:#}{hint}");
+            exit_code(&error)
+        }
+    }
+}
+
+/// Stdout, which remembers that nobody reads it any more: other pipes and connections can break too.
+struct Out {
+    stdout: std::io::Stdout,
+    reader_gone: bool,
+}
+
+impl Out {
+    fn note<T>(&mut self, result: std::io::Result<T>) -> std::io::Result<T> {
+        self.reader_gone |= result.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe);
+        result
+    }
+}
+
+impl Write for Out {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let written = self.stdout.write(bytes);
+        self.note(written)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        let flushed = self.stdout.flush();
+        self.note(flushed)
+    }
+}
+
+/// What to do about an error, where that is not said by itself.
+fn hint(error: &anyhow::Error) -> Option<&'static str> {
+    let of_config = error.chain().find_map(|cause| cause.downcast_ref::<Error>());
+    let Some(Error::Unreadable { file, .. }) = of_config else { return None };
+    let is_default = file.as_os_str() == DEFAULT_CONFIG;
+    is_default.then_some("; --config FILE names another one, and `metrika-gate init` prints one to begin with")
 }
 
 fn run(args: RunArgs) -> anyhow::Result<u8> {

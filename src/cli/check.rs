@@ -1,16 +1,20 @@
 //! `check`: is the configuration right, and are its token files?
 
 use std::io::Write;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
 
 use clap::Args;
 
 use super::{ConfigArgs, Format, doctor};
+use crate::caller::Proofs;
 use crate::config::document::Step;
-use crate::config::{self, Bind, Config, Error, TokenSource};
+use crate::config::{self, Bind, Config, Error, Listener, TokenSource};
 use crate::doctor::Wanted;
 use crate::policy::{Denial, Policy};
 use crate::scope::Scope;
 use crate::server::listen;
+use crate::symbol::TokenAlias;
 use crate::tokens;
 
 #[derive(Debug, Args)]
@@ -147,7 +151,8 @@ fn found(config: &Config, without_tokens: bool) -> Found {
         count(config.tokens.len(), "token"),
         count(config.catalogue.operations().len(), "operation"),
     );
-    let warnings = warnings(config, &policy).into_iter().chain(short).collect();
+    let tokens = warnings_of_tokens(config, without_tokens, SystemTime::now());
+    let warnings = warnings(config, &policy).into_iter().chain(tokens).chain(short).collect();
     Found { mistakes, warnings, summary, code }
 }
 
@@ -209,13 +214,72 @@ fn warnings(config: &Config, policy: &Policy) -> Vec<Warning> {
             warnings.push((element("listeners", position), message));
         }
     }
-    for source in &config.tokens {
-        if !config.callers.iter().any(|caller| caller.tokens.contains(&source.alias)) {
-            let place = vec![key("tokens"), key(source.alias.as_str())];
-            warnings.push((place, format!("token '{}' is used by no caller", source.alias)));
+    for (position, listener) in config.listeners.iter().enumerate() {
+        if !config.callers.iter().any(|caller| can_match(&caller.proofs, listener)) {
+            let message = format!(
+                "no caller can match on listener '{}': whatever comes there is refused with 401",
+                listener.name
+            );
+            warnings.push((element("listeners", position), message));
         }
     }
     warnings
+}
+
+/// Whether some connection of `listener` could prove all of this.
+fn can_match(proofs: &Proofs, listener: &Listener) -> bool {
+    let without_process = proofs.uids.is_empty() && proofs.gids.is_empty();
+    let of_its_kind = match listener.bind {
+        Bind::Tcp(_) => without_process,
+        Bind::Unix { .. } => proofs.sources.is_empty(),
+    };
+    of_its_kind && proofs.listener.is_none_or(|stated| stated == listener.name)
+}
+
+/// What is probably not meant of tokens, `now`.
+fn warnings_of_tokens(config: &Config, elsewhere: bool, now: SystemTime) -> Vec<Warning> {
+    let mut warnings = Vec::new();
+    let mut files: Vec<(PathBuf, TokenAlias)> = Vec::new();
+    for source in &config.tokens {
+        let alias = source.alias;
+        let place = || vec![key("tokens"), key(alias.as_str())];
+        let stands_by = config.tokens.iter().any(|other| other.origin.standby == Some(alias));
+        if !stands_by && !config.callers.iter().any(|caller| caller.tokens.contains(&alias)) {
+            warnings.push((place(), format!("token '{alias}' is used by no caller")));
+        }
+        if let Some(said) = source.origin.expires.and_then(|end| expiry(end, now)) {
+            warnings.push(([place(), vec![key("expires")]].concat(), format!("token '{alias}' {said}")));
+        }
+        // Files that are not here are one where they are written as one.
+        let found = if elsewhere { None } else { source.file.canonicalize().ok() };
+        let file = found.unwrap_or_else(|| source.file.clone());
+        match files.iter().find(|(known, _)| *known == file) {
+            Some((_, first)) => {
+                let message = format!("tokens '{first}' and '{alias}' have the same file, so that they are one token");
+                warnings.push(([place(), vec![key("file")]].concat(), message));
+            }
+            None => files.push((file, alias)),
+        }
+    }
+    warnings
+}
+
+/// So many days before its end a token is due, as for `doctor`.
+const DUE: u64 = 30;
+const DAY: u64 = 24 * 60 * 60;
+
+/// What is to be said of a token that ends at `end`.
+fn expiry(end: SystemTime, now: SystemTime) -> Option<String> {
+    let day = humantime::format_rfc3339_seconds(end);
+    match end.duration_since(now) {
+        Ok(left) if left >= Duration::from_secs(DUE * DAY) => None,
+        Ok(left) => {
+            let days = usize::try_from(left.as_secs() / DAY).unwrap_or(usize::MAX);
+            let left = if days == 0 { "less than a day".to_owned() } else { count(days, "day") };
+            Some(format!("expires in {left}, at {day}: issue a new one in time"))
+        }
+        Err(_) => Some(format!("has expired at {day}, as 'expires' says")),
+    }
 }
 
 fn count(number: usize, what: &str) -> String {

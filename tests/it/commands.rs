@@ -8,17 +8,17 @@ use crate::harness::gate::program;
 use crate::harness::{Gate, READ_TOKEN, TWO_CALLERS, Upstream, WRITE_TOKEN};
 
 /// Exit code, stdout and stderr.
-fn outcome(command: &mut Command) -> (i32, String, String) {
+pub fn outcome(command: &mut Command) -> (i32, String, String) {
     let output = command.output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
     (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
 }
 
 /// A folder with a configuration and its tokens.
-struct Files(tempfile::TempDir);
+pub struct Files(pub tempfile::TempDir);
 
 impl Files {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let at = folder.path().display();
         let config = format!(
@@ -33,17 +33,17 @@ impl Files {
         Self(folder)
     }
 
-    fn config(&self) -> PathBuf {
+    pub fn config(&self) -> PathBuf {
         self.0.path().join("gate.yaml")
     }
 
-    fn edit(&self, from: &str, to: &str) {
+    pub fn edit(&self, from: &str, to: &str) {
         let config = std::fs::read_to_string(self.config()).unwrap();
         assert!(config.contains(from), "{from}");
         std::fs::write(self.config(), config.replace(from, to)).unwrap();
     }
 
-    fn run(&self, arguments: &[&str]) -> (i32, String) {
+    pub fn run(&self, arguments: &[&str]) -> (i32, String) {
         let (code, out, error) = outcome(program().args(arguments).arg("--config").arg(self.config()));
         (code, format!("{out}{error}").replace(&self.0.path().display().to_string(), "FOLDER"))
     }

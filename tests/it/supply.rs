@@ -94,12 +94,13 @@ fn verification_cannot_be_switched_off() {
 
 /// Promise 7 and the clock: what the path of a request decides, it decides without the wall clock, so a jump of that does
 /// nothing. The clock of the wall is read to be written down only: in lines, in `Date` and in metrics, and
-/// by the doctor, which counts the days that a token has left.
+/// by the doctor and `check`, which count the days that a token has left.
 #[test]
 fn no_decision_reads_the_wall_clock() {
     let known = set(&[
         "src/admin.rs",
         "src/app.rs",
+        "src/cli/check.rs",
         "src/cli/doctor.rs",
         "src/config/health.rs",
         "src/doctor.rs",
