@@ -40,6 +40,8 @@ fn an_operation_has_one_counter_in_its_path_and_a_delete_cannot_be_undone() {
         config.catalogue.operations().last().is_some_and(|operation| operation.destructive)
     };
     assert_eq!(["POST", "DELETE"].map(destructive), [false, true]);
+    let stated = with("POST, destructive: true", "/management/v2/thing").unwrap();
+    assert!(stated.catalogue.operations().last().unwrap().destructive);
     let said = with("POST", "/v2/counter/{counter_id}/copy/{counterId}").unwrap_err().to_string();
     assert!(said.contains("expected a path with one {counter_id} at most"), "{said}");
 }
