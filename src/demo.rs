@@ -71,7 +71,7 @@ fn config(args: &DemoArgs, fake: &Fake, folder: &Path) -> anyhow::Result<Config>
          admin: {{address: '{}'}}\n\
          upstream: {{ca_file: '{folder}/ca.pem', connect_to: '{}'}}\n\
          tokens:\n\
-         \x20 analytics: {{file: '{folder}/analytics', scopes: [metrika:read]}}\n\
+         \x20 analytics: {{file: '{folder}/analytics', scopes: [metrika:read], expires: 2099-12-31}}\n\
          \x20 crm: {{file: '{folder}/crm', scopes: [metrika:write]}}\n\
          callers:\n\
          \x20 - {{id: reports, match: {{listener: reports}}, scopes: [metrika:read], tokens: [analytics]}}\n\

@@ -15,7 +15,8 @@ fuzz_target!(|content: &[u8]| {
             assert_eq!(secret, trimmed, "nothing is repaired but one line end");
             let secret = std::str::from_utf8(secret).expect("ASCII");
             let shown = format!("{token:?} {value:?}");
-            assert!(secret.len() < 8 || !shown.contains(secret), "it is not shown");
+            let is_word = "Token(redacted) Sensitive".contains(secret);
+            assert!(secret.len() < 8 || is_word || !shown.contains(secret), "it is not shown");
         }
         Err(error) => {
             let words = content.split(|byte| !byte.is_ascii_alphanumeric()).filter(|word| word.len() >= 16);
