@@ -58,7 +58,8 @@ pub fn identify(count: u32) -> Benchmark {
 
 /// What is asked, and whether this caller may.
 pub fn authorize() -> Benchmark {
-    let rights = |alias, scope| TokenRights { alias: TokenAlias::new(alias), scopes: scopes(&[scope]), is_standby: false };
+    let rights =
+        |alias, scope| TokenRights { alias: TokenAlias::new(alias), scopes: scopes(&[scope]), is_standby: false };
     let tokens = vec![rights("write", Scope::Write), rights("read", Scope::Read)];
     let policy = Policy::new(callers(100), Catalogue::built_in(), tokens);
     // On the heap, which aligns it: where a constant lies differs between builds, and what searches it begins by aligning.
