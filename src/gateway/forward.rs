@@ -296,32 +296,44 @@ async fn respond(
     let mut streaming = Streaming::new(incoming, heading, carrier, secret, exchange.clone());
     match status {
         200..300 => exchange.succeeded(),
-        400.. => {
-            let read = streaming.read_ahead().await;
-            // What it said before it broke off is heard all the same.
-            let said = streaming.take_error_type();
-            if let Err(error) = read {
-                said.map(|error_type| exchange.refused_by_upstream(status, error_type));
-                return Err(not_passed_on(error));
-            }
-            if let Some(diagnosis) = said.and_then(|error_type| exchange.refused_by_upstream(status, error_type)) {
-                record::say_why(&mut head.headers, diagnosis.cause.as_str(), diagnosis.hint);
-            }
-        }
+        400.. => hear_refusal(&mut streaming, &mut head, &exchange).await?,
         _ => {}
     }
     let body = match only.filter(|_| has_body) {
-        Some(counters) => {
-            let mut filtered = Filtered::new(streaming, counters);
-            Box::pin(filtered.read_ahead()).await.map_err(|error| {
-                exchange.upstream_error(UpstreamError::Protocol);
-                not_passed_on(error)
-            })?;
-            ResponseBody::filtered(filtered, exchange)
-        }
+        Some(counters) => Box::pin(filtered_body(streaming, counters, exchange)).await?,
         None => ResponseBody::upstream(streaming, exchange),
     };
     Ok(Response::from_parts(head, body))
+}
+
+/// Reads the beginning of an error's body, and says in its head why Metrica refused.
+async fn hear_refusal(streaming: &mut Streaming, head: &mut Parts, exchange: &Exchange) -> Result<(), Rejection> {
+    let read = streaming.read_ahead().await;
+    // What it said before it broke off is heard all the same.
+    let said = streaming.take_error_type();
+    let diagnosis = said.and_then(|error_type| exchange.refused_by_upstream(head.status.as_u16(), error_type));
+    read.map_err(not_passed_on)?;
+    if let Some(diagnosis) = diagnosis {
+        record::say_why(&mut head.headers, diagnosis.cause.as_str(), diagnosis.hint);
+    }
+    Ok(())
+}
+
+/// A list of counters of which none but these go on; its beginning is filtered.
+async fn filtered_body(
+    streaming: Streaming,
+    counters: Arc<[u64]>,
+    exchange: Rc<Exchange>,
+) -> Result<ResponseBody, Rejection> {
+    let mut filtered = Filtered::new(streaming, counters);
+    filtered.read_ahead().await.map_err(|error| {
+        // What failed below it was counted there.
+        if matches!(error, BodyError::NotAList(_)) {
+            exchange.upstream_error(UpstreamError::Protocol);
+        }
+        not_passed_on(error)
+    })?;
+    Ok(ResponseBody::filtered(filtered, exchange))
 }
 
 /// Turns the upstream's head into the one that the caller gets; `coding` is that of the body, if it has one.

@@ -48,6 +48,11 @@ fn metrica() -> Upstream {
                     r#"{"counters":[{"id":1}],"counters":[{"id":1}]}"#,
                 ),
                 "cut" => conversation.answer("200 OK", "application/json", &LIST[..80]),
+                "broken" => {
+                    conversation.write(format!("HTTP/1.1 200 OK\r\n{json}Content-Length: 500\r\n\r\n"));
+                    conversation.close();
+                    return;
+                }
                 "denied" => conversation.answer(
                     "403 Forbidden",
                     "application/json",
@@ -119,4 +124,8 @@ fn what_is_no_list_breaks_off() {
     gate.until_metric(&["upstream_errors_total", "kind=\"protocol\""], 2.0);
     gate.until_log(&["\"access\"", "\"outcome\":\"upstream_cut\""]);
     assert_eq!(gate.get("app", &path("whole")).text(), LEFT, "the next one is whole");
+    // What breaks off before its beginning is another fault, and counted once.
+    assert_eq!(gate.get("app", &path("broken")).summary(), "502 upstream_closed");
+    gate.until_metric(&["upstream_errors_total", "kind=\"body_cut\""], 1.0);
+    gate.until_metric(&["upstream_errors_total"], 3.0);
 }
