@@ -227,7 +227,7 @@ fn the_memory_is_closed_to_the_same_user() {
         .replace("- {name: app, address: '127.0.0.1:0'}", "- {name: app, unix: {path: '{folder}/app.sock'}}");
     let plan = Gate::plan(&upstream, &config);
     let (file, copy) = (plan.file(), plan.folder().join("program"));
-    std::fs::copy(env!("CARGO_BIN_EXE_metrika-gate"), &copy).unwrap();
+    std::fs::copy(crate::harness::gate::binary(), &copy).unwrap();
     std::fs::set_permissions(&copy, std::fs::Permissions::from_mode(0o755)).unwrap();
     for name in ["", "analytics", "crm", "gate.yaml", "ca.pem"] {
         // Only root can start it as somebody else; to others, the test before this one says it.

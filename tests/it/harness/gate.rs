@@ -294,7 +294,7 @@ impl Plan {
 
     fn command(&self) -> Command {
         let file = self.file();
-        let program = env!("CARGO_BIN_EXE_metrika-gate");
+        let program = binary();
         let mut command = if self.hosts {
             let mut shell = Command::new("unshare");
             shell.args(["--mount", "sh", "-c", "mount --bind \"$0\" /etc/hosts && exec \"$@\""]);
@@ -378,9 +378,14 @@ impl Drop for Gate {
     }
 }
 
+/// The file of the program. `METRIKA_GATE_BIN` names another one: so a new test can be seen to fail on an older binary.
+pub fn binary() -> PathBuf {
+    std::env::var_os("METRIKA_GATE_BIN").map_or_else(|| env!("CARGO_BIN_EXE_metrika-gate").into(), PathBuf::from)
+}
+
 /// The program, with no setting but those that the test gives it.
 pub fn program() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_metrika-gate"));
+    let mut command = Command::new(binary());
     let own = std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("METRIKA_GATE_"));
     for (name, _) in own {
         command.env_remove(name);
