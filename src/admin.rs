@@ -119,9 +119,7 @@ impl Admin {
     }
 
     async fn usage(&self) -> Response<Full<Bytes>> {
-        let Some(counts) = self.crew.counts(LIVE).await else {
-            return text(StatusCode::SERVICE_UNAVAILABLE, "a worker does not answer\n".to_owned());
-        };
+        let counts = self.crew.counts().await;
         let since = humantime::format_rfc3339_seconds(self.since).to_string();
         let mut response = text(StatusCode::OK, usage::page(&counts, &since) + "\n");
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -129,9 +127,7 @@ impl Admin {
     }
 
     async fn metrics(&self) -> Response<Full<Bytes>> {
-        let Some(counts) = self.crew.counts(LIVE).await else {
-            return text(StatusCode::SERVICE_UNAVAILABLE, "a worker does not answer\n".to_owned());
-        };
+        let counts = self.crew.counts().await;
         let mut response = text(StatusCode::OK, page::text(&counts, &self.meters));
         response
             .headers_mut()

@@ -1,10 +1,11 @@
 //! The process: starts everything in order, lives until it is told to end, and ends in order.
 //!
 //! 1. Start: configuration, log, tokens, upstream, listeners, admin, sandbox, and only then threads; then it is ready.
-//! 2. SIGTERM or SIGINT: not ready at once; `shutdown.delay` later it accepts no more, and connections end after their
-//!    request; when all have ended, or after `shutdown.timeout`, the process ends: 0 when nothing was cut, 69 when
-//!    something was. A second signal ends it at once.
-//! 3. SIGHUP reloads; while ending it is ignored.
+//! 2. SIGTERM, SIGINT or SIGQUIT: not ready at once, and every answer says that its connection ends with it (HTTP/2: GOAWAY).
+//!    `shutdown.delay` later it accepts no more, and connections end after their request, those without one first; when all
+//!    have ended, or after `shutdown.timeout`, the process ends: 0 when nothing was cut, 69 when something was. A second
+//!    signal ends it at once, and a worker that has stalled keeps it no longer.
+//! 3. SIGHUP reloads; while ending it is ignored. SIGUSR1 and SIGUSR2, which would end the process, are ignored always.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -154,18 +155,24 @@ impl App {
         let Self { runtime, mut reloader, mut health, crew, bound, admin, meters, readiness, sink, since } = self;
         let code = runtime.block_on(async {
             let mut signals = Signals::new()?;
-            let (meters, readiness) = (meters.clone(), readiness.clone());
-            let shown = Arc::new(Admin { crew: crew.clone(), meters, readiness: readiness.clone(), since });
+            let readiness = readiness.clone();
+            let shown = Admin { crew: crew.clone(), meters: meters.clone(), readiness: readiness.clone(), since };
+            let shown = Arc::new(shown);
             tokio::task::spawn_local(shown.serve(admin));
+            let (watched, counted) = (crew.clone(), meters.clone());
+            tokio::task::spawn_local(async move { watched.watch(&counted).await });
             live(&mut signals, &mut reloader, &mut health, &crew).await;
             readiness.draining();
+            crew.leave();
             Ok::<u8, anyhow::Error>(end(&mut signals, reloader.shutdown(), &crew).await)
         })?;
         // The tasks of this runtime hold the crew too; they end with it.
         runtime.shutdown_background();
         drop(bound);
-        if let Ok(crew) = Arc::try_unwrap(crew).map_err(drop) {
-            crew.end();
+        let all_ended = Arc::try_unwrap(crew).is_ok_and(Crew::end);
+        let code = if all_ended { code } else { CUT };
+        if !all_ended {
+            tracing::error!("a worker has stalled; the process ends without it");
         }
         tracing::info!(code, "ended");
         sink.flush(Duration::from_secs(1));
@@ -173,25 +180,41 @@ impl App {
     }
 }
 
+/// The exit code of a process that cut something (`EX_UNAVAILABLE` of sysexits(3)).
+const CUT: u8 = 69;
+
 struct Signals {
+    end: EndSignals,
+    hangup: Signal,
+    /// Held so that they do not end the process.
+    _ignored: [Signal; 2],
+}
+
+/// Those that end the process.
+struct EndSignals {
     terminate: Signal,
     interrupt: Signal,
-    hangup: Signal,
+    quit: Signal,
 }
 
 impl Signals {
     fn new() -> std::io::Result<Self> {
-        Ok(Self {
+        let end = EndSignals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
-        })
+            quit: signal(SignalKind::quit())?,
+        };
+        let ignored = [signal(SignalKind::user_defined1())?, signal(SignalKind::user_defined2())?];
+        Ok(Self { end, hangup: signal(SignalKind::hangup())?, _ignored: ignored })
     }
+}
 
-    async fn end(&mut self) {
+impl EndSignals {
+    async fn recv(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
+            _ = self.quit.recv() => {}
         }
     }
 }
@@ -205,8 +228,7 @@ async fn live(signals: &mut Signals, reloader: &mut Reloader, health: &mut Healt
         let all_are_watched = folders.watch(reloader.folders());
         health.follow(reloader.config(), reloader.generation());
         tokio::select! {
-            _ = signals.terminate.recv() => return,
-            _ = signals.interrupt.recv() => return,
+            () = signals.end.recv() => return,
             _ = signals.hangup.recv() => reloader.reload(crew).await,
             () = folders.changed() => {}
             () = tokio::time::sleep_until(next_look) => {}
@@ -242,14 +264,14 @@ async fn end(signals: &mut Signals, shutdown: Shutdown, crew: &Crew) -> u8 {
     };
     let left = tokio::select! {
         left = all_ended => left,
-        () = signals.end() => {
+        () = signals.end.recv() => {
             tracing::warn!("ended at once by a second signal");
             crew.connections()
         }
     };
     if left > 0 {
         tracing::warn!(connections = left, "connections were cut");
-        return 69;
+        return CUT;
     }
     0
 }

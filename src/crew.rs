@@ -1,10 +1,11 @@
-//! The crew: the worker threads, and what they are told.
+//! The crew: the worker threads, what they are told, and whether they come back to their loop.
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot};
@@ -28,18 +29,44 @@ enum Command {
     Count(oneshot::Sender<Shard>),
     /// Answer.
     Ping(oneshot::Sender<()>),
+    /// Say with every answer that the connection ends with it.
+    Leave,
     /// Accept no more, and end connections after their request.
     Drain,
+    /// Do not come back to your loop for so long.
+    #[cfg(test)]
+    Stall(Duration),
 }
 
 /// The worker threads.
 pub struct Crew {
-    commands: Vec<mpsc::UnboundedSender<Command>>,
-    threads: Vec<JoinHandle<()>>,
+    members: Vec<Member>,
     connections: Arc<Connections>,
     /// What they use, for the series that exist before anything happened.
     in_use: Mutex<Arc<Generation>>,
 }
+
+/// One worker thread.
+struct Member {
+    commands: mpsc::UnboundedSender<Command>,
+    thread: JoinHandle<()>,
+    /// It waits in its loop for something to happen.
+    rests: Arc<AtomicBool>,
+    /// What it had counted when it last answered: a scrape has to come out while it does not.
+    counted: Mutex<Shard>,
+}
+
+/// A worker is looked at so often.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// One that does not come back to its loop in this time has stalled: no request takes it so long.
+const STALLED: Duration = Duration::from_secs(2);
+
+/// A worker has so long to answer a scrape.
+const COUNT: Duration = Duration::from_secs(2);
+
+/// A worker has so long to end, once it is told to.
+const END: Duration = Duration::from_secs(2);
 
 /// What every worker begins with.
 pub struct Start {
@@ -68,7 +95,7 @@ impl Crew {
     pub fn start(bound: &mut [Bound], workers: usize, start: &Start) -> std::io::Result<Self> {
         let connections = Arc::new(Connections::default());
         let in_use = Mutex::new(start.generation.clone());
-        let mut crew = Self { commands: Vec::new(), threads: Vec::new(), connections, in_use };
+        let mut crew = Self { members: Vec::new(), connections, in_use };
         for index in 0..workers {
             let sockets =
                 bound.iter_mut().filter_map(|bound| Some(((bound.name, bound.http2), bound.sockets.pop()?))).collect();
@@ -84,13 +111,19 @@ impl Crew {
         sockets: Vec<((ListenerName, bool), BoundSocket)>,
         start: &Start,
     ) -> std::io::Result<()> {
-        let (sender, receiver) = mpsc::unbounded_channel();
+        let (commands, receiver) = mpsc::unbounded_channel();
+        let rests = Arc::new(AtomicBool::new(false));
+        let (parks, unparks) = (rests.clone(), rests.clone());
         let runtime = || {
             Builder::new_current_thread()
                 .enable_all()
                 // For looking up names only.
                 .max_blocking_threads(2)
-                .on_thread_park(|| CURRENT.with_borrow(|worker| worker.iter().for_each(|worker| worker.flush_lines())))
+                .on_thread_park(move || {
+                    CURRENT.with_borrow(|worker| worker.iter().for_each(|worker| worker.flush_lines()));
+                    parks.store(true, Ordering::Relaxed);
+                })
+                .on_thread_unpark(move || unparks.store(false, Ordering::Relaxed))
                 .build_local(LocalOptions::default())
         };
         let (generation, sink, form) = (start.generation.clone(), start.sink.clone(), start.form);
@@ -115,72 +148,110 @@ impl Crew {
             CURRENT.take();
             // A look-up of a name may still be waiting for its resolver; it is not waited for. What is under way ends
             // here, and its lines are the last.
-            worker.end();
+            worker.cut();
             runtime.shutdown_background();
             worker.flush_lines();
         })?;
         has_started.recv().unwrap_or_else(|_| Err(std::io::Error::other("the worker ended at its start")))?;
-        self.commands.push(sender);
-        self.threads.push(thread);
+        self.members.push(Member { commands, thread, rests, counted: Mutex::default() });
         Ok(())
+    }
+
+    fn tell(&self, command: impl Fn() -> Command) {
+        for member in &self.members {
+            // One that panicked is gone.
+            let _ = member.commands.send(command());
+        }
     }
 
     /// Gives every worker a new generation; returns when all use it.
     pub async fn install(&self, generation: &Arc<Generation>) {
         let mut acknowledged = Vec::new();
-        for worker in &self.commands {
+        for member in &self.members {
             let (sender, receiver) = oneshot::channel();
-            if worker.send(Command::Install(generation.clone(), sender)).is_ok() {
+            if member.commands.send(Command::Install(generation.clone(), sender)).is_ok() {
                 acknowledged.push(receiver);
             }
         }
         for receiver in acknowledged {
             let _ = receiver.await;
         }
-        *self.in_use.lock().unwrap_or_else(PoisonError::into_inner) = generation.clone();
+        *lock(&self.in_use) = generation.clone();
     }
 
     /// Tells every worker what was learnt of a token.
     pub fn learn(&self, sender: Sender, fact: &Fact) {
-        for worker in &self.commands {
-            let _ = worker.send(Command::Learn(sender, fact.clone()));
-        }
+        self.tell(|| Command::Learn(sender, fact.clone()));
     }
 
-    /// The sum of what the workers counted; `None` when one does not answer in `limit`.
-    pub async fn counts(&self, limit: Duration) -> Option<Shard> {
-        let mut asked = Vec::new();
-        for worker in &self.commands {
+    /// The sum of what the workers counted; of one that does not answer, what it had counted when it last did.
+    pub async fn counts(&self) -> Shard {
+        let ask = |member: &Member| {
             let (sender, receiver) = oneshot::channel();
-            worker.send(Command::Count(sender)).ok()?;
-            asked.push(receiver);
-        }
+            let _ = member.commands.send(Command::Count(sender));
+            receiver
+        };
+        let asked: Vec<_> = self.members.iter().map(ask).collect();
+        let deadline = tokio::time::Instant::now() + COUNT;
         let mut sum = Shard::default();
-        for receiver in asked {
-            sum.add(&tokio::time::timeout(limit, receiver).await.ok()?.ok()?);
+        for (member, receiver) in self.members.iter().zip(asked) {
+            let answered = tokio::time::timeout_at(deadline, receiver).await;
+            let mut counted = lock(&member.counted);
+            if let Ok(Ok(counts)) = answered {
+                *counted = counts;
+            }
+            sum.add(&counted);
         }
-        let in_use = self.in_use.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let in_use = lock(&self.in_use).clone();
         sum.prepare(&in_use.policy);
-        Some(sum)
+        sum
+    }
+
+    /// Looks at the workers for as long as the process lives: one that stalls is counted and logged. One that rests is not
+    /// woken for that.
+    pub async fn watch(&self, meters: &ProcessMeters) {
+        let mut asked: Vec<Option<Ping>> = self.members.iter().map(|_| None).collect();
+        loop {
+            tokio::time::sleep(LOOK).await;
+            for (number, (member, ping)) in self.members.iter().zip(&mut asked).enumerate() {
+                *ping = match ping.take() {
+                    Some(ping) => ping.look(number, meters),
+                    None if member.rests.load(Ordering::Relaxed) => None,
+                    None => Ping::send(member),
+                };
+            }
+            let stalled = asked.iter().flatten().filter(|ping| ping.is_late).count();
+            meters.workers_stalled_now(stalled);
+        }
     }
 
     /// Whether every worker answers in `limit`.
     pub async fn is_alive(&self, limit: Duration) -> bool {
-        for worker in &self.commands {
+        let mut asked = Vec::new();
+        for member in &self.members {
             let (sender, receiver) = oneshot::channel();
-            let asked = worker.send(Command::Ping(sender)).is_ok();
-            if !asked || !tokio::time::timeout(limit, receiver).await.is_ok_and(|answer| answer.is_ok()) {
+            if member.commands.send(Command::Ping(sender)).is_err() {
+                return false;
+            }
+            asked.push(receiver);
+        }
+        let deadline = tokio::time::Instant::now() + limit;
+        for receiver in asked {
+            if !matches!(tokio::time::timeout_at(deadline, receiver).await, Ok(Ok(()))) {
                 return false;
             }
         }
         true
     }
 
-    /// Tells the workers to accept no more and to end.
+    /// The process will end: every worker says so with its answers, and still accepts.
+    pub fn leave(&self) {
+        self.tell(|| Command::Leave);
+    }
+
+    /// Every worker accepts no more and ends its connections after their requests.
     pub fn drain(&self) {
-        for worker in &self.commands {
-            let _ = worker.send(Command::Drain);
-        }
+        self.tell(|| Command::Drain);
     }
 
     /// How many connections of callers are open.
@@ -189,15 +260,65 @@ impl Crew {
         self.connections.open()
     }
 
-    /// Lets the workers end, and with them what is still under way.
-    pub fn end(self) {
-        let Self { commands, threads, .. } = self;
-        drop(commands);
-        for thread in threads {
-            // A worker that panicked has said so.
-            let _ = thread.join();
+    /// Lets the workers end, and with them what is still under way; whether all did. One that has stalled is left behind:
+    /// the process ends all the same.
+    #[must_use]
+    pub fn end(self) -> bool {
+        let threads: Vec<_> = self.members.into_iter().map(|member| member.thread).collect();
+        let deadline = Instant::now() + END;
+        while threads.iter().any(|thread| !thread.is_finished()) {
+            if Instant::now() > deadline {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        true
+    }
+}
+
+/// A worker that was asked to come back to its loop.
+struct Ping {
+    since: Instant,
+    answer: oneshot::Receiver<()>,
+    is_late: bool,
+}
+
+impl Ping {
+    fn send(member: &Member) -> Option<Self> {
+        let (sender, answer) = oneshot::channel();
+        member.commands.send(Command::Ping(sender)).ok()?;
+        Some(Self { since: Instant::now(), answer, is_late: false })
+    }
+
+    /// Itself while the worker numbered `worker` has not answered.
+    fn look(mut self, worker: usize, meters: &ProcessMeters) -> Option<Self> {
+        match self.answer.try_recv() {
+            Err(oneshot::error::TryRecvError::Empty) => {
+                if !self.is_late && self.since.elapsed() >= STALLED {
+                    self.is_late = true;
+                    meters.worker_stalled();
+                    tracing::error!(
+                        worker,
+                        "the worker does not come back to its loop; its connections are not served"
+                    );
+                }
+                Some(self)
+            }
+            Ok(()) => {
+                if self.is_late {
+                    let after = humantime::format_duration(Duration::from_secs(self.since.elapsed().as_secs()));
+                    tracing::warn!(worker, %after, "the worker is back in its loop");
+                }
+                None
+            }
+            // It panicked, and that was logged.
+            Err(oneshot::error::TryRecvError::Closed) => None,
         }
     }
+}
+
+fn lock<T>(held: &Mutex<T>) -> MutexGuard<'_, T> {
+    held.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn listen(
@@ -223,7 +344,83 @@ async fn obey(worker: &Worker, mut commands: mpsc::UnboundedReceiver<Command>) {
             Command::Learn(sender, fact) => worker.learning.take(sender, &fact),
             Command::Count(wanted) => drop(wanted.send(worker.counts())),
             Command::Ping(wanted) => drop(wanted.send(())),
+            Command::Leave => worker.leave(),
             Command::Drain => worker.drain(),
+            #[cfg(test)]
+            Command::Stall(time) => std::thread::sleep(time),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::reload::Reloader;
+    use crate::server::listen::bind;
+
+    /// Two workers, without traffic.
+    fn crew() -> (Crew, Arc<ProcessMeters>) {
+        let text = "
+listeners: [{name: app, address: '127.0.0.1:0'}]
+admin: {address: '127.0.0.1:0'}
+tokens: {t: {file: /nowhere/t, scopes: [metrika:read]}}
+callers: [{id: c, match: {listener: app}, scopes: [metrika:read], tokens: [t]}]
+";
+        let config = Config::parse(text, std::path::Path::new("gate.yaml")).unwrap();
+        let meters = Arc::new(ProcessMeters::default());
+        let reloader = Reloader::new(None, config.clone(), meters.clone(), false).unwrap();
+        let mut bound: Vec<_> = config.listeners.iter().map(|listener| bind(listener, 2).unwrap()).collect();
+        let (reports, _) = mpsc::unbounded_channel();
+        let generation = reloader.generation().clone();
+        let sink = Sink::new(meters.clone());
+        let start = Start { generation, sink, form: Form::Json, meters: meters.clone(), reports };
+        (Crew::start(&mut bound, 2, &start).unwrap(), meters)
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_does_not_come_back_to_its_loop_is_seen() {
+        let (crew, meters) = crew();
+        let (crew, watched) = (Arc::new(crew), meters.clone());
+        let watching = tokio::spawn({
+            let crew = crew.clone();
+            async move { crew.watch(&watched).await }
+        });
+        tokio::time::sleep(LOOK * 2).await;
+        assert_eq!(meters.worker_stalls(), (0, 0), "one that rests has not stalled");
+        crew.members[0].commands.send(Command::Stall(Duration::from_secs(7))).unwrap();
+        let until = |stalls| async move {
+            for _ in 0..1000 {
+                if meters.worker_stalls() == stalls {
+                    return meters;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            panic!("{:?}", meters.worker_stalls());
+        };
+        let meters = until((1, 1)).await;
+        assert!(!crew.is_alive(Duration::from_millis(100)).await);
+        let asked = Instant::now();
+        drop(crew.counts().await);
+        assert!(asked.elapsed() < COUNT * 2, "a scrape comes out all the same");
+        for _ in 0..1000 {
+            if meters.worker_stalls() == (0, 1) {
+                watching.abort();
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("it is back: {:?}", meters.worker_stalls());
+    }
+
+    #[test]
+    fn a_worker_that_has_stalled_does_not_keep_the_process() {
+        let (ends, _) = crew();
+        assert!(ends.end());
+        let (stalls, _) = crew();
+        stalls.members[1].commands.send(Command::Stall(Duration::from_secs(60))).unwrap();
+        let told = Instant::now();
+        assert!(!stalls.end());
+        assert!(told.elapsed() < END * 2);
     }
 }

@@ -21,7 +21,6 @@
 //!
 //! [`Grant`]: crate::policy::Grant
 
-use std::convert::Infallible;
 use std::rc::Rc;
 
 use http::{Request, Response};
@@ -33,6 +32,7 @@ use crate::worker::Worker;
 pub mod admit;
 mod authorize;
 pub mod body;
+pub mod budget;
 mod caller_body;
 pub mod coding;
 pub mod connection;
@@ -62,7 +62,7 @@ use connection::Connection;
 use forward::forward;
 use identify::Identify;
 use inject::Inject;
-use record::RecordLayer;
+use record::{CallerLeft, RecordLayer};
 pub use record::{refuse_unparsed, whole_answer};
 use stage::stage;
 
@@ -70,7 +70,7 @@ use stage::stage;
 pub fn stack(
     worker: Rc<Worker>,
     connection: Rc<Connection>,
-) -> impl Service<Request<Incoming>, Response = Response<ResponseBody>, Error = Infallible, Future: 'static> + Clone {
+) -> impl Service<Request<Incoming>, Response = Response<ResponseBody>, Error = CallerLeft, Future: 'static> + Clone {
     ServiceBuilder::new()
         // Outermost, so that it sees every end of an exchange, and innermost in time: it counts what was answered.
         .layer(RecordLayer::new(worker, connection))

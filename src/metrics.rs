@@ -24,7 +24,7 @@ pub mod page;
 pub mod process;
 pub mod usage;
 
-pub use kinds::{Credential, UpstreamError};
+pub use kinds::{Credential, Stall, UpstreamError};
 
 /// Upper bounds of the duration histograms, in seconds: Metrica's reports take from milliseconds to two minutes.
 pub const BUCKETS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0];
@@ -127,6 +127,7 @@ pub struct Shard {
     would_refuse: FxHashMap<(Option<CallerId>, Option<OperationId>, Reason), u64>,
     credentials_dropped: FxHashMap<(Option<CallerId>, Credential), u64>,
     upstream_errors: FxHashMap<UpstreamError, u64>,
+    caller_stalls: FxHashMap<(Option<CallerId>, Stall), u64>,
     floods: u64,
 }
 
@@ -177,6 +178,7 @@ impl Default for Shard {
             would_refuse: FxHashMap::default(),
             credentials_dropped: FxHashMap::default(),
             upstream_errors: FxHashMap::default(),
+            caller_stalls: FxHashMap::default(),
             floods: 0,
         }
     }
@@ -234,6 +236,11 @@ impl Shard {
         *self.upstream_errors.entry(kind).or_default() += 1;
     }
 
+    /// A caller let the gate wait for too long.
+    pub fn caller_stalled(&mut self, caller: Option<CallerId>, stall: Stall) {
+        *self.caller_stalls.entry((caller, stall)).or_default() += 1;
+    }
+
     /// A flood ended its connection.
     pub const fn flood(&mut self) {
         self.floods += 1;
@@ -265,6 +272,7 @@ impl Shard {
         add_counts(&mut self.would_refuse, &other.would_refuse);
         add_counts(&mut self.credentials_dropped, &other.credentials_dropped);
         add_counts(&mut self.upstream_errors, &other.upstream_errors);
+        add_counts(&mut self.caller_stalls, &other.caller_stalls);
         self.floods += other.floods;
     }
 

@@ -130,6 +130,8 @@ pub struct Operation {
     pub upload: bool,
     /// The answer can take minutes or be gigabytes.
     pub long: bool,
+    /// It changes something: every operation but a GET, and the GETs that are marked so. It is never sent twice.
+    pub acts: bool,
     /// The API has no way to undo it.
     pub destructive: bool,
     /// Gone from the reference, alive in clients.
@@ -205,6 +207,8 @@ impl Catalogue {
             suffixes: false,
             upload: false,
             long: false,
+            // Nobody knows whether a read of it only reads.
+            acts: true,
             // Nobody knows whether the API can undo it.
             destructive: matches!(scope, Scope::Write),
             deprecated: false,
@@ -382,6 +386,7 @@ fn parse_line(line: &str) -> Option<Operation> {
         suffixes: suffixes == "json+csv",
         upload: marked("upload"),
         long: marked("long"),
+        acts: marked("acts") || !verb.is_safe(),
         destructive: marked("destructive"),
         deprecated: marked("deprecated"),
     })

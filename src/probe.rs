@@ -10,13 +10,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, HOST};
-use http::{HeaderMap, HeaderValue, Request, StatusCode};
+use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use http_body_util::{BodyExt, Empty};
 
+use crate::target::{self, Target};
 use crate::token::Token;
 use crate::upstream::http1::Listener;
-use crate::upstream::{Pool, Upstream};
+use crate::upstream::{Carried, Outgoing, Pool, Upstream};
 
 pub mod identity;
 pub mod question;
@@ -84,21 +85,18 @@ impl Place {
     }
 
     async fn ask_now(&self, token: &Token, target: &str) -> Result<Heard, Unheard> {
+        let broken = |error: anyhow::Error| Unheard::Broken(error);
+        let uri = target.parse().map_err(|error: http::uri::InvalidUri| broken(error.into()))?;
+        let target = Target::check(&uri, target::MAXIMUM_BYTES).map_err(|bad| broken(anyhow::anyhow!("{bad:?}")))?;
+        let fields = HeaderMap::from_iter([
+            (ACCEPT, HeaderValue::from_static("application/json")),
+            (ACCEPT_ENCODING, HeaderValue::from_static("identity")),
+            (AUTHORIZATION, token.authorization()),
+        ]);
+        let request = Outgoing { method: Method::GET, target: target.into_origin_form(), fields, body: Empty::new() };
         let pool: Rc<Pool<Empty<Bytes>>> = Rc::new(Pool::new(self.0.clone(), 1));
-        let mut lease = pool.lease(true).await.map_err(|error| Unheard::Dial(error.into()))?;
-        let uri =
-            if lease.is_http2() { format!("https://{}{target}", self.0.settings.authority) } else { target.to_owned() };
-        let mut request = Request::get(uri).body(Empty::new()).map_err(|error| Unheard::Broken(error.into()))?;
-        let fields = request.headers_mut();
-        if lease.is_http2() {
-            *request.version_mut() = http::Version::HTTP_2;
-        } else {
-            fields.insert(HOST, self.0.host.clone());
-        }
-        let fields = request.headers_mut();
-        fields.insert(ACCEPT, HeaderValue::from_static("application/json"));
-        fields.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        fields.insert(AUTHORIZATION, token.authorization());
+        // It is the only request of its pool.
+        let mut lease = pool.lease(Carried(0), true).await.map_err(|error| Unheard::Dial(error.into()))?;
         let answer = lease.send(request, &OfPacking).await.map_err(|failed| Unheard::Broken(failed.error.into()))?;
         let (head, mut body) = answer.into_parts();
         let mut read = BytesMut::new();

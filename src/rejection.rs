@@ -96,6 +96,8 @@ reasons! {
         "The counters in the body have to be read for this caller: send one JSON document in UTF-8 without repeated keys, uncompressed, with Content-Type: application/json or application/x-yametrika+json.";
     BodyTooLarge = "body_too_large", PAYLOAD_TOO_LARGE, InvalidParameter, None,
         "The counters in the body have to be read for this caller, which the gate does up to 1 MiB.";
+    BodyTooSlow = "body_too_slow", REQUEST_TIMEOUT, Timeout, None,
+        "The rest of the request's body did not come in time: timeouts.body_idle of the gate between two pieces of it, 30 s in all where the gate reads it for the rules of this caller.";
     TokenScopeMissing = "token_scope_missing", FORBIDDEN, AccessDenied, None,
         "None of the tokens of this caller is declared to have a scope that this operation needs.";
     TokenUnavailable = "token_unavailable", SERVICE_UNAVAILABLE, BackendError, Some(5),
@@ -103,7 +105,7 @@ reasons! {
     TokenParked = "token_parked", SERVICE_UNAVAILABLE, BackendError, Some(30),
         "Metrica takes the gate's token for invalid, so nothing is sent with it until its file changes or Metrica takes it again; the gate's operator has to replace it.";
     Overloaded = "overloaded", SERVICE_UNAVAILABLE, BackendError, Some(1),
-        "The gate has reached a limit of connections: limits.connections, limits.connections_per_peer or upstream.connections.";
+        "The gate has reached a limit: limits.connections, limits.connections_per_peer or upstream.connections; or its memory for bodies that it reads for the rules of callers (16 MiB per worker, 2 MiB per connection).";
     RequestTimeout = "request_timeout", GATEWAY_TIMEOUT, Timeout, None,
         "The request took longer than timeouts.request of the gate; it may have been processed.";
     UpstreamUnreachable = "upstream_unreachable", SERVICE_UNAVAILABLE, BackendError, Some(5),

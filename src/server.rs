@@ -20,7 +20,7 @@ use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
 use tower::Service;
 
-use crate::caller::Evidence;
+use crate::caller::{Evidence, Peer};
 use crate::config::Limits;
 use crate::gateway::connection::{Connection, Phase};
 use crate::gateway::{refuse_unparsed, whole_answer};
@@ -28,7 +28,7 @@ use crate::metrics::process::ProcessMeters;
 use crate::rejection::Reason;
 use crate::symbol::ListenerName;
 use crate::upstream::Watchdog;
-use crate::worker::{Worker, new_request_id};
+use crate::worker::{Ending, Worker, new_request_id};
 
 pub mod caller_io;
 mod frames;
@@ -41,6 +41,7 @@ mod streams;
 
 use caller_io::{CallerIo, Socket};
 use framing::Bounds;
+use http2::Begun;
 use listen::Accepting;
 pub use places::Connections;
 use places::One;
@@ -51,56 +52,70 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// That accepting fails is said so often while it lasts.
 const SAID_AGAIN: Duration = Duration::from_secs(10);
 
-/// Accepts connections on one listener until the worker drains.
+/// Accepts connections on one listener until the worker drains, and those that wait then.
 pub async fn accept(
     worker: Rc<Worker>,
-    (name, speaks_http2): (ListenerName, bool),
-    listener: Accepting,
+    listener: (ListenerName, bool),
+    accepting: Accepting,
     connections: Arc<Connections>,
     meters: Arc<ProcessMeters>,
 ) {
     let mut draining = pin!(worker.until_draining());
     let mut said = None;
+    let take = |accepted| take(&worker, listener, accepted, &connections, &meters);
     loop {
         let accepted = tokio::select! {
             biased;
-            () = &mut draining => return,
-            accepted = listener.accept() => accepted,
+            () = &mut draining => break,
+            accepted = accepting.accept() => accepted,
         };
-        let (socket, peer) = match accepted {
-            Ok(accepted) => accepted,
+        match accepted {
+            Ok(accepted) => take(accepted),
+            Err(error) if caller_io::is_of_one_connection(&error) => {}
             Err(error) => {
-                if caller_io::is_of_one_connection(&error) {
-                    continue;
-                }
                 if said.is_none_or(|said: Instant| said.elapsed() > SAID_AGAIN) {
                     said = Some(Instant::now());
-                    tracing::warn!(listener = name.as_str(), %error, "accepting fails; it is tried again and again");
+                    let name = listener.0.as_str();
+                    tracing::warn!(listener = name, %error, "accepting fails; it is tried again and again");
                 }
                 tokio::time::sleep(PAUSE).await;
-                continue;
             }
-        };
-        let limits = worker.snapshot().generation.limits;
-        match connections.take(peer, &limits) {
-            Ok(place) => {
-                let connection = Rc::new(Connection::new(Evidence { listener: name, peer }));
-                let worker = worker.clone();
-                tokio::task::spawn_local(async move {
-                    if speaks_http2 && http2::is_spoken(&worker, &socket).await {
-                        // Boxed: a connection of HTTP/1.1 has no room for it.
-                        Box::pin(http2::serve(worker, connection.evidence, socket, limits)).await;
-                    } else {
-                        serve(worker, connection, socket, limits).await;
-                    }
-                    drop(place);
-                });
-            }
-            Err(limit) => {
-                meters.connection_refused(limit);
-                if let Some(place) = connections.take_turned_away() {
-                    tokio::task::spawn_local(turn_away(socket, place));
+        }
+    }
+    // Who is connected and not accepted yet may have sent its request: closing the listener would reset it.
+    while let Some(Ok(accepted)) = accepting.accept_now().await {
+        take(accepted);
+    }
+}
+
+/// Serves a connection that was accepted, where the limits let it.
+fn take(
+    worker: &Rc<Worker>,
+    (name, speaks_http2): (ListenerName, bool),
+    (mut socket, peer): (Socket, Peer),
+    connections: &Connections,
+    meters: &ProcessMeters,
+) {
+    let limits = worker.snapshot().generation.limits;
+    match connections.take(peer, &limits) {
+        Ok(place) => {
+            let connection = Rc::new(Connection::new(Evidence { listener: name, peer }));
+            let worker = worker.clone();
+            tokio::task::spawn_local(async move {
+                let begun = if speaks_http2 { http2::begin(&worker, &mut socket).await } else { Begun::default() };
+                if begun.is_preface() {
+                    // Boxed: a connection of HTTP/1.1 has no room for it.
+                    Box::pin(http2::serve(worker, connection.evidence, (socket, begun), limits)).await;
+                } else {
+                    serve(worker, connection, (socket, begun), limits).await;
                 }
+                drop(place);
+            });
+        }
+        Err(limit) => {
+            meters.connection_refused(limit);
+            if let Some(place) = connections.take_turned_away() {
+                tokio::task::spawn_local(turn_away(socket, place));
             }
         }
     }
@@ -113,10 +128,14 @@ async fn turn_away(socket: Socket, place: One) {
     drop(place);
 }
 
+/// When the gate accepts no more, a connection without a request still has so long since its last one: the caller may have
+/// sent the next already. So those that are used least end first, and those in use with an answer that says so.
+const LAST_CALL: Duration = Duration::from_secs(1);
+
 /// How often a request that waits for nobody in particular is looked at.
 const LOOK: Duration = Duration::from_secs(10);
 
-async fn serve(worker: Rc<Worker>, connection: Rc<Connection>, socket: Socket, limits: Limits) {
+async fn serve(worker: Rc<Worker>, connection: Rc<Connection>, socket: (Socket, Begun), limits: Limits) {
     let bounds = Bounds { header_bytes: limits.header_bytes, header_fields: limits.header_fields };
     let io = CallerIo::new(socket, connection.clone(), bounds);
     let socket = io.socket();
@@ -125,7 +144,11 @@ async fn serve(worker: Rc<Worker>, connection: Rc<Connection>, socket: Socket, l
     let Some(socket) = Rc::into_inner(socket).map(RefCell::into_inner) else { return };
     // Boxed where few connections end so, and all would have room for it.
     match ended {
-        End::Cut if connection.answer_ends_with_it() => socket.break_off(),
+        End::Cut if connection.answer_ends_with_it() => {
+            // A reset takes away what has not arrived yet, and the caller has to see that an answer began.
+            tokio::time::sleep(ARRIVAL).await;
+            socket.break_off();
+        }
         End::Cut => Box::pin(socket.say_and_close(&[], LINGER, u64::MAX)).await,
         End::Deaf => socket.break_off(),
         End::Refused(reason) => {
@@ -154,7 +177,6 @@ async fn drive(
     let mut draining = pin!(worker.until_draining());
     let mut patience = Patience::new(worker);
     let mut begun = false;
-    let mut ending = false;
     poll_fn(|context| {
         if !begun {
             begun = true;
@@ -162,8 +184,8 @@ async fn drive(
             // Registered once: when the worker drains, this task is woken and looks at the flag.
             let _ = draining.as_mut().poll(context);
         }
-        if worker.is_draining() && !ending {
-            ending = true;
+        // Whoever has sent nothing yet may be about to, and has a moment for that (`Patience`).
+        if worker.ending() >= Ending::Draining && connection.unused_since().is_none() {
             http.as_mut().graceful_shutdown();
         }
         socket.borrow_mut().deliver_interim(connection, context);
@@ -180,10 +202,11 @@ async fn drive(
             }
             match ready!(patience.poll_end(worker, connection, socket, context)) {
                 // The request under way sees that its time is over, and answers.
-                Patient::ForTheRequest if connection.expire() => {}
+                Patient::ForTheRequest if connection.expire(Reason::RequestTimeout) => {}
+                Patient::ForTheCaller if connection.phase() == Phase::Exchange && connection.stall() => {}
                 _ if connection.is_write_blocked() => return Poll::Ready(End::Deaf),
                 _ if connection.phase() == Phase::Exchange => return Poll::Ready(End::Cut),
-                Patient::ForTheRequest | Patient::ForTheCaller => return Poll::Ready(End::Late),
+                Patient::ForTheRequest | Patient::ForTheCaller | Patient::WithNobody => return Poll::Ready(End::Late),
             }
         }
     })
@@ -204,6 +227,9 @@ enum End {
     /// The caller let the gate wait.
     Late,
 }
+
+/// What was sent has so long to arrive before a reset.
+const ARRIVAL: Duration = Duration::from_millis(100);
 
 /// A caller that still sends gets so long to see its answer.
 const LINGER: Duration = Duration::from_secs(5);
@@ -233,6 +259,8 @@ impl Patience {
         loop {
             let timeouts = &worker.snapshot().generation.timeouts;
             let (of_step, of_request) = (connection.deadline(timeouts), connection.request_deadline(timeouts));
+            let last_call = if worker.ending() >= Ending::Draining { connection.unused_since() } else { None };
+            let of_step = of_step.into_iter().chain(last_call.map(|since| since + LAST_CALL)).min();
             let next = of_step.unwrap_or(self.next_look);
             ready!(self.watchdog.poll_passed(context, of_request.map_or(next, |deadline| deadline.min(next))));
             let now = Instant::now();
@@ -245,7 +273,7 @@ impl Patience {
             }
             // While the upstream takes nothing, hyper reads nothing, and does not see that the caller went away.
             if of_step.is_none() && socket.borrow().is_closed_by_caller() {
-                return Poll::Ready(Patient::ForTheCaller);
+                return Poll::Ready(Patient::WithNobody);
             }
             self.next_look = now + LOOK;
         }
@@ -259,6 +287,8 @@ enum Patient {
     ForTheCaller,
     /// The request's as a whole (`timeouts.request`).
     ForTheRequest,
+    /// Nobody's: the caller is gone.
+    WithNobody,
 }
 
 /// So many fields hyper reads without an allocation.

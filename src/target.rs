@@ -22,10 +22,12 @@
 use bytes::{Bytes, BytesMut};
 
 mod names;
+mod origin;
 mod rule;
 
 use names::spells;
 pub use names::{Names, letters};
+pub use origin::{OriginForm, Target};
 pub use rule::{Broken, Rule, unfit};
 
 /// The longest target that can be: `http::Uri` takes no longer one.

@@ -30,7 +30,8 @@ mod upload;
 pub mod watchdog;
 mod wire;
 
-pub use pool::{Lease, Pool};
+pub use pool::{Carried, Lease, Pool};
+pub use request::Outgoing;
 pub use watchdog::{Watchdog, Watchdogs};
 
 /// Where requests go, prepared once and shared by the workers.

@@ -7,6 +7,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderValue;
@@ -15,6 +16,7 @@ use tokio::sync::Notify;
 use crate::config::{CallerTimeouts, Limits};
 use crate::gateway::admit::Admissions;
 use crate::gateway::body::RequestBody;
+use crate::gateway::budget::Budget;
 use crate::metrics::usage::Groups;
 use crate::metrics::{Finished, Shard};
 use crate::policy::Policy;
@@ -24,7 +26,7 @@ use crate::symbol::TokenAlias;
 use crate::telemetry::access::{self, Context};
 use crate::telemetry::{Form, Sink};
 use crate::token::Token;
-use crate::upstream::{Pool, Upstream, Watchdogs};
+use crate::upstream::{Carried, Pool, Upstream, Watchdogs};
 
 mod learning;
 
@@ -68,6 +70,14 @@ pub struct Sender {
     pub epoch: u64,
 }
 
+impl Sender {
+    /// What a connection carries that it is sent on.
+    #[must_use]
+    pub const fn carried(self) -> Carried {
+        Carried(self.epoch)
+    }
+}
+
 /// A token that can be sent now.
 #[derive(Debug, Clone)]
 pub struct Ready {
@@ -107,6 +117,17 @@ pub struct Snapshot {
     ready: Vec<Result<Ready, Reason>>,
     /// The connections to the upstream.
     pub pool: Rc<Pool<RequestBody>>,
+    /// What an answer says of how long its connection is kept (`Keep-Alive`); `None` where that is too short to say.
+    pub keep_alive: Option<HeaderValue>,
+}
+
+/// What a caller is told is so much shorter than what holds: a request that it sends at the last moment is still on its way.
+const KEEP_ALIVE_MARGIN: Duration = Duration::from_secs(2);
+
+/// The value of `Keep-Alive` for connections that are kept for `timeout`.
+fn keep_alive(timeout: Duration) -> Option<HeaderValue> {
+    let seconds = timeout.checked_sub(KEEP_ALIVE_MARGIN)?.as_secs();
+    if seconds == 0 { None } else { HeaderValue::try_from(format!("timeout={seconds}")).ok() }
 }
 
 impl Snapshot {
@@ -127,14 +148,32 @@ pub struct Worker {
     pub learning: Learning,
     /// For deadlines of requests.
     pub watchdogs: Watchdogs,
+    /// Bytes of bodies that are read before they go on.
+    pub ahead: Rc<Budget>,
     lines: RefCell<Vec<u8>>,
     sink: Sink,
     form: Form,
-    draining: Cell<bool>,
-    ending: Cell<bool>,
+    ending: Cell<Ending>,
+    left: Notify,
     drained: Notify,
     workers: usize,
 }
+
+/// How far the process is on its way out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Ending {
+    /// It is not.
+    Serving,
+    /// It accepts and serves, and says with every answer that the connection ends with it.
+    Leaving,
+    /// It accepts no more, and connections end after their request.
+    Draining,
+    /// What is under way is cut.
+    Cutting,
+}
+
+/// So many bytes of bodies are read ahead in a worker, of all callers together.
+const AHEAD_OF_A_WORKER: usize = 16 * 1024 * 1024;
 
 /// Lines are handed over when so many bytes wait, or when the worker has nothing else to do.
 const LINES_AT_ONCE: usize = 16 * 1024;
@@ -149,11 +188,12 @@ impl Worker {
             shard: RefCell::default(),
             learning,
             watchdogs: Watchdogs::default(),
+            ahead: Rc::new(Budget::new(AHEAD_OF_A_WORKER)),
             lines: RefCell::default(),
             sink,
             form,
-            draining: Cell::new(false),
-            ending: Cell::new(false),
+            ending: Cell::new(Ending::Serving),
+            left: Notify::new(),
             drained: Notify::new(),
             workers,
         }
@@ -168,7 +208,9 @@ impl Worker {
     /// Puts `generation` in the place of the one in use. Connections to the upstream stay unless the upstream changed.
     pub fn install(&self, generation: Arc<Generation>) {
         let old = self.snapshot();
-        *self.snapshot.borrow_mut() = Rc::new(snapshot(generation, Some(&old), self.workers));
+        let new = snapshot(generation, Some(&old), self.workers);
+        new.pool.retain(|carried| new.generation.tokens.iter().any(|slot| slot.sender().carried() == carried));
+        *self.snapshot.borrow_mut() = Rc::new(new);
     }
 
     /// Counts something.
@@ -201,32 +243,44 @@ impl Worker {
         }
     }
 
-    /// Whether the process is on its way out: connections end after their request.
+    /// How far the process is on its way out.
     #[must_use]
-    pub fn is_draining(&self) -> bool {
-        self.draining.get()
+    pub fn ending(&self) -> Ending {
+        self.ending.get()
     }
 
     /// The process is on its way out.
+    pub fn leave(&self) {
+        self.move_on(Ending::Leaving);
+        self.left.notify_waiters();
+    }
+
+    /// Nothing more is accepted.
     pub fn drain(&self) {
-        self.draining.set(true);
+        self.move_on(Ending::Draining);
+        self.left.notify_waiters();
         self.drained.notify_waiters();
     }
 
     /// What is still under way is cut now.
-    pub fn end(&self) {
-        self.ending.set(true);
+    pub fn cut(&self) {
+        self.move_on(Ending::Cutting);
     }
 
-    /// Whether what ends now is cut by the gate.
-    #[must_use]
-    pub fn is_ending(&self) -> bool {
-        self.ending.get()
+    fn move_on(&self, to: Ending) {
+        self.ending.set(to.max(self.ending.get()));
     }
 
-    /// Waits until [`Self::drain`] was called. It is woken only by calls after it was first polled.
+    /// Waits until the process is on its way out. It is woken only by what happens after it was first polled.
+    pub async fn until_leaving(&self) {
+        if self.ending.get() < Ending::Leaving {
+            self.left.notified().await;
+        }
+    }
+
+    /// Waits until nothing more is accepted; the same holds.
     pub async fn until_draining(&self) {
-        if !self.draining.get() {
+        if self.ending.get() < Ending::Draining {
             self.drained.notified().await;
         }
     }
@@ -238,7 +292,8 @@ fn snapshot(generation: Arc<Generation>, old: Option<&Snapshot>, workers: usize)
     let permits = upstream.settings.connections.div_ceil(workers.max(1));
     let pool = kept.unwrap_or_else(|| Rc::new(Pool::new(upstream.clone(), permits)));
     let ready = generation.tokens.iter().map(|slot| ready(slot, &generation.tokens)).collect();
-    Snapshot { generation, ready, pool }
+    let keep_alive = keep_alive(generation.timeouts.keep_alive);
+    Snapshot { generation, ready, pool, keep_alive }
 }
 
 /// The token of `slot`, or that of its standby.

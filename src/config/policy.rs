@@ -261,7 +261,7 @@ fn template(text: &str) -> Result<&str, String> {
 }
 
 fn operation(at: &At<'_>, findings: &mut Findings) -> Option<Operation> {
-    let table = at.table(findings, &["method", "path", "scope", "id", "long", "destructive"])?;
+    let table = at.table(findings, &["method", "path", "scope", "id", "long", "acts", "destructive"])?;
     let verb = table.required(findings, "method").and_then(|at| {
         at.text(findings, |text| {
             let known = Verb::ALL.into_iter().find(|verb| verb.as_str() == text && *verb != Verb::Head);
@@ -272,6 +272,7 @@ fn operation(at: &At<'_>, findings: &mut Findings) -> Option<Operation> {
     let scopes = table.required(findings, "scope").and_then(|at| scopes(&at, findings));
     let id = table.optional("id").map(|at| name(&at, findings));
     let long = table.optional("long").and_then(|at| at.bool(findings)).unwrap_or(false);
+    let acts = table.optional("acts").map_or(Some(false), |at| at.bool(findings));
     let destructive = table.optional("destructive").map(|at| at.bool(findings));
     let (verb, template) = (verb?, template?);
     let id = match id {
@@ -288,6 +289,7 @@ fn operation(at: &At<'_>, findings: &mut Findings) -> Option<Operation> {
         suffixes: true,
         upload: false,
         long,
+        acts: acts? || !verb.is_safe(),
         destructive: destructive.unwrap_or(Some(verb == Verb::Delete))?,
         deprecated: false,
     })

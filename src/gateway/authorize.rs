@@ -12,12 +12,14 @@ use crate::policy::{Denial, Grant, Permission};
 use crate::rejection::{Reason, Rejection};
 use crate::rules::Call;
 use crate::subject::Subject;
-use crate::target::{self, BadTarget};
+use crate::target::{BadTarget, Target};
 
 /// A request that may be sent.
 pub struct Permitted {
     /// The request.
     pub received: Received,
+    /// What of its target policy read, and goes out.
+    pub target: Target,
     grant: Grant,
     owed: Option<Box<Owed>>,
 }
@@ -47,17 +49,17 @@ impl Stage<Admitted> for Authorize {
         let generation = &snapshot.generation;
         let verb = exchange.verb.ok_or(Reason::MethodNotAllowed)?;
         // Of an absolute-form target (RFC 9112, section 3.2.2) only the path and query go on; the upstream is a constant.
-        let (path, query) = (head.uri.path(), head.uri.query());
-        let names = target::check(path, query, generation.limits.target_bytes).map_err(|bad| match bad {
+        let target = Target::check(&head.uri, generation.limits.target_bytes).map_err(|bad| match bad {
             BadTarget::Ambiguous(broken) => Rejection::because(Reason::BadTarget, broken),
             BadTarget::TooLong => Reason::TargetTooLong.into(),
         })?;
+        let (path, query, names) = (target.path(), target.query(), target.names());
         if !admitted.received.body.is_end_stream() && is_form(&head.headers) {
             return Err(Reason::FormBody.into());
         }
         let decided = generation.policy.operation(verb, path).and_then(|operation| {
             exchange.set_operation(operation.id);
-            exchange.set_needs(operation.scopes, operation.reach);
+            exchange.set_terms(operation);
             let subject = Subject::of(operation, path, query, names);
             let decided = generation.policy.decide(caller, &Call { operation, path, query, names, subject: &subject });
             exchange.set_subject(subject);
@@ -71,7 +73,7 @@ impl Stage<Admitted> for Authorize {
                     exchange.would_refuse(denial.reason(), denial.breach());
                 }
                 let owed = owed(&admitted, &permission)?;
-                Ok(Permitted { received: admitted.received, grant, owed })
+                Ok(Permitted { received: admitted.received, target, grant, owed })
             }
             Err(denial) => {
                 if matches!(denial, Denial::UnknownOperation | Denial::MethodDenied) {

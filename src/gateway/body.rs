@@ -1,7 +1,9 @@
 //! Bodies: both directions stream, piece by piece, at the pace of the slower side.
 //!
 //! 1. A piece is passed on as it came, and no second one is read before the first was taken: memory is flat.
-//! 2. An answer that breaks off never looks complete: its error closes the caller's connection.
+//! 2. An answer that breaks off never looks complete: its error closes the caller's connection. It waits until everything
+//!    before it has gone to the socket: a caller that sees nothing of an answer may take its request for one that was never
+//!    sent, and send it again.
 //! 3. Nor does a body of HTTP/2 whose stream was reset with `NO_ERROR` or `CANCEL`, which hyper takes for its end.
 //!
 //! What is done to the upstream's body on its way is in `streaming`.
@@ -19,6 +21,7 @@ use http::{HeaderMap, Version};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Sleep, sleep};
 
+use super::budget::Charge;
 use super::caller_body::CallerBody;
 use super::exchange::Exchange;
 use super::filtered::Filtered;
@@ -47,6 +50,9 @@ pub enum BodyError {
     /// The upstream answered without asking for the body.
     #[error("the body was not asked for")]
     NotAskedFor,
+    /// It is to be read before it goes on, and there is no memory for that.
+    #[error("the memory for bodies that are read before they go on is used up")]
+    NoMemory,
     /// The token that went out came back, where it cannot be overwritten.
     #[error("the upstream's body holds the token")]
     Reflected,
@@ -68,6 +74,7 @@ impl BodyError {
             Self::Upstream(_)
             | Self::Stalled
             | Self::NotAskedFor
+            | Self::NoMemory
             | Self::Reflected
             | Self::NotAList(_)
             | Self::Unreadable => return false,
@@ -93,8 +100,8 @@ pub struct RequestBody {
 }
 
 /// What of a body was read before it goes on. In one piece: as many as its caller made of it could take much more memory.
-#[derive(Default)]
 struct Ahead {
+    charge: Charge,
     data: BytesMut,
     trailers: Option<HeaderMap>,
     /// That was all.
@@ -120,19 +127,24 @@ impl RequestBody {
         self.held = None;
     }
 
-    /// Reads it before it goes on, until there are more than `limit` bytes. Ready with whether that was all of it.
+    /// Reads it before it goes on, until there are more than `limit` bytes. Ready with whether that was all of it. Nothing is
+    /// asked of the caller that there is no memory for.
     pub fn poll_ahead(&mut self, context: &mut Context<'_>, limit: usize) -> Poll<Result<bool, BodyError>> {
-        let mut ahead = self.ahead.take().unwrap_or_default();
+        let mut ahead = self.ahead.take().unwrap_or_else(|| Box::new(Ahead::new(&self.exchange)));
         let whole = loop {
             if ahead.over || ahead.data.len() > limit {
                 break Poll::Ready(Ok(ahead.over));
+            }
+            if !ahead.make_room(1, self.expected(limit)) {
+                break Poll::Ready(Err(BodyError::NoMemory));
             }
             match self.poll_incoming(context) {
                 Poll::Pending => break Poll::Pending,
                 Poll::Ready(None) => ahead.over = true,
                 Poll::Ready(Some(Err(error))) => break Poll::Ready(Err(error)),
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
-                    Ok(data) => ahead.data.extend_from_slice(&data),
+                    Ok(data) if ahead.make_room(data.len(), 0) => ahead.data.extend_from_slice(&data),
+                    Ok(_) => break Poll::Ready(Err(BodyError::NoMemory)),
                     Err(frame) => {
                         ahead.trailers = frame.into_trailers().ok();
                         ahead.over = true;
@@ -142,6 +154,12 @@ impl RequestBody {
         };
         self.ahead = Some(ahead);
         whole
+    }
+
+    /// How much is to come, where that is known, and as far as it is read ahead.
+    fn expected(&self, limit: usize) -> usize {
+        let length = self.incoming.as_ref().and_then(|incoming| incoming.size_hint().exact()).unwrap_or(0);
+        usize::try_from(length).map_or(limit, |length| length.min(limit))
     }
 
     /// What was read and has not gone on.
@@ -174,7 +192,30 @@ impl RequestBody {
     }
 }
 
+/// The first step of the memory for a body, which doubles from there.
+const FIRST_STEP: usize = 4 * 1024;
+
 impl Ahead {
+    fn new(exchange: &Exchange) -> Self {
+        let charge = Charge::new(exchange.worker().ahead.clone(), exchange.connection.transport.clone());
+        Self { charge, data: BytesMut::new(), trailers: None, over: false }
+    }
+
+    /// Whether there is memory for so many more bytes, or for all that are `expected`: so of many bodies at once the first are
+    /// read whole, and not all of them in part.
+    fn make_room(&mut self, more: usize, expected: usize) -> bool {
+        let (needed, has) = ((self.data.len() + more).max(expected), self.charge.bytes());
+        if needed <= has {
+            return true;
+        }
+        let wanted = needed.max(has * 2).max(FIRST_STEP);
+        let grown = self.charge.grow_to(wanted) || self.charge.grow_to(needed);
+        if grown {
+            self.data.reserve(self.charge.bytes() - self.data.len());
+        }
+        grown
+    }
+
     /// The next frame of it.
     fn next(&mut self) -> Option<Frame<Bytes>> {
         if !self.data.is_empty() {
@@ -290,6 +331,13 @@ enum Source {
     Own(Option<Bytes>),
     Upstream(Streaming),
     Filtered(Box<Filtered>),
+    Broken(Box<BrokenOff>),
+}
+
+/// An answer that broke off, and is about to say so (rule 2).
+struct BrokenOff {
+    error: Option<BodyError>,
+    since: Option<u64>,
 }
 
 impl ResponseBody {
@@ -315,22 +363,30 @@ impl Body for ResponseBody {
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let Self { exchange, source } = self.get_mut();
-        let polled = match source {
-            Source::Own(body) => body.take().map(|body| Ok(Frame::data(body))),
-            Source::Upstream(streaming) => ready!(streaming.poll_frame(context)),
-            Source::Filtered(filtered) => ready!(filtered.poll_frame(context)),
-        };
-        match &polled {
-            Some(Ok(frame)) => exchange.add_response_bytes(frame.data_ref().map_or(0, Bytes::len)),
-            Some(Err(error)) => {
-                if matches!(error, BodyError::NotAList(_)) {
-                    exchange.upstream_error(UpstreamError::Protocol);
+        loop {
+            let polled = match source {
+                Source::Own(body) => body.take().map(|body| Ok(Frame::data(body))),
+                Source::Upstream(streaming) => ready!(streaming.poll_frame(context)),
+                Source::Filtered(filtered) => ready!(filtered.poll_frame(context)),
+                Source::Broken(broken) => {
+                    ready!(exchange.connection.transport.poll_flushed(&mut broken.since, context));
+                    return Poll::Ready(broken.error.take().map(Err));
                 }
-                exchange.cut();
+            };
+            let error = match polled {
+                Some(Ok(frame)) => {
+                    exchange.add_response_bytes(frame.data_ref().map_or(0, Bytes::len));
+                    return Poll::Ready(Some(Ok(frame)));
+                }
+                Some(Err(error)) => error,
+                None => return Poll::Ready(None),
+            };
+            if matches!(error, BodyError::NotAList(_)) {
+                exchange.upstream_error(UpstreamError::Protocol);
             }
-            None => {}
+            exchange.cut();
+            *source = Source::Broken(Box::new(BrokenOff { error: Some(error), since: None }));
         }
-        Poll::Ready(polled)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -338,6 +394,7 @@ impl Body for ResponseBody {
             Source::Own(body) => body.is_none(),
             Source::Upstream(streaming) => streaming.is_end_stream(),
             Source::Filtered(filtered) => filtered.is_end_stream(),
+            Source::Broken(_) => false,
         }
     }
 
@@ -347,7 +404,7 @@ impl Body for ResponseBody {
                 SizeHint::with_exact(body.as_ref().map_or(0, |body| u64::try_from(body.len()).unwrap_or(0)))
             }
             Source::Upstream(streaming) => streaming.size_hint(),
-            Source::Filtered(_) => SizeHint::default(),
+            Source::Filtered(_) | Source::Broken(_) => SizeHint::default(),
         }
     }
 }
@@ -359,6 +416,7 @@ impl Drop for ResponseBody {
             Source::Own(body) => body.is_none() || self.exchange.verb == Some(Verb::Head),
             Source::Upstream(streaming) => streaming.stop(),
             Source::Filtered(filtered) => filtered.stop(),
+            Source::Broken(_) => false,
         };
         self.exchange.finish(complete);
     }

@@ -1,20 +1,31 @@
 //! A caller's connection, as the gateway and the server share it: what it proves, and what it is waiting for.
 
 use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
+use super::budget::Budget;
 use crate::caller::Evidence;
 use crate::config::CallerTimeouts;
+use crate::metrics::Stall;
 use crate::rejection::Reason;
+
+/// So many bytes of bodies are read ahead on a connection, of all its requests together.
+pub const AHEAD_OF_A_CONNECTION: usize = 2 * 1024 * 1024;
+
+/// A caller that sends nothing of its body for so long is the cause when the upstream gives up meanwhile.
+const SLOW: Duration = Duration::from_secs(1);
 
 /// What a connection is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// Nothing: no byte of a request yet.
+    /// It was accepted, and no byte has come.
+    New,
+    /// Nothing, behind a request: no byte of another one yet.
     Idle,
     /// The header of a request has begun.
     Header,
@@ -22,17 +33,74 @@ pub enum Phase {
     Exchange,
 }
 
+/// What all requests of a connection share.
+#[derive(Debug)]
+pub struct Transport {
+    flushes: Cell<u64>,
+    waiting: RefCell<Vec<Waker>>,
+    /// The task that flushes, where that is another than that of a request.
+    flusher: RefCell<Option<Waker>>,
+    /// The caller takes nothing of what is ready for it.
+    stalled: Cell<bool>,
+    /// Bytes of bodies that are read before they go on.
+    pub ahead: Budget,
+}
+
+impl Default for Transport {
+    fn default() -> Self {
+        Self {
+            flushes: Cell::default(),
+            waiting: RefCell::default(),
+            flusher: RefCell::default(),
+            stalled: Cell::default(),
+            ahead: Budget::new(AHEAD_OF_A_CONNECTION),
+        }
+    }
+}
+
+impl Transport {
+    /// Who is woken for a flush that is waited for.
+    pub fn flushes_with(&self, waker: &Waker) {
+        *self.flusher.borrow_mut() = Some(waker.clone());
+    }
+
+    /// Everything that was handed over has gone to the socket.
+    pub fn flushed(&self) {
+        self.flushes.set(self.flushes.get().wrapping_add(1));
+        self.waiting.take().into_iter().for_each(Waker::wake);
+    }
+
+    /// Ready when everything has gone to the socket that was handed over when this was first called, with `since` as `None`.
+    pub fn poll_flushed(&self, since: &mut Option<u64>, context: &Context<'_>) -> Poll<()> {
+        let now = self.flushes.get();
+        if *since.get_or_insert(now) != now {
+            return Poll::Ready(());
+        }
+        self.waiting.borrow_mut().push(context.waker().clone());
+        self.flusher.borrow().iter().for_each(Waker::wake_by_ref);
+        Poll::Pending
+    }
+
+    /// The caller has taken nothing for `timeouts.body_idle`.
+    pub fn stall(&self) {
+        self.stalled.set(true);
+    }
+}
+
 /// A connection's proof and state.
 #[derive(Debug)]
 pub struct Connection {
     /// What it proves about its peer.
     pub evidence: Evidence,
+    /// What its requests share.
+    pub transport: Rc<Transport>,
     phase: Cell<Phase>,
     since: Cell<Instant>,
     request_since: Cell<Instant>,
     answer_has_begun: Cell<bool>,
     answer_ends_with_it: Cell<bool>,
-    expired: Cell<bool>,
+    expired: Cell<Option<Reason>>,
+    stalled: Cell<Option<Stall>>,
     body_awaited_since: Cell<Option<Instant>>,
     write_blocked_since: Cell<Option<Instant>>,
     flush_owed: Cell<bool>,
@@ -48,18 +116,26 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// A connection that was just accepted: its header is awaited.
+    /// A connection that was just accepted.
     #[must_use]
     pub fn new(evidence: Evidence) -> Self {
+        Self::on(Rc::default(), evidence)
+    }
+
+    /// The state of one request of HTTP/2 on `transport`.
+    #[must_use]
+    pub fn on(transport: Rc<Transport>, evidence: Evidence) -> Self {
         let now = Instant::now();
         Self {
             evidence,
-            phase: Cell::new(Phase::Header),
+            transport,
+            phase: Cell::new(Phase::New),
             since: Cell::new(now),
             request_since: Cell::new(now),
             answer_has_begun: Cell::new(false),
             answer_ends_with_it: Cell::new(false),
-            expired: Cell::new(false),
+            expired: Cell::new(None),
+            stalled: Cell::new(None),
             body_awaited_since: Cell::new(None),
             write_blocked_since: Cell::new(None),
             flush_owed: Cell::new(false),
@@ -81,7 +157,7 @@ impl Connection {
     /// It begins to do something else.
     pub fn enter(&self, phase: Phase, now: Instant) {
         // A request that came together with the one before has no header phase.
-        if self.phase.replace(phase) != Phase::Header {
+        if !matches!(self.phase.replace(phase), Phase::New | Phase::Header) {
             self.request_since.set(now);
         }
         self.since.set(now);
@@ -91,7 +167,8 @@ impl Connection {
             self.request_is_open.set(true);
             self.answer_has_begun.set(false);
             self.answer_ends_with_it.set(false);
-            self.expired.set(false);
+            self.expired.set(None);
+            self.stalled.set(None);
         }
     }
 
@@ -134,9 +211,21 @@ impl Connection {
 
     /// Bytes arrived: of a new header, or of a body whose request was answered before its end.
     pub fn received(&self) {
-        if self.phase.get() == Phase::Idle {
-            let next = if self.request_is_open.get() { Phase::Idle } else { Phase::Header };
-            self.enter(next, Instant::now());
+        match self.phase.get() {
+            // The first header has its time from the accept on.
+            Phase::New => self.phase.set(Phase::Header),
+            Phase::Idle if self.request_is_open.get() => self.enter(Phase::Idle, Instant::now()),
+            Phase::Idle => self.enter(Phase::Header, Instant::now()),
+            Phase::Header | Phase::Exchange => {}
+        }
+    }
+
+    /// Since when no byte of a request has come, where none is under way.
+    #[must_use]
+    pub fn unused_since(&self) -> Option<Instant> {
+        match self.phase.get() {
+            Phase::New | Phase::Idle => Some(self.since.get()),
+            Phase::Header | Phase::Exchange => None,
         }
     }
 
@@ -170,6 +259,7 @@ impl Connection {
 
     /// Everything that was written has gone.
     pub fn flushed(&self) {
+        self.transport.flushed();
         if self.phase.get() != Phase::Exchange {
             self.flush_owed.set(false);
         }
@@ -188,6 +278,12 @@ impl Connection {
     #[must_use]
     pub fn body_is_awaited(&self) -> bool {
         self.body_awaited_since.get().is_some()
+    }
+
+    /// Whether it has been for so long that others may have lost their patience with it.
+    #[must_use]
+    pub fn lets_others_wait(&self) -> bool {
+        self.body_awaited_since.get().is_some_and(|since| since.elapsed() >= SLOW)
     }
 
     /// The caller takes no more of the answer for now, or does again.
@@ -217,23 +313,47 @@ impl Connection {
         self.write_blocked_since.get().is_some()
     }
 
-    /// The request under way has had its time (`timeouts.request`). Whether it can still be told so: not when its answer
-    /// has begun, nor when it was told before.
-    pub fn expire(&self) -> bool {
-        self.phase.get() == Phase::Exchange && !self.answer_has_begun.get() && !self.expired.replace(true)
+    /// The request under way has had its time, and is refused for `reason`. Whether it can still be told so: not when its
+    /// answer has begun, nor when it was told before.
+    pub fn expire(&self, reason: Reason) -> bool {
+        let can_be_told =
+            self.phase.get() == Phase::Exchange && !self.answer_has_begun.get() && self.expired.get().is_none();
+        if can_be_told {
+            self.expired.set(Some(reason));
+            self.await_body(false);
+        }
+        can_be_told
     }
 
-    /// Whether it has.
+    /// Why it is refused, when it has had its time.
     #[must_use]
-    pub fn is_expired(&self) -> bool {
+    pub fn expired(&self) -> Option<Reason> {
         self.expired.get()
+    }
+
+    /// The caller lets the gate wait for longer than `timeouts.body_idle`. Whether it can still be told so.
+    pub fn stall(&self) -> bool {
+        let stall = if self.is_write_blocked() { Stall::Answer } else { Stall::Request };
+        self.note_stall(stall);
+        stall == Stall::Request && self.expire(Reason::BodyTooSlow)
+    }
+
+    /// The caller of the request under way let the gate wait for too long.
+    pub fn note_stall(&self, stall: Stall) {
+        self.stalled.set(Some(stall));
+    }
+
+    /// What the caller of the request under way let the gate wait for, if it did for too long.
+    #[must_use]
+    pub fn stalled(&self) -> Option<Stall> {
+        self.stalled.get().or_else(|| self.transport.stalled.get().then_some(Stall::Answer))
     }
 
     /// When the request under way, from its first byte to the last of its answer, has taken too long. To say so to the
     /// caller, there is the time for one more step.
     #[must_use]
     pub fn request_deadline(&self, timeouts: &CallerTimeouts) -> Option<Instant> {
-        let to_say_so = if self.expired.get() { timeouts.body_idle } else { Duration::ZERO };
+        let to_say_so = if self.expired.get().is_some() { timeouts.body_idle } else { Duration::ZERO };
         let under_way = self.phase.get() != Phase::Idle;
         under_way.then(|| self.request_since.get() + timeouts.request + to_say_so)
     }
@@ -243,7 +363,7 @@ impl Connection {
     pub fn deadline(&self, timeouts: &CallerTimeouts) -> Option<Instant> {
         let of_phase = match self.phase.get() {
             Phase::Idle => Some(self.since.get() + timeouts.keep_alive),
-            Phase::Header => Some(self.since.get() + timeouts.request_headers),
+            Phase::New | Phase::Header => Some(self.since.get() + timeouts.request_headers),
             Phase::Exchange => self.body_awaited_since.get().map(|since| since + timeouts.body_idle),
         };
         let of_writing = self.write_blocked_since.get().map(|since| since + timeouts.body_idle);

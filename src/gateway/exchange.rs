@@ -11,8 +11,8 @@ use tokio::time::Instant;
 
 use super::connection::{Connection, Phase};
 use crate::diagnosis::Diagnosis;
-use crate::metrics::{CALLER_GONE, Credential, Finished, Refusal, UpstreamError};
-use crate::operation::{OperationId, Reach, Verb};
+use crate::metrics::{CALLER_GONE, Credential, Finished, Refusal, Stall, UpstreamError};
+use crate::operation::{Operation, OperationId, Reach, Verb};
 use crate::rejection::Reason;
 use crate::rules::Breach;
 use crate::scope::{Scope, ScopeSet};
@@ -20,7 +20,7 @@ use crate::subject::Subject;
 use crate::symbol::{CallerId, TokenAlias};
 use crate::telemetry::access::{Context, Outcome};
 use crate::verdict::ErrorType;
-use crate::worker::{Refused, Sender, Worker, new_request_id};
+use crate::worker::{Ending, Refused, Sender, Worker, new_request_id};
 
 /// The field that carries the id of a request, in both directions.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -40,6 +40,7 @@ pub struct Exchange {
     token: Cell<Option<TokenAlias>>,
     sender: Cell<Option<Sender>>,
     needs: Cell<(ScopeSet, Reach)>,
+    acts: Cell<bool>,
     subject: OnceCell<Subject>,
     status: Cell<Option<u16>>,
     refusal: Cell<Option<Refusal>>,
@@ -74,6 +75,7 @@ impl Exchange {
             token: Cell::new(None),
             sender: Cell::new(None),
             needs: Cell::new((ScopeSet::EMPTY, Reach::Nobody)),
+            acts: Cell::new(true),
             subject: OnceCell::new(),
             status: Cell::new(None),
             refusal: Cell::new(None),
@@ -110,9 +112,16 @@ impl Exchange {
         self.operation.set(Some(operation));
     }
 
-    /// Any one of these is enough for it, and it reaches so far.
-    pub fn set_needs(&self, needs: ScopeSet, reach: Reach) {
-        self.needs.set((needs, reach));
+    /// What it needs, how far it reaches, and whether it acts.
+    pub fn set_terms(&self, operation: &Operation) {
+        self.needs.set((operation.scopes, operation.reach));
+        self.acts.set(operation.acts);
+    }
+
+    /// Whether it changes something, so that it must not be processed twice; so it does until it is known not to.
+    #[must_use]
+    pub fn acts(&self) -> bool {
+        self.acts.get()
     }
 
     /// On whose data it works is read.
@@ -255,6 +264,27 @@ impl Exchange {
         self.request_progress.get().or(self.sent.get()).unwrap_or(self.started)
     }
 
+    /// Whether it is over.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.finished.get()
+    }
+
+    /// Its caller let the gate wait for too long.
+    fn stalled(&self, stall: Stall) {
+        let caller = self.caller.get();
+        self.worker.count(|shard| shard.caller_stalled(caller, stall));
+        let limit = self.worker.snapshot().generation.timeouts.body_idle;
+        tracing::warn!(
+            request_id = self.request_id.to_str().unwrap_or_default(),
+            caller = caller.map_or("unknown", |caller| caller.as_str()),
+            waited_for = stall.as_str(),
+            key = "timeouts.body_idle",
+            limit = %humantime::format_duration(limit),
+            "the caller stalled, so its request was given up; raise the key for one that is slow on purpose"
+        );
+    }
+
     /// It is over.
     pub fn finish(&self, complete: bool) {
         if self.finished.replace(true) {
@@ -264,6 +294,10 @@ impl Exchange {
         // Of an exchange without an answer of the upstream's, nobody asked; the next is not to be told.
         if self.connection.interim.take_reflected() {
             self.upstream_error(UpstreamError::Reflected);
+        }
+        let stalled = self.connection.stalled();
+        if let Some(stall) = stalled {
+            self.stalled(stall);
         }
         self.connection.enter(Phase::Idle, now);
         if !self.began.get() {
@@ -290,8 +324,9 @@ impl Exchange {
         if snapshot.generation.access_log {
             let path = self.unknown_path.borrow();
             let ended = match complete {
+                _ if stalled.is_some() => Outcome::CallerStalled,
                 true => Outcome::Complete,
-                false if self.worker.is_ending() => Outcome::GateEnded,
+                false if self.worker.ending() == Ending::Cutting => Outcome::GateEnded,
                 false => Outcome::CallerGone,
             };
             let context = Context {

@@ -2,8 +2,9 @@
 //!
 //! 1. A request is sent again only on account of a connection that was used before, and only if that failed before the
 //!    request was written; or if it has no body and the upstream says on HTTP/2 that it did not process it (RFC 9113,
-//!    section 8.7); or if it is a GET or HEAD without a body, and the upstream closed the connection before a byte of an
-//!    answer (RFC 9112, section 9.3.1), on HTTP/2 before its head. So no write is ever processed twice.
+//!    section 8.7); or if its operation changes nothing (`acts`) and it has no body, and the upstream closed the connection
+//!    before a byte of an answer (RFC 9112, section 9.3.1), on HTTP/2 before its head. So nothing that acts is ever
+//!    processed twice.
 //! 2. It is sent again on a new connection, once.
 //! 3. A 3xx is passed on where it leads back through the gate, and never followed ([`super::redirect`]). An answer that
 //!    could be read in two ways is none, nor is a 101 that nobody asked for ([`framing`]).
@@ -18,9 +19,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 
-use http::header::{ACCEPT_ENCODING, CONNECTION, EXPECT, HOST, TRANSFER_ENCODING};
+use http::header::{ACCEPT_ENCODING, CONNECTION};
 use http::response::Parts;
-use http::{HeaderValue, Request, Response, Uri, Version};
+use http::{HeaderValue, Response, Version};
 use http_body::Body;
 use tokio::time::Instant;
 
@@ -35,12 +36,12 @@ use super::redirect;
 use super::reflection::Secret;
 use super::refusal::Refusal;
 use super::streaming::{Carrier, Heading, Streaming};
-use crate::metrics::UpstreamError;
+use crate::metrics::{Stall, UpstreamError};
 use crate::rejection::{Reason, Rejection};
 use crate::upstream::broken::{Broken, Unanswered};
 use crate::upstream::dial::DialError;
 use crate::upstream::received::Received;
-use crate::upstream::{Lease, Pool, Upstream, Watchdog, framing};
+use crate::upstream::{Carried, Lease, Outgoing, Pool, Upstream, Watchdog, framing};
 
 /// What a request's own connection could not do.
 enum Failed {
@@ -52,25 +53,27 @@ enum Failed {
 
 /// See the module.
 pub async fn forward(mut outbound: Outbound) -> Result<Response<ResponseBody>, Rejection> {
-    let owed = outbound.owed.take();
+    let (owed, carried) = (outbound.owed.take(), outbound.sender().carried());
     let (exchange, pool, mut request, wishes) = outbound.into_parts();
     let mut only = None;
     if let Some(owed) = owed {
         // Boxed: few requests owe anything, and all would have room for it.
-        Box::pin(owed.settle(request.body_mut(), &exchange)).await?;
+        Box::pin(owed.settle(&mut request.body, &exchange)).await?;
         if owed.list {
-            request.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+            request.fields.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
             only = Some(owed.counters);
         }
     }
     let upstream = pool.upstream();
-    let mut lease = ready_lease(&exchange, &pool, &request).await?;
+    let mut lease = ready_lease(&exchange, &pool, carried, &request).await?;
     let mut is_repeat = false;
     let (answer, watchdog) = loop {
-        adapt(&mut request, &lease, upstream);
+        if lease.is_http2() {
+            adapt_to_http2(&mut request);
+        }
         // HTTP/2 keeps what it was given, so a copy is made where rule 1 could need it.
-        let copied = !is_repeat && lease.is_http2() && lease.is_reused() && request.body().is_end_stream();
-        let copy = copied.then(|| copy_of(&request, &exchange));
+        let copied = !is_repeat && lease.is_http2() && lease.is_reused() && request.body.is_end_stream();
+        let copy = copied.then(|| request.with_body(RequestBody::empty(exchange.clone())));
         exchange.sending();
         let mut watchdog = exchange.worker().watchdogs.take(upstream.settings.timeouts.response_headers);
         match send(&mut lease, request, &wishes, &exchange, &mut watchdog, upstream).await {
@@ -92,7 +95,7 @@ pub async fn forward(mut outbound: Outbound) -> Result<Response<ResponseBody>, R
                 }
                 is_repeat = true;
                 drop(lease);
-                lease = pool.lease(true).await.map_err(|error| not_sent(&exchange, error))?;
+                lease = pool.lease(carried, true).await.map_err(|error| not_sent(&exchange, error))?;
             }
         }
     };
@@ -104,10 +107,11 @@ pub async fn forward(mut outbound: Outbound) -> Result<Response<ResponseBody>, R
 async fn ready_lease(
     exchange: &Exchange,
     pool: &Rc<Pool<RequestBody>>,
-    request: &Request<RequestBody>,
+    carried: Carried,
+    request: &Outgoing<RequestBody>,
 ) -> Result<Lease<RequestBody>, Rejection> {
     loop {
-        let mut lease = pool.lease(false).await.map_err(|error| not_sent(exchange, error))?;
+        let mut lease = pool.lease(carried, false).await.map_err(|error| not_sent(exchange, error))?;
         if lease.is_reused() && !is_repeatable(exchange, request) {
             // Lets the runtime see whether the upstream has just closed the connection: this request has one try.
             tokio::task::yield_now().await;
@@ -122,60 +126,32 @@ async fn ready_lease(
     }
 }
 
-/// Whether the request may be sent twice at all: a GET or HEAD without a body.
-fn is_repeatable(exchange: &Exchange, request: &Request<RequestBody>) -> bool {
-    is_safe(exchange) && request.body().is_end_stream()
-}
-
-fn is_safe(exchange: &Exchange) -> bool {
-    exchange.verb.is_some_and(crate::operation::Verb::is_safe)
+/// Whether the request may be sent twice at all: it changes nothing, and has no body.
+fn is_repeatable(exchange: &Exchange, request: &Outgoing<RequestBody>) -> bool {
+    !exchange.acts() && request.body.is_end_stream()
 }
 
 /// Rule 1, after it failed: whether a request without a body may be sent again.
 fn is_lost(lease: &Lease<RequestBody>, exchange: &Exchange, error: &Broken) -> bool {
     if lease.is_http2() {
-        error.is_of_nothing_processed() || is_safe(exchange) && error.is_of_a_shared_connection()
+        error.is_of_nothing_processed() || !exchange.acts() && error.is_of_a_shared_connection()
     } else {
-        is_safe(exchange) && lease.nothing_was_read()
+        !exchange.acts() && lease.nothing_was_read()
     }
 }
 
-fn copy_of(request: &Request<RequestBody>, exchange: &Rc<Exchange>) -> Request<RequestBody> {
-    let mut copy = Request::new(RequestBody::empty(exchange.clone()));
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.version_mut() = request.version();
-    *copy.headers_mut() = request.headers().clone();
-    copy
-}
-
-/// Puts the request into the form of the connection's version of HTTP.
-fn adapt(request: &mut Request<RequestBody>, lease: &Lease<RequestBody>, upstream: &Upstream) {
-    let http2 = lease.is_http2();
-    *request.version_mut() = if http2 { Version::HTTP_2 } else { Version::HTTP_11 };
-    if http2 {
-        let mut parts = std::mem::take(request.uri_mut()).into_parts();
-        parts.scheme = Some(upstream.scheme.clone());
-        parts.authority = Some(upstream.authority.clone());
-        *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
-        for name in [HOST, CONNECTION, EXPECT, TRANSFER_ENCODING] {
-            request.headers_mut().remove(name);
-        }
-        // No id comes twice: indexed, each would push another field out of the table that headers are packed with.
-        if let Some(id) = request.headers_mut().get_mut(&REQUEST_ID) {
-            id.set_sensitive(true);
-        }
-        request.body_mut().release();
-    } else if request.uri().authority().is_some() {
-        let path_and_query = request.uri().path_and_query().cloned();
-        *request.uri_mut() = path_and_query.map(Uri::from).unwrap_or_default();
-        request.headers_mut().insert(HOST, upstream.host.clone());
+/// Puts what of a request is different on HTTP/2 into its form.
+fn adapt_to_http2(request: &mut Outgoing<RequestBody>) {
+    // No id comes twice: indexed, each would push another field out of the table that headers are packed with.
+    if let Some(id) = request.fields.get_mut(&REQUEST_ID) {
+        id.set_sensitive(true);
     }
+    request.body.release();
 }
 
 async fn send(
     lease: &mut Lease<RequestBody>,
-    request: Request<RequestBody>,
+    request: Outgoing<RequestBody>,
     wishes: &InterimWishes,
     exchange: &Exchange,
     watchdog: &mut Watchdog,
@@ -228,6 +204,10 @@ fn broken(exchange: &Exchange, error: Broken) -> Rejection {
             Some(reason) => reason.into(),
             None => Rejection::because(Reason::MalformedRequest, error),
         };
+    }
+    if exchange.connection.lets_others_wait() {
+        exchange.connection.note_stall(Stall::Request);
+        return Rejection::because(Reason::BodyTooSlow, error);
     }
     let (kind, reason) = if error.is_of_the_protocol() {
         (UpstreamError::Protocol, Reason::UpstreamProtocol)
@@ -294,10 +274,13 @@ async fn respond(
     let heading = Heading { at: now, coding, refusal, reusable };
     carrier.asked = wishes.into_asked();
     let mut streaming = Streaming::new(incoming, heading, carrier, secret, exchange.clone());
-    match status {
-        200..300 => exchange.succeeded(),
-        400.. => hear_refusal(&mut streaming, &mut head, &exchange).await?,
-        _ => {}
+    if status >= 400 {
+        hear_refusal(&mut streaming, &mut head, &exchange).await?;
+    } else {
+        if head.status.is_success() {
+            exchange.succeeded();
+        }
+        poll_fn(|context| streaming.poll_beginning(context)).await.map_err(not_passed_on)?;
     }
     let body = match only.filter(|_| has_body) {
         Some(counters) => Box::pin(filtered_body(streaming, counters, exchange)).await?,
@@ -368,16 +351,19 @@ fn take_head(
     Ok(())
 }
 
-/// An error's body that could not be read, before anything of the answer went out.
+/// A body whose beginning could not be read, before anything of the answer went out.
 fn not_passed_on(error: BodyError) -> Rejection {
-    let reason = match error {
+    let reason = match &error {
+        BodyError::Upstream(broken) if broken.is_of_the_protocol() => Reason::UpstreamProtocol,
         BodyError::Stalled => Reason::UpstreamTimeout,
         BodyError::Reflected => Reason::UpstreamReflection,
         BodyError::Unreadable => Reason::UpstreamEncoding,
         BodyError::NotAList(_) => Reason::UpstreamProtocol,
-        BodyError::Caller(_) | BodyError::Upstream(_) | BodyError::Reset | BodyError::NotAskedFor => {
-            Reason::UpstreamClosed
-        }
+        BodyError::Caller(_)
+        | BodyError::Upstream(_)
+        | BodyError::Reset
+        | BodyError::NotAskedFor
+        | BodyError::NoMemory => Reason::UpstreamClosed,
     };
     Rejection::because(reason, error)
 }

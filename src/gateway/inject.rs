@@ -2,14 +2,14 @@
 //!
 //! 1. Whatever the caller sent, exactly one `Authorization` leaves: ours.
 //! 2. A request without a usable token does not leave (`token_unavailable`, 503).
-//! 3. Of the target, only credential pairs of the query are taken away; the rest is the bytes that policy read.
+//! 3. The target that leaves is the one that policy read ([`Target`]).
+//!
+//! [`Target`]: crate::target::Target
 
 use std::rc::Rc;
 
-use http::header::{ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, EXPECT, HOST, TE, VIA};
-use http::request::Parts;
-use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, Version};
+use http::header::{ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, EXPECT, TE, VIA};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 use hyper::body::Body;
 
 use super::authorize::Permitted;
@@ -23,10 +23,10 @@ use super::reflection::Secret;
 use super::stage::Stage;
 use super::via;
 use crate::metrics::Credential;
-use crate::rejection::{Reason, Rejection};
-use crate::target;
-use crate::upstream::Pool;
+use crate::rejection::Rejection;
 use crate::upstream::http1::Listener;
+use crate::upstream::{Outgoing, Pool};
+use crate::worker::Sender;
 
 /// A request that may leave, with a token on it and nothing of the caller's that should not.
 pub struct Outbound {
@@ -36,13 +36,19 @@ pub struct Outbound {
     pub pool: Rc<Pool<RequestBody>>,
     /// What it owes to the caller's rules before it does.
     pub owed: Option<Box<Owed>>,
-    request: Request<RequestBody>,
+    request: Outgoing<RequestBody>,
+    sender: Sender,
     wishes: InterimWishes,
 }
 
 impl Outbound {
-    /// Everything, with the request in the form of HTTP/1.1.
-    pub fn into_parts(self) -> (Rc<Exchange>, Rc<Pool<RequestBody>>, Request<RequestBody>, InterimWishes) {
+    /// Which token it carries.
+    pub const fn sender(&self) -> Sender {
+        self.sender
+    }
+
+    /// Everything else.
+    pub fn into_parts(self) -> (Rc<Exchange>, Rc<Pool<RequestBody>>, Outgoing<RequestBody>, InterimWishes) {
         (self.exchange, self.pool, self.request, self.wishes)
     }
 }
@@ -87,21 +93,20 @@ impl Stage<Permitted> for Inject {
 
     fn run(&self, mut permitted: Permitted) -> Result<Outbound, Rejection> {
         let (grant, owed) = (permitted.grant(), permitted.owed());
-        let Received { exchange, snapshot, mut head, body } = permitted.received;
+        let Permitted { received: Received { exchange, snapshot, mut head, body }, target, .. } = permitted;
         let ready = snapshot.ready(grant.token_position())?;
         exchange.set_sender(ready.sender);
         let authorization = &ready.authorization;
         let asked = clean_request(&mut head.headers, |kind| exchange.credential_dropped(kind));
-        head.uri = origin_form(&head.uri, &exchange)?;
+        if target.held_credentials() {
+            exchange.credential_dropped(Credential::QueryParameter);
+        }
         let version = head.version;
         let via = via::value(version);
         let http11 = version == Version::HTTP_11;
         let interim = asked.interim && http11 && !body.is_end_stream();
-        head.version = Version::HTTP_11;
-        let upstream = snapshot.pool.upstream();
         let fields = &mut head.headers;
         for_this_hop(fields, &head.method, &body, interim, asked.trailers);
-        fields.insert(HOST, upstream.host.clone());
         fields.insert(ACCEPT_ENCODING, asked.coding);
         fields.insert(REQUEST_ID, exchange.request_id.clone());
         fields.insert(VIA, via);
@@ -110,8 +115,8 @@ impl Stage<Permitted> for Inject {
         let secret = Secret::of(authorization);
         let wishes = InterimWishes { asked: interim.then(Asked::default), caller, secret };
         let body = RequestBody::new(body, version, exchange.clone(), wishes.asked.clone().map(Held::new));
-        let request = Request::from_parts(fresh(head), body);
-        Ok(Outbound { pool: snapshot.pool.clone(), exchange, owed, request, wishes })
+        let request = Outgoing { method: head.method, target: target.into_origin_form(), fields: head.headers, body };
+        Ok(Outbound { pool: snapshot.pool.clone(), exchange, owed, request, sender: ready.sender, wishes })
     }
 }
 
@@ -146,23 +151,4 @@ fn for_this_hop(fields: &mut HeaderMap, method: &Method, body: &impl Body, inter
     if matches!(*method, Method::GET | Method::HEAD) && !body.is_end_stream() && body.size_hint().exact().is_none() {
         fields.insert(http::header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
-}
-
-/// Path and query, without the query's credential pairs (rule 3).
-fn origin_form(uri: &Uri, exchange: &Exchange) -> Result<Uri, Rejection> {
-    let path_and_query = match uri.query().and_then(|query| target::without_credentials(uri.path(), query)) {
-        Some(cleaned) => {
-            exchange.credential_dropped(Credential::QueryParameter);
-            PathAndQuery::from_maybe_shared(cleaned).map_err(|_| Reason::BadTarget)?
-        }
-        None if uri.authority().is_none() => return Ok(uri.clone()),
-        None => uri.path_and_query().cloned().ok_or(Reason::BadTarget)?,
-    };
-    Ok(Uri::from(path_and_query))
-}
-
-/// A head without what the server's side attached to it.
-fn fresh(mut head: Parts) -> Parts {
-    head.extensions.clear();
-    head
 }

@@ -6,20 +6,25 @@
 //! 2. What was read goes on as it came: the same bytes, with a length or in chunks as before, and the same trailers.
 //! 3. The answer of a list of counters has to be filtered ([`super::filtered`]).
 //! 4. Where rules are not enforced nothing is refused: what was read goes on, and the rest streams behind it.
+//! 5. Reading takes [`TIME`] at most (`body_too_slow`, 408), and no more memory than the budgets of the worker and of the
+//!    connection have (`overloaded`, 503).
 
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http_body::Body;
+use tokio::time::timeout;
 
-use super::body::RequestBody;
+use super::body::{BodyError, RequestBody};
 use super::exchange::Exchange;
 use super::forward::not_read;
+use crate::metrics::Stall;
 use crate::operation::OperationId;
-use crate::rejection::Rejection;
+use crate::rejection::{Reason, Rejection};
 use crate::rules::{BODY_BYTES, Breach, check_body};
 
 /// What a request still owes. Most owe nothing.
@@ -39,6 +44,9 @@ pub struct Owed {
     pub enforce: bool,
 }
 
+/// So long a body may take to be read whole (rule 5).
+const TIME: Duration = Duration::from_secs(30);
+
 impl Owed {
     /// Holds a request to it before it leaves.
     ///
@@ -48,8 +56,17 @@ impl Owed {
         if !self.body {
             return Ok(());
         }
-        let whole = poll_fn(|context| body.poll_ahead(context, BODY_BYTES)).await;
-        let whole = whole.map_err(|error| not_read(exchange, error))?;
+        let read = timeout(TIME, poll_fn(|context| body.poll_ahead(context, BODY_BYTES))).await;
+        let whole = match read {
+            Ok(Ok(whole)) => whole,
+            Ok(Err(BodyError::NoMemory)) if !self.enforce => return Ok(()),
+            Ok(Err(error @ BodyError::NoMemory)) => return Err(Rejection::because(Reason::Overloaded, error)),
+            Ok(Err(error)) => return Err(not_read(exchange, error)),
+            Err(_) => {
+                exchange.connection.note_stall(Stall::Request);
+                return Err(Reason::BodyTooSlow.into());
+            }
+        };
         if let Some(breach) = self.kind.filter(|_| !body.ahead().is_empty()) {
             return self.broken(breach, exchange);
         }

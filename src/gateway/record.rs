@@ -1,6 +1,5 @@
 //! Record: every exchange has one answer, one log line and one count, and no other stage logs or counts a request.
 
-use std::convert::Infallible;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -18,9 +17,12 @@ use super::connection::Connection;
 use super::exchange::{Exchange, REQUEST_ID, request_id};
 use super::identify::Received;
 use super::rest::Rest;
+use crate::lists::elements;
 use crate::operation::Verb;
 use crate::rejection::{Reason, Rejection};
-use crate::worker::{Worker, new_request_id};
+use crate::worker::{Ending, Worker, new_request_id};
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
 /// The field that tells the gate's own answers from Metrica's.
 pub const GATE_ERROR: HeaderName = HeaderName::from_static("x-gate-error");
@@ -36,6 +38,11 @@ pub fn say_why(fields: &mut HeaderMap, reason: &'static str, hint: &'static str)
     fields.insert(GATE_REASON, HeaderValue::from_static(reason));
     fields.insert(GATE_HINT, HeaderValue::from_static(hint));
 }
+
+/// The caller left in the middle of its request, and the exchange ended with that: it gets no answer, as the line has none.
+#[derive(Debug, thiserror::Error)]
+#[error("the caller left in the middle of its request")]
+pub struct CallerLeft;
 
 /// Makes [`Record`]s for one connection.
 #[derive(Clone)]
@@ -72,10 +79,10 @@ where
     S: Service<Received, Response = Response<ResponseBody>, Error = Rejection>,
 {
     type Response = Response<ResponseBody>;
-    type Error = Infallible;
+    type Error = CallerLeft;
     type Future = Recorded<S::Future>;
 
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), CallerLeft>> {
         // The stages have no state and Forward waits in its future, so the stack is always ready.
         self.inner.poll_ready(context).map(|_| Ok(()))
     }
@@ -89,11 +96,30 @@ where
             exchange.request_completed();
         }
         let version = head.version;
+        let keeps = version == Version::HTTP_11 && !elements(&head.headers, &CONNECTION).any(is_close);
         // Rule 3 of `rest`.
         let left = !body.is_end_stream() && (version == Version::HTTP_2 || !head.headers.contains_key(EXPECT));
         let body = CallerBody::new(body, left.then(|| self.connection.clone()));
         let received = Received { exchange: exchange.clone(), snapshot: self.worker.snapshot(), head, body };
-        Recorded { inner: self.inner.call(received), exchange: Unanswered(Some(exchange)), version, rest: None }
+        Recorded { inner: self.inner.call(received), exchange: Unanswered(Some(exchange)), version, keeps, rest: None }
+    }
+}
+
+fn is_close(option: &[u8]) -> bool {
+    option.eq_ignore_ascii_case(b"close")
+}
+
+/// Says of an answer of HTTP/1.1 what becomes of its connection: a caller that knows does not send its next request into one
+/// that is about to close (RFC 9112, section 9.3 and 9.6). `keeps`: the caller wants to keep it.
+fn say_what_becomes_of_the_connection(fields: &mut HeaderMap, keeps: bool, worker: &Worker) {
+    if worker.ending() >= Ending::Leaving {
+        fields.insert(CONNECTION, HeaderValue::from_static("close"));
+    } else if keeps
+        && !fields.contains_key(CONNECTION)
+        && let Some(keep_alive) = &worker.snapshot().keep_alive
+    {
+        fields.insert(CONNECTION, HeaderValue::from_static("keep-alive"));
+        fields.insert(KEEP_ALIVE, keep_alive.clone());
     }
 }
 
@@ -104,6 +130,8 @@ pin_project! {
         inner: F,
         exchange: Unanswered,
         version: Version,
+        // The caller wants to keep the connection.
+        keeps: bool,
         // Boxed: few requests are refused with a body, and all would have room for it.
         rest: Option<Box<Rest>>,
     }
@@ -124,16 +152,15 @@ impl<F> Future for Recorded<F>
 where
     F: Future<Output = Result<Response<ResponseBody>, Rejection>>,
 {
-    type Output = Result<Response<ResponseBody>, Infallible>;
+    type Output = Result<Response<ResponseBody>, CallerLeft>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let Some(exchange) = &this.exchange.0 else { return Poll::Pending };
-        let expired = exchange.connection.is_expired();
-        let ended = match this.rest.take() {
-            _ if expired => Err(Reason::RequestTimeout.into()),
-            Some(rest) => ready!(poll_rest(rest, this.rest, exchange, context)),
-            None => match ready!(this.inner.poll(context)) {
+        let ended = match (exchange.connection.expired(), this.rest.take()) {
+            (Some(reason), _) => Err(reason.into()),
+            (None, Some(rest)) => ready!(poll_rest(rest, this.rest, exchange, context)),
+            (None, None) => match ready!(this.inner.poll(context)) {
                 Err(rejection) if *this.version != Version::HTTP_2 => match exchange.connection.take_unread() {
                     Some(body) => {
                         ready!(poll_rest(Box::new(Rest::new(rejection, body)), this.rest, exchange, context))
@@ -145,10 +172,16 @@ where
         };
         // From here on the answer's body says when it is over.
         let Some(exchange) = this.exchange.0.take() else { return Poll::Pending };
+        if ended.is_err() && exchange.is_finished() {
+            return Poll::Ready(Err(CallerLeft));
+        }
         let mut response = ended.unwrap_or_else(|rejection| answer(rejection, &exchange));
         // There are no chunks in HTTP/1.0 (RFC 9112, section 6.3, rule 8).
         let without_end = *this.version == Version::HTTP_10 && response.body().size_hint().exact().is_none();
         exchange.connection.answer_begins(without_end);
+        if *this.version != Version::HTTP_2 {
+            say_what_becomes_of_the_connection(response.headers_mut(), *this.keeps, exchange.worker());
+        }
         response.headers_mut().insert(REQUEST_ID, exchange.request_id.clone());
         // no answer is what a browser guesses it to be.
         response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

@@ -3,9 +3,11 @@
 //! 1. Every piece is looked through for the token before it goes on; see [`super::reflection`] and [`super::packed`].
 //! 2. Of an error's body, the first [`LOOKED_AT`] bytes are read before its head goes out: so one that stalls, breaks
 //!    off or holds the token in a packed body becomes a whole answer of the gate's. Length and framing stay as they were.
-//! 3. Of what was read ahead of a 401, 403, 420 or 429 a copy is kept to learn the reason.
-//! 4. A stream of HTTP/2 that is reset with `NO_ERROR` or `CANCEL` breaks off too, which hyper takes for an end.
-//! 5. The connection is free as soon as the body's end was read, and is closed when it breaks off.
+//! 3. Of any other body, what is there with the head is read before that goes out: one that has broken off by then becomes
+//!    such an answer too.
+//! 4. Of what was read ahead of a 401, 403, 420 or 429 a copy is kept to learn the reason.
+//! 5. A stream of HTTP/2 that is reset with `NO_ERROR` or `CANCEL` breaks off too, which hyper takes for an end.
+//! 6. The connection is free as soon as the body's end was read, and is closed when it breaks off.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -37,7 +39,7 @@ pub struct Heading {
     pub at: Instant,
     /// How the body is packed.
     pub coding: Coding,
-    /// What looks at the body, when that may say why Metrica refused (rule 3).
+    /// What looks at the body, when that may say why Metrica refused (rule 4).
     pub refusal: Option<Refusal>,
     /// Whether another answer may come on the connection.
     pub reusable: bool,
@@ -70,8 +72,10 @@ pub struct Streaming {
     secret: Secret,
     search: Search,
     reflected: bool,
-    /// Read before the head went out.
+    /// Read before the head went out: of an error.
     ahead: VecDeque<Frame<Bytes>>,
+    /// And of any other body.
+    beginning: Bytes,
     /// Looked through, and about to go on.
     scrubbed: Scrubbed,
     trailers: Option<Box<HeaderMap>>,
@@ -115,6 +119,7 @@ impl Streaming {
             search,
             reflected: false,
             ahead: VecDeque::new(),
+            beginning: Bytes::new(),
             scrubbed: Scrubbed::default(),
             trailers: None,
             unsent: 0,
@@ -142,6 +147,25 @@ impl Streaming {
         Ok(())
     }
 
+    /// Reads what is there of a body, and waits for nothing (rule 3). It is always ready.
+    ///
+    /// # Errors
+    /// When it has broken off, or cannot be passed on.
+    pub fn poll_beginning(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
+        if self.is_end_stream_beyond_what_was_read() {
+            return Poll::Ready(Ok(()));
+        }
+        match self.poll_further(context) {
+            Poll::Pending | Poll::Ready(None) => {}
+            Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
+            Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                Ok(data) => self.beginning = data,
+                Err(frame) => self.trailers = frame.into_trailers().ok().map(Box::new),
+            },
+        }
+        Poll::Ready(Ok(()))
+    }
+
     /// What the beginning of a refusal's body says; it is looked at no longer.
     pub fn take_error_type(&mut self) -> Option<ErrorType> {
         self.refusal.take().map(|refusal| refusal.error_type())
@@ -149,9 +173,13 @@ impl Streaming {
 
     /// The next piece.
     pub fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let polled = match self.ahead.pop_front() {
-            Some(frame) => Some(Ok(frame)),
-            None => ready!(self.poll_further(context)),
+        let polled = if !self.beginning.is_empty() {
+            Some(Ok(Frame::data(std::mem::take(&mut self.beginning))))
+        } else {
+            match self.ahead.pop_front() {
+                Some(frame) => Some(Ok(frame)),
+                None => ready!(self.poll_further(context)),
+            }
         };
         if let Some(Ok(frame)) = &polled {
             self.unsent = self.unsent.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
@@ -167,7 +195,7 @@ impl Streaming {
     fn is_end_stream_beyond_what_was_read(&self) -> bool {
         let read = self.over || self.incoming.is_end_stream();
         let in_hand: usize = self.ahead.iter().filter_map(Frame::data_ref).map(Bytes::len).sum();
-        read && self.trailers.is_none() && self.unsent == in_hand
+        read && self.trailers.is_none() && self.unsent == in_hand + self.beginning.len()
     }
 
     /// How much is to come, where that was known from the start.

@@ -102,3 +102,23 @@ impl UpstreamError {
         }
     }
 }
+
+/// What a caller let the gate wait for until `timeouts.body_idle` was over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Stall {
+    /// It sent no more of its request.
+    Request,
+    /// It took no more of its answer.
+    Answer,
+}
+
+impl Stall {
+    /// Its label value.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Request => "request",
+            Self::Answer => "answer",
+        }
+    }
+}

@@ -61,6 +61,8 @@ families! {
         "Credentials that callers sent and that did not leave.";
     upstream_errors: COUNTER, "metrika_gate_upstream_errors_total", "kind",
         "Requests to Metrica that failed below HTTP, broke off, or got an answer that was not passed on as it came.";
+    caller_stalls: COUNTER, "metrika_gate_caller_stalls_total", "caller, waited_for",
+        "Requests that were given up because their caller sent no more of the request, or took no more of the answer, for timeouts.body_idle.";
     request_bytes: COUNTER, "metrika_gate_request_bytes_total", "caller",
         "Bytes of request bodies received.";
     response_bytes: COUNTER, "metrika_gate_response_bytes_total", "caller",
@@ -97,6 +99,10 @@ families! {
         "Callers that are known by nothing but an address on a network, which is a weak proof.";
     floods: COUNTER, "metrika_gate_floods_total", "",
         "Connections of callers that a flood ended: frames of HTTP/2 that bring nothing, or requests that are given up.";
+    workers_stalled: GAUGE, "metrika_gate_workers_stalled", "",
+        "Workers that have not come back to their loop for two seconds or more: their connections are not served.";
+    worker_stalls: COUNTER, "metrika_gate_worker_stalls_total", "",
+        "How often a worker did not come back to its loop for two seconds.";
     log_lines_dropped: COUNTER, "metrika_gate_log_lines_dropped_total", "",
         "Log lines that were not written because whoever reads the log was too slow.";
     sandbox: GAUGE, "metrika_gate_sandbox", "state",
@@ -179,6 +185,10 @@ fn refusals(shard: &Shard, families: &mut Families) {
         let labels = [("caller", caller_name(*caller)), ("kind", kind.as_str())];
         families.credentials_dropped.push(counter(&labels, *count));
     }
+    for ((caller, stall), count) in sorted(&shard.caller_stalls) {
+        let labels = [("caller", caller_name(*caller)), ("waited_for", stall.as_str())];
+        families.caller_stalls.push(counter(&labels, *count));
+    }
     families.floods.push(counter(&[], shard.floods));
     for (kind, count) in sorted(&shard.upstream_errors) {
         families.upstream_errors.push(counter(&[("kind", kind.as_str())], *count));
@@ -220,6 +230,9 @@ fn of_the_process(process: &ProcessMeters, families: &mut Families) {
     }
     let address_only = i64::try_from(process.address_only_callers()).unwrap_or(i64::MAX);
     families.address_only_callers.push(gauge(&[], address_only));
+    let (stalled, stalls) = process.worker_stalls();
+    families.workers_stalled.push(gauge(&[], i64::try_from(stalled).unwrap_or(i64::MAX)));
+    families.worker_stalls.push(counter(&[], stalls));
     families.log_lines_dropped.push(counter(&[], log_lines_dropped));
     if let Some(state) = process.confinement() {
         families.sandbox =

@@ -150,6 +150,8 @@ pub struct ProcessMeters {
     connections_refused: AtomicU64,
     connections_of_a_peer_refused: AtomicU64,
     address_only_callers: AtomicUsize,
+    workers_stalled: AtomicUsize,
+    worker_stalls: AtomicU64,
     confinement: OnceLock<Confinement>,
 }
 
@@ -234,6 +236,22 @@ impl ProcessMeters {
     #[must_use]
     pub fn address_only_callers(&self) -> usize {
         self.address_only_callers.load(Ordering::Relaxed)
+    }
+
+    /// So many workers do not come back to their loop.
+    pub fn workers_stalled_now(&self, workers: usize) {
+        self.workers_stalled.store(workers, Ordering::Relaxed);
+    }
+
+    /// One more worker does not.
+    pub fn worker_stalled(&self) {
+        self.worker_stalls.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many do not now, and how often one did not.
+    #[must_use]
+    pub fn worker_stalls(&self) -> (usize, u64) {
+        (self.workers_stalled.load(Ordering::Relaxed), self.worker_stalls.load(Ordering::Relaxed))
     }
 
     /// A copy of what is known of reloads and tokens, and the lines dropped.

@@ -19,6 +19,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::framing::{Bounds, Fault, Framing};
+use super::http2::Begun;
 use crate::gateway::connection::Connection;
 
 /// A caller's socket.
@@ -33,6 +34,7 @@ pub enum Socket {
 /// A caller's socket under hyper.
 pub struct CallerIo {
     socket: Rc<RefCell<Socket>>,
+    begun: Begun,
     connection: Rc<Connection>,
     framing: Framing,
     fault: Option<Fault>,
@@ -41,10 +43,10 @@ pub struct CallerIo {
 }
 
 impl CallerIo {
-    /// The socket of `connection`, with headers within `bounds`.
-    pub fn new(socket: Socket, connection: Rc<Connection>, bounds: Bounds) -> Self {
+    /// The socket of `connection`, of which the first bytes were read, with headers within `bounds`.
+    pub fn new((socket, begun): (Socket, Begun), connection: Rc<Connection>, bounds: Bounds) -> Self {
         let socket = Rc::new(RefCell::new(socket));
-        Self { socket, connection, framing: Framing::new(bounds), fault: None, reader: None }
+        Self { socket, begun, connection, framing: Framing::new(bounds), fault: None, reader: None }
     }
 
     /// The socket, for interim responses.
@@ -152,7 +154,9 @@ impl AsyncRead for CallerIo {
             return this.poll_end(fault, context);
         }
         let before = buffer.filled().len();
-        ready!(Pin::new(&mut *this.socket.borrow_mut()).poll_read(context, buffer))?;
+        if !this.begun.give(buffer) {
+            ready!(Pin::new(&mut *this.socket.borrow_mut()).poll_read(context, buffer))?;
+        }
         let arrived = buffer.filled().get(before..).unwrap_or_default();
         if arrived.is_empty() {
             return Poll::Ready(Ok(()));
@@ -184,12 +188,13 @@ impl AsyncWrite for CallerIo {
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        ready!(Pin::new(&mut *this.socket.borrow_mut()).poll_flush(context))?;
         // hyper flushes when its buffer is empty, so what it writes next is new.
         this.connection.flushed();
         if let Some(reader) = this.reader.take() {
             reader.wake();
         }
-        Pin::new(&mut *this.socket.borrow_mut()).poll_flush(context)
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -1,6 +1,6 @@
 //! HTTP/2 towards callers, with prior knowledge, on the listeners that say so (RFC 9113, section 3.3).
 //!
-//! 1. The first bytes decide: the preface is HTTP/2, anything else is left as it is for HTTP/1.1. They have as long as
+//! 1. The first bytes decide: the preface is HTTP/2, anything else is for HTTP/1.1, which gets them first. They have as long as
 //!    the header of a request.
 //! 2. Each request is an exchange of its own, with the proof of its connection. One that lets the gate wait is reset,
 //!    and the others on its connection go on.
@@ -14,7 +14,6 @@
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
-use std::os::fd::AsFd;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -24,8 +23,7 @@ use http::Method;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use rustix::net::RecvFlags;
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, timeout};
 use tower::Service;
 
@@ -37,48 +35,62 @@ use crate::config::Limits;
 use crate::gateway::connection::Connection;
 use crate::metrics::Shard;
 use crate::upstream::Watchdog;
-use crate::worker::Worker;
+use crate::worker::{Ending, Worker};
 
-/// Rule 1. The bytes stay unread.
-pub async fn is_spoken(worker: &Worker, socket: &Socket) -> bool {
+/// The first bytes of a connection, read to see which version of HTTP it speaks; whoever serves it gets them first.
+#[derive(Debug, Default)]
+pub struct Begun {
+    bytes: [u8; PREFACE.len()],
+    read: usize,
+    given: usize,
+}
+
+impl Begun {
+    /// Whether it is the preface of HTTP/2.
+    #[must_use]
+    pub fn is_preface(&self) -> bool {
+        self.bytes == *PREFACE
+    }
+
+    /// Room for what may follow; `None` when the bytes show which version it is.
+    fn room(&mut self) -> Option<&mut [u8]> {
+        let (read, rest) = self.bytes.split_at_mut_checked(self.read)?;
+        (!rest.is_empty() && PREFACE.starts_with(read)).then_some(rest)
+    }
+
+    /// Puts what was not given yet into `buffer`; whether there was anything.
+    pub fn give(&mut self, buffer: &mut ReadBuf<'_>) -> bool {
+        let rest = self.bytes.get(self.given..self.read).unwrap_or_default();
+        if rest.is_empty() {
+            return false;
+        }
+        let now = rest.get(..buffer.remaining()).unwrap_or(rest);
+        buffer.put_slice(now);
+        self.given += now.len();
+        true
+    }
+}
+
+/// Rule 1: reads as much of the connection as tells which version of HTTP it speaks. Every wait is for a read, which takes
+/// bytes, an end or an error off the socket: none is ready again for what it was ready for before.
+pub async fn begin(worker: &Worker, socket: &mut Socket) -> Begun {
     let patience = worker.snapshot().generation.timeouts.request_headers;
+    let mut begun = Begun::default();
+    let read = async {
+        while let Some(room) = begun.room() {
+            match socket.read(room).await {
+                // What has ended or failed so early is for HTTP/1.1 to end.
+                Ok(0) | Err(_) => return,
+                Ok(read) => begun.read += read,
+            }
+        }
+    };
     tokio::select! {
         // A connection that has said nothing is for HTTP/1.1 to end, in either case.
-        () = worker.until_draining() => false,
-        began = timeout(patience, begins_with_preface(socket)) => began.is_ok_and(|began| began.unwrap_or(false)),
+        () = worker.until_draining() => {}
+        _ = timeout(patience, read) => {}
     }
-}
-
-async fn begins_with_preface(socket: &Socket) -> io::Result<bool> {
-    loop {
-        let looked = match socket {
-            Socket::Tcp(socket) => {
-                socket.readable().await?;
-                socket.try_io(Interest::READABLE, || looks_like_preface(socket))
-            }
-            Socket::Unix(socket) => {
-                socket.readable().await?;
-                socket.try_io(Interest::READABLE, || looks_like_preface(socket))
-            }
-        };
-        match looked {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Ok(_) | Err(_) => return looked,
-        }
-    }
-}
-
-/// `WouldBlock` while it may become one.
-fn looks_like_preface(socket: impl AsFd) -> io::Result<bool> {
-    let mut first = [0; PREFACE.len()];
-    let (_, read) = rustix::net::recv(socket, &mut first, RecvFlags::PEEK)?;
-    match first.get(..read) {
-        Some(first) if read > 0 && PREFACE.starts_with(first) && read < PREFACE.len() => {
-            Err(io::ErrorKind::WouldBlock.into())
-        }
-        Some(first) => Ok(first == PREFACE),
-        None => Ok(false),
-    }
+    begun
 }
 
 /// How a connection ends.
@@ -97,6 +109,7 @@ enum End {
 /// The bytes of a connection, under hyper.
 struct Wire {
     socket: Rc<RefCell<Socket>>,
+    begun: Begun,
     state: Rc<State>,
 }
 
@@ -110,7 +123,7 @@ struct State {
 }
 
 /// Serves a connection that begins with the preface.
-pub async fn serve(worker: Rc<Worker>, evidence: Evidence, socket: Socket, limits: Limits) {
+pub async fn serve(worker: Rc<Worker>, evidence: Evidence, (socket, begun): (Socket, Begun), limits: Limits) {
     let now = Instant::now();
     let state = Rc::new(State {
         account: RefCell::new(Account::new(now)),
@@ -118,7 +131,7 @@ pub async fn serve(worker: Rc<Worker>, evidence: Evidence, socket: Socket, limit
         unfinished: Cell::new(Some((0, now))),
     });
     let socket = Rc::new(RefCell::new(socket));
-    let wire = Wire { socket: socket.clone(), state: state.clone() };
+    let wire = Wire { socket: socket.clone(), begun, state: state.clone() };
     // When this returns, hyper's side is gone, and with it every request that was under way.
     let end = drive(&worker, evidence, wire, &state, limits).await;
     let Some(socket) = Rc::into_inner(socket).map(RefCell::into_inner) else { return };
@@ -151,7 +164,7 @@ async fn drive(worker: &Rc<Worker>, evidence: Evidence, wire: Wire, state: &Stat
     let service = {
         let (worker, streams) = (worker.clone(), streams.clone());
         service_fn(move |request| {
-            let connection = Rc::new(Connection::new(evidence));
+            let connection = Rc::new(Connection::on(streams.transport().clone(), evidence));
             streams.begin(connection.clone());
             let is_head = request.method() == Method::HEAD;
             let (streams, taken_by) = (streams.clone(), connection.clone());
@@ -161,23 +174,27 @@ async fn drive(worker: &Rc<Worker>, evidence: Evidence, wire: Wire, state: &Stat
         })
     };
     let mut http = pin!(protocol(limits, streams.clone()).serve_connection(TokioIo::new(wire), service));
-    let mut draining = pin!(worker.until_draining());
+    let mut leaving = pin!(worker.until_leaving());
     let mut patience = Patience::new(worker);
     let mut begun = false;
     poll_fn(|context| {
         if !begun {
             begun = true;
             streams.wake(context.waker());
-            // Registered once: when the worker drains, this task is woken and looks at the flag.
-            let _ = draining.as_mut().poll(context);
+            // Registered once: when the process is to end, this task is woken and looks at the flag.
+            let _ = leaving.as_mut().poll(context);
         }
-        if worker.is_draining() && patience.draining_since.is_none() {
-            patience.draining_since = Some(Instant::now());
+        if worker.ending() >= Ending::Leaving && patience.leaving_since.is_none() {
+            patience.leaving_since = Some(Instant::now());
             http.as_mut().graceful_shutdown();
         }
         state.account.borrow_mut().begin_turn();
         if http.as_mut().poll(context).is_ready() {
             return Poll::Ready(state.account.borrow().fault().map_or(End::Over, End::Fault));
+        }
+        // hyper has written everything that the caller's windows allow, unless the socket takes no more.
+        if state.blocked_since.get().is_none() {
+            streams.transport().flushed();
         }
         patience.poll_end(worker, &streams, state, context)
     })
@@ -188,7 +205,7 @@ async fn drive(worker: &Rc<Worker>, evidence: Evidence, wire: Wire, state: &Stat
 struct Patience {
     watchdog: Watchdog,
     next_look: Instant,
-    draining_since: Option<Instant>,
+    leaving_since: Option<Instant>,
 }
 
 /// A caller that was told that the gate is on its way out may still be sending a request (RFC 9113, section 6.8).
@@ -197,7 +214,7 @@ const ROUND_TRIP: Duration = Duration::from_secs(1);
 impl Patience {
     fn new(worker: &Worker) -> Self {
         let next_look = Instant::now() + look_every(&worker.snapshot().generation.timeouts);
-        Self { watchdog: Watchdog::new(next_look), next_look, draining_since: None }
+        Self { watchdog: Watchdog::new(next_look), next_look, leaving_since: None }
     }
 
     /// Ready when it is at its end (rule 4).
@@ -206,8 +223,8 @@ impl Patience {
         loop {
             let account = state.account.borrow();
             let idle_since = streams.idle_since().filter(|_| account.answers() == 0);
-            let idle = idle_since.map(|since| match self.draining_since {
-                Some(draining) => since.max(draining) + ROUND_TRIP,
+            let idle = idle_since.map(|since| match self.leaving_since {
+                Some(leaving) => since.max(leaving) + ROUND_TRIP,
                 None => since + timeouts.keep_alive,
             });
             let unfinished = state.unfinished.get().map(|(_, since)| since + timeouts.request_headers);
@@ -221,12 +238,16 @@ impl Patience {
                 && now >= deadline
             {
                 tracing::debug!(?end, "the caller took too long; its connection is closed");
+                if end == End::Deaf {
+                    streams.transport().stall();
+                }
                 return Poll::Ready(end);
             }
             // What hyper has and the caller does not take is part of no request any more.
             let cut_off = now.checked_sub(timeouts.body_idle);
             if cut_off.is_some_and(|cut_off| account.answers_quiet_since(cut_off) > streams.answering()) {
                 tracing::debug!("the caller does not take its answers; its connection is closed");
+                streams.transport().stall();
                 return Poll::Ready(End::Deaf);
             }
             self.next_look = now + look_every(&timeouts);
@@ -256,24 +277,27 @@ fn protocol(limits: Limits, streams: Streams) -> http2::Builder<Streams> {
 
 impl AsyncRead for Wire {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let mut account = self.state.account.borrow_mut();
+        let Self { socket, begun, state } = self.get_mut();
+        let mut account = state.account.borrow_mut();
         if account.turn_is_over() {
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
         let before = buffer.filled().len();
-        ready!(Pin::new(&mut *self.socket.borrow_mut()).poll_read(context, buffer))?;
+        if !begun.give(buffer) {
+            ready!(Pin::new(&mut *socket.borrow_mut()).poll_read(context, buffer))?;
+        }
         let now = Instant::now();
         if account.received(buffer.filled().get(before..).unwrap_or_default(), now).is_err() {
             buffer.set_filled(before);
             return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
         }
-        let known = self.state.unfinished.get();
+        let known = state.unfinished.get();
         let unfinished = account.unfinished().map(|what| match known {
             Some((known, since)) if known == what => (what, since),
             Some(_) | None => (what, now),
         });
-        self.state.unfinished.set(unfinished);
+        state.unfinished.set(unfinished);
         Poll::Ready(Ok(()))
     }
 }

@@ -6,10 +6,12 @@
 //! 3. Its folder cannot be written by everyone, unless it is sticky, as `/tmp`: there everyone can make files, but nobody
 //!    can remove those of others, so nobody puts a socket in the place of the gate's.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::task::{Context, Poll, ready};
 
 use socket2::{Domain, Socket as RawSocket, Type};
 
@@ -174,19 +176,32 @@ impl Accepting {
     /// # Errors
     /// As accept(2); a peer whose credentials cannot be read is an error too.
     pub async fn accept(&self) -> io::Result<(Socket, Peer)> {
-        match self {
+        poll_fn(|context| self.poll_accept(context)).await
+    }
+
+    /// The same, if it is there already.
+    pub async fn accept_now(&self) -> Option<io::Result<(Socket, Peer)>> {
+        poll_fn(|context| match self.poll_accept(context) {
+            Poll::Ready(accepted) => Poll::Ready(Some(accepted)),
+            Poll::Pending => Poll::Ready(None),
+        })
+        .await
+    }
+
+    fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<(Socket, Peer)>> {
+        Poll::Ready(match self {
             Self::Tcp(listener) => {
-                let (socket, address) = listener.accept().await?;
+                let (socket, address) = ready!(listener.poll_accept(context))?;
                 // Answers are written whole; waiting for more to send only delays them.
                 let _ = socket.set_nodelay(true);
                 Ok((Socket::Tcp(socket), Peer::Address(address.ip())))
             }
             Self::Unix(listener) => {
-                let (socket, _) = listener.accept().await?;
+                let (socket, _) = ready!(listener.poll_accept(context))?;
                 let credentials = socket.peer_cred().map_err(|_| io::ErrorKind::ConnectionAborted)?;
                 let peer = Peer::Process { uid: credentials.uid(), gid: credentials.gid() };
                 Ok((Socket::Unix(socket), peer))
             }
-        }
+        })
     }
 }

@@ -25,7 +25,8 @@ use tokio::time::{Instant, timeout};
 
 use crate::config::CallerTimeouts;
 use crate::gateway::body::{BodyError, ResponseBody};
-use crate::gateway::connection::Connection;
+use crate::gateway::connection::{Connection, Transport};
+use crate::rejection::Reason;
 use crate::worker::Worker;
 
 /// The longest time after which what waits is looked at again.
@@ -43,6 +44,7 @@ pub struct Streams(Rc<Shared>);
 
 struct Shared {
     worker: Rc<Worker>,
+    transport: Rc<Transport>,
     /// The request that hyper was just given the future of; what it runs next is that.
     latest: RefCell<Option<Rc<Connection>>>,
     /// How many run.
@@ -59,6 +61,7 @@ impl Streams {
     pub fn new(worker: Rc<Worker>) -> Self {
         Self(Rc::new(Shared {
             worker,
+            transport: Rc::default(),
             latest: RefCell::default(),
             live: Cell::new(0),
             answering: Cell::new(0),
@@ -67,8 +70,15 @@ impl Streams {
         }))
     }
 
-    /// Who is woken when no request runs any more.
+    /// What the requests share.
+    #[must_use]
+    pub fn transport(&self) -> &Rc<Transport> {
+        &self.0.transport
+    }
+
+    /// Who is woken when no request runs any more, and when one waits for a flush.
     pub fn wake(&self, waker: &Waker) {
+        self.0.transport.flushes_with(waker);
         *self.0.waker.borrow_mut() = Some(waker.clone());
     }
 
@@ -155,12 +165,16 @@ async fn run(worker: &Worker, connection: &Connection, request: impl Future<Outp
             ready!(watchdog.poll_passed(context, of_request.map_or(next, |deadline| deadline.min(next))));
             let now = Instant::now();
             let passed = |deadline: Option<Instant>| deadline.is_some_and(|deadline| deadline <= now);
-            if passed(of_step) || (passed(of_request) && !connection.expire()) {
+            let can_be_told = match passed(of_step) {
+                true => connection.stall(),
+                false => passed(of_request) && connection.expire(Reason::RequestTimeout),
+            };
+            if !can_be_told && (passed(of_step) || passed(of_request)) {
                 tracing::debug!("the caller took too long; its request is given up");
                 return Poll::Ready(false);
             }
             // The request sees that its time is over, and answers.
-            if passed(of_request) && request.as_mut().poll(context).is_ready() {
+            if can_be_told && request.as_mut().poll(context).is_ready() {
                 return Poll::Ready(true);
             }
             next_look = now + look_every(&timeouts);

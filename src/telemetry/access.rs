@@ -34,6 +34,8 @@ pub enum Outcome {
     Complete,
     /// The caller went away before.
     CallerGone,
+    /// The caller sent no more of its request, or took no more of its answer, for longer than `timeouts.body_idle`.
+    CallerStalled,
     /// The upstream's answer broke off or stalled.
     UpstreamCut,
     /// The process ended before.
@@ -45,6 +47,7 @@ impl Outcome {
         match self {
             Self::Complete => "complete",
             Self::CallerGone => "caller_gone",
+            Self::CallerStalled => "caller_stalled",
             Self::UpstreamCut => "upstream_cut",
             Self::GateEnded => "gate_ended",
         }

@@ -3,9 +3,8 @@
 use std::error::Error as _;
 use std::io;
 
-use http::Request;
-
 use super::chunks::NoChunks;
+use super::request::Outgoing;
 
 /// What the head of an answer may have, with all interim responses before it.
 pub const HEAD_BYTES: u64 = 256 * 1024;
@@ -34,6 +33,9 @@ pub enum Broken {
     /// HTTP/2.
     #[error("the stream failed")]
     Http2(#[source] hyper::Error),
+    /// It cannot be put into the form of HTTP/2.
+    #[error("the request has no form of HTTP/2")]
+    Form(#[source] http::Error),
 }
 
 impl Broken {
@@ -47,7 +49,7 @@ impl Broken {
                 let silent = [h2::Reason::NO_ERROR, h2::Reason::CANCEL];
                 error.is_parse() || error.is_parse_too_large() || reason.is_some_and(|reason| !silent.contains(&reason))
             }
-            Self::Io(_) | Self::Closed | Self::RequestBody(_) => false,
+            Self::Io(_) | Self::Closed | Self::RequestBody(_) | Self::Form(_) => false,
         }
     }
 
@@ -72,7 +74,7 @@ impl Broken {
         match self {
             Self::RequestBody(error) => error.downcast_ref(),
             Self::Http2(error) => error.source()?.downcast_ref(),
-            Self::Io(_) | Self::Closed | Self::Head(_) | Self::HeadTooLarge | Self::Chunks(_) => None,
+            Self::Io(_) | Self::Closed | Self::Head(_) | Self::HeadTooLarge | Self::Chunks(_) | Self::Form(_) => None,
         }
     }
 }
@@ -87,7 +89,7 @@ pub struct Unanswered<B> {
     /// Why.
     pub error: Broken,
     /// The request, where it is as it was.
-    pub request: Option<Request<B>>,
+    pub request: Option<Outgoing<B>>,
     /// Something of it may have been written.
     pub written: bool,
 }

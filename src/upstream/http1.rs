@@ -16,7 +16,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
@@ -25,7 +25,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::answer::{Head, Rest};
 use super::broken::{Broken, Unanswered};
-use super::request::Framing;
+use super::request::{Framing, Outgoing};
 use super::upload::Upload;
 use super::wire::{LARGE_READ, READ, SMALL, Wire};
 
@@ -72,26 +72,27 @@ impl Http1 {
         self.wire.borrow().read == 0
     }
 
-    /// Sends a request; its answer.
+    /// Sends a request to `host`; its answer.
     ///
     /// # Errors
     /// [`Unanswered`], with the request where it has no body.
     pub async fn send<B>(
         &mut self,
-        request: Request<B>,
+        request: Outgoing<B>,
+        host: &HeaderValue,
         listener: &impl Listener,
     ) -> Result<Response<Answer>, Unanswered<B>>
     where
         B: Body<Data = Bytes> + Unpin + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let to_head = request.method() == Method::HEAD;
-        let framing = Framing::of(request.body());
-        self.wire.borrow_mut().begin(&request, framing);
-        let request = if request.body().is_end_stream() {
+        let to_head = request.method == Method::HEAD;
+        let framing = Framing::of(&request.body);
+        self.wire.borrow_mut().begin(&request, host, framing);
+        let request = if request.body.is_end_stream() {
             Some(request)
         } else {
-            let upload = Upload::new(self.wire.clone(), request.into_body(), framing);
+            let upload = Upload::new(self.wire.clone(), request.body, framing);
             self.upload = Some(tokio::task::spawn_local(upload).abort_handle());
             None
         };

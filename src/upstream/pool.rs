@@ -1,12 +1,15 @@
 //! The connections of one worker to the upstream.
 //!
-//! 1. An idle HTTP/1.1 connection is used again, the last one used first; it is dropped when it was idle longer than
-//!    `upstream.timeouts.keep_alive`, or when the upstream closed it.
-//! 2. Where HTTP/2 was asked for and agreed on, requests share a connection, up to [`STREAMS`] at once. One that refused a
+//! 1. A connection carries one token, and no other ever: what an upstream sends late for one is nobody's answer but that
+//!    token's (`docs/decisions/0021`).
+//! 2. An idle HTTP/1.1 connection is used again, the last one used first; it is dropped when it was idle longer than
+//!    `upstream.timeouts.keep_alive`, when the upstream closed it, or when its token is gone.
+//! 3. Where HTTP/2 was asked for and agreed on, requests share a connection, up to [`STREAMS`] at once. One that refused a
 //!    request takes no new ones.
-//! 3. At most `upstream.connections` requests are under way, an equal share of them for each worker; others wait for
-//!    `connect` at most.
-//! 4. A connection is used again only when both the request and the answer came to their end on it; otherwise it is
+//! 4. At most `upstream.connections` requests are under way, an equal share of them for each worker; others wait for
+//!    `connect` at most. There are no more connections of HTTP/1.1 than that, idle ones included: a new one for one token ends
+//!    the one of another that was idle longest.
+//! 5. A connection is used again only when both the request and the answer came to their end on it; otherwise it is
 //!    closed at once.
 
 use std::cell::{Cell, RefCell};
@@ -18,7 +21,7 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::Response;
 use http_body::Body;
 use hyper::client::conn::http2;
 use hyper::rt::Executor;
@@ -32,14 +35,21 @@ use super::dial::{DialError, Dialled, dial, place};
 use super::http1::{Http1, Listener};
 use super::lookup::LookUps;
 use super::received::Received;
+use super::request::Outgoing;
 
 /// Requests at once on one HTTP/2 connection. RFC 9113, section 6.5.2, advises servers to allow no fewer.
 pub const STREAMS: usize = 100;
+
+/// Which token a connection carries: the number of its reading, which no other one has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Carried(pub u64);
 
 /// The connections of one worker.
 pub struct Pool<B> {
     upstream: Arc<Upstream>,
     permits: Semaphore,
+    most: usize,
+    /// The one that was idle longest is first.
     idle: RefCell<Vec<Idle>>,
     shared: RefCell<Vec<Shared<B>>>,
     look_ups: LookUps,
@@ -53,11 +63,13 @@ pub struct Pool<B> {
 }
 
 struct Idle {
+    carried: Carried,
     connection: Http1,
     since: Instant,
 }
 
 struct Shared<B> {
+    carried: Carried,
     sender: http2::SendRequest<B>,
     active: Rc<Cell<usize>>,
     opened: Instant,
@@ -72,6 +84,7 @@ enum Sender<B> {
 /// The use of a connection for one request.
 pub struct Lease<B: 'static> {
     pool: Rc<Pool<B>>,
+    carried: Carried,
     sender: Option<Sender<B>>,
     reused: bool,
 }
@@ -95,6 +108,7 @@ where
         Self {
             upstream,
             permits: Semaphore::new(permits),
+            most: permits,
             idle: RefCell::default(),
             shared: RefCell::default(),
             look_ups: LookUps::default(),
@@ -111,23 +125,23 @@ where
         &self.upstream
     }
 
-    /// A connection for one request: an idle one unless `fresh` asks for a new one, of this request or of another that asked
-    /// for the same since.
+    /// A connection for one request with the token `carried`: an idle one unless `fresh` asks for a new one, of this request
+    /// or of another that asked for the same since.
     ///
     /// # Errors
     /// [`DialError`] when there is none to be had.
-    pub async fn lease(self: &Rc<Self>, fresh: bool) -> Result<Lease<B>, DialError> {
+    pub async fn lease(self: &Rc<Self>, carried: Carried, fresh: bool) -> Result<Lease<B>, DialError> {
         let after = fresh.then(Instant::now);
         self.permit().await?;
         // From here the permit belongs to the lease, which returns it when dropped.
-        let mut lease = Lease { pool: self.clone(), sender: None, reused: true };
-        lease.sender = self.take_shared(after);
+        let mut lease = Lease { pool: self.clone(), carried, sender: None, reused: true };
+        lease.sender = self.take_shared(carried, after);
         if lease.sender.is_none() && !fresh {
-            lease.sender = self.take_idle();
+            lease.sender = self.take_idle(carried);
         }
         if lease.sender.is_none() {
             // Boxed: the states of dialling would otherwise be a part of every request's future.
-            let (sender, reused) = Box::pin(self.open(after)).await?;
+            let (sender, reused) = Box::pin(self.open(carried, after)).await?;
             (lease.sender, lease.reused) = (Some(sender), reused);
         }
         Ok(lease)
@@ -148,33 +162,48 @@ where
         }
     }
 
-    fn take_idle(&self) -> Option<Sender<B>> {
+    fn take_idle(&self, carried: Carried) -> Option<Sender<B>> {
         let mut idle = self.idle.borrow_mut();
-        let Idle { connection, since } = idle.pop()?;
-        if since.elapsed() >= self.upstream.settings.timeouts.keep_alive {
-            // What lies below was idle even longer.
-            idle.clear();
+        let position = idle.iter().rposition(|idle| idle.carried == carried)?;
+        if idle.get(position)?.since.elapsed() >= self.upstream.settings.timeouts.keep_alive {
+            // Those before it were idle even longer.
+            idle.drain(..=position);
             return None;
         }
-        Some(Sender::Http1(connection))
+        Some(Sender::Http1(idle.remove(position).connection))
+    }
+
+    /// Makes room for a new connection (rule 4). Who opens one has a permit already.
+    fn make_room(&self) {
+        let in_use = self.most.saturating_sub(self.permits.available_permits());
+        let mut idle = self.idle.borrow_mut();
+        let too_many = (idle.len() + in_use).saturating_sub(self.most).min(idle.len());
+        idle.drain(..too_many);
+    }
+
+    /// Only connections that carry one of these tokens are used again.
+    pub fn retain(&self, is_in_use: impl Fn(Carried) -> bool) {
+        self.idle.borrow_mut().retain(|idle| is_in_use(idle.carried));
+        self.shared.borrow_mut().retain(|shared| is_in_use(shared.carried));
     }
 
     /// A shared connection with a free stream; one opened after `after`, where that is given.
-    fn take_shared(&self, after: Option<Instant>) -> Option<Sender<B>> {
+    fn take_shared(&self, carried: Carried, after: Option<Instant>) -> Option<Sender<B>> {
         let mut shared = self.shared.borrow_mut();
         if shared.is_empty() {
             return None;
         }
         shared.retain(|connection| !connection.sender.is_closed());
         let is_new = |connection: &Shared<B>| after.is_none_or(|after| connection.opened >= after);
-        let free = shared.iter_mut().find(|connection| connection.active.get() < STREAMS && is_new(connection))?;
+        let is_free = |connection: &Shared<B>| connection.carried == carried && connection.active.get() < STREAMS;
+        let free = shared.iter_mut().find(|connection| is_free(connection) && is_new(connection))?;
         free.active.set(free.active.get() + 1);
         free.since = Instant::now();
         Some(Sender::Http2 { sender: free.sender.clone(), active: free.active.clone() })
     }
 
     /// A connection, and whether somebody else has just opened it.
-    async fn open(self: &Rc<Self>, after: Option<Instant>) -> Result<(Sender<B>, bool), DialError> {
+    async fn open(self: &Rc<Self>, carried: Carried, after: Option<Instant>) -> Result<(Sender<B>, bool), DialError> {
         let together = self.upstream.settings.http2 && !self.only_http1.get();
         let limit = self.upstream.settings.timeouts.connect;
         let turn = if together {
@@ -183,18 +212,22 @@ where
         } else {
             None
         };
-        if together && let Some(sender) = self.take_shared(after) {
+        if together && let Some(sender) = self.take_shared(carried, after) {
             return Ok((sender, true));
         }
+        self.make_room();
         let dialled = dial(&self.upstream, &self.look_ups).await?;
         self.only_http1.set(!dialled.http2);
-        let sender =
-            if dialled.http2 { self.start_http2(dialled).await? } else { Sender::Http1(Http1::new(dialled.stream)) };
+        let sender = if dialled.http2 {
+            self.start_http2(carried, dialled).await?
+        } else {
+            Sender::Http1(Http1::new(dialled.stream))
+        };
         drop(turn);
         Ok((sender, false))
     }
 
-    async fn start_http2(self: &Rc<Self>, dialled: Dialled) -> Result<Sender<B>, DialError> {
+    async fn start_http2(self: &Rc<Self>, carried: Carried, dialled: Dialled) -> Result<Sender<B>, DialError> {
         let mut builder = http2::Builder::new(OnThisThread);
         builder
             .timer(hyper_util::rt::TokioTimer::new())
@@ -216,16 +249,16 @@ where
         });
         let active = Rc::new(Cell::new(1));
         let now = Instant::now();
-        let shared = Shared { sender: sender.clone(), active: active.clone(), opened: now, since: now };
+        let shared = Shared { carried, sender: sender.clone(), active: active.clone(), opened: now, since: now };
         self.shared.borrow_mut().push(shared);
         self.reap_later();
         Ok(Sender::Http2 { sender, active })
     }
 
-    fn keep(self: &Rc<Self>, connection: Http1) {
+    fn keep(self: &Rc<Self>, carried: Carried, connection: Http1) {
         // Seen to from now on: what the upstream closes while it is idle does not wait to be found out.
         if connection.is_free() && connection.is_quiet(&mut Context::from_waker(&self.reaper.borrow())) {
-            self.idle.borrow_mut().push(Idle { connection, since: Instant::now() });
+            self.idle.borrow_mut().push(Idle { carried, connection, since: Instant::now() });
             self.reap_later();
         }
     }
@@ -314,20 +347,16 @@ where
     /// [`Unanswered`], with the request where it may be sent again.
     pub async fn send(
         &mut self,
-        request: Request<B>,
+        request: Outgoing<B>,
         listener: &impl Listener,
     ) -> Result<Response<Received>, Unanswered<B>> {
+        let upstream = &self.pool.upstream;
         match &mut self.sender {
             Some(Sender::Http1(connection)) => {
-                connection.send(request, listener).await.map(|answer| answer.map(Received::Http1))
+                let answer = connection.send(request, &upstream.host, listener).await;
+                answer.map(|answer| answer.map(Received::Http1))
             }
-            Some(Sender::Http2 { sender, .. }) => {
-                let answer = sender.try_send_request(request).await.map_err(|mut failed| {
-                    let request = failed.take_message();
-                    Unanswered { written: request.is_none(), request, error: Broken::Http2(failed.into_error()) }
-                });
-                answer.map(|answer| answer.map(Received::Http2))
-            }
+            Some(Sender::Http2 { sender, .. }) => send_http2(sender, request, upstream).await,
             None => std::future::pending().await,
         }
     }
@@ -339,13 +368,35 @@ where
         }
     }
 
-    /// The answer came to its end; `clean` when the request did too (rule 4).
+    /// The answer came to its end; `clean` when the request did too (rule 5).
     pub fn finish(mut self, clean: bool) {
         match self.sender.take() {
-            Some(Sender::Http1(connection)) if clean => self.pool.keep(connection),
+            Some(Sender::Http1(connection)) if clean => self.pool.keep(self.carried, connection),
             other => self.sender = other,
         }
     }
+}
+
+async fn send_http2<B: Body<Data = Bytes> + Unpin + 'static>(
+    sender: &mut http2::SendRequest<B>,
+    request: Outgoing<B>,
+    upstream: &Upstream,
+) -> Result<Response<Received>, Unanswered<B>>
+where
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let (method, target) = (request.method.clone(), request.target.clone());
+    let request = request
+        .into_http2(upstream.scheme.clone(), upstream.authority.clone())
+        .map_err(|error| Unanswered { written: false, request: None, error: Broken::Form(error) })?;
+    let answer = sender.try_send_request(request).await.map_err(|mut failed| {
+        let request = failed.take_message().map(|request| {
+            let (head, body) = request.into_parts();
+            Outgoing { method, target, fields: head.headers, body }
+        });
+        Unanswered { written: request.is_none(), request, error: Broken::Http2(failed.into_error()) }
+    });
+    answer.map(|answer| answer.map(Received::Http2))
 }
 
 impl<B> Drop for Lease<B> {

@@ -1,15 +1,60 @@
-//! Requests as they are written on HTTP/1.1 (RFC 9112, section 3).
+//! Requests on their way to the upstream, and as they are written on HTTP/1.1 (RFC 9112, section 3).
 //!
 //! 1. What frames the body is written here, from the body itself: its length where that is known, chunks otherwise.
 //!    Whatever the fields say of it is left out.
-//! 2. A body that turns out longer or shorter than its length fails; nothing behind it could be understood.
+//! 2. `Host`, or `:authority`, is the upstream's; the target is one that was checked.
+//! 3. A body that turns out longer or shorter than its length fails; nothing behind it could be understood.
 
 use std::io::Write as _;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderName, HeaderValue, Request};
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING};
+use http::uri::{Authority, Scheme};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, uri};
 use http_body::Body;
+
+use crate::target::OriginForm;
+
+/// A request that goes to the upstream, on whichever version of HTTP.
+#[derive(Debug)]
+pub struct Outgoing<B> {
+    /// The method.
+    pub method: Method,
+    /// The path and query.
+    pub target: OriginForm,
+    /// All fields but `Host`.
+    pub fields: HeaderMap,
+    /// The body.
+    pub body: B,
+}
+
+impl<B> Outgoing<B> {
+    /// The same with another body.
+    pub fn with_body<C>(&self, body: C) -> Outgoing<C> {
+        let (method, target, fields) = (self.method.clone(), self.target.clone(), self.fields.clone());
+        Outgoing { method, target, fields, body }
+    }
+
+    /// As HTTP/2 sends it to `authority`: without the fields that are of a hop of HTTP/1.1 (RFC 9113, section 8.2.2).
+    ///
+    /// # Errors
+    /// When the parts make no URI, which those of an upstream do.
+    pub fn into_http2(mut self, scheme: Scheme, authority: Authority) -> Result<Request<B>, http::Error> {
+        let mut parts = uri::Parts::default();
+        parts.scheme = Some(scheme);
+        parts.authority = Some(authority);
+        parts.path_and_query = Some(self.target.into());
+        for name in [CONNECTION, EXPECT, TRANSFER_ENCODING] {
+            self.fields.remove(name);
+        }
+        let mut request = Request::new(self.body);
+        *request.version_mut() = Version::HTTP_2;
+        *request.method_mut() = self.method;
+        *request.uri_mut() = Uri::from_parts(parts)?;
+        *request.headers_mut() = self.fields;
+        Ok(request)
+    }
+}
 
 /// How a body is framed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,7 +65,7 @@ pub enum Framing {
     Chunked,
 }
 
-/// The body has another length than it said (rule 2).
+/// The body has another length than it said (rule 3).
 #[derive(Debug, thiserror::Error)]
 #[error("the body has another length than it said")]
 pub struct WrongLength;
@@ -73,20 +118,20 @@ impl Framing {
     }
 }
 
-/// Writes the head of a request whose body is framed so.
-pub fn write_head<B>(out: &mut Vec<u8>, request: &Request<B>, framing: Framing) {
-    let target = request.uri().path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
-    for part in [request.method().as_str(), " ", target, " HTTP/1.1\r\n"] {
+/// Writes the head of a request to `host` whose body is framed so.
+pub fn write_head<B>(out: &mut Vec<u8>, request: &Outgoing<B>, host: &HeaderValue, framing: Framing) {
+    for part in [request.method.as_str(), " ", request.target.as_str(), " HTTP/1.1\r\n"] {
         out.extend_from_slice(part.as_bytes());
     }
-    for (name, value) in request.headers() {
+    write_field(out, &HOST, host);
+    for (name, value) in &request.fields {
         if name != CONTENT_LENGTH && name != TRANSFER_ENCODING {
             write_field(out, name, value);
         }
     }
     match framing {
         // Said only where the caller said so: most GETs do not.
-        Framing::Length(0) if !request.headers().contains_key(CONTENT_LENGTH) => {}
+        Framing::Length(0) if !request.fields.contains_key(CONTENT_LENGTH) => {}
         Framing::Length(length) => {
             let mut digits = itoa::Buffer::new();
             write_field_bytes(out, CONTENT_LENGTH.as_str().as_bytes(), digits.format(length).as_bytes());
@@ -112,14 +157,20 @@ mod tests {
 
     use super::*;
 
-    fn written<B: Body>(fields: &[(&str, &str)], body: B) -> String {
-        let mut request = Request::post("https://host/path?query=1");
-        for (name, value) in fields {
-            request = request.header(*name, *value);
-        }
-        let request = request.body(body).unwrap();
+    fn outgoing<B>(fields: &[(&'static str, &'static str)], body: B) -> Outgoing<B> {
+        let target = crate::target::Target::check(&"/path?query=1".parse().unwrap(), 100).unwrap().into_origin_form();
+        let field = |(name, value): &(&'static str, &'static str)| {
+            (HeaderName::from_static(name), HeaderValue::from_static(value))
+        };
+        let mut map = HeaderMap::new();
+        fields.iter().map(field).for_each(|(name, value)| _ = map.append(name, value));
+        Outgoing { method: Method::POST, target, fields: map, body }
+    }
+
+    fn written<B: Body>(fields: &[(&'static str, &'static str)], body: B) -> String {
+        let request = outgoing(fields, body);
         let mut out = Vec::new();
-        write_head(&mut out, &request, Framing::of(request.body()));
+        write_head(&mut out, &request, &HeaderValue::from_static("host"), Framing::of(&request.body));
         String::from_utf8(out).unwrap()
     }
 
@@ -127,14 +178,27 @@ mod tests {
     fn rule_1_the_body_says_how_it_is_framed() {
         let odd = [("content-length", "99"), ("x", "1"), ("transfer-encoding", "gzip"), ("x", "2")];
         let full = Full::new(Bytes::from_static(b"abc"));
-        assert_eq!(written(&odd, full), "POST /path?query=1 HTTP/1.1\r\nx: 1\r\nx: 2\r\ncontent-length: 3\r\n\r\n");
+        let head = "POST /path?query=1 HTTP/1.1\r\nhost: host\r\nx: 1\r\nx: 2\r\n";
+        assert_eq!(written(&odd, full), format!("{head}content-length: 3\r\n\r\n"));
         let none = Empty::<Bytes>::new();
-        assert_eq!(written(&odd[1..], none), "POST /path?query=1 HTTP/1.1\r\nx: 1\r\nx: 2\r\n\r\n");
+        assert_eq!(written(&odd[1..], none), format!("{head}\r\n"));
         assert!(written(&[("content-length", "0")], none).ends_with("content-length: 0\r\n\r\n"));
     }
 
     #[test]
-    fn rule_2_the_length_is_the_bodys() {
+    fn rule_2_http2_has_the_upstreams_authority_and_no_field_of_the_hop() {
+        let fields =
+            [("connection", "te"), ("te", "trailers"), ("expect", "100-continue"), ("transfer-encoding", "chunked")];
+        let request = outgoing(&fields, ()).into_http2(Scheme::HTTPS, Authority::from_static("host:444")).unwrap();
+        assert_eq!(
+            (request.uri().to_string().as_str(), request.version()),
+            ("https://host:444/path?query=1", Version::HTTP_2)
+        );
+        assert_eq!(request.headers().keys().collect::<Vec<_>>(), ["te"]);
+    }
+
+    #[test]
+    fn rule_3_the_length_is_the_bodys() {
         let (mut out, piece) = (Vec::new(), Bytes::from_static(b"abc"));
         assert!(Framing::Length(2).around(&piece, &mut out).is_err());
         let mut framing = Framing::Length(5);

@@ -6,7 +6,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::{Request, StatusCode};
+use http::{HeaderValue, StatusCode};
 use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
@@ -14,7 +14,7 @@ use tokio_rustls::client::TlsStream;
 use super::answer::{self, Head};
 use super::broken::{Broken, HEAD_BYTES};
 use super::http1::Listener;
-use super::request::{Framing, write_head};
+use super::request::{Framing, Outgoing, write_head};
 
 /// The bytes of a connection.
 pub struct Wire {
@@ -68,13 +68,13 @@ impl Wire {
     }
 
     /// A request begins: its head, in bytes.
-    pub fn begin<B>(&mut self, request: &Request<B>, framing: Framing) {
+    pub fn begin<B>(&mut self, request: &Outgoing<B>, host: &HeaderValue, framing: Framing) {
         self.out.clear();
         self.written = 0;
         self.read = 0;
         self.answering = true;
         self.uploading = true;
-        write_head(&mut self.out, request, framing);
+        write_head(&mut self.out, request, host, framing);
     }
 
     /// Reads once; how much, 0 at the end. What was read is in `buffer`, behind what had arrived before.

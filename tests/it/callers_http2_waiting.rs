@@ -81,7 +81,7 @@ fn an_idle_connection_ends() {
 
 /// a body that does not go on ends its request, and no other.
 #[test]
-fn a_body_that_stalls_is_reset_alone() {
+fn a_body_that_stalls_is_refused_alone() {
     let go = Signal::default();
     let release = go.clone();
     let upstream = Upstream::run(move |conversation| {
@@ -105,7 +105,7 @@ fn a_body_that_stalls_is_reset_alone() {
     }
     let start = Instant::now();
     caller.frame(DATA, 0, 3, "x");
-    assert_eq!(caller.fate(3), Fate::Reset(CANCEL));
+    assert_eq!(caller.fate(3), Fate::Answered(408));
     took(LONGER, start);
     go.give();
     assert_eq!(caller.fate(1), Fate::Answered(200));
@@ -131,7 +131,7 @@ fn an_answer_that_is_not_taken_is_given_up() {
     took(LONGER, start);
     caller.frame(HEADERS, WHOLE, 3, get());
     assert_eq!(caller.fate(3), Fate::Answered(200));
-    gate.until_log(&["\"access\"", "\"outcome\":\"caller_gone\""]);
+    gate.until_log(&["\"access\"", "\"outcome\":\"caller_stalled\""]);
     // Smaller than what is handed to hyper at once, so that it is over for everybody but hyper.
     let mut caller = H2::with_settings(gate.place("app"), &[(4, 1)]);
     let start = Instant::now();

@@ -2,11 +2,16 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::process::Command;
+use std::time::Duration;
 
 use crate::harness::gate::{PATIENCE, until};
-use crate::harness::{Answer, Gate, Signal, TWO_CALLERS, Upstream};
+use crate::harness::h2::{END_STREAM, H2, HEADERS, RST_STREAM, WHOLE, get};
+use crate::harness::{Answer, Gate, Signal, TWO_CALLERS, TWO_CALLERS_HTTP2, Upstream};
 
 const GET: &str = "GET /management/v1/counters HTTP/1.1\r\nHost: localhost\r\n\r\n";
+const POST: &str =
+    "POST /management/v1/counters HTTP/1.1\r\nHost: localhost\r\nX-Request-ID: {id}\r\nContent-Length: 2\r\n\r\n{}";
 
 /// The caller's view of an answer that begins with `beginning` and then breaks off.
 fn cut(beginning: &'static str, reset: bool) -> Result<Answer, String> {
@@ -159,4 +164,136 @@ fn the_next_request_after_a_broken_answer_works() {
     caller.send(GET);
     assert!(caller.try_answer(false).is_err());
     assert_eq!(gate.get("app", "/management/v1/counters").summary(), "200");
+}
+
+/// How long the upstream waits between what it sends first and the break.
+#[derive(Clone, Copy, Debug)]
+enum Break {
+    AtOnce,
+    Later,
+}
+
+/// Answers that break off after `beginning`, or `head` alone.
+const BREAKS: [(&str, &[u8]); 7] = [
+    ("a length, the head alone", b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n"),
+    ("a length, the first bytes", b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc"),
+    ("chunks, the head alone", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"),
+    ("chunks, the first one", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"),
+    ("chunks, and what is none", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\nX\r\n"),
+    ("what is no chunk at once", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nX\r\n"),
+    ("gzip that is none", b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 100\r\n\r\nabc"),
+];
+
+/// An upstream whose answers break off so, one a connection; it counts what arrives.
+fn breaking(beginning: &'static [u8], when: Break) -> Upstream {
+    Upstream::run(move |conversation| {
+        let Some(head) = conversation.request_head() else { return };
+        conversation.request_body(&head);
+        conversation.write(beginning);
+        if let Break::Later = when {
+            std::thread::sleep(Duration::from_millis(300));
+        }
+        conversation.close();
+    })
+}
+
+/// The access line of a request.
+fn access_line(gate: &Gate, id: &str) -> serde_json::Value {
+    serde_json::from_str(&gate.until_log(&["\"access\"", &format!("\"request_id\":\"{id}\"")])).unwrap()
+}
+
+fn json(text: &str) -> serde_json::Value {
+    text.into()
+}
+
+/// Whenever an answer breaks off, its caller sees a status: the upstream's, or that of a whole refusal. One that saw nothing
+/// could take its request for one that was not sent, and send it again (RFC 9112, section 9.3.1).
+#[test]
+fn an_answer_that_breaks_off_has_a_status_for_its_caller() {
+    for (case, beginning) in BREAKS {
+        for when in [Break::AtOnce, Break::Later] {
+            let upstream = breaking(beginning, when);
+            let gate = Gate::start(&upstream, TWO_CALLERS);
+            for (number, version) in ["1.1", "1.0"].into_iter().enumerate() {
+                let case = format!("{case}, {when:?}, HTTP/{version}");
+                let id = format!("cut-{number}");
+                let mut caller = gate.connect("crm");
+                let version = format!("HTTP/{version}");
+                caller.send(POST.replace("HTTP/1.1", &version).replace("{id}", &id));
+                let (status, fields) = caller.head().unwrap_or_else(|error| panic!("{case}: {error}"));
+                let line = access_line(&gate, &id);
+                assert_eq!(line["status"], status, "{case}: {line}");
+                if status == 502 {
+                    let field = |wanted: &str| &fields.iter().find(|(name, _)| name == wanted).unwrap().1;
+                    assert_eq!(
+                        (&line["reason"], &line["outcome"]),
+                        (&json(field("x-gate-error")), &json("complete")),
+                        "{case}"
+                    );
+                    let length: usize = field("content-length").parse().unwrap();
+                    until("the whole refusal", || caller.received().len() == length || caller.receive() == 0);
+                    assert!(caller.received().starts_with(b"{\"errors\""), "{case}");
+                    assert_eq!(line["response_bytes"], length, "{case}");
+                } else {
+                    assert_eq!((status, &line["outcome"]), (200, &"upstream_cut".into()), "{case}: {line}");
+                    let received = caller.rest();
+                    let whole = received.ends_with(b"0\r\n\r\n");
+                    assert!(!whole, "{case}: it does not look whole");
+                    let letters = received.iter().filter(|byte| b"abc".contains(byte)).count();
+                    assert_eq!(line["response_bytes"], letters, "{case}: {line}");
+                }
+            }
+            assert_eq!(upstream.requests().len(), 2, "{case}");
+        }
+    }
+}
+
+#[test]
+fn an_answer_that_breaks_off_has_a_status_on_http2() {
+    for (case, beginning) in BREAKS {
+        for when in [Break::AtOnce, Break::Later] {
+            let upstream = breaking(beginning, when);
+            let gate = Gate::start(&upstream, TWO_CALLERS_HTTP2);
+            let mut caller = H2::connect(gate.place("app"));
+            caller.frame(HEADERS, WHOLE, 1, get());
+            let mut frames = Vec::new();
+            while let Some(sent) = caller.next() {
+                let is_last = sent.kind == RST_STREAM || sent.flags & END_STREAM != 0;
+                if sent.stream == 1 {
+                    frames.push(sent.kind);
+                }
+                if is_last && sent.stream == 1 {
+                    break;
+                }
+            }
+            assert_eq!(frames.first(), Some(&HEADERS), "{case}, {when:?}: {frames:?}");
+            gate.until_log(&["\"access\""]);
+        }
+    }
+}
+
+/// The client that most people have: it repeats a POST when the connection it was sent on ends without a byte.
+#[test]
+fn curl_does_not_repeat_a_post_whose_answer_broke_off() {
+    if Command::new("curl").arg("--version").output().is_err() {
+        return;
+    }
+    let upstream = Upstream::run(|conversation| {
+        while let Some(head) = conversation.request_head() {
+            conversation.request_body(&head);
+            if head.contains("?breaks") {
+                conversation.write("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc");
+                return conversation.close();
+            }
+            conversation.answer("200 OK", "application/json", "{}");
+        }
+    });
+    let gate = Gate::start(&upstream, TWO_CALLERS);
+    let url = format!("http://{}/management/v1/counters", gate.place("crm"));
+    let breaks = format!("{url}?breaks");
+    // The second goes on the connection of the first.
+    let args = ["-s", "-m", "10", "-d", "{}", "-H", "Content-Type: application/json", &url, &breaks];
+    Command::new("curl").args(args).output().unwrap();
+    let sent = upstream.requests().iter().filter(|head| head.contains("?breaks")).count();
+    assert_eq!(sent, 1);
 }

@@ -208,7 +208,10 @@ fn fields_of_the_hop_and_cookies_do_not_come_back() {
     assert!(names.iter().filter(|name| **name == "x-request-id").count() == 1, "{names:?}");
     assert_ne!(answer.field("x-request-id"), Some("theirs"));
     names.retain(|name| *name != "date");
-    assert_eq!(names, ["content-length", "etag", "vary", "x-content-type-options", "x-request-id"]);
+    let own = ["connection", "content-length", "etag", "keep-alive", "vary", "x-content-type-options", "x-request-id"];
+    assert_eq!(names, own);
+    // Of this hop, not of the upstream's.
+    assert_eq!((answer.field("connection"), answer.field("keep-alive")), (Some("keep-alive"), Some("timeout=73")));
 }
 
 const TRAILERS: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Checksum, Set-Cookie, Content-Length\r\n\r\n\
@@ -268,7 +271,7 @@ fn trailers_of_a_request_arrive_without_those_that_may_not_be_trailers() {
 }
 
 #[test]
-fn requests_of_one_caller_share_an_upstream_connection() {
+fn requests_with_one_token_share_an_upstream_connection() {
     let upstream = Upstream::plain();
     let gate = Gate::start(&upstream, TWO_CALLERS);
     let mut caller = gate.connect("crm");
@@ -278,7 +281,7 @@ fn requests_of_one_caller_share_an_upstream_connection() {
         caller.send(format!("POST {COUNTERS} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{{}}"));
         assert_eq!(caller.answer().summary(), "200");
     }
-    assert_eq!((upstream.requests().len(), upstream.connections()), (6, 1));
+    assert_eq!((upstream.requests().len(), upstream.connections()), (6, 2), "reads and writes go with two tokens");
 }
 
 #[test]
@@ -336,7 +339,7 @@ fn a_connection_that_the_upstream_says_it_closes_is_not_used_again() {
     for number in 1..=3 {
         caller.send(format!("GET {COUNTERS} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
         let answer = caller.answer();
-        assert_eq!((answer.summary().as_str(), answer.field("connection")), ("200", None));
+        assert_eq!((answer.summary().as_str(), answer.field("connection")), ("200", Some("keep-alive")));
         assert_eq!((upstream.connections(), upstream.requests().len()), (number, number));
     }
     held.wait("the gate closes such a connection itself");
@@ -354,4 +357,22 @@ fn a_caller_that_says_close_is_closed_and_the_upstream_connection_stays() {
     }
     assert_eq!(upstream.connections(), 1);
     assert!(upstream.requests().iter().all(|head| !head.contains("\r\nconnection:")));
+}
+
+/// An absolute form without a path has the path `/` (RFC 9110, section 4.2.3): what goes out is a request line.
+#[test]
+fn a_target_without_a_path_goes_out_with_one() {
+    let upstream = Upstream::plain();
+    let gate = Gate::start(&upstream, &format!("{TWO_CALLERS}unknown_operations: by_method\n"));
+    for (target, expected) in [
+        ("http://localhost?x=1", "GET /?x=1 HTTP/1.1"),
+        ("http://localhost", "GET / HTTP/1.1"),
+        ("http://localhost?oauth_token=a", "GET / HTTP/1.1"),
+        ("http://localhost?oauth_token=a&x", "GET /?x HTTP/1.1"),
+    ] {
+        let answer = gate.send("app", format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+        assert_eq!(answer.summary(), "200", "{target}");
+        let last = upstream.requests().pop().unwrap();
+        assert_eq!(last.lines().next(), Some(expected), "{target}");
+    }
 }

@@ -30,7 +30,20 @@ callers:
   - {id: crm, match: {listener: crm}, scopes: [metrika:read, metrika:write], tokens: [analytics, crm]}
 ";
 
-/// The same, and HTTP/2 is spoken there too.
+/// The same, and each caller has one token for all that it asks: its requests share connections to the upstream.
+pub const ONE_TOKEN_EACH: &str = "
+listeners:
+  - {name: app, address: '127.0.0.1:0'}
+  - {name: crm, address: '127.0.0.1:0'}
+tokens:
+  analytics: {file: '{folder}/analytics', scopes: [metrika:read]}
+  crm: {file: '{folder}/crm', scopes: [metrika:read, metrika:write]}
+callers:
+  - {id: reports, match: {listener: app}, scopes: [metrika:read], tokens: [analytics]}
+  - {id: crm, match: {listener: crm}, scopes: [metrika:read, metrika:write], tokens: [crm]}
+";
+
+/// The same as [`TWO_CALLERS`], and HTTP/2 is spoken there too.
 pub const TWO_CALLERS_HTTP2: &str = "
 listeners:
   - {name: app, address: '127.0.0.1:0', http2: true}

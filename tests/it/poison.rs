@@ -1,5 +1,8 @@
 //! What an upstream sends behind an answer is never the answer to the next request.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+
 use crate::harness::gate::until;
 use crate::harness::{Gate, Signal, TWO_CALLERS, Upstream};
 
@@ -98,5 +101,55 @@ fn a_body_that_was_announced_where_none_may_be_has_no_connection_to_come_on() {
         ended.wait("the connection is closed before a body can come");
         caller.send(ask("GET"));
         assert_eq!(caller.answer().text(), "second");
+    }
+}
+
+/// What one token's connection still brings can be the answer for no other token: two never share one.
+#[test]
+fn a_connection_carries_one_token() {
+    let carried: Arc<Mutex<BTreeMap<usize, BTreeSet<String>>>> = Arc::default();
+    let carries = carried.clone();
+    let upstream = Upstream::run(move |conversation| {
+        while let Some(head) = conversation.request_head() {
+            let token = head.lines().find(|line| line.starts_with("authorization: ")).unwrap().to_owned();
+            carries.lock().unwrap().entry(conversation.number).or_default().insert(token);
+            conversation.request_body(&head);
+            conversation.answer("200 OK", "text/plain", "own");
+        }
+    });
+    let gate = Gate::plan(&upstream, TWO_CALLERS).workers(1).start();
+    let mut callers = [gate.connect("app"), gate.connect("crm")];
+    let get = "GET /management/v1/counters HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let post = "POST /management/v1/counters HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n";
+    for _ in 0..5 {
+        for (caller, request) in callers.iter_mut().zip([get, post]) {
+            caller.send(request);
+            assert_eq!(caller.answer().text(), "own");
+        }
+    }
+    let carried = carried.lock().unwrap();
+    assert!(carried.values().all(|tokens| tokens.len() == 1), "{} connections were shared", carried.len());
+    assert_eq!(carried.len(), 2, "and each is used again");
+    // Another token in the file is another token.
+    drop(carried);
+    gate.replace_token("analytics", "y0_another0123456789abcdef0123456789");
+    gate.until_log(&["the token was reloaded"]);
+    callers[0].send(get);
+    assert_eq!(callers[0].answer().text(), "own");
+    assert_eq!(upstream.connections(), 3);
+}
+
+/// Idle connections of many tokens are no more than those of one.
+#[test]
+fn a_new_connection_ends_the_one_that_was_idle_longest() {
+    let upstream = Upstream::plain();
+    let config =
+        format!("{TWO_CALLERS}\nupstream: {{ca_file: '{{ca}}', connect_to: '{{upstream}}', connections: 1}}\n");
+    let gate = Gate::plan(&upstream, &config).workers(1).start();
+    let post = "POST /management/v1/counters HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n";
+    for turn in 1..=3 {
+        assert_eq!(gate.get("app", "/management/v1/counters").summary(), "200");
+        assert_eq!(gate.send("crm", post).summary(), "200");
+        assert_eq!(upstream.connections(), 2 * turn);
     }
 }

@@ -1,6 +1,6 @@
 //! What is sent again, and above all what is not (R-24).
 
-use crate::harness::{Caller, Gate, Signal, TWO_CALLERS, Upstream};
+use crate::harness::{Caller, Gate, ONE_TOKEN_EACH, Signal, Upstream};
 
 const GET: &str = "GET /management/v1/counters HTTP/1.1\r\nHost: localhost\r\n\r\n";
 const HEAD: &str = "HEAD /management/v1/counters HTTP/1.1\r\nHost: localhost\r\n\r\n";
@@ -9,6 +9,9 @@ const POST: &str = "POST /management/v1/counters HTTP/1.1\r\nHost: localhost\r\n
 const EMPTY_POST: &str = "POST /management/v1/counters HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n";
 const PUT: &str = "PUT /management/v1/counter/1 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}";
 const DELETE: &str = "DELETE /management/v1/counter/1 HTTP/1.1\r\nHost: localhost\r\n\r\n";
+
+/// A read by its method, which makes a token each time.
+const GET_THAT_ACTS: &str = "GET /management/v1/counter/1/measurement/generate HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
 /// What the first connection does with its second request, which it reads whole.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -51,7 +54,7 @@ fn upstream_that(then: Then) -> Upstream {
 /// Sends a request on an upstream connection that was used before; what is answered, and how often it arrived.
 fn on_a_reused_connection(request: &str, then: Then) -> (String, usize) {
     let upstream = upstream_that(then);
-    let gate = Gate::start(&upstream, TWO_CALLERS);
+    let gate = Gate::start(&upstream, ONE_TOKEN_EACH);
     let mut caller = gate.connect("crm");
     caller.send("GET /management/v1/counters?first HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert_eq!(caller.answer().summary(), "200");
@@ -77,11 +80,29 @@ fn a_get_on_a_connection_that_closes_without_a_byte_is_sent_once_more() {
 
 #[test]
 fn what_is_no_plain_get_is_never_sent_again() {
-    for request in [POST, EMPTY_POST, PUT, DELETE, GET_WITH_BODY] {
+    for request in [POST, EMPTY_POST, PUT, DELETE, GET_WITH_BODY, GET_THAT_ACTS] {
         for then in [Then::Closes, Then::Resets] {
             let expected = ("502 upstream_closed".to_owned(), 1);
             assert_eq!(on_a_reused_connection(request, then), expected, "{request} {then:?}");
         }
+    }
+}
+
+/// An operation of the configuration can say that it acts; what fits no line may.
+#[test]
+fn a_get_of_the_configuration_that_may_act_is_never_sent_again() {
+    let operations = "\noperations: [{method: GET, path: '/management/v1/run', scope: [metrika:read], acts: true}, \
+         {method: GET, path: '/management/v1/look', scope: [metrika:read]}]\nunknown_operations: by_method\n";
+    for (path, times) in [("run", 1), ("look", 2), ("unknown", 1)] {
+        let upstream = upstream_that(Then::Closes);
+        let gate = Gate::start(&upstream, &format!("{ONE_TOKEN_EACH}{operations}"));
+        let mut caller = gate.connect("crm");
+        caller.send("GET /management/v1/counters?first HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        assert_eq!(caller.answer().summary(), "200");
+        caller.send(GET.replace("counters", path));
+        let expected = if times == 1 { "502 upstream_closed" } else { "200" };
+        assert_eq!(caller.answer().summary(), expected, "{path}");
+        assert_eq!(upstream.requests().len(), 1 + times, "{path}");
     }
 }
 
@@ -103,7 +124,7 @@ fn a_get_is_sent_again_only_once() {
         }
         conversation.close();
     });
-    let gate = Gate::start(&upstream, TWO_CALLERS);
+    let gate = Gate::start(&upstream, ONE_TOKEN_EACH);
     let mut caller = gate.connect("app");
     caller.send(GET);
     assert_eq!(caller.answer().summary(), "200");
@@ -118,7 +139,7 @@ fn a_get_on_a_new_connection_is_not_sent_again() {
         conversation.request_head();
         conversation.close();
     });
-    let gate = Gate::start(&upstream, TWO_CALLERS);
+    let gate = Gate::start(&upstream, ONE_TOKEN_EACH);
     let answer = gate.get("app", "/management/v1/counters");
     assert_eq!(answer.summary(), "502 upstream_closed");
     assert_eq!(answer.field("retry-after"), None, "it may have been processed");
@@ -151,7 +172,7 @@ fn upstream_that_closes_while_idle() -> (Upstream, Signal) {
 fn nothing_is_sent_on_an_idle_connection_that_the_upstream_closed() {
     for request in [GET, POST, DELETE] {
         let (upstream, closed) = upstream_that_closes_while_idle();
-        let gate = Gate::start(&upstream, TWO_CALLERS);
+        let gate = Gate::start(&upstream, ONE_TOKEN_EACH);
         let mut caller = gate.connect("crm");
         caller.send(GET);
         assert_eq!(caller.answer().summary(), "200");
@@ -186,7 +207,7 @@ fn an_upstream_that_closes_whenever_it_likes_fails_no_get() {
             conversation.close();
         }
     });
-    let gate = Gate::start(&upstream, TWO_CALLERS);
+    let gate = Gate::start(&upstream, ONE_TOKEN_EACH);
     let summaries = sequence(&gate, GET, 500);
     assert_eq!(summaries.iter().filter(|summary| *summary != "200").count(), 0, "{summaries:?}");
     assert!(upstream.connections() >= 500 / 3);
@@ -203,7 +224,7 @@ fn in_a_race_with_the_end_of_a_connection_a_post_arrives_once_or_is_refused() {
         }
         conversation.close();
     });
-    let gate = Gate::start(&upstream, TWO_CALLERS);
+    let gate = Gate::start(&upstream, ONE_TOKEN_EACH);
     let summaries = sequence(&gate, POST, 200);
     let delivered = summaries.iter().filter(|summary| *summary == "200").count();
     let refused = summaries.iter().filter(|summary| *summary == "502 upstream_closed").count();

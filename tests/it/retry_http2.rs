@@ -8,7 +8,7 @@ use crate::harness::h2::{
     frame,
 };
 use crate::harness::upstream::certificate;
-use crate::harness::{Conversation, Gate, TWO_CALLERS, Upstream};
+use crate::harness::{Conversation, Gate, ONE_TOKEN_EACH, Upstream};
 
 const ACK: u8 = 1;
 const INTERNAL_ERROR: u32 = 2;
@@ -80,7 +80,7 @@ fn act(conversation: &mut Conversation, then: Then, stream: u32) -> bool {
 
 fn plan(upstream: &Upstream) -> Plan {
     let keys = "upstream: {ca_file: '{ca}', connect_to: '{upstream}', http2: true}";
-    Gate::plan(upstream, &format!("{TWO_CALLERS}\n{keys}\n")).workers(1)
+    Gate::plan(upstream, &format!("{ONE_TOKEN_EACH}\n{keys}\n")).workers(1)
 }
 
 fn ask(gate: &Gate, request: &str) -> String {

@@ -1,10 +1,11 @@
 //! Shutdown: unready at once, no request lost, and an end in any case.
 
 use std::net::TcpStream;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::harness::gate::until;
-use crate::harness::{Gate, Signal, TWO_CALLERS, Upstream};
+use crate::harness::h2::{Fate, H2, HEADERS, NO_ERROR, WHOLE, get};
+use crate::harness::{Caller, Gate, Signal, TWO_CALLERS, TWO_CALLERS_HTTP2, Upstream};
 
 const COUNTERS: &str = "/management/v1/counters";
 const READ: &str = "GET /management/v1/counters HTTP/1.1\r\nHost: localhost\r\n\r\n";
@@ -195,4 +196,105 @@ fn a_hangup_while_ending_is_ignored() {
     release.give();
     assert_eq!(slow.answer().summary(), "200");
     assert_eq!(gate.wait().code(), Some(0));
+}
+
+/// Sends reads on a connection that is kept for as long as the gate keeps it, and twice more on a new one; how many were
+/// answered, and what was lost.
+fn asks_while_it_is_kept(place: &str) -> (usize, Option<String>) {
+    let mut answered = 0;
+    for _ in 0..3 {
+        let mut caller = Caller::connect(place);
+        loop {
+            if !caller.try_send(READ) {
+                return (answered, Some("the request was not taken".to_owned()));
+            }
+            let answer = match caller.try_answer(false) {
+                Ok(answer) if answer.summary() == "200" => answer,
+                Ok(answer) => return (answered, Some(answer.summary())),
+                Err(error) => return (answered, Some(error)),
+            };
+            answered += 1;
+            if answer.field("connection") == Some("close") {
+                break;
+            }
+        }
+    }
+    (answered, None)
+}
+
+#[test]
+fn busy_callers_lose_nothing() {
+    let upstream = Upstream::plain();
+    let mut gate = Gate::start(&upstream, &with("delay: 1s, timeout: 30s"));
+    let place = gate.place("app").to_owned();
+    let callers: Vec<_> = (0..16)
+        .map(|_| {
+            let place = place.clone();
+            std::thread::spawn(move || asks_while_it_is_kept(&place))
+        })
+        .collect();
+    gate.until_log(&["\"access\""]);
+    std::thread::sleep(Duration::from_millis(300));
+    gate.signal("TERM");
+    for caller in callers {
+        let (answered, lost) = caller.join().unwrap();
+        assert!(answered > 10 && lost.is_none(), "{answered} were answered, then: {lost:?}");
+    }
+    assert_eq!(gate.wait().code(), Some(0));
+}
+
+#[test]
+fn from_the_signal_on_every_answer_says_that_its_connection_ends() {
+    let upstream = Upstream::plain();
+    for signal in ["TERM", "INT", "QUIT"] {
+        let config = format!("{TWO_CALLERS_HTTP2}shutdown: {{delay: 2s}}\n");
+        let mut gate = Gate::start(&upstream, &config);
+        let mut kept = gate.connect("app");
+        kept.send(READ);
+        let before = kept.answer();
+        assert_eq!((before.field("connection"), before.field("keep-alive")), (Some("keep-alive"), Some("timeout=73")));
+        let mut http2 = H2::connect(gate.place("app"));
+        http2.frame(HEADERS, WHOLE, 1, get());
+        assert_eq!(http2.fate(1), Fate::Answered(200));
+        gate.signal(signal);
+        gate.until_log(&["\"ending\""]);
+        kept.send(READ);
+        let answer = kept.answer();
+        assert_eq!((answer.summary().as_str(), answer.field("connection")), ("200", Some("close")), "{signal}");
+        assert_eq!(answer.field("keep-alive"), None);
+        assert!(kept.is_closed());
+        let refused = gate.get("app", "/nowhere");
+        assert_eq!((refused.status, refused.field("connection")), (404, Some("close")), "the gate's own too");
+        assert_eq!(http2.ends(), Some(NO_ERROR), "GOAWAY");
+        let mut late = H2::connect(gate.place("app"));
+        late.frame(HEADERS, WHOLE, 1, get());
+        assert_eq!(late.fate(1), Fate::Answered(200), "a new connection is still taken");
+        assert_eq!(gate.wait().code(), Some(0));
+    }
+}
+
+#[test]
+fn how_long_a_connection_is_kept_is_said_where_it_is_kept() {
+    let upstream = Upstream::plain();
+    for (keep_alive, expected) in [("75s", Some("timeout=73")), ("3500ms", Some("timeout=1")), ("2900ms", None)] {
+        let gate = Gate::start(&upstream, &format!("{TWO_CALLERS}timeouts: {{keep_alive: {keep_alive}}}\n"));
+        let mut caller = gate.connect("app");
+        caller.send(READ);
+        assert_eq!(caller.answer().field("keep-alive"), expected, "{keep_alive}");
+        caller.send(READ.replace("Host:", "Connection: close\r\nHost:"));
+        let last = caller.answer();
+        assert_eq!((last.field("connection"), last.field("keep-alive")), (Some("close"), None));
+        let old = gate.send("app", READ.replace("HTTP/1.1", "HTTP/1.0"));
+        assert_eq!(old.field("keep-alive"), None);
+    }
+}
+
+#[test]
+fn signals_of_no_meaning_do_not_end_the_process() {
+    let upstream = Upstream::plain();
+    let gate = Gate::start(&upstream, TWO_CALLERS);
+    for signal in ["USR1", "USR2", "PIPE"] {
+        gate.signal(signal);
+        assert_eq!(gate.get("app", COUNTERS).summary(), "200", "{signal}");
+    }
 }

@@ -312,10 +312,11 @@ fn a_body_that_stalls_ends_the_request_everywhere() {
     let start = Instant::now();
     let mut caller = gate.connect("crm");
     caller.send(format!("{UPLOAD}Content-Length: 10\r\n\r\nabc"));
-    assert!(caller.is_closed());
+    assert_eq!(caller.answer().summary(), "408 body_too_slow");
     took(SHORT, start);
+    assert!(caller.is_closed());
     ended.wait("the request is cancelled");
-    gate.until_metric(&["requests_total", "caller=\"crm\"", "code=\"499\""], 1.0);
+    gate.until_metric(&["requests_total", "caller=\"crm\"", "code=\"408\""], 1.0);
     gate.until_metric(&["in_flight", "crm"], 0.0);
 }
 
@@ -337,7 +338,7 @@ fn a_caller_that_does_not_read_is_closed() {
     caller.send(GET);
     ended.wait("the upstream connection is given up");
     took(SHORT, start);
-    gate.until_log(&["\"access\"", "\"outcome\":\"caller_gone\""]);
+    gate.until_log(&["\"access\"", "\"outcome\":\"caller_stalled\""]);
     let answer = caller.try_answer(false);
     assert!(
         answer.as_ref().is_err_and(|error| !error.contains("unavailable")),

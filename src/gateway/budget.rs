@@ -1,0 +1,101 @@
+//! Budgets: memory that requests may hold beside what streams through. What a budget does not have is refused, not waited for.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use super::connection::Transport;
+
+/// So many bytes at once.
+#[derive(Debug)]
+pub struct Budget {
+    left: Cell<usize>,
+}
+
+impl Budget {
+    /// One of so many bytes.
+    #[must_use]
+    pub const fn new(bytes: usize) -> Self {
+        Self { left: Cell::new(bytes) }
+    }
+
+    fn take(&self, bytes: usize) -> bool {
+        let left = self.left.get().checked_sub(bytes);
+        left.is_some_and(|left| {
+            self.left.set(left);
+            true
+        })
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.left.set(self.left.get().saturating_add(bytes));
+    }
+}
+
+/// What one body holds of its worker's budget and of its connection's; it is given back when this is dropped.
+#[derive(Debug)]
+pub struct Charge {
+    worker: Rc<Budget>,
+    transport: Rc<Transport>,
+    bytes: usize,
+}
+
+impl Charge {
+    /// Nothing yet.
+    #[must_use]
+    pub const fn new(worker: Rc<Budget>, transport: Rc<Transport>) -> Self {
+        Self { worker, transport, bytes: 0 }
+    }
+
+    /// How much it is.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Makes it `bytes`, if both budgets have them.
+    #[must_use]
+    pub fn grow_to(&mut self, bytes: usize) -> bool {
+        let more = bytes.saturating_sub(self.bytes);
+        if !self.worker.take(more) {
+            return false;
+        }
+        if !self.transport.ahead.take(more) {
+            self.worker.give_back(more);
+            return false;
+        }
+        self.bytes += more;
+        true
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.worker.give_back(self.bytes);
+        self.transport.ahead.give_back(self.bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_one_budget_lacks_is_taken_from_neither() {
+        let worker = Rc::new(Budget::new(4_000_000));
+        let (one, other) = (Rc::<Transport>::default(), Rc::<Transport>::default());
+        let mut first = Charge::new(worker.clone(), one.clone());
+        assert!(first.grow_to(1_500_000) && first.grow_to(1_000_000));
+        let mut second = Charge::new(worker.clone(), one.clone());
+        assert!(!second.grow_to(1_000_000), "the connection has no more");
+        let mut third = Charge::new(worker.clone(), other.clone());
+        assert!(third.grow_to(2_000_000) && !third.grow_to(2_100_000));
+        let mut fourth = Charge::new(worker.clone(), Rc::default());
+        assert!(!fourth.grow_to(600_000) && fourth.grow_to(500_000), "the worker has no more");
+        drop((first, second, third, fourth));
+        assert_eq!(
+            (worker.left.get(), one.ahead.left.get()),
+            (4_000_000, super::super::connection::AHEAD_OF_A_CONNECTION)
+        );
+        assert_eq!(other.ahead.left.get(), super::super::connection::AHEAD_OF_A_CONNECTION);
+    }
+}

@@ -1,0 +1,120 @@
+//! What goes out: the origin form of a target that was checked (RFC 9112, section 3.2.1).
+
+use http::Uri;
+use http::uri::PathAndQuery;
+
+use super::{BadTarget, Names, Rule, check, without_credentials};
+
+/// A target that was checked: policy reads it, and it goes out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    form: OriginForm,
+    names: Names,
+    held_credentials: bool,
+}
+
+/// A path that begins with a slash, and a query: a request line with it is a valid one. Only a checked target becomes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OriginForm(PathAndQuery);
+
+impl Target {
+    /// The path and query of `uri`, without the query's credential pairs, if they follow the rules of [`super`]. An absolute
+    /// form without a path has the path `/` (RFC 9110, section 4.2.3).
+    ///
+    /// # Errors
+    /// [`BadTarget`].
+    pub fn check(uri: &Uri, limit: usize) -> Result<Self, BadTarget> {
+        let (path, query) = (uri.path(), uri.query());
+        let names = check(path, query, limit)?;
+        let cleaned = query.and_then(|query| without_credentials(path, query));
+        let held_credentials = cleaned.is_some();
+        let of_one_meaning = |_| BadTarget::Ambiguous(Rule::Form.at(0));
+        let form = match (cleaned, uri.path_and_query()) {
+            (Some(cleaned), _) => PathAndQuery::from_maybe_shared(cleaned).map_err(of_one_meaning)?,
+            (None, Some(whole)) if whole.as_str().starts_with('/') => whole.clone(),
+            (None, whole) => {
+                let query = whole.map_or("", PathAndQuery::as_str);
+                PathAndQuery::try_from(format!("/{query}")).map_err(of_one_meaning)?
+            }
+        };
+        Ok(Self { form: OriginForm(form), names, held_credentials })
+    }
+
+    /// The path.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        self.form.0.path()
+    }
+
+    /// The query.
+    #[must_use]
+    pub fn query(&self) -> Option<&str> {
+        self.form.0.query()
+    }
+
+    /// The names in the query that matter.
+    #[must_use]
+    pub const fn names(&self) -> Names {
+        self.names
+    }
+
+    /// Whether credential pairs were taken out of the query.
+    #[must_use]
+    pub const fn held_credentials(&self) -> bool {
+        self.held_credentials
+    }
+
+    /// What goes out.
+    #[must_use]
+    pub fn into_origin_form(self) -> OriginForm {
+        self.form
+    }
+}
+
+impl OriginForm {
+    /// As it stands in a request line.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        self.0.as_str()
+    }
+}
+
+impl From<OriginForm> for PathAndQuery {
+    fn from(form: OriginForm) -> Self {
+        form.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_goes_out_begins_with_a_slash() {
+        for (uri, expected) in [
+            ("/a/b?c=d", Some("/a/b?c=d")),
+            ("http://host/a?c", Some("/a?c")),
+            ("http://host?c=d", Some("/?c=d")),
+            ("http://host", Some("/")),
+            ("http://host?oauth_token=x", Some("/")),
+            ("/a?oauth_token=x&b=c", Some("/a?b=c")),
+            ("*", None),
+            ("host:443", None),
+            ("/a//b", None),
+        ] {
+            let target = Target::check(&uri.parse().unwrap(), 1000);
+            assert_eq!(
+                target.ok().map(|target| target.into_origin_form().as_str().to_owned()).as_deref(),
+                expected,
+                "{uri}"
+            );
+        }
+    }
+
+    #[test]
+    fn policy_reads_what_goes_out() {
+        let target = Target::check(&"http://host?ids=1&access_token=x".parse().unwrap(), 1000).unwrap();
+        assert_eq!((target.path(), target.query(), target.held_credentials()), ("/", Some("ids=1"), true));
+        assert!(target.names().has(Names::IDS));
+    }
+}
