@@ -2,10 +2,12 @@
 //!
 //! A line is given without its CR LF. One whose end has not arrived is read as far as it goes: `None` is sound so far.
 
-use std::fmt;
+use crate::target;
 
-use crate::rejection::Reason;
-use crate::target::{self, Broken, Rule};
+pub mod diagnosis;
+mod malformed;
+
+pub use malformed::Malformed;
 
 /// What a request line says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,81 +26,45 @@ pub type Field<'a> = (&'a [u8], &'a [u8]);
 /// Reads a request line: a token, a space, a target, a space, a version (RFC 9112, section 3).
 ///
 /// # Errors
-/// [`Reason::MalformedRequest`], or [`Reason::BadTarget`] for a character that no target has.
-pub fn request(line: &[u8], whole: bool) -> Result<Option<RequestLine<'_>>, Reason> {
+/// Its kind.
+pub fn request(line: &[u8], whole: bool) -> Result<Option<RequestLine<'_>>, Malformed> {
+    let refused = || Err(diagnosis::of_request(line, whole));
     let (method, rest) = until(line, b' ');
     if !all(method, is_token) || (method.is_empty() && (rest.is_some() || whole)) {
-        return Err(Reason::MalformedRequest);
+        return refused();
     }
-    let Some(rest) = rest else { return unfinished(whole) };
+    let Some(rest) = rest else { return if whole { refused() } else { Ok(None) } };
     let (target, rest) = until(rest, b' ');
     if !all(target, target::may_stand) {
-        return Err(Reason::BadTarget);
+        return refused();
     }
-    let Some(version) = rest else { return unfinished(whole) };
+    let Some(version) = rest else { return if whole { refused() } else { Ok(None) } };
     if target.is_empty() {
-        return Err(Reason::MalformedRequest);
+        return refused();
     }
     let http10 = match version {
         b"HTTP/1.1" => false,
         b"HTTP/1.0" => true,
         begun if !whole && is_begun(begun, &[b"HTTP/1.1\r", b"HTTP/1.0\r"]) => return Ok(None),
-        _ => return Err(Reason::MalformedRequest),
+        _ => return refused(),
     };
     Ok(Some(RequestLine { method, target, http10 }))
-}
-
-/// What a request line is taken for that was refused; for the log, which says nothing of what stands in it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cause {
-    /// The beginning of a TLS handshake.
-    Tls,
-    /// The preface of HTTP/2.
-    Http2,
-    /// A target that breaks a rule.
-    Target(Broken),
-}
-
-impl Cause {
-    /// Of a line, or of what has arrived of it, that was refused for this.
-    #[cold]
-    #[must_use]
-    pub fn of(line: &[u8], reason: Reason) -> Option<Self> {
-        // The type of a record that holds a handshake (RFC 8446, section 5.1).
-        if line.first() == Some(&0x16) {
-            return Some(Self::Tls);
-        }
-        if line.starts_with(b"PRI * HTTP/2") {
-            return Some(Self::Http2);
-        }
-        let target = line.split(|byte| *byte == b' ').nth(1).unwrap_or_default();
-        (reason == Reason::BadTarget).then(|| Self::Target(target::unfit(target).unwrap_or(Rule::Form.at(0))))
-    }
-}
-
-impl fmt::Display for Cause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tls => f.write_str("the caller speaks TLS; listeners are clear text, use http://"),
-            Self::Http2 => f.write_str("the caller speaks HTTP/2; set http2: true for the listener"),
-            Self::Target(broken) => broken.fmt(f),
-        }
-    }
 }
 
 /// Reads a field line: a token, a colon at once, a value; the spaces around the value are no part of it (section 5).
 ///
 /// # Errors
-/// [`Reason::MalformedRequest`].
-pub fn field(line: &[u8], whole: bool) -> Result<Option<Field<'_>>, Reason> {
+/// Its kind.
+pub fn field(line: &[u8], whole: bool) -> Result<Option<Field<'_>>, Malformed> {
+    let refused = || Err(diagnosis::of_field(line, whole));
     let (name, value) = until(line, b':');
     let Some(value) = value else {
         let begun = line.strip_suffix(b"\r").filter(|begun| begun.is_empty()).unwrap_or(line);
-        return if whole || !all(begun, is_token) { Err(Reason::MalformedRequest) } else { Ok(None) };
+        return if whole || !all(begun, is_token) { refused() } else { Ok(None) };
     };
     let value = if whole { value } else { value.strip_suffix(b"\r").unwrap_or(value) };
     if name.is_empty() || !all(name, is_token) || !all(value, is_value) {
-        return Err(Reason::MalformedRequest);
+        return refused();
     }
     Ok(whole.then(|| (name, value.trim_ascii())))
 }
@@ -172,10 +138,6 @@ fn until(line: &[u8], end: u8) -> (&[u8], Option<&[u8]>) {
     }
 }
 
-fn unfinished<T>(whole: bool) -> Result<Option<T>, Reason> {
-    if whole { Err(Reason::MalformedRequest) } else { Ok(None) }
-}
-
 fn is_begun(begun: &[u8], known: &[&[u8]]) -> bool {
     known.iter().any(|known| known.starts_with(begun))
 }
@@ -231,7 +193,7 @@ mod tests {
         }
         for target in ["/#a", "/\"", "/<", "/>", "/\u{430}", "/\u{7f}", "/\0", "/a\tb"] {
             let line = format!("GET {target} HTTP/1.1");
-            assert_eq!(request(line.as_bytes(), true), Err(Reason::BadTarget), "{target:?}");
+            assert!(matches!(request(line.as_bytes(), true), Err(Malformed::Target(_))), "{target:?}");
         }
     }
 
@@ -254,19 +216,6 @@ mod tests {
             assert!(field(begun.as_bytes(), false).is_err(), "{begun:?}");
         }
         assert_eq!(field(b"\r", false), Ok(None));
-    }
-
-    #[test]
-    fn what_a_refused_line_is_taken_for() {
-        for (line, reason, expected) in [
-            (&b"\x16\x03\x01\x02\x00\x01"[..], Reason::MalformedRequest, Some(Cause::Tls)),
-            (b"PRI * HTTP/2.0", Reason::MalformedRequest, Some(Cause::Http2)),
-            (b"GET / HTTP/3", Reason::MalformedRequest, None),
-            (b"GET /a?b=\" HTTP/1.1", Reason::BadTarget, Some(Cause::Target(Rule::QueryCharacter.at(5)))),
-            (b"GET ftp://a/ HTTP/1.1", Reason::BadTarget, Some(Cause::Target(Rule::Form.at(0)))),
-        ] {
-            assert_eq!(Cause::of(line, reason), expected);
-        }
     }
 
     #[test]

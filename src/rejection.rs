@@ -3,7 +3,8 @@
 //! 1. The body is exactly Metrica's: `{"errors":[{"error_type","message"}],"code","message"}`, with documented error
 //!    types only, because clients fail on anything else (an extra key, an unknown type, an empty body).
 //! 2. `X-Gate-Error: <reason>` tells the gate's answer from Metrica's own, which never has it.
-//! 3. The message says what would be right and holds nothing of the request.
+//! 3. The message says what would be right and holds nothing of the request. A malformed request has the message of its
+//!    kind ([`crate::line::Malformed`]).
 //!
 //! `docs/rejections.md` is written from this table.
 
@@ -55,7 +56,7 @@ reasons! {
     BadFraming = "bad_framing", BAD_REQUEST, InvalidParameter, None,
         "The length of the request's body is ambiguous: it is one Content-Length or Transfer-Encoding: chunked, to the letter.";
     BadTarget = "bad_target", BAD_REQUEST, InvalidParameter, None,
-        "The request target could mean two things: a slash at its end, an empty or dot segment, a character that has to be percent-encoded, or ids, id, ulogin or direct_client_logins twice (join the values with commas). The gate's log says which rule it breaks.";
+        "The request target could mean two things: a slash at its end, an empty or dot segment, a character that has to be percent-encoded, or ids, id, ulogin or direct_client_logins twice (join the values with commas).";
     TargetTooLong = "target_too_long", URI_TOO_LONG, InvalidParameter, None,
         "The request target is longer than limits.target_bytes of the gate.";
     HeadersTooLarge = "headers_too_large", REQUEST_HEADER_FIELDS_TOO_LARGE, InvalidParameter, None,

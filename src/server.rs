@@ -24,6 +24,7 @@ use crate::caller::{Evidence, Peer};
 use crate::config::Limits;
 use crate::gateway::connection::{Connection, Phase};
 use crate::gateway::{refuse_unparsed, whole_answer};
+use crate::line::Malformed;
 use crate::metrics::process::ProcessMeters;
 use crate::rejection::Reason;
 use crate::symbol::ListenerName;
@@ -151,8 +152,8 @@ async fn serve(worker: Rc<Worker>, connection: Rc<Connection>, socket: (Socket, 
         }
         End::Cut => Box::pin(socket.say_and_close(&[], LINGER, u64::MAX)).await,
         End::Deaf => socket.break_off(),
-        End::Refused(reason) => {
-            let answer = refuse_unparsed(&worker, &connection, reason);
+        End::Refused(kind) => {
+            let answer = refuse_unparsed(&worker, &connection, kind);
             Box::pin(socket.say_and_close(&answer, LINGER, u64::MAX)).await;
         }
         End::Answered if connection.request_is_open() => {
@@ -192,7 +193,7 @@ async fn drive(
         loop {
             if let Poll::Ready(ended) = http.as_mut().poll(context) {
                 return Poll::Ready(match connection.refused() {
-                    Some(reason) => End::Refused(reason),
+                    Some(kind) => End::Refused(kind),
                     // Its body failed; or the caller said in the middle of it that it sends no more.
                     None if connection.phase() == Phase::Exchange || ended.is_err_and(|error| error.is_user()) => {
                         End::Cut
@@ -219,7 +220,7 @@ enum End {
     /// Its last answer is whole.
     Answered,
     /// After its last answer came what is no request.
-    Refused(Reason),
+    Refused(Malformed),
     /// In the middle of an answer, which must not look whole. Answers before it stay.
     Cut,
     /// The caller takes nothing, so nothing can be said.

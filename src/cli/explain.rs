@@ -214,7 +214,7 @@ fn strangers(config: &Config, target: &Target<'_>) -> Vec<(ListenerName, Reason)
     let Some(authority) = target.authority else { return Vec::new() };
     let refused = |listener| {
         let admission = Admission::new(listener, &config.upstream.host);
-        admission.check_host(authority.as_bytes()).err().map(|reason| (listener.name, reason))
+        admission.check_host(authority.as_bytes()).err().map(|refused| (listener.name, refused.reason))
     };
     config.listeners.iter().filter_map(refused).collect()
 }

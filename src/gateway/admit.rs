@@ -24,9 +24,9 @@ use super::stage::Stage;
 use super::via;
 use crate::config::{Bind, Config, Listener};
 use crate::host::{Host, Hosts};
+use crate::line::Malformed;
 use crate::rejection::{Reason, Rejection};
 use crate::symbol::ListenerName;
-use crate::target::Rule;
 
 /// A request of a caller that may ask.
 pub struct Admitted {
@@ -79,42 +79,42 @@ impl Admission {
     /// Whether it may be called by the host of `authority` (rules 1 and 2).
     ///
     /// # Errors
-    /// The reason of the refusal.
-    pub fn check_host(&self, authority: &[u8]) -> Result<(), Reason> {
+    /// The refusal.
+    pub fn check_host(&self, authority: &[u8]) -> Result<(), Rejection> {
         match (&self.hosts, Host::of(authority)) {
             (None, _) if authority.is_empty() => Ok(()),
-            (Some(_), _) if authority.is_empty() => Err(Reason::HostDenied),
-            (_, None) => Err(Reason::BadHost),
-            (Some(hosts), Some(host)) if !hosts.know(host) => Err(Reason::HostDenied),
+            (Some(_), _) if authority.is_empty() => Err(denied(authority)),
+            (_, None) => Err(Malformed::InvalidHost.into()),
+            (Some(hosts), Some(host)) if !hosts.know(host) => Err(denied(authority)),
             (Some(_) | None, Some(_)) => Ok(()),
         }
     }
 
-    fn check(&self, head: &Parts) -> Result<(), Reason> {
+    fn check(&self, head: &Parts) -> Result<(), Rejection> {
         self.check_host(authority(head)?)?;
         if head.headers.keys().any(is_of_browsers) {
-            return Err(Reason::BrowserDenied);
+            return Err(Reason::BrowserDenied.into());
         }
         if let Some((name, value)) = &self.required
             && !is_only(&head.headers, name, value)
         {
-            return Err(Reason::HeaderRequired);
+            return Err(Reason::HeaderRequired.into());
         }
         if via::is_loop(&head.headers) {
-            return Err(Reason::LoopDetected);
+            return Err(Reason::LoopDetected.into());
         }
         Ok(())
     }
 }
 
 /// By what the gate is called in a request: empty where it does not say (rule 2).
-fn authority(head: &Parts) -> Result<&[u8], Reason> {
+fn authority(head: &Parts) -> Result<&[u8], Malformed> {
     let mut fields = head.headers.get_all(HOST).iter().map(HeaderValue::as_bytes);
     let (field, second) = (fields.next(), fields.next());
     let target = head.uri.authority().map(|authority| authority.as_str().as_bytes());
     match (target, field, second) {
-        (_, _, Some(_)) => Err(Reason::BadHost),
-        (Some(target), Some(field), None) if !target.eq_ignore_ascii_case(field) => Err(Reason::BadHost),
+        (_, _, Some(_)) => Err(Malformed::TwoHosts),
+        (Some(target), Some(field), None) if !target.eq_ignore_ascii_case(field) => Err(Malformed::HostUnlikeTarget),
         (target, field, None) => Ok(target.or(field).unwrap_or_default()),
     }
 }
@@ -123,8 +123,8 @@ fn authority(head: &Parts) -> Result<&[u8], Reason> {
 const SHOWN: usize = 100;
 
 /// The log says which host it was, so that an operator can list it.
-fn by_a_stranger(head: &Parts) -> Rejection {
-    let host = authority(head).unwrap_or_default();
+#[cold]
+fn denied(host: &[u8]) -> Rejection {
     let shown = host.get(..SHOWN).unwrap_or(host).escape_ascii();
     Rejection::because(Reason::HostDenied, anyhow::anyhow!("the request is for the host '{shown}'"))
 }
@@ -160,20 +160,14 @@ impl Stage<Identified> for Admit {
         let received = identified.received;
         let generation = &received.snapshot.generation;
         if received.head.headers.len() > generation.limits.header_fields {
-            return Err(Reason::HeadersTooLarge.into());
+            return Err(Malformed::TooManyFields.into());
         }
         if received.head.version == Version::HTTP_2 {
-            http2::check(&received.head, generation.limits.header_bytes).map_err(|reason| {
-                let no_path = reason == Reason::BadTarget;
-                if no_path { Rejection::because(reason, Rule::Beginning.at(0)) } else { reason.into() }
-            })?;
+            http2::check(&received.head, generation.limits.header_bytes)?;
         }
         // Every listener of the configuration is there; one that were not would let nobody in.
         let admission = generation.admissions.0.get(&received.exchange.connection.evidence.listener);
-        match admission.ok_or(Reason::HostDenied)?.check(&received.head) {
-            Ok(()) => Ok(Admitted { received, caller }),
-            Err(Reason::HostDenied) => Err(by_a_stranger(&received.head)),
-            Err(reason) => Err(reason.into()),
-        }
+        admission.ok_or(Reason::HostDenied)?.check(&received.head)?;
+        Ok(Admitted { received, caller })
     }
 }

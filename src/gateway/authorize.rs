@@ -1,13 +1,14 @@
 //! Authorize: may this caller do this? The target is checked first, so that what policy reads is what goes out.
 
-use http::HeaderMap;
 use http::header::CONTENT_TYPE;
+use http::{HeaderMap, Method};
 use http_body::Body;
 
 use super::admit::Admitted;
 use super::identify::Received;
 use super::owed::{Owed, check_kind};
 use super::stage::Stage;
+use crate::line::Malformed;
 use crate::policy::{Denial, Grant, Permission};
 use crate::rejection::{Reason, Rejection};
 use crate::rules::Call;
@@ -47,11 +48,11 @@ impl Stage<Admitted> for Authorize {
         let caller = admitted.caller();
         let Received { exchange, snapshot, head, .. } = &admitted.received;
         let generation = &snapshot.generation;
-        let verb = exchange.verb.ok_or(Reason::MethodNotAllowed)?;
+        let verb = exchange.verb.ok_or_else(|| without_verb(&head.method))?;
         // Of an absolute-form target (RFC 9112, section 3.2.2) only the path and query go on; the upstream is a constant.
         let target = Target::check(&head.uri, generation.limits.target_bytes).map_err(|bad| match bad {
-            BadTarget::Ambiguous(broken) => Rejection::because(Reason::BadTarget, broken),
-            BadTarget::TooLong => Reason::TargetTooLong.into(),
+            BadTarget::Ambiguous(broken) => Malformed::Target(broken),
+            BadTarget::TooLong => Malformed::TargetTooLong,
         })?;
         let (path, query, names) = (target.path(), target.query(), target.names());
         if !admitted.received.body.is_end_stream() && is_form(&head.headers) {
@@ -83,6 +84,12 @@ impl Stage<Admitted> for Authorize {
             }
         }
     }
+}
+
+/// Of a method that no operation has.
+#[cold]
+fn without_verb(method: &Method) -> Rejection {
+    if *method == Method::CONNECT { Malformed::Connect.into() } else { Reason::MethodNotAllowed.into() }
 }
 
 /// What is left to do when the request leaves; what can be said of its body by its head is said here.

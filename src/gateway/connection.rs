@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::budget::Budget;
 use crate::caller::Evidence;
 use crate::config::CallerTimeouts;
+use crate::line::Malformed;
 use crate::metrics::Stall;
 use crate::rejection::Reason;
 
@@ -105,8 +106,8 @@ pub struct Connection {
     write_blocked_since: Cell<Option<Instant>>,
     flush_owed: Cell<bool>,
     request_is_open: Cell<bool>,
-    refused: Cell<Option<Reason>>,
-    body_fault: Cell<Option<Reason>>,
+    refused: Cell<Option<Malformed>>,
+    body_fault: Cell<Option<Malformed>>,
     /// Interim responses of the upstream, on their way to the caller.
     pub interim: Interim,
     /// What of them the socket has not taken yet.
@@ -236,24 +237,24 @@ impl Connection {
     }
 
     /// What came next is no request, and hyper was told that nothing comes.
-    pub fn refuse(&self, reason: Reason) {
-        self.refused.set(Some(reason));
+    pub fn refuse(&self, kind: Malformed) {
+        self.refused.set(Some(kind));
     }
 
     /// Why what came last is no request.
     #[must_use]
-    pub fn refused(&self) -> Option<Reason> {
+    pub fn refused(&self) -> Option<Malformed> {
         self.refused.get()
     }
 
     /// The body of the request under way breaks a rule, and hyper was told that nothing more comes.
-    pub fn break_body(&self, reason: Reason) {
-        self.body_fault.set(Some(reason));
+    pub fn break_body(&self, kind: Malformed) {
+        self.body_fault.set(Some(kind));
     }
 
     /// Which rule the body of the request under way breaks.
     #[must_use]
-    pub fn body_fault(&self) -> Option<Reason> {
+    pub fn body_fault(&self) -> Option<Malformed> {
         self.body_fault.get()
     }
 

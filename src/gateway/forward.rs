@@ -200,10 +200,8 @@ fn closed_before(exchange: &Exchange, error: Broken) -> Rejection {
 /// The connection failed with the request on it.
 fn broken(exchange: &Exchange, error: Broken) -> Rejection {
     if let Some(failed) = error.of_the_request_body::<BodyError>() {
-        return match of_the_caller(exchange, failed) {
-            Some(reason) => reason.into(),
-            None => Rejection::because(Reason::MalformedRequest, error),
-        };
+        let rejection = of_the_caller(exchange, failed);
+        return rejection.unwrap_or_else(|| Rejection::because(Reason::MalformedRequest, error));
     }
     if exchange.connection.lets_others_wait() {
         exchange.connection.note_stall(Stall::Request);
@@ -220,21 +218,19 @@ fn broken(exchange: &Exchange, error: Broken) -> Rejection {
 
 /// The request's own body failed before anything was sent.
 pub fn not_read(exchange: &Exchange, failed: BodyError) -> Rejection {
-    match of_the_caller(exchange, &failed) {
-        Some(reason) => reason.into(),
-        None => Rejection::because(Reason::MalformedRequest, failed),
-    }
+    let rejection = of_the_caller(exchange, &failed);
+    rejection.unwrap_or_else(|| Rejection::because(Reason::MalformedRequest, failed))
 }
 
 /// The request's own body failed: the caller sent chunks that are none, or went away. `None` where that is to be said.
-fn of_the_caller(exchange: &Exchange, failed: &BodyError) -> Option<Reason> {
+fn of_the_caller(exchange: &Exchange, failed: &BodyError) -> Option<Rejection> {
     let left = || {
         failed.is_of_a_caller_that_left().then(|| {
             exchange.finish(false);
-            Reason::MalformedRequest
+            Reason::MalformedRequest.into()
         })
     };
-    exchange.connection.body_fault().or_else(left)
+    exchange.connection.body_fault().map(Rejection::from).or_else(left)
 }
 
 async fn respond(

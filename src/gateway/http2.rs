@@ -11,23 +11,24 @@
 use http::header::HOST;
 use http::request::Parts;
 
-use crate::rejection::Reason;
+use crate::line::Malformed;
+use crate::target::Rule;
 
 /// Holds a request of HTTP/2 to these rules.
 ///
 /// # Errors
-/// The reason of the refusal.
-pub fn check(head: &Parts, header_bytes: usize) -> Result<(), Reason> {
+/// The kind of the refusal.
+pub fn check(head: &Parts, header_bytes: usize) -> Result<(), Malformed> {
     if length(head) > header_bytes {
-        return Err(Reason::HeadersTooLarge);
+        return Err(Malformed::HeaderTooLarge);
     }
     if head.uri.authority().is_none() && !head.headers.contains_key(HOST) {
-        return Err(Reason::BadHost);
+        return Err(Malformed::NoHost);
     }
     let target = head.uri.path_and_query().map_or("", |target| target.as_str());
     // CONNECT has none, and is refused for its method.
     if !target.starts_with('/') && head.method != http::Method::CONNECT && target != "*" {
-        return Err(Reason::BadTarget);
+        return Err(Rule::Beginning.at(0).into());
     }
     Ok(())
 }
@@ -57,20 +58,20 @@ mod tests {
         let same = "GET /path?query HTTP/1.1\r\nhost: localhost\r\n\r\n";
         assert_eq!(length(&one), same.len());
         assert_eq!(check(&one, same.len()), Ok(()));
-        assert_eq!(check(&one, same.len() - 1), Err(Reason::HeadersTooLarge));
+        assert_eq!(check(&one, same.len() - 1), Err(Malformed::HeaderTooLarge));
     }
 
     #[test]
     fn rule_2_a_host() {
         assert_eq!(check(&head("http://a/", &[]), 1000), Ok(()));
         assert_eq!(check(&head("/", &["a"]), 1000), Ok(()));
-        assert_eq!(check(&head("/", &[]), 1000), Err(Reason::BadHost));
+        assert_eq!(check(&head("/", &[]), 1000), Err(Malformed::NoHost));
     }
 
     #[test]
     fn rule_3_a_slash() {
         let mut odd = head("/", &["a"]);
         odd.uri = http::Uri::from(http::uri::PathAndQuery::from_static("?ids=1"));
-        assert_eq!(check(&odd, 1000), Err(Reason::BadTarget));
+        assert_eq!(check(&odd, 1000), Err(Rule::Beginning.at(0).into()));
     }
 }

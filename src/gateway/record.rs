@@ -17,9 +17,11 @@ use super::connection::Connection;
 use super::exchange::{Exchange, REQUEST_ID, request_id};
 use super::identify::Received;
 use super::rest::Rest;
+use crate::caller::Evidence;
+use crate::line::Malformed;
 use crate::lists::elements;
 use crate::operation::Verb;
-use crate::rejection::{Reason, Rejection};
+use crate::rejection::{Answer, Reason, Rejection};
 use crate::worker::{Ending, Worker, new_request_id};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -206,15 +208,15 @@ fn poll_rest<T>(
 /// The gate's own answer. What it says is in the table of [`crate::rejection`]; the cause goes to the log only.
 fn answer(rejection: Rejection, exchange: &Rc<Exchange>) -> Response<ResponseBody> {
     let Rejection { reason, operation, cause } = rejection;
+    let malformed = cause.as_ref().and_then(|cause| cause.downcast_ref::<Malformed>()).copied();
     if let Some(operation) = operation {
         exchange.set_operation(operation);
     }
     if let Some(cause) = cause {
-        let id = exchange.request_id.to_str().unwrap_or_default();
-        tracing::warn!(reason = reason.as_str(), request_id = id, cause = format!("{cause:#}"), "request failed");
+        log_cause(exchange, reason, malformed, &format!("{cause:#}"));
     }
     exchange.rejected(reason);
-    let answer = reason.answer();
+    let answer = malformed.map_or(reason.answer(), of_malformed);
     let mut response = Response::new(ResponseBody::own(answer.body(), exchange.clone()));
     *response.status_mut() = answer.status;
     let headers = response.headers_mut();
@@ -234,23 +236,47 @@ fn answer(rejection: Rejection, exchange: &Rc<Exchange>) -> Response<ResponseBod
     response
 }
 
+/// The one line of a refusal that says why.
+fn log_cause(exchange: &Exchange, reason: Reason, malformed: Option<Malformed>, cause: &str) {
+    let Evidence { listener, peer } = exchange.connection.evidence;
+    tracing::warn!(
+        reason = reason.as_str(),
+        kind = malformed.map(Malformed::word),
+        request_id = exchange.request_id.to_str().unwrap_or_default(),
+        listener = listener.as_str(),
+        %peer,
+        cause,
+        "request failed"
+    );
+}
+
+/// The answer of the reason, with the message of the kind.
+const fn of_malformed(kind: Malformed) -> Answer {
+    Answer { message: kind.message(), ..kind.reason().answer() }
+}
+
 /// Says and counts a request that could not be read as HTTP; the bytes that answer it.
-pub fn refuse_unparsed(worker: &Rc<Worker>, connection: &Rc<Connection>, reason: Reason) -> Vec<u8> {
+pub fn refuse_unparsed(worker: &Rc<Worker>, connection: &Rc<Connection>, kind: Malformed) -> Vec<u8> {
     let exchange = Exchange::new(worker.clone(), connection.clone(), None, new_request_id());
     let snapshot = worker.snapshot();
     let callers = &snapshot.generation.policy.callers;
     let caller = callers.identify(connection.evidence).and_then(|position| callers.get(position));
     exchange.begin(caller.map(|caller| caller.id));
+    let (reason, answer) = (kind.reason(), of_malformed(kind));
+    log_cause(&exchange, reason, Some(kind), &kind.to_string());
     exchange.rejected(reason);
-    exchange.add_response_bytes(reason.answer().body().len());
+    exchange.add_response_bytes(answer.body().len());
     exchange.finish(true);
-    whole_answer(reason, &exchange.request_id)
+    as_bytes(reason, answer, &exchange.request_id)
 }
 
 /// An answer of the gate as bytes, for where there is no HTTP to write it. The connection is closed after it.
 #[must_use]
 pub fn whole_answer(reason: Reason, request_id: &HeaderValue) -> Vec<u8> {
-    let answer = reason.answer();
+    as_bytes(reason, reason.answer(), request_id)
+}
+
+fn as_bytes(reason: Reason, answer: Answer, request_id: &HeaderValue) -> Vec<u8> {
     let body = answer.body();
     let reason = reason.as_str();
     let retry = answer.retry_after.map_or_else(String::new, |seconds| format!("retry-after: {seconds}\r\n"));

@@ -57,12 +57,12 @@ impl CallerIo {
     /// Rule 2: nothing more comes, as far as hyper knows.
     fn poll_end(&mut self, fault: Fault, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if fault.in_body {
-            self.connection.break_body(fault.reason);
+            self.connection.break_body(fault.kind);
         } else if self.connection.is_answering() {
             self.reader = Some(context.waker().clone());
             return Poll::Pending;
         } else {
-            self.connection.refuse(fault.reason);
+            self.connection.refuse(fault.kind);
         }
         Poll::Ready(Ok(()))
     }

@@ -14,13 +14,12 @@
 //!    (section 7.1). Trailers are fields that may stand there (RFC 9110, section 6.5.1).
 //! 7. A header has at most `header_bytes` bytes and `header_fields` fields.
 //!
-//! Where it is plain what a refused request line was meant to be, the log says so, and nothing of what it holds.
+//! Every refusal has its kind ([`Malformed`]), which the log and the answer name; neither holds anything of the request.
 
 use http::{Method, Uri};
 
 use crate::host::Host;
-use crate::line::{self, Cause};
-use crate::rejection::Reason;
+use crate::line::{self, Malformed, diagnosis};
 use crate::target;
 use crate::upstream::framing::length;
 
@@ -50,12 +49,10 @@ pub struct Bounds {
 pub struct Fault {
     /// How many of the bytes that were looked at are sound, and part of nothing that breaks a rule.
     pub sound: usize,
-    /// Which rule.
-    pub reason: Reason,
+    /// Which rule, and how.
+    pub kind: Malformed,
     /// It is in the body of a request whose header was sound.
     pub in_body: bool,
-    /// What it is taken for.
-    pub cause: Option<Cause>,
 }
 
 /// The place in a connection's bytes.
@@ -72,8 +69,10 @@ pub struct Framing {
     extensions: usize,
     /// What the last `Host` was: most callers say the same each time.
     known_host: Box<[u8]>,
-    cause: Option<Cause>,
 }
+
+/// The line that a header of the PROXY protocol, version 2, has behind two empty lines.
+const PROXY_PROTOCOL_V2: &[u8] = b"\0\r\nQUIT\n";
 
 /// A longer host is looked at each time.
 const KNOWN_HOST: usize = 64;
@@ -114,7 +113,6 @@ impl Framing {
             fields: 0,
             extensions: 0,
             known_host: Box::default(),
-            cause: None,
         }
     }
 
@@ -134,16 +132,24 @@ impl Framing {
             };
             match looked {
                 Ok(passed) => rest = rest.get(passed..).unwrap_or_default(),
-                Err(reason) => {
-                    let cause = self.cause;
-                    if let Some(cause) = cause {
-                        tracing::warn!(reason = reason.as_str(), %cause, "request failed");
-                    }
-                    return Err(Fault { sound: bytes.len() - rest.len(), reason, in_body, cause });
+                Err(kind) => {
+                    let kind = if self.is_proxy_protocol(rest) { Malformed::ProxyProtocolV2 } else { kind };
+                    return Err(Fault { sound: bytes.len() - rest.len(), kind, in_body });
                 }
             }
         }
         Ok(())
+    }
+
+    /// Whether `rest`, whose first line was refused, begins so behind two empty lines.
+    #[cold]
+    fn is_proxy_protocol(&self, rest: &[u8]) -> bool {
+        let line = memchr::memchr(b'\n', rest).map_or(rest.len(), |at| at + 1);
+        let begun = rest.get(..PROXY_PROTOCOL_V2.len()).unwrap_or(rest);
+        self.state == State::RequestLine
+            && self.begun.is_empty()
+            && self.bytes == b"\r\n\r\n".len() + line
+            && PROXY_PROTOCOL_V2.starts_with(begun)
     }
 
     /// Passes over data, whatever it is.
@@ -154,64 +160,56 @@ impl Framing {
         usize::try_from(here).unwrap_or(rest.len())
     }
 
-    fn chunk_end(&mut self, rest: &[u8], cr: bool) -> Result<usize, Reason> {
+    fn chunk_end(&mut self, rest: &[u8], cr: bool) -> Result<usize, Malformed> {
         match (rest.first(), cr) {
             (Some(b'\r'), false) => self.state = State::ChunkEnd(true),
             (Some(b'\n'), true) => self.state = State::ChunkSize,
-            (_, _) => return Err(Reason::BadFraming),
+            (_, _) => return Err(Malformed::ChunkEnd),
         }
         Ok(1)
     }
 
     /// Takes the line that `rest` begins with or goes on with.
-    fn next_line(&mut self, rest: &[u8]) -> Result<usize, Reason> {
+    fn next_line(&mut self, rest: &[u8]) -> Result<usize, Malformed> {
         let end = memchr::memchr(b'\n', rest).map(|at| at + 1);
         let piece = rest.get(..end.unwrap_or(rest.len())).unwrap_or_default();
         self.count(piece.len())?;
         match (end, self.begun.is_empty()) {
-            (Some(_), true) => self.take_line(piece).map_err(|reason| self.because(piece, reason))?,
+            (Some(_), true) => self.take_line(piece)?,
             (Some(_), false) => {
                 let mut whole = std::mem::take(&mut self.begun);
                 whole.extend_from_slice(piece);
-                self.take_line(&whole).map_err(|reason| self.because(&whole, reason))?;
+                self.take_line(&whole)?;
             }
             (None, _) => {
-                let checked = self.check_beginning(piece);
-                checked.map_err(|reason| self.because(&[&self.begun, piece].concat(), reason))?;
+                self.check_beginning(piece)?;
                 self.begun.extend_from_slice(piece);
             }
         }
         Ok(piece.len())
     }
 
-    fn because(&mut self, line: &[u8], reason: Reason) -> Reason {
-        if self.state == State::RequestLine {
-            self.cause = Cause::of(line, reason);
-        }
-        reason
-    }
-
     /// Counts the bytes of a line, or of a part of it (rules 6 and 7).
-    fn count(&mut self, bytes: usize) -> Result<(), Reason> {
+    fn count(&mut self, bytes: usize) -> Result<(), Malformed> {
         self.bytes += bytes;
         match self.state {
-            State::RequestLine if self.bytes > self.bounds.header_bytes => Err(Reason::TargetTooLong),
-            State::Fields if self.bytes > self.bounds.header_bytes => Err(Reason::HeadersTooLarge),
-            State::ChunkSize if self.bytes > CHUNK_LINE_BYTES => Err(Reason::BadFraming),
-            State::Trailers if self.bytes > TRAILER_BYTES => Err(Reason::HeadersTooLarge),
+            State::RequestLine if self.bytes > self.bounds.header_bytes => Err(Malformed::TargetTooLong),
+            State::Fields if self.bytes > self.bounds.header_bytes => Err(Malformed::HeaderTooLarge),
+            State::ChunkSize if self.bytes > CHUNK_LINE_BYTES => Err(Malformed::ChunkLineTooLong),
+            State::Trailers if self.bytes > TRAILER_BYTES => Err(Malformed::TrailersTooLarge),
             State::RequestLine | State::Fields | State::ChunkSize | State::Trailers => Ok(()),
             State::Body(_) | State::ChunkData(_) | State::ChunkEnd(_) => Ok(()),
         }
     }
 
     /// Checks a line as far as it has arrived: hyper parses what arrives first, and would answer by itself.
-    fn check_beginning(&self, piece: &[u8]) -> Result<(), Reason> {
+    fn check_beginning(&self, piece: &[u8]) -> Result<(), Malformed> {
         if self.state == State::ChunkSize {
             let begun = [&self.begun, piece].concat();
-            return if line::is_begun_chunk(&begun) { Ok(()) } else { Err(Reason::BadFraming) };
+            return if line::is_begun_chunk(&begun) { Ok(()) } else { Err(diagnosis::of_chunk(&begun, false)) };
         }
         if !self.begun.is_empty() {
-            return if line::goes_on(&self.begun, piece) { Ok(()) } else { Err(Reason::MalformedRequest) };
+            return if line::goes_on(&self.begun, piece) { Ok(()) } else { Err(self.cannot_go_on(piece)) };
         }
         match self.state {
             State::RequestLine if piece != b"\r" => line::request(piece, false).map(|_| ()),
@@ -220,11 +218,30 @@ impl Framing {
         }
     }
 
-    fn take_line(&mut self, line: &[u8]) -> Result<(), Reason> {
-        let Some(line) = line.strip_suffix(b"\r\n") else {
-            let in_chunks = self.state == State::ChunkSize;
-            return Err(if in_chunks { Reason::BadFraming } else { Reason::MalformedRequest });
-        };
+    #[cold]
+    fn cannot_go_on(&self, piece: &[u8]) -> Malformed {
+        let line = [&self.begun, piece].concat();
+        if self.state == State::RequestLine {
+            diagnosis::of_request(&line, false)
+        } else {
+            diagnosis::of_field(&line, false)
+        }
+    }
+
+    /// Of a line that ends with a line feed alone.
+    #[cold]
+    fn without_cr(&self, line: &[u8]) -> Malformed {
+        match self.state {
+            State::ChunkSize => Malformed::ChunkLineEnd,
+            State::RequestLine => diagnosis::of_another_protocol(line).unwrap_or(Malformed::BareLineFeed),
+            State::Fields | State::Trailers | State::Body(_) | State::ChunkData(_) | State::ChunkEnd(_) => {
+                Malformed::BareLineFeed
+            }
+        }
+    }
+
+    fn take_line(&mut self, line: &[u8]) -> Result<(), Malformed> {
+        let Some(line) = line.strip_suffix(b"\r\n") else { return Err(self.without_cr(line)) };
         match self.state {
             State::RequestLine if line.is_empty() => Ok(()),
             State::RequestLine => self.request_line(line),
@@ -241,16 +258,16 @@ impl Framing {
     }
 
     /// Rules 2 and 4.
-    fn request_line(&mut self, text: &[u8]) -> Result<(), Reason> {
-        let Some(request) = line::request(text, true)? else { return Err(Reason::MalformedRequest) };
+    fn request_line(&mut self, text: &[u8]) -> Result<(), Malformed> {
+        let Some(request) = line::request(text, true)? else { return Err(diagnosis::of_request(text, true)) };
         if request.target.len() > target::MAXIMUM_BYTES {
-            return Err(Reason::TargetTooLong);
+            return Err(Malformed::TargetTooLong);
         }
         let plain = matches!(request.target, [b'/', ..] | b"*");
         let authority = if plain { None } else { Some(authority(&request)?) };
         // hyper's parser of URIs takes a grave accent in a query, but not in a path.
         if request.target.split(|byte| *byte == b'?').next().is_some_and(|path| path.contains(&b'`')) {
-            return Err(Reason::BadTarget);
+            return Err(diagnosis::of_request(text, true));
         }
         self.head = Head { http10: request.http10, authority, ..Head::default() };
         self.state = State::Fields;
@@ -259,45 +276,52 @@ impl Framing {
     }
 
     /// Rules 3, 4, 5 and 7.
-    fn field(&mut self, text: &[u8]) -> Result<(), Reason> {
+    fn field(&mut self, text: &[u8]) -> Result<(), Malformed> {
         let (name, value) = self.counted_field(text)?;
         if name.eq_ignore_ascii_case(b"host") {
             // It may be empty (RFC 9110, section 7.2); whether it does for a listener is for `gateway/admit.rs` to say.
             let is_host = value.is_empty() || *value == *self.known_host || Host::of(value).is_some();
             let same = self.head.authority.as_deref().is_none_or(|known| value.eq_ignore_ascii_case(known.as_bytes()));
-            if std::mem::replace(&mut self.head.host, true) || !same || !is_host {
-                return Err(Reason::BadHost);
+            let again = std::mem::replace(&mut self.head.host, true);
+            if again || !same || !is_host {
+                return Err(wrong_host(again, is_host));
             }
             if value.len() <= KNOWN_HOST && *value != *self.known_host {
                 self.known_host = value.into();
             }
         } else if name.eq_ignore_ascii_case(b"content-length") {
-            let length = length(value).ok_or(Reason::BadFraming)?;
-            if self.head.chunked || self.head.length.replace(length).is_some() {
-                return Err(Reason::BadFraming);
+            let length = length(value).ok_or(Malformed::InvalidContentLength)?;
+            if self.head.chunked {
+                return Err(Malformed::LengthAndEncoding);
+            }
+            if self.head.length.replace(length).is_some() {
+                return Err(Malformed::TwoContentLengths);
             }
         } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
             let again = std::mem::replace(&mut self.head.chunked, true);
             let chunked = value.eq_ignore_ascii_case(b"chunked");
             if again || !chunked || self.head.http10 || self.head.length.is_some() {
-                return Err(Reason::BadFraming);
+                return Err(self.head.wrong_encoding(again));
             }
         }
         Ok(())
     }
 
-    fn counted_field<'a>(&mut self, text: &'a [u8]) -> Result<line::Field<'a>, Reason> {
-        let Some((name, value)) = line::field(text, true)? else { return Err(Reason::MalformedRequest) };
+    fn counted_field<'a>(&mut self, text: &'a [u8]) -> Result<line::Field<'a>, Malformed> {
+        let Some((name, value)) = line::field(text, true)? else { return Err(diagnosis::of_field(text, true)) };
         self.fields += 1;
-        if self.fields > self.bounds.header_fields || name.len() > NAME_BYTES {
-            return Err(Reason::HeadersTooLarge);
+        if self.fields > self.bounds.header_fields {
+            return Err(Malformed::TooManyFields);
+        }
+        if name.len() > NAME_BYTES {
+            return Err(Malformed::FieldNameTooLong);
         }
         Ok((name, value))
     }
 
-    fn end_of_header(&mut self) -> Result<(), Reason> {
+    fn end_of_header(&mut self) -> Result<(), Malformed> {
         if !self.head.host {
-            return Err(Reason::BadHost);
+            return Err(Malformed::NoHost);
         }
         self.next_request();
         match self.head.length {
@@ -317,11 +341,11 @@ impl Framing {
     }
 
     /// Rule 6.
-    fn chunk_size(&mut self, text: &[u8]) -> Result<(), Reason> {
-        let (size, extension) = line::chunk(text).ok_or(Reason::BadFraming)?;
+    fn chunk_size(&mut self, text: &[u8]) -> Result<(), Malformed> {
+        let (size, extension) = line::chunk(text).ok_or_else(|| diagnosis::of_chunk(text, true))?;
         self.extensions += extension;
         if self.extensions > EXTENSION_BYTES {
-            return Err(Reason::BadFraming);
+            return Err(Malformed::ChunkExtensionsTooLong);
         }
         self.bytes = 0;
         self.fields = 0;
@@ -329,17 +353,40 @@ impl Framing {
         Ok(())
     }
 
-    fn trailer(&mut self, text: &[u8]) -> Result<(), Reason> {
+    fn trailer(&mut self, text: &[u8]) -> Result<(), Malformed> {
         let (name, _) = self.counted_field(text)?;
-        if line::is_forbidden_in_trailers(name) { Err(Reason::MalformedRequest) } else { Ok(()) }
+        if line::is_forbidden_in_trailers(name) { Err(Malformed::ForbiddenTrailer) } else { Ok(()) }
+    }
+}
+
+impl Head {
+    /// Of a `Transfer-Encoding` that was refused.
+    #[cold]
+    const fn wrong_encoding(&self, again: bool) -> Malformed {
+        match (again, self.http10, self.length) {
+            (true, _, _) => Malformed::TwoTransferEncodings,
+            (false, true, _) => Malformed::EncodingInHttp10,
+            (false, false, Some(_)) => Malformed::LengthAndEncoding,
+            (false, false, None) => Malformed::UnsupportedTransferEncoding,
+        }
+    }
+}
+
+#[cold]
+const fn wrong_host(again: bool, is_host: bool) -> Malformed {
+    match (again, is_host) {
+        (true, _) => Malformed::TwoHosts,
+        (false, false) => Malformed::InvalidHost,
+        (false, true) => Malformed::HostUnlikeTarget,
     }
 }
 
 /// The authority of a target that is not only a path. Such targets are rare, so they may cost to be parsed twice.
-fn authority(request: &line::RequestLine<'_>) -> Result<Box<str>, Reason> {
-    let uri = Uri::try_from(request.target).map_err(|_| Reason::BadTarget)?;
+fn authority(request: &line::RequestLine<'_>) -> Result<Box<str>, Malformed> {
+    let refused = || diagnosis::of_form(request.target);
+    let uri = Uri::try_from(request.target).map_err(|_| refused())?;
     let of_web = uri.scheme_str().is_some_and(|scheme| matches!(scheme, "http" | "https"));
     let of_connect = uri.scheme().is_none() && request.method == Method::CONNECT.as_str().as_bytes();
     let authority = uri.authority().filter(|authority| (of_web || of_connect) && !authority.as_str().contains('@'));
-    authority.map(|authority| authority.as_str().into()).ok_or(Reason::BadTarget)
+    authority.map(|authority| authority.as_str().into()).ok_or_else(refused)
 }

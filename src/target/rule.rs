@@ -10,69 +10,78 @@ use super::{
     name_of, pair_is_plain, segment_is_canonical, stands_for_itself,
 };
 
-/// What is wrong with a target.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rule {
-    /// Rule 1.
-    Beginning,
-    /// Rule 1.
-    PathCharacter,
-    /// Rules 2 and 4.
-    Percent,
-    /// Rule 2.
-    Encoded,
-    /// Rule 2.
-    NotText,
-    /// Rule 3.
-    EmptySegment,
-    /// Rule 3.
-    TrailingSlash,
-    /// Rule 3.
-    DotSegment,
-    /// Rule 4.
-    QueryCharacter,
-    /// Rule 5.
-    NameEncoded,
-    /// Rule 5.
-    CredentialLike,
-    /// Rule 5.
-    Method,
-    /// Rule 5.
-    Twice,
-    /// Rule 5.
-    Semicolon,
-    /// It is no path, and no URL of this gate.
-    Form,
-    /// One that has no name here.
-    Other,
+macro_rules! rules {
+    ($($variant:ident = $word:literal, $text:literal, $remedy:literal;)*) => {
+        /// What is wrong with a target.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Rule {
+            $(#[doc = $text] $variant,)*
+        }
+
+        impl Rule {
+            /// All of them, in the order of the table.
+            pub const ALL: &[Self] = &[$(Self::$variant),*];
+
+            /// The word for it in the log.
+            #[must_use]
+            pub const fn word(self) -> &'static str {
+                match self { $(Self::$variant => $word,)* }
+            }
+
+            const fn text(self) -> &'static str {
+                match self { $(Self::$variant => $text,)* }
+            }
+
+            /// The message for the caller.
+            #[must_use]
+            pub const fn message(self) -> &'static str {
+                match self { $(Self::$variant => concat!("The request target is refused: ", $text, ". ", $remedy),)* }
+            }
+        }
+    };
+}
+
+rules! {
+    // Rule 1 of the module above.
+    Beginning = "path_without_slash", "the path does not begin with a slash", "Write the target as /path?query.";
+    PathCharacter = "path_character", "the path has a character that may not stand there",
+        "Percent-encode it, as UTF-8 where it is not ASCII.";
+    // Rules 2 and 4.
+    Percent = "percent_sign", "a percent sign is not followed by two hexadecimal digits",
+        "Write a percent sign itself as %25.";
+    // Rule 2.
+    Encoded = "path_encoding", "the path has a percent-encoded character that stands for itself or separates",
+        "Write letters, digits and hyphens as they are; an encoded slash, dot or backslash is not allowed.";
+    NotText = "path_not_utf8", "the path has percent-encoded bytes that are not UTF-8, or controls",
+        "Encode the text as UTF-8 first.";
+    // Rule 3.
+    EmptySegment = "empty_segment", "the path has an empty segment, two slashes in a row", "Leave one of them out.";
+    TrailingSlash = "trailing_slash", "the path ends with a slash", "Leave it out.";
+    DotSegment = "dot_segment", "the path has a segment of one or two dots", "Write the path that it leads to.";
+    // Rule 4.
+    QueryCharacter = "query_character", "the query has a character that has to be percent-encoded",
+        "Encode the values, for example with curl -G --data-urlencode.";
+    // Rule 5.
+    NameEncoded = "parameter_name_encoded",
+        "a letter, digit, underscore, percent sign or control in a parameter's name is percent-encoded",
+        "Write the name as it is.";
+    CredentialLike = "parameter_like_credential",
+        "the name of a parameter could be taken for oauth_token or access_token",
+        "Leave it out: the gate adds the token.";
+    Method = "parameter_method", "a parameter has the name _method", "Send the request with that method.";
+    Twice = "parameter_twice",
+        "one of ids, id, ulogin and direct_client_logins stands twice; its values are joined with commas",
+        "Write ids=1,2 instead of ids=1&ids=2.";
+    Semicolon = "semicolon", "behind a semicolon stands the name of a parameter that needs a pair of its own",
+        "Separate parameters with an ampersand, and write a semicolon in a value as %3B.";
+    Scheme = "target_scheme", "it is a URL of another scheme than http and https", "Write the target as /path?query.";
+    UserInformation = "target_user_information", "it is a URL with a user or a password",
+        "Leave them out: callers need no credential.";
+    Form = "target_form", "it is neither a path nor an http URL without a user", "Write the target as /path?query.";
+    Other = "target_ambiguous", "it could mean two things", "Write the target as the API documents it.";
 }
 
 impl Rule {
-    const fn text(self) -> &'static str {
-        match self {
-            Self::Beginning => "the path does not begin with a slash",
-            Self::PathCharacter => "the path has a character that may not stand there",
-            Self::Percent => "a percent sign is not followed by two hexadecimal digits",
-            Self::Encoded => "the path has a percent-encoded character that stands for itself or separates",
-            Self::NotText => "the path has percent-encoded bytes that are not UTF-8, or controls",
-            Self::EmptySegment => "the path has an empty segment, two slashes in a row",
-            Self::TrailingSlash => "the path ends with a slash",
-            Self::DotSegment => "the path has a segment of one or two dots",
-            Self::QueryCharacter => "the query has a character that has to be percent-encoded",
-            Self::NameEncoded => {
-                "a letter, digit, underscore, percent sign or control in a parameter's name is percent-encoded"
-            }
-            Self::CredentialLike => "the name of a parameter could be taken for oauth_token or access_token",
-            Self::Method => "a parameter has the name _method",
-            Self::Twice => {
-                "one of ids, id, ulogin and direct_client_logins stands twice; its values are joined with commas"
-            }
-            Self::Semicolon => "behind a semicolon stands the name of a parameter that needs a pair of its own",
-            Self::Form => "it is neither a path nor an http URL without a user",
-            Self::Other => "it could mean two things",
-        }
-    }
-
     /// Broken at this byte, counted from 0.
     #[must_use]
     pub const fn at(self, at: usize) -> Broken {

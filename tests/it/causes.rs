@@ -1,8 +1,7 @@
-//! Why a request is refused before anyone looks at it: the log says so, and nothing of the request itself.
+//! Which rule a target breaks: the log and `explain` say the same, and nothing of the request itself.
 
 use crate::harness::gate::program;
-use crate::harness::h2::*;
-use crate::harness::{Gate, TWO_CALLERS, TWO_CALLERS_HTTP2, Upstream};
+use crate::harness::{Gate, TWO_CALLERS, Upstream};
 
 /// The lines of the log that say why, when there are so many.
 fn causes(gate: &Gate, wanted: usize) -> Vec<String> {
@@ -63,35 +62,7 @@ fn which_rule_a_target_breaks_is_said_in_the_log_and_by_explain() {
         assert_eq!((&said["cause"], &said["verdicts"][0]["reason"]), (&cause.into(), &"bad_target".into()));
     }
     assert_eq!(gate.get("app", "ftp://localhost/secret").summary(), "400 bad_target");
-    expected.push("bad_target: it is neither a path nor an http URL without a user, at byte 1".to_owned());
+    expected.push("bad_target: it is a URL of another scheme than http and https, at byte 1".to_owned());
     assert_eq!(causes(&gate, expected.len()), expected);
     assert!(!gate.log().iter().any(|line| line.contains("secret")));
-}
-
-#[test]
-fn a_path_of_http2_is_a_path_too() {
-    let upstream = Upstream::plain();
-    let gate = Gate::start(&upstream, TWO_CALLERS_HTTP2);
-    let mut caller = H2::connect(gate.place("app"));
-    caller.frame(HEADERS, END_STREAM | END_HEADERS, 1, block(request("GET", "?ids=1")));
-    assert_eq!(caller.fate(1), Fate::Answered(400));
-    assert_eq!(causes(&gate, 1), ["bad_target: the path does not begin with a slash, at byte 1"]);
-}
-
-#[test]
-fn a_caller_of_another_protocol_is_recognised() {
-    let upstream = Upstream::plain();
-    let gate = Gate::start(&upstream, TWO_CALLERS);
-    let tls = "malformed_request: the caller speaks TLS; listeners are clear text, use http://";
-    let http2 = "malformed_request: the caller speaks HTTP/2; set http2: true for the listener";
-    // The random bytes of a handshake can have the end of a line among them.
-    for (bytes, expected) in [
-        (&b"\x16\x03\x01\x02\x00\x01\x00\x01"[..], vec![tls]),
-        (b"\x16\x03\x01\n\x00\x01", vec![tls, tls]),
-        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", vec![tls, tls, http2]),
-        (b"hello\r\n\r\nGET / HTTP/1.1\r\n", vec![tls, tls, http2]),
-    ] {
-        assert_eq!(gate.send("app", bytes).summary(), "400 malformed_request");
-        assert_eq!(causes(&gate, expected.len()), expected);
-    }
 }

@@ -37,6 +37,7 @@ mod identify;
 mod interim;
 mod leaving;
 mod limits;
+mod malformed;
 mod matrix;
 mod metrics;
 mod narrowing;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::net::TcpListener;
 
+use metrika_gate::line::Malformed;
 use metrika_gate::rejection::Reason;
 
 use crate::harness::files::same_as_file;
@@ -20,10 +21,13 @@ pub fn assert_is(answer: &Answer, expected: &str) {
     let reason = Reason::ALL.iter().find(|reason| expected.ends_with(&format!(" {}", reason.as_str()))).unwrap();
     let said = reason.answer();
     assert_eq!(answer.status, said.status.as_u16());
+    // Where there is a kind, the message is that of the kind.
+    let of_kinds = Malformed::all().filter(|kind| kind.reason() == *reason).map(Malformed::message);
+    let message = of_kinds.chain([said.message]).find(|message| answer.field("x-gate-hint") == Some(message)).unwrap();
     let body = serde_json::json!({
-        "errors": [{"error_type": said.error_type.as_str(), "message": said.message}],
+        "errors": [{"error_type": said.error_type.as_str(), "message": message}],
         "code": answer.status,
-        "message": said.message,
+        "message": message,
     });
     assert_eq!(serde_json::from_slice::<serde_json::Value>(&answer.body).unwrap(), body);
     assert_eq!(answer.field("content-type"), Some("application/json; charset=utf-8"));
@@ -354,6 +358,7 @@ fn the_answer_to_what_is_no_http_says_its_id_and_the_date() {
 fn the_table_is_in_the_documentation() {
     let mut text = "# Rejections\n\n\
         Every answer that the gate gives itself. Its body is exactly Metrica's, `{\"errors\":[{\"error_type\":..,\"message\":..}],\"code\":..,\"message\":..}`, and the field `X-Gate-Error` holds the reason; an answer without that field is Metrica's own. `Retry-After` stands only where nothing was sent.\n\n\
+        A malformed request is answered with the message of its kind instead: [every kind](operations.md#kinds-of-malformed-requests).\n\n\
         This page is written from `src/rejection.rs` by a test; `UPDATE=1 cargo test --test it` writes it anew.\n\n\
         | X-Gate-Error | status | error_type | Retry-After | message |\n|---|---|---|---|---|\n"
         .to_owned();

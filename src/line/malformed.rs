@@ -1,0 +1,215 @@
+//! What is wrong with a request that cannot be read: one kind for every way in which the readers refuse.
+//!
+//! The readers have no other error, so nothing is refused without a kind. Its message says what is wrong and what would
+//! be right, and holds nothing of the request: the caller and the log get the same. `docs/operations.md` has the table.
+
+use std::fmt;
+
+use crate::rejection::{Reason, Rejection};
+use crate::target::{Broken, Rule};
+
+macro_rules! kinds {
+    ($($reason:ident { $($variant:ident = $word:literal, $message:literal;)* })*) => {
+        /// The kind of a request that is refused for how it is written.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Malformed {
+            $($(#[doc = $message] $variant,)*)*
+            /// The target breaks a rule.
+            Target(Broken),
+        }
+
+        impl Malformed {
+            const PLAIN: &[Self] = &[$($(Self::$variant),*),*];
+
+            /// The word for it in the log.
+            #[must_use]
+            pub const fn word(self) -> &'static str {
+                match self {
+                    $($(Self::$variant => $word,)*)*
+                    Self::Target(broken) => broken.rule.word(),
+                }
+            }
+
+            /// The reason that metrics, access lines and the field `X-Gate-Error` have.
+            #[must_use]
+            pub const fn reason(self) -> Reason {
+                match self {
+                    $($(Self::$variant)|* => Reason::$reason,)*
+                    Self::Target(_) => Reason::BadTarget,
+                }
+            }
+
+            /// The message for the caller.
+            #[must_use]
+            pub const fn message(self) -> &'static str {
+                match self {
+                    $($(Self::$variant => $message,)*)*
+                    Self::Target(broken) => broken.rule.message(),
+                }
+            }
+        }
+    };
+}
+
+kinds! {
+    MalformedRequest {
+        TlsHandshake = "tls_handshake",
+            "The client speaks TLS, and listeners are clear text: use http:// in the URL that the client has of the gate.";
+        TlsRecord = "tls_record",
+            "The client sends an alert or data of TLS, and listeners are clear text: use http:// in the URL that the client has of the gate.";
+        Http2Preface = "http2_preface",
+            "The client speaks HTTP/2, which is read only where the listener has http2: true, and behind the whole preface: set it, or let the client use HTTP/1.1.";
+        ProxyProtocolV1 = "proxy_protocol_v1",
+            "The load balancer sends the PROXY protocol, version 1, which listeners do not read: switch it off there.";
+        ProxyProtocolV2 = "proxy_protocol_v2",
+            "The load balancer sends the PROXY protocol, version 2, which listeners do not read: switch it off there.";
+        Socks4 = "socks4",
+            "The client speaks SOCKS4, and the gate is no SOCKS proxy: use the gate as the base URL of the API.";
+        Socks5 = "socks5",
+            "The client speaks SOCKS5, and the gate is no SOCKS proxy: use the gate as the base URL of the API.";
+        HttpResponse = "http_response",
+            "The client sends the status line of a response; a request begins with its method.";
+        BinaryData = "binary_data",
+            "The request line has a control byte: this is not text, and so not HTTP/1.1. Check which protocol the client speaks.";
+        NotARequestLine = "not_a_request_line",
+            "The first line is not a request line: it is a method, a target and HTTP/1.1, with one space between them.";
+        Spacing = "request_line_spacing",
+            "The parts of the request line are not separated by exactly one space: it is a method, a target and HTTP/1.1, with nothing before or behind them.";
+        InvalidMethod = "invalid_method",
+            "The method has a character that no method has: use for example GET.";
+        RawSpace = "raw_space",
+            "The request line has more than three parts: percent-encode a space in the target as %20.";
+        NoVersion = "no_version",
+            "The request line has no version of HTTP: end it with HTTP/1.1.";
+        UnsupportedVersion = "unsupported_version",
+            "The version in the request line is neither HTTP/1.1 nor HTTP/1.0: use HTTP/1.1.";
+        VersionInLowerCase = "version_in_lower_case",
+            "The name of the version in the request line is not in upper case: write HTTP/1.1.";
+        BareLineFeed = "bare_line_feed",
+            "A line ends with a line feed alone: end every line with CR LF.";
+        BareCarriageReturn = "bare_carriage_return",
+            "A carriage return stands without a line feed behind it: end every line with CR LF, and leave it out elsewhere.";
+        FoldedField = "folded_field",
+            "A header field is continued on a line that begins with a space or a tab: write each field on one line.";
+        FieldWithoutColon = "field_without_colon",
+            "A header line has no colon: write each field as Name: value.";
+        EmptyFieldName = "empty_field_name",
+            "A header line begins with a colon: write each field as Name: value.";
+        SpaceBeforeColon = "space_before_colon",
+            "A header line has a space before its colon: put the colon directly behind the name.";
+        InvalidFieldName = "invalid_field_name",
+            "The name of a header field has a character that no name has: use letters, digits and hyphens.";
+        ControlInField = "control_in_field",
+            "A header field has a NUL or another control byte: leave it out, or encode the value.";
+        ForbiddenTrailer = "forbidden_trailer",
+            "A trailer behind the body has the name of a field that belongs in the header: send it there.";
+    }
+    BadHost {
+        NoHost = "no_host",
+            "The request has no Host: send the host of the URL that the client has of the gate.";
+        TwoHosts = "two_hosts",
+            "The request has more than one Host: send one.";
+        InvalidHost = "invalid_host",
+            "The Host is not a name or an address with at most a port: write it as in gate.example:8080.";
+        HostUnlikeTarget = "host_unlike_target",
+            "The Host differs from the host and port in the target: send the same in both, or only the path as the target.";
+    }
+    BadFraming {
+        InvalidContentLength = "invalid_content_length",
+            "The Content-Length is not one number: send the length of the body in decimal digits.";
+        TwoContentLengths = "two_content_lengths",
+            "The request has more than one Content-Length: send one.";
+        LengthAndEncoding = "content_length_and_transfer_encoding",
+            "The request has both Content-Length and Transfer-Encoding: send one of them.";
+        UnsupportedTransferEncoding = "unsupported_transfer_encoding",
+            "The Transfer-Encoding is not chunked: send chunked alone, or a Content-Length.";
+        TwoTransferEncodings = "two_transfer_encodings",
+            "The request has more than one Transfer-Encoding: send one.";
+        EncodingInHttp10 = "transfer_encoding_in_http10",
+            "The request is of HTTP/1.0 and has a Transfer-Encoding, which is of HTTP/1.1: use HTTP/1.1 or a Content-Length.";
+        InvalidChunkSize = "invalid_chunk_size",
+            "A chunk of the body does not begin with its size: 1 to 15 hexadecimal digits, then CR LF or an extension.";
+        ChunkLineEnd = "chunk_line_end",
+            "The line with the size of a chunk does not end with CR LF, or has a carriage return elsewhere.";
+        ChunkEnd = "chunk_end",
+            "The data of a chunk is not followed by CR LF: its size and its data differ, or the line end is missing.";
+        ControlInChunkExtension = "control_in_chunk_extension",
+            "The extension of a chunk has a control byte: leave extensions out.";
+        ChunkLineTooLong = "chunk_line_too_long",
+            "The line with the size of a chunk is longer than 256 bytes: leave extensions out.";
+        ChunkExtensionsTooLong = "chunk_extensions_too_long",
+            "The extensions of the body's chunks are longer than 4096 bytes together: leave extensions out.";
+    }
+    TargetTooLong {
+        TargetTooLong = "target_too_long",
+            "The request target is longer than limits.target_bytes of the gate: ask for less in one request.";
+    }
+    HeadersTooLarge {
+        HeaderTooLarge = "header_too_large",
+            "The request header is larger than limits.header_bytes of the gate: send fewer or shorter fields.";
+        TooManyFields = "too_many_fields",
+            "The request has more header fields, or trailers, than limits.header_fields of the gate: send fewer.";
+        FieldNameTooLong = "field_name_too_long",
+            "The name of a header field is longer than 1024 bytes: use a shorter one.";
+        TrailersTooLarge = "trailers_too_large",
+            "The trailers behind the body are larger than 8192 bytes: leave them out, nobody reads them.";
+    }
+    MethodNotAllowed {
+        Connect = "connect",
+            "CONNECT asks a proxy for a tunnel, and the gate is none: use the gate as the base URL of the API, not as the proxy of the client.";
+    }
+}
+
+impl Malformed {
+    /// All kinds; a rule of targets is broken at its first byte.
+    pub fn all() -> impl Iterator<Item = Self> {
+        Self::PLAIN.iter().copied().chain(Rule::ALL.iter().map(|rule| Self::Target(rule.at(0))))
+    }
+}
+
+/// For the log: of a target it also says where.
+impl fmt::Display for Malformed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Self::Target(broken) = self { broken.fmt(f) } else { f.write_str(self.message()) }
+    }
+}
+
+impl std::error::Error for Malformed {}
+
+impl From<Broken> for Malformed {
+    fn from(broken: Broken) -> Self {
+        Self::Target(broken)
+    }
+}
+
+impl From<Malformed> for Rejection {
+    #[cold]
+    fn from(malformed: Malformed) -> Self {
+        Self::because(malformed.reason(), malformed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn each_kind_has_its_own_word() {
+        let words: BTreeSet<_> = Malformed::all().map(Malformed::word).collect();
+        assert_eq!(words.len(), Malformed::all().count());
+        let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+        assert!(words.iter().all(|word| word.bytes().all(fits)), "{words:?}");
+    }
+
+    /// They are put into JSON and into a field as they are.
+    #[test]
+    fn messages_need_no_escaping() {
+        for kind in Malformed::all() {
+            let message = kind.message();
+            let fits = |byte: u8| (b' '..0x7f).contains(&byte) && byte != b'"' && byte != b'\\';
+            assert!(message.bytes().all(fits) && message.ends_with('.'), "{message:?}");
+        }
+    }
+}
