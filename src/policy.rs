@@ -215,7 +215,7 @@ fn choices(caller: &Caller, tokens: &[TokenRights]) -> [Option<u16>; ScopeSet::C
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::caller::Proofs;
+    use crate::caller::Conditions;
     use crate::rules::{List, Rules};
     use crate::scope::Scope;
     use crate::symbol::ListenerName;
@@ -227,7 +227,7 @@ mod tests {
     fn policy(callers: &[(&str, &[Scope], &[&str])], tokens: &[(&str, &[Scope])]) -> Policy {
         let callers = callers.iter().map(|(id, scope_list, tokens)| Caller {
             id: CallerId::new(id),
-            proofs: Proofs::default(),
+            conditions: Conditions::ANYONE,
             scopes: scopes(scope_list),
             tokens: tokens.iter().map(|alias| TokenAlias::new(alias)).collect(),
             rules: crate::rules::Rules::default(),

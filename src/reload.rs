@@ -97,7 +97,7 @@ impl Reloader {
         reloader.meters.config_reloaded(Outcome::Success);
         let all: Vec<_> = reloader.config.tokens.iter().map(|source| source.alias).collect();
         reloader.tell_meters(&all);
-        reloader.tell_of_weak_proofs();
+        reloader.tell_of_address_only_callers();
         for source in &reloader.config.tokens {
             reloader.say_state(source.alias);
         }
@@ -282,7 +282,7 @@ impl Reloader {
         self.meters.tokens_now(&tokens, &loaded);
     }
 
-    fn tell_of_weak_proofs(&self) {
+    fn tell_of_address_only_callers(&self) {
         let callers = self.config.address_only_callers();
         self.meters.address_only_callers_now(callers.len());
         if let Some(first) = callers.first() {
@@ -311,7 +311,7 @@ impl Reloader {
                 let was_read = |source: &&TokenSource| !before.contains(&(source.alias, source.file.clone()));
                 let new: Vec<_> = self.config.tokens.iter().filter(was_read).map(|source| source.alias).collect();
                 self.tell_meters(&new);
-                self.tell_of_weak_proofs();
+                self.tell_of_address_only_callers();
                 for alias in new {
                     self.say_state(alias);
                 }

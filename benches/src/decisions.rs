@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use ipnet::{IpNet, Ipv4Net};
-use metrika_gate::caller::{Caller, CallerId, Callers, Evidence, ListenerName, Peer, Proofs, TokenAlias};
+use metrika_gate::caller::{Caller, CallerId, Callers, Condition, Conditions, Evidence, ListenerName, Peer, TokenAlias};
 use metrika_gate::gateway::coding::Coding;
 use metrika_gate::gateway::headers::{clean_request, clean_response};
 use metrika_gate::gateway::refusal::Refusal;
@@ -33,7 +33,7 @@ fn callers(count: u32) -> Callers {
         let network = Ipv4Net::new(address(number * 16), bits).expect("a prefix length");
         Caller {
             id: CallerId::new(&format!("caller-{number}")),
-            proofs: Proofs { sources: vec![IpNet::V4(network)], ..Proofs::default() },
+            conditions: Conditions::new([Condition::Source([IpNet::V4(network)].into())]).expect("one condition"),
             scopes: scopes(&[Scope::Read]),
             tokens: vec![TokenAlias::new("read")],
             rules: Rules::default(),

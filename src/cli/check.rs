@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use clap::Args;
 
 use super::{ConfigArgs, Format, doctor};
-use crate::caller::Proofs;
+use crate::caller::{Condition, Conditions};
 use crate::config::document::Step;
 use crate::config::{self, Bind, Config, Error, Listener, TokenSource};
 use crate::doctor::Wanted;
@@ -215,7 +215,7 @@ fn warnings(config: &Config, policy: &Policy) -> Vec<Warning> {
         }
     }
     for (position, listener) in config.listeners.iter().enumerate() {
-        if !config.callers.iter().any(|caller| can_match(&caller.proofs, listener)) {
+        if !config.callers.iter().any(|caller| can_match(&caller.conditions, listener)) {
             let message = format!(
                 "no caller can match on listener '{}': whatever comes there is refused with 401",
                 listener.name
@@ -226,14 +226,14 @@ fn warnings(config: &Config, policy: &Policy) -> Vec<Warning> {
     warnings
 }
 
-/// Whether some connection of `listener` could prove all of this.
-fn can_match(proofs: &Proofs, listener: &Listener) -> bool {
-    let without_process = proofs.uids.is_empty() && proofs.gids.is_empty();
-    let of_its_kind = match listener.bind {
-        Bind::Tcp(_) => without_process,
-        Bind::Unix { .. } => proofs.sources.is_empty(),
+/// Whether some connection of `listener` could meet all of these.
+fn can_match(conditions: &Conditions, listener: &Listener) -> bool {
+    let can_hold = |condition: &Condition| match (condition, &listener.bind) {
+        (Condition::Listener(stated), Bind::Tcp(_) | Bind::Unix { .. }) => *stated == listener.name,
+        (Condition::Source(_), Bind::Tcp(_)) | (Condition::Uid(_) | Condition::Gid(_), Bind::Unix { .. }) => true,
+        (Condition::Source(_), Bind::Unix { .. }) | (Condition::Uid(_) | Condition::Gid(_), Bind::Tcp(_)) => false,
     };
-    of_its_kind && proofs.listener.is_none_or(|stated| stated == listener.name)
+    conditions.iter().all(can_hold)
 }
 
 /// What is probably not meant of tokens, `now`.

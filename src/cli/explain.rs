@@ -10,7 +10,7 @@ use http::uri::Authority;
 use serde_json::json;
 
 use super::{ConfigArgs, Format};
-use crate::caller::{Caller, Proofs};
+use crate::caller::{Caller, Condition, Conditions};
 use crate::config::Config;
 use crate::gateway::admit::Admission;
 use crate::operation::{Operation, Verb};
@@ -223,7 +223,7 @@ fn strangers(config: &Config, target: &Target<'_>) -> Vec<(ListenerName, Reason)
 fn may_call(config: &Config, strangers: &[(ListenerName, Reason)], caller: &Caller) -> Result<(), Reason> {
     let mut reason = None;
     for listener in &config.listeners {
-        if caller.proofs.listener.is_some_and(|stated| stated != listener.name) {
+        if caller.conditions.listener().is_some_and(|stated| stated != listener.name) {
             continue;
         }
         match strangers.iter().find(|(name, _)| *name == listener.name) {
@@ -296,7 +296,7 @@ fn subject(out: &mut dyn Write, subject: &Subject) -> std::io::Result<()> {
 fn of_caller(out: &mut dyn Write, asked: &Asked<'_>, verdict: &Verdict<'_>) -> std::io::Result<()> {
     let caller = verdict.caller;
     writeln!(out)?;
-    writeln!(out, "caller     {} ({})", caller.id, said(&caller.proofs))?;
+    writeln!(out, "caller     {} ({})", caller.id, said(&caller.conditions))?;
     writeln!(out, "has        {}", caller.scopes)?;
     if let Some(earlier) = verdict.shadow {
         writeln!(out, "but        it is never reached: '{}' stands before it and takes its connections", earlier.id)?;
@@ -371,19 +371,15 @@ fn machine(
     })
 }
 
-fn said(proofs: &Proofs) -> String {
-    let mut parts = Vec::new();
-    if let Some(listener) = proofs.listener {
-        parts.push(format!("listener {listener}"));
-    }
-    for (name, values) in [
-        ("source", proofs.sources.iter().map(ToString::to_string).collect::<Vec<_>>()),
-        ("uid", proofs.uids.iter().map(ToString::to_string).collect()),
-        ("gid", proofs.gids.iter().map(ToString::to_string).collect()),
-    ] {
-        if !values.is_empty() {
-            parts.push(format!("{name} {}", values.join(" or ")));
-        }
-    }
-    parts.join(", ")
+fn said(conditions: &Conditions) -> String {
+    conditions.iter().map(said_of).collect::<Vec<_>>().join(", ")
+}
+
+fn said_of(condition: &Condition) -> String {
+    let values: Vec<String> = match condition {
+        Condition::Listener(name) => vec![name.to_string()],
+        Condition::Source(networks) => networks.iter().map(ToString::to_string).collect(),
+        Condition::Uid(ids) | Condition::Gid(ids) => ids.iter().map(ToString::to_string).collect(),
+    };
+    format!("{} {}", condition.kind(), values.join(" or "))
 }

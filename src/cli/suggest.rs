@@ -17,7 +17,7 @@ use clap::Args;
 
 use super::needs::{Judge, Log, Seen};
 use super::rights::{Rights, narrowest, operations, quoted};
-use crate::caller::{Caller, Proofs};
+use crate::caller::{Caller, Condition, Conditions};
 use crate::config::Config;
 use crate::operation::Catalogue;
 use crate::scope::{Scope, ScopeSet};
@@ -135,7 +135,7 @@ fn callers_of(config: &Config, log: &Log) -> Result<Suggested, std::fmt::Error> 
     writeln!(all.text, "callers:   # drawn by metrika-gate suggest from {} access lines", log.count.access)?;
     let without = Seen::default();
     for caller in &*config.callers {
-        let Caller { id, proofs, tokens, scopes, rules } = caller;
+        let Caller { id, conditions, tokens, scopes, rules } = caller;
         let seen = log.callers.get(id.as_str()).unwrap_or(&without);
         let known = Rights { scopes: *scopes, rules: rules.clone() };
         let is_kept = seen.counted == 0;
@@ -148,7 +148,7 @@ fn callers_of(config: &Config, log: &Log) -> Result<Suggested, std::fmt::Error> 
         all.say_not_counted(id.as_str(), seen, Some(&rights))?;
         let text = &mut all.text;
         writeln!(text, "  - id: \"{id}\"")?;
-        writeln!(text, "    match: {}", matched(proofs))?;
+        writeln!(text, "    match: {}", matched(conditions))?;
         writeln!(text, "    tokens: {}", quoted(tokens.iter().map(|token| token.as_str())))?;
         if is_kept {
             known.keys(text, &without.destructive)?;
@@ -235,17 +235,18 @@ fn anew(log: &Log) -> anyhow::Result<Suggested> {
     Ok(all)
 }
 
-fn matched(proofs: &Proofs) -> String {
-    let listener = proofs.listener.map(|listener| format!("listener: \"{listener}\""));
-    let list =
-        |name: &str, values: Vec<String>| (!values.is_empty()).then(|| format!("{name}: [{}]", values.join(", ")));
-    let parts = [
-        listener,
-        list("source", proofs.sources.iter().map(|network| format!("\"{network}\"")).collect()),
-        list("uid", proofs.uids.iter().map(u32::to_string).collect()),
-        list("gid", proofs.gids.iter().map(u32::to_string).collect()),
-    ];
-    format!("{{{}}}", parts.into_iter().flatten().collect::<Vec<_>>().join(", "))
+/// The conditions as YAML.
+fn matched(conditions: &Conditions) -> String {
+    let list = |values: Vec<String>| format!("[{}]", values.join(", "));
+    let pair = |condition: &Condition| {
+        let value = match condition {
+            Condition::Listener(name) => format!("\"{name}\""),
+            Condition::Source(networks) => list(networks.iter().map(|network| format!("\"{network}\"")).collect()),
+            Condition::Uid(ids) | Condition::Gid(ids) => list(ids.iter().map(u32::to_string).collect()),
+        };
+        format!("{}: {value}", condition.kind())
+    };
+    format!("{{{}}}", conditions.iter().map(pair).collect::<Vec<_>>().join(", "))
 }
 
 #[cfg(test)]

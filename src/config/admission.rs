@@ -5,7 +5,7 @@ use ipnet::IpNet;
 
 use super::reader::{At, Findings, Table};
 use super::{Admission, Bind, Config, Listener};
-use crate::caller::{Caller, CallerId};
+use crate::caller::{Caller, CallerId, Condition};
 use crate::host::Host;
 
 /// Reads the keys of a listener; `tcp` says whether it has hosts.
@@ -76,11 +76,31 @@ impl Config {
         let remote: Vec<_> =
             self.listeners.iter().filter(|listener| listener.is_remote()).map(|listener| listener.name).collect();
         let is_one = |caller: &&Caller| {
-            let proofs = &caller.proofs;
-            let there = proofs.listener.map_or(!remote.is_empty(), |listener| remote.contains(&listener));
-            there && proofs.uids.is_empty() && proofs.gids.is_empty() && !proofs.sources.iter().all(is_of_loopback)
+            let conditions = &caller.conditions;
+            let there = conditions.listener().map_or(!remote.is_empty(), |listener| remote.contains(&listener));
+            there && conditions.iter().map(strength).max() == Some(Strength::Address)
         };
         self.callers.iter().filter(is_one).map(|caller| caller.id).collect()
+    }
+}
+
+/// How well a condition tells a caller from others, the weakest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Strength {
+    /// It says nothing of the network.
+    Nothing,
+    /// An address on a network is all that it asks for.
+    Address,
+    /// The kernel vouches for it.
+    Process,
+}
+
+fn strength(condition: &Condition) -> Strength {
+    match condition {
+        Condition::Listener(_) => Strength::Nothing,
+        Condition::Source(networks) if networks.iter().all(is_of_loopback) => Strength::Nothing,
+        Condition::Source(_) => Strength::Address,
+        Condition::Uid(_) | Condition::Gid(_) => Strength::Process,
     }
 }
 

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use super::process::ReadListener;
 use super::reader::{At, Findings, Table};
 use super::{Bind, Origin, TokenSource, document, health, is_everyone, name, name_text, rules};
-use crate::caller::{Caller, Proofs};
+use crate::caller::{Caller, Condition, ConditionKind, Conditions};
 use crate::operation::{Catalogue, Operation, QuotaGroup, Reach, UnknownOperations, Verb};
 use crate::scope::ScopeSet;
 use crate::symbol::{CallerId, ListenerName, OperationId, TokenAlias};
@@ -123,11 +123,11 @@ pub fn callers(at: &At<'_>, known: &Known<'_>, findings: &mut Findings) -> Optio
 fn caller(at: &At<'_>, known: &Known<'_>, findings: &mut Findings) -> Option<Caller> {
     let table = at.table(findings, &[["id", "match", "scopes", "tokens"].as_slice(), &rules::KEYS].concat())?;
     let id = table.required(findings, "id").and_then(|at| name(&at, findings));
-    let proofs = table.required(findings, "match").and_then(|at| proofs(&at, known, findings));
+    let conditions = table.required(findings, "match").and_then(|at| conditions(&at, known, findings));
     let scopes = table.required(findings, "scopes").and_then(|at| scopes(&at, findings));
     let tokens = table.required(findings, "tokens").and_then(|at| token_names(&at, known, findings));
     let rules = rules::rules(&table, findings);
-    Some(Caller { id: CallerId::new(id?), proofs: proofs?, scopes: scopes?, tokens: tokens?, rules: rules? })
+    Some(Caller { id: CallerId::new(id?), conditions: conditions?, scopes: scopes?, tokens: tokens?, rules: rules? })
 }
 
 fn token_names(at: &At<'_>, known: &Known<'_>, findings: &mut Findings) -> Option<Vec<TokenAlias>> {
@@ -145,47 +145,48 @@ fn token_names(at: &At<'_>, known: &Known<'_>, findings: &mut Findings) -> Optio
     names.into_iter().collect()
 }
 
-fn proofs(at: &At<'_>, known: &Known<'_>, findings: &mut Findings) -> Option<Proofs> {
-    let table = at.table(findings, &["listener", "source", "uid", "gid"])?;
-    let listener = table.optional("listener").map(|at| {
-        at.text(findings, |text| {
-            if known.listener_names.contains(&text) {
-                Ok(ListenerName::new(text))
-            } else {
-                Err(one_of("the name of a listener that stands under 'listeners'", &known.listener_names))
-            }
-        })
-    });
-    let sources = values(&table, "source", findings, |at, findings| at.text(findings, network));
-    let number = |at: &At<'_>, findings: &mut Findings| at.integer(findings, 0..=u32::MAX.into())?.try_into().ok();
-    let uids = values(&table, "uid", findings, number);
-    let gids = values(&table, "gid", findings, number);
-    let proofs = Proofs { listener: flatten(listener)?, sources: sources?, uids: uids?, gids: gids? };
-    check_proofs(at, &proofs, known, findings);
-    Some(proofs)
-}
-
-/// `None` when a value is there and wrong, `Some(None)` when it is absent.
-#[expect(clippy::option_option, reason = "absent and wrong are different answers")]
-const fn flatten<T: Copy>(value: Option<Option<T>>) -> Option<Option<T>> {
-    match value {
-        None => Some(None),
-        Some(None) => None,
-        Some(Some(value)) => Some(Some(value)),
+fn conditions(at: &At<'_>, known: &Known<'_>, findings: &mut Findings) -> Option<Conditions> {
+    let table = at.table(findings, &ConditionKind::ALL.map(ConditionKind::key))?;
+    let stated = ConditionKind::ALL.into_iter().filter_map(|kind| Some((kind, table.optional(kind.key())?)));
+    let read: Vec<_> = stated.map(|(kind, at)| condition(kind, &at, known, findings)).collect();
+    match Conditions::new(read.into_iter().collect::<Option<Vec<_>>>()?) {
+        Ok(conditions) => {
+            check_conditions(at, &conditions, known, findings);
+            Some(conditions)
+        }
+        Err(repeated) => {
+            at.wrong(findings, repeated.to_string());
+            None
+        }
     }
 }
 
-/// Reads the list under `key`, empty when absent.
+fn condition(kind: ConditionKind, at: &At<'_>, known: &Known<'_>, findings: &mut Findings) -> Option<Condition> {
+    let number = |at: &At<'_>, findings: &mut Findings| at.integer(findings, 0..=u32::MAX.into())?.try_into().ok();
+    let listener = |text: &str| {
+        if known.listener_names.contains(&text) {
+            Ok(ListenerName::new(text))
+        } else {
+            Err(one_of("the name of a listener that stands under 'listeners'", &known.listener_names))
+        }
+    };
+    Some(match kind {
+        ConditionKind::Listener => Condition::Listener(at.text(findings, listener)?),
+        ConditionKind::Source => Condition::Source(values(at, findings, |at, findings| at.text(findings, network))?),
+        ConditionKind::Uid => Condition::Uid(values(at, findings, number)?),
+        ConditionKind::Gid => Condition::Gid(values(at, findings, number)?),
+    })
+}
+
+/// Reads a list of values, which is not empty.
 fn values<T>(
-    table: &Table<'_>,
-    key: &str,
+    at: &At<'_>,
     findings: &mut Findings,
     mut read: impl FnMut(&At<'_>, &mut Findings) -> Option<T>,
-) -> Option<Vec<T>> {
-    let Some(at) = table.optional(key) else { return Some(Vec::new()) };
+) -> Option<Box<[T]>> {
     let elements = at.filled_list(findings)?;
     let values: Vec<Option<T>> = elements.iter().map(|at| read(at, findings)).collect();
-    values.into_iter().collect()
+    values.into_iter().collect::<Option<Box<[T]>>>().filter(|values| !values.is_empty())
 }
 
 fn network(text: &str) -> Result<IpNet, String> {
@@ -193,21 +194,22 @@ fn network(text: &str) -> Result<IpNet, String> {
     read.ok_or_else(|| "an address or a network, as in 10.1.2.3, 10.0.0.0/8 or 2001:db8::/32".to_owned())
 }
 
-fn check_proofs(at: &At<'_>, proofs: &Proofs, known: &Known<'_>, findings: &mut Findings) {
-    let of_process = !(proofs.uids.is_empty() && proofs.gids.is_empty());
-    let of_network = !proofs.sources.is_empty();
-    if proofs.listener.is_none() && !of_process && !of_network {
-        at.wrong(findings, "states nothing; expected one or more of listener, source, uid, gid");
+fn check_conditions(at: &At<'_>, conditions: &Conditions, known: &Known<'_>, findings: &mut Findings) {
+    if conditions.is_empty() {
+        let keys = ConditionKind::ALL.map(ConditionKind::key).join(", ");
+        at.wrong(findings, format!("states nothing; expected one or more of {keys}"));
         return;
     }
+    let of_process = conditions.iter().any(is_of_process);
+    let of_network = conditions.iter().any(is_of_network);
     if of_process && of_network {
         at.wrong(findings, "never matches: uid and gid are of unix sockets, source is of TCP; state one kind");
         return;
     }
-    let states_nothing = !of_process && proofs.sources.iter().all(is_everyone);
+    let (stated, states_nothing) = (conditions.listener(), !conditions.iter().any(is_narrow));
     for read in known.listeners {
         let name = read.listener.name;
-        let named = proofs.listener == Some(name);
+        let named = stated == Some(name);
         let unix = matches!(read.listener.bind, Bind::Unix { .. });
         if named && unix && of_network {
             at.wrong(
@@ -223,13 +225,38 @@ fn check_proofs(at: &At<'_>, proofs: &Proofs, known: &Known<'_>, findings: &mut 
                 format!("never matches: listener '{name}' is TCP, whose peers have no uid or gid; use source"),
             );
         }
-        let applies = (named || proofs.listener.is_none()) && !unix && !of_process;
+        let applies = (named || stated.is_none()) && !unix && !of_process;
         if applies && read.remote && states_nothing {
             let message = format!(
                 "would be anyone who can reach listener '{name}', which allows remote callers; state a source narrower than everyone"
             );
             at.wrong(findings, message);
         }
+    }
+}
+
+/// Whether only the peers of unix sockets can meet it.
+const fn is_of_process(condition: &Condition) -> bool {
+    match condition {
+        Condition::Uid(_) | Condition::Gid(_) => true,
+        Condition::Listener(_) | Condition::Source(_) => false,
+    }
+}
+
+/// Whether only the peers of TCP can meet it.
+const fn is_of_network(condition: &Condition) -> bool {
+    match condition {
+        Condition::Source(_) => true,
+        Condition::Listener(_) | Condition::Uid(_) | Condition::Gid(_) => false,
+    }
+}
+
+/// Whether some of those who reach a listener do not meet it.
+fn is_narrow(condition: &Condition) -> bool {
+    match condition {
+        Condition::Listener(_) => false,
+        Condition::Source(networks) => !networks.iter().all(is_everyone),
+        Condition::Uid(_) | Condition::Gid(_) => true,
     }
 }
 

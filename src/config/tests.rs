@@ -85,11 +85,11 @@ limits: {connections: 0}
 
 #[test]
 fn a_remote_listener_needs_callers_that_state_more() {
-    let text = |proofs: &str| {
+    let text = |conditions: &str| {
         format!(
             "listeners: [{{name: app, address: '0.0.0.0:80', allow_remote: true}}]\n\
              tokens: {{t: {{file: /t, scopes: [metrika:read]}}}}\n\
-             callers: [{{id: c, match: {{{proofs}}}, scopes: [metrika:read], tokens: [t]}}]"
+             callers: [{{id: c, match: {{{conditions}}}, scopes: [metrika:read], tokens: [t]}}]"
         )
     };
     for refused in [
@@ -133,10 +133,10 @@ limits: {header_fields: 1001, connections_per_peer: 0}
 
 #[test]
 fn callers_that_are_known_by_an_address_on_a_network_are_known() {
-    let of = |listeners: &str, proofs: &str| {
+    let of = |listeners: &str, conditions: &str| {
         let text = format!(
             "listeners: [{listeners}]\ntokens: {{t: {{file: /t, scopes: [metrika:read]}}}}\n\
-             callers: [{{id: c, match: {{{proofs}}}, scopes: [metrika:read], tokens: [t]}}]"
+             callers: [{{id: c, match: {{{conditions}}}, scopes: [metrika:read], tokens: [t]}}]"
         );
         Config::parse(&text, Path::new("gate.yaml"))
             .unwrap_or_else(|error| panic!("{error}"))
@@ -146,7 +146,7 @@ fn callers_that_are_known_by_an_address_on_a_network_are_known() {
     let (here, there) =
         ("{name: app, address: '127.0.0.1:80'}", "{name: net, address: '10.0.0.1:80', allow_remote: true}");
     let both = format!("{here}, {there}");
-    for (listeners, proofs, expected) in [
+    for (listeners, conditions, expected) in [
         (here, "listener: app", 0),
         (here, "source: [10.0.0.0/8]", 0),
         (there, "listener: net, source: [10.0.0.0/8]", 1),
@@ -155,7 +155,7 @@ fn callers_that_are_known_by_an_address_on_a_network_are_known() {
         (&both, "source: [127.0.0.0/8, '::1']", 0),
         (&both, "uid: [1]", 0),
     ] {
-        assert_eq!(of(listeners, proofs), expected, "{listeners} {proofs}");
+        assert_eq!(of(listeners, conditions), expected, "{listeners} {conditions}");
     }
 }
 

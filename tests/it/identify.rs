@@ -41,7 +41,7 @@ callers:
     }
 }
 
-/// every proof that is stated has to hold; where they disagree, the caller is nobody. The socket has its mode.
+/// every condition that is stated has to hold; where one does not, the caller is nobody. The socket has its mode.
 #[test]
 fn a_process_on_a_unix_socket_is_known_by_its_user_and_group() {
     let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
@@ -170,7 +170,7 @@ fn a_socket_is_never_open_for_a_moment() {
     }
 }
 
-/// an address on a network is a weak proof, so it has to be allowed, and a gauge shows it.
+/// a condition on the address alone is weak on a network, so it has to be allowed, and a gauge shows it.
 #[test]
 fn callers_known_by_an_address_on_a_network_are_shown() {
     let upstream = Upstream::plain();

@@ -16,6 +16,7 @@ mod causes;
 mod chaos;
 mod chaos_upstream;
 mod commands;
+mod conditions;
 mod config;
 mod credentials;
 mod cut;

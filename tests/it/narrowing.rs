@@ -176,7 +176,7 @@ fn callers_without_a_need_are_kept_as_they_are() {
     let idle = line("crm", "GET", "counters.list", r#","would_refuse":"list_denied""#);
     let (config, text, said) = shop.suggest(&[idle], &[]);
     for (kept, was) in config.callers.iter().zip(&*before.callers) {
-        assert_eq!((&kept.proofs, kept.scopes, &kept.tokens), (&was.proofs, was.scopes, &was.tokens), "{text}");
+        assert_eq!((&kept.conditions, kept.scopes, &kept.tokens), (&was.conditions, was.scopes, &was.tokens), "{text}");
         assert_eq!((kept.id, &kept.rules), (was.id, &was.rules), "{text}");
         assert!(text.contains(&format!("# '{}' is kept as it is: no line of it counts\n", was.id)), "{text}");
     }

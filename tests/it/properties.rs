@@ -2,7 +2,8 @@
 
 use std::sync::LazyLock;
 
-use metrika_gate::caller::{Caller, CallerId, Callers, Evidence, ListenerName, Peer, Proofs};
+use ipnet::{IpNet, Ipv4Net};
+use metrika_gate::caller::{Caller, CallerId, Callers, Condition, Conditions, Evidence, ListenerName, Peer};
 use metrika_gate::operation::{Catalogue, Lookup, Verb};
 use metrika_gate::scope::ScopeSet;
 use metrika_gate::target;
@@ -174,32 +175,38 @@ proptest! {
         ]),
     ) {
         let names = ["one", "two"].map(ListenerName::new);
-        let callers: Vec<Caller> = rules.into_iter().enumerate().map(|(position, (listener, sources, uids, gids))| {
-            let network = |(a, b, length)| ipnet::Ipv4Net::new([10, 0, a, b].into(), length).unwrap().into();
+        let rules: Vec<_> = rules.into_iter().map(|(listener, sources, uids, gids)| {
+            let network = |(a, b, length)| IpNet::from(Ipv4Net::new([10, 0, a, b].into(), length).unwrap());
+            (listener, sources.into_iter().map(network).collect::<Vec<_>>(), uids, gids)
+        }).collect();
+        let callers: Vec<_> = rules.iter().enumerate().map(|(position, (listener, sources, uids, gids))| {
+            let stated = [
+                listener.map(|index| Condition::Listener(names[index])),
+                (!sources.is_empty()).then(|| Condition::Source(sources.as_slice().into())),
+                (!uids.is_empty()).then(|| Condition::Uid(uids.as_slice().into())),
+                (!gids.is_empty()).then(|| Condition::Gid(gids.as_slice().into())),
+            ];
             Caller {
                 rules: metrika_gate::rules::Rules::default(),
                 id: CallerId::new(&format!("p{position}")),
-                proofs: Proofs { listener: listener.map(|index| names[index]), sources: sources.into_iter().map(network).collect(), uids, gids },
+                conditions: Conditions::new(stated.into_iter().flatten()).unwrap(),
                 scopes: ScopeSet::EMPTY,
                 tokens: Vec::new(),
             }
         }).collect();
-        let holds = |proofs: &Proofs| {
-            let listener_holds = proofs.listener.is_none_or(|stated| stated == names[listener]);
-            let peer_holds = match peer {
+        let matches = |(stated, sources, uids, gids): &(Option<usize>, Vec<IpNet>, Vec<u32>, Vec<u32>)| {
+            let peer_matches = match peer {
                 Peer::Address(address) => {
-                    proofs.uids.is_empty() && proofs.gids.is_empty()
-                        && (proofs.sources.is_empty() || proofs.sources.iter().any(|network| network.contains(&address)))
+                    uids.is_empty() && gids.is_empty()
+                        && (sources.is_empty() || sources.iter().any(|network| network.contains(&address)))
                 }
                 Peer::Process { uid, gid } => {
-                    proofs.sources.is_empty()
-                        && (proofs.uids.is_empty() || proofs.uids.contains(&uid))
-                        && (proofs.gids.is_empty() || proofs.gids.contains(&gid))
+                    sources.is_empty() && (uids.is_empty() || uids.contains(&uid)) && (gids.is_empty() || gids.contains(&gid))
                 }
             };
-            listener_holds && peer_holds
+            stated.is_none_or(|stated| stated == listener) && peer_matches
         };
-        let expected = callers.iter().position(|caller| holds(&caller.proofs));
+        let expected = rules.iter().position(matches);
         let evidence = Evidence { listener: names[listener], peer };
         prop_assert_eq!(Callers::new(callers, &names).identify(evidence), expected);
     }

@@ -92,7 +92,7 @@ fn suggest_narrows_a_configuration_to_what_was_used() {
     let (before, config) = (parse(&served.gate.config()), parse(&text));
     let [reports, crm, idle] = &config.callers[..] else { panic!("{text}") };
     assert_eq!((reports.id.as_str(), reports.scopes.to_string().as_str()), ("reports", "metrika:read"));
-    assert_eq!(reports.proofs, before.callers[0].proofs);
+    assert_eq!(reports.conditions, before.callers[0].conditions);
     assert_eq!(reports.tokens, before.callers[0].tokens);
     assert_eq!(reports.rules.counters.as_deref(), Some(&[11, 12][..]));
     assert_eq!(reports.rules.logins.as_deref().map(|logins| logins.join(" ")), Some("shop-x".to_owned()));
@@ -103,8 +103,8 @@ fn suggest_narrows_a_configuration_to_what_was_used() {
     assert!(text.contains("# 'idle' is kept as it is: no line of it counts\n"), "{text}");
     let was = &before.callers[2];
     assert_eq!(
-        (&idle.proofs, idle.scopes, &idle.tokens, &idle.rules),
-        (&was.proofs, was.scopes, &was.tokens, &was.rules)
+        (&idle.conditions, idle.scopes, &idle.tokens, &idle.rules),
+        (&was.conditions, was.scopes, &was.tokens, &was.rules)
     );
     assert!(text.contains("\n# how long\ntimeouts: {keep_alive: 70s}\n"), "what else there was stays: {text}");
     assert_eq!((config.timeouts, config.upstream), (before.timeouts, before.upstream));

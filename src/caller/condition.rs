@@ -1,0 +1,177 @@
+//! Conditions: the configuration states them about the connections of a caller.
+//!
+//! The kinds are a closed enum, and every match on it names every kind: a new kind does not compile before the matcher,
+//! the tables, the reader of the configuration and the commands handle it. Only an empty list is met by every connection.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::{Evidence, Peer};
+use crate::symbol::ListenerName;
+
+/// A condition. Of its values, any one may be the connection's; without a value, no connection meets it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Condition {
+    /// The listener that accepted the connection.
+    Listener(ListenerName),
+    /// The networks that the peer's address may be in.
+    Source(Box<[IpNet]>),
+    /// The users that the peer process may run as.
+    Uid(Box<[u32]>),
+    /// The groups that the peer process may run as.
+    Gid(Box<[u32]>),
+}
+
+/// The kinds of conditions, in the order in which they are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ConditionKind {
+    /// [`Condition::Listener`].
+    Listener,
+    /// [`Condition::Source`].
+    Source,
+    /// [`Condition::Uid`].
+    Uid,
+    /// [`Condition::Gid`].
+    Gid,
+}
+
+impl ConditionKind {
+    /// Every kind. The configuration has no key for a kind that is missing here.
+    pub const ALL: [Self; 4] = [Self::Listener, Self::Source, Self::Uid, Self::Gid];
+
+    /// Its key under `match`.
+    #[must_use]
+    pub const fn key(self) -> &'static str {
+        match self {
+            Self::Listener => "listener",
+            Self::Source => "source",
+            Self::Uid => "uid",
+            Self::Gid => "gid",
+        }
+    }
+}
+
+impl fmt::Display for ConditionKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.key())
+    }
+}
+
+impl Condition {
+    /// Which condition it is.
+    #[must_use]
+    pub const fn kind(&self) -> ConditionKind {
+        match self {
+            Self::Listener(_) => ConditionKind::Listener,
+            Self::Source(_) => ConditionKind::Source,
+            Self::Uid(_) => ConditionKind::Uid,
+            Self::Gid(_) => ConditionKind::Gid,
+        }
+    }
+
+    /// Whether a connection meets it (rules 4 and 5).
+    fn holds(&self, evidence: Evidence) -> bool {
+        let Evidence { listener, peer } = evidence;
+        match self {
+            Self::Listener(stated) => *stated == listener,
+            Self::Source(networks) => match peer {
+                Peer::Address(address) => networks.iter().any(|network| contains(*network, address)),
+                Peer::Process { uid: _, gid: _ } => false,
+            },
+            Self::Uid(uids) => match peer {
+                Peer::Address(_) => false,
+                Peer::Process { uid, gid: _ } => uids.contains(&uid),
+            },
+            Self::Gid(gids) => match peer {
+                Peer::Address(_) => false,
+                Peer::Process { uid: _, gid } => gids.contains(&gid),
+            },
+        }
+    }
+
+    /// Whether every connection that meets `other` meets this too. Two kinds say nothing about each other.
+    fn covers(&self, other: &Self) -> bool {
+        let inside = |own: &[IpNet], network: &IpNet| own.iter().any(|wider| wider.contains(network));
+        match (self, other) {
+            (Self::Listener(own), Self::Listener(other)) => own == other,
+            (Self::Source(own), Self::Source(other)) => other.iter().all(|network| inside(own, network)),
+            (Self::Uid(own), Self::Uid(other)) | (Self::Gid(own), Self::Gid(other)) => {
+                other.iter().all(|id| own.contains(id))
+            }
+            (Self::Listener(_) | Self::Source(_) | Self::Uid(_) | Self::Gid(_), _) => false,
+        }
+    }
+}
+
+/// Whether `address` is in `network`, each in either family (rule 5).
+fn contains(network: IpNet, address: IpAddr) -> bool {
+    match (network, address.to_canonical()) {
+        (IpNet::V4(network), IpAddr::V4(address)) => network.contains(&address),
+        (IpNet::V4(_), IpAddr::V6(_)) => false,
+        (IpNet::V6(network), IpAddr::V4(address)) => network.contains(&address.to_ipv6_mapped()),
+        (IpNet::V6(network), IpAddr::V6(address)) => network.contains(&address),
+    }
+}
+
+/// The conditions of a caller: at most one of each kind, in the order of the kinds. All of them must hold (rule 1).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Conditions(Vec<Condition>);
+
+/// Two conditions are of one kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("states {0} twice")]
+pub struct Repeated(pub ConditionKind);
+
+impl Conditions {
+    /// Every connection meets them.
+    pub const ANYONE: Self = Self(Vec::new());
+
+    /// Takes the conditions in any order.
+    ///
+    /// # Errors
+    /// When two are of one kind.
+    pub fn new(list: impl IntoIterator<Item = Condition>) -> Result<Self, Repeated> {
+        let mut list: Vec<_> = list.into_iter().collect();
+        list.sort_by_key(Condition::kind);
+        let kinds = list.iter().map(Condition::kind);
+        match kinds.clone().zip(kinds.skip(1)).find(|(one, next)| one == next) {
+            Some((kind, _)) => Err(Repeated(kind)),
+            None => Ok(Self(list)),
+        }
+    }
+
+    /// Each of them.
+    pub fn iter(&self) -> std::slice::Iter<'_, Condition> {
+        self.0.iter()
+    }
+
+    /// Whether nothing is stated.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The listener that is stated.
+    #[must_use]
+    pub fn listener(&self) -> Option<ListenerName> {
+        self.iter().find_map(|condition| match condition {
+            Condition::Listener(stated) => Some(*stated),
+            Condition::Source(_) | Condition::Uid(_) | Condition::Gid(_) => None,
+        })
+    }
+
+    /// Whether a connection meets all of them. The tables of [`Callers`](super::Callers) find the same callers faster.
+    #[must_use]
+    pub fn hold(&self, evidence: Evidence) -> bool {
+        self.iter().all(|condition| condition.holds(evidence))
+    }
+
+    /// Whether every connection that meets `other` meets these too: behind them in the configuration, `other` is never
+    /// reached.
+    #[must_use]
+    pub fn cover(&self, other: &Self) -> bool {
+        self.iter().all(|own| other.iter().any(|other| own.covers(other)))
+    }
+}
