@@ -2,12 +2,14 @@
 //!
 //! ```text
 //! Record                               one answer, one line, one count for every exchange, even an abandoned one
-//!  -> Identify    Received   -> Identified | 401
-//!  -> Admit       Identified -> Admitted   | 400 403 431 508
-//!  -> Authorize   Admitted   -> Permitted  | 400 403 404 405 413 414 415
-//!  -> Inject      Permitted  -> Outbound   | 503   drops what the caller sent as credentials, adds ours last
-//!  -> Forward     Outbound   -> Response   | 403 413 415 502 503 504
+//!  -> Identify    Received   -> Known      | 401
+//!  -> Admit       Known      -> Admitted   | 400 403 431 508
+//!  -> Authorize   Admitted   -> Permitted  | 400 403 404 405 413 414 415 503
+//!  -> Inject      Permitted  -> Outbound   |       drops what the caller sent as credentials, adds ours last
+//!  -> Forward     Outbound   -> Response   | 403 408 413 415 502 503 504
 //! ```
+//!
+//! The first three are the steps of the one decision ([`crate::decide`]). It is made again after every wait in Forward.
 //!
 //! Each stage takes one type and makes the next, and only it can: nothing is forwarded without a [`Grant`] and a token,
 //! nor with a credential of the caller's still on it. A stage that is left out or misplaced does not compile.
@@ -29,7 +31,7 @@ use tower::{Service, ServiceBuilder, service_fn};
 
 use crate::worker::Worker;
 
-pub mod admit;
+mod admit;
 mod authorize;
 pub mod body;
 pub mod budget;
@@ -40,7 +42,6 @@ mod exchange;
 mod filtered;
 mod forward;
 pub mod headers;
-mod http2;
 mod identify;
 mod inject;
 pub mod list_filter;
@@ -53,7 +54,6 @@ pub mod refusal;
 mod rest;
 mod stage;
 mod streaming;
-mod via;
 
 use admit::Admit;
 use authorize::Authorize;

@@ -26,6 +26,7 @@ pub mod caller;
 pub mod cli;
 pub mod config;
 pub mod crew;
+pub mod decide;
 pub mod demo;
 pub mod diagnosis;
 pub mod doctor;

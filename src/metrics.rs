@@ -190,6 +190,12 @@ impl Shard {
         self.callers.entry(caller).or_default().in_flight += 1;
     }
 
+    /// A request that is under way is another caller's now.
+    pub fn move_on(&mut self, from: Option<CallerId>, to: CallerId) {
+        self.callers.entry(from).or_default().in_flight -= 1;
+        self.begin(Some(to));
+    }
+
     /// A request that was begun is over.
     pub fn finish(&mut self, finished: &Finished) {
         let Finished { caller, operation, token, verb, code, .. } = *finished;

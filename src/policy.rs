@@ -114,6 +114,12 @@ impl Grant {
         self.operation
     }
 
+    /// For whom.
+    #[must_use]
+    pub const fn caller(self) -> CallerId {
+        self.caller
+    }
+
     /// With which token.
     #[must_use]
     pub const fn token(self) -> TokenAlias {
@@ -157,7 +163,7 @@ impl Policy {
     ///
     /// # Errors
     /// [`Denial::ScopeDenied`], [`Denial::Rule`] and [`Denial::TokenScopeMissing`].
-    pub fn decide(&self, position: usize, call: &Call<'_>) -> Result<Permission, Denial> {
+    pub fn permit(&self, position: usize, call: &Call<'_>) -> Result<Permission, Denial> {
         let operation = call.operation;
         let caller = self.callers.get(position).ok_or(Denial::ScopeDenied(operation.id))?;
         let within = if caller.scopes.covers(operation.scopes) {
@@ -277,7 +283,7 @@ mod tests {
         let names = crate::target::check(path, query, 1000).unwrap();
         let operation = policy.operation(verb, path)?;
         let subject = crate::subject::Subject::of(operation, path, query, names);
-        policy.decide(0, &Call { operation, path, query, names, subject: &subject })
+        policy.permit(0, &Call { operation, path, query, names, subject: &subject })
     }
 
     #[test]

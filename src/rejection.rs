@@ -11,7 +11,6 @@
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 
-use crate::symbol::OperationId;
 use crate::verdict::ErrorType;
 
 macro_rules! reasons {
@@ -167,15 +166,13 @@ impl Reason {
 pub struct Rejection {
     /// What the caller is told.
     pub reason: Reason,
-    /// The operation, where it was known by then.
-    pub operation: Option<OperationId>,
     /// For the log only: what went wrong underneath.
     pub cause: Option<anyhow::Error>,
 }
 
 impl From<Reason> for Rejection {
     fn from(reason: Reason) -> Self {
-        Self { reason, operation: None, cause: None }
+        Self { reason, cause: None }
     }
 }
 
@@ -183,7 +180,7 @@ impl Rejection {
     /// A rejection with its cause.
     #[must_use]
     pub fn because(reason: Reason, cause: impl Into<anyhow::Error>) -> Self {
-        Self { reason, operation: None, cause: Some(cause.into()) }
+        Self { reason, cause: Some(cause.into()) }
     }
 }
 

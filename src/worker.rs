@@ -14,7 +14,8 @@ use http::HeaderValue;
 use tokio::sync::Notify;
 
 use crate::config::{CallerTimeouts, Limits};
-use crate::gateway::admit::Admissions;
+use crate::decide::admission::Admissions;
+use crate::decide::{Candidates, Known};
 use crate::gateway::body::RequestBody;
 use crate::gateway::budget::Budget;
 use crate::metrics::usage::Groups;
@@ -52,6 +53,18 @@ pub struct Slot {
 }
 
 impl Slot {
+    /// Whether it can be sent now.
+    ///
+    /// # Errors
+    /// Why not.
+    pub const fn can_be_sent(&self) -> Result<(), Reason> {
+        match (&self.token, self.parked) {
+            (None, _) => Err(Reason::TokenUnavailable),
+            (Some(_), true) => Err(Reason::TokenParked),
+            (Some(_), false) => Ok(()),
+        }
+    }
+
     /// Who sends it.
     #[must_use]
     pub const fn sender(&self) -> Sender {
@@ -112,9 +125,10 @@ pub struct Generation {
 pub struct Snapshot {
     /// What it was made from.
     pub generation: Arc<Generation>,
-    /// What is sent for the token at a position, with `Authorization` values that are copies of this worker's own: a
-    /// shared reference count would be a shared cache line.
-    ready: Vec<Result<Ready, Reason>>,
+    /// What is sent for the token at a position, where it can be, with `Authorization` values that are copies of this
+    /// worker's own: a shared reference count would be a shared cache line.
+    ready: Vec<Option<Ready>>,
+    candidates: Vec<Result<Candidates, Reason>>,
     /// The connections to the upstream.
     pub pool: Rc<Pool<RequestBody>>,
     /// What an answer says of how long its connection is kept (`Keep-Alive`); `None` where that is too short to say.
@@ -131,12 +145,19 @@ fn keep_alive(timeout: Duration) -> Option<HeaderValue> {
 }
 
 impl Snapshot {
-    /// What is sent for the token at a position: it, or its standby.
+    /// What decisions are made with.
+    #[must_use]
+    pub fn known(&self) -> Known<'_> {
+        let Generation { policy, admissions, limits, .. } = &*self.generation;
+        Known { policy, admissions, limits, tokens: &self.candidates }
+    }
+
+    /// What is sent for the token at a position of a decision.
     ///
     /// # Errors
-    /// Why neither can be used now.
-    pub fn ready(&self, token_position: usize) -> Result<&Ready, Reason> {
-        self.ready.get(token_position).ok_or(Reason::TokenUnavailable)?.as_ref().map_err(|reason| *reason)
+    /// When it cannot be sent now, which no decision of now lists.
+    pub fn ready(&self, position: usize) -> Result<&Ready, Reason> {
+        self.ready.get(position).and_then(Option::as_ref).ok_or(Reason::TokenUnavailable)
     }
 }
 
@@ -291,20 +312,17 @@ fn snapshot(generation: Arc<Generation>, old: Option<&Snapshot>, workers: usize)
     let kept = old.filter(|old| Arc::ptr_eq(&old.generation.upstream, upstream)).map(|old| old.pool.clone());
     let permits = upstream.settings.connections.div_ceil(workers.max(1));
     let pool = kept.unwrap_or_else(|| Rc::new(Pool::new(upstream.clone(), permits)));
-    let ready = generation.tokens.iter().map(|slot| ready(slot, &generation.tokens)).collect();
+    let ready = generation.tokens.iter().map(ready).collect();
+    let can_be_sent: Vec<_> = generation.tokens.iter().map(Slot::can_be_sent).collect();
+    let standby = |position: usize| generation.tokens.get(position).and_then(|slot| slot.standby);
+    let candidates = Candidates::of(&can_be_sent, standby);
     let keep_alive = keep_alive(generation.timeouts.keep_alive);
-    Snapshot { generation, ready, pool, keep_alive }
+    Snapshot { generation, ready, candidates, pool, keep_alive }
 }
 
-/// The token of `slot`, or that of its standby.
-fn ready(slot: &Slot, all: &[Slot]) -> Result<Ready, Reason> {
-    let now = |slot: &Slot| {
-        let token = slot.token.as_ref().filter(|_| !slot.parked)?;
-        Some(Ready { sender: slot.sender(), authorization: token.authorization() })
-    };
-    let standby = || slot.standby.and_then(|position| all.get(position)).and_then(now);
-    let reason = if slot.token.is_some() { Reason::TokenParked } else { Reason::TokenUnavailable };
-    now(slot).or_else(standby).ok_or(reason)
+fn ready(slot: &Slot) -> Option<Ready> {
+    slot.can_be_sent().ok()?;
+    Some(Ready { sender: slot.sender(), authorization: slot.token.as_ref()?.authorization() })
 }
 
 /// A new id for a request that brought none: 128 random bits in hexadecimal.

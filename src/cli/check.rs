@@ -227,7 +227,7 @@ fn warnings(config: &Config, policy: &Policy) -> Vec<Warning> {
 }
 
 /// Whether some connection of `listener` could meet all of these.
-fn can_match(conditions: &Conditions, listener: &Listener) -> bool {
+pub(super) fn can_match(conditions: &Conditions, listener: &Listener) -> bool {
     let can_hold = |condition: &Condition| match (condition, &listener.bind) {
         (Condition::Listener(stated), Bind::Tcp(_) | Bind::Unix { .. }) => *stated == listener.name,
         (Condition::Source(_), Bind::Tcp(_)) | (Condition::Uid(_) | Condition::Gid(_), Bind::Unix { .. }) => true,

@@ -5,18 +5,21 @@ use std::path::PathBuf;
 
 use clap::Args;
 use clap::builder::ArgPredicate;
-use http::Method;
+use http::header::{CONTENT_TYPE, HOST};
 use http::uri::Authority;
+use http::{HeaderMap, HeaderName, Method, Uri, Version};
 use serde_json::json;
 
+use super::check::can_match;
 use super::{ConfigArgs, Format};
 use crate::caller::{Caller, Condition, Conditions};
 use crate::config::Config;
-use crate::gateway::admit::Admission;
+use crate::decide::admission::{Admission, Admissions};
+use crate::decide::{self, Candidates, Decision, Head, Identified, Known, Shadowed};
+use crate::line::Malformed;
 use crate::operation::{Operation, Verb};
-use crate::policy::{Denial, Permission, Policy};
-use crate::rejection::Reason;
-use crate::rules::{Breach, Call};
+use crate::policy::{Denial, Policy};
+use crate::rejection::{Reason, Rejection};
 use crate::subject::{Counters, Subject};
 use crate::symbol::ListenerName;
 use crate::target::{self, BadTarget, Broken, Names};
@@ -35,6 +38,9 @@ pub(super) struct ExplainArgs {
     /// The caller; without it, every caller
     #[arg(long = "as", value_name = "CALLER", env = "METRIKA_GATE_EXPLAIN_AS")]
     caller: Option<String>,
+    /// A field of the request, as in 'X-Metrika-Gate: 1'; can be given several times
+    #[arg(short = 'H', long = "header", value_name = "FIELD", conflicts_with = "from")]
+    headers: Vec<String>,
     #[command(flatten)]
     config: ConfigArgs,
     /// How the result is shown
@@ -47,42 +53,27 @@ struct Verdict<'a> {
     caller: &'a Caller,
     /// An earlier caller that takes all its connections.
     shadow: Option<&'a Caller>,
-    result: Result<Permission, Refused>,
-}
-
-/// Why it would be refused.
-#[derive(Clone, Copy)]
-struct Refused {
-    reason: Reason,
-    /// The rule of the caller that is broken, where it is one.
-    breach: Option<Breach>,
-}
-
-impl From<Reason> for Refused {
-    fn from(reason: Reason) -> Self {
-        Self { reason, breach: None }
-    }
-}
-
-impl From<Denial> for Refused {
-    fn from(denial: Denial) -> Self {
-        Self { reason: denial.reason(), breach: denial.breach() }
-    }
+    result: Result<Decision, Rejection>,
 }
 
 impl Verdict<'_> {
-    fn permission(&self) -> Option<Permission> {
-        self.result.ok()
+    fn decision(&self) -> Option<&Decision> {
+        self.result.as_ref().ok()
     }
 
     /// What would refuse it if the caller's rules were enforced.
-    fn shadowed(&self) -> Option<Refused> {
-        self.permission()?.shadowed.map(Into::into)
+    fn shadowed(&self) -> Option<Shadowed> {
+        self.decision()?.shadowed()
     }
 
-    /// Which rule of the caller it breaks, whether that is enforced or not.
-    fn breach(&self) -> Option<Breach> {
-        self.result.err().or_else(|| self.shadowed())?.breach
+    /// Which rule of the caller it breaks, whether that is enforced or not, or what else refuses it. What is wrong with the
+    /// target is the same for all callers.
+    fn because(&self) -> Option<String> {
+        let cause = match &self.result {
+            Ok(_) => return self.shadowed()?.breach.map(|breach| breach.to_string()),
+            Err(rejection) => rejection.cause.as_ref()?,
+        };
+        (!matches!(cause.downcast_ref(), Some(Malformed::Target(_)))).then(|| cause.to_string())
     }
 }
 
@@ -110,12 +101,15 @@ pub(super) fn explain(args: &ExplainArgs, out: &mut dyn Write) -> anyhow::Result
         return no_such_caller(&config, args.caller.as_deref().unwrap_or_default());
     }
     let strangers = strangers(&config, &asked.target);
+    let Some(fields) = fields(&args.headers, asked.target.authority) else {
+        return wrong_usage("a field is a name, a colon and a value, as in -H 'X-Metrika-Gate: 1'");
+    };
+    let admissions = Admissions::new(&config);
+    // As if the file of every token were right.
+    let tokens = Candidates::of(&vec![Ok(()); policy.tokens().len()], |_| None);
+    let known = Known { policy: &policy, admissions: &admissions, limits: &config.limits, tokens: &tokens };
     let verdict = |(position, caller)| {
-        let admitted = may_call(&config, &strangers, caller);
-        let result = admitted
-            .and(asked.operation)
-            .map_err(Refused::from)
-            .and_then(|operation| Ok(policy.decide(position, &asked.call(operation))?));
+        let result = would_be(&config, &asked, &fields, (position, caller), &known);
         Verdict { caller, shadow: policy.callers.shadow_of(position), result }
     };
     let verdicts: Vec<_> = chosen.into_iter().map(verdict).collect();
@@ -175,10 +169,12 @@ impl<'a> Target<'a> {
 
 /// What is asked.
 struct Asked<'a> {
+    method: Method,
     target: Target<'a>,
+    /// `None` where the parser of URIs refuses it.
+    uri: Option<Uri>,
     operation: Result<&'a Operation, Reason>,
-    /// Which names stand in the query, and on whose data it works, where it is an operation.
-    names: Names,
+    /// On whose data it works, where it is an operation.
     subject: Subject,
     /// Why the target is refused; the log of a gate says the same.
     cause: Option<Broken>,
@@ -200,12 +196,8 @@ impl<'a> Asked<'a> {
         });
         let subject = |operation| Subject::of(operation, target.path, target.query, names);
         let subject = operation.map_or_else(|_| Subject::default(), subject);
-        Self { target, operation, names, subject, cause }
-    }
-
-    const fn call(&'a self, operation: &'a Operation) -> Call<'a> {
-        let Target { path, query, .. } = self.target;
-        Call { operation, path, query, names: self.names, subject: &self.subject }
+        let whole = target.query.map_or_else(|| target.path.to_owned(), |query| format!("{}?{query}", target.path));
+        Self { method: method.clone(), target, uri: whole.parse().ok(), operation, subject, cause }
     }
 }
 
@@ -219,19 +211,40 @@ fn strangers(config: &Config, target: &Target<'_>) -> Vec<(ListenerName, Reason)
     config.listeners.iter().filter_map(refused).collect()
 }
 
-/// Refused when every listener that the caller can use is among `strangers`.
-fn may_call(config: &Config, strangers: &[(ListenerName, Reason)], caller: &Caller) -> Result<(), Reason> {
-    let mut reason = None;
-    for listener in &config.listeners {
-        if caller.conditions.listener().is_some_and(|stated| stated != listener.name) {
-            continue;
-        }
-        match strangers.iter().find(|(name, _)| *name == listener.name) {
-            Some((_, refused)) => reason = Some(*refused),
-            None => return Ok(()),
+/// The fields of the request; without a host it is one that every listener knows. `None` where one is no field.
+fn fields(given: &[String], authority: Option<&str>) -> Option<HeaderMap> {
+    let mut fields = HeaderMap::new();
+    for field in given {
+        let (name, value) = field.split_once(':')?;
+        fields.append(HeaderName::from_bytes(name.trim().as_bytes()).ok()?, value.trim().parse().ok()?);
+    }
+    if !fields.contains_key(HOST) {
+        fields.insert(HOST, authority.unwrap_or("localhost").parse().ok()?);
+    }
+    Some(fields)
+}
+
+/// What would become of it for a caller: where one of the listeners that it can use lets it pass, that.
+fn would_be(
+    config: &Config,
+    asked: &Asked<'_>,
+    fields: &HeaderMap,
+    (position, caller): (usize, &Caller),
+    known: &Known<'_>,
+) -> Result<Decision, Rejection> {
+    let Some(uri) = &asked.uri else { return Err(Reason::BadTarget.into()) };
+    let (method, version) = (&asked.method, Version::HTTP_11);
+    // Who says what its body is, has one.
+    let body = fields.contains_key(CONTENT_TYPE).then_some(1);
+    let head = Head { method, version, uri, fields, body };
+    let mut refused = Reason::UnknownCaller.into();
+    for listener in config.listeners.iter().filter(|listener| can_match(&caller.conditions, listener)) {
+        match decide::decide_for(Identified::supposed(position), &head, listener.name, known) {
+            Ok(decision) => return Ok(decision),
+            Err(rejection) => refused = rejection,
         }
     }
-    reason.map_or(Ok(()), Err)
+    Err(refused)
 }
 
 fn dropped(query: Option<&str>) -> bool {
@@ -301,34 +314,34 @@ fn of_caller(out: &mut dyn Write, asked: &Asked<'_>, verdict: &Verdict<'_>) -> s
     if let Some(earlier) = verdict.shadow {
         writeln!(out, "but        it is never reached: '{}' stands before it and takes its connections", earlier.id)?;
     }
-    let answer = |Refused { reason, .. }: Refused| {
+    let answer = |reason: Reason| {
         let answer = reason.answer();
         format!("{} {} ({})", answer.status.as_u16(), reason.as_str(), answer.message)
     };
-    match verdict.result {
-        Ok(permission) => {
-            writeln!(out, "verdict    sent with token {}, if its file is right", permission.grant.token())?;
-            if let Some(refused) = verdict.shadowed() {
-                writeln!(out, "would be   refused without enforce: false: {}", answer(refused))?;
+    match &verdict.result {
+        Ok(decision) => {
+            writeln!(out, "verdict    sent with token {}, if its file is right", decision.grant().token())?;
+            if let Some(shadowed) = verdict.shadowed() {
+                writeln!(out, "would be   refused without enforce: false: {}", answer(shadowed.reason))?;
             }
-            if body_is_read(asked, permission) {
+            if body_is_read(asked, decision) {
                 writeln!(
                     out,
                     "body       would be read first: JSON of at most 1 MiB, with no other counters than the caller's"
                 )?;
             }
-            if permission.duties.list {
+            if decision.duties().list {
                 writeln!(out, "list       comes back with the caller's counters only")?;
             }
         }
-        Err(refused) => writeln!(out, "verdict    refused: {}", answer(refused))?,
+        Err(rejection) => writeln!(out, "verdict    refused: {}", answer(rejection.reason))?,
     }
-    verdict.breach().map_or(Ok(()), |breach| writeln!(out, "because    {breach}"))
+    verdict.because().map_or(Ok(()), |because| writeln!(out, "because    {because}"))
 }
 
 /// Of a read there is no body to be read, unless somebody sends one.
-fn body_is_read(asked: &Asked<'_>, permission: Permission) -> bool {
-    permission.duties.body && asked.operation.is_ok_and(|operation| !operation.verb.is_safe())
+fn body_is_read(asked: &Asked<'_>, decision: &Decision) -> bool {
+    decision.duties().body && asked.operation.is_ok_and(|operation| !operation.verb.is_safe())
 }
 
 fn machine(
@@ -339,19 +352,19 @@ fn machine(
 ) -> serde_json::Value {
     let operation = asked.operation.ok();
     let one = |verdict: &Verdict<'_>| {
-        let (caller, permission, refused) = (verdict.caller, verdict.permission(), verdict.result.err());
+        let (caller, decision, refused) = (verdict.caller, verdict.decision(), verdict.result.as_ref().err());
         json!({
             "caller": caller.id.as_str(),
             "never_reached_behind": verdict.shadow.map(|earlier| earlier.id.as_str()),
             "scopes": caller.scopes.iter().map(|scope| scope.as_str()).collect::<Vec<_>>(),
-            "allowed": permission.is_some(),
-            "token": permission.map(|permission| permission.grant.token().as_str()),
+            "allowed": decision.is_some(),
+            "token": decision.map(|decision| decision.grant().token().as_str()),
             "status": refused.map(|refused| refused.reason.answer().status.as_u16()),
             "reason": refused.map(|refused| refused.reason.as_str()),
-            "would_refuse": verdict.shadowed().map(|refused| refused.reason.as_str()),
-            "because": verdict.breach().map(|breach| breach.to_string()),
-            "body_is_read": permission.is_some_and(|permission| body_is_read(asked, permission)),
-            "list_is_filtered": permission.is_some_and(|permission| permission.duties.list),
+            "would_refuse": verdict.shadowed().map(|shadowed| shadowed.reason.as_str()),
+            "because": verdict.because(),
+            "body_is_read": decision.is_some_and(|decision| body_is_read(asked, decision)),
+            "list_is_filtered": decision.is_some_and(|decision| decision.duties().list),
         })
     };
     let subject = &asked.subject;

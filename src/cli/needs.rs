@@ -208,7 +208,7 @@ impl Judge<'_> {
         };
         let subject = line.subject();
         let call = call(operation, &subject);
-        let denial = match policy.decide(position, &call) {
+        let denial = match policy.permit(position, &call) {
             Ok(permission) => permission.shadowed,
             Err(denial) => Some(denial),
         };

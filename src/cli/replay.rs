@@ -109,7 +109,7 @@ fn of_operation(config: &Config, policy: &Policy, line: &Line, operation: &Opera
     let Some((position, _)) = known else { return Verdict::Refused(Reason::UnknownCaller.as_str()) };
     let subject = line.subject();
     let call = Call { operation, path: &operation.template, query: None, names: Names::default(), subject: &subject };
-    match policy.decide(position, &call) {
+    match policy.permit(position, &call) {
         Ok(Permission { shadowed: None, .. }) => Verdict::Sent,
         Ok(Permission { shadowed: Some(denial), .. }) => Verdict::SentUnenforced(denial.reason().as_str()),
         Err(denial) => Verdict::Refused(denial.reason().as_str()),

@@ -1,173 +1,34 @@
-//! Admit: may this request reach the gate at all? Decided before policy, from what only a browser, a stranger's name or
-//! a loop would bring.
-//!
-//! 1. On TCP a request is called by a host that the listener knows (see [`crate::host`]); otherwise `host_denied`, 403.
-//!    On a unix socket any host will do.
-//! 2. `Host` stands once, is a host and a port, and is the authority of an absolute-form target where both are there
-//!    (RFC 9112, section 3.2); otherwise `bad_host`, 400.
-//! 3. What only browsers send is refused on every listener (`browser_denied`, 403): `Origin`, `Sec-Fetch-Site`,
-//!    `Sec-Fetch-Dest` and the fields of a CORS preflight, with any value. Not `Sec-Fetch-Mode`: Node's `fetch` sends it.
-//! 4. Where the listener says `require_header`, that field stands once, with that value; otherwise `header_required`,
-//!    403. It is read before the fields that `Connection` names go.
-//! 5. A request that a gate forwarded before is a loop (`loop_detected`, 508).
-//! 6. At most `limits.header_fields` fields, in any version of HTTP (`headers_too_large`, 431); a request of HTTP/2 is held
-//!    to what the reader of HTTP/1.1 has seen to by now (`super::http2`).
+//! Admit: may this request reach the gate at all? See [`crate::decide::admission`].
 
-use http::header::HOST;
-use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Version};
-use rustc_hash::FxHashMap;
+use http_body::Body;
 
-use super::http2;
-use super::identify::{Identified, Received};
+use super::identify::{Known, Received};
 use super::stage::Stage;
-use super::via;
-use crate::config::{Bind, Config, Listener};
-use crate::host::{Host, Hosts};
-use crate::line::Malformed;
-use crate::rejection::{Reason, Rejection};
-use crate::symbol::ListenerName;
+use crate::decide::{self, Asked, Head, Identified};
+use crate::rejection::Rejection;
 
 /// A request of a caller that may ask.
 pub struct Admitted {
     /// The request.
     pub received: Received,
-    caller: usize,
-}
-
-impl Admitted {
-    /// The caller's position in the policy.
-    pub const fn caller(&self) -> usize {
-        self.caller
-    }
-}
-
-/// What one listener lets in.
-#[derive(Debug)]
-pub struct Admission {
-    /// The hosts that it is called by; `None` is any.
-    hosts: Option<Hosts>,
-    /// The field that it requires.
-    required: Option<(HeaderName, HeaderValue)>,
-}
-
-/// What each listener lets in, made once for a configuration.
-#[derive(Debug)]
-pub struct Admissions(FxHashMap<ListenerName, Admission>);
-
-impl Admissions {
-    /// What the listeners of `config` let in.
-    #[must_use]
-    pub fn new(config: &Config) -> Self {
-        let of = |listener: &Listener| (listener.name, Admission::new(listener, &config.upstream.host));
-        Self(config.listeners.iter().map(of).collect())
-    }
-}
-
-impl Admission {
-    /// What `listener` lets in, in front of the host `upstream`.
-    #[must_use]
-    pub fn new(listener: &Listener, upstream: &str) -> Self {
-        let listed = listener.admission.hosts.iter().map(AsRef::as_ref);
-        let hosts = match &listener.bind {
-            Bind::Tcp(address) => Some(Hosts::new(address.ip(), upstream, listed)),
-            Bind::Unix { .. } => None,
-        };
-        Self { hosts, required: listener.admission.required.clone() }
-    }
-
-    /// Whether it may be called by the host of `authority` (rules 1 and 2).
-    ///
-    /// # Errors
-    /// The refusal.
-    pub fn check_host(&self, authority: &[u8]) -> Result<(), Rejection> {
-        match (&self.hosts, Host::of(authority)) {
-            (None, _) if authority.is_empty() => Ok(()),
-            (Some(_), _) if authority.is_empty() => Err(denied(authority)),
-            (_, None) => Err(Malformed::InvalidHost.into()),
-            (Some(hosts), Some(host)) if !hosts.know(host) => Err(denied(authority)),
-            (Some(_) | None, Some(_)) => Ok(()),
-        }
-    }
-
-    fn check(&self, head: &Parts) -> Result<(), Rejection> {
-        self.check_host(authority(head)?)?;
-        if head.headers.keys().any(is_of_browsers) {
-            return Err(Reason::BrowserDenied.into());
-        }
-        if let Some((name, value)) = &self.required
-            && !is_only(&head.headers, name, value)
-        {
-            return Err(Reason::HeaderRequired.into());
-        }
-        if via::is_loop(&head.headers) {
-            return Err(Reason::LoopDetected.into());
-        }
-        Ok(())
-    }
-}
-
-/// By what the gate is called in a request: empty where it does not say (rule 2).
-fn authority(head: &Parts) -> Result<&[u8], Malformed> {
-    let mut fields = head.headers.get_all(HOST).iter().map(HeaderValue::as_bytes);
-    let (field, second) = (fields.next(), fields.next());
-    let target = head.uri.authority().map(|authority| authority.as_str().as_bytes());
-    match (target, field, second) {
-        (_, _, Some(_)) => Err(Malformed::TwoHosts),
-        (Some(target), Some(field), None) if !target.eq_ignore_ascii_case(field) => Err(Malformed::HostUnlikeTarget),
-        (target, field, None) => Ok(target.or(field).unwrap_or_default()),
-    }
-}
-
-/// So much of a host is said in the log.
-const SHOWN: usize = 100;
-
-/// The log says which host it was, so that an operator can list it.
-#[cold]
-fn denied(host: &[u8]) -> Rejection {
-    let shown = host.get(..SHOWN).unwrap_or(host).escape_ascii();
-    Rejection::because(Reason::HostDenied, anyhow::anyhow!("the request is for the host '{shown}'"))
-}
-
-/// Rule 3.
-fn is_of_browsers(name: &HeaderName) -> bool {
-    matches!(
-        name.as_str(),
-        "origin"
-            | "sec-fetch-site"
-            | "sec-fetch-dest"
-            | "access-control-request-method"
-            | "access-control-request-headers"
-            | "access-control-request-private-network"
-    )
-}
-
-/// Rule 4.
-fn is_only(headers: &HeaderMap, name: &HeaderName, value: &HeaderValue) -> bool {
-    let mut values = headers.get_all(name).iter();
-    values.next() == Some(value) && values.next().is_none()
+    /// Who asks.
+    pub caller: Identified,
+    /// What.
+    pub asked: Asked,
 }
 
 /// See the module.
 #[derive(Debug, Clone, Copy)]
 pub struct Admit;
 
-impl Stage<Identified> for Admit {
+impl Stage<Known> for Admit {
     type Out = Admitted;
 
-    fn run(&self, identified: Identified) -> Result<Admitted, Rejection> {
-        let caller = identified.caller();
-        let received = identified.received;
-        let generation = &received.snapshot.generation;
-        if received.head.headers.len() > generation.limits.header_fields {
-            return Err(Malformed::TooManyFields.into());
-        }
-        if received.head.version == Version::HTTP_2 {
-            http2::check(&received.head, generation.limits.header_bytes)?;
-        }
-        // Every listener of the configuration is there; one that were not would let nobody in.
-        let admission = generation.admissions.0.get(&received.exchange.connection.evidence.listener);
-        admission.ok_or(Reason::HostDenied)?.check(&received.head)?;
-        Ok(Admitted { received, caller })
+    fn run(&self, Known { received, caller }: Known) -> Result<Admitted, Rejection> {
+        let Received { exchange, snapshot, head, body } = &received;
+        let shortest = (!body.is_end_stream()).then(|| body.size_hint().lower());
+        let listener = exchange.connection.evidence.listener;
+        let asked = decide::admit(&Head::of(head, shortest), listener, &snapshot.known())?;
+        Ok(Admitted { received, caller, asked })
     }
 }

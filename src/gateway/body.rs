@@ -267,13 +267,13 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Holds a body back until the upstream asks for it with 100 (Continue).
 pub struct Held {
-    asked: Asked,
+    asked: UpstreamSay,
     patience: Pin<Box<Sleep>>,
 }
 
 /// The upstream's say on a body that is held back.
 #[derive(Clone, Default)]
-pub struct Asked(Rc<RefCell<(Option<Say>, Option<Waker>)>>);
+pub struct UpstreamSay(Rc<RefCell<(Option<Say>, Option<Waker>)>>);
 
 /// What the upstream said of a body that is held back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -289,7 +289,7 @@ pub enum Say {
 impl Held {
     /// Held until `asked` says something.
     #[must_use]
-    pub fn new(asked: Asked) -> Self {
+    pub fn new(asked: UpstreamSay) -> Self {
         Self { asked, patience: Box::pin(sleep(PATIENCE)) }
     }
 
@@ -307,7 +307,7 @@ impl Held {
     }
 }
 
-impl Asked {
+impl UpstreamSay {
     /// The upstream said something. What it asked for, it cannot refuse any more.
     pub fn decide(&self, say: Say) {
         let mut state = self.0.borrow_mut();

@@ -10,11 +10,11 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::time::Instant;
 
 use super::connection::{Connection, Phase};
+use crate::decide::Shadowed;
 use crate::diagnosis::Diagnosis;
 use crate::metrics::{CALLER_GONE, Credential, Finished, Refusal, Stall, UpstreamError};
 use crate::operation::{Operation, OperationId, Reach, Verb};
 use crate::rejection::Reason;
-use crate::rules::Breach;
 use crate::scope::{Scope, ScopeSet};
 use crate::subject::Subject;
 use crate::symbol::{CallerId, TokenAlias};
@@ -107,13 +107,17 @@ impl Exchange {
         self.worker.count(|shard| shard.begin(caller));
     }
 
-    /// What is asked is decided.
-    pub fn set_operation(&self, operation: OperationId) {
-        self.operation.set(Some(operation));
+    /// Its caller has become another, in another configuration.
+    pub fn change_caller(&self, caller: CallerId) {
+        let before = self.caller.replace(Some(caller));
+        if before != Some(caller) {
+            self.worker.count(|shard| shard.move_on(before, caller));
+        }
     }
 
-    /// What it needs, how far it reaches, and whether it acts.
-    pub fn set_terms(&self, operation: &Operation) {
+    /// What is asked is read.
+    pub fn set_operation(&self, operation: &Operation) {
+        self.operation.set(Some(operation.id));
         self.needs.set((operation.scopes, operation.reach));
         self.acts.set(operation.acts);
     }
@@ -196,12 +200,12 @@ impl Exchange {
     }
 
     /// It goes on, and would not if the caller's rules were enforced. The first reason stands.
-    pub fn would_refuse(&self, reason: Reason, cause: Option<Breach>) {
+    pub fn would_refuse(&self, Shadowed { reason, breach }: Shadowed) {
         if self.would_refuse.get().is_some() {
             return;
         }
         self.would_refuse.set(Some(reason));
-        if let Some(cause) = cause {
+        if let Some(cause) = breach {
             let request_id = self.request_id.to_str().unwrap_or_default();
             tracing::warn!(reason = reason.as_str(), request_id, %cause, "request would be refused");
         }

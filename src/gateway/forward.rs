@@ -9,8 +9,9 @@
 //! 3. A 3xx is passed on where it leads back through the gate, and never followed ([`super::redirect`]). An answer that
 //!    could be read in two ways is none, nor is a 101 that nobody asked for ([`framing`]).
 //! 4. When the caller goes away, this future is dropped, and with it the connection that carries the request.
-//! 5. Interim responses go to callers of HTTP/1.1 (RFC 9110, section 15.2).
-//! 6. The token that went out does not come back ([`super::reflection`], [`super::streaming`]). What is packed so that
+//! 5. A request that has waited is decided again before it leaves ([`Permit::renew`]).
+//! 6. Interim responses go to callers of HTTP/1.1 (RFC 9110, section 15.2).
+//! 7. The token that went out does not come back ([`super::reflection`], [`super::streaming`]). What is packed so that
 //!    it could not be seen is refused (`upstream_encoding`, 502).
 
 use std::future::poll_fn;
@@ -30,7 +31,8 @@ use super::coding::Coding;
 use super::exchange::{Exchange, REQUEST_ID};
 use super::filtered::{self, Filtered};
 use super::headers::clean_response;
-use super::inject::{InterimWishes, Outbound};
+use super::inject::{Outbound, Permit};
+use super::owed;
 use super::record;
 use super::redirect;
 use super::reflection::Secret;
@@ -41,7 +43,7 @@ use crate::rejection::{Reason, Rejection};
 use crate::upstream::broken::{Broken, Unanswered};
 use crate::upstream::dial::DialError;
 use crate::upstream::received::Received;
-use crate::upstream::{Carried, Lease, Outgoing, Pool, Upstream, Watchdog, framing};
+use crate::upstream::{Lease, Outgoing, Upstream, Watchdog, framing};
 
 /// What a request's own connection could not do.
 enum Failed {
@@ -52,22 +54,16 @@ enum Failed {
 }
 
 /// See the module.
-pub async fn forward(mut outbound: Outbound) -> Result<Response<ResponseBody>, Rejection> {
-    let (owed, carried) = (outbound.owed.take(), outbound.sender().carried());
-    let (exchange, pool, mut request, wishes) = outbound.into_parts();
-    let mut only = None;
-    if let Some(owed) = owed {
-        // Boxed: few requests owe anything, and all would have room for it.
-        Box::pin(owed.settle(&mut request.body, &exchange)).await?;
-        if owed.list {
-            request.fields.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-            only = Some(owed.counters);
-        }
-    }
-    let upstream = pool.upstream();
-    let mut lease = ready_lease(&exchange, &pool, carried, &request).await?;
+pub async fn forward(outbound: Outbound) -> Result<Response<ResponseBody>, Rejection> {
+    let (mut request, mut permit) = outbound.into_parts();
+    let mut lease = ready_to_leave(&mut permit, &mut request, false).await?;
     let mut is_repeat = false;
     let (answer, watchdog) = loop {
+        let exchange = &permit.exchange;
+        if let Some(owed) = permit.owed.as_ref().filter(|owed| owed.list) {
+            debug_assert!(owed.enforce, "what is not enforced filters nothing");
+            request.fields.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        }
         if lease.is_http2() {
             adapt_to_http2(&mut request);
         }
@@ -75,8 +71,10 @@ pub async fn forward(mut outbound: Outbound) -> Result<Response<ResponseBody>, R
         let copied = !is_repeat && lease.is_http2() && lease.is_reused() && request.body.is_end_stream();
         let copy = copied.then(|| request.with_body(RequestBody::empty(exchange.clone())));
         exchange.sending();
+        let pool = permit.pool();
+        let upstream = pool.upstream();
         let mut watchdog = exchange.worker().watchdogs.take(upstream.settings.timeouts.response_headers);
-        match send(&mut lease, request, &wishes, &exchange, &mut watchdog, upstream).await {
+        match send(&mut lease, request, &permit, &mut watchdog, upstream).await {
             Ok(answer) => break (answer, watchdog),
             Err(Failed::Timeout) => {
                 exchange.upstream_error(UpstreamError::ResponseTimeout);
@@ -87,31 +85,49 @@ pub async fn forward(mut outbound: Outbound) -> Result<Response<ResponseBody>, R
                 if error.is_of_nothing_processed() {
                     lease.retire();
                 }
-                let again = !written || is_lost(&lease, &exchange, &error);
+                let again = !written || is_lost(&lease, exchange, &error);
                 match same.or(copy).filter(|_| again) {
                     Some(repeat) if lease.is_reused() && !is_repeat => request = repeat,
-                    Some(_) if !written => return Err(closed_before(&exchange, error)),
-                    Some(_) | None => return Err(broken(&exchange, error)),
+                    Some(_) if !written => return Err(closed_before(exchange, error)),
+                    Some(_) | None => return Err(broken(exchange, error)),
                 }
                 is_repeat = true;
                 drop(lease);
-                lease = pool.lease(carried, true).await.map_err(|error| not_sent(&exchange, error))?;
+                lease = ready_to_leave(&mut permit, &mut request, true).await?;
             }
         }
     };
-    let carrier = Carrier { lease, watchdog, idle_limit: upstream.settings.timeouts.body_idle, asked: None };
-    respond(answer, exchange, carrier, upstream, wishes, only).await
+    respond(answer, permit, lease, watchdog).await
+}
+
+/// A connection for the request, behind everything that it waits for: what it owes is done, the connection is ready, and the
+/// latest decision lets it go with the token that it has.
+async fn ready_to_leave(
+    permit: &mut Permit,
+    request: &mut Outgoing<RequestBody>,
+    fresh: bool,
+) -> Result<Lease<RequestBody>, Rejection> {
+    loop {
+        if let Some(owed) = &permit.owed {
+            // Boxed: few requests owe anything, and all would have room for it.
+            Box::pin(owed::settle(owed, &mut request.body, &permit.exchange)).await?;
+        }
+        let lease = ready_lease(permit, request, fresh).await?;
+        if !permit.renew(request)? {
+            return Ok(lease);
+        }
+    }
 }
 
 /// A connection that can take the request. One that closed while it was idle is passed over.
 async fn ready_lease(
-    exchange: &Exchange,
-    pool: &Rc<Pool<RequestBody>>,
-    carried: Carried,
+    permit: &Permit,
     request: &Outgoing<RequestBody>,
+    fresh: bool,
 ) -> Result<Lease<RequestBody>, Rejection> {
+    let (exchange, pool, carried) = (&permit.exchange, permit.pool(), permit.sender().carried());
     loop {
-        let mut lease = pool.lease(carried, false).await.map_err(|error| not_sent(exchange, error))?;
+        let mut lease = pool.lease(carried, fresh).await.map_err(|error| not_sent(exchange, error))?;
         if lease.is_reused() && !is_repeatable(exchange, request) {
             // Lets the runtime see whether the upstream has just closed the connection: this request has one try.
             tokio::task::yield_now().await;
@@ -152,12 +168,12 @@ fn adapt_to_http2(request: &mut Outgoing<RequestBody>) {
 async fn send(
     lease: &mut Lease<RequestBody>,
     request: Outgoing<RequestBody>,
-    wishes: &InterimWishes,
-    exchange: &Exchange,
+    permit: &Permit,
     watchdog: &mut Watchdog,
     upstream: &Upstream,
 ) -> Result<Response<Received>, Failed> {
-    let mut answer = pin!(lease.send(request, wishes));
+    let exchange = &permit.exchange;
+    let mut answer = pin!(lease.send(request, &permit.wishes));
     poll_fn(|context| {
         if let Poll::Ready(answer) = answer.as_mut().poll(context) {
             return Poll::Ready(answer.map_err(|failed| Failed::Sending(Box::new(failed))));
@@ -235,12 +251,14 @@ fn of_the_caller(exchange: &Exchange, failed: &BodyError) -> Option<Rejection> {
 
 async fn respond(
     answer: Response<Received>,
-    exchange: Rc<Exchange>,
-    mut carrier: Carrier,
-    upstream: &Upstream,
-    wishes: InterimWishes,
-    only: Option<Arc<[u64]>>,
+    permit: Permit,
+    lease: Lease<RequestBody>,
+    watchdog: Watchdog,
 ) -> Result<Response<ResponseBody>, Rejection> {
+    let pool = permit.pool();
+    let upstream = pool.upstream();
+    let Permit { exchange, owed, wishes, .. } = permit;
+    let only = owed.filter(|owed| owed.list).map(|owed| owed.counters);
     let (mut head, incoming) = answer.into_parts();
     let status = head.status.as_u16();
     let now = exchange.answered(status);
@@ -268,7 +286,8 @@ async fn respond(
     }
     let refusal = matches!(status, 401 | 403 | 420 | 429).then(|| Refusal::new(coding));
     let heading = Heading { at: now, coding, refusal, reusable };
-    carrier.asked = wishes.into_asked();
+    let idle_limit = upstream.settings.timeouts.body_idle;
+    let carrier = Carrier { lease, watchdog, idle_limit, asked: wishes.into_asked() };
     let mut streaming = Streaming::new(incoming, heading, carrier, secret, exchange.clone());
     if status >= 400 {
         hear_refusal(&mut streaming, &mut head, &exchange).await?;

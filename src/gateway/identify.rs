@@ -1,4 +1,4 @@
-//! Identify: who is calling? From the connection's evidence alone; no field of a request is read.
+//! Identify: who is calling? See [`crate::decide::identify`].
 
 use std::rc::Rc;
 
@@ -7,7 +7,8 @@ use http::request::Parts;
 use super::caller_body::CallerBody;
 use super::exchange::Exchange;
 use super::stage::Stage;
-use crate::rejection::{Reason, Rejection};
+use crate::decide::{self, Identified};
+use crate::rejection::Rejection;
 use crate::worker::Snapshot;
 
 /// A request as it came.
@@ -23,17 +24,11 @@ pub struct Received {
 }
 
 /// A request of a caller.
-pub struct Identified {
+pub struct Known {
     /// The request.
     pub received: Received,
-    caller: usize,
-}
-
-impl Identified {
-    /// The caller's position in the policy.
-    pub const fn caller(&self) -> usize {
-        self.caller
-    }
+    /// Who asks.
+    pub caller: Identified,
 }
 
 /// See the module.
@@ -41,16 +36,13 @@ impl Identified {
 pub struct Identify;
 
 impl Stage<Received> for Identify {
-    type Out = Identified;
+    type Out = Known;
 
-    fn run(&self, received: Received) -> Result<Identified, Rejection> {
-        let callers = &received.snapshot.generation.policy.callers;
-        let position = callers.identify(received.exchange.connection.evidence);
-        let caller = position.and_then(|position| callers.get(position));
-        received.exchange.begin(caller.map(|caller| caller.id));
-        match position {
-            Some(caller) => Ok(Identified { received, caller }),
-            None => Err(Reason::UnknownCaller.into()),
-        }
+    fn run(&self, received: Received) -> Result<Known, Rejection> {
+        let Received { exchange, snapshot, .. } = &received;
+        let caller = decide::identify(exchange.connection.evidence, &snapshot.known());
+        let known = caller.as_ref().ok().and_then(|caller| snapshot.generation.policy.callers.get(caller.position()));
+        exchange.begin(known.map(|caller| caller.id));
+        Ok(Known { caller: caller?, received })
     }
 }

@@ -1,8 +1,9 @@
 //! Inject: what the caller sent as a credential stays here, and the token goes on, last.
 //!
 //! 1. Whatever the caller sent, exactly one `Authorization` leaves: ours.
-//! 2. A request without a usable token does not leave (`token_unavailable`, 503).
+//! 2. A request without a token that its decision lists does not leave (`token_unavailable`, 503).
 //! 3. The target that leaves is the one that policy read ([`Target`]).
+//! 4. A request that has waited is decided again before it leaves, and goes with the token of that decision.
 //!
 //! [`Target`]: crate::target::Target
 
@@ -13,50 +14,85 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 use hyper::body::Body;
 
 use super::authorize::Permitted;
-use super::body::{Asked, Held, RequestBody, Say};
+use super::body::{Held, RequestBody, Say, UpstreamSay};
 use super::connection::Connection;
 use super::exchange::{Exchange, REQUEST_ID};
 use super::headers::{self, clean_request};
 use super::identify::Received;
-use super::owed::Owed;
 use super::reflection::Secret;
 use super::stage::Stage;
-use super::via;
+use crate::decide::{Asked, Owed, via};
 use crate::metrics::Credential;
 use crate::rejection::Rejection;
 use crate::upstream::http1::Listener;
 use crate::upstream::{Outgoing, Pool};
-use crate::worker::Sender;
+use crate::worker::{Sender, Snapshot};
 
 /// A request that may leave, with a token on it and nothing of the caller's that should not.
 pub struct Outbound {
-    /// What is said about it.
-    pub exchange: Rc<Exchange>,
-    /// The connections it may leave on.
-    pub pool: Rc<Pool<RequestBody>>,
-    /// What it owes to the caller's rules before it does.
-    pub owed: Option<Box<Owed>>,
     request: Outgoing<RequestBody>,
+    permit: Permit,
+}
+
+/// What lets a request leave: its latest decision, and what goes with that.
+pub struct Permit {
+    /// What is said about the request.
+    pub exchange: Rc<Exchange>,
+    /// What it owes to the caller's rules before it leaves.
+    pub owed: Option<Box<Owed>>,
+    /// What becomes of interim responses to it.
+    pub wishes: InterimWishes,
     sender: Sender,
-    wishes: InterimWishes,
+    asked: Asked,
+    /// What it was decided with.
+    snapshot: Rc<Snapshot>,
 }
 
 impl Outbound {
-    /// Which token it carries.
+    /// The request, and what lets it leave.
+    pub fn into_parts(self) -> (Outgoing<RequestBody>, Permit) {
+        (self.request, self.permit)
+    }
+}
+
+impl Permit {
+    /// Which token goes out.
     pub const fn sender(&self) -> Sender {
         self.sender
     }
 
-    /// Everything else.
-    pub fn into_parts(self) -> (Rc<Exchange>, Rc<Pool<RequestBody>>, Outgoing<RequestBody>, InterimWishes) {
-        (self.exchange, self.pool, self.request, self.wishes)
+    /// The connections that the request may leave on.
+    pub fn pool(&self) -> Rc<Pool<RequestBody>> {
+        self.snapshot.pool.clone()
+    }
+
+    /// Decides again where something has changed since the latest decision; whether it has. Behind the last wait before
+    /// `request` leaves, this says no (rule 4).
+    ///
+    /// # Errors
+    /// Why the request is refused now.
+    pub fn renew(&mut self, request: &mut Outgoing<RequestBody>) -> Result<bool, Rejection> {
+        let now = self.exchange.worker().snapshot();
+        if Rc::ptr_eq(&now, &self.snapshot) {
+            return Ok(false);
+        }
+        let mut decision = self.asked.again(self.exchange.connection.evidence, &now.known())?;
+        let ready = now.ready(decision.tokens().first())?;
+        self.exchange.change_caller(decision.caller());
+        self.exchange.set_sender(ready.sender);
+        request.fields.insert(AUTHORIZATION, ready.authorization.clone());
+        self.wishes.secret = Secret::of(&ready.authorization);
+        self.sender = ready.sender;
+        self.owed = decision.take_owed();
+        self.snapshot = now.clone();
+        Ok(true)
     }
 }
 
 /// What becomes of the upstream's interim responses.
 pub struct InterimWishes {
     /// The request's body waits for a 100.
-    asked: Option<Asked>,
+    asked: Option<UpstreamSay>,
     /// The caller's connection, which takes the others: it speaks HTTP/1.1.
     caller: Option<Rc<Connection>>,
     /// What may not come back in them.
@@ -79,7 +115,7 @@ impl InterimWishes {
     }
 
     /// The body that waits, if one does.
-    pub fn into_asked(self) -> Option<Asked> {
+    pub fn into_asked(self) -> Option<UpstreamSay> {
         self.asked
     }
 }
@@ -91,32 +127,34 @@ pub struct Inject;
 impl Stage<Permitted> for Inject {
     type Out = Outbound;
 
-    fn run(&self, mut permitted: Permitted) -> Result<Outbound, Rejection> {
-        let (grant, owed) = (permitted.grant(), permitted.owed());
-        let Permitted { received: Received { exchange, snapshot, mut head, body }, target, .. } = permitted;
-        let ready = snapshot.ready(grant.token_position())?;
+    fn run(&self, permitted: Permitted) -> Result<Outbound, Rejection> {
+        let Permitted { received, asked, mut decision } = permitted;
+        let Received { exchange, snapshot, mut head, body } = received;
+        let ready = snapshot.ready(decision.tokens().first())?;
         exchange.set_sender(ready.sender);
         let authorization = &ready.authorization;
-        let asked = clean_request(&mut head.headers, |kind| exchange.credential_dropped(kind));
-        if target.held_credentials() {
+        let wanted = clean_request(&mut head.headers, |kind| exchange.credential_dropped(kind));
+        if decision.target().held_credentials() {
             exchange.credential_dropped(Credential::QueryParameter);
         }
         let version = head.version;
         let via = via::value(version);
         let http11 = version == Version::HTTP_11;
-        let interim = asked.interim && http11 && !body.is_end_stream();
+        let interim = wanted.interim && http11 && !body.is_end_stream();
         let fields = &mut head.headers;
-        for_this_hop(fields, &head.method, &body, interim, asked.trailers);
-        fields.insert(ACCEPT_ENCODING, asked.coding);
+        for_this_hop(fields, &head.method, &body, interim, wanted.trailers);
+        fields.insert(ACCEPT_ENCODING, wanted.coding);
         fields.insert(REQUEST_ID, exchange.request_id.clone());
         fields.insert(VIA, via);
         fields.insert(AUTHORIZATION, authorization.clone());
         let caller = http11.then(|| exchange.connection.clone());
         let secret = Secret::of(authorization);
-        let wishes = InterimWishes { asked: interim.then(Asked::default), caller, secret };
+        let wishes = InterimWishes { asked: interim.then(UpstreamSay::default), caller, secret };
         let body = RequestBody::new(body, version, exchange.clone(), wishes.asked.clone().map(Held::new));
-        let request = Outgoing { method: head.method, target: target.into_origin_form(), fields: head.headers, body };
-        Ok(Outbound { pool: snapshot.pool.clone(), exchange, owed, request, sender: ready.sender, wishes })
+        let (owed, target) = (decision.take_owed(), decision.target().clone().into_origin_form());
+        let request = Outgoing { method: head.method, target, fields: head.headers, body };
+        let permit = Permit { exchange, owed, wishes, sender: ready.sender, asked, snapshot: snapshot.clone() };
+        Ok(Outbound { request, permit })
     }
 }
 

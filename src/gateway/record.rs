@@ -207,11 +207,8 @@ fn poll_rest<T>(
 
 /// The gate's own answer. What it says is in the table of [`crate::rejection`]; the cause goes to the log only.
 fn answer(rejection: Rejection, exchange: &Rc<Exchange>) -> Response<ResponseBody> {
-    let Rejection { reason, operation, cause } = rejection;
+    let Rejection { reason, cause } = rejection;
     let malformed = cause.as_ref().and_then(|cause| cause.downcast_ref::<Malformed>()).copied();
-    if let Some(operation) = operation {
-        exchange.set_operation(operation);
-    }
     if let Some(cause) = cause {
         log_cause(exchange, reason, malformed, &format!("{cause:#}"));
     }

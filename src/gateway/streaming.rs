@@ -21,7 +21,7 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
-use super::body::{Asked, BodyError, RequestBody, Say};
+use super::body::{BodyError, RequestBody, Say, UpstreamSay};
 use super::coding::Coding;
 use super::exchange::Exchange;
 use super::headers::clean_trailers;
@@ -54,7 +54,7 @@ pub struct Carrier {
     /// How long that may be.
     pub idle_limit: Duration,
     /// A request body that waits to be asked for.
-    pub asked: Option<Asked>,
+    pub asked: Option<UpstreamSay>,
 }
 
 /// See the module.
@@ -65,7 +65,7 @@ pub struct Streaming {
     lease: Option<Lease<RequestBody>>,
     watchdog: Option<Watchdog>,
     idle_limit: Duration,
-    asked: Option<Asked>,
+    asked: Option<UpstreamSay>,
     last_piece: Instant,
     refusal: Option<Refusal>,
     reusable: bool,

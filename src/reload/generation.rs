@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::Reloader;
 use crate::caller::Callers;
 use crate::config::{self, Config, TokenSource};
-use crate::gateway::admit::Admissions;
+use crate::decide::admission::Admissions;
 use crate::metrics::usage::Groups;
 use crate::policy::{Policy, TokenRights};
 use crate::symbol::TokenAlias;

@@ -222,6 +222,29 @@ fn explain_knows_every_answer() {
     assert_eq!(said["query_credential_dropped"], true);
 }
 
+/// A listener that asks for a field refuses who does not send it: `explain` says what the gate says.
+#[test]
+fn explain_knows_the_field_that_a_listener_requires() {
+    let files = Files::new();
+    files.edit("{name: app, ", "{name: app, require_header: 'X-Here: 1', ");
+    let ask = |more: &[&str]| {
+        let (code, said) =
+            files.json(&[&["explain", "GET", "/management/v1/counters", "--as", "reports"], more].concat());
+        (code, said["reason"].as_str().or(said["callers"][0]["reason"].as_str()).map(str::to_owned), said.to_string())
+    };
+    for more in [&[][..], &["-H", "X-Here: 2"], &["-H", "X-Here: 1", "-H", "X-Here: 1"]] {
+        let (code, reason, said) = ask(more);
+        assert_eq!((code, reason.as_deref()), (1, Some("header_required")), "{more:?}: {said}");
+    }
+    let (code, _, said) = ask(&["-H", "X-Here: 1"]);
+    assert_eq!(code, 0, "{said}");
+    for (field, reason) in [("Origin: null", "browser_denied"), ("Via: 1.1 metrika-gate", "loop_detected")] {
+        assert_eq!(ask(&["-H", "X-Here: 1", "-H", field]).1.as_deref(), Some(reason));
+    }
+    let (code, said) = files.run(&["explain", "GET", "/management/v1/counters", "-H", "nothing"]);
+    assert!(code == 2 && said.contains("a field is a name, a colon and a value"), "{said}");
+}
+
 #[test]
 fn explain_fails_where_it_has_no_answer() {
     let files = Files::new();

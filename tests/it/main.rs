@@ -56,6 +56,7 @@ mod reload;
 mod reload_half;
 mod retry;
 mod retry_http2;
+mod revoked;
 mod rules;
 mod rules_bodies;
 mod sandbox;

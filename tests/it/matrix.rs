@@ -3,8 +3,15 @@
 use std::fmt::Write;
 use std::path::Path;
 
+use http::header::HOST;
+use http::{HeaderMap, HeaderValue, Method, Uri, Version};
+use metrika_gate::caller::{Evidence, ListenerName, Peer};
 use metrika_gate::config::Config;
-use metrika_gate::policy::{Denial, Policy};
+use metrika_gate::decide::admission::Admissions;
+use metrika_gate::decide::{self, Candidates, Head, Known};
+use metrika_gate::operation::Operation;
+use metrika_gate::policy::Policy;
+use metrika_gate::rejection::Reason;
 
 use crate::harness::files::same_as_file;
 
@@ -27,8 +34,27 @@ callers:
   - {id: mistaken, match: {uid: [8]}, scopes: [metrika:read, metrika:write], tokens: [analytics]}
 ";
 
-/// The matrix of a policy: for every operation, one character a caller.
-fn matrix(policy: &Policy) -> String {
+/// What the gate decides of a request of the caller that runs as `uid`, as one character.
+fn decided(operation: &Operation, uid: u32, known: &Known<'_>) -> String {
+    let segment = |segment: &str| if segment.starts_with('{') { "1".to_owned() } else { segment.to_owned() };
+    let path: Vec<_> = operation.template.split('/').map(segment).collect();
+    let (method, uri): (Method, Uri) = (operation.verb.as_str().parse().unwrap(), path.join("/").parse().unwrap());
+    let fields = HeaderMap::from_iter([(HOST, HeaderValue::from_static("localhost"))]);
+    let head = Head { method: &method, version: Version::HTTP_11, uri: &uri, fields: &fields, body: None };
+    let evidence = Evidence { listener: ListenerName::new("app"), peer: Peer::Process { uid, gid: 0 } };
+    match decide::decide(&head, evidence, known) {
+        Ok(decision) => decision.grant().token().as_str()[..1].to_owned(),
+        Err(rejection) if rejection.reason == Reason::ScopeDenied => "-".to_owned(),
+        Err(rejection) if rejection.reason == Reason::TokenScopeMissing => "!".to_owned(),
+        Err(rejection) => panic!("{} {uri}: {rejection:?}", operation.id),
+    }
+}
+
+/// The matrix of a configuration: for every operation, one character a caller.
+fn matrix(config: &Config, policy: &Policy) -> String {
+    let admissions = Admissions::new(config);
+    let tokens = Candidates::of(&vec![Ok(()); policy.tokens().len()], |_| None);
+    let known = Known { policy, admissions: &admissions, limits: &config.limits, tokens: &tokens };
     let mut text = "# Who may do what, and with which token: the initial of its name; '-' is scope_denied, '!' token_scope_missing.\n\
         # Written by tests/it/matrix.rs; UPDATE=1 writes it anew.\n"
         .to_owned();
@@ -39,13 +65,8 @@ fn matrix(policy: &Policy) -> String {
         writeln!(text, "# {column}{} ({}; tokens {})", caller.id, caller.scopes, tokens.join(", ")).unwrap();
     }
     for operation in policy.catalogue.operations() {
-        let one = |position| match policy.authorize(position, operation) {
-            Ok(grant) => &grant.token().as_str()[..1],
-            Err(Denial::ScopeDenied(_)) => "-",
-            Err(Denial::TokenScopeMissing(_)) => "!",
-            Err(Denial::UnknownOperation | Denial::MethodDenied | Denial::Rule(..)) => "?",
-        };
-        let row: Vec<_> = (0..callers.len()).map(one).collect();
+        let uids = 1..=u32::try_from(callers.len()).unwrap();
+        let row: Vec<_> = uids.map(|uid| decided(operation, uid, &known)).collect();
         let line = format!("  {}  {:6} {}", row.join(" "), operation.verb.as_str(), operation.template);
         writeln!(text, "{line}").unwrap();
     }
@@ -56,5 +77,5 @@ fn matrix(policy: &Policy) -> String {
 fn who_may_do_what() {
     let config = Config::parse(CONFIG, Path::new("matrix.yaml")).unwrap_or_else(|error| panic!("{error}"));
     let policy = metrika_gate::reload::policy(&config);
-    same_as_file("tests/it/fixtures/matrix.txt", &matrix(&policy));
+    same_as_file("tests/it/fixtures/matrix.txt", &matrix(&config, &policy));
 }

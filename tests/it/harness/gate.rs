@@ -379,6 +379,7 @@ impl Drop for Gate {
 }
 
 /// The file of the program. `METRIKA_GATE_BIN` names another one: so a new test can be seen to fail on an older binary.
+#[expect(clippy::disallowed_methods, reason = "it is a setting of the tests, not of the program")]
 pub fn binary() -> PathBuf {
     std::env::var_os("METRIKA_GATE_BIN").map_or_else(|| env!("CARGO_BIN_EXE_metrika-gate").into(), PathBuf::from)
 }

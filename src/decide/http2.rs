@@ -9,8 +9,8 @@
 //! 3. `:path` begins with a slash: without one, readers differ in whether they add it (`bad_target`, 400).
 
 use http::header::HOST;
-use http::request::Parts;
 
+use super::Head;
 use crate::line::Malformed;
 use crate::target::Rule;
 
@@ -18,31 +18,32 @@ use crate::target::Rule;
 ///
 /// # Errors
 /// The kind of the refusal.
-pub fn check(head: &Parts, header_bytes: usize) -> Result<(), Malformed> {
+pub fn check(head: &Head<'_>, header_bytes: usize) -> Result<(), Malformed> {
     if length(head) > header_bytes {
         return Err(Malformed::HeaderTooLarge);
     }
-    if head.uri.authority().is_none() && !head.headers.contains_key(HOST) {
+    if head.uri.authority().is_none() && !head.fields.contains_key(HOST) {
         return Err(Malformed::NoHost);
     }
     let target = head.uri.path_and_query().map_or("", |target| target.as_str());
     // CONNECT has none, and is refused for its method.
-    if !target.starts_with('/') && head.method != http::Method::CONNECT && target != "*" {
+    if !target.starts_with('/') && *head.method != http::Method::CONNECT && target != "*" {
         return Err(Rule::Beginning.at(0).into());
     }
     Ok(())
 }
 
 /// Rule 1: `method target HTTP/1.1`, `name: value`, and a line end each.
-fn length(head: &Parts) -> usize {
+fn length(head: &Head<'_>) -> usize {
     let target = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
     let host = head.uri.authority().map_or(0, |authority| "host: \r\n".len() + authority.as_str().len());
-    let fields = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len());
+    let fields = head.fields.iter().map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len());
     head.method.as_str().len() + target + "  HTTP/1.1\r\n\r\n".len() + host + fields.sum::<usize>()
 }
 
 #[cfg(test)]
 mod tests {
+    use http::request::Parts;
     use http::{Request, Version};
 
     use super::*;
@@ -50,6 +51,14 @@ mod tests {
     fn head(uri: &str, hosts: &[&str]) -> Parts {
         let request = Request::builder().version(Version::HTTP_2).uri(uri);
         hosts.iter().fold(request, |request, host| request.header(HOST, *host)).body(()).unwrap().into_parts().0
+    }
+
+    fn length(parts: &Parts) -> usize {
+        super::length(&Head::of(parts, None))
+    }
+
+    fn check(parts: &Parts, header_bytes: usize) -> Result<(), Malformed> {
+        super::check(&Head::of(parts, None), header_bytes)
     }
 
     #[test]
