@@ -42,6 +42,7 @@ mod exchange;
 mod filtered;
 mod forward;
 pub mod headers;
+mod held;
 mod identify;
 mod inject;
 pub mod list_filter;
@@ -54,6 +55,7 @@ pub mod refusal;
 mod rest;
 mod stage;
 mod streaming;
+pub mod transport;
 
 use admit::Admit;
 use authorize::Authorize;

@@ -84,7 +84,7 @@ pub async fn accept(
         }
     }
     // Who is connected and not accepted yet may have sent its request: closing the listener would reset it.
-    while let Some(Ok(accepted)) = accepting.accept_now().await {
+    while let Some(Ok(accepted)) = tokio::task::unconstrained(accepting.accept_now()).await {
         take(accepted);
     }
 }

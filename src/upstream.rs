@@ -22,6 +22,7 @@ pub mod chunks;
 pub mod dial;
 pub mod framing;
 pub mod http1;
+mod lease;
 pub mod lookup;
 pub mod pool;
 pub mod received;
@@ -30,7 +31,8 @@ mod upload;
 pub mod watchdog;
 mod wire;
 
-pub use pool::{Carried, Lease, Pool};
+pub use lease::Lease;
+pub use pool::{Carried, Pool};
 pub use request::Outgoing;
 pub use watchdog::{Watchdog, Watchdogs};
 

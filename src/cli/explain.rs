@@ -6,20 +6,20 @@ use std::path::PathBuf;
 use clap::Args;
 use clap::builder::ArgPredicate;
 use http::header::{CONTENT_TYPE, HOST};
-use http::uri::Authority;
 use http::{HeaderMap, HeaderName, Method, Uri, Version};
 use serde_json::json;
 
 use super::check::can_match;
+use super::url::Target;
 use super::{ConfigArgs, Format};
 use crate::caller::{Caller, Condition, Conditions};
 use crate::config::Config;
 use crate::decide::admission::{Admission, Admissions};
 use crate::decide::{self, Candidates, Decision, Head, Identified, Known, Shadowed};
-use crate::line::Malformed;
 use crate::operation::{Operation, Verb};
 use crate::policy::{Denial, Policy};
 use crate::rejection::{Reason, Rejection};
+use crate::rules::Breach;
 use crate::subject::{Counters, Subject};
 use crate::symbol::ListenerName;
 use crate::target::{self, BadTarget, Broken, Names};
@@ -38,8 +38,15 @@ pub(super) struct ExplainArgs {
     /// The caller; without it, every caller
     #[arg(long = "as", value_name = "CALLER", env = "METRIKA_GATE_EXPLAIN_AS")]
     caller: Option<String>,
-    /// A field of the request, as in 'X-Metrika-Gate: 1'; can be given several times
-    #[arg(short = 'H', long = "header", value_name = "FIELD", conflicts_with = "from")]
+    /// A field of the request, as in 'X-Metrika-Gate: 1'. It can be repeated, or a ';' stands between fields
+    #[arg(
+        short = 'H',
+        long = "header",
+        value_name = "FIELD",
+        env = "METRIKA_GATE_EXPLAIN_HEADERS",
+        value_delimiter = ';'
+    )]
+    #[arg(conflicts_with = "from")]
     headers: Vec<String>,
     #[command(flatten)]
     config: ConfigArgs,
@@ -66,14 +73,15 @@ impl Verdict<'_> {
         self.decision()?.shadowed()
     }
 
-    /// Which rule of the caller it breaks, whether that is enforced or not, or what else refuses it. What is wrong with the
-    /// target is the same for all callers.
+    /// Which rule of the caller it breaks, whether that is enforced or not, or which field it lacks. What is wrong with its
+    /// target or host is said once for all callers.
     fn because(&self) -> Option<String> {
-        let cause = match &self.result {
+        let rejection = match &self.result {
             Ok(_) => return self.shadowed()?.breach.map(|breach| breach.to_string()),
-            Err(rejection) => rejection.cause.as_ref()?,
+            Err(rejection) => rejection,
         };
-        (!matches!(cause.downcast_ref(), Some(Malformed::Target(_)))).then(|| cause.to_string())
+        let of_the_caller = |cause: &&anyhow::Error| cause.is::<Breach>() || rejection.reason == Reason::HeaderRequired;
+        rejection.cause.as_ref().filter(of_the_caller).map(ToString::to_string)
     }
 }
 
@@ -130,41 +138,6 @@ pub(super) fn no_such_caller(config: &Config, wanted: &str) -> anyhow::Result<u8
 fn wrong_usage(what: &str) -> anyhow::Result<u8> {
     writeln!(std::io::stderr(), "metrika-gate: {what}")?;
     Ok(2)
-}
-
-/// The URL that is asked for, right or wrong: what is wrong with it is a part of the answer.
-#[derive(Clone, Copy)]
-struct Target<'a> {
-    authority: Option<&'a str>,
-    path: &'a str,
-    query: Option<&'a str>,
-}
-
-impl<'a> Target<'a> {
-    fn of(url: &'a str) -> Option<Self> {
-        let rest = ["http://", "https://"].iter().find_map(|scheme| url.strip_prefix(scheme));
-        let (authority, target) = match rest {
-            Some(rest) => {
-                let (authority, target) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-                (Some(authority), target)
-            }
-            None => (None, url),
-        };
-        let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
-        let path = if authority.is_some() && path.is_empty() { "/" } else { path };
-        let is_one = path.starts_with('/') || path == "*";
-        (is_one && authority.is_none_or(|authority| authority.parse::<Authority>().is_ok())).then_some(Self {
-            authority,
-            path,
-            query,
-        })
-    }
-
-    fn check(self, limit: usize) -> Result<Names, BadTarget> {
-        let whole = self.query.map_or_else(|| self.path.to_owned(), |query| format!("{}?{query}", self.path));
-        target::unfit(whole.as_bytes()).map_or(Ok(()), |broken| Err(BadTarget::Ambiguous(broken)))?;
-        target::check(self.path, self.query, limit)
-    }
 }
 
 /// What is asked.

@@ -8,24 +8,22 @@
 //!
 //! What is done to the upstream's body on its way is in `streaming`.
 
-use std::cell::RefCell;
 use std::error::Error as _;
 use std::io::ErrorKind;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker, ready};
-use std::time::Duration;
+use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Version};
 use http_body::{Body, Frame, SizeHint};
-use tokio::time::{Sleep, sleep};
 
 use super::budget::Charge;
 use super::caller_body::CallerBody;
 use super::exchange::Exchange;
 use super::filtered::Filtered;
 use super::headers::clean_trailers;
+use super::held::{Held, Say};
 use super::list_filter::NotAList;
 use super::streaming::Streaming;
 use crate::metrics::UpstreamError;
@@ -258,65 +256,6 @@ impl Body for RequestBody {
         let read = u64::try_from(self.ahead().len()).unwrap_or(0);
         // Of a length that was not said nothing is said now, so that chunks stay chunks.
         to_come.exact().map_or(to_come, |exact| SizeHint::with_exact(exact + read))
-    }
-}
-
-/// How long a body waits to be asked for, before it is sent unasked: an upstream need not know of `Expect`, and a
-/// client must not wait for ever (RFC 9110, section 10.1.1).
-const PATIENCE: Duration = Duration::from_secs(1);
-
-/// Holds a body back until the upstream asks for it with 100 (Continue).
-pub struct Held {
-    asked: UpstreamSay,
-    patience: Pin<Box<Sleep>>,
-}
-
-/// The upstream's say on a body that is held back.
-#[derive(Clone, Default)]
-pub struct UpstreamSay(Rc<RefCell<(Option<Say>, Option<Waker>)>>);
-
-/// What the upstream said of a body that is held back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Say {
-    /// It asked for it.
-    Wanted,
-    /// It answers without it. The body still waits: to end it now would end the connection, and the answer with it.
-    NotWanted,
-    /// Its answer is over.
-    Over,
-}
-
-impl Held {
-    /// Held until `asked` says something.
-    #[must_use]
-    pub fn new(asked: UpstreamSay) -> Self {
-        Self { asked, patience: Box::pin(sleep(PATIENCE)) }
-    }
-
-    fn poll_say(&mut self, context: &mut Context<'_>) -> Poll<Say> {
-        let said = {
-            let mut state = self.asked.0.borrow_mut();
-            state.1 = Some(context.waker().clone());
-            state.0
-        };
-        match said {
-            Some(Say::NotWanted) => Poll::Pending,
-            Some(said) => Poll::Ready(said),
-            None => self.patience.as_mut().poll(context).map(|()| Say::Wanted),
-        }
-    }
-}
-
-impl UpstreamSay {
-    /// The upstream said something. What it asked for, it cannot refuse any more.
-    pub fn decide(&self, say: Say) {
-        let mut state = self.0.borrow_mut();
-        if state.0 != Some(Say::Wanted) {
-            state.0 = Some(say);
-        }
-        if let Some(waker) = state.1.take() {
-            waker.wake();
-        }
     }
 }
 

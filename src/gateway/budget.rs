@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use super::connection::Transport;
+use super::transport::Transport;
 
 /// So many bytes at once.
 #[derive(Debug)]
@@ -92,10 +92,7 @@ mod tests {
         let mut fourth = Charge::new(worker.clone(), Rc::default());
         assert!(!fourth.grow_to(600_000) && fourth.grow_to(500_000), "the worker has no more");
         drop((first, second, third, fourth));
-        assert_eq!(
-            (worker.left.get(), one.ahead.left.get()),
-            (4_000_000, super::super::connection::AHEAD_OF_A_CONNECTION)
-        );
-        assert_eq!(other.ahead.left.get(), super::super::connection::AHEAD_OF_A_CONNECTION);
+        assert_eq!((worker.left.get(), one.ahead.left.get()), (4_000_000, super::super::transport::AHEAD));
+        assert_eq!(other.ahead.left.get(), super::super::transport::AHEAD);
     }
 }

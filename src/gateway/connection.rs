@@ -8,15 +8,12 @@ use std::time::Duration;
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
-use super::budget::Budget;
+use super::transport::Transport;
 use crate::caller::Evidence;
 use crate::config::CallerTimeouts;
 use crate::line::Malformed;
 use crate::metrics::Stall;
 use crate::rejection::Reason;
-
-/// So many bytes of bodies are read ahead on a connection, of all its requests together.
-pub const AHEAD_OF_A_CONNECTION: usize = 2 * 1024 * 1024;
 
 /// A caller that sends nothing of its body for so long is the cause when the upstream gives up meanwhile.
 const SLOW: Duration = Duration::from_secs(1);
@@ -34,61 +31,7 @@ pub enum Phase {
     Exchange,
 }
 
-/// What all requests of a connection share.
-#[derive(Debug)]
-pub struct Transport {
-    flushes: Cell<u64>,
-    waiting: RefCell<Vec<Waker>>,
-    /// The task that flushes, where that is another than that of a request.
-    flusher: RefCell<Option<Waker>>,
-    /// The caller takes nothing of what is ready for it.
-    stalled: Cell<bool>,
-    /// Bytes of bodies that are read before they go on.
-    pub ahead: Budget,
-}
-
-impl Default for Transport {
-    fn default() -> Self {
-        Self {
-            flushes: Cell::default(),
-            waiting: RefCell::default(),
-            flusher: RefCell::default(),
-            stalled: Cell::default(),
-            ahead: Budget::new(AHEAD_OF_A_CONNECTION),
-        }
-    }
-}
-
-impl Transport {
-    /// Who is woken for a flush that is waited for.
-    pub fn flushes_with(&self, waker: &Waker) {
-        *self.flusher.borrow_mut() = Some(waker.clone());
-    }
-
-    /// Everything that was handed over has gone to the socket.
-    pub fn flushed(&self) {
-        self.flushes.set(self.flushes.get().wrapping_add(1));
-        self.waiting.take().into_iter().for_each(Waker::wake);
-    }
-
-    /// Ready when everything has gone to the socket that was handed over when this was first called, with `since` as `None`.
-    pub fn poll_flushed(&self, since: &mut Option<u64>, context: &Context<'_>) -> Poll<()> {
-        let now = self.flushes.get();
-        if *since.get_or_insert(now) != now {
-            return Poll::Ready(());
-        }
-        self.waiting.borrow_mut().push(context.waker().clone());
-        self.flusher.borrow().iter().for_each(Waker::wake_by_ref);
-        Poll::Pending
-    }
-
-    /// The caller has taken nothing for `timeouts.body_idle`.
-    pub fn stall(&self) {
-        self.stalled.set(true);
-    }
-}
-
-/// A connection's proof and state.
+/// A connection's evidence and state.
 #[derive(Debug)]
 pub struct Connection {
     /// What it proves about its peer.
@@ -347,7 +290,7 @@ impl Connection {
     /// What the caller of the request under way let the gate wait for, if it did for too long.
     #[must_use]
     pub fn stalled(&self) -> Option<Stall> {
-        self.stalled.get().or_else(|| self.transport.stalled.get().then_some(Stall::Answer))
+        self.stalled.get().or_else(|| self.transport.has_stalled().then_some(Stall::Answer))
     }
 
     /// When the request under way, from its first byte to the last of its answer, has taken too long. To say so to the

@@ -111,6 +111,9 @@ async fn ready_to_leave(
         if let Some(owed) = &permit.owed {
             // Boxed: few requests owe anything, and all would have room for it.
             Box::pin(owed::settle(owed, &mut request.body, &permit.exchange)).await?;
+            if permit.renew(request)? {
+                continue;
+            }
         }
         let lease = ready_lease(permit, request, fresh).await?;
         if !permit.renew(request)? {

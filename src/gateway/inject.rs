@@ -14,10 +14,11 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 use hyper::body::Body;
 
 use super::authorize::Permitted;
-use super::body::{Held, RequestBody, Say, UpstreamSay};
+use super::body::RequestBody;
 use super::connection::Connection;
 use super::exchange::{Exchange, REQUEST_ID};
 use super::headers::{self, clean_request};
+use super::held::{Held, Say, UpstreamSay};
 use super::identify::Received;
 use super::reflection::Secret;
 use super::stage::Stage;

@@ -21,10 +21,11 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
-use super::body::{BodyError, RequestBody, Say, UpstreamSay};
+use super::body::{BodyError, RequestBody};
 use super::coding::Coding;
 use super::exchange::Exchange;
 use super::headers::clean_trailers;
+use super::held::{Say, UpstreamSay};
 use super::packed::{Packed, Step};
 use super::reflection::{Scrubbed, Scrubber, Secret};
 use super::refusal::Refusal;

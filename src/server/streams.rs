@@ -25,7 +25,8 @@ use tokio::time::{Instant, timeout};
 
 use crate::config::CallerTimeouts;
 use crate::gateway::body::{BodyError, ResponseBody};
-use crate::gateway::connection::{Connection, Transport};
+use crate::gateway::connection::Connection;
+use crate::gateway::transport::Transport;
 use crate::rejection::Reason;
 use crate::worker::Worker;
 

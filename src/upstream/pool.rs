@@ -21,7 +21,6 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Response;
 use http_body::Body;
 use hyper::client::conn::http2;
 use hyper::rt::Executor;
@@ -30,12 +29,10 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Upstream;
-use super::broken::{Broken, Unanswered};
 use super::dial::{DialError, Dialled, dial, place};
-use super::http1::{Http1, Listener};
+use super::http1::Http1;
+use super::lease::{Lease, Sender};
 use super::lookup::LookUps;
-use super::received::Received;
-use super::request::Outgoing;
 
 /// Requests at once on one HTTP/2 connection. RFC 9113, section 6.5.2, advises servers to allow no fewer.
 pub const STREAMS: usize = 100;
@@ -76,25 +73,25 @@ struct Shared<B> {
     since: Instant,
 }
 
-enum Sender<B> {
-    Http1(Http1),
-    Http2 { sender: http2::SendRequest<B>, active: Rc<Cell<usize>> },
-}
-
-/// The use of a connection for one request.
-pub struct Lease<B: 'static> {
-    pool: Rc<Pool<B>>,
-    carried: Carried,
-    sender: Option<Sender<B>>,
-    reused: bool,
-}
-
 #[derive(Clone, Copy)]
 struct OnThisThread;
 
 impl<F: Future<Output = ()> + 'static> Executor<F> for OnThisThread {
     fn execute(&self, future: F) {
         tokio::task::spawn_local(future);
+    }
+}
+
+impl<B> Pool<B> {
+    /// Where the connections go.
+    #[must_use]
+    pub fn upstream(&self) -> &Arc<Upstream> {
+        &self.upstream
+    }
+
+    /// A lease has ended.
+    pub(super) fn give_back_permit(&self) {
+        self.permits.add_permits(1);
     }
 }
 
@@ -117,12 +114,6 @@ where
             reaping: Cell::new(false),
             reaper: RefCell::new(Waker::noop().clone()),
         }
-    }
-
-    /// Where the connections go.
-    #[must_use]
-    pub fn upstream(&self) -> &Arc<Upstream> {
-        &self.upstream
     }
 
     /// A connection for one request with the token `carried`: an idle one unless `fresh` asks for a new one, of this request
@@ -179,6 +170,11 @@ where
         let mut idle = self.idle.borrow_mut();
         let too_many = (idle.len() + in_use).saturating_sub(self.most).min(idle.len());
         idle.drain(..too_many);
+    }
+
+    /// No other request is sent on this shared connection.
+    pub(super) fn retire(&self, active: &Rc<Cell<usize>>) {
+        self.shared.borrow_mut().retain(|connection| !Rc::ptr_eq(&connection.active, active));
     }
 
     /// Only connections that carry one of these tokens are used again.
@@ -255,7 +251,7 @@ where
         Ok(Sender::Http2 { sender, active })
     }
 
-    fn keep(self: &Rc<Self>, carried: Carried, connection: Http1) {
+    pub(super) fn keep(self: &Rc<Self>, carried: Carried, connection: Http1) {
         // Seen to from now on: what the upstream closes while it is idle does not wait to be found out.
         if connection.is_free() && connection.is_quiet(&mut Context::from_waker(&self.reaper.borrow())) {
             self.idle.borrow_mut().push(Idle { carried, connection, since: Instant::now() });
@@ -303,107 +299,5 @@ where
             used && !connection.sender.is_closed()
         });
         idle.is_empty() && shared.is_empty()
-    }
-}
-
-impl<B: Body<Data = Bytes> + Unpin + 'static> Lease<B>
-where
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    /// Whether the connection has carried a request before.
-    #[must_use]
-    pub const fn is_reused(&self) -> bool {
-        self.reused
-    }
-
-    /// Whether it is an HTTP/2 connection.
-    #[must_use]
-    pub const fn is_http2(&self) -> bool {
-        matches!(self.sender, Some(Sender::Http2 { .. }))
-    }
-
-    /// Whether the upstream sent nothing since the lease began. Unknown on a shared connection, so no.
-    #[must_use]
-    pub fn nothing_was_read(&self) -> bool {
-        match &self.sender {
-            Some(Sender::Http1(connection)) => connection.nothing_was_read(),
-            Some(Sender::Http2 { .. }) | None => false,
-        }
-    }
-
-    /// Waits until the connection can take the request; false when it closed instead.
-    pub async fn ready(&mut self) -> bool {
-        let limit = self.pool.upstream.settings.timeouts.connect;
-        match &mut self.sender {
-            Some(Sender::Http1(connection)) => poll_fn(|context| Poll::Ready(connection.is_quiet(context))).await,
-            Some(Sender::Http2 { sender, .. }) => timeout(limit, sender.ready()).await.is_ok_and(|ready| ready.is_ok()),
-            None => false,
-        }
-    }
-
-    /// Sends the request; the head of the answer. Of interim responses on HTTP/2 nobody hears.
-    ///
-    /// # Errors
-    /// [`Unanswered`], with the request where it may be sent again.
-    pub async fn send(
-        &mut self,
-        request: Outgoing<B>,
-        listener: &impl Listener,
-    ) -> Result<Response<Received>, Unanswered<B>> {
-        let upstream = &self.pool.upstream;
-        match &mut self.sender {
-            Some(Sender::Http1(connection)) => {
-                let answer = connection.send(request, &upstream.host, listener).await;
-                answer.map(|answer| answer.map(Received::Http1))
-            }
-            Some(Sender::Http2 { sender, .. }) => send_http2(sender, request, upstream).await,
-            None => std::future::pending().await,
-        }
-    }
-
-    /// The upstream refuses what is sent on this shared connection: no other request is.
-    pub fn retire(&self) {
-        if let Some(Sender::Http2 { active, .. }) = &self.sender {
-            self.pool.shared.borrow_mut().retain(|connection| !Rc::ptr_eq(&connection.active, active));
-        }
-    }
-
-    /// The answer came to its end; `clean` when the request did too (rule 5).
-    pub fn finish(mut self, clean: bool) {
-        match self.sender.take() {
-            Some(Sender::Http1(connection)) if clean => self.pool.keep(self.carried, connection),
-            other => self.sender = other,
-        }
-    }
-}
-
-async fn send_http2<B: Body<Data = Bytes> + Unpin + 'static>(
-    sender: &mut http2::SendRequest<B>,
-    request: Outgoing<B>,
-    upstream: &Upstream,
-) -> Result<Response<Received>, Unanswered<B>>
-where
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    let (method, target) = (request.method.clone(), request.target.clone());
-    let request = request
-        .into_http2(upstream.scheme.clone(), upstream.authority.clone())
-        .map_err(|error| Unanswered { written: false, request: None, error: Broken::Form(error) })?;
-    let answer = sender.try_send_request(request).await.map_err(|mut failed| {
-        let request = failed.take_message().map(|request| {
-            let (head, body) = request.into_parts();
-            Outgoing { method, target, fields: head.headers, body }
-        });
-        Unanswered { written: request.is_none(), request, error: Broken::Http2(failed.into_error()) }
-    });
-    answer.map(|answer| answer.map(Received::Http2))
-}
-
-impl<B> Drop for Lease<B> {
-    fn drop(&mut self) {
-        if let Some(Sender::Http2 { active, .. }) = &self.sender {
-            active.set(active.get().saturating_sub(1));
-        }
-        self.pool.permits.add_permits(1);
     }
 }

@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 
 use crate::harness::upstream::certificate;
-use crate::harness::{Answer, Conversation, Gate, Signal, TWO_CALLERS, Upstream};
+use crate::harness::{Answer, Conversation, Gate, Signal, TWO_CALLERS, Upstream, breaks_off};
 
 const GET: &str = "GET /management/v1/counters HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
@@ -72,8 +72,7 @@ fn refused(bytes: impl AsRef<[u8]>, end: End, timeouts: &str, expected: &str) {
 #[track_caller]
 fn cut(bytes: &str, end: End, timeouts: &str) {
     let answer = seen(bytes, end, timeouts);
-    let is_cut = |error: &String| error.starts_with("closed") || error.contains("reset");
-    assert!(answer.as_ref().is_err_and(is_cut), "{bytes:?} {end:?} {answer:?}");
+    assert!(breaks_off(&answer), "{bytes:?} {end:?} {answer:?}");
 }
 
 fn with(fields: &str) -> String {
@@ -229,7 +228,7 @@ fn the_body_of_an_error_that_does_not_come_to_its_end_is_a_refusal_of_the_gate()
     }
     for body in BROKEN {
         let bytes = format!("HTTP/1.1 500 Oops\r\nTransfer-Encoding: chunked\r\n\r\n{body}");
-        refused(bytes, Wait, "", "502 upstream_closed");
+        refused(bytes, Wait, "", "502 upstream_protocol");
     }
     // Beyond what is read ahead it is passed on, and cut.
     let long = format!("HTTP/1.1 403 Forbidden\r\nContent-Length: 20000\r\n\r\n{}", "x".repeat(15_000));

@@ -1,7 +1,7 @@
 //! Misbehaving answers on HTTP/2, frame for frame: the same promises as on HTTP/1.1.
 
 use crate::harness::upstream::certificate;
-use crate::harness::{Answer, Conversation, Gate, READ_TOKEN, TWO_CALLERS, Upstream};
+use crate::harness::{Answer, Conversation, Gate, READ_TOKEN, TWO_CALLERS, Upstream, breaks_off};
 use crate::reflection::gzip;
 
 const DATA: u8 = 0;
@@ -102,8 +102,7 @@ fn refused(frames: Vec<Frame>, expected: &str) -> Gate {
 #[track_caller]
 fn cut(frames: Vec<Frame>) -> Gate {
     let (answer, gate) = seen(frames.clone());
-    let is_cut = |error: &String| error.starts_with("closed") || error.contains("reset");
-    assert!(answer.as_ref().is_err_and(is_cut), "{frames:?} {answer:?}");
+    assert!(breaks_off(&answer), "{frames:?} {answer:?}");
     gate
 }
 

@@ -230,7 +230,7 @@ fn explain_knows_the_field_that_a_listener_requires() {
     let ask = |more: &[&str]| {
         let (code, said) =
             files.json(&[&["explain", "GET", "/management/v1/counters", "--as", "reports"], more].concat());
-        (code, said["reason"].as_str().or(said["callers"][0]["reason"].as_str()).map(str::to_owned), said.to_string())
+        (code, said["verdicts"][0]["reason"].as_str().map(str::to_owned), said.to_string())
     };
     for more in [&[][..], &["-H", "X-Here: 2"], &["-H", "X-Here: 1", "-H", "X-Here: 1"]] {
         let (code, reason, said) = ask(more);

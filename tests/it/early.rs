@@ -113,7 +113,7 @@ fn a_refused_write_keeps_its_connection_or_says_that_it_ends() {
     for whole in [&small, &chunks, &small] {
         caller.send(whole);
         let answer = caller.answer();
-        assert_eq!((answer.summary().as_str(), answer.field("connection")), ("403 scope_denied", None));
+        assert_eq!((answer.summary().as_str(), answer.field("connection")), ("403 scope_denied", Some("keep-alive")));
     }
     caller.send("GET /management/v1/counters HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert_eq!(caller.answer().summary(), "200");

@@ -10,7 +10,7 @@ pub mod signal;
 pub mod traffic;
 pub mod upstream;
 
-pub use caller::{Answer, Caller};
+pub use caller::{Answer, Caller, breaks_off};
 pub use gate::Gate;
 pub use signal::Signal;
 pub use upstream::{Conversation, Upstream};

@@ -270,7 +270,7 @@ fn a_caller_that_takes_no_interim_response_is_given_up() {
         let get = "GET /management/v1/counters HTTP/1.1\r\nHost: localhost\r\n\r\n";
         let last = get.replace("counters", target).replace("\r\n\r\n", &format!("\r\nX-Request-ID: {id}\r\n\r\n"));
         caller.send(format!("{get}{last}"));
-        gate.until_log(&["\"access\"", id, "caller_gone"]);
+        gate.until_log(&["\"access\"", id, "caller_stalled"]);
         assert!(start.elapsed() >= Duration::from_millis(500), "{id} {:?}", start.elapsed());
     }
 }

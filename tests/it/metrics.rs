@@ -194,14 +194,17 @@ tokens:
   analytics: {file: '{folder}/analytics', scopes: [metrika:read], expires: 2030-01-31}
   crm: {file: '{folder}/crm', scopes: [metrika:write]}
 ";
-    let gate =
-        Gate::start(upstream, &format!("{}{tokens}", TWO_CALLERS.replace("{id: crm,", "{id: crm, enforce: false,")));
+    let callers = TWO_CALLERS.replace("{id: crm,", "{id: crm, enforce: false,");
+    let gate = Gate::start(upstream, &format!("{callers}{tokens}timeouts: {{body_idle: 200ms}}\n"));
     for path in [COUNTERS, "/no", "/stat/v1/data?oauth_token=x", "/a//b"] {
         gate.get("app", path);
     }
     gate.send("app", "DELETE /management/v1/counter/1 HTTP/1.1\r\nHost: localhost\r\nCookie: a=b\r\n\r\n");
     gate.send("app", "what?\r\n\r\n");
-    gate.until_metric(&["requests_total"], 6.0);
+    let mut slow = gate.connect("crm");
+    slow.send(format!("POST {COUNTERS} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{{"));
+    assert_eq!(slow.answer().status, 408);
+    gate.until_metric(&["requests_total"], 7.0);
     gate
 }
 

@@ -118,6 +118,11 @@ limits: {target_bytes: 1KiB, header_bytes: 8KiB}
     meet(&gate.connect("app").answer(), "503 overloaded");
     drop(first);
 
+    let gate = Gate::start(&upstream, &format!("{TWO_CALLERS}timeouts: {{body_idle: 200ms}}\n"));
+    let mut slow = gate.connect("crm");
+    slow.send(format!("POST {COUNTERS} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{{"));
+    meet(&slow.answer(), "408 body_too_slow");
+
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let gate = Gate::plan_for(&closed.to_string(), upstream.ca_pem(), TWO_CALLERS).start();
     meet(&gate.get("app", COUNTERS), "503 upstream_unreachable");

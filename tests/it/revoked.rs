@@ -69,7 +69,6 @@ fn what_a_caller_may_no_more_is_refused() {
         ("counters: [1, 2]", "counters: [1]", "403 counter_denied"),
         ("counters: [1, 2]", "counters: [2]", "403 counter_denied"),
         ("{name: app, ", "{name: app, require_header: 'X-Here: 1', ", "403 header_required"),
-        ("callers:", "limits: {target_bytes: 10}\ncallers:", "414 target_too_long"),
     ] {
         let upstream = Upstream::plain();
         let gate = Gate::start(&upstream, CALLERS);

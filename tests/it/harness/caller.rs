@@ -203,6 +203,15 @@ impl Caller {
     }
 }
 
+/// Whether an answer breaks off: its connection ends before its end, or the gate has seen it by the time of its head, and
+/// refuses it as a whole.
+pub fn breaks_off(answer: &Result<Answer, String>) -> bool {
+    match answer {
+        Ok(answer) => answer.summary().starts_with("502 upstream_"),
+        Err(error) => error.starts_with("closed") || error.contains("reset"),
+    }
+}
+
 /// Reads again when a signal came between: a read with a limit of time is not begun again by the kernel (signal(7)).
 pub fn uninterrupted(mut read: impl FnMut() -> std::io::Result<usize>) -> std::io::Result<usize> {
     loop {
