@@ -9,7 +9,7 @@
 //!
 //! 1. **Vocabulary**: plain values and pure decisions. [`caller`] who is calling, [`operation`] what is being asked,
 //!    [`scope`] and [`policy`] whether and with which [`token`], [`decide`] all of that in one decision, [`target`] what may be a request's target at all,
-//!    [`subject`] on whose data it works and by which [`rules`], [`host`] by which name the gate is called, [`line`] how HTTP/1.1 is written, [`verdict`]
+//!    [`subject`] on whose data it works and by which [`rules`], [`host`] by which name the gate is called, [`mod@line`] how HTTP/1.1 is written, [`verdict`]
 //!    what Metrica's refusal says, [`diagnosis`] why it refused, by what [`knowledge`] there is, [`rejection`] every answer of the gate itself. [`symbol`]s are their names.
 //! 2. **The data path**: the vocabulary put in order. [`gateway`] is the whole way of a request on one screen;
 //!    [`upstream`] has the connections to Metrica, [`probe`] asks on its own, [`worker`] what one thread has for itself, [`metrics`] what is

@@ -11,7 +11,7 @@
 //!    403. It is read before the fields that `Connection` names go.
 //! 5. A request that a gate forwarded before is a loop (`loop_detected`, 508).
 //! 6. At most `limits.header_fields` fields, in any version of HTTP (`headers_too_large`, 431); a request of HTTP/2 is held
-//!    to what the reader of HTTP/1.1 has seen to by now ([`super::http2`]).
+//!    to what the reader of HTTP/1.1 has seen to by now (`http2`).
 //!
 //! A request that has waited is held to rules 1 and 4 again: they are the configuration's.
 

@@ -205,6 +205,9 @@ fn poll_rest<T>(
     Poll::Pending
 }
 
+/// As many fields as an answer of the gate's own has, at most.
+const FIELDS: usize = 12;
+
 /// The gate's own answer. What it says is in the table of [`crate::rejection`]; the cause goes to the log only.
 fn answer(rejection: Rejection, exchange: &Rc<Exchange>) -> Response<ResponseBody> {
     let Rejection { reason, cause } = rejection;
@@ -216,6 +219,7 @@ fn answer(rejection: Rejection, exchange: &Rc<Exchange>) -> Response<ResponseBod
     let answer = malformed.map_or(reason.answer(), of_malformed);
     let mut response = Response::new(ResponseBody::own(answer.body(), exchange.clone()));
     *response.status_mut() = answer.status;
+    *response.headers_mut() = HeaderMap::with_capacity(FIELDS);
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
     headers.insert(GATE_ERROR, reason.field());
