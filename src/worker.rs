@@ -171,6 +171,8 @@ pub struct Worker {
     pub watchdogs: Watchdogs,
     /// Bytes of bodies that are read before they go on.
     pub ahead: Rc<Budget>,
+    /// Bytes of bodies that callers of HTTP/2 may send before they are passed on, beyond what the protocol gives each.
+    pub windows: Rc<Budget>,
     lines: RefCell<Vec<u8>>,
     sink: Sink,
     form: Form,
@@ -196,6 +198,9 @@ pub enum Ending {
 /// So many bytes of bodies are read ahead in a worker, of all callers together.
 const AHEAD_OF_A_WORKER: usize = 16 * 1024 * 1024;
 
+/// So many bytes of windows the connections of HTTP/2 in a worker have together.
+const WINDOWS_OF_A_WORKER: usize = 16 * 1024 * 1024;
+
 /// Lines are handed over when so many bytes wait, or when the worker has nothing else to do.
 const LINES_AT_ONCE: usize = 16 * 1024;
 
@@ -210,6 +215,7 @@ impl Worker {
             learning,
             watchdogs: Watchdogs::default(),
             ahead: Rc::new(Budget::new(AHEAD_OF_A_WORKER)),
+            windows: Rc::new(Budget::new(WINDOWS_OF_A_WORKER)),
             lines: RefCell::default(),
             sink,
             form,

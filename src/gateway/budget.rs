@@ -18,6 +18,12 @@ impl Budget {
         Self { left: Cell::new(bytes) }
     }
 
+    /// So many bytes of it, for as long as what is returned is held; `None` where it has them not.
+    #[must_use]
+    pub fn share(self: &Rc<Self>, bytes: usize) -> Option<Share> {
+        self.take(bytes).then(|| Share { budget: self.clone(), bytes })
+    }
+
     fn take(&self, bytes: usize) -> bool {
         let left = self.left.get().checked_sub(bytes);
         left.is_some_and(|left| {
@@ -28,6 +34,19 @@ impl Budget {
 
     fn give_back(&self, bytes: usize) {
         self.left.set(self.left.get().saturating_add(bytes));
+    }
+}
+
+/// Bytes of a budget; they are given back when this is dropped.
+#[derive(Debug)]
+pub struct Share {
+    budget: Rc<Budget>,
+    bytes: usize,
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.budget.give_back(self.bytes);
     }
 }
 

@@ -4,8 +4,8 @@
 //!    the header of a request.
 //! 2. Each request is an exchange of its own, with the proof of its connection. One that lets the gate wait is reset,
 //!    and the others on its connection go on.
-//! 3. Limits: 100 requests at once, 512 KiB of bodies that are not passed on yet, 64 KiB of each answer that are not
-//!    taken yet, no push, no tunnel. What floods the connection ends it (see [`super::frames`]).
+//! 3. Limits: 100 requests at once, 512 KiB of bodies that are not passed on yet while the worker has the memory for that
+//!    (otherwise the 64 KiB of RFC 9113, section 6.9.2), 64 KiB of each answer that are not taken yet, no push, no tunnel. What floods the connection ends it (see [`super::frames`]).
 //! 4. The connection itself ends when it is idle for too long, when a header block or the preface is not finished in
 //!    time, and when the caller takes nothing of what is ready for it.
 //! 5. It ends with a GOAWAY where one can still be said. What the caller still sends is read for a moment, so that it
@@ -173,7 +173,12 @@ async fn drive(worker: &Rc<Worker>, evidence: Evidence, wire: Wire, state: &Stat
             async move { answer.await.map(|answer| streams.answer(is_head, answer, taken_by)) }
         })
     };
-    let mut http = pin!(protocol(limits, streams.clone()).serve_connection(TokioIo::new(wire), service));
+    let window = worker.windows.share(MORE_WINDOW);
+    let mut protocol = protocol(limits, streams.clone());
+    if window.is_some() {
+        protocol.initial_connection_window_size(CONNECTION_WINDOW);
+    }
+    let mut http = pin!(protocol.serve_connection(TokioIo::new(wire), service));
     let mut leaving = pin!(worker.until_leaving());
     let mut patience = Patience::new(worker);
     let mut begun = false;
@@ -259,6 +264,10 @@ impl Patience {
 const STREAMS: u32 = 100;
 /// Of bodies that are not passed on yet, on a connection and of a request.
 const CONNECTION_WINDOW: u32 = 512 * 1024;
+/// What every connection has from the start (RFC 9113, section 6.9.2).
+const LEAST_WINDOW: u32 = 65_535;
+/// So much more than that.
+const MORE_WINDOW: usize = 448 * 1024;
 const STREAM_WINDOW: u32 = 128 * 1024;
 /// Of an answer that is not taken yet.
 const SEND_BUFFER: usize = 64 * 1024;
@@ -267,7 +276,7 @@ fn protocol(limits: Limits, streams: Streams) -> http2::Builder<Streams> {
     let mut builder = http2::Builder::new(streams);
     // Requests that are given up before they were looked at; those after that are in the budget of their connection.
     builder.max_concurrent_streams(STREAMS).max_pending_accept_reset_streams(100);
-    builder.initial_connection_window_size(CONNECTION_WINDOW).initial_stream_window_size(STREAM_WINDOW);
+    builder.initial_connection_window_size(LEAST_WINDOW).initial_stream_window_size(STREAM_WINDOW);
     builder.max_send_buf_size(SEND_BUFFER);
     // More than `gateway::http2` lets through, so that it answers and not hyper, which does it without a body; what is
     // four times this, unpacked, ends the connection.

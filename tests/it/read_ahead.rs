@@ -141,3 +141,31 @@ fn a_body_has_so_long_to_be_read() {
     assert!(line.contains("\"outcome\":\"caller_stalled\""), "{line}");
     assert_eq!(upstream.connections(), 0, "nothing was sent");
 }
+
+/// The window of a connection of HTTP/2 is memory too: a worker gives no more of it than it has.
+#[test]
+fn the_windows_of_connections_have_a_budget() {
+    let upstream = Upstream::plain();
+    let gate = Gate::plan(&upstream, CALLERS).workers(1).start();
+    let is_wide = |caller: &mut H2| {
+        let mut wide = false;
+        // The answer to the second PING comes behind everything that the connection begins with.
+        for word in [[7; 8], [8; 8]] {
+            caller.frame(6, 0, 0, word);
+            loop {
+                let sent = caller.next().unwrap();
+                wide |= sent.kind == WINDOW_UPDATE && sent.stream == 0;
+                if sent.kind == 6 && sent.payload == word {
+                    break;
+                }
+            }
+        }
+        wide
+    };
+    let mut callers: Vec<H2> = (0..40).map(|_| H2::connect(gate.place("app"))).collect();
+    let wide = callers.iter_mut().map(is_wide).filter(|wide| *wide).count();
+    assert_eq!(wide, 36, "16 MiB of 448 KiB each");
+    // What a connection had is another's when it has ended.
+    drop(callers);
+    until("they have ended", || is_wide(&mut H2::connect(gate.place("app"))));
+}
