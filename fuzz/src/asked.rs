@@ -16,6 +16,9 @@ pub struct Asked {
     pub ended: bool,
     /// The caller reset it.
     pub given_up: bool,
+    /// Its header block came in several frames. Of such a block h2 loses a field that makes the request malformed, when it
+    /// is in a frame that ends in the middle of a later field, and lets the rest pass (0.4.20).
+    pub in_pieces: bool,
     /// Its trailers are none.
     broken: bool,
 }
@@ -48,10 +51,16 @@ pub struct Sent {
     decoder: Decoder,
     frames: usize,
     data: usize,
+    empty_data: usize,
 }
 
 /// So many frames, streams and bytes of bodies are far from every limit.
 const FEW: (usize, usize, usize) = (300, 50, 50_000);
+
+/// So are so many frames of bodies that bring nothing, and so much that the fields of one request take when they are
+/// unpacked.
+const FEW_EMPTY: usize = 50;
+const SMALL: usize = 64 * 1024;
 
 /// Reads everything that a caller sent, the preface first.
 pub fn read(bytes: &[u8]) -> Sent {
@@ -66,13 +75,15 @@ pub fn read(bytes: &[u8]) -> Sent {
         decoder: Decoder::default(),
         frames: 0,
         data: 0,
+        empty_data: 0,
     };
     let Some(mut rest) = bytes.strip_prefix(frames::PREFACE) else { return sent };
     let mut continuations = 0;
-    let mut block: Option<(Frame<'_>, Vec<u8>)> = None;
+    // The first frame of a header block, what it has of the block so far, and whether there are more frames.
+    let mut block: Option<(Frame<'_>, Vec<u8>, bool)> = None;
     sent.place = loop {
         if rest.is_empty() {
-            break block.map_or(Place::Between, |(first, _)| Place::Block(first.stream));
+            break block.map_or(Place::Between, |(first, ..)| Place::Block(first.stream));
         }
         let (frame, behind) = match Frame::read(rest) {
             Ok(read) => read,
@@ -85,10 +96,10 @@ pub fn read(bytes: &[u8]) -> Sent {
             _ if frame.payload.len() > frames::MOST || (sent.frames == 1 && frame.kind != frames::SETTINGS) => None,
             (frames::HEADERS, before) => {
                 sent.calm &= before.is_none();
-                frame.content().map(|content| block = Some((frame, content.to_vec())))
+                frame.content().map(|content| block = Some((frame, content.to_vec(), false)))
             }
-            (frames::CONTINUATION, Some((first, fragment))) if first.stream == frame.stream => {
-                block = Some((first, [&fragment, frame.payload].concat()));
+            (frames::CONTINUATION, Some((first, fragment, _))) if first.stream == frame.stream => {
+                block = Some((first, [&fragment, frame.payload].concat(), true));
                 continuations += 1;
                 Some(())
             }
@@ -101,7 +112,7 @@ pub fn read(bytes: &[u8]) -> Sent {
         };
         let ends_block = frame.has(frames::END_HEADERS) && block.is_some();
         let fine = fine.and_then(|()| match block.take_if(|_| ends_block) {
-            Some((first, block)) => sent.take_block(&first, &block),
+            Some((first, block, in_pieces)) => sent.take_block(&first, &block, in_pieces),
             None => Some(()),
         });
         if fine.is_none() {
@@ -113,7 +124,8 @@ pub fn read(bytes: &[u8]) -> Sent {
         && sent.frames < FEW.0
         && continuations < 5
         && sent.streams.len() < FEW.1
-        && sent.data < FEW.2;
+        && sent.data < FEW.2
+        && sent.empty_data < FEW_EMPTY;
     sent
 }
 
@@ -124,6 +136,7 @@ impl Sent {
             frames::DATA => {
                 let content = frame.content()?;
                 self.data += frame.payload.len();
+                self.empty_data += usize::from(content.is_empty());
                 self.calm &= self.streams.get(&frame.stream).is_some_and(|asked| !asked.ended);
                 let open = self.streams.get_mut(&frame.stream).filter(|asked| !asked.ended && !asked.given_up);
                 if let Some(asked) = open {
@@ -156,10 +169,12 @@ impl Sent {
         Some(())
     }
 
-    fn take_block(&mut self, first: &Frame<'_>, block: &[u8]) -> Option<()> {
-        let fields = self.decoder.decode(block)?;
+    fn take_block(&mut self, first: &Frame<'_>, bytes: &[u8], in_pieces: bool) -> Option<()> {
+        let block = self.decoder.decode(bytes)?;
         let ends = first.has(frames::END_STREAM);
-        self.calm &= !first.has(frames::PRIORITIZED) && block.len() < frames::MOST;
+        self.calm &= !first.has(frames::PRIORITIZED) && bytes.len() < frames::MOST;
+        self.calm &= block.sound && block.size <= SMALL;
+        let fields = block.fields;
         if let Some(asked) = self.streams.get_mut(&first.stream) {
             self.calm = false;
             if !asked.ended && !asked.given_up {
@@ -174,7 +189,10 @@ impl Sent {
             return None;
         }
         self.calm &= fields.iter().all(is_readable);
-        self.streams.insert(first.stream, Asked { fields, ended: ends, ..Asked::default() });
+        let asked = Asked { fields, ended: ends, in_pieces, ..Asked::default() };
+        // Or h2 forgets the beginning of such a request, and then refuses what follows.
+        self.calm &= !in_pieces || !asked.is_malformed();
+        self.streams.insert(first.stream, asked);
         Some(())
     }
 }
@@ -205,7 +223,7 @@ impl Asked {
 
     fn only(&self, name: &str) -> Option<&[u8]> {
         let mut values = self.values(name);
-        values.next().filter(|_| values.next().is_none())
+        values.next().filter(|_| self.in_pieces || values.next().is_none())
     }
 
     /// Answers to it have no content.
@@ -218,7 +236,7 @@ impl Asked {
         let is_pseudo = |(name, _): &Field| name.starts_with(b":");
         let (pseudo, fields) = self.fields.split_at(self.fields.iter().take_while(|field| is_pseudo(field)).count());
         let unknown = |(name, _): &Field| !PSEUDO.contains(&&name[..]);
-        let lacks = [":method", ":scheme", ":path"].iter().any(|name| self.only(name).is_none());
+        let lacks = [":method", ":scheme", ":path"].iter().any(|name| self.values(name).count() != 1);
         let authority = self.values(":authority").count() > 1;
         let hosts: Vec<_> = self.values("host").collect();
         let host = hosts.len() > 1
@@ -275,6 +293,90 @@ impl Asked {
             body: body.to_vec(),
             head_bytes: 0,
             http10: false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frames::frame;
+    use crate::hpack::write_literal;
+
+    /// The header block of a request, with more fields.
+    fn block(more: &[(&str, &str)]) -> Vec<u8> {
+        let request = [(":method", "POST"), (":scheme", "http"), (":path", "/a"), (":authority", "localhost")];
+        let mut block = Vec::new();
+        for (name, value) in request.iter().chain(more) {
+            write_literal(&mut block, name.as_bytes(), value.as_bytes(), false);
+        }
+        block
+    }
+
+    /// Reads frames behind the preface and SETTINGS.
+    fn read_frames(frames: &[Vec<u8>]) -> Sent {
+        read(&[frames::PREFACE, &frame(frames::SETTINGS, 0, 0, b""), &frames.concat()].concat())
+    }
+
+    fn whole(block: &[u8]) -> Vec<u8> {
+        frame(frames::HEADERS, frames::END_STREAM | frames::END_HEADERS, 1, block)
+    }
+
+    fn in_two(block: &[u8], at: usize) -> [Vec<u8>; 2] {
+        let (first, second) = block.split_at(at);
+        [
+            frame(frames::HEADERS, frames::END_STREAM, 1, first),
+            frame(frames::CONTINUATION, frames::END_HEADERS, 1, second),
+        ]
+    }
+
+    #[test]
+    fn a_plain_request_is_calm() {
+        let block = block(&[("accept", "*/*")]);
+        for sent in [read_frames(&[whole(&block)]), read_frames(&in_two(&block, 20))] {
+            assert!(sent.calm && sent.streams[&1].is_plain(), "{sent:?}");
+        }
+    }
+
+    #[test]
+    fn a_block_that_a_reader_may_refuse_is_not_calm() {
+        let update_late = [&block(&[])[..], &[0x20]].concat();
+        let integer_of_six_octets = [&[0x3f, 0x80, 0x80, 0x80, 0x80, 0][..], &block(&[])].concat();
+        let mut large = block(&[]);
+        write_literal(&mut large, b"x", &[b'y'; 4000], true);
+        large.extend([0xbe; 20]);
+        for block in [update_late, integer_of_six_octets, large] {
+            let sent = read_frames(&[whole(&block)]);
+            assert!(!sent.calm && sent.place == Place::Between && sent.streams.contains_key(&1), "{sent:?}");
+        }
+        // Nothing counts behind what every reader refuses.
+        for wrong in [&[0x80][..], &[0xbe], &[0x3f, 0xe2, 0x1f], &[0, 0x81, 0xfe]] {
+            let sent = read_frames(&[whole(&[&block(&[])[..], wrong].concat())]);
+            assert!(!sent.calm && sent.place == Place::Over && sent.streams.is_empty(), "{sent:?}");
+        }
+    }
+
+    #[test]
+    fn a_malformed_request_in_pieces_is_not_calm() {
+        for more in [("connection", "close"), (":path", "/b"), ("te", "gzip")] {
+            let block = block(&[more, ("accept", "*/*")]);
+            let sent = read_frames(&[whole(&block)]);
+            assert!(sent.calm && sent.streams[&1].is_malformed(), "{sent:?}");
+            let sent = read_frames(&in_two(&block, block.len() - 2));
+            assert!(!sent.calm && sent.streams[&1].is_malformed() && sent.streams[&1].in_pieces, "{sent:?}");
+            assert_eq!(sent.streams[&1].request(None).target, "/a");
+        }
+    }
+
+    #[test]
+    fn many_frames_that_bring_nothing_are_not_calm() {
+        let begin = frame(frames::HEADERS, frames::END_HEADERS, 1, &block(&[]));
+        let end = frame(frames::DATA, frames::END_STREAM, 1, b"x");
+        for (padding, kind) in [(&b""[..], 0), (&[1, 0], frames::PADDED)] {
+            let empty = |times| vec![frame(frames::DATA, kind, 1, padding); times];
+            let sent = |times| read_frames(&[&[begin.clone()][..], &empty(times), &[end.clone()]].concat());
+            assert!(sent(49).calm && sent(49).streams[&1].is_plain());
+            assert!(!sent(50).calm && sent(50).streams[&1].ended);
         }
     }
 }

@@ -51,7 +51,8 @@ static CODES: LazyLock<Vec<Codes>> = LazyLock::new(|| {
     codes
 });
 
-/// The text of `bytes`; `None` when they are none.
+/// The text of `bytes`; `None` when they are none (RFC 7541, section 5.2): the end's code stands nowhere, and behind the
+/// last symbol are at most seven bits, all ones.
 pub fn decode(bytes: &[u8]) -> Option<Vec<u8>> {
     let codes = &*CODES;
     let mut text = Vec::new();
@@ -70,4 +71,68 @@ pub fn decode(bytes: &[u8]) -> Option<Vec<u8>> {
     }
     // What is left is shorter than a byte, and the beginning of the end's code: ones.
     (length < 8 && code + 1 == 1 << length).then_some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Packs bits, most significant first, without padding.
+    fn packed(bits: &str) -> Vec<u8> {
+        let bits: Vec<u8> = bits.bytes().filter(|bit| matches!(bit, b'0' | b'1')).map(|bit| bit - b'0').collect();
+        assert_eq!(bits.len() % 8, 0);
+        bits.chunks(8).map(|byte| byte.iter().fold(0, |byte, bit| byte << 1 | bit)).collect()
+    }
+
+    #[test]
+    fn examples_of_the_rfc() {
+        for (bytes, text) in [
+            (&[0xf1, 0xe3, 0xc2, 0xe5, 0xf2, 0x3a, 0x6b, 0xa0, 0xab, 0x90, 0xf4, 0xff][..], "www.example.com"),
+            (&[0xa8, 0xeb, 0x10, 0x64, 0x9c, 0xbf], "no-cache"),
+            (&[0x64, 0x02], "302"),
+            (&[], ""),
+        ] {
+            assert_eq!(decode(bytes).as_deref(), Some(text.as_bytes()));
+        }
+    }
+
+    #[test]
+    fn every_symbol_has_its_code() {
+        for symbol in 0..=255_u16 {
+            let (length, codes) = CODES.iter().enumerate().find(|(_, codes)| codes.symbols.contains(&symbol)).unwrap();
+            let at = codes.symbols.iter().position(|known| *known == symbol).unwrap();
+            let code = u64::from(codes.first) + at as u64;
+            let padded = length.next_multiple_of(8);
+            let bits = code << (padded - length) | ((1 << (padded - length)) - 1);
+            let bytes = bits.to_be_bytes();
+            assert_eq!(decode(&bytes[8 - padded / 8..]), Some(vec![u8::try_from(symbol).unwrap()]), "{symbol}");
+        }
+    }
+
+    #[test]
+    fn padding_is_ones_and_shorter_than_a_byte() {
+        // '0' is 00000, 'a' is 00011, '&' is 11111000.
+        assert_eq!(decode(&packed("00011 111")).as_deref(), Some(&b"a"[..]));
+        assert_eq!(decode(&packed("00011 110")), None, "a zero");
+        assert_eq!(decode(&packed("00011 011")), None, "a zero");
+        assert_eq!(decode(&packed("00011 111 11111111")), None, "eleven bits");
+        assert_eq!(decode(&packed("11111000")).as_deref(), Some(&b"&"[..]));
+        assert_eq!(decode(&packed("11111000 11111111")), None, "eight bits");
+        assert_eq!(decode(&packed("11111111")), None, "eight bits, alone");
+    }
+
+    #[test]
+    fn the_end_stands_nowhere() {
+        let end = "111111111111111111111111111111";
+        assert_eq!(decode(&packed(&format!("{end}11"))), None);
+        assert_eq!(decode(&packed(&format!("00011 {end} 00011"))), None);
+        assert_eq!(decode(&packed(&format!("00011 {end} 11111"))), None);
+    }
+
+    #[test]
+    fn a_symbol_is_whole() {
+        // The first bytes of '\n', which is 111111111111111111111111111100.
+        assert_eq!(decode(&packed("11111111 11111111 11111111")), None);
+        assert_eq!(decode(&packed("11111111 11111111 11111111 11110011")).as_deref(), Some(&b"\n"[..]));
+    }
 }

@@ -12,3 +12,7 @@ pub mod requests;
 pub mod script;
 pub mod streams;
 pub mod upstream;
+
+// The instrumentation of a test of this crate needs it.
+#[cfg(test)]
+use libfuzzer_sys as _;

@@ -117,7 +117,9 @@ impl Received {
     }
 
     fn take_block(&mut self, stream: u32, ends: bool, block: &[u8], sent: &Sent) {
-        let fields = self.decoder.decode(block).expect("a header block");
+        let block = self.decoder.decode(block).expect("a header block");
+        assert!(block.sound, "it is not right to the letter: {block:?}");
+        let fields = block.fields;
         assert!(fields.iter().all(is_fine), "{fields:?}");
         fields.iter().for_each(|(name, value)| self.said.extend([name, &b": "[..], value, b"\n"].concat()));
         if self.streams.get(&stream).is_some_and(|known| known.answer.is_some()) {
