@@ -3,18 +3,22 @@
 //! Whatever a caller or an upstream sends, the upstream sees exactly one request for each accepted request, with exactly one
 //! Authorization, the one that policy chose; the caller sees exactly one well-framed answer; and no secret is anywhere
 //! else.
+//!
+//! A caller who ends its connection before the answer may see a part of it or nothing, and what it asked may arrive or not.
+//! All else holds, and whatever a caller did, the next one is answered: the gate has one worker, so a connection that stops
+//! it stops everything.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use metrika_gate::app::{App, Options};
 use metrika_gate::config::Config;
 
 use crate::answers::{self, Answer};
+use crate::connection::{Act, Acts, PATIENCE, Place, Socket};
+use crate::frames::PREFACE;
 use crate::requests::{self, Request};
 use crate::upstream::Upstream;
 
@@ -27,12 +31,35 @@ const LAST: &[u8] = b"\r\n\r\nGET /last HTTP/1.1\r\nHost: localhost\r\nConnectio
 /// So many requests that nobody waited for may still come.
 pub(crate) const LATE: usize = 1000;
 
+/// Longer than every patience of the gate with a caller.
+pub(crate) const STALL: Duration = Duration::from_millis(50);
+
+/// What the gate answers by itself, and what goes to the upstream.
+pub(crate) const BY_ITSELF: &str = "/witness";
+pub(crate) const UPSTREAM: &str = "/management/v1/counters";
+
+/// A listener of the gate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listener {
+    /// It speaks HTTP/2 too.
+    pub http2: bool,
+    pub tcp: bool,
+}
+
+impl Listener {
+    /// The one that two bits say.
+    pub fn of(bits: u8) -> Self {
+        Self { http2: bits & 2 != 0, tcp: bits & 1 != 0 }
+    }
+
+    fn position(self) -> usize {
+        usize::from(self.http2) * 2 + usize::from(self.tcp)
+    }
+}
+
 /// A gate that runs.
 pub struct Gate {
-    /// Where it speaks HTTP/1.1 only.
-    socket: PathBuf,
-    /// Where it speaks HTTP/2 too.
-    pub(crate) either: PathBuf,
+    places: [Place; 4],
     pub(crate) upstream: Upstream,
     /// What callers of HTTP/1.1 before asked and the upstream had not seen when they left, the latest first.
     late: Mutex<Vec<Request>>,
@@ -56,14 +83,17 @@ impl Gate {
             file
         };
         let (read, crm, ca) = (write("read", READ), write("write", WRITE), write("ca.pem", &upstream.ca_pem));
-        let (socket, either) = (folder.join("gate.sock"), folder.join("either.sock"));
+        let may = "scopes: [metrika:read, metrika:expenses], tokens: [read, write]";
+        let (app, either) = (folder.join("app.sock"), folder.join("either.sock"));
         // The upstream always answers or closes: only on a busy machine does it take long, and then a request that the gate
         // has given up would be taken for one of the next input.
         let text = format!(
             "
 listeners:
-  - {{name: app, unix: {{path: {socket:?}, mode: \"0600\"}}}}
+  - {{name: app, unix: {{path: {app:?}, mode: \"0600\"}}}}
+  - {{name: app-tcp, address: '127.0.0.1:0'}}
   - {{name: either, unix: {{path: {either:?}, mode: \"0600\"}}, http2: true}}
+  - {{name: either-tcp, address: '127.0.0.1:0', http2: true}}
 admin: {{address: '127.0.0.1:0'}}
 upstream:
   url: https://api-metrika.yandex.net
@@ -74,9 +104,11 @@ tokens:
   read: {{file: {read:?}, scopes: [metrika:read]}}
   write: {{file: {crm:?}, scopes: [metrika:expenses]}}
 callers:
-  - {{id: fuzzer, match: {{listener: app}}, scopes: [metrika:read, metrika:expenses], tokens: [read, write]}}
-  - {{id: either, match: {{listener: either}}, scopes: [metrika:read, metrika:expenses], tokens: [read, write]}}
-timeouts: {{request_headers: 60ms, body_idle: 60ms, keep_alive: 60ms}}
+  - {{id: app, match: {{listener: app}}, {may}}}
+  - {{id: app-tcp, match: {{listener: app-tcp}}, {may}}}
+  - {{id: either, match: {{listener: either}}, {may}}}
+  - {{id: either-tcp, match: {{listener: either-tcp}}, {may}}}
+timeouts: {{request_headers: 30ms, body_idle: 30ms, keep_alive: 30ms}}
 limits: {{header_bytes: 16KiB, target_bytes: 4KiB}}
 log: {{access: false, level: error}}
 ",
@@ -85,41 +117,145 @@ log: {{access: false, level: error}}
         let config = Config::parse(&text, &folder.join("gate.yaml")).unwrap_or_else(|error| panic!("{error}"));
         let options = Options { workers: Some(1), ..Options::default() };
         // A thread of its own enters the sandbox: in it libFuzzer could neither read its corpus nor keep a finding.
-        let starts = move || std::mem::forget(App::start(config, options).expect("the gate starts"));
-        std::thread::spawn(starts).join().expect("the gate runs");
+        let starts = move || {
+            let app = App::start(config, options).expect("the gate starts");
+            let places = app.places().map(|(_, place)| Place::of(place)).collect::<Vec<_>>();
+            std::mem::forget(app);
+            places
+        };
+        let places = std::thread::spawn(starts).join().expect("the gate runs");
         std::fs::read_dir(".").expect("libFuzzer can read");
-        Self { socket, either, upstream, late: Mutex::default() }
+        Self { places: places.try_into().expect("four listeners"), upstream, late: Mutex::default() }
     }
 
-    /// Sends `bytes` in pieces, with `answer` as the upstream's first answer where there is one, and holds the sentence.
-    pub fn hold(&self, seed: u8, bytes: &[u8], answer: Option<&[u8]>) {
-        self.hold_on(&self.socket, seed, bytes, answer);
+    /// A connection of a caller.
+    pub(crate) fn connect(&self, listener: Listener) -> Socket {
+        Socket::connect(&self.places[listener.position()])
+    }
+
+    /// Does what a caller of HTTP/1.1 does, with `answer` as the upstream's first answer where there is one, and holds the
+    /// sentence.
+    pub fn hold(&self, listener: Listener, seed: u8, mut acts: Acts, answer: Option<&[u8]>) {
+        acts.send(LAST);
+        let sent = acts.bytes();
+        // HTTP/2 is not spoken here.
+        if listener.http2 && sent.starts_with(PREFACE) || !self.begin(&sent, answer) {
+            return;
+        }
+        let received = self.exchange(listener, seed, &acts);
+        if acts.are_rude() {
+            self.serve_another(UPSTREAM, &acts);
+        }
+        self.check(&sent, &received, answer);
     }
 
     /// Begins to hold the sentence; no when one of them knows a token.
     pub(crate) fn begin(&self, bytes: &[u8], answer: Option<&[u8]>) -> bool {
         let mut state = self.upstream.state();
-        state.requests.clear();
+        state.requests.retain(Option::is_some);
         state.next = answer.map(<[u8]>::to_vec);
         // The fuzzer learns the tokens from comparisons; a caller does not know them, and the upstream only from requests.
         !holds_a_token(bytes) && !answer.is_some_and(holds_a_token)
     }
 
-    /// The same, for a listener that may speak HTTP/2 too and is to speak HTTP/1.1.
-    pub(crate) fn hold_on(&self, socket: &Path, seed: u8, bytes: &[u8], answer: Option<&[u8]>) {
-        if !self.begin(bytes, answer) {
-            return;
+    /// Everything that the caller receives.
+    fn exchange(&self, listener: Listener, seed: u8, acts: &Acts) -> Vec<u8> {
+        let mut socket = self.connect(listener);
+        let mut received = Vec::new();
+        let mut buffer = [0; 16 * 1024];
+        for act in &acts.0 {
+            match act {
+                Act::Send(bytes) => socket.send(seed, bytes),
+                Act::Wait => {}
+                Act::Hold => self.serve_another(BY_ITSELF, acts),
+                Act::Stall => std::thread::sleep(STALL),
+                Act::Listen => {
+                    let read = socket.listen(&mut buffer).unwrap_or(0);
+                    received.extend_from_slice(&buffer[..read]);
+                }
+                Act::Finish => socket.finish(),
+                Act::Reset => {
+                    socket.break_off();
+                    return received;
+                }
+                Act::Leave => return received,
+            }
         }
-        let sent = [bytes, LAST].concat();
-        let received = exchange(socket, seed, &sent);
-        assert!(!holds_a_token(&received), "a token reached the caller: {:?}", String::from_utf8_lossy(&received));
-        let expected = requests::read(&sent);
+        loop {
+            match socket.receive(&mut buffer) {
+                Some(0) => return received,
+                Some(read) => received.extend_from_slice(&buffer[..read]),
+                None => self.fail("the gate does not end the connection", acts),
+            }
+        }
+    }
+
+    /// Asks for something on another connection, and gets an answer.
+    pub(crate) fn serve_another(&self, path: &str, acts: &Acts) {
+        if path == UPSTREAM {
+            self.upstream.state().next = None;
+        }
+        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        let began = Instant::now();
+        let received = loop {
+            let received = self.ask(request.as_bytes());
+            let says_nothing = received.as_ref().is_some_and(Vec::is_empty);
+            // On a busy machine a connection can end before anything was sent on it: the gate lost patience.
+            if !says_nothing || began.elapsed() > PATIENCE {
+                break received.unwrap_or_default();
+            }
+        };
+        let answers = answers::read(&received, |_| false);
+        let [answer] = &answers[..] else {
+            let instead = if received.is_empty() { "no answer" } else { &*String::from_utf8_lossy(&received) };
+            panic!(
+                "the gate does not serve any more: {instead} to a plain request on another connection in {} s, after a \
+                 caller who did {:?}",
+                PATIENCE.as_secs(),
+                acts.0
+            );
+        };
+        assert!(answer.whole && answer.field("x-request-id").is_some(), "{answer:?}");
+        // It may have been sent again.
+        let mut state = self.upstream.state();
+        for request in &mut state.requests {
+            drop(request.take_if(|request| has_id(request, answer)));
+        }
+    }
+
+    /// Everything that is received for `sent` until the connection ends; `None` when it does not end.
+    fn ask(&self, sent: &[u8]) -> Option<Vec<u8>> {
+        let mut socket = self.connect(Listener::of(0));
+        socket.send(0, sent);
+        let mut received = Vec::new();
+        let mut buffer = [0; 16 * 1024];
+        loop {
+            match socket.receive(&mut buffer)? {
+                0 => return Some(received),
+                read => received.extend_from_slice(&buffer[..read]),
+            }
+        }
+    }
+
+    /// What the gate did wrong, or that it does nothing any more.
+    pub(crate) fn fail(&self, what: &str, acts: &Acts) -> ! {
+        self.serve_another(BY_ITSELF, acts);
+        panic!("{what} of a caller who did {:?}, and serves others", acts.0);
+    }
+
+    /// Holds the sentence for what a caller of HTTP/1.1 sent and received.
+    pub(crate) fn check(&self, sent: &[u8], received: &[u8], answer: Option<&[u8]>) {
+        assert!(!holds_a_token(received), "a token reached the caller: {:?}", String::from_utf8_lossy(received));
+        let expected = requests::read(sent);
         let to_head = |position: usize| expected.requests.get(position).is_some_and(|request| request.method == "HEAD");
-        let answers = answers::read(&received, to_head);
-        let state = self.upstream.state();
+        let answers = answers::read(received, to_head);
+        let mut state = self.upstream.state();
         assert!(state.wrong.is_none(), "the upstream received no request: {:?}", state.wrong);
         // Of a caller before who did not wait for its answers, one of HTTP/2 may come late.
-        let mut seen: Vec<&Request> = state.requests.iter().filter(|request| !is_of_http2(request)).collect();
+        let of_http1 = |request: &mut Request| !is_of_http2(request);
+        let seen: Vec<Request> = state.requests.iter_mut().filter_map(|request| request.take_if(of_http1)).collect();
+        drop(state);
+        let mut seen: Vec<&Request> = seen.iter().collect();
         let mut unseen = expected.requests.iter().skip(answers.len()).collect::<Vec<_>>();
         for (position, answer) in answers.iter().enumerate() {
             let Some(request) = expected.requests.get(position) else {
@@ -157,38 +293,6 @@ log: {{access: false, level: error}}
             let own = own.unwrap_or_else(|| panic!("nobody asked for {request:?}, but {:?}", expected.requests));
             is_the_same(&own, request, None);
         }
-    }
-}
-
-/// A connection of a caller who waits for ten seconds.
-pub(crate) fn connect(socket: &Path) -> UnixStream {
-    let socket = UnixStream::connect(socket).expect("the gate accepts");
-    let limit = Some(Duration::from_secs(10));
-    socket.set_read_timeout(limit).and_then(|()| socket.set_write_timeout(limit)).expect("a limit");
-    socket
-}
-
-/// Sends in pieces, until it is not taken any more.
-pub(crate) fn send(socket: &mut UnixStream, seed: u8, bytes: &[u8]) {
-    let step = if seed == 0 { bytes.len() } else { usize::from(seed) * usize::from(seed) };
-    for piece in bytes.chunks(step.max(bytes.len() / 1000).max(1)) {
-        if socket.write_all(piece).is_err() {
-            break;
-        }
-        if seed > 200 {
-            std::thread::yield_now();
-        }
-    }
-}
-
-fn exchange(socket: &Path, seed: u8, sent: &[u8]) -> Vec<u8> {
-    let mut socket = connect(socket);
-    send(&mut socket, seed, sent);
-    let mut received = Vec::new();
-    match socket.read_to_end(&mut received) {
-        Ok(_) => received,
-        Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => received,
-        Err(error) => panic!("the gate does not end the connection: {error}"),
     }
 }
 

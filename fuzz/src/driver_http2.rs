@@ -1,16 +1,17 @@
 //! The gate of `driver.rs`, with a caller who speaks HTTP/2, and held to the same sentence: for each stream that the caller
 //! opens one answer at most, of a request that the upstream saw once; and where nothing stands against it, one.
+//!
+//! That there is one is held only where the whole exchange took less time than the gate has patience for anything: then time
+//! has changed nothing.
 
 use std::collections::BTreeSet;
-use std::io::{ErrorKind, Read};
-use std::net::Shutdown;
-use std::os::unix::net::UnixStream;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::answers::Answer;
 use crate::asked::{self, Asked, Place, Sent};
-use crate::driver::{self, Gate, LATE, has_id, holds_a_token, is_for, is_of_http2};
+use crate::connection::{Act, Acts, Socket};
+use crate::driver::{self, Gate, LATE, Listener, has_id, holds_a_token, is_for, is_of_http2};
 use crate::frames::{self, frame};
 use crate::hpack::write_literal;
 use crate::requests::Request;
@@ -18,8 +19,9 @@ use crate::script::Script;
 use crate::streams::Received;
 use crate::upstream::usual_answer;
 
-/// Of the second byte of an input: how it ends, and how it does not begin.
+/// Of the second byte of an input: how it ends, over what it comes, and how it does not begin.
 const ENDS: u8 = 7;
+const TCP: u8 = 0x20;
 const WITHOUT_SETTINGS: u8 = 0x40;
 const WITHOUT_PREFACE: u8 = 0x80;
 
@@ -42,8 +44,10 @@ pub struct GateHttp2 {
 }
 
 /// A caller's connection.
-struct Caller {
-    socket: UnixStream,
+struct Caller<'a> {
+    gate: &'a Gate,
+    acts: &'a Acts,
+    socket: Socket,
     seed: u8,
     bytes: Vec<u8>,
     sent: Sent,
@@ -69,36 +73,37 @@ impl GateHttp2 {
                 before.extend(frame(frames::SETTINGS, 0, 0, b""));
             }
         }
-        let script = Script::read(before, script);
-        let all = script.pieces.concat();
+        let script = Script::read(&before, script);
+        let listener = Listener { http2: true, tcp: how & TCP != 0 };
+        let all = script.acts.bytes();
         if !all.starts_with(frames::PREFACE) {
-            // What becomes a preface by its end is of neither kind.
-            if !frames::PREFACE.starts_with(&all[..all.len().min(20)]) {
-                self.gate.hold_on(&self.gate.either, *seed, &all, script.answer.as_deref());
-            }
+            self.gate.hold(listener, *seed, script.acts, script.answer.as_deref());
             return;
         }
         if !self.gate.begin(&all, script.answer.as_deref()) {
             return;
         }
         let began = Instant::now();
-        let mut caller = Caller::connect(driver::connect(&self.gate.either), *seed);
-        for (position, piece) in script.pieces.iter().enumerate() {
-            if position > 0 {
-                caller.wait(false);
-            }
-            caller.send(piece);
+        let mut caller = Caller::connect(&self.gate, listener, &script.acts, *seed);
+        let last = caller.act(how & ENDS);
+        let soon = began.elapsed() < SOON && how & ENDS != GOES_AWAY && !script.acts.are_rude();
+        let Caller { socket, bytes, sent, heard, received, .. } = caller;
+        drop(socket);
+        if script.acts.are_rude() {
+            self.gate.serve_another(driver::UPSTREAM, &script.acts);
         }
-        let last = caller.finish(how & ENDS);
-        caller.read_to_end();
-        let soon = began.elapsed() < SOON && how & ENDS != GOES_AWAY;
-        self.check(&caller, &script, last.filter(|_| soon), soon);
+        // Where the preface took too long, it was the beginning of a bad request of HTTP/1.1.
+        if heard.starts_with(b"HTTP/") {
+            assert!(!soon, "HTTP/1.1 behind a preface: {:?}", String::from_utf8_lossy(&heard));
+            self.gate.check(&bytes, &heard, script.answer.as_deref());
+            return;
+        }
+        self.check(&sent, &received, &heard, &script, last.filter(|_| soon), soon);
     }
 
-    fn check(&self, caller: &Caller, script: &Script, last: Option<u32>, soon: bool) {
-        let Caller { sent, received, heard, .. } = caller;
+    fn check(&self, sent: &Sent, received: &Received, heard: &[u8], script: &Script, last: Option<u32>, soon: bool) {
         let bodies = received.streams.values().filter_map(|known| known.answer.as_ref()).map(|answer| &answer.body[..]);
-        for text in bodies.chain([&heard[..], &received.said]) {
+        for text in bodies.chain([heard, &received.said]) {
             assert!(!holds_a_token(text), "a token reached the caller: {:?}", String::from_utf8_lossy(text));
         }
         received.check_lengths(sent);
@@ -120,9 +125,13 @@ impl GateHttp2 {
 
     /// What the upstream saw is what was asked, each once.
     fn check_upstream(&self, sent: &Sent, received: &Received, script: &Script) {
-        let state = self.gate.upstream.state();
+        let mut state = self.gate.upstream.state();
         assert!(state.wrong.is_none(), "the upstream received no request: {:?}", state.wrong);
-        let mut seen: Vec<Option<&Request>> = state.requests.iter().map(Some).collect();
+        // In their places; those of callers of HTTP/1.1 before are not for here.
+        let all: Vec<Option<Request>> =
+            state.requests.iter_mut().map(|request| request.take_if(|request| is_of_http2(request))).collect();
+        drop(state);
+        let mut seen: Vec<Option<&Request>> = all.iter().map(Option::as_ref).collect();
         let mut answered = BTreeSet::new();
         for (stream, known) in &received.streams {
             let Some(answer) = &known.answer else { continue };
@@ -136,7 +145,7 @@ impl GateHttp2 {
                 assert!((400..600).contains(&answer.status), "{answer:?}");
                 let names_itself = asked.fields.iter().any(|(name, _)| name == b"x-request-id");
                 let may = matches!(answer.status, 502..=504) || names_itself;
-                assert!(may || !state.requests.iter().any(is_its_own), "it was refused and sent: {asked:?} {answer:?}");
+                assert!(may || !all.iter().flatten().any(is_its_own), "it was refused and sent: {asked:?} {answer:?}");
                 continue;
             }
             let usual = |position| script.answer.is_some() || asked.is_head() || is_usual(answer, position);
@@ -151,7 +160,7 @@ impl GateHttp2 {
         let open = sent.streams.iter().filter(|(stream, _)| !answered.contains(stream));
         late.splice(0..0, open.map(|(_, asked)| asked.clone()));
         late.truncate(LATE);
-        for request in seen.into_iter().flatten().filter(|request| is_of_http2(request)) {
+        for request in seen.into_iter().flatten() {
             let is_it = |asked: &&Asked| is_of(asked, request);
             let may_be = |asked: &Asked| {
                 is_of(asked, request) && (!asked.is_malformed() || asked.in_pieces) && is_whole(asked, request)
@@ -193,14 +202,40 @@ fn hold_request(asked: &Asked, request: &Request, answer: Option<&Answer>) {
     driver::is_the_same(&as_received(asked, request), request, answer);
 }
 
-impl Caller {
-    fn connect(socket: UnixStream, seed: u8) -> Self {
+impl<'a> Caller<'a> {
+    fn connect(gate: &'a Gate, listener: Listener, acts: &'a Acts, seed: u8) -> Self {
         let (sent, received) = (asked::read(b""), Received::default());
-        Self { socket, seed, bytes: Vec::new(), sent, heard: Vec::new(), received, over: false }
+        let socket = gate.connect(listener);
+        Self { gate, acts, socket, seed, bytes: Vec::new(), sent, heard: Vec::new(), received, over: false }
+    }
+
+    /// Does everything, to the end of the connection; the stream of the last request, where there was one.
+    fn act(&mut self, how: u8) -> Option<u32> {
+        for act in &self.acts.0 {
+            match act {
+                Act::Send(bytes) => self.send(bytes),
+                Act::Wait => self.wait(false),
+                Act::Hold => self.gate.serve_another(driver::BY_ITSELF, self.acts),
+                Act::Stall => std::thread::sleep(driver::STALL),
+                Act::Listen => self.listen(),
+                Act::Finish => {
+                    self.read_to_end();
+                    return None;
+                }
+                Act::Reset => {
+                    self.socket.break_off();
+                    return None;
+                }
+                Act::Leave => return None,
+            }
+        }
+        let last = self.finish(how);
+        self.read_to_end();
+        last
     }
 
     fn send(&mut self, bytes: &[u8]) {
-        driver::send(&mut self.socket, self.seed, bytes);
+        self.socket.send(self.seed, bytes);
         self.bytes.extend_from_slice(bytes);
         self.sent = asked::read(&self.bytes);
     }
@@ -208,16 +243,24 @@ impl Caller {
     /// Reads once.
     fn hear(&mut self) {
         let mut buffer = [0; 16 * 1024];
-        match self.socket.read(&mut buffer) {
-            Ok(0) => self.over = true,
-            Ok(read) => {
-                self.heard.extend_from_slice(&buffer[..read]);
-                self.received.feed(&buffer[..read], &self.sent);
-            }
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == ErrorKind::ConnectionReset => self.over = true,
-            Err(error) => panic!("the gate neither answers nor ends the connection: {error}; {:?}", self.sent),
+        match self.socket.receive(&mut buffer) {
+            Some(read) => self.take(&buffer[..read]),
+            None => self.gate.fail("the gate neither answers nor ends the connection", self.acts),
         }
+    }
+
+    /// Reads once, if there is something soon.
+    fn listen(&mut self) {
+        let mut buffer = [0; 16 * 1024];
+        if let Some(read) = self.socket.listen(&mut buffer).filter(|_| !self.over) {
+            self.take(&buffer[..read]);
+        }
+    }
+
+    fn take(&mut self, bytes: &[u8]) {
+        self.over = bytes.is_empty();
+        self.heard.extend_from_slice(bytes);
+        self.received.feed(bytes, &self.sent);
     }
 
     /// Waits until what was asked is answered; `all`: or given up.
@@ -280,8 +323,7 @@ impl Caller {
 
     /// Sends no more, and reads until the gate sends no more.
     fn read_to_end(&mut self) {
-        // Where it fails, the gate has ended the connection.
-        let _ = self.socket.shutdown(Shutdown::Write);
+        self.socket.finish();
         while !self.over {
             self.hear();
         }

@@ -2,6 +2,7 @@
 
 pub mod answers;
 pub mod asked;
+pub mod connection;
 pub mod driver;
 pub mod driver_http2;
 pub mod frames;

@@ -11,13 +11,18 @@
 //! | 9 | a frame of any kind |
 //! | 10, 11 | bytes as they are, and a header block as it is: so many as the second byte says, in the place of a text |
 //! | 12 | the step before once more, sixteen times as often as the second byte says |
-//! | 13 | waits until everything that was asked is answered |
+//! | 13 | waits until everything that was asked is answered, or does what the second byte says |
 //! | 14 | the text is the upstream's first answer |
 //! | 15 | HEADERS of a stream that is there: trailers |
 //!
 //! The high half has the flags of `END`, `BARE`, `PADDED` and `PRIORITIZED`. The second byte's low half is a stream, see
 //! `Script::stream`; its high half says how a header block is written. In a text, a byte 1 makes a control of the next one.
+//!
+//! The second byte of step 13 says with its lowest three bits what the caller does, see `connection.rs`, unless the low
+//! half is zero; of the bytes before, so many as the square of its high half are sent only after that, or, where nothing
+//! can be sent after it, never: so a connection can end in the middle of anything.
 
+use crate::connection::{Act, Acts};
 use crate::frames::{self, frame};
 use crate::hpack::write_literal;
 
@@ -48,8 +53,8 @@ const COMPLETE: [(&[u8], &[u8]); 4] = [
 /// What a caller does.
 #[derive(Debug, Default)]
 pub struct Script {
-    /// What is sent, each piece when everything that the pieces before it ask is answered.
-    pub pieces: Vec<Vec<u8>>,
+    /// What it does.
+    pub acts: Acts,
     /// The upstream's first answer.
     pub answer: Option<Vec<u8>>,
     latest: u32,
@@ -66,11 +71,13 @@ struct Step<'a> {
 
 impl Script {
     /// Reads a script behind bytes that were sent.
-    pub fn read(before: Vec<u8>, bytes: &[u8]) -> Self {
-        let mut script = Self { pieces: vec![before], next: 1, latest: 1, ..Self::default() };
+    pub fn read(before: &[u8], bytes: &[u8]) -> Self {
+        let mut script = Self { next: 1, latest: 1, ..Self::default() };
+        script.acts.send(before);
         let mut rest = bytes;
         let mut last = None;
         let mut times = 0;
+        let mut waits = 0;
         for _ in 0..STEPS {
             let [does, place, behind @ ..] = rest else { break };
             let (text, behind) = match does & 0xf {
@@ -88,8 +95,17 @@ impl Script {
                     }
                 }
                 (12, _) => {}
-                (13, _) if script.pieces.len() <= WAITS => script.pieces.push(Vec::new()),
-                (13, _) => {}
+                (13, _) if place & 0xf == 0 => {
+                    waits += 1;
+                    if waits <= WAITS {
+                        script.acts.act(Act::Wait);
+                    }
+                }
+                (13, _) => {
+                    let held_back = script.acts.take_back(usize::from(place >> 4).pow(2));
+                    script.acts.act(Act::of(*place));
+                    script.acts.send(&held_back);
+                }
                 (14, _) => script.answer = Some(unescaped(text)),
                 _ => {
                     script.take(step);
@@ -101,8 +117,8 @@ impl Script {
     }
 
     fn send(&mut self, bytes: &[u8]) {
-        if self.pieces.iter().map(Vec::len).sum::<usize>() + bytes.len() <= BYTES {
-            self.pieces.iter_mut().last().expect("a piece").extend_from_slice(bytes);
+        if self.acts.length() + bytes.len() <= BYTES {
+            self.acts.send(bytes);
         }
     }
 

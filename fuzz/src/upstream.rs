@@ -14,8 +14,8 @@ use crate::requests::{self, Request};
 /// What it received and is to answer.
 #[derive(Debug, Default)]
 pub struct State {
-    /// Whole requests, in the order of their ends.
-    pub requests: Vec<Request>,
+    /// Whole requests, in the order of their ends; `None` for one that was accounted for.
+    pub requests: Vec<Option<Request>>,
     /// In the place of an answer to the next request; then the connection ends.
     pub next: Option<Vec<u8>>,
     /// What came was no request to the letter.
@@ -113,7 +113,7 @@ fn serve(mut stream: StreamOwned<ServerConnection, TcpStream>, state: &Mutex<Sta
         let is_head = request.method == "HEAD";
         let (number, next) = {
             let mut state = lock(state);
-            state.requests.push(request.clone());
+            state.requests.push(Some(request.clone()));
             (state.requests.len() - 1, state.next.take())
         };
         if let Some(next) = next {
