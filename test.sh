@@ -1,6 +1,10 @@
 #!/usr/bin/env bash
 # Everything that has to hold before a change is merged, in one command: ./test.sh
 #
+# It is deterministic: the fuzz targets run the same inputs every time. The random search is a tier of its own:
+#
+#     ./test.sh soak [SECONDS]    searches with each fuzz target for so many seconds, 600 unless said
+#
 # On a Debian machine with a Rust toolchain it fetches the tools it misses: Debian packages where it is root or sudo
 # asks for no password, the rest into .tools/. A tool that cannot be had skips its step and says so; the steps of Rust
 # itself are never skipped. The first run takes about half an hour on two cores, most of it building the tools.
@@ -102,26 +106,45 @@ live() {
     return "$status"
 }
 
+# --- tiers ------------------------------------------------------------------------------------------------------------
+usage() {
+    echo "usage: ./test.sh                  everything that has to hold before a merge"
+    echo "       ./test.sh soak [SECONDS]   a random search with each fuzz target, for so many seconds each (600)"
+}
+merge_gate() {
+    step "tools" install_tools
+    step "format" cargo fmt --check
+    step "clippy" cargo clippy --all-targets --locked -- -D warnings
+    step "release build" cargo build --release --locked
+    step "tests" unit_and_integration
+    step "documentation tests" cargo test --locked --doc
+    step "documentation" documentation
+    if has cargo-deny; then
+        step "dependencies" cargo deny --locked check bans licenses sources
+    else
+        skip "dependencies" "no cargo-deny"
+    fi
+    if has nginx && has haproxy; then step "side by side" bench/run --check; else skip "side by side" "no nginx or no haproxy"; fi
+    if has valgrind && [ "$(uname -m)" = x86_64 ]; then step "budget" benches/run; else skip "budget" "no valgrind, or not x86-64"; fi
+    if has c++; then step "fuzz" fuzz/run replay; else skip "fuzz" "no C++ compiler"; fi
+    if has python3; then step "mutations" tests/mutations.py --check; else skip "mutations" "no python3"; fi
+    step "deploy files" env METRIKA_GATE_BIN="$PWD/$gate" tests/deploy.sh
+    if has curl && has promtool; then step "live metrics" live; else skip "live metrics" "no curl or no promtool"; fi
+    if has buildah && has mmdebstrap; then step "image" tests/image.sh; else skip "image" "no buildah or no mmdebstrap"; fi
+}
+soak() {
+    package g++ has c++
+    step "random search" fuzz/run all "$1"
+}
+
 has cargo || { echo "a Rust toolchain is needed: https://rustup.rs"; exit 1; }
-step "tools" install_tools
-step "format" cargo fmt --check
-step "clippy" cargo clippy --all-targets --locked -- -D warnings
-step "release build" cargo build --release --locked
-step "tests" unit_and_integration
-step "documentation tests" cargo test --locked --doc
-step "documentation" documentation
-if has cargo-deny; then
-    step "dependencies" cargo deny --locked check bans licenses sources
-else
-    skip "dependencies" "no cargo-deny"
-fi
-if has nginx && has haproxy; then step "side by side" bench/run --check; else skip "side by side" "no nginx or no haproxy"; fi
-if has valgrind && [ "$(uname -m)" = x86_64 ]; then step "budget" benches/run; else skip "budget" "no valgrind, or not x86-64"; fi
-if has c++; then step "fuzz" fuzz/run all 5; else skip "fuzz" "no C++ compiler"; fi
-if has python3; then step "mutations" tests/mutations.py --check; else skip "mutations" "no python3"; fi
-step "deploy files" env METRIKA_GATE_BIN="$PWD/$gate" tests/deploy.sh
-if has curl && has promtool; then step "live metrics" live; else skip "live metrics" "no curl or no promtool"; fi
-if has buildah && has mmdebstrap; then step "image" tests/image.sh; else skip "image" "no buildah or no mmdebstrap"; fi
+case "$*" in
+"") merge_gate ;;
+soak) soak 600 ;;
+"soak "*[!0-9]* | "soak ") usage >&2; exit 2 ;;
+"soak "*) soak "$2" ;;
+*) usage >&2; exit 2 ;;
+esac
 
 printf '\n%-8s %5s  %s\n' result time step
 printf '%s\n' "${rows[@]}"

@@ -13,6 +13,7 @@ pub mod requests;
 pub mod script;
 pub mod streams;
 pub mod upstream;
+pub mod variants;
 
 // The instrumentation of a test of this crate needs it.
 #[cfg(test)]
