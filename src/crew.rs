@@ -164,17 +164,21 @@ impl Crew {
         }
     }
 
-    /// Gives every worker a new generation; returns when all use it.
+    /// Gives every worker a new generation; returns when all use it. One that has stalled is not waited for: it takes the
+    /// generation up before anything else it is told, should it ever come back.
     pub async fn install(&self, generation: &Arc<Generation>) {
         let mut acknowledged = Vec::new();
-        for member in &self.members {
+        for (worker, member) in self.members.iter().enumerate() {
             let (sender, receiver) = oneshot::channel();
             if member.commands.send(Command::Install(generation.clone(), sender)).is_ok() {
-                acknowledged.push(receiver);
+                acknowledged.push((worker, receiver));
             }
         }
-        for receiver in acknowledged {
-            let _ = receiver.await;
+        let deadline = tokio::time::Instant::now() + COUNT;
+        for (worker, receiver) in acknowledged {
+            if tokio::time::timeout_at(deadline, receiver).await.is_err() {
+                tracing::error!(worker, "the worker has stalled, and works with what it was told before");
+            }
         }
         *lock(&self.in_use) = generation.clone();
     }
@@ -411,6 +415,14 @@ callers: [{id: c, match: {listener: app}, scopes: [metrika:read], tokens: [t]}]
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         panic!("it is back: {:?}", meters.worker_stalls());
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_has_stalled_does_not_keep_a_reload() {
+        let (crew, _) = crew();
+        crew.members[0].commands.send(Command::Stall(Duration::from_secs(60))).unwrap();
+        let in_use = lock(&crew.in_use).clone();
+        tokio::time::timeout(COUNT * 2, crew.install(&in_use)).await.expect("it would keep the process from ending");
     }
 
     #[test]

@@ -216,10 +216,10 @@ impl Asked {
     ///
     /// # Errors
     /// Why it is refused now.
-    pub fn again(&self, evidence: Evidence, known: &Known<'_>) -> Result<Decision, Rejection> {
+    pub fn again<'a>(&self, evidence: Evidence, known: &Known<'a>) -> Result<Decided<'a>, Rejection> {
         let caller = identify(evidence, known)?;
         known.admissions.of(evidence.listener)?.admit_again(&self.admitted, &self.uri)?;
-        permit(caller, self, known).decision
+        Ok(permit(caller, self, known))
     }
 
     /// The path that is asked for.

@@ -84,8 +84,12 @@ pub async fn accept(
         }
     }
     // Who is connected and not accepted yet may have sent its request: closing the listener would reset it.
-    while let Some(Ok(accepted)) = tokio::task::unconstrained(accepting.accept_now()).await {
-        take(accepted);
+    while let Some(accepted) = tokio::task::unconstrained(accepting.accept_now()).await {
+        match accepted {
+            Ok(accepted) => take(accepted),
+            Err(error) if caller_io::is_of_one_connection(&error) => {}
+            Err(_) => break,
+        }
     }
 }
 
@@ -185,8 +189,9 @@ async fn drive(
             // Registered once: when the worker drains, this task is woken and looks at the flag.
             let _ = draining.as_mut().poll(context);
         }
-        // Whoever has sent nothing yet may be about to, and has a moment for that (`Patience`).
-        if worker.ending() >= Ending::Draining && connection.unused_since().is_none() {
+        // Whoever has sent nothing yet may be about to, and has a moment for that (`Patience`). In the middle of a head,
+        // hyper would close the connection without an answer.
+        if worker.ending() >= Ending::Draining && connection.phase() == Phase::Exchange {
             http.as_mut().graceful_shutdown();
         }
         socket.borrow_mut().deliver_interim(connection, context);

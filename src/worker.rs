@@ -1,8 +1,8 @@
 //! A worker: one thread that accepts, decides and forwards, with everything it needs for itself.
 //!
 //! 1. Workers share nothing that a request changes: each has its own connections, its own counts, its own log lines.
-//! 2. What a request reads is a [`Snapshot`]; a reload hands every worker a new one between two requests, and requests
-//!    under way go on with the one they began with.
+//! 2. What a request reads is a [`Snapshot`]; a reload hands every worker a new one between two requests. One that has not
+//!    left yet is decided again with it; one that has, goes on with the one it left with.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;

@@ -263,7 +263,7 @@ MUTATIONS = [
     ("drain", "how long a connection is kept is said", "src/gateway/record.rs", "        fields.insert(KEEP_ALIVE, keep_alive.clone());\n", "        let _ = keep_alive;\n", "shutdown::how_long"),
     ("drain", "SIGQUIT drains", "src/app.rs", "            _ = self.quit.recv() => {}\n", "", "shutdown::from_the_signal"),
     ("drain", "SIGUSR1 does not end the process", "src/app.rs", "signal(SignalKind::user_defined1())?", "signal(SignalKind::hangup())?", "shutdown::signals"),
-    ("whose fault", "a caller that stalls is told from one that is gone", "src/gateway/connection.rs", "        self.note_stall(stall);\n        stall ==", "        stall ==", "stalls::"),
+    ("whose fault", "a caller that stalls is told from one that is gone", "src/gateway/connection.rs", "        self.note_stall(Stalled { waited_for, bound: Bound::BodyIdle });\n        waited_for ==", "        waited_for ==", "stalls::"),
     ("whose fault", "an upstream that gives up on a stalled body is not to blame", "src/gateway/forward.rs", "if exchange.connection.lets_others_wait() {",
      "if exchange.connection.lets_others_wait() && exchange.request_id.is_empty() {", "stalls::"),
     ("whose fault", "who left gets no answer that the line does not have", "src/gateway/record.rs", "if ended.is_err() && exchange.is_finished() {",

@@ -3,7 +3,7 @@
 use super::admit::Admitted;
 use super::identify::Received;
 use super::stage::Stage;
-use crate::decide::{self, Asked, Decided, Decision};
+use crate::decide::{self, Asked, Decision};
 use crate::rejection::{Reason, Rejection};
 
 /// A request that may be sent.
@@ -25,21 +25,8 @@ impl Stage<Admitted> for Authorize {
 
     fn run(&self, Admitted { received, caller, asked }: Admitted) -> Result<Permitted, Rejection> {
         let Received { exchange, snapshot, .. } = &received;
-        let Decided { read, token, decision } = decide::permit(caller, &asked, &snapshot.known());
-        if let Some((operation, subject)) = read {
-            exchange.set_operation(operation);
-            exchange.set_subject(subject);
-        }
-        if let Some(token) = token {
-            exchange.set_token(token);
-        }
-        match decision {
-            Ok(decision) => {
-                if let Some(shadowed) = decision.shadowed() {
-                    exchange.would_refuse(shadowed);
-                }
-                Ok(Permitted { received, asked, decision })
-            }
+        match exchange.decided(decide::permit(caller, &asked, &snapshot.known())) {
+            Ok(decision) => Ok(Permitted { received, asked, decision }),
             Err(rejection) => {
                 if matches!(rejection.reason, Reason::UnknownOperation | Reason::MethodDenied) {
                     exchange.set_unknown_path(asked.path());

@@ -242,7 +242,11 @@ impl Body for RequestBody {
         match &mut this.ahead {
             Some(ahead) if !ahead.has_gone() => Poll::Ready(ahead.next().map(Ok)),
             Some(ahead) if ahead.over => Poll::Ready(None),
-            Some(_) | None => this.poll_incoming(context),
+            // What was read is gone, and its memory with it: others may have that.
+            Some(_) | None => {
+                this.ahead = None;
+                this.poll_incoming(context)
+            }
         }
     }
 

@@ -18,6 +18,26 @@ use crate::rejection::Reason;
 /// A caller that sends nothing of its body for so long is the cause when the upstream gives up meanwhile.
 const SLOW: Duration = Duration::from_secs(1);
 
+/// That a caller let the gate wait for too long.
+#[derive(Debug, Clone, Copy)]
+pub struct Stalled {
+    /// For what.
+    pub waited_for: Stall,
+    /// What had an end.
+    pub bound: Bound,
+}
+
+/// What bounds the wait for a caller.
+#[derive(Debug, Clone, Copy)]
+pub enum Bound {
+    /// `timeouts.body_idle`.
+    BodyIdle,
+    /// The time that a body has which is read before it goes on.
+    ReadAhead(Duration),
+    /// The upstream, which waited no longer.
+    Upstream,
+}
+
 /// What a connection is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
@@ -44,7 +64,7 @@ pub struct Connection {
     answer_has_begun: Cell<bool>,
     answer_ends_with_it: Cell<bool>,
     expired: Cell<Option<Reason>>,
-    stalled: Cell<Option<Stall>>,
+    stalled: Cell<Option<Stalled>>,
     body_awaited_since: Cell<Option<Instant>>,
     write_blocked_since: Cell<Option<Instant>>,
     flush_owed: Cell<bool>,
@@ -277,20 +297,22 @@ impl Connection {
 
     /// The caller lets the gate wait for longer than `timeouts.body_idle`. Whether it can still be told so.
     pub fn stall(&self) -> bool {
-        let stall = if self.is_write_blocked() { Stall::Answer } else { Stall::Request };
-        self.note_stall(stall);
-        stall == Stall::Request && self.expire(Reason::BodyTooSlow)
+        let waited_for = if self.is_write_blocked() { Stall::Answer } else { Stall::Request };
+        self.note_stall(Stalled { waited_for, bound: Bound::BodyIdle });
+        waited_for == Stall::Request && self.expire(Reason::BodyTooSlow)
     }
 
     /// The caller of the request under way let the gate wait for too long.
-    pub fn note_stall(&self, stall: Stall) {
+    pub fn note_stall(&self, stall: Stalled) {
         self.stalled.set(Some(stall));
     }
 
     /// What the caller of the request under way let the gate wait for, if it did for too long.
     #[must_use]
-    pub fn stalled(&self) -> Option<Stall> {
-        self.stalled.get().or_else(|| self.transport.has_stalled().then_some(Stall::Answer))
+    pub fn stalled(&self) -> Option<Stalled> {
+        let takes_none = self.transport.has_stalled() && self.answer_has_begun.get();
+        let stall = Stalled { waited_for: Stall::Answer, bound: Bound::BodyIdle };
+        self.stalled.get().or_else(|| takes_none.then_some(stall))
     }
 
     /// When the request under way, from its first byte to the last of its answer, has taken too long. To say so to the

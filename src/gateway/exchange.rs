@@ -9,12 +9,12 @@ use std::rc::Rc;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::time::Instant;
 
-use super::connection::{Connection, Phase};
-use crate::decide::Shadowed;
+use super::connection::{Bound, Connection, Phase, Stalled};
+use crate::decide::{Decided, Decision, Shadowed};
 use crate::diagnosis::Diagnosis;
-use crate::metrics::{CALLER_GONE, Credential, Finished, Refusal, Stall, UpstreamError};
+use crate::metrics::{CALLER_GONE, Credential, Finished, Refusal, UpstreamError};
 use crate::operation::{Operation, OperationId, Reach, Verb};
-use crate::rejection::Reason;
+use crate::rejection::{Reason, Rejection};
 use crate::scope::{Scope, ScopeSet};
 use crate::subject::Subject;
 use crate::symbol::{CallerId, TokenAlias};
@@ -122,6 +122,25 @@ impl Exchange {
         self.acts.set(operation.acts);
     }
 
+    /// What was decided of it, at first or again.
+    ///
+    /// # Errors
+    /// Why it is refused.
+    pub fn decided(&self, Decided { read, token, decision }: Decided<'_>) -> Result<Decision, Rejection> {
+        if let Some((operation, subject)) = read {
+            self.set_operation(operation);
+            self.set_subject(subject);
+        }
+        if let Some(token) = token {
+            self.set_token(token);
+        }
+        let decision = decision?;
+        if let Some(shadowed) = decision.shadowed() {
+            self.would_refuse(shadowed);
+        }
+        Ok(decision)
+    }
+
     /// Whether it changes something, so that it must not be processed twice; so it does until it is known not to.
     #[must_use]
     pub fn acts(&self) -> bool {
@@ -130,7 +149,7 @@ impl Exchange {
 
     /// On whose data it works is read.
     pub fn set_subject(&self, subject: Subject) {
-        // There is one Authorize on the way of a request, so it is set once.
+        // A request that is decided again works on the same data.
         let _ = self.subject.set(subject);
     }
 
@@ -275,17 +294,26 @@ impl Exchange {
     }
 
     /// Its caller let the gate wait for too long.
-    fn stalled(&self, stall: Stall) {
+    fn stalled(&self, Stalled { waited_for, bound }: Stalled) {
         let caller = self.caller.get();
-        self.worker.count(|shard| shard.caller_stalled(caller, stall));
-        let limit = self.worker.snapshot().generation.timeouts.body_idle;
+        self.worker.count(|shard| shard.caller_stalled(caller, waited_for));
+        let (key, limit, what) = match bound {
+            Bound::BodyIdle => {
+                let limit = self.worker.snapshot().generation.timeouts.body_idle;
+                (Some("timeouts.body_idle"), Some(limit), "raise the key for one that is slow on purpose")
+            }
+            Bound::ReadAhead(limit) => {
+                (None, Some(limit), "a body that is checked against rules has to come in this time")
+            }
+            Bound::Upstream => (None, None, "the upstream waited no longer for its body"),
+        };
         tracing::warn!(
             request_id = self.request_id.to_str().unwrap_or_default(),
             caller = caller.map_or("unknown", |caller| caller.as_str()),
-            waited_for = stall.as_str(),
-            key = "timeouts.body_idle",
-            limit = %humantime::format_duration(limit),
-            "the caller stalled, so its request was given up; raise the key for one that is slow on purpose"
+            waited_for = waited_for.as_str(),
+            key,
+            limit = limit.map(|limit| tracing::field::display(humantime::format_duration(limit))),
+            "the caller stalled, so its request was given up; {what}"
         );
     }
 

@@ -28,6 +28,7 @@ use tokio::time::Instant;
 
 use super::body::{BodyError, RequestBody, ResponseBody};
 use super::coding::Coding;
+use super::connection::{Bound, Stalled};
 use super::exchange::{Exchange, REQUEST_ID};
 use super::filtered::{self, Filtered};
 use super::headers::clean_response;
@@ -222,12 +223,11 @@ fn broken(exchange: &Exchange, error: Broken) -> Rejection {
         let rejection = of_the_caller(exchange, failed);
         return rejection.unwrap_or_else(|| Rejection::because(Reason::MalformedRequest, error));
     }
-    if exchange.connection.lets_others_wait() {
-        exchange.connection.note_stall(Stall::Request);
-        return Rejection::because(Reason::BodyTooSlow, error);
-    }
     let (kind, reason) = if error.is_of_the_protocol() {
         (UpstreamError::Protocol, Reason::UpstreamProtocol)
+    } else if exchange.connection.lets_others_wait() {
+        exchange.connection.note_stall(Stalled { waited_for: Stall::Request, bound: Bound::Upstream });
+        return Rejection::because(Reason::BodyTooSlow, error);
     } else {
         (UpstreamError::Closed, Reason::UpstreamClosed)
     };

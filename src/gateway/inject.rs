@@ -77,7 +77,8 @@ impl Permit {
         if Rc::ptr_eq(&now, &self.snapshot) {
             return Ok(false);
         }
-        let mut decision = self.asked.again(self.exchange.connection.evidence, &now.known())?;
+        let decided = self.asked.again(self.exchange.connection.evidence, &now.known())?;
+        let mut decision = self.exchange.decided(decided)?;
         let ready = now.ready(decision.tokens().first())?;
         self.exchange.change_caller(decision.caller());
         self.exchange.set_sender(ready.sender);

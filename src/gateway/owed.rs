@@ -16,6 +16,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::body::{BodyError, RequestBody};
+use super::connection::{Bound, Stalled};
 use super::exchange::Exchange;
 use super::forward::not_read;
 use crate::decide::{Owed, Shadowed};
@@ -37,11 +38,11 @@ pub async fn settle(owed: &Owed, body: &mut RequestBody, exchange: &Rc<Exchange>
     let read = timeout(TIME, poll_fn(|context| body.poll_ahead(context, BODY_BYTES))).await;
     let whole = match read {
         Ok(Ok(whole)) => whole,
-        Ok(Err(BodyError::NoMemory)) if !owed.enforce => return Ok(()),
+        Ok(Err(BodyError::NoMemory)) | Err(_) if !owed.enforce => return Ok(()),
         Ok(Err(error @ BodyError::NoMemory)) => return Err(Rejection::because(Reason::Overloaded, error)),
         Ok(Err(error)) => return Err(not_read(exchange, error)),
         Err(_) => {
-            exchange.connection.note_stall(Stall::Request);
+            exchange.connection.note_stall(Stalled { waited_for: Stall::Request, bound: Bound::ReadAhead(TIME) });
             return Err(Reason::BodyTooSlow.into());
         }
     };

@@ -51,7 +51,11 @@ impl Transport {
         if *since.get_or_insert(now) != now {
             return Poll::Ready(());
         }
-        self.waiting.borrow_mut().push(context.waker().clone());
+        let mut waiting = self.waiting.borrow_mut();
+        if !waiting.iter().any(|waker| waker.will_wake(context.waker())) {
+            waiting.push(context.waker().clone());
+        }
+        drop(waiting);
         self.flusher.borrow().iter().for_each(Waker::wake_by_ref);
         Poll::Pending
     }

@@ -24,7 +24,7 @@ use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tower::Service;
 
 use super::caller_io::Socket;
@@ -85,9 +85,13 @@ pub async fn begin(worker: &Worker, socket: &mut Socket) -> Begun {
             }
         }
     };
+    let last_call = async {
+        worker.until_draining().await;
+        sleep(super::LAST_CALL).await;
+    };
     tokio::select! {
         // A connection that has said nothing is for HTTP/1.1 to end, in either case.
-        () = worker.until_draining() => {}
+        () = last_call => {}
         _ = timeout(patience, read) => {}
     }
     begun
@@ -278,7 +282,7 @@ fn protocol(limits: Limits, streams: Streams) -> http2::Builder<Streams> {
     builder.max_concurrent_streams(STREAMS).max_pending_accept_reset_streams(100);
     builder.initial_connection_window_size(LEAST_WINDOW).initial_stream_window_size(STREAM_WINDOW);
     builder.max_send_buf_size(SEND_BUFFER);
-    // More than `gateway::http2` lets through, so that it answers and not hyper, which does it without a body; what is
+    // More than `decide::http2` lets through, so that it answers and not hyper, which does it without a body; what is
     // four times this, unpacked, ends the connection.
     builder.max_header_list_size(u32::try_from(limits.header_bytes.saturating_mul(2)).unwrap_or(u32::MAX));
     builder

@@ -14,9 +14,9 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
@@ -50,8 +50,8 @@ pub struct Pool<B> {
     idle: RefCell<Vec<Idle>>,
     shared: RefCell<Vec<Shared<B>>>,
     look_ups: LookUps,
-    /// Held while an HTTP/2 connection is opened, so that a burst of requests opens one.
-    opening: tokio::sync::Mutex<()>,
+    /// By the token that it is to carry: held while an HTTP/2 connection is opened, so that a burst of requests opens one.
+    opening: RefCell<Vec<(Carried, Weak<tokio::sync::Mutex<()>>)>>,
     /// The upstream did not take HTTP/2 the last time; then waiting for one another gains nothing.
     only_http1: Cell<bool>,
     reaping: Cell<bool>,
@@ -69,6 +69,8 @@ struct Shared<B> {
     carried: Carried,
     sender: http2::SendRequest<B>,
     active: Rc<Cell<usize>>,
+    /// How many requests at once the other end takes. What is beyond would wait inside hyper, where nothing calls it back.
+    most: Rc<Cell<usize>>,
     opened: Instant,
     since: Instant,
 }
@@ -109,7 +111,7 @@ where
             idle: RefCell::default(),
             shared: RefCell::default(),
             look_ups: LookUps::default(),
-            opening: tokio::sync::Mutex::new(()),
+            opening: RefCell::default(),
             only_http1: Cell::new(false),
             reaping: Cell::new(false),
             reaper: RefCell::new(Waker::noop().clone()),
@@ -191,7 +193,9 @@ where
         }
         shared.retain(|connection| !connection.sender.is_closed());
         let is_new = |connection: &Shared<B>| after.is_none_or(|after| connection.opened >= after);
-        let is_free = |connection: &Shared<B>| connection.carried == carried && connection.active.get() < STREAMS;
+        let is_free = |connection: &Shared<B>| {
+            connection.carried == carried && connection.active.get() < STREAMS.min(connection.most.get())
+        };
         let free = shared.iter_mut().find(|connection| is_free(connection) && is_new(connection))?;
         free.active.set(free.active.get() + 1);
         free.since = Instant::now();
@@ -204,7 +208,8 @@ where
         let limit = self.upstream.settings.timeouts.connect;
         let turn = if together {
             // Who waits for another's connection waits no longer than that one may take.
-            Some(timeout(limit, self.opening.lock()).await.map_err(|_| DialError::Timeout(limit))?)
+            let turn = self.turn(carried).lock_owned();
+            Some(timeout(limit, turn).await.map_err(|_| DialError::Timeout(limit))?)
         } else {
             None
         };
@@ -223,6 +228,18 @@ where
         Ok((sender, false))
     }
 
+    /// Whose turn it is to open a connection that carries this token.
+    fn turn(&self, carried: Carried) -> Arc<tokio::sync::Mutex<()>> {
+        let mut opening = self.opening.borrow_mut();
+        opening.retain(|(_, turn)| turn.strong_count() > 0);
+        let known = opening.iter().find(|(of, _)| *of == carried).and_then(|(_, turn)| turn.upgrade());
+        known.unwrap_or_else(|| {
+            let turn = Arc::default();
+            opening.push((carried, Arc::downgrade(&turn)));
+            turn
+        })
+    }
+
     async fn start_http2(self: &Rc<Self>, carried: Carried, dialled: Dialled) -> Result<Sender<B>, DialError> {
         let mut builder = http2::Builder::new(OnThisThread);
         builder
@@ -235,17 +252,21 @@ where
             .max_frame_size(1 << 16)
             .max_header_list_size(1 << 18);
         let started = builder.handshake(TokioIo::new(dialled.stream)).await;
-        let (sender, connection) = started.map_err(|error| DialError::Connect {
+        let (sender, mut connection) = started.map_err(|error| DialError::Connect {
             place: place(&self.upstream),
             source: std::io::Error::other(error),
         })?;
-        tokio::task::spawn_local(async move {
+        let most = Rc::new(Cell::new(STREAMS));
+        let says = most.clone();
+        tokio::task::spawn_local(poll_fn(move |context| {
             // Its error reaches each request on it.
-            let _ = connection.await;
-        });
+            let ended = Pin::new(&mut connection).poll(context).map(drop);
+            says.set(connection.current_max_send_streams());
+            ended
+        }));
         let active = Rc::new(Cell::new(1));
         let now = Instant::now();
-        let shared = Shared { carried, sender: sender.clone(), active: active.clone(), opened: now, since: now };
+        let shared = Shared { carried, sender: sender.clone(), active: active.clone(), most, opened: now, since: now };
         self.shared.borrow_mut().push(shared);
         self.reap_later();
         Ok(Sender::Http2 { sender, active })

@@ -298,3 +298,33 @@ fn signals_of_no_meaning_do_not_end_the_process() {
         assert_eq!(gate.get("app", COUNTERS).summary(), "200", "{signal}");
     }
 }
+
+/// What a caller has begun to send when the gate accepts no more is read to its end.
+#[test]
+fn a_request_that_had_begun_is_answered() {
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    let (upstream, arrived, release) = slow_upstream();
+    let mut gate = Gate::start(&upstream, TWO_CALLERS_HTTP2);
+    let mut holds = gate.connect("crm");
+    holds.send(REPORT);
+    arrived.wait("a report keeps the gate");
+    let mut caller = gate.connect("app");
+    caller.send(READ);
+    assert_eq!(caller.answer().summary(), "200");
+    caller.send(&READ[..30]);
+    let mut http2 = H2::silent(gate.place("app"));
+    http2.send(&PREFACE[..10]);
+    let place = gate.place("app").to_owned();
+    gate.signal("TERM");
+    until("no more connections are accepted", || TcpStream::connect(&place).is_err());
+    std::thread::sleep(Duration::from_millis(100));
+    http2.send([&PREFACE[10..], &[0, 0, 0, 4, 0, 0, 0, 0, 0]].concat());
+    http2.frame(HEADERS, WHOLE, 1, get());
+    assert_eq!(http2.fate(1), Fate::Answered(200));
+    caller.send(&READ[30..]);
+    assert_eq!(caller.answer().summary(), "200");
+    assert!(caller.is_closed());
+    release.give();
+    assert_eq!(holds.answer().summary(), "200");
+    assert_eq!(gate.wait().code(), Some(0));
+}
