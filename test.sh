@@ -3,7 +3,7 @@
 #
 # It is deterministic: the fuzz targets run the same inputs every time. The random search is a tier of its own:
 #
-#     ./test.sh soak [SECONDS]    searches with each fuzz target for so many seconds, 600 unless said
+#     ./test.sh soak [SECONDS]    searches with each fuzz target for so many seconds (600)
 #
 # On a Debian machine with a Rust toolchain it fetches the tools it misses: Debian packages where it is root or sudo
 # asks for no password, the rest into .tools/. A tool that cannot be had skips its step and says so; the steps of Rust

@@ -1,7 +1,6 @@
-//! Writes variants of inputs, for a run that finds the same on every machine: variants COUNT FOLDER INPUT...
+//! Writes variants of inputs into a folder: variants COUNT FOLDER INPUT...
 //!
-//! libFuzzer's own mutations depend on the coverage of a run, which depends on the hash seeds of the process and on the
-//! order of a folder. These depend on nothing but the input, its name and `http.dict`.
+//! They are the same on every machine, unlike the inputs of a libFuzzer with a fixed seed; see README.md.
 
 use std::path::Path;
 use std::process::ExitCode;
