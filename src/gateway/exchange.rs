@@ -116,7 +116,7 @@ impl Exchange {
     }
 
     /// What is asked is read.
-    pub fn set_operation(&self, operation: &Operation) {
+    fn set_operation(&self, operation: &Operation) {
         self.operation.set(Some(operation.id));
         self.needs.set((operation.scopes, operation.reach));
         self.acts.set(operation.acts);
@@ -148,7 +148,7 @@ impl Exchange {
     }
 
     /// On whose data it works is read.
-    pub fn set_subject(&self, subject: Subject) {
+    fn set_subject(&self, subject: Subject) {
         // A request that is decided again works on the same data.
         let _ = self.subject.set(subject);
     }
@@ -165,7 +165,7 @@ impl Exchange {
     }
 
     /// With which token is decided.
-    pub fn set_token(&self, token: TokenAlias) {
+    fn set_token(&self, token: TokenAlias) {
         self.token.set(Some(token));
     }
 

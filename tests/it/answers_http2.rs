@@ -1,7 +1,7 @@
 //! Misbehaving answers on HTTP/2, frame for frame: the same promises as on HTTP/1.1.
 
 use crate::harness::upstream::certificate;
-use crate::harness::{Answer, Conversation, Gate, READ_TOKEN, TWO_CALLERS, Upstream, breaks_off};
+use crate::harness::{Answer, Conversation, Gate, READ_TOKEN, Signal, TWO_CALLERS, Upstream, breaks_off};
 use crate::reflection::gzip;
 
 const DATA: u8 = 0;
@@ -42,11 +42,19 @@ fn write(conversation: &mut Conversation, (kind, flags, payload): &Frame, stream
 
 /// Speaks HTTP/2: what answers the request on each stream, by the number of its connection and its own.
 fn upstream(answer: impl Fn(usize, u32) -> Vec<Frame> + Send + Sync + 'static) -> Upstream {
+    upstream_with(&[], answer)
+}
+
+/// The same, with these settings.
+fn upstream_with(
+    settings: &'static [u8],
+    answer: impl Fn(usize, u32) -> Vec<Frame> + Send + Sync + 'static,
+) -> Upstream {
     let (mut config, ca_pem) = certificate("api-metrika.yandex.net");
     config.alpn_protocols = vec![b"h2".to_vec()];
     Upstream::run_with(config, ca_pem, move |conversation| {
         conversation.exactly(24);
-        write(conversation, &(SETTINGS, 0, Vec::new()), 0);
+        write(conversation, &(SETTINGS, 0, settings.to_vec()), 0);
         while let Some(head) = conversation.frame_head() {
             let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
             let stream = u32::from_be_bytes(head[5..].try_into().unwrap());
@@ -190,4 +198,27 @@ fn the_token_does_not_come_back() {
     refused(frames("403"), "502 upstream_reflection");
     let brotli = fields(&[(":status", "200"), ("content-encoding", "br")], 0);
     refused(vec![brotli, data(b"x", END_STREAM)], "502 upstream_encoding");
+}
+
+/// What is beyond the streams of a connection goes on another one: inside the first, nothing would call it back.
+#[test]
+fn no_request_waits_inside_a_connection() {
+    const ONE_STREAM: &[u8] = &[0, 3, 0, 0, 0, 1];
+    let good = vec![fields(&[(":status", "200")], 0), data(b"{}", END_STREAM)];
+    let arrived = Signal::default();
+    let says = arrived.clone();
+    let upstream = upstream_with(ONE_STREAM, move |connection, stream| {
+        if (connection, stream) == (0, 3) {
+            says.give();
+            return Vec::new();
+        }
+        good.clone()
+    });
+    let gate = gate(&upstream);
+    assert_eq!(ask(&gate).unwrap().summary(), "200");
+    let mut waits = gate.connect("app");
+    waits.send("GET /management/v1/counters HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    arrived.wait("the connection has no stream left");
+    assert_eq!(ask(&gate).unwrap().summary(), "200");
+    assert_eq!(upstream.connections(), 2);
 }

@@ -127,6 +127,11 @@ fn a_body_has_so_long_to_be_read() {
     let upstream = Upstream::plain();
     let gate = Gate::start(&upstream, CALLERS);
     let mut caller = gate.connect("app");
+    // Rules that are not enforced refuse nobody for that.
+    let upstream_of_trial = Upstream::plain();
+    let trial = Gate::start(&upstream_of_trial, &CALLERS.replace("counters: [1]", "counters: [1], enforce: false"));
+    let mut tries = trial.connect("app");
+    tries.send(head("Content-Length: 1000"));
     let start = Instant::now();
     caller.send(head("X-Request-ID: trickle\r\nContent-Length: 1000"));
     let mut answered = false;
@@ -139,7 +144,12 @@ fn a_body_has_so_long_to_be_read() {
     assert!(waited >= Duration::from_secs(29) && waited < Duration::from_secs(40), "{waited:?}");
     let line = gate.until_log(&["\"access\"", "\"trickle\""]);
     assert!(line.contains("\"outcome\":\"caller_stalled\""), "{line}");
+    let line = gate.until_log(&["the caller stalled", "\"limit\":\"30s\""]);
+    assert!(!line.contains("body_idle"), "no key bounds it: {line}");
     assert_eq!(upstream.connections(), 0, "nothing was sent");
+    until("what was read in a trial goes on", || upstream_of_trial.requests().len() == 1);
+    tries.send(" ".repeat(1000));
+    assert_eq!(tries.answer().summary(), "200");
 }
 
 /// The window of a connection of HTTP/2 is memory too: a worker gives no more of it than it has.

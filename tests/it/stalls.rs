@@ -116,6 +116,17 @@ fn an_upstream_that_gives_up_on_a_stalled_body_is_not_to_blame() {
     let line = access_line(&gate, "given-up");
     assert_eq!((&line["status"], &line["outcome"]), (&408.into(), &"caller_stalled".into()), "{line}");
     assert!(gate.metric(&["upstream_errors_total"]) < 0.5, "Metrica did nothing wrong");
+    // What is no HTTP is never the caller's.
+    let upstream = Upstream::run(|conversation| {
+        conversation.request_head();
+        std::thread::sleep(Duration::from_millis(1500));
+        conversation.write("nonsense\r\n\r\n");
+    });
+    let gate = Gate::start(&upstream, TWO_CALLERS);
+    let mut caller = gate.connect("crm");
+    caller.send(format!("{UPLOAD}Content-Length: 10\r\n\r\nabc"));
+    assert_eq!(caller.answer().summary(), "502 upstream_protocol");
+    gate.until_metric(&["upstream_errors_total", "kind=\"protocol\""], 1.0);
     // One that closes while the body comes has failed, whatever was still to come.
     let upstream = Upstream::run(|conversation| {
         conversation.request_head();
