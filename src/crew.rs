@@ -59,11 +59,9 @@ struct Member {
 /// A worker is looked at so often.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// One that does not come back to its loop in this time has stalled: no request takes it so long.
+/// One that does not come back to its loop in this time has stalled: no request takes it so long, and nothing waits longer for
+/// its answer.
 const STALLED: Duration = Duration::from_secs(2);
-
-/// A worker has so long to answer a scrape.
-const COUNT: Duration = Duration::from_secs(2);
 
 /// A worker has so long to end, once it is told to.
 const END: Duration = Duration::from_secs(2);
@@ -174,7 +172,7 @@ impl Crew {
                 acknowledged.push((worker, receiver));
             }
         }
-        let deadline = tokio::time::Instant::now() + COUNT;
+        let deadline = tokio::time::Instant::now() + STALLED;
         for (worker, receiver) in acknowledged {
             if tokio::time::timeout_at(deadline, receiver).await.is_err() {
                 tracing::error!(worker, "the worker has stalled, and works with what it was told before");
@@ -196,7 +194,7 @@ impl Crew {
             receiver
         };
         let asked: Vec<_> = self.members.iter().map(ask).collect();
-        let deadline = tokio::time::Instant::now() + COUNT;
+        let deadline = tokio::time::Instant::now() + STALLED;
         let mut sum = Shard::default();
         for (member, receiver) in self.members.iter().zip(asked) {
             let answered = tokio::time::timeout_at(deadline, receiver).await;
@@ -406,7 +404,7 @@ callers: [{id: c, match: {listener: app}, scopes: [metrika:read], tokens: [t]}]
         assert!(!crew.is_alive(Duration::from_millis(100)).await);
         let asked = Instant::now();
         drop(crew.counts().await);
-        assert!(asked.elapsed() < COUNT * 2, "a scrape comes out all the same");
+        assert!(asked.elapsed() < STALLED * 2, "a scrape comes out all the same");
         for _ in 0..1000 {
             if meters.worker_stalls() == (0, 1) {
                 watching.abort();
@@ -422,7 +420,7 @@ callers: [{id: c, match: {listener: app}, scopes: [metrika:read], tokens: [t]}]
         let (crew, _) = crew();
         crew.members[0].commands.send(Command::Stall(Duration::from_secs(60))).unwrap();
         let in_use = lock(&crew.in_use).clone();
-        tokio::time::timeout(COUNT * 2, crew.install(&in_use)).await.expect("it would keep the process from ending");
+        tokio::time::timeout(STALLED * 2, crew.install(&in_use)).await.expect("it would keep the process from ending");
     }
 
     #[test]

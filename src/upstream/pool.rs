@@ -4,8 +4,8 @@
 //!    token's (`docs/decisions/0021`).
 //! 2. An idle HTTP/1.1 connection is used again, the last one used first; it is dropped when it was idle longer than
 //!    `upstream.timeouts.keep_alive`, when the upstream closed it, or when its token is gone.
-//! 3. Where HTTP/2 was asked for and agreed on, requests share a connection, up to [`STREAMS`] at once. One that refused a
-//!    request takes no new ones.
+//! 3. Where HTTP/2 was asked for and agreed on, requests share a connection, up to [`STREAMS`] at once or as many as
+//!    the upstream takes. One that refused a request takes no new ones.
 //! 4. At most `upstream.connections` requests are under way, an equal share of them for each worker; others wait for
 //!    `connect` at most. There are no more connections of HTTP/1.1 than that, idle ones included: a new one for one token ends
 //!    the one of another that was idle longest.
