@@ -31,6 +31,7 @@ use crate::symbol::ListenerName;
 use crate::upstream::Watchdog;
 use crate::worker::{Ending, Worker, new_request_id};
 
+mod blocks;
 pub mod caller_io;
 mod frames;
 pub mod framing;

@@ -16,9 +16,6 @@ pub struct Asked {
     pub ended: bool,
     /// The caller reset it.
     pub given_up: bool,
-    /// Its header block came in several frames. Of such a block h2 loses a field that makes the request malformed, when it
-    /// is in a frame that ends in the middle of a later field, and lets the rest pass (0.4.20).
-    pub in_pieces: bool,
     /// Its trailers are none.
     broken: bool,
 }
@@ -79,11 +76,11 @@ pub fn read(bytes: &[u8]) -> Sent {
     };
     let Some(mut rest) = bytes.strip_prefix(frames::PREFACE) else { return sent };
     let mut continuations = 0;
-    // The first frame of a header block, what it has of the block so far, and whether there are more frames.
-    let mut block: Option<(Frame<'_>, Vec<u8>, bool)> = None;
+    // The first frame of a header block, and what it has of the block so far.
+    let mut block: Option<(Frame<'_>, Vec<u8>)> = None;
     sent.place = loop {
         if rest.is_empty() {
-            break block.map_or(Place::Between, |(first, ..)| Place::Block(first.stream));
+            break block.map_or(Place::Between, |(first, _)| Place::Block(first.stream));
         }
         let (frame, behind) = match Frame::read(rest) {
             Ok(read) => read,
@@ -96,10 +93,10 @@ pub fn read(bytes: &[u8]) -> Sent {
             _ if frame.payload.len() > frames::MOST || (sent.frames == 1 && frame.kind != frames::SETTINGS) => None,
             (frames::HEADERS, before) => {
                 sent.calm &= before.is_none();
-                frame.content().map(|content| block = Some((frame, content.to_vec(), false)))
+                frame.content().map(|content| block = Some((frame, content.to_vec())))
             }
-            (frames::CONTINUATION, Some((first, fragment, _))) if first.stream == frame.stream => {
-                block = Some((first, [&fragment, frame.payload].concat(), true));
+            (frames::CONTINUATION, Some((first, fragment))) if first.stream == frame.stream => {
+                block = Some((first, [&fragment, frame.payload].concat()));
                 continuations += 1;
                 Some(())
             }
@@ -112,7 +109,7 @@ pub fn read(bytes: &[u8]) -> Sent {
         };
         let ends_block = frame.has(frames::END_HEADERS) && block.is_some();
         let fine = fine.and_then(|()| match block.take_if(|_| ends_block) {
-            Some((first, block, in_pieces)) => sent.take_block(&first, &block, in_pieces),
+            Some((first, block)) => sent.take_block(&first, &block),
             None => Some(()),
         });
         if fine.is_none() {
@@ -169,7 +166,7 @@ impl Sent {
         Some(())
     }
 
-    fn take_block(&mut self, first: &Frame<'_>, bytes: &[u8], in_pieces: bool) -> Option<()> {
+    fn take_block(&mut self, first: &Frame<'_>, bytes: &[u8]) -> Option<()> {
         let block = self.decoder.decode(bytes)?;
         let ends = first.has(frames::END_STREAM);
         self.calm &= !first.has(frames::PRIORITIZED) && bytes.len() < frames::MOST;
@@ -189,10 +186,7 @@ impl Sent {
             return None;
         }
         self.calm &= fields.iter().all(is_readable);
-        let asked = Asked { fields, ended: ends, in_pieces, ..Asked::default() };
-        // Or h2 forgets the beginning of such a request, and then refuses what follows.
-        self.calm &= !in_pieces || !asked.is_malformed();
-        self.streams.insert(first.stream, asked);
+        self.streams.insert(first.stream, Asked { fields, ended: ends, ..Asked::default() });
         Some(())
     }
 }
@@ -223,7 +217,7 @@ impl Asked {
 
     fn only(&self, name: &str) -> Option<&[u8]> {
         let mut values = self.values(name);
-        values.next().filter(|_| self.in_pieces || values.next().is_none())
+        values.next().filter(|_| values.next().is_none())
     }
 
     /// Answers to it have no content.
@@ -357,14 +351,13 @@ mod tests {
     }
 
     #[test]
-    fn a_malformed_request_in_pieces_is_not_calm() {
+    fn a_malformed_request_is_calm_in_pieces_too() {
         for more in [("connection", "close"), (":path", "/b"), ("te", "gzip")] {
             let block = block(&[more, ("accept", "*/*")]);
-            let sent = read_frames(&[whole(&block)]);
-            assert!(sent.calm && sent.streams[&1].is_malformed(), "{sent:?}");
-            let sent = read_frames(&in_two(&block, block.len() - 2));
-            assert!(!sent.calm && sent.streams[&1].is_malformed() && sent.streams[&1].in_pieces, "{sent:?}");
-            assert_eq!(sent.streams[&1].request(None).target, "/a");
+            for frames in [vec![whole(&block)], in_two(&block, block.len() - 2).to_vec()] {
+                let sent = read_frames(&frames);
+                assert!(sent.calm && sent.streams[&1].is_malformed(), "{sent:?}");
+            }
         }
     }
 

@@ -63,6 +63,9 @@ pub struct Gate {
     pub(crate) upstream: Upstream,
     /// What callers of HTTP/1.1 before asked and the upstream had not seen when they left, the latest first.
     late: Mutex<Vec<Request>>,
+    /// What the upstream received and may receive once more, the latest first. The gate sends a GET again whose connection
+    /// ended before a byte of the answer, and the upstream may see that when the next caller is here.
+    again: Mutex<Vec<Request>>,
 }
 
 impl Gate {
@@ -125,7 +128,12 @@ log: {{access: false, level: error}}
         };
         let places = std::thread::spawn(starts).join().expect("the gate runs");
         std::fs::read_dir(".").expect("libFuzzer can read");
-        Self { places: places.try_into().expect("four listeners"), upstream, late: Mutex::default() }
+        Self {
+            places: places.try_into().expect("four listeners"),
+            upstream,
+            late: Mutex::default(),
+            again: Mutex::default(),
+        }
     }
 
     /// A connection of a caller.
@@ -256,6 +264,15 @@ log: {{access: false, level: error}}
         let seen: Vec<Request> = state.requests.iter_mut().filter_map(|request| request.take_if(of_http1)).collect();
         drop(state);
         let mut seen: Vec<&Request> = seen.iter().collect();
+        let mut again = self.again.lock().unwrap_or_else(PoisonError::into_inner);
+        again.truncate(LATE);
+        // The upstream ends one connection without a byte.
+        let cut_off = answer.is_some_and(<[u8]>::is_empty);
+        let mut note = |received: &Request| {
+            if cut_off && received.method == "GET" {
+                again.insert(0, received.clone());
+            }
+        };
         let mut unseen = expected.requests.iter().skip(answers.len()).collect::<Vec<_>>();
         for (position, answer) in answers.iter().enumerate() {
             let Some(request) = expected.requests.get(position) else {
@@ -269,7 +286,7 @@ log: {{access: false, level: error}}
                 // What the upstream answers badly, it has seen; what it was too slow for, perhaps, or later.
                 let names_itself = request.fields.iter().any(|(name, _)| name == "x-request-id");
                 match own {
-                    Some(own) if matches!(answer.status, 502 | 504) => _ = seen.remove(own),
+                    Some(own) if matches!(answer.status, 502 | 504) => note(seen.remove(own)),
                     Some(own) => assert!(names_itself, "it was refused and sent: {:?} {answer:?}", seen[own]),
                     None if matches!(answer.status, 502 | 504) => unseen.push(request),
                     None => {}
@@ -278,7 +295,9 @@ log: {{access: false, level: error}}
             }
             let own = own.or_else(|| seen.iter().position(|next| has_id(next, answer)));
             let own = own.unwrap_or_else(|| panic!("an answer that the upstream did not give: {answer:?}; {seen:?}"));
-            is_the_same(request, seen.remove(own), Some(answer));
+            let received = seen.remove(own);
+            is_the_same(request, received, Some(answer));
+            note(received);
         }
         // The first without an answer may have been cut with it, and be seen now or later; so of callers before.
         let mut late = self.late.lock().unwrap_or_else(PoisonError::into_inner);
@@ -286,10 +305,14 @@ log: {{access: false, level: error}}
         late.truncate(LATE);
         for request in seen {
             let own = late.iter().position(|asked| is_for(asked, request)).map(|position| late.remove(position));
-            // What a connection ended for before a byte of the answer is sent again, where that is safe.
-            let may_be_again = answer.is_some_and(<[u8]>::is_empty) && request.method == "GET";
-            let again = || expected.requests.iter().find(|asked| may_be_again && is_for(asked, request)).cloned();
-            let own = own.or_else(again);
+            let is_the_first = own.is_some();
+            let own = own.or_else(|| {
+                let same = |known: &Request| is_for(known, request) && id(known) == id(request);
+                again.iter().position(same).map(|position| again.remove(position))
+            });
+            if is_the_first && request.method == "GET" {
+                again.insert(0, request.clone());
+            }
             let own = own.unwrap_or_else(|| panic!("nobody asked for {request:?}, but {:?}", expected.requests));
             is_the_same(&own, request, None);
         }
@@ -319,8 +342,12 @@ pub(crate) fn is_for(asked: &Request, received: &Request) -> bool {
 
 /// Whether the upstream received it under the id that the answer has.
 pub(crate) fn has_id(request: &Request, answer: &Answer) -> bool {
-    let id = answer.field("x-request-id").unwrap_or_default();
-    request.fields.iter().any(|(name, value)| name == "x-request-id" && value == id.as_bytes())
+    id(request) == Some(answer.field("x-request-id").unwrap_or_default().as_bytes())
+}
+
+/// The id under which the upstream received it.
+fn id(request: &Request) -> Option<&[u8]> {
+    request.fields.iter().find(|(name, _)| name == "x-request-id").map(|(_, value)| value.as_slice())
 }
 
 /// The upstream received what the caller asked for, with the token that policy chooses and no other credential.

@@ -162,9 +162,7 @@ impl GateHttp2 {
         late.truncate(LATE);
         for request in seen.into_iter().flatten() {
             let is_it = |asked: &&Asked| is_of(asked, request);
-            let may_be = |asked: &Asked| {
-                is_of(asked, request) && (!asked.is_malformed() || asked.in_pieces) && is_whole(asked, request)
-            };
+            let may_be = |asked: &Asked| is_of(asked, request) && !asked.is_malformed() && is_whole(asked, request);
             let own = late.iter().position(may_be).map(|position| late.remove(position));
             let again = script.answer.as_ref().is_some_and(Vec::is_empty);
             let again = sent.streams.values().find(|asked| again && asked.body.is_empty() && is_it(asked));
@@ -198,7 +196,7 @@ fn is_whole(asked: &Asked, request: &Request) -> bool {
 
 fn hold_request(asked: &Asked, request: &Request, answer: Option<&Answer>) {
     assert!(is_whole(asked, request), "it looks whole and is not: {request:?}");
-    assert!(!asked.is_malformed() || asked.in_pieces, "malformed, and sent: {asked:?} as {request:?}");
+    assert!(!asked.is_malformed(), "malformed, and sent: {asked:?} as {request:?}");
     driver::is_the_same(&as_received(asked, request), request, answer);
 }
 

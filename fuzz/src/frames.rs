@@ -23,8 +23,8 @@ pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// The size of a frame's header.
 pub const HEADER: usize = 9;
 
-/// The largest payload that nobody has to allow.
-pub const MOST: usize = 16_384;
+/// The largest payload that the gate allows: twice its `limits.header_bytes`.
+pub const MOST: usize = 32 * 1024;
 
 /// The last identifier of a stream.
 pub const LAST_STREAM: u32 = 0x7fff_ffff;

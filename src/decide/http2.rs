@@ -1,9 +1,7 @@
 //! A request of HTTP/2 is held to what one of HTTP/1.1 is held to before it is read as such, and hyper does not do.
 //!
 //! hyper resets the streams of requests with a name in upper case, a field of the hop, pseudo-header fields that are
-//! missing, repeated, unknown or late, or a body of another length than it says (RFC 9113, sections 8.1.1 to 8.3). Where a
-//! header block comes in several frames, and one of them ends inside a field, h2 0.4.20 drops such a field and passes the
-//! rest on; so policy and what goes out still read the same. Here:
+//! missing, repeated, unknown or late, or a body of another length than it says (RFC 9113, sections 8.1.1 to 8.3). Here:
 //!
 //! 1. The header is at most `limits.header_bytes` long, counted as HTTP/1.1 would have it on the wire
 //!    (`headers_too_large`, 431).

@@ -1,19 +1,20 @@
 //! Frames: what passes on a connection of HTTP/2 is accounted for, so that a flood ends its connection.
 //!
-//! hyper parses; here only frame headers are read as they pass (RFC 9113, section 4.1), and nothing is changed.
+//! hyper parses; here only frame headers are read as they arrive (RFC 9113, section 4.1), and nothing is changed.
 //!
 //! 1. The first frame of a caller is SETTINGS (RFC 9113, section 3.4).
 //! 2. A connection has a budget (section 10.5). Frames that bring nothing cost one each, SETTINGS ten; a request costs
 //!    ten until its answer has ended, so one that is reset, by whomever, stays paid for. Time earns, data earns, and a
 //!    piece of an answer earns the window updates that it causes. A connection that cannot pay is a flood.
-//! 3. Header blocks are taken in turns of 16 KiB, so that what they unpack to is seen before more of it is read.
+//! 3. Header blocks are taken in turns of 16 KiB, so that what they unpack to is seen before more of it is read. A larger one
+//!    (see [`super::blocks`]) is a turn of its own.
 //! 4. What is not finished is known since when: the preface, a header block, any frame but DATA.
 //! 5. Answers under way are known, each with the time of its last frame: one that the caller does not take shows.
 
 use tokio::time::Instant;
 
 /// What a frame is (RFC 9113, section 6), as far as it matters here.
-mod kind {
+pub mod kind {
     pub const DATA: u8 = 0;
     pub const HEADERS: u8 = 1;
     pub const RST_STREAM: u8 = 3;
@@ -24,10 +25,11 @@ mod kind {
 
 const END_STREAM: u8 = 1;
 const ACK: u8 = 1;
-const END_HEADERS: u8 = 4;
+pub const END_HEADERS: u8 = 4;
+pub const PADDED: u8 = 8;
 
 /// The size of a frame's header.
-const HEADER: usize = 9;
+pub const HEADER: usize = 9;
 
 /// What a caller sends first (RFC 9113, section 3.4).
 pub const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -39,18 +41,30 @@ pub enum Fault {
     NoSettings,
     /// Rule 2.
     Flood,
+    /// A header block that is larger than [`super::blocks`] takes.
+    LargeBlock,
 }
 
 /// `ENHANCE_YOUR_CALM` (RFC 9113, section 7).
 const ENHANCE_YOUR_CALM: u32 = 11;
 
 impl Fault {
+    /// Its name in the log.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NoSettings => "no_settings",
+            Self::Flood => "flood",
+            Self::LargeBlock => "header_block_too_large",
+        }
+    }
+
     /// The error code of the GOAWAY that says so (RFC 9113, section 7).
     #[must_use]
     pub const fn code(self) -> u32 {
         match self {
             Self::NoSettings => 1,
-            Self::Flood => ENHANCE_YOUR_CALM,
+            Self::Flood | Self::LargeBlock => ENHANCE_YOUR_CALM,
         }
     }
 }
@@ -66,15 +80,24 @@ pub fn go_away(last_stream: u32, code: u32) -> [u8; 17] {
 
 /// The header of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Frame {
-    length: u32,
-    kind: u8,
-    flags: u8,
-    stream: u32,
+pub struct Frame {
+    pub length: usize,
+    pub kind: u8,
+    pub flags: u8,
+    pub stream: u32,
 }
 
 impl Frame {
-    const fn has(self, flag: u8) -> bool {
+    /// The header of a frame (RFC 9113, section 4.1).
+    #[must_use]
+    pub fn read(header: [u8; HEADER]) -> Self {
+        let [a, b, c, kind, flags, stream @ ..] = header;
+        let length = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
+        Self { length, kind, flags, stream: u32::from_be_bytes(stream) & 0x7fff_ffff }
+    }
+
+    #[must_use]
+    pub const fn has(self, flag: u8) -> bool {
         self.flags & flag != 0
     }
 
@@ -107,10 +130,8 @@ impl Splitter {
             self.have += 1;
             if self.have == HEADER {
                 self.have = 0;
-                let [a, b, c, kind, flags, stream @ ..] = self.header;
-                let length = u32::from_be_bytes([0, a, b, c]);
-                self.left = usize::try_from(length).unwrap_or(usize::MAX);
-                let frame = Frame { length, kind, flags, stream: u32::from_be_bytes(stream) & 0x7fff_ffff };
+                let frame = Frame::read(self.header);
+                self.left = frame.length;
                 self.current = Some(frame);
                 return Some(frame);
             }
@@ -146,7 +167,12 @@ const SETTINGS: u32 = 10;
 /// So much a piece of an answer earns: some clients update the window of the stream and of the connection each time.
 const A_PIECE: u32 = 4;
 /// A body's data and an answer's earn one for so many bytes.
-const BYTES: u32 = 1024;
+const BYTES: usize = 1024;
+
+/// What this much data earns.
+fn earned(length: usize) -> u32 {
+    u32::try_from(length / BYTES).unwrap_or(u32::MAX / 2)
+}
 
 impl Budget {
     fn earn(&mut self, amount: u32) {
@@ -238,12 +264,12 @@ impl Account {
             return Err(Fault::NoSettings);
         }
         if frame.is_of_a_block() {
-            self.turn = self.turn.saturating_add(usize::try_from(frame.length).unwrap_or(usize::MAX));
+            self.turn = self.turn.saturating_add(frame.length);
             self.open_block = if frame.has(END_HEADERS) { None } else { self.open_block.or(Some(self.frames)) };
         }
         let cost = match frame.kind {
             kind::DATA if frame.length > 0 => {
-                self.budget.earn(frame.length / BYTES);
+                self.budget.earn(earned(frame.length));
                 0
             }
             kind::HEADERS if frame.stream > self.last_stream => {
@@ -267,7 +293,7 @@ impl Account {
             let Some(frame) = self.to_caller.next(&mut bytes) else { return };
             match frame.kind {
                 kind::DATA => {
-                    self.budget.earn(A_PIECE.saturating_add(frame.length / BYTES));
+                    self.budget.earn(A_PIECE + earned(frame.length));
                     match self.answers.iter_mut().find(|answer| answer.stream == frame.stream) {
                         Some(answer) if !frame.has(END_STREAM) => answer.last_frame = now,
                         Some(_) => self.end(frame.stream),
@@ -336,6 +362,11 @@ impl Account {
     #[must_use]
     pub const fn answers(&self) -> usize {
         self.answers.len()
+    }
+
+    /// The connection ends for a fault that was found elsewhere.
+    pub const fn fail(&mut self, fault: Fault) {
+        self.fault = Some(fault);
     }
 
     /// The rule that the caller broke.

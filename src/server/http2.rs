@@ -5,7 +5,9 @@
 //! 2. Each request is an exchange of its own, with the proof of its connection. One that lets the gate wait is reset,
 //!    and the others on its connection go on.
 //! 3. Limits: 100 requests at once, 512 KiB of bodies that are not passed on yet while the worker has the memory for that
-//!    (otherwise the 64 KiB of RFC 9113, section 6.9.2), 64 KiB of each answer that are not taken yet, no push, no tunnel. What floods the connection ends it (see [`super::frames`]).
+//!    (otherwise the 64 KiB of RFC 9113, section 6.9.2), 64 KiB of each answer that are not taken yet, no push, no tunnel.
+//!    What floods the connection ends it (see [`super::frames`]), and so does a header block of more than twice
+//!    `limits.header_bytes` (see [`super::blocks`]).
 //! 4. The connection itself ends when it is idle for too long, when a header block or the preface is not finished in
 //!    time, and when the caller takes nothing of what is ready for it.
 //! 5. It ends with a GOAWAY where one can still be said. What the caller still sends is read for a moment, so that it
@@ -27,6 +29,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, sleep, timeout};
 use tower::Service;
 
+use super::blocks::Blocks;
 use super::caller_io::Socket;
 use super::frames::{Account, Fault, PREFACE};
 use super::streams::{Streams, look_every};
@@ -114,6 +117,7 @@ enum End {
 struct Wire {
     socket: Rc<RefCell<Socket>>,
     begun: Begun,
+    blocks: Blocks,
     state: Rc<State>,
 }
 
@@ -135,13 +139,17 @@ pub async fn serve(worker: Rc<Worker>, evidence: Evidence, (socket, begun): (Soc
         unfinished: Cell::new(Some((0, now))),
     });
     let socket = Rc::new(RefCell::new(socket));
-    let wire = Wire { socket: socket.clone(), begun, state: state.clone() };
+    let blocks = Blocks::new(PREFACE.len(), header_list(limits));
+    let wire = Wire { socket: socket.clone(), begun, blocks, state: state.clone() };
     // When this returns, hyper's side is gone, and with it every request that was under way.
     let end = drive(&worker, evidence, wire, &state, limits).await;
     let Some(socket) = Rc::into_inner(socket).map(RefCell::into_inner) else { return };
     if state.account.borrow().is_flooded() {
         worker.count(Shard::flood);
         tracing::warn!(listener = evidence.listener.as_str(), peer = %evidence.peer, "a flood ended its connection");
+    } else if let End::Fault(fault) = end {
+        let (listener, peer, kind) = (evidence.listener.as_str(), evidence.peer, fault.name());
+        tracing::info!(listener, %peer, kind, "a fault of the caller's HTTP/2 ended its connection");
     }
     let farewell = match end {
         End::Over => Some(Vec::new()),
@@ -282,36 +290,59 @@ fn protocol(limits: Limits, streams: Streams) -> http2::Builder<Streams> {
     builder.max_concurrent_streams(STREAMS).max_pending_accept_reset_streams(100);
     builder.initial_connection_window_size(LEAST_WINDOW).initial_stream_window_size(STREAM_WINDOW);
     builder.max_send_buf_size(SEND_BUFFER);
-    // More than `decide::http2` lets through, so that it answers and not hyper, which does it without a body; what is
-    // four times this, unpacked, ends the connection.
-    builder.max_header_list_size(u32::try_from(limits.header_bytes.saturating_mul(2)).unwrap_or(u32::MAX));
+    // What is four times this, unpacked, ends the connection.
+    let header_list = u32::try_from(header_list(limits)).unwrap_or(u32::MAX);
+    builder.max_header_list_size(header_list).max_frame_size(header_list.clamp(LEAST_FRAME, MOST_FRAME));
     builder
 }
 
+/// So long a header is given to the gate, unpacked, and so large is a header block: more than `decide::http2` lets through, so
+/// that it answers and not hyper, which does it without a body.
+const fn header_list(limits: Limits) -> usize {
+    limits.header_bytes.saturating_mul(2)
+}
+
+/// A frame's size has these bounds (RFC 9113, section 4.2).
+const LEAST_FRAME: u32 = 1 << 14;
+const MOST_FRAME: u32 = (1 << 24) - 1;
+
 impl AsyncRead for Wire {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let Self { socket, begun, state } = self.get_mut();
+        let Self { socket, begun, blocks, state } = self.get_mut();
         let mut account = state.account.borrow_mut();
-        if account.turn_is_over() {
-            context.waker().wake_by_ref();
-            return Poll::Pending;
-        }
         let before = buffer.filled().len();
-        if !begun.give(buffer) {
-            ready!(Pin::new(&mut *socket.borrow_mut()).poll_read(context, buffer))?;
+        // Until hyper has something to read: a block of several frames is held back until it is whole.
+        loop {
+            if account.turn_is_over() {
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            if blocks.give(buffer) {
+                return Poll::Ready(Ok(()));
+            }
+            if !begun.give(buffer) {
+                ready!(Pin::new(&mut *socket.borrow_mut()).poll_read(context, buffer))?;
+            }
+            let arrived = buffer.filled().get(before..).unwrap_or_default();
+            if arrived.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            let now = Instant::now();
+            let taken = account.received(arrived, now).and_then(|()| blocks.take(arrived));
+            buffer.set_filled(before + taken.unwrap_or(0));
+            let Ok(passed) = taken.inspect_err(|fault| account.fail(*fault)) else {
+                return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+            };
+            let known = state.unfinished.get();
+            let unfinished = account.unfinished().map(|what| match known {
+                Some((known, since)) if known == what => (what, since),
+                Some(_) | None => (what, now),
+            });
+            state.unfinished.set(unfinished);
+            if passed > 0 {
+                return Poll::Ready(Ok(()));
+            }
         }
-        let now = Instant::now();
-        if account.received(buffer.filled().get(before..).unwrap_or_default(), now).is_err() {
-            buffer.set_filled(before);
-            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
-        }
-        let known = state.unfinished.get();
-        let unfinished = account.unfinished().map(|what| match known {
-            Some((known, since)) if known == what => (what, since),
-            Some(_) | None => (what, now),
-        });
-        state.unfinished.set(unfinished);
-        Poll::Ready(Ok(()))
     }
 }
 

@@ -103,13 +103,71 @@ fn malformed_requests_are_refused() {
     ]);
 }
 
+/// A header block in two frames.
+fn in_two(block: &[u8], at: usize) -> Vec<u8> {
+    let (first, rest) = block.split_at(at);
+    [frame(HEADERS, END_STREAM, 1, first), frame(CONTINUATION, END_HEADERS, 1, rest)].concat()
+}
+
+/// R-1, R-9: it does not matter where the frames of a header block end (RFC 9113, section 4.3).
+#[test]
+fn a_malformed_request_in_pieces_is_refused() {
+    let upstream = Upstream::plain();
+    let gate = Gate::start(&upstream, TWO_CALLERS_HTTP2);
+    let mut wrong = Vec::new();
+    for more in [("connection", "close"), (":path", "/management/v1/clients"), ("te", "gzip"), ("upgrade", "h2c")] {
+        let block = with(&[more, ("accept", "*/*")]);
+        for at in 0..=block.len() {
+            let mut caller = H2::connect(gate.place("crm"));
+            caller.send(in_two(&block, at));
+            let fate = caller.fate(1);
+            if fate != Fate::Reset(PROTOCOL_ERROR) {
+                wrong.push(format!("{more:?}, cut at {at} of {}: {fate:?}", block.len()));
+            }
+        }
+    }
+    assert_eq!(wrong, Vec::<String>::new());
+    assert_eq!(upstream.requests(), Vec::<String>::new(), "nothing was sent to Metrica");
+}
+
+#[test]
+fn a_header_block_has_as_many_frames_as_it_needs_and_a_bound() {
+    let upstream = Upstream::plain();
+    let gate = Gate::start(&upstream, TWO_CALLERS_HTTP2);
+    // Of one field, and larger than the frames that every receiver takes.
+    let long = format!("/management/v1/counters?search_string={}", "x".repeat(30_000));
+    let block = block(request("GET", &long));
+    for size in [16_384, 1000, 20_000] {
+        let mut caller = H2::connect(gate.place("app"));
+        let mut pieces = block.chunks(size).peekable();
+        caller.frame(HEADERS, END_STREAM, 1, pieces.next().unwrap());
+        while let Some(piece) = pieces.next() {
+            caller.frame(CONTINUATION, if pieces.peek().is_none() { END_HEADERS } else { 0 }, 1, piece);
+        }
+        assert_eq!(caller.fate(1), Fate::Answered(200), "{size}");
+        caller.frame(HEADERS, WHOLE, 3, get());
+        assert_eq!(caller.fate(3), Fate::Answered(200), "{size}");
+    }
+    let heads = upstream.requests();
+    assert_eq!(heads.iter().filter(|head| head.starts_with(&format!("GET {long} HTTP/1.1\r\n"))).count(), 3);
+    // Larger than any header that the gate reads (`limits.header_bytes`).
+    let mut caller = H2::connect(gate.place("app"));
+    caller.frame(HEADERS, END_STREAM, 1, get());
+    let piece = self::block([("accept", &*"x".repeat(10_000))]);
+    let sent = (0..1000).take_while(|_| caller.frame(CONTINUATION, 0, 1, &piece)).count();
+    assert!(sent < 1000);
+    assert_eq!(caller.fate(1), Fate::Ended(ENHANCE_YOUR_CALM));
+    assert_eq!(gate.metric(&["floods_total"]), 0.0, "it is no flood");
+    gate.until_log(&["header_block_too_large"]);
+}
+
 /// RFC 9113, sections 4 to 6: frames that are wrong by themselves.
 #[test]
 fn malformed_frames_end_the_connection() {
     let ended = |code| Fate::Ended(code);
     let setting = |name, value| frame(SETTINGS, 0, 0, settings(&[(name, value)]));
     hold(&[
-        ("a frame that is too large", frame(DATA, 0, 1, vec![0; 16385]), ended(FRAME_SIZE_ERROR)),
+        ("a frame that is too large", frame(DATA, 0, 1, vec![0; 131_073]), ended(FRAME_SIZE_ERROR)),
         ("DATA on stream 0", frame(DATA, 0, 0, "x"), ended(PROTOCOL_ERROR)),
         ("DATA on an idle stream", frame(DATA, 0, 1, "x"), ended(PROTOCOL_ERROR)),
         (
