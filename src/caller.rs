@@ -39,6 +39,8 @@ pub struct Caller {
     pub tokens: Vec<TokenAlias>,
     /// What it may touch within its scopes.
     pub rules: Rules,
+    /// Whether it is refused where what would be sent has another form than what it asks.
+    pub strict: bool,
 }
 
 /// The evidence of a connection. Code that reads it names every field, so that the compiler shows what a new field

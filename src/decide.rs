@@ -23,7 +23,7 @@ use crate::rejection::{Reason, Rejection};
 use crate::rules::{Breach, Call, Duties};
 use crate::subject::Subject;
 use crate::symbol::{CallerId, ListenerName, TokenAlias};
-use crate::target::{BadTarget, Target};
+use crate::target::{BadTarget, Broken, Target};
 
 pub mod admission;
 pub mod body;
@@ -59,13 +59,22 @@ pub struct Head<'a> {
     pub fields: &'a HeaderMap,
     /// The shortest that its body can be; `None` where it has none.
     pub body: Option<u64>,
+    /// The rule that its target broke before it was percent-encoded.
+    pub encoded: Option<Broken>,
 }
 
 impl<'a> Head<'a> {
     /// The head `parts`, of a request with such a body.
     #[must_use]
     pub const fn of(parts: &'a Parts, body: Option<u64>) -> Self {
-        Self { method: &parts.method, version: parts.version, uri: &parts.uri, fields: &parts.headers, body }
+        Self {
+            method: &parts.method,
+            version: parts.version,
+            uri: &parts.uri,
+            fields: &parts.headers,
+            body,
+            encoded: None,
+        }
     }
 }
 
@@ -93,6 +102,7 @@ pub struct Asked {
     verb: Option<Verb>,
     is_connect: bool,
     uri: Uri,
+    encoded: Option<Broken>,
     admitted: Admitted,
     body: Option<BodyHead>,
 }
@@ -169,6 +179,7 @@ pub fn admit(head: &Head<'_>, listener: ListenerName, known: &Known<'_>) -> Resu
         verb: Verb::of(head.method),
         is_connect: *head.method == Method::CONNECT,
         uri: head.uri.clone(),
+        encoded: head.encoded,
         admitted,
         body: head.body.map(|shortest| BodyHead::of(head.fields, shortest)),
     })
@@ -178,7 +189,7 @@ pub fn admit(head: &Head<'_>, listener: ListenerName, known: &Known<'_>) -> Resu
 /// policy reads is what goes out.
 #[must_use]
 pub fn permit<'a>(caller: Identified, asked: &Asked, known: &Known<'a>) -> Decided<'a> {
-    let (target, operation) = match asked.read(known) {
+    let (target, operation) = match asked.read(caller, known) {
         Ok(read) => read,
         Err(rejection) => return Decided { read: None, token: None, decision: Err(rejection) },
     };
@@ -229,16 +240,22 @@ impl Asked {
     }
 
     /// Of an absolute-form target (RFC 9112, section 3.2.2) only the path and query are read; the upstream is a constant.
-    fn read<'a>(&self, known: &Known<'a>) -> Result<(Target, &'a Operation), Rejection> {
+    fn read<'a>(&self, caller: Identified, known: &Known<'a>) -> Result<(Target, &'a Operation), Rejection> {
         let verb = self.verb.ok_or_else(|| self.without_verb())?;
-        let target = Target::check(&self.uri, known.limits.target_bytes).map_err(|bad| match bad {
+        let (policy, limit) = (known.policy, known.limits.target_bytes);
+        let target = Target::canonical(&self.uri, limit, |path| policy.knows(path)).map_err(|bad| match bad {
             BadTarget::Ambiguous(broken) => Malformed::Target(broken),
             BadTarget::TooLong => Malformed::TargetTooLong,
         })?;
+        if let Some(broken) = self.encoded.or(target.was_changed())
+            && policy.callers.get(caller.0).is_some_and(|caller| caller.strict)
+        {
+            return Err(Malformed::Target(broken).into());
+        }
         if self.body.is_some_and(|body| body.is_form) {
             return Err(Reason::FormBody.into());
         }
-        let operation = known.policy.operation(verb, target.path()).map_err(rejection)?;
+        let operation = policy.operation(verb, target.path()).map_err(rejection)?;
         Ok((target, operation))
     }
 

@@ -2,7 +2,8 @@
 //!
 //! A line is given without its CR LF. One whose end has not arrived is read as far as it goes: `None` is sound so far.
 
-use crate::target;
+use crate::target::canonical::{is_raw, push_encoded};
+use crate::target::{self, Broken, Rule};
 
 pub mod diagnosis;
 mod malformed;
@@ -49,6 +50,30 @@ pub fn request(line: &[u8], whole: bool) -> Result<Option<RequestLine<'_>>, Malf
         _ => return refused(),
     };
     Ok(Some(RequestLine { method, target, http10 }))
+}
+
+/// Percent-encodes what stands raw in the query of a request line (rule 2 of [`target::canonical`]): `piece` with it encoded,
+/// behind what has `begun`, and what the target broke. `None` where nothing does, or something that may not stands anywhere.
+/// Of a line that is not `whole`, the end is not here.
+#[cold]
+#[must_use]
+pub fn encoded(begun: &[u8], piece: &[u8], whole: bool) -> Option<(Vec<u8>, Broken)> {
+    let line = [begun, piece].concat();
+    let target = memchr::memchr(b' ', &line)? + 1;
+    let end = memchr::memchr(b' ', line.get(target..)?).map_or(line.len(), |at| target + at);
+    let query = target + memchr::memchr(b'?', line.get(target..end)?)? + 1;
+    let raw = |from: usize, to: usize| line.get(from..to).unwrap_or_default().iter().any(|byte| is_raw(*byte));
+    // A character may be in two pieces.
+    let is_text = !whole || str::from_utf8(line.get(query..end)?).is_ok();
+    if !raw(query, end) || raw(0, query) || raw(end, line.len()) || !is_text {
+        return None;
+    }
+    let at = line.iter().position(|byte| is_raw(*byte))?;
+    let mut encoded = Vec::with_capacity(piece.len() * 2);
+    for byte in piece {
+        push_encoded(&mut encoded, *byte);
+    }
+    Some((encoded, Rule::QueryCharacter.at(at - target)))
 }
 
 /// Reads a field line: a token, a colon at once, a value; the spaces around the value are no part of it (section 5).

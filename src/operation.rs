@@ -252,6 +252,12 @@ impl Catalogue {
         }
     }
 
+    /// Whether a line has this path, with whatever method.
+    #[must_use]
+    pub fn knows(&self, path: &str) -> bool {
+        !matches!(self.find_known(Verb::Get, path), Lookup::Unknown)
+    }
+
     fn find_known(&self, verb: Verb, path: &str) -> Lookup<'_> {
         let Some(path) = path.strip_prefix('/') else { return Lookup::Unknown };
         let (folder, last) = path.rsplit_once('/').unwrap_or(("", path));

@@ -159,6 +159,12 @@ impl Policy {
         }
     }
 
+    /// Whether a line of the catalogue has this path.
+    #[must_use]
+    pub fn knows(&self, path: &str) -> bool {
+        self.catalogue.knows(path)
+    }
+
     /// Whether the caller at `position` may send `call`, with what, and what it owes then (rules 2 to 5).
     ///
     /// # Errors
@@ -237,6 +243,7 @@ mod tests {
             scopes: scopes(scope_list),
             tokens: tokens.iter().map(|alias| TokenAlias::new(alias)).collect(),
             rules: crate::rules::Rules::default(),
+            strict: false,
         });
         let tokens = tokens
             .iter()

@@ -1,7 +1,7 @@
 //! The request target: the bytes that policy reads are the bytes that go on the wire.
 //!
-//! A target is accepted when its path can mean only one thing to whoever reads it, and is otherwise refused, never
-//! repaired (`bad_target`, 400):
+//! A target is accepted when it can mean only one thing to whoever reads it, and is otherwise refused (`bad_target`, 400). What
+//! published clients write in another form, and has one meaning, is read and sent in its [`canonical`] form:
 //!
 //! 1. The path starts with `/` and has only the characters of RFC 3986, section 3.3 (`pchar`), less `;`.
 //! 2. A percent sign is followed by two hexadecimal digits, and what they say is not a character that may stand for
@@ -13,14 +13,15 @@
 //!    `oauth_token` and `access_token` themselves can be taken for one of these, in another case, with other marks between
 //!    the words, behind a semicolon, or decoded twice. None is `_method`, in any case: where frameworks read it, it says
 //!    another method than the request. `ids`, `id`, `ulogin` and `direct_client_logins`, which say on whose data a request
-//!    works, stand at most once.
+//!    works, stand at most once; of `ids` the values are joined.
 //! 6. The whole is at most `limits.target_bytes` long, which is at most [`MAXIMUM_BYTES`] (`target_too_long`, 414).
 //!
-//! Of the query, only whole pairs named `oauth_token` or `access_token` are taken away, because a credential of the
-//! caller never leaves; every other byte stays as it was.
+//! Of the canonical query, only whole pairs named `oauth_token` or `access_token` are taken away, because a credential of the
+//! caller never leaves.
 
 use bytes::{Bytes, BytesMut};
 
+pub mod canonical;
 mod names;
 mod origin;
 mod rule;
@@ -152,7 +153,7 @@ fn query_is_plain(query: &[u8], names: &mut Names) -> bool {
             return false;
         }
     }
-    query.split(|byte| *byte == b'&').all(|pair| pair_is_plain(pair) && names.add(Names::of(name_of(pair))))
+    query.split(|byte| *byte == b'&').all(|pair| pair_is_plain(pair) && names.add_pair(pair))
 }
 
 /// Rule 5. Some readers take a semicolon for an ampersand, so what follows one is looked at as a pair too.

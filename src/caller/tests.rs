@@ -3,7 +3,14 @@
 use super::*;
 
 fn caller(id: &str, conditions: Conditions) -> Caller {
-    Caller { id: CallerId::new(id), conditions, scopes: ScopeSet::EMPTY, tokens: Vec::new(), rules: Rules::default() }
+    Caller {
+        id: CallerId::new(id),
+        conditions,
+        scopes: ScopeSet::EMPTY,
+        tokens: Vec::new(),
+        rules: Rules::default(),
+        strict: false,
+    }
 }
 
 fn all_of<const COUNT: usize>(list: [Condition; COUNT]) -> Conditions {

@@ -6,11 +6,11 @@ use std::path::PathBuf;
 use clap::Args;
 use clap::builder::ArgPredicate;
 use http::header::{CONTENT_TYPE, HOST};
-use http::{HeaderMap, HeaderName, Method, Uri, Version};
+use http::{HeaderMap, HeaderName, Method, Version};
 use serde_json::json;
 
 use super::check::can_match;
-use super::url::Target;
+use super::url::{Read, Url};
 use super::{ConfigArgs, Format};
 use crate::caller::{Caller, Condition, Conditions};
 use crate::config::Config;
@@ -22,7 +22,7 @@ use crate::rejection::{Reason, Rejection};
 use crate::rules::Breach;
 use crate::subject::{Counters, Subject};
 use crate::symbol::ListenerName;
-use crate::target::{self, BadTarget, Broken, Names};
+use crate::target::{BadTarget, Broken, Target};
 
 #[derive(Debug, Args)]
 pub(super) struct ExplainArgs {
@@ -94,12 +94,12 @@ pub(super) fn explain(args: &ExplainArgs, out: &mut dyn Write) -> anyhow::Result
     let Ok(method) = Method::from_bytes(args.method.as_bytes()) else {
         return wrong_usage("the method is none; one is written as GET");
     };
-    let Some(target) = Target::of(&args.url) else {
+    let Some(url) = Url::of(&args.url) else {
         return wrong_usage(
             "a path begins with a slash, as in /stat/v1/data?ids=1; a whole URL with http:// or https:// and a host",
         );
     };
-    let asked = Asked::of(&config, &policy, &method, target);
+    let asked = Asked::of(&config, &policy, &method, url);
     let callers: Vec<_> = config.callers.iter().enumerate().collect();
     let chosen: Vec<_> = match &args.caller {
         Some(id) => callers.into_iter().filter(|(_, caller)| caller.id.as_str() == id).collect(),
@@ -108,8 +108,8 @@ pub(super) fn explain(args: &ExplainArgs, out: &mut dyn Write) -> anyhow::Result
     if chosen.is_empty() {
         return no_such_caller(&config, args.caller.as_deref().unwrap_or_default());
     }
-    let strangers = strangers(&config, &asked.target);
-    let Some(fields) = fields(&args.headers, asked.target.authority) else {
+    let strangers = strangers(&config, asked.url);
+    let Some(fields) = fields(&args.headers, asked.url.authority) else {
         return wrong_usage("a field is a name, a colon and a value, as in -H 'X-Metrika-Gate: 1'");
     };
     let admissions = Admissions::new(&config);
@@ -143,9 +143,11 @@ fn wrong_usage(what: &str) -> anyhow::Result<u8> {
 /// What is asked.
 struct Asked<'a> {
     method: Method,
-    target: Target<'a>,
-    /// `None` where the parser of URIs refuses it.
-    uri: Option<Uri>,
+    url: Url<'a>,
+    /// `None` where no request can have it.
+    read: Option<Read>,
+    /// What policy reads, and what would be sent.
+    target: Option<Target>,
     operation: Result<&'a Operation, Reason>,
     /// On whose data it works, where it is an operation.
     subject: Subject,
@@ -154,29 +156,45 @@ struct Asked<'a> {
 }
 
 impl<'a> Asked<'a> {
-    fn of(config: &Config, policy: &'a Policy, method: &Method, target: Target<'a>) -> Self {
-        let (mut cause, mut names) = (None, Names::default());
+    fn of(config: &Config, policy: &'a Policy, method: &Method, url: Url<'a>) -> Self {
+        let (read, limit) = (url.read(), config.limits.target_bytes);
+        let target = read.as_ref().map_err(|bad| *bad);
+        let target = target.and_then(|read| Target::canonical(&read.uri, limit, |path| policy.knows(path)));
+        let reason = |bad| match bad {
+            BadTarget::Ambiguous(_) => Reason::BadTarget,
+            BadTarget::TooLong => Reason::TargetTooLong,
+        };
+        let cause = match &target {
+            Err(BadTarget::Ambiguous(broken)) => Some(*broken),
+            Err(BadTarget::TooLong) | Ok(_) => None,
+        };
         let verb = Verb::of(method).ok_or(Reason::MethodNotAllowed);
         let operation = verb.and_then(|verb| {
-            names = target.check(config.limits.target_bytes).map_err(|bad| match bad {
-                BadTarget::Ambiguous(broken) => {
-                    cause = Some(broken);
-                    Reason::BadTarget
-                }
-                BadTarget::TooLong => Reason::TargetTooLong,
-            })?;
-            policy.operation(verb, target.path).map_err(Denial::reason)
+            let target = target.as_ref().map_err(|bad| reason(*bad))?;
+            policy.operation(verb, target.path()).map_err(Denial::reason)
         });
-        let subject = |operation| Subject::of(operation, target.path, target.query, names);
-        let subject = operation.map_or_else(|_| Subject::default(), subject);
-        let whole = target.query.map_or_else(|| target.path.to_owned(), |query| format!("{}?{query}", target.path));
-        Self { method: method.clone(), target, uri: whole.parse().ok(), operation, subject, cause }
+        let subject = match (&operation, &target) {
+            (Ok(operation), Ok(target)) => Subject::of(operation, target.path(), target.query(), target.names()),
+            _ => Subject::default(),
+        };
+        Self { method: method.clone(), url, read: read.ok(), target: target.ok(), operation, subject, cause }
+    }
+
+    /// What would be sent, and the rule that the request breaks, where that has another form.
+    fn changed(&self) -> Option<(&str, Broken)> {
+        let target = self.target.as_ref()?;
+        let broken = self.read.as_ref().and_then(|read| read.encoded).or(target.was_changed())?;
+        Some((target.origin_form(), broken))
+    }
+
+    fn drops_credentials(&self) -> bool {
+        self.target.as_ref().is_some_and(Target::held_credentials)
     }
 }
 
 /// The listeners that are not called by the host of a whole URL, with what they answer.
-fn strangers(config: &Config, target: &Target<'_>) -> Vec<(ListenerName, Reason)> {
-    let Some(authority) = target.authority else { return Vec::new() };
+fn strangers(config: &Config, url: Url<'_>) -> Vec<(ListenerName, Reason)> {
+    let Some(authority) = url.authority else { return Vec::new() };
     let refused = |listener| {
         let admission = Admission::new(listener, &config.upstream.host);
         admission.check_host(authority.as_bytes()).err().map(|refused| (listener.name, refused.reason))
@@ -205,11 +223,11 @@ fn would_be(
     (position, caller): (usize, &Caller),
     known: &Known<'_>,
 ) -> Result<Decision, Rejection> {
-    let Some(uri) = &asked.uri else { return Err(Reason::BadTarget.into()) };
+    let Some(Read { uri, encoded }) = &asked.read else { return Err(Reason::BadTarget.into()) };
     let (method, version) = (&asked.method, Version::HTTP_11);
     // Who says what its body is, has one.
     let body = fields.contains_key(CONTENT_TYPE).then_some(1);
-    let head = Head { method, version, uri, fields, body };
+    let head = Head { method, version, uri, fields, body, encoded: *encoded };
     let mut refused = Reason::UnknownCaller.into();
     for listener in config.listeners.iter().filter(|listener| can_match(&caller.conditions, listener)) {
         match decide::decide_for(Identified::supposed(position), &head, listener.name, known) {
@@ -220,10 +238,6 @@ fn would_be(
     Err(refused)
 }
 
-fn dropped(query: Option<&str>) -> bool {
-    query.is_some_and(|query| target::without_credentials("", query).is_some())
-}
-
 fn human(
     out: &mut dyn Write,
     args: &ExplainArgs,
@@ -231,7 +245,7 @@ fn human(
     verdicts: &[Verdict<'_>],
     strangers: &[(ListenerName, Reason)],
 ) -> std::io::Result<()> {
-    writeln!(out, "request    {} {}", args.method, asked.target.path)?;
+    writeln!(out, "request    {} {}", args.method, asked.url.path)?;
     match asked.operation {
         Ok(operation) => {
             writeln!(out, "operation  {} ({})", operation.id, operation.template)?;
@@ -246,13 +260,17 @@ fn human(
     if let Some(cause) = asked.cause {
         writeln!(out, "because    {cause}")?;
     }
+    if let Some((target, broken)) = asked.changed() {
+        writeln!(out, "sent as    {target}")?;
+        writeln!(out, "because    {broken}; a caller with strict: true is refused for it")?;
+    }
     for (listener, reason) in strangers {
         writeln!(out, "host       is refused by listener {listener}: {}", reason.as_str())?;
     }
-    if asked.target.authority.is_some() && strangers.is_empty() {
+    if asked.url.authority.is_some() && strangers.is_empty() {
         writeln!(out, "host       is ignored: everything goes to the upstream of the configuration")?;
     }
-    if dropped(asked.target.query) {
+    if asked.drops_credentials() {
         writeln!(out, "query      has a credential, which would not be sent")?;
     }
     subject(out, &asked.subject)?;
@@ -352,7 +370,9 @@ fn machine(
         "direct_client_logins": subject.clients,
         "cause": asked.cause.map(|cause| cause.to_string()),
         "host_refused_by": strangers.iter().map(|(listener, _)| listener.as_str()).collect::<Vec<_>>(),
-        "query_credential_dropped": dropped(asked.target.query),
+        "sent_as": asked.changed().map(|(target, _)| target),
+        "changed_because": asked.changed().map(|(_, broken)| broken.to_string()),
+        "query_credential_dropped": asked.drops_credentials(),
         "verdicts": verdicts.iter().map(one).collect::<Vec<_>>(),
     })
 }

@@ -135,7 +135,7 @@ fn callers_of(config: &Config, log: &Log) -> Result<Suggested, std::fmt::Error> 
     writeln!(all.text, "callers:   # drawn by metrika-gate suggest from {} access lines", log.count.access)?;
     let without = Seen::default();
     for caller in &*config.callers {
-        let Caller { id, conditions, tokens, scopes, rules } = caller;
+        let Caller { id, conditions, tokens, scopes, rules, strict } = caller;
         let seen = log.callers.get(id.as_str()).unwrap_or(&without);
         let known = Rights { scopes: *scopes, rules: rules.clone() };
         let is_kept = seen.counted == 0;
@@ -150,6 +150,9 @@ fn callers_of(config: &Config, log: &Log) -> Result<Suggested, std::fmt::Error> 
         writeln!(text, "  - id: \"{id}\"")?;
         writeln!(text, "    match: {}", matched(conditions))?;
         writeln!(text, "    tokens: {}", quoted(tokens.iter().map(|token| token.as_str())))?;
+        if *strict {
+            writeln!(text, "    strict: true")?;
+        }
         if is_kept {
             known.keys(text, &without.destructive)?;
             continue;

@@ -1,18 +1,28 @@
 //! The URL that `explain` is asked about.
 
+use http::Uri;
 use http::uri::Authority;
 
-use crate::target::{self, BadTarget, Names};
+use crate::line;
+use crate::target::{self, BadTarget, Broken};
 
 /// The URL that is asked for, right or wrong: what is wrong with it is a part of the answer.
 #[derive(Clone, Copy)]
-pub(super) struct Target<'a> {
+pub(super) struct Url<'a> {
     pub(super) authority: Option<&'a str>,
     pub(super) path: &'a str,
     pub(super) query: Option<&'a str>,
 }
 
-impl<'a> Target<'a> {
+/// A target as policy reads it.
+pub(super) struct Read {
+    /// As hyper hands it over.
+    pub(super) uri: Uri,
+    /// What it broke before it was percent-encoded.
+    pub(super) encoded: Option<Broken>,
+}
+
+impl<'a> Url<'a> {
     /// Reads a path and query, or a whole URL; `None` where it is neither.
     pub(super) fn of(url: &'a str) -> Option<Self> {
         let rest = ["http://", "https://"].iter().find_map(|scheme| url.strip_prefix(scheme));
@@ -33,10 +43,18 @@ impl<'a> Target<'a> {
         })
     }
 
-    /// Holds it to the rules of targets, as the reader of requests and policy do.
-    pub(super) fn check(self, limit: usize) -> Result<Names, BadTarget> {
-        let whole = self.query.map_or_else(|| self.path.to_owned(), |query| format!("{}?{query}", self.path));
+    /// Path and query.
+    fn whole(self) -> String {
+        self.query.map_or_else(|| self.path.to_owned(), |query| format!("{}?{query}", self.path))
+    }
+
+    /// Reads it as the reader of requests does.
+    pub(super) fn read(self) -> Result<Read, BadTarget> {
+        let whole = self.whole();
         target::unfit(whole.as_bytes()).map_or(Ok(()), |broken| Err(BadTarget::Ambiguous(broken)))?;
-        target::check(self.path, self.query, limit)
+        let encoded = line::encoded(b"GET ", whole.as_bytes(), true);
+        let (text, encoded) = encoded.map_or((whole.into_bytes(), None), |(text, broken)| (text, Some(broken)));
+        let uri = Uri::try_from(text).map_err(|_| BadTarget::Ambiguous(target::Rule::Form.at(0)))?;
+        Ok(Read { uri, encoded })
     }
 }

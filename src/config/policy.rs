@@ -121,13 +121,17 @@ pub fn callers(at: &At<'_>, known: &Known<'_>, findings: &mut Findings) -> Optio
 }
 
 fn caller(at: &At<'_>, known: &Known<'_>, findings: &mut Findings) -> Option<Caller> {
-    let table = at.table(findings, &[["id", "match", "scopes", "tokens"].as_slice(), &rules::KEYS].concat())?;
+    let table =
+        at.table(findings, &[["id", "match", "scopes", "tokens", "strict"].as_slice(), &rules::KEYS].concat())?;
     let id = table.required(findings, "id").and_then(|at| name(&at, findings));
     let conditions = table.required(findings, "match").and_then(|at| conditions(&at, known, findings));
     let scopes = table.required(findings, "scopes").and_then(|at| scopes(&at, findings));
     let tokens = table.required(findings, "tokens").and_then(|at| token_names(&at, known, findings));
     let rules = rules::rules(&table, findings);
-    Some(Caller { id: CallerId::new(id?), conditions: conditions?, scopes: scopes?, tokens: tokens?, rules: rules? })
+    let strict = table.optional("strict").map_or(Some(false), |at| at.bool(findings));
+    let id = CallerId::new(id?);
+    let (conditions, scopes, tokens, rules, strict) = (conditions?, scopes?, tokens?, rules?, strict?);
+    Some(Caller { id, conditions, scopes, tokens, rules, strict })
 }
 
 fn token_names(at: &At<'_>, known: &Known<'_>, findings: &mut Findings) -> Option<Vec<TokenAlias>> {

@@ -25,10 +25,11 @@ impl Stage<Known> for Admit {
     type Out = Admitted;
 
     fn run(&self, Known { received, caller }: Known) -> Result<Admitted, Rejection> {
-        let Received { exchange, snapshot, head, body } = &received;
+        let Received { exchange, snapshot, head, encoded, body } = &received;
         let shortest = (!body.is_end_stream()).then(|| body.size_hint().lower());
         let listener = exchange.connection.evidence.listener;
-        let asked = decide::admit(&Head::of(head, shortest), listener, &snapshot.known())?;
+        let head = Head { encoded: *encoded, ..Head::of(head, shortest) };
+        let asked = decide::admit(&head, listener, &snapshot.known())?;
         Ok(Admitted { received, caller, asked })
     }
 }

@@ -1,6 +1,7 @@
 //! A caller's connection, as the gateway and the server share it: what it proves, and what it is waiting for.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -14,6 +15,7 @@ use crate::config::CallerTimeouts;
 use crate::line::Malformed;
 use crate::metrics::Stall;
 use crate::rejection::Reason;
+use crate::target::Broken;
 
 /// A caller that sends nothing of its body for so long is the cause when the upstream gives up meanwhile.
 const SLOW: Duration = Duration::from_secs(1);
@@ -71,6 +73,10 @@ pub struct Connection {
     request_is_open: Cell<bool>,
     refused: Cell<Option<Malformed>>,
     body_fault: Cell<Option<Malformed>>,
+    /// How many requests of HTTP/1.1 it had.
+    requests: Cell<u64>,
+    /// Which requests, counted from 0, came with something raw in their query, and what that broke.
+    encoded: RefCell<VecDeque<(u64, Broken)>>,
     /// Interim responses of the upstream, on their way to the caller.
     pub interim: Interim,
     /// What of them the socket has not taken yet.
@@ -106,6 +112,8 @@ impl Connection {
             request_is_open: Cell::new(false),
             refused: Cell::new(None),
             body_fault: Cell::new(None),
+            requests: Cell::new(0),
+            encoded: RefCell::default(),
             interim: Interim::default(),
             interim_rest: RefCell::default(),
             unread: RefCell::default(),
@@ -219,6 +227,21 @@ impl Connection {
     #[must_use]
     pub fn body_fault(&self) -> Option<Malformed> {
         self.body_fault.get()
+    }
+
+    /// The request with this number, counted from 0, came with something raw in its query, which reaches hyper encoded.
+    pub fn note_encoded(&self, request: u64, broken: Broken) {
+        self.encoded.borrow_mut().push_back((request, broken));
+    }
+
+    /// The next request begins; what the raw characters in its query broke. hyper hands over the requests in their order.
+    pub fn next_request(&self) -> Option<Broken> {
+        let request = self.requests.get();
+        self.requests.set(request + 1);
+        let mut encoded = self.encoded.borrow_mut();
+        let (_, broken) = encoded.front().copied().filter(|(number, _)| *number == request)?;
+        encoded.pop_front();
+        Some(broken)
     }
 
     /// Everything that was written has gone.

@@ -9,6 +9,7 @@ use super::exchange::Exchange;
 use super::stage::Stage;
 use crate::decide::{self, Identified};
 use crate::rejection::Rejection;
+use crate::target::Broken;
 use crate::worker::Snapshot;
 
 /// A request as it came.
@@ -19,6 +20,8 @@ pub struct Received {
     pub snapshot: Rc<Snapshot>,
     /// Its head.
     pub head: Parts,
+    /// What its query broke before it was percent-encoded.
+    pub encoded: Option<Broken>,
     /// Its body.
     pub body: CallerBody,
 }

@@ -131,7 +131,7 @@ impl Stage<Permitted> for Inject {
 
     fn run(&self, permitted: Permitted) -> Result<Outbound, Rejection> {
         let Permitted { received, asked, mut decision } = permitted;
-        let Received { exchange, snapshot, mut head, body } = received;
+        let Received { exchange, snapshot, mut head, encoded: _, body } = received;
         let ready = snapshot.ready(decision.tokens().first())?;
         exchange.set_sender(ready.sender);
         let authorization = &ready.authorization;

@@ -102,7 +102,8 @@ where
         // Rule 3 of `rest`.
         let left = !body.is_end_stream() && (version == Version::HTTP_2 || !head.headers.contains_key(EXPECT));
         let body = CallerBody::new(body, left.then(|| self.connection.clone()));
-        let received = Received { exchange: exchange.clone(), snapshot: self.worker.snapshot(), head, body };
+        let (snapshot, encoded) = (self.worker.snapshot(), self.connection.next_request());
+        let received = Received { exchange: exchange.clone(), snapshot, head, encoded, body };
         Recorded { inner: self.inner.call(received), exchange: Unanswered(Some(exchange)), version, keeps, rest: None }
     }
 }

@@ -3,6 +3,7 @@
 
 use super::malformed::Malformed;
 use super::{all, is_begun_chunk, is_token, is_value, until};
+use crate::target::canonical::is_raw;
 use crate::target::{self, Rule};
 
 /// Of a request line that was refused, without its CR LF; of one that is not `whole`, what has arrived of it.
@@ -24,6 +25,10 @@ pub fn of_request(line: &[u8], whole: bool) -> Malformed {
         return broken.into();
     }
     match version {
+        // Of a line that is to be encoded, and was not.
+        Some(b"HTTP/1.1" | b"HTTP/1.0") if let Some(at) = target.iter().position(|byte| is_raw(*byte)) => {
+            Rule::QueryCharacter.at(at).into()
+        }
         Some(_) if target.is_empty() => Malformed::Spacing,
         None if target.is_empty() => Malformed::NotARequestLine,
         Some(version) => of_version(version),

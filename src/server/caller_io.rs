@@ -4,7 +4,8 @@
 //! 2. Bytes that are no HTTP to the letter ([`super::framing`]) do not reach hyper, which is told that nothing more comes:
 //!    for a body at once, so that it fails; for a header when everything before it is answered and written. The refusal
 //!    is the server's to write then.
-//! 3. Interim responses go out between hyper's writes.
+//! 3. A request line with something raw in its query is kept back until it is whole, and reaches hyper percent-encoded.
+//! 4. Interim responses go out between hyper's writes.
 
 use std::cell::RefCell;
 use std::io;
@@ -18,9 +19,10 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
-use super::framing::{Bounds, Fault, Framing};
+use super::framing::{Bounds, Fault, Framing, Stop};
 use super::http2::Begun;
 use crate::gateway::connection::Connection;
+use crate::line::Malformed;
 
 /// A caller's socket.
 #[derive(Debug)]
@@ -37,6 +39,10 @@ pub struct CallerIo {
     begun: Begun,
     connection: Rc<Connection>,
     framing: Framing,
+    /// What arrived and was not looked at (rule 3).
+    kept: Vec<u8>,
+    /// It begins with a request line that is not whole.
+    is_cut: bool,
     fault: Option<Fault>,
     /// Who reads, while a fault waits for the answers before it.
     reader: Option<Waker>,
@@ -46,7 +52,8 @@ impl CallerIo {
     /// The socket of `connection`, of which the first bytes were read, with headers within `bounds`.
     pub fn new((socket, begun): (Socket, Begun), connection: Rc<Connection>, bounds: Bounds) -> Self {
         let socket = Rc::new(RefCell::new(socket));
-        Self { socket, begun, connection, framing: Framing::new(bounds), fault: None, reader: None }
+        let (framing, kept) = (Framing::new(bounds), Vec::new());
+        Self { socket, begun, connection, framing, kept, is_cut: false, fault: None, reader: None }
     }
 
     /// The socket, for interim responses.
@@ -65,6 +72,55 @@ impl CallerIo {
             self.connection.refuse(fault.kind);
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// The next bytes of the caller, looked at or not.
+    fn poll_arrived(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.kept.is_empty() && !self.is_cut {
+            let now = self.kept.len().min(buffer.remaining());
+            buffer.put_slice(self.kept.get(..now).unwrap_or_default());
+            self.kept.drain(..now);
+            return Poll::Ready(Ok(()));
+        }
+        if !self.begun.give(buffer) {
+            ready!(Pin::new(&mut *self.socket.borrow_mut()).poll_read(context, buffer))?;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Rule 3, of a request line that what is kept begins with.
+    ///
+    /// # Errors
+    /// It is too long.
+    fn encode(&mut self) -> Result<(), Fault> {
+        let encoded = self.framing.encode(&mut self.kept);
+        self.is_cut = encoded.is_none() && !self.kept.contains(&b'\n');
+        if let Some(broken) = encoded {
+            self.connection.note_encoded(self.framing.requests(), broken);
+        }
+        if self.is_cut && self.framing.is_too_long(self.kept.len()) {
+            return Err(Fault { sound: 0, kind: Malformed::TargetTooLong, in_body: false });
+        }
+        Ok(())
+    }
+
+    /// Looks at what has arrived in `buffer` behind `before`; whether hyper has something to read.
+    fn look_at(&mut self, buffer: &mut ReadBuf<'_>, before: usize) -> Result<bool, Fault> {
+        let arrived = buffer.filled().get(before..).unwrap_or_default();
+        if self.is_cut {
+            self.kept.extend_from_slice(arrived);
+            buffer.set_filled(before);
+            return self.encode().map(|()| false);
+        }
+        match self.framing.look_at(arrived) {
+            Ok(()) => Ok(true),
+            Err(Stop::Fault(fault)) => Err(fault),
+            Err(Stop::Raw { sound }) => {
+                self.kept.splice(..0, arrived.get(sound..).unwrap_or_default().iter().copied());
+                buffer.set_filled(before + sound);
+                self.encode().map(|()| sound > 0)
+            }
+        }
     }
 
     fn poll_write_any(
@@ -115,7 +171,7 @@ impl Socket {
         rustix::event::poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready > 0)
     }
 
-    /// Writes interim responses that arrived since (rule 3).
+    /// Writes interim responses that arrived since (rule 4).
     pub fn deliver_interim(&mut self, connection: &Connection, context: &mut Context<'_>) {
         let arrived = connection.interim.take();
         if arrived.is_empty() {
@@ -154,18 +210,22 @@ impl AsyncRead for CallerIo {
             return this.poll_end(fault, context);
         }
         let before = buffer.filled().len();
-        if !this.begun.give(buffer) {
-            ready!(Pin::new(&mut *this.socket.borrow_mut()).poll_read(context, buffer))?;
+        loop {
+            ready!(this.poll_arrived(context, buffer))?;
+            if buffer.filled().len() == before {
+                return Poll::Ready(Ok(()));
+            }
+            this.connection.received();
+            match this.look_at(buffer, before) {
+                Ok(true) => return Poll::Ready(Ok(())),
+                Ok(false) => {}
+                Err(fault) => {
+                    this.fault = Some(fault);
+                    buffer.set_filled(before + fault.sound);
+                    return if fault.sound > 0 { Poll::Ready(Ok(())) } else { this.poll_end(fault, context) };
+                }
+            }
         }
-        let arrived = buffer.filled().get(before..).unwrap_or_default();
-        if arrived.is_empty() {
-            return Poll::Ready(Ok(()));
-        }
-        this.connection.received();
-        let Err(fault) = this.framing.look_at(arrived) else { return Poll::Ready(Ok(())) };
-        this.fault = Some(fault);
-        buffer.set_filled(before + fault.sound);
-        if fault.sound > 0 { Poll::Ready(Ok(())) } else { this.poll_end(fault, context) }
     }
 }
 

@@ -6,7 +6,8 @@
 //! 1. A line ends with CR and LF; neither stands anywhere else, nor does another control character but a tab in a value
 //!    (RFC 9112, section 2.2). Empty lines before a request are passed over.
 //! 2. A request line is a token, one space, a target, one space, `HTTP/1.1` or `HTTP/1.0` (section 3). A target has no
-//!    fragment and no character that the parser of URIs would refuse.
+//!    fragment and no character that the parser of URIs would refuse. What stands raw in a query and may
+//!    ([`target::canonical::is_raw`]) is percent-encoded before hyper reads it ([`Stop::Raw`]).
 //! 3. A field line is a token, a colon at once, and a value on the same line (section 5).
 //! 4. There is exactly one `Host`, a valid one, and the same as the authority of an absolute target (section 3.2).
 //! 5. At most one of `Content-Length` and `Transfer-Encoding`, once: a number, or `chunked` in HTTP/1.1 (section 6).
@@ -20,7 +21,7 @@ use http::{Method, Uri};
 
 use crate::host::Host;
 use crate::line::{self, Malformed, diagnosis};
-use crate::target;
+use crate::target::{self, Broken};
 use crate::upstream::framing::length;
 
 /// All extensions of one body's chunks together, and the line of one chunk.
@@ -55,6 +56,18 @@ pub struct Fault {
     pub in_body: bool,
 }
 
+/// Why no more bytes are looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stop {
+    /// A rule is broken.
+    Fault(Fault),
+    /// What comes next is a request line, or the rest of one, with something raw in its query.
+    Raw {
+        /// How many of the bytes that were looked at come before it.
+        sound: usize,
+    },
+}
+
 /// The place in a connection's bytes.
 #[derive(Debug)]
 pub struct Framing {
@@ -63,6 +76,8 @@ pub struct Framing {
     head: Head,
     /// The beginning of a line whose end has not arrived.
     begun: Vec<u8>,
+    /// How many request lines were read.
+    requests: u64,
     /// Of this header or these trailers.
     bytes: usize,
     fields: usize,
@@ -109,6 +124,7 @@ impl Framing {
             state: State::RequestLine,
             head: Head::default(),
             begun: Vec::new(),
+            requests: 0,
             bytes: 0,
             fields: 0,
             extensions: 0,
@@ -119,11 +135,13 @@ impl Framing {
     /// Looks at the next bytes of the connection.
     ///
     /// # Errors
-    /// The first thing that breaks a rule. The connection's other bytes have no meaning then.
-    pub fn look_at(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+    /// The first thing that breaks a rule: the connection's other bytes have no meaning then. Or a request line that is for
+    /// [`Self::encode`].
+    pub fn look_at(&mut self, bytes: &[u8]) -> Result<(), Stop> {
         let mut rest = bytes;
         while !rest.is_empty() {
             let in_body = !matches!(self.state, State::RequestLine | State::Fields);
+            let counted = self.bytes;
             let looked = match self.state {
                 State::Body(left) => Ok(self.pass(rest, left, State::Body, State::RequestLine)),
                 State::ChunkData(left) => Ok(self.pass(rest, left, State::ChunkData, State::ChunkEnd(false))),
@@ -133,12 +151,48 @@ impl Framing {
             match looked {
                 Ok(passed) => rest = rest.get(passed..).unwrap_or_default(),
                 Err(kind) => {
+                    let sound = bytes.len() - rest.len();
+                    if self.state == State::RequestLine && self.could_encode(rest) {
+                        self.bytes = counted;
+                        return Err(Stop::Raw { sound });
+                    }
                     let kind = if self.is_proxy_protocol(rest) { Malformed::ProxyProtocolV2 } else { kind };
-                    return Err(Fault { sound: bytes.len() - rest.len(), kind, in_body });
+                    return Err(Stop::Fault(Fault { sound, kind, in_body }));
                 }
             }
         }
         Ok(())
+    }
+
+    /// Whether `rest` begins with the rest of a request line that [`Self::encode`] would change, or could when it is whole.
+    #[cold]
+    fn could_encode(&self, rest: &[u8]) -> bool {
+        let end = memchr::memchr(b'\n', rest);
+        let piece = rest.get(..end.unwrap_or(rest.len())).unwrap_or_default();
+        let fits = self.bytes <= self.bounds.header_bytes;
+        fits && line::encoded(&self.begun, piece, end.is_some()).is_some()
+    }
+
+    /// Percent-encodes what stands raw in the query of the request line that `bytes` begin with, or go on with. `None` where
+    /// its end is not among them yet; otherwise what it broke, and where.
+    pub fn encode(&self, bytes: &mut Vec<u8>) -> Option<Broken> {
+        let end = memchr::memchr(b'\n', bytes)?;
+        let line = bytes.get(..end).unwrap_or_default();
+        let (encoded, broken) = line::encoded(&self.begun, line, true)?;
+        bytes.splice(..end, encoded);
+        Some(broken)
+    }
+
+    /// How many request lines were read.
+    #[must_use]
+    pub const fn requests(&self) -> u64 {
+        self.requests
+    }
+
+    /// Whether so many bytes of a request line more are too many.
+    #[must_use]
+    pub const fn is_too_long(&self, more: usize) -> bool {
+        self.bytes.saturating_add(more) > self.bounds.header_bytes
     }
 
     /// Whether `rest`, whose first line was refused, begins so behind two empty lines.
@@ -177,9 +231,9 @@ impl Framing {
         match (end, self.begun.is_empty()) {
             (Some(_), true) => self.take_line(piece)?,
             (Some(_), false) => {
-                let mut whole = std::mem::take(&mut self.begun);
-                whole.extend_from_slice(piece);
+                let whole = [&self.begun, piece].concat();
                 self.take_line(&whole)?;
+                self.begun.clear();
             }
             (None, _) => {
                 self.check_beginning(piece)?;
@@ -207,6 +261,9 @@ impl Framing {
         if self.state == State::ChunkSize {
             let begun = [&self.begun, piece].concat();
             return if line::is_begun_chunk(&begun) { Ok(()) } else { Err(diagnosis::of_chunk(&begun, false)) };
+        }
+        if self.state == State::RequestLine && piece.iter().any(|byte| target::canonical::is_raw(*byte)) {
+            return Err(self.cannot_go_on(piece));
         }
         if !self.begun.is_empty() {
             return if line::goes_on(&self.begun, piece) { Ok(()) } else { Err(self.cannot_go_on(piece)) };
@@ -272,6 +329,7 @@ impl Framing {
         self.head = Head { http10: request.http10, authority, ..Head::default() };
         self.state = State::Fields;
         self.fields = 0;
+        self.requests += 1;
         Ok(())
     }
 

@@ -1,10 +1,10 @@
 //! The names of parameters that say on whose data a request works, or what its answer is.
 
-use super::plain;
+use super::{canonical, name_of, plain};
 
 /// A set of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Names(u8);
+pub struct Names(u16);
 
 impl Names {
     /// `ids`: the counters of a report.
@@ -24,9 +24,19 @@ impl Names {
     /// Any of these in a spelling that some readers take for it: in another case or other forms of its letters, without the
     /// underscores, with brackets, those encoded or not.
     pub const ODD: Self = Self(1 << 7);
+    /// `metrics`, `dimensions`, `fields`: what an answer has, where policy has no say.
+    pub(super) const METRICS: Self = Self(1 << 8);
+    pub(super) const DIMENSIONS: Self = Self(1 << 9);
+    pub(super) const FIELDS: Self = Self(1 << 10);
+    /// A parameter has one meaning, and another form than the canonical one (see [`super::canonical`]).
+    pub(super) const LOOSE: Self = Self(1 << 11);
 
     /// Those of which more than one would be as many answers to one question.
-    const ONCE: Self = Self(Self::IDS.0 | Self::ID.0 | Self::ULOGIN.0 | Self::DIRECT_CLIENT_LOGINS.0);
+    const ONCE: Self = Self(Self::ID.0 | Self::ULOGIN.0 | Self::DIRECT_CLIENT_LOGINS.0);
+    /// Those whose values are joined.
+    const JOINED: Self = Self(Self::IDS.0 | Self::METRICS.0 | Self::DIMENSIONS.0 | Self::FIELDS.0);
+    /// Those that say nothing to policy.
+    const IRRELEVANT: Self = Self(Self::METRICS.0 | Self::DIMENSIONS.0 | Self::FIELDS.0);
 
     /// What a name, without the `=` and what follows it, is.
     #[must_use]
@@ -34,6 +44,7 @@ impl Names {
         // Most names begin with another letter.
         match name.first() {
             Some(b'i' | b'u' | b'd' | b'c' | b'f' | b'I' | b'U' | b'D' | b'C' | b'F') => Self::of_one_that_may_be(name),
+            Some(b'm') if name == b"metrics" => Self::METRICS,
             Some(first) if !first.is_ascii_alphanumeric() => Self::of_one_that_may_be(name),
             Some(_) | None => Self::default(),
         }
@@ -48,6 +59,8 @@ impl Names {
             b"callback" => Self::CALLBACK,
             b"field" => Self::FIELD,
             b"counter" | b"counters" | b"counter_id" | b"counter_ids" => Self::COUNTER,
+            b"dimensions" => Self::DIMENSIONS,
+            b"fields" => Self::FIELDS,
             other if memchr::memchr(b'%', other).is_some() && !Self::like(other).is_empty() => Self::ODD,
             other if is_odd(other) => Self::ODD,
             _ => Self::default(),
@@ -70,17 +83,32 @@ impl Names {
         self.0 & others.0 != 0
     }
 
-    /// Whether none is.
+    /// Whether none is that matters to policy.
     #[must_use]
     pub const fn is_empty(self) -> bool {
-        self.0 == 0
+        self.0 & !Self::IRRELEVANT.0 == 0
+    }
+
+    /// Whether values of several parameters of this name are joined.
+    pub(super) const fn are_joined(self) -> bool {
+        self.0 & Self::JOINED.0 != 0
     }
 
     /// These and `more`; no when one that may stand once was there before.
     pub(super) const fn add(&mut self, more: Self) -> bool {
-        let before = self.0;
+        let both = self.0 & more.0;
         self.0 |= more.0;
-        before & more.0 & Self::ONCE.0 == 0
+        if both & Self::JOINED.0 != 0 {
+            self.0 |= Self::LOOSE.0;
+        }
+        both & Self::ONCE.0 == 0
+    }
+
+    /// These and those of `pair`; no when one that may stand once was there before.
+    pub(super) fn add_pair(&mut self, pair: &[u8]) -> bool {
+        let more = Self::of(name_of(pair));
+        let is_loose = more.has(Self::IDS | Self::CALLBACK) && canonical::is_loose(pair);
+        self.add(if is_loose { more | Self::LOOSE } else { more })
     }
 }
 
@@ -175,12 +203,12 @@ mod tests {
             (".ids", Names::ODD),
             ("directClientLogins", Names::ODD),
             ("CallBack", Names::ODD),
-            ("metrics", Names::default()),
+            ("metrics", Names::METRICS),
             ("date1", Names::default()),
-            ("dimensions", Names::default()),
+            ("dimensions", Names::DIMENSIONS),
             ("filters", Names::default()),
             ("", Names::default()),
-            ("fields", Names::default()),
+            ("fields", Names::FIELDS),
             ("ids%5B%5D", Names::ODD),
             ("ids%5b0%5D", Names::ODD),
             ("%20ids", Names::ODD),
@@ -214,6 +242,7 @@ mod tests {
     fn those_that_may_stand_once_do() {
         let mut names = Names::default();
         assert!(names.add(Names::IDS) && names.add(Names::ID) && names.add(Names::FIELD) && names.add(Names::FIELD));
-        assert!(!names.add(Names::IDS));
+        assert!(!names.has(Names::LOOSE) && names.add(Names::IDS) && names.has(Names::LOOSE));
+        assert!(!names.add(Names::ID));
     }
 }

@@ -3,7 +3,8 @@
 use http::Uri;
 use http::uri::PathAndQuery;
 
-use super::{BadTarget, Names, Rule, check, without_credentials};
+use super::canonical::{Changed, changed};
+use super::{BadTarget, Broken, Names, Rule, check, without_credentials};
 
 /// A target that was checked: policy reads it, and it goes out.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,6 +12,7 @@ pub struct Target {
     form: OriginForm,
     names: Names,
     held_credentials: bool,
+    changed: Option<Broken>,
 }
 
 /// A path that begins with a slash, and a query: a request line with it is a valid one. Only a checked target becomes it.
@@ -24,11 +26,39 @@ impl Target {
     /// # Errors
     /// [`BadTarget`].
     pub fn check(uri: &Uri, limit: usize) -> Result<Self, BadTarget> {
-        let (path, query) = (uri.path(), uri.query());
-        let names = check(path, query, limit)?;
-        let cleaned = query.and_then(|query| without_credentials(path, query));
+        Self::canonical(uri, limit, |_| false)
+    }
+
+    /// The same of its canonical form; `is_path` says whether the catalogue has a path.
+    ///
+    /// # Errors
+    /// [`BadTarget`].
+    pub fn canonical(uri: &Uri, limit: usize, is_path: impl Fn(&str) -> bool) -> Result<Self, BadTarget> {
+        let checked = check(uri.path(), uri.query(), limit);
+        match checked {
+            Ok(names) if !names.has(Names::LOOSE) => Self::of(uri, names),
+            Err(BadTarget::TooLong) => Err(BadTarget::TooLong),
+            checked => Self::changed(uri, limit, is_path).unwrap_or_else(|| Self::of(uri, checked?)),
+        }
+    }
+
+    /// Where it has another form.
+    #[cold]
+    fn changed(uri: &Uri, limit: usize, is_path: impl Fn(&str) -> bool) -> Option<Result<Self, BadTarget>> {
+        let Changed { target, first } = changed(uri.path(), uri.query(), is_path)?;
+        let checked = || {
+            let form = PathAndQuery::from_maybe_shared(target).map_err(of_one_meaning)?;
+            let names = check(form.path(), form.query(), limit)?;
+            let target = Self::of(&Uri::from(form), names)?;
+            Ok(Self { changed: Some(first), ..target })
+        };
+        Some(checked())
+    }
+
+    /// Of a target that was checked and has `names`.
+    fn of(uri: &Uri, names: Names) -> Result<Self, BadTarget> {
+        let cleaned = uri.query().and_then(|query| without_credentials(uri.path(), query));
         let held_credentials = cleaned.is_some();
-        let of_one_meaning = |_| BadTarget::Ambiguous(Rule::Form.at(0));
         let form = match (cleaned, uri.path_and_query()) {
             (Some(cleaned), _) => PathAndQuery::from_maybe_shared(cleaned).map_err(of_one_meaning)?,
             (None, Some(whole)) if whole.as_str().starts_with('/') => whole.clone(),
@@ -37,7 +67,7 @@ impl Target {
                 PathAndQuery::try_from(format!("/{query}")).map_err(of_one_meaning)?
             }
         };
-        Ok(Self { form: OriginForm(form), names, held_credentials })
+        Ok(Self { form: OriginForm(form), names, held_credentials, changed: None })
     }
 
     /// The path.
@@ -64,11 +94,27 @@ impl Target {
         self.held_credentials
     }
 
+    /// The rule that it broke as it came, where what goes out is another form of it.
+    #[must_use]
+    pub const fn was_changed(&self) -> Option<Broken> {
+        self.changed
+    }
+
+    /// As it stands in the request line that goes out.
+    #[must_use]
+    pub fn origin_form(&self) -> &str {
+        self.form.as_str()
+    }
+
     /// What goes out.
     #[must_use]
     pub fn into_origin_form(self) -> OriginForm {
         self.form
     }
+}
+
+fn of_one_meaning<E>(_: E) -> BadTarget {
+    BadTarget::Ambiguous(Rule::Form.at(0))
 }
 
 impl OriginForm {

@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use super::canonical::is_raw;
 use super::{
     Names, decoded, has_one_spelling, is_credential, is_method, looks_like_credential, may_stand, must_be_encoded,
     name_of, pair_is_plain, segment_is_canonical, stands_for_itself,
@@ -70,8 +71,11 @@ rules! {
         "Leave it out: the gate adds the token.";
     Method = "parameter_method", "a parameter has the name _method", "Send the request with that method.";
     Twice = "parameter_twice",
-        "one of ids, id, ulogin and direct_client_logins stands twice; its values are joined with commas",
-        "Write ids=1,2 instead of ids=1&ids=2.";
+        "one of ids, id, ulogin, direct_client_logins, metrics, dimensions and fields stands twice",
+        "Join its values with commas: ids=1,2 instead of ids=1&ids=2.";
+    // What the canonical form mends (see `canonical`), for callers that have strict: true.
+    SpaceInIds = "space_in_ids", "a space stands beside a number of ids", "Write ids=1,2.";
+    EmptyCallback = "empty_callback", "callback has no value", "Leave it out.";
     Semicolon = "semicolon", "behind a semicolon stands the name of a parameter that needs a pair of its own",
         "Separate parameters with an ampersand, and write a semicolon in a value as %3B.";
     Scheme = "target_scheme", "it is a URL of another scheme than http and https", "Write the target as /path?query.";
@@ -113,12 +117,17 @@ pub fn broken(path: &[u8], query: Option<&[u8]>) -> Broken {
     in_path(path).or_else(of_query).unwrap_or(Rule::Other.at(0))
 }
 
-/// The first character of a target that stands in no request line, or in no path.
+/// The first character of a target that stands in no request line, or in no path. What stands raw in a query can be mended
+/// (see [`super::canonical`]), unless it is not UTF-8.
 #[cold]
 #[must_use]
 pub fn unfit(target: &[u8]) -> Option<Broken> {
     let path = memchr::memchr(b'?', target).unwrap_or(target.len());
-    let at = target.iter().enumerate().position(|(at, byte)| !may_stand(*byte) || (*byte == b'`' && at < path))?;
+    let is_text = str::from_utf8(target).is_ok();
+    let is_unfit = |at: usize, byte: u8| {
+        if at < path { !may_stand(byte) || byte == b'`' } else { !(may_stand(byte) || is_text && is_raw(byte)) }
+    };
+    let at = target.iter().enumerate().position(|(at, byte)| is_unfit(at, *byte))?;
     Some(if at < path { Rule::PathCharacter.at(at) } else { Rule::QueryCharacter.at(at) })
 }
 
@@ -173,7 +182,7 @@ fn in_query(query: &[u8]) -> Option<Broken> {
         if !pair_is_plain(pair) {
             return Some(in_pair(pair).at(begins));
         }
-        if !names.add(Names::of(name_of(pair))) {
+        if !names.add_pair(pair) {
             return Some(Rule::Twice.at(begins));
         }
         begins += pair.len() + 1;

@@ -110,9 +110,6 @@ fn rule_5_names_have_one_spelling() {
         "%5fmethod=x",
         "_me%74hod",
         "a;_method=x",
-        "ids=1&ids=2",
-        "ids=1&a=2&ids=1",
-        "ids&ids",
         "ulogin=a&ulogin=b",
         "id=1&ids=2&id=3",
         "a=1;ids=2",
@@ -180,14 +177,14 @@ fn the_rule_and_its_place_are_said() {
         ("/a?b=1&%69ds=1", Rule::NameEncoded, 7),
         ("/a?b=1&OAuth_Token=1", Rule::CredentialLike, 7),
         ("/a?b=1&_method=PUT", Rule::Method, 7),
-        ("/a?ids=1&b=2&ids=3", Rule::Twice, 13),
+        ("/a?id=1&b=2&id=3", Rule::Twice, 12),
         ("/a?b=1;ids=2", Rule::Semicolon, 3),
     ] {
         let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
         assert_eq!(refused(path, query), rule.at(at), "{target}");
     }
     for (target, expected) in [
-        ("/a?b=\"c\"", Some(Rule::QueryCharacter.at(5))),
+        ("/a?b=\"c\"<\u{434}>", None),
         ("/a\"b?c", Some(Rule::PathCharacter.at(2))),
         ("/a`b?c", Some(Rule::PathCharacter.at(2))),
         ("/a?b=`", None),

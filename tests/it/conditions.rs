@@ -82,7 +82,7 @@ fn narrower(conditions: &Conditions, more: Option<Condition>) -> Conditions {
 
 fn caller(position: usize, conditions: Conditions) -> Caller {
     let id = CallerId::new(&format!("c{position}"));
-    Caller { id, conditions, scopes: ScopeSet::EMPTY, tokens: Vec::new(), rules: Rules::default() }
+    Caller { id, conditions, scopes: ScopeSet::EMPTY, tokens: Vec::new(), rules: Rules::default(), strict: false }
 }
 
 proptest! {

@@ -12,6 +12,7 @@ mod callers_http2_frames;
 mod callers_http2_leaving;
 mod callers_http2_waiting;
 mod canary;
+mod canonical;
 mod causes;
 mod chaos;
 mod chaos_upstream;

@@ -17,7 +17,7 @@ const SECRET: &str = "y0_canarySECRETcanary";
 
 /// Bytes, and their kind. `§` stands for the rest of a good header, `¶` for the header of a request with chunks, and `…`
 /// for 70,000 letters.
-const ROWS: [(&str, &str); 104] = [
+const ROWS: [(&str, &str); 106] = [
     ("tls_handshake", "\x16\x03\x01\x02\0\x01\0\x01\x7c\x03\x03"),
     // The random bytes of a handshake can have the end of a line among them.
     ("tls_handshake", "\x16\x03\x01\n\0\x01"),
@@ -121,12 +121,14 @@ const ROWS: [(&str, &str); 104] = [
     ("empty_segment", "GET /a//b HTTP/1.1\r\n§"),
     ("trailing_slash", "GET /a/ HTTP/1.1\r\n§"),
     ("dot_segment", "GET /a/../b HTTP/1.1\r\n§"),
-    ("query_character", "GET /a?b=\" HTTP/1.1\r\n§"),
-    ("query_character", "GET /a?b=\u{430} HTTP/1.1\r\n§"),
+    ("query_character", "GET /a?b#c HTTP/1.1\r\n§"),
+    ("query_character", "GET /a?b=\u{7f} HTTP/1.1\r\n§"),
     ("parameter_name_encoded", "GET /a?%69ds=1 HTTP/1.1\r\n§"),
     ("parameter_like_credential", "GET /a?OAuthToken=x HTTP/1.1\r\n§"),
     ("parameter_method", "GET /a?_method=PUT HTTP/1.1\r\n§"),
-    ("parameter_twice", "GET /a?ids=1&ids=2 HTTP/1.1\r\n§"),
+    ("empty_callback", "GET /a?callback= HTTP/1.1\r\n§"),
+    ("space_in_ids", "GET /a?ids=1,+2 HTTP/1.1\r\n§"),
+    ("parameter_twice", "GET /a?id=1&id=2 HTTP/1.1\r\n§"),
     ("semicolon", "GET /a?a=1;ids=2 HTTP/1.1\r\n§"),
     ("target_scheme", "GET ftp://localhost/a HTTP/1.1\r\n§"),
     ("target_user_information", "GET http://u:p@localhost/a HTTP/1.1\r\n§"),
@@ -147,6 +149,9 @@ fn bytes(row: &str) -> String {
 fn kind_of(word: &str) -> Malformed {
     Malformed::all().find(|kind| kind.word() == word).unwrap()
 }
+
+/// What has a canonical form, and is refused for callers with `strict: true` alone.
+const OF_STRICT: [&str; 2] = ["empty_callback", "space_in_ids"];
 
 /// The lines of the log that say why, about the request of this id.
 fn lines(gate: &Gate, id: &str) -> Vec<Value> {
@@ -209,15 +214,21 @@ fn assert_none(wrong: &[String], of: usize) {
 fn every_kind_is_named_in_the_log_and_in_the_answer() {
     let upstream = Upstream::plain();
     let local = "  - {name: local, unix: {path: '{folder}/local.sock'}}
+  - {name: strict, address: '127.0.0.1:0'}
 callers:
   - {id: local, match: {listener: local}, scopes: [metrika:read], tokens: [analytics]}
+  - {id: strict, match: {listener: strict}, scopes: [metrika:read], tokens: [analytics], strict: true}
 ";
     let config = TWO_CALLERS.replace("callers:\n", local);
     let gate = Gate::start(&upstream, &config);
     let listeners = ["app", "crm", "local"];
     let mut sent = Vec::new();
     for (number, (word, row)) in ROWS.into_iter().enumerate() {
-        let listener = if row.contains('¶') { "crm" } else { listeners[number % listeners.len()] };
+        let listener = match row {
+            _ if OF_STRICT.contains(&word) => "strict",
+            row if row.contains('¶') => "crm",
+            _ => listeners[number % listeners.len()],
+        };
         let mut caller = gate.connect(listener);
         caller.try_send(bytes(row));
         let answer = caller.try_answer(false).unwrap_or_else(|error| panic!("{word} {row:?}: {error}"));
@@ -249,7 +260,7 @@ fn a_malformed_request_that_arrives_byte_by_byte_has_a_kind_too() {
     let mut sent = Vec::new();
     for (word, row) in ROWS {
         let whole = bytes(row);
-        if whole.len() > 1000 {
+        if whole.len() > 1000 || OF_STRICT.contains(&word) {
             continue;
         }
         let mut caller = gate.connect("crm");

@@ -40,7 +40,8 @@ fn decided(operation: &Operation, uid: u32, known: &Known<'_>) -> String {
     let path: Vec<_> = operation.template.split('/').map(segment).collect();
     let (method, uri): (Method, Uri) = (operation.verb.as_str().parse().unwrap(), path.join("/").parse().unwrap());
     let fields = HeaderMap::from_iter([(HOST, HeaderValue::from_static("localhost"))]);
-    let head = Head { method: &method, version: Version::HTTP_11, uri: &uri, fields: &fields, body: None };
+    let head =
+        Head { method: &method, version: Version::HTTP_11, uri: &uri, fields: &fields, body: None, encoded: None };
     let evidence = Evidence { listener: ListenerName::new("app"), peer: Peer::Process { uid, gid: 0 } };
     match decide::decide(&head, evidence, known) {
         Ok(decision) => decision.grant().token().as_str()[..1].to_owned(),

@@ -192,6 +192,7 @@ proptest! {
                 conditions: Conditions::new(stated.into_iter().flatten()).unwrap(),
                 scopes: ScopeSet::EMPTY,
                 tokens: Vec::new(),
+                strict: false,
             }
         }).collect();
         let matches = |(stated, sources, uids, gids): &(Option<usize>, Vec<IpNet>, Vec<u32>, Vec<u32>)| {

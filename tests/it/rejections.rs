@@ -184,9 +184,11 @@ fn a_target_that_could_mean_two_things_is_refused() {
         "/management/v1%2Fcounters",
         "/management/v1%5ccounters",
         "/management\\v1\\counters",
-        "//management/v1/counters",
         "/management//v1/counters",
-        "/management/v1/counters/",
+        "///management/v1/counters",
+        "//localhost/management/v1/counters",
+        "/management/v1/counters//",
+        "/management/v1/nothing/",
         "/management/v1/counters;a=b",
         "/management/v1/..;/counters",
         "/management/v1/counters%3Bx",
@@ -204,7 +206,6 @@ fn a_target_that_could_mean_two_things_is_refused() {
         "/management/v1/counters?a=%4",
         "/management/v1/counters?a=%zz",
         "http://localhost/management/v1/../v1/counters",
-        "http://localhost//management/v1/counters",
         "*",
     ];
     let mut caller = gate.connect("app");
@@ -214,19 +215,7 @@ fn a_target_that_could_mean_two_things_is_refused() {
     }
     gate.until_metric(&["denied_total", "caller=\"reports\"", "bad_target"], count(bad.len()));
     // What hyper's parser of URIs would refuse or drop is refused before it, and ends the connection.
-    let none = [
-        "/a#b",
-        "/a?b#c",
-        "/a<b>",
-        "/a`b",
-        "/\u{430}",
-        "/a?b=\u{430}",
-        "/a?b=\u{7f}",
-        "/a?b=\"",
-        "a:1",
-        "?a",
-        "management/v1",
-    ];
+    let none = ["/a#b", "/a?b#c", "/a<b>", "/a`b", "/\u{430}", "/a?b=\u{7f}", "a:1", "?a", "management/v1"];
     for target in none {
         let mut caller = gate.connect("app");
         caller.send(format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
