@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use metrika_gate::server::framing::{Bounds, Framing};
+use metrika_gate::server::framing::{Bounds, Framing, Stop};
 use metrika_gate_fuzz::requests;
 
 fuzz_target!(|input: &[u8]| {
@@ -22,12 +22,24 @@ fuzz_target!(|input: &[u8]| {
         step = step * 7 % 41 + 1;
     }
     assert_eq!(whole.is_ok(), split.is_ok(), "the same, whole and in pieces");
-    if let (Err(whole), Err(split)) = (whole, split) {
+    if let (Err(Stop::Fault(whole)), Err(Stop::Fault(split))) = (&whole, split) {
         // A target that arrives in pieces may be refused before it is known to be one, for another reason.
         assert_eq!(whole.in_body, split.in_body);
         assert!(whole.sound <= bytes.len());
     }
-    let sound = whole.map_or_else(|fault| fault.sound, |()| bytes.len());
+    let sound = match &whole {
+        Ok(()) => bytes.len(),
+        Err(Stop::Fault(fault)) => fault.sound,
+        Err(Stop::Raw { sound }) => {
+            // What is encoded is not encoded again.
+            let mut rest = bytes[*sound..].to_vec();
+            let mut framing = Framing::new(bounds);
+            let _ = framing.look_at(&bytes[..*sound]);
+            framing.encode(&mut rest).expect("the line is whole");
+            assert!(!matches!(framing.look_at(&rest), Err(Stop::Raw { sound: 0 })));
+            *sound
+        }
+    };
     let read = requests::read(&bytes[..sound]);
     assert!(!read.broken, "what passes is right to the letter: {:?}", String::from_utf8_lossy(&bytes[..sound]));
     if whole.is_ok() {

@@ -1,9 +1,10 @@
 //! No accepted target means something else to a reader that decodes, merges or removes, nor hides a credential.
 #![no_main]
 
+use http::Uri;
 use libfuzzer_sys::fuzz_target;
 use metrika_gate::operation::{Catalogue, Lookup, Verb};
-use metrika_gate::target;
+use metrika_gate::target::{self, Target};
 use metrika_gate_fuzz::readings;
 use std::sync::LazyLock;
 
@@ -20,6 +21,13 @@ fn meaning(path: &[u8]) -> String {
 fuzz_target!(|bytes: &[u8]| {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let (path, query) = text.split_once('?').map_or((text, None), |(path, query)| (path, Some(query)));
+    if let Ok(uri) = text.parse::<Uri>()
+        && let Ok(target) = Target::canonical(&uri, 48 * 1024, |path| CATALOGUE.knows(path))
+    {
+        let sent = target.origin_form();
+        let again = Target::canonical(&sent.parse().expect("a target"), 48 * 1024, |path| CATALOGUE.knows(path));
+        assert_eq!(again.expect("it is right").was_changed(), None, "{text} as {sent}");
+    }
     if target::check(path, query, 48 * 1024).is_err() {
         return;
     }

@@ -18,6 +18,7 @@ use metrika_gate::config::Config;
 
 use crate::answers::{self, Answer};
 use crate::connection::{Act, Acts, PATIENCE, Place, Socket};
+use crate::forms::asked_for;
 use crate::frames::PREFACE;
 use crate::requests::{self, Request};
 use crate::upstream::Upstream;
@@ -362,22 +363,11 @@ pub(crate) fn is_the_same(asked: &Request, received: &Request, answer: Option<&A
     assert_eq!(values("host"), [b"api-metrika.yandex.net"]);
     assert_eq!(received.method, asked.method);
     assert_eq!(received.body, asked.body);
-    assert_eq!(asked_for(&received.target), asked_for(&asked.target));
+    let (path, query) = asked_for(&asked.target);
+    assert_eq!(asked_for(&received.target), (path.clone(), query.clone()));
+    let canonical = if query.is_empty() { path } else { format!("{path}?{query}") };
+    assert_eq!(received.target.trim_end_matches('?'), canonical, "{asked:?}");
     for name in ["cookie", "proxy-authorization", "forwarded", "x-forwarded-for", "upgrade", "x-api-key"] {
         assert!(values(name).is_empty(), "{name} went up: {received:?}");
     }
-}
-
-/// The path of a target, and the pairs of its query that are no credential.
-fn asked_for(target: &str) -> (String, String) {
-    let origin_form = match target.split_once("://") {
-        Some((scheme, behind)) if !scheme.contains('/') => behind.find(['/', '?']).map_or("/", |at| &behind[at..]),
-        Some(_) | None => target,
-    };
-    let (path, query) = origin_form.split_once('?').unwrap_or((origin_form, ""));
-    let pairs = query.split('&').filter(|pair| {
-        let name = pair.split('=').next().unwrap_or_default();
-        name != "oauth_token" && name != "access_token"
-    });
-    (path.to_owned(), pairs.collect::<Vec<_>>().join("&"))
 }

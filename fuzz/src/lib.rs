@@ -5,6 +5,7 @@ pub mod asked;
 pub mod connection;
 pub mod driver;
 pub mod driver_http2;
+pub mod forms;
 pub mod frames;
 pub mod hpack;
 pub mod huffman;

@@ -88,8 +88,11 @@ fn request(rest: &mut Bytes<'_>) -> Result<Request, Stop> {
     let words: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
     let [method, target, version] = words[..] else { return Err(Stop::Broken) };
     let http10 = version == b"HTTP/1.0";
-    let graphic = target.iter().all(u8::is_ascii_graphic) && !target.is_empty();
-    if !is_token(method) || !graphic || target.contains(&b'#') || !(http10 || version == b"HTTP/1.1") {
+    // Beyond ASCII, only text in a query.
+    let path = target.split(|byte| *byte == b'?').next().unwrap_or_default();
+    let graphic = target.iter().all(|byte| byte.is_ascii_graphic() || !byte.is_ascii());
+    let is_text = path.is_ascii() && std::str::from_utf8(target).is_ok() && !target.is_empty();
+    if !is_token(method) || !graphic || !is_text || target.contains(&b'#') || !(http10 || version == b"HTTP/1.1") {
         return Err(Stop::Broken);
     }
     let fields = fields(rest)?;
