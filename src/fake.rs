@@ -15,9 +15,11 @@
 //!    `access_denied`. An account of an organisation (`porg-`) whose token was issued by a person is refused everything.
 //! 8. A counter that is public can be looked at with any valid token; of one that belongs to an organisation, what is
 //!    refused is 403 `counter_in_connect`, and so is every change of its grants.
+//! 9. What is printed is what the documentation's quick start prints: a counter has all its 49 fields, a moment has the
+//!    offset of Moscow. A new goal needs a `name` and a `type` that is known; otherwise it is 400.
 //!
-//! What the documentation leaves open is decided for the caller: any subset of an object's fields is accepted, and a
-//! `.csv` suffix makes CSV of reports only.
+//! What the documentation leaves open is decided for the caller: any subset of the other objects' fields is accepted, an
+//! `offset` of 0 is the first, a list may be one parameter or many, and a `.csv` suffix makes CSV of reports only.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -45,6 +47,8 @@ mod kinds;
 mod knobs;
 mod log_requests;
 mod measures;
+#[cfg(test)]
+mod objects;
 mod part;
 mod query;
 mod quota;

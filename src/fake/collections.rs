@@ -40,8 +40,8 @@ impl Collections {
             "get" => find(list, kind, call, body).map(|item| call.json(&json!({ kind.singular: item }))),
             "update" => {
                 let item = find(list, kind, call, body)?;
-                let changes = inner(body, kind.singular).unwrap_or(body);
-                item.extend(changes.clone().into_iter().filter(|(field, _)| field != kind.key));
+                let changes = given(kind, body)?;
+                item.extend(changes.into_iter().filter(|(field, _)| field != kind.key));
                 Ok(call.json(&json!({ kind.singular: item })))
             }
             "delete" | "remove_counter" => {
@@ -94,7 +94,11 @@ fn create(list: &mut Vec<Item>, kind: &Kind, call: &Call<'_>, body: &Item) -> Re
         create_all(list, kind, call, body)?;
         return Ok(success(call));
     }
-    let mut item = inner(body, kind.singular).unwrap_or(body).clone();
+    let mut item = given(kind, body)?;
+    let is_there = |field: &str| item.get(field).is_some_and(|value| !value.is_null());
+    if let Some(missing) = kind.required.iter().find(|field| !is_there(field)) {
+        return Err(Refusal::missing(missing));
+    }
     if kind.is_by_login() {
         let login = key(kind, call, body)?;
         if list.iter().any(|other| other.get(kind.key) == Some(&login)) {
@@ -108,6 +112,22 @@ fn create(list: &mut Vec<Item>, kind: &Kind, call: &Call<'_>, body: &Item) -> Re
     } else {
         json!({ kind.singular: item })
     }))
+}
+
+/// The object that a body has. White space around its type is dropped: the quick start sends `messenger ` and is
+/// answered `messenger`.
+fn given(kind: &Kind, body: &Item) -> Result<Item, Refusal> {
+    let mut item = match inner(body, kind.singular) {
+        Some(item) => item.clone(),
+        None if kind.required.is_empty() => body.clone(),
+        None => return Err(Refusal::missing(kind.singular)),
+    };
+    if let Some(given) = item.get_mut("type").filter(|_| !kind.types.is_empty()) {
+        let text = given.as_str().unwrap_or_default().trim();
+        let known = kind.types.iter().find(|known| **known == text);
+        *given = json!(known.ok_or_else(|| Refusal::invalid("type"))?);
+    }
+    Ok(item)
 }
 
 /// Adds what the body has under the plural.

@@ -20,6 +20,12 @@ const MEASUREMENT_TOKENS: usize = 5;
 /// Parts of a counter that are shown when `field` names them.
 const EXTRA_LISTS: [&str; 5] = ["goals", "filters", "operations", "grants", "labels"];
 
+/// What `field` says, and the field that is shown then.
+const EXTRA_FIELDS: [(&str, &str); 2] = [("mirrors", "mirrors2"), ("counter_flags", "counter_flags")];
+
+/// What a list leaves out of its counters.
+const NOT_LISTED: [&str; 4] = ["update_time", "filter_robots", "visit_threshold", "autogoals_enabled"];
+
 /// The counters by their numbers.
 pub struct Counters(BTreeMap<u64, Counter>);
 
@@ -85,7 +91,8 @@ impl Counters {
         if !PAGE.contains(&page) {
             return Err(Refusal::invalid("per_page"));
         }
-        let skipped = offset.checked_sub(1).ok_or_else(|| Refusal::invalid("offset"))?;
+        // Counters are counted from 1, and 0 is taken for it.
+        let skipped = offset.saturating_sub(1);
         let granted = keyring.counters_of(call.holder);
         let found: Vec<_> = granted
             .into_iter()
@@ -115,29 +122,7 @@ impl Counters {
 
 impl Counter {
     fn new(id: u64, owner: String, given: Map<String, Value>) -> Self {
-        let fields = json!({
-            "id": id,
-            "status": "Active",
-            "owner_login": owner,
-            "activity_status": "high",
-            "code_status": "CS_OK",
-            "name": "New counter",
-            "type": "simple",
-            "favorite": 0,
-            "create_time": day::now(),
-            "time_zone_name": "Europe/Moscow",
-            "time_zone_offset": 180,
-            "site2": { "site": "new.example", "domain": "new.example" },
-            "mirrors2": [],
-            "filter_robots": 1,
-            "visit_threshold": 1800,
-            "gdpr_agreement_accepted": 1,
-            "autogoals_enabled": true,
-            "counter_flags": { "use_in_benchmarks": true, "direct_allow_use_goals_without_access": true },
-            "code_options": { "async": 1, "clickmap": 1, "ecommerce": 0, "track_hash": 0 },
-            "webvisor": { "arch_enabled": 0, "arch_type": "none", "load_player_type": "proxy" },
-        });
-        let fields = fields.as_object().cloned().unwrap_or_default();
+        let fields = fields(id, &owner).as_object().cloned().unwrap_or_default();
         let mut counter = Self { owner, fields, labels: BTreeSet::new(), measurement_tokens: Vec::new() };
         counter.change(&given);
         counter
@@ -146,8 +131,15 @@ impl Counter {
     /// Takes what was sent, but for what only the API itself decides.
     fn change(&mut self, given: &Map<String, Value>) {
         let own = ["id", "status", "owner_login", "permission", "create_time", "code_status", "measurement_tokens"];
-        let given = given.iter().filter(|(field, _)| !own.contains(&field.as_str()));
-        self.fields.extend(given.map(|(field, value)| (field.clone(), value.clone())));
+        for (field, value) in given.iter().filter(|(field, _)| !own.contains(&field.as_str())) {
+            take(self.fields.entry(field.clone()).or_insert(Value::Null), value);
+        }
+        let site = given.get("site2").and_then(|site| site.get("site")).or_else(|| given.get("site"));
+        if let Some(site) = site.and_then(Value::as_str) {
+            let domain = site.split('/').next().unwrap_or(site);
+            self.fields.insert("site2".to_owned(), json!({ "site": site, "domain": domain }));
+            self.fields.insert("site".to_owned(), json!(site));
+        }
         self.fields.insert("update_time".to_owned(), json!(day::now()));
     }
 
@@ -167,14 +159,13 @@ impl Counter {
             let allowed = query.list(name);
             allowed.is_empty() || allowed.contains(&value)
         };
-        let site = self.fields.get("site2").and_then(|site| site.get("site")).and_then(Value::as_str);
         let id = self.fields.get("id").map(Value::to_string).unwrap_or_default();
         let sought = query.get("search_string").unwrap_or_default();
         let labels = query.list("label_id");
         allows("permission", permission.as_str())
             && allows("counter_ids", &id)
             && query.get("status").unwrap_or("Active").eq_ignore_ascii_case(self.text("status"))
-            && [self.text("name"), site.unwrap_or_default(), &id].iter().any(|text| text.contains(sought))
+            && [self.text("name"), self.text("site"), &id].iter().any(|text| text.contains(sought))
             && (labels.is_empty() || self.labels.iter().any(|label| labels.contains(&label.to_string().as_str())))
     }
 
@@ -183,6 +174,11 @@ impl Counter {
         let mut shown = self.fields.clone();
         shown.insert("permission".to_owned(), json!(permission.as_str()));
         let extra = call.query.list("field");
+        let hidden = EXTRA_FIELDS.iter().filter(|(word, _)| !extra.contains(word)).map(|(_, field)| *field);
+        let is_listed = call.noun_and_act() == ("counters", "list");
+        for field in hidden.chain(NOT_LISTED.into_iter().filter(|_| is_listed)) {
+            shown.remove(field);
+        }
         for list in EXTRA_LISTS.iter().filter(|list| extra.contains(list)) {
             let is_labels = *list == "labels";
             let whose = if is_labels {
@@ -230,11 +226,90 @@ impl Counter {
     }
 }
 
+/// A new counter: the 49 entries that the quick start prints of one, an object and each of its fields, but for the
+/// permission; and those of [`EXTRA_FIELDS`] and [`NOT_LISTED`].
+///
+/// Source: <https://yandex.com/dev/metrika/en/intro/quick-start>.
+fn fields(id: u64, owner: &str) -> Value {
+    json!({
+        "id": id,
+        "status": "Active",
+        "owner_login": owner,
+        "code_status": "CS_OK",
+        "activity_status": "high",
+        "name": "New counter",
+        "type": "simple",
+        "favorite": 0,
+        "hide_address": 0,
+        "pro": 0,
+        "webvisor": {
+            "arch_enabled": 0,
+            "arch_type": "none",
+            "load_player_type": "proxy",
+            "wv_version": 2,
+            "allow_wv2": true,
+            "notify_wv2": false,
+            "wv_forms": 1,
+        },
+        "code_options": {
+            "async": 1,
+            "informer": {
+                "enabled": 0,
+                "type": "ext",
+                "size": 3,
+                "indicator": "pageviews",
+                "color_start": "FFFFFFFF",
+                "color_end": "EFEFEFFF",
+                "color_text": 0,
+                "color_arrow": 1,
+            },
+            "visor": 0,
+            "track_hash": 0,
+            "xml_site": 0,
+            "clickmap": 1,
+            "in_one_line": 0,
+            "ecommerce": 0,
+            "alternative_cdn": 0,
+            "ecommerce_object": "dataLayer",
+            "ytm": false,
+        },
+        "create_time": day::now(),
+        "time_zone_name": "Europe/Moscow",
+        "time_zone_offset": 180,
+        "partner_id": 0,
+        "site": "new.example",
+        "site2": { "site": "new.example", "domain": "new.example" },
+        "gdpr_agreement_accepted": 0,
+        "delete_guest_allowed": 1,
+        "mirrors2": [],
+        "filter_robots": 1,
+        "visit_threshold": 1800,
+        "autogoals_enabled": true,
+        "counter_flags": {
+            "use_in_benchmarks": true,
+            "direct_allow_use_goals_without_access": true,
+            "collect_first_party_data": false,
+            "measurement_enabled": false,
+        },
+    })
+}
+
+/// Takes the fields of an object one by one, and everything else as a whole.
+fn take(kept: &mut Value, given: &Value) {
+    if let (Value::Object(kept), Value::Object(given)) = (&mut *kept, given) {
+        for (field, value) in given {
+            take(kept.entry(field.clone()).or_insert(Value::Null), value);
+        }
+    } else {
+        *kept = given.clone();
+    }
+}
+
 fn grant(call: &Call<'_>, login: &str, permission: &str) -> Answer {
     call.json(&json!({ "grant": {
         "user_login": login,
         "perm": permission,
-        "created_at": "2026-01-15T12:00:00Z",
+        "created_at": "2026-01-15T12:00:00+03:00",
         "comment": "",
         "partner_data_access": false,
     } }))

@@ -5,6 +5,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const SECONDS: u64 = 24 * 60 * 60;
 
+/// How far Moscow is ahead of UTC.
+const MOSCOW: Duration = Duration::from_secs(3 * 60 * 60);
+
 /// A day, counted from 1970-01-01.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Day(u64);
@@ -59,9 +62,14 @@ impl fmt::Display for Day {
     }
 }
 
-/// The present moment as `create_time` and its like have it.
+/// The present moment as `create_time` and its like have it: Moscow's, whatever the time zone of a counter.
 pub fn now() -> String {
-    humantime::format_rfc3339_seconds(SystemTime::now()).to_string()
+    moscow(SystemTime::now())
+}
+
+fn moscow(time: SystemTime) -> String {
+    let text = humantime::format_rfc3339_seconds(time + MOSCOW).to_string();
+    format!("{}+03:00", text.trim_end_matches('Z'))
 }
 
 #[cfg(test)]
@@ -77,5 +85,11 @@ mod tests {
         for text in ["", "2024-2-28", "2024-02-30", "28.02.2024", "tomorrow", "daysAgo", "2024-02-28T00:00:00Z"] {
             assert_eq!(Day::resolve(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn moments_have_the_offset_of_moscow() {
+        let moment = humantime::parse_rfc3339("2022-03-31T22:59:52Z").unwrap();
+        assert_eq!(moscow(moment), "2022-04-01T01:59:52+03:00");
     }
 }

@@ -13,11 +13,11 @@ const ROWS: u32 = 1_000;
 /// Answers it.
 pub fn answer(call: &Call<'_>) -> Result<Answer, Refusal> {
     let query = &call.query;
-    let ids = query.required("ids")?;
-    query.required("metrics")?;
+    let ids = query.required_list("ids")?.join(",");
+    let metrics = query.required_list("metrics")?;
     let date = |name| Day::resolve(query.required(name)?).ok_or_else(|| Refusal::invalid(name));
     let (from, until) = (date("start-date")?, date("end-date")?);
-    let (dimensions, metrics) = (query.list("dimensions"), query.list("metrics"));
+    let dimensions = query.list("dimensions");
     let first = query.number("start-index")?.unwrap_or(1_u32).saturating_sub(1);
     let count = query.number("max-results")?.unwrap_or(ROWS);
     let rows = if dimensions.is_empty() { 1 } else { ROWS };

@@ -42,6 +42,10 @@ pub struct Kind {
     pub labels: &'static [&'static str],
     /// The other fields of an object, as JSON. They are filled in where a creation leaves them out.
     pub defaults: &'static str,
+    /// The fields that a creation must have. Where there are any, bodies must have the object under the singular.
+    pub required: &'static [&'static str],
+    /// The types that are known; where there are none, any is taken.
+    pub types: &'static [&'static str],
 }
 
 impl Kind {
@@ -66,17 +70,54 @@ const PLAIN: Kind = Kind {
     label: "name",
     labels: &[],
     defaults: "{}",
+    required: &[],
+    types: &[],
 };
 
 const fn kind(list_noun: &'static str, item_noun: &'static str) -> Kind {
     Kind { list_noun, item_noun, plural: list_noun, singular: item_noun, ..PLAIN }
 }
 
+/// The types of goals: those of the reference, two of an older one, and those of goals that Metrica makes by itself.
+///
+/// Source: <https://yandex.com/dev/metrika/en/management/openapi/goal/addGoal>.
+const GOAL_TYPES: &[&str] = &[
+    "url",
+    "number",
+    "step",
+    "action",
+    "phone",
+    "email",
+    "payment_system",
+    "messenger",
+    "file",
+    "search",
+    "social",
+    "visit_duration",
+    "chat",
+    "form",
+    "button",
+    "call",
+    "conditional_call",
+    "contact_data",
+    "contact_data_sent",
+    "a_cart",
+    "a_purchase",
+    "a_create_order",
+    "e_purchase",
+    "cdp_order_in_progress",
+    "cdp_order_paid",
+    "cdp_order_cancelled",
+    "cdp_order_spam",
+];
+
 const KINDS: &[Kind] = &[
     Kind {
         labels: &["Order placed", "Basket opened"],
         defaults: r#"{"type":"url","default_price":0.0,"is_retargeting":0,"goal_source":"user","is_favorite":0,
-            "status":"Active","conditions":[{"type":"contain","url":"/thanks"}]}"#,
+            "prev_goal_id":0,"status":"Active","conditions":[{"type":"contain","url":"/thanks"}]}"#,
+        required: &["name", "type"],
+        types: GOAL_TYPES,
         ..kind("goals", "goal")
     },
     Kind {
@@ -95,11 +136,13 @@ const KINDS: &[Kind] = &[
         key: "user_login",
         label: "user_login",
         labels: &["demo-colleague"],
-        defaults: r#"{"perm":"view","comment":"","created_at":"2026-01-15T12:00:00Z","partner_data_access":false}"#,
+        defaults: r#"{"perm":"view","comment":"","created_at":"2026-01-15T12:00:00+03:00",
+            "partner_data_access":false}"#,
         ..kind("grants", "grant")
     },
     Kind {
-        defaults: r#"{"expression":"ym:s:isNewUser=='Yes'","interface_value":"","create_time":"2026-01-15T12:00:00Z"}"#,
+        defaults: r#"{"expression":"ym:s:isNewUser=='Yes'","interface_value":"",
+            "create_time":"2026-01-15T12:00:00+03:00"}"#,
         ..kind("access_filters", "access_filter")
     },
     Kind {
@@ -122,7 +165,7 @@ const KINDS: &[Kind] = &[
         label: "user_login",
         labels: &["demo-delegate"],
         created: Created::List,
-        defaults: r#"{"created_at":"2026-01-15T12:00:00Z","comment":""}"#,
+        defaults: r#"{"created_at":"2026-01-15T12:00:00+03:00","comment":""}"#,
         ..kind("delegates", "delegate")
     },
     Kind {
@@ -130,7 +173,7 @@ const KINDS: &[Kind] = &[
         key: "user_login",
         label: "user_login",
         labels: &["demo-principal"],
-        defaults: r#"{"created_at":"2026-01-15T12:00:00Z"}"#,
+        defaults: r#"{"created_at":"2026-01-15T12:00:00+03:00"}"#,
         ..kind("accounts", "account")
     },
     Kind {

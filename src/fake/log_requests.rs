@@ -114,9 +114,9 @@ impl Asked {
             "hits" => "ym:pv:",
             _ => return Err(Refusal::invalid("source")),
         };
-        let text = call.query.required("fields")?;
-        let fields = call.query.list("fields");
-        if text.chars().count() > FIELDS_CHARACTERS || !fields.iter().all(|field| field.starts_with(prefix)) {
+        let fields = call.query.required_list("fields")?;
+        if fields.join(",").chars().count() > FIELDS_CHARACTERS || !fields.iter().all(|field| field.starts_with(prefix))
+        {
             return Err(Refusal::invalid("fields"));
         }
         // Today is not over, so it has no logs yet.

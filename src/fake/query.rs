@@ -15,9 +15,14 @@ impl Query {
         Self(pairs.map(|(name, value)| (decode(name), decode(value))).collect())
     }
 
+    /// Every value of that name.
+    fn all(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.0.iter().filter(move |(other, _)| other == name).map(|(_, value)| value.as_str())
+    }
+
     /// The first value of that name.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
+        self.all(name).next()
     }
 
     /// The first value of that name, which must be there and not be empty.
@@ -30,9 +35,14 @@ impl Query {
         self.get(name).map(|value| value.parse().map_err(|_| Refusal::invalid(name))).transpose()
     }
 
-    /// The values between commas.
+    /// The values between commas. A parameter that is repeated adds to them: clients make `ids=1&ids=2` of a list.
     pub fn list(&self, name: &str) -> Vec<&str> {
-        self.get(name).unwrap_or_default().split(',').map(str::trim).filter(|value| !value.is_empty()).collect()
+        self.all(name).flat_map(|values| values.split(',')).map(str::trim).filter(|value| !value.is_empty()).collect()
+    }
+
+    /// The values between commas, of which there must be one.
+    pub fn required_list(&self, name: &str) -> Result<Vec<&str>, Refusal> {
+        Some(self.list(name)).filter(|values| !values.is_empty()).ok_or_else(|| Refusal::missing(name))
     }
 
     /// A switch: there, and not `0` or `false`.
@@ -66,11 +76,12 @@ mod tests {
 
     #[test]
     fn pairs_are_decoded() {
-        let query = Query::parse(Some("ids=1%2C2,3&filters=ym:s:a%3D%3D'b+c'&broken=%zz%&&empty=&flag"));
-        assert_eq!(query.list("ids"), ["1", "2", "3"]);
+        let query = Query::parse(Some("ids=1%2C2,3&ids=4&filters=ym:s:a%3D%3D'b+c'&broken=%zz%&&empty=&flag"));
+        assert_eq!(query.list("ids"), ["1", "2", "3", "4"]);
         assert_eq!(query.get("filters"), Some("ym:s:a=='b c'"));
         assert_eq!(query.get("broken"), Some("%zz%"));
         assert_eq!(query.required("empty"), Err(Refusal::missing("empty")));
+        assert_eq!(query.required_list("empty"), Err(Refusal::missing("empty")));
         assert!(query.has("flag") && !query.has("other"));
         assert_eq!(query.number::<u32>("filters"), Err(Refusal::invalid("filters")));
     }

@@ -34,6 +34,7 @@ struct Asked<'a> {
     dimensions: Vec<&'a str>,
     from: Day,
     until: Day,
+    /// Rows are counted from 1; 0 is taken for it.
     offset: u32,
     limit: u32,
     rows: u32,
@@ -55,7 +56,8 @@ pub fn answer(call: &Call<'_>, form: &str) -> Result<Answer, Refusal> {
         is_drilldown: form.contains("drilldown"),
     };
     let asked = Asked::parse(call, form)?;
-    let numbers = asked.offset - 1..(asked.offset - 1).saturating_add(asked.limit).min(asked.rows);
+    let first = asked.offset.saturating_sub(1);
+    let numbers = first..first.saturating_add(asked.limit).min(asked.rows);
     if call.wants_csv {
         return Ok(Answer::csv(csv(&asked, numbers)));
     }
@@ -118,8 +120,7 @@ impl<'a> Asked<'a> {
         let from = date(&format!("date1{suffix}"), otherwise)?;
         let until = date(&format!("date2{suffix}"), "today")?;
         let (offset, limit) = (query.number("offset")?.unwrap_or(1), query.number("limit")?.unwrap_or(100));
-        for (name, fits) in [("date2", from <= until), ("offset", offset >= 1), ("limit", (1..=ROWS).contains(&limit))]
-        {
+        for (name, fits) in [("date2", from <= until), ("limit", (1..=ROWS).contains(&limit))] {
             if !fits {
                 return Err(Refusal::invalid(name));
             }

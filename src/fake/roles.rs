@@ -113,7 +113,7 @@ fn rule_8_a_public_counter_and_one_of_an_organisation() {
     assert_eq!(of(&fake, READ, "GET", &format!("{view}/grants")), in_connect);
     assert_eq!(of(&fake, READ, "GET", &format!("{own}/grants")), refused(200, ""));
     assert_eq!(of(&fake, WRITE, "POST", &format!("{view}/goals")), in_connect);
-    assert_eq!(of(&fake, WRITE, "POST", &format!("{own}/goals")), refused(200, ""));
+    assert_eq!(of(&fake, WRITE, "POST", &format!("{own}/filters")), refused(200, ""));
     assert_eq!(of(&fake, WRITE, "POST", &format!("{own}/grants")), in_connect);
     assert_eq!(of(&fake, READ, "GET", "/management/v1/counter/1"), refused(403, "access_denied"));
 }

@@ -47,6 +47,7 @@ mod packed;
 mod poison;
 mod prefaces;
 mod properties;
+mod quick_start;
 mod read_ahead;
 mod reasons;
 mod redirects;
