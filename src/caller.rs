@@ -23,7 +23,7 @@ pub use crate::symbol::{CallerId, ListenerName, TokenAlias};
 mod condition;
 mod table;
 
-pub use condition::{Condition, ConditionKind, Conditions, Repeated};
+pub use condition::{Condition, ConditionKind, Conditions, Repeated, are_everyone};
 use table::Table;
 
 /// A caller of the configuration.

@@ -36,7 +36,7 @@ pub use policy::tokens_beside_mistakes;
 use reader::{At, Findings};
 pub use rules::login;
 pub use values::name_text;
-use values::{duration, is_everyone, name, names, timeout};
+use values::{duration, name, names, timeout};
 
 /// Everything that the configuration says.
 #[derive(Debug, Clone)]
@@ -317,15 +317,22 @@ impl Config {
     }
 }
 
-/// Reads `file`, and of one that is too large no more than shows that it is.
+/// Reads `file`, and of one that is too large no more than shows that it is. One that everyone can write is not read: who
+/// can change it says who may do what.
 ///
 /// # Errors
-/// [`Error::Unreadable`] when it cannot be read.
+/// [`Error::Unreadable`] when it cannot be read, [`Error::Permissions`] when everyone can write it.
 pub fn bytes(file: &Path) -> Result<Vec<u8>, Error> {
-    crate::file::read(file, document::MAXIMUM_BYTES).map_err(|error| Error::Unreadable {
+    let unreadable = |error: std::io::Error| Error::Unreadable {
         file: file.to_owned(),
         message: format!("the configuration cannot be read: {error}"),
-    })
+    };
+    let (opened, metadata) = crate::file::open(file).map_err(unreadable)?;
+    crate::file::check_writers(file, &metadata).map_err(|error| Error::Permissions {
+        file: file.to_owned(),
+        message: format!("the configuration is not taken: {error}"),
+    })?;
+    crate::file::read_from(opened, document::MAXIMUM_BYTES).map_err(unreadable)
 }
 
 const KEYS: [&str; 16] = [

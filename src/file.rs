@@ -3,12 +3,16 @@
 //! 1. Opening does not wait: a FIFO that nobody writes to would hold up the process for ever.
 //! 2. What is no regular file is not read: a device may have no end, or do something when it is read.
 //! 3. No more is read than the reader says.
+//! 4. What decides who may do what stands in no folder that everyone can write, unless that is sticky, as `/tmp`: there
+//!    nobody can replace the file of another. On a mount that is read-only nobody can, whatever the mode says: so Kubernetes
+//!    mounts its volumes.
 
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Mode, OFlags, StatVfsMountFlags};
 
 /// Opens the regular file at `path`. What the metadata are of is what is read: the open file, not its name.
 ///
@@ -26,10 +30,56 @@ pub fn open(path: &Path) -> io::Result<(File, Metadata)> {
 /// # Errors
 /// As [`open`], and as read(2).
 pub fn read(path: &Path, most: usize) -> io::Result<Vec<u8>> {
+    read_from(open(path)?.0, most)
+}
+
+/// The same of an open file.
+///
+/// # Errors
+/// As read(2).
+pub fn read_from(file: File, most: usize) -> io::Result<Vec<u8>> {
     let most = u64::try_from(most).unwrap_or(u64::MAX).saturating_add(1);
     let mut bytes = Vec::new();
-    open(path)?.0.take(most).read_to_end(&mut bytes)?;
+    file.take(most).read_to_end(&mut bytes)?;
     Ok(bytes)
+}
+
+/// Holds the folder of `path` to rule 4, where it is there; of a symbolic link, also the folder that it leads to.
+///
+/// # Errors
+/// [`io::ErrorKind::PermissionDenied`], with what would be right.
+pub fn check_folder(path: &Path) -> io::Result<()> {
+    let named = path.parent().map(|folder| if folder.as_os_str().is_empty() { Path::new(".") } else { folder });
+    let real = path.canonicalize().ok();
+    for folder in [named, real.as_deref().and_then(Path::parent)].into_iter().flatten() {
+        let Ok(metadata) = folder.metadata() else { continue };
+        let mode = metadata.mode() & 0o7777;
+        if mode & 0o1002 == 0o002 && !is_read_only(folder) {
+            let folder = folder.display();
+            let message = format!(
+                "the folder {folder} can be written by everyone (mode {mode:o}) and is not sticky; chmod o-w it"
+            );
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
+        }
+    }
+    Ok(())
+}
+
+/// Holds a file of these metadata at `path` to rule 4: neither it nor its folder can be written by everyone.
+///
+/// # Errors
+/// As [`check_folder`].
+pub fn check_writers(path: &Path, metadata: &Metadata) -> io::Result<()> {
+    let mode = metadata.mode() & 0o7777;
+    if mode & 0o002 != 0 && !is_read_only(path) {
+        let message = format!("it can be written by everyone (mode {mode:o}); chmod o-w it");
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
+    }
+    check_folder(path)
+}
+
+fn is_read_only(path: &Path) -> bool {
+    rustix::fs::statvfs(path).is_ok_and(|mount| mount.f_flag.contains(StatVfsMountFlags::RDONLY))
 }
 
 #[cfg(test)]
@@ -54,5 +104,37 @@ mod tests {
         std::fs::write(file.path(), [b'x'; 100]).unwrap();
         assert_eq!(read(file.path(), 10).unwrap().len(), 11);
         assert_eq!(read(file.path(), 100).unwrap().len(), 100);
+    }
+
+    #[test]
+    fn rule_4_what_everyone_can_write_is_refused() {
+        use std::os::unix::fs::{PermissionsExt, symlink};
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let set = |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+        let check = |name: &str| check_writers(&at(name), &at(name).metadata().unwrap());
+        for inner in ["real", "named"] {
+            std::fs::create_dir(at(inner)).unwrap();
+        }
+        std::fs::write(at("real/file"), "").unwrap();
+        symlink(at("real/file"), at("named/link")).unwrap();
+        assert!(check("named/link").is_ok());
+        for (changed, mode, is_right) in [
+            ("named", 0o777, false),
+            ("named", 0o1777, true),
+            ("named", 0o770, true),
+            ("real", 0o757, false),
+            ("real", 0o1757, true),
+            ("real/file", 0o602, false),
+            ("real/file", 0o660, true),
+        ] {
+            set(&at(changed), mode);
+            let checked = check("named/link");
+            assert_eq!(checked.is_ok(), is_right, "{changed} {mode:o}: {checked:?}");
+            set(&at(changed), 0o755);
+        }
+        // What is not there can be written by nobody.
+        assert!(check_folder(&at("none/file")).is_ok());
+        assert!(is_read_only(Path::new("/proc/self/stat")) || !is_read_only(&at("real")));
     }
 }

@@ -323,7 +323,9 @@ impl Reloader {
                 let lines: Vec<String> = match error.downcast_ref() {
                     // Without their number, which is no mistake.
                     Some(Error::Invalid(mistakes)) => mistakes.iter().map(ToString::to_string).collect(),
-                    Some(Error::Unreadable { .. }) | None => format!("{error:#}").lines().map(str::to_owned).collect(),
+                    Some(Error::Unreadable { .. } | Error::Permissions { .. }) | None => {
+                        format!("{error:#}").lines().map(str::to_owned).collect()
+                    }
                 };
                 for mistake in lines {
                     tracing::error!(file = %file.display(), mistake, "the configuration was not reloaded; the old one stays in use");
@@ -374,6 +376,7 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
     if let Some(error) = error.downcast_ref::<Error>() {
         return match error {
             Error::Unreadable { .. } => 66,
+            Error::Permissions { .. } => 77,
             Error::Invalid(_) => 78,
         };
     }

@@ -162,6 +162,8 @@ fn read_guarded(path: &Path, alias: TokenAlias) -> Result<Zeroizing<Vec<u8>>, To
         let what = format!("belongs to user {owner}, who could change it");
         return Err(TokenFileError::Permissions { alias, mend: format!("chown {own} {}", path.display()), file, what });
     }
+    // Its mode is in order: this is about its folder.
+    crate::file::check_writers(path, &metadata).map_err(failed)?;
     let mut content = Zeroizing::new(Vec::with_capacity(1024));
     opened.take(MAXIMUM_BYTES).read_to_end(&mut content).map_err(failed)?;
     Ok(content)

@@ -4,9 +4,9 @@
 //! the tables, the reader of the configuration and the commands handle it. Only an empty list is met by every connection.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
 
 use super::{Evidence, Peer};
 use crate::symbol::ListenerName;
@@ -93,10 +93,13 @@ impl Condition {
 
     /// Whether every connection that meets `other` meets this too. Two kinds say nothing about each other.
     fn covers(&self, other: &Self) -> bool {
-        let inside = |own: &[IpNet], network: &IpNet| own.iter().any(|wider| wider.contains(network));
+        let inside = |own: &[IpNet], other: &[IpNet]| {
+            let own = merged(own);
+            other.iter().all(|network| own.iter().any(|wider| wider.contains(&as_ipv6(*network))))
+        };
         match (self, other) {
             (Self::Listener(own), Self::Listener(other)) => own == other,
-            (Self::Source(own), Self::Source(other)) => other.iter().all(|network| inside(own, network)),
+            (Self::Source(own), Self::Source(other)) => inside(own, other),
             (Self::Uid(own), Self::Uid(other)) | (Self::Gid(own), Self::Gid(other)) => {
                 other.iter().all(|id| own.contains(id))
             }
@@ -113,6 +116,35 @@ fn contains(network: IpNet, address: IpAddr) -> bool {
         (IpNet::V6(network), IpAddr::V4(address)) => network.contains(&address.to_ipv6_mapped()),
         (IpNet::V6(network), IpAddr::V6(address)) => network.contains(&address),
     }
+}
+
+/// A network of IPv4 is one of mapped addresses.
+fn as_ipv6(network: IpNet) -> Ipv6Net {
+    match network {
+        IpNet::V4(network) => {
+            let (address, prefix) = (network.addr().to_ipv6_mapped(), MAPPED + network.prefix_len());
+            Ipv6Net::new(address, prefix).unwrap_or_default()
+        }
+        IpNet::V6(network) => network,
+    }
+}
+
+/// The length of the prefix of all mapped addresses (RFC 4291, section 2.5.5.2).
+const MAPPED: u8 = 96;
+
+/// The fewest networks that have the same addresses.
+fn merged(networks: &[IpNet]) -> Vec<Ipv6Net> {
+    Ipv6Net::aggregate(&networks.iter().map(|network| as_ipv6(*network)).collect())
+}
+
+/// Whether these networks together have every address of IPv4, or every one that is global in IPv6 (RFC 4291, section 2.4):
+/// then they say nothing about a peer.
+#[must_use]
+pub fn are_everyone(networks: &[IpNet]) -> bool {
+    let ipv4 = Ipv6Net::new(Ipv4Addr::UNSPECIFIED.to_ipv6_mapped(), MAPPED);
+    let global = Ipv6Net::new(Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0), 3);
+    let merged = merged(networks);
+    [ipv4, global].into_iter().flatten().any(|all| merged.iter().any(|network| network.contains(&all)))
 }
 
 /// The conditions of a caller: at most one of each kind, in the order of the kinds. All of them must hold (rule 1).

@@ -13,7 +13,6 @@ use crate::config::{self, Bind, Config, Error, Listener, TokenSource};
 use crate::doctor::Wanted;
 use crate::policy::{Denial, Policy};
 use crate::scope::Scope;
-use crate::server::listen;
 use crate::symbol::TokenAlias;
 use crate::tokens;
 
@@ -65,7 +64,7 @@ pub(super) fn check(args: &CheckArgs, out: &mut dyn Write) -> anyhow::Result<u8>
             let places = config::places(&args.config.config, &bytes, warnings);
             Report { mistakes, warnings: places.iter().map(ToString::to_string).collect(), summary, code }
         }
-        Err(error @ Error::Unreadable { .. }) => return Err(error.into()),
+        Err(error @ (Error::Unreadable { .. } | Error::Permissions { .. })) => return Err(error.into()),
         Err(Error::Invalid(mistakes)) => {
             let named = if args.without_tokens { Vec::new() } else { config::tokens_beside_mistakes(&bytes) };
             let of_files = token_files(&named).mistakes;
@@ -133,7 +132,7 @@ fn found(config: &Config, without_tokens: bool) -> Found {
     let (of_tokens, policy) = (code != 0, crate::reload::policy(config));
     for listener in &config.listeners {
         if let Bind::Unix { path, .. } = &listener.bind
-            && let Err(error) = listen::check_folder(path)
+            && let Err(error) = crate::file::check_folder(path)
         {
             code = 77;
             mistakes.push(format!("listener '{}' cannot be opened at {}: {error}", listener.name, path.display()));

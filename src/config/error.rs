@@ -39,6 +39,13 @@ pub enum Error {
         /// Why.
         message: String,
     },
+    /// Others can change the file.
+    Permissions {
+        /// The file.
+        file: PathBuf,
+        /// Why, and what would be right.
+        message: String,
+    },
     /// Every mistake in it.
     Invalid(Vec<Mistake>),
 }
@@ -46,7 +53,9 @@ pub enum Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unreadable { file, message } => write!(f, "{}: {message}", file.display()),
+            Self::Unreadable { file, message } | Self::Permissions { file, message } => {
+                write!(f, "{}: {message}", file.display())
+            }
             Self::Invalid(mistakes) => {
                 for mistake in mistakes {
                     writeln!(f, "{mistake}")?;

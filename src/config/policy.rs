@@ -7,8 +7,8 @@ use ipnet::IpNet;
 
 use super::process::ReadListener;
 use super::reader::{At, Findings, Table};
-use super::{Bind, Origin, TokenSource, document, health, is_everyone, name, name_text, rules};
-use crate::caller::{Caller, Condition, ConditionKind, Conditions};
+use super::{Bind, Origin, TokenSource, document, health, name, name_text, rules};
+use crate::caller::{Caller, Condition, ConditionKind, Conditions, are_everyone};
 use crate::operation::{Catalogue, Operation, QuotaGroup, Reach, UnknownOperations, Verb};
 use crate::scope::ScopeSet;
 use crate::symbol::{CallerId, ListenerName, OperationId, TokenAlias};
@@ -259,7 +259,7 @@ const fn is_of_network(condition: &Condition) -> bool {
 fn is_narrow(condition: &Condition) -> bool {
     match condition {
         Condition::Listener(_) => false,
-        Condition::Source(networks) => !networks.iter().all(is_everyone),
+        Condition::Source(networks) => !are_everyone(networks),
         Condition::Uid(_) | Condition::Gid(_) => true,
     }
 }

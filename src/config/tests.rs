@@ -96,12 +96,25 @@ fn a_remote_listener_needs_callers_that_state_more() {
         "listener: app",
         "source: [0.0.0.0/0]",
         "listener: app, source: ['::/0']",
+        "source: [0.0.0.0/0, 10.0.0.0/8]",
+        "source: ['::ffff:0.0.0.0/96']",
+        "source: ['::/64']",
+        "source: [0.0.0.0/1, 128.0.0.0/1]",
+        "source: [10.0.0.0/8, 128.0.0.0/2, 0.0.0.0/1, '::ffff:192.0.0.0/98']",
+        "source: ['::/1', '8000::/1']",
+        "source: ['2000::/3']",
         "",
         "source: [10.0.0.0/8], uid: [1]",
     ] {
         assert_eq!(mistakes(&text(refused)).len(), 2, "{refused}");
     }
-    for fine in ["listener: app, source: [10.0.0.0/8]", "source: [10.1.2.3]", "uid: [7]"] {
+    for fine in [
+        "listener: app, source: [10.0.0.0/8]",
+        "source: [10.1.2.3]",
+        "source: [0.0.0.0/1, '2001:db8::/32']",
+        "source: ['::ffff:10.0.0.0/104', 'fd00::/8']",
+        "uid: [7]",
+    ] {
         assert_eq!(mistakes(&text(fine)), Vec::<String>::new(), "{fine}");
     }
 }

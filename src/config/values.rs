@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use ipnet::IpNet;
-
 use super::reader::{self, At, Findings};
 
 /// The names that stand under a key, right or wrong: the keys of a mapping, or every `name` in a list.
@@ -58,9 +56,4 @@ pub fn name_text(text: &str) -> Result<&str, String> {
         return Err("another name: 'none' and 'unknown' have a meaning of their own in metrics".to_owned());
     }
     Ok(text)
-}
-
-/// Whether a network says nothing about the peer.
-pub fn is_everyone(network: &IpNet) -> bool {
-    network.prefix_len() == 0
 }

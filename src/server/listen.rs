@@ -114,7 +114,7 @@ fn bind_unix(path: &Path, mode: u32) -> io::Result<std::os::unix::net::UnixListe
         return Err(io::Error::new(io::ErrorKind::NotFound, MissingFolder(folder.to_owned())));
     }
     remove_stale(path)?;
-    check_folder(path)?;
+    crate::file::check_folder(path)?;
     // Rule 2. This is done before any other thread is started.
     let before = rustix::process::umask(rustix::fs::Mode::from_bits_truncate(!mode & 0o777));
     let bound = std::os::unix::net::UnixListener::bind(path);
@@ -122,18 +122,6 @@ fn bind_unix(path: &Path, mode: u32) -> io::Result<std::os::unix::net::UnixListe
     let bound = bound?;
     bound.set_nonblocking(true)?;
     Ok(bound)
-}
-
-/// Holds the folder of the socket at `path` to rule 3, where it is there.
-///
-/// # Errors
-/// [`io::ErrorKind::PermissionDenied`], with what would be right.
-pub fn check_folder(path: &Path) -> io::Result<()> {
-    let folder = path.parent().and_then(|folder| folder.metadata().ok());
-    let Some(folder) = folder.filter(|folder| folder.mode() & 0o1002 == 0o002) else { return Ok(()) };
-    let mode = folder.mode() & 0o7777;
-    let message = format!("the folder can be written by everyone (mode {mode:o}) and is not sticky; chmod o-w it");
-    Err(io::Error::new(io::ErrorKind::PermissionDenied, message))
 }
 
 fn remove_stale(path: &Path) -> io::Result<()> {

@@ -2,7 +2,9 @@
 //! neither says a secret.
 
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
+use crate::harness::files::write_private;
 use crate::harness::gate::program;
 use crate::harness::{Gate, READ_TOKEN, TWO_CALLERS, Upstream};
 
@@ -118,6 +120,39 @@ fn a_token_that_others_can_read_is_77_and_the_mend_is_said() {
         std::fs::set_permissions(plan.folder().join("analytics"), std::fs::Permissions::from_mode(mode)).unwrap();
         assert_eq!(plan.start().get("app", "/management/v1/counters").summary(), "200", "{mode:o}");
     }
+}
+
+#[test]
+fn what_everyone_can_write_is_77_and_the_mend_is_said() {
+    let upstream = Upstream::plain();
+    let set = |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    // Whoever can write the folder puts another file in the place of the configuration, or of a token.
+    for (of_folder, of_file, code, expected) in [
+        (0o777, 0o600, 77, "can be written by everyone (mode 777) and is not sticky; chmod o-w it"),
+        (0o755, 0o606, 77, "the configuration is not taken: it can be written by everyone (mode 606); chmod o-w it"),
+    ] {
+        let plan = Gate::plan(&upstream, TWO_CALLERS);
+        // Its mode stays when it is written again.
+        set(&plan.file(), of_file);
+        set(plan.folder(), of_folder);
+        let failed = plan.fails();
+        assert!(failed.0 == code && failed.1.contains(expected), "{of_folder:o} {of_file:o}: {failed:?}");
+    }
+    let tokens = tempfile::tempdir().unwrap();
+    let elsewhere = tokens.path().join("analytics");
+    write_private(&elsewhere, READ_TOKEN);
+    set(tokens.path(), 0o777);
+    let config = format!(
+        "{TWO_CALLERS}
+tokens:
+  analytics: {{file: {elsewhere:?}, scopes: [metrika:read]}}
+  crm: {{file: '{{folder}}/crm', scopes: [metrika:write]}}
+"
+    );
+    let (code, said) = Gate::plan(&upstream, &config).fails();
+    assert!(code == 77 && said.contains("can be written by everyone (mode 777)"), "{code} {said}");
+    set(tokens.path(), 0o1777);
+    assert_eq!(Gate::start(&upstream, &config).get("app", "/management/v1/counters").summary(), "200");
 }
 
 #[test]
