@@ -35,7 +35,7 @@ Exit codes:
   0 ended cleanly (or: yes)     1 failed while running (or: no)   2 wrong usage
   66 configuration not readable 69 address taken, or connections were cut at the end
   75 Metrica could not be asked
-  77 permissions of a token, or of the folder of a socket
+  77 permissions of a token, of the configuration, or of a folder of one or of a socket
   78 configuration or token invalid, or the folder of a socket is missing";
 
 /// An authenticating reverse proxy for the Yandex Metrica API: callers without credentials, tokens in one place.

@@ -27,7 +27,7 @@ mod origin;
 mod rule;
 
 use names::spells;
-pub use names::{Names, letters};
+pub use names::{Names, letters, spelled};
 pub use origin::{OriginForm, Target};
 pub use rule::{Broken, Rule, unfit};
 
@@ -176,7 +176,9 @@ fn may_stand_behind_a_semicolon(pair: &[u8]) -> bool {
 }
 
 fn is_method(name: &[u8]) -> bool {
-    name.eq_ignore_ascii_case(b"_method")
+    let begins_otherwise = name.first().is_some_and(|first| !first.is_ascii_alphanumeric());
+    let in_disguise = || memchr::memchr(b'%', name).is_some() && spelled(name) == "method";
+    name.eq_ignore_ascii_case(b"_method") || (begins_otherwise && in_disguise())
 }
 
 /// The name of a pair: what stands before its first `=`.
@@ -207,8 +209,11 @@ fn looks_like_credential(name: &[u8]) -> bool {
     if name.len() < b"oauthtoken".len() {
         return false;
     }
-    let is_one = |name: &[u8]| spells(name, b"oauthtoken") || spells(name, b"accesstoken");
-    if memchr::memchr(b'%', name).is_some() { is_one(&plain(&plain(name))) } else { is_one(name) }
+    if memchr::memchr(b'%', name).is_some() {
+        matches!(spelled(name).as_str(), "oauthtoken" | "accesstoken")
+    } else {
+        spells(name, b"oauthtoken") || spells(name, b"accesstoken")
+    }
 }
 
 /// The query without its credential pairs, or `None` where it has none and can go as it is. An empty query that

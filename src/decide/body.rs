@@ -39,9 +39,15 @@ impl BodyHead {
     }
 }
 
+/// Whether some reader takes it for a form: one of several types, and in quotes, too.
 fn is_form(value: &[u8]) -> bool {
-    let kind = value.split(|byte| matches!(byte, b';' | b',')).next().unwrap_or_default();
-    kind.trim_ascii().eq_ignore_ascii_case(b"application/x-www-form-urlencoded")
+    let mut types = value.split(|byte| matches!(byte, b';' | b',')).map(|kind| {
+        let is_around = |byte: &u8| !matches!(byte, b'"' | b'\'' | b' ' | b'\t');
+        let begins = kind.iter().position(is_around).unwrap_or(kind.len());
+        let ends = kind.iter().rposition(is_around).map_or(begins, |last| last + 1);
+        kind.get(begins..ends).unwrap_or_default()
+    });
+    types.any(|kind| kind.eq_ignore_ascii_case(b"application/x-www-form-urlencoded"))
 }
 
 /// The types that the API has for JSON, in the only encoding that all readers of JSON agree on (RFC 8259, section 8.1).
@@ -89,6 +95,23 @@ mod tests {
         }
         assert_eq!(kind(&[]), Err(Breach::BodyKind));
         assert_eq!(kind(&["application/json", "application/json"]), Err(Breach::BodyKind));
+    }
+
+    #[test]
+    fn a_form_is_known_among_others_and_in_quotes() {
+        for form in [
+            "application/x-www-form-urlencoded",
+            "Application/X-WWW-Form-Urlencoded; charset=utf-8",
+            "text/plain, application/x-www-form-urlencoded",
+            "\"application/x-www-form-urlencoded\"",
+            " 'application/x-www-form-urlencoded' ;a=b",
+            "text/plain; application/x-www-form-urlencoded",
+        ] {
+            assert!(is_form(form.as_bytes()), "{form}");
+        }
+        for other in ["", "application/json", "application/x-www-form-urlencoded2", "multipart/form-data; boundary=x"] {
+            assert!(!is_form(other.as_bytes()), "{other}");
+        }
     }
 
     #[test]
