@@ -183,7 +183,9 @@ impl Sent {
         }
         self.calm &= self.streams.last_key_value().is_none_or(|(last, _)| *last < first.stream);
         if first.stream.is_multiple_of(2) {
-            return None;
+            // For a request that is malformed, h2 resets such a stream, and reads on; for any other it ends the connection.
+            self.calm = false;
+            return Some(());
         }
         self.calm &= fields.iter().all(is_readable);
         self.streams.insert(first.stream, Asked { fields, ended: ends, ..Asked::default() });
