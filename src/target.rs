@@ -26,7 +26,7 @@ mod origin;
 mod rule;
 
 use names::spells;
-pub use names::{Names, letters};
+pub use names::{Names, letters, spelled};
 pub use origin::{OriginForm, Target};
 pub use rule::{Broken, Rule, unfit};
 

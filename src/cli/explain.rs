@@ -16,10 +16,10 @@ use crate::caller::{Caller, Condition, Conditions};
 use crate::config::Config;
 use crate::decide::admission::{Admission, Admissions};
 use crate::decide::{self, Candidates, Decision, Head, Identified, Known, Shadowed};
-use crate::operation::{Operation, Verb};
+use crate::operation::{Destructive, Operation, Shares, Verb};
 use crate::policy::{Denial, Policy};
 use crate::rejection::{Reason, Rejection};
-use crate::rules::Breach;
+use crate::rules::{Breach, Grantees, Look};
 use crate::subject::{Counters, Subject};
 use crate::symbol::ListenerName;
 use crate::target::{self, BadTarget, Broken, Names};
@@ -240,6 +240,7 @@ fn human(
                 "needs      {}",
                 operation.scopes.iter().map(|scope| scope.as_str()).collect::<Vec<_>>().join(" or ")
             )?;
+            writeln!(out, "kind       {}", kind(operation))?;
         }
         Err(reason) => writeln!(out, "operation  none: {}", reason.as_str())?,
     }
@@ -257,6 +258,24 @@ fn human(
     }
     subject(out, &asked.subject)?;
     verdicts.iter().try_for_each(|verdict| of_caller(out, asked, verdict))
+}
+
+/// What the catalogue says of it beside its scopes.
+fn kind(operation: &Operation) -> String {
+    let destructive = match operation.destructive {
+        Destructive::Never => None,
+        Destructive::Always => Some("destructive".to_owned()),
+        Destructive::With(setting) => Some(format!("destructive with {setting}")),
+    };
+    let words = [
+        (operation.long, "takes minutes or is large"),
+        (operation.upload, "an upload"),
+        (operation.shares != Shares::Nothing, "gives somebody access"),
+        (operation.deprecated, "deprecated"),
+    ];
+    let words = words.into_iter().filter(|(holds, _)| *holds).map(|(_, word)| word.to_owned());
+    let group = format!("quota group {}", operation.quota.as_str());
+    [group].into_iter().chain(destructive).chain(words).collect::<Vec<_>>().join(", ")
 }
 
 /// The counters and logins that are named. What a percent sign hid is escaped: it could move a terminal's cursor.
@@ -298,10 +317,8 @@ fn of_caller(out: &mut dyn Write, asked: &Asked<'_>, verdict: &Verdict<'_>) -> s
                 writeln!(out, "would be   refused without enforce: false: {}", answer(shadowed.reason))?;
             }
             if body_is_read(asked, decision) {
-                writeln!(
-                    out,
-                    "body       would be read first: JSON of at most 1 MiB, with no other counters than the caller's"
-                )?;
+                let look = looked_for(decision.duties().body);
+                writeln!(out, "body       would be read first: JSON of at most 1 MiB, {look}")?;
             }
             if decision.duties().list {
                 writeln!(out, "list       comes back with the caller's counters only")?;
@@ -312,9 +329,22 @@ fn of_caller(out: &mut dyn Write, asked: &Asked<'_>, verdict: &Verdict<'_>) -> s
     verdict.because().map_or(Ok(()), |because| writeln!(out, "because    {because}"))
 }
 
+/// What has to be so of a body.
+fn looked_for(look: Look) -> String {
+    let counters = look.counters.then(|| "with no other counters than the caller's".to_owned());
+    let setting = look.setting.map(|setting| format!("without {setting}"));
+    let grantees = match look.grantees {
+        Grantees::Free => None,
+        Grantees::Others => Some("giving access to none but grantees of the caller"),
+        Grantees::Someone => Some("giving access to grantees of the caller"),
+    };
+    let all: Vec<_> = [counters, setting, grantees.map(str::to_owned)].into_iter().flatten().collect();
+    all.join(", ")
+}
+
 /// Of a read there is no body to be read, unless somebody sends one.
 fn body_is_read(asked: &Asked<'_>, decision: &Decision) -> bool {
-    decision.duties().body && asked.operation.is_ok_and(|operation| !operation.verb.is_safe())
+    decision.duties().body.is_due() && asked.operation.is_ok_and(|operation| !operation.verb.is_safe())
 }
 
 fn machine(
@@ -346,6 +376,7 @@ fn machine(
         "operation": operation.map(|operation| operation.id.as_str()),
         "template": operation.map(|operation| &*operation.template),
         "needs_any_of": operation.map(|operation| operation.scopes.iter().map(|scope| scope.as_str()).collect::<Vec<_>>()),
+        "kind": operation.map(kind),
         "counters": subject.counters.as_slice(),
         "counters_are_readable": subject.counters != Counters::Unreadable,
         "ulogin": subject.login,

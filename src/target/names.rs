@@ -58,8 +58,7 @@ impl Names {
     #[must_use]
     #[cold]
     pub fn like(name: &[u8]) -> Self {
-        let plain = plain(&plain(name));
-        let spelled = letters(plain.split(|byte| *byte == b'[').next().unwrap_or_default());
+        let spelled = spelled(name);
         let found = WORDS.iter().zip(MEANT).filter(|(word, _)| **word == spelled.as_bytes());
         found.fold(Self::default(), |all, (_, one)| all | one)
     }
@@ -134,6 +133,12 @@ pub fn letters(text: &[u8]) -> String {
     let text = String::from_utf8_lossy(text);
     let folded = text.chars().map(narrow).flat_map(char::to_uppercase).flat_map(char::to_lowercase);
     folded.filter(char::is_ascii_alphanumeric).collect()
+}
+
+/// The letters of a parameter's name to the least strict of readers: decoded twice, and without what stands in brackets.
+pub fn spelled(name: &[u8]) -> String {
+    let plain = plain(&plain(name));
+    letters(plain.split(|byte| *byte == b'[').next().unwrap_or_default())
 }
 
 /// Whether the letters that are left when nothing else counts are those of one.
