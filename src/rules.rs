@@ -9,8 +9,8 @@
 //!    one and cannot be read, a report that names none, and what works on the whole account are refused
 //!    (`counter_denied`, 403). Dictionaries are nobody's, and free.
 //! 5. Where `counters` are stated, the list of all counters is refused (`list_denied`, 403), or goes on with those alone
-//!    where the caller has `list: filter`, asks for JSON, and for nothing but a page of it ([`PAGING`]): a search would find,
-//!    and count, those of others.
+//!    where the caller has `list: filter`, asks for JSON, and for nothing but a page of it, or its own ([`PAGING`]): a search
+//!    would find, and count, those of others.
 //! 6. Where `ulogin` is stated, every login in `ulogin` and `direct_client_logins` is one of them; where only `counters`
 //!    are, there is none. With `ulogin_absent: deny` a request names one in `ulogin`, unless it is about nobody: without it,
 //!    it would be about the whole account of the token's owner (`login_denied`, 403).
@@ -42,8 +42,9 @@ pub use reading::{Look, Reading, check_body};
 /// The longest body that is read whole (rule 7): a list of fifty thousand counters fits, and memory stays small.
 pub const BODY_BYTES: usize = 1024 * 1024;
 
-/// What may be asked of a list that is filtered (rule 5): no parameter that chooses among counters.
-pub const PAGING: [&[u8]; 7] = [b"", b"per_page", b"offset", b"field", b"pretty", b"lang", b"ulogin"];
+/// What may be asked of a list that is filtered (rule 5): no parameter that chooses among counters, but for those that name
+/// them (rule 4).
+pub const PAGING: [&[u8]; 8] = [b"", b"per_page", b"offset", b"field", b"pretty", b"lang", b"ulogin", b"counter_ids"];
 
 /// The rules of one caller. What is not stated is not limited, but for scripts and secrets, which have to be allowed.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,16 +10,17 @@ use http::{HeaderMap, HeaderName, Method, Uri, Version};
 use serde_json::json;
 
 use super::check::can_match;
+use super::traits::{kind, looked_for};
 use super::url::Target;
 use super::{ConfigArgs, Format};
 use crate::caller::{Caller, Condition, Conditions};
 use crate::config::Config;
 use crate::decide::admission::{Admission, Admissions};
 use crate::decide::{self, Candidates, Decision, Head, Identified, Known, Shadowed};
-use crate::operation::{Destructive, Operation, Shares, Verb};
+use crate::operation::{Operation, Verb};
 use crate::policy::{Denial, Policy};
 use crate::rejection::{Reason, Rejection};
-use crate::rules::{Breach, Grantees, Look};
+use crate::rules::Breach;
 use crate::subject::{Counters, Subject};
 use crate::symbol::ListenerName;
 use crate::target::{self, BadTarget, Broken, Names};
@@ -260,24 +261,6 @@ fn human(
     verdicts.iter().try_for_each(|verdict| of_caller(out, asked, verdict))
 }
 
-/// What the catalogue says of it beside its scopes.
-fn kind(operation: &Operation) -> String {
-    let destructive = match operation.destructive {
-        Destructive::Never => None,
-        Destructive::Always => Some("destructive".to_owned()),
-        Destructive::With(setting) => Some(format!("destructive with {setting}")),
-    };
-    let words = [
-        (operation.long, "takes minutes or is large"),
-        (operation.upload, "an upload"),
-        (operation.shares != Shares::Nothing, "gives somebody access"),
-        (operation.deprecated, "deprecated"),
-    ];
-    let words = words.into_iter().filter(|(holds, _)| *holds).map(|(_, word)| word.to_owned());
-    let group = format!("quota group {}", operation.quota.as_str());
-    [group].into_iter().chain(destructive).chain(words).collect::<Vec<_>>().join(", ")
-}
-
 /// The counters and logins that are named. What a percent sign hid is escaped: it could move a terminal's cursor.
 fn subject(out: &mut dyn Write, subject: &Subject) -> std::io::Result<()> {
     match &subject.counters {
@@ -327,19 +310,6 @@ fn of_caller(out: &mut dyn Write, asked: &Asked<'_>, verdict: &Verdict<'_>) -> s
         Err(rejection) => writeln!(out, "verdict    refused: {}", answer(rejection.reason))?,
     }
     verdict.because().map_or(Ok(()), |because| writeln!(out, "because    {because}"))
-}
-
-/// What has to be so of a body.
-fn looked_for(look: Look) -> String {
-    let counters = look.counters.then(|| "with no other counters than the caller's".to_owned());
-    let setting = look.setting.map(|setting| format!("without {setting}"));
-    let grantees = match look.grantees {
-        Grantees::Free => None,
-        Grantees::Others => Some("giving access to none but grantees of the caller"),
-        Grantees::Someone => Some("giving access to grantees of the caller"),
-    };
-    let all: Vec<_> = [counters, setting, grantees.map(str::to_owned)].into_iter().flatten().collect();
-    all.join(", ")
 }
 
 /// Of a read there is no body to be read, unless somebody sends one.

@@ -121,3 +121,68 @@ impl Sought for InBody<'_> {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::operation::Verb;
+    use crate::rules::tests::{NOTHING, NOTHING_OWED, decide};
+    use crate::rules::{Duties, Look, Rules};
+
+    #[test]
+    fn rules_1_to_3_only_grantees_are_given_access() {
+        let rules = Rules { grantees: Some(["a-b".into(), "c".into()].into()), ..Rules::default() };
+        let owed = |grantees| Ok(Duties { body: Look { grantees, ..NOTHING }, list: false });
+        let grant = "/management/v1/counter/1/grant";
+        for (verb, target, expected) in [
+            (Verb::Post, "/management/v1/counter/1/grants".to_owned(), owed(Grantees::Someone)),
+            (Verb::Post, "/management/v1/delegates".to_owned(), owed(Grantees::Someone)),
+            (Verb::Put, format!("{grant}?user_login=A.b"), owed(Grantees::Others)),
+            (Verb::Put, format!("{grant}/A.b"), owed(Grantees::Others)),
+            (Verb::Put, format!("{grant}/c.json"), owed(Grantees::Others)),
+            (Verb::Put, format!("{grant}/d"), Err(Breach::Grantee)),
+            (Verb::Put, format!("{grant}?user_login=d"), Err(Breach::Grantee)),
+            (Verb::Put, format!("{grant}?user_login="), Err(Breach::Grantee)),
+            (Verb::Put, format!("{grant}?user_login=c&user_login=d"), Err(Breach::Grantee)),
+            (Verb::Put, format!("{grant}?user_login=c;user_login=d"), Err(Breach::Grantee)),
+            (Verb::Put, format!("{grant}?user_login=c&userLogin=c"), Err(Breach::Grantee)),
+            (Verb::Put, format!("{grant}?user_login=c&user_login[]=d"), Err(Breach::Grantee)),
+            (Verb::Put, format!("{grant}?user_login=c&user_uid=7"), Err(Breach::Grantee)),
+            (Verb::Post, "/management/v1/counter/1/public_grant".to_owned(), Err(Breach::Grantee)),
+            (Verb::Delete, format!("{grant}?user_login=d"), NOTHING_OWED),
+            (Verb::Get, "/management/v1/counter/1/grants".to_owned(), NOTHING_OWED),
+        ] {
+            assert_eq!(decide(&rules, verb, &target), expected, "{target}");
+            if expected != Err(Breach::Grantee) {
+                continue;
+            }
+            assert_eq!(decide(&Rules::default(), verb, &target), NOTHING_OWED, "{target}");
+        }
+    }
+
+    #[test]
+    fn rule_4_a_body_gives_access_to_grantees_alone() {
+        let rules = Rules { grantees: Some(["a-b".into(), "c".into()].into()), ..Rules::default() };
+        let check = |grantees, body: &str| rules.reading(Look { grantees, ..NOTHING }).check(body.as_bytes());
+        for (body, someone, others) in [
+            ("", Ok(()), Ok(())),
+            (r#"{"grant":{"user_login":"A.b","perm":"view","comment":"d"}}"#, Ok(()), Ok(())),
+            (r#"{"delegates":[{"user_login":"a-b"},{"user_login":"c"}]}"#, Ok(()), Ok(())),
+            (r#"{"user_login":"c"}"#, Ok(()), Ok(())),
+            (r#"{"grant":{"perm":"edit"}}"#, Err(Breach::Grantee), Ok(())),
+            (r#"{"grant":{"user_login":"d","perm":"view"}}"#, Err(Breach::Grantee), Err(Breach::Grantee)),
+            (r#"{"delegate":{"user_login":"d"}}"#, Err(Breach::Grantee), Err(Breach::Grantee)),
+            (r#"{"delegates":[{"user_login":"c"},{"user_login":"d"}]}"#, Err(Breach::Grantee), Err(Breach::Grantee)),
+            (r#"{"grant":{"userLogin":["c","d"]}}"#, Err(Breach::Grantee), Err(Breach::Grantee)),
+            (r#"{"grant":{"user_login":{"x":"d"}}}"#, Err(Breach::Grantee), Err(Breach::Grantee)),
+            (r#"{"grant":{"user_login":"c","user_uid":7}}"#, Err(Breach::Grantee), Err(Breach::Grantee)),
+            (r#"{"grant":{"user_login":"c","perm":"public_stat"}}"#, Err(Breach::Grantee), Err(Breach::Grantee)),
+            (r#"{"grant":{"user_login":""}}"#, Err(Breach::Grantee), Err(Breach::Grantee)),
+            (r#"{"grant":{"user_login":7}}"#, Err(Breach::Body), Err(Breach::Body)),
+            (r#"{"user_login":"c","user_login":"d"}"#, Err(Breach::Body), Err(Breach::Body)),
+            ("user_login=c", Err(Breach::Body), Err(Breach::Body)),
+        ] {
+            assert_eq!((check(Grantees::Someone, body), check(Grantees::Others, body)), (someone, others), "{body}");
+        }
+    }
+}

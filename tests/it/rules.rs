@@ -63,7 +63,7 @@ pub fn post(target: &str, fields: &str, body: &str) -> String {
     format!("POST {target} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\nContent-Length: {length}\r\n\r\n{body}")
 }
 
-const REFUSED: [(&str, &str, &str, &str); 34] = [
+const REFUSED: [(&str, &str, &str, &str); 35] = [
     ("one", "GET", "/management/v1/counter/2", "403 counter_denied"),
     ("one", "HEAD", "/management/v1/counter/2", "403 counter_denied"),
     ("one", "GET", "/management/v1/counter/2.json", "403 counter_denied"),
@@ -79,7 +79,8 @@ const REFUSED: [(&str, &str, &str, &str); 34] = [
     ("one", "GET", "/stat/v1/data?ids=1&ids=2", "400 bad_target"),
     ("one", "GET", "/stat/v1/data?metrics=ym:s:visits", "403 counter_denied"),
     ("one", "GET", "/analytics/v3/data/ga?ids=ga:2", "403 counter_denied"),
-    ("one", "GET", "/management/v1/clients?counters=1", "403 counter_denied"),
+    ("one", "GET", "/management/v1/clients?counters=1,2", "403 counter_denied"),
+    ("one", "GET", "/management/v1/clients", "403 counter_denied"),
     ("one", "POST", "/management/v1/counters", "403 counter_denied"),
     ("one", "GET", "/stat/v1/data?ids=1&ulogin=partner", "403 login_denied"),
     ("one", "GET", "/stat/v1/data?ids=1&direct_client_logins=x", "403 login_denied"),
@@ -134,6 +135,7 @@ fn what_is_allowed_goes_out_as_it_came() {
         ("one", "GET", "/stat/v1/data?ids=1&metrics=ym:s:visits&filters=ym:s:counterID==2%20AND%20x"),
         ("one", "GET", "/stat/v1/data.csv?id=1"),
         ("one", "GET", "/analytics/v3/data/ga?ids=ga%3A1"),
+        ("one", "GET", "/management/v1/clients?counters=1"),
         ("one", "GET", "/management/v1/social_networks"),
         ("one", "POST", "/management/v1/counter/1/undelete"),
         ("one", "POST", "/management/v1/counter/1/logrequests?fields=ym:s:counterID&source=visits"),
@@ -232,12 +234,13 @@ fn explain_says_which_rule_and_what_would_be_right() {
     request    GET /stat/v1/data
     operation  report.table (/stat/v1/data)
     needs      metrika:read
+    kind       quota group report_read, takes minutes or is large
     counters   1, 2
     ulogin     a\u{1b}b
     
     caller     one (listener one)
     has        metrika:read, metrika:write
-    verdict    refused: 403 login_denied (This caller may not ask in the name of this login: those that it may are listed under ulogin of the caller in the gate's configuration.)
+    verdict    refused: 403 login_denied (This caller may not ask in the name of this login, or of none, or give this one access: those that it may are listed under ulogin and grantees of the caller in the gate's configuration.)
     because    a login in ulogin or direct_client_logins is not among ulogin of the caller
     "#);
     let (code, said) = explain("POST", GOALS, "one");
@@ -246,6 +249,7 @@ fn explain_says_which_rule_and_what_would_be_right() {
     request    POST /management/v1/counter/1/goals
     operation  goals.create (/management/v1/counter/{counter_id}/goals)
     needs      metrika:write
+    kind       quota group client_write
     counters   1
     
     caller     one (listener one)
@@ -259,6 +263,7 @@ fn explain_says_which_rule_and_what_would_be_right() {
     request    GET /management/v1/counters
     operation  counters.list (/management/v1/counters)
     needs      metrika:read
+    kind       quota group client_read
     
     caller     shadow (listener shadow)
     has        metrika:read

@@ -167,6 +167,36 @@ fn in_the_shadow_marks_are_said_and_nothing_is_refused() {
     }
 }
 
+/// What the configuration adds, and what fits no line, is held to the same.
+#[test]
+fn operations_that_are_added_have_marks_too() {
+    let upstream = Upstream::plain();
+    let added = "operations:
+  - {method: POST, path: '/management/v2/invite/{user_login}', scope: [metrika:write], shares: true}
+  - {method: POST, path: '/management/v2/counter/{counter_id}/file', scope: [metrika:write], upload: true}
+unknown_operations: by_method
+";
+    let limited = "  - {id: one, match: {listener: sharing}, scopes: [metrika:write], tokens: [crm], counters: [1], grantees: [a]}\n";
+    let config = CALLERS.replace("callers:\n", &format!("callers:\n{limited}"));
+    let gate = Gate::start(&upstream, &format!("{config}{added}"));
+    let text = "Content-Type: text/plain";
+    for (listener, request, expected) in [
+        ("careful", post("/management/v2/invite/a", JSON, "{}"), "403 sharing_denied"),
+        ("free", post("/management/v2/invite/a", JSON, "{}"), "200"),
+        ("careful", post("/management/v2/new", JSON, "{}"), "403 destructive_denied"),
+        ("sharing", post("/management/v2/counter/1/file", text, "counter_id=2"), "200"),
+        ("sharing", post("/management/v2/counter/2/file", text, "counter_id=2"), "403 counter_denied"),
+        ("sharing", post("/management/v2/invite/a", JSON, "{}"), "403 counter_denied"),
+    ] {
+        assert_eq!(gate.send(listener, &request).summary(), expected, "{request}");
+    }
+    let gate = Gate::start(&upstream, &format!("{CALLERS}{added}"));
+    for (login, expected) in [("other", "200"), ("stranger", "403 login_denied")] {
+        let request = post(&format!("/management/v2/invite/{login}"), JSON, "{}");
+        assert_eq!(gate.send("sharing", request).summary(), expected, "{login}");
+    }
+}
+
 #[test]
 fn a_head_is_not_the_twin_of_a_get_that_acts() {
     let upstream = Upstream::plain();
@@ -197,7 +227,7 @@ fn a_suffix_is_no_part_of_a_counter_where_none_is_documented() {
 fn check_says_what_a_missing_ulogin_means() {
     let upstream = Upstream::plain();
     for (keys, expected) in [
-        ("ulogin: [a]", "note: callers[0]: caller 'one': a request that names no ulogin is refused"),
+        ("ulogin: [a]", "callers[0]: caller 'one': a request that names no ulogin is refused"),
         ("ulogin: [a], ulogin_absent: allow", "without ulogin works on the whole account of the token's owner"),
         ("counters: [1]", ""),
         ("counters: [1], ulogin: [a]", ""),
