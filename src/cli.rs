@@ -20,6 +20,7 @@ mod needs;
 mod replay;
 mod rights;
 mod suggest;
+mod traits;
 mod url;
 
 const EXAMPLES: &str = "\

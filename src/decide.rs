@@ -20,7 +20,7 @@ use crate::line::Malformed;
 use crate::operation::{Operation, Verb};
 use crate::policy::{Denial, Grant, Permission, Policy};
 use crate::rejection::{Reason, Rejection};
-use crate::rules::{Breach, Call, Duties};
+use crate::rules::{Breach, Call, Duties, Reading};
 use crate::subject::Subject;
 use crate::symbol::{CallerId, ListenerName, TokenAlias};
 use crate::target::{BadTarget, Broken, Target};
@@ -140,14 +140,14 @@ pub struct Candidates {
 /// What is left of the caller's rules when the request leaves. Most requests owe nothing.
 #[derive(Debug, Clone)]
 pub struct Owed {
-    /// The caller's counters, in ascending order.
-    pub counters: Arc<[u64]>,
+    /// What the body is read for.
+    pub reading: Reading,
     /// The body has to be read.
     pub body: bool,
     /// What its head already shows to be wrong with a body, if there is one.
     pub kind: Option<Breach>,
-    /// Of the answer, only these counters may go on.
-    pub list: bool,
+    /// Of the answer, only these counters may go on; they are in ascending order.
+    pub list: Option<Arc<[u64]>>,
     /// Whether a breach refuses.
     pub enforce: bool,
 }
@@ -294,16 +294,14 @@ impl Asked {
         shadowed: &mut Option<Shadowed>,
     ) -> Result<Option<Box<Owed>>, Rejection> {
         let duties = permission.duties;
-        let body = self.body.filter(|_| duties.body);
+        let body = self.body.filter(|_| duties.body.is_due());
         if body.is_none() && !duties.list {
             return Ok(None);
         }
         let rules = known.policy.callers.get(caller.0).map(|caller| &caller.rules);
-        let Some((rules, counters)) = rules.and_then(|rules| Some((rules, rules.counters.clone()?))) else {
-            return Ok(None);
-        };
-        let enforce = rules.enforce;
-        let mut owed = Owed { counters, body: body.is_some(), kind: None, list: duties.list, enforce };
+        let Some(rules) = rules else { return Ok(None) };
+        let (enforce, list) = (rules.enforce, rules.counters.clone().filter(|_| duties.list));
+        let mut owed = Owed { reading: rules.reading(duties.body), body: body.is_some(), kind: None, list, enforce };
         if let Some(body) = body
             && let Err(breach) = body.check_kind()
         {

@@ -1,7 +1,8 @@
 //! Logins of Yandex.
 //!
 //! 1. A login has 1 to 128 letters, digits, `-`, `_`, `.` or `@`.
-//! 2. Two spellings are one login: letters in either case, and dots for hyphens, are the same account.
+//! 2. Two spellings are one login: letters in either case, and, before an `@`, dots for hyphens, are the same account. What
+//!    is compared often is kept in one spelling, the [`canonical`] one.
 //! 3. Those of organisations begin with `porg-`.
 
 /// What the logins of organisations begin with.
@@ -17,8 +18,40 @@ pub fn is_one(text: &str) -> bool {
 /// Whether two are of one account (rule 2).
 #[must_use]
 pub fn is_same(one: &str, other: &str) -> bool {
-    let letter = |byte: u8| if byte == b'.' { b'-' } else { byte.to_ascii_lowercase() };
-    one.bytes().map(letter).eq(other.bytes().map(letter))
+    one.len() == other.len() && spelled(one).eq(spelled(other))
+}
+
+/// The one spelling of it that comparisons are made with (rule 2).
+#[must_use]
+pub fn canonical(login: &str) -> Box<str> {
+    spelled(login).collect::<String>().into()
+}
+
+/// Whether one of `listed` is of the account of `login`.
+#[must_use]
+pub fn is_among(listed: &[Box<str>], login: &str) -> bool {
+    listed.iter().any(|one| is_same(one, login))
+}
+
+/// Without those that are another spelling of one before.
+#[must_use]
+pub fn each_once(logins: impl IntoIterator<Item = Box<str>>) -> Box<[Box<str>]> {
+    let mut once: Vec<Box<str>> = Vec::new();
+    for login in logins.into_iter().map(|login| canonical(&login)) {
+        if !once.contains(&login) {
+            once.push(login);
+        }
+    }
+    once.into()
+}
+
+/// Of a domain behind an `@`, a dot is no hyphen.
+fn spelled(login: &str) -> impl Iterator<Item = char> {
+    let mut is_local = true;
+    login.chars().map(move |letter| {
+        is_local &= letter != '@';
+        if letter == '.' && is_local { '-' } else { letter.to_ascii_lowercase() }
+    })
 }
 
 /// Whether it is one of an organisation (rule 3).
@@ -33,7 +66,28 @@ mod tests {
 
     #[test]
     fn rule_2_two_spellings_are_one_login() {
-        assert!(is_same("Ivan.Petrov", "ivan-petrov") && !is_same("ivan", "ivan2"));
+        for (one, other) in [("Ivan.Petrov", "ivan-petrov"), ("a.b@Shop.ru", "A-B@shop.ru"), ("porg-X.y", "PORG.x-Y")] {
+            assert!(is_same(one, other) && canonical(one) == canonical(other), "{one}");
+            assert!(is_among(&[canonical(one)], other), "{one}");
+        }
+        for (one, other) in [
+            ("ivan", "ivan2"),
+            ("a@b.c", "a@b-c"),
+            ("a_b", "a-b"),
+            ("ab", "a-b"),
+            ("ivan", "ivan "),
+            ("ki", "\u{212a}i"),
+            ("", "a"),
+        ] {
+            assert!(!is_same(one, other) && canonical(one) != canonical(other), "{one}");
+            assert!(!is_among(&[canonical(one)], other), "{one}");
+        }
         assert!(is_organisation("porg-abc") && !is_organisation("porg") && !is_organisation("shop-porg-"));
+    }
+
+    #[test]
+    fn rule_2_spellings_of_one_count_once() {
+        let once = each_once(["Shop.A", "b", "shop-a", "B"].map(Into::into));
+        assert_eq!(once.iter().map(|login| &**login).collect::<Vec<_>>(), ["shop-a", "b"]);
     }
 }

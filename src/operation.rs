@@ -2,87 +2,26 @@
 //!
 //! 1. A request is an operation when its method and every segment of its path fit one line of the table; a segment in
 //!    braces fits any one segment.
-//! 2. The last segment may end in `.json` or `.csv` where the table allows it.
-//! 3. HEAD is the GET of the same path.
+//! 2. The last segment may end in `.json` or `.csv` where the table allows it. Where it does not, nothing that ends so fits a
+//!    segment in braces.
+//! 3. HEAD is the GET of the same path, unless that acts: then the path does not have the method.
 //! 4. No two lines can fit the same request; configuration can add lines, never change or shadow one.
 //! 5. What fits no line is unknown: refused, unless `unknown_operations: by_method` says how to take it.
 
 use std::collections::HashMap;
 use std::fmt;
 
-use http::Method;
-
 use crate::scope::{Scope, ScopeSet};
 pub use crate::symbol::OperationId;
 
+mod marks;
 mod reach;
+mod verb;
 
+use marks::Marks;
+pub use marks::{Destructive, Place, Setting, Shares};
 pub use reach::Reach;
-
-/// The methods that operations have. Everything else is refused before policy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Verb {
-    /// GET
-    Get,
-    /// HEAD
-    Head,
-    /// POST
-    Post,
-    /// PUT
-    Put,
-    /// PATCH
-    Patch,
-    /// DELETE
-    Delete,
-}
-
-impl Verb {
-    /// All of them, as `Allow` lists them.
-    pub const ALL: [Self; 6] = [Self::Get, Self::Head, Self::Post, Self::Put, Self::Patch, Self::Delete];
-
-    /// The verb of a request's method, if operations have it. Methods are case-sensitive (RFC 9110, section 9.1).
-    #[must_use]
-    pub fn of(method: &Method) -> Option<Self> {
-        Self::ALL.into_iter().find(|verb| verb.as_str() == method.as_str())
-    }
-
-    /// Its name on the wire.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Get => "GET",
-            Self::Head => "HEAD",
-            Self::Post => "POST",
-            Self::Put => "PUT",
-            Self::Patch => "PATCH",
-            Self::Delete => "DELETE",
-        }
-    }
-
-    /// Whether it only reads (RFC 9110, section 9.2.1), so that sending it twice harms nothing.
-    #[must_use]
-    pub const fn is_safe(self) -> bool {
-        matches!(self, Self::Get | Self::Head)
-    }
-
-    /// The verb whose operation this is (rule 3).
-    const fn operation(self) -> Self {
-        match self {
-            Self::Head => Self::Get,
-            Self::Get | Self::Post | Self::Put | Self::Patch | Self::Delete => self,
-        }
-    }
-
-    const fn slot(self) -> usize {
-        match self {
-            Self::Get | Self::Head => 0,
-            Self::Post => 1,
-            Self::Put => 2,
-            Self::Patch => 3,
-            Self::Delete => 4,
-        }
-    }
-}
+pub use verb::Verb;
 
 /// Which of Metrica's rate groups a call counts in (<https://yandex.com/dev/metrika/en/intro/quotas>).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -98,14 +37,21 @@ pub enum QuotaGroup {
 }
 
 impl QuotaGroup {
+    const ALL: [Self; 4] = [Self::ClientRead, Self::ClientWrite, Self::ReportRead, Self::Logs];
+
+    /// Its name in the table.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ClientRead => "client_read",
+            Self::ClientWrite => "client_write",
+            Self::ReportRead => "report_read",
+            Self::Logs => "logs",
+        }
+    }
+
     fn parse(text: &str) -> Option<Self> {
-        Some(match text {
-            "client_read" => Self::ClientRead,
-            "client_write" => Self::ClientWrite,
-            "report_read" => Self::ReportRead,
-            "logs" => Self::Logs,
-            _ => return None,
-        })
+        Self::ALL.into_iter().find(|group| group.as_str() == text)
     }
 }
 
@@ -132,10 +78,34 @@ pub struct Operation {
     pub long: bool,
     /// It changes something: every operation but a GET, and the GETs that are marked so. It is never sent twice.
     pub acts: bool,
-    /// The API has no way to undo it.
-    pub destructive: bool,
+    /// When it is destructive.
+    pub destructive: Destructive,
+    /// Whom it gives access.
+    pub shares: Shares,
     /// Gone from the reference, alive in clients.
     pub deprecated: bool,
+}
+
+impl Operation {
+    /// The segment of a path of it at this position, counted from 0 behind the first slash, without a suffix (rule 2).
+    #[must_use]
+    pub fn segment<'a>(&self, path: &'a str, position: usize) -> &'a str {
+        let segment = path.split('/').nth(position + 1).unwrap_or_default();
+        let is_last = path.len() >= segment.len() && path.ends_with(segment);
+        without_suffix(segment).filter(|_| is_last && self.suffixes).unwrap_or(segment)
+    }
+
+    /// Whether its last segment is a parameter.
+    fn ends_in_any(&self) -> bool {
+        self.template.ends_with('}')
+    }
+
+    /// Whether the last segment of such a path may end in `.json` or `.csv`: as documented, of the management API, of reports
+    /// and of their older form.
+    #[must_use]
+    pub fn may_have_suffixes(template: &str) -> bool {
+        ["/management/", "/stat/", "/analytics/"].iter().any(|family| template.starts_with(family))
+    }
 }
 
 /// What the catalogue says of a method and a path.
@@ -209,8 +179,9 @@ impl Catalogue {
             long: false,
             // Nobody knows whether a read of it only reads.
             acts: true,
-            // Nobody knows whether the API can undo it.
-            destructive: matches!(scope, Scope::Write),
+            // Nobody knows whether the API can undo it, or whom it gives access.
+            destructive: Destructive::of(matches!(scope, Scope::Write)),
+            shares: if matches!(scope, Scope::Write) { Shares::Anyone } else { Shares::Nothing },
             deprecated: false,
         };
         let mut catalogue = Self {
@@ -244,6 +215,7 @@ impl Catalogue {
     #[must_use]
     pub fn find(&self, verb: Verb, path: &str) -> Lookup<'_> {
         match (self.find_known(verb, path), self.unknown) {
+            (Lookup::Known(operation), _) if verb == Verb::Head && operation.acts => Lookup::OtherMethod,
             (Lookup::Known(operation), _) => Lookup::Known(operation),
             (other, UnknownOperations::Deny) => other,
             (_, UnknownOperations::ByMethod) => {
@@ -270,23 +242,28 @@ impl Catalogue {
         let Some(parent) = node else { return Lookup::Unknown };
         let plain = self.child(parent, last);
         // A parameter takes any segment, so a suffix after a fixed name has to be tried even where a parameter fits.
-        let stripped = last.strip_suffix(".json").or_else(|| last.strip_suffix(".csv"));
+        let stripped = without_suffix(last);
         let suffixed = stripped.filter(|name| !name.is_empty()).and_then(|name| self.child(parent, name));
+        // What ends in one is no value of a parameter that the table allows none behind.
+        let fits_plain = |operation: &&Operation| stripped.is_none() || operation.suffixes || !operation.ends_in_any();
+        let fits_suffixed = |operation: &&Operation| operation.suffixes;
         let operation = |node: Option<&Node>| {
             let index = (*node?.operations.get(verb.slot())?)?;
             self.operations.get(index)
         };
-        match (operation(plain), operation(suffixed).filter(|operation| operation.suffixes)) {
+        match (operation(plain).filter(fits_plain), operation(suffixed).filter(fits_suffixed)) {
             (Some(found), _) | (None, Some(found)) => Lookup::Known(found),
             (None, None) => {
-                let of = |node: Option<&Node>, fits: fn(&Operation) -> bool| {
-                    let lines = node.into_iter().flat_map(|node| node.operations).flatten();
-                    lines.filter_map(|index| self.operations.get(index)).any(fits)
-                };
-                let path_is_known = of(plain, |_| true) || of(suffixed, |operation| operation.suffixes);
+                let path_is_known = self.lines(plain).any(|line| fits_plain(&line))
+                    || self.lines(suffixed).any(|line| fits_suffixed(&line));
                 if path_is_known { Lookup::OtherMethod } else { Lookup::Unknown }
             }
         }
+    }
+
+    fn lines(&self, node: Option<&Node>) -> impl Iterator<Item = &Operation> {
+        let lines = node.into_iter().flat_map(|node| node.operations).flatten();
+        lines.filter_map(|index| self.operations.get(index))
     }
 
     fn child(&self, node: &Node, segment: &str) -> Option<&Node> {
@@ -347,6 +324,11 @@ impl fmt::Debug for Catalogue {
     }
 }
 
+/// Rule 2; `None` where there is none.
+fn without_suffix(segment: &str) -> Option<&str> {
+    segment.strip_suffix(".json").or_else(|| segment.strip_suffix(".csv"))
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Segment<'a> {
     Fixed(&'a str),
@@ -375,13 +357,12 @@ fn overlap(one: &str, other: &str) -> bool {
         })
 }
 
-fn parse_line(line: &str) -> Option<Operation> {
+fn parse_line(line: &'static str) -> Option<Operation> {
     let mut columns = line.split_whitespace();
     let mut next = || columns.next().filter(|column| !column.starts_with('#'));
     let verb = next().and_then(|method| Verb::ALL.into_iter().find(|verb| verb.as_str() == method))?;
     let (template, id, scopes, quota) = (next()?, next()?, next()?, next()?);
-    let (suffixes, marks) = (next()?, next()?);
-    let marked = |mark| marks.split(',').any(|one| one == mark);
+    let (suffixes, marks) = (next()?, Marks::parse(next()?)?);
     Some(Operation {
         id: OperationId::new(id),
         verb,
@@ -390,11 +371,12 @@ fn parse_line(line: &str) -> Option<Operation> {
         quota: QuotaGroup::parse(quota)?,
         reach: Reach::of(verb, template),
         suffixes: suffixes == "json+csv",
-        upload: marked("upload"),
-        long: marked("long"),
-        acts: marked("acts") || !verb.is_safe(),
-        destructive: marked("destructive"),
-        deprecated: marked("deprecated"),
+        upload: marks.upload,
+        long: marks.long,
+        acts: marks.acts || !verb.is_safe(),
+        destructive: marks.destructive,
+        shares: marks.shares,
+        deprecated: marks.deprecated,
     })
 }
 

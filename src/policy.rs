@@ -300,7 +300,10 @@ mod tests {
         let goals = |counter: u64, scope| {
             decided(rules.clone(), scope, Verb::Get, &format!("/management/v1/counter/{counter}/goals"))
         };
-        assert!(goals(1, Scope::Read).is_ok_and(|permission| permission.shadowed.is_none() && permission.duties.body));
+        assert!(
+            goals(1, Scope::Read)
+                .is_ok_and(|permission| permission.shadowed.is_none() && permission.duties.body.counters)
+        );
         assert_eq!(goals(2, Scope::Read), Err(Denial::Rule(list, Breach::Counter(2))));
         assert_eq!(goals(2, Scope::Write), Err(Denial::ScopeDenied(list)), "scopes come first");
     }

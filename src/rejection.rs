@@ -83,19 +83,21 @@ reasons! {
     CounterDenied = "counter_denied", FORBIDDEN, AccessDenied, None,
         "The counters of this caller do not allow this request: it names another one, one that the gate cannot read, none where one is needed, or works on the whole account. The gate's log says which.";
     LoginDenied = "login_denied", FORBIDDEN, AccessDenied, None,
-        "This caller may not ask in the name of this login: those that it may are listed under ulogin of the caller in the gate's configuration.";
+        "This caller may not ask in the name of this login, or of none, or give this one access: those that it may are listed under ulogin and grantees of the caller in the gate's configuration.";
     ListDenied = "list_denied", FORBIDDEN, AccessDenied, None,
         "This caller may not list all counters; where its entry in the gate's configuration says list: filter it gets its own, as JSON and without callback.";
     DestructiveDenied = "destructive_denied", FORBIDDEN, AccessDenied, None,
-        "This caller may not do what the API cannot undo; its entry in the gate's configuration says destructive: deny.";
+        "This caller may not do what the API cannot undo, be it by a parameter; its entry in the gate's configuration says destructive: deny.";
+    SharingDenied = "sharing_denied", FORBIDDEN, AccessDenied, None,
+        "This caller may not give somebody else access; its entry in the gate's configuration says sharing: deny.";
     CallbackDenied = "callback_denied", FORBIDDEN, AccessDenied, None,
         "This caller may not have an answer made a script; leave callback out, or allow it under callback of the caller in the gate's configuration.";
     SecretDenied = "secret_denied", FORBIDDEN, AccessDenied, None,
-        "This caller may not read measurement_tokens; leave it out of field, or allow it under measurement_tokens of the caller in the gate's configuration.";
+        "This caller may not read or make tokens of the Measurement Protocol; leave measurement_tokens out of field, or allow them under measurement_tokens of the caller in the gate's configuration.";
     BodyUnreadable = "body_unreadable", UNSUPPORTED_MEDIA_TYPE, InvalidParameter, None,
-        "The counters in the body have to be read for this caller: send one JSON document in UTF-8 without repeated keys, uncompressed, with Content-Type: application/json or application/x-yametrika+json.";
+        "The body has to be read for the rules of this caller: send one JSON document in UTF-8 without repeated keys, uncompressed, with Content-Type: application/json or application/x-yametrika+json.";
     BodyTooLarge = "body_too_large", PAYLOAD_TOO_LARGE, InvalidParameter, None,
-        "The counters in the body have to be read for this caller, which the gate does up to 1 MiB.";
+        "The body has to be read for the rules of this caller, which the gate does up to 1 MiB.";
     BodyTooSlow = "body_too_slow", REQUEST_TIMEOUT, Timeout, None,
         "The rest of the request's body did not come in time: timeouts.body_idle of the gate between two pieces of it, 30 s in all where the gate reads it for the rules of this caller.";
     TokenScopeMissing = "token_scope_missing", FORBIDDEN, AccessDenied, None,

@@ -1,50 +1,72 @@
 //! Rules: what a caller may touch within its scopes.
 //!
-//! 1. What the API cannot undo needs `destructive: allow` (`destructive_denied`, 403).
+//! 1. What is destructive needs `destructive: allow`, also where a parameter of the query or a member of the body makes it so;
+//!    what could be taken for that parameter with that value is refused (`destructive_denied`, 403; [`setting`]).
 //! 2. A script as an answer needs `callback: allow`, in whatever spelling it is asked for (`callback_denied`, 403).
 //! 3. The tokens of the Measurement Protocol need `measurement_tokens: allow`: a `field` that could name them in any
-//!    reading is refused, one of several or encoded twice (`secret_denied`, 403).
+//!    reading is refused, one of several or encoded twice, and so is making one (`secret_denied`, 403).
 //! 4. Where `counters` are stated, every counter that a request names is one of them, wherever it names it. What could name
 //!    one and cannot be read, a report that names none, and what works on the whole account are refused
 //!    (`counter_denied`, 403). Dictionaries are nobody's, and free.
 //! 5. Where `counters` are stated, the list of all counters is refused (`list_denied`, 403), or goes on with those alone
-//!    where the caller has `list: filter`, asks for JSON, and for nothing but a page of it ([`PAGING`]): a search would find,
-//!    and count, those of others.
+//!    where the caller has `list: filter`, asks for JSON, and for nothing but a page of it, or its own ([`PAGING`]): a search
+//!    would find, and count, those of others.
 //! 6. Where `ulogin` is stated, every login in `ulogin` and `direct_client_logins` is one of them; where only `counters`
-//!    are, there is none (`login_denied`, 403).
+//!    are, there is none. With `ulogin_absent: deny` a request names one in `ulogin`, unless it is about nobody: without it,
+//!    it would be about the whole account of the token's owner (`login_denied`, 403).
 //! 7. Where `counters` are stated, a body is one JSON document of at most [`BODY_BYTES`] whose type says so
 //!    (`body_unreadable`, 415; `body_too_large`, 413), and rule 4 holds for the counters in it. Uploads, and customer data
-//!    below `/cdp/`, belong to the counter of their path and are not read.
+//!    below `/cdp/`, belong to the counter of their path and are not read. A body that rule 1 or 9 is about is read in the
+//!    same way ([`Reading`]).
+//! 8. What gives somebody else access needs `sharing: allow` (`sharing_denied`, 403).
+//! 9. Where `grantees` are stated, whoever is given access by name is one of them, and nobody is without a name
+//!    (`login_denied`, 403; [`grantees`]).
 //!
 //! With `enforce: false` nothing of this refuses; it is said and counted.
 
 use std::sync::Arc;
 
-use crate::operation::{Operation, Reach};
+use crate::login;
+use crate::operation::{Destructive, Operation, Place, Reach, Setting, Shares};
 use crate::rejection::Reason;
-use crate::subject::{Counters, Subject, json};
+use crate::subject::{Counters, Subject};
 use crate::target::{Names, letters, name_of, plain};
+
+mod grantees;
+mod reading;
+mod setting;
+
+pub use grantees::Grantees;
+pub use reading::{Look, Reading, check_body};
 
 /// The longest body that is read whole (rule 7): a list of fifty thousand counters fits, and memory stays small.
 pub const BODY_BYTES: usize = 1024 * 1024;
 
-/// What may be asked of a list that is filtered (rule 5): no parameter that chooses among counters.
-pub const PAGING: [&[u8]; 7] = [b"", b"per_page", b"offset", b"field", b"pretty", b"lang", b"ulogin"];
+/// What may be asked of a list that is filtered (rule 5): no parameter that chooses among counters, but for those that name
+/// them (rule 4).
+pub const PAGING: [&[u8]; 8] = [b"", b"per_page", b"offset", b"field", b"pretty", b"lang", b"ulogin", b"counter_ids"];
 
 /// The rules of one caller. What is not stated is not limited, but for scripts and secrets, which have to be allowed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rules {
     /// The only counters, in ascending order; `None` is all.
     pub counters: Option<Arc<[u64]>>,
-    /// The only logins in `ulogin` and `direct_client_logins`; `None` is all, or none where `counters` are stated.
+    /// The only logins in `ulogin` and `direct_client_logins`, in their canonical spelling; `None` is all, or none where
+    /// `counters` are stated.
     pub logins: Option<Box<[Box<str>]>>,
+    /// Whether a request may go without `ulogin`.
+    pub ulogin_absent: bool,
+    /// The only ones that may be given access, in their canonical spelling; `None` is all.
+    pub grantees: Option<Arc<[Box<str>]>>,
     /// What becomes of a list of all counters where `counters` are stated.
     pub list: List,
-    /// Whether it may do what the API cannot undo.
+    /// Whether it may do what is destructive.
     pub destructive: bool,
+    /// Whether it may give somebody else access.
+    pub sharing: bool,
     /// Whether an answer may be a script (`callback`, JSONP).
     pub callback: bool,
-    /// Whether it may read the tokens of the Measurement Protocol (`field=measurement_tokens`).
+    /// Whether it may read the tokens of the Measurement Protocol (`field=measurement_tokens`), and make one.
     pub measurement_tokens: bool,
     /// Whether its rules and scopes refuse; otherwise what they would refuse is only said and counted.
     pub enforce: bool,
@@ -65,8 +87,11 @@ impl Default for Rules {
         Self {
             counters: None,
             logins: None,
+            ulogin_absent: true,
+            grantees: None,
             list: List::Refuse,
             destructive: true,
+            sharing: true,
             callback: false,
             measurement_tokens: false,
             enforce: true,
@@ -92,8 +117,8 @@ pub struct Call<'a> {
 /// What is still owed to the rules when a request goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Duties {
-    /// A body has to be read before anything is sent (rule 7).
-    pub body: bool,
+    /// What a body has to be read for before anything is sent (rule 7).
+    pub body: Look,
     /// Of the answer, only the caller's counters may go on (rule 5).
     pub list: bool,
 }
@@ -104,12 +129,23 @@ pub enum Breach {
     /// Rule 1.
     #[error("the API cannot undo this operation, and the caller has destructive: deny")]
     Destructive,
+    /// Rule 1.
+    #[error(
+        "{0} makes the operation one that the API cannot undo, or what stands there cannot be told from it, and the caller has destructive: deny"
+    )]
+    Setting(Setting),
+    /// Rule 8.
+    #[error("the operation gives somebody else access, and the caller has sharing: deny")]
+    Sharing,
     /// Rule 2.
     #[error("callback makes a script of the answer; callback: allow of the caller would let it")]
     Callback,
     /// Rule 3.
     #[error("field asks for measurement_tokens; measurement_tokens: allow of the caller would let it")]
     Secret,
+    /// Rule 3.
+    #[error("its answer is a token of the Measurement Protocol; measurement_tokens: allow of the caller would let it")]
+    SecretAnswer,
     /// Rule 4: this counter.
     #[error("counter {0} is not among counters of the caller")]
     Counter(u64),
@@ -135,14 +171,24 @@ pub enum Breach {
     /// Rule 6.
     #[error("a login in ulogin or direct_client_logins is not among ulogin of the caller")]
     Login,
+    /// Rule 6.
+    #[error(
+        "no ulogin is named, so that it is about the whole account of the token's owner, and the caller has ulogin_absent: deny"
+    )]
+    NoLogin,
+    /// Rule 9.
+    #[error(
+        "it gives access to somebody who is not among grantees of the caller, or whom the gate cannot read; user_login names one"
+    )]
+    Grantee,
     /// Rule 7.
-    #[error("the body is not said to be JSON in UTF-8, so that the counters in it cannot be read")]
+    #[error("the body is not said to be JSON in UTF-8, so that it cannot be held to the rules of the caller")]
     BodyKind,
     /// Rule 7.
-    #[error("the body is not JSON with one meaning, or what stands for a counter in it is none")]
+    #[error("the body is not JSON with one meaning, or what stands for a counter, a login or an action in it is none")]
     Body,
     /// Rule 7.
-    #[error("the body is longer than what is read to find its counters")]
+    #[error("the body is longer than what is read to hold it to the rules of the caller")]
     BodyLength,
 }
 
@@ -151,12 +197,13 @@ impl Breach {
     #[must_use]
     pub const fn reason(self) -> Reason {
         match self {
-            Self::Destructive => Reason::DestructiveDenied,
+            Self::Destructive | Self::Setting(_) => Reason::DestructiveDenied,
+            Self::Sharing => Reason::SharingDenied,
             Self::Callback => Reason::CallbackDenied,
-            Self::Secret => Reason::SecretDenied,
+            Self::Secret | Self::SecretAnswer => Reason::SecretDenied,
             Self::Counter(_) | Self::Unreadable | Self::NoCounter | Self::Account => Reason::CounterDenied,
             Self::List | Self::Search => Reason::ListDenied,
-            Self::Login => Reason::LoginDenied,
+            Self::Login | Self::NoLogin | Self::Grantee => Reason::LoginDenied,
             Self::BodyKind | Self::Body => Reason::BodyUnreadable,
             Self::BodyLength => Reason::BodyTooLarge,
         }
@@ -164,38 +211,71 @@ impl Breach {
 }
 
 impl Rules {
-    /// Whether `call` is within them (rules 1 to 6), and what is still owed when it goes on.
+    /// Whether a request may go without `ulogin` where nothing is said of that, by which rules are stated.
+    #[must_use]
+    pub const fn lets_ulogin_be_absent(ulogin: bool, counters: bool) -> bool {
+        !ulogin || counters
+    }
+
+    /// Whether `call` is within them (rules 1 to 6, 8 and 9), and what is still owed when it goes on.
     ///
     /// # Errors
     /// The first rule that it breaks.
     pub fn check(&self, call: &Call<'_>) -> Result<Duties, Breach> {
-        if call.operation.destructive && !self.destructive {
-            return Err(Breach::Destructive);
+        let setting = self.check_destructive(call)?;
+        if call.operation.shares != Shares::Nothing && !self.sharing {
+            return Err(Breach::Sharing);
         }
         let odd = call.odd_names();
         if !self.callback && (call.names | odd).has(Names::CALLBACK) {
             return Err(Breach::Callback);
         }
-        if !self.measurement_tokens && (call.names | odd).has(Names::FIELD) && call.could_show_secrets() {
-            return Err(Breach::Secret);
+        if !self.measurement_tokens {
+            check_secrets(call, odd)?;
         }
-        self.check_logins(call.subject, odd)?;
-        match &self.counters {
-            Some(counters) => self.check_counters(counters, call, odd),
-            None => Ok(Duties::default()),
+        self.check_logins(call, odd)?;
+        let mut duties = match &self.counters {
+            Some(counters) => self.check_counters(counters, call, odd)?,
+            None => Duties::default(),
+        };
+        duties.body.setting = setting;
+        if let Some(grantees) = &self.grantees {
+            duties.body.grantees = grantees::check(grantees, call)?;
+        }
+        Ok(duties)
+    }
+
+    /// Rule 1. What is left to look for in a body.
+    fn check_destructive(&self, call: &Call<'_>) -> Result<Option<Setting>, Breach> {
+        match call.operation.destructive {
+            Destructive::Always if !self.destructive => Err(Breach::Destructive),
+            Destructive::With(setting) if !self.destructive => match setting.place {
+                Place::Query if setting::could_stand_in(call.query.unwrap_or_default(), setting) => {
+                    Err(Breach::Setting(setting))
+                }
+                Place::Query => Ok(None),
+                Place::Body => Ok(Some(setting)),
+            },
+            Destructive::Never | Destructive::Always | Destructive::With(_) => Ok(None),
         }
     }
 
     /// Rule 6.
-    fn check_logins(&self, subject: &Subject, odd: Names) -> Result<(), Breach> {
+    fn check_logins(&self, call: &Call<'_>, odd: Names) -> Result<(), Breach> {
+        let subject = call.subject;
+        let is_absent = subject.login.is_none() && call.operation.reach != Reach::Nobody;
         let listed: &[Box<str>] = match (&self.logins, &self.counters) {
             (Some(logins), _) => logins,
             (None, Some(_)) => &[],
+            (None, None) if is_absent && !self.ulogin_absent => return Err(Breach::NoLogin),
             (None, None) => return Ok(()),
         };
         let mut named = subject.login.iter().chain(&subject.clients);
         let is_odd = odd.has(Names::ULOGIN | Names::DIRECT_CLIENT_LOGINS);
-        if !is_odd && named.all(|login| listed.contains(login)) { Ok(()) } else { Err(Breach::Login) }
+        if is_odd || !named.all(|login| login::is_among(listed, login)) {
+            return Err(Breach::Login);
+        }
+        if is_absent && !self.ulogin_absent { Err(Breach::NoLogin) } else { Ok(()) }
     }
 
     /// Rules 4, 5 and 7.
@@ -221,16 +301,18 @@ impl Rules {
             }
             Reach::Account => return Err(Breach::Account),
         };
-        Ok(Duties { body: !belongs_to_its_path(call.operation), list })
+        let body = Look { counters: !belongs_to_its_path(call.operation), ..Look::default() };
+        Ok(Duties { body, list })
     }
 }
 
-/// Rule 7, of a body that is whole: every counter in it is one of `counters`, which are in ascending order.
-///
-/// # Errors
-/// How it breaks the rule.
-pub fn check_body(counters: &[u64], body: &[u8]) -> Result<(), Breach> {
-    check_listed(counters, &json::counters_in(body), Breach::Body)
+/// Rule 3.
+fn check_secrets(call: &Call<'_>, odd: Names) -> Result<(), Breach> {
+    if call.operation.shares == Shares::Secret {
+        return Err(Breach::SecretAnswer);
+    }
+    let names_some = (call.names | odd).has(Names::FIELD) && call.could_show_secrets();
+    if names_some { Err(Breach::Secret) } else { Ok(()) }
 }
 
 fn check_listed(listed: &[u64], named: &Counters, unreadable: Breach) -> Result<(), Breach> {

@@ -88,11 +88,7 @@ impl Subject {
     pub fn of(operation: &Operation, path: &str, query: Option<&str>, names: Names) -> Self {
         let (mut subject, mut found) = (Self::default(), Found::default());
         if let Reach::Counter(position) = operation.reach {
-            let segment = path.split('/').nth(position + 1).unwrap_or_default();
-            let is_last = path.len() >= segment.len() && path.ends_with(segment);
-            let bare = segment.strip_suffix(".json").or_else(|| segment.strip_suffix(".csv"));
-            let text = bare.filter(|_| is_last && operation.suffixes).unwrap_or(segment);
-            found.add(counter(text.as_bytes()));
+            found.add(counter(operation.segment(path, position).as_bytes()));
         }
         let telling = Names::IDS | Names::ID | Names::ULOGIN | Names::DIRECT_CLIENT_LOGINS | Names::COUNTER;
         if names.has(telling) {
@@ -131,8 +127,9 @@ pub fn counter(text: &[u8]) -> Option<u64> {
     std::str::from_utf8(text).ok().filter(|_| is_decimal)?.parse().ok()
 }
 
-/// Rule 3.
-fn text(value: &str) -> String {
+/// The text that a value of the query stands for (rule 3).
+#[must_use]
+pub fn text(value: &str) -> String {
     let spaced: Vec<u8> = value.bytes().map(|byte| if byte == b'+' { b' ' } else { byte }).collect();
     String::from_utf8_lossy(&plain(&spaced)).into_owned()
 }

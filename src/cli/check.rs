@@ -35,6 +35,8 @@ pub(super) struct CheckArgs {
 struct Report {
     mistakes: Vec<String>,
     warnings: Vec<String>,
+    /// What holds, and could be overlooked.
+    notes: Vec<String>,
     summary: String,
     code: u8,
 }
@@ -43,6 +45,7 @@ struct Report {
 struct Found {
     mistakes: Vec<String>,
     warnings: Vec<Warning>,
+    notes: Vec<Warning>,
     summary: String,
     code: u8,
 }
@@ -60,9 +63,12 @@ pub(super) fn check(args: &CheckArgs, out: &mut dyn Write) -> anyhow::Result<u8>
     let report = match Config::from_bytes(&bytes, &args.config.config) {
         Ok(config) => {
             online = args.online.then(|| doctor::examined(&config, &Wanted::default())).transpose()?;
-            let Found { mistakes, warnings, summary, code } = found(&config, args.without_tokens);
-            let places = config::places(&args.config.config, &bytes, warnings);
-            Report { mistakes, warnings: places.iter().map(ToString::to_string).collect(), summary, code }
+            let Found { mistakes, warnings, notes, summary, code } = found(&config, args.without_tokens);
+            let placed = |said| {
+                let places = config::places(&args.config.config, &bytes, said);
+                places.iter().map(ToString::to_string).collect()
+            };
+            Report { mistakes, warnings: placed(warnings), notes: placed(notes), summary, code }
         }
         Err(error @ (Error::Unreadable { .. } | Error::Permissions { .. })) => return Err(error.into()),
         Err(Error::Invalid(mistakes)) => {
@@ -70,7 +76,7 @@ pub(super) fn check(args: &CheckArgs, out: &mut dyn Write) -> anyhow::Result<u8>
             let of_files = token_files(&named).mistakes;
             let mistakes: Vec<_> = mistakes.iter().map(ToString::to_string).chain(of_files).collect();
             let summary = format!("{} found", count(mistakes.len(), "mistake"));
-            Report { mistakes, warnings: Vec::new(), summary, code: 78 }
+            Report { mistakes, warnings: Vec::new(), notes: Vec::new(), summary, code: 78 }
         }
     };
     match args.format {
@@ -81,6 +87,9 @@ pub(super) fn check(args: &CheckArgs, out: &mut dyn Write) -> anyhow::Result<u8>
             for line in &report.warnings {
                 writeln!(out, "warning: {line}")?;
             }
+            for line in &report.notes {
+                writeln!(out, "note: {line}")?;
+            }
             writeln!(out, "{}", report.summary)?;
             if let Some(online) = &online {
                 writeln!(out)?;
@@ -89,7 +98,7 @@ pub(super) fn check(args: &CheckArgs, out: &mut dyn Write) -> anyhow::Result<u8>
         }
         Format::Json => {
             let value = serde_json::json!({
-                "valid": report.code == 0, "mistakes": report.mistakes, "warnings": report.warnings, "summary": report.summary,
+                "valid": report.code == 0, "mistakes": report.mistakes, "warnings": report.warnings, "notes": report.notes, "summary": report.summary,
                 "online": online.as_ref().map(doctor::machine),
             });
             writeln!(out, "{value}")?;
@@ -151,8 +160,27 @@ fn found(config: &Config, without_tokens: bool) -> Found {
         count(config.catalogue.operations().len(), "operation"),
     );
     let tokens = warnings_of_tokens(config, without_tokens, SystemTime::now());
-    let warnings = warnings(config, &policy).into_iter().chain(tokens).chain(short).collect();
-    Found { mistakes, warnings, summary, code }
+    let (notes, of_logins) = absent_logins(config);
+    let warnings = warnings(config, &policy).into_iter().chain(of_logins).chain(tokens).chain(short).collect();
+    Found { mistakes, warnings, notes, summary, code }
+}
+
+/// What becomes of requests that name no login, of callers with logins alone: what is refused, and what goes through.
+fn absent_logins(config: &Config) -> (Vec<Warning>, Vec<Warning>) {
+    let (mut refused, mut let_through) = (Vec::new(), Vec::new());
+    for (position, caller) in config.callers.iter().enumerate() {
+        let (rules, id) = (&caller.rules, caller.id);
+        if rules.logins.is_none() || rules.counters.is_some() {
+            continue;
+        }
+        let (to, said) = if rules.ulogin_absent {
+            (&mut let_through, "without ulogin works on the whole account of the token's owner (ulogin_absent: allow)")
+        } else {
+            (&mut refused, "that names no ulogin is refused (ulogin_absent: deny)")
+        };
+        to.push((vec![key("callers"), Step::Index(position)], format!("caller '{id}': a request {said}")));
+    }
+    (refused, let_through)
 }
 
 /// Looking for one costs a comparison with every caller before it.

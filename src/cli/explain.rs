@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderName, Method, Version};
 use serde_json::json;
 
 use super::check::can_match;
+use super::traits::{kind, looked_for};
 use super::url::{Read, Url};
 use super::{ConfigArgs, Format};
 use crate::caller::{Caller, Condition, Conditions};
@@ -254,6 +255,7 @@ fn human(
                 "needs      {}",
                 operation.scopes.iter().map(|scope| scope.as_str()).collect::<Vec<_>>().join(" or ")
             )?;
+            writeln!(out, "kind       {}", kind(operation))?;
         }
         Err(reason) => writeln!(out, "operation  none: {}", reason.as_str())?,
     }
@@ -316,10 +318,8 @@ fn of_caller(out: &mut dyn Write, asked: &Asked<'_>, verdict: &Verdict<'_>) -> s
                 writeln!(out, "would be   refused without enforce: false: {}", answer(shadowed.reason))?;
             }
             if body_is_read(asked, decision) {
-                writeln!(
-                    out,
-                    "body       would be read first: JSON of at most 1 MiB, with no other counters than the caller's"
-                )?;
+                let look = looked_for(decision.duties().body);
+                writeln!(out, "body       would be read first: JSON of at most 1 MiB, {look}")?;
             }
             if decision.duties().list {
                 writeln!(out, "list       comes back with the caller's counters only")?;
@@ -332,7 +332,7 @@ fn of_caller(out: &mut dyn Write, asked: &Asked<'_>, verdict: &Verdict<'_>) -> s
 
 /// Of a read there is no body to be read, unless somebody sends one.
 fn body_is_read(asked: &Asked<'_>, decision: &Decision) -> bool {
-    decision.duties().body && asked.operation.is_ok_and(|operation| !operation.verb.is_safe())
+    decision.duties().body.is_due() && asked.operation.is_ok_and(|operation| !operation.verb.is_safe())
 }
 
 fn machine(
@@ -364,6 +364,7 @@ fn machine(
         "operation": operation.map(|operation| operation.id.as_str()),
         "template": operation.map(|operation| &*operation.template),
         "needs_any_of": operation.map(|operation| operation.scopes.iter().map(|scope| scope.as_str()).collect::<Vec<_>>()),
+        "kind": operation.map(kind),
         "counters": subject.counters.as_slice(),
         "counters_are_readable": subject.counters != Counters::Unreadable,
         "ulogin": subject.login,

@@ -15,6 +15,7 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use serde::Deserialize;
 
+use crate::login;
 use crate::rejection::Reason;
 use crate::rules::Rules;
 use crate::subject::{Counters, Subject};
@@ -129,7 +130,7 @@ impl Named {
         if reason != of_counters {
             let listed = rules.filter(|_| reason == of_logins).and_then(|rules| rules.logins.as_deref());
             for login in subject.login.iter().chain(&subject.clients) {
-                if listed.is_none_or(|listed| !listed.contains(login)) {
+                if listed.is_none_or(|listed| !login::is_among(listed, login)) {
                     self.logins.insert(login.escape_debug().to_string());
                 }
             }

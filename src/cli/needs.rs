@@ -15,7 +15,8 @@ use super::lines::{self, Line, Named};
 use super::replay;
 use crate::caller::Caller;
 use crate::config::Config;
-use crate::operation::{Catalogue, Operation, Reach};
+use crate::login;
+use crate::operation::{Catalogue, Destructive, Operation, Reach, Shares};
 use crate::policy::{Denial, Policy};
 use crate::rejection::Reason;
 use crate::rules::{Breach, Call, List, Rules};
@@ -61,6 +62,13 @@ pub(super) struct Seen {
     pub(super) counters: BTreeSet<u64>,
     pub(super) logins: BTreeSet<String>,
     pub(super) destructive: BTreeSet<String>,
+    /// Operations that are destructive by what was asked of them, which lines do not tell.
+    pub(super) perhaps_destructive: BTreeSet<String>,
+    pub(super) shares: BTreeSet<String>,
+    /// Operations whose answer is a token of the Measurement Protocol.
+    pub(super) secrets: BTreeSet<String>,
+    /// A request named no `ulogin` and was about somebody.
+    pub(super) without_login: bool,
     pub(super) lists: bool,
     pub(super) has_bodies: bool,
     /// What stands against `counters`.
@@ -246,8 +254,8 @@ fn beyond(caller: &Caller, call: &Call<'_>) -> Option<Vec<&'static str>> {
         beyond.push("scopes");
     }
     let mut rules: Rules = caller.rules.clone();
-    // Each breach is mended once: there are five rights.
-    for _ in 0..5 {
+    // Each breach is mended once: there are eight rights.
+    for _ in 0..8 {
         let Err(breach) = rules.check(call) else { break };
         match breach {
             Breach::Unreadable => return None,
@@ -255,9 +263,21 @@ fn beyond(caller: &Caller, call: &Call<'_>) -> Option<Vec<&'static str>> {
                 rules.destructive = true;
                 beyond.push("destructive");
             }
+            Breach::Sharing => {
+                rules.sharing = true;
+                beyond.push("sharing");
+            }
+            Breach::SecretAnswer => {
+                rules.measurement_tokens = true;
+                beyond.push("measurement_tokens");
+            }
             Breach::Login => {
-                rules.logins = Some(call.subject.login.iter().chain(&call.subject.clients).cloned().collect());
+                rules.logins = Some(login::each_once(call.subject.login.iter().chain(&call.subject.clients).cloned()));
                 beyond.push("ulogin");
+            }
+            Breach::NoLogin => {
+                rules.ulogin_absent = true;
+                beyond.push("ulogin_absent");
             }
             Breach::List => {
                 rules.list = List::Filter;
@@ -269,6 +289,8 @@ fn beyond(caller: &Caller, call: &Call<'_>) -> Option<Vec<&'static str>> {
             }
             // Lines do not tell what these are about.
             Breach::Search
+            | Breach::Setting(_)
+            | Breach::Grantee
             | Breach::Callback
             | Breach::Secret
             | Breach::BodyKind
@@ -297,8 +319,8 @@ impl Seen {
         self.counted += 1;
         self.needs.insert(needs.index());
         self.operations.insert(id.to_owned());
-        if operation.is_some_and(|operation| operation.destructive) {
-            self.destructive.insert(id.to_owned());
+        if let Some(operation) = operation {
+            self.mark(operation);
         }
         self.has_bodies |= !matches!(line.method.as_str(), "GET" | "HEAD");
         let subject = line.subject();
@@ -326,12 +348,30 @@ impl Seen {
         if line.more_logins {
             self.beyond_logins.insert("a line names more logins than it has room for");
         }
+        self.without_login |= subject.login.is_none() && reach != Reach::Nobody;
         for login in subject.login.iter().chain(&subject.clients) {
-            if crate::config::login(login).is_ok() {
-                self.logins.insert(login.to_string());
+            if login::is_one(login) {
+                self.logins.insert(login::canonical(login).into());
             } else {
                 self.beyond_logins.insert("a line names a login that is none");
             }
+        }
+    }
+}
+
+impl Seen {
+    fn mark(&mut self, operation: &Operation) {
+        let id = operation.id.as_str().to_owned();
+        match operation.destructive {
+            Destructive::Never => {}
+            Destructive::Always => drop(self.destructive.insert(id.clone())),
+            Destructive::With(_) => drop(self.perhaps_destructive.insert(id.clone())),
+        }
+        if operation.shares == Shares::Secret {
+            self.secrets.insert(id.clone());
+        }
+        if operation.shares != Shares::Nothing {
+            self.shares.insert(id);
         }
     }
 }

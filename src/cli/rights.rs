@@ -1,7 +1,7 @@
 //! The rights of a caller for what it needed, beside those that it has.
 //!
-//! 1. They are the fewest that cover its operations, the counters and logins that it named, and `destructive: allow` only where
-//!    it needs that.
+//! 1. They are the fewest that cover its operations, the counters and logins that it named, and `destructive: allow`,
+//!    `sharing: allow`, `measurement_tokens: allow` and `ulogin_absent: allow` only where it needs that.
 //! 2. `counters` are stated only where every request that counts would be within them: none works on the whole account, names
 //!    no counter where one is due, or names one that the line does not tell. Otherwise a comment says what stands against it.
 //! 3. Where `counters` or `ulogin` are stated and no line tells which were used, they stay as they are: without them there would
@@ -45,18 +45,33 @@ impl Rights {
         };
         let instead = if logins.is_some() { "ulogin is not narrowed" } else { "no ulogin" };
         comments.extend(seen.beyond_logins.iter().map(|against| format!("{instead}: {against}")));
+        let by_default = Rules::lets_ulogin_be_absent(logins.is_some(), stated);
+        let unnamed = logins.is_none() && stated;
+        let stays_destructive = known.rules.destructive && !seen.perhaps_destructive.is_empty();
+        comments.extend(of_settings(seen, stays_destructive));
         let rules = Rules {
             counters,
             logins: logins.map(|logins| logins.into_iter().map(Into::into).collect()),
             list,
-            destructive: !seen.destructive.is_empty(),
+            // With counters alone no login could be named.
+            ulogin_absent: seen.without_login || (known.rules.ulogin_absent && by_default) || unnamed,
+            grantees: known.rules.grantees.clone(),
+            destructive: !seen.destructive.is_empty() || stays_destructive,
+            sharing: !seen.shares.is_empty(),
+            measurement_tokens: known.rules.measurement_tokens || !seen.secrets.is_empty(),
             ..known.rules
         };
         (Self { scopes: narrowest(&seen.needs, known.scopes), rules }, comments)
     }
 
+    /// Of whom nothing is known.
+    pub(super) fn least() -> Self {
+        let rules = Rules { destructive: false, sharing: false, ..Rules::default() };
+        Self { scopes: ScopeSet::EMPTY, rules }
+    }
+
     /// As keys of a caller.
-    pub(super) fn keys(&self, text: &mut String, destructive_for: &BTreeSet<String>) -> std::fmt::Result {
+    pub(super) fn keys(&self, text: &mut String, seen: &Seen) -> std::fmt::Result {
         let Self { scopes, rules } = self;
         writeln!(text, "    scopes: {}", quoted(scopes.iter().map(Scope::as_str)))?;
         if let Some(counters) = &rules.counters {
@@ -68,17 +83,25 @@ impl Rights {
         if let Some(logins) = &rules.logins {
             writeln!(text, "    ulogin: {}", quoted(logins.iter().map(|login| &**login)))?;
         }
-        let needing: Vec<_> = destructive_for.iter().map(String::as_str).collect();
-        match (rules.destructive, needing.is_empty()) {
-            (false, _) => writeln!(text, "    destructive: deny")?,
-            (true, true) => writeln!(text, "    destructive: allow")?,
-            (true, false) => writeln!(text, "    destructive: allow   # for {}", needing.join(", "))?,
+        if rules.ulogin_absent != Rules::lets_ulogin_be_absent(rules.logins.is_some(), rules.counters.is_some()) {
+            writeln!(text, "    ulogin_absent: {}", if rules.ulogin_absent { "allow" } else { "deny" })?;
         }
+        if let Some(grantees) = &rules.grantees {
+            writeln!(
+                text,
+                "    grantees: {}   # as it was: lines do not tell",
+                quoted(grantees.iter().map(|one| &**one))
+            )?;
+        }
+        allowed(text, "destructive", rules.destructive, &seen.destructive)?;
+        allowed(text, "sharing", rules.sharing, &seen.shares)?;
         if rules.callback {
             writeln!(text, "    callback: allow   # as it was: lines do not tell")?;
         }
-        if rules.measurement_tokens {
-            writeln!(text, "    measurement_tokens: allow   # as it was: lines do not tell")?;
+        match (rules.measurement_tokens, seen.secrets.is_empty()) {
+            (false, _) => {}
+            (true, true) => writeln!(text, "    measurement_tokens: allow   # as it was: lines do not tell")?,
+            (true, false) => allowed(text, "measurement_tokens", true, &seen.secrets)?,
         }
         if !rules.enforce {
             writeln!(text, "    enforce: false   # as it was")?;
@@ -117,11 +140,36 @@ impl Rights {
         if before.counters.is_some() && before.list == List::Refuse && now.list == List::Filter {
             say("list", "refuse -> filter".to_owned());
         }
-        if now.destructive && !before.destructive {
-            say("destructive", "deny -> allow".to_owned());
+        for (key, before, now) in [
+            ("ulogin_absent", before.ulogin_absent, now.ulogin_absent),
+            ("destructive", before.destructive, now.destructive),
+            ("sharing", before.sharing, now.sharing),
+            ("measurement_tokens", before.measurement_tokens, now.measurement_tokens),
+        ] {
+            if now && !before {
+                say(key, "deny -> allow".to_owned());
+            }
         }
         widened
     }
+}
+
+/// What is allowed or denied, and for which operations.
+fn allowed(text: &mut String, key: &str, is_allowed: bool, needing: &BTreeSet<String>) -> std::fmt::Result {
+    let needing: Vec<_> = needing.iter().map(String::as_str).collect();
+    match (is_allowed, needing.is_empty()) {
+        (false, _) => writeln!(text, "    {key}: deny"),
+        (true, true) => writeln!(text, "    {key}: allow"),
+        (true, false) => writeln!(text, "    {key}: allow   # for {}", needing.join(", ")),
+    }
+}
+
+/// What is to be said of operations that are destructive by what is asked of them.
+fn of_settings(seen: &Seen, stays: bool) -> Option<String> {
+    let operations: Vec<_> = seen.perhaps_destructive.iter().map(String::as_str).collect();
+    let then = if stays { "destructive stays as it was" } else { "that is denied" };
+    let said = || format!("lines do not tell whether {} took away what was there; {then}", operations.join(", "));
+    seen.destructive.is_empty().then_some(()).filter(|()| !operations.is_empty()).map(|()| said())
 }
 
 /// `counters` (rules 2 and 3).

@@ -4,7 +4,7 @@
 //! 2. With a configuration nothing becomes wider than it is there, unless that is asked for, and then each widening is said on
 //!    stderr. What does not count is said there, and in comments.
 //! 3. With a configuration, everything but `callers` stays as it is, and of these `match`, `tokens`, what lines do not
-//!    tell (`callback`, `measurement_tokens`, `enforce`), and callers without a line that counts. Without one, addresses and
+//!    tell (`callback`, `measurement_tokens`, `grantees`, `enforce`), and callers without a line that counts. Without one, addresses and
 //!    files are to be filled in.
 //! 4. What is printed can be loaded.
 
@@ -89,7 +89,7 @@ pub(super) fn suggest(args: &SuggestArgs, out: &mut dyn Write) -> anyhow::Result
 fn keys(text: &mut String, seen: &Seen, rights: &Rights, comments: &[String]) -> std::fmt::Result {
     let operations: Vec<_> = seen.operations.iter().map(String::as_str).collect();
     writeln!(text, "    # for {}", operations.join(", "))?;
-    rights.keys(text, &seen.destructive)?;
+    rights.keys(text, seen)?;
     for comment in comments {
         writeln!(text, "    # {comment}")?;
     }
@@ -154,7 +154,7 @@ fn callers_of(config: &Config, log: &Log) -> Result<Suggested, std::fmt::Error> 
             writeln!(text, "    strict: true")?;
         }
         if is_kept {
-            known.keys(text, &without.destructive)?;
+            known.keys(text, &without)?;
             continue;
         }
         keys(text, seen, &rights, &comments)?;
@@ -213,7 +213,7 @@ fn anew(log: &Log) -> anyhow::Result<Suggested> {
     writeln!(text, "callers:")?;
     for (id, seen) in callers {
         writeln!(all.text, "  # from {} lines", seen.counted)?;
-        let (rights, comments) = Rights::drawn(seen, &Rights::default());
+        let (rights, comments) = Rights::drawn(seen, &Rights::least());
         all.say_not_counted(id, seen, Some(&rights))?;
         let text = &mut all.text;
         writeln!(text, "  - id: \"{id}\"\n    match: {{listener: \"{id}\"}}")?;

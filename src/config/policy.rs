@@ -9,7 +9,7 @@ use super::process::ReadListener;
 use super::reader::{At, Findings, Table};
 use super::{Bind, Origin, TokenSource, document, health, name, name_text, rules};
 use crate::caller::{Caller, Condition, ConditionKind, Conditions, are_everyone};
-use crate::operation::{Catalogue, Operation, QuotaGroup, Reach, UnknownOperations, Verb};
+use crate::operation::{Catalogue, Destructive, Operation, QuotaGroup, Reach, Shares, UnknownOperations, Verb};
 use crate::scope::ScopeSet;
 use crate::symbol::{CallerId, ListenerName, OperationId, TokenAlias};
 
@@ -292,7 +292,8 @@ fn template(text: &str) -> Result<&str, String> {
 }
 
 fn operation(at: &At<'_>, findings: &mut Findings) -> Option<Operation> {
-    let table = at.table(findings, &["method", "path", "scope", "id", "long", "acts", "destructive"])?;
+    let table =
+        at.table(findings, &["method", "path", "scope", "id", "long", "upload", "acts", "destructive", "shares"])?;
     let verb = table.required(findings, "method").and_then(|at| {
         at.text(findings, |text| {
             let known = Verb::ALL.into_iter().find(|verb| verb.as_str() == text && *verb != Verb::Head);
@@ -303,8 +304,9 @@ fn operation(at: &At<'_>, findings: &mut Findings) -> Option<Operation> {
     let scopes = table.required(findings, "scope").and_then(|at| scopes(&at, findings));
     let id = table.optional("id").map(|at| name(&at, findings));
     let long = table.optional("long").and_then(|at| at.bool(findings)).unwrap_or(false);
-    let acts = table.optional("acts").map_or(Some(false), |at| at.bool(findings));
-    let destructive = table.optional("destructive").map(|at| at.bool(findings));
+    let mut flag = |key: &str, otherwise| table.optional(key).map_or(otherwise, |at| at.bool(findings));
+    let (upload, acts, shares) = (flag("upload", Some(false)), flag("acts", Some(false)), flag("shares", Some(false)));
+    let destructive = flag("destructive", verb.map(|verb| verb == Verb::Delete));
     let (verb, template) = (verb?, template?);
     let id = match id {
         Some(id) => id?.to_owned(),
@@ -314,14 +316,15 @@ fn operation(at: &At<'_>, findings: &mut Findings) -> Option<Operation> {
         id: OperationId::new(&id),
         verb,
         reach: Reach::of(verb, template),
-        template: template.into(),
         scopes: scopes?,
         quota: if verb.is_safe() { QuotaGroup::ClientRead } else { QuotaGroup::ClientWrite },
-        suffixes: true,
-        upload: false,
+        suffixes: Operation::may_have_suffixes(template),
+        upload: upload?,
         long,
         acts: acts? || !verb.is_safe(),
-        destructive: destructive.unwrap_or(Some(verb == Verb::Delete))?,
+        destructive: Destructive::of(destructive?),
+        shares: if shares? { Shares::Named } else { Shares::Nothing },
+        template: template.into(),
         deprecated: false,
     })
 }

@@ -7,13 +7,25 @@ use crate::rules::{List, Rules};
 use crate::symbol::GroupName;
 
 /// The keys of a caller that are read here.
-pub const KEYS: [&str; 7] = ["counters", "ulogin", "list", "destructive", "callback", "measurement_tokens", "enforce"];
+pub const KEYS: [&str; 10] = [
+    "counters",
+    "ulogin",
+    "ulogin_absent",
+    "grantees",
+    "list",
+    "destructive",
+    "sharing",
+    "callback",
+    "measurement_tokens",
+    "enforce",
+];
 
 /// Reads them.
 pub fn rules(table: &Table<'_>, findings: &mut Findings) -> Option<Rules> {
     let otherwise = Rules::default();
     let counters = table.optional("counters").map(|at| counters(&at, findings));
-    let logins = table.optional("ulogin").map(|at| logins(&at, findings));
+    let listed = table.optional("ulogin").map(|at| logins(&at, findings));
+    let grantees = table.optional("grantees").map(|at| logins(&at, findings));
     let list = table.optional("list").map(|at| {
         if counters.is_none() {
             at.wrong(findings, "says nothing without 'counters' of the caller: its list has all of them");
@@ -33,14 +45,28 @@ pub fn rules(table: &Table<'_>, findings: &mut Findings) -> Option<Rules> {
         None => Some(otherwise),
     };
     let destructive = allowed("destructive", otherwise.destructive);
+    let sharing = allowed("sharing", otherwise.sharing);
+    let ulogin_absent = allowed("ulogin_absent", Rules::lets_ulogin_be_absent(listed.is_some(), counters.is_some()));
     let callback = allowed("callback", otherwise.callback);
     let measurement_tokens = allowed("measurement_tokens", otherwise.measurement_tokens);
+    if let (Some(at), Some(false)) = (table.optional("ulogin_absent"), ulogin_absent)
+        && listed.is_none()
+        && counters.is_some()
+    {
+        at.wrong(
+            findings,
+            "would refuse everything: with 'counters' and without 'ulogin' of the caller no login may be named",
+        );
+    }
     let enforce = table.optional("enforce").map_or(Some(otherwise.enforce), |at| at.bool(findings));
     Some(Rules {
         counters: given(counters)?.map(Into::into),
-        logins: given(logins)?,
+        logins: given(listed)?,
+        ulogin_absent: ulogin_absent?,
+        grantees: given(grantees)?.map(Into::into),
         list: list.map_or(Some(otherwise.list), |list| list)?,
         destructive: destructive?,
+        sharing: sharing?,
         callback: callback?,
         measurement_tokens: measurement_tokens?,
         enforce: enforce?,
@@ -73,7 +99,7 @@ fn counter(at: &At<'_>, findings: &mut Findings) -> Option<u64> {
 fn logins(at: &At<'_>, findings: &mut Findings) -> Option<Box<[Box<str>]>> {
     let elements = at.filled_list(findings)?;
     let read: Vec<_> = elements.iter().map(|at| at.text(findings, login)).collect();
-    read.into_iter().collect()
+    read.into_iter().collect::<Option<Vec<_>>>().map(login::each_once)
 }
 
 /// Reads a login of Yandex: letters, digits, `-`, `_`, `.`, and `@` in those of organisations.

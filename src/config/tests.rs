@@ -1,6 +1,7 @@
 //! What a configuration may say, and what is said about mistakes in it.
 
 use super::*;
+use crate::operation::{Destructive, Shares};
 
 fn mistakes(text: &str) -> Vec<String> {
     match Config::parse(text, Path::new("gate.yaml")) {
@@ -37,13 +38,37 @@ fn an_operation_has_one_counter_in_its_path_and_a_delete_cannot_be_undone() {
     };
     let destructive = |method: &str| {
         let config = with(method, "/management/v2/counter/{counter_id}/thing").unwrap();
-        config.catalogue.operations().last().is_some_and(|operation| operation.destructive)
+        config.catalogue.operations().last().is_some_and(|operation| operation.destructive == Destructive::Always)
     };
     assert_eq!(["POST", "DELETE"].map(destructive), [false, true]);
     let stated = with("POST, destructive: true", "/management/v2/thing").unwrap();
-    assert!(stated.catalogue.operations().last().unwrap().destructive);
+    let stated = stated.catalogue.operations().last().unwrap();
+    assert_eq!((stated.destructive, stated.shares, stated.upload), (Destructive::Always, Shares::Nothing, false));
+    let marked = with("GET, upload: true, shares: true, acts: true", "/new/v1/things/{id}").unwrap();
+    let marked = marked.catalogue.operations().last().unwrap();
+    assert_eq!((marked.shares, marked.upload, marked.acts, marked.suffixes), (Shares::Named, true, true, false));
+    assert!(with("GET", "/management/v2/things").unwrap().catalogue.operations().last().unwrap().suffixes);
     let said = with("POST", "/v2/counter/{counter_id}/copy/{counterId}").unwrap_err().to_string();
     assert!(said.contains("expected a path with one {counter_id} at most"), "{said}");
+}
+
+#[test]
+fn logins_are_kept_in_one_spelling_and_may_be_absent_where_it_is_said() {
+    let rules = |keys: &str| {
+        let text = include_str!("../../config/gate.yaml").replace("destructive: deny", keys);
+        Config::parse(&text, Path::new("gate.yaml")).map(|config| config.callers[0].rules.clone())
+    };
+    let absent = |keys: &str| rules(keys).unwrap().ulogin_absent;
+    assert!(absent("") && absent("counters: [1]") && absent("counters: [1]\n    ulogin: [a]"));
+    assert!(
+        !absent("ulogin: [a]") && absent("ulogin: [a]\n    ulogin_absent: allow") && !absent("ulogin_absent: deny")
+    );
+    let read = rules("ulogin: [Shop.A, shop-a, b]\n    grantees: [C.d, c-D]").unwrap();
+    assert_eq!(read.logins.as_deref(), Some(&["shop-a".into(), "b".into()][..]));
+    assert_eq!(read.grantees.as_deref(), Some(&["c-d".into()][..]));
+    assert!(!read.sharing && rules("").unwrap().grantees.is_none());
+    let said = rules("counters: [1]\n    ulogin_absent: deny").unwrap_err().to_string();
+    assert!(said.contains("callers[0].ulogin_absent: would refuse everything"), "{said}");
 }
 
 #[test]

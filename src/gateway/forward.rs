@@ -61,7 +61,7 @@ pub async fn forward(outbound: Outbound) -> Result<Response<ResponseBody>, Rejec
     let mut is_repeat = false;
     let (answer, watchdog) = loop {
         let exchange = &permit.exchange;
-        if let Some(owed) = permit.owed.as_ref().filter(|owed| owed.list) {
+        if let Some(owed) = permit.owed.as_ref().filter(|owed| owed.list.is_some()) {
             debug_assert!(owed.enforce, "what is not enforced filters nothing");
             request.fields.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }
@@ -261,7 +261,7 @@ async fn respond(
     let pool = permit.pool();
     let upstream = pool.upstream();
     let Permit { exchange, owed, wishes, .. } = permit;
-    let only = owed.filter(|owed| owed.list).map(|owed| owed.counters);
+    let only = owed.and_then(|owed| owed.list);
     let (mut head, incoming) = answer.into_parts();
     let status = head.status.as_u16();
     let now = exchange.answered(status);

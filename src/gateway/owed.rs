@@ -1,7 +1,7 @@
 //! Owed: what is left of a caller's rules to hold a request to when it is about to leave (rules 5 and 7 of
 //! [`crate::rules`]).
 //!
-//! 1. A body whose counters matter is read whole, up to [`BODY_BYTES`], before a connection is taken; what is refused sends
+//! 1. A body that rules are about is read whole, up to [`BODY_BYTES`], before a connection is taken; what is refused sends
 //!    nothing. A caller that waits to be asked for it (`Expect: 100-continue`) is asked.
 //! 2. What was read goes on as it came: the same bytes, with a length or in chunks as before, and the same trailers.
 //! 3. The answer of a list of counters has to be filtered ([`super::filtered`]).
@@ -22,7 +22,7 @@ use super::forward::not_read;
 use crate::decide::{Owed, Shadowed};
 use crate::metrics::Stall;
 use crate::rejection::{Reason, Rejection};
-use crate::rules::{BODY_BYTES, Breach, check_body};
+use crate::rules::{BODY_BYTES, Breach};
 
 /// So long a body may take to be read whole (rule 5).
 const TIME: Duration = Duration::from_secs(30);
@@ -48,7 +48,7 @@ pub async fn settle(owed: &Owed, body: &mut RequestBody, exchange: &Rc<Exchange>
     };
     let kept = match owed.kind.filter(|_| !body.ahead().is_empty()) {
         Some(breach) => Err(breach),
-        None if whole => check_body(&owed.counters, body.ahead()),
+        None if whole => owed.reading.check(body.ahead()),
         None => Err(Breach::BodyLength),
     };
     match kept {

@@ -7,7 +7,7 @@ use super::Verb;
 pub enum Reach {
     /// On one counter: this segment of the path, counted from 0 behind the first slash.
     Counter(usize),
-    /// On the counters of the query's `ids`.
+    /// On the counters that the query names.
     Reports,
     /// It lists the counters of the account.
     Counters,
@@ -33,6 +33,8 @@ impl Reach {
         }
         match template {
             "/management/v1/counters" if verb.is_safe() => Self::Counters,
+            // It asks for `counters`.
+            "/management/v1/clients" => Self::Reports,
             "/management/v1/messengers" | "/management/v1/social_networks" => Self::Nobody,
             _ if template.starts_with("/stat/") || template.starts_with("/analytics/") => Self::Reports,
             _ => Self::Account,

@@ -14,7 +14,7 @@ fn id(catalogue: &Catalogue, verb: Verb, path: &str) -> &'static str {
 fn every_line_is_in_the_table() {
     let lines = BUILT_IN.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).count();
     assert_eq!(Catalogue::built_in().operations().len(), lines);
-    assert_eq!(lines, 121);
+    assert_eq!(lines, 127);
 }
 
 #[test]
@@ -49,6 +49,11 @@ fn rule_1_methods_and_segments() {
         (Verb::Put, "/management/v1/counter/1/goal/2", "goal.update"),
         (Verb::Post, "/management/v1/counter/1/logrequest/2/clean", "log_request.clean"),
         (Verb::Get, "/management/v1/counter/1/logrequests/evaluate", "log_requests.evaluate"),
+        (Verb::Put, "/management/v1/delegates", "delegates.replace"),
+        (Verb::Put, "/management/v1/counter/1/grant/ivan", "grant.update_old"),
+        (Verb::Delete, "/management/v1/counter/1/grant/ivan", "grant.delete_old"),
+        (Verb::Delete, "/management/v1/delegate/ivan", "delegate.delete_old"),
+        (Verb::Delete, "/management/v1/account/ivan", "account.delete_old"),
         (Verb::Delete, "/management/v1/counters", "(other method)"),
         (Verb::Patch, "/management/v1/counters", "(other method)"),
         (Verb::Get, "/management/v1/counter", "(unknown)"),
@@ -73,14 +78,26 @@ fn rule_2_suffixes() {
         ("/stat/v1/.csv", "(unknown)"),
         ("/stat/v1/data.csv.csv", "(unknown)"),
         ("/cdp/api/v1/counter/7/last_uploadings.json", "(unknown)"),
+        ("/export/v1/cloud/counter/5", "cloud_exports.list"),
+        ("/export/v1/cloud/counter/5.json", "(unknown)"),
+        ("/export/v1/cloud/counter/5.csv", "(unknown)"),
+        ("/management/v1/counter/5/grant/ivan.petrov", "grant.get_old"),
+        ("/management/v1/counter/5/grant/ivan.json", "grant.get_old"),
     ] {
         assert_eq!(id(&catalogue, Verb::Get, path), expected, "{path}");
     }
 }
 
 #[test]
-fn rule_3_head_is_get() {
-    assert_eq!(id(&Catalogue::built_in(), Verb::Head, "/stat/v1/data"), "report.table");
+fn rule_3_head_is_get_unless_that_acts() {
+    let catalogue = Catalogue::built_in();
+    let generate = "/management/v1/counter/7/measurement/generate";
+    assert_eq!(id(&catalogue, Verb::Head, "/stat/v1/data"), "report.table");
+    assert_eq!(id(&catalogue, Verb::Get, generate), "measurement_token.generate");
+    assert_eq!(id(&catalogue, Verb::Head, generate), "(other method)");
+    let by_method = catalogue.with_unknown(UnknownOperations::ByMethod);
+    assert_eq!(id(&by_method, Verb::Head, generate), "(other method)");
+    assert_eq!(id(&by_method, Verb::Head, "/new/thing"), "unknown");
 }
 
 #[test]

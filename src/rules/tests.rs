@@ -1,11 +1,11 @@
 //! The rules of callers, one by one.
 
 use super::*;
-use crate::operation::{Catalogue, Lookup, Verb};
+use crate::operation::{Catalogue, Destructive, Lookup, Verb};
 use crate::target;
 
 /// What becomes of a request that the catalogue knows.
-fn decide(rules: &Rules, verb: Verb, target: &str) -> Result<Duties, Breach> {
+pub(super) fn decide(rules: &Rules, verb: Verb, target: &str) -> Result<Duties, Breach> {
     let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
     let names = target::check(path, query, 10_000).unwrap_or_else(|bad| panic!("{target}: {bad:?}"));
     let catalogue = Catalogue::built_in();
@@ -14,7 +14,7 @@ fn decide(rules: &Rules, verb: Verb, target: &str) -> Result<Duties, Breach> {
     rules.check(&Call { operation, path, query, names, subject: &subject })
 }
 
-fn get(rules: &Rules, target: &str) -> Result<Duties, Breach> {
+pub(super) fn get(rules: &Rules, target: &str) -> Result<Duties, Breach> {
     decide(rules, Verb::Get, target)
 }
 
@@ -23,8 +23,10 @@ fn limited() -> Rules {
     Rules { counters: Some([1, 3].into()), ..Rules::default() }
 }
 
-const NOTHING_OWED: Result<Duties, Breach> = Ok(Duties { body: false, list: false });
-const BODY_OWED: Result<Duties, Breach> = Ok(Duties { body: true, list: false });
+pub(super) const NOTHING_OWED: Result<Duties, Breach> = Ok(Duties { body: NOTHING, list: false });
+const BODY_OWED: Result<Duties, Breach> = Ok(Duties { body: COUNTERS, list: false });
+pub(super) const NOTHING: Look = Look { counters: false, grantees: Grantees::Free, setting: None };
+const COUNTERS: Look = Look { counters: true, ..NOTHING };
 
 #[test]
 fn who_has_no_rules_loses_no_ordinary_request() {
@@ -70,7 +72,10 @@ fn rule_1_what_cannot_be_undone_can_be_denied() {
         Lookup::Known(operation) => operation.destructive,
         Lookup::OtherMethod | Lookup::Unknown => panic!("it is taken by its method"),
     };
-    assert_eq!([Verb::Get, Verb::Post, Verb::Delete].map(destructive), [false, true, true]);
+    assert_eq!(
+        [Verb::Get, Verb::Post, Verb::Delete].map(destructive),
+        [Destructive::Never, Destructive::Always, Destructive::Always]
+    );
 }
 
 #[test]
@@ -175,9 +180,11 @@ fn rule_4_what_cannot_be_read_is_refused() {
 #[test]
 fn rule_4_what_names_no_counter_is_refused_unless_it_is_nobodys() {
     assert_eq!(get(&limited(), "/stat/v1/data?metrics=ym:s:visits"), Err(Breach::NoCounter));
+    assert_eq!(get(&limited(), "/management/v1/clients"), Err(Breach::NoCounter));
+    assert_eq!(get(&limited(), "/management/v1/clients?counters=1,2"), Err(Breach::Counter(2)));
+    assert_eq!(get(&limited(), "/management/v1/clients?counters=1,3"), BODY_OWED);
     for (verb, target) in [
         (Verb::Post, "/management/v1/counters"),
-        (Verb::Get, "/management/v1/clients?counters=1"),
         (Verb::Get, "/management/v1/accounts"),
         (Verb::Get, "/management/v1/label/7"),
         (Verb::Get, "/management/v1/delegates"),
@@ -193,13 +200,15 @@ fn rule_5_the_list_of_all_counters_is_refused_or_owed_to_be_filtered() {
     let scripting = Rules { callback: true, ..filtering.clone() };
     let list = "/management/v1/counters";
     assert_eq!(get(&limited(), list), Err(Breach::List));
-    for target in [list, "/management/v1/counters.json?per_page=5"] {
-        assert_eq!(get(&filtering, target), Ok(Duties { body: true, list: true }), "{target}");
+    for target in [list, "/management/v1/counters.json?per_page=5", "/management/v1/counters?counter_ids=1,3"] {
+        assert_eq!(get(&filtering, target), Ok(Duties { body: COUNTERS, list: true }), "{target}");
     }
     assert_eq!(get(&filtering, "/management/v1/counters.csv"), Err(Breach::List));
     assert_eq!(get(&scripting, "/management/v1/counters?callback=f"), Err(Breach::List));
     assert_eq!(get(&scripting, "/management/v1/counters?CallBack=f"), Err(Breach::List));
     assert_eq!(get(&filtering, "/management/v1/counters?counters=2"), Err(Breach::Counter(2)));
+    assert_eq!(get(&filtering, "/management/v1/counters?counter_ids=1,2"), Err(Breach::Counter(2)));
+    assert_eq!(get(&filtering, "/management/v1/counters?search_string=1"), Err(Breach::Search));
 }
 
 #[test]
@@ -214,7 +223,8 @@ fn rule_6_only_listed_logins_are_named() {
         ("ids=2", NOTHING_OWED, Err(Breach::Counter(2))),
         ("ids=1&ulogin=d", Err(Breach::Login), Err(Breach::Login)),
         ("ids=1&ulogin=", Err(Breach::Login), Err(Breach::Login)),
-        ("ids=1&ulogin=A-B", Err(Breach::Login), Err(Breach::Login)),
+        ("ids=1&ulogin=A.b", NOTHING_OWED, BODY_OWED),
+        ("ids=1&ulogin=a_b", Err(Breach::Login), Err(Breach::Login)),
         ("ids=1&ulogin=a%252Db", Err(Breach::Login), Err(Breach::Login)),
         ("ids=1&direct_client_logins=c,d", Err(Breach::Login), Err(Breach::Login)),
         ("ids=1&uLogin=a-b", Err(Breach::Login), Err(Breach::Login)),
@@ -240,7 +250,11 @@ fn rule_7_bodies_are_read_where_they_are_not_data_of_the_path() {
         (Verb::Post, "/cdp/api/v1/counter/1/data/contacts/json", false),
         (Verb::Post, "/cdp/api/v1/counter/1/schema/attributes", false),
     ] {
-        assert_eq!(decide(&limited(), verb, target), Ok(Duties { body: owed, list: false }), "{target}");
+        assert_eq!(
+            decide(&limited(), verb, target),
+            Ok(Duties { body: Look { counters: owed, ..NOTHING }, list: false }),
+            "{target}"
+        );
     }
     for (body, expected) in [
         ("", Ok(())),
@@ -253,4 +267,55 @@ fn rule_7_bodies_are_read_where_they_are_not_data_of_the_path() {
     ] {
         assert_eq!(check_body(&[1, 3], body.as_bytes()), expected, "{body}");
     }
+}
+
+#[test]
+fn rule_3_making_a_measurement_token_needs_to_be_allowed() {
+    let allowed = Rules { measurement_tokens: true, ..Rules::default() };
+    let target = "/management/v1/counter/1/measurement/generate";
+    assert_eq!(get(&Rules::default(), target), Err(Breach::SecretAnswer));
+    assert_eq!(get(&allowed, target), NOTHING_OWED);
+    assert_eq!(get(&Rules { sharing: false, ..allowed }, target), Err(Breach::Sharing));
+}
+
+#[test]
+fn rule_6_a_request_without_a_login_is_about_the_whole_account() {
+    let logins = Rules { logins: Some(["a".into()].into()), ulogin_absent: false, ..Rules::default() };
+    let any = Rules { logins: None, ..logins.clone() };
+    for target in [
+        "/management/v1/counters",
+        "/stat/v1/data?ids=1",
+        "/stat/v1/data?ids=1&direct_client_logins=a",
+        "/management/v1/counter/1",
+        "/management/v1/accounts",
+    ] {
+        assert_eq!(get(&logins, target), Err(Breach::NoLogin), "{target}");
+        let named = format!("{target}{}ulogin=a", if target.contains('?') { '&' } else { '?' });
+        assert_eq!(get(&logins, &named), NOTHING_OWED, "{named}");
+    }
+    assert_eq!(get(&logins, "/management/v1/messengers"), NOTHING_OWED, "a dictionary is nobody's");
+    assert_eq!(get(&any, "/management/v1/counters"), Err(Breach::NoLogin));
+    assert_eq!(get(&any, "/management/v1/counters?ulogin=x"), NOTHING_OWED);
+}
+
+#[test]
+fn rule_8_what_gives_somebody_access_can_be_denied() {
+    let closed = Rules { sharing: false, ..Rules::default() };
+    for (verb, target, denied) in [
+        (Verb::Post, "/management/v1/counter/1/grants", true),
+        (Verb::Put, "/management/v1/counter/1/grant?user_login=a", true),
+        (Verb::Put, "/management/v1/counter/1/grant/a", true),
+        (Verb::Post, "/management/v1/counter/1/public_grant", true),
+        (Verb::Post, "/management/v1/delegates", true),
+        (Verb::Put, "/management/v1/delegates", true),
+        (Verb::Get, "/management/v1/counter/1/measurement/generate", true),
+        (Verb::Get, "/management/v1/counter/1/grants", false),
+        (Verb::Delete, "/management/v1/counter/1/grant?user_login=a", false),
+        (Verb::Post, "/management/v1/counter/1/goals", false),
+    ] {
+        assert_eq!(decide(&closed, verb, target) == Err(Breach::Sharing), denied, "{target}");
+    }
+    let unknown = Catalogue::built_in().with_unknown(crate::operation::UnknownOperations::ByMethod);
+    let Lookup::Known(operation) = unknown.find(Verb::Post, "/management/v2/shares") else { panic!("by its method") };
+    assert_eq!(operation.shares, crate::operation::Shares::Anyone, "nobody knows");
 }

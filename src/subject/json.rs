@@ -1,4 +1,4 @@
-//! The counters that the JSON body of a request could carry.
+//! What the JSON body of a request could carry: counters, and whatever else is [`Sought`].
 //!
 //! 1. A counter stands under a key whose letters and digits, in any case, are `counterid`, `counterids`, `counter`,
 //!    `counters` or `ids`, at any depth: a number, a string of digits, a list of those, or an object with an `id`.
@@ -19,37 +19,71 @@ use super::{Counters, counter};
 /// Rule 4; within what serde_json itself goes down to.
 const DEEPEST: u8 = 64;
 
+/// What is looked for in a body.
+pub trait Sought {
+    /// What a value is by where it stands.
+    type Place: Copy;
+
+    /// What stands under `key`, in an object that stands at `outer`; `None` is nothing that is looked for.
+    fn place(&self, key: &str, outer: Option<Self::Place>) -> Option<Self::Place>;
+
+    /// Takes what stands there; whether that can be read.
+    fn take(&mut self, place: Self::Place, value: Scalar<'_>) -> bool;
+}
+
+/// A value that has no others in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scalar<'a> {
+    /// A number without a sign, a fraction or an exponent.
+    Number(u64),
+    /// A text.
+    Text(&'a str),
+    /// Anything else but `null`.
+    Other,
+}
+
+/// Reads a body for what is sought; whether it can be read (rules 4 and 5).
+#[must_use]
+pub fn read(body: &[u8], sought: &mut impl Sought) -> bool {
+    if body.is_empty() {
+        return true;
+    }
+    let mut reader = serde_json::Deserializer::from_slice(body);
+    let walked = Walk { sought, place: None, depth: 0 }.deserialize(&mut reader);
+    walked.and_then(|()| reader.end()).is_ok()
+}
+
 /// The counters that a request's JSON body could carry (rules 1 to 5).
 #[must_use]
 pub fn counters_in(body: &[u8]) -> Counters {
-    if body.is_empty() {
-        return Counters::None;
-    }
-    let mut found = Vec::new();
-    let mut reader = serde_json::Deserializer::from_slice(body);
-    let walked = Walk { found: &mut found, place: Place::Elsewhere, depth: 0 }.deserialize(&mut reader);
-    match (walked.and_then(|()| reader.end()), &found[..]) {
-        (Err(_), _) => Counters::Unreadable,
-        (Ok(()), []) => Counters::None,
-        (Ok(()), [one]) => Counters::One(*one),
-        (Ok(()), _) => Counters::Several(found.into()),
+    let mut found = CountersIn(Vec::new());
+    match (read(body, &mut found), &found.0[..]) {
+        (false, _) => Counters::Unreadable,
+        (true, []) => Counters::None,
+        (true, [one]) => Counters::One(*one),
+        (true, _) => Counters::Several(found.0.into()),
     }
 }
 
-/// What a value is by where it stands.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
-    /// Nothing.
-    Elsewhere,
-    /// A counter (rule 1).
-    Counter,
-}
+/// Rules 1 to 3.
+struct CountersIn(Vec<u64>);
 
-impl Place {
-    /// Of what stands under `key`, in an object that stands at `outer`.
-    fn under(key: &str, outer: Self) -> Self {
+impl Sought for CountersIn {
+    type Place = ();
+
+    fn place(&self, key: &str, outer: Option<()>) -> Option<()> {
         let is_one = ["counterid", "counterids", "counter", "counters", "ids"].iter().any(|word| spells(key, word));
-        if is_one || (outer == Self::Counter && spells(key, "id")) { Self::Counter } else { Self::Elsewhere }
+        (is_one || (outer.is_some() && spells(key, "id"))).then_some(())
+    }
+
+    fn take(&mut self, (): (), value: Scalar<'_>) -> bool {
+        let counter = match value {
+            Scalar::Number(number) => Some(number).filter(|number| *number > 0),
+            Scalar::Text(text) => counter(text.as_bytes()),
+            Scalar::Other => None,
+        };
+        self.0.extend(counter);
+        counter.is_some()
     }
 }
 
@@ -60,18 +94,16 @@ fn spells(key: &str, word: &str) -> bool {
 }
 
 /// One value, and everything in it.
-struct Walk<'a> {
-    found: &'a mut Vec<u64>,
-    place: Place,
+struct Walk<'a, S: Sought> {
+    sought: &'a mut S,
+    place: Option<S::Place>,
     depth: u8,
 }
 
-impl Walk<'_> {
-    fn scalar<E: Error>(self, counter: Option<u64>) -> Result<(), E> {
-        if self.place == Place::Counter {
-            self.found.push(counter.ok_or_else(|| E::custom("not a counter"))?);
-        }
-        Ok(())
+impl<S: Sought> Walk<'_, S> {
+    fn scalar<E: Error>(self, value: Scalar<'_>) -> Result<(), E> {
+        let is_fine = self.place.is_none_or(|place| self.sought.take(place, value));
+        is_fine.then_some(()).ok_or_else(|| E::custom("not what stands there"))
     }
 
     fn deeper<E: Error>(&self) -> Result<u8, E> {
@@ -79,7 +111,7 @@ impl Walk<'_> {
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Walk<'_> {
+impl<'de, S: Sought> DeserializeSeed<'de> for Walk<'_, S> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<(), D::Error> {
@@ -87,7 +119,7 @@ impl<'de> DeserializeSeed<'de> for Walk<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Walk<'_> {
+impl<'de, S: Sought> Visitor<'de> for Walk<'_, S> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -99,28 +131,29 @@ impl<'de> Visitor<'de> for Walk<'_> {
     }
 
     fn visit_bool<E: Error>(self, _: bool) -> Result<(), E> {
-        self.scalar(None)
+        self.scalar(Scalar::Other)
     }
 
     fn visit_u64<E: Error>(self, number: u64) -> Result<(), E> {
-        self.scalar((number > 0).then_some(number))
+        self.scalar(Scalar::Number(number))
     }
 
     fn visit_i64<E: Error>(self, _: i64) -> Result<(), E> {
-        self.scalar(None)
+        self.scalar(Scalar::Other)
     }
 
     fn visit_f64<E: Error>(self, _: f64) -> Result<(), E> {
-        self.scalar(None)
+        self.scalar(Scalar::Other)
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<(), E> {
-        self.scalar(counter(text.as_bytes()))
+        self.scalar(Scalar::Text(text))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<(), A::Error> {
         let depth = self.deeper()?;
-        while elements.next_element_seed(Walk { found: &mut *self.found, place: self.place, depth })?.is_some() {}
+        let place = self.place;
+        while elements.next_element_seed(Walk { sought: &mut *self.sought, place, depth })?.is_some() {}
         Ok(())
     }
 
@@ -128,11 +161,11 @@ impl<'de> Visitor<'de> for Walk<'_> {
         let depth = self.deeper()?;
         let mut keys = HashSet::new();
         while let Some(key) = members.next_key_seed(Key)? {
-            let place = Place::under(&key, self.place);
+            let place = self.sought.place(&key, self.place);
             if !keys.insert(key) {
                 return Err(A::Error::custom("a key twice"));
             }
-            members.next_value_seed(Walk { found: &mut *self.found, place, depth })?;
+            members.next_value_seed(Walk { sought: &mut *self.sought, place, depth })?;
         }
         Ok(())
     }

@@ -60,7 +60,7 @@ fn check_says_that_all_is_right() {
     let (code, said) = files.run(&["check"]);
     assert_eq!(code, 0, "{said}");
     insta::assert_snapshot!(said, @r#"
-    the configuration is right: 2 listeners, 2 callers, 2 tokens, 121 operations
+    the configuration is right: 2 listeners, 2 callers, 2 tokens, 127 operations
     "#);
     let (code, said) = files.json(&["check"]);
     assert_eq!((code, &said["valid"], &said["mistakes"]), (0, &true.into(), &serde_json::json!([])));
@@ -159,6 +159,7 @@ fn explain_says_yes_with_the_token_and_no_with_the_answer() {
     request    GET /management/v1/counters
     operation  counters.list (/management/v1/counters)
     needs      metrika:read
+    kind       quota group client_read
     query      has a credential, which would not be sent
     
     caller     reports (listener app)
@@ -171,6 +172,7 @@ fn explain_says_yes_with_the_token_and_no_with_the_answer() {
     request    POST /management/v1/counters
     operation  counters.create (/management/v1/counters)
     needs      metrika:write
+    kind       quota group client_write
     
     caller     reports (listener app)
     has        metrika:read

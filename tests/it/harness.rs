@@ -40,7 +40,7 @@ tokens:
   crm: {file: '{folder}/crm', scopes: [metrika:read, metrika:write]}
 callers:
   - {id: reports, match: {listener: app}, scopes: [metrika:read], tokens: [analytics]}
-  - {id: crm, match: {listener: crm}, scopes: [metrika:read, metrika:write], tokens: [crm]}
+  - {id: crm, match: {listener: crm}, scopes: [metrika:read, metrika:write], tokens: [crm], measurement_tokens: allow}
 ";
 
 /// The same as [`TWO_CALLERS`], and HTTP/2 is spoken there too.

@@ -61,6 +61,7 @@ mod retry_http2;
 mod revoked;
 mod rules;
 mod rules_bodies;
+mod rules_marks;
 mod sandbox;
 mod secrets;
 mod shutdown;

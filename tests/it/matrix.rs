@@ -25,13 +25,13 @@ tokens:
   offline: {file: /t/offline, scopes: [metrika:offline_data]}
 callers:
   - {id: reader, match: {uid: [1]}, scopes: [metrika:read], tokens: [analytics]}
-  - {id: writer, match: {uid: [2]}, scopes: [metrika:write], tokens: [crm]}
-  - {id: both, match: {uid: [3]}, scopes: [metrika:read, metrika:write], tokens: [analytics, crm]}
+  - {id: writer, match: {uid: [2]}, scopes: [metrika:write], tokens: [crm], measurement_tokens: allow}
+  - {id: both, match: {uid: [3]}, scopes: [metrika:read, metrika:write], tokens: [analytics, crm], measurement_tokens: allow}
   - {id: expenses, match: {uid: [4]}, scopes: [metrika:expenses], tokens: [expenses]}
   - {id: params, match: {uid: [5]}, scopes: [metrika:user_params], tokens: [params]}
   - {id: offline, match: {uid: [6]}, scopes: [metrika:offline_data], tokens: [offline]}
-  - {id: everything, match: {uid: [7]}, scopes: [metrika:read, metrika:write], tokens: [crm, analytics, expenses, params, offline]}
-  - {id: mistaken, match: {uid: [8]}, scopes: [metrika:read, metrika:write], tokens: [analytics]}
+  - {id: everything, match: {uid: [7]}, scopes: [metrika:read, metrika:write], tokens: [crm, analytics, expenses, params, offline], measurement_tokens: allow}
+  - {id: mistaken, match: {uid: [8]}, scopes: [metrika:read, metrika:write], tokens: [analytics], measurement_tokens: allow}
 ";
 
 /// What the gate decides of a request of the caller that runs as `uid`, as one character.

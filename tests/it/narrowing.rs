@@ -215,3 +215,37 @@ fn explain_of_a_log_names_what_would_be_refused() {
     assert_eq!((code, out.as_str()), (2, ""));
     assert!(said.contains("there is no caller 'stranger'; the callers are shop, crm"), "{said}");
 }
+
+/// What lines tell of the marks of operations, and of logins that were left out.
+#[test]
+fn suggest_allows_what_gives_access_only_where_it_was_used() {
+    let config = SHOP
+        .replace(
+            "tokens: [all], counters: [103, 104], ulogin: [a, b], list: filter, destructive: deny",
+            "tokens: [all]",
+        )
+        .replace("ulogin: [c]", "ulogin: [C.x], grantees: [d]")
+        .replace(", enforce: false", "");
+    let shop = Shop::new(&config);
+    let share = line("shop", "POST", "grants.create", r#","counters":[103]"#);
+    let make = line("shop", "GET", "measurement_token.generate", r#","counters":[103]"#);
+    let delete = line("shop", "POST", "user_params.upload", r#","counters":[103]"#);
+    let named = line("crm", "GET", "report.table", r#","counters":[103],"ulogin":"c-X""#);
+    let unnamed = line("crm", "GET", "report.table", r#","counters":[103]"#);
+    let (config, text, said) = shop.suggest(&[share, delete, named.clone(), unnamed], &[]);
+    let [first, second] = &config.callers[..] else { panic!("{text}") };
+    assert_eq!(
+        (first.rules.sharing, first.rules.destructive),
+        (true, true),
+        "lines do not tell of destructive: {text}"
+    );
+    assert!(text.contains("sharing: allow   # for grants.create\n"), "{text}");
+    assert!(text.contains("# lines do not tell whether user_params.upload took away what was there"), "{text}");
+    assert_eq!(second.rules.logins.as_deref(), Some(&["c-x".into()][..]), "{text}");
+    assert_eq!(second.rules.grantees.as_deref(), Some(&["d".into()][..]), "{text}");
+    assert!(!second.rules.sharing && !second.rules.ulogin_absent, "{text}");
+    assert!(said.contains("1 line that this configuration would refuse (login_denied) does not count"), "{said}");
+    let (config, text, said) = shop.suggest(&[named, make], &["--widen"]);
+    assert_eq!((config.callers[0].rules.measurement_tokens, config.callers[0].rules.sharing), (true, true), "{text}");
+    assert!(said.contains("measurement_tokens deny -> allow, for 1 measurement_token.generate"), "{said}");
+}

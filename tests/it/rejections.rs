@@ -59,7 +59,7 @@ listeners:
 callers:
   - {id: reports, match: {listener: app}, scopes: [metrika:read], tokens: [analytics]}
   - {id: strict, match: {listener: strict}, scopes: [metrika:read], tokens: [analytics]}
-  - {id: one, match: {listener: one}, scopes: [metrika:read, metrika:write], tokens: [analytics, crm], counters: [1], destructive: deny}
+  - {id: one, match: {listener: one}, scopes: [metrika:read, metrika:write], tokens: [analytics, crm], counters: [1], destructive: deny, sharing: deny}
   - {id: poor, match: {listener: poor}, scopes: [metrika:read, metrika:write], tokens: [crm]}
 limits: {target_bytes: 1KiB, header_bytes: 8KiB}
 ";
@@ -90,6 +90,7 @@ limits: {target_bytes: 1KiB, header_bytes: 8KiB}
     meet(&gate.get("one", "/management/v1/counter/1?ulogin=other"), "403 login_denied");
     meet(&gate.get("one", COUNTERS), "403 list_denied");
     meet(&gate.send("one", with("DELETE", "/management/v1/counter/1")), "403 destructive_denied");
+    meet(&gate.send("one", with("POST", "/management/v1/counter/1/public_grant")), "403 sharing_denied");
     meet(&gate.get("app", &format!("{COUNTERS}?callback=f")), "403 callback_denied");
     meet(&gate.get("app", &format!("{COUNTERS}?field=measurement_tokens")), "403 secret_denied");
     let goals =

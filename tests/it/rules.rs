@@ -1,11 +1,7 @@
 //! Rules of callers over the wire: what is refused never reaches Metrica, what is allowed goes out as it came.
 
-use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
 
-use metrika_gate::operation::Catalogue;
-
-use crate::harness::files::same_as_file;
 use crate::harness::gate::{count, program};
 use crate::harness::{Answer, Gate, Upstream};
 use crate::rejections::assert_is;
@@ -67,7 +63,7 @@ pub fn post(target: &str, fields: &str, body: &str) -> String {
     format!("POST {target} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\nContent-Length: {length}\r\n\r\n{body}")
 }
 
-const REFUSED: [(&str, &str, &str, &str); 31] = [
+const REFUSED: [(&str, &str, &str, &str); 35] = [
     ("one", "GET", "/management/v1/counter/2", "403 counter_denied"),
     ("one", "HEAD", "/management/v1/counter/2", "403 counter_denied"),
     ("one", "GET", "/management/v1/counter/2.json", "403 counter_denied"),
@@ -83,7 +79,8 @@ const REFUSED: [(&str, &str, &str, &str); 31] = [
     ("one", "GET", "/stat/v1/data?ids=1&ids=2", "400 bad_target"),
     ("one", "GET", "/stat/v1/data?metrics=ym:s:visits", "403 counter_denied"),
     ("one", "GET", "/analytics/v3/data/ga?ids=ga:2", "403 counter_denied"),
-    ("one", "GET", "/management/v1/clients?counters=1", "403 counter_denied"),
+    ("one", "GET", "/management/v1/clients?counters=1,2", "403 counter_denied"),
+    ("one", "GET", "/management/v1/clients", "403 counter_denied"),
     ("one", "POST", "/management/v1/counters", "403 counter_denied"),
     ("one", "GET", "/stat/v1/data?ids=1&ulogin=partner", "403 login_denied"),
     ("one", "GET", "/stat/v1/data?ids=1&direct_client_logins=x", "403 login_denied"),
@@ -92,6 +89,9 @@ const REFUSED: [(&str, &str, &str, &str); 31] = [
     ("one", "POST", "/management/v1/counter/1/logrequest/7/clean", "403 destructive_denied"),
     ("one", "GET", "/stat/v1/data?ids=1&callback=f", "403 callback_denied"),
     ("login", "GET", "/stat/v1/data?ids=7&ulogin=other", "403 login_denied"),
+    ("login", "GET", "/management/v1/counters", "403 login_denied"),
+    ("login", "GET", "/stat/v1/data?direct_client_logins=partner", "403 login_denied"),
+    ("free", "GET", "/management/v1/counter/1/measurement/generate", "403 secret_denied"),
     ("login", "GET", "/stat/v1/data?ids=7&direct_client_logins=partner,other", "403 login_denied"),
     ("filter", "GET", "/management/v1/counters.csv", "403 list_denied"),
     ("filter", "GET", "/management/v1/counters?callback=f", "403 callback_denied"),
@@ -135,12 +135,14 @@ fn what_is_allowed_goes_out_as_it_came() {
         ("one", "GET", "/stat/v1/data?ids=1&metrics=ym:s:visits&filters=ym:s:counterID==2%20AND%20x"),
         ("one", "GET", "/stat/v1/data.csv?id=1"),
         ("one", "GET", "/analytics/v3/data/ga?ids=ga%3A1"),
+        ("one", "GET", "/management/v1/clients?counters=1"),
         ("one", "GET", "/management/v1/social_networks"),
         ("one", "POST", "/management/v1/counter/1/undelete"),
         ("one", "POST", "/management/v1/counter/1/logrequests?fields=ym:s:counterID&source=visits"),
         ("login", "GET", "/stat/v1/data?ids=7,8&ulogin=partner"),
-        ("login", "GET", "/stat/v1/data?direct_client_logins=partner"),
-        ("login", "GET", "/management/v1/counters"),
+        ("login", "GET", "/stat/v1/data?ulogin=Partner&direct_client_logins=PARTNER"),
+        ("login", "GET", "/management/v1/counters?ulogin=partner"),
+        ("login", "GET", "/management/v1/messengers"),
         ("free", "GET", "/management/v1/counters?field=goals&ids%5B%5D=5&counterId=6"),
         ("free", "DELETE", "/management/v1/counter/1"),
     ] {
@@ -232,12 +234,13 @@ fn explain_says_which_rule_and_what_would_be_right() {
     request    GET /stat/v1/data
     operation  report.table (/stat/v1/data)
     needs      metrika:read
+    kind       quota group report_read, takes minutes or is large
     counters   1, 2
     ulogin     a\u{1b}b
     
     caller     one (listener one)
     has        metrika:read, metrika:write
-    verdict    refused: 403 login_denied (This caller may not ask in the name of this login: those that it may are listed under ulogin of the caller in the gate's configuration.)
+    verdict    refused: 403 login_denied (This caller may not ask in the name of this login, or of none, or give this one access: those that it may are listed under ulogin and grantees of the caller in the gate's configuration.)
     because    a login in ulogin or direct_client_logins is not among ulogin of the caller
     "#);
     let (code, said) = explain("POST", GOALS, "one");
@@ -246,6 +249,7 @@ fn explain_says_which_rule_and_what_would_be_right() {
     request    POST /management/v1/counter/1/goals
     operation  goals.create (/management/v1/counter/{counter_id}/goals)
     needs      metrika:write
+    kind       quota group client_write
     counters   1
     
     caller     one (listener one)
@@ -259,6 +263,7 @@ fn explain_says_which_rule_and_what_would_be_right() {
     request    GET /management/v1/counters
     operation  counters.list (/management/v1/counters)
     needs      metrika:read
+    kind       quota group client_read
     
     caller     shadow (listener shadow)
     has        metrika:read
@@ -277,23 +282,4 @@ fn explain_says_which_rule_and_what_would_be_right() {
     let warning =
         "caller 'shadow' has enforce: false: what its scopes and rules would refuse is sent, said and counted";
     assert!(code == 0 && said.contains(warning) && said.matches("enforce").count() == 1, "{said}");
-}
-
-#[test]
-fn what_cannot_be_undone_is_in_the_documentation() {
-    let mut page = "# What the API cannot undo
-
-The operations that `destructive: deny` of a caller refuses. Writes that the catalogue does not know (`unknown_operations:
-by_method`), and DELETEs of added `operations`, count as such too. Exporters of the Logs API clean what they have downloaded.
-
-This page is written from `src/operation/catalogue.txt` by a test; `UPDATE=1 cargo test --test it` writes it anew.
-
-| operation | method | path |
-|---|---|---|
-"
-    .to_owned();
-    for line in Catalogue::built_in().operations().iter().filter(|line| line.destructive) {
-        writeln!(page, "| `{}` | {} | `{}` |", line.id, line.verb.as_str(), line.template).unwrap();
-    }
-    same_as_file("docs/destructive.md", &page);
 }

@@ -37,7 +37,7 @@ fn check_warns_of_tokens_that_end_and_of_files_with_two_names() {
     warning: FOLDER/gate.yaml:12:71 tokens.soon.expires: token 'soon' expires in 29 days, at SOON: issue a new one in time
     warning: FOLDER/gate.yaml:14:16 tokens.twin.file: tokens 'crm' and 'twin' have the same file, so that they are one token
     warning: FOLDER/gate.yaml:15:16 tokens.link.file: tokens 'crm' and 'link' have the same file, so that they are one token
-    the configuration is right: 2 listeners, 2 callers, 7 tokens, 121 operations
+    the configuration is right: 2 listeners, 2 callers, 7 tokens, 127 operations
     ");
     // Where the files are elsewhere, only what is written is looked at.
     let (code, said) = files.run(&["check", "--without-tokens"]);

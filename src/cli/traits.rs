@@ -1,0 +1,35 @@
+//! What `explain` says of an operation beside its scopes, and of a body.
+
+use crate::operation::{Destructive, Operation, Shares};
+use crate::rules::{Grantees, Look};
+
+/// What the catalogue says of it beside its scopes.
+pub(super) fn kind(operation: &Operation) -> String {
+    let destructive = match operation.destructive {
+        Destructive::Never => None,
+        Destructive::Always => Some("destructive".to_owned()),
+        Destructive::With(setting) => Some(format!("destructive with {setting}")),
+    };
+    let words = [
+        (operation.long, "takes minutes or is large"),
+        (operation.upload, "an upload"),
+        (operation.shares != Shares::Nothing, "gives somebody access"),
+        (operation.deprecated, "deprecated"),
+    ];
+    let words = words.into_iter().filter(|(holds, _)| *holds).map(|(_, word)| word.to_owned());
+    let group = format!("quota group {}", operation.quota.as_str());
+    [group].into_iter().chain(destructive).chain(words).collect::<Vec<_>>().join(", ")
+}
+
+/// What has to be so of a body.
+pub(super) fn looked_for(look: Look) -> String {
+    let counters = look.counters.then(|| "with no other counters than the caller's".to_owned());
+    let setting = look.setting.map(|setting| format!("without {setting}"));
+    let grantees = match look.grantees {
+        Grantees::Free => None,
+        Grantees::Others => Some("giving access to none but grantees of the caller"),
+        Grantees::Someone => Some("giving access to grantees of the caller"),
+    };
+    let all: Vec<_> = [counters, setting, grantees.map(str::to_owned)].into_iter().flatten().collect();
+    all.join(", ")
+}

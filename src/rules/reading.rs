@@ -1,0 +1,89 @@
+//! Reading: what a body is read for (rules 1, 4, 7 and 9 of [`super`]).
+
+use std::sync::Arc;
+
+use super::grantees::{self, Grantees};
+use super::{Breach, Rules, check_listed, setting};
+use crate::operation::Setting;
+use crate::subject::json;
+
+/// What a body has to be looked through for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Look {
+    /// Counters.
+    pub counters: bool,
+    /// Those who are given access.
+    pub grantees: Grantees,
+    /// What would make the operation destructive.
+    pub setting: Option<Setting>,
+}
+
+impl Look {
+    /// Whether there is anything to look for.
+    #[must_use]
+    pub fn is_due(self) -> bool {
+        self != Self::default()
+    }
+}
+
+/// What is looked for in a body, with what may stand there.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Reading {
+    counters: Option<Arc<[u64]>>,
+    grantees: Option<(Arc<[Box<str>]>, Grantees)>,
+    setting: Option<Setting>,
+}
+
+impl Rules {
+    /// What a body is read for that has to be looked through for `look`.
+    #[must_use]
+    pub fn reading(&self, look: Look) -> Reading {
+        Reading {
+            counters: self.counters.clone().filter(|_| look.counters),
+            grantees: self.grantees.clone().filter(|_| look.grantees != Grantees::Free).map(|all| (all, look.grantees)),
+            setting: look.setting,
+        }
+    }
+}
+
+impl Reading {
+    /// Whether a body that is whole is within the rules.
+    ///
+    /// # Errors
+    /// The first rule that it breaks.
+    pub fn check(&self, body: &[u8]) -> Result<(), Breach> {
+        if let Some(counters) = &self.counters {
+            check_body(counters, body)?;
+        }
+        if let Some(setting) = self.setting {
+            check_setting(setting, body)?;
+        }
+        self.grantees.as_ref().map_or(Ok(()), |(listed, look)| check_grantees(listed, *look, body))
+    }
+}
+
+/// Whether every counter in a body is one of `counters`, which are in ascending order.
+///
+/// # Errors
+/// How it breaks the rule.
+pub fn check_body(counters: &[u64], body: &[u8]) -> Result<(), Breach> {
+    check_listed(counters, &json::counters_in(body), Breach::Body)
+}
+
+fn check_setting(setting: Setting, body: &[u8]) -> Result<(), Breach> {
+    let mut sought = setting::InBody { setting, is_there: false };
+    match (json::read(body, &mut sought), sought.is_there) {
+        (false, _) => Err(Breach::Body),
+        (true, true) => Err(Breach::Setting(setting)),
+        (true, false) => Ok(()),
+    }
+}
+
+fn check_grantees(listed: &[Box<str>], look: Grantees, body: &[u8]) -> Result<(), Breach> {
+    let mut sought = grantees::InBody { listed, is_named: false, is_other: false };
+    if !json::read(body, &mut sought) {
+        return Err(Breach::Body);
+    }
+    let is_due = look == Grantees::Someone && !body.is_empty();
+    if sought.is_other || (is_due && !sought.is_named) { Err(Breach::Grantee) } else { Ok(()) }
+}
