@@ -240,6 +240,11 @@ fn check_says_what_a_missing_ulogin_means() {
         let said = String::from_utf8(output.stdout).unwrap();
         assert!(output.status.success() && said.contains(expected), "{said}");
         assert_eq!(said.contains("ulogin"), !expected.is_empty(), "{said}");
+        let asked = ["explain", "GET", "/stat/v1/data?ids=1", "--as", "one", "--config"];
+        let output = program().args(asked).arg(plan.file()).output().unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        let is_refused = said.contains("403 login_denied") && said.contains("because    no ulogin is named");
+        assert_eq!(is_refused, keys == "ulogin: [a]", "{said}");
     }
 }
 
