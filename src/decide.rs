@@ -9,7 +9,6 @@
 //! 4. A decision lists at least one token, and only those that can be sent now.
 
 use std::num::NonZero;
-use std::sync::Arc;
 
 use http::request::Parts;
 use http::{HeaderMap, Method, Uri, Version};
@@ -20,7 +19,7 @@ use crate::line::Malformed;
 use crate::operation::{Operation, Verb};
 use crate::policy::{Denial, Grant, Permission, Policy};
 use crate::rejection::{Reason, Rejection};
-use crate::rules::{Breach, Call, Duties, Reading};
+use crate::rules::{Breach, Call, Duties};
 use crate::subject::Subject;
 use crate::symbol::{CallerId, ListenerName, TokenAlias};
 use crate::target::{BadTarget, Broken, Target};
@@ -28,10 +27,12 @@ use crate::target::{BadTarget, Broken, Target};
 pub mod admission;
 pub mod body;
 mod http2;
+mod owed;
 pub mod via;
 
 use admission::{Admissions, Admitted};
 use body::BodyHead;
+pub use owed::{Owed, Retype};
 
 /// What decisions are made with: the state of now.
 #[derive(Clone, Copy)]
@@ -137,21 +138,6 @@ pub struct Candidates {
     second: Option<NonZero<u32>>,
 }
 
-/// What is left of the caller's rules when the request leaves. Most requests owe nothing.
-#[derive(Debug, Clone)]
-pub struct Owed {
-    /// What the body is read for.
-    pub reading: Reading,
-    /// The body has to be read.
-    pub body: bool,
-    /// What its head already shows to be wrong with a body, if there is one.
-    pub kind: Option<Breach>,
-    /// Of the answer, only these counters may go on; they are in ascending order.
-    pub list: Option<Arc<[u64]>>,
-    /// Whether a breach refuses.
-    pub enforce: bool,
-}
-
 /// Why a request would be refused if the rules of its caller were enforced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shadowed {
@@ -247,12 +233,13 @@ impl Asked {
             BadTarget::Ambiguous(broken) => Malformed::Target(broken),
             BadTarget::TooLong => Malformed::TargetTooLong,
         })?;
+        let strict = policy.callers.get(caller.0).is_some_and(|caller| caller.strict);
         if let Some(broken) = self.encoded.or(target.was_changed())
-            && policy.callers.get(caller.0).is_some_and(|caller| caller.strict)
+            && strict
         {
             return Err(Malformed::Target(broken).into());
         }
-        if self.body.is_some_and(|body| body.is_form) {
+        if self.body.is_some_and(|body| body.is_form() && (strict || body.retype().is_none())) {
             return Err(Reason::FormBody.into());
         }
         let operation = policy.operation(verb, target.path()).map_err(rejection)?;
@@ -283,39 +270,6 @@ impl Asked {
             .as_ref()
             .map_err(|reason| *reason)?;
         Ok(Decision { caller: grant.caller(), grant, target, tokens, duties, owed, shadowed })
-    }
-
-    /// What is left to do when the request leaves; what can be said of its body by its head is said here.
-    fn owed(
-        &self,
-        caller: Identified,
-        permission: &Permission,
-        known: &Known<'_>,
-        shadowed: &mut Option<Shadowed>,
-    ) -> Result<Option<Box<Owed>>, Rejection> {
-        let duties = permission.duties;
-        let body = self.body.filter(|_| duties.body.is_due());
-        if body.is_none() && !duties.list {
-            return Ok(None);
-        }
-        let rules = known.policy.callers.get(caller.0).map(|caller| &caller.rules);
-        let Some(rules) = rules else { return Ok(None) };
-        let (enforce, list) = (rules.enforce, rules.counters.clone().filter(|_| duties.list));
-        let mut owed = Owed { reading: rules.reading(duties.body), body: body.is_some(), kind: None, list, enforce };
-        if let Some(body) = body
-            && let Err(breach) = body.check_kind()
-        {
-            if body.shortest == 0 {
-                // In chunks, or in frames of HTTP/2, there may be nothing.
-                owed.kind = Some(breach);
-            } else if enforce {
-                return Err(Rejection::because(breach.reason(), breach));
-            } else {
-                shadowed.get_or_insert(Shadowed { reason: breach.reason(), breach: Some(breach) });
-                owed.body = false;
-            }
-        }
-        Ok(Some(Box::new(owed)))
     }
 }
 

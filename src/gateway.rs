@@ -45,6 +45,7 @@ pub mod headers;
 mod held;
 mod identify;
 mod inject;
+pub mod interim;
 pub mod list_filter;
 mod owed;
 mod packed;

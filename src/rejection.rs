@@ -61,7 +61,7 @@ reasons! {
     HeadersTooLarge = "headers_too_large", REQUEST_HEADER_FIELDS_TOO_LARGE, InvalidParameter, None,
         "The request header is larger than limits.header_bytes of the gate, or has more fields than limits.header_fields.";
     FormBody = "form_body", UNSUPPORTED_MEDIA_TYPE, InvalidParameter, None,
-        "The Metrica API takes no form: send JSON with Content-Type: application/x-yametrika+json, or a file as multipart/form-data.";
+        "The Metrica API takes no form. Send JSON and say so (requests: json=; axios: an object; curl: --json; PHP, wget, Go and HttpURLConnection: the field Content-Type: application/json), parameters in the query, a file as multipart/form-data.";
     MethodNotAllowed = "method_not_allowed", METHOD_NOT_ALLOWED, InvalidParameter, None,
         "The Metrica API does not have this method.";
     UnknownCaller = "unknown_caller", UNAUTHORIZED, Unauthorized, None,

@@ -15,9 +15,9 @@
 //!    are, there is none. With `ulogin_absent: deny` a request names one in `ulogin`, unless it is about nobody: without it,
 //!    it would be about the whole account of the token's owner (`login_denied`, 403).
 //! 7. Where `counters` are stated, a body is one JSON document of at most [`BODY_BYTES`] whose type says so
-//!    (`body_unreadable`, 415; `body_too_large`, 413), and rule 4 holds for the counters in it. Uploads, and customer data
-//!    below `/cdp/`, belong to the counter of their path and are not read. A body that rule 1 or 9 is about is read in the
-//!    same way ([`Reading`]).
+//!    (`body_unreadable`, 415; `body_too_large`, 413), packed with gzip or not, and rule 4 holds for the counters in it. Of
+//!    uploads, and of customer data below `/cdp/`, what comes in parts or as CSV belongs to the counter of the path and is not
+//!    read. A body that rule 1 or 9 is about is read in the same way ([`Reading`]).
 //! 8. What gives somebody else access needs `sharing: allow` (`sharing_denied`, 403).
 //! 9. Where `grantees` are stated, whoever is given access by name is one of them, and nobody is without a name
 //!    (`login_denied`, 403; [`grantees`]).
@@ -44,7 +44,8 @@ pub const BODY_BYTES: usize = 1024 * 1024;
 
 /// What may be asked of a list that is filtered (rule 5): no parameter that chooses among counters, but for those that name
 /// them (rule 4).
-pub const PAGING: [&[u8]; 8] = [b"", b"per_page", b"offset", b"field", b"pretty", b"lang", b"ulogin", b"counter_ids"];
+pub const PAGING: [&[u8]; 10] =
+    [b"", b"per_page", b"offset", b"field", b"pretty", b"lang", b"ulogin", b"counter_ids", b"sort", b"reverse"];
 
 /// The rules of one caller. What is not stated is not limited, but for scripts and secrets, which have to be allowed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -294,14 +295,16 @@ impl Rules {
                 if self.list == List::Refuse || !is_json {
                     return Err(Breach::List);
                 }
-                if !call.pairs().all(|(name, _)| PAGING.contains(&name)) {
+                // Some readers take a semicolon for an ampersand.
+                let is_cut = call.query.is_some_and(|query| query.contains(';'));
+                if is_cut || !call.pairs().all(|(name, _)| PAGING.contains(&name)) {
                     return Err(Breach::Search);
                 }
                 true
             }
             Reach::Account => return Err(Breach::Account),
         };
-        let body = Look { counters: !belongs_to_its_path(call.operation), ..Look::default() };
+        let body = Look { counters: true, is_data: belongs_to_its_path(call.operation), ..Look::default() };
         Ok(Duties { body, list })
     }
 }

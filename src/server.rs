@@ -33,8 +33,10 @@ use crate::worker::{Ending, Worker, new_request_id};
 
 mod blocks;
 pub mod caller_io;
+mod fault;
 mod frames;
 pub mod framing;
+mod head;
 mod http2;
 
 pub mod listen;

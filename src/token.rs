@@ -1,6 +1,7 @@
 //! Tokens: checked when read, shown to nobody, wiped when dropped.
 //!
-//! 1. One trailing newline (LF or CRLF) is an editor's and is trimmed; nothing else is.
+//! 1. One trailing newline (LF or CRLF) and a mark of the order of bytes at the beginning are an editor's, and are trimmed;
+//!    nothing else is.
 //! 2. The rest is 1 to 1024 characters of `A-Z a-z 0-9 _ - .`: what Yandex issues (hexadecimal, `AQAA…`, `y0_…`), and
 //!    nothing that could end a header field or start another. One that is shorter than any that Yandex is known to have
 //!    issued is taken, with a warning.
@@ -64,6 +65,7 @@ impl Token {
     /// # Errors
     /// [`BadToken`] when the content breaks one of the rules 1 and 2.
     pub fn parse(content: &[u8]) -> Result<Self, BadToken> {
+        let content = content.strip_prefix("\u{feff}".as_bytes()).unwrap_or(content);
         let text = content.strip_suffix(b"\n").unwrap_or(content);
         let text = if text.len() < content.len() { text.strip_suffix(b"\r").unwrap_or(text) } else { text };
         if text.is_empty() {
@@ -141,7 +143,7 @@ mod tests {
 
     #[test]
     fn rule_1_one_newline_is_trimmed() {
-        for content in [GOOD.to_owned(), format!("{GOOD}\n"), format!("{GOOD}\r\n")] {
+        for content in [GOOD.to_owned(), format!("{GOOD}\n"), format!("{GOOD}\r\n"), format!("\u{feff}{GOOD}\n")] {
             let token = Token::parse(content.as_bytes()).unwrap();
             assert_eq!(token.authorization().as_bytes(), format!("OAuth {GOOD}").as_bytes());
         }

@@ -213,6 +213,9 @@ log: {{access: false, level: error}}
             if !says_nothing || began.elapsed() > PATIENCE {
                 break received.unwrap_or_default();
             }
+            // Its request may have gone on, or go on yet.
+            let asked = requests::read(request.as_bytes()).requests;
+            self.late.lock().unwrap_or_else(PoisonError::into_inner).splice(0..0, asked);
         };
         let answers = answers::read(&received, |_| false);
         let [answer] = &answers[..] else {

@@ -1,8 +1,9 @@
 //! The body of a request, as far as its head tells.
 
-use http::HeaderMap;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, EXPECT, ORIGIN};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::Retype;
 use crate::rules::{BODY_BYTES, Breach};
 
 /// What the head of a request says of its body.
@@ -10,32 +11,135 @@ use crate::rules::{BODY_BYTES, Breach};
 pub struct BodyHead {
     /// It is no shorter.
     pub shortest: u64,
-    /// It is a form, which some servers read as more parameters of the target: policy would not have seen them. The API takes
-    /// JSON and files.
-    pub is_form: bool,
-    is_json: bool,
+    kind: Kind,
+    packing: Packing,
+    /// A page in a browser may have sent it: without asking first, one can send text and forms.
+    may_be_of_a_page: bool,
+    /// Its caller waits to be asked for it.
+    waits: bool,
+}
+
+/// What it is said to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Json,
+    /// A form, which some servers read as more parameters of the target: policy would not have seen them. The API takes JSON
+    /// and files; but many clients say of their JSON that it is one.
+    Form,
+    /// Nothing, text, or a misspelled type of JSON.
+    Untyped,
+    /// Data in parts or as CSV.
+    File,
+    Other,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Packing {
+    Plain,
+    Gzip,
+    Other,
 }
 
 impl BodyHead {
     /// What `fields` say of a body that is no shorter than `shortest`.
     #[must_use]
     pub fn of(fields: &HeaderMap, shortest: u64) -> Self {
-        let types = || fields.get_all(CONTENT_TYPE).iter().map(|value| value.as_bytes());
-        let (is_form, mut types) = (types().any(is_form), types());
-        let is_json = types.next().is_some_and(is_json) && types.next().is_none();
-        Self { shortest, is_form, is_json: is_json && !fields.contains_key(CONTENT_ENCODING) }
+        let codings: Vec<_> = fields.get_all(CONTENT_ENCODING).iter().collect();
+        let packing = match codings[..] {
+            [] => Packing::Plain,
+            [one] if one.as_bytes().eq_ignore_ascii_case(b"gzip") => Packing::Gzip,
+            _ => Packing::Other,
+        };
+        let is_of_pages = |name: &HeaderName| *name == ORIGIN || name.as_str().starts_with("sec-fetch-");
+        Self {
+            shortest,
+            kind: Kind::of(fields),
+            packing,
+            may_be_of_a_page: fields.keys().any(is_of_pages),
+            waits: fields.contains_key(EXPECT),
+        }
     }
 
-    /// Whether the body can be read for its counters, before any of it is.
+    /// The same for who sends nothing but what is said: its type is not looked for.
+    #[must_use]
+    pub const fn as_it_is_said(self) -> Self {
+        match self.kind {
+            Kind::Untyped => Self { kind: Kind::Other, ..self },
+            Kind::Json | Kind::Form | Kind::File | Kind::Other => self,
+        }
+    }
+
+    /// Whether it is said to be a form.
+    #[must_use]
+    pub const fn is_form(self) -> bool {
+        matches!(self.kind, Kind::Form)
+    }
+
+    /// Whether it is data in parts or as CSV, unpacked or not.
+    #[must_use]
+    pub const fn is_file(self) -> bool {
+        matches!(self.kind, Kind::File)
+    }
+
+    /// Whether it is packed with gzip.
+    #[must_use]
+    pub const fn is_packed(self) -> bool {
+        matches!(self.packing, Packing::Gzip)
+    }
+
+    /// Whether it is said to be nothing, or text.
+    #[must_use]
+    pub const fn is_untyped(self) -> bool {
+        matches!(self.kind, Kind::Untyped)
+    }
+
+    /// What becomes of its type, where it may be JSON that is not said to be that.
+    #[must_use]
+    pub fn retype(self) -> Option<Retype> {
+        let could_be = self.packing == Packing::Plain && !self.may_be_of_a_page && self.is_short();
+        match self.kind {
+            Kind::Form if could_be => Some(Retype::Form),
+            // What is streamed, or waited with, is not held up.
+            Kind::Untyped if could_be && self.shortest > 0 && !self.waits => Some(Retype::Untyped),
+            Kind::Json | Kind::Form | Kind::Untyped | Kind::File | Kind::Other => None,
+        }
+    }
+
+    fn is_short(self) -> bool {
+        usize::try_from(self.shortest).is_ok_and(|shortest| shortest <= BODY_BYTES)
+    }
+
+    /// Whether the body can be held to rules, before any of it is read.
     ///
     /// # Errors
     /// [`Breach::BodyKind`] and [`Breach::BodyLength`].
     pub fn check_kind(self) -> Result<(), Breach> {
-        if !self.is_json {
+        let is_readable = match self.kind {
+            Kind::Json => true,
+            Kind::Untyped | Kind::Form => !self.may_be_of_a_page,
+            Kind::File | Kind::Other => false,
+        };
+        if !is_readable || self.packing == Packing::Other {
             return Err(Breach::BodyKind);
         }
-        let shortest = usize::try_from(self.shortest).unwrap_or(usize::MAX);
-        if shortest > BODY_BYTES { Err(Breach::BodyLength) } else { Ok(()) }
+        if self.is_short() { Ok(()) } else { Err(Breach::BodyLength) }
+    }
+}
+
+impl Kind {
+    fn of(fields: &HeaderMap) -> Self {
+        let types = || fields.get_all(CONTENT_TYPE).iter().map(HeaderValue::as_bytes);
+        if types().any(is_form) {
+            return Self::Form;
+        }
+        let mut types = types();
+        match (types.next(), types.next()) {
+            (None, _) => Self::Untyped,
+            (Some(one), None) if is_json(one) => Self::Json,
+            (Some(one), None) if is_said_to_be(one, &[b"text/plain", b"application/x-ymetrika+json"]) => Self::Untyped,
+            (Some(one), None) if is_file(one) => Self::File,
+            (Some(_), _) => Self::Other,
+        }
     }
 }
 
@@ -50,14 +154,24 @@ fn is_form(value: &[u8]) -> bool {
     types.any(|kind| kind.eq_ignore_ascii_case(b"application/x-www-form-urlencoded"))
 }
 
-/// The types that the API has for JSON, in the only encoding that all readers of JSON agree on (RFC 8259, section 8.1).
+/// The types that the API has for JSON.
 fn is_json(value: &[u8]) -> bool {
+    is_said_to_be(value, &[b"application/json", b"application/x-yametrika+json"])
+}
+
+/// Whether it is one of `types`, in the only encoding that all readers of JSON agree on (RFC 8259, section 8.1).
+fn is_said_to_be(value: &[u8], types: &[&[u8]]) -> bool {
     let mut parts = value.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
     let kind = parts.next().unwrap_or_default();
-    let known: [&[u8]; 2] = [b"application/json", b"application/x-yametrika+json"];
     let is_utf8 =
         |part: &[u8]| [&b"charset=utf-8"[..], b"charset=\"utf-8\""].iter().any(|one| part.eq_ignore_ascii_case(one));
-    known.iter().any(|one| kind.eq_ignore_ascii_case(one)) && parts.all(is_utf8)
+    types.iter().any(|one| kind.eq_ignore_ascii_case(one)) && parts.all(is_utf8)
+}
+
+/// Whether it is a type of uploaded data, with whatever parameters.
+fn is_file(value: &[u8]) -> bool {
+    let kind = value.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+    [&b"multipart/form-data"[..], b"text/csv"].iter().any(|one| kind.eq_ignore_ascii_case(one))
 }
 
 #[cfg(test)]
@@ -81,9 +195,11 @@ mod tests {
         ] {
             assert_eq!(kind(&[known]), Ok(()), "{known}");
         }
+        for untyped in ["text/plain", "Text/Plain; charset=utf-8", "application/x-ymetrika+json"] {
+            assert_eq!(kind(&[untyped]), Ok(()), "{untyped}");
+        }
         for other in [
             "",
-            "text/plain",
             "application/jsonp",
             "application/json, text/plain",
             "application/json; charset=utf-16",
@@ -93,8 +209,32 @@ mod tests {
         ] {
             assert_eq!(kind(&[other]), Err(Breach::BodyKind), "{other}");
         }
-        assert_eq!(kind(&[]), Err(Breach::BodyKind));
+        assert_eq!(kind(&[]), Ok(()));
         assert_eq!(kind(&["application/json", "application/json"]), Err(Breach::BodyKind));
+    }
+
+    #[test]
+    fn what_is_not_said_to_be_json_may_be_it() {
+        let retype = |fields: &[(HeaderName, &'static str)], shortest| {
+            let fields = fields.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value)));
+            BodyHead::of(&fields.collect(), shortest).retype()
+        };
+        let form = || (CONTENT_TYPE, "application/x-www-form-urlencoded");
+        let text = || (CONTENT_TYPE, "text/plain");
+        let most = u64::try_from(BODY_BYTES).unwrap();
+        assert_eq!(retype(&[form()], most), Some(Retype::Form));
+        assert_eq!((retype(&[text()], 1), retype(&[], 1)), (Some(Retype::Untyped), Some(Retype::Untyped)));
+        assert_eq!((retype(&[form()], 0), retype(&[text()], 0)), (Some(Retype::Form), None));
+        assert_eq!(retype(&[text(), (EXPECT, "100-continue")], 2), None);
+        assert_eq!((retype(&[form()], most + 1), retype(&[text()], most + 1)), (None, None));
+        assert_eq!(retype(&[(CONTENT_TYPE, "application/json")], 2), None);
+        // What a page can send without asking first.
+        for name in ["origin", "sec-fetch-mode", "sec-fetch-user"] {
+            let name = HeaderName::from_static(name);
+            assert_eq!(retype(&[form(), (name.clone(), "null")], 2), None, "{name}");
+            assert_eq!(retype(&[text(), (name.clone(), "cors")], 2), None, "{name}");
+        }
+        assert_eq!(retype(&[text(), (CONTENT_ENCODING, "gzip")], 2), None);
     }
 
     #[test]
@@ -117,8 +257,13 @@ mod tests {
     #[test]
     fn what_is_packed_or_too_long_is_not_read() {
         let json = (CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let packed = HeaderMap::from_iter([json.clone(), (CONTENT_ENCODING, HeaderValue::from_static("gzip"))]);
-        assert_eq!(BodyHead::of(&packed, 2).check_kind(), Err(Breach::BodyKind));
+        let packed = |coding: &'static str| {
+            let coding = (CONTENT_ENCODING, HeaderValue::from_static(coding));
+            BodyHead::of(&HeaderMap::from_iter([json.clone(), coding]), 2)
+        };
+        assert_eq!(packed("br").check_kind(), Err(Breach::BodyKind));
+        assert_eq!(packed("gzip, gzip").check_kind(), Err(Breach::BodyKind));
+        assert!(packed("GZIP").check_kind().is_ok() && packed("gzip").is_packed());
         let fields = HeaderMap::from_iter([json]);
         let most = u64::try_from(BODY_BYTES).unwrap();
         let long = |bytes| BodyHead::of(&fields, bytes).check_kind();

@@ -111,7 +111,7 @@ async fn ready_to_leave(
     loop {
         if let Some(owed) = &permit.owed {
             // Boxed: few requests owe anything, and all would have room for it.
-            Box::pin(owed::settle(owed, &mut request.body, &permit.exchange)).await?;
+            Box::pin(owed::settle(owed, request, &permit.exchange)).await?;
             if permit.renew(request)? {
                 continue;
             }

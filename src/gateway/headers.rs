@@ -75,6 +75,9 @@ fn credential(name: &HeaderName) -> Option<Credential> {
         | "x-access-token"
         | "x-oauth-token"
         | "oauth-token"
+        | "oauth_token"
+        | "access-token"
+        | "access_token"
         | "x-ya-service-ticket"
         | "x-ya-user-ticket" => Credential::OtherHeader,
         _ => return None,

@@ -6,51 +6,70 @@
 //! 2. What was read goes on as it came: the same bytes, with a length or in chunks as before, and the same trailers.
 //! 3. The answer of a list of counters has to be filtered ([`super::filtered`]).
 //! 4. Where rules are not enforced nothing is refused: what was read goes on, and the rest streams behind it.
-//! 5. Reading takes [`TIME`] at most (`body_too_slow`, 408), and no more memory than the budgets of the worker and of the
+//! 5. A body that is packed with gzip is unpacked to be looked through, up to as many bytes.
+//! 6. JSON that is not said to be that leaves as what it is ([`Retype`]).
+//! 7. Reading takes [`TIME`] at most (`body_too_slow`, 408), and no more memory than the budgets of the worker and of the
 //!    connection have (`overloaded`, 503).
 
+use std::borrow::Cow;
 use std::future::poll_fn;
+use std::io::Read;
 use std::rc::Rc;
 use std::time::Duration;
 
+use flate2::read::MultiGzDecoder;
+use http::HeaderValue;
+use http::header::CONTENT_TYPE;
 use tokio::time::timeout;
 
 use super::body::{BodyError, RequestBody};
 use super::connection::{Bound, Stalled};
 use super::exchange::Exchange;
 use super::forward::not_read;
-use crate::decide::{Owed, Shadowed};
+use crate::decide::{Owed, Retype, Shadowed};
 use crate::metrics::Stall;
 use crate::rejection::{Reason, Rejection};
 use crate::rules::{BODY_BYTES, Breach};
+use crate::subject::json;
+use crate::upstream::Outgoing;
 
-/// So long a body may take to be read whole (rule 5).
+/// So long a body may take to be read whole (rule 7).
 const TIME: Duration = Duration::from_secs(30);
 
 /// Holds a request to what it owes before it leaves.
 ///
 /// # Errors
 /// The rule that its body breaks, or what kept it from being read.
-pub async fn settle(owed: &Owed, body: &mut RequestBody, exchange: &Rc<Exchange>) -> Result<(), Rejection> {
+pub async fn settle(
+    owed: &Owed,
+    request: &mut Outgoing<RequestBody>,
+    exchange: &Rc<Exchange>,
+) -> Result<(), Rejection> {
+    let (body, fields) = (&mut request.body, &mut request.fields);
+    if !owed.body {
+        let Some(retype) = owed.retype else { return Ok(()) };
+        // Most bodies that are not said to be anything are files.
+        if retype == Retype::Untyped && (read(owed, body, 0, exchange).await?.is_none() || !json::begins(body.ahead()))
+        {
+            return Ok(());
+        }
+    }
+    let Some(whole) = read(owed, body, BODY_BYTES, exchange).await? else { return Ok(()) };
+    let plain = match owed.kind.filter(|_| !body.ahead().is_empty()) {
+        Some(breach) => Err(breach),
+        None if !whole => Err(Breach::BodyLength),
+        None if owed.is_packed => unpacked(body.ahead()).map(Cow::Owned),
+        None => Ok(Cow::Borrowed(body.ahead())),
+    };
+    if owed.retype.is_some() && plain.as_ref().is_ok_and(|plain| json::is_document(plain)) {
+        fields.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    } else if owed.retype == Some(Retype::Form) {
+        return Err(Reason::FormBody.into());
+    }
     if !owed.body {
         return Ok(());
     }
-    let read = timeout(TIME, poll_fn(|context| body.poll_ahead(context, BODY_BYTES))).await;
-    let whole = match read {
-        Ok(Ok(whole)) => whole,
-        Ok(Err(BodyError::NoMemory)) | Err(_) if !owed.enforce => return Ok(()),
-        Ok(Err(error @ BodyError::NoMemory)) => return Err(Rejection::because(Reason::Overloaded, error)),
-        Ok(Err(error)) => return Err(not_read(exchange, error)),
-        Err(_) => {
-            exchange.connection.note_stall(Stalled { waited_for: Stall::Request, bound: Bound::ReadAhead(TIME) });
-            return Err(Reason::BodyTooSlow.into());
-        }
-    };
-    let kept = match owed.kind.filter(|_| !body.ahead().is_empty()) {
-        Some(breach) => Err(breach),
-        None if whole => owed.reading.check(body.ahead()),
-        None => Err(Breach::BodyLength),
-    };
+    let kept = plain.and_then(|plain| owed.reading.check(&plain));
     match kept {
         Err(breach) if owed.enforce => Err(Rejection::because(breach.reason(), breach)),
         Err(breach) => {
@@ -58,5 +77,38 @@ pub async fn settle(owed: &Owed, body: &mut RequestBody, exchange: &Rc<Exchange>
             Ok(())
         }
         Ok(()) => Ok(()),
+    }
+}
+
+/// Reads `body` ahead, until there are more than `limit` bytes: whether that was all of it. `None` where it cannot be, and need
+/// not.
+async fn read(
+    owed: &Owed,
+    body: &mut RequestBody,
+    limit: usize,
+    exchange: &Rc<Exchange>,
+) -> Result<Option<bool>, Rejection> {
+    let need_not = !(owed.body && owed.enforce) && owed.retype != Some(Retype::Form);
+    match timeout(TIME, poll_fn(|context| body.poll_ahead(context, limit))).await {
+        Ok(Ok(whole)) => Ok(Some(whole)),
+        Ok(Err(BodyError::NoMemory)) | Err(_) if need_not => Ok(None),
+        Ok(Err(error @ BodyError::NoMemory)) => Err(Rejection::because(Reason::Overloaded, error)),
+        Ok(Err(error)) => Err(not_read(exchange, error)),
+        Err(_) => {
+            exchange.connection.note_stall(Stalled { waited_for: Stall::Request, bound: Bound::ReadAhead(TIME) });
+            Err(Reason::BodyTooSlow.into())
+        }
+    }
+}
+
+/// What a body that is packed with gzip holds, up to [`BODY_BYTES`]. It is there only while it is looked through.
+fn unpacked(packed: &[u8]) -> Result<Vec<u8>, Breach> {
+    let mut plain = Vec::new();
+    let most = u64::try_from(BODY_BYTES).unwrap_or(u64::MAX);
+    let read = MultiGzDecoder::new(packed).take(most + 1).read_to_end(&mut plain);
+    match read {
+        Ok(_) if plain.len() > BODY_BYTES => Err(Breach::BodyLength),
+        Ok(_) => Ok(plain),
+        Err(_) => Err(Breach::Body),
     }
 }

@@ -105,7 +105,7 @@ pub(super) struct InBody<'a> {
 impl Sought for InBody<'_> {
     type Place = Key;
 
-    fn place(&self, key: &str, outer: Option<Key>) -> Option<Key> {
+    fn place(&mut self, key: &str, outer: Option<Key>) -> Option<Key> {
         Key::of(key.as_bytes()).or(outer)
     }
 

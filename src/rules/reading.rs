@@ -12,6 +12,8 @@ use crate::subject::json;
 pub struct Look {
     /// Counters.
     pub counters: bool,
+    /// A body of data for the counter of the path: in parts or as CSV, it is not read for counters.
+    pub is_data: bool,
     /// Those who are given access.
     pub grantees: Grantees,
     /// What would make the operation destructive.
@@ -22,7 +24,7 @@ impl Look {
     /// Whether there is anything to look for.
     #[must_use]
     pub fn is_due(self) -> bool {
-        self != Self::default()
+        self.counters || self.grantees != Grantees::Free || self.setting.is_some()
     }
 }
 

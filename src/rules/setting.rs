@@ -38,7 +38,7 @@ pub(super) struct InBody {
 impl Sought for InBody {
     type Place = ();
 
-    fn place(&self, key: &str, outer: Option<()>) -> Option<()> {
+    fn place(&mut self, key: &str, outer: Option<()>) -> Option<()> {
         outer.or_else(|| (spelled(key.as_bytes()) == letters(self.setting.name.as_bytes())).then_some(()))
     }
 

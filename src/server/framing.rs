@@ -17,8 +17,8 @@
 //!
 //! Every refusal has its kind ([`Malformed`]), which the log and the answer name; neither holds anything of the request.
 
-use http::{Method, Uri};
-
+pub use super::fault::{Fault, Stop};
+use super::head::{Head, authority, wrong_host};
 use crate::host::Host;
 use crate::line::{self, Malformed, diagnosis};
 use crate::target::{self, Broken};
@@ -43,29 +43,6 @@ pub struct Bounds {
     pub header_bytes: usize,
     /// How many fields.
     pub header_fields: usize,
-}
-
-/// What breaks a rule.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Fault {
-    /// How many of the bytes that were looked at are sound, and part of nothing that breaks a rule.
-    pub sound: usize,
-    /// Which rule, and how.
-    pub kind: Malformed,
-    /// It is in the body of a request whose header was sound.
-    pub in_body: bool,
-}
-
-/// Why no more bytes are looked at.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Stop {
-    /// A rule is broken.
-    Fault(Fault),
-    /// What comes next is a request line, or the rest of one, with something raw in its query.
-    Raw {
-        /// How many of the bytes that were looked at come before it.
-        sound: usize,
-    },
 }
 
 /// The place in a connection's bytes.
@@ -102,17 +79,6 @@ enum State {
     /// The end of a chunk: whether its CR is here.
     ChunkEnd(bool),
     Trailers,
-}
-
-/// What a header says about where its request ends, and where it goes.
-#[derive(Debug, Default)]
-struct Head {
-    http10: bool,
-    /// Of an absolute target.
-    authority: Option<Box<str>>,
-    host: bool,
-    length: Option<u64>,
-    chunked: bool,
 }
 
 impl Framing {
@@ -415,36 +381,4 @@ impl Framing {
         let (name, _) = self.counted_field(text)?;
         if line::is_forbidden_in_trailers(name) { Err(Malformed::ForbiddenTrailer) } else { Ok(()) }
     }
-}
-
-impl Head {
-    /// Of a `Transfer-Encoding` that was refused.
-    #[cold]
-    const fn wrong_encoding(&self, again: bool) -> Malformed {
-        match (again, self.http10, self.length) {
-            (true, _, _) => Malformed::TwoTransferEncodings,
-            (false, true, _) => Malformed::EncodingInHttp10,
-            (false, false, Some(_)) => Malformed::LengthAndEncoding,
-            (false, false, None) => Malformed::UnsupportedTransferEncoding,
-        }
-    }
-}
-
-#[cold]
-const fn wrong_host(again: bool, is_host: bool) -> Malformed {
-    match (again, is_host) {
-        (true, _) => Malformed::TwoHosts,
-        (false, false) => Malformed::InvalidHost,
-        (false, true) => Malformed::HostUnlikeTarget,
-    }
-}
-
-/// The authority of a target that is not only a path. Such targets are rare, so they may cost to be parsed twice.
-fn authority(request: &line::RequestLine<'_>) -> Result<Box<str>, Malformed> {
-    let refused = || diagnosis::of_form(request.target);
-    let uri = Uri::try_from(request.target).map_err(|_| refused())?;
-    let of_web = uri.scheme_str().is_some_and(|scheme| matches!(scheme, "http" | "https"));
-    let of_connect = uri.scheme().is_none() && request.method == Method::CONNECT.as_str().as_bytes();
-    let authority = uri.authority().filter(|authority| (of_web || of_connect) && !authority.as_str().contains('@'));
-    authority.map(|authority| authority.as_str().into()).ok_or_else(refused)
 }

@@ -1,12 +1,14 @@
 //! What the JSON body of a request could carry: counters, and whatever else is [`Sought`].
 //!
-//! 1. A counter stands under a key whose letters and digits, in any case, are `counterid`, `counterids`, `counter`,
-//!    `counters` or `ids`, at any depth: a number, a string of digits, a list of those, or an object with an `id`.
+//! 1. A counter stands under a key that to the least strict of readers is `counterid`, `counterids`, `counter`, `counters` or
+//!    `ids`, at any depth: a number, a string of digits, or a list of those. Under `counter` and `counters` it can be an object
+//!    with an `id`, or with keys that are counters.
 //! 2. An `id` elsewhere is not a counter: goals, segments and labels have one too. What is absent or `null` names none.
-//! 3. What stands in such a place and is no counter is unreadable: a fraction or an exponent, a sign, a zero, text, true.
+//! 3. What stands in such a place and is no counter is unreadable: a fraction or an exponent, a sign, a zero, text, true, an
+//!    object where a number belongs.
 //! 4. So is a body that two readers could take for two: not JSON to the letter, a key twice in one object, or values more
 //!    than 64 deep.
-//! 5. An empty body names none.
+//! 5. An empty body names none. A mark of the order of its bytes before it is no part of it.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -15,6 +17,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 use super::{Counters, counter};
+use crate::target::spelled;
 
 /// Rule 4; within what serde_json itself goes down to.
 const DEEPEST: u8 = 64;
@@ -25,7 +28,7 @@ pub trait Sought {
     type Place: Copy;
 
     /// What stands under `key`, in an object that stands at `outer`; `None` is nothing that is looked for.
-    fn place(&self, key: &str, outer: Option<Self::Place>) -> Option<Self::Place>;
+    fn place(&mut self, key: &str, outer: Option<Self::Place>) -> Option<Self::Place>;
 
     /// Takes what stands there; whether that can be read.
     fn take(&mut self, place: Self::Place, value: Scalar<'_>) -> bool;
@@ -48,9 +51,25 @@ pub fn read(body: &[u8], sought: &mut impl Sought) -> bool {
     if body.is_empty() {
         return true;
     }
-    let mut reader = serde_json::Deserializer::from_slice(body);
+    let mut reader = serde_json::Deserializer::from_slice(without_mark(body));
     let walked = Walk { sought, place: None, depth: 0 }.deserialize(&mut reader);
     walked.and_then(|()| reader.end()).is_ok()
+}
+
+fn without_mark(body: &[u8]) -> &[u8] {
+    body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body)
+}
+
+/// Whether a body begins like an object or an array.
+#[must_use]
+pub fn begins(body: &[u8]) -> bool {
+    matches!(without_mark(body).trim_ascii_start(), [b'{' | b'[', ..])
+}
+
+/// Whether a body as a whole is one object or array.
+#[must_use]
+pub fn is_document(body: &[u8]) -> bool {
+    begins(body) && serde_json::from_slice::<serde::de::IgnoredAny>(without_mark(body)).is_ok()
 }
 
 /// The counters that a request's JSON body could carry (rules 1 to 5).
@@ -68,16 +87,36 @@ pub fn counters_in(body: &[u8]) -> Counters {
 /// Rules 1 to 3.
 struct CountersIn(Vec<u64>);
 
-impl Sought for CountersIn {
-    type Place = ();
+/// Where a counter can stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Counted {
+    /// It, or an object that has it.
+    Owner,
+    /// Nothing but it.
+    Number,
+    /// In an object that stands where nothing but it does.
+    Astray,
+}
 
-    fn place(&self, key: &str, outer: Option<()>) -> Option<()> {
-        let is_one = ["counterid", "counterids", "counter", "counters", "ids"].iter().any(|word| spells(key, word));
-        (is_one || (outer.is_some() && spells(key, "id"))).then_some(())
+impl Sought for CountersIn {
+    type Place = Counted;
+
+    fn place(&mut self, key: &str, outer: Option<Counted>) -> Option<Counted> {
+        match (spelled(key.as_bytes()).as_str(), outer) {
+            (_, Some(Counted::Number | Counted::Astray)) => Some(Counted::Astray),
+            ("counter" | "counters", _) => Some(Counted::Owner),
+            ("counterid" | "counterids" | "ids", _) | ("id", Some(Counted::Owner)) => Some(Counted::Number),
+            (_, Some(Counted::Owner)) => {
+                self.0.extend(counter(key.as_bytes()));
+                None
+            }
+            (_, None) => None,
+        }
     }
 
-    fn take(&mut self, (): (), value: Scalar<'_>) -> bool {
+    fn take(&mut self, place: Counted, value: Scalar<'_>) -> bool {
         let counter = match value {
+            _ if place == Counted::Astray => None,
             Scalar::Number(number) => Some(number).filter(|number| *number > 0),
             Scalar::Text(text) => counter(text.as_bytes()),
             Scalar::Other => None,
@@ -85,12 +124,6 @@ impl Sought for CountersIn {
         self.0.extend(counter);
         counter.is_some()
     }
-}
-
-/// Up and down again: readers that compare in upper case take a long s for an s, and a dotless i for an i.
-fn spells(key: &str, word: &str) -> bool {
-    let letters = key.chars().flat_map(char::to_uppercase).flat_map(char::to_lowercase);
-    letters.filter(char::is_ascii_alphanumeric).eq(word.chars())
 }
 
 /// One value, and everything in it.
@@ -221,6 +254,9 @@ mod tests {
             (r#"{"counters": [{"id": "5"}, [{"Id": 6}]]}"#, &[5, 6]),
             (r#"{"counter": {"id": 5, "counter_id": 6, "more": {"ids": 7}}}"#, &[5, 6, 7]),
             (r#"[{"counter_id": 18446744073709551615}]"#, &[u64::MAX]),
+            (r#"{"counters": {"5": {}, "6": {"name": "x"}}}"#, &[5, 6]),
+            ("{\"\u{ff43}ounter_id\": 5}", &[5]),
+            (r#"{"counter_id[0]": 5, "counter%5Fid": 6}"#, &[5, 6]),
             ("{\"counter\u{17f}\": 5, \"\u{131}ds\": 6, \"\u{130}DS\": 7}", &[5, 6, 7]),
         ] {
             assert_eq!(found(body).as_slice(), expected, "{body}");
@@ -261,6 +297,8 @@ mod tests {
             "[[1.5]]",
             r#"{"id": "x"}"#,
             r#"{"id": {"id": 1.5}}"#,
+            r#"{"id": {"$numberLong": "666"}}"#,
+            r#"{"id": [{"value": 666}]}"#,
             "18446744073709551616",
             "\"18446744073709551616\"",
         ] {
@@ -279,7 +317,6 @@ mod tests {
             "{\"a\": 01}",
             "{\"a\": NaN}",
             "{\"a\": \"\\ud800\"}",
-            "\u{feff}{}",
             r#"{"a": 1, "a": 2}"#,
             r#"{"a": 1, "\u0061": 2}"#,
             r#"{"x": [{"counter_id": 5, "counter_id": 6}]}"#,
@@ -297,7 +334,9 @@ mod tests {
 
     #[test]
     fn rule_5_an_empty_body_names_none() {
-        assert_eq!(found(""), Counters::None);
+        assert_eq!((found(""), found("\u{feff}{}")), (Counters::None, Counters::None));
+        assert_eq!(found("\u{feff}{\"counter_id\": 5}"), Counters::One(5));
+        assert_eq!(found("\u{feff}\u{feff}{}"), Counters::Unreadable);
     }
 
     #[test]
@@ -307,18 +346,24 @@ mod tests {
     }
 
     /// The same by hand, in the order of the text; `None` is unreadable.
-    fn naive(value: &Value, is_counter: bool, found: &mut Vec<u64>) -> Option<()> {
+    fn naive(value: &Value, place: &str, found: &mut Vec<u64>) -> Option<()> {
         match value {
             Value::Null => {}
-            Value::Array(elements) => elements.iter().try_for_each(|element| naive(element, is_counter, found))?,
+            Value::Array(elements) => elements.iter().try_for_each(|element| naive(element, place, found))?,
             Value::Object(members) => {
                 for (key, value) in members {
                     let plain: String = key.to_lowercase().replace(|c: char| !c.is_alphanumeric(), "");
-                    let named = ["counterid", "counterids", "counter", "counters", "ids"].contains(&plain.as_str());
-                    naive(value, named || (is_counter && plain == "id"), found)?;
+                    let place = match (place, plain.as_str()) {
+                        ("number" | "astray", _) => "astray",
+                        (_, "counter" | "counters") => "owner",
+                        (_, "counterid" | "counterids" | "ids") | ("owner", "id") => "number",
+                        _ => "elsewhere",
+                    };
+                    naive(value, place, found)?;
                 }
             }
-            scalar if is_counter => {
+            _ if place == "astray" => return None,
+            scalar if place != "elsewhere" => {
                 let text = scalar.as_str().map_or_else(|| scalar.to_string(), str::to_owned);
                 let number: u64 = text.parse().ok().filter(|number| *number > 0)?;
                 (number.to_string() == text).then(|| found.push(number))?;
@@ -363,7 +408,7 @@ mod tests {
         #[test]
         fn any_body_is_read_as_by_hand(value in values(), pretty in any::<bool>()) {
             let mut expected = Vec::new();
-            let readable = naive(&value, false, &mut expected);
+            let readable = naive(&value, "elsewhere", &mut expected);
             let text = if pretty { serde_json::to_string_pretty(&value).unwrap() } else { value.to_string() };
             let read = found(&text);
             prop_assert_eq!(read == Counters::Unreadable, readable.is_none(), "{}", text);

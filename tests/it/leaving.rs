@@ -13,7 +13,9 @@ use crate::harness::{Gate, Signal, TWO_CALLERS, Upstream};
 const UPLOAD: &str = "/management/v1/counter/1/offline_conversions/upload";
 
 fn upload_head(framing: &str, id: &str) -> String {
-    format!("POST {UPLOAD} HTTP/1.1\r\nHost: localhost\r\nX-Request-ID: {id}\r\n{framing}\r\n\r\n")
+    format!(
+        "POST {UPLOAD} HTTP/1.1\r\nHost: localhost\r\nX-Request-ID: {id}\r\nContent-Type: text/csv\r\n{framing}\r\n\r\n"
+    )
 }
 
 /// The access line of a request.

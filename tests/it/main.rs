@@ -76,6 +76,7 @@ mod tls;
 mod token_files;
 mod transcript;
 mod troubleshooting;
+mod typed;
 mod usage;
 mod warnings;
 mod whole_request;

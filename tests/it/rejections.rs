@@ -74,8 +74,8 @@ limits: {target_bytes: 1KiB, header_bytes: 8KiB}
     meet(&gate.send("app", many), "431 headers_too_large");
     meet(&gate.send("app", "OPTIONS /stat/v1/data HTTP/1.1\r\nHost: localhost\r\n\r\n"), "405 method_not_allowed");
     let form = "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 5";
-    let form = format!("POST {COUNTERS} HTTP/1.1\r\nHost: localhost\r\n{form}\r\n\r\nids=1");
-    meet(&gate.send("app", form), "415 form_body");
+    let form = format!("POST /management/v1/counter/1/goals HTTP/1.1\r\nHost: localhost\r\n{form}\r\n\r\nids=1");
+    meet(&gate.send("one", form), "415 form_body");
     meet(&gate.get("nobody", COUNTERS), "401 unknown_caller");
     let field = |field: &str| format!("GET {COUNTERS} HTTP/1.1\r\nHost: localhost\r\n{field}\r\n\r\n");
     meet(&gate.send("app", field("A: b").replace("localhost", "evil.example")), "403 host_denied");

@@ -118,7 +118,7 @@ fn a_token_that_is_gone_is_not_sent() {
     std::fs::remove_file(gate.file("crm")).unwrap();
     gate.until_log(&["the token is gone"]);
     assert_eq!(finish(&mut callers), ["503 token_unavailable"; 3]);
-    assert_eq!(upstream.connections(), 0);
+    assert_eq!(upstream.requests(), Vec::<String>::new());
 }
 
 /// The wait for a connection is one too.

@@ -76,7 +76,7 @@ const REFUSED: [(&str, &str, &str, &str); 35] = [
     ("one", "GET", "/stat/v1/data?ids=1&ids[]=2", "403 counter_denied"),
     ("one", "GET", "/stat/v1/data?ids=1&ids%5B%5D=2", "403 counter_denied"),
     ("one", "GET", "/stat/v1/data?ids=1&IDS=2", "403 counter_denied"),
-    ("one", "GET", "/stat/v1/data?ids=1&ids=2", "400 bad_target"),
+    ("one", "GET", "/stat/v1/data?id=1&id=2", "400 bad_target"),
     ("one", "GET", "/stat/v1/data?metrics=ym:s:visits", "403 counter_denied"),
     ("one", "GET", "/analytics/v3/data/ga?ids=ga:2", "403 counter_denied"),
     ("one", "GET", "/management/v1/clients?counters=1,2", "403 counter_denied"),

@@ -90,7 +90,8 @@ fn what_a_body_would_take_away_is_refused_before_anything_is_sent() {
         (JSON, r#"{"uploading":{"Action":"Delete-Keys"}}"#, "403 destructive_denied"),
         (JSON, r#"{"uploading":{"action":1}}"#, "415 body_unreadable"),
         (JSON, r#"{"uploading":{"action":"update","action":"delete_keys"}}"#, "415 body_unreadable"),
-        ("Content-Type: text/plain", r#"{"uploading":{"action":"update"}}"#, "415 body_unreadable"),
+        ("Content-Type: text/plain", r#"{"uploading":{"action":"delete_keys"}}"#, "403 destructive_denied"),
+        ("Content-Type: text/plain", "action=delete_keys", "415 body_unreadable"),
     ] {
         caller.send(post(CONFIRM, fields, body));
         assert_is(&caller.answer(), expected);
@@ -120,7 +121,8 @@ fn access_is_given_to_grantees_alone() {
         (post(GRANTS, JSON, r#"{"grant":{"user_login":"other","perm":"public_stat"}}"#), "403 login_denied"),
         (post(GRANTS, JSON, r#"{"grant":{"user_login":"other","user_uid":7}}"#), "403 login_denied"),
         (post(GRANTS, JSON, r#"{"grant":{"user_login":7}}"#), "415 body_unreadable"),
-        (post(GRANTS, "Content-Type: text/plain", &body("other")), "415 body_unreadable"),
+        (post(GRANTS, "Content-Type: text/plain", &body("stranger")), "403 login_denied"),
+        (post(GRANTS, "Content-Type: text/plain", "user_login=other"), "415 body_unreadable"),
         (put(&format!("{grant}?user_login=stranger"), &body("other")), "403 login_denied"),
         (put(&format!("{grant}?user_login=other&user_uid=7"), "{}"), "403 login_denied"),
         (put(&format!("{grant}?user_login=other"), &body("stranger")), "403 login_denied"),
@@ -179,7 +181,7 @@ unknown_operations: by_method
     let limited = "  - {id: one, match: {listener: sharing}, scopes: [metrika:write], tokens: [crm], counters: [1], grantees: [a]}\n";
     let config = CALLERS.replace("callers:\n", &format!("callers:\n{limited}"));
     let gate = Gate::start(&upstream, &format!("{config}{added}"));
-    let text = "Content-Type: text/plain";
+    let text = "Content-Type: text/csv";
     for (listener, request, expected) in [
         ("careful", post("/management/v2/invite/a", JSON, "{}"), "403 sharing_denied"),
         ("free", post("/management/v2/invite/a", JSON, "{}"), "200"),

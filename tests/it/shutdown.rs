@@ -116,7 +116,7 @@ fn what_is_cut_has_its_line() {
     began.wait("an answer is under way");
     let waiting = ask("app", READ, "waiting");
     arrived.wait("a request is at Metrica");
-    let upload = "POST /management/v1/counters HTTP/1.1\r\nHost: localhost\r\nContent-Length: 6\r\n\r\n{\"a";
+    let upload = "POST /management/v1/counters HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 6\r\n\r\n{\"a";
     let uploading = ask("crm", upload, "uploading");
     until("an upload is under way", || upstream.requests().len() == 3);
     gate.signal("TERM");
@@ -173,7 +173,7 @@ fn an_upload_under_way_is_finished() {
     let upstream = Upstream::plain();
     let mut gate = Gate::start(&upstream, &with("timeout: 60s"));
     let mut caller = gate.connect("crm");
-    caller.send("POST /management/v1/counters HTTP/1.1\r\nHost: localhost\r\nContent-Length: 6\r\n\r\n{\"a");
+    caller.send("POST /management/v1/counters HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 6\r\n\r\n{\"a");
     until("the upload has begun", || upstream.requests().len() == 1);
     gate.signal("TERM");
     let place = gate.place("crm").to_owned();

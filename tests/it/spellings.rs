@@ -107,12 +107,12 @@ fn could_name(target: &str, counter: u64) -> bool {
     })
 }
 
-/// The value of `ids` to every reader: percent-encoding taken off so many times, cut at semicolons or not, the first or the last
+/// The value of `ids` to every reader: percent-encoding taken off once or twice, cut at semicolons or not, the first or the last
 /// of several.
 fn readings_of_ids(target: &str) -> Vec<Option<String>> {
     let query = target.split_once('?').map_or("", |(_, query)| query);
     let mut readings = Vec::new();
-    for times in 0..3 {
+    for times in 1..3 {
         let read = |text: &str| (0..times).fold(text.to_owned(), |text, _| decoded(&text));
         for separators in [&['&'][..], &['&', ';']] {
             let pairs = query.split(separators).map(|pair| pair.split_once('=').unwrap_or((pair, "")));

@@ -1,0 +1,132 @@
+//! Bodies whose type lies: JSON that is said to be a form, text or nothing leaves as JSON; a form is refused.
+
+use crate::harness::{Gate, Upstream};
+use crate::rejections::assert_is;
+use crate::rules::{keeping, last};
+
+const CALLERS: &str = "
+listeners:
+  - {name: app, address: '127.0.0.1:0'}
+  - {name: strict, address: '127.0.0.1:0'}
+callers:
+  - {id: app, match: {listener: app}, scopes: [metrika:write], tokens: [crm]}
+  - {id: strict, match: {listener: strict}, scopes: [metrika:write], tokens: [crm], strict: true}
+";
+const FORM: &str = "Content-Type: application/x-www-form-urlencoded";
+const TEXT: &str = "Content-Type: text/plain;charset=UTF-8";
+const NONE: &str = "Accept: */*";
+
+fn post(fields: &str, body: &str) -> String {
+    let length = body.len();
+    let path = "/management/v1/counter/1/goals";
+    format!("POST {path} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\nContent-Length: {length}\r\n\r\n{body}")
+}
+
+/// The same in chunks.
+fn in_chunks(fields: &str, body: &str) -> String {
+    let path = "/management/v1/counter/1/goals";
+    let chunks: String = body
+        .as_bytes()
+        .chunks(5)
+        .map(|piece| format!("{:x}\r\n{}\r\n", piece.len(), std::str::from_utf8(piece).unwrap()))
+        .collect();
+    format!(
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}0\r\n\r\n"
+    )
+}
+
+/// What the head of a request says of its body.
+fn types(head: &str) -> Vec<&str> {
+    head.lines().filter_map(|line| line.strip_prefix("content-type: ")).collect()
+}
+
+#[test]
+fn json_leaves_as_json_whatever_it_is_said_to_be() {
+    let (upstream, seen) = keeping();
+    let gate = Gate::start(&upstream, CALLERS);
+    for body in [r#"{"goal":{"name":"a=1&ids=5"}}"#, "[]", " \n{\"a\" : [1]} ", "\u{feff}{}"] {
+        for fields in [FORM, TEXT, NONE, "Content-Type: application/x-ymetrika+json"] {
+            assert_eq!(gate.send("app", post(fields, body)).summary(), "200", "{fields} {body}");
+            let (head, received) = last(&seen);
+            assert_eq!(types(&head), ["application/json"], "{fields} {body}");
+            assert_eq!(received, body.as_bytes());
+        }
+        let said = "Content-Type: application/x-yametrika+json";
+        assert_eq!(gate.send("app", post(said, body)).summary(), "200");
+        assert_eq!(types(&last(&seen).0), ["application/x-yametrika+json"]);
+    }
+}
+
+/// What is streamed is not held up, unless it would be refused.
+#[test]
+fn json_in_chunks_is_looked_at_where_it_is_said_to_be_a_form() {
+    let (upstream, seen) = keeping();
+    let gate = Gate::start(&upstream, CALLERS);
+    for (fields, expected) in [(FORM, "application/json"), (TEXT, "text/plain;charset=UTF-8")] {
+        assert_eq!(gate.send("app", in_chunks(fields, "[{}]")).summary(), "200");
+        let (head, received) = last(&seen);
+        assert_eq!((types(&head), received), (vec![expected], b"[{}]".to_vec()));
+    }
+}
+
+#[test]
+fn what_is_no_json_goes_on_as_it_is_unless_it_is_a_form() {
+    let (upstream, seen) = keeping();
+    let gate = Gate::start(&upstream, CALLERS);
+    let large = format!("{{\"a\":\"{}\"}}", "x".repeat(1024 * 1024));
+    for body in ["a=1", "{\"a\":1}=&ids=5", "{", "null", "5", "\"a\"", "{}{}", "[1,]", &large] {
+        for request in [post(FORM, body), in_chunks(FORM, body)] {
+            assert_is(&gate.send("app", request), "415 form_body");
+        }
+        assert_eq!(gate.send("app", post(TEXT, body)).summary(), "200");
+        let (head, received) = last(&seen);
+        assert_eq!((types(&head), received), (vec!["text/plain;charset=UTF-8"], body.as_bytes().to_vec()));
+        assert_eq!(gate.send("app", in_chunks(NONE, body)).summary(), "200");
+        let (head, received) = last(&seen);
+        assert_eq!((types(&head), received), (vec![], body.as_bytes().to_vec()));
+    }
+    assert!(seen.lock().unwrap().is_empty());
+}
+
+/// A page can send forms and text to whatever it likes, and no type that says JSON.
+#[test]
+fn what_a_page_could_have_sent_stays_what_it_is_said_to_be() {
+    let (upstream, seen) = keeping();
+    let gate = Gate::start(&upstream, CALLERS);
+    for field in ["Sec-Fetch-Mode: cors", "Sec-Fetch-User: ?1"] {
+        assert_is(&gate.send("app", post(&format!("{FORM}\r\n{field}"), "{}")), "415 form_body");
+        assert_eq!(gate.send("app", post(&format!("{TEXT}\r\n{field}"), "{}")).summary(), "200");
+        assert_eq!(types(&last(&seen).0), ["text/plain;charset=UTF-8"]);
+    }
+    for kind in [FORM, TEXT] {
+        assert_is(&gate.send("app", post(&format!("{kind}\r\nOrigin: null"), "{}")), "403 browser_denied");
+    }
+    assert!(seen.lock().unwrap().is_empty());
+}
+
+#[test]
+fn a_strict_caller_says_what_its_body_is() {
+    let (upstream, seen) = keeping();
+    let gate = Gate::start(&upstream, CALLERS);
+    assert_is(&gate.send("strict", post(FORM, "{}")), "415 form_body");
+    assert_eq!(gate.send("strict", post(TEXT, "{}")).summary(), "200");
+    assert_eq!(types(&last(&seen).0), ["text/plain;charset=UTF-8"]);
+}
+
+/// A file of some size is not held up: only its beginning is looked at.
+#[test]
+fn an_upload_without_a_type_streams() {
+    let upstream = Upstream::run(|conversation| {
+        let Some(head) = conversation.request_head() else { return };
+        assert!(head.starts_with("POST /management/v1/counter/1/expense/upload "));
+        assert_eq!(conversation.line(), "5");
+        conversation.exactly(7);
+        conversation.answer("200 OK", "application/json", "{}");
+        conversation.close();
+    });
+    let gate = Gate::start(&upstream, CALLERS);
+    let mut caller = gate.connect("app");
+    let head = "POST /management/v1/counter/1/expense/upload HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n";
+    caller.send(format!("{head}5\r\na,b\n1\r\n"));
+    assert_eq!(caller.answer().summary(), "200", "its end has not come");
+}
