@@ -74,8 +74,8 @@ limits: {target_bytes: 1KiB, header_bytes: 8KiB}
     meet(&gate.send("app", many), "431 headers_too_large");
     meet(&gate.send("app", "OPTIONS /stat/v1/data HTTP/1.1\r\nHost: localhost\r\n\r\n"), "405 method_not_allowed");
     let form = "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 5";
-    let form = format!("POST /management/v1/counter/1/goals HTTP/1.1\r\nHost: localhost\r\n{form}\r\n\r\nids=1");
-    meet(&gate.send("one", form), "415 form_body");
+    let form = format!("GET {COUNTERS} HTTP/1.1\r\nHost: localhost\r\n{form}\r\n\r\nids=1");
+    meet(&gate.send("app", form), "415 form_body");
     meet(&gate.get("nobody", COUNTERS), "401 unknown_caller");
     let field = |field: &str| format!("GET {COUNTERS} HTTP/1.1\r\nHost: localhost\r\n{field}\r\n\r\n");
     meet(&gate.send("app", field("A: b").replace("localhost", "evil.example")), "403 host_denied");
@@ -95,7 +95,7 @@ limits: {target_bytes: 1KiB, header_bytes: 8KiB}
     meet(&gate.get("app", &format!("{COUNTERS}?field=measurement_tokens")), "403 secret_denied");
     let goals =
         |fields: &str| format!("POST /management/v1/counter/1/goals HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n\r\n");
-    meet(&gate.send("one", goals("Content-Type: text/plain\r\nContent-Length: 2") + "{}"), "415 body_unreadable");
+    meet(&gate.send("one", goals("Content-Type: text/xml\r\nContent-Length: 2") + "{}"), "415 body_unreadable");
     meet(&gate.send("one", goals("Content-Type: application/json\r\nContent-Length: 1048577")), "413 body_too_large");
     meet(&gate.get("poor", COUNTERS), "403 token_scope_missing");
     meet(&gate.send("poor", with("DELETE", "/management/v1/counter/1")), "503 token_unavailable");
