@@ -3,8 +3,8 @@
 //! 1. Opening does not wait: a FIFO that nobody writes to would hold up the process for ever.
 //! 2. What is no regular file is not read: a device may have no end, or do something when it is read.
 //! 3. No more is read than the reader says.
-//! 4. What decides who may do what stands in no folder that everyone can write, unless that is sticky, as `/tmp`: there
-//!    nobody can replace the file of another. On a mount that is read-only nobody can, whatever the mode says: so Kubernetes
+//! 4. What decides who may do what stands in no folder that everyone can write, nor below one, unless that is sticky, as
+//!    `/tmp`: there nobody can replace the file of another. On a mount that is read-only nobody can, whatever the mode says: so Kubernetes
 //!    mounts its volumes.
 
 use std::fs::{File, Metadata};
@@ -44,25 +44,32 @@ pub fn read_from(file: File, most: usize) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Holds the folder of `path` to rule 4, where it is there; of a symbolic link, also the folder that it leads to.
+/// Holds the folders of `path` to rule 4, where they are there; of symbolic links, also those that they lead to.
 ///
 /// # Errors
 /// [`io::ErrorKind::PermissionDenied`], with what would be right.
 pub fn check_folder(path: &Path) -> io::Result<()> {
-    let named = path.parent().map(|folder| if folder.as_os_str().is_empty() { Path::new(".") } else { folder });
-    let real = path.canonicalize().ok();
-    for folder in [named, real.as_deref().and_then(Path::parent)].into_iter().flatten() {
-        let Ok(metadata) = folder.metadata() else { continue };
-        let mode = metadata.mode() & 0o7777;
-        if mode & 0o1002 == 0o002 && !is_read_only(folder) {
-            let folder = folder.display();
-            let message = format!(
-                "the folder {folder} can be written by everyone (mode {mode:o}) and is not sticky; chmod o-w it"
-            );
-            return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
-        }
+    let mut named = std::path::absolute(path)?;
+    // As many links as Linux follows.
+    for _ in 0..40 {
+        named.ancestors().skip(1).try_for_each(check_one)?;
+        let Ok(leads_to) = named.read_link() else { break };
+        named = named.parent().map_or_else(|| leads_to.clone(), |folder| folder.join(&leads_to));
     }
-    Ok(())
+    path.canonicalize().map_or(Ok(()), |real| real.ancestors().skip(1).try_for_each(check_one))
+}
+
+/// The same of one folder.
+fn check_one(folder: &Path) -> io::Result<()> {
+    let Ok(metadata) = folder.metadata() else { return Ok(()) };
+    let mode = metadata.mode() & 0o7777;
+    if mode & 0o1002 != 0o002 || is_read_only(folder) {
+        return Ok(());
+    }
+    let folder = folder.display();
+    let message =
+        format!("the folder {folder} can be written by everyone (mode {mode:o}) and is not sticky; chmod o-w it");
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, message))
 }
 
 /// Holds a file of these metadata at `path` to rule 4: neither it nor its folder can be written by everyone.
@@ -75,7 +82,18 @@ pub fn check_writers(path: &Path, metadata: &Metadata) -> io::Result<()> {
         let message = format!("it can be written by everyone (mode {mode:o}); chmod o-w it");
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
     }
+    // In a sticky folder everyone can make a file where none is.
+    let (owner, own) = (metadata.uid(), rustix::process::geteuid().as_raw());
+    if owner != own && owner != 0 && !is_read_only(path) && is_in_an_open_folder(path) {
+        let message = format!("it belongs to user {owner}, in a folder that everyone can write; chown {own} it");
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
+    }
     check_folder(path)
+}
+
+fn is_in_an_open_folder(path: &Path) -> bool {
+    let folder = path.parent().and_then(|folder| folder.metadata().ok());
+    folder.is_some_and(|folder| folder.mode() & 0o002 != 0)
 }
 
 fn is_read_only(path: &Path) -> bool {
@@ -127,12 +145,21 @@ mod tests {
             ("real", 0o1757, true),
             ("real/file", 0o602, false),
             ("real/file", 0o660, true),
+            (".", 0o777, false),
+            (".", 0o1777, true),
         ] {
             set(&at(changed), mode);
             let checked = check("named/link");
             assert_eq!(checked.is_ok(), is_right, "{changed} {mode:o}: {checked:?}");
             set(&at(changed), 0o755);
         }
+        // A link on the way from one to the other.
+        std::fs::create_dir(at("between")).unwrap();
+        symlink("../between/link", at("named/far")).unwrap();
+        symlink("../real/file", at("between/link")).unwrap();
+        assert!(check("named/far").is_ok());
+        set(&at("between"), 0o777);
+        assert!(check("named/far").is_err());
         // What is not there can be written by nobody.
         assert!(check_folder(&at("none/file")).is_ok());
         assert!(is_read_only(Path::new("/proc/self/stat")) || !is_read_only(&at("real")));

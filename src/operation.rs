@@ -90,8 +90,9 @@ impl Operation {
     /// The segment of a path of it at this position, counted from 0 behind the first slash, without a suffix (rule 2).
     #[must_use]
     pub fn segment<'a>(&self, path: &'a str, position: usize) -> &'a str {
-        let segment = path.split('/').nth(position + 1).unwrap_or_default();
-        let is_last = path.len() >= segment.len() && path.ends_with(segment);
+        let mut segments = path.split('/').skip(position + 1);
+        let segment = segments.next().unwrap_or_default();
+        let is_last = segments.next().is_none();
         without_suffix(segment).filter(|_| is_last && self.suffixes).unwrap_or(segment)
     }
 

@@ -304,7 +304,7 @@ mod tests {
             goals(1, Scope::Read)
                 .is_ok_and(|permission| permission.shadowed.is_none() && permission.duties.body.counters)
         );
-        assert_eq!(goals(2, Scope::Read), Err(Denial::Rule(list, Breach::Counter(2))));
+        assert_eq!(goals(2, Scope::Read), Err(Denial::Rule(list, Breach::Counter(2, "the path"))));
         assert_eq!(goals(2, Scope::Write), Err(Denial::ScopeDenied(list)), "scopes come first");
     }
 

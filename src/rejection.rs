@@ -3,8 +3,9 @@
 //! 1. The body is exactly Metrica's: `{"errors":[{"error_type","message"}],"code","message"}`, with documented error
 //!    types only, because clients fail on anything else (an extra key, an unknown type, an empty body).
 //! 2. `X-Gate-Error: <reason>` tells the gate's answer from Metrica's own, which never has it.
-//! 3. The message says what would be right and holds nothing of the request. A malformed request has the message of its
-//!    kind ([`crate::line::Malformed`]).
+//! 3. The message says what would be right. A malformed request has the message of its kind ([`crate::line::Malformed`]), and one
+//!    that breaks a rule of its caller that of the breach ([`crate::rules::Breach`]). Of the request, nothing is said but the number
+//!    of a counter.
 //!
 //! `docs/rejections.md` is written from this table.
 
@@ -145,9 +146,14 @@ impl Answer {
     /// The body (rule 1).
     #[must_use]
     pub fn body(self) -> Bytes {
-        let (message, code) = (self.message, self.status.as_u16());
-        let error_type = self.error_type.as_str();
-        // The messages are of this file and need no escaping, which `bodies_are_metricas` holds them to.
+        self.body_with(self.message)
+    }
+
+    /// The body with another message, which needs no escaping.
+    #[must_use]
+    pub fn body_with(self, message: &str) -> Bytes {
+        let (error_type, code) = (self.error_type.as_str(), self.status.as_u16());
+        // The messages are of this program and need no escaping, which tests hold them to.
         format!(
             r#"{{"errors":[{{"error_type":"{error_type}","message":"{message}"}}],"code":{code},"message":"{message}"}}"#
         )

@@ -1,7 +1,7 @@
 //! Rules: what a caller may touch within its scopes.
 //!
 //! 1. What is destructive needs `destructive: allow`, also where a parameter of the query or a member of the body makes it so;
-//!    what could be taken for that parameter with that value is refused (`destructive_denied`, 403; [`setting`]).
+//!    what could be taken for that parameter with that value is refused (`destructive_denied`, 403; `rules/setting.rs`).
 //! 2. A script as an answer needs `callback: allow`, in whatever spelling it is asked for (`callback_denied`, 403).
 //! 3. The tokens of the Measurement Protocol need `measurement_tokens: allow`: a `field` that could name them in any
 //!    reading is refused, one of several or encoded twice, and so is making one (`secret_denied`, 403).
@@ -18,9 +18,10 @@
 //!    (`body_unreadable`, 415; `body_too_large`, 413), packed with gzip or not, and rule 4 holds for the counters in it. Of
 //!    uploads, and of customer data below `/cdp/`, what comes in parts or as CSV belongs to the counter of the path and is not
 //!    read. A body that rule 1 or 9 is about is read in the same way ([`Reading`]).
-//! 8. What gives somebody else access needs `sharing: allow` (`sharing_denied`, 403).
+//! 8. What gives somebody else access needs `sharing: allow` (`sharing_denied`, 403), also where that stands in the body of a
+//!    counter.
 //! 9. Where `grantees` are stated, whoever is given access by name is one of them, and nobody is without a name
-//!    (`login_denied`, 403; [`grantees`]).
+//!    (`login_denied`, 403; `rules/grantees.rs`).
 //!
 //! With `enforce: false` nothing of this refuses; it is said and counted.
 
@@ -29,7 +30,7 @@ use std::sync::Arc;
 use crate::login;
 use crate::operation::{Destructive, Operation, Place, Reach, Setting, Shares};
 use crate::rejection::Reason;
-use crate::subject::{Counters, Subject};
+use crate::subject::{Counters, Subject, counter};
 use crate::target::{Names, letters, name_of, plain};
 
 mod grantees;
@@ -44,8 +45,10 @@ pub const BODY_BYTES: usize = 1024 * 1024;
 
 /// What may be asked of a list that is filtered (rule 5): no parameter that chooses among counters, but for those that name
 /// them (rule 4).
-pub const PAGING: [&[u8]; 10] =
-    [b"", b"per_page", b"offset", b"field", b"pretty", b"lang", b"ulogin", b"counter_ids", b"sort", b"reverse"];
+pub const PAGING: [&[u8]; 8] = [b"", b"per_page", b"offset", b"field", b"pretty", b"lang", b"ulogin", b"counter_ids"];
+
+/// What chooses and orders, and may be asked where `counter_ids` names counters: then it chooses among these.
+const CHOOSING: [&[u8]; 7] = [b"sort", b"reverse", b"permission", b"type", b"status", b"favorite", b"search_string"];
 
 /// The rules of one caller. What is not stated is not limited, but for scripts and secrets, which have to be allowed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -132,29 +135,29 @@ pub enum Breach {
     Destructive,
     /// Rule 1.
     #[error(
-        "{0} makes the operation one that the API cannot undo, or what stands there cannot be told from it, and the caller has destructive: deny"
+        "with {0} the operation is one that the API cannot undo, or what stands there cannot be told from it, and the caller has destructive: deny"
     )]
     Setting(Setting),
     /// Rule 8.
     #[error("the operation gives somebody else access, and the caller has sharing: deny")]
     Sharing,
     /// Rule 2.
-    #[error("callback makes a script of the answer; callback: allow of the caller would let it")]
+    #[error("the parameter callback makes a script of the answer; callback: allow of the caller would let it")]
     Callback,
     /// Rule 3.
-    #[error("field asks for measurement_tokens; measurement_tokens: allow of the caller would let it")]
+    #[error("the parameter field asks for measurement_tokens; measurement_tokens: allow of the caller would let it")]
     Secret,
     /// Rule 3.
     #[error("its answer is a token of the Measurement Protocol; measurement_tokens: allow of the caller would let it")]
     SecretAnswer,
-    /// Rule 4: this counter.
-    #[error("counter {0} is not among counters of the caller")]
-    Counter(u64),
+    /// Rule 4: this counter, and where it stands.
+    #[error("counter {0} in {1} is not among counters of the caller")]
+    Counter(u64, &'static str),
+    /// Rule 4, and where it stands.
+    #[error("what {0} names as a counter cannot be read; ids=1,2 and /counter/1 can be")]
+    Unreadable(&'static str),
     /// Rule 4.
-    #[error("a counter is named in a way that the gate cannot read; ids=1,2 and /counter/1 can be read")]
-    Unreadable,
-    /// Rule 4.
-    #[error("no counter is named, so that it could be any; ids=1,2 names some")]
+    #[error("no counter is named, so that it could be any; name those of the caller, as in ids=1,2")]
     NoCounter,
     /// Rule 4.
     #[error("it works on the whole account, and the caller is limited to counters")]
@@ -170,8 +173,8 @@ pub enum Breach {
     )]
     Search,
     /// Rule 6.
-    #[error("a login in ulogin or direct_client_logins is not among ulogin of the caller")]
-    Login,
+    #[error("a login in {0} is not among ulogin of the caller")]
+    Login(&'static str),
     /// Rule 6.
     #[error(
         "no ulogin is named, so that it is about the whole account of the token's owner, and the caller has ulogin_absent: deny"
@@ -183,17 +186,32 @@ pub enum Breach {
     )]
     Grantee,
     /// Rule 7.
-    #[error("the body is not said to be JSON in UTF-8, so that it cannot be held to the rules of the caller")]
+    #[error(
+        "the body is not said to be JSON in UTF-8, so that it cannot be held to the rules of the caller; send it with Content-Type: application/json, or a file of an upload as multipart/form-data"
+    )]
     BodyKind,
     /// Rule 7.
-    #[error("the body is not JSON with one meaning, or what stands for a counter, a login or an action in it is none")]
+    #[error(
+        "the body is not JSON with one meaning, or what stands for a counter, a login or an action in it is none; send one document without repeated keys"
+    )]
     Body,
     /// Rule 7.
-    #[error("the body is longer than what is read to hold it to the rules of the caller")]
+    #[error(
+        "the body is longer than the 1 MiB, unpacked, that are read to hold it to the rules of the caller; send data of an upload as multipart/form-data"
+    )]
     BodyLength,
 }
 
 impl Breach {
+    /// The message for the caller: it is its own request, and its own rule.
+    #[must_use]
+    pub fn message(self) -> String {
+        let text = self.to_string();
+        let mut letters = text.chars();
+        let first = letters.next().map(|first| first.to_ascii_uppercase());
+        first.into_iter().chain(letters).chain(['.']).collect()
+    }
+
     /// What the caller is told.
     #[must_use]
     pub const fn reason(self) -> Reason {
@@ -202,9 +220,9 @@ impl Breach {
             Self::Sharing => Reason::SharingDenied,
             Self::Callback => Reason::CallbackDenied,
             Self::Secret | Self::SecretAnswer => Reason::SecretDenied,
-            Self::Counter(_) | Self::Unreadable | Self::NoCounter | Self::Account => Reason::CounterDenied,
+            Self::Counter(..) | Self::Unreadable(_) | Self::NoCounter | Self::Account => Reason::CounterDenied,
             Self::List | Self::Search => Reason::ListDenied,
-            Self::Login | Self::NoLogin | Self::Grantee => Reason::LoginDenied,
+            Self::Login(_) | Self::NoLogin | Self::Grantee => Reason::LoginDenied,
             Self::BodyKind | Self::Body => Reason::BodyUnreadable,
             Self::BodyLength => Reason::BodyTooLarge,
         }
@@ -224,7 +242,8 @@ impl Rules {
     /// The first rule that it breaks.
     pub fn check(&self, call: &Call<'_>) -> Result<Duties, Breach> {
         let setting = self.check_destructive(call)?;
-        if call.operation.shares != Shares::Nothing && !self.sharing {
+        let gives_access = !matches!(call.operation.shares, Shares::Nothing | Shares::Perhaps);
+        if gives_access && !self.sharing {
             return Err(Breach::Sharing);
         }
         let odd = call.odd_names();
@@ -242,6 +261,9 @@ impl Rules {
         duties.body.setting = setting;
         if let Some(grantees) = &self.grantees {
             duties.body.grantees = grantees::check(grantees, call)?;
+        }
+        if call.operation.shares == Shares::Perhaps && !self.sharing {
+            duties.body.grantees = Grantees::Nobody;
         }
         Ok(duties)
     }
@@ -274,7 +296,12 @@ impl Rules {
         let mut named = subject.login.iter().chain(&subject.clients);
         let is_odd = odd.has(Names::ULOGIN | Names::DIRECT_CLIENT_LOGINS);
         if is_odd || !named.all(|login| login::is_among(listed, login)) {
-            return Err(Breach::Login);
+            let is_of_ulogin = subject.login.as_ref().is_some_and(|login| !login::is_among(listed, login));
+            return Err(Breach::Login(match (is_odd, is_of_ulogin) {
+                (true, _) => "a parameter with a name like ulogin or direct_client_logins",
+                (false, true) => "ulogin",
+                (false, false) => "direct_client_logins",
+            }));
         }
         if is_absent && !self.ulogin_absent { Err(Breach::NoLogin) } else { Ok(()) }
     }
@@ -282,9 +309,9 @@ impl Rules {
     /// Rules 4, 5 and 7.
     fn check_counters(&self, counters: &[u64], call: &Call<'_>, odd: Names) -> Result<Duties, Breach> {
         if odd.has(Names::IDS | Names::ID | Names::COUNTER) {
-            return Err(Breach::Unreadable);
+            return Err(Breach::Unreadable("a parameter with a name like ids"));
         }
-        check_listed(counters, &call.subject.counters, Breach::Unreadable)?;
+        check_listed(counters, &call.subject.counters).map_err(|stranger| call.breach_of(stranger))?;
         let names_none = call.subject.counters == Counters::None;
         let list = match call.operation.reach {
             // With direct_client_logins alone, a report could be about any counter that is linked with them.
@@ -297,7 +324,9 @@ impl Rules {
                 }
                 // Some readers take a semicolon for an ampersand.
                 let is_cut = call.query.is_some_and(|query| query.contains(';'));
-                if is_cut || !call.pairs().all(|(name, _)| PAGING.contains(&name)) {
+                let names_own = call.pairs().any(|(name, _)| name == b"counter_ids");
+                let may_be_asked = |name| PAGING.contains(&name) || (names_own && CHOOSING.contains(&name));
+                if is_cut || !call.pairs().all(|(name, _)| may_be_asked(name)) {
                     return Err(Breach::Search);
                 }
                 true
@@ -318,21 +347,39 @@ fn check_secrets(call: &Call<'_>, odd: Names) -> Result<(), Breach> {
     if names_some { Err(Breach::Secret) } else { Ok(()) }
 }
 
-fn check_listed(listed: &[u64], named: &Counters, unreadable: Breach) -> Result<(), Breach> {
+/// Whether all are of those listed; otherwise the first that is not, or `None` where they cannot be read.
+fn check_listed(listed: &[u64], named: &Counters) -> Result<(), Option<u64>> {
     if *named == Counters::Unreadable {
-        return Err(unreadable);
+        return Err(None);
     }
     let stranger = named.as_slice().iter().find(|counter| listed.binary_search(counter).is_err());
-    stranger.map_or(Ok(()), |counter| Err(Breach::Counter(*counter)))
+    stranger.map_or(Ok(()), |counter| Err(Some(*counter)))
 }
 
 /// Rule 7: whether a body is data for the counter in the path, and for no other.
 fn belongs_to_its_path(operation: &Operation) -> bool {
-    let is_data = operation.upload || operation.template.starts_with("/cdp/");
-    is_data && matches!(operation.reach, Reach::Counter(_))
+    operation.upload && matches!(operation.reach, Reach::Counter(_))
 }
 
 impl Call<'_> {
+    /// The breach of naming this counter, or one that cannot be read: where that stands.
+    #[cold]
+    fn breach_of(&self, stranger: Option<u64>) -> Breach {
+        let is_it = |value: &[u8]| value.split(|byte| *byte == b',').any(|one| self.is_counter(one, stranger));
+        let pair = self.pairs().find_map(|(name, value)| {
+            let known = ["ids", "id", "counter", "counters", "counter_id", "counter_ids"];
+            known.into_iter().find(|known| known.as_bytes() == name).filter(|_| is_it(&plain(value)))
+        });
+        let place = pair.unwrap_or("the path");
+        stranger.map_or(Breach::Unreadable(place), |counter| Breach::Counter(counter, place))
+    }
+
+    /// Whether an element of a list is this counter, or none.
+    fn is_counter(&self, element: &[u8], expected: Option<u64>) -> bool {
+        let bare = element.strip_prefix(b"ga:").filter(|_| self.operation.template.starts_with("/analytics/"));
+        counter(bare.unwrap_or(element)) == expected
+    }
+
     /// What those names could mean that are in no ordinary spelling.
     fn odd_names(&self) -> Names {
         if !self.names.has(Names::ODD) {

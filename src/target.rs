@@ -164,8 +164,10 @@ fn pair_is_plain(pair: &[u8]) -> bool {
     };
     let name = name_of(first);
     let of_one_reading = is_credential(name_of(pair)) || !(looks_like_credential(name) || is_method(name));
+    // `ids;a=b` is another name to some readers, and `ids` without a value to others.
+    let is_cut_in_its_name = name.len() == first.len() && !behind.is_empty() && !Names::of(name).is_empty();
     let behind_is_fine = || behind.split(|byte| *byte == b';').all(may_stand_behind_a_semicolon);
-    of_one_reading && has_one_spelling(name) && (behind.is_empty() || behind_is_fine())
+    of_one_reading && !is_cut_in_its_name && has_one_spelling(name) && (behind.is_empty() || behind_is_fine())
 }
 
 fn may_stand_behind_a_semicolon(pair: &[u8]) -> bool {

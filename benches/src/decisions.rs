@@ -5,7 +5,9 @@ use std::net::Ipv4Addr;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use ipnet::{IpNet, Ipv4Net};
-use metrika_gate::caller::{Caller, CallerId, Callers, Condition, Conditions, Evidence, ListenerName, Peer, TokenAlias};
+use metrika_gate::caller::{
+    Caller, CallerId, Callers, Condition, Conditions, Evidence, ListenerName, Peer, TokenAlias,
+};
 use metrika_gate::gateway::coding::Coding;
 use metrika_gate::gateway::headers::{clean_request, clean_response};
 use metrika_gate::gateway::refusal::Refusal;
@@ -37,6 +39,7 @@ fn callers(count: u32) -> Callers {
             scopes: scopes(&[Scope::Read]),
             tokens: vec![TokenAlias::new("read")],
             rules: Rules::default(),
+            strict: false,
         }
     };
     Callers::new((0..count).map(caller).collect::<Vec<_>>(), &[ListenerName::new("app")])

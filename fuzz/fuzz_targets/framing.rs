@@ -35,8 +35,9 @@ fuzz_target!(|input: &[u8]| {
             let mut rest = bytes[*sound..].to_vec();
             let mut framing = Framing::new(bounds);
             let _ = framing.look_at(&bytes[..*sound]);
-            framing.encode(&mut rest).expect("the line is whole");
-            assert!(!matches!(framing.look_at(&rest), Err(Stop::Raw { sound: 0 })));
+            if framing.encode(&mut rest).is_ok() {
+                assert!(!matches!(framing.look_at(&rest), Err(Stop::Raw { sound: 0 })));
+            }
             *sound
         }
     };

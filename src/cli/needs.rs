@@ -258,7 +258,7 @@ fn beyond(caller: &Caller, call: &Call<'_>) -> Option<Vec<&'static str>> {
     for _ in 0..8 {
         let Err(breach) = rules.check(call) else { break };
         match breach {
-            Breach::Unreadable => return None,
+            Breach::Unreadable(_) => return None,
             Breach::Destructive => {
                 rules.destructive = true;
                 beyond.push("destructive");
@@ -271,7 +271,7 @@ fn beyond(caller: &Caller, call: &Call<'_>) -> Option<Vec<&'static str>> {
                 rules.measurement_tokens = true;
                 beyond.push("measurement_tokens");
             }
-            Breach::Login => {
+            Breach::Login(_) => {
                 rules.logins = Some(login::each_once(call.subject.login.iter().chain(&call.subject.clients).cloned()));
                 beyond.push("ulogin");
             }
@@ -283,7 +283,7 @@ fn beyond(caller: &Caller, call: &Call<'_>) -> Option<Vec<&'static str>> {
                 rules.list = List::Filter;
                 beyond.push("list");
             }
-            Breach::Counter(_) | Breach::NoCounter | Breach::Account => {
+            Breach::Counter(..) | Breach::NoCounter | Breach::Account => {
                 rules.counters = None;
                 beyond.push("counters");
             }
@@ -370,7 +370,7 @@ impl Seen {
         if operation.shares == Shares::Secret {
             self.secrets.insert(id.clone());
         }
-        if operation.shares != Shares::Nothing {
+        if !matches!(operation.shares, Shares::Nothing | Shares::Perhaps) {
             self.shares.insert(id);
         }
     }

@@ -13,7 +13,8 @@ pub(super) fn kind(operation: &Operation) -> String {
     let words = [
         (operation.long, "takes minutes or is large"),
         (operation.upload, "an upload"),
-        (operation.shares != Shares::Nothing, "gives somebody access"),
+        (!matches!(operation.shares, Shares::Nothing | Shares::Perhaps), "gives somebody access"),
+        (operation.shares == Shares::Perhaps, "may give somebody access"),
         (operation.deprecated, "deprecated"),
     ];
     let words = words.into_iter().filter(|(holds, _)| *holds).map(|(_, word)| word.to_owned());
@@ -29,6 +30,7 @@ pub(super) fn looked_for(look: Look) -> String {
         Grantees::Free => None,
         Grantees::Others => Some("giving access to none but grantees of the caller"),
         Grantees::Someone => Some("giving access to grantees of the caller"),
+        Grantees::Nobody => Some("giving access to nobody"),
     };
     let all: Vec<_> = [counters, setting, grantees.map(str::to_owned)].into_iter().flatten().collect();
     all.join(", ")

@@ -315,7 +315,8 @@ async fn hear_refusal(streaming: &mut Streaming, head: &mut Parts, exchange: &Ex
     let diagnosis = said.and_then(|error_type| exchange.refused_by_upstream(head.status.as_u16(), error_type));
     read.map_err(not_passed_on)?;
     if let Some(diagnosis) = diagnosis {
-        record::say_why(&mut head.headers, diagnosis.cause.as_str(), diagnosis.hint);
+        let hint = HeaderValue::from_static(diagnosis.hint);
+        record::say_why(&mut head.headers, diagnosis.cause.as_str(), hint);
     }
     Ok(())
 }

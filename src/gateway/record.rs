@@ -22,6 +22,7 @@ use crate::line::Malformed;
 use crate::lists::elements;
 use crate::operation::Verb;
 use crate::rejection::{Answer, Reason, Rejection};
+use crate::rules::Breach;
 use crate::worker::{Ending, Worker, new_request_id};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -36,9 +37,9 @@ pub const GATE_REASON: HeaderName = HeaderName::from_static("x-gate-reason");
 pub const GATE_HINT: HeaderName = HeaderName::from_static("x-gate-hint");
 
 /// Says why a request was refused, and what to do.
-pub fn say_why(fields: &mut HeaderMap, reason: &'static str, hint: &'static str) {
+pub fn say_why(fields: &mut HeaderMap, reason: &'static str, hint: HeaderValue) {
     fields.insert(GATE_REASON, HeaderValue::from_static(reason));
-    fields.insert(GATE_HINT, HeaderValue::from_static(hint));
+    fields.insert(GATE_HINT, hint);
 }
 
 /// The caller left in the middle of its request, and the exchange ended with that: it gets no answer, as the line has none.
@@ -213,18 +214,23 @@ const FIELDS: usize = 12;
 fn answer(rejection: Rejection, exchange: &Rc<Exchange>) -> Response<ResponseBody> {
     let Rejection { reason, cause } = rejection;
     let malformed = cause.as_ref().and_then(|cause| cause.downcast_ref::<Malformed>()).copied();
+    let breach = cause.as_ref().and_then(|cause| cause.downcast_ref::<Breach>());
+    let broken = breach.map(|breach| breach.message());
     if let Some(cause) = cause {
         log_cause(exchange, reason, malformed, &format!("{cause:#}"));
     }
     exchange.rejected(reason);
     let answer = malformed.map_or(reason.answer(), of_malformed);
-    let mut response = Response::new(ResponseBody::own(answer.body(), exchange.clone()));
+    let message = broken.as_deref().unwrap_or(answer.message);
+    let hint = broken.as_deref().and_then(|broken| broken.parse().ok());
+    let hint = hint.unwrap_or(HeaderValue::from_static(answer.message));
+    let mut response = Response::new(ResponseBody::own(answer.body_with(message), exchange.clone()));
     *response.status_mut() = answer.status;
     *response.headers_mut() = HeaderMap::with_capacity(FIELDS);
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
     headers.insert(GATE_ERROR, reason.field());
-    say_why(headers, reason.as_str(), answer.message);
+    say_why(headers, reason.as_str(), hint);
     if let Some(seconds) = answer.retry_after {
         headers.insert(RETRY_AFTER, HeaderValue::from(u16::from(seconds)));
     }

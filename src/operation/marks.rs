@@ -3,8 +3,8 @@
 //! 1. A mark is a word; behind a colon stands what it depends on. A line with a mark that is not known is no line.
 //! 2. `destructive:name=value` is destructive where the parameter `name` of the query has that value,
 //!    `destructive:body.name=value` where the member `name` of its JSON body has it, wherever that stands in it.
-//! 3. `shares` gives access to whom `user_login` names, `shares:anyone` to everybody, `shares:secret` to whoever gets to know
-//!    its answer.
+//! 3. `shares` gives access to whom `user_login` names, `shares:perhaps` to whom it names in the body if it does, `shares:anyone`
+//!    to everybody, `shares:secret` to whoever gets to know its answer.
 
 use std::fmt;
 
@@ -50,6 +50,8 @@ pub enum Shares {
     Named,
     /// Everybody.
     Anyone,
+    /// Whom `user_login` in its body names, if it does: of something else, grants are a part.
+    Perhaps,
     /// Whoever gets to know its answer, which is a secret.
     Secret,
 }
@@ -78,6 +80,7 @@ impl Marks {
                 ("destructive", "") => marks.destructive = Destructive::Always,
                 ("destructive", setting) => marks.destructive = Destructive::With(Setting::parse(setting)?),
                 ("shares", "") => marks.shares = Shares::Named,
+                ("shares", "perhaps") => marks.shares = Shares::Perhaps,
                 ("shares", "anyone") => marks.shares = Shares::Anyone,
                 ("shares", "secret") => marks.shares = Shares::Secret,
                 _ => return None,

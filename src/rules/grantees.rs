@@ -27,6 +27,8 @@ pub enum Grantees {
     Others,
     /// And whether it names one at all: nothing else does.
     Someone,
+    /// Anybody: nobody may be given access.
+    Nobody,
 }
 
 /// Rules 1 to 4, of all but a body.
@@ -34,6 +36,7 @@ pub(super) fn check(listed: &[Box<str>], call: &Call<'_>) -> Result<Grantees, Br
     match call.operation.shares {
         Shares::Nothing | Shares::Secret => Ok(Grantees::Free),
         Shares::Anyone => Err(Breach::Grantee),
+        Shares::Perhaps => Ok(Grantees::Others),
         Shares::Named => {
             let in_path = login_in_path(call);
             if in_path.as_deref().is_some_and(|login| !login::is_among(listed, login)) {
@@ -50,7 +53,8 @@ fn login_in_path(call: &Call<'_>) -> Option<String> {
     let is_login = |segment: &str| segment.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')) == Some(LOGIN);
     let position = call.operation.template.split('/').skip(1).position(is_login)?;
     // A line of a log tells the template only, which no path can be.
-    let segment = Some(call.operation.segment(call.path, position)).filter(|segment| !segment.starts_with('{'))?;
+    // With what could be a suffix: of the two logins that it could be, the one with it is not among the grantees.
+    let segment = call.path.split('/').nth(position + 1).filter(|segment| !segment.starts_with('{'))?;
     Some(String::from_utf8_lossy(&plain(segment.as_bytes())).into_owned())
 }
 
@@ -139,7 +143,7 @@ mod tests {
             (Verb::Post, "/management/v1/delegates".to_owned(), owed(Grantees::Someone)),
             (Verb::Put, format!("{grant}?user_login=A.b"), owed(Grantees::Others)),
             (Verb::Put, format!("{grant}/A.b"), owed(Grantees::Others)),
-            (Verb::Put, format!("{grant}/c.json"), owed(Grantees::Others)),
+            (Verb::Put, format!("{grant}/c.json"), Err(Breach::Grantee)),
             (Verb::Put, format!("{grant}/d"), Err(Breach::Grantee)),
             (Verb::Put, format!("{grant}?user_login=d"), Err(Breach::Grantee)),
             (Verb::Put, format!("{grant}?user_login="), Err(Breach::Grantee)),

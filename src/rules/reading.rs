@@ -42,7 +42,11 @@ impl Rules {
     pub fn reading(&self, look: Look) -> Reading {
         Reading {
             counters: self.counters.clone().filter(|_| look.counters),
-            grantees: self.grantees.clone().filter(|_| look.grantees != Grantees::Free).map(|all| (all, look.grantees)),
+            grantees: match look.grantees {
+                Grantees::Free => None,
+                Grantees::Nobody => Some((Arc::default(), Grantees::Nobody)),
+                one @ (Grantees::Others | Grantees::Someone) => self.grantees.clone().map(|listed| (listed, one)),
+            },
             setting: look.setting,
         }
     }
@@ -69,7 +73,8 @@ impl Reading {
 /// # Errors
 /// How it breaks the rule.
 pub fn check_body(counters: &[u64], body: &[u8]) -> Result<(), Breach> {
-    check_listed(counters, &json::counters_in(body), Breach::Body)
+    let listed = check_listed(counters, &json::counters_in(body));
+    listed.map_err(|stranger| stranger.map_or(Breach::Body, |counter| Breach::Counter(counter, "the body")))
 }
 
 fn check_setting(setting: Setting, body: &[u8]) -> Result<(), Breach> {
@@ -87,5 +92,8 @@ fn check_grantees(listed: &[Box<str>], look: Grantees, body: &[u8]) -> Result<()
         return Err(Breach::Body);
     }
     let is_due = look == Grantees::Someone && !body.is_empty();
+    if look == Grantees::Nobody && (sought.is_other || sought.is_named) {
+        return Err(Breach::Sharing);
+    }
     if sought.is_other || (is_due && !sought.is_named) { Err(Breach::Grantee) } else { Ok(()) }
 }

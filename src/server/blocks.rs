@@ -13,6 +13,10 @@ use tokio::io::ReadBuf;
 
 use super::frames::{END_HEADERS, Fault, Frame, HEADER, PADDED, kind};
 
+/// HEADERS may begin with this (RFC 9113, section 6.2).
+const PRIORITY: u8 = 0x20;
+const PRIORITY_BYTES: usize = 5;
+
 /// A block whose end has not arrived.
 #[derive(Debug)]
 struct Block {
@@ -160,7 +164,9 @@ fn without_padding(whole: &[u8], frame: Frame) -> Option<&[u8]> {
         return Some(payload);
     }
     let (padding, content) = payload.split_first()?;
-    content.get(..content.len().checked_sub(usize::from(*padding))?)
+    let content = content.get(..content.len().checked_sub(usize::from(*padding))?)?;
+    // What says who has priority is no padding.
+    (!frame.has(PRIORITY) || content.len() >= PRIORITY_BYTES).then_some(content)
 }
 
 #[cfg(test)]
@@ -254,6 +260,8 @@ mod tests {
         holds(&[pri(), beginning(b"bl"), ping(), whole()], &[pri(), beginning(b"bl"), ping(), whole()]);
         let padded = || frame(kind::HEADERS, PADDED, 1, &[9, 1]);
         holds(&[pri(), padded(), ping()], &[pri(), padded(), ping()]);
+        let priority = || frame(kind::HEADERS, PADDED | PRIORITY, 1, &[5, 0, 0, 0, 0, 1]);
+        holds(&[pri(), priority(), rest(END_HEADERS, b"b")], &[pri(), priority(), rest(END_HEADERS, b"b")]);
         let empty = || frame(kind::HEADERS, PADDED, 1, &[]);
         holds(&[pri(), empty(), rest(0, b"")], &[pri(), empty(), rest(0, b"")]);
     }

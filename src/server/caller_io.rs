@@ -88,19 +88,19 @@ impl CallerIo {
         Poll::Ready(Ok(()))
     }
 
-    /// Rule 3, of a request line that what is kept begins with.
+    /// Rule 3, of a request line that what is kept begins with, behind so many bytes that are `sound`.
     ///
     /// # Errors
-    /// It is too long.
-    fn encode(&mut self) -> Result<(), Fault> {
-        let encoded = self.framing.encode(&mut self.kept);
-        self.is_cut = encoded.is_none() && !self.kept.contains(&b'\n');
-        if let Some(broken) = encoded {
-            self.connection.note_encoded(self.framing.requests(), broken);
+    /// It is too long, or what stands raw in it may not: it is not looked at once more, or it would be kept again.
+    fn encode(&mut self, sound: usize) -> Result<(), Fault> {
+        let fault = |kind| Fault { sound, kind, in_body: false };
+        self.is_cut = !self.kept.contains(&b'\n');
+        if self.is_cut {
+            let is_too_long = self.framing.is_too_long(self.kept.len());
+            return if is_too_long { Err(fault(Malformed::TargetTooLong)) } else { Ok(()) };
         }
-        if self.is_cut && self.framing.is_too_long(self.kept.len()) {
-            return Err(Fault { sound: 0, kind: Malformed::TargetTooLong, in_body: false });
-        }
+        let broken = self.framing.encode(&mut self.kept).map_err(fault)?;
+        self.connection.note_encoded(self.framing.requests(), broken);
         Ok(())
     }
 
@@ -110,7 +110,7 @@ impl CallerIo {
         if self.is_cut {
             self.kept.extend_from_slice(arrived);
             buffer.set_filled(before);
-            return self.encode().map(|()| false);
+            return self.encode(0).map(|()| false);
         }
         match self.framing.look_at(arrived) {
             Ok(()) => Ok(true),
@@ -118,7 +118,7 @@ impl CallerIo {
             Err(Stop::Raw { sound }) => {
                 self.kept.splice(..0, arrived.get(sound..).unwrap_or_default().iter().copied());
                 buffer.set_filled(before + sound);
-                self.encode().map(|()| sound > 0)
+                self.encode(sound).map(|()| sound > 0)
             }
         }
     }

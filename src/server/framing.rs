@@ -139,14 +139,20 @@ impl Framing {
         fits && line::encoded(&self.begun, piece, end.is_some()).is_some()
     }
 
-    /// Percent-encodes what stands raw in the query of the request line that `bytes` begin with, or go on with. `None` where
-    /// its end is not among them yet; otherwise what it broke, and where.
-    pub fn encode(&self, bytes: &mut Vec<u8>) -> Option<Broken> {
-        let end = memchr::memchr(b'\n', bytes)?;
+    /// Percent-encodes what stands raw in the query of the request line that `bytes` begin with, or go on with, and whose end
+    /// is among them. What it broke, and where.
+    ///
+    /// # Errors
+    /// The kind of what else is wrong with it.
+    pub fn encode(&self, bytes: &mut Vec<u8>) -> Result<Broken, Malformed> {
+        let end = memchr::memchr(b'\n', bytes).unwrap_or(bytes.len());
         let line = bytes.get(..end).unwrap_or_default();
-        let (encoded, broken) = line::encoded(&self.begun, line, true)?;
+        let Some((encoded, broken)) = line::encoded(&self.begun, line, true) else {
+            let whole = [&self.begun, line.strip_suffix(b"\r").unwrap_or(line)].concat();
+            return Err(diagnosis::of_request(&whole, true));
+        };
         bytes.splice(..end, encoded);
-        Some(broken)
+        Ok(broken)
     }
 
     /// How many request lines were read.

@@ -83,7 +83,9 @@ pub fn push_encoded(encoded: &mut Vec<u8>, byte: u8) {
 
 /// Rules 3 to 5, of a query without anything raw in it.
 fn pairs(query: &str, mut note: impl FnMut(Rule, usize)) -> String {
-    let mut kept: Vec<(Names, String)> = Vec::new();
+    let mut kept: Vec<String> = Vec::new();
+    // Where the first of each name stands whose values are joined: there are four.
+    let mut joined: Vec<(Names, usize)> = Vec::new();
     let mut at = 0;
     for pair in query.split('&') {
         let begins = at;
@@ -98,16 +100,21 @@ fn pairs(query: &str, mut note: impl FnMut(Rule, usize)) -> String {
             _ => None,
         }
         .unwrap_or_else(|| pair.to_owned());
-        let before = kept.iter_mut().find(|(other, _)| names.are_joined() && *other == names);
-        match before {
-            Some((_, joined)) => {
+        let place = joined.iter().find(|(known, _)| *known == names).map(|(_, place)| *place);
+        match place.and_then(|place| kept.get_mut(place)) {
+            Some(first) => {
                 note(Rule::Twice, begins);
-                join(joined, &pair);
+                join(first, &pair);
             }
-            None => kept.push((names, pair)),
+            None => {
+                if names.are_joined() {
+                    joined.push((names, kept.len()));
+                }
+                kept.push(pair);
+            }
         }
     }
-    kept.into_iter().map(|(_, pair)| pair).collect::<Vec<_>>().join("&")
+    kept.join("&")
 }
 
 fn join(joined: &mut String, pair: &str) {

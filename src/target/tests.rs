@@ -120,6 +120,8 @@ fn rule_5_names_have_one_spelling() {
         "ulogin=a&ulogin=b",
         "id=1&ids=2&id=3",
         "a=1;ids=2",
+        "ulogin;a=b&ulogin=me",
+        "ids;a",
     ] {
         refused("/a", Some(query));
     }

@@ -172,7 +172,7 @@ fn explain_says_yes_with_the_token_and_no_with_the_answer() {
     request    POST /management/v1/counters
     operation  counters.create (/management/v1/counters)
     needs      metrika:write
-    kind       quota group client_write
+    kind       quota group client_write, may give somebody access
     
     caller     reports (listener app)
     has        metrika:read

@@ -96,10 +96,7 @@ fn only_the_callers_own_counters_come_through() {
         let answer = gate.get("app", &format!("/management/v1/counters?{query}"));
         assert_eq!(answer.summary(), "403 list_denied", "{query}");
     }
-    assert_eq!(
-        gate.get("app", "/management/v1/counters?per_page=2&offset=1&pretty=1&sort=Visits&reverse=1").summary(),
-        "200"
-    );
+    assert_eq!(gate.get("app", "/management/v1/counters?per_page=2&offset=1&pretty=1").summary(), "200");
     let denied = gate.get("app", &path("denied"));
     assert_eq!((denied.status, denied.text().as_str()), (403, r#"{"errors":[{"error_type":"access_denied"}]}"#));
 }

@@ -101,6 +101,42 @@ const REFUSED: [(&str, &str, &str, &str); 35] = [
     ("free", "GET", "/management/v1/counter/1?field=goals&field=%6Deasurement%5Ftokens", "403 secret_denied"),
 ];
 
+/// It is the caller's own request, and its own rule: both are said.
+#[test]
+fn the_answer_names_the_rule_the_parameter_and_what_would_be_right() {
+    let upstream = Upstream::plain();
+    let gate = Gate::start(&upstream, CALLERS);
+    for (listener, target, expected) in [
+        ("one", "/stat/v1/data?ids=1,2", "Counter 2 in ids is not among counters of the caller."),
+        ("one", "/stat/v1/data?ids=1&id=2", "Counter 2 in id is not among counters of the caller."),
+        ("one", "/management/v1/counter/2/goals", "Counter 2 in the path is not among counters of the caller."),
+        (
+            "one",
+            "/stat/v1/data?ids=1&counter_id=x",
+            "What counter_id names as a counter cannot be read; ids=1,2 and /counter/1 can be.",
+        ),
+        (
+            "one",
+            "/stat/v1/data?metrics=a",
+            "No counter is named, so that it could be any; name those of the caller, as in ids=1,2.",
+        ),
+        ("login", "/stat/v1/data?ids=7&ulogin=other", "A login in ulogin is not among ulogin of the caller."),
+        (
+            "login",
+            "/stat/v1/data?ids=7&ulogin=partner&direct_client_logins=other",
+            "A login in direct_client_logins is not among ulogin of the caller.",
+        ),
+    ] {
+        let answer = gate.get(listener, target);
+        assert_eq!(answer.field("x-gate-hint"), Some(expected), "{target}");
+        let body: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+        assert_eq!((&body["message"], &body["errors"][0]["message"]), (&expected.into(), &expected.into()), "{target}");
+    }
+    let answer = gate.send("one", post(GOALS, JSON, r#"{"counter_id":2}"#));
+    assert_eq!(answer.field("x-gate-hint"), Some("Counter 2 in the body is not among counters of the caller."));
+    assert_eq!(upstream.connections(), 0, "nothing was sent upstream");
+}
+
 #[test]
 fn what_is_refused_never_reaches_metrica() {
     let upstream = Upstream::plain();
@@ -122,7 +158,7 @@ fn what_is_refused_never_reaches_metrica() {
         gate.until_metric(&["denied_total", reason], expected);
         gate.until_metric(&["auth_failures_total", "origin=\"gate\"", "code=\"403\"", reason], expected);
     }
-    gate.until_log(&["request failed", "counter_denied", "counter 2 is not among counters of the caller"]);
+    gate.until_log(&["request failed", "counter_denied", "is not among counters of the caller"]);
 }
 
 #[test]
@@ -209,7 +245,7 @@ fn in_the_shadow_what_would_be_refused_goes_on_and_is_said_and_counted() {
     assert_eq!(gate.send("shadow", format!("{head}{piece}{piece}0\r\n\r\n")).summary(), "200");
     assert!(last(&seen).1 == large.repeat(2).as_bytes());
     gate.until_metric(&["would_refuse_total"], 12.0);
-    gate.until_log(&["request would be refused", "counter_denied", "counter 2 is not among counters of the caller"]);
+    gate.until_log(&["request would be refused", "counter_denied", "is not among counters of the caller"]);
     assert_eq!(gate.metric(&["denied_total", "shadow"]), 0.0);
     // With no token that covers it there is nothing to send it with.
     let config = CALLERS
@@ -241,7 +277,7 @@ fn explain_says_which_rule_and_what_would_be_right() {
     caller     one (listener one)
     has        metrika:read, metrika:write
     verdict    refused: 403 login_denied (This caller may not ask in the name of this login, or of none, or give this one access: those that it may are listed under ulogin and grantees of the caller in the gate's configuration.)
-    because    a login in ulogin or direct_client_logins is not among ulogin of the caller
+    because    a login in ulogin is not among ulogin of the caller
     "#);
     let (code, said) = explain("POST", GOALS, "one");
     assert_eq!(code, 0);

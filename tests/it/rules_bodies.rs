@@ -177,7 +177,7 @@ fn of_uploads_and_customer_data_only_files_are_not_read() {
     let gate = Gate::start(&upstream, CALLERS);
     let file = "--x\r\nContent-Disposition: form-data; name=\"file\"\r\n\r\ncounter_id\r\n2\r\n--x--\r\n";
     let (upload, contacts) =
-        ("/management/v1/counter/1/offline_conversions/upload", "/cdp/api/v1/counter/1/data/contacts/json");
+        ("/management/v1/counter/1/offline_conversions/upload", "/cdp/api/v1/counter/1/data/contacts/csv");
     let own = r#"{"contacts":[{"counter_id":1,"id":2}]}"#;
     for (target, fields, body) in [
         (upload, "Content-Type: multipart/form-data; boundary=x", file),

@@ -65,7 +65,7 @@ fn what_is_marked_is_refused_to_a_careful_caller_and_never_reaches_metrica() {
     assert_eq!(upstream.connections(), 0, "nothing was sent upstream");
     gate.until_metric(&["denied_total", "sharing_denied"], count(6));
     gate.until_log(&["request failed", "sharing_denied", "gives somebody else access"]);
-    gate.until_log(&["request failed", "destructive_denied", "action=delete_keys makes the operation one that"]);
+    gate.until_log(&["request failed", "destructive_denied", "action=delete_keys the operation is one that"]);
     for (listener, method, target) in [
         ("careful", "POST", format!("{params}?action=update")),
         ("careful", "POST", format!("{cdp}/simple_orders?merge_mode=APPEND&delimiter_type=COMMA")),
@@ -77,6 +77,24 @@ fn what_is_marked_is_refused_to_a_careful_caller_and_never_reaches_metrica() {
         ("free", "GET", "/management/v1/counter/1/grant/ivan".to_owned()),
     ] {
         assert_eq!(ask(&gate, listener, method, &target).summary(), "200", "{method} {target}");
+    }
+}
+
+#[test]
+fn grants_in_the_body_of_a_counter_are_access_too() {
+    let (upstream, seen) = keeping();
+    let gate = Gate::start(&upstream, CALLERS);
+    let counter = "/management/v1/counter/1";
+    for (body, expected) in [
+        (r#"{"counter":{"grants":[{"user_login":"a","perm":"edit"}]}}"#, "403 sharing_denied"),
+        (r#"{"counter":{"grants":[{"user_uid":7}]}}"#, "403 sharing_denied"),
+        (r#"{"counter":{"Grants":{"userLogin":"a"}}}"#, "403 sharing_denied"),
+        (r#"{"counter":{"name":"x","grants":[]}}"#, "200"),
+        (r#"{"counter":{"name":"user_login"}}"#, "200"),
+    ] {
+        assert_eq!(gate.send("careful", put(counter, body)).summary(), expected, "{body}");
+        assert_eq!(gate.send("careful", post("/management/v1/counters", JSON, body)).summary(), expected, "{body}");
+        assert_eq!(seen.lock().unwrap().drain(..).count(), if expected == "200" { 2 } else { 0 }, "{body}");
     }
 }
 
@@ -127,6 +145,8 @@ fn access_is_given_to_grantees_alone() {
         (put(&format!("{grant}?user_login=other&user_uid=7"), "{}"), "403 login_denied"),
         (put(&format!("{grant}?user_login=other"), &body("stranger")), "403 login_denied"),
         (put(&format!("{grant}/stranger"), "{}"), "403 login_denied"),
+        (put(&format!("{grant}/other.json"), "{}"), "403 login_denied"),
+        (put("/management/v1/counter/1", r#"{"counter":{"grants":[{"user_login":"stranger"}]}}"#), "403 login_denied"),
         (
             put("/management/v1/delegates", r#"{"delegates":[{"user_login":"other"},{"user_login":"x"}]}"#),
             "403 login_denied",
@@ -143,7 +163,8 @@ fn access_is_given_to_grantees_alone() {
         post(GRANTS, JSON, &body("shop-partner")),
         post(GRANTS, JSON, &body("SHOP.partner")),
         put(&format!("{grant}?user_login=Shop.Partner"), r#"{"grant":{"perm":"edit"}}"#),
-        put(&format!("{grant}/other.json"), r#"{"grant":{"perm":"edit"}}"#),
+        put(&format!("{grant}/other"), r#"{"grant":{"perm":"edit"}}"#),
+        put("/management/v1/counter/1", r#"{"counter":{"grants":[{"user_login":"other"}],"name":"x"}}"#),
         put("/management/v1/delegates", r#"{"delegates":[{"user_login":"other"},{"user_login":"shop-partner"}]}"#),
         post("/management/v1/counter/1/goals", "Content-Type: text/plain", "user_login"),
     ] {
@@ -311,6 +332,7 @@ fn what_is_destructive_and_what_shares_is_in_the_documentation() {
         let whom = match line.shares {
             Shares::Nothing => continue,
             Shares::Named => "`user_login`",
+            Shares::Perhaps => "`user_login` in its body, where it has grants: only that is refused",
             Shares::Anyone => "everybody",
             Shares::Secret => "whoever knows the token that is its answer (`measurement_tokens`)",
         };
