@@ -370,7 +370,7 @@ fn the_answer_to_what_is_no_http_says_its_id_and_the_date() {
 fn the_table_is_in_the_documentation() {
     let mut text = "# Rejections\n\n\
         Every answer that the gate gives itself. Its body is exactly Metrica's, `{\"errors\":[{\"error_type\":..,\"message\":..}],\"code\":..,\"message\":..}`, and the field `X-Gate-Error` holds the reason; an answer without that field is Metrica's own. `Retry-After` stands only where nothing was sent.\n\n\
-        A malformed request is answered with the message of its kind instead: [every kind](operations.md#kinds-of-malformed-requests). One\n         that breaks a rule of its caller is answered with that rule, the parameter and what would be right.\n\n\
+        A malformed request is answered with the message of its kind instead: [every kind](operations.md#kinds-of-malformed-requests). One that breaks a rule of its caller is answered with that rule, the parameter and what would be right.\n\n\
         This page is written from `src/rejection.rs` by a test; `UPDATE=1 cargo test --test it` writes it anew.\n\n\
         | X-Gate-Error | status | error_type | Retry-After | message |\n|---|---|---|---|---|\n"
         .to_owned();
