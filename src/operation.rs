@@ -6,7 +6,8 @@
 //!    segment in braces.
 //! 3. HEAD is the GET of the same path, unless that acts: then the path does not have the method.
 //! 4. No two lines can fit the same request; configuration can add lines, never change or shadow one.
-//! 5. What fits no line is unknown: refused, unless `unknown_operations: by_method` says how to take it.
+//! 5. What fits no line is unknown: refused, unless `unknown_operations: by_method` says how to take it where the API has its
+//!    operations.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -162,6 +163,9 @@ pub struct Catalogue {
     unknown_write: Operation,
 }
 
+/// Where the API has its operations: what is unknown elsewhere is none of it (rule 5).
+const AREAS: [&str; 5] = ["/management/", "/stat/", "/analytics/", "/cdp/", "/export/"];
+
 const BUILT_IN: &str = include_str!("operation/catalogue.txt");
 
 impl Catalogue {
@@ -219,6 +223,7 @@ impl Catalogue {
             (Lookup::Known(operation), _) if verb == Verb::Head && operation.acts => Lookup::OtherMethod,
             (Lookup::Known(operation), _) => Lookup::Known(operation),
             (other, UnknownOperations::Deny) => other,
+            (other, UnknownOperations::ByMethod) if !AREAS.iter().any(|area| path.starts_with(area)) => other,
             (_, UnknownOperations::ByMethod) => {
                 Lookup::Known(if verb.is_safe() { &self.unknown_read } else { &self.unknown_write })
             }

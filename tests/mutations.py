@@ -271,6 +271,8 @@ MUTATIONS = [
     ("danger", "what cannot be read of it is refused", "src/rules/reading.rs", "(false, _) => Err(Breach::Body),", "(false, _) => Ok(()),", "rules | setting::"),
     ("sharing", "what gives access is refused", "src/rules.rs", "if gives_access && !self.sharing {",
      "if gives_access && !self.sharing && call.path.is_empty() {", "rules"),
+    ("R-9", "by_method reaches only the API's own areas", "src/operation.rs", "!AREAS.iter().any(|area| path.starts_with(area))", "path.is_empty()",
+     "operation::tests::rule_5 | forward::a_target_without"),
     ("sharing", "grants in a counter are access", "src/rules.rs", "duties.body.grantees = Grantees::Nobody;", "duties.body.grantees = Grantees::Free;", "rules_marks::grants_in"),
     ("R-13", "a line that is kept back is looked at once", "src/server/caller_io.rs", "let broken = self.framing.encode(&mut self.kept).map_err(fault)?;",
      "let Ok(broken) = self.framing.encode(&mut self.kept).map_err(fault) else { return Ok(()) };", "canonical::what_has_no_one"),

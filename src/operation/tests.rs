@@ -97,7 +97,7 @@ fn rule_3_head_is_get_unless_that_acts() {
     assert_eq!(id(&catalogue, Verb::Head, generate), "(other method)");
     let by_method = catalogue.with_unknown(UnknownOperations::ByMethod);
     assert_eq!(id(&by_method, Verb::Head, generate), "(other method)");
-    assert_eq!(id(&by_method, Verb::Head, "/new/thing"), "unknown");
+    assert_eq!(id(&by_method, Verb::Head, "/management/v2/thing"), "unknown");
 }
 
 #[test]
@@ -132,8 +132,16 @@ fn rule_4_no_line_is_changed_or_shadowed() {
 fn rule_5_unknown_operations_by_method() {
     let catalogue = Catalogue::built_in().with_unknown(UnknownOperations::ByMethod);
     for (verb, scope) in [(Verb::Get, Scope::Read), (Verb::Head, Scope::Read), (Verb::Post, Scope::Write)] {
-        let Lookup::Known(operation) = catalogue.find(verb, "/new/thing") else { panic!("{verb:?} is unknown") };
+        let Lookup::Known(operation) = catalogue.find(verb, "/management/v2/thing") else {
+            panic!("{verb:?} is unknown")
+        };
         assert_eq!(operation.scopes, [scope].into_iter().collect(), "{verb:?}");
+        for path in ["/", "/metrics", "/internal/x", "/management", "/Management/v1/x", "/new/stat/v1"] {
+            assert!(matches!(catalogue.find(verb, path), Lookup::Unknown), "{path}");
+        }
+    }
+    for area in ["stat", "analytics", "cdp", "export"] {
+        assert_eq!(id(&catalogue, Verb::Get, &format!("/{area}/v9")), "unknown");
     }
 }
 

@@ -122,7 +122,7 @@ fn what_only_begins_like_a_preface_is_read_from_its_first_byte() {
             "OST /management/v1/counters HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n",
             "403 scope_denied",
         ),
-        ("P", "UT / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n", "403 scope_denied"),
+        ("P", "UT /management/v2/new HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n", "403 scope_denied"),
         ("PRI", " * HTTP/2.0\r\n\r\nSM\r\n\r\r", "400 malformed_request"),
         ("PRI ", "/ HTTP/1.1\r\nHost: localhost\r\n\r\n", "405 method_not_allowed"),
     ] {
