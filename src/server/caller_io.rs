@@ -94,7 +94,6 @@ impl CallerIo {
     /// It is too long, or what stands raw in it may not: it is not looked at once more, or it would be kept again.
     fn encode(&mut self, sound: usize) -> Result<(), Fault> {
         let fault = |kind| Fault { sound, kind, in_body: false };
-        self.is_cut = !self.kept.contains(&b'\n');
         if self.is_cut {
             let is_too_long = self.framing.is_too_long(self.kept.len());
             return if is_too_long { Err(fault(Malformed::TargetTooLong)) } else { Ok(()) };
@@ -108,6 +107,7 @@ impl CallerIo {
     fn look_at(&mut self, buffer: &mut ReadBuf<'_>, before: usize) -> Result<bool, Fault> {
         let arrived = buffer.filled().get(before..).unwrap_or_default();
         if self.is_cut {
+            self.is_cut = !arrived.contains(&b'\n');
             self.kept.extend_from_slice(arrived);
             buffer.set_filled(before);
             return self.encode(0).map(|()| false);
@@ -117,6 +117,7 @@ impl CallerIo {
             Err(Stop::Fault(fault)) => Err(fault),
             Err(Stop::Raw { sound }) => {
                 self.kept.splice(..0, arrived.get(sound..).unwrap_or_default().iter().copied());
+                self.is_cut = !self.kept.contains(&b'\n');
                 buffer.set_filled(before + sound);
                 self.encode(sound).map(|()| sound > 0)
             }
