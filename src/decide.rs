@@ -183,7 +183,8 @@ pub fn permit<'a>(caller: Identified, asked: &Asked, known: &Known<'a>) -> Decid
     let subject = Subject::of(operation, path, query, names);
     let permission = known.policy.permit(caller.0, &Call { operation, path, query, names, subject: &subject });
     let token = permission.as_ref().ok().map(|permission| permission.grant.token());
-    let decision = permission.map_err(rejection).and_then(|permission| asked.terms(caller, permission, target, known));
+    let decision =
+        permission.map_err(rejection).and_then(|permission| asked.terms(caller, operation, permission, target, known));
     Decided { read: Some((operation, subject)), token, decision }
 }
 
@@ -255,6 +256,7 @@ impl Asked {
     fn terms(
         &self,
         caller: Identified,
+        operation: &Operation,
         permission: Permission,
         target: Target,
         known: &Known<'_>,
@@ -262,7 +264,7 @@ impl Asked {
         let Permission { grant, duties, shadowed } = permission;
         let of_denial = |denial: Denial| Shadowed { reason: denial.reason(), breach: denial.breach() };
         let mut shadowed = shadowed.map(of_denial);
-        let owed = self.owed(caller, &permission, known, &mut shadowed)?;
+        let owed = self.owed(caller, operation, &permission, known, &mut shadowed)?;
         let tokens = *known
             .tokens
             .get(grant.token_position())

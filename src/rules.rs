@@ -17,7 +17,8 @@
 //! 7. Where `counters` are stated, a body is one JSON document of at most [`BODY_BYTES`] whose type says so
 //!    (`body_unreadable`, 415; `body_too_large`, 413), packed with gzip or not, and rule 4 holds for the counters in it. Of
 //!    uploads, and of customer data below `/cdp/`, what comes in parts or as CSV belongs to the counter of the path and is not
-//!    read. A body that rule 1 or 9 is about is read in the same way ([`Reading`]).
+//!    read, but for the names of its parts, which also a caller with `ulogin` or `destructive: deny` is held to ([`Parts`]). A
+//!    body that rule 1 or 9 is about is read in the same way ([`Reading`]).
 //! 8. What gives somebody else access needs `sharing: allow` (`sharing_denied`, 403), also where that stands in the body of a
 //!    counter.
 //! 9. Where `grantees` are stated, whoever is given access by name is one of them, and nobody is without a name
@@ -34,11 +35,13 @@ use crate::target::{Names, letters, name_of, plain};
 
 mod breach;
 mod grantees;
+mod parts;
 mod reading;
 mod setting;
 
 pub use breach::Breach;
 pub use grantees::Grantees;
+pub use parts::Parts;
 pub use reading::{Look, Reading, check_body};
 
 /// The longest body that is read whole (rule 7): a list of fifty thousand counters fits, and memory stays small.

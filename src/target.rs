@@ -206,7 +206,7 @@ fn has_one_spelling(name: &[u8]) -> bool {
 }
 
 /// Whether a reader who is not strict could take a name for one of ours: PHP reads `oauth.token[]` as `oauth_token`.
-fn looks_like_credential(name: &[u8]) -> bool {
+pub fn looks_like_credential(name: &[u8]) -> bool {
     // Nothing shorter can be one, however it is spelled; most names are.
     if name.len() < b"oauthtoken".len() {
         return false;

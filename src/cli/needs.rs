@@ -295,6 +295,8 @@ fn beyond(caller: &Caller, call: &Call<'_>) -> Option<Vec<&'static str>> {
             | Breach::Secret
             | Breach::BodyKind
             | Breach::Body
+            | Breach::Part
+            | Breach::PartName
             | Breach::BodyLength => break,
         }
     }

@@ -15,6 +15,7 @@ pub struct BodyHead {
     packing: Packing,
     /// A page in a browser may have sent it: without asking first, one can send text and forms.
     may_be_of_a_page: bool,
+    is_in_parts: bool,
     /// Its caller waits to be asked for it.
     waits: bool,
 }
@@ -56,6 +57,7 @@ impl BodyHead {
             kind: Kind::of(fields),
             packing,
             may_be_of_a_page: fields.keys().any(is_of_pages),
+            is_in_parts: fields.get_all(CONTENT_TYPE).iter().any(|value| is_in_parts(value.as_bytes())),
             waits: fields.contains_key(EXPECT),
         }
     }
@@ -79,6 +81,18 @@ impl BodyHead {
     #[must_use]
     pub const fn is_file(self) -> bool {
         matches!(self.kind, Kind::File)
+    }
+
+    /// Whether some reader takes it for a body in parts.
+    #[must_use]
+    pub const fn is_in_parts(self) -> bool {
+        self.is_in_parts
+    }
+
+    /// Whether it is packed in any way.
+    #[must_use]
+    pub const fn is_coded(self) -> bool {
+        !matches!(self.packing, Packing::Plain)
     }
 
     /// Whether it is packed with gzip.
@@ -152,6 +166,11 @@ fn is_form(value: &[u8]) -> bool {
         kind.get(begins..ends).unwrap_or_default()
     });
     types.any(|kind| kind.eq_ignore_ascii_case(b"application/x-www-form-urlencoded"))
+}
+
+/// Whether it names a type in parts, wherever.
+fn is_in_parts(value: &[u8]) -> bool {
+    value.windows(b"multipart/".len()).any(|some| some.eq_ignore_ascii_case(b"multipart/"))
 }
 
 /// The types that the API has for JSON.

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use super::body::BodyHead;
 use super::{Asked, Identified, Known, Shadowed};
+use crate::operation::Operation;
 use crate::policy::Permission;
 use crate::rejection::Rejection;
-use crate::rules::{Breach, Look, Reading};
+use crate::rules::{Breach, Look, Parts, Reading};
 
 /// What is left to do when the request leaves. Most requests owe nothing.
 #[derive(Debug, Clone)]
@@ -21,6 +22,8 @@ pub struct Owed {
     pub is_packed: bool,
     /// What its head already shows to be wrong with a body, if there is one.
     pub kind: Option<Breach>,
+    /// The names of its parts are looked through as it goes by.
+    pub parts: Option<Parts>,
     /// Of the answer, only these counters may go on; they are in ascending order.
     pub list: Option<Arc<[u64]>>,
     /// Whether a breach refuses.
@@ -42,6 +45,7 @@ impl Asked {
     pub(super) fn owed(
         &self,
         caller: Identified,
+        operation: &Operation,
         permission: &Permission,
         known: &Known<'_>,
         shadowed: &mut Option<Shadowed>,
@@ -57,7 +61,8 @@ impl Asked {
         // What is read in any case is not held up by being looked at.
         let is_read = body.is_some_and(|body| look.is_due() && body.is_untyped());
         let retype = body.and_then(BodyHead::retype).or(is_read.then_some(Retype::Untyped));
-        if !look.is_due() && retype.is_none() && !duties.list {
+        let parts = body.filter(|body| body.is_in_parts()).and_then(|_| rules.parts(operation));
+        if !look.is_due() && retype.is_none() && parts.is_none() && !duties.list {
             return Ok(None);
         }
         let enforce = rules.enforce;
@@ -67,23 +72,34 @@ impl Asked {
             retype,
             is_packed: body.is_some_and(BodyHead::is_packed),
             kind: None,
+            parts,
             list: rules.counters.clone().filter(|_| duties.list),
             enforce,
         };
-        if let Some(body) = body.filter(|_| owed.body)
-            && let Err(breach) = body.check_kind()
+        if let Some(body) = body
+            && let Err(breach) = owed.check_kind(body)
         {
-            if body.shortest == 0 {
+            if body.shortest == 0 && owed.parts.is_none() {
                 // In chunks, or in frames of HTTP/2, there may be nothing.
                 owed.kind = Some(breach);
             } else if enforce {
                 return Err(Rejection::because(breach.reason(), breach));
             } else {
                 shadowed.get_or_insert(Shadowed { reason: breach.reason(), breach: Some(breach) });
-                owed.body = false;
+                (owed.body, owed.parts) = (false, None);
             }
         }
         Ok(Some(Box::new(owed)))
+    }
+}
+
+impl Owed {
+    /// Whether its head lets `body` be looked through as is owed.
+    fn check_kind(&self, body: BodyHead) -> Result<(), Breach> {
+        if self.parts.is_some() && body.is_coded() {
+            return Err(Breach::BodyKind);
+        }
+        if self.body { body.check_kind() } else { Ok(()) }
     }
 }
 

@@ -26,8 +26,10 @@ use super::headers::clean_trailers;
 use super::held::{Held, Say};
 use super::list_filter::NotAList;
 use super::streaming::Streaming;
+use crate::decide::Shadowed;
 use crate::metrics::UpstreamError;
 use crate::operation::Verb;
+use crate::rules::{Breach, Parts};
 use crate::upstream::broken::Broken;
 
 /// Why a body ends before its end.
@@ -48,6 +50,9 @@ pub enum BodyError {
     /// The upstream answered without asking for the body.
     #[error("the body was not asked for")]
     NotAskedFor,
+    /// It breaks a rule of its caller.
+    #[error("{0}")]
+    Breach(Breach),
     /// It is to be read before it goes on, and there is no memory for that.
     #[error("the memory for bodies that are read before they go on is used up")]
     NoMemory,
@@ -72,6 +77,7 @@ impl BodyError {
             Self::Upstream(_)
             | Self::Stalled
             | Self::NotAskedFor
+            | Self::Breach(_)
             | Self::NoMemory
             | Self::Reflected
             | Self::NotAList(_)
@@ -95,6 +101,27 @@ pub struct RequestBody {
     held: Option<Held>,
     /// Boxed: few bodies are read before they go on.
     ahead: Option<Box<Ahead>>,
+    /// Looks through what comes behind that.
+    watch: Option<Box<Watch>>,
+}
+
+/// What looks through the parts of a body.
+struct Watch {
+    parts: Parts,
+    enforce: bool,
+}
+
+impl Watch {
+    fn feed(&mut self, piece: &[u8], exchange: &Exchange) -> Result<bool, Breach> {
+        match self.parts.feed(piece) {
+            Ok(()) => Ok(true),
+            Err(breach) if self.enforce => Err(breach),
+            Err(breach) => {
+                exchange.would_refuse(Shadowed { reason: breach.reason(), breach: Some(breach) });
+                Ok(false)
+            }
+        }
+    }
 }
 
 /// What of a body was read before it goes on. In one piece: as many as its caller made of it could take much more memory.
@@ -112,17 +139,32 @@ impl RequestBody {
         let http2 = version == Version::HTTP_2;
         // On HTTP/1.1 what a forwarded request leaves unread ends the connection.
         let incoming = if http2 { incoming } else { incoming.left_with_nobody() };
-        Self { incoming: Some(incoming), http2, exchange, held, ahead: None }
+        Self { incoming: Some(incoming), http2, exchange, held, ahead: None, watch: None }
     }
 
     /// The body of a request that has none.
     pub const fn empty(exchange: Rc<Exchange>) -> Self {
-        Self { incoming: None, http2: false, exchange, held: None, ahead: None }
+        Self { incoming: None, http2: false, exchange, held: None, ahead: None, watch: None }
     }
 
     /// Nothing holds the body back: on HTTP/2 the gate asks for the body itself.
     pub fn release(&mut self) {
         self.held = None;
+    }
+
+    /// From now on, the names of its parts are looked through; what was read ahead is now.
+    ///
+    /// # Errors
+    /// The rule that a part breaks, where the rules of the caller are enforced.
+    pub fn watch(&mut self, parts: Parts, enforce: bool) -> Result<(), Breach> {
+        let mut watch = Box::new(Watch { parts, enforce });
+        self.watch = watch.feed(self.ahead(), &self.exchange)?.then_some(watch);
+        Ok(())
+    }
+
+    /// Nothing of it is looked through.
+    pub fn watch_no_more(&mut self) {
+        self.watch = None;
     }
 
     /// Reads it before it goes on, until there are more than `limit` bytes. Ready with whether that was all of it. Nothing is
@@ -188,6 +230,15 @@ impl RequestBody {
         }
         Poll::Ready(Some(Ok(frame)))
     }
+
+    fn watched(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, BodyError> {
+        if let (Some(watch), Some(data)) = (&mut self.watch, frame.data_ref())
+            && !watch.feed(data, &self.exchange).map_err(BodyError::Breach)?
+        {
+            self.watch = None;
+        }
+        Ok(frame)
+    }
 }
 
 /// The first step of the memory for a body, which doubles from there.
@@ -245,7 +296,8 @@ impl Body for RequestBody {
             // What was read is gone, and its memory with it: others may have that.
             Some(_) | None => {
                 this.ahead = None;
-                this.poll_incoming(context)
+                let polled = ready!(this.poll_incoming(context));
+                Poll::Ready(polled.map(|frame| this.watched(frame?)))
             }
         }
     }

@@ -115,6 +115,9 @@ async fn ready_to_leave(
             if permit.renew(request)? {
                 continue;
             }
+        } else {
+            // An earlier decision may have wanted that.
+            request.body.watch_no_more();
         }
         let lease = ready_lease(permit, request, fresh).await?;
         if !permit.renew(request)? {
@@ -249,7 +252,11 @@ fn of_the_caller(exchange: &Exchange, failed: &BodyError) -> Option<Rejection> {
             Reason::MalformedRequest.into()
         })
     };
-    exchange.connection.body_fault().map(Rejection::from).or_else(left)
+    let of_rules = || {
+        let BodyError::Breach(breach) = failed else { return None };
+        Some(Rejection::because(breach.reason(), *breach))
+    };
+    exchange.connection.body_fault().map(Rejection::from).or_else(left).or_else(of_rules)
 }
 
 async fn respond(
@@ -382,6 +389,7 @@ fn not_passed_on(error: BodyError) -> Rejection {
         | BodyError::Upstream(_)
         | BodyError::Reset
         | BodyError::NotAskedFor
+        | BodyError::Breach(_)
         | BodyError::NoMemory => Reason::UpstreamClosed,
     };
     Rejection::because(reason, error)

@@ -8,7 +8,9 @@
 //! 4. Where rules are not enforced nothing is refused: what was read goes on, and the rest streams behind it.
 //! 5. A body that is packed with gzip is unpacked to be looked through, up to as many bytes.
 //! 6. JSON that is not said to be that leaves as what it is ([`Retype`]).
-//! 7. Reading takes [`TIME`] at most (`body_too_slow`, 408), and no more memory than the budgets of the worker and of the
+//! 7. The names of parts are looked through as they go by: of the first piece before anything is sent, of those behind it
+//!    before they are. What is refused then breaks the request off, so that it reaches nobody whole.
+//! 8. Reading takes [`TIME`] at most (`body_too_slow`, 408), and no more memory than the budgets of the worker and of the
 //!    connection have (`overloaded`, 503).
 
 use std::borrow::Cow;
@@ -33,7 +35,7 @@ use crate::rules::{BODY_BYTES, Breach};
 use crate::subject::json;
 use crate::upstream::Outgoing;
 
-/// So long a body may take to be read whole (rule 7).
+/// So long a body may take to be read whole (rule 8).
 const TIME: Duration = Duration::from_secs(30);
 
 /// Holds a request to what it owes before it leaves.
@@ -46,6 +48,12 @@ pub async fn settle(
     exchange: &Rc<Exchange>,
 ) -> Result<(), Rejection> {
     let (body, fields) = (&mut request.body, &mut request.fields);
+    body.watch_no_more();
+    if let Some(parts) = &owed.parts {
+        // Most that is wrong is in the first piece, and then nothing was sent.
+        read(owed, body, 0, exchange).await?;
+        body.watch(parts.clone(), owed.enforce).map_err(|breach| Rejection::because(breach.reason(), breach))?;
+    }
     if !owed.body {
         let Some(retype) = owed.retype else { return Ok(()) };
         // Most bodies that are not said to be anything are files.

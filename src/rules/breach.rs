@@ -71,6 +71,16 @@ pub enum Breach {
         "the body is not JSON with one meaning, or what stands for a counter, a login or an action in it is none; send one document without repeated keys"
     )]
     Body,
+    /// Rule 7: a part of it.
+    #[error(
+        "a part of the body could be taken for a parameter that the rules of the caller are about; send parameters in the query, and name the part of the file file"
+    )]
+    Part,
+    /// Rule 7: a part of it.
+    #[error(
+        "the name of a part of the body cannot be read in one way; it has letters, digits, _, - and . alone, and its line no more than 4096 bytes"
+    )]
+    PartName,
     /// Rule 7.
     #[error(
         "the body is longer than the 1 MiB, unpacked, that are read to hold it to the rules of the caller; send data of an upload as multipart/form-data"
@@ -99,7 +109,7 @@ impl Breach {
             Self::Counter(..) | Self::Unreadable(_) | Self::NoCounter | Self::Account => Reason::CounterDenied,
             Self::List | Self::Search => Reason::ListDenied,
             Self::Login(_) | Self::NoLogin | Self::Grantee => Reason::LoginDenied,
-            Self::BodyKind | Self::Body => Reason::BodyUnreadable,
+            Self::BodyKind | Self::Body | Self::Part | Self::PartName => Reason::BodyUnreadable,
             Self::BodyLength => Reason::BodyTooLarge,
         }
     }

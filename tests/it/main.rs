@@ -62,6 +62,7 @@ mod revoked;
 mod rules;
 mod rules_bodies;
 mod rules_marks;
+mod rules_parts;
 mod sandbox;
 mod secrets;
 mod shutdown;

@@ -202,12 +202,17 @@ impl Conversation {
         self.unread.is_empty() && self.more() == 0
     }
 
+    /// Reads some bytes; `None` when the gate closed the connection.
+    pub fn some(&mut self) -> Option<Vec<u8>> {
+        if self.unread.is_empty() && self.more() == 0 {
+            return None;
+        }
+        Some(std::mem::take(&mut self.unread))
+    }
+
     /// Reads some bytes and forgets them; 0 when the gate closed the connection.
     pub fn discard(&mut self) -> usize {
-        let unread = std::mem::take(&mut self.unread).len();
-        let read = if unread > 0 { unread } else { self.more() };
-        self.unread.clear();
-        read
+        self.some().map_or(0, |some| some.len())
     }
 
     /// Closes the connection as TLS wants it closed.
