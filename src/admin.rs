@@ -23,7 +23,8 @@ use tokio::net::TcpListener;
 use crate::crew::Crew;
 use crate::metrics::process::ProcessMeters;
 use crate::metrics::{page, usage};
-use crate::readiness::Readiness;
+use crate::readiness::{Readiness, Whom};
+use crate::subject;
 
 /// What the admin listener shows.
 pub struct Admin {
@@ -83,17 +84,20 @@ impl Admin {
         if is_from_a_page(request.headers()) {
             return Ok(text(StatusCode::FORBIDDEN, "pages of other sites are not answered here\n".to_owned()));
         }
-        let verbose =
-            request.uri().query().is_some_and(|query| query.split('&').any(|pair| pair.starts_with("verbose")));
+        let query = request.uri().query().unwrap_or_default();
+        let verbose = query.split('&').any(|pair| pair.starts_with("verbose"));
         Ok(match request.uri().path() {
             "/livez" | "/healthz" => self.live().await,
-            "/readyz" => self.ready(verbose),
+            "/readyz" => match whom(query) {
+                Ok(whom) => self.ready(verbose, &whom),
+                Err(wrong) => text(StatusCode::BAD_REQUEST, wrong),
+            },
             "/startupz" => self.started(verbose),
             "/metrics" => self.metrics().await,
             "/usage" => self.usage().await,
             "/" => text(
                 StatusCode::OK,
-                "metrika-gate admin: /livez /readyz?verbose /startupz /metrics /usage\n".to_owned(),
+                "metrika-gate admin: /livez /readyz?verbose /readyz?caller= /readyz?listener= /startupz /metrics /usage\n".to_owned(),
             ),
             _ => text(StatusCode::NOT_FOUND, "not here; see /\n".to_owned()),
         })
@@ -106,15 +110,17 @@ impl Admin {
         }
     }
 
-    fn ready(&self, verbose: bool) -> Response<Full<Bytes>> {
-        let (ready, lines) = self.readiness.check(&self.meters);
+    fn ready(&self, verbose: bool, whom: &Whom) -> Response<Full<Bytes>> {
+        let Some((ready, lines)) = self.readiness.check(&self.meters, whom) else {
+            return text(StatusCode::NOT_FOUND, "the configuration has no such caller or listener\n".to_owned());
+        };
         let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         let short = if ready { "ok\n" } else { "not ready\n" };
         text(status, if verbose || !ready { format!("{lines}{short}") } else { short.to_owned() })
     }
 
     fn started(&self, verbose: bool) -> Response<Full<Bytes>> {
-        let ready = self.ready(verbose);
+        let ready = self.ready(verbose, &Whom::Anyone);
         if self.readiness.was_ready() { text(StatusCode::OK, "ok\n".to_owned()) } else { ready }
     }
 
@@ -133,6 +139,23 @@ impl Admin {
             .headers_mut()
             .insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"));
         response
+    }
+}
+
+/// Whom a query asks about.
+fn whom(query: &str) -> Result<Whom, String> {
+    let mut asked = query.split('&').filter_map(|pair| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        match name {
+            "caller" => Some(Whom::Caller(subject::text(value))),
+            "listener" => Some(Whom::Listener(subject::text(value))),
+            _ => None,
+        }
+    });
+    match (asked.next(), asked.next()) {
+        (None, _) => Ok(Whom::Anyone),
+        (Some(one), None) => Ok(one),
+        (Some(_), Some(_)) => Err("one caller= or one listener= is asked about\n".to_owned()),
     }
 }
 

@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use crate::admin::Admin;
 use crate::config::{Config, LogFormat, Shutdown};
 use crate::crew::{Crew, Start};
+use crate::external::External;
 use crate::health::Health;
 use crate::metrics::process::{Confinement, ProcessMeters};
 use crate::readiness::Readiness;
@@ -84,7 +85,8 @@ impl App {
         config: Config,
         options: Options,
     ) -> anyhow::Result<Self> {
-        let needs = Needs::of(&config, options.source.as_ref().map(Source::file));
+        let external = External::of(&config, options.source.as_ref().map(Source::file));
+        let needs = Needs::of(&external);
         let mut reloader = Reloader::new(options.source, config.clone(), meters.clone(), options.demo)?;
         let workers = options.workers.or(config.workers).unwrap_or_else(cpus);
         let mut bound = Vec::new();

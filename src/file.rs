@@ -25,15 +25,7 @@ pub fn open(path: &Path) -> io::Result<(File, Metadata)> {
     if metadata.is_file() { Ok((file, metadata)) } else { Err(io::Error::other("it is not a regular file")) }
 }
 
-/// Reads the regular file at `path`; of one beyond `most` bytes no more than shows that it is.
-///
-/// # Errors
-/// As [`open`], and as read(2).
-pub fn read(path: &Path, most: usize) -> io::Result<Vec<u8>> {
-    read_from(open(path)?.0, most)
-}
-
-/// The same of an open file.
+/// Reads an open file; of one beyond `most` bytes no more than shows that it is.
 ///
 /// # Errors
 /// As read(2).
@@ -42,6 +34,16 @@ pub fn read_from(file: File, most: usize) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     file.take(most).read_to_end(&mut bytes)?;
     Ok(bytes)
+}
+
+/// Reads the regular file at `path`, which decides who is trusted (rule 4).
+///
+/// # Errors
+/// As [`open`], [`check_writers`] and [`read_from`].
+pub fn read_trusted(path: &Path, most: usize) -> io::Result<Vec<u8>> {
+    let (opened, metadata) = open(path)?;
+    check_writers(path, &metadata)?;
+    read_from(opened, most)
 }
 
 /// Holds the folders of `path` to rule 4, where they are there; of symbolic links, also those that they lead to.
@@ -110,18 +112,18 @@ mod tests {
         let fifo = folder.path().join("fifo");
         rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
         for path in [fifo.as_path(), folder.path(), Path::new("/dev/zero")] {
-            let error = read(path, 10).unwrap_err().to_string();
+            let error = read_trusted(path, 10).unwrap_err().to_string();
             assert_eq!(error, "it is not a regular file", "{}", path.display());
         }
-        assert_eq!(read(&folder.path().join("none"), 10).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(read_trusted(&folder.path().join("none"), 10).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 
     #[test]
     fn rule_3_no_more_is_read_than_shows_that_there_is_more() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), [b'x'; 100]).unwrap();
-        assert_eq!(read(file.path(), 10).unwrap().len(), 11);
-        assert_eq!(read(file.path(), 100).unwrap().len(), 100);
+        assert_eq!(read_trusted(file.path(), 10).unwrap().len(), 11);
+        assert_eq!(read_trusted(file.path(), 100).unwrap().len(), 100);
     }
 
     #[test]

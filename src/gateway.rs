@@ -32,6 +32,7 @@ use tower::{Service, ServiceBuilder, service_fn};
 use crate::worker::Worker;
 
 mod admit;
+mod ahead;
 mod authorize;
 pub mod body;
 pub mod budget;

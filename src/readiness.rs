@@ -1,14 +1,27 @@
 //! Readiness: whether callers should come here.
 //!
-//! 1. Ready means: the listeners are open, and every token of the configuration can be used.
-//! 2. It never depends on Metrica: when Metrica is down, its answers say so better than a gate that disappeared.
-//! 3. A gate that is on its way out is not ready.
+//! 1. Ready means: the listeners are open, and some caller can be served: a token of it is there. One that lacks a token is
+//!    told so by each of its answers; the others go on.
+//! 2. Who asks for one caller or listener is told whether all is there that it, or who comes there, can use.
+//! 3. It never depends on Metrica: when Metrica is down, its answers say so better than a gate that disappeared.
+//! 4. A gate that is on its way out is not ready.
+//! 5. What is wrong and does not count is shown with `!`.
 
 use std::fmt::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::metrics::process::ProcessMeters;
-use crate::symbol::TokenAlias;
+
+/// Whom it is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Whom {
+    /// Whoever comes.
+    Anyone,
+    /// The caller with this id.
+    Caller(String),
+    /// Who comes to this listener.
+    Listener(String),
+}
 
 /// What readiness is made of.
 #[derive(Debug, Default)]
@@ -29,29 +42,51 @@ impl Readiness {
         self.draining.store(true, Ordering::Release);
     }
 
-    /// Whether it is ready, and a line for each thing that it depends on.
+    /// Whether it is ready for `whom`, and a line for each thing that is looked at; `None` where the configuration has no such
+    /// caller or listener.
     #[must_use]
-    pub fn check(&self, meters: &ProcessMeters) -> (bool, String) {
+    pub fn check(&self, meters: &ProcessMeters, whom: &Whom) -> Option<(bool, String)> {
         let serving = self.serving.load(Ordering::Acquire);
         let draining = self.draining.load(Ordering::Acquire);
         let (state, _) = meters.read();
-        let missing: Vec<TokenAlias> =
-            state.token_states.iter().filter(|(_, token)| !token.loaded).map(|(alias, _)| *alias).collect();
-        let mut lines = String::new();
-        let mut line = |good: bool, what: &str| {
-            let _ = writeln!(lines, "[{}] {what}", if good { '+' } else { '-' });
+        let (served, lacking) = match whom {
+            Whom::Anyone => (state.served.some, None),
+            Whom::Caller(name) => {
+                let (_, lacking) = state.served.callers.iter().find(|(id, _)| id.as_str() == name)?;
+                (lacking.is_empty(), Some(lacking))
+            }
+            Whom::Listener(wanted) => {
+                let (_, lacking) = state.served.listeners.iter().find(|(name, _)| name.as_str() == wanted)?;
+                (lacking.is_empty(), Some(lacking))
+            }
         };
-        line(serving, "listeners are open");
-        line(!draining, "not shutting down");
-        for (alias, token) in &state.token_states {
-            let state = if token.loaded && token.parked { ", which Metrica does not take" } else { "" };
-            line(token.loaded, &format!("token {alias}{state}"));
-        }
-        let ready = serving && !draining && missing.is_empty();
-        if ready {
+        let ready = serving && !draining && served;
+        if ready && *whom == Whom::Anyone {
             self.was_ready.store(true, Ordering::Release);
         }
-        (ready, lines)
+        let mut lines = String::new();
+        let mut line = |mark: char, what: &str| {
+            let _ = writeln!(lines, "[{mark}] {what}");
+        };
+        let needed = |holds: bool| if holds { '+' } else { '-' };
+        let noted = |holds: bool| if holds { '+' } else { '!' };
+        line(needed(serving), "listeners are open");
+        line(needed(!draining), "not shutting down");
+        match &state.config_refusal {
+            None => line('+', "the configuration is in use"),
+            Some(why) => {
+                line('!', &format!("the configuration is not in use, an older one is: {}", why.replace('\n', "; ")))
+            }
+        }
+        for file in &state.replaced_behind_mounts {
+            line('!', &format!("{file} was replaced where it was mounted from, which is not seen here"));
+        }
+        for (alias, token) in &state.token_states {
+            let said = if token.loaded && token.parked { ", which Metrica does not take" } else { "" };
+            let counts = !served && lacking.is_none_or(|lacking| lacking.contains(alias));
+            line(if counts { needed(token.loaded) } else { noted(token.loaded) }, &format!("token {alias}{said}"));
+        }
+        Some((ready, lines))
     }
 
     /// Whether it was ready once.

@@ -4,23 +4,27 @@
 //!    all seen; every ten seconds they are read in any case.
 //! 2. A token is used when it stayed the same for a moment. One that is wrong changes nothing, and is said and counted
 //!    once. One that is gone for a second is gone.
-//! 3. SIGHUP, or a change of its file that stayed the same for a moment (`reload/source.rs`), reloads the configuration
-//!    together with the tokens. One that has a mistake changes nothing; all mistakes are said. Listeners (but for their
+//! 3. SIGHUP, or a change of its file, or of one that is read with it, that stayed the same for a moment
+//!    (`reload/source.rs`), reloads the configuration together with the tokens. One that has a mistake changes nothing; all
+//!    mistakes are said, and it is tried again until it can be taken, or says something else. Listeners (but for their
 //!    `hosts` and `require_header`), admin, workers, sandbox and log need a restart, and so does what the
 //!    [`crate::sandbox`] of the start does not reach.
 //! 4. Requests under way go on with what they began with; no connection is closed.
+//! 5. What is in use, and why it is not what the files say, is told at every moment: by the log when it changes, by the gauge
+//!    of the last reload, by `/readyz?verbose`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::config::{self, Config, Error, Shutdown, TokenSource};
+use crate::config::{Config, Error, Shutdown, TokenSource};
 use crate::crew::Crew;
+use crate::external::External;
 use crate::metrics::process::{Confinement, Outcome, ProcessMeters, TokenNow};
-use crate::sandbox::{Needs, Sandbox};
+use crate::sandbox::Sandbox;
 use crate::symbol::TokenAlias;
 use crate::token::Token;
 use crate::tokens::{self, TokenErrors, TokenFileError};
@@ -28,14 +32,17 @@ use crate::upstream::Upstream;
 use crate::worker::{Generation, Slot};
 
 mod candidates;
+mod configuration;
 mod folders;
 mod generation;
+mod served;
 mod source;
 
 use candidates::{Candidates, STABLE};
 pub use folders::Folders;
 pub use generation::{Parked, policy};
 use generation::{changed, generation, slots, sockets};
+use served::served;
 use source::Change;
 pub use source::Source;
 
@@ -69,6 +76,10 @@ pub struct Reloader {
     sandbox: Sandbox,
     demo: bool,
     parked: Parked,
+    /// Why the configuration's file is not in use, as it was said last.
+    refusal: Option<String>,
+    /// Files that were said to be replaced behind a mount.
+    replaced: BTreeSet<PathBuf>,
 }
 
 impl Reloader {
@@ -93,6 +104,8 @@ impl Reloader {
             sandbox,
             demo,
             parked: Parked::new(),
+            refusal: None,
+            replaced: BTreeSet::new(),
         };
         reloader.meters.config_reloaded(Outcome::Success);
         let all: Vec<_> = reloader.config.tokens.iter().map(|source| source.alias).collect();
@@ -121,27 +134,39 @@ impl Reloader {
         self.config.shutdown
     }
 
-    /// Every folder that has to be watched: where the files are, and where links lead to.
+    fn external(&self) -> External {
+        External::of(&self.config, self.source.as_ref().map(Source::file))
+    }
+
+    /// Every folder that has to be watched.
     #[must_use]
     pub fn folders(&self) -> BTreeSet<PathBuf> {
-        let named =
-            self.config.tokens.iter().map(|source| source.file.as_path()).chain(self.source.as_ref().map(Source::file));
-        let meant = named.clone().filter_map(|file| file.canonicalize().ok());
-        let files: Vec<PathBuf> = named.map(Path::to_owned).chain(meant).collect();
-        files
-            .iter()
-            .filter_map(|file| file.parent())
-            .map(|folder| if folder.as_os_str().is_empty() { ".".into() } else { folder.into() })
-            .collect()
+        self.external().watched()
     }
 
     /// Looks at every file; what changed is in use when this returns. When to look again, if that should be soon.
     pub async fn look(&mut self, crew: &Crew) -> Option<Duration> {
-        let again = match self.source.as_mut().map_or(Change::None, |source| source.look(Instant::now())) {
+        self.tell_of_mounts();
+        let now = Instant::now();
+        let again = match self.source.as_mut().map_or(Change::None, |source| source.look(now)) {
             Change::None => None,
             Change::Wait(left) => Some(left),
-            Change::Take(config) => {
-                self.take(*config, crew).await;
+            Change::Take(config) => self.take(*config, now, crew).await,
+            Change::TakeOthers(config) => match *config {
+                Ok(config) if self.is_in_use(&config) => {
+                    self.taken();
+                    self.is_right();
+                    None
+                }
+                config => self.take(config, now, crew).await,
+            },
+            Change::Away(error) => {
+                let hint = self.sandbox.hint(matches!(error, Error::Unreadable { is_denied: true, .. }));
+                self.refuse(vec![hint.map_or_else(|| error.to_string(), |hint| format!("{error}; {hint}"))]);
+                None
+            }
+            Change::Back => {
+                self.is_right();
                 None
             }
         };
@@ -280,6 +305,7 @@ impl Reloader {
         let tokens: Vec<_> = self.config.tokens.iter().zip(&self.generation.tokens).map(now).collect();
         let loaded: Vec<_> = changed.iter().copied().filter(|alias| self.is_usable(*alias)).collect();
         self.meters.tokens_now(&tokens, &loaded);
+        self.meters.served_now(served(&self.config, &self.generation.tokens));
     }
 
     fn tell_of_address_only_callers(&self) {
@@ -293,76 +319,6 @@ impl Reloader {
                 "known by nothing but an address on a network, a weak proof"
             );
         }
-    }
-
-    /// Reloads the configuration and the tokens now (rule 3).
-    pub async fn reload(&mut self, crew: &Crew) {
-        let Some(source) = &mut self.source else { return };
-        let config = source.load_now();
-        self.take(config, crew).await;
-    }
-
-    async fn take(&mut self, config: Result<Config, Error>, crew: &Crew) {
-        let Some(file) = self.source.as_ref().map(|source| source.file().to_owned()) else { return };
-        let before: Vec<_> = self.config.tokens.iter().map(|source| (source.alias, source.file.clone())).collect();
-        match self.try_take(config, &file) {
-            Ok(()) => {
-                crew.install(&self.generation).await;
-                let was_read = |source: &&TokenSource| !before.contains(&(source.alias, source.file.clone()));
-                let new: Vec<_> = self.config.tokens.iter().filter(was_read).map(|source| source.alias).collect();
-                self.tell_meters(&new);
-                self.tell_of_address_only_callers();
-                for alias in new {
-                    self.say_state(alias);
-                }
-                self.meters.config_reloaded(Outcome::Success);
-                tracing::info!(file = %file.display(), callers = self.config.callers.len(), "the configuration was reloaded");
-            }
-            Err(error) => {
-                self.meters.config_reloaded(Outcome::Failure);
-                let lines: Vec<String> = match error.downcast_ref() {
-                    // Without their number, which is no mistake.
-                    Some(Error::Invalid(mistakes)) => mistakes.iter().map(ToString::to_string).collect(),
-                    Some(Error::Unreadable { .. } | Error::Permissions { .. }) | None => {
-                        format!("{error:#}").lines().map(str::to_owned).collect()
-                    }
-                };
-                for mistake in lines {
-                    tracing::error!(file = %file.display(), mistake, "the configuration was not reloaded; the old one stays in use");
-                }
-            }
-        }
-    }
-
-    fn try_take(&mut self, config: Result<Config, Error>, file: &Path) -> anyhow::Result<()> {
-        let mut config = config?;
-        let fixed = [
-            ("listeners", sockets(&config.listeners) != sockets(&self.config.listeners)),
-            ("admin", config.admin != self.config.admin),
-            ("workers", config.workers != self.config.workers),
-            ("sandbox", config.sandbox != self.config.sandbox),
-        ];
-        if let Some((key, _)) = fixed.iter().find(|(_, changed)| *changed) {
-            let which =
-                if *key == "listeners" { changed(&config.listeners, &self.config.listeners) } else { String::new() };
-            anyhow::bail!("{}: {key} changed{which}, which needs a restart", file.display());
-        }
-        self.sandbox.permits(&Needs::of(&config, Some(file)))?;
-        // The access log follows; the form and the level were given to the log at the start.
-        if (config.log.format, &config.log.level) != (self.config.log.format, &self.config.log.level) {
-            tracing::warn!(file = %file.display(), "log.format or log.level changed, which needs a restart; the rest is taken");
-        }
-        config.log = config::Log { access: config.log.access, ..self.config.log.clone() };
-        let tokens = self.tokens_of(&config)?;
-        let upstream = if config.upstream == self.config.upstream {
-            self.generation.upstream.clone()
-        } else {
-            Arc::new(Upstream::new(config.upstream.clone())?)
-        };
-        self.generation = Arc::new(generation(&config, &tokens, upstream, Some(&self.generation), &self.parked));
-        self.config = config;
-        self.tokens = tokens;
-        Ok(())
     }
 }
 

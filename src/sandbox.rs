@@ -18,7 +18,7 @@ use landlock::{
     RulesetCreatedAttr, RulesetError, RulesetStatus, Scope, path_beneath_rules,
 };
 
-use crate::config::{Bind, Config, Upstream};
+use crate::external::External;
 use crate::metrics::process::Confinement;
 
 /// The rules were weighed for what this one knows; a later one needs another look.
@@ -62,21 +62,14 @@ pub struct Needs {
 }
 
 impl Needs {
-    /// What `config`, read from `file`, needs.
+    /// What reaching `external` needs.
     #[must_use]
-    pub fn of(config: &Config, file: Option<&Path>) -> Self {
-        let tokens = config.tokens.iter().map(|source| source.file.as_path());
-        let identity = config.identity.as_ref().and_then(|identity| identity.place.ca_file.as_deref());
-        let read =
-            tokens.chain(config.upstream.ca_file.as_deref()).chain(identity).chain(file).flat_map(folders).collect();
-        let sockets = config.listeners.iter().filter_map(|listener| match &listener.bind {
-            Bind::Unix { path, .. } => Some(path.as_path()),
-            Bind::Tcp(_) => None,
-        });
-        let places = [Some(&config.upstream), config.identity.as_ref().map(|identity| &identity.place)];
-        let port = |place: &Upstream| place.connect_to.as_ref().map_or(place.port, |(_, port)| *port);
-        let connect = places.into_iter().flatten().map(port).chain([DNS]).collect();
-        Self { read, remove: sockets.flat_map(folders).collect(), connect }
+    pub fn of(external: &External) -> Self {
+        Self {
+            read: external.files.iter().flat_map(|file| folders(&file.path)).collect(),
+            remove: external.sockets.iter().flat_map(|socket| folders(socket)).collect(),
+            connect: external.ports.iter().map(|port| port.port).chain([DNS]).collect(),
+        }
     }
 }
 

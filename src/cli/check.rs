@@ -7,9 +7,8 @@ use std::time::{Duration, SystemTime};
 use clap::Args;
 
 use super::{ConfigArgs, Format, doctor};
-use crate::caller::{Condition, Conditions};
 use crate::config::document::Step;
-use crate::config::{self, Bind, Config, Error, Listener, TokenSource};
+use crate::config::{self, Bind, Config, Error, TokenSource};
 use crate::doctor::Wanted;
 use crate::policy::{Denial, Policy};
 use crate::scope::Scope;
@@ -242,7 +241,7 @@ fn warnings(config: &Config, policy: &Policy) -> Vec<Warning> {
         }
     }
     for (position, listener) in config.listeners.iter().enumerate() {
-        if !config.callers.iter().any(|caller| can_match(&caller.conditions, listener)) {
+        if !config.callers.iter().any(|caller| listener.can_be_of(&caller.conditions)) {
             let message = format!(
                 "no caller can match on listener '{}': whatever comes there is refused with 401",
                 listener.name
@@ -251,16 +250,6 @@ fn warnings(config: &Config, policy: &Policy) -> Vec<Warning> {
         }
     }
     warnings
-}
-
-/// Whether some connection of `listener` could meet all of these.
-pub(super) fn can_match(conditions: &Conditions, listener: &Listener) -> bool {
-    let can_hold = |condition: &Condition| match (condition, &listener.bind) {
-        (Condition::Listener(stated), Bind::Tcp(_) | Bind::Unix { .. }) => *stated == listener.name,
-        (Condition::Source(_), Bind::Tcp(_)) | (Condition::Uid(_) | Condition::Gid(_), Bind::Unix { .. }) => true,
-        (Condition::Source(_), Bind::Unix { .. }) | (Condition::Uid(_) | Condition::Gid(_), Bind::Tcp(_)) => false,
-    };
-    conditions.iter().all(can_hold)
 }
 
 /// What is probably not meant of tokens, `now`.

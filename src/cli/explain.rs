@@ -9,7 +9,6 @@ use http::header::{CONTENT_TYPE, HOST};
 use http::{HeaderMap, HeaderName, Method, Version};
 use serde_json::json;
 
-use super::check::can_match;
 use super::traits::{kind, looked_for};
 use super::url::{Read, Url};
 use super::{ConfigArgs, Format};
@@ -230,7 +229,7 @@ fn would_be(
     let body = fields.contains_key(CONTENT_TYPE).then_some(1);
     let head = Head { method, version, uri, fields, body, encoded: *encoded };
     let mut refused = Reason::UnknownCaller.into();
-    for listener in config.listeners.iter().filter(|listener| can_match(&caller.conditions, listener)) {
+    for listener in config.listeners.iter().filter(|listener| listener.can_be_of(&caller.conditions)) {
         match decide::decide_for(Identified::supposed(position), &head, listener.name, known) {
             Ok(decision) => return Ok(decision),
             Err(rejection) => refused = rejection,

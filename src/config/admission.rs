@@ -5,7 +5,7 @@ use ipnet::IpNet;
 
 use super::reader::{At, Findings, Table};
 use super::{Admission, Bind, Config, Listener};
-use crate::caller::{Caller, CallerId, Condition};
+use crate::caller::{Caller, CallerId, Condition, Conditions};
 use crate::host::Host;
 
 /// Reads the keys of a listener; `tcp` says whether it has hosts.
@@ -23,6 +23,19 @@ pub fn admission(table: &Table<'_>, tcp: bool, findings: &mut Findings) -> Optio
         None => Some(None),
     };
     Some(Admission { hosts: hosts?, required: required? })
+}
+
+impl Listener {
+    /// Whether some connection to it could meet all of `conditions`.
+    #[must_use]
+    pub fn can_be_of(&self, conditions: &Conditions) -> bool {
+        let can_hold = |condition: &Condition| match (condition, &self.bind) {
+            (Condition::Listener(stated), Bind::Tcp(_) | Bind::Unix { .. }) => *stated == self.name,
+            (Condition::Source(_), Bind::Tcp(_)) | (Condition::Uid(_) | Condition::Gid(_), Bind::Unix { .. }) => true,
+            (Condition::Source(_), Bind::Unix { .. }) | (Condition::Uid(_) | Condition::Gid(_), Bind::Tcp(_)) => false,
+        };
+        conditions.iter().all(can_hold)
+    }
 }
 
 fn hosts(at: &At<'_>, findings: &mut Findings) -> Option<Vec<Box<str>>> {

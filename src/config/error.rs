@@ -38,6 +38,8 @@ pub enum Error {
         file: PathBuf,
         /// Why.
         message: String,
+        /// The process may not open it.
+        is_denied: bool,
     },
     /// Others can change the file.
     Permissions {
@@ -53,7 +55,7 @@ pub enum Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unreadable { file, message } | Self::Permissions { file, message } => {
+            Self::Unreadable { file, message, .. } | Self::Permissions { file, message } => {
                 write!(f, "{}: {message}", file.display())
             }
             Self::Invalid(mistakes) => {

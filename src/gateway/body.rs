@@ -14,11 +14,11 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Version};
+use bytes::Bytes;
+use http::Version;
 use http_body::{Body, Frame, SizeHint};
 
-use super::budget::Charge;
+use super::ahead::{Ahead, Watch};
 use super::caller_body::CallerBody;
 use super::exchange::Exchange;
 use super::filtered::Filtered;
@@ -26,7 +26,6 @@ use super::headers::clean_trailers;
 use super::held::{Held, Say};
 use super::list_filter::NotAList;
 use super::streaming::Streaming;
-use crate::decide::Shadowed;
 use crate::metrics::UpstreamError;
 use crate::operation::Verb;
 use crate::rules::{Breach, Parts};
@@ -105,34 +104,6 @@ pub struct RequestBody {
     watch: Option<Box<Watch>>,
 }
 
-/// What looks through the parts of a body.
-struct Watch {
-    parts: Parts,
-    enforce: bool,
-}
-
-impl Watch {
-    fn feed(&mut self, piece: &[u8], exchange: &Exchange) -> Result<bool, Breach> {
-        match self.parts.feed(piece) {
-            Ok(()) => Ok(true),
-            Err(breach) if self.enforce => Err(breach),
-            Err(breach) => {
-                exchange.would_refuse(Shadowed { reason: breach.reason(), breach: Some(breach) });
-                Ok(false)
-            }
-        }
-    }
-}
-
-/// What of a body was read before it goes on. In one piece: as many as its caller made of it could take much more memory.
-struct Ahead {
-    charge: Charge,
-    data: BytesMut,
-    trailers: Option<HeaderMap>,
-    /// That was all.
-    over: bool,
-}
-
 impl RequestBody {
     /// The body of an exchange's request, which came in this version of HTTP, held back while `held` says so.
     pub fn new(incoming: CallerBody, version: Version, exchange: Rc<Exchange>, held: Option<Held>) -> Self {
@@ -157,7 +128,7 @@ impl RequestBody {
     /// # Errors
     /// The rule that a part breaks, where the rules of the caller are enforced.
     pub fn watch(&mut self, parts: Parts, enforce: bool) -> Result<(), Breach> {
-        let mut watch = Box::new(Watch { parts, enforce });
+        let mut watch = Box::new(Watch::new(parts, enforce));
         self.watch = watch.feed(self.ahead(), &self.exchange)?.then_some(watch);
         Ok(())
     }
@@ -238,43 +209,6 @@ impl RequestBody {
             self.watch = None;
         }
         Ok(frame)
-    }
-}
-
-/// The first step of the memory for a body, which doubles from there.
-const FIRST_STEP: usize = 4 * 1024;
-
-impl Ahead {
-    fn new(exchange: &Exchange) -> Self {
-        let charge = Charge::new(exchange.worker().ahead.clone(), exchange.connection.transport.clone());
-        Self { charge, data: BytesMut::new(), trailers: None, over: false }
-    }
-
-    /// Whether there is memory for so many more bytes, or for all that are `expected`: so of many bodies at once the first are
-    /// read whole, and not all of them in part.
-    fn make_room(&mut self, more: usize, expected: usize) -> bool {
-        let (needed, has) = ((self.data.len() + more).max(expected), self.charge.bytes());
-        if needed <= has {
-            return true;
-        }
-        let wanted = needed.max(has * 2).max(FIRST_STEP);
-        let grown = self.charge.grow_to(wanted) || self.charge.grow_to(needed);
-        if grown {
-            self.data.reserve(self.charge.bytes() - self.data.len());
-        }
-        grown
-    }
-
-    /// The next frame of it.
-    fn next(&mut self) -> Option<Frame<Bytes>> {
-        if !self.data.is_empty() {
-            return Some(Frame::data(self.data.split().freeze()));
-        }
-        self.trailers.take().map(Frame::trailers)
-    }
-
-    fn has_gone(&self) -> bool {
-        self.data.is_empty() && self.trailers.is_none()
     }
 }
 

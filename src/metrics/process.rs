@@ -1,11 +1,11 @@
 //! What is counted once for the process, away from the requests: tokens and reloads.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::symbol::TokenAlias;
+use crate::symbol::{CallerId, ListenerName, TokenAlias};
 
 /// How a reload ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -142,6 +142,17 @@ pub struct TokenNow {
     pub expires: Option<SystemTime>,
 }
 
+/// Who can be served, as far as tokens are there.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Served {
+    /// Some caller can.
+    pub some: bool,
+    /// By caller, the tokens that it lacks.
+    pub callers: BTreeMap<CallerId, BTreeSet<TokenAlias>>,
+    /// By listener, those that callers lack who come there.
+    pub listeners: BTreeMap<ListenerName, BTreeSet<TokenAlias>>,
+}
+
 /// The counts of the process.
 #[derive(Debug, Default)]
 pub struct ProcessMeters {
@@ -160,10 +171,16 @@ pub struct ProcessMeters {
 pub struct State {
     /// Reloads of the configuration.
     pub config: Reloads,
+    /// Why the configuration's file is not in use, where it is not.
+    pub config_refusal: Option<String>,
+    /// Files that were replaced where they were mounted from.
+    pub replaced_behind_mounts: Vec<String>,
     /// Reloads of token files.
     pub tokens: Reloads,
     /// By token.
     pub token_states: BTreeMap<TokenAlias, TokenState>,
+    /// Who has the tokens that they use.
+    pub served: Arc<Served>,
 }
 
 impl ProcessMeters {
@@ -174,6 +191,18 @@ impl ProcessMeters {
     /// A reload of the configuration ended.
     pub fn config_reloaded(&self, outcome: Outcome) {
         self.lock().config.note(outcome);
+    }
+
+    /// Why the configuration's file is not in use now; `None` where it is.
+    pub fn config_refused(&self, why: Option<String>) {
+        let mut state = self.lock();
+        state.config.last_succeeded = why.is_none();
+        state.config_refusal = why;
+    }
+
+    /// The files that were replaced where they were mounted from.
+    pub fn files_replaced_behind_mounts(&self, files: Vec<String>) {
+        self.lock().replaced_behind_mounts = files;
     }
 
     /// A reload of token files ended.
@@ -191,6 +220,11 @@ impl ProcessMeters {
             (alias, TokenState { loaded, loaded_at, parked, expires: expires.map(seconds) })
         };
         state.token_states = tokens.iter().map(state_of).collect();
+    }
+
+    /// Who has the tokens that they use now.
+    pub fn served_now(&self, served: Served) {
+        self.lock().served = Arc::new(served);
     }
 
     /// Log lines could not be kept.

@@ -3,12 +3,13 @@
 //! A file that is watched itself is seen once and never again, when it is replaced by renaming another over it or by
 //! swapping the link that leads to it; so folders are watched, and what changed in them is found by reading.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use notify::event::{AccessKind, AccessMode};
+use notify::event::{AccessKind, AccessMode, ModifyKind};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 
@@ -17,9 +18,9 @@ use super::LOOK;
 /// Sees changes in folders.
 pub struct Folders {
     watcher: Option<RecommendedWatcher>,
-    /// By path, which folder it was then: one that is removed and made again is another.
-    watched: BTreeMap<PathBuf, (u64, u64)>,
-    changes: mpsc::UnboundedReceiver<()>,
+    /// By device and number, under which path: two paths of one folder are one watch, whose end would be that of both.
+    watched: BTreeMap<(u64, u64), PathBuf>,
+    changes: mpsc::UnboundedReceiver<Vec<PathBuf>>,
 }
 
 /// A change is often several; they are taken together.
@@ -33,8 +34,10 @@ impl Folders {
         let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
             // Reading a file is an event too, and would be one for ever.
             let of_reading = |event: &Event| matches!(event.kind, EventKind::Access(kind) if kind != AccessKind::Close(AccessMode::Write));
+            let went =
+                |event: &Event| matches!(event.kind, EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(_)));
             if !event.as_ref().is_ok_and(of_reading) {
-                let _ = sender.send(());
+                let _ = sender.send(event.ok().filter(went).map_or_else(Vec::new, |event| event.paths));
             }
         });
         let watcher = watcher
@@ -46,32 +49,52 @@ impl Folders {
     /// call.
     pub fn watch(&mut self, folders: BTreeSet<PathBuf>) -> bool {
         let Some(watcher) = &mut self.watcher else { return false };
-        let wanted = folders.len();
-        let now = folders.into_iter().filter_map(|folder| {
-            let found = folder.metadata().ok()?;
-            Some((folder, (found.dev(), found.ino())))
-        });
-        let now: BTreeMap<_, _> = now.collect();
-        for folder in self.watched.iter().filter(|(folder, id)| now.get(*folder) != Some(id)).map(|(folder, _)| folder)
-        {
-            // It may be gone.
-            let _ = watcher.unwatch(folder);
+        let (mut all, mut now) = (true, BTreeMap::new());
+        for folder in folders {
+            match folder.metadata() {
+                Ok(found) => drop(now.insert((found.dev(), found.ino()), folder)),
+                Err(_) => all = false,
+            }
         }
-        let before = std::mem::take(&mut self.watched);
-        let watching = |(folder, id): &(PathBuf, (u64, u64))| {
-            before.get(folder) == Some(id) || watcher.watch(folder, RecursiveMode::NonRecursive).is_ok()
-        };
-        self.watched = now.into_iter().filter(watching).collect();
-        self.watched.len() == wanted
+        self.watched.retain(|id, folder| {
+            let is_kept = now.contains_key(id);
+            if !is_kept {
+                // It may be gone.
+                let _ = watcher.unwatch(folder);
+            }
+            is_kept
+        });
+        for (id, folder) in now {
+            if let Entry::Vacant(place) = self.watched.entry(id) {
+                match watcher.watch(&folder, RecursiveMode::NonRecursive) {
+                    Ok(()) => drop(place.insert(folder)),
+                    Err(_) => all = false,
+                }
+            }
+        }
+        all
     }
 
     /// Waits until something changed, and what belongs to it.
     pub async fn changed(&mut self) {
-        if self.changes.recv().await.is_none() {
-            std::future::pending::<()>().await;
-        }
+        let Some(gone) = self.changes.recv().await else { return std::future::pending().await };
+        self.forget(&gone);
         tokio::time::sleep(TOGETHER).await;
-        while self.changes.try_recv().is_ok() {}
+        while let Ok(gone) = self.changes.try_recv() {
+            self.forget(&gone);
+        }
+    }
+
+    /// The watch of a folder that is gone is gone with it, also when the next one there has its number.
+    fn forget(&mut self, gone: &[PathBuf]) {
+        let Some(watcher) = &mut self.watcher else { return };
+        self.watched.retain(|_, folder| {
+            let is_there = !gone.contains(folder);
+            if !is_there {
+                let _ = watcher.unwatch(folder);
+            }
+            is_there
+        });
     }
 }
 

@@ -5,21 +5,32 @@
 //!    the last line of a `match` is not there yet. So a change that was seen is taken when the file said the same for
 //!    [`SETTLED`], and one that ends within a line, as what a program has written so far does, for [`SETTLED_UNENDED`].
 //! 3. Whoever says that the file is whole (SIGHUP) is believed: then it is taken as it is.
-//! 4. What was judged, taken or not, is not judged again until the file says something else or rule 3 asks for it.
+//! 4. What was taken is judged again when the file says something else, or a file that is read with it has changed.
+//! 5. What was refused is judged again every [`AGAIN`] too, for what mends it can be anywhere: another file, its mode, a
+//!    folder. What is long to judge is judged less often.
+//! 6. A file that cannot be read for [`GONE`] is said to be so, and so is its return.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::GONE;
 use super::candidates::Candidate;
 use crate::config::{self, Config, Error};
+use crate::external::{COARSE, External, Seen};
 
 /// How long a changed file must say the same. A rename is in use within two seconds.
 pub const SETTLED: Duration = Duration::from_secs(1);
 
 /// The same for a file whose last line has no end.
 pub const SETTLED_UNENDED: Duration = Duration::from_secs(5);
+
+/// How long what was refused is left alone.
+pub const AGAIN: Duration = Duration::from_secs(1);
+
+/// So many times as long as it took to judge, at least (rule 5).
+const PAUSE: u32 = 20;
 
 /// What to do about a file.
 #[derive(Debug)]
@@ -30,14 +41,39 @@ pub enum Change {
     Wait(Duration),
     /// To take what it says, or to say what is wrong with it.
     Take(Box<Result<Config, Error>>),
+    /// The same, where only files that are read with it have changed, if anything.
+    TakeOthers(Box<Result<Config, Error>>),
+    /// To say that it cannot be read.
+    Away(Error),
+    /// It can be again, and says what is in use.
+    Back,
 }
 
 /// The configuration's file, and what of it was judged last.
 #[derive(Debug, Clone)]
 pub struct Source {
     file: PathBuf,
-    judged: Vec<u8>,
-    candidate: Candidate<Vec<u8>>,
+    judged: Judged,
+    /// The files that are read with what is in use.
+    read_with_it: Vec<PathBuf>,
+    candidate: Candidate<Judged>,
+    /// What was judged is not in use, and is judged again then.
+    again: Option<Instant>,
+    away: Option<Away>,
+}
+
+/// What the file said, and what stood in those that are read with it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Judged {
+    bytes: Vec<u8>,
+    others: Vec<Seen>,
+}
+
+/// It cannot be read.
+#[derive(Debug, Clone, Copy)]
+struct Away {
+    since: Instant,
+    said: bool,
 }
 
 impl Source {
@@ -46,8 +82,10 @@ impl Source {
     /// # Errors
     /// As [`Config::load`].
     pub fn load(file: PathBuf) -> Result<(Self, Config), Error> {
-        let mut source = Self { file, judged: Vec::new(), candidate: Candidate::default() };
+        let (judged, read_with_it, candidate) = (Judged::default(), Vec::new(), Candidate::default());
+        let mut source = Self { file, judged, read_with_it, candidate, again: None, away: None };
         let config = source.load_now()?;
+        source.taken(&config);
         Ok((source, config))
     }
 
@@ -62,28 +100,94 @@ impl Source {
     /// # Errors
     /// As [`Config::load`].
     pub fn load_now(&mut self) -> Result<Config, Error> {
-        let bytes = config::bytes(&self.file)?;
-        self.judge(bytes)
+        self.away = None;
+        match config::bytes(&self.file) {
+            Ok(bytes) => {
+                let others = self.others();
+                self.judge(Judged { bytes, others })
+            }
+            Err(error) => {
+                self.away = Some(Away { since: Instant::now(), said: true });
+                Err(error)
+            }
+        }
     }
 
-    /// What to do about the file (rule 2).
+    /// What to do about the file (rules 2 and 4 to 6).
     pub fn look(&mut self, now: Instant) -> Change {
-        let Some(bytes) = config::bytes(&self.file).ok().filter(|bytes| *bytes != self.judged) else {
-            self.candidate = Candidate::default();
-            return Change::None;
+        let bytes = match config::bytes(&self.file) {
+            Ok(bytes) => bytes,
+            Err(error) => return self.be_away(error, now),
         };
-        let settled = if bytes.ends_with(b"\n") { SETTLED } else { SETTLED_UNENDED };
-        let left = self.candidate.left(&bytes, settled, now);
-        if left.is_zero() { Change::Take(Box::new(self.judge(bytes))) } else { Change::Wait(left) }
+        self.away = self.away.filter(|away| away.said);
+        let seen = Judged { bytes, others: self.others() };
+        if seen.others.contains(&Seen::Unknown) {
+            return Change::Wait(COARSE);
+        }
+        if seen == self.judged {
+            self.candidate = Candidate::default();
+            // What was said before has to be taken back.
+            let is_back = self.away.take().is_some_and(|away| away.said);
+            return match self.again.map(|again| again.saturating_duration_since(now)) {
+                Some(left) if left.is_zero() || is_back => Change::Take(Box::new(self.judge(seen))),
+                Some(left) => Change::Wait(left),
+                None if is_back => Change::Back,
+                None => Change::None,
+            };
+        }
+        let settled = if seen.bytes.ends_with(b"\n") { SETTLED } else { SETTLED_UNENDED };
+        let left = self.candidate.left(&seen, settled, now);
+        if !left.is_zero() {
+            return Change::Wait(left);
+        }
+        let is_of_others = seen.bytes == self.judged.bytes && self.again.is_none();
+        let config = Box::new(self.judge(seen));
+        self.away = None;
+        if is_of_others { Change::TakeOthers(config) } else { Change::Take(config) }
     }
 
-    fn judge(&mut self, bytes: Vec<u8>) -> Result<Config, Error> {
-        let config = Config::from_bytes(&bytes, &self.file);
-        (self.judged, self.candidate) = (bytes, Candidate::default());
+    /// What was judged is in use: it is `config`.
+    pub fn taken(&mut self, config: &Config) {
+        self.again = None;
+        let external = External::of(config, None);
+        self.read_with_it = external.read_with_it().map(|file| file.path.clone()).collect();
+        // What was read a moment ago and is not there now has changed since.
+        let was_read = |seen| if seen == Seen::Nothing { Seen::Unknown } else { seen };
+        self.judged.others = self.others().into_iter().map(was_read).collect();
+    }
+
+    /// What was judged is not in use, and took so long to be judged; when it is again (rule 5).
+    pub fn refused(&mut self, now: Instant, took: Duration) -> Duration {
+        let pause = AGAIN.max(took * PAUSE);
+        self.again = Some(now + pause);
+        pause
+    }
+
+    /// Rule 6.
+    fn be_away(&mut self, error: Error, now: Instant) -> Change {
+        self.candidate = Candidate::default();
+        let away = self.away.get_or_insert(Away { since: now, said: false });
+        let left = GONE.saturating_sub(now.duration_since(away.since));
+        if away.said {
+            return Change::None;
+        }
+        if !left.is_zero() {
+            return Change::Wait(left);
+        }
+        away.said = true;
+        Change::Away(error)
+    }
+
+    fn others(&self) -> Vec<Seen> {
+        self.read_with_it.iter().map(|file| Seen::at(file)).collect()
+    }
+
+    fn judge(&mut self, seen: Judged) -> Result<Config, Error> {
+        let config = Config::from_bytes(&seen.bytes, &self.file);
+        (self.judged, self.candidate) = (seen, Candidate::default());
         config
     }
 }
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -111,7 +215,12 @@ callers:
         match source.look(start + Duration::from_millis(after)) {
             Change::None => Ok(0),
             Change::Wait(left) => Err(left),
-            Change::Take(config) => Ok(config.unwrap().callers.len()),
+            Change::Take(config) | Change::TakeOthers(config) => {
+                let config = config.unwrap();
+                source.taken(&config);
+                Ok(config.callers.len())
+            }
+            change @ (Change::Away(_) | Change::Back) => panic!("{change:?}"),
         }
     }
 
@@ -151,7 +260,7 @@ callers:
         std::fs::write(&file, &changed).unwrap();
         assert_eq!(look(&mut source, start, 0), Err(SETTLED));
         std::fs::remove_file(&file).unwrap();
-        assert_eq!(look(&mut source, start, 600), Ok(0));
+        assert_eq!(look(&mut source, start, 600), Err(GONE));
         std::fs::write(&file, &changed).unwrap();
         assert_eq!(look(&mut source, start, 1200), Err(SETTLED));
     }
@@ -174,5 +283,63 @@ callers:
         assert!(source.load_now().is_err());
         assert_eq!(look(&mut source, start, 10_000), Ok(0));
         assert!(source.load_now().is_err());
+    }
+
+    #[test]
+    fn rule_4_what_is_read_with_it_counts() {
+        let (folder, file) = written(WHOLE);
+        let ca = folder.path().join("ca.pem");
+        let authority = rcgen::generate_simple_self_signed(vec!["a".to_owned()]).unwrap().cert.pem();
+        std::fs::write(&ca, &authority).unwrap();
+        let names_it = format!("{WHOLE}upstream: {{ca_file: '{}'}}\n", ca.display());
+        std::fs::write(&file, names_it).unwrap();
+        let is_known = || {
+            std::thread::sleep(COARSE);
+            Seen::at(&ca) != Seen::Unknown
+        };
+        while !is_known() {}
+        let ((mut source, _), start) = (Source::load(file).unwrap(), Instant::now());
+        assert_eq!(look(&mut source, start, 0), Ok(0));
+        std::fs::write(&ca, authority.repeat(2)).unwrap();
+        assert_eq!(look(&mut source, start, 50), Err(COARSE), "it may change once more without a trace");
+        while !is_known() {}
+        assert_eq!(look(&mut source, start, 200), Err(SETTLED));
+        assert_eq!(look(&mut source, start, 1200), Ok(1));
+    }
+
+    #[test]
+    fn rule_5_what_was_refused_is_judged_again() {
+        let (folder, file) = written(WHOLE);
+        let ((mut source, _), start) = (Source::load(file.clone()).unwrap(), Instant::now());
+        let ca = folder.path().join("ca.pem");
+        std::fs::write(&file, format!("{WHOLE}upstream: {{ca_file: '{}'}}\n", ca.display())).unwrap();
+        assert!(source.load_now().is_err());
+        assert_eq!(source.refused(start, Duration::ZERO), AGAIN);
+        assert_eq!(look(&mut source, start, 900), Err(Duration::from_millis(100)));
+        std::fs::write(&ca, rcgen::generate_simple_self_signed(vec!["a".to_owned()]).unwrap().cert.pem()).unwrap();
+        assert_eq!(look(&mut source, start, 1000), Ok(1));
+        assert_eq!(source.refused(start, Duration::from_secs(1)), Duration::from_secs(20), "what is long is seldom");
+    }
+
+    #[test]
+    fn rule_6_that_it_is_away_is_said_once_and_so_is_its_return() {
+        let (_folder, file) = written(WHOLE);
+        let ((mut source, _), start) = (Source::load(file.clone()).unwrap(), Instant::now());
+        std::fs::remove_file(&file).unwrap();
+        assert_eq!(look(&mut source, start, 0), Err(GONE));
+        std::fs::write(&file, WHOLE).unwrap();
+        assert_eq!(look(&mut source, start, 900), Ok(0), "it was being replaced");
+        std::fs::remove_file(&file).unwrap();
+        assert_eq!(look(&mut source, start, 2000), Err(GONE));
+        assert!(matches!(source.look(start + Duration::from_secs(3)), Change::Away(_)));
+        assert_eq!(look(&mut source, start, 4000), Ok(0));
+        std::fs::write(&file, WHOLE).unwrap();
+        assert!(matches!(source.look(start + Duration::from_secs(5)), Change::Back));
+        assert_eq!(look(&mut source, start, 6000), Ok(0));
+        // A signal while it is away says so at once.
+        std::fs::remove_file(&file).unwrap();
+        assert!(source.load_now().is_err());
+        std::fs::write(&file, WHOLE).unwrap();
+        assert!(matches!(source.look(start + Duration::from_secs(7)), Change::Back));
     }
 }

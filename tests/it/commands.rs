@@ -297,7 +297,7 @@ fn healthcheck_asks_a_gate() {
     let url = |path: &str| format!("http://{}{path}", gate.admin_place());
     let (code, said, _) = outcome(program().args(["healthcheck", "--url", &url("/livez")]));
     assert_eq!((code, said.as_str()), (0, "ok\n"));
-    let (code, said, _) = outcome(program().args(["healthcheck", "--url", &url("/readyz")]));
+    let (code, said, _) = outcome(program().args(["healthcheck", "--url", &url("/readyz?caller=crm")]));
     assert_eq!(code, 1);
     assert!(said.contains("[-] token crm"), "{said}");
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();

@@ -280,7 +280,10 @@ fn the_admin_listener_shows_and_changes_nothing() {
         assert_eq!(gate.admin(path).summary(), status, "{path}");
     }
     let verbose = gate.admin("/readyz?verbose").text();
-    assert_eq!(verbose, "[+] listeners are open\n[+] not shutting down\n[+] token analytics\n[+] token crm\nok\n");
+    assert_eq!(
+        verbose,
+        "[+] listeners are open\n[+] not shutting down\n[+] the configuration is in use\n[+] token analytics\n[+] token crm\nok\n"
+    );
     for method in ["POST", "PUT", "DELETE"] {
         let mut caller = crate::harness::Caller::connect(gate.admin_place());
         caller.send(format!("{method} /readyz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"));

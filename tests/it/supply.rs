@@ -104,6 +104,7 @@ fn no_decision_reads_the_wall_clock() {
         "src/cli/doctor.rs",
         "src/config/health.rs",
         "src/doctor.rs",
+        "src/external.rs",
         "src/gateway/record.rs",
         "src/metrics/process.rs",
         "src/telemetry/access.rs",

@@ -31,6 +31,7 @@ pub struct Plan {
     open_mask: bool,
     environment: Vec<(String, String)>,
     hosts: bool,
+    configuration: Option<String>,
 }
 
 impl Gate {
@@ -66,6 +67,7 @@ impl Gate {
             open_mask: false,
             environment: Vec::new(),
             hosts: false,
+            configuration: None,
         };
         plan.token("analytics", READ_TOKEN).token("crm", WRITE_TOKEN)
     }
@@ -73,6 +75,13 @@ impl Gate {
     /// A gate in front of `upstream` that runs.
     pub fn start(upstream: &Upstream, config: &str) -> Self {
         Self::plan(upstream, config).start()
+    }
+
+    /// Another gate on the same files; what it says where it does not start.
+    pub fn again(&self) -> Result<Self, String> {
+        let mut command = program();
+        command.args(["run", "--log-format", "json", "--workers", "1", "--config"]).arg(self.file("gate.yaml"));
+        serving(command, tempfile::tempdir().unwrap())
     }
 
     /// Where a listener is, as `127.0.0.1:1234` or a path.
@@ -280,6 +289,17 @@ impl Plan {
         may.is_ok_and(|status| status.success()).then_some(self)
     }
 
+    /// Runs in the gate's folder, with the configuration at this path in the place of its own.
+    pub fn configured_at(mut self, path: &str) -> Self {
+        self.configuration = Some(path.to_owned());
+        self
+    }
+
+    /// The text of the configuration.
+    pub fn text(&self) -> &str {
+        &self.config
+    }
+
     /// The gate's folder.
     pub fn folder(&self) -> &Path {
         self.folder.path()
@@ -309,6 +329,10 @@ impl Plan {
             shell.arg("-c").arg(format!("{most}{mask}exec \"$0\" \"$@\"")).arg(program);
             shell
         };
+        let file = self.configuration.as_ref().map_or(file, |path| {
+            command.current_dir(self.folder.path());
+            path.into()
+        });
         command.arg("run").arg("--config").arg(file).args(["--log-format", "json"]).args(&self.arguments);
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
@@ -328,25 +352,36 @@ impl Plan {
 
     /// Starts it and waits until it serves.
     pub fn start(self) -> Gate {
-        let mut child = self.command().stderr(Stdio::piped()).stdin(Stdio::null()).spawn().unwrap();
-        let log = Arc::new(Mutex::new(Vec::new()));
-        let (lines, stderr) = (log.clone(), child.stderr.take().unwrap());
-        std::thread::spawn(move || {
-            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                lines.lock().unwrap().push(line);
-            }
-        });
-        let mut gate = Gate { child, folder: self.folder, places: HashMap::new(), admin: String::new(), log };
-        let started: serde_json::Value = serde_json::from_str(&gate.until_log(&["\"started\""])).unwrap();
-        gate.admin = started["admin"].as_str().unwrap().to_owned();
-        for line in gate.log().iter().filter(|line| line.contains("\"listening\"")) {
-            let line: serde_json::Value = serde_json::from_str(line).unwrap();
-            let place = line["place"].as_str().unwrap();
-            let place = place.trim_start_matches("http://").trim_start_matches("unix:");
-            gate.places.insert(line["listener"].as_str().unwrap().to_owned(), place.to_owned());
-        }
-        gate
+        serving(self.command(), self.folder).unwrap_or_else(|said| panic!("it does not start: {said}"))
     }
+}
+
+/// Starts a program and waits until it serves; what it says where it ends instead.
+fn serving(mut command: Command, folder: tempfile::TempDir) -> Result<Gate, String> {
+    let mut child = command.stderr(Stdio::piped()).stdin(Stdio::null()).spawn().unwrap();
+    let log = Arc::new(Mutex::new(Vec::new()));
+    let (lines, stderr) = (log.clone(), child.stderr.take().unwrap());
+    let reader = std::thread::spawn(move || {
+        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+            lines.lock().unwrap().push(line);
+        }
+    });
+    let mut gate = Gate { child, folder, places: HashMap::new(), admin: String::new(), log };
+    let is_started = |gate: &Gate| gate.log().iter().any(|line| line.contains("\"started\""));
+    until("it serves, or ends", || gate.child.try_wait().unwrap().is_some() || is_started(&gate));
+    if !is_started(&gate) {
+        reader.join().unwrap();
+        return Err(gate.log().join("\n"));
+    }
+    let started: serde_json::Value = serde_json::from_str(&gate.until_log(&["\"started\""])).unwrap();
+    gate.admin = started["admin"].as_str().unwrap().to_owned();
+    for line in gate.log().iter().filter(|line| line.contains("\"listening\"")) {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        let place = line["place"].as_str().unwrap();
+        let place = place.trim_start_matches("http://").trim_start_matches("unix:");
+        gate.places.insert(line["listener"].as_str().unwrap().to_owned(), place.to_owned());
+    }
+    Ok(gate)
 }
 
 /// Waits for a program that ends by itself: its exit code and what it said.

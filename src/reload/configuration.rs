@@ -1,0 +1,152 @@
+//! A new configuration on its way into use, and what is said while it is not.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{Reloader, changed, generation, sockets};
+use crate::config::{self, Config, Error, TokenSource};
+use crate::crew::Crew;
+use crate::external::{self, External, ExternalFile};
+use crate::metrics::process::Outcome;
+use crate::sandbox::Needs;
+use crate::upstream::Upstream;
+
+impl Reloader {
+    /// Whether the files that are read with the configuration say what they said.
+    pub(super) fn is_in_use(&self, config: &Config) -> bool {
+        config.upstream == self.config.upstream && config.identity == self.config.identity
+    }
+
+    pub(super) fn taken(&mut self) {
+        if let Some(source) = &mut self.source {
+            source.taken(&self.config);
+        }
+    }
+
+    /// The configuration's file says what is in use.
+    pub(super) fn is_right(&mut self) {
+        if self.refusal.take().is_some() {
+            let file = self.source.as_ref().map(|source| source.file().display().to_string());
+            tracing::info!(file, "the configuration is right again, and in use");
+        }
+        self.meters.config_refused(None);
+    }
+
+    /// Says why the configuration's file is not in use, once.
+    pub(super) fn refuse(&mut self, why: Vec<String>) {
+        let all = why.join("\n");
+        if self.refusal.as_ref() == Some(&all) {
+            return;
+        }
+        self.meters.config_reloaded(Outcome::Failure);
+        self.meters.config_refused(Some(all.clone()));
+        let file = self.source.as_ref().map(|source| source.file().display().to_string());
+        for mistake in why {
+            tracing::error!(file, mistake, "the configuration was not reloaded; the old one stays in use");
+        }
+        self.refusal = Some(all);
+    }
+
+    /// Says which files have another under their name than the one that is seen here.
+    pub(super) fn tell_of_mounts(&mut self) {
+        let files = self.external().files;
+        let replaced = files.into_iter().filter(|file| external::was_replaced_behind_a_mount(&file.path));
+        let replaced: Vec<ExternalFile> = replaced.collect();
+        for ExternalFile { purpose, path } in replaced.iter().filter(|file| !self.replaced.contains(&file.path)) {
+            tracing::error!(
+                file = %path.display(), %purpose,
+                "the file was replaced where it was mounted from, which is not seen here: mount its folder in the place of it (no subPath), and start again"
+            );
+        }
+        let now: BTreeSet<_> = replaced.into_iter().map(|file| file.path).collect();
+        if now != self.replaced {
+            self.meters.files_replaced_behind_mounts(now.iter().map(|file| file.display().to_string()).collect());
+            self.replaced = now;
+        }
+    }
+
+    /// Reloads the configuration and the tokens now (rule 3).
+    pub async fn reload(&mut self, crew: &Crew) {
+        let now = Instant::now();
+        let Some(source) = &mut self.source else { return };
+        let config = source.load_now();
+        // Who asks is answered, also with what was said before.
+        self.refusal = None;
+        self.take(config, now, crew).await;
+    }
+
+    /// Takes `config`, which has been judged since `since`; when to try again, where it cannot be taken.
+    pub(super) async fn take(
+        &mut self,
+        config: Result<Config, Error>,
+        since: Instant,
+        crew: &Crew,
+    ) -> Option<Duration> {
+        let file = self.source.as_ref()?.file().to_owned();
+        let before: Vec<_> = self.config.tokens.iter().map(|source| (source.alias, source.file.clone())).collect();
+        match self.try_take(config, &file) {
+            Ok(()) => {
+                self.taken();
+                crew.install(&self.generation).await;
+                let was_read = |source: &&TokenSource| !before.contains(&(source.alias, source.file.clone()));
+                let new: Vec<_> = self.config.tokens.iter().filter(was_read).map(|source| source.alias).collect();
+                self.tell_meters(&new);
+                self.tell_of_address_only_callers();
+                for alias in new {
+                    self.say_state(alias);
+                }
+                self.refusal = None;
+                self.meters.config_reloaded(Outcome::Success);
+                self.meters.config_refused(None);
+                tracing::info!(file = %file.display(), callers = self.config.callers.len(), "the configuration was reloaded");
+                None
+            }
+            Err(error) => {
+                self.refuse(match error.downcast_ref() {
+                    // Without their number, which is no mistake.
+                    Some(Error::Invalid(mistakes)) => mistakes.iter().map(ToString::to_string).collect(),
+                    Some(Error::Unreadable { .. } | Error::Permissions { .. }) | None => {
+                        format!("{error:#}").lines().map(str::to_owned).collect()
+                    }
+                });
+                let now = Instant::now();
+                self.source.as_mut().map(|source| source.refused(now, now - since))
+            }
+        }
+    }
+
+    fn try_take(&mut self, config: Result<Config, Error>, file: &Path) -> anyhow::Result<()> {
+        let mut config = config?;
+        let fixed = [
+            ("listeners", sockets(&config.listeners) != sockets(&self.config.listeners)),
+            ("admin", config.admin != self.config.admin),
+            ("workers", config.workers != self.config.workers),
+            ("sandbox", config.sandbox != self.config.sandbox),
+        ];
+        if let Some((key, _)) = fixed.iter().find(|(_, changed)| *changed) {
+            let which =
+                if *key == "listeners" { changed(&config.listeners, &self.config.listeners) } else { String::new() };
+            anyhow::bail!("{}: {key} changed{which}, which needs a restart", file.display());
+        }
+        self.sandbox.permits(&Needs::of(&External::of(&config, Some(file))))?;
+        // The access log follows; the form and the level were given to the log at the start.
+        if (config.log.format, &config.log.level) != (self.config.log.format, &self.config.log.level) {
+            tracing::warn!(file = %file.display(), "log.format or log.level changed, which needs a restart; the rest is taken");
+        }
+        config.log = config::Log { access: config.log.access, ..self.config.log.clone() };
+        let tokens = self.tokens_of(&config)?;
+        let upstream = if config.upstream == self.config.upstream {
+            self.generation.upstream.clone()
+        } else {
+            Arc::new(Upstream::new(config.upstream.clone())?)
+        };
+        self.generation = Arc::new(generation(&config, &tokens, upstream, Some(&self.generation), &self.parked));
+        self.config = config;
+        self.tokens = tokens;
+        Ok(())
+    }
+}

@@ -1,0 +1,34 @@
+//! Served: which callers have the tokens that they use.
+//!
+//! 1. A caller lacks a token whose file is not there, unless the one that stands by for it is.
+//! 2. A listener lacks what the callers lack whose connections can come there.
+//! 3. The gate as a whole serves while one caller has a token, or where there is no caller at all.
+
+use crate::config::Config;
+use crate::metrics::process::Served;
+use crate::symbol::TokenAlias;
+use crate::worker::Slot;
+
+/// Of the callers of `config`, with the tokens in `slots`, which are in its order.
+pub fn served(config: &Config, slots: &[Slot]) -> Served {
+    let usable: Vec<_> = config.tokens.iter().zip(slots).filter(|(_, slot)| slot.token.is_some()).collect();
+    let is_there = |alias: TokenAlias| usable.iter().any(|(source, _)| source.alias == alias);
+    let standby = |alias: TokenAlias| config.tokens.iter().find(|one| one.alias == alias)?.origin.standby;
+    let lacking: Vec<TokenAlias> = config.tokens.iter().map(|source| source.alias).collect();
+    let lacking: Vec<_> =
+        lacking.into_iter().filter(|alias| !is_there(*alias) && !standby(*alias).is_some_and(is_there)).collect();
+    let mut served = Served { some: config.callers.is_empty(), ..Served::default() };
+    for caller in config.callers.iter() {
+        let lacks: Vec<_> = caller.tokens.iter().copied().filter(|alias| lacking.contains(alias)).collect();
+        served.some |= lacks.len() < caller.tokens.len();
+        for listener in config.listeners.iter().filter(|listener| listener.can_be_of(&caller.conditions)) {
+            let of_listener = served.listeners.entry(listener.name).or_default();
+            of_listener.extend(lacks.iter().copied());
+        }
+        served.callers.insert(caller.id, lacks.into_iter().collect());
+    }
+    for listener in &config.listeners {
+        served.listeners.entry(listener.name).or_default();
+    }
+    served
+}
