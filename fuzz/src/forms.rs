@@ -29,7 +29,8 @@ fn pairs(query: &str) -> String {
             continue;
         }
         let is_joined = matches!(name, "ids" | "metrics" | "dimensions" | "fields");
-        let pair = if name == "ids" { format!("ids={}", ids(value)) } else { pair.to_owned() };
+        let mended = Some(ids(value)).filter(|mended| name == "ids" && mended != value);
+        let pair = mended.map_or_else(|| pair.to_owned(), |mended| format!("ids={mended}"));
         match kept.iter_mut().find(|(known, _)| is_joined && *known == name) {
             Some((_, joined)) => {
                 let value = pair.split_once('=').map_or("", |(_, value)| value);
@@ -66,6 +67,8 @@ mod tests {
             ("//a/b/?callback=&ids=1&c=<>&ids=+2", "/a/b", "ids=1,2&c=%3C%3E"),
             ("http://host//a/?oauth_token=x&callback", "/a", ""),
             ("/a/b?ids=1%2C2&id=1&id=2&callback=x", "/a/b", "ids=1%2C2&id=1&id=2&callback=x"),
+            ("/a?ids&b", "/a", "ids&b"),
+            ("/a?ids&ids=1", "/a", "ids=1"),
             ("/", "/", ""),
             ("*", "*", ""),
         ] {
