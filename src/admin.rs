@@ -9,10 +9,13 @@
 //! 5. It is the only listener that shows these: on those of callers they are requests like any other.
 
 use std::convert::Infallible;
+use std::io::Write;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, ORIGIN, X_CONTENT_TYPE_OPTIONS};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ORIGIN, VARY, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
@@ -21,6 +24,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 
 use crate::crew::Crew;
+use crate::gateway::coding;
 use crate::metrics::process::ProcessMeters;
 use crate::metrics::{page, usage};
 use crate::readiness::{Readiness, Whom};
@@ -93,7 +97,7 @@ impl Admin {
                 Err(wrong) => text(StatusCode::BAD_REQUEST, wrong),
             },
             "/startupz" => self.started(verbose),
-            "/metrics" => self.metrics().await,
+            "/metrics" => self.metrics(takes_gzip(request.headers())).await,
             "/usage" => self.usage().await,
             "/" => text(
                 StatusCode::OK,
@@ -132,14 +136,33 @@ impl Admin {
         response
     }
 
-    async fn metrics(&self) -> Response<Full<Bytes>> {
+    async fn metrics(&self, packed: bool) -> Response<Full<Bytes>> {
         let counts = self.crew.counts().await;
-        let mut response = text(StatusCode::OK, page::text(&counts, &self.meters));
-        response
-            .headers_mut()
-            .insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"));
+        let page = page::text(&counts, &self.meters);
+        let gzip = packed.then(|| gzip(page.as_bytes()));
+        let is_packed = gzip.is_some();
+        let mut response = text(StatusCode::OK, gzip.map_or_else(|| page.into(), Bytes::from));
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"));
+        headers.insert(VARY, HeaderValue::from_static("accept-encoding"));
+        if is_packed {
+            headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        }
         response
     }
+}
+
+/// Whether gzip is taken (RFC 9110, section 12.5.3).
+fn takes_gzip(headers: &HeaderMap) -> bool {
+    coding::asked_for(headers) == "gzip"
+}
+
+/// Packed as fast as it goes: a page has thousands of lines that differ little.
+fn gzip(page: &[u8]) -> Vec<u8> {
+    let mut packer = GzEncoder::new(Vec::with_capacity(page.len() / 8), Compression::fast());
+    // Nothing that is written to memory fails.
+    let _ = packer.write_all(page);
+    packer.finish().unwrap_or_default()
 }
 
 /// Whom a query asks about.
@@ -165,8 +188,8 @@ fn is_from_a_page(headers: &HeaderMap) -> bool {
     headers.contains_key(ORIGIN) || site.is_some_and(|site| !matches!(site, b"none" | b"same-origin"))
 }
 
-fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(body)));
+fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));

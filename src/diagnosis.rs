@@ -107,6 +107,33 @@ causes! {
         "Metrica refused for a reason that has no name here; the answer's body may say more.";
 }
 
+impl Cause {
+    /// Whether a quota is used up: an answer of 420 or 429.
+    #[must_use]
+    pub const fn is_of_quota(self) -> bool {
+        match self {
+            Self::QuotaUid
+            | Self::QuotaIp
+            | Self::QuotaCounter
+            | Self::QuotaParallel
+            | Self::QuotaDelegates
+            | Self::QuotaGrants
+            | Self::QuotaOther => true,
+            Self::HeaderMalformed
+            | Self::TokenInvalid
+            | Self::ScopeMissing
+            | Self::CounterNotGranted
+            | Self::CounterViewOnly
+            | Self::CounterInOrganization
+            | Self::OwnerMismatch
+            | Self::NotRepresentative
+            | Self::OrganizationTokenRequired
+            | Self::Ambiguous
+            | Self::Other => false,
+        }
+    }
+}
+
 /// What is known when a refusal comes.
 #[derive(Debug, Clone, Copy)]
 pub struct Case<'a> {

@@ -7,7 +7,6 @@
 //!
 //! [`page`] turns the sum into text; `docs/metrics.md` is written from it.
 
-use std::collections::hash_map::Entry;
 use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
@@ -119,6 +118,8 @@ pub struct Shard {
     callers: FxHashMap<Option<CallerId>, CallerMeters>,
     upstream_durations: FxHashMap<OperationId, Histogram>,
     auth_failures: FxHashMap<AuthFailure, u64>,
+    /// The same without callers, operations and codes, and with a zero for each.
+    refusals: FxHashMap<(Option<TokenAlias>, Refusal), u64>,
     quota_rejections: FxHashMap<(TokenAlias, Cause), u64>,
     scope_drift: FxHashMap<(TokenAlias, Option<OperationId>), u64>,
     /// When a token last needed a scope; `None` when it never did.
@@ -171,6 +172,7 @@ impl Default for Shard {
             callers: FxHashMap::default(),
             upstream_durations: FxHashMap::default(),
             auth_failures: FxHashMap::default(),
+            refusals: FxHashMap::default(),
             quota_rejections: FxHashMap::default(),
             scope_drift: FxHashMap::default(),
             scopes_needed: FxHashMap::default(),
@@ -218,6 +220,8 @@ impl Shard {
         let Some(refusal) = finished.refusal else { return };
         if matches!(code, 401 | 403) {
             *self.auth_failures.entry(AuthFailure { caller, token, operation, code, refusal }).or_default() += 1;
+            let token = token.filter(|_| matches!(refusal, Refusal::Upstream(_)));
+            *self.refusals.entry((token, refusal)).or_default() += 1;
         }
         match (refusal, token) {
             (Refusal::Gate(reason), _) => *self.denied.entry((caller, reason)).or_default() += 1,
@@ -268,6 +272,7 @@ impl Shard {
             self.upstream_durations.entry(*operation).or_default().add(more);
         }
         add_counts(&mut self.auth_failures, &other.auth_failures);
+        add_counts(&mut self.refusals, &other.refusals);
         add_counts(&mut self.quota_rejections, &other.quota_rejections);
         add_counts(&mut self.scope_drift, &other.scope_drift);
         for (key, needed) in &other.scopes_needed {
@@ -287,8 +292,8 @@ impl Shard {
         self.callers.iter().map(|(caller, meters)| (*caller, &meters.usage))
     }
 
-    /// Makes the series that have to exist before the first failure, so that `increase()` sees it: for every caller,
-    /// and for every token that it may use, one of each kind, without an operation.
+    /// Makes the series that have to exist before the first failure, so that `increase()` sees it: one for every token and
+    /// reason, and for every reason of the gate. Those of callers begin with their first use: there can be thousands.
     pub fn prepare(&mut self, policy: &Policy) {
         for token in policy.tokens() {
             self.scope_drift.entry((token.alias, None)).or_default();
@@ -296,44 +301,17 @@ impl Shard {
             for scope in token.scopes.iter().filter(|_| !token.is_standby) {
                 self.scopes_needed.entry((token.alias, scope)).or_default();
             }
-        }
-        let callers = policy.callers.all();
-        let gate = |caller, code, reason| AuthFailure {
-            caller,
-            token: None,
-            operation: None,
-            code,
-            refusal: Refusal::Gate(reason),
-        };
-        let upstream = |caller, token, code, cause| AuthFailure {
-            caller: Some(caller),
-            token: Some(token),
-            operation: None,
-            code,
-            refusal: Refusal::Upstream(cause),
-        };
-        let mut failures = vec![gate(None, 401, Reason::UnknownCaller)];
-        for caller in callers {
-            failures.push(gate(Some(caller.id), 403, Reason::ScopeDenied));
-            if caller.rules.counters.is_some() {
-                failures.push(gate(Some(caller.id), 403, Reason::CounterDenied));
-            }
-            if !caller.rules.enforce {
-                self.would_refuse.entry((Some(caller.id), None, Reason::ScopeDenied)).or_default();
-            }
-            for token in &caller.tokens {
-                self.quota_rejections.entry((*token, Cause::QuotaUid)).or_default();
-                failures.push(upstream(caller.id, *token, 401, Cause::TokenInvalid));
-                failures.push(upstream(caller.id, *token, 403, Cause::TokenInvalid));
-                failures.push(upstream(caller.id, *token, 403, Cause::Ambiguous));
-                failures.push(upstream(caller.id, *token, 403, Cause::ScopeMissing));
-                failures.push(upstream(caller.id, *token, 403, Cause::CounterNotGranted));
+            for cause in Cause::ALL {
+                if cause.is_of_quota() {
+                    self.quota_rejections.entry((token.alias, *cause)).or_default();
+                } else {
+                    self.refusals.entry((Some(token.alias), Refusal::Upstream(*cause))).or_default();
+                }
             }
         }
-        for failure in failures {
-            if let Entry::Vacant(entry) = self.auth_failures.entry(failure) {
-                entry.insert(0);
-            }
+        let is_counted = |reason: &&Reason| matches!(reason.answer().status.as_u16(), 401 | 403);
+        for reason in Reason::ALL.iter().filter(is_counted) {
+            self.refusals.entry((None, Refusal::Gate(*reason))).or_default();
         }
         for kind in UpstreamError::ALL {
             self.upstream_errors.entry(kind).or_default();

@@ -194,6 +194,7 @@ MUTATIONS = [
     ("reload", "links on the way are watched", "src/external.rs", "if target.is_some() || left.is_empty() {", "if left.is_empty() {", "external::tests::rule_2"),
     ("reload", "the watch of a folder that is made again is made again", "src/reload/folders.rs", "            let is_there = !gone.contains(folder);", "            let is_there = !gone.contains(folder) || true;", "watching::"),
     ("R-11", "who is trusted is nobody's to write", "src/file.rs", "    check_writers(path, &metadata)?;\n    read_from(opened, most)", "    read_from(opened, most)", "reload_states::an_authority"),
+    ("metrics", "each token and reason has its zero", "src/metrics.rs", "self.refusals.entry((Some(token.alias), Refusal::Upstream(*cause))).or_default();", "let _ = cause;", "metrics::series_of_refusals"),
     ("readiness", "one team's token is not everybody's", "src/reload/served.rs", "served.some |= lacks.len() < caller.tokens.len();", "served.some |= lacks.is_empty() && lacking.is_empty();", "reload::without_its_token"),
     ("R-22", "a reload keeps to the sandbox of the start", "src/reload/configuration.rs", "        self.sandbox.permits(&Needs::of(&External::of(&config, Some(file))))?;\n",
      "        let _ = Needs::of(&External::of(&config, Some(file)));\n", "sandbox::a_reload"),

@@ -47,6 +47,8 @@ families! {
         "Requests under way.";
     auth_failures: COUNTER, "metrika_gate_auth_failures_total", "origin, caller, token, operation, code, reason",
         "Every 401 and 403, of the gate itself (origin gate) and of Metrica (origin upstream), with the reason that X-Gate-Reason says.";
+    refusals: COUNTER, "metrika_gate_refusals_total", "origin, token, reason",
+        "The same without callers and operations, for alerts: each token and reason is there from the start, at zero; refusals of the gate have the token none.";
     quota_rejections: COUNTER, "metrika_gate_quota_rejections_total", "token, reason",
         "Answers of Metrica with 429 or 420.";
     scope_drift: COUNTER, "metrika_gate_scope_drift_total", "token, operation",
@@ -160,6 +162,11 @@ fn refusals(shard: &Shard, families: &mut Families) {
             ("reason", failure.refusal.reason()),
         ];
         families.auth_failures.push(counter(&labels, *count));
+    }
+    for ((token, refusal), count) in sorted(&shard.refusals) {
+        let token = token.map_or("none", |token| token.as_str());
+        let labels = [("origin", refusal.origin()), ("token", token), ("reason", refusal.reason())];
+        families.refusals.push(counter(&labels, *count));
     }
     for ((token, reason), count) in sorted(&shard.quota_rejections) {
         families.quota_rejections.push(counter(&[("token", token.as_str()), ("reason", reason.as_str())], *count));

@@ -114,15 +114,15 @@ fn a_header_has_bounds() {
 
 /// A gate whose page of metrics does not fit the buffers of a socket.
 fn gate_with_a_long_page(upstream: &Upstream) -> Gate {
-    let caller = |number: usize| {
-        format!(
-            "  - {{id: c{number:-<60}, match: {{listener: app, source: [10.0.{}.{}]}}, scopes: [metrika:read], tokens: [analytics]}}\n",
-            number / 250,
-            number % 250
-        )
-    };
-    let callers: String = (0..8000).map(caller).collect();
-    Gate::start(upstream, &format!("\nlisteners: [{{name: app, address: '127.0.0.1:0'}}]\ncallers:\n{callers}"))
+    // Each token has a series for every reason.
+    let token = |number: usize| format!("  t{number:-<60}: {{file: '{{folder}}/analytics', scopes: [metrika:read]}}\n");
+    let tokens: String = (0..1500).map(token).collect();
+    let app = "{id: app, match: {listener: app}, scopes: [metrika:read], tokens: [analytics]}";
+    let first = "  analytics: {file: '{folder}/analytics', scopes: [metrika:read]}\n";
+    Gate::start(
+        upstream,
+        &format!("\nlisteners: [{{name: app, address: '127.0.0.1:0'}}]\ncallers: [{app}]\ntokens:\n{first}{tokens}"),
+    )
 }
 
 /// whoever asks and reads nothing cannot keep the probes out, nor hold a connection for long.

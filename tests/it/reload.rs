@@ -287,7 +287,7 @@ fn a_changed_configuration_is_used_without_a_lost_request() {
     assert_eq!(gate.metric(&["config_reloads_total", "failure"]), 0.0);
     // Counts go on, and series of the new pair of caller and token exist.
     assert!(gate.metric(&["auth_failures_total", "origin=\"gate\"", "\"reports\"", "scope_denied"]) >= 1.0);
-    assert!(!gate.metrics(&["auth_failures_total", "origin=\"upstream\"", "\"reports\"", "token=\"crm\""]).is_empty());
+    assert!(!gate.metrics(&["metrika_gate_refusals_total", "origin=\"upstream\"", "token=\"crm\""]).is_empty());
 }
 
 #[test]
