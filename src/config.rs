@@ -182,6 +182,8 @@ pub struct TokenSource {
     pub alias: TokenAlias,
     /// The file that holds it and nothing else.
     pub file: PathBuf,
+    /// On a read-only mount, what its file may let its group and others do, whoever owns it.
+    pub allow_mode: Option<u32>,
     /// What it was issued for.
     pub scopes: ScopeSet,
     /// What else is known of it.

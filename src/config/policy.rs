@@ -57,18 +57,33 @@ pub fn tokens_beside_mistakes(bytes: &[u8]) -> Vec<TokenSource> {
     let Some(tokens) = root.optional("tokens").and_then(|at| at.any_table(ignored)) else { return Vec::new() };
     let token = |(alias, at): (&str, At<'_>)| {
         name_text(alias).ok()?;
-        let file = at.any_table(ignored)?.optional("file")?.text(ignored, file)?;
-        Some(TokenSource { alias: TokenAlias::new(alias), file, scopes: ScopeSet::EMPTY, origin: Origin::default() })
+        let table = at.any_table(ignored)?;
+        let file = table.optional("file")?.text(ignored, file)?;
+        let allow_mode = allow_mode(&table, ignored).flatten();
+        let (alias, scopes, origin) = (TokenAlias::new(alias), ScopeSet::EMPTY, Origin::default());
+        Some(TokenSource { alias, file, allow_mode, scopes, origin })
     };
     tokens.entries_at().filter_map(token).collect()
 }
 
 fn token(alias: &str, at: &At<'_>, names: &[&str], findings: &mut Findings) -> Option<TokenSource> {
-    let table = at.table(findings, &[["file", "scopes"].as_slice(), &health::TOKEN_KEYS].concat())?;
+    let table = at.table(findings, &[["file", "allow_mode", "scopes"].as_slice(), &health::TOKEN_KEYS].concat())?;
     let file = table.required(findings, "file").and_then(|at| at.text(findings, file));
+    let allow_mode = allow_mode(&table, findings);
     let scopes = table.required(findings, "scopes").and_then(|at| scopes(&at, findings));
     let origin = health::origin(&table, alias, names, findings);
-    Some(TokenSource { alias: TokenAlias::new(alias), file: file?, scopes: scopes?, origin: origin? })
+    let alias = TokenAlias::new(alias);
+    Some(TokenSource { alias, file: file?, allow_mode: allow_mode?, scopes: scopes?, origin: origin? })
+}
+
+/// A file that everyone can write where the mount comes from holds whatever somebody put there.
+fn allow_mode(table: &Table<'_>, findings: &mut Findings) -> Option<Option<u32>> {
+    let Some(at) = table.optional("allow_mode") else { return Some(None) };
+    let read = at.text(findings, |text| {
+        let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777 && mode & 0o002 == 0);
+        mode.ok_or_else(|| "permissions in octal without writing for others, as in \"0444\"".to_owned())
+    });
+    read.map(Some)
 }
 
 fn file(text: &str) -> Result<PathBuf, String> {

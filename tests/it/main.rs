@@ -49,6 +49,7 @@ mod prefaces;
 mod properties;
 mod quick_start;
 mod read_ahead;
+mod read_only;
 mod reasons;
 mod redirects;
 mod reference;
