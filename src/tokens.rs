@@ -147,14 +147,13 @@ fn read_guarded(source: &TokenSource) -> Result<Zeroizing<Vec<u8>>, TokenFileErr
     let (alias, path) = (source.alias, source.file.as_path());
     let failed = |error: io::Error| {
         let file = path.to_owned();
-        match error.kind() {
-            io::ErrorKind::NotFound => TokenFileError::Missing { alias, file },
-            io::ErrorKind::PermissionDenied if file::is_read_only(path) => {
-                let message = format!("{error}; {}", mend_mount(source, None));
-                TokenFileError::Unreadable { alias, file, source: io::Error::new(error.kind(), message) }
-            }
-            _ => TokenFileError::Unreadable { alias, file, source: error },
+        if error.kind() == io::ErrorKind::NotFound {
+            return TokenFileError::Missing { alias, file };
         }
+        let is_mounted = error.kind() == io::ErrorKind::PermissionDenied && file::is_read_only(path);
+        let said = is_mounted.then(|| format!("{error}; {}", mend_mount(source, None)));
+        let source = said.map_or(error, |said| io::Error::new(io::ErrorKind::PermissionDenied, said));
+        TokenFileError::Unreadable { alias, file, source }
     };
     let (opened, metadata) = file::open(path).map_err(failed)?;
     let own = rustix::process::geteuid().as_raw();

@@ -87,8 +87,11 @@ fn allow_mode(table: &Table<'_>, findings: &mut Findings) -> Option<Option<u32>>
 }
 
 fn file(text: &str) -> Result<PathBuf, String> {
-    if text.is_empty() || text.contains("${") || text.contains('\0') {
-        return Err("the path of a file; variables are not replaced".to_owned());
+    if text.is_empty() || text.contains('\0') || document::unreplaced(text).is_some() {
+        return Err("the path of a file".to_owned());
+    }
+    if text.contains("://") || text.contains("access_token") {
+        return Err("the path of a file that holds the token; this looks like the address of a page".to_owned());
     }
     if looks_like_a_token(text) {
         return Err("the path of a file that holds the token; this looks like a token itself".to_owned());
@@ -110,14 +113,25 @@ fn looks_like_a_token(text: &str) -> bool {
 
 fn scopes(at: &At<'_>, findings: &mut Findings) -> Option<ScopeSet> {
     let elements = at.filled_list(findings)?;
-    let read =
-        elements.into_iter().map(|at| at.text(findings, |text| text.parse().map_err(|_| EXPECTED_SCOPE.to_owned())));
+    let read = elements.into_iter().map(|at| at.text(findings, |text| text.parse().map_err(|_| expected_scope(text))));
     let scopes: Vec<_> = read.collect();
     scopes.into_iter().collect()
 }
 
 const EXPECTED_SCOPE: &str =
     "metrika:read, metrika:write, metrika:expenses, metrika:user_params or metrika:offline_data";
+
+/// With where the rights stand that are of other services of Yandex.
+fn expected_scope(text: &str) -> String {
+    let is_of_another = text.split_once(':').is_some_and(|(service, _)| service != "metrika");
+    let elsewhere = if is_of_another {
+        "; a right of another service, as passport:business or login:info, is given to the application at oauth.yandex.ru \
+         and stands nowhere here"
+    } else {
+        ""
+    };
+    format!("{EXPECTED_SCOPE}{elsewhere}")
+}
 
 /// Reads `callers`.
 pub fn callers(at: &At<'_>, known: &Known<'_>, findings: &mut Findings) -> Option<Vec<Caller>> {
