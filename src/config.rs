@@ -33,6 +33,7 @@ pub use error::{Error, Mistake, places};
 pub use health::Origin;
 pub use level::level;
 pub use policy::tokens_beside_mistakes;
+pub use process::admin_beside_mistakes;
 use reader::{At, Findings};
 pub use rules::login;
 pub use values::name_text;

@@ -16,6 +16,7 @@ mod canonical;
 mod causes;
 mod chaos;
 mod chaos_upstream;
+mod command_line;
 mod commands;
 mod conditions;
 mod config;
