@@ -1,17 +1,19 @@
 //! The command line. Every flag has an environment variable.
 
-use std::io::Write;
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::app::{App, Options};
-use crate::config::{Error, LogFormat};
+use crate::config::{self, Config, Error, LogFormat};
 use crate::reload::Source;
 use crate::server::listen::MissingFolder;
 
 mod check;
 mod doctor;
+mod environment;
 mod explain;
 mod healthcheck;
 mod init;
@@ -115,7 +117,7 @@ enum Format {
 /// Runs the program; its exit code.
 #[must_use]
 pub fn main() -> u8 {
-    let cli = Cli::parse();
+    let (cli, names_config) = parsed(&std::env::args_os().collect::<Vec<_>>());
     let mut out = Out { stdout: std::io::stdout(), reader_gone: false };
     let ended = match cli.command.unwrap_or(Command::Run(cli.run)) {
         Command::Run(args) => run(args),
@@ -134,13 +136,52 @@ pub fn main() -> u8 {
         // As in `explain … | head -1`: whoever read it has seen enough.
         Err(_) if out.reader_gone => 0,
         Err(error) => {
-            let hint = hint(&error).unwrap_or_default();
+            let hint = hint(&error, names_config).unwrap_or_default();
             // Nobody is left to be told when stderr is gone.
             let _ = writeln!(std::io::stderr(), "metrika-gate: {error:#}{hint}");
             exit_code(&error)
         }
     }
 }
+
+/// What was asked for, and whether it is a variable that names the configuration.
+fn parsed(arguments: &[OsString]) -> (Cli, bool) {
+    let mut program = environment::counted(Cli::command(), arguments);
+    let read = program.try_get_matches_from_mut(arguments).and_then(|matches| {
+        let cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut program))?;
+        Ok((cli, environment::names_config(&matches)))
+    });
+    read.unwrap_or_else(|error| environment::explained(error, &program, arguments).exit())
+}
+
+/// A configuration that is read once: of a file, or of stdin, which is called `-`. Its name for messages, and what it says.
+fn read_config(file: &Path) -> Result<(&Path, Vec<u8>), Error> {
+    if file.as_os_str() != STDIN {
+        return Ok((file, config::bytes(file)?));
+    }
+    let name = Path::new("<stdin>");
+    let most = u64::try_from(config::document::MAXIMUM_BYTES).unwrap_or(u64::MAX).saturating_add(1);
+    let mut bytes = Vec::new();
+    let read = std::io::stdin().take(most).read_to_end(&mut bytes);
+    let unreadable = |error| Error::Unreadable {
+        file: name.to_owned(),
+        message: format!("cannot be read: {error}"),
+        is_denied: false,
+    };
+    read.map(|_| (name, bytes)).map_err(unreadable)
+}
+
+/// The same, as a configuration.
+fn load_config(file: &Path) -> Result<Config, Error> {
+    let (name, bytes) = read_config(file)?;
+    Config::from_bytes(&bytes, name)
+}
+
+/// Why a log and a configuration cannot both be `-`.
+const ONE_STDIN: &str = "stdin can be the log or the configuration, and not both";
+
+/// The name of stdin on the command line.
+const STDIN: &str = "-";
 
 /// Stdout, which remembers that nobody reads it any more: other pipes and connections can break too.
 struct Out {
@@ -167,10 +208,16 @@ impl Write for Out {
     }
 }
 
-/// What to do about an error, where that is not said by itself.
-fn hint(error: &anyhow::Error) -> Option<&'static str> {
+/// What to do about an error, where that is not said by itself; `of_variable` is of the configuration's name.
+fn hint(error: &anyhow::Error, of_variable: bool) -> Option<&'static str> {
     let of_config = error.chain().find_map(|cause| cause.downcast_ref::<Error>());
     let Some(Error::Unreadable { file, .. }) = of_config else { return None };
+    if file.as_os_str() == STDIN {
+        return Some("; this command reads its configuration from a file, and not from stdin");
+    }
+    if of_variable {
+        return Some("; it is METRIKA_GATE_CONFIG that names it");
+    }
     let is_default = file.as_os_str() == DEFAULT_CONFIG;
     is_default.then_some("; --config FILE names another one, and `metrika-gate init` prints one to begin with")
 }
@@ -207,8 +254,6 @@ fn exit_code(error: &anyhow::Error) -> u8 {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

@@ -33,6 +33,7 @@ pub use error::{Error, Mistake, places};
 pub use health::Origin;
 pub use level::level;
 pub use policy::tokens_beside_mistakes;
+pub use process::admin_beside_mistakes;
 use reader::{At, Findings};
 pub use rules::login;
 pub use values::name_text;
@@ -182,6 +183,8 @@ pub struct TokenSource {
     pub alias: TokenAlias,
     /// The file that holds it and nothing else.
     pub file: PathBuf,
+    /// On a read-only mount, what its file may let its group and others do, whoever owns it.
+    pub allow_mode: Option<u32>,
     /// What it was issued for.
     pub scopes: ScopeSet,
     /// What else is known of it.

@@ -327,7 +327,7 @@ impl<'a> Doctor<'a> {
 fn of_file(error: TokenFileError) -> Finding {
     match error {
         TokenFileError::Permissions { file, what, mend, .. } => {
-            Finding::FilePermissions { said: format!("{} {what}", file.display()), mend }
+            Finding::FilePermissions { said: format!("{} {what}", crate::file::shown(&file)), mend }
         }
         _ if error.is_denied() => {
             let mend = "let the user that the gate runs as read it".to_owned();

@@ -98,8 +98,29 @@ fn is_in_an_open_folder(path: &Path) -> bool {
     folder.is_some_and(|folder| folder.mode() & 0o002 != 0)
 }
 
-fn is_read_only(path: &Path) -> bool {
+/// Whether nobody can write through the mount that `path` is on.
+#[must_use]
+pub fn is_read_only(path: &Path) -> bool {
     rustix::fs::statvfs(path).is_ok_and(|mount| mount.f_flag.contains(StatVfsMountFlags::RDONLY))
+}
+
+/// The same of an open file.
+#[must_use]
+pub fn is_open_read_only(file: &File) -> bool {
+    rustix::fs::fstatvfs(file).is_ok_and(|mount| mount.f_flag.contains(StatVfsMountFlags::RDONLY))
+}
+
+/// A path for a message: a relative one with the folder that it is relative to.
+#[must_use]
+pub fn shown(path: &Path) -> String {
+    format!("{}{}", path.display(), relative_to(path))
+}
+
+/// The folder that a relative path is relative to, as an addition to a message.
+#[must_use]
+pub fn relative_to(path: &Path) -> String {
+    let folder = if path.is_relative() { std::env::current_dir().ok() } else { None };
+    folder.map_or_else(String::new, |folder| format!(" (relative to the working directory {})", folder.display()))
 }
 
 #[cfg(test)]

@@ -282,7 +282,7 @@ impl Reloader {
     /// Says of a token that was just read, or missed, what an operator should know.
     fn say_state(&self, alias: TokenAlias) {
         for (source, token) in self.config.tokens.iter().zip(&self.tokens).filter(|(source, _)| source.alias == alias) {
-            let file = source.file.display();
+            let file = crate::file::shown(&source.file);
             match token {
                 None => {
                     tracing::error!(token = alias.as_str(), %file, "the token's file is missing; requests that need it are refused until it is there");
@@ -301,6 +301,7 @@ impl Reloader {
             loaded: slot.token.is_some(),
             parked: slot.parked,
             expires: source.origin.expires,
+            allow_mode: source.allow_mode.is_some(),
         };
         let tokens: Vec<_> = self.config.tokens.iter().zip(&self.generation.tokens).map(now).collect();
         let loaded: Vec<_> = changed.iter().copied().filter(|alias| self.is_usable(*alias)).collect();

@@ -45,8 +45,16 @@ pub enum BadToken {
     #[error("holds more than {LONGEST} bytes; a token has fewer")]
     Length,
     /// It begins with the word of the header field.
-    #[error("begins with 'OAuth '; write only the token")]
+    #[error("begins with 'OAuth ' or 'Bearer '; write only the token")]
     Word,
+    /// The address of the page that Yandex shows a token on.
+    #[error(
+        "holds an address; write only the token, which stands behind 'access_token=' in the address of the page that shows it, up to the '&'"
+    )]
+    Address,
+    /// The answer that Yandex gives a program.
+    #[error("holds JSON; write only the token, which is the value of access_token, without its quotes")]
+    Json,
     /// Rule 2; the position counts from 1.
     #[error(
         "holds no token: byte {position} is {what}; a token has only letters, digits, '_', '-' and '.', and one newline at its end"
@@ -71,8 +79,8 @@ impl Token {
         if text.is_empty() {
             return Err(BadToken::Empty);
         }
-        if text.get(..6).is_some_and(|word| word.eq_ignore_ascii_case(b"OAuth ")) {
-            return Err(BadToken::Word);
+        if let Some(bad) = pasted(text) {
+            return Err(bad);
         }
         let fits = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
         if let Some((index, byte)) = text.iter().enumerate().find(|(_, byte)| !fits(byte)) {
@@ -119,6 +127,21 @@ impl AsRef<[u8]> for Wiped {
     }
 }
 
+/// What people paste that has the token in it.
+fn pasted(text: &[u8]) -> Option<BadToken> {
+    let text = text.trim_ascii_start();
+    let begins = |word: &[u8]| text.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word));
+    if begins(b"OAuth ") || begins(b"Bearer ") {
+        Some(BadToken::Word)
+    } else if begins(b"{") {
+        Some(BadToken::Json)
+    } else if begins(b"https://") || begins(b"http://") || text.windows(13).any(|part| part == b"access_token=") {
+        Some(BadToken::Address)
+    } else {
+        None
+    }
+}
+
 fn kind_of(byte: u8) -> &'static str {
     match byte {
         b'\n' | b'\r' => "a line break",
@@ -157,6 +180,7 @@ mod tests {
         assert_eq!(Token::parse(b""), Err(BadToken::Empty));
         assert_eq!(Token::parse(b"\n"), Err(BadToken::Empty));
         assert_eq!(Token::parse(b"OAuth y0_abc"), Err(BadToken::Word));
+        assert_eq!(Token::parse(b"bearer y0_abc"), Err(BadToken::Word));
         assert!(Token::parse(b"short").unwrap().is_short());
         assert_eq!(Token::parse(&[b'a'; 1025]), Err(BadToken::Length));
         for byte in (0..=u8::MAX).filter(|byte| !byte.is_ascii_alphanumeric() && !b"_-.".contains(byte)) {

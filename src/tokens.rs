@@ -2,17 +2,19 @@
 //!
 //! 1. A file holds one token and nothing else; see [`crate::token`] for what a token is.
 //! 2. Nobody but its owner, and a group at most, may read it, and nobody but its owner may write it; the owner is this
-//!    process or root.
+//!    process or root. On a read-only mount, `allow_mode` lets group and others do more, and its owner be anyone: secrets
+//!    of Docker and Compose are mounted so, and their mode cannot be changed there.
 //! 3. A file that is missing is a token that is missing: what needs it is refused, everything else goes on.
 //! 4. A file that is there and wrong changes nothing.
 
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use zeroize::Zeroizing;
 
 use crate::config::TokenSource;
+use crate::file::{self, shown};
 use crate::symbol::TokenAlias;
 use crate::token::{BadToken, Token};
 
@@ -20,7 +22,7 @@ use crate::token::{BadToken, Token};
 #[derive(Debug, thiserror::Error)]
 pub enum TokenFileError {
     /// Rule 3.
-    #[error("{}: the file of token '{alias}' is missing", file.display())]
+    #[error("{}: the file of token '{alias}' is missing", shown(file))]
     Missing {
         /// Its name.
         alias: TokenAlias,
@@ -28,7 +30,7 @@ pub enum TokenFileError {
         file: PathBuf,
     },
     /// It cannot be read.
-    #[error("{}: the file of token '{alias}' cannot be read: {source}", file.display())]
+    #[error("{}: the file of token '{alias}' cannot be read: {source}", shown(file))]
     Unreadable {
         /// Its name.
         alias: TokenAlias,
@@ -38,7 +40,7 @@ pub enum TokenFileError {
         source: io::Error,
     },
     /// Rule 2.
-    #[error("{}: the file of token '{alias}' {what}; mend it with: {mend}", file.display())]
+    #[error("{}: the file of token '{alias}' {what}; {mend}", shown(file))]
     Permissions {
         /// Its name.
         alias: TokenAlias,
@@ -46,11 +48,11 @@ pub enum TokenFileError {
         file: PathBuf,
         /// What is wrong.
         what: String,
-        /// The command that mends it.
+        /// What mends it.
         mend: String,
     },
     /// Rule 1.
-    #[error("{}: the file of token '{alias}' {source}", file.display())]
+    #[error("{}: the file of token '{alias}' {source}", shown(file))]
     Bad {
         /// Its name.
         alias: TokenAlias,
@@ -60,7 +62,7 @@ pub enum TokenFileError {
         source: BadToken,
     },
     /// A token of the demo where real ones are wanted.
-    #[error("{}: token '{alias}' is one of the demo; use a real one, or the command 'demo'", file.display())]
+    #[error("{}: token '{alias}' is one of the demo; use a real one, or the command 'demo'", shown(file))]
     Demo {
         /// Its name.
         alias: TokenAlias,
@@ -92,7 +94,7 @@ const MAXIMUM_BYTES: u64 = 4096;
 /// [`TokenFileError`].
 pub fn read(source: &TokenSource, demo: bool) -> Result<Token, TokenFileError> {
     let (alias, file) = (source.alias, source.file.clone());
-    let content = read_guarded(&source.file, alias)?;
+    let content = read_guarded(source)?;
     match Token::parse(&content) {
         Ok(token) if token.is_demo() && !demo => Err(TokenFileError::Demo { alias, file }),
         Ok(token) => Ok(token),
@@ -141,32 +143,75 @@ impl TokenErrors {
     }
 }
 
-fn read_guarded(path: &Path, alias: TokenAlias) -> Result<Zeroizing<Vec<u8>>, TokenFileError> {
-    let file = path.to_owned();
-    let failed = |source: io::Error| {
+fn read_guarded(source: &TokenSource) -> Result<Zeroizing<Vec<u8>>, TokenFileError> {
+    let (alias, path) = (source.alias, source.file.as_path());
+    let failed = |error: io::Error| {
         let file = path.to_owned();
-        if source.kind() == io::ErrorKind::NotFound {
-            TokenFileError::Missing { alias, file }
-        } else {
-            TokenFileError::Unreadable { alias, file, source }
+        if error.kind() == io::ErrorKind::NotFound {
+            return TokenFileError::Missing { alias, file };
         }
+        let is_mounted = error.kind() == io::ErrorKind::PermissionDenied && file::is_read_only(path);
+        let said = is_mounted.then(|| format!("{error}; {}", mend_mount(source, None)));
+        let source = said.map_or(error, |said| io::Error::new(io::ErrorKind::PermissionDenied, said));
+        TokenFileError::Unreadable { alias, file, source }
     };
-    let (opened, metadata) = crate::file::open(path).map_err(failed)?;
-    let mode = metadata.mode() & 0o7777;
-    if mode & 0o037 != 0 {
-        let what = format!("has mode {mode:04o} and can be read by others or changed by its group");
-        return Err(TokenFileError::Permissions { alias, mend: format!("chmod 0600 {}", path.display()), file, what });
-    }
-    let (owner, own) = (metadata.uid(), rustix::process::geteuid().as_raw());
-    if owner != own && owner != 0 {
-        let what = format!("belongs to user {owner}, who could change it");
-        return Err(TokenFileError::Permissions { alias, mend: format!("chown {own} {}", path.display()), file, what });
-    }
+    let (opened, metadata) = file::open(path).map_err(failed)?;
+    let own = rustix::process::geteuid().as_raw();
+    let mount = if file::is_open_read_only(&opened) { Mount::ReadOnly } else { Mount::Writable };
+    check_guard(source, metadata.mode() & 0o7777, metadata.uid(), own, mount)?;
     // Its mode is in order: this is about its folder.
-    crate::file::check_writers(path, &metadata).map_err(failed)?;
+    file::check_writers(path, &metadata).map_err(failed)?;
     let mut content = Zeroizing::new(Vec::with_capacity(1024));
     opened.take(MAXIMUM_BYTES).read_to_end(&mut content).map_err(failed)?;
     Ok(content)
+}
+
+/// What a file is on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mount {
+    ReadOnly,
+    Writable,
+}
+
+/// Rule 2, for the process of user `own`.
+fn check_guard(source: &TokenSource, mode: u32, owner: u32, own: u32, mount: Mount) -> Result<(), TokenFileError> {
+    let (open_to, is_foreign) = (mode & 0o037, owner != own && owner != 0);
+    let allowed = source.allow_mode.filter(|_| mount == Mount::ReadOnly);
+    if allowed.map_or(open_to == 0 && !is_foreign, |allowed| open_to & !allowed == 0) {
+        return Ok(());
+    }
+    let (alias, file) = (source.alias, source.file.clone());
+    let (mut what, command) = if open_to == 0 {
+        (format!("belongs to user {owner}, who could change it"), format!("chown {own} {}", file.display()))
+    } else {
+        let what = format!("has mode {mode:04o} and can be read by others or changed by its group");
+        (what, format!("chmod 0600 {}", file.display()))
+    };
+    let mend = match (mount, source.allow_mode) {
+        (Mount::Writable, None) => command,
+        (Mount::Writable, Some(_)) => {
+            what.push_str(", and allow_mode counts on a read-only mount alone");
+            format!("mount it read-only, or {command}")
+        }
+        (Mount::ReadOnly, _) => mend_mount(source, Some(mode)),
+    };
+    Err(TokenFileError::Permissions { alias, file, what, mend })
+}
+
+/// What to do about a file whose mode cannot be changed where it is mounted; `mode` is that of one that can be opened.
+fn mend_mount(source: &TokenSource, mode: Option<u32>) -> String {
+    let alias = source.alias;
+    let docker = match mode.map(|mode| mode & 0o777) {
+        None => format!(
+            "let the gate's user read the file that it is made of, and set tokens.{alias}.allow_mode to its mode"
+        ),
+        Some(mode) if mode & 0o002 != 0 => "chmod o-w the file that it is made of".to_owned(),
+        Some(mode) => format!("set tokens.{alias}.allow_mode: \"{mode:04o}\""),
+    };
+    format!(
+        "it is on a read-only mount, where its mode cannot be changed: for a volume of Kubernetes set defaultMode: 0440 and the \
+         pod's fsGroup; for a secret of Docker or Compose {docker}"
+    )
 }
 
 #[cfg(test)]
@@ -186,10 +231,57 @@ mod tests {
             TokenSource {
                 alias: TokenAlias::new("t"),
                 file,
+                allow_mode: None,
                 scopes: ScopeSet::EMPTY,
                 origin: crate::config::Origin::default(),
             },
         )
+    }
+
+    #[test]
+    fn rule_2_allow_mode_counts_on_a_read_only_mount_alone() {
+        let (_folder, mut source) = written(GOOD, 0o444);
+        let mut check = |allow_mode, mode, owner, mount| {
+            source.allow_mode = allow_mode;
+            let checked = check_guard(&source, mode, owner, 7, mount);
+            checked.map_err(|error| error.to_string()).err().unwrap_or_default()
+        };
+        use Mount::{ReadOnly, Writable};
+        for (allow_mode, mode, owner) in [
+            (None, 0o640, 7),
+            (None, 0o440, 0),
+            (Some(0o444), 0o444, 0),
+            (Some(0o444), 0o644, 8),
+            (Some(0o600), 0o600, 8),
+            (Some(0o664), 0o664, 8),
+        ] {
+            assert_eq!(check(allow_mode, mode, owner, ReadOnly), "", "{allow_mode:?} {mode:o} {owner}");
+        }
+        assert_eq!(check(Some(0o444), 0o600, 7, Writable), "", "what is in order anyway");
+        for (allow_mode, mode, owner, mount, expected) in [
+            (None, 0o444, 0, ReadOnly, "for a secret of Docker or Compose set tokens.t.allow_mode: \"0444\""),
+            (None, 0o600, 8, ReadOnly, "for a secret of Docker or Compose set tokens.t.allow_mode: \"0600\""),
+            (Some(0o440), 0o444, 0, ReadOnly, "for a volume of Kubernetes set defaultMode: 0440 and the pod's fsGroup"),
+            (Some(0o444), 0o466, 0, ReadOnly, "chmod o-w the file that it is made of"),
+            (
+                Some(0o444),
+                0o444,
+                0,
+                Writable,
+                "allow_mode counts on a read-only mount alone; mount it read-only, or chmod",
+            ),
+            (
+                Some(0o644),
+                0o600,
+                8,
+                Writable,
+                "allow_mode counts on a read-only mount alone; mount it read-only, or chown",
+            ),
+            (None, 0o600, 8, Writable, "belongs to user 8, who could change it; chown 7 "),
+        ] {
+            let said = check(allow_mode, mode, owner, mount);
+            assert!(said.contains(expected), "{allow_mode:?} {mode:o} {owner}: {said}");
+        }
     }
 
     const GOOD: &str = "y0_AgAAAAA-test_0123456789";

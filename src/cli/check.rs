@@ -8,10 +8,10 @@ use clap::Args;
 
 use super::{ConfigArgs, Format, doctor};
 use crate::config::document::Step;
-use crate::config::{self, Bind, Config, Error, TokenSource};
+use crate::config::{self, Bind, Config, Error, Mistake, TokenSource};
 use crate::doctor::Wanted;
-use crate::policy::{Denial, Policy};
-use crate::scope::Scope;
+use crate::policy::Policy;
+use crate::scope::ScopeSet;
 use crate::symbol::TokenAlias;
 use crate::tokens;
 
@@ -32,17 +32,17 @@ pub(super) struct CheckArgs {
 
 /// What was found.
 struct Report {
-    mistakes: Vec<String>,
-    warnings: Vec<String>,
+    mistakes: Vec<Mistake>,
+    warnings: Vec<Mistake>,
     /// What holds, and could be overlooked.
-    notes: Vec<String>,
+    notes: Vec<Mistake>,
     summary: String,
     code: u8,
 }
 
-/// The same, before the warnings have their places.
+/// The same, before each has its place.
 struct Found {
-    mistakes: Vec<String>,
+    mistakes: Vec<Warning>,
     warnings: Vec<Warning>,
     notes: Vec<Warning>,
     summary: String,
@@ -57,23 +57,20 @@ fn key(name: &str) -> Step {
 }
 
 pub(super) fn check(args: &CheckArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
-    let bytes = config::bytes(&args.config.config)?;
+    let (file, bytes) = super::read_config(&args.config.config)?;
+    let placed = |found| config::places(file, &bytes, found);
     let mut online = None;
-    let report = match Config::from_bytes(&bytes, &args.config.config) {
+    let report = match Config::from_bytes(&bytes, file) {
         Ok(config) => {
             online = args.online.then(|| doctor::examined(&config, &Wanted::default())).transpose()?;
             let Found { mistakes, warnings, notes, summary, code } = found(&config, args.without_tokens);
-            let placed = |said| {
-                let places = config::places(&args.config.config, &bytes, said);
-                places.iter().map(ToString::to_string).collect()
-            };
-            Report { mistakes, warnings: placed(warnings), notes: placed(notes), summary, code }
+            let (mistakes, warnings, notes) = (placed(mistakes), placed(warnings), placed(notes));
+            Report { mistakes, warnings, notes, summary, code }
         }
         Err(error @ (Error::Unreadable { .. } | Error::Permissions { .. })) => return Err(error.into()),
         Err(Error::Invalid(mistakes)) => {
             let named = if args.without_tokens { Vec::new() } else { config::tokens_beside_mistakes(&bytes) };
-            let of_files = token_files(&named).mistakes;
-            let mistakes: Vec<_> = mistakes.iter().map(ToString::to_string).chain(of_files).collect();
+            let mistakes: Vec<_> = mistakes.into_iter().chain(placed(token_files(&named).mistakes)).collect();
             let summary = format!("{} found", count(mistakes.len(), "mistake"));
             Report { mistakes, warnings: Vec::new(), notes: Vec::new(), summary, code: 78 }
         }
@@ -97,7 +94,11 @@ pub(super) fn check(args: &CheckArgs, out: &mut dyn Write) -> anyhow::Result<u8>
         }
         Format::Json => {
             let value = serde_json::json!({
-                "valid": report.code == 0, "mistakes": report.mistakes, "warnings": report.warnings, "notes": report.notes, "summary": report.summary,
+                "valid": report.code == 0,
+                "mistakes": machine(&report.mistakes),
+                "warnings": machine(&report.warnings),
+                "notes": machine(&report.notes),
+                "summary": report.summary,
                 "online": online.as_ref().map(doctor::machine),
             });
             writeln!(out, "{value}")?;
@@ -106,10 +107,20 @@ pub(super) fn check(args: &CheckArgs, out: &mut dyn Write) -> anyhow::Result<u8>
     Ok(if report.code == 0 { online.map_or(0, |online| online.exit_code()) } else { report.code })
 }
 
+/// Each with its place in fields of their own; what is not known is null.
+fn machine(found: &[Mistake]) -> Vec<serde_json::Value> {
+    let one = |Mistake { file, position, key, message }: &Mistake| {
+        let (file, key) = (file.to_string_lossy(), Some(key).filter(|key| !key.is_empty()));
+        let (line, column) = (position.map(|position| position.line), position.map(|position| position.column));
+        serde_json::json!({"file": file, "line": line, "column": column, "key": key, "message": message})
+    };
+    found.iter().map(one).collect()
+}
+
 /// What is wrong with token files.
 #[derive(Default)]
 struct TokenFiles {
-    mistakes: Vec<String>,
+    mistakes: Vec<Warning>,
     warnings: Vec<Warning>,
     code: u8,
 }
@@ -127,7 +138,8 @@ fn token_files(sources: &[TokenSource]) -> TokenFiles {
             Err(error) => {
                 // As in `run`: permissions come first.
                 found.code = if error.is_of_permissions() || found.code == 77 { 77 } else { 78 };
-                found.mistakes.push(error.to_string());
+                let place = vec![key("tokens"), key(source.alias.as_str()), key("file")];
+                found.mistakes.push((place, error.to_string()));
             }
         }
     }
@@ -138,12 +150,14 @@ fn found(config: &Config, without_tokens: bool) -> Found {
     let TokenFiles { mut mistakes, warnings: short, mut code } =
         if without_tokens { TokenFiles::default() } else { token_files(&config.tokens) };
     let (of_tokens, policy) = (code != 0, crate::reload::policy(config));
-    for listener in &config.listeners {
+    for (position, listener) in config.listeners.iter().enumerate() {
         if let Bind::Unix { path, .. } = &listener.bind
             && let Err(error) = crate::file::check_folder(path)
         {
             code = 77;
-            mistakes.push(format!("listener '{}' cannot be opened at {}: {error}", listener.name, path.display()));
+            let message = format!("listener '{}' cannot be opened at {}: {error}", listener.name, path.display());
+            let place = vec![key("listeners"), Step::Index(position), key("unix"), key("path")];
+            mistakes.push((place, message));
         }
     }
     let summary = format!(
@@ -190,16 +204,10 @@ fn warnings(config: &Config, policy: &Policy) -> Vec<Warning> {
     let mut warnings = Vec::new();
     let element = |list, index| vec![key(list), Step::Index(index)];
     for (position, caller) in config.callers.iter().enumerate() {
-        for scope in Scope::ALL.into_iter().filter(|scope| caller.scopes.iter().any(|own| own == *scope)) {
-            let needing = config
-                .catalogue
-                .operations()
-                .iter()
-                .filter(|operation| operation.scopes.iter().any(|one| one == scope));
-            let refused = needing.map(|operation| policy.authorize(position, operation));
-            if refused.clone().count() > 0
-                && refused.clone().all(|granted| matches!(granted, Err(Denial::TokenScopeMissing(_))))
-            {
+        let tokens = config.tokens.iter().filter(|source| caller.tokens.contains(&source.alias));
+        let rights: ScopeSet = tokens.flat_map(|source| source.scopes.with_implied().iter()).collect();
+        for scope in caller.scopes.iter() {
+            if !rights.contains(scope) {
                 let message = format!("caller '{}' has {}, but none of its tokens has it", caller.id, scope.as_str());
                 warnings.push((element("callers", position), message));
             }

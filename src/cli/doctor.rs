@@ -34,7 +34,7 @@ pub(super) struct DoctorArgs {
 }
 
 pub(super) fn doctor(args: &DoctorArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
-    let config = Config::load(&args.config.config)?;
+    let config = super::load_config(&args.config.config)?;
     let known: Vec<_> = config.tokens.iter().map(|source| source.alias.as_str()).collect();
     if let Some(unknown) = args.tokens.iter().find(|token| !known.contains(&token.as_str())) {
         let known = known.join(", ");

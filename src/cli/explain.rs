@@ -89,7 +89,7 @@ pub(super) fn explain(args: &ExplainArgs, out: &mut dyn Write) -> anyhow::Result
     if let Some(from) = &args.from {
         return super::replay::replay(from, args.caller.as_deref(), &args.config.config, args.format, out);
     }
-    let config = Config::load(&args.config.config)?;
+    let config = super::load_config(&args.config.config)?;
     let policy = crate::reload::policy(&config);
     let Ok(method) = Method::from_bytes(args.method.as_bytes()) else {
         return wrong_usage("the method is none; one is written as GET");

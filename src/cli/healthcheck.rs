@@ -1,19 +1,28 @@
 //! `healthcheck`: for images without a shell or curl.
 
 use std::io::{Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
-use std::time::Duration;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use clap::Args;
 use http::Uri;
 
+use crate::config::{self, Admin, Error};
+
 #[derive(Debug, Args)]
 pub(super) struct HealthcheckArgs {
-    /// What to ask; 200 is healthy
-    #[arg(long, env = "METRIKA_GATE_HEALTHCHECK_URL", default_value = "http://127.0.0.1:9090/readyz")]
-    url: Uri,
-    /// How long to wait
+    /// What to ask; 200 is healthy. Default: /readyz of the admin listener
+    #[arg(long, env = "METRIKA_GATE_HEALTHCHECK_URL")]
+    url: Option<Uri>,
+    /// Where the admin listener is, without --url: the configuration that says it. Default: 127.0.0.1:9090
+    #[arg(short, long, value_name = "FILE", env = "METRIKA_GATE_CONFIG")]
+    config: Option<PathBuf>,
+    /// Ask again for so long, until it is healthy
+    #[arg(long, value_name = "DURATION", env = "METRIKA_GATE_HEALTHCHECK_WAIT", default_value = "0s")]
+    wait: humantime::Duration,
+    /// How long one answer may take
     #[arg(long, value_name = "DURATION", env = "METRIKA_GATE_HEALTHCHECK_TIMEOUT", default_value = "3s")]
     timeout: humantime::Duration,
 }
@@ -21,15 +30,58 @@ pub(super) struct HealthcheckArgs {
 /// More of an answer is not read.
 const LONGEST_ANSWER: u64 = 64 * 1024;
 
+/// Between two questions with `--wait`.
+const PAUSE: Duration = Duration::from_millis(200);
+
 pub(super) fn healthcheck(args: &HealthcheckArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
-    if args.url.scheme_str() != Some("http") {
-        bail!("{} is not an http:// URL, which the admin listener has", args.url);
+    let url = match (&args.url, &args.config) {
+        (Some(url), _) => url.clone(),
+        (None, Some(file)) => readiness(admin(file)?)?,
+        (None, None) => readiness(Admin::default().address)?,
+    };
+    if url.scheme_str() != Some("http") {
+        bail!("{url} is not an http:// URL, which the admin listener has");
     }
-    let answer = ask(&args.url, *args.timeout).with_context(|| format!("{} does not answer", args.url))?;
-    let healthy = answer.lines().next().is_some_and(|line| line.split(' ').nth(1) == Some("200"));
-    let said = answer.split("\r\n\r\n").nth(1).unwrap_or_default().trim_end();
-    writeln!(out, "{said}")?;
-    Ok(u8::from(!healthy))
+    let start = Instant::now();
+    loop {
+        let answer = ask(&url, *args.timeout);
+        let healthy = answer.as_ref().is_ok_and(|answer| is_healthy(answer));
+        if healthy || start.elapsed() + PAUSE > *args.wait {
+            let answer = answer.with_context(|| format!("{url} does not answer"))?;
+            writeln!(out, "{}", answer.split("\r\n\r\n").nth(1).unwrap_or_default().trim_end())?;
+            return Ok(u8::from(!healthy));
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+fn is_healthy(answer: &str) -> bool {
+    answer.lines().next().is_some_and(|line| line.split(' ').nth(1) == Some("200"))
+}
+
+/// Where the configuration in `file` has the admin listener. A gate lives on with what it had when its file became wrong, so
+/// a mistake there is no reason to call it ill.
+fn admin(file: &Path) -> anyhow::Result<SocketAddr> {
+    let read = match config::bytes(file) {
+        Ok(bytes) => config::admin_beside_mistakes(&bytes),
+        Err(Error::Permissions { .. } | Error::Invalid(_)) => None,
+        Err(error @ Error::Unreadable { .. }) => return Err(error.into()),
+    };
+    if read.is_none() {
+        let (file, address) = (file.display(), Admin::default().address);
+        writeln!(std::io::stderr(), "metrika-gate: {file} does not say where admin is; {address} is asked")?;
+    }
+    Ok(read.unwrap_or_default().address)
+}
+
+/// What to ask of an admin listener; one on every address of the machine is on loopback too.
+fn readiness(mut address: SocketAddr) -> anyhow::Result<Uri> {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        IpAddr::V4(_) | IpAddr::V6(_) => {}
+    }
+    Ok(format!("http://{address}/readyz").parse()?)
 }
 
 fn ask(url: &Uri, timeout: Duration) -> anyhow::Result<String> {

@@ -174,7 +174,7 @@ const LONGEST: u64 = 1024 * 1024;
 /// Gives every access line of `from` (`-` is stdin) to `take`.
 pub(super) fn read(from: &Path, mut take: impl FnMut(&Line)) -> anyhow::Result<Count> {
     let name = from.display();
-    let source: Box<dyn Read> = if from.as_os_str() == "-" {
+    let source: Box<dyn Read> = if from.as_os_str() == super::STDIN {
         Box::new(std::io::stdin())
     } else {
         Box::new(crate::file::open(from).with_context(|| format!("{name} cannot be read"))?.0)

@@ -72,7 +72,8 @@ pub(super) fn replay(
     format: Format,
     out: &mut dyn Write,
 ) -> anyhow::Result<u8> {
-    let config = Config::load(config)?;
+    anyhow::ensure!(from != config || from.as_os_str() != super::STDIN, super::ONE_STDIN);
+    let config = super::load_config(config)?;
     if let Some(only) = only
         && !config.callers.iter().any(|caller| caller.id.as_str() == only)
     {

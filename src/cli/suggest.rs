@@ -50,7 +50,8 @@ pub(super) fn suggest(args: &SuggestArgs, out: &mut dyn Write) -> anyhow::Result
     let from = args.from.display();
     let mut suggested = match &args.config {
         Some(file) => {
-            let bytes = crate::config::bytes(file)?;
+            ensure!(args.from != *file || file.as_os_str() != super::STDIN, super::ONE_STDIN);
+            let (file, bytes) = super::read_config(file)?;
             let config = Config::from_bytes(&bytes, file)?;
             let policy = crate::reload::policy(&config);
             let judge = Judge { given: Some((&config, &policy)), catalogue: &config.catalogue, widen: args.widen };

@@ -92,9 +92,75 @@ pub fn parse(text: &str) -> Result<Node, (Option<Position>, String)> {
         let position = position_of(&error);
         let message = error.to_string();
         // The position is said once, in front of the line.
-        let message = message.split(" at line ").next().unwrap_or_default().to_owned();
-        (position, format!("is not valid YAML: {message}"))
+        let (problem, context) = message.split_once(" at line ").unwrap_or((&message, ""));
+        let opened = position.and_then(|position| opened(text, position, context));
+        let still_open = opened.map_or_else(String::new, |(at, what)| {
+            format!("; {what} of line {}, column {} is not closed there", at.line, at.column)
+        });
+        let lines = [position, opened.map(|(at, _)| at)].map(|at| at.and_then(|at| text.lines().nth(at.line - 1)));
+        let unreplaced = lines.into_iter().flatten().find_map(unreplaced);
+        let unreplaced = unreplaced.map_or_else(String::new, |said| format!("; {said}"));
+        (position, format!("is not valid YAML: {problem}{still_open}{unreplaced}"))
     })
+}
+
+/// What people write for something to be put in its place, and nothing is.
+#[must_use]
+pub fn unreplaced(text: &str) -> Option<&'static str> {
+    if text.contains("${") || text.contains("$(") || text.starts_with('$') {
+        Some("variables are not replaced")
+    } else if text.contains("{{") {
+        Some("templates are not filled in")
+    } else if text.starts_with("~/") {
+        Some("'~' is not replaced")
+    } else {
+        None
+    }
+}
+
+/// The bracket or the quote that is open where the parser stopped. It says so itself for most; `context` is what it said
+/// behind the place of the problem.
+fn opened(text: &str, problem: Position, context: &str) -> Option<(Position, &'static str)> {
+    let number = |text: &str| text.split(|letter: char| !letter.is_ascii_digit()).next()?.parse().ok();
+    let (what, place) = context.split_once(" at line ").unwrap_or((context, ""));
+    let what = match what {
+        _ if what.ends_with("a flow sequence") => "the '['",
+        _ if what.ends_with("a flow mapping") => "the '{'",
+        _ if what.ends_with("a quoted scalar") => "the quote",
+        _ => return open_bracket(text, problem),
+    };
+    let (line, column) = place.split_once(" column ")?;
+    Some((Position { line: number(line)?, column: number(column)? }, what))
+}
+
+/// The innermost bracket that is open before `end`. In a text without quotes, a bracket opens nothing but at its beginning, or
+/// within other brackets.
+fn open_bracket(text: &str, end: Position) -> Option<(Position, &'static str)> {
+    let (mut open, mut quote, mut before) = (Vec::new(), None, '\n');
+    'lines: for (line, content) in (1..=end.line).zip(text.lines()) {
+        let (mut last, mut begins) = (' ', true);
+        for (column, letter) in (1..).zip(content.chars()) {
+            if line == end.line && column >= end.column {
+                break 'lines;
+            }
+            let starts = begins || "[{,:-?".contains(before);
+            match (quote, letter) {
+                (Some(mark), _) => quote = quote.filter(|_| letter != mark || (mark == '"' && last == '\\')),
+                (None, '#') if last == ' ' => break,
+                (None, '"' | '\'') if starts => quote = Some(letter),
+                (None, '[' | '{') if starts || !open.is_empty() => {
+                    open.push((Position { line, column }, if letter == '[' { "the '['" } else { "the '{'" }));
+                }
+                (None, ']' | '}') => _ = open.pop(),
+                (None, _) => {}
+            }
+            last = letter;
+            if letter != ' ' {
+                (before, begins) = (letter, false);
+            }
+        }
+    }
+    open.pop()
 }
 
 /// The line where more brackets are open than there can be. Those in texts and behind values are counted too: a
@@ -316,6 +382,35 @@ mod tests {
     fn syntax_mistakes_have_a_position() {
         let (position, message) = parse("a: [1,\nb: 2").unwrap_err();
         assert!(position.is_some(), "{message}");
+    }
+
+    #[test]
+    fn what_is_not_closed_is_said_with_its_place() {
+        let said = |text: &str| {
+            let (position, message) = parse(text).unwrap_err();
+            let Position { line, column } = position.unwrap();
+            format!("{line}:{column} {message}")
+        };
+        for (text, expected) in [
+            ("a: [1,\nb: 2", "the '[' of line 1, column 4 is not closed there"),
+            ("a: 1\nb:\n  - {c: [1, 2}\n", "the '[' of line 3, column 9 is not closed there"),
+            ("a:\n  - {b: 1\nc: 2\nd: 3\n", "the '{' of line 2, column 5 is not closed there"),
+            ("a: 1\nlist: [\n  - {b: 1}\n", "the '[' of line 2, column 7 is not closed there"),
+            ("a: [ # ]\n", "the '[' of line 1, column 4 is not closed there"),
+            ("a: x[y\nb: [\"]\",", "the '[' of line 2, column 4 is not closed there"),
+            ("a: 1\nb: 'x\nc: 1\n", "the quote of line 2, column 4 is not closed there"),
+        ] {
+            assert!(said(text).contains(expected), "{text:?}: {}", said(text));
+        }
+        for text in ["a: b: c", "\t", "a: x[y\n  b: 1\n c"] {
+            assert!(!said(text).contains("closed"), "{text:?}: {}", said(text));
+        }
+        for (text, expected) in [
+            ("t: {file: ${TOKEN}, scopes: []}", "; variables are not replaced"),
+            ("t: {file: {{ file }}, scopes: []}", "; templates are not filled in"),
+        ] {
+            assert!(said(text).ends_with(expected), "{text:?}: {}", said(text));
+        }
     }
 
     #[test]

@@ -57,23 +57,41 @@ pub fn tokens_beside_mistakes(bytes: &[u8]) -> Vec<TokenSource> {
     let Some(tokens) = root.optional("tokens").and_then(|at| at.any_table(ignored)) else { return Vec::new() };
     let token = |(alias, at): (&str, At<'_>)| {
         name_text(alias).ok()?;
-        let file = at.any_table(ignored)?.optional("file")?.text(ignored, file)?;
-        Some(TokenSource { alias: TokenAlias::new(alias), file, scopes: ScopeSet::EMPTY, origin: Origin::default() })
+        let table = at.any_table(ignored)?;
+        let file = table.optional("file")?.text(ignored, file)?;
+        let allow_mode = allow_mode(&table, ignored).flatten();
+        let (alias, scopes, origin) = (TokenAlias::new(alias), ScopeSet::EMPTY, Origin::default());
+        Some(TokenSource { alias, file, allow_mode, scopes, origin })
     };
     tokens.entries_at().filter_map(token).collect()
 }
 
 fn token(alias: &str, at: &At<'_>, names: &[&str], findings: &mut Findings) -> Option<TokenSource> {
-    let table = at.table(findings, &[["file", "scopes"].as_slice(), &health::TOKEN_KEYS].concat())?;
+    let table = at.table(findings, &[["file", "allow_mode", "scopes"].as_slice(), &health::TOKEN_KEYS].concat())?;
     let file = table.required(findings, "file").and_then(|at| at.text(findings, file));
+    let allow_mode = allow_mode(&table, findings);
     let scopes = table.required(findings, "scopes").and_then(|at| scopes(&at, findings));
     let origin = health::origin(&table, alias, names, findings);
-    Some(TokenSource { alias: TokenAlias::new(alias), file: file?, scopes: scopes?, origin: origin? })
+    let alias = TokenAlias::new(alias);
+    Some(TokenSource { alias, file: file?, allow_mode: allow_mode?, scopes: scopes?, origin: origin? })
+}
+
+/// A file that everyone can write where the mount comes from holds whatever somebody put there.
+fn allow_mode(table: &Table<'_>, findings: &mut Findings) -> Option<Option<u32>> {
+    let Some(at) = table.optional("allow_mode") else { return Some(None) };
+    let read = at.text(findings, |text| {
+        let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777 && mode & 0o002 == 0);
+        mode.ok_or_else(|| "permissions in octal without writing for others, as in \"0444\"".to_owned())
+    });
+    read.map(Some)
 }
 
 fn file(text: &str) -> Result<PathBuf, String> {
-    if text.is_empty() || text.contains("${") || text.contains('\0') {
-        return Err("the path of a file; variables are not replaced".to_owned());
+    if text.is_empty() || text.contains('\0') || document::unreplaced(text).is_some() {
+        return Err("the path of a file".to_owned());
+    }
+    if text.contains("://") || text.contains("access_token") {
+        return Err("the path of a file that holds the token; this looks like the address of a page".to_owned());
     }
     if looks_like_a_token(text) {
         return Err("the path of a file that holds the token; this looks like a token itself".to_owned());
@@ -95,14 +113,25 @@ fn looks_like_a_token(text: &str) -> bool {
 
 fn scopes(at: &At<'_>, findings: &mut Findings) -> Option<ScopeSet> {
     let elements = at.filled_list(findings)?;
-    let read =
-        elements.into_iter().map(|at| at.text(findings, |text| text.parse().map_err(|_| EXPECTED_SCOPE.to_owned())));
+    let read = elements.into_iter().map(|at| at.text(findings, |text| text.parse().map_err(|_| expected_scope(text))));
     let scopes: Vec<_> = read.collect();
     scopes.into_iter().collect()
 }
 
 const EXPECTED_SCOPE: &str =
     "metrika:read, metrika:write, metrika:expenses, metrika:user_params or metrika:offline_data";
+
+/// With where the rights stand that are of other services of Yandex.
+fn expected_scope(text: &str) -> String {
+    let is_of_another = text.split_once(':').is_some_and(|(service, _)| service != "metrika");
+    let elsewhere = if is_of_another {
+        "; a right of another service, as passport:business or login:info, is given to the application at oauth.yandex.ru \
+         and stands nowhere here"
+    } else {
+        ""
+    };
+    format!("{EXPECTED_SCOPE}{elsewhere}")
+}
 
 /// Reads `callers`.
 pub fn callers(at: &At<'_>, known: &Known<'_>, findings: &mut Findings) -> Option<Vec<Caller>> {

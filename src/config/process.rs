@@ -7,7 +7,9 @@ use std::time::Duration;
 use super::admission::admission;
 use super::level::level;
 use super::reader::{At, Findings};
-use super::{Admin, Bind, CallerTimeouts, Limits, Listener, Log, LogFormat, Shutdown, duration, name, timeout};
+use super::{
+    Admin, Bind, CallerTimeouts, Limits, Listener, Log, LogFormat, Shutdown, document, duration, name, timeout,
+};
 use crate::symbol::ListenerName;
 use crate::target;
 
@@ -114,16 +116,30 @@ fn unix_socket(at: &At<'_>, findings: &mut Findings) -> Option<Bind> {
     Some(Bind::Unix { path: path?, mode: mode? })
 }
 
+impl Default for Admin {
+    fn default() -> Self {
+        Self { address: (Ipv4Addr::LOCALHOST, 9090).into() }
+    }
+}
+
 /// Reads `admin`.
 pub fn admin(at: Option<&At<'_>>, findings: &mut Findings) -> Option<Admin> {
-    let default = SocketAddr::from((Ipv4Addr::LOCALHOST, 9090));
-    let Some(at) = at else { return Some(Admin { address: default }) };
+    let Some(at) = at else { return Some(Admin::default()) };
     let table = at.table(findings, &["address", "allow_remote"])?;
     let allowed = table.optional("allow_remote").and_then(|at| at.bool(findings)).unwrap_or(false);
-    let Some(at) = table.optional("address") else { return Some(Admin { address: default }) };
+    let Some(at) = table.optional("address") else { return Some(Admin::default()) };
     let address = socket_address(&at, findings)?;
     check_remote(&at, address, allowed, findings);
     Some(Admin { address })
+}
+
+/// The admin listener of a configuration that may have mistakes elsewhere; `None` where there is none to be read.
+#[must_use]
+pub fn admin_beside_mistakes(bytes: &[u8]) -> Option<Admin> {
+    let ignored = &mut Findings::default();
+    let document = document::parse(document::without_mark(str::from_utf8(bytes).ok()?)).ok()?;
+    let root = At::root(&document).any_table(ignored)?;
+    admin(root.optional("admin").as_ref(), ignored)
 }
 
 /// Reads `timeouts`.

@@ -1,6 +1,6 @@
 //! Reads values out of a document and collects what is wrong on the way.
 
-use super::document::{Node, Step};
+use super::document::{Node, Step, unreplaced};
 use super::error::shown_key;
 
 /// What is wrong, by where it stands.
@@ -77,7 +77,12 @@ impl<'a> At<'a> {
                 self.node.kind().to_owned()
             }
         };
-        self.wrong(findings, format!("is {shown}; expected {expected}"));
+        self.wrong(findings, format!("is {shown}; expected {expected}{}", self.unreplaced()));
+    }
+
+    fn unreplaced(&self) -> String {
+        let Node::Text(text) = self.node else { return String::new() };
+        unreplaced(text).map_or_else(String::new, |said| format!("; {said}"))
     }
 
     /// The value as a mapping that may have the keys `known` and no others, each once.
@@ -165,7 +170,10 @@ impl<'a> At<'a> {
             } else {
                 self.wrong(
                     findings,
-                    format!("is not right (it is not shown, as it could be a token); expected {expected}"),
+                    format!(
+                        "is not right (it is not shown, as it could be a token); expected {expected}{}",
+                        self.unreplaced()
+                    ),
                 );
             }
         };

@@ -53,6 +53,24 @@ fn an_operation_has_one_counter_in_its_path_and_a_delete_cannot_be_undone() {
 }
 
 #[test]
+fn a_mode_that_is_allowed_lets_others_write_nothing() {
+    let with = |mode: &str| {
+        let text = include_str!("../../config/gate.yaml")
+            .replace("scopes: [metrika:read]}", &format!("scopes: [metrika:read], allow_mode: {mode}}}"));
+        Config::parse(&text, Path::new("gate.yaml")).map(|config| config.tokens[0].allow_mode)
+    };
+    assert_eq!(with("'0444'").unwrap(), Some(0o444));
+    assert_eq!(with("'664'").unwrap(), Some(0o664));
+    for wrong in ["'0446'", "'0777'", "'0844'", "'01444'", "444", "rw"] {
+        let said = with(wrong).unwrap_err().to_string();
+        assert!(
+            said.contains("tokens.analytics.allow_mode") && said.contains("expected permissions in octal"),
+            "{said}"
+        );
+    }
+}
+
+#[test]
 fn logins_are_kept_in_one_spelling_and_may_be_absent_where_it_is_said() {
     let rules = |keys: &str| {
         let text = include_str!("../../config/gate.yaml").replace("destructive: deny", keys);

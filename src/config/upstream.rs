@@ -119,7 +119,7 @@ fn certificates(at: &At<'_>, findings: &mut Findings) -> Option<Vec<CertificateD
         let pem = crate::file::read_trusted(file, CERTIFICATES_BYTES).map_err(|error| {
             let outside = error.raw_os_error().is_some() && error.kind() == std::io::ErrorKind::PermissionDenied;
             let hint = if outside { "; a gate that runs reads only in the folders of its start" } else { "" };
-            format!("a readable file with certificates ({error}{hint})")
+            format!("a readable file with certificates ({error}{hint}){}", crate::file::relative_to(file))
         })?;
         if pem.len() > CERTIFICATES_BYTES {
             return Err("a file with certificates of at most 4MiB".to_owned());

@@ -83,6 +83,8 @@ families! {
         "1 when a token was read from its file, 0 when that is missing or was never valid; whether Metrica takes it says metrika_gate_token_state.";
     token_state: GAUGE, "metrika_gate_token_state", "token, state",
         "1 for the state of the token: usable, parked (Metrica takes it for invalid) or missing.";
+    token_allow_mode: GAUGE, "metrika_gate_token_allow_mode", "token",
+        "1 when allow_mode lets the token's file, where its mount is read-only, be readable by others and of any owner.";
     token_expires: GAUGE, "metrika_gate_token_expiry_timestamp_seconds", "token",
         "When the token ends, where the configuration says so.";
     token_loaded_at: GAUGE, "metrika_gate_token_loaded_timestamp_seconds", "token",
@@ -222,6 +224,7 @@ fn of_the_process(process: &ProcessMeters, families: &mut Families) {
         for (name, is_it) in token.states() {
             families.token_state.push(gauge(&[labels[0], ("state", name)], i64::from(is_it)));
         }
+        families.token_allow_mode.push(gauge(&labels, i64::from(token.allow_mode)));
         if let Some(expires) = token.expires {
             families.token_expires.push(gauge(&labels, i64::try_from(expires).unwrap_or(i64::MAX)));
         }

@@ -119,6 +119,8 @@ pub struct TokenState {
     pub parked: bool,
     /// When it ends, in seconds since 1970, where that is known.
     pub expires: Option<u64>,
+    /// Its file may be readable by others, on a read-only mount.
+    pub allow_mode: bool,
 }
 
 impl TokenState {
@@ -140,6 +142,8 @@ pub struct TokenNow {
     pub parked: bool,
     /// When it ends, where that is known.
     pub expires: Option<SystemTime>,
+    /// Its file may be readable by others, on a read-only mount.
+    pub allow_mode: bool,
 }
 
 /// Who can be served, as far as tokens are there.
@@ -214,10 +218,10 @@ impl ProcessMeters {
     pub fn tokens_now(&self, tokens: &[TokenNow], changed: &[TokenAlias]) {
         let mut state = self.lock();
         let state_of = |token: &TokenNow| {
-            let TokenNow { alias, loaded, parked, expires } = *token;
+            let TokenNow { alias, loaded, parked, expires, allow_mode } = *token;
             let known = state.token_states.get(&alias).map_or(0, |known| known.loaded_at);
             let loaded_at = if changed.contains(&alias) { now() } else { known };
-            (alias, TokenState { loaded, loaded_at, parked, expires: expires.map(seconds) })
+            (alias, TokenState { loaded, loaded_at, parked, expires: expires.map(seconds), allow_mode })
         };
         state.token_states = tokens.iter().map(state_of).collect();
     }

@@ -266,6 +266,7 @@ fn nothing_that_holds_a_token_shows_it() {
     let source = metrika_gate::config::TokenSource {
         alias: metrika_gate::symbol::TokenAlias::new("analytics"),
         file: file.path().to_owned(),
+        allow_mode: None,
         scopes: metrika_gate::scope::ScopeSet::EMPTY,
         origin: metrika_gate::config::Origin::default(),
     };

@@ -48,7 +48,7 @@ impl Files {
         (code, format!("{out}{error}").replace(&self.0.path().display().to_string(), "FOLDER"))
     }
 
-    fn json(&self, arguments: &[&str]) -> (i32, serde_json::Value) {
+    pub fn json(&self, arguments: &[&str]) -> (i32, serde_json::Value) {
         let (code, text) = self.run(&[arguments, &["--format", "json"]].concat());
         (code, serde_json::from_str(&text).unwrap())
     }
@@ -88,7 +88,8 @@ fn check_looks_at_token_files_unless_it_is_told_not_to() {
     std::fs::remove_file(files.0.path().join("crm")).unwrap();
     let (code, said) = files.run(&["check"]);
     assert_eq!(code, 78, "{said}");
-    assert!(said.contains("error: FOLDER/crm: the file of token 'crm' is missing"), "{said}");
+    let expected = "error: FOLDER/gate.yaml:10:15 tokens.crm.file: FOLDER/crm: the file of token 'crm' is missing";
+    assert!(said.contains(expected), "{said}");
     write_private(&files.0.path().join("crm"), "two words");
     let (code, said) = files.run(&["check"]);
     assert_eq!(code, 78, "{said}");

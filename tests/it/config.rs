@@ -175,6 +175,17 @@ fn a_token_that_is_none_is_78_and_not_said() {
         (format!("{SECRET}\r\nX-Injected: 1"), "a line break"),
         (format!(" {SECRET}"), "white space"),
         (format!("OAuth {SECRET}"), "begins with 'OAuth '"),
+        (
+            format!(
+                "https://oauth.yandex.ru/verification_code#access_token={SECRET}&token_type=bearer&expires_in=31536000\n"
+            ),
+            "holds an address; write only the token, which stands behind 'access_token='",
+        ),
+        (format!("#access_token={SECRET}&token_type=bearer"), "holds an address"),
+        (
+            format!("{{\n  \"token_type\": \"bearer\",\n  \"access_token\": \"{SECRET}\"\n}}\n"),
+            "holds JSON; write only the token, which is the value of access_token",
+        ),
         (format!("{SECRET}\0"), "a control character"),
         (format!("{SECRET}\u{430}"), "not ASCII"),
         (format!("\"{SECRET}\""), "punctuation"),
@@ -219,11 +230,17 @@ fn a_short_token_is_taken_with_a_warning() {
 #[test]
 fn a_secret_that_stands_for_its_file_is_not_repeated() {
     let upstream = Upstream::plain();
-    for secret in ["y0_AgAAAAAsecret", "AQAAAAAAgAAAAAsecret", "0123456789abcdef0123456789agAAAAA"] {
-        let config = format!("{TWO_CALLERS}\ntokens:\n  analytics: {{file: {secret}, scopes: [metrika:read]}}\n");
+    let page = "https://oauth.yandex.ru/verification_code#access_token=y0_AgAAAAAsecret&token_type=bearer";
+    for (secret, named) in [
+        ("y0_AgAAAAAsecret", "a token itself"),
+        ("AQAAAAAAgAAAAAsecret", "a token itself"),
+        ("0123456789abcdef0123456789agAAAAA", "a token itself"),
+        (page, "the address of a page"),
+    ] {
+        let config = format!("{TWO_CALLERS}\ntokens:\n  analytics: {{file: '{secret}', scopes: [metrika:read]}}\n");
         let (code, said) = Gate::plan(&upstream, &config).fails();
         assert_eq!(code, 78, "{said}");
-        assert!(said.contains("this looks like a token itself") && !said.contains("gAAAAA"), "{said}");
+        assert!(said.contains(&format!("this looks like {named}")) && !said.contains("gAAAAA"), "{said}");
     }
 }
 

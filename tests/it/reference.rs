@@ -19,7 +19,9 @@ fn complete_reference(ca_file: &Path) -> String {
     for line in reference().lines() {
         let line = match line.trim_start().strip_prefix("# ") {
             Some(key) if key.starts_with("ca_file:") => format!("  ca_file: {}", ca_file.display()),
-            Some(key) if key.starts_with("require_header:") => format!("    {key}"),
+            Some(key) if ["require_header:", "allow_mode:"].iter().any(|name| key.starts_with(name)) => {
+                format!("    {key}")
+            }
             Some(key) if key.starts_with("connect_to:") => format!("  {key}"),
             Some(key) if key.starts_with("workers:") => key.to_owned(),
             _ => line.to_owned(),

@@ -1,0 +1,99 @@
+//! Variables of the environment, and mistakes on the command line.
+//!
+//! 1. An empty variable is none. One for a flag without a value is on with 1, true, yes or on, off with 0, false, no or off,
+//!    and wrong with anything else.
+//! 2. A variable counts for the command that it belongs to: one that is wrong for `run` is nothing to `healthcheck`.
+//! 3. A variable that is wrong is named as the variable.
+//! 4. Who gives a file where none is wanted is told how a configuration is named.
+
+use std::ffi::{OsStr, OsString};
+
+use clap::builder::{BoolishValueParser, Resettable};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::parser::ValueSource;
+use clap::{Arg, ArgAction, ArgMatches, Command, Error};
+
+/// `program` with the variables that count (rules 1 and 2).
+pub(super) fn counted(program: Command, arguments: &[OsString]) -> Command {
+    let is_of_a_subcommand = subcommand(&program, arguments).is_some();
+    let own = |arg: Arg| if is_of_a_subcommand { arg.env(Resettable::Reset) } else { counted_one(arg) };
+    program.mut_args(own).mut_subcommands(|command| command.mut_args(counted_one))
+}
+
+fn counted_one(arg: Arg) -> Arg {
+    let is_switch = matches!(arg.get_action(), ArgAction::SetTrue);
+    let value = variable(&arg).map(|(_, value)| value);
+    let is_off = |value: &OsStr| {
+        let value = value.to_ascii_lowercase();
+        is_switch && ["0", "n", "no", "f", "false", "off"].iter().any(|off| value == *off)
+    };
+    let is_none = value.is_some_and(|value| value.is_empty() || is_off(&value));
+    let arg = if is_none { arg.env(Resettable::Reset) } else { arg };
+    if is_switch { arg.value_parser(BoolishValueParser::new()) } else { arg }
+}
+
+/// The variable of a flag, and its value.
+#[expect(clippy::disallowed_methods, reason = "the variable of a flag, as clap reads it")]
+fn variable(arg: &Arg) -> Option<(&str, OsString)> {
+    let name = arg.get_env()?;
+    Some((name.to_str()?, std::env::var_os(name)?))
+}
+
+/// With arguments of its own there is no subcommand, so that it is the first where there is one.
+fn subcommand<'a>(program: &'a Command, arguments: &[OsString]) -> Option<&'a Command> {
+    program.find_subcommand(arguments.get(1)?)
+}
+
+/// Whether a variable says where the configuration is.
+pub(super) fn names_config(matches: &ArgMatches) -> bool {
+    let matches = matches.subcommand().map_or(matches, |(_, of_subcommand)| of_subcommand);
+    matches.try_contains_id("config").is_ok_and(|is_there| is_there)
+        && matches.value_source("config") == Some(ValueSource::EnvVariable)
+}
+
+/// `error` with what rules 3 and 4 add.
+pub(super) fn explained(mut error: Error, program: &Command, arguments: &[OsString]) -> Error {
+    let command = subcommand(program, arguments).unwrap_or(program);
+    for kind in [ContextKind::InvalidArg, ContextKind::PriorArg] {
+        let renamed = match error.get(kind) {
+            Some(ContextValue::String(shown)) => of_variable(command, arguments, shown).map(ContextValue::String),
+            Some(ContextValue::Strings(all)) => {
+                let named = |shown: &String| of_variable(command, arguments, shown).unwrap_or_else(|| shown.clone());
+                Some(ContextValue::Strings(all.iter().map(named).collect()))
+            }
+            _ => None,
+        };
+        if let Some(renamed) = renamed {
+            error.insert(kind, renamed);
+        }
+    }
+    let is_command = error.kind() == ErrorKind::InvalidSubcommand;
+    let given = error.get(if is_command { ContextKind::InvalidSubcommand } else { ContextKind::InvalidArg });
+    if let Some(ContextValue::String(given)) = given
+        && (is_command || error.kind() == ErrorKind::UnknownArgument)
+        && is_file(given)
+        && command.get_arguments().any(|arg| arg.get_id() == "config")
+    {
+        let tip = format!("a configuration is named with '--config {given}'");
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+    }
+    error
+}
+
+/// The variable that `shown` (a flag, as clap writes it) came from, if it stands in no argument.
+fn of_variable(command: &Command, arguments: &[OsString], shown: &str) -> Option<String> {
+    let flag = shown.split([' ', '=']).next()?;
+    let arg = command.get_arguments().find(|arg| arg.get_long().is_some_and(|long| flag == format!("--{long}")))?;
+    let short = arg.get_short().map(|short| format!("-{short}"));
+    let is_given = |given: &OsString| {
+        let given = given.to_string_lossy();
+        given == flag
+            || given.starts_with(&format!("{flag}="))
+            || short.as_ref().is_some_and(|short| given.starts_with(short))
+    };
+    if arguments.iter().any(is_given) { None } else { variable(arg).map(|(name, _)| name.to_owned()) }
+}
+
+fn is_file(given: &str) -> bool {
+    !given.starts_with('-') && (given.ends_with(".yaml") || given.ends_with(".yml") || given.contains('/'))
+}

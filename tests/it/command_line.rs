@@ -1,0 +1,280 @@
+//! What people write around a command: variables of the environment, files, a pipe; and what they are told.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::commands::{Files, outcome};
+use crate::harness::gate::program;
+use crate::harness::{Gate, TWO_CALLERS, Upstream};
+
+#[test]
+fn variables_mean_what_people_mean_by_them() {
+    let files = Files::new();
+    std::fs::remove_file(files.0.path().join("crm")).unwrap();
+    let check = |name: &str, value: &str, more: &[&str]| {
+        let mut program = program();
+        program.arg("check").arg("--config").arg(files.config()).args(more).env(name, value);
+        let (code, out, error) = outcome(&mut program);
+        (code, out + &error)
+    };
+    let without = "METRIKA_GATE_CHECK_WITHOUT_TOKENS";
+    for (value, code) in [
+        ("1", 0),
+        ("true", 0),
+        ("yes", 0),
+        ("On", 0),
+        ("0", 78),
+        ("false", 78),
+        ("no", 78),
+        ("off", 78),
+        ("", 78),
+        ("FALSE", 78),
+    ] {
+        assert_eq!(check(without, value, &[]).0, code, "{value:?}");
+    }
+    // One that is off is in nobody's way.
+    assert_eq!(check("METRIKA_GATE_CHECK_ONLINE", "0", &["--without-tokens"]).0, 0);
+    assert_eq!(check("METRIKA_GATE_CHECK_ONLINE", "", &["--without-tokens"]).0, 0);
+    for (name, value, more, expected) in [
+        (without, "maybe", &[][..], "invalid value 'maybe' for 'METRIKA_GATE_CHECK_WITHOUT_TOKENS'"),
+        ("METRIKA_GATE_FORMAT", "xml", &[], "invalid value 'xml' for 'METRIKA_GATE_FORMAT'"),
+        (
+            "METRIKA_GATE_CHECK_ONLINE",
+            "1",
+            &["--without-tokens"],
+            "the argument '--without-tokens' cannot be used with 'METRIKA_GATE_CHECK_ONLINE'",
+        ),
+        // Of the two, the flag is the wrong one.
+        ("METRIKA_GATE_FORMAT", "json", &["--format", "xml"], "invalid value 'xml' for '--format <FORM>'"),
+    ] {
+        let (code, said) = check(name, value, more);
+        assert!(code == 2 && said.contains(expected), "{name}={value}: {code} {said}");
+    }
+    // What is wrong for one command is nothing to another, and empty is nothing to any.
+    assert_eq!(check("METRIKA_GATE_WORKERS", "none", &["--without-tokens"]).0, 0);
+    for name in ["METRIKA_GATE_WORKERS", "METRIKA_GATE_LOG_LEVEL", "METRIKA_GATE_LOG_FORMAT", "METRIKA_GATE_CONFIG"] {
+        let (code, _, said) = outcome(program().env(name, ""));
+        assert!(code == 66 && said.contains("/etc/metrika-gate/gate.yaml"), "{name}: {code} {said}");
+    }
+    for arguments in [&[][..], &["check"], &["healthcheck"]] {
+        let (code, _, said) = outcome(program().args(arguments).env("METRIKA_GATE_CONFIG", "/nowhere/gate.yaml"));
+        assert!(code == 66 && said.ends_with("; it is METRIKA_GATE_CONFIG that names it\n"), "{arguments:?}: {said}");
+    }
+    let (code, _, said) = outcome(program().env("METRIKA_GATE_WORKERS", "none"));
+    assert!(code == 2 && said.contains("for 'METRIKA_GATE_WORKERS'"), "{said}");
+}
+
+#[test]
+fn a_file_in_the_place_of_a_flag_hints_at_it() {
+    for arguments in [
+        &["run", "gate.yaml"][..],
+        &["check", "gate.yaml"],
+        &["gate.yaml"],
+        &["doctor", "gate.yaml"],
+        &["healthcheck", "gate.yaml"],
+    ] {
+        let (code, _, said) = outcome(program().args(arguments));
+        assert!(
+            code == 2 && said.contains("a configuration is named with '--config gate.yaml'"),
+            "{arguments:?}: {said}"
+        );
+    }
+    let (code, _, said) = outcome(program().arg("chekc"));
+    assert!(code == 2 && said.contains("'check'") && !said.contains("--config chekc"), "{said}");
+}
+
+#[test]
+fn healthcheck_finds_the_admin_listener_and_waits_for_it() {
+    let upstream = Upstream::plain();
+    let gate = Gate::plan(&upstream, TWO_CALLERS).without("crm").start();
+    let config = gate.file("copy.yaml");
+    let port = gate.admin_place().rsplit(':').next().unwrap().to_owned();
+    let write = |text: &str| std::fs::write(&config, text).unwrap();
+    let ask = |more: &[&str]| outcome(program().args(["healthcheck", "--config"]).arg(&config).args(more));
+    // Of the rest of the file nothing is asked, and the address of all interfaces is loopback's too.
+    write(&format!("admin: {{address: '0.0.0.0:{port}'}}\nmistake: 1\n"));
+    let (code, said, _) = ask(&[]);
+    assert!(code == 1 && said.contains("[-] token crm"), "{said}");
+    let start = Instant::now();
+    assert_eq!(ask(&["--wait", "500ms"]).0, 1);
+    assert!(start.elapsed() >= Duration::from_millis(300), "{:?}", start.elapsed());
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| ask(&["--wait", "30s"]));
+        std::thread::sleep(Duration::from_millis(300));
+        gate.replace_token("crm", "y0_canaryWRITEcanary0123456789abcdef");
+        assert_eq!(waiting.join().unwrap().0, 0);
+    });
+    assert!(start.elapsed() < Duration::from_secs(20));
+    let here = format!("http://127.0.0.1:{port}/livez");
+    assert_eq!(ask(&["--url", &here]).1, "ok\n");
+    let (code, _, said) = outcome(program().args(["healthcheck", "--config", "/nowhere/gate.yaml"]));
+    assert!(code == 66 && said.contains("/nowhere/gate.yaml"), "{said}");
+    // A gate that serves lives on with what it had when its file becomes wrong.
+    for (text, mode) in [("admin: {address: [", 0o600), ("admin: {address: '127.0.0.1:1'}", 0o606)] {
+        write(text);
+        std::fs::set_permissions(&config, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+        let (_, _, said) = ask(&["--timeout", "1s"]);
+        assert!(said.contains("does not say where admin is; 127.0.0.1:9090 is asked"), "{said}");
+    }
+}
+
+/// Runs it with `input` on stdin.
+fn piped(command: &mut Command, input: &str) -> (i32, String) {
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    (output.status.code().unwrap(), said)
+}
+
+#[test]
+fn a_configuration_comes_through_a_pipe() {
+    let files = Files::new();
+    let config = std::fs::read_to_string(files.config()).unwrap();
+    let (code, said) = piped(program().args(["check", "--config", "-"]), &config);
+    assert!(code == 0 && said.contains("the configuration is right"), "{said}");
+    let (code, said) = piped(program().args(["check", "--config", "-"]), &config.replace("id: crm", "id: reports"));
+    assert!(code == 78 && said.contains("error: <stdin>:7:5 callers[1]: the id 'reports' is taken"), "{said}");
+    let explain = ["explain", "GET", "/management/v1/counters", "--as", "reports", "--config", "-"];
+    assert_eq!(piped(program().args(explain), &config).0, 0);
+    for command in [&["explain", "--from", "-", "--config", "-"], &["suggest", "--from", "-", "--config", "-"]] {
+        let (code, said) = piped(program().args(command), &config);
+        assert!(code == 1 && said.contains("stdin can be the log or the configuration, and not both"), "{said}");
+    }
+    let (code, said) = piped(program().args(["run", "--config", "-"]), "");
+    assert!(code == 66 && said.contains("reads its configuration from a file, and not from stdin"), "{said}");
+}
+
+#[test]
+fn check_for_machines_has_the_place_of_each_thing_in_fields() {
+    let files = Files::new();
+    let at = files.0.path().display().to_string();
+    std::fs::remove_file(files.0.path().join("analytics")).unwrap();
+    files.edit("tokens: [analytics, crm]}", "tokens: [analytics]}");
+    let (code, said) = files.json(&["check"]);
+    let file = "FOLDER/gate.yaml";
+    assert_eq!(code, 78);
+    assert_eq!(
+        said["mistakes"],
+        serde_json::json!([{
+            "file": file, "line": 9, "column": 21, "key": "tokens.analytics.file",
+            "message": "FOLDER/analytics: the file of token 'analytics' is missing",
+        }])
+    );
+    assert_eq!(
+        said["warnings"],
+        serde_json::json!([
+            {
+                "file": file, "line": 7, "column": 5, "key": "callers[1]",
+                "message": "caller 'crm' has metrika:write, but none of its tokens has it",
+            },
+            { "file": file, "line": 10, "column": 8, "key": "tokens.crm", "message": "token 'crm' is used by no caller" },
+        ])
+    );
+    files.edit("callers:", "colors:");
+    let said = files.json(&["check"]).1;
+    let places: Vec<_> = said["mistakes"].as_array().unwrap().iter().map(|one| (&one["line"], &one["key"])).collect();
+    assert_eq!(places.last().unwrap(), &(&9.into(), &"tokens.analytics.file".into()), "{said}");
+    assert!(places.contains(&(&5.into(), &"colors".into())), "{said}");
+    std::fs::write(files.config(), "a: [").unwrap();
+    let said = files.json(&["check"]).1;
+    assert_eq!((&said["mistakes"][0]["line"], &said["mistakes"][0]["key"]), (&2.into(), &serde_json::Value::Null));
+    assert!(!said.to_string().contains(&at));
+}
+
+#[test]
+fn check_warns_of_a_scope_that_no_token_of_the_caller_covers() {
+    for (caller, token, warned) in [
+        ("metrika:write", "metrika:expenses", Some("metrika:write")),
+        ("metrika:write", "metrika:read", Some("metrika:write")),
+        ("metrika:read", "metrika:write", Some("metrika:read")),
+        ("metrika:expenses", "metrika:user_params", Some("metrika:expenses")),
+        ("metrika:expenses", "metrika:write", None),
+        ("metrika:write", "metrika:write", None),
+    ] {
+        let files = Files::new();
+        files.edit(
+            "scopes: [metrika:read, metrika:write], tokens: [analytics, crm]",
+            &format!("scopes: [{caller}], tokens: [crm]"),
+        );
+        files.edit("scopes: [metrika:write]}\n", &format!("scopes: [{token}]}}\n"));
+        let said = files.run(&["check"]).1;
+        let expected = warned.map(|scope| format!("caller 'crm' has {scope}, but none of its tokens has it"));
+        assert_eq!(said.contains("none of its tokens has it"), expected.is_some(), "{caller} {token}: {said}");
+        assert!(said.contains(&expected.unwrap_or_default()), "{caller} {token}: {said}");
+    }
+}
+
+#[test]
+fn a_right_of_another_service_is_told_where_it_belongs() {
+    let files = Files::new();
+    files.edit("scopes: [metrika:write]}\n", "scopes: [metrika:write, passport:business]}\n");
+    let (code, said) = files.run(&["check"]);
+    assert_eq!(code, 78);
+    assert!(
+        said.contains("is 'passport:business'; expected metrika:read,")
+            && said.contains("is given to the application at oauth.yandex.ru"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_relative_path_is_said_with_what_it_is_relative_to() {
+    let files = Files::new();
+    let at = files.0.path().display().to_string();
+    files.edit(&format!("'{at}/crm'"), "secrets/crm");
+    let there = std::env::temp_dir();
+    let check = |config: &Path| {
+        let (_, out, error) = outcome(program().arg("check").arg("--config").arg(config).current_dir(&there));
+        out + &error
+    };
+    let relative = format!(" (relative to the working directory {})", there.canonicalize().unwrap().display());
+    let said = check(&files.config());
+    assert!(said.contains(&format!("secrets/crm{relative}: the file of token 'crm' is missing")), "{said}");
+    let said = check(Path::new("nowhere/gate.yaml"));
+    assert!(said.contains(&format!("nowhere/gate.yaml{relative}: the configuration cannot be read")), "{said}");
+    files.edit("tokens:\n", "upstream: {ca_file: none.pem}\ntokens:\n");
+    let said = check(&files.config());
+    assert!(
+        said.contains(&format!("a readable file with certificates (No such file or directory (os error 2)){relative}")),
+        "{said}"
+    );
+}
+
+#[test]
+fn nothing_is_put_in_the_place_of_a_variable_and_that_is_said() {
+    for (from, to, expected) in [
+        ("'FOLDER/crm'", "'${CRM}'", "expected the path of a file; variables are not replaced"),
+        ("'FOLDER/crm'", "$CREDENTIALS_DIRECTORY/crm", "expected the path of a file; variables are not replaced"),
+        ("'FOLDER/crm'", "~/crm", "expected the path of a file; '~' is not replaced"),
+        ("tokens:\n", "workers: ${N}\ntokens:\n", "expected a number from 1 to 1024; variables are not replaced"),
+        ("tokens:\n", "workers: '{{ n }}'\ntokens:\n", "expected a number from 1 to 1024; templates are not filled in"),
+        ("'FOLDER/crm'", "${CRM}", "; variables are not replaced"),
+        ("scopes: [metrika:write]}\n", "scopes: [metrika:write}\n", "; the '[' of line 10, column "),
+    ] {
+        let files = Files::new();
+        files.edit(&from.replace("FOLDER", &files.0.path().display().to_string()), to);
+        let (code, said) = files.run(&["check"]);
+        assert!(code == 78 && said.contains(expected), "{to}: {said}");
+    }
+}
+
+/// The lines of the README that make a token file, on a machine where its folder is not there yet.
+#[test]
+fn the_readme_makes_a_token_file_that_is_taken() {
+    let readme = include_str!("../../README.md");
+    let lines = readme.lines().filter_map(|line| line.strip_prefix("$ "));
+    let lines: Vec<_> = lines.filter(|line| line.contains("/var/run/secrets/metrika")).collect();
+    let files = Files::new();
+    let secrets = files.0.path().join("var-run-secrets");
+    let here = |text: &str| text.replace("/var/run/secrets", secrets.to_str().unwrap());
+    let commands = here(&lines.join("\n")).replace("sudo ", "");
+    let mut shell = Command::new("sh");
+    let (code, said) = piped(shell.arg("-e").arg("-c").arg(commands), "y0_canaryREADMEcanary0123456789abcdef\n");
+    assert_eq!(code, 0, "{said}");
+    files.edit(&format!("{}/analytics", files.0.path().display()), &here("/var/run/secrets/metrika/analytics"));
+    let (code, said) = files.run(&["check"]);
+    assert_eq!(code, 0, "{said}");
+}
