@@ -26,6 +26,7 @@ mod policy;
 mod process;
 mod reader;
 mod rules;
+mod source;
 mod upstream;
 mod values;
 
@@ -36,6 +37,7 @@ pub use policy::tokens_beside_mistakes;
 pub use process::admin_beside_mistakes;
 use reader::{At, Findings};
 pub use rules::login;
+pub use source::bytes;
 pub use values::name_text;
 use values::{duration, name, names, timeout};
 
@@ -318,25 +320,6 @@ impl Config {
             Some(_) | None => Err(Error::Invalid(mistakes)),
         }
     }
-}
-
-/// Reads `file`, and of one that is too large no more than shows that it is. One that everyone can write is not read: who
-/// can change it says who may do what.
-///
-/// # Errors
-/// [`Error::Unreadable`] when it cannot be read, [`Error::Permissions`] when everyone can write it.
-pub fn bytes(file: &Path) -> Result<Vec<u8>, Error> {
-    let unreadable = |error: std::io::Error| Error::Unreadable {
-        file: file.to_owned(),
-        message: format!("the configuration cannot be read: {error}"),
-        is_denied: error.kind() == std::io::ErrorKind::PermissionDenied,
-    };
-    let (opened, metadata) = crate::file::open(file).map_err(unreadable)?;
-    crate::file::check_writers(file, &metadata).map_err(|error| Error::Permissions {
-        file: file.to_owned(),
-        message: format!("the configuration is not taken: {error}"),
-    })?;
-    crate::file::read_from(opened, document::MAXIMUM_BYTES).map_err(unreadable)
 }
 
 const KEYS: [&str; 16] = [

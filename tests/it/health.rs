@@ -57,7 +57,11 @@ fn a_revoked_token_is_parked() {
     assert!(fake.requests() - before <= most, "{} requests went up in {:?}", fake.requests() - before, start.elapsed());
     // The other token is none of its business.
     assert_eq!(reason(&gate, "crm", "POST /management/v1/counter/1/undelete"), "200");
-    let alarming: Vec<_> = gate.metrics(&["token_invalid"]).into_iter().filter(|line| !line.ends_with(" 0")).collect();
+    let alarming: Vec<_> = gate
+        .metrics(&["auth_failures_total", "token_invalid"])
+        .into_iter()
+        .filter(|line| !line.ends_with(" 0"))
+        .collect();
     assert_eq!(alarming.len(), 1, "{alarming:?}");
     assert!(alarming[0].contains("caller=\"reports\",token=\"analytics\",operation=\"counters.list\",code=\"403\""));
     fake.restore(READ_TOKEN);

@@ -1,0 +1,25 @@
+//! The configuration's file, and who may write it.
+
+use std::path::Path;
+
+use super::document;
+use super::error::Error;
+
+/// Reads `file`, and of one that is too large no more than shows that it is. One that everyone can write is not read: who
+/// can change it says who may do what.
+///
+/// # Errors
+/// [`Error::Unreadable`] when it cannot be read, [`Error::Permissions`] when everyone can write it.
+pub fn bytes(file: &Path) -> Result<Vec<u8>, Error> {
+    let unreadable = |error: std::io::Error| Error::Unreadable {
+        file: file.to_owned(),
+        message: format!("the configuration cannot be read: {error}"),
+        is_denied: error.kind() == std::io::ErrorKind::PermissionDenied,
+    };
+    let (opened, metadata) = crate::file::open(file).map_err(unreadable)?;
+    crate::file::check_writers(file, &metadata).map_err(|error| Error::Permissions {
+        file: file.to_owned(),
+        message: format!("the configuration is not taken: {error}"),
+    })?;
+    crate::file::read_from(opened, document::MAXIMUM_BYTES).map_err(unreadable)
+}
