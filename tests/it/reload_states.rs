@@ -88,6 +88,24 @@ fn a_configuration_that_is_away_is_said_and_so_is_its_return() {
     is_in_use(&gate);
 }
 
+/// A file that is mounted by itself stays what it was, and that is said.
+#[test]
+fn a_file_that_was_replaced_behind_its_mount_is_said() {
+    let upstream = Upstream::plain();
+    let Some(plan) = Gate::plan(&upstream, TWO_CALLERS).mounted_alone("analytics") else { return };
+    let gate = plan.start();
+    assert!(!gate.admin("/readyz?verbose").text().contains("was replaced"));
+    write_private(&gate.file("new"), "y0_canaryNEWcanary0123456789abcdefg");
+    std::fs::rename(gate.file("new"), gate.file("analytics.outside")).unwrap();
+    gate.until_log(&["replaced where it was mounted from", "token analytics", "no subPath"]);
+    let page = gate.admin("/readyz?verbose");
+    assert!(
+        page.status == 200 && page.text().contains("[!]") && page.text().contains("was replaced"),
+        "{}",
+        page.text()
+    );
+}
+
 /// An authority decides whom the token is sent to: nobody else may write it.
 #[test]
 fn an_authority_that_everyone_can_write_is_refused() {

@@ -30,7 +30,7 @@ pub struct Plan {
     descriptors: Option<u32>,
     open_mask: bool,
     environment: Vec<(String, String)>,
-    hosts: bool,
+    mount: Option<(PathBuf, PathBuf)>,
     configuration: Option<String>,
 }
 
@@ -66,7 +66,7 @@ impl Gate {
             descriptors: None,
             open_mask: false,
             environment: Vec::new(),
-            hosts: false,
+            mount: None,
             configuration: None,
         };
         plan.token("analytics", READ_TOKEN).token("crm", WRITE_TOKEN)
@@ -282,9 +282,21 @@ impl Plan {
 
     /// With `hosts`, a file of the gate's folder that can be rewritten, in the place of `/etc/hosts`; `None` where the
     /// system does not let a test do that.
-    pub fn hosts(mut self, hosts: &str) -> Option<Self> {
+    pub fn hosts(self, hosts: &str) -> Option<Self> {
         std::fs::write(self.folder.path().join("hosts"), hosts).unwrap();
-        self.hosts = true;
+        let file = self.folder.path().join("hosts");
+        self.mounted(file, "/etc/hosts".into())
+    }
+
+    /// With a file of the gate's folder mounted by itself: its `outside` stands beside it. `None` as for `hosts`.
+    pub fn mounted_alone(self, name: &str) -> Option<Self> {
+        let (inside, outside) = (self.folder.path().join(name), self.folder.path().join(format!("{name}.outside")));
+        std::fs::copy(&inside, &outside).unwrap();
+        self.mounted(outside, inside)
+    }
+
+    fn mounted(mut self, file: PathBuf, over: PathBuf) -> Option<Self> {
+        self.mount = Some((file, over));
         let may = Command::new("unshare").args(["--mount", "true"]).stderr(Stdio::null()).status();
         may.is_ok_and(|status| status.success()).then_some(self)
     }
@@ -315,10 +327,10 @@ impl Plan {
     fn command(&self) -> Command {
         let file = self.file();
         let program = binary();
-        let mut command = if self.hosts {
+        let mut command = if let Some((file, over)) = &self.mount {
             let mut shell = Command::new("unshare");
-            shell.args(["--mount", "sh", "-c", "mount --bind \"$0\" /etc/hosts && exec \"$@\""]);
-            shell.arg(self.folder.path().join("hosts")).arg(program);
+            shell.args(["--mount", "sh", "-c", "mount --bind \"$0\" \"$1\" && shift && exec \"$@\""]);
+            shell.arg(file).arg(over).arg(program);
             shell
         } else if self.descriptors.is_none() && !self.open_mask {
             self::program()
