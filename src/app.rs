@@ -71,7 +71,7 @@ impl App {
         let sink = telemetry::start(format, &level, meters.clone())?;
         // What was logged before a start failed is said before the process ends.
         Self::start_logging_to(sink.clone(), telemetry::resolve(format), meters, config, options).inspect_err(|_| {
-            if sink.write_to(std::io::stderr()).is_ok() {
+            if sink.write_to_stderr().is_ok() {
                 sink.flush(Duration::from_secs(1));
             }
         })
@@ -106,7 +106,7 @@ impl App {
         meters.confined(sandbox.confinement());
         reloader.keep_to(sandbox);
         // No thread was started before this.
-        sink.write_to(std::io::stderr())?;
+        sink.write_to_stderr()?;
         let (reports, reported) = mpsc::unbounded_channel();
         let generation = reloader.generation().clone();
         let health = Health::new(&config, generation.clone(), reported)?;

@@ -34,7 +34,7 @@ impl Readiness {
     pub fn check(&self, meters: &ProcessMeters) -> (bool, String) {
         let serving = self.serving.load(Ordering::Acquire);
         let draining = self.draining.load(Ordering::Acquire);
-        let (state, _) = meters.read();
+        let state = meters.read();
         let missing: Vec<TokenAlias> =
             state.token_states.iter().filter(|(_, token)| !token.loaded).map(|(alias, _)| *alias).collect();
         let mut lines = String::new();

@@ -104,7 +104,7 @@ families! {
     worker_stalls: COUNTER, "metrika_gate_worker_stalls_total", "",
         "How often a worker did not come back to its loop for two seconds.";
     log_lines_dropped: COUNTER, "metrika_gate_log_lines_dropped_total", "",
-        "Log lines that were not written because whoever reads the log was too slow.";
+        "Log lines that were not written: whoever reads the log was too slow or is gone, or its disk is full.";
     sandbox: GAUGE, "metrika_gate_sandbox", "state",
         "1 for how far the kernel confines the process to what it needs: full, partial, none, or off by configuration.";
     build: GAUGE, "metrika_gate_build_info", "version, tls_provider",
@@ -208,7 +208,7 @@ fn ledger(shard: &Shard, families: &mut Families) {
 }
 
 fn of_the_process(process: &ProcessMeters, families: &mut Families) {
-    let (state, log_lines_dropped) = process.read();
+    let state = process.read();
     for (alias, token) in &state.token_states {
         let labels = [("token", alias.as_str())];
         families.token_loaded.push(gauge(&labels, i64::from(token.loaded)));
@@ -233,7 +233,7 @@ fn of_the_process(process: &ProcessMeters, families: &mut Families) {
     let (stalled, stalls) = process.worker_stalls();
     families.workers_stalled.push(gauge(&[], i64::try_from(stalled).unwrap_or(i64::MAX)));
     families.worker_stalls.push(counter(&[], stalls));
-    families.log_lines_dropped.push(counter(&[], log_lines_dropped));
+    families.log_lines_dropped.push(counter(&[], process.lines_dropped()));
     if let Some(state) = process.confinement() {
         families.sandbox =
             Confinement::ALL.map(|one| gauge(&[("state", one.as_str())], i64::from(one == state))).into();

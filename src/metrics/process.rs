@@ -193,9 +193,15 @@ impl ProcessMeters {
         state.token_states = tokens.iter().map(state_of).collect();
     }
 
-    /// Log lines could not be kept.
+    /// So many log lines more are lost.
     pub fn log_lines_dropped(&self, lines: u64) {
         self.log_lines_dropped.fetch_add(lines, Ordering::Relaxed);
+    }
+
+    /// How many are.
+    #[must_use]
+    pub fn lines_dropped(&self) -> u64 {
+        self.log_lines_dropped.load(Ordering::Relaxed)
     }
 
     fn refused(&self, limit: ConnectionLimit) -> &AtomicU64 {
@@ -254,10 +260,10 @@ impl ProcessMeters {
         (self.workers_stalled.load(Ordering::Relaxed), self.worker_stalls.load(Ordering::Relaxed))
     }
 
-    /// A copy of what is known of reloads and tokens, and the lines dropped.
+    /// A copy of what is known of reloads and tokens.
     #[must_use]
-    pub fn read(&self) -> (State, u64) {
-        (self.lock().clone(), self.log_lines_dropped.load(Ordering::Relaxed))
+    pub fn read(&self) -> State {
+        self.lock().clone()
     }
 }
 

@@ -39,6 +39,7 @@ mod identify;
 mod interim;
 mod leaving;
 mod limits;
+mod log_lines;
 mod malformed;
 mod matrix;
 mod metrics;

@@ -285,6 +285,11 @@ impl Plan {
         self.folder.path()
     }
 
+    /// The folder, for as long as a test keeps it.
+    pub fn into_folder(self) -> tempfile::TempDir {
+        self.folder
+    }
+
     /// The configuration's file, written now.
     pub fn file(&self) -> PathBuf {
         let file = self.folder.path().join("gate.yaml");
