@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use crate::admin::Admin;
 use crate::config::{Config, LogFormat, Shutdown};
 use crate::crew::{Crew, Start};
+use crate::descriptors::Descriptors;
 use crate::health::Health;
 use crate::metrics::process::{Confinement, ProcessMeters};
 use crate::readiness::Readiness;
@@ -52,6 +53,7 @@ pub struct App {
     crew: Arc<Crew>,
     bound: Vec<Bound>,
     admin: TcpListener,
+    descriptors: Descriptors,
     meters: Arc<ProcessMeters>,
     readiness: Arc<Readiness>,
     sink: Sink,
@@ -81,12 +83,15 @@ impl App {
         sink: Sink,
         form: Form,
         meters: Arc<ProcessMeters>,
-        config: Config,
+        mut config: Config,
         options: Options,
     ) -> anyhow::Result<Self> {
+        let workers = options.workers.or(config.workers).unwrap_or_else(cpus);
+        let descriptors = Descriptors::here(workers);
+        descriptors.fit(&mut config);
         let needs = Needs::of(&config, options.source.as_ref().map(Source::file));
         let mut reloader = Reloader::new(options.source, config.clone(), meters.clone(), options.demo)?;
-        let workers = options.workers.or(config.workers).unwrap_or_else(cpus);
+        reloader.fit_to(descriptors);
         let mut bound = Vec::new();
         for listener in &config.listeners {
             let opened = bind(listener, workers);
@@ -115,7 +120,7 @@ impl App {
         let crew = Arc::new(Crew::start(&mut bound, workers, &start)?);
         let readiness = Arc::new(Readiness::default());
         readiness.serving();
-        let app = Self { runtime, reloader, health, crew, bound, admin, meters, readiness, sink, since };
+        let app = Self { runtime, reloader, health, crew, bound, admin, descriptors, meters, readiness, sink, since };
         app.say_started(workers);
         Ok(app)
     }
@@ -152,13 +157,14 @@ impl App {
     /// # Errors
     /// When signals cannot be received.
     pub fn run(self) -> anyhow::Result<u8> {
-        let Self { runtime, mut reloader, mut health, crew, bound, admin, meters, readiness, sink, since } = self;
+        let Self { runtime, mut reloader, mut health, crew, bound, admin, descriptors, meters, readiness, sink, since } =
+            self;
         let code = runtime.block_on(async {
             let mut signals = Signals::new()?;
             let readiness = readiness.clone();
             let shown = Admin { crew: crew.clone(), meters: meters.clone(), readiness: readiness.clone(), since };
             let shown = Arc::new(shown);
-            tokio::task::spawn_local(shown.serve(admin));
+            tokio::task::spawn_local(shown.serve(admin, descriptors.admin()));
             let (watched, counted) = (crew.clone(), meters.clone());
             tokio::task::spawn_local(async move { watched.watch(&counted).await });
             live(&mut signals, &mut reloader, &mut health, &crew).await;
@@ -277,7 +283,8 @@ async fn end(signals: &mut Signals, shutdown: Shutdown, crew: &Crew) -> u8 {
 }
 
 /// The CPUs that the process may use: affinity and the container's quota count.
-fn cpus() -> usize {
+#[must_use]
+pub fn cpus() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
@@ -289,6 +296,5 @@ fn harden() {
     let _ = rustix::process::setrlimit(Resource::Core, none);
     let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
     let _ = rustix::thread::set_no_new_privs(true);
-    let files = rustix::process::getrlimit(Resource::Nofile);
-    let _ = rustix::process::setrlimit(Resource::Nofile, Rlimit { current: files.maximum, maximum: files.maximum });
+    crate::descriptors::raise();
 }

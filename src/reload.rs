@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use crate::config::{self, Config, Error, Shutdown, TokenSource};
 use crate::crew::Crew;
+use crate::descriptors::Descriptors;
 use crate::metrics::process::{Confinement, Outcome, ProcessMeters, TokenNow};
 use crate::sandbox::{Needs, Sandbox};
 use crate::symbol::TokenAlias;
@@ -67,6 +68,7 @@ pub struct Reloader {
     troubles: BTreeMap<TokenAlias, Trouble>,
     meters: Arc<ProcessMeters>,
     sandbox: Sandbox,
+    descriptors: Option<Descriptors>,
     demo: bool,
     parked: Parked,
 }
@@ -91,6 +93,7 @@ impl Reloader {
             troubles,
             meters,
             sandbox,
+            descriptors: None,
             demo,
             parked: Parked::new(),
         };
@@ -107,6 +110,11 @@ impl Reloader {
     /// From now on the process can do no more than this.
     pub fn keep_to(&mut self, sandbox: Sandbox) {
         self.sandbox = sandbox;
+    }
+
+    /// From now on no configuration asks for more of these than there are.
+    pub const fn fit_to(&mut self, descriptors: Descriptors) {
+        self.descriptors = Some(descriptors);
     }
 
     /// What is in use.
@@ -170,6 +178,8 @@ impl Reloader {
                         again = sooner(again, STABLE);
                     }
                 }
+                // Of its file it says nothing.
+                Err(error) if error.is_shortage() => again = sooner(again, LOOK_AT_UNWATCHED),
                 Err(error) => {
                     let trouble = self.troubles.entry(source.alias);
                     let trouble = trouble.or_insert_with(|| Trouble { since: Instant::now(), said: None });
@@ -348,6 +358,7 @@ impl Reloader {
             anyhow::bail!("{}: {key} changed{which}, which needs a restart", file.display());
         }
         self.sandbox.permits(&Needs::of(&config, Some(file)))?;
+        self.descriptors.iter().for_each(|descriptors| descriptors.fit(&mut config));
         // The access log follows; the form and the level were given to the log at the start.
         if (config.log.format, &config.log.level) != (self.config.log.format, &self.config.log.level) {
             tracing::warn!(file = %file.display(), "log.format or log.level changed, which needs a restart; the rest is taken");

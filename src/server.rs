@@ -22,6 +22,7 @@ use tower::Service;
 
 use crate::caller::{Evidence, Peer};
 use crate::config::Limits;
+use crate::descriptors::Need;
 use crate::gateway::connection::{Connection, Phase};
 use crate::gateway::{refuse_unparsed, whole_answer};
 use crate::line::Malformed;
@@ -77,6 +78,7 @@ pub async fn accept(
             Ok(accepted) => take(accepted),
             Err(error) if caller_io::is_of_one_connection(&error) => {}
             Err(error) => {
+                let _ = Need::Caller.found_none(&error);
                 if said.is_none_or(|said: Instant| said.elapsed() > SAID_AGAIN) {
                     said = Some(Instant::now());
                     let name = listener.0.as_str();
@@ -122,7 +124,7 @@ fn take(
         }
         Err(limit) => {
             meters.connection_refused(limit);
-            if let Some(place) = connections.take_turned_away() {
+            if let Some(place) = connections.take_turned_away(&limits) {
                 tokio::task::spawn_local(turn_away(socket, place));
             }
         }

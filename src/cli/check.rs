@@ -10,6 +10,7 @@ use super::{ConfigArgs, Format, doctor};
 use crate::caller::{Condition, Conditions};
 use crate::config::document::Step;
 use crate::config::{self, Bind, Config, Error, Listener, TokenSource};
+use crate::descriptors::{Descriptors, Fit};
 use crate::doctor::Wanted;
 use crate::policy::{Denial, Policy};
 use crate::scope::Scope;
@@ -159,10 +160,21 @@ fn found(config: &Config, without_tokens: bool) -> Found {
         count(config.tokens.len(), "token"),
         count(config.catalogue.operations().len(), "operation"),
     );
+    let descriptors = Descriptors::here(config.workers.unwrap_or_else(crate::app::cpus));
+    let short = short.into_iter().chain(descriptors.short(config).map(|fit| shortage(descriptors, fit)));
     let tokens = warnings_of_tokens(config, without_tokens, SystemTime::now());
     let (notes, of_logins) = absent_logins(config);
     let warnings = warnings(config, &policy).into_iter().chain(of_logins).chain(tokens).chain(short).collect();
     Found { mistakes, warnings, notes, summary, code }
+}
+
+/// What fits of more connections than there are descriptors for here.
+fn shortage(descriptors: Descriptors, Fit { callers, upstream }: Fit) -> Warning {
+    let most = descriptors.most();
+    let message = format!(
+        "the hard limit of descriptors is {most} here, too low for limits.connections and upstream.connections: run would use {callers} and {upstream}"
+    );
+    (vec![key("limits"), key("connections")], message)
 }
 
 /// What becomes of requests that name no login, of callers with logins alone: what is refused, and what goes through.

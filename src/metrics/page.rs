@@ -7,6 +7,7 @@ use prometheus::proto::{self, LabelPair, Metric, MetricFamily, MetricType};
 
 use super::process::{Confinement, ConnectionLimit, Outcome, ProcessMeters, Reloads};
 use super::{BUCKETS, Histogram, Shard, usage};
+use crate::descriptors::Need;
 use crate::operation::Verb;
 
 macro_rules! families {
@@ -95,6 +96,8 @@ families! {
         "When the configuration in use was loaded.";
     connections_refused: COUNTER, "metrika_gate_connections_refused_total", "limit",
         "Connections of callers beyond limits.connections or limits.connections_per_peer.";
+    descriptor_shortages: COUNTER, "metrika_gate_descriptor_shortages_total", "needed_for",
+        "How often there was no descriptor for a connection of a caller, to the upstream or of the admin listener, or for a file.";
     address_only_callers: GAUGE, "metrika_gate_address_only_callers", "",
         "Callers that are known by nothing but an address on a network, which is a weak proof.";
     floods: COUNTER, "metrika_gate_floods_total", "",
@@ -227,6 +230,9 @@ fn of_the_process(process: &ProcessMeters, families: &mut Families) {
     for limit in ConnectionLimit::ALL {
         let refused = process.connections_refused(limit);
         families.connections_refused.push(counter(&[("limit", limit.as_str())], refused));
+    }
+    for need in Need::ALL {
+        families.descriptor_shortages.push(counter(&[("needed_for", need.as_str())], need.shortages()));
     }
     let address_only = i64::try_from(process.address_only_callers()).unwrap_or(i64::MAX);
     families.address_only_callers.push(gauge(&[], address_only));

@@ -22,6 +22,7 @@ use tokio_rustls::client::TlsStream;
 use super::Upstream;
 use super::lookup::LookUps;
 use crate::config::AddressFamily;
+use crate::descriptors::Need;
 use crate::metrics::UpstreamError;
 
 /// Why there is no connection. Nothing of a request was sent.
@@ -135,7 +136,10 @@ async fn resolve(upstream: &Upstream, look_ups: &LookUps) -> Result<Vec<SocketAd
         let name = name.clone();
         async move { tokio::net::lookup_host((name.as_str(), port)).await.map(Iterator::collect) }
     };
-    let found = look_ups.find(look_up).await.map_err(failed)?;
+    let found = look_ups.find(look_up).await.map_err(|error| {
+        let _ = Need::Upstream.found_none(&error);
+        failed(error)
+    })?;
     let wanted = |address: &SocketAddr| match settings.address_family {
         AddressFamily::Any => true,
         AddressFamily::Ipv4 => address.is_ipv4(),
@@ -185,7 +189,10 @@ async fn connect(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
             joined = attempts.join_next() => match joined {
                 None => return Err(last_error),
                 Some(Ok(Ok(socket))) => return Ok(socket),
-                Some(Ok(Err(error))) => last_error = error,
+                Some(Ok(Err(error))) => {
+                    let _ = Need::Upstream.found_none(&error);
+                    last_error = error;
+                }
                 Some(Err(panicked)) => last_error = io::Error::other(panicked),
             },
             () = stagger => {}

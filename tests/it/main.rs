@@ -22,6 +22,7 @@ mod config;
 mod credentials;
 mod cut;
 mod demo;
+mod descriptors;
 mod doctor;
 mod doctor_reasons;
 mod early;
