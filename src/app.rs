@@ -3,8 +3,8 @@
 //! 1. Start: configuration, log, tokens, upstream, listeners, admin, sandbox, and only then threads; then it is ready.
 //! 2. SIGTERM, SIGINT or SIGQUIT: not ready at once, and every answer says that its connection ends with it (HTTP/2: GOAWAY).
 //!    `shutdown.delay` later it accepts no more, and connections end after their request, those without one first; when all
-//!    have ended, or after `shutdown.timeout`, the process ends: 0 when nothing was cut, 69 when something was. A second
-//!    signal ends it at once, and a worker that has stalled keeps it no longer.
+//!    have ended, or after `shutdown.timeout`, the process ends: 0 when nothing was cut, 69 when something was; what is likely
+//!    to be cut is named in the log before. A second signal ends it at once, and a worker that has stalled keeps it no longer.
 //! 3. SIGHUP reloads; while ending it is ignored. SIGUSR1 and SIGUSR2, which would end the process, are ignored always.
 
 use std::sync::Arc;
@@ -169,7 +169,6 @@ impl App {
             tokio::task::spawn_local(async move { watched.watch(&counted).await });
             live(&mut signals, &mut reloader, &mut health, &crew).await;
             readiness.draining();
-            crew.leave();
             Ok::<u8, anyhow::Error>(end(&mut signals, reloader.shutdown(), &crew).await)
         })?;
         // The tasks of this runtime hold the crew too; they end with it.
@@ -256,9 +255,15 @@ async fn look_after(reloader: &mut Reloader, health: &mut Health, crew: &Crew) {
     }
 }
 
+/// So often it is logged what has become likely to be cut: every eighth of the time that is left at first, but between these.
+const NAMES_AT_LEAST: Duration = Duration::from_millis(20);
+const NAMES_AT_MOST: Duration = Duration::from_secs(1);
+
 /// Rule 2.
 async fn end(signals: &mut Signals, shutdown: Shutdown, crew: &Crew) -> u8 {
     tracing::info!(delay = ?shutdown.delay, timeout = ?shutdown.timeout, "ending");
+    let whole = shutdown.delay + shutdown.timeout;
+    crew.leave(Instant::now() + whole);
     let all_ended = async {
         tokio::time::sleep(shutdown.delay).await;
         crew.drain();
@@ -268,8 +273,16 @@ async fn end(signals: &mut Signals, shutdown: Shutdown, crew: &Crew) -> u8 {
         }
         crew.connections()
     };
+    let names = async {
+        let mut next = tokio::time::interval((whole / 8).clamp(NAMES_AT_LEAST, NAMES_AT_MOST));
+        loop {
+            next.tick().await;
+            crew.name_what_may_be_cut();
+        }
+    };
     let left = tokio::select! {
         left = all_ended => left,
+        () = names => 0,
         () = signals.end.recv() => {
             tracing::warn!("ended at once by a second signal");
             crew.connections()

@@ -29,8 +29,10 @@ enum Command {
     Count(oneshot::Sender<Shard>),
     /// Answer.
     Ping(oneshot::Sender<()>),
-    /// Say with every answer that the connection ends with it.
-    Leave,
+    /// Say with every answer that the connection ends with it; what is under way then is cut.
+    Leave(tokio::time::Instant),
+    /// Log what is likely to be cut.
+    Name,
     /// Accept no more, and end connections after their request.
     Drain,
     /// Do not come back to your loop for so long.
@@ -246,9 +248,14 @@ impl Crew {
         true
     }
 
-    /// The process will end: every worker says so with its answers, and still accepts.
-    pub fn leave(&self) {
-        self.tell(|| Command::Leave);
+    /// The process will end: every worker says so with its answers, and still accepts. What is under way at `cuts` is cut.
+    pub fn leave(&self, cuts: tokio::time::Instant) {
+        self.tell(|| Command::Leave(cuts));
+    }
+
+    /// Every worker logs which requests have become likely to be cut.
+    pub fn name_what_may_be_cut(&self) {
+        self.tell(|| Command::Name);
     }
 
     /// Every worker accepts no more and ends its connections after their requests.
@@ -346,7 +353,8 @@ async fn obey(worker: &Worker, mut commands: mpsc::UnboundedReceiver<Command>) {
             Command::Learn(sender, fact) => worker.learning.take(sender, &fact),
             Command::Count(wanted) => drop(wanted.send(worker.counts())),
             Command::Ping(wanted) => drop(wanted.send(())),
-            Command::Leave => worker.leave(),
+            Command::Leave(cuts) => worker.leave(cuts),
+            Command::Name => worker.under_way.name(),
             Command::Drain => worker.drain(),
             #[cfg(test)]
             Command::Stall(time) => std::thread::sleep(time),

@@ -129,6 +129,7 @@ pub struct Shard {
     upstream_errors: FxHashMap<UpstreamError, u64>,
     caller_stalls: FxHashMap<(Option<CallerId>, Stall), u64>,
     floods: u64,
+    likely_cut: usize,
 }
 
 /// What is known of an exchange when it ends.
@@ -180,6 +181,7 @@ impl Default for Shard {
             upstream_errors: FxHashMap::default(),
             caller_stalls: FxHashMap::default(),
             floods: 0,
+            likely_cut: 0,
         }
     }
 }
@@ -247,6 +249,11 @@ impl Shard {
         *self.caller_stalls.entry((caller, stall)).or_default() += 1;
     }
 
+    /// So many requests are likely to be cut.
+    pub const fn likely_to_be_cut(&mut self, requests: usize) {
+        self.likely_cut = requests;
+    }
+
     /// A flood ended its connection.
     pub const fn flood(&mut self) {
         self.floods += 1;
@@ -280,6 +287,7 @@ impl Shard {
         add_counts(&mut self.upstream_errors, &other.upstream_errors);
         add_counts(&mut self.caller_stalls, &other.caller_stalls);
         self.floods += other.floods;
+        self.likely_cut += other.likely_cut;
     }
 
     /// The ledger of each caller.

@@ -310,6 +310,8 @@ MUTATIONS = [
     ("R-13", "after a reload too", "src/reload.rs", "descriptors.fit(&mut config));", "drop(descriptors.short(&config)));", "descriptors::"),
     ("R-13", "descriptors are kept back for the admin listener", "src/descriptors.rs", "own + self.admin() + self.most / SPARE", "OF_THE_PROCESS.min(own) - 24", "descriptors::"),
     ("R-13", "no token fails for want of a descriptor", "src/reload.rs", "Err(error) if error.is_shortage() =>", "Err(error) if error.is_shortage() && error.is_denied() =>", "descriptors::"),
+    ("shutdown", "what is likely to be cut is named", "src/app.rs", "            crew.name_what_may_be_cut();\n", "", "shutdown::what_is_likely"),
+    ("shutdown", "and once", "src/worker/under_way.rs", "!std::mem::replace(&mut under.is_named, true)", "!std::mem::replace(&mut under.is_named, false)", "shutdown::what_is_likely"),
     ("R-13", "bodies that are read ahead have a budget", "src/gateway/budget.rs", "self.left.get().checked_sub(bytes);",
      "Some(self.left.get().saturating_sub(bytes));", "read_ahead:: | budget::"),
     ("R-13", "bodies that are read ahead have a time", "src/gateway/owed.rs", "const TIME: Duration = Duration::from_secs(30);",

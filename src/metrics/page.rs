@@ -46,6 +46,8 @@ families! {
         "From the start of sending a request to the head of Metrica's answer.";
     in_flight: GAUGE, "metrika_gate_in_flight_requests", "caller",
         "Requests under way.";
+    likely_cut: GAUGE, "metrika_gate_requests_likely_cut", "",
+        "Requests under way that are likely to be cut when the process ends; 0 until it is told to.";
     auth_failures: COUNTER, "metrika_gate_auth_failures_total", "origin, caller, token, operation, code, reason",
         "Every 401 and 403, of the gate itself (origin gate) and of Metrica (origin upstream), with the reason that X-Gate-Reason says.";
     quota_rejections: COUNTER, "metrika_gate_quota_rejections_total", "token, reason",
@@ -145,6 +147,7 @@ fn callers(shard: &Shard, families: &mut Families) {
         families.request_bytes.push(counter(&caller, meters.request_bytes));
         families.response_bytes.push(counter(&caller, meters.response_bytes));
     }
+    families.likely_cut.push(gauge(&[], i64::try_from(shard.likely_cut).unwrap_or(i64::MAX)));
     for (operation, durations) in sorted(&shard.upstream_durations) {
         families.upstream_duration.push(histogram(&[("operation", operation.as_str())], durations));
     }
