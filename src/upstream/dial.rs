@@ -29,10 +29,12 @@ use crate::metrics::UpstreamError;
 #[derive(Debug, thiserror::Error)]
 pub enum DialError {
     /// The name was not found.
-    #[error("looking up {name} failed")]
+    #[error("looking up {name} failed{hint}")]
     Resolve {
         /// The name.
         name: String,
+        /// What its look-up leaves out, where it does.
+        hint: &'static str,
         /// Why. The look-up may be that of others, too.
         source: Arc<io::Error>,
     },
@@ -131,7 +133,8 @@ async fn resolve(upstream: &Upstream, look_ups: &LookUps) -> Result<Vec<SocketAd
         return Ok(vec![SocketAddr::new(address, port)]);
     }
     let name = if absolute { format!("{host}.") } else { host.clone() };
-    let failed = |source| DialError::Resolve { name: name.clone(), source };
+    let hint = if absolute { " (the hosts file is used for the name of upstream.connect_to only)" } else { "" };
+    let failed = |source| DialError::Resolve { name: name.clone(), hint, source };
     let look_up = || {
         let name = name.clone();
         async move { tokio::net::lookup_host((name.as_str(), port)).await.map(Iterator::collect) }

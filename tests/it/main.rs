@@ -3,6 +3,7 @@
 #![cfg(test)]
 
 mod admin;
+mod age;
 mod answers;
 mod answers_http2;
 mod architecture;
