@@ -7,6 +7,7 @@
 //!    to be cut is named in the log before. A second signal ends it at once, and a worker that has stalled keeps it no longer.
 //! 3. SIGHUP reloads; while ending it is ignored. SIGUSR1 and SIGUSR2, which would end the process, are ignored always.
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -159,6 +160,7 @@ impl App {
     pub fn run(self) -> anyhow::Result<u8> {
         let Self { runtime, mut reloader, mut health, crew, bound, admin, descriptors, meters, readiness, sink, since } =
             self;
+        let bound = Rc::new(bound);
         let code = runtime.block_on(async {
             let mut signals = Signals::new()?;
             let readiness = readiness.clone();
@@ -167,7 +169,10 @@ impl App {
             tokio::task::spawn_local(shown.serve(admin, descriptors.admin()));
             let (watched, counted) = (crew.clone(), meters.clone());
             tokio::task::spawn_local(async move { watched.watch(&counted).await });
+            let (kept, counted, sockets) = (crew.clone(), meters.clone(), bound.clone());
+            let keeping = tokio::task::spawn_local(async move { kept.keep_sockets(&sockets, &counted).await });
             live(&mut signals, &mut reloader, &mut health, &crew).await;
+            keeping.abort();
             readiness.draining();
             Ok::<u8, anyhow::Error>(end(&mut signals, reloader.shutdown(), &crew).await)
         })?;

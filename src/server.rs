@@ -17,6 +17,7 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tower::Service;
 
@@ -57,21 +58,27 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// That accepting fails is said so often while it lasts.
 const SAID_AGAIN: Duration = Duration::from_secs(10);
 
-/// Accepts connections on one listener until the worker drains, and those that wait then.
+/// Accepts connections on one listener until the worker drains or another socket has its place, and those that wait then.
 pub async fn accept(
     worker: Rc<Worker>,
     listener: (ListenerName, bool),
     accepting: Accepting,
     connections: Arc<Connections>,
     meters: Arc<ProcessMeters>,
+    replaced: oneshot::Receiver<()>,
 ) {
-    let mut draining = pin!(worker.until_draining());
+    let mut ends = pin!(async {
+        tokio::select! {
+            () = worker.until_draining() => {}
+            _ = replaced => {}
+        }
+    });
     let mut said = None;
     let take = |accepted| take(&worker, listener, accepted, &connections, &meters);
     loop {
         let accepted = tokio::select! {
             biased;
-            () = &mut draining => break,
+            () = &mut ends => break,
             accepted = accepting.accept() => accepted,
         };
         match accepted {

@@ -100,6 +100,8 @@ families! {
         "Connections of callers beyond limits.connections or limits.connections_per_peer.";
     descriptor_shortages: COUNTER, "metrika_gate_descriptor_shortages_total", "needed_for",
         "How often there was no descriptor for a connection of a caller, to the upstream or of the admin listener, or for a file.";
+    sockets_bound_again: COUNTER, "metrika_gate_sockets_bound_again_total", "",
+        "How often the file of a unix socket was removed, so that the socket was bound again.";
     address_only_callers: GAUGE, "metrika_gate_address_only_callers", "",
         "Callers that are known by nothing but an address on a network, which is a weak proof.";
     floods: COUNTER, "metrika_gate_floods_total", "",
@@ -237,6 +239,7 @@ fn of_the_process(process: &ProcessMeters, families: &mut Families) {
     for need in Need::ALL {
         families.descriptor_shortages.push(counter(&[("needed_for", need.as_str())], need.shortages()));
     }
+    families.sockets_bound_again.push(counter(&[], process.sockets_bound_again()));
     let address_only = i64::try_from(process.address_only_callers()).unwrap_or(i64::MAX);
     families.address_only_callers.push(gauge(&[], address_only));
     let (stalled, stalls) = process.worker_stalls();

@@ -152,6 +152,7 @@ pub struct ProcessMeters {
     address_only_callers: AtomicUsize,
     workers_stalled: AtomicUsize,
     worker_stalls: AtomicU64,
+    sockets_bound_again: AtomicU64,
     confinement: OnceLock<Confinement>,
 }
 
@@ -258,6 +259,17 @@ impl ProcessMeters {
     #[must_use]
     pub fn worker_stalls(&self) -> (usize, u64) {
         (self.workers_stalled.load(Ordering::Relaxed), self.worker_stalls.load(Ordering::Relaxed))
+    }
+
+    /// A unix socket whose file was removed was bound again.
+    pub fn socket_bound_again(&self) {
+        self.sockets_bound_again.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often one was.
+    #[must_use]
+    pub fn sockets_bound_again(&self) -> u64 {
+        self.sockets_bound_again.load(Ordering::Relaxed)
     }
 
     /// A copy of what is known of reloads and tokens.

@@ -68,6 +68,7 @@ mod rules_marks;
 mod sandbox;
 mod secrets;
 mod shutdown;
+mod sockets;
 mod spellings;
 mod stalls;
 mod streaming;
