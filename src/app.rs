@@ -264,15 +264,19 @@ async fn look_after(reloader: &mut Reloader, health: &mut Health, crew: &Crew) {
 const NAMES_AT_LEAST: Duration = Duration::from_millis(20);
 const NAMES_AT_MOST: Duration = Duration::from_secs(1);
 
+/// No shutdown takes longer, whatever the configuration says.
+const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
 /// Rule 2.
 async fn end(signals: &mut Signals, shutdown: Shutdown, crew: &Crew) -> u8 {
     tracing::info!(delay = ?shutdown.delay, timeout = ?shutdown.timeout, "ending");
-    let whole = shutdown.delay + shutdown.timeout;
-    crew.leave(Instant::now() + whole);
+    let whole = shutdown.delay.saturating_add(shutdown.timeout);
+    let now = Instant::now();
+    crew.leave(now.checked_add(whole).unwrap_or(now + YEAR));
     let all_ended = async {
         tokio::time::sleep(shutdown.delay).await;
         crew.drain();
-        let deadline = Instant::now() + shutdown.timeout;
+        let deadline = Instant::now() + shutdown.timeout.min(YEAR);
         while crew.connections() > 0 && Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }

@@ -120,7 +120,9 @@ fn bind_unix(path: &Path, mode: u32, workers: usize) -> io::Result<Vec<BoundSock
     rustix::process::umask(before);
     let bound = bound?;
     bound.set_nonblocking(true)?;
-    (0..workers).map(|_| bound.try_clone().map(BoundSocket::Unix)).collect()
+    let clones = (0..workers).map(|_| bound.try_clone().map(BoundSocket::Unix));
+    // A file without a socket would look as if it were bound.
+    clones.collect::<io::Result<_>>().inspect_err(|_| drop(std::fs::remove_file(path)))
 }
 
 fn remove_stale(path: &Path) -> io::Result<()> {

@@ -1,7 +1,7 @@
 //! The buffer between those who log and the one thread that writes.
 //!
 //! 1. Every line that is not written is counted: those that find no room here, and those that the log does not take, as on a
-//!    full disk or with a pipe whose reader is gone. When the log takes lines again, their number is the first that it gets.
+//!    full disk or with a pipe whose reader is gone. When the log takes lines again, it says how many.
 //! 2. A log that takes only a part of a line gets the end of that line before the next one.
 //! 3. A pipe that does not block its writer is waited for as any other.
 

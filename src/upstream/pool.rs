@@ -39,6 +39,9 @@ use super::lookup::LookUps;
 /// Requests at once on one HTTP/2 connection. RFC 9113, section 6.5.2, advises servers to allow no fewer.
 pub const STREAMS: usize = 100;
 
+/// As good as without a bound, and still a moment that can be written.
+const FAR: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+
 /// Which token a connection carries: the number of its reading, which no other one has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Carried(pub u64);
@@ -238,7 +241,7 @@ where
     /// Until when a connection that is opened now takes requests (rule 5).
     fn until(&self) -> Instant {
         let whole = self.upstream.settings.max_age;
-        Instant::now() + whole.saturating_sub((whole / 5).mul_f32(fastrand::f32()))
+        Instant::now() + whole.saturating_sub((whole / 5).mul_f32(fastrand::f32())).min(FAR)
     }
 
     /// Whose turn it is to open a connection that carries this token.
