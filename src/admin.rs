@@ -3,7 +3,7 @@
 //! 1. Only GET and HEAD are answered (RFC 9110, section 15.5.6: 405 and `Allow` otherwise); what a body says is not read.
 //! 2. A connection carries one request and ends with its answer, after fifteen seconds in any case: whoever sends nothing, or
 //!    takes nothing, holds nothing for longer.
-//! 3. So many connections are open at once and no more; the next wait to be accepted.
+//! 3. No more connections are open at once than descriptors are kept back for them; the next wait to be accepted.
 //! 4. A page of a browser reads nothing: what states an `Origin` or comes from another site is refused, and no answer
 //!    is taken for anything but what its type says.
 //! 5. It is the only listener that shows these: on those of callers they are requests like any other.
@@ -24,6 +24,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 
 use crate::crew::Crew;
+use crate::descriptors::Need;
 use crate::gateway::coding;
 use crate::metrics::process::ProcessMeters;
 use crate::metrics::{page, usage};
@@ -45,9 +46,6 @@ pub struct Admin {
 /// A worker that does not answer in this time does not run its loop.
 const LIVE: Duration = Duration::from_secs(5);
 
-/// Rule 3.
-const CONNECTIONS: usize = 256;
-
 /// Rule 2: from the connect to the last byte of the answer.
 const WHOLE: Duration = Duration::from_secs(15);
 
@@ -58,14 +56,18 @@ const HEADER: Duration = Duration::from_secs(5);
 const HEADER_BYTES: usize = 8 * 1024;
 
 impl Admin {
-    /// Serves until dropped.
-    pub async fn serve(self: Arc<Self>, listener: TcpListener) {
-        let places = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS));
+    /// Serves until dropped, at most so many `connections` at once.
+    pub async fn serve(self: Arc<Self>, listener: TcpListener, connections: usize) {
+        let places = Arc::new(tokio::sync::Semaphore::new(connections));
         loop {
             let Ok(place) = places.clone().acquire_owned().await else { return };
-            let Ok((socket, _)) = listener.accept().await else {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                continue;
+            let socket = match listener.accept().await {
+                Ok((socket, _)) => socket,
+                Err(error) => {
+                    let _ = Need::Admin.found_none(&error);
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
             };
             let admin = self.clone();
             tokio::task::spawn_local(async move {

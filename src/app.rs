@@ -3,10 +3,11 @@
 //! 1. Start: configuration, log, tokens, upstream, listeners, admin, sandbox, and only then threads; then it is ready.
 //! 2. SIGTERM, SIGINT or SIGQUIT: not ready at once, and every answer says that its connection ends with it (HTTP/2: GOAWAY).
 //!    `shutdown.delay` later it accepts no more, and connections end after their request, those without one first; when all
-//!    have ended, or after `shutdown.timeout`, the process ends: 0 when nothing was cut, 69 when something was. A second
-//!    signal ends it at once, and a worker that has stalled keeps it no longer.
+//!    have ended, or after `shutdown.timeout`, the process ends: 0 when nothing was cut, 69 when something was; what is likely
+//!    to be cut is named in the log before. A second signal ends it at once, and a worker that has stalled keeps it no longer.
 //! 3. SIGHUP reloads; while ending it is ignored. SIGUSR1 and SIGUSR2, which would end the process, are ignored always.
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -21,6 +22,7 @@ use tokio::time::Instant;
 use crate::admin::Admin;
 use crate::config::{Config, LogFormat, Shutdown};
 use crate::crew::{Crew, Start};
+use crate::descriptors::Descriptors;
 use crate::external::External;
 use crate::health::Health;
 use crate::metrics::process::{Confinement, ProcessMeters};
@@ -53,6 +55,7 @@ pub struct App {
     crew: Arc<Crew>,
     bound: Vec<Bound>,
     admin: TcpListener,
+    descriptors: Descriptors,
     meters: Arc<ProcessMeters>,
     readiness: Arc<Readiness>,
     sink: Sink,
@@ -72,7 +75,7 @@ impl App {
         let sink = telemetry::start(format, &level, meters.clone())?;
         // What was logged before a start failed is said before the process ends.
         Self::start_logging_to(sink.clone(), telemetry::resolve(format), meters, config, options).inspect_err(|_| {
-            if sink.write_to(std::io::stderr()).is_ok() {
+            if sink.write_to_stderr().is_ok() {
                 sink.flush(Duration::from_secs(1));
             }
         })
@@ -82,13 +85,15 @@ impl App {
         sink: Sink,
         form: Form,
         meters: Arc<ProcessMeters>,
-        config: Config,
+        mut config: Config,
         options: Options,
     ) -> anyhow::Result<Self> {
-        let external = External::of(&config, options.source.as_ref().map(Source::file));
-        let needs = Needs::of(&external);
-        let mut reloader = Reloader::new(options.source, config.clone(), meters.clone(), options.demo)?;
         let workers = options.workers.or(config.workers).unwrap_or_else(cpus);
+        let descriptors = Descriptors::here(workers);
+        descriptors.fit(&mut config);
+        let needs = Needs::of(&External::of(&config, options.source.as_ref().map(Source::file)));
+        let mut reloader = Reloader::new(options.source, config.clone(), meters.clone(), options.demo)?;
+        reloader.fit_to(descriptors);
         let mut bound = Vec::new();
         for listener in &config.listeners {
             let opened = bind(listener, workers);
@@ -108,7 +113,7 @@ impl App {
         meters.confined(sandbox.confinement());
         reloader.keep_to(sandbox);
         // No thread was started before this.
-        sink.write_to(std::io::stderr())?;
+        sink.write_to_stderr()?;
         let (reports, reported) = mpsc::unbounded_channel();
         let generation = reloader.generation().clone();
         let health = Health::new(&config, generation.clone(), reported)?;
@@ -117,7 +122,7 @@ impl App {
         let crew = Arc::new(Crew::start(&mut bound, workers, &start)?);
         let readiness = Arc::new(Readiness::default());
         readiness.serving();
-        let app = Self { runtime, reloader, health, crew, bound, admin, meters, readiness, sink, since };
+        let app = Self { runtime, reloader, health, crew, bound, admin, descriptors, meters, readiness, sink, since };
         app.say_started(workers);
         Ok(app)
     }
@@ -154,18 +159,22 @@ impl App {
     /// # Errors
     /// When signals cannot be received.
     pub fn run(self) -> anyhow::Result<u8> {
-        let Self { runtime, mut reloader, mut health, crew, bound, admin, meters, readiness, sink, since } = self;
+        let Self { runtime, mut reloader, mut health, crew, bound, admin, descriptors, meters, readiness, sink, since } =
+            self;
+        let bound = Rc::new(bound);
         let code = runtime.block_on(async {
             let mut signals = Signals::new()?;
             let readiness = readiness.clone();
             let shown = Admin { crew: crew.clone(), meters: meters.clone(), readiness: readiness.clone(), since };
             let shown = Arc::new(shown);
-            tokio::task::spawn_local(shown.serve(admin));
+            tokio::task::spawn_local(shown.serve(admin, descriptors.admin()));
             let (watched, counted) = (crew.clone(), meters.clone());
             tokio::task::spawn_local(async move { watched.watch(&counted).await });
+            let (kept, counted, sockets) = (crew.clone(), meters.clone(), bound.clone());
+            let keeping = tokio::task::spawn_local(async move { kept.keep_sockets(&sockets, &counted).await });
             live(&mut signals, &mut reloader, &mut health, &crew).await;
+            keeping.abort();
             readiness.draining();
-            crew.leave();
             Ok::<u8, anyhow::Error>(end(&mut signals, reloader.shutdown(), &crew).await)
         })?;
         // The tasks of this runtime hold the crew too; they end with it.
@@ -252,20 +261,38 @@ async fn look_after(reloader: &mut Reloader, health: &mut Health, crew: &Crew) {
     }
 }
 
+/// So often it is logged what has become likely to be cut: every eighth of the time that is left at first, but between these.
+const NAMES_AT_LEAST: Duration = Duration::from_millis(20);
+const NAMES_AT_MOST: Duration = Duration::from_secs(1);
+
+/// No shutdown takes longer, whatever the configuration says.
+const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
 /// Rule 2.
 async fn end(signals: &mut Signals, shutdown: Shutdown, crew: &Crew) -> u8 {
     tracing::info!(delay = ?shutdown.delay, timeout = ?shutdown.timeout, "ending");
+    let whole = shutdown.delay.saturating_add(shutdown.timeout);
+    let now = Instant::now();
+    crew.leave(now.checked_add(whole).unwrap_or(now + YEAR));
     let all_ended = async {
         tokio::time::sleep(shutdown.delay).await;
         crew.drain();
-        let deadline = Instant::now() + shutdown.timeout;
+        let deadline = Instant::now() + shutdown.timeout.min(YEAR);
         while crew.connections() > 0 && Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         crew.connections()
     };
+    let names = async {
+        let mut next = tokio::time::interval((whole / 8).clamp(NAMES_AT_LEAST, NAMES_AT_MOST));
+        loop {
+            next.tick().await;
+            crew.name_what_may_be_cut();
+        }
+    };
     let left = tokio::select! {
         left = all_ended => left,
+        () = names => 0,
         () = signals.end.recv() => {
             tracing::warn!("ended at once by a second signal");
             crew.connections()
@@ -279,7 +306,8 @@ async fn end(signals: &mut Signals, shutdown: Shutdown, crew: &Crew) -> u8 {
 }
 
 /// The CPUs that the process may use: affinity and the container's quota count.
-fn cpus() -> usize {
+#[must_use]
+pub fn cpus() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
@@ -291,6 +319,5 @@ fn harden() {
     let _ = rustix::process::setrlimit(Resource::Core, none);
     let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
     let _ = rustix::thread::set_no_new_privs(true);
-    let files = rustix::process::getrlimit(Resource::Nofile);
-    let _ = rustix::process::setrlimit(Resource::Nofile, Rlimit { current: files.maximum, maximum: files.maximum });
+    crate::descriptors::raise();
 }

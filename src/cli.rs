@@ -163,11 +163,8 @@ fn read_config(file: &Path) -> Result<(&Path, Vec<u8>), Error> {
     let most = u64::try_from(config::document::MAXIMUM_BYTES).unwrap_or(u64::MAX).saturating_add(1);
     let mut bytes = Vec::new();
     let read = std::io::stdin().take(most).read_to_end(&mut bytes);
-    let unreadable = |error| Error::Unreadable {
-        file: name.to_owned(),
-        message: format!("cannot be read: {error}"),
-        is_denied: false,
-    };
+    let unreadable =
+        |error| Error::Unreadable { file: name.to_owned(), message: format!("cannot be read: {error}"), code: None };
     read.map(|_| (name, bytes)).map_err(unreadable)
 }
 

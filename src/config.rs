@@ -149,6 +149,8 @@ pub struct Upstream {
     pub http2: bool,
     /// At most so many requests at once to the upstream, over all workers.
     pub connections: usize,
+    /// A connection takes no new request when it is older.
+    pub max_age: Duration,
     /// How long each step may take.
     pub timeouts: UpstreamTimeouts,
 }

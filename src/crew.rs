@@ -1,6 +1,7 @@
 //! The crew: the worker threads, what they are told, and whether they come back to their loop.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,11 +14,15 @@ use tokio::sync::{mpsc, oneshot};
 use crate::knowledge::Fact;
 use crate::metrics::Shard;
 use crate::metrics::process::ProcessMeters;
+use crate::server::Connections;
 use crate::server::listen::{Bound, BoundSocket};
-use crate::server::{Connections, accept};
 use crate::symbol::ListenerName;
 use crate::telemetry::{Form, Sink};
 use crate::worker::{Generation, Learning, Report, Sender, Worker};
+
+mod sockets;
+
+use sockets::Accepts;
 
 /// What a worker is told.
 enum Command {
@@ -29,8 +34,12 @@ enum Command {
     Count(oneshot::Sender<Shard>),
     /// Answer.
     Ping(oneshot::Sender<()>),
-    /// Say with every answer that the connection ends with it.
-    Leave,
+    /// Say with every answer that the connection ends with it; what is under way then is cut.
+    Leave(tokio::time::Instant),
+    /// Log what is likely to be cut.
+    Name,
+    /// Accept on this socket of a listener, and no more on the one before it.
+    Listen((ListenerName, bool), BoundSocket),
     /// Accept no more, and end connections after their request.
     Drain,
     /// Do not come back to your loop for so long.
@@ -136,11 +145,12 @@ impl Crew {
             let worker = Rc::new(Worker::new(generation, sink, form, workers, learning));
             CURRENT.set(Some(worker.clone()));
             runtime.block_on(async {
-                let listening = listen(&worker, sockets, &connections, &meters);
+                let mut accepts = Accepts { worker: worker.clone(), connections, meters, replace: BTreeMap::new() };
+                let listening = sockets.into_iter().try_for_each(|(listener, socket)| accepts.on(listener, socket));
                 let up = listening.is_ok();
                 let _ = started.send(listening);
                 if up {
-                    obey(&worker, receiver).await;
+                    obey(&worker, receiver, &mut accepts).await;
                 }
             });
             CURRENT.take();
@@ -246,9 +256,14 @@ impl Crew {
         true
     }
 
-    /// The process will end: every worker says so with its answers, and still accepts.
-    pub fn leave(&self) {
-        self.tell(|| Command::Leave);
+    /// The process will end: every worker says so with its answers, and still accepts. What is under way at `cuts` is cut.
+    pub fn leave(&self, cuts: tokio::time::Instant) {
+        self.tell(|| Command::Leave(cuts));
+    }
+
+    /// Every worker logs which requests have become likely to be cut.
+    pub fn name_what_may_be_cut(&self) {
+        self.tell(|| Command::Name);
     }
 
     /// Every worker accepts no more and ends its connections after their requests.
@@ -323,20 +338,7 @@ fn lock<T>(held: &Mutex<T>) -> MutexGuard<'_, T> {
     held.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn listen(
-    worker: &Rc<Worker>,
-    sockets: Vec<((ListenerName, bool), BoundSocket)>,
-    connections: &Arc<Connections>,
-    meters: &Arc<ProcessMeters>,
-) -> std::io::Result<()> {
-    for (listener, socket) in sockets {
-        let accepting = socket.accepting()?;
-        tokio::task::spawn_local(accept(worker.clone(), listener, accepting, connections.clone(), meters.clone()));
-    }
-    Ok(())
-}
-
-async fn obey(worker: &Worker, mut commands: mpsc::UnboundedReceiver<Command>) {
+async fn obey(worker: &Worker, mut commands: mpsc::UnboundedReceiver<Command>, accepts: &mut Accepts) {
     while let Some(command) = commands.recv().await {
         match command {
             Command::Install(generation, done) => {
@@ -346,7 +348,13 @@ async fn obey(worker: &Worker, mut commands: mpsc::UnboundedReceiver<Command>) {
             Command::Learn(sender, fact) => worker.learning.take(sender, &fact),
             Command::Count(wanted) => drop(wanted.send(worker.counts())),
             Command::Ping(wanted) => drop(wanted.send(())),
-            Command::Leave => worker.leave(),
+            Command::Leave(cuts) => worker.leave(cuts),
+            Command::Name => worker.under_way.name(),
+            Command::Listen(listener, socket) => {
+                if let Err(error) = accepts.on(listener, socket) {
+                    tracing::error!(listener = listener.0.as_str(), %error, "a socket cannot be accepted on");
+                }
+            }
             Command::Drain => worker.drain(),
             #[cfg(test)]
             Command::Stall(time) => std::thread::sleep(time),

@@ -39,7 +39,7 @@ pub mod budget;
 mod caller_body;
 pub mod coding;
 pub mod connection;
-mod exchange;
+pub mod exchange;
 mod filtered;
 mod forward;
 pub mod headers;

@@ -15,7 +15,7 @@
 //!    [`upstream`] has the connections to Metrica, [`probe`] asks on its own, [`worker`] what one thread has for itself, [`metrics`] what is
 //!    counted, [`telemetry`] what is logged.
 //! 3. **The process** around it. [`config`] reads what operators write, [`tokens`] and [`reload`] what changes,
-//!    [`external`] is the table of all that is named outside, [`mod@file`] reads it, [`server`] accepts, [`crew`] has the threads, [`health`] parks what Metrica does not take, [`admin`] and [`readiness`] answer probes, [`sandbox`] keeps the
+//!    [`external`] is the table of all that is named outside, [`mod@file`] reads it, [`descriptors`] divides what the kernel allows, [`server`] accepts, [`crew`] has the threads, [`health`] parks what Metrica does not take, [`admin`] and [`readiness`] answer probes, [`sandbox`] keeps the
 //!    process to what it needs, [`app`] starts and ends it all, [`cli`] is the command line. [`doctor`] asks Metrica what a token
 //!    can. [`fake`] is a Metrica to
 //!    test against, and [`demo`] shows everything at once.
@@ -28,6 +28,7 @@ pub mod config;
 pub mod crew;
 pub mod decide;
 pub mod demo;
+pub mod descriptors;
 pub mod diagnosis;
 pub mod doctor;
 pub mod external;

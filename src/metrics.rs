@@ -130,6 +130,7 @@ pub struct Shard {
     upstream_errors: FxHashMap<UpstreamError, u64>,
     caller_stalls: FxHashMap<(Option<CallerId>, Stall), u64>,
     floods: u64,
+    likely_cut: usize,
 }
 
 /// What is known of an exchange when it ends.
@@ -182,6 +183,7 @@ impl Default for Shard {
             upstream_errors: FxHashMap::default(),
             caller_stalls: FxHashMap::default(),
             floods: 0,
+            likely_cut: 0,
         }
     }
 }
@@ -251,6 +253,11 @@ impl Shard {
         *self.caller_stalls.entry((caller, stall)).or_default() += 1;
     }
 
+    /// So many requests are likely to be cut.
+    pub const fn likely_to_be_cut(&mut self, requests: usize) {
+        self.likely_cut = requests;
+    }
+
     /// A flood ended its connection.
     pub const fn flood(&mut self) {
         self.floods += 1;
@@ -285,6 +292,7 @@ impl Shard {
         add_counts(&mut self.upstream_errors, &other.upstream_errors);
         add_counts(&mut self.caller_stalls, &other.caller_stalls);
         self.floods += other.floods;
+        self.likely_cut += other.likely_cut;
     }
 
     /// The ledger of each caller.

@@ -48,7 +48,7 @@ impl Readiness {
     pub fn check(&self, meters: &ProcessMeters, whom: &Whom) -> Option<(bool, String)> {
         let serving = self.serving.load(Ordering::Acquire);
         let draining = self.draining.load(Ordering::Acquire);
-        let (state, _) = meters.read();
+        let state = meters.read();
         let (served, lacking) = match whom {
             Whom::Anyone => (state.served.some, None),
             Whom::Caller(name) => {

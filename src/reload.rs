@@ -22,6 +22,7 @@ use tokio::time::Instant;
 
 use crate::config::{Config, Error, Shutdown, TokenSource};
 use crate::crew::Crew;
+use crate::descriptors::Descriptors;
 use crate::external::External;
 use crate::metrics::process::{Confinement, Outcome, ProcessMeters, TokenNow};
 use crate::sandbox::Sandbox;
@@ -74,6 +75,7 @@ pub struct Reloader {
     troubles: BTreeMap<TokenAlias, Trouble>,
     meters: Arc<ProcessMeters>,
     sandbox: Sandbox,
+    descriptors: Option<Descriptors>,
     demo: bool,
     parked: Parked,
     /// Why the configuration's file is not in use, as it was said last.
@@ -102,6 +104,7 @@ impl Reloader {
             troubles,
             meters,
             sandbox,
+            descriptors: None,
             demo,
             parked: Parked::new(),
             refusal: None,
@@ -120,6 +123,11 @@ impl Reloader {
     /// From now on the process can do no more than this.
     pub fn keep_to(&mut self, sandbox: Sandbox) {
         self.sandbox = sandbox;
+    }
+
+    /// From now on no configuration asks for more of these than there are.
+    pub const fn fit_to(&mut self, descriptors: Descriptors) {
+        self.descriptors = Some(descriptors);
     }
 
     /// What is in use.
@@ -161,7 +169,7 @@ impl Reloader {
                 config => self.take(config, now, crew).await,
             },
             Change::Away(error) => {
-                let hint = self.sandbox.hint(matches!(error, Error::Unreadable { is_denied: true, .. }));
+                let hint = self.sandbox.hint(source::is_denied(&error));
                 self.refuse(vec![hint.map_or_else(|| error.to_string(), |hint| format!("{error}; {hint}"))]);
                 None
             }
@@ -195,6 +203,8 @@ impl Reloader {
                         again = sooner(again, STABLE);
                     }
                 }
+                // Of its file it says nothing.
+                Err(error) if error.is_shortage() => again = sooner(again, LOOK_AT_UNWATCHED),
                 Err(error) => {
                     let trouble = self.troubles.entry(source.alias);
                     let trouble = trouble.or_insert_with(|| Trouble { since: Instant::now(), said: None });

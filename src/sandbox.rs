@@ -1,8 +1,8 @@
 //! The sandbox: once it serves, the process reaches only what its work needs (Landlock, as far as the kernel has it).
 //!
 //! 1. Files: what stands in the folders of what the configuration names, and what looking up names and counting the
-//!    process need, can be read; in the folders of unix sockets, files can be removed. Nothing else is opened, nothing
-//!    is made or changed, and nothing is executed.
+//!    process need, can be read; in the folders of unix sockets, files can be removed and sockets made. Nothing else is
+//!    opened, made or changed, and nothing is executed.
 //! 2. Network: TCP connections go to the ports of the upstream and of `identity`, and to that of DNS; no listener is added.
 //! 3. Neighbours: no signal to another process, no abstract unix socket of another.
 //! 4. It holds for the thread that enters it and for those started later, so it is entered before the first is; there
@@ -55,7 +55,7 @@ const DNS: u16 = 53;
 pub struct Needs {
     /// Folders to read in, as they are without links.
     pub read: BTreeSet<PathBuf>,
-    /// Folders to remove sockets in.
+    /// Folders to remove sockets in, and to make them again.
     pub remove: BTreeSet<PathBuf>,
     /// Ports to connect to.
     pub connect: BTreeSet<u16>,
@@ -193,7 +193,7 @@ fn restrict(needs: &Needs) -> Result<RestrictionStatus, RulesetError> {
         .add_rules(path_beneath_rules(OF_THE_SYSTEM, read))?
         .add_rules(path_beneath_rules(resolver, read))?
         .add_rules(path_beneath_rules(&needs.read, read))?
-        .add_rules(path_beneath_rules(&needs.remove, AccessFs::RemoveFile))?
+        .add_rules(path_beneath_rules(&needs.remove, AccessFs::RemoveFile | AccessFs::MakeSock))?
         .add_rules(ports)?
         .restrict_self()
 }

@@ -17,11 +17,13 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tower::Service;
 
 use crate::caller::{Evidence, Peer};
 use crate::config::Limits;
+use crate::descriptors::Need;
 use crate::gateway::connection::{Connection, Phase};
 use crate::gateway::{refuse_unparsed, whole_answer};
 use crate::line::Malformed;
@@ -56,27 +58,34 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// That accepting fails is said so often while it lasts.
 const SAID_AGAIN: Duration = Duration::from_secs(10);
 
-/// Accepts connections on one listener until the worker drains, and those that wait then.
+/// Accepts connections on one listener until the worker drains or another socket has its place, and those that wait then.
 pub async fn accept(
     worker: Rc<Worker>,
     listener: (ListenerName, bool),
     accepting: Accepting,
     connections: Arc<Connections>,
     meters: Arc<ProcessMeters>,
+    replaced: oneshot::Receiver<()>,
 ) {
-    let mut draining = pin!(worker.until_draining());
+    let mut ends = pin!(async {
+        tokio::select! {
+            () = worker.until_draining() => {}
+            _ = replaced => {}
+        }
+    });
     let mut said = None;
     let take = |accepted| take(&worker, listener, accepted, &connections, &meters);
     loop {
         let accepted = tokio::select! {
             biased;
-            () = &mut draining => break,
+            () = &mut ends => break,
             accepted = accepting.accept() => accepted,
         };
         match accepted {
             Ok(accepted) => take(accepted),
             Err(error) if caller_io::is_of_one_connection(&error) => {}
             Err(error) => {
+                let _ = Need::Caller.found_none(&error);
                 if said.is_none_or(|said: Instant| said.elapsed() > SAID_AGAIN) {
                     said = Some(Instant::now());
                     let name = listener.0.as_str();
@@ -122,7 +131,7 @@ fn take(
         }
         Err(limit) => {
             meters.connection_refused(limit);
-            if let Some(place) = connections.take_turned_away() {
+            if let Some(place) = connections.take_turned_away(&limits) {
                 tokio::task::spawn_local(turn_away(socket, place));
             }
         }

@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use zeroize::Zeroizing;
 
 use crate::config::TokenSource;
+use crate::descriptors::Need;
 use crate::file::{self, shown};
 use crate::symbol::TokenAlias;
 use crate::token::{BadToken, Token};
@@ -76,6 +77,12 @@ impl TokenFileError {
     #[must_use]
     pub fn is_of_permissions(&self) -> bool {
         self.is_denied() || matches!(self, Self::Permissions { .. })
+    }
+
+    /// Whether there was no descriptor to open the file with, which is counted.
+    #[must_use]
+    pub fn is_shortage(&self) -> bool {
+        matches!(self, Self::Unreadable { source, .. } if Need::File.found_none(source))
     }
 
     /// Whether this process may not open the file.

@@ -12,6 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::HeaderValue;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::config::{CallerTimeouts, Limits};
 use crate::decide::admission::Admissions;
@@ -30,8 +31,10 @@ use crate::token::Token;
 use crate::upstream::{Carried, Pool, Upstream, Watchdogs};
 
 mod learning;
+mod under_way;
 
 pub use learning::{Doubt, Learning, Refused, Report};
+pub use under_way::{Standing, UnderWay};
 
 /// A token of the configuration, and what became of it.
 #[derive(Debug, Clone)]
@@ -167,6 +170,8 @@ pub struct Worker {
     shard: RefCell<Shard>,
     /// What it knows of tokens.
     pub learning: Learning,
+    /// What a shutdown may cut.
+    pub under_way: UnderWay,
     /// For deadlines of requests.
     pub watchdogs: Watchdogs,
     /// Bytes of bodies that are read before they go on.
@@ -213,6 +218,7 @@ impl Worker {
             snapshot: RefCell::new(Rc::new(snapshot)),
             shard: RefCell::default(),
             learning,
+            under_way: UnderWay::default(),
             watchdogs: Watchdogs::default(),
             ahead: Rc::new(Budget::new(AHEAD_OF_A_WORKER)),
             windows: Rc::new(Budget::new(WINDOWS_OF_A_WORKER)),
@@ -248,7 +254,9 @@ impl Worker {
     /// A copy of the counts.
     #[must_use]
     pub fn counts(&self) -> Shard {
-        self.shard.borrow().clone()
+        let mut counts = self.shard.borrow().clone();
+        counts.likely_to_be_cut(self.under_way.likely());
+        counts
     }
 
     /// Writes the access line of an exchange that ended.
@@ -276,8 +284,10 @@ impl Worker {
         self.ending.get()
     }
 
-    /// The process is on its way out.
-    pub fn leave(&self) {
+    /// The process is on its way out, and cuts then what is under way.
+    pub fn leave(&self, cuts: Instant) {
+        self.under_way.ends(cuts);
+        self.under_way.name();
         self.move_on(Ending::Leaving);
         self.left.notify_waiters();
     }

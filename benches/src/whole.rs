@@ -120,7 +120,11 @@ impl Gate {
         let (caller, upstream) = runtime.block_on(async {
             let accepting = bound.sockets.pop().expect("a socket").accepting().expect("a runtime");
             let listener = (bound.name, bound.http2);
-            tokio::task::spawn_local(accept(worker, listener, accepting, Arc::new(Connections::default()), meters));
+            let (replace, replaced) = tokio::sync::oneshot::channel();
+            // It would end the accepting.
+            std::mem::forget(replace);
+            let connections = Arc::new(Connections::default());
+            tokio::task::spawn_local(accept(worker, listener, accepting, connections, meters, replaced));
             let caller = TcpStream::connect(place).await.expect("the gate accepts");
             (caller, TcpListener::from_std(upstream).expect("a runtime"))
         });

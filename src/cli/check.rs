@@ -1,14 +1,15 @@
 //! `check`: is the configuration right, and are its token files?
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
 
 use super::{ConfigArgs, Format, doctor};
 use crate::config::document::Step;
-use crate::config::{self, Bind, Config, Error, Mistake, TokenSource};
+use crate::config::{self, Bind, Config, Error, Mistake, TokenSource, Upstream};
+use crate::descriptors::{Descriptors, Fit};
 use crate::doctor::Wanted;
 use crate::policy::Policy;
 use crate::scope::ScopeSet;
@@ -172,10 +173,43 @@ fn found(config: &Config, without_tokens: bool) -> Found {
         count(config.tokens.len(), "token"),
         count(config.catalogue.operations().len(), "operation"),
     );
+    let descriptors = Descriptors::here(config.workers.unwrap_or_else(crate::app::cpus));
+    let short = short.into_iter().chain(descriptors.short(config).map(|fit| shortage(descriptors, fit)));
     let tokens = warnings_of_tokens(config, without_tokens, SystemTime::now());
-    let (notes, of_logins) = absent_logins(config);
+    let (mut notes, of_logins) = absent_logins(config);
+    let hosts = crate::file::open(Path::new(HOSTS)).and_then(|(file, _)| crate::file::read_from(file, HOSTS_BYTES));
+    let hosts = hosts.unwrap_or_default();
+    notes.extend(unused_host(config, &String::from_utf8_lossy(&hosts)));
     let warnings = warnings(config, &policy).into_iter().chain(of_logins).chain(tokens).chain(short).collect();
     Found { mistakes, warnings, notes, summary, code }
+}
+
+/// The hosts file, and how much of it is read.
+const HOSTS: &str = "/etc/hosts";
+const HOSTS_BYTES: usize = 1024 * 1024;
+
+/// That the upstream's name stands in this hosts file, where nobody looks it up.
+fn unused_host(config: &Config, hosts: &str) -> Option<Warning> {
+    let Upstream { host, connect_to: None, .. } = &config.upstream else { return None };
+    let address_in = |line: &str| {
+        let mut words = line.split('#').next().unwrap_or_default().split_ascii_whitespace();
+        let address = words.next()?.to_owned();
+        words.any(|name| name.eq_ignore_ascii_case(host)).then_some(address)
+    };
+    let address = hosts.lines().find_map(address_in)?;
+    let message = format!(
+        "{HOSTS} has {address} for {host}, which is not used: where it leads callers to the gate, the gate would call itself; to connect elsewhere, use connect_to"
+    );
+    Some((vec![key("upstream")], message))
+}
+
+/// What fits of more connections than there are descriptors for here.
+fn shortage(descriptors: Descriptors, Fit { callers, upstream }: Fit) -> Warning {
+    let most = descriptors.most();
+    let message = format!(
+        "the hard limit of descriptors is {most} here, too low for limits.connections and upstream.connections: run would use {callers} and {upstream}"
+    );
+    (vec![key("limits"), key("connections")], message)
 }
 
 /// What becomes of requests that name no login, of callers with logins alone: what is refused, and what goes through.
@@ -308,4 +342,32 @@ fn expiry(end: SystemTime, now: SystemTime) -> Option<String> {
 
 fn count(number: usize, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hosts_file_that_is_not_used_is_noted() {
+        let noted = |upstream: &str, hosts: &str| {
+            let text = format!(
+                "
+listeners: [{{name: app, address: '127.0.0.1:0'}}]
+upstream: {{{upstream}}}
+tokens: {{t: {{file: /nowhere/t, scopes: [metrika:read]}}}}
+callers: [{{id: c, match: {{listener: app}}, scopes: [metrika:read], tokens: [t]}}]
+"
+            );
+            let config = Config::parse(&text, Path::new("gate.yaml")).unwrap();
+            unused_host(&config, hosts).map(|(_, said)| said)
+        };
+        let hosts = "127.0.0.1 localhost\n10.0.0.7\tother Api-Metrika.Yandex.net # 10.0.0.9\n";
+        let said = noted("", hosts).unwrap();
+        assert!(said.starts_with("/etc/hosts has 10.0.0.7 for api-metrika.yandex.net") && said.contains("connect_to"));
+        assert_eq!(noted("connect_to: 'metrica.test:443'", hosts), None);
+        assert_eq!(noted("url: 'https://metrica.test'", hosts), None);
+        assert_eq!(noted("", "127.0.0.1 localhost # api-metrika.yandex.net\n"), None);
+        assert_eq!(noted("url: 'https://10.0.0.7'", hosts), None, "an address is no name of a line");
+    }
 }

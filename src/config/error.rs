@@ -38,8 +38,8 @@ pub enum Error {
         file: PathBuf,
         /// Why.
         message: String,
-        /// The process may not open it.
-        is_denied: bool,
+        /// What the system says, by its number (errno(3)).
+        code: Option<i32>,
     },
     /// Others can change the file.
     Permissions {

@@ -14,7 +14,7 @@ pub fn bytes(file: &Path) -> Result<Vec<u8>, Error> {
     let unreadable = |error: std::io::Error| Error::Unreadable {
         file: file.to_owned(),
         message: format!("the configuration cannot be read: {error}"),
-        is_denied: error.kind() == std::io::ErrorKind::PermissionDenied,
+        code: error.raw_os_error(),
     };
     let (opened, metadata) = crate::file::open(file).map_err(unreadable)?;
     crate::file::check_writers(file, &metadata).map_err(|error| Error::Permissions {

@@ -9,7 +9,11 @@ use rustls_pki_types::{CertificateDer, ServerName};
 use super::reader::{At, Findings};
 use super::{AddressFamily, Upstream, UpstreamTimeouts, timeout};
 
-const KEYS: [&str; 7] = ["url", "ca_file", "connect_to", "address_family", "http2", "connections", "timeouts"];
+const KEYS: [&str; 8] =
+    ["url", "ca_file", "connect_to", "address_family", "http2", "connections", "max_age", "timeouts"];
+
+/// How long an address is used after a name has moved, where the configuration does not say.
+const MAX_AGE: Duration = Duration::from_secs(300);
 
 /// Reads `upstream`.
 pub fn upstream(at: Option<&At<'_>>, findings: &mut Findings) -> Option<Upstream> {
@@ -23,6 +27,7 @@ pub fn upstream(at: Option<&At<'_>>, findings: &mut Findings) -> Option<Upstream
         address_family: AddressFamily::Any,
         http2: false,
         connections: 1024,
+        max_age: MAX_AGE,
         timeouts: timeouts(None, findings)?,
     };
     let Some(at) = at else { return Some(upstream) };
@@ -51,6 +56,7 @@ pub fn upstream(at: Option<&At<'_>>, findings: &mut Findings) -> Option<Upstream
         let connections = at.integer(findings, 1..=1_000_000).unwrap_or(1024);
         upstream.connections = usize::try_from(connections).unwrap_or(1024);
     }
+    upstream.max_age = timeout(Some(&table), "max_age", MAX_AGE, findings).unwrap_or(MAX_AGE);
     upstream.timeouts = timeouts(table.optional("timeouts").as_ref(), findings).unwrap_or(upstream.timeouts);
     Some(upstream)
 }

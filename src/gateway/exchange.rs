@@ -6,7 +6,7 @@
 use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::HeaderValue;
 use tokio::time::Instant;
 
 use super::connection::{Bound, Connection, Phase, Stalled};
@@ -20,10 +20,7 @@ use crate::subject::Subject;
 use crate::symbol::{CallerId, TokenAlias};
 use crate::telemetry::access::{Context, Outcome};
 use crate::verdict::ErrorType;
-use crate::worker::{Ending, Refused, Sender, Worker, new_request_id};
-
-/// The field that carries the id of a request, in both directions.
-pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+use crate::worker::{Ending, Refused, Sender, Standing, Worker};
 
 /// One request and its answer.
 pub struct Exchange {
@@ -41,6 +38,7 @@ pub struct Exchange {
     sender: Cell<Option<Sender>>,
     needs: Cell<(ScopeSet, Reach)>,
     acts: Cell<bool>,
+    is_lengthy: Cell<bool>,
     subject: OnceCell<Subject>,
     status: Cell<Option<u16>>,
     refusal: Cell<Option<Refusal>>,
@@ -56,6 +54,8 @@ pub struct Exchange {
     unknown_path: RefCell<Option<Box<str>>>,
     began: Cell<bool>,
     finished: Cell<bool>,
+    /// Its place among those under way, until it is over.
+    pub place: Cell<Option<usize>>,
 }
 
 impl Exchange {
@@ -76,6 +76,7 @@ impl Exchange {
             sender: Cell::new(None),
             needs: Cell::new((ScopeSet::EMPTY, Reach::Nobody)),
             acts: Cell::new(true),
+            is_lengthy: Cell::new(false),
             subject: OnceCell::new(),
             status: Cell::new(None),
             refusal: Cell::new(None),
@@ -91,6 +92,7 @@ impl Exchange {
             unknown_path: RefCell::new(None),
             began: Cell::new(false),
             finished: Cell::new(false),
+            place: Cell::new(None),
         }
     }
 
@@ -98,6 +100,18 @@ impl Exchange {
     #[must_use]
     pub fn worker(&self) -> &Worker {
         &self.worker
+    }
+
+    /// Where it stands.
+    #[must_use]
+    pub fn standing(&self, now: Instant) -> Standing {
+        let waits_for = match (self.answered.get(), self.request_is_complete.get()) {
+            (Some(_), _) => "answer",
+            (None, true) => "metrica",
+            (None, false) => "request",
+        };
+        let (caller, operation) = (self.caller.get(), self.operation.get());
+        Standing { caller, operation, age: now - self.started, waits_for, is_lengthy: self.is_lengthy.get() }
     }
 
     /// Who asks is decided: it is under way. `None` is an unknown caller.
@@ -120,6 +134,7 @@ impl Exchange {
         self.operation.set(Some(operation.id));
         self.needs.set((operation.scopes, operation.reach));
         self.acts.set(operation.acts);
+        self.is_lengthy.set(operation.long || operation.upload);
     }
 
     /// What was decided of it, at first or again.
@@ -322,6 +337,7 @@ impl Exchange {
         if self.finished.replace(true) {
             return;
         }
+        self.place.take().into_iter().for_each(|place| self.worker.under_way.leave(place));
         let now = Instant::now();
         // Of an exchange without an answer of the upstream's, nobody asked; the next is not to be told.
         if self.connection.interim.take_reflected() {
@@ -379,12 +395,4 @@ impl Drop for Exchange {
     fn drop(&mut self) {
         self.finish(false);
     }
-}
-
-/// The id that a request brought, or a new one (1 to 128 visible ASCII characters are taken over).
-#[must_use]
-pub fn request_id(headers: &HeaderMap) -> HeaderValue {
-    let fits =
-        |value: &&HeaderValue| (1..=128).contains(&value.len()) && value.as_bytes().iter().all(u8::is_ascii_graphic);
-    headers.get(&REQUEST_ID).filter(fits).cloned().unwrap_or_else(new_request_id)
 }

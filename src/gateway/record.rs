@@ -14,7 +14,7 @@ use tower::{Layer, Service};
 use super::body::ResponseBody;
 use super::caller_body::CallerBody;
 use super::connection::Connection;
-use super::exchange::{Exchange, REQUEST_ID, request_id};
+use super::exchange::Exchange;
 use super::identify::Received;
 use super::rest::Rest;
 use crate::caller::Evidence;
@@ -95,6 +95,7 @@ where
         let verb = Verb::of(&head.method);
         let id = request_id(&head.headers);
         let exchange = Rc::new(Exchange::new(self.worker.clone(), self.connection.clone(), verb, id));
+        exchange.place.set(Some(self.worker.under_way.enter(&exchange)));
         if body.is_end_stream() {
             exchange.request_completed();
         }
@@ -256,6 +257,16 @@ fn log_cause(exchange: &Exchange, reason: Reason, malformed: Option<Malformed>, 
         cause,
         "request failed"
     );
+}
+
+/// The field that carries the id of a request, in both directions.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The id that a request brought, or a new one (1 to 128 visible ASCII characters are taken over).
+fn request_id(headers: &HeaderMap) -> HeaderValue {
+    let fits =
+        |value: &&HeaderValue| (1..=128).contains(&value.len()) && value.as_bytes().iter().all(u8::is_ascii_graphic);
+    headers.get(&REQUEST_ID).filter(fits).cloned().unwrap_or_else(new_request_id)
 }
 
 /// The answer of the reason, with the message of the kind.

@@ -7,6 +7,7 @@ use prometheus::proto::{self, LabelPair, Metric, MetricFamily, MetricType};
 
 use super::process::{Confinement, ConnectionLimit, Outcome, ProcessMeters, Reloads};
 use super::{BUCKETS, Histogram, Shard, usage};
+use crate::descriptors::Need;
 use crate::operation::Verb;
 
 macro_rules! families {
@@ -45,6 +46,8 @@ families! {
         "From the start of sending a request to the head of Metrica's answer.";
     in_flight: GAUGE, "metrika_gate_in_flight_requests", "caller",
         "Requests under way.";
+    likely_cut: GAUGE, "metrika_gate_requests_likely_cut", "",
+        "Requests under way that are likely to be cut when the process ends; 0 until it is told to.";
     auth_failures: COUNTER, "metrika_gate_auth_failures_total", "origin, caller, token, operation, code, reason",
         "Every 401 and 403, of the gate itself (origin gate) and of Metrica (origin upstream), with the reason that X-Gate-Reason says.";
     refusals: COUNTER, "metrika_gate_refusals_total", "origin, token, reason",
@@ -99,6 +102,10 @@ families! {
         "When the configuration in use was loaded.";
     connections_refused: COUNTER, "metrika_gate_connections_refused_total", "limit",
         "Connections of callers beyond limits.connections or limits.connections_per_peer.";
+    descriptor_shortages: COUNTER, "metrika_gate_descriptor_shortages_total", "needed_for",
+        "How often there was no descriptor for a connection of a caller, to the upstream or of the admin listener, or for a file.";
+    sockets_bound_again: COUNTER, "metrika_gate_sockets_bound_again_total", "",
+        "How often the file of a unix socket was removed, so that the socket was bound again.";
     address_only_callers: GAUGE, "metrika_gate_address_only_callers", "",
         "Callers that are known by nothing but an address on a network, which is a weak proof.";
     floods: COUNTER, "metrika_gate_floods_total", "",
@@ -108,7 +115,7 @@ families! {
     worker_stalls: COUNTER, "metrika_gate_worker_stalls_total", "",
         "How often a worker did not come back to its loop for two seconds.";
     log_lines_dropped: COUNTER, "metrika_gate_log_lines_dropped_total", "",
-        "Log lines that were not written because whoever reads the log was too slow.";
+        "Log lines that were not written: whoever reads the log was too slow or is gone, or its disk is full.";
     sandbox: GAUGE, "metrika_gate_sandbox", "state",
         "1 for how far the kernel confines the process to what it needs: full, partial, none, or off by configuration.";
     build: GAUGE, "metrika_gate_build_info", "version, tls_provider",
@@ -146,6 +153,7 @@ fn callers(shard: &Shard, families: &mut Families) {
         families.request_bytes.push(counter(&caller, meters.request_bytes));
         families.response_bytes.push(counter(&caller, meters.response_bytes));
     }
+    families.likely_cut.push(gauge(&[], i64::try_from(shard.likely_cut).unwrap_or(i64::MAX)));
     for (operation, durations) in sorted(&shard.upstream_durations) {
         families.upstream_duration.push(histogram(&[("operation", operation.as_str())], durations));
     }
@@ -217,7 +225,7 @@ fn ledger(shard: &Shard, families: &mut Families) {
 }
 
 fn of_the_process(process: &ProcessMeters, families: &mut Families) {
-    let (state, log_lines_dropped) = process.read();
+    let state = process.read();
     for (alias, token) in &state.token_states {
         let labels = [("token", alias.as_str())];
         families.token_loaded.push(gauge(&labels, i64::from(token.loaded)));
@@ -238,12 +246,16 @@ fn of_the_process(process: &ProcessMeters, families: &mut Families) {
         let refused = process.connections_refused(limit);
         families.connections_refused.push(counter(&[("limit", limit.as_str())], refused));
     }
+    for need in Need::ALL {
+        families.descriptor_shortages.push(counter(&[("needed_for", need.as_str())], need.shortages()));
+    }
+    families.sockets_bound_again.push(counter(&[], process.sockets_bound_again()));
     let address_only = i64::try_from(process.address_only_callers()).unwrap_or(i64::MAX);
     families.address_only_callers.push(gauge(&[], address_only));
     let (stalled, stalls) = process.worker_stalls();
     families.workers_stalled.push(gauge(&[], i64::try_from(stalled).unwrap_or(i64::MAX)));
     families.worker_stalls.push(counter(&[], stalls));
-    families.log_lines_dropped.push(counter(&[], log_lines_dropped));
+    families.log_lines_dropped.push(counter(&[], process.lines_dropped()));
     if let Some(state) = process.confinement() {
         families.sandbox =
             Confinement::ALL.map(|one| gauge(&[("state", one.as_str())], i64::from(one == state))).into();

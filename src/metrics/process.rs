@@ -167,6 +167,7 @@ pub struct ProcessMeters {
     address_only_callers: AtomicUsize,
     workers_stalled: AtomicUsize,
     worker_stalls: AtomicU64,
+    sockets_bound_again: AtomicU64,
     confinement: OnceLock<Confinement>,
 }
 
@@ -231,9 +232,15 @@ impl ProcessMeters {
         self.lock().served = Arc::new(served);
     }
 
-    /// Log lines could not be kept.
+    /// So many log lines more are lost.
     pub fn log_lines_dropped(&self, lines: u64) {
         self.log_lines_dropped.fetch_add(lines, Ordering::Relaxed);
+    }
+
+    /// How many are.
+    #[must_use]
+    pub fn lines_dropped(&self) -> u64 {
+        self.log_lines_dropped.load(Ordering::Relaxed)
     }
 
     fn refused(&self, limit: ConnectionLimit) -> &AtomicU64 {
@@ -292,10 +299,21 @@ impl ProcessMeters {
         (self.workers_stalled.load(Ordering::Relaxed), self.worker_stalls.load(Ordering::Relaxed))
     }
 
-    /// A copy of what is known of reloads and tokens, and the lines dropped.
+    /// A unix socket whose file was removed was bound again.
+    pub fn socket_bound_again(&self) {
+        self.sockets_bound_again.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often one was.
     #[must_use]
-    pub fn read(&self) -> (State, u64) {
-        (self.lock().clone(), self.log_lines_dropped.load(Ordering::Relaxed))
+    pub fn sockets_bound_again(&self) -> u64 {
+        self.sockets_bound_again.load(Ordering::Relaxed)
+    }
+
+    /// A copy of what is known of reloads and tokens.
+    #[must_use]
+    pub fn read(&self) -> State {
+        self.lock().clone()
     }
 }
 

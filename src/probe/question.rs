@@ -166,7 +166,7 @@ fn dial(error: &anyhow::Error) -> String {
     match error.downcast_ref::<DialError>() {
         Some(DialError::Tls { place, source }) => format!("TLS with {place} failed: {source}"),
         Some(DialError::Connect { place, source }) => format!("connecting to {place} failed: {source}"),
-        Some(DialError::Resolve { name, source }) => format!("looking up {name} failed: {source}"),
+        Some(DialError::Resolve { name, hint, source }) => format!("looking up {name} failed{hint}: {source}"),
         Some(DialError::Timeout(_) | DialError::Saturated(_)) | None => error.to_string(),
     }
 }

@@ -133,6 +133,7 @@ impl Reloader {
             anyhow::bail!("{}: {key} changed{which}, which needs a restart", file.display());
         }
         self.sandbox.permits(&Needs::of(&External::of(&config, Some(file))))?;
+        self.descriptors.iter().for_each(|descriptors| descriptors.fit(&mut config));
         // The access log follows; the form and the level were given to the log at the start.
         if (config.log.format, &config.log.level) != (self.config.log.format, &self.config.log.level) {
             tracing::warn!(file = %file.display(), "log.format or log.level changed, which needs a restart; the rest is taken");

@@ -8,8 +8,9 @@
 //! 4. What was taken is judged again when the file says something else, or a file that is read with it has changed.
 //! 5. What was refused is judged again every [`AGAIN`] too, for what mends it can be anywhere: another file, its mode, a
 //!    folder. What is long to judge is judged less often.
-//! 6. A file that cannot be read for [`GONE`] is said to be so, and so is its return.
+//! 6. A file that cannot be read for [`GONE`] is said to be so, and so is its return. A want of descriptors says nothing of it.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use tokio::time::Instant;
 use super::GONE;
 use super::candidates::Candidate;
 use crate::config::{self, Config, Error};
+use crate::descriptors::Need;
 use crate::external::{COARSE, External, Seen};
 
 /// How long a changed file must say the same. A rename is in use within two seconds.
@@ -117,6 +119,10 @@ impl Source {
     pub fn look(&mut self, now: Instant) -> Change {
         let bytes = match config::bytes(&self.file) {
             Ok(bytes) => bytes,
+            // A want of descriptors is nothing of the file's.
+            Err(error) if system_error(&error).is_some_and(|error| Need::File.found_none(&error)) => {
+                return Change::Wait(AGAIN);
+            }
             Err(error) => return self.be_away(error, now),
         };
         self.away = self.away.filter(|away| away.said);
@@ -188,6 +194,16 @@ impl Source {
         config
     }
 }
+fn system_error(error: &Error) -> Option<io::Error> {
+    let Error::Unreadable { code, .. } = error else { return None };
+    code.map(io::Error::from_raw_os_error)
+}
+
+/// Whether the process may not open the file.
+pub fn is_denied(error: &Error) -> bool {
+    system_error(error).is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -58,6 +58,9 @@ fn rule_1_files() {
         assert_eq!(kind(std::fs::remove_file(file(&inside))), DENIED);
         assert_eq!(kind(std::fs::read(file(&sockets))), DENIED, "it may be removed, not read");
         assert_eq!(kind(std::fs::remove_file(file(&sockets))), None);
+        assert_eq!(kind(UnixListener::bind(file(&sockets))), None, "a socket is made again");
+        assert_eq!(kind(UnixListener::bind(inside.path().join("socket"))), DENIED, "and only there");
+        assert_eq!(kind(std::fs::write(sockets.path().join("new"), "y")), DENIED, "and nothing else");
         assert_eq!(kind(std::process::Command::new("/bin/sh").arg("-c").arg(":").status()), DENIED);
         assert!(std::fs::read_to_string("/proc/self/stat").is_ok());
         assert!(("localhost", 80).to_socket_addrs().is_ok(), "names are looked up");

@@ -3,7 +3,8 @@
 //! 1. An address that another process listens on is refused, also where `SO_REUSEPORT` would share it.
 //! 2. A unix socket is made with its permissions, not given them afterwards. A stale one is replaced only when it is a
 //!    socket, ours, and nobody answers on it.
-//! 3. Its folder cannot be written by everyone, unless it is sticky, as `/tmp`: there everyone can make files, but nobody
+//! 3. One whose file was removed, as those do who clean up, is bound again at its place; who waits on the old one is served.
+//! 4. Its folder cannot be written by everyone, unless it is sticky, as `/tmp`: there everyone can make files, but nobody
 //!    can remove those of others, so nobody puts a socket in the place of the gate's.
 
 use std::future::poll_fn;
@@ -34,8 +35,8 @@ pub struct Bound {
     pub place: String,
     /// By worker.
     pub sockets: Vec<BoundSocket>,
-    /// The file to remove at the end.
-    file: Option<PathBuf>,
+    /// The file to remove at the end, and its permissions.
+    file: Option<(PathBuf, u32)>,
 }
 
 /// A socket that listens, not yet part of a runtime.
@@ -73,15 +74,13 @@ pub fn bind(listener: &Listener, workers: usize) -> io::Result<Bound> {
             Ok(Bound { name, http2, place: format!("http://{address}"), sockets, file: None })
         }
         Bind::Unix { path, mode } => {
-            let socket = bind_unix(path, *mode)?;
-            let clones = (0..workers).map(|_| socket.try_clone().map(BoundSocket::Unix));
-            let sockets = clones.collect::<io::Result<_>>()?;
+            let sockets = bind_unix(path, *mode, workers)?;
             Ok(Bound {
                 name: listener.name,
                 http2: listener.http2,
                 place: format!("unix:{}", path.display()),
                 sockets,
-                file: Some(path.clone()),
+                file: Some((path.clone(), *mode)),
             })
         }
     }
@@ -109,19 +108,21 @@ fn open_tcp(address: SocketAddr, shared: bool) -> io::Result<RawSocket> {
     Ok(socket)
 }
 
-fn bind_unix(path: &Path, mode: u32) -> io::Result<std::os::unix::net::UnixListener> {
+fn bind_unix(path: &Path, mode: u32, workers: usize) -> io::Result<Vec<BoundSocket>> {
     if let Some(folder) = path.parent().filter(|folder| !folder.is_dir()) {
         return Err(io::Error::new(io::ErrorKind::NotFound, MissingFolder(folder.to_owned())));
     }
     remove_stale(path)?;
     crate::file::check_folder(path)?;
-    // Rule 2. This is done before any other thread is started.
+    // Rule 2. No other thread makes a file meanwhile.
     let before = rustix::process::umask(rustix::fs::Mode::from_bits_truncate(!mode & 0o777));
     let bound = std::os::unix::net::UnixListener::bind(path);
     rustix::process::umask(before);
     let bound = bound?;
     bound.set_nonblocking(true)?;
-    Ok(bound)
+    let clones = (0..workers).map(|_| bound.try_clone().map(BoundSocket::Unix));
+    // A file without a socket would look as if it were bound.
+    clones.collect::<io::Result<_>>().inspect_err(|_| drop(std::fs::remove_file(path)))
 }
 
 fn remove_stale(path: &Path) -> io::Result<()> {
@@ -136,9 +137,26 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     std::fs::remove_file(path)
 }
 
+impl Bound {
+    /// Rule 3: sockets for so many `workers`, where the file was removed.
+    ///
+    /// # Errors
+    /// When it cannot be bound again.
+    pub fn bind_again(&self, workers: usize) -> io::Result<Option<Vec<BoundSocket>>> {
+        match &self.file {
+            Some((path, mode)) if is_gone(path) => bind_unix(path, *mode, workers).map(Some),
+            Some(_) | None => Ok(None),
+        }
+    }
+}
+
+fn is_gone(path: &Path) -> bool {
+    path.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+}
+
 impl Drop for Bound {
     fn drop(&mut self) {
-        if let Some(file) = &self.file {
+        if let Some((file, _)) = &self.file {
             // It may be gone already, which is as good.
             let _ = std::fs::remove_file(file);
         }

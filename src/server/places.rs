@@ -12,6 +12,7 @@ use rustc_hash::FxHashMap;
 
 use crate::caller::Peer;
 use crate::config::Limits;
+use crate::descriptors::TURNED_AWAY;
 use crate::metrics::process::ConnectionLimit;
 
 /// What all workers count together (rule 1).
@@ -45,9 +46,6 @@ impl CountedPeer {
     }
 }
 
-/// So many are told at once that they are too many; the others are closed without a word.
-const TURNED_AWAY: usize = 128;
-
 impl Connections {
     /// How many are open.
     #[must_use]
@@ -65,10 +63,10 @@ impl Connections {
         Ok(Place { _one: one, _peer: peer })
     }
 
-    /// A place among those that are told that they are too many.
+    /// A place among those that are told that they are too many; the others are closed without a word.
     #[must_use]
-    pub fn take_turned_away(&self) -> Option<One> {
-        One::take(&self.turned_away, TURNED_AWAY)
+    pub fn take_turned_away(&self, limits: &Limits) -> Option<One> {
+        One::take(&self.turned_away, limits.connections.min(TURNED_AWAY))
     }
 }
 

@@ -1,6 +1,13 @@
 //! The buffer between those who log and the one thread that writes.
+//!
+//! 1. Every line that is not written is counted: those that find no room here, and those that the log does not take, as on a
+//!    full disk or with a pipe whose reader is gone. When the log takes lines again, it says how many.
+//! 2. A log that takes only a part of a line gets the end of that line before the next one.
+//! 3. A pipe that does not block its writer is waited for as any other.
 
-use std::io::Write;
+use std::fs::File;
+use std::io::{ErrorKind, Write};
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -9,6 +16,9 @@ use crate::metrics::process::ProcessMeters;
 
 /// So much is kept while whoever reads the log is slow: some ten seconds of a busy gate.
 const CAPACITY: usize = 8 * 1024 * 1024;
+
+/// Rule 3: so long until the pipe may have room again.
+const FULL: Duration = Duration::from_millis(5);
 
 /// Takes log lines and never waits for their reader.
 #[derive(Clone, Debug)]
@@ -39,17 +49,26 @@ impl Sink {
         Self { shared: Arc::new(shared) }
     }
 
+    /// Starts the thread that writes to stderr, unless there is one.
+    ///
+    /// # Errors
+    /// When the thread cannot be started.
+    pub fn write_to_stderr(&self) -> std::io::Result<()> {
+        // `Stderr` says that it wrote where the descriptor cannot be written.
+        self.write_to(File::from(std::io::stderr().as_fd().try_clone_to_owned()?))
+    }
+
     /// Starts the thread that writes to `out`, unless there is one.
     ///
     /// # Errors
     /// When the thread cannot be started.
-    pub fn write_to(&self, mut out: impl Write + Send + 'static) -> std::io::Result<()> {
+    pub fn write_to(&self, out: impl Write + Send + 'static) -> std::io::Result<()> {
         if self.shared.writing.swap(true, Ordering::Relaxed) {
             return Ok(());
         }
-        let shared = self.shared.clone();
+        let (shared, mut log) = (self.shared.clone(), Log { out, is_torn: false });
         std::thread::Builder::new().name("log".to_owned()).spawn(move || {
-            let mut taken = Vec::new();
+            let (mut taken, mut said) = (Vec::new(), 0);
             loop {
                 let mut state = shared.state.lock().unwrap_or_else(PoisonError::into_inner);
                 state.writing = false;
@@ -60,9 +79,14 @@ impl Sink {
                 std::mem::swap(&mut state.buffer, &mut taken);
                 state.writing = true;
                 drop(state);
-                // A log that cannot be written has nobody to be told.
-                let _ = out.write_all(&taken).and_then(|()| out.flush());
+                let lost = log.write(&taken);
                 taken.clear();
+                shared.meters.log_lines_dropped(lost);
+                let dropped = shared.meters.lines_dropped();
+                if lost == 0 && dropped > said {
+                    tracing::warn!(lines = dropped - said, "log lines were lost: the log took none, or too slowly");
+                    said = dropped;
+                }
             }
         })?;
         Ok(())
@@ -72,8 +96,7 @@ impl Sink {
     pub fn push(&self, lines: &[u8]) {
         let mut state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.buffer.len() + lines.len() > CAPACITY {
-            let dropped = lines.iter().filter(|byte| **byte == b'\n').count();
-            self.shared.meters.log_lines_dropped(u64::try_from(dropped).unwrap_or(0));
+            self.shared.meters.log_lines_dropped(ends(lines));
             return;
         }
         let wake = state.buffer.is_empty() && !state.writing;
@@ -95,6 +118,50 @@ impl Sink {
             }
             let waited = self.shared.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner);
             state = waited.0;
+        }
+    }
+}
+
+/// How many lines end in these bytes.
+fn ends(lines: &[u8]) -> u64 {
+    u64::try_from(lines.iter().filter(|byte| **byte == b'\n').count()).unwrap_or(u64::MAX)
+}
+
+/// Where lines are written.
+struct Log<W> {
+    out: W,
+    /// It ends in the middle of a line.
+    is_torn: bool,
+}
+
+impl<W: Write> Log<W> {
+    /// Writes whole lines; how many of them are not there as a whole.
+    fn write(&mut self, lines: &[u8]) -> u64 {
+        let mut left = lines;
+        if self.is_torn && self.write_some(&mut b"\n".as_slice()) {
+            self.is_torn = false;
+        }
+        if !self.is_torn {
+            while !left.is_empty() && self.write_some(&mut left) {}
+            let last = lines.len().checked_sub(left.len() + 1).and_then(|last| lines.get(last));
+            self.is_torn = last.is_some_and(|last| *last != b'\n');
+        }
+        ends(left)
+    }
+
+    /// Writes a beginning of `lines`, which is cut off; whether the log took any.
+    fn write_some(&mut self, lines: &mut &[u8]) -> bool {
+        loop {
+            match self.out.write(lines) {
+                Ok(0) => return false,
+                Ok(written) => {
+                    *lines = lines.get(written..).unwrap_or_default();
+                    return true;
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => std::thread::sleep(FULL),
+                Err(_) => return false,
+            }
         }
     }
 }
@@ -156,8 +223,50 @@ mod tests {
         for _ in 0..3 * CAPACITY / line.len() {
             sink.push(&line);
         }
-        assert!(meters.read().1 > 0, "lines beyond the capacity are counted");
+        assert!(meters.lines_dropped() > 0, "lines beyond the capacity are counted");
         drop(release);
         sink.flush(Duration::from_secs(5));
+    }
+
+    /// A log that does with each write what the list says, and with all later ones: nothing.
+    struct Takes(Vec<std::io::Result<usize>>, Vec<u8>);
+
+    impl Write for Takes {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            let taken = if self.0.is_empty() { Err(ErrorKind::StorageFull.into()) } else { self.0.remove(0) }?;
+            self.1.extend_from_slice(&bytes[..taken.min(bytes.len())]);
+            Ok(taken.min(bytes.len()))
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn written(takes: Vec<std::io::Result<usize>>, lines: &[&str]) -> (Vec<u64>, String) {
+        let mut log = Log { out: Takes(takes, Vec::new()), is_torn: false };
+        let lost = lines.iter().map(|lines| log.write(lines.as_bytes())).collect();
+        (lost, String::from_utf8(log.out.1).unwrap())
+    }
+
+    #[test]
+    fn rules_1_and_2_what_is_not_written_is_counted_and_a_torn_line_gets_its_end() {
+        let full = || Err(ErrorKind::StorageFull.into());
+        let (lost, log) = written(vec![Ok(4), full(), Ok(1), Ok(9)], &["a1\na2\n", "b1\n"]);
+        assert_eq!((lost, log.as_str()), (vec![1, 0], "a1\na\nb1\n"));
+        let (lost, log) =
+            written(vec![full(), Ok(9), Ok(3), full(), Ok(1), Ok(9)], &["a\nb\n", "c\n", "d\ne\n", "f\n"]);
+        assert_eq!((lost, log.as_str()), (vec![2, 0, 1, 0], "c\nd\ne\nf\n"));
+        let (lost, log) = written(vec![Ok(1), full(), full(), Ok(1), full()], &["ab\n", "cd\n", "ef\n", "gh\n"]);
+        assert_eq!((lost, log.as_str()), (vec![1, 1, 1, 1], "a\n"));
+        assert_eq!(written(vec![Ok(0)], &["a\n"]).0, [1], "what takes nothing is not asked for ever");
+    }
+
+    #[test]
+    fn rule_3_a_log_that_is_full_for_now_is_waited_for() {
+        let later = || Err(ErrorKind::WouldBlock.into());
+        let interrupted = Err(ErrorKind::Interrupted.into());
+        let (lost, log) = written(vec![later(), Ok(1), later(), interrupted, Ok(9)], &["abc\n"]);
+        assert_eq!((lost, log.as_str()), (vec![0], "abc\n"));
     }
 }

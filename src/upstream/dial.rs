@@ -22,16 +22,19 @@ use tokio_rustls::client::TlsStream;
 use super::Upstream;
 use super::lookup::LookUps;
 use crate::config::AddressFamily;
+use crate::descriptors::Need;
 use crate::metrics::UpstreamError;
 
 /// Why there is no connection. Nothing of a request was sent.
 #[derive(Debug, thiserror::Error)]
 pub enum DialError {
     /// The name was not found.
-    #[error("looking up {name} failed")]
+    #[error("looking up {name} failed{hint}")]
     Resolve {
         /// The name.
         name: String,
+        /// What its look-up leaves out, where it does.
+        hint: &'static str,
         /// Why. The look-up may be that of others, too.
         source: Arc<io::Error>,
     },
@@ -130,12 +133,16 @@ async fn resolve(upstream: &Upstream, look_ups: &LookUps) -> Result<Vec<SocketAd
         return Ok(vec![SocketAddr::new(address, port)]);
     }
     let name = if absolute { format!("{host}.") } else { host.clone() };
-    let failed = |source| DialError::Resolve { name: name.clone(), source };
+    let hint = if absolute { " (the hosts file is used for the name of upstream.connect_to only)" } else { "" };
+    let failed = |source| DialError::Resolve { name: name.clone(), hint, source };
     let look_up = || {
         let name = name.clone();
         async move { tokio::net::lookup_host((name.as_str(), port)).await.map(Iterator::collect) }
     };
-    let found = look_ups.find(look_up).await.map_err(failed)?;
+    let found = look_ups.find(look_up).await.map_err(|error| {
+        let _ = Need::Upstream.found_none(&error);
+        failed(error)
+    })?;
     let wanted = |address: &SocketAddr| match settings.address_family {
         AddressFamily::Any => true,
         AddressFamily::Ipv4 => address.is_ipv4(),
@@ -185,7 +192,10 @@ async fn connect(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
             joined = attempts.join_next() => match joined {
                 None => return Err(last_error),
                 Some(Ok(Ok(socket))) => return Ok(socket),
-                Some(Ok(Err(error))) => last_error = error,
+                Some(Ok(Err(error))) => {
+                    let _ = Need::Upstream.found_none(&error);
+                    last_error = error;
+                }
                 Some(Err(panicked)) => last_error = io::Error::other(panicked),
             },
             () = stagger => {}

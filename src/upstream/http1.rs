@@ -21,6 +21,7 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 use tokio_rustls::client::TlsStream;
 
 use super::answer::{Head, Rest};
@@ -39,15 +40,17 @@ pub trait Listener {
 
 /// See the module.
 pub struct Http1 {
+    /// From then on it takes no other request.
+    pub until: Instant,
     wire: Rc<RefCell<Wire>>,
     upload: Option<AbortHandle>,
 }
 
 impl Http1 {
-    /// On a new connection.
+    /// On a new connection, which takes requests `until` then.
     #[must_use]
-    pub fn new(stream: TlsStream<TcpStream>) -> Self {
-        Self { wire: Rc::new(RefCell::new(Wire::new(stream))), upload: None }
+    pub fn new(stream: TlsStream<TcpStream>, until: Instant) -> Self {
+        Self { until, wire: Rc::new(RefCell::new(Wire::new(stream))), upload: None }
     }
 
     /// Whether it can carry another request, as far as is known without looking (rule 4).

@@ -94,7 +94,7 @@ where
         }
     }
 
-    /// The answer came to its end; `clean` when the request did too (rule 5).
+    /// The answer came to its end; `clean` when the request did too (rule 6).
     pub fn finish(mut self, clean: bool) {
         match self.sender.take() {
             Some(Sender::Http1(connection)) if clean => self.pool.keep(self.carried, connection),

@@ -9,7 +9,9 @@
 //! 4. At most `upstream.connections` requests are under way, an equal share of them for each worker; others wait for
 //!    `connect` at most. There are no more connections of HTTP/1.1 than that, idle ones included: a new one for one token ends
 //!    the one of another that was idle longest.
-//! 5. A connection is used again only when both the request and the answer came to their end on it; otherwise it is
+//! 5. A connection takes no new request when it is older than `upstream.max_age`, so that a name that leads elsewhere is
+//!    followed however busy it is. Each has a share of four fifths to the whole of it, so that they do not end together.
+//! 6. A connection is used again only when both the request and the answer came to their end on it; otherwise it is
 //!    closed at once.
 
 use std::cell::{Cell, RefCell};
@@ -36,6 +38,9 @@ use super::lookup::LookUps;
 
 /// Requests at once on one HTTP/2 connection. RFC 9113, section 6.5.2, advises servers to allow no fewer.
 pub const STREAMS: usize = 100;
+
+/// As good as without a bound, and still a moment that can be written.
+const FAR: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
 /// Which token a connection carries: the number of its reading, which no other one has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +77,7 @@ struct Shared<B> {
     /// How many requests at once the other end takes. What is beyond would wait inside hyper, where nothing calls it back.
     most: Rc<Cell<usize>>,
     opened: Instant,
+    until: Instant,
     since: Instant,
 }
 
@@ -157,8 +163,9 @@ where
 
     fn take_idle(&self, carried: Carried) -> Option<Sender<B>> {
         let mut idle = self.idle.borrow_mut();
-        let position = idle.iter().rposition(|idle| idle.carried == carried)?;
-        if idle.get(position)?.since.elapsed() >= self.upstream.settings.timeouts.keep_alive {
+        let now = Instant::now();
+        let position = idle.iter().rposition(|idle| idle.carried == carried && idle.connection.until > now)?;
+        if now - idle.get(position)?.since >= self.upstream.settings.timeouts.keep_alive {
             // Those before it were idle even longer.
             idle.drain(..=position);
             return None;
@@ -193,12 +200,15 @@ where
         }
         shared.retain(|connection| !connection.sender.is_closed());
         let is_new = |connection: &Shared<B>| after.is_none_or(|after| connection.opened >= after);
+        let now = Instant::now();
         let is_free = |connection: &Shared<B>| {
-            connection.carried == carried && connection.active.get() < STREAMS.min(connection.most.get())
+            connection.carried == carried
+                && connection.until > now
+                && connection.active.get() < STREAMS.min(connection.most.get())
         };
         let free = shared.iter_mut().find(|connection| is_free(connection) && is_new(connection))?;
         free.active.set(free.active.get() + 1);
-        free.since = Instant::now();
+        free.since = now;
         Some(Sender::Http2 { sender: free.sender.clone(), active: free.active.clone() })
     }
 
@@ -222,10 +232,16 @@ where
         let sender = if dialled.http2 {
             self.start_http2(carried, dialled).await?
         } else {
-            Sender::Http1(Http1::new(dialled.stream))
+            Sender::Http1(Http1::new(dialled.stream, self.until()))
         };
         drop(turn);
         Ok((sender, false))
+    }
+
+    /// Until when a connection that is opened now takes requests (rule 5).
+    fn until(&self) -> Instant {
+        let whole = self.upstream.settings.max_age;
+        Instant::now() + whole.saturating_sub((whole / 5).mul_f32(fastrand::f32())).min(FAR)
     }
 
     /// Whose turn it is to open a connection that carries this token.
@@ -266,7 +282,9 @@ where
         }));
         let active = Rc::new(Cell::new(1));
         let now = Instant::now();
-        let shared = Shared { carried, sender: sender.clone(), active: active.clone(), most, opened: now, since: now };
+        let (until, active_too) = (self.until(), active.clone());
+        let shared =
+            Shared { carried, sender: sender.clone(), active: active_too, most, opened: now, until, since: now };
         self.shared.borrow_mut().push(shared);
         self.reap_later();
         Ok(Sender::Http2 { sender, active })
@@ -274,7 +292,8 @@ where
 
     pub(super) fn keep(self: &Rc<Self>, carried: Carried, connection: Http1) {
         // Seen to from now on: what the upstream closes while it is idle does not wait to be found out.
-        if connection.is_free() && connection.is_quiet(&mut Context::from_waker(&self.reaper.borrow())) {
+        let is_young = connection.until > Instant::now();
+        if is_young && connection.is_free() && connection.is_quiet(&mut Context::from_waker(&self.reaper.borrow())) {
             self.idle.borrow_mut().push(Idle { carried, connection, since: Instant::now() });
             self.reap_later();
         }
@@ -312,11 +331,16 @@ where
         if !self.reaper.borrow().will_wake(context.waker()) {
             self.reaper.replace(context.waker().clone());
         }
+        let now = Instant::now();
         let mut idle = self.idle.borrow_mut();
-        idle.retain(|idle| idle.since.elapsed() < keep_alive && idle.connection.is_quiet(context));
+        idle.retain(|idle| {
+            let is_kept = now - idle.since < keep_alive && idle.connection.until > now;
+            is_kept && idle.connection.is_quiet(context)
+        });
         let mut shared = self.shared.borrow_mut();
         shared.retain(|connection| {
-            let used = connection.active.get() > 0 || connection.since.elapsed() < keep_alive;
+            let is_kept = now - connection.since < keep_alive && connection.until > now;
+            let used = connection.active.get() > 0 || is_kept;
             used && !connection.sender.is_closed()
         });
         idle.is_empty() && shared.is_empty()

@@ -179,12 +179,15 @@ fn a_pause_of_the_process() {
 #[test]
 fn no_descriptors() {
     let upstream = traffic::upstream();
-    let gate = Gate::plan(&upstream, TWO_CALLERS).workers(1).descriptors(64).start();
+    let gate = Gate::plan(&upstream, TWO_CALLERS).workers(1).start();
+    gate.allow_descriptors(64);
     let running = Traffic::on(gate.place("crm"), CALLERS);
     let idle: Vec<_> = (0..100).map(|_| gate.connect("app")).collect();
     gate.until_log(&["accepting fails"]);
     running.go_on();
     drop(idle);
+    let open = || std::fs::read_dir(format!("/proc/{}/fd", gate.pid())).unwrap().count();
+    until("those that wait in the kernel are gone too", || open() < 64 - CALLERS);
     let recovered = || {
         let mut caller = gate.connect("crm");
         caller.try_send("GET /management/v1/counters HTTP/1.1\r\nHost: localhost\r\n\r\n")

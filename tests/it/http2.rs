@@ -27,7 +27,7 @@ pub fn fake(http2: bool) -> Fake {
 }
 
 /// Passes bytes on to `to`, and counts connections.
-fn relay(to: String) -> (String, Arc<AtomicUsize>) {
+pub fn relay(to: String) -> (String, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let place = listener.local_addr().unwrap().to_string();
     let count = Arc::new(AtomicUsize::new(0));

@@ -203,7 +203,8 @@ fn a_gate_without_descriptors_waits_and_recovers() {
         "  - {name: socket, unix: {path: '{folder}/gate.sock'}}\ncallers:\n  \
          - {id: socket, match: {listener: socket}, scopes: [metrika:read], tokens: [analytics]}",
     );
-    let gate = Gate::plan(&upstream, &config).descriptors(64).start();
+    let gate = Gate::start(&upstream, &config);
+    gate.allow_descriptors(64);
     let mut working = gate.connect("app");
     assert_eq!(ask(&mut working), "200");
     // More than there are descriptors; the kernel's queue takes the rest.
@@ -230,7 +231,8 @@ fn a_gate_without_descriptors_waits_and_recovers() {
 #[test]
 fn a_gate_that_cannot_connect_for_want_of_descriptors_says_so() {
     let upstream = Upstream::plain();
-    let gate = Gate::plan(&upstream, TWO_CALLERS).workers(1).descriptors(64).start();
+    let gate = Gate::plan(&upstream, TWO_CALLERS).workers(1).start();
+    gate.allow_descriptors(64);
     let mut first = gate.connect("app");
     let idle: Vec<_> = (0..100).map(|_| gate.connect("app")).collect();
     gate.until_log(&["accepting fails"]);

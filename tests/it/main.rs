@@ -3,6 +3,7 @@
 #![cfg(test)]
 
 mod admin;
+mod age;
 mod answers;
 mod answers_http2;
 mod architecture;
@@ -23,6 +24,7 @@ mod config;
 mod credentials;
 mod cut;
 mod demo;
+mod descriptors;
 mod doctor;
 mod doctor_reasons;
 mod early;
@@ -40,6 +42,7 @@ mod identify;
 mod interim;
 mod leaving;
 mod limits;
+mod log_lines;
 mod malformed;
 mod matrix;
 mod metrics;
@@ -69,6 +72,7 @@ mod rules_parts;
 mod sandbox;
 mod secrets;
 mod shutdown;
+mod sockets;
 mod spellings;
 mod stalls;
 mod streaming;

@@ -56,6 +56,7 @@ fn what_is_under_way_ends_and_then_the_gate() {
     assert_eq!((answer.summary().as_str(), answer.text().as_str()), ("200", "{}"));
     assert!(slow.is_closed());
     assert_eq!(gate.wait().code(), Some(0));
+    assert!(!gate.log().iter().any(|line| line.contains("likely to be cut")), "nothing was");
     let last = gate.log().pop().unwrap();
     assert!(last.contains("\"ended\"") && last.contains("\"code\":0"), "{last}");
 }
@@ -127,6 +128,53 @@ fn what_is_cut_has_its_line() {
         assert_eq!((&line["status"], &line["outcome"]), (&status.into(), &"gate_ended".into()), "{line}");
     }
     drop((streaming, waiting, uploading));
+}
+
+/// What a shutdown will probably cut is named while it can still be seen to: the sooner, the longer it takes as a rule.
+#[test]
+fn what_is_likely_to_be_cut_is_named() {
+    let (arrived, release) = (Signal::default(), Signal::default());
+    let (arrives, released) = (arrived.clone(), release.clone());
+    let upstream = Upstream::run(move |conversation| {
+        while let Some(head) = conversation.request_head() {
+            if head.contains("/stat/") {
+                arrives.give();
+                released.wait("the test is over");
+            } else if head.contains("/goals") {
+                conversation.write("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc");
+                released.wait("the test is over");
+            } else {
+                conversation.answer("200 OK", "application/json", "{}");
+            }
+        }
+    });
+    let mut gate = Gate::start(&upstream, &with("delay: 1s, timeout: 3s"));
+    assert_eq!(gate.metric(&["metrika_gate_requests_likely_cut"]), 0.0);
+    let mut report = gate.connect("app");
+    report.send(REPORT.replace("Host:", "X-Request-ID: a-report\r\nHost:"));
+    arrived.wait("the report is at Metrica");
+    let mut goals = gate.connect("crm");
+    goals.send("GET /management/v1/counter/1/goals HTTP/1.1\r\nHost: localhost\r\nX-Request-ID: some-goals\r\n\r\n");
+    assert_eq!(goals.head().unwrap().0, 200);
+    gate.signal("TERM");
+    assert_eq!(gate.get("app", COUNTERS).summary(), "200");
+    gate.until_metric(&["metrika_gate_requests_likely_cut"], 2.0);
+    assert_eq!(gate.wait().code(), Some(69));
+    release.give();
+    let named = |line: &String| line.contains("the request is likely to be cut when the process ends");
+    let named: Vec<serde_json::Value> =
+        gate.log().iter().filter(|line| named(line)).map(|line| serde_json::from_str(line).unwrap()).collect();
+    let said = |line: &serde_json::Value| {
+        ["request_id", "caller", "operation", "waits_for"].map(|field| line[field].as_str().unwrap().to_owned())
+    };
+    assert_eq!(
+        named.iter().map(said).collect::<Vec<_>>(),
+        [["a-report", "reports", "report.table", "metrica"], ["some-goals", "crm", "goals.list", "answer"],]
+    );
+    assert!(named.iter().all(|line| line["age"].as_str().unwrap().ends_with('s')), "{named:?}");
+    for id in ["a-report", "some-goals"] {
+        gate.until_log(&["\"access\"", id, "\"outcome\":\"gate_ended\""]);
+    }
 }
 
 #[test]

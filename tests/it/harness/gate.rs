@@ -195,6 +195,13 @@ impl Gate {
         assert!(sent.success());
     }
 
+    /// From now on the process has no descriptor numbered `most` or higher, but for those that it has already.
+    pub fn allow_descriptors(&self, most: u64) {
+        let process = i32::try_from(self.pid()).ok().and_then(rustix::process::Pid::from_raw);
+        let limit = rustix::process::Rlimit { current: Some(most), maximum: Some(most) };
+        rustix::process::prlimit(process, rustix::process::Resource::Nofile, limit).unwrap();
+    }
+
     /// Resident memory now, in bytes.
     pub fn resident_bytes(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
@@ -315,6 +322,11 @@ impl Plan {
     /// The gate's folder.
     pub fn folder(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// The folder, for as long as a test keeps it.
+    pub fn into_folder(self) -> tempfile::TempDir {
+        self.folder
     }
 
     /// The configuration's file, written now.

@@ -1,0 +1,130 @@
+//! What a worker has under way, for a shutdown that may cut it.
+//!
+//! 1. A request is likely to outlive the end of the process when it is older than the time that is left: what has taken so long
+//!    takes as long again. Where its answer can take minutes, or its body is an upload, a quarter of that is enough.
+//! 2. Each is logged once, when it becomes likely; those that are likely now are counted whenever somebody asks.
+
+use std::cell::{Cell, RefCell};
+use std::rc::{Rc, Weak};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::gateway::exchange::Exchange;
+use crate::operation::OperationId;
+use crate::symbol::CallerId;
+
+/// Where a request stands.
+#[derive(Debug, Clone, Copy)]
+pub struct Standing {
+    /// Whose it is.
+    pub caller: Option<CallerId>,
+    /// What is asked.
+    pub operation: Option<OperationId>,
+    /// How long it has been under way.
+    pub age: Duration,
+    /// What it waits for: the rest of the `request`, an answer of `metrica`, or the rest of the `answer`.
+    pub waits_for: &'static str,
+    /// Its answer can take minutes, or its body can be large.
+    pub is_lengthy: bool,
+}
+
+impl Standing {
+    /// Rule 1.
+    const fn will_outlive(&self, left: Duration) -> bool {
+        let weight = if self.is_lengthy { 4 } else { 1 };
+        self.age.saturating_mul(weight).as_nanos() >= left.as_nanos()
+    }
+}
+
+/// The requests of one worker.
+#[derive(Default)]
+pub struct UnderWay {
+    places: RefCell<Places>,
+    ends: Cell<Option<Instant>>,
+}
+
+#[derive(Default)]
+struct Places {
+    taken: Vec<Option<Under>>,
+    free: Vec<usize>,
+}
+
+struct Under {
+    exchange: Weak<Exchange>,
+    is_named: bool,
+}
+
+/// So many are named at once; the others are counted.
+const NAMED: usize = 20;
+
+impl UnderWay {
+    /// One begins; its place.
+    pub fn enter(&self, exchange: &Rc<Exchange>) -> usize {
+        let Places { taken, free } = &mut *self.places.borrow_mut();
+        let under = Some(Under { exchange: Rc::downgrade(exchange), is_named: false });
+        if let Some(place) = free.pop()
+            && let Some(empty) = taken.get_mut(place)
+        {
+            *empty = under;
+            return place;
+        }
+        taken.push(under);
+        taken.len() - 1
+    }
+
+    /// The one at this place is over.
+    pub fn leave(&self, place: usize) {
+        let Places { taken, free } = &mut *self.places.borrow_mut();
+        if let Some(under) = taken.get_mut(place) {
+            *under = None;
+            free.push(place);
+        }
+    }
+
+    /// What is under way then is cut.
+    pub fn ends(&self, at: Instant) {
+        self.ends.set(Some(at));
+    }
+
+    /// How many are likely to be cut.
+    #[must_use]
+    pub fn likely(&self) -> usize {
+        self.select(|_| true).len()
+    }
+
+    /// Logs those that are likely to be cut and were not before.
+    pub fn name(&self) {
+        let new = self.select(|under| !std::mem::replace(&mut under.is_named, true));
+        let now = Instant::now();
+        for exchange in new.iter().take(NAMED) {
+            let Standing { caller, operation, age, waits_for, .. } = exchange.standing(now);
+            tracing::warn!(
+                request_id = exchange.request_id.to_str().unwrap_or_default(),
+                caller = caller.map_or("unknown", |caller| caller.as_str()),
+                operation = operation.map_or("none", |operation| operation.as_str()),
+                age = %humantime::format_duration(Duration::from_secs(age.as_secs())),
+                waits_for,
+                "the request is likely to be cut when the process ends"
+            );
+        }
+        if new.len() > NAMED {
+            let requests = new.len() - NAMED;
+            tracing::warn!(requests, "more requests are likely to be cut when the process ends");
+        }
+    }
+
+    /// Of those that are likely to be cut now, those that `wanted` wants.
+    fn select(&self, mut wanted: impl FnMut(&mut Under) -> bool) -> Vec<Rc<Exchange>> {
+        let Some(ends) = self.ends.get() else { return Vec::new() };
+        let now = Instant::now();
+        // Nothing is dropped here, which would leave its place.
+        let mut places = self.places.borrow_mut();
+        let under = places.taken.iter_mut().flatten();
+        let likely = under.filter_map(|under| {
+            let exchange = under.exchange.upgrade()?;
+            Some((exchange, under)).filter(|(exchange, _)| exchange.standing(now).will_outlive(ends - now))
+        });
+        likely.filter_map(|(exchange, under)| wanted(under).then_some(exchange)).collect()
+    }
+}
