@@ -3,7 +3,8 @@
 
     tests/mutations.py            all of them: about half a minute each
     tests/mutations.py R-11 R-15  those of these promises
-    tests/mutations.py --write    all of them, and writes docs/decisions/0016-mutations.md; with promises, their rows of it
+    tests/mutations.py --missing  those that docs/decisions/0016-mutations.md does not have yet
+    tests/mutations.py --write    all of them, and writes that page; with promises or --missing, their rows of it
     tests/mutations.py --check    only whether each of them can still be made
 
 A mutation is an edit of one file: a text that stands there exactly once, and what it becomes. The tests that are run are
@@ -341,7 +342,7 @@ MUTATIONS = [
 ]
 
 
-def run(promises):
+def run(mutations):
     work = Path(tempfile.mkdtemp(prefix="metrika-gate-mutations-"))
     tree = work / "tree"
     files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout.split(b"\0")
@@ -351,9 +352,7 @@ def run(promises):
             shutil.copy2(ROOT / name, tree / name)
     target = ROOT / "target/mutations"
     results = []
-    for promise, what, file, text, becomes, tests, *more in MUTATIONS:
-        if promises and promise not in promises:
-            continue
+    for promise, what, file, text, becomes, tests, *more in mutations:
         edits = [(file, text, becomes), *more]
         before = {name: (tree / name).read_text() for name, _, _ in edits}
         stale = [name for name, text, _ in edits if before[name].count(text) != 1]
@@ -392,12 +391,14 @@ def check():
     return stale
 
 
+def reported():
+    """The rows of the page: what was found, by promise and protection."""
+    rows = (line.strip("| ").split(" | ") for line in REPORT.read_text().splitlines())
+    return {(cells[0], cells[1]): cells[3] for cells in rows if len(cells) == 4}
+
+
 def write(results):
-    known = {}
-    for line in REPORT.read_text().splitlines():
-        cells = line.strip("| ").split(" | ")
-        if len(cells) == 4:
-            known[cells[0], cells[1]] = cells[3]
+    known = reported()
     known.update({(promise, what): result for promise, what, _, result in results})
     lines = [
         "# 16. What is taken away, and which test says so",
@@ -418,7 +419,9 @@ if __name__ == "__main__":
     arguments = sys.argv[1:]
     if arguments == ["--check"]:
         sys.exit(1 if check() else 0)
-    results = run([argument for argument in arguments if argument != "--write"])
+    promises = [argument for argument in arguments if not argument.startswith("--")]
+    known = reported() if "--missing" in arguments else {}
+    results = run([row for row in MUTATIONS if row[:2] not in known and (not promises or row[0] in promises)])
     if "--write" in arguments:
         write(results)
     bad = [result for result in results if not result[3].startswith("`")]

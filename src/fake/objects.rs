@@ -48,6 +48,15 @@ fn what_is_created_can_be_read_changed_and_deleted() {
 }
 
 #[test]
+fn a_label_that_is_no_number_chooses_no_counters() {
+    let fake = writing();
+    let rows = |query: &str| get(&fake, READ, &format!("/management/v1/counters?{query}")).json()["rows"].clone();
+    assert_eq!(post(&fake, READ, &counter("/label/101"), "{}").status, 200);
+    assert_eq!(["label_id=101", "label_id=102", "label_id=x,101"].map(rows), [json!(1), json!(0), json!(1)]);
+    assert_eq!(["label_id=", "label_id=None", "label_id=-1"].map(rows), [json!(2), json!(2), json!(2)]);
+}
+
+#[test]
 fn a_counter_has_the_fields_that_the_documentation_prints() {
     let fake = writing();
     let listed = get(&fake, READ, "/management/v1/counters").json();
