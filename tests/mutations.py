@@ -35,6 +35,7 @@ MUTATIONS = [
     ("R-2", "fields go up by an allow-list", "src/gateway/headers.rs", "    keep(headers, goes_up);\n", "", "credentials::"),
     ("R-2", "credential pairs leave the query", "src/target.rs",
      "    if !query.split('&').any(is_credential) {", "    if query.len() < 1_000_000 {", "credentials::"),
+    ("R-2", "a credential that is dropped is counted", "src/gateway/headers.rs", '        | "oauth_token"\n', "", "credentials::exactly_one"),
     ("R-3", "a caller's credential never wins", "src/gateway/headers.rs", "    keep(headers, goes_up);\n",
      "    keep(headers, |name| goes_up(name) || name == header::AUTHORIZATION);\n", "credentials::",
      ("src/gateway/inject.rs", "fields.insert(AUTHORIZATION, authorization.clone());",

@@ -31,6 +31,8 @@ fn what_is_created_can_be_read_changed_and_deleted() {
     assert_eq!(get(&fake, READ, &counter("/goals")).json()["goals"].as_array().unwrap().len(), 3);
     assert_eq!(delete(&goal).json(), json!({ "success": true }));
     assert_eq!(get(&fake, READ, &goal).status, 404);
+    let marked = "\u{feff}{\"goal\":{\"name\":\"Marked\",\"type\":\"action\"}}";
+    assert_eq!(post(&fake, READ, &counter("/goals"), marked).json()["goal"]["name"], "Marked");
 
     let made = post(&fake, READ, "/management/v1/counters", r#"{"counter":{"name":"Second shop"}}"#).json();
     let made = format!("/management/v1/counter/{}", made["counter"]["id"]);

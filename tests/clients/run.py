@@ -73,7 +73,7 @@ class Recorder(http.server.BaseHTTPRequestHandler):
         body = self.rfile.read(length)
         # `path` has lost a second slash at its beginning; the request line has not.
         method, target, _ = self.raw_requestline.decode().split(" ")
-        self.requests.append((f"{method} {target}", self.headers, body.decode()))
+        self.requests.append((f"{method} {target}", self.headers, body.decode(errors="replace")))
         address, tls = self.upstream
         upstream = http.client.HTTPSConnection(address, context=tls, timeout=30)
         upstream.request(method, target, body, dict(self.headers))
