@@ -77,7 +77,7 @@ async fn object(body: Incoming) -> Result<Map<String, Value>, Refusal> {
     if body.is_empty() {
         return Ok(Map::new());
     }
-    // PowerShell and others put a byte order mark before it.
+    // It is not documented whether the API takes a byte order mark. Files that PowerShell wrote begin with one.
     let text = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&body);
     Ok(serde_json::from_slice(text).map_err(|_| ErrorType::InvalidJson)?)
 }

@@ -159,7 +159,7 @@ impl Reader {
         let separators = if self.cuts_at_semicolons { &['&', ';'][..] } else { &['&'] };
         let pairs = query.split(separators).map(|pair| pair.split_once('=').unwrap_or((pair, "")));
         let mut values = pairs.filter(|(other, _)| self.decoded(other) == name).map(|(_, value)| self.decoded(value));
-        if self.last_wins { values.last() } else { values.next() }
+        if self.last_wins { values.next_back() } else { values.next() }
     }
 }
 
