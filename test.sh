@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Everything that has to hold before a change is merged, in one command: ./test.sh
 #
-# It is deterministic: the fuzz targets run the same inputs every time. The random search is a tier of its own:
+# It is deterministic: the fuzz targets run the same inputs every time. Two tiers are apart from it:
 #
+#     ./test.sh clients           runs published clients through the gate; it fetches them from PyPI
 #     ./test.sh soak [SECONDS]    searches with each fuzz target for so many seconds (600)
 #
 # On a Debian machine with a Rust toolchain it fetches the tools it misses: Debian packages where it is root or sudo
@@ -80,6 +81,10 @@ unit_and_integration() {
     if has cargo-nextest; then cargo nextest run --locked --profile ci; else cargo test --locked --all-targets; fi
 }
 documentation() { RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps; }
+published_clients() {
+    "$tools/venv/bin/pip" install -q -r tests/clients/requirements.txt || return
+    METRIKA_GATE_BIN=${METRIKA_GATE_BIN:-$gate} "$tools/venv/bin/python" tests/clients/run.py
+}
 # The demo answers, its metrics are clean to promtool, the rules find what they read, and SIGTERM is a clean end.
 live() {
     "$gate" demo >"$work/demo.log" 2>&1 &
@@ -109,6 +114,7 @@ live() {
 # --- tiers ------------------------------------------------------------------------------------------------------------
 usage() {
     echo "usage: ./test.sh                  everything that has to hold before a merge"
+    echo "       ./test.sh clients          published clients through the gate"
     echo "       ./test.sh soak [SECONDS]   a random search with each fuzz target, for so many seconds each (600)"
 }
 merge_gate() {
@@ -132,6 +138,14 @@ merge_gate() {
     if has curl && has promtool; then step "live metrics" live; else skip "live metrics" "no curl or no promtool"; fi
     if has buildah && has mmdebstrap; then step "image" tests/image.sh; else skip "image" "no buildah or no mmdebstrap"; fi
 }
+clients() {
+    package curl has curl
+    package openssl has openssl
+    package python3-venv python3 -c 'import ensurepip'
+    [ -n "${METRIKA_GATE_BIN:-}" ] || step "release build" cargo build --release --locked
+    step "environment" python3 -m venv "$tools/venv"
+    step "clients" published_clients
+}
 soak() {
     package g++ has c++
     step "random search" fuzz/run all "$1"
@@ -140,6 +154,7 @@ soak() {
 has cargo || { echo "a Rust toolchain is needed: https://rustup.rs"; exit 1; }
 case "$*" in
 "") merge_gate ;;
+clients) clients ;;
 soak) soak 600 ;;
 "soak "*[!0-9]* | "soak ") usage >&2; exit 2 ;;
 "soak "*) soak "$2" ;;

@@ -170,11 +170,12 @@ fn pair_is_plain(pair: &[u8]) -> bool {
     of_one_reading && !is_cut_in_its_name && has_one_spelling(name) && (behind.is_empty() || behind_is_fine())
 }
 
+/// A name without a value counts too: to some readers it is one of no value, and the last of two.
 fn may_stand_behind_a_semicolon(pair: &[u8]) -> bool {
     let name = name_of(pair);
     let is_a_name = name.len() < pair.len();
-    let is_plain = || !is_method(name) && Names::of(name).is_empty() && has_one_spelling(name);
-    !looks_like_credential(name) && (!is_a_name || is_plain())
+    let is_plain = || !is_method(name) && has_one_spelling(name);
+    !looks_like_credential(name) && Names::of(name).is_empty() && (!is_a_name || is_plain())
 }
 
 fn is_method(name: &[u8]) -> bool {

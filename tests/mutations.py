@@ -3,7 +3,8 @@
 
     tests/mutations.py            all of them: about half a minute each
     tests/mutations.py R-11 R-15  those of these promises
-    tests/mutations.py --write    all of them, and writes docs/decisions/0016-mutations.md; with promises, their rows of it
+    tests/mutations.py --missing  those that docs/decisions/0016-mutations.md does not have yet
+    tests/mutations.py --write    all of them, and writes that page; with promises or --missing, their rows of it
     tests/mutations.py --check    only whether each of them can still be made
 
 A mutation is an edit of one file: a text that stands there exactly once, and what it becomes. The tests that are run are
@@ -34,6 +35,7 @@ MUTATIONS = [
     ("R-2", "fields go up by an allow-list", "src/gateway/headers.rs", "    keep(headers, goes_up);\n", "", "credentials::"),
     ("R-2", "credential pairs leave the query", "src/target.rs",
      "    if !query.split('&').any(is_credential) {", "    if query.len() < 1_000_000 {", "credentials::"),
+    ("R-2", "a credential that is dropped is counted", "src/gateway/headers.rs", '        | "oauth_token"\n', "", "credentials::exactly_one"),
     ("R-3", "a caller's credential never wins", "src/gateway/headers.rs", "    keep(headers, goes_up);\n",
      "    keep(headers, |name| goes_up(name) || name == header::AUTHORIZATION);\n", "credentials::",
      ("src/gateway/inject.rs", "fields.insert(AUTHORIZATION, authorization.clone());",
@@ -54,15 +56,24 @@ MUTATIONS = [
      "    !beyond_ascii || !plain(segment).is_empty()", "target::"),
     ("R-7", "a parameter has one spelling", "src/target.rs",
      "all(|pair| pair_is_plain(pair) && names.add_pair(pair))", "all(|pair| names.add_pair(pair))", "target:: | properties::an_accepted_query"),
+    ("R-7", "no name stands behind a semicolon, with a value or without", "src/target.rs",
+     "!looks_like_credential(name) && Names::of(name).is_empty() && (!is_a_name || is_plain())",
+     "!looks_like_credential(name) && (!is_a_name || is_plain() && Names::of(name).is_empty())", "target:: | spellings::what_goes_out"),
     ("R-7", "ids stand once", "src/target/names.rs", "        both & Self::ONCE.0 == 0", "        both & Self::ONCE.0 <= u16::MAX", "credentials::ids_stand_once"),
     ("R-7", "values that are joined all count", "src/target/canonical.rs", "    if value_of(joined).is_empty() {", "    if !value.is_empty() {",
-     "spellings::no_spelling_of_another_counter_passes"),
+     "spellings::no_spelling_of_another_counter_passes | spellings::what_goes_out"),
     ("R-7", "without spaces, every number stays", "src/target/canonical.rs", "are_numbers.then(|| format!(\"{name}={}\", numbers.join(\",\")))",
-     "are_numbers.then(|| format!(\"{name}={}\", numbers.first().unwrap_or(&\"\")))", "spellings::no_spelling_of_another_counter_passes"),
+     "are_numbers.then(|| format!(\"{name}={}\", numbers.first().unwrap_or(&\"\")))", "spellings::no_spelling_of_another_counter_passes | spellings::what_goes_out"),
+    ("R-7", "what is joined goes out once", "src/target/names.rs", "if both & Self::JOINED.0 != 0 {", "if both & Self::JOINED.0 == u16::MAX {",
+     "spellings::what_goes_out"),
     ("R-7", "what is encoded keeps its bytes", "src/target/canonical.rs", "encoded.extend([b'%', digit(byte >> 4), digit(byte & 15)]);",
-     "encoded.push(b'7');", "spellings::no_spelling_of_another_counter | canonical::rules_hold"),
+     "encoded.push(b'7');", "spellings::no_spelling_of_another_counter | spellings::what_goes_out | canonical::rules_hold"),
     ("R-7", "only an empty callback goes", "src/target/canonical.rs", "if names == Names::CALLBACK && value_of(pair).is_empty() {",
-     "if names == Names::CALLBACK {", "canonical::rule"),
+     "if names == Names::CALLBACK {", "canonical::rule | spellings::what_goes_out"),
+    ("R-6", "of a path, a slash goes and no segment", "src/target/canonical.rs", "begun.strip_suffix('/').unwrap_or(begun)",
+     "begun.rsplit_once('/').map_or(begun, |(bare, _)| bare)", "spellings::what_goes_out"),
+    ("R-6", "nor a segment at its beginning", "src/target/canonical.rs", ".filter(|rest| rest.starts_with('/'))",
+     ".and_then(|rest| rest.get(rest.find('/')?..))", "spellings::what_goes_out"),
     ("R-6", "a slash goes only where the catalogue has the path", "src/target/canonical.rs", "!path_is_canonical(bare.as_bytes()) || !is_path(bare)",
      "!path_is_canonical(bare.as_bytes())", "canonical:: | rejections::a_target"),
     ("R-7", "what goes out is checked once more", "src/target/origin.rs", "let names = check(form.path(), form.query(), limit)?;",
@@ -380,7 +391,8 @@ MUTATIONS = [
 ]
 
 
-def run(promises):
+def run(mutations):
+    """What was found for each of them, one after another."""
     work = Path(tempfile.mkdtemp(prefix="metrika-gate-mutations-"))
     tree = work / "tree"
     files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout.split(b"\0")
@@ -389,24 +401,19 @@ def run(promises):
             (tree / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, tree / name)
     target = ROOT / "target/mutations"
-    results = []
-    for promise, what, file, text, becomes, tests, *more in MUTATIONS:
-        if promises and promise not in promises:
-            continue
+    for promise, what, file, text, becomes, tests, *more in mutations:
         edits = [(file, text, becomes), *more]
         before = {name: (tree / name).read_text() for name, _, _ in edits}
         stale = [name for name, text, _ in edits if before[name].count(text) != 1]
         if stale:
-            results.append((promise, what, file, f"STALE: the text does not stand there once: {stale[0]}"))
-        else:
-            for name, text, becomes in edits:
-                (tree / name).write_text((tree / name).read_text().replace(text, becomes))
-            results.append((promise, what, file, killed(tree, target, tests)))
-            for name, content in before.items():
-                (tree / name).write_text(content)
-        print(" | ".join(results[-1]), flush=True)
+            yield promise, what, file, f"STALE: the text does not stand there once: {stale[0]}"
+            continue
+        for name, text, becomes in edits:
+            (tree / name).write_text((tree / name).read_text().replace(text, becomes))
+        yield promise, what, file, killed(tree, target, tests)
+        for name, content in before.items():
+            (tree / name).write_text(content)
     shutil.rmtree(work)
-    return results
 
 
 def killed(tree, target, tests):
@@ -431,12 +438,14 @@ def check():
     return stale
 
 
+def reported():
+    """The rows of the page: what was found, by promise and protection."""
+    rows = (line.strip("| ").split(" | ") for line in REPORT.read_text().splitlines())
+    return {(cells[0], cells[1]): cells[3] for cells in rows if len(cells) == 4}
+
+
 def write(results):
-    known = {}
-    for line in REPORT.read_text().splitlines():
-        cells = line.strip("| ").split(" | ")
-        if len(cells) == 4:
-            known[cells[0], cells[1]] = cells[3]
+    known = reported()
     known.update({(promise, what): result for promise, what, _, result in results})
     lines = [
         "# 16. What is taken away, and which test says so",
@@ -457,9 +466,14 @@ if __name__ == "__main__":
     arguments = sys.argv[1:]
     if arguments == ["--check"]:
         sys.exit(1 if check() else 0)
-    results = run([argument for argument in arguments if argument != "--write"])
-    if "--write" in arguments:
-        write(results)
+    promises = [argument for argument in arguments if not argument.startswith("--")]
+    known = reported() if "--missing" in arguments else {}
+    results = []
+    for result in run([row for row in MUTATIONS if row[:2] not in known and (not promises or row[0] in promises)]):
+        print(" | ".join(result), flush=True)
+        results.append(result)
+        if "--write" in arguments:
+            write([result])
     bad = [result for result in results if not result[3].startswith("`")]
     print(f"{len(results)} protections, {len(bad)} without a test that fails")
     sys.exit(1 if bad else 0)

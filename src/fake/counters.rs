@@ -161,12 +161,13 @@ impl Counter {
         };
         let id = self.fields.get("id").map(Value::to_string).unwrap_or_default();
         let sought = query.get("search_string").unwrap_or_default();
-        let labels = query.list("label_id");
+        // It is not documented what a label that is no number does. yametrikapy sends `label_id=None` with each list.
+        let labels: Vec<u64> = query.list("label_id").iter().filter_map(|label| label.parse().ok()).collect();
         allows("permission", permission.as_str())
             && allows("counter_ids", &id)
             && query.get("status").unwrap_or("Active").eq_ignore_ascii_case(self.text("status"))
             && [self.text("name"), self.text("site"), &id].iter().any(|text| text.contains(sought))
-            && (labels.is_empty() || self.labels.iter().any(|label| labels.contains(&label.to_string().as_str())))
+            && (labels.is_empty() || self.labels.iter().any(|label| labels.contains(label)))
     }
 
     /// The counter as the caller sees it, with the parts that `field` names.

@@ -77,7 +77,9 @@ async fn object(body: Incoming) -> Result<Map<String, Value>, Refusal> {
     if body.is_empty() {
         return Ok(Map::new());
     }
-    Ok(serde_json::from_slice(&body).map_err(|_| ErrorType::InvalidJson)?)
+    // It is not documented whether the API takes a byte order mark. Files that PowerShell wrote begin with one.
+    let text = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&body);
+    Ok(serde_json::from_slice(text).map_err(|_| ErrorType::InvalidJson)?)
 }
 
 /// Reads what is left unread, unless the caller waits for leave to send it or there is much of it.

@@ -31,6 +31,8 @@ fn what_is_created_can_be_read_changed_and_deleted() {
     assert_eq!(get(&fake, READ, &counter("/goals")).json()["goals"].as_array().unwrap().len(), 3);
     assert_eq!(delete(&goal).json(), json!({ "success": true }));
     assert_eq!(get(&fake, READ, &goal).status, 404);
+    let marked = "\u{feff}{\"goal\":{\"name\":\"Marked\",\"type\":\"action\"}}";
+    assert_eq!(post(&fake, READ, &counter("/goals"), marked).json()["goal"]["name"], "Marked");
 
     let made = post(&fake, READ, "/management/v1/counters", r#"{"counter":{"name":"Second shop"}}"#).json();
     let made = format!("/management/v1/counter/{}", made["counter"]["id"]);
@@ -45,6 +47,15 @@ fn what_is_created_can_be_read_changed_and_deleted() {
     assert_eq!(put(&grant, r#"{"grant":{"perm":"edit"}}"#).json()["grant"]["perm"], "edit");
     assert_eq!((delete(&grant).status, delete(&grant).status), (200, 404));
     assert_eq!(post(&fake, READ, &counter("/goals"), "{").error(), (400, "invalid_json".to_owned()));
+}
+
+#[test]
+fn a_label_that_is_no_number_chooses_no_counters() {
+    let fake = writing();
+    let rows = |query: &str| get(&fake, READ, &format!("/management/v1/counters?{query}")).json()["rows"].clone();
+    assert_eq!(post(&fake, READ, &counter("/label/101"), "{}").status, 200);
+    assert_eq!(["label_id=101", "label_id=102", "label_id=x,101"].map(rows), [json!(1), json!(0), json!(1)]);
+    assert_eq!(["label_id=", "label_id=None", "label_id=-1"].map(rows), [json!(2), json!(2), json!(2)]);
 }
 
 #[test]

@@ -120,6 +120,10 @@ fn rule_5_names_have_one_spelling() {
         "ulogin=a&ulogin=b",
         "id=1&ids=2&id=3",
         "a=1;ids=2",
+        "a=1;ids",
+        "ids=1&metrics=a;b;ids",
+        "callback=;callback",
+        "a;%69d",
         "ulogin;a=b&ulogin=me",
         "ids;a",
     ] {
@@ -144,6 +148,7 @@ fn rule_5_names_have_one_spelling() {
         "_methods=1",
         "ids=1,2&id=3&ulogin=a&direct_client_logins=b",
         "a=ids;b",
+        "filters=ga:a==1;b;idea",
     ] {
         assert!(check("/a", Some(query), LIMIT).is_ok(), "{query:?}");
     }
