@@ -9,8 +9,8 @@
 //!    one and cannot be read, a report that names none, and what works on the whole account are refused
 //!    (`counter_denied`, 403). Dictionaries are nobody's, and free.
 //! 5. Where `counters` are stated, the list of all counters is refused (`list_denied`, 403), or goes on with those alone
-//!    where the caller has `list: filter`, asks for JSON, and for nothing but a page of it, or its own ([`PAGING`]): a search
-//!    would find, and count, those of others.
+//!    where the caller has `list: filter` or names its own in `counter_ids`, asks for JSON, and for nothing but a page of it,
+//!    or its own ([`PAGING`]): a search would find, and count, those of others.
 //! 6. Where `ulogin` is stated, every login in `ulogin` and `direct_client_logins` is one of them; where only `counters`
 //!    are, there is none. With `ulogin_absent: deny` a request names one in `ulogin`, unless it is about nobody: without it,
 //!    it would be about the whole account of the token's owner (`login_denied`, 403).
@@ -221,12 +221,12 @@ impl Rules {
             Reach::Counter(_) | Reach::Reports | Reach::Nobody => false,
             Reach::Counters => {
                 let is_json = !call.path.ends_with(".csv") && !(call.names | odd).has(Names::CALLBACK);
-                if self.list == List::Refuse || !is_json {
+                let names_own = call.pairs().any(|(name, _)| name == b"counter_ids");
+                if (self.list == List::Refuse && !names_own) || !is_json {
                     return Err(Breach::List);
                 }
                 // Some readers take a semicolon for an ampersand.
                 let is_cut = call.query.is_some_and(|query| query.contains(';'));
-                let names_own = call.pairs().any(|(name, _)| name == b"counter_ids");
                 let may_be_asked = |name| PAGING.contains(&name) || (names_own && CHOOSING.contains(&name));
                 if is_cut || !call.pairs().all(|(name, _)| may_be_asked(name)) {
                     return Err(Breach::Search);

@@ -40,7 +40,7 @@ pub enum Breach {
     Account,
     /// Rule 5.
     #[error(
-        "it lists all counters of the account; list: filter of the caller would show its own, as JSON and without callback"
+        "it lists all counters of the account; name those of the caller in counter_ids, or list: filter of the caller would show them, as JSON and without callback"
     )]
     List,
     /// Rule 5.

@@ -201,6 +201,10 @@ fn rule_5_the_list_of_all_counters_is_refused_or_owed_to_be_filtered() {
     let scripting = Rules { callback: true, ..filtering.clone() };
     let list = "/management/v1/counters";
     assert_eq!(get(&limited(), list), Err(Breach::List));
+    let own = "/management/v1/counters?counter_ids=1,3&sort=Visits";
+    assert_eq!(get(&limited(), own), Ok(Duties { body: COUNTERS, list: true }), "it names its own");
+    assert_eq!(get(&limited(), "/management/v1/counters?counter_ids=1,2"), Err(Breach::Counter(2, "counter_ids")));
+    assert_eq!(get(&limited(), "/management/v1/counters?counter_ids="), Err(Breach::Unreadable("counter_ids")));
     for target in [list, "/management/v1/counters.json?per_page=5", "/management/v1/counters?counter_ids=1,3"] {
         assert_eq!(get(&filtering, target), Ok(Duties { body: COUNTERS, list: true }), "{target}");
     }

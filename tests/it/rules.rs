@@ -305,7 +305,7 @@ fn explain_says_which_rule_and_what_would_be_right() {
     has        metrika:read
     verdict    sent with token analytics, if its file is right
     would be   refused without enforce: false: 403 list_denied (This caller may not list all counters; where its entry in the gate's configuration says list: filter it gets its own, as JSON and without callback.)
-    because    it lists all counters of the account; list: filter of the caller would show its own, as JSON and without callback
+    because    it lists all counters of the account; name those of the caller in counter_ids, or list: filter of the caller would show them, as JSON and without callback
     "#);
     let (code, said) = run(&["explain", "GET", "/management/v1/counter/01", "--as", "shadow", "--format", "json"]);
     let said: serde_json::Value = serde_json::from_str(&said).unwrap();
