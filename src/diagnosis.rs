@@ -17,6 +17,8 @@
 //! Source: <https://yandex.com/dev/metrika/en/intro/authorization>, troubleshooting.
 
 use crate::knowledge::{Knowledge, Permission};
+use std::borrow::Cow;
+
 use crate::login;
 use crate::operation::Reach;
 use crate::scope::{Scope, ScopeSet};
@@ -24,7 +26,7 @@ use crate::subject::{Counters, Subject};
 use crate::verdict::ErrorType;
 
 macro_rules! causes {
-    ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal, $hint:literal;)*) => {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal, $hint:literal, $advice:literal;)*) => {
         /// Why Metrica refused: at once the metric label, the log field and `X-Gate-Reason`.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Cause {
@@ -41,10 +43,16 @@ macro_rules! causes {
                 match self { $(Self::$variant => $name,)* }
             }
 
-            /// What to do, in one line: `X-Gate-Hint`.
+            /// What the caller can do, in one line: `X-Gate-Hint`. It holds no token and sees no configuration.
             #[must_use]
             pub const fn hint(self) -> &'static str {
                 match self { $(Self::$variant => $hint,)* }
+            }
+
+            /// What the operator can do, in one line: the documentation and the log.
+            #[must_use]
+            pub const fn advice(self) -> &'static str {
+                match self { $(Self::$variant => $advice,)* }
             }
         }
     };
@@ -53,58 +61,76 @@ macro_rules! causes {
 causes! {
     /// The token has no form that Yandex issues.
     HeaderMalformed = "header_malformed",
+        "The token of the gate is at fault, and not this request: its operator has to put another one in place.",
         "Metrica did not take the Authorization field: the token in the gate's file has no form that Yandex issues; put a new one there.";
     /// Expired, revoked, password changed, application edited.
     TokenInvalid = "token_invalid",
+        "The token of the gate is at fault, and not this request: it has ended, and the gate's operator has to put a new one in place.",
         "The token is expired or revoked, its owner changed the password, or the application was edited: issue a new one and put it into the gate's file.";
     /// The token lacks the right.
     ScopeMissing = "scope_missing",
+        "The token of the gate lacks a right that this operation needs: ask the gate's operator for it.",
         "The token lacks a scope that this operation needs, whatever the gate's configuration declares: check the application's rights at oauth.yandex.com and issue a new token.";
     /// The owner has no grant on the counter.
     CounterNotGranted = "counter_not_granted",
+        "The account of the gate has no access to this counter: check its number, or ask who owns the counter to give the account access.",
         "The owner of the token has no access to this counter: grant it in the counter's settings, or check the counter's number.";
     /// The owner may only look.
     CounterViewOnly = "counter_view_only",
+        "The account of the gate may look at this counter and not change it: ask who owns the counter to let it edit.",
         "The owner of the token may look at this counter and not change it: grant edit access in the counter's settings.";
     /// The counter belongs to an organisation.
     CounterInOrganization = "counter_in_organization",
+        "The counter belongs to an organisation, whose administrator gives access to it in the web interface only.",
         "The counter belongs to an organisation: access to it is given in the organisation's web interface only.";
     /// The token is of another account than configured.
     OwnerMismatch = "owner_mismatch",
+        "The token of the gate is at fault, and not this request: it is of another account than it should be, which the gate's operator has to mend.",
         "The token was issued by another account than the configuration names as its owner: issue it while signed in as that one.";
     /// The owner does not represent the login in `ulogin`.
     NotRepresentative = "not_representative",
+        "The account of the gate does not represent the login in ulogin: leave ulogin out, or have that login add the account as a representative.",
         "The owner of the token does not represent the login in ulogin: leave ulogin out, or have that login add the owner as a representative.";
     /// A personal token for an organisation's account.
     OrganizationTokenRequired = "organization_token_required",
+        "The account is an organisation's, and the token of the gate is not issued on its behalf, which the gate's operator has to mend.",
         "The account is an organisation's (porg-): the application needs passport:business, and the token has to be issued on behalf of the organisation.";
     /// 5000 a day, or 200 reports in five minutes, of one login.
     QuotaUid = "quota_uid",
-        "The login of the token has used up its quota of requests: 200 reports in five minutes, 5000 requests a day until 00:00 GMT.";
+        "The account of the gate has used up its requests, which all its callers share: 200 reports in five minutes, or 5000 requests a day until 00:00 GMT. Ask later, and for less.",
+        "The login of the token has used up its quota of requests: 200 reports in five minutes, 5000 requests a day until 00:00 GMT. /usage says which callers asked.";
     /// 30 a second of one address.
     QuotaIp = "quota_ip",
+        "The address of the gate, which all its callers share, has sent too many requests in this second: ask again after it, with fewer at a time.",
         "The gate's address has sent too many requests in this second: 30 in all, 10 of the Logs API.";
     /// 5000 a day of one counter.
     QuotaCounter = "quota_counter",
+        "The counter has used up its 5000 requests of the day, those of others included: ask again after 00:00 GMT.",
         "The counter has used up its quota of 5000 requests a day, those of others included, until 00:00 GMT.";
     /// 3 at once of one login.
     QuotaParallel = "quota_parallel",
-        "The login of the token has more than 3 requests under way at once: send fewer at a time.";
+        "The account of the gate has more than 3 requests under way, those of all its callers: ask again when one has ended.",
+        "The login of the token has more than 3 requests under way at once, over all callers and gates that have its tokens.";
     /// Adding delegates.
     QuotaDelegates = "quota_delegates",
+        "Delegates can be added 3 times an hour: try again at the start of the next hour.",
         "Delegates can be added 3 times an hour: try again at the start of the next hour.";
     /// Granting access.
     QuotaGrants = "quota_grants",
+        "Access to a counter can be granted 3 times an hour: try again at the start of the next hour.",
         "Access to a counter can be granted 3 times an hour: try again at the start of the next hour.";
     /// A quota that has no name here.
     QuotaOther = "quota_other",
+        "A quota of Metrica is used up; the answer's body says which.",
         "A quota of Metrica is used up; the answer's body says which.";
     /// Nothing tells a missing scope from a missing grant.
     Ambiguous = "ambiguous",
-        "The token lacks a scope or its owner lacks access to the counter, and Metrica does not say which: metrika-gate doctor asks further.";
+        "The account of the gate has no access to the counter, or its token lacks a right, and Metrica does not say which: check the counter's number, or ask the gate's operator.",
+        "The token lacks a scope or its owner lacks access to the counter, and Metrica does not say which: metrika-gate doctor --counter N asks further.";
     /// None of these.
     Other = "other",
-        "Metrica refused for a reason that has no name here; the answer's body may say more.";
+        "Metrica refused for a reason that has no name here; the answer's body may say more.",
+        "Metrica refused for a reason that has no name here; the body of the answer, which the caller has, may say more.";
 }
 
 impl Cause {
@@ -164,13 +190,37 @@ pub struct Case<'a> {
 pub struct Diagnosis {
     /// The reason.
     pub cause: Cause,
+    hint: &'static str,
+    rights: Option<Rights>,
+}
+
+/// What an operation needs, any one of which is enough, and what its token is declared to have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Rights {
+    needed: ScopeSet,
+    held: ScopeSet,
+}
+
+impl Diagnosis {
+    /// The same for an operation that needs one of these rights, with a token that is declared to have those.
+    #[must_use]
+    pub fn with_rights(self, needed: ScopeSet, held: ScopeSet) -> Self {
+        let is_about_them = matches!(self.cause, Cause::ScopeMissing | Cause::Ambiguous);
+        Self { rights: is_about_them.then_some(Rights { needed, held }), ..self }
+    }
+
     /// One line for whoever sent the request.
-    pub hint: &'static str,
+    #[must_use]
+    pub fn hint(&self) -> Cow<'static, str> {
+        let Some(Rights { needed, held }) = self.rights else { return Cow::Borrowed(self.hint) };
+        let needed = needed.to_string().replace(", ", " or ");
+        Cow::Owned(format!("{} It needs {needed}; the token should have {held}.", self.hint))
+    }
 }
 
 impl From<Cause> for Diagnosis {
     fn from(cause: Cause) -> Self {
-        Self { cause, hint: cause.hint() }
+        Self { cause, hint: cause.hint(), rights: None }
     }
 }
 
@@ -222,7 +272,7 @@ impl Case<'_> {
         }
         match (self.reach, &self.subject.counters) {
             (Reach::Reports, Counters::None) if self.subject.clients.is_empty() => {
-                Diagnosis { cause: Cause::Other, hint: WITHOUT_IDS }
+                Diagnosis { hint: WITHOUT_IDS, ..Cause::Other.into() }
             }
             (Reach::Reports | Reach::Counter(_), Counters::None | Counters::Unreadable) => Cause::Ambiguous.into(),
             (_, Counters::None) if self.has_proven() => Cause::Other.into(),

@@ -112,7 +112,7 @@ fn rule_5_what_needs_no_counter_lacks_the_scope() {
     let proven = knowledge(&[Fact::Proven(set(&[Scope::Read]))]);
     assert_eq!(list(&proven).diagnose().cause, Cause::Other);
     let report = Case { reach: Reach::Reports, ..case(&none, &proven) };
-    assert_eq!(report.diagnose(), Diagnosis { cause: Cause::Other, hint: WITHOUT_IDS });
+    assert_eq!((report.diagnose().cause, &*report.diagnose().hint()), (Cause::Other, WITHOUT_IDS));
 }
 
 #[test]
@@ -151,9 +151,22 @@ fn rule_6_scope_or_grant() {
 #[test]
 fn hints_are_one_line_that_a_field_can_hold() {
     for cause in Cause::ALL {
+        let all = set(&Scope::ALL);
+        for text in [&*Diagnosis::from(*cause).with_rights(all, all).hint(), cause.advice()] {
+            assert!(text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) && text.len() < 500, "{cause:?}");
+        }
+        // A caller has no token, file or configuration of the gate's.
         let hint = cause.hint();
-        assert!(hint.bytes().all(|byte| (b' '..=b'~').contains(&byte)) && hint.len() < 250, "{cause:?}");
+        let is_of_operators = ["file", "metrika-gate", "oauth.", "configur", "declare"];
+        assert!(hint.len() < 250 && !is_of_operators.iter().any(|word| hint.contains(word)), "{cause:?}: {hint}");
     }
+    let rights =
+        Diagnosis::from(Cause::ScopeMissing).with_rights(set(&[Scope::Write, Scope::Expenses]), set(&[Scope::Read]));
+    assert!(
+        rights.hint().ends_with("It needs metrika:write or metrika:expenses; the token should have metrika:read."),
+        "{}",
+        rights.hint()
+    );
     let names: std::collections::BTreeSet<_> = Cause::ALL.iter().map(|cause| cause.as_str()).collect();
     assert_eq!(names.len(), 18);
 }

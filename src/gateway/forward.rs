@@ -14,6 +14,7 @@
 //! 7. The token that went out does not come back ([`super::reflection`], [`super::streaming`]). What is packed so that
 //!    it could not be seen is refused (`upstream_encoding`, 502).
 
+use std::borrow::Cow;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
@@ -322,7 +323,10 @@ async fn hear_refusal(streaming: &mut Streaming, head: &mut Parts, exchange: &Ex
     let diagnosis = said.and_then(|error_type| exchange.refused_by_upstream(head.status.as_u16(), error_type));
     read.map_err(not_passed_on)?;
     if let Some(diagnosis) = diagnosis {
-        let hint = HeaderValue::from_static(diagnosis.hint);
+        let hint = match diagnosis.hint() {
+            Cow::Borrowed(hint) => HeaderValue::from_static(hint),
+            Cow::Owned(hint) => HeaderValue::try_from(hint).unwrap_or(HeaderValue::from_static(diagnosis.cause.hint())),
+        };
         record::say_why(&mut head.headers, diagnosis.cause.as_str(), hint);
     }
     Ok(())

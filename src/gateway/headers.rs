@@ -9,7 +9,7 @@
 //!
 //! Towards the caller:
 //! 4. Only fields of an allow-list come back: the description of the body, caching, `Allow`, `Location`, `Retry-After`,
-//!    `WWW-Authenticate`, rate limits, and the ids that Yandex gives to requests. So no cookie, no word to browsers
+//!    rate limits, and the ids that Yandex gives to requests. So no cookie, no word to browsers
 //!    (CORS, `Clear-Site-Data`, `Refresh`, `Link`), no other way to the host (`Alt-Svc`), no field of the hop and
 //!    none in the gate's name does.
 //! 5. A page or anything else that a browser could run is put into a sandbox (`Content-Security-Policy`).
@@ -127,7 +127,6 @@ fn comes_back(name: &[u8]) -> bool {
             | b"trailer"
             | b"vary"
             | b"warning"
-            | b"www-authenticate"
             | b"x-ratelimit-limit"
             | b"x-ratelimit-remaining"
             | b"x-ratelimit-reset"
@@ -339,7 +338,6 @@ mod tests {
             "trailer",
             "vary",
             "warning",
-            "www-authenticate",
             "x-ratelimit-limit",
             "x-ratelimit-remaining",
             "x-ratelimit-reset",
@@ -347,6 +345,7 @@ mod tests {
             "x-yandex-request-id",
         ];
         let others = [
+            "www-authenticate",
             "accept-ranges",
             "access-control-allow-credentials",
             "access-control-allow-origin",

@@ -125,6 +125,7 @@ impl Learning {
             }
             .diagnose()
         });
+        let diagnosis = slot.map_or(diagnosis, |slot| diagnosis.with_rights(refused.needs, slot.scopes));
         let denied = error_type == ErrorType::AccessDenied;
         match (diagnosis.cause, &subject.login, &subject.counters) {
             (Cause::TokenInvalid, ..) => {

@@ -187,17 +187,18 @@ fn the_reasons_are_in_the_documentation() {
     let mut page = "# Why Metrica refused
 
 The reasons that a 401, 403, 420 or 429 of Metrica can have: the label `reason` of `metrika_gate_auth_failures_total` and
-`metrika_gate_quota_rejections_total`, the field `reason` of the access line, and `X-Gate-Reason`. What to do is `X-Gate-Hint`. The
-gate's own refusals are in [rejections.md](rejections.md).
+`metrika_gate_quota_rejections_total`, the field `reason` of the access line, and `X-Gate-Reason`. What the caller
+can do is `X-Gate-Hint`; where the reason is about rights, it names those that the operation needs and those that the token is
+declared to have. The gate's own refusals are in [rejections.md](rejections.md).
 
 This page is written from `src/diagnosis.rs` by a test; `UPDATE=1 cargo test --test it` writes it anew.
 
-| reason | what to do |
-|---|---|
+| reason | what the caller is told | what the operator can do |
+|---|---|---|
 "
     .to_owned();
     for cause in Cause::ALL {
-        writeln!(page, "| `{}` | {} |", cause.as_str(), cause.hint()).unwrap();
+        writeln!(page, "| `{}` | {} | {} |", cause.as_str(), cause.hint(), cause.advice()).unwrap();
     }
     same_as_file("docs/reasons.md", &page);
 }
