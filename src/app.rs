@@ -90,7 +90,9 @@ impl App {
     ) -> anyhow::Result<Self> {
         let workers = options.workers.or(config.workers).unwrap_or_else(cpus);
         let descriptors = Descriptors::here(workers);
-        descriptors.fit(&mut config);
+        if let Some(fit) = descriptors.fit(&mut config) {
+            descriptors.say(fit);
+        }
         let needs = Needs::of(&External::of(&config, options.source.as_ref().map(Source::file)));
         let mut reloader = Reloader::new(options.source, config.clone(), meters.clone(), options.demo)?;
         reloader.fit_to(descriptors);

@@ -89,16 +89,22 @@ impl Descriptors {
         Some(Fit { callers: callers.min(left.saturating_sub(TURNED_AWAY).max(left / 2)).max(1), upstream })
     }
 
-    /// Makes `config` ask for what fits, and logs it when that is less.
-    pub fn fit(self, config: &mut Config) {
-        let Some(Fit { callers, upstream }) = self.short(config) else { return };
+    /// Makes `config` ask for what fits; what that is, when it is less.
+    #[must_use]
+    pub fn fit(self, config: &mut Config) -> Option<Fit> {
+        let fit = self.short(config)?;
+        (config.limits.connections, config.upstream.connections) = (fit.callers, fit.upstream);
+        Some(fit)
+    }
+
+    /// Logs that no more fits.
+    pub fn say(self, Fit { callers, upstream }: Fit) {
         tracing::warn!(
             descriptors = self.most,
             "limits.connections" = callers,
             "upstream.connections" = upstream,
             "the hard limit of descriptors is too low for limits.connections and upstream.connections; what fits is used"
         );
-        (config.limits.connections, config.upstream.connections) = (callers, upstream);
     }
 }
 

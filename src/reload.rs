@@ -62,6 +62,8 @@ const WRONG: Duration = Duration::from_millis(300);
 /// A file that gives no token, for now.
 struct Trouble {
     since: Instant,
+    /// It is not there; otherwise it is wrong.
+    missing: bool,
     said: Option<String>,
 }
 
@@ -207,8 +209,13 @@ impl Reloader {
                 Err(error) if error.is_shortage() => again = sooner(again, LOOK_AT_UNWATCHED),
                 Err(error) => {
                     let trouble = self.troubles.entry(source.alias);
-                    let trouble = trouble.or_insert_with(|| Trouble { since: Instant::now(), said: None });
                     let missing = matches!(error, TokenFileError::Missing { .. });
+                    let begun = || Trouble { since: Instant::now(), missing, said: None };
+                    let trouble = trouble.or_insert_with(begun);
+                    // A wrong file that is replaced in two steps is missing for a moment.
+                    if trouble.missing != missing {
+                        (trouble.since, trouble.missing) = (Instant::now(), missing);
+                    }
                     let patience = if missing { GONE } else { WRONG };
                     if trouble.since.elapsed() < patience {
                         again = sooner(again, patience);

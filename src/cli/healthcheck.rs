@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use http::Uri;
 
-use crate::config::{self, Admin, Error};
+use crate::config::{self, Admin};
 
 #[derive(Debug, Args)]
 pub(super) struct HealthcheckArgs {
@@ -34,16 +34,17 @@ const LONGEST_ANSWER: u64 = 64 * 1024;
 const PAUSE: Duration = Duration::from_millis(200);
 
 pub(super) fn healthcheck(args: &HealthcheckArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
-    let url = match (&args.url, &args.config) {
-        (Some(url), _) => url.clone(),
-        (None, Some(file)) => readiness(admin(file)?)?,
-        (None, None) => readiness(Admin::default().address)?,
-    };
-    if url.scheme_str() != Some("http") {
-        bail!("{url} is not an http:// URL, which the admin listener has");
-    }
     let start = Instant::now();
     loop {
+        // In each turn: whoever waits for a gate may wait for its configuration too.
+        let url = match (&args.url, &args.config) {
+            (Some(url), _) => url.clone(),
+            (None, Some(file)) => readiness(admin(file)?)?,
+            (None, None) => readiness(Admin::default().address)?,
+        };
+        if url.scheme_str() != Some("http") {
+            bail!("{url} is not an http:// URL, which the admin listener has");
+        }
         let answer = ask(&url, *args.timeout);
         let healthy = answer.as_ref().is_ok_and(|answer| is_healthy(answer));
         if healthy || start.elapsed() + PAUSE > *args.wait {
@@ -59,19 +60,18 @@ fn is_healthy(answer: &str) -> bool {
     answer.lines().next().is_some_and(|line| line.split(' ').nth(1) == Some("200"))
 }
 
-/// Where the configuration in `file` has the admin listener. A gate lives on with what it had when its file became wrong, so
-/// a mistake there is no reason to call it ill.
+/// Where the configuration in `file` has the admin listener. A gate lives on with what it had when its file became wrong, or
+/// is gone, so that is no reason to call it ill.
 fn admin(file: &Path) -> anyhow::Result<SocketAddr> {
-    let read = match config::bytes(file) {
-        Ok(bytes) => config::admin_beside_mistakes(&bytes),
-        Err(Error::Permissions { .. } | Error::Invalid(_)) => None,
-        Err(error @ Error::Unreadable { .. }) => return Err(error.into()),
-    };
-    if read.is_none() {
-        let (file, address) = (file.display(), Admin::default().address);
-        writeln!(std::io::stderr(), "metrika-gate: {file} does not say where admin is; {address} is asked")?;
+    let read = config::bytes(file).map(|bytes| config::admin_beside_mistakes(&bytes));
+    if let Ok(Some(admin)) = read {
+        return Ok(admin.address);
     }
-    Ok(read.unwrap_or_default().address)
+    let address = Admin::default().address;
+    let why =
+        read.err().map_or_else(|| format!("{} does not say where admin is", file.display()), |error| error.to_string());
+    writeln!(std::io::stderr(), "metrika-gate: {why}; {address} is asked")?;
+    Ok(address)
 }
 
 /// What to ask of an admin listener; one on every address of the machine is on loopback too.

@@ -30,7 +30,7 @@ impl fmt::Display for Mistake {
 }
 
 /// A configuration that cannot be used.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Error {
     /// The file is missing or cannot be read.
     Unreadable {

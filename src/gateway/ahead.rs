@@ -14,6 +14,8 @@ pub struct Ahead {
     charge: Charge,
     /// The bytes.
     pub data: BytesMut,
+    /// The frame behind them, which came and for which there was no room: it goes on as it is.
+    pub unfit: Option<Bytes>,
     /// What stood behind them.
     pub trailers: Option<HeaderMap>,
     /// That was all.
@@ -27,7 +29,7 @@ impl Ahead {
     /// Nothing yet.
     pub fn new(exchange: &Exchange) -> Self {
         let charge = Charge::new(exchange.worker().ahead.clone(), exchange.connection.transport.clone());
-        Self { charge, data: BytesMut::new(), trailers: None, over: false }
+        Self { charge, data: BytesMut::new(), unfit: None, trailers: None, over: false }
     }
 
     /// Whether there is memory for so many more bytes, or for all that are `expected`: so of many bodies at once the first are
@@ -45,17 +47,36 @@ impl Ahead {
         grown
     }
 
+    /// Takes `data` in, where there is memory for it; whether there is. It is kept in any case.
+    pub fn take(&mut self, data: Bytes) -> bool {
+        let fits = self.make_room(data.len(), 0);
+        if fits {
+            self.data.extend_from_slice(&data);
+        } else {
+            self.unfit = Some(data);
+        }
+        fits
+    }
+
+    /// How much was read.
+    pub fn len(&self) -> usize {
+        self.data.len() + self.unfit.as_ref().map_or(0, Bytes::len)
+    }
+
     /// The next frame of it.
     pub fn next(&mut self) -> Option<Frame<Bytes>> {
         if !self.data.is_empty() {
             return Some(Frame::data(self.data.split().freeze()));
+        }
+        if let Some(unfit) = self.unfit.take() {
+            return Some(Frame::data(unfit));
         }
         self.trailers.take().map(Frame::trailers)
     }
 
     /// Whether all of it has gone on.
     pub fn has_gone(&self) -> bool {
-        self.data.is_empty() && self.trailers.is_none()
+        self.data.is_empty() && self.unfit.is_none() && self.trailers.is_none()
     }
 }
 

@@ -129,7 +129,13 @@ impl RequestBody {
     /// The rule that a part breaks, where the rules of the caller are enforced.
     pub fn watch(&mut self, parts: Parts, enforce: bool) -> Result<(), Breach> {
         let mut watch = Box::new(Watch::new(parts, enforce));
-        self.watch = watch.feed(self.ahead(), &self.exchange)?.then_some(watch);
+        let read =
+            self.ahead.as_ref().map_or([&[][..]; 2], |ahead| [&ahead.data, ahead.unfit.as_deref().unwrap_or_default()]);
+        let mut is_due = true;
+        for piece in read {
+            is_due = is_due && watch.feed(piece, &self.exchange)?;
+        }
+        self.watch = is_due.then_some(watch);
         Ok(())
     }
 
@@ -143,6 +149,12 @@ impl RequestBody {
     pub fn poll_ahead(&mut self, context: &mut Context<'_>, limit: usize) -> Poll<Result<bool, BodyError>> {
         let mut ahead = self.ahead.take().unwrap_or_else(|| Box::new(Ahead::new(&self.exchange)));
         let whole = loop {
+            // What came is never lost: for some bodies a want of memory is no reason to refuse them.
+            if let Some(unfit) = ahead.unfit.take()
+                && !ahead.take(unfit)
+            {
+                break Poll::Ready(Err(BodyError::NoMemory));
+            }
             if ahead.over || ahead.data.len() > limit {
                 break Poll::Ready(Ok(ahead.over));
             }
@@ -154,8 +166,11 @@ impl RequestBody {
                 Poll::Ready(None) => ahead.over = true,
                 Poll::Ready(Some(Err(error))) => break Poll::Ready(Err(error)),
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
-                    Ok(data) if ahead.make_room(data.len(), 0) => ahead.data.extend_from_slice(&data),
-                    Ok(_) => break Poll::Ready(Err(BodyError::NoMemory)),
+                    Ok(data) => {
+                        if !ahead.take(data) {
+                            break Poll::Ready(Err(BodyError::NoMemory));
+                        }
+                    }
                     Err(frame) => {
                         ahead.trailers = frame.into_trailers().ok();
                         ahead.over = true;
@@ -243,7 +258,7 @@ impl Body for RequestBody {
 
     fn size_hint(&self) -> SizeHint {
         let to_come = self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), CallerBody::size_hint);
-        let read = u64::try_from(self.ahead().len()).unwrap_or(0);
+        let read = u64::try_from(self.ahead.as_ref().map_or(0, |ahead| ahead.len())).unwrap_or(0);
         // Of a length that was not said nothing is said now, so that chunks stay chunks.
         to_come.exact().map_or(to_come, |exact| SizeHint::with_exact(exact + read))
     }

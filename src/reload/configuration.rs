@@ -133,11 +133,9 @@ impl Reloader {
             anyhow::bail!("{}: {key} changed{which}, which needs a restart", file.display());
         }
         self.sandbox.permits(&Needs::of(&External::of(&config, Some(file))))?;
-        self.descriptors.iter().for_each(|descriptors| descriptors.fit(&mut config));
+        let short = self.descriptors.and_then(|descriptors| descriptors.fit(&mut config).map(|fit| (descriptors, fit)));
         // The access log follows; the form and the level were given to the log at the start.
-        if (config.log.format, &config.log.level) != (self.config.log.format, &self.config.log.level) {
-            tracing::warn!(file = %file.display(), "log.format or log.level changed, which needs a restart; the rest is taken");
-        }
+        let log_stays = (config.log.format, &config.log.level) != (self.config.log.format, &self.config.log.level);
         config.log = config::Log { access: config.log.access, ..self.config.log.clone() };
         let tokens = self.tokens_of(&config)?;
         let upstream = if config.upstream == self.config.upstream {
@@ -148,6 +146,13 @@ impl Reloader {
         self.generation = Arc::new(generation(&config, &tokens, upstream, Some(&self.generation), &self.parked));
         self.config = config;
         self.tokens = tokens;
+        // Nothing refuses it any more.
+        if let Some((descriptors, fit)) = short {
+            descriptors.say(fit);
+        }
+        if log_stays {
+            tracing::warn!(file = %file.display(), "log.format or log.level changed, which needs a restart; the rest is taken");
+        }
         Ok(())
     }
 }

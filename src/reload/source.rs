@@ -10,6 +10,7 @@
 //!    folder. What is long to judge is judged less often.
 //! 6. A file that cannot be read for [`GONE`] is said to be so, and so is its return. A want of descriptors says nothing of it.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -20,7 +21,7 @@ use super::GONE;
 use super::candidates::Candidate;
 use crate::config::{self, Config, Error};
 use crate::descriptors::Need;
-use crate::external::{COARSE, External, Seen};
+use crate::external::{COARSE, External, Seen, age};
 
 /// How long a changed file must say the same. A rename is in use within two seconds.
 pub const SETTLED: Duration = Duration::from_secs(1);
@@ -30,6 +31,9 @@ pub const SETTLED_UNENDED: Duration = Duration::from_secs(5);
 
 /// How long what was refused is left alone.
 pub const AGAIN: Duration = Duration::from_secs(1);
+
+/// So long it is waited for a file to stay the same, before what else has changed is looked at.
+const UNKNOWN_AT_MOST: Duration = Duration::from_secs(2);
 
 /// So many times as long as it took to judge, at least (rule 5).
 const PAUSE: u32 = 20;
@@ -62,6 +66,10 @@ pub struct Source {
     /// What was judged is not in use, and is judged again then.
     again: Option<Instant>,
     away: Option<Away>,
+    /// Since when one that is read with it may change once more without a trace.
+    unknown_since: Option<Instant>,
+    /// When the last judging began.
+    began: Instant,
 }
 
 /// What the file said, and what stood in those that are read with it.
@@ -72,10 +80,11 @@ struct Judged {
 }
 
 /// It cannot be read.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Away {
     since: Instant,
-    said: bool,
+    /// Why, as it was said last.
+    said: Option<Error>,
 }
 
 impl Source {
@@ -85,7 +94,9 @@ impl Source {
     /// As [`Config::load`].
     pub fn load(file: PathBuf) -> Result<(Self, Config), Error> {
         let (judged, read_with_it, candidate) = (Judged::default(), Vec::new(), Candidate::default());
-        let mut source = Self { file, judged, read_with_it, candidate, again: None, away: None };
+        let began = Instant::now();
+        let mut source =
+            Self { file, judged, read_with_it, candidate, again: None, away: None, unknown_since: None, began };
         let config = source.load_now()?;
         source.taken(&config);
         Ok((source, config))
@@ -109,7 +120,7 @@ impl Source {
                 self.judge(Judged { bytes, others })
             }
             Err(error) => {
-                self.away = Some(Away { since: Instant::now(), said: true });
+                self.away = Some(Away { since: Instant::now(), said: Some(error.clone()) });
                 Err(error)
             }
         }
@@ -125,15 +136,21 @@ impl Source {
             }
             Err(error) => return self.be_away(error, now),
         };
-        self.away = self.away.filter(|away| away.said);
+        self.away = self.away.take().filter(|away| away.said.is_some());
         let seen = Judged { bytes, others: self.others() };
         if seen.others.contains(&Seen::Unknown) {
-            return Change::Wait(COARSE);
+            // One that changes all the time keeps nothing else from being seen.
+            let since = *self.unknown_since.get_or_insert(now);
+            if now.duration_since(since) < UNKNOWN_AT_MOST {
+                return Change::Wait(COARSE);
+            }
+        } else {
+            self.unknown_since = None;
         }
         if seen == self.judged {
             self.candidate = Candidate::default();
             // What was said before has to be taken back.
-            let is_back = self.away.take().is_some_and(|away| away.said);
+            let is_back = self.away.take().is_some_and(|away| away.said.is_some());
             return match self.again.map(|again| again.saturating_duration_since(now)) {
                 Some(left) if left.is_zero() || is_back => Change::Take(Box::new(self.judge(seen))),
                 Some(left) => Change::Wait(left),
@@ -156,10 +173,17 @@ impl Source {
     pub fn taken(&mut self, config: &Config) {
         self.again = None;
         let external = External::of(config, None);
+        let stamps = self.read_with_it.iter().zip(&self.judged.others);
+        let before: BTreeMap<_, _> = stamps.map(|(file, seen)| (file.clone(), *seen)).collect();
         self.read_with_it = external.read_with_it().map(|file| file.path.clone()).collect();
-        // What was read a moment ago and is not there now has changed since.
-        let was_read = |seen| if seen == Seen::Nothing { Seen::Unknown } else { seen };
-        self.judged.others = self.others().into_iter().map(was_read).collect();
+        // What stood there before it was read. One that was not known then is known now, if it is older than the reading.
+        let since = self.began.elapsed() + COARSE;
+        let seen = |file: &PathBuf| match (before.get(file), age(file)) {
+            (Some(seen), _) => *seen,
+            (None, Some(age)) if age > since => Seen::at(file),
+            (None, Some(_) | None) => Seen::Unknown,
+        };
+        self.judged.others = self.read_with_it.iter().map(seen).collect();
     }
 
     /// What was judged is not in use, and took so long to be judged; when it is again (rule 5).
@@ -172,15 +196,15 @@ impl Source {
     /// Rule 6.
     fn be_away(&mut self, error: Error, now: Instant) -> Change {
         self.candidate = Candidate::default();
-        let away = self.away.get_or_insert(Away { since: now, said: false });
-        let left = GONE.saturating_sub(now.duration_since(away.since));
-        if away.said {
+        let away = self.away.get_or_insert(Away { since: now, said: None });
+        if away.said.as_ref() == Some(&error) {
             return Change::None;
         }
+        let left = GONE.saturating_sub(now.duration_since(away.since));
         if !left.is_zero() {
             return Change::Wait(left);
         }
-        away.said = true;
+        away.said = Some(error.clone());
         Change::Away(error)
     }
 
@@ -189,6 +213,7 @@ impl Source {
     }
 
     fn judge(&mut self, seen: Judged) -> Result<Config, Error> {
+        self.began = Instant::now();
         let config = Config::from_bytes(&seen.bytes, &self.file);
         (self.judged, self.candidate) = (seen, Candidate::default());
         config

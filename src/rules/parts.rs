@@ -4,41 +4,41 @@
 //!    parts as parameters would be told what policy has not seen.
 //! 2. A name is letters, digits, `_`, `-` and `.`. Another one is refused, and so is one in another form (`name*`, RFC 8187):
 //!    readers differ in what they make of it.
-//! 3. Every line that begins like a `Content-Disposition` is looked at, with the lines that continue it, whatever the boundary:
-//!    so no reader finds a part that was not looked at. In such a line of more than [`LONGEST`] bytes nothing is found, so it is
-//!    refused.
+//! 3. Wherever `Content-Disposition` stands, whatever the boundary, all that follows is looked at up to the empty line: so no
+//!    reader finds a part that was not looked at. Readers differ in what ends and what continues a line, so the fields of such a
+//!    part have CRLF and no other control character but a tab. They are no longer than [`LONGEST`], which holds a file with a
+//!    long name.
 //! 4. What is wrong is found before a byte of the part's value.
 
 use super::{Breach, Rules};
 use crate::operation::{Destructive, Operation, Setting};
 use crate::target::{Names, letters, looks_like_credential, spelled};
 
-/// The longest line that is looked at (rule 3), with those that continue it: the name of a file can be long.
+/// The most bytes of the fields of one part (rule 3).
 pub const LONGEST: usize = 4096;
 
-/// How each line begins that is looked at.
+/// What begins each that is looked at.
 const FIELD: &[u8] = b"content-disposition";
+
+/// What ends them.
+const END: &[u8] = b"\r\n\r\n";
 
 /// Looks through the names of parts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parts {
     setting: Option<Setting>,
     at: At,
-    /// The line that is looked at, behind [`FIELD`].
-    line: Vec<u8>,
+    /// The fields that are looked at, behind [`FIELD`].
+    fields: Vec<u8>,
 }
 
 /// Where in a body it stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum At {
-    /// In a line that begins so far as [`FIELD`] does, for so many bytes; in its beginning, space does not count.
-    Beginning(usize),
-    /// In a line that is looked at.
-    Looked,
-    /// Behind one, at this byte of its end: the next may continue it.
-    Behind(u8),
-    /// In any other.
-    Passed,
+    /// So many bytes of [`FIELD`] came last.
+    Outside(usize),
+    /// In fields that are looked at.
+    Inside,
 }
 
 impl Rules {
@@ -50,7 +50,7 @@ impl Rules {
             Destructive::With(_) | Destructive::Never | Destructive::Always => None,
         };
         let is_due = self.counters.is_some() || self.logins.is_some() || !self.ulogin_absent || setting.is_some();
-        is_due.then_some(Parts { setting, at: At::Beginning(0), line: Vec::new() })
+        is_due.then_some(Parts { setting, at: At::Outside(0), fields: Vec::new() })
     }
 }
 
@@ -60,55 +60,61 @@ impl Parts {
     /// # Errors
     /// The first name that is refused (rules 1 to 3).
     pub fn feed(&mut self, mut piece: &[u8]) -> Result<(), Breach> {
-        while let Some((byte, rest)) = piece.split_first() {
-            if self.at == At::Passed {
-                let Some(end) = memchr::memchr2(b'\r', b'\n', piece) else { return Ok(()) };
-                piece = piece.get(end..).unwrap_or_default();
-                self.at = At::Beginning(0);
-                continue;
+        loop {
+            if self.at == At::Outside(0) {
+                let Some(next) = memchr::memchr2(b'c', b'C', piece) else { return Ok(()) };
+                piece = piece.get(next..).unwrap_or_default();
             }
+            let Some((byte, rest)) = piece.split_first() else { return Ok(()) };
             piece = rest;
-            self.step(*byte)?;
+            match self.at {
+                At::Outside(so_far) => self.at = matched(so_far, *byte),
+                At::Inside => self.look_at(*byte)?,
+            }
+        }
+    }
+
+    fn look_at(&mut self, byte: u8) -> Result<(), Breach> {
+        let is_behind_cr = self.fields.last() == Some(&b'\r');
+        let is_fit = match byte {
+            b'\n' => is_behind_cr,
+            b'\t' => !is_behind_cr,
+            b'\r' => !is_behind_cr,
+            other => !other.is_ascii_control() && !is_behind_cr,
+        };
+        if !is_fit || self.fields.len() == LONGEST {
+            return Err(Breach::PartName);
+        }
+        self.fields.push(byte);
+        if byte == b'\n' {
+            // At the end of each line: what is wrong is known before what continues it.
+            self.check()?;
+            if self.fields.ends_with(END) {
+                self.fields.clear();
+                self.at = At::Outside(0);
+            }
         }
         Ok(())
     }
 
-    fn step(&mut self, byte: u8) -> Result<(), Breach> {
-        let (ends, is_space) = (matches!(byte, b'\r' | b'\n'), matches!(byte, b' ' | b'\t'));
-        self.at = match self.at {
-            At::Looked if ends => {
-                self.check()?;
-                At::Behind(byte)
-            }
-            At::Behind(b'\r') if byte == b'\n' => At::Behind(byte),
-            At::Behind(_) if is_space => At::Looked,
-            At::Behind(_) | At::Beginning(_) if ends => At::Beginning(0),
-            At::Beginning(0) if is_space => At::Beginning(0),
-            At::Behind(_) => beginning(0, byte),
-            At::Beginning(so_far) => beginning(so_far, byte),
-            At::Looked => At::Looked,
-            At::Passed => At::Passed,
-        };
-        match self.at {
-            At::Looked => self.line.push(byte),
-            At::Behind(_) => {}
-            At::Beginning(_) | At::Passed => self.line.clear(),
-        }
-        if self.line.len() > LONGEST { Err(Breach::PartName) } else { Ok(()) }
-    }
-
-    /// Rules 1 and 2, of each parameter `name` that some reader could find in the line.
+    /// Rules 1 and 2, of each parameter `name` that some reader could find.
     fn check(&self) -> Result<(), Breach> {
-        let is_name = |at: &usize| {
-            let before = at.checked_sub(1).and_then(|before| self.line.get(before));
-            !before.is_some_and(u8::is_ascii_alphanumeric)
-        };
-        let line = self.line.to_ascii_lowercase();
-        for at in memchr::memmem::find_iter(&line, b"name").filter(is_name) {
-            let behind = self.line.get(at + 4..).unwrap_or_default().trim_ascii_start();
-            match behind.first() {
-                Some(b'=') => self.check_name(behind.get(1..).unwrap_or_default())?,
-                Some(b'*') => return Err(Breach::PartName),
+        let fields = self.fields.to_ascii_lowercase();
+        for at in memchr::memmem::find_iter(&fields, b"name") {
+            let before = at.checked_sub(1).and_then(|before| fields.get(before));
+            if before.is_some_and(u8::is_ascii_alphanumeric) {
+                continue;
+            }
+            let behind = self.fields.get(at + 4..).unwrap_or_default();
+            // What stands between a name and its value is nothing, or space.
+            let between = behind.iter().position(|byte| byte.is_ascii_alphanumeric() || b"=\";".contains(byte));
+            let (between, rest) = behind.split_at(between.unwrap_or(behind.len()));
+            match rest.first() {
+                Some(b'=') if between.iter().all(|byte| b" \t\r\n".contains(byte)) => {
+                    self.check_name(rest.get(1..).unwrap_or_default())?;
+                }
+                Some(b'=') => return Err(Breach::PartName),
+                Some(_) if between.contains(&b'*') => return Err(Breach::PartName),
                 Some(_) | None => {}
             }
         }
@@ -118,7 +124,7 @@ impl Parts {
     fn check_name(&self, value: &[u8]) -> Result<(), Breach> {
         let value = value.trim_ascii_start();
         let value = value.strip_prefix(b"\"").unwrap_or(value);
-        let end = memchr::memchr2(b'"', b';', value).unwrap_or(value.len());
+        let end = value.iter().position(|byte| b"\";\r\n".contains(byte)).unwrap_or(value.len());
         let name = value.get(..end).unwrap_or_default().trim_ascii();
         if !name.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.')) {
             return Err(Breach::PartName);
@@ -129,12 +135,13 @@ impl Parts {
     }
 }
 
-/// Behind one more byte of a line that begins as [`FIELD`] does `so_far`.
-fn beginning(so_far: usize, byte: u8) -> At {
-    match FIELD.get(so_far) {
-        Some(expected) if !byte.eq_ignore_ascii_case(expected) => At::Passed,
-        Some(_) if so_far + 1 == FIELD.len() => At::Looked,
-        Some(_) | None => At::Beginning(so_far + 1),
+/// Behind one more byte, where so many of [`FIELD`] came last. It begins as nothing in it does.
+fn matched(so_far: usize, byte: u8) -> At {
+    let is_next = |at: usize| FIELD.get(at).is_some_and(|expected| byte.eq_ignore_ascii_case(expected));
+    match (is_next(so_far), is_next(0)) {
+        (true, _) if so_far + 1 == FIELD.len() => At::Inside,
+        (true, _) => At::Outside(so_far + 1),
+        (false, begins) => At::Outside(usize::from(begins)),
     }
 }
 
@@ -147,7 +154,7 @@ mod tests {
 
     /// What is found in `body`, which has to be the same in whatever pieces it comes.
     fn found(body: &[u8]) -> Result<(), Breach> {
-        let fresh = || Parts { setting: Some(ACTION), at: At::Beginning(0), line: Vec::new() };
+        let fresh = || Parts { setting: Some(ACTION), at: At::Outside(0), fields: Vec::new() };
         let whole = fresh().feed(body);
         for size in [1, 2, 3, 7] {
             let mut parts = fresh();
@@ -156,11 +163,8 @@ mod tests {
         whole
     }
 
-    fn part(field: &str) -> Result<(), Breach> {
-        let body = |line: &str| format!("--x{line}{field}{line}{line}1{line}--x--{line}");
-        let found = ["\r\n", "\n", "\r"].map(|line| found(body(line).as_bytes()));
-        assert!(found.iter().all(|one| *one == found[0]), "{field}: {found:?}");
-        found[0]
+    fn part(fields: &str) -> Result<(), Breach> {
+        found(format!("--x\r\n{fields}\r\n\r\n1\r\n--x--\r\n").as_bytes())
     }
 
     #[test]
@@ -177,6 +181,11 @@ mod tests {
             "Content-Disposition: attachment; name=\"id\"",
             "Content-Disposition: form-data;\r\n name=\"ids\"",
             "Content-Disposition: form-data; name=\r\n\tids",
+            "Content-Disposition: form-data;\r\nname=ids",
+            "Content-Disposition: form-data; name=file\r\nContent-Type: text/csv\r\nname=ids",
+            "\u{b}Content-Disposition: form-data; name=ids",
+            "--xContent-Disposition: form-data; name=ids",
+            "ccontent-disposition: form-data; name=ids",
             "Content-Type: text/csv\r\nContent-Disposition: form-data; name=\"ids\"",
             "  Content-Disposition: form-data; name=\"ids\"",
             "Content-Disposition: form-data; name=\"action\"",
@@ -198,8 +207,24 @@ mod tests {
             "Content-Disposition: form-data; name='ids'",
             "Content-Disposition: form-data; name*=utf-8''ids",
             "Content-Disposition: form-data; name*0=i; name*1=ds",
+            "Content-Disposition: form-data; name\u{a0}=ids",
         ] {
             assert_eq!(part(field), Err(Breach::PartName), "{field}");
+        }
+    }
+
+    #[test]
+    fn rule_3_lines_end_in_one_way() {
+        for fields in [
+            "Content-Disposition: form-data;\rname=ids",
+            "Content-Disposition: form-data;\nname=ids",
+            "Content-Disposition: form-data;\r\r\n name=ids",
+            "Content-Disposition: form-data;\n\nname=ids",
+            "Content-Disposition: form-data; name\u{b}=ids",
+            "Content-Disposition: form-data; name=\0ids",
+            "Content-Disposition: form-data; name=file\n\nvalue",
+        ] {
+            assert_eq!(part(fields), Err(Breach::PartName), "{fields:?}");
         }
     }
 
@@ -213,7 +238,8 @@ mod tests {
             "--x\r\nContent-Disposition: form-data; name=file; filename*=UTF-8''name%20of\r\n\r\nname=\"ids\"\r\n--x--",
             "--x\r\nContent-Disposition: form-data; name=\"\"\r\n\r\n1",
             "--x\r\nContent-Disposition: form-data; name=data.csv-1_2; filename=\"Цена.csv\"\r\n\r\n1",
-            "a Content-Disposition: form-data; name=ids\r\nContent-Type: text/csv; name=ids\r\nContent-Dispo: name=ids",
+            "Content-Type: text/csv; name=ids\r\nContent-Dispo: name=ids\r\nname=ids\r\n\r\n1\n2\n",
+            "--x\r\nContent-Disposition: form-data; name=file; filename=\"name.csv\"\r\nContent-Type: text/csv\r\n\r\na\rb\nname=ids\n",
             "",
         ] {
             assert_eq!(found(body.as_bytes()), Ok(()), "{body}");
@@ -223,7 +249,7 @@ mod tests {
     #[test]
     fn rule_4_what_is_wrong_is_found_before_its_value() {
         let head = "--x\r\nContent-Disposition: form-data; name=\"ids\"\r\n";
-        let mut parts = Parts { setting: None, at: At::Beginning(0), line: Vec::new() };
+        let mut parts = Parts { setting: None, at: At::Outside(0), fields: Vec::new() };
         assert_eq!(parts.feed(head.as_bytes()), Err(Breach::Part));
     }
 }

@@ -7,6 +7,7 @@
 //! 4. Its folder cannot be written by everyone, unless it is sticky, as `/tmp`: there everyone can make files, but nobody
 //!    can remove those of others, so nobody puts a socket in the place of the gate's.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
@@ -35,8 +36,28 @@ pub struct Bound {
     pub place: String,
     /// By worker.
     pub sockets: Vec<BoundSocket>,
-    /// The file to remove at the end, and its permissions.
-    file: Option<(PathBuf, u32)>,
+    /// Of a unix socket.
+    file: Option<SocketFile>,
+}
+
+/// The file of a unix socket, which is removed at the end.
+#[derive(Debug)]
+struct SocketFile {
+    path: PathBuf,
+    /// Its permissions.
+    mode: u32,
+    /// The device and number that it was made with: another file may take its name.
+    id: Cell<Option<(u64, u64)>>,
+}
+
+impl SocketFile {
+    fn now(path: &Path) -> io::Result<(u64, u64)> {
+        path.symlink_metadata().map(|found| (found.dev(), found.ino()))
+    }
+
+    fn is_own(&self) -> bool {
+        Self::now(&self.path).ok() == self.id.get()
+    }
 }
 
 /// A socket that listens, not yet part of a runtime.
@@ -80,7 +101,7 @@ pub fn bind(listener: &Listener, workers: usize) -> io::Result<Bound> {
                 http2: listener.http2,
                 place: format!("unix:{}", path.display()),
                 sockets,
-                file: Some((path.clone(), *mode)),
+                file: Some(SocketFile { path: path.clone(), mode: *mode, id: Cell::new(SocketFile::now(path).ok()) }),
             })
         }
     }
@@ -143,22 +164,26 @@ impl Bound {
     /// # Errors
     /// When it cannot be bound again.
     pub fn bind_again(&self, workers: usize) -> io::Result<Option<Vec<BoundSocket>>> {
-        match &self.file {
-            Some((path, mode)) if is_gone(path) => bind_unix(path, *mode, workers).map(Some),
-            Some(_) | None => Ok(None),
+        let Some(file) = &self.file else { return Ok(None) };
+        match SocketFile::now(&file.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let sockets = bind_unix(&file.path, file.mode, workers)?;
+                file.id.set(SocketFile::now(&file.path).ok());
+                Ok(Some(sockets))
+            }
+            // Its folder cannot be looked into now.
+            Err(_) => Ok(None),
+            Ok(_) if file.is_own() => Ok(None),
+            Ok(_) => Err(io::Error::new(io::ErrorKind::AlreadyExists, "another file has its name now; remove that")),
         }
     }
 }
 
-fn is_gone(path: &Path) -> bool {
-    path.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
-}
-
 impl Drop for Bound {
     fn drop(&mut self) {
-        if let Some((file, _)) = &self.file {
+        if let Some(file) = self.file.as_ref().filter(|file| file.is_own()) {
             // It may be gone already, which is as good.
-            let _ = std::fs::remove_file(file);
+            let _ = std::fs::remove_file(&file.path);
         }
     }
 }

@@ -7,6 +7,7 @@ use crate::harness::h2::{
     CONTINUATION, DATA, END_HEADERS, END_STREAM, Fate, H2, HEADERS, WINDOW_UPDATE, block, request,
 };
 use crate::harness::{Caller, Gate, Upstream};
+use crate::rules::{keeping, last};
 
 const CALLERS: &str = "
 listeners:
@@ -59,6 +60,47 @@ fn many_callers_share_a_budget() {
     again.send(&body);
     again.send("}");
     assert_eq!(again.answer().summary(), "200");
+}
+
+/// Files are looked into as far as there is memory for it, and go on whole.
+#[test]
+fn a_file_loses_nothing_for_want_of_memory() {
+    let (upstream, seen) = keeping();
+    let free = "  - {id: two, match: {listener: free}, scopes: [metrika:write], tokens: [crm]}\nlimits:";
+    let callers =
+        CALLERS.replace("callers:", "  - {name: free, address: '127.0.0.1:0'}\ncallers:").replace("limits:", free);
+    let gate = Gate::plan(&upstream, &callers).workers(1).start();
+    // All but some kilobytes are taken.
+    let body = unfinished();
+    let mut holding: Vec<Caller> = (0..17).map(|_| gate.connect("app")).collect();
+    for caller in &mut holding {
+        caller.send(head(&format!("Content-Length: {}", body.len() + 1)));
+        caller.try_send(&body);
+    }
+    gate.until_metric(&["denied_total", "overloaded"], 1.0);
+    let upload = "/management/v1/counter/1/user_params/uploadings/upload";
+    let lines = "1,2\r\n".repeat(40_000);
+    let parts = format!("--x\r\nContent-Disposition: form-data; name=\"file\"\r\n\r\n{lines}--x--\r\n");
+    let wrong = parts.replace("\r\n--x--", "\r\n--x\r\nContent-Disposition: form-data; name=ids\r\n\r\n2\r\n--x--");
+    let ask = |listener: &str, kind: &str, body: &str, chunked: bool| {
+        let fields = format!("POST {upload} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\n");
+        gate.send(
+            listener,
+            match chunked {
+                false => format!("{fields}Content-Length: {}\r\n\r\n{body}", body.len()),
+                true => format!("{fields}Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n", body.len()),
+            },
+        )
+    };
+    for chunked in [false, true] {
+        for (listener, kind, body) in
+            [("app", "multipart/form-data; boundary=x", &parts), ("free", "text/plain", &lines)]
+        {
+            assert_eq!(ask(listener, kind, body, chunked).summary(), "200", "{kind}");
+            assert!(last(&seen).1 == body.as_bytes(), "{kind} {chunked}");
+        }
+        assert_eq!(ask("app", "multipart/form-data; boundary=x", &wrong, chunked).summary(), "415 body_unreadable");
+    }
 }
 
 #[test]

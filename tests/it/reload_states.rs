@@ -86,6 +86,52 @@ fn a_configuration_that_is_away_is_said_and_so_is_its_return() {
     is_refused(&gate, "can be written by everyone");
     set_mode(&file, 0o600);
     is_in_use(&gate);
+    // What is said is why it is not in use now.
+    std::fs::rename(&file, &away).unwrap();
+    is_refused(&gate, "cannot be read");
+    set_mode(&away, 0o666);
+    std::fs::rename(&away, &file).unwrap();
+    until("the reason is the one of now", || {
+        gate.admin("/readyz?verbose").text().contains("can be written by everyone")
+    });
+}
+
+/// What is said of a configuration that can be taken is said when it is.
+#[test]
+fn remarks_are_not_repeated_while_it_is_refused() {
+    let upstream = Upstream::plain();
+    let gate = Gate::start(&upstream, TWO_CALLERS);
+    write_private(&gate.file("third"), READ_TOKEN);
+    set_mode(&gate.file("third"), 0o644);
+    let third = format!(
+        "  third: {{file: '{}', scopes: [metrika:read]}}\nlog: {{level: debug}}\n",
+        gate.file("third").display()
+    );
+    gate.replace_config(&(gate.config() + &third));
+    is_refused(&gate, "chmod 0600");
+    std::thread::sleep(Duration::from_millis(2500));
+    let remarks = || gate.log().iter().filter(|line| line.contains("log.format or log.level changed")).count();
+    assert_eq!(remarks(), 0, "nothing of it is taken");
+    set_mode(&gate.file("third"), 0o600);
+    is_in_use(&gate);
+    assert_eq!(remarks(), 1);
+}
+
+/// The usual mend of a wrong token takes two steps.
+#[test]
+fn a_wrong_token_that_is_replaced_in_two_steps_loses_nothing() {
+    let upstream = Upstream::plain();
+    let gate = Gate::start(&upstream, TWO_CALLERS);
+    let token = gate.file("analytics");
+    set_mode(&token, 0o644);
+    gate.until_log(&["the token was not reloaded", "chmod 0600"]);
+    std::thread::sleep(Duration::from_millis(1200));
+    std::fs::remove_file(&token).unwrap();
+    std::thread::sleep(Duration::from_millis(400));
+    write_private(&token, READ_TOKEN);
+    std::thread::sleep(Duration::from_millis(1200));
+    assert!(!gate.log().iter().any(|line| line.contains("the token is gone")));
+    assert_eq!(gate.get("app", "/management/v1/counters").summary(), "200");
 }
 
 /// A file that is mounted by itself stays what it was, and that is said.

@@ -64,7 +64,7 @@ fn a_socket_whose_file_was_removed_is_bound_again() {
 #[test]
 fn what_stands_in_its_place_is_left_alone() {
     let upstream = Upstream::plain();
-    let gate = start(&upstream);
+    let mut gate = start(&upstream);
     let file = gate.file("sockets/app.sock");
     let beside = gate.file("sockets/other");
     std::fs::write(&beside, "another's").unwrap();
@@ -72,6 +72,10 @@ fn what_stands_in_its_place_is_left_alone() {
     std::thread::sleep(Duration::from_secs(2));
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "another's");
     assert_eq!(gate.metric(&[AGAIN]), 0.0);
+    gate.until_log(&["nobody new can connect", "another file has its name now"]);
+    gate.signal("TERM");
+    assert_eq!(gate.wait().code(), Some(0));
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "another's", "it is not the gate's to remove");
 }
 
 #[test]
