@@ -34,6 +34,8 @@ use crate::worker::{Generation, Report, Sender};
 
 mod ask;
 pub mod doubts;
+pub mod machine;
+pub mod outage;
 
 use ask::{Finding, Finds};
 use doubts::Doubts;
