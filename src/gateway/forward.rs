@@ -20,7 +20,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 
-use http::header::{ACCEPT_ENCODING, CONNECTION};
+use http::header::{ACCEPT_ENCODING, CONNECTION, CONTENT_TYPE};
 use http::response::Parts;
 use http::{HeaderValue, Response, Version};
 use http_body::Body;
@@ -34,11 +34,11 @@ use super::filtered::{self, Filtered};
 use super::headers::clean_response;
 use super::inject::{Outbound, Permit};
 use super::owed;
-use super::record;
 use super::redirect;
 use super::reflection::Secret;
 use super::refusal::Refusal;
 use super::streaming::{Carrier, Heading, Streaming};
+use super::why::hear_refusal;
 use crate::metrics::{Stall, UpstreamError};
 use crate::rejection::{Reason, Rejection};
 use crate::upstream::broken::{Broken, Unanswered};
@@ -302,8 +302,10 @@ async fn respond(
     if status >= 400 {
         hear_refusal(&mut streaming, &mut head, &exchange).await?;
     } else {
-        if head.status.is_success() {
-            exchange.succeeded();
+        // What is in between and answers in Metrica's place, a captive portal, has a page for people.
+        let is_page = head.headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"));
+        if head.status.is_success() && !is_page {
+            exchange.succeeded(now);
         }
         poll_fn(|context| streaming.poll_beginning(context)).await.map_err(not_passed_on)?;
     }
@@ -312,20 +314,6 @@ async fn respond(
         None => ResponseBody::upstream(streaming, exchange),
     };
     Ok(Response::from_parts(head, body))
-}
-
-/// Reads the beginning of an error's body, and says in its head why Metrica refused.
-async fn hear_refusal(streaming: &mut Streaming, head: &mut Parts, exchange: &Exchange) -> Result<(), Rejection> {
-    let read = streaming.read_ahead().await;
-    // What it said before it broke off is heard all the same.
-    let said = streaming.take_error_type();
-    let diagnosis = said.and_then(|error_type| exchange.refused_by_upstream(head.status.as_u16(), error_type));
-    read.map_err(not_passed_on)?;
-    if let Some(diagnosis) = diagnosis {
-        let hint = HeaderValue::from_static(diagnosis.hint);
-        record::say_why(&mut head.headers, diagnosis.cause.as_str(), hint);
-    }
-    Ok(())
 }
 
 /// A list of counters of which none but these go on; its beginning is filtered.
@@ -378,7 +366,7 @@ fn take_head(
 }
 
 /// A body whose beginning could not be read, before anything of the answer went out.
-fn not_passed_on(error: BodyError) -> Rejection {
+pub fn not_passed_on(error: BodyError) -> Rejection {
     let reason = match &error {
         BodyError::Upstream(broken) if broken.is_of_the_protocol() => Reason::UpstreamProtocol,
         BodyError::Stalled => Reason::UpstreamTimeout,

@@ -519,11 +519,12 @@ mod tests {
         fn a_dead_token_that_is_used_is_found_out(happenings in happenings()) {
             let mut world = World::new();
             for (happening, seconds) in happenings {
-                match happening {
-                    Happening::Refused => _ = world.on(Event::Refused),
-                    Happening::Succeeded => _ = world.on(Event::Succeeded),
-                    _ if world.machine.asking => _ = world.probed(Conclusion::Accepted),
-                    _ => {}
+                if matches!(happening, Happening::Refused) {
+                    world.on(Event::Refused);
+                } else if matches!(happening, Happening::Succeeded) {
+                    world.on(Event::Succeeded);
+                } else if world.machine.asking {
+                    world.probed(Conclusion::Accepted);
                 }
                 world.pass(seconds);
             }

@@ -75,6 +75,7 @@ mod streaming;
 mod stuck;
 mod suggest;
 mod supply;
+mod suspicion;
 mod timeouts;
 mod tls;
 mod token_files;
