@@ -43,6 +43,9 @@ use machine::{Event, Machine, Reply};
 /// Between two tries to learn whose a token is.
 const INTRODUCTION: Duration = Duration::from_secs(60);
 
+/// So many requests wait for what is concluded about a token; more are answered with what their bodies say.
+const MOST_WAITING: usize = 1000;
+
 /// A token that is looked after.
 struct Patient {
     epoch: u64,
@@ -209,8 +212,11 @@ impl Health {
             Report::Refused(_, waiting) => match patient.machine.on(Event::Refused, now, self.settings) {
                 Some(Reply::Now(conclusion)) => self.concluded.push((waiting, conclusion)),
                 Some(Reply::Wait) | None => {
-                    patient.waiting.retain(|waiting| !waiting.is_closed());
+                    if patient.waiting.len() >= MOST_WAITING {
+                        patient.waiting.retain(|waiting| !waiting.is_closed());
+                    }
                     patient.waiting.push(waiting);
+                    patient.waiting.truncate(MOST_WAITING);
                 }
             },
             Report::Learnt(_, fact) => {

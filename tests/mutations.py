@@ -241,6 +241,7 @@ MUTATIONS = [
      "        (ErrorType::Other, 404) => Reply::Absent,", "        (ErrorType::Other, 401) => Reply::Invalid,\n        (ErrorType::Other, 404) => Reply::Absent,", "question:: | suspicion::"),
     ("token health", "a captive portal accepts no token", "src/health/ask.rs", "question == Question::List && !is_list(body)", "question == Question::Accounts && !is_list(body)", "suspicion::"),
     ("token health", "the refused request hears what is concluded", "src/health.rs", "self.concluded.extend(patient.waiting.drain(..)", "self.concluded.extend(patient.waiting.drain(..0)", "health::"),
+    ("token health", "a question that hangs is given up", "src/health/ask.rs", "const LONGEST: Duration = Duration::from_secs(10);", "const LONGEST: Duration = Duration::from_secs(100);", "suspicion::"),
     ("token health", "it waits for a second and no longer", "src/gateway/why.rs", "const CONCLUSION: Duration = Duration::from_secs(1);", "const CONCLUSION: Duration = Duration::from_secs(100);", "suspicion::"),
     ("token health", "a page is no success", "src/gateway/forward.rs", "if head.status.is_success() && !is_page {", "if head.status.is_success() {", "suspicion::"),
     ("token health", "five minutes at most", "src/config/health.rs", ".map(|wait| wait.min(LONGEST_WAIT))", "", "suspicion::"),

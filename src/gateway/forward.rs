@@ -303,7 +303,8 @@ async fn respond(
         hear_refusal(&mut streaming, &mut head, &exchange).await?;
     } else {
         // What is in between and answers in Metrica's place, a captive portal, has a page for people.
-        let is_page = head.headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"));
+        let kind = head.headers.get(CONTENT_TYPE).and_then(|kind| kind.as_bytes().get(..b"text/html".len()));
+        let is_page = kind.is_some_and(|kind| kind.eq_ignore_ascii_case(b"text/html"));
         if head.status.is_success() && !is_page {
             exchange.succeeded(now);
         }

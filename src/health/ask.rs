@@ -4,11 +4,14 @@
 //!    the first decides whether the second is of use.
 //! 2. How often the same is asked, who asks for it bounds: [`super::machine`], [`super::doubts`], `INTRODUCTION`.
 //! 3. Nothing of a caller is in one. Each request is counted by its purpose.
-//! 4. Only what is Metrica's own JSON is an answer: a page that something in between answers with is none, whatever its status.
+//! 4. A question has [`LONGEST`] in all, as others wait behind it: no report is asked for, so nothing takes minutes.
+//! 5. Only what is Metrica's own JSON is an answer: a page that something in between answers with is none, whatever its status.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::time::timeout;
 
 use crate::knowledge::{Fact, MOST_LOGINS, Permission};
 use crate::login;
@@ -19,6 +22,9 @@ use crate::scope::{Scope, ScopeSet};
 use crate::token::{Conclusion, Token};
 use crate::verdict::ErrorType;
 use crate::worker::Sender;
+
+/// Rule 4.
+const LONGEST: Duration = Duration::from_secs(10);
 
 /// What a question found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,8 +114,7 @@ pub fn logins(asker: Asker) {
 pub fn owner(asker: Asker, path: &str, secrets: Vec<Token>) {
     let target = Question::Issuer.target(path);
     asker.clone().find(async move {
-        let (reply, requests) = question::ask(&asker.place, &asker.token, &target).await;
-        asker.count(Purpose::Identity, requests);
+        let reply = asker.ask_for(&target, Purpose::Identity).await;
         let secrets: Vec<_> = secrets.iter().map(Token::authorization).collect();
         let Reply::Yes(body) = reply else { return Finding::Owner(None) };
         Finding::Owner(identity::read(&body, &secrets).map(|issuer| issuer.login))
@@ -119,22 +124,29 @@ pub fn owner(asker: Asker, path: &str, secrets: Vec<Token>) {
 impl Asker {
     /// Asks what a refusal leaves open; after a quota's refusal once more.
     async fn ask(&self, question: Question) -> Reply {
-        let (reply, requests) = question::ask(&self.place, &self.token, &question.target("")).await;
-        self.count(Purpose::FollowUp, requests);
+        let reply = self.ask_for(&question.target(""), Purpose::FollowUp).await;
         self.heard(question, reply)
     }
 
+    async fn ask_for(&self, target: &str, purpose: Purpose) -> Reply {
+        let asked = timeout(LONGEST, question::ask(&self.place, &self.token, target)).await;
+        let (reply, requests) = asked.unwrap_or((Reply::Unclear(Obstacle::Timeout), 1));
+        self.count(purpose, requests);
+        reply
+    }
+
     async fn ask_once(&self, question: Question, purpose: Purpose) -> Reply {
-        let reply = question::ask_once(&self.place, &self.token, &question.target("")).await;
+        let target = question.target("");
+        let asked = timeout(LONGEST, question::ask_once(&self.place, &self.token, &target)).await;
         self.count(purpose, 1);
-        self.heard(question, reply)
+        self.heard(question, asked.unwrap_or(Reply::Unclear(Obstacle::Timeout)))
     }
 
     fn count(&self, purpose: Purpose, requests: usize) {
         self.meters.own_requests(purpose, u64::try_from(requests).unwrap_or(u64::MAX));
     }
 
-    /// Rule 4.
+    /// Rule 5.
     fn heard(&self, question: Question, reply: Reply) -> Reply {
         let is_foreign = matches!(&reply, Reply::Yes(body) if question == Question::List && !is_list(body));
         let reply = if is_foreign { Reply::Unclear(Obstacle::Unreadable) } else { reply };

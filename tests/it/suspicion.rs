@@ -314,3 +314,21 @@ fn a_page_proves_nothing() {
     assert_eq!(said(&gate.get("app", COUNTER)), "403 token_invalid");
     assert_eq!(said(&gate.get("app", COUNTERS)), "503 token_parked");
 }
+
+/// A question that hangs does not keep the next one of its token waiting for minutes.
+#[test]
+fn a_question_that_hangs_is_given_up() {
+    let hangs = ("200 OK", "application/json", "{}", Duration::from_secs(40));
+    let is_rejected = Arc::new(AtomicBool::new(false));
+    let now = is_rejected.clone();
+    let upstream = metrica(
+        move |head| if head.contains("/accounts") { hangs } else { REJECTS },
+        move || if now.load(Ordering::SeqCst) { REJECTS } else { json("403 Forbidden", DENIED) },
+    );
+    let gate = start(&upstream, "");
+    assert_eq!(said(&gate.get("app", &format!("{COUNTER}?ulogin=partner"))), "403 ambiguous");
+    until("it is asked whom the owner represents", || questions(&upstream) == 1);
+    is_rejected.store(true, Ordering::SeqCst);
+    assert_eq!(said(&gate.get("app", COUNTER)), "403 token_invalid");
+    until("the next question has its turn", || state(&gate, "analytics") == "parked");
+}
