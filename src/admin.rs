@@ -1,6 +1,8 @@
-//! The admin listener: probes, metrics and the ledger of usage, for operators and Prometheus. It changes nothing and holds no secret.
+//! The admin listener: probes, metrics and the ledger of usage, for operators and Prometheus. It changes nothing of what
+//! anybody may do, and holds no secret.
 //!
-//! 1. Only GET and HEAD are answered (RFC 9110, section 15.5.6: 405 and `Allow` otherwise); what a body says is not read.
+//! 1. Only GET and HEAD are answered (RFC 9110, section 15.5.6: 405 and `Allow` otherwise), and POST of `/recheck` where
+//!    `admin.recheck` switches it on ([`recheck`]); what a body says is not read.
 //! 2. A connection carries one request and ends with its answer, after fifteen seconds in any case: whoever sends nothing, or
 //!    takes nothing, holds nothing for longer.
 //! 3. No more connections are open at once than descriptors are kept back for them; the next wait to be accepted.
@@ -15,13 +17,16 @@ use std::time::{Duration, SystemTime};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ORIGIN, VARY, X_CONTENT_TYPE_OPTIONS};
+use http::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ORIGIN, RETRY_AFTER, VARY, X_CONTENT_TYPE_OPTIONS,
+};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
+use tokio::time::Instant;
 
 use crate::crew::Crew;
 use crate::descriptors::Need;
@@ -30,6 +35,10 @@ use crate::metrics::process::ProcessMeters;
 use crate::metrics::{page, usage};
 use crate::readiness::{Readiness, Whom};
 use crate::subject;
+
+mod recheck;
+
+pub use recheck::Recheck;
 
 /// What the admin listener shows.
 pub struct Admin {
@@ -41,6 +50,8 @@ pub struct Admin {
     pub readiness: Arc<Readiness>,
     /// When counting began.
     pub since: SystemTime,
+    /// `POST /recheck`, where it is switched on.
+    pub recheck: Option<Recheck>,
 }
 
 /// A worker that does not answer in this time does not run its loop.
@@ -82,6 +93,9 @@ impl Admin {
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+        if let (Some(recheck), &Method::POST, "/recheck") = (&self.recheck, request.method(), request.uri().path()) {
+            return Ok(rechecked(recheck, request.headers()));
+        }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered here\n".to_owned());
             response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
@@ -151,6 +165,24 @@ impl Admin {
             headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }
         response
+    }
+}
+
+/// Rule 1.
+fn rechecked(recheck: &Recheck, fields: &HeaderMap) -> Response<Full<Bytes>> {
+    if !recheck::is_from_this_network(fields) {
+        return text(
+            StatusCode::FORBIDDEN,
+            "Host has to be localhost or an address, and browsers are refused\n".to_owned(),
+        );
+    }
+    match recheck.ask(Instant::now()) {
+        Ok(()) => text(StatusCode::ACCEPTED, "Metrica is asked again about every token that it rejects\n".to_owned()),
+        Err(seconds) => {
+            let mut response = text(StatusCode::TOO_MANY_REQUESTS, format!("once a minute; again in {seconds} s\n"));
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+            response
+        }
     }
 }
 

@@ -16,10 +16,10 @@ use rustix::process::{DumpableBehavior, Resource, Rlimit};
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
-use crate::admin::Admin;
+use crate::admin::{Admin, Recheck};
 use crate::config::{Config, LogFormat, Shutdown};
 use crate::crew::{Crew, Start};
 use crate::descriptors::Descriptors;
@@ -118,7 +118,7 @@ impl App {
         sink.write_to_stderr()?;
         let (reports, reported) = mpsc::unbounded_channel();
         let generation = reloader.generation().clone();
-        let health = Health::new(&config, generation.clone(), reported)?;
+        let health = Health::new(&config, generation.clone(), reported, meters.clone())?;
         let start = Start { generation, sink: sink.clone(), form, meters: meters.clone(), reports };
         let since = SystemTime::now();
         let crew = Arc::new(Crew::start(&mut bound, workers, &start)?);
@@ -167,14 +167,21 @@ impl App {
         let code = runtime.block_on(async {
             let mut signals = Signals::new()?;
             let readiness = readiness.clone();
-            let shown = Admin { crew: crew.clone(), meters: meters.clone(), readiness: readiness.clone(), since };
+            let recheck = Arc::new(Notify::new());
+            let shown = Admin {
+                crew: crew.clone(),
+                meters: meters.clone(),
+                readiness: readiness.clone(),
+                since,
+                recheck: reloader.config().admin.recheck.then(|| Recheck::new(recheck.clone())),
+            };
             let shown = Arc::new(shown);
             tokio::task::spawn_local(shown.serve(admin, descriptors.admin()));
             let (watched, counted) = (crew.clone(), meters.clone());
             tokio::task::spawn_local(async move { watched.watch(&counted).await });
             let (kept, counted, sockets) = (crew.clone(), meters.clone(), bound.clone());
             let keeping = tokio::task::spawn_local(async move { kept.keep_sockets(&sockets, &counted).await });
-            live(&mut signals, &mut reloader, &mut health, &crew).await;
+            live(&mut signals, &mut reloader, &mut health, &crew, &recheck).await;
             keeping.abort();
             readiness.draining();
             Ok::<u8, anyhow::Error>(end(&mut signals, reloader.shutdown(), &crew).await)
@@ -233,7 +240,7 @@ impl EndSignals {
 }
 
 /// Until a signal to end: reloads, and looks after the tokens.
-async fn live(signals: &mut Signals, reloader: &mut Reloader, health: &mut Health, crew: &Crew) {
+async fn live(signals: &mut Signals, reloader: &mut Reloader, health: &mut Health, crew: &Crew, recheck: &Notify) {
     let mut folders = Folders::new();
     // What changed between the start's reading and the first watching is seen at once.
     let mut next_look = Instant::now();
@@ -242,12 +249,20 @@ async fn live(signals: &mut Signals, reloader: &mut Reloader, health: &mut Healt
         health.follow(reloader.config(), reloader.generation());
         tokio::select! {
             () = signals.end.recv() => return,
-            _ = signals.hangup.recv() => reloader.reload(crew).await,
+            _ = signals.hangup.recv() => {
+                reloader.reload(crew).await;
+                health.look_again(None);
+            }
+            () = recheck.notified() => health.look_again(None),
             () = folders.changed() => {}
             () = tokio::time::sleep_until(next_look) => {}
             () = look_after(reloader, health, crew) => {}
         }
         let again = reloader.look(crew).await;
+        let rewritten = reloader.take_rewritten();
+        if !rewritten.is_empty() {
+            health.look_again(Some(&rewritten));
+        }
         let unless_sooner = if all_are_watched { LOOK } else { LOOK_AT_UNWATCHED };
         next_look = Instant::now() + again.unwrap_or(unless_sooner);
     }
@@ -257,7 +272,7 @@ async fn live(signals: &mut Signals, reloader: &mut Reloader, health: &mut Healt
 async fn look_after(reloader: &mut Reloader, health: &mut Health, crew: &Crew) {
     loop {
         if health.attend(crew).await {
-            reloader.park(health.parked(), crew).await;
+            reloader.heed(health.concerns(), crew).await;
             health.follow(reloader.config(), reloader.generation());
         }
     }

@@ -126,6 +126,8 @@ impl fmt::Display for Bind {
 pub struct Admin {
     /// Where.
     pub address: SocketAddr,
+    /// Whether `POST /recheck` is answered.
+    pub recheck: bool,
 }
 
 /// The one place that requests go to.
@@ -216,11 +218,11 @@ pub struct Identity {
 /// How the health of tokens is looked after.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TokenHealth {
-    /// A token that Metrica took for invalid is tried again after this, and then after twice the time, and so on.
+    /// A token that Metrica rejects is asked about again after this, and then after twice the time, and so on.
     pub probe_after: Duration,
-    /// But not after more than this.
+    /// But not after more than this: five minutes at most.
     pub probe_at_most: Duration,
-    /// Ask Metrica, once an hour for each, what a token's owner may do with a counter that was refused.
+    /// Ask Metrica what a token's owner may do with a counter that was refused.
     pub learn: bool,
 }
 

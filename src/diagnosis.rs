@@ -218,6 +218,15 @@ impl Diagnosis {
     }
 }
 
+impl Diagnosis {
+    /// An answer that reads as if the token were invalid, where Metrica accepted the token a moment ago or at once after it.
+    pub const TOKEN_ACCEPTED: Self = Self {
+        cause: Cause::Other,
+        hint: "The answer reads as if the token were invalid, but Metrica accepts the token in other requests: send this one again, and read the body if it is refused again.",
+        rights: None,
+    };
+}
+
 impl From<Cause> for Diagnosis {
     fn from(cause: Cause) -> Self {
         Self { cause, hint: cause.hint(), rights: None }

@@ -58,6 +58,7 @@ mod rest;
 mod stage;
 mod streaming;
 pub mod transport;
+mod why;
 
 use admit::Admit;
 use authorize::Authorize;

@@ -1,68 +1,64 @@
-//! Health: what becomes of a token that Metrica does not take, and what is asked about tokens.
+//! Health: what becomes of a token that Metrica does not accept, and what is asked about tokens.
 //!
-//! 1. A token that an answer shows to be invalid is parked: nothing is sent with it any more. Its callers are refused at
-//!    once, or their requests go with its standby.
-//! 2. A question with it, the list of counters, finds out whether it is taken again: after `token_health.probe_after`, and
-//!    after each answer that it is not, after twice the time, up to `probe_at_most`. An answer that shows it to be known ends
-//!    it, whatever that refuses; so does another token in its file. No answer at all leaves the time as it is.
-//! 3. Where only the status said so (a 401 whose body does not say `invalid_token`), or a question found it valid not long ago,
-//!    it is asked about before it is parked, and used until then. Each time that it is valid after all, such answers are
-//!    believed less: nothing is asked again for `probe_after`, then twice as long. So no caller who finds an answer that looks
-//!    so can take the token from the others.
-//! 4. With `learn`, what could tell the reason of a refusal is asked ([`doubts`]).
+//! 1. Whether a token is used, its [`machine`] decides: one that Metrica rejects in the answer to a probe too is parked. Its
+//!    callers are refused, or their requests go with its standby.
+//! 2. Tokens of several owners that are rejected at once are an [`outage`]. When Metrica accepts one of them again, the others
+//!    are asked about at once; each stays a part of it until its own probe is answered.
+//! 3. Who was refused hears what is concluded when the workers know it: what it sends next is decided with that.
+//! 4. With `learn`, what could tell the reason of a refusal is asked ([`doubts`]), with no token that is refused.
 //! 5. Where `identity` is configured, a token that is new is asked whose it is, until there is an answer.
-//! 6. A refusal of a counter never parks a token.
+//! 6. One question of a token is under way at a time ([`ask`]); whether it is accepted comes first.
+//! 7. A refusal of a counter never parks a token.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
 use crate::config::{self, Config, TokenHealth};
 use crate::crew::Crew;
 use crate::knowledge::Fact;
+use crate::metrics::process::ProcessMeters;
 use crate::probe::Place;
-use crate::reload::Parked;
+use crate::reload::{Concern, Concerns};
 use crate::scope::{Scope, ScopeSet};
 use crate::symbol::TokenAlias;
-use crate::token::Token;
+use crate::token::{Conclusion, Standing, Token};
 use crate::upstream::Upstream;
-use crate::worker::{Generation, Report, Sender};
+use crate::worker::{Doubt, Generation, Report, Sender};
 
 mod ask;
 pub mod doubts;
+mod judge;
+pub mod machine;
+mod outage;
 
-use ask::{Finding, Finds};
+use ask::{Asker, Finding, Finds};
 use doubts::Doubts;
+use machine::{Event, Machine, Reply};
 
 /// Between two tries to learn whose a token is.
 const INTRODUCTION: Duration = Duration::from_secs(60);
 
-/// A token that is not, or may not be, taken.
-#[derive(Debug, Clone, Copy)]
-struct Invalid {
-    epoch: u64,
-    /// Nothing is sent with it.
-    is_parked: bool,
-    /// How long the next wait is.
-    wait: Duration,
-    /// When it is asked about; `None` while it is.
-    next: Option<Instant>,
-}
+/// So many requests wait for what is concluded about a token; more are answered with what their bodies say.
+const MOST_WAITING: usize = 1000;
 
-/// A token that a question found valid (rule 3).
-#[derive(Debug, Clone, Copy)]
-struct Trusted {
+/// A token that is looked after.
+struct Patient {
     epoch: u64,
-    /// An answer alone does not park it until then.
-    until: Instant,
-    /// No answer is looked into until then.
-    calm_until: Instant,
-    /// And then for how long.
-    calm: Duration,
+    machine: Machine,
+    standing: Standing,
+    /// A question is under way (rule 6).
+    is_busy: bool,
+    /// Who waits for the conclusion of a probe.
+    waiting: Vec<oneshot::Sender<Conclusion>>,
+    /// Whose it is, by the answer of `identity`.
+    owner: Option<Box<str>>,
+    /// Rule 5: when it is asked whose it is; `None` when it was answered, or is being asked.
+    introduction: Option<Instant>,
 }
 
 /// See the module.
@@ -75,11 +71,11 @@ pub struct Health {
     identity: Option<(Place, Arc<str>)>,
     identity_settings: Option<config::Identity>,
     generation: Arc<Generation>,
-    invalid: BTreeMap<TokenAlias, Invalid>,
-    trusted: BTreeMap<TokenAlias, Trusted>,
+    patients: BTreeMap<TokenAlias, Patient>,
     doubts: Doubts,
-    /// Rule 5: which token was asked, and when it is again.
-    introduced: BTreeMap<TokenAlias, (u64, Option<Instant>)>,
+    /// Rule 3.
+    concluded: Vec<(oneshot::Sender<Conclusion>, Conclusion)>,
+    meters: Arc<ProcessMeters>,
 }
 
 impl Health {
@@ -91,6 +87,7 @@ impl Health {
         config: &Config,
         generation: Arc<Generation>,
         reports: mpsc::UnboundedReceiver<Report>,
+        meters: Arc<ProcessMeters>,
     ) -> anyhow::Result<Self> {
         let (finds, found) = mpsc::unbounded_channel();
         Ok(Self {
@@ -102,10 +99,10 @@ impl Health {
             identity: identity(config)?,
             identity_settings: config.identity.clone(),
             generation,
-            invalid: BTreeMap::new(),
-            trusted: BTreeMap::new(),
+            patients: BTreeMap::new(),
             doubts: Doubts::default(),
-            introduced: BTreeMap::new(),
+            concluded: Vec::new(),
+            meters,
         })
     }
 
@@ -123,20 +120,51 @@ impl Health {
             }
         }
         self.generation = generation.clone();
-        let is_there = |alias: &TokenAlias, epoch: u64| {
+        let is_there = |alias: TokenAlias, epoch: u64| {
             let mut slots = generation.tokens.iter();
-            slots.any(|slot| slot.alias == *alias && slot.epoch == epoch && slot.token.is_some())
+            slots.any(|slot| slot.alias == alias && slot.epoch == epoch && slot.token.is_some())
         };
-        self.invalid.retain(|alias, invalid| is_there(alias, invalid.epoch));
-        self.trusted.retain(|alias, trusted| is_there(alias, trusted.epoch));
-        self.introduced.retain(|alias, (epoch, _)| is_there(alias, *epoch));
-        self.introduce();
+        self.patients.retain(|alias, patient| is_there(*alias, patient.epoch));
+        self.doubts.keep(is_there);
+        let now = Instant::now();
+        for slot in generation.tokens.iter().filter(|slot| slot.token.is_some()) {
+            let patient = self.patients.entry(slot.alias).or_insert_with(|| Patient {
+                epoch: slot.epoch,
+                machine: Machine::new(now, self.settings),
+                standing: Standing::Healthy,
+                is_busy: false,
+                waiting: Vec::new(),
+                owner: None,
+                introduction: Some(now),
+            });
+            let position = generation.tokens.iter().position(|other| other.alias == slot.alias);
+            let stands_by = generation.tokens.iter().any(|other| other.standby.is_some() && other.standby == position);
+            patient.machine.on(Event::StandsBy(stands_by), now, self.settings);
+        }
+        self.ask_what_is_due();
     }
 
-    /// Waits for something to be heard or to be asked, and does it. Whether [`Self::parked`] may have changed.
+    /// What is known of these tokens may be out of date, or of all: Metrica is asked again.
+    pub fn look_again(&mut self, of: Option<&BTreeSet<TokenAlias>>) {
+        let now = Instant::now();
+        for (alias, patient) in &mut self.patients {
+            if of.is_none_or(|of| of.contains(alias)) {
+                patient.machine.on(Event::LookAgain, now, self.settings);
+                if let Some(slot) = self.generation.tokens.iter().find(|slot| slot.alias == *alias) {
+                    self.doubts.look_again(slot.sender(), now);
+                }
+            }
+        }
+        self.ask_what_is_due();
+    }
+
+    /// Waits for something to be heard or to be asked, and does it. Whether [`Self::concerns`] may have changed.
     pub async fn attend(&mut self, crew: &Crew) -> bool {
-        let of_tokens = self.invalid.values().filter_map(|invalid| invalid.next);
-        let next = of_tokens.chain(self.introduced.values().filter_map(|(_, next)| *next)).min();
+        for (waiting, conclusion) in self.concluded.drain(..) {
+            // Who waits no longer does not need it.
+            let _ = waiting.send(conclusion);
+        }
+        let next = self.next_question();
         let due = async {
             match next {
                 Some(next) => sleep_until(next).await,
@@ -146,58 +174,100 @@ impl Health {
         tokio::select! {
             Some(report) = self.reports.recv() => self.take(report, crew),
             Some((sender, finding)) = self.found.recv() => self.take_finding(sender, finding, crew),
-            () = due => {
-                self.probe_what_is_due();
-                self.introduce();
-                false
-            }
+            () = due => {}
         }
+        self.ask_what_is_due();
+        self.judge()
     }
 
-    /// The tokens that are parked.
+    fn next_question(&self) -> Option<Instant> {
+        let introduces = self.identity.is_some();
+        let idle = self.patients.values().filter(|patient| !patient.is_busy);
+        let due = |patient: &Patient| {
+            let introduction = patient.introduction.filter(|_| introduces);
+            patient.machine.due().into_iter().chain(introduction).min()
+        };
+        idle.filter_map(due).min()
+    }
+
+    /// The tokens against which something speaks.
     #[must_use]
-    pub fn parked(&self) -> Parked {
-        let parked = self.invalid.iter().filter(|(_, invalid)| invalid.is_parked);
-        parked.map(|(alias, invalid)| (*alias, invalid.epoch)).collect()
+    pub fn concerns(&self) -> Concerns {
+        let concerned = self.patients.iter().filter(|(_, patient)| patient.standing != Standing::Healthy);
+        let concern = |(alias, patient): (&TokenAlias, &Patient)| {
+            let Patient { epoch, standing, ref machine, .. } = *patient;
+            (*alias, Concern { epoch, standing, next_look: machine.due().filter(|_| standing.is_refused()) })
+        };
+        concerned.map(concern).collect()
     }
 
-    fn take(&mut self, report: Report, crew: &Crew) -> bool {
-        let (Report::Learnt(sender, _) | Report::Invalid { sender, .. } | Report::Denied(sender, _)) = &report;
+    fn take(&mut self, report: Report, crew: &Crew) {
+        let (sender, now) = (report.sender(), Instant::now());
         // A late answer to a token that was in the file before says nothing of the one that is.
-        let Some(token) = self.token(*sender).cloned() else { return false };
+        let Some(patient) = self.patients.get_mut(&sender.alias).filter(|patient| patient.epoch == sender.epoch) else {
+            return;
+        };
         match report {
-            Report::Learnt(sender, fact) => self.learn(sender, &fact, crew),
-            Report::Invalid { sender, is_certain } => return self.doubt(sender, is_certain),
-            Report::Denied(sender, doubt) => {
-                if self.settings.learn {
-                    self.doubts.take(sender, doubt, &token, &self.metrica, &self.finds);
+            Report::Accepted(_) => _ = patient.machine.on(Event::Succeeded, now, self.settings),
+            Report::Refused(_, waiting) => match patient.machine.on(Event::Refused, now, self.settings) {
+                Some(Reply::Now(conclusion)) => self.concluded.push((waiting, conclusion)),
+                Some(Reply::Wait) | None => {
+                    if patient.waiting.len() >= MOST_WAITING {
+                        patient.waiting.retain(|waiting| !waiting.is_closed());
+                    }
+                    patient.waiting.push(waiting);
+                    patient.waiting.truncate(MOST_WAITING);
+                }
+            },
+            Report::Learnt(_, fact) => {
+                self.learn(sender, &fact, crew);
+                if let Fact::Permission(counter, _) = fact {
+                    self.doubts.take_again(sender, Doubt::Counter(counter), now);
+                }
+            }
+            Report::Shown(_, counter) => self.doubts.is_old(sender, Doubt::Counter(counter)),
+            Report::Denied(_, doubt) => {
+                if self.settings.learn && !patient.standing.is_refused() {
+                    self.doubts.take(sender, doubt, now);
                 }
             }
         }
-        false
     }
 
-    fn take_finding(&mut self, sender: Sender, finding: Finding, crew: &Crew) -> bool {
+    fn take_finding(&mut self, sender: Sender, finding: Finding, crew: &Crew) {
         if matches!(finding, Finding::Answered(_)) {
-            self.doubts.next(&self.metrica, &self.finds);
+            self.doubts.answered();
         }
-        if self.token(sender).is_none() {
-            return false;
-        }
+        let Some(patient) = self.patients.get_mut(&sender.alias).filter(|patient| patient.epoch == sender.epoch) else {
+            return;
+        };
+        patient.is_busy = false;
         match finding {
+            Finding::Concluded(conclusion) => {
+                patient.machine.on(Event::Probed(conclusion), Instant::now(), self.settings);
+                self.concluded.extend(patient.waiting.drain(..).map(|waiting| (waiting, conclusion)));
+                // Rule 2.
+                if conclusion == Conclusion::Accepted && patient.standing == Standing::Outage {
+                    self.look_again_at_the_outage();
+                } else if conclusion == Conclusion::Rejected && patient.standing == Standing::Outage {
+                    patient.standing = Standing::Parked;
+                }
+            }
             Finding::Answered(facts) => facts.iter().for_each(|fact| self.learn(sender, fact, crew)),
             Finding::Owner(Some(login)) => {
+                patient.owner = Some(login.clone());
                 self.compare(sender, &login);
                 self.learn(sender, &Fact::Owner(login), crew);
             }
-            Finding::Owner(None) => {
-                self.introduced.insert(sender.alias, (sender.epoch, Some(Instant::now() + INTRODUCTION)));
-            }
-            Finding::Valid => return self.trust(sender),
-            Finding::Invalid => return self.is_invalid(sender),
-            Finding::Unknown => self.is_unknown(sender),
+            Finding::Owner(None) => patient.introduction = Some(Instant::now() + INTRODUCTION),
         }
-        false
+    }
+
+    fn look_again_at_the_outage(&mut self) {
+        let now = Instant::now();
+        for patient in self.patients.values_mut().filter(|patient| patient.standing == Standing::Outage) {
+            patient.machine.on(Event::LookAgain, now, self.settings);
+        }
     }
 
     fn learn(&mut self, sender: Sender, fact: &Fact, crew: &Crew) {
@@ -208,121 +278,46 @@ impl Health {
         crew.learn(sender, fact);
     }
 
-    /// The token of a sender, while it is the one in use.
-    fn token(&self, sender: Sender) -> Option<&Token> {
-        let mut slots = self.generation.tokens.iter();
-        slots.find(|slot| slot.alias == sender.alias && slot.epoch == sender.epoch)?.token.as_ref()
-    }
-
-    /// Rules 1 and 3.
-    fn doubt(&mut self, sender: Sender, is_certain: bool) -> bool {
-        let Sender { alias, epoch, .. } = sender;
-        let now = Instant::now();
-        let trusted = self.trusted.get(&alias).filter(|trusted| trusted.epoch == epoch);
-        let is_known = self.invalid.get(&alias).is_some_and(|invalid| invalid.epoch == epoch);
-        if is_known || trusted.is_some_and(|trusted| now < trusted.calm_until) {
-            return false;
-        }
-        let is_parked = is_certain && trusted.is_none_or(|trusted| now >= trusted.until);
-        let wait = self.settings.probe_after;
-        let next = Some(if is_parked { now + wait } else { now });
-        self.invalid.insert(alias, Invalid { epoch, is_parked, wait, next });
-        if is_parked {
-            self.say_parked(alias);
-        }
-        is_parked
-    }
-
-    fn say_parked(&self, alias: TokenAlias) {
-        let standby = self.standby_of(alias).map_or("none", TokenAlias::as_str);
-        tracing::error!(
-            token = alias.as_str(),
-            standby,
-            "Metrica takes the token for invalid: nothing is sent with it until its file changes or Metrica takes it again"
-        );
-    }
-
-    /// The token that takes over, if it can be used itself.
-    fn standby_of(&self, alias: TokenAlias) -> Option<TokenAlias> {
-        let own = self.generation.tokens.iter().find(|slot| slot.alias == alias)?;
-        let standby = self.generation.tokens.get(own.standby?)?;
-        let is_ready = standby.token.is_some() && !self.invalid.contains_key(&standby.alias);
-        is_ready.then_some(standby.alias)
-    }
-
-    /// Rule 2.
-    fn probe_what_is_due(&mut self) {
-        let now = Instant::now();
-        for (alias, invalid) in &mut self.invalid {
-            if invalid.next.is_none_or(|next| next > now) {
-                continue;
-            }
-            invalid.next = None;
-            let slot = self.generation.tokens.iter().find(|slot| slot.alias == *alias && slot.epoch == invalid.epoch);
-            if let Some(slot) = slot
-                && let Some(token) = &slot.token
-            {
-                ask::whether_valid(self.metrica.clone(), token.clone(), slot.sender(), self.finds.clone());
-            }
-        }
-    }
-
-    /// A question found it valid.
-    fn trust(&mut self, sender: Sender) -> bool {
-        let Sender { alias, epoch, .. } = sender;
-        let Some(invalid) = self.invalid.get(&alias).filter(|invalid| invalid.epoch == epoch).copied() else {
-            return false;
-        };
-        self.invalid.remove(&alias);
-        let (now, most) = (Instant::now(), self.settings.probe_at_most);
-        let before = self.trusted.get(&alias).filter(|trusted| trusted.epoch == epoch && now < trusted.until);
-        let calm = before.map_or(self.settings.probe_after, |before| (before.calm * 2).min(most));
-        // One that comes back may go again: only a false alarm is a reason not to listen.
-        let calm_until = if invalid.is_parked { now } else { now + calm };
-        self.trusted.insert(alias, Trusted { epoch, until: now + most.max(calm * 2), calm_until, calm });
-        if invalid.is_parked {
-            tracing::info!(token = alias.as_str(), "Metrica takes the token again");
-        }
-        invalid.is_parked
-    }
-
-    /// A question found it invalid: parked from now on at the latest.
-    fn is_invalid(&mut self, sender: Sender) -> bool {
-        let (most, known) = (self.settings.probe_at_most, self.invalid.get_mut(&sender.alias));
-        let Some(invalid) = known.filter(|invalid| invalid.epoch == sender.epoch) else { return false };
-        let was_parked = std::mem::replace(&mut invalid.is_parked, true);
-        if was_parked {
-            invalid.wait = (invalid.wait * 2).min(most);
-        }
-        invalid.next = Some(Instant::now() + invalid.wait);
-        if !was_parked {
-            self.say_parked(sender.alias);
-        }
-        !was_parked
-    }
-
-    /// There was no answer: one that is parked is asked about again, one that is not was perhaps never invalid.
-    fn is_unknown(&mut self, sender: Sender) {
-        let wait = self.settings.probe_after;
-        match self.invalid.get_mut(&sender.alias).filter(|invalid| invalid.epoch == sender.epoch) {
-            Some(invalid) if invalid.is_parked => invalid.next = Some(Instant::now() + wait),
-            Some(_) => _ = self.invalid.remove(&sender.alias),
-            None => {}
-        }
-    }
-
-    /// Rule 5.
-    fn introduce(&mut self) {
-        let Some((place, path)) = &self.identity else { return };
+    /// Sends every question that can be sent now (rule 6).
+    fn ask_what_is_due(&mut self) {
         let now = Instant::now();
         for slot in &self.generation.tokens {
-            let Some(token) = &slot.token else { continue };
-            let known = self.introduced.get(&slot.alias).filter(|(epoch, _)| *epoch == slot.epoch);
-            if known.is_none_or(|(_, next)| next.is_some_and(|next| next <= now)) {
-                self.introduced.insert(slot.alias, (slot.epoch, None));
-                let secrets = self.generation.tokens.iter().filter_map(|slot| slot.token.clone()).collect();
-                ask::owner(place.clone(), path, token.clone(), secrets, slot.sender(), self.finds.clone());
+            let (Some(token), Some(patient)) = (&slot.token, self.patients.get_mut(&slot.alias)) else { continue };
+            if patient.is_busy || patient.epoch != slot.epoch {
+                continue;
             }
+            let asker = |place: &Place| asker(place, token, slot.sender(), &self.meters, &self.finds);
+            if patient.machine.due().is_some_and(|due| due <= now) {
+                patient.is_busy = true;
+                patient.machine.asks(now);
+                ask::whether_valid(asker(&self.metrica));
+            } else if let Some((place, path)) = &self.identity
+                && patient.introduction.is_some_and(|due| due <= now)
+            {
+                (patient.is_busy, patient.introduction) = (true, None);
+                let secrets = self.generation.tokens.iter().filter_map(|slot| slot.token.clone()).collect();
+                ask::owner(asker(place), path, secrets);
+            }
+        }
+        self.ask_what_is_open();
+    }
+
+    /// Rule 4.
+    fn ask_what_is_open(&mut self) {
+        let patients = &self.patients;
+        let is_free = |patient: &Patient| !patient.is_busy && !patient.standing.is_refused();
+        let may_ask = |sender: Sender| patients.get(&sender.alias).is_some_and(is_free);
+        let Some((sender, doubt, reads)) = self.doubts.next(may_ask) else { return };
+        let slot = self.generation.tokens.iter().find(|slot| slot.sender() == sender);
+        let token = slot.and_then(|slot| slot.token.as_ref());
+        let (Some(token), Some(patient)) = (token, self.patients.get_mut(&sender.alias)) else {
+            return self.doubts.answered();
+        };
+        patient.is_busy = true;
+        let asker = asker(&self.metrica, token, sender, &self.meters, &self.finds);
+        match doubt {
+            Doubt::Counter(counter) => ask::permission(asker, counter, reads),
+            Doubt::Logins => ask::logins(asker),
         }
     }
 
@@ -340,6 +335,10 @@ impl Health {
             );
         }
     }
+}
+
+fn asker(place: &Place, token: &Token, sender: Sender, meters: &Arc<ProcessMeters>, finds: &Finds) -> Asker {
+    Asker { place: place.clone(), token: token.clone(), sender, meters: meters.clone(), finds: finds.clone() }
 }
 
 fn identity(config: &Config) -> anyhow::Result<Option<(Place, Arc<str>)>> {

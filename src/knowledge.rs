@@ -159,6 +159,32 @@ impl Knowledge {
         news
     }
 
+    /// The counter that a request works on by its path, where the owner is known to be allowed to look at it and no more.
+    #[must_use]
+    pub fn restricted(&self, reach: Reach, subject: &Subject) -> Option<u64> {
+        let (Reach::Counter(_), None, Counters::One(counter)) = (reach, &subject.login, &subject.counters) else {
+            return None;
+        };
+        let known = self.counters.get(counter)?;
+        matches!(known, Permission::Public | Permission::View).then_some(*counter)
+    }
+
+    /// Whether an answer of success proves that Metrica accepts the token. What may be shown to everybody proves nothing: a
+    /// dictionary, a read of a counter of which it is not known what the owner may do with it.
+    #[must_use]
+    pub fn is_proof_of_the_token(&self, needs: ScopeSet, reach: Reach, subject: &Subject) -> bool {
+        let is_granted = |counter: &u64| self.counters.get(counter).is_some_and(|known| *known >= Permission::View);
+        match reach {
+            Reach::Nobody => false,
+            _ if !needs.contains(Scope::Read) => true,
+            Reach::Account | Reach::Counters => true,
+            Reach::Counter(_) | Reach::Reports => {
+                let counters = subject.counters.as_slice();
+                !counters.is_empty() && counters.iter().all(is_granted)
+            }
+        }
+    }
+
     /// Whether it names a counter that is shown to every token.
     fn is_for_all(&self, subject: &Subject) -> bool {
         subject
@@ -246,6 +272,39 @@ mod tests {
         assert!(!knowledge.has_proven(read));
         knowledge.learn_from_success(read, Reach::Counters, &Subject::default());
         assert!(knowledge.has_proven(read), "the list of counters is nobody else's");
+    }
+
+    #[test]
+    fn what_may_be_shown_to_every_token_proves_none() {
+        let (read, write) = (set(&[Scope::Read]), set(&[Scope::Write]));
+        let mut knowledge = Knowledge::default();
+        knowledge.learn(&Fact::Permission(1, Permission::View));
+        knowledge.learn(&Fact::Permission(2, Permission::Public));
+        knowledge.learn(&Fact::Permission(3, Permission::Seen));
+        let proves = |needs, reach, subject: &Subject| knowledge.is_proof_of_the_token(needs, reach, subject);
+        assert!(
+            proves(read, Reach::Counters, &Subject::default()) && proves(read, Reach::Account, &Subject::default())
+        );
+        assert!(!proves(read, Reach::Nobody, &Subject::default()), "a dictionary");
+        assert!(proves(read, Reach::Reports, &of_counter(1)) && proves(write, PATH, &of_counter(4)));
+        for counter in [2, 3, 4, DEMO_COUNTERS[0]] {
+            assert!(!proves(read, Reach::Reports, &of_counter(counter)), "{counter}");
+            assert!(!proves(read, PATH, &of_counter(counter)), "{counter}");
+        }
+        assert!(!proves(read, Reach::Reports, &Subject::default()));
+    }
+
+    #[test]
+    fn a_counter_that_is_shown_may_be_known_by_an_older_permission() {
+        let mut knowledge = Knowledge::default();
+        knowledge.learn(&Fact::Permission(1, Permission::View));
+        knowledge.learn(&Fact::Permission(2, Permission::Edit));
+        let restricted = |reach, subject: &Subject| knowledge.restricted(reach, subject);
+        assert_eq!(restricted(PATH, &of_counter(1)), Some(1));
+        assert_eq!((restricted(PATH, &of_counter(2)), restricted(PATH, &of_counter(3))), (None, None));
+        assert_eq!(restricted(Reach::Reports, &of_counter(1)), None, "a report shows no permission");
+        let for_another = Subject { login: Some("partner".into()), ..of_counter(1) };
+        assert_eq!(restricted(PATH, &for_another), None);
     }
 
     #[test]

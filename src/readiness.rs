@@ -11,6 +11,7 @@ use std::fmt::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::metrics::process::ProcessMeters;
+use crate::token::Standing;
 
 /// Whom it is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,7 +83,11 @@ impl Readiness {
             line('!', &format!("{file} was replaced where it was mounted from, which is not seen here"));
         }
         for (alias, token) in &state.token_states {
-            let said = if token.loaded && token.parked { ", which Metrica does not take" } else { "" };
+            let said = match token.standing {
+                Standing::Parked if token.loaded => ", which Metrica does not take",
+                Standing::Outage if token.loaded => ", which Metrica does not take, nor those of other owners",
+                Standing::Healthy | Standing::Suspect | Standing::Parked | Standing::Outage => "",
+            };
             let counts = !served && lacking.is_none_or(|lacking| lacking.contains(alias));
             line(if counts { needed(token.loaded) } else { noted(token.loaded) }, &format!("token {alias}{said}"));
         }

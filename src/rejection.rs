@@ -107,6 +107,8 @@ reasons! {
         "The gate has no usable token for this operation; its file is missing or was never valid.";
     TokenParked = "token_parked", SERVICE_UNAVAILABLE, BackendError, Some(30),
         "Metrica takes the gate's token for invalid, so nothing is sent with it until its file changes or Metrica takes it again; the gate's operator has to replace it.";
+    Outage = "outage", SERVICE_UNAVAILABLE, BackendError, Some(30),
+        "Metrica rejects tokens of several accounts at once, so nothing is sent with them until it accepts them again. That is a fault at Yandex, or an application whose tokens they all are was edited or deleted; the gate asks again by itself.";
     Overloaded = "overloaded", SERVICE_UNAVAILABLE, BackendError, Some(1),
         "The gate has reached a limit: limits.connections, limits.connections_per_peer or upstream.connections; or its memory for bodies that it reads for the rules of callers (16 MiB per worker, 2 MiB per connection).";
     RequestTimeout = "request_timeout", GATEWAY_TIMEOUT, Timeout, None,

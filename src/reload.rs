@@ -28,7 +28,7 @@ use crate::metrics::process::{Confinement, Outcome, ProcessMeters, TokenNow};
 use crate::sandbox::Sandbox;
 use crate::symbol::TokenAlias;
 use crate::token::Token;
-use crate::tokens::{self, TokenErrors, TokenFileError};
+use crate::tokens::{self, TokenErrors, TokenFileError, Written};
 use crate::upstream::Upstream;
 use crate::worker::{Generation, Slot};
 
@@ -41,7 +41,7 @@ mod source;
 
 use candidates::{Candidates, STABLE};
 pub use folders::Folders;
-pub use generation::{Parked, policy};
+pub use generation::{Concern, Concerns, policy};
 use generation::{changed, generation, slots, sockets};
 use served::served;
 use source::Change;
@@ -79,7 +79,11 @@ pub struct Reloader {
     sandbox: Sandbox,
     descriptors: Option<Descriptors>,
     demo: bool,
-    parked: Parked,
+    concerns: Concerns,
+    /// When each token's file was last written, as it was last seen.
+    written: BTreeMap<TokenAlias, Written>,
+    /// Tokens whose files were written since, and say the same.
+    rewritten: BTreeSet<TokenAlias>,
     /// Why the configuration's file is not in use, as it was said last.
     refusal: Option<String>,
     /// Files that were said to be replaced behind a mount.
@@ -94,7 +98,7 @@ impl Reloader {
     pub fn new(source: Option<Source>, config: Config, meters: Arc<ProcessMeters>, demo: bool) -> anyhow::Result<Self> {
         let tokens = tokens::read_all(&config.tokens, demo)?;
         let upstream = Arc::new(Upstream::new(config.upstream.clone())?);
-        let generation = Arc::new(generation(&config, &tokens, upstream, None, &Parked::new()));
+        let generation = Arc::new(generation(&config, &tokens, upstream, None, &Concerns::new()));
         let (candidates, troubles) = (Candidates::default(), BTreeMap::new());
         let sandbox = Sandbox::none(Confinement::None);
         let reloader = Self {
@@ -108,7 +112,9 @@ impl Reloader {
             sandbox,
             descriptors: None,
             demo,
-            parked: Parked::new(),
+            concerns: Concerns::new(),
+            written: BTreeMap::new(),
+            rewritten: BTreeSet::new(),
             refusal: None,
             replaced: BTreeSet::new(),
         };
@@ -187,7 +193,10 @@ impl Reloader {
     async fn look_at_tokens(&mut self, crew: &Crew) -> Option<Duration> {
         let mut changed = Vec::new();
         let mut again = None;
+        let is_refused = |alias| self.concerns.get(&alias).is_some_and(|concern| concern.standing.is_refused());
         for (source, token) in self.config.tokens.iter().zip(&mut self.tokens) {
+            // Taken before the file is read, so that no write is missed.
+            let written = tokens::written(source);
             match tokens::read(source, self.demo) {
                 Ok(new) => {
                     let trouble = self.troubles.remove(&source.alias);
@@ -196,6 +205,10 @@ impl Reloader {
                             tracing::info!(token = source.alias.as_str(), "the token's file is right again");
                         }
                         self.candidates.forget(source.alias);
+                        let before = written.and_then(|written| self.written.insert(source.alias, written));
+                        if before.is_some() && before != written {
+                            self.rewritten.insert(source.alias);
+                        }
                         continue;
                     }
                     if self.candidates.settled(source.alias, &new, Instant::now()) {
@@ -225,9 +238,7 @@ impl Reloader {
                         changed.push(source.alias);
                     } else if !missing && trouble.said.as_deref() != Some(&error.to_string()) {
                         let kept = match token {
-                            Some(_) if self.parked.contains_key(&source.alias) => {
-                                "the old one stays, which Metrica does not take"
-                            }
+                            Some(_) if is_refused(source.alias) => "the old one stays, which Metrica does not take",
                             Some(_) => "the old one stays in use",
                             None => "it stays unusable",
                         };
@@ -267,7 +278,7 @@ impl Reloader {
         self.generation = Arc::new(Generation {
             policy: old.policy.clone(),
             admissions: old.admissions.clone(),
-            tokens: slots(&self.config, &self.tokens, Some(old), &self.parked),
+            tokens: slots(&self.config, &self.tokens, Some(old), &self.concerns),
             upstream: old.upstream.clone(),
             timeouts: old.timeouts,
             limits: old.limits,
@@ -276,14 +287,27 @@ impl Reloader {
         });
     }
 
-    /// These tokens are taken for invalid now, and no others.
-    pub async fn park(&mut self, parked: Parked, crew: &Crew) {
-        if parked != self.parked {
-            self.parked = parked;
-            self.renew_slots();
-            self.tell_meters(&[]);
+    /// Something speaks against these tokens now, and against no others.
+    pub async fn heed(&mut self, concerns: Concerns, crew: &Crew) {
+        if concerns == self.concerns {
+            return;
+        }
+        let refused = |concerns: &Concerns| {
+            let refused = concerns.iter().filter(|(_, concern)| concern.standing.is_refused());
+            refused.map(|(alias, concern)| (*alias, *concern)).collect::<Vec<_>>()
+        };
+        let is_for_workers = refused(&concerns) != refused(&self.concerns);
+        self.concerns = concerns;
+        self.renew_slots();
+        self.tell_meters(&[]);
+        if is_for_workers {
             crew.install(&self.generation).await;
         }
+    }
+
+    /// The tokens whose files were written since this was last asked for, and say the same.
+    pub fn take_rewritten(&mut self) -> BTreeSet<TokenAlias> {
+        std::mem::take(&mut self.rewritten)
     }
 
     /// The configuration in use.
@@ -316,7 +340,7 @@ impl Reloader {
         let now = |(source, slot): (&TokenSource, &Slot)| TokenNow {
             alias: source.alias,
             loaded: slot.token.is_some(),
-            parked: slot.parked,
+            standing: slot.standing,
             expires: source.origin.expires,
             allow_mode: source.allow_mode.is_some(),
         };

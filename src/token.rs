@@ -15,6 +15,9 @@ use http::HeaderValue;
 use zeroize::Zeroizing;
 
 pub use crate::symbol::TokenAlias;
+pub use standing::{Conclusion, Standing};
+
+mod standing;
 
 /// The longest token, in bytes; the longest real ones seen have 58.
 pub const LONGEST: usize = 1024;

@@ -109,6 +109,18 @@ pub fn read(source: &TokenSource, demo: bool) -> Result<Token, TokenFileError> {
     }
 }
 
+/// When a file was last written: what changes with every write, also with one of the same content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Written([i64; 3]);
+
+/// When the file of `source` was last written; `None` where that cannot be seen.
+#[must_use]
+pub fn written(source: &TokenSource) -> Option<Written> {
+    let seen = std::fs::metadata(&source.file).ok()?;
+    let inode = i64::from_ne_bytes(seen.ino().to_ne_bytes());
+    Some(Written([inode, seen.ctime(), seen.ctime_nsec()]))
+}
+
 /// Reads all tokens; one that is missing is `None`.
 ///
 /// # Errors

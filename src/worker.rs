@@ -27,14 +27,14 @@ use crate::scope::ScopeSet;
 use crate::symbol::TokenAlias;
 use crate::telemetry::access::{self, Context};
 use crate::telemetry::{Form, Sink};
-use crate::token::Token;
+use crate::token::{Standing, Token};
 use crate::upstream::{Carried, Pool, Upstream, Watchdogs};
 
 mod learning;
 mod under_way;
 
-pub use learning::{Doubt, Learning, Refused, Report};
-pub use under_way::{Standing, UnderWay};
+pub use learning::{Diagnosed, Doubt, Learning, Refused, Report};
+pub use under_way::{Progress, UnderWay};
 
 /// A token of the configuration, and what became of it.
 #[derive(Debug, Clone)]
@@ -47,8 +47,10 @@ pub struct Slot {
     pub token: Option<Token>,
     /// Counts the tokens that were in its file.
     pub epoch: u64,
-    /// Metrica takes it for invalid.
-    pub parked: bool,
+    /// Whether Metrica accepts it.
+    pub standing: Standing,
+    /// While it is refused: when Metrica is asked next whether it accepts it; `None` while it is being asked.
+    pub next_look: Option<Instant>,
     /// The position of the one that takes over while this one cannot be used.
     pub standby: Option<usize>,
     /// Whom the configuration names as its owner.
@@ -61,10 +63,11 @@ impl Slot {
     /// # Errors
     /// Why not.
     pub const fn can_be_sent(&self) -> Result<(), Reason> {
-        match (&self.token, self.parked) {
+        match (&self.token, self.standing) {
             (None, _) => Err(Reason::TokenUnavailable),
-            (Some(_), true) => Err(Reason::TokenParked),
-            (Some(_), false) => Ok(()),
+            (Some(_), Standing::Parked) => Err(Reason::TokenParked),
+            (Some(_), Standing::Outage) => Err(Reason::Outage),
+            (Some(_), Standing::Healthy | Standing::Suspect) => Ok(()),
         }
     }
 
@@ -122,6 +125,18 @@ pub struct Generation {
     pub access_log: bool,
     /// Which counters are counted together.
     pub groups: Arc<Groups>,
+}
+
+impl Generation {
+    /// For a token that is refused: the whole seconds, at least one, until Metrica is asked next about it or its standby.
+    #[must_use]
+    pub fn seconds_to_next_look(&self, alias: TokenAlias, now: Instant) -> Option<u64> {
+        let own = self.tokens.iter().find(|slot| slot.alias == alias)?;
+        let standby = own.standby.and_then(|position| self.tokens.get(position));
+        let refused = [Some(own), standby].into_iter().flatten().filter(|slot| slot.standing.is_refused());
+        let left = |slot: &Slot| slot.next_look.map_or(Duration::ZERO, |next| next.saturating_duration_since(now));
+        refused.map(left).min().map(|left| left.as_millis().div_ceil(1000).max(1).try_into().unwrap_or(u64::MAX))
+    }
 }
 
 /// A [`Generation`] as one worker uses it.

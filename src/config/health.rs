@@ -79,6 +79,9 @@ pub fn check_standbys(tokens: &[TokenSource], at: &At<'_>, findings: &mut Findin
     }
 }
 
+/// A token that Metrica rejects is asked about at least so often, whatever the configuration says.
+const LONGEST_WAIT: Duration = Duration::from_secs(300);
+
 /// Reads `token_health`.
 pub fn token_health(at: Option<&At<'_>>, findings: &mut Findings) -> Option<TokenHealth> {
     let table = match at {
@@ -86,8 +89,9 @@ pub fn token_health(at: Option<&At<'_>>, findings: &mut Findings) -> Option<Toke
         None => None,
     };
     let table = table.as_ref();
-    let probe_after = timeout(table, "probe_after", Duration::from_secs(30), findings);
-    let probe_at_most = timeout(table, "probe_at_most", Duration::from_secs(1800), findings);
+    let mut wait = |key, default| timeout(table, key, default, findings).map(|wait| wait.min(LONGEST_WAIT));
+    let (probe_after, probe_at_most) =
+        (wait("probe_after", Duration::from_secs(30)), wait("probe_at_most", LONGEST_WAIT));
     let learn = table.and_then(|table| table.optional("learn")).map_or(Some(true), |at| at.bool(findings));
     Some(TokenHealth { probe_after: probe_after?, probe_at_most: probe_at_most?, learn: learn? })
 }

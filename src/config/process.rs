@@ -35,7 +35,9 @@ pub fn listeners(at: &At<'_>, admin: Option<Admin>, findings: &mut Findings) -> 
         if fixed && earlier.clone().any(|earlier| earlier.bind == read.listener.bind) {
             element.wrong(findings, "another listener has the same address; each needs its own");
         }
-        if let Some(Admin { address }) = admin.filter(|admin| fixed && read.listener.bind == Bind::Tcp(admin.address)) {
+        if let Some(Admin { address, .. }) =
+            admin.filter(|admin| fixed && read.listener.bind == Bind::Tcp(admin.address))
+        {
             element.wrong(findings, format!("admin.address is {address} too; each needs its own"));
         }
         listeners.push(read);
@@ -118,19 +120,20 @@ fn unix_socket(at: &At<'_>, findings: &mut Findings) -> Option<Bind> {
 
 impl Default for Admin {
     fn default() -> Self {
-        Self { address: (Ipv4Addr::LOCALHOST, 9090).into() }
+        Self { address: (Ipv4Addr::LOCALHOST, 9090).into(), recheck: false }
     }
 }
 
 /// Reads `admin`.
 pub fn admin(at: Option<&At<'_>>, findings: &mut Findings) -> Option<Admin> {
     let Some(at) = at else { return Some(Admin::default()) };
-    let table = at.table(findings, &["address", "allow_remote"])?;
+    let table = at.table(findings, &["address", "allow_remote", "recheck"])?;
     let allowed = table.optional("allow_remote").and_then(|at| at.bool(findings)).unwrap_or(false);
-    let Some(at) = table.optional("address") else { return Some(Admin::default()) };
+    let recheck = table.optional("recheck").map_or(Some(false), |at| at.bool(findings))?;
+    let Some(at) = table.optional("address") else { return Some(Admin { recheck, ..Admin::default() }) };
     let address = socket_address(&at, findings)?;
     check_remote(&at, address, allowed, findings);
-    Some(Admin { address })
+    Some(Admin { address, recheck })
 }
 
 /// The admin listener of a configuration that may have mistakes elsewhere; `None` where there is none to be read.

@@ -1,11 +1,13 @@
 //! Who issued a token, against what the configuration says (rule 2 of the doctor).
 
+use http::StatusCode;
+
 use super::Doctor;
 use super::finding::Finding;
 use crate::config::TokenSource;
 use crate::login;
 use crate::probe::identity::{self, Issuer};
-use crate::probe::question::{Question, Reply};
+use crate::probe::question::{Obstacle, Question, Reply};
 use crate::token::Token;
 
 /// What the place of rule 2 says of a token.
@@ -26,7 +28,8 @@ impl Doctor<'_> {
             return Identity::Silent;
         };
         let reply = self.ask_at(&place, source.alias, token, Question::Issuer, &identity.path).await;
-        if reply == Reply::Invalid {
+        // What Yandex ID answers has no form of Metrica's.
+        if matches!(reply, Reply::Invalid | Reply::Unclear(Obstacle::Answer(StatusCode::UNAUTHORIZED, _))) {
             return Identity::Invalid;
         }
         if let Reply::Yes(body) = &reply

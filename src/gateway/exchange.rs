@@ -20,7 +20,7 @@ use crate::subject::Subject;
 use crate::symbol::{CallerId, TokenAlias};
 use crate::telemetry::access::{Context, Outcome};
 use crate::verdict::ErrorType;
-use crate::worker::{Ending, Refused, Sender, Standing, Worker};
+use crate::worker::{Diagnosed, Ending, Progress, Refused, Sender, Worker};
 
 /// One request and its answer.
 pub struct Exchange {
@@ -104,14 +104,14 @@ impl Exchange {
 
     /// Where it stands.
     #[must_use]
-    pub fn standing(&self, now: Instant) -> Standing {
+    pub fn progress(&self, now: Instant) -> Progress {
         let waits_for = match (self.answered.get(), self.request_is_complete.get()) {
             (Some(_), _) => "answer",
             (None, true) => "metrica",
             (None, false) => "request",
         };
         let (caller, operation) = (self.caller.get(), self.operation.get());
-        Standing { caller, operation, age: now - self.started, waits_for, is_lengthy: self.is_lengthy.get() }
+        Progress { caller, operation, age: now - self.started, waits_for, is_lengthy: self.is_lengthy.get() }
     }
 
     /// Who asks is decided: it is under way. `None` is an unknown caller.
@@ -147,7 +147,7 @@ impl Exchange {
             self.set_subject(subject);
         }
         if let Some(token) = token {
-            self.set_token(token);
+            self.token.set(Some(token));
         }
         let decision = decision?;
         if let Some(shadowed) = decision.shadowed() {
@@ -177,11 +177,6 @@ impl Exchange {
     /// The path is no operation's.
     pub fn set_unknown_path(&self, path: &str) {
         *self.unknown_path.borrow_mut() = Some(path.into());
-    }
-
-    /// With which token is decided.
-    fn set_token(&self, token: TokenAlias) {
-        self.token.set(Some(token));
     }
 
     /// Which token goes out: that one, or its standby.
@@ -252,22 +247,33 @@ impl Exchange {
         self.needs.get().0.iter().filter(|scope| declared.contains(*scope)).last()
     }
 
-    /// The upstream did what was asked.
-    pub fn succeeded(&self) {
-        if let (Some(sender), Some(subject)) = (self.sender.get(), self.subject.get()) {
-            let (needs, reach) = self.needs.get();
-            self.worker.learning.succeeded(sender, needs, reach, subject);
+    /// With which token it is sent, or would be.
+    #[must_use]
+    pub const fn token(&self) -> Option<TokenAlias> {
+        self.token.get()
+    }
+
+    /// The upstream did what was asked; its answer came at this time.
+    pub fn succeeded(&self, now: Instant) {
+        if let (Some(sender), Some(subject), (needs, reach)) = (self.sender.get(), self.subject.get(), self.needs.get())
+        {
+            self.worker.learning.succeeded(sender, needs, reach, subject, now);
         }
     }
 
     /// The upstream refused, and its body says `error_type`; why.
-    pub fn refused_by_upstream(&self, status: u16, error_type: ErrorType) -> Option<Diagnosis> {
+    pub fn refused_by_upstream(&self, status: u16, error_type: ErrorType) -> Option<Diagnosed> {
         let (sender, operation, subject) = (self.sender.get()?, self.operation.get()?, self.subject.get()?);
         let (verb, (needs, _)) = (self.verb, self.needs.get());
         let refused = Refused { sender, status, error_type, verb, operation, needs, subject };
-        let diagnosis = self.worker.learning.refused(&self.worker.snapshot().generation, &refused);
+        let diagnosed = self.worker.learning.refused(&self.worker.snapshot().generation, &refused);
+        self.diagnosed(diagnosed.0);
+        Some(diagnosed)
+    }
+
+    /// Why the upstream refused is known, or known better.
+    pub fn diagnosed(&self, diagnosis: Diagnosis) {
         self.refusal.set(Some(Refusal::Upstream(diagnosis.cause)));
-        Some(diagnosis)
     }
 
     /// A piece of the request's body went on.

@@ -14,14 +14,13 @@
 //! 7. The token that went out does not come back ([`super::reflection`], [`super::streaming`]). What is packed so that
 //!    it could not be seen is refused (`upstream_encoding`, 502).
 
-use std::borrow::Cow;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 
-use http::header::{ACCEPT_ENCODING, CONNECTION};
+use http::header::{ACCEPT_ENCODING, CONNECTION, CONTENT_TYPE};
 use http::response::Parts;
 use http::{HeaderValue, Response, Version};
 use http_body::Body;
@@ -35,11 +34,12 @@ use super::filtered::{self, Filtered};
 use super::headers::clean_response;
 use super::inject::{Outbound, Permit};
 use super::owed;
-use super::record::{self, REQUEST_ID};
+use super::record::REQUEST_ID;
 use super::redirect;
 use super::reflection::Secret;
 use super::refusal::Refusal;
 use super::streaming::{Carrier, Heading, Streaming};
+use super::why::hear_refusal;
 use crate::metrics::{Stall, UpstreamError};
 use crate::rejection::{Reason, Rejection};
 use crate::upstream::broken::{Broken, Unanswered};
@@ -303,8 +303,11 @@ async fn respond(
     if status >= 400 {
         hear_refusal(&mut streaming, &mut head, &exchange).await?;
     } else {
-        if head.status.is_success() {
-            exchange.succeeded();
+        // What is in between and answers in Metrica's place, a captive portal, has a page for people.
+        let kind = head.headers.get(CONTENT_TYPE).and_then(|kind| kind.as_bytes().get(..b"text/html".len()));
+        let is_page = kind.is_some_and(|kind| kind.eq_ignore_ascii_case(b"text/html"));
+        if head.status.is_success() && !is_page {
+            exchange.succeeded(now);
         }
         poll_fn(|context| streaming.poll_beginning(context)).await.map_err(not_passed_on)?;
     }
@@ -313,23 +316,6 @@ async fn respond(
         None => ResponseBody::upstream(streaming, exchange),
     };
     Ok(Response::from_parts(head, body))
-}
-
-/// Reads the beginning of an error's body, and says in its head why Metrica refused.
-async fn hear_refusal(streaming: &mut Streaming, head: &mut Parts, exchange: &Exchange) -> Result<(), Rejection> {
-    let read = streaming.read_ahead().await;
-    // What it said before it broke off is heard all the same.
-    let said = streaming.take_error_type();
-    let diagnosis = said.and_then(|error_type| exchange.refused_by_upstream(head.status.as_u16(), error_type));
-    read.map_err(not_passed_on)?;
-    if let Some(diagnosis) = diagnosis {
-        let hint = match diagnosis.hint() {
-            Cow::Borrowed(hint) => HeaderValue::from_static(hint),
-            Cow::Owned(hint) => HeaderValue::try_from(hint).unwrap_or(HeaderValue::from_static(diagnosis.cause.hint())),
-        };
-        record::say_why(&mut head.headers, diagnosis.cause.as_str(), hint);
-    }
-    Ok(())
 }
 
 /// A list of counters of which none but these go on; its beginning is filtered.
@@ -382,7 +368,7 @@ fn take_head(
 }
 
 /// A body whose beginning could not be read, before anything of the answer went out.
-fn not_passed_on(error: BodyError) -> Rejection {
+pub fn not_passed_on(error: BodyError) -> Rejection {
     let reason = match &error {
         BodyError::Upstream(broken) if broken.is_of_the_protocol() => Reason::UpstreamProtocol,
         BodyError::Stalled => Reason::UpstreamTimeout,

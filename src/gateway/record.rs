@@ -9,6 +9,7 @@ use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, EXPECT, RETRY_AFTER, X_CONTE
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Version};
 use hyper::body::{Body, Incoming};
 use pin_project_lite::pin_project;
+use tokio::time::Instant;
 use tower::{Layer, Service};
 
 use super::body::ResponseBody;
@@ -232,8 +233,8 @@ fn answer(rejection: Rejection, exchange: &Rc<Exchange>) -> Response<ResponseBod
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
     headers.insert(GATE_ERROR, reason.field());
     say_why(headers, reason.as_str(), hint);
-    if let Some(seconds) = answer.retry_after {
-        headers.insert(RETRY_AFTER, HeaderValue::from(u16::from(seconds)));
+    if let Some(seconds) = seconds_to_next_look(reason, exchange).or(answer.retry_after.map(u64::from)) {
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
     if !exchange.request_is_complete() {
         // Rule 2 of `rest`.
@@ -287,6 +288,12 @@ pub fn refuse_unparsed(worker: &Rc<Worker>, connection: &Rc<Connection>, kind: M
     exchange.add_response_bytes(answer.body().len());
     exchange.finish(true);
     as_bytes(reason, answer, &exchange.request_id)
+}
+
+/// For a refusal on account of its token: the seconds until Metrica is asked next about it.
+fn seconds_to_next_look(reason: Reason, exchange: &Exchange) -> Option<u64> {
+    let token = exchange.token().filter(|_| matches!(reason, Reason::TokenParked | Reason::Outage))?;
+    exchange.worker().snapshot().generation.seconds_to_next_look(token, Instant::now())
 }
 
 /// An answer of the gate as bytes, for where there is no HTTP to write it. The connection is closed after it.

@@ -85,7 +85,9 @@ families! {
     token_loaded: GAUGE, "metrika_gate_token_loaded", "token",
         "1 when a token was read from its file, 0 when that is missing or was never valid; whether Metrica takes it says metrika_gate_token_state.";
     token_state: GAUGE, "metrika_gate_token_state", "token, state",
-        "1 for the state of the token: usable, parked (Metrica takes it for invalid) or missing.";
+        "1 for the state of the token: usable, suspect (a request was refused as if it were invalid, a probe finds out), parked (Metrica rejects it in the answer to a probe too), outage (the same, of tokens of several owners at once) or missing.";
+    own_requests: COUNTER, "metrika_gate_own_requests_total", "purpose",
+        "Requests that the gate sent by itself: token_probe (does Metrica accept the token), follow_up (why was a request refused), identity (who issued the token).";
     token_allow_mode: GAUGE, "metrika_gate_token_allow_mode", "token",
         "1 when allow_mode lets the token's file, where its mount is read-only, be readable by others and of any owner.";
     token_expires: GAUGE, "metrika_gate_token_expiry_timestamp_seconds", "token",
@@ -252,6 +254,9 @@ fn of_the_process(process: &ProcessMeters, families: &mut Families) {
     families.sockets_bound_again.push(counter(&[], process.sockets_bound_again()));
     let address_only = i64::try_from(process.address_only_callers()).unwrap_or(i64::MAX);
     families.address_only_callers.push(gauge(&[], address_only));
+    for (purpose, requests) in process.own_requests_now() {
+        families.own_requests.push(counter(&[("purpose", purpose.as_str())], requests));
+    }
     let (stalled, stalls) = process.worker_stalls();
     families.workers_stalled.push(gauge(&[], i64::try_from(stalled).unwrap_or(i64::MAX)));
     families.worker_stalls.push(counter(&[], stalls));

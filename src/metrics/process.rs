@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::symbol::{CallerId, ListenerName, TokenAlias};
+use crate::token::Standing;
 
 /// How a reload ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -79,6 +80,32 @@ impl Reloads {
     }
 }
 
+/// What the gate sends a request of its own for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Purpose {
+    /// Whether Metrica accepts a token.
+    TokenProbe,
+    /// Why Metrica refused a request.
+    FollowUp,
+    /// Who issued a token.
+    Identity,
+}
+
+impl Purpose {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::TokenProbe, Self::FollowUp, Self::Identity];
+
+    /// Its label value.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::TokenProbe => "token_probe",
+            Self::FollowUp => "follow_up",
+            Self::Identity => "identity",
+        }
+    }
+}
+
 /// How far the process is confined to what it needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Confinement {
@@ -115,8 +142,8 @@ pub struct TokenState {
     pub loaded: bool,
     /// When the one in use was read, in seconds since 1970.
     pub loaded_at: u64,
-    /// Metrica takes it for invalid.
-    pub parked: bool,
+    /// Whether Metrica accepts it.
+    pub standing: Standing,
     /// When it ends, in seconds since 1970, where that is known.
     pub expires: Option<u64>,
     /// Its file may be readable by others, on a read-only mount.
@@ -126,8 +153,10 @@ pub struct TokenState {
 impl TokenState {
     /// Every state by its label value, and whether it is that.
     #[must_use]
-    pub const fn states(self) -> [(&'static str, bool); 3] {
-        [("usable", self.loaded && !self.parked), ("parked", self.loaded && self.parked), ("missing", !self.loaded)]
+    pub fn states(self) -> [(&'static str, bool); 5] {
+        let [usable, suspect, parked, outage] =
+            Standing::ALL.map(|one| (one.as_str(), self.loaded && self.standing == one));
+        [usable, suspect, parked, outage, ("missing", !self.loaded)]
     }
 }
 
@@ -136,10 +165,10 @@ impl TokenState {
 pub struct TokenNow {
     /// Its name.
     pub alias: TokenAlias,
-    /// It can be used now, unless it is parked.
+    /// It was read and can be used, unless Metrica rejects it.
     pub loaded: bool,
-    /// Metrica takes it for invalid.
-    pub parked: bool,
+    /// Whether Metrica accepts it.
+    pub standing: Standing,
     /// When it ends, where that is known.
     pub expires: Option<SystemTime>,
     /// Its file may be readable by others, on a read-only mount.
@@ -168,6 +197,7 @@ pub struct ProcessMeters {
     workers_stalled: AtomicUsize,
     worker_stalls: AtomicU64,
     sockets_bound_again: AtomicU64,
+    own_requests: [AtomicU64; Purpose::ALL.len()],
     confinement: OnceLock<Confinement>,
 }
 
@@ -219,10 +249,10 @@ impl ProcessMeters {
     pub fn tokens_now(&self, tokens: &[TokenNow], changed: &[TokenAlias]) {
         let mut state = self.lock();
         let state_of = |token: &TokenNow| {
-            let TokenNow { alias, loaded, parked, expires, allow_mode } = *token;
+            let TokenNow { alias, loaded, standing, expires, allow_mode } = *token;
             let known = state.token_states.get(&alias).map_or(0, |known| known.loaded_at);
             let loaded_at = if changed.contains(&alias) { now() } else { known };
-            (alias, TokenState { loaded, loaded_at, parked, expires: expires.map(seconds), allow_mode })
+            (alias, TokenState { loaded, loaded_at, standing, expires: expires.map(seconds), allow_mode })
         };
         state.token_states = tokens.iter().map(state_of).collect();
     }
@@ -281,6 +311,21 @@ impl ProcessMeters {
     #[must_use]
     pub fn address_only_callers(&self) -> usize {
         self.address_only_callers.load(Ordering::Relaxed)
+    }
+
+    /// So many requests of the gate's own were sent.
+    pub fn own_requests(&self, purpose: Purpose, requests: u64) {
+        for (counted, count) in Purpose::ALL.iter().zip(&self.own_requests) {
+            if *counted == purpose {
+                count.fetch_add(requests, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// How many were, by purpose.
+    pub fn own_requests_now(&self) -> impl Iterator<Item = (Purpose, u64)> {
+        let counts = self.own_requests.iter().map(|count| count.load(Ordering::Relaxed));
+        Purpose::ALL.into_iter().zip(counts)
     }
 
     /// So many workers do not come back to their loop.

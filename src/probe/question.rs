@@ -1,6 +1,7 @@
 //! Questions, and what an answer to one comes to.
 //!
-//! 1. The type of an error decides, then the status; a message never does.
+//! 1. The type of an error decides, then the status; a message never does. That a token is invalid, only Metrica's own JSON
+//!    says: a 401 without it can be of something in between.
 //! 2. A quota is no answer: the same is asked once more after [`PAUSE`], when the window of a second has passed.
 
 use std::fmt;
@@ -149,7 +150,8 @@ pub async fn ask(place: &Place, token: &Token, target: &str) -> (Reply, usize) {
     (ask_once(place, token, target).await, 2)
 }
 
-async fn ask_once(place: &Place, token: &Token, target: &str) -> Reply {
+/// Asks once.
+pub async fn ask_once(place: &Place, token: &Token, target: &str) -> Reply {
     match place.ask(token, target).await {
         Ok(heard) => reply(heard.status, heard.body),
         Err(unheard) => Reply::Unclear(match unheard {
@@ -185,7 +187,6 @@ pub fn reply(status: StatusCode, body: Bytes) -> Reply {
         (ErrorType::NotFound, _) => Reply::Absent,
         (of_quota, _) if of_quota.as_str().starts_with("quota_") => Reply::Unclear(Obstacle::Quota(of_quota)),
         (_, 420 | 429) => Reply::Unclear(Obstacle::Quota(error_type)),
-        (ErrorType::Other, 401) => Reply::Invalid,
         (ErrorType::Other, 404) => Reply::Absent,
         _ => Reply::Unclear(Obstacle::Answer(status, error_type)),
     }
@@ -203,6 +204,17 @@ pub fn permission_in(body: &[u8]) -> Option<String> {
         permission: String,
     }
     serde_json::from_slice(body).ok().map(|Answer { counter }| counter.permission)
+}
+
+/// Whether it is a list of counters.
+#[must_use]
+pub fn is_list(body: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Answer {
+        #[expect(dead_code, reason = "that it is there is what is asked")]
+        counters: Vec<serde::de::IgnoredAny>,
+    }
+    serde_json::from_slice::<Answer>(body).is_ok()
 }
 
 /// The logins in a list of accounts.
@@ -235,11 +247,12 @@ mod tests {
         for status in [401, 403, 400] {
             assert_eq!((of(status, denied), of(status, invalid)), (Reply::Denied, Reply::Invalid), "{status}");
         }
-        assert_eq!(of(401, "<html>"), Reply::Invalid);
         assert_eq!(of(401, r#"{"errors":[{"error_type":"unauthorized"}]}"#), Reply::Invalid);
         let unclear =
             |status, error_type| Reply::Unclear(Obstacle::Answer(StatusCode::from_u16(status).unwrap(), error_type));
-        assert_eq!(of(403, "<html>"), unclear(403, ErrorType::Other));
+        for (status, body) in [(403, "<html>"), (401, "<html>"), (401, r#"{"error":"unauthorized"}"#)] {
+            assert_eq!(of(status, body), unclear(status, ErrorType::Other), "something in between answers so");
+        }
         assert_eq!(of(503, r#"{"errors":[{"error_type":"backend_error"}]}"#), unclear(503, ErrorType::BackendError));
         assert_eq!(of(302, ""), unclear(302, ErrorType::Other));
     }

@@ -143,7 +143,7 @@ impl Reloader {
         } else {
             Arc::new(Upstream::new(config.upstream.clone())?)
         };
-        self.generation = Arc::new(generation(&config, &tokens, upstream, Some(&self.generation), &self.parked));
+        self.generation = Arc::new(generation(&config, &tokens, upstream, Some(&self.generation), &self.concerns));
         self.config = config;
         self.tokens = tokens;
         // Nothing refuses it any more.

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use tokio::time::Instant;
+
 use super::Reloader;
 use crate::caller::Callers;
 use crate::config::{self, Config, TokenSource};
@@ -11,13 +13,24 @@ use crate::decide::admission::Admissions;
 use crate::metrics::usage::Groups;
 use crate::policy::{Policy, TokenRights};
 use crate::symbol::TokenAlias;
-use crate::token::Token;
+use crate::token::{Standing, Token};
 use crate::tokens::{self, TokenErrors};
 use crate::upstream::Upstream;
 use crate::worker::{Generation, Slot};
 
-/// Tokens that Metrica takes for invalid, each with the epoch of the one that it does.
-pub type Parked = BTreeMap<TokenAlias, u64>;
+/// What is known of a token against which something speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Concern {
+    /// Of the tokens that were in its file, which.
+    pub epoch: u64,
+    /// Whether Metrica accepts it.
+    pub standing: Standing,
+    /// See [`Slot::next_look`].
+    pub next_look: Option<Instant>,
+}
+
+/// The tokens against which something speaks.
+pub type Concerns = BTreeMap<TokenAlias, Concern>;
 
 /// What of listeners was decided when they were opened.
 pub fn sockets(listeners: &[config::Listener]) -> Vec<config::Listener> {
@@ -40,12 +53,12 @@ pub fn generation(
     tokens: &[Option<Token>],
     upstream: Arc<Upstream>,
     old: Option<&Generation>,
-    parked: &Parked,
+    concerns: &Concerns,
 ) -> Generation {
     Generation {
         policy: Arc::new(policy(config)),
         admissions: Arc::new(Admissions::new(config)),
-        tokens: slots(config, tokens, old, parked),
+        tokens: slots(config, tokens, old, concerns),
         upstream,
         timeouts: config.timeouts,
         limits: config.limits,
@@ -58,19 +71,21 @@ pub fn generation(
 static EPOCHS: AtomicU64 = AtomicU64::new(0);
 
 /// The tokens, after those of `old`: one that was in its file before keeps its epoch.
-pub fn slots(config: &Config, tokens: &[Option<Token>], old: Option<&Generation>, parked: &Parked) -> Vec<Slot> {
+pub fn slots(config: &Config, tokens: &[Option<Token>], old: Option<&Generation>, concerns: &Concerns) -> Vec<Slot> {
     let slot = |(source, token): (&TokenSource, &Option<Token>)| {
         let mut before = old.into_iter().flat_map(|old| &old.tokens);
         let before = before.find(|slot| slot.alias == source.alias);
         let kept = before.filter(|slot| slot.token == *token).map(|slot| slot.epoch);
         let epoch = kept.unwrap_or_else(|| EPOCHS.fetch_add(1, Ordering::Relaxed));
         let standby = source.origin.standby;
+        let concern = concerns.get(&source.alias).filter(|concern| concern.epoch == epoch);
         Slot {
             alias: source.alias,
             scopes: source.scopes,
             token: token.clone(),
             epoch,
-            parked: parked.get(&source.alias) == Some(&epoch),
+            standing: concern.map_or(Standing::Healthy, |concern| concern.standing),
+            next_look: concern.and_then(|concern| concern.next_look),
             standby: standby.and_then(|alias| config.tokens.iter().position(|other| other.alias == alias)),
             owner: source.origin.owner.clone(),
         }

@@ -3,8 +3,11 @@
 use std::cell::RefCell;
 use std::cmp::Ordering;
 
+use std::time::Duration;
+
 use rustc_hash::FxHashMap;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use super::{Generation, Sender};
 use crate::diagnosis::{Case, Cause, Diagnosis};
@@ -13,23 +16,41 @@ use crate::operation::{OperationId, Reach, Verb};
 use crate::scope::ScopeSet;
 use crate::subject::{Counters, Subject};
 use crate::symbol::TokenAlias;
+use crate::token::Conclusion;
 use crate::verdict::ErrorType;
 
 /// What a worker tells the process.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Report {
     /// It learnt something of a token.
     Learnt(Sender, Fact),
-    /// Metrica takes a token for invalid.
-    Invalid {
-        /// Which.
-        sender: Sender,
-        /// The body says so, and not only the status.
-        is_certain: bool,
-    },
+    /// An answer reads as if Metrica rejected the token; who got it wants to know what is concluded.
+    Refused(Sender, oneshot::Sender<Conclusion>),
+    /// An answer proves that Metrica accepts the token: told at most once in [`TELL`].
+    Accepted(Sender),
     /// Metrica denied access, and a question could tell why.
     Denied(Sender, Doubt),
+    /// An answer went to a caller that shows what the owner may do with a counter, of which it is known that the owner may not
+    /// change it: told at most once in [`TELL`].
+    Shown(Sender, u64),
 }
+
+impl Report {
+    /// Which token it is about.
+    #[must_use]
+    pub const fn sender(&self) -> Sender {
+        match self {
+            Self::Learnt(sender, _)
+            | Self::Refused(sender, _)
+            | Self::Accepted(sender)
+            | Self::Denied(sender, _)
+            | Self::Shown(sender, _) => *sender,
+        }
+    }
+}
+
+/// Between two reports of a worker that a token is accepted.
+pub const TELL: Duration = Duration::from_secs(1);
 
 /// What a question could be about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -59,9 +80,22 @@ pub struct Refused<'a> {
     pub subject: &'a Subject,
 }
 
+/// Why Metrica refused, and what is concluded about the token later, where it is in doubt.
+pub type Diagnosed = (Diagnosis, Option<oneshot::Receiver<Conclusion>>);
+
+/// What one worker knows of one token.
+#[derive(Default)]
+struct Known {
+    knowledge: Knowledge,
+    /// When it last told that Metrica accepts it.
+    told: Option<Instant>,
+    /// When it last told of a counter that was shown.
+    shown: Option<Instant>,
+}
+
 /// What one worker knows of tokens.
 pub struct Learning {
-    known: RefCell<FxHashMap<TokenAlias, (u64, Knowledge)>>,
+    known: RefCell<FxHashMap<TokenAlias, (u64, Known)>>,
     reports: mpsc::UnboundedSender<Report>,
 }
 
@@ -73,15 +107,15 @@ impl Learning {
     }
 
     /// Uses what is known of a token; of one that was in the file before the one that is known, nothing is.
-    fn with<T>(&self, sender: Sender, use_it: impl FnOnce(&mut Knowledge) -> T) -> T {
+    fn with<T>(&self, sender: Sender, use_it: impl FnOnce(&mut Known) -> T) -> T {
         let mut known = self.known.borrow_mut();
-        let (epoch, knowledge) = known.entry(sender.alias).or_insert_with(|| (sender.epoch, Knowledge::default()));
+        let (epoch, known) = known.entry(sender.alias).or_insert_with(|| (sender.epoch, Known::default()));
         match sender.epoch.cmp(epoch) {
-            Ordering::Less => use_it(&mut Knowledge::default()),
-            Ordering::Equal => use_it(knowledge),
+            Ordering::Less => use_it(&mut Known::default()),
+            Ordering::Equal => use_it(known),
             Ordering::Greater => {
-                (*epoch, *knowledge) = (sender.epoch, Knowledge::default());
-                use_it(knowledge)
+                (*epoch, *known) = (sender.epoch, Known::default());
+                use_it(known)
             }
         }
     }
@@ -93,24 +127,43 @@ impl Learning {
 
     /// Another worker, or a question, learnt `fact`.
     pub fn take(&self, sender: Sender, fact: &Fact) {
-        self.with(sender, |knowledge| knowledge.learn(fact));
+        self.with(sender, |known| known.knowledge.learn(fact));
     }
 
-    /// Metrica did what was asked.
-    pub fn succeeded(&self, sender: Sender, needs: ScopeSet, reach: Reach, subject: &Subject) {
-        for fact in self.with(sender, |knowledge| knowledge.learn_from_success(needs, reach, subject)) {
+    /// Metrica did what was asked, at this time.
+    pub fn succeeded(&self, sender: Sender, needs: ScopeSet, reach: Reach, subject: &Subject, now: Instant) {
+        let is_time = |last: Option<Instant>| last.is_none_or(|last| now >= last + TELL);
+        let (news, tells, shown) = self.with(sender, |known| {
+            let news = known.knowledge.learn_from_success(needs, reach, subject);
+            let tells = is_time(known.told) && known.knowledge.is_proof_of_the_token(needs, reach, subject);
+            if tells {
+                known.told = Some(now);
+            }
+            let shown = known.knowledge.restricted(reach, subject).filter(|_| is_time(known.shown));
+            if shown.is_some() {
+                known.shown = Some(now);
+            }
+            (news, tells, shown)
+        });
+        for fact in news {
             self.tell(Report::Learnt(sender, fact));
+        }
+        if tells {
+            self.tell(Report::Accepted(sender));
+        }
+        if let Some(counter) = shown {
+            self.tell(Report::Shown(sender, counter));
         }
     }
 
-    /// Metrica refused; why.
-    pub fn refused(&self, generation: &Generation, refused: &Refused<'_>) -> Diagnosis {
+    /// Metrica refused; why. Where it reads as if the token were invalid, what is concluded about it comes later.
+    pub fn refused(&self, generation: &Generation, refused: &Refused<'_>) -> Diagnosed {
         let Refused { sender, status, error_type, operation, subject, .. } = *refused;
         let slot = generation.tokens.iter().find(|slot| slot.alias == sender.alias);
         let operations = generation.policy.catalogue.operations();
         let line = operations.iter().find(|line| line.id == operation);
         let reach = line.map_or(Reach::Account, |line| line.reach);
-        let diagnosis = self.with(sender, |knowledge| {
+        let diagnosis = self.with(sender, |known| {
             Case {
                 status,
                 error_type,
@@ -121,19 +174,22 @@ impl Learning {
                 subject,
                 well_formed: slot.and_then(|slot| slot.token.as_ref()).is_none_or(|token| !token.is_short()),
                 expected_owner: slot.and_then(|slot| slot.owner.as_deref()),
-                knowledge,
+                knowledge: &known.knowledge,
             }
             .diagnose()
         });
         let diagnosis = slot.map_or(diagnosis, |slot| diagnosis.with_rights(refused.needs, slot.scopes));
+        let mut conclusion = None;
         let denied = error_type == ErrorType::AccessDenied;
         match (diagnosis.cause, &subject.login, &subject.counters) {
             (Cause::TokenInvalid, ..) => {
-                self.tell(Report::Invalid { sender, is_certain: error_type == ErrorType::InvalidToken });
+                let (concluded, awaited) = oneshot::channel();
+                self.tell(Report::Refused(sender, concluded));
+                conclusion = Some(awaited);
             }
             (Cause::ScopeMissing, None, Counters::None) if denied && reach == Reach::Counters => {
                 let lacks = Fact::Lacks(refused.needs);
-                if self.with(sender, |knowledge| knowledge.learn(&lacks)) {
+                if self.with(sender, |known| known.knowledge.learn(&lacks)) {
                     self.tell(Report::Learnt(sender, lacks));
                 }
             }
@@ -143,6 +199,6 @@ impl Learning {
             }
             (_, Some(_) | None, _) => {}
         }
-        diagnosis
+        (diagnosis, conclusion)
     }
 }

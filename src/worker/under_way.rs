@@ -16,7 +16,7 @@ use crate::symbol::CallerId;
 
 /// Where a request stands.
 #[derive(Debug, Clone, Copy)]
-pub struct Standing {
+pub struct Progress {
     /// Whose it is.
     pub caller: Option<CallerId>,
     /// What is asked.
@@ -29,7 +29,7 @@ pub struct Standing {
     pub is_lengthy: bool,
 }
 
-impl Standing {
+impl Progress {
     /// Rule 1.
     const fn will_outlive(&self, left: Duration) -> bool {
         let weight = if self.is_lengthy { 4 } else { 1 };
@@ -98,7 +98,7 @@ impl UnderWay {
         let new = self.select(|under| !std::mem::replace(&mut under.is_named, true));
         let now = Instant::now();
         for exchange in new.iter().take(NAMED) {
-            let Standing { caller, operation, age, waits_for, .. } = exchange.standing(now);
+            let Progress { caller, operation, age, waits_for, .. } = exchange.progress(now);
             tracing::warn!(
                 request_id = exchange.request_id.to_str().unwrap_or_default(),
                 caller = caller.map_or("unknown", |caller| caller.as_str()),
@@ -123,7 +123,7 @@ impl UnderWay {
         let under = places.taken.iter_mut().flatten();
         let likely = under.filter_map(|under| {
             let exchange = under.exchange.upgrade()?;
-            Some((exchange, under)).filter(|(exchange, _)| exchange.standing(now).will_outlive(ends - now))
+            Some((exchange, under)).filter(|(exchange, _)| exchange.progress(now).will_outlive(ends - now))
         });
         likely.filter_map(|(exchange, under)| wanted(under).then_some(exchange)).collect()
     }

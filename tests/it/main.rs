@@ -79,6 +79,7 @@ mod streaming;
 mod stuck;
 mod suggest;
 mod supply;
+mod suspicion;
 mod timeouts;
 mod tls;
 mod token_files;

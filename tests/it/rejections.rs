@@ -49,8 +49,14 @@ pub fn assert_is(answer: &Answer, expected: &str) {
     assert_eq!(serde_json::from_slice::<serde_json::Value>(&answer.body).unwrap(), body);
     assert_eq!(answer.field("content-type"), Some("application/json; charset=utf-8"));
     assert_eq!(answer.field("content-length"), Some(answer.body.len().to_string().as_str()));
-    let retry = said.retry_after.map(|seconds| seconds.to_string());
-    assert_eq!(answer.field("retry-after"), retry.as_deref());
+    let retry = answer.field("retry-after");
+    if matches!(reason, Reason::TokenParked | Reason::Outage) {
+        // The time to the next look, which is after thirty seconds.
+        let seconds = retry.and_then(|seconds| seconds.parse().ok());
+        assert!(seconds.is_some_and(|seconds| (20..=30).contains(&seconds)), "{retry:?}");
+    } else {
+        assert_eq!(retry, said.retry_after.map(|seconds| seconds.to_string()).as_deref());
+    }
     let allow = (*reason == Reason::MethodNotAllowed).then_some("GET, HEAD, POST, PUT, PATCH, DELETE");
     assert_eq!(answer.field("allow"), allow);
     for name in ["set-cookie", "server", "access-control-allow-origin", "www-authenticate"] {
@@ -126,6 +132,19 @@ limits: {target_bytes: 1KiB, header_bytes: 8KiB}
     assert_eq!(parking.get("app", COUNTERS).summary(), "403");
     parking.until_metric(&["token_state", "state=\"parked\""], 1.0);
     meet(&parking.get("app", COUNTERS), "503 token_parked");
+    let owners = "
+tokens:
+  analytics: {file: '{folder}/analytics', scopes: [metrika:read], owner: shop}
+  crm: {file: '{folder}/crm', scopes: [metrika:write], owner: other}
+token_health: {probe_after: 30s}
+";
+    let outage = Gate::start(&revoked, &format!("{TWO_CALLERS}{owners}"));
+    assert_eq!(outage.get("app", COUNTERS).summary(), "403");
+    let undelete =
+        with("POST", "/management/v1/counter/1/undelete").replace("localhost", "localhost\r\nContent-Length: 0");
+    assert_eq!(outage.send("crm", undelete).summary(), "403");
+    outage.until_metric(&["token_state", "state=\"outage\""], 2.0);
+    meet(&outage.get("app", COUNTERS), "503 outage");
     assert_eq!(upstream.connections(), 0, "nothing was sent upstream");
 
     let config = format!("{TWO_CALLERS}limits: {{connections: 1}}\n");
@@ -376,7 +395,9 @@ fn the_table_is_in_the_documentation() {
         .to_owned();
     for reason in Reason::ALL {
         let answer = reason.answer();
-        let retry = answer.retry_after.map_or_else(String::new, |seconds| seconds.to_string());
+        let is_of_a_token = matches!(reason, Reason::TokenParked | Reason::Outage);
+        let seconds = answer.retry_after.map_or_else(String::new, |seconds| seconds.to_string());
+        let retry = if is_of_a_token { "to the next look".to_owned() } else { seconds };
         let (status, error_type) = (answer.status.as_u16(), answer.error_type.as_str());
         writeln!(text, "| `{}` | {status} | `{error_type}` | {retry} | {} |", reason.as_str(), answer.message).unwrap();
     }

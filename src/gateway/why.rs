@@ -1,0 +1,45 @@
+//! Why Metrica refused: read from the beginning of an error's body, and said in its head.
+//!
+//! Where it reads as if the token were invalid, this request, and no other, waits up to [`CONCLUSION`] for what a probe finds.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use http::HeaderValue;
+use http::response::Parts;
+
+use super::exchange::Exchange;
+use super::forward::not_passed_on;
+use super::record;
+use super::streaming::Streaming;
+use crate::diagnosis::Diagnosis;
+use crate::rejection::Rejection;
+use crate::token::Conclusion;
+
+/// A request that was refused as if its token were invalid waits so long to hear whether it is.
+const CONCLUSION: Duration = Duration::from_secs(1);
+
+/// Reads the beginning of an error's body, and says in its head why Metrica refused.
+pub async fn hear_refusal(streaming: &mut Streaming, head: &mut Parts, exchange: &Exchange) -> Result<(), Rejection> {
+    let read = streaming.read_ahead().await;
+    // What it said before it broke off is heard all the same.
+    let said = streaming.take_error_type();
+    let refused = said.and_then(|error_type| exchange.refused_by_upstream(head.status.as_u16(), error_type));
+    read.map_err(not_passed_on)?;
+    if let Some((mut diagnosis, conclusion)) = refused {
+        if let Some(conclusion) = conclusion {
+            // Boxed: few requests wait, and all would have room for it.
+            let concluded = Box::pin(tokio::time::timeout(CONCLUSION, conclusion)).await;
+            if matches!(concluded, Ok(Ok(Conclusion::Accepted))) {
+                diagnosis = Diagnosis::TOKEN_ACCEPTED;
+                exchange.diagnosed(diagnosis);
+            }
+        }
+        let hint = match diagnosis.hint() {
+            Cow::Borrowed(hint) => HeaderValue::from_static(hint),
+            Cow::Owned(hint) => HeaderValue::try_from(hint).unwrap_or(HeaderValue::from_static(diagnosis.cause.hint())),
+        };
+        record::say_why(&mut head.headers, diagnosis.cause.as_str(), hint);
+    }
+    Ok(())
+}

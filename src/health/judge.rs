@@ -1,0 +1,85 @@
+//! Where each token stands, by its machine and by what became of the others.
+
+use std::collections::BTreeSet;
+
+use super::machine::State;
+use super::{Health, Patient, outage};
+use crate::symbol::TokenAlias;
+use crate::token::Standing;
+use crate::worker::Slot;
+
+impl Health {
+    /// Decides where each token stands (rules 1 and 2), and says what changed; whether anything did.
+    pub(super) fn judge(&mut self) -> bool {
+        let slots = &self.generation.tokens;
+        let declared = |alias: TokenAlias| slots.iter().find(|slot| slot.alias == alias)?.owner.as_deref();
+        let is_rejected = |patient: &Patient| patient.machine.state() == State::Rejected;
+        let rejected: Vec<_> = self.patients.iter().filter(|(_, patient)| is_rejected(patient)).collect();
+        let known = rejected.iter().map(|(alias, patient)| outage::Rejected {
+            owner: patient.owner.as_deref().or_else(|| declared(**alias)),
+            since: patient.machine.since(),
+        });
+        let parts = outage::parts(&known.collect::<Vec<_>>());
+        let outage: BTreeSet<_> =
+            rejected.iter().zip(parts).filter(|(_, is_part)| *is_part).map(|((alias, _), _)| **alias).collect();
+        let before = self.generation.tokens.iter().map(|slot| (slot.alias, slot.standing, slot.next_look));
+        let before: Vec<_> = before.collect();
+        for (alias, patient) in &mut self.patients {
+            let was = patient.standing;
+            patient.standing = match patient.machine.state() {
+                State::Healthy => Standing::Healthy,
+                State::Suspect => Standing::Suspect,
+                State::Rejected if was == Standing::Outage || outage.contains(alias) => Standing::Outage,
+                State::Rejected => Standing::Parked,
+            };
+        }
+        let mut is_changed = false;
+        for (alias, standing, next_look) in before {
+            let Some(patient) = self.patients.get(&alias) else { continue };
+            if patient.standing != standing {
+                self.say(alias, standing, patient.standing);
+            }
+            let next = patient.machine.due().filter(|_| patient.standing.is_refused());
+            is_changed |= patient.standing != standing || next != next_look;
+        }
+        is_changed
+    }
+
+    fn say(&self, alias: TokenAlias, before: Standing, now: Standing) {
+        let token = alias.as_str();
+        match (before, now) {
+            (_, Standing::Parked) => {
+                let standby = self.standby_of(alias).map_or("none", TokenAlias::as_str);
+                tracing::error!(
+                    token,
+                    standby,
+                    "Metrica takes the token for invalid: nothing is sent with it until its file changes or Metrica takes it again"
+                );
+            }
+            (_, Standing::Outage) => tracing::error!(
+                token,
+                "Metrica rejects tokens of several accounts at once: a fault at Yandex, or an application whose tokens they all are was edited; nothing is sent with it until Metrica takes it again"
+            ),
+            (_, Standing::Suspect) => {
+                tracing::warn!(
+                    token,
+                    "a request was refused as if the token were invalid; Metrica is asked, the token stays in use"
+                );
+            }
+            (Standing::Parked | Standing::Outage, Standing::Healthy) => {
+                tracing::info!(token, "Metrica takes the token again");
+            }
+            (Standing::Suspect | Standing::Healthy, Standing::Healthy) => {
+                tracing::info!(token, "Metrica takes the token")
+            }
+        }
+    }
+
+    /// The token that takes over, if it can be used itself.
+    fn standby_of(&self, alias: TokenAlias) -> Option<TokenAlias> {
+        let own = self.generation.tokens.iter().find(|slot| slot.alias == alias)?;
+        let standby: &Slot = self.generation.tokens.get(own.standby?)?;
+        let patient = self.patients.get(&standby.alias)?;
+        (!patient.standing.is_refused()).then_some(standby.alias)
+    }
+}

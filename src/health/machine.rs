@@ -1,0 +1,541 @@
+//! The health of one token as a state machine: state, event and time make a state and what to do. It knows no clock and no
+//! network.
+//!
+//! ```text
+//!             refused                     rejected
+//!  HEALTHY ------------> SUSPECT -------------------------> REJECTED
+//!     ^      ask at once    |  ask again: unknown,             |  ask again: rejected, unknown
+//!     |                     |  or it succeeded meanwhile       |
+//!     +---------------------+                                  |
+//!     |   accepted, or a success                               |
+//!     +--------------------------------------------------------+
+//!                      accepted
+//! ```
+//!
+//! 1. A refusal of a request makes a healthy token suspect, and a probe is sent at once. Only the answer of a probe makes it
+//!    rejected, and only that of a probe takes it back.
+//! 2. For [`TRUST`] after a proven success no refusal makes it suspect. Each time that a probe disproves a suspicion, the next
+//!    one is looked into after twice the time, up to `probe_at_most`: what is refused like that and accepted by probes does not
+//!    spend the quota of the owner.
+//! 3. A success since the probe was sent outweighs its rejection: it is sent again.
+//! 4. Between two probes are at least [`TRUST`] (`probe_after` where that is shorter). A rejected token is asked about after
+//!    `probe_after`, then after twice the time, up to `probe_at_most`; a suspect one too, while probes have no conclusion.
+//! 5. [`Event::LookAgain`] (SIGHUP, a write of its file, `/recheck`) begins these waits from their beginning, with a probe at
+//!    once; so does a success of a token that is rejected.
+//! 6. A standby is asked about while it is healthy, every three times `probe_at_most` unless it succeeded meanwhile.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::config::TokenHealth;
+use crate::token::Conclusion;
+
+/// Rule 2, and the least time between two probes (rule 4).
+pub const TRUST: Duration = Duration::from_secs(10);
+
+/// Rule 6: so many times `probe_at_most`.
+const ROUND: u32 = 3;
+
+/// Where a token stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Nothing speaks against it.
+    Healthy,
+    /// A probe has to tell.
+    Suspect,
+    /// A probe told.
+    Rejected,
+}
+
+/// What happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// The answer to a request reads as if Metrica rejected the token.
+    Refused,
+    /// The answer to a request proves that Metrica accepts the token.
+    Succeeded,
+    /// The probe that was sent has ended.
+    Probed(Conclusion),
+    /// What is known may be out of date.
+    LookAgain,
+    /// It stands by for another token, or does no longer.
+    StandsBy(bool),
+}
+
+/// The answer to [`Event::Refused`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reply {
+    /// A probe is under way, or about to be sent; its conclusion is the answer.
+    Wait,
+    /// What is concluded without one.
+    Now(Conclusion),
+}
+
+/// The health of one token.
+#[derive(Debug, Clone, Copy)]
+pub struct Machine {
+    state: State,
+    /// When it came into its state.
+    since: Instant,
+    /// How long the wait after the next probe is.
+    wait: Duration,
+    /// A probe is under way.
+    asking: bool,
+    /// When the last probe was sent.
+    asked: Option<Instant>,
+    /// When the next one is.
+    due: Option<Instant>,
+    /// The last proven success.
+    proven: Option<Instant>,
+    /// Rule 2: until when refusals are not looked into, and for how long that was.
+    calm: Option<(Instant, Duration)>,
+    stands_by: bool,
+}
+
+impl Machine {
+    /// A token that was just read.
+    #[must_use]
+    pub const fn new(now: Instant, settings: TokenHealth) -> Self {
+        Self {
+            state: State::Healthy,
+            since: now,
+            wait: settings.probe_after,
+            asking: false,
+            asked: None,
+            due: None,
+            proven: None,
+            calm: None,
+            stands_by: false,
+        }
+    }
+
+    /// Where it stands.
+    #[must_use]
+    pub const fn state(&self) -> State {
+        self.state
+    }
+
+    /// When it came there.
+    #[must_use]
+    pub const fn since(&self) -> Instant {
+        self.since
+    }
+
+    /// When a probe is to be sent; none is while one is under way.
+    #[must_use]
+    pub const fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// The probe that was due is sent.
+    pub const fn asks(&mut self, now: Instant) {
+        (self.asking, self.asked, self.due) = (true, Some(now), None);
+    }
+
+    /// Something happened.
+    pub fn on(&mut self, event: Event, now: Instant, settings: TokenHealth) -> Option<Reply> {
+        match event {
+            Event::Refused => return Some(self.refused(now, settings)),
+            Event::Succeeded => self.succeeded(now, settings),
+            Event::Probed(conclusion) => self.probed(conclusion, now, settings),
+            Event::LookAgain => self.look_again(now, settings),
+            Event::StandsBy(stands_by) => self.stand_by(stands_by, now),
+        }
+        None
+    }
+
+    fn refused(&mut self, now: Instant, settings: TokenHealth) -> Reply {
+        match self.state {
+            State::Rejected => Reply::Now(Conclusion::Rejected),
+            State::Suspect if self.asking || self.due.is_some_and(|due| due <= now) => Reply::Wait,
+            State::Suspect => Reply::Now(Conclusion::Unknown),
+            State::Healthy if self.calm.is_some_and(|(until, _)| now < until) => Reply::Now(Conclusion::Accepted),
+            State::Healthy if self.proven.is_some_and(|proven| now < proven + TRUST) => Reply::Now(Conclusion::Unknown),
+            State::Healthy => {
+                self.enter(State::Suspect, now);
+                self.wait = settings.probe_after;
+                if self.asking {
+                    return Reply::Wait;
+                }
+                let due = self.soonest(now, settings);
+                self.due = Some(due);
+                if due <= now { Reply::Wait } else { Reply::Now(Conclusion::Unknown) }
+            }
+        }
+    }
+
+    fn succeeded(&mut self, now: Instant, settings: TokenHealth) {
+        self.proven = Some(now);
+        match self.state {
+            State::Healthy => self.next_round(now, settings),
+            State::Suspect if self.asking => {}
+            State::Suspect => {
+                self.enter(State::Healthy, now);
+                self.due = None;
+                self.next_round(now, settings);
+            }
+            State::Rejected => self.look_again(now, settings),
+        }
+    }
+
+    fn probed(&mut self, conclusion: Conclusion, now: Instant, settings: TokenHealth) {
+        self.asking = false;
+        let asked = self.asked.unwrap_or(now);
+        let succeeded_since = self.proven.is_some_and(|proven| proven >= asked);
+        match (conclusion, self.state) {
+            (Conclusion::Accepted, before) => {
+                if before == State::Suspect {
+                    self.disproved(now, settings);
+                }
+                self.proven = Some(now);
+                self.wait = settings.probe_after;
+                self.enter(State::Healthy, now);
+                self.due = None;
+                self.next_round(now, settings);
+            }
+            (Conclusion::Rejected, State::Healthy) => {
+                // A standby that no request was refused with: one odd answer is not enough for it either.
+                self.enter(State::Suspect, now);
+                self.wait = settings.probe_after;
+                self.due = Some(self.soonest(now, settings));
+            }
+            (Conclusion::Rejected, State::Suspect) if succeeded_since => self.due = Some(self.soonest(now, settings)),
+            (Conclusion::Rejected, State::Suspect) => {
+                self.enter(State::Rejected, now);
+                (self.calm, self.wait) = (None, settings.probe_after);
+                self.wait_on(now, settings);
+            }
+            (Conclusion::Unknown, State::Healthy) => self.next_round(now, settings),
+            (Conclusion::Unknown, State::Suspect) if succeeded_since => {
+                self.enter(State::Healthy, now);
+                self.next_round(now, settings);
+            }
+            (Conclusion::Rejected | Conclusion::Unknown, State::Rejected) | (Conclusion::Unknown, State::Suspect) => {
+                self.wait_on(now, settings);
+            }
+        }
+    }
+
+    /// Rule 5.
+    fn look_again(&mut self, now: Instant, settings: TokenHealth) {
+        self.wait = settings.probe_after;
+        if self.state != State::Healthy && !self.asking {
+            let soonest = self.soonest(now, settings);
+            self.due = Some(self.due.map_or(soonest, |due| due.min(soonest)));
+        }
+    }
+
+    fn stand_by(&mut self, stands_by: bool, now: Instant) {
+        let before = std::mem::replace(&mut self.stands_by, stands_by);
+        if self.state == State::Healthy && !self.asking && before != stands_by {
+            self.due = stands_by.then_some(now);
+        }
+    }
+
+    fn enter(&mut self, state: State, now: Instant) {
+        if self.state != state {
+            (self.state, self.since) = (state, now);
+        }
+    }
+
+    /// Rule 2: a suspicion was none.
+    fn disproved(&mut self, now: Instant, settings: TokenHealth) {
+        let most = settings.probe_at_most.max(TRUST);
+        let before = self.calm.filter(|(until, _)| now < *until + most);
+        let calm = before.map_or(TRUST, |(_, calm)| (calm * 2).min(most));
+        self.calm = Some((now + calm, calm));
+    }
+
+    /// Rule 4: when a probe may be sent.
+    fn soonest(&self, now: Instant, settings: TokenHealth) -> Instant {
+        let least = TRUST.min(settings.probe_after);
+        self.asked.map_or(now, |asked| now.max(asked + least))
+    }
+
+    /// Rule 4: the wait after a probe.
+    fn wait_on(&mut self, now: Instant, settings: TokenHealth) {
+        self.due = Some(now + self.wait);
+        self.wait = (self.wait * 2).min(settings.probe_at_most.max(settings.probe_after));
+    }
+
+    /// Rule 6.
+    fn next_round(&mut self, now: Instant, settings: TokenHealth) {
+        if self.stands_by && !self.asking {
+            self.due = Some(now + settings.probe_at_most * ROUND);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const fn settings() -> TokenHealth {
+        let (probe_after, probe_at_most) = (Duration::from_secs(30), Duration::from_secs(300));
+        TokenHealth { probe_after, probe_at_most, learn: true }
+    }
+
+    /// One with a clock, and with somebody who sends the probes that are due.
+    struct World {
+        machine: Machine,
+        now: Instant,
+        asked: Vec<Instant>,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let now = Instant::now();
+            Self { machine: Machine::new(now, settings()), now, asked: Vec::new() }
+        }
+
+        fn on(&mut self, event: Event) -> Option<Reply> {
+            let reply = self.machine.on(event, self.now, settings());
+            self.ask_if_due();
+            reply
+        }
+
+        fn ask_if_due(&mut self) {
+            if self.machine.due().is_some_and(|due| due <= self.now) {
+                self.machine.asks(self.now);
+                self.asked.push(self.now);
+            }
+        }
+
+        fn pass(&mut self, seconds: u64) {
+            let until = self.now + Duration::from_secs(seconds);
+            if let Some(due) = self.machine.due().filter(|due| *due <= until) {
+                self.now = self.now.max(due);
+                self.ask_if_due();
+            }
+            self.now = until;
+        }
+
+        fn probed(&mut self, conclusion: Conclusion) -> State {
+            assert!(self.machine.asking, "a probe is under way");
+            self.on(Event::Probed(conclusion));
+            self.machine.state()
+        }
+
+        /// Until the next probe, in seconds.
+        fn wait(&mut self) -> u64 {
+            let due = self.machine.due().expect("a probe is to come");
+            let wait = due.saturating_duration_since(self.now);
+            self.pass(wait.as_secs());
+            wait.as_secs()
+        }
+    }
+
+    #[test]
+    fn rule_1_only_a_probe_makes_it_rejected_and_takes_it_back() {
+        let mut world = World::new();
+        assert_eq!(world.on(Event::Refused), Some(Reply::Wait));
+        assert_eq!((world.machine.state(), world.asked.len()), (State::Suspect, 1), "it is asked about at once");
+        assert_eq!(world.on(Event::Refused), Some(Reply::Wait), "one more waits for the same probe");
+        assert_eq!(world.probed(Conclusion::Rejected), State::Rejected);
+        assert_eq!(world.on(Event::Refused), Some(Reply::Now(Conclusion::Rejected)));
+        world.on(Event::Succeeded);
+        assert_eq!(world.machine.state(), State::Rejected, "a late answer does not take it back");
+        world.wait();
+        assert_eq!(world.probed(Conclusion::Accepted), State::Healthy);
+    }
+
+    #[test]
+    fn rule_2_a_success_is_trusted_for_ten_seconds_and_false_alarms_count_for_less() {
+        let mut world = World::new();
+        world.on(Event::Succeeded);
+        world.pass(9);
+        assert_eq!(world.on(Event::Refused), Some(Reply::Now(Conclusion::Unknown)));
+        assert_eq!((world.machine.state(), world.asked.len()), (State::Healthy, 0));
+        world.pass(1);
+        let mut calm = Vec::new();
+        assert_eq!(world.on(Event::Refused), Some(Reply::Wait));
+        for _ in 0..7 {
+            assert_eq!(world.probed(Conclusion::Accepted), State::Healthy);
+            let start = world.now;
+            while world.on(Event::Refused) == Some(Reply::Now(Conclusion::Accepted)) {
+                world.pass(1);
+            }
+            calm.push((world.now - start).as_secs());
+        }
+        assert_eq!(calm, [10, 20, 40, 80, 160, 300, 300]);
+    }
+
+    #[test]
+    fn rule_3_a_success_since_the_probe_outweighs_it() {
+        let mut world = World::new();
+        world.on(Event::Refused);
+        world.pass(1);
+        world.on(Event::Succeeded);
+        assert_eq!(world.probed(Conclusion::Rejected), State::Suspect, "one of two servers has lost its database");
+        assert_eq!(world.wait(), 9);
+        assert_eq!(world.probed(Conclusion::Rejected), State::Rejected);
+    }
+
+    #[test]
+    fn rules_4_and_5_waits_grow_to_five_minutes_and_begin_again() {
+        let mut world = World::new();
+        world.on(Event::Refused);
+        let waits = |world: &mut World, conclusion| {
+            let one = |_| {
+                world.probed(conclusion);
+                world.wait()
+            };
+            (0..6).map(one).collect::<Vec<_>>()
+        };
+        assert_eq!(waits(&mut world, Conclusion::Rejected), [30, 60, 120, 240, 300, 300]);
+        world.probed(Conclusion::Rejected);
+        world.on(Event::LookAgain);
+        assert_eq!(world.wait(), 10, "not sooner after the last one");
+        assert_eq!(waits(&mut world, Conclusion::Rejected), [30, 60, 120, 240, 300, 300]);
+        world.probed(Conclusion::Unknown);
+        world.pass(100);
+        let asked = world.asked.len();
+        world.on(Event::LookAgain);
+        assert_eq!(world.asked.len(), asked + 1, "at once");
+        let mut suspect = World::new();
+        suspect.on(Event::Refused);
+        assert_eq!(waits(&mut suspect, Conclusion::Unknown), [30, 60, 120, 240, 300, 300]);
+        assert_eq!(suspect.machine.state(), State::Suspect);
+    }
+
+    #[test]
+    fn rule_6_a_standby_is_asked_about_while_it_is_healthy() {
+        let mut world = World::new();
+        world.on(Event::StandsBy(true));
+        assert_eq!((world.asked.len(), world.probed(Conclusion::Accepted)), (1, State::Healthy));
+        world.on(Event::StandsBy(true));
+        world.pass(800);
+        world.on(Event::Succeeded);
+        assert_eq!(world.wait(), 900, "it succeeded meanwhile");
+        assert_eq!(world.probed(Conclusion::Rejected), State::Suspect);
+        assert_eq!(world.wait(), 10);
+        assert_eq!(world.probed(Conclusion::Rejected), State::Rejected);
+        world.on(Event::StandsBy(false));
+        world.wait();
+        world.probed(Conclusion::Accepted);
+        assert_eq!(world.machine.due(), None);
+    }
+
+    /// What happens in the world, and how many seconds later.
+    #[derive(Debug, Clone, Copy)]
+    enum Happening {
+        Refused,
+        Succeeded,
+        LookAgain,
+        Dies,
+        Lives,
+        /// The probe under way is answered in truth.
+        Answered,
+        /// It is not.
+        Unanswered,
+        /// A server gives the wrong answer.
+        Odd,
+    }
+
+    fn happenings() -> impl Strategy<Value = Vec<(Happening, u64)>> {
+        let one = prop_oneof![
+            6 => Just(Happening::Refused),
+            3 => Just(Happening::Succeeded),
+            1 => Just(Happening::LookAgain),
+            1 => Just(Happening::Dies),
+            1 => Just(Happening::Lives),
+            8 => Just(Happening::Answered),
+            2 => Just(Happening::Unanswered),
+            1 => Just(Happening::Odd),
+        ];
+        let seconds = prop_oneof![3 => 0..3_u64, 2 => 3..40_u64, 1 => 40..700_u64];
+        proptest::collection::vec((one, seconds), 1..150)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(500))]
+
+        /// No healthy token is refused for longer than one probe; a dead one is never asked about more than the budget allows.
+        #[test]
+        fn any_sequence_of_answers_and_clocks(happenings in happenings()) {
+            let (mut world, mut lives) = (World::new(), true);
+            let mut last = Conclusion::Unknown;
+            // Probes in a row with nothing that would begin the waits again.
+            let mut undisturbed: Vec<Instant> = Vec::new();
+            for (happening, seconds) in happenings {
+                let before = (world.machine, world.now, world.asked.len());
+                match happening {
+                    Happening::Refused => {
+                        let (machine, now, _) = before;
+                        _ = world.on(Event::Refused);
+                        let is_trusted = machine.proven.is_some_and(|proven| now < proven + TRUST);
+                        if machine.state == State::Healthy && is_trusted {
+                            prop_assert_eq!(world.machine.state, State::Healthy, "within ten seconds of a success");
+                        }
+                    }
+                    Happening::Succeeded if lives => {
+                        world.on(Event::Succeeded);
+                        undisturbed.clear();
+                    }
+                    Happening::Succeeded => {}
+                    Happening::LookAgain => {
+                        world.on(Event::LookAgain);
+                        undisturbed.clear();
+                    }
+                    Happening::Dies => lives = false,
+                    Happening::Lives => lives = true,
+                    Happening::Answered | Happening::Unanswered | Happening::Odd if !world.machine.asking => {}
+                    Happening::Unanswered => _ = world.probed(Conclusion::Unknown),
+                    Happening::Answered | Happening::Odd => {
+                        let is_odd = matches!(happening, Happening::Odd);
+                        last = if lives == is_odd { Conclusion::Rejected } else { Conclusion::Accepted };
+                        let state = world.probed(last);
+                        prop_assert!(last == Conclusion::Rejected || state == State::Healthy, "one probe ends it");
+                    }
+                }
+                let machine = world.machine;
+                if machine.state == State::Rejected {
+                    prop_assert_eq!(last, Conclusion::Rejected, "a probe said so");
+                }
+                if machine.state != State::Healthy && !machine.asking {
+                    let due = machine.due;
+                    prop_assert!(due.is_some_and(|due| due <= world.now + settings().probe_at_most), "never for ever");
+                }
+                world.pass(seconds);
+                undisturbed.extend(world.asked.get(before.2..).into_iter().flatten());
+                if machine.state != State::Rejected {
+                    undisturbed.clear();
+                }
+                for (index, pair) in undisturbed.windows(2).enumerate().skip(1) {
+                    let least = (30 << (index - 1).min(4)).min(300);
+                    prop_assert!((pair[1] - pair[0]).as_secs() >= least, "{:?} is less than {}", pair, least);
+                }
+            }
+            for pair in world.asked.windows(2) {
+                prop_assert!(pair[1] - pair[0] >= TRUST);
+            }
+        }
+
+        /// And one that is dead is found out.
+        #[test]
+        fn a_dead_token_that_is_used_is_found_out(happenings in happenings()) {
+            let mut world = World::new();
+            for (happening, seconds) in happenings {
+                if matches!(happening, Happening::Refused) {
+                    world.on(Event::Refused);
+                } else if matches!(happening, Happening::Succeeded) {
+                    world.on(Event::Succeeded);
+                } else if world.machine.asking {
+                    world.probed(Conclusion::Accepted);
+                }
+                world.pass(seconds);
+            }
+            for _ in 0..320 {
+                world.on(Event::Refused);
+                if world.machine.asking {
+                    world.probed(Conclusion::Rejected);
+                }
+                world.pass(1);
+            }
+            prop_assert_eq!(world.machine.state(), State::Rejected);
+        }
+    }
+}
