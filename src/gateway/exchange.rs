@@ -105,13 +105,10 @@ impl Exchange {
     /// Where it stands.
     #[must_use]
     pub fn progress(&self, now: Instant) -> Progress {
-        let waits_for = match (self.answered.get(), self.request_is_complete.get()) {
-            (Some(_), _) => "answer",
-            (None, true) => "metrica",
-            (None, false) => "request",
-        };
         let (caller, operation) = (self.caller.get(), self.operation.get());
-        Progress { caller, operation, age: now - self.started, waits_for, is_lengthy: self.is_lengthy.get() }
+        let (is_answered, is_complete) = (self.answered.get().is_some(), self.request_is_complete.get());
+        let (age, is_lengthy) = (now - self.started, self.is_lengthy.get());
+        Progress { caller, operation, age, is_answered, is_complete, is_lengthy }
     }
 
     /// Who asks is decided: it is under way. `None` is an unknown caller.

@@ -23,8 +23,10 @@ pub struct Progress {
     pub operation: Option<OperationId>,
     /// How long it has been under way.
     pub age: Duration,
-    /// What it waits for: the rest of the `request`, an answer of `metrica`, or the rest of the `answer`.
-    pub waits_for: &'static str,
+    /// Its answer has begun.
+    pub is_answered: bool,
+    /// All of it has come.
+    pub is_complete: bool,
     /// Its answer can take minutes, or its body can be large.
     pub is_lengthy: bool,
 }
@@ -34,6 +36,15 @@ impl Progress {
     const fn will_outlive(&self, left: Duration) -> bool {
         let weight = if self.is_lengthy { 4 } else { 1 };
         self.age.saturating_mul(weight).as_nanos() >= left.as_nanos()
+    }
+
+    /// What it waits for: the rest of itself, Metrica, or the rest of the answer.
+    const fn waits_for(&self) -> &'static str {
+        match (self.is_answered, self.is_complete) {
+            (true, _) => "answer",
+            (false, true) => "metrica",
+            (false, false) => "request",
+        }
     }
 }
 
@@ -98,13 +109,14 @@ impl UnderWay {
         let new = self.select(|under| !std::mem::replace(&mut under.is_named, true));
         let now = Instant::now();
         for exchange in new.iter().take(NAMED) {
-            let Progress { caller, operation, age, waits_for, .. } = exchange.progress(now);
+            let progress = exchange.progress(now);
+            let Progress { caller, operation, age, .. } = progress;
             tracing::warn!(
                 request_id = exchange.request_id.to_str().unwrap_or_default(),
                 caller = caller.map_or("unknown", |caller| caller.as_str()),
                 operation = operation.map_or("none", |operation| operation.as_str()),
                 age = %humantime::format_duration(Duration::from_secs(age.as_secs())),
-                waits_for,
+                waits_for = progress.waits_for(),
                 "the request is likely to be cut when the process ends"
             );
         }
