@@ -105,10 +105,9 @@ impl Exchange {
     /// Where it stands.
     #[must_use]
     pub fn progress(&self, now: Instant) -> Progress {
-        let (caller, operation) = (self.caller.get(), self.operation.get());
+        let (caller, operation, is_lengthy) = (self.caller.get(), self.operation.get(), self.is_lengthy.get());
         let (is_answered, is_complete) = (self.answered.get().is_some(), self.request_is_complete.get());
-        let (age, is_lengthy) = (now - self.started, self.is_lengthy.get());
-        Progress { caller, operation, age, is_answered, is_complete, is_lengthy }
+        Progress { caller, operation, age: now - self.started, is_answered, is_complete, is_lengthy }
     }
 
     /// Who asks is decided: it is under way. `None` is an unknown caller.
