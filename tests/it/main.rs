@@ -25,6 +25,7 @@ mod cut;
 mod demo;
 mod doctor;
 mod doctor_reasons;
+mod doctor_remedies;
 mod early;
 mod filtered;
 mod floods;
