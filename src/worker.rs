@@ -248,7 +248,11 @@ impl Worker {
     /// A copy of the counts.
     #[must_use]
     pub fn counts(&self) -> Shard {
-        self.shard.borrow().clone()
+        let mut counts = self.shard.borrow().clone();
+        for (token, it_is) in self.learning.other_owners(&self.snapshot().generation.tokens) {
+            counts.token_is_of_another(token, it_is);
+        }
+        counts
     }
 
     /// Writes the access line of an exchange that ended.
