@@ -33,10 +33,13 @@ use crate::symbol::TokenAlias;
 use crate::token::Token;
 use crate::upstream::Upstream;
 
+pub mod assumed;
+pub mod assumptions;
 mod counters;
 mod file;
 pub mod finding;
 mod issuer;
+mod raw;
 mod reach;
 
 use finding::{Finding, Rights, Standing};

@@ -39,10 +39,12 @@ impl Doctor<'_> {
             };
             let reply = self.permission(seeing, *counter).await;
             let seen_with = SeenWith((eyes != index).then_some(seeing.source.alias));
-            let finding = match self.judge(seeing, *counter, reply, seen_with, source).await {
-                Finding::CounterViewOnly { level, seen } if !is_named => Finding::CounterSeenViewOnly { level, seen },
-                finding => finding,
-            };
+            let mut finding = self.judge(seeing, *counter, reply, seen_with, source).await;
+            if let Finding::CounterViewOnly { level, seen } = finding
+                && !is_named
+            {
+                finding = Finding::CounterSeenViewOnly { level, seen };
+            }
             if seen.is_none() && is_seen(&finding) {
                 seen = Some(*counter);
             }

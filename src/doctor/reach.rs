@@ -95,6 +95,7 @@ impl Place<'_> {
         )
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "an error of the system that has no remedy of its own is shown")]
     fn of_connection(&self, error: &io::Error) -> Unreached {
         let place = &self.place;
         match error.kind() {
@@ -116,6 +117,7 @@ impl Place<'_> {
         }
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "errors of rustls are many, and the rest has one remedy")]
     fn of_tls(&self, error: &TlsError) -> Unreached {
         let place = &self.place;
         match error {
@@ -132,10 +134,14 @@ impl Place<'_> {
                 format!("{place} and the gate have no TLS in common ({why:?})"),
                 format!("let what listens at {place} speak TLS 1.2 or 1.3"),
             ),
-            _ => self.other(error),
+            _ => self.lasting(
+                format!("TLS with {place} fails: {error}"),
+                format!("let what listens at {place} serve {} with TLS 1.2 or 1.3 and HTTP/1.1; or correct the port", self.host),
+            ),
         }
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "as above")]
     fn of_certificate(&self, error: &CertificateError) -> Unreached {
         let (place, host, key) = (&self.place, self.host, self.key);
         let renew = format!(

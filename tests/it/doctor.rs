@@ -49,7 +49,7 @@ impl Practice {
     }
 
     /// Exit code, stdout and stderr.
-    fn run(&self, arguments: &[&str]) -> (i32, String, String) {
+    pub fn run(&self, arguments: &[&str]) -> (i32, String, String) {
         let output = program().args(arguments).arg("--config").arg(self.file("gate.yaml")).output().unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap().replace(&self.0.path().display().to_string(), "FOLDER");
         (output.status.code().unwrap(), text(output.stdout), text(output.stderr))

@@ -6,6 +6,7 @@ mod admin;
 mod answers;
 mod answers_http2;
 mod architecture;
+mod assumptions;
 mod callers_http2;
 mod callers_http2_floods;
 mod callers_http2_frames;
