@@ -31,9 +31,8 @@ impl Doctor<'_> {
     /// Tokens under two names: the answers to one are those to the other, whatever is configured.
     pub(super) fn compare_files(&mut self, held: &[(&TokenSource, Token)]) {
         for (index, (source, token)) in held.iter().enumerate() {
-            let before = held.iter().take(index);
-            let Some((other, _)) = before.into_iter().find(|(_, other)| token.authorization() == other.authorization())
-            else {
+            let mut before = held.iter().take(index);
+            let Some((other, _)) = before.find(|(_, other)| token.authorization() == other.authorization()) else {
                 continue;
             };
             let alias = other.alias;
