@@ -9,14 +9,16 @@
 //!    it is refused: everybody may look at that one.
 //! 4. A permission belongs to the account. What a token that does not read cannot see of a counter is asked with one of the
 //!    same account that does.
-//! 5. At most [`COUNTERS`] counters are asked for with each token: those that are wanted, then those of its callers.
+//! 5. At most [`COUNTERS`] counters are asked for with each token: those that are wanted, then those of its callers. Where
+//!    neither names one, the first [`SEEN`] that the owner sees are. What was not asked is said.
 //! 6. An obstacle that another question would meet too (a quota, no connection) ends the questions about a token.
 //! 7. What is found is a closed list ([`finding`]). Of an answer's text nothing is repeated but a login and an application
-//!    that look like one ([`crate::probe::identity`]).
+//!    that look like one ([`crate::probe::identity`]), and of a certificate its dates and host names.
+//! 8. A place that cannot be reached is connected to once more, without a token, for the reason and its remedy ([`reach`]).
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use http::HeaderValue;
 use serde::Deserialize;
@@ -25,25 +27,33 @@ use crate::config::{Config, TokenSource};
 use crate::login;
 use crate::probe::identity::Issuer;
 use crate::probe::question::{Obstacle, Question, Reply};
-use crate::probe::{Place, question};
+use crate::probe::{self, question};
 use crate::scope::{Scope, ScopeSet};
 use crate::symbol::TokenAlias;
 use crate::token::Token;
-use crate::tokens::{self, TokenFileError};
 use crate::upstream::Upstream;
 
+pub mod assumed;
+pub mod assumptions;
 mod counters;
+mod file;
 pub mod finding;
 mod issuer;
+mod raw;
+mod reach;
 
-use finding::{Days, Finding, Rights, Standing};
+use finding::{Finding, Rights, Standing};
 use issuer::Identity;
+use reach::Unreached;
 
 /// So many counters are asked for with each token.
 pub const COUNTERS: usize = 50;
 
-/// So many days before its end a token is due.
-const DUE: u64 = 30;
+/// So many of those that an owner sees are asked for where no counter is named.
+pub const SEEN: usize = 5;
+
+/// Path and query of the list of counters, of which [`SEEN`] are wanted.
+const LIST: &str = "/management/v1/counters?per_page=5";
 
 /// What is looked at.
 #[derive(Debug, Clone, Default)]
@@ -110,9 +120,9 @@ pub async fn examine(
     now: SystemTime,
     tell: &mut dyn FnMut(TokenAlias, Question),
 ) -> anyhow::Result<Report> {
-    let metrica = Place::new(Arc::new(Upstream::new(config.upstream.clone())?));
+    let metrica = Place::new("upstream", config.upstream.clone())?;
     let issuer = match &config.identity {
-        Some(identity) => Some(Place::new(Arc::new(Upstream::new(identity.place.clone())?))),
+        Some(identity) => Some(Place::new("identity", identity.place.clone())?),
         None => None,
     };
     let mut doctor = Doctor {
@@ -120,6 +130,7 @@ pub async fn examine(
         wanted,
         metrica,
         issuer,
+        now,
         tell,
         secrets: Vec::new(),
         replies: HashMap::new(),
@@ -130,6 +141,7 @@ pub async fn examine(
     let mut patients = Vec::new();
     // All of them before the first question: what comes back is looked through for every one.
     let held: Vec<_> = sources.iter().filter_map(|source| Some((*source, doctor.token(source)?))).collect();
+    doctor.compare_files(&held);
     for (source, token) in held {
         doctor.expiry(source, now);
         patients.extend(doctor.admit(source, token).await);
@@ -142,11 +154,27 @@ pub async fn examine(
     Ok(report)
 }
 
+/// Who is asked.
+struct Place {
+    /// The key of the configuration that describes it.
+    key: &'static str,
+    upstream: Arc<Upstream>,
+    /// Why it cannot be reached, once that was looked at (rule 8).
+    unreached: Option<Unreached>,
+}
+
+impl Place {
+    fn new(key: &'static str, settings: crate::config::Upstream) -> anyhow::Result<Self> {
+        Ok(Self { key, upstream: Arc::new(Upstream::new(settings)?), unreached: None })
+    }
+}
+
 struct Doctor<'a> {
     config: &'a Config,
     wanted: &'a Wanted,
     metrica: Place,
     issuer: Option<Place>,
+    now: SystemTime,
     tell: &'a mut dyn FnMut(TokenAlias, Question),
     secrets: Vec<HeaderValue>,
     /// What was said of a counter to a token.
@@ -161,8 +189,10 @@ struct Patient<'a> {
     issuer: Option<Issuer>,
     /// Whether it reads, where that is known.
     reads: Option<bool>,
-    /// A counter that its owner sees.
-    sees: Option<u64>,
+    /// The first counters that its owner sees.
+    sees: Vec<u64>,
+    /// How many it sees in all.
+    sees_in_all: usize,
     /// The open counter was asked for (rule 3).
     asked_open: bool,
     /// Rule 6.
@@ -199,48 +229,35 @@ impl<'a> Doctor<'a> {
 
     /// Asks Metrica.
     async fn ask(&mut self, alias: TokenAlias, token: &Token, question: Question) -> Reply {
-        let place = self.metrica.clone();
+        let place = probe::Place::new(self.metrica.upstream.clone());
         self.ask_at(&place, alias, token, question, "").await
     }
 
     async fn ask_at(
         &mut self,
-        place: &Place,
+        place: &probe::Place,
         alias: TokenAlias,
         token: &Token,
         question: Question,
         issuer: &str,
     ) -> Reply {
         (self.tell)(alias, question);
-        let (reply, requests) = question::ask(place, token, &question.target(issuer)).await;
+        let target = if question == Question::List { LIST.to_owned() } else { question.target(issuer) };
+        let (reply, requests) = question::ask(place, token, &target).await;
         self.report.requests += requests;
         reply
     }
 
-    /// The token in a file.
-    fn token(&mut self, source: &TokenSource) -> Option<Token> {
-        match tokens::read(source, false) {
-            Ok(token) => {
-                self.secrets.push(token.authorization());
-                self.say(source, if token.is_short() { Finding::Short } else { Finding::File });
-                Some(token)
-            }
-            Err(error) => {
-                self.say(source, of_file(error));
-                None
-            }
+    /// Why there was no connection, where that is what `why` says (rule 8); asked once of each place.
+    async fn unreached(place: &mut Place, why: &Obstacle, now: SystemTime) -> Option<Finding> {
+        if !matches!(why, Obstacle::Connection(_)) {
+            return None;
         }
-    }
-
-    fn expiry(&mut self, source: &TokenSource, now: SystemTime) {
-        let Some(end) = source.origin.expires else { return };
-        let days = |duration: Duration| Days(duration.as_secs() / (24 * 60 * 60));
-        let finding = match end.duration_since(now).map(days) {
-            Ok(days) if days.0 > DUE => Finding::Expires { days },
-            Ok(days) => Finding::ExpiresSoon { days },
-            Err(past) => Finding::Expired { days: days(past.duration()) },
-        };
-        self.say(source, finding);
+        if place.unreached.is_none() {
+            place.unreached = reach::why_not(&place.upstream, place.key, now).await;
+        }
+        let Unreached { said, mend, may_pass } = place.unreached.clone()?;
+        Some(if may_pass { Finding::UnreachableNow { said, mend } } else { Finding::Unreachable { said, mend } })
     }
 
     /// Rules 2 and 3.
@@ -264,12 +281,20 @@ impl<'a> Doctor<'a> {
                 None
             }
         };
-        let mut patient =
-            Patient { source, token, issuer, reads: None, sees: None, asked_open: false, is_blocked: false };
-        let sees = if let Reply::Yes(body) = &reply { first_counter(body) } else { None };
+        let mut patient = Patient {
+            source,
+            token,
+            issuer,
+            reads: None,
+            sees: Vec::new(),
+            sees_in_all: 0,
+            asked_open: false,
+            is_blocked: false,
+        };
+        let sees = if let Reply::Yes(body) = &reply { counters_in(body) } else { None };
         let obstacle = match (sees, &reply) {
-            (Some(sees), _) => {
-                (patient.reads, patient.sees) = (Some(true), sees);
+            (Some((sees, all)), _) => {
+                (patient.reads, patient.sees, patient.sees_in_all) = (Some(true), sees, all);
                 None
             }
             (None, Reply::Denied) => {
@@ -279,7 +304,14 @@ impl<'a> Doctor<'a> {
             (None, _) => Some(reply.unexpected()),
         };
         patient.is_blocked = obstacle.as_ref().is_some_and(Obstacle::stays);
-        self.say(source, obstacle.map_or(Finding::Alive, |why| Finding::AliveUnknown { why }));
+        let alive = match obstacle {
+            None => Finding::Alive,
+            Some(why) => {
+                let unreached = Self::unreached(&mut self.metrica, &why, self.now).await;
+                unreached.unwrap_or_else(|| Finding::AliveUnknown { mend: remedy(&why), why })
+            }
+        };
+        self.say(source, alive);
         if patient.reads.is_some() {
             self.say_reads(&patient);
         }
@@ -323,28 +355,26 @@ impl<'a> Doctor<'a> {
     }
 }
 
-/// What is wrong with a file.
-fn of_file(error: TokenFileError) -> Finding {
-    match error {
-        TokenFileError::Permissions { file, what, mend, .. } => {
-            Finding::FilePermissions { said: format!("{} {what}", crate::file::shown(&file)), mend }
+/// What to do about an obstacle that is no matter of the token.
+const fn remedy(why: &Obstacle) -> &'static str {
+    match why {
+        Obstacle::Quota(_) => {
+            "try again when the quota has room: by_ip and parallel ones in a second, a day's at 00:00 GMT; slow down what spends it"
         }
-        _ if error.is_denied() => {
-            let mend = "let the user that the gate runs as read it".to_owned();
-            Finding::FilePermissions { said: error.to_string(), mend }
+        Obstacle::Answer(..) | Obstacle::Unreadable | Obstacle::Refused(_) => {
+            "see that upstream.url and upstream.connect_to lead to Metrica and that nothing in between answers for it; then try again"
         }
-        TokenFileError::Missing { .. }
-        | TokenFileError::Unreadable { .. }
-        | TokenFileError::Bad { .. }
-        | TokenFileError::Demo { .. } => Finding::FileContent { said: error.to_string() },
+        Obstacle::Broken => "see that HTTP is spoken where upstream.connect_to or upstream.url leads; then try again",
+        Obstacle::Timeout => "try again; if it stays so, look at what stands in between, and at upstream.timeouts",
+        Obstacle::Connection(_) => "try again: a second connection was made",
     }
 }
 
-/// The first counter of a list, which may be empty; `None` when it is no list.
-#[expect(clippy::option_option, reason = "no list and an empty one are different answers")]
-fn first_counter(body: &[u8]) -> Option<Option<u64>> {
+/// The first counters of a list, which may be empty, and how many it has; `None` when it is no list.
+fn counters_in(body: &[u8]) -> Option<(Vec<u64>, usize)> {
     #[derive(Deserialize)]
     struct List {
+        rows: Option<usize>,
         counters: Vec<Counter>,
     }
     #[derive(Deserialize)]
@@ -352,5 +382,7 @@ fn first_counter(body: &[u8]) -> Option<Option<u64>> {
         id: u64,
     }
     let list: List = serde_json::from_slice(body).ok()?;
-    Some(list.counters.first().map(|counter| counter.id))
+    let counters: Vec<_> = list.counters.iter().map(|counter| counter.id).take(SEEN).collect();
+    let all = list.rows.unwrap_or_default().max(list.counters.len());
+    Some((counters, all))
 }

@@ -55,6 +55,26 @@ impl Histogram {
     }
 }
 
+/// Whose answer it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Origin {
+    /// The gate's: a refusal, an error on the way to Metrica, or none at all.
+    Gate,
+    /// Metrica's, as it was passed on.
+    Upstream,
+}
+
+impl Origin {
+    /// The label `origin`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Gate => "gate",
+            Self::Upstream => "upstream",
+        }
+    }
+}
+
 /// Who said no, and why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Refusal {
@@ -67,10 +87,10 @@ pub enum Refusal {
 impl Refusal {
     /// The label `origin`.
     #[must_use]
-    pub const fn origin(self) -> &'static str {
+    pub const fn origin(self) -> Origin {
         match self {
-            Self::Gate(_) => "gate",
-            Self::Upstream(_) => "upstream",
+            Self::Gate(_) => Origin::Gate,
+            Self::Upstream(_) => Origin::Upstream,
         }
     }
 
@@ -102,7 +122,7 @@ pub struct AuthFailure {
 /// What one caller did.
 #[derive(Debug, Clone, Default)]
 pub struct CallerMeters {
-    requests: FxHashMap<(Option<OperationId>, Option<Verb>, u16), u64>,
+    requests: FxHashMap<(Option<OperationId>, Option<Verb>, u16, Origin), u64>,
     duration: Histogram,
     in_flight: i64,
     request_bytes: u64,
@@ -131,6 +151,8 @@ pub struct Shard {
     caller_stalls: FxHashMap<(Option<CallerId>, Stall), u64>,
     floods: u64,
     likely_cut: usize,
+    /// Whether a token is known to be of another account than its `owner`.
+    other_owners: FxHashMap<TokenAlias, bool>,
 }
 
 /// What is known of an exchange when it ends.
@@ -166,6 +188,14 @@ pub struct Finished {
     pub group: usage::Group,
 }
 
+impl Finished {
+    /// Whose answer it was.
+    fn origin(&self) -> Origin {
+        let passed_on = self.upstream_duration.is_some() && self.code != CALLER_GONE;
+        self.refusal.map_or(if passed_on { Origin::Upstream } else { Origin::Gate }, Refusal::origin)
+    }
+}
+
 impl Default for Shard {
     fn default() -> Self {
         Self {
@@ -184,6 +214,7 @@ impl Default for Shard {
             caller_stalls: FxHashMap::default(),
             floods: 0,
             likely_cut: 0,
+            other_owners: FxHashMap::default(),
         }
     }
 }
@@ -205,7 +236,7 @@ impl Shard {
         let Finished { caller, operation, token, verb, code, .. } = *finished;
         let meters = self.callers.entry(caller).or_default();
         meters.in_flight -= 1;
-        *meters.requests.entry((operation, verb, code)).or_default() += 1;
+        *meters.requests.entry((operation, verb, code, finished.origin())).or_default() += 1;
         meters.duration.observe(finished.duration);
         meters.request_bytes += finished.request_bytes;
         meters.response_bytes += finished.response_bytes;
@@ -263,6 +294,11 @@ impl Shard {
         self.floods += 1;
     }
 
+    /// Whether a token is of another account than its `owner`.
+    pub fn token_is_of_another(&mut self, token: TokenAlias, it_is: bool) {
+        self.other_owners.insert(token, it_is);
+    }
+
     /// Adds another shard's counts.
     pub fn add(&mut self, other: &Self) {
         self.since = self.since.min(other.since);
@@ -293,6 +329,9 @@ impl Shard {
         add_counts(&mut self.caller_stalls, &other.caller_stalls);
         self.floods += other.floods;
         self.likely_cut += other.likely_cut;
+        for (token, it_is) in &other.other_owners {
+            *self.other_owners.entry(*token).or_default() |= it_is;
+        }
     }
 
     /// The ledger of each caller.

@@ -271,6 +271,9 @@ impl Worker {
     pub fn counts(&self) -> Shard {
         let mut counts = self.shard.borrow().clone();
         counts.likely_to_be_cut(self.under_way.likely());
+        for (token, it_is) in self.learning.other_owners(&self.snapshot().generation.tokens) {
+            counts.token_is_of_another(token, it_is);
+        }
         counts
     }
 

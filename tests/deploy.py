@@ -92,10 +92,11 @@ def kustomization():
 
 
 def rules():
-    """Every alert says what to do, has a case in which it fires, and words that only use labels it then has."""
+    """Every alert says what to do, has a section, a case in which it fires, and words that only use labels it then has."""
     groups = yaml.safe_load((DEPLOY / "prometheus/rules.yaml").read_text())["groups"]
     alerts = [r for g in groups for r in g["rules"] if "alert" in r]
     cases = yaml.safe_load((DEPLOY / "prometheus/rules_test.yaml").read_text())["tests"]
+    operations = (DEPLOY.parent / "docs/operations.md").read_text()
     fired = {}
     for sample in (s for c in cases for t in c["promql_expr_test"] for s in t["exp_samples"]):
         labels = dict(re.findall(r'(\w+)="([^"]*)"', sample["labels"]))
@@ -105,6 +106,9 @@ def rules():
         name, notes = alert["alert"], alert["annotations"]
         assert name in fired, f"{name} fires in no case of rules_test.yaml"
         assert alert["labels"]["severity"] in ("critical", "warning", "info"), f"{name}: severity"
+        assert "keep_firing_for" in alert, f"{name} ends and begins again where it wavers"
+        assert notes["runbook_url"] == f"docs/operations.md#{name.lower()}", f"{name}: runbook_url"
+        assert operations.count(f"\n### {name}\n") == 1, f"{name} has no section in docs/operations.md"
         used = set(re.findall(r"\$labels\.(\w+)", notes["summary"] + notes["description"]))
         assert used <= fired[name], f"{name} speaks of {used - fired[name]}, which it does not have"
     assert {a["alert"] for a in alerts} == set(fired), "rules_test.yaml expects an alert that is not there"

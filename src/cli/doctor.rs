@@ -2,7 +2,8 @@
 //!
 //! 1. What is asked is said on stderr while it is asked, where that is a terminal.
 //! 2. What was found is on stdout: a table for people, or one JSON object.
-//! 3. No token is in either; nothing of an answer is but what [`crate::doctor`] checked.
+//! 3. `--assumptions` asks, with one token, what the gate relies on and the documentation does not say: held, not, or not asked.
+//! 4. No token is in any of them; nothing of an answer is but what [`crate::doctor`] checked.
 
 use std::io::{IsTerminal, Write};
 use std::time::SystemTime;
@@ -11,10 +12,12 @@ use clap::Args;
 use serde_json::json;
 
 use super::{ConfigArgs, Format};
-use crate::config::Config;
+use crate::config::{Config, TokenSource};
+use crate::doctor::assumptions::{Outcome, Verdict, check};
 use crate::doctor::finding::Standing;
 use crate::doctor::{Line, Report, Wanted, examine};
 use crate::probe::question::Question;
+use crate::scope::Scope;
 use crate::symbol::TokenAlias;
 
 #[derive(Debug, Args)]
@@ -28,6 +31,9 @@ pub(super) struct DoctorArgs {
     #[arg(long = "counter", value_name = "ID", env = "METRIKA_GATE_DOCTOR_COUNTERS", value_delimiter = ',')]
     #[arg(value_parser = clap::value_parser!(u64).range(1..))]
     counters: Vec<u64>,
+    /// Ask what the gate relies on and Metrica's documentation leaves open, with the first token that reads, or --token
+    #[arg(long, env = "METRIKA_GATE_DOCTOR_ASSUMPTIONS", value_parser = clap::builder::BoolishValueParser::new())]
+    assumptions: bool,
     /// How the result is shown
     #[arg(long, value_name = "FORM", env = "METRIKA_GATE_FORMAT", default_value = "human")]
     format: Format,
@@ -41,6 +47,9 @@ pub(super) fn doctor(args: &DoctorArgs, out: &mut dyn Write) -> anyhow::Result<u
         writeln!(std::io::stderr(), "metrika-gate: there is no token '{unknown}'; the tokens are {known}")?;
         return Ok(2);
     }
+    if args.assumptions {
+        return assumptions(&config, args, out);
+    }
     let tokens = args.tokens.iter().map(|alias| TokenAlias::new(alias)).collect();
     let report = examined(&config, &Wanted { tokens, counters: args.counters.clone() })?;
     match args.format {
@@ -48,6 +57,62 @@ pub(super) fn doctor(args: &DoctorArgs, out: &mut dyn Write) -> anyhow::Result<u
         Format::Json => writeln!(out, "{}", machine(&report))?,
     }
     Ok(report.exit_code())
+}
+
+/// Rule 3. The exit code is 1 when something does not hold, and 75 when nothing was answered.
+fn assumptions(config: &Config, args: &DoctorArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
+    let is_wanted = |source: &&TokenSource| match args.tokens.as_slice() {
+        [] => source.scopes.iter().any(|scope| scope == Scope::Read),
+        wanted => wanted.iter().any(|alias| alias == source.alias.as_str()),
+    };
+    let Some(source) = config.tokens.iter().find(is_wanted) else {
+        writeln!(std::io::stderr(), "metrika-gate: no token has metrika:read; name one with --token")?;
+        return Ok(2);
+    };
+    let token = match crate::tokens::read(source, false) {
+        Ok(token) => token,
+        Err(error) => {
+            writeln!(std::io::stderr(), "metrika-gate: {error}")?;
+            return Ok(78);
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let local = tokio::task::LocalSet::new();
+    let outcomes = local.block_on(&runtime, check(config, &token))?;
+    match args.format {
+        Format::Human => {
+            for outcome in &outcomes {
+                let assumption = outcome.assumed.of();
+                let sign = match outcome.verdict {
+                    Verdict::Held => "[+]",
+                    Verdict::Not => "[-]",
+                    Verdict::NotAsked => "[ ]",
+                };
+                writeln!(out, "{sign} {:<9}  {}: {}", outcome.verdict.as_str(), assumption.says, outcome.seen)?;
+                if outcome.verdict == Verdict::Not {
+                    writeln!(out, "               if it stays so: {}", assumption.otherwise)?;
+                }
+            }
+            writeln!(out, "\ndocs/assumptions.md says of each where the gate relies on it")?;
+        }
+        Format::Json => {
+            let one = |outcome: &Outcome| {
+                json!({
+                    "assumption": outcome.assumed.of().name,
+                    "verdict": outcome.verdict.as_str(),
+                    "seen": outcome.seen,
+                })
+            };
+            let all: Vec<_> = outcomes.iter().map(one).collect();
+            writeln!(out, "{}", json!({ "token": source.alias.as_str(), "assumptions": all }))?;
+        }
+    }
+    let has = |verdict| outcomes.iter().any(|outcome| outcome.verdict == verdict);
+    Ok(match (has(Verdict::Not), has(Verdict::Held)) {
+        (true, _) => 1,
+        (false, true) => 0,
+        (false, false) => 75,
+    })
 }
 
 /// Asks, and says so (rule 1).

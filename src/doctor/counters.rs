@@ -12,19 +12,39 @@ impl Doctor<'_> {
     pub(super) async fn look_at_counters(&mut self, patients: &mut [Patient<'_>], index: usize) {
         let Some(patient) = patients.get(index) else { return };
         let source = patient.source;
-        let (counters, all) = self.counters_of(source);
         let was_known = patient.reads.is_some();
+        let is_blocked = patient.is_blocked;
         let eyes = eyes(patients, index);
+        let (mut counters, mut all) = self.counters_of(source);
+        let is_named = !counters.is_empty();
+        if let Some(seeing) = eyes.and_then(|eyes| patients.get(eyes)).filter(|_| !is_named) {
+            (counters, all) = (seeing.sees.clone(), seeing.sees.len());
+            let none = if seeing.reads == Some(true) { Finding::CountersNone } else { Finding::CountersNotAsked };
+            let of_list = Finding::CountersSeen { asked: all, of: seeing.sees_in_all };
+            if !is_blocked {
+                self.say(source, if counters.is_empty() { none } else { of_list });
+            }
+        } else if !is_named {
+            self.say(source, Finding::CountersNotAsked);
+        }
         let mut seen = None;
-        for counter in &counters {
+        for (position, counter) in counters.iter().enumerate() {
             let Some(eyes) = eyes else {
                 self.say_of(source, *counter, Finding::CounterUnseen);
                 continue;
             };
-            let Some(seeing) = patients.get_mut(eyes).filter(|seeing| !seeing.is_blocked) else { break };
+            let Some(seeing) = patients.get_mut(eyes).filter(|seeing| !seeing.is_blocked) else {
+                self.say(source, Finding::CountersSkipped { skipped: counters.len() - position });
+                break;
+            };
             let reply = self.permission(seeing, *counter).await;
             let seen_with = SeenWith((eyes != index).then_some(seeing.source.alias));
-            let finding = self.judge(seeing, *counter, reply, seen_with, source).await;
+            let mut finding = self.judge(seeing, *counter, reply, seen_with, source).await;
+            if let Finding::CounterViewOnly { level, seen } = finding
+                && !is_named
+            {
+                finding = Finding::CounterSeenViewOnly { level, seen };
+            }
             if seen.is_none() && is_seen(&finding) {
                 seen = Some(*counter);
             }
@@ -38,8 +58,7 @@ impl Doctor<'_> {
             self.say_reads(patient);
         }
         if patient.reads == Some(true) {
-            let shown = seen.or(patient.sees.filter(|_| counters.is_empty()));
-            self.look_at_report(patient, shown).await;
+            self.look_at_report(patient, seen).await;
             self.look_at_accounts(patient).await;
         }
     }
@@ -149,7 +168,13 @@ impl Doctor<'_> {
 }
 
 const fn is_seen(finding: &Finding) -> bool {
-    matches!(finding, Finding::Counter { .. } | Finding::CounterLooks { .. } | Finding::CounterViewOnly { .. })
+    matches!(
+        finding,
+        Finding::Counter { .. }
+            | Finding::CounterLooks { .. }
+            | Finding::CounterViewOnly { .. }
+            | Finding::CounterSeenViewOnly { .. }
+    )
 }
 
 /// Which token the counters of one are asked for with (rule 4).
@@ -163,9 +188,10 @@ fn eyes(patients: &[Patient<'_>], index: usize) -> Option<usize> {
 }
 
 fn is_of_one_account(one: &Patient<'_>, other: &Patient<'_>) -> bool {
-    let logins = match (&one.issuer, &other.issuer) {
-        (Some(one), Some(other)) => Some((&one.login, &other.login)),
-        _ => one.source.origin.owner.as_ref().zip(other.source.origin.owner.as_ref()),
+    // Where Yandex ID says who issued a token, what is declared does not count.
+    let login = |patient: &Patient<'_>| {
+        let seen = patient.issuer.as_ref().map(|issuer| &issuer.login);
+        seen.or(patient.source.origin.owner.as_ref()).cloned()
     };
-    logins.is_some_and(|(one, other)| is_same(one, other))
+    login(one).zip(login(other)).is_some_and(|(one, other)| is_same(&one, &other))
 }

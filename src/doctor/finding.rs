@@ -134,6 +134,9 @@ macro_rules! findings {
         }
 
         impl Finding {
+            /// The name of each in JSON, and how well it is.
+            pub const ALL: &[(&'static str, Standing)] = &[$(($name, Standing::$standing),)*];
+
             /// Its name in JSON.
             #[must_use]
             pub const fn name(&self) -> &'static str {
@@ -180,6 +183,17 @@ findings! {
     /// It is shorter than any that was seen.
     Short = "token_short", Warning, "file", "the token is shorter than any that Yandex is known to have issued",
         "see whether the file holds all of it";
+    /// Two names have one token, and two accounts.
+    TokenOfTwo { other: TokenAlias, owner: Box<str>, others: Box<str> } = "token_of_two", Wrong, "file",
+        "the file holds the token of {other}, which is configured to be of {others}, and this one of {owner}: one token has one owner",
+        "issue a token while signed in as {owner} and write it to this file; or correct 'owner'";
+    /// A standby is no other token.
+    StandbySame { other: TokenAlias } = "standby_same", Wrong, "file",
+        "the file holds the token of {other}, and one stands by for the other: both end together",
+        "issue a second token (of another application, or with a device_id of its own) and write it to the standby's file";
+    /// Two names have one token.
+    TokenTwice { other: TokenAlias } = "token_twice", Warning, "file", "the file holds the token of {other} too",
+        "name it once, or issue a token of its own with fewer rights (of another application)";
     /// So many days are left.
     Expires { days: Days } = "expires", Well, "expiry", "in {days}", "";
     /// Few are.
@@ -188,6 +202,11 @@ findings! {
     /// None is.
     Expired { days: Days } = "expired", Wrong, "expiry", "{days} ago, as 'expires' says",
         "issue a new token, and set 'expires' to its day";
+
+    /// A place cannot be reached, and that does not pass.
+    Unreachable { said: String, mend: String } = "unreachable", Wrong, "connection", "{said}", "{mend}";
+    /// A place cannot be reached, and that may pass.
+    UnreachableNow { said: String, mend: String } = "unreachable_now", Unknown, "connection", "{said}", "{mend}";
 
     /// The configuration names no place to ask.
     IssuerNotAsked = "issuer_not_asked", Note, "owner", "not asked: the configuration has no 'identity'",
@@ -233,7 +252,7 @@ findings! {
     Disputed = "disputed", Wrong, "alive", "Metrica takes the token for invalid, Yandex ID does not",
         "ask again in some minutes; if it stays so, issue a new token and write it to the file";
     /// Metrica could not be asked.
-    AliveUnknown { why: Obstacle } = "alive_unknown", Unknown, "alive", "cannot say now: {why}", "try again";
+    AliveUnknown { why: Obstacle, mend: &'static str } = "alive_unknown", Unknown, "alive", "cannot say now: {why}", "{mend}";
 
     /// It reads, as declared.
     Read = "read", Well, "read", "metrika:read is there, as declared", "";
@@ -242,10 +261,11 @@ findings! {
     /// It does not, although declared.
     ReadMissing { rights: Rights } = "read_missing", Wrong, "read",
         "metrika:read is declared and not there: the list of counters, which needs nothing else, is refused",
-        "add it to the application ({rights}) and issue the token again: rights are fixed when it is issued";
+        "issue a token with an application that has it ({rights} shows the rights of this one): rights are fixed when a \
+         token is issued, and an application whose rights are edited loses all its tokens";
     /// The same, of a token that a person issued for an organisation.
     ReadPersonal = "read_personal", Wrong, "read", "everything is refused, as it is to a token that was issued personally",
-        "as for its owner";
+        "add the right passport:business to the application, and issue the token on behalf of the organisation";
     /// It does, although not declared.
     ReadUndeclared = "read_undeclared", Warning, "read",
         "metrika:read is there and not declared: the token can do more than the configuration says",
@@ -266,6 +286,10 @@ findings! {
     CounterViewOnly { level: Level, seen: SeenWith } = "counter_view_only", Wrong, "counter",
         "{level}, and callers may write: writes are refused, and so is its list of grants{seen}",
         "grant the token's owner the right to edit; no scope helps";
+    /// The same, of a counter that nobody named.
+    CounterSeenViewOnly { level: Level, seen: SeenWith } = "counter_seen_view_only", Warning, "counter",
+        "{level}, and callers that name no counters may write: writes to it are refused{seen}",
+        "grant the token's owner the right to edit if callers write to it; no scope helps";
     /// Its owner has no grant on it.
     CounterNotGranted { seen: SeenWith } = "counter_not_granted", Wrong, "counter", "the token's owner has no grant{seen}",
         "let the counter's owner grant access, or use a token of an account that has it; no scope helps";
@@ -274,9 +298,10 @@ findings! {
         "see that the application has metrika:read, and the owner access to the counter";
     /// It belongs to an organisation.
     CounterOfOrganisation = "counter_in_connect", Wrong, "counter", "refused: it belongs to an organisation",
-        "grants are given in the organisation's web interface, and not by the API";
+        "let an administrator of the organisation grant the token's owner access in its web interface; the API cannot";
     /// There is none.
-    CounterAbsent = "counter_absent", Wrong, "counter", "there is no such counter", "correct its number";
+    CounterAbsent = "counter_absent", Wrong, "counter", "there is no such counter",
+        "correct its number under 'counters' of the callers, or take it out there";
     /// A token that cannot read cannot see it, and no other of its owner does.
     CounterUnseen = "counter_unseen", Note, "counter", "cannot be seen with this token, which does not read",
         "configure one of the same account that does, and 'owner' for both; or look in the counter's settings";
@@ -285,6 +310,20 @@ findings! {
     /// There are more than are looked at.
     CountersCut { asked: usize, of: usize } = "counters_cut", Note, "counters", "{asked} of {of} were looked at",
         "ask for one with --counter, which goes first";
+    /// None is named.
+    CountersSeen { asked: usize, of: usize } = "counters_seen", Note, "counters",
+        "none is named: {asked} of the {of} that the owner sees were looked at, and none that it does not see",
+        "name those that matter with --counter, or under 'counters' of the callers";
+    /// None is named, and none is seen.
+    CountersNone = "counters_none", Warning, "counters", "none is named, and the owner sees none",
+        "let a counter's owner grant this account access, or issue the token while signed in as one that has it";
+    /// None is named, and what is there cannot be seen.
+    CountersNotAsked = "counters_not_asked", Note, "counters", "none was asked for: none is named, and the token does not show any",
+        "name one with --counter, and configure a token of the same account that reads, with 'owner' for both";
+    /// What ended the questions ended those about counters.
+    CountersSkipped { skipped: usize } = "counters_skipped", Note, "counters",
+        "{skipped} more were not asked for: what stopped the questions before would stop these",
+        "run the doctor again when that is over";
 
     /// A report works.
     Report = "report", Well, "report", "works", "";

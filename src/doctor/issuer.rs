@@ -6,6 +6,7 @@ use super::Doctor;
 use super::finding::Finding;
 use crate::config::TokenSource;
 use crate::login;
+use crate::probe::Place;
 use crate::probe::identity::{self, Issuer};
 use crate::probe::question::{Obstacle, Question, Reply};
 use crate::token::Token;
@@ -23,10 +24,11 @@ pub(super) enum Identity {
 impl Doctor<'_> {
     /// Asks who issued a token, and compares (rule 2).
     pub(super) async fn identify(&mut self, source: &TokenSource, token: &Token) -> Identity {
-        let (Some(place), Some(identity)) = (self.issuer.clone(), &self.config.identity) else {
+        let (Some(place), Some(identity)) = (&self.issuer, &self.config.identity) else {
             self.say(source, Finding::IssuerNotAsked);
             return Identity::Silent;
         };
+        let place = Place::new(place.upstream.clone());
         let reply = self.ask_at(&place, source.alias, token, Question::Issuer, &identity.path).await;
         // What Yandex ID answers has no form of Metrica's.
         if matches!(reply, Reply::Invalid | Reply::Unclear(Obstacle::Answer(StatusCode::UNAUTHORIZED, _))) {
@@ -39,7 +41,11 @@ impl Doctor<'_> {
             return Identity::Known(issuer);
         }
         let why = reply.unexpected();
-        self.say(source, Finding::IssuerUnknown { why });
+        let unreached = match &mut self.issuer {
+            Some(place) => Self::unreached(place, &why, self.now).await,
+            None => None,
+        };
+        self.say(source, unreached.unwrap_or(Finding::IssuerUnknown { why }));
         Identity::Silent
     }
 

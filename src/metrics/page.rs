@@ -38,8 +38,8 @@ macro_rules! families {
 }
 
 families! {
-    requests: COUNTER, "metrika_gate_requests_total", "caller, operation, method, code",
-        "Requests that ended, by the status that was answered; 499 is a caller that went away before, or one that the gate cut when it ended.";
+    requests: COUNTER, "metrika_gate_requests_total", "caller, operation, method, code, origin",
+        "Requests that ended, by the status that was answered and by whose it was (origin upstream: Metrica's, passed on; gate: the gate's own); 499 is a caller that went away before, or one that the gate cut when it ended.";
     request_duration: HISTOGRAM, "metrika_gate_request_duration_seconds", "caller",
         "From the head of a request to the end of its answer.";
     upstream_duration: HISTOGRAM, "metrika_gate_upstream_duration_seconds", "operation",
@@ -90,6 +90,8 @@ families! {
         "Requests that the gate sent by itself: token_probe (does Metrica accept the token), follow_up (why was a request refused), identity (who issued the token).";
     token_allow_mode: GAUGE, "metrika_gate_token_allow_mode", "token",
         "1 when allow_mode lets the token's file, where its mount is read-only, be readable by others and of any owner.";
+    token_of_another: GAUGE, "metrika_gate_token_of_another_account", "token",
+        "1 when Yandex ID said (identity) that the token was issued by another account than its key owner names.";
     token_expires: GAUGE, "metrika_gate_token_expiry_timestamp_seconds", "token",
         "When the token ends, where the configuration says so.";
     token_loaded_at: GAUGE, "metrika_gate_token_loaded_timestamp_seconds", "token",
@@ -140,13 +142,14 @@ pub fn text(shard: &Shard, process: &ProcessMeters) -> String {
 fn callers(shard: &Shard, families: &mut Families) {
     for (caller, meters) in sorted(&shard.callers) {
         let caller = [("caller", caller.map_or("unknown", |caller| caller.as_str()))];
-        for ((operation, verb, code), count) in sorted(&meters.requests) {
+        for ((operation, verb, code, origin), count) in sorted(&meters.requests) {
             let operation = operation.map_or("none", |operation| operation.as_str());
             let mut code_digits = itoa::Buffer::new();
             let rest = [
                 ("operation", operation),
                 ("method", verb.map_or("other", Verb::as_str)),
                 ("code", code_digits.format(*code)),
+                ("origin", origin.as_str()),
             ];
             families.requests.push(counter(&[caller.as_slice(), &rest].concat(), *count));
         }
@@ -162,11 +165,14 @@ fn callers(shard: &Shard, families: &mut Families) {
 }
 
 fn refusals(shard: &Shard, families: &mut Families) {
+    for (token, it_is) in sorted(&shard.other_owners) {
+        families.token_of_another.push(gauge(&[("token", token.as_str())], i64::from(*it_is)));
+    }
     let caller_name = |caller: Option<crate::symbol::CallerId>| caller.map_or("unknown", |caller| caller.as_str());
     for (failure, count) in sorted(&shard.auth_failures) {
         let mut code_digits = itoa::Buffer::new();
         let labels = [
-            ("origin", failure.refusal.origin()),
+            ("origin", failure.refusal.origin().as_str()),
             ("caller", caller_name(failure.caller)),
             ("token", failure.token.map_or("none", |token| token.as_str())),
             ("operation", failure.operation.map_or("none", |operation| operation.as_str())),
@@ -177,7 +183,7 @@ fn refusals(shard: &Shard, families: &mut Families) {
     }
     for ((token, refusal), count) in sorted(&shard.refusals) {
         let token = token.map_or("none", |token| token.as_str());
-        let labels = [("origin", refusal.origin()), ("token", token), ("reason", refusal.reason())];
+        let labels = [("origin", refusal.origin().as_str()), ("token", token), ("reason", refusal.reason())];
         families.refusals.push(counter(&labels, *count));
     }
     for ((token, reason), count) in sorted(&shard.quota_rejections) {

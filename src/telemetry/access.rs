@@ -80,7 +80,7 @@ impl Said {
             token: finished.token.map_or("none", |token| token.as_str()),
             method: finished.verb.map_or("other", |verb| verb.as_str()),
             reason: finished.refusal.map_or("", |refusal| refusal.reason()),
-            origin: finished.refusal.map_or("", |refusal| refusal.origin()),
+            origin: finished.refusal.map_or("", |refusal| refusal.origin().as_str()),
         }
     }
 }

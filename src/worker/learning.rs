@@ -9,9 +9,10 @@ use rustc_hash::FxHashMap;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::{Generation, Sender};
+use super::{Generation, Sender, Slot};
 use crate::diagnosis::{Case, Cause, Diagnosis};
 use crate::knowledge::{Fact, Knowledge};
+use crate::login;
 use crate::operation::{OperationId, Reach, Verb};
 use crate::scope::ScopeSet;
 use crate::subject::{Counters, Subject};
@@ -128,6 +129,17 @@ impl Learning {
     /// Another worker, or a question, learnt `fact`.
     pub fn take(&self, sender: Sender, fact: &Fact) {
         self.with(sender, |known| known.knowledge.learn(fact));
+    }
+
+    /// Of each token, whether it is known to be of another account than is configured.
+    pub fn other_owners(&self, slots: &[Slot]) -> Vec<(TokenAlias, bool)> {
+        let known = self.known.borrow();
+        let is_of_another = |slot: &Slot| {
+            let known = known.get(&slot.alias).filter(|(epoch, _)| *epoch == slot.epoch);
+            let seen = known.and_then(|(_, known)| known.knowledge.owner());
+            slot.owner.as_deref().zip(seen).is_some_and(|(configured, seen)| !login::is_same(configured, seen))
+        };
+        slots.iter().map(|slot| (slot.alias, is_of_another(slot))).collect()
     }
 
     /// Metrica did what was asked, at this time.

@@ -31,7 +31,21 @@ fn rows_of_tokens() -> Vec<Row> {
         Box::leak(format!("fail?error_type={error_type}&path=/management&times=99").into_boxed_str())
     };
     vec![
-        row("all is well", READS, &["owner", "application", "alive", "read", "report 101"], 0),
+        row(
+            "all is well",
+            READS,
+            &[
+                "owner",
+                "application",
+                "alive",
+                "read",
+                "counters_seen",
+                "counter 101",
+                "counter_looks 102",
+                "report 101",
+            ],
+            0,
+        ),
         row("401: malformed", "y0_two words", &["file_content"], 78),
         row("401: malformed, with the word of the field", "OAuth y0_token", &["file_content"], 78),
         Row {
@@ -46,28 +60,66 @@ fn rows_of_tokens() -> Vec<Row> {
             knobs: &["revoke?token=test-000000000000000000000000reads", "invalid?status=401", "wording?lang=ru"],
             ..row("401 invalid_token, in Russian", READS, &["dead"], 1)
         },
-        row("403 everywhere: no metrika:read", EXPENSES, &["owner", "application", "alive", "read_missing"], 1),
+        row(
+            "403 everywhere: no metrika:read",
+            EXPENSES,
+            &["owner", "application", "alive", "read_missing", "counters_not_asked"],
+            1,
+        ),
         Row {
             knobs: &["wording?error_type=access_denied&message=Access%20Denied"],
-            ..row("the same in another spelling", EXPENSES, &["owner", "application", "alive", "read_missing"], 1)
+            ..row(
+                "the same in another spelling",
+                EXPENSES,
+                &["owner", "application", "alive", "read_missing", "counters_not_asked"],
+                1,
+            )
         },
         row(
             "403 everywhere: another application",
             OTHER_APPLICATION,
-            &["owner", "application_other", "alive", "read", "report 101"],
+            &[
+                "owner",
+                "application_other",
+                "alive",
+                "read",
+                "counters_seen",
+                "counter 101",
+                "counter_looks 102",
+                "report 101",
+            ],
             1,
         ),
-        row("403: the token of another account", STRANGER, &["owner_other", "application", "alive", "read"], 1),
+        row(
+            "403: the token of another account",
+            STRANGER,
+            &["owner_other", "application", "alive", "read", "counters_none"],
+            1,
+        ),
         Row {
             keys: "scopes: [metrika:read], owner: porg-shop",
-            ..row("403 on porg-", PERSONAL, &["owner_personal", "application_seen", "alive", "read_personal"], 1)
+            ..row(
+                "403 on porg-",
+                PERSONAL,
+                &["owner_personal", "application_seen", "alive", "read_personal", "counters_not_asked"],
+                1,
+            )
         },
         Row {
             keys: "scopes: [metrika:read], owner: porg-shop",
             ..row(
                 "porg-, as it should be",
                 ORGANISATION,
-                &["owner", "application_seen", "alive", "read", "report 101"],
+                &[
+                    "owner",
+                    "application_seen",
+                    "alive",
+                    "read",
+                    "counters_seen",
+                    "counter 101",
+                    "counter_looks 102",
+                    "report 101",
+                ],
                 0,
             )
         },
@@ -77,19 +129,57 @@ fn rows_of_tokens() -> Vec<Row> {
         },
         Row {
             knobs: &["fail?error_type=quota_parallel_requests_by_uid&path=/management&times=1"],
-            ..row("quota, for a second", READS, &["owner", "application", "alive", "read", "report 101"], 0)
+            ..row(
+                "quota, for a second",
+                READS,
+                &[
+                    "owner",
+                    "application",
+                    "alive",
+                    "read",
+                    "counters_seen",
+                    "counter 101",
+                    "counter_looks 102",
+                    "report 101",
+                ],
+                0,
+            )
         },
         Row {
             knobs: &["fail?error_type=quota_new&status=420&html&path=/management&times=1"],
-            ..row("quota, as a page", READS, &["owner", "application", "alive", "read", "report 101"], 0)
+            ..row(
+                "quota, as a page",
+                READS,
+                &[
+                    "owner",
+                    "application",
+                    "alive",
+                    "read",
+                    "counters_seen",
+                    "counter 101",
+                    "counter_looks 102",
+                    "report 101",
+                ],
+                0,
+            )
         },
         Row {
             knobs: &["fail?error_type=unauthorized&path=/info&times=99"],
-            ..row("Yandex ID refuses what Metrica takes", READS, &["issuer_invalid", "alive", "read", "report 101"], 1)
+            ..row(
+                "Yandex ID refuses what Metrica takes",
+                READS,
+                &["issuer_invalid", "alive", "read", "counters_seen", "counter 101", "counter_looks 102", "report 101"],
+                1,
+            )
         },
         Row {
             knobs: &["fail?error_type=backend_error&path=/info&times=99&html"],
-            ..row("Yandex ID gives no answer", READS, &["issuer_unknown", "alive", "read", "report 101"], 75)
+            ..row(
+                "Yandex ID gives no answer",
+                READS,
+                &["issuer_unknown", "alive", "read", "counters_seen", "counter 101", "counter_looks 102", "report 101"],
+                75,
+            )
         },
         Row {
             knobs: &[
@@ -103,7 +193,17 @@ fn rows_of_tokens() -> Vec<Row> {
             ..row(
                 "more rights than declared",
                 ALL,
-                &["owner_seen", "application_seen", "alive", "read_undeclared", "write_unproven", "report 101"],
+                &[
+                    "owner_seen",
+                    "application_seen",
+                    "alive",
+                    "read_undeclared",
+                    "write_unproven",
+                    "counters_seen",
+                    "counter 101",
+                    "counter_looks 102",
+                    "report 101",
+                ],
                 0,
             )
         },
@@ -112,13 +212,28 @@ fn rows_of_tokens() -> Vec<Row> {
             ..row(
                 "upload 403: a narrow scope of another kind",
                 EXPENSES,
-                &["owner_seen", "application_seen", "alive", "no_read", "write_unproven"],
+                &["owner_seen", "application_seen", "alive", "no_read", "write_unproven", "counters_not_asked"],
                 0,
             )
         },
         Row {
             keys: "scopes: [metrika:read], expires: 2020-01-01",
-            ..row("expired", READS, &["expired", "owner_seen", "application_seen", "alive", "read", "report 101"], 1)
+            ..row(
+                "expired",
+                READS,
+                &[
+                    "expired",
+                    "owner_seen",
+                    "application_seen",
+                    "alive",
+                    "read",
+                    "counters_seen",
+                    "counter 101",
+                    "counter_looks 102",
+                    "report 101",
+                ],
+                1,
+            )
         },
     ]
 }
@@ -270,7 +385,7 @@ fn rows_of_counters() -> Vec<Row> {
             ..row(
                 "403 invalid_token on counters only",
                 READS,
-                &["owner", "application", "alive", "read", "counter_unknown 101"],
+                &["owner", "application", "alive", "read", "counter_unknown 101", "counters_skipped"],
                 75,
             )
         },
@@ -280,7 +395,17 @@ fn rows_of_counters() -> Vec<Row> {
             ..row(
                 "403 on the list of accounts",
                 READS,
-                &["owner", "application", "alive", "read", "report 101", "accounts_unknown"],
+                &[
+                    "owner",
+                    "application",
+                    "alive",
+                    "read",
+                    "counters_seen",
+                    "counter 101",
+                    "counter_looks 102",
+                    "report 101",
+                    "accounts_unknown",
+                ],
                 75,
             )
         },
@@ -291,7 +416,12 @@ fn rows_of_counters() -> Vec<Row> {
         },
         Row {
             knobs: &["fail?status=404&error_type=not_found&html&path=/management&times=99"],
-            ..row("not Metrica at all", READS, &["owner", "application", "alive_unknown", "read_unknown"], 75)
+            ..row(
+                "not Metrica at all",
+                READS,
+                &["owner", "application", "alive_unknown", "counters_not_asked", "read_unknown"],
+                75,
+            )
         },
         Row {
             knobs: &["fail?error_type=access_denied&path=/management/v1/counter/&times=99&huge=8000000"],

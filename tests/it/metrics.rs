@@ -6,11 +6,13 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 
 use metrika_gate::diagnosis::Cause;
+use metrika_gate::fake::{Fake, FakeToken, Settings};
 use metrika_gate::metrics::page::FAMILIES;
+use metrika_gate::scope::Scope;
 
 use crate::harness::files::same_as_file;
 use crate::harness::gate::count;
-use crate::harness::{Gate, Signal, TWO_CALLERS, Upstream};
+use crate::harness::{Gate, READ_TOKEN, Signal, TWO_CALLERS, Upstream};
 
 const COUNTERS: &str = "/management/v1/counters";
 
@@ -73,12 +75,12 @@ fn an_exchange_is_counted_under_the_names_of_the_configuration() {
     assert_eq!(gate.get("crm", "/nothing/here").summary(), "404 unknown_operation");
     gate.until_metric(&["requests_total"], 6.0);
     insta::assert_snapshot!(samples(&gate, "requests_total").join("\n"), @r#"
-    {caller="crm",operation="none",method="GET",code="404"} 1
-    {caller="crm",operation="counters.create",method="POST",code="200"} 1
-    {caller="crm",operation="goals.list",method="GET",code="200"} 1
-    {caller="crm",operation="report.table",method="HEAD",code="200"} 1
-    {caller="reports",operation="counters.create",method="POST",code="403"} 1
-    {caller="reports",operation="report.table",method="GET",code="200"} 1
+    {caller="crm",operation="none",method="GET",code="404",origin="gate"} 1
+    {caller="crm",operation="counters.create",method="POST",code="200",origin="upstream"} 1
+    {caller="crm",operation="goals.list",method="GET",code="200",origin="upstream"} 1
+    {caller="crm",operation="report.table",method="HEAD",code="200",origin="upstream"} 1
+    {caller="reports",operation="counters.create",method="POST",code="403",origin="gate"} 1
+    {caller="reports",operation="report.table",method="GET",code="200",origin="upstream"} 1
     "#);
     insta::assert_snapshot!(samples(&gate, "denied_total").join("\n"), @r#"
     {caller="crm",reason="unknown_operation"} 1
@@ -105,6 +107,51 @@ fn an_exchange_is_counted_under_the_names_of_the_configuration() {
         gate.metric(&["response_bytes_total", "caller=\"crm\""]),
         4.0 + count(gate.get("crm", "/nothing").body.len())
     );
+}
+
+/// An error of Metrica and one on the way to it have the same status, and not the same series.
+#[test]
+fn whose_answer_it_was_is_counted() {
+    let upstream = Upstream::run(|conversation| {
+        while let Some(head) = conversation.request_head() {
+            match head.contains("ids=1&") {
+                true => conversation.answer("502 Bad Gateway", "text/html", "<html>"),
+                false => return conversation.reset(),
+            };
+        }
+    });
+    let gate = Gate::start(&upstream, TWO_CALLERS);
+    let ask = |counter: u64| gate.get("app", &format!("/stat/v1/data?ids={counter}&metrics=ym:s:visits")).status;
+    assert_eq!((ask(1), ask(2)), (502, 502));
+    gate.until_metric(&["requests_total", "code=\"502\"", "origin=\"upstream\""], 1.0);
+    gate.until_metric(&["requests_total", "code=\"502\"", "origin=\"gate\""], 1.0);
+}
+
+#[test]
+fn a_token_of_another_account_has_a_metric() {
+    let token = FakeToken {
+        secret: READ_TOKEN.to_owned(),
+        owner: "shop-owner".to_owned(),
+        scopes: [Scope::Read].into_iter().collect(),
+        // One that has nothing in common with the token.
+        client_id: "fedcba98".to_owned(),
+        ..FakeToken::default()
+    };
+    let fake = Fake::start(Settings { tokens: vec![token], ..Settings::default() }).unwrap();
+    for (login, of_another) in [("shop-owner", 0.0), ("stranger", 1.0)] {
+        fake.turn(&format!("account?token={READ_TOKEN}&login={login}")).unwrap();
+        let config = format!(
+            "{TWO_CALLERS}
+tokens:
+  analytics: {{file: '{{folder}}/analytics', scopes: [metrika:read], owner: Shop.Owner}}
+  crm: {{file: '{{folder}}/crm', scopes: [metrika:write]}}
+identity: {{url: 'https://login.yandex.ru/info', ca_file: '{{ca}}', connect_to: '{{upstream}}'}}
+"
+        );
+        let gate = Gate::plan_for(&fake.address().to_string(), fake.ca_pem(), &config).start();
+        let labels = ["token_of_another_account{", "token=\"analytics\""];
+        gate.until_metric(&labels, of_another);
+    }
 }
 
 #[test]

@@ -1,0 +1,82 @@
+//! What the files of tokens hold, before anything is asked.
+
+use std::time::{Duration, SystemTime};
+
+use super::Doctor;
+use super::finding::{Days, Finding};
+use crate::config::TokenSource;
+use crate::login;
+use crate::token::Token;
+use crate::tokens::{self, TokenFileError};
+
+/// So many days before its end a token is due.
+const DUE: u64 = 30;
+
+impl Doctor<'_> {
+    /// The token in a file.
+    pub(super) fn token(&mut self, source: &TokenSource) -> Option<Token> {
+        match tokens::read(source, false) {
+            Ok(token) => {
+                self.secrets.push(token.authorization());
+                self.say(source, if token.is_short() { Finding::Short } else { Finding::File });
+                Some(token)
+            }
+            Err(error) => {
+                self.say(source, of_file(error));
+                None
+            }
+        }
+    }
+
+    /// Tokens under two names: the answers to one are those to the other, whatever is configured.
+    pub(super) fn compare_files(&mut self, held: &[(&TokenSource, Token)]) {
+        for (index, (source, token)) in held.iter().enumerate() {
+            let mut before = held.iter().take(index);
+            let Some((other, _)) = before.find(|(_, other)| token.authorization() == other.authorization()) else {
+                continue;
+            };
+            let alias = other.alias;
+            let (own, others) = (&source.origin, &other.origin);
+            let differ = |one: &Option<Box<str>>, two: &Option<Box<str>>| {
+                one.as_ref().zip(two.as_ref()).is_some_and(|(one, two)| !login::is_same(one, two))
+            };
+            let finding = if differ(&own.owner, &others.owner) {
+                let owners = own.owner.clone().zip(others.owner.clone()).unwrap_or_default();
+                Finding::TokenOfTwo { other: alias, owner: owners.0, others: owners.1 }
+            } else if own.standby == Some(alias) || others.standby == Some(source.alias) {
+                Finding::StandbySame { other: alias }
+            } else {
+                Finding::TokenTwice { other: alias }
+            };
+            self.say(source, finding);
+        }
+    }
+
+    pub(super) fn expiry(&mut self, source: &TokenSource, now: SystemTime) {
+        let Some(end) = source.origin.expires else { return };
+        let days = |duration: Duration| Days(duration.as_secs() / (24 * 60 * 60));
+        let finding = match end.duration_since(now).map(days) {
+            Ok(days) if days.0 > DUE => Finding::Expires { days },
+            Ok(days) => Finding::ExpiresSoon { days },
+            Err(past) => Finding::Expired { days: days(past.duration()) },
+        };
+        self.say(source, finding);
+    }
+}
+
+/// What is wrong with a file.
+fn of_file(error: TokenFileError) -> Finding {
+    match error {
+        TokenFileError::Permissions { file, what, mend, .. } => {
+            Finding::FilePermissions { said: format!("{} {what}", crate::file::shown(&file)), mend }
+        }
+        _ if error.is_denied() => {
+            let mend = "let the user that the gate runs as read it".to_owned();
+            Finding::FilePermissions { said: error.to_string(), mend }
+        }
+        TokenFileError::Missing { .. }
+        | TokenFileError::Unreadable { .. }
+        | TokenFileError::Bad { .. }
+        | TokenFileError::Demo { .. } => Finding::FileContent { said: error.to_string() },
+    }
+}

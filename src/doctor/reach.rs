@@ -1,0 +1,243 @@
+//! Why a place cannot be reached, in words and with a remedy (rule 8 of the doctor).
+//!
+//! A question that found no connection says so in one line of text. The doctor then connects once more, without a token,
+//! and reads the error itself: a certificate that has expired and a port that does not speak TLS need different remedies.
+//! A name that a certificate presents is repeated only if it is a host name.
+
+use std::io;
+use std::time::{Duration, SystemTime};
+
+use rustls::pki_types::{ServerName, UnixTime};
+use rustls::{CertificateError, Error as TlsError};
+
+use crate::config;
+use crate::upstream::Upstream;
+use crate::upstream::dial::{DialError, dial, place};
+use crate::upstream::lookup::LookUps;
+
+/// Why a place cannot be reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Unreached {
+    /// What it is.
+    pub said: String,
+    /// What to do.
+    pub mend: String,
+    /// It may be over when the doctor runs again; otherwise somebody has to change something.
+    pub may_pass: bool,
+}
+
+/// How long an address has for accepting a connection where the time for TLS ran out.
+const ACCEPTS_IN: Duration = Duration::from_secs(2);
+
+/// At most so many names of a certificate are repeated.
+const NAMES: usize = 3;
+
+/// Connects to `upstream`, which `key` of the configuration describes; nothing when that works.
+pub(super) async fn why_not(upstream: &Upstream, key: &str, now: SystemTime) -> Option<Unreached> {
+    let error = dial(upstream, &LookUps::default()).await.err()?;
+    let at = Place { key, place: place(upstream), host: &upstream.settings.host, now };
+    Some(match &error {
+        DialError::Tls { source, .. } => match tls_error(source) {
+            Some(error) => at.of_tls(error),
+            None => at.other(&error),
+        },
+        DialError::Connect { source, .. } => at.of_connection(source),
+        DialError::Resolve { name, source, .. } => at.may_pass(
+            format!("the name {name} is not found ({source})"),
+            format!("correct {key}.connect_to or {key}.url if the name is wrong; otherwise look at DNS, and try again"),
+        ),
+        DialError::Timeout(limit) if accepts(&upstream.settings).await => at.lasting(
+            format!("{} accepts the connection and does not answer the TLS handshake within {limit:?}", at.place),
+            at.speak_tls(),
+        ),
+        DialError::Timeout(limit) => at.may_pass(
+            format!("{} does not accept a connection within {limit:?}", at.place),
+            format!(
+                "let egress to {} pass (firewall, network policy), or correct the address; then try again",
+                at.place
+            ),
+        ),
+        DialError::Saturated(_) => at.other(&error),
+    })
+}
+
+/// A place that was tried.
+struct Place<'a> {
+    /// The key of the configuration.
+    key: &'a str,
+    /// Host and port that were dialled.
+    place: String,
+    /// The name that the certificate has to have.
+    host: &'a str,
+    now: SystemTime,
+}
+
+impl Place<'_> {
+    fn lasting(&self, said: String, mend: String) -> Unreached {
+        Unreached { said, mend, may_pass: false }
+    }
+
+    fn may_pass(&self, said: String, mend: String) -> Unreached {
+        Unreached { said, mend, may_pass: true }
+    }
+
+    fn other(&self, error: &dyn std::fmt::Display) -> Unreached {
+        self.may_pass(
+            format!("{}: {error}", self.place),
+            format!("look at what listens at {} and at what stands in between, and try again", self.place),
+        )
+    }
+
+    fn speak_tls(&self) -> String {
+        format!(
+            "give {0}.url or {0}.connect_to the port that speaks TLS (443 as a rule): a token is never sent without TLS",
+            self.key
+        )
+    }
+
+    #[expect(clippy::wildcard_enum_match_arm, reason = "an error of the system that has no remedy of its own is shown")]
+    fn of_connection(&self, error: &io::Error) -> Unreached {
+        let place = &self.place;
+        match error.kind() {
+            io::ErrorKind::ConnectionRefused => self.lasting(
+                format!("nothing listens at {place}"),
+                format!(
+                    "correct host and port of {0}.url or {0}.connect_to, or start what is to listen there",
+                    self.key
+                ),
+            ),
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
+                self.lasting(format!("{place} ends the connection in the TLS handshake"), self.speak_tls())
+            }
+            io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable => self.may_pass(
+                format!("there is no route to {place}"),
+                "look at the network; set upstream.address_family to ipv4 where IPv6 leads nowhere".to_owned(),
+            ),
+            _ => self.other(error),
+        }
+    }
+
+    #[expect(clippy::wildcard_enum_match_arm, reason = "errors of rustls are many, and the rest has one remedy")]
+    fn of_tls(&self, error: &TlsError) -> Unreached {
+        let place = &self.place;
+        match error {
+            TlsError::InvalidCertificate(error) => self.of_certificate(error),
+            TlsError::InvalidMessage(_) => self.lasting(format!("{place} does not speak TLS"), self.speak_tls()),
+            TlsError::AlertReceived(alert) => self.lasting(
+                format!("{place} ends the TLS handshake with the alert {alert:?}"),
+                format!(
+                    "let it serve {} with TLS 1.2 or 1.3 and HTTP/1.1, and ask for no client certificate; or correct the port",
+                    self.host
+                ),
+            ),
+            TlsError::PeerIncompatible(why) => self.lasting(
+                format!("{place} and the gate have no TLS in common ({why:?})"),
+                format!("let what listens at {place} speak TLS 1.2 or 1.3"),
+            ),
+            _ => self.lasting(
+                format!("TLS with {place} fails: {error}"),
+                format!("let what listens at {place} serve {} with TLS 1.2 or 1.3 and HTTP/1.1; or correct the port", self.host),
+            ),
+        }
+    }
+
+    #[expect(clippy::wildcard_enum_match_arm, reason = "as above")]
+    fn of_certificate(&self, error: &CertificateError) -> Unreached {
+        let (place, host, key) = (&self.place, self.host, self.key);
+        let renew = format!(
+            "renew the certificate at {place}; if its dates are right, set the clock of this machine, which says {}",
+            humantime::format_rfc3339_seconds(self.now)
+        );
+        match error {
+            CertificateError::ExpiredContext { not_after, .. } => {
+                self.lasting(format!("the certificate of {place} ended at {}", moment(*not_after)), renew)
+            }
+            CertificateError::NotValidYetContext { not_before, .. } => {
+                self.lasting(format!("the certificate of {place} begins at {}", moment(*not_before)), renew)
+            }
+            CertificateError::Expired => self.lasting(format!("the certificate of {place} has expired"), renew),
+            CertificateError::NotValidYet => {
+                self.lasting(format!("the certificate of {place} is not valid yet"), renew)
+            }
+            CertificateError::UnknownIssuer => self.lasting(
+                format!("the certificate of {place} is of an authority that the gate does not trust"),
+                self.trust(),
+            ),
+            CertificateError::BadSignature => self.lasting(
+                format!("the certificate of {place} is signed with another key than that of the authority of the same name"),
+                self.trust(),
+            ),
+            CertificateError::NotValidForNameContext { presented, .. } => self.lasting(
+                format!("the certificate of {place} is not for {host}{}", names(presented)),
+                format!("correct {key}.connect_to, which leads elsewhere, or {key}.url, whose name the certificate must have"),
+            ),
+            CertificateError::NotValidForName => self.lasting(
+                format!("the certificate of {place} is not for {host}"),
+                format!("correct {key}.connect_to, which leads elsewhere, or {key}.url, whose name the certificate must have"),
+            ),
+            CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => self.lasting(
+                format!("the certificate of {place} is not one for servers"),
+                format!("issue one for {host} with the purpose serverAuth, or none"),
+            ),
+            // webpki's own error, of a crate that is no dependency of this one.
+            CertificateError::Other(other) if format!("{other:?}").contains("CaUsedAsEndEntity") => self.lasting(
+                format!("{place} presents the certificate of an authority as its own"),
+                format!(
+                    "let it present one for {host} with basicConstraints=CA:FALSE, signed by that authority \
+                     (openssl req -x509 makes an authority's), and keep the authority's in {key}.ca_file"
+                ),
+            ),
+            _ => self.lasting(
+                format!("the certificate of {place} is not accepted: {error}"),
+                format!("let it present one for {host} that the gate can verify"),
+            ),
+        }
+    }
+
+    fn trust(&self) -> String {
+        format!(
+            "put the certificate of the authority that issued it into {}.ca_file (openssl s_client -showcerts -connect {} \
+             shows the chain), and let the server send intermediate ones; where no proxy of yours stands in between, \
+             somebody else's does",
+            self.key, self.place
+        )
+    }
+}
+
+/// What rustls says, under what tokio says.
+fn tls_error(error: &io::Error) -> Option<&TlsError> {
+    error.get_ref()?.downcast_ref()
+}
+
+fn moment(time: UnixTime) -> String {
+    let time = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(time.as_secs()));
+    time.map_or_else(|| "a moment that is none".to_owned(), |time| humantime::format_rfc3339_seconds(time).to_string())
+}
+
+/// The host names among those that a certificate presents, which rustls writes as `DnsName("...")`.
+fn names(presented: &[String]) -> String {
+    let bare = presented.iter().filter_map(|name| name.strip_prefix("DnsName(\"")?.strip_suffix("\")"));
+    let is_name = |name: &&str| ServerName::try_from(name.trim_start_matches("*.")).is_ok();
+    let names: Vec<_> = bare.filter(is_name).take(NAMES).collect();
+    if names.is_empty() { String::new() } else { format!(", but for {}", names.join(", ")) }
+}
+
+/// Whether the address accepts a connection at all.
+async fn accepts(settings: &config::Upstream) -> bool {
+    let (host, port) = settings.connect_to.clone().unwrap_or_else(|| (settings.host.clone(), settings.port));
+    let connected = tokio::net::TcpStream::connect((host.as_str(), port));
+    tokio::time::timeout(ACCEPTS_IN, connected).await.is_ok_and(|connected| connected.is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_host_names_of_a_certificate_are_repeated() {
+        let presented =
+            ["DnsName(\"a.example\")", "DnsName(\"*.b.example\")", "DnsName(\"two words\")", "IpAddress(1)"];
+        assert_eq!(names(&presented.map(str::to_owned)), ", but for a.example, *.b.example");
+        assert_eq!(names(&["DnsName(\"\u{1b}[31m\")".to_owned()]), "");
+    }
+}
