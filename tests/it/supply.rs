@@ -104,6 +104,8 @@ fn no_decision_reads_the_wall_clock() {
         "src/cli/doctor.rs",
         "src/config/health.rs",
         "src/doctor.rs",
+        "src/doctor/file.rs",
+        "src/doctor/reach.rs",
         "src/external.rs",
         "src/gateway/record.rs",
         "src/metrics/process.rs",
