@@ -2,7 +2,7 @@
 //! anybody may do, and holds no secret.
 //!
 //! 1. Only GET and HEAD are answered (RFC 9110, section 15.5.6: 405 and `Allow` otherwise), and POST of `/recheck` where
-//!    `admin.recheck` switches it on ([`recheck`]); what a body says is not read.
+//!    `admin.recheck` switches it on (`admin/recheck.rs`); what a body says is not read.
 //! 2. A connection carries one request and ends with its answer, after fifteen seconds in any case: whoever sends nothing, or
 //!    takes nothing, holds nothing for longer.
 //! 3. No more connections are open at once than descriptors are kept back for them; the next wait to be accepted.

@@ -14,7 +14,7 @@
 //! 6. An obstacle that another question would meet too (a quota, no connection) ends the questions about a token.
 //! 7. What is found is a closed list ([`finding`]). Of an answer's text nothing is repeated but a login and an application
 //!    that look like one ([`crate::probe::identity`]), and of a certificate its dates and host names.
-//! 8. A place that cannot be reached is connected to once more, without a token, for the reason and its remedy ([`reach`]).
+//! 8. A place that cannot be reached is connected to once more, without a token, for the reason and its remedy (`doctor/reach.rs`).
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;

@@ -2,12 +2,12 @@
 //!
 //! 1. Whether a token is used, its [`machine`] decides: one that Metrica rejects in the answer to a probe too is parked. Its
 //!    callers are refused, or their requests go with its standby.
-//! 2. Tokens of several owners that are rejected at once are an [`outage`]. When Metrica accepts one of them again, the others
+//! 2. Tokens of several owners that are rejected at once are an outage (`health/outage.rs`). When Metrica accepts one of them again, the others
 //!    are asked about at once; each stays a part of it until its own probe is answered.
 //! 3. Who was refused hears what is concluded when the workers know it: what it sends next is decided with that.
 //! 4. With `learn`, what could tell the reason of a refusal is asked ([`doubts`]), with no token that is refused.
 //! 5. Where `identity` is configured, a token that is new is asked whose it is, until there is an answer.
-//! 6. One question of a token is under way at a time ([`ask`]); whether it is accepted comes first.
+//! 6. One question of a token is under way at a time (`health/ask.rs`); whether it is accepted comes first.
 //! 7. A refusal of a counter never parks a token.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -27,12 +27,12 @@ pub enum Report {
     Learnt(Sender, Fact),
     /// An answer reads as if Metrica rejected the token; who got it wants to know what is concluded.
     Refused(Sender, oneshot::Sender<Conclusion>),
-    /// An answer proves that Metrica accepts the token: told at most once in [`TELL`].
+    /// An answer proves that Metrica accepts the token: told at most once in `TELL`.
     Accepted(Sender),
     /// Metrica denied access, and a question could tell why.
     Denied(Sender, Doubt),
     /// An answer went to a caller that shows what the owner may do with a counter, of which it is known that the owner may not
-    /// change it: told at most once in [`TELL`].
+    /// change it: told at most once in `TELL`.
     Shown(Sender, u64),
 }
 
