@@ -60,6 +60,7 @@ pub struct App {
     readiness: Arc<Readiness>,
     sink: Sink,
     since: SystemTime,
+    signals: Signals,
 }
 
 impl App {
@@ -106,6 +107,8 @@ impl App {
         }
         let runtime =
             Builder::new_current_thread().enable_all().max_blocking_threads(1).build_local(LocalOptions::default())?;
+        // One that comes from now on waits for its turn; before, SIGHUP ends the process.
+        let signals = runtime.block_on(async { Signals::new() })?;
         let address = config.admin.address;
         let admin = runtime
             .block_on(TcpListener::bind(address))
@@ -124,7 +127,20 @@ impl App {
         let crew = Arc::new(Crew::start(&mut bound, workers, &start)?);
         let readiness = Arc::new(Readiness::default());
         readiness.serving();
-        let app = Self { runtime, reloader, health, crew, bound, admin, descriptors, meters, readiness, sink, since };
+        let app = Self {
+            runtime,
+            reloader,
+            health,
+            crew,
+            bound,
+            admin,
+            descriptors,
+            meters,
+            readiness,
+            sink,
+            since,
+            signals,
+        };
         app.say_started(workers);
         Ok(app)
     }
@@ -157,15 +173,24 @@ impl App {
     }
 
     /// Lives until it is told to end; the exit code.
-    ///
-    /// # Errors
-    /// When signals cannot be received.
-    pub fn run(self) -> anyhow::Result<u8> {
-        let Self { runtime, mut reloader, mut health, crew, bound, admin, descriptors, meters, readiness, sink, since } =
-            self;
+    #[must_use]
+    pub fn run(self) -> u8 {
+        let Self {
+            runtime,
+            mut reloader,
+            mut health,
+            crew,
+            bound,
+            admin,
+            descriptors,
+            meters,
+            readiness,
+            sink,
+            since,
+            mut signals,
+        } = self;
         let bound = Rc::new(bound);
         let code = runtime.block_on(async {
-            let mut signals = Signals::new()?;
             let readiness = readiness.clone();
             let recheck = Arc::new(Notify::new());
             let shown = Admin {
@@ -184,8 +209,8 @@ impl App {
             live(&mut signals, &mut reloader, &mut health, &crew, &recheck).await;
             keeping.abort();
             readiness.draining();
-            Ok::<u8, anyhow::Error>(end(&mut signals, reloader.shutdown(), &crew).await)
-        })?;
+            end(&mut signals, reloader.shutdown(), &crew).await
+        });
         // The tasks of this runtime hold the crew too; they end with it.
         runtime.shutdown_background();
         drop(bound);
@@ -196,7 +221,7 @@ impl App {
         }
         tracing::info!(code, "ended");
         sink.flush(Duration::from_secs(1));
-        Ok(code)
+        code
     }
 }
 

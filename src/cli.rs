@@ -228,7 +228,7 @@ fn run(args: RunArgs) -> anyhow::Result<u8> {
         workers: args.workers.map(usize::from),
         demo: false,
     };
-    App::start(config, options)?.run()
+    Ok(App::start(config, options)?.run())
 }
 
 /// The exit code of an error (sysexits(3)).

@@ -54,7 +54,7 @@ pub fn run(args: &DemoArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
     let options = Options { log_format: Some(LogFormat::Human), demo: true, ..Options::default() };
     let app = App::start(config, options)?;
     steps(&app, &fake, folder.path(), out)?;
-    app.run()
+    Ok(app.run())
 }
 
 fn config(args: &DemoArgs, fake: &Fake, folder: &Path) -> anyhow::Result<Config> {
