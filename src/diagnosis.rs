@@ -134,6 +134,12 @@ causes! {
 }
 
 impl Cause {
+    /// Whether scopes are in question: the answer and the access line name those that are needed and those that are declared.
+    #[must_use]
+    pub const fn is_of_rights(self) -> bool {
+        matches!(self, Self::ScopeMissing | Self::Ambiguous)
+    }
+
     /// Whether a quota is used up: an answer of 420 or 429.
     #[must_use]
     pub const fn is_of_quota(self) -> bool {
@@ -205,16 +211,14 @@ impl Diagnosis {
     /// The same for an operation that needs one of these rights, with a token that is declared to have those.
     #[must_use]
     pub fn with_rights(self, needed: ScopeSet, held: ScopeSet) -> Self {
-        let is_about_them = matches!(self.cause, Cause::ScopeMissing | Cause::Ambiguous);
-        Self { rights: is_about_them.then_some(Rights { needed, held }), ..self }
+        Self { rights: self.cause.is_of_rights().then_some(Rights { needed, held }), ..self }
     }
 
     /// One line for whoever sent the request.
     #[must_use]
     pub fn hint(&self) -> Cow<'static, str> {
         let Some(Rights { needed, held }) = self.rights else { return Cow::Borrowed(self.hint) };
-        let needed = needed.to_string().replace(", ", " or ");
-        Cow::Owned(format!("{} It needs {needed}; the token should have {held}.", self.hint))
+        Cow::Owned(format!("{} It needs {}; the token should have {held}.", self.hint, needed.any_of()))
     }
 }
 

@@ -216,7 +216,12 @@ fn tokens_of_two_owners_that_fail_together_are_an_outage() {
     let upstream = metrica(move |_| if now.load(Ordering::SeqCst) { ACCEPTS } else { REJECTS }, || REJECTS);
     let gate = start(&upstream, &format!("{OWNERS}\ntoken_health: {{probe_after: 1h}}"));
     assert_eq!(said(&gate.get("app", COUNTER)), "403 token_invalid");
-    assert_eq!(said(&gate.get("app", COUNTERS)), "503 token_parked", "of one owner, it is that one's");
+    let parked = gate.get("app", COUNTERS);
+    assert_eq!(said(&parked), "503 token_parked", "of one owner, it is that one's");
+    let (hint, next) = (parked.field("x-gate-hint").unwrap(), parked.field("retry-after").unwrap());
+    assert!(hint.contains("This has been so since 20"), "{hint}");
+    assert!(hint.ends_with(&format!("Z, and the gate asks Metrica again in {next} s.")), "{hint}");
+    assert!(parked.text().contains(hint), "{}", parked.text());
     assert_eq!(said(&gate.send("crm", write())), "403 token_invalid");
     assert_eq!(said(&gate.get("app", COUNTERS)), "503 outage");
     assert_eq!(said(&gate.send("crm", write())), "503 outage");

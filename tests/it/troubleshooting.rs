@@ -1,6 +1,8 @@
 //! The troubleshooting list of Metrica's documentation, row by row: a gate says the reason while it serves, and the doctor
 //! says the same when it is asked (<https://yandex.com/dev/metrika/en/intro/authorization>).
 
+use std::fmt::Write as _;
+
 use metrika_gate::diagnosis::Cause;
 use metrika_gate::fake::Fake;
 
@@ -176,6 +178,20 @@ fn rows() -> Vec<Row> {
         quota("quota_grants_requests", 429, Cause::QuotaGrants),
         quota("quota_of_tomorrow", 420, Cause::QuotaOther),
     ]
+}
+
+/// The rows as a table of the documentation.
+pub fn table() -> String {
+    let mut table = "| what Metrica answers, and when | reason | what the caller is told | what the operator can do | what doctor finds |
+|---|---|---|---|---|
+"
+    .to_owned();
+    for Row { symptom, reason, finding, .. } in rows() {
+        let finding = finding.split(' ').next().unwrap_or_default();
+        let (hint, advice) = (reason.hint(), reason.advice());
+        writeln!(table, "| {symptom} | `{}` | {hint} | {advice} | `{finding}` |", reason.as_str()).unwrap();
+    }
+    table
 }
 
 fn gate(fake: &Fake, row: &Row) -> Gate {
