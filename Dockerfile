@@ -8,9 +8,10 @@ FROM ${BUILDER_IMAGE} AS builder
 ARG CARGO_PROFILE=release
 WORKDIR /build
 
-# The dependencies alone, over an empty program: this layer stays until a manifest changes.
+# The dependencies alone, over an empty program: this layer stays until a manifest or one of the libraries changes.
 # The only thing it needs beside Rust is a C compiler, for the cryptography of aws-lc.
 COPY Cargo.toml Cargo.lock ./
+COPY crates crates
 RUN mkdir src \
  && echo 'fn main() {}' > src/main.rs \
  && touch src/lib.rs \

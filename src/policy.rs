@@ -311,7 +311,7 @@ mod tests {
         let callers = Callers::new(vec![caller], &[ListenerName::new("app")]);
         let policy = Policy::new(callers, Catalogue::built_in(), tokens);
         let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
-        let names = crate::target::check(path, query, 1000).unwrap();
+        let names = strict_http::target::check(path, query, 1000).unwrap();
         let operation = policy.operation(verb, path)?;
         let subject = crate::subject::Subject::of(operation, path, query, names);
         policy.permit(0, &Call { operation, path, query, names, subject: &subject })

@@ -13,8 +13,8 @@ use bytes::{Bytes, BytesMut};
 use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use http_body_util::{BodyExt, Empty};
+use strict_http::target::{self, Target};
 
-use crate::target::{self, Target};
 use crate::token::Token;
 use crate::upstream::http1::Listener;
 use crate::upstream::{Carried, Outgoing, Pool, Upstream};

@@ -3,7 +3,7 @@
 //! 1. The body is exactly Metrica's: `{"errors":[{"error_type","message"}],"code","message"}`, with documented error
 //!    types only, because clients fail on anything else (an extra key, an unknown type, an empty body).
 //! 2. `X-Gate-Error: <reason>` tells the gate's answer from Metrica's own, which never has it.
-//! 3. The message says what would be right. A malformed request has the message of its kind ([`crate::line::Malformed`]), and one
+//! 3. The message says what would be right. A malformed request has the message of its kind ([`Malformed`]), and one
 //!    that breaks a rule of its caller that of the breach ([`crate::rules::Breach`]). Where scopes lack, it names them
 //!    ([`crate::scope::Lacking`]); where a token is refused, since when, and when Metrica is asked next. Of the request, nothing
 //!    is said but the number of a counter.
@@ -12,6 +12,7 @@
 
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
+use strict_http::{Class, Malformed};
 
 use crate::verdict::ErrorType;
 
@@ -192,6 +193,27 @@ pub struct Rejection {
 impl From<Reason> for Rejection {
     fn from(reason: Reason) -> Self {
         Self { reason, cause: None }
+    }
+}
+
+impl From<Malformed> for Reason {
+    fn from(kind: Malformed) -> Self {
+        match kind.class() {
+            Class::Syntax => Self::MalformedRequest,
+            Class::Host => Self::BadHost,
+            Class::Framing => Self::BadFraming,
+            Class::Target => Self::BadTarget,
+            Class::TargetLength => Self::TargetTooLong,
+            Class::HeaderSize => Self::HeadersTooLarge,
+            Class::Method => Self::MethodNotAllowed,
+        }
+    }
+}
+
+impl From<Malformed> for Rejection {
+    #[cold]
+    fn from(kind: Malformed) -> Self {
+        Self::because(kind.into(), kind)
     }
 }
 

@@ -28,10 +28,11 @@
 
 use std::sync::Arc;
 
+use strict_http::target::{Names, letters, name_of, plain};
+
 use crate::login;
 use crate::operation::{Destructive, Operation, Place, Reach, Setting, Shares};
 use crate::subject::{Counters, Subject, counter};
-use crate::target::{Names, letters, name_of, plain};
 
 mod breach;
 mod grantees;

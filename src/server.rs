@@ -17,6 +17,8 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use strict_http::Malformed;
+use strict_http::request_reader::Bounds;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tower::Service;
@@ -26,7 +28,6 @@ use crate::config::Limits;
 use crate::descriptors::Need;
 use crate::gateway::connection::{Connection, Phase};
 use crate::gateway::{refuse_unparsed, whole_answer};
-use crate::line::Malformed;
 use crate::metrics::process::ProcessMeters;
 use crate::rejection::Reason;
 use crate::symbol::ListenerName;
@@ -35,10 +36,6 @@ use crate::worker::{Ending, Worker, new_request_id};
 
 mod blocks;
 pub mod caller_io;
-mod fault;
-mod frames;
-pub mod framing;
-mod head;
 mod http2;
 
 pub mod listen;
@@ -46,7 +43,6 @@ pub mod places;
 mod streams;
 
 use caller_io::{CallerIo, Socket};
-use framing::Bounds;
 use http2::Begun;
 use listen::Accepting;
 pub use places::Connections;

@@ -6,8 +6,9 @@
 //! 3. A login stands in `ulogin` and, several with commas, in `direct_client_logins`. Percent-encoding is taken off once,
 //!    and `+` is a space.
 
+use strict_http::target::{Names, name_of, plain};
+
 use crate::operation::{Operation, Reach};
-use crate::target::{Names, name_of, plain};
 
 pub mod json;
 
@@ -136,9 +137,10 @@ pub fn text(value: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use strict_http::target;
+
     use super::*;
     use crate::operation::{Catalogue, Lookup, Verb};
-    use crate::target;
 
     fn subject(verb: Verb, target: &str) -> Subject {
         let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));

@@ -18,9 +18,7 @@ use crate::config;
 
 pub mod answer;
 pub mod broken;
-pub mod chunks;
 pub mod dial;
-pub mod framing;
 pub mod http1;
 mod lease;
 pub mod lookup;

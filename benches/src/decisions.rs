@@ -16,7 +16,7 @@ use metrika_gate::policy::{Policy, TokenRights};
 use metrika_gate::rules::{Call, Rules};
 use metrika_gate::scope::{Scope, ScopeSet};
 use metrika_gate::subject::Subject;
-use metrika_gate::target::{self, Names};
+use strict_http::target::{self, Names};
 
 use crate::Benchmark;
 

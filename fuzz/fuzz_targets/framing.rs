@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use metrika_gate::server::framing::{Bounds, Framing, Stop};
+use strict_http::request_reader::{Bounds, Framing, Stop};
 use metrika_gate_fuzz::requests;
 
 fuzz_target!(|input: &[u8]| {

@@ -1,12 +1,13 @@
 //! No accepted target means something else to a reader that decodes, merges or removes, nor hides a credential.
 #![no_main]
 
+use std::sync::LazyLock;
+
 use http::Uri;
 use libfuzzer_sys::fuzz_target;
 use metrika_gate::operation::{Catalogue, Lookup, Verb};
-use metrika_gate::target::{self, Target};
+use strict_http::target::{self, Target};
 use metrika_gate_fuzz::readings;
-use std::sync::LazyLock;
 
 static CATALOGUE: LazyLock<Catalogue> = LazyLock::new(Catalogue::built_in);
 

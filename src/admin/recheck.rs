@@ -11,10 +11,9 @@ use std::time::Duration;
 
 use http::header::{HOST, ORIGIN};
 use http::{HeaderMap, HeaderValue};
+use strict_http::host::Host;
 use tokio::sync::Notify;
 use tokio::time::Instant;
-
-use crate::host::Host;
 
 /// Rule 2.
 const PAUSE: Duration = Duration::from_secs(60);

@@ -8,6 +8,7 @@ use clap::builder::ArgPredicate;
 use http::header::{CONTENT_TYPE, HOST};
 use http::{HeaderMap, HeaderName, Method, Version};
 use serde_json::json;
+use strict_http::target::{BadTarget, Broken, Target};
 
 use super::traits::{kind, looked_for};
 use super::url::{Read, Url};
@@ -23,7 +24,6 @@ use crate::rules::Breach;
 use crate::scope::Lacking;
 use crate::subject::{Counters, Subject};
 use crate::symbol::ListenerName;
-use crate::target::{BadTarget, Broken, Target};
 
 #[derive(Debug, Args)]
 pub(super) struct ExplainArgs {

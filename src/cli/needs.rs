@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use anyhow::bail;
+use strict_http::target::Names;
 
 use super::lines::{self, Line, Named};
 use super::replay;
@@ -22,7 +23,6 @@ use crate::rejection::Reason;
 use crate::rules::{Breach, Call, List, Rules};
 use crate::scope::{Scope, ScopeSet};
 use crate::subject::{Counters, Subject};
-use crate::target::Names;
 
 /// Under what lines are judged.
 pub(super) struct Judge<'a> {

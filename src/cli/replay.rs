@@ -16,6 +16,7 @@ use std::path::Path;
 
 use http::Method;
 use serde::Serialize;
+use strict_http::target::Names;
 
 use super::Format;
 use super::lines::{self, Line, Named, SHOWN};
@@ -24,7 +25,6 @@ use crate::operation::{Operation, Verb};
 use crate::policy::{Denial, Permission, Policy};
 use crate::rejection::Reason;
 use crate::rules::{Call, Rules};
-use crate::target::Names;
 
 /// What would become of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -2,9 +2,8 @@
 
 use http::Uri;
 use http::uri::Authority;
-
-use crate::line;
-use crate::target::{self, BadTarget, Broken};
+use strict_http::grammar;
+use strict_http::target::{self, BadTarget, Broken};
 
 /// The URL that is asked for, right or wrong: what is wrong with it is a part of the answer.
 #[derive(Clone, Copy)]
@@ -52,7 +51,7 @@ impl<'a> Url<'a> {
     pub(super) fn read(self) -> Result<Read, BadTarget> {
         let whole = self.whole();
         target::unfit(whole.as_bytes()).map_or(Ok(()), |broken| Err(BadTarget::Ambiguous(broken)))?;
-        let encoded = line::encoded(b"GET ", whole.as_bytes(), true);
+        let encoded = grammar::encoded(b"GET ", whole.as_bytes(), true);
         let (text, encoded) = encoded.map_or((whole.into_bytes(), None), |(text, broken)| (text, Some(broken)));
         let uri = Uri::try_from(text).map_err(|_| BadTarget::Ambiguous(target::Rule::Form.at(0)))?;
         Ok(Read { uri, encoded })

@@ -2,11 +2,11 @@
 
 use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
+use strict_http::host::Host;
 
 use super::reader::{At, Findings, Table};
 use super::{Admission, Bind, Config, Listener};
 use crate::caller::{Caller, CallerId, Condition, Conditions};
-use crate::host::Host;
 
 /// Reads the keys of a listener; `tcp` says whether it has hosts.
 pub fn admission(table: &Table<'_>, tcp: bool, findings: &mut Findings) -> Option<Admission> {

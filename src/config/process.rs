@@ -4,6 +4,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use strict_http::target;
+
 use super::admission::admission;
 use super::level::level;
 use super::reader::{At, Findings};
@@ -11,7 +13,6 @@ use super::{
     Admin, Bind, CallerTimeouts, Limits, Listener, Log, LogFormat, Shutdown, document, duration, name, timeout,
 };
 use crate::symbol::ListenerName;
-use crate::target;
 
 /// A listener as read, with what only the reading of callers needs.
 #[derive(Debug)]

@@ -18,11 +18,11 @@
 use http::header::HOST;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, Version};
 use rustc_hash::FxHashMap;
+use strict_http::Malformed;
+use strict_http::host::{Host, Hosts};
 
 use super::{Head, http2, via};
 use crate::config::{Bind, Config, Limits, Listener};
-use crate::host::{Host, Hosts};
-use crate::line::Malformed;
 use crate::rejection::{Reason, Rejection};
 use crate::symbol::ListenerName;
 

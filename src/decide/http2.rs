@@ -9,10 +9,10 @@
 //! 3. `:path` begins with a slash: without one, readers differ in whether they add it (`bad_target`, 400).
 
 use http::header::HOST;
+use strict_http::Malformed;
+use strict_http::target::Rule;
 
 use super::Head;
-use crate::line::Malformed;
-use crate::target::Rule;
 
 /// Holds a request of HTTP/2 to these rules.
 ///

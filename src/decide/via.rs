@@ -7,8 +7,7 @@
 
 use http::header::VIA;
 use http::{HeaderMap, HeaderValue, Version};
-
-use crate::lists::elements;
+use strict_http::list_field::elements;
 
 /// How a gate is called in `Via`.
 const NAME: &[u8] = b"metrika-gate";

@@ -72,10 +72,10 @@ assumptions! {
         "`src/knowledge.rs`: success on a public counter proves nothing, so nothing breaks either way",
         "nothing: then a dead token is found later, by its first request for another counter";
     FinalSlash = "final_slash", "a slash at the end of a path changes nothing",
-        "`src/target/canonical.rs` takes it away", "refuse it there (`strict: true` does)";
+        "`crates/strict-http/src/target/canonical.rs` takes it away", "refuse it there (`strict: true` does)";
     EncodedLess = "encoded_less", "`%3C` in a query means what a raw `<` means",
-        "`src/target/canonical.rs` encodes it", "refuse raw characters there (`strict: true` does)";
-    IdsTwice = "ids_twice", "`ids=1&ids=1` means what `ids=1,1` means", "`src/target/canonical.rs` joins them",
+        "`crates/strict-http/src/target/canonical.rs` encodes it", "refuse raw characters there (`strict: true` does)";
+    IdsTwice = "ids_twice", "`ids=1&ids=1` means what `ids=1,1` means", "`crates/strict-http/src/target/canonical.rs` joins them",
         "refuse the second there (`strict: true` does)";
     UnknownPath = "unknown_path", "a path that is unknown is 404 with Metrica's JSON",
         "`src/verdict.rs`: an answer without the JSON is not taken for Metrica's", "nothing breaks; the reason is `other`";

@@ -6,8 +6,7 @@
 
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING};
 use http::{HeaderMap, HeaderValue};
-
-use crate::lists::elements;
+use strict_http::list_field::elements;
 
 /// How a body is packed (`Content-Encoding`, RFC 9110, section 8.4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,17 +8,17 @@ use std::time::Duration;
 
 use http::HeaderValue;
 use hyper::body::Incoming;
+use strict_http::Malformed;
+use strict_http::target::Broken;
 use tokio::time::Instant;
 
 use super::interim::Interim;
 use super::transport::Transport;
 use crate::caller::Evidence;
 use crate::config::CallerTimeouts;
-use crate::line::Malformed;
 use crate::metrics::Stall;
 use crate::rejection::Reason;
 use crate::symbol::CallerId;
-use crate::target::Broken;
 use crate::worker::Worker;
 
 /// A caller that sends nothing of its body for so long is the cause when the upstream gives up meanwhile.

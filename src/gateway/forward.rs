@@ -24,6 +24,7 @@ use http::header::{ACCEPT_ENCODING, CONNECTION, CONTENT_TYPE};
 use http::response::Parts;
 use http::{HeaderValue, Response, Version};
 use http_body::Body;
+use strict_http::length;
 use tokio::time::Instant;
 
 use super::body::{BodyError, RequestBody, ResponseBody};
@@ -45,7 +46,7 @@ use crate::rejection::{Reason, Rejection};
 use crate::upstream::broken::{Broken, Unanswered};
 use crate::upstream::dial::DialError;
 use crate::upstream::received::Received;
-use crate::upstream::{Lease, Outgoing, Upstream, Watchdog, framing};
+use crate::upstream::{Lease, Outgoing, Upstream, Watchdog};
 
 /// What a request's own connection could not do.
 enum Failed {
@@ -283,7 +284,7 @@ async fn respond(
     let secret = wishes.secret().clone();
     let has_body = !incoming.is_end_stream();
     let coding = Coding::of(&head.headers);
-    let reusable = has_body || !framing::announces_a_body(&head.headers);
+    let reusable = has_body || !length::announces_a_body(&head.headers);
     take_head(&mut head, has_body.then_some(coding), &secret, upstream, &exchange).map_err(|(kind, reason)| {
         exchange.upstream_error(kind);
         reason
@@ -343,7 +344,7 @@ fn take_head(
     upstream: &Upstream,
     exchange: &Exchange,
 ) -> Result<(), (UpstreamError, Reason)> {
-    if !framing::is_sound(head.status, &head.headers) {
+    if !length::is_sound(head.status, &head.headers) {
         return Err((UpstreamError::Protocol, Reason::UpstreamProtocol));
     }
     if coding == Some(Coding::Other) {

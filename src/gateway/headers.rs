@@ -18,10 +18,10 @@
 
 use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue, StatusCode};
+use strict_http::list_field::elements;
 
 use super::coding;
 use super::reflection::Secret;
-use crate::lists::elements;
 use crate::metrics::Credential;
 
 /// What a caller's fields asked for, beside what they say to Metrica.

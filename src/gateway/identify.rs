@@ -3,13 +3,13 @@
 use std::rc::Rc;
 
 use http::request::Parts;
+use strict_http::target::Broken;
 
 use super::caller_body::CallerBody;
 use super::exchange::Exchange;
 use super::stage::Stage;
 use crate::decide::{self, Identified};
 use crate::rejection::Rejection;
-use crate::target::Broken;
 use crate::worker::Snapshot;
 
 /// A request as it came.

@@ -5,7 +5,7 @@
 //! 3. The target that leaves is the one that policy read ([`Target`]).
 //! 4. A request that has waited is decided again before it leaves, and goes with the token of that decision.
 //!
-//! [`Target`]: crate::target::Target
+//! [`Target`]: strict_http::target::Target
 
 use std::rc::Rc;
 

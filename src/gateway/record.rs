@@ -9,6 +9,8 @@ use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, EXPECT, RETRY_AFTER, X_CONTE
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Version};
 use hyper::body::{Body, Incoming};
 use pin_project_lite::pin_project;
+use strict_http::Malformed;
+use strict_http::list_field::elements;
 use tokio::time::Instant;
 use tower::{Layer, Service};
 
@@ -19,8 +21,6 @@ use super::exchange::Exchange;
 use super::identify::Received;
 use super::rest::Rest;
 use crate::caller::Evidence;
-use crate::line::Malformed;
-use crate::lists::elements;
 use crate::operation::Verb;
 use crate::rejection::{Answer, Reason, Rejection, sentence};
 use crate::rules::Breach;
@@ -276,8 +276,8 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
 }
 
 /// The answer of the reason, with the message of the kind.
-const fn of_malformed(kind: Malformed) -> Answer {
-    Answer { message: kind.message(), ..kind.reason().answer() }
+fn of_malformed(kind: Malformed) -> Answer {
+    Answer { message: kind.message(), ..Reason::from(kind).answer() }
 }
 
 /// Says and counts a request that could not be read as HTTP; the bytes that answer it.
@@ -287,7 +287,7 @@ pub fn refuse_unparsed(worker: &Rc<Worker>, connection: &Rc<Connection>, kind: M
     let callers = &snapshot.generation.policy.callers;
     let caller = callers.identify(connection.evidence).and_then(|position| callers.get(position));
     exchange.begin(caller.map(|caller| caller.id));
-    let (reason, answer) = (kind.reason(), of_malformed(kind));
+    let (reason, answer) = (Reason::from(kind), of_malformed(kind));
     log_cause(&exchange, reason, Some(kind), &kind.to_string());
     exchange.rejected(reason);
     exchange.add_response_bytes(answer.body().len());

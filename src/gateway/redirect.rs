@@ -9,8 +9,7 @@
 
 use http::header::LOCATION;
 use http::{HeaderMap, HeaderValue, StatusCode};
-
-use crate::target;
+use strict_http::target;
 
 /// Puts `Location` into a form that stays on the gate, or takes it away; false when the answer cannot be passed on.
 #[must_use]

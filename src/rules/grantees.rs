@@ -6,13 +6,14 @@
 //! 3. What gives everybody access is refused, also as `perm: public_stat` of a grant.
 //! 4. A body names somebody, unless the path or the query does. An empty one gives nobody access.
 
+use strict_http::target::{name_of, plain, spelled};
+
 use super::setting::is_plainly_another;
 use super::{Breach, Call};
 use crate::login;
 use crate::operation::Shares;
 use crate::subject::json::{Scalar, Sought};
 use crate::subject::text;
-use crate::target::{name_of, plain, spelled};
 
 /// The parameter, and the segment of a path, that names a grantee.
 const LOGIN: &str = "user_login";

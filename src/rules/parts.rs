@@ -10,9 +10,10 @@
 //!    long name.
 //! 4. What is wrong is found before a byte of the part's value.
 
+use strict_http::target::{Names, letters, looks_like_credential, spelled};
+
 use super::{Breach, Rules};
 use crate::operation::{Destructive, Operation, Setting};
-use crate::target::{Names, letters, looks_like_credential, spelled};
 
 /// The most bytes of the fields of one part (rule 3).
 pub const LONGEST: usize = 4096;

@@ -6,9 +6,10 @@
 //! 3. What stands behind a semicolon is looked at as a pair too: some readers take it for an ampersand.
 //! 4. In a body it is looked for at any depth; what stands there is a text.
 
+use strict_http::target::{letters, name_of, plain, spelled};
+
 use crate::operation::Setting;
 use crate::subject::json::{Scalar, Sought};
-use crate::target::{letters, name_of, plain, spelled};
 
 /// Whether it could stand in `query` (rules 1 to 3).
 #[cold]

@@ -1,8 +1,9 @@
 //! The rules of callers, one by one.
 
+use strict_http::target;
+
 use super::*;
 use crate::operation::{Catalogue, Destructive, Lookup, Verb};
-use crate::target;
 
 /// What becomes of a request that the catalogue knows.
 pub(super) fn decide(rules: &Rules, verb: Verb, target: &str) -> Result<Duties, Breach> {

@@ -9,9 +9,8 @@
 //! 3. What is no block after all passes as it is, or as the beginning of a block that does not end: hyper ends the connection for it.
 
 use bytes::{Buf, BufMut, BytesMut};
+use strict_http::flood_guard::{END_HEADERS, Fault, Frame, HEADER, PADDED, kind};
 use tokio::io::ReadBuf;
-
-use super::frames::{END_HEADERS, Fault, Frame, HEADER, PADDED, kind};
 
 /// HEADERS may begin with this (RFC 9113, section 6.2).
 const PRIORITY: u8 = 0x20;

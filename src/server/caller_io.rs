@@ -1,7 +1,7 @@
 //! The bytes of a caller's connection, on their way to and from hyper.
 //!
 //! 1. What the connection is doing is seen here: the first byte of a header, a write that the caller does not take.
-//! 2. Bytes that are no HTTP to the letter ([`super::framing`]) do not reach hyper, which is told that nothing more comes:
+//! 2. Bytes that are no HTTP to the letter ([`strict_http::request_reader`]) do not reach hyper, which is told that nothing more comes:
 //!    for a body at once, so that it fails; for a header when everything before it is answered and written. The refusal
 //!    is the server's to write then.
 //! 3. A request line with something raw in its query is kept back until it is whole, and reaches hyper percent-encoded.
@@ -16,13 +16,13 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
+use strict_http::Malformed;
+use strict_http::request_reader::{Bounds, Fault, Framing, Stop};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
-use super::framing::{Bounds, Fault, Framing, Stop};
 use super::http2::Begun;
 use crate::gateway::connection::Connection;
-use crate::line::Malformed;
 
 /// A caller's socket.
 #[derive(Debug)]

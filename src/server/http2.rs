@@ -6,7 +6,7 @@
 //!    and the others on its connection go on.
 //! 3. Limits: 100 requests at once, 512 KiB of bodies that are not passed on yet while the worker has the memory for that
 //!    (otherwise the 64 KiB of RFC 9113, section 6.9.2), 64 KiB of each answer that are not taken yet, no push, no tunnel.
-//!    What floods the connection ends it (see [`super::frames`]), and so does a header block of more than twice
+//!    What floods the connection ends it (see [`strict_http::flood_guard`]), and so does a header block of more than twice
 //!    `limits.header_bytes` (see [`super::blocks`]).
 //! 4. The connection itself ends when it is idle for too long, when a header block or the preface is not finished in
 //!    time, and when the caller takes nothing of what is ready for it.
@@ -25,13 +25,13 @@ use http::Method;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use strict_http::flood_guard::{Account, Fault, PREFACE};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, sleep, timeout};
 use tower::Service;
 
 use super::blocks::Blocks;
 use super::caller_io::Socket;
-use super::frames::{Account, Fault, PREFACE};
 use super::streams::{Streams, look_every};
 use crate::caller::Evidence;
 use crate::config::Limits;
@@ -105,7 +105,7 @@ pub async fn begin(worker: &Worker, socket: &mut Socket) -> Begun {
 enum End {
     /// hyper said what there was to say, or the caller is gone.
     Over,
-    /// The caller broke a rule of [`super::frames`].
+    /// The caller broke a rule of [`strict_http::flood_guard`].
     Fault(Fault),
     /// The caller let the gate wait for a request.
     Late,
@@ -134,7 +134,7 @@ struct State {
 pub async fn serve(worker: Rc<Worker>, evidence: Evidence, (socket, begun): (Socket, Begun), limits: Limits) {
     let now = Instant::now();
     let state = Rc::new(State {
-        account: RefCell::new(Account::new(now)),
+        account: RefCell::new(Account::new(now.into_std())),
         blocked_since: Cell::new(None),
         unfinished: Cell::new(Some((0, now))),
     });
@@ -262,7 +262,7 @@ impl Patience {
             }
             // What hyper has and the caller does not take is part of no request any more.
             let cut_off = now.checked_sub(timeouts.body_idle);
-            if cut_off.is_some_and(|cut_off| account.answers_quiet_since(cut_off) > streams.answering()) {
+            if cut_off.is_some_and(|cut_off| account.answers_quiet_since(cut_off.into_std()) > streams.answering()) {
                 tracing::debug!("the caller does not take its answers; its connection is closed");
                 streams.transport().stall();
                 return Poll::Ready(End::Deaf);
@@ -328,7 +328,7 @@ impl AsyncRead for Wire {
                 return Poll::Ready(Ok(()));
             }
             let now = Instant::now();
-            let taken = account.received(arrived, now).and_then(|()| blocks.take(arrived));
+            let taken = account.received(arrived, now.into_std()).and_then(|()| blocks.take(arrived));
             buffer.set_filled(before + taken.unwrap_or(0));
             let Ok(passed) = taken.inspect_err(|fault| account.fail(*fault)) else {
                 return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
@@ -358,7 +358,7 @@ impl Wire {
                 let mut account = self.state.account.borrow_mut();
                 for piece in pieces {
                     let gone = left.min(piece.len());
-                    account.sent(piece.get(..gone).unwrap_or_default(), now);
+                    account.sent(piece.get(..gone).unwrap_or_default(), now.into_std());
                     left -= gone;
                 }
             }

@@ -15,9 +15,9 @@ use std::collections::HashSet;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use strict_http::target::spelled;
 
 use super::{Counters, counter};
-use crate::target::spelled;
 
 /// Rule 4; within what serde_json itself goes down to.
 const DEEPEST: u8 = 64;

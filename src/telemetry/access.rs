@@ -446,7 +446,7 @@ mod tests {
         let (path, query) = target.split_once('?').unwrap();
         let catalogue = Catalogue::built_in();
         let Lookup::Known(operation) = catalogue.find(Verb::Get, path) else { panic!("{target} is no operation") };
-        let names = crate::target::check(path, Some(query), 48 * 1024).unwrap();
+        let names = strict_http::target::check(path, Some(query), 48 * 1024).unwrap();
         let subject = Subject::of(operation, path, Some(query), names);
         let json = line_about(Form::Json, Some(&subject));
         (serde_json::from_str(&json).unwrap(), line_about(Form::Human, Some(&subject)))

@@ -3,7 +3,7 @@
 //! 1. A head is read when it is whole. What is no head to httparse, or has more than [`FIELDS`] fields, is no answer.
 //! 2. Only fields that somebody wants are kept, and those that frame the answer.
 //! 3. A body ends as RFC 9112, section 6.3, says. An answer that could end in two places is refused by
-//!    [`super::framing`] before its body is read.
+//!    [`strict_http::length`] before its body is read.
 //! 4. The connection can carry another answer only after one of HTTP/1.1 that does not say `close`.
 
 use std::mem::MaybeUninit;
@@ -13,9 +13,8 @@ use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use http_body::Frame;
 use httparse::{ParserConfig, Status};
-
-use super::chunks::{Chunks, Next, NoChunks};
-use super::framing::length;
+use strict_http::chunks::{Chunks, Next, NoChunks};
+use strict_http::length::length;
 
 /// So many fields an answer may have.
 pub const FIELDS: usize = 100;

@@ -3,7 +3,8 @@
 use std::error::Error as _;
 use std::io;
 
-use super::chunks::NoChunks;
+use strict_http::chunks::NoChunks;
+
 use super::request::Outgoing;
 
 /// What the head of an answer may have, with all interim responses before it.

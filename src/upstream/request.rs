@@ -12,8 +12,7 @@ use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING};
 use http::uri::{Authority, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, uri};
 use http_body::Body;
-
-use crate::target::OriginForm;
+use strict_http::target::OriginForm;
 
 /// A request that goes to the upstream, on whichever version of HTTP.
 #[derive(Debug)]
@@ -158,7 +157,8 @@ mod tests {
     use super::*;
 
     fn outgoing<B>(fields: &[(&'static str, &'static str)], body: B) -> Outgoing<B> {
-        let target = crate::target::Target::check(&"/path?query=1".parse().unwrap(), 100).unwrap().into_origin_form();
+        let target =
+            strict_http::target::Target::check(&"/path?query=1".parse().unwrap(), 100).unwrap().into_origin_form();
         let field = |(name, value): &(&'static str, &'static str)| {
             (HeaderName::from_static(name), HeaderValue::from_static(value))
         };

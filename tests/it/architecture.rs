@@ -4,14 +4,10 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Plain values and pure decisions; they use nothing but each other.
-const VOCABULARY: [&str; 17] = [
+const VOCABULARY: [&str; 13] = [
     "symbol",
     "scope",
     "operation",
-    "target",
-    "host",
-    "line",
-    "lists",
     "caller",
     "token",
     "policy",

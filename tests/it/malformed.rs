@@ -4,9 +4,10 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-use metrika_gate::line::Malformed;
-use metrika_gate::target::Rule;
+use metrika_gate::rejection::Reason;
 use serde_json::Value;
+use strict_http::Malformed;
+use strict_http::target::Rule;
 
 use crate::harness::files::same_as_file;
 use crate::harness::h2::*;
@@ -174,11 +175,12 @@ fn wrong_in_the_log(gate: &Gate, id: &str, listener: &str, kind: Malformed) -> V
     let peer = if listener == "local" { "uid " } else { "127.0.0.1" };
     let cause = line["cause"].as_str().unwrap_or_default();
     let has_cause = matches!(kind, Malformed::Target(_)) && cause.contains(", at byte ") || cause == kind.message();
-    let mut wrong: Vec<String> = [("kind", kind.word()), ("listener", listener), ("reason", kind.reason().as_str())]
-        .into_iter()
-        .filter(|(name, value)| line[name] != *value)
-        .map(|(name, _)| format!("{name} is {}", line[name]))
-        .collect();
+    let mut wrong: Vec<String> =
+        [("kind", kind.word()), ("listener", listener), ("reason", Reason::from(kind).as_str())]
+            .into_iter()
+            .filter(|(name, value)| line[name] != *value)
+            .map(|(name, _)| format!("{name} is {}", line[name]))
+            .collect();
     wrong.extend((!line["peer"].as_str().is_some_and(|said| said.starts_with(peer))).then(|| "no peer".to_owned()));
     wrong.extend((!has_cause).then(|| format!("the cause is {cause:?}")));
     wrong
@@ -186,7 +188,7 @@ fn wrong_in_the_log(gate: &Gate, id: &str, listener: &str, kind: Malformed) -> V
 
 /// What is wrong with an answer to a request of this kind.
 fn wrong_in_the_answer(answer: &crate::harness::Answer, kind: Malformed) -> Vec<String> {
-    let (said, reason) = (kind.reason().answer(), kind.reason().as_str());
+    let (said, reason) = (Reason::from(kind).answer(), Reason::from(kind).as_str());
     let message = kind.message();
     let body = serde_json::json!({
         "errors": [{"error_type": said.error_type.as_str(), "message": message}],
@@ -270,11 +272,11 @@ fn a_malformed_request_that_arrives_byte_by_byte_has_a_kind_too() {
     settle(&gate);
     let mut wrong = Vec::new();
     for (word, row, answer) in &sent {
-        let expected = kind_of(word).reason();
+        let expected = Reason::from(kind_of(word));
         let said = lines(&gate, answer.field("x-request-id").unwrap());
         let kinds: Vec<_> = said.iter().filter_map(|line| line["kind"].as_str().map(kind_of)).collect();
         let is_right =
-            kinds.len() == 1 && kinds[0].reason() == expected && wrong_in_the_answer(answer, kinds[0]).is_empty();
+            kinds.len() == 1 && Reason::from(kinds[0]) == expected && wrong_in_the_answer(answer, kinds[0]).is_empty();
         if !is_right {
             wrong.push(format!("{word} {row:?}: {} {kinds:?}", answer.summary()));
         }
@@ -326,7 +328,7 @@ fn what_the_gate_refuses_of_http2_has_a_kind() {
         settle(&gate);
         let mut of_row = wrong_in_the_log(&gate, &id, "app", kind);
         let message = serde_json::from_slice::<Value>(&body).unwrap_or_default()["message"].clone();
-        if fate != Fate::Answered(u64::from(kind.reason().answer().status.as_u16())) || message != kind.message() {
+        if fate != Fate::Answered(u64::from(Reason::from(kind).answer().status.as_u16())) || message != kind.message() {
             of_row.push(format!("it was {fate:?}: {message}"));
         }
         wrong.extend((!of_row.is_empty()).then(|| format!("{word}: {}", of_row.join(", "))));
@@ -339,7 +341,7 @@ fn what_the_gate_refuses_of_http2_has_a_kind() {
 fn every_kind_is_in_the_documentation() {
     let mut table = "| `kind` | reason | the answer says |\n|---|---|---|\n".to_owned();
     for kind in Malformed::all() {
-        writeln!(table, "| `{}` | `{}` | {} |", kind.word(), kind.reason().as_str(), kind.message()).unwrap();
+        writeln!(table, "| `{}` | `{}` | {} |", kind.word(), Reason::from(kind).as_str(), kind.message()).unwrap();
     }
     let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operations.md");
     let there = std::fs::read_to_string(file).unwrap();

@@ -6,9 +6,9 @@ use ipnet::{IpNet, Ipv4Net};
 use metrika_gate::caller::{Caller, CallerId, Callers, Condition, Conditions, Evidence, ListenerName, Peer};
 use metrika_gate::operation::{Catalogue, Lookup, Verb};
 use metrika_gate::scope::ScopeSet;
-use metrika_gate::target;
 use metrika_gate::token::Token;
 use proptest::prelude::*;
+use strict_http::target;
 
 const LIMIT: usize = 48 * 1024;
 

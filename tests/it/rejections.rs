@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::net::TcpListener;
 
-use metrika_gate::line::Malformed;
 use metrika_gate::rejection::Reason;
+use strict_http::Malformed;
 
 use crate::harness::files::same_as_file;
 use crate::harness::gate::count;
@@ -39,7 +39,7 @@ pub fn assert_is(answer: &Answer, expected: &str) {
     let said = reason.answer();
     assert_eq!(answer.status, said.status.as_u16());
     // Where there is a kind, the message is that of the kind.
-    let of_kinds = Malformed::all().filter(|kind| kind.reason() == *reason).map(Malformed::message);
+    let of_kinds = Malformed::all().filter(|kind| Reason::from(*kind) == *reason).map(Malformed::message);
     let hint = answer.field("x-gate-hint").unwrap();
     // So it is with a rule of the caller, scopes that lack, and a token that is refused.
     let is_detailed = DETAILED.contains(reason) && hint.ends_with('.');

@@ -8,13 +8,13 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use http::Uri;
-use metrika_gate::line;
 use metrika_gate::operation::{Catalogue, Lookup, Verb};
 use metrika_gate::rules::{Call, Rules, check_body};
 use metrika_gate::subject::Subject;
-use metrika_gate::target::{self, Rule, Target};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
+use strict_http::grammar;
+use strict_http::target::{self, Rule, Target};
 
 use crate::harness::{Gate, Upstream};
 
@@ -49,7 +49,7 @@ fn changed_within(rules: &Rules, verb: Verb, target: &str) -> Option<(String, Op
     if target::unfit(target.as_bytes()).is_some() {
         return None;
     }
-    let encoded = line::encoded(b"GET ", target.as_bytes(), true);
+    let encoded = grammar::encoded(b"GET ", target.as_bytes(), true);
     let (text, broken) = encoded.map_or((target.into(), None), |(text, broken)| (text, Some(broken)));
     let target = Target::canonical(&Uri::try_from(text).ok()?, 48 * 1024, |path| CATALOGUE.knows(path)).ok()?;
     let (path, query, names) = (target.path(), target.query(), target.names());

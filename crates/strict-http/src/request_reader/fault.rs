@@ -1,6 +1,6 @@
 //! Why no more bytes of a connection are looked at.
 
-use crate::line::Malformed;
+use crate::Malformed;
 
 /// What breaks a rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 //! Which kind of malformed request a refused line is. Nothing is decided here: what [`super`] has refused is looked at once
 //! more, so what it accepts costs nothing.
 
-use super::malformed::Malformed;
 use super::{all, is_begun_chunk, is_token, is_value, until};
+use crate::Malformed;
 use crate::target::canonical::is_raw;
 use crate::target::{self, Rule};
 

@@ -8,7 +8,7 @@
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::line;
+use crate::grammar;
 
 /// So long a line of a chunk may be, and so much all extensions of a body.
 pub const LINE_BYTES: usize = 16 * 1024;
@@ -76,7 +76,7 @@ impl Chunks {
             match self.place {
                 Place::Size => {
                     let Some(line) = take_line(arrived)? else { return Ok(Next::Hungry) };
-                    let (size, extension) = line::chunk(&line).ok_or(NoChunks)?;
+                    let (size, extension) = grammar::chunk(&line).ok_or(NoChunks)?;
                     self.extensions += extension;
                     if self.extensions > LINE_BYTES {
                         return Err(NoChunks);
@@ -136,7 +136,7 @@ impl Trailers {
         if self.bytes > TRAILER_BYTES || self.fields.len() == TRAILERS {
             return Err(NoChunks);
         }
-        let (name, value) = line::field(line, true).ok().flatten().ok_or(NoChunks)?;
+        let (name, value) = grammar::field(line, true).ok().flatten().ok_or(NoChunks)?;
         let name = HeaderName::from_bytes(name).map_err(|_| NoChunks)?;
         self.fields.append(name, HeaderValue::from_bytes(value).map_err(|_| NoChunks)?);
         Ok(false)

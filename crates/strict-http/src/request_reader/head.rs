@@ -2,7 +2,8 @@
 
 use http::{Method, Uri};
 
-use crate::line::{self, Malformed, diagnosis};
+use crate::Malformed;
+use crate::grammar::{self, diagnosis};
 
 /// What a header says about where its request ends, and where it goes.
 #[derive(Debug, Default)]
@@ -38,7 +39,7 @@ pub(super) const fn wrong_host(again: bool, is_host: bool) -> Malformed {
 }
 
 /// The authority of a target that is not only a path. Such targets are rare, so they may cost to be parsed twice.
-pub(super) fn authority(request: &line::RequestLine<'_>) -> Result<Box<str>, Malformed> {
+pub(super) fn authority(request: &grammar::RequestLine<'_>) -> Result<Box<str>, Malformed> {
     let refused = || diagnosis::of_form(request.target);
     let uri = Uri::try_from(request.target).map_err(|_| refused())?;
     let of_web = uri.scheme_str().is_some_and(|scheme| matches!(scheme, "http" | "https"));

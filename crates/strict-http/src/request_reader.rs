@@ -17,12 +17,17 @@
 //!
 //! Every refusal has its kind ([`Malformed`]), which the log and the answer name; neither holds anything of the request.
 
-pub use super::fault::{Fault, Stop};
-use super::head::{Head, authority, wrong_host};
+mod fault;
+mod head;
+
+pub use fault::{Fault, Stop};
+use head::{Head, authority, wrong_host};
+
+use crate::Malformed;
+use crate::grammar::{self, diagnosis};
 use crate::host::Host;
-use crate::line::{self, Malformed, diagnosis};
+use crate::length::length;
 use crate::target::{self, Broken};
-use crate::upstream::framing::length;
 
 /// All extensions of one body's chunks together, and the line of one chunk.
 const EXTENSION_BYTES: usize = 4096;
@@ -136,7 +141,7 @@ impl Framing {
         let end = memchr::memchr(b'\n', rest);
         let piece = rest.get(..end.unwrap_or(rest.len())).unwrap_or_default();
         let fits = self.bytes <= self.bounds.header_bytes;
-        fits && line::encoded(&self.begun, piece, end.is_some()).is_some()
+        fits && grammar::encoded(&self.begun, piece, end.is_some()).is_some()
     }
 
     /// Percent-encodes what stands raw in the query of the request line that `bytes` begin with, or go on with, and whose end
@@ -147,7 +152,7 @@ impl Framing {
     pub fn encode(&self, bytes: &mut Vec<u8>) -> Result<Broken, Malformed> {
         let end = memchr::memchr(b'\n', bytes).unwrap_or(bytes.len());
         let line = bytes.get(..end).unwrap_or_default();
-        let Some((encoded, broken)) = line::encoded(&self.begun, line, true) else {
+        let Some((encoded, broken)) = grammar::encoded(&self.begun, line, true) else {
             let whole = [&self.begun, line.strip_suffix(b"\r").unwrap_or(line)].concat();
             return Err(diagnosis::of_request(&whole, true));
         };
@@ -232,17 +237,17 @@ impl Framing {
     fn check_beginning(&self, piece: &[u8]) -> Result<(), Malformed> {
         if self.state == State::ChunkSize {
             let begun = [&self.begun, piece].concat();
-            return if line::is_begun_chunk(&begun) { Ok(()) } else { Err(diagnosis::of_chunk(&begun, false)) };
+            return if grammar::is_begun_chunk(&begun) { Ok(()) } else { Err(diagnosis::of_chunk(&begun, false)) };
         }
         if self.state == State::RequestLine && piece.iter().any(|byte| target::canonical::is_raw(*byte)) {
             return Err(self.cannot_go_on(piece));
         }
         if !self.begun.is_empty() {
-            return if line::goes_on(&self.begun, piece) { Ok(()) } else { Err(self.cannot_go_on(piece)) };
+            return if grammar::goes_on(&self.begun, piece) { Ok(()) } else { Err(self.cannot_go_on(piece)) };
         }
         match self.state {
-            State::RequestLine if piece != b"\r" => line::request(piece, false).map(|_| ()),
-            State::Fields | State::Trailers => line::field(piece, false).map(|_| ()),
+            State::RequestLine if piece != b"\r" => grammar::request(piece, false).map(|_| ()),
+            State::Fields | State::Trailers => grammar::field(piece, false).map(|_| ()),
             State::RequestLine | State::ChunkSize | State::Body(_) | State::ChunkData(_) | State::ChunkEnd(_) => Ok(()),
         }
     }
@@ -288,7 +293,7 @@ impl Framing {
 
     /// Rules 2 and 4.
     fn request_line(&mut self, text: &[u8]) -> Result<(), Malformed> {
-        let Some(request) = line::request(text, true)? else { return Err(diagnosis::of_request(text, true)) };
+        let Some(request) = grammar::request(text, true)? else { return Err(diagnosis::of_request(text, true)) };
         if request.target.len() > target::MAXIMUM_BYTES {
             return Err(Malformed::TargetTooLong);
         }
@@ -337,8 +342,8 @@ impl Framing {
         Ok(())
     }
 
-    fn counted_field<'a>(&mut self, text: &'a [u8]) -> Result<line::Field<'a>, Malformed> {
-        let Some((name, value)) = line::field(text, true)? else { return Err(diagnosis::of_field(text, true)) };
+    fn counted_field<'a>(&mut self, text: &'a [u8]) -> Result<grammar::Field<'a>, Malformed> {
+        let Some((name, value)) = grammar::field(text, true)? else { return Err(diagnosis::of_field(text, true)) };
         self.fields += 1;
         if self.fields > self.bounds.header_fields {
             return Err(Malformed::TooManyFields);
@@ -372,7 +377,7 @@ impl Framing {
 
     /// Rule 6.
     fn chunk_size(&mut self, text: &[u8]) -> Result<(), Malformed> {
-        let (size, extension) = line::chunk(text).ok_or_else(|| diagnosis::of_chunk(text, true))?;
+        let (size, extension) = grammar::chunk(text).ok_or_else(|| diagnosis::of_chunk(text, true))?;
         self.extensions += extension;
         if self.extensions > EXTENSION_BYTES {
             return Err(Malformed::ChunkExtensionsTooLong);
@@ -385,6 +390,6 @@ impl Framing {
 
     fn trailer(&mut self, text: &[u8]) -> Result<(), Malformed> {
         let (name, _) = self.counted_field(text)?;
-        if line::is_forbidden_in_trailers(name) { Err(Malformed::ForbiddenTrailer) } else { Ok(()) }
+        if grammar::is_forbidden_in_trailers(name) { Err(Malformed::ForbiddenTrailer) } else { Ok(()) }
     }
 }

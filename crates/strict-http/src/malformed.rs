@@ -5,11 +5,29 @@
 
 use std::fmt;
 
-use crate::rejection::{Reason, Rejection};
 use crate::target::{Broken, Rule};
 
+/// What a kind is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// The bytes are not HTTP.
+    Syntax,
+    /// `Host`.
+    Host,
+    /// The length of the body.
+    Framing,
+    /// The target.
+    Target,
+    /// The length of the target.
+    TargetLength,
+    /// The size of the header or of its parts.
+    HeaderSize,
+    /// The method.
+    Method,
+}
+
 macro_rules! kinds {
-    ($($reason:ident { $($variant:ident = $word:literal, $message:literal;)* })*) => {
+    ($($class:ident { $($variant:ident = $word:literal, $message:literal;)* })*) => {
         /// The kind of a request that is refused for how it is written.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum Malformed {
@@ -30,12 +48,12 @@ macro_rules! kinds {
                 }
             }
 
-            /// The reason that metrics, access lines and the field `X-Gate-Error` have.
+            /// Its class.
             #[must_use]
-            pub const fn reason(self) -> Reason {
+            pub const fn class(self) -> Class {
                 match self {
-                    $($(Self::$variant)|* => Reason::$reason,)*
-                    Self::Target(_) => Reason::BadTarget,
+                    $($(Self::$variant)|* => Class::$class,)*
+                    Self::Target(_) => Class::Target,
                 }
             }
 
@@ -52,7 +70,7 @@ macro_rules! kinds {
 }
 
 kinds! {
-    MalformedRequest {
+    Syntax {
         TlsHandshake = "tls_handshake",
             "The client speaks TLS, and listeners are clear text: use http:// in the URL that the client has of the gate.";
         TlsRecord = "tls_record",
@@ -104,7 +122,7 @@ kinds! {
         ForbiddenTrailer = "forbidden_trailer",
             "A trailer behind the body has the name of a field that belongs in the header: send it there.";
     }
-    BadHost {
+    Host {
         NoHost = "no_host",
             "The request has no Host: send the host of the URL that the client has of the gate.";
         TwoHosts = "two_hosts",
@@ -114,7 +132,7 @@ kinds! {
         HostUnlikeTarget = "host_unlike_target",
             "The Host differs from the host and port in the target: send the same in both, or only the path as the target.";
     }
-    BadFraming {
+    Framing {
         InvalidContentLength = "invalid_content_length",
             "The Content-Length is not one number: send the length of the body in decimal digits.";
         TwoContentLengths = "two_content_lengths",
@@ -140,11 +158,11 @@ kinds! {
         ChunkExtensionsTooLong = "chunk_extensions_too_long",
             "The extensions of the body's chunks are longer than 4096 bytes together: leave extensions out.";
     }
-    TargetTooLong {
+    TargetLength {
         TargetTooLong = "target_too_long",
             "The request target is longer than limits.target_bytes of the gate: ask for less in one request.";
     }
-    HeadersTooLarge {
+    HeaderSize {
         HeaderTooLarge = "header_too_large",
             "The request header is larger than limits.header_bytes of the gate: send fewer or shorter fields.";
         TooManyFields = "too_many_fields",
@@ -154,7 +172,7 @@ kinds! {
         TrailersTooLarge = "trailers_too_large",
             "The trailers behind the body are larger than 8192 bytes: leave them out, nobody reads them.";
     }
-    MethodNotAllowed {
+    Method {
         Connect = "connect",
             "CONNECT asks a proxy for a tunnel, and the gate is none: use the gate as the base URL of the API, not as the proxy of the client.";
     }
@@ -179,13 +197,6 @@ impl std::error::Error for Malformed {}
 impl From<Broken> for Malformed {
     fn from(broken: Broken) -> Self {
         Self::Target(broken)
-    }
-}
-
-impl From<Malformed> for Rejection {
-    #[cold]
-    fn from(malformed: Malformed) -> Self {
-        Self::because(malformed.reason(), malformed)
     }
 }
 

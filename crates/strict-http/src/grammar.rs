@@ -1,14 +1,12 @@
-//! The lines of HTTP/1.1, each read to the letter (RFC 9112). See the rules of [`crate::server::framing`].
+//! The lines of HTTP/1.1, each read to the letter (RFC 9112). See the rules of [`crate::request_reader`].
 //!
 //! A line is given without its CR LF. One whose end has not arrived is read as far as it goes: `None` is sound so far.
 
+use crate::Malformed;
 use crate::target::canonical::{is_raw, push_encoded};
 use crate::target::{self, Broken, Rule};
 
 pub mod diagnosis;
-mod malformed;
-
-pub use malformed::Malformed;
 
 /// What a request line says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,21 +11,29 @@
 //! 4. What is not finished is known since when: the preface, a header block, any frame but DATA.
 //! 5. Answers under way are known, each with the time of its last frame: one that the caller does not take shows.
 
-use tokio::time::Instant;
+use std::time::Instant;
 
 /// What a frame is (RFC 9113, section 6), as far as it matters here.
 pub mod kind {
+    /// A piece of a body.
     pub const DATA: u8 = 0;
+    /// The beginning of a header block.
     pub const HEADERS: u8 = 1;
+    /// The end of a stream before its end.
     pub const RST_STREAM: u8 = 3;
+    /// Settings of the connection.
     pub const SETTINGS: u8 = 4;
+    /// The end of the connection.
     pub const GOAWAY: u8 = 7;
+    /// More of a header block.
     pub const CONTINUATION: u8 = 9;
 }
 
 const END_STREAM: u8 = 1;
 const ACK: u8 = 1;
+/// The flag of a frame that ends its header block.
 pub const END_HEADERS: u8 = 4;
+/// The flag of a frame that has padding.
 pub const PADDED: u8 = 8;
 
 /// The size of a frame's header.
@@ -81,9 +89,13 @@ pub fn go_away(last_stream: u32, code: u32) -> [u8; 17] {
 /// The header of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Frame {
+    /// The length of what follows it, in bytes.
     pub length: usize,
+    /// Its type ([`kind`]).
     pub kind: u8,
+    /// Its flags, whose meaning depends on the type.
     pub flags: u8,
+    /// Its stream; 0 is the connection.
     pub stream: u32,
 }
 
@@ -96,6 +108,7 @@ impl Frame {
         Self { length, kind, flags, stream: u32::from_be_bytes(stream) & 0x7fff_ffff }
     }
 
+    /// Whether `flag` is set.
     #[must_use]
     pub const fn has(self, flag: u8) -> bool {
         self.flags & flag != 0
