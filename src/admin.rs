@@ -25,6 +25,7 @@ use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use metrica::subject;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
@@ -34,7 +35,6 @@ use crate::gateway::coding;
 use crate::metrics::process::ProcessMeters;
 use crate::metrics::{page, usage};
 use crate::readiness::{Readiness, Whom};
-use crate::subject;
 
 mod recheck;
 

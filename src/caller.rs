@@ -14,11 +14,11 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use metrica::scope::ScopeSet;
 use rustc_hash::FxHashMap;
 
+pub use crate::names::{CallerId, ListenerName, TokenAlias};
 use crate::rules::Rules;
-use crate::scope::ScopeSet;
-pub use crate::symbol::{CallerId, ListenerName, TokenAlias};
 
 mod condition;
 mod table;

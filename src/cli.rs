@@ -15,6 +15,7 @@ mod check;
 mod doctor;
 mod environment;
 mod explain;
+mod fake;
 mod healthcheck;
 mod init;
 mod lines;
@@ -68,7 +69,7 @@ enum Command {
     /// See it work: a Metrica, a gate and its admin in one process, and four things to try
     Demo(crate::demo::DemoArgs),
     /// A Metrica to test and demo against, on TLS
-    Fake(crate::fake::command::FakeArgs),
+    Fake(fake::FakeArgs),
     /// Ask a running gate whether it is ready
     Healthcheck(healthcheck::HealthcheckArgs),
 }
@@ -127,7 +128,7 @@ pub fn main() -> u8 {
         Command::Suggest(args) => suggest::suggest(&args, &mut out),
         Command::Init(args) => init::init(&args, &mut out),
         Command::Demo(args) => crate::demo::run(&args, &mut out),
-        Command::Fake(args) => crate::fake::command::run(&args, &mut out).map(|()| 0),
+        Command::Fake(args) => fake::run(&args, &mut out).map(|()| 0),
         // Its answer is its exit code, whoever reads the rest.
         Command::Healthcheck(args) => healthcheck::healthcheck(&args, &mut std::io::stdout()),
     };
@@ -237,7 +238,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     if of_system.and_then(std::io::Error::get_ref).is_some_and(|inner| inner.is::<MissingFolder>()) {
         return 78;
     }
-    if error.chain().any(|cause| cause.is::<crate::fake::command::BadTokenArgument>()) {
+    if error.chain().any(|cause| cause.is::<fake::BadTokenArgument>()) {
         return 2;
     }
     match of_system.map(std::io::Error::kind) {

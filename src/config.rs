@@ -10,12 +10,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
+use metrica::operation::Catalogue;
+use metrica::scope::ScopeSet;
 use rustls_pki_types::CertificateDer;
 
 use crate::caller::Caller;
-use crate::operation::Catalogue;
-use crate::scope::ScopeSet;
-use crate::symbol::{GroupName, ListenerName, TokenAlias};
+use crate::names::{GroupName, ListenerName, TokenAlias};
 
 mod admission;
 pub mod document;

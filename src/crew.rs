@@ -8,15 +8,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use metrica::observed_rights::Fact;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::knowledge::Fact;
 use crate::metrics::Shard;
 use crate::metrics::process::ProcessMeters;
+use crate::names::ListenerName;
 use crate::server::Connections;
 use crate::server::listen::{Bound, BoundSocket};
-use crate::symbol::ListenerName;
 use crate::telemetry::{Form, Sink};
 use crate::worker::{Generation, Learning, Report, Sender, Worker};
 

@@ -12,17 +12,17 @@ use std::num::NonZero;
 
 use http::request::Parts;
 use http::{HeaderMap, Method, Uri, Version};
+use metrica::operation::{Operation, Verb};
+use metrica::subject::Subject;
 use strict_http::Malformed;
 use strict_http::target::{BadTarget, Broken, Target};
 
 use crate::caller::Evidence;
 use crate::config::Limits;
-use crate::operation::{Operation, Verb};
+use crate::names::{CallerId, ListenerName, TokenAlias};
 use crate::policy::{Denial, Grant, Permission, Policy};
 use crate::rejection::{Reason, Rejection};
 use crate::rules::{Breach, Call, Duties};
-use crate::subject::Subject;
-use crate::symbol::{CallerId, ListenerName, TokenAlias};
 
 pub mod admission;
 pub mod body;

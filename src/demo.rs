@@ -11,10 +11,10 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use clap::Args;
+use fake_metrica::{DEMO_COUNTER, Fake, Settings, demo_tokens};
 
 use crate::app::{App, Options};
 use crate::config::{Config, LogFormat};
-use crate::fake::{DEMO_COUNTER, Fake, Settings, demo_tokens};
 
 /// The flags of `metrika-gate demo`.
 #[derive(Debug, Clone, Args)]

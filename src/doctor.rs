@@ -21,15 +21,15 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use http::HeaderValue;
+use metrica::login;
+use metrica::scope::{Scope, ScopeSet};
 use serde::Deserialize;
 
 use crate::config::{Config, TokenSource};
-use crate::login;
+use crate::names::TokenAlias;
 use crate::probe::identity::Issuer;
 use crate::probe::question::{Obstacle, Question, Reply};
 use crate::probe::{self, question};
-use crate::scope::{Scope, ScopeSet};
-use crate::symbol::TokenAlias;
 use crate::token::Token;
 use crate::upstream::Upstream;
 

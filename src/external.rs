@@ -14,7 +14,7 @@ use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use crate::config::{Bind, Config, Upstream};
-use crate::symbol::TokenAlias;
+use crate::names::TokenAlias;
 
 /// What a file or port is there for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -15,17 +15,17 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
+use metrica::observed_rights::Fact;
+use metrica::scope::{Scope, ScopeSet};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
 use crate::config::{self, Config, TokenHealth};
 use crate::crew::Crew;
-use crate::knowledge::Fact;
 use crate::metrics::process::ProcessMeters;
+use crate::names::TokenAlias;
 use crate::probe::Place;
 use crate::reload::{Concern, Concerns};
-use crate::scope::{Scope, ScopeSet};
-use crate::symbol::TokenAlias;
 use crate::token::{Conclusion, Standing, Token};
 use crate::upstream::Upstream;
 use crate::worker::{Doubt, Generation, Report, Sender};
@@ -333,7 +333,7 @@ impl Health {
     fn compare(&self, sender: Sender, actual: &str) {
         let slot = self.generation.tokens.iter().find(|slot| slot.alias == sender.alias);
         if let Some(expected) = slot.and_then(|slot| slot.owner.as_deref())
-            && !crate::login::is_same(expected, actual)
+            && !metrica::login::is_same(expected, actual)
         {
             tracing::error!(
                 token = sender.alias.as_str(),

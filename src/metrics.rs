@@ -9,14 +9,14 @@
 
 use std::time::{Duration, Instant};
 
+use metrica::cause::Cause;
+use metrica::operation::{OperationId, Verb};
+use metrica::scope::Scope;
 use rustc_hash::FxHashMap;
 
-use crate::diagnosis::Cause;
-use crate::operation::{OperationId, Verb};
+use crate::names::{CallerId, TokenAlias};
 use crate::policy::Policy;
 use crate::rejection::Reason;
-use crate::scope::Scope;
-use crate::symbol::{CallerId, TokenAlias};
 
 mod kinds;
 pub mod page;

@@ -8,12 +8,13 @@
 //!    (`token_scope_missing`, 403).
 //! 5. Where the caller has `enforce: false`, rules 2 and 3 only say what they would refuse.
 
+use metrica::operation::{Catalogue, Lookup, Operation, OperationId, Verb};
+use metrica::scope::{Holder, Lacking, ScopeSet};
+
 use crate::caller::{Caller, Callers};
-use crate::operation::{Catalogue, Lookup, Operation, OperationId, Verb};
+use crate::names::{CallerId, TokenAlias};
 use crate::rejection::Reason;
 use crate::rules::{Breach, Call, Duties};
-use crate::scope::{Holder, Lacking, ScopeSet};
-use crate::symbol::{CallerId, TokenAlias};
 
 /// A token of the configuration, without the secret.
 #[derive(Debug, Clone)]
@@ -247,11 +248,12 @@ fn choices(caller: &Caller, tokens: &[TokenRights]) -> [Option<u16>; ScopeSet::C
 
 #[cfg(test)]
 mod tests {
+    use metrica::scope::Scope;
+
     use super::*;
     use crate::caller::Conditions;
+    use crate::names::ListenerName;
     use crate::rules::{List, Rules};
-    use crate::scope::Scope;
-    use crate::symbol::ListenerName;
 
     fn scopes(list: &[Scope]) -> ScopeSet {
         list.iter().copied().collect()
@@ -313,7 +315,7 @@ mod tests {
         let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
         let names = strict_http::target::check(path, query, 1000).unwrap();
         let operation = policy.operation(verb, path)?;
-        let subject = crate::subject::Subject::of(operation, path, query, names);
+        let subject = metrica::subject::Subject::of(operation, path, query, names);
         policy.permit(0, &Call { operation, path, query, names, subject: &subject })
     }
 

@@ -5,16 +5,15 @@
 //! 2. `X-Gate-Error: <reason>` tells the gate's answer from Metrica's own, which never has it.
 //! 3. The message says what would be right. A malformed request has the message of its kind ([`Malformed`]), and one
 //!    that breaks a rule of its caller that of the breach ([`crate::rules::Breach`]). Where scopes lack, it names them
-//!    ([`crate::scope::Lacking`]); where a token is refused, since when, and when Metrica is asked next. Of the request, nothing
+//!    ([`metrica::scope::Lacking`]); where a token is refused, since when, and when Metrica is asked next. Of the request, nothing
 //!    is said but the number of a counter.
 //!
 //! `docs/rejections.md` is written from this table.
 
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
+use metrica::error_type::ErrorType;
 use strict_http::{Class, Malformed};
-
-use crate::verdict::ErrorType;
 
 macro_rules! reasons {
     ($($variant:ident = $name:literal, $status:ident, $error_type:ident, $retry:expr, $message:literal;)*) => {

@@ -28,11 +28,10 @@
 
 use std::sync::Arc;
 
+use metrica::login;
+use metrica::operation::{Destructive, Operation, Place, Reach, Setting, Shares};
+use metrica::subject::{Counters, Subject, counter};
 use strict_http::target::{Names, letters, name_of, plain};
-
-use crate::login;
-use crate::operation::{Destructive, Operation, Place, Reach, Setting, Shares};
-use crate::subject::{Counters, Subject, counter};
 
 mod breach;
 mod grantees;

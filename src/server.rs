@@ -29,8 +29,8 @@ use crate::descriptors::Need;
 use crate::gateway::connection::{Connection, Phase};
 use crate::gateway::{refuse_unparsed, whole_answer};
 use crate::metrics::process::ProcessMeters;
+use crate::names::ListenerName;
 use crate::rejection::Reason;
-use crate::symbol::ListenerName;
 use crate::upstream::Watchdog;
 use crate::worker::{Ending, Worker, new_request_id};
 

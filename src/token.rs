@@ -12,10 +12,10 @@ use std::fmt;
 
 use bytes::Bytes;
 use http::HeaderValue;
+pub use standing::{Conclusion, Standing};
 use zeroize::Zeroizing;
 
-pub use crate::symbol::TokenAlias;
-pub use standing::{Conclusion, Standing};
+pub use crate::names::TokenAlias;
 
 mod standing;
 

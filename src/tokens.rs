@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 use crate::config::TokenSource;
 use crate::descriptors::Need;
 use crate::file::{self, shown};
-use crate::symbol::TokenAlias;
+use crate::names::TokenAlias;
 use crate::token::{BadToken, Token};
 
 /// Why a file gives no token.
@@ -237,8 +237,9 @@ fn mend_mount(source: &TokenSource, mode: Option<u32>) -> String {
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
+    use metrica::scope::ScopeSet;
+
     use super::*;
-    use crate::scope::ScopeSet;
 
     fn written(content: &str, mode: u32) -> (tempfile::TempDir, TokenSource) {
         let folder = tempfile::tempdir().unwrap();

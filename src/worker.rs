@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderValue;
+use metrica::scope::ScopeSet;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -21,10 +22,9 @@ use crate::gateway::body::RequestBody;
 use crate::gateway::budget::Budget;
 use crate::metrics::usage::Groups;
 use crate::metrics::{Finished, Shard};
+use crate::names::TokenAlias;
 use crate::policy::Policy;
 use crate::rejection::Reason;
-use crate::scope::ScopeSet;
-use crate::symbol::TokenAlias;
 use crate::telemetry::access::{self, Context};
 use crate::telemetry::{Form, Sink};
 use crate::token::{Standing, Token};

@@ -11,11 +11,11 @@ use metrika_gate::caller::{
 use metrika_gate::gateway::coding::Coding;
 use metrika_gate::gateway::headers::{clean_request, clean_response};
 use metrika_gate::gateway::refusal::Refusal;
-use metrika_gate::operation::{Catalogue, Verb};
+use metrica::operation::{Catalogue, Verb};
 use metrika_gate::policy::{Policy, TokenRights};
 use metrika_gate::rules::{Call, Rules};
-use metrika_gate::scope::{Scope, ScopeSet};
-use metrika_gate::subject::Subject;
+use metrica::scope::{Scope, ScopeSet};
+use metrica::subject::Subject;
 use strict_http::target::{self, Names};
 
 use crate::Benchmark;

@@ -6,7 +6,7 @@ use std::io::Write;
 use libfuzzer_sys::fuzz_target;
 use metrika_gate::gateway::coding::Coding;
 use metrika_gate::gateway::refusal::Refusal;
-use metrika_gate::verdict::{ErrorType, LOOKED_AT};
+use metrica::error_type::{ErrorType, LOOKED_AT};
 
 fn read(coding: Coding, body: &[u8], step: usize) -> ErrorType {
     let mut refusal = Refusal::new(coding);

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use http::Uri;
 use libfuzzer_sys::fuzz_target;
-use metrika_gate::operation::{Catalogue, Lookup, Verb};
+use metrica::operation::{Catalogue, Lookup, Verb};
 use strict_http::target::{self, Target};
 use metrika_gate_fuzz::readings;
 

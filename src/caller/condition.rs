@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::{IpNet, Ipv6Net};
 
 use super::{Evidence, Peer};
-use crate::symbol::ListenerName;
+use crate::names::ListenerName;
 
 /// A condition. Of its values, any one may be the connection's; without a value, no connection meets it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use rustc_hash::FxHashMap;
 
 use super::{Caller, Condition, Conditions, Peer};
-use crate::symbol::ListenerName;
+use crate::names::ListenerName;
 
 /// The callers that a listener can have. Values are positions in the configuration.
 #[derive(Debug, Default)]

@@ -5,15 +5,15 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
+use metrica::scope::ScopeSet;
 
 use super::{ConfigArgs, Format, doctor};
 use crate::config::document::Step;
 use crate::config::{self, Bind, Config, Error, Mistake, TokenSource, Upstream};
 use crate::descriptors::{Descriptors, Fit};
 use crate::doctor::Wanted;
+use crate::names::TokenAlias;
 use crate::policy::Policy;
-use crate::scope::ScopeSet;
-use crate::symbol::TokenAlias;
 use crate::tokens;
 
 #[derive(Debug, Args)]

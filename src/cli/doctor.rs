@@ -9,6 +9,7 @@ use std::io::{IsTerminal, Write};
 use std::time::SystemTime;
 
 use clap::Args;
+use metrica::scope::Scope;
 use serde_json::json;
 
 use super::{ConfigArgs, Format};
@@ -16,9 +17,8 @@ use crate::config::{Config, TokenSource};
 use crate::doctor::assumptions::{Outcome, Verdict, check};
 use crate::doctor::finding::Standing;
 use crate::doctor::{Line, Report, Wanted, examine};
+use crate::names::TokenAlias;
 use crate::probe::question::Question;
-use crate::scope::Scope;
-use crate::symbol::TokenAlias;
 
 #[derive(Debug, Args)]
 pub(super) struct DoctorArgs {

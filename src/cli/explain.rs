@@ -7,6 +7,9 @@ use clap::Args;
 use clap::builder::ArgPredicate;
 use http::header::{CONTENT_TYPE, HOST};
 use http::{HeaderMap, HeaderName, Method, Version};
+use metrica::operation::{Operation, Verb};
+use metrica::scope::Lacking;
+use metrica::subject::{Counters, Subject};
 use serde_json::json;
 use strict_http::target::{BadTarget, Broken, Target};
 
@@ -17,13 +20,10 @@ use crate::caller::{Caller, Condition, Conditions};
 use crate::config::Config;
 use crate::decide::admission::{Admission, Admissions};
 use crate::decide::{self, Candidates, Decision, Head, Identified, Known, Shadowed};
-use crate::operation::{Operation, Verb};
+use crate::names::ListenerName;
 use crate::policy::{Denial, Policy};
 use crate::rejection::{Reason, Rejection};
 use crate::rules::Breach;
-use crate::scope::Lacking;
-use crate::subject::{Counters, Subject};
-use crate::symbol::ListenerName;
 
 #[derive(Debug, Args)]
 pub(super) struct ExplainArgs {

@@ -13,12 +13,12 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
 use anyhow::{Context, bail};
+use metrica::login;
+use metrica::subject::{Counters, Subject};
 use serde::Deserialize;
 
-use crate::login;
 use crate::rejection::Reason;
 use crate::rules::Rules;
-use crate::subject::{Counters, Subject};
 
 /// What an access line says of a request, as far as policy is concerned.
 #[derive(Debug, Clone, Deserialize)]

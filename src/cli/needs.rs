@@ -10,19 +10,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use anyhow::bail;
+use metrica::login;
+use metrica::operation::{Catalogue, Destructive, Operation, Reach, Shares};
+use metrica::scope::{Scope, ScopeSet};
+use metrica::subject::{Counters, Subject};
 use strict_http::target::Names;
 
 use super::lines::{self, Line, Named};
 use super::replay;
 use crate::caller::Caller;
 use crate::config::Config;
-use crate::login;
-use crate::operation::{Catalogue, Destructive, Operation, Reach, Shares};
 use crate::policy::Policy;
 use crate::rejection::Reason;
 use crate::rules::{Breach, Call, List, Rules};
-use crate::scope::{Scope, ScopeSet};
-use crate::subject::{Counters, Subject};
 
 /// Under what lines are judged.
 pub(super) struct Judge<'a> {

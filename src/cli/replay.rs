@@ -15,13 +15,13 @@ use std::io::Write;
 use std::path::Path;
 
 use http::Method;
+use metrica::operation::{Operation, Verb};
 use serde::Serialize;
 use strict_http::target::Names;
 
 use super::Format;
 use super::lines::{self, Line, Named, SHOWN};
 use crate::config::Config;
-use crate::operation::{Operation, Verb};
 use crate::policy::{Denial, Permission, Policy};
 use crate::rejection::Reason;
 use crate::rules::{Call, Rules};

@@ -11,10 +11,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
+use metrica::scope::{Scope, ScopeSet};
+
 use super::lines::{SHOWN, first_of};
 use super::needs::Seen;
 use crate::rules::{List, Rules};
-use crate::scope::{Scope, ScopeSet};
 
 /// What a caller may do.
 #[derive(Debug, Clone, Default)]

@@ -14,13 +14,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 use clap::Args;
+use metrica::operation::Catalogue;
+use metrica::scope::{Scope, ScopeSet};
 
 use super::needs::{Judge, Log, Seen};
 use super::rights::{Rights, narrowest, operations, quoted};
 use crate::caller::{Caller, Condition, Conditions};
 use crate::config::Config;
-use crate::operation::Catalogue;
-use crate::scope::{Scope, ScopeSet};
 
 #[derive(Debug, Args)]
 pub(super) struct SuggestArgs {

@@ -1,6 +1,7 @@
 //! What `explain` says of an operation beside its scopes, and of a body.
 
-use crate::operation::{Destructive, Operation, Shares};
+use metrica::operation::{Destructive, Operation, Shares};
+
 use crate::rules::{Grantees, Look};
 
 /// What the catalogue says of it beside its scopes.

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use super::reader::{At, Findings, Table};
 use super::upstream::{certificates_of, host_and_optional_port};
 use super::{Identity, TokenHealth, TokenSource, Upstream, rules, timeout};
-use crate::symbol::TokenAlias;
+use crate::names::TokenAlias;
 
 /// The keys of a token that are read here.
 pub const TOKEN_KEYS: [&str; 4] = ["owner", "client_id", "expires", "standby"];

@@ -4,14 +4,15 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use ipnet::IpNet;
+use metrica::operation::OperationId;
+use metrica::operation::{Catalogue, Destructive, Operation, QuotaGroup, Reach, Shares, UnknownOperations, Verb};
+use metrica::scope::ScopeSet;
 
 use super::process::ReadListener;
 use super::reader::{At, Findings, Table};
 use super::{Bind, Origin, TokenSource, document, health, name, name_text, rules};
 use crate::caller::{Caller, Condition, ConditionKind, Conditions, are_everyone};
-use crate::operation::{Catalogue, Destructive, Operation, QuotaGroup, Reach, Shares, UnknownOperations, Verb};
-use crate::scope::ScopeSet;
-use crate::symbol::{CallerId, ListenerName, OperationId, TokenAlias};
+use crate::names::{CallerId, ListenerName, TokenAlias};
 
 /// What callers can refer to.
 #[derive(Debug)]

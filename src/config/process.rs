@@ -12,7 +12,7 @@ use super::reader::{At, Findings};
 use super::{
     Admin, Bind, CallerTimeouts, Limits, Listener, Log, LogFormat, Shutdown, document, duration, name, timeout,
 };
-use crate::symbol::ListenerName;
+use crate::names::ListenerName;
 
 /// A listener as read, with what only the reading of callers needs.
 #[derive(Debug)]

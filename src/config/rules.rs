@@ -1,10 +1,11 @@
 //! The keys of a caller about what it may touch within its scopes, and `counter_groups`.
 
+use metrica::login;
+
 use super::CounterGroup;
 use super::reader::{At, Findings, Table};
-use crate::login;
+use crate::names::GroupName;
 use crate::rules::{List, Rules};
-use crate::symbol::GroupName;
 
 /// The keys of a caller that are read here.
 pub const KEYS: [&str; 10] = [

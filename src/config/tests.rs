@@ -1,7 +1,8 @@
 //! What a configuration may say, and what is said about mistakes in it.
 
+use metrica::operation::{Destructive, Shares};
+
 use super::*;
-use crate::operation::{Destructive, Shares};
 
 fn mistakes(text: &str) -> Vec<String> {
     match Config::parse(text, Path::new("gate.yaml")) {

@@ -8,9 +8,9 @@ use tokio::sync::oneshot;
 
 use super::{Command, Crew, LOOK};
 use crate::metrics::process::ProcessMeters;
+use crate::names::ListenerName;
 use crate::server::listen::{Bound, BoundSocket};
 use crate::server::{Connections, accept};
-use crate::symbol::ListenerName;
 use crate::worker::Worker;
 
 /// What a worker accepts on.

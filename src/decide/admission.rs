@@ -23,8 +23,8 @@ use strict_http::host::{Host, Hosts};
 
 use super::{Head, http2, via};
 use crate::config::{Bind, Config, Limits, Listener};
+use crate::names::ListenerName;
 use crate::rejection::{Reason, Rejection};
-use crate::symbol::ListenerName;
 
 /// What one listener lets in.
 #[derive(Debug)]

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use metrica::operation::Operation;
+
 use super::body::BodyHead;
 use super::{Asked, Identified, Known, Shadowed};
-use crate::operation::Operation;
 use crate::policy::Permission;
 use crate::rejection::Rejection;
 use crate::rules::{Breach, Look, Parts, Reading};

@@ -6,6 +6,9 @@
 //! 3. Of an answer nothing is shown but its status, the type of its error and whether fields are there.
 //! 4. What cannot be told from an answer (a quota, no connection) is not asked, never held.
 
+use http::HeaderValue;
+use metrica::error_type::ErrorType;
+
 use super::assumed::Assumed;
 use super::finding::Level;
 use super::raw::{Answer, fetch};
@@ -16,8 +19,6 @@ use crate::token::Token;
 use crate::upstream::Upstream;
 use crate::upstream::dial::dial;
 use crate::upstream::lookup::LookUps;
-use crate::verdict::ErrorType;
-use http::HeaderValue;
 
 /// What was found of an assumption.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

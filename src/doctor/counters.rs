@@ -1,11 +1,12 @@
 //! What a token, and its owner, can do with counters (rules 3 to 6 of the doctor).
 
+use metrica::login::is_same;
+use metrica::scope::Scope;
+
 use super::finding::{Finding, Level, SeenWith};
 use super::{Doctor, Patient};
 use crate::config::TokenSource;
-use crate::login::is_same;
 use crate::probe::question::{OPEN_COUNTER, Obstacle, Question, Reply, accounts_in, permission_in};
-use crate::scope::Scope;
 
 impl Doctor<'_> {
     /// Looks at everything that one token is to be used for.

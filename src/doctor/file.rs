@@ -2,10 +2,11 @@
 
 use std::time::{Duration, SystemTime};
 
+use metrica::login;
+
 use super::Doctor;
 use super::finding::{Days, Finding};
 use crate::config::TokenSource;
-use crate::login;
 use crate::token::Token;
 use crate::tokens::{self, TokenFileError};
 

@@ -6,9 +6,10 @@
 
 use std::fmt;
 
+use metrica::scope::ScopeSet;
+
+use crate::names::TokenAlias;
 use crate::probe::question::Obstacle;
-use crate::scope::ScopeSet;
-use crate::symbol::TokenAlias;
 
 /// What an owner may do with a counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,11 +1,11 @@
 //! Who issued a token, against what the configuration says (rule 2 of the doctor).
 
 use http::StatusCode;
+use metrica::login;
 
 use super::Doctor;
 use super::finding::Finding;
 use crate::config::TokenSource;
-use crate::login;
 use crate::probe::Place;
 use crate::probe::identity::{self, Issuer};
 use crate::probe::question::{Obstacle, Question, Reply};

@@ -6,12 +6,12 @@
 use std::time::Duration;
 
 use http::HeaderValue;
+use metrica::error_type::ErrorType;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::upstream::Upstream;
 use crate::upstream::dial::dial;
 use crate::upstream::lookup::LookUps;
-use crate::verdict::ErrorType;
 
 /// An answer is waited for so long.
 const PATIENCE: Duration = Duration::from_secs(30);

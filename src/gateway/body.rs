@@ -17,6 +17,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http::Version;
 use http_body::{Body, Frame, SizeHint};
+use metrica::operation::Verb;
 
 use super::ahead::{Ahead, Watch};
 use super::caller_body::CallerBody;
@@ -27,7 +28,6 @@ use super::held::{Held, Say};
 use super::list_filter::NotAList;
 use super::streaming::Streaming;
 use crate::metrics::UpstreamError;
-use crate::operation::Verb;
 use crate::rules::{Breach, Parts};
 use crate::upstream::broken::Broken;
 

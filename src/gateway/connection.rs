@@ -17,8 +17,8 @@ use super::transport::Transport;
 use crate::caller::Evidence;
 use crate::config::CallerTimeouts;
 use crate::metrics::Stall;
+use crate::names::CallerId;
 use crate::rejection::Reason;
-use crate::symbol::CallerId;
 use crate::worker::Worker;
 
 /// A caller that sends nothing of its body for so long is the cause when the upstream gives up meanwhile.

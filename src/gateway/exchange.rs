@@ -7,19 +7,19 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 
 use http::HeaderValue;
+use metrica::cause::Diagnosis;
+use metrica::error_type::ErrorType;
+use metrica::operation::{Operation, OperationId, Reach, Verb};
+use metrica::scope::{Scope, ScopeSet};
+use metrica::subject::Subject;
 use tokio::time::Instant;
 
 use super::connection::{Connection, Phase};
 use crate::decide::{Decided, Decision, Shadowed};
-use crate::diagnosis::Diagnosis;
 use crate::metrics::{CALLER_GONE, Credential, Finished, Refusal, UpstreamError};
-use crate::operation::{Operation, OperationId, Reach, Verb};
+use crate::names::{CallerId, TokenAlias};
 use crate::rejection::{Reason, Rejection};
-use crate::scope::{Scope, ScopeSet};
-use crate::subject::Subject;
-use crate::symbol::{CallerId, TokenAlias};
 use crate::telemetry::access::{Context, Outcome};
-use crate::verdict::ErrorType;
 use crate::worker::{Diagnosed, Ending, Progress, Refused, Sender, Worker};
 
 /// One request and its answer.

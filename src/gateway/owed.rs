@@ -22,6 +22,7 @@ use std::time::Duration;
 use flate2::read::MultiGzDecoder;
 use http::HeaderValue;
 use http::header::CONTENT_TYPE;
+use metrica::subject::json;
 use tokio::time::timeout;
 
 use super::body::{BodyError, RequestBody};
@@ -32,7 +33,6 @@ use crate::decide::{Owed, Retype, Shadowed};
 use crate::metrics::Stall;
 use crate::rejection::{Reason, Rejection};
 use crate::rules::{BODY_BYTES, Breach};
-use crate::subject::json;
 use crate::upstream::Outgoing;
 
 /// So long a body may take to be read whole (rule 8).

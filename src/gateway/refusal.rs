@@ -5,8 +5,9 @@
 
 use std::io::Read;
 
+use metrica::error_type::{ErrorType, LOOKED_AT};
+
 use super::coding::Coding;
-use crate::verdict::{ErrorType, LOOKED_AT};
 
 /// A bounded copy of a body that may say why Metrica refused.
 #[derive(Debug)]

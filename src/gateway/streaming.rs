@@ -19,6 +19,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
+use metrica::error_type::{ErrorType, LOOKED_AT};
 use tokio::time::Instant;
 
 use super::body::{BodyError, RequestBody};
@@ -32,7 +33,6 @@ use super::refusal::Refusal;
 use crate::metrics::UpstreamError;
 use crate::upstream::received::Received;
 use crate::upstream::{Lease, Watchdog};
-use crate::verdict::{ErrorType, LOOKED_AT};
 
 /// What an answer's head says of its body.
 pub struct Heading {

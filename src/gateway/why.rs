@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use http::HeaderValue;
 use http::response::Parts;
+use metrica::cause::Diagnosis;
 
 use super::exchange::Exchange;
 use super::forward::not_passed_on;
 use super::record;
 use super::streaming::Streaming;
-use crate::diagnosis::Diagnosis;
 use crate::rejection::Rejection;
 use crate::token::Conclusion;
 

@@ -10,17 +10,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use metrica::error_type::ErrorType;
+use metrica::login;
+use metrica::observed_rights::{Fact, MOST_LOGINS, Permission};
+use metrica::scope::{Scope, ScopeSet};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::timeout;
 
-use crate::knowledge::{Fact, MOST_LOGINS, Permission};
-use crate::login;
 use crate::metrics::process::{ProcessMeters, Purpose};
 use crate::probe::question::{self, Obstacle, Question, Reply, accounts_in, is_list, permission_in};
 use crate::probe::{Place, identity};
-use crate::scope::{Scope, ScopeSet};
 use crate::token::{Conclusion, Token};
-use crate::verdict::ErrorType;
 use crate::worker::Sender;
 
 /// Rule 4.

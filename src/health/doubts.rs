@@ -17,7 +17,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::time::Instant;
 
 use super::machine::TRUST;
-use crate::symbol::TokenAlias;
+use crate::names::TokenAlias;
 use crate::worker::{Doubt, Sender};
 
 /// Rule 2.
@@ -138,8 +138,9 @@ impl Doubts {
 
 #[cfg(test)]
 mod tests {
+    use metrica::scope::ScopeSet;
+
     use super::*;
-    use crate::scope::ScopeSet;
 
     fn sender() -> Sender {
         Sender { alias: TokenAlias::new("t"), scopes: ScopeSet::EMPTY, epoch: 1 }

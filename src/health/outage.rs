@@ -7,9 +7,8 @@
 
 use std::time::Duration;
 
+use metrica::login;
 use tokio::time::Instant;
-
-use crate::login;
 
 /// Rule 1. A token that is rarely used is noticed late.
 pub const TOGETHER: Duration = Duration::from_secs(300);

@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 
+use metrica::operation::Verb;
 use prometheus::core::Collector;
 use prometheus::proto::{self, LabelPair, Metric, MetricFamily, MetricType};
 
 use super::process::{Confinement, ConnectionLimit, Outcome, ProcessMeters, Reloads};
 use super::{BUCKETS, Histogram, Shard, usage};
 use crate::descriptors::Need;
-use crate::operation::Verb;
 
 macro_rules! families {
     ($($field:ident: $kind:ident, $name:literal, $labels:literal, $help:literal;)*) => {
@@ -168,7 +168,7 @@ fn refusals(shard: &Shard, families: &mut Families) {
     for (token, it_is) in sorted(&shard.other_owners) {
         families.token_of_another.push(gauge(&[("token", token.as_str())], i64::from(*it_is)));
     }
-    let caller_name = |caller: Option<crate::symbol::CallerId>| caller.map_or("unknown", |caller| caller.as_str());
+    let caller_name = |caller: Option<crate::names::CallerId>| caller.map_or("unknown", |caller| caller.as_str());
     for (failure, count) in sorted(&shard.auth_failures) {
         let mut code_digits = itoa::Buffer::new();
         let labels = [

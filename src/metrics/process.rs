@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::symbol::{CallerId, ListenerName, TokenAlias};
+use crate::names::{CallerId, ListenerName, TokenAlias};
 use crate::token::Standing;
 
 /// How a reload ended.

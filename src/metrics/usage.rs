@@ -7,14 +7,14 @@
 //! 4. Rows are bounded by what operators write: callers, operations, groups.
 //! 5. Counting begins with the process and goes on over reloads; a row keeps the group that its requests had.
 
+use metrica::operation::OperationId;
+use metrica::subject::{Counters, Subject};
 use rustc_hash::FxHashMap;
 use serde::Serialize;
 
 use super::{Finished, Refusal, Shard};
 use crate::config::CounterGroup;
-use crate::operation::OperationId;
-use crate::subject::{Counters, Subject};
-use crate::symbol::{CallerId, GroupName};
+use crate::names::{CallerId, GroupName};
 
 /// The group of counters that a request is about (rule 2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -178,8 +178,9 @@ pub fn page(shard: &Shard, since: &str) -> String {
 mod tests {
     use std::time::Duration;
 
+    use metrica::cause::Cause;
+
     use super::*;
-    use crate::diagnosis::Cause;
     use crate::rejection::Reason;
 
     fn subject(counters: Counters) -> Subject {

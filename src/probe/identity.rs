@@ -1,12 +1,12 @@
 //! Who issued a token, read from what Yandex ID says; nothing of it is believed to be fit for a screen.
 //!
-//! 1. A login is one ([`crate::login`]), an application has 8 to 64 letters or digits. Anything else is no answer.
+//! 1. A login is one ([`metrica::login`]), an application has 8 to 64 letters or digits. Anything else is no answer.
 //! 2. What has a part of a token in it is no answer either: something in between may send back what it was sent.
 
 use http::HeaderValue;
+use metrica::login;
 use serde::Deserialize;
 
-use crate::login;
 use crate::token::SCHEME;
 
 /// An account, and the application that a token of it was issued to.

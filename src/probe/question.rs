@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
+use metrica::error_type::ErrorType;
+use metrica::observed_rights::DEMO_COUNTERS;
 use serde::Deserialize;
 
 use super::{Place, Unheard};
-use crate::knowledge::DEMO_COUNTERS;
 use crate::token::Token;
 use crate::upstream::dial::DialError;
-use crate::verdict::ErrorType;
 
 /// Between a quota's refusal and the second try.
 pub const PAUSE: Duration = Duration::from_millis(1100);

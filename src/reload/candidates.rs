@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::symbol::TokenAlias;
+use crate::names::TokenAlias;
 use crate::token::Token;
 
 /// How long a new token must stay the same before it is used: a file that is rewritten in place can be read half.

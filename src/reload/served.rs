@@ -6,7 +6,7 @@
 
 use crate::config::Config;
 use crate::metrics::process::Served;
-use crate::symbol::TokenAlias;
+use crate::names::TokenAlias;
 use crate::worker::Slot;
 
 /// Of the callers of `config`, with the tokens in `slots`, which are in its order.

@@ -1,6 +1,7 @@
 //! Breaches: which rule of [`super`] a request breaks, and how. The log and the caller are told the same.
 
-use crate::operation::Setting;
+use metrica::operation::Setting;
+
 use crate::rejection::{Reason, sentence};
 
 /// Which rule a request breaks, and how.

@@ -6,14 +6,14 @@
 //! 3. What gives everybody access is refused, also as `perm: public_stat` of a grant.
 //! 4. A body names somebody, unless the path or the query does. An empty one gives nobody access.
 
+use metrica::login;
+use metrica::operation::Shares;
+use metrica::subject::json::{Scalar, Sought};
+use metrica::subject::text;
 use strict_http::target::{name_of, plain, spelled};
 
 use super::setting::is_plainly_another;
 use super::{Breach, Call};
-use crate::login;
-use crate::operation::Shares;
-use crate::subject::json::{Scalar, Sought};
-use crate::subject::text;
 
 /// The parameter, and the segment of a path, that names a grantee.
 const LOGIN: &str = "user_login";
@@ -129,8 +129,9 @@ impl Sought for InBody<'_> {
 
 #[cfg(test)]
 mod tests {
+    use metrica::operation::Verb;
+
     use super::*;
-    use crate::operation::Verb;
     use crate::rules::tests::{NOTHING, NOTHING_OWED, decide};
     use crate::rules::{Duties, Look, Rules};
 

@@ -10,10 +10,10 @@
 //!    long name.
 //! 4. What is wrong is found before a byte of the part's value.
 
+use metrica::operation::{Destructive, Operation, Setting};
 use strict_http::target::{Names, letters, looks_like_credential, spelled};
 
 use super::{Breach, Rules};
-use crate::operation::{Destructive, Operation, Setting};
 
 /// The most bytes of the fields of one part (rule 3).
 pub const LONGEST: usize = 4096;
@@ -148,8 +148,9 @@ fn matched(so_far: usize, byte: u8) -> At {
 
 #[cfg(test)]
 mod tests {
+    use metrica::operation::Place;
+
     use super::*;
-    use crate::operation::Place;
 
     const ACTION: Setting = Setting { place: Place::Query, name: "action", value: "delete_keys" };
 

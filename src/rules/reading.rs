@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use metrica::operation::Setting;
+use metrica::subject::json;
+
 use super::grantees::{self, Grantees};
 use super::{Breach, Rules, check_listed, setting};
-use crate::operation::Setting;
-use crate::subject::json;
 
 /// What a body has to be looked through for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

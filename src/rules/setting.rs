@@ -6,10 +6,9 @@
 //! 3. What stands behind a semicolon is looked at as a pair too: some readers take it for an ampersand.
 //! 4. In a body it is looked for at any depth; what stands there is a text.
 
+use metrica::operation::Setting;
+use metrica::subject::json::{Scalar, Sought};
 use strict_http::target::{letters, name_of, plain, spelled};
-
-use crate::operation::Setting;
-use crate::subject::json::{Scalar, Sought};
 
 /// Whether it could stand in `query` (rules 1 to 3).
 #[cold]
@@ -52,7 +51,8 @@ impl Sought for InBody {
 
 #[cfg(test)]
 mod tests {
-    use crate::operation::Verb;
+    use metrica::operation::Verb;
+
     use crate::rules::tests::{NOTHING_OWED, decide};
     use crate::rules::{Breach, Rules};
 

@@ -1,9 +1,9 @@
 //! The rules of callers, one by one.
 
+use metrica::operation::{Catalogue, Destructive, Lookup, Verb};
 use strict_http::target;
 
 use super::*;
-use crate::operation::{Catalogue, Destructive, Lookup, Verb};
 
 /// What becomes of a request that the catalogue knows.
 pub(super) fn decide(rules: &Rules, verb: Verb, target: &str) -> Result<Duties, Breach> {
@@ -69,7 +69,7 @@ fn rule_1_what_cannot_be_undone_can_be_denied() {
         assert_eq!(decide(&careful, verb, target), NOTHING_OWED, "{target}");
     }
     // Of what the catalogue does not know, nobody knows whether it can be undone.
-    let unknown = Catalogue::built_in().with_unknown(crate::operation::UnknownOperations::ByMethod);
+    let unknown = Catalogue::built_in().with_unknown(metrica::operation::UnknownOperations::ByMethod);
     let destructive = |verb| match unknown.find(verb, "/management/v2/counters") {
         Lookup::Known(operation) => operation.destructive,
         Lookup::OtherMethod | Lookup::Unknown => panic!("it is taken by its method"),
@@ -337,7 +337,7 @@ fn rule_8_what_gives_somebody_access_can_be_denied() {
     ] {
         assert_eq!(decide(&closed, verb, target) == Err(Breach::Sharing), denied, "{target}");
     }
-    let unknown = Catalogue::built_in().with_unknown(crate::operation::UnknownOperations::ByMethod);
+    let unknown = Catalogue::built_in().with_unknown(metrica::operation::UnknownOperations::ByMethod);
     let Lookup::Known(operation) = unknown.find(Verb::Post, "/management/v2/shares") else { panic!("by its method") };
-    assert_eq!(operation.shares, crate::operation::Shares::Anyone, "nobody knows");
+    assert_eq!(operation.shares, metrica::operation::Shares::Anyone, "nobody knows");
 }

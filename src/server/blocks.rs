@@ -9,7 +9,8 @@
 //! 3. What is no block after all passes as it is, or as the beginning of a block that does not end: hyper ends the connection for it.
 
 use bytes::{Buf, BufMut, BytesMut};
-use strict_http::flood_guard::{END_HEADERS, Fault, Frame, HEADER, PADDED, kind};
+use strict_http::flood_guard::Fault;
+use strict_http::frame::{END_HEADERS, Frame, HEADER, PADDED, kind};
 use tokio::io::ReadBuf;
 
 /// HEADERS may begin with this (RFC 9113, section 6.2).

@@ -20,7 +20,7 @@ use socket2::{Domain, Socket as RawSocket, Type};
 use super::caller_io::Socket;
 use crate::caller::Peer;
 use crate::config::{Bind, Listener};
-use crate::symbol::ListenerName;
+use crate::names::ListenerName;
 
 /// Connections that may wait for accept. The kernel cuts it to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;

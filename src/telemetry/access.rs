@@ -3,11 +3,12 @@
 use std::io::Write;
 use std::time::{Duration, SystemTime};
 
+use metrica::scope::ScopeSet;
+use metrica::subject::{Counters, Subject};
+
 use super::Form;
 use crate::caller::Evidence;
 use crate::metrics::{Finished, Refusal};
-use crate::scope::ScopeSet;
-use crate::subject::{Counters, Subject};
 
 /// What a line says beside [`Finished`].
 #[derive(Debug, Clone, Copy)]
@@ -332,12 +333,13 @@ fn write_escaped(line: &mut Vec<u8>, bytes: &[u8]) {
 
 #[cfg(test)]
 mod tests {
+    use metrica::cause::Cause;
+    use metrica::operation::{OperationId, Verb};
+
     use super::*;
     use crate::caller::Peer;
-    use crate::diagnosis::Cause;
-    use crate::operation::{OperationId, Verb};
+    use crate::names::{CallerId, ListenerName};
     use crate::rejection::Reason;
-    use crate::symbol::{CallerId, ListenerName};
 
     fn line(form: Form) -> String {
         line_about(form, None)
@@ -442,7 +444,7 @@ mod tests {
 
     /// What `target` is about, as JSON and for people.
     fn said_of(target: &str) -> (serde_json::Value, String) {
-        use crate::operation::{Catalogue, Lookup};
+        use metrica::operation::{Catalogue, Lookup};
         let (path, query) = target.split_once('?').unwrap();
         let catalogue = Catalogue::built_in();
         let Lookup::Known(operation) = catalogue.find(Verb::Get, path) else { panic!("{target} is no operation") };

@@ -2,23 +2,22 @@
 
 use std::cell::RefCell;
 use std::cmp::Ordering;
-
 use std::time::Duration;
 
+use metrica::cause::{Case, Cause, Diagnosis};
+use metrica::error_type::ErrorType;
+use metrica::login;
+use metrica::observed_rights::{Fact, Knowledge};
+use metrica::operation::{OperationId, Reach, Verb};
+use metrica::scope::ScopeSet;
+use metrica::subject::{Counters, Subject};
 use rustc_hash::FxHashMap;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::{Generation, Sender, Slot};
-use crate::diagnosis::{Case, Cause, Diagnosis};
-use crate::knowledge::{Fact, Knowledge};
-use crate::login;
-use crate::operation::{OperationId, Reach, Verb};
-use crate::scope::ScopeSet;
-use crate::subject::{Counters, Subject};
-use crate::symbol::TokenAlias;
+use crate::names::TokenAlias;
 use crate::token::Conclusion;
-use crate::verdict::ErrorType;
 
 /// What a worker tells the process.
 #[derive(Debug)]

@@ -8,11 +8,11 @@ use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
+use metrica::operation::OperationId;
 use tokio::time::Instant;
 
 use crate::gateway::exchange::Exchange;
-use crate::operation::OperationId;
-use crate::symbol::CallerId;
+use crate::names::CallerId;
 
 /// Where a request stands.
 #[derive(Debug, Clone, Copy)]

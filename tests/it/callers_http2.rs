@@ -296,7 +296,7 @@ fn http2_in_and_out() {
     assert!(answers.iter().all(|answer| answer.head.status() == 200 && answer.body.starts_with(b"{")));
     let line = "UserId,Target,DateTime\n1,goal,1481718166\n";
     let pieces = (0..1000).map(|_| Frame::data(Bytes::from_static(line.as_bytes()))).collect();
-    let path = format!("/management/v1/counter/{}/offline_conversions/upload", metrika_gate::fake::DEMO_COUNTER);
+    let path = format!("/management/v1/counter/{}/offline_conversions/upload", fake_metrica::DEMO_COUNTER);
     let sent = ask("POST", &path).header("content-type", "text/csv").body(Pieces(pieces)).unwrap();
     let answer = exchange(gate.place("crm"), vec![sent]).pop().unwrap();
     assert_eq!(answer.head.status(), 200, "{}", String::from_utf8_lossy(&answer.body));

@@ -264,10 +264,10 @@ fn nothing_that_holds_a_token_shows_it() {
     write_private(file.path(), BAD_TOKEN);
     file.as_file().flush().unwrap();
     let source = metrika_gate::config::TokenSource {
-        alias: metrika_gate::symbol::TokenAlias::new("analytics"),
+        alias: metrika_gate::names::TokenAlias::new("analytics"),
         file: file.path().to_owned(),
         allow_mode: None,
-        scopes: metrika_gate::scope::ScopeSet::EMPTY,
+        scopes: metrica::scope::ScopeSet::EMPTY,
         origin: metrika_gate::config::Origin::default(),
     };
     let error = metrika_gate::tokens::read(&source, false).unwrap_err();

@@ -4,7 +4,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
-use metrika_gate::fake::Fake;
+use fake_metrica::Fake;
 use serde_json::Value;
 
 use crate::canary::assert_clean;
@@ -294,7 +294,7 @@ fn what_comes_back_is_not_repeated() {
 
 #[test]
 fn the_stand_in_says_who_issued_a_token() {
-    assert_eq!(metrika_gate::fake::DEMO_CLIENT_ID, CLIENT_ID);
+    assert_eq!(fake_metrica::DEMO_CLIENT_ID, CLIENT_ID);
     let fake = metrica();
     assert!(fake.turn(&format!("account?token={READS}&login=ivan&client_id=abcdefgh&represents=a,b")).is_ok());
     let practice = Practice::of(&fake, &[("t", READS, READ)], &caller(", ulogin: [b, c]"));

@@ -5,9 +5,9 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 
+use fake_metrica::{Fake, FakeToken, Permission, Settings};
+use metrica::scope::Scope;
 use metrika_gate::doctor::finding::{Finding, Standing};
-use metrika_gate::fake::{Fake, FakeToken, Permission, Settings};
-use metrika_gate::scope::Scope;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
     date_time_ymd,

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use metrika_gate::fake::{Fake, FakeToken, Permission, Settings};
-use metrika_gate::scope::Scope;
+use fake_metrica::{Fake, FakeToken, Permission, Settings};
+use metrica::scope::Scope;
 
 use crate::harness::gate::{Plan, until};
 use crate::harness::{Gate, READ_TOKEN, TWO_CALLERS, Upstream, WRITE_TOKEN};

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use metrika_gate::fake::{DEMO_COUNTER, Fake, FakeToken, Permission, Settings};
-use metrika_gate::scope::{Scope, ScopeSet};
+use fake_metrica::{DEMO_COUNTER, Fake, FakeToken, Permission, Settings};
+use metrica::scope::{Scope, ScopeSet};
 
 use crate::harness::gate::{PATIENCE, Plan, until};
 use crate::harness::{Caller, Gate, READ_TOKEN, Signal, TWO_CALLERS, Upstream, WRITE_TOKEN};

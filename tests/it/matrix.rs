@@ -5,11 +5,11 @@ use std::path::Path;
 
 use http::header::HOST;
 use http::{HeaderMap, HeaderValue, Method, Uri, Version};
+use metrica::operation::Operation;
 use metrika_gate::caller::{Evidence, ListenerName, Peer};
 use metrika_gate::config::Config;
 use metrika_gate::decide::admission::Admissions;
 use metrika_gate::decide::{self, Candidates, Head, Known};
-use metrika_gate::operation::Operation;
 use metrika_gate::policy::Policy;
 use metrika_gate::rejection::Reason;
 

@@ -5,10 +5,10 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
-use metrika_gate::diagnosis::Cause;
-use metrika_gate::fake::{Fake, FakeToken, Settings};
+use fake_metrica::{Fake, FakeToken, Settings};
+use metrica::cause::Cause;
+use metrica::scope::Scope;
 use metrika_gate::metrics::page::FAMILIES;
-use metrika_gate::scope::Scope;
 
 use crate::harness::files::same_as_file;
 use crate::harness::gate::count;

@@ -3,9 +3,9 @@
 use std::sync::LazyLock;
 
 use ipnet::{IpNet, Ipv4Net};
+use metrica::operation::{Catalogue, Lookup, Verb};
+use metrica::scope::ScopeSet;
 use metrika_gate::caller::{Caller, CallerId, Callers, Condition, Conditions, Evidence, ListenerName, Peer};
-use metrika_gate::operation::{Catalogue, Lookup, Verb};
-use metrika_gate::scope::ScopeSet;
 use metrika_gate::token::Token;
 use proptest::prelude::*;
 use strict_http::target;

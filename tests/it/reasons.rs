@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use metrika_gate::diagnosis::Cause;
+use metrica::cause::Cause;
 
 use crate::harness::files::same_as_file;
 use crate::harness::{Answer, Gate, TWO_CALLERS, Upstream};
@@ -197,7 +197,7 @@ The reasons that a 401, 403, 420 or 429 of Metrica can have: the label `reason` 
 can do is `X-Gate-Hint`; where the reason is about rights, it names those that the operation needs and those that the token is
 declared to have. What the operator can do is `advice` of the access line, which has these rights as `needs` and `declared`. The gate's own refusals are in [rejections.md](rejections.md).
 
-This page is written from `src/diagnosis.rs` by a test; `UPDATE=1 cargo test --test it` writes it anew.
+This page is written from `crates/metrica/src/cause.rs` by a test; `UPDATE=1 cargo test --test it` writes it anew.
 
 | reason | what the caller is told | what the operator can do |
 |---|---|---|

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use metrika_gate::operation::{Catalogue, Destructive, Place, Shares, Verb};
+use metrica::operation::{Catalogue, Destructive, Place, Shares, Verb};
 
 use crate::harness::files::same_as_file;
 use crate::harness::gate::{count, program};
@@ -299,7 +299,7 @@ Writes that the catalogue does not know (`unknown_operations: by_method`), and D
 too. Exporters of the Logs API clean what they have downloaded. Where a parameter or a member of the body decides, what could be
 taken for it in another spelling is refused as well, and a body is read for that (up to 1 MiB).
 
-This page is written from `src/operation/catalogue.txt` by a test; `UPDATE=1 cargo test --test it` writes it anew.
+This page is written from `crates/metrica/src/operation/catalogue.txt` by a test; `UPDATE=1 cargo test --test it` writes it anew.
 
 | operation | method | path | where |
 |---|---|---|---|

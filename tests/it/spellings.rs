@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use http::Uri;
-use metrika_gate::operation::{Catalogue, Lookup, Verb};
+use metrica::operation::{Catalogue, Lookup, Verb};
+use metrica::subject::Subject;
 use metrika_gate::rules::{Call, Rules, check_body};
-use metrika_gate::subject::Subject;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use strict_http::grammar;

@@ -3,8 +3,8 @@
 
 use std::fmt::Write as _;
 
-use metrika_gate::diagnosis::Cause;
-use metrika_gate::fake::Fake;
+use fake_metrica::Fake;
+use metrica::cause::Cause;
 
 use crate::doctor::{Practice, names};
 use crate::harness::Gate;

@@ -12,12 +12,14 @@
 //! | [`list_field`] | a field whose value is a list |
 //! | [`length`] | the framing of a response |
 //! | [`chunks`] | a response body in chunks |
+//! | [`frame`] | the header of an HTTP/2 frame |
 //! | [`flood_guard`] | the frames of an HTTP/2 connection, to account for what they cost |
 //!
 //! [`Malformed`] is the kind of whatever a request breaks; each has a word for logs and a message for the client.
 
 pub mod chunks;
 pub mod flood_guard;
+pub mod frame;
 pub mod grammar;
 pub mod host;
 pub mod length;
@@ -27,3 +29,8 @@ pub mod request_reader;
 pub mod target;
 
 pub use malformed::{Class, Malformed};
+
+/// The examples of the README are run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,10 +1,10 @@
 //! The stand-in for Metrica with an account for every reason that Metrica has to refuse.
 
-use metrika_gate::fake::{Fake, FakeToken, Permission, Settings};
-use metrika_gate::scope::{Scope, ScopeSet};
+use fake_metrica::{Fake, FakeToken, Permission, Settings};
+use metrica::scope::{Scope, ScopeSet};
 
 /// The application of every token but [`OTHER_APPLICATION`]'s.
-pub const CLIENT_ID: &str = metrika_gate::fake::DEMO_CLIENT_ID;
+pub const CLIENT_ID: &str = fake_metrica::DEMO_CLIENT_ID;
 
 /// Reads, as shop-owner.
 pub const READS: &str = "test-000000000000000000000000reads";

@@ -1,8 +1,7 @@
 //! Names that live as long as the process: interned once, compared and hashed as a number.
 //!
-//! Callers, tokens, operations and listeners are named by configuration and by the catalogue, never by a request, so
-//! the set of names is bounded by what operators write, and a name may be kept for ever. A symbol is `Copy`, equal
-//! exactly when the text is equal, also across reloads: counters of a caller go on when the configuration changes.
+//! Only a configuration and the catalogue name things, never a request. So the set of names is bounded by what operators
+//! write, and a name may be kept until the process ends. A symbol is `Copy`, and equal exactly when the text is equal.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -77,18 +76,19 @@ impl fmt::Display for Symbol {
     }
 }
 
-/// Makes a named kind of symbol, so that a caller can never stand where a token is meant.
-macro_rules! symbol_kind {
+/// Defines types of interned names, so that a name of one kind can never stand where another kind is meant.
+#[macro_export]
+macro_rules! interned_names {
     ($(#[doc = $doc:literal] $name:ident;)*) => {$(
         #[doc = $doc]
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(Symbol);
+        pub struct $name($crate::Symbol);
 
         impl $name {
             /// Interns `text`. For configuration time.
             #[must_use]
             pub fn new(text: &str) -> Self {
-                Self(Symbol::new(text))
+                Self($crate::Symbol::new(text))
             }
 
             /// The name itself.
@@ -98,31 +98,18 @@ macro_rules! symbol_kind {
             }
         }
 
-        impl fmt::Debug for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                fmt::Debug::fmt(&self.0, f)
+        impl ::std::fmt::Debug for $name {
+            fn fmt(&self, f: &mut ::std::fmt::Formatter<'_>) -> ::std::fmt::Result {
+                ::std::fmt::Debug::fmt(&self.0, f)
             }
         }
 
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                fmt::Display::fmt(&self.0, f)
+        impl ::std::fmt::Display for $name {
+            fn fmt(&self, f: &mut ::std::fmt::Formatter<'_>) -> ::std::fmt::Result {
+                ::std::fmt::Display::fmt(&self.0, f)
             }
         }
     )*};
-}
-
-symbol_kind! {
-    /// The `id` of a caller in the configuration.
-    CallerId;
-    /// The name of a token in the configuration: what logs and metrics say in place of the token.
-    TokenAlias;
-    /// The id of an operation in the catalogue or the configuration.
-    OperationId;
-    /// The name of a listener in the configuration.
-    ListenerName;
-    /// The name of a group of counters in the configuration.
-    GroupName;
 }
 
 #[cfg(test)]
@@ -131,8 +118,8 @@ mod tests {
 
     #[test]
     fn the_same_text_is_the_same_symbol() {
-        assert_eq!(CallerId::new("reports"), CallerId::new(&String::from("reports")));
-        assert_ne!(CallerId::new("reports"), CallerId::new("crm"));
-        assert_eq!(CallerId::new("reports").as_str(), "reports");
+        assert_eq!(Symbol::new("reports"), Symbol::new(&String::from("reports")));
+        assert_ne!(Symbol::new("reports"), Symbol::new("crm"));
+        assert_eq!(Symbol::new("reports").as_str(), "reports");
     }
 }

@@ -1,19 +1,28 @@
 //! What a caller sees, over a real socket.
 
+#![cfg(test)]
+
+mod client;
+mod objects;
+mod roles;
+
+use fake_metrica::{DEMO_COUNTER, DEMO_VIEW_COUNTER, Fake, Settings, demo_tokens};
+use metrica::operation::{Catalogue, Verb};
 use serde_json::{Value, json};
 
-use super::client::{Reply, call, get, post, send};
-use super::{DEMO_COUNTER, DEMO_VIEW_COUNTER, Fake, Settings, demo_tokens};
-use crate::operation::{Catalogue, Verb};
+use crate::client::{Reply, call, get, post, send};
 
+/// A token that reads.
 pub const READ: &str = "demo-read-analytics-0001";
 const WRITE: &str = "demo-write-crm-0000002";
 const UPLOAD: &str = "demo-upload-offline-003";
 
+/// A stand-in with the tokens of the demo.
 pub fn fake() -> Fake {
     Fake::start(Settings::default()).unwrap()
 }
 
+/// A path below the counter of the demo.
 pub fn counter(rest: &str) -> String {
     format!("/management/v1/counter/{DEMO_COUNTER}{rest}")
 }
@@ -130,7 +139,7 @@ fn the_state_has_the_knobs_in_force() {
 #[test]
 fn every_operation_is_answered() {
     let mut tokens = demo_tokens();
-    tokens[0].scopes = crate::scope::Scope::ALL.into_iter().collect();
+    tokens[0].scopes = metrica::scope::Scope::ALL.into_iter().collect();
     let fake = Fake::start(Settings { tokens, ..Settings::default() }).unwrap();
     for operation in Catalogue::built_in().operations() {
         let path = operation.template.replace("{counter_id}", &DEMO_COUNTER.to_string());

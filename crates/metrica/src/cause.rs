@@ -1,7 +1,7 @@
 //! Diagnosis: why Metrica said no, of a closed list.
 //!
 //! Metrica answers a missing scope and a missing grant with the same words. What tells them apart is what is known besides:
-//! what the token is declared to have, and what its earlier answers have shown ([`crate::knowledge`]).
+//! what the token is declared to have, and what its earlier answers have shown ([`crate::observed_rights`]).
 //!
 //! 1. The `error_type` of the body decides first: a token that is invalid, a counter of an organisation, a quota.
 //! 2. Where there is none that is known, the status decides: 401 is a token that is not taken, 420 and 429 are a quota. A
@@ -16,14 +16,14 @@
 //!
 //! Source: <https://yandex.com/dev/metrika/en/intro/authorization>, troubleshooting.
 
-use crate::knowledge::{Knowledge, Permission};
 use std::borrow::Cow;
 
+use crate::error_type::ErrorType;
 use crate::login;
+use crate::observed_rights::{Knowledge, Permission};
 use crate::operation::Reach;
 use crate::scope::{Scope, ScopeSet};
 use crate::subject::{Counters, Subject};
-use crate::verdict::ErrorType;
 
 macro_rules! causes {
     ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal, $hint:literal, $advice:literal;)*) => {

@@ -4,6 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use http::request::Parts;
 use http::{HeaderMap, header};
+use metrica::operation::OperationId;
+use metrica::operation::{Catalogue, Lookup, Operation, Verb};
+use metrica::scope::Scope;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -11,9 +14,6 @@ use super::answer::Answer;
 use super::query::Query;
 use super::refusal::{ErrorType, Refusal};
 use super::{FakeToken, Permission, day};
-use crate::operation::{Catalogue, Lookup, Operation, Verb};
-use crate::scope::Scope;
-use crate::symbol::OperationId;
 
 /// The tokens, and what became of them; and what is said of counters whoever asks.
 pub struct Keyring {

@@ -26,17 +26,13 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use anyhow::Context as _;
+use metrica::scope::{Scope, ScopeSet};
 use tokio::sync::oneshot;
-
-use crate::scope::{Scope, ScopeSet};
 
 mod access;
 mod answer;
 mod certificate;
-#[cfg(test)]
-mod client;
 mod collections;
-pub mod command;
 mod control;
 mod counters;
 mod day;
@@ -47,21 +43,17 @@ mod kinds;
 mod knobs;
 mod log_requests;
 mod measures;
-#[cfg(test)]
-mod objects;
 mod part;
 mod query;
 mod quota;
 mod refusal;
 mod reports;
-#[cfg(test)]
-mod roles;
 mod server;
 mod tally;
-#[cfg(test)]
-mod tests;
 mod uploads;
 mod world;
+
+pub use control::help as control_help;
 
 /// The counter that the demo tokens' owner owns.
 pub const DEMO_COUNTER: u64 = 12_345_678;

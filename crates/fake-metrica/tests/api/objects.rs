@@ -1,15 +1,15 @@
 //! Counters, goals and what else is kept: they look as the documentation prints them, and what is sent is looked at.
 
+use fake_metrica::{DEMO_COUNTER, DEMO_VIEW_COUNTER, Fake, Settings, demo_tokens};
 use serde_json::{Value, json};
 
-use super::client::{call, get, post};
-use super::tests::{READ, counter, fake};
-use super::{DEMO_COUNTER, DEMO_VIEW_COUNTER, Fake, Settings, demo_tokens};
+use crate::client::{call, get, post};
+use crate::{READ, counter, fake};
 
 /// A token that reads and writes.
 fn writing() -> Fake {
     let mut tokens = demo_tokens();
-    tokens[0].scopes = [crate::scope::Scope::Read, crate::scope::Scope::Write].into_iter().collect();
+    tokens[0].scopes = [metrica::scope::Scope::Read, metrica::scope::Scope::Write].into_iter().collect();
     Fake::start(Settings { tokens, ..Settings::default() }).unwrap()
 }
 

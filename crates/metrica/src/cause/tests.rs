@@ -1,7 +1,7 @@
 //! The rules of the module, one by one.
 
 use super::*;
-use crate::knowledge::Fact;
+use crate::observed_rights::Fact;
 
 const READ: Reach = Reach::Counter(3);
 

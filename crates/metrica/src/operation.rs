@@ -13,7 +13,6 @@ use std::collections::HashMap;
 use std::fmt;
 
 use crate::scope::{Scope, ScopeSet};
-pub use crate::symbol::OperationId;
 
 mod marks;
 mod reach;
@@ -23,6 +22,11 @@ use marks::Marks;
 pub use marks::{Destructive, Place, Setting, Shares};
 pub use reach::Reach;
 pub use verb::Verb;
+
+crate::interned_names! {
+    /// The id of an operation, of the catalogue or one that was added.
+    OperationId;
+}
 
 /// Which of Metrica's rate groups a call counts in (<https://yandex.com/dev/metrika/en/intro/quotas>).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -1,11 +1,13 @@
 //! The roles that the stand-in plays beside the API itself: who issued a token, organisations, people who represent others,
 //! and errors in every form.
 
+use fake_metrica::{
+    DEMO_CLIENT_ID, DEMO_COUNTER, DEMO_VIEW_COUNTER, Fake, FakeToken, Permission, Settings, demo_tokens,
+};
+use metrica::scope::Scope;
 use serde_json::{Value, json};
 
-use super::client::{call, get, send};
-use super::{DEMO_CLIENT_ID, DEMO_COUNTER, DEMO_VIEW_COUNTER, Fake, FakeToken, Permission, Settings, demo_tokens};
-use crate::scope::Scope;
+use crate::client::{call, get, send};
 
 const READ: &str = "demo-read-analytics-0001";
 const WRITE: &str = "demo-write-crm-0000002";

@@ -12,14 +12,14 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use clap::Args;
 use clap::builder::BoolishValueParser;
+use fake_metrica::{Fake, FakeToken, Permission, Settings, control_help};
+use metrica::scope::{Scope, ScopeSet};
 
-use super::{Fake, FakeToken, Permission, Settings, control};
-use crate::scope::{Scope, ScopeSet};
 use crate::token::{DEMO_PREFIX, TEST_PREFIX, Token};
 
 /// The flags of `metrika-gate fake`.
 #[derive(Debug, Clone, Args)]
-#[command(after_help = control::help())]
+#[command(after_help = control_help())]
 pub struct FakeArgs {
     /// Where to listen; port 0 takes a free one.
     #[arg(long, env = "METRIKA_GATE_FAKE_ADDRESS", value_name = "IP:PORT", default_value = "127.0.0.1:8443")]

@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use http::request::Parts;
+use metrica::operation::Catalogue;
 use serde_json::{Map, Value, json};
 
 use super::FakeToken;
@@ -19,7 +20,6 @@ use super::quota::{InFlight, Quota};
 use super::refusal::{ErrorType, Refusal};
 use super::uploads::Uploads;
 use super::{google_form, identity, reports};
-use crate::operation::Catalogue;
 
 /// What the connections share.
 pub struct Shared {
