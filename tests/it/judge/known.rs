@@ -20,6 +20,7 @@ pub const KNOWN: &[(&str, &str)] = &[
     ("a report of a public counter proves no right: then an own counter is refused", "counter_not_granted"),
     ("a report of a public counter proves no right: then the list is refused", "other"),
     ("a report of a represented account, and the token lacks metrika:read", "ambiguous"),
+    ("a report of a public counter proves no right: then it is no longer public", "counter_not_granted"),
     ("a report worked a moment ago, the password was changed: only the list says invalid_token", "counter_not_granted"),
     ("a report worked a moment ago, the token has expired: 403 access_denied to everything", "counter_not_granted"),
     ("a represented account has no grant on a counter of several", "ambiguous"),

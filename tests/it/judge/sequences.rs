@@ -36,7 +36,12 @@ pub const ROWS: &[Row] = &[
     },
     Row {
         cause: "a report worked a moment ago, the token has expired: 403 access_denied to everything",
-        before: &[Step::Works("GET /stat/v1/data?ids={own}&metrics=ym:s:visits"), Step::Die("t", Death::Denied)],
+        before: &[
+            // A report alone proves nothing: the counter may have been public.
+            Step::Works("GET /management/v1/counters"),
+            Step::Works("GET /stat/v1/data?ids={own}&metrics=ym:s:visits"),
+            Step::Die("t", Death::Denied),
+        ],
         request: "GET /stat/v1/data?ids={own}&metrics=ym:s:visits",
         ..ENDED_SILENTLY
     },
@@ -159,6 +164,13 @@ pub const ROWS: &[Row] = &[
         tokens: &[NO_READ],
         before: &[Step::Works("GET /stat/v1/data?ids={demo},{public}&metrics=ym:s:visits")],
         request: "GET /management/v1/counter/{own}/goals",
+        ..READ_SCOPE
+    },
+    Row {
+        cause: "a report of a public counter proves no right: then it is no longer public",
+        tokens: &[NO_READ],
+        before: &[Step::Works("GET /stat/v1/data?ids={public}&metrics=ym:s:visits"), Step::Hide("public")],
+        request: "GET /stat/v1/data?ids={public}&metrics=ym:s:visits",
         ..READ_SCOPE
     },
 ];
