@@ -56,13 +56,11 @@ pub const KNOWN: &[(&str, &str)] = &[
     ("edit becomes view on a counter that was changed", "first counter_not_granted"),
     ("everything is refused to a personal token of an organisation", "scope_missing"),
     ("everything is refused to a personal token of an organisation, a counter", "scope_missing"),
-    ("no token of the caller is declared to write", "hint without 'metrika:write'"),
     ("one list of the account is refused, first thing", "scope_missing"),
     ("the demo counter, with a token that only writes and a sibling that reads", "ambiguous"),
     ("the demo counter, with a token that only writes and no sibling", "ambiguous"),
     ("the list worked a moment ago, the token has expired: 403 access_denied to everything", "other"),
     ("the owner no longer represents an account that it was asked for", "other"),
-    ("the scopes of the caller do not allow a write", "hint without 'metrika:write'"),
     (
         "the token is of a person and should be of an organisation, and nobody listed its counters",
         "counter_not_granted",
