@@ -42,6 +42,7 @@ mod hosts;
 mod http2;
 mod identify;
 mod interim;
+mod judge;
 mod leaving;
 mod limits;
 mod log_lines;
