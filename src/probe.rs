@@ -16,8 +16,7 @@ use http_body_util::{BodyExt, Empty};
 use strict_http::target::{self, Target};
 
 use crate::token::Token;
-use crate::upstream::http1::Listener;
-use crate::upstream::{Carried, Outgoing, Pool, Upstream};
+use crate::upstream::{Carried, Listener, Outgoing, Pool, Upstream};
 
 pub mod identity;
 pub mod question;

@@ -21,15 +21,18 @@ pub mod broken;
 pub mod dial;
 pub mod http1;
 mod lease;
+mod listener;
 pub mod lookup;
 pub mod pool;
 pub mod received;
 pub mod request;
+mod sender;
 mod upload;
 pub mod watchdog;
 mod wire;
 
 pub use lease::Lease;
+pub use listener::Listener;
 pub use pool::{Carried, Pool};
 pub use request::Outgoing;
 pub use watchdog::{Watchdog, Watchdogs};

@@ -26,7 +26,7 @@ use super::stage::Stage;
 use crate::decide::{Asked, Owed, via};
 use crate::metrics::Credential;
 use crate::rejection::Rejection;
-use crate::upstream::http1::Listener;
+use crate::upstream::Listener;
 use crate::upstream::{Outgoing, Pool};
 use crate::worker::{Sender, Snapshot};
 

@@ -16,7 +16,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use http::{HeaderValue, Method, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
@@ -26,17 +26,10 @@ use tokio_rustls::client::TlsStream;
 
 use super::answer::{Head, Rest};
 use super::broken::{Broken, Unanswered};
+use super::listener::Listener;
 use super::request::{Framing, Outgoing};
 use super::upload::Upload;
 use super::wire::{LARGE_READ, READ, SMALL, Wire};
-
-/// Who waits for an answer.
-pub trait Listener {
-    /// Whether a field of this name, in any case, is of use. Those that frame the answer are kept in any case.
-    fn wants(&self, name: &[u8]) -> bool;
-    /// An interim response came.
-    fn heard(&self, status: StatusCode, fields: &HeaderMap);
-}
 
 /// See the module.
 pub struct Http1 {

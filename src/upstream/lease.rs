@@ -1,41 +1,70 @@
 //! The use of a connection for one request.
 
-use std::cell::Cell;
 use std::future::poll_fn;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Poll;
 
 use bytes::Bytes;
 use http::Response;
 use http_body::Body;
 use hyper::client::conn::http2;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::Upstream;
 use super::broken::{Broken, Unanswered};
-use super::http1::{Http1, Listener};
+use super::dial::DialError;
+use super::listener::Listener;
 use super::pool::{Carried, Pool};
 use super::received::Received;
 use super::request::Outgoing;
-
-/// What sends on a connection.
-pub(super) enum Sender<B> {
-    Http1(Http1),
-    Http2 { sender: http2::SendRequest<B>, active: Rc<Cell<usize>> },
-}
+use super::sender::Sender;
 
 /// The use of a connection for one request.
 pub struct Lease<B: 'static> {
-    pub(super) pool: Rc<Pool<B>>,
-    pub(super) carried: Carried,
-    pub(super) sender: Option<Sender<B>>,
-    pub(super) reused: bool,
+    pool: Rc<Pool<B>>,
+    carried: Carried,
+    sender: Option<Sender<B>>,
+    reused: bool,
+}
+
+impl<B: Body<Data = Bytes> + Unpin + 'static> Pool<B>
+where
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    /// A connection for one request with the token `carried`: an idle one unless `fresh` asks for a new one, of this request
+    /// or of another that asked for the same since.
+    ///
+    /// # Errors
+    /// [`DialError`] when there is none to be had.
+    pub async fn lease(self: &Rc<Self>, carried: Carried, fresh: bool) -> Result<Lease<B>, DialError> {
+        let after = fresh.then(Instant::now);
+        self.permit().await?;
+        // From here the permit belongs to the lease, which returns it when dropped.
+        let mut lease = Lease { pool: self.clone(), carried, sender: None, reused: true };
+        lease.sender = self.take_shared(carried, after);
+        if lease.sender.is_none() && !fresh {
+            lease.sender = self.take_idle(carried);
+        }
+        if lease.sender.is_none() {
+            // Boxed: the states of dialling would otherwise be a part of every request's future.
+            let (sender, reused) = Box::pin(self.open(carried, after)).await?;
+            (lease.sender, lease.reused) = (Some(sender), reused);
+        }
+        Ok(lease)
+    }
 }
 
 impl<B: Body<Data = Bytes> + Unpin + 'static> Lease<B>
 where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
+    /// Where it goes.
+    #[must_use]
+    pub fn upstream(&self) -> &Arc<Upstream> {
+        self.pool.upstream()
+    }
+
     /// Whether the connection has carried a request before.
     #[must_use]
     pub const fn is_reused(&self) -> bool {

@@ -33,8 +33,8 @@ use tokio::time::{Instant, sleep, timeout};
 use super::Upstream;
 use super::dial::{DialError, Dialled, dial, place};
 use super::http1::Http1;
-use super::lease::{Lease, Sender};
 use super::lookup::LookUps;
+use super::sender::Sender;
 
 /// Requests at once on one HTTP/2 connection. RFC 9113, section 6.5.2, advises servers to allow no fewer.
 pub const STREAMS: usize = 100;
@@ -124,29 +124,8 @@ where
         }
     }
 
-    /// A connection for one request with the token `carried`: an idle one unless `fresh` asks for a new one, of this request
-    /// or of another that asked for the same since.
-    ///
-    /// # Errors
-    /// [`DialError`] when there is none to be had.
-    pub async fn lease(self: &Rc<Self>, carried: Carried, fresh: bool) -> Result<Lease<B>, DialError> {
-        let after = fresh.then(Instant::now);
-        self.permit().await?;
-        // From here the permit belongs to the lease, which returns it when dropped.
-        let mut lease = Lease { pool: self.clone(), carried, sender: None, reused: true };
-        lease.sender = self.take_shared(carried, after);
-        if lease.sender.is_none() && !fresh {
-            lease.sender = self.take_idle(carried);
-        }
-        if lease.sender.is_none() {
-            // Boxed: the states of dialling would otherwise be a part of every request's future.
-            let (sender, reused) = Box::pin(self.open(carried, after)).await?;
-            (lease.sender, lease.reused) = (Some(sender), reused);
-        }
-        Ok(lease)
-    }
-
-    async fn permit(&self) -> Result<(), DialError> {
+    /// Waits for the place of one request (rule 4); it is given back with [`Self::give_back_permit`].
+    pub(super) async fn permit(&self) -> Result<(), DialError> {
         if let Ok(permit) = self.permits.try_acquire() {
             permit.forget();
             return Ok(());
@@ -161,7 +140,8 @@ where
         }
     }
 
-    fn take_idle(&self, carried: Carried) -> Option<Sender<B>> {
+    /// An idle connection that carries the token.
+    pub(super) fn take_idle(&self, carried: Carried) -> Option<Sender<B>> {
         let mut idle = self.idle.borrow_mut();
         let now = Instant::now();
         let position = idle.iter().rposition(|idle| idle.carried == carried && idle.connection.until > now)?;
@@ -193,7 +173,7 @@ where
     }
 
     /// A shared connection with a free stream; one opened after `after`, where that is given.
-    fn take_shared(&self, carried: Carried, after: Option<Instant>) -> Option<Sender<B>> {
+    pub(super) fn take_shared(&self, carried: Carried, after: Option<Instant>) -> Option<Sender<B>> {
         let mut shared = self.shared.borrow_mut();
         if shared.is_empty() {
             return None;
@@ -213,7 +193,11 @@ where
     }
 
     /// A connection, and whether somebody else has just opened it.
-    async fn open(self: &Rc<Self>, carried: Carried, after: Option<Instant>) -> Result<(Sender<B>, bool), DialError> {
+    pub(super) async fn open(
+        self: &Rc<Self>,
+        carried: Carried,
+        after: Option<Instant>,
+    ) -> Result<(Sender<B>, bool), DialError> {
         let together = self.upstream.settings.http2 && !self.only_http1.get();
         let limit = self.upstream.settings.timeouts.connect;
         let turn = if together {

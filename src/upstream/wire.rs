@@ -13,7 +13,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::answer::{self, Head};
 use super::broken::{Broken, HEAD_BYTES};
-use super::http1::Listener;
+use super::listener::Listener;
 use super::request::{Framing, Outgoing, write_head};
 
 /// The bytes of a connection.
