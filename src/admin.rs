@@ -31,10 +31,10 @@ use tokio::time::Instant;
 
 use crate::crew::Crew;
 use crate::descriptors::Need;
-use crate::gateway::coding;
 use crate::metrics::process::ProcessMeters;
 use crate::metrics::{page, usage};
 use crate::readiness::{Readiness, Whom};
+use crate::response::coding;
 
 mod recheck;
 

@@ -6,7 +6,7 @@
 //!  -> Admit       Known      -> Admitted   | 400 403 431 508
 //!  -> Authorize   Admitted   -> Permitted  | 400 403 404 405 413 414 415 503
 //!  -> Inject      Permitted  -> Outbound   |       drops what the caller sent as credentials, adds ours last
-//!  -> Forward     Outbound   -> Response   | 403 408 413 415 502 503 504
+//!  -> Forward     Outbound   -> Response   | 403 408 413 415 502 503 504, through crate::response
 //! ```
 //!
 //! The first three are the steps of the one decision ([`crate::decide`]). It is made again after every wait in Forward.
@@ -17,9 +17,8 @@
 //! What a caller's rules say of a body is the one decision that Forward takes, because it waits: before it takes a
 //! connection (`owed`).
 //!
-//! What comes back is not taken on trust either. Forward lets pass only an answer that has one meaning (`framing`), the
-//! fields of a list (`headers`), a place that is on the gate (`redirect`), and a body without the token (`streaming`,
-//! which asks `reflection` and `packed`).
+//! What comes back is not taken on trust either: Forward hands it to the response path, which has a screen of its own
+//! ([`crate::response`]).
 //!
 //! [`Grant`]: crate::policy::Grant
 
@@ -29,40 +28,28 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use tower::{Service, ServiceBuilder, service_fn};
 
+use crate::response::ResponseBody;
 use crate::worker::Worker;
 
 mod admit;
-mod ahead;
 mod authorize;
-pub mod body;
-pub mod budget;
-mod caller_body;
-pub mod coding;
 pub mod connection;
 pub mod exchange;
-mod filtered;
+mod failure;
 mod forward;
 pub mod headers;
-mod held;
 mod identify;
 mod inject;
 pub mod interim;
-pub mod list_filter;
 mod owed;
-mod packed;
+mod progress;
 mod record;
-mod redirect;
-mod reflection;
-pub mod refusal;
 mod rest;
 mod stage;
-mod streaming;
 pub mod transport;
-mod why;
 
 use admit::Admit;
 use authorize::Authorize;
-use body::ResponseBody;
 use connection::Connection;
 use forward::forward;
 use identify::Identify;

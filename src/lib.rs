@@ -11,7 +11,7 @@
 //!    [`scope`] and [`policy`] whether and with which [`token`], [`decide`] all of that in one decision, [`target`] what may be a request's target at all,
 //!    [`subject`] on whose data it works and by which [`rules`], [`host`] by which name the gate is called, [`mod@line`] how HTTP/1.1 is written, [`verdict`]
 //!    what Metrica's refusal says, [`diagnosis`] why it refused, by what [`knowledge`] there is, [`rejection`] every answer of the gate itself. [`symbol`]s are their names.
-//! 2. **The data path**: the vocabulary put in order. [`gateway`] is the whole way of a request on one screen;
+//! 2. **The data path**: the vocabulary put in order. [`gateway`] is the whole way of a request on one screen, [`response`] that of its response, [`body`] what goes up;
 //!    [`upstream`] has the connections to Metrica, [`probe`] asks on its own, [`worker`] what one thread has for itself, [`metrics`] what is
 //!    counted, [`telemetry`] what is logged.
 //! 3. **The process** around it. [`config`] reads what operators write, [`tokens`] and [`reload`] what changes,
@@ -22,6 +22,7 @@
 
 pub mod admin;
 pub mod app;
+pub mod body;
 pub mod caller;
 pub mod cli;
 pub mod config;
@@ -41,6 +42,7 @@ pub mod probe;
 pub mod readiness;
 pub mod rejection;
 pub mod reload;
+pub mod response;
 pub mod rules;
 pub mod sandbox;
 pub mod server;

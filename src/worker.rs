@@ -15,11 +15,11 @@ use metrica::scope::ScopeSet;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::body::RequestBody;
+use crate::body::budget::Budget;
 use crate::config::{CallerTimeouts, Limits};
 use crate::decide::admission::Admissions;
 use crate::decide::{Candidates, Known};
-use crate::gateway::body::RequestBody;
-use crate::gateway::budget::Budget;
 use crate::metrics::usage::Groups;
 use crate::metrics::{Finished, Shard};
 use crate::names::TokenAlias;
@@ -34,7 +34,7 @@ mod learning;
 mod under_way;
 
 pub use learning::{Diagnosed, Doubt, Learning, Refused, Report};
-pub use under_way::{Progress, UnderWay};
+pub use under_way::{Progress, UnderWay, Underway};
 
 /// A token of the configuration, and what became of it.
 #[derive(Debug, Clone)]

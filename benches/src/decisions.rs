@@ -8,11 +8,12 @@ use ipnet::{IpNet, Ipv4Net};
 use metrika_gate::caller::{
     Caller, CallerId, Callers, Condition, Conditions, Evidence, ListenerName, Peer, TokenAlias,
 };
-use metrika_gate::gateway::coding::Coding;
-use metrika_gate::gateway::headers::{clean_request, clean_response};
-use metrika_gate::gateway::refusal::Refusal;
+use metrika_gate::gateway::headers::clean_request;
 use metrica::operation::{Catalogue, Verb};
 use metrika_gate::policy::{Policy, TokenRights};
+use metrika_gate::response::coding::Coding;
+use metrika_gate::response::error_body::ErrorBody;
+use metrika_gate::response::fields::clean_response;
 use metrika_gate::rules::{Call, Rules};
 use metrica::scope::{Scope, ScopeSet};
 use metrica::subject::Subject;
@@ -165,7 +166,7 @@ pub fn classify(packed: bool) -> Benchmark {
     Box::new(move |run| {
         let mut said = None;
         run(&mut || {
-            let mut refusal = Refusal::new(coding);
+            let mut refusal = ErrorBody::new(coding);
             refusal.look_at(black_box(body));
             said = Some(refusal.error_type());
         });

@@ -3,7 +3,9 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use libfuzzer_sys::fuzz_target;
-use metrika_gate::gateway::headers::{clean_request, clean_response, clean_trailers};
+use metrika_gate::body::fields::clean_trailers;
+use metrika_gate::gateway::headers::clean_request;
+use metrika_gate::response::fields::clean_response;
 
 const NEVER_UP: [&str; 12] = [
     "authorization",

@@ -4,12 +4,12 @@
 use std::io::Write;
 
 use libfuzzer_sys::fuzz_target;
-use metrika_gate::gateway::coding::Coding;
-use metrika_gate::gateway::refusal::Refusal;
+use metrika_gate::response::coding::Coding;
+use metrika_gate::response::error_body::ErrorBody;
 use metrica::error_type::{ErrorType, LOOKED_AT};
 
 fn read(coding: Coding, body: &[u8], step: usize) -> ErrorType {
-    let mut refusal = Refusal::new(coding);
+    let mut refusal = ErrorBody::new(coding);
     body.chunks(step).for_each(|piece| refusal.look_at(piece));
     refusal.error_type()
 }

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::interim::Interim;
 use super::transport::Transport;
+use crate::body::caller_body::Unread;
 use crate::caller::Evidence;
 use crate::config::CallerTimeouts;
 use crate::metrics::Stall;
@@ -183,15 +184,6 @@ impl Connection {
     #[must_use]
     pub fn request_is_open(&self) -> bool {
         self.request_is_open.get()
-    }
-
-    /// Nobody reads this body any more.
-    pub fn leave_unread(&self, body: Incoming) {
-        let mut unread = self.unread.borrow_mut();
-        unread.0 = Some(body);
-        if let Some(waker) = unread.1.take() {
-            waker.wake();
-        }
     }
 
     /// The body that nobody reads any more, if there is one.
@@ -387,5 +379,15 @@ impl Connection {
         };
         let of_writing = self.write_blocked_since.get().map(|since| since + timeouts.body_idle);
         of_phase.into_iter().chain(of_writing).min()
+    }
+}
+
+impl Unread for Connection {
+    fn leave_unread(&self, rest: Incoming) {
+        let mut unread = self.unread.borrow_mut();
+        unread.0 = Some(rest);
+        if let Some(waker) = unread.1.take() {
+            waker.wake();
+        }
     }
 }

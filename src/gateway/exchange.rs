@@ -20,7 +20,7 @@ use crate::metrics::{CALLER_GONE, Credential, Finished, Refusal, UpstreamError};
 use crate::names::{CallerId, TokenAlias};
 use crate::rejection::{Reason, Rejection};
 use crate::telemetry::access::{Context, Outcome};
-use crate::worker::{Diagnosed, Ending, Progress, Refused, Sender, Worker};
+use crate::worker::{Diagnosed, Ending, Progress, Refused, Sender, Underway, Worker};
 
 /// One request and its answer.
 pub struct Exchange {
@@ -100,14 +100,6 @@ impl Exchange {
     #[must_use]
     pub fn worker(&self) -> &Worker {
         &self.worker
-    }
-
-    /// Where it stands.
-    #[must_use]
-    pub fn progress(&self, now: Instant) -> Progress {
-        let (caller, operation, is_lengthy) = (self.caller.get(), self.operation.get(), self.is_lengthy.get());
-        let (is_answered, is_complete) = (self.answered.get().is_some(), self.request_is_complete.get());
-        Progress { caller, operation, age: now - self.started, is_answered, is_complete, is_lengthy }
     }
 
     /// Who asks is decided: it is under way. `None` is an unknown caller.
@@ -373,6 +365,18 @@ impl Exchange {
             };
             self.worker.log(&finished, &context);
         }
+    }
+}
+
+impl Underway for Exchange {
+    fn progress(&self, now: Instant) -> Progress {
+        let (caller, operation, is_lengthy) = (self.caller.get(), self.operation.get(), self.is_lengthy.get());
+        let (is_answered, is_complete) = (self.answered.get().is_some(), self.request_is_complete.get());
+        Progress { caller, operation, age: now - self.started, is_answered, is_complete, is_lengthy }
+    }
+
+    fn request_id(&self) -> &HeaderValue {
+        &self.request_id
     }
 }
 

@@ -5,9 +5,9 @@ use std::rc::Rc;
 use http::request::Parts;
 use strict_http::target::Broken;
 
-use super::caller_body::CallerBody;
 use super::exchange::Exchange;
 use super::stage::Stage;
+use crate::body::caller_body::CallerBody;
 use crate::decide::{self, Identified};
 use crate::rejection::Rejection;
 use crate::worker::Snapshot;

@@ -14,20 +14,20 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 use hyper::body::Body;
 
 use super::authorize::Permitted;
-use super::body::RequestBody;
 use super::connection::Connection;
 use super::exchange::Exchange;
-use super::headers::{self, clean_request};
-use super::held::{Held, Say, UpstreamSay};
+use super::headers::clean_request;
 use super::identify::Received;
 use super::record::REQUEST_ID;
-use super::reflection::Secret;
 use super::stage::Stage;
+use crate::body::RequestBody;
+use crate::body::held::{Held, Say, UpstreamSay};
 use crate::decide::{Asked, Owed, via};
 use crate::metrics::Credential;
 use crate::rejection::Rejection;
-use crate::upstream::Listener;
-use crate::upstream::{Outgoing, Pool};
+use crate::response::fields;
+use crate::response::secret::Secret;
+use crate::upstream::{Listener, Outgoing, Pool};
 use crate::worker::{Sender, Snapshot};
 
 /// A request that may leave, with a token on it and nothing of the caller's that should not.
@@ -163,16 +163,16 @@ impl Stage<Permitted> for Inject {
 
 impl Listener for InterimWishes {
     fn wants(&self, name: &[u8]) -> bool {
-        headers::is_to_come_back(name)
+        fields::is_to_come_back(name)
     }
 
-    fn heard(&self, status: StatusCode, fields: &HeaderMap) {
+    fn heard(&self, status: StatusCode, received: &HeaderMap) {
         match (status, &self.asked, &self.caller) {
             // The caller's 100 is the server's to send, when the body is read.
             (StatusCode::CONTINUE, Some(asked), _) => asked.decide(Say::Wanted),
             (StatusCode::CONTINUE, None, _) | (_, _, None) => {}
             (status, _, Some(caller)) => {
-                let (bytes, reflected) = headers::interim_response(status, fields, &self.secret);
+                let (bytes, reflected) = fields::interim_response(status, received, &self.secret);
                 caller.interim.push(&bytes, reflected);
             }
         }

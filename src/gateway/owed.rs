@@ -4,7 +4,7 @@
 //! 1. A body that rules are about is read whole, up to [`BODY_BYTES`], before a connection is taken; what is refused sends
 //!    nothing. A caller that waits to be asked for it (`Expect: 100-continue`) is asked.
 //! 2. What was read goes on as it came: the same bytes, with a length or in chunks as before, and the same trailers.
-//! 3. The answer of a list of counters has to be filtered ([`super::filtered`]).
+//! 3. The response to a list of counters has to be filtered: that is for the response path ([`crate::response`]).
 //! 4. Where rules are not enforced nothing is refused: what was read goes on, and the rest streams behind it.
 //! 5. A body that is packed with gzip is unpacked to be looked through, up to as many bytes.
 //! 6. JSON that is not said to be that leaves as what it is ([`Retype`]).
@@ -25,10 +25,10 @@ use http::header::CONTENT_TYPE;
 use metrica::subject::json;
 use tokio::time::timeout;
 
-use super::body::{BodyError, RequestBody};
 use super::connection::{Bound, Stalled};
 use super::exchange::Exchange;
-use super::forward::not_read;
+use super::failure::not_read;
+use crate::body::{BodyError, RequestBody};
 use crate::decide::{Owed, Retype, Shadowed};
 use crate::metrics::Stall;
 use crate::rejection::{Reason, Rejection};

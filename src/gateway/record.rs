@@ -16,33 +16,19 @@ use strict_http::list_field::elements;
 use tokio::time::Instant;
 use tower::{Layer, Service};
 
-use super::body::ResponseBody;
-use super::caller_body::CallerBody;
 use super::connection::Connection;
 use super::exchange::Exchange;
 use super::identify::Received;
 use super::rest::Rest;
+use crate::body::caller_body::{CallerBody, Unread};
 use crate::caller::Evidence;
 use crate::rejection::{Answer, Reason, Rejection, sentence};
+use crate::response::ResponseBody;
+use crate::response::fields::{GATE_ERROR, set_reason};
 use crate::rules::Breach;
-use crate::worker::{Ending, RefusedToken, Worker, new_request_id};
+use crate::worker::{Ending, RefusedToken, Underway, Worker, new_request_id};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-
-/// The field that tells the gate's own answers from Metrica's.
-pub const GATE_ERROR: HeaderName = HeaderName::from_static("x-gate-error");
-
-/// The field that says why a request was refused, by the gate or by Metrica: the word that metrics and logs have.
-pub const GATE_REASON: HeaderName = HeaderName::from_static("x-gate-reason");
-
-/// The field that says in one line what to do.
-pub const GATE_HINT: HeaderName = HeaderName::from_static("x-gate-hint");
-
-/// Says why a request was refused, and what to do.
-pub fn say_why(fields: &mut HeaderMap, reason: &'static str, hint: HeaderValue) {
-    fields.insert(GATE_REASON, HeaderValue::from_static(reason));
-    fields.insert(GATE_HINT, hint);
-}
 
 /// The caller left in the middle of its request, and the exchange ended with that: it gets no answer, as the line has none.
 #[derive(Debug, thiserror::Error)]
@@ -97,7 +83,8 @@ where
         let verb = Verb::of(&head.method);
         let id = request_id(&head.headers);
         let exchange = Rc::new(Exchange::new(self.worker.clone(), self.connection.clone(), verb, id));
-        exchange.place.set(Some(self.worker.under_way.enter(&exchange)));
+        let underway: Rc<dyn Underway> = exchange.clone();
+        exchange.place.set(Some(self.worker.under_way.enter(Rc::downgrade(&underway))));
         if body.is_end_stream() {
             exchange.request_completed();
         }
@@ -105,7 +92,7 @@ where
         let keeps = version == Version::HTTP_11 && !elements(&head.headers, &CONNECTION).any(is_close);
         // Rule 3 of `rest`.
         let left = !body.is_end_stream() && (version == Version::HTTP_2 || !head.headers.contains_key(EXPECT));
-        let body = CallerBody::new(body, left.then(|| self.connection.clone()));
+        let body = CallerBody::new(body, left.then(|| self.connection.clone() as Rc<dyn Unread>));
         let (snapshot, encoded) = (self.worker.snapshot(), self.connection.next_request());
         let received = Received { exchange: exchange.clone(), snapshot, head, encoded, body };
         Recorded { inner: self.inner.call(received), exchange: Unanswered(Some(exchange)), version, keeps, rest: None }
@@ -236,7 +223,7 @@ fn answer(rejection: Rejection, exchange: &Rc<Exchange>) -> Response<ResponseBod
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
     headers.insert(GATE_ERROR, reason.field());
-    say_why(headers, reason.as_str(), hint);
+    set_reason(headers, reason.as_str(), hint);
     let next_look = token.map(|token| token.seconds_to_next_look);
     if let Some(seconds) = next_look.or(answer.retry_after.map(u64::from)) {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));

@@ -1,12 +1,13 @@
 //! What all requests of a connection share: one of HTTP/2 has many at once.
 
 use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use super::budget::Budget;
+use crate::body::budget::Budget;
 
 /// So many bytes of bodies are read ahead on a connection, of all its requests together.
-pub const AHEAD: usize = 2 * 1024 * 1024;
+const AHEAD: usize = 2 * 1024 * 1024;
 
 /// What all requests of a connection share.
 #[derive(Debug)]
@@ -18,7 +19,7 @@ pub struct Transport {
     /// The caller takes nothing of what is ready for it.
     stalled: Cell<bool>,
     /// Bytes of bodies that are read before they go on.
-    pub ahead: Budget,
+    pub ahead: Rc<Budget>,
 }
 
 impl Default for Transport {
@@ -28,7 +29,7 @@ impl Default for Transport {
             waiting: RefCell::default(),
             flusher: RefCell::default(),
             stalled: Cell::default(),
-            ahead: Budget::new(AHEAD),
+            ahead: Rc::new(Budget::new(AHEAD)),
         }
     }
 }

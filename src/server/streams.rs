@@ -24,10 +24,10 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, timeout};
 
 use crate::config::CallerTimeouts;
-use crate::gateway::body::{BodyError, ResponseBody};
 use crate::gateway::connection::Connection;
 use crate::gateway::transport::Transport;
 use crate::rejection::Reason;
+use crate::response::{ResponseBody, ResponseError};
 use crate::worker::Worker;
 
 /// The longest time after which what waits is looked at again.
@@ -211,9 +211,12 @@ pub struct Content {
 
 impl Body for Content {
     type Data = Bytes;
-    type Error = BodyError;
+    type Error = ResponseError;
 
-    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, ResponseError>>> {
         let Self { body, connection, .. } = self.get_mut();
         let Some(body) = body else { return Poll::Ready(None) };
         let polled = Pin::new(body).poll_frame(context);

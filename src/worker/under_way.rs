@@ -8,11 +8,19 @@ use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
+use http::HeaderValue;
 use metrica::operation::OperationId;
 use tokio::time::Instant;
 
-use crate::gateway::exchange::Exchange;
 use crate::names::CallerId;
+
+/// A request that is under way, as its worker sees it.
+pub trait Underway {
+    /// Where it stands.
+    fn progress(&self, now: Instant) -> Progress;
+    /// Its name in logs.
+    fn request_id(&self) -> &HeaderValue;
+}
 
 /// Where a request stands.
 #[derive(Debug, Clone, Copy)]
@@ -62,7 +70,7 @@ struct Places {
 }
 
 struct Under {
-    exchange: Weak<Exchange>,
+    exchange: Weak<dyn Underway>,
     is_named: bool,
 }
 
@@ -71,9 +79,9 @@ const NAMED: usize = 20;
 
 impl UnderWay {
     /// One begins; its place.
-    pub fn enter(&self, exchange: &Rc<Exchange>) -> usize {
+    pub fn enter(&self, exchange: Weak<dyn Underway>) -> usize {
         let Places { taken, free } = &mut *self.places.borrow_mut();
-        let under = Some(Under { exchange: Rc::downgrade(exchange), is_named: false });
+        let under = Some(Under { exchange, is_named: false });
         if let Some(place) = free.pop()
             && let Some(empty) = taken.get_mut(place)
         {
@@ -112,7 +120,7 @@ impl UnderWay {
             let progress = exchange.progress(now);
             let Progress { caller, operation, age, .. } = progress;
             tracing::warn!(
-                request_id = exchange.request_id.to_str().unwrap_or_default(),
+                request_id = exchange.request_id().to_str().unwrap_or_default(),
                 caller = caller.map_or("unknown", |caller| caller.as_str()),
                 operation = operation.map_or("none", |operation| operation.as_str()),
                 age = %humantime::format_duration(Duration::from_secs(age.as_secs())),
@@ -127,7 +135,7 @@ impl UnderWay {
     }
 
     /// Of those that are likely to be cut now, those that `wanted` wants.
-    fn select(&self, mut wanted: impl FnMut(&mut Under) -> bool) -> Vec<Rc<Exchange>> {
+    fn select(&self, mut wanted: impl FnMut(&mut Under) -> bool) -> Vec<Rc<dyn Underway>> {
         let Some(ends) = self.ends.get() else { return Vec::new() };
         let now = Instant::now();
         // Nothing is dropped here, which would leave its place.

@@ -103,7 +103,7 @@ fn the_vocabulary_has_no_async_and_no_input_or_output() {
 
 #[test]
 fn the_data_path_does_not_know_the_process() {
-    for module in ["gateway", "upstream", "worker", "metrics", "telemetry"] {
+    for module in ["gateway", "response", "body", "upstream", "worker", "metrics", "telemetry"] {
         let found = offenders(&[module], |other| !PROCESS.contains(&other));
         assert!(found.is_empty(), "{}", found.join("\n"));
     }
@@ -152,4 +152,22 @@ fn files_have_names_and_a_size() {
         }
     }
     assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+/// Which modules of the data path a module may use: only those below it, so that there is no circle.
+const BELOW: [(&str, &[&str]); 5] = [
+    ("upstream", &[]),
+    ("body", &[]),
+    ("worker", &["upstream", "body"]),
+    ("response", &["upstream", "body", "worker"]),
+    ("gateway", &["upstream", "body", "worker", "response"]),
+];
+
+#[test]
+fn the_data_path_uses_only_what_is_below() {
+    for (module, below) in BELOW {
+        let is_of_the_path = |other: &str| BELOW.iter().any(|(name, _)| *name == other);
+        let found = offenders(&[module], |other| !is_of_the_path(other) || below.contains(&other));
+        assert!(found.is_empty(), "{}", found.join("\n"));
+    }
 }

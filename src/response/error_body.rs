@@ -1,4 +1,4 @@
-//! The body of a refusal, looked at while it passes.
+//! The body of an error, looked at while it passes.
 //!
 //! 1. A bounded copy of its first bytes is kept.
 //! 2. One that is compressed with gzip is read as what it holds; one in another coding has no reason but `other`.
@@ -11,13 +11,13 @@ use super::coding::Coding;
 
 /// A bounded copy of a body that may say why Metrica refused.
 #[derive(Debug)]
-pub struct Refusal {
+pub struct ErrorBody {
     coding: Coding,
     copy: Vec<u8>,
 }
 
-impl Refusal {
-    /// Of an answer that is packed in this way.
+impl ErrorBody {
+    /// Of a body in this coding.
     #[must_use]
     pub const fn new(coding: Coding) -> Self {
         Self { coding, copy: Vec::new() }
@@ -29,14 +29,14 @@ impl Refusal {
         self.copy.extend_from_slice(piece.get(..room.min(piece.len())).unwrap_or_default());
     }
 
-    /// What the body said.
+    /// The type that the body has.
     #[must_use]
     pub fn error_type(&self) -> ErrorType {
         error_type(self.coding, &self.copy)
     }
 }
 
-/// The type that a refusal's body says, packed in this way (rule 2).
+/// The type that an error's body in this coding has (rule 2).
 fn error_type(coding: Coding, body: &[u8]) -> ErrorType {
     match coding {
         Coding::Plain => ErrorType::in_body(body),
@@ -67,7 +67,7 @@ mod tests {
 
     #[test]
     fn rule_1_the_copy_is_bounded() {
-        let mut refusal = Refusal::new(Coding::Plain);
+        let mut refusal = ErrorBody::new(Coding::Plain);
         refusal.look_at(&[b' '; LOOKED_AT - 10]);
         refusal.look_at(&[b' '; 20]);
         assert_eq!(refusal.copy.len(), LOOKED_AT);

@@ -4,8 +4,8 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::Frame;
 
+use super::RequestProgress;
 use super::budget::Charge;
-use super::exchange::Exchange;
 use crate::decide::Shadowed;
 use crate::rules::{Breach, Parts};
 
@@ -26,9 +26,8 @@ pub struct Ahead {
 const FIRST_STEP: usize = 4 * 1024;
 
 impl Ahead {
-    /// Nothing yet.
-    pub fn new(exchange: &Exchange) -> Self {
-        let charge = Charge::new(exchange.worker().ahead.clone(), exchange.connection.transport.clone());
+    /// Nothing yet; what is read is charged to `charge`.
+    pub fn new(charge: Charge) -> Self {
         Self { charge, data: BytesMut::new(), unfit: None, trailers: None, over: false }
     }
 
@@ -93,12 +92,12 @@ impl Watch {
     }
 
     /// Looks through the next piece; whether there is more to look for.
-    pub fn feed(&mut self, piece: &[u8], exchange: &Exchange) -> Result<bool, Breach> {
+    pub fn feed(&mut self, piece: &[u8], progress: &dyn RequestProgress) -> Result<bool, Breach> {
         match self.parts.feed(piece) {
             Ok(()) => Ok(true),
             Err(breach) if self.enforce => Err(breach),
             Err(breach) => {
-                exchange.would_refuse(Shadowed { reason: breach.reason(), breach: Some(breach) });
+                progress.would_refuse(Shadowed { reason: breach.reason(), breach: Some(breach) });
                 Ok(false)
             }
         }

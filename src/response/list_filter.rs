@@ -1,4 +1,4 @@
-//! List filter: the answer of a list of counters on its way, without the counters that the caller may not see.
+//! The list filter: the response to a list of counters on its way, without the counters that the caller may not see.
 //!
 //! 1. Of the array `counters` of the top object, an element passes when it is an object with one `id` that is a whole number
 //!    and listed. It passes byte for byte: numbers, spaces and the order of its members are as they came.
@@ -12,7 +12,7 @@
 //! 5. A member or an element is held back until its end, up to 1 MiB; what is longer is no list. Where pieces begin and end
 //!    makes no difference, and every byte is looked at a fixed number of times.
 //!
-//! After [`NotAList`] the answer must not be ended as if it were whole.
+//! After [`NotAList`] the response must not be ended as if it were whole.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -24,12 +24,12 @@ use serde::de::IgnoredAny;
 /// Rule 5.
 const HELD: usize = 1024 * 1024;
 
-/// The answer is not a list of counters that can be filtered (rules 4 and 5).
+/// The response is not a list of counters that can be filtered (rules 4 and 5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the answer is not a list of counters")]
 pub struct NotAList;
 
-/// Where in the answer the next byte stands.
+/// Where in the response the next byte stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum At {
     /// Before the top object.
@@ -143,7 +143,7 @@ impl ListFilter {
         Self { counters, at: At::Start, held: Vec::new(), listing: false, listed: false, passed: false }
     }
 
-    /// Takes a piece of the answer, and gives what of it goes on now.
+    /// Takes a piece of the response, and gives what of it goes on now.
     ///
     /// # Errors
     /// [`NotAList`], and from then on always.
@@ -155,7 +155,7 @@ impl ListFilter {
         Ok(out.into())
     }
 
-    /// The answer is at its end.
+    /// The response is at its end.
     ///
     /// # Errors
     /// [`NotAList`] when it is cut.

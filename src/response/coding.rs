@@ -1,14 +1,14 @@
-//! Content codings: what the gate asks for, and how a body that comes back is packed.
+//! Content codings: what the gate asks for, and how a body that comes back is coded.
 //!
 //! 1. Metrica is asked for gzip where the caller takes it (RFC 9110, section 12.5.3), and for nothing else: the gate can
-//!    look into a body that is packed so, or not at all.
+//!    look into a body that is compressed so, or not at all.
 //! 2. A body in any other coding, or in more than one, is one that cannot be looked into.
 
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING};
 use http::{HeaderMap, HeaderValue};
 use strict_http::list_field::elements;
 
-/// How a body is packed (`Content-Encoding`, RFC 9110, section 8.4).
+/// How a body is coded (`Content-Encoding`, RFC 9110, section 8.4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Coding {
     /// Not at all.
@@ -20,7 +20,7 @@ pub enum Coding {
 }
 
 impl Coding {
-    /// The coding that the fields of an answer say, over all their lines.
+    /// The coding that the fields of a response name, over all their lines.
     #[must_use]
     pub fn of(fields: &HeaderMap) -> Self {
         let mut names = elements(fields, &CONTENT_ENCODING).filter(|name| !is(name, b"identity"));

@@ -1,4 +1,4 @@
-//! Where an answer sends its caller: through the gate, or nowhere. The gate itself never follows.
+//! Step 4, redirect: a response sends its caller through the gate, or nowhere. The gate itself never follows.
 //!
 //! 1. `Location` is passed on as path and query, so that following it goes through the gate: where it is a path, or
 //!    exactly `https://` with the upstream's authority and then a path, a query, a fragment or nothing.
@@ -11,13 +11,39 @@ use http::header::LOCATION;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use strict_http::target;
 
-/// Puts `Location` into a form that stays on the gate, or takes it away; false when the answer cannot be passed on.
-#[must_use]
-pub fn keep_here(status: StatusCode, fields: &mut HeaderMap, authority: &str, limit: impl FnOnce() -> usize) -> bool {
+use super::ResponseError;
+use super::framing::Framed;
+use super::redaction::Redacted;
+
+/// A head that leads nowhere but to the gate.
+pub struct Local(Framed);
+
+impl Local {
+    /// What the next step works on.
+    pub(super) fn into_inner(self) -> Framed {
+        self.0
+    }
+}
+
+/// The step, for a response of `authority`; `limit` is the longest target that the gate accepts.
+///
+/// # Errors
+/// Where it leads away (rule 4).
+pub fn keep_local(redacted: Redacted, authority: &str, limit: usize) -> Result<Local, ResponseError> {
+    let mut framed = redacted.into_inner();
+    if keep_here(framed.status(), framed.fields_mut(), authority, limit) {
+        Ok(Local(framed))
+    } else {
+        Err(ResponseError::Redirect)
+    }
+}
+
+/// Puts `Location` into a form that stays on the gate, or takes it away; false when the response cannot be passed on.
+fn keep_here(status: StatusCode, fields: &mut HeaderMap, authority: &str, limit: usize) -> bool {
     let mut places = fields.get_all(LOCATION).iter();
     let Some(first) = places.next() else { return true };
     let only = places.next().is_none();
-    let here = first.to_str().ok().filter(|_| only).and_then(|place| origin_form(place, authority, limit()));
+    let here = first.to_str().ok().filter(|_| only).and_then(|place| origin_form(place, authority, limit));
     match here {
         Some(here) => {
             fields.insert(LOCATION, here);
@@ -49,15 +75,27 @@ fn origin_form(place: &str, authority: &str, limit: usize) -> Option<HeaderValue
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
+    use crate::response::fields::keep_listed;
+    use crate::response::framing::tests::framed;
+    use crate::response::progress::tests::Told;
+    use crate::response::redaction::redact;
+    use crate::response::secret::Secret;
+
+    /// A head that has passed this step.
+    pub fn local(status: u16, fields: &[(&str, &str)]) -> Local {
+        let secret = Secret::of(&HeaderValue::from_static("OAuth secretsecret"));
+        let redacted = redact(keep_listed(framed(status, fields)), &secret, &Told::default());
+        keep_local(redacted, AUTHORITY, 1000).ok().unwrap()
+    }
 
     const AUTHORITY: &str = "api-metrika.yandex.net";
 
     fn kept(status: u16, places: &[&str]) -> Option<Option<String>> {
         let mut fields: HeaderMap =
             places.iter().map(|place| (LOCATION, HeaderValue::from_bytes(place.as_bytes()).unwrap())).collect();
-        let passed = keep_here(StatusCode::from_u16(status).unwrap(), &mut fields, AUTHORITY, || 1000);
+        let passed = keep_here(StatusCode::from_u16(status).unwrap(), &mut fields, AUTHORITY, 1000);
         passed.then(|| fields.get(LOCATION).map(|place| place.to_str().unwrap().to_owned()))
     }
 

@@ -1,9 +1,7 @@
-//! Budgets: memory that requests may hold beside what streams through. What a budget does not have is refused, not waited for.
+//! Budgets: memory that requests may hold beside what streams through. A budget that is used up refuses; nobody waits for it.
 
 use std::cell::Cell;
 use std::rc::Rc;
-
-use super::transport::Transport;
 
 /// So many bytes at once.
 #[derive(Debug)]
@@ -54,15 +52,15 @@ impl Drop for Share {
 #[derive(Debug)]
 pub struct Charge {
     worker: Rc<Budget>,
-    transport: Rc<Transport>,
+    connection: Rc<Budget>,
     bytes: usize,
 }
 
 impl Charge {
     /// Nothing yet.
     #[must_use]
-    pub const fn new(worker: Rc<Budget>, transport: Rc<Transport>) -> Self {
-        Self { worker, transport, bytes: 0 }
+    pub const fn new(worker: Rc<Budget>, connection: Rc<Budget>) -> Self {
+        Self { worker, connection, bytes: 0 }
     }
 
     /// How much it is.
@@ -78,7 +76,7 @@ impl Charge {
         if !self.worker.take(more) {
             return false;
         }
-        if !self.transport.ahead.take(more) {
+        if !self.connection.take(more) {
             self.worker.give_back(more);
             return false;
         }
@@ -90,7 +88,7 @@ impl Charge {
 impl Drop for Charge {
     fn drop(&mut self) {
         self.worker.give_back(self.bytes);
-        self.transport.ahead.give_back(self.bytes);
+        self.connection.give_back(self.bytes);
     }
 }
 
@@ -98,20 +96,22 @@ impl Drop for Charge {
 mod tests {
     use super::*;
 
+    const AHEAD: usize = 2 * 1024 * 1024;
+
     #[test]
     fn what_one_budget_lacks_is_taken_from_neither() {
         let worker = Rc::new(Budget::new(4_000_000));
-        let (one, other) = (Rc::<Transport>::default(), Rc::<Transport>::default());
+        let budget = || Rc::new(Budget::new(AHEAD));
+        let (one, other) = (budget(), budget());
         let mut first = Charge::new(worker.clone(), one.clone());
         assert!(first.grow_to(1_500_000) && first.grow_to(1_000_000));
         let mut second = Charge::new(worker.clone(), one.clone());
         assert!(!second.grow_to(1_000_000), "the connection has no more");
         let mut third = Charge::new(worker.clone(), other.clone());
         assert!(third.grow_to(2_000_000) && !third.grow_to(2_100_000));
-        let mut fourth = Charge::new(worker.clone(), Rc::default());
+        let mut fourth = Charge::new(worker.clone(), budget());
         assert!(!fourth.grow_to(600_000) && fourth.grow_to(500_000), "the worker has no more");
         drop((first, second, third, fourth));
-        assert_eq!((worker.left.get(), one.ahead.left.get()), (4_000_000, super::super::transport::AHEAD));
-        assert_eq!(other.ahead.left.get(), super::super::transport::AHEAD);
+        assert_eq!((worker.left.get(), one.left.get(), other.left.get()), (4_000_000, AHEAD, AHEAD));
     }
 }

@@ -1,12 +1,12 @@
-//! Bodies that are packed with gzip: inflated beside the stream, to see whether they hold the token.
+//! Bodies that are compressed with gzip: inflated beside the stream, to see whether they hold the token.
 //!
 //! 1. A piece is let go when all that it holds was looked through, and nothing at its end could be the token's
 //!    beginning; otherwise it waits for the next. So no part of the token that is worth anything leaves.
-//! 2. The token cannot be overwritten here, so an answer that holds it ends at the piece that completes it.
+//! 2. The token cannot be overwritten here, so a response that holds it ends at the piece that completes it.
 //! 3. What is no gzip, or has something behind it, cannot be looked through and ends too. Several members are one body
 //!    (RFC 1952, section 2.2). One that breaks off is passed on: all of it was seen.
-//! 4. The packed bytes are looked through as well: names and comments of gzip stand there unpacked.
-//! 5. Memory is constant, and so is the work between two turns of the runtime, however much a piece unpacks to.
+//! 4. The compressed bytes are looked through as well: names and comments of gzip stand there in the clear.
+//! 5. Memory is constant, and so is the work between two turns of the runtime, however much a piece inflates to.
 
 use std::collections::VecDeque;
 
@@ -14,9 +14,9 @@ use bytes::Bytes;
 use flate2::{Decompress, FlushDecompress, Status};
 use zeroize::Zeroizing;
 
-use super::reflection::{Secret, Watch};
+use super::secret::{Secret, Watch};
 
-/// What is unpacked at once.
+/// What is inflated at once.
 const WINDOW: usize = 16 * 1024;
 
 /// How often, before others have their turn.
@@ -29,21 +29,21 @@ const MOST_HELD: usize = 256 * 1024;
 const WINDOW_BITS: u8 = 15;
 
 /// A body on its way through.
-pub struct Packed {
+pub struct Compressed {
     secret: Secret,
     inflater: Decompress,
     plain: Zeroizing<Vec<u8>>,
     in_plain: Watch,
-    in_packed: Watch,
+    in_compressed: Watch,
     /// No member is begun, so the body may end here.
     between: bool,
     /// Pieces, in order; all but the last were looked through.
     pieces: VecDeque<Bytes>,
     /// Their bytes.
     waiting: usize,
-    /// How much of the last was, and how much that was unpacked.
+    /// How much of the last was, and to how much that was inflated.
     consumed: usize,
-    unpacked: usize,
+    inflated: usize,
     /// All of them were looked through.
     seen: bool,
     /// So many at the front may go.
@@ -57,17 +57,17 @@ pub enum Step {
     /// This goes on.
     Piece(Bytes),
     /// The next piece is needed.
-    Hungry,
-    /// There is more to do, in another turn.
-    Busy,
+    NeedInput,
+    /// There is more to do, in another turn of the runtime.
+    Yield,
     /// It holds the token.
     Found,
     /// It cannot be looked through.
     Unreadable,
 }
 
-impl Packed {
-    /// For the answer to a request with this token.
+impl Compressed {
+    /// For the response to a request with this token.
     #[must_use]
     pub fn new(secret: Secret) -> Self {
         Self {
@@ -75,24 +75,24 @@ impl Packed {
             inflater: Decompress::new_gzip(WINDOW_BITS),
             plain: Zeroizing::new(vec![0; WINDOW]),
             in_plain: Watch::default(),
-            in_packed: Watch::default(),
+            in_compressed: Watch::default(),
             between: true,
             pieces: VecDeque::new(),
             waiting: 0,
             consumed: 0,
-            unpacked: 0,
+            inflated: 0,
             seen: true,
             free: 0,
             last: false,
         }
     }
 
-    /// The next piece, when the one before was looked through ([`Step::Hungry`]).
+    /// The next piece, when the one before was looked through ([`Step::NeedInput`]).
     pub fn push(&mut self, piece: Bytes) {
         if !piece.is_empty() {
             self.waiting += piece.len();
             self.pieces.push_back(piece);
-            (self.consumed, self.unpacked, self.seen) = (0, 0, false);
+            (self.consumed, self.inflated, self.seen) = (0, 0, false);
         }
     }
 
@@ -104,7 +104,7 @@ impl Packed {
     /// Goes on.
     pub fn step(&mut self) -> Step {
         if let Some(piece) = self.pieces.back().filter(|_| !self.seen).cloned() {
-            if self.consumed == 0 && self.in_packed.sees(&self.secret, &piece) {
+            if self.consumed == 0 && self.in_compressed.sees(&self.secret, &piece) {
                 return Step::Found;
             }
             if let Some(end) = self.look_through(&piece) {
@@ -117,10 +117,10 @@ impl Packed {
             }
         }
         if self.free == 0 && !self.last {
-            return Step::Hungry;
+            return Step::NeedInput;
         }
         self.free = self.free.saturating_sub(1);
-        let Some(piece) = self.pieces.pop_front() else { return Step::Hungry };
+        let Some(piece) = self.pieces.pop_front() else { return Step::NeedInput };
         self.waiting -= piece.len();
         Step::Piece(piece)
     }
@@ -128,10 +128,10 @@ impl Packed {
     /// How many pieces wait, when `piece`, the last, was looked through: those that what could be the token's beginning
     /// at the end of it reaches back into.
     fn held(&self, piece: &[u8]) -> usize {
-        let (plain, packed) = (self.in_plain.begun(), self.in_packed.begun());
-        match (plain, packed) {
+        let (plain, compressed) = (self.in_plain.begun(), self.in_compressed.begun());
+        match (plain, compressed) {
             (0, 0) => 0,
-            _ if plain <= self.unpacked && packed <= piece.len() => 1,
+            _ if plain <= self.inflated && compressed <= piece.len() => 1,
             _ => self.pieces.len(),
         }
     }
@@ -151,7 +151,7 @@ impl Packed {
             let read = length(self.inflater.total_in(), read);
             let written = length(self.inflater.total_out(), written);
             self.consumed += read;
-            self.unpacked += written;
+            self.inflated += written;
             self.between = false;
             if self.in_plain.sees(&self.secret, self.plain.get(..written).unwrap_or_default()) {
                 return Some(Step::Found);
@@ -164,7 +164,7 @@ impl Packed {
                 return (self.consumed < piece.len()).then_some(Step::Unreadable);
             }
         }
-        Some(Step::Busy)
+        Some(Step::Yield)
     }
 }
 
@@ -189,18 +189,18 @@ mod tests {
     /// What goes on of a body in pieces, and how it ends.
     fn through(pieces: &[&[u8]]) -> (Vec<u8>, Step) {
         let secret = Secret::of(&HeaderValue::try_from(format!("OAuth {TOKEN}")).unwrap());
-        let (mut packed, mut out) = (Packed::new(secret), Vec::new());
-        let mut drain = |packed: &mut Packed| loop {
+        let (mut packed, mut out) = (Compressed::new(secret), Vec::new());
+        let mut drain = |packed: &mut Compressed| loop {
             match packed.step() {
                 Step::Piece(piece) => out.extend_from_slice(&piece),
-                Step::Busy => {}
-                end @ (Step::Hungry | Step::Found | Step::Unreadable) => return end,
+                Step::Yield => {}
+                end @ (Step::NeedInput | Step::Found | Step::Unreadable) => return end,
             }
         };
         for piece in pieces {
             packed.push(Bytes::copy_from_slice(piece));
             let end = drain(&mut packed);
-            if end != Step::Hungry {
+            if end != Step::NeedInput {
                 return (out, end);
             }
         }
@@ -238,10 +238,10 @@ mod tests {
                     for size in sizes(&whole) {
                         let pieces: Vec<_> = whole.chunks(size).collect();
                         let (out, end) = through(&pieces);
-                        assert!(out == whole && end == Step::Hungry, "{} {size} {end:?}", body.len());
+                        assert!(out == whole && end == Step::NeedInput, "{} {size} {end:?}", body.len());
                     }
                     let half = &whole[..whole.len() / 2];
-                    assert_eq!(through(&[half]), (half.to_vec(), Step::Hungry));
+                    assert_eq!(through(&[half]), (half.to_vec(), Step::NeedInput));
                 }
             }
         }
@@ -315,9 +315,9 @@ mod tests {
     #[test]
     fn rule_5_a_turn_has_an_end() {
         let secret = Secret::of(&HeaderValue::try_from(format!("OAuth {TOKEN}")).unwrap());
-        let mut packed = Packed::new(secret);
+        let mut packed = Compressed::new(secret);
         packed.push(gzip(&vec![0; 100 * TURN * WINDOW], Compression::default()).into());
-        let turns = std::iter::repeat_with(|| packed.step()).take_while(|step| *step == Step::Busy).count();
+        let turns = std::iter::repeat_with(|| packed.step()).take_while(|step| *step == Step::Yield).count();
         assert!((99..=101).contains(&turns), "{turns}");
     }
 }

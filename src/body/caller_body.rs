@@ -10,18 +10,22 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::connection::Connection;
+/// Who takes the rest of a body that nobody reads any more.
+pub trait Unread {
+    /// Nobody reads `rest` any more.
+    fn leave_unread(&self, rest: Incoming);
+}
 
 /// The body of a request, as the caller sends it.
 pub struct CallerBody {
     incoming: Option<Incoming>,
-    left_with: Option<Rc<Connection>>,
+    left_with: Option<Rc<dyn Unread>>,
 }
 
 impl CallerBody {
-    /// The body `incoming`; what nobody reads of it is `left_with` a connection, where that is given.
+    /// The body `incoming`; its unread rest is `left_with` its connection, where that is given.
     #[must_use]
-    pub const fn new(incoming: Incoming, left_with: Option<Rc<Connection>>) -> Self {
+    pub const fn new(incoming: Incoming, left_with: Option<Rc<dyn Unread>>) -> Self {
         Self { incoming: Some(incoming), left_with }
     }
 }
@@ -55,10 +59,10 @@ impl Body for CallerBody {
 
 impl Drop for CallerBody {
     fn drop(&mut self) {
-        if let (Some(incoming), Some(connection)) = (self.incoming.take(), &self.left_with)
+        if let (Some(incoming), Some(unread)) = (self.incoming.take(), &self.left_with)
             && !incoming.is_end_stream()
         {
-            connection.leave_unread(incoming);
+            unread.leave_unread(incoming);
         }
     }
 }

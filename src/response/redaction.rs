@@ -1,8 +1,8 @@
-//! Reflection: the token that went out with a request does not come back to its caller, in whatever part of the answer
-//!
+//! Step 3, redaction: the token that went out with a request does not come back to its caller, in whatever part of the
+//! response. The step drops fields; the body is looked through as it passes ([`super::scan`]).
 //!
 //! 1. A field, a trailer or a field of an interim response that holds it is dropped.
-//! 2. In a body that is not packed it is overwritten with `*`, byte for byte, so that no length changes.
+//! 2. In a body that is not compressed it is overwritten with `*`, byte for byte, so that no length changes.
 //! 3. What could be its beginning at the end of a piece is held back until the next piece or the end decides. Nothing
 //!    else waits, and what is held back is only counted: its bytes are the token's own.
 //! 4. A piece without it is passed on as it is, not copied.
@@ -10,100 +10,30 @@
 //! It is looked for as it is: percent-encoding and JSON leave its letters alone. One that the upstream turned into
 //! something else (base64, another case) is not found. `docs/decisions/0008` has what was weighed.
 
+use super::ResponseProgress;
+use super::fields::Listed;
+use super::framing::Framed;
+use super::secret::Secret;
+use crate::metrics::UpstreamError;
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderName, HeaderValue};
-use memchr::{memchr_iter, memmem};
-use zeroize::Zeroizing;
 
-use crate::token::SCHEME;
+/// A head without the token.
+pub struct Redacted(Framed);
 
-/// What must not come back: the token in the `Authorization` that went out. Not printable.
-#[derive(Clone)]
-pub struct Secret(HeaderValue);
-
-/// In so little, to prepare a search takes longer than to search: fields are seldom longer.
-const SHORT: usize = 256;
-
-impl Secret {
-    /// The token of this `Authorization`.
-    #[must_use]
-    pub fn of(authorization: &HeaderValue) -> Self {
-        Self(authorization.clone())
-    }
-
-    fn token(&self) -> &[u8] {
-        self.0.as_bytes().get(SCHEME.len()..).unwrap_or_default()
-    }
-
-    /// Where it begins in `bytes`.
-    fn find(&self, bytes: &[u8]) -> Option<usize> {
-        let token = self.token();
-        let first = *token.first()?;
-        // What is shorter cannot hold it, and most fields are.
-        let last = bytes.len().checked_sub(token.len())?;
-        if bytes.len() > SHORT {
-            return memmem::find(bytes, token);
-        }
-        memchr_iter(first, bytes.get(..=last)?).find(|at| bytes.get(*at..).is_some_and(|rest| rest.starts_with(token)))
-    }
-
-    /// Takes away every field that holds it; whether there was one (rule 1).
-    pub fn take_from(&self, fields: &mut HeaderMap) -> bool {
-        let holds =
-            |(name, value): (&HeaderName, &HeaderValue)| self.find(value.as_bytes()).is_some().then(|| name.clone());
-        let found: Vec<HeaderName> = fields.iter().filter_map(holds).collect();
-        for name in &found {
-            fields.remove(name);
-        }
-        !found.is_empty()
-    }
-
-    /// How many bytes at the end of `bytes` are its beginning, but not the whole of it.
-    fn begun_in(&self, bytes: &[u8]) -> usize {
-        let token = self.token();
-        let Some((first, rest)) = token.split_first() else { return 0 };
-        let end = bytes.get(bytes.len().saturating_sub(rest.len())..).unwrap_or_default();
-        // The first that fits is the longest.
-        let fits = |at: &usize| end.get(*at..).is_some_and(|tail| token.starts_with(tail));
-        memchr_iter(*first, end).find(fits).map_or(0, |at| end.len() - at)
-    }
-
-    /// Its first `begun` bytes, and the bytes of `piece` that can complete it.
-    fn joined(&self, begun: usize, piece: &[u8]) -> Zeroizing<Vec<u8>> {
-        let token = self.token();
-        let more = piece.get(..piece.len().min(token.len().saturating_sub(1))).unwrap_or_default();
-        Zeroizing::new([token.get(..begun).unwrap_or_default(), more].concat())
+impl Redacted {
+    /// What the next step works on.
+    pub(super) fn into_inner(self) -> Framed {
+        self.0
     }
 }
 
-/// Sees the token in bytes that come in pieces.
-#[derive(Debug, Default, Clone, Copy)]
-pub struct Watch {
-    begun: usize,
-}
-
-impl Watch {
-    /// Whether `piece` holds the token, or completes it.
-    pub fn sees(&mut self, secret: &Secret, piece: &[u8]) -> bool {
-        if self.begun > 0 {
-            let joined = secret.joined(self.begun, piece);
-            if secret.find(&joined).is_some() {
-                return true;
-            }
-            if piece.len() + 1 < secret.token().len() {
-                self.begun = secret.begun_in(&joined);
-                return false;
-            }
-        }
-        self.begun = secret.begun_in(piece);
-        secret.find(piece).is_some()
+/// The step, for the response to a request that went out with `secret`.
+pub fn redact(listed: Listed, secret: &Secret, progress: &dyn ResponseProgress) -> Redacted {
+    let mut framed = listed.into_inner();
+    if secret.take_from(framed.fields_mut()) {
+        progress.upstream_error(UpstreamError::Reflected);
     }
-
-    /// How many bytes at the end so far could be the token's beginning.
-    #[must_use]
-    pub const fn begun(&self) -> usize {
-        self.begun
-    }
+    Redacted(framed)
 }
 
 /// Overwrites the token in a body (rules 2 to 4).
@@ -124,7 +54,7 @@ pub struct Scrubbed {
 }
 
 impl Scrubber {
-    /// For the answer to a request with this token.
+    /// For the response to a request with this token.
     #[must_use]
     pub const fn new(secret: Secret) -> Self {
         Self { secret, held: 0 }
@@ -194,10 +124,26 @@ fn overwrite(piece: Bytes, ranges: &[std::ops::Range<usize>]) -> Bytes {
 
 #[cfg(test)]
 mod tests {
+    use http::{HeaderMap, HeaderName, HeaderValue};
     use proptest::collection::vec;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::response::fields::keep_listed;
+    use crate::response::framing::tests::framed;
+    use crate::response::progress::tests::Told;
+    use crate::response::secret::Watch;
+    use crate::token::SCHEME;
+
+    #[test]
+    fn rule_1_the_step_drops_fields_and_tells_it_once() {
+        let told = Told::default();
+        let fields = [("etag", "\"secretsecret\""), ("vary", "secretsecret"), ("age", "1")];
+        let head = redact(keep_listed(framed(200, &fields)), &secret("secretsecret"), &told).into_inner();
+        assert_eq!(head.fields().keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["age"]);
+        let _ = redact(keep_listed(framed(200, &[("age", "1")])), &secret("secretsecret"), &told);
+        assert_eq!(*told.errors.borrow(), [UpstreamError::Reflected]);
+    }
 
     fn secret(token: &str) -> Secret {
         Secret::of(&HeaderValue::try_from(format!("{SCHEME}{token}")).unwrap())

@@ -1,0 +1,69 @@
+//! Header fields, in either direction: what the hop itself uses goes nowhere, and what may stand in trailers.
+//!
+//! 1. Fields that `Connection` names are dropped, and `Connection` itself (RFC 9110, section 7.6.1).
+//! 2. Of trailers, only those pass that say that a body is whole (RFC 9110, section 6.5.1).
+
+use http::{HeaderMap, HeaderName, header};
+use strict_http::list_field::elements;
+
+/// Takes away what may not stand in trailers, in either direction (rule 2).
+pub fn clean_trailers(trailers: &mut HeaderMap) {
+    let may_stand = |name: &HeaderName| {
+        matches!(name.as_str(), "content-digest" | "content-md5" | "digest" | "etag" | "repr-digest" | "x-checksum")
+    };
+    keep(trailers, may_stand);
+}
+
+/// Takes away every field but those that are `wanted`.
+pub fn keep(headers: &mut HeaderMap, wanted: impl Fn(&HeaderName) -> bool) {
+    let unwanted: Vec<HeaderName> = headers.keys().filter(|name| !wanted(name)).cloned().collect();
+    for name in unwanted {
+        headers.remove(name);
+    }
+}
+
+/// Takes away what `Connection` names, and `Connection` (rule 1).
+pub fn remove_named_by_connection(headers: &mut HeaderMap) {
+    if !headers.contains_key(header::CONNECTION) {
+        return;
+    }
+    let named = elements(headers, &header::CONNECTION).filter_map(|name| HeaderName::from_bytes(name).ok());
+    let named: Vec<HeaderName> = named.collect();
+    headers.remove(header::CONNECTION);
+    for name in named {
+        headers.remove(name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn map(names: &[&'static str]) -> HeaderMap {
+        names.iter().map(|name| (HeaderName::from_static(name), HeaderValue::from_static("1"))).collect()
+    }
+
+    fn left(fields: &HeaderMap) -> Vec<&str> {
+        let mut names: Vec<_> = fields.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        names
+    }
+
+    #[test]
+    fn rule_1_what_connection_names_goes_and_it_too() {
+        let mut fields = map(&["etag", "age", "te"]);
+        fields.append(header::CONNECTION, HeaderValue::from_static("close, ETag"));
+        fields.append(header::CONNECTION, HeaderValue::from_static("te"));
+        remove_named_by_connection(&mut fields);
+        assert_eq!(left(&fields), ["age"]);
+    }
+
+    #[test]
+    fn rule_2_trailers_say_that_a_body_is_whole() {
+        let mut trailers = map(&["x-checksum", "digest", "set-cookie", "x-any", "host"]);
+        clean_trailers(&mut trailers);
+        assert_eq!(left(&trailers), ["digest", "x-checksum"]);
+    }
+}

@@ -1,0 +1,65 @@
+//! What went wrong on the way up, counted, and as the caller gets it.
+
+use super::connection::{Bound, Stalled};
+use super::exchange::Exchange;
+use crate::body::BodyError;
+use crate::metrics::{Stall, UpstreamError};
+use crate::rejection::{Reason, Rejection};
+use crate::upstream::broken::Broken;
+use crate::upstream::dial::DialError;
+
+/// There is no connection; nothing was sent.
+pub fn not_sent(exchange: &Exchange, error: DialError) -> Rejection {
+    exchange.upstream_error(error.kind());
+    let reason = match error {
+        DialError::Tls { .. } => Reason::UpstreamTls,
+        DialError::Saturated(_) => Reason::Overloaded,
+        DialError::Resolve { .. } | DialError::Connect { .. } | DialError::Timeout(_) => Reason::UpstreamUnreachable,
+    };
+    Rejection::because(reason, error)
+}
+
+/// A new connection was closed before anything was written to it.
+pub fn closed_before(exchange: &Exchange, error: Broken) -> Rejection {
+    exchange.upstream_error(UpstreamError::Closed);
+    Rejection::because(Reason::UpstreamUnreachable, error)
+}
+
+/// The connection failed with the request on it.
+pub fn broken(exchange: &Exchange, error: Broken) -> Rejection {
+    if let Some(failed) = error.of_the_request_body::<BodyError>() {
+        let rejection = of_the_caller(exchange, failed);
+        return rejection.unwrap_or_else(|| Rejection::because(Reason::MalformedRequest, error));
+    }
+    let (kind, reason) = if error.is_of_the_protocol() {
+        (UpstreamError::Protocol, Reason::UpstreamProtocol)
+    } else if exchange.connection.lets_others_wait() {
+        exchange.connection.note_stall(Stalled { waited_for: Stall::Request, bound: Bound::Upstream });
+        return Rejection::because(Reason::BodyTooSlow, error);
+    } else {
+        (UpstreamError::Closed, Reason::UpstreamClosed)
+    };
+    exchange.upstream_error(kind);
+    Rejection::because(reason, error)
+}
+
+/// The request's own body failed before anything was sent.
+pub fn not_read(exchange: &Exchange, failed: BodyError) -> Rejection {
+    let rejection = of_the_caller(exchange, &failed);
+    rejection.unwrap_or_else(|| Rejection::because(Reason::MalformedRequest, failed))
+}
+
+/// The request's own body failed: the caller sent chunks that are none, or went away. `None` where that is to be said.
+fn of_the_caller(exchange: &Exchange, failed: &BodyError) -> Option<Rejection> {
+    let left = || {
+        failed.is_of_a_caller_that_left().then(|| {
+            exchange.finish(false);
+            Reason::MalformedRequest.into()
+        })
+    };
+    let of_rules = || {
+        let BodyError::Breach(breach) = failed else { return None };
+        Some(Rejection::because(breach.reason(), *breach))
+    };
+    exchange.connection.body_fault().map(Rejection::from).or_else(left).or_else(of_rules)
+}

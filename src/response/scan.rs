@@ -1,0 +1,98 @@
+//! The search for the token in a body, whichever way the body is coded.
+
+use bytes::Bytes;
+
+use super::coding::Coding;
+use super::compressed::{Compressed, Step};
+use super::redaction::{Scrubbed, Scrubber};
+use super::secret::Secret;
+
+/// The search through one body.
+pub enum Scan {
+    /// It is overwritten; what was looked through and is about to go on.
+    Plain(Scrubber, Scrubbed),
+    /// It ends the body. Boxed: it is large, and few bodies are compressed.
+    Compressed(Box<Compressed>),
+}
+
+impl Scan {
+    /// For a body in this coding, if there is one, of the response to a request with this token.
+    pub fn new(body: Option<Coding>, secret: &Secret) -> Self {
+        match body {
+            Some(Coding::Gzip) => Self::Compressed(Box::new(Compressed::new(secret.clone()))),
+            Some(Coding::Plain | Coding::Other) | None => {
+                Self::Plain(Scrubber::new(secret.clone()), Scrubbed::default())
+            }
+        }
+    }
+
+    /// The next piece, after [`Step::NeedInput`], and whether it is the `last`. Whether it held the token, which was
+    /// overwritten. `seen` is told of the bytes that will go on.
+    pub fn push(&mut self, piece: Bytes, last: bool, mut seen: impl FnMut(&[u8])) -> bool {
+        match self {
+            Self::Plain(scrubber, scrubbed) => {
+                *scrubbed = scrubber.scrub(piece, last);
+                seen(&scrubbed.before);
+                seen(&scrubbed.piece);
+                scrubbed.hit
+            }
+            Self::Compressed(compressed) => {
+                seen(&piece);
+                compressed.push(piece);
+                if last {
+                    compressed.finish();
+                }
+                false
+            }
+        }
+    }
+
+    /// No piece comes any more. `seen` is told of the bytes that will go on.
+    pub fn finish(&mut self, mut seen: impl FnMut(&[u8])) {
+        match self {
+            Self::Plain(scrubber, scrubbed) => {
+                scrubbed.before = scrubber.finish();
+                seen(&scrubbed.before);
+            }
+            Self::Compressed(compressed) => compressed.finish(),
+        }
+    }
+
+    /// Goes on.
+    pub fn step(&mut self) -> Step {
+        match self {
+            Self::Plain(_, scrubbed) => {
+                let next = [&mut scrubbed.before, &mut scrubbed.piece].into_iter().find(|piece| !piece.is_empty());
+                next.map_or(Step::NeedInput, |piece| Step::Piece(std::mem::take(piece)))
+            }
+            Self::Compressed(compressed) => compressed.step(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn what_goes_on_is_what_was_seen() {
+        let secret = Secret::of(&HeaderValue::from_static("OAuth secretsecret"));
+        let mut scan = Scan::new(Some(Coding::Plain), &secret);
+        let (mut seen, mut out, mut hits) = (Vec::new(), Vec::new(), 0);
+        let mut drain = |scan: &mut Scan| {
+            while let Step::Piece(piece) = scan.step() {
+                out.extend_from_slice(&piece);
+            }
+        };
+        for piece in ["a secret", "secret and a secretsec"] {
+            hits += usize::from(scan.push(Bytes::from(piece), false, |bytes| seen.extend_from_slice(bytes)));
+            drain(&mut scan);
+        }
+        scan.finish(|bytes| seen.extend_from_slice(bytes));
+        drain(&mut scan);
+        assert_eq!(String::from_utf8(out.clone()).unwrap(), "a ************ and a secretsec");
+        assert_eq!((seen, hits), (out, 1));
+    }
+}

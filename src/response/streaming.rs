@@ -1,0 +1,278 @@
+//! Step 7, streaming: the upstream's body, on its way to the caller.
+//!
+//! 1. Every piece is looked through for the token before it goes on; see [`super::redaction`] and [`super::compressed`].
+//! 2. Of an error's body, the first [`LOOKED_AT`] bytes are read before its head goes out: so one that stalls, breaks
+//!    off or holds the token in a compressed body becomes a whole response of the gate's. Length and framing stay as they were.
+//! 3. Of any other body, what is there with the head is read before that goes out: one that has broken off by then becomes
+//!    such a response too.
+//! 4. Of what was read ahead of a 401, 403, 420 or 429 a copy is kept to learn the reason.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Frame, SizeHint};
+use metrica::error_type::{ErrorType, LOOKED_AT};
+use tokio::time::Instant;
+
+use super::coding::Coding;
+use super::compressed::Step;
+use super::error_body::ErrorBody;
+use super::framing::Framed;
+use super::list_head::Limited;
+use super::scan::Scan;
+use super::secret::Secret;
+use super::source::{Carrier, Source};
+use super::{ResponseError, ResponseProgress};
+use crate::body::fields::clean_trailers;
+use crate::metrics::UpstreamError;
+use crate::upstream::received::Received;
+
+/// A head, and its body that can be read.
+pub struct Opened {
+    /// The head.
+    pub(super) head: Limited,
+    /// Its body.
+    pub(super) streaming: Streaming,
+    /// When the head came.
+    pub(super) at: Instant,
+}
+
+/// The step, for the body `incoming` of the response to a request that went out with `secret`.
+pub fn open(
+    head: Limited,
+    incoming: Received,
+    carrier: Carrier,
+    secret: Secret,
+    at: Instant,
+    progress: Rc<dyn ResponseProgress>,
+) -> Opened {
+    let streaming =
+        Streaming::new(head.framed(), secret, |reusable| Source::new(incoming, carrier, at, reusable, progress));
+    Opened { head, streaming, at }
+}
+
+/// See the module.
+pub struct Streaming {
+    source: Source,
+    scan: Scan,
+    secret: Secret,
+    /// What looks at the body, where that may say why Metrica refused (rule 4).
+    error_body: Option<ErrorBody>,
+    ahead: Ahead,
+    trailers: Option<Box<HeaderMap>>,
+    /// Bytes that were read and did not go on yet.
+    unsent: usize,
+    /// The token was in it, and that was counted.
+    reflected: bool,
+}
+
+/// What was read before the head went out.
+enum Ahead {
+    Nothing,
+    /// The beginning of a body.
+    Piece(Bytes),
+    /// That of an error's.
+    Frames(VecDeque<Frame<Bytes>>),
+}
+
+impl Ahead {
+    /// The next frame of it.
+    fn next(&mut self) -> Option<Frame<Bytes>> {
+        match self {
+            Self::Nothing => None,
+            Self::Piece(piece) => {
+                let piece = std::mem::take(piece);
+                *self = Self::Nothing;
+                Some(Frame::data(piece))
+            }
+            Self::Frames(frames) => frames.pop_front(),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        match self {
+            Self::Nothing => true,
+            Self::Piece(_) => false,
+            Self::Frames(frames) => frames.is_empty(),
+        }
+    }
+}
+
+impl Streaming {
+    fn new(head: &Framed, secret: Secret, source: impl FnOnce(bool) -> Source) -> Self {
+        let body = head.body();
+        let may_tell = matches!(head.status().as_u16(), 401 | 403 | 420 | 429);
+        Self {
+            source: source(head.is_reusable()),
+            scan: Scan::new(body, &secret),
+            secret,
+            error_body: may_tell.then(|| ErrorBody::new(body.unwrap_or(Coding::Plain))),
+            ahead: Ahead::Nothing,
+            trailers: None,
+            unsent: 0,
+            reflected: false,
+        }
+    }
+
+    /// Who is told.
+    pub(super) const fn progress(&self) -> &Rc<dyn ResponseProgress> {
+        self.source.progress()
+    }
+
+    /// Reads what fits of an error's body (rule 2).
+    ///
+    /// # Errors
+    /// When it breaks off, stalls or cannot be passed on.
+    pub async fn read_ahead(&mut self) -> Result<(), ResponseError> {
+        let (mut read, mut frames) = (0, VecDeque::new());
+        while read < LOOKED_AT && !self.has_nothing_beyond(read) {
+            let Some(frame) = poll_fn(|context| self.poll_further(context)).await.transpose()? else { break };
+            read += frame.data_ref().map_or(0, Bytes::len);
+            frames.push_back(frame);
+        }
+        self.ahead = Ahead::Frames(frames);
+        Ok(())
+    }
+
+    /// Reads what is there of a body, and waits for nothing (rule 3). It is always ready.
+    ///
+    /// # Errors
+    /// When it has broken off, or cannot be passed on.
+    pub fn poll_beginning(&mut self, context: &mut Context<'_>) -> Poll<Result<(), ResponseError>> {
+        if self.has_nothing_beyond(0) {
+            return Poll::Ready(Ok(()));
+        }
+        match self.poll_further(context) {
+            Poll::Pending | Poll::Ready(None) => {}
+            Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
+            Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                Ok(data) => self.ahead = Ahead::Piece(data),
+                Err(frame) => self.trailers = frame.into_trailers().ok().map(Box::new),
+            },
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// The type that the beginning of an error's body has; it is looked at no longer.
+    pub fn take_error_type(&mut self) -> Option<ErrorType> {
+        self.error_body.take().map(|body| body.error_type())
+    }
+
+    /// The next piece.
+    pub fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ResponseError>>> {
+        let polled = match self.ahead.next() {
+            Some(frame) => Some(Ok(frame)),
+            None => ready!(self.poll_further(context)),
+        };
+        if let Some(Ok(frame)) = &polled {
+            self.unsent = self.unsent.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+        }
+        Poll::Ready(polled)
+    }
+
+    /// Whether nothing more goes on.
+    pub fn is_end_stream(&self) -> bool {
+        self.ahead.is_empty() && self.unsent == 0 && self.has_nothing_beyond(0)
+    }
+
+    /// Whether nothing comes beyond what was read ahead, which is `in_hand` bytes.
+    fn has_nothing_beyond(&self, in_hand: usize) -> bool {
+        self.source.is_end_stream() && self.trailers.is_none() && self.unsent == in_hand
+    }
+
+    /// How much is to come, where that was known from the start.
+    pub fn size_hint(&self) -> SizeHint {
+        let unsent = u64::try_from(self.unsent).unwrap_or(0);
+        self.source.size_hint().exact().map_or_else(SizeHint::new, |rest| SizeHint::with_exact(rest + unsent))
+    }
+
+    /// Nobody asks for more; whether all of it went on.
+    pub fn stop(&mut self) -> bool {
+        self.source.end(self.source.has_sent_all()) && self.unsent == 0
+    }
+
+    /// It cannot go on: nothing of what is in hand does.
+    fn fail(&mut self, error: ResponseError) -> Poll<Option<Result<Frame<Bytes>, ResponseError>>> {
+        self.source.fail();
+        Poll::Ready(Some(Err(error)))
+    }
+
+    /// The next piece beyond those that were read ahead.
+    fn poll_further(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ResponseError>>> {
+        loop {
+            match self.scan.step() {
+                Step::Piece(piece) => return Poll::Ready(Some(Ok(Frame::data(piece)))),
+                Step::Found => return self.fail(ResponseError::Reflected),
+                Step::Unreadable => return self.fail(ResponseError::Unreadable),
+                Step::Yield => {
+                    context.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                Step::NeedInput => {}
+            }
+            if self.source.is_over() {
+                return Poll::Ready(self.trailers.take().map(|trailers| Ok(Frame::trailers(*trailers))));
+            }
+            match ready!(self.source.poll_frame(context)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => self.take_piece(data),
+                    Err(frame) => self.take_end(frame.into_trailers().ok()),
+                },
+                Some(Err(error)) => return self.fail(error),
+                None => self.take_end(None),
+            }
+        }
+    }
+
+    /// A piece came.
+    fn take_piece(&mut self, data: Bytes) {
+        self.unsent += data.len();
+        let last = self.source.has_sent_all();
+        if self.scan.push(data, last, look_at(&mut self.error_body)) {
+            self.saw_reflection();
+        }
+        if last {
+            self.source.end(true);
+        }
+    }
+
+    /// The body is over, with or without trailers.
+    fn take_end(&mut self, trailers: Option<HeaderMap>) {
+        self.scan.finish(look_at(&mut self.error_body));
+        self.trailers = trailers.map(|mut trailers| {
+            clean_trailers(&mut trailers);
+            if self.secret.take_from(&mut trailers) {
+                self.saw_reflection();
+            }
+            Box::new(trailers)
+        });
+        self.source.end(true);
+    }
+
+    /// The token was in the response: counted once.
+    fn saw_reflection(&mut self) {
+        if !std::mem::replace(&mut self.reflected, true) {
+            self.progress().upstream_error(UpstreamError::Reflected);
+        }
+    }
+}
+
+/// Looks at the bytes of an error's body.
+fn look_at(body: &mut Option<ErrorBody>) -> impl FnMut(&[u8]) {
+    move |piece| {
+        if let Some(body) = body {
+            body.look_at(piece);
+        }
+    }
+}
+
+impl Drop for Streaming {
+    fn drop(&mut self) {
+        // Where it ended before, this changes nothing.
+        self.stop();
+    }
+}
