@@ -41,11 +41,15 @@ pub mod headers;
 mod identify;
 mod inject;
 pub mod interim;
+mod known;
 mod owed;
+mod phase;
 mod progress;
+mod raw_queries;
 mod record;
 mod rest;
 mod stage;
+mod stalled;
 pub mod transport;
 
 use admit::Admit;

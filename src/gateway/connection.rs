@@ -1,88 +1,29 @@
 //! A caller's connection, as the gateway and the server share it: what it proves, and what it is waiting for.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use http::HeaderValue;
 use hyper::body::Incoming;
 use strict_http::Malformed;
 use strict_http::target::Broken;
 use tokio::time::Instant;
 
 use super::interim::Interim;
+pub use super::phase::Phase;
+use super::phase::{Fault, Reply, Request, State};
+use super::raw_queries::RawQueries;
+use super::stalled::{Bound, Stalled};
 use super::transport::Transport;
 use crate::body::caller_body::Unread;
 use crate::caller::Evidence;
 use crate::config::CallerTimeouts;
 use crate::metrics::Stall;
-use crate::names::CallerId;
 use crate::rejection::Reason;
-use crate::worker::Worker;
 
 /// A caller that sends nothing of its body for so long is the cause when the upstream gives up meanwhile.
 const SLOW: Duration = Duration::from_secs(1);
-
-/// That a caller let the gate wait for too long.
-#[derive(Debug, Clone, Copy)]
-pub struct Stalled {
-    /// For what.
-    pub waited_for: Stall,
-    /// What had an end.
-    pub bound: Bound,
-}
-
-impl Stalled {
-    /// Counts and logs that a caller let the gate wait for too long.
-    pub fn say(self, request_id: &HeaderValue, caller: Option<CallerId>, worker: &Worker) {
-        let Self { waited_for, bound } = self;
-        worker.count(|shard| shard.caller_stalled(caller, waited_for));
-        let (key, limit, what) = match bound {
-            Bound::BodyIdle => {
-                let limit = worker.snapshot().generation.timeouts.body_idle;
-                (Some("timeouts.body_idle"), Some(limit), "raise the key for one that is slow on purpose")
-            }
-            Bound::ReadAhead(limit) => {
-                (None, Some(limit), "a body that is checked against rules has to come in this time")
-            }
-            Bound::Upstream => (None, None, "the upstream waited no longer for its body"),
-        };
-        tracing::warn!(
-            request_id = request_id.to_str().unwrap_or_default(),
-            caller = caller.map_or("unknown", |caller| caller.as_str()),
-            waited_for = waited_for.as_str(),
-            key,
-            limit = limit.map(|limit| tracing::field::display(humantime::format_duration(limit))),
-            "the caller stalled, so its request was given up; {what}"
-        );
-    }
-}
-
-/// What bounds the wait for a caller.
-#[derive(Debug, Clone, Copy)]
-pub enum Bound {
-    /// `timeouts.body_idle`.
-    BodyIdle,
-    /// The time that a body has which is read before it goes on.
-    ReadAhead(Duration),
-    /// The upstream, which waited no longer.
-    Upstream,
-}
-
-/// What a connection is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
-    /// It was accepted, and no byte has come.
-    New,
-    /// Nothing, behind a request: no byte of another one yet.
-    Idle,
-    /// The header of a request has begun.
-    Header,
-    /// A request is under way.
-    Exchange,
-}
 
 /// A connection's evidence and state.
 #[derive(Debug)]
@@ -91,27 +32,13 @@ pub struct Connection {
     pub evidence: Evidence,
     /// What its requests share.
     pub transport: Rc<Transport>,
-    phase: Cell<Phase>,
-    since: Cell<Instant>,
-    request_since: Cell<Instant>,
-    answer_has_begun: Cell<bool>,
-    answer_ends_with_it: Cell<bool>,
-    expired: Cell<Option<Reason>>,
-    stalled: Cell<Option<Stalled>>,
-    body_awaited_since: Cell<Option<Instant>>,
+    state: Cell<State>,
+    request: Cell<Request>,
     write_blocked_since: Cell<Option<Instant>>,
-    flush_owed: Cell<bool>,
-    request_is_open: Cell<bool>,
-    refused: Cell<Option<Malformed>>,
-    body_fault: Cell<Option<Malformed>>,
-    /// How many requests of HTTP/1.1 it had.
-    requests: Cell<u64>,
-    /// Which requests, counted from 0, came with something raw in their query, and what that broke.
-    encoded: RefCell<VecDeque<(u64, Broken)>>,
+    fault: Cell<Option<Fault>>,
+    raw_queries: RawQueries,
     /// Interim responses of the upstream, on their way to the caller.
     pub interim: Interim,
-    /// What of them the socket has not taken yet.
-    pub interim_rest: RefCell<Vec<u8>>,
     /// What nobody read of a request's body.
     unread: RefCell<(Option<Incoming>, Option<Waker>)>,
 }
@@ -126,27 +53,15 @@ impl Connection {
     /// The state of one request of HTTP/2 on `transport`.
     #[must_use]
     pub fn on(transport: Rc<Transport>, evidence: Evidence) -> Self {
-        let now = Instant::now();
         Self {
             evidence,
             transport,
-            phase: Cell::new(Phase::New),
-            since: Cell::new(now),
-            request_since: Cell::new(now),
-            answer_has_begun: Cell::new(false),
-            answer_ends_with_it: Cell::new(false),
-            expired: Cell::new(None),
-            stalled: Cell::new(None),
-            body_awaited_since: Cell::new(None),
+            state: Cell::new(State::New(Instant::now())),
+            request: Cell::new(Request::NONE),
             write_blocked_since: Cell::new(None),
-            flush_owed: Cell::new(false),
-            request_is_open: Cell::new(false),
-            refused: Cell::new(None),
-            body_fault: Cell::new(None),
-            requests: Cell::new(0),
-            encoded: RefCell::default(),
+            fault: Cell::new(None),
+            raw_queries: RawQueries::default(),
             interim: Interim::default(),
-            interim_rest: RefCell::default(),
             unread: RefCell::default(),
         }
     }
@@ -154,36 +69,40 @@ impl Connection {
     /// What it is doing.
     #[must_use]
     pub fn phase(&self) -> Phase {
-        self.phase.get()
+        self.state.get().phase()
     }
 
-    /// It begins to do something else.
-    pub fn enter(&self, phase: Phase, now: Instant) {
-        // A request that came together with the one before has no header phase.
-        if !matches!(self.phase.replace(phase), Phase::New | Phase::Header) {
-            self.request_since.set(now);
-        }
-        self.since.set(now);
-        self.body_awaited_since.set(None);
-        if phase == Phase::Exchange {
-            self.flush_owed.set(true);
-            self.request_is_open.set(true);
-            self.answer_has_begun.set(false);
-            self.answer_ends_with_it.set(false);
-            self.expired.set(None);
-            self.stalled.set(None);
-        }
+    fn change_request(&self, change: impl FnOnce(&mut Request)) {
+        let mut request = self.request.get();
+        change(&mut request);
+        self.request.set(request);
+    }
+
+    /// A request is under way from now on.
+    pub fn begin(&self, now: Instant) {
+        let since = match self.state.get() {
+            State::New(since) | State::Header(since) => since,
+            // One that came together with the one before has no header phase.
+            State::Idle(_) | State::Exchange { .. } => now,
+        };
+        self.state.set(State::Exchange { since, body_awaited_since: None });
+        self.request.set(Request { is_open: true, flush_owed: true, ..Request::NONE });
+    }
+
+    /// The request is no longer under way.
+    pub fn end(&self, now: Instant) {
+        self.state.set(State::Idle(now));
     }
 
     /// The body of the request under way has come to its end.
     pub fn request_completed(&self) {
-        self.request_is_open.set(false);
+        self.change_request(|request| request.is_open = false);
     }
 
     /// Whether the last request's body has not come to its end.
     #[must_use]
     pub fn request_is_open(&self) -> bool {
-        self.request_is_open.get()
+        self.request.get().is_open
     }
 
     /// The body that nobody reads any more, if there is one.
@@ -205,115 +124,103 @@ impl Connection {
 
     /// Bytes arrived: of a new header, or of a body whose request was answered before its end.
     pub fn received(&self) {
-        match self.phase.get() {
+        match self.state.get() {
             // The first header has its time from the accept on.
-            Phase::New => self.phase.set(Phase::Header),
-            Phase::Idle if self.request_is_open.get() => self.enter(Phase::Idle, Instant::now()),
-            Phase::Idle => self.enter(Phase::Header, Instant::now()),
-            Phase::Header | Phase::Exchange => {}
+            State::New(since) => self.state.set(State::Header(since)),
+            State::Idle(_) if self.request_is_open() => self.state.set(State::Idle(Instant::now())),
+            State::Idle(_) => self.state.set(State::Header(Instant::now())),
+            State::Header(_) | State::Exchange { .. } => {}
         }
     }
 
     /// Since when no byte of a request has come, where none is under way.
     #[must_use]
     pub fn unused_since(&self) -> Option<Instant> {
-        match self.phase.get() {
-            Phase::New | Phase::Idle => Some(self.since.get()),
-            Phase::Header | Phase::Exchange => None,
+        match self.state.get() {
+            State::New(since) | State::Idle(since) => Some(since),
+            State::Header(_) | State::Exchange { .. } => None,
         }
     }
 
-    /// Whether an exchange is under way, or its answer not all written yet.
+    /// Whether an exchange is under way, or its response not all written yet.
     #[must_use]
     pub fn is_answering(&self) -> bool {
-        self.flush_owed.get()
+        self.request.get().flush_owed
     }
 
     /// What came next is no request, and hyper was told that nothing comes.
     pub fn refuse(&self, kind: Malformed) {
-        self.refused.set(Some(kind));
+        self.fault.set(Some(Fault::Head(kind)));
     }
 
     /// Why what came last is no request.
     #[must_use]
     pub fn refused(&self) -> Option<Malformed> {
-        self.refused.get()
+        match self.fault.get() {
+            Some(Fault::Head(kind)) => Some(kind),
+            Some(Fault::Body(_)) | None => None,
+        }
     }
 
     /// The body of the request under way breaks a rule, and hyper was told that nothing more comes.
     pub fn break_body(&self, kind: Malformed) {
-        self.body_fault.set(Some(kind));
+        self.fault.set(Some(Fault::Body(kind)));
     }
 
     /// Which rule the body of the request under way breaks.
     #[must_use]
     pub fn body_fault(&self) -> Option<Malformed> {
-        self.body_fault.get()
+        match self.fault.get() {
+            Some(Fault::Body(kind)) => Some(kind),
+            Some(Fault::Head(_)) | None => None,
+        }
     }
 
     /// The request with this number, counted from 0, came with something raw in its query, which reaches hyper encoded.
     pub fn note_encoded(&self, request: u64, broken: Broken) {
-        self.encoded.borrow_mut().push_back((request, broken));
+        self.raw_queries.note(request, broken);
     }
 
-    /// The next request begins; what the raw characters in its query broke. hyper hands over the requests in their order.
+    /// The next request begins; what the raw characters in its query broke.
     pub fn next_request(&self) -> Option<Broken> {
-        let request = self.requests.get();
-        self.requests.set(request + 1);
-        let mut encoded = self.encoded.borrow_mut();
-        let (_, broken) = encoded.front().copied().filter(|(number, _)| *number == request)?;
-        encoded.pop_front();
-        Some(broken)
+        self.raw_queries.next_request()
     }
 
     /// Everything that was written has gone.
     pub fn flushed(&self) {
         self.transport.flushed();
-        if self.phase.get() != Phase::Exchange {
-            self.flush_owed.set(false);
+        if self.phase() != Phase::Exchange {
+            self.change_request(|request| request.flush_owed = false);
         }
     }
 
     /// A piece of the request's body is awaited from now on, or no more.
     pub fn await_body(&self, awaited: bool) {
-        match (awaited, self.body_awaited_since.get()) {
-            (true, None) => self.body_awaited_since.set(Some(Instant::now())),
-            (false, Some(_)) => self.body_awaited_since.set(None),
-            (true, Some(_)) | (false, None) => {}
+        if let State::Exchange { since, body_awaited_since } = self.state.get()
+            && body_awaited_since.is_some() != awaited
+        {
+            let body_awaited_since = awaited.then(Instant::now);
+            self.state.set(State::Exchange { since, body_awaited_since });
         }
     }
 
     /// Whether the caller is what a request waits for.
     #[must_use]
     pub fn body_is_awaited(&self) -> bool {
-        self.body_awaited_since.get().is_some()
+        self.state.get().body_awaited_since().is_some()
     }
 
     /// Whether it has been for so long that others may have lost their patience with it.
     #[must_use]
     pub fn lets_others_wait(&self) -> bool {
-        self.body_awaited_since.get().is_some_and(|since| since.elapsed() >= SLOW)
+        self.state.get().body_awaited_since().is_some_and(|since| since.elapsed() >= SLOW)
     }
 
-    /// The caller takes no more of the answer for now, or does again.
+    /// The caller takes no more of the response for now, or does again.
     pub fn block_write(&self, blocked: bool) {
-        match (blocked, self.write_blocked_since.get()) {
-            (true, None) => self.write_blocked_since.set(Some(Instant::now())),
-            (false, Some(_)) => self.write_blocked_since.set(None),
-            (true, Some(_)) | (false, None) => {}
+        if self.write_blocked_since.get().is_some() != blocked {
+            self.write_blocked_since.set(blocked.then(Instant::now));
         }
-    }
-
-    /// The head of an answer goes to the caller. Without a length or chunks, its end is that of the connection.
-    pub fn answer_begins(&self, ends_with_connection: bool) {
-        self.answer_has_begun.set(true);
-        self.answer_ends_with_it.set(ends_with_connection);
-    }
-
-    /// Whether the end of the connection would look like the end of the last answer.
-    #[must_use]
-    pub fn answer_ends_with_it(&self) -> bool {
-        self.answer_ends_with_it.get()
     }
 
     /// Whether the caller takes nothing of what is ready for it.
@@ -322,22 +229,38 @@ impl Connection {
         self.write_blocked_since.get().is_some()
     }
 
+    /// The head of a response goes to the caller. Without a length or chunks, its end is that of the connection.
+    pub fn answer_begins(&self, ends_with_connection: bool) {
+        self.change_request(|request| {
+            let is_expired = request.reply.is_expired();
+            request.reply = Reply::Begun { ends_with_connection, is_expired };
+        });
+    }
+
+    /// Whether the end of the connection would look like the end of the last response.
+    #[must_use]
+    pub fn answer_ends_with_it(&self) -> bool {
+        matches!(self.request.get().reply, Reply::Begun { ends_with_connection: true, .. })
+    }
+
     /// The request under way has had its time, and is refused for `reason`. Whether it can still be told so: not when its
-    /// answer has begun, nor when it was told before.
+    /// response has begun, nor when it was told before.
     pub fn expire(&self, reason: Reason) -> bool {
-        let can_be_told =
-            self.phase.get() == Phase::Exchange && !self.answer_has_begun.get() && self.expired.get().is_none();
+        let can_be_told = self.phase() == Phase::Exchange && matches!(self.request.get().reply, Reply::Awaited);
         if can_be_told {
-            self.expired.set(Some(reason));
+            self.change_request(|request| request.reply = Reply::Expired(reason));
             self.await_body(false);
         }
         can_be_told
     }
 
-    /// Why it is refused, when it has had its time.
+    /// Why it is refused, when it has had its time and was not told so yet.
     #[must_use]
     pub fn expired(&self) -> Option<Reason> {
-        self.expired.get()
+        match self.request.get().reply {
+            Reply::Expired(reason) => Some(reason),
+            Reply::Awaited | Reply::Begun { .. } => None,
+        }
     }
 
     /// The caller lets the gate wait for longer than `timeouts.body_idle`. Whether it can still be told so.
@@ -349,33 +272,40 @@ impl Connection {
 
     /// The caller of the request under way let the gate wait for too long.
     pub fn note_stall(&self, stall: Stalled) {
-        self.stalled.set(Some(stall));
+        self.change_request(|request| request.stalled = Some(stall));
     }
 
     /// What the caller of the request under way let the gate wait for, if it did for too long.
     #[must_use]
     pub fn stalled(&self) -> Option<Stalled> {
-        let takes_none = self.transport.has_stalled() && self.answer_has_begun.get();
+        let Request { stalled, reply, .. } = self.request.get();
+        let takes_none = self.transport.has_stalled() && matches!(reply, Reply::Begun { .. });
         let stall = Stalled { waited_for: Stall::Answer, bound: Bound::BodyIdle };
-        self.stalled.get().or_else(|| takes_none.then_some(stall))
+        stalled.or_else(|| takes_none.then_some(stall))
     }
 
-    /// When the request under way, from its first byte to the last of its answer, has taken too long. To say so to the
+    /// When the request under way, from its first byte to the last of its response, has taken too long. To say so to the
     /// caller, there is the time for one more step.
     #[must_use]
     pub fn request_deadline(&self, timeouts: &CallerTimeouts) -> Option<Instant> {
-        let to_say_so = if self.expired.get().is_some() { timeouts.body_idle } else { Duration::ZERO };
-        let under_way = self.phase.get() != Phase::Idle;
-        under_way.then(|| self.request_since.get() + timeouts.request + to_say_so)
+        match self.state.get() {
+            State::Idle(_) => None,
+            State::New(since) | State::Header(since) => Some(since + timeouts.request),
+            State::Exchange { since, .. } => {
+                let is_expired = self.request.get().reply.is_expired();
+                let to_say_so = if is_expired { timeouts.body_idle } else { Duration::ZERO };
+                Some(since + timeouts.request + to_say_so)
+            }
+        }
     }
 
     /// When the caller has waited too long; `None` when the next step is not the caller's.
     #[must_use]
     pub fn deadline(&self, timeouts: &CallerTimeouts) -> Option<Instant> {
-        let of_phase = match self.phase.get() {
-            Phase::Idle => Some(self.since.get() + timeouts.keep_alive),
-            Phase::New | Phase::Header => Some(self.since.get() + timeouts.request_headers),
-            Phase::Exchange => self.body_awaited_since.get().map(|since| since + timeouts.body_idle),
+        let of_phase = match self.state.get() {
+            State::Idle(since) => Some(since + timeouts.keep_alive),
+            State::New(since) | State::Header(since) => Some(since + timeouts.request_headers),
+            State::Exchange { body_awaited_since, .. } => body_awaited_since.map(|since| since + timeouts.body_idle),
         };
         let of_writing = self.write_blocked_since.get().map(|since| since + timeouts.body_idle);
         of_phase.into_iter().chain(of_writing).min()

@@ -1,20 +1,21 @@
-//! An exchange: one request and its answer, from its first line to its last byte, and what will be said about it.
+//! An exchange: one request and its response, from its first line to its last byte, and what will be logged and counted of it.
 //!
-//! Stages write to it, nothing reads it to decide. It is said and counted once, when it finishes or is dropped: a
-//! caller that went away is seen too.
+//! Stages tell it what they found. Forward asks it two things: whether the operation acts, for what may be sent again, and how the
+//! body of the request goes on, for deadlines; Record asks whether it is over. It is logged and counted once, when it finishes
+//! or is dropped: a caller that went away is seen too.
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use http::HeaderValue;
 use metrica::cause::Diagnosis;
 use metrica::error_type::ErrorType;
-use metrica::operation::{Operation, OperationId, Reach, Verb};
-use metrica::scope::{Scope, ScopeSet};
-use metrica::subject::Subject;
+use metrica::operation::Verb;
+use metrica::scope::ScopeSet;
 use tokio::time::Instant;
 
-use super::connection::{Connection, Phase};
+use super::connection::Connection;
+use super::known::{Asker, Course, Pieces, Read, Request, Token, Upward};
 use crate::decide::{Decided, Decision, Shadowed};
 use crate::metrics::{CALLER_GONE, Credential, Finished, Refusal, UpstreamError};
 use crate::names::{CallerId, TokenAlias};
@@ -22,38 +23,26 @@ use crate::rejection::{Reason, Rejection};
 use crate::telemetry::access::{Context, Outcome};
 use crate::worker::{Diagnosed, Ending, Progress, Refused, Sender, Underway, Worker};
 
-/// One request and its answer.
+/// One request and its response.
 pub struct Exchange {
     worker: Rc<Worker>,
     /// The connection it came on.
     pub connection: Rc<Connection>,
-    /// How it is called in logs, here and elsewhere.
+    /// Its name in logs, here and elsewhere.
     pub request_id: HeaderValue,
     /// The method, if it is one that operations have.
     pub verb: Option<Verb>,
     started: Instant,
-    caller: Cell<Option<CallerId>>,
-    operation: Cell<Option<OperationId>>,
-    token: Cell<Option<TokenAlias>>,
-    sender: Cell<Option<Sender>>,
-    needs: Cell<(ScopeSet, Reach)>,
-    acts: Cell<bool>,
-    is_lengthy: Cell<bool>,
-    subject: OnceCell<Subject>,
-    status: Cell<Option<u16>>,
+    asker: Cell<Asker>,
+    request: RefCell<Request>,
+    upward: Cell<Upward>,
+    /// Who said no, if somebody did.
     refusal: Cell<Option<Refusal>>,
     would_refuse: Cell<Option<Reason>>,
-    outcome: Cell<Option<Outcome>>,
-    sent: Cell<Option<Instant>>,
-    answered: Cell<Option<(Instant, u16)>>,
-    resent: Cell<u32>,
-    request_bytes: Cell<u64>,
-    response_bytes: Cell<u64>,
+    pieces: Cell<Option<Pieces>>,
     request_is_complete: Cell<bool>,
-    request_progress: Cell<Option<Instant>>,
-    unknown_path: RefCell<Option<Box<str>>>,
-    began: Cell<bool>,
-    finished: Cell<bool>,
+    response_bytes: Cell<u64>,
+    course: Cell<Course>,
     /// Its place among those under way, until it is over.
     pub place: Cell<Option<usize>>,
 }
@@ -63,35 +52,22 @@ impl Exchange {
     #[must_use]
     pub fn new(worker: Rc<Worker>, connection: Rc<Connection>, verb: Option<Verb>, request_id: HeaderValue) -> Self {
         let started = Instant::now();
-        connection.enter(Phase::Exchange, started);
+        connection.begin(started);
         Self {
             worker,
             connection,
             request_id,
             verb,
             started,
-            caller: Cell::new(None),
-            operation: Cell::new(None),
-            token: Cell::new(None),
-            sender: Cell::new(None),
-            needs: Cell::new((ScopeSet::EMPTY, Reach::Nobody)),
-            acts: Cell::new(true),
-            is_lengthy: Cell::new(false),
-            subject: OnceCell::new(),
-            status: Cell::new(None),
+            asker: Cell::new(Asker::Undecided),
+            request: RefCell::new(Request::Unread),
+            upward: Cell::new(Upward::Unsent),
             refusal: Cell::new(None),
             would_refuse: Cell::new(None),
-            outcome: Cell::new(None),
-            sent: Cell::new(None),
-            answered: Cell::new(None),
-            resent: Cell::new(0),
-            request_bytes: Cell::new(0),
-            response_bytes: Cell::new(0),
+            pieces: Cell::new(None),
             request_is_complete: Cell::new(false),
-            request_progress: Cell::new(None),
-            unknown_path: RefCell::new(None),
-            began: Cell::new(false),
-            finished: Cell::new(false),
+            response_bytes: Cell::new(0),
+            course: Cell::new(Course::UnderWay),
             place: Cell::new(None),
         }
     }
@@ -104,25 +80,16 @@ impl Exchange {
 
     /// Who asks is decided: it is under way. `None` is an unknown caller.
     pub fn begin(&self, caller: Option<CallerId>) {
-        self.caller.set(caller);
-        self.began.set(true);
+        self.asker.set(Asker::identified(caller));
         self.worker.count(|shard| shard.begin(caller));
     }
 
     /// Its caller has become another, in another configuration.
     pub fn change_caller(&self, caller: CallerId) {
-        let before = self.caller.replace(Some(caller));
+        let before = self.asker.replace(Asker::Known(caller)).caller();
         if before != Some(caller) {
             self.worker.count(|shard| shard.move_on(before, caller));
         }
-    }
-
-    /// What is asked is read.
-    fn set_operation(&self, operation: &Operation) {
-        self.operation.set(Some(operation.id));
-        self.needs.set((operation.scopes, operation.reach));
-        self.acts.set(operation.acts);
-        self.is_lengthy.set(operation.long || operation.upload);
     }
 
     /// What was decided of it, at first or again.
@@ -131,11 +98,7 @@ impl Exchange {
     /// Why it is refused.
     pub fn decided(&self, Decided { read, token, decision }: Decided<'_>) -> Result<Decision, Rejection> {
         if let Some((operation, subject)) = read {
-            self.set_operation(operation);
-            self.set_subject(subject);
-        }
-        if let Some(token) = token {
-            self.token.set(Some(token));
+            self.request.borrow_mut().read(operation, subject, token);
         }
         let decision = decision?;
         if let Some(shadowed) = decision.shadowed() {
@@ -147,35 +110,26 @@ impl Exchange {
     /// Whether it changes something, so that it must not be processed twice; so it does until it is known not to.
     #[must_use]
     pub fn acts(&self) -> bool {
-        self.acts.get()
-    }
-
-    /// On whose data it works is read.
-    fn set_subject(&self, subject: Subject) {
-        // A request that is decided again works on the same data.
-        let _ = self.subject.set(subject);
-    }
-
-    /// On whose data it works, when that was read.
-    #[must_use]
-    pub fn subject(&self) -> Option<&Subject> {
-        self.subject.get()
+        self.request.borrow().as_read().is_none_or(|read| read.acts)
     }
 
     /// The path is no operation's.
     pub fn set_unknown_path(&self, path: &str) {
-        *self.unknown_path.borrow_mut() = Some(path.into());
+        *self.request.borrow_mut() = Request::UnknownPath(path.into());
     }
 
     /// Which token goes out: that one, or its standby.
     pub fn set_sender(&self, sender: Sender) {
-        self.token.set(Some(sender.alias));
-        self.sender.set(Some(sender));
+        if let Request::Read(read) = &mut *self.request.borrow_mut() {
+            read.token = Token::Sent(sender);
+        } else {
+            debug_assert!(false, "a token goes out for what was read");
+        }
     }
 
     /// A credential of the caller's did not leave.
     pub fn credential_dropped(&self, kind: Credential) {
-        self.worker.count(|shard| shard.credential_dropped(self.caller.get(), kind));
+        self.worker.count(|shard| shard.credential_dropped(self.caller(), kind));
     }
 
     /// Something went wrong towards the upstream.
@@ -190,30 +144,40 @@ impl Exchange {
         self.worker.count(|shard| shard.upstream_error(kind));
     }
 
-    /// The upstream's answer ends before its end.
+    /// The upstream's response ends before its end.
     pub fn cut(&self) {
-        self.outcome.set(Some(Outcome::UpstreamCut));
+        if self.course.get() == Course::UnderWay {
+            self.course.set(Course::Cut);
+        }
     }
 
     /// It is being sent, for the first time or again.
     pub fn sending(&self) {
-        if self.sent.replace(Some(Instant::now())).is_some() {
-            self.resent.set(self.resent.get() + 1);
-        }
+        self.upward.set(self.upward.get().send(Instant::now()));
     }
 
-    /// The head of the upstream's answer is here.
+    /// The head of the upstream's response is here.
     pub fn answered(&self, status: u16) -> Instant {
         let now = Instant::now();
-        self.answered.set(Some((now, status)));
-        self.status.set(Some(status));
+        self.upward.set(self.upward.get().answer(now, status));
         now
     }
 
     /// The gate answers itself.
     pub fn rejected(&self, reason: Reason) {
-        self.status.set(Some(reason.answer().status.as_u16()));
         self.refusal.set(Some(Refusal::Gate(reason)));
+    }
+
+    fn caller(&self) -> Option<CallerId> {
+        self.asker.get().caller()
+    }
+
+    /// The status of the response: the gate's own, or the upstream's.
+    fn status(&self) -> Option<u16> {
+        match self.refusal.get() {
+            Some(Refusal::Gate(reason)) => Some(reason.answer().status.as_u16()),
+            Some(Refusal::Upstream(_)) | None => self.upward.get().status(),
+        }
     }
 
     /// It goes on, and would not if the caller's rules were enforced. The first reason stands.
@@ -229,36 +193,32 @@ impl Exchange {
     }
 
     /// What the operation needs and the token is declared to have, where Metrica refused on account of that.
-    fn rights_in_question(&self) -> Option<(ScopeSet, ScopeSet)> {
+    fn rights_in_question(&self, read: &Read) -> Option<(ScopeSet, ScopeSet)> {
         let Some(Refusal::Upstream(cause)) = self.refusal.get() else { return None };
-        Some((self.needs.get().0, self.sender.get()?.scopes)).filter(|_| cause.is_of_rights())
-    }
-
-    /// The scope of the token that is needed: of several, the narrowest that it is declared to have.
-    fn needed(&self) -> Option<Scope> {
-        let declared = self.sender.get()?.scopes;
-        // The narrow ones come last.
-        self.needs.get().0.iter().filter(|scope| declared.contains(*scope)).last()
+        Some((read.needs, read.sender()?.scopes)).filter(|_| cause.is_of_rights())
     }
 
     /// With which token it is sent, or would be.
     #[must_use]
-    pub const fn token(&self) -> Option<TokenAlias> {
-        self.token.get()
+    pub fn token(&self) -> Option<TokenAlias> {
+        self.request.borrow().as_read()?.token()
     }
 
-    /// The upstream did what was asked; its answer came at this time.
+    /// The upstream did what was asked; its response came at this time.
     pub fn succeeded(&self, now: Instant) {
-        if let (Some(sender), Some(subject), (needs, reach)) = (self.sender.get(), self.subject.get(), self.needs.get())
+        if let Some(read) = self.request.borrow().as_read()
+            && let Some(sender) = read.sender()
         {
-            self.worker.learning.succeeded(sender, needs, reach, subject, now);
+            self.worker.learning.succeeded(sender, read.needs, read.reach, &read.subject, now);
         }
     }
 
-    /// The upstream refused, and its body says `error_type`; why.
+    /// The upstream refused, and its body has the type `error_type`; why.
     pub fn refused_by_upstream(&self, status: u16, error_type: ErrorType) -> Option<Diagnosed> {
-        let (sender, operation, subject) = (self.sender.get()?, self.operation.get()?, self.subject.get()?);
-        let (verb, (needs, _)) = (self.verb, self.needs.get());
+        let request = self.request.borrow();
+        let read = request.as_read()?;
+        let (sender, verb, subject) = (read.sender()?, self.verb, &read.subject);
+        let (operation, needs) = (read.operation, read.needs);
         let refused = Refused { sender, status, error_type, verb, operation, needs, subject };
         let diagnosed = self.worker.learning.refused(&self.worker.snapshot().generation, &refused);
         self.diagnosed(diagnosed.0);
@@ -270,10 +230,11 @@ impl Exchange {
         self.refusal.set(Some(Refusal::Upstream(diagnosis.cause)));
     }
 
-    /// A piece of the request's body went on.
+    /// A piece of the request's body came.
     pub fn add_request_bytes(&self, bytes: usize) {
-        self.request_bytes.set(self.request_bytes.get() + u64::try_from(bytes).unwrap_or(0));
-        self.request_progress.set(Some(Instant::now()));
+        let before = self.pieces.get().map_or(0, |pieces| pieces.bytes);
+        let bytes = before + u64::try_from(bytes).unwrap_or(0);
+        self.pieces.set(Some(Pieces { bytes, last: Instant::now() }));
     }
 
     /// A piece of the answer's body went on.
@@ -285,8 +246,8 @@ impl Exchange {
     pub fn request_completed(&self) {
         self.request_is_complete.set(true);
         self.connection.request_completed();
-        if self.request_progress.get().is_some() {
-            self.request_progress.set(Some(Instant::now()));
+        if let Some(pieces) = self.pieces.get() {
+            self.pieces.set(Some(Pieces { last: Instant::now(), ..pieces }));
         }
     }
 
@@ -299,18 +260,20 @@ impl Exchange {
     /// When the request last went on: a piece of its body, or else its head.
     #[must_use]
     pub fn last_progress(&self) -> Instant {
-        self.request_progress.get().or(self.sent.get()).unwrap_or(self.started)
+        let last = self.pieces.get().map(|pieces| pieces.last);
+        last.or_else(|| Some(self.upward.get().sending()?.at)).unwrap_or(self.started)
     }
 
     /// Whether it is over.
     #[must_use]
     pub fn is_finished(&self) -> bool {
-        self.finished.get()
+        self.course.get() == Course::Over
     }
 
     /// It is over.
     pub fn finish(&self, complete: bool) {
-        if self.finished.replace(true) {
+        let course = self.course.replace(Course::Over);
+        if course == Course::Over {
             return;
         }
         self.place.take().into_iter().for_each(|place| self.worker.under_way.leave(place));
@@ -321,47 +284,57 @@ impl Exchange {
         }
         let stalled = self.connection.stalled();
         if let Some(stall) = stalled {
-            stall.say(&self.request_id, self.caller.get(), &self.worker);
+            stall.report(&self.request_id, self.caller(), &self.worker);
         }
-        self.connection.enter(Phase::Idle, now);
-        if !self.began.get() {
+        self.connection.end(now);
+        if self.asker.get() == Asker::Undecided {
             self.worker.count(|shard| shard.begin(None));
         }
+        self.report(now, stalled.is_some(), course, complete);
+    }
+
+    /// Counts and logs it.
+    fn report(&self, now: Instant, stalled: bool, course: Course, complete: bool) {
         let snapshot = self.worker.snapshot();
+        let (request, upward) = (self.request.borrow(), self.upward.get());
+        let read = request.as_read();
+        let subject = read.map(|read| &read.subject);
         let finished = Finished {
-            caller: self.caller.get(),
-            operation: self.operation.get(),
-            token: self.token.get(),
-            needed: self.needed(),
+            caller: self.caller(),
+            operation: read.map(|read| read.operation),
+            token: read.and_then(Read::token),
+            needed: read.and_then(Read::needed),
             verb: self.verb,
-            code: self.status.get().unwrap_or(CALLER_GONE),
+            code: self.status().unwrap_or(CALLER_GONE),
             refusal: self.refusal.get(),
             ended: now.into_std(),
             would_refuse: self.would_refuse.get(),
             duration: now - self.started,
-            upstream_duration: self.sent.get().and_then(|sent| Some(self.answered.get()?.0 - sent)),
-            request_bytes: self.request_bytes.get(),
+            upstream_duration: upward.duration(),
+            request_bytes: self.pieces.get().map_or(0, |pieces| pieces.bytes),
             response_bytes: self.response_bytes.get(),
-            group: snapshot.generation.groups.of(self.subject()),
+            group: snapshot.generation.groups.of(subject),
         };
         self.worker.count(|shard| shard.finish(&finished));
         if snapshot.generation.access_log {
-            let path = self.unknown_path.borrow();
-            let ended = match complete {
-                _ if stalled.is_some() => Outcome::CallerStalled,
-                true => Outcome::Complete,
-                false if self.worker.ending() == Ending::Cutting => Outcome::GateEnded,
-                false => Outcome::CallerGone,
+            let outcome = match (course, complete) {
+                (Course::Cut, _) => Outcome::UpstreamCut,
+                (Course::UnderWay | Course::Over, _) if stalled => Outcome::CallerStalled,
+                (Course::UnderWay | Course::Over, true) => Outcome::Complete,
+                (Course::UnderWay | Course::Over, false) if self.worker.ending() == Ending::Cutting => {
+                    Outcome::GateEnded
+                }
+                (Course::UnderWay | Course::Over, false) => Outcome::CallerGone,
             };
             let context = Context {
                 request_id: self.request_id.as_bytes(),
-                upstream_status: self.answered.get().map(|(_, status)| status),
-                outcome: self.outcome.get().unwrap_or(ended),
-                resent: self.resent.get(),
-                path: path.as_deref(),
-                subject: self.subject(),
-                rights: self.rights_in_question(),
-                evidence: self.caller.get().is_none().then_some(self.connection.evidence),
+                upstream_status: upward.status(),
+                outcome,
+                resent: upward.sending().map_or(0, |sending| sending.again),
+                path: request.unknown_path(),
+                subject,
+                rights: read.and_then(|read| self.rights_in_question(read)),
+                evidence: self.caller().is_none().then_some(self.connection.evidence),
             };
             self.worker.log(&finished, &context);
         }
@@ -370,9 +343,16 @@ impl Exchange {
 
 impl Underway for Exchange {
     fn progress(&self, now: Instant) -> Progress {
-        let (caller, operation, is_lengthy) = (self.caller.get(), self.operation.get(), self.is_lengthy.get());
-        let (is_answered, is_complete) = (self.answered.get().is_some(), self.request_is_complete.get());
-        Progress { caller, operation, age: now - self.started, is_answered, is_complete, is_lengthy }
+        let request = self.request.borrow();
+        let (operation, is_lengthy) = request.as_read().map(|read| (read.operation, read.is_lengthy)).unzip();
+        Progress {
+            caller: self.caller(),
+            operation,
+            age: now - self.started,
+            is_answered: self.upward.get().status().is_some(),
+            is_complete: self.request_is_complete.get(),
+            is_lengthy: is_lengthy == Some(true),
+        }
     }
 
     fn request_id(&self) -> &HeaderValue {

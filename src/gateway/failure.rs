@@ -1,7 +1,7 @@
 //! What went wrong on the way up, counted, and as the caller gets it.
 
-use super::connection::{Bound, Stalled};
 use super::exchange::Exchange;
+use super::stalled::{Bound, Stalled};
 use crate::body::BodyError;
 use crate::metrics::{Stall, UpstreamError};
 use crate::rejection::{Reason, Rejection};

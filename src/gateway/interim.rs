@@ -9,6 +9,8 @@ pub struct Interim {
     arrived: RefCell<Vec<u8>>,
     reflected: Cell<bool>,
     server: RefCell<Option<Waker>>,
+    /// What the socket has not taken yet.
+    pub rest: RefCell<Vec<u8>>,
 }
 
 impl Interim {

@@ -25,9 +25,9 @@ use http::header::CONTENT_TYPE;
 use metrica::subject::json;
 use tokio::time::timeout;
 
-use super::connection::{Bound, Stalled};
 use super::exchange::Exchange;
 use super::failure::not_read;
+use super::stalled::{Bound, Stalled};
 use crate::body::{BodyError, RequestBody};
 use crate::decide::{Owed, Retype, Shadowed};
 use crate::metrics::Stall;

@@ -178,14 +178,14 @@ impl Socket {
         if arrived.is_empty() {
             return;
         }
-        connection.interim_rest.borrow_mut().extend_from_slice(&arrived);
+        connection.interim.rest.borrow_mut().extend_from_slice(&arrived);
         // An error shows again at hyper's next write.
         let _ = self.poll_rest(connection, context);
     }
 
     /// What it does not take, the caller lets the gate wait with.
     fn poll_rest(&mut self, connection: &Connection, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut rest = connection.interim_rest.borrow_mut();
+        let mut rest = connection.interim.rest.borrow_mut();
         while !rest.is_empty() {
             let polled = Pin::new(&mut *self).poll_write(context, &rest);
             connection.block_write(polled.is_pending());

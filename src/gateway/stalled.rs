@@ -1,0 +1,55 @@
+//! A caller that let the gate wait for too long, and what of.
+
+use std::time::Duration;
+
+use http::HeaderValue;
+
+use crate::metrics::Stall;
+use crate::names::CallerId;
+use crate::worker::Worker;
+
+/// That a caller let the gate wait for too long.
+#[derive(Debug, Clone, Copy)]
+pub struct Stalled {
+    /// For what.
+    pub waited_for: Stall,
+    /// What had an end.
+    pub bound: Bound,
+}
+
+impl Stalled {
+    /// Counts and logs that a caller let the gate wait for too long.
+    pub fn report(self, request_id: &HeaderValue, caller: Option<CallerId>, worker: &Worker) {
+        let Self { waited_for, bound } = self;
+        worker.count(|shard| shard.caller_stalled(caller, waited_for));
+        let (key, limit, what) = match bound {
+            Bound::BodyIdle => {
+                let limit = worker.snapshot().generation.timeouts.body_idle;
+                (Some("timeouts.body_idle"), Some(limit), "raise the key for one that is slow on purpose")
+            }
+            Bound::ReadAhead(limit) => {
+                (None, Some(limit), "a body that is checked against rules has to come in this time")
+            }
+            Bound::Upstream => (None, None, "the upstream waited no longer for its body"),
+        };
+        tracing::warn!(
+            request_id = request_id.to_str().unwrap_or_default(),
+            caller = caller.map_or("unknown", |caller| caller.as_str()),
+            waited_for = waited_for.as_str(),
+            key,
+            limit = limit.map(|limit| tracing::field::display(humantime::format_duration(limit))),
+            "the caller stalled, so its request was given up; {what}"
+        );
+    }
+}
+
+/// What bounds the wait for a caller.
+#[derive(Debug, Clone, Copy)]
+pub enum Bound {
+    /// `timeouts.body_idle`.
+    BodyIdle,
+    /// The time that a body has which is read before it goes on.
+    ReadAhead(Duration),
+    /// The upstream, which waited no longer.
+    Upstream,
+}
