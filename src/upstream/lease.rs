@@ -15,17 +15,18 @@ use super::Upstream;
 use super::broken::{Broken, Unanswered};
 use super::dial::DialError;
 use super::listener::Listener;
-use super::pool::{Carried, Pool};
+use super::pool::{Carried, Permit, Pool};
 use super::received::Received;
 use super::request::Outgoing;
 use super::sender::Sender;
 
 /// The use of a connection for one request.
 pub struct Lease<B: 'static> {
-    pool: Rc<Pool<B>>,
+    sender: Sender<B>,
     carried: Carried,
-    sender: Option<Sender<B>>,
     reused: bool,
+    // Given back when the connection is.
+    permit: Permit<B>,
 }
 
 impl<B: Body<Data = Bytes> + Unpin + 'static> Pool<B>
@@ -39,19 +40,17 @@ where
     /// [`DialError`] when there is none to be had.
     pub async fn lease(self: &Rc<Self>, carried: Carried, fresh: bool) -> Result<Lease<B>, DialError> {
         let after = fresh.then(Instant::now);
-        self.permit().await?;
-        // From here the permit belongs to the lease, which returns it when dropped.
-        let mut lease = Lease { pool: self.clone(), carried, sender: None, reused: true };
-        lease.sender = self.take_shared(carried, after);
-        if lease.sender.is_none() && !fresh {
-            lease.sender = self.take_idle(carried);
+        let permit = self.permit().await?;
+        let mut known = self.take_shared(carried, after);
+        if known.is_none() && !fresh {
+            known = self.take_idle(carried);
         }
-        if lease.sender.is_none() {
+        let (sender, reused) = match known {
+            Some(sender) => (sender, true),
             // Boxed: the states of dialling would otherwise be a part of every request's future.
-            let (sender, reused) = Box::pin(self.open(carried, after)).await?;
-            (lease.sender, lease.reused) = (Some(sender), reused);
-        }
-        Ok(lease)
+            None => Box::pin(self.open(carried, after)).await?,
+        };
+        Ok(Lease { sender, carried, reused, permit })
     }
 }
 
@@ -62,7 +61,7 @@ where
     /// Where it goes.
     #[must_use]
     pub fn upstream(&self) -> &Arc<Upstream> {
-        self.pool.upstream()
+        self.permit.pool().upstream()
     }
 
     /// Whether the connection has carried a request before.
@@ -74,25 +73,24 @@ where
     /// Whether it is an HTTP/2 connection.
     #[must_use]
     pub const fn is_http2(&self) -> bool {
-        matches!(self.sender, Some(Sender::Http2 { .. }))
+        matches!(self.sender, Sender::Http2 { .. })
     }
 
     /// Whether the upstream sent nothing since the lease began. Unknown on a shared connection, so no.
     #[must_use]
     pub fn nothing_was_read(&self) -> bool {
         match &self.sender {
-            Some(Sender::Http1(connection)) => connection.nothing_was_read(),
-            Some(Sender::Http2 { .. }) | None => false,
+            Sender::Http1(connection) => connection.nothing_was_read(),
+            Sender::Http2 { .. } => false,
         }
     }
 
     /// Waits until the connection can take the request; false when it closed instead.
     pub async fn ready(&mut self) -> bool {
-        let limit = self.pool.upstream().settings.timeouts.connect;
+        let limit = self.permit.pool().upstream().settings.timeouts.connect;
         match &mut self.sender {
-            Some(Sender::Http1(connection)) => poll_fn(|context| Poll::Ready(connection.is_quiet(context))).await,
-            Some(Sender::Http2 { sender, .. }) => timeout(limit, sender.ready()).await.is_ok_and(|ready| ready.is_ok()),
-            None => false,
+            Sender::Http1(connection) => poll_fn(|context| Poll::Ready(connection.is_quiet(context))).await,
+            Sender::Http2 { sender, .. } => timeout(limit, sender.ready()).await.is_ok_and(|ready| ready.is_ok()),
         }
     }
 
@@ -105,29 +103,30 @@ where
         request: Outgoing<B>,
         listener: &impl Listener,
     ) -> Result<Response<Received>, Unanswered<B>> {
-        let upstream = self.pool.upstream();
+        let upstream = self.permit.pool().upstream();
         match &mut self.sender {
-            Some(Sender::Http1(connection)) => {
+            Sender::Http1(connection) => {
                 let answer = connection.send(request, &upstream.host, listener).await;
                 answer.map(|answer| answer.map(Received::Http1))
             }
-            Some(Sender::Http2 { sender, .. }) => send_http2(sender, request, upstream).await,
-            None => std::future::pending().await,
+            Sender::Http2 { sender, .. } => send_http2(sender, request, upstream).await,
         }
     }
 
     /// The upstream refuses what is sent on this shared connection: no other request is.
     pub fn retire(&self) {
-        if let Some(Sender::Http2 { active, .. }) = &self.sender {
-            self.pool.retire(active);
+        if let Sender::Http2 { active, .. } = &self.sender {
+            self.permit.pool().retire(active);
         }
     }
 
-    /// The answer came to its end; `clean` when the request did too (rule 6).
-    pub fn finish(mut self, clean: bool) {
-        match self.sender.take() {
-            Some(Sender::Http1(connection)) if clean => self.pool.keep(self.carried, connection),
-            other => self.sender = other,
+    /// The response came to its end; `clean` when the request did too (rule 6).
+    pub fn finish(self, clean: bool) {
+        let Self { sender, carried, permit, .. } = self;
+        if let Sender::Http1(connection) = sender
+            && clean
+        {
+            permit.pool().keep(carried, connection);
         }
     }
 }
@@ -152,13 +151,4 @@ where
         Unanswered { written: request.is_none(), request, error: Broken::Http2(failed.into_error()) }
     });
     answer.map(|answer| answer.map(Received::Http2))
-}
-
-impl<B> Drop for Lease<B> {
-    fn drop(&mut self) {
-        if let Some(Sender::Http2 { active, .. }) = &self.sender {
-            active.set(active.get().saturating_sub(1));
-        }
-        self.pool.give_back_permit();
-    }
 }

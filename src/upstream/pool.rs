@@ -34,7 +34,7 @@ use super::Upstream;
 use super::dial::{DialError, Dialled, dial, place};
 use super::http1::Http1;
 use super::lookup::LookUps;
-use super::sender::Sender;
+use super::sender::{Active, Sender};
 
 /// Requests at once on one HTTP/2 connection. RFC 9113, section 6.5.2, advises servers to allow no fewer.
 pub const STREAMS: usize = 100;
@@ -62,6 +62,22 @@ pub struct Pool<B> {
     reaping: Cell<bool>,
     /// Who sees to idle connections.
     reaper: RefCell<Waker>,
+}
+
+/// The place of one request in a pool, which is free when this is dropped.
+pub(super) struct Permit<B>(Rc<Pool<B>>);
+
+impl<B> Permit<B> {
+    /// The pool.
+    pub(super) const fn pool(&self) -> &Rc<Pool<B>> {
+        &self.0
+    }
+}
+
+impl<B> Drop for Permit<B> {
+    fn drop(&mut self) {
+        self.0.permits.add_permits(1);
+    }
 }
 
 struct Idle {
@@ -96,11 +112,6 @@ impl<B> Pool<B> {
     pub fn upstream(&self) -> &Arc<Upstream> {
         &self.upstream
     }
-
-    /// A lease has ended.
-    pub(super) fn give_back_permit(&self) {
-        self.permits.add_permits(1);
-    }
 }
 
 impl<B: Body<Data = Bytes> + Unpin + 'static> Pool<B>
@@ -124,17 +135,17 @@ where
         }
     }
 
-    /// Waits for the place of one request (rule 4); it is given back with [`Self::give_back_permit`].
-    pub(super) async fn permit(&self) -> Result<(), DialError> {
+    /// Waits for the place of one request (rule 4).
+    pub(super) async fn permit(self: &Rc<Self>) -> Result<Permit<B>, DialError> {
         if let Ok(permit) = self.permits.try_acquire() {
             permit.forget();
-            return Ok(());
+            return Ok(Permit(self.clone()));
         }
         let limit = self.upstream.settings.timeouts.connect;
         match timeout(limit, self.permits.acquire()).await {
             Ok(Ok(permit)) => {
                 permit.forget();
-                Ok(())
+                Ok(Permit(self.clone()))
             }
             Ok(Err(_)) | Err(_) => Err(DialError::Saturated(limit)),
         }
@@ -162,8 +173,8 @@ where
     }
 
     /// No other request is sent on this shared connection.
-    pub(super) fn retire(&self, active: &Rc<Cell<usize>>) {
-        self.shared.borrow_mut().retain(|connection| !Rc::ptr_eq(&connection.active, active));
+    pub(super) fn retire(&self, active: &Active) {
+        self.shared.borrow_mut().retain(|connection| !active.is_on(&connection.active));
     }
 
     /// Only connections that carry one of these tokens are used again.
@@ -187,9 +198,8 @@ where
                 && connection.active.get() < STREAMS.min(connection.most.get())
         };
         let free = shared.iter_mut().find(|connection| is_free(connection) && is_new(connection))?;
-        free.active.set(free.active.get() + 1);
         free.since = now;
-        Some(Sender::Http2 { sender: free.sender.clone(), active: free.active.clone() })
+        Some(Sender::Http2 { sender: free.sender.clone(), active: Active::on(&free.active) })
     }
 
     /// A connection, and whether somebody else has just opened it.
@@ -264,11 +274,11 @@ where
             says.set(connection.current_max_send_streams());
             ended
         }));
-        let active = Rc::new(Cell::new(1));
+        let count = Rc::default();
+        let active = Active::on(&count);
         let now = Instant::now();
-        let (until, active_too) = (self.until(), active.clone());
-        let shared =
-            Shared { carried, sender: sender.clone(), active: active_too, most, opened: now, until, since: now };
+        let until = self.until();
+        let shared = Shared { carried, sender: sender.clone(), active: count, most, opened: now, until, since: now };
         self.shared.borrow_mut().push(shared);
         self.reap_later();
         Ok(Sender::Http2 { sender, active })

@@ -74,7 +74,8 @@ where
                 ready!(self.poll_write(context))?;
                 return Poll::Pending;
             };
-            let out = &mut self.wire.borrow_mut().out;
+            let mut wire = self.wire.borrow_mut();
+            let out = wire.out.get_mut();
             let wrong = |error| Broken::RequestBody(Box::new(error));
             match frame.transpose().map_err(|error| Broken::RequestBody(error.into()))?.map(Frame::into_data) {
                 Some(Ok(piece)) => {

@@ -1,6 +1,6 @@
 //! The bytes of a connection of HTTP/1.1: what of a request is still to be written, and what of an answer has arrived.
 
-use std::io::{self, IoSlice};
+use std::io::{self, Cursor, IoSlice};
 use std::mem::take;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker, ready};
@@ -26,9 +26,8 @@ pub struct Wire {
     pub arrived: Bytes,
     /// How much was read since the request began.
     pub read: u64,
-    /// What of the request is in bytes, and how much of that was written.
-    pub out: Vec<u8>,
-    written: usize,
+    /// What of the request is in bytes, from what was not written yet on.
+    pub out: Cursor<Vec<u8>>,
     /// Nobody said that it ends.
     pub keep_alive: bool,
     /// The request is not written yet.
@@ -57,8 +56,7 @@ impl Wire {
             buffer: BytesMut::new(),
             arrived: Bytes::new(),
             read: 0,
-            out: Vec::new(),
-            written: 0,
+            out: Cursor::default(),
             keep_alive: true,
             uploading: false,
             answering: false,
@@ -69,12 +67,11 @@ impl Wire {
 
     /// A request begins: its head, in bytes.
     pub fn begin<B>(&mut self, request: &Outgoing<B>, host: &HeaderValue, framing: Framing) {
-        self.out.clear();
-        self.written = 0;
+        clear(&mut self.out);
         self.read = 0;
         self.answering = true;
         self.uploading = true;
-        write_head(&mut self.out, request, host, framing);
+        write_head(self.out.get_mut(), request, host, framing);
     }
 
     /// Reads once; how much, 0 at the end. What was read is in `buffer`, behind what had arrived before.
@@ -102,11 +99,10 @@ impl Wire {
         let Some(stream) = &mut self.stream else { return Poll::Ready(Err(io::ErrorKind::NotConnected.into())) };
         let mut stream = Pin::new(stream);
         loop {
-            let out = self.out.get(self.written..).unwrap_or_default();
+            let out = self.out.chunk();
             let pieces = [IoSlice::new(out), IoSlice::new(piece), IoSlice::new(end)];
             if pieces.iter().all(|piece| piece.is_empty()) {
-                self.out.clear();
-                self.written = 0;
+                clear(&mut self.out);
                 return stream.poll_flush(context);
             }
             let mut left = ready!(stream.as_mut().poll_write_vectored(context, &pieces))?;
@@ -114,7 +110,7 @@ impl Wire {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             let of_out = left.min(out.len());
-            self.written += of_out;
+            self.out.advance(of_out);
             left -= of_out;
             let of_piece = left.min(piece.len());
             piece.advance(of_piece);
@@ -133,7 +129,7 @@ impl Wire {
                 match answer::read(&bytes, |name| listener.wants(name)).map_err(Broken::Head)? {
                     Some(head) if is_interim(head.status) => {
                         listener.heard(head.status, &head.fields);
-                        self.buffer = BytesMut::from(bytes.get(head.bytes..).unwrap_or_default());
+                        self.buffer = BytesMut::from(bytes.slice(head.bytes..));
                         continue;
                     }
                     Some(head) => {
@@ -163,6 +159,11 @@ impl Wire {
         }
         self.fault.take()
     }
+}
+
+fn clear(out: &mut Cursor<Vec<u8>>) {
+    out.get_mut().clear();
+    out.set_position(0);
 }
 
 fn is_interim(status: StatusCode) -> bool {
