@@ -130,6 +130,8 @@ reasons! {
         "The Metrica API's answer holds the token of the gate, where it cannot be taken out.";
     UpstreamTimeout = "upstream_timeout", GATEWAY_TIMEOUT, Timeout, None,
         "The Metrica API did not answer in the time of upstream.timeouts.";
+    Internal = "internal", INTERNAL_SERVER_ERROR, BackendError, None,
+        "The gate is in a state that it must never be in, which is a fault of the gate; the request may have been processed. Report it with the X-Request-ID of this response.";
 }
 
 /// What a caller receives for a [`Reason`].
@@ -222,6 +224,16 @@ impl Rejection {
     pub fn because(reason: Reason, cause: impl Into<anyhow::Error>) -> Self {
         Self { reason, cause: Some(cause.into()) }
     }
+
+    /// What the gate takes for granted is not so: a fault of the gate, which ends tests and is counted and logged elsewhere.
+    #[cold]
+    #[must_use]
+    pub fn internal(broken: &'static str) -> Self {
+        if !cfg!(test) {
+            debug_assert!(false, "{broken}");
+        }
+        Self::because(Reason::Internal, anyhow::Error::msg(broken))
+    }
 }
 
 #[cfg(test)]
@@ -240,6 +252,13 @@ mod tests {
             });
             assert_eq!(body, expected);
         }
+    }
+
+    #[test]
+    fn what_is_broken_inside_is_the_cause() {
+        let rejection = Rejection::internal("a token goes out for what was read");
+        assert_eq!((rejection.reason, rejection.reason.answer().status.as_u16()), (Reason::Internal, 500));
+        assert_eq!(rejection.cause.unwrap().to_string(), "a token goes out for what was read");
     }
 
     #[test]

@@ -9,7 +9,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::HeaderValue;
 use metrica::scope::ScopeSet;
 use tokio::sync::Notify;
@@ -31,9 +30,11 @@ use crate::token::{Standing, Token};
 use crate::upstream::{Carried, Pool, Upstream, Watchdogs};
 
 mod learning;
+mod request_id;
 mod under_way;
 
 pub use learning::{Diagnosed, Doubt, Learning, Refused, Report};
+pub use request_id::{RequestId, new_request_id};
 pub use under_way::{Progress, UnderWay, Underway};
 
 /// A token of the configuration, and what became of it.
@@ -372,14 +373,4 @@ fn snapshot(generation: Arc<Generation>, old: Option<&Snapshot>, workers: usize)
 fn ready(slot: &Slot) -> Option<Ready> {
     slot.can_be_sent().ok()?;
     Some(Ready { sender: slot.sender(), authorization: slot.token.as_ref()?.authorization() })
-}
-
-/// A new id for a request that brought none: 128 random bits in hexadecimal.
-#[must_use]
-pub fn new_request_id() -> HeaderValue {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let random = fastrand::u128(..).to_be_bytes();
-    let digit = |nibble: u8| DIGITS.get(usize::from(nibble)).copied().unwrap_or(b'0');
-    let text: Vec<u8> = random.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect();
-    HeaderValue::from_maybe_shared(Bytes::from(text)).unwrap_or_else(|_| HeaderValue::from_static("0"))
 }

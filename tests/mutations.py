@@ -126,7 +126,7 @@ MUTATIONS = [
     ("R-11", "another protocol is told from a malformed request", "crates/strict-http/src/grammar/diagnosis.rs",
      "if let Some(protocol) = of_another_protocol(line) {", "if let (Some(protocol), true) = (of_another_protocol(line), line.is_empty()) {", "malformed:: | diagnosis::"),
     ("R-11", "an unread body ends the connection, and the answer says so", "src/gateway/record.rs",
-     "    if !exchange.request_is_complete() {", "    if exchange.request_id.is_empty() {", "early::a_refused_write"),
+     "    if !exchange.request_is_complete() {", "    if exchange.request_id.as_str().is_empty() {", "early::a_refused_write"),
     ("R-11", "an ambiguous answer is none", "src/response/framing.rs", "if !length::is_sound(head.status, &head.headers) {",
      "if head.headers.is_empty() && !length::is_sound(head.status, &head.headers) {", "answers"),
     ("R-12", "a 101 is no answer", "crates/strict-http/src/length.rs", "other => (200..600).contains(&other.as_u16()),", "other => (100..600).contains(&other.as_u16()),", "forward:: | interim:: | answers"),
@@ -424,12 +424,12 @@ MUTATIONS = [
     ("drain", "SIGUSR1 does not end the process", "src/app.rs", "signal(SignalKind::user_defined1())?", "signal(SignalKind::hangup())?", "shutdown::signals"),
     ("whose fault", "a caller that stalls is told from one that is gone", "src/gateway/connection.rs", "        self.note_stall(Stalled { waited_for, bound: Bound::BodyIdle });\n        waited_for ==", "        waited_for ==", "stalls::"),
     ("whose fault", "an upstream that gives up on a stalled body is not to blame", "src/gateway/failure.rs", "if exchange.connection.lets_others_wait() {",
-     "if exchange.connection.lets_others_wait() && exchange.request_id.is_empty() {", "stalls::"),
+     "if exchange.connection.lets_others_wait() && exchange.request_id.as_str().is_empty() {", "stalls::"),
     ("whose fault", "what is no HTTP is the upstream's", "src/gateway/failure.rs", "= if error.is_of_the_protocol() {", "= if error.is_of_the_protocol() && !exchange.connection.lets_others_wait() {", "stalls::"),
     ("whose fault", "rules that are not enforced refuse no slow body", "src/gateway/owed.rs", "| Err(_) if need_not", "if need_not", "read_ahead::a_body"),
     ("R-22", "no request waits inside a connection", "src/upstream/pool.rs", "STREAMS.min(connection.most.get())", "STREAMS.max(connection.most.get())", "answers_http2::no_request"),
     ("whose fault", "who left gets no answer that the line does not have", "src/gateway/record.rs", "if ended.is_err() && exchange.is_finished() {",
-     "if ended.is_err() && exchange.request_id.is_empty() {", "stalls::"),
+     "if ended.is_err() && exchange.request_id.as_str().is_empty() {", "stalls::"),
 ]
 
 

@@ -49,8 +49,8 @@ assumptions! {
     Http2 = "http2", "HTTP/2 is offered (ALPN h2)", "`upstream.http2: true` (`src/upstream/pool.rs`)",
         "nothing: HTTP/1.1 is used where HTTP/2 is not offered; leave `upstream.http2` off";
     Coding = "coding", "answers are plain or compressed with gzip, and with nothing else",
-        "`src/gateway/headers.rs` asks for gzip or nothing, `src/gateway/coding.rs` reads it",
-        "the gate answers 502 `upstream_encoding` for another coding: teach `src/gateway/coding.rs` that coding";
+        "`src/response/coding.rs` asks for gzip or nothing, and reads it",
+        "the gate answers 502 `upstream_encoding` for another coding: teach `src/response/coding.rs` that coding";
     WithoutToken = "without_token", "without a token the answer is 401 with Metrica's JSON and the type `unauthorized`",
         "`crates/metrica/src/error_type.rs`, `crates/metrica/src/cause.rs`: the type decides, then the status", "add the type that is seen to `crates/metrica/src/error_type.rs`";
     BadToken = "bad_token", "with an invalid token it is 401 or 403 with Metrica's JSON and `invalid_token` or `unauthorized`",

@@ -321,3 +321,45 @@ impl Unread for Connection {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::caller::Peer;
+    use crate::names::ListenerName;
+
+    fn connection() -> Connection {
+        let peer = Peer::Address(Ipv4Addr::LOCALHOST.into());
+        Connection::new(Evidence { listener: ListenerName::new("app"), peer })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_is_refused_once_and_only_before_its_response() {
+        let connection = connection();
+        assert!(!connection.expire(Reason::RequestTimeout), "no request is under way");
+        connection.begin(Instant::now());
+        assert!(connection.expire(Reason::RequestTimeout) && !connection.expire(Reason::BodyTooSlow));
+        assert_eq!(connection.expired(), Some(Reason::RequestTimeout));
+        connection.answer_begins(false);
+        assert!(!connection.expire(Reason::BodyTooSlow));
+        connection.end(Instant::now());
+        connection.begin(Instant::now());
+        connection.answer_begins(true);
+        assert!(!connection.expire(Reason::RequestTimeout) && connection.answer_ends_with_it());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_is_awaited_only_while_its_request_is_under_way() {
+        let connection = connection();
+        connection.await_body(true);
+        assert!(!connection.body_is_awaited());
+        connection.begin(Instant::now());
+        connection.await_body(true);
+        tokio::time::advance(SLOW).await;
+        assert!(connection.lets_others_wait());
+        connection.end(Instant::now());
+        assert!(!connection.body_is_awaited() && connection.request_is_open());
+    }
+}

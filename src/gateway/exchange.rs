@@ -7,7 +7,6 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use http::HeaderValue;
 use metrica::cause::Diagnosis;
 use metrica::error_type::ErrorType;
 use metrica::operation::Verb;
@@ -21,7 +20,7 @@ use crate::metrics::{CALLER_GONE, Credential, Finished, Refusal, UpstreamError};
 use crate::names::{CallerId, TokenAlias};
 use crate::rejection::{Reason, Rejection};
 use crate::telemetry::access::{Context, Outcome};
-use crate::worker::{Diagnosed, Ending, Progress, Refused, Sender, Underway, Worker};
+use crate::worker::{Diagnosed, Ending, Progress, Refused, RequestId, Sender, Underway, Worker};
 
 /// One request and its response.
 pub struct Exchange {
@@ -29,7 +28,7 @@ pub struct Exchange {
     /// The connection it came on.
     pub connection: Rc<Connection>,
     /// Its name in logs, here and elsewhere.
-    pub request_id: HeaderValue,
+    pub request_id: RequestId,
     /// The method, if it is one that operations have.
     pub verb: Option<Verb>,
     started: Instant,
@@ -50,7 +49,7 @@ pub struct Exchange {
 impl Exchange {
     /// A request arrived.
     #[must_use]
-    pub fn new(worker: Rc<Worker>, connection: Rc<Connection>, verb: Option<Verb>, request_id: HeaderValue) -> Self {
+    pub fn new(worker: Rc<Worker>, connection: Rc<Connection>, verb: Option<Verb>, request_id: RequestId) -> Self {
         let started = Instant::now();
         connection.begin(started);
         Self {
@@ -119,12 +118,16 @@ impl Exchange {
     }
 
     /// Which token goes out: that one, or its standby.
-    pub fn set_sender(&self, sender: Sender) {
-        if let Request::Read(read) = &mut *self.request.borrow_mut() {
-            read.token = Token::Sent(sender);
-        } else {
-            debug_assert!(false, "a token goes out for what was read");
-        }
+    ///
+    /// # Errors
+    /// When nothing was read, for which a token could go out.
+    pub fn set_sender(&self, sender: Sender) -> Result<(), Rejection> {
+        let mut request = self.request.borrow_mut();
+        let Request::Read(read) = &mut *request else {
+            return Err(Rejection::internal("a token goes out for what was read"));
+        };
+        read.token = Token::Sent(sender);
+        Ok(())
     }
 
     /// A credential of the caller's did not leave.
@@ -135,7 +138,7 @@ impl Exchange {
     /// Something went wrong towards the upstream.
     pub fn upstream_error(&self, kind: UpstreamError) {
         if kind == UpstreamError::Reflected {
-            let request_id = self.request_id.to_str().unwrap_or_default();
+            let request_id = self.request_id.as_str();
             tracing::warn!(
                 request_id,
                 "the upstream's answer held the token that was sent; it does not reach the caller"
@@ -187,7 +190,7 @@ impl Exchange {
         }
         self.would_refuse.set(Some(reason));
         if let Some(cause) = breach {
-            let request_id = self.request_id.to_str().unwrap_or_default();
+            let request_id = self.request_id.as_str();
             tracing::warn!(reason = reason.as_str(), request_id, %cause, "request would be refused");
         }
     }
@@ -218,8 +221,8 @@ impl Exchange {
         let request = self.request.borrow();
         let read = request.as_read()?;
         let (sender, verb, subject) = (read.sender()?, self.verb, &read.subject);
-        let (operation, needs) = (read.operation, read.needs);
-        let refused = Refused { sender, status, error_type, verb, operation, needs, subject };
+        let (operation, needs, reach) = (read.operation, read.needs, read.reach);
+        let refused = Refused { sender, status, error_type, verb, operation, needs, reach, subject };
         let diagnosed = self.worker.learning.refused(&self.worker.snapshot().generation, &refused);
         self.diagnosed(diagnosed.0);
         Some(diagnosed)
@@ -327,7 +330,7 @@ impl Exchange {
                 (Course::UnderWay | Course::Over, false) => Outcome::CallerGone,
             };
             let context = Context {
-                request_id: self.request_id.as_bytes(),
+                request_id: self.request_id.as_str().as_bytes(),
                 upstream_status: upward.status(),
                 outcome,
                 resent: upward.sending().map_or(0, |sending| sending.again),
@@ -355,7 +358,7 @@ impl Underway for Exchange {
         }
     }
 
-    fn request_id(&self) -> &HeaderValue {
+    fn request_id(&self) -> &RequestId {
         &self.request_id
     }
 }

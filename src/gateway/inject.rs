@@ -82,9 +82,9 @@ impl Permit {
         let mut decision = self.exchange.decided(decided)?;
         let ready = now.ready(decision.tokens().first())?;
         self.exchange.change_caller(decision.caller());
-        self.exchange.set_sender(ready.sender);
+        self.exchange.set_sender(ready.sender)?;
         request.fields.insert(AUTHORIZATION, ready.authorization.clone());
-        self.wishes.secret = Secret::of(&ready.authorization);
+        self.wishes.secret = secret_of(&ready.authorization)?;
         self.sender = ready.sender;
         self.owed = decision.take_owed();
         self.snapshot = now.clone();
@@ -134,7 +134,7 @@ impl Stage<Permitted> for Inject {
         let Permitted { received, asked, mut decision } = permitted;
         let Received { exchange, snapshot, mut head, encoded: _, body } = received;
         let ready = snapshot.ready(decision.tokens().first())?;
-        exchange.set_sender(ready.sender);
+        exchange.set_sender(ready.sender)?;
         let authorization = &ready.authorization;
         let wanted = clean_request(&mut head.headers, |kind| exchange.credential_dropped(kind));
         if decision.target().held_credentials() {
@@ -147,11 +147,11 @@ impl Stage<Permitted> for Inject {
         let fields = &mut head.headers;
         for_this_hop(fields, &head.method, &body, interim, wanted.trailers);
         fields.insert(ACCEPT_ENCODING, wanted.coding);
-        fields.insert(REQUEST_ID, exchange.request_id.clone());
+        fields.insert(REQUEST_ID, exchange.request_id.value().clone());
         fields.insert(VIA, via);
         fields.insert(AUTHORIZATION, authorization.clone());
         let caller = http11.then(|| exchange.connection.clone());
-        let secret = Secret::of(authorization);
+        let secret = secret_of(authorization)?;
         let wishes = InterimWishes { asked: interim.then(UpstreamSay::default), caller, secret };
         let body = RequestBody::new(body, version, exchange.clone(), wishes.asked.clone().map(Held::new));
         let (owed, target) = (decision.take_owed(), decision.target().clone().into_origin_form());
@@ -177,6 +177,11 @@ impl Listener for InterimWishes {
             }
         }
     }
+}
+
+/// What may not come back of this `Authorization`.
+fn secret_of(authorization: &HeaderValue) -> Result<Secret, Rejection> {
+    Secret::of(authorization).ok_or_else(|| Rejection::internal("a token goes out in its scheme"))
 }
 
 /// The fields of our own hop to the upstream.

@@ -1,4 +1,6 @@
-//! Record: every exchange has one answer, one log line and one count, and no other stage logs or counts a request.
+//! Record: every exchange has one response, one access line and one count, however it ends. Stages and the response path only
+//! tell the exchange what they found; beside that they count single events (a credential that was dropped, an error of the
+//! upstream), and why a request was refused is logged here.
 
 use std::pin::Pin;
 use std::rc::Rc;
@@ -26,7 +28,7 @@ use crate::rejection::{Answer, Reason, Rejection, sentence};
 use crate::response::ResponseBody;
 use crate::response::fields::{GATE_ERROR, set_reason};
 use crate::rules::Breach;
-use crate::worker::{Ending, RefusedToken, Underway, Worker, new_request_id};
+use crate::worker::{Ending, RefusedToken, RequestId, Underway, Worker, new_request_id};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
@@ -92,10 +94,17 @@ where
         let keeps = version == Version::HTTP_11 && !elements(&head.headers, &CONNECTION).any(is_close);
         // Rule 3 of `rest`.
         let left = !body.is_end_stream() && (version == Version::HTTP_2 || !head.headers.contains_key(EXPECT));
-        let body = CallerBody::new(body, left.then(|| self.connection.clone() as Rc<dyn Unread>));
+        let unread = || -> Rc<dyn Unread> { self.connection.clone() };
+        let body = CallerBody::new(body, left.then(unread));
         let (snapshot, encoded) = (self.worker.snapshot(), self.connection.next_request());
         let received = Received { exchange: exchange.clone(), snapshot, head, encoded, body };
-        Recorded { inner: self.inner.call(received), exchange: Unanswered(Some(exchange)), version, keeps, rest: None }
+        Recorded {
+            inner: self.inner.call(received),
+            exchange: Unanswered { exchange, is_answered: false },
+            version,
+            keeps,
+            rest: None,
+        }
     }
 }
 
@@ -132,12 +141,16 @@ pin_project! {
 }
 
 /// An exchange that is over when this is dropped: others may hold it for longer.
-struct Unanswered(Option<Rc<Exchange>>);
+struct Unanswered {
+    exchange: Rc<Exchange>,
+    /// From then on the body of its response says when it is over.
+    is_answered: bool,
+}
 
 impl Drop for Unanswered {
     fn drop(&mut self) {
-        if let Some(exchange) = &self.0 {
-            exchange.finish(false);
+        if !self.is_answered {
+            self.exchange.finish(false);
         }
     }
 }
@@ -150,7 +163,7 @@ where
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let Some(exchange) = &this.exchange.0 else { return Poll::Pending };
+        let exchange = &this.exchange.exchange;
         let ended = match (exchange.connection.expired(), this.rest.take()) {
             (Some(reason), _) => Err(reason.into()),
             (None, Some(rest)) => ready!(poll_rest(rest, this.rest, exchange, context)),
@@ -164,19 +177,19 @@ where
                 ended => ended,
             },
         };
-        // From here on the answer's body says when it is over.
-        let Some(exchange) = this.exchange.0.take() else { return Poll::Pending };
+        this.exchange.is_answered = true;
+        let exchange = &this.exchange.exchange;
         if ended.is_err() && exchange.is_finished() {
             return Poll::Ready(Err(CallerLeft));
         }
-        let mut response = ended.unwrap_or_else(|rejection| answer(rejection, &exchange));
+        let mut response = ended.unwrap_or_else(|rejection| answer(rejection, exchange));
         // There are no chunks in HTTP/1.0 (RFC 9112, section 6.3, rule 8).
         let without_end = *this.version == Version::HTTP_10 && response.body().size_hint().exact().is_none();
         exchange.connection.answer_begins(without_end);
         if *this.version != Version::HTTP_2 {
             say_what_becomes_of_the_connection(response.headers_mut(), *this.keeps, exchange.worker());
         }
-        response.headers_mut().insert(REQUEST_ID, exchange.request_id.clone());
+        response.headers_mut().insert(REQUEST_ID, exchange.request_id.value().clone());
         // no answer is what a browser guesses it to be.
         response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         Poll::Ready(Ok(response))
@@ -215,8 +228,9 @@ fn answer(rejection: Rejection, exchange: &Rc<Exchange>) -> Response<ResponseBod
     exchange.rejected(reason);
     let answer = malformed.map_or(reason.answer(), of_malformed);
     let message = told.as_deref().unwrap_or(answer.message);
-    let hint = told.as_deref().and_then(|told| told.parse().ok());
-    let hint = hint.unwrap_or(HeaderValue::from_static(answer.message));
+    let hint = told.as_deref().map(HeaderValue::from_str).transpose();
+    debug_assert!(hint.is_ok(), "what a caller is told makes a field: {told:?}");
+    let hint = hint.ok().flatten().unwrap_or(HeaderValue::from_static(answer.message));
     let mut response = Response::new(ResponseBody::own(answer.body_with(message), exchange.clone()));
     *response.status_mut() = answer.status;
     *response.headers_mut() = HeaderMap::with_capacity(FIELDS);
@@ -244,7 +258,7 @@ fn log_cause(exchange: &Exchange, reason: Reason, malformed: Option<Malformed>, 
     tracing::warn!(
         reason = reason.as_str(),
         kind = malformed.map(Malformed::word),
-        request_id = exchange.request_id.to_str().unwrap_or_default(),
+        request_id = exchange.request_id.as_str(),
         listener = listener.as_str(),
         %peer,
         cause,
@@ -255,11 +269,9 @@ fn log_cause(exchange: &Exchange, reason: Reason, malformed: Option<Malformed>, 
 /// The field that carries the id of a request, in both directions.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// The id that a request brought, or a new one (1 to 128 visible ASCII characters are taken over).
-fn request_id(headers: &HeaderMap) -> HeaderValue {
-    let fits =
-        |value: &&HeaderValue| (1..=128).contains(&value.len()) && value.as_bytes().iter().all(u8::is_ascii_graphic);
-    headers.get(&REQUEST_ID).filter(fits).cloned().unwrap_or_else(new_request_id)
+/// The id that a request brought, or a new one.
+fn request_id(headers: &HeaderMap) -> RequestId {
+    headers.get(&REQUEST_ID).and_then(RequestId::brought).unwrap_or_else(new_request_id)
 }
 
 /// The answer of the reason, with the message of the kind.
@@ -297,11 +309,11 @@ fn since_and_until(RefusedToken { duration, seconds_to_next_look }: RefusedToken
 
 /// An answer of the gate as bytes, for where there is no HTTP to write it. The connection is closed after it.
 #[must_use]
-pub fn whole_answer(reason: Reason, request_id: &HeaderValue) -> Vec<u8> {
+pub fn whole_answer(reason: Reason, request_id: &RequestId) -> Vec<u8> {
     as_bytes(reason, reason.answer(), request_id)
 }
 
-fn as_bytes(reason: Reason, answer: Answer, request_id: &HeaderValue) -> Vec<u8> {
+fn as_bytes(reason: Reason, answer: Answer, request_id: &RequestId) -> Vec<u8> {
     let body = answer.body();
     let reason = reason.as_str();
     let retry = answer.retry_after.map_or_else(String::new, |seconds| format!("retry-after: {seconds}\r\n"));
@@ -311,7 +323,7 @@ fn as_bytes(reason: Reason, answer: Answer, request_id: &HeaderValue) -> Vec<u8>
         answer.status.as_u16(),
         answer.status.canonical_reason().unwrap_or_default(),
         answer.message,
-        request_id.to_str().unwrap_or_default(),
+        request_id.as_str(),
         httpdate::fmt_http_date(SystemTime::now()),
         body.len(),
     );

@@ -88,10 +88,30 @@ where
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project() {
             StagedFutureProjection::Onward { inner } => inner.poll(context),
-            StagedFutureProjection::Refused { rejection } => match rejection.take() {
-                Some(rejection) => Poll::Ready(Err(rejection)),
-                None => Poll::Pending,
-            },
+            StagedFutureProjection::Refused { rejection } => Poll::Ready(Err(match rejection.take() {
+                Some(rejection) => rejection,
+                None => Rejection::internal("a request is refused once"),
+            })),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::Ready;
+    use std::pin::pin;
+    use std::task::Waker;
+
+    use super::*;
+    use crate::rejection::Reason;
+
+    #[test]
+    fn a_refusal_comes_once_and_never_hangs() {
+        let refused = StagedFuture::<Ready<Result<(), Rejection>>>::Refused { rejection: Some(Reason::BadHost.into()) };
+        let mut refused = pin!(refused);
+        for expected in [Reason::BadHost, Reason::Internal] {
+            let polled = refused.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+            assert!(matches!(polled, Poll::Ready(Err(rejection)) if rejection.reason == expected));
         }
     }
 }

@@ -2,11 +2,9 @@
 
 use std::time::Duration;
 
-use http::HeaderValue;
-
 use crate::metrics::Stall;
 use crate::names::CallerId;
-use crate::worker::Worker;
+use crate::worker::{RequestId, Worker};
 
 /// That a caller let the gate wait for too long.
 #[derive(Debug, Clone, Copy)]
@@ -19,7 +17,7 @@ pub struct Stalled {
 
 impl Stalled {
     /// Counts and logs that a caller let the gate wait for too long.
-    pub fn report(self, request_id: &HeaderValue, caller: Option<CallerId>, worker: &Worker) {
+    pub fn report(self, request_id: &RequestId, caller: Option<CallerId>, worker: &Worker) {
         let Self { waited_for, bound } = self;
         worker.count(|shard| shard.caller_stalled(caller, waited_for));
         let (key, limit, what) = match bound {
@@ -33,7 +31,7 @@ impl Stalled {
             Bound::Upstream => (None, None, "the upstream waited no longer for its body"),
         };
         tracing::warn!(
-            request_id = request_id.to_str().unwrap_or_default(),
+            request_id = request_id.as_str(),
             caller = caller.map_or("unknown", |caller| caller.as_str()),
             waited_for = waited_for.as_str(),
             key,

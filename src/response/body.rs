@@ -19,7 +19,7 @@ use super::{ResponseError, ResponseProgress};
 
 /// The step.
 pub fn count(passed: Passed) -> Response<ResponseBody> {
-    let Passed { head, body } = passed;
+    let (head, body) = passed.into_parts();
     let (progress, content) = match body {
         Limit::None(streaming) => (streaming.progress().clone(), Content::Upstream(streaming)),
         Limit::Counters(filtered) => (filtered.streaming().progress().clone(), Content::Filtered(Box::new(filtered))),

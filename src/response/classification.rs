@@ -40,7 +40,7 @@ impl Begun {
 /// # Errors
 /// When the beginning of the body cannot be passed on.
 pub async fn begin(opened: Opened) -> Result<Begun, ResponseError> {
-    let Opened { mut head, mut streaming, at } = opened;
+    let (mut head, mut streaming, at) = opened.into_parts();
     let status = head.framed().status();
     if status.as_u16() >= 400 {
         classify(&mut streaming, head.framed_mut().fields_mut(), status.as_u16()).await?;

@@ -139,7 +139,7 @@ impl Compressed {
     /// Looks through the rest of `piece`; `None` when there is nothing left of it.
     fn look_through(&mut self, piece: &[u8]) -> Option<Step> {
         for _ in 0..TURN {
-            let rest = piece.get(self.consumed..).unwrap_or_default();
+            let Some(rest) = piece.get(self.consumed..) else { return Some(Step::Unreadable) };
             if rest.is_empty() && self.between {
                 return None;
             }
@@ -147,13 +147,15 @@ impl Compressed {
             let Ok(status) = self.inflater.decompress(rest, &mut self.plain, FlushDecompress::None) else {
                 return Some(Step::Unreadable);
             };
-            let length = |now: u64, before: u64| usize::try_from(now - before).unwrap_or(usize::MAX);
-            let read = length(self.inflater.total_in(), read);
-            let written = length(self.inflater.total_out(), written);
+            let length = |now: u64, before: u64| usize::try_from(now - before).ok();
+            let lengths = (length(self.inflater.total_in(), read), length(self.inflater.total_out(), written));
+            let (Some(read), Some(written)) = lengths else { return Some(Step::Unreadable) };
             self.consumed += read;
             self.inflated += written;
             self.between = false;
-            if self.in_plain.sees(&self.secret, self.plain.get(..written).unwrap_or_default()) {
+            // What cannot be looked through does not go on.
+            let Some(plain) = self.plain.get(..written) else { return Some(Step::Unreadable) };
+            if self.in_plain.sees(&self.secret, plain) {
                 return Some(Step::Found);
             }
             if status == Status::StreamEnd {
@@ -188,7 +190,7 @@ mod tests {
 
     /// What goes on of a body in pieces, and how it ends.
     fn through(pieces: &[&[u8]]) -> (Vec<u8>, Step) {
-        let secret = Secret::of(&HeaderValue::try_from(format!("OAuth {TOKEN}")).unwrap());
+        let secret = Secret::of(&HeaderValue::try_from(format!("OAuth {TOKEN}")).unwrap()).unwrap();
         let (mut packed, mut out) = (Compressed::new(secret), Vec::new());
         let mut drain = |packed: &mut Compressed| loop {
             match packed.step() {
@@ -314,7 +316,7 @@ mod tests {
 
     #[test]
     fn rule_5_a_turn_has_an_end() {
-        let secret = Secret::of(&HeaderValue::try_from(format!("OAuth {TOKEN}")).unwrap());
+        let secret = Secret::of(&HeaderValue::try_from(format!("OAuth {TOKEN}")).unwrap()).unwrap();
         let mut packed = Compressed::new(secret);
         packed.push(gzip(&vec![0; 100 * TURN * WINDOW], Compression::default()).into());
         let turns = std::iter::repeat_with(|| packed.step()).take_while(|step| *step == Step::Yield).count();

@@ -272,7 +272,7 @@ mod tests {
     #[test]
     fn rule_3_an_interim_response_describes_no_body() {
         let fields = map(&[("retry-after", "1"), ("content-length", "5"), ("location", "/x"), ("trailer", "x")]);
-        let secret = Secret::of(&HeaderValue::from_static("OAuth secret"));
+        let secret = Secret::of(&HeaderValue::from_static("OAuth secret")).unwrap();
         let (bytes, reflected) = interim_response(StatusCode::PROCESSING, &fields, &secret);
         assert_eq!(String::from_utf8(bytes).unwrap(), "HTTP/1.1 102 Processing\r\nretry-after: 1\r\n\r\n");
         assert!(!reflected);

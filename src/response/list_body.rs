@@ -18,10 +18,15 @@ use super::streaming::Streaming;
 
 /// A response of which everything is decided, but what is still to come of its body.
 pub struct Passed {
-    /// The head.
-    pub(super) head: Parts,
-    /// The body.
-    pub(super) body: Limit,
+    head: Parts,
+    body: Limit,
+}
+
+impl Passed {
+    /// The head and the body.
+    pub(super) fn into_parts(self) -> (Parts, Limit) {
+        (self.head, self.body)
+    }
 }
 
 /// The body of such a response.

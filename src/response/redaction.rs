@@ -146,7 +146,7 @@ mod tests {
     }
 
     fn secret(token: &str) -> Secret {
-        Secret::of(&HeaderValue::try_from(format!("{SCHEME}{token}")).unwrap())
+        Secret::of(&HeaderValue::try_from(format!("{SCHEME}{token}")).unwrap()).unwrap()
     }
 
     fn contains(bytes: &[u8], token: &str) -> bool {

@@ -62,7 +62,7 @@ fn origin_form(place: &str, authority: &str, limit: usize) -> Option<HeaderValue
         Some(rest) => rest.strip_prefix(authority)?,
         None => place.starts_with('/').then_some(place)?,
     };
-    let target = rest.split('#').next().unwrap_or_default();
+    let target = rest.split_once('#').map_or(rest, |(target, _)| target);
     let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
     let path = if path.is_empty() { "/" } else { path };
     target::check(path, query, limit).ok()?;
@@ -85,7 +85,7 @@ pub mod tests {
 
     /// A head that has passed this step.
     pub fn local(status: u16, fields: &[(&str, &str)]) -> Local {
-        let secret = Secret::of(&HeaderValue::from_static("OAuth secretsecret"));
+        let secret = Secret::of(&HeaderValue::from_static("OAuth secretsecret")).unwrap();
         let redacted = redact(keep_listed(framed(status, fields)), &secret, &Told::default());
         keep_local(redacted, AUTHORITY, 1000).ok().unwrap()
     }

@@ -78,7 +78,7 @@ mod tests {
 
     #[test]
     fn what_goes_on_is_what_was_seen() {
-        let secret = Secret::of(&HeaderValue::from_static("OAuth secretsecret"));
+        let secret = Secret::of(&HeaderValue::from_static("OAuth secretsecret")).unwrap();
         let mut scan = Scan::new(Some(Coding::Plain), &secret);
         let (mut seen, mut out, mut hits) = (Vec::new(), Vec::new(), 0);
         let mut drain = |scan: &mut Scan| {

@@ -14,14 +14,16 @@ pub struct Secret(HeaderValue);
 const SHORT: usize = 256;
 
 impl Secret {
-    /// The token of this `Authorization`.
+    /// The token of this `Authorization`, if it holds one: without it nothing could be found.
     #[must_use]
-    pub fn of(authorization: &HeaderValue) -> Self {
-        Self(authorization.clone())
+    pub fn of(authorization: &HeaderValue) -> Option<Self> {
+        let token = authorization.as_bytes().strip_prefix(SCHEME.as_bytes())?;
+        (!token.is_empty()).then(|| Self(authorization.clone()))
     }
 
     pub(super) fn token(&self) -> &[u8] {
-        self.0.as_bytes().get(SCHEME.len()..).unwrap_or_default()
+        let whole = self.0.as_bytes();
+        whole.get(SCHEME.len()..).unwrap_or(whole)
     }
 
     /// Where it begins in `bytes`.

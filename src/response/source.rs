@@ -49,7 +49,6 @@ pub struct Source {
 }
 
 /// How far it is.
-#[expect(clippy::large_enum_variant, reason = "a box would be an allocation for every response")]
 enum Phase {
     /// More may come.
     Open(Carrier),

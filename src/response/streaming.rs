@@ -33,12 +33,16 @@ use crate::upstream::received::Received;
 
 /// A head, and its body that can be read.
 pub struct Opened {
-    /// The head.
-    pub(super) head: Limited,
-    /// Its body.
-    pub(super) streaming: Streaming,
-    /// When the head came.
-    pub(super) at: Instant,
+    head: Limited,
+    streaming: Streaming,
+    at: Instant,
+}
+
+impl Opened {
+    /// The head, its body, and when the head came.
+    pub(super) fn into_parts(self) -> (Limited, Streaming, Instant) {
+        (self.head, self.streaming, self.at)
+    }
 }
 
 /// The step, for the body `incoming` of the response to a request that went out with `secret`.

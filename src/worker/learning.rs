@@ -76,6 +76,8 @@ pub struct Refused<'a> {
     pub operation: OperationId,
     /// Any one of these was needed.
     pub needs: ScopeSet,
+    /// Whose data the operation can reach.
+    pub reach: Reach,
     /// On whose data.
     pub subject: &'a Subject,
 }
@@ -169,11 +171,8 @@ impl Learning {
 
     /// Metrica refused; why. Where it reads as if the token were invalid, what is concluded about it comes later.
     pub fn refused(&self, generation: &Generation, refused: &Refused<'_>) -> Diagnosed {
-        let Refused { sender, status, error_type, operation, subject, .. } = *refused;
+        let Refused { sender, status, error_type, operation, reach, subject, .. } = *refused;
         let slot = generation.tokens.iter().find(|slot| slot.alias == sender.alias);
-        let operations = generation.policy.catalogue.operations();
-        let line = operations.iter().find(|line| line.id == operation);
-        let reach = line.map_or(Reach::Account, |line| line.reach);
         let diagnosis = self.with(sender, |known| {
             Case {
                 status,

@@ -8,10 +8,10 @@ use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
-use http::HeaderValue;
 use metrica::operation::OperationId;
 use tokio::time::Instant;
 
+use super::RequestId;
 use crate::names::CallerId;
 
 /// A request that is under way, as its worker sees it.
@@ -19,7 +19,7 @@ pub trait Underway {
     /// Where it stands.
     fn progress(&self, now: Instant) -> Progress;
     /// Its name in logs.
-    fn request_id(&self) -> &HeaderValue;
+    fn request_id(&self) -> &RequestId;
 }
 
 /// Where a request stands.
@@ -120,7 +120,7 @@ impl UnderWay {
             let progress = exchange.progress(now);
             let Progress { caller, operation, age, .. } = progress;
             tracing::warn!(
-                request_id = exchange.request_id().to_str().unwrap_or_default(),
+                request_id = exchange.request_id().as_str(),
                 caller = caller.map_or("unknown", |caller| caller.as_str()),
                 operation = operation.map_or("none", |operation| operation.as_str()),
                 age = %humantime::format_duration(Duration::from_secs(age.as_secs())),

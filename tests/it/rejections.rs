@@ -31,6 +31,9 @@ const DETAILED: [Reason; 13] = [
     Reason::BodyTooLarge,
 ];
 
+/// The reasons that no request can meet: they are faults of the gate itself, and their response is held where it is made.
+const UNMET: [Reason; 1] = [Reason::Internal];
+
 /// Holds an answer to the whole of what the table says for its reason.
 #[track_caller]
 pub fn assert_is(answer: &Answer, expected: &str) {
@@ -203,7 +206,8 @@ token_health: {probe_after: 30s}
         format!("{config}timeouts: {{request: 200ms}}\n").replace("response_headers: 200ms", "response_headers: 20s");
     meet(&Gate::start(&upstream, &late).get("app", "/stat/v1/data"), "504 request_timeout");
 
-    let all: BTreeSet<_> = Reason::ALL.iter().map(|reason| reason.as_str()).collect();
+    let can_be_met = Reason::ALL.iter().filter(|reason| !UNMET.contains(reason));
+    let all: BTreeSet<_> = can_be_met.map(|reason| reason.as_str()).collect();
     assert_eq!(met, all, "every reason of the table was met");
 }
 

@@ -1,0 +1,65 @@
+//! The id of a request: visible ASCII, so that it stands in fields and in lines of a log as it is.
+
+use bytes::Bytes;
+use http::HeaderValue;
+
+/// The id of a request, 1 to 128 visible ASCII characters.
+#[derive(Debug, Clone)]
+pub struct RequestId(HeaderValue);
+
+impl RequestId {
+    /// The id that a request brought, if it can be taken over.
+    #[must_use]
+    pub fn brought(value: &HeaderValue) -> Option<Self> {
+        let fits = (1..=128).contains(&value.len()) && value.as_bytes().iter().all(u8::is_ascii_graphic);
+        fits.then(|| Self(value.clone()))
+    }
+
+    /// As the value of a field.
+    #[must_use]
+    pub const fn value(&self) -> &HeaderValue {
+        &self.0
+    }
+
+    /// As text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        let text = self.0.to_str();
+        debug_assert!(text.is_ok(), "an id is visible ASCII");
+        text.unwrap_or("none")
+    }
+}
+
+/// A new id for a request that brought none: 128 random bits in hexadecimal.
+#[must_use]
+pub fn new_request_id() -> RequestId {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let random = fastrand::u128(..).to_be_bytes();
+    let digit = |nibble: u8| DIGITS.get(usize::from(nibble)).copied().unwrap_or(b'0');
+    let text: Vec<u8> = random.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect();
+    let value = HeaderValue::from_maybe_shared(Bytes::from(text));
+    debug_assert!(value.is_ok(), "digits make a field");
+    RequestId(value.unwrap_or(HeaderValue::from_static("none")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_visible_ascii_is_taken_over() {
+        let long = "x".repeat(129);
+        for (value, is_taken) in
+            [("a", true), ("~!", true), ("", false), ("a b", false), ("\u{e9}", false), (&long, false)]
+        {
+            let brought = RequestId::brought(&HeaderValue::from_bytes(value.as_bytes()).unwrap());
+            assert_eq!(brought.map(|id| id.as_str().to_owned()), is_taken.then(|| value.to_owned()));
+        }
+    }
+
+    #[test]
+    fn a_new_one_has_128_bits() {
+        let (one, other) = (new_request_id(), new_request_id());
+        assert_eq!((one.as_str().len(), one.as_str() == other.as_str()), (32, false));
+    }
+}
