@@ -2,7 +2,7 @@
 //!
 //! 1. A piece is passed on as it came, and no second one is read before the first was taken: memory is flat.
 //! 2. A body of HTTP/2 whose stream was reset with `NO_ERROR` or `CANCEL`, which hyper takes for its end, breaks off.
-//! 3. What has to be read before it goes on is read ahead ([`ahead`]), and charged to the budgets of the worker and of the
+//! 3. What has to be read before it goes on is read ahead (`ahead`), and charged to the budgets of the worker and of the
 //!    connection ([`budget`]).
 //!
 //! The module knows nothing of the exchange that a body belongs to, but that it is told of progress ([`RequestProgress`]).
@@ -29,8 +29,8 @@ use caller_body::CallerBody;
 use fields::clean_trailers;
 use held::{Held, Say};
 
-use crate::decide::Shadowed;
-use crate::rules::{Breach, Parts};
+use crate::policy::decide::Shadowed;
+use crate::policy::rules::{Breach, Parts};
 
 /// Who is told how the body of a request goes on.
 pub trait RequestProgress {

@@ -47,11 +47,11 @@ mod streaming;
 pub use body::ResponseBody;
 pub use error::ResponseError;
 pub use progress::ResponseProgress;
+use secret::Secret;
 pub use source::Carrier;
 
-use crate::rejection::Rejection;
+use crate::policy::rejection::Rejection;
 use crate::upstream::received::Received;
-use secret::Secret;
 
 /// What a response is held to.
 pub struct Terms {

@@ -17,10 +17,10 @@ use super::raw_queries::RawQueries;
 use super::stalled::{Bound, Stalled};
 use super::transport::Transport;
 use crate::body::caller_body::Unread;
-use crate::caller::Evidence;
 use crate::config::CallerTimeouts;
 use crate::metrics::Stall;
-use crate::rejection::Reason;
+use crate::policy::caller::Evidence;
+use crate::policy::rejection::Reason;
 
 /// A caller that sends nothing of its body for so long is the cause when the upstream gives up meanwhile.
 const SLOW: Duration = Duration::from_secs(1);
@@ -327,8 +327,8 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
-    use crate::caller::Peer;
     use crate::names::ListenerName;
+    use crate::policy::caller::Peer;
 
     fn connection() -> Connection {
         let peer = Peer::Address(Ipv4Addr::LOCALHOST.into());

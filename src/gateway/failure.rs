@@ -4,7 +4,7 @@ use super::exchange::Exchange;
 use super::stalled::{Bound, Stalled};
 use crate::body::BodyError;
 use crate::metrics::{Stall, UpstreamError};
-use crate::rejection::{Reason, Rejection};
+use crate::policy::rejection::{Reason, Rejection};
 use crate::upstream::broken::Broken;
 use crate::upstream::dial::DialError;
 

@@ -26,7 +26,7 @@ use super::owed;
 use super::record::REQUEST_ID;
 use crate::body::RequestBody;
 use crate::metrics::UpstreamError;
-use crate::rejection::{Reason, Rejection};
+use crate::policy::rejection::{Reason, Rejection};
 use crate::response::{Carrier, ResponseBody, Terms, respond};
 use crate::upstream::broken::{Broken, Unanswered};
 use crate::upstream::received::Received;

@@ -4,7 +4,7 @@ use strict_http::Malformed;
 use tokio::time::Instant;
 
 use super::stalled::Stalled;
-use crate::rejection::Reason;
+use crate::policy::rejection::Reason;
 
 /// What a connection is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
-use crate::rejection::Rejection;
+use crate::policy::rejection::Rejection;
 
 /// One decision on the path of a request.
 pub trait Stage<In> {
@@ -103,7 +103,7 @@ mod tests {
     use std::task::Waker;
 
     use super::*;
-    use crate::rejection::Reason;
+    use crate::policy::rejection::Reason;
 
     #[test]
     fn a_refusal_comes_once_and_never_hangs() {

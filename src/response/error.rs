@@ -2,7 +2,7 @@
 
 use super::list_filter::NotAList;
 use crate::metrics::UpstreamError;
-use crate::rejection::{Reason, Rejection};
+use crate::policy::rejection::{Reason, Rejection};
 use crate::upstream::broken::Broken;
 
 /// Why a response is not passed on, or ends before its end.

@@ -1,4 +1,4 @@
-//! Step 9, the body of a list of counters on its way to a caller that may see some of them (rule 5 of [`crate::rules`]).
+//! Step 9, the body of a list of counters on its way to a caller that may see some of them (rule 5 of [`crate::policy::rules`]).
 //!
 //! The beginning is filtered before the head goes out: what shows itself to be no list there becomes a whole response of the
 //! gate's. One that turns out to be none later breaks off, and so does the caller's connection.

@@ -1,4 +1,4 @@
-//! Step 6, the head of a list of counters on its way to a caller that may see some of them (rule 5 of [`crate::rules`]).
+//! Step 6, the head of a list of counters on its way to a caller that may see some of them (rule 5 of [`crate::policy::rules`]).
 //!
 //! 1. Metrica is asked for a list that is not compressed. A response of success that is compressed or no JSON cannot be looked
 //!    into, and is refused; any other response goes on as it is.

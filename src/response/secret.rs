@@ -1,4 +1,4 @@
-//! What must not come back, and how it is found: as it is, whole or in pieces ([`super::redaction`]).
+//! What must not come back, and how it is found: as it is, whole or in pieces (`redaction`).
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use memchr::{memchr_iter, memmem};

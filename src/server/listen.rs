@@ -18,9 +18,9 @@ use std::task::{Context, Poll, ready};
 use socket2::{Domain, Socket as RawSocket, Type};
 
 use super::caller_io::Socket;
-use crate::caller::Peer;
 use crate::config::{Bind, Listener};
 use crate::names::ListenerName;
+use crate::policy::caller::Peer;
 
 /// Connections that may wait for accept. The kernel cuts it to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -134,7 +134,7 @@ fn bind_unix(path: &Path, mode: u32, workers: usize) -> io::Result<Vec<BoundSock
         return Err(io::Error::new(io::ErrorKind::NotFound, MissingFolder(folder.to_owned())));
     }
     remove_stale(path)?;
-    crate::file::check_folder(path)?;
+    crate::files::reading::check_folder(path)?;
     // Rule 2. No other thread makes a file meanwhile.
     let before = rustix::process::umask(rustix::fs::Mode::from_bits_truncate(!mode & 0o777));
     let bound = std::os::unix::net::UnixListener::bind(path);

@@ -26,7 +26,7 @@ use tokio::time::{Instant, timeout};
 use crate::config::CallerTimeouts;
 use crate::gateway::connection::Connection;
 use crate::gateway::transport::Transport;
-use crate::rejection::Reason;
+use crate::policy::rejection::Reason;
 use crate::response::{ResponseBody, ResponseError};
 use crate::worker::Worker;
 
