@@ -12,6 +12,7 @@ use crate::reload::Source;
 use crate::server::listen::MissingFolder;
 
 mod check;
+mod demo;
 mod doctor;
 mod environment;
 mod explain;
@@ -67,7 +68,7 @@ enum Command {
     /// Write a configuration to begin with
     Init(init::InitArgs),
     /// See it work: a Metrica, a gate and its admin in one process, and four things to try
-    Demo(crate::demo::DemoArgs),
+    Demo(demo::DemoArgs),
     /// A Metrica to test and demo against, on TLS
     Fake(fake::FakeArgs),
     /// Ask a running gate whether it is ready
@@ -127,7 +128,7 @@ pub fn main() -> u8 {
         Command::Explain(args) => explain::explain(&args, &mut out),
         Command::Suggest(args) => suggest::suggest(&args, &mut out),
         Command::Init(args) => init::init(&args, &mut out),
-        Command::Demo(args) => crate::demo::run(&args, &mut out),
+        Command::Demo(args) => demo::run(&args, &mut out),
         Command::Fake(args) => fake::run(&args, &mut out).map(|()| 0),
         // Its answer is its exit code, whoever reads the rest.
         Command::Healthcheck(args) => healthcheck::healthcheck(&args, &mut std::io::stdout()),

@@ -14,8 +14,8 @@ use metrica::operation::Catalogue;
 use metrica::scope::ScopeSet;
 use rustls_pki_types::CertificateDer;
 
-use crate::caller::Caller;
 use crate::names::{GroupName, ListenerName, TokenAlias};
+use crate::policy::caller::Caller;
 
 mod admission;
 pub mod document;
@@ -40,6 +40,8 @@ pub use rules::login;
 pub use source::bytes;
 pub use values::name_text;
 use values::{duration, name, names, timeout};
+
+pub use crate::policy::admission::Limits;
 
 /// Everything that the configuration says.
 #[derive(Debug, Clone)]
@@ -237,21 +239,6 @@ pub struct CallerTimeouts {
     pub keep_alive: Duration,
     /// From the first byte of a request's header to the last byte of its answer.
     pub request: Duration,
-}
-
-/// Bounds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// The request line and all fields.
-    pub header_bytes: usize,
-    /// The request target.
-    pub target_bytes: usize,
-    /// The fields of a request.
-    pub header_fields: usize,
-    /// Callers' connections over all listeners.
-    pub connections: usize,
-    /// Of them, those of one peer: an IPv4 address, an IPv6 network of 64 bits, or a user of this machine.
-    pub connections_per_peer: usize,
 }
 
 /// How the process ends after SIGTERM.

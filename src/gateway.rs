@@ -9,7 +9,7 @@
 //!  -> Forward     Outbound   -> Response   | 403 408 413 415 502 503 504
 //! ```
 //!
-//! The first three are the steps of the one decision ([`crate::decide`]). It is made again after every wait in Forward.
+//! The first three are the steps of the one decision ([`crate::policy::decide`]). It is made again after every wait in Forward.
 //!
 //! Each stage takes one type and makes the next, and only it can: nothing is forwarded without a [`Grant`] and a token,
 //! nor with a credential of the caller's still on it. A stage that is left out or misplaced does not compile.

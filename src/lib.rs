@@ -22,12 +22,9 @@
 
 pub mod admin;
 pub mod app;
-pub mod caller;
 pub mod cli;
 pub mod config;
 pub mod crew;
-pub mod decide;
-pub mod demo;
 pub mod descriptors;
 pub mod doctor;
 pub mod external;
@@ -39,9 +36,7 @@ pub mod names;
 pub mod policy;
 pub mod probe;
 pub mod readiness;
-pub mod rejection;
 pub mod reload;
-pub mod rules;
 pub mod sandbox;
 pub mod server;
 pub mod telemetry;

@@ -16,7 +16,7 @@ use rustc_hash::FxHashMap;
 
 use crate::names::{CallerId, TokenAlias};
 use crate::policy::Policy;
-use crate::rejection::Reason;
+use crate::policy::rejection::Reason;
 
 mod kinds;
 pub mod page;

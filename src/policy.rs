@@ -2,7 +2,7 @@
 //!
 //! 1. The operation must be known (`unknown_operation`, 404), and its path must have the method (`method_denied`, 403).
 //! 2. The caller's scopes must cover the operation (`scope_denied`, 403).
-//! 3. The request must be within the caller's rules ([`crate::rules`]).
+//! 3. The request must be within the caller's rules ([`crate::policy::rules`]).
 //! 4. Of the caller's tokens, the narrowest that covers the operation is used: the one that can do the fewest other
 //!    things; of equal ones, the first in the configuration. When none covers it, the request is refused
 //!    (`token_scope_missing`, 403).
@@ -11,10 +11,27 @@
 use metrica::operation::{Catalogue, Lookup, Operation, OperationId, Verb};
 use metrica::scope::{Holder, Lacking, ScopeSet};
 
-use crate::caller::{Caller, Callers};
 use crate::names::{CallerId, TokenAlias};
-use crate::rejection::Reason;
-use crate::rules::{Breach, Call, Duties};
+use crate::policy::caller::{Caller, Callers};
+use crate::policy::rejection::Reason;
+use crate::policy::rules::{Breach, Call, Duties};
+
+pub mod admission;
+mod body_head;
+mod body_policy;
+mod breach;
+pub mod caller;
+mod caller_table;
+mod condition;
+pub mod decide;
+mod grantees;
+mod http2_request;
+mod parts;
+mod reading;
+pub mod rejection;
+pub mod rules;
+mod setting;
+pub mod via;
 
 /// A token of the configuration, without the secret.
 #[derive(Debug, Clone)]
@@ -251,9 +268,9 @@ mod tests {
     use metrica::scope::Scope;
 
     use super::*;
-    use crate::caller::Conditions;
     use crate::names::ListenerName;
-    use crate::rules::{List, Rules};
+    use crate::policy::caller::Conditions;
+    use crate::policy::rules::{List, Rules};
 
     fn scopes(list: &[Scope]) -> ScopeSet {
         list.iter().copied().collect()
@@ -265,7 +282,7 @@ mod tests {
             conditions: Conditions::ANYONE,
             scopes: scopes(scope_list),
             tokens: tokens.iter().map(|alias| TokenAlias::new(alias)).collect(),
-            rules: crate::rules::Rules::default(),
+            rules: crate::policy::rules::Rules::default(),
             strict: false,
         });
         let tokens = tokens

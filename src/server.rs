@@ -23,14 +23,14 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tower::Service;
 
-use crate::caller::{Evidence, Peer};
 use crate::config::Limits;
 use crate::descriptors::Need;
 use crate::gateway::connection::{Connection, Phase};
 use crate::gateway::{refuse_unparsed, whole_answer};
 use crate::metrics::process::ProcessMeters;
 use crate::names::ListenerName;
-use crate::rejection::Reason;
+use crate::policy::caller::{Evidence, Peer};
+use crate::policy::rejection::Reason;
 use crate::upstream::Watchdog;
 use crate::worker::{Ending, Worker, new_request_id};
 

@@ -16,15 +16,15 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::config::{CallerTimeouts, Limits};
-use crate::decide::admission::Admissions;
-use crate::decide::{Candidates, Known};
 use crate::gateway::body::RequestBody;
 use crate::gateway::budget::Budget;
 use crate::metrics::usage::Groups;
 use crate::metrics::{Finished, Shard};
 use crate::names::TokenAlias;
 use crate::policy::Policy;
-use crate::rejection::Reason;
+use crate::policy::admission::Admissions;
+use crate::policy::decide::{Candidates, Known};
+use crate::policy::rejection::Reason;
 use crate::telemetry::access::{self, Context};
 use crate::telemetry::{Form, Sink};
 use crate::token::{Standing, Token};

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use ipnet::{IpNet, Ipv4Net};
-use metrika_gate::caller::{
+use metrika_gate::policy::caller::{
     Caller, CallerId, Callers, Condition, Conditions, Evidence, ListenerName, Peer, TokenAlias,
 };
 use metrika_gate::gateway::coding::Coding;
@@ -13,7 +13,7 @@ use metrika_gate::gateway::headers::{clean_request, clean_response};
 use metrika_gate::gateway::refusal::Refusal;
 use metrica::operation::{Catalogue, Verb};
 use metrika_gate::policy::{Policy, TokenRights};
-use metrika_gate::rules::{Call, Rules};
+use metrika_gate::policy::rules::{Call, Rules};
 use metrica::scope::{Scope, ScopeSet};
 use metrica::subject::Subject;
 use strict_http::target::{self, Names};

@@ -16,14 +16,13 @@ use strict_http::target::{BadTarget, Broken, Target};
 use super::traits::{kind, looked_for};
 use super::url::{Read, Url};
 use super::{ConfigArgs, Format};
-use crate::caller::{Caller, Condition, Conditions};
-use crate::config::Config;
-use crate::decide::admission::{Admission, Admissions};
-use crate::decide::{self, Candidates, Decision, Head, Identified, Known, Shadowed};
+use crate::config::{Config, Listener};
 use crate::names::ListenerName;
+use crate::policy::caller::{Caller, Condition, Conditions};
+use crate::policy::decide::{self, Candidates, Decision, Head, Identified, Known, Shadowed};
+use crate::policy::rejection::{Reason, Rejection};
+use crate::policy::rules::Breach;
 use crate::policy::{Denial, Policy};
-use crate::rejection::{Reason, Rejection};
-use crate::rules::Breach;
 
 #[derive(Debug, Args)]
 pub(super) struct ExplainArgs {
@@ -115,7 +114,7 @@ pub(super) fn explain(args: &ExplainArgs, out: &mut dyn Write) -> anyhow::Result
     let Some(fields) = fields(&args.headers, asked.url.authority) else {
         return wrong_usage("a field is a name, a colon and a value, as in -H 'X-Metrika-Gate: 1'");
     };
-    let admissions = Admissions::new(&config);
+    let admissions = config.admissions();
     // As if the file of every token were right.
     let tokens = Candidates::of(&vec![Ok(()); policy.tokens().len()], |_| None);
     let known = Known { policy: &policy, admissions: &admissions, limits: &config.limits, tokens: &tokens };
@@ -198,8 +197,8 @@ impl<'a> Asked<'a> {
 /// The listeners that are not called by the host of a whole URL, with what they answer.
 fn strangers(config: &Config, url: Url<'_>) -> Vec<(ListenerName, Reason)> {
     let Some(authority) = url.authority else { return Vec::new() };
-    let refused = |listener| {
-        let admission = Admission::new(listener, &config.upstream.host);
+    let refused = |listener: &Listener| {
+        let admission = listener.lets_in(&config.upstream.host);
         admission.check_host(authority.as_bytes()).err().map(|refused| (listener.name, refused.reason))
     };
     config.listeners.iter().filter_map(refused).collect()

@@ -17,8 +17,8 @@ use metrica::login;
 use metrica::subject::{Counters, Subject};
 use serde::Deserialize;
 
-use crate::rejection::Reason;
-use crate::rules::Rules;
+use crate::policy::rejection::Reason;
+use crate::policy::rules::Rules;
 
 /// What an access line says of a request, as far as policy is concerned.
 #[derive(Debug, Clone, Deserialize)]

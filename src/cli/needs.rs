@@ -18,11 +18,11 @@ use strict_http::target::Names;
 
 use super::lines::{self, Line, Named};
 use super::replay;
-use crate::caller::Caller;
 use crate::config::Config;
 use crate::policy::Policy;
-use crate::rejection::Reason;
-use crate::rules::{Breach, Call, List, Rules};
+use crate::policy::caller::Caller;
+use crate::policy::rejection::Reason;
+use crate::policy::rules::{Breach, Call, List, Rules};
 
 /// Under what lines are judged.
 pub(super) struct Judge<'a> {

@@ -22,9 +22,9 @@ use strict_http::target::Names;
 use super::Format;
 use super::lines::{self, Line, Named, SHOWN};
 use crate::config::Config;
+use crate::policy::rejection::Reason;
+use crate::policy::rules::{Call, Rules};
 use crate::policy::{Denial, Permission, Policy};
-use crate::rejection::Reason;
-use crate::rules::{Call, Rules};
 
 /// What would become of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

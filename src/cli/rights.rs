@@ -15,7 +15,7 @@ use metrica::scope::{Scope, ScopeSet};
 
 use super::lines::{SHOWN, first_of};
 use super::needs::Seen;
-use crate::rules::{List, Rules};
+use crate::policy::rules::{List, Rules};
 
 /// What a caller may do.
 #[derive(Debug, Clone, Default)]

@@ -19,8 +19,8 @@ use metrica::scope::{Scope, ScopeSet};
 
 use super::needs::{Judge, Log, Seen};
 use super::rights::{Rights, narrowest, operations, quoted};
-use crate::caller::{Caller, Condition, Conditions};
 use crate::config::Config;
+use crate::policy::caller::{Caller, Condition, Conditions};
 
 #[derive(Debug, Args)]
 pub(super) struct SuggestArgs {

@@ -2,7 +2,7 @@
 
 use metrica::operation::{Destructive, Operation, Shares};
 
-use crate::rules::{Grantees, Look};
+use crate::policy::rules::{Grantees, Look};
 
 /// What the catalogue says of it beside its scopes.
 pub(super) fn kind(operation: &Operation) -> String {

@@ -2,11 +2,12 @@
 
 use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
-use strict_http::host::Host;
+use strict_http::host::{Host, Hosts};
 
 use super::reader::{At, Findings, Table};
 use super::{Admission, Bind, Config, Listener};
-use crate::caller::{Caller, CallerId, Condition, Conditions};
+use crate::policy::admission::{self as policy, Admissions};
+use crate::policy::caller::{Caller, CallerId, Condition, Conditions};
 
 /// Reads the keys of a listener; `tcp` says whether it has hosts.
 pub fn admission(table: &Table<'_>, tcp: bool, findings: &mut Findings) -> Option<Admission> {
@@ -25,7 +26,26 @@ pub fn admission(table: &Table<'_>, tcp: bool, findings: &mut Findings) -> Optio
     Some(Admission { hosts: hosts?, required: required? })
 }
 
+impl Config {
+    /// What each listener lets in.
+    #[must_use]
+    pub fn admissions(&self) -> Admissions {
+        Admissions::new(self.listeners.iter().map(|listener| (listener.name, listener.lets_in(&self.upstream.host))))
+    }
+}
+
 impl Listener {
+    /// What it lets in, in front of the host `upstream`.
+    #[must_use]
+    pub fn lets_in(&self, upstream: &str) -> policy::Admission {
+        let listed = self.admission.hosts.iter().map(AsRef::as_ref);
+        let hosts = match &self.bind {
+            Bind::Tcp(address) => Some(Hosts::new(address.ip(), upstream, listed)),
+            Bind::Unix { .. } => None,
+        };
+        policy::Admission::new(hosts, self.admission.required.clone())
+    }
+
     /// Whether some connection to it could meet all of `conditions`.
     #[must_use]
     pub fn can_be_of(&self, conditions: &Conditions) -> bool {

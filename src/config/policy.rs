@@ -11,8 +11,8 @@ use metrica::scope::ScopeSet;
 use super::process::ReadListener;
 use super::reader::{At, Findings, Table};
 use super::{Bind, Origin, TokenSource, document, health, name, name_text, rules};
-use crate::caller::{Caller, Condition, ConditionKind, Conditions, are_everyone};
 use crate::names::{CallerId, ListenerName, TokenAlias};
+use crate::policy::caller::{Caller, Condition, ConditionKind, Conditions, are_everyone};
 
 /// What callers can refer to.
 #[derive(Debug)]

@@ -5,7 +5,7 @@ use metrica::login;
 use super::CounterGroup;
 use super::reader::{At, Findings, Table};
 use crate::names::GroupName;
-use crate::rules::{List, Rules};
+use crate::policy::rules::{List, Rules};
 
 /// The keys of a caller that are read here.
 pub const KEYS: [&str; 10] = [

@@ -1,11 +1,11 @@
-//! Admit: may this request reach the gate at all? See [`crate::decide::admission`].
+//! Admit: may this request reach the gate at all? See [`crate::policy::admission`].
 
 use http_body::Body;
 
 use super::identify::{Known, Received};
 use super::stage::Stage;
-use crate::decide::{self, Asked, Head, Identified};
-use crate::rejection::Rejection;
+use crate::policy::decide::{self, Asked, Head, Identified};
+use crate::policy::rejection::Rejection;
 
 /// A request of a caller that may ask.
 pub struct Admitted {

@@ -6,8 +6,8 @@ use http_body::Frame;
 
 use super::budget::Charge;
 use super::exchange::Exchange;
-use crate::decide::Shadowed;
-use crate::rules::{Breach, Parts};
+use crate::policy::decide::Shadowed;
+use crate::policy::rules::{Breach, Parts};
 
 /// What of a body was read before it goes on. In one piece: as many as its caller made of it could take much more memory.
 pub struct Ahead {

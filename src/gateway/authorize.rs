@@ -1,10 +1,10 @@
-//! Authorize: may this caller do this? See [`crate::decide::permit`].
+//! Authorize: may this caller do this? See [`crate::policy::decide::permit`].
 
 use super::admit::Admitted;
 use super::identify::Received;
 use super::stage::Stage;
-use crate::decide::{self, Asked, Decision};
-use crate::rejection::{Reason, Rejection};
+use crate::policy::decide::{self, Asked, Decision};
+use crate::policy::rejection::{Reason, Rejection};
 
 /// A request that may be sent.
 pub struct Permitted {

@@ -28,7 +28,7 @@ use super::held::{Held, Say};
 use super::list_filter::NotAList;
 use super::streaming::Streaming;
 use crate::metrics::UpstreamError;
-use crate::rules::{Breach, Parts};
+use crate::policy::rules::{Breach, Parts};
 use crate::upstream::broken::Broken;
 
 /// Why a body ends before its end.

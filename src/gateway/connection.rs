@@ -14,11 +14,11 @@ use tokio::time::Instant;
 
 use super::interim::Interim;
 use super::transport::Transport;
-use crate::caller::Evidence;
 use crate::config::CallerTimeouts;
 use crate::metrics::Stall;
 use crate::names::CallerId;
-use crate::rejection::Reason;
+use crate::policy::caller::Evidence;
+use crate::policy::rejection::Reason;
 use crate::worker::Worker;
 
 /// A caller that sends nothing of its body for so long is the cause when the upstream gives up meanwhile.

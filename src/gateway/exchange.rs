@@ -15,10 +15,10 @@ use metrica::subject::Subject;
 use tokio::time::Instant;
 
 use super::connection::{Connection, Phase};
-use crate::decide::{Decided, Decision, Shadowed};
 use crate::metrics::{CALLER_GONE, Credential, Finished, Refusal, UpstreamError};
 use crate::names::{CallerId, TokenAlias};
-use crate::rejection::{Reason, Rejection};
+use crate::policy::decide::{Decided, Decision, Shadowed};
+use crate::policy::rejection::{Reason, Rejection};
 use crate::telemetry::access::{Context, Outcome};
 use crate::worker::{Diagnosed, Ending, Progress, Refused, Sender, Worker};
 

@@ -1,4 +1,4 @@
-//! A list of counters on its way to a caller that may see some of them (rule 5 of [`crate::rules`]).
+//! A list of counters on its way to a caller that may see some of them (rule 5 of [`crate::policy::rules`]).
 //!
 //! 1. Metrica is asked for a list that is not packed. An answer of success that is packed or no JSON is none to look into, and
 //!    is refused; any other answer goes on as it is.
@@ -21,7 +21,7 @@ use super::coding::Coding;
 use super::list_filter::{ListFilter, NotAList};
 use super::streaming::Streaming;
 use crate::metrics::UpstreamError;
-use crate::rejection::{Reason, Rejection};
+use crate::policy::rejection::{Reason, Rejection};
 
 /// The body of such an answer.
 pub struct Filtered {

@@ -42,7 +42,7 @@ use super::refusal::Refusal;
 use super::streaming::{Carrier, Heading, Streaming};
 use super::why::hear_refusal;
 use crate::metrics::{Stall, UpstreamError};
-use crate::rejection::{Reason, Rejection};
+use crate::policy::rejection::{Reason, Rejection};
 use crate::upstream::broken::{Broken, Unanswered};
 use crate::upstream::dial::DialError;
 use crate::upstream::received::Received;

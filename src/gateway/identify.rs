@@ -1,4 +1,4 @@
-//! Identify: who is calling? See [`crate::decide::identify`].
+//! Identify: who is calling? See [`crate::policy::decide::identify`].
 
 use std::rc::Rc;
 
@@ -8,8 +8,8 @@ use strict_http::target::Broken;
 use super::caller_body::CallerBody;
 use super::exchange::Exchange;
 use super::stage::Stage;
-use crate::decide::{self, Identified};
-use crate::rejection::Rejection;
+use crate::policy::decide::{self, Identified};
+use crate::policy::rejection::Rejection;
 use crate::worker::Snapshot;
 
 /// A request as it came.

@@ -1,5 +1,5 @@
 //! Owed: what is left of a caller's rules to hold a request to when it is about to leave (rules 5 and 7 of
-//! [`crate::rules`]).
+//! [`crate::policy::rules`]).
 //!
 //! 1. A body that rules are about is read whole, up to [`BODY_BYTES`], before a connection is taken; what is refused sends
 //!    nothing. A caller that waits to be asked for it (`Expect: 100-continue`) is asked.
@@ -29,10 +29,10 @@ use super::body::{BodyError, RequestBody};
 use super::connection::{Bound, Stalled};
 use super::exchange::Exchange;
 use super::forward::not_read;
-use crate::decide::{Owed, Retype, Shadowed};
 use crate::metrics::Stall;
-use crate::rejection::{Reason, Rejection};
-use crate::rules::{BODY_BYTES, Breach};
+use crate::policy::decide::{Owed, Retype, Shadowed};
+use crate::policy::rejection::{Reason, Rejection};
+use crate::policy::rules::{BODY_BYTES, Breach};
 use crate::upstream::Outgoing;
 
 /// So long a body may take to be read whole (rule 8).

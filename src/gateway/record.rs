@@ -22,9 +22,9 @@ use super::connection::Connection;
 use super::exchange::Exchange;
 use super::identify::Received;
 use super::rest::Rest;
-use crate::caller::Evidence;
-use crate::rejection::{Answer, Reason, Rejection, sentence};
-use crate::rules::Breach;
+use crate::policy::caller::Evidence;
+use crate::policy::rejection::{Answer, Reason, Rejection, sentence};
+use crate::policy::rules::Breach;
 use crate::worker::{Ending, RefusedToken, Worker, new_request_id};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -213,7 +213,7 @@ fn poll_rest<T>(
 /// As many fields as an answer of the gate's own has, at most.
 const FIELDS: usize = 12;
 
-/// The gate's own answer. What it says is in the table of [`crate::rejection`]; the cause goes to the log only.
+/// The gate's own answer. What it says is in the table of [`crate::policy::rejection`]; the cause goes to the log only.
 fn answer(rejection: Rejection, exchange: &Rc<Exchange>) -> Response<ResponseBody> {
     let Rejection { reason, cause } = rejection;
     let malformed = cause.as_ref().and_then(|cause| cause.downcast_ref::<Malformed>()).copied();

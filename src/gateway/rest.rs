@@ -13,7 +13,7 @@ use http_body::Body;
 use hyper::body::Incoming;
 
 use super::exchange::Exchange;
-use crate::rejection::Rejection;
+use crate::policy::rejection::Rejection;
 
 /// So much of it is read.
 const MOST: usize = 64 * 1024;

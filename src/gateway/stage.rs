@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
-use crate::rejection::Rejection;
+use crate::policy::rejection::Rejection;
 
 /// One decision on the path of a request.
 pub trait Stage<In> {

@@ -13,7 +13,7 @@ use super::exchange::Exchange;
 use super::forward::not_passed_on;
 use super::record;
 use super::streaming::Streaming;
-use crate::rejection::Rejection;
+use crate::policy::rejection::Rejection;
 use crate::token::Conclusion;
 
 /// A request that was refused as if its token were invalid waits so long to hear whether it is.

@@ -181,7 +181,7 @@ mod tests {
     use metrica::cause::Cause;
 
     use super::*;
-    use crate::rejection::Reason;
+    use crate::policy::rejection::Reason;
 
     fn subject(counters: Counters) -> Subject {
         Subject { counters, ..Subject::default() }

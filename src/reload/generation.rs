@@ -7,11 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::time::Instant;
 
 use super::Reloader;
-use crate::caller::Callers;
 use crate::config::{self, Config, TokenSource};
-use crate::decide::admission::Admissions;
 use crate::metrics::usage::Groups;
 use crate::names::TokenAlias;
+use crate::policy::caller::Callers;
 use crate::policy::{Policy, TokenRights};
 use crate::token::{Standing, Token};
 use crate::tokens::{self, TokenErrors};
@@ -59,7 +58,7 @@ pub fn generation(
 ) -> Generation {
     Generation {
         policy: Arc::new(policy(config)),
-        admissions: Arc::new(Admissions::new(config)),
+        admissions: Arc::new(config.admissions()),
         tokens: slots(config, tokens, old, concerns),
         upstream,
         timeouts: config.timeouts,

@@ -34,10 +34,10 @@ use tower::Service;
 use super::blocks::Blocks;
 use super::caller_io::Socket;
 use super::streams::{Streams, look_every};
-use crate::caller::Evidence;
 use crate::config::Limits;
 use crate::gateway::connection::Connection;
 use crate::metrics::Shard;
+use crate::policy::caller::Evidence;
 use crate::upstream::Watchdog;
 use crate::worker::{Ending, Worker};
 

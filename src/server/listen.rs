@@ -18,9 +18,9 @@ use std::task::{Context, Poll, ready};
 use socket2::{Domain, Socket as RawSocket, Type};
 
 use super::caller_io::Socket;
-use crate::caller::Peer;
 use crate::config::{Bind, Listener};
 use crate::names::ListenerName;
+use crate::policy::caller::Peer;
 
 /// Connections that may wait for accept. The kernel cuts it to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;

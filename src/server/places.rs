@@ -10,10 +10,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustc_hash::FxHashMap;
 
-use crate::caller::Peer;
 use crate::config::Limits;
 use crate::descriptors::TURNED_AWAY;
 use crate::metrics::process::ConnectionLimit;
+use crate::policy::caller::Peer;
 
 /// What all workers count together (rule 1).
 #[derive(Debug, Default)]

@@ -27,7 +27,7 @@ use crate::config::CallerTimeouts;
 use crate::gateway::body::{BodyError, ResponseBody};
 use crate::gateway::connection::Connection;
 use crate::gateway::transport::Transport;
-use crate::rejection::Reason;
+use crate::policy::rejection::Reason;
 use crate::worker::Worker;
 
 /// The longest time after which what waits is looked at again.

@@ -7,8 +7,8 @@ use metrica::scope::ScopeSet;
 use metrica::subject::{Counters, Subject};
 
 use super::Form;
-use crate::caller::Evidence;
 use crate::metrics::{Finished, Refusal};
+use crate::policy::caller::Evidence;
 
 /// What a line says beside [`Finished`].
 #[derive(Debug, Clone, Copy)]
@@ -337,9 +337,9 @@ mod tests {
     use metrica::operation::{OperationId, Verb};
 
     use super::*;
-    use crate::caller::Peer;
     use crate::names::{CallerId, ListenerName};
-    use crate::rejection::Reason;
+    use crate::policy::caller::Peer;
+    use crate::policy::rejection::Reason;
 
     fn line(form: Form) -> String {
         line_about(form, None)

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use metrica::operation::Operation;
 
-use super::body::BodyHead;
-use super::{Asked, Identified, Known, Shadowed};
+use super::body_head::BodyHead;
+use super::decide::{Asked, Identified, Known, Shadowed};
 use crate::policy::Permission;
-use crate::rejection::Rejection;
-use crate::rules::{Breach, Look, Parts, Reading};
+use crate::policy::rejection::Rejection;
+use crate::policy::rules::{Breach, Look, Parts, Reading};
 
 /// What is left to do when the request leaves. Most requests owe nothing.
 #[derive(Debug, Clone)]

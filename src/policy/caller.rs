@@ -17,14 +17,10 @@ use std::sync::Arc;
 use metrica::scope::ScopeSet;
 use rustc_hash::FxHashMap;
 
+use super::caller_table::Table;
+pub use super::condition::{Condition, ConditionKind, Conditions, Repeated, are_everyone};
 pub use crate::names::{CallerId, ListenerName, TokenAlias};
-use crate::rules::Rules;
-
-mod condition;
-mod table;
-
-pub use condition::{Condition, ConditionKind, Conditions, Repeated, are_everyone};
-use table::Table;
+use crate::policy::rules::Rules;
 
 /// A caller of the configuration.
 #[derive(Debug, Clone)]

@@ -4,7 +4,7 @@
 //!    types only, because clients fail on anything else (an extra key, an unknown type, an empty body).
 //! 2. `X-Gate-Error: <reason>` tells the gate's answer from Metrica's own, which never has it.
 //! 3. The message says what would be right. A malformed request has the message of its kind ([`Malformed`]), and one
-//!    that breaks a rule of its caller that of the breach ([`crate::rules::Breach`]). Where scopes lack, it names them
+//!    that breaks a rule of its caller that of the breach ([`crate::policy::rules::Breach`]). Where scopes lack, it names them
 //!    ([`metrica::scope::Lacking`]); where a token is refused, since when, and when Metrica is asked next. Of the request, nothing
 //!    is said but the number of a counter.
 //!

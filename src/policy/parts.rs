@@ -13,7 +13,7 @@
 use metrica::operation::{Destructive, Operation, Setting};
 use strict_http::target::{Names, letters, looks_like_credential, spelled};
 
-use super::{Breach, Rules};
+use super::rules::{Breach, Rules};
 
 /// The most bytes of the fields of one part (rule 3).
 pub const LONGEST: usize = 4096;

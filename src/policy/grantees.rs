@@ -1,4 +1,4 @@
-//! Grantees: to whom a request gives access (rule 9 of [`super`]).
+//! Grantees: to whom a request gives access (rule 9 of [`super::rules`]).
 //!
 //! 1. Who is given access stands in `user_login`: of the path, of the query, and of the body, at any depth and in lists. Each
 //!    is one of the grantees, in any spelling of the login.
@@ -12,8 +12,8 @@ use metrica::subject::json::{Scalar, Sought};
 use metrica::subject::text;
 use strict_http::target::{name_of, plain, spelled};
 
+use super::rules::{Breach, Call};
 use super::setting::is_plainly_another;
-use super::{Breach, Call};
 
 /// The parameter, and the segment of a path, that names a grantee.
 const LOGIN: &str = "user_login";
@@ -132,8 +132,8 @@ mod tests {
     use metrica::operation::Verb;
 
     use super::*;
-    use crate::rules::tests::{NOTHING, NOTHING_OWED, decide};
-    use crate::rules::{Duties, Look, Rules};
+    use crate::policy::rules::tests::{NOTHING, NOTHING_OWED, decide};
+    use crate::policy::rules::{Duties, Look, Rules};
 
     #[test]
     fn rules_1_to_3_only_grantees_are_given_access() {

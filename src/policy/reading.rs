@@ -1,4 +1,4 @@
-//! Reading: what a body is read for (rules 1, 4, 7 and 9 of [`super`]).
+//! Reading: what a body is read for (rules 1, 4, 7 and 9 of [`super::rules`]).
 
 use std::sync::Arc;
 
@@ -6,7 +6,8 @@ use metrica::operation::Setting;
 use metrica::subject::json;
 
 use super::grantees::{self, Grantees};
-use super::{Breach, Rules, check_listed, setting};
+use super::rules::{Breach, Rules, check_listed};
+use super::setting;
 
 /// What a body has to be looked through for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -33,16 +33,11 @@ use metrica::operation::{Destructive, Operation, Place, Reach, Setting, Shares};
 use metrica::subject::{Counters, Subject, counter};
 use strict_http::target::{Names, letters, name_of, plain};
 
-mod breach;
-mod grantees;
-mod parts;
-mod reading;
-mod setting;
-
-pub use breach::Breach;
-pub use grantees::Grantees;
-pub use parts::Parts;
-pub use reading::{Look, Reading, check_body};
+pub use super::breach::Breach;
+pub use super::grantees::Grantees;
+pub use super::parts::Parts;
+pub use super::reading::{Look, Reading, check_body};
+use super::{grantees, setting};
 
 /// The longest body that is read whole (rule 7): a list of fifty thousand counters fits, and memory stays small.
 pub const BODY_BYTES: usize = 1024 * 1024;
@@ -250,7 +245,7 @@ fn check_secrets(call: &Call<'_>, odd: Names) -> Result<(), Breach> {
 }
 
 /// Whether all are of those listed; otherwise the first that is not, or `None` where they cannot be read.
-fn check_listed(listed: &[u64], named: &Counters) -> Result<(), Option<u64>> {
+pub(super) fn check_listed(listed: &[u64], named: &Counters) -> Result<(), Option<u64>> {
     if *named == Counters::Unreadable {
         return Err(None);
     }
@@ -314,4 +309,4 @@ fn could_name_secrets(value: &[u8]) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

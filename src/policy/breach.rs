@@ -1,8 +1,8 @@
-//! Breaches: which rule of [`super`] a request breaks, and how. The log and the caller are told the same.
+//! Breaches: which rule of [`super::rules`] a request breaks, and how. The log and the caller are told the same.
 
 use metrica::operation::Setting;
 
-use crate::rejection::{Reason, sentence};
+use crate::policy::rejection::{Reason, sentence};
 
 /// Which rule a request breaks, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

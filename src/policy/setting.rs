@@ -53,8 +53,8 @@ impl Sought for InBody {
 mod tests {
     use metrica::operation::Verb;
 
-    use crate::rules::tests::{NOTHING_OWED, decide};
-    use crate::rules::{Breach, Rules};
+    use crate::policy::rules::tests::{NOTHING_OWED, decide};
+    use crate::policy::rules::{Breach, Rules};
 
     #[test]
     fn rules_1_to_3_a_parameter_makes_it_destructive_in_whatever_spelling() {

@@ -21,10 +21,25 @@ use rustc_hash::FxHashMap;
 use strict_http::Malformed;
 use strict_http::host::{Host, Hosts};
 
-use super::{Head, http2, via};
-use crate::config::{Bind, Config, Limits, Listener};
+use super::decide::Head;
+use super::{http2_request, via};
 use crate::names::ListenerName;
-use crate::rejection::{Reason, Rejection};
+use crate::policy::rejection::{Reason, Rejection};
+
+/// Bounds of what callers may send, and of how many there may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// The request line and all fields.
+    pub header_bytes: usize,
+    /// The request target.
+    pub target_bytes: usize,
+    /// The fields of a request.
+    pub header_fields: usize,
+    /// Callers' connections over all listeners.
+    pub connections: usize,
+    /// Of them, those of one peer: an IPv4 address, an IPv6 network of 64 bits, or a user of this machine.
+    pub connections_per_peer: usize,
+}
 
 /// What one listener lets in.
 #[derive(Debug)]
@@ -47,11 +62,9 @@ pub struct Admitted {
 }
 
 impl Admissions {
-    /// What the listeners of `config` let in.
-    #[must_use]
-    pub fn new(config: &Config) -> Self {
-        let of = |listener: &Listener| (listener.name, Admission::new(listener, &config.upstream.host));
-        Self(config.listeners.iter().map(of).collect())
+    /// What each of these listeners lets in.
+    pub fn new(listeners: impl IntoIterator<Item = (ListenerName, Admission)>) -> Self {
+        Self(listeners.into_iter().collect())
     }
 
     /// What `listener` lets in. Every listener of the configuration is there; one that were not would let nobody in.
@@ -61,15 +74,10 @@ impl Admissions {
 }
 
 impl Admission {
-    /// What `listener` lets in, in front of the host `upstream`.
+    /// What a listener lets in that is called by these hosts, or by any, and requires this field.
     #[must_use]
-    pub fn new(listener: &Listener, upstream: &str) -> Self {
-        let listed = listener.admission.hosts.iter().map(AsRef::as_ref);
-        let hosts = match &listener.bind {
-            Bind::Tcp(address) => Some(Hosts::new(address.ip(), upstream, listed)),
-            Bind::Unix { .. } => None,
-        };
-        Self { hosts, required: listener.admission.required.clone() }
+    pub const fn new(hosts: Option<Hosts>, required: Option<(HeaderName, HeaderValue)>) -> Self {
+        Self { hosts, required }
     }
 
     /// Whether it may be called by the host of `authority` (rules 1 and 2).
@@ -92,7 +100,7 @@ impl Admission {
             return Err(Malformed::TooManyFields.into());
         }
         if head.version == Version::HTTP_2 {
-            http2::check(head, limits.header_bytes)?;
+            http2_request::check(head, limits.header_bytes)?;
         }
         self.check_host(authority(head)?)?;
         if head.fields.keys().any(is_of_browsers) {

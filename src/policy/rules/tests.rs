@@ -6,7 +6,7 @@ use strict_http::target;
 use super::*;
 
 /// What becomes of a request that the catalogue knows.
-pub(super) fn decide(rules: &Rules, verb: Verb, target: &str) -> Result<Duties, Breach> {
+pub fn decide(rules: &Rules, verb: Verb, target: &str) -> Result<Duties, Breach> {
     let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
     let names = target::check(path, query, 10_000).unwrap_or_else(|bad| panic!("{target}: {bad:?}"));
     let catalogue = Catalogue::built_in();
@@ -15,7 +15,7 @@ pub(super) fn decide(rules: &Rules, verb: Verb, target: &str) -> Result<Duties, 
     rules.check(&Call { operation, path, query, names, subject: &subject })
 }
 
-pub(super) fn get(rules: &Rules, target: &str) -> Result<Duties, Breach> {
+pub fn get(rules: &Rules, target: &str) -> Result<Duties, Breach> {
     decide(rules, Verb::Get, target)
 }
 
@@ -24,9 +24,9 @@ fn limited() -> Rules {
     Rules { counters: Some([1, 3].into()), ..Rules::default() }
 }
 
-pub(super) const NOTHING_OWED: Result<Duties, Breach> = Ok(Duties { body: NOTHING, list: false });
+pub const NOTHING_OWED: Result<Duties, Breach> = Ok(Duties { body: NOTHING, list: false });
 const BODY_OWED: Result<Duties, Breach> = Ok(Duties { body: COUNTERS, list: false });
-pub(super) const NOTHING: Look = Look { counters: false, is_data: false, grantees: Grantees::Free, setting: None };
+pub const NOTHING: Look = Look { counters: false, is_data: false, grantees: Grantees::Free, setting: None };
 const COUNTERS: Look = Look { counters: true, ..NOTHING };
 const DATA_OWED: Result<Duties, Breach> = Ok(Duties { body: Look { is_data: true, ..COUNTERS }, list: false });
 

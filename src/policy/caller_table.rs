@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use rustc_hash::FxHashMap;
 
-use super::{Caller, Condition, Conditions, Peer};
+use super::caller::{Caller, Condition, Conditions, Peer};
 use crate::names::ListenerName;
 
 /// The callers that a listener can have. Values are positions in the configuration.

@@ -3,8 +3,8 @@
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, EXPECT, ORIGIN};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::Retype;
-use crate::rules::{BODY_BYTES, Breach};
+use super::decide::Retype;
+use crate::policy::rules::{BODY_BYTES, Breach};
 
 /// What the head of a request says of its body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -17,22 +17,15 @@ use metrica::subject::Subject;
 use strict_http::Malformed;
 use strict_http::target::{BadTarget, Broken, Target};
 
-use crate::caller::Evidence;
-use crate::config::Limits;
+use super::admission::Limits;
+use super::admission::{Admissions, Admitted};
+use super::body_head::BodyHead;
+pub use super::body_policy::{Owed, Retype};
 use crate::names::{CallerId, ListenerName, TokenAlias};
+use crate::policy::caller::Evidence;
+use crate::policy::rejection::{Reason, Rejection};
+use crate::policy::rules::{Breach, Call, Duties};
 use crate::policy::{Denial, Grant, Permission, Policy};
-use crate::rejection::{Reason, Rejection};
-use crate::rules::{Breach, Call, Duties};
-
-pub mod admission;
-pub mod body;
-mod http2;
-mod owed;
-pub mod via;
-
-use admission::{Admissions, Admitted};
-use body::BodyHead;
-pub use owed::{Owed, Retype};
 
 /// What decisions are made with: the state of now.
 #[derive(Clone, Copy)]
@@ -105,7 +98,7 @@ pub struct Asked {
     uri: Uri,
     encoded: Option<Broken>,
     admitted: Admitted,
-    body: Option<BodyHead>,
+    pub(super) body: Option<BodyHead>,
 }
 
 /// What was decided of a request, and what was read of it for that.

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv6Net};
 
-use super::{Evidence, Peer};
+use super::caller::{Evidence, Peer};
 use crate::names::ListenerName;
 
 /// A condition. Of its values, any one may be the connection's; without a value, no connection meets it.
@@ -194,7 +194,7 @@ impl Conditions {
         })
     }
 
-    /// Whether a connection meets all of them. The tables of [`Callers`](super::Callers) find the same callers faster.
+    /// Whether a connection meets all of them. The tables of [`Callers`](super::caller::Callers) find the same callers faster.
     #[must_use]
     pub fn hold(&self, evidence: Evidence) -> bool {
         self.iter().all(|condition| condition.holds(evidence))

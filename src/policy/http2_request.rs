@@ -12,7 +12,7 @@ use http::header::HOST;
 use strict_http::Malformed;
 use strict_http::target::Rule;
 
-use super::Head;
+use super::decide::Head;
 
 /// Holds a request of HTTP/2 to these rules.
 ///
