@@ -15,6 +15,7 @@ mod check;
 mod doctor;
 mod environment;
 mod explain;
+mod files;
 mod healthcheck;
 mod init;
 mod lines;

@@ -3,7 +3,7 @@
 //! 1. Token files are watched by their folders, so the `..data` swap of Kubernetes, an editor's rename and a rewrite are
 //!    all seen; every ten seconds they are read in any case.
 //! 2. A token is used when it stayed the same for a moment. One that is wrong changes nothing, and is said and counted
-//!    once. One that is gone for a second is gone.
+//!    once. One that is gone for a second is gone (`reload/tokens.rs`).
 //! 3. SIGHUP, or a change of its file, or of one that is read with it, that stayed the same for a moment
 //!    (`reload/source.rs`), reloads the configuration together with the tokens. One that has a mistake changes nothing; all
 //!    mistakes are said, and it is tried again until it can be taken, or says something else. Listeners (but for their
@@ -11,7 +11,7 @@
 //!    [`crate::sandbox`] of the start does not reach.
 //! 4. Requests under way go on with what they began with; no connection is closed.
 //! 5. What is in use, and why it is not what the files say, is told at every moment: by the log when it changes, by the gauge
-//!    of the last reload, by `/readyz?verbose`.
+//!    of the last reload, by `/readyz?verbose`, which names each file that cannot be used.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -168,6 +168,7 @@ impl Reloader {
             }
         };
         let of_tokens = self.look_at_tokens(crew).await;
+        self.tell_of_files();
         again.into_iter().chain(of_tokens).min()
     }
 

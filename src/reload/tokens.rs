@@ -67,6 +67,11 @@ impl TokenFiles {
         std::mem::take(&mut self.rewritten)
     }
 
+    /// Why the file of a token gives none, as it was said.
+    pub fn trouble(&self, alias: TokenAlias) -> Option<&str> {
+        self.troubles.get(&alias)?.said.as_deref()
+    }
+
     /// Looks at the file of `source`; `token` is what is in use, and becomes what is from now on.
     fn look(&mut self, source: &TokenSource, token: &mut Option<Token>, demo: bool, now: Instant) -> Look {
         // Taken before the file is read, so that no write is missed.
@@ -241,6 +246,7 @@ mod tests {
         write(&source.file, "two words");
         assert!(matches!(look(&mut files, 0), (Look::Later(WRONG), true)));
         assert!(matches!(look(&mut files, 300), (Look::Wrong(_), true)));
+        assert!(files.trouble(source.alias).unwrap().contains("holds no token"));
         assert!(matches!(look(&mut files, 600), (Look::Known, true)));
         std::fs::remove_file(&source.file).unwrap();
         assert!(matches!(look(&mut files, 700), (Look::Later(GONE), true)), "it is missing since now");
@@ -248,6 +254,7 @@ mod tests {
         assert!(matches!(look(&mut files, 1800), (Look::Known, false)));
         write(&source.file, OLD);
         assert!(matches!(look(&mut files, 1900), (Look::Later(STABLE), false)));
+        assert_eq!(files.trouble(source.alias), None);
         assert!(matches!(look(&mut files, 2300), (Look::Taken, true)));
     }
 
