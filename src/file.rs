@@ -42,7 +42,7 @@ pub fn read_from(file: File, most: usize) -> io::Result<Vec<u8>> {
 ///
 /// # Errors
 /// [`io::ErrorKind::PermissionDenied`], with what would be right.
-pub fn check_folder(path: &Path) -> io::Result<()> {
+fn check_folder(path: &Path) -> io::Result<()> {
     let mut named = std::path::absolute(path)?;
     // As many links as Linux follows.
     for _ in 0..40 {

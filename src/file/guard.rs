@@ -56,6 +56,15 @@ impl fmt::Display for Refusal {
     }
 }
 
+impl From<Refusal> for io::Error {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Missing(error) | Refusal::Unreadable(error) | Refusal::Writable(error) => error,
+            Refusal::Permissions { .. } => Self::new(io::ErrorKind::PermissionDenied, refusal.to_string()),
+        }
+    }
+}
+
 impl Guard {
     /// Opens the regular file at `path`, if it is as it should be; `key` is where the configuration says what is allowed.
     ///
