@@ -66,7 +66,8 @@ pub(super) fn check(args: &CheckArgs, out: &mut dyn Write) -> anyhow::Result<u8>
     let report = match Config::from_bytes(&bytes, file) {
         Ok(config) => {
             online = args.online.then(|| doctor::examined(&config, &Wanted::default())).transpose()?;
-            let Found { mistakes, warnings, notes, summary, code } = found(&config, file, args.without_tokens);
+            let Found { mistakes, warnings, notes, summary, code } =
+                found(&config, super::named(&args.config.config), args.without_tokens);
             let (mistakes, warnings, notes) = (placed(mistakes), placed(warnings), placed(notes));
             Report { mistakes, warnings, notes, summary, code }
         }
@@ -122,8 +123,9 @@ fn machine(found: &[Mistake]) -> Vec<serde_json::Value> {
     found.iter().map(one).collect()
 }
 
-fn found(config: &Config, file: &Path, without_tokens: bool) -> Found {
-    let external = External::of(config, Some(file));
+/// Of `config`, which was read from `file`; `None` where it came from stdin.
+fn found(config: &Config, file: Option<&Path>, without_tokens: bool) -> Found {
+    let external = External::of(config, file);
     let is_here = |file: &&ExternalFile| !without_tokens || !matches!(file.purpose, Purpose::Token(_));
     let Files { mistakes, warnings: short, code } = files(external.files.iter().filter(is_here), Some(config));
     let wrong: BTreeSet<_> = mistakes.iter().map(|(purpose, _)| *purpose).collect();
