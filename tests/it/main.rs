@@ -30,6 +30,7 @@ mod doctor;
 mod doctor_reasons;
 mod doctor_remedies;
 mod early;
+mod external;
 mod filtered;
 mod floods;
 mod forging;
