@@ -19,16 +19,16 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
-use crate::admin::{Admin, Recheck};
 use crate::config::{Config, LogFormat, Shutdown};
-use crate::crew::{Crew, Start};
-use crate::descriptors::Descriptors;
-use crate::external::External;
+use crate::files::External;
+use crate::files::descriptors::Descriptors;
 use crate::health::Health;
 use crate::metrics::process::{Confinement, ProcessMeters};
-use crate::readiness::Readiness;
+use crate::process::admin::{Admin, Recheck};
+use crate::process::readiness::Readiness;
+use crate::process::sandbox::{Needs, Sandbox};
+use crate::process::workers::{Crew, Start};
 use crate::reload::{Folders, LOOK, LOOK_AT_UNWATCHED, Reloader, Source};
-use crate::sandbox::{Needs, Sandbox};
 use crate::server::listen::{Bound, bind};
 use crate::telemetry::{self, Form, Sink};
 
@@ -91,7 +91,7 @@ impl App {
     ) -> anyhow::Result<Self> {
         let workers = options.workers.or(config.workers).unwrap_or_else(cpus);
         let descriptors = Descriptors::here(workers);
-        if let Some(fit) = descriptors.fit(&mut config) {
+        if let Some(fit) = config.fit(descriptors) {
             descriptors.say(fit);
         }
         let needs = Needs::of(&External::of(&config, options.source.as_ref().map(Source::file)));
@@ -361,5 +361,5 @@ fn harden() {
     let _ = rustix::process::setrlimit(Resource::Core, none);
     let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
     let _ = rustix::thread::set_no_new_privs(true);
-    crate::descriptors::raise();
+    crate::files::descriptors::raise();
 }

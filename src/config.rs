@@ -20,6 +20,7 @@ use crate::policy::caller::Caller;
 mod admission;
 pub mod document;
 mod error;
+mod external;
 mod health;
 mod level;
 mod policy;

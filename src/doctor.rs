@@ -26,7 +26,7 @@ use metrica::scope::{Scope, ScopeSet};
 use serde::Deserialize;
 
 use crate::config::{Config, TokenSource};
-use crate::external::Purpose;
+use crate::files::Purpose;
 use crate::names::TokenAlias;
 use crate::probe::identity::Issuer;
 use crate::probe::question::{Obstacle, Question, Reply};

@@ -21,10 +21,10 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
 use crate::config::{self, Config, TokenHealth};
-use crate::crew::Crew;
 use crate::metrics::process::ProcessMeters;
 use crate::names::TokenAlias;
 use crate::probe::Place;
+use crate::process::workers::Crew;
 use crate::reload::{Concern, Concerns};
 use crate::token::{Conclusion, Standing, Token};
 use crate::upstream::Upstream;

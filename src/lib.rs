@@ -20,27 +20,21 @@
 //!    can. [`fake`] is a Metrica to
 //!    test against, and [`demo`] shows everything at once.
 
-pub mod admin;
 pub mod app;
 pub mod cli;
 pub mod config;
-pub mod crew;
-pub mod descriptors;
 pub mod doctor;
-pub mod external;
-pub mod file;
+pub mod files;
 pub mod gateway;
 pub mod health;
 pub mod metrics;
 pub mod names;
 pub mod policy;
 pub mod probe;
-pub mod readiness;
+pub mod process;
 pub mod reload;
-pub mod sandbox;
 pub mod server;
 pub mod telemetry;
 pub mod token;
-pub mod tokens;
 pub mod upstream;
 pub mod worker;

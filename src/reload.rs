@@ -8,7 +8,7 @@
 //!    (`reload/source.rs`), reloads the configuration together with the tokens. One that has a mistake changes nothing; all
 //!    mistakes are said, and it is tried again until it can be taken, or says something else. Listeners (but for their
 //!    `hosts` and `require_header`), admin, workers, sandbox and log need a restart, and so does what the
-//!    [`crate::sandbox`] of the start does not reach.
+//!    [`crate::process::sandbox`] of the start does not reach.
 //! 4. Requests under way go on with what they began with; no connection is closed.
 //! 5. What is in use, and why it is not what the files say, is told at every moment: by the log when it changes, by the gauge
 //!    of the last reload, by `/readyz?verbose`, which names each file that cannot be used.
@@ -21,14 +21,14 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::config::{Config, Error, Shutdown, TokenSource};
-use crate::crew::Crew;
-use crate::descriptors::Descriptors;
-use crate::external::External;
+use crate::files::External;
+use crate::files::descriptors::Descriptors;
 use crate::metrics::process::{Confinement, Outcome, ProcessMeters, TokenNow};
 use crate::names::TokenAlias;
-use crate::sandbox::Sandbox;
+use crate::process::sandbox::Sandbox;
+use crate::process::workers::Crew;
 use crate::token::Token;
-use crate::tokens::TokenErrors;
+use crate::token::store::TokenErrors;
 use crate::upstream::Upstream;
 use crate::worker::{Generation, Slot};
 
@@ -81,7 +81,7 @@ impl Reloader {
     /// # Errors
     /// When a token is there and wrong, or the upstream cannot be prepared.
     pub fn new(source: Option<Source>, config: Config, meters: Arc<ProcessMeters>, demo: bool) -> anyhow::Result<Self> {
-        let tokens = crate::tokens::read_all(&config.tokens, demo)?;
+        let tokens = crate::token::store::read_all(&config.tokens, demo)?;
         let upstream = Arc::new(Upstream::new(config.upstream.clone())?);
         let generation = Arc::new(generation(&config, &tokens, upstream, None, &Concerns::new()));
         let sandbox = Sandbox::none(Confinement::None);
@@ -239,7 +239,7 @@ impl Reloader {
     /// Says of a token that was just read, or missed, what an operator should know.
     fn say_state(&self, alias: TokenAlias) {
         for (source, token) in self.config.tokens.iter().zip(&self.tokens).filter(|(source, _)| source.alias == alias) {
-            let file = crate::file::shown(&source.file);
+            let file = crate::files::reading::shown(&source.file);
             match token {
                 None => {
                     tracing::error!(token = alias.as_str(), %file, "the token's file is missing; requests that need it are refused until it is there");

@@ -24,7 +24,7 @@ use tokio::time::Instant;
 use tower::Service;
 
 use crate::config::Limits;
-use crate::descriptors::Need;
+use crate::files::descriptors::Need;
 use crate::gateway::connection::{Connection, Phase};
 use crate::gateway::{refuse_unparsed, whole_answer};
 use crate::metrics::process::ProcessMeters;

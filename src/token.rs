@@ -18,6 +18,7 @@ use zeroize::Zeroizing;
 pub use crate::names::TokenAlias;
 
 mod standing;
+pub mod store;
 
 /// The longest token, in bytes; the longest real ones seen have 58.
 pub const LONGEST: usize = 1024;

@@ -11,10 +11,10 @@ use metrica::scope::ScopeSet;
 use super::files::{Files, files};
 use super::{ConfigArgs, Format, doctor};
 use crate::config::document::Step;
-use crate::config::{self, Bind, Config, Error, Mistake, Upstream};
-use crate::descriptors::{Descriptors, Fit};
+use crate::config::{self, Bind, Config, Error, Mistake, TokenSource, Upstream};
 use crate::doctor::Wanted;
-use crate::external::{External, ExternalFile, Purpose};
+use crate::files::descriptors::{Descriptors, Fit};
+use crate::files::{External, ExternalFile, Purpose};
 use crate::names::TokenAlias;
 use crate::policy::Policy;
 
@@ -74,7 +74,7 @@ pub(super) fn check(args: &CheckArgs, out: &mut dyn Write) -> anyhow::Result<u8>
         Err(error @ (Error::Unreadable { .. } | Error::Permissions { .. })) => return Err(error.into()),
         Err(Error::Invalid(mistakes)) => {
             let named = if args.without_tokens { Vec::new() } else { config::tokens_beside_mistakes(&bytes) };
-            let named: Vec<_> = named.iter().map(ExternalFile::of_token).collect();
+            let named: Vec<_> = named.iter().map(TokenSource::external).collect();
             let of_files = files(named.iter(), None).mistakes.into_iter().map(|(_, mistake)| mistake).collect();
             let mistakes: Vec<_> = mistakes.into_iter().chain(placed(of_files)).collect();
             let summary = format!("{} found", count(mistakes.len(), "mistake"));
@@ -148,10 +148,11 @@ fn found(config: &Config, file: Option<&Path>, without_tokens: bool) -> Found {
         count(config.catalogue.operations().len(), "operation"),
     );
     let descriptors = Descriptors::here(config.workers.unwrap_or_else(crate::app::cpus));
-    let short = short.into_iter().chain(descriptors.short(config).map(|fit| shortage(descriptors, fit)));
+    let short = short.into_iter().chain(config.lacks_descriptors(descriptors).map(|fit| shortage(descriptors, fit)));
     let tokens = warnings_of_tokens(config, without_tokens, SystemTime::now());
     let (mut notes, of_logins) = absent_logins(config);
-    let hosts = crate::file::open(Path::new(HOSTS)).and_then(|(file, _)| crate::file::read_from(file, HOSTS_BYTES));
+    let hosts = crate::files::reading::open(Path::new(HOSTS))
+        .and_then(|(file, _)| crate::files::reading::read_from(file, HOSTS_BYTES));
     let hosts = hosts.unwrap_or_default();
     notes.extend(unused_host(config, &String::from_utf8_lossy(&hosts)));
     let mistakes = mistakes.into_iter().map(|(_, mistake)| mistake).collect();

@@ -69,7 +69,7 @@ fn assumptions(config: &Config, args: &DoctorArgs, out: &mut dyn Write) -> anyho
         writeln!(std::io::stderr(), "metrika-gate: no token has metrika:read; name one with --token")?;
         return Ok(2);
     };
-    let token = match crate::tokens::read(source, false) {
+    let token = match crate::token::store::read(source, false) {
         Ok(token) => token,
         Err(error) => {
             writeln!(std::io::stderr(), "metrika-gate: {error}")?;

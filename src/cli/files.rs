@@ -1,11 +1,11 @@
-//! What `check` says of the files that a configuration names: row by row of [`crate::external`].
+//! What `check` says of the files that a configuration names: row by row of [`crate::files`].
 
 use super::check::{Warning, key};
 use crate::config::Config;
 use crate::config::document::Step;
-use crate::external::{ExternalFile, Purpose};
+use crate::files::{ExternalFile, Purpose};
 use crate::names::TokenAlias;
-use crate::tokens;
+use crate::token::store;
 
 /// What is wrong with files, and with the purpose of each.
 #[derive(Default)]
@@ -42,7 +42,7 @@ pub(super) fn files<'a>(rows: impl Iterator<Item = &'a ExternalFile>, config: Op
 
 /// What is wrong with the file of a token, and the exit code of it.
 fn token(row: &ExternalFile, alias: TokenAlias, warnings: &mut Vec<Warning>) -> Option<(String, u8)> {
-    match tokens::read_from(row, alias, false) {
+    match store::read_from(row, alias, false) {
         Ok(token) => {
             if token.is_short() {
                 let message = format!("token '{alias}' is shorter than any that Yandex is known to have issued");

@@ -177,7 +177,7 @@ pub(super) fn read(from: &Path, mut take: impl FnMut(&Line)) -> anyhow::Result<C
     let source: Box<dyn Read> = if from.as_os_str() == super::STDIN {
         Box::new(std::io::stdin())
     } else {
-        Box::new(crate::file::open(from).with_context(|| format!("{name} cannot be read"))?.0)
+        Box::new(crate::files::reading::open(from).with_context(|| format!("{name} cannot be read"))?.0)
     };
     let mut reader = BufReader::new(source);
     let (mut bytes, mut count) = (Vec::new(), Count::default());

@@ -56,7 +56,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unreadable { file, message, .. } | Self::Permissions { file, message } => {
-                write!(f, "{}: {message}", crate::file::shown(file))
+                write!(f, "{}: {message}", crate::files::reading::shown(file))
             }
             Self::Invalid(mistakes) => {
                 for mistake in mistakes {

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use super::reader::{At, Findings, Table};
 use super::upstream::{certificates_of, host_and_optional_port};
 use super::{Identity, TokenHealth, TokenSource, Upstream, rules, timeout};
-use crate::external::Purpose;
+use crate::files::Purpose;
 use crate::names::TokenAlias;
 
 /// The keys of a token that are read here.

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use super::document;
 use super::error::Error;
-use crate::external::{ExternalFile, Purpose};
-use crate::file::guard::Refusal;
+use crate::files::guard::Refusal;
+use crate::files::{ExternalFile, Purpose};
 
 /// Reads `file`, and of one that is too large no more than shows that it is. One that everyone can write is not read: who
 /// can change it says who may do what.
@@ -24,5 +24,5 @@ pub fn bytes(file: &Path) -> Result<Vec<u8>, Error> {
             Error::Permissions { file: file.to_owned(), message: format!("the configuration is not taken: {refusal}") }
         }
     })?;
-    crate::file::read_from(opened, document::MAXIMUM_BYTES).map_err(unreadable)
+    crate::files::reading::read_from(opened, document::MAXIMUM_BYTES).map_err(unreadable)
 }

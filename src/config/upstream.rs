@@ -10,8 +10,8 @@ use rustls_pki_types::{CertificateDer, ServerName};
 
 use super::reader::{At, Findings};
 use super::{AddressFamily, Upstream, UpstreamTimeouts, timeout};
-use crate::external::{ExternalFile, Purpose};
-use crate::file::guard::Refusal;
+use crate::files::guard::Refusal;
+use crate::files::{ExternalFile, Purpose};
 
 const KEYS: [&str; 8] =
     ["url", "ca_file", "connect_to", "address_family", "http2", "connections", "max_age", "timeouts"];
@@ -131,7 +131,10 @@ fn certificates(at: &At<'_>, purpose: Purpose, findings: &mut Findings) -> Optio
     at.text(findings, |text| {
         let file = ExternalFile::new(purpose, Path::new(text));
         let expected = |said: &dyn Display, hint| {
-            format!("a readable file with certificates ({said}{hint}){}", crate::file::relative_to(&file.path))
+            format!(
+                "a readable file with certificates ({said}{hint}){}",
+                crate::files::reading::relative_to(&file.path)
+            )
         };
         let opened = file.open().map_err(|refusal| {
             let is_denied = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
@@ -139,7 +142,7 @@ fn certificates(at: &At<'_>, purpose: Purpose, findings: &mut Findings) -> Optio
             let hint = if outside { "; a gate that runs reads only in the folders of its start" } else { "" };
             expected(&refusal, hint)
         })?;
-        let pem = crate::file::read_from(opened, CERTIFICATES_BYTES).map_err(|error| expected(&error, ""))?;
+        let pem = crate::files::reading::read_from(opened, CERTIFICATES_BYTES).map_err(|error| expected(&error, ""))?;
         if pem.len() > CERTIFICATES_BYTES {
             return Err("a file with certificates of at most 4MiB".to_owned());
         }

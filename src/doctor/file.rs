@@ -8,7 +8,7 @@ use super::Doctor;
 use super::finding::{Days, Finding};
 use crate::config::TokenSource;
 use crate::token::Token;
-use crate::tokens::{self, TokenFileError};
+use crate::token::store::{self, TokenFileError};
 
 /// So many days before its end a token is due.
 const DUE: u64 = 30;
@@ -16,7 +16,7 @@ const DUE: u64 = 30;
 impl Doctor<'_> {
     /// The token in a file.
     pub(super) fn token(&mut self, source: &TokenSource) -> Option<Token> {
-        match tokens::read(source, false) {
+        match store::read(source, false) {
             Ok(token) => {
                 self.secrets.push(token.authorization());
                 self.say(source, if token.is_short() { Finding::Short } else { Finding::File });
@@ -69,7 +69,7 @@ impl Doctor<'_> {
 fn of_file(error: TokenFileError) -> Finding {
     match error {
         TokenFileError::Permissions { file, what, mend, .. } => {
-            Finding::FilePermissions { said: format!("{} {what}", crate::file::shown(&file)), mend }
+            Finding::FilePermissions { said: format!("{} {what}", crate::files::reading::shown(&file)), mend }
         }
         _ if error.is_denied() => {
             let mend = "let the user that the gate runs as read it".to_owned();

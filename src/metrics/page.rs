@@ -8,7 +8,7 @@ use prometheus::proto::{self, LabelPair, Metric, MetricFamily, MetricType};
 
 use super::process::{Confinement, ConnectionLimit, Outcome, ProcessMeters, Reloads};
 use super::{BUCKETS, Histogram, Shard, usage};
-use crate::descriptors::Need;
+use crate::files::descriptors::Need;
 
 macro_rules! families {
     ($($field:ident: $kind:ident, $name:literal, $labels:literal, $help:literal;)*) => {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::external;
+use crate::files;
 use crate::names::{CallerId, ListenerName, TokenAlias};
 use crate::token::Standing;
 
@@ -210,9 +210,9 @@ pub struct State {
     /// Why the configuration's file is not in use, where it is not.
     pub config_refusal: Option<String>,
     /// Files that are read and cannot be used as they are now, and why.
-    pub files: BTreeMap<external::Purpose, String>,
+    pub files: BTreeMap<files::Purpose, String>,
     /// The same of those that are made.
-    pub sockets: BTreeMap<external::Purpose, String>,
+    pub sockets: BTreeMap<files::Purpose, String>,
     /// Reloads of token files.
     pub tokens: Reloads,
     /// By token.
@@ -239,13 +239,13 @@ impl ProcessMeters {
     }
 
     /// The files that are read and cannot be used as they are now, and why.
-    pub fn files_now(&self, files: BTreeMap<external::Purpose, String>) {
+    pub fn files_now(&self, files: BTreeMap<files::Purpose, String>) {
         self.lock().files = files;
     }
 
     /// Why nobody new can connect to this listener now; `None` where they can.
     pub fn socket_now(&self, listener: ListenerName, why: Option<String>) {
-        let (mut state, purpose) = (self.lock(), external::Purpose::Listener(listener));
+        let (mut state, purpose) = (self.lock(), files::Purpose::Listener(listener));
         match why {
             Some(why) => drop(state.sockets.insert(purpose, why)),
             None => drop(state.sockets.remove(&purpose)),

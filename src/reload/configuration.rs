@@ -8,10 +8,10 @@ use tokio::time::Instant;
 
 use super::{Reloader, changed, generation, sockets};
 use crate::config::{self, Config, Error, TokenSource};
-use crate::crew::Crew;
-use crate::external::{self, External, ExternalFile, Purpose};
+use crate::files::{self, External, ExternalFile, Purpose};
 use crate::metrics::process::Outcome;
-use crate::sandbox::Needs;
+use crate::process::sandbox::Needs;
+use crate::process::workers::Crew;
 use crate::upstream::Upstream;
 
 impl Reloader {
@@ -53,7 +53,7 @@ impl Reloader {
     /// Says which files have another under their name than the one that is seen here.
     pub(super) fn tell_of_mounts(&mut self) {
         let files = self.external().files;
-        let replaced = files.into_iter().filter(|file| external::was_replaced_behind_a_mount(&file.path));
+        let replaced = files.into_iter().filter(|file| files::was_replaced_behind_a_mount(&file.path));
         let replaced: Vec<ExternalFile> = replaced.collect();
         for ExternalFile { purpose, path, .. } in replaced.iter().filter(|file| !self.replaced.contains(&file.path)) {
             tracing::error!(
@@ -143,7 +143,7 @@ impl Reloader {
             anyhow::bail!("{}: {key} changed{which}, which needs a restart", file.display());
         }
         self.sandbox.permits(&Needs::of(&External::of(&config, Some(file))))?;
-        let short = self.descriptors.and_then(|descriptors| descriptors.fit(&mut config).map(|fit| (descriptors, fit)));
+        let short = self.descriptors.and_then(|descriptors| config.fit(descriptors).map(|fit| (descriptors, fit)));
         // The access log follows; the form and the level were given to the log at the start.
         let log_stays = (config.log.format, &config.log.level) != (self.config.log.format, &self.config.log.level);
         config.log = config::Log { access: config.log.access, ..self.config.log.clone() };

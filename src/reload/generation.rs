@@ -12,8 +12,8 @@ use crate::metrics::usage::Groups;
 use crate::names::TokenAlias;
 use crate::policy::caller::Callers;
 use crate::policy::{Policy, TokenRights};
+use crate::token::store::{self, TokenErrors};
 use crate::token::{Standing, Token};
-use crate::tokens::{self, TokenErrors};
 use crate::upstream::Upstream;
 use crate::worker::{Generation, Slot};
 
@@ -118,7 +118,7 @@ impl Reloader {
                 .map(|(_, token)| token.clone())
         };
         let new: Vec<_> = config.tokens.iter().filter(|source| known(source).is_none()).cloned().collect();
-        let mut read = tokens::read_all(&new, self.demo)?.into_iter();
+        let mut read = store::read_all(&new, self.demo)?.into_iter();
         Ok(config.tokens.iter().map(|source| known(source).unwrap_or_else(|| read.next().flatten())).collect())
     }
 }

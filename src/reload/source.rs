@@ -20,8 +20,8 @@ use tokio::time::Instant;
 use super::GONE;
 use super::candidates::Candidate;
 use crate::config::{self, Config, Error};
-use crate::descriptors::Need;
-use crate::external::{COARSE, External, Seen, age};
+use crate::files::descriptors::Need;
+use crate::files::{COARSE, External, Seen, age};
 
 /// How long a changed file must say the same. A rename is in use within two seconds.
 pub const SETTLED: Duration = Duration::from_secs(1);

@@ -14,11 +14,11 @@ use tokio::time::Instant;
 use super::candidates::{Candidates, STABLE};
 use super::{GONE, LOOK_AT_UNWATCHED, Reloader};
 use crate::config::TokenSource;
-use crate::crew::Crew;
 use crate::metrics::process::Outcome;
 use crate::names::TokenAlias;
+use crate::process::workers::Crew;
 use crate::token::Token;
-use crate::tokens::{self, TokenFileError, Written};
+use crate::token::store::{self, TokenFileError, Written};
 
 /// How long a wrong file may be wrong before that is said: it may still be being written.
 const WRONG: Duration = Duration::from_millis(300);
@@ -75,8 +75,8 @@ impl TokenFiles {
     /// Looks at the file of `source`; `token` is what is in use, and becomes what is from now on.
     fn look(&mut self, source: &TokenSource, token: &mut Option<Token>, demo: bool, now: Instant) -> Look {
         // Taken before the file is read, so that no write is missed.
-        let written = tokens::written(source);
-        match tokens::read(source, demo) {
+        let written = store::written(source);
+        match store::read(source, demo) {
             Ok(new) => self.look_at_right(source.alias, token, new, written, now),
             // Of its file it says nothing.
             Err(error) if error.is_shortage() => Look::Later(LOOK_AT_UNWATCHED),
@@ -214,7 +214,7 @@ mod tests {
         let source = source(&folder.path().join("token"));
         write(&source.file, OLD);
         let (mut files, start) = (TokenFiles::default(), Instant::now());
-        let mut token = Some(tokens::read(&source, false).unwrap());
+        let mut token = Some(store::read(&source, false).unwrap());
         let mut look = |files: &mut TokenFiles, after| {
             files.look(&source, &mut token, false, start + Duration::from_millis(after))
         };
@@ -238,7 +238,7 @@ mod tests {
         let source = source(&folder.path().join("token"));
         write(&source.file, OLD);
         let (mut files, start) = (TokenFiles::default(), Instant::now());
-        let mut token = Some(tokens::read(&source, false).unwrap());
+        let mut token = Some(store::read(&source, false).unwrap());
         let mut look = |files: &mut TokenFiles, after| {
             let look = files.look(&source, &mut token, false, start + Duration::from_millis(after));
             (look, token.is_some())
@@ -264,7 +264,7 @@ mod tests {
         let source = source(&folder.path().join("token"));
         write(&source.file, OLD);
         let (mut files, start) = (TokenFiles::default(), Instant::now());
-        let mut token = Some(tokens::read(&source, false).unwrap());
+        let mut token = Some(store::read(&source, false).unwrap());
         let mut look = |after| files.look(&source, &mut token, false, start + Duration::from_millis(after));
         write(&source.file, "two words");
         assert!(matches!(look(0), Look::Later(WRONG)));

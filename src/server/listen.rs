@@ -19,7 +19,7 @@ use socket2::{Domain, Socket as RawSocket, Type};
 
 use super::caller_io::Socket;
 use crate::config::{Bind, Listener};
-use crate::external::{ExternalFile, Purpose};
+use crate::files::{ExternalFile, Purpose};
 use crate::names::ListenerName;
 use crate::policy::caller::Peer;
 

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rustc_hash::FxHashMap;
 
 use crate::config::Limits;
-use crate::descriptors::TURNED_AWAY;
+use crate::files::descriptors::TURNED_AWAY;
 use crate::metrics::process::ConnectionLimit;
 use crate::policy::caller::Peer;
 

@@ -22,7 +22,7 @@ use tokio_rustls::client::TlsStream;
 use super::Upstream;
 use super::lookup::LookUps;
 use crate::config::AddressFamily;
-use crate::descriptors::Need;
+use crate::files::descriptors::Need;
 use crate::metrics::UpstreamError;
 
 /// Why there is no connection. Nothing of a request was sent.

@@ -5,8 +5,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use metrika_gate::config::Config;
-use metrika_gate::external::{External, ExternalFile, Purpose, Read};
-use metrika_gate::sandbox::Needs;
+use metrika_gate::files::{External, ExternalFile, Purpose, Read};
+use metrika_gate::process::sandbox::Needs;
 
 use crate::commands::outcome;
 use crate::harness::files::write_private;

@@ -29,16 +29,14 @@ use metrica::subject;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
-use crate::crew::Crew;
-use crate::descriptors::Need;
+use super::recheck;
+pub use super::recheck::Recheck;
+use crate::files::descriptors::Need;
 use crate::gateway::coding;
 use crate::metrics::process::ProcessMeters;
 use crate::metrics::{page, usage};
-use crate::readiness::{Readiness, Whom};
-
-mod recheck;
-
-pub use recheck::Recheck;
+use crate::process::readiness::{Readiness, Whom};
+use crate::process::workers::Crew;
 
 /// What the admin listener shows.
 pub struct Admin {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::{Command, Crew, LOOK};
+use super::workers::{Command, Crew, LOOK};
 use crate::metrics::process::ProcessMeters;
 use crate::names::ListenerName;
 use crate::server::listen::{Bound, BoundSocket};

@@ -12,6 +12,7 @@ use metrica::observed_rights::Fact;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot};
 
+use super::sockets::Accepts;
 use crate::metrics::Shard;
 use crate::metrics::process::ProcessMeters;
 use crate::names::ListenerName;
@@ -20,12 +21,8 @@ use crate::server::listen::{Bound, BoundSocket};
 use crate::telemetry::{Form, Sink};
 use crate::worker::{Generation, Learning, Report, Sender, Worker};
 
-mod sockets;
-
-use sockets::Accepts;
-
 /// What a worker is told.
-enum Command {
+pub(super) enum Command {
     /// Use this from the next request on.
     Install(Arc<Generation>, oneshot::Sender<()>),
     /// Another worker, or a question, learnt this of a token.
@@ -49,15 +46,15 @@ enum Command {
 
 /// The worker threads.
 pub struct Crew {
-    members: Vec<Member>,
+    pub(super) members: Vec<Member>,
     connections: Arc<Connections>,
     /// What they use, for the series that exist before anything happened.
     in_use: Mutex<Arc<Generation>>,
 }
 
 /// One worker thread.
-struct Member {
-    commands: mpsc::UnboundedSender<Command>,
+pub(super) struct Member {
+    pub(super) commands: mpsc::UnboundedSender<Command>,
     thread: JoinHandle<()>,
     /// It waits in its loop for something to happen.
     rests: Arc<AtomicBool>,
@@ -66,7 +63,7 @@ struct Member {
 }
 
 /// A worker is looked at so often.
-const LOOK: Duration = Duration::from_secs(1);
+pub(super) const LOOK: Duration = Duration::from_secs(1);
 
 /// One that does not come back to its loop in this time has stalled: no request takes it so long, and nothing waits longer for
 /// its answer.

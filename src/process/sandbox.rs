@@ -18,7 +18,7 @@ use landlock::{
     RulesetCreatedAttr, RulesetError, RulesetStatus, Scope, path_beneath_rules,
 };
 
-use crate::external::External;
+use crate::files::External;
 use crate::metrics::process::Confinement;
 
 /// The rules were weighed for what this one knows; a later one needs another look.

@@ -12,8 +12,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::config::Config;
-
 /// Standard streams, signals, runtime, log, inotify, admin listener, and files that are read: 16 were counted.
 const OF_THE_PROCESS: usize = 24;
 
@@ -74,27 +72,19 @@ impl Descriptors {
         (self.most / SHARE_OF_ADMIN).clamp(1, ADMIN)
     }
 
-    /// What `config` asks for, where not all of it fits: what does (rule 1). The upstream has a third at most, as no
-    /// connection of a caller needs more than one at once.
+    /// What fits of `wanted`, for a gate of so many listeners, where not all of it does (rule 1). The upstream has a third at
+    /// most, as no connection of a caller needs more than one at once.
     #[must_use]
-    pub fn short(self, config: &Config) -> Option<Fit> {
-        let own = OF_THE_PROCESS + self.workers * (OF_A_WORKER + config.listeners.len());
+    pub fn short(self, wanted: Fit, listeners: usize) -> Option<Fit> {
+        let own = OF_THE_PROCESS + self.workers * (OF_A_WORKER + listeners);
         let left = self.most.saturating_sub(own + self.admin() + self.most / SPARE);
-        let (callers, upstream) = (config.limits.connections, config.upstream.connections);
+        let Fit { callers, upstream } = wanted;
         if callers + callers.min(TURNED_AWAY) + upstream <= left {
             return None;
         }
         let upstream = upstream.min(left / 3).max(1);
         let left = left.saturating_sub(upstream);
         Some(Fit { callers: callers.min(left.saturating_sub(TURNED_AWAY).max(left / 2)).max(1), upstream })
-    }
-
-    /// Makes `config` ask for what fits; what that is, when it is less.
-    #[must_use]
-    pub fn fit(self, config: &mut Config) -> Option<Fit> {
-        let fit = self.short(config)?;
-        (config.limits.connections, config.upstream.connections) = (fit.callers, fit.upstream);
-        Some(fit)
     }
 
     /// Logs that no more fits.
@@ -170,26 +160,13 @@ pub fn is_shortage(error: &io::Error) -> bool {
 mod tests {
     use super::*;
 
-    fn config(connections: usize, upstream: usize) -> Config {
-        let text = format!(
-            "
-listeners: [{{name: app, address: '127.0.0.1:0'}}]
-limits: {{connections: {connections}}}
-upstream: {{connections: {upstream}}}
-tokens: {{t: {{file: /nowhere/t, scopes: [metrika:read]}}}}
-callers: [{{id: c, match: {{listener: app}}, scopes: [metrika:read], tokens: [t]}}]
-"
-        );
-        Config::parse(&text, std::path::Path::new("gate.yaml")).unwrap()
-    }
-
     #[test]
     fn rule_1_everything_that_is_used_fits_the_limit() {
         for most in [0, 64, 256, 512, 1024, 4096, 20_000, 1 << 20, usize::MAX] {
             for workers in [1, 2, 64] {
                 for (connections, upstream) in [(1, 1), (100, 10_000), (10_000, 1024), (1_000_000, 1_000_000)] {
-                    let (descriptors, config) = (Descriptors { most, workers }, config(connections, upstream));
-                    let fit = descriptors.short(&config).unwrap_or(Fit { callers: connections, upstream });
+                    let (descriptors, wanted) = (Descriptors { most, workers }, Fit { callers: connections, upstream });
+                    let fit = descriptors.short(wanted, 1).unwrap_or(wanted);
                     assert!(
                         (1..=connections).contains(&fit.callers) && (1..=upstream).contains(&fit.upstream),
                         "{fit:?}"
@@ -204,7 +181,7 @@ callers: [{{id: c, match: {{listener: app}}, scopes: [metrika:read], tokens: [t]
 
     #[test]
     fn rule_1_what_fits_is_used() {
-        let fit = |most, connections, upstream| Descriptors { most, workers: 2 }.short(&config(connections, upstream));
+        let fit = |most, callers, upstream| Descriptors { most, workers: 2 }.short(Fit { callers, upstream }, 1);
         assert_eq!(fit(20_000, 10_000, 1024), None);
         assert_eq!(fit(4096, 10_000, 1024), Some(Fit { callers: 2390, upstream: 1024 }));
         assert_eq!(fit(1024, 10_000, 1024), Some(Fit { callers: 399, upstream: 263 }));

@@ -7,13 +7,13 @@
 //! 3. It never depends on Metrica: when Metrica is down, its answers say so better than a gate that disappeared.
 //! 4. A gate that is on its way out is not ready.
 //! 5. What is wrong and does not count is shown with `!`.
-//! 6. A file that cannot be used as it is now is named with its purpose ([`crate::external`]) and the reason, also where what
+//! 6. A file that cannot be used as it is now is named with its purpose ([`crate::files`]) and the reason, also where what
 //!    it said before is still in use.
 
 use std::fmt::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::external::Purpose;
+use crate::files::Purpose;
 use crate::metrics::process::ProcessMeters;
 use crate::token::Standing;
 

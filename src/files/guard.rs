@@ -1,5 +1,5 @@
 //! Guards: who may do what with a file that the configuration names. Every file is judged here, by the guard that its row of
-//! [`crate::external`] has.
+//! [`crate::files`] has.
 //!
 //! 1. What decides who is trusted can be replaced or written by nobody beyond its owner and group ([`super`], rule 4).
 //! 2. A secret can be read by nobody but its owner, and a group at most, and written by nobody but its owner; the owner is this
@@ -13,7 +13,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use super::{check_folder, check_writers, is_open_read_only, is_read_only, open};
+use super::reading::{check_folder, check_writers, is_open_read_only, is_read_only, open};
 
 /// Who may do what with a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

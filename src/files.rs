@@ -16,10 +16,14 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use crate::config::{Bind, Config, TokenSource, Upstream};
-use crate::descriptors::is_shortage;
-use crate::file::guard::{Guard, Refusal};
+use descriptors::is_shortage;
+use guard::{Guard, Refusal};
+
 use crate::names::{ListenerName, TokenAlias};
+
+pub mod descriptors;
+pub mod guard;
+pub mod reading;
 
 /// What a file or port is there for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -113,11 +117,10 @@ impl ExternalFile {
         Self { purpose, path: path.to_owned(), guard: purpose.guard(None) }
     }
 
-    /// That of a token.
+    /// The secret at `path`, with which group and others may do what `allow_mode` lets them on a read-only mount.
     #[must_use]
-    pub fn of_token(source: &TokenSource) -> Self {
-        let purpose = Purpose::Token(source.alias);
-        Self { purpose, path: source.file.clone(), guard: purpose.guard(source.allow_mode) }
+    pub fn secret(purpose: Purpose, path: &Path, allow_mode: Option<u32>) -> Self {
+        Self { purpose, path: path.to_owned(), guard: purpose.guard(allow_mode) }
     }
 
     /// Opens it, if it is as it should be.
@@ -139,7 +142,7 @@ impl ExternalFile {
     /// Why it cannot be used as it stands there now, for people. A want of descriptors is nothing of the file's.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
-        let path = crate::file::shown(&self.path);
+        let path = crate::files::reading::shown(&self.path);
         match self.check() {
             Ok(()) if was_replaced_behind_a_mount(&self.path) => {
                 Some(format!("{path} was replaced where it was mounted from, which is not seen here"))
@@ -173,33 +176,6 @@ pub struct External {
 }
 
 impl External {
-    /// Of `config`, which was read from `file`.
-    #[must_use]
-    pub fn of(config: &Config, file: Option<&Path>) -> Self {
-        let identity = config.identity.as_ref().map(|identity| &identity.place);
-        let named = |purpose, path: Option<&Path>| path.map(|path| ExternalFile::new(purpose, path));
-        let mut files: Vec<_> = [
-            named(Purpose::Configuration, file),
-            named(Purpose::Upstream, config.upstream.ca_file.as_deref()),
-            named(Purpose::Identity, identity.and_then(|place| place.ca_file.as_deref())),
-        ]
-        .into_iter()
-        .flatten()
-        .collect();
-        files.extend(config.tokens.iter().map(ExternalFile::of_token));
-        files.extend(config.listeners.iter().filter_map(|listener| match &listener.bind {
-            Bind::Unix { path, .. } => named(Purpose::Listener(listener.name), Some(path)),
-            Bind::Tcp(_) => None,
-        }));
-        let port = |place: &Upstream| place.connect_to.as_ref().map_or(place.port, |(_, port)| *port);
-        let connected = |purpose, place: &Upstream| ExternalPort { purpose, port: port(place) };
-        let ports = [
-            Some(connected(Purpose::Upstream, &config.upstream)),
-            identity.map(|place| connected(Purpose::Identity, place)),
-        ];
-        Self { files, ports: ports.into_iter().flatten().collect() }
-    }
-
     /// The files that are read.
     pub fn read(&self) -> impl Iterator<Item = &ExternalFile> {
         self.files.iter().filter(|file| file.purpose.read() != Read::Never)
@@ -315,37 +291,6 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
-
-    #[test]
-    fn rule_1_the_table_has_everything_that_a_configuration_names() {
-        let text = "
-listeners: [{name: app, unix: {path: /run/gate/app.sock}}, {name: tcp, address: '127.0.0.1:0'}]
-upstream: {connect_to: 'localhost:8443'}
-identity: {url: 'https://login.yandex.ru/info'}
-tokens: {one: {file: a/one, scopes: [metrika:read]}, two: {file: /b/two, scopes: [metrika:read]}}
-callers: [{id: a, scopes: [metrika:read], tokens: [one], match: {listener: app, uid: [7]}}]
-";
-        let config = Config::parse(text, Path::new("gate.yaml")).unwrap();
-        let external = External::of(&config, Some(Path::new("gate.yaml")));
-        let files: Vec<_> =
-            external.files.iter().map(|file| format!("{}: {}", file.purpose, file.path.display())).collect();
-        assert_eq!(
-            files,
-            [
-                "the configuration: gate.yaml",
-                "token one: a/one",
-                "token two: /b/two",
-                "listener app: /run/gate/app.sock"
-            ]
-        );
-        let ports: Vec<_> = external.ports.iter().map(|port| format!("{}: {}", port.purpose, port.port)).collect();
-        assert_eq!(ports, ["upstream: 8443", "identity: 443"]);
-        assert_eq!(external.read_with_it().count(), 0);
-        assert!(
-            external.watched().contains(Path::new("/b"))
-                && external.watched().contains(&std::env::current_dir().unwrap())
-        );
-    }
 
     #[test]
     fn rule_2_every_folder_that_decides_is_found() {

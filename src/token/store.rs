@@ -1,7 +1,7 @@
 //! Token files: read with suspicion, watched by their folders.
 //!
 //! 1. A file holds one token and nothing else; see [`crate::token`] for what a token is.
-//! 2. Where it is and who may read it says its row of [`crate::external`]; it is a secret ([`crate::file::guard`]).
+//! 2. Where it is and who may read it says its row of [`crate::files`]; it is a secret ([`crate::files::guard`]).
 //! 3. A file that is missing is a token that is missing: what needs it is refused, everything else goes on.
 //! 4. A file that is there and wrong changes nothing.
 
@@ -12,10 +12,10 @@ use std::path::PathBuf;
 use zeroize::Zeroizing;
 
 use crate::config::TokenSource;
-use crate::descriptors::Need;
-use crate::external::ExternalFile;
-use crate::file::guard::Refusal;
-use crate::file::shown;
+use crate::files::ExternalFile;
+use crate::files::descriptors::Need;
+use crate::files::guard::Refusal;
+use crate::files::reading::shown;
 use crate::names::TokenAlias;
 use crate::token::{BadToken, Token};
 
@@ -100,7 +100,7 @@ const MAXIMUM_BYTES: u64 = 4096;
 /// # Errors
 /// [`TokenFileError`].
 pub fn read(source: &TokenSource, demo: bool) -> Result<Token, TokenFileError> {
-    read_from(&ExternalFile::of_token(source), source.alias, demo)
+    read_from(&TokenSource::external(source), source.alias, demo)
 }
 
 /// The same of its row in the table of files.
@@ -124,7 +124,7 @@ pub struct Written([i64; 3]);
 /// When the file of `source` was last written; `None` where that cannot be seen.
 #[must_use]
 pub fn written(source: &TokenSource) -> Option<Written> {
-    let seen = std::fs::metadata(ExternalFile::of_token(source).path).ok()?;
+    let seen = std::fs::metadata(TokenSource::external(source).path).ok()?;
     let inode = i64::from_ne_bytes(seen.ino().to_ne_bytes());
     Some(Written([inode, seen.ctime(), seen.ctime_nsec()]))
 }

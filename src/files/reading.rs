@@ -14,8 +14,6 @@ use std::path::Path;
 
 use rustix::fs::{Mode, OFlags, StatVfsMountFlags};
 
-pub mod guard;
-
 /// Opens the regular file at `path`. What the metadata are of is what is read: the open file, not its name.
 ///
 /// # Errors
@@ -42,7 +40,7 @@ pub fn read_from(file: File, most: usize) -> io::Result<Vec<u8>> {
 ///
 /// # Errors
 /// [`io::ErrorKind::PermissionDenied`], with what would be right.
-fn check_folder(path: &Path) -> io::Result<()> {
+pub(super) fn check_folder(path: &Path) -> io::Result<()> {
     let mut named = std::path::absolute(path)?;
     // As many links as Linux follows.
     for _ in 0..40 {
@@ -70,7 +68,7 @@ fn check_one(folder: &Path) -> io::Result<()> {
 ///
 /// # Errors
 /// As [`check_folder`].
-fn check_writers(path: &Path, metadata: &Metadata) -> io::Result<()> {
+pub(super) fn check_writers(path: &Path, metadata: &Metadata) -> io::Result<()> {
     let mode = metadata.mode() & 0o7777;
     if mode & 0o002 != 0 && !is_read_only(path) {
         let message = format!("it can be written by everyone (mode {mode:o}); chmod o-w it");
@@ -91,12 +89,12 @@ fn is_in_an_open_folder(path: &Path) -> bool {
 }
 
 /// Whether nobody can write through the mount that `path` is on.
-fn is_read_only(path: &Path) -> bool {
+pub(super) fn is_read_only(path: &Path) -> bool {
     rustix::fs::statvfs(path).is_ok_and(|mount| mount.f_flag.contains(StatVfsMountFlags::RDONLY))
 }
 
 /// The same of an open file.
-fn is_open_read_only(file: &File) -> bool {
+pub(super) fn is_open_read_only(file: &File) -> bool {
     rustix::fs::fstatvfs(file).is_ok_and(|mount| mount.f_flag.contains(StatVfsMountFlags::RDONLY))
 }
 
