@@ -315,7 +315,7 @@ impl Framing {
     fn field(&mut self, text: &[u8]) -> Result<(), Malformed> {
         let (name, value) = self.counted_field(text)?;
         if name.eq_ignore_ascii_case(b"host") {
-            // Host may be empty (RFC 9110, section 7.2); `decide/admission.rs` checks whether the listener accepts it.
+            // Host may be empty (RFC 9110, section 7.2); `policy/admission.rs` checks whether the listener accepts it.
             let is_host = value.is_empty() || *value == *self.known_host || Host::of(value).is_some();
             let same = self.head.authority.as_deref().is_none_or(|known| value.eq_ignore_ascii_case(known.as_bytes()));
             let again = std::mem::replace(&mut self.head.host, true);
