@@ -72,12 +72,12 @@ pub enum Breach {
         "the body is not JSON with one meaning, or what stands for a counter, a login or an action in it is none; send one document without repeated keys"
     )]
     Body,
-    /// The name of a part could be read as a parameter (rule 7, [`super::parts`]).
+    /// The name of a part could be read as a parameter (rule 7).
     #[error(
         "a part of the body could be taken for a parameter that the rules of the caller are about; send parameters in the query, and name the part of the file file"
     )]
     Part,
-    /// The name of a part is ambiguous (rule 7, [`super::parts`]).
+    /// The name of a part is ambiguous (rule 7).
     #[error(
         "the name of a part of the body cannot be read in one way; it has letters, digits, _, - and . alone, and its line no more than 4096 bytes"
     )]

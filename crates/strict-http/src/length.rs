@@ -5,7 +5,7 @@
 //!
 //! 1. `Transfer-Encoding` that is not exactly one `chunked`, or that is combined with `Content-Length`.
 //! 2. `Content-Length` in several lines, as a list, or with anything but digits, also in a response without a body.
-//! 3. 204 with a length or `Transfer-Encoding` (RFC 9110, section 8.6).
+//! 3. 204 with a length other than 0, or with `Transfer-Encoding` (RFC 9110, section 8.6).
 //! 4. An unrequested status (101, 206: no upgrade or range is ever requested) or an invalid one (above 599).
 //!
 //! 5. A response without a body (to HEAD, or 304) can announce the length that a body would have. Some servers send that
