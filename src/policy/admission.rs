@@ -1,19 +1,20 @@
-//! Admission: may this request reach the gate at all? Decided before policy, from what only a browser, a stranger's name or
-//! a loop would bring.
+//! Admission: decides, before policy, whether a request is accepted at all. Rejects requests of browsers, for foreign host
+//! names and in loops.
 //!
-//! 1. On TCP a request is called by a host that the listener knows (see [`crate::host`]); otherwise `host_denied`, 403.
-//!    On a unix socket any host will do.
-//! 2. `Host` stands once, is a host and a port, and is the authority of an absolute-form target where both are there
-//!    (RFC 9112, section 3.2); otherwise `bad_host`, 400.
-//! 3. What only browsers send is refused on every listener (`browser_denied`, 403): `Origin`, `Sec-Fetch-Site`,
-//!    `Sec-Fetch-Dest` and the fields of a CORS preflight, with any value. Not `Sec-Fetch-Mode`: Node's `fetch` sends it.
-//! 4. Where the listener says `require_header`, that field stands once, with that value; otherwise `header_required`,
-//!    403. It is read before the fields that `Connection` names go.
-//! 5. A request that a gate forwarded before is a loop (`loop_detected`, 508).
-//! 6. At most `limits.header_fields` fields, in any version of HTTP (`headers_too_large`, 431); a request of HTTP/2 is held
-//!    to what the reader of HTTP/1.1 has seen to by now (`http2`).
+//! 1. On TCP, the host of a request must be known to the listener (see [`strict_http::host`]); otherwise `host_denied`, 403.
+//!    On a unix socket any host is accepted.
+//! 2. `Host` occurs once, is a host with an optional port, and equals the authority of an absolute-form target if both are
+//!    present (RFC 9112, section 3.2); otherwise `bad_host`, 400.
+//! 3. Fields that only browsers send are refused on every listener (`browser_denied`, 403): `Origin`, `Sec-Fetch-Site`,
+//!    `Sec-Fetch-Dest` and the fields of a CORS preflight, with any value. `Sec-Fetch-Mode` is accepted, because Node's
+//!    `fetch` sends it.
+//! 4. If the listener has `require_header`, that field occurs once, with that value; otherwise `header_required`, 403. It is
+//!    checked before the fields that `Connection` names are removed.
+//! 5. A request that a gate has forwarded before is a loop (`loop_detected`, 508).
+//! 6. At most `limits.header_fields` fields, in any HTTP version (`headers_too_large`, 431). An HTTP/2 request also gets
+//!    the checks that the HTTP/1.1 reader has already made for HTTP/1.1 (`http2_request`).
 //!
-//! A request that has waited is held to rules 1 and 4 again: they are the configuration's.
+//! Rules 1 and 4 are checked again after a request has waited, because they depend on the configuration.
 
 use http::header::HOST;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, Version};
@@ -26,35 +27,35 @@ use super::{http2_request, via};
 use crate::names::ListenerName;
 use crate::policy::rejection::{Reason, Rejection};
 
-/// Bounds of what callers may send, and of how many there may be.
+/// Limits of requests and connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// The request line and all fields.
+    /// The maximum size in bytes of the request line and all fields.
     pub header_bytes: usize,
-    /// The request target.
+    /// The maximum length of the request target, in bytes.
     pub target_bytes: usize,
-    /// The fields of a request.
+    /// The maximum number of fields of a request.
     pub header_fields: usize,
-    /// Callers' connections over all listeners.
+    /// The maximum number of connections over all listeners.
     pub connections: usize,
-    /// Of them, those of one peer: an IPv4 address, an IPv6 network of 64 bits, or a user of this machine.
+    /// The maximum per peer: an IPv4 address, an IPv6 network of 64 bits, or a user of this machine.
     pub connections_per_peer: usize,
 }
 
-/// What one listener lets in.
+/// The admission rules of one listener.
 #[derive(Debug)]
 pub struct Admission {
-    /// The hosts that it is called by; `None` is any.
+    /// The accepted hosts; `None` accepts any.
     hosts: Option<Hosts>,
-    /// The field that it requires.
+    /// The required field and its value.
     required: Option<(HeaderName, HeaderValue)>,
 }
 
-/// What each listener lets in, made once for a configuration.
+/// The admission rules of all listeners, prepared once per configuration.
 #[derive(Debug)]
 pub struct Admissions(FxHashMap<ListenerName, Admission>);
 
-/// How a request was admitted: what rules 1 and 4 read of it.
+/// The parts of an admitted request that rules 1 and 4 read.
 #[derive(Debug, Clone)]
 pub struct Admitted {
     host: Option<HeaderValue>,
@@ -62,25 +63,25 @@ pub struct Admitted {
 }
 
 impl Admissions {
-    /// What each of these listeners lets in.
+    /// Collects the admission rules of the listeners.
     pub fn new(listeners: impl IntoIterator<Item = (ListenerName, Admission)>) -> Self {
         Self(listeners.into_iter().collect())
     }
 
-    /// What `listener` lets in. Every listener of the configuration is there; one that were not would let nobody in.
+    /// Returns the rules of `listener`. Every configured listener has some; without rules, requests are refused.
     pub(super) fn of(&self, listener: ListenerName) -> Result<&Admission, Rejection> {
         self.0.get(&listener).ok_or_else(|| Reason::HostDenied.into())
     }
 }
 
 impl Admission {
-    /// What a listener lets in that is called by these hosts, or by any, and requires this field.
+    /// Creates the rules of a listener with these accepted hosts (`None` for any) and this required field.
     #[must_use]
     pub const fn new(hosts: Option<Hosts>, required: Option<(HeaderName, HeaderValue)>) -> Self {
         Self { hosts, required }
     }
 
-    /// Whether it may be called by the host of `authority` (rules 1 and 2).
+    /// Checks whether the listener accepts the host of `authority` (rules 1 and 2).
     ///
     /// # Errors
     /// The refusal.
@@ -94,7 +95,7 @@ impl Admission {
         }
     }
 
-    /// Holds a request to the rules of this module, with these bounds.
+    /// Applies the rules of this module to a request, with these limits.
     pub(super) fn admit(&self, head: &Head<'_>, limits: &Limits) -> Result<Admitted, Rejection> {
         if head.fields.len() > limits.header_fields {
             return Err(Malformed::TooManyFields.into());
@@ -117,19 +118,19 @@ impl Admission {
         Ok(Admitted { host: head.fields.get(HOST).cloned(), required: self.required.clone() })
     }
 
-    /// Holds a request that was admitted before to rules 1 and 4.
+    /// Applies rules 1 and 4 to a request that was admitted before.
     pub(super) fn admit_again(&self, admitted: &Admitted, uri: &Uri) -> Result<(), Rejection> {
         let target = uri.authority().map(|authority| authority.as_str().as_bytes());
         self.check_host(target.or(admitted.host.as_ref().map(HeaderValue::as_bytes)).unwrap_or_default())?;
         match &self.required {
-            // Another field than the one that the request had: whether it has that too is not known any more.
+            // The required field has changed, and the request's value of the new one is no longer known.
             Some((name, _)) if self.required != admitted.required => Err(lacking(name)),
             Some(_) | None => Ok(()),
         }
     }
 }
 
-/// The log says which field it is; its value could be taken for a secret.
+/// The refusal of rule 4. The log names the field; its value could be mistaken for a secret.
 #[cold]
 fn lacking(name: &HeaderName) -> Rejection {
     Rejection::because(
@@ -138,7 +139,7 @@ fn lacking(name: &HeaderName) -> Rejection {
     )
 }
 
-/// By what the gate is called in a request: empty where it does not say (rule 2).
+/// The authority of a request; empty if it has none (rule 2).
 fn authority<'a>(head: &Head<'a>) -> Result<&'a [u8], Malformed> {
     let mut fields = head.fields.get_all(HOST).iter().map(HeaderValue::as_bytes);
     let (field, second) = (fields.next(), fields.next());
@@ -150,17 +151,17 @@ fn authority<'a>(head: &Head<'a>) -> Result<&'a [u8], Malformed> {
     }
 }
 
-/// So much of a host is said in the log.
+/// The maximum number of bytes of a host in the log.
 const SHOWN: usize = 100;
 
-/// The log says which host it was, so that an operator can list it.
+/// The refusal of rule 1. The log names the host, so that an operator can list it.
 #[cold]
 fn denied(host: &[u8]) -> Rejection {
     let shown = host.get(..SHOWN).unwrap_or(host).escape_ascii();
     Rejection::because(Reason::HostDenied, anyhow::anyhow!("the request is for the host '{shown}'"))
 }
 
-/// Rule 3.
+/// Whether only browsers send the field (rule 3).
 fn is_of_browsers(name: &HeaderName) -> bool {
     matches!(
         name.as_str(),
@@ -173,7 +174,7 @@ fn is_of_browsers(name: &HeaderName) -> bool {
     )
 }
 
-/// Rule 4.
+/// Whether the field occurs once, with this value (rule 4).
 fn is_only(headers: &HeaderMap, name: &HeaderName, value: &HeaderValue) -> bool {
     let mut values = headers.get_all(name).iter();
     values.next() == Some(value) && values.next().is_none()

@@ -1,4 +1,4 @@
-//! The body of a request, as far as its head tells.
+//! The properties of a request body that its header declares.
 
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, EXPECT, ORIGIN};
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -6,30 +6,30 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use super::decide::Retype;
 use crate::policy::rules::{BODY_BYTES, Breach};
 
-/// What the head of a request says of its body.
+/// The properties of a body, as its header declares them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BodyHead {
-    /// It is no shorter.
+    /// The minimum length in bytes.
     pub shortest: u64,
     kind: Kind,
     packing: Packing,
-    /// A page in a browser may have sent it: without asking first, one can send text and forms.
+    /// Whether a web page may have sent it: browsers send text and forms without a CORS preflight.
     may_be_of_a_page: bool,
     is_in_parts: bool,
-    /// Its caller waits to be asked for it.
+    /// Whether the client waits for `100 Continue`.
     waits: bool,
 }
 
-/// What it is said to be.
+/// The declared type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Json,
-    /// A form, which some servers read as more parameters of the target: policy would not have seen them. The API takes JSON
-    /// and files; but many clients say of their JSON that it is one.
+    /// A form, which some servers read as additional parameters that policy would not have seen. The API accepts JSON and
+    /// files, but many clients declare their JSON as a form.
     Form,
-    /// Nothing, text, or a misspelled type of JSON.
+    /// No type, text, or a misspelled JSON type.
     Untyped,
-    /// Data in parts or as CSV.
+    /// A multipart or CSV file.
     File,
     Other,
 }
@@ -42,7 +42,7 @@ enum Packing {
 }
 
 impl BodyHead {
-    /// What `fields` say of a body that is no shorter than `shortest`.
+    /// Reads the properties of a body of at least `shortest` bytes from `fields`.
     #[must_use]
     pub fn of(fields: &HeaderMap, shortest: u64) -> Self {
         let codings: Vec<_> = fields.get_all(CONTENT_ENCODING).iter().collect();
@@ -62,7 +62,7 @@ impl BodyHead {
         }
     }
 
-    /// The same for who sends nothing but what is said: its type is not looked for.
+    /// The properties for strict callers: an untyped body is not inspected for JSON.
     #[must_use]
     pub const fn as_it_is_said(self) -> Self {
         match self.kind {
@@ -71,49 +71,49 @@ impl BodyHead {
         }
     }
 
-    /// Whether it is said to be a form.
+    /// Whether it is declared as a form.
     #[must_use]
     pub const fn is_form(self) -> bool {
         matches!(self.kind, Kind::Form)
     }
 
-    /// Whether it is data in parts or as CSV, unpacked or not.
+    /// Whether it is a multipart or CSV file, compressed or not.
     #[must_use]
     pub const fn is_file(self) -> bool {
         matches!(self.kind, Kind::File)
     }
 
-    /// Whether some reader takes it for a body in parts.
+    /// Whether some reader could treat it as a multipart body.
     #[must_use]
     pub const fn is_in_parts(self) -> bool {
         self.is_in_parts
     }
 
-    /// Whether it is packed in any way.
+    /// Whether it is compressed in any way.
     #[must_use]
     pub const fn is_coded(self) -> bool {
         !matches!(self.packing, Packing::Plain)
     }
 
-    /// Whether it is packed with gzip.
+    /// Whether it is compressed with gzip.
     #[must_use]
     pub const fn is_packed(self) -> bool {
         matches!(self.packing, Packing::Gzip)
     }
 
-    /// Whether it is said to be nothing, or text.
+    /// Whether it has no declared type, or is text.
     #[must_use]
     pub const fn is_untyped(self) -> bool {
         matches!(self.kind, Kind::Untyped)
     }
 
-    /// What becomes of its type, where it may be JSON that is not said to be that.
+    /// The treatment of the declared type, if the body may be JSON that is not declared as JSON.
     #[must_use]
     pub fn retype(self) -> Option<Retype> {
         let could_be = self.packing == Packing::Plain && !self.may_be_of_a_page && self.is_short();
         match self.kind {
             Kind::Form if could_be => Some(Retype::Form),
-            // What is streamed, or waited with, is not held up.
+            // Bodies that are streamed, or that wait for `100 Continue`, are not delayed.
             Kind::Untyped if could_be && self.shortest > 0 && !self.waits => Some(Retype::Untyped),
             Kind::Json | Kind::Form | Kind::Untyped | Kind::File | Kind::Other => None,
         }
@@ -123,7 +123,7 @@ impl BodyHead {
         usize::try_from(self.shortest).is_ok_and(|shortest| shortest <= BODY_BYTES)
     }
 
-    /// Whether the body can be held to rules, before any of it is read.
+    /// Checks whether rules can be applied to the body, before any of it is read.
     ///
     /// # Errors
     /// [`Breach::BodyKind`] and [`Breach::BodyLength`].
@@ -157,7 +157,7 @@ impl Kind {
     }
 }
 
-/// Whether some reader takes it for a form: one of several types, and in quotes, too.
+/// Whether some reader could treat the type as a form: also one of several types, or in quotes.
 fn is_form(value: &[u8]) -> bool {
     let mut types = value.split(|byte| matches!(byte, b';' | b',')).map(|kind| {
         let is_around = |byte: &u8| !matches!(byte, b'"' | b'\'' | b' ' | b'\t');
@@ -168,17 +168,17 @@ fn is_form(value: &[u8]) -> bool {
     types.any(|kind| kind.eq_ignore_ascii_case(b"application/x-www-form-urlencoded"))
 }
 
-/// Whether it names a type in parts, wherever.
+/// Whether it contains a multipart type, at any position.
 fn is_in_parts(value: &[u8]) -> bool {
     value.windows(b"multipart/".len()).any(|some| some.eq_ignore_ascii_case(b"multipart/"))
 }
 
-/// The types that the API has for JSON.
+/// Whether it is a JSON type of the API.
 fn is_json(value: &[u8]) -> bool {
     is_said_to_be(value, &[b"application/json", b"application/x-yametrika+json"])
 }
 
-/// Whether it is one of `types`, in the only encoding that all readers of JSON agree on (RFC 8259, section 8.1).
+/// Whether it is one of `types`, in UTF-8, the only encoding that all JSON readers support (RFC 8259, section 8.1).
 fn is_said_to_be(value: &[u8], types: &[&[u8]]) -> bool {
     let mut parts = value.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
     let kind = parts.next().unwrap_or_default();
@@ -187,7 +187,7 @@ fn is_said_to_be(value: &[u8], types: &[&[u8]]) -> bool {
     types.iter().any(|one| kind.eq_ignore_ascii_case(one)) && parts.all(is_utf8)
 }
 
-/// Whether it is a type of uploaded data, with whatever parameters.
+/// Whether it is a type of uploaded data, with any parameters.
 fn is_file(value: &[u8]) -> bool {
     let kind = value.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
     [&b"multipart/form-data"[..], b"text/csv"].iter().any(|one| kind.eq_ignore_ascii_case(one))
@@ -247,7 +247,7 @@ mod tests {
         assert_eq!(retype(&[text(), (EXPECT, "100-continue")], 2), None);
         assert_eq!((retype(&[form()], most + 1), retype(&[text()], most + 1)), (None, None));
         assert_eq!(retype(&[(CONTENT_TYPE, "application/json")], 2), None);
-        // What a page can send without asking first.
+        // Fields of requests that a page can send without a preflight.
         for name in ["origin", "sec-fetch-mode", "sec-fetch-user"] {
             let name = HeaderName::from_static(name);
             assert_eq!(retype(&[form(), (name.clone(), "null")], 2), None, "{name}");

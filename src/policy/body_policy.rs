@@ -1,4 +1,4 @@
-//! What a request owes when it leaves: what is left of its caller's rules, and the type of its body where that lies.
+//! The remaining duties of a request when it is sent: rules on its body and response, and the correction of its type.
 
 use std::sync::Arc;
 
@@ -10,39 +10,39 @@ use crate::policy::Permission;
 use crate::policy::rejection::Rejection;
 use crate::policy::rules::{Breach, Look, Parts, Reading};
 
-/// What is left to do when the request leaves. Most requests owe nothing.
+/// The duties that remain when a request is sent. Most requests have none.
 #[derive(Debug, Clone)]
 pub struct Owed {
-    /// What the body is read for.
+    /// The inspection of the body.
     pub reading: Reading,
-    /// The body has to be read for the rules of the caller.
+    /// Whether the body must be read for the caller's rules.
     pub body: bool,
-    /// What becomes of the type of the body, where the head does not say JSON and the body may be that.
+    /// The treatment of the body's type, if the body may be JSON that is not declared as JSON.
     pub retype: Option<Retype>,
-    /// The body is packed with gzip.
+    /// Whether the body is compressed with gzip.
     pub is_packed: bool,
-    /// What its head already shows to be wrong with a body, if there is one.
+    /// The breach that the header shows, if the body turns out not to be empty.
     pub kind: Option<Breach>,
-    /// The names of its parts are looked through as it goes by.
+    /// The checker of part names, which runs while the body is streamed.
     pub parts: Option<Parts>,
-    /// Of the answer, only these counters may go on; they are in ascending order.
+    /// The counters to which the response is filtered, in ascending order.
     pub list: Option<Arc<[u64]>>,
-    /// Whether a breach refuses.
+    /// Whether a breach refuses the request.
     pub enforce: bool,
 }
 
-/// What becomes of a body whose type is not that of JSON. One that as a whole is an object or an array in JSON is said to be
-/// JSON when it leaves.
+/// The treatment of a body whose declared type is not JSON. A body that as a whole is a JSON object or array is sent with a
+/// JSON type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Retype {
-    /// Said to be a form: anything else is refused.
+    /// Declared as a form: any other content is refused.
     Form,
-    /// Said to be nothing, or text: anything else goes on as it is.
+    /// Without a type, or declared as text: any other content is sent unchanged.
     Untyped,
 }
 
 impl Asked {
-    /// What is left to do when the request leaves; what can be said of its body by its head is said here.
+    /// Returns the remaining duties. Breaches that the header of the body shows are reported here.
     pub(super) fn owed(
         &self,
         caller: Identified,
@@ -59,7 +59,7 @@ impl Asked {
         let rules = &caller.rules;
         let body = self.body.map(|body| if caller.strict { body.as_it_is_said() } else { body });
         let look = body.map_or(Look::default(), |body| look_at(body, duties.body));
-        // What is read in any case is not held up by being looked at.
+        // A body that is read for the rules anyway can be checked for JSON without further delay.
         let is_read = body.is_some_and(|body| look.is_due() && body.is_untyped());
         let retype = body.and_then(BodyHead::retype).or(is_read.then_some(Retype::Untyped));
         let parts = body.filter(|body| body.is_in_parts()).and_then(|_| rules.parts(operation));
@@ -81,7 +81,7 @@ impl Asked {
             && let Err(breach) = owed.check_kind(body)
         {
             if body.shortest == 0 && owed.parts.is_none() {
-                // In chunks, or in frames of HTTP/2, there may be nothing.
+                // A body in chunks or HTTP/2 frames may be empty.
                 owed.kind = Some(breach);
             } else if enforce {
                 return Err(Rejection::because(breach.reason(), breach));
@@ -95,7 +95,7 @@ impl Asked {
 }
 
 impl Owed {
-    /// Whether its head lets `body` be looked through as is owed.
+    /// Checks whether the header of `body` permits the required inspection.
     fn check_kind(&self, body: BodyHead) -> Result<(), Breach> {
         if self.parts.is_some() && body.is_coded() {
             return Err(Breach::BodyKind);
@@ -104,7 +104,7 @@ impl Owed {
     }
 }
 
-/// What a body is read for: a file of data belongs to the counter of its path, and is not.
+/// The things to look for in a body. A file of data belongs to the counter of its path, so counters are not.
 fn look_at(body: BodyHead, due: Look) -> Look {
     if due.is_data && body.is_file() { Look { counters: false, ..due } } else { due }
 }

@@ -1,14 +1,14 @@
-//! Callers: who is calling? The evidence of the connection decides, never what a request says.
+//! Callers, identified by the evidence of the connection, never by the contents of a request.
 //!
-//! 1. A caller states one or more conditions: the listener, the source network, the peer's uid, the peer's gid. Every
-//!    condition that is stated must hold; of several values of one condition, any one.
-//! 2. Callers are tried in the order of the configuration; the first that matches is the caller.
-//! 3. When none matches, the request is refused (`unknown_caller`, 401).
-//! 4. A peer on a unix socket has no source, a peer on TCP no uid and gid: such a condition does not hold there.
+//! 1. A caller has one or more conditions: the listener, the source network, the peer's uid, the peer's gid. All conditions
+//!    must hold; a condition with several values holds for any one of them.
+//! 2. Callers are tried in the order of the configuration; the first match is the caller.
+//! 3. Without a match, the request is refused (`unknown_caller`, 401).
+//! 4. A peer on a unix socket has no source address, a peer on TCP no uid and gid: such a condition does not hold there.
 //! 5. An IPv4 address is the same whether it arrives as IPv4 or as IPv4-mapped IPv6.
 //!
-//! Finding the caller costs one hash look-up for every prefix length that the configuration uses, however many callers
-//! there are: each table remembers only the first caller of a key.
+//! Identification costs one hash lookup per prefix length in the configuration, independent of the number of callers,
+//! because each table stores only the first caller of a key.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -25,40 +25,40 @@ use crate::policy::rules::Rules;
 /// A caller of the configuration.
 #[derive(Debug, Clone)]
 pub struct Caller {
-    /// Its name in logs and metrics.
+    /// The name in logs and metrics.
     pub id: CallerId,
-    /// What must hold of a connection for it to be this caller's.
+    /// The conditions on its connections.
     pub conditions: Conditions,
-    /// What it may do.
+    /// The scopes that it has.
     pub scopes: ScopeSet,
     /// The tokens it may use, in the order of the configuration.
     pub tokens: Vec<TokenAlias>,
-    /// What it may touch within its scopes.
+    /// The limits within its scopes.
     pub rules: Rules,
-    /// Whether it is refused where what would be sent has another form than what it asks.
+    /// Whether requests are refused if they would be sent in another form than received.
     pub strict: bool,
 }
 
-/// The evidence of a connection. Code that reads it names every field, so that the compiler shows what a new field
-/// concerns.
+/// The evidence of a connection. Code that reads it names every field, so that the compiler reports the places that a new
+/// field affects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Evidence {
-    /// The listener that accepted it.
+    /// The listener that accepted the connection.
     pub listener: ListenerName,
-    /// The other end.
+    /// The peer of the connection.
     pub peer: Peer,
 }
 
-/// The other end of a connection, as the kernel knows it.
+/// The peer of a connection, as the kernel reports it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Peer {
-    /// A TCP peer.
+    /// The address of a TCP peer.
     Address(IpAddr),
     /// The process that connected to a unix socket (`SO_PEERCRED`, read once at accept).
     Process {
-        /// Its effective user.
+        /// The effective user.
         uid: u32,
-        /// Its effective group.
+        /// The effective group.
         gid: u32,
     },
 }
@@ -72,7 +72,7 @@ impl fmt::Display for Peer {
     }
 }
 
-/// The callers of a configuration, ready to be found.
+/// The callers of a configuration, indexed for identification.
 #[derive(Debug, Default)]
 pub struct Callers {
     callers: Arc<[Caller]>,
@@ -80,7 +80,7 @@ pub struct Callers {
 }
 
 impl Callers {
-    /// Prepares `callers`, in their order, for connections of `listeners`.
+    /// Indexes `callers`, in their order, for connections of `listeners`.
     #[must_use]
     pub fn new(callers: impl Into<Arc<[Caller]>>, listeners: &[ListenerName]) -> Self {
         let callers = callers.into();
@@ -88,14 +88,14 @@ impl Callers {
         Self { callers, of_listener }
     }
 
-    /// The caller before the one at `position` that takes all its connections, if there is one.
+    /// Returns the first earlier caller that matches all connections of the one at `position`, if there is one.
     #[must_use]
     pub fn shadow_of(&self, position: usize) -> Option<&Caller> {
         let later = self.get(position)?;
         self.callers.iter().take(position).find(|earlier| earlier.conditions.cover(&later.conditions))
     }
 
-    /// The position of the first caller whose conditions hold (rules 2 and 3).
+    /// Returns the position of the first caller whose conditions hold (rules 2 and 3).
     #[must_use]
     pub fn identify(&self, evidence: Evidence) -> Option<usize> {
         let Evidence { listener, peer } = &evidence;
@@ -107,13 +107,13 @@ impl Callers {
         found
     }
 
-    /// The caller at a position.
+    /// Returns the caller at a position.
     #[must_use]
     pub fn get(&self, position: usize) -> Option<&Caller> {
         self.callers.get(position)
     }
 
-    /// Every caller, in the order of the configuration.
+    /// All callers, in the order of the configuration.
     #[must_use]
     pub fn all(&self) -> &[Caller] {
         &self.callers

@@ -1,7 +1,7 @@
-//! The table of a listener: from the evidence of a connection to the first caller whose conditions hold.
+//! The table of a listener, which maps the evidence of a connection to the first caller whose conditions hold.
 //!
-//! A caller is kept under keys that are made of all its conditions. A caller with a condition that no key contains is kept
-//! under none: it matches nobody.
+//! A caller is stored under keys made of all its conditions. A caller with a condition that no key contains is not stored,
+//! and matches no connection.
 
 use std::hash::Hash;
 use std::net::IpAddr;
@@ -12,7 +12,7 @@ use rustc_hash::FxHashMap;
 use super::caller::{Caller, Condition, Conditions, Peer};
 use crate::names::ListenerName;
 
-/// The callers that a listener can have. Values are positions in the configuration.
+/// The callers of a listener. Values are positions in the configuration.
 #[derive(Debug, Default)]
 pub(super) struct Table {
     anyone: Option<usize>,
@@ -33,7 +33,7 @@ enum Keys<'a> {
 }
 
 impl<'a> Keys<'a> {
-    /// The keys in the table of `listener`; `None` when none of its connections can meet all conditions.
+    /// Returns the keys in the table of `listener`, or `None` if none of its connections can satisfy all conditions.
     fn of(conditions: &'a Conditions, listener: ListenerName) -> Option<Self> {
         let narrow = |keys: Self, condition| keys.narrowed(condition, listener);
         let keys = conditions.iter().try_fold(Self::Anyone, narrow)?;
@@ -41,7 +41,7 @@ impl<'a> Keys<'a> {
         keys.made_of(conditions.iter().len() - of_listener)
     }
 
-    /// These keys, with one more condition in them. The listener is no part of a key: each has its own table.
+    /// Adds a condition to the keys. The listener is not part of a key, because each listener has its own table.
     fn narrowed(self, condition: &'a Condition, listener: ListenerName) -> Option<Self> {
         match (condition, self) {
             (Condition::Listener(stated), keys) => (*stated == listener).then_some(keys),
@@ -53,14 +53,14 @@ impl<'a> Keys<'a> {
             // A source and a process never hold together (rule 4).
             (Condition::Source(_), Self::Users(_) | Self::Groups(_) | Self::UsersInGroups { .. })
             | (Condition::Uid(_) | Condition::Gid(_), Self::Networks(_)) => None,
-            // No kind is stated twice.
+            // Each kind occurs at most once.
             (Condition::Source(_), Self::Networks(_))
             | (Condition::Uid(_), Self::Users(_) | Self::UsersInGroups { .. })
             | (Condition::Gid(_), Self::Groups(_) | Self::UsersInGroups { .. }) => None,
         }
     }
 
-    /// These keys if they are made of so many conditions: one that got lost on the way would let strangers in.
+    /// Returns the keys if they contain this many conditions: a lost condition would admit strangers.
     fn made_of(self, conditions: usize) -> Option<Self> {
         let own = match self {
             Self::Anyone => 0,
@@ -106,7 +106,7 @@ impl Table {
         }
     }
 
-    /// The position of the first caller.
+    /// Returns the position of the first matching caller.
     pub(super) fn find(&self, peer: Peer) -> Option<usize> {
         let known = match peer {
             Peer::Address(address) => {
@@ -130,7 +130,7 @@ fn keep_first<K: Eq + Hash>(table: &mut FxHashMap<K, usize>, keys: impl IntoIter
     }
 }
 
-/// The prefix length of a network in the 128 bits that both families share (rule 5).
+/// The prefix length of a network in the 128 bits that both address families share (rule 5).
 fn of_128_bits(network: IpNet) -> u8 {
     match network {
         IpNet::V4(network) => network.prefix_len() + 96,
@@ -138,7 +138,7 @@ fn of_128_bits(network: IpNet) -> u8 {
     }
 }
 
-/// The first `length` of the 128 bits. A number, as the hash of an [`IpAddr`] is the same for neighbours.
+/// The first `length` bits of the address, as a number, because the hash of an [`IpAddr`] is the same for neighbours.
 fn masked(address: IpAddr, length: u8) -> u128 {
     let bits = match address {
         IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),

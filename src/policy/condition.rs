@@ -1,7 +1,7 @@
-//! Conditions: the configuration states them about the connections of a caller.
+//! Conditions on connections, by which the configuration identifies callers.
 //!
-//! The kinds are a closed enum, and every match on it names every kind: a new kind does not compile before the matcher,
-//! the tables, the reader of the configuration and the commands handle it. Only an empty list is met by every connection.
+//! The kinds are a closed enum, and every match names every kind: a new kind does not compile until the matcher, the
+//! tables, the configuration reader and the commands handle it. Only an empty list of conditions matches every connection.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -11,20 +11,20 @@ use ipnet::{IpNet, Ipv6Net};
 use super::caller::{Evidence, Peer};
 use crate::names::ListenerName;
 
-/// A condition. Of its values, any one may be the connection's; without a value, no connection meets it.
+/// A condition on a connection. Any one of its values satisfies it; without values, no connection does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Condition {
     /// The listener that accepted the connection.
     Listener(ListenerName),
-    /// The networks that the peer's address may be in.
+    /// The networks that may contain the peer's address.
     Source(Box<[IpNet]>),
-    /// The users that the peer process may run as.
+    /// The users that may run the peer process.
     Uid(Box<[u32]>),
-    /// The groups that the peer process may run as.
+    /// The groups that may run the peer process.
     Gid(Box<[u32]>),
 }
 
-/// The kinds of conditions, in the order in which they are shown.
+/// The kinds of conditions, in display order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ConditionKind {
     /// [`Condition::Listener`].
@@ -41,7 +41,7 @@ impl ConditionKind {
     /// Every kind. The configuration has no key for a kind that is missing here.
     pub const ALL: [Self; 4] = [Self::Listener, Self::Source, Self::Uid, Self::Gid];
 
-    /// Its key under `match`.
+    /// The key under `match`.
     #[must_use]
     pub const fn key(self) -> &'static str {
         match self {
@@ -60,7 +60,7 @@ impl fmt::Display for ConditionKind {
 }
 
 impl Condition {
-    /// Which condition it is.
+    /// The kind of the condition.
     #[must_use]
     pub const fn kind(&self) -> ConditionKind {
         match self {
@@ -71,7 +71,7 @@ impl Condition {
         }
     }
 
-    /// Whether a connection meets it (rules 4 and 5).
+    /// Whether a connection satisfies the condition (rules 4 and 5).
     fn holds(&self, evidence: Evidence) -> bool {
         let Evidence { listener, peer } = evidence;
         match self {
@@ -91,7 +91,7 @@ impl Condition {
         }
     }
 
-    /// Whether every connection that meets `other` meets this too. Two kinds say nothing about each other.
+    /// Whether every connection that satisfies `other` satisfies this too. Different kinds never cover each other.
     fn covers(&self, other: &Self) -> bool {
         let inside = |own: &[IpNet], other: &[IpNet]| {
             let own = merged(own);
@@ -108,7 +108,7 @@ impl Condition {
     }
 }
 
-/// Whether `address` is in `network`, each in either family (rule 5).
+/// Whether `network` contains `address`, in either address family (rule 5).
 fn contains(network: IpNet, address: IpAddr) -> bool {
     match (network, address.to_canonical()) {
         (IpNet::V4(network), IpAddr::V4(address)) => network.contains(&address),
@@ -118,7 +118,7 @@ fn contains(network: IpNet, address: IpAddr) -> bool {
     }
 }
 
-/// A network of IPv4 is one of mapped addresses.
+/// Converts an IPv4 network to the network of its mapped addresses.
 fn as_ipv6(network: IpNet) -> Ipv6Net {
     match network {
         IpNet::V4(network) => {
@@ -129,16 +129,16 @@ fn as_ipv6(network: IpNet) -> Ipv6Net {
     }
 }
 
-/// The length of the prefix of all mapped addresses (RFC 4291, section 2.5.5.2).
+/// The prefix length of the network of mapped addresses (RFC 4291, section 2.5.5.2).
 const MAPPED: u8 = 96;
 
-/// The fewest networks that have the same addresses.
+/// The smallest list of networks with the same addresses.
 fn merged(networks: &[IpNet]) -> Vec<Ipv6Net> {
     Ipv6Net::aggregate(&networks.iter().map(|network| as_ipv6(*network)).collect())
 }
 
-/// Whether these networks together have every address of IPv4, or every one that is global in IPv6 (RFC 4291, section 2.4):
-/// then they say nothing about a peer.
+/// Whether these networks together contain every IPv4 address, or every global IPv6 address (RFC 4291, section 2.4), and
+/// therefore do not restrict the peer.
 #[must_use]
 pub fn are_everyone(networks: &[IpNet]) -> bool {
     let ipv4 = Ipv6Net::new(Ipv4Addr::UNSPECIFIED.to_ipv6_mapped(), MAPPED);
@@ -151,19 +151,19 @@ pub fn are_everyone(networks: &[IpNet]) -> bool {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Conditions(Vec<Condition>);
 
-/// Two conditions are of one kind.
+/// Two conditions have the same kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("states {0} twice")]
 pub struct Repeated(pub ConditionKind);
 
 impl Conditions {
-    /// Every connection meets them.
+    /// No conditions: every connection satisfies them.
     pub const ANYONE: Self = Self(Vec::new());
 
-    /// Takes the conditions in any order.
+    /// Sorts the conditions, which may be in any order.
     ///
     /// # Errors
-    /// When two are of one kind.
+    /// [`Repeated`] if two have the same kind.
     pub fn new(list: impl IntoIterator<Item = Condition>) -> Result<Self, Repeated> {
         let mut list: Vec<_> = list.into_iter().collect();
         list.sort_by_key(Condition::kind);
@@ -174,18 +174,18 @@ impl Conditions {
         }
     }
 
-    /// Each of them.
+    /// Iterates over the conditions.
     pub fn iter(&self) -> std::slice::Iter<'_, Condition> {
         self.0.iter()
     }
 
-    /// Whether nothing is stated.
+    /// Whether there are no conditions.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The listener that is stated.
+    /// The listener of the conditions, if they name one.
     #[must_use]
     pub fn listener(&self) -> Option<ListenerName> {
         self.iter().find_map(|condition| match condition {
@@ -194,14 +194,14 @@ impl Conditions {
         })
     }
 
-    /// Whether a connection meets all of them. The tables of [`Callers`](super::caller::Callers) find the same callers faster.
+    /// Whether a connection satisfies all conditions. The tables of [`Callers`](super::caller::Callers) find callers faster.
     #[must_use]
     pub fn hold(&self, evidence: Evidence) -> bool {
         self.iter().all(|condition| condition.holds(evidence))
     }
 
-    /// Whether every connection that meets `other` meets these too: behind them in the configuration, `other` is never
-    /// reached.
+    /// Whether every connection that satisfies `other` satisfies these too. After them in the configuration, `other` is
+    /// never reached.
     #[must_use]
     pub fn cover(&self, other: &Self) -> bool {
         self.iter().all(|own| other.iter().any(|other| own.covers(other)))

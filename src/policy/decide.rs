@@ -1,12 +1,12 @@
-//! Decide: may this request be sent, for whom, and with which tokens? One decision, made here and nowhere else.
+//! Decisions: whether a request may be sent, for which caller, and with which tokens. Only this module decides.
 //!
-//! 1. [`identify`], [`admit`] and [`permit`] are its steps, and each takes what the one before made. The stages of the gateway
-//!    are these steps; [`decide`] is all of them, for who only wants to know.
-//! 2. It is pure: it reads a request, the evidence of its connection, and what is [`Known`] now.
-//! 3. While a request waits, what is known can change. So what it asks is kept ([`Asked`]), and it is decided again after
-//!    every wait, with what is known then ([`Asked::again`]): a request is never sent with a token that the latest decision
-//!    does not list.
-//! 4. A decision lists at least one token, and only those that can be sent now.
+//! 1. The steps are [`identify`], [`admit`] and [`permit`]; each needs the result of the previous one. The stages of the
+//!    gateway are these steps; [`decide`] runs all of them, for code that needs only the result.
+//! 2. A decision is a pure function of a request, the evidence of its connection, and the current state ([`Known`]).
+//! 3. The state can change while a request waits. The parts of the request that decisions read are therefore kept
+//!    ([`Asked`]), and it is decided again after every wait, with the state of that time ([`Asked::again`]). A request is
+//!    never sent with a token that the latest decision does not list.
+//! 4. A decision lists at least one token, and only tokens that can be used now.
 
 use std::num::NonZero;
 
@@ -27,38 +27,38 @@ use crate::policy::rejection::{Reason, Rejection};
 use crate::policy::rules::{Breach, Call, Duties};
 use crate::policy::{Denial, Grant, Permission, Policy};
 
-/// What decisions are made with: the state of now.
+/// The current state, on which decisions depend.
 #[derive(Clone, Copy)]
 pub struct Known<'a> {
-    /// Who may do what.
+    /// The rules for callers.
     pub policy: &'a Policy,
-    /// What each listener lets in.
+    /// The admission rules of each listener.
     pub admissions: &'a Admissions,
-    /// Bounds of a request.
+    /// The limits of a request.
     pub limits: &'a Limits,
-    /// By the position of a token in the policy: which can be sent where it is chosen, or why none can.
+    /// By position of a token in the policy: the tokens to use when it is chosen, or the reason why there is none.
     pub tokens: &'a [Result<Candidates, Reason>],
 }
 
-/// The head of a request.
+/// The header of a request.
 #[derive(Debug, Clone, Copy)]
 pub struct Head<'a> {
     /// The method.
     pub method: &'a Method,
-    /// The version of HTTP.
+    /// The HTTP version.
     pub version: Version,
     /// The target.
     pub uri: &'a Uri,
-    /// The fields, as they came.
+    /// The fields as received.
     pub fields: &'a HeaderMap,
-    /// The shortest that its body can be; `None` where it has none.
+    /// The minimum length of the body in bytes; `None` if there is no body.
     pub body: Option<u64>,
-    /// The rule that its target broke before it was percent-encoded.
+    /// The rule that the target broke before it was percent-encoded.
     pub encoded: Option<Broken>,
 }
 
 impl<'a> Head<'a> {
-    /// The head `parts`, of a request with such a body.
+    /// The header `parts` of a request with a body of this minimum length.
     #[must_use]
     pub const fn of(parts: &'a Parts, body: Option<u64>) -> Self {
         Self {
@@ -72,12 +72,12 @@ impl<'a> Head<'a> {
     }
 }
 
-/// The caller of a request: its position in the policy.
+/// The caller of a request, as its position in the policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Identified(usize);
 
 impl Identified {
-    /// As if it were the caller at this position: for who wants to know what would become of its requests.
+    /// Assumes the caller at this position, to find out how its requests would be treated.
     #[must_use]
     pub const fn supposed(position: usize) -> Self {
         Self(position)
@@ -90,7 +90,7 @@ impl Identified {
     }
 }
 
-/// What a request asks, as far as decisions read it.
+/// The parts of a request that decisions read.
 #[derive(Debug, Clone)]
 pub struct Asked {
     verb: Option<Verb>,
@@ -101,11 +101,11 @@ pub struct Asked {
     pub(super) body: Option<BodyHead>,
 }
 
-/// What was decided of a request, and what was read of it for that.
+/// The result of a decision, and the parts of the request that it read.
 pub struct Decided<'a> {
-    /// What was asked for, and on whose data, where that could be read.
+    /// The requested operation and the data that it affects, if they could be read.
     pub read: Option<(&'a Operation, Subject)>,
-    /// The token that was chosen, whether it can be sent or not.
+    /// The chosen token, whether it can be used or not.
     pub token: Option<TokenAlias>,
     /// The decision.
     pub decision: Result<Decision, Rejection>,
@@ -123,24 +123,24 @@ pub struct Decision {
     shadowed: Option<Shadowed>,
 }
 
-/// The tokens that can be sent, the first one first. There is at least one.
+/// The tokens that can be used, in order of preference. There is at least one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Candidates {
     first: u16,
-    /// One more than the position of the second, where there is one.
+    /// The position of the second plus one, if there is a second.
     second: Option<NonZero<u32>>,
 }
 
-/// Why a request would be refused if the rules of its caller were enforced.
+/// The reason why a request would be refused if the caller's rules were enforced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shadowed {
     /// The reason.
     pub reason: Reason,
-    /// The rule, where it is one.
+    /// The broken rule, if there is one.
     pub breach: Option<Breach>,
 }
 
-/// Who asks. From the evidence of the connection alone; no field of a request is read.
+/// Identifies the caller from the evidence of the connection; no field of the request is read.
 ///
 /// # Errors
 /// `unknown_caller`.
@@ -148,10 +148,10 @@ pub fn identify(evidence: Evidence, known: &Known<'_>) -> Result<Identified, Rej
     known.policy.callers.identify(evidence).map(Identified).ok_or_else(|| Reason::UnknownCaller.into())
 }
 
-/// Whether a request may reach the gate at all, on this listener.
+/// Decides whether a request is accepted on this listener, for any caller.
 ///
 /// # Errors
-/// The rule of [`admission`] that it breaks.
+/// The rule of [`admission`] that the request breaks.
 pub fn admit(head: &Head<'_>, listener: ListenerName, known: &Known<'_>) -> Result<Asked, Rejection> {
     let admitted = known.admissions.of(listener)?.admit(head, known.limits)?;
     Ok(Asked {
@@ -164,8 +164,8 @@ pub fn admit(head: &Head<'_>, listener: ListenerName, known: &Known<'_>) -> Resu
     })
 }
 
-/// Whether the caller may do what it asks, on what terms, and with which tokens. The target is checked first, so that what
-/// policy reads is what goes out.
+/// Decides whether the caller may send the request, with which duties and which tokens. The target is checked first, so
+/// that policy reads the target that is sent upstream.
 #[must_use]
 pub fn permit<'a>(caller: Identified, asked: &Asked, known: &Known<'a>) -> Decided<'a> {
     let (target, operation) = match asked.read(caller, known) {
@@ -181,7 +181,7 @@ pub fn permit<'a>(caller: Identified, asked: &Asked, known: &Known<'a>) -> Decid
     Decided { read: Some((operation, subject)), token, decision }
 }
 
-/// All of it.
+/// Runs all steps.
 ///
 /// # Errors
 /// The refusal.
@@ -189,7 +189,7 @@ pub fn decide(head: &Head<'_>, evidence: Evidence, known: &Known<'_>) -> Result<
     decide_for(identify(evidence, known)?, head, evidence.listener, known)
 }
 
-/// All of it but who asks.
+/// Runs all steps except the identification of the caller.
 ///
 /// # Errors
 /// The refusal.
@@ -203,23 +203,24 @@ pub fn decide_for(
 }
 
 impl Asked {
-    /// Decides it again, after a wait.
+    /// Decides again after a wait.
     ///
     /// # Errors
-    /// Why it is refused now.
+    /// The refusal that applies now.
     pub fn again<'a>(&self, evidence: Evidence, known: &Known<'a>) -> Result<Decided<'a>, Rejection> {
         let caller = identify(evidence, known)?;
         known.admissions.of(evidence.listener)?.admit_again(&self.admitted, &self.uri)?;
         Ok(permit(caller, self, known))
     }
 
-    /// The path that is asked for.
+    /// The requested path.
     #[must_use]
     pub fn path(&self) -> &str {
         self.uri.path()
     }
 
-    /// Of an absolute-form target (RFC 9112, section 3.2.2) only the path and query are read; the upstream is a constant.
+    /// Reads the target and its operation. The host of an absolute form (RFC 9112, section 3.2.2) is ignored, because the
+    /// upstream is fixed.
     fn read<'a>(&self, caller: Identified, known: &Known<'a>) -> Result<(Target, &'a Operation), Rejection> {
         let verb = self.verb.ok_or_else(|| self.without_verb())?;
         let (policy, limit) = (known.policy, known.limits.target_bytes);
@@ -240,7 +241,7 @@ impl Asked {
         Ok((target, operation))
     }
 
-    /// Of a method that no operation has.
+    /// The refusal of a method that no operation has.
     #[cold]
     fn without_verb(&self) -> Rejection {
         if self.is_connect { Malformed::Connect.into() } else { Reason::MethodNotAllowed.into() }
@@ -269,42 +270,42 @@ impl Asked {
 }
 
 impl Decision {
-    /// For whom.
+    /// The caller.
     #[must_use]
     pub const fn caller(&self) -> CallerId {
         self.caller
     }
 
-    /// For what, and with which token where all can be sent.
+    /// The operation, and the token to use if all can be used.
     #[must_use]
     pub const fn grant(&self) -> Grant {
         self.grant
     }
 
-    /// What goes out of its target.
+    /// The target that is sent upstream.
     #[must_use]
     pub const fn target(&self) -> &Target {
         &self.target
     }
 
-    /// With which tokens.
+    /// The tokens to use, in order of preference.
     #[must_use]
     pub const fn tokens(&self) -> Candidates {
         self.tokens
     }
 
-    /// What the rules of its caller demand of any such request.
+    /// The duties that the caller's rules impose on such requests.
     #[must_use]
     pub const fn duties(&self) -> Duties {
         self.duties
     }
 
-    /// What is left of that to do for this one; once.
+    /// Takes the remaining duties for this request; a second call returns `None`.
     pub const fn take_owed(&mut self) -> Option<Box<Owed>> {
         self.owed.take()
     }
 
-    /// Why it would be refused if the rules of its caller were enforced.
+    /// The refusal that would apply if the caller's rules were enforced.
     #[must_use]
     pub const fn shadowed(&self) -> Option<Shadowed> {
         self.shadowed
@@ -312,8 +313,8 @@ impl Decision {
 }
 
 impl Candidates {
-    /// The candidates of each token, where `can_be_sent` says which can, or why not, and `standby` has the position of what
-    /// stands by.
+    /// Returns the candidates of each token. `can_be_sent` states for each token whether it can be used, or why not, and
+    /// `standby` returns the position of a token's standby.
     #[must_use]
     pub fn of(
         can_be_sent: &[Result<(), Reason>],
@@ -334,13 +335,13 @@ impl Candidates {
         can_be_sent.iter().enumerate().map(one).collect()
     }
 
-    /// The position of the first.
+    /// The position of the first token.
     #[must_use]
     pub fn first(self) -> usize {
         self.first.into()
     }
 
-    /// The positions of all, in their order.
+    /// The positions of all tokens, in order of preference.
     pub fn iter(self) -> impl Iterator<Item = usize> {
         let second = self.second.and_then(|second| usize::try_from(second.get() - 1).ok());
         [Some(self.first()), second].into_iter().flatten()

@@ -1,10 +1,10 @@
-//! Grantees: to whom a request gives access (rule 9 of [`super::rules`]).
+//! Grantees: the recipients of access that a request grants (rule 9 of [`super::rules`]).
 //!
-//! 1. Who is given access stands in `user_login`: of the path, of the query, and of the body, at any depth and in lists. Each
-//!    is one of the grantees, in any spelling of the login.
-//! 2. A number of an account (`user_uid`) is nobody's login, and is refused; so are other spellings of the two names.
-//! 3. What gives everybody access is refused, also as `perm: public_stat` of a grant.
-//! 4. A body names somebody, unless the path or the query does. An empty one gives nobody access.
+//! 1. A recipient is named in `user_login`: in the path, in the query, and in the body, at any depth and in lists. Each must
+//!    be one of the grantees, in any spelling of the login.
+//! 2. An account number (`user_uid`) is not a login and is refused; so are other spellings of the two names.
+//! 3. Access for everybody is refused, also as `perm: public_stat` in a grant.
+//! 4. A body must name a recipient unless the path or the query does. An empty body grants no access.
 
 use metrica::login;
 use metrica::operation::Shares;
@@ -15,24 +15,24 @@ use strict_http::target::{name_of, plain, spelled};
 use super::rules::{Breach, Call};
 use super::setting::is_plainly_another;
 
-/// The parameter, and the segment of a path, that names a grantee.
+/// The query parameter, and the path parameter, that names a recipient.
 const LOGIN: &str = "user_login";
 
-/// What is left to look for in a body.
+/// The recipients to look for in a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Grantees {
-    /// Nothing.
+    /// No check is needed.
     #[default]
     Free,
-    /// Others than the grantees.
+    /// Recipients other than the grantees.
     Others,
-    /// And whether it names one at all: nothing else does.
+    /// Recipients other than the grantees, or no recipient, because neither the path nor the query names one.
     Someone,
-    /// Anybody: nobody may be given access.
+    /// Any recipient, because granting access is not allowed.
     Nobody,
 }
 
-/// Rules 1 to 4, of all but a body.
+/// Checks rules 1 to 4, except for the body.
 pub(super) fn check(listed: &[Box<str>], call: &Call<'_>) -> Result<Grantees, Breach> {
     match call.operation.shares {
         Shares::Nothing | Shares::Secret => Ok(Grantees::Free),
@@ -49,17 +49,17 @@ pub(super) fn check(listed: &[Box<str>], call: &Call<'_>) -> Result<Grantees, Br
     }
 }
 
-/// Whom the path names.
+/// The login in the path.
 fn login_in_path(call: &Call<'_>) -> Option<String> {
     let is_login = |segment: &str| segment.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')) == Some(LOGIN);
     let position = call.operation.template.split('/').skip(1).position(is_login)?;
-    // A line of a log tells the template only, which no path can be.
-    // With what could be a suffix: of the two logins that it could be, the one with it is not among the grantees.
+    // A log line may contain only the template instead of the path; a real path has no braces.
+    // A possible suffix is kept: of the two possible logins, the one with the suffix is not among the grantees.
     let segment = call.path.split('/').nth(position + 1).filter(|segment| !segment.starts_with('{'))?;
     Some(String::from_utf8_lossy(&plain(segment.as_bytes())).into_owned())
 }
 
-/// Whether the query names one.
+/// Whether the query names a recipient, which must be one of `listed`.
 fn named_in_query(listed: &[Box<str>], query: &str) -> Result<bool, Breach> {
     let mut is_named = false;
     for pair in query.split(['&', ';']) {
@@ -79,7 +79,7 @@ fn named_in_query(listed: &[Box<str>], query: &str) -> Result<bool, Breach> {
     Ok(is_named)
 }
 
-/// What says who is given access.
+/// The meaning of a name that determines recipients.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Key {
     Login,
@@ -88,7 +88,7 @@ pub(super) enum Key {
 }
 
 impl Key {
-    /// Of a name, to the least strict of readers.
+    /// Returns the meaning of a name to the most lenient reader.
     fn of(name: &[u8]) -> Option<Self> {
         match spelled(name).as_str() {
             "userlogin" => Some(Self::Login),
@@ -99,11 +99,11 @@ impl Key {
     }
 }
 
-/// Looks for them in a body (rules 1 to 4).
+/// The search for recipients in a body (rules 1 to 4).
 pub(super) struct InBody<'a> {
     pub(super) listed: &'a [Box<str>],
     pub(super) is_named: bool,
-    /// Somebody else is given access.
+    /// Whether the body grants access to anybody else.
     pub(super) is_other: bool,
 }
 

@@ -1,12 +1,11 @@
-//! A request of HTTP/2 is held to what one of HTTP/1.1 is held to before it is read as such, and hyper does not do.
+//! Checks of HTTP/2 requests that the HTTP/1.1 reader makes for HTTP/1.1 and that hyper does not make.
 //!
-//! hyper resets the streams of requests with a name in upper case, a field of the hop, pseudo-header fields that are
-//! missing, repeated, unknown or late, or a body of another length than it says (RFC 9113, sections 8.1.1 to 8.3). Here:
+//! hyper resets the streams of requests with an upper-case name, a hop-by-hop field, missing, repeated, unknown or late
+//! pseudo-header fields, or a body of another length than declared (RFC 9113, sections 8.1.1 to 8.3). This module adds:
 //!
-//! 1. The header is at most `limits.header_bytes` long, counted as HTTP/1.1 would have it on the wire
-//!    (`headers_too_large`, 431).
-//! 2. `:authority` or `Host` is there (RFC 9113, section 8.3.1; `bad_host`, 400).
-//! 3. `:path` begins with a slash: without one, readers differ in whether they add it (`bad_target`, 400).
+//! 1. The header is at most `limits.header_bytes` long, counted as HTTP/1.1 would encode it (`headers_too_large`, 431).
+//! 2. `:authority` or `Host` is present (RFC 9113, section 8.3.1; `bad_host`, 400).
+//! 3. `:path` begins with a slash, because readers differ in whether they add a missing one (`bad_target`, 400).
 
 use http::header::HOST;
 use strict_http::Malformed;
@@ -14,7 +13,7 @@ use strict_http::target::Rule;
 
 use super::decide::Head;
 
-/// Holds a request of HTTP/2 to these rules.
+/// Checks an HTTP/2 request against these rules.
 ///
 /// # Errors
 /// The kind of the refusal.
@@ -26,14 +25,14 @@ pub fn check(head: &Head<'_>, header_bytes: usize) -> Result<(), Malformed> {
         return Err(Malformed::NoHost);
     }
     let target = head.uri.path_and_query().map_or("", |target| target.as_str());
-    // CONNECT has none, and is refused for its method.
+    // CONNECT has no path, and is refused because of its method.
     if !target.starts_with('/') && *head.method != http::Method::CONNECT && target != "*" {
         return Err(Rule::Beginning.at(0).into());
     }
     Ok(())
 }
 
-/// Rule 1: `method target HTTP/1.1`, `name: value`, and a line end each.
+/// The length in HTTP/1.1: `method target HTTP/1.1` and `name: value`, each with a line end (rule 1).
 fn length(head: &Head<'_>) -> usize {
     let target = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
     let host = head.uri.authority().map_or(0, |authority| "host: \r\n".len() + authority.as_str().len());

@@ -1,49 +1,48 @@
-//! Parts: the names in a body of parts (`multipart/form-data`, RFC 7578), read as it goes by.
+//! The names of parts in a multipart body (`multipart/form-data`, RFC 7578), checked while the body is streamed.
 //!
-//! 1. A part that could be taken for a parameter which rules are about is refused, in whatever spelling: a server that reads
-//!    parts as parameters would be told what policy has not seen.
-//! 2. A name is letters, digits, `_`, `-` and `.`. Another one is refused, and so is one in another form (`name*`, RFC 8187):
-//!    readers differ in what they make of it.
-//! 3. Wherever `Content-Disposition` stands, whatever the boundary, all that follows is looked at up to the empty line: so no
-//!    reader finds a part that was not looked at. Readers differ in what ends and what continues a line, so the fields of such a
-//!    part have CRLF and no other control character but a tab. They are no longer than [`LONGEST`], which holds a file with a
-//!    long name.
-//! 4. What is wrong is found before a byte of the part's value.
+//! 1. A part whose name could be read as a parameter that rules cover is refused, in any spelling: a server that reads parts
+//!    as parameters would receive a value that policy has not seen.
+//! 2. A name consists of letters, digits, `_`, `-` and `.`. Other names are refused, and so is the extended form (`name*`,
+//!    RFC 8187), because readers interpret them differently.
+//! 3. From every `Content-Disposition`, regardless of the boundary, the bytes up to the next empty line are checked, so that
+//!    no reader finds an unchecked part. Readers differ in what ends or continues a line, so these fields contain CRLF and
+//!    tabs but no other control character. They are at most [`LONGEST`] bytes long, enough for a file with a long name.
+//! 4. A breach is found before any byte of the part's value.
 
 use metrica::operation::{Destructive, Operation, Setting};
 use strict_http::target::{Names, letters, looks_like_credential, spelled};
 
 use super::rules::{Breach, Rules};
 
-/// The most bytes of the fields of one part (rule 3).
+/// The maximum length of the fields of one part, in bytes (rule 3).
 pub const LONGEST: usize = 4096;
 
-/// What begins each that is looked at.
+/// The field name that begins the checked fields.
 const FIELD: &[u8] = b"content-disposition";
 
-/// What ends them.
+/// The empty line that ends them.
 const END: &[u8] = b"\r\n\r\n";
 
-/// Looks through the names of parts.
+/// Checks the names of parts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parts {
     setting: Option<Setting>,
     at: At,
-    /// The fields that are looked at, behind [`FIELD`].
+    /// The checked fields so far, after [`FIELD`].
     fields: Vec<u8>,
 }
 
-/// Where in a body it stands.
+/// The position in a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum At {
-    /// So many bytes of [`FIELD`] came last.
+    /// Outside checked fields, with this many bytes of [`FIELD`] matched.
     Outside(usize),
-    /// In fields that are looked at.
+    /// In checked fields.
     Inside,
 }
 
 impl Rules {
-    /// What looks through the parts of a body of `operation`; `None` where no rule is about anything that they could name.
+    /// Returns a checker for a body of `operation`, or `None` if no rule covers anything that its parts could name.
     #[must_use]
     pub fn parts(&self, operation: &Operation) -> Option<Parts> {
         let setting = match operation.destructive {
@@ -56,7 +55,7 @@ impl Rules {
 }
 
 impl Parts {
-    /// Looks through the next `piece` of the body.
+    /// Checks the next `piece` of the body.
     ///
     /// # Errors
     /// The first name that is refused (rules 1 to 3).
@@ -88,7 +87,7 @@ impl Parts {
         }
         self.fields.push(byte);
         if byte == b'\n' {
-            // At the end of each line: what is wrong is known before what continues it.
+            // Check at the end of each line, before a continuation arrives.
             self.check()?;
             if self.fields.ends_with(END) {
                 self.fields.clear();
@@ -98,7 +97,7 @@ impl Parts {
         Ok(())
     }
 
-    /// Rules 1 and 2, of each parameter `name` that some reader could find.
+    /// Applies rules 1 and 2 to each parameter `name` that some reader could find.
     fn check(&self) -> Result<(), Breach> {
         let fields = self.fields.to_ascii_lowercase();
         for at in memchr::memmem::find_iter(&fields, b"name") {
@@ -107,7 +106,7 @@ impl Parts {
                 continue;
             }
             let behind = self.fields.get(at + 4..).unwrap_or_default();
-            // What stands between a name and its value is nothing, or space.
+            // Only white space, or nothing, is allowed between the name and the equals sign.
             let between = behind.iter().position(|byte| byte.is_ascii_alphanumeric() || b"=\";".contains(byte));
             let (between, rest) = behind.split_at(between.unwrap_or(behind.len()));
             match rest.first() {
@@ -136,7 +135,7 @@ impl Parts {
     }
 }
 
-/// Behind one more byte, where so many of [`FIELD`] came last. It begins as nothing in it does.
+/// Advances the match of [`FIELD`] by one byte. Its first byte does not recur in it, so a mismatch starts over.
 fn matched(so_far: usize, byte: u8) -> At {
     let is_next = |at: usize| FIELD.get(at).is_some_and(|expected| byte.eq_ignore_ascii_case(expected));
     match (is_next(so_far), is_next(0)) {
@@ -154,7 +153,7 @@ mod tests {
 
     const ACTION: Setting = Setting { place: Place::Query, name: "action", value: "delete_keys" };
 
-    /// What is found in `body`, which has to be the same in whatever pieces it comes.
+    /// The result for `body`, which must not depend on how it is split into pieces.
     fn found(body: &[u8]) -> Result<(), Breach> {
         let fresh = || Parts { setting: Some(ACTION), at: At::Outside(0), fields: Vec::new() };
         let whole = fresh().feed(body);

@@ -1,4 +1,4 @@
-//! Reading: what a body is read for (rules 1, 4, 7 and 9 of [`super::rules`]).
+//! The inspection of bodies (rules 1, 4, 7 and 9 of [`super::rules`]).
 
 use std::sync::Arc;
 
@@ -9,16 +9,16 @@ use super::grantees::{self, Grantees};
 use super::rules::{Breach, Rules, check_listed};
 use super::setting;
 
-/// What a body has to be looked through for.
+/// The things to look for in a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Look {
     /// Counters.
     pub counters: bool,
-    /// A body of data for the counter of the path: in parts or as CSV, it is not read for counters.
+    /// Whether the body is data for the counter of the path; such a multipart or CSV body is not read for counters.
     pub is_data: bool,
-    /// Those who are given access.
+    /// Recipients of access.
     pub grantees: Grantees,
-    /// What would make the operation destructive.
+    /// A setting that makes the operation destructive.
     pub setting: Option<Setting>,
 }
 
@@ -30,7 +30,7 @@ impl Look {
     }
 }
 
-/// What is looked for in a body, with what may stand there.
+/// The things to look for in a body, with the allowed values.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Reading {
     counters: Option<Arc<[u64]>>,
@@ -39,7 +39,7 @@ pub struct Reading {
 }
 
 impl Rules {
-    /// What a body is read for that has to be looked through for `look`.
+    /// Returns the inspection of a body that `look` requires.
     #[must_use]
     pub fn reading(&self, look: Look) -> Reading {
         Reading {
@@ -55,7 +55,7 @@ impl Rules {
 }
 
 impl Reading {
-    /// Whether a body that is whole is within the rules.
+    /// Checks a complete body against the rules.
     ///
     /// # Errors
     /// The first rule that it breaks.
@@ -70,10 +70,10 @@ impl Reading {
     }
 }
 
-/// Whether every counter in a body is one of `counters`, which are in ascending order.
+/// Checks that every counter in a body is one of `counters`, which are in ascending order.
 ///
 /// # Errors
-/// How it breaks the rule.
+/// The rule that the body breaks.
 pub fn check_body(counters: &[u64], body: &[u8]) -> Result<(), Breach> {
     let listed = check_listed(counters, &json::counters_in(body));
     listed.map_err(|stranger| stranger.map_or(Breach::Body, |counter| Breach::Counter(counter, "the body")))

@@ -1,14 +1,14 @@
-//! Every answer that the gate itself can give, in one table.
+//! The responses of the gate itself, in one table.
 //!
-//! 1. The body is exactly Metrica's: `{"errors":[{"error_type","message"}],"code","message"}`, with documented error
-//!    types only, because clients fail on anything else (an extra key, an unknown type, an empty body).
-//! 2. `X-Gate-Error: <reason>` tells the gate's answer from Metrica's own, which never has it.
-//! 3. The message says what would be right. A malformed request has the message of its kind ([`Malformed`]), and one
-//!    that breaks a rule of its caller that of the breach ([`crate::policy::rules::Breach`]). Where scopes lack, it names them
-//!    ([`metrica::scope::Lacking`]); where a token is refused, since when, and when Metrica is asked next. Of the request, nothing
-//!    is said but the number of a counter.
+//! 1. The body has Metrica's format: `{"errors":[{"error_type","message"}],"code","message"}`, with documented error types
+//!    only, because clients fail on anything else (an extra key, an unknown type, an empty body).
+//! 2. `X-Gate-Error: <reason>` distinguishes the gate's responses from Metrica's, which never have it.
+//! 3. The message states the remedy. A malformed request has the message of its kind ([`Malformed`]), and one that breaks a
+//!    rule of its caller has that of the breach ([`crate::policy::rules::Breach`]). If scopes are missing, the message names
+//!    them ([`metrica::scope::Lacking`]); if a token is refused, it contains the time of the refusal and of the next request
+//!    to Metrica. It contains nothing of the request except the number of a counter.
 //!
-//! `docs/rejections.md` is written from this table.
+//! `docs/rejections.md` is generated from this table.
 
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
@@ -17,23 +17,23 @@ use strict_http::{Class, Malformed};
 
 macro_rules! reasons {
     ($($variant:ident = $name:literal, $status:ident, $error_type:ident, $retry:expr, $message:literal;)*) => {
-        /// Why the gate refused: at once the `X-Gate-Error` field, the metric label and the log field.
+        /// The reason of a refusal: the `X-Gate-Error` field, the metric label and the log field.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Reason {
             $(#[doc = $message] $variant,)*
         }
 
         impl Reason {
-            /// All of them, in the order of the table.
+            /// All reasons, in the order of the table.
             pub const ALL: &[Self] = &[$(Self::$variant),*];
 
-            /// Its name.
+            /// The name of the reason.
             #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $name,)* }
             }
 
-            /// The answer of this reason.
+            /// The response for this reason.
             #[must_use]
             pub const fn answer(self) -> Answer {
                 match self {
@@ -132,16 +132,16 @@ reasons! {
         "The Metrica API did not answer in the time of upstream.timeouts.";
 }
 
-/// What a caller receives for a [`Reason`].
+/// The response to a caller for a [`Reason`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Answer {
     /// The status.
     pub status: StatusCode,
-    /// Metrica's type.
+    /// The `error_type` of Metrica.
     pub error_type: ErrorType,
-    /// Seconds for `Retry-After`: only where nothing was sent.
+    /// The value of `Retry-After` in seconds; only set if nothing was sent to Metrica.
     pub retry_after: Option<u8>,
-    /// For people.
+    /// The message for people.
     pub message: &'static str,
 }
 
@@ -152,11 +152,11 @@ impl Answer {
         self.body_with(self.message)
     }
 
-    /// The body with another message, which needs no escaping.
+    /// The body with another message, which must not need escaping.
     #[must_use]
     pub fn body_with(self, message: &str) -> Bytes {
         let (error_type, code) = (self.error_type.as_str(), self.status.as_u16());
-        // The messages are of this program and need no escaping, which tests hold them to.
+        // Messages are constants of this program that need no escaping; tests verify that.
         format!(
             r#"{{"errors":[{{"error_type":"{error_type}","message":"{message}"}}],"code":{code},"message":"{message}"}}"#
         )
@@ -165,14 +165,14 @@ impl Answer {
 }
 
 impl Reason {
-    /// Its name as a field value.
+    /// The name as a field value.
     #[must_use]
     pub const fn field(self) -> HeaderValue {
         HeaderValue::from_static(self.as_str())
     }
 }
 
-/// `text`, which begins with a small letter and has no full stop, as a sentence.
+/// Formats `text`, which begins with a lower-case letter and has no full stop, as a sentence.
 #[must_use]
 pub fn sentence(text: &str) -> String {
     let mut letters = text.chars();
@@ -180,12 +180,12 @@ pub fn sentence(text: &str) -> String {
     first.into_iter().chain(letters).chain(['.']).collect()
 }
 
-/// A request that ends here.
+/// A refused request.
 #[derive(Debug)]
 pub struct Rejection {
-    /// What the caller is told.
+    /// The reason returned to the caller.
     pub reason: Reason,
-    /// For the log only: what went wrong underneath.
+    /// The underlying error, for the log only.
     pub cause: Option<anyhow::Error>,
 }
 
@@ -217,7 +217,7 @@ impl From<Malformed> for Rejection {
 }
 
 impl Rejection {
-    /// A rejection with its cause.
+    /// Creates a rejection with its cause.
     #[must_use]
     pub fn because(reason: Reason, cause: impl Into<anyhow::Error>) -> Self {
         Self { reason, cause: Some(cause.into()) }

@@ -1,30 +1,29 @@
-//! Rules: what a caller may touch within its scopes.
+//! Rules: the limits of a caller within its scopes.
 //!
-//! 1. What is destructive needs `destructive: allow`, also where a parameter of the query or a member of the body makes it so;
-//!    what could be taken for that parameter with that value is refused (`destructive_denied`, 403; `rules/setting.rs`).
-//! 2. A script as an answer needs `callback: allow`, in whatever spelling it is asked for (`callback_denied`, 403).
-//! 3. The tokens of the Measurement Protocol need `measurement_tokens: allow`: a `field` that could name them in any
-//!    reading is refused, one of several or encoded twice, and so is making one (`secret_denied`, 403).
-//! 4. Where `counters` are stated, every counter that a request names is one of them, wherever it names it. What could name
-//!    one and cannot be read, a report that names none, and what works on the whole account are refused
-//!    (`counter_denied`, 403). Dictionaries are nobody's, and free.
-//! 5. Where `counters` are stated, the list of all counters is refused (`list_denied`, 403), or goes on with those alone
-//!    where the caller has `list: filter` or names its own in `counter_ids`, asks for JSON, and for nothing but a page of it,
-//!    or its own ([`PAGING`]): a search would find, and count, those of others.
-//! 6. Where `ulogin` is stated, every login in `ulogin` and `direct_client_logins` is one of them; where only `counters`
-//!    are, there is none. With `ulogin_absent: deny` a request names one in `ulogin`, unless it is about nobody: without it,
-//!    it would be about the whole account of the token's owner (`login_denied`, 403).
-//! 7. Where `counters` are stated, a body is one JSON document of at most [`BODY_BYTES`] whose type says so
-//!    (`body_unreadable`, 415; `body_too_large`, 413), packed with gzip or not, and rule 4 holds for the counters in it. Of
-//!    uploads, and of customer data below `/cdp/`, what comes in parts or as CSV belongs to the counter of the path and is not
-//!    read, but for the names of its parts, which also a caller with `ulogin` or `destructive: deny` is held to ([`Parts`]). A
-//!    body that rule 1 or 9 is about is read in the same way ([`Reading`]).
-//! 8. What gives somebody else access needs `sharing: allow` (`sharing_denied`, 403), also where that stands in the body of a
+//! 1. A destructive operation needs `destructive: allow`, also if a query parameter or a body member makes it destructive;
+//!    anything that could be read as that parameter with that value is refused (`destructive_denied`, 403; `setting.rs`).
+//! 2. A response as a script needs `callback: allow`, in any spelling of the parameter (`callback_denied`, 403).
+//! 3. The tokens of the Measurement Protocol need `measurement_tokens: allow`. Without it, a `field` that any reader could
+//!    interpret as naming them, one of several or encoded twice, is refused, and so is creating one (`secret_denied`, 403).
+//! 4. If `counters` is set, every counter that a request names must be one of them, wherever it is named. An unreadable
+//!    counter, a report without counters, and an operation on the whole account are refused (`counter_denied`, 403).
+//!    Dictionaries belong to nobody and are allowed.
+//! 5. If `counters` is set, the list of all counters is refused (`list_denied`, 403), or filtered to these counters if the
+//!    caller has `list: filter` or names its own in `counter_ids`. A filtered list must be requested as JSON and with no
+//!    parameters except paging and its own counters ([`PAGING`]): a search would find, and count, counters of others.
+//! 6. If `ulogin` is set, every login in `ulogin` and `direct_client_logins` must be one of them; if only `counters` is set,
+//!    no login is allowed. With `ulogin_absent: deny`, a request must have `ulogin` unless it affects nobody's data: without
+//!    it, it would affect the whole account of the token's owner (`login_denied`, 403).
+//! 7. If `counters` is set, a body must be one JSON document of at most [`BODY_BYTES`] with a JSON type (`body_unreadable`,
+//!    415; `body_too_large`, 413), compressed with gzip or not, and rule 4 applies to the counters in it. In uploads, and
+//!    in customer data below `/cdp/`, a multipart or CSV body belongs to the counter of the path and is not read, except
+//!    for the names of its parts, which are also checked for a caller with `ulogin` or `destructive: deny` ([`Parts`]). A
+//!    body that rule 1 or 9 applies to is read in the same way ([`Reading`]).
+//! 8. Granting access to somebody else needs `sharing: allow` (`sharing_denied`, 403), also if the grant is in the body of a
 //!    counter.
-//! 9. Where `grantees` are stated, whoever is given access by name is one of them, and nobody is without a name
-//!    (`login_denied`, 403; `rules/grantees.rs`).
+//! 9. If `grantees` is set, access is granted only by name and only to one of them (`login_denied`, 403; `grantees.rs`).
 //!
-//! With `enforce: false` nothing of this refuses; it is said and counted.
+//! With `enforce: false` these rules refuse nothing; breaches are logged and counted.
 
 use std::sync::Arc;
 
@@ -39,49 +38,49 @@ pub use super::parts::Parts;
 pub use super::reading::{Look, Reading, check_body};
 use super::{grantees, setting};
 
-/// The longest body that is read whole (rule 7): a list of fifty thousand counters fits, and memory stays small.
+/// The maximum length in bytes of a body that is read as a whole (rule 7): enough for a list of fifty thousand counters.
 pub const BODY_BYTES: usize = 1024 * 1024;
 
-/// What may be asked of a list that is filtered (rule 5): no parameter that chooses among counters, but for those that name
-/// them (rule 4).
+/// Parameters that a filtered list may have (rule 5): none that selects among counters, except those that name counters
+/// (rule 4).
 pub const PAGING: [&[u8]; 8] = [b"", b"per_page", b"offset", b"field", b"pretty", b"lang", b"ulogin", b"counter_ids"];
 
-/// What chooses and orders, and may be asked where `counter_ids` names counters: then it chooses among these.
+/// Parameters that select and sort, allowed if `counter_ids` names counters: they then select among these.
 const CHOOSING: [&[u8]; 7] = [b"sort", b"reverse", b"permission", b"type", b"status", b"favorite", b"search_string"];
 
-/// The rules of one caller. What is not stated is not limited, but for scripts and secrets, which have to be allowed.
+/// The rules of a caller. Unset rules do not limit, except that scripts and secrets must be allowed explicitly.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rules {
-    /// The only counters, in ascending order; `None` is all.
+    /// The allowed counters, in ascending order; `None` allows all.
     pub counters: Option<Arc<[u64]>>,
-    /// The only logins in `ulogin` and `direct_client_logins`, in their canonical spelling; `None` is all, or none where
-    /// `counters` are stated.
+    /// The allowed logins in `ulogin` and `direct_client_logins`, in canonical spelling; `None` allows all, or none if
+    /// `counters` is set.
     pub logins: Option<Box<[Box<str>]>>,
-    /// Whether a request may go without `ulogin`.
+    /// Whether a request may omit `ulogin`.
     pub ulogin_absent: bool,
-    /// The only ones that may be given access, in their canonical spelling; `None` is all.
+    /// The logins that may be granted access, in canonical spelling; `None` allows all.
     pub grantees: Option<Arc<[Box<str>]>>,
-    /// What becomes of a list of all counters where `counters` are stated.
+    /// The treatment of a list of all counters if `counters` is set.
     pub list: List,
-    /// Whether it may do what is destructive.
+    /// Whether destructive operations are allowed.
     pub destructive: bool,
-    /// Whether it may give somebody else access.
+    /// Whether granting access to somebody else is allowed.
     pub sharing: bool,
-    /// Whether an answer may be a script (`callback`, JSONP).
+    /// Whether a response may be a script (`callback`, JSONP).
     pub callback: bool,
-    /// Whether it may read the tokens of the Measurement Protocol (`field=measurement_tokens`), and make one.
+    /// Whether reading (`field=measurement_tokens`) and creating tokens of the Measurement Protocol is allowed.
     pub measurement_tokens: bool,
-    /// Whether its rules and scopes refuse; otherwise what they would refuse is only said and counted.
+    /// Whether rules and scopes are enforced; otherwise breaches are only logged and counted.
     pub enforce: bool,
 }
 
-/// What becomes of a list of all counters.
+/// The treatment of a list of all counters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum List {
-    /// It is refused.
+    /// The request is refused.
     #[default]
     Refuse,
-    /// It goes on with the caller's counters only.
+    /// The response is filtered to the caller's counters.
     Filter,
 }
 
@@ -102,38 +101,38 @@ impl Default for Rules {
     }
 }
 
-/// What is asked, as far as rules look at it.
+/// The parts of a request that rules examine.
 #[derive(Debug, Clone, Copy)]
 pub struct Call<'a> {
     /// The operation.
     pub operation: &'a Operation,
-    /// The path, which was checked.
+    /// The checked path.
     pub path: &'a str,
-    /// The query, which was checked.
+    /// The checked query.
     pub query: Option<&'a str>,
-    /// The names in it.
+    /// The names in the query.
     pub names: Names,
-    /// On whose data it works.
+    /// The data that the request affects.
     pub subject: &'a Subject,
 }
 
-/// What is still owed to the rules when a request goes on.
+/// The duties that remain when a request is allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Duties {
-    /// What a body has to be read for before anything is sent (rule 7).
+    /// The things to look for in the body before anything is sent (rule 7).
     pub body: Look,
-    /// Of the answer, only the caller's counters may go on (rule 5).
+    /// Whether the response must be filtered to the caller's counters (rule 5).
     pub list: bool,
 }
 
 impl Rules {
-    /// Whether a request may go without `ulogin` where nothing is said of that, by which rules are stated.
+    /// The default of `ulogin_absent`, given which other rules are set.
     #[must_use]
     pub const fn lets_ulogin_be_absent(ulogin: bool, counters: bool) -> bool {
         !ulogin || counters
     }
 
-    /// Whether `call` is within them (rules 1 to 6, 8 and 9), and what is still owed when it goes on.
+    /// Checks `call` against the rules (1 to 6, 8 and 9), and returns the remaining duties.
     ///
     /// # Errors
     /// The first rule that it breaks.
@@ -165,7 +164,7 @@ impl Rules {
         Ok(duties)
     }
 
-    /// Rule 1. What is left to look for in a body.
+    /// Checks rule 1. Returns the setting to look for in the body.
     fn check_destructive(&self, call: &Call<'_>) -> Result<Option<Setting>, Breach> {
         match call.operation.destructive {
             Destructive::Always if !self.destructive => Err(Breach::Destructive),
@@ -180,7 +179,7 @@ impl Rules {
         }
     }
 
-    /// Rule 6.
+    /// Checks rule 6.
     fn check_logins(&self, call: &Call<'_>, odd: Names) -> Result<(), Breach> {
         let subject = call.subject;
         let is_absent = subject.login.is_none() && call.operation.reach != Reach::Nobody;
@@ -203,7 +202,7 @@ impl Rules {
         if is_absent && !self.ulogin_absent { Err(Breach::NoLogin) } else { Ok(()) }
     }
 
-    /// Rules 4, 5 and 7.
+    /// Checks rules 4, 5 and 7.
     fn check_counters(&self, counters: &[u64], call: &Call<'_>, odd: Names) -> Result<Duties, Breach> {
         if odd.has(Names::IDS | Names::ID | Names::COUNTER) {
             return Err(Breach::Unreadable("a parameter with a name like ids"));
@@ -211,7 +210,7 @@ impl Rules {
         check_listed(counters, &call.subject.counters).map_err(|stranger| call.breach_of(stranger))?;
         let names_none = call.subject.counters == Counters::None;
         let list = match call.operation.reach {
-            // With direct_client_logins alone, a report could be about any counter that is linked with them.
+            // With direct_client_logins alone, a report could cover any counter linked with them.
             Reach::Counter(_) | Reach::Reports if names_none => return Err(Breach::NoCounter),
             Reach::Counter(_) | Reach::Reports | Reach::Nobody => false,
             Reach::Counters => {
@@ -220,7 +219,7 @@ impl Rules {
                 if (self.list == List::Refuse && !names_own) || !is_json {
                     return Err(Breach::List);
                 }
-                // Some readers take a semicolon for an ampersand.
+                // Some readers treat a semicolon as an ampersand.
                 let is_cut = call.query.is_some_and(|query| query.contains(';'));
                 let may_be_asked = |name| PAGING.contains(&name) || (names_own && CHOOSING.contains(&name));
                 if is_cut || !call.pairs().all(|(name, _)| may_be_asked(name)) {
@@ -235,7 +234,7 @@ impl Rules {
     }
 }
 
-/// Rule 3.
+/// Checks rule 3.
 fn check_secrets(call: &Call<'_>, odd: Names) -> Result<(), Breach> {
     if call.operation.shares == Shares::Secret {
         return Err(Breach::SecretAnswer);
@@ -244,7 +243,7 @@ fn check_secrets(call: &Call<'_>, odd: Names) -> Result<(), Breach> {
     if names_some { Err(Breach::Secret) } else { Ok(()) }
 }
 
-/// Whether all are of those listed; otherwise the first that is not, or `None` where they cannot be read.
+/// Checks that all counters are listed; returns the first that is not, or `None` if they are unreadable.
 pub(super) fn check_listed(listed: &[u64], named: &Counters) -> Result<(), Option<u64>> {
     if *named == Counters::Unreadable {
         return Err(None);
@@ -253,13 +252,13 @@ pub(super) fn check_listed(listed: &[u64], named: &Counters) -> Result<(), Optio
     stranger.map_or(Ok(()), |counter| Err(Some(*counter)))
 }
 
-/// Rule 7: whether a body is data for the counter in the path, and for no other.
+/// Whether a body is data for the counter in the path, and for no other (rule 7).
 fn belongs_to_its_path(operation: &Operation) -> bool {
     operation.upload && matches!(operation.reach, Reach::Counter(_))
 }
 
 impl Call<'_> {
-    /// The breach of naming this counter, or one that cannot be read: where that stands.
+    /// The breach of naming this counter, or an unreadable one (`None`), with the place where it is named.
     #[cold]
     fn breach_of(&self, stranger: Option<u64>) -> Breach {
         let is_it = |value: &[u8]| value.split(|byte| *byte == b',').any(|one| self.is_counter(one, stranger));
@@ -271,13 +270,13 @@ impl Call<'_> {
         stranger.map_or(Breach::Unreadable(place), |counter| Breach::Counter(counter, place))
     }
 
-    /// Whether an element of a list is this counter, or none.
+    /// Whether an element of a list is this counter, or is unreadable if `expected` is `None`.
     fn is_counter(&self, element: &[u8], expected: Option<u64>) -> bool {
         let bare = element.strip_prefix(b"ga:").filter(|_| self.operation.template.starts_with("/analytics/"));
         counter(bare.unwrap_or(element)) == expected
     }
 
-    /// What those names could mean that are in no ordinary spelling.
+    /// The possible meanings of names that have an unusual spelling.
     fn odd_names(&self) -> Names {
         if !self.names.has(Names::ODD) {
             return Names::default();
@@ -286,7 +285,7 @@ impl Call<'_> {
         names.fold(Names::default(), |all, name| all | Names::like(name))
     }
 
-    /// Rule 3.
+    /// Whether a `field` parameter could name secrets (rule 3).
     #[cold]
     fn could_show_secrets(&self) -> bool {
         let of_fields =
@@ -302,7 +301,7 @@ impl Call<'_> {
     }
 }
 
-/// No field of a counter has a percent sign: one that is left was put there to be taken off by somebody else.
+/// No field of a counter contains a percent sign; a remaining one was put there to be decoded by another reader.
 fn could_name_secrets(value: &[u8]) -> bool {
     let once = plain(value);
     once.contains(&b'%') || letters(&once).contains("measurementtoken")

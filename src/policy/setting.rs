@@ -1,16 +1,16 @@
-//! Settings: whether a query, or a JSON body, makes an operation destructive.
+//! Settings that make an operation destructive, in a query or a JSON body.
 //!
-//! 1. A name is the setting's where the least strict of readers would take it for that: in another case, with marks or
-//!    brackets, decoded twice, in wide letters. In another spelling than its own it is refused, whatever its value.
-//! 2. A value is fine where it is plainly another: letters, digits, `_` and `-`, which do not spell the setting's.
-//! 3. What stands behind a semicolon is looked at as a pair too: some readers take it for an ampersand.
-//! 4. In a body it is looked for at any depth; what stands there is a text.
+//! 1. A name matches the setting's if the most lenient reader would accept it: in another case, with punctuation or
+//!    brackets, decoded twice, in full-width letters. A spelling other than the setting's own is refused with any value.
+//! 2. A value is accepted if it clearly differs: only letters, digits, `_` and `-`, which do not spell the setting's value.
+//! 3. The text after a semicolon is checked as a pair too, because some readers treat it as an ampersand.
+//! 4. In a body, the name is searched for at any depth; its value must be a string.
 
 use metrica::operation::Setting;
 use metrica::subject::json::{Scalar, Sought};
 use strict_http::target::{letters, name_of, plain, spelled};
 
-/// Whether it could stand in `query` (rules 1 to 3).
+/// Whether `query` could contain the setting (rules 1 to 3).
 #[cold]
 pub(super) fn could_stand_in(query: &str, setting: Setting) -> bool {
     let wanted = letters(setting.name.as_bytes());
@@ -22,16 +22,16 @@ pub(super) fn could_stand_in(query: &str, setting: Setting) -> bool {
     })
 }
 
-/// Rule 2.
+/// Whether a value clearly differs from `than` (rule 2).
 pub(super) fn is_plainly_another(value: &[u8], than: &str) -> bool {
     let is_plain = value.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'));
     is_plain && letters(value) != letters(than.as_bytes())
 }
 
-/// Looks for it in a body (rule 4).
+/// The search for a setting in a body (rule 4).
 pub(super) struct InBody {
     pub(super) setting: Setting,
-    /// Whether it could stand there.
+    /// Whether the body could contain it.
     pub(super) is_there: bool,
 }
 

@@ -1,18 +1,18 @@
-//! Via: requests that the gate forwarded say so, and one that comes back is not sent again (RFC 9110, section 7.6.3).
+//! `Via`: marks forwarded requests, so that a request that returns is not forwarded again (RFC 9110, section 7.6.3).
 //!
-//! 1. A request that leaves has exactly one `Via`: the version of HTTP that the caller spoke, and the gate's name. What
-//!    the caller's own `Via` said stays here.
-//! 2. A request whose `Via` names a gate, in any line, at any place, in any case, with any version or port, is a loop
-//!    (`loop_detected`, 508). The name is the same for all gates, so a loop over several of them is one too.
+//! 1. A forwarded request has exactly one `Via`: the HTTP version of the client, and the gate's name. The client's own
+//!    `Via` is dropped.
+//! 2. A request whose `Via` names a gate, in any line, at any position, in any case, with any version or port, is a loop
+//!    (`loop_detected`, 508). All gates have the same name, so a loop over several of them is detected too.
 
 use http::header::VIA;
 use http::{HeaderMap, HeaderValue, Version};
 use strict_http::list_field::elements;
 
-/// How a gate is called in `Via`.
+/// The name of every gate in `Via`.
 const NAME: &[u8] = b"metrika-gate";
 
-/// The value for a request that came in `version` (rule 1).
+/// The value for a request received in `version` (rule 1).
 #[must_use]
 pub const fn value(version: Version) -> HeaderValue {
     match version {
@@ -22,7 +22,7 @@ pub const fn value(version: Version) -> HeaderValue {
     }
 }
 
-/// Whether the request was forwarded by a gate before (rule 2).
+/// Whether a gate has forwarded the request before (rule 2).
 #[must_use]
 pub fn is_loop(headers: &HeaderMap) -> bool {
     elements(headers, &VIA).any(names_a_gate)

@@ -1,4 +1,4 @@
-//! The control panel, below `/_fake/`: POST, or GET where a short curl line is wanted. Not part of the API.
+//! The control panel, below `/_fake/`, which is not part of the API. It accepts POST, and GET for short curl commands.
 
 use std::time::Duration;
 
@@ -64,7 +64,7 @@ pub fn help() -> String {
     )
 }
 
-/// Turns a knob.
+/// Answers a request to turn a knob.
 pub fn answer(shared: &Shared, knob: &str, head: &Parts) -> Answer {
     let query = Query::parse(head.uri.query());
     let is_read = matches!(head.method, Method::GET | Method::HEAD);
@@ -77,13 +77,13 @@ pub fn answer(shared: &Shared, knob: &str, head: &Parts) -> Answer {
         }
     };
     match outcome {
-        // For eyes: a curl line is all that ever calls this by hand.
+        // Indented, because people read the output of curl.
         Ok(value) => Answer::json(&value, true),
         Err(refusal) => Answer::from(&refusal),
     }
 }
 
-/// Turns a knob that is written as `fail?error_type=backend_error`.
+/// Turns a knob, written as `fail?error_type=backend_error`.
 pub fn turn(shared: &Shared, knob: &str) -> Result<Value, Refusal> {
     let (knob, query) = knob.split_once('?').unwrap_or((knob, ""));
     perform(shared, knob, &Query::parse(Some(query)))
@@ -148,7 +148,7 @@ fn account(shared: &Shared, query: &Query) -> Result<Value, Refusal> {
     Ok(json!({ "client_id": token.client_id, "login": token.login, "represents": token.represents }))
 }
 
-/// The counter that a knob is about, and whether it becomes what the knob says.
+/// The counter that a knob applies to, and whether it is switched on.
 fn counter(query: &Query) -> Result<(u64, bool), Refusal> {
     Ok((query.number("counter")?.ok_or_else(|| Refusal::missing("counter"))?, !query.has("off")))
 }
@@ -217,7 +217,7 @@ fn slow(shared: &Shared, query: &Query) -> Result<Value, Refusal> {
     Ok(json!({ "path": path, "slow_ms": milliseconds }))
 }
 
-/// No error is made larger than this, in bytes.
+/// The maximum size of a generated error, in bytes.
 const HUGE: u32 = 64 * 1024 * 1024;
 
 fn fail(shared: &Shared, query: &Query) -> Result<Value, Refusal> {

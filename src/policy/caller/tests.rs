@@ -1,4 +1,4 @@
-//! The rules of `caller`.
+//! Tests of the numbered rules of `caller`.
 
 use super::*;
 

@@ -1,11 +1,11 @@
-//! The rules of callers, one by one.
+//! Tests of the numbered rules of callers.
 
 use metrica::operation::{Catalogue, Destructive, Lookup, Verb};
 use strict_http::target;
 
 use super::*;
 
-/// What becomes of a request that the catalogue knows.
+/// Decides a request that the catalogue knows.
 pub fn decide(rules: &Rules, verb: Verb, target: &str) -> Result<Duties, Breach> {
     let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
     let names = target::check(path, query, 10_000).unwrap_or_else(|bad| panic!("{target}: {bad:?}"));
@@ -19,7 +19,7 @@ pub fn get(rules: &Rules, target: &str) -> Result<Duties, Breach> {
     decide(rules, Verb::Get, target)
 }
 
-/// A caller with counters 1 and 3.
+/// Returns the rules of a caller with the counters 1 and 3.
 fn limited() -> Rules {
     Rules { counters: Some([1, 3].into()), ..Rules::default() }
 }
@@ -68,7 +68,7 @@ fn rule_1_what_cannot_be_undone_can_be_denied() {
     {
         assert_eq!(decide(&careful, verb, target), NOTHING_OWED, "{target}");
     }
-    // Of what the catalogue does not know, nobody knows whether it can be undone.
+    // An unknown write operation may be impossible to undo.
     let unknown = Catalogue::built_in().with_unknown(metrica::operation::UnknownOperations::ByMethod);
     let destructive = |verb| match unknown.find(verb, "/management/v2/counters") {
         Lookup::Known(operation) => operation.destructive,
