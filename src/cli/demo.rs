@@ -1,8 +1,8 @@
-//! `metrika-gate demo`: a Metrica, a gate and its admin in one process, and four things to try.
+//! `metrika-gate demo`: a stand-in for Metrica, a gate and its admin listener in one process, with four examples.
 //!
-//! 1. It needs no file, no account and no token of value: its tokens begin with `demo-`, and `run` refuses those.
+//! 1. It needs no file, no account and no real token: its tokens begin with `demo-`, which `run` rejects.
 //! 2. It listens on loopback only.
-//! 3. What it prints works when pasted.
+//! 3. The printed commands work when pasted.
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
@@ -33,17 +33,17 @@ pub struct DemoArgs {
     fake: SocketAddr,
 }
 
-/// Runs the demo until a signal ends it; the exit code.
+/// Runs the demo until a signal ends it. Returns the exit code.
 ///
 /// # Errors
-/// When an address is not loopback, or is taken.
+/// When an address is not loopback, or is in use.
 pub fn run(args: &DemoArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
     let flags = [("--reports", args.reports), ("--crm", args.crm), ("--admin", args.admin), ("--fake", args.fake)];
     for (flag, address) in flags {
         if !address.ip().is_loopback() {
             bail!("{address} can be reached from other machines; the demo listens on loopback only");
         }
-        // Tried here first, where it is known which flag mends it.
+        // Checked here first, so that the message can name the flag.
         TcpListener::bind(address)
             .with_context(|| format!("{address} cannot be used; {flag} 127.0.0.1:PORT chooses another"))?;
     }

@@ -1,4 +1,4 @@
-//! The configuration's file, and who may write it.
+//! The configuration's file and its permissions.
 
 use std::path::Path;
 
@@ -7,8 +7,8 @@ use super::error::Error;
 use crate::files::guard::Refusal;
 use crate::files::{ExternalFile, Purpose};
 
-/// Reads `file`, and of one that is too large no more than shows that it is. One that everyone can write is not read: who
-/// can change it says who may do what.
+/// Reads `file`, at most one byte more than the maximum size. A file that everyone can write is not read, because it
+/// decides permissions.
 ///
 /// # Errors
 /// [`Error::Unreadable`] when it cannot be read, [`Error::Permissions`] when everyone can write it.

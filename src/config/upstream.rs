@@ -16,7 +16,7 @@ use crate::files::{ExternalFile, Purpose};
 const KEYS: [&str; 8] =
     ["url", "ca_file", "connect_to", "address_family", "http2", "connections", "max_age", "timeouts"];
 
-/// How long an address is used after a name has moved, where the configuration does not say.
+/// The default of `max_age`, after which a new connection resolves the name again.
 const MAX_AGE: Duration = Duration::from_secs(300);
 
 /// Reads `upstream`.
@@ -72,7 +72,7 @@ fn timeouts(at: Option<&At<'_>>, findings: &mut Findings) -> Option<UpstreamTime
     };
     let table = table.as_ref();
     let connect = timeout(table, "connect", Duration::from_secs(5), findings);
-    // Metrica works on a report for up to two minutes before it says 504 itself.
+    // Metrica works on a report for up to two minutes before it returns 504 itself.
     let response_headers = timeout(table, "response_headers", Duration::from_secs(130), findings);
     let body_idle = timeout(table, "body_idle", Duration::from_secs(60), findings);
     let keep_alive = timeout(table, "keep_alive", Duration::from_secs(60), findings);
@@ -104,7 +104,7 @@ pub fn host_and_port(text: &str) -> Result<(String, u16), String> {
     }
 }
 
-/// Reads a host, and a port where there is one.
+/// Reads a host, and a port if present.
 pub fn host_and_optional_port(text: &str) -> Option<(&str, Option<u16>)> {
     let (host, port) = match text.rsplit_once(':') {
         Some((host, port)) if !port.contains(']') => (host, Some(port.parse().ok().filter(|port| *port != 0)?)),
@@ -115,10 +115,10 @@ pub fn host_and_optional_port(text: &str) -> Option<(&str, Option<u16>)> {
     Some((bare, port))
 }
 
-/// Every authority that systems know together takes less than a quarter of this.
+/// The maximum size of a CA file in bytes, more than four times the size of a system's whole bundle.
 const CERTIFICATES_BYTES: usize = 4 * 1024 * 1024;
 
-/// Reads the key `ca_file` of `purpose`: its certificates, and the file itself.
+/// Reads the key `ca_file` of `purpose`: its certificates, and the path of the file.
 pub fn certificates_of(
     at: &At<'_>,
     purpose: Purpose,

@@ -1,10 +1,10 @@
-//! Descriptors: how many the process may have, who gets them, and who found none.
+//! File descriptors: their limit, its division, and shortages.
 //!
-//! 1. What the kernel allows is divided when a configuration is taken: the gate's own and those of the admin listener are
-//!    kept back, and callers and upstream have as much as fits of `limits.connections` and `upstream.connections`. So
-//!    callers who take all that they can leave probes, metrics and the files of tokens alone.
-//! 2. A shortage all the same, as when the limit is lowered while the process runs or the system has none left, is
-//!    counted by what needed one.
+//! 1. The limit is divided when a configuration is loaded. Descriptors of the process and of the admin listener are
+//!    reserved; callers and upstream share the rest, up to `limits.connections` and `upstream.connections`. Callers
+//!    that use up their share therefore cannot starve probes, metrics and token files.
+//! 2. A shortage can still occur, for example when the limit is lowered at run time or the system has none left. It
+//!    is counted by [`Need`].
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,68 +12,70 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Standard streams, signals, runtime, log, inotify, admin listener, and files that are read: 16 were counted.
+/// Standard streams, signals, runtime, log, inotify, admin listener and files being read; 16 were measured.
 const OF_THE_PROCESS: usize = 24;
 
-/// Of a worker, beside a socket for each listener: 4 were counted, and a look-up of a name takes as many.
+/// Per worker, in addition to one socket per listener; 4 were measured, and a name look-up needs as many again.
 const OF_A_WORKER: usize = 8;
 
-/// One in so many is nobody's: an upstream with several addresses is tried on two or more at once.
+/// The share of the limit (1 in 16) that stays unassigned: connecting to an upstream with several addresses opens two
+/// or more sockets at once.
 const SPARE: usize = 16;
 
-/// The admin listener has one in so many, and no more than [`ADMIN`].
+/// The share of the limit (1 in 8) for the admin listener, at most [`ADMIN`].
 const SHARE_OF_ADMIN: usize = 8;
 
-/// So many connections of the admin listener are open at once, where there are descriptors for them.
+/// The maximum number of concurrent connections of the admin listener; fewer where descriptors are scarce.
 pub const ADMIN: usize = 256;
 
-/// So many connections beyond the limit are told so at once, beside those that are served.
+/// The maximum number of excess connections that are sent a refusal at once, in addition to the connections that are
+/// served.
 pub const TURNED_AWAY: usize = 128;
 
-/// Lets the process have as many as it may. Best effort: with fewer, fewer are used.
+/// Raises the soft limit to the hard limit. A failure is ignored: the lower limit is then used.
 pub fn raise() {
     let limit = getrlimit(Resource::Nofile);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }
 
-/// What may be divided.
+/// The descriptors to divide.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Descriptors {
     most: usize,
     workers: usize,
 }
 
-/// What fits: how many connections at once.
+/// The numbers of concurrent connections that fit the limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fit {
-    /// Of callers.
+    /// Connections of callers.
     pub callers: usize,
-    /// To the upstream.
+    /// Connections to the upstream.
     pub upstream: usize,
 }
 
 impl Descriptors {
-    /// Those that this process may have after [`raise`], for a gate of `workers`.
+    /// Returns the limit that this process has after [`raise`], for `workers` workers.
     #[must_use]
     pub fn here(workers: usize) -> Self {
         let most = getrlimit(Resource::Nofile).maximum.and_then(|most| usize::try_from(most).ok());
         Self { most: most.unwrap_or(usize::MAX), workers }
     }
 
-    /// How many there are.
+    /// Returns the total number of descriptors.
     #[must_use]
     pub const fn most(self) -> usize {
         self.most
     }
 
-    /// How many connections the admin listener has.
+    /// Returns the number of connections reserved for the admin listener.
     #[must_use]
     pub fn admin(self) -> usize {
         (self.most / SHARE_OF_ADMIN).clamp(1, ADMIN)
     }
 
-    /// What fits of `wanted`, for a gate of so many listeners, where not all of it does (rule 1). The upstream has a third at
-    /// most, as no connection of a caller needs more than one at once.
+    /// Returns the connections that fit, if not all of `wanted` do for a gate with `listeners` (rule 1). The upstream gets a
+    /// third at most, because a caller connection needs at most one upstream connection at once.
     #[must_use]
     pub fn short(self, wanted: Fit, listeners: usize) -> Option<Fit> {
         let own = OF_THE_PROCESS + self.workers * (OF_A_WORKER + listeners);
@@ -87,7 +89,7 @@ impl Descriptors {
         Some(Fit { callers: callers.min(left.saturating_sub(TURNED_AWAY).max(left / 2)).max(1), upstream })
     }
 
-    /// Logs that no more fits.
+    /// Logs the lowered limits.
     pub fn say(self, Fit { callers, upstream }: Fit) {
         tracing::warn!(
             descriptors = self.most,
@@ -98,27 +100,27 @@ impl Descriptors {
     }
 }
 
-/// What needs a descriptor.
+/// A purpose that needs a descriptor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Need {
     /// A connection of a caller.
     Caller,
-    /// A connection to the upstream, or the look-up of its name.
+    /// A connection to the upstream, or a look-up of its name.
     Upstream,
     /// A connection of the admin listener.
     Admin,
-    /// A file that is looked at while the gate runs.
+    /// A file that is read at run time.
     File,
 }
 
-/// Rule 2, by need.
+/// The shortages since the start, by need (rule 2).
 static SHORTAGES: [AtomicU64; Need::ALL.len()] = [const { AtomicU64::new(0) }; Need::ALL.len()];
 
 impl Need {
-    /// All of them.
+    /// All needs.
     pub const ALL: [Self; 4] = [Self::Caller, Self::Upstream, Self::Admin, Self::File];
 
-    /// Its label value.
+    /// Returns the label value.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -133,7 +135,7 @@ impl Need {
         SHORTAGES.iter().zip(Self::ALL).find(|(_, need)| *need == self).map(|(count, _)| count)
     }
 
-    /// Whether `error` says that there is no descriptor for this, which is counted.
+    /// Whether `error` is a shortage of descriptors (`EMFILE` or `ENFILE`). A shortage is counted.
     #[must_use]
     pub fn found_none(self, error: &io::Error) -> bool {
         let is_short = is_shortage(error);
@@ -143,7 +145,7 @@ impl Need {
         is_short
     }
 
-    /// How often there was none.
+    /// Returns the number of shortages since the start.
     #[must_use]
     pub fn shortages(self) -> u64 {
         self.count().map_or(0, |count| count.load(Ordering::Relaxed))

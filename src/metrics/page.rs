@@ -1,4 +1,4 @@
-//! The page that Prometheus scrapes, and the one place that knows the metrics library.
+//! The page that Prometheus scrapes. No other module uses the metrics library.
 
 use std::collections::HashMap;
 
@@ -126,7 +126,7 @@ families! {
         "Always 1.";
 }
 
-/// The page as text, in the exposition format 0.0.4.
+/// Renders the page in the text format 0.0.4.
 #[must_use]
 pub fn text(shard: &Shard, process: &ProcessMeters) -> String {
     let mut families = Families::default();

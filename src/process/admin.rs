@@ -1,14 +1,15 @@
-//! The admin listener: probes, metrics and the ledger of usage, for operators and Prometheus. It changes nothing of what
-//! anybody may do, and holds no secret.
+//! Admin listener: probes, metrics and usage, for operators and Prometheus. It changes no permissions and exposes no
+//! secrets.
 //!
-//! 1. Only GET and HEAD are answered (RFC 9110, section 15.5.6: 405 and `Allow` otherwise), and POST of `/recheck` where
-//!    `admin.recheck` switches it on (`admin/recheck.rs`); what a body says is not read.
-//! 2. A connection carries one request and ends with its answer, after fifteen seconds in any case: whoever sends nothing, or
-//!    takes nothing, holds nothing for longer.
-//! 3. No more connections are open at once than descriptors are kept back for them; the next wait to be accepted.
-//! 4. A page of a browser reads nothing: what states an `Origin` or comes from another site is refused, and no answer
-//!    is taken for anything but what its type says.
-//! 5. It is the only listener that shows these: on those of callers they are requests like any other.
+//! 1. Only GET and HEAD are allowed (otherwise 405 with `Allow`, RFC 9110, section 15.5.6), and POST to `/recheck` if
+//!    `admin.recheck` is set (`admin/recheck.rs`). Request bodies are not read.
+//! 2. A connection carries one request, and is closed after the response or after fifteen seconds. A client that
+//!    sends or reads nothing cannot hold it longer.
+//! 3. The number of open connections is bounded by the descriptors reserved for them; further connections wait to be
+//!    accepted.
+//! 4. Web pages cannot read from it: requests with an `Origin` or from another site are refused, and responses forbid
+//!    content sniffing.
+//! 5. The listeners of callers do not serve these paths; requests for them there are treated like any other.
 
 use std::convert::Infallible;
 use std::io::Write;
@@ -38,34 +39,34 @@ use crate::metrics::{page, usage};
 use crate::process::readiness::{Readiness, Whom};
 use crate::process::workers::Crew;
 
-/// What the admin listener shows.
+/// The state behind the admin endpoints.
 pub struct Admin {
-    /// For counts and for life.
+    /// The workers, for counts and liveness.
     pub crew: Arc<Crew>,
-    /// The process's counts.
+    /// The counters of the process.
     pub meters: Arc<ProcessMeters>,
-    /// Whether callers should come.
+    /// The readiness of the gate.
     pub readiness: Arc<Readiness>,
-    /// When counting began.
+    /// The time since which usage is counted.
     pub since: SystemTime,
-    /// `POST /recheck`, where it is switched on.
+    /// The handler of `POST /recheck`, if it is enabled.
     pub recheck: Option<Recheck>,
 }
 
-/// A worker that does not answer in this time does not run its loop.
+/// A worker that does not reply within this time is considered dead.
 const LIVE: Duration = Duration::from_secs(5);
 
-/// Rule 2: from the connect to the last byte of the answer.
+/// The time from the connect to the last byte of the response (rule 2).
 const WHOLE: Duration = Duration::from_secs(15);
 
-/// From the connect to the end of the header.
+/// The time from the connect to the end of the request's header.
 const HEADER: Duration = Duration::from_secs(5);
 
-/// A header of more bytes is nobody's who is meant to ask here.
+/// The maximum size of a request's header; legitimate clients of this listener stay far below it.
 const HEADER_BYTES: usize = 8 * 1024;
 
 impl Admin {
-    /// Serves until dropped, at most so many `connections` at once.
+    /// Serves at most `connections` connections at once, until dropped.
     pub async fn serve(self: Arc<Self>, listener: TcpListener, connections: usize) {
         let places = Arc::new(tokio::sync::Semaphore::new(connections));
         loop {
@@ -83,7 +84,7 @@ impl Admin {
                 let service = service_fn(|request| admin.answer(request));
                 let mut http = hyper::server::conn::http1::Builder::new();
                 http.timer(TokioTimer::new()).header_read_timeout(HEADER).max_buf_size(HEADER_BYTES).keep_alive(false);
-                // A probe that goes away in the middle is nobody's concern.
+                // Errors are ignored: a probe may close its connection early.
                 let _ = tokio::time::timeout(WHOLE, http.serve_connection(TokioIo::new(socket), service)).await;
                 drop(place);
             });
@@ -166,7 +167,7 @@ impl Admin {
     }
 }
 
-/// Rule 1.
+/// Handles `POST /recheck` (rule 1).
 fn rechecked(recheck: &Recheck, fields: &HeaderMap) -> Response<Full<Bytes>> {
     if !recheck::is_from_this_network(fields) {
         return text(
@@ -184,20 +185,20 @@ fn rechecked(recheck: &Recheck, fields: &HeaderMap) -> Response<Full<Bytes>> {
     }
 }
 
-/// Whether gzip is taken (RFC 9110, section 12.5.3).
+/// Whether the client accepts gzip (RFC 9110, section 12.5.3).
 fn takes_gzip(headers: &HeaderMap) -> bool {
     coding::asked_for(headers) == "gzip"
 }
 
-/// Packed as fast as it goes: a page has thousands of lines that differ little.
+/// Compresses a page at the fastest level: its thousands of lines differ little.
 fn gzip(page: &[u8]) -> Vec<u8> {
     let mut packer = GzEncoder::new(Vec::with_capacity(page.len() / 8), Compression::fast());
-    // Nothing that is written to memory fails.
+    // Writing to memory cannot fail.
     let _ = packer.write_all(page);
     packer.finish().unwrap_or_default()
 }
 
-/// Whom a query asks about.
+/// Returns the caller or the listener that the query of `/readyz` names.
 fn whom(query: &str) -> Result<Whom, String> {
     let mut asked = query.split('&').filter_map(|pair| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -214,7 +215,7 @@ fn whom(query: &str) -> Result<Whom, String> {
     }
 }
 
-/// Rule 4. What a user types into a browser has no `Origin`, and `none` for its site.
+/// Whether a web page made the request (rule 4). A URL typed into a browser has no `Origin`, and `none` as its site.
 fn is_from_a_page(headers: &HeaderMap) -> bool {
     let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
     headers.contains_key(ORIGIN) || site.is_some_and(|site| !matches!(site, b"none" | b"same-origin"))

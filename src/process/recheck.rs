@@ -1,10 +1,10 @@
-//! `POST /recheck`: Metrica is asked again about every token that it rejects, and about what it refused.
+//! `POST /recheck`: asks Metrica again about every rejected token and every refused operation.
 //!
-//! 1. It is there where `admin.recheck` says so. It changes nothing of what anybody may do: the same questions are asked that
-//!    the gate asks by itself, sooner, and not more often than their budget allows.
-//! 2. It is done once a minute at most.
-//! 3. `Host` is `localhost` or an address: under a name that a page in a browser made mean this address (DNS rebinding),
-//!    nothing is done. Nor is it for anything that browsers say of themselves.
+//! 1. It exists only if `admin.recheck` is set. It changes no permissions: it brings forward the questions that the
+//!    gate asks on its own, within the same budget.
+//! 2. It runs once a minute at most.
+//! 3. `Host` must be `localhost` or an IP address. Any other name is refused, because a web page can make a name
+//!    resolve to this address (DNS rebinding). Requests with headers that only browsers send are refused as well.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -15,26 +15,26 @@ use strict_http::host::Host;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// Rule 2.
+/// The shortest time between two runs (rule 2).
 const PAUSE: Duration = Duration::from_secs(60);
 
-/// What is told when it is wanted.
+/// The handler of `POST /recheck`.
 pub struct Recheck {
     wanted: Arc<Notify>,
     last: Mutex<Option<Instant>>,
 }
 
 impl Recheck {
-    /// One that tells `wanted`.
+    /// Returns a handler that notifies `wanted`.
     #[must_use]
     pub const fn new(wanted: Arc<Notify>) -> Self {
         Self { wanted, last: Mutex::new(None) }
     }
 
-    /// Does it now.
+    /// Requests a recheck.
     ///
     /// # Errors
-    /// The seconds until it can be done (rule 2).
+    /// The seconds until the next one is allowed (rule 2).
     pub fn ask(&self, now: Instant) -> Result<(), u64> {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let left = last.map_or(Duration::ZERO, |last| (last + PAUSE).saturating_duration_since(now));
@@ -47,7 +47,7 @@ impl Recheck {
     }
 }
 
-/// Rule 3.
+/// Whether the request meets rule 3.
 #[must_use]
 pub fn is_from_this_network(fields: &HeaderMap) -> bool {
     let mut hosts = fields.get_all(HOST).iter();

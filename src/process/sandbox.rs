@@ -1,14 +1,15 @@
-//! The sandbox: once it serves, the process reaches only what its work needs (Landlock, as far as the kernel has it).
+//! Sandbox: a process that serves can reach only what its work needs (Landlock, as far as the kernel supports it).
 //!
-//! 1. Files: what stands in the folders of what the configuration names, and what looking up names and counting the
-//!    process need, can be read; in the folders of unix sockets, files can be removed and sockets made. Nothing else is
-//!    opened, made or changed, and nothing is executed.
-//! 2. Network: TCP connections go to the ports of the upstream and of `identity`, and to that of DNS; no listener is added.
-//! 3. Neighbours: no signal to another process, no abstract unix socket of another.
-//! 4. It holds for the thread that enters it and for those started later, so it is entered before the first is; there
-//!    is no way out.
-//! 5. What the kernel lacks is left out, and how far it went is said.
-//! 6. A configuration that needs more than was allowed at the start is refused as a whole.
+//! 1. Files: the process can read the folders of files that the configuration names, and the system files for name
+//!    look-ups and process metrics. It can remove files and create sockets in the folders of unix sockets. It can
+//!    not open, create or change any other file, and it can execute none.
+//! 2. Network: TCP connections are limited to the ports of the upstream, of `identity` and of DNS; no listener can be
+//!    added.
+//! 3. Other processes: no signals to them, and no connections to their abstract unix sockets.
+//! 4. The sandbox applies to the thread that enters it and to threads started later, so it is entered before the
+//!    first one is started. It cannot be left.
+//! 5. Features that the kernel lacks are left out; the achieved level is logged.
+//! 6. A new configuration that needs more than the start allowed is rejected as a whole.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -21,11 +22,11 @@ use landlock::{
 use crate::files::External;
 use crate::metrics::process::Confinement;
 
-/// The rules were weighed for what this one knows; a later one needs another look.
+/// The newest Landlock version that the rules were reviewed for.
 const KNOWN: ABI = ABI::V7;
 
-/// What the resolver, its modules, random numbers and the metrics of the process read. The whole of `/etc`: its files
-/// are replaced by renaming, and a rule for the file alone would not follow.
+/// System paths that the resolver and its modules, random numbers and the process metrics read. `/etc` is allowed as
+/// a whole: its files are replaced by renaming, and a rule for a single file does not follow a rename.
 const OF_THE_SYSTEM: [&str; 15] = [
     "/etc",
     "/lib",
@@ -44,25 +45,25 @@ const OF_THE_SYSTEM: [&str; 15] = [
     "/sys/devices/system/cpu",
 ];
 
-/// Where the resolver's configuration is, which is often a link.
+/// The configuration of the resolver, which is often a symbolic link.
 const RESOLVER: &str = "/etc/resolv.conf";
 
-/// The port of DNS, for answers that do not fit a datagram.
+/// The port of DNS over TCP, used for responses that exceed a datagram.
 const DNS: u16 = 53;
 
-/// What a configuration needs.
+/// The access that a configuration needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Needs {
-    /// Folders to read in, as they are without links.
+    /// Folders to read, with symbolic links resolved.
     pub read: BTreeSet<PathBuf>,
-    /// Folders to remove sockets in, and to make them again.
+    /// Folders in which sockets are removed and created.
     pub remove: BTreeSet<PathBuf>,
-    /// Ports to connect to.
+    /// TCP ports to connect to.
     pub connect: BTreeSet<u16>,
 }
 
 impl Needs {
-    /// What reaching `external` needs.
+    /// Returns the access that `external` needs.
     #[must_use]
     pub fn of(external: &External) -> Self {
         Self {
@@ -73,11 +74,11 @@ impl Needs {
     }
 }
 
-/// As many links as the kernel follows (path_resolution(7)).
+/// The number of symbolic links that the kernel follows (path_resolution(7)).
 const LINKS: usize = 40;
 
-/// The folders of `file`: that of its name, and where it is a link, of every step to what it leads to. Of a folder that
-/// does not exist yet, the nearest above it that does.
+/// Returns the folder of `file` and, where `file` is a symbolic link, the folder of every step to its target. A
+/// folder that does not exist yet is represented by its nearest existing ancestor.
 fn folders(file: &Path) -> BTreeSet<PathBuf> {
     let mut step = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
     let mut found = BTreeSet::new();
@@ -90,34 +91,34 @@ fn folders(file: &Path) -> BTreeSet<PathBuf> {
     found
 }
 
-/// What the process may still do.
+/// The access that the process has left.
 #[derive(Debug, Clone)]
 pub struct Sandbox {
     confinement: Confinement,
-    /// What is allowed, where anything is refused.
+    /// The allowed folders; `None` where file access is not restricted.
     files: Option<BTreeSet<PathBuf>>,
     ports: Option<BTreeSet<u16>>,
 }
 
-/// Rule 6: what a configuration names, and why it cannot be had.
+/// A part of the configuration that the sandbox does not allow (rule 6).
 #[derive(Debug, thiserror::Error)]
 pub enum Outside {
-    /// A file in another folder.
+    /// A file outside of the allowed folders.
     #[error("{} is outside of the folders that the process may read since its start, which needs a restart", .0.display())]
     File(PathBuf),
-    /// Another port.
+    /// A port that is not allowed.
     #[error("port {0} of the upstream is none that the process may connect to since its start, which needs a restart")]
     Port(u16),
 }
 
 impl Sandbox {
-    /// The process may do what its user may.
+    /// Returns a sandbox that restricts nothing.
     #[must_use]
     pub const fn none(confinement: Confinement) -> Self {
         Self { confinement, files: None, ports: None }
     }
 
-    /// Confines this thread, and those that it starts from now on, to `needs`.
+    /// Confines this thread, and the threads that it starts later, to `needs`.
     #[must_use]
     pub fn enter(needs: &Needs) -> Self {
         let status = match restrict(needs) {
@@ -140,20 +141,20 @@ impl Sandbox {
         Self { confinement, files: Some(needs.read.clone()), ports }
     }
 
-    /// How far it went.
+    /// Returns the achieved level of confinement.
     #[must_use]
     pub const fn confinement(&self) -> Confinement {
         self.confinement
     }
 
-    /// What may be behind a file that cannot be opened, when its permissions are right.
+    /// Returns a hint for a file that cannot be opened although its permissions allow it.
     #[must_use]
     pub fn hint(&self, denied: bool) -> Option<&'static str> {
         let outside = "only folders of the start can be read; one that is new, also one made again, needs a restart";
         (denied && self.files.is_some()).then_some(outside)
     }
 
-    /// Rule 5, in one line.
+    /// Logs the state of the sandbox (rule 5).
     pub fn say(&self) {
         let state = self.confinement.as_str();
         let reads = self.files.as_ref().map(|folders| joined(folders.iter().map(|folder| folder.display())));
@@ -161,10 +162,10 @@ impl Sandbox {
         tracing::info!(state, reads, connects, "sandbox");
     }
 
-    /// Rule 6.
+    /// Checks `needs` against the access that the start allowed (rule 6).
     ///
     /// # Errors
-    /// [`Outside`], for the first that is.
+    /// [`Outside`], for the first folder or port that is not allowed.
     pub fn permits(&self, needs: &Needs) -> Result<(), Outside> {
         if let Some(allowed) = &self.files {
             let outside = needs.read.iter().find(|folder| !allowed.iter().any(|allowed| folder.starts_with(allowed)));

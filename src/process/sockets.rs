@@ -1,4 +1,4 @@
-//! What the workers accept on, and unix sockets whose file was removed.
+//! The sockets that workers accept on, and rebinding of unix sockets whose file was removed.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -13,23 +13,23 @@ use crate::server::listen::{Bound, BoundSocket};
 use crate::server::{Connections, accept};
 use crate::worker::Worker;
 
-/// What a worker accepts on.
+/// The accept tasks of one worker.
 pub struct Accepts {
-    /// Who serves what is accepted.
+    /// The worker that serves the accepted connections.
     pub worker: Rc<Worker>,
-    /// Of all workers.
+    /// The connection counts that all workers share.
     pub connections: Arc<Connections>,
-    /// The process's counts.
+    /// The counters of the process.
     pub meters: Arc<ProcessMeters>,
-    /// Dropping one ends the accepting on that listener's socket.
+    /// By listener: dropping the sender ends the accept task of its current socket.
     pub replace: BTreeMap<ListenerName, oneshot::Sender<()>>,
 }
 
 impl Accepts {
-    /// Accepts on this socket of a listener, in the place of the one before it.
+    /// Accepts on this socket of the listener, in place of the previous one.
     ///
     /// # Errors
-    /// When the runtime cannot watch it.
+    /// When the runtime cannot register the socket.
     pub fn on(&mut self, listener: (ListenerName, bool), socket: BoundSocket) -> std::io::Result<()> {
         let accepting = socket.accepting()?;
         let (replace, replaced) = oneshot::channel();
@@ -41,7 +41,7 @@ impl Accepts {
 }
 
 impl Crew {
-    /// Binds those of `bound` again whose file was removed; for as long as the process lives, looking once a second.
+    /// Rebinds unix sockets whose file was removed. Checks once a second, for the lifetime of the process.
     pub async fn keep_sockets(&self, bound: &[Bound], meters: &ProcessMeters) {
         let mut said: Vec<Option<String>> = vec![None; bound.len()];
         loop {
@@ -54,7 +54,7 @@ impl Crew {
                     Ok(None) => {}
                     Ok(Some(sockets)) => {
                         for (member, socket) in self.members.iter().zip(sockets) {
-                            // One that panicked is gone.
+                            // Sending fails only if the worker panicked.
                             let _ = member.commands.send(Command::Listen((bound.name, bound.http2), socket));
                         }
                         meters.socket_bound_again();

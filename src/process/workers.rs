@@ -1,4 +1,4 @@
-//! The crew: the worker threads, what they are told, and whether they come back to their loop.
+//! Worker threads: starting them, sending them commands, and detecting stalled ones.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -21,25 +21,25 @@ use crate::server::listen::{Bound, BoundSocket};
 use crate::telemetry::{Form, Sink};
 use crate::worker::{Generation, Learning, Report, Sender, Worker};
 
-/// What a worker is told.
+/// A command to a worker.
 pub(super) enum Command {
-    /// Use this from the next request on.
+    /// Use this generation from the next request on, and acknowledge it.
     Install(Arc<Generation>, oneshot::Sender<()>),
-    /// Another worker, or a question, learnt this of a token.
+    /// Record a fact about a token that another worker or a probe learnt.
     Learn(Sender, Fact),
-    /// Send a copy of your counts.
+    /// Send a copy of the worker's counts.
     Count(oneshot::Sender<Shard>),
-    /// Answer.
+    /// Reply at once, to show that the loop runs.
     Ping(oneshot::Sender<()>),
-    /// Say with every answer that the connection ends with it; what is under way then is cut.
+    /// Close each connection with its next response; cut all exchanges still open at this time.
     Leave(tokio::time::Instant),
-    /// Log what is likely to be cut.
+    /// Log the requests that are likely to be cut.
     Name,
-    /// Accept on this socket of a listener, and no more on the one before it.
+    /// Accept on this socket of the listener, in place of the previous one.
     Listen((ListenerName, bool), BoundSocket),
-    /// Accept no more, and end connections after their request.
+    /// Stop accepting, and close each connection after its request.
     Drain,
-    /// Do not come back to your loop for so long.
+    /// Block the loop for this long.
     #[cfg(test)]
     Stall(Duration),
 }
@@ -48,7 +48,7 @@ pub(super) enum Command {
 pub struct Crew {
     pub(super) members: Vec<Member>,
     connections: Arc<Connections>,
-    /// What they use, for the series that exist before anything happened.
+    /// The generation in use, which lists the series that exist before their first event.
     in_use: Mutex<Arc<Generation>>,
 }
 
@@ -56,43 +56,43 @@ pub struct Crew {
 pub(super) struct Member {
     pub(super) commands: mpsc::UnboundedSender<Command>,
     thread: JoinHandle<()>,
-    /// It waits in its loop for something to happen.
+    /// Whether the worker is parked in its loop, waiting for an event.
     rests: Arc<AtomicBool>,
-    /// What it had counted when it last answered: a scrape has to come out while it does not.
+    /// The counts of its last reply; a scrape uses them while the worker does not reply.
     counted: Mutex<Shard>,
 }
 
-/// A worker is looked at so often.
+/// The interval between two checks of the workers.
 pub(super) const LOOK: Duration = Duration::from_secs(1);
 
-/// One that does not come back to its loop in this time has stalled: no request takes it so long, and nothing waits longer for
-/// its answer.
+/// A worker that does not reply within this time has stalled: no request blocks the loop that long, and nothing
+/// waits longer for a reply.
 const STALLED: Duration = Duration::from_secs(2);
 
-/// A worker has so long to end, once it is told to.
+/// The time in which the workers have to end after they were told to.
 const END: Duration = Duration::from_secs(2);
 
-/// What every worker begins with.
+/// The initial state of every worker.
 pub struct Start {
-    /// What it serves with.
+    /// The first generation.
     pub generation: Arc<Generation>,
-    /// Where its lines go.
+    /// The destination of log lines.
     pub sink: Sink,
-    /// How they look.
+    /// The form of log lines.
     pub form: Form,
-    /// The process's counts.
+    /// The counters of the process.
     pub meters: Arc<ProcessMeters>,
-    /// Where the workers tell what they learn.
+    /// The channel on which workers report facts about tokens.
     pub reports: mpsc::UnboundedSender<Report>,
 }
 
 thread_local! {
-    /// For the hook that is called when a worker has nothing to do; it is not given the worker.
+    /// The worker of this thread, for the park hook, which has no parameters.
     static CURRENT: RefCell<Option<Rc<Worker>>> = const { RefCell::new(None) };
 }
 
 impl Crew {
-    /// Starts a worker for each socket of the listeners.
+    /// Starts `workers` threads, each with one socket of every listener.
     ///
     /// # Errors
     /// When a thread or its runtime cannot be started.
@@ -121,7 +121,7 @@ impl Crew {
         let runtime = || {
             Builder::new_current_thread()
                 .enable_all()
-                // For looking up names only.
+                // Only name look-ups use blocking threads.
                 .max_blocking_threads(2)
                 .on_thread_park(move || {
                     CURRENT.with_borrow(|worker| worker.iter().for_each(|worker| worker.flush_lines()));
@@ -151,8 +151,7 @@ impl Crew {
                 }
             });
             CURRENT.take();
-            // A look-up of a name may still be waiting for its resolver; it is not waited for. What is under way ends
-            // here, and its lines are the last.
+            // A pending name look-up is abandoned. Open exchanges are cut here, and their lines are the last ones.
             worker.cut();
             runtime.shutdown_background();
             worker.flush_lines();
@@ -164,13 +163,13 @@ impl Crew {
 
     fn tell(&self, command: impl Fn() -> Command) {
         for member in &self.members {
-            // One that panicked is gone.
+            // Sending fails only if the worker panicked.
             let _ = member.commands.send(command());
         }
     }
 
-    /// Gives every worker a new generation; returns when all use it. One that has stalled is not waited for: it takes the
-    /// generation up before anything else it is told, should it ever come back.
+    /// Gives every worker a new generation, and returns when all have acknowledged it. It does not wait for a stalled
+    /// worker, which installs the generation before it handles any later command.
     pub async fn install(&self, generation: &Arc<Generation>) {
         let mut acknowledged = Vec::new();
         for (worker, member) in self.members.iter().enumerate() {
@@ -188,12 +187,12 @@ impl Crew {
         *lock(&self.in_use) = generation.clone();
     }
 
-    /// Tells every worker what was learnt of a token.
+    /// Sends a fact about a token to every worker.
     pub fn learn(&self, sender: Sender, fact: &Fact) {
         self.tell(|| Command::Learn(sender, fact.clone()));
     }
 
-    /// The sum of what the workers counted; of one that does not answer, what it had counted when it last did.
+    /// Returns the sum of the workers' counts. A worker that does not reply contributes the counts of its last reply.
     pub async fn counts(&self) -> Shard {
         let ask = |member: &Member| {
             let (sender, receiver) = oneshot::channel();
@@ -216,8 +215,8 @@ impl Crew {
         sum
     }
 
-    /// Looks at the workers for as long as the process lives: one that stalls is counted and logged. One that rests is not
-    /// woken for that.
+    /// Checks the workers for the lifetime of the process; a stall is counted and logged. The check does not wake a
+    /// parked worker.
     pub async fn watch(&self, meters: &ProcessMeters) {
         let mut asked: Vec<Option<Ping>> = self.members.iter().map(|_| None).collect();
         loop {
@@ -234,7 +233,7 @@ impl Crew {
         }
     }
 
-    /// Whether every worker answers in `limit`.
+    /// Whether every worker replies within `limit`.
     pub async fn is_alive(&self, limit: Duration) -> bool {
         let mut asked = Vec::new();
         for member in &self.members {
@@ -253,29 +252,30 @@ impl Crew {
         true
     }
 
-    /// The process will end: every worker says so with its answers, and still accepts. What is under way at `cuts` is cut.
+    /// Announces the end of the process: workers still accept, but close each connection with its next response.
+    /// Exchanges still open at `cuts` are cut.
     pub fn leave(&self, cuts: tokio::time::Instant) {
         self.tell(|| Command::Leave(cuts));
     }
 
-    /// Every worker logs which requests have become likely to be cut.
+    /// Makes every worker log the requests that have become likely to be cut.
     pub fn name_what_may_be_cut(&self) {
         self.tell(|| Command::Name);
     }
 
-    /// Every worker accepts no more and ends its connections after their requests.
+    /// Makes every worker stop accepting and close its connections after their requests.
     pub fn drain(&self) {
         self.tell(|| Command::Drain);
     }
 
-    /// How many connections of callers are open.
+    /// Returns the number of open caller connections.
     #[must_use]
     pub fn connections(&self) -> usize {
         self.connections.open()
     }
 
-    /// Lets the workers end, and with them what is still under way; whether all did. One that has stalled is left behind:
-    /// the process ends all the same.
+    /// Ends the workers and the exchanges that are still open. Returns whether all workers ended within two seconds; a
+    /// stalled worker does not prevent the end of the process.
     #[must_use]
     pub fn end(self) -> bool {
         let threads: Vec<_> = self.members.into_iter().map(|member| member.thread).collect();
@@ -290,7 +290,7 @@ impl Crew {
     }
 }
 
-/// A worker that was asked to come back to its loop.
+/// A ping that a worker has not answered yet.
 struct Ping {
     since: Instant,
     answer: oneshot::Receiver<()>,
@@ -304,7 +304,7 @@ impl Ping {
         Some(Self { since: Instant::now(), answer, is_late: false })
     }
 
-    /// Itself while the worker numbered `worker` has not answered.
+    /// Returns `self` while the worker numbered `worker` has not replied.
     fn look(mut self, worker: usize, meters: &ProcessMeters) -> Option<Self> {
         match self.answer.try_recv() {
             Err(oneshot::error::TryRecvError::Empty) => {
@@ -325,7 +325,7 @@ impl Ping {
                 }
                 None
             }
-            // It panicked, and that was logged.
+            // The worker panicked, which is logged already.
             Err(oneshot::error::TryRecvError::Closed) => None,
         }
     }
@@ -366,7 +366,7 @@ mod tests {
     use crate::reload::Reloader;
     use crate::server::listen::bind;
 
-    /// Two workers, without traffic.
+    /// Returns two workers without traffic.
     fn crew() -> (Crew, Arc<ProcessMeters>) {
         let text = "
 listeners: [{name: app, address: '127.0.0.1:0'}]
