@@ -264,7 +264,7 @@ findings! {
         "metrika:read is declared and not there: the list of counters, which needs nothing else, is refused",
         "issue a token with an application that has it ({rights} shows the rights of this one): rights are fixed when a \
          token is issued, and an application whose rights are edited loses all its tokens";
-    /// As `ReadMissing`, for a token that a person issued for an organisation.
+    /// Like `ReadMissing`, for a token that a person issued for an organisation.
     ReadPersonal = "read_personal", Wrong, "read", "everything is refused, as it is to a token that was issued personally",
         "add the right passport:business to the application, and issue the token on behalf of the organisation";
     /// The token has `metrika:read`, which is not declared.
@@ -287,7 +287,7 @@ findings! {
     CounterViewOnly { level: Level, seen: SeenWith } = "counter_view_only", Wrong, "counter",
         "{level}, and callers may write: writes are refused, and so is its list of grants{seen}",
         "grant the token's owner the right to edit; no scope helps";
-    /// As `CounterViewOnly`, for a counter that the configuration does not name.
+    /// Like `CounterViewOnly`, for a counter that the configuration does not name.
     CounterSeenViewOnly { level: Level, seen: SeenWith } = "counter_seen_view_only", Warning, "counter",
         "{level}, and callers that name no counters may write: writes to it are refused{seen}",
         "grant the token's owner the right to edit if callers write to it; no scope helps";
