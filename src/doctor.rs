@@ -67,7 +67,7 @@ pub struct Wanted {
     pub counters: Vec<u64>,
 }
 
-/// One finding and its subject.
+/// A finding and its subject.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
     /// The examined token.

@@ -1,4 +1,4 @@
-//! One hand-written GET on its own connection, for requests that the gate itself never sends (`doctor/assumptions.rs`).
+//! A hand-written GET on its own connection, for requests that the gate itself never sends (`doctor/assumptions.rs`).
 //!
 //! 1. The connection uses the address and the verified TLS of the upstream.
 //! 2. At most [`LONGEST`] bytes of a response are read, for at most [`PATIENCE`]. A compressed body is not decompressed.

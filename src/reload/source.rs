@@ -177,7 +177,7 @@ impl Source {
         let stamps = self.read_with_it.iter().zip(&self.judged.others);
         let before: BTreeMap<_, _> = stamps.map(|(file, seen)| (file.clone(), *seen)).collect();
         self.read_with_it = external.read_with_it().map(|file| file.path.clone()).collect();
-        // The metadata from before the files were read. A newly tracked file counts as known if it is older than the reading.
+        // The metadata from before the files were read. A newly tracked file counts if it is older than the reading.
         let since = self.began.elapsed() + COARSE;
         let seen = |file: &PathBuf| match (before.get(file), age(file)) {
             (Some(seen), _) => *seen,
