@@ -7,8 +7,8 @@
 //! 3. SIGHUP reloads the configuration together with the tokens. A settled change of the configuration file, or of a file
 //!    that is read with it, does the same (`reload/source.rs`). An invalid configuration changes nothing: all mistakes are
 //!    logged, and it is tried again until it is accepted or changes. Changes of listeners (except `hosts` and
-//!    `require_header`), admin, workers, sandbox and log need a restart, and so do paths and ports outside of the
-//!    [`crate::process::sandbox`].
+//!    `require_header`), admin, workers and sandbox need a restart and are refused, and so are paths and ports outside of
+//!    the [`crate::process::sandbox`]. `log.format` and `log.level` keep their values until a restart.
 //! 4. Requests in progress continue with the state that they started with. No connection is closed.
 //! 5. The reason why a file is not in use is visible at any time: in the log when it changes, in the gauge of the last
 //!    reload, and in `/readyz?verbose`, which names every unusable file.

@@ -1,7 +1,7 @@
 //! Tokens: validated when read, never shown, wiped when dropped.
 //!
-//! 1. A single trailing newline (LF or CRLF) and a leading byte order mark are trimmed, because editors add them. Nothing else
-//!    is trimmed.
+//! 1. A trailing newline (LF or CRLF) and a leading byte order mark are trimmed, because editors add them. Nothing else is
+//!    trimmed.
 //! 2. The rest must be 1 to 1024 characters of `A-Z a-z 0-9 _ - .`. This covers the tokens that Yandex issues
 //!    (hexadecimal, `AQAA…`, `y0_…`) and excludes everything that could end a header field or start another one. A token
 //!    that is shorter than any known token of Yandex is accepted with a warning.

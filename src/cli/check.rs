@@ -188,8 +188,8 @@ fn shortage(descriptors: Descriptors, Fit { callers, upstream }: Fit) -> Warning
     (vec![key("limits"), key("connections")], message)
 }
 
-/// Describes the requests without `ulogin` of callers whose only rule is `logins`. Returns notes for refused ones and
-/// warnings for allowed ones.
+/// Describes the requests without `ulogin` of callers with `ulogin` and without `counters`. Returns notes for refused ones
+/// and warnings for allowed ones.
 fn absent_logins(config: &Config) -> (Vec<Warning>, Vec<Warning>) {
     let (mut refused, mut let_through) = (Vec::new(), Vec::new());
     for (position, caller) in config.callers.iter().enumerate() {
