@@ -1,12 +1,12 @@
-//! External: everything that a configuration names outside itself, in one table.
+//! Files: the table of the files and ports that a configuration names.
 //!
-//! 1. Who follows, watches, confines, judges or shows files and ports takes them from [`External::of`]: there a new one is one
-//!    line, and one of a new [`Purpose`] is what the matches on it ask for: who may do what with it, where the configuration
-//!    names it, when it is read.
-//! 2. A file is watched by the folders that decide what stands at its path: the one that it is in, and that of each symbolic
-//!    link on the way, in whatever component of the path ([`folders`]).
-//! 3. Whether a file has changed is seen from its metadata ([`Seen`]). What was written just now can change once more
-//!    without a trace, so it counts as unknown.
+//! 1. All code that reads, watches, confines, checks or shows these files and ports takes them from [`External::of`]. A
+//!    new file or port is one line there. A new [`Purpose`] also needs an arm in each match on it: its guard, its key in
+//!    the configuration, and the time when it is read.
+//! 2. A file is watched through every folder that determines what its path leads to: the folder of the file, and the
+//!    folder of each symbolic link in any component of the path ([`folders`]).
+//! 3. Changes of a file are detected by its metadata ([`Seen`]). A file that was written just now can change again
+//!    without a difference in its metadata, so it counts as unknown.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::ffi::OsString;
@@ -25,18 +25,18 @@ pub mod descriptors;
 pub mod guard;
 pub mod reading;
 
-/// What a file or port is there for.
+/// The purpose of a file or port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Purpose {
-    /// The configuration itself.
+    /// The configuration file.
     Configuration,
-    /// Connections to the upstream; of files, whose certificates they trust.
+    /// Connections to the upstream; as a file, the certificate authorities that they trust.
     Upstream,
-    /// The same of `identity`.
+    /// Connections to `identity`; as a file, the certificate authorities that they trust.
     Identity,
-    /// The token of this name.
+    /// The token with this name.
     Token(TokenAlias),
-    /// The unix socket of this listener.
+    /// The unix socket of the listener with this name.
     Listener(ListenerName),
 }
 
@@ -52,21 +52,21 @@ impl fmt::Display for Purpose {
     }
 }
 
-/// When a file is read.
+/// The time when a file is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Read {
-    /// It is the configuration.
+    /// At the start: the file is the configuration.
     First,
-    /// With the configuration, and only then: a change of it is a change of the configuration.
+    /// Together with the configuration, and only then: a change of the file is a change of the configuration.
     WithIt,
-    /// By itself, whenever it changes.
+    /// On its own, whenever it changes.
     Alone,
-    /// Never: it is made.
+    /// Never: the process creates it.
     Never,
 }
 
 impl Purpose {
-    /// When files of it are read.
+    /// Returns the time when files of this purpose are read.
     #[must_use]
     pub const fn read(self) -> Read {
         match self {
@@ -77,7 +77,7 @@ impl Purpose {
         }
     }
 
-    /// Who may do what with files of it, where the configuration lets `allow_mode` be done.
+    /// Returns the guard for files of this purpose. `allow_mode` is the setting of a secret in the configuration.
     const fn guard(self, allow_mode: Option<u32>) -> Guard {
         match self {
             Self::Configuration | Self::Upstream | Self::Identity => Guard::Trusted,
@@ -86,7 +86,7 @@ impl Purpose {
         }
     }
 
-    /// The key of the configuration under which it is named.
+    /// Returns the key of the configuration that names the file or port.
     #[must_use]
     pub fn key(self) -> String {
         match self {
@@ -99,31 +99,32 @@ impl Purpose {
     }
 }
 
-/// A file that is read or made.
+/// A file that the process reads or creates.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExternalFile {
-    /// What for.
+    /// The purpose.
     pub purpose: Purpose,
-    /// Where.
+    /// The path.
     pub path: PathBuf,
-    /// Who may do what with it.
+    /// The permissions that the file must have.
     pub guard: Guard,
 }
 
 impl ExternalFile {
-    /// The file at `path` for `purpose`.
+    /// Returns the row for the file at `path`.
     #[must_use]
     pub fn new(purpose: Purpose, path: &Path) -> Self {
         Self { purpose, path: path.to_owned(), guard: purpose.guard(None) }
     }
 
-    /// The secret at `path`, with which group and others may do what `allow_mode` lets them on a read-only mount.
+    /// Returns the row for the secret at `path`. `allow_mode` lists the permissions that group and others may have on a
+    /// read-only mount.
     #[must_use]
     pub fn secret(purpose: Purpose, path: &Path, allow_mode: Option<u32>) -> Self {
         Self { purpose, path: path.to_owned(), guard: purpose.guard(allow_mode) }
     }
 
-    /// Opens it, if it is as it should be.
+    /// Opens the file if its guard accepts it.
     ///
     /// # Errors
     /// [`Refusal`].
@@ -131,7 +132,7 @@ impl ExternalFile {
         self.guard.open(&self.path, &self.purpose.key())
     }
 
-    /// Whether it is as it should be.
+    /// Checks the file against its guard.
     ///
     /// # Errors
     /// [`Refusal`].
@@ -139,7 +140,8 @@ impl ExternalFile {
         self.guard.check(&self.path, &self.purpose.key())
     }
 
-    /// Why it cannot be used as it stands there now, for people. A want of descriptors is nothing of the file's.
+    /// Returns a message with the reason why the file cannot be used now. A shortage of descriptors is no property of the
+    /// file and gives no message.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
         let path = crate::files::reading::shown(&self.path);
@@ -157,52 +159,52 @@ impl ExternalFile {
     }
 }
 
-/// A port that is connected to.
+/// A port that the process connects to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ExternalPort {
-    /// What for.
+    /// The purpose.
     pub purpose: Purpose,
-    /// Its number.
+    /// The port number.
     pub port: u16,
 }
 
-/// Everything that a configuration names outside itself.
+/// The files and ports that a configuration names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct External {
-    /// Files that are read or made.
+    /// The files that the process reads or creates.
     pub files: Vec<ExternalFile>,
-    /// Ports that are connected to.
+    /// The ports that the process connects to.
     pub ports: Vec<ExternalPort>,
 }
 
 impl External {
-    /// The files that are read.
+    /// Returns the files that the process reads.
     pub fn read(&self) -> impl Iterator<Item = &ExternalFile> {
         self.files.iter().filter(|file| file.purpose.read() != Read::Never)
     }
 
-    /// The files that are made.
+    /// Returns the files that the process creates.
     pub fn made(&self) -> impl Iterator<Item = &ExternalFile> {
         self.files.iter().filter(|file| file.purpose.read() == Read::Never)
     }
 
-    /// The files that are read with the configuration, and only then: a change of one is a change of it.
+    /// Returns the files that are read only together with the configuration, so that a change of one is a change of it.
     pub fn read_with_it(&self) -> impl Iterator<Item = &ExternalFile> {
         self.files.iter().filter(|file| file.purpose.read() == Read::WithIt)
     }
 
-    /// The folders of the files that are read, to be watched (rule 2).
+    /// Returns the folders to watch (rule 2).
     #[must_use]
     pub fn watched(&self) -> BTreeSet<PathBuf> {
         self.read().flat_map(|file| folders(&file.path)).collect()
     }
 }
 
-/// As many links as the kernel follows (path_resolution(7)).
+/// The number of symbolic links that the kernel follows (path_resolution(7)).
 const LINKS: usize = 40;
 
-/// The folders that decide what stands at `path` (rule 2), without links in them. One that does not exist is named as far as
-/// it would be there.
+/// Returns the folders that determine what `path` leads to (rule 2), without symbolic links in them. A folder that does
+/// not exist is returned under its expected path.
 #[must_use]
 pub fn folders(path: &Path) -> BTreeSet<PathBuf> {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
@@ -241,22 +243,22 @@ fn names(path: &Path) -> impl Iterator<Item = OsString> {
     })
 }
 
-/// What stands at a path, as far as its metadata tell.
+/// The state of a path according to its metadata.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Seen {
-    /// Nothing, or nothing that can be seen.
+    /// No file, or no access to its metadata.
     Nothing,
-    /// A file: its device, number, length, mode, owner, and when it changed last, in nanoseconds since 1970.
+    /// A file: device, inode, length, mode, owner, and time of the last change in nanoseconds since 1970.
     File(u64, u64, u64, u32, u32, i128),
-    /// One that may change once more without a trace (rule 3).
+    /// A file that may change again without a difference in its metadata (rule 3).
     Unknown,
 }
 
-/// For so long what was written may change without a trace: clocks of file systems are coarse.
+/// The time after a write in which another one may not change the metadata: clocks of file systems are coarse.
 pub const COARSE: Duration = Duration::from_millis(100);
 
 impl Seen {
-    /// Now, at `path`.
+    /// Returns the current state of `path`.
     #[must_use]
     pub fn at(path: &Path) -> Self {
         let Ok(found) = path.metadata() else { return Self::Nothing };
@@ -267,7 +269,8 @@ impl Seen {
     }
 }
 
-/// How long ago the file at `path` changed last; `None` where nothing is, or where the clocks do not agree.
+/// Returns the time since the last change of the file at `path`; `None` if there is no file, or if its time is in the
+/// future.
 #[must_use]
 pub fn age(path: &Path) -> Option<Duration> {
     let changed = u128::try_from(changed(&path.metadata().ok()?)).ok()?;
@@ -280,7 +283,8 @@ fn changed(found: &std::fs::Metadata) -> i128 {
     i128::from(found.ctime()) * 1_000_000_000 + i128::from(found.ctime_nsec())
 }
 
-/// Whether the file at `path` has no name any more: it was mounted by itself, and another took its name where it came from.
+/// Whether the file at `path` was unlinked. This is the case for a file that was mounted on its own and then replaced in
+/// its original folder.
 #[must_use]
 pub fn was_replaced_behind_a_mount(path: &Path) -> bool {
     path.metadata().is_ok_and(|found| found.is_file() && found.nlink() == 0)

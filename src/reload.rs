@@ -1,17 +1,17 @@
-//! Reload: a new configuration or new tokens take the place of the old ones, or nothing changes.
+//! Reload: replaces the configuration or the tokens as a whole, or changes nothing.
 //!
-//! 1. Token files are watched by their folders, so the `..data` swap of Kubernetes, an editor's rename and a rewrite are
-//!    all seen; every ten seconds they are read in any case.
-//! 2. A token is used when it stayed the same for a moment. One that is wrong changes nothing, and is said and counted
-//!    once. One that is gone for a second is gone (`reload/tokens.rs`).
-//! 3. SIGHUP, or a change of its file, or of one that is read with it, that stayed the same for a moment
-//!    (`reload/source.rs`), reloads the configuration together with the tokens. One that has a mistake changes nothing; all
-//!    mistakes are said, and it is tried again until it can be taken, or says something else. Listeners (but for their
-//!    `hosts` and `require_header`), admin, workers, sandbox and log need a restart, and so does what the
-//!    [`crate::process::sandbox`] of the start does not reach.
-//! 4. Requests under way go on with what they began with; no connection is closed.
-//! 5. What is in use, and why it is not what the files say, is told at every moment: by the log when it changes, by the gauge
-//!    of the last reload, by `/readyz?verbose`, which names each file that cannot be used.
+//! 1. The folders of token files are watched, so the `..data` swap of Kubernetes, the rename of an editor and a rewrite in
+//!    place are all noticed. The files are also read every ten seconds.
+//! 2. A new token is used after its file has been unchanged for 300 ms. An invalid file changes nothing; it is logged and
+//!    counted once. A token is dropped when its file has been missing for a second (`reload/tokens.rs`).
+//! 3. SIGHUP reloads the configuration together with the tokens. A settled change of the configuration file, or of a file
+//!    that is read with it, does the same (`reload/source.rs`). An invalid configuration changes nothing: all mistakes are
+//!    logged, and it is tried again until it is accepted or changes. Changes of listeners (except `hosts` and
+//!    `require_header`), admin, workers and sandbox need a restart and are refused, and so are paths and ports outside of
+//!    the [`crate::process::sandbox`]. `log.format` and `log.level` keep their values until a restart.
+//! 4. Requests in progress continue with the state that they started with. No connection is closed.
+//! 5. The reason why a file is not in use is visible at any time: in the log when it changes, in the gauge of the last
+//!    reload, and in `/readyz?verbose`, which names every unusable file.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -48,16 +48,16 @@ use source::Change;
 pub use source::Source;
 use tokens::TokenFiles;
 
-/// Files are read so often in any case.
+/// The interval at which all files are read, even without a notification.
 pub const LOOK: Duration = Duration::from_secs(10);
 
-/// Files in folders that cannot be watched, as they do not exist, are looked for so often.
+/// The interval while a folder cannot be watched, for example because it does not exist.
 pub const LOOK_AT_UNWATCHED: Duration = Duration::from_secs(1);
 
-/// How long a file may be gone before its token is: replacing a file can take two steps.
+/// The time that a file may be missing before its token is dropped: replacing a file can take two steps.
 const GONE: Duration = Duration::from_secs(1);
 
-/// What is in use, and where it came from.
+/// The configuration and the tokens in use, and their sources.
 pub struct Reloader {
     source: Option<Source>,
     config: Config,
@@ -69,17 +69,17 @@ pub struct Reloader {
     descriptors: Option<Descriptors>,
     demo: bool,
     concerns: Concerns,
-    /// Why the configuration's file is not in use, as it was said last.
+    /// The last logged reason why the configuration file is not in use.
     refusal: Option<String>,
-    /// Files that were said to be replaced behind a mount.
+    /// The files that were logged as replaced behind a mount.
     replaced: BTreeSet<PathBuf>,
 }
 
 impl Reloader {
-    /// Reads the tokens of `config`, which `source` said, and makes the first generation.
+    /// Reads the tokens of `config`, which was read from `source`, and creates the first generation.
     ///
     /// # Errors
-    /// When a token is there and wrong, or the upstream cannot be prepared.
+    /// When a token file exists and is invalid, or TLS to the upstream cannot be set up.
     pub fn new(source: Option<Source>, config: Config, meters: Arc<ProcessMeters>, demo: bool) -> anyhow::Result<Self> {
         let tokens = crate::token::store::read_all(&config.tokens, demo)?;
         let upstream = Arc::new(Upstream::new(config.upstream.clone())?);
@@ -109,23 +109,23 @@ impl Reloader {
         Ok(reloader)
     }
 
-    /// From now on the process can do no more than this.
+    /// Sets the sandbox that later configurations have to fit into.
     pub fn keep_to(&mut self, sandbox: Sandbox) {
         self.sandbox = sandbox;
     }
 
-    /// From now on no configuration asks for more of these than there are.
+    /// Sets the descriptors to which the connection limits of later configurations are lowered.
     pub const fn fit_to(&mut self, descriptors: Descriptors) {
         self.descriptors = Some(descriptors);
     }
 
-    /// What is in use.
+    /// Returns the generation in use.
     #[must_use]
     pub const fn generation(&self) -> &Arc<Generation> {
         &self.generation
     }
 
-    /// How the process ends, as the configuration in use says.
+    /// Returns the shutdown settings in use.
     #[must_use]
     pub const fn shutdown(&self) -> Shutdown {
         self.config.shutdown
@@ -135,13 +135,14 @@ impl Reloader {
         External::of(&self.config, self.source.as_ref().map(Source::file))
     }
 
-    /// Every folder that has to be watched.
+    /// Returns every folder to watch.
     #[must_use]
     pub fn folders(&self) -> BTreeSet<PathBuf> {
         self.external().watched()
     }
 
-    /// Looks at every file; what changed is in use when this returns. When to look again, if that should be soon.
+    /// Checks every file and installs settled changes before it returns. Returns the time until the next check, if it
+    /// should be earlier than the regular one.
     pub async fn look(&mut self, crew: &Crew) -> Option<Duration> {
         self.tell_of_mounts();
         let now = Instant::now();
@@ -188,7 +189,7 @@ impl Reloader {
         }
     }
 
-    /// Makes a generation of the tokens as they are now.
+    /// Replaces the generation by one with the current tokens.
     fn renew_slots(&mut self) {
         let old = &self.generation;
         self.generation = Arc::new(Generation {
@@ -203,7 +204,7 @@ impl Reloader {
         });
     }
 
-    /// Something speaks against these tokens now, and against no others.
+    /// Replaces the set of suspect and suspended tokens. Workers are informed only if a suspension begins, ends or changes.
     pub async fn heed(&mut self, concerns: Concerns, crew: &Crew) {
         if concerns == self.concerns {
             return;
@@ -221,12 +222,12 @@ impl Reloader {
         }
     }
 
-    /// The tokens whose files were written since this was last asked for, and say the same.
+    /// Returns and clears the tokens whose files were rewritten with the same content.
     pub fn take_rewritten(&mut self) -> BTreeSet<TokenAlias> {
         self.files.take_rewritten()
     }
 
-    /// The configuration in use.
+    /// Returns the configuration in use.
     #[must_use]
     pub const fn config(&self) -> &Config {
         &self.config
@@ -236,7 +237,7 @@ impl Reloader {
         self.config.tokens.iter().zip(&self.tokens).any(|(source, token)| source.alias == alias && token.is_some())
     }
 
-    /// Says of a token that was just read, or missed, what an operator should know.
+    /// Logs a missing or suspiciously short token after its file was checked.
     fn say_state(&self, alias: TokenAlias) {
         for (source, token) in self.config.tokens.iter().zip(&self.tokens).filter(|(source, _)| source.alias == alias) {
             let file = crate::files::reading::shown(&source.file);
@@ -280,7 +281,7 @@ impl Reloader {
     }
 }
 
-/// The exit code of a start that failed for `error` (sysexits(3)).
+/// Returns the exit code for a start that failed with `error` (sysexits(3)).
 #[must_use]
 pub fn exit_code(error: &anyhow::Error) -> u8 {
     if let Some(error) = error.downcast_ref::<Error>() {

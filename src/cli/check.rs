@@ -1,4 +1,4 @@
-//! `check`: is the configuration right, and are the files that it names?
+//! `check`: validates a configuration and the files that it names.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -33,17 +33,17 @@ pub(super) struct CheckArgs {
     format: Format,
 }
 
-/// What was found.
+/// The result of the check.
 struct Report {
     mistakes: Vec<Mistake>,
     warnings: Vec<Mistake>,
-    /// What holds, and could be overlooked.
+    /// Correct settings with an effect that is easy to overlook.
     notes: Vec<Mistake>,
     summary: String,
     code: u8,
 }
 
-/// The same, before each has its place.
+/// A [`Report`] before the messages have positions.
 struct Found {
     mistakes: Vec<Warning>,
     warnings: Vec<Warning>,
@@ -52,7 +52,7 @@ struct Found {
     code: u8,
 }
 
-/// What it is about, and what it says.
+/// The path of a key in the configuration, and a message about it.
 pub(super) type Warning = (Vec<Step>, String);
 
 pub(super) fn key(name: &str) -> Step {
@@ -113,7 +113,7 @@ pub(super) fn check(args: &CheckArgs, out: &mut dyn Write) -> anyhow::Result<u8>
     Ok(if report.code == 0 { online.map_or(0, |online| online.exit_code()) } else { report.code })
 }
 
-/// Each with its place in fields of their own; what is not known is null.
+/// Returns the messages as JSON with separate fields for their position; unknown fields are null.
 fn machine(found: &[Mistake]) -> Vec<serde_json::Value> {
     let one = |Mistake { file, position, key, message }: &Mistake| {
         let (file, key) = (file.to_string_lossy(), Some(key).filter(|key| !key.is_empty()));
@@ -123,7 +123,7 @@ fn machine(found: &[Mistake]) -> Vec<serde_json::Value> {
     found.iter().map(one).collect()
 }
 
-/// Of `config`, which was read from `file`; `None` where it came from stdin.
+/// Checks `config`, which was read from `file`; `None` for stdin.
 fn found(config: &Config, file: Option<&Path>, without_tokens: bool) -> Found {
     let external = External::of(config, file);
     let is_here = |file: &&ExternalFile| !without_tokens || !matches!(file.purpose, Purpose::Token(_));
@@ -160,11 +160,11 @@ fn found(config: &Config, file: Option<&Path>, without_tokens: bool) -> Found {
     Found { mistakes, warnings, notes, summary, code }
 }
 
-/// The hosts file, and how much of it is read.
+/// The hosts file, and the number of bytes that are read from it.
 const HOSTS: &str = "/etc/hosts";
 const HOSTS_BYTES: usize = 1024 * 1024;
 
-/// That the upstream's name stands in this hosts file, where nobody looks it up.
+/// Notes that the hosts file lists the name of the upstream, because the gate does not use that file for it.
 fn unused_host(config: &Config, hosts: &str) -> Option<Warning> {
     let Upstream { host, connect_to: None, .. } = &config.upstream else { return None };
     let address_in = |line: &str| {
@@ -179,7 +179,7 @@ fn unused_host(config: &Config, hosts: &str) -> Option<Warning> {
     Some((vec![key("upstream")], message))
 }
 
-/// What fits of more connections than there are descriptors for here.
+/// Warns that the limit of descriptors on this machine lowers the connection limits.
 fn shortage(descriptors: Descriptors, Fit { callers, upstream }: Fit) -> Warning {
     let most = descriptors.most();
     let message = format!(
@@ -188,7 +188,8 @@ fn shortage(descriptors: Descriptors, Fit { callers, upstream }: Fit) -> Warning
     (vec![key("limits"), key("connections")], message)
 }
 
-/// What becomes of requests that name no login, of callers with logins alone: what is refused, and what goes through.
+/// Describes the requests without `ulogin` of callers with `ulogin` and without `counters`. Returns notes for refused ones
+/// and warnings for allowed ones.
 fn absent_logins(config: &Config) -> (Vec<Warning>, Vec<Warning>) {
     let (mut refused, mut let_through) = (Vec::new(), Vec::new());
     for (position, caller) in config.callers.iter().enumerate() {
@@ -206,10 +207,10 @@ fn absent_logins(config: &Config) -> (Vec<Warning>, Vec<Warning>) {
     (refused, let_through)
 }
 
-/// Looking for one costs a comparison with every caller before it.
+/// The number of callers that are checked for a shadow; each check compares a caller with every earlier one.
 const SHADOWS_LOOKED_FOR: usize = 5000;
 
-/// What is allowed and probably not meant.
+/// Returns warnings about valid settings that are probably unintended.
 fn warnings(config: &Config, policy: &Policy) -> Vec<Warning> {
     let mut warnings = Vec::new();
     let element = |list, index| vec![key(list), Step::Index(index)];
@@ -270,7 +271,7 @@ fn warnings(config: &Config, policy: &Policy) -> Vec<Warning> {
     warnings
 }
 
-/// What is probably not meant of tokens, `now`.
+/// Returns warnings about settings of tokens that are probably unintended.
 fn warnings_of_tokens(config: &Config, elsewhere: bool, now: SystemTime) -> Vec<Warning> {
     let mut warnings = Vec::new();
     let mut files: Vec<(PathBuf, TokenAlias)> = Vec::new();
@@ -284,7 +285,7 @@ fn warnings_of_tokens(config: &Config, elsewhere: bool, now: SystemTime) -> Vec<
         if let Some(said) = source.origin.expires.and_then(|end| expiry(end, now)) {
             warnings.push(([place(), vec![key("expires")]].concat(), format!("token '{alias}' {said}")));
         }
-        // Files that are not here are one where they are written as one.
+        // Missing files are compared by their configured paths.
         let found = if elsewhere { None } else { source.file.canonicalize().ok() };
         let file = found.unwrap_or_else(|| source.file.clone());
         match files.iter().find(|(known, _)| *known == file) {
@@ -298,11 +299,11 @@ fn warnings_of_tokens(config: &Config, elsewhere: bool, now: SystemTime) -> Vec<
     warnings
 }
 
-/// So many days before its end a token is due, as for `doctor`.
+/// A token that expires within this number of days should be replaced; the same as in `doctor`.
 const DUE: u64 = 30;
 const DAY: u64 = 24 * 60 * 60;
 
-/// What is to be said of a token that ends at `end`.
+/// Returns the warning for a token that expires at `end`.
 fn expiry(end: SystemTime, now: SystemTime) -> Option<String> {
     let day = humantime::format_rfc3339_seconds(end);
     match end.duration_since(now) {

@@ -1,4 +1,4 @@
-//! What `check` says of the files that a configuration names: row by row of [`crate::files`].
+//! Checks the files that a configuration names, row by row of [`crate::files`], for `check`.
 
 use super::check::{Warning, key};
 use crate::config::Config;
@@ -7,7 +7,7 @@ use crate::files::{ExternalFile, Purpose};
 use crate::names::TokenAlias;
 use crate::token::store;
 
-/// What is wrong with files, and with the purpose of each.
+/// The problems that were found in files, with the purpose of each.
 #[derive(Default)]
 pub(super) struct Files {
     pub mistakes: Vec<(Purpose, Warning)>,
@@ -15,14 +15,14 @@ pub(super) struct Files {
     pub code: u8,
 }
 
-/// Holds files to what their rows say: its guard takes each, and one that is read by itself holds what it should.
+/// Checks every file against the guard of its row, and the content of token files.
 pub(super) fn files<'a>(rows: impl Iterator<Item = &'a ExternalFile>, config: Option<&Config>) -> Files {
     let mut found = Files::default();
     for row in rows {
         let path = row.path.display();
         let wrong = match row.purpose {
             Purpose::Token(alias) => token(row, alias, &mut found.warnings),
-            // What they hold was read with the configuration.
+            // Their content was read with the configuration.
             Purpose::Configuration | Purpose::Upstream | Purpose::Identity => {
                 row.check().err().map(|refusal| (format!("{path}: {refusal}"), 77))
             }
@@ -32,7 +32,7 @@ pub(super) fn files<'a>(rows: impl Iterator<Item = &'a ExternalFile>, config: Op
                 .map(|refusal| (format!("listener '{name}' cannot be opened at {path}: {refusal}"), 77)),
         };
         if let Some((message, code)) = wrong {
-            // As in `run`: permissions come first.
+            // Permissions take precedence, as in `run`.
             found.code = if found.code == 77 { 77 } else { code };
             found.mistakes.push((row.purpose, (place(row.purpose, config), message)));
         }
@@ -40,7 +40,7 @@ pub(super) fn files<'a>(rows: impl Iterator<Item = &'a ExternalFile>, config: Op
     found
 }
 
-/// What is wrong with the file of a token, and the exit code of it.
+/// Returns the problem of a token file and its exit code.
 fn token(row: &ExternalFile, alias: TokenAlias, warnings: &mut Vec<Warning>) -> Option<(String, u8)> {
     match store::read_from(row, alias, false) {
         Ok(token) => {
@@ -54,7 +54,7 @@ fn token(row: &ExternalFile, alias: TokenAlias, warnings: &mut Vec<Warning>) -> 
     }
 }
 
-/// Where the configuration names a file.
+/// Returns the path of the key that names a file.
 fn place(purpose: Purpose, config: Option<&Config>) -> Vec<Step> {
     match purpose {
         Purpose::Configuration => Vec::new(),

@@ -1,4 +1,4 @@
-//! What a configuration names outside itself, in the table of [`crate::files`]; and how many descriptors it asks for.
+//! The rows of a configuration in the table of [`crate::files`], and the descriptors that it needs.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use crate::files::descriptors::{Descriptors, Fit};
 use crate::files::{External, ExternalFile, ExternalPort, Purpose};
 
 impl TokenSource {
-    /// Its file.
+    /// Returns the row of the token's file.
     #[must_use]
     pub fn external(&self) -> ExternalFile {
         ExternalFile::secret(Purpose::Token(self.alias), &self.file, self.allow_mode)
@@ -15,7 +15,7 @@ impl TokenSource {
 }
 
 impl External {
-    /// Of `config`, which was read from `file`.
+    /// Builds the table for `config`, which was read from `file`; `None` if it was not read from a file.
     #[must_use]
     pub fn of(config: &Config, file: Option<&Path>) -> Self {
         let identity = config.identity.as_ref().map(|identity| &identity.place);
@@ -44,14 +44,14 @@ impl External {
 }
 
 impl Config {
-    /// The connections that fit into `descriptors`, where not all that it asks for do.
+    /// Returns the numbers of connections that fit `descriptors`, if the configured ones do not.
     #[must_use]
     pub fn lacks_descriptors(&self, descriptors: Descriptors) -> Option<Fit> {
         let wanted = Fit { callers: self.limits.connections, upstream: self.upstream.connections };
         descriptors.short(wanted, self.listeners.len())
     }
 
-    /// Asks for what fits into `descriptors`; what that is, when it is less.
+    /// Lowers the connection limits to `descriptors`. Returns the lowered limits, if any.
     #[must_use]
     pub fn fit(&mut self, descriptors: Descriptors) -> Option<Fit> {
         let fit = self.lacks_descriptors(descriptors)?;

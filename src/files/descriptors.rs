@@ -152,7 +152,7 @@ impl Need {
     }
 }
 
-/// Whether `error` says that there is no descriptor.
+/// Whether `error` reports a shortage of descriptors.
 #[must_use]
 pub fn is_shortage(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))

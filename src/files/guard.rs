@@ -1,11 +1,11 @@
-//! Guards: who may do what with a file that the configuration names. Every file is judged here, by the guard that its row of
-//! [`crate::files`] has.
+//! Guards: the permissions that a file named by the configuration must have. Every such file is checked here, by the guard
+//! in its row of [`crate::files`].
 //!
-//! 1. What decides who is trusted can be replaced or written by nobody beyond its owner and group ([`super`], rule 4).
-//! 2. A secret can be read by nobody but its owner, and a group at most, and written by nobody but its owner; the owner is this
-//!    process or root. On a read-only mount, `allow_mode` lets group and others do more, and its owner be anyone: secrets
-//!    of Docker and Compose are mounted so, and their mode cannot be changed there.
-//! 3. Of a file that the process makes, the folder is judged: nobody puts another in its place.
+//! 1. A file that decides about trust must not be writable or replaceable by everyone ([`super::reading`], rule 4).
+//! 2. A secret may be readable only by its owner and its group, and writable only by its owner, who must be the user of
+//!    this process or root. On a read-only mount, `allow_mode` permits more to group and others, and any owner: secrets of
+//!    Docker and Compose are mounted like this, and their mode cannot be changed there.
+//! 3. For a file that the process creates, the folder is checked: nobody else may replace the file.
 
 use std::fmt;
 use std::fs::{File, Metadata};
@@ -15,34 +15,34 @@ use std::path::Path;
 
 use super::reading::{check_folder, check_writers, is_open_read_only, is_read_only, open};
 
-/// Who may do what with a file.
+/// The permissions that a file must have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Guard {
-    /// It decides who is trusted (rule 1).
+    /// The file decides about trust (rule 1).
     Trusted,
-    /// It holds a secret (rule 2).
+    /// The file holds a secret (rule 2).
     Secret {
-        /// What group and others may do with it on a read-only mount.
+        /// The permissions that group and others may have on a read-only mount.
         allow_mode: Option<u32>,
     },
-    /// The process makes it (rule 3).
+    /// The process creates the file (rule 3).
     Made,
 }
 
-/// Why a file is not taken.
+/// The reason why a file is rejected.
 #[derive(Debug)]
 pub enum Refusal {
-    /// It is not there.
+    /// The file does not exist.
     Missing(io::Error),
-    /// It cannot be read.
+    /// The file cannot be read.
     Unreadable(io::Error),
-    /// Others can replace or write it (rules 1 and 3).
+    /// Everyone can write or replace the file (rules 1 and 3).
     Writable(io::Error),
-    /// Its mode or its owner is wrong (rule 2).
+    /// The mode or the owner is wrong (rule 2).
     Permissions {
-        /// What is wrong.
+        /// The problem.
         what: String,
-        /// What mends it.
+        /// The fix.
         mend: String,
     },
 }
@@ -66,7 +66,7 @@ impl From<Refusal> for io::Error {
 }
 
 impl Guard {
-    /// Opens the regular file at `path`, if it is as it should be; `key` is where the configuration says what is allowed.
+    /// Opens the regular file at `path` if it meets the guard. `key` is the key of the configuration that fixes refer to.
     ///
     /// # Errors
     /// [`Refusal`].
@@ -81,12 +81,12 @@ impl Guard {
             }
             Self::Made => return check_folder(path).map_err(Refusal::Writable).map(|()| opened),
         }
-        // The mode of a secret is in order: of one, this is about its folder.
+        // The mode of a secret is already checked; for secrets, this checks the folder.
         check_writers(path, &metadata).map_err(Refusal::Writable)?;
         Ok(opened)
     }
 
-    /// The same, without the file: whether it is as it should be.
+    /// Checks the file at `path` like [`Self::open`]; a file that the process creates need not exist.
     ///
     /// # Errors
     /// [`Refusal`].
@@ -110,14 +110,14 @@ impl Guard {
     }
 }
 
-/// What a file is on.
+/// The kind of mount that a file is on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mount {
     ReadOnly,
     Writable,
 }
 
-/// A file that rule 2 is for.
+/// A file that rule 2 applies to.
 struct Secret<'a> {
     path: &'a Path,
     key: &'a str,
@@ -130,7 +130,7 @@ impl Secret<'_> {
         self.check_mode(metadata.mode() & 0o7777, metadata.uid(), own)
     }
 
-    /// Rule 2, for the process of user `own`.
+    /// Checks rule 2 for a process of user `own`.
     fn check_mode(&self, mode: u32, owner: u32, own: u32) -> Result<(), Refusal> {
         let (open_to, is_foreign) = (mode & 0o037, owner != own && owner != 0);
         let allowed = self.allow_mode.filter(|_| self.mount == Mount::ReadOnly);
@@ -156,7 +156,7 @@ impl Secret<'_> {
     }
 }
 
-/// What to do about a file whose mode cannot be changed where it is mounted; `mode` is that of one that can be opened.
+/// Returns the fix for a file on a read-only mount. `mode` is its mode, if the file can be opened.
 fn mend_mount(key: &str, mode: Option<u32>) -> String {
     let docker = match mode.map(|mode| mode & 0o777) {
         None => {

@@ -1,11 +1,11 @@
-//! Files that an operator names: whatever stands there, reading it ends.
+//! Bounded reading of files that an operator names, and checks of their folders.
 //!
-//! 1. Opening does not wait: a FIFO that nobody writes to would hold up the process for ever.
-//! 2. What is no regular file is not read: a device may have no end, or do something when it is read.
-//! 3. No more is read than the reader says.
-//! 4. What decides who may do what stands in no folder that everyone can write, nor below one, unless that is sticky, as
-//!    `/tmp`: there nobody can replace the file of another. On a mount that is read-only nobody can, whatever the mode says: so Kubernetes
-//!    mounts its volumes.
+//! 1. Opening does not block: a FIFO without a writer would block the process indefinitely.
+//! 2. Only regular files are read: a device may be endless, and reading it may have side effects.
+//! 3. Reading is bounded by a limit of the reader.
+//! 4. A file that decides about permissions must not be in or below a folder that everyone can write, unless the folder is
+//!    sticky like `/tmp`, where nobody can replace the file of another user. The mode does not matter on a read-only
+//!    mount, which Kubernetes uses for volumes.
 
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
@@ -14,10 +14,10 @@ use std::path::Path;
 
 use rustix::fs::{Mode, OFlags, StatVfsMountFlags};
 
-/// Opens the regular file at `path`. What the metadata are of is what is read: the open file, not its name.
+/// Opens the regular file at `path`. The metadata belong to the open file, so they describe what is read.
 ///
 /// # Errors
-/// As open(2), and for what is no regular file.
+/// The errors of open(2), and an error for a path that is not a regular file.
 pub fn open(path: &Path) -> io::Result<(File, Metadata)> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
@@ -25,10 +25,10 @@ pub fn open(path: &Path) -> io::Result<(File, Metadata)> {
     if metadata.is_file() { Ok((file, metadata)) } else { Err(io::Error::other("it is not a regular file")) }
 }
 
-/// Reads an open file; of one beyond `most` bytes no more than shows that it is.
+/// Reads an open file. Reads `most` + 1 bytes at most, so the caller can detect a longer file.
 ///
 /// # Errors
-/// As read(2).
+/// The errors of read(2).
 pub fn read_from(file: File, most: usize) -> io::Result<Vec<u8>> {
     let most = u64::try_from(most).unwrap_or(u64::MAX).saturating_add(1);
     let mut bytes = Vec::new();
@@ -36,13 +36,13 @@ pub fn read_from(file: File, most: usize) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Holds the folders of `path` to rule 4, where they are there; of symbolic links, also those that they lead to.
+/// Checks the existing folders of `path` against rule 4, including the folders that symbolic links lead to.
 ///
 /// # Errors
-/// [`io::ErrorKind::PermissionDenied`], with what would be right.
+/// [`io::ErrorKind::PermissionDenied`], with the fix.
 pub(super) fn check_folder(path: &Path) -> io::Result<()> {
     let mut named = std::path::absolute(path)?;
-    // As many links as Linux follows.
+    // Linux follows the same number of links.
     for _ in 0..40 {
         named.ancestors().skip(1).try_for_each(check_one)?;
         let Ok(leads_to) = named.read_link() else { break };
@@ -51,7 +51,7 @@ pub(super) fn check_folder(path: &Path) -> io::Result<()> {
     path.canonicalize().map_or(Ok(()), |real| real.ancestors().skip(1).try_for_each(check_one))
 }
 
-/// The same of one folder.
+/// Checks one folder against rule 4.
 fn check_one(folder: &Path) -> io::Result<()> {
     let Ok(metadata) = folder.metadata() else { return Ok(()) };
     let mode = metadata.mode() & 0o7777;
@@ -64,17 +64,17 @@ fn check_one(folder: &Path) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::PermissionDenied, message))
 }
 
-/// Holds a file of these metadata at `path` to rule 4: neither it nor its folder can be written by everyone.
+/// Checks the file with `metadata` at `path` against rule 4: neither the file nor its folder may be writable by everyone.
 ///
 /// # Errors
-/// As [`check_folder`].
+/// The errors of [`check_folder`].
 pub(super) fn check_writers(path: &Path, metadata: &Metadata) -> io::Result<()> {
     let mode = metadata.mode() & 0o7777;
     if mode & 0o002 != 0 && !is_read_only(path) {
         let message = format!("it can be written by everyone (mode {mode:o}); chmod o-w it");
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
     }
-    // In a sticky folder everyone can make a file where none is.
+    // In a sticky folder everyone can create a file that does not exist yet.
     let (owner, own) = (metadata.uid(), rustix::process::geteuid().as_raw());
     if owner != own && owner != 0 && !is_read_only(path) && is_in_an_open_folder(path) {
         let message = format!("it belongs to user {owner}, in a folder that everyone can write; chown {own} it");
@@ -88,23 +88,23 @@ fn is_in_an_open_folder(path: &Path) -> bool {
     folder.is_some_and(|folder| folder.mode() & 0o002 != 0)
 }
 
-/// Whether nobody can write through the mount that `path` is on.
+/// Whether `path` is on a read-only mount.
 pub(super) fn is_read_only(path: &Path) -> bool {
     rustix::fs::statvfs(path).is_ok_and(|mount| mount.f_flag.contains(StatVfsMountFlags::RDONLY))
 }
 
-/// The same of an open file.
+/// Whether an open file is on a read-only mount.
 pub(super) fn is_open_read_only(file: &File) -> bool {
     rustix::fs::fstatvfs(file).is_ok_and(|mount| mount.f_flag.contains(StatVfsMountFlags::RDONLY))
 }
 
-/// A path for a message: a relative one with the folder that it is relative to.
+/// Returns a path for a message; a relative one is shown with its base folder.
 #[must_use]
 pub fn shown(path: &Path) -> String {
     format!("{}{}", path.display(), relative_to(path))
 }
 
-/// The folder that a relative path is relative to, as an addition to a message.
+/// Returns the base folder of a relative path, as an addition to a message.
 #[must_use]
 pub fn relative_to(path: &Path) -> String {
     let folder = if path.is_relative() { std::env::current_dir().ok() } else { None };
@@ -164,14 +164,14 @@ mod tests {
             assert_eq!(checked.is_ok(), is_right, "{changed} {mode:o}: {checked:?}");
             set(&at(changed), 0o755);
         }
-        // A link on the way from one to the other.
+        // A link between the first link and the file.
         std::fs::create_dir(at("between")).unwrap();
         symlink("../between/link", at("named/far")).unwrap();
         symlink("../real/file", at("between/link")).unwrap();
         assert!(check("named/far").is_ok());
         set(&at("between"), 0o777);
         assert!(check("named/far").is_err());
-        // What is not there can be written by nobody.
+        // Nobody can write to a missing folder.
         assert!(check_folder(&at("none/file")).is_ok());
         assert!(is_read_only(Path::new("/proc/self/stat")) || !is_read_only(&at("real")));
     }

@@ -2,7 +2,7 @@
 //! secrets.
 //!
 //! 1. Only GET and HEAD are allowed (otherwise 405 with `Allow`, RFC 9110, section 15.5.6), and POST to `/recheck` if
-//!    `admin.recheck` is set (`admin/recheck.rs`). Request bodies are not read.
+//!    `admin.recheck` is set (`process/recheck.rs`). Request bodies are not read.
 //! 2. A connection carries one request, and is closed after the response or after fifteen seconds. A client that
 //!    sends or reads nothing cannot hold it longer.
 //! 3. The number of open connections is bounded by the descriptors reserved for them; further connections wait to be

@@ -1,14 +1,15 @@
-//! Readiness: whether callers should come here.
+//! Readiness: whether traffic should be sent to this gate.
 //!
-//! 1. Ready means: the listeners are open, and some caller can be served: a token of it is there. One that lacks a token is
-//!    told so by each of its answers; the others go on.
-//! 2. Who asks for one caller or listener is told whether all is there that it, or who comes there, can use; the socket of the
-//!    listener too.
-//! 3. It never depends on Metrica: when Metrica is down, its answers say so better than a gate that disappeared.
-//! 4. A gate that is on its way out is not ready.
-//! 5. What is wrong and does not count is shown with `!`.
-//! 6. A file that cannot be used as it is now is named with its purpose ([`crate::files`]) and the reason, also where what
-//!    it said before is still in use.
+//! 1. The gate is ready if its listeners are open and it has a token for at least one caller. Requests of a caller without
+//!    a token are refused with that reason; the other callers are served.
+//! 2. A query for one caller or listener requires all tokens that the caller, or the callers of the listener, can use. A
+//!    query for a listener also requires its socket.
+//! 3. Readiness never depends on Metrica: while Metrica is down, a response with the reason is more useful than an
+//!    unreachable gate.
+//! 4. A gate that is shutting down is not ready.
+//! 5. Problems that do not affect the result are marked with `!`.
+//! 6. A file that cannot be used now is listed with its purpose ([`crate::files`]) and the reason, even while its
+//!    previous content is still in use.
 
 use std::fmt::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,18 +18,18 @@ use crate::files::Purpose;
 use crate::metrics::process::ProcessMeters;
 use crate::token::Standing;
 
-/// Whom it is asked for.
+/// The subject of a readiness query.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Whom {
-    /// Whoever comes.
+    /// The gate as a whole.
     Anyone,
     /// The caller with this id.
     Caller(String),
-    /// Who comes to this listener.
+    /// The callers of the listener with this name.
     Listener(String),
 }
 
-/// What readiness is made of.
+/// The readiness of the process.
 #[derive(Debug, Default)]
 pub struct Readiness {
     serving: AtomicBool,
@@ -37,18 +38,18 @@ pub struct Readiness {
 }
 
 impl Readiness {
-    /// The listeners are open and the workers run.
+    /// Records that the listeners are open and the workers run.
     pub fn serving(&self) {
         self.serving.store(true, Ordering::Release);
     }
 
-    /// The process is on its way out.
+    /// Records that the process is shutting down.
     pub fn draining(&self) {
         self.draining.store(true, Ordering::Release);
     }
 
-    /// Whether it is ready for `whom`, and a line for each thing that is looked at; `None` where the configuration has no such
-    /// caller or listener.
+    /// Returns whether the gate is ready for `whom`, and one line per check; `None` if the configuration has no such caller
+    /// or listener.
     #[must_use]
     pub fn check(&self, meters: &ProcessMeters, whom: &Whom) -> Option<(bool, String)> {
         let serving = self.serving.load(Ordering::Acquire);
@@ -86,7 +87,7 @@ impl Readiness {
         }
         for (purpose, why) in state.files.iter().chain(&state.sockets) {
             match purpose {
-                // These have lines of their own.
+                // Tokens have their own lines below.
                 Purpose::Token(_) => {}
                 Purpose::Configuration if state.config_refusal.is_some() => {}
                 Purpose::Configuration | Purpose::Upstream | Purpose::Identity => {
@@ -108,7 +109,7 @@ impl Readiness {
             let mark = match (token.loaded, why) {
                 (true, None) => '+',
                 (false, _) if counts => '-',
-                // An older one is in use.
+                // An older token is in use, or the token does not affect the result.
                 (true, Some(_)) | (false, _) => '!',
             };
             let why = why.map_or_else(String::new, |why| format!(": {why}"));
@@ -117,7 +118,7 @@ impl Readiness {
         Some((ready, lines))
     }
 
-    /// Whether it was ready once.
+    /// Whether the gate was ready at least once.
     #[must_use]
     pub fn was_ready(&self) -> bool {
         self.was_ready.load(Ordering::Acquire)

@@ -1,10 +1,10 @@
-//! A look at the files of tokens: which say something new, which are gone or wrong, which were written again.
+//! Checks the token files for new, missing, invalid and rewritten tokens.
 //!
-//! 1. What a file says is used when it has said the same for a moment (`reload/candidates.rs`).
-//! 2. A file that is gone for [`GONE`] is gone, and its token with it. One that is wrong for [`WRONG`] is said to be, and changes
-//!    nothing.
-//! 3. One that was written and says what is in use is told: who mended something at Metrica's side writes it again. That a new
-//!    token is taken is no such write.
+//! 1. A new token is used after its file has been unchanged for [`STABLE`] (`reload/candidates.rs`).
+//! 2. A file that has been missing for [`GONE`] removes its token. A file that has been invalid for [`WRONG`] is logged and
+//!    changes nothing.
+//! 3. A file that was rewritten with the token in use is reported, so that an operator who fixed something at Metrica can
+//!    rewrite the file to have the token probed again. The installation of a new token does not count as a rewrite.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -20,65 +20,65 @@ use crate::process::workers::Crew;
 use crate::token::Token;
 use crate::token::store::{self, TokenFileError, Written};
 
-/// How long a wrong file may be wrong before that is said: it may still be being written.
+/// The time that a file may be invalid before it is reported, because it may still be being written.
 const WRONG: Duration = Duration::from_millis(300);
 
-/// A file that gives no token, for now.
+/// The state of a file that holds no usable token.
 struct Trouble {
     since: Instant,
-    /// It is not there; otherwise it is wrong.
+    /// Whether the file is missing; otherwise it is invalid.
     missing: bool,
     said: Option<String>,
 }
 
-/// What is known of the files of tokens, beside the tokens.
+/// The state of the token files.
 #[derive(Default)]
 pub struct TokenFiles {
     candidates: Candidates,
     troubles: BTreeMap<TokenAlias, Trouble>,
-    /// When each was last written, as it was last seen.
+    /// The last seen write of each file.
     written: BTreeMap<TokenAlias, Written>,
-    /// Those that were written since, and say the same (rule 3).
+    /// The tokens whose files were rewritten with the same content (rule 3).
     rewritten: BTreeSet<TokenAlias>,
 }
 
-/// What a look at one file came to.
+/// The result of a check of one file.
 #[derive(Debug)]
 enum Look {
-    /// It says what is in use.
+    /// The file holds the token in use.
     Same,
-    /// The same, after it was said to be wrong.
+    /// The file holds the token in use, after it was reported as invalid.
     RightAgain,
-    /// A new token was taken.
+    /// A new token is in use.
     Taken,
-    /// To look again after this time.
+    /// Check again after this time.
     Later(Duration),
-    /// It is gone, and the token with it.
+    /// The file is missing, and its token was removed.
     Gone(TokenFileError),
-    /// It is wrong, which was not said yet.
+    /// The file is invalid, which was not reported yet.
     Wrong(TokenFileError),
-    /// It is missing or wrong, as was said.
+    /// The file is missing or invalid, which was already reported.
     Known,
 }
 
 impl TokenFiles {
-    /// Those of which [`Self::look`] found that they were written, since this was last asked for.
+    /// Returns and clears the tokens that [`Self::look`] found rewritten.
     pub fn take_rewritten(&mut self) -> BTreeSet<TokenAlias> {
         std::mem::take(&mut self.rewritten)
     }
 
-    /// Why the file of a token gives none, as it was said.
+    /// Returns the reported reason why the file of a token is unusable.
     pub fn trouble(&self, alias: TokenAlias) -> Option<&str> {
         self.troubles.get(&alias)?.said.as_deref()
     }
 
-    /// Looks at the file of `source`; `token` is what is in use, and becomes what is from now on.
+    /// Checks the file of `source`. `token` is the token in use and is updated.
     fn look(&mut self, source: &TokenSource, token: &mut Option<Token>, demo: bool, now: Instant) -> Look {
-        // Taken before the file is read, so that no write is missed.
+        // Recorded before the file is read, so that no write is missed.
         let written = store::written(source);
         match store::read(source, demo) {
             Ok(new) => self.look_at_right(source.alias, token, new, written, now),
-            // Of its file it says nothing.
+            // A shortage of descriptors is no property of the file.
             Err(error) if error.is_shortage() => Look::Later(LOOK_AT_UNWATCHED),
             Err(error) => self.look_at_wrong(source.alias, token, error, now),
         }
@@ -109,7 +109,7 @@ impl TokenFiles {
         if was_said { Look::RightAgain } else { Look::Same }
     }
 
-    /// Rule 2.
+    /// Handles a missing or invalid file (rule 2).
     fn look_at_wrong(
         &mut self,
         alias: TokenAlias,
@@ -119,7 +119,7 @@ impl TokenFiles {
     ) -> Look {
         let missing = matches!(error, TokenFileError::Missing { .. });
         let trouble = self.troubles.entry(alias).or_insert(Trouble { since: now, missing, said: None });
-        // A wrong file that is replaced in two steps is missing for a moment.
+        // An invalid file that is replaced in two steps is missing for a moment.
         if trouble.missing != missing {
             (trouble.since, trouble.missing) = (now, missing);
         }
@@ -141,7 +141,7 @@ impl TokenFiles {
 }
 
 impl Reloader {
-    /// Looks at the file of each token, and uses what is new; when to look again, if that should be soon.
+    /// Checks the file of every token and installs new ones. Returns the time until the next check, if it should be early.
     pub(super) async fn look_at_tokens(&mut self, crew: &Crew) -> Option<Duration> {
         let (mut changed, mut again) = (Vec::new(), None);
         for index in 0..self.tokens.len() {

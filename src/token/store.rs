@@ -1,9 +1,10 @@
-//! Token files: read with suspicion, watched by their folders.
+//! Token files.
 //!
-//! 1. A file holds one token and nothing else; see [`crate::token`] for what a token is.
-//! 2. Where it is and who may read it says its row of [`crate::files`]; it is a secret ([`crate::files::guard`]).
-//! 3. A file that is missing is a token that is missing: what needs it is refused, everything else goes on.
-//! 4. A file that is there and wrong changes nothing.
+//! 1. A file holds one token and nothing else ([`crate::token`]).
+//! 2. The path and the permissions come from the row of the file in [`crate::files`]; its guard is the one for secrets
+//!    ([`crate::files::guard`]).
+//! 3. A missing file is a missing token: requests that need it are refused, all others are served.
+//! 4. A file that exists and is invalid changes nothing.
 
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
@@ -19,67 +20,67 @@ use crate::files::reading::shown;
 use crate::names::TokenAlias;
 use crate::token::{BadToken, Token};
 
-/// Why a file gives no token.
+/// The reason why a file holds no usable token.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenFileError {
-    /// Rule 3.
+    /// The file is missing (rule 3).
     #[error("{}: the file of token '{alias}' is missing", shown(file))]
     Missing {
-        /// Its name.
+        /// The name of the token.
         alias: TokenAlias,
-        /// Its file.
+        /// The path of the file.
         file: PathBuf,
     },
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("{}: the file of token '{alias}' cannot be read: {source}", shown(file))]
     Unreadable {
-        /// Its name.
+        /// The name of the token.
         alias: TokenAlias,
-        /// Its file.
+        /// The path of the file.
         file: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// Rule 2.
+    /// The permissions are wrong (rule 2).
     #[error("{}: the file of token '{alias}' {what}; {mend}", shown(file))]
     Permissions {
-        /// Its name.
+        /// The name of the token.
         alias: TokenAlias,
-        /// Its file.
+        /// The path of the file.
         file: PathBuf,
-        /// What is wrong.
+        /// The problem.
         what: String,
-        /// What mends it.
+        /// The fix.
         mend: String,
     },
-    /// Rule 1.
+    /// The content is not a token (rule 1).
     #[error("{}: the file of token '{alias}' {source}", shown(file))]
     Bad {
-        /// Its name.
+        /// The name of the token.
         alias: TokenAlias,
-        /// Its file.
+        /// The path of the file.
         file: PathBuf,
-        /// What is wrong.
+        /// The problem.
         source: BadToken,
     },
-    /// A token of the demo where real ones are wanted.
+    /// The file holds a demo token outside of a demo.
     #[error("{}: token '{alias}' is one of the demo; use a real one, or the command 'demo'", shown(file))]
     Demo {
-        /// Its name.
+        /// The name of the token.
         alias: TokenAlias,
-        /// Its file.
+        /// The path of the file.
         file: PathBuf,
     },
 }
 
 impl TokenFileError {
-    /// Whether another mode or owner would mend it. What is no regular file is no matter of permissions.
+    /// Whether another mode or owner would fix the problem; false for a path that is not a regular file.
     #[must_use]
     pub fn is_of_permissions(&self) -> bool {
         self.is_denied() || matches!(self, Self::Permissions { .. })
     }
 
-    /// Whether there was no descriptor to open the file with, which is counted.
+    /// Whether the file could not be opened for lack of descriptors. The shortage is counted.
     #[must_use]
     pub fn is_shortage(&self) -> bool {
         matches!(self, Self::Unreadable { source, .. } if Need::File.found_none(source))
@@ -92,10 +93,10 @@ impl TokenFileError {
     }
 }
 
-/// Files beyond this are not token files.
+/// The maximum number of bytes that are read from a token file.
 const MAXIMUM_BYTES: u64 = 4096;
 
-/// Reads the token of `source`; one of the demo only where `demo` allows it.
+/// Reads the token of `source`. A demo token is accepted only if `demo` is set.
 ///
 /// # Errors
 /// [`TokenFileError`].
@@ -103,7 +104,7 @@ pub fn read(source: &TokenSource, demo: bool) -> Result<Token, TokenFileError> {
     read_from(&TokenSource::external(source), source.alias, demo)
 }
 
-/// The same of its row in the table of files.
+/// Reads a token from its row in the table of files.
 ///
 /// # Errors
 /// [`TokenFileError`].
@@ -117,11 +118,11 @@ pub fn read_from(row: &ExternalFile, alias: TokenAlias, demo: bool) -> Result<To
     }
 }
 
-/// When a file was last written: what changes with every write, also with one of the same content.
+/// A stamp of the last write to a file. It changes with every write, even of the same content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Written([i64; 3]);
 
-/// When the file of `source` was last written; `None` where that cannot be seen.
+/// Returns the stamp of the file of `source`; `None` if its metadata cannot be read.
 #[must_use]
 pub fn written(source: &TokenSource) -> Option<Written> {
     let seen = std::fs::metadata(TokenSource::external(source).path).ok()?;
@@ -129,10 +130,10 @@ pub fn written(source: &TokenSource) -> Option<Written> {
     Some(Written([inode, seen.ctime(), seen.ctime_nsec()]))
 }
 
-/// Reads all tokens; one that is missing is `None`.
+/// Reads all tokens. A missing one is `None`.
 ///
 /// # Errors
-/// All that are there and wrong.
+/// All files that exist and are invalid.
 pub fn read_all(sources: &[TokenSource], demo: bool) -> Result<Vec<Option<Token>>, TokenErrors> {
     let mut tokens = Vec::new();
     let mut errors = Vec::new();
@@ -146,7 +147,7 @@ pub fn read_all(sources: &[TokenSource], demo: bool) -> Result<Vec<Option<Token>
     if errors.is_empty() { Ok(tokens) } else { Err(TokenErrors(errors)) }
 }
 
-/// Token files that are there and wrong, all of them.
+/// All token files that exist and are invalid.
 #[derive(Debug)]
 pub struct TokenErrors(pub Vec<TokenFileError>);
 
@@ -163,7 +164,7 @@ impl std::fmt::Display for TokenErrors {
 impl std::error::Error for TokenErrors {}
 
 impl TokenErrors {
-    /// Whether one of them is about permissions.
+    /// Whether one of the errors is about permissions.
     #[must_use]
     pub fn is_of_permissions(&self) -> bool {
         self.0.iter().any(TokenFileError::is_of_permissions)

@@ -1,5 +1,5 @@
-//! What the kernel refuses a thread that entered, one test for each rule. A kernel without Landlock refuses nothing, and
-//! there these tests look at nothing but that.
+//! Tests of the kernel's refusals for a confined thread, one for each rule. A kernel without full Landlock support refuses
+//! less; the tests then check only that the support is missing.
 
 use std::io::ErrorKind;
 use std::net::{TcpListener, TcpStream, ToSocketAddrs};
@@ -13,7 +13,7 @@ fn needs(read: &Path, remove: &Path, port: u16) -> Needs {
     Needs { read: one(read), remove: one(remove), connect: BTreeSet::from([DNS, port]) }
 }
 
-/// Asked with rules of the test's own, on a thread that ends with them.
+/// Whether the kernel supports all rules. Tested on a separate thread, because the rules cannot be left.
 fn kernel_has_all() -> bool {
     let ask = || {
         let rules = Ruleset::default().handle_access(AccessFs::Execute).and_then(Ruleset::create);
@@ -28,7 +28,7 @@ fn confined(needs: &Needs, probe: impl FnOnce() + Send) {
     std::thread::scope(|scope| {
         let confined = scope.spawn(|| match Sandbox::enter(needs).confinement() {
             Confinement::Full => probe(),
-            // Only a kernel that has less may do less.
+            // Weaker confinement is allowed only on a kernel with less support.
             Confinement::Partial | Confinement::None | Confinement::Off => assert!(!kernel_has_all()),
         });
         confined.join().unwrap();
@@ -127,7 +127,7 @@ fn rule_6_what_needs_more_is_refused() {
     }
 }
 
-/// The names of Kubernetes volumes are links to links, and folders may come later.
+/// Files of Kubernetes volumes are links to links, and folders may be created later.
 #[test]
 fn the_folders_of_a_file() {
     let root = tempfile::tempdir().unwrap();
