@@ -21,7 +21,7 @@ use std::borrow::Cow;
 
 use crate::login;
 use crate::operation::Reach;
-use crate::scope::{Scope, ScopeSet};
+use crate::scope::{AnyOf, Scope, ScopeSet};
 use crate::subject::{Counters, Subject};
 use crate::verdict::ErrorType;
 
@@ -218,7 +218,7 @@ impl Diagnosis {
     #[must_use]
     pub fn hint(&self) -> Cow<'static, str> {
         let Some(Rights { needed, held }) = self.rights else { return Cow::Borrowed(self.hint) };
-        Cow::Owned(format!("{} It needs {}; the token should have {held}.", self.hint, needed.any_of()))
+        Cow::Owned(format!("{} It needs {}; the token should have {held}.", self.hint, AnyOf(needed)))
     }
 }
 

@@ -13,6 +13,7 @@
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 
+use crate::scope::Lacking;
 use crate::verdict::ErrorType;
 
 macro_rules! reasons {
@@ -174,10 +175,12 @@ impl Reason {
 
 /// `text`, which begins with a small letter and has no full stop, as a sentence.
 #[must_use]
-pub fn sentence(text: &str) -> String {
-    let mut letters = text.chars();
-    let first = letters.next().map(|first| first.to_ascii_uppercase());
-    first.into_iter().chain(letters).chain(['.']).collect()
+pub fn sentence(mut text: String) -> String {
+    if let Some(first) = text.get_mut(..1) {
+        first.make_ascii_uppercase();
+    }
+    text.push('.');
+    text
 }
 
 /// A request that ends here.
@@ -185,13 +188,15 @@ pub fn sentence(text: &str) -> String {
 pub struct Rejection {
     /// What the caller is told.
     pub reason: Reason,
+    /// Which scopes are needed and which are there, where they are what lacks: for the caller and the access line.
+    pub lacking: Option<Lacking>,
     /// For the log only: what went wrong underneath.
     pub cause: Option<anyhow::Error>,
 }
 
 impl From<Reason> for Rejection {
     fn from(reason: Reason) -> Self {
-        Self { reason, cause: None }
+        Self { reason, lacking: None, cause: None }
     }
 }
 
@@ -199,7 +204,7 @@ impl Rejection {
     /// A rejection with its cause.
     #[must_use]
     pub fn because(reason: Reason, cause: impl Into<anyhow::Error>) -> Self {
-        Self { reason, cause: Some(cause.into()) }
+        Self { reason, lacking: None, cause: Some(cause.into()) }
     }
 }
 

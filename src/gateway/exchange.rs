@@ -15,7 +15,7 @@ use crate::diagnosis::Diagnosis;
 use crate::metrics::{CALLER_GONE, Credential, Finished, Refusal, UpstreamError};
 use crate::operation::{Operation, OperationId, Reach, Verb};
 use crate::rejection::{Reason, Rejection};
-use crate::scope::{Scope, ScopeSet};
+use crate::scope::{Lacking, Scope, ScopeSet};
 use crate::subject::Subject;
 use crate::symbol::{CallerId, TokenAlias};
 use crate::telemetry::access::{Context, Outcome};
@@ -43,6 +43,7 @@ pub struct Exchange {
     status: Cell<Option<u16>>,
     refusal: Cell<Option<Refusal>>,
     would_refuse: Cell<Option<Reason>>,
+    lacking: Cell<Option<Lacking>>,
     outcome: Cell<Option<Outcome>>,
     sent: Cell<Option<Instant>>,
     answered: Cell<Option<(Instant, u16)>>,
@@ -81,6 +82,7 @@ impl Exchange {
             status: Cell::new(None),
             refusal: Cell::new(None),
             would_refuse: Cell::new(None),
+            lacking: Cell::new(None),
             outcome: Cell::new(None),
             sent: Cell::new(None),
             answered: Cell::new(None),
@@ -236,10 +238,18 @@ impl Exchange {
         }
     }
 
-    /// What the operation needs and the token is declared to have, where Metrica refused on account of that.
+    /// Which scopes it was refused for the want of, where it was.
+    pub fn lacks(&self, lacking: Option<Lacking>) {
+        self.lacking.set(lacking);
+    }
+
+    /// The scopes that are needed and those that are declared, where it was refused on account of that.
     fn rights_in_question(&self) -> Option<(ScopeSet, ScopeSet)> {
-        let Some(Refusal::Upstream(cause)) = self.refusal.get() else { return None };
-        Some((self.needs.get().0, self.sender.get()?.scopes)).filter(|_| cause.is_of_rights())
+        match self.refusal.get()? {
+            Refusal::Gate(_) => self.lacking.get().map(|Lacking { needed, held, .. }| (needed, held)),
+            Refusal::Upstream(cause) if cause.is_of_rights() => Some((self.needs.get().0, self.sender.get()?.scopes)),
+            Refusal::Upstream(_) => None,
+        }
     }
 
     /// The scope of the token that is needed: of several, the narrowest that it is declared to have.

@@ -24,7 +24,6 @@ use crate::lists::elements;
 use crate::operation::Verb;
 use crate::rejection::{Answer, Reason, Rejection, sentence};
 use crate::rules::Breach;
-use crate::scope::Lacking;
 use crate::worker::{Ending, RefusedToken, Worker, new_request_id};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -215,17 +214,17 @@ const FIELDS: usize = 12;
 
 /// The gate's own answer. What it says is in the table of [`crate::rejection`]; the cause goes to the log only.
 fn answer(rejection: Rejection, exchange: &Rc<Exchange>) -> Response<ResponseBody> {
-    let Rejection { reason, cause } = rejection;
+    let Rejection { reason, lacking, cause } = rejection;
     let malformed = cause.as_ref().and_then(|cause| cause.downcast_ref::<Malformed>()).copied();
     let breach = cause.as_ref().and_then(|cause| cause.downcast_ref::<Breach>());
-    let lacking = cause.as_ref().and_then(|cause| cause.downcast_ref::<Lacking>());
     let token = refused_token(reason, exchange);
-    let told = breach.map(|breach| breach.message()).or_else(|| lacking.map(|lacking| sentence(&lacking.to_string())));
+    let told = breach.map(|breach| breach.message()).or_else(|| lacking.map(|lacking| sentence(lacking.to_string())));
     let told = told.or_else(|| token.map(|token| format!("{} {}", reason.answer().message, since_and_until(token))));
     if let Some(cause) = cause {
         log_cause(exchange, reason, malformed, &format!("{cause:#}"));
     }
     exchange.rejected(reason);
+    exchange.lacks(lacking);
     let answer = malformed.map_or(reason.answer(), of_malformed);
     let message = told.as_deref().unwrap_or(answer.message);
     let hint = told.as_deref().and_then(|told| told.parse().ok());

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use super::Form;
 use crate::caller::Evidence;
 use crate::metrics::{Finished, Refusal};
-use crate::scope::ScopeSet;
+use crate::scope::{AnyOf, ScopeSet};
 use crate::subject::{Counters, Subject};
 
 /// What a line says beside [`Finished`].
@@ -24,8 +24,8 @@ pub struct Context<'a> {
     pub path: Option<&'a str>,
     /// On whose data it worked, when that was read.
     pub subject: Option<&'a Subject>,
-    /// What the operation needs, any one of which is enough, and what its token is declared to have: only where Metrica refused on
-    /// account of that.
+    /// The scopes that the operation needs, any one of which is enough, and those that were declared, of the caller or of its tokens:
+    /// only where the request was refused on account of that.
     pub rights: Option<(ScopeSet, ScopeSet)>,
     /// What the connection proved, only when that is no caller's.
     pub evidence: Option<Evidence>,
@@ -128,7 +128,7 @@ fn write_json(line: &mut Vec<u8>, finished: &Finished, context: &Context<'_>) ->
         write!(line, r#","advice":"{advice}""#)?;
     }
     if let Some((needed, declared)) = context.rights {
-        write!(line, r#","needs":"{}","declared":"{declared}""#, needed.any_of())?;
+        write!(line, r#","needs":"{}","declared":"{declared}""#, AnyOf(needed))?;
     }
     if let Some(reason) = finished.would_refuse {
         write!(line, r#","would_refuse":"{}""#, reason.as_str())?;
@@ -193,7 +193,7 @@ fn write_human(line: &mut Vec<u8>, finished: &Finished, context: &Context<'_>) -
         write!(line, " {}", context.outcome.as_str())?;
     }
     if let Some((needed, declared)) = context.rights {
-        write!(line, " needs=\"{}\" declared=\"{declared}\"", needed.any_of())?;
+        write!(line, " needs=\"{}\" declared=\"{declared}\"", AnyOf(needed))?;
     }
     if let Some(advice) = advice {
         write!(line, " advice=\"{advice}\"")?;

@@ -151,7 +151,9 @@ fn the_gates_own_refusals_say_why_too() {
     let body: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
     assert_eq!(answer.field("x-gate-hint"), body["message"].as_str());
     assert_eq!(body["message"], "The operation needs metrika:write; the configuration gives this caller metrika:read.");
-    gate.until_log(&["request failed", "\"reason\":\"scope_denied\"", "the operation needs metrika:write"]);
+    let line = gate.until_log(&["\"access\"", "\"reason\":\"scope_denied\""]);
+    let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+    assert_eq!((&line["needs"], &line["declared"]), (&"metrika:write".into(), &"metrika:read".into()));
     let unparsed = gate.send("app", "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n");
     assert_eq!(unparsed.field("x-gate-reason"), unparsed.field("x-gate-error"));
     assert!(unparsed.field("x-gate-hint").is_some());
