@@ -173,13 +173,18 @@ impl Reason {
     }
 }
 
-/// `text`, which begins with a small letter and has no full stop, as a sentence.
+/// `what`, which begins with a small letter and has no full stop, as a sentence.
 #[must_use]
-pub fn sentence(mut text: String) -> String {
+pub fn sentence(what: impl std::fmt::Display) -> String {
+    use std::fmt::Write as _;
+
+    // Room for most, so that it need not grow.
+    let mut text = String::with_capacity(160);
+    // Writing into memory does not fail.
+    let _ = write!(text, "{what}.");
     if let Some(first) = text.get_mut(..1) {
         first.make_ascii_uppercase();
     }
-    text.push('.');
     text
 }
 

@@ -279,7 +279,7 @@ MUTATIONS = [
     ("token health", "tokens of one owner are none", "src/health/outage.rs", "!login::is_same(one, other)", "!one.is_empty() && !other.is_empty()", "outage:: | suspicion::"),
     ("token health", "an outage ends for all at once", "src/health.rs", "                    self.look_again_at_the_outage();\n", "", "suspicion::"),
     ("token health", "a standby is asked about while it is healthy", "src/health/machine.rs", "self.due = stands_by.then_some(now);", "self.due = None;", "machine:: | suspicion::"),
-    ("reasons", "a refusal for want of scopes names them", "src/gateway/record.rs", "or_else(|| lacking.map(|lacking| sentence(lacking.to_string())))", "or_else(|| lacking.and(None))", "reasons::the_gates_own"),
+    ("reasons", "a refusal for want of scopes names them", "src/gateway/record.rs", "or_else(|| lacking.map(sentence))", "or_else(|| lacking.and(None))", "reasons::the_gates_own"),
     ("reasons", "a refusal on account of its token says since when", "src/gateway/record.rs", "told.or_else(|| token.map(", "told.or_else(|| token.filter(|_| false).map(", "suspicion::tokens_of_two"),
     ("reasons", "the access line has advice for the operator", "src/telemetry/access.rs", "advice: finished.refusal.and_then(Refusal::advice)", "advice: None", "access::tests::refusals_of"),
     ("token health", "Retry-After is the time to the next look", "src/gateway/record.rs", "next_look.or(answer.retry_after.map(u64::from))", "answer.retry_after.map(u64::from)", "suspicion::"),

@@ -218,7 +218,7 @@ fn answer(rejection: Rejection, exchange: &Rc<Exchange>) -> Response<ResponseBod
     let malformed = cause.as_ref().and_then(|cause| cause.downcast_ref::<Malformed>()).copied();
     let breach = cause.as_ref().and_then(|cause| cause.downcast_ref::<Breach>());
     let token = refused_token(reason, exchange);
-    let told = breach.map(|breach| breach.message()).or_else(|| lacking.map(|lacking| sentence(lacking.to_string())));
+    let told = breach.map(|breach| breach.message()).or_else(|| lacking.map(sentence));
     let told = told.or_else(|| token.map(|token| format!("{} {}", reason.answer().message, since_and_until(token))));
     if let Some(cause) = cause {
         log_cause(exchange, reason, malformed, &format!("{cause:#}"));

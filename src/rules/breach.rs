@@ -92,7 +92,7 @@ impl Breach {
     /// The message for the caller: it is its own request, and its own rule.
     #[must_use]
     pub fn message(self) -> String {
-        sentence(self.to_string())
+        sentence(self)
     }
 
     /// What the caller is told.
