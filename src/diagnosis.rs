@@ -7,23 +7,46 @@
 //! 2. Where there is none that is known, the status decides: 401 is a token that is not taken, 420 and 429 are a quota. A
 //!    header that the gate wrote is never malformed, unless the token in it has no form that Yandex issues.
 //! 3. `access_denied` with an owner who is another one than the configuration says: the token was issued while signed in
-//!    elsewhere; where the configured owner is an organisation (`porg-`), it was issued personally.
-//! 4. `access_denied` with `ulogin` of a login that the owner is known not to represent. Where that is not known, nothing tells.
-//! 5. `access_denied` to what needs no counter: there is no grant that could lack, so the scope does.
-//! 6. `access_denied` on a counter: the grant lacks where the owner is known not to have it, or where the token was seen to
-//!    have the scope; the scope lacks where it is known to, or where the owner is known to be allowed what was asked. Else
-//!    nothing tells.
+//!    elsewhere; where the configured owner is an organisation (`porg-`), it was issued personally. So it was where such a token
+//!    is refused even what Metrica shows to everybody.
+//! 4. `access_denied` to a report that names no counter in `ids` is about the report, whatever the token may.
+//! 5. `access_denied` with `ulogin` of a login that the owner is known not to represent. Where that is not known, nothing tells
+//!    but a scope that is known to lack. Of a login that it represents, the permissions of that login count.
+//! 6. `access_denied` to what needs no counter: there is no grant that could lack, so the scope does. Where the token has it,
+//!    either the token is no longer accepted, which is asked, or the request asks for something that is refused.
+//! 7. `access_denied` on a counter: the table below, with what the token and its owner were seen to have. Of several counters,
+//!    one without access decides, and else the one of which the least is known.
+//!
+//! ```text
+//!  the owner may do     a read by the path        a report                  a change, or a read of grants
+//!  with the counter     scope: yes no  unknown    scope: yes no  unknown    scope: yes no  unknown
+//!  nothing                     G   G   G                 G   G   G                 G   G   G
+//!  what is public              G   S   A                 G   S   A                 V   V   V
+//!  look, at least              G?  S   A?                A?  S   A?                A   S   A
+//!  look                        R?  S   S                 R?  S   A                 V   V   V
+//!  change it                   R?  S   S                 R?  S   A                 R?  S   S
+//!  not known                   G   S   A                 A   S   A                 A   S   A
+//!
+//!  G counter_not_granted   V counter_view_only   S scope_missing   R request_refused   A ambiguous
+//!  ? the token did this before: unless Metrica says that it still accepts the token, it is token_invalid
+//! ```
+//!
+//! Reports and changes are refused for other reasons than scope and grant (a restricted metric, a foreign segment, what only the
+//! owner may do), so nothing is concluded of them by elimination but a scope for changes, which no question could prove.
 //!
 //! Source: <https://yandex.com/dev/metrika/en/intro/authorization>, troubleshooting.
 
-use crate::knowledge::{Knowledge, Permission};
 use std::borrow::Cow;
 
+use crate::knowledge::Knowledge;
 use crate::login;
 use crate::operation::Reach;
 use crate::scope::{Scope, ScopeSet};
 use crate::subject::{Counters, Subject};
+use crate::token::Conclusion;
 use crate::verdict::ErrorType;
+
+mod grant;
 
 macro_rules! causes {
     ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal, $hint:literal, $advice:literal;)*) => {
@@ -67,6 +90,10 @@ causes! {
     TokenInvalid = "token_invalid",
         "The token of the gate is at fault, and not this request: it has ended, and the gate's operator has to put a new one in place.",
         "The token is expired or revoked, its owner changed the password, or the application was edited: issue a new one and put it into the gate's file.";
+    /// A response reads as if the token were invalid, and Metrica accepts it.
+    TokenDisputed = "token_disputed",
+        "The response reads as if the token were invalid, but Metrica accepts the token in other requests: send this one again, and read the body if it is refused again.",
+        "A response read as if the token were invalid, and Metrica accepts it in other requests: look at what stands between the gate and Metrica, and issue a new token if it stays so.";
     /// The token lacks the right.
     ScopeMissing = "scope_missing",
         "The token of the gate lacks a right that this operation needs: ask the gate's operator for it.",
@@ -123,10 +150,14 @@ causes! {
     QuotaOther = "quota_other",
         "A quota of Metrica is used up; the answer's body says which.",
         "A quota of Metrica is used up; the answer's body says which.";
+    /// Neither the scope nor the access lacks.
+    RequestRefused = "request_refused",
+        "The account and the token of the gate may do this; Metrica refuses what the request asks for, such as a restricted metric, a foreign segment or what only the owner may do: read the body.",
+        "The token has the scope and its owner the access; what the request asks for is refused, such as a restricted metric or dimension, a segment of another account or an operation for the counter's owner alone. The caller has the body, which says more.";
     /// Nothing tells a missing scope from a missing grant.
     Ambiguous = "ambiguous",
         "The account of the gate has no access to the counter, or its token lacks a right, and Metrica does not say which: check the counter's number, or ask the gate's operator.",
-        "The token lacks a scope or its owner lacks access to the counter, and Metrica does not say which: metrika-gate doctor --counter N asks further.";
+        "The token lacks a scope or its owner lacks access to the counter, and Metrica does not say which: metrika-gate doctor --counter N asks further. Where the token does not read, `identity` lets the gate ask with another one of its owner.";
     /// None of these.
     Other = "other",
         "Metrica refused for a reason that has no name here; the answer's body may say more.",
@@ -147,6 +178,7 @@ impl Cause {
             | Self::QuotaOther => true,
             Self::HeaderMalformed
             | Self::TokenInvalid
+            | Self::TokenDisputed
             | Self::ScopeMissing
             | Self::CounterNotGranted
             | Self::CounterViewOnly
@@ -154,6 +186,7 @@ impl Cause {
             | Self::OwnerMismatch
             | Self::NotRepresentative
             | Self::OrganizationTokenRequired
+            | Self::RequestRefused
             | Self::Ambiguous
             | Self::Other => false,
         }
@@ -192,6 +225,10 @@ pub struct Diagnosis {
     pub cause: Cause,
     hint: &'static str,
     rights: Option<Rights>,
+    /// It is not about a scope.
+    has_scope: bool,
+    /// The token did before what is refused: whether Metrica still accepts it decides.
+    doubts_token: bool,
 }
 
 /// What an operation needs, any one of which is enough, and what its token is declared to have.
@@ -205,8 +242,24 @@ impl Diagnosis {
     /// The same for an operation that needs one of these rights, with a token that is declared to have those.
     #[must_use]
     pub fn with_rights(self, needed: ScopeSet, held: ScopeSet) -> Self {
-        let is_about_them = matches!(self.cause, Cause::ScopeMissing | Cause::Ambiguous);
+        let is_about_them = matches!(self.cause, Cause::ScopeMissing | Cause::Ambiguous) && !self.has_scope;
         Self { rights: is_about_them.then_some(Rights { needed, held }), ..self }
+    }
+
+    /// Whether the token did before what is refused, so that Metrica has to be asked whether it still accepts it.
+    #[must_use]
+    pub const fn doubts_token(&self) -> bool {
+        self.doubts_token
+    }
+
+    /// What it becomes when it is known whether Metrica accepts the token.
+    #[must_use]
+    pub fn concluded(self, conclusion: Conclusion) -> Self {
+        match (conclusion, self.cause) {
+            (Conclusion::Accepted, Cause::TokenInvalid) => Cause::TokenDisputed.into(),
+            (Conclusion::Rejected, _) if self.doubts_token => Cause::TokenInvalid.into(),
+            _ => self,
+        }
     }
 
     /// One line for whoever sent the request.
@@ -218,24 +271,21 @@ impl Diagnosis {
     }
 }
 
-impl Diagnosis {
-    /// An answer that reads as if the token were invalid, where Metrica accepted the token a moment ago or at once after it.
-    pub const TOKEN_ACCEPTED: Self = Self {
-        cause: Cause::Other,
-        hint: "The answer reads as if the token were invalid, but Metrica accepts the token in other requests: send this one again, and read the body if it is refused again.",
-        rights: None,
-    };
-}
-
 impl From<Cause> for Diagnosis {
     fn from(cause: Cause) -> Self {
-        Self { cause, hint: cause.hint(), rights: None }
+        Self { cause, hint: cause.hint(), rights: None, has_scope: false, doubts_token: false }
     }
 }
 
 /// A report without `ids` is answered so, whatever the token may.
 const WITHOUT_IDS: &str =
     "The request names no counter: a report needs ids=, and one without it is refused whatever the token may.";
+
+/// The same, where a counter stands elsewhere.
+const COUNTERS_FOR_IDS: &str = "A report names its counters in ids=, and this one names them in another parameter, as counters=: without ids= it is refused whatever the token may.";
+
+/// Whether a login is represented is not known.
+const LOGIN_NOT_KNOWN: &str = "The account of the gate does not represent the login in ulogin, or lacks access or a right, and Metrica does not say which: check ulogin and the counter's number, or ask the gate's operator.";
 
 impl Case<'_> {
     /// Why Metrica refused.
@@ -276,57 +326,68 @@ impl Case<'_> {
     }
 
     fn denied(&self) -> Diagnosis {
-        if let Some(cause) = self.by_owner().or_else(|| self.by_login()) {
-            return cause.into();
+        let told = self.by_owner().map(Diagnosis::from).or_else(|| self.by_report()).or_else(|| self.by_login());
+        if let Some(told) = told {
+            return told;
         }
         match (self.reach, &self.subject.counters) {
-            (Reach::Reports, Counters::None) if self.subject.clients.is_empty() => {
-                Diagnosis { hint: WITHOUT_IDS, ..Cause::Other.into() }
-            }
             (Reach::Reports | Reach::Counter(_), Counters::None | Counters::Unreadable) => Cause::Ambiguous.into(),
-            (_, Counters::None) if self.has_proven() => Cause::Other.into(),
-            (_, Counters::None) => Cause::ScopeMissing.into(),
-            (_, counters) => self.by_grant(counters.as_slice()).into(),
+            (Reach::Reports | Reach::Counter(_), counters) => self.by_grant(counters.as_slice()),
+            _ if self.has_proven() => Diagnosis { doubts_token: true, ..Cause::RequestRefused.into() },
+            _ if self.may_be_personal() => Cause::Ambiguous.into(),
+            _ => Cause::ScopeMissing.into(),
         }
     }
 
     /// Rule 3.
     fn by_owner(&self) -> Option<Cause> {
-        let (expected, actual) = (self.expected_owner?, self.knowledge.owner()?);
+        let expected = self.expected_owner?;
+        let Some(actual) = self.knowledge.owner() else {
+            let is_personal = login::is_organisation(expected) && self.knowledge.is_excluded();
+            return is_personal.then_some(Cause::OrganizationTokenRequired);
+        };
         let is_other = !login::is_same(expected, actual);
         let organization = login::is_organisation(expected) && !login::is_organisation(actual);
         is_other.then_some(if organization { Cause::OrganizationTokenRequired } else { Cause::OwnerMismatch })
     }
 
+    /// Whether a token for an organisation may be a personal one, as far as is known: a question tells.
+    fn may_be_personal(&self) -> bool {
+        let read = [Scope::Read].into_iter().collect();
+        self.expected_owner.is_some_and(login::is_organisation)
+            && self.knowledge.owner().is_none()
+            && !self.knowledge.has_proven_anything()
+            && !self.knowledge.lacks(read)
+    }
+
     /// Rule 4.
-    fn by_login(&self) -> Option<Cause> {
+    fn by_report(&self) -> Option<Diagnosis> {
+        if self.reach != Reach::Reports || !self.subject.clients.is_empty() {
+            return None;
+        }
+        let hint = match &self.subject.counters {
+            _ if self.subject.misnamed => COUNTERS_FOR_IDS,
+            Counters::None => WITHOUT_IDS,
+            Counters::One(_) | Counters::Several(_) | Counters::Unreadable => return None,
+        };
+        Some(Diagnosis { hint, ..Cause::Other.into() })
+    }
+
+    /// Rule 5.
+    fn by_login(&self) -> Option<Diagnosis> {
         let named = self.subject.login.as_deref()?;
-        if self.knowledge.represents(named) {
+        if self.knowledge.represented(named).is_some() {
             return None;
         }
         if !self.knowledge.knows_all_logins() {
-            return Some(Cause::Ambiguous);
+            let lacks = self.knowledge.lacks(self.needs);
+            let unknown = Diagnosis { hint: LOGIN_NOT_KNOWN, ..Cause::Ambiguous.into() };
+            return Some(if lacks { Cause::ScopeMissing.into() } else { unknown });
         }
         let personal = !self.knowledge.owner().or(self.expected_owner).is_some_and(login::is_organisation);
         let organization = login::is_organisation(named) && personal;
-        Some(if organization { Cause::OrganizationTokenRequired } else { Cause::NotRepresentative })
-    }
-
-    /// Rule 6.
-    fn by_grant(&self, counters: &[u64]) -> Cause {
-        let known: Vec<_> = counters.iter().map(|counter| self.knowledge.permission(*counter)).collect();
-        let any = |permissions: &[Permission]| known.iter().flatten().any(|known| permissions.contains(known));
-        let all_from = |permission| known.iter().all(|known| *known >= Some(permission));
-        let edits = self.guarded || !self.needs.contains(Scope::Read);
-        match self.has_proven() {
-            _ if any(&[Permission::Nothing]) => Cause::CounterNotGranted,
-            _ if edits && any(&[Permission::View, Permission::Public]) => Cause::CounterViewOnly,
-            true if edits && all_from(Permission::Seen) && !all_from(Permission::Edit) => Cause::CounterViewOnly,
-            true => Cause::CounterNotGranted,
-            false if self.knowledge.lacks(self.needs) => Cause::ScopeMissing,
-            false if all_from(if edits { Permission::Edit } else { Permission::View }) => Cause::ScopeMissing,
-            false => Cause::Ambiguous,
-        }
+        let cause = if organization { Cause::OrganizationTokenRequired } else { Cause::NotRepresentative };
+        Some(cause.into())
     }
 
     fn has_proven(&self) -> bool {

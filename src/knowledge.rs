@@ -1,17 +1,21 @@
-//! Knowledge: what Metrica's answers have shown of one token, so that a later refusal can be told from another.
+//! Knowledge: what Metrica's responses have shown of one token and of its owner, so that a later refusal can be told from
+//! another.
 //!
-//! 1. An answer of success proves that the token has one of the scopes that the operation needs; rights are fixed when a
-//!    token is issued, so it has it for ever. A report or a read of a counter proves `metrika:read` only where the counter is none of the documentation's demo
-//!    counters and not known to be public, as those are shown to every token.
-//! 2. It also proves that the token's owner may look at the counter of its path, or of its `ids`, or change it where the
-//!    operation changes it; or, in its place, that the owner represents the login in `ulogin`. A dictionary proves nothing.
-//! 3. A question about one counter tells exactly what the owner may do with it, the list of accounts whom the owner represents,
-//!    and a list of counters that is refused that the token has no `metrika:read`.
-//! 4. It is of one token: another one in the same file begins without it. At most [`LARGEST`] counters and [`MOST_LOGINS`]
-//!    logins are kept; beyond that nothing new is.
+//! 1. A response of success proves that the token has one of the scopes that the operation needs; rights are fixed when a
+//!    token is issued, so the proof lasts as long as the token. A report or a read of a counter proves no scope: the counter
+//!    may be public, which shows it to every token, whatever else its owner may do with it. A dictionary proves nothing.
+//! 2. A success also proves that the token's owner may look at the counter of its path, or of its `ids`, or change it where
+//!    the operation changes it; or, in its place, that the owner represents the login in `ulogin`.
+//! 3. A question about counters tells exactly what the owner, or a login that it represents, may do with them; the list of
+//!    accounts tells whom the owner represents; a list of counters that is refused tells that the token lacks `metrika:read`.
+//! 4. Scopes belong to the token, and another token in the same file begins without them. Permissions and represented logins
+//!    belong to the owner ([`Fact::is_of_owner`]): they hold for each token that is proven to be of that owner. At most
+//!    [`LARGEST`] counters and [`MOST_LOGINS`] logins are kept; beyond that, nothing new is.
 //!
 //! Sources: <https://yandex.com/dev/metrika/en/intro/authorization> (troubleshooting);
 //! <https://yandex.com/dev/metrika/en/management/openapi/counter/counter> (`permission`).
+
+use std::hash::Hash;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -66,12 +70,27 @@ pub enum Fact {
     Lacks(ScopeSet),
     /// The owner may do this with that counter.
     Permission(u64, Permission),
+    /// This login, which the owner represents, may do this with that counter.
+    PermissionOf(Box<str>, u64, Permission),
     /// The owner represents this login.
     Represents(Box<str>),
-    /// Every login that the owner represents was told.
-    AllLogins,
+    /// The owner represents these logins and no other.
+    Logins(Box<[Box<str>]>),
     /// The owner's login is this.
     Owner(Box<str>),
+    /// Metrica refuses the token even what it shows to everybody.
+    Excluded,
+}
+
+impl Fact {
+    /// Whether it holds for every token of the same owner (rule 4).
+    #[must_use]
+    pub const fn is_of_owner(&self) -> bool {
+        match self {
+            Self::Permission(..) | Self::PermissionOf(..) | Self::Represents(_) | Self::Logins(_) => true,
+            Self::Proven(_) | Self::Lacks(_) | Self::Owner(_) | Self::Excluded => false,
+        }
+    }
 }
 
 /// Everything that was learnt of one token.
@@ -82,9 +101,12 @@ pub struct Knowledge {
     /// Sets of scopes of which it has none, the same way.
     lacks: u32,
     counters: FxHashMap<u64, Permission>,
+    /// By the canonical login.
+    of_logins: FxHashMap<(Box<str>, u64), Permission>,
     logins: FxHashSet<Box<str>>,
     all_logins: bool,
     owner: Option<Box<str>>,
+    excluded: bool,
 }
 
 impl Knowledge {
@@ -92,42 +114,53 @@ impl Knowledge {
     pub fn learn(&mut self, fact: &Fact) -> bool {
         match fact {
             Fact::Proven(needs) => {
-                let before = self.proven;
+                let before = (self.proven, self.excluded);
                 self.proven |= needs.bit();
                 self.lacks &= !needs.bit();
-                before != self.proven
+                self.excluded = false;
+                before != (self.proven, false)
             }
             Fact::Lacks(needs) => {
                 let before = self.lacks;
                 self.lacks |= needs.bit();
                 before != self.lacks
             }
-            Fact::AllLogins => !std::mem::replace(&mut self.all_logins, true),
-            Fact::Permission(counter, new) => self.learn_permission(*counter, *new),
+            Fact::Permission(counter, new) => learn_permission(&mut self.counters, *counter, *new),
+            Fact::PermissionOf(login, counter, new) => {
+                learn_permission(&mut self.of_logins, (login::canonical(login), *counter), *new)
+            }
             Fact::Represents(login) => {
                 self.logins.len() < MOST_LOGINS && !self.logins.contains(login) && self.logins.insert(login.clone())
             }
+            Fact::Logins(logins) => self.learn_logins(logins),
             Fact::Owner(login) => self.owner.replace(login.clone()).as_ref() != Some(login),
+            Fact::Excluded => !std::mem::replace(&mut self.excluded, true),
         }
     }
 
-    fn learn_permission(&mut self, counter: u64, new: Permission) -> bool {
-        let room = self.counters.len() < LARGEST;
-        match self.counters.get_mut(&counter) {
-            Some(known) => {
-                // What is only seen says nothing new of what was told, or of what may be changed.
-                let stays = *known == new || (new == Permission::Seen && *known != Permission::Nothing);
-                if !stays {
-                    *known = new;
-                }
-                !stays
-            }
-            None if room => {
-                self.counters.insert(counter, new);
-                true
-            }
-            None => false,
-        }
+    fn learn_logins(&mut self, logins: &[Box<str>]) -> bool {
+        let new: FxHashSet<_> = logins.iter().take(MOST_LOGINS).cloned().collect();
+        let is_news = !self.all_logins || self.logins != new;
+        (self.logins, self.all_logins) = (new, true);
+        // What a login may do is seen through the owner only while the owner represents it.
+        let logins = &self.logins;
+        self.of_logins.retain(|(login, _), _| logins.iter().any(|kept| login::is_same(kept, login)));
+        is_news
+    }
+
+    /// What holds for every token of the same owner.
+    #[must_use]
+    pub fn of_owner(&self) -> Vec<Fact> {
+        let logins: Vec<_> = if self.all_logins {
+            vec![Fact::Logins(self.logins.iter().cloned().collect())]
+        } else {
+            self.logins.iter().map(|login| Fact::Represents(login.clone())).collect()
+        };
+        let counters = self.counters.iter().map(|(counter, permission)| Fact::Permission(*counter, *permission));
+        let of_logins = self.of_logins.iter();
+        let of_logins =
+            of_logins.map(|((login, counter), permission)| Fact::PermissionOf(login.clone(), *counter, *permission));
+        logins.into_iter().chain(counters).chain(of_logins).collect()
     }
 
     /// What an answer of success to a request that needs any of `needs` and reaches so far shows and is news (rules 1 and 2).
@@ -142,7 +175,8 @@ impl Knowledge {
             return news;
         }
         let reads = needs.contains(Scope::Read);
-        if self.proven & needs.bit() == 0 && !(reads && self.is_for_all(subject)) {
+        let may_be_public = reads && matches!(reach, Reach::Counter(_) | Reach::Reports);
+        if self.proven & needs.bit() == 0 && !may_be_public {
             learn(self, Fact::Proven(needs));
         }
         match (&subject.login, reach, &subject.counters) {
@@ -185,15 +219,6 @@ impl Knowledge {
         }
     }
 
-    /// Whether it names a counter that is shown to every token.
-    fn is_for_all(&self, subject: &Subject) -> bool {
-        subject
-            .counters
-            .as_slice()
-            .iter()
-            .any(|counter| DEMO_COUNTERS.contains(counter) || self.counters.get(counter) == Some(&Permission::Public))
-    }
-
     /// Whether the token was seen to have none of `needs`.
     #[must_use]
     pub const fn lacks(&self, needs: ScopeSet) -> bool {
@@ -214,22 +239,57 @@ impl Knowledge {
         })
     }
 
-    /// What is known of a counter.
+    /// Whether the token was seen to have any scope.
     #[must_use]
-    pub fn permission(&self, counter: u64) -> Option<Permission> {
-        self.counters.get(&counter).copied()
+    pub const fn has_proven_anything(&self) -> bool {
+        self.proven != 0
     }
 
-    /// Whether the owner was seen to represent a login.
+    /// Whether Metrica refuses the token even what it shows to everybody.
     #[must_use]
-    pub fn represents(&self, login: &str) -> bool {
-        self.logins.contains(login)
+    pub const fn is_excluded(&self) -> bool {
+        self.excluded
+    }
+
+    /// What is known of a counter: of the owner, or of a `login` that it represents.
+    #[must_use]
+    pub fn permission(&self, login: Option<&str>, counter: u64) -> Option<Permission> {
+        match login {
+            None => self.counters.get(&counter).copied(),
+            Some(login) => self.of_logins.get(&(login::canonical(login), counter)).copied(),
+        }
+    }
+
+    /// The login that the owner was seen to represent and that `login` is a spelling of.
+    #[must_use]
+    pub fn represented(&self, login: &str) -> Option<&str> {
+        let known = self.logins.get(login);
+        known.or_else(|| self.logins.iter().find(|known| login::is_same(known, login))).map(|known| &**known)
     }
 
     /// The owner's login, where it was told.
     #[must_use]
     pub fn owner(&self) -> Option<&str> {
         self.owner.as_deref()
+    }
+}
+
+fn learn_permission<K: Eq + Hash>(known: &mut FxHashMap<K, Permission>, key: K, new: Permission) -> bool {
+    let room = known.len() < LARGEST;
+    match known.get_mut(&key) {
+        Some(known) => {
+            // What is only seen says nothing new of what was told, or of what may be changed.
+            let stays = *known == new || (new == Permission::Seen && *known != Permission::Nothing);
+            if !stays {
+                *known = new;
+            }
+            !stays
+        }
+        None if room => {
+            known.insert(key, new);
+            true
+        }
+        None => false,
     }
 }
 
@@ -263,13 +323,16 @@ mod tests {
     }
 
     #[test]
-    fn rule_1_what_everybody_sees_proves_nothing() {
+    fn rule_1_what_may_be_public_proves_no_scope() {
         let read = set(&[Scope::Read]);
         let mut knowledge = Knowledge::default();
-        knowledge.learn_from_success(read, Reach::Reports, &of_counter(DEMO_COUNTERS[0]));
-        knowledge.learn(&Fact::Permission(9, Permission::Public));
-        knowledge.learn_from_success(read, PATH, &of_counter(9));
-        assert!(!knowledge.has_proven(read));
+        // Whatever else the owner may do with it.
+        for permission in [None, Some(Permission::Public), Some(Permission::Edit)] {
+            permission.map(|permission| knowledge.learn(&Fact::Permission(9, permission)));
+            knowledge.learn_from_success(read, PATH, &of_counter(9));
+            knowledge.learn_from_success(read, Reach::Reports, &of_counter(9));
+            assert!(!knowledge.has_proven(read), "{permission:?}");
+        }
         knowledge.learn_from_success(read, Reach::Counters, &Subject::default());
         assert!(knowledge.has_proven(read), "the list of counters is nobody else's");
     }
@@ -312,7 +375,7 @@ mod tests {
         let read = set(&[Scope::Read]);
         let mut knowledge = Knowledge::default();
         knowledge.learn_from_success(read, PATH, &of_counter(1));
-        assert_eq!(knowledge.permission(1), Some(Permission::Seen));
+        assert_eq!(knowledge.permission(None, 1), Some(Permission::Seen));
         assert!(knowledge.learn(&Fact::Permission(1, Permission::View)));
         assert!(!knowledge.learn(&Fact::Permission(1, Permission::Seen)), "it was told");
         assert!(knowledge.learn(&Fact::Permission(1, Permission::Edit)), "a grant was added");
@@ -323,7 +386,7 @@ mod tests {
             knowledge.learn_from_success(read, Reach::Counters, &of_login).last(),
             Some(&Fact::Represents("partner".into()))
         );
-        assert!(knowledge.represents("partner") && !knowledge.represents("other"));
+        assert_eq!((knowledge.represented("Partner"), knowledge.represented("other")), (Some("partner"), None));
     }
 
     #[test]
@@ -345,9 +408,41 @@ mod tests {
         let mut knowledge = Knowledge::default();
         assert!(knowledge.learn(&Fact::Lacks(read)) && knowledge.lacks(read));
         assert!(knowledge.learn(&Fact::Proven(read)) && !knowledge.lacks(read));
-        assert!(
-            knowledge.learn(&Fact::AllLogins) && knowledge.knows_all_logins() && !knowledge.learn(&Fact::AllLogins)
-        );
+        let logins = Fact::Logins(["partner".into()].into());
+        assert!(knowledge.learn(&logins) && knowledge.knows_all_logins() && !knowledge.learn(&logins));
+    }
+
+    #[test]
+    fn rule_3_what_a_represented_login_may_do_lasts_while_it_is_represented() {
+        let mut knowledge = Knowledge::default();
+        let logins = |logins: &[&str]| Fact::Logins(logins.iter().copied().map(Box::from).collect());
+        knowledge.learn(&logins(&["Partner.A", "b"]));
+        for login in ["partner-a", "b"] {
+            assert!(knowledge.learn(&Fact::PermissionOf(login.into(), 5, Permission::View)));
+        }
+        assert_eq!(knowledge.permission(Some("PARTNER.A"), 5), Some(Permission::View));
+        assert_eq!((knowledge.permission(None, 5), knowledge.permission(Some("c"), 5)), (None, None));
+        assert!(knowledge.learn(&logins(&["partner-a"])));
+        let of = |login| knowledge.permission(Some(login), 5);
+        assert_eq!((of("partner-a"), of("b")), (Some(Permission::View), None));
+    }
+
+    #[test]
+    fn rule_4_what_is_of_the_owner_can_be_told_again() {
+        let read = set(&[Scope::Read]);
+        let mut knowledge = Knowledge::default();
+        let facts = [
+            Fact::Represents("partner".into()),
+            Fact::Permission(1, Permission::View),
+            Fact::PermissionOf("partner".into(), 2, Permission::Edit),
+        ];
+        let of_token = [Fact::Proven(read), Fact::Owner("shop".into()), Fact::Excluded, Fact::Lacks(read)];
+        facts.iter().chain(&of_token).for_each(|fact| _ = knowledge.learn(fact));
+        assert_eq!(knowledge.of_owner(), facts);
+        assert!(facts.iter().all(Fact::is_of_owner) && !of_token.iter().any(Fact::is_of_owner));
+        let all = Fact::Logins(["partner".into()].into());
+        knowledge.learn(&all);
+        assert_eq!(knowledge.of_owner()[0], all);
     }
 
     #[test]

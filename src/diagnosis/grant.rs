@@ -1,0 +1,90 @@
+//! The scope, the grant, or what the request asks for (rule 7): the table of the module above.
+
+use super::{Case, Cause, Diagnosis};
+use crate::knowledge::Permission;
+use crate::operation::Reach;
+use crate::scope::Scope;
+
+/// Whether the token has a scope that is enough.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Right {
+    Proven,
+    Lacking,
+    Unknown,
+}
+
+/// What is asked of a counter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Read,
+    Report,
+    Change,
+}
+
+const LOGIN_NOT_GRANTED: &str = "The login in ulogin has no access to this counter: check its number, or ask who owns the counter to give that login access.";
+
+const LOGIN_VIEW_ONLY: &str =
+    "The login in ulogin may look at this counter and not change it: ask who owns the counter to let that login edit.";
+
+const ONLY_PUBLIC: &str = "The account of the gate sees of this counter only what is public: ask who owns the counter to give the account access.";
+
+const ACCESS_NOT_KNOWN: &str = "The token of the gate has the right; its account lacks access to the counter, or Metrica refuses what the request asks for, and does not say which: check the counter's number and read the body, or ask the gate's operator.";
+
+impl Case<'_> {
+    /// What it comes to on these counters, of which there is one at least.
+    pub(super) fn by_grant(&self, counters: &[u64]) -> Diagnosis {
+        let login = self.subject.login.as_deref();
+        let known: Vec<_> = counters.iter().map(|counter| self.knowledge.permission(login, *counter)).collect();
+        let any = |permissions: &[Permission]| known.iter().flatten().any(|known| permissions.contains(known));
+        let (kind, right) = (self.kind(), self.right());
+        let least = match kind {
+            _ if any(&[Permission::Nothing]) => Some(Permission::Nothing),
+            Kind::Change if any(&[Permission::View, Permission::Public]) => Some(Permission::View),
+            Kind::Read | Kind::Report | Kind::Change => known.into_iter().min().flatten(),
+        };
+        let cause = cause(least, kind, right);
+        // A change that was seen to be made is `Edit`.
+        let was_seen = least == Some(Permission::Seen) && kind != Kind::Change && right != Right::Lacking;
+        let doubts_token = cause == Cause::RequestRefused || was_seen;
+        let hint = match (cause, login) {
+            (Cause::CounterNotGranted, Some(_)) => LOGIN_NOT_GRANTED,
+            (Cause::CounterViewOnly, Some(_)) => LOGIN_VIEW_ONLY,
+            (Cause::CounterNotGranted, None) if least == Some(Permission::Public) => ONLY_PUBLIC,
+            (Cause::Ambiguous, _) if right == Right::Proven => ACCESS_NOT_KNOWN,
+            (cause, _) => cause.hint(),
+        };
+        Diagnosis { hint, doubts_token, has_scope: right == Right::Proven, ..cause.into() }
+    }
+
+    fn kind(&self) -> Kind {
+        match self.reach {
+            _ if self.guarded || !self.needs.contains(Scope::Read) => Kind::Change,
+            Reach::Reports => Kind::Report,
+            Reach::Counter(_) | Reach::Counters | Reach::Nobody | Reach::Account => Kind::Read,
+        }
+    }
+
+    fn right(&self) -> Right {
+        if self.has_proven() {
+            Right::Proven
+        } else if self.knowledge.lacks(self.needs) {
+            Right::Lacking
+        } else {
+            Right::Unknown
+        }
+    }
+}
+
+/// The table.
+fn cause(least: Option<Permission>, kind: Kind, right: Right) -> Cause {
+    match (least, kind, right) {
+        (Some(Permission::Nothing), _, _) => Cause::CounterNotGranted,
+        (Some(Permission::View | Permission::Public), Kind::Change, _) => Cause::CounterViewOnly,
+        (_, _, Right::Lacking) => Cause::ScopeMissing,
+        (Some(Permission::View | Permission::Edit), _, Right::Proven) => Cause::RequestRefused,
+        (Some(Permission::View | Permission::Edit), Kind::Read | Kind::Change, Right::Unknown) => Cause::ScopeMissing,
+        (Some(Permission::Public), Kind::Read | Kind::Report, Right::Proven) => Cause::CounterNotGranted,
+        (Some(Permission::Seen) | None, Kind::Read, Right::Proven) => Cause::CounterNotGranted,
+        (_, _, Right::Proven | Right::Unknown) => Cause::Ambiguous,
+    }
+}
