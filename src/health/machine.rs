@@ -428,6 +428,65 @@ mod tests {
     }
 
     #[test]
+    fn rule_7_a_denial_of_what_was_done_before_is_looked_into_however_recent_that_is() {
+        let mut world = World::new();
+        world.on(Event::Succeeded);
+        assert_eq!(world.on(Event::Doubted), Some(Reply::Wait));
+        assert_eq!((world.machine.state(), world.asked.len()), (State::Healthy, 1), "it stays in use");
+        let mut quiet = Vec::new();
+        for _ in 0..7 {
+            assert_eq!(world.probed(Conclusion::Accepted), State::Healthy);
+            let start = world.now;
+            while world.on(Event::Doubted) == Some(Reply::Now(Conclusion::Accepted)) {
+                world.pass(1);
+            }
+            quiet.push((world.now - start).as_secs());
+        }
+        assert_eq!(quiet, [10, 20, 40, 80, 160, 300, 300]);
+        world.probed(Conclusion::Unknown);
+        assert_eq!(world.on(Event::Doubted), Some(Reply::Now(Conclusion::Accepted)), "nor without a conclusion");
+        world.pass(10);
+        assert_eq!(world.on(Event::Refused), Some(Reply::Wait), "a refusal like an invalid token's is looked into");
+    }
+
+    #[test]
+    fn rule_7_two_rejections_end_a_token_that_was_only_denied() {
+        let mut world = World::new();
+        world.on(Event::Doubted);
+        assert_eq!(world.probed(Conclusion::Rejected), State::Suspect);
+        for event in [Event::Doubted, Event::Refused] {
+            assert_eq!(world.on(event), Some(Reply::Now(Conclusion::Rejected)), "that much is known");
+        }
+        assert_eq!(world.wait(), 10);
+        assert_eq!(world.probed(Conclusion::Rejected), State::Rejected);
+        assert_eq!(world.on(Event::Doubted), Some(Reply::Now(Conclusion::Rejected)));
+        world.wait();
+        assert_eq!(world.probed(Conclusion::Accepted), State::Healthy);
+        world.pass(10);
+        assert_eq!(world.on(Event::Doubted), Some(Reply::Wait), "it begins anew");
+    }
+
+    #[test]
+    fn rule_8_a_success_after_a_refusal_disproves_it() {
+        let mut world = World::new();
+        world.on(Event::Succeeded);
+        world.pass(1);
+        for _ in 0..3 {
+            assert_eq!(world.on(Event::Refused), Some(Reply::Now(Conclusion::Unknown)), "it may have just died");
+        }
+        world.pass(1);
+        world.on(Event::Succeeded);
+        for _ in 0..9 {
+            assert_eq!(world.on(Event::Refused), Some(Reply::Now(Conclusion::Accepted)));
+            world.pass(1);
+        }
+        world.pass(1);
+        assert_eq!(world.on(Event::Refused), Some(Reply::Wait), "and then it is asked about");
+        world.probed(Conclusion::Rejected);
+        assert_eq!(world.machine.state(), State::Rejected);
+    }
+
+    #[test]
     fn rule_3_a_success_since_the_probe_outweighs_it() {
         let mut world = World::new();
         world.on(Event::Refused);
@@ -487,6 +546,7 @@ mod tests {
     #[derive(Debug, Clone, Copy)]
     enum Happening {
         Refused,
+        Doubted,
         Succeeded,
         LookAgain,
         Dies,
@@ -502,6 +562,7 @@ mod tests {
     fn happenings() -> impl Strategy<Value = Vec<(Happening, u64)>> {
         let one = prop_oneof![
             6 => Just(Happening::Refused),
+            2 => Just(Happening::Doubted),
             3 => Just(Happening::Succeeded),
             1 => Just(Happening::LookAgain),
             1 => Just(Happening::Dies),
@@ -534,6 +595,10 @@ mod tests {
                         if machine.state == State::Healthy && is_trusted {
                             prop_assert_eq!(world.machine.state, State::Healthy, "within ten seconds of a success");
                         }
+                    }
+                    Happening::Doubted => {
+                        _ = world.on(Event::Doubted);
+                        prop_assert_eq!(world.machine.state, before.0.state, "only a probe changes it");
                     }
                     Happening::Succeeded if lives => {
                         world.on(Event::Succeeded);

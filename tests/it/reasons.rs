@@ -56,7 +56,7 @@ fn gold() -> Vec<Said> {
         json("403 Forbidden", denied, COUNTERS, "scope_missing"),
         json("403 Forbidden", denied, "/stat/v1/data?ids=5&ulogin=partner", "ambiguous"),
         json("403 Forbidden", denied, "/stat/v1/data?ids=5&ulogin=porg-abc", "ambiguous"),
-        json("403 Forbidden", denied, "/stat/v1/data?counters=5", "ambiguous"),
+        json("403 Forbidden", denied, "/stat/v1/data?counters=5", "other"),
         json("403 Forbidden", denied, "/stat/v1/data?metrics=ym:s:visits", "other"),
         typed("403 Forbidden", "counter_in_connect", COUNTER, "counter_in_organization"),
         typed("403 Forbidden", "of_tomorrow", COUNTER, "other"),
