@@ -17,7 +17,7 @@
 
 use std::hash::Hash;
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 
 use crate::login;
 use crate::operation::Reach;
@@ -74,8 +74,10 @@ pub enum Fact {
     PermissionOf(Box<str>, u64, Permission),
     /// The owner represents this login.
     Represents(Box<str>),
-    /// The owner represents these logins and no other.
+    /// The list of those whom the owner represents has these logins and no other.
     Logins(Box<[Box<str>]>),
+    /// The owner does not represent this login.
+    NotRepresented(Box<str>),
     /// The owner's login is this.
     Owner(Box<str>),
     /// Metrica refuses the token even what it shows to everybody.
@@ -87,7 +89,11 @@ impl Fact {
     #[must_use]
     pub const fn is_of_owner(&self) -> bool {
         match self {
-            Self::Permission(..) | Self::PermissionOf(..) | Self::Represents(_) | Self::Logins(_) => true,
+            Self::Permission(..)
+            | Self::PermissionOf(..)
+            | Self::Represents(_)
+            | Self::Logins(_)
+            | Self::NotRepresented(_) => true,
             Self::Proven(_) | Self::Lacks(_) | Self::Owner(_) | Self::Excluded => false,
         }
     }
@@ -103,7 +109,8 @@ pub struct Knowledge {
     counters: FxHashMap<u64, Permission>,
     /// By the canonical login.
     of_logins: FxHashMap<(Box<str>, u64), Permission>,
-    logins: FxHashSet<Box<str>>,
+    /// And whether the list of them has it: a request in its name may have shown it alone.
+    logins: FxHashMap<Box<str>, bool>,
     all_logins: bool,
     owner: Option<Box<str>>,
     excluded: bool,
@@ -130,37 +137,50 @@ impl Knowledge {
                 learn_permission(&mut self.of_logins, (login::canonical(login), *counter), *new)
             }
             Fact::Represents(login) => {
-                self.logins.len() < MOST_LOGINS && !self.logins.contains(login) && self.logins.insert(login.clone())
+                let is_news = self.logins.len() < MOST_LOGINS && !self.logins.contains_key(login);
+                is_news && self.logins.insert(login.clone(), false).is_none()
             }
             Fact::Logins(logins) => self.learn_logins(logins),
+            Fact::NotRepresented(login) => self.forget(|known| login::is_same(known, login)),
             Fact::Owner(login) => self.owner.replace(login.clone()).as_ref() != Some(login),
             Fact::Excluded => !std::mem::replace(&mut self.excluded, true),
         }
     }
 
-    fn learn_logins(&mut self, logins: &[Box<str>]) -> bool {
-        let new: FxHashSet<_> = logins.iter().take(MOST_LOGINS).cloned().collect();
-        let is_news = !self.all_logins || self.logins != new;
-        (self.logins, self.all_logins) = (new, true);
-        // What a login may do is seen through the owner only while the owner represents it.
-        let logins = &self.logins;
-        self.of_logins.retain(|(login, _), _| logins.iter().any(|kept| login::is_same(kept, login)));
+    fn learn_logins(&mut self, listed: &[Box<str>]) -> bool {
+        let listed: Vec<_> = listed.iter().take(MOST_LOGINS).collect();
+        let mut is_news = !std::mem::replace(&mut self.all_logins, true);
+        let is_listed = |login: &str| listed.iter().any(|listed| login::is_same(listed, login));
+        let before = self.logins.iter().filter(|(login, was_listed)| **was_listed && !is_listed(login));
+        let gone: Vec<_> = before.map(|(login, _)| login.clone()).collect();
+        is_news |= self.forget(|known| gone.iter().any(|gone| **gone == *known));
+        for login in listed {
+            is_news |= self.logins.insert(login.clone(), true) != Some(true);
+        }
         is_news
+    }
+
+    /// The owner does not represent those that `is_gone`, so what they may do is not seen through it; whether it did.
+    fn forget(&mut self, is_gone: impl Fn(&str) -> bool) -> bool {
+        let before = self.logins.len();
+        self.logins.retain(|login, _| !is_gone(login));
+        let logins = &self.logins;
+        self.of_logins.retain(|(login, _), _| logins.keys().any(|kept| login::is_same(kept, login)));
+        before != self.logins.len()
     }
 
     /// What holds for every token of the same owner.
     #[must_use]
     pub fn of_owner(&self) -> Vec<Fact> {
-        let logins: Vec<_> = if self.all_logins {
-            vec![Fact::Logins(self.logins.iter().cloned().collect())]
-        } else {
-            self.logins.iter().map(|login| Fact::Represents(login.clone())).collect()
-        };
+        let with = |wanted: bool| self.logins.iter().filter(move |(_, listed)| **listed == wanted);
+        let listed = with(true).map(|(login, _)| login.clone()).collect();
+        let listed = self.all_logins.then_some(Fact::Logins(listed));
+        let seen = with(false).map(|(login, _)| Fact::Represents(login.clone()));
         let counters = self.counters.iter().map(|(counter, permission)| Fact::Permission(*counter, *permission));
         let of_logins = self.of_logins.iter();
         let of_logins =
             of_logins.map(|((login, counter), permission)| Fact::PermissionOf(login.clone(), *counter, *permission));
-        logins.into_iter().chain(counters).chain(of_logins).collect()
+        listed.into_iter().chain(seen).chain(counters).chain(of_logins).collect()
     }
 
     /// What an answer of success to a request that needs any of `needs` and reaches so far shows and is news (rules 1 and 2).
@@ -181,7 +201,7 @@ impl Knowledge {
         }
         match (&subject.login, reach, &subject.counters) {
             // In another's name, it says nothing of what the owner may do.
-            (Some(login), ..) if login::is_one(login) && !self.logins.contains(login) => {
+            (Some(login), ..) if login::is_one(login) && !self.logins.contains_key(login) => {
                 learn(self, Fact::Represents(login.clone()));
             }
             (None, Reach::Counter(_) | Reach::Reports, Counters::One(counter)) => {
@@ -263,8 +283,8 @@ impl Knowledge {
     /// The login that the owner was seen to represent and that `login` is a spelling of.
     #[must_use]
     pub fn represented(&self, login: &str) -> Option<&str> {
-        let known = self.logins.get(login);
-        known.or_else(|| self.logins.iter().find(|known| login::is_same(known, login))).map(|known| &**known)
+        let same = || self.logins.keys().find(|known| login::is_same(known, login));
+        self.logins.get_key_value(login).map(|(known, _)| known).or_else(same).map(|known| &**known)
     }
 
     /// The owner's login, where it was told.
@@ -425,6 +445,20 @@ mod tests {
         assert!(knowledge.learn(&logins(&["partner-a"])));
         let of = |login| knowledge.permission(Some(login), 5);
         assert_eq!((of("partner-a"), of("b")), (Some(Permission::View), None));
+        assert!(
+            knowledge.learn(&Fact::NotRepresented("PARTNER-A".into())) && knowledge.represented("partner.a").is_none()
+        );
+    }
+
+    #[test]
+    fn rule_3_a_login_that_the_list_never_had_is_not_taken_back_by_it() {
+        let mut knowledge = Knowledge::default();
+        let none = Fact::Logins(Box::default());
+        knowledge.learn(&Fact::Represents("client".into()));
+        knowledge.learn(&none);
+        assert_eq!(knowledge.represented("client"), Some("client"), "as an agency's client is seen to be");
+        knowledge.learn(&Fact::Logins(["client".into()].into()));
+        assert!(knowledge.learn(&none) && knowledge.represented("client").is_none(), "the list had it");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use super::answer::Answer;
 use super::query::Query;
 use super::refusal::{ErrorType, Refusal};
 use super::{FakeToken, Permission, day};
+use crate::login::is_same;
 use crate::operation::{Catalogue, Lookup, Operation, Verb};
 use crate::scope::Scope;
 use crate::symbol::OperationId;
@@ -230,9 +231,9 @@ impl Keyring {
         {
             return Err(ErrorType::AccessDenied);
         }
-        let worked_for = match query.get("ulogin").filter(|login| !login.is_empty() && *login != token.owner) {
-            Some(login) if !token.represents.iter().any(|other| other == login) => return Err(ErrorType::AccessDenied),
-            Some(login) => self.holders.iter().position(|holder| holder.token.owner == login).unwrap_or(sent),
+        let worked_for = match query.get("ulogin").filter(|named| !named.is_empty() && !is_same(named, &token.owner)) {
+            Some(named) if !is_among(&token.represents, named) => return Err(ErrorType::AccessDenied),
+            Some(named) => self.holders.iter().position(|holder| is_same(&holder.token.owner, named)).unwrap_or(sent),
             None => sent,
         };
         let mut lowest = Permission::Own;
@@ -258,6 +259,10 @@ impl Keyring {
         let is_it = |holder: &Holder| !holder.revoked && holder.token.secret.as_bytes() == secret;
         self.holders.iter().position(is_it).ok_or_else(|| ErrorType::InvalidToken.into())
     }
+}
+
+fn is_among(logins: &[String], login: &str) -> bool {
+    logins.iter().any(|one| is_same(one, login))
 }
 
 /// What the logins of organisations begin with.

@@ -108,7 +108,7 @@ pub fn whether_valid(asker: Asker) {
 }
 
 /// What the owner of a token, or a `login` that it represents, may do with counters. Of several, those that are listed are known
-/// at once, and the first that is not is asked about by itself.
+/// at once, and the first that is not is asked about by itself. Of none, it is about the login alone.
 pub fn permissions(asker: Asker, login: Option<Arc<str>>, counters: Arc<[u64]>) {
     asker.clone().find(async move {
         let mut found = Found::default();
@@ -116,6 +116,7 @@ pub fn permissions(asker: Asker, login: Option<Arc<str>>, counters: Arc<[u64]>) 
         let counter = match *counters {
             // What it does not show, it does not show of any counter.
             _ if asker.about.reads == Some(false) => None,
+            [] => None,
             [one] => Some(one),
             ref several => asker.first_unlisted(login, several, &mut found).await,
         };
@@ -132,8 +133,14 @@ pub fn permissions(asker: Asker, login: Option<Arc<str>>, counters: Arc<[u64]>) 
             }
         }
         let is_open = is_denied || asker.about.owner_is_open || asker.about.reads != Some(true);
-        if is_open && !found.is_listed && !found.doubts_token {
-            asker.look_at_list(&mut found).await;
+        match login {
+            _ if found.doubts_token => {}
+            Some(login) if is_denied || !found.reads && counter.is_none() => {
+                asker.look_at_login(login, &mut found).await
+            }
+            Some(_) => {}
+            None if is_open && !found.is_listed => asker.look_at_list(&mut found).await,
+            None => {}
         }
         if let Some(counter) = counter.filter(|_| is_denied && found.reads) {
             found.facts.push(permission(login, counter, Permission::Nothing));
@@ -244,6 +251,25 @@ impl Asker {
         }
     }
 
+    /// Asks for a list in the name of a login: where it is refused, and the owner's own is not, the owner does not represent it.
+    async fn look_at_login(&self, login: &str, found: &mut Found) {
+        let target = format!("/management/v1/counters?per_page=1&ulogin={login}");
+        match self.ask(Question::List, &target).await {
+            Reply::Yes(_) => {
+                found.reads = true;
+                found.facts.push(Fact::Proven(read()));
+            }
+            Reply::Denied => {
+                self.look_at_list(found).await;
+                if std::mem::take(&mut found.reads) {
+                    found.facts.push(Fact::NotRepresented(login.into()));
+                }
+            }
+            Reply::Invalid => found.doubts_token = true,
+            Reply::Organisation | Reply::Absent | Reply::Unclear(_) => {}
+        }
+    }
+
     /// Asks for a list of these counters; the first that it does not have.
     async fn first_unlisted(&self, login: Option<&str>, counters: &[u64], found: &mut Found) -> Option<u64> {
         let numbers: Vec<_> = counters.iter().map(ToString::to_string).collect();
@@ -261,7 +287,7 @@ impl Asker {
             }
             // In the name of another, it is not refused for the token alone.
             Reply::Denied if login.is_some() => None,
-            reply => {
+            reply @ (Reply::Denied | Reply::Invalid | Reply::Organisation | Reply::Absent | Reply::Unclear(_)) => {
                 found.take_list(&reply, self.about);
                 None
             }

@@ -22,9 +22,9 @@ impl Health {
         // Whose it is, Yandex ID says where it is asked; and a login that is a part of a token is none.
         let secrets: Vec<_> =
             self.generation.tokens.iter().filter_map(|slot| Some(slot.token.as_ref()?.authorization())).collect();
-        let is_said = |fact: &Fact| match fact {
-            Fact::Owner(login) => self.identity.is_none() && !has_part_of(login, &secrets),
-            _ => true,
+        let is_said = |fact: &Fact| {
+            let Fact::Owner(login) = fact else { return true };
+            self.identity.is_none() && !has_part_of(login, &secrets)
         };
         let facts: Vec<_> = found.facts.into_iter().filter(is_said).collect();
         if !facts.is_empty() {

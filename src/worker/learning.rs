@@ -62,7 +62,7 @@ const MOST_ASKED: usize = 500;
 /// What a question could be about.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Doubt {
-    /// What the owner may do with these counters, or a login that it represents.
+    /// What the owner may do with these counters, or a login that it represents; without counters, whether it represents it.
     Counters(Option<Arc<str>>, Arc<[u64]>),
     /// Whom the owner represents.
     Logins,
@@ -200,13 +200,10 @@ impl Learning {
         });
         let diagnosis = slot.map_or(diagnosis, |slot| diagnosis.with_rights(refused.needs, slot.scopes));
         let is_denied = error_type == ErrorType::AccessDenied;
-        let report = match diagnosis.cause {
-            Cause::TokenInvalid => Some(Report::Refused as fn(_, _) -> _),
-            _ if is_denied && diagnosis.doubts_token() => Some(Report::Doubted as fn(_, _) -> _),
-            _ => None,
-        };
-        let conclusion = report.map(|report| {
+        let doubts_token = is_denied && diagnosis.doubts_token();
+        let conclusion = (diagnosis.cause == Cause::TokenInvalid || doubts_token).then(|| {
             let (concluded, awaited) = oneshot::channel();
+            let report = if doubts_token { Report::Doubted } else { Report::Refused };
             self.tell(report(sender, concluded));
             awaited
         });
@@ -233,13 +230,18 @@ impl Learning {
             denied(Doubt::Logins);
         }
         let is_of_counters = matches!(reach, Reach::Counter(_) | Reach::Reports) && !subject.misnamed;
-        match (represented, subject.counters.as_slice()) {
-            (Some(None), _) => {}
-            (login, counters) if is_of_counters && !counters.is_empty() => {
-                denied(Doubt::Counters(login.flatten(), counters.iter().take(MOST_ASKED).copied().collect()));
+        let counters = if is_of_counters { subject.counters.as_slice() } else { &[] };
+        match represented {
+            Some(None) => {}
+            None if counters.is_empty() => {
+                if cause == Cause::Ambiguous {
+                    denied(Doubt::Reads);
+                }
             }
-            (_, _) if cause == Cause::Ambiguous => denied(Doubt::Reads),
-            (_, _) => {}
+            login => {
+                let counters = counters.iter().take(MOST_ASKED).copied().collect();
+                denied(Doubt::Counters(login.flatten(), counters));
+            }
         }
     }
 }
