@@ -15,6 +15,7 @@ mod check;
 mod doctor;
 mod environment;
 mod explain;
+mod files;
 mod healthcheck;
 mod init;
 mod lines;
@@ -154,9 +155,14 @@ fn parsed(arguments: &[OsString]) -> (Cli, bool) {
     read.unwrap_or_else(|error| environment::explained(error, &program, arguments).exit())
 }
 
+/// The file of a configuration that is not read from stdin.
+fn named(file: &Path) -> Option<&Path> {
+    (file.as_os_str() != STDIN).then_some(file)
+}
+
 /// A configuration that is read once: of a file, or of stdin, which is called `-`. Its name for messages, and what it says.
 fn read_config(file: &Path) -> Result<(&Path, Vec<u8>), Error> {
-    if file.as_os_str() != STDIN {
+    if let Some(file) = named(file) {
         return Ok((file, config::bytes(file)?));
     }
     let name = Path::new("<stdin>");

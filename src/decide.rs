@@ -355,6 +355,7 @@ impl Candidates {
 }
 
 fn rejection(denial: Denial) -> Rejection {
-    let cause = denial.breach().map(Into::into);
+    let breach = denial.breach().map(anyhow::Error::from);
+    let cause = breach.or_else(|| denial.lacking().map(Into::into));
     Rejection { reason: denial.reason(), cause }
 }

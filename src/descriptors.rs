@@ -146,7 +146,7 @@ impl Need {
     /// Whether `error` says that there is no descriptor for this, which is counted.
     #[must_use]
     pub fn found_none(self, error: &io::Error) -> bool {
-        let is_short = matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE));
+        let is_short = is_shortage(error);
         if is_short && let Some(count) = self.count() {
             count.fetch_add(1, Ordering::Relaxed);
         }
@@ -158,6 +158,12 @@ impl Need {
     pub fn shortages(self) -> u64 {
         self.count().map_or(0, |count| count.load(Ordering::Relaxed))
     }
+}
+
+/// Whether `error` says that there is no descriptor.
+#[must_use]
+pub fn is_shortage(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
 }
 
 #[cfg(test)]

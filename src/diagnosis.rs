@@ -4,49 +4,55 @@
 //! what the token is declared to have, and what its earlier answers have shown ([`crate::knowledge`]).
 //!
 //! 1. The `error_type` of the body decides first: a token that is invalid, a counter of an organisation, a quota.
-//! 2. Where there is none that is known, the status decides: 401 is a token that is not taken, 420 and 429 are a quota. A
-//!    header that the gate wrote is never malformed, unless the token in it has no form that Yandex issues.
+//! 2. Where there is none that is known, the status decides: 420 and 429 are a quota; a 401 may be of something in between, so it
+//!    says nothing of the token unless a probe does. A header that the gate wrote is never malformed, unless the token in it has
+//!    no form that Yandex issues.
 //! 3. `access_denied` with an owner who is another one than the configuration says: the token was issued while signed in
 //!    elsewhere; where the configured owner is an organisation (`porg-`), it was issued personally. So it was where such a token
 //!    is refused even what Metrica shows to everybody.
 //! 4. `access_denied` to a report that names no counter in `ids` is about the report, whatever the token may.
 //! 5. `access_denied` with `ulogin` of a login that the owner is known not to represent. Where that is not known, nothing tells
 //!    but a scope that is known to lack. Of a login that it represents, the permissions of that login count.
-//! 6. `access_denied` to what needs no counter: there is no grant that could lack, so the scope does. Where the token has it,
-//!    either the token is no longer accepted, which is asked, or the request asks for something that is refused.
+//! 6. `access_denied` to what needs no counter: there is no grant that could lack, so the scope does; of a read, that is asked.
+//!    Where the token has it, either the token is no longer accepted, which is asked, or the request asks for something that is
+//!    refused. In the name of a login, the owner may also represent it no longer.
 //! 7. `access_denied` on a counter: the table below, with what the token and its owner were seen to have. Of several counters,
 //!    one without access decides, and else the one of which the least is known.
 //!
 //! ```text
-//!  the owner may do     a read by the path        a report                  a change, or a read of grants
-//!  with the counter     scope: yes no  unknown    scope: yes no  unknown    scope: yes no  unknown
-//!  nothing                     G   G   G                 G   G   G                 G   G   G
-//!  what is public              G   S   A                 G   S   A                 V   V   V
-//!  look, at least              G?  S   A?                A?  S   A?                A   S   A
-//!  look                        R?  S   S                 R?  S   A                 V   V   V
-//!  change it                   R?  S   S                 R?  S   A                 R?  S   S
-//!  not known                   G   S   A                 A   S   A                 A   S   A
+//!  the owner may do            a read                    a change, or a read of grants
+//!  with the counter            scope: yes no  unknown    scope: yes no  unknown
+//!  nothing                            G   G   G                 G   G   G
+//!  what is public                     G   S   A                 V   V   V
+//!  look, as was seen                  A?  S   A?                A   S   A
+//!  look                               R?  S   A                 V   V   V
+//!  change it, as was seen             A?  S   A?                A?  S   S
+//!  change it                          R?  S   A                 R?  S   S
+//!  anything                           R?  S   A                 R?  S   S
+//!  not known                          A   S   A                 A   S   A
 //!
 //!  G counter_not_granted   V counter_view_only   S scope_missing   R request_refused   A ambiguous
 //!  ? the token did this before: unless Metrica says that it still accepts the token, it is token_invalid
 //! ```
 //!
-//! Reports and changes are refused for other reasons than scope and grant (a restricted metric, a foreign segment, what only the
-//! owner may do), so nothing is concluded of them by elimination but a scope for changes, which no question could prove.
+//! Requests are refused for other reasons than scope and grant too (a restricted metric, a foreign segment, what only the owner
+//! may do), so nothing is concluded by elimination but a scope for changes, which no question could prove. What only the owner of a
+//! counter may do is refused to who may change it.
 //!
 //! Source: <https://yandex.com/dev/metrika/en/intro/authorization>, troubleshooting.
 
-use std::borrow::Cow;
-
 use crate::knowledge::Knowledge;
 use crate::login;
-use crate::operation::Reach;
+use crate::operation::{OperationId, Reach};
 use crate::scope::{Scope, ScopeSet};
 use crate::subject::{Counters, Subject};
-use crate::token::Conclusion;
 use crate::verdict::ErrorType;
 
 mod grant;
+mod outcome;
+
+pub use outcome::Diagnosis;
+use outcome::{COUNTERS_FOR_IDS, Doubts, LOGIN_NOT_KNOWN, WITHOUT_IDS};
 
 macro_rules! causes {
     ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal, $hint:literal, $advice:literal;)*) => {
@@ -90,10 +96,6 @@ causes! {
     TokenInvalid = "token_invalid",
         "The token of the gate is at fault, and not this request: it has ended, and the gate's operator has to put a new one in place.",
         "The token is expired or revoked, its owner changed the password, or the application was edited: issue a new one and put it into the gate's file.";
-    /// A response reads as if the token were invalid, and Metrica accepts it.
-    TokenDisputed = "token_disputed",
-        "The response reads as if the token were invalid, but Metrica accepts the token in other requests: send this one again, and read the body if it is refused again.",
-        "A response read as if the token were invalid, and Metrica accepts it in other requests: look at what stands between the gate and Metrica, and issue a new token if it stays so.";
     /// The token lacks the right.
     ScopeMissing = "scope_missing",
         "The token of the gate lacks a right that this operation needs: ask the gate's operator for it.",
@@ -165,6 +167,12 @@ causes! {
 }
 
 impl Cause {
+    /// Whether scopes are in question: the answer and the access line name those that are needed and those that are declared.
+    #[must_use]
+    pub const fn is_of_rights(self) -> bool {
+        matches!(self, Self::ScopeMissing | Self::Ambiguous)
+    }
+
     /// Whether a quota is used up: an answer of 420 or 429.
     #[must_use]
     pub const fn is_of_quota(self) -> bool {
@@ -178,7 +186,6 @@ impl Cause {
             | Self::QuotaOther => true,
             Self::HeaderMalformed
             | Self::TokenInvalid
-            | Self::TokenDisputed
             | Self::ScopeMissing
             | Self::CounterNotGranted
             | Self::CounterViewOnly
@@ -189,6 +196,30 @@ impl Cause {
             | Self::RequestRefused
             | Self::Ambiguous
             | Self::Other => false,
+        }
+    }
+}
+
+/// What an operation needs of its counter beyond what its scopes say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Demands {
+    /// Nothing.
+    #[default]
+    Usual,
+    /// To be allowed to change it, though it is a read: grants.
+    Change,
+    /// To own it.
+    Ownership,
+}
+
+impl Demands {
+    /// Those of an operation.
+    #[must_use]
+    pub fn of(operation: OperationId) -> Self {
+        match operation.as_str() {
+            "grants.list" | "grant.get" => Self::Change,
+            "counter.delete" | "counter.undelete" => Self::Ownership,
+            _ => Self::Usual,
         }
     }
 }
@@ -206,8 +237,8 @@ pub struct Case<'a> {
     pub needs: ScopeSet,
     /// On what the operation works.
     pub reach: Reach,
-    /// Reading it needs the right to change the counter: grants.
-    pub guarded: bool,
+    /// What it needs of the counter beside its scopes.
+    pub demands: Demands,
     /// On whose data.
     pub subject: &'a Subject,
     /// The token has a form that Yandex issues.
@@ -217,75 +248,6 @@ pub struct Case<'a> {
     /// What the token's answers have shown.
     pub knowledge: &'a Knowledge,
 }
-
-/// A reason, and what to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Diagnosis {
-    /// The reason.
-    pub cause: Cause,
-    hint: &'static str,
-    rights: Option<Rights>,
-    /// It is not about a scope.
-    has_scope: bool,
-    /// The token did before what is refused: whether Metrica still accepts it decides.
-    doubts_token: bool,
-}
-
-/// What an operation needs, any one of which is enough, and what its token is declared to have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Rights {
-    needed: ScopeSet,
-    held: ScopeSet,
-}
-
-impl Diagnosis {
-    /// The same for an operation that needs one of these rights, with a token that is declared to have those.
-    #[must_use]
-    pub fn with_rights(self, needed: ScopeSet, held: ScopeSet) -> Self {
-        let is_about_them = matches!(self.cause, Cause::ScopeMissing | Cause::Ambiguous) && !self.has_scope;
-        Self { rights: is_about_them.then_some(Rights { needed, held }), ..self }
-    }
-
-    /// Whether the token did before what is refused, so that Metrica has to be asked whether it still accepts it.
-    #[must_use]
-    pub const fn doubts_token(&self) -> bool {
-        self.doubts_token
-    }
-
-    /// What it becomes when it is known whether Metrica accepts the token.
-    #[must_use]
-    pub fn concluded(self, conclusion: Conclusion) -> Self {
-        match (conclusion, self.cause) {
-            (Conclusion::Accepted, Cause::TokenInvalid) => Cause::TokenDisputed.into(),
-            (Conclusion::Rejected, _) if self.doubts_token => Cause::TokenInvalid.into(),
-            _ => self,
-        }
-    }
-
-    /// One line for whoever sent the request.
-    #[must_use]
-    pub fn hint(&self) -> Cow<'static, str> {
-        let Some(Rights { needed, held }) = self.rights else { return Cow::Borrowed(self.hint) };
-        let needed = needed.to_string().replace(", ", " or ");
-        Cow::Owned(format!("{} It needs {needed}; the token should have {held}.", self.hint))
-    }
-}
-
-impl From<Cause> for Diagnosis {
-    fn from(cause: Cause) -> Self {
-        Self { cause, hint: cause.hint(), rights: None, has_scope: false, doubts_token: false }
-    }
-}
-
-/// A report without `ids` is answered so, whatever the token may.
-const WITHOUT_IDS: &str =
-    "The request names no counter: a report needs ids=, and one without it is refused whatever the token may.";
-
-/// The same, where a counter stands elsewhere.
-const COUNTERS_FOR_IDS: &str = "A report names its counters in ids=, and this one names them in another parameter, as counters=: without ids= it is refused whatever the token may.";
-
-/// Whether a login is represented is not known.
-const LOGIN_NOT_KNOWN: &str = "The account of the gate does not represent the login in ulogin, or lacks access or a right, and Metrica does not say which: check ulogin and the counter's number, or ask the gate's operator.";
 
 impl Case<'_> {
     /// Why Metrica refused.
@@ -314,7 +276,8 @@ impl Case<'_> {
     /// Rule 2.
     fn by_status(&self) -> Diagnosis {
         match self.status {
-            401 => self.not_taken().into(),
+            401 if self.well_formed => Diagnosis::IN_BETWEEN,
+            401 => Cause::HeaderMalformed.into(),
             420 | 429 => Cause::QuotaOther.into(),
             _ if self.is_silent => self.denied(),
             _ => Cause::Other.into(),
@@ -333,10 +296,24 @@ impl Case<'_> {
         match (self.reach, &self.subject.counters) {
             (Reach::Reports | Reach::Counter(_), Counters::None | Counters::Unreadable) => Cause::Ambiguous.into(),
             (Reach::Reports | Reach::Counter(_), counters) => self.by_grant(counters.as_slice()),
-            _ if self.has_proven() => Diagnosis { doubts_token: true, ..Cause::RequestRefused.into() },
-            _ if self.may_be_personal() => Cause::Ambiguous.into(),
-            _ => Cause::ScopeMissing.into(),
+            (Reach::Counters | Reach::Account | Reach::Nobody, _) => self.without_counter(),
         }
+    }
+
+    /// Rule 6.
+    fn without_counter(&self) -> Diagnosis {
+        let is_listed = |login: &str| self.knowledge.lists(login);
+        let is_asked = self.reach != Reach::Counters && self.needs.contains(Scope::Read);
+        if self.knowledge.has_proven(self.needs) {
+            let holds = self.subject.login.as_deref().is_none_or(is_listed);
+            let cause = if holds { Cause::RequestRefused } else { Cause::Ambiguous };
+            return Diagnosis {
+                hint: if holds { cause.hint() } else { LOGIN_NOT_KNOWN },
+                ..Diagnosis::doubtful(cause)
+            };
+        }
+        let is_open = (is_asked || self.may_be_personal()) && !self.knowledge.lacks(self.needs);
+        if is_open { Cause::Ambiguous.into() } else { Cause::ScopeMissing.into() }
     }
 
     /// Rule 3.
@@ -388,10 +365,6 @@ impl Case<'_> {
         let organization = login::is_organisation(named) && personal;
         let cause = if organization { Cause::OrganizationTokenRequired } else { Cause::NotRepresentative };
         Some(cause.into())
-    }
-
-    fn has_proven(&self) -> bool {
-        self.knowledge.has_proven(self.needs)
     }
 }
 

@@ -24,6 +24,7 @@ use http::HeaderValue;
 use serde::Deserialize;
 
 use crate::config::{Config, TokenSource};
+use crate::external::Purpose;
 use crate::login;
 use crate::probe::identity::Issuer;
 use crate::probe::question::{Obstacle, Question, Reply};
@@ -120,9 +121,9 @@ pub async fn examine(
     now: SystemTime,
     tell: &mut dyn FnMut(TokenAlias, Question),
 ) -> anyhow::Result<Report> {
-    let metrica = Place::new("upstream", config.upstream.clone())?;
+    let metrica = Place::new(Purpose::Upstream, config.upstream.clone())?;
     let issuer = match &config.identity {
-        Some(identity) => Some(Place::new("identity", identity.place.clone())?),
+        Some(identity) => Some(Place::new(Purpose::Identity, identity.place.clone())?),
         None => None,
     };
     let mut doctor = Doctor {
@@ -156,16 +157,16 @@ pub async fn examine(
 
 /// Who is asked.
 struct Place {
-    /// The key of the configuration that describes it.
-    key: &'static str,
+    /// What connections to it are for.
+    purpose: Purpose,
     upstream: Arc<Upstream>,
     /// Why it cannot be reached, once that was looked at (rule 8).
     unreached: Option<Unreached>,
 }
 
 impl Place {
-    fn new(key: &'static str, settings: crate::config::Upstream) -> anyhow::Result<Self> {
-        Ok(Self { key, upstream: Arc::new(Upstream::new(settings)?), unreached: None })
+    fn new(purpose: Purpose, settings: crate::config::Upstream) -> anyhow::Result<Self> {
+        Ok(Self { purpose, upstream: Arc::new(Upstream::new(settings)?), unreached: None })
     }
 }
 
@@ -254,7 +255,7 @@ impl<'a> Doctor<'a> {
             return None;
         }
         if place.unreached.is_none() {
-            place.unreached = reach::why_not(&place.upstream, place.key, now).await;
+            place.unreached = reach::why_not(&place.upstream, &place.purpose.key(), now).await;
         }
         let Unreached { said, mend, may_pass } = place.unreached.clone()?;
         Some(if may_pass { Finding::UnreachableNow { said, mend } } else { Finding::Unreachable { said, mend } })

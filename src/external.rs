@@ -1,6 +1,8 @@
 //! External: everything that a configuration names outside itself, in one table.
 //!
-//! 1. Who follows, watches, confines or judges files and ports takes them from [`External::of`]: there a new one is one line.
+//! 1. Who follows, watches, confines, judges or shows files and ports takes them from [`External::of`]: there a new one is one
+//!    line, and one of a new [`Purpose`] is what the matches on it ask for: who may do what with it, where the configuration
+//!    names it, when it is read.
 //! 2. A file is watched by the folders that decide what stands at its path: the one that it is in, and that of each symbolic
 //!    link on the way, in whatever component of the path ([`folders`]).
 //! 3. Whether a file has changed is seen from its metadata ([`Seen`]). What was written just now can change once more
@@ -9,44 +11,147 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::ffi::OsString;
 use std::fmt;
+use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use crate::config::{Bind, Config, Upstream};
-use crate::symbol::TokenAlias;
+use crate::config::{Bind, Config, TokenSource, Upstream};
+use crate::descriptors::is_shortage;
+use crate::file::guard::{Guard, Refusal};
+use crate::symbol::{ListenerName, TokenAlias};
 
 /// What a file or port is there for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Purpose {
     /// The configuration itself.
     Configuration,
-    /// The token of this name.
-    Token(TokenAlias),
     /// Connections to the upstream; of files, whose certificates they trust.
     Upstream,
     /// The same of `identity`.
     Identity,
+    /// The token of this name.
+    Token(TokenAlias),
+    /// The unix socket of this listener.
+    Listener(ListenerName),
 }
 
 impl fmt::Display for Purpose {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Configuration => f.write_str("the configuration"),
-            Self::Token(alias) => write!(f, "token {alias}"),
             Self::Upstream => f.write_str("upstream"),
             Self::Identity => f.write_str("identity"),
+            Self::Token(alias) => write!(f, "token {alias}"),
+            Self::Listener(name) => write!(f, "listener {name}"),
         }
     }
 }
 
-/// A file that is read.
+/// When a file is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Read {
+    /// It is the configuration.
+    First,
+    /// With the configuration, and only then: a change of it is a change of the configuration.
+    WithIt,
+    /// By itself, whenever it changes.
+    Alone,
+    /// Never: it is made.
+    Never,
+}
+
+impl Purpose {
+    /// When files of it are read.
+    #[must_use]
+    pub const fn read(self) -> Read {
+        match self {
+            Self::Configuration => Read::First,
+            Self::Upstream | Self::Identity => Read::WithIt,
+            Self::Token(_) => Read::Alone,
+            Self::Listener(_) => Read::Never,
+        }
+    }
+
+    /// Who may do what with files of it, where the configuration lets `allow_mode` be done.
+    const fn guard(self, allow_mode: Option<u32>) -> Guard {
+        match self {
+            Self::Configuration | Self::Upstream | Self::Identity => Guard::Trusted,
+            Self::Token(_) => Guard::Secret { allow_mode },
+            Self::Listener(_) => Guard::Made,
+        }
+    }
+
+    /// The key of the configuration under which it is named.
+    #[must_use]
+    pub fn key(self) -> String {
+        match self {
+            Self::Configuration => String::new(),
+            Self::Upstream => "upstream".to_owned(),
+            Self::Identity => "identity".to_owned(),
+            Self::Token(alias) => format!("tokens.{alias}"),
+            Self::Listener(_) => "listeners".to_owned(),
+        }
+    }
+}
+
+/// A file that is read or made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExternalFile {
     /// What for.
     pub purpose: Purpose,
     /// Where.
     pub path: PathBuf,
+    /// Who may do what with it.
+    pub guard: Guard,
+}
+
+impl ExternalFile {
+    /// The file at `path` for `purpose`.
+    #[must_use]
+    pub fn new(purpose: Purpose, path: &Path) -> Self {
+        Self { purpose, path: path.to_owned(), guard: purpose.guard(None) }
+    }
+
+    /// That of a token.
+    #[must_use]
+    pub fn of_token(source: &TokenSource) -> Self {
+        let purpose = Purpose::Token(source.alias);
+        Self { purpose, path: source.file.clone(), guard: purpose.guard(source.allow_mode) }
+    }
+
+    /// Opens it, if it is as it should be.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub fn open(&self) -> Result<File, Refusal> {
+        self.guard.open(&self.path, &self.purpose.key())
+    }
+
+    /// Whether it is as it should be.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub fn check(&self) -> Result<(), Refusal> {
+        self.guard.check(&self.path, &self.purpose.key())
+    }
+
+    /// Why it cannot be used as it stands there now, for people. A want of descriptors is nothing of the file's.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        let path = crate::file::shown(&self.path);
+        match self.check() {
+            Ok(()) if was_replaced_behind_a_mount(&self.path) => {
+                Some(format!("{path} was replaced where it was mounted from, which is not seen here"))
+            }
+            Ok(()) => None,
+            Err(Refusal::Missing(_)) => Some(format!("{path} is missing")),
+            Err(Refusal::Unreadable(error)) if is_shortage(&error) => None,
+            Err(Refusal::Unreadable(error)) => Some(format!("{path} cannot be read: {error}")),
+            Err(Refusal::Writable(error)) => Some(format!("{path} is not taken: {error}")),
+            Err(Refusal::Permissions { what, mend }) => Some(format!("{path} {what}; {mend}")),
+        }
+    }
 }
 
 /// A port that is connected to.
@@ -61,10 +166,8 @@ pub struct ExternalPort {
 /// Everything that a configuration names outside itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct External {
-    /// Files that are read.
+    /// Files that are read or made.
     pub files: Vec<ExternalFile>,
-    /// Unix sockets that are made.
-    pub sockets: Vec<PathBuf>,
     /// Ports that are connected to.
     pub ports: Vec<ExternalPort>,
 }
@@ -74,7 +177,7 @@ impl External {
     #[must_use]
     pub fn of(config: &Config, file: Option<&Path>) -> Self {
         let identity = config.identity.as_ref().map(|identity| &identity.place);
-        let named = |purpose, path: Option<&Path>| path.map(|path| ExternalFile { purpose, path: path.to_owned() });
+        let named = |purpose, path: Option<&Path>| path.map(|path| ExternalFile::new(purpose, path));
         let mut files: Vec<_> = [
             named(Purpose::Configuration, file),
             named(Purpose::Upstream, config.upstream.ca_file.as_deref()),
@@ -83,33 +186,39 @@ impl External {
         .into_iter()
         .flatten()
         .collect();
-        let token = |source: &crate::config::TokenSource| named(Purpose::Token(source.alias), Some(&source.file));
-        files.extend(config.tokens.iter().filter_map(token));
-        let sockets = config.listeners.iter().filter_map(|listener| match &listener.bind {
-            Bind::Unix { path, .. } => Some(path.clone()),
+        files.extend(config.tokens.iter().map(ExternalFile::of_token));
+        files.extend(config.listeners.iter().filter_map(|listener| match &listener.bind {
+            Bind::Unix { path, .. } => named(Purpose::Listener(listener.name), Some(path)),
             Bind::Tcp(_) => None,
-        });
+        }));
         let port = |place: &Upstream| place.connect_to.as_ref().map_or(place.port, |(_, port)| *port);
         let connected = |purpose, place: &Upstream| ExternalPort { purpose, port: port(place) };
         let ports = [
             Some(connected(Purpose::Upstream, &config.upstream)),
             identity.map(|place| connected(Purpose::Identity, place)),
         ];
-        Self { files, sockets: sockets.collect(), ports: ports.into_iter().flatten().collect() }
+        Self { files, ports: ports.into_iter().flatten().collect() }
+    }
+
+    /// The files that are read.
+    pub fn read(&self) -> impl Iterator<Item = &ExternalFile> {
+        self.files.iter().filter(|file| file.purpose.read() != Read::Never)
+    }
+
+    /// The files that are made.
+    pub fn made(&self) -> impl Iterator<Item = &ExternalFile> {
+        self.files.iter().filter(|file| file.purpose.read() == Read::Never)
     }
 
     /// The files that are read with the configuration, and only then: a change of one is a change of it.
     pub fn read_with_it(&self) -> impl Iterator<Item = &ExternalFile> {
-        self.files.iter().filter(|file| match file.purpose {
-            Purpose::Upstream | Purpose::Identity => true,
-            Purpose::Configuration | Purpose::Token(_) => false,
-        })
+        self.files.iter().filter(|file| file.purpose.read() == Read::WithIt)
     }
 
-    /// The folders of all files, to be watched (rule 2).
+    /// The folders of the files that are read, to be watched (rule 2).
     #[must_use]
     pub fn watched(&self) -> BTreeSet<PathBuf> {
-        self.files.iter().flat_map(|file| folders(&file.path)).collect()
+        self.read().flat_map(|file| folders(&file.path)).collect()
     }
 }
 
@@ -220,8 +329,15 @@ callers: [{id: a, scopes: [metrika:read], tokens: [one], match: {listener: app, 
         let external = External::of(&config, Some(Path::new("gate.yaml")));
         let files: Vec<_> =
             external.files.iter().map(|file| format!("{}: {}", file.purpose, file.path.display())).collect();
-        assert_eq!(files, ["the configuration: gate.yaml", "token one: a/one", "token two: /b/two"]);
-        assert_eq!(external.sockets, [Path::new("/run/gate/app.sock")]);
+        assert_eq!(
+            files,
+            [
+                "the configuration: gate.yaml",
+                "token one: a/one",
+                "token two: /b/two",
+                "listener app: /run/gate/app.sock"
+            ]
+        );
         let ports: Vec<_> = external.ports.iter().map(|port| format!("{}: {}", port.purpose, port.port)).collect();
         assert_eq!(ports, ["upstream: 8443", "identity: 443"]);
         assert_eq!(external.read_with_it().count(), 0);

@@ -14,6 +14,8 @@ use std::path::Path;
 
 use rustix::fs::{Mode, OFlags, StatVfsMountFlags};
 
+pub mod guard;
+
 /// Opens the regular file at `path`. What the metadata are of is what is read: the open file, not its name.
 ///
 /// # Errors
@@ -36,21 +38,11 @@ pub fn read_from(file: File, most: usize) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Reads the regular file at `path`, which decides who is trusted (rule 4).
-///
-/// # Errors
-/// As [`open`], [`check_writers`] and [`read_from`].
-pub fn read_trusted(path: &Path, most: usize) -> io::Result<Vec<u8>> {
-    let (opened, metadata) = open(path)?;
-    check_writers(path, &metadata)?;
-    read_from(opened, most)
-}
-
 /// Holds the folders of `path` to rule 4, where they are there; of symbolic links, also those that they lead to.
 ///
 /// # Errors
 /// [`io::ErrorKind::PermissionDenied`], with what would be right.
-pub fn check_folder(path: &Path) -> io::Result<()> {
+fn check_folder(path: &Path) -> io::Result<()> {
     let mut named = std::path::absolute(path)?;
     // As many links as Linux follows.
     for _ in 0..40 {
@@ -78,7 +70,7 @@ fn check_one(folder: &Path) -> io::Result<()> {
 ///
 /// # Errors
 /// As [`check_folder`].
-pub fn check_writers(path: &Path, metadata: &Metadata) -> io::Result<()> {
+fn check_writers(path: &Path, metadata: &Metadata) -> io::Result<()> {
     let mode = metadata.mode() & 0o7777;
     if mode & 0o002 != 0 && !is_read_only(path) {
         let message = format!("it can be written by everyone (mode {mode:o}); chmod o-w it");
@@ -99,14 +91,12 @@ fn is_in_an_open_folder(path: &Path) -> bool {
 }
 
 /// Whether nobody can write through the mount that `path` is on.
-#[must_use]
-pub fn is_read_only(path: &Path) -> bool {
+fn is_read_only(path: &Path) -> bool {
     rustix::fs::statvfs(path).is_ok_and(|mount| mount.f_flag.contains(StatVfsMountFlags::RDONLY))
 }
 
 /// The same of an open file.
-#[must_use]
-pub fn is_open_read_only(file: &File) -> bool {
+fn is_open_read_only(file: &File) -> bool {
     rustix::fs::fstatvfs(file).is_ok_and(|mount| mount.f_flag.contains(StatVfsMountFlags::RDONLY))
 }
 
@@ -133,18 +123,18 @@ mod tests {
         let fifo = folder.path().join("fifo");
         rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
         for path in [fifo.as_path(), folder.path(), Path::new("/dev/zero")] {
-            let error = read_trusted(path, 10).unwrap_err().to_string();
+            let error = open(path).unwrap_err().to_string();
             assert_eq!(error, "it is not a regular file", "{}", path.display());
         }
-        assert_eq!(read_trusted(&folder.path().join("none"), 10).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(open(&folder.path().join("none")).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 
     #[test]
     fn rule_3_no_more_is_read_than_shows_that_there_is_more() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), [b'x'; 100]).unwrap();
-        assert_eq!(read_trusted(file.path(), 10).unwrap().len(), 11);
-        assert_eq!(read_trusted(file.path(), 100).unwrap().len(), 100);
+        let read = |most| read_from(open(file.path()).unwrap().0, most).unwrap().len();
+        assert_eq!((read(10), read(100)), (11, 100));
     }
 
     #[test]

@@ -200,7 +200,15 @@ impl Health {
         let concerned = self.patients.iter().filter(|(_, patient)| patient.standing != Standing::Healthy);
         let concern = |(alias, patient): (&TokenAlias, &Patient)| {
             let Patient { epoch, standing, ref machine, .. } = *patient;
-            (*alias, Concern { epoch, standing, next_look: machine.due().filter(|_| standing.is_refused()) })
+            (
+                *alias,
+                Concern {
+                    epoch,
+                    standing,
+                    since: machine.since(),
+                    next_look: machine.due().filter(|_| standing.is_refused()),
+                },
+            )
         };
         concerned.map(concern).collect()
     }

@@ -44,8 +44,12 @@ pub enum Permission {
     Seen,
     /// Look at it and no more (rule 3).
     View,
-    /// Change it.
+    /// Change it, and perhaps more (rule 2).
+    Changed,
+    /// Change it (rule 3).
     Edit,
+    /// Anything: it is the owner's (rule 3).
+    Own,
 }
 
 impl Permission {
@@ -53,7 +57,8 @@ impl Permission {
     #[must_use]
     pub fn of(word: &str) -> Option<Self> {
         Some(match word {
-            "own" | "edit" => Self::Edit,
+            "own" => Self::Own,
+            "edit" => Self::Edit,
             "view" | "analyst" | "analyst_access_filter" => Self::View,
             "public_stat" => Self::Public,
             _ => return None,
@@ -205,7 +210,7 @@ impl Knowledge {
                 learn(self, Fact::Represents(login.clone()));
             }
             (None, Reach::Counter(_) | Reach::Reports, Counters::One(counter)) => {
-                learn(self, Fact::Permission(*counter, if reads { Permission::Seen } else { Permission::Edit }));
+                learn(self, Fact::Permission(*counter, if reads { Permission::Seen } else { Permission::Changed }));
             }
             // What an operation takes no notice of shows nothing.
             _ => {}
@@ -275,9 +280,18 @@ impl Knowledge {
     #[must_use]
     pub fn permission(&self, login: Option<&str>, counter: u64) -> Option<Permission> {
         match login {
-            None => self.counters.get(&counter).copied(),
+            None => {
+                let open = DEMO_COUNTERS.contains(&counter).then_some(Permission::Public);
+                self.counters.get(&counter).copied().or(open)
+            }
             Some(login) => self.of_logins.get(&(login::canonical(login), counter)).copied(),
         }
+    }
+
+    /// Whether the list of those whom the owner represents has a login.
+    #[must_use]
+    pub fn lists(&self, login: &str) -> bool {
+        self.logins.iter().any(|(known, listed)| *listed && login::is_same(known, login))
     }
 
     /// The login that the owner was seen to represent and that `login` is a spelling of.
@@ -299,7 +313,13 @@ fn learn_permission<K: Eq + Hash>(known: &mut FxHashMap<K, Permission>, key: K, 
     match known.get_mut(&key) {
         Some(known) => {
             // What is only seen says nothing new of what was told, or of what may be changed.
-            let stays = *known == new || (new == Permission::Seen && *known != Permission::Nothing);
+            let stays = match new {
+                Permission::Seen => *known != Permission::Nothing,
+                Permission::Changed => *known >= Permission::Changed,
+                Permission::Nothing | Permission::Public | Permission::View | Permission::Edit | Permission::Own => {
+                    *known == new
+                }
+            };
             if !stays {
                 *known = new;
             }
@@ -334,7 +354,7 @@ mod tests {
         let offline = set(&[Scope::OfflineData, Scope::Write]);
         assert_eq!(
             knowledge.learn_from_success(expenses, PATH, &of_counter(5)),
-            [Fact::Proven(expenses), Fact::Permission(5, Permission::Edit)]
+            [Fact::Proven(expenses), Fact::Permission(5, Permission::Changed)]
         );
         assert!(knowledge.has_proven(expenses) && !knowledge.has_proven(offline) && !knowledge.has_proven(write));
         assert!(knowledge.learn_from_success(expenses, PATH, &of_counter(5)).is_empty(), "it is no news twice");
@@ -398,7 +418,11 @@ mod tests {
         assert_eq!(knowledge.permission(None, 1), Some(Permission::Seen));
         assert!(knowledge.learn(&Fact::Permission(1, Permission::View)));
         assert!(!knowledge.learn(&Fact::Permission(1, Permission::Seen)), "it was told");
-        assert!(knowledge.learn(&Fact::Permission(1, Permission::Edit)), "a grant was added");
+        assert!(knowledge.learn(&Fact::Permission(1, Permission::Changed)), "a grant was added");
+        assert!(!knowledge.learn(&Fact::Permission(1, Permission::Seen)), "that says more");
+        assert!(knowledge.learn(&Fact::Permission(1, Permission::Own)));
+        assert!(!knowledge.learn(&Fact::Permission(1, Permission::Changed)), "and that even more");
+        assert_eq!(knowledge.permission(None, DEMO_COUNTERS[0]), Some(Permission::Public), "as is documented");
         knowledge.learn(&Fact::Permission(2, Permission::Nothing));
         assert!(knowledge.learn(&Fact::Permission(2, Permission::Seen)), "it can be seen now");
         let of_login = Subject { login: Some("partner".into()), ..Subject::default() };

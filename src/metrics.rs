@@ -94,6 +94,15 @@ impl Refusal {
         }
     }
 
+    /// What the operator can do, where Metrica refused.
+    #[must_use]
+    pub const fn advice(self) -> Option<&'static str> {
+        match self {
+            Self::Gate(_) => None,
+            Self::Upstream(cause) => Some(cause.advice()),
+        }
+    }
+
     /// The label `reason`.
     #[must_use]
     pub const fn reason(self) -> &'static str {

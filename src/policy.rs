@@ -12,7 +12,7 @@ use crate::caller::{Caller, Callers};
 use crate::operation::{Catalogue, Lookup, Operation, OperationId, Verb};
 use crate::rejection::Reason;
 use crate::rules::{Breach, Call, Duties};
-use crate::scope::ScopeSet;
+use crate::scope::{Holder, Lacking, ScopeSet};
 use crate::symbol::{CallerId, TokenAlias};
 
 /// A token of the configuration, without the secret.
@@ -55,11 +55,11 @@ pub enum Denial {
     /// Rule 1.
     MethodDenied,
     /// Rule 2.
-    ScopeDenied(OperationId),
+    ScopeDenied(OperationId, Lacking),
     /// Rule 3.
     Rule(OperationId, Breach),
     /// Rule 4.
-    TokenScopeMissing(OperationId),
+    TokenScopeMissing(OperationId, Lacking),
 }
 
 impl Denial {
@@ -69,9 +69,9 @@ impl Denial {
         match self {
             Self::UnknownOperation => Reason::UnknownOperation,
             Self::MethodDenied => Reason::MethodDenied,
-            Self::ScopeDenied(_) => Reason::ScopeDenied,
+            Self::ScopeDenied(..) => Reason::ScopeDenied,
             Self::Rule(_, breach) => breach.reason(),
-            Self::TokenScopeMissing(_) => Reason::TokenScopeMissing,
+            Self::TokenScopeMissing(..) => Reason::TokenScopeMissing,
         }
     }
 
@@ -80,7 +80,7 @@ impl Denial {
     pub const fn operation(self) -> Option<OperationId> {
         match self {
             Self::UnknownOperation | Self::MethodDenied => None,
-            Self::ScopeDenied(operation) | Self::Rule(operation, _) | Self::TokenScopeMissing(operation) => {
+            Self::ScopeDenied(operation, _) | Self::Rule(operation, _) | Self::TokenScopeMissing(operation, _) => {
                 Some(operation)
             }
         }
@@ -91,7 +91,16 @@ impl Denial {
     pub const fn breach(self) -> Option<Breach> {
         match self {
             Self::Rule(_, breach) => Some(breach),
-            Self::UnknownOperation | Self::MethodDenied | Self::ScopeDenied(_) | Self::TokenScopeMissing(_) => None,
+            Self::UnknownOperation | Self::MethodDenied | Self::ScopeDenied(..) | Self::TokenScopeMissing(..) => None,
+        }
+    }
+
+    /// Which scopes are needed and which are there, where they are what lacks.
+    #[must_use]
+    pub const fn lacking(self) -> Option<Lacking> {
+        match self {
+            Self::ScopeDenied(_, lacking) | Self::TokenScopeMissing(_, lacking) => Some(lacking),
+            Self::UnknownOperation | Self::MethodDenied | Self::Rule(..) => None,
         }
     }
 }
@@ -171,11 +180,11 @@ impl Policy {
     /// [`Denial::ScopeDenied`], [`Denial::Rule`] and [`Denial::TokenScopeMissing`].
     pub fn permit(&self, position: usize, call: &Call<'_>) -> Result<Permission, Denial> {
         let operation = call.operation;
-        let caller = self.callers.get(position).ok_or(Denial::ScopeDenied(operation.id))?;
+        let caller = self.callers.get(position).ok_or_else(|| scope_denied(operation, ScopeSet::EMPTY))?;
         let within = if caller.scopes.covers(operation.scopes) {
             caller.rules.check(call).map_err(|breach| Denial::Rule(operation.id, breach))
         } else {
-            Err(Denial::ScopeDenied(operation.id))
+            Err(scope_denied(operation, caller.scopes))
         };
         let (duties, shadowed) = match within {
             Err(denial) if caller.rules.enforce => return Err(denial),
@@ -191,10 +200,9 @@ impl Policy {
     /// # Errors
     /// [`Denial::ScopeDenied`] and [`Denial::TokenScopeMissing`]; the former also when there is no such caller.
     pub fn authorize(&self, position: usize, operation: &Operation) -> Result<Grant, Denial> {
-        let denied = Denial::ScopeDenied(operation.id);
-        let caller = self.callers.get(position).ok_or(denied)?;
+        let caller = self.callers.get(position).ok_or_else(|| scope_denied(operation, ScopeSet::EMPTY))?;
         if !caller.scopes.covers(operation.scopes) {
-            return Err(denied);
+            return Err(scope_denied(operation, caller.scopes));
         }
         self.grant(position, caller, operation)
     }
@@ -202,10 +210,23 @@ impl Policy {
     /// Rule 4.
     fn grant(&self, position: usize, caller: &Caller, operation: &Operation) -> Result<Grant, Denial> {
         let choice = self.choices.get(position).and_then(|choices| choices.get(operation.scopes.index()).copied());
-        let token_position = choice.flatten().ok_or(Denial::TokenScopeMissing(operation.id))?;
-        let token = self.tokens.get(usize::from(token_position)).ok_or(Denial::TokenScopeMissing(operation.id))?;
+        let missing = || Denial::TokenScopeMissing(operation.id, self.lacked_by_tokens(caller, operation));
+        let token_position = choice.flatten().ok_or_else(missing)?;
+        let token = self.tokens.get(usize::from(token_position)).ok_or_else(missing)?;
         Ok(Grant { caller: caller.id, operation: operation.id, token: token.alias, token_position })
     }
+
+    #[cold]
+    fn lacked_by_tokens(&self, caller: &Caller, operation: &Operation) -> Lacking {
+        let own = self.tokens.iter().filter(|token| caller.tokens.contains(&token.alias));
+        let held = own.flat_map(|token| token.scopes.iter()).collect();
+        Lacking { holder: Holder::Tokens, needed: operation.scopes, held }
+    }
+}
+
+/// Rule 2, for a caller that has the scopes `held`.
+const fn scope_denied(operation: &Operation, held: ScopeSet) -> Denial {
+    Denial::ScopeDenied(operation.id, Lacking { holder: Holder::Caller, needed: operation.scopes, held })
 }
 
 /// For every set of needed scopes, the token that `caller` uses (rule 4).
@@ -259,23 +280,26 @@ mod tests {
     fn verdict(policy: &Policy, caller: usize, verb: Verb, path: &str) -> String {
         match policy.operation(verb, path).and_then(|operation| policy.authorize(caller, operation)) {
             Ok(grant) => grant.token().to_string(),
-            Err(denial) => format!("{denial:?}"),
+            Err(denial) => format!("{}: {:?}", denial.reason().as_str(), denial.operation()),
         }
     }
 
     #[test]
     fn rule_1_the_operation_must_be_known() {
         let policy = policy(&[("a", &[Scope::Read], &["t"])], &[("t", &[Scope::Read])]);
-        assert_eq!(verdict(&policy, 0, Verb::Get, "/other"), "UnknownOperation");
-        assert_eq!(verdict(&policy, 0, Verb::Patch, "/management/v1/counters"), "MethodDenied");
+        assert_eq!(verdict(&policy, 0, Verb::Get, "/other"), "unknown_operation: None");
+        assert_eq!(verdict(&policy, 0, Verb::Patch, "/management/v1/counters"), "method_denied: None");
     }
 
     #[test]
     fn rule_2_the_scopes_must_cover_it() {
         let policy = policy(&[("a", &[Scope::Read], &["t"])], &[("t", &[Scope::Read, Scope::Write])]);
         assert_eq!(verdict(&policy, 0, Verb::Get, "/management/v1/counters"), "t");
-        assert_eq!(verdict(&policy, 0, Verb::Post, "/management/v1/counters"), "ScopeDenied(\"counters.create\")");
-        assert_eq!(verdict(&policy, 9, Verb::Get, "/management/v1/counters"), "ScopeDenied(\"counters.list\")");
+        assert_eq!(
+            verdict(&policy, 0, Verb::Post, "/management/v1/counters"),
+            "scope_denied: Some(\"counters.create\")"
+        );
+        assert_eq!(verdict(&policy, 9, Verb::Get, "/management/v1/counters"), "scope_denied: Some(\"counters.list\")");
     }
 
     /// What becomes of a request of one caller with these rules.
@@ -305,7 +329,9 @@ mod tests {
                 .is_ok_and(|permission| permission.shadowed.is_none() && permission.duties.body.counters)
         );
         assert_eq!(goals(2, Scope::Read), Err(Denial::Rule(list, Breach::Counter(2, "the path"))));
-        assert_eq!(goals(2, Scope::Write), Err(Denial::ScopeDenied(list)), "scopes come first");
+        let needed = scopes(&[Scope::Read]);
+        let lacking = Lacking { holder: Holder::Caller, needed, held: scopes(&[Scope::Write]) };
+        assert_eq!(goals(2, Scope::Write), Err(Denial::ScopeDenied(list, lacking)), "scopes come first");
     }
 
     #[test]
@@ -319,7 +345,9 @@ mod tests {
         assert_eq!((list.duties.list, list.shadowed), (false, None), "the list goes on as it is");
         // No token covers it, so that there is nothing to send it with.
         let write = decided(Scope::Read, Verb::Delete, "/management/v1/counter/1");
-        assert_eq!(write, Err(Denial::TokenScopeMissing(OperationId::new("counter.delete"))));
+        let (needed, held) = (scopes(&[Scope::Write]), scopes(&[Scope::Read]));
+        let lacking = Lacking { holder: Holder::Tokens, needed, held };
+        assert_eq!(write, Err(Denial::TokenScopeMissing(OperationId::new("counter.delete"), lacking)));
     }
 
     #[test]
@@ -346,7 +374,7 @@ mod tests {
         assert_eq!(verdict(&policy, 0, Verb::Post, "/management/v1/counter/1/expense/upload"), "write");
         assert_eq!(
             verdict(&policy, 1, Verb::Post, "/management/v1/counters"),
-            "TokenScopeMissing(\"counters.create\")"
+            "token_scope_missing: Some(\"counters.create\")"
         );
         assert_eq!(verdict(&policy, 2, Verb::Get, "/management/v1/counters"), "read2");
     }

@@ -2,14 +2,18 @@
 //!
 //! 1. Ready means: the listeners are open, and some caller can be served: a token of it is there. One that lacks a token is
 //!    told so by each of its answers; the others go on.
-//! 2. Who asks for one caller or listener is told whether all is there that it, or who comes there, can use.
+//! 2. Who asks for one caller or listener is told whether all is there that it, or who comes there, can use; the socket of the
+//!    listener too.
 //! 3. It never depends on Metrica: when Metrica is down, its answers say so better than a gate that disappeared.
 //! 4. A gate that is on its way out is not ready.
 //! 5. What is wrong and does not count is shown with `!`.
+//! 6. A file that cannot be used as it is now is named with its purpose ([`crate::external`]) and the reason, also where what
+//!    it said before is still in use.
 
 use std::fmt::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::external::Purpose;
 use crate::metrics::process::ProcessMeters;
 use crate::token::Standing;
 
@@ -61,7 +65,9 @@ impl Readiness {
                 (lacking.is_empty(), Some(lacking))
             }
         };
-        let ready = serving && !draining && served;
+        let is_asked_for = |name: &str| matches!(whom, Whom::Listener(wanted) if wanted == name);
+        let is_open = |purpose: &Purpose| !matches!(purpose, Purpose::Listener(name) if is_asked_for(name.as_str()));
+        let ready = serving && !draining && served && state.sockets.keys().all(is_open);
         if ready && *whom == Whom::Anyone {
             self.was_ready.store(true, Ordering::Release);
         }
@@ -70,7 +76,6 @@ impl Readiness {
             let _ = writeln!(lines, "[{mark}] {what}");
         };
         let needed = |holds: bool| if holds { '+' } else { '-' };
-        let noted = |holds: bool| if holds { '+' } else { '!' };
         line(needed(serving), "listeners are open");
         line(needed(!draining), "not shutting down");
         match &state.config_refusal {
@@ -79,8 +84,18 @@ impl Readiness {
                 line('!', &format!("the configuration is not in use, an older one is: {}", why.replace('\n', "; ")))
             }
         }
-        for file in &state.replaced_behind_mounts {
-            line('!', &format!("{file} was replaced where it was mounted from, which is not seen here"));
+        for (purpose, why) in state.files.iter().chain(&state.sockets) {
+            match purpose {
+                // These have lines of their own.
+                Purpose::Token(_) => {}
+                Purpose::Configuration if state.config_refusal.is_some() => {}
+                Purpose::Configuration | Purpose::Upstream | Purpose::Identity => {
+                    line('!', &format!("{purpose}: {why}"))
+                }
+                Purpose::Listener(name) => {
+                    line(if is_asked_for(name.as_str()) { '-' } else { '!' }, &format!("{purpose}: {why}"))
+                }
+            }
         }
         for (alias, token) in &state.token_states {
             let said = match token.standing {
@@ -89,7 +104,15 @@ impl Readiness {
                 Standing::Healthy | Standing::Suspect | Standing::Parked | Standing::Outage => "",
             };
             let counts = !served && lacking.is_none_or(|lacking| lacking.contains(alias));
-            line(if counts { needed(token.loaded) } else { noted(token.loaded) }, &format!("token {alias}{said}"));
+            let why = state.files.get(&Purpose::Token(*alias));
+            let mark = match (token.loaded, why) {
+                (true, None) => '+',
+                (false, _) if counts => '-',
+                // An older one is in use.
+                (true, Some(_)) | (false, _) => '!',
+            };
+            let why = why.map_or_else(String::new, |why| format!(": {why}"));
+            line(mark, &format!("token {alias}{said}{why}"));
         }
         Some((ready, lines))
     }

@@ -4,8 +4,9 @@
 //!    types only, because clients fail on anything else (an extra key, an unknown type, an empty body).
 //! 2. `X-Gate-Error: <reason>` tells the gate's answer from Metrica's own, which never has it.
 //! 3. The message says what would be right. A malformed request has the message of its kind ([`crate::line::Malformed`]), and one
-//!    that breaks a rule of its caller that of the breach ([`crate::rules::Breach`]). Of the request, nothing is said but the number
-//!    of a counter.
+//!    that breaks a rule of its caller that of the breach ([`crate::rules::Breach`]). Where scopes lack, it names them
+//!    ([`crate::scope::Lacking`]); where a token is refused, since when, and when Metrica is asked next. Of the request, nothing
+//!    is said but the number of a counter.
 //!
 //! `docs/rejections.md` is written from this table.
 
@@ -169,6 +170,14 @@ impl Reason {
     pub const fn field(self) -> HeaderValue {
         HeaderValue::from_static(self.as_str())
     }
+}
+
+/// `text`, which begins with a small letter and has no full stop, as a sentence.
+#[must_use]
+pub fn sentence(text: &str) -> String {
+    let mut letters = text.chars();
+    let first = letters.next().map(|first| first.to_ascii_uppercase());
+    first.into_iter().chain(letters).chain(['.']).collect()
 }
 
 /// A request that ends here.

@@ -3,7 +3,7 @@
 //! 1. Token files are watched by their folders, so the `..data` swap of Kubernetes, an editor's rename and a rewrite are
 //!    all seen; every ten seconds they are read in any case.
 //! 2. A token is used when it stayed the same for a moment. One that is wrong changes nothing, and is said and counted
-//!    once. One that is gone for a second is gone.
+//!    once. One that is gone for a second is gone (`reload/tokens.rs`).
 //! 3. SIGHUP, or a change of its file, or of one that is read with it, that stayed the same for a moment
 //!    (`reload/source.rs`), reloads the configuration together with the tokens. One that has a mistake changes nothing; all
 //!    mistakes are said, and it is tried again until it can be taken, or says something else. Listeners (but for their
@@ -11,9 +11,9 @@
 //!    [`crate::sandbox`] of the start does not reach.
 //! 4. Requests under way go on with what they began with; no connection is closed.
 //! 5. What is in use, and why it is not what the files say, is told at every moment: by the log when it changes, by the gauge
-//!    of the last reload, by `/readyz?verbose`.
+//!    of the last reload, by `/readyz?verbose`, which names each file that cannot be used.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +28,7 @@ use crate::metrics::process::{Confinement, Outcome, ProcessMeters, TokenNow};
 use crate::sandbox::Sandbox;
 use crate::symbol::TokenAlias;
 use crate::token::Token;
-use crate::tokens::{self, TokenErrors, TokenFileError, Written};
+use crate::tokens::TokenErrors;
 use crate::upstream::Upstream;
 use crate::worker::{Generation, Slot};
 
@@ -38,14 +38,15 @@ mod folders;
 mod generation;
 mod served;
 mod source;
+mod tokens;
 
-use candidates::{Candidates, STABLE};
 pub use folders::Folders;
 pub use generation::{Concern, Concerns, policy};
 use generation::{changed, generation, slots, sockets};
 use served::served;
 use source::Change;
 pub use source::Source;
+use tokens::TokenFiles;
 
 /// Files are read so often in any case.
 pub const LOOK: Duration = Duration::from_secs(10);
@@ -56,34 +57,18 @@ pub const LOOK_AT_UNWATCHED: Duration = Duration::from_secs(1);
 /// How long a file may be gone before its token is: replacing a file can take two steps.
 const GONE: Duration = Duration::from_secs(1);
 
-/// How long a wrong file may be wrong before that is said: it may still be being written.
-const WRONG: Duration = Duration::from_millis(300);
-
-/// A file that gives no token, for now.
-struct Trouble {
-    since: Instant,
-    /// It is not there; otherwise it is wrong.
-    missing: bool,
-    said: Option<String>,
-}
-
 /// What is in use, and where it came from.
 pub struct Reloader {
     source: Option<Source>,
     config: Config,
     tokens: Vec<Option<Token>>,
     generation: Arc<Generation>,
-    candidates: Candidates,
-    troubles: BTreeMap<TokenAlias, Trouble>,
+    files: TokenFiles,
     meters: Arc<ProcessMeters>,
     sandbox: Sandbox,
     descriptors: Option<Descriptors>,
     demo: bool,
     concerns: Concerns,
-    /// When each token's file was last written, as it was last seen.
-    written: BTreeMap<TokenAlias, Written>,
-    /// Tokens whose files were written since, and say the same.
-    rewritten: BTreeSet<TokenAlias>,
     /// Why the configuration's file is not in use, as it was said last.
     refusal: Option<String>,
     /// Files that were said to be replaced behind a mount.
@@ -96,25 +81,21 @@ impl Reloader {
     /// # Errors
     /// When a token is there and wrong, or the upstream cannot be prepared.
     pub fn new(source: Option<Source>, config: Config, meters: Arc<ProcessMeters>, demo: bool) -> anyhow::Result<Self> {
-        let tokens = tokens::read_all(&config.tokens, demo)?;
+        let tokens = crate::tokens::read_all(&config.tokens, demo)?;
         let upstream = Arc::new(Upstream::new(config.upstream.clone())?);
         let generation = Arc::new(generation(&config, &tokens, upstream, None, &Concerns::new()));
-        let (candidates, troubles) = (Candidates::default(), BTreeMap::new());
         let sandbox = Sandbox::none(Confinement::None);
         let reloader = Self {
             source,
             config,
             tokens,
             generation,
-            candidates,
-            troubles,
+            files: TokenFiles::default(),
             meters,
             sandbox,
             descriptors: None,
             demo,
             concerns: Concerns::new(),
-            written: BTreeMap::new(),
-            rewritten: BTreeSet::new(),
             refusal: None,
             replaced: BTreeSet::new(),
         };
@@ -187,73 +168,8 @@ impl Reloader {
             }
         };
         let of_tokens = self.look_at_tokens(crew).await;
+        self.tell_of_files();
         again.into_iter().chain(of_tokens).min()
-    }
-
-    async fn look_at_tokens(&mut self, crew: &Crew) -> Option<Duration> {
-        let mut changed = Vec::new();
-        let mut again = None;
-        let is_refused = |alias| self.concerns.get(&alias).is_some_and(|concern| concern.standing.is_refused());
-        for (source, token) in self.config.tokens.iter().zip(&mut self.tokens) {
-            // Taken before the file is read, so that no write is missed.
-            let written = tokens::written(source);
-            match tokens::read(source, self.demo) {
-                Ok(new) => {
-                    let trouble = self.troubles.remove(&source.alias);
-                    if token.as_ref() == Some(&new) {
-                        if trouble.is_some_and(|trouble| trouble.said.is_some()) {
-                            tracing::info!(token = source.alias.as_str(), "the token's file is right again");
-                        }
-                        self.candidates.forget(source.alias);
-                        let before = written.and_then(|written| self.written.insert(source.alias, written));
-                        if before.is_some() && before != written {
-                            self.rewritten.insert(source.alias);
-                        }
-                        continue;
-                    }
-                    if self.candidates.settled(source.alias, &new, Instant::now()) {
-                        *token = Some(new);
-                        changed.push(source.alias);
-                    } else {
-                        again = sooner(again, STABLE);
-                    }
-                }
-                // Of its file it says nothing.
-                Err(error) if error.is_shortage() => again = sooner(again, LOOK_AT_UNWATCHED),
-                Err(error) => {
-                    let trouble = self.troubles.entry(source.alias);
-                    let missing = matches!(error, TokenFileError::Missing { .. });
-                    let begun = || Trouble { since: Instant::now(), missing, said: None };
-                    let trouble = trouble.or_insert_with(begun);
-                    // A wrong file that is replaced in two steps is missing for a moment.
-                    if trouble.missing != missing {
-                        (trouble.since, trouble.missing) = (Instant::now(), missing);
-                    }
-                    let patience = if missing { GONE } else { WRONG };
-                    if trouble.since.elapsed() < patience {
-                        again = sooner(again, patience);
-                    } else if missing && token.take().is_some() {
-                        tracing::error!(token = source.alias.as_str(), %error, "the token is gone; requests that need it are refused");
-                        trouble.said = Some(error.to_string());
-                        changed.push(source.alias);
-                    } else if !missing && trouble.said.as_deref() != Some(&error.to_string()) {
-                        let kept = match token {
-                            Some(_) if is_refused(source.alias) => "the old one stays, which Metrica does not take",
-                            Some(_) => "the old one stays in use",
-                            None => "it stays unusable",
-                        };
-                        let hint = self.sandbox.hint(error.is_denied());
-                        tracing::error!(token = source.alias.as_str(), %error, kept, hint, "the token was not reloaded");
-                        trouble.said = Some(error.to_string());
-                        self.meters.tokens_reloaded(Outcome::Failure);
-                    }
-                }
-            }
-        }
-        if !changed.is_empty() {
-            self.use_tokens(&changed, crew).await;
-        }
-        again
     }
 
     async fn use_tokens(&mut self, changed: &[TokenAlias], crew: &Crew) {
@@ -307,7 +223,7 @@ impl Reloader {
 
     /// The tokens whose files were written since this was last asked for, and say the same.
     pub fn take_rewritten(&mut self) -> BTreeSet<TokenAlias> {
-        std::mem::take(&mut self.rewritten)
+        self.files.take_rewritten()
     }
 
     /// The configuration in use.
@@ -362,10 +278,6 @@ impl Reloader {
             );
         }
     }
-}
-
-fn sooner(one: Option<Duration>, other: Duration) -> Option<Duration> {
-    Some(one.map_or(other, |one| one.min(other)))
 }
 
 /// The exit code of a start that failed for `error` (sysexits(3)).

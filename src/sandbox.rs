@@ -66,8 +66,8 @@ impl Needs {
     #[must_use]
     pub fn of(external: &External) -> Self {
         Self {
-            read: external.files.iter().flat_map(|file| folders(&file.path)).collect(),
-            remove: external.sockets.iter().flat_map(|socket| folders(socket)).collect(),
+            read: external.read().flat_map(|file| folders(&file.path)).collect(),
+            remove: external.made().flat_map(|file| folders(&file.path)).collect(),
             connect: external.ports.iter().map(|port| port.port).chain([DNS]).collect(),
         }
     }

@@ -67,6 +67,36 @@ impl FromStr for Scope {
 )]
 pub struct UnknownScope;
 
+/// An operation needs any one of some scopes, and whoever it was asked for has none of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the operation needs {}; {holder} {held}", .needed.any_of())]
+pub struct Lacking {
+    /// Whose scopes they are.
+    pub holder: Holder,
+    /// Any one of these is enough.
+    pub needed: ScopeSet,
+    /// What the holder has.
+    pub held: ScopeSet,
+}
+
+/// Who has scopes, by the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holder {
+    /// A caller.
+    Caller,
+    /// All tokens of a caller together.
+    Tokens,
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Caller => "the configuration gives this caller",
+            Self::Tokens => "the tokens of this caller are declared to have",
+        })
+    }
+}
+
 /// A set of scopes.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Hash)]
 pub struct ScopeSet(u8);
@@ -131,6 +161,12 @@ impl ScopeSet {
     #[must_use]
     pub fn from_index(index: usize) -> Self {
         Scope::ALL.into_iter().filter(|scope| index & usize::from(scope.bit()) != 0).collect()
+    }
+
+    /// The members as alternatives: "metrika:write or metrika:expenses".
+    #[must_use]
+    pub fn any_of(self) -> String {
+        self.to_string().replace(", ", " or ")
     }
 
     /// The members, in the order of [`Scope::ALL`].

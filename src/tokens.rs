@@ -1,9 +1,7 @@
 //! Token files: read with suspicion, watched by their folders.
 //!
 //! 1. A file holds one token and nothing else; see [`crate::token`] for what a token is.
-//! 2. Nobody but its owner, and a group at most, may read it, and nobody but its owner may write it; the owner is this
-//!    process or root. On a read-only mount, `allow_mode` lets group and others do more, and its owner be anyone: secrets
-//!    of Docker and Compose are mounted so, and their mode cannot be changed there.
+//! 2. Where it is and who may read it says its row of [`crate::external`]; it is a secret ([`crate::file::guard`]).
 //! 3. A file that is missing is a token that is missing: what needs it is refused, everything else goes on.
 //! 4. A file that is there and wrong changes nothing.
 
@@ -15,7 +13,9 @@ use zeroize::Zeroizing;
 
 use crate::config::TokenSource;
 use crate::descriptors::Need;
-use crate::file::{self, shown};
+use crate::external::ExternalFile;
+use crate::file::guard::Refusal;
+use crate::file::shown;
 use crate::symbol::TokenAlias;
 use crate::token::{BadToken, Token};
 
@@ -100,8 +100,16 @@ const MAXIMUM_BYTES: u64 = 4096;
 /// # Errors
 /// [`TokenFileError`].
 pub fn read(source: &TokenSource, demo: bool) -> Result<Token, TokenFileError> {
-    let (alias, file) = (source.alias, source.file.clone());
-    let content = read_guarded(source)?;
+    read_from(&ExternalFile::of_token(source), source.alias, demo)
+}
+
+/// The same of its row in the table of files.
+///
+/// # Errors
+/// [`TokenFileError`].
+pub fn read_from(row: &ExternalFile, alias: TokenAlias, demo: bool) -> Result<Token, TokenFileError> {
+    let content = read_guarded(row, alias)?;
+    let file = row.path.clone();
     match Token::parse(&content) {
         Ok(token) if token.is_demo() && !demo => Err(TokenFileError::Demo { alias, file }),
         Ok(token) => Ok(token),
@@ -116,7 +124,7 @@ pub struct Written([i64; 3]);
 /// When the file of `source` was last written; `None` where that cannot be seen.
 #[must_use]
 pub fn written(source: &TokenSource) -> Option<Written> {
-    let seen = std::fs::metadata(&source.file).ok()?;
+    let seen = std::fs::metadata(ExternalFile::of_token(source).path).ok()?;
     let inode = i64::from_ne_bytes(seen.ino().to_ne_bytes());
     Some(Written([inode, seen.ctime(), seen.ctime_nsec()]))
 }
@@ -162,75 +170,19 @@ impl TokenErrors {
     }
 }
 
-fn read_guarded(source: &TokenSource) -> Result<Zeroizing<Vec<u8>>, TokenFileError> {
-    let (alias, path) = (source.alias, source.file.as_path());
-    let failed = |error: io::Error| {
-        let file = path.to_owned();
-        if error.kind() == io::ErrorKind::NotFound {
-            return TokenFileError::Missing { alias, file };
+fn read_guarded(file: &ExternalFile, alias: TokenAlias) -> Result<Zeroizing<Vec<u8>>, TokenFileError> {
+    let path = || file.path.clone();
+    let opened = file.open().map_err(|refusal| match refusal {
+        Refusal::Missing(_) => TokenFileError::Missing { alias, file: path() },
+        Refusal::Unreadable(source) | Refusal::Writable(source) => {
+            TokenFileError::Unreadable { alias, file: path(), source }
         }
-        let is_mounted = error.kind() == io::ErrorKind::PermissionDenied && file::is_read_only(path);
-        let said = is_mounted.then(|| format!("{error}; {}", mend_mount(source, None)));
-        let source = said.map_or(error, |said| io::Error::new(io::ErrorKind::PermissionDenied, said));
-        TokenFileError::Unreadable { alias, file, source }
-    };
-    let (opened, metadata) = file::open(path).map_err(failed)?;
-    let own = rustix::process::geteuid().as_raw();
-    let mount = if file::is_open_read_only(&opened) { Mount::ReadOnly } else { Mount::Writable };
-    check_guard(source, metadata.mode() & 0o7777, metadata.uid(), own, mount)?;
-    // Its mode is in order: this is about its folder.
-    file::check_writers(path, &metadata).map_err(failed)?;
+        Refusal::Permissions { what, mend } => TokenFileError::Permissions { alias, file: path(), what, mend },
+    })?;
     let mut content = Zeroizing::new(Vec::with_capacity(1024));
-    opened.take(MAXIMUM_BYTES).read_to_end(&mut content).map_err(failed)?;
+    let read = opened.take(MAXIMUM_BYTES).read_to_end(&mut content);
+    read.map_err(|source| TokenFileError::Unreadable { alias, file: path(), source })?;
     Ok(content)
-}
-
-/// What a file is on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Mount {
-    ReadOnly,
-    Writable,
-}
-
-/// Rule 2, for the process of user `own`.
-fn check_guard(source: &TokenSource, mode: u32, owner: u32, own: u32, mount: Mount) -> Result<(), TokenFileError> {
-    let (open_to, is_foreign) = (mode & 0o037, owner != own && owner != 0);
-    let allowed = source.allow_mode.filter(|_| mount == Mount::ReadOnly);
-    if allowed.map_or(open_to == 0 && !is_foreign, |allowed| open_to & !allowed == 0) {
-        return Ok(());
-    }
-    let (alias, file) = (source.alias, source.file.clone());
-    let (mut what, command) = if open_to == 0 {
-        (format!("belongs to user {owner}, who could change it"), format!("chown {own} {}", file.display()))
-    } else {
-        let what = format!("has mode {mode:04o} and can be read by others or changed by its group");
-        (what, format!("chmod 0600 {}", file.display()))
-    };
-    let mend = match (mount, source.allow_mode) {
-        (Mount::Writable, None) => command,
-        (Mount::Writable, Some(_)) => {
-            what.push_str(", and allow_mode counts on a read-only mount alone");
-            format!("mount it read-only, or {command}")
-        }
-        (Mount::ReadOnly, _) => mend_mount(source, Some(mode)),
-    };
-    Err(TokenFileError::Permissions { alias, file, what, mend })
-}
-
-/// What to do about a file whose mode cannot be changed where it is mounted; `mode` is that of one that can be opened.
-fn mend_mount(source: &TokenSource, mode: Option<u32>) -> String {
-    let alias = source.alias;
-    let docker = match mode.map(|mode| mode & 0o777) {
-        None => format!(
-            "let the gate's user read the file that it is made of, and set tokens.{alias}.allow_mode to its mode"
-        ),
-        Some(mode) if mode & 0o002 != 0 => "chmod o-w the file that it is made of".to_owned(),
-        Some(mode) => format!("set tokens.{alias}.allow_mode: \"{mode:04o}\""),
-    };
-    format!(
-        "it is on a read-only mount, where its mode cannot be changed: for a volume of Kubernetes set defaultMode: 0440 and the \
-         pod's fsGroup; for a secret of Docker or Compose {docker}"
-    )
 }
 
 #[cfg(test)]
@@ -255,52 +207,6 @@ mod tests {
                 origin: crate::config::Origin::default(),
             },
         )
-    }
-
-    #[test]
-    fn rule_2_allow_mode_counts_on_a_read_only_mount_alone() {
-        let (_folder, mut source) = written(GOOD, 0o444);
-        let mut check = |allow_mode, mode, owner, mount| {
-            source.allow_mode = allow_mode;
-            let checked = check_guard(&source, mode, owner, 7, mount);
-            checked.map_err(|error| error.to_string()).err().unwrap_or_default()
-        };
-        use Mount::{ReadOnly, Writable};
-        for (allow_mode, mode, owner) in [
-            (None, 0o640, 7),
-            (None, 0o440, 0),
-            (Some(0o444), 0o444, 0),
-            (Some(0o444), 0o644, 8),
-            (Some(0o600), 0o600, 8),
-            (Some(0o664), 0o664, 8),
-        ] {
-            assert_eq!(check(allow_mode, mode, owner, ReadOnly), "", "{allow_mode:?} {mode:o} {owner}");
-        }
-        assert_eq!(check(Some(0o444), 0o600, 7, Writable), "", "what is in order anyway");
-        for (allow_mode, mode, owner, mount, expected) in [
-            (None, 0o444, 0, ReadOnly, "for a secret of Docker or Compose set tokens.t.allow_mode: \"0444\""),
-            (None, 0o600, 8, ReadOnly, "for a secret of Docker or Compose set tokens.t.allow_mode: \"0600\""),
-            (Some(0o440), 0o444, 0, ReadOnly, "for a volume of Kubernetes set defaultMode: 0440 and the pod's fsGroup"),
-            (Some(0o444), 0o466, 0, ReadOnly, "chmod o-w the file that it is made of"),
-            (
-                Some(0o444),
-                0o444,
-                0,
-                Writable,
-                "allow_mode counts on a read-only mount alone; mount it read-only, or chmod",
-            ),
-            (
-                Some(0o644),
-                0o600,
-                8,
-                Writable,
-                "allow_mode counts on a read-only mount alone; mount it read-only, or chown",
-            ),
-            (None, 0o600, 8, Writable, "belongs to user 8, who could change it; chown 7 "),
-        ] {
-            let said = check(allow_mode, mode, owner, mount);
-            assert!(said.contains(expected), "{allow_mode:?} {mode:o} {owner}: {said}");
-        }
     }
 
     const GOOD: &str = "y0_AgAAAAA-test_0123456789";

@@ -49,6 +49,8 @@ pub struct Slot {
     pub epoch: u64,
     /// Whether Metrica accepts it.
     pub standing: Standing,
+    /// While it is refused: since when.
+    pub refused_since: Option<Instant>,
     /// While it is refused: when Metrica is asked next whether it accepts it; `None` while it is being asked.
     pub next_look: Option<Instant>,
     /// The position of the one that takes over while this one cannot be used.
@@ -128,15 +130,28 @@ pub struct Generation {
 }
 
 impl Generation {
-    /// For a token that is refused: the whole seconds, at least one, until Metrica is asked next about it or its standby.
+    /// For a token that is refused: since when, and when Metrica is asked next about it or its standby.
     #[must_use]
-    pub fn seconds_to_next_look(&self, alias: TokenAlias, now: Instant) -> Option<u64> {
+    pub fn refused(&self, alias: TokenAlias, now: Instant) -> Option<RefusedToken> {
         let own = self.tokens.iter().find(|slot| slot.alias == alias)?;
         let standby = own.standby.and_then(|position| self.tokens.get(position));
         let refused = [Some(own), standby].into_iter().flatten().filter(|slot| slot.standing.is_refused());
         let left = |slot: &Slot| slot.next_look.map_or(Duration::ZERO, |next| next.saturating_duration_since(now));
-        refused.map(left).min().map(|left| left.as_millis().div_ceil(1000).max(1).try_into().unwrap_or(u64::MAX))
+        let next = refused.map(left).min()?;
+        Some(RefusedToken {
+            duration: now.saturating_duration_since(own.refused_since.unwrap_or(now)),
+            seconds_to_next_look: next.as_millis().div_ceil(1000).max(1).try_into().unwrap_or(u64::MAX),
+        })
     }
+}
+
+/// A token with which nothing is sent.
+#[derive(Debug, Clone, Copy)]
+pub struct RefusedToken {
+    /// For how long that has been so.
+    pub duration: Duration,
+    /// The whole seconds, at least one, until Metrica is asked next whether it accepts it, or its standby.
+    pub seconds_to_next_look: u64,
 }
 
 /// A [`Generation`] as one worker uses it.

@@ -1,20 +1,22 @@
-//! `check`: is the configuration right, and are its token files?
+//! `check`: is the configuration right, and are the files that it names?
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
 
+use super::files::{Files, files};
 use super::{ConfigArgs, Format, doctor};
 use crate::config::document::Step;
-use crate::config::{self, Bind, Config, Error, Mistake, TokenSource, Upstream};
+use crate::config::{self, Bind, Config, Error, Mistake, Upstream};
 use crate::descriptors::{Descriptors, Fit};
 use crate::doctor::Wanted;
+use crate::external::{External, ExternalFile, Purpose};
 use crate::policy::Policy;
 use crate::scope::ScopeSet;
 use crate::symbol::TokenAlias;
-use crate::tokens;
 
 #[derive(Debug, Args)]
 pub(super) struct CheckArgs {
@@ -51,9 +53,9 @@ struct Found {
 }
 
 /// What it is about, and what it says.
-type Warning = (Vec<Step>, String);
+pub(super) type Warning = (Vec<Step>, String);
 
-fn key(name: &str) -> Step {
+pub(super) fn key(name: &str) -> Step {
     Step::Key(name.to_owned(), 0)
 }
 
@@ -64,14 +66,17 @@ pub(super) fn check(args: &CheckArgs, out: &mut dyn Write) -> anyhow::Result<u8>
     let report = match Config::from_bytes(&bytes, file) {
         Ok(config) => {
             online = args.online.then(|| doctor::examined(&config, &Wanted::default())).transpose()?;
-            let Found { mistakes, warnings, notes, summary, code } = found(&config, args.without_tokens);
+            let Found { mistakes, warnings, notes, summary, code } =
+                found(&config, super::named(&args.config.config), args.without_tokens);
             let (mistakes, warnings, notes) = (placed(mistakes), placed(warnings), placed(notes));
             Report { mistakes, warnings, notes, summary, code }
         }
         Err(error @ (Error::Unreadable { .. } | Error::Permissions { .. })) => return Err(error.into()),
         Err(Error::Invalid(mistakes)) => {
             let named = if args.without_tokens { Vec::new() } else { config::tokens_beside_mistakes(&bytes) };
-            let mistakes: Vec<_> = mistakes.into_iter().chain(placed(token_files(&named).mistakes)).collect();
+            let named: Vec<_> = named.iter().map(ExternalFile::of_token).collect();
+            let of_files = files(named.iter(), None).mistakes.into_iter().map(|(_, mistake)| mistake).collect();
+            let mistakes: Vec<_> = mistakes.into_iter().chain(placed(of_files)).collect();
             let summary = format!("{} found", count(mistakes.len(), "mistake"));
             Report { mistakes, warnings: Vec::new(), notes: Vec::new(), summary, code: 78 }
         }
@@ -118,55 +123,24 @@ fn machine(found: &[Mistake]) -> Vec<serde_json::Value> {
     found.iter().map(one).collect()
 }
 
-/// What is wrong with token files.
-#[derive(Default)]
-struct TokenFiles {
-    mistakes: Vec<Warning>,
-    warnings: Vec<Warning>,
-    code: u8,
-}
-
-fn token_files(sources: &[TokenSource]) -> TokenFiles {
-    let mut found = TokenFiles::default();
-    for source in sources {
-        match tokens::read(source, false) {
-            Ok(token) if token.is_short() => {
-                let alias = source.alias;
-                let message = format!("token '{alias}' is shorter than any that Yandex is known to have issued");
-                found.warnings.push((vec![key("tokens"), key(alias.as_str())], message));
-            }
-            Ok(_) => {}
-            Err(error) => {
-                // As in `run`: permissions come first.
-                found.code = if error.is_of_permissions() || found.code == 77 { 77 } else { 78 };
-                let place = vec![key("tokens"), key(source.alias.as_str()), key("file")];
-                found.mistakes.push((place, error.to_string()));
-            }
-        }
-    }
-    found
-}
-
-fn found(config: &Config, without_tokens: bool) -> Found {
-    let TokenFiles { mut mistakes, warnings: short, mut code } =
-        if without_tokens { TokenFiles::default() } else { token_files(&config.tokens) };
-    let (of_tokens, policy) = (code != 0, crate::reload::policy(config));
-    for (position, listener) in config.listeners.iter().enumerate() {
-        if let Bind::Unix { path, .. } = &listener.bind
-            && let Err(error) = crate::file::check_folder(path)
-        {
-            code = 77;
-            let message = format!("listener '{}' cannot be opened at {}: {error}", listener.name, path.display());
-            let place = vec![key("listeners"), Step::Index(position), key("unix"), key("path")];
-            mistakes.push((place, message));
-        }
-    }
+/// Of `config`, which was read from `file`; `None` where it came from stdin.
+fn found(config: &Config, file: Option<&Path>, without_tokens: bool) -> Found {
+    let external = External::of(config, file);
+    let is_here = |file: &&ExternalFile| !without_tokens || !matches!(file.purpose, Purpose::Token(_));
+    let Files { mistakes, warnings: short, code } = files(external.files.iter().filter(is_here), Some(config));
+    let wrong: BTreeSet<_> = mistakes.iter().map(|(purpose, _)| *purpose).collect();
+    let policy = crate::reload::policy(config);
     let summary = format!(
         "{}: {}, {}, {}, {}",
         match code {
             0 => "the configuration is right",
-            _ if of_tokens => "the configuration is right, its token files are not",
-            _ => "the configuration is right, the folder of a socket is not",
+            _ if wrong.iter().any(|purpose| matches!(purpose, Purpose::Token(_))) => {
+                "the configuration is right, its token files are not"
+            }
+            _ if wrong.iter().all(|purpose| matches!(purpose, Purpose::Listener(_))) => {
+                "the configuration is right, the folder of a socket is not"
+            }
+            _ => "the configuration is right, its files are not",
         },
         count(config.listeners.len(), "listener"),
         count(config.callers.len(), "caller"),
@@ -180,6 +154,7 @@ fn found(config: &Config, without_tokens: bool) -> Found {
     let hosts = crate::file::open(Path::new(HOSTS)).and_then(|(file, _)| crate::file::read_from(file, HOSTS_BYTES));
     let hosts = hosts.unwrap_or_default();
     notes.extend(unused_host(config, &String::from_utf8_lossy(&hosts)));
+    let mistakes = mistakes.into_iter().map(|(_, mistake)| mistake).collect();
     let warnings = warnings(config, &policy).into_iter().chain(of_logins).chain(tokens).chain(short).collect();
     Found { mistakes, warnings, notes, summary, code }
 }

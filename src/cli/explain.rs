@@ -20,6 +20,7 @@ use crate::operation::{Operation, Verb};
 use crate::policy::{Denial, Policy};
 use crate::rejection::{Reason, Rejection};
 use crate::rules::Breach;
+use crate::scope::Lacking;
 use crate::subject::{Counters, Subject};
 use crate::symbol::ListenerName;
 use crate::target::{BadTarget, Broken, Target};
@@ -80,7 +81,9 @@ impl Verdict<'_> {
             Ok(_) => return self.shadowed()?.breach.map(|breach| breach.to_string()),
             Err(rejection) => rejection,
         };
-        let of_the_caller = |cause: &&anyhow::Error| cause.is::<Breach>() || rejection.reason == Reason::HeaderRequired;
+        let of_the_caller = |cause: &&anyhow::Error| {
+            cause.is::<Breach>() || cause.is::<Lacking>() || rejection.reason == Reason::HeaderRequired
+        };
         rejection.cause.as_ref().filter(of_the_caller).map(ToString::to_string)
     }
 }

@@ -17,7 +17,7 @@ use crate::caller::Caller;
 use crate::config::Config;
 use crate::login;
 use crate::operation::{Catalogue, Destructive, Operation, Reach, Shares};
-use crate::policy::{Denial, Policy};
+use crate::policy::Policy;
 use crate::rejection::Reason;
 use crate::rules::{Breach, Call, List, Rules};
 use crate::scope::{Scope, ScopeSet};
@@ -228,8 +228,7 @@ impl Judge<'_> {
         }
         let token = || config.tokens.iter().filter(|token| caller.tokens.contains(&token.alias));
         if !token().any(|token| token.scopes.covers(operation.scopes)) {
-            let missing = Denial::TokenScopeMissing(operation.id).reason();
-            seen.pass_over(Why::Given, missing.as_str(), line, Some(&caller.rules));
+            seen.pass_over(Why::Given, Reason::TokenScopeMissing.as_str(), line, Some(&caller.rules));
             return false;
         }
         if !self.widen {

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use super::reader::{At, Findings, Table};
 use super::upstream::{certificates_of, host_and_optional_port};
 use super::{Identity, TokenHealth, TokenSource, Upstream, rules, timeout};
+use crate::external::Purpose;
 use crate::symbol::TokenAlias;
 
 /// The keys of a token that are read here.
@@ -106,7 +107,7 @@ pub fn identity(at: Option<&At<'_>>, upstream: Option<&Upstream>, findings: &mut
     (place.host, place.port, place.http2, place.connections) = (host, port, false, 1);
     (place.extra_roots, place.ca_file, place.connect_to) = (Vec::new(), None, None);
     if let Some(at) = table.optional("ca_file") {
-        (place.extra_roots, place.ca_file) = certificates_of(&at, findings);
+        (place.extra_roots, place.ca_file) = certificates_of(&at, Purpose::Identity, findings);
     }
     place.connect_to = table.optional("connect_to").and_then(|at| at.text(findings, super::upstream::host_and_port));
     Some(Some(Identity { place, path }))

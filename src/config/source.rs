@@ -4,6 +4,8 @@ use std::path::Path;
 
 use super::document;
 use super::error::Error;
+use crate::external::{ExternalFile, Purpose};
+use crate::file::guard::Refusal;
 
 /// Reads `file`, and of one that is too large no more than shows that it is. One that everyone can write is not read: who
 /// can change it says who may do what.
@@ -16,10 +18,11 @@ pub fn bytes(file: &Path) -> Result<Vec<u8>, Error> {
         message: format!("the configuration cannot be read: {error}"),
         code: error.raw_os_error(),
     };
-    let (opened, metadata) = crate::file::open(file).map_err(unreadable)?;
-    crate::file::check_writers(file, &metadata).map_err(|error| Error::Permissions {
-        file: file.to_owned(),
-        message: format!("the configuration is not taken: {error}"),
+    let opened = ExternalFile::new(Purpose::Configuration, file).open().map_err(|refusal| match refusal {
+        Refusal::Missing(error) | Refusal::Unreadable(error) => unreadable(error),
+        refusal @ (Refusal::Writable(_) | Refusal::Permissions { .. }) => {
+            Error::Permissions { file: file.to_owned(), message: format!("the configuration is not taken: {refusal}") }
+        }
     })?;
     crate::file::read_from(opened, document::MAXIMUM_BYTES).map_err(unreadable)
 }

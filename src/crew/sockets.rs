@@ -48,7 +48,9 @@ impl Crew {
             tokio::time::sleep(LOOK).await;
             for (bound, said) in bound.iter().zip(&mut said) {
                 let (listener, place) = (bound.name.as_str(), &bound.place);
-                match bound.bind_again(self.members.len()) {
+                let again = bound.bind_again(self.members.len());
+                meters.socket_now(bound.name, again.as_ref().err().map(|error| format!("{place}: {error}")));
+                match again {
                     Ok(None) => {}
                     Ok(Some(sockets)) => {
                         for (member, socket) in self.members.iter().zip(sockets) {

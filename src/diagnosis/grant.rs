@@ -1,8 +1,7 @@
 //! The scope, the grant, or what the request asks for (rule 7): the table of the module above.
 
-use super::{Case, Cause, Diagnosis};
+use super::{Case, Cause, Demands, Diagnosis, Doubts};
 use crate::knowledge::Permission;
-use crate::operation::Reach;
 use crate::scope::Scope;
 
 /// Whether the token has a scope that is enough.
@@ -17,8 +16,9 @@ enum Right {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Read,
-    Report,
     Change,
+    /// What only the owner may do.
+    Own,
 }
 
 const LOGIN_NOT_GRANTED: &str = "The login in ulogin has no access to this counter: check its number, or ask who owns the counter to give that login access.";
@@ -39,13 +39,16 @@ impl Case<'_> {
         let (kind, right) = (self.kind(), self.right());
         let least = match kind {
             _ if any(&[Permission::Nothing]) => Some(Permission::Nothing),
-            Kind::Change if any(&[Permission::View, Permission::Public]) => Some(Permission::View),
-            Kind::Read | Kind::Report | Kind::Change => known.into_iter().min().flatten(),
+            Kind::Change | Kind::Own if any(&[Permission::View, Permission::Public]) => Some(Permission::View),
+            Kind::Read | Kind::Change | Kind::Own => known.into_iter().min().flatten(),
         };
         let cause = cause(least, kind, right);
-        // A change that was seen to be made is `Edit`.
-        let was_seen = least == Some(Permission::Seen) && kind != Kind::Change && right != Right::Lacking;
-        let doubts_token = cause == Cause::RequestRefused || was_seen;
+        let was_done = match least {
+            Some(Permission::Seen) => kind == Kind::Read,
+            Some(Permission::Changed) => kind == Kind::Read || right == Right::Proven,
+            _ => cause == Cause::RequestRefused && !(kind == Kind::Own && least == Some(Permission::Edit)),
+        };
+        let doubts = if was_done && right != Right::Lacking { Doubts::Denied } else { Doubts::None };
         let hint = match (cause, login) {
             (Cause::CounterNotGranted, Some(_)) => LOGIN_NOT_GRANTED,
             (Cause::CounterViewOnly, Some(_)) => LOGIN_VIEW_ONLY,
@@ -53,19 +56,20 @@ impl Case<'_> {
             (Cause::Ambiguous, _) if right == Right::Proven => ACCESS_NOT_KNOWN,
             (cause, _) => cause.hint(),
         };
-        Diagnosis { hint, doubts_token, has_scope: right == Right::Proven, ..cause.into() }
+        Diagnosis { hint, doubts, has_scope: right == Right::Proven, ..cause.into() }
     }
 
     fn kind(&self) -> Kind {
-        match self.reach {
-            _ if self.guarded || !self.needs.contains(Scope::Read) => Kind::Change,
-            Reach::Reports => Kind::Report,
-            Reach::Counter(_) | Reach::Counters | Reach::Nobody | Reach::Account => Kind::Read,
+        match self.demands {
+            Demands::Ownership => Kind::Own,
+            Demands::Change => Kind::Change,
+            Demands::Usual if self.needs.contains(Scope::Read) => Kind::Read,
+            Demands::Usual => Kind::Change,
         }
     }
 
     fn right(&self) -> Right {
-        if self.has_proven() {
+        if self.knowledge.has_proven(self.needs) {
             Right::Proven
         } else if self.knowledge.lacks(self.needs) {
             Right::Lacking
@@ -79,12 +83,13 @@ impl Case<'_> {
 fn cause(least: Option<Permission>, kind: Kind, right: Right) -> Cause {
     match (least, kind, right) {
         (Some(Permission::Nothing), _, _) => Cause::CounterNotGranted,
-        (Some(Permission::View | Permission::Public), Kind::Change, _) => Cause::CounterViewOnly,
+        (Some(Permission::View | Permission::Public), Kind::Change | Kind::Own, _) => Cause::CounterViewOnly,
+        (Some(Permission::Edit), Kind::Own, _) => Cause::RequestRefused,
         (_, _, Right::Lacking) => Cause::ScopeMissing,
-        (Some(Permission::View | Permission::Edit), _, Right::Proven) => Cause::RequestRefused,
-        (Some(Permission::View | Permission::Edit), Kind::Read | Kind::Change, Right::Unknown) => Cause::ScopeMissing,
-        (Some(Permission::Public), Kind::Read | Kind::Report, Right::Proven) => Cause::CounterNotGranted,
-        (Some(Permission::Seen) | None, Kind::Read, Right::Proven) => Cause::CounterNotGranted,
+        (Some(Permission::Public), Kind::Read, Right::Proven) => Cause::CounterNotGranted,
+        (Some(Permission::View | Permission::Edit | Permission::Own), _, Right::Proven) => Cause::RequestRefused,
+        (Some(Permission::Changed | Permission::Edit), Kind::Change, Right::Unknown) => Cause::ScopeMissing,
+        (Some(Permission::Own), Kind::Change | Kind::Own, Right::Unknown) => Cause::ScopeMissing,
         (_, _, Right::Proven | Right::Unknown) => Cause::Ambiguous,
     }
 }

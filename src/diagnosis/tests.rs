@@ -1,7 +1,9 @@
 //! The rules of the module, one by one.
 
+use super::outcome::{COUNTERS_FOR_IDS, LOGIN_NOT_KNOWN, WITHOUT_IDS};
 use super::*;
 use crate::knowledge::{Fact, Permission};
+use crate::token::Conclusion;
 
 const READ: Reach = Reach::Counter(3);
 
@@ -23,7 +25,7 @@ fn case<'a>(subject: &'a Subject, knowledge: &'a Knowledge) -> Case<'a> {
         is_silent: false,
         needs: set(&[Scope::Read]),
         reach: READ,
-        guarded: false,
+        demands: Demands::Usual,
         subject,
         well_formed: true,
         expected_owner: None,
@@ -63,7 +65,8 @@ fn rule_2_the_status_decides_where_the_body_does_not() {
     for (status, error_type, well_formed, expected) in [
         (401, ErrorType::Unauthorized, true, Cause::TokenInvalid),
         (401, ErrorType::Unauthorized, false, Cause::HeaderMalformed),
-        (401, ErrorType::Other, true, Cause::TokenInvalid),
+        (401, ErrorType::Other, true, Cause::Other),
+        (401, ErrorType::Other, false, Cause::HeaderMalformed),
         (403, ErrorType::Other, true, Cause::Other),
         (420, ErrorType::Other, true, Cause::QuotaOther),
         (429, ErrorType::Other, true, Cause::QuotaOther),
@@ -154,7 +157,7 @@ fn rule_5_of_a_represented_login_its_own_permissions_count() {
         (of_partner(Permission::Nothing), write, Cause::CounterNotGranted, "The login in ulogin"),
         (of_partner(Permission::View), write, Cause::CounterViewOnly, "The login in ulogin"),
         (of_partner(Permission::Edit), write, Cause::RequestRefused, "may do this"),
-        (Fact::Permission(5, Permission::Edit), read, Cause::CounterNotGranted, "The login in ulogin"),
+        (Fact::Permission(5, Permission::Edit), read, Cause::Ambiguous, "has the right"),
         (of_partner(Permission::View), read, Cause::RequestRefused, "may do this"),
     ] {
         let known = knowledge(&[represents.clone(), Fact::Proven(read), Fact::Proven(write), fact]);
@@ -169,26 +172,64 @@ fn rule_5_of_a_represented_login_its_own_permissions_count() {
 #[test]
 fn rule_6_what_needs_no_counter_lacks_the_scope_or_is_refused_for_itself() {
     let (none, nothing) = (Subject::default(), Knowledge::default());
-    let proven = knowledge(&[Fact::Proven(set(&[Scope::Read]))]);
+    let (read, write) = (set(&[Scope::Read]), set(&[Scope::Write]));
+    let proven = knowledge(&[Fact::Proven(read), Fact::Proven(write)]);
+    let lacks = knowledge(&[Fact::Lacks(read)]);
     for reach in [Reach::Counters, Reach::Account, Reach::Nobody] {
         for subject in [&none, &of_counter()] {
-            let without = Case { reach, ..case(subject, &nothing) }.diagnose();
-            assert!(without.cause == Cause::ScopeMissing && !without.doubts_token(), "{without:?}");
-            let with = Case { reach, ..case(subject, &proven) }.diagnose();
-            assert!(with.cause == Cause::RequestRefused && with.doubts_token(), "{with:?}");
+            let said = |needs, known| {
+                let diagnosis = Case { reach, needs, ..case(subject, known) }.diagnose();
+                (diagnosis.cause, diagnosis.doubts_token())
+            };
+            assert_eq!(
+                (said(read, &proven), said(write, &proven)),
+                ((Cause::RequestRefused, true), (Cause::RequestRefused, true))
+            );
+            assert_eq!(said(read, &lacks), (Cause::ScopeMissing, false));
+            assert_eq!(said(write, &nothing), (Cause::ScopeMissing, false), "no question proves it");
+            // The list itself is what would be asked.
+            let asked = if reach == Reach::Counters { Cause::ScopeMissing } else { Cause::Ambiguous };
+            assert_eq!(said(read, &nothing), (asked, false));
         }
     }
 }
 
-/// The rows of the table of the module: what the owner may do, and nine causes.
+#[test]
+fn rule_6_in_the_name_of_a_login_it_may_be_represented_no_longer() {
+    let list = Subject { login: Some("partner".into()), ..Subject::default() };
+    let proven = || Fact::Proven(set(&[Scope::Read]));
+    let said = |fact| {
+        let known = knowledge(&[proven(), fact]);
+        let diagnosis = Case { reach: Reach::Counters, ..case(&list, &known) }.diagnose();
+        (diagnosis.cause, diagnosis.doubts_token(), diagnosis.hint() == LOGIN_NOT_KNOWN)
+    };
+    assert_eq!(said(Fact::Represents("partner".into())), (Cause::Ambiguous, true, true));
+    assert_eq!(said(Fact::Logins(["Partner".into()].into())), (Cause::RequestRefused, true, false));
+}
+
+/// The rows of the table of the module: what the owner may do, and six causes.
 fn table() -> Vec<(&'static str, Vec<&'static str>)> {
     let rows = include_str!("../diagnosis.rs").lines().filter_map(|line| {
         let (label, cells) = line.strip_prefix("//!  ")?.split_at_checked(28)?;
         let cells: Vec<_> = cells.split_whitespace().collect();
         let is_cell = |cell: &&str| matches!(cell.trim_end_matches('?'), "G" | "V" | "S" | "R" | "A");
-        (cells.len() == 9 && cells.iter().all(is_cell)).then_some((label.trim(), cells))
+        (cells.len() == 6 && cells.iter().all(is_cell)).then_some((label.trim(), cells))
     });
     rows.collect()
+}
+
+fn permission(label: &str) -> Option<Permission> {
+    Some(match label {
+        "nothing" => Permission::Nothing,
+        "what is public" => Permission::Public,
+        "look, as was seen" => Permission::Seen,
+        "look" => Permission::View,
+        "change it, as was seen" => Permission::Changed,
+        "change it" => Permission::Edit,
+        "anything" => Permission::Own,
+        "not known" => return None,
+        other => panic!("{other}"),
+    })
 }
 
 #[test]
@@ -196,17 +237,8 @@ fn rule_7_scope_or_grant_or_the_request_itself() {
     let subject = of_counter();
     let (read, write) = (set(&[Scope::Read]), set(&[Scope::Write]));
     let table = table();
-    assert_eq!(table.len(), 6);
+    assert_eq!(table.len(), 8);
     for (label, cells) in table {
-        let permission = match label {
-            "nothing" => Some(Permission::Nothing),
-            "what is public" => Some(Permission::Public),
-            "look, at least" => Some(Permission::Seen),
-            "look" => Some(Permission::View),
-            "change it" => Some(Permission::Edit),
-            "not known" => None,
-            other => panic!("{other}"),
-        };
         for (position, cell) in cells.into_iter().enumerate() {
             let expected = match cell.trim_end_matches('?') {
                 "G" => Cause::CounterNotGranted,
@@ -215,27 +247,57 @@ fn rule_7_scope_or_grant_or_the_request_itself() {
                 "R" => Cause::RequestRefused,
                 _ => Cause::Ambiguous,
             };
-            // A change; and a read of grants, which needs as much of the counter.
-            let kinds: &[_] = match position / 3 {
-                0 => &[(READ, read, false)],
-                1 => &[(Reach::Reports, read, false)],
-                _ => &[(READ, write, false), (READ, read, true)],
+            let kinds = if position < 3 {
+                [(READ, read, Demands::Usual), (Reach::Reports, read, Demands::Usual)]
+            } else {
+                [(READ, write, Demands::Usual), (READ, read, Demands::Change)]
             };
-            for (reach, needs, guarded) in kinds {
+            for (reach, needs, demands) in kinds {
                 let scope = match position % 3 {
-                    0 => Some(Fact::Proven(*needs)),
-                    1 => Some(Fact::Lacks(*needs)),
+                    0 => Some(Fact::Proven(needs)),
+                    1 => Some(Fact::Lacks(needs)),
                     _ => None,
                 };
-                let facts: Vec<_> =
-                    permission.map(|permission| Fact::Permission(5, permission)).into_iter().chain(scope).collect();
+                let known = permission(label).map(|permission| Fact::Permission(5, permission));
+                let facts: Vec<_> = known.into_iter().chain(scope).collect();
                 let known = knowledge(&facts);
-                let case = Case { needs: *needs, reach: *reach, guarded: *guarded, ..case(&subject, &known) };
-                let diagnosis = case.diagnose();
+                let diagnosis = Case { needs, reach, demands, ..case(&subject, &known) }.diagnose();
                 let said = (diagnosis.cause, diagnosis.doubts_token());
                 assert_eq!(said, (expected, cell.ends_with('?')), "{label}, {position}: {facts:?} {needs} {reach:?}");
             }
         }
+    }
+}
+
+#[test]
+fn rule_7_what_only_the_owner_may_do_is_refused_to_who_may_change_it() {
+    let (subject, write) = (of_counter(), set(&[Scope::Write]));
+    let said = |known: Option<Permission>, scope: Option<Fact>| {
+        let facts: Vec<_> = known.map(|known| Fact::Permission(5, known)).into_iter().chain(scope).collect();
+        let known = knowledge(&facts);
+        let diagnosis = Case { needs: write, demands: Demands::Ownership, ..case(&subject, &known) }.diagnose();
+        (diagnosis.cause, diagnosis.doubts_token())
+    };
+    let proven = || Some(Fact::Proven(write));
+    for scope in [None, proven(), Some(Fact::Lacks(write))] {
+        assert_eq!(said(Some(Permission::Edit), scope.clone()), (Cause::RequestRefused, false));
+        assert_eq!(said(Some(Permission::View), scope).0, Cause::CounterViewOnly);
+    }
+    assert_eq!(said(Some(Permission::Own), None).0, Cause::ScopeMissing);
+    assert_eq!(said(Some(Permission::Own), proven()), (Cause::RequestRefused, true));
+    assert_eq!((said(Some(Permission::Changed), None).0, said(None, proven()).0), (Cause::Ambiguous, Cause::Ambiguous));
+    for (id, demands) in [
+        ("counter.delete", Demands::Ownership),
+        ("counter.undelete", Demands::Ownership),
+        ("grants.list", Demands::Change),
+        ("grant.get", Demands::Change),
+        ("counter.update", Demands::Usual),
+    ] {
+        assert!(
+            crate::operation::Catalogue::built_in().operations().iter().any(|known| known.id.as_str() == id),
+            "{id}"
+        );
+        assert_eq!(Demands::of(OperationId::new(id)), demands, "{id}");
     }
 }
 
@@ -276,12 +338,19 @@ fn where_the_token_has_the_right_no_scope_is_named() {
 
 #[test]
 fn what_is_concluded_of_the_token_decides() {
+    let cause = |diagnosis: Diagnosis, conclusion| diagnosis.concluded(conclusion).cause;
     let invalid = Diagnosis::from(Cause::TokenInvalid);
-    assert_eq!(invalid.concluded(Conclusion::Accepted).cause, Cause::TokenDisputed);
-    for conclusion in [Conclusion::Rejected, Conclusion::Unknown] {
-        assert_eq!(invalid.concluded(conclusion).cause, Cause::TokenInvalid);
-    }
-    let denied = Diagnosis { doubts_token: true, ..Cause::RequestRefused.into() };
+    assert_eq!(cause(invalid, Conclusion::Accepted), Cause::Other);
+    assert_eq!(
+        (cause(invalid, Conclusion::Rejected), cause(invalid, Conclusion::Unknown)),
+        (Cause::TokenInvalid, Cause::TokenInvalid)
+    );
+    let bare = Diagnosis::IN_BETWEEN;
+    assert_eq!((cause(bare, Conclusion::Accepted), cause(bare, Conclusion::Unknown)), (Cause::Other, Cause::Other));
+    assert_eq!(cause(bare, Conclusion::Rejected), Cause::TokenInvalid);
+    assert!(invalid.reads_as_invalid() && bare.reads_as_invalid() && !bare.doubts_token());
+    let denied = Diagnosis::doubtful(Cause::RequestRefused);
+    assert!(denied.doubts_token() && !denied.reads_as_invalid());
     assert_eq!(denied.concluded(Conclusion::Rejected).cause, Cause::TokenInvalid);
     for conclusion in [Conclusion::Accepted, Conclusion::Unknown] {
         assert_eq!(denied.concluded(conclusion), denied);
@@ -310,5 +379,5 @@ fn hints_are_one_line_that_a_field_can_hold() {
         rights.hint()
     );
     let names: std::collections::BTreeSet<_> = Cause::ALL.iter().map(|cause| cause.as_str()).collect();
-    assert_eq!(names.len(), 20);
+    assert_eq!(names.len(), 19);
 }

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use http::HeaderValue;
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
@@ -16,7 +17,9 @@ use crate::config::CallerTimeouts;
 use crate::line::Malformed;
 use crate::metrics::Stall;
 use crate::rejection::Reason;
+use crate::symbol::CallerId;
 use crate::target::Broken;
+use crate::worker::Worker;
 
 /// A caller that sends nothing of its body for so long is the cause when the upstream gives up meanwhile.
 const SLOW: Duration = Duration::from_secs(1);
@@ -28,6 +31,32 @@ pub struct Stalled {
     pub waited_for: Stall,
     /// What had an end.
     pub bound: Bound,
+}
+
+impl Stalled {
+    /// Counts and logs that a caller let the gate wait for too long.
+    pub fn say(self, request_id: &HeaderValue, caller: Option<CallerId>, worker: &Worker) {
+        let Self { waited_for, bound } = self;
+        worker.count(|shard| shard.caller_stalled(caller, waited_for));
+        let (key, limit, what) = match bound {
+            Bound::BodyIdle => {
+                let limit = worker.snapshot().generation.timeouts.body_idle;
+                (Some("timeouts.body_idle"), Some(limit), "raise the key for one that is slow on purpose")
+            }
+            Bound::ReadAhead(limit) => {
+                (None, Some(limit), "a body that is checked against rules has to come in this time")
+            }
+            Bound::Upstream => (None, None, "the upstream waited no longer for its body"),
+        };
+        tracing::warn!(
+            request_id = request_id.to_str().unwrap_or_default(),
+            caller = caller.map_or("unknown", |caller| caller.as_str()),
+            waited_for = waited_for.as_str(),
+            key,
+            limit = limit.map(|limit| tracing::field::display(humantime::format_duration(limit))),
+            "the caller stalled, so its request was given up; {what}"
+        );
+    }
 }
 
 /// What bounds the wait for a caller.

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use http::HeaderValue;
 use tokio::time::Instant;
 
-use super::connection::{Bound, Connection, Phase, Stalled};
+use super::connection::{Connection, Phase};
 use crate::decide::{Decided, Decision, Shadowed};
 use crate::diagnosis::Diagnosis;
 use crate::metrics::{CALLER_GONE, Credential, Finished, Refusal, UpstreamError};
@@ -236,6 +236,12 @@ impl Exchange {
         }
     }
 
+    /// What the operation needs and the token is declared to have, where Metrica refused on account of that.
+    fn rights_in_question(&self) -> Option<(ScopeSet, ScopeSet)> {
+        let Some(Refusal::Upstream(cause)) = self.refusal.get() else { return None };
+        Some((self.needs.get().0, self.sender.get()?.scopes)).filter(|_| cause.is_of_rights())
+    }
+
     /// The scope of the token that is needed: of several, the narrowest that it is declared to have.
     fn needed(&self) -> Option<Scope> {
         let declared = self.sender.get()?.scopes;
@@ -310,30 +316,6 @@ impl Exchange {
         self.finished.get()
     }
 
-    /// Its caller let the gate wait for too long.
-    fn stalled(&self, Stalled { waited_for, bound }: Stalled) {
-        let caller = self.caller.get();
-        self.worker.count(|shard| shard.caller_stalled(caller, waited_for));
-        let (key, limit, what) = match bound {
-            Bound::BodyIdle => {
-                let limit = self.worker.snapshot().generation.timeouts.body_idle;
-                (Some("timeouts.body_idle"), Some(limit), "raise the key for one that is slow on purpose")
-            }
-            Bound::ReadAhead(limit) => {
-                (None, Some(limit), "a body that is checked against rules has to come in this time")
-            }
-            Bound::Upstream => (None, None, "the upstream waited no longer for its body"),
-        };
-        tracing::warn!(
-            request_id = self.request_id.to_str().unwrap_or_default(),
-            caller = caller.map_or("unknown", |caller| caller.as_str()),
-            waited_for = waited_for.as_str(),
-            key,
-            limit = limit.map(|limit| tracing::field::display(humantime::format_duration(limit))),
-            "the caller stalled, so its request was given up; {what}"
-        );
-    }
-
     /// It is over.
     pub fn finish(&self, complete: bool) {
         if self.finished.replace(true) {
@@ -347,7 +329,7 @@ impl Exchange {
         }
         let stalled = self.connection.stalled();
         if let Some(stall) = stalled {
-            self.stalled(stall);
+            stall.say(&self.request_id, self.caller.get(), &self.worker);
         }
         self.connection.enter(Phase::Idle, now);
         if !self.began.get() {
@@ -386,6 +368,7 @@ impl Exchange {
                 resent: self.resent.get(),
                 path: path.as_deref(),
                 subject: self.subject(),
+                rights: self.rights_in_question(),
                 evidence: self.caller.get().is_none().then_some(self.connection.evidence),
             };
             self.worker.log(&finished, &context);

@@ -22,9 +22,10 @@ use crate::caller::Evidence;
 use crate::line::Malformed;
 use crate::lists::elements;
 use crate::operation::Verb;
-use crate::rejection::{Answer, Reason, Rejection};
+use crate::rejection::{Answer, Reason, Rejection, sentence};
 use crate::rules::Breach;
-use crate::worker::{Ending, Worker, new_request_id};
+use crate::scope::Lacking;
+use crate::worker::{Ending, RefusedToken, Worker, new_request_id};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
@@ -217,14 +218,17 @@ fn answer(rejection: Rejection, exchange: &Rc<Exchange>) -> Response<ResponseBod
     let Rejection { reason, cause } = rejection;
     let malformed = cause.as_ref().and_then(|cause| cause.downcast_ref::<Malformed>()).copied();
     let breach = cause.as_ref().and_then(|cause| cause.downcast_ref::<Breach>());
-    let broken = breach.map(|breach| breach.message());
+    let lacking = cause.as_ref().and_then(|cause| cause.downcast_ref::<Lacking>());
+    let token = refused_token(reason, exchange);
+    let told = breach.map(|breach| breach.message()).or_else(|| lacking.map(|lacking| sentence(&lacking.to_string())));
+    let told = told.or_else(|| token.map(|token| format!("{} {}", reason.answer().message, since_and_until(token))));
     if let Some(cause) = cause {
         log_cause(exchange, reason, malformed, &format!("{cause:#}"));
     }
     exchange.rejected(reason);
     let answer = malformed.map_or(reason.answer(), of_malformed);
-    let message = broken.as_deref().unwrap_or(answer.message);
-    let hint = broken.as_deref().and_then(|broken| broken.parse().ok());
+    let message = told.as_deref().unwrap_or(answer.message);
+    let hint = told.as_deref().and_then(|told| told.parse().ok());
     let hint = hint.unwrap_or(HeaderValue::from_static(answer.message));
     let mut response = Response::new(ResponseBody::own(answer.body_with(message), exchange.clone()));
     *response.status_mut() = answer.status;
@@ -233,7 +237,8 @@ fn answer(rejection: Rejection, exchange: &Rc<Exchange>) -> Response<ResponseBod
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
     headers.insert(GATE_ERROR, reason.field());
     say_why(headers, reason.as_str(), hint);
-    if let Some(seconds) = seconds_to_next_look(reason, exchange).or(answer.retry_after.map(u64::from)) {
+    let next_look = token.map(|token| token.seconds_to_next_look);
+    if let Some(seconds) = next_look.or(answer.retry_after.map(u64::from)) {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
     if !exchange.request_is_complete() {
@@ -290,10 +295,17 @@ pub fn refuse_unparsed(worker: &Rc<Worker>, connection: &Rc<Connection>, kind: M
     as_bytes(reason, answer, &exchange.request_id)
 }
 
-/// For a refusal on account of its token: the seconds until Metrica is asked next about it.
-fn seconds_to_next_look(reason: Reason, exchange: &Exchange) -> Option<u64> {
+/// The token of a request that is refused on account of it.
+fn refused_token(reason: Reason, exchange: &Exchange) -> Option<RefusedToken> {
     let token = exchange.token().filter(|_| matches!(reason, Reason::TokenParked | Reason::Outage))?;
-    exchange.worker().snapshot().generation.seconds_to_next_look(token, Instant::now())
+    exchange.worker().snapshot().generation.refused(token, Instant::now())
+}
+
+/// A sentence for the caller of such a request.
+fn since_and_until(RefusedToken { duration, seconds_to_next_look }: RefusedToken) -> String {
+    let since = SystemTime::now().checked_sub(duration).map(humantime::format_rfc3339_seconds);
+    let since = since.map_or_else(String::new, |since| format!("since {since}, "));
+    format!("This has been so {since}and the gate asks Metrica again in {seconds_to_next_look} s.")
 }
 
 /// An answer of the gate as bytes, for where there is no HTTP to write it. The connection is closed after it.

@@ -118,29 +118,20 @@ pub fn permissions(asker: Asker, login: Option<Arc<str>>, counters: Arc<[u64]>) 
             _ if asker.about.reads == Some(false) => None,
             [] => None,
             [one] => Some(one),
-            ref several => asker.first_unlisted(login, several, &mut found).await,
+            ref several => asker.first_unlisted(login, several, &mut found).await.map(|(counter, _)| counter),
         };
-        let mut is_denied = false;
-        if let Some(counter) = counter {
-            let target = Question::Counter(counter).target("") + &named("?", login);
-            match asker.ask(Question::Counter(counter), &target).await {
-                Reply::Yes(body) => found.take(login, counter, question::counter_in(&body)),
-                Reply::Denied => is_denied = true,
-                // It is gone.
-                Reply::Absent => found.facts.push(permission(login, counter, Permission::Nothing)),
-                Reply::Invalid => found.doubts_token = true,
-                Reply::Organisation | Reply::Unclear(_) => {}
-            }
-        }
-        let is_open = is_denied || asker.about.owner_is_open || asker.about.reads != Some(true);
+        let is_denied = match counter {
+            Some(counter) => asker.look_at_counter(login, counter, &mut found).await,
+            None => false,
+        };
+        let is_open = !found.reads && (is_denied || asker.about.reads != Some(true));
         match login {
             _ if found.doubts_token => {}
-            Some(login) if is_denied || !found.reads && counter.is_none() => {
-                asker.look_at_login(login, &mut found).await
+            Some(login) if is_open || counter.is_none() && !found.reads => {
+                asker.look_at_login(login, &mut found).await;
             }
-            Some(_) => {}
-            None if is_open && !found.is_listed => asker.look_at_list(&mut found).await,
-            None => {}
+            None if (is_open || asker.about.owner_is_open) && !found.is_listed => asker.look_at_list(&mut found).await,
+            Some(_) | None => {}
         }
         if let Some(counter) = counter.filter(|_| is_denied && found.reads) {
             found.facts.push(permission(login, counter, Permission::Nothing));
@@ -155,13 +146,9 @@ pub fn logins(asker: Asker) {
         let mut found = Found::default();
         match asker.ask(Question::Accounts, &Question::Accounts.target("")).await {
             Reply::Yes(body) => {
-                let accounts = accounts_in(&body).unwrap_or_default();
-                let known = accounts.iter().filter(|account| login::is_one(account)).take(MOST_LOGINS);
-                let known: Box<[Box<str>]> = known.map(|account| account.as_str().into()).collect();
-                if accounts_in(&body).is_some() && accounts.len() <= MOST_LOGINS {
-                    found.facts.push(Fact::Logins(known));
-                } else {
-                    found.facts.extend(known.into_iter().map(Fact::Represents));
+                if let Some(accounts) = accounts_in(&body) {
+                    found.facts.push(Fact::Proven(read()));
+                    found.facts.extend(represented(&accounts));
                 }
             }
             Reply::Denied => asker.look_at_list(&mut found).await,
@@ -170,6 +157,15 @@ pub fn logins(asker: Asker) {
         }
         Finding::Answered(found)
     });
+}
+
+/// What a list of accounts shows: all of those whom the owner represents, or so many.
+fn represented(accounts: &[String]) -> Vec<Fact> {
+    let logins = accounts.iter().filter(|account| login::is_one(account)).map(|account| account.as_str().into());
+    if accounts.len() <= MOST_LOGINS {
+        return vec![Fact::Logins(logins.collect())];
+    }
+    logins.take(MOST_LOGINS).map(Fact::Represents).collect()
 }
 
 /// Whether a token reads.
@@ -212,11 +208,8 @@ impl Found {
             Reply::Yes(body) => {
                 self.reads = true;
                 self.facts.push(Fact::Proven(read()));
-                if let Some((own, counter)) =
-                    listed_in(body).and_then(|list| Some((list.first()?.clone(), list.first()?.id)))
-                {
-                    self.take(None, counter, Some(own));
-                }
+                let own = listed_in(body).and_then(|listed| listed.counters.into_iter().next());
+                own.into_iter().for_each(|own| self.take(None, own.id, Some(own)));
             }
             Reply::Denied if about.reads == Some(true) => self.doubts_token = true,
             Reply::Denied => self.facts.push(Fact::Lacks(read())),
@@ -270,20 +263,40 @@ impl Asker {
         }
     }
 
-    /// Asks for a list of these counters; the first that it does not have.
-    async fn first_unlisted(&self, login: Option<&str>, counters: &[u64], found: &mut Found) -> Option<u64> {
+    /// Asks for one counter, and, where that has no answer, for a list of it; whether it is denied.
+    async fn look_at_counter(&self, login: Option<&str>, counter: u64, found: &mut Found) -> bool {
+        let target = Question::Counter(counter).target("") + &named("?", login);
+        match self.ask(Question::Counter(counter), &target).await {
+            Reply::Yes(body) => found.take(login, counter, question::counter_in(&body)),
+            Reply::Denied => return true,
+            // It is gone.
+            Reply::Absent => found.facts.push(permission(login, counter, Permission::Nothing)),
+            Reply::Invalid => found.doubts_token = true,
+            Reply::Organisation => {}
+            Reply::Unclear(_) => {
+                if let Some((_, true)) = self.first_unlisted(login, &[counter], found).await {
+                    found.facts.push(permission(login, counter, Permission::Nothing));
+                }
+            }
+        }
+        false
+    }
+
+    /// Asks for a list of these counters; the first that it does not have, and whether it would have it.
+    async fn first_unlisted(&self, login: Option<&str>, counters: &[u64], found: &mut Found) -> Option<(u64, bool)> {
         let numbers: Vec<_> = counters.iter().map(ToString::to_string).collect();
         let target =
             format!("/management/v1/counters?per_page=1000&counter_ids={}", numbers.join(",")) + &named("&", login);
         match self.ask(Question::List, &target).await {
             Reply::Yes(body) => {
                 let listed = listed_in(&body)?;
-                (found.reads, found.facts) = (true, vec![Fact::Proven(read())]);
+                found.reads = true;
+                found.facts.push(Fact::Proven(read()));
                 let is_asked = |shown: &Shown| counters.contains(&shown.id);
-                let listed: Vec<_> = listed.into_iter().filter(is_asked).collect();
-                let missing = counters.iter().copied().find(|counter| listed.iter().all(|shown| shown.id != *counter));
-                listed.into_iter().for_each(|shown| found.take(login, shown.id, Some(shown)));
-                missing
+                let shown: Vec<_> = listed.counters.into_iter().filter(is_asked).collect();
+                let missing = counters.iter().copied().find(|counter| shown.iter().all(|shown| shown.id != *counter));
+                shown.into_iter().for_each(|shown| found.take(login, shown.id, Some(shown)));
+                missing.map(|counter| (counter, listed.is_whole))
             }
             // In the name of another, it is not refused for the token alone.
             Reply::Denied if login.is_some() => None,

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::external;
 use crate::symbol::{CallerId, ListenerName, TokenAlias};
 use crate::token::Standing;
 
@@ -208,8 +209,10 @@ pub struct State {
     pub config: Reloads,
     /// Why the configuration's file is not in use, where it is not.
     pub config_refusal: Option<String>,
-    /// Files that were replaced where they were mounted from.
-    pub replaced_behind_mounts: Vec<String>,
+    /// Files that are read and cannot be used as they are now, and why.
+    pub files: BTreeMap<external::Purpose, String>,
+    /// The same of those that are made.
+    pub sockets: BTreeMap<external::Purpose, String>,
     /// Reloads of token files.
     pub tokens: Reloads,
     /// By token.
@@ -235,9 +238,18 @@ impl ProcessMeters {
         state.config_refusal = why;
     }
 
-    /// The files that were replaced where they were mounted from.
-    pub fn files_replaced_behind_mounts(&self, files: Vec<String>) {
-        self.lock().replaced_behind_mounts = files;
+    /// The files that are read and cannot be used as they are now, and why.
+    pub fn files_now(&self, files: BTreeMap<external::Purpose, String>) {
+        self.lock().files = files;
+    }
+
+    /// Why nobody new can connect to this listener now; `None` where they can.
+    pub fn socket_now(&self, listener: ListenerName, why: Option<String>) {
+        let (mut state, purpose) = (self.lock(), external::Purpose::Listener(listener));
+        match why {
+            Some(why) => drop(state.sockets.insert(purpose, why)),
+            None => drop(state.sockets.remove(&purpose)),
+        }
     }
 
     /// A reload of token files ended.

@@ -229,15 +229,27 @@ pub fn permission_in(body: &[u8]) -> Option<String> {
     counter_in(body).map(|counter| counter.permission)
 }
 
+/// A list of counters, or a page of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// Those that it shows.
+    pub counters: Vec<Shown>,
+    /// It has no more than these.
+    pub is_whole: bool,
+}
+
 /// The counters in a list; nothing where it is none.
 #[must_use]
-pub fn listed_in(body: &[u8]) -> Option<Vec<Shown>> {
+pub fn listed_in(body: &[u8]) -> Option<Listed> {
     #[derive(Deserialize)]
     struct Answer {
+        rows: Option<usize>,
         counters: Vec<serde_json::Value>,
     }
-    let answer: Answer = serde_json::from_slice(body).ok()?;
-    Some(answer.counters.into_iter().filter_map(|counter| serde_json::from_value(counter).ok()).collect())
+    let Answer { rows, counters } = serde_json::from_slice(body).ok()?;
+    let is_whole = rows.is_some_and(|rows| rows <= counters.len());
+    let counters = counters.into_iter().filter_map(|counter| serde_json::from_value(counter).ok()).collect();
+    Some(Listed { counters, is_whole })
 }
 
 /// The logins in a list of accounts.
@@ -286,14 +298,17 @@ mod tests {
             let one = format!(r#"{{"id":5,"permission":"{permission}","owner_login":"{login}"}}"#);
             let listed = listed_in(format!(r#"{{"rows":1,"counters":[{one}]}}"#).as_bytes()).unwrap();
             let shown = counter_in(format!(r#"{{"counter":{one}}}"#).as_bytes()).unwrap();
-            assert_eq!((&listed[..], shown.id), (&[shown.clone()][..], 5));
+            assert_eq!((&listed.counters[..], listed.is_whole, shown.id), (&[shown.clone()][..], true, 5));
             shown.owner().map(str::to_owned)
         };
         assert_eq!(owner("own", "shop").as_deref(), Some("shop"));
         assert_eq!((owner("edit", "shop"), owner("view", "shop"), owner("own", "two words")), (None, None, None));
-        assert_eq!(listed_in(br#"{"counters":[]}"#), Some(Vec::new()));
         assert_eq!((listed_in(b"{}"), listed_in(b"<html>"), counter_in(b"{}")), (None, None, None));
-        assert_eq!(listed_in(br#"{"counters":[{"id":1},{"permission":"view"}]}"#).map(|list| list.len()), Some(1));
+        let is_whole = |body: &str| listed_in(body.as_bytes()).unwrap().is_whole;
+        assert!(is_whole(r#"{"rows":0,"counters":[]}"#) && !is_whole(r#"{"rows":1,"counters":[]}"#));
+        assert!(!is_whole(r#"{"counters":[]}"#), "it does not say so");
+        let half = br#"{"counters":[{"id":1},{"permission":"view"}]}"#;
+        assert_eq!(listed_in(half).map(|list| list.counters.len()), Some(1));
     }
 
     #[test]

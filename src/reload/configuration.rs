@@ -1,6 +1,5 @@
 //! A new configuration on its way into use, and what is said while it is not.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +9,7 @@ use tokio::time::Instant;
 use super::{Reloader, changed, generation, sockets};
 use crate::config::{self, Config, Error, TokenSource};
 use crate::crew::Crew;
-use crate::external::{self, External, ExternalFile};
+use crate::external::{self, External, ExternalFile, Purpose};
 use crate::metrics::process::Outcome;
 use crate::sandbox::Needs;
 use crate::upstream::Upstream;
@@ -56,17 +55,28 @@ impl Reloader {
         let files = self.external().files;
         let replaced = files.into_iter().filter(|file| external::was_replaced_behind_a_mount(&file.path));
         let replaced: Vec<ExternalFile> = replaced.collect();
-        for ExternalFile { purpose, path } in replaced.iter().filter(|file| !self.replaced.contains(&file.path)) {
+        for ExternalFile { purpose, path, .. } in replaced.iter().filter(|file| !self.replaced.contains(&file.path)) {
             tracing::error!(
                 file = %path.display(), %purpose,
                 "the file was replaced where it was mounted from, which is not seen here: mount its folder in the place of it (no subPath), and start again"
             );
         }
-        let now: BTreeSet<_> = replaced.into_iter().map(|file| file.path).collect();
-        if now != self.replaced {
-            self.meters.files_replaced_behind_mounts(now.iter().map(|file| file.display().to_string()).collect());
-            self.replaced = now;
-        }
+        self.replaced = replaced.into_iter().map(|file| file.path).collect();
+    }
+
+    /// Shows which files cannot be used as they are now, and why. Those that are made say it who keep them (`crew/sockets.rs`).
+    pub(super) fn tell_of_files(&self) {
+        let external = self.external();
+        let trouble = |file: &ExternalFile| {
+            let of_content = match file.purpose {
+                Purpose::Token(alias) => self.files.trouble(alias).map(str::to_owned),
+                // What is wrong in them is why the configuration is not in use.
+                Purpose::Configuration | Purpose::Upstream | Purpose::Identity => None,
+                Purpose::Listener(_) => None,
+            };
+            Some((file.purpose, file.trouble().or(of_content)?))
+        };
+        self.meters.files_now(external.read().filter_map(trouble).collect());
     }
 
     /// Reloads the configuration and the tokens now (rule 3).

@@ -25,6 +25,8 @@ pub struct Concern {
     pub epoch: u64,
     /// Whether Metrica accepts it.
     pub standing: Standing,
+    /// Since when.
+    pub since: Instant,
     /// See [`Slot::next_look`].
     pub next_look: Option<Instant>,
 }
@@ -85,6 +87,7 @@ pub fn slots(config: &Config, tokens: &[Option<Token>], old: Option<&Generation>
             token: token.clone(),
             epoch,
             standing: concern.map_or(Standing::Healthy, |concern| concern.standing),
+            refused_since: concern.filter(|concern| concern.standing.is_refused()).map(|concern| concern.since),
             next_look: concern.and_then(|concern| concern.next_look),
             standby: standby.and_then(|alias| config.tokens.iter().position(|other| other.alias == alias)),
             owner: source.origin.owner.clone(),

@@ -1,7 +1,7 @@
 //! Breaches: which rule of [`super`] a request breaks, and how. The log and the caller are told the same.
 
 use crate::operation::Setting;
-use crate::rejection::Reason;
+use crate::rejection::{Reason, sentence};
 
 /// Which rule a request breaks, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -92,10 +92,7 @@ impl Breach {
     /// The message for the caller: it is its own request, and its own rule.
     #[must_use]
     pub fn message(self) -> String {
-        let text = self.to_string();
-        let mut letters = text.chars();
-        let first = letters.next().map(|first| first.to_ascii_uppercase());
-        first.into_iter().chain(letters).chain(['.']).collect()
+        sentence(&self.to_string())
     }
 
     /// What the caller is told.

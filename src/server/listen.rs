@@ -20,6 +20,7 @@ use socket2::{Domain, Socket as RawSocket, Type};
 use super::caller_io::Socket;
 use crate::caller::Peer;
 use crate::config::{Bind, Listener};
+use crate::external::{ExternalFile, Purpose};
 use crate::symbol::ListenerName;
 
 /// Connections that may wait for accept. The kernel cuts it to `net.core.somaxconn`.
@@ -43,7 +44,8 @@ pub struct Bound {
 /// The file of a unix socket, which is removed at the end.
 #[derive(Debug)]
 struct SocketFile {
-    path: PathBuf,
+    /// Of the table of files.
+    row: ExternalFile,
     /// Its permissions.
     mode: u32,
     /// The device and number that it was made with: another file may take its name.
@@ -56,7 +58,7 @@ impl SocketFile {
     }
 
     fn is_own(&self) -> bool {
-        Self::now(&self.path).ok() == self.id.get()
+        Self::now(&self.row.path).ok() == self.id.get()
     }
 }
 
@@ -95,13 +97,14 @@ pub fn bind(listener: &Listener, workers: usize) -> io::Result<Bound> {
             Ok(Bound { name, http2, place: format!("http://{address}"), sockets, file: None })
         }
         Bind::Unix { path, mode } => {
-            let sockets = bind_unix(path, *mode, workers)?;
+            let row = ExternalFile::new(Purpose::Listener(listener.name), path);
+            let sockets = bind_unix(&row, *mode, workers)?;
             Ok(Bound {
                 name: listener.name,
                 http2: listener.http2,
                 place: format!("unix:{}", path.display()),
                 sockets,
-                file: Some(SocketFile { path: path.clone(), mode: *mode, id: Cell::new(SocketFile::now(path).ok()) }),
+                file: Some(SocketFile { row, mode: *mode, id: Cell::new(SocketFile::now(path).ok()) }),
             })
         }
     }
@@ -129,12 +132,13 @@ fn open_tcp(address: SocketAddr, shared: bool) -> io::Result<RawSocket> {
     Ok(socket)
 }
 
-fn bind_unix(path: &Path, mode: u32, workers: usize) -> io::Result<Vec<BoundSocket>> {
+fn bind_unix(row: &ExternalFile, mode: u32, workers: usize) -> io::Result<Vec<BoundSocket>> {
+    let path = row.path.as_path();
     if let Some(folder) = path.parent().filter(|folder| !folder.is_dir()) {
         return Err(io::Error::new(io::ErrorKind::NotFound, MissingFolder(folder.to_owned())));
     }
     remove_stale(path)?;
-    crate::file::check_folder(path)?;
+    row.check()?;
     // Rule 2. No other thread makes a file meanwhile.
     let before = rustix::process::umask(rustix::fs::Mode::from_bits_truncate(!mode & 0o777));
     let bound = std::os::unix::net::UnixListener::bind(path);
@@ -165,10 +169,10 @@ impl Bound {
     /// When it cannot be bound again.
     pub fn bind_again(&self, workers: usize) -> io::Result<Option<Vec<BoundSocket>>> {
         let Some(file) = &self.file else { return Ok(None) };
-        match SocketFile::now(&file.path) {
+        match SocketFile::now(&file.row.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let sockets = bind_unix(&file.path, file.mode, workers)?;
-                file.id.set(SocketFile::now(&file.path).ok());
+                let sockets = bind_unix(&file.row, file.mode, workers)?;
+                file.id.set(SocketFile::now(&file.row.path).ok());
                 Ok(Some(sockets))
             }
             // Its folder cannot be looked into now.
@@ -183,7 +187,7 @@ impl Drop for Bound {
     fn drop(&mut self) {
         if let Some(file) = self.file.as_ref().filter(|file| file.is_own()) {
             // It may be gone already, which is as good.
-            let _ = std::fs::remove_file(&file.path);
+            let _ = std::fs::remove_file(&file.row.path);
         }
     }
 }

@@ -5,7 +5,8 @@ use std::time::{Duration, SystemTime};
 
 use super::Form;
 use crate::caller::Evidence;
-use crate::metrics::Finished;
+use crate::metrics::{Finished, Refusal};
+use crate::scope::ScopeSet;
 use crate::subject::{Counters, Subject};
 
 /// What a line says beside [`Finished`].
@@ -23,6 +24,9 @@ pub struct Context<'a> {
     pub path: Option<&'a str>,
     /// On whose data it worked, when that was read.
     pub subject: Option<&'a Subject>,
+    /// What the operation needs, any one of which is enough, and what its token is declared to have: only where Metrica refused on
+    /// account of that.
+    pub rights: Option<(ScopeSet, ScopeSet)>,
     /// What the connection proved, only when that is no caller's.
     pub evidence: Option<Evidence>,
 }
@@ -70,6 +74,8 @@ struct Said {
     method: &'static str,
     reason: &'static str,
     origin: &'static str,
+    /// For the operator.
+    advice: Option<&'static str>,
 }
 
 impl Said {
@@ -81,6 +87,7 @@ impl Said {
             method: finished.verb.map_or("other", |verb| verb.as_str()),
             reason: finished.refusal.map_or("", |refusal| refusal.reason()),
             origin: finished.refusal.map_or("", |refusal| refusal.origin().as_str()),
+            advice: finished.refusal.and_then(Refusal::advice),
         }
     }
 }
@@ -102,9 +109,9 @@ impl std::fmt::Display for Milliseconds {
 }
 
 fn write_json(line: &mut Vec<u8>, finished: &Finished, context: &Context<'_>) -> std::io::Result<()> {
-    let Said { caller, operation, token, method, reason, origin } = Said::of(finished);
+    let Said { caller, operation, token, method, reason, origin, advice } = Said::of(finished);
     let time = humantime::format_rfc3339_millis(SystemTime::now());
-    // Names and closed enums need no escaping: their alphabets have no quote, backslash or control; the id of an
+    // Names, closed enums and advice need no escaping: their alphabets have no quote, backslash or control; the id of an
     // operation of the configuration has braces at most.
     write!(
         line,
@@ -116,6 +123,12 @@ fn write_json(line: &mut Vec<u8>, finished: &Finished, context: &Context<'_>) ->
     }
     if !reason.is_empty() {
         write!(line, r#","origin":"{origin}","reason":"{reason}""#)?;
+    }
+    if let Some(advice) = advice {
+        write!(line, r#","advice":"{advice}""#)?;
+    }
+    if let Some((needed, declared)) = context.rights {
+        write!(line, r#","needs":"{}","declared":"{declared}""#, needed.any_of())?;
     }
     if let Some(reason) = finished.would_refuse {
         write!(line, r#","would_refuse":"{}""#, reason.as_str())?;
@@ -150,7 +163,7 @@ fn write_json(line: &mut Vec<u8>, finished: &Finished, context: &Context<'_>) ->
 }
 
 fn write_human(line: &mut Vec<u8>, finished: &Finished, context: &Context<'_>) -> std::io::Result<()> {
-    let Said { caller, operation, token, method, reason, origin } = Said::of(finished);
+    let Said { caller, operation, token, method, reason, origin, advice } = Said::of(finished);
     let time = humantime::format_rfc3339_millis(SystemTime::now());
     write!(line, "{time} ACCESS {} {caller} {method} {operation} token={token}", finished.code)?;
     if !reason.is_empty() {
@@ -178,6 +191,12 @@ fn write_human(line: &mut Vec<u8>, finished: &Finished, context: &Context<'_>) -
     }
     if context.outcome != Outcome::Complete {
         write!(line, " {}", context.outcome.as_str())?;
+    }
+    if let Some((needed, declared)) = context.rights {
+        write!(line, " needs=\"{}\" declared=\"{declared}\"", needed.any_of())?;
+    }
+    if let Some(advice) = advice {
+        write!(line, " advice=\"{advice}\"")?;
     }
     line.extend_from_slice(b" id=");
     write_escaped(line, context.request_id);
@@ -315,7 +334,7 @@ fn write_escaped(line: &mut Vec<u8>, bytes: &[u8]) {
 mod tests {
     use super::*;
     use crate::caller::Peer;
-    use crate::metrics::Refusal;
+    use crate::diagnosis::Cause;
     use crate::operation::{OperationId, Verb};
     use crate::rejection::Reason;
     use crate::symbol::{CallerId, ListenerName};
@@ -325,6 +344,15 @@ mod tests {
     }
 
     fn line_about(form: Form, subject: Option<&Subject>) -> String {
+        line_of(form, subject, Refusal::Gate(Reason::ScopeDenied), None)
+    }
+
+    fn line_of(
+        form: Form,
+        subject: Option<&Subject>,
+        refusal: Refusal,
+        rights: Option<(ScopeSet, ScopeSet)>,
+    ) -> String {
         let finished = Finished {
             caller: Some(CallerId::new("reports")),
             operation: Some(OperationId::new("GET /new/{id}")),
@@ -333,7 +361,7 @@ mod tests {
             ended: std::time::Instant::now(),
             verb: Some(Verb::Get),
             code: 403,
-            refusal: Some(Refusal::Gate(Reason::ScopeDenied)),
+            refusal: Some(refusal),
             would_refuse: None,
             duration: Duration::from_micros(1234),
             upstream_duration: None,
@@ -348,6 +376,7 @@ mod tests {
             resent: 0,
             path: Some("/a/y0_AgAAAAAsecretsecretsecretsecretsecret/b"),
             subject,
+            rights,
             evidence: Some(Evidence { listener: ListenerName::new("crm"), peer: Peer::Process { uid: 7, gid: 8 } }),
         };
         let mut line = Vec::new();
@@ -394,6 +423,21 @@ mod tests {
         assert_eq!(line["listener"], "crm");
         assert_eq!(line["peer"], "uid 7 gid 8");
         assert_eq!(line["duration_ms"], 1.23);
+    }
+
+    #[test]
+    fn refusals_of_metrica_have_advice_for_the_operator() {
+        for cause in Cause::ALL {
+            let rights = Some((ScopeSet::from_index(6), ScopeSet::from_index(1)));
+            let text = line_of(Form::Json, None, Refusal::Upstream(*cause), rights);
+            let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+            assert_eq!(json["advice"], cause.advice(), "{cause:?}");
+            assert_eq!(json["needs"], "metrika:write or metrika:expenses");
+            assert_eq!(json["declared"], "metrika:read");
+            let human = line_of(Form::Human, None, Refusal::Upstream(*cause), rights);
+            assert!(human.contains(&format!(" advice=\"{}\" id=", cause.advice())), "{human}");
+            assert_eq!(human.matches('\n').count(), 1);
+        }
     }
 
     /// What `target` is about, as JSON and for people.

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::{Generation, Sender, Slot};
-use crate::diagnosis::{Case, Cause, Diagnosis};
+use crate::diagnosis::{Case, Cause, Demands, Diagnosis};
 use crate::knowledge::{Fact, Knowledge};
 use crate::login;
 use crate::operation::{OperationId, Reach, Verb};
@@ -190,7 +190,7 @@ impl Learning {
                 is_silent: refused.verb == Some(Verb::Head),
                 needs: refused.needs,
                 reach,
-                guarded: matches!(operation.as_str(), "grants.list" | "grant.get"),
+                demands: Demands::of(operation),
                 subject,
                 well_formed: slot.and_then(|slot| slot.token.as_ref()).is_none_or(|token| !token.is_short()),
                 expected_owner: slot.and_then(|slot| slot.owner.as_deref()),
@@ -201,7 +201,7 @@ impl Learning {
         let diagnosis = slot.map_or(diagnosis, |slot| diagnosis.with_rights(refused.needs, slot.scopes));
         let is_denied = error_type == ErrorType::AccessDenied;
         let doubts_token = is_denied && diagnosis.doubts_token();
-        let conclusion = (diagnosis.cause == Cause::TokenInvalid || doubts_token).then(|| {
+        let conclusion = (diagnosis.reads_as_invalid() || doubts_token).then(|| {
             let (concluded, awaited) = oneshot::channel();
             let report = if doubts_token { Report::Doubted } else { Report::Refused };
             self.tell(report(sender, concluded));

@@ -146,6 +146,26 @@ fn a_grant_is_made_in_policy_only() {
     }
 }
 
+/// Who may do what with a file is judged when it is opened, by its row of the table; nothing else opens one that a
+/// configuration names.
+#[test]
+fn files_that_a_configuration_names_are_opened_by_their_rows() {
+    // What a command line names, and the hosts file: nothing that decides who may do what.
+    let others = ["cli/lines.rs", "cli/check.rs"].map(PathBuf::from);
+    for (file, text) in sources() {
+        if ["file", "fake"].contains(&module(&file).as_str()) || others.contains(&file) || file.ends_with("tests.rs") {
+            continue;
+        }
+        let program = text.split("#[cfg(test)]").next().unwrap();
+        for opens in
+            ["file::open(", "fs::open(", "fs::read(", "fs::read_to", "File::open(", "guard.open(", "guard.check("]
+        {
+            let is_row = file == Path::new("external.rs") && opens.starts_with("guard.");
+            assert!(is_row || !program.contains(opens), "src/{} has {opens}", file.display());
+        }
+    }
+}
+
 #[test]
 fn files_have_names_and_a_size() {
     let mut found = Vec::new();

@@ -178,6 +178,7 @@ fn explain_says_yes_with_the_token_and_no_with_the_answer() {
     caller     reports (listener app)
     has        metrika:read
     verdict    refused: 403 scope_denied (The scopes of this caller do not allow this operation.)
+    because    the operation needs metrika:write; the configuration gives this caller metrika:read
     
     caller     crm (listener crm)
     has        metrika:read, metrika:write
@@ -209,11 +210,20 @@ fn explain_knows_every_answer() {
     ] {
         let (code, said) = files.json(&["explain", method, url, "--as", caller]);
         let verdict = &said["verdicts"][0];
+        let because = match reason {
+            Some((_, "scope_denied")) => {
+                Some("the operation needs metrika:write; the configuration gives this caller metrika:read")
+            }
+            Some((_, "token_scope_missing")) => {
+                Some("the operation needs metrika:read; the tokens of this caller are declared to have metrika:write")
+            }
+            _ => None,
+        };
         let expected = serde_json::json!({
             "caller": caller, "never_reached_behind": null, "scopes": ["metrika:read"], "allowed": reason.is_none(),
             "token": reason.is_none().then_some("analytics"),
             "status": reason.map(|(status, _)| status), "reason": reason.map(|(_, reason)| reason),
-            "would_refuse": null, "because": null, "body_is_read": false, "list_is_filtered": false,
+            "would_refuse": null, "because": because, "body_is_read": false, "list_is_filtered": false,
         });
         assert_eq!(verdict, &expected, "{method} {url}");
         assert_eq!(code, i32::from(reason.is_some()), "{method} {url}");

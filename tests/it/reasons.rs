@@ -128,6 +128,10 @@ fn every_refusal_has_one_word_and_its_own_body() {
         assert_eq!(answer.field("x-gate-error"), None, "{shown}");
         let line: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!((&line["origin"], &line["reason"]), (&"upstream".into(), &one.reason.into()), "{shown}");
+        let cause = Cause::ALL.iter().find(|cause| cause.as_str() == one.reason).unwrap();
+        assert_eq!(line["advice"], cause.advice(), "{shown}");
+        let rights = cause.is_of_rights().then(|| ("metrika:read".into(), "metrika:read".into()));
+        assert_eq!(line.get("needs").cloned().zip(line.get("declared").cloned()), rights, "{shown}");
         let family = if one.status.starts_with("403") { "auth_failures_total" } else { "quota_rejections_total" };
         let reason = format!("reason=\"{}\"", one.reason);
         gate.until_metric(&[family, &reason, "token=\"analytics\""], 1.0);
@@ -146,14 +150,16 @@ fn the_gates_own_refusals_say_why_too() {
     assert_eq!(answer.field("x-gate-reason"), Some("scope_denied"));
     let body: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
     assert_eq!(answer.field("x-gate-hint"), body["message"].as_str());
+    assert_eq!(body["message"], "The operation needs metrika:write; the configuration gives this caller metrika:read.");
+    gate.until_log(&["request failed", "\"reason\":\"scope_denied\"", "the operation needs metrika:write"]);
     let unparsed = gate.send("app", "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n");
     assert_eq!(unparsed.field("x-gate-reason"), unparsed.field("x-gate-error"));
     assert!(unparsed.field("x-gate-hint").is_some());
 }
 
-/// What earlier answers have shown tells a missing scope from a missing grant.
+/// What was asked after a refusal tells a missing scope from a missing grant, to every worker and of every method.
 #[test]
-fn a_refusal_is_told_from_what_was_seen_before() {
+fn a_refusal_is_told_from_what_is_known() {
     let denied = r#"{"errors":[{"error_type":"access_denied","message":"m"}],"code":403,"message":"m"}"#;
     let upstream = Upstream::run(move |conversation| {
         while let Some(head) = conversation.request_head() {
@@ -163,12 +169,11 @@ fn a_refusal_is_told_from_what_was_seen_before() {
                     conversation.write("HTTP/1.1 403 Forbidden\r\nContent-Length: 90\r\n\r\n");
                 }
                 true => conversation.answer("403 Forbidden", "application/json", denied),
-                false => conversation.answer("200 OK", "application/json", "{}"),
+                false => conversation.answer("200 OK", "application/json", r#"{"rows":0,"counters":[]}"#),
             }
         }
     });
-    let config = format!("{TWO_CALLERS}\ntoken_health: {{learn: false}}\n");
-    let gate = Gate::start(&upstream, &config);
+    let gate = Gate::start(&upstream, TWO_CALLERS);
     let reason = |path: &str| gate.get("app", path).field("x-gate-reason").map(str::to_owned);
     assert_eq!(reason("/management/v1/counter/6").as_deref(), Some("ambiguous"));
     assert_eq!(reason(COUNTERS), None);
@@ -189,7 +194,7 @@ fn the_reasons_are_in_the_documentation() {
 The reasons that a 401, 403, 420 or 429 of Metrica can have: the label `reason` of `metrika_gate_auth_failures_total` and
 `metrika_gate_quota_rejections_total`, the field `reason` of the access line, and `X-Gate-Reason`. What the caller
 can do is `X-Gate-Hint`; where the reason is about rights, it names those that the operation needs and those that the token is
-declared to have. The gate's own refusals are in [rejections.md](rejections.md).
+declared to have. What the operator can do is `advice` of the access line, which has these rights as `needs` and `declared`. The gate's own refusals are in [rejections.md](rejections.md).
 
 This page is written from `src/diagnosis.rs` by a test; `UPDATE=1 cargo test --test it` writes it anew.
 
@@ -200,5 +205,16 @@ This page is written from `src/diagnosis.rs` by a test; `UPDATE=1 cargo test --t
     for cause in Cause::ALL {
         writeln!(page, "| `{}` | {} | {} |", cause.as_str(), cause.hint(), cause.advice()).unwrap();
     }
+    page.push_str(
+        "
+## The troubleshooting list
+
+The rows of the list in Yandex' documentation (<https://yandex.com/dev/metrika/en/intro/authorization>), and the quotas. A test
+plays each one against a gate and against `metrika-gate doctor`: the last column is the name of the finding in
+`doctor --format json`.
+
+",
+    );
+    page.push_str(&crate::troubleshooting::table());
     same_as_file("docs/reasons.md", &page);
 }

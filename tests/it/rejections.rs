@@ -14,8 +14,12 @@ use crate::harness::{Answer, Gate, READ_TOKEN, TWO_CALLERS, Upstream};
 
 const COUNTERS: &str = "/management/v1/counters";
 
-/// The reasons whose message is that of the rule that was broken, and how.
-const BREACHED: [Reason; 9] = [
+/// The reasons whose message has the details of the request: the rule, the scopes, since when.
+const DETAILED: [Reason; 13] = [
+    Reason::ScopeDenied,
+    Reason::TokenScopeMissing,
+    Reason::TokenParked,
+    Reason::Outage,
     Reason::CounterDenied,
     Reason::LoginDenied,
     Reason::ListDenied,
@@ -37,10 +41,10 @@ pub fn assert_is(answer: &Answer, expected: &str) {
     // Where there is a kind, the message is that of the kind.
     let of_kinds = Malformed::all().filter(|kind| kind.reason() == *reason).map(Malformed::message);
     let hint = answer.field("x-gate-hint").unwrap();
-    // So it is with a rule of the caller.
-    let is_of_rules = BREACHED.contains(reason) && hint.ends_with('.');
+    // So it is with a rule of the caller, scopes that lack, and a token that is refused.
+    let is_detailed = DETAILED.contains(reason) && hint.ends_with('.');
     let message = of_kinds.chain([said.message]).find(|message| hint == *message).unwrap_or(hint);
-    assert!(message.as_ptr() != hint.as_ptr() || is_of_rules, "{hint}");
+    assert!(message.as_ptr() != hint.as_ptr() || is_detailed, "{hint}");
     let body = serde_json::json!({
         "errors": [{"error_type": said.error_type.as_str(), "message": message}],
         "code": answer.status,
@@ -389,7 +393,7 @@ fn the_answer_to_what_is_no_http_says_its_id_and_the_date() {
 fn the_table_is_in_the_documentation() {
     let mut text = "# Rejections\n\n\
         Every answer that the gate gives itself. Its body is exactly Metrica's, `{\"errors\":[{\"error_type\":..,\"message\":..}],\"code\":..,\"message\":..}`, and the field `X-Gate-Error` holds the reason; an answer without that field is Metrica's own. `Retry-After` stands only where nothing was sent.\n\n\
-        A malformed request is answered with the message of its kind instead: [every kind](operations.md#kinds-of-malformed-requests). One that breaks a rule of its caller is answered with that rule, the parameter and what would be right.\n\n\
+        A malformed request is answered with the message of its kind instead: [every kind](operations.md#kinds-of-malformed-requests). One that breaks a rule of its caller is answered with that rule, the parameter and what would be right. Where scopes lack, the message names those that are needed and those that are there; where a token is refused, it says since when, and when Metrica is asked again.\n\n\
         This page is written from `src/rejection.rs` by a test; `UPDATE=1 cargo test --test it` writes it anew.\n\n\
         | X-Gate-Error | status | error_type | Retry-After | message |\n|---|---|---|---|---|\n"
         .to_owned();

@@ -1,0 +1,306 @@
+//! What a row of the judge's table says.
+
+use super::world::Death;
+
+/// The cause of a request that is refused because of what it asks, whatever token and account may: the one place that has
+/// its name.
+pub const REFUSED_BY_CONTENT: &str = "request_refused";
+
+/// A row: what is so, what is asked, and what has to be said of it.
+///
+/// Names in braces stand for accounts and counters of the row's own world ([`super::cast`]).
+#[derive(Debug, Clone, Copy)]
+pub struct Row {
+    /// What is so, in words.
+    pub cause: &'static str,
+    /// The tokens of the caller.
+    pub tokens: &'static [Tok],
+    /// What the caller may, and its rules.
+    pub caller: &'static str,
+    /// Yandex ID may be asked whose a token is.
+    pub identity: bool,
+    /// On a gate of its own: tokens of several rows that end together would be an outage.
+    pub alone: bool,
+    /// What happens before.
+    pub before: &'static [Step],
+    /// What is refused: method and target.
+    pub request: &'static str,
+    /// The status of the refusal.
+    pub status: u16,
+    /// The reasons that are true; the first is the one that is wanted.
+    pub reasons: &'static [&'static str],
+    /// Beside `ambiguous`, reasons that may be given until the gate can know better.
+    pub meanwhile: &'static [&'static str],
+    /// What the caller is told.
+    pub hint: Hint,
+    /// What the operator finds in the documentation beside the reason.
+    pub advice: &'static str,
+    /// Where it is counted.
+    pub metric: Metric,
+    /// Which alert reads that.
+    pub alert: Alert,
+    /// What `metrika-gate doctor --counter N` prints.
+    pub doctor: Doctor,
+    /// Of a row that stays `ambiguous`: why the wire cannot tell.
+    pub why: &'static str,
+}
+
+/// A token of a row.
+#[derive(Debug, Clone, Copy)]
+pub struct Tok {
+    /// Its name in the configuration.
+    pub alias: &'static str,
+    /// Its owner.
+    pub of: &'static str,
+    /// The scopes that it was issued with.
+    pub has: &'static str,
+    /// The scopes that the configuration declares.
+    pub declared: &'static str,
+    /// More keys of its entry in the configuration.
+    pub keys: &'static str,
+    /// Something about it is not as usual.
+    pub kind: Kind,
+}
+
+/// What a token is like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// As Yandex issues them.
+    Usual,
+    /// Shorter than any that Yandex issues.
+    Mangled,
+    /// Issued personally for an organisation, and everything is refused to it.
+    Personal,
+    /// Its file is missing.
+    Missing,
+}
+
+/// Reads, as declared.
+pub const READS: Tok = Tok { alias: "t", of: "shop", has: "read", declared: "read", keys: "", kind: Kind::Usual };
+/// Reads and writes, as declared.
+pub const BOTH: Tok = Tok { has: "read write", declared: "read write", ..READS };
+/// Reads, and is declared to write too.
+pub const NO_WRITE: Tok = Tok { declared: "read write", ..READS };
+/// Writes, as declared; a second token beside `t`.
+pub const WRITES: Tok = Tok { alias: "w", has: "write", declared: "write", ..READS };
+
+/// Something that happens before.
+#[derive(Debug, Clone, Copy)]
+pub enum Step {
+    /// A request that is answered with success.
+    Works(&'static str),
+    /// A request that is refused, for this reason as soon as the gate can know it.
+    Refused(&'static str, &'static str),
+    /// A grant: counter, login, and `edit`, `view` or `analyst`.
+    Grant(&'static str, &'static str, &'static str),
+    /// A grant that is taken away.
+    Take(&'static str, &'static str),
+    /// The statistics of a counter are no longer public.
+    Hide(&'static str),
+    /// The first no longer represents the second.
+    Unrepresent(&'static str, &'static str),
+    /// A token ends.
+    Die(&'static str, Death),
+    /// `GET /path` (`*` at the end stands for anything) is answered by something in between.
+    Break(&'static str, Broken),
+    /// The file of a token holds another one, with these scopes.
+    Replace(&'static str, &'static str),
+    /// What was asked is no longer fresh: the gate may ask it again.
+    Age,
+    /// SIGHUP.
+    HangUp,
+    /// `POST /recheck`.
+    Recheck,
+}
+
+/// What is answered in the place of Metrica's answer.
+#[derive(Debug, Clone, Copy)]
+pub enum Broken {
+    /// A balancer's page.
+    Page(u16),
+    /// A page of success, as of a captive portal.
+    Portal,
+    /// An error of Metrica: status and type.
+    Error(u16, &'static str),
+}
+
+/// What a hint has to say and what would be untrue in it; in lower case.
+#[derive(Debug, Clone, Copy)]
+pub struct Hint {
+    /// All of these.
+    pub with: &'static [&'static str],
+    /// None of these.
+    pub without: &'static [&'static str],
+}
+
+/// Where a refusal is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Metric {
+    /// `metrika_gate_auth_failures_total` and `metrika_gate_refusals_total` with `origin="upstream"`.
+    Metrica,
+    /// The same with `origin="gate"`, and `metrika_gate_denied_total`.
+    Gate,
+    /// `metrika_gate_denied_total` alone: it is neither a 401 nor a 403.
+    Denied,
+    /// `metrika_gate_quota_rejections_total`.
+    Quota,
+}
+
+/// Which alert there is.
+#[derive(Debug, Clone, Copy)]
+pub enum Alert {
+    /// One that reads the metric with the row's reason.
+    Reads(&'static str),
+    /// One that reads the state of the token: its name, and the state.
+    State(&'static str, &'static str),
+    /// One that reads whether the token is loaded.
+    Loaded(&'static str),
+    /// None, and why that is right.
+    None(&'static str),
+}
+
+/// What the doctor prints.
+#[derive(Debug, Clone, Copy)]
+pub enum Doctor {
+    /// Of this counter and this token, a line with these words.
+    Says(&'static str, &'static str, &'static str),
+    /// Nothing of the cause, and why.
+    None(&'static str),
+}
+
+/// A row with the defaults.
+pub const ROW: Row = Row {
+    cause: "",
+    tokens: &[READS],
+    caller: "scopes: [metrika:read, metrika:write]",
+    identity: false,
+    alone: false,
+    before: &[],
+    request: "",
+    status: 403,
+    reasons: &[],
+    meanwhile: &[],
+    hint: Hint { with: &[], without: &[] },
+    advice: "",
+    metric: Metric::Metrica,
+    alert: Alert::Reads("MetrikaGateAccessDenied"),
+    doctor: Doctor::None(""),
+    why: "",
+};
+
+/// The token ended.
+pub const ENDED: Row = Row {
+    reasons: &["token_invalid"],
+    // Whoever was refused waits for a probe; where that has no answer in time, the next request is refused by the gate.
+    hint: Hint { with: &["token", "operator"], without: &["metrika:", "grant", "no access", "lacks a right"] },
+    advice: "expired or revoked",
+    alone: true,
+    alert: Alert::State("MetrikaGateTokenParked", "parked"),
+    doctor: Doctor::Says("own", "t", "expired, revoked, password changed"),
+    ..ROW
+};
+
+/// The token lacks a scope.
+pub const SCOPE: Row = Row {
+    reasons: &["scope_missing"],
+    hint: Hint { with: &["metrika:"], without: &["no access", "represent", "edit"] },
+    advice: "oauth.yandex.com",
+    ..ROW
+};
+
+/// The same, of `metrika:read`.
+pub const READ_SCOPE: Row = Row {
+    hint: Hint { with: &["needs metrika:read;"], without: SCOPE.hint.without },
+    doctor: Doctor::Says("own", "t", "metrika:read is declared and not there"),
+    ..SCOPE
+};
+
+/// The same, of `metrika:write`.
+pub const WRITE_SCOPE: Row = Row {
+    tokens: &[NO_WRITE],
+    hint: Hint { with: &["needs metrika:write;"], without: SCOPE.hint.without },
+    doctor: Doctor::Says("own", "t", "declared, and not to be proven without a write"),
+    ..SCOPE
+};
+
+/// The account has no grant on a counter.
+pub const GRANT: Row = Row {
+    reasons: &["counter_not_granted"],
+    hint: Hint { with: &["no access", "counter"], without: &["metrika:", "lacks a right", "represent"] },
+    advice: "grant",
+    doctor: Doctor::Says("none", "t", "the token's owner has no grant"),
+    ..ROW
+};
+
+/// The account may look at a counter and no more.
+pub const VIEW: Row = Row {
+    tokens: &[BOTH],
+    reasons: &["counter_view_only"],
+    hint: Hint { with: &["counter", "edit"], without: &["metrika:", "lacks a right", "no access"] },
+    advice: "grant edit access",
+    doctor: Doctor::Says("view", "t", "and callers may write: writes are refused"),
+    ..ROW
+};
+
+/// Neither token nor account is at fault.
+pub const CONTENT: Row = Row {
+    reasons: &[REFUSED_BY_CONTENT],
+    hint: Hint { with: &["body"], without: &["metrika:", "lacks a right", "no access", "represent"] },
+    advice: "body",
+    doctor: Doctor::None("the doctor sees the token and the counter, which are right, and not the request"),
+    ..ROW
+};
+
+/// The token is of another account.
+pub const OTHER_OWNER: Row = Row {
+    reasons: &["owner_mismatch"],
+    hint: Hint { with: &["token", "another account"], without: &["metrika:", "lacks a right", "grant"] },
+    advice: "signed in as",
+    alert: Alert::Reads("MetrikaGateTokenRefused"),
+    ..ROW
+};
+
+/// The token is not an organisation's.
+pub const ORGANISATION: Row = Row {
+    reasons: &["organization_token_required"],
+    hint: Hint { with: &["organisation", "on its behalf"], without: &["metrika:", "grant"] },
+    advice: "passport:business",
+    alert: Alert::Reads("MetrikaGateTokenRefused"),
+    ..ROW
+};
+
+/// The account does not represent the login in `ulogin`.
+pub const REPRESENTATIVE: Row = Row {
+    reasons: &["not_representative"],
+    hint: Hint { with: &["ulogin", "represent"], without: &["metrika:", "lacks a right", "no access"] },
+    advice: "representative",
+    doctor: Doctor::None("it looks at the logins under ulogin of the callers, and this one names none"),
+    ..ROW
+};
+
+/// The wire cannot tell.
+pub const UNKNOWABLE: Row = Row {
+    reasons: &["ambiguous"],
+    hint: Hint { with: &["access", "right"], without: &[] },
+    advice: "doctor --counter",
+    ..ROW
+};
+
+/// A quota.
+pub const QUOTA: Row = Row {
+    status: 429,
+    hint: Hint { with: &[], without: &["metrika:", "lacks a right", "no access"] },
+    metric: Metric::Quota,
+    alert: Alert::Reads("MetrikaGateQuotaExhausted"),
+    doctor: Doctor::Says("own", "t", "a quota is exceeded"),
+    ..ROW
+};
+
+/// The gate refuses by itself.
+pub const OWN: Row = Row {
+    hint: Hint { with: &["caller"], without: &["metrica refused"] },
+    metric: Metric::Gate,
+    alert: Alert::Reads("MetrikaGateCallerRefused"),
+    doctor: Doctor::None("nothing was sent, so Metrica has nothing to say; explain says which rule it is"),
+    ..ROW
+};
