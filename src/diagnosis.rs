@@ -159,7 +159,7 @@ causes! {
     /// Nothing tells a missing scope from a missing grant.
     Ambiguous = "ambiguous",
         "The account of the gate has no access to the counter, or its token lacks a right, and Metrica does not say which: check the counter's number, or ask the gate's operator.",
-        "The token lacks a scope or its owner lacks access to the counter, and Metrica does not say which: metrika-gate doctor --counter N asks further. Where the token does not read, `identity` lets the gate ask with another one of its owner.";
+        "The token lacks a scope or its owner lacks access to the counter, and Metrica does not say which, unless the body does, which the caller has: metrika-gate doctor --counter N asks further. Where the token does not read, `identity` lets the gate ask with another one of its owner.";
     /// None of these.
     Other = "other",
         "Metrica refused for a reason that has no name here; the answer's body may say more.",

@@ -30,6 +30,8 @@ const ONLY_PUBLIC: &str = "The account of the gate sees of this counter only wha
 
 const ACCESS_NOT_KNOWN: &str = "The token of the gate has the right; its account lacks access to the counter, or Metrica refuses what the request asks for, and does not say which: check the counter's number and read the body, or ask the gate's operator.";
 
+const ONLY_FOR_OWNERS: &str = "Only who owns a counter may do this, and what the account of the gate may do with this one is not known yet: read the body, or send the request again.";
+
 impl Case<'_> {
     /// What it comes to on these counters, of which there is one at least.
     pub(super) fn by_grant(&self, counters: &[u64]) -> Diagnosis {
@@ -53,10 +55,12 @@ impl Case<'_> {
             (Cause::CounterNotGranted, Some(_)) => LOGIN_NOT_GRANTED,
             (Cause::CounterViewOnly, Some(_)) => LOGIN_VIEW_ONLY,
             (Cause::CounterNotGranted, None) if least == Some(Permission::Public) => ONLY_PUBLIC,
+            (Cause::Ambiguous, _) if kind == Kind::Own => ONLY_FOR_OWNERS,
             (Cause::Ambiguous, _) if right == Right::Proven => ACCESS_NOT_KNOWN,
             (cause, _) => cause.hint(),
         };
-        Diagnosis { hint, doubts, has_scope: right == Right::Proven, ..cause.into() }
+        let has_scope = right == Right::Proven || hint == ONLY_FOR_OWNERS;
+        Diagnosis { hint, doubts, has_scope, ..cause.into() }
     }
 
     fn kind(&self) -> Kind {
