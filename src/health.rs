@@ -229,7 +229,9 @@ impl Health {
             }
             Report::Learnt(_, fact) => {
                 let counter = if let Fact::Permission(counter, _) = fact { Some(counter) } else { None };
-                self.learn(sender, vec![fact], crew);
+                if self.is_said(&fact) {
+                    self.learn(sender, vec![fact], crew);
+                }
                 if let Some(counter) = counter {
                     self.doubts.take_again(self.eyes(sender), counter, now);
                 }
@@ -237,8 +239,7 @@ impl Health {
             Report::Shown(_, counter) => self.doubts.is_old(self.eyes(sender), counter),
             Report::Denied(_, doubt) => {
                 if self.settings.learn && !patient.standing.is_refused() {
-                    let asked = if doubt == Doubt::Reads { sender } else { self.eyes(sender) };
-                    self.doubts.take(asked, doubt, now);
+                    self.doubt(sender, doubt, now);
                 }
             }
         }

@@ -263,6 +263,22 @@ impl Exchange {
         }
     }
 
+    /// Whether the answer to a change may show whose the token is, which is not known.
+    pub fn may_show_the_owner(&self) -> bool {
+        let is_change = !self.needs.get().0.contains(Scope::Read);
+        let is_own = || self.subject.get().is_some_and(|subject| subject.login.is_none());
+        let shows = |operation: OperationId| matches!(operation.as_str(), "counter.update" | "counters.create");
+        is_change
+            && self.operation.get().is_some_and(shows)
+            && is_own()
+            && self.sender.get().is_some_and(|sender| self.worker.learning.lacks_the_owner(sender))
+    }
+
+    /// The answer to a change showed whose the token is.
+    pub fn shows_the_owner(&self, login: Box<str>) {
+        self.sender.get().into_iter().for_each(|sender| self.worker.learning.owner_was_shown(sender, login.clone()));
+    }
+
     /// The upstream refused, and its body says `error_type`; why.
     pub fn refused_by_upstream(&self, status: u16, error_type: ErrorType) -> Option<Diagnosed> {
         let (sender, operation, subject) = (self.sender.get()?, self.operation.get()?, self.subject.get()?);

@@ -9,14 +9,22 @@ use std::time::Duration;
 use http::HeaderValue;
 use http::response::Parts;
 
+use super::coding::Coding;
 use super::exchange::Exchange;
 use super::forward::not_passed_on;
 use super::record;
+use super::refusal::Refusal;
 use super::streaming::Streaming;
 use crate::rejection::Rejection;
 
 /// A request whose refusal raises doubts about its token waits so long to hear whether Metrica accepts it.
 const CONCLUSION: Duration = Duration::from_secs(1);
+
+/// What looks at the body of a success, where that may show whose the token is: a counter that was changed. Nothing else shows it of
+/// a token that does not read, and nothing else is looked at.
+pub fn counter_that_was_changed(head: &Parts, coding: Coding, exchange: &Exchange) -> Option<Refusal> {
+    (head.status.is_success() && exchange.may_show_the_owner()).then(|| Refusal::new(coding))
+}
 
 /// Reads the beginning of an error's body, and says in its head why Metrica refused.
 pub async fn hear_refusal(streaming: &mut Streaming, head: &mut Parts, exchange: &Exchange) -> Result<(), Rejection> {

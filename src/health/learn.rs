@@ -1,11 +1,14 @@
 //! What is learnt of tokens and of their owners, and who is told.
 
+use tokio::time::Instant;
+
 use super::Health;
 use super::ask::Found;
 use crate::crew::Crew;
 use crate::knowledge::Fact;
 use crate::probe::identity::has_part_of;
-use crate::worker::Sender;
+use crate::token::Token;
+use crate::worker::{Doubt, Sender};
 
 impl Health {
     /// The token with which to ask what another was refused.
@@ -14,19 +17,33 @@ impl Health {
         self.owners.eyes(sender, is_free)
     }
 
+    /// A refusal leaves this open: it is asked with a token that can see it.
+    pub(super) fn doubt(&mut self, sender: Sender, doubt: Doubt, now: Instant) {
+        let eyes = if doubt == Doubt::Reads { sender } else { self.eyes(sender) };
+        // With `identity`, whose they are is asked elsewhere.
+        if eyes == sender && doubt != Doubt::Reads && self.identity.is_none() {
+            for stranger in self.owners.strangers(sender) {
+                self.doubts.take(stranger, Doubt::Reads, now);
+            }
+        }
+        self.doubts.take(eyes, doubt, now);
+    }
+
+    /// Whether a response can be believed to say this: whose a token is, Yandex ID says where it is asked, and a login that has a part
+    /// of a token in it is none.
+    pub(super) fn is_said(&self, fact: &Fact) -> bool {
+        let Fact::Owner(login) = fact else { return true };
+        let tokens = self.generation.tokens.iter().filter_map(|slot| slot.token.as_ref());
+        let secrets: Vec<_> = tokens.map(Token::authorization).collect();
+        self.identity.is_none() && !has_part_of(login, &secrets)
+    }
+
     /// Takes what a question found.
     pub(super) fn take_found(&mut self, sender: Sender, found: Found, crew: &Crew) {
         if found.is_listed {
             self.owners.was_listed(sender);
         }
-        // Whose it is, Yandex ID says where it is asked; and a login that is a part of a token is none.
-        let secrets: Vec<_> =
-            self.generation.tokens.iter().filter_map(|slot| Some(slot.token.as_ref()?.authorization())).collect();
-        let is_said = |fact: &Fact| {
-            let Fact::Owner(login) = fact else { return true };
-            self.identity.is_none() && !has_part_of(login, &secrets)
-        };
-        let facts: Vec<_> = found.facts.into_iter().filter(is_said).collect();
+        let facts: Vec<_> = found.facts.into_iter().filter(|fact| self.is_said(fact)).collect();
         if !facts.is_empty() {
             self.learn(sender, facts, crew);
         }

@@ -6,7 +6,8 @@
 //!    other what they know, the token's own last: it is newer. A contradiction that one token meets so corrects what all know.
 //! 3. Another token in the same file is nobody's until its owner is proven. What is known of an owner lasts while one of its
 //!    tokens does.
-//! 4. What a token cannot see of its owner is asked with another one of that owner that reads.
+//! 4. What a token cannot see of its owner is asked with another one of that owner that reads. Where none is proven to be, those
+//!    that read and are nobody's are asked for their list once.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -144,6 +145,20 @@ impl Owners {
         }
     }
 
+    /// The tokens that may turn out to be of the same owner and read, where a token has no other eyes (rule 4).
+    #[must_use]
+    pub fn strangers(&self, sender: Sender) -> Vec<Sender> {
+        let is_blind = |own: &&Known| own.knowledge.owner().is_some() && own.reads() != Some(true);
+        let Some(own) = self.known(sender).filter(is_blind) else { return Vec::new() };
+        let may_be_one = |known: &&Known| {
+            known.knowledge.owner().is_none()
+                && !known.was_listed
+                && known.reads().unwrap_or(known.is_declared_to_read())
+        };
+        let others = self.tokens.values().filter(|known| known.sender != own.sender).filter(may_be_one);
+        others.map(|known| known.sender).collect()
+    }
+
     /// The token with which to ask what another one was refused, of those that `can_ask` (rule 4).
     #[must_use]
     pub fn eyes(&self, sender: Sender, can_ask: impl Fn(TokenAlias) -> bool) -> Sender {
@@ -260,6 +275,19 @@ mod tests {
         assert_eq!(owners.owner(new.alias), None);
         owners.learn(new, owner("shop"));
         assert_eq!(permission(&owners, new), Some(Permission::View));
+    }
+
+    #[test]
+    fn rule_4_those_that_read_and_are_nobodys_are_asked_for_their_list_once() {
+        let ([reads, writes, stranger], mut owners) = three();
+        assert!(owners.strangers(writes).is_empty(), "it is nobody's itself");
+        owners.learn(writes, owner("shop"));
+        assert_eq!(owners.strangers(writes), [reads, stranger]);
+        owners.learn(stranger, owner("somebody"));
+        owners.was_listed(reads);
+        assert!(owners.strangers(writes).is_empty());
+        owners.learn(stranger, vec![Fact::Proven(read())]);
+        assert!(owners.strangers(stranger).is_empty(), "it sees by itself");
     }
 
     #[test]

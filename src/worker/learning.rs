@@ -176,6 +176,16 @@ impl Learning {
         }
     }
 
+    /// Whether it is not known whose a token is.
+    pub fn lacks_the_owner(&self, sender: Sender) -> bool {
+        self.with(sender, |known| known.knowledge.owner().is_none())
+    }
+
+    /// An answer showed whose a token is: it is believed when the process says so.
+    pub fn owner_was_shown(&self, sender: Sender, login: Box<str>) {
+        self.tell(Report::Learnt(sender, Fact::Owner(login)));
+    }
+
     /// Metrica refused; why. Where the token is in doubt, what is concluded about it comes later.
     pub fn refused(&self, generation: &Generation, refused: &Refused<'_>) -> Diagnosed {
         let Refused { sender, status, error_type, operation, subject, .. } = *refused;

@@ -159,6 +159,21 @@ fn a_declared_owner_joins_nothing() {
     }
 }
 
+/// A change of a counter of its own shows whose a token is that does not read.
+#[test]
+fn a_token_that_changes_a_counter_of_its_own_shows_whose_it_is() {
+    let fake = metrica(&[]);
+    let gate = start(&fake, "");
+    let put = "PUT /management/v1/counter";
+    // One that its owner may edit is somebody else's.
+    assert_eq!(reason(&gate, "crm", &format!("{put}/{EDIT}")), "200");
+    assert_eq!(reason(&gate, "crm", &goals(VIEW)), "ambiguous");
+    assert_eq!(reason(&gate, "crm", &format!("{put}/{OWN}")), "200");
+    // Whose the token is that reads is asked then.
+    ends_as(&gate, "crm", &goals(VIEW), "counter_view_only");
+    assert_eq!(asked(&fake, "/info"), 0);
+}
+
 /// A scope that lacks shows by what the owner may do, whichever token sees that.
 #[test]
 fn a_scope_lacks_where_the_owner_may() {
