@@ -7,7 +7,7 @@
 //! 3. Who was refused hears what is concluded when the workers know it: what it sends next is decided with that.
 //! 4. With `learn`, what could tell the reason of a refusal is asked ([`doubts`]), with no token that is refused.
 //! 5. Where `identity` is configured, a token that is new is asked whose it is, until there is an answer. What tokens of one owner
-//!    show of that owner holds for all of them ([`owners`]).
+//!    show of that owner holds for all of them (`health/owners.rs`).
 //! 6. One question of a token is under way at a time (`health/ask.rs`); whether it is accepted comes first.
 //! 7. A refusal of a counter never parks a token.
 

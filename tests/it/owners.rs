@@ -288,6 +288,22 @@ tokens:
     ends_as_after(&gate, "app", &goals, "not_representative");
 }
 
+/// A counter that a represented login owns is none of the owner's.
+#[test]
+fn a_counter_of_a_represented_login_says_nothing_of_the_owner() {
+    let fake = metrica(&[]);
+    fake.turn("restricted?name=ym:s:secret").unwrap();
+    let gate = start(&fake, "");
+    let restricted = format!("GET /stat/v1/data?ids={OF_PARTNER}&metrics=ym:s:secret&ulogin=partner");
+    ends_as(&gate, "app", &restricted, "request_refused");
+    ends_as(&gate, "app", &report("104"), "counter_not_granted");
+    assert_eq!(reason(&gate, "crm", &format!("PUT /management/v1/counter/{OF_PARTNER}?ulogin=partner")), "200");
+    for _ in 0..5 {
+        assert_eq!(reason(&gate, "crm", &goals(FOREIGN)), "ambiguous");
+    }
+    assert!(!gate.log().iter().any(|line| line.contains("issued by another account")));
+}
+
 /// The scope of the token is told from the access of a login that it works for.
 #[test]
 fn a_scope_lacks_in_the_name_of_a_represented_login_too() {
