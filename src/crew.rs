@@ -29,7 +29,7 @@ enum Command {
     /// Use this from the next request on.
     Install(Arc<Generation>, oneshot::Sender<()>),
     /// Another worker, or a question, learnt this of a token.
-    Learn(Sender, Fact),
+    Learn(Sender, Arc<[Fact]>),
     /// Send a copy of your counts.
     Count(oneshot::Sender<Shard>),
     /// Answer.
@@ -192,8 +192,8 @@ impl Crew {
     }
 
     /// Tells every worker what was learnt of a token.
-    pub fn learn(&self, sender: Sender, fact: &Fact) {
-        self.tell(|| Command::Learn(sender, fact.clone()));
+    pub fn learn(&self, sender: Sender, facts: &Arc<[Fact]>) {
+        self.tell(|| Command::Learn(sender, facts.clone()));
     }
 
     /// The sum of what the workers counted; of one that does not answer, what it had counted when it last did.
@@ -345,7 +345,7 @@ async fn obey(worker: &Worker, mut commands: mpsc::UnboundedReceiver<Command>, a
                 worker.install(generation);
                 let _ = done.send(());
             }
-            Command::Learn(sender, fact) => worker.learning.take(sender, &fact),
+            Command::Learn(sender, facts) => worker.learning.take(sender, &facts),
             Command::Count(wanted) => drop(wanted.send(worker.counts())),
             Command::Ping(wanted) => drop(wanted.send(())),
             Command::Leave(cuts) => worker.leave(cuts),

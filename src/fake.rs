@@ -17,6 +17,9 @@
 //!    refused is 403 `counter_in_connect`, and so is every change of its grants.
 //! 9. What is printed is what the documentation's quick start prints: a counter has all its 49 fields, a moment has the
 //!    offset of Moscow. A new goal needs a `name` and a `type` that is known; otherwise it is 400.
+//! 10. A report that names its counters in `counters` and not in `ids`, and one with a metric or dimension that is restricted, is 403
+//!     `access_denied` for everybody.
+//! 11. `owner_login` of a counter that is an account's own is that account's login.
 //!
 //! What the documentation leaves open is decided for the caller: any subset of the other objects' fields is accepted, an
 //! `offset` of 0 is the first, a list may be one parameter or many, and a `.csv` suffix makes CSV of reports only.

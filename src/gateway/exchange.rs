@@ -142,7 +142,8 @@ impl Exchange {
     pub fn decided(&self, Decided { read, token, decision }: Decided<'_>) -> Result<Decision, Rejection> {
         if let Some((operation, subject)) = read {
             self.set_operation(operation);
-            self.set_subject(subject);
+            // A request that is decided again works on the same data.
+            let _ = self.subject.set(subject);
         }
         if let Some(token) = token {
             self.token.set(Some(token));
@@ -158,12 +159,6 @@ impl Exchange {
     #[must_use]
     pub fn acts(&self) -> bool {
         self.acts.get()
-    }
-
-    /// On whose data it works is read.
-    fn set_subject(&self, subject: Subject) {
-        // A request that is decided again works on the same data.
-        let _ = self.subject.set(subject);
     }
 
     /// On whose data it works, when that was read.
@@ -220,8 +215,9 @@ impl Exchange {
         now
     }
 
-    /// The gate answers itself.
-    pub fn rejected(&self, reason: Reason) {
+    /// The gate answers itself, where scopes lack for the want of those.
+    pub fn rejected(&self, reason: Reason, lacking: Option<Lacking>) {
+        self.lacking.set(lacking);
         self.status.set(Some(reason.answer().status.as_u16()));
         self.refusal.set(Some(Refusal::Gate(reason)));
     }
@@ -236,11 +232,6 @@ impl Exchange {
             let request_id = self.request_id.to_str().unwrap_or_default();
             tracing::warn!(reason = reason.as_str(), request_id, %cause, "request would be refused");
         }
-    }
-
-    /// Which scopes it was refused for the want of, where it was.
-    pub fn lacks(&self, lacking: Option<Lacking>) {
-        self.lacking.set(lacking);
     }
 
     /// The scopes that are needed and those that are declared, where it was refused on account of that.
@@ -271,6 +262,22 @@ impl Exchange {
         {
             self.worker.learning.succeeded(sender, needs, reach, subject, now);
         }
+    }
+
+    /// Whether the answer to a change may show whose the token is, which is not known.
+    pub fn may_show_the_owner(&self) -> bool {
+        let is_change = !self.needs.get().0.contains(Scope::Read);
+        let is_own = || self.subject.get().is_some_and(|subject| subject.login.is_none());
+        let shows = |operation: OperationId| matches!(operation.as_str(), "counter.update" | "counters.create");
+        is_change
+            && self.operation.get().is_some_and(shows)
+            && is_own()
+            && self.sender.get().is_some_and(|sender| self.worker.learning.lacks_the_owner(sender))
+    }
+
+    /// The answer to a change showed whose the token is.
+    pub fn shows_the_owner(&self, login: Box<str>) {
+        self.sender.get().into_iter().for_each(|sender| self.worker.learning.owner_was_shown(sender, login.clone()));
     }
 
     /// The upstream refused, and its body says `error_type`; why.

@@ -223,8 +223,7 @@ fn answer(rejection: Rejection, exchange: &Rc<Exchange>) -> Response<ResponseBod
     if let Some(cause) = cause {
         log_cause(exchange, reason, malformed, &format!("{cause:#}"));
     }
-    exchange.rejected(reason);
-    exchange.lacks(lacking);
+    exchange.rejected(reason, lacking);
     let answer = malformed.map_or(reason.answer(), of_malformed);
     let message = told.as_deref().unwrap_or(answer.message);
     let hint = told.as_deref().and_then(|told| told.parse().ok());
@@ -288,7 +287,7 @@ pub fn refuse_unparsed(worker: &Rc<Worker>, connection: &Rc<Connection>, kind: M
     exchange.begin(caller.map(|caller| caller.id));
     let (reason, answer) = (kind.reason(), of_malformed(kind));
     log_cause(&exchange, reason, Some(kind), &kind.to_string());
-    exchange.rejected(reason);
+    exchange.rejected(reason, None);
     exchange.add_response_bytes(answer.body().len());
     exchange.finish(true);
     as_bytes(reason, answer, &exchange.request_id)
