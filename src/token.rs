@@ -12,7 +12,7 @@ use std::fmt;
 
 use bytes::Bytes;
 use http::HeaderValue;
-pub use standing::{Conclusion, Standing};
+pub use standing::Standing;
 use zeroize::Zeroizing;
 
 pub use crate::names::TokenAlias;

@@ -63,25 +63,23 @@ fn config(args: &DemoArgs, fake: &Fake, folder: &Path) -> anyhow::Result<Config>
         write_private(&folder.join(name), &token.secret)?;
     }
     write_private(&folder.join("ca.pem"), fake.ca_pem())?;
-    let folder = folder.display();
+    let (folder, place) = (folder.display(), fake.address());
     let text = format!(
         "listeners:\n\
          \x20 - {{name: reports, address: '{}'}}\n\
          \x20 - {{name: crm, address: '{}'}}\n\
          admin: {{address: '{}'}}\n\
-         upstream: {{ca_file: '{folder}/ca.pem', connect_to: '{}'}}\n\
+         upstream: {{ca_file: '{folder}/ca.pem', connect_to: '{place}'}}\n\
+         identity: {{url: 'https://login.yandex.ru/info', ca_file: '{folder}/ca.pem', connect_to: '{place}'}}\n\
          tokens:\n\
-         \x20 analytics: {{file: '{folder}/analytics', scopes: [metrika:read], expires: 2099-12-31}}\n\
-         \x20 crm: {{file: '{folder}/crm', scopes: [metrika:write]}}\n\
+         \x20 analytics: {{file: '{folder}/analytics', scopes: [metrika:read], owner: demo-owner, expires: 2099-12-31}}\n\
+         \x20 crm: {{file: '{folder}/crm', scopes: [metrika:write], owner: demo-owner}}\n\
          callers:\n\
          \x20 - {{id: reports, match: {{listener: reports}}, scopes: [metrika:read], tokens: [analytics]}}\n\
          \x20 - {{id: crm, match: {{listener: crm}}, scopes: [metrika:read, metrika:write], tokens: [analytics, crm]}}\n\
          shutdown: {{timeout: 2s}}\n\
          sandbox: false\n",
-        args.reports,
-        args.crm,
-        args.admin,
-        fake.address(),
+        args.reports, args.crm, args.admin,
     );
     Ok(Config::parse(&text, Path::new("demo"))?)
 }

@@ -8,7 +8,6 @@ use clap::builder::ArgPredicate;
 use http::header::{CONTENT_TYPE, HOST};
 use http::{HeaderMap, HeaderName, Method, Version};
 use metrica::operation::{Operation, Verb};
-use metrica::scope::Lacking;
 use metrica::subject::{Counters, Subject};
 use serde_json::json;
 use strict_http::target::{BadTarget, Broken, Target};
@@ -80,10 +79,9 @@ impl Verdict<'_> {
             Ok(_) => return self.shadowed()?.breach.map(|breach| breach.to_string()),
             Err(rejection) => rejection,
         };
-        let of_the_caller = |cause: &&anyhow::Error| {
-            cause.is::<Breach>() || cause.is::<Lacking>() || rejection.reason == Reason::HeaderRequired
-        };
-        rejection.cause.as_ref().filter(of_the_caller).map(ToString::to_string)
+        let of_the_caller = |cause: &&anyhow::Error| cause.is::<Breach>() || rejection.reason == Reason::HeaderRequired;
+        let cause = rejection.cause.as_ref().filter(of_the_caller).map(ToString::to_string);
+        cause.or_else(|| rejection.lacking.map(|lacking| lacking.to_string()))
     }
 }
 

@@ -96,6 +96,7 @@ impl Line {
             counters,
             login: self.ulogin.as_deref().map(Into::into),
             clients: self.direct_client_logins.iter().map(|login| login.as_str().into()).collect(),
+            misnamed: false,
         }
     }
 }

@@ -10,7 +10,7 @@ use http::HeaderValue;
 use metrica::cause::Diagnosis;
 use metrica::error_type::ErrorType;
 use metrica::operation::{Operation, OperationId, Reach, Verb};
-use metrica::scope::{Scope, ScopeSet};
+use metrica::scope::{Lacking, Scope, ScopeSet};
 use metrica::subject::Subject;
 use tokio::time::Instant;
 
@@ -43,6 +43,7 @@ pub struct Exchange {
     status: Cell<Option<u16>>,
     refusal: Cell<Option<Refusal>>,
     would_refuse: Cell<Option<Reason>>,
+    lacking: Cell<Option<Lacking>>,
     outcome: Cell<Option<Outcome>>,
     sent: Cell<Option<Instant>>,
     answered: Cell<Option<(Instant, u16)>>,
@@ -81,6 +82,7 @@ impl Exchange {
             status: Cell::new(None),
             refusal: Cell::new(None),
             would_refuse: Cell::new(None),
+            lacking: Cell::new(None),
             outcome: Cell::new(None),
             sent: Cell::new(None),
             answered: Cell::new(None),
@@ -140,7 +142,8 @@ impl Exchange {
     pub fn decided(&self, Decided { read, token, decision }: Decided<'_>) -> Result<Decision, Rejection> {
         if let Some((operation, subject)) = read {
             self.set_operation(operation);
-            self.set_subject(subject);
+            // A request that is decided again works on the same data.
+            let _ = self.subject.set(subject);
         }
         if let Some(token) = token {
             self.token.set(Some(token));
@@ -156,12 +159,6 @@ impl Exchange {
     #[must_use]
     pub fn acts(&self) -> bool {
         self.acts.get()
-    }
-
-    /// On whose data it works is read.
-    fn set_subject(&self, subject: Subject) {
-        // A request that is decided again works on the same data.
-        let _ = self.subject.set(subject);
     }
 
     /// On whose data it works, when that was read.
@@ -218,8 +215,9 @@ impl Exchange {
         now
     }
 
-    /// The gate answers itself.
-    pub fn rejected(&self, reason: Reason) {
+    /// The gate answers itself, where scopes lack for the want of those.
+    pub fn rejected(&self, reason: Reason, lacking: Option<Lacking>) {
+        self.lacking.set(lacking);
         self.status.set(Some(reason.answer().status.as_u16()));
         self.refusal.set(Some(Refusal::Gate(reason)));
     }
@@ -236,10 +234,13 @@ impl Exchange {
         }
     }
 
-    /// What the operation needs and the token is declared to have, where Metrica refused on account of that.
+    /// The scopes that are needed and those that are declared, where it was refused on account of that.
     fn rights_in_question(&self) -> Option<(ScopeSet, ScopeSet)> {
-        let Some(Refusal::Upstream(cause)) = self.refusal.get() else { return None };
-        Some((self.needs.get().0, self.sender.get()?.scopes)).filter(|_| cause.is_of_rights())
+        match self.refusal.get()? {
+            Refusal::Gate(_) => self.lacking.get().map(|Lacking { needed, held, .. }| (needed, held)),
+            Refusal::Upstream(cause) if cause.is_of_rights() => Some((self.needs.get().0, self.sender.get()?.scopes)),
+            Refusal::Upstream(_) => None,
+        }
     }
 
     /// The scope of the token that is needed: of several, the narrowest that it is declared to have.
@@ -261,6 +262,22 @@ impl Exchange {
         {
             self.worker.learning.succeeded(sender, needs, reach, subject, now);
         }
+    }
+
+    /// Whether the answer to a change may show whose the token is, which is not known.
+    pub fn may_show_the_owner(&self) -> bool {
+        let is_change = !self.needs.get().0.contains(Scope::Read);
+        let is_own = || self.subject.get().is_some_and(|subject| subject.login.is_none());
+        let shows = |operation: OperationId| matches!(operation.as_str(), "counter.update" | "counters.create");
+        is_change
+            && self.operation.get().is_some_and(shows)
+            && is_own()
+            && self.sender.get().is_some_and(|sender| self.worker.learning.lacks_the_owner(sender))
+    }
+
+    /// The answer to a change showed whose the token is.
+    pub fn shows_the_owner(&self, login: Box<str>) {
+        self.sender.get().into_iter().for_each(|sender| self.worker.learning.owner_was_shown(sender, login.clone()));
     }
 
     /// The upstream refused, and its body says `error_type`; why.

@@ -40,7 +40,7 @@ use super::redirect;
 use super::reflection::Secret;
 use super::refusal::Refusal;
 use super::streaming::{Carrier, Heading, Streaming};
-use super::why::hear_refusal;
+use super::why::{counter_that_was_changed, hear_refusal};
 use crate::metrics::{Stall, UpstreamError};
 use crate::policy::rejection::{Reason, Rejection};
 use crate::upstream::broken::{Broken, Unanswered};
@@ -297,7 +297,8 @@ async fn respond(
         })?;
     }
     let refusal = matches!(status, 401 | 403 | 420 | 429).then(|| Refusal::new(coding));
-    let heading = Heading { at: now, coding, refusal, reusable };
+    let shown = counter_that_was_changed(&head, coding, &exchange);
+    let heading = Heading { at: now, coding, refusal, shown, reusable };
     let idle_limit = upstream.settings.timeouts.body_idle;
     let carrier = Carrier { lease, watchdog, idle_limit, asked: wishes.into_asked() };
     let mut streaming = Streaming::new(incoming, heading, carrier, secret, exchange.clone());

@@ -42,6 +42,8 @@ pub struct Heading {
     pub coding: Coding,
     /// What looks at the body, when that may say why Metrica refused (rule 4).
     pub refusal: Option<Refusal>,
+    /// What looks at the body, when that may show whose the token is.
+    pub shown: Option<Refusal>,
     /// Whether another answer may come on the connection.
     pub reusable: bool,
 }
@@ -69,6 +71,7 @@ pub struct Streaming {
     asked: Option<UpstreamSay>,
     last_piece: Instant,
     refusal: Option<Refusal>,
+    shown: Option<Refusal>,
     reusable: bool,
     secret: Secret,
     search: Search,
@@ -115,6 +118,7 @@ impl Streaming {
             asked,
             last_piece: heading.at,
             refusal: heading.refusal,
+            shown: heading.shown,
             reusable: heading.reusable,
             secret,
             search,
@@ -224,6 +228,9 @@ impl Streaming {
         if let Some(asked) = self.asked.take() {
             asked.decide(Say::Over);
         }
+        if let Some(owner) = self.shown.take().filter(|_| whole).and_then(|shown| shown.owner()) {
+            self.exchange.shows_the_owner(owner);
+        }
     }
 
     /// It cannot go on: nothing of what is in hand does.
@@ -294,6 +301,7 @@ impl Streaming {
         match &mut self.search {
             Search::Packed(packed) => {
                 look_at(&mut self.refusal, &data);
+                look_at(&mut self.shown, &data);
                 packed.push(data);
                 if last {
                     packed.finish();
@@ -301,8 +309,10 @@ impl Streaming {
             }
             Search::Plain(scrubber) => {
                 self.scrubbed = scrubber.scrub(data, last);
-                look_at(&mut self.refusal, &self.scrubbed.before);
-                look_at(&mut self.refusal, &self.scrubbed.piece);
+                for piece in [&self.scrubbed.before, &self.scrubbed.piece] {
+                    look_at(&mut self.refusal, piece);
+                    look_at(&mut self.shown, piece);
+                }
                 if self.scrubbed.hit {
                     self.saw_reflection();
                 }
@@ -320,6 +330,7 @@ impl Streaming {
             Search::Plain(scrubber) => {
                 self.scrubbed.before = scrubber.finish();
                 look_at(&mut self.refusal, &self.scrubbed.before);
+                look_at(&mut self.shown, &self.scrubbed.before);
             }
         }
         self.trailers = trailers.map(|mut trailers| {

@@ -91,7 +91,7 @@ families! {
     token_allow_mode: GAUGE, "metrika_gate_token_allow_mode", "token",
         "1 when allow_mode lets the token's file, where its mount is read-only, be readable by others and of any owner.";
     token_of_another: GAUGE, "metrika_gate_token_of_another_account", "token",
-        "1 when Yandex ID said (identity) that the token was issued by another account than its key owner names.";
+        "1 when the token was issued by another account than its key owner names, by what Yandex ID (identity) or a counter of the account's own says.";
     token_expires: GAUGE, "metrika_gate_token_expiry_timestamp_seconds", "token",
         "When the token ends, where the configuration says so.";
     token_loaded_at: GAUGE, "metrika_gate_token_loaded_timestamp_seconds", "token",

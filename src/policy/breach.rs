@@ -93,7 +93,7 @@ impl Breach {
     /// The message for the caller, which is about its own request and rule.
     #[must_use]
     pub fn message(self) -> String {
-        sentence(&self.to_string())
+        sentence(self)
     }
 
     /// The reason returned to the caller.

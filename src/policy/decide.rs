@@ -349,7 +349,5 @@ impl Candidates {
 }
 
 fn rejection(denial: Denial) -> Rejection {
-    let breach = denial.breach().map(anyhow::Error::from);
-    let cause = breach.or_else(|| denial.lacking().map(Into::into));
-    Rejection { reason: denial.reason(), cause }
+    Rejection { reason: denial.reason(), lacking: denial.lacking(), cause: denial.breach().map(Into::into) }
 }

@@ -13,6 +13,7 @@
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 use metrica::error_type::ErrorType;
+use metrica::scope::Lacking;
 use strict_http::{Class, Malformed};
 
 macro_rules! reasons {
@@ -172,12 +173,19 @@ impl Reason {
     }
 }
 
-/// Formats `text`, which begins with a lower-case letter and has no full stop, as a sentence.
+/// Formats `what`, which begins with a lower-case letter and has no full stop, as a sentence.
 #[must_use]
-pub fn sentence(text: &str) -> String {
-    let mut letters = text.chars();
-    let first = letters.next().map(|first| first.to_ascii_uppercase());
-    first.into_iter().chain(letters).chain(['.']).collect()
+pub fn sentence(what: impl std::fmt::Display) -> String {
+    use std::fmt::Write as _;
+
+    // Room for most, so that it need not grow.
+    let mut text = String::with_capacity(160);
+    // Writing into memory does not fail.
+    let _ = write!(text, "{what}.");
+    if let Some(first) = text.get_mut(..1) {
+        first.make_ascii_uppercase();
+    }
+    text
 }
 
 /// A refused request.
@@ -185,13 +193,15 @@ pub fn sentence(text: &str) -> String {
 pub struct Rejection {
     /// The reason returned to the caller.
     pub reason: Reason,
+    /// The scopes that are needed and those that are held, where that is the reason; for the caller and the access line.
+    pub lacking: Option<Lacking>,
     /// The underlying error, for the log only.
     pub cause: Option<anyhow::Error>,
 }
 
 impl From<Reason> for Rejection {
     fn from(reason: Reason) -> Self {
-        Self { reason, cause: None }
+        Self { reason, lacking: None, cause: None }
     }
 }
 
@@ -220,7 +230,7 @@ impl Rejection {
     /// Creates a rejection with its cause.
     #[must_use]
     pub fn because(reason: Reason, cause: impl Into<anyhow::Error>) -> Self {
-        Self { reason, cause: Some(cause.into()) }
+        Self { reason, lacking: None, cause: Some(cause.into()) }
     }
 }
 

@@ -25,8 +25,8 @@ use crate::worker::{Generation, Learning, Report, Sender, Worker};
 pub(super) enum Command {
     /// Use this generation from the next request on, and acknowledge it.
     Install(Arc<Generation>, oneshot::Sender<()>),
-    /// Record a fact about a token that another worker or a probe learnt.
-    Learn(Sender, Fact),
+    /// Record facts about a token that another worker or a probe learnt.
+    Learn(Sender, Arc<[Fact]>),
     /// Send a copy of the worker's counts.
     Count(oneshot::Sender<Shard>),
     /// Reply at once, to show that the loop runs.
@@ -187,9 +187,9 @@ impl Crew {
         *lock(&self.in_use) = generation.clone();
     }
 
-    /// Sends a fact about a token to every worker.
-    pub fn learn(&self, sender: Sender, fact: &Fact) {
-        self.tell(|| Command::Learn(sender, fact.clone()));
+    /// Sends facts about a token to every worker.
+    pub fn learn(&self, sender: Sender, facts: &Arc<[Fact]>) {
+        self.tell(|| Command::Learn(sender, facts.clone()));
     }
 
     /// Returns the sum of the workers' counts. A worker that does not reply contributes the counts of its last reply.
@@ -342,7 +342,7 @@ async fn obey(worker: &Worker, mut commands: mpsc::UnboundedReceiver<Command>, a
                 worker.install(generation);
                 let _ = done.send(());
             }
-            Command::Learn(sender, fact) => worker.learning.take(sender, &fact),
+            Command::Learn(sender, facts) => worker.learning.take(sender, &facts),
             Command::Count(wanted) => drop(wanted.send(worker.counts())),
             Command::Ping(wanted) => drop(wanted.send(())),
             Command::Leave(cuts) => worker.leave(cuts),

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::time::{Duration, SystemTime};
 
-use metrica::scope::ScopeSet;
+use metrica::scope::{AnyOf, ScopeSet};
 use metrica::subject::{Counters, Subject};
 
 use super::Form;
@@ -25,8 +25,8 @@ pub struct Context<'a> {
     pub path: Option<&'a str>,
     /// The counters and logins of the request, if they were read.
     pub subject: Option<&'a Subject>,
-    /// The scopes of which the operation needs any one, and the declared scopes of the token; only where Metrica
-    /// refused because of them.
+    /// The scopes of which the operation needs any one, and those that are declared, of the caller or of its tokens; only
+    /// where the request was refused because of them.
     pub rights: Option<(ScopeSet, ScopeSet)>,
     /// The evidence of the connection, only if it matches no caller.
     pub evidence: Option<Evidence>,
@@ -129,7 +129,7 @@ fn write_json(line: &mut Vec<u8>, finished: &Finished, context: &Context<'_>) ->
         write!(line, r#","advice":"{advice}""#)?;
     }
     if let Some((needed, declared)) = context.rights {
-        write!(line, r#","needs":"{}","declared":"{declared}""#, needed.any_of())?;
+        write!(line, r#","needs":"{}","declared":"{declared}""#, AnyOf(needed))?;
     }
     if let Some(reason) = finished.would_refuse {
         write!(line, r#","would_refuse":"{}""#, reason.as_str())?;
@@ -194,7 +194,7 @@ fn write_human(line: &mut Vec<u8>, finished: &Finished, context: &Context<'_>) -
         write!(line, " {}", context.outcome.as_str())?;
     }
     if let Some((needed, declared)) = context.rights {
-        write!(line, " needs=\"{}\" declared=\"{declared}\"", needed.any_of())?;
+        write!(line, " needs=\"{}\" declared=\"{declared}\"", AnyOf(needed))?;
     }
     if let Some(advice) = advice {
         write!(line, " advice=\"{advice}\"")?;

@@ -38,14 +38,3 @@ impl Standing {
         }
     }
 }
-
-/// The conclusion about a token, from a probe or from earlier knowledge.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Conclusion {
-    /// Metrica accepts the token.
-    Accepted,
-    /// Metrica rejects the token.
-    Rejected,
-    /// The question is open.
-    Unknown,
-}

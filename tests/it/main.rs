@@ -51,6 +51,7 @@ mod malformed;
 mod matrix;
 mod metrics;
 mod narrowing;
+mod owners;
 mod packed;
 mod poison;
 mod prefaces;

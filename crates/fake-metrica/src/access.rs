@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use http::request::Parts;
 use http::{HeaderMap, header};
-use metrica::operation::OperationId;
-use metrica::operation::{Catalogue, Lookup, Operation, Verb};
+use metrica::login::is_same;
+use metrica::operation::{Catalogue, Lookup, Operation, OperationId, Verb};
 use metrica::scope::Scope;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -22,6 +22,8 @@ pub struct Keyring {
     pub public: BTreeSet<u64>,
     /// Counters of organisations.
     pub organisation: BTreeSet<u64>,
+    /// Metrics and dimensions that are refused, whoever asks.
+    pub restricted: BTreeSet<String>,
 }
 
 struct Holder {
@@ -79,7 +81,8 @@ impl Keyring {
     pub fn new(tokens: Vec<FakeToken>) -> Self {
         let holder = |token| Holder { token, revoked: false, requests: 0, last: None };
         let holders = tokens.into_iter().map(holder).collect();
-        Self { holders, public: BTreeSet::new(), organisation: BTreeSet::new() }
+        let (public, organisation, restricted) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        Self { holders, public, organisation, restricted }
     }
 
     /// Sets whether a token is revoked. Returns false if it is unknown.
@@ -112,6 +115,17 @@ impl Keyring {
         for holder in self.holders.iter_mut().filter(|holder| holder.token.owner == owner) {
             holder.token.counters.push((counter, Permission::Own));
         }
+    }
+
+    /// Gives an account access to a counter, or revokes it. Returns false when no token belongs to that account.
+    pub fn grant(&mut self, owner: &str, counter: u64, permission: Option<Permission>) -> bool {
+        let mut is_known = false;
+        for holder in self.holders.iter_mut().filter(|holder| holder.token.owner == owner) {
+            holder.token.counters.retain(|(other, _)| *other != counter);
+            holder.token.counters.extend(permission.map(|permission| (counter, permission)));
+            is_known = true;
+        }
+        is_known
     }
 
     /// The tokens without their secrets, for the control panel.
@@ -165,6 +179,9 @@ impl Keyring {
         };
         let (worked_for, level) = self.rights(sent, operation, &query, known).map_err(refused)?;
         asked?;
+        if is_report(operation) && self.is_refused(&query) {
+            return Err(ErrorType::AccessDenied.into());
+        }
         let mut call = Call {
             operation,
             holder: worked_for,
@@ -184,6 +201,13 @@ impl Keyring {
             }
         }
         Ok(call)
+    }
+
+    /// Whether a report is refused to every account (rule 10 of the stand-in).
+    fn is_refused(&self, query: &Query) -> bool {
+        let is_misnamed = query.get("ids").or(query.get("id")).is_none() && query.get("counters").is_some();
+        let names = [query.list("metrics"), query.list("dimensions")].concat();
+        is_misnamed || names.into_iter().any(|name| self.restricted.contains(name))
     }
 
     /// Returns the token whose rights apply, and its lowest access level to the requested counters (rules 2, 7 and 8 of the
@@ -206,9 +230,9 @@ impl Keyring {
         {
             return Err(ErrorType::AccessDenied);
         }
-        let worked_for = match query.get("ulogin").filter(|login| !login.is_empty() && *login != token.owner) {
-            Some(login) if !token.represents.iter().any(|other| other == login) => return Err(ErrorType::AccessDenied),
-            Some(login) => self.holders.iter().position(|holder| holder.token.owner == login).unwrap_or(sent),
+        let worked_for = match query.get("ulogin").filter(|named| !named.is_empty() && !is_same(named, &token.owner)) {
+            Some(named) if !is_among(&token.represents, named) => return Err(ErrorType::AccessDenied),
+            Some(named) => self.holders.iter().position(|holder| is_same(&holder.token.owner, named)).unwrap_or(sent),
             None => sent,
         };
         let mut lowest = Permission::Own;
@@ -234,6 +258,10 @@ impl Keyring {
         let is_it = |holder: &Holder| !holder.revoked && holder.token.secret.as_bytes() == secret;
         self.holders.iter().position(is_it).ok_or_else(|| ErrorType::InvalidToken.into())
     }
+}
+
+fn is_among(logins: &[String], login: &str) -> bool {
+    logins.iter().any(|one| is_same(one, login))
 }
 
 /// The prefix of the logins of organisations.

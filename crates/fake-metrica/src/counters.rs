@@ -174,6 +174,9 @@ impl Counter {
     fn shown(&self, call: &Call<'_>, permission: Permission, collections: &mut Collections) -> Value {
         let mut shown = self.fields.clone();
         shown.insert("permission".to_owned(), json!(permission.as_str()));
+        if permission == Permission::Own {
+            shown.insert("owner_login".to_owned(), json!(call.owner));
+        }
         let extra = call.query.list("field");
         let hidden = EXTRA_FIELDS.iter().filter(|(word, _)| !extra.contains(word)).map(|(_, field)| *field);
         let is_listed = call.noun_and_act() == ("counters", "list");

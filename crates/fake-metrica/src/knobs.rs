@@ -26,6 +26,8 @@ pub struct Knobs {
     pub status_reads: u64,
     /// The status of an invalid token; the documentation has 401 in one place and 403 in another.
     pub invalid_status: StatusCode,
+    /// The type of that refusal: the documentation lists expired tokens under refusals of access.
+    pub invalid_type: ErrorType,
     /// Whether messages are in Russian.
     pub is_russian: bool,
     /// Messages by error type that replace the usual ones.
@@ -42,6 +44,7 @@ impl Default for Knobs {
             parts: 2,
             status_reads: 2,
             invalid_status: StatusCode::FORBIDDEN,
+            invalid_type: ErrorType::InvalidToken,
             is_russian: false,
             wording: HashMap::new(),
         }
@@ -95,7 +98,7 @@ impl Knobs {
             "break": cut,
             "part_bytes": self.part_bytes,
             "logs": { "reads": self.status_reads, "parts": self.parts },
-            "invalid": { "status": self.invalid_status.as_u16() },
+            "invalid": { "status": self.invalid_status.as_u16(), "error_type": self.invalid_type.as_str() },
             "wording": { "lang": if self.is_russian { "ru" } else { "en" }, "messages": self.wording },
         })
     }
@@ -126,6 +129,7 @@ impl Knobs {
     pub fn said(&self, refusal: &Refusal) -> Refusal {
         let mut said = refusal.clone();
         if said.error_type == ErrorType::InvalidToken.as_str() {
+            said = if self.invalid_type == ErrorType::InvalidToken { said } else { self.invalid_type.into() };
             said.status = self.invalid_status;
         }
         if let Some(message) = self.wording.get(&*said.error_type) {

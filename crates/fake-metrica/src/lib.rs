@@ -19,6 +19,9 @@
 //!    `counter_in_connect`, and so is every change of its grants.
 //! 9. Responses match those of the documentation's quick start: a counter has all its 49 fields, and times have the offset
 //!    of Moscow. A new goal needs a `name` and a known `type`; otherwise the response is 400.
+//! 10. A report that names its counters in `counters` in the place of `ids`, or a restricted metric or dimension, is 403
+//!     `access_denied` for every account.
+//! 11. The `owner_login` of a counter that is an account's own is the login of that account.
 //!
 //! Undocumented cases are decided in favour of the client: any subset of an object's fields is accepted, an `offset` of 0
 //! means the first, a list may be one parameter or several, and the `.csv` suffix produces CSV for reports only.

@@ -68,8 +68,7 @@ impl FromStr for Scope {
 pub struct UnknownScope;
 
 /// The holder has none of the scopes that an operation accepts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the operation needs {}; {holder} {held}", .needed.any_of())]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lacking {
     /// The holder.
     pub holder: Holder,
@@ -77,6 +76,12 @@ pub struct Lacking {
     pub needed: ScopeSet,
     /// The scopes that the holder has.
     pub held: ScopeSet,
+}
+
+impl fmt::Display for Lacking {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the operation needs {}; {} {}", AnyOf(self.needed), self.holder, self.held)
+    }
 }
 
 /// A holder of scopes, according to the configuration.
@@ -163,10 +168,14 @@ impl ScopeSet {
         Scope::ALL.into_iter().filter(|scope| index & usize::from(scope.bit()) != 0).collect()
     }
 
-    /// The members as alternatives, such as "metrika:write or metrika:expenses".
-    #[must_use]
-    pub fn any_of(self) -> String {
-        self.to_string().replace(", ", " or ")
+    fn joined(self, between: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (position, scope) in self.iter().enumerate() {
+            if position > 0 {
+                f.write_str(between)?;
+            }
+            f.write_str(scope.as_str())?;
+        }
+        Ok(())
     }
 
     /// The members, in the order of [`Scope::ALL`].
@@ -183,13 +192,17 @@ impl FromIterator<Scope> for ScopeSet {
 
 impl fmt::Display for ScopeSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (position, scope) in self.iter().enumerate() {
-            if position > 0 {
-                f.write_str(", ")?;
-            }
-            f.write_str(scope.as_str())?;
-        }
-        Ok(())
+        self.joined(", ", f)
+    }
+}
+
+/// A set of scopes as alternatives: "metrika:write or metrika:expenses".
+#[derive(Debug, Clone, Copy)]
+pub struct AnyOf(pub ScopeSet);
+
+impl fmt::Display for AnyOf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.joined(" or ", f)
     }
 }
 

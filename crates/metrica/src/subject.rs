@@ -81,6 +81,8 @@ pub struct Subject {
     pub login: Option<Box<str>>,
     /// `direct_client_logins`: clients of Direct.
     pub clients: Box<[Box<str>]>,
+    /// A report names counters in another parameter than `ids` or `id`, which Metrica takes no notice of there.
+    pub misnamed: bool,
 }
 
 impl Subject {
@@ -93,6 +95,7 @@ impl Subject {
         }
         let telling = Names::IDS | Names::ID | Names::ULOGIN | Names::DIRECT_CLIENT_LOGINS | Names::COUNTER;
         if names.has(telling) {
+            subject.misnamed = names.has(Names::COUNTER) && !names.has(Names::IDS | Names::ID) && is_report(operation);
             let prefix = if operation.template.starts_with("/analytics/") { "ga:" } else { "" };
             subject.read_query(query.unwrap_or_default(), prefix, &mut found);
         }
@@ -119,6 +122,11 @@ impl Subject {
             }
         }
     }
+}
+
+/// Whether the operation is a report; the list of clients takes `counters`.
+fn is_report(operation: &Operation) -> bool {
+    operation.reach == Reach::Reports && !operation.template.starts_with("/management/")
 }
 
 /// Parses a counter (rule 1).
@@ -180,6 +188,14 @@ mod tests {
         for path in ["/management/v1/counter/a", "/management/v1/counter/012", "/management/v1/counter/1.json/goals"] {
             assert_eq!(subject(Verb::Get, path).counters, Counters::Unreadable, "{path}");
         }
+    }
+
+    #[test]
+    fn a_report_that_names_its_counters_elsewhere_is_known() {
+        let is_misnamed = |target| subject(Verb::Get, target).misnamed;
+        assert!(is_misnamed("/stat/v1/data?counters=5") && is_misnamed("/stat/v1/data?counter_id=5&metrics=m"));
+        assert!(!is_misnamed("/stat/v1/data?ids=5&counters=5") && !is_misnamed("/stat/v1/data?id=5&counter=5"));
+        assert!(!is_misnamed("/stat/v1/data?metrics=m") && !is_misnamed("/management/v1/clients?counters=5"));
     }
 
     #[test]
