@@ -134,6 +134,7 @@ merge_gate() {
     if has valgrind && [ "$(uname -m)" = x86_64 ]; then step "budget" benches/run; else skip "budget" "no valgrind, or not x86-64"; fi
     if has c++; then step "fuzz" fuzz/run replay; else skip "fuzz" "no C++ compiler"; fi
     if has python3; then step "mutations" tests/mutations.py --check; else skip "mutations" "no python3"; fi
+    if has python3; then step "prose" tests/prose.py; else skip "prose" "no python3"; fi
     step "deploy files" env METRIKA_GATE_BIN="$PWD/$gate" tests/deploy.sh
     if has curl && has promtool; then step "live metrics" live; else skip "live metrics" "no curl or no promtool"; fi
     if has buildah && has mmdebstrap; then step "image" tests/image.sh; else skip "image" "no buildah or no mmdebstrap"; fi

@@ -1,11 +1,13 @@
-//! The process: starts everything in order, lives until it is told to end, and ends in order.
+//! The process: ordered start, main loop, and graceful shutdown.
 //!
-//! 1. Start: configuration, log, tokens, upstream, listeners, admin, sandbox, and only then threads; then it is ready.
-//! 2. SIGTERM, SIGINT or SIGQUIT: not ready at once, and every answer says that its connection ends with it (HTTP/2: GOAWAY).
-//!    `shutdown.delay` later it accepts no more, and connections end after their request, those without one first; when all
-//!    have ended, or after `shutdown.timeout`, the process ends: 0 when nothing was cut, 69 when something was; what is likely
-//!    to be cut is named in the log before. A second signal ends it at once, and a worker that has stalled keeps it no longer.
-//! 3. SIGHUP reloads; while ending it is ignored. SIGUSR1 and SIGUSR2, which would end the process, are ignored always.
+//! 1. The start order is configuration, log, tokens, upstream, listeners, admin, sandbox, and then threads. The process is
+//!    ready afterwards.
+//! 2. SIGTERM, SIGINT and SIGQUIT begin the shutdown. The gate is not ready at once, and every response closes its
+//!    connection (HTTP/2: GOAWAY). After `shutdown.delay` it stops accepting and closes connections after their request,
+//!    idle ones first. The process ends when all connections are closed, or after `shutdown.timeout`. Requests that are
+//!    likely to be cut are logged before. The exit code is 0, or 69 if something was cut. A second signal ends the process
+//!    at once, and a stalled worker does not delay the end.
+//! 3. SIGHUP reloads, and is ignored during the shutdown. SIGUSR1 and SIGUSR2, which end a process by default, are ignored.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -19,31 +21,31 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
-use crate::admin::{Admin, Recheck};
 use crate::config::{Config, LogFormat, Shutdown};
-use crate::crew::{Crew, Start};
-use crate::descriptors::Descriptors;
-use crate::external::External;
+use crate::files::External;
+use crate::files::descriptors::Descriptors;
 use crate::health::Health;
 use crate::metrics::process::{Confinement, ProcessMeters};
-use crate::readiness::Readiness;
+use crate::process::admin::{Admin, Recheck};
+use crate::process::readiness::Readiness;
+use crate::process::sandbox::{Needs, Sandbox};
+use crate::process::workers::{Crew, Start};
 use crate::reload::{Folders, LOOK, LOOK_AT_UNWATCHED, Reloader, Source};
-use crate::sandbox::{Needs, Sandbox};
 use crate::server::listen::{Bound, bind};
 use crate::telemetry::{self, Form, Sink};
 
-/// How the process is started, beside the configuration.
+/// Settings of the start that are not part of the configuration.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// What said the configuration, when that is a file.
+    /// The source of the configuration, if it is a file.
     pub source: Option<Source>,
-    /// In the place of the configuration's.
+    /// Overrides `log.format` of the configuration.
     pub log_format: Option<LogFormat>,
-    /// In the place of the configuration's.
+    /// Overrides `log.level` of the configuration.
     pub log_level: Option<String>,
-    /// In the place of the configuration's.
+    /// Overrides `workers` of the configuration.
     pub workers: Option<usize>,
-    /// Demo tokens are taken, and no others.
+    /// Whether demo tokens are accepted.
     pub demo: bool,
 }
 
@@ -64,17 +66,17 @@ pub struct App {
 }
 
 impl App {
-    /// Starts everything that `config` says.
+    /// Starts a gate with `config`.
     ///
     /// # Errors
-    /// What is wrong; [`crate::reload::exit_code`] knows the code of it. An address that is taken is 69.
+    /// The reason why the start failed; [`crate::reload::exit_code`] returns its exit code, and 69 is for an address in use.
     pub fn start(config: Config, options: Options) -> anyhow::Result<Self> {
         harden();
         let meters = Arc::new(ProcessMeters::default());
         let format = options.log_format.unwrap_or(config.log.format);
         let level = options.log_level.clone().unwrap_or_else(|| config.log.level.clone());
         let sink = telemetry::start(format, &level, meters.clone())?;
-        // What was logged before a start failed is said before the process ends.
+        // Lines that were logged before a failed start are written before the process ends.
         Self::start_logging_to(sink.clone(), telemetry::resolve(format), meters, config, options).inspect_err(|_| {
             if sink.write_to_stderr().is_ok() {
                 sink.flush(Duration::from_secs(1));
@@ -91,7 +93,7 @@ impl App {
     ) -> anyhow::Result<Self> {
         let workers = options.workers.or(config.workers).unwrap_or_else(cpus);
         let descriptors = Descriptors::here(workers);
-        if let Some(fit) = descriptors.fit(&mut config) {
+        if let Some(fit) = config.fit(descriptors) {
             descriptors.say(fit);
         }
         let needs = Needs::of(&External::of(&config, options.source.as_ref().map(Source::file)));
@@ -107,7 +109,7 @@ impl App {
         }
         let runtime =
             Builder::new_current_thread().enable_all().max_blocking_threads(1).build_local(LocalOptions::default())?;
-        // One that comes from now on waits for its turn; before, SIGHUP ends the process.
+        // Signals are queued from now on; an earlier SIGHUP ends the process.
         let signals = runtime.block_on(async { Signals::new() })?;
         let address = config.admin.address;
         let admin = runtime
@@ -117,7 +119,7 @@ impl App {
         sandbox.say();
         meters.confined(sandbox.confinement());
         reloader.keep_to(sandbox);
-        // No thread was started before this.
+        // This starts the first thread.
         sink.write_to_stderr()?;
         let (reports, reported) = mpsc::unbounded_channel();
         let generation = reloader.generation().clone();
@@ -161,18 +163,18 @@ impl App {
         );
     }
 
-    /// Where the admin listener is.
+    /// Returns the address of the admin listener.
     #[must_use]
     pub fn admin_place(&self) -> String {
         self.admin.local_addr().map_or_else(|error| error.to_string(), |address| address.to_string())
     }
 
-    /// Where callers connect: the name and place of each listener.
+    /// Returns the name and the address or path of each listener.
     pub fn places(&self) -> impl Iterator<Item = (&'static str, &str)> {
         self.bound.iter().map(|bound| (bound.name.as_str(), bound.place.as_str()))
     }
 
-    /// Lives until it is told to end; the exit code.
+    /// Runs until a signal ends the process. Returns the exit code.
     #[must_use]
     pub fn run(self) -> u8 {
         let Self {
@@ -211,7 +213,7 @@ impl App {
             readiness.draining();
             end(&mut signals, reloader.shutdown(), &crew).await
         });
-        // The tasks of this runtime hold the crew too; they end with it.
+        // Tasks of this runtime hold references to the workers; they end with it.
         runtime.shutdown_background();
         drop(bound);
         let all_ended = Arc::try_unwrap(crew).is_ok_and(Crew::end);
@@ -225,17 +227,17 @@ impl App {
     }
 }
 
-/// The exit code of a process that cut something (`EX_UNAVAILABLE` of sysexits(3)).
+/// The exit code after requests were cut (`EX_UNAVAILABLE` of sysexits(3)).
 const CUT: u8 = 69;
 
 struct Signals {
     end: EndSignals,
     hangup: Signal,
-    /// Held so that they do not end the process.
+    /// Signals that are held because they would end the process otherwise.
     _ignored: [Signal; 2],
 }
 
-/// Those that end the process.
+/// The signals that end the process.
 struct EndSignals {
     terminate: Signal,
     interrupt: Signal,
@@ -264,10 +266,10 @@ impl EndSignals {
     }
 }
 
-/// Until a signal to end: reloads, and looks after the tokens.
+/// Reloads and follows the health of tokens until a signal ends the process.
 async fn live(signals: &mut Signals, reloader: &mut Reloader, health: &mut Health, crew: &Crew, recheck: &Notify) {
     let mut folders = Folders::new();
-    // What changed between the start's reading and the first watching is seen at once.
+    // Changes between reading at the start and the first watch are noticed at once.
     let mut next_look = Instant::now();
     loop {
         let all_are_watched = folders.watch(reloader.folders());
@@ -293,7 +295,7 @@ async fn live(signals: &mut Signals, reloader: &mut Reloader, health: &mut Healt
     }
 }
 
-/// Parks tokens and takes them back, for ever.
+/// Suspends and restores tokens; never returns.
 async fn look_after(reloader: &mut Reloader, health: &mut Health, crew: &Crew) {
     loop {
         if health.attend(crew).await {
@@ -303,14 +305,14 @@ async fn look_after(reloader: &mut Reloader, health: &mut Health, crew: &Crew) {
     }
 }
 
-/// So often it is logged what has become likely to be cut: every eighth of the time that is left at first, but between these.
+/// Bounds of the interval at which requests that are likely to be cut are logged; it is one eighth of the whole time.
 const NAMES_AT_LEAST: Duration = Duration::from_millis(20);
 const NAMES_AT_MOST: Duration = Duration::from_secs(1);
 
-/// No shutdown takes longer, whatever the configuration says.
+/// The maximum duration of a shutdown, whatever is configured.
 const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// Rule 2.
+/// Shuts down gracefully (rule 2). Returns the exit code.
 async fn end(signals: &mut Signals, shutdown: Shutdown, crew: &Crew) -> u8 {
     tracing::info!(delay = ?shutdown.delay, timeout = ?shutdown.timeout, "ending");
     let whole = shutdown.delay.saturating_add(shutdown.timeout);
@@ -347,19 +349,19 @@ async fn end(signals: &mut Signals, shutdown: Shutdown, crew: &Crew) -> u8 {
     0
 }
 
-/// The CPUs that the process may use: affinity and the container's quota count.
+/// Returns the number of CPUs available to the process, within its affinity and the quota of its container.
 #[must_use]
 pub fn cpus() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
-/// No core dump can hold a token, no other process of the user can read this one's memory, no program that is executed
-/// gains a right, and the limit of descriptors is what the system allows.
+/// Disables core dumps, which could hold tokens, and memory access by other processes of the user; forbids new
+/// privileges; raises the limit of descriptors.
 fn harden() {
     let none = Rlimit { current: Some(0), maximum: Some(0) };
-    // Each is best effort: a system that has none of these runs the gate all the same.
+    // Errors are ignored: the gate also runs on a system without these features.
     let _ = rustix::process::setrlimit(Resource::Core, none);
     let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
     let _ = rustix::thread::set_no_new_privs(true);
-    crate::descriptors::raise();
+    crate::files::descriptors::raise();
 }

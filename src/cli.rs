@@ -12,10 +12,12 @@ use crate::reload::Source;
 use crate::server::listen::MissingFolder;
 
 mod check;
+mod demo;
 mod doctor;
 mod environment;
 mod explain;
 mod fake;
+mod files;
 mod healthcheck;
 mod init;
 mod lines;
@@ -67,14 +69,14 @@ enum Command {
     /// Write a configuration to begin with
     Init(init::InitArgs),
     /// See it work: a Metrica, a gate and its admin in one process, and four things to try
-    Demo(crate::demo::DemoArgs),
+    Demo(demo::DemoArgs),
     /// A Metrica to test and demo against, on TLS
     Fake(fake::FakeArgs),
     /// Ask a running gate whether it is ready
     Healthcheck(healthcheck::HealthcheckArgs),
 }
 
-/// Where the configuration is when nobody says where.
+/// The path of the configuration when none is given.
 const DEFAULT_CONFIG: &str = "/etc/metrika-gate/gate.yaml";
 
 /// Where the configuration is.
@@ -115,7 +117,7 @@ enum Format {
     Json,
 }
 
-/// Runs the program; its exit code.
+/// Runs the program and returns its exit code.
 #[must_use]
 pub fn main() -> u8 {
     let (cli, names_config) = parsed(&std::env::args_os().collect::<Vec<_>>());
@@ -127,25 +129,25 @@ pub fn main() -> u8 {
         Command::Explain(args) => explain::explain(&args, &mut out),
         Command::Suggest(args) => suggest::suggest(&args, &mut out),
         Command::Init(args) => init::init(&args, &mut out),
-        Command::Demo(args) => crate::demo::run(&args, &mut out),
+        Command::Demo(args) => demo::run(&args, &mut out),
         Command::Fake(args) => fake::run(&args, &mut out).map(|()| 0),
-        // Its answer is its exit code, whoever reads the rest.
+        // The exit code is the result, even if nobody reads the output.
         Command::Healthcheck(args) => healthcheck::healthcheck(&args, &mut std::io::stdout()),
     };
     match ended {
         Ok(code) => code,
-        // As in `explain … | head -1`: whoever read it has seen enough.
+        // The reader has closed the pipe on purpose, as in `explain … | head -1`.
         Err(_) if out.reader_gone => 0,
         Err(error) => {
             let hint = hint(&error, names_config).unwrap_or_default();
-            // Nobody is left to be told when stderr is gone.
+            // An error is ignored: with stderr closed, it cannot be reported.
             let _ = writeln!(std::io::stderr(), "metrika-gate: {error:#}{hint}");
             exit_code(&error)
         }
     }
 }
 
-/// What was asked for, and whether it is a variable that names the configuration.
+/// Returns the parsed arguments, and whether an environment variable names the configuration.
 fn parsed(arguments: &[OsString]) -> (Cli, bool) {
     let mut program = environment::counted(Cli::command(), arguments);
     let read = program.try_get_matches_from_mut(arguments).and_then(|matches| {
@@ -155,9 +157,14 @@ fn parsed(arguments: &[OsString]) -> (Cli, bool) {
     read.unwrap_or_else(|error| environment::explained(error, &program, arguments).exit())
 }
 
-/// A configuration that is read once: of a file, or of stdin, which is called `-`. Its name for messages, and what it says.
+/// Returns the path of a configuration that is not read from stdin.
+fn named(file: &Path) -> Option<&Path> {
+    (file.as_os_str() != STDIN).then_some(file)
+}
+
+/// Reads a configuration once, from a file or from stdin (`-`). Returns its name for messages, and its content.
 fn read_config(file: &Path) -> Result<(&Path, Vec<u8>), Error> {
-    if file.as_os_str() != STDIN {
+    if let Some(file) = named(file) {
         return Ok((file, config::bytes(file)?));
     }
     let name = Path::new("<stdin>");
@@ -169,19 +176,19 @@ fn read_config(file: &Path) -> Result<(&Path, Vec<u8>), Error> {
     read.map(|_| (name, bytes)).map_err(unreadable)
 }
 
-/// The same, as a configuration.
+/// Reads and parses a configuration, from a file or from stdin.
 fn load_config(file: &Path) -> Result<Config, Error> {
     let (name, bytes) = read_config(file)?;
     Config::from_bytes(&bytes, name)
 }
 
-/// Why a log and a configuration cannot both be `-`.
+/// The error when both the log and the configuration are `-`.
 const ONE_STDIN: &str = "stdin can be the log or the configuration, and not both";
 
 /// The name of stdin on the command line.
 const STDIN: &str = "-";
 
-/// Stdout, which remembers that nobody reads it any more: other pipes and connections can break too.
+/// Stdout, which records that its reader is gone: other pipes and connections can break as well.
 struct Out {
     stdout: std::io::Stdout,
     reader_gone: bool,
@@ -206,7 +213,8 @@ impl Write for Out {
     }
 }
 
-/// What to do about an error, where that is not said by itself; `of_variable` is of the configuration's name.
+/// Returns a hint for an error that does not explain itself. `of_variable` is whether an environment variable named
+/// the configuration.
 fn hint(error: &anyhow::Error, of_variable: bool) -> Option<&'static str> {
     let of_config = error.chain().find_map(|cause| cause.downcast_ref::<Error>());
     let Some(Error::Unreadable { file, .. }) = of_config else { return None };
@@ -232,7 +240,7 @@ fn run(args: RunArgs) -> anyhow::Result<u8> {
     Ok(App::start(config, options)?.run())
 }
 
-/// The exit code of an error (sysexits(3)).
+/// Returns the exit code for an error (sysexits(3)).
 fn exit_code(error: &anyhow::Error) -> u8 {
     let of_system = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>()).next();
     if of_system.and_then(std::io::Error::get_ref).is_some_and(|inner| inner.is::<MissingFolder>()) {

@@ -1,7 +1,7 @@
-//! Configuration: what is written and what is meant are two things.
+//! Configuration: from the text of a file to checked values.
 //!
-//! A file is read as a [`document`], walked with every mistake collected, and becomes a [`Config`], after which nothing
-//! needs validating and nothing is optional that has a default. `config/reference.yaml` shows every key.
+//! A file is parsed into a [`document`] and read with every mistake collected. The resulting [`Config`] needs no
+//! further validation, and has a value for everything that has a default. `config/reference.yaml` lists every key.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -14,12 +14,13 @@ use metrica::operation::Catalogue;
 use metrica::scope::ScopeSet;
 use rustls_pki_types::CertificateDer;
 
-use crate::caller::Caller;
 use crate::names::{GroupName, ListenerName, TokenAlias};
+use crate::policy::caller::Caller;
 
 mod admission;
 pub mod document;
 mod error;
+mod external;
 mod health;
 mod level;
 mod policy;
@@ -41,60 +42,62 @@ pub use source::bytes;
 pub use values::name_text;
 use values::{duration, name, names, timeout};
 
-/// Everything that the configuration says.
+pub use crate::policy::admission::Limits;
+
+/// A complete configuration.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Where callers connect.
+    /// The listeners for callers.
     pub listeners: Vec<Listener>,
-    /// Where operators and Prometheus connect.
+    /// The listener for operators and Prometheus.
     pub admin: Admin,
     /// The Metrica API.
     pub upstream: Upstream,
     /// The tokens and their files.
     pub tokens: Vec<TokenSource>,
-    /// Who may do what, in order.
+    /// The callers and their rights, in the order of the file.
     pub callers: Arc<[Caller]>,
-    /// What can be asked.
+    /// The known operations.
     pub catalogue: Catalogue,
-    /// Counters that are counted together.
+    /// Groups of counters for metrics.
     pub counter_groups: Vec<CounterGroup>,
-    /// Who issued a token, where that may be asked.
+    /// The service that identifies the owner of a token, if configured.
     pub identity: Option<Identity>,
-    /// How the health of tokens is looked after.
+    /// The checks of tokens.
     pub token_health: TokenHealth,
-    /// Towards callers.
+    /// Timeouts towards callers.
     pub timeouts: CallerTimeouts,
-    /// What one caller, or all, may take.
+    /// Limits of a request, of one caller, and of all callers.
     pub limits: Limits,
-    /// How the process ends.
+    /// The end of the process.
     pub shutdown: Shutdown,
-    /// What is logged, and how.
+    /// The content and form of the log.
     pub log: Log,
-    /// Confine the process to what it needs.
+    /// Whether the process is confined to what it needs.
     pub sandbox: bool,
-    /// How many workers; `None` is one for each CPU that the process may use.
+    /// The number of workers; `None` means one per CPU available to the process.
     pub workers: Option<usize>,
 }
 
-/// A place where callers connect.
+/// A listener for callers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listener {
-    /// Its name, which callers can require.
+    /// The name, which conditions of callers can refer to.
     pub name: ListenerName,
-    /// Where.
+    /// The address.
     pub bind: Bind,
-    /// HTTP/2 with prior knowledge, beside HTTP/1.1.
+    /// Whether HTTP/2 with prior knowledge is enabled in addition to HTTP/1.1.
     pub http2: bool,
-    /// Who may reach it at all.
+    /// The requests that it admits.
     pub admission: Admission,
 }
 
-/// What a listener lets in, beside what it always does; it can change without a restart.
+/// The configured additions to a listener's built-in admission rules; they can change without a restart.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Admission {
-    /// More hosts that it is called by: names and addresses.
+    /// Additional hosts that requests may name: names and addresses.
     pub hosts: Vec<Box<str>>,
-    /// A field that every request has, with its value.
+    /// A header field, with its value, that every request must have.
     pub required: Option<(HeaderName, HeaderValue)>,
 }
 
@@ -105,9 +108,9 @@ pub enum Bind {
     Tcp(SocketAddr),
     /// A unix socket, created with `mode`.
     Unix {
-        /// Its path.
+        /// The path.
         path: PathBuf,
-        /// Its permissions.
+        /// The permissions.
         mode: u32,
     },
 }
@@ -124,43 +127,43 @@ impl fmt::Display for Bind {
 /// The admin listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Admin {
-    /// Where.
+    /// The address.
     pub address: SocketAddr,
-    /// Whether `POST /recheck` is answered.
+    /// Whether `POST /recheck` is enabled.
     pub recheck: bool,
 }
 
-/// The one place that requests go to.
+/// The server that all requests are forwarded to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upstream {
-    /// The host of the URL: looked up, verified in the certificate, sent as SNI.
+    /// The host of the URL: resolved, verified in the certificate, and sent as SNI.
     pub host: String,
     /// The port of the URL.
     pub port: u16,
-    /// `Host`: the host, and the port where it is not 443.
+    /// The value of `Host`: the host, with the port unless it is 443.
     pub authority: String,
-    /// Certificates to trust beside the system's.
+    /// Trusted certificates in addition to those of the system.
     pub extra_roots: Vec<CertificateDer<'static>>,
-    /// The file that they were read from.
+    /// The file that holds `extra_roots`.
     pub ca_file: Option<PathBuf>,
-    /// Dial this host and port; the name in the certificate stays `host`.
+    /// The host and port to connect to instead; the certificate must still name `host`.
     pub connect_to: Option<(String, u16)>,
-    /// Addresses of which family.
+    /// The address families to connect to.
     pub address_family: AddressFamily,
-    /// Offer HTTP/2, and use it where it is taken.
+    /// Whether HTTP/2 is offered.
     pub http2: bool,
-    /// At most so many requests at once to the upstream, over all workers.
+    /// The maximum number of concurrent upstream requests, over all workers.
     pub connections: usize,
-    /// A connection takes no new request when it is older.
+    /// The age from which a connection takes no new request.
     pub max_age: Duration,
-    /// How long each step may take.
+    /// The timeouts of each step.
     pub timeouts: UpstreamTimeouts,
 }
 
-/// Which addresses of the upstream are dialled.
+/// The address families of the upstream that are used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum AddressFamily {
-    /// Both.
+    /// IPv4 and IPv6.
     #[default]
     Any,
     /// IPv4 only.
@@ -169,108 +172,93 @@ pub enum AddressFamily {
     Ipv6,
 }
 
-/// How long the upstream may take.
+/// Timeouts towards the upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UpstreamTimeouts {
-    /// To look up, connect and agree on TLS.
+    /// For the look-up, the connect and the TLS handshake together.
     pub connect: Duration,
-    /// From the last byte of the request to the head of the answer.
+    /// From the last byte of the request to the head of the response.
     pub response_headers: Duration,
     /// Between two pieces of a body.
     pub body_idle: Duration,
-    /// An unused connection is kept so long.
+    /// The time for which an idle connection is kept.
     pub keep_alive: Duration,
 }
 
-/// A token and where it is kept.
+/// A token and its file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenSource {
-    /// What logs and metrics call it.
+    /// The name in logs and metrics.
     pub alias: TokenAlias,
-    /// The file that holds it and nothing else.
+    /// The file, which holds nothing but the token.
     pub file: PathBuf,
-    /// On a read-only mount, what its file may let its group and others do, whoever owns it.
+    /// The permissions of group and others that are tolerated for the file on a read-only mount, whoever owns it.
     pub allow_mode: Option<u32>,
-    /// What it was issued for.
+    /// The scopes that the token was issued for.
     pub scopes: ScopeSet,
-    /// What else is known of it.
+    /// The owner, application and lifetime, and the standby.
     pub origin: Origin,
 }
 
-/// Counters that are counted together.
+/// A group of counters that metrics report together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CounterGroup {
-    /// Its name in metrics.
+    /// The name in metrics.
     pub name: GroupName,
-    /// In ascending order.
+    /// The counters, in ascending order.
     pub counters: Box<[u64]>,
 }
 
-/// Where it can be asked who issued a token (<https://yandex.com/dev/id/doc/en/user-information>).
+/// The service that identifies the owner of a token (<https://yandex.com/dev/id/doc/en/user-information>).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// The host, and how it is connected to.
+    /// The server, and how to connect to it.
     pub place: Upstream,
     /// The path.
     pub path: String,
 }
 
-/// How the health of tokens is looked after.
+/// The checks of tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TokenHealth {
-    /// A token that Metrica rejects is asked about again after this, and then after twice the time, and so on.
+    /// The time after which a rejected token is probed again; it doubles with each further rejection.
     pub probe_after: Duration,
-    /// But not after more than this: five minutes at most.
+    /// The upper bound of that time, five minutes at most.
     pub probe_at_most: Duration,
-    /// Ask Metrica what a token's owner may do with a counter that was refused.
+    /// Whether Metrica is asked for the rights of a token's owner on a counter that was refused.
     pub learn: bool,
 }
 
-/// How long a caller may take.
+/// Timeouts towards callers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CallerTimeouts {
-    /// From its first byte (on a new connection, from the connect) to the end of a request's header.
+    /// For a request's header: from its first byte (on a new connection, from the connect) to its end.
     pub request_headers: Duration,
     /// Between two pieces of a body, in either direction.
     pub body_idle: Duration,
-    /// An unused connection is kept so long.
+    /// The time for which an idle connection is kept.
     pub keep_alive: Duration,
-    /// From the first byte of a request's header to the last byte of its answer.
+    /// From the first byte of a request's header to the last byte of the response.
     pub request: Duration,
 }
 
-/// Bounds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// The request line and all fields.
-    pub header_bytes: usize,
-    /// The request target.
-    pub target_bytes: usize,
-    /// The fields of a request.
-    pub header_fields: usize,
-    /// Callers' connections over all listeners.
-    pub connections: usize,
-    /// Of them, those of one peer: an IPv4 address, an IPv6 network of 64 bits, or a user of this machine.
-    pub connections_per_peer: usize,
-}
-
-/// How the process ends after SIGTERM.
+/// The end of the process after SIGTERM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shutdown {
-    /// Still accepting so long, while not ready.
+    /// The time for which listeners still accept while readiness fails.
     pub delay: Duration,
-    /// Requests under way have so long to finish.
+    /// The time in which open requests can complete.
     pub timeout: Duration,
 }
 
 /// Logging.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Log {
-    /// JSON or human.
+    /// The form of lines.
     pub format: LogFormat,
     /// A level, or directives as in `info,metrika_gate=debug`.
     pub level: String,
-    /// One line for every request.
+    /// Whether each request is logged.
     pub access: bool,
 }
 
@@ -290,15 +278,16 @@ impl Config {
     /// Reads the configuration in `file`.
     ///
     /// # Errors
-    /// [`Error::Unreadable`] when the file cannot be read, [`Error::Invalid`] with all mistakes in it.
+    /// [`Error::Unreadable`] or [`Error::Permissions`] when the file cannot be used, [`Error::Invalid`] with all
+    /// mistakes in it.
     pub fn load(file: &Path) -> Result<Self, Error> {
         Self::from_bytes(&bytes(file)?, file)
     }
 
-    /// Reads a configuration from `bytes`; `file` is its name in messages.
+    /// Reads a configuration from `bytes`; `file` names it in messages.
     ///
     /// # Errors
-    /// [`Error::Invalid`] with all mistakes in it.
+    /// [`Error::Invalid`] with all mistakes.
     pub fn from_bytes(bytes: &[u8], file: &Path) -> Result<Self, Error> {
         let text = std::str::from_utf8(bytes).map_err(|error| {
             let message = format!("is not UTF-8 from byte {} on", error.valid_up_to() + 1);
@@ -307,10 +296,10 @@ impl Config {
         Self::parse(text, file)
     }
 
-    /// Reads a configuration from `text`; `file` is its name in messages.
+    /// Reads a configuration from `text`; `file` names it in messages.
     ///
     /// # Errors
-    /// [`Error::Invalid`] with all mistakes in it.
+    /// [`Error::Invalid`] with all mistakes.
     pub fn parse(text: &str, file: &Path) -> Result<Self, Error> {
         let text = document::without_mark(text);
         let document = document::parse(text).map_err(|(position, message)| {

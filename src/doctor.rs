@@ -1,20 +1,22 @@
-//! Doctor: what is the matter with the tokens of a configuration? Asked of Metrica itself, as its documentation advises
+//! Doctor: diagnoses the tokens of a configuration by asking Metrica, as its documentation advises
 //! (<https://yandex.com/dev/metrika/en/intro/authorization>, troubleshooting).
 //!
-//! 1. Questions are GETs ([`crate::probe`]), one after another. Nothing is written, and what only a write would prove is
-//!    said to be unproven.
-//! 2. Who issued a token is asked only where the configuration names the place (`identity`): it receives the token.
-//! 3. The list of counters needs no grant, so whether it is refused says whether `metrika:read` is there. Metrica's refusal
-//!    of one counter is then about the grant. Where the list gives no answer, the documentation's open counter decides, if
-//!    it is refused: everybody may look at that one.
-//! 4. A permission belongs to the account. What a token that does not read cannot see of a counter is asked with one of the
-//!    same account that does.
-//! 5. At most [`COUNTERS`] counters are asked for with each token: those that are wanted, then those of its callers. Where
-//!    neither names one, the first [`SEEN`] that the owner sees are. What was not asked is said.
-//! 6. An obstacle that another question would meet too (a quota, no connection) ends the questions about a token.
-//! 7. What is found is a closed list ([`finding`]). Of an answer's text nothing is repeated but a login and an application
-//!    that look like one ([`crate::probe::identity`]), and of a certificate its dates and host names.
-//! 8. A place that cannot be reached is connected to once more, without a token, for the reason and its remedy (`doctor/reach.rs`).
+//! 1. Questions are GET requests ([`crate::probe`]), sent one after another. The doctor writes nothing; a right that only
+//!    a write would prove is reported as unproven.
+//! 2. The issuer of a token is asked for only if the configuration names the place (`identity`), because that place
+//!    receives the token.
+//! 3. The list of counters needs no grant, so a refusal of the list shows that `metrika:read` is missing. A token that may
+//!    read the list lacks the grant where one counter is refused. If the list gives no answer, a refusal of the
+//!    documentation's open counter, which everybody may read, shows that `metrika:read` is missing.
+//! 4. Permissions belong to the account. A token without `metrika:read` sees no counter, so its counters are asked for
+//!    with a token of the same account that has it.
+//! 5. At most [`COUNTERS`] counters are asked for with each token: the wanted ones first, then those of its callers. If
+//!    neither names one, the first [`SEEN`] counters that the owner sees are used. Omitted counters are reported.
+//! 6. An obstacle that every further question would meet (a quota, no connection) ends the questions about a token.
+//! 7. The list of findings is closed ([`finding`]). The report repeats no text of a response except a login and an
+//!    application id that [`crate::probe::identity`] validated, and no part of a certificate except dates and host names.
+//! 8. If a place cannot be reached, the doctor connects once more, without a token, to find the reason and the remedy
+//!    (`doctor/reach.rs`).
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -26,6 +28,7 @@ use metrica::scope::{Scope, ScopeSet};
 use serde::Deserialize;
 
 use crate::config::{Config, TokenSource};
+use crate::files::Purpose;
 use crate::names::TokenAlias;
 use crate::probe::identity::Issuer;
 use crate::probe::question::{Obstacle, Question, Reply};
@@ -46,53 +49,53 @@ use finding::{Finding, Rights, Standing};
 use issuer::Identity;
 use reach::Unreached;
 
-/// So many counters are asked for with each token.
+/// The maximum number of counters that are asked for with each token.
 pub const COUNTERS: usize = 50;
 
-/// So many of those that an owner sees are asked for where no counter is named.
+/// The number of the owner's counters that are asked for if no counter is named.
 pub const SEEN: usize = 5;
 
-/// Path and query of the list of counters, of which [`SEEN`] are wanted.
+/// The path and query of the list of the first [`SEEN`] counters.
 const LIST: &str = "/management/v1/counters?per_page=5";
 
-/// What is looked at.
+/// The tokens and counters to examine.
 #[derive(Debug, Clone, Default)]
 pub struct Wanted {
-    /// These tokens; none is all.
+    /// The tokens to examine; empty for all.
     pub tokens: Vec<TokenAlias>,
-    /// These counters, beside those of the callers.
+    /// The counters to ask for in addition to those of the callers.
     pub counters: Vec<u64>,
 }
 
-/// Something that was found.
+/// A finding and its subject.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
-    /// Of which token.
+    /// The examined token.
     pub token: TokenAlias,
-    /// On which counter.
+    /// The counter, if the finding is about one.
     pub counter: Option<u64>,
-    /// What.
+    /// The finding.
     pub finding: Finding,
 }
 
-/// Everything that was found.
+/// All findings of one run.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Report {
-    /// In the order of the tokens.
+    /// The findings, in the order of the tokens in the configuration.
     pub lines: Vec<Line>,
-    /// The requests that it took.
+    /// The number of requests sent.
     pub requests: usize,
 }
 
 impl Report {
-    /// The worst of it.
+    /// Returns the worst standing of all findings.
     #[must_use]
     pub fn standing(&self) -> Standing {
         self.lines.iter().map(|line| line.finding.standing()).max().unwrap_or(Standing::Well)
     }
 
-    /// The exit code: 77 or 78 for files, as of `check`; 1 when something else is wrong, 75 when something could not be
-    /// asked (sysexits(3)), 0 otherwise.
+    /// Returns the exit code (sysexits(3)): 77 for the permissions of a file and 78 for its content, as in `check`; 1 if
+    /// something else is wrong; 75 if a question could not be answered; 0 otherwise.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         let has = |is_it: fn(&Finding) -> bool| self.lines.iter().any(|line| is_it(&line.finding));
@@ -110,19 +113,19 @@ impl Report {
     }
 }
 
-/// Looks at the tokens of `config`; `tell` hears of every question before it is asked. Belongs on a runtime of one thread.
+/// Examines the tokens of `config`. Calls `tell` before every question. Must run on a single-threaded runtime.
 ///
 /// # Errors
-/// When connections cannot be prepared at all.
+/// When no certificate can be trusted, or TLS cannot be set up.
 pub async fn examine(
     config: &Config,
     wanted: &Wanted,
     now: SystemTime,
     tell: &mut dyn FnMut(TokenAlias, Question),
 ) -> anyhow::Result<Report> {
-    let metrica = Place::new("upstream", config.upstream.clone())?;
+    let metrica = Place::new(Purpose::Upstream, config.upstream.clone())?;
     let issuer = match &config.identity {
-        Some(identity) => Some(Place::new("identity", identity.place.clone())?),
+        Some(identity) => Some(Place::new(Purpose::Identity, identity.place.clone())?),
         None => None,
     };
     let mut doctor = Doctor {
@@ -139,7 +142,7 @@ pub async fn examine(
     let is_wanted = |source: &&TokenSource| wanted.tokens.is_empty() || wanted.tokens.contains(&source.alias);
     let sources: Vec<_> = config.tokens.iter().filter(is_wanted).collect();
     let mut patients = Vec::new();
-    // All of them before the first question: what comes back is looked through for every one.
+    // All tokens are read before the first question, because responses are searched for each of them.
     let held: Vec<_> = sources.iter().filter_map(|source| Some((*source, doctor.token(source)?))).collect();
     doctor.compare_files(&held);
     for (source, token) in held {
@@ -154,18 +157,18 @@ pub async fn examine(
     Ok(report)
 }
 
-/// Who is asked.
+/// A server that is asked: Metrica or Yandex ID.
 struct Place {
-    /// The key of the configuration that describes it.
-    key: &'static str,
+    /// The purpose of its connections, which names its key in the configuration.
+    purpose: Purpose,
     upstream: Arc<Upstream>,
-    /// Why it cannot be reached, once that was looked at (rule 8).
+    /// The reason why it cannot be reached, after that was examined (rule 8).
     unreached: Option<Unreached>,
 }
 
 impl Place {
-    fn new(key: &'static str, settings: crate::config::Upstream) -> anyhow::Result<Self> {
-        Ok(Self { key, upstream: Arc::new(Upstream::new(settings)?), unreached: None })
+    fn new(purpose: Purpose, settings: crate::config::Upstream) -> anyhow::Result<Self> {
+        Ok(Self { purpose, upstream: Arc::new(Upstream::new(settings)?), unreached: None })
     }
 }
 
@@ -177,25 +180,25 @@ struct Doctor<'a> {
     now: SystemTime,
     tell: &'a mut dyn FnMut(TokenAlias, Question),
     secrets: Vec<HeaderValue>,
-    /// What was said of a counter to a token.
+    /// The replies about counters, by token and counter.
     replies: HashMap<(TokenAlias, u64), Reply>,
     report: Report,
 }
 
-/// A token that Metrica did not call invalid.
+/// A token that Metrica did not reject as invalid.
 struct Patient<'a> {
     source: &'a TokenSource,
     token: Token,
     issuer: Option<Issuer>,
-    /// Whether it reads, where that is known.
+    /// Whether the token has `metrika:read`, if known.
     reads: Option<bool>,
-    /// The first counters that its owner sees.
+    /// The first counters that the owner sees.
     sees: Vec<u64>,
-    /// How many it sees in all.
+    /// The number of counters that the owner sees.
     sees_in_all: usize,
-    /// The open counter was asked for (rule 3).
+    /// Whether the open counter was asked for (rule 3).
     asked_open: bool,
-    /// Rule 6.
+    /// Whether an obstacle ended the questions about this token (rule 6).
     is_blocked: bool,
 }
 
@@ -205,14 +208,14 @@ impl Patient<'_> {
         Rights(seen.or(self.source.origin.client_id.as_ref()).cloned())
     }
 
-    /// Whether a person issued it for an organisation.
+    /// Whether a person issued the token although `owner` names an account of an organisation.
     fn is_personal(&self) -> bool {
         let stated = self.source.origin.owner.as_deref();
         let is_other = self.issuer.as_ref().is_some_and(|issuer| !login::is_organisation(&issuer.login));
         stated.is_some_and(login::is_organisation) && is_other
     }
 
-    /// What is declared beside `metrika:read`.
+    /// Returns the declared scopes without `metrika:read`.
     fn declared_writes(&self) -> ScopeSet {
         self.source.scopes.iter().filter(|scope| *scope != Scope::Read).collect()
     }
@@ -227,7 +230,7 @@ impl<'a> Doctor<'a> {
         self.report.lines.push(Line { token: source.alias, counter: Some(counter), finding });
     }
 
-    /// Asks Metrica.
+    /// Asks Metrica one question.
     async fn ask(&mut self, alias: TokenAlias, token: &Token, question: Question) -> Reply {
         let place = probe::Place::new(self.metrica.upstream.clone());
         self.ask_at(&place, alias, token, question, "").await
@@ -248,19 +251,19 @@ impl<'a> Doctor<'a> {
         reply
     }
 
-    /// Why there was no connection, where that is what `why` says (rule 8); asked once of each place.
+    /// Returns the reason why `place` cannot be reached, if `why` is a failed connection (rule 8). Connects once per place.
     async fn unreached(place: &mut Place, why: &Obstacle, now: SystemTime) -> Option<Finding> {
         if !matches!(why, Obstacle::Connection(_)) {
             return None;
         }
         if place.unreached.is_none() {
-            place.unreached = reach::why_not(&place.upstream, place.key, now).await;
+            place.unreached = reach::why_not(&place.upstream, &place.purpose.key(), now).await;
         }
         let Unreached { said, mend, may_pass } = place.unreached.clone()?;
         Some(if may_pass { Finding::UnreachableNow { said, mend } } else { Finding::Unreachable { said, mend } })
     }
 
-    /// Rules 2 and 3.
+    /// Determines whether the token is valid and can read (rules 2 and 3). Returns `None` for an invalid token.
     async fn admit(&mut self, source: &'a TokenSource, token: Token) -> Option<Patient<'a>> {
         let identity = self.identify(source, &token).await;
         let reply = self.ask(source.alias, &token, Question::List).await;
@@ -322,7 +325,7 @@ impl<'a> Doctor<'a> {
         Some(patient)
     }
 
-    /// Whether it reads, against what is declared.
+    /// Reports whether the token has `metrika:read`, compared with its declared scopes.
     fn say_reads(&mut self, patient: &Patient<'_>) {
         let declared = patient.source.scopes.iter().any(|scope| scope == Scope::Read);
         let finding = match (patient.reads, declared) {
@@ -336,9 +339,9 @@ impl<'a> Doctor<'a> {
         self.say(patient.source, finding);
     }
 
-    /// The counters to ask for with a token, and how many there would be (rule 5).
+    /// Returns the counters to ask for with a token, and their number before the limit (rule 5).
     fn counters_of(&self, source: &TokenSource) -> (Vec<u64>, usize) {
-        // A standby is used by the callers of the token that it stands by.
+        // A standby serves the callers of the token that it stands by for.
         let stands_for = |alias: &TokenAlias| {
             let mut tokens = self.config.tokens.iter();
             *alias == source.alias
@@ -355,7 +358,7 @@ impl<'a> Doctor<'a> {
     }
 }
 
-/// What to do about an obstacle that is no matter of the token.
+/// Returns the remedy for an obstacle that the token did not cause.
 const fn remedy(why: &Obstacle) -> &'static str {
     match why {
         Obstacle::Quota(_) => {
@@ -370,7 +373,7 @@ const fn remedy(why: &Obstacle) -> &'static str {
     }
 }
 
-/// The first counters of a list, which may be empty, and how many it has; `None` when it is no list.
+/// Returns the first counters of a list and its total length; `None` if `body` is not a list of counters.
 fn counters_in(body: &[u8]) -> Option<(Vec<u64>, usize)> {
     #[derive(Deserialize)]
     struct List {

@@ -6,7 +6,8 @@
 //!    are asked about at once; each stays a part of it until its own probe is answered.
 //! 3. Who was refused hears what is concluded when the workers know it: what it sends next is decided with that.
 //! 4. With `learn`, what could tell the reason of a refusal is asked ([`doubts`]), with no token that is refused.
-//! 5. Where `identity` is configured, a token that is new is asked whose it is, until there is an answer.
+//! 5. Where `identity` is configured, a token that is new is asked whose it is, until there is an answer. What tokens of one owner
+//!    show of that owner holds for all of them (`health/owners.rs`).
 //! 6. One question of a token is under way at a time (`health/ask.rs`); whether it is accepted comes first.
 //! 7. A refusal of a counter never parks a token.
 
@@ -15,30 +16,33 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
+use metrica::cause::Conclusion;
 use metrica::observed_rights::Fact;
-use metrica::scope::{Scope, ScopeSet};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
 use crate::config::{self, Config, TokenHealth};
-use crate::crew::Crew;
 use crate::metrics::process::ProcessMeters;
 use crate::names::TokenAlias;
 use crate::probe::Place;
+use crate::process::workers::Crew;
 use crate::reload::{Concern, Concerns};
-use crate::token::{Conclusion, Standing, Token};
+use crate::token::{Standing, Token};
 use crate::upstream::Upstream;
-use crate::worker::{Doubt, Generation, Report, Sender};
+use crate::worker::{Doubt, Generation, Report, Sender, Slot};
 
 mod ask;
 pub mod doubts;
 mod judge;
+mod learn;
 pub mod machine;
 mod outage;
+mod owners;
 
-use ask::{Asker, Finding, Finds};
+use ask::{About, Asker, Finding, Finds};
 use doubts::Doubts;
 use machine::{Event, Machine, Reply};
+use owners::Owners;
 
 /// Between two tries to learn whose a token is.
 const INTRODUCTION: Duration = Duration::from_secs(60);
@@ -55,8 +59,6 @@ struct Patient {
     is_busy: bool,
     /// Who waits for the conclusion of a probe.
     waiting: Vec<oneshot::Sender<Conclusion>>,
-    /// Whose it is, by the answer of `identity`.
-    owner: Option<Box<str>>,
     /// Rule 5: when it is asked whose it is; `None` when it was answered, or is being asked.
     introduction: Option<Instant>,
 }
@@ -73,6 +75,7 @@ pub struct Health {
     generation: Arc<Generation>,
     patients: BTreeMap<TokenAlias, Patient>,
     doubts: Doubts,
+    owners: Owners,
     /// Rule 3.
     concluded: Vec<(oneshot::Sender<Conclusion>, Conclusion)>,
     meters: Arc<ProcessMeters>,
@@ -101,6 +104,7 @@ impl Health {
             generation,
             patients: BTreeMap::new(),
             doubts: Doubts::default(),
+            owners: Owners::default(),
             concluded: Vec::new(),
             meters,
         })
@@ -126,6 +130,8 @@ impl Health {
         };
         self.patients.retain(|alias, patient| is_there(*alias, patient.epoch));
         self.doubts.keep(is_there);
+        let held = generation.tokens.iter().filter(|slot| slot.token.is_some());
+        self.owners.follow(held.map(Slot::sender));
         let now = Instant::now();
         for slot in generation.tokens.iter().filter(|slot| slot.token.is_some()) {
             let patient = self.patients.entry(slot.alias).or_insert_with(|| Patient {
@@ -134,7 +140,6 @@ impl Health {
                 standing: Standing::Healthy,
                 is_busy: false,
                 waiting: Vec::new(),
-                owner: None,
                 introduction: Some(now),
             });
             let position = generation.tokens.iter().position(|other| other.alias == slot.alias);
@@ -217,41 +222,53 @@ impl Health {
         };
         match report {
             Report::Accepted(_) => _ = patient.machine.on(Event::Succeeded, now, self.settings),
-            Report::Refused(_, waiting) => match patient.machine.on(Event::Refused, now, self.settings) {
-                Some(Reply::Now(conclusion)) => self.concluded.push((waiting, conclusion)),
-                Some(Reply::Wait) | None => {
-                    if patient.waiting.len() >= MOST_WAITING {
-                        patient.waiting.retain(|waiting| !waiting.is_closed());
-                    }
-                    patient.waiting.push(waiting);
-                    patient.waiting.truncate(MOST_WAITING);
-                }
-            },
-            Report::Learnt(_, fact) => {
-                self.learn(sender, &fact, crew);
-                if let Fact::Permission(counter, _) = fact {
-                    self.doubts.take_again(sender, Doubt::Counter(counter), now);
+            Report::Refused(_, waiting) => self.conclude(sender.alias, Event::Refused, waiting),
+            Report::Doubted(_, waiting) => {
+                if self.settings.learn {
+                    self.conclude(sender.alias, Event::Doubted, waiting);
                 }
             }
-            Report::Shown(_, counter) => self.doubts.is_old(sender, Doubt::Counter(counter)),
+            Report::Learnt(_, fact) => {
+                let counter = if let Fact::Permission(counter, _) = fact { Some(counter) } else { None };
+                if self.is_said(&fact) {
+                    self.learn(sender, vec![fact], crew);
+                }
+                if let Some(counter) = counter {
+                    self.doubts.take_again(self.eyes(sender), counter, now);
+                }
+            }
+            Report::Shown(_, counter) => self.doubts.is_old(self.eyes(sender), counter),
             Report::Denied(_, doubt) => {
                 if self.settings.learn && !patient.standing.is_refused() {
-                    self.doubts.take(sender, doubt, now);
+                    self.doubt(sender, doubt, now);
                 }
             }
         }
     }
 
-    fn take_finding(&mut self, sender: Sender, finding: Finding, crew: &Crew) {
-        if matches!(finding, Finding::Answered(_)) {
-            self.doubts.answered();
+    /// A refusal casts doubt on a token: who waits hears what is concluded, now or when a probe is answered.
+    fn conclude(&mut self, alias: TokenAlias, event: Event, waiting: oneshot::Sender<Conclusion>) {
+        let Some(patient) = self.patients.get_mut(&alias) else { return };
+        match patient.machine.on(event, Instant::now(), self.settings) {
+            Some(Reply::Now(conclusion)) => self.concluded.push((waiting, conclusion)),
+            Some(Reply::Wait) | None => {
+                if patient.waiting.len() >= MOST_WAITING {
+                    patient.waiting.retain(|waiting| !waiting.is_closed());
+                }
+                patient.waiting.push(waiting);
+                patient.waiting.truncate(MOST_WAITING);
+            }
         }
+    }
+
+    fn take_finding(&mut self, sender: Sender, finding: Finding, crew: &Crew) {
+        let doubt = if matches!(finding, Finding::Answered(_)) { self.doubts.answered() } else { None };
         let Some(patient) = self.patients.get_mut(&sender.alias).filter(|patient| patient.epoch == sender.epoch) else {
             return;
         };
         patient.is_busy = false;
         match finding {
-            Finding::Concluded(conclusion) => {
+            Finding::Concluded(conclusion, found) => {
                 patient.machine.on(Event::Probed(conclusion), Instant::now(), self.settings);
                 self.concluded.extend(patient.waiting.drain(..).map(|waiting| (waiting, conclusion)));
                 // Rule 2.
@@ -260,13 +277,21 @@ impl Health {
                 } else if conclusion == Conclusion::Rejected && patient.standing == Standing::Outage {
                     patient.standing = Standing::Parked;
                 }
+                self.take_found(sender, found, crew);
             }
-            Finding::Answered(facts) => facts.iter().for_each(|fact| self.learn(sender, fact, crew)),
-            Finding::Owner(Some(login)) => {
-                patient.owner = Some(login.clone());
-                self.compare(sender, &login);
-                self.learn(sender, &Fact::Owner(login), crew);
+            Finding::Answered(found) => {
+                if found.doubts_token {
+                    patient.machine.on(Event::Doubted, Instant::now(), self.settings);
+                }
+                self.take_found(sender, found, crew);
+                // It does not read after all: another token of its owner may.
+                let is_of_owner =
+                    |(asked, doubt): &(Sender, Doubt)| *doubt != Doubt::Reads && self.eyes(*asked) != *asked;
+                if let Some((asked, doubt)) = doubt.filter(is_of_owner) {
+                    self.doubts.take(self.eyes(asked), doubt, Instant::now());
+                }
             }
+            Finding::Owner(Some(login)) => self.learn(sender, vec![Fact::Owner(login)], crew),
             Finding::Owner(None) => patient.introduction = Some(Instant::now() + INTRODUCTION),
         }
     }
@@ -278,14 +303,6 @@ impl Health {
         }
     }
 
-    fn learn(&mut self, sender: Sender, fact: &Fact, crew: &Crew) {
-        let read: ScopeSet = [Scope::Read].into_iter().collect();
-        if *fact == Fact::Proven(read) {
-            self.doubts.reads(sender);
-        }
-        crew.learn(sender, fact);
-    }
-
     /// Sends every question that can be sent now (rule 6).
     fn ask_what_is_due(&mut self) {
         let now = Instant::now();
@@ -294,7 +311,8 @@ impl Health {
             if patient.is_busy || patient.epoch != slot.epoch {
                 continue;
             }
-            let asker = |place: &Place| asker(place, token, slot.sender(), &self.meters, &self.finds);
+            let about = self.owners.about(slot.sender(), slot.owner.as_deref());
+            let asker = |place: &Place| asker(place, token, (slot.sender(), about), &self.meters, &self.finds);
             if patient.machine.due().is_some_and(|due| due <= now) {
                 patient.is_busy = true;
                 patient.machine.asks(now);
@@ -315,38 +333,33 @@ impl Health {
         let patients = &self.patients;
         let is_free = |patient: &Patient| !patient.is_busy && !patient.standing.is_refused();
         let may_ask = |sender: Sender| patients.get(&sender.alias).is_some_and(is_free);
-        let Some((sender, doubt, reads)) = self.doubts.next(may_ask) else { return };
+        let Some((sender, doubt)) = self.doubts.next(may_ask) else { return };
         let slot = self.generation.tokens.iter().find(|slot| slot.sender() == sender);
         let token = slot.and_then(|slot| slot.token.as_ref());
         let (Some(token), Some(patient)) = (token, self.patients.get_mut(&sender.alias)) else {
-            return self.doubts.answered();
+            self.doubts.answered();
+            return;
         };
         patient.is_busy = true;
-        let asker = asker(&self.metrica, token, sender, &self.meters, &self.finds);
+        let mut about = self.owners.about(sender, slot.and_then(|slot| slot.owner.as_deref()));
+        about.owner_is_open &= self.identity.is_none();
+        let asker = asker(&self.metrica, token, (sender, about), &self.meters, &self.finds);
         match doubt {
-            Doubt::Counter(counter) => ask::permission(asker, counter, reads),
+            Doubt::Counters(login, counters) => ask::permissions(asker, login, counters),
             Doubt::Logins => ask::logins(asker),
-        }
-    }
-
-    /// Says it when a token is another's.
-    fn compare(&self, sender: Sender, actual: &str) {
-        let slot = self.generation.tokens.iter().find(|slot| slot.alias == sender.alias);
-        if let Some(expected) = slot.and_then(|slot| slot.owner.as_deref())
-            && !metrica::login::is_same(expected, actual)
-        {
-            tracing::error!(
-                token = sender.alias.as_str(),
-                expected,
-                actual,
-                "the token was issued by another account than the configuration names as its owner"
-            );
+            Doubt::Reads => ask::reads(asker),
         }
     }
 }
 
-fn asker(place: &Place, token: &Token, sender: Sender, meters: &Arc<ProcessMeters>, finds: &Finds) -> Asker {
-    Asker { place: place.clone(), token: token.clone(), sender, meters: meters.clone(), finds: finds.clone() }
+fn asker(
+    place: &Place,
+    token: &Token,
+    (sender, about): (Sender, About),
+    meters: &Arc<ProcessMeters>,
+    finds: &Finds,
+) -> Asker {
+    Asker { place: place.clone(), token: token.clone(), sender, about, meters: meters.clone(), finds: finds.clone() }
 }
 
 fn identity(config: &Config) -> anyhow::Result<Option<(Place, Arc<str>)>> {

@@ -1,53 +1,44 @@
 //! metrika-gate: an authenticating reverse proxy for the Yandex Metrica API.
 //!
-//! Internal services send it requests without a credential; it recognises the caller, checks that the caller's scopes
-//! allow the operation, adds `Authorization: OAuth <token>`, forwards over TLS, streams the answer back, and records
-//! every 401 and 403 with its reason.
+//! Internal services send requests without a credential. The gate identifies the caller, checks that the caller's
+//! scopes allow the operation, adds `Authorization: OAuth <token>`, forwards the request over TLS, streams the
+//! response back, and records every 401 and 403 with its reason.
 //!
-//! # The tour
-//! The house has three floors, and a floor only looks down (`tests/it/architecture.rs`):
+//! # Modules
+//! The modules form three layers. The first one uses only itself, and the data path does not use the modules that run
+//! the process; `tests/it/architecture.rs` checks both.
 //!
-//! 1. **Vocabulary**: plain values and pure decisions. [`caller`] who is calling, [`operation`] what is being asked,
-//!    [`scope`] and [`policy`] whether and with which [`token`], [`decide`] all of that in one decision, [`target`] what may be a request's target at all,
-//!    [`subject`] on whose data it works and by which [`rules`], [`host`] by which name the gate is called, [`mod@line`] how HTTP/1.1 is written, [`verdict`]
-//!    what Metrica's refusal says, [`diagnosis`] why it refused, by what [`knowledge`] there is, [`rejection`] every answer of the gate itself. [`symbol`]s are their names.
-//! 2. **The data path**: the vocabulary put in order. [`gateway`] is the whole way of a request on one screen, [`response`] that of its response, [`body`] what goes up;
-//!    [`upstream`] has the connections to Metrica, [`probe`] asks on its own, [`worker`] what one thread has for itself, [`metrics`] what is
-//!    counted, [`telemetry`] what is logged.
-//! 3. **The process** around it. [`config`] reads what operators write, [`tokens`] and [`reload`] what changes,
-//!    [`external`] is the table of all that is named outside, [`mod@file`] reads it, [`descriptors`] divides what the kernel allows, [`server`] accepts, [`crew`] has the threads, [`health`] parks what Metrica does not take, [`admin`] and [`readiness`] answer probes, [`sandbox`] keeps the
-//!    process to what it needs, [`app`] starts and ends it all, [`cli`] is the command line. [`doctor`] asks Metrica what a token
-//!    can. [`fake`] is a Metrica to
-//!    test against, and [`demo`] shows everything at once.
+//! 1. **Decisions**: plain values and pure functions. [`policy`] decides whether a caller may send a request, and
+//!    with which token. [`names`] holds the names of the configuration, [`mod@token`] a token's secret. The crates
+//!    `metrica` (operations, scopes, errors and subjects of the Metrica API) and `strict-http` (HTTP grammar and
+//!    framing) belong to this layer.
+//! 2. **Data path**: [`gateway`] shows the whole path of a request in one file. [`upstream`] holds the connections to
+//!    Metrica, [`probe`] sends the gate's own questions, [`worker`] is the state of one thread, [`metrics`] counts
+//!    and [`telemetry`] logs.
+//! 3. **Process**: [`config`] reads the configuration, [`tokens`] and [`reload`] follow changes of files.
+//!    [`external`] lists every file and port that a configuration names, [`mod@file`] reads files. [`server`] accepts
+//!    connections, [`crew`] runs the worker threads, [`health`] suspends tokens that Metrica rejects. [`admin`] and
+//!    [`readiness`] answer probes. [`descriptors`] divides the file descriptors, [`sandbox`] confines the process.
+//!    [`app`] starts and ends the process, [`cli`] is the command line, [`doctor`] tests tokens against Metrica. The
+//!    crate `fake-metrica` is a stand-in for Metrica.
 
-pub mod admin;
 pub mod app;
 pub mod body;
-pub mod caller;
 pub mod cli;
 pub mod config;
-pub mod crew;
-pub mod decide;
-pub mod demo;
-pub mod descriptors;
 pub mod doctor;
-pub mod external;
-pub mod file;
+pub mod files;
 pub mod gateway;
 pub mod health;
 pub mod metrics;
 pub mod names;
 pub mod policy;
 pub mod probe;
-pub mod readiness;
-pub mod rejection;
+pub mod process;
 pub mod reload;
 pub mod response;
-pub mod rules;
-pub mod sandbox;
 pub mod server;
 pub mod telemetry;
 pub mod token;
-pub mod tokens;
 pub mod upstream;
 pub mod worker;

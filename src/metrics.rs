@@ -1,11 +1,11 @@
-//! Metrics: what is counted, by whom, and under which labels.
+//! Metrics: the counts of workers, and their labels.
 //!
-//! 1. Each worker counts in a [`Shard`] of its own, with plain numbers: no lock and no shared cache line on the way of
-//!    a request. A scrape asks every worker for a copy and adds them up.
-//! 2. Label values are ids of the configuration, ids of the catalogue and closed enums; nothing that a request says.
+//! 1. Each worker counts in its own [`Shard`] of plain numbers: a request needs neither a lock nor a shared cache
+//!    line. A scrape asks every worker for a copy and adds them up.
+//! 2. Label values are ids of the configuration, ids of the catalogue and closed enums, never parts of a request.
 //! 3. A 401 or 403 of the gate and one of Metrica never share a series: `origin` tells them apart.
 //!
-//! [`page`] turns the sum into text; `docs/metrics.md` is written from it.
+//! [`page`] renders the sum as text; `docs/metrics.md` is generated from it.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use rustc_hash::FxHashMap;
 
 use crate::names::{CallerId, TokenAlias};
 use crate::policy::Policy;
-use crate::rejection::Reason;
+use crate::policy::rejection::Reason;
 
 mod kinds;
 pub mod page;
@@ -25,16 +25,16 @@ pub mod usage;
 
 pub use kinds::{Credential, Stall, UpstreamError};
 
-/// Upper bounds of the duration histograms, in seconds: Metrica's reports take from milliseconds to two minutes.
+/// Upper bounds of the duration histograms, in seconds: reports of Metrica take from milliseconds to two minutes.
 pub const BUCKETS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0];
 
-/// The status that stands for a caller that went away before it was answered; it is never sent.
+/// The status for a caller that disconnected before the response; it is never sent.
 pub const CALLER_GONE: u16 = 499;
 
-/// How long things took.
+/// A histogram of durations.
 #[derive(Debug, Clone, Default)]
 pub struct Histogram {
-    /// By bucket, not cumulative; the last one is for everything longer.
+    /// Counts by bucket, not cumulative; the last bucket has no upper bound.
     counts: [u64; BUCKETS.len() + 1],
     sum: f64,
 }
@@ -55,17 +55,17 @@ impl Histogram {
     }
 }
 
-/// Whose answer it was.
+/// The origin of a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Origin {
-    /// The gate's: a refusal, an error on the way to Metrica, or none at all.
+    /// The gate: a refusal, an error on the way to Metrica, or no response at all.
     Gate,
-    /// Metrica's, as it was passed on.
+    /// Metrica, whose response was passed on.
     Upstream,
 }
 
 impl Origin {
-    /// The label `origin`.
+    /// Returns the label `origin`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -75,17 +75,17 @@ impl Origin {
     }
 }
 
-/// Who said no, and why.
+/// A refusal: its origin and its reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Refusal {
-    /// The gate; nothing was sent.
+    /// By the gate; nothing was sent.
     Gate(Reason),
-    /// Metrica.
+    /// By Metrica.
     Upstream(Cause),
 }
 
 impl Refusal {
-    /// The label `origin`.
+    /// Returns the label `origin`.
     #[must_use]
     pub const fn origin(self) -> Origin {
         match self {
@@ -94,7 +94,7 @@ impl Refusal {
         }
     }
 
-    /// What the operator can do, where Metrica refused.
+    /// Returns advice for the operator, if Metrica refused.
     #[must_use]
     pub const fn advice(self) -> Option<&'static str> {
         match self {
@@ -103,7 +103,7 @@ impl Refusal {
         }
     }
 
-    /// The label `reason`.
+    /// Returns the label `reason`.
     #[must_use]
     pub const fn reason(self) -> &'static str {
         match self {
@@ -116,19 +116,19 @@ impl Refusal {
 /// The labels of one series of `metrika_gate_auth_failures_total`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AuthFailure {
-    /// Who was refused; `None` is an unknown caller.
+    /// The refused caller; `None` if unknown.
     pub caller: Option<CallerId>,
-    /// With which token; `None` when it did not come so far.
+    /// The token; `None` if none was chosen.
     pub token: Option<TokenAlias>,
-    /// What was asked; `None` when it is not known.
+    /// The operation; `None` if unknown.
     pub operation: Option<OperationId>,
     /// 401 or 403.
     pub code: u16,
-    /// By whom and why.
+    /// The origin and the reason.
     pub refusal: Refusal,
 }
 
-/// What one caller did.
+/// The counts of one caller.
 #[derive(Debug, Clone, Default)]
 pub struct CallerMeters {
     requests: FxHashMap<(Option<OperationId>, Option<Verb>, u16, Origin), u64>,
@@ -139,19 +139,19 @@ pub struct CallerMeters {
     usage: usage::Usage,
 }
 
-/// Everything that a worker counts.
+/// All counts of a worker.
 #[derive(Debug, Clone)]
 pub struct Shard {
-    /// When it began to count.
+    /// The time since which it counts.
     since: Instant,
     callers: FxHashMap<Option<CallerId>, CallerMeters>,
     upstream_durations: FxHashMap<OperationId, Histogram>,
     auth_failures: FxHashMap<AuthFailure, u64>,
-    /// The same without callers, operations and codes, and with a zero for each.
+    /// The failures without callers, operations and codes; every series starts at zero.
     refusals: FxHashMap<(Option<TokenAlias>, Refusal), u64>,
     quota_rejections: FxHashMap<(TokenAlias, Cause), u64>,
     scope_drift: FxHashMap<(TokenAlias, Option<OperationId>), u64>,
-    /// When a token last needed a scope; `None` when it never did.
+    /// The time at which a token last needed a scope; `None` if it never did.
     scopes_needed: FxHashMap<(TokenAlias, Scope), Option<Instant>>,
     denied: FxHashMap<(Option<CallerId>, Reason), u64>,
     would_refuse: FxHashMap<(Option<CallerId>, Option<OperationId>, Reason), u64>,
@@ -160,45 +160,45 @@ pub struct Shard {
     caller_stalls: FxHashMap<(Option<CallerId>, Stall), u64>,
     floods: u64,
     likely_cut: usize,
-    /// Whether a token is known to be of another account than its `owner`.
+    /// Whether a token is known to belong to another account than its `owner`.
     other_owners: FxHashMap<TokenAlias, bool>,
 }
 
-/// What is known of an exchange when it ends.
+/// The result of an exchange.
 #[derive(Debug, Clone, Copy)]
 pub struct Finished {
-    /// Who asked.
+    /// The caller.
     pub caller: Option<CallerId>,
-    /// What for.
+    /// The operation.
     pub operation: Option<OperationId>,
-    /// With which token.
+    /// The token.
     pub token: Option<TokenAlias>,
-    /// The scope of that token that was needed, when it was sent.
+    /// The scope of the token that the operation needed, if the request was sent.
     pub needed: Option<Scope>,
-    /// How; `None` is a method that operations do not have.
+    /// The method; `None` if operations do not have it.
     pub verb: Option<Verb>,
-    /// What was answered, or [`CALLER_GONE`].
+    /// The status of the response, or [`CALLER_GONE`].
     pub code: u16,
-    /// Who said no, if somebody did.
+    /// The refusal, if any.
     pub refusal: Option<Refusal>,
-    /// When.
+    /// The end of the exchange.
     pub ended: Instant,
-    /// Why it would have been refused, where the caller's rules are not enforced.
+    /// The reason that would have refused the request, if the caller's rules were enforced.
     pub would_refuse: Option<Reason>,
-    /// From the head of the request to the end of the answer.
+    /// From the head of the request to the end of the response.
     pub duration: Duration,
-    /// From the start of sending to the head of the answer.
+    /// From the start of sending to the head of the response.
     pub upstream_duration: Option<Duration>,
-    /// The request's body.
+    /// The size of the request's body in bytes.
     pub request_bytes: u64,
-    /// The answer's body.
+    /// The size of the response's body in bytes.
     pub response_bytes: u64,
-    /// The group of the counters that it names.
+    /// The group of the counters that the request names.
     pub group: usage::Group,
 }
 
 impl Finished {
-    /// Whose answer it was.
+    /// Returns the origin of the response.
     fn origin(&self) -> Origin {
         let passed_on = self.upstream_duration.is_some() && self.code != CALLER_GONE;
         self.refusal.map_or(if passed_on { Origin::Upstream } else { Origin::Gate }, Refusal::origin)
@@ -229,18 +229,18 @@ impl Default for Shard {
 }
 
 impl Shard {
-    /// A caller is known and its request is under way.
+    /// Records that the caller of a request is identified and the request in progress.
     pub fn begin(&mut self, caller: Option<CallerId>) {
         self.callers.entry(caller).or_default().in_flight += 1;
     }
 
-    /// A request that is under way is another caller's now.
+    /// Reassigns a request in progress to another caller.
     pub fn move_on(&mut self, from: Option<CallerId>, to: CallerId) {
         self.callers.entry(from).or_default().in_flight -= 1;
         self.begin(Some(to));
     }
 
-    /// A request that was begun is over.
+    /// Records the end of a request.
     pub fn finish(&mut self, finished: &Finished) {
         let Finished { caller, operation, token, verb, code, .. } = *finished;
         let meters = self.callers.entry(caller).or_default();
@@ -270,7 +270,7 @@ impl Shard {
             (Refusal::Upstream(cause), Some(token)) if matches!(code, 420 | 429) => {
                 *self.quota_rejections.entry((token, cause)).or_default() += 1;
             }
-            // The declared scopes are enough for the catalogue, or nothing would have been sent.
+            // The declared scopes suffice according to the catalogue; otherwise the request would not have been sent.
             (Refusal::Upstream(Cause::ScopeMissing), Some(token)) => {
                 *self.scope_drift.entry((token, operation)).or_default() += 1;
             }
@@ -278,37 +278,37 @@ impl Shard {
         }
     }
 
-    /// A credential of the caller's did not leave.
+    /// Records a credential of the caller that was removed.
     pub fn credential_dropped(&mut self, caller: Option<CallerId>, kind: Credential) {
         *self.credentials_dropped.entry((caller, kind)).or_default() += 1;
     }
 
-    /// Something went wrong towards Metrica.
+    /// Records an error towards Metrica.
     pub fn upstream_error(&mut self, kind: UpstreamError) {
         *self.upstream_errors.entry(kind).or_default() += 1;
     }
 
-    /// A caller let the gate wait for too long.
+    /// Records a caller that exceeded `timeouts.body_idle`.
     pub fn caller_stalled(&mut self, caller: Option<CallerId>, stall: Stall) {
         *self.caller_stalls.entry((caller, stall)).or_default() += 1;
     }
 
-    /// So many requests are likely to be cut.
+    /// Sets the number of requests that are likely to be cut.
     pub const fn likely_to_be_cut(&mut self, requests: usize) {
         self.likely_cut = requests;
     }
 
-    /// A flood ended its connection.
+    /// Records a connection that was closed because of a flood.
     pub const fn flood(&mut self) {
         self.floods += 1;
     }
 
-    /// Whether a token is of another account than its `owner`.
+    /// Records whether a token belongs to another account than its `owner`.
     pub fn token_is_of_another(&mut self, token: TokenAlias, it_is: bool) {
         self.other_owners.insert(token, it_is);
     }
 
-    /// Adds another shard's counts.
+    /// Adds the counts of another shard.
     pub fn add(&mut self, other: &Self) {
         self.since = self.since.min(other.since);
         for (caller, more) in &other.callers {
@@ -343,17 +343,18 @@ impl Shard {
         }
     }
 
-    /// The ledger of each caller.
+    /// Returns the usage of each caller.
     fn usage(&self) -> impl Iterator<Item = (Option<CallerId>, &usage::Usage)> {
         self.callers.iter().map(|(caller, meters)| (*caller, &meters.usage))
     }
 
-    /// Makes the series that have to exist before the first failure, so that `increase()` sees it: one for every token and
-    /// reason, and for every reason of the gate. Those of callers begin with their first use: there can be thousands.
+    /// Creates the series that must exist before their first failure, so that `increase()` sees it: one for every
+    /// token and reason, and one for every reason of the gate. Those of callers, of which there can be thousands,
+    /// start with their first use.
     pub fn prepare(&mut self, policy: &Policy) {
         for token in policy.tokens() {
             self.scope_drift.entry((token.alias, None)).or_default();
-            // A standby has scopes for the day on which it is needed.
+            // A standby has scopes that only a takeover needs.
             for scope in token.scopes.iter().filter(|_| !token.is_standby) {
                 self.scopes_needed.entry((token.alias, scope)).or_default();
             }

@@ -1,11 +1,11 @@
-//! Names of the configuration, interned: each kind is a type of its own.
+//! Interned names of the configuration; each kind has its own type.
 //!
-//! A name is equal to itself across reloads too: the counters of a caller go on when the configuration changes.
+//! A name stays equal to itself across reloads, so the metrics of a caller continue when the configuration changes.
 
 metrica::interned_names! {
     /// The `id` of a caller in the configuration.
     CallerId;
-    /// The name of a token in the configuration: what logs and metrics say in place of the token.
+    /// The name of a token in the configuration; logs and metrics contain it instead of the token.
     TokenAlias;
     /// The name of a listener in the configuration.
     ListenerName;

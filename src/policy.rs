@@ -1,45 +1,62 @@
-//! Policy: may this caller do this, and with which token? A [`Grant`] is made here and nowhere else.
+//! Policy: decides whether a caller may send a request, and with which token. Only this module creates a [`Grant`].
 //!
-//! 1. The operation must be known (`unknown_operation`, 404), and its path must have the method (`method_denied`, 403).
+//! 1. The operation must be known (`unknown_operation`, 404), and its path must support the method (`method_denied`, 403).
 //! 2. The caller's scopes must cover the operation (`scope_denied`, 403).
-//! 3. The request must be within the caller's rules ([`crate::rules`]).
-//! 4. Of the caller's tokens, the narrowest that covers the operation is used: the one that can do the fewest other
-//!    things; of equal ones, the first in the configuration. When none covers it, the request is refused
+//! 3. The request must comply with the caller's rules ([`crate::policy::rules`]).
+//! 4. The token is the narrowest of the caller's tokens that covers the operation: the one that allows the fewest other
+//!    operations, and among equals the first in the configuration. If none covers it, the request is refused
 //!    (`token_scope_missing`, 403).
-//! 5. Where the caller has `enforce: false`, rules 2 and 3 only say what they would refuse.
+//! 5. If the caller has `enforce: false`, a request that rule 2 or 3 would refuse is allowed and the refusal is reported.
 
 use metrica::operation::{Catalogue, Lookup, Operation, OperationId, Verb};
 use metrica::scope::{Holder, Lacking, ScopeSet};
 
-use crate::caller::{Caller, Callers};
 use crate::names::{CallerId, TokenAlias};
-use crate::rejection::Reason;
-use crate::rules::{Breach, Call, Duties};
+use crate::policy::caller::{Caller, Callers};
+use crate::policy::rejection::Reason;
+use crate::policy::rules::{Breach, Call, Duties};
 
-/// A token of the configuration, without the secret.
+pub mod admission;
+mod body_head;
+mod body_policy;
+mod breach;
+pub mod caller;
+mod caller_table;
+mod condition;
+pub mod decide;
+mod grantees;
+mod http2_request;
+mod parts;
+mod reading;
+pub mod rejection;
+pub mod rules;
+mod setting;
+pub mod via;
+
+/// A token of the configuration, without its secret.
 #[derive(Debug, Clone)]
 pub struct TokenRights {
-    /// Its name.
+    /// The name of the token.
     pub alias: TokenAlias,
-    /// What it was issued for, as declared: Yandex has no way to ask.
+    /// The declared scopes; Yandex has no way to query them.
     pub scopes: ScopeSet,
-    /// It stands by another, whose scopes it has to have.
+    /// Whether it is the standby of another token, whose scopes it must have.
     pub is_standby: bool,
 }
 
-/// Everything that decides.
+/// The configuration that decisions depend on.
 #[derive(Debug)]
 pub struct Policy {
-    /// Who there is.
+    /// The callers.
     pub callers: Callers,
-    /// What can be asked.
+    /// The operations.
     pub catalogue: Catalogue,
     tokens: Vec<TokenRights>,
-    /// By caller: for each set of needed scopes, the position of the token to use.
+    /// By caller: the position of the token to use, for each set of needed scopes.
     choices: Vec<[Option<u16>; ScopeSet::COUNT]>,
 }
 
-/// The permission to send one request: for this caller, this operation, with this token.
+/// The permission to send one request: the caller, the operation and the token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Grant {
     caller: CallerId,
@@ -48,23 +65,23 @@ pub struct Grant {
     token_position: u16,
 }
 
-/// Why there is no grant.
+/// The reason why there is no grant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Denial {
-    /// Rule 1.
+    /// The operation is not known (rule 1).
     UnknownOperation,
-    /// Rule 1.
+    /// The path does not support the method (rule 1).
     MethodDenied,
-    /// Rule 2.
+    /// The caller's scopes do not cover the operation (rule 2).
     ScopeDenied(OperationId, Lacking),
-    /// Rule 3.
+    /// The request breaks a rule of the caller (rule 3).
     Rule(OperationId, Breach),
-    /// Rule 4.
+    /// No token of the caller covers the operation (rule 4).
     TokenScopeMissing(OperationId, Lacking),
 }
 
 impl Denial {
-    /// What the caller is told.
+    /// The reason returned to the caller.
     #[must_use]
     pub const fn reason(self) -> Reason {
         match self {
@@ -76,7 +93,7 @@ impl Denial {
         }
     }
 
-    /// What was asked, where that is known.
+    /// The requested operation, if it is known.
     #[must_use]
     pub const fn operation(self) -> Option<OperationId> {
         match self {
@@ -87,7 +104,7 @@ impl Denial {
         }
     }
 
-    /// Which rule of the caller is broken, where it is one of those.
+    /// The broken rule of the caller, if that is the reason.
     #[must_use]
     pub const fn breach(self) -> Option<Breach> {
         match self {
@@ -96,7 +113,7 @@ impl Denial {
         }
     }
 
-    /// Which scopes are needed and which are there, where they are what lacks.
+    /// The needed and the held scopes, if missing scopes are the reason.
     #[must_use]
     pub const fn lacking(self) -> Option<Lacking> {
         match self {
@@ -106,37 +123,37 @@ impl Denial {
     }
 }
 
-/// A grant, and on what terms.
+/// A grant and its conditions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Permission {
     /// The grant.
     pub grant: Grant,
-    /// What is still owed to the caller's rules.
+    /// The duties that the caller's rules impose on the request.
     pub duties: Duties,
-    /// What would refuse the request if it were enforced (rule 5).
+    /// The refusal that would apply if rules were enforced (rule 5).
     pub shadowed: Option<Denial>,
 }
 
 impl Grant {
-    /// What.
+    /// The operation.
     #[must_use]
     pub const fn operation(self) -> OperationId {
         self.operation
     }
 
-    /// For whom.
+    /// The caller.
     #[must_use]
     pub const fn caller(self) -> CallerId {
         self.caller
     }
 
-    /// With which token.
+    /// The token.
     #[must_use]
     pub const fn token(self) -> TokenAlias {
         self.token
     }
 
-    /// The position of that token among [`Policy::tokens`].
+    /// The position of the token in [`Policy::tokens`].
     #[must_use]
     pub fn token_position(self) -> usize {
         self.token_position.into()
@@ -144,20 +161,20 @@ impl Grant {
 }
 
 impl Policy {
-    /// Prepares the answers. Tokens that a caller names and `tokens` lacks are as if it did not name them.
+    /// Precomputes the choice of tokens. Tokens that a caller names but `tokens` lacks are ignored.
     #[must_use]
     pub fn new(callers: Callers, catalogue: Catalogue, tokens: Vec<TokenRights>) -> Self {
         let choices = callers.all().iter().map(|caller| choices(caller, &tokens)).collect();
         Self { callers, catalogue, tokens, choices }
     }
 
-    /// The tokens, in the order that [`Grant::token_position`] counts.
+    /// The tokens, in the order of [`Grant::token_position`].
     #[must_use]
     pub fn tokens(&self) -> &[TokenRights] {
         &self.tokens
     }
 
-    /// The operation that is asked for (rule 1).
+    /// Looks up the requested operation (rule 1).
     ///
     /// # Errors
     /// [`Denial::UnknownOperation`] and [`Denial::MethodDenied`].
@@ -169,13 +186,13 @@ impl Policy {
         }
     }
 
-    /// Whether a line of the catalogue has this path.
+    /// Whether the catalogue has this path.
     #[must_use]
     pub fn knows(&self, path: &str) -> bool {
         self.catalogue.knows(path)
     }
 
-    /// Whether the caller at `position` may send `call`, with what, and what it owes then (rules 2 to 5).
+    /// Decides whether the caller at `position` may send `call`, with which token and which duties (rules 2 to 5).
     ///
     /// # Errors
     /// [`Denial::ScopeDenied`], [`Denial::Rule`] and [`Denial::TokenScopeMissing`].
@@ -195,8 +212,8 @@ impl Policy {
         Ok(Permission { grant: self.grant(position, caller, operation)?, duties, shadowed })
     }
 
-    /// Whether the scopes of the caller at `position` and of its tokens let it do `operation`, and with what (rules 2 and
-    /// 4): what holds whatever a request names.
+    /// Decides whether the scopes of the caller at `position` and of its tokens allow `operation`, and with which token
+    /// (rules 2 and 4), independent of what a request names.
     ///
     /// # Errors
     /// [`Denial::ScopeDenied`] and [`Denial::TokenScopeMissing`]; the former also when there is no such caller.
@@ -208,7 +225,7 @@ impl Policy {
         self.grant(position, caller, operation)
     }
 
-    /// Rule 4.
+    /// Chooses the token (rule 4).
     fn grant(&self, position: usize, caller: &Caller, operation: &Operation) -> Result<Grant, Denial> {
         let choice = self.choices.get(position).and_then(|choices| choices.get(operation.scopes.index()).copied());
         let missing = || Denial::TokenScopeMissing(operation.id, self.lacked_by_tokens(caller, operation));
@@ -225,12 +242,12 @@ impl Policy {
     }
 }
 
-/// Rule 2, for a caller that has the scopes `held`.
+/// The denial of rule 2, for a caller with the scopes `held`.
 const fn scope_denied(operation: &Operation, held: ScopeSet) -> Denial {
     Denial::ScopeDenied(operation.id, Lacking { holder: Holder::Caller, needed: operation.scopes, held })
 }
 
-/// For every set of needed scopes, the token that `caller` uses (rule 4).
+/// The token that `caller` uses for every set of needed scopes (rule 4).
 fn choices(caller: &Caller, tokens: &[TokenRights]) -> [Option<u16>; ScopeSet::COUNT] {
     let own: Vec<(u16, ScopeSet)> = (caller.tokens.iter())
         .filter_map(|alias| {
@@ -251,9 +268,9 @@ mod tests {
     use metrica::scope::Scope;
 
     use super::*;
-    use crate::caller::Conditions;
     use crate::names::ListenerName;
-    use crate::rules::{List, Rules};
+    use crate::policy::caller::Conditions;
+    use crate::policy::rules::{List, Rules};
 
     fn scopes(list: &[Scope]) -> ScopeSet {
         list.iter().copied().collect()
@@ -265,7 +282,7 @@ mod tests {
             conditions: Conditions::ANYONE,
             scopes: scopes(scope_list),
             tokens: tokens.iter().map(|alias| TokenAlias::new(alias)).collect(),
-            rules: crate::rules::Rules::default(),
+            rules: crate::policy::rules::Rules::default(),
             strict: false,
         });
         let tokens = tokens
@@ -304,7 +321,7 @@ mod tests {
         assert_eq!(verdict(&policy, 9, Verb::Get, "/management/v1/counters"), "scope_denied: Some(\"counters.list\")");
     }
 
-    /// What becomes of a request of one caller with these rules.
+    /// Decides a request of a caller with these rules.
     fn decided(rules: Rules, scope: Scope, verb: Verb, target: &str) -> Result<Permission, Denial> {
         let mut caller = policy(&[("a", &[scope], &["t"])], &[]).callers.get(0).unwrap().clone();
         caller.rules = rules;
@@ -345,7 +362,7 @@ mod tests {
         assert_eq!(refused(Scope::Expenses, "/management/v1/counter/1/goals"), Reason::ScopeDenied);
         let list = decided(Scope::Read, Verb::Get, "/management/v1/counters").unwrap();
         assert_eq!((list.duties.list, list.shadowed), (false, None), "the list goes on as it is");
-        // No token covers it, so that there is nothing to send it with.
+        // No token covers the operation, so none can be used.
         let write = decided(Scope::Read, Verb::Delete, "/management/v1/counter/1");
         let (needed, held) = (scopes(&[Scope::Write]), scopes(&[Scope::Read]));
         let lacking = Lacking { holder: Holder::Tokens, needed, held };

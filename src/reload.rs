@@ -1,19 +1,19 @@
-//! Reload: a new configuration or new tokens take the place of the old ones, or nothing changes.
+//! Reload: replaces the configuration or the tokens as a whole, or changes nothing.
 //!
-//! 1. Token files are watched by their folders, so the `..data` swap of Kubernetes, an editor's rename and a rewrite are
-//!    all seen; every ten seconds they are read in any case.
-//! 2. A token is used when it stayed the same for a moment. One that is wrong changes nothing, and is said and counted
-//!    once. One that is gone for a second is gone.
-//! 3. SIGHUP, or a change of its file, or of one that is read with it, that stayed the same for a moment
-//!    (`reload/source.rs`), reloads the configuration together with the tokens. One that has a mistake changes nothing; all
-//!    mistakes are said, and it is tried again until it can be taken, or says something else. Listeners (but for their
-//!    `hosts` and `require_header`), admin, workers, sandbox and log need a restart, and so does what the
-//!    [`crate::sandbox`] of the start does not reach.
-//! 4. Requests under way go on with what they began with; no connection is closed.
-//! 5. What is in use, and why it is not what the files say, is told at every moment: by the log when it changes, by the gauge
-//!    of the last reload, by `/readyz?verbose`.
+//! 1. The folders of token files are watched, so the `..data` swap of Kubernetes, the rename of an editor and a rewrite in
+//!    place are all noticed. The files are also read every ten seconds.
+//! 2. A new token is used after its file has been unchanged for 300 ms. An invalid file changes nothing; it is logged and
+//!    counted once. A token is dropped when its file has been missing for a second (`reload/tokens.rs`).
+//! 3. SIGHUP reloads the configuration together with the tokens. A settled change of the configuration file, or of a file
+//!    that is read with it, does the same (`reload/source.rs`). An invalid configuration changes nothing: all mistakes are
+//!    logged, and it is tried again until it is accepted or changes. Changes of listeners (except `hosts` and
+//!    `require_header`), admin, workers and sandbox need a restart and are refused, and so are paths and ports outside of
+//!    the [`crate::process::sandbox`]. `log.format` and `log.level` keep their values until a restart.
+//! 4. Requests in progress continue with the state that they started with. No connection is closed.
+//! 5. The reason why a file is not in use is visible at any time: in the log when it changes, in the gauge of the last
+//!    reload, and in `/readyz?verbose`, which names every unusable file.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,14 +21,14 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::config::{Config, Error, Shutdown, TokenSource};
-use crate::crew::Crew;
-use crate::descriptors::Descriptors;
-use crate::external::External;
+use crate::files::External;
+use crate::files::descriptors::Descriptors;
 use crate::metrics::process::{Confinement, Outcome, ProcessMeters, TokenNow};
 use crate::names::TokenAlias;
-use crate::sandbox::Sandbox;
+use crate::process::sandbox::Sandbox;
+use crate::process::workers::Crew;
 use crate::token::Token;
-use crate::tokens::{self, TokenErrors, TokenFileError, Written};
+use crate::token::store::TokenErrors;
 use crate::upstream::Upstream;
 use crate::worker::{Generation, Slot};
 
@@ -38,83 +38,64 @@ mod folders;
 mod generation;
 mod served;
 mod source;
+mod tokens;
 
-use candidates::{Candidates, STABLE};
 pub use folders::Folders;
 pub use generation::{Concern, Concerns, policy};
 use generation::{changed, generation, slots, sockets};
 use served::served;
 use source::Change;
 pub use source::Source;
+use tokens::TokenFiles;
 
-/// Files are read so often in any case.
+/// The interval at which all files are read, even without a notification.
 pub const LOOK: Duration = Duration::from_secs(10);
 
-/// Files in folders that cannot be watched, as they do not exist, are looked for so often.
+/// The interval while a folder cannot be watched, for example because it does not exist.
 pub const LOOK_AT_UNWATCHED: Duration = Duration::from_secs(1);
 
-/// How long a file may be gone before its token is: replacing a file can take two steps.
+/// The time that a file may be missing before its token is dropped: replacing a file can take two steps.
 const GONE: Duration = Duration::from_secs(1);
 
-/// How long a wrong file may be wrong before that is said: it may still be being written.
-const WRONG: Duration = Duration::from_millis(300);
-
-/// A file that gives no token, for now.
-struct Trouble {
-    since: Instant,
-    /// It is not there; otherwise it is wrong.
-    missing: bool,
-    said: Option<String>,
-}
-
-/// What is in use, and where it came from.
+/// The configuration and the tokens in use, and their sources.
 pub struct Reloader {
     source: Option<Source>,
     config: Config,
     tokens: Vec<Option<Token>>,
     generation: Arc<Generation>,
-    candidates: Candidates,
-    troubles: BTreeMap<TokenAlias, Trouble>,
+    files: TokenFiles,
     meters: Arc<ProcessMeters>,
     sandbox: Sandbox,
     descriptors: Option<Descriptors>,
     demo: bool,
     concerns: Concerns,
-    /// When each token's file was last written, as it was last seen.
-    written: BTreeMap<TokenAlias, Written>,
-    /// Tokens whose files were written since, and say the same.
-    rewritten: BTreeSet<TokenAlias>,
-    /// Why the configuration's file is not in use, as it was said last.
+    /// The last logged reason why the configuration file is not in use.
     refusal: Option<String>,
-    /// Files that were said to be replaced behind a mount.
+    /// The files that were logged as replaced behind a mount.
     replaced: BTreeSet<PathBuf>,
 }
 
 impl Reloader {
-    /// Reads the tokens of `config`, which `source` said, and makes the first generation.
+    /// Reads the tokens of `config`, which was read from `source`, and creates the first generation.
     ///
     /// # Errors
-    /// When a token is there and wrong, or the upstream cannot be prepared.
+    /// When a token file exists and is invalid, or TLS to the upstream cannot be set up.
     pub fn new(source: Option<Source>, config: Config, meters: Arc<ProcessMeters>, demo: bool) -> anyhow::Result<Self> {
-        let tokens = tokens::read_all(&config.tokens, demo)?;
+        let tokens = crate::token::store::read_all(&config.tokens, demo)?;
         let upstream = Arc::new(Upstream::new(config.upstream.clone())?);
         let generation = Arc::new(generation(&config, &tokens, upstream, None, &Concerns::new()));
-        let (candidates, troubles) = (Candidates::default(), BTreeMap::new());
         let sandbox = Sandbox::none(Confinement::None);
         let reloader = Self {
             source,
             config,
             tokens,
             generation,
-            candidates,
-            troubles,
+            files: TokenFiles::default(),
             meters,
             sandbox,
             descriptors: None,
             demo,
             concerns: Concerns::new(),
-            written: BTreeMap::new(),
-            rewritten: BTreeSet::new(),
             refusal: None,
             replaced: BTreeSet::new(),
         };
@@ -128,23 +109,23 @@ impl Reloader {
         Ok(reloader)
     }
 
-    /// From now on the process can do no more than this.
+    /// Sets the sandbox that later configurations have to fit into.
     pub fn keep_to(&mut self, sandbox: Sandbox) {
         self.sandbox = sandbox;
     }
 
-    /// From now on no configuration asks for more of these than there are.
+    /// Sets the descriptors to which the connection limits of later configurations are lowered.
     pub const fn fit_to(&mut self, descriptors: Descriptors) {
         self.descriptors = Some(descriptors);
     }
 
-    /// What is in use.
+    /// Returns the generation in use.
     #[must_use]
     pub const fn generation(&self) -> &Arc<Generation> {
         &self.generation
     }
 
-    /// How the process ends, as the configuration in use says.
+    /// Returns the shutdown settings in use.
     #[must_use]
     pub const fn shutdown(&self) -> Shutdown {
         self.config.shutdown
@@ -154,13 +135,14 @@ impl Reloader {
         External::of(&self.config, self.source.as_ref().map(Source::file))
     }
 
-    /// Every folder that has to be watched.
+    /// Returns every folder to watch.
     #[must_use]
     pub fn folders(&self) -> BTreeSet<PathBuf> {
         self.external().watched()
     }
 
-    /// Looks at every file; what changed is in use when this returns. When to look again, if that should be soon.
+    /// Checks every file and installs settled changes before it returns. Returns the time until the next check, if it
+    /// should be earlier than the regular one.
     pub async fn look(&mut self, crew: &Crew) -> Option<Duration> {
         self.tell_of_mounts();
         let now = Instant::now();
@@ -187,73 +169,8 @@ impl Reloader {
             }
         };
         let of_tokens = self.look_at_tokens(crew).await;
+        self.tell_of_files();
         again.into_iter().chain(of_tokens).min()
-    }
-
-    async fn look_at_tokens(&mut self, crew: &Crew) -> Option<Duration> {
-        let mut changed = Vec::new();
-        let mut again = None;
-        let is_refused = |alias| self.concerns.get(&alias).is_some_and(|concern| concern.standing.is_refused());
-        for (source, token) in self.config.tokens.iter().zip(&mut self.tokens) {
-            // Taken before the file is read, so that no write is missed.
-            let written = tokens::written(source);
-            match tokens::read(source, self.demo) {
-                Ok(new) => {
-                    let trouble = self.troubles.remove(&source.alias);
-                    if token.as_ref() == Some(&new) {
-                        if trouble.is_some_and(|trouble| trouble.said.is_some()) {
-                            tracing::info!(token = source.alias.as_str(), "the token's file is right again");
-                        }
-                        self.candidates.forget(source.alias);
-                        let before = written.and_then(|written| self.written.insert(source.alias, written));
-                        if before.is_some() && before != written {
-                            self.rewritten.insert(source.alias);
-                        }
-                        continue;
-                    }
-                    if self.candidates.settled(source.alias, &new, Instant::now()) {
-                        *token = Some(new);
-                        changed.push(source.alias);
-                    } else {
-                        again = sooner(again, STABLE);
-                    }
-                }
-                // Of its file it says nothing.
-                Err(error) if error.is_shortage() => again = sooner(again, LOOK_AT_UNWATCHED),
-                Err(error) => {
-                    let trouble = self.troubles.entry(source.alias);
-                    let missing = matches!(error, TokenFileError::Missing { .. });
-                    let begun = || Trouble { since: Instant::now(), missing, said: None };
-                    let trouble = trouble.or_insert_with(begun);
-                    // A wrong file that is replaced in two steps is missing for a moment.
-                    if trouble.missing != missing {
-                        (trouble.since, trouble.missing) = (Instant::now(), missing);
-                    }
-                    let patience = if missing { GONE } else { WRONG };
-                    if trouble.since.elapsed() < patience {
-                        again = sooner(again, patience);
-                    } else if missing && token.take().is_some() {
-                        tracing::error!(token = source.alias.as_str(), %error, "the token is gone; requests that need it are refused");
-                        trouble.said = Some(error.to_string());
-                        changed.push(source.alias);
-                    } else if !missing && trouble.said.as_deref() != Some(&error.to_string()) {
-                        let kept = match token {
-                            Some(_) if is_refused(source.alias) => "the old one stays, which Metrica does not take",
-                            Some(_) => "the old one stays in use",
-                            None => "it stays unusable",
-                        };
-                        let hint = self.sandbox.hint(error.is_denied());
-                        tracing::error!(token = source.alias.as_str(), %error, kept, hint, "the token was not reloaded");
-                        trouble.said = Some(error.to_string());
-                        self.meters.tokens_reloaded(Outcome::Failure);
-                    }
-                }
-            }
-        }
-        if !changed.is_empty() {
-            self.use_tokens(&changed, crew).await;
-        }
-        again
     }
 
     async fn use_tokens(&mut self, changed: &[TokenAlias], crew: &Crew) {
@@ -272,7 +189,7 @@ impl Reloader {
         }
     }
 
-    /// Makes a generation of the tokens as they are now.
+    /// Replaces the generation by one with the current tokens.
     fn renew_slots(&mut self) {
         let old = &self.generation;
         self.generation = Arc::new(Generation {
@@ -287,7 +204,7 @@ impl Reloader {
         });
     }
 
-    /// Something speaks against these tokens now, and against no others.
+    /// Replaces the set of suspect and suspended tokens. Workers are informed only if a suspension begins, ends or changes.
     pub async fn heed(&mut self, concerns: Concerns, crew: &Crew) {
         if concerns == self.concerns {
             return;
@@ -305,12 +222,12 @@ impl Reloader {
         }
     }
 
-    /// The tokens whose files were written since this was last asked for, and say the same.
+    /// Returns and clears the tokens whose files were rewritten with the same content.
     pub fn take_rewritten(&mut self) -> BTreeSet<TokenAlias> {
-        std::mem::take(&mut self.rewritten)
+        self.files.take_rewritten()
     }
 
-    /// The configuration in use.
+    /// Returns the configuration in use.
     #[must_use]
     pub const fn config(&self) -> &Config {
         &self.config
@@ -320,10 +237,10 @@ impl Reloader {
         self.config.tokens.iter().zip(&self.tokens).any(|(source, token)| source.alias == alias && token.is_some())
     }
 
-    /// Says of a token that was just read, or missed, what an operator should know.
+    /// Logs a missing or suspiciously short token after its file was checked.
     fn say_state(&self, alias: TokenAlias) {
         for (source, token) in self.config.tokens.iter().zip(&self.tokens).filter(|(source, _)| source.alias == alias) {
-            let file = crate::file::shown(&source.file);
+            let file = crate::files::reading::shown(&source.file);
             match token {
                 None => {
                     tracing::error!(token = alias.as_str(), %file, "the token's file is missing; requests that need it are refused until it is there");
@@ -364,11 +281,7 @@ impl Reloader {
     }
 }
 
-fn sooner(one: Option<Duration>, other: Duration) -> Option<Duration> {
-    Some(one.map_or(other, |one| one.min(other)))
-}
-
-/// The exit code of a start that failed for `error` (sysexits(3)).
+/// Returns the exit code for a start that failed with `error` (sysexits(3)).
 #[must_use]
 pub fn exit_code(error: &anyhow::Error) -> u8 {
     if let Some(error) = error.downcast_ref::<Error>() {

@@ -1,10 +1,11 @@
-//! Server: accepts callers' connections and serves HTTP/1.1 on them, and HTTP/2 where a listener says so.
+//! Server: accepts connections of callers and serves HTTP/1.1 on them, and HTTP/2 where the listener has it enabled.
 //!
-//! 1. Each worker has its own accept on every listener.
-//! 2. Evidence is taken once, at accept.
-//! 3. At a limit of connections, of all or of one peer, a new one is told so and closed; when the process is out of descriptors, accepting
-//!    pauses instead of spinning.
-//! 4. One timer a connection watches every wait for the caller: its header, its body, its reading, its next request.
+//! 1. Each worker accepts on every listener by itself.
+//! 2. The evidence of a connection is recorded once, at accept.
+//! 3. A connection beyond the limit in total, or of its peer, is sent a refusal and closed. Accepting pauses while
+//!    the process is out of descriptors.
+//! 4. One timer per connection covers every wait for the caller: for a header, a body, the reading of a response, and
+//!    the next request.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -48,13 +49,14 @@ use listen::Accepting;
 pub use places::Connections;
 use places::One;
 
-/// How long accepting pauses when the process has no descriptor left.
+/// The pause of accepting while no descriptor is available.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// That accepting fails is said so often while it lasts.
+/// The shortest time between two log lines about failing accepts.
 const SAID_AGAIN: Duration = Duration::from_secs(10);
 
-/// Accepts connections on one listener until the worker drains or another socket has its place, and those that wait then.
+/// Accepts connections on one listener until the worker drains or another socket replaces this one. Connections that
+/// are pending then are still accepted.
 pub async fn accept(
     worker: Rc<Worker>,
     listener: (ListenerName, bool),
@@ -91,7 +93,7 @@ pub async fn accept(
             }
         }
     }
-    // Who is connected and not accepted yet may have sent its request: closing the listener would reset it.
+    // A pending connection may have sent its request; closing the listener would reset it.
     while let Some(accepted) = tokio::task::unconstrained(accepting.accept_now()).await {
         match accepted {
             Ok(accepted) => take(accepted),
@@ -101,7 +103,7 @@ pub async fn accept(
     }
 }
 
-/// Serves a connection that was accepted, where the limits let it.
+/// Serves an accepted connection, if the limits allow it.
 fn take(
     worker: &Rc<Worker>,
     (name, speaks_http2): (ListenerName, bool),
@@ -117,7 +119,7 @@ fn take(
             tokio::task::spawn_local(async move {
                 let begun = if speaks_http2 { http2::begin(&worker, &mut socket).await } else { Begun::default() };
                 if begun.is_preface() {
-                    // Boxed: a connection of HTTP/1.1 has no room for it.
+                    // Boxed, so that HTTP/1.1 connections need no room for it.
                     Box::pin(http2::serve(worker, connection.evidence, (socket, begun), limits)).await;
                 } else {
                     serve(worker, connection, (socket, begun), limits).await;
@@ -134,31 +136,32 @@ fn take(
     }
 }
 
-/// Tells a connection beyond the limit that it is one.
+/// Sends a refusal on a connection beyond the limit, and closes it.
 async fn turn_away(socket: Socket, place: One) {
     let answer = whole_answer(Reason::Overloaded, &new_request_id());
     socket.say_and_close(&answer, Duration::from_secs(1), u64::MAX).await;
     drop(place);
 }
 
-/// When the gate accepts no more, a connection without a request still has so long since its last one: the caller may have
-/// sent the next already. So those that are used least end first, and those in use with an answer that says so.
+/// The time after its last request in which a draining worker keeps an idle connection open: the next request may be
+/// under way already. Connections that are rarely used therefore close first, and busy ones with a response that
+/// announces it.
 const LAST_CALL: Duration = Duration::from_secs(1);
 
-/// How often a request that waits for nobody in particular is looked at.
+/// The interval of the checks during an exchange that has no deadline of its own.
 const LOOK: Duration = Duration::from_secs(10);
 
 async fn serve(worker: Rc<Worker>, connection: Rc<Connection>, socket: (Socket, Begun), limits: Limits) {
     let bounds = Bounds { header_bytes: limits.header_bytes, header_fields: limits.header_fields };
     let io = CallerIo::new(socket, connection.clone(), bounds);
     let socket = io.socket();
-    // When this returns, hyper's side is gone, and with it the request that was under way.
+    // This drops hyper's side and the request in progress.
     let ended = drive(&worker, &connection, io, &socket, limits).await;
     let Some(socket) = Rc::into_inner(socket).map(RefCell::into_inner) else { return };
-    // Boxed where few connections end so, and all would have room for it.
+    // Rare ends are boxed, so that not every connection needs room for them.
     match ended {
         End::Cut if connection.answer_ends_with_it() => {
-            // A reset takes away what has not arrived yet, and the caller has to see that an answer began.
+            // A reset discards data in flight, and the caller has to see that a response began.
             tokio::time::sleep(ARRIVAL).await;
             socket.break_off();
         }
@@ -183,8 +186,8 @@ async fn drive(
     limits: Limits,
 ) -> End {
     let stack = crate::gateway::stack(worker.clone(), connection.clone());
-    // Called at once, not when its future is first polled: the request of a caller that has gone by then counts too.
-    // Boxed: hyper keeps the place of a request for as long as the connection, and most of those are idle.
+    // The stack is called at once, not at the first poll, so that a request is counted even if its caller has
+    // disconnected. The future is boxed because hyper reserves room for it while the connection is idle, too.
     let service = service_fn(move |request| Box::pin(stack.clone().call(request)));
     let mut http = pin!(protocol(limits).serve_connection(TokioIo::new(io), service));
     let mut draining = pin!(worker.until_draining());
@@ -194,11 +197,11 @@ async fn drive(
         if !begun {
             begun = true;
             connection.interim.wake(context.waker());
-            // Registered once: when the worker drains, this task is woken and looks at the flag.
+            // Polled once to register the waker: draining wakes this task, which then checks the flag.
             let _ = draining.as_mut().poll(context);
         }
-        // Whoever has sent nothing yet may be about to, and has a moment for that (`Patience`). In the middle of a head,
-        // hyper would close the connection without an answer.
+        // An idle connection is not shut down at once, because its next request may be under way (`Patience`). hyper
+        // would close it in the middle of a header without a response.
         if worker.ending() >= Ending::Draining && connection.phase() == Phase::Exchange {
             http.as_mut().graceful_shutdown();
         }
@@ -207,7 +210,7 @@ async fn drive(
             if let Poll::Ready(ended) = http.as_mut().poll(context) {
                 return Poll::Ready(match connection.refused() {
                     Some(kind) => End::Refused(kind),
-                    // Its body failed; or the caller said in the middle of it that it sends no more.
+                    // The body failed, or the caller half-closed in the middle of it.
                     None if connection.phase() == Phase::Exchange || ended.is_err_and(|error| error.is_user()) => {
                         End::Cut
                     }
@@ -215,7 +218,7 @@ async fn drive(
                 });
             }
             match ready!(patience.poll_end(worker, connection, socket, context)) {
-                // The request under way sees that its time is over, and answers.
+                // The request in progress is notified of its timeout, and responds.
                 Patient::ForTheRequest if connection.expire(Reason::RequestTimeout) => {}
                 Patient::ForTheCaller if connection.phase() == Phase::Exchange && connection.stall() => {}
                 _ if connection.is_write_blocked() => return Poll::Ready(End::Deaf),
@@ -227,42 +230,42 @@ async fn drive(
     .await
 }
 
-/// How a connection ends.
+/// The end of a connection.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum End {
-    /// Its last answer is whole.
+    /// The last response is complete.
     Answered,
-    /// After its last answer came what is no request.
+    /// Malformed bytes followed the last response.
     Refused(Malformed),
-    /// In the middle of an answer, which must not look whole. Answers before it stay.
+    /// The exchange was cut: an incomplete response must not look complete. Earlier responses stay valid.
     Cut,
-    /// The caller takes nothing, so nothing can be said.
+    /// The caller reads nothing, so no response can be sent.
     Deaf,
-    /// The caller let the gate wait.
+    /// The caller exceeded a timeout.
     Late,
 }
 
-/// What was sent has so long to arrive before a reset.
+/// The time for sent data to arrive before a reset.
 const ARRIVAL: Duration = Duration::from_millis(100);
 
-/// A caller that still sends gets so long to see its answer.
+/// The time for a caller that still sends to read its response.
 const LINGER: Duration = Duration::from_secs(5);
 
-/// The patience with one caller, for everything that it can let the gate wait for.
+/// The deadlines of one connection, for every wait for its caller.
 struct Patience {
     watchdog: Watchdog,
     next_look: Instant,
 }
 
 impl Patience {
-    /// With a caller that has just connected: its header is awaited.
+    /// Starts with the deadline of the first request's header.
     fn new(worker: &Worker) -> Self {
         let now = Instant::now();
         let watchdog = Watchdog::new(now + worker.snapshot().generation.timeouts.request_headers);
         Self { watchdog, next_look: now + LOOK }
     }
 
-    /// Ready when it is at its end, or the caller went away unseen.
+    /// Ready when a deadline has passed, or the caller has disconnected unnoticed.
     fn poll_end(
         &mut self,
         worker: &Worker,
@@ -285,7 +288,7 @@ impl Patience {
             if of_request.is_some_and(|deadline| deadline <= now) {
                 return Poll::Ready(Patient::ForTheRequest);
             }
-            // While the upstream takes nothing, hyper reads nothing, and does not see that the caller went away.
+            // While the upstream reads nothing, hyper does not read either, and misses a disconnect of the caller.
             if of_step.is_none() && socket.borrow().is_closed_by_caller() {
                 return Poll::Ready(Patient::WithNobody);
             }
@@ -294,25 +297,26 @@ impl Patience {
     }
 }
 
-/// Whose time is over.
+/// The deadline that passed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Patient {
-    /// The caller's: its connection ends, and what it carried.
+    /// The caller's: the connection is closed, and its exchange with it.
     ForTheCaller,
-    /// The request's as a whole (`timeouts.request`).
+    /// The total time of the request (`timeouts.request`).
     ForTheRequest,
-    /// Nobody's: the caller is gone.
+    /// No deadline: the caller has disconnected.
     WithNobody,
 }
 
-/// So many fields hyper reads without an allocation.
+/// The number of header fields that hyper reads without an allocation.
 const HEADER_FIELDS: usize = 100;
 
 fn protocol(limits: Limits) -> http1::Builder {
     let mut builder = http1::Builder::new();
-    // hyper's own timer would also end idle connections, which have a longer one; see `Patience`.
+    // hyper's own timer would also close idle connections, which have a longer deadline; see `Patience`.
     builder.header_read_timeout(None);
-    // More than `framing` lets through, so that hyper never answers by itself; bodies are read in pieces of it.
+    // Larger than `framing` lets through, so that hyper never responds by itself; bodies are read in pieces of this
+    // size.
     builder.max_header_size(limits.header_bytes + 1).max_buf_size(limits.header_bytes.max(64 * 1024) + 1);
     if limits.header_fields > HEADER_FIELDS {
         builder.max_headers(limits.header_fields);

@@ -1,11 +1,10 @@
-//! Telemetry: log lines, and who writes them.
+//! Telemetry: log lines and the thread that writes them.
 //!
-//! 1. Everything goes to stderr, as JSON when that is not a terminal.
-//! 2. A request never waits for a log line: lines go to a bounded buffer in memory, one thread writes it, and what does
-//!    not fit is dropped and counted.
-//! 3. Of a request, a line says what the configuration and the catalogue call things; never a query, a field or a body.
-//!    The path stands only in lines about operations that the catalogue lacks: escaped, cut and without its long
-//!    segments.
+//! 1. All lines go to stderr, as JSON unless that is a terminal.
+//! 2. A request never waits for a log line: lines go to a bounded buffer in memory, which one thread writes out.
+//!    Lines that do not fit are dropped and counted.
+//! 3. Lines name a request only by terms of the configuration and the catalogue, never by its query, fields or body.
+//!    Its path appears only if the catalogue lacks the operation: escaped, truncated and without long segments.
 
 use std::io::IsTerminal;
 use std::sync::Arc;
@@ -21,11 +20,11 @@ pub mod sink;
 
 pub use sink::Sink;
 
-/// Starts logging for the process; what it returns takes access lines too, and keeps all until it has a thread that
-/// writes them ([`Sink::write_to`]).
+/// Starts logging for the process. The returned [`Sink`] also accepts access lines, and buffers all lines until a
+/// thread writes them ([`Sink::write_to`]).
 ///
 /// # Errors
-/// When `level` is not a level or list of directives, or logging was started before.
+/// When `level` is not a level or a list of directives, or when logging is already started.
 pub fn start(format: LogFormat, level: &str, meters: Arc<ProcessMeters>) -> anyhow::Result<Sink> {
     let sink = Sink::new(meters);
     let filter = EnvFilter::try_new(level)?;
@@ -38,16 +37,16 @@ pub fn start(format: LogFormat, level: &str, meters: Arc<ProcessMeters>) -> anyh
     Ok(sink)
 }
 
-/// The form of lines, decided.
+/// The form of log lines, resolved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
-    /// For people.
+    /// Human-readable text.
     Human,
 }
 
-/// What `format` means on this stderr.
+/// Resolves `format` for this process's stderr.
 #[must_use]
 pub fn resolve(format: LogFormat) -> Form {
     match format {

@@ -1,80 +1,81 @@
-//! Tokens: checked when read, shown to nobody, wiped when dropped.
+//! Tokens: validated when read, never shown, wiped when dropped.
 //!
-//! 1. One trailing newline (LF or CRLF) and a mark of the order of bytes at the beginning are an editor's, and are trimmed;
-//!    nothing else is.
-//! 2. The rest is 1 to 1024 characters of `A-Z a-z 0-9 _ - .`: what Yandex issues (hexadecimal, `AQAA…`, `y0_…`), and
-//!    nothing that could end a header field or start another. One that is shorter than any that Yandex is known to have
-//!    issued is taken, with a warning.
-//! 3. `Debug` and `Display` of everything here say `redacted`.
-//! 4. The memory is overwritten when the last holder lets go.
+//! 1. A trailing newline (LF or CRLF) and a leading byte order mark are trimmed, because editors add them. Nothing else is
+//!    trimmed.
+//! 2. The rest must be 1 to 1024 characters of `A-Z a-z 0-9 _ - .`. This covers the tokens that Yandex issues
+//!    (hexadecimal, `AQAA…`, `y0_…`) and excludes everything that could end a header field or start another one. A token
+//!    that is shorter than any known token of Yandex is accepted with a warning.
+//! 3. The `Debug` form of a token shows `redacted`. A token has no `Display`.
+//! 4. The memory of a token is overwritten when its last holder is dropped.
 
 use std::fmt;
 
 use bytes::Bytes;
 use http::HeaderValue;
-pub use standing::{Conclusion, Standing};
+pub use standing::Standing;
 use zeroize::Zeroizing;
 
 pub use crate::names::TokenAlias;
 
 mod standing;
+pub mod store;
 
-/// The longest token, in bytes; the longest real ones seen have 58.
+/// The maximum length of a token, in bytes; the longest known real ones have 58.
 pub const LONGEST: usize = 1024;
 
-/// The shortest real tokens seen, in bytes.
+/// The length of the shortest known real tokens, in bytes.
 pub const SHORTEST_SEEN: usize = 32;
 
-/// What stands before a token in `Authorization`.
+/// The text before the token in `Authorization`.
 pub const SCHEME: &str = "OAuth ";
 
-/// The tokens of `demo` and `fake` begin so, and `run` refuses them.
+/// The prefix of the tokens of `demo` and `fake`; `run` rejects them.
 pub const DEMO_PREFIX: &str = "demo-";
 
-/// Tokens for `fake` begin so, and `run` takes them.
+/// The prefix of test tokens for `fake`; `run` accepts them.
 pub const TEST_PREFIX: &str = "test-";
 
-/// A token that passed the rules of this module.
+/// A valid token (rules 1 and 2).
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token(Zeroizing<Box<[u8]>>);
 
-/// Why the content of a token file is not a token. Says nothing of the content itself.
+/// The reason why the content of a token file is not a token. The message contains no part of the content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BadToken {
-    /// Nothing, or only a newline.
+    /// The file is empty or holds only a newline.
     #[error("is empty; it must hold the token and nothing else")]
     Empty,
-    /// More than [`LONGEST`].
+    /// The content is longer than [`LONGEST`].
     #[error("holds more than {LONGEST} bytes; a token has fewer")]
     Length,
-    /// It begins with the word of the header field.
+    /// The content begins with the scheme of the header field.
     #[error("begins with 'OAuth ' or 'Bearer '; write only the token")]
     Word,
-    /// The address of the page that Yandex shows a token on.
+    /// The content is the URL of the page on which Yandex shows a token.
     #[error(
         "holds an address; write only the token, which stands behind 'access_token=' in the address of the page that shows it, up to the '&'"
     )]
     Address,
-    /// The answer that Yandex gives a program.
+    /// The content is the JSON response of Yandex OAuth.
     #[error("holds JSON; write only the token, which is the value of access_token, without its quotes")]
     Json,
-    /// Rule 2; the position counts from 1.
+    /// A byte is outside of the alphabet of rule 2.
     #[error(
         "holds no token: byte {position} is {what}; a token has only letters, digits, '_', '-' and '.', and one newline at its end"
     )]
     Byte {
-        /// Where, from 1.
+        /// The position of the byte, counted from 1.
         position: usize,
-        /// What kind of byte stands there.
+        /// The kind of the byte.
         what: &'static str,
     },
 }
 
 impl Token {
-    /// The token that a file with `content` holds.
+    /// Parses the content of a token file.
     ///
     /// # Errors
-    /// [`BadToken`] when the content breaks one of the rules 1 and 2.
+    /// [`BadToken`] if the content violates rule 1 or 2.
     pub fn parse(content: &[u8]) -> Result<Self, BadToken> {
         let content = content.strip_prefix("\u{feff}".as_bytes()).unwrap_or(content);
         let text = content.strip_suffix(b"\n").unwrap_or(content);
@@ -95,26 +96,26 @@ impl Token {
         Ok(Self(Zeroizing::new(text.into())))
     }
 
-    /// Whether it is shorter than any that Yandex is known to have issued, and not made for tests.
+    /// Whether the token is shorter than any known token of Yandex, and no test token.
     #[must_use]
     pub fn is_short(&self) -> bool {
         self.0.len() < SHORTEST_SEEN && !self.is_demo() && !self.0.starts_with(TEST_PREFIX.as_bytes())
     }
 
-    /// Whether the token is one of `demo` and `fake`.
+    /// Whether the token belongs to `demo` and `fake`.
     #[must_use]
     pub fn is_demo(&self) -> bool {
         self.0.starts_with(DEMO_PREFIX.as_bytes())
     }
 
-    /// `OAuth <token>` as a field value: marked sensitive, and wiped when its last copy is dropped.
+    /// Returns `OAuth <token>` as a field value, marked sensitive and wiped when its last copy is dropped.
     #[must_use]
     pub fn authorization(&self) -> HeaderValue {
         let mut text = Zeroizing::new(Vec::with_capacity(SCHEME.len() + self.0.len()));
         text.extend_from_slice(SCHEME.as_bytes());
         text.extend_from_slice(&self.0);
-        // The alphabet of rule 2 is a part of the field-value alphabet, so the fallback is never taken; it is the
-        // refusing one all the same.
+        // The alphabet of rule 2 is a subset of the field-value alphabet, so the fallback is unreachable. It is a value that
+        // Metrica refuses.
         let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(Wiped(text)))
             .unwrap_or_else(|_| HeaderValue::from_static("refused"));
         value.set_sensitive(true);
@@ -130,7 +131,7 @@ impl AsRef<[u8]> for Wiped {
     }
 }
 
-/// What people paste that has the token in it.
+/// Recognises pasted text that contains a token.
 fn pasted(text: &[u8]) -> Option<BadToken> {
     let text = text.trim_ascii_start();
     let begins = |word: &[u8]| text.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word));
@@ -196,8 +197,8 @@ mod tests {
         }
     }
 
-    /// The allocator writes into what is free, so what is looked for is what it would leave; and nothing is
-    /// allocated in between that could be given the same place.
+    /// The allocator writes into freed memory, so the test looks for remains of the secret. It allocates nothing in
+    /// between that could reuse the memory.
     #[test]
     fn rule_4_the_memory_is_overwritten() {
         let secret: String = ('a'..='z').cycle().take(LONGEST).collect();

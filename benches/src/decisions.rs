@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use ipnet::{IpNet, Ipv4Net};
-use metrika_gate::caller::{
+use metrika_gate::policy::caller::{
     Caller, CallerId, Callers, Condition, Conditions, Evidence, ListenerName, Peer, TokenAlias,
 };
 use metrika_gate::gateway::headers::clean_request;
@@ -14,7 +14,7 @@ use metrika_gate::policy::{Policy, TokenRights};
 use metrika_gate::response::coding::Coding;
 use metrika_gate::response::error_body::ErrorBody;
 use metrika_gate::response::fields::clean_response;
-use metrika_gate::rules::{Call, Rules};
+use metrika_gate::policy::rules::{Call, Rules};
 use metrica::scope::{Scope, ScopeSet};
 use metrica::subject::Subject;
 use strict_http::target::{self, Names};

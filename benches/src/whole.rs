@@ -1,6 +1,6 @@
 //! A whole gate, between a caller and an upstream: what it does for a request, from the caller's bytes to the caller's.
 //!
-//! Everything is on this thread. The gate is its own worker, server, gateway, pool and TLS, as `metrika_gate::crew` puts
+//! Everything is on this thread. The gate is its own worker, server, gateway, pool and TLS, as `metrika_gate::process::workers` puts
 //! them together, and runs only inside what is counted: until the socket at its other end has something to read. The
 //! caller and the upstream are played between, uncounted, so a request costs the same steps in the same order every time.
 

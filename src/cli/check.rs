@@ -1,5 +1,6 @@
-//! `check`: is the configuration right, and are its token files?
+//! `check`: validates a configuration and the files that it names.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -7,14 +8,15 @@ use std::time::{Duration, SystemTime};
 use clap::Args;
 use metrica::scope::ScopeSet;
 
+use super::files::{Files, files};
 use super::{ConfigArgs, Format, doctor};
 use crate::config::document::Step;
 use crate::config::{self, Bind, Config, Error, Mistake, TokenSource, Upstream};
-use crate::descriptors::{Descriptors, Fit};
 use crate::doctor::Wanted;
+use crate::files::descriptors::{Descriptors, Fit};
+use crate::files::{External, ExternalFile, Purpose};
 use crate::names::TokenAlias;
 use crate::policy::Policy;
-use crate::tokens;
 
 #[derive(Debug, Args)]
 pub(super) struct CheckArgs {
@@ -31,17 +33,17 @@ pub(super) struct CheckArgs {
     format: Format,
 }
 
-/// What was found.
+/// The result of the check.
 struct Report {
     mistakes: Vec<Mistake>,
     warnings: Vec<Mistake>,
-    /// What holds, and could be overlooked.
+    /// Correct settings with an effect that is easy to overlook.
     notes: Vec<Mistake>,
     summary: String,
     code: u8,
 }
 
-/// The same, before each has its place.
+/// A [`Report`] before the messages have positions.
 struct Found {
     mistakes: Vec<Warning>,
     warnings: Vec<Warning>,
@@ -50,10 +52,10 @@ struct Found {
     code: u8,
 }
 
-/// What it is about, and what it says.
-type Warning = (Vec<Step>, String);
+/// The path of a key in the configuration, and a message about it.
+pub(super) type Warning = (Vec<Step>, String);
 
-fn key(name: &str) -> Step {
+pub(super) fn key(name: &str) -> Step {
     Step::Key(name.to_owned(), 0)
 }
 
@@ -64,14 +66,17 @@ pub(super) fn check(args: &CheckArgs, out: &mut dyn Write) -> anyhow::Result<u8>
     let report = match Config::from_bytes(&bytes, file) {
         Ok(config) => {
             online = args.online.then(|| doctor::examined(&config, &Wanted::default())).transpose()?;
-            let Found { mistakes, warnings, notes, summary, code } = found(&config, args.without_tokens);
+            let Found { mistakes, warnings, notes, summary, code } =
+                found(&config, super::named(&args.config.config), args.without_tokens);
             let (mistakes, warnings, notes) = (placed(mistakes), placed(warnings), placed(notes));
             Report { mistakes, warnings, notes, summary, code }
         }
         Err(error @ (Error::Unreadable { .. } | Error::Permissions { .. })) => return Err(error.into()),
         Err(Error::Invalid(mistakes)) => {
             let named = if args.without_tokens { Vec::new() } else { config::tokens_beside_mistakes(&bytes) };
-            let mistakes: Vec<_> = mistakes.into_iter().chain(placed(token_files(&named).mistakes)).collect();
+            let named: Vec<_> = named.iter().map(TokenSource::external).collect();
+            let of_files = files(named.iter(), None).mistakes.into_iter().map(|(_, mistake)| mistake).collect();
+            let mistakes: Vec<_> = mistakes.into_iter().chain(placed(of_files)).collect();
             let summary = format!("{} found", count(mistakes.len(), "mistake"));
             Report { mistakes, warnings: Vec::new(), notes: Vec::new(), summary, code: 78 }
         }
@@ -108,7 +113,7 @@ pub(super) fn check(args: &CheckArgs, out: &mut dyn Write) -> anyhow::Result<u8>
     Ok(if report.code == 0 { online.map_or(0, |online| online.exit_code()) } else { report.code })
 }
 
-/// Each with its place in fields of their own; what is not known is null.
+/// Returns the messages as JSON with separate fields for their position; unknown fields are null.
 fn machine(found: &[Mistake]) -> Vec<serde_json::Value> {
     let one = |Mistake { file, position, key, message }: &Mistake| {
         let (file, key) = (file.to_string_lossy(), Some(key).filter(|key| !key.is_empty()));
@@ -118,55 +123,24 @@ fn machine(found: &[Mistake]) -> Vec<serde_json::Value> {
     found.iter().map(one).collect()
 }
 
-/// What is wrong with token files.
-#[derive(Default)]
-struct TokenFiles {
-    mistakes: Vec<Warning>,
-    warnings: Vec<Warning>,
-    code: u8,
-}
-
-fn token_files(sources: &[TokenSource]) -> TokenFiles {
-    let mut found = TokenFiles::default();
-    for source in sources {
-        match tokens::read(source, false) {
-            Ok(token) if token.is_short() => {
-                let alias = source.alias;
-                let message = format!("token '{alias}' is shorter than any that Yandex is known to have issued");
-                found.warnings.push((vec![key("tokens"), key(alias.as_str())], message));
-            }
-            Ok(_) => {}
-            Err(error) => {
-                // As in `run`: permissions come first.
-                found.code = if error.is_of_permissions() || found.code == 77 { 77 } else { 78 };
-                let place = vec![key("tokens"), key(source.alias.as_str()), key("file")];
-                found.mistakes.push((place, error.to_string()));
-            }
-        }
-    }
-    found
-}
-
-fn found(config: &Config, without_tokens: bool) -> Found {
-    let TokenFiles { mut mistakes, warnings: short, mut code } =
-        if without_tokens { TokenFiles::default() } else { token_files(&config.tokens) };
-    let (of_tokens, policy) = (code != 0, crate::reload::policy(config));
-    for (position, listener) in config.listeners.iter().enumerate() {
-        if let Bind::Unix { path, .. } = &listener.bind
-            && let Err(error) = crate::file::check_folder(path)
-        {
-            code = 77;
-            let message = format!("listener '{}' cannot be opened at {}: {error}", listener.name, path.display());
-            let place = vec![key("listeners"), Step::Index(position), key("unix"), key("path")];
-            mistakes.push((place, message));
-        }
-    }
+/// Checks `config`, which was read from `file`; `None` for stdin.
+fn found(config: &Config, file: Option<&Path>, without_tokens: bool) -> Found {
+    let external = External::of(config, file);
+    let is_here = |file: &&ExternalFile| !without_tokens || !matches!(file.purpose, Purpose::Token(_));
+    let Files { mistakes, warnings: short, code } = files(external.files.iter().filter(is_here), Some(config));
+    let wrong: BTreeSet<_> = mistakes.iter().map(|(purpose, _)| *purpose).collect();
+    let policy = crate::reload::policy(config);
     let summary = format!(
         "{}: {}, {}, {}, {}",
         match code {
             0 => "the configuration is right",
-            _ if of_tokens => "the configuration is right, its token files are not",
-            _ => "the configuration is right, the folder of a socket is not",
+            _ if wrong.iter().any(|purpose| matches!(purpose, Purpose::Token(_))) => {
+                "the configuration is right, its token files are not"
+            }
+            _ if wrong.iter().all(|purpose| matches!(purpose, Purpose::Listener(_))) => {
+                "the configuration is right, the folder of a socket is not"
+            }
+            _ => "the configuration is right, its files are not",
         },
         count(config.listeners.len(), "listener"),
         count(config.callers.len(), "caller"),
@@ -174,21 +148,23 @@ fn found(config: &Config, without_tokens: bool) -> Found {
         count(config.catalogue.operations().len(), "operation"),
     );
     let descriptors = Descriptors::here(config.workers.unwrap_or_else(crate::app::cpus));
-    let short = short.into_iter().chain(descriptors.short(config).map(|fit| shortage(descriptors, fit)));
+    let short = short.into_iter().chain(config.lacks_descriptors(descriptors).map(|fit| shortage(descriptors, fit)));
     let tokens = warnings_of_tokens(config, without_tokens, SystemTime::now());
     let (mut notes, of_logins) = absent_logins(config);
-    let hosts = crate::file::open(Path::new(HOSTS)).and_then(|(file, _)| crate::file::read_from(file, HOSTS_BYTES));
+    let hosts = crate::files::reading::open(Path::new(HOSTS))
+        .and_then(|(file, _)| crate::files::reading::read_from(file, HOSTS_BYTES));
     let hosts = hosts.unwrap_or_default();
     notes.extend(unused_host(config, &String::from_utf8_lossy(&hosts)));
+    let mistakes = mistakes.into_iter().map(|(_, mistake)| mistake).collect();
     let warnings = warnings(config, &policy).into_iter().chain(of_logins).chain(tokens).chain(short).collect();
     Found { mistakes, warnings, notes, summary, code }
 }
 
-/// The hosts file, and how much of it is read.
+/// The hosts file, and the number of bytes that are read from it.
 const HOSTS: &str = "/etc/hosts";
 const HOSTS_BYTES: usize = 1024 * 1024;
 
-/// That the upstream's name stands in this hosts file, where nobody looks it up.
+/// Notes that the hosts file lists the name of the upstream, because the gate does not use that file for it.
 fn unused_host(config: &Config, hosts: &str) -> Option<Warning> {
     let Upstream { host, connect_to: None, .. } = &config.upstream else { return None };
     let address_in = |line: &str| {
@@ -203,7 +179,7 @@ fn unused_host(config: &Config, hosts: &str) -> Option<Warning> {
     Some((vec![key("upstream")], message))
 }
 
-/// What fits of more connections than there are descriptors for here.
+/// Warns that the limit of descriptors on this machine lowers the connection limits.
 fn shortage(descriptors: Descriptors, Fit { callers, upstream }: Fit) -> Warning {
     let most = descriptors.most();
     let message = format!(
@@ -212,7 +188,8 @@ fn shortage(descriptors: Descriptors, Fit { callers, upstream }: Fit) -> Warning
     (vec![key("limits"), key("connections")], message)
 }
 
-/// What becomes of requests that name no login, of callers with logins alone: what is refused, and what goes through.
+/// Describes the requests without `ulogin` of callers with `ulogin` and without `counters`. Returns notes for refused ones
+/// and warnings for allowed ones.
 fn absent_logins(config: &Config) -> (Vec<Warning>, Vec<Warning>) {
     let (mut refused, mut let_through) = (Vec::new(), Vec::new());
     for (position, caller) in config.callers.iter().enumerate() {
@@ -230,10 +207,10 @@ fn absent_logins(config: &Config) -> (Vec<Warning>, Vec<Warning>) {
     (refused, let_through)
 }
 
-/// Looking for one costs a comparison with every caller before it.
+/// The number of callers that are checked for a shadow; each check compares a caller with every earlier one.
 const SHADOWS_LOOKED_FOR: usize = 5000;
 
-/// What is allowed and probably not meant.
+/// Returns warnings about valid settings that are probably unintended.
 fn warnings(config: &Config, policy: &Policy) -> Vec<Warning> {
     let mut warnings = Vec::new();
     let element = |list, index| vec![key(list), Step::Index(index)];
@@ -294,7 +271,7 @@ fn warnings(config: &Config, policy: &Policy) -> Vec<Warning> {
     warnings
 }
 
-/// What is probably not meant of tokens, `now`.
+/// Returns warnings about settings of tokens that are probably unintended.
 fn warnings_of_tokens(config: &Config, elsewhere: bool, now: SystemTime) -> Vec<Warning> {
     let mut warnings = Vec::new();
     let mut files: Vec<(PathBuf, TokenAlias)> = Vec::new();
@@ -308,7 +285,7 @@ fn warnings_of_tokens(config: &Config, elsewhere: bool, now: SystemTime) -> Vec<
         if let Some(said) = source.origin.expires.and_then(|end| expiry(end, now)) {
             warnings.push(([place(), vec![key("expires")]].concat(), format!("token '{alias}' {said}")));
         }
-        // Files that are not here are one where they are written as one.
+        // Missing files are compared by their configured paths.
         let found = if elsewhere { None } else { source.file.canonicalize().ok() };
         let file = found.unwrap_or_else(|| source.file.clone());
         match files.iter().find(|(known, _)| *known == file) {
@@ -322,11 +299,11 @@ fn warnings_of_tokens(config: &Config, elsewhere: bool, now: SystemTime) -> Vec<
     warnings
 }
 
-/// So many days before its end a token is due, as for `doctor`.
+/// A token that expires within this number of days should be replaced; the same as in `doctor`.
 const DUE: u64 = 30;
 const DAY: u64 = 24 * 60 * 60;
 
-/// What is to be said of a token that ends at `end`.
+/// Returns the warning for a token that expires at `end`.
 fn expiry(end: SystemTime, now: SystemTime) -> Option<String> {
     let day = humantime::format_rfc3339_seconds(end);
     match end.duration_since(now) {

@@ -1,9 +1,10 @@
-//! `doctor`: what does Metrica say of the tokens?
+//! `doctor`: tests tokens against Metrica.
 //!
-//! 1. What is asked is said on stderr while it is asked, where that is a terminal.
-//! 2. What was found is on stdout: a table for people, or one JSON object.
-//! 3. `--assumptions` asks, with one token, what the gate relies on and the documentation does not say: held, not, or not asked.
-//! 4. No token is in any of them; nothing of an answer is but what [`crate::doctor`] checked.
+//! 1. Progress is written to stderr if that is a terminal.
+//! 2. The result is written to stdout: a table for people, or one JSON object.
+//! 3. `--assumptions` tests the undocumented behaviour of Metrica that the gate relies on, with one token. Each result is
+//!    held, not, or not asked.
+//! 4. The output contains no token, and only those parts of a response that [`crate::doctor`] validated.
 
 use std::io::{IsTerminal, Write};
 use std::time::SystemTime;
@@ -59,7 +60,7 @@ pub(super) fn doctor(args: &DoctorArgs, out: &mut dyn Write) -> anyhow::Result<u
     Ok(report.exit_code())
 }
 
-/// Rule 3. The exit code is 1 when something does not hold, and 75 when nothing was answered.
+/// Tests the assumptions (rule 3). The exit code is 1 if one does not hold, and 75 if none could be tested.
 fn assumptions(config: &Config, args: &DoctorArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
     let is_wanted = |source: &&TokenSource| match args.tokens.as_slice() {
         [] => source.scopes.iter().any(|scope| scope == Scope::Read),
@@ -69,7 +70,7 @@ fn assumptions(config: &Config, args: &DoctorArgs, out: &mut dyn Write) -> anyho
         writeln!(std::io::stderr(), "metrika-gate: no token has metrika:read; name one with --token")?;
         return Ok(2);
     };
-    let token = match crate::tokens::read(source, false) {
+    let token = match crate::token::store::read(source, false) {
         Ok(token) => token,
         Err(error) => {
             writeln!(std::io::stderr(), "metrika-gate: {error}")?;
@@ -115,12 +116,12 @@ fn assumptions(config: &Config, args: &DoctorArgs, out: &mut dyn Write) -> anyho
     })
 }
 
-/// Asks, and says so (rule 1).
+/// Runs the doctor and shows its progress (rule 1).
 pub(super) fn examined(config: &Config, wanted: &Wanted) -> anyhow::Result<Report> {
     let shows = std::io::stderr().is_terminal();
     let mut tell = |alias: TokenAlias, question: Question| {
         if shows {
-            // Who closed it does not want to know.
+            // Errors are ignored: a closed stderr only loses the progress.
             let _ = writeln!(std::io::stderr(), "token {alias}: asking for {question}");
         }
     };
@@ -129,7 +130,7 @@ pub(super) fn examined(config: &Config, wanted: &Wanted) -> anyhow::Result<Repor
     local.block_on(&runtime, examine(config, wanted, SystemTime::now(), &mut tell))
 }
 
-/// A result that is longer than this does not move the last column of the others.
+/// The maximum length of a result that widens its column, in characters.
 const WIDEST: usize = 60;
 
 const HEADS: [&str; 4] = ["token", "check", "result", "what to do"];
@@ -156,7 +157,7 @@ pub(super) fn human(out: &mut dyn Write, report: &Report) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// As the admin's probes have them.
+/// Returns the sign of a standing, in the style of `/readyz?verbose`.
 const fn sign(standing: Standing) -> &'static str {
     match standing {
         Standing::Well => "[+]",
@@ -167,7 +168,7 @@ const fn sign(standing: Standing) -> &'static str {
     }
 }
 
-/// What was looked at, with its counter.
+/// Returns the name of the check, with its counter.
 fn label(line: &Line) -> String {
     let check = line.finding.check();
     line.counter.map_or_else(|| check.to_owned(), |counter| format!("{check} {counter}"))

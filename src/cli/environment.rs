@@ -1,10 +1,11 @@
-//! Variables of the environment, and mistakes on the command line.
+//! Environment variables, and usage errors.
 //!
-//! 1. An empty variable is none. One for a flag without a value is on with 1, true, yes or on, off with 0, false, no or off,
-//!    and wrong with anything else.
-//! 2. A variable counts for the command that it belongs to: one that is wrong for `run` is nothing to `healthcheck`.
-//! 3. A variable that is wrong is named as the variable.
-//! 4. Who gives a file where none is wanted is told how a configuration is named.
+//! 1. An empty variable counts as unset. A variable for a flag without a value is on with 1, true, yes or on, off
+//!    with 0, false, no or off, and invalid otherwise.
+//! 2. A variable applies only to the command that it belongs to: an invalid one for `run` does not affect
+//!    `healthcheck`.
+//! 3. A message about an invalid variable names the variable.
+//! 4. A file given where none is expected gets a hint about how to name a configuration.
 
 use std::ffi::{OsStr, OsString};
 
@@ -13,7 +14,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, Error};
 
-/// `program` with the variables that count (rules 1 and 2).
+/// Returns `program` with the variables that apply (rules 1 and 2).
 pub(super) fn counted(program: Command, arguments: &[OsString]) -> Command {
     let is_of_a_subcommand = subcommand(&program, arguments).is_some();
     let own = |arg: Arg| if is_of_a_subcommand { arg.env(Resettable::Reset) } else { counted_one(arg) };
@@ -32,26 +33,26 @@ fn counted_one(arg: Arg) -> Arg {
     if is_switch { arg.value_parser(BoolishValueParser::new()) } else { arg }
 }
 
-/// The variable of a flag, and its value.
+/// Returns the name of a flag's variable, and its value.
 #[expect(clippy::disallowed_methods, reason = "the variable of a flag, as clap reads it")]
 fn variable(arg: &Arg) -> Option<(&str, OsString)> {
     let name = arg.get_env()?;
     Some((name.to_str()?, std::env::var_os(name)?))
 }
 
-/// With arguments of its own there is no subcommand, so that it is the first where there is one.
+/// Returns the subcommand. It is always the first argument, because top-level arguments exclude subcommands.
 fn subcommand<'a>(program: &'a Command, arguments: &[OsString]) -> Option<&'a Command> {
     program.find_subcommand(arguments.get(1)?)
 }
 
-/// Whether a variable says where the configuration is.
+/// Whether an environment variable names the configuration.
 pub(super) fn names_config(matches: &ArgMatches) -> bool {
     let matches = matches.subcommand().map_or(matches, |(_, of_subcommand)| of_subcommand);
     matches.try_contains_id("config").is_ok_and(|is_there| is_there)
         && matches.value_source("config") == Some(ValueSource::EnvVariable)
 }
 
-/// `error` with what rules 3 and 4 add.
+/// Adds the hints of rules 3 and 4 to `error`.
 pub(super) fn explained(mut error: Error, program: &Command, arguments: &[OsString]) -> Error {
     let command = subcommand(program, arguments).unwrap_or(program);
     for kind in [ContextKind::InvalidArg, ContextKind::PriorArg] {
@@ -80,7 +81,7 @@ pub(super) fn explained(mut error: Error, program: &Command, arguments: &[OsStri
     error
 }
 
-/// The variable that `shown` (a flag, as clap writes it) came from, if it stands in no argument.
+/// Returns the variable that set `shown` (a flag as clap prints it), if no argument did.
 fn of_variable(command: &Command, arguments: &[OsString], shown: &str) -> Option<String> {
     let flag = shown.split([' ', '=']).next()?;
     let arg = command.get_arguments().find(|arg| arg.get_long().is_some_and(|long| flag == format!("--{long}")))?;

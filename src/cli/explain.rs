@@ -1,4 +1,4 @@
-//! `explain`: what would become of a request? The answer of the real policy, without traffic.
+//! `explain`: shows how the policy treats a request, without sending it.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -8,7 +8,6 @@ use clap::builder::ArgPredicate;
 use http::header::{CONTENT_TYPE, HOST};
 use http::{HeaderMap, HeaderName, Method, Version};
 use metrica::operation::{Operation, Verb};
-use metrica::scope::Lacking;
 use metrica::subject::{Counters, Subject};
 use serde_json::json;
 use strict_http::target::{BadTarget, Broken, Target};
@@ -16,14 +15,13 @@ use strict_http::target::{BadTarget, Broken, Target};
 use super::traits::{kind, looked_for};
 use super::url::{Read, Url};
 use super::{ConfigArgs, Format};
-use crate::caller::{Caller, Condition, Conditions};
-use crate::config::Config;
-use crate::decide::admission::{Admission, Admissions};
-use crate::decide::{self, Candidates, Decision, Head, Identified, Known, Shadowed};
+use crate::config::{Config, Listener};
 use crate::names::ListenerName;
+use crate::policy::caller::{Caller, Condition, Conditions};
+use crate::policy::decide::{self, Candidates, Decision, Head, Identified, Known, Shadowed};
+use crate::policy::rejection::{Reason, Rejection};
+use crate::policy::rules::Breach;
 use crate::policy::{Denial, Policy};
-use crate::rejection::{Reason, Rejection};
-use crate::rules::Breach;
 
 #[derive(Debug, Args)]
 pub(super) struct ExplainArgs {
@@ -56,10 +54,10 @@ pub(super) struct ExplainArgs {
     format: Format,
 }
 
-/// What would become of it for one caller.
+/// The decision for one caller.
 struct Verdict<'a> {
     caller: &'a Caller,
-    /// An earlier caller that takes all its connections.
+    /// An earlier caller that gets all connections of this one.
     shadow: Option<&'a Caller>,
     result: Result<Decision, Rejection>,
 }
@@ -69,22 +67,21 @@ impl Verdict<'_> {
         self.result.as_ref().ok()
     }
 
-    /// What would refuse it if the caller's rules were enforced.
+    /// Returns the refusal that would apply if the caller's rules were enforced.
     fn shadowed(&self) -> Option<Shadowed> {
         self.decision()?.shadowed()
     }
 
-    /// Which rule of the caller it breaks, whether that is enforced or not, or which field it lacks. What is wrong with its
-    /// target or host is said once for all callers.
+    /// Returns the rule of the caller that the request breaks, enforced or not, or the header field it lacks.
+    /// Problems of target or host are reported once for all callers.
     fn because(&self) -> Option<String> {
         let rejection = match &self.result {
             Ok(_) => return self.shadowed()?.breach.map(|breach| breach.to_string()),
             Err(rejection) => rejection,
         };
-        let of_the_caller = |cause: &&anyhow::Error| {
-            cause.is::<Breach>() || cause.is::<Lacking>() || rejection.reason == Reason::HeaderRequired
-        };
-        rejection.cause.as_ref().filter(of_the_caller).map(ToString::to_string)
+        let of_the_caller = |cause: &&anyhow::Error| cause.is::<Breach>() || rejection.reason == Reason::HeaderRequired;
+        let cause = rejection.cause.as_ref().filter(of_the_caller).map(ToString::to_string);
+        cause.or_else(|| rejection.lacking.map(|lacking| lacking.to_string()))
     }
 }
 
@@ -115,8 +112,8 @@ pub(super) fn explain(args: &ExplainArgs, out: &mut dyn Write) -> anyhow::Result
     let Some(fields) = fields(&args.headers, asked.url.authority) else {
         return wrong_usage("a field is a name, a colon and a value, as in -H 'X-Metrika-Gate: 1'");
     };
-    let admissions = Admissions::new(&config);
-    // As if the file of every token were right.
+    let admissions = config.admissions();
+    // Assumes that the file of every token is valid.
     let tokens = Candidates::of(&vec![Ok(()); policy.tokens().len()], |_| None);
     let known = Known { policy: &policy, admissions: &admissions, limits: &config.limits, tokens: &tokens };
     let verdict = |(position, caller)| {
@@ -131,30 +128,30 @@ pub(super) fn explain(args: &ExplainArgs, out: &mut dyn Write) -> anyhow::Result
     Ok(u8::from(verdicts.iter().any(|verdict| verdict.result.is_err())))
 }
 
-/// Whoever was asked about is nobody of the configuration.
+/// Reports an unknown caller.
 pub(super) fn no_such_caller(config: &Config, wanted: &str) -> anyhow::Result<u8> {
     let known: Vec<_> = config.callers.iter().map(|caller| caller.id.as_str()).collect();
     wrong_usage(&format!("there is no caller '{wanted}'; the callers are {}", known.join(", ")))
 }
 
-/// Not a question that has an answer, so not the code of "no".
+/// Reports a usage error with exit code 2, which differs from the code of a refusal.
 fn wrong_usage(what: &str) -> anyhow::Result<u8> {
     writeln!(std::io::stderr(), "metrika-gate: {what}")?;
     Ok(2)
 }
 
-/// What is asked.
+/// The request in question.
 struct Asked<'a> {
     method: Method,
     url: Url<'a>,
-    /// `None` where no request can have it.
+    /// The target as it is read; `None` if no request can have it.
     read: Option<Read>,
-    /// What policy reads, and what would be sent.
+    /// The target that policy reads and that would be sent.
     target: Option<Target>,
     operation: Result<&'a Operation, Reason>,
-    /// On whose data it works, where it is an operation.
+    /// The counters and logins that the operation concerns.
     subject: Subject,
-    /// Why the target is refused; the log of a gate says the same.
+    /// The reason why the target is refused, as the gate logs it.
     cause: Option<Broken>,
 }
 
@@ -183,7 +180,7 @@ impl<'a> Asked<'a> {
         Self { method: method.clone(), url, read: read.ok(), target: target.ok(), operation, subject, cause }
     }
 
-    /// What would be sent, and the rule that the request breaks, where that has another form.
+    /// Returns the target that would be sent, and the rule that the given one breaks, if the two differ.
     fn changed(&self) -> Option<(&str, Broken)> {
         let target = self.target.as_ref()?;
         let broken = self.read.as_ref().and_then(|read| read.encoded).or(target.was_changed())?;
@@ -195,17 +192,18 @@ impl<'a> Asked<'a> {
     }
 }
 
-/// The listeners that are not called by the host of a whole URL, with what they answer.
+/// Returns the listeners that refuse the host of an absolute URL, with their reasons.
 fn strangers(config: &Config, url: Url<'_>) -> Vec<(ListenerName, Reason)> {
     let Some(authority) = url.authority else { return Vec::new() };
-    let refused = |listener| {
-        let admission = Admission::new(listener, &config.upstream.host);
+    let refused = |listener: &Listener| {
+        let admission = listener.lets_in(&config.upstream.host);
         admission.check_host(authority.as_bytes()).err().map(|refused| (listener.name, refused.reason))
     };
     config.listeners.iter().filter_map(refused).collect()
 }
 
-/// The fields of the request; without a host it is one that every listener knows. `None` where one is no field.
+/// Returns the header fields of the request, or `None` if one is malformed. `Host` defaults to the authority of the
+/// URL, or else to `localhost`, which every listener accepts.
 fn fields(given: &[String], authority: Option<&str>) -> Option<HeaderMap> {
     let mut fields = HeaderMap::new();
     for field in given {
@@ -218,7 +216,7 @@ fn fields(given: &[String], authority: Option<&str>) -> Option<HeaderMap> {
     Some(fields)
 }
 
-/// What would become of it for a caller: where one of the listeners that it can use lets it pass, that.
+/// Returns the decision for a caller: the permission of any listener that it can use, otherwise a refusal.
 fn would_be(
     config: &Config,
     asked: &Asked<'_>,
@@ -228,7 +226,7 @@ fn would_be(
 ) -> Result<Decision, Rejection> {
     let Some(Read { uri, encoded }) = &asked.read else { return Err(Reason::BadTarget.into()) };
     let (method, version) = (&asked.method, Version::HTTP_11);
-    // Who says what its body is, has one.
+    // A request with a content type has a body.
     let body = fields.contains_key(CONTENT_TYPE).then_some(1);
     let head = Head { method, version, uri, fields, body, encoded: *encoded };
     let mut refused = Reason::UnknownCaller.into();
@@ -281,7 +279,7 @@ fn human(
     verdicts.iter().try_for_each(|verdict| of_caller(out, asked, verdict))
 }
 
-/// The counters and logins that are named. What a percent sign hid is escaped: it could move a terminal's cursor.
+/// Prints the counters and logins. Decoded percent-encoding is escaped, because it could control the terminal.
 fn subject(out: &mut dyn Write, subject: &Subject) -> std::io::Result<()> {
     match &subject.counters {
         Counters::None => {}
@@ -332,7 +330,7 @@ fn of_caller(out: &mut dyn Write, asked: &Asked<'_>, verdict: &Verdict<'_>) -> s
     verdict.because().map_or(Ok(()), |because| writeln!(out, "because    {because}"))
 }
 
-/// Of a read there is no body to be read, unless somebody sends one.
+/// Whether a body would be checked: only for writes, as reads usually have none.
 fn body_is_read(asked: &Asked<'_>, decision: &Decision) -> bool {
     decision.duties().body.is_due() && asked.operation.is_ok_and(|operation| !operation.verb.is_safe())
 }

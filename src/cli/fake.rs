@@ -1,9 +1,9 @@
-//! `metrika-gate fake`: a Metrica to write clients against, without an account and without a token of value.
+//! `metrika-gate fake`: a stand-in for Metrica to develop clients against, without an account or a real token.
 //!
 //! 1. It listens on a loopback address, unless `--allow-remote` is given.
-//! 2. It takes only tokens that begin with `demo-`, which a gate takes in its demo only, or `test-`, which `run` takes
-//!    too; so nobody types a real one into a command line. It prints them.
-//! 3. It writes the certificate to trust into a file, and ends at SIGINT or SIGTERM.
+//! 2. It accepts only tokens that begin with `demo-`, which a gate accepts only in its demo, or with `test-`, which
+//!    `run` accepts as well. A real token therefore has no use on its command line. It prints its tokens.
+//! 3. It writes its CA certificate to a file, and ends on SIGINT or SIGTERM.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -49,8 +49,8 @@ pub struct FakeArgs {
     pub allow_remote: bool,
 }
 
-/// One `--token`, well-formed or not: the command line's own error message would repeat a secret that was typed by
-/// mistake, so what is wrong is said by [`run`].
+/// The value of `--token`, well-formed or not. A parse error of clap would repeat a secret typed by mistake, so
+/// [`run`] reports the problem.
 #[derive(Debug, Clone)]
 pub struct TokenArgument(Result<FakeToken, BadTokenArgument>);
 
@@ -60,13 +60,13 @@ impl From<String> for TokenArgument {
     }
 }
 
-/// What is wrong with a `--token`. Says nothing of the secret.
+/// The problem with a `--token`, without the secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadTokenArgument {
-    /// Not of the form.
+    /// Malformed.
     #[error("it is not of the form SECRET=OWNER:SCOPES:COUNTERS")]
     Form,
-    /// Rule 2 of this module, and the rules of tokens.
+    /// Not a test token (rule 2), or not a valid token.
     #[error(
         "its secret is not made for tests: one begins with 'test-' or 'demo-' and has more letters, digits, '_', '-' or '.'"
     )]
@@ -74,7 +74,7 @@ pub enum BadTokenArgument {
     /// Not the name of a scope.
     #[error("it has '{0}' among its scopes; there are read, write, expenses, user_params, offline_data")]
     Scope(String),
-    /// Not a number, or an unknown level behind it.
+    /// Not a number, or followed by an unknown level.
     #[error(
         "it has '{0}' among its counters; one is a number, with '/view' or '/edit' behind it if it is not the owner's"
     )]
@@ -90,7 +90,7 @@ fn token(text: &str) -> Result<FakeToken, BadTokenArgument> {
         return Err(BadTokenArgument::Secret);
     }
     let (owner, rest) = rest.split_once(':').ok_or(BadTokenArgument::Form)?;
-    // The full names of scopes have a colon of their own.
+    // Full scope names contain a colon themselves.
     let rest = rest.replace("metrika:", "");
     let (scopes, counters) = rest.split_once(':').ok_or(BadTokenArgument::Form)?;
     let scope = |name: &str| format!("metrika:{name}").parse().map_err(|_| BadTokenArgument::Scope(name.to_owned()));
@@ -115,7 +115,7 @@ fn counter(text: &str) -> Result<(u64, Permission), BadTokenArgument> {
 /// Runs the stand-in until a signal ends it.
 ///
 /// # Errors
-/// When the address is refused or taken, or a file or `out` cannot be written.
+/// When the address is not permitted or in use, or a file or `out` cannot be written.
 pub fn run(args: &FakeArgs, out: &mut dyn Write) -> anyhow::Result<()> {
     anyhow::ensure!(
         args.allow_remote || args.address.ip().is_loopback(),
@@ -134,18 +134,18 @@ pub fn run(args: &FakeArgs, out: &mut dyn Write) -> anyhow::Result<()> {
         settings.tokens = tokens.collect::<Result<_, _>>()?;
     }
     let tokens = settings.tokens.clone();
-    // Before the first caller reads the address below, so that a script may stop it as soon as it has.
+    // Registered before the address is printed, so that a script can stop the process as soon as it has read that.
     let signals = Signals::new()?;
     let fake = Fake::start(settings).context("--address chooses another")?;
     std::fs::write(&args.ca_out, fake.ca_pem()).with_context(|| format!("cannot write {}", args.ca_out.display()))?;
-    // Absolute, for the lines to be pasted anywhere.
+    // Absolute, so that the printed lines work in any directory.
     let ca = std::path::absolute(&args.ca_out)?;
     introduce(out, fake.address(), &ca, &tokens).context("cannot print where it listens")?;
     signals.wait();
     Ok(())
 }
 
-/// Prints what a newcomer needs to call it.
+/// Prints the address, the tokens and example commands.
 fn introduce(out: &mut dyn Write, address: SocketAddr, ca: &Path, tokens: &[FakeToken]) -> std::io::Result<()> {
     writeln!(out, "A fake Metrica API listens on https://{address}; callers must trust {}", ca.display())?;
     writeln!(out, "\nTokens, made up and worth nothing:")?;
@@ -180,7 +180,7 @@ fn introduce(out: &mut dyn Write, address: SocketAddr, ca: &Path, tokens: &[Fake
     out.flush()
 }
 
-/// SIGINT and SIGTERM: as the first process of a container it would not be ended by either without this.
+/// Waits for SIGINT and SIGTERM: without handlers, neither would end the first process of a container.
 struct Signals {
     runtime: tokio::runtime::Runtime,
     interrupt: tokio::signal::unix::Signal,

@@ -1,4 +1,4 @@
-//! `healthcheck`: for images without a shell or curl.
+//! `healthcheck`: a readiness probe for images without a shell or curl.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs};
@@ -27,16 +27,16 @@ pub(super) struct HealthcheckArgs {
     timeout: humantime::Duration,
 }
 
-/// More of an answer is not read.
+/// The maximum number of bytes read of a response.
 const LONGEST_ANSWER: u64 = 64 * 1024;
 
-/// Between two questions with `--wait`.
+/// The pause between two attempts with `--wait`.
 const PAUSE: Duration = Duration::from_millis(200);
 
 pub(super) fn healthcheck(args: &HealthcheckArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
     let start = Instant::now();
     loop {
-        // In each turn: whoever waits for a gate may wait for its configuration too.
+        // Read for each attempt: the configuration may not exist yet either.
         let url = match (&args.url, &args.config) {
             (Some(url), _) => url.clone(),
             (None, Some(file)) => readiness(admin(file)?)?,
@@ -60,8 +60,8 @@ fn is_healthy(answer: &str) -> bool {
     answer.lines().next().is_some_and(|line| line.split(' ').nth(1) == Some("200"))
 }
 
-/// Where the configuration in `file` has the admin listener. A gate lives on with what it had when its file became wrong, or
-/// is gone, so that is no reason to call it ill.
+/// Returns the address of the admin listener in `file`. An unreadable or invalid file is not a failure of the gate,
+/// which keeps running with its previous configuration.
 fn admin(file: &Path) -> anyhow::Result<SocketAddr> {
     let read = config::bytes(file).map(|bytes| config::admin_beside_mistakes(&bytes));
     if let Ok(Some(admin)) = read {
@@ -74,7 +74,7 @@ fn admin(file: &Path) -> anyhow::Result<SocketAddr> {
     Ok(address)
 }
 
-/// What to ask of an admin listener; one on every address of the machine is on loopback too.
+/// Returns the readiness URL of an admin listener; an unspecified address is replaced by loopback.
 fn readiness(mut address: SocketAddr) -> anyhow::Result<Uri> {
     match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),

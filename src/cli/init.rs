@@ -1,4 +1,4 @@
-//! `init`: a configuration to begin with.
+//! `init`: writes a minimal configuration.
 
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
@@ -14,7 +14,7 @@ pub(super) struct InitArgs {
     out: Option<PathBuf>,
 }
 
-/// The smallest that works; a test holds that it is right.
+/// The minimal configuration; a test checks that it is valid.
 const CONFIGURATION: &str = include_str!("../../config/gate.yaml");
 
 pub(super) fn init(args: &InitArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
@@ -25,7 +25,7 @@ pub(super) fn init(args: &InitArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
     let name = path.display();
     let mut file = match OpenOptions::new().write(true).create_new(true).open(path) {
         Ok(file) => file,
-        // Not with its cause, whose exit code is that of an address that is taken.
+        // Without its cause, which would select the exit code of an address in use.
         Err(error) if error.kind() == ErrorKind::AlreadyExists => bail!("{name} is there already, and stays as it is"),
         Err(error) => return Err(error).with_context(|| format!("{name} cannot be written")),
     };

@@ -1,11 +1,11 @@
-//! Access lines, read back from a log.
+//! Access lines, read from a log.
 //!
-//! 1. An access line is a JSON object with `"target":"access"`; what a log collector puts before it is passed over, and so are
-//!    other lines of the log.
-//! 2. A line is read on its own: a log of any length takes the memory of one.
-//! 3. A request was refused when the gate said so with a status below 500; what failed later had been let through.
-//! 4. Metrica did not take what it answered with 4xx, but for a token that it takes for invalid and for quotas (420, 429):
-//!    these say nothing of the request.
+//! 1. An access line is a JSON object with `"target":"access"`. A prefix added by a log collector is skipped, and so
+//!    are other lines.
+//! 2. Lines are read one by one, so memory use does not depend on the length of the log.
+//! 3. A request counts as refused if the gate responded with a status below 500; later failures were allowed first.
+//! 4. A request counts as rejected by Metrica if it responded with 4xx, except for an invalid token and quotas (420,
+//!    429), which are not due to the request.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -17,32 +17,32 @@ use metrica::login;
 use metrica::subject::{Counters, Subject};
 use serde::Deserialize;
 
-use crate::rejection::Reason;
-use crate::rules::Rules;
+use crate::policy::rejection::Reason;
+use crate::policy::rules::Rules;
 
-/// What an access line says of a request, as far as policy is concerned.
+/// The parts of an access line that concern policy.
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Line {
     target: String,
-    /// Who; `unknown` is nobody of the configuration.
+    /// The caller; `unknown` is outside of the configuration.
     pub(super) caller: String,
-    /// What; `none` was not known.
+    /// The operation; `none` means that it was not determined.
     pub(super) operation: String,
     pub(super) method: String,
     status: u16,
-    /// With which token; `none` when it did not come so far.
+    /// The token; `none` means that none was chosen.
     pub(super) token: String,
     upstream_status: Option<u16>,
     #[serde(default)]
     origin: String,
     #[serde(default)]
     reason: String,
-    /// What would have refused it, had its caller's rules been enforced.
+    /// The reason that would have refused the request if its caller's rules had been enforced.
     #[serde(default)]
     would_refuse: String,
     #[serde(default)]
     counters: Vec<u64>,
-    /// There were more than the line has room for.
+    /// Whether the request has more counters than the line shows.
     #[serde(default)]
     pub(super) more_counters: bool,
     #[serde(default)]
@@ -50,20 +50,20 @@ pub(super) struct Line {
     ulogin: Option<String>,
     #[serde(default)]
     direct_client_logins: Vec<String>,
-    /// There were more than the line has room for.
+    /// Whether the request has more logins than the line shows.
     #[serde(default)]
     pub(super) more_logins: bool,
-    /// Only where no operation was found.
+    /// The path, only present if no operation was found.
     pub(super) path: Option<String>,
 }
 
 impl Line {
-    /// Rule 3.
+    /// Whether the gate refused the request (rule 3).
     pub(super) fn was_refused(&self) -> bool {
         self.origin == "gate" && self.status < 500
     }
 
-    /// The 4xx that Metrica answered with, where it did not take the request (rule 4).
+    /// Returns the 4xx with which Metrica rejected the request (rule 4).
     pub(super) fn not_taken(&self) -> Option<u16> {
         let answered = self.upstream_status.or(Some(self.status).filter(|status| *status != CALLER_GONE))?;
         let unlucky = match answered {
@@ -74,17 +74,17 @@ impl Line {
         ((400..500).contains(&answered) && !unlucky).then_some(answered)
     }
 
-    /// Why it was refused, by the gate or by Metrica; empty when that is no word.
+    /// Returns the reason of the refusal, by the gate or by Metrica; empty if it is not a valid word.
     pub(super) fn reason(&self) -> &str {
         word(&self.reason)
     }
 
-    /// What would have refused it in the shadow.
+    /// Returns the reason that would have refused the request, had rules been enforced.
     pub(super) fn would_refuse(&self) -> Option<&str> {
         (!self.would_refuse.is_empty()).then(|| word(&self.would_refuse))
     }
 
-    /// On whose data the request worked, as far as the line says.
+    /// Returns the counters and logins of the request, as far as the line shows them.
     pub(super) fn subject(&self) -> Subject {
         let counters = match &self.counters[..] {
             _ if self.unreadable_counters => Counters::Unreadable,
@@ -96,22 +96,23 @@ impl Line {
             counters,
             login: self.ulogin.as_deref().map(Into::into),
             clients: self.direct_client_logins.iter().map(|login| login.as_str().into()).collect(),
+            misnamed: false,
         }
     }
 }
 
-/// The status of a line whose caller went away before there was an answer.
+/// The status of a line whose caller disconnected before the response.
 const CALLER_GONE: u16 = 499;
 
-/// A reason; a log is what somebody gave, and what is none is not said.
+/// Returns `text` if it can be a reason, otherwise an empty string: a log is untrusted input.
 fn word(text: &str) -> &str {
     if text.len() <= 64 && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_') { text } else { "" }
 }
 
-/// So many counters, logins or operations are said of several lines.
+/// The maximum number of counters, logins or operations listed for several lines.
 pub(super) const SHOWN: usize = 5;
 
-/// Which counters and logins several lines name.
+/// The counters and logins of several lines.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Named {
     pub(super) counters: BTreeSet<u64>,
@@ -119,7 +120,7 @@ pub(super) struct Named {
 }
 
 impl Named {
-    /// Adds those of one line. Where a rule of `rules` refuses it for `reason`, those alone that the rule does not have.
+    /// Adds those of one line. If a rule of `rules` refuses it for `reason`, only those that the rule does not list.
     pub(super) fn add(&mut self, subject: &Subject, reason: &str, rules: Option<&Rules>) {
         let (of_counters, of_logins) = (Reason::CounterDenied.as_str(), Reason::LoginDenied.as_str());
         if reason != of_logins {
@@ -152,32 +153,32 @@ impl fmt::Display for Named {
     }
 }
 
-/// The first of `all`, and how many more there are.
+/// Joins the first items, and states how many of `all` are left out.
 pub(super) fn first_of(shown: &[String], all: usize) -> String {
     let more = all.saturating_sub(shown.len());
     let rest = if more == 0 { String::new() } else { format!(" and {more} more") };
     format!("{}{rest}", shown.join(", "))
 }
 
-/// How many lines there were.
+/// The number of lines.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Count {
     /// Access lines.
     pub(super) access: u64,
-    /// Others (rule 1).
+    /// Other lines (rule 1).
     pub(super) others: u64,
 }
 
-/// A longer line is none of the gate's.
+/// The maximum length of a line in bytes; the gate writes no longer one.
 const LONGEST: u64 = 1024 * 1024;
 
-/// Gives every access line of `from` (`-` is stdin) to `take`.
+/// Passes every access line of `from` (`-` is stdin) to `take`.
 pub(super) fn read(from: &Path, mut take: impl FnMut(&Line)) -> anyhow::Result<Count> {
     let name = from.display();
     let source: Box<dyn Read> = if from.as_os_str() == super::STDIN {
         Box::new(std::io::stdin())
     } else {
-        Box::new(crate::file::open(from).with_context(|| format!("{name} cannot be read"))?.0)
+        Box::new(crate::files::reading::open(from).with_context(|| format!("{name} cannot be read"))?.0)
     };
     let mut reader = BufReader::new(source);
     let (mut bytes, mut count) = (Vec::new(), Count::default());

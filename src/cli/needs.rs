@@ -1,10 +1,11 @@
-//! What the callers of a log needed: which of its lines count for `suggest`, and what they say.
+//! The needs of the callers in a log: the lines that count for `suggest`, and their content.
 //!
-//! 1. What the gate refused is no need, nor is what Metrica did not take.
-//! 2. Nor is what was sent in the shadow alone, or what the given configuration would refuse, unless that is to be widened.
-//!    Nobody can widen by rights what no token of the caller has the scope for, or what the catalogue lacks.
-//! 3. A counter that cannot be read is none that could be stated: such a line says nothing for or against `counters`.
-//! 4. What does not count is counted by reason, with the counters and logins of it.
+//! 1. Requests that the gate refused or that Metrica rejected do not count.
+//! 2. Requests that were sent only because rules were not enforced, or that the given configuration would refuse,
+//!    count only when widening is requested. Widening cannot help where no token of the caller has the scope, or the
+//!    catalogue lacks the operation.
+//! 3. An unreadable counter cannot be stated in a configuration; such a line has no influence on `counters`.
+//! 4. Lines that do not count are tallied by reason, with their counters and logins.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -18,43 +19,43 @@ use strict_http::target::Names;
 
 use super::lines::{self, Line, Named};
 use super::replay;
-use crate::caller::Caller;
 use crate::config::Config;
 use crate::policy::Policy;
-use crate::rejection::Reason;
-use crate::rules::{Breach, Call, List, Rules};
+use crate::policy::caller::Caller;
+use crate::policy::rejection::Reason;
+use crate::policy::rules::{Breach, Call, List, Rules};
 
-/// Under what lines are judged.
+/// The criteria for counting lines.
 pub(super) struct Judge<'a> {
-    /// The given configuration, where there is one.
+    /// The given configuration, if any.
     pub(super) given: Option<(&'a Config, &'a Policy)>,
     pub(super) catalogue: &'a Catalogue,
-    /// What rule 2 passes over counts too.
+    /// Whether lines excluded by rule 2 count.
     pub(super) widen: bool,
 }
 
-/// What the lines of a log say.
+/// The content of a log.
 #[derive(Default)]
 pub(super) struct Log {
     pub(super) count: lines::Count,
     pub(super) callers: BTreeMap<String, Seen>,
-    /// By token, what it was used for.
+    /// The needed scopes, by token.
     pub(super) tokens: BTreeMap<String, BTreeSet<usize>>,
-    /// A request was taken by its method alone.
+    /// Whether the scope of a request was derived from its method alone.
     pub(super) by_method: bool,
 }
 
-/// What a caller did.
+/// The requests of a caller.
 #[derive(Default)]
 pub(super) struct Seen {
-    /// Lines that count.
+    /// The number of lines that count.
     pub(super) counted: u64,
     pub(super) let_through: u64,
-    /// Rule 4.
+    /// Lines that do not count (rule 4).
     pub(super) not_counted: BTreeMap<(Why, String), (u64, Named)>,
-    /// Rule 3.
+    /// The number of unreadable lines (rule 3).
     pub(super) unreadable: u64,
-    /// The sets of scopes of which one each is needed, by their index.
+    /// The needed scopes, as indices of scope sets; any scope of a set satisfies it.
     pub(super) needs: BTreeSet<usize>,
     pub(super) operations: BTreeSet<String>,
     pub(super) unknown: BTreeSet<String>,
@@ -62,27 +63,27 @@ pub(super) struct Seen {
     pub(super) counters: BTreeSet<u64>,
     pub(super) logins: BTreeSet<String>,
     pub(super) destructive: BTreeSet<String>,
-    /// Operations that are destructive by what was asked of them, which lines do not tell.
+    /// Operations that are destructive only with settings that lines do not show.
     pub(super) perhaps_destructive: BTreeSet<String>,
     pub(super) shares: BTreeSet<String>,
-    /// Operations whose answer is a token of the Measurement Protocol.
+    /// Operations whose response contains a token of the Measurement Protocol.
     pub(super) secrets: BTreeSet<String>,
-    /// A request named no `ulogin` and was about somebody.
+    /// Whether a request that concerns an account named no `ulogin`.
     pub(super) without_login: bool,
     pub(super) lists: bool,
     pub(super) has_bodies: bool,
-    /// What stands against `counters`.
+    /// Reasons against stating `counters`.
     pub(super) beyond_counters: BTreeSet<String>,
-    /// Operations of lines that name counters which the lines do not tell.
+    /// Operations of lines with more counters than they show.
     pub(super) more_counters: BTreeSet<String>,
-    /// What stands against `ulogin`.
+    /// Reasons against stating `ulogin`.
     pub(super) beyond_logins: BTreeSet<&'static str>,
-    /// Which operations go beyond which right of the given configuration, and how often; without one, beyond which rule of
-    /// the shadow.
+    /// The operations that exceed each right of the given configuration, with their counts. Without a configuration,
+    /// the key is the rule that would have refused the request.
     pub(super) beyond_given: BTreeMap<String, BTreeMap<String, u64>>,
 }
 
-/// Why a line does not count.
+/// The reason why a line does not count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Why {
     Gate,
@@ -101,7 +102,7 @@ impl Why {
         }
     }
 
-    /// Whether rights of the caller could have it count (rule 2).
+    /// Whether wider rights of the caller would make the line count (rule 2).
     pub(super) fn can_be_widened(self, reason: &str) -> bool {
         let beyond_rights = [Reason::UnknownOperation, Reason::UnknownCaller, Reason::TokenScopeMissing];
         match self {
@@ -112,27 +113,27 @@ impl Why {
     }
 }
 
-/// What a token is called that lines do not name.
+/// The alias for a token that lines do not name.
 pub(super) const NO_TOKEN: &str = "metrika";
 
-/// Whether a configuration can have such a name: a log is what somebody gave.
+/// Whether the text is a valid name: a log is untrusted input.
 fn is_name(text: &str) -> bool {
     crate::config::name_text(text).is_ok()
 }
 
-/// What a line asked for.
+/// The operation of a line.
 enum Asked<'a> {
     Operation(&'a Operation),
-    /// Nothing of the catalogue, which goes by its method.
+    /// An operation outside of the catalogue, whose scope follows from its method.
     Method,
     Lacking,
 }
 
 impl Judge<'_> {
-    /// Reads the lines of `from`.
+    /// Reads the log `from`.
     ///
     /// # Errors
-    /// When there is none of a caller that was let through.
+    /// When it has no request that was allowed.
     pub(super) fn read(&self, from: &Path) -> anyhow::Result<Log> {
         let mut log = Log::default();
         let count = lines::read(from, |line| self.take(&mut log, line))?;
@@ -196,7 +197,7 @@ impl Judge<'_> {
         }
     }
 
-    /// Whether the given configuration has it count (rule 2).
+    /// Whether the line counts under the given configuration (rule 2).
     fn is_within(&self, seen: &mut Seen, line: &Line, asked: &Asked<'_>) -> bool {
         if let Asked::Lacking = asked {
             seen.unknown.insert(line.operation.clone());
@@ -246,14 +247,14 @@ fn call<'a>(operation: &'a Operation, subject: &'a Subject) -> Call<'a> {
     Call { operation, path: &operation.template, query: None, names: Names::default(), subject }
 }
 
-/// The rights of `caller` that `call` goes beyond, by their keys; `None` where a counter cannot be read (rule 3).
+/// Returns the rights of `caller` that `call` exceeds, by their keys; `None` if a counter is unreadable (rule 3).
 fn beyond(caller: &Caller, call: &Call<'_>) -> Option<Vec<&'static str>> {
     let mut beyond = Vec::new();
     if !caller.scopes.covers(call.operation.scopes) {
         beyond.push("scopes");
     }
     let mut rules: Rules = caller.rules.clone();
-    // Each breach is mended once: there are eight rights.
+    // Each breach is lifted once; there are eight rights.
     for _ in 0..8 {
         let Err(breach) = rules.check(call) else { break };
         match breach {
@@ -286,7 +287,7 @@ fn beyond(caller: &Caller, call: &Call<'_>) -> Option<Vec<&'static str>> {
                 rules.counters = None;
                 beyond.push("counters");
             }
-            // Lines do not tell what these are about.
+            // Lines do not show the subject of these.
             Breach::Search
             | Breach::Setting(_)
             | Breach::Grantee
@@ -303,7 +304,7 @@ fn beyond(caller: &Caller, call: &Call<'_>) -> Option<Vec<&'static str>> {
 }
 
 impl Seen {
-    /// Rule 4.
+    /// Records a line that does not count (rule 4).
     fn pass_over(&mut self, why: Why, reason: &str, line: &Line, rules: Option<&Rules>) {
         let (lines, named) = self.not_counted.entry((why, reason.to_owned())).or_default();
         *lines += 1;

@@ -1,14 +1,14 @@
-//! `explain --from`: what would become of the requests of a log under a configuration, which may be another one than they
-//! were made under.
+//! `explain --from`: shows how a configuration treats the requests of a log, which may come from another
+//! configuration.
 //!
-//! 1. Each access line is judged by its caller, operation, counters and logins. What lines do not tell is not judged: bodies,
-//!    `callback`, `field`, and counters and logins beyond those that a line has room for.
-//! 2. A line without an operation is judged by its path where it has the whole of it, and otherwise not at all: the gate
+//! 1. Each access line is judged by its caller, operation, counters and logins. Details that lines do not show are
+//!    not judged: bodies, `callback`, `field`, and counters and logins beyond those that fit a line.
+//! 2. A line without an operation is judged by its path if that is complete. Otherwise it is not judged: the gate
 //!    refused it before policy.
-//! 3. Where a caller has `enforce: false`, what would refuse is said, and the request is sent.
-//! 4. What is refused, or would be if it were enforced, is said with the counters or logins that it names; where a rule about
-//!    these refuses it, those alone that the rule does not have.
-//! 5. The answer is no (exit code 1) when something that was let through would be refused.
+//! 3. For a caller with `enforce: false`, the refusal is reported and the request counts as sent.
+//! 4. Each refusal, enforced or not, is reported with its counters or logins; if a rule about these causes it, only
+//!    with those that the rule does not list.
+//! 5. The exit code is 1 if a request that was allowed would be refused.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -22,17 +22,17 @@ use strict_http::target::Names;
 use super::Format;
 use super::lines::{self, Line, Named, SHOWN};
 use crate::config::Config;
+use crate::policy::rejection::Reason;
+use crate::policy::rules::{Call, Rules};
 use crate::policy::{Denial, Permission, Policy};
-use crate::rejection::Reason;
-use crate::rules::{Call, Rules};
 
-/// What would become of a request.
+/// The decision on a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Verdict {
     Sent,
-    /// Rule 3, with what would refuse it.
+    /// Sent although a rule would refuse it (rule 3), with the reason.
     SentUnenforced(&'static str),
-    /// Rule 2.
+    /// Not judged (rule 2).
     NotJudged,
     Refused(&'static str),
 }
@@ -55,11 +55,11 @@ impl Verdict {
 struct Times {
     let_through: u64,
     refused: u64,
-    /// Rule 4.
+    /// The counters and logins of the refusals (rule 4).
     named: Named,
 }
 
-/// The lines of a log under a configuration.
+/// The lines of a log, judged by a configuration.
 #[derive(Default)]
 struct Replay {
     rows: BTreeMap<(String, String, Verdict), Times>,
@@ -96,7 +96,7 @@ pub(super) fn replay(
     Ok(u8::from(table.let_through_would_be_refused > 0))
 }
 
-/// What becomes of a line, and the id of its operation, which may have been none when it was written.
+/// Returns the decision on a line, and the id of its operation, which the line itself may lack.
 fn verdict<'a>(config: &Config, policy: &'a Policy, line: &'a Line) -> (&'a str, Verdict) {
     match operation(policy, line) {
         Some(Ok(operation)) => (operation.id.as_str(), of_operation(config, policy, line, operation)),
@@ -117,7 +117,7 @@ fn of_operation(config: &Config, policy: &Policy, line: &Line, operation: &Opera
     }
 }
 
-/// The operation of a line in this catalogue, which may know it by another id (rule 2).
+/// Returns the operation of a line in this catalogue, whose id may differ (rule 2).
 pub(super) fn operation<'a>(policy: &'a Policy, line: &Line) -> Option<Result<&'a Operation, Denial>> {
     let verb = Method::from_bytes(line.method.as_bytes()).ok().and_then(|method| Verb::of(&method));
     match (line.operation.as_str(), &line.path, verb) {
@@ -125,7 +125,7 @@ pub(super) fn operation<'a>(policy: &'a Policy, line: &Line) -> Option<Result<&'
             Some(policy.operation(verb, path))
         }
         ("none", ..) => None,
-        // A path that no catalogue has, as the line does not say which it was.
+        // A path outside of every catalogue, because the line does not show the actual one.
         ("unknown", _, Some(verb)) => Some(policy.operation(verb, "/")),
         (id, ..) => {
             let known = policy.catalogue.operations().iter().find(|operation| operation.id.as_str() == id);
@@ -154,12 +154,12 @@ struct Row {
     would_be_refused: bool,
     was_let_through: u64,
     was_refused: u64,
-    /// Rule 4: the first of them, and how many there are.
+    /// The first counters and logins, and their total numbers (rule 4).
     counters: Vec<u64>,
     counters_in_all: usize,
     logins: Vec<String>,
     logins_in_all: usize,
-    /// The same for people.
+    /// The same as text.
     #[serde(skip)]
     named: String,
 }

@@ -1,12 +1,13 @@
-//! The rights of a caller for what it needed, beside those that it has.
+//! The rights of a caller as derived from its requests, compared with its current rights.
 //!
-//! 1. They are the fewest that cover its operations, the counters and logins that it named, and `destructive: allow`,
-//!    `sharing: allow`, `measurement_tokens: allow` and `ulogin_absent: allow` only where it needs that.
-//! 2. `counters` are stated only where every request that counts would be within them: none works on the whole account, names
-//!    no counter where one is due, or names one that the line does not tell. Otherwise a comment says what stands against it.
-//! 3. Where `counters` or `ulogin` are stated and no line tells which were used, they stay as they are: without them there would
-//!    be more.
-//! 4. What is more than the caller has is a widening, and is said. What lines do not tell stays as it is.
+//! 1. They are the fewest that cover its operations and the counters and logins it named. `destructive: allow`,
+//!    `sharing: allow`, `measurement_tokens: allow` and `ulogin_absent: allow` are included only where needed.
+//! 2. `counters` is stated only if it would cover every counted request: no request works on the whole account, lacks
+//!    a required counter, or names one that its line does not show. Otherwise a comment gives the reason.
+//! 3. If `counters` or `ulogin` is configured and no line shows a used value, it stays unchanged, because removing it
+//!    would widen the rights.
+//! 4. Any right that the caller did not have before is a widening, and is reported. Settings that lines do not show
+//!    stay unchanged.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -15,9 +16,9 @@ use metrica::scope::{Scope, ScopeSet};
 
 use super::lines::{SHOWN, first_of};
 use super::needs::Seen;
-use crate::rules::{List, Rules};
+use crate::policy::rules::{List, Rules};
 
-/// What a caller may do.
+/// The rights of a caller.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Rights {
     pub(super) scopes: ScopeSet,
@@ -25,7 +26,7 @@ pub(super) struct Rights {
 }
 
 impl Rights {
-    /// For what `seen` needed, of a caller that has `known`, with the comments about it.
+    /// Returns the rights that `seen` needs, for a caller with the rights `known`, and comments about them.
     pub(super) fn drawn(seen: &Seen, known: &Self) -> (Self, Vec<String>) {
         let mut comments = Vec::new();
         let (counters, used) = (counters(seen, &known.rules, &mut comments), !seen.logins.is_empty());
@@ -54,7 +55,7 @@ impl Rights {
             counters,
             logins: logins.map(|logins| logins.into_iter().map(Into::into).collect()),
             list,
-            // With counters alone no login could be named.
+            // With `counters` alone, no login could be named.
             ulogin_absent: seen.without_login || (known.rules.ulogin_absent && by_default) || unnamed,
             grantees: known.rules.grantees.clone(),
             destructive: !seen.destructive.is_empty() || stays_destructive,
@@ -65,13 +66,13 @@ impl Rights {
         (Self { scopes: narrowest(&seen.needs, known.scopes), rules }, comments)
     }
 
-    /// Of whom nothing is known.
+    /// Returns the minimal rights, for a caller without known ones.
     pub(super) fn least() -> Self {
         let rules = Rules { destructive: false, sharing: false, ..Rules::default() };
         Self { scopes: ScopeSet::EMPTY, rules }
     }
 
-    /// As keys of a caller.
+    /// Writes the rights as keys of a caller.
     pub(super) fn keys(&self, text: &mut String, seen: &Seen) -> std::fmt::Result {
         let Self { scopes, rules } = self;
         writeln!(text, "    scopes: {}", quoted(scopes.iter().map(Scope::as_str)))?;
@@ -110,7 +111,7 @@ impl Rights {
         Ok(())
     }
 
-    /// What is more than in `known` (rule 4), with the operations that need it.
+    /// Returns the rights that `known` lacks (rule 4), each with the operations that need it.
     pub(super) fn widened(&self, known: &Self, seen: &Seen) -> Vec<String> {
         let (now, before) = (&self.rules, &known.rules);
         let mut widened = Vec::new();
@@ -155,7 +156,7 @@ impl Rights {
     }
 }
 
-/// What is allowed or denied, and for which operations.
+/// Writes `key` as allowed or denied, with the operations that need it.
 fn allowed(text: &mut String, key: &str, is_allowed: bool, needing: &BTreeSet<String>) -> std::fmt::Result {
     let needing: Vec<_> = needing.iter().map(String::as_str).collect();
     match (is_allowed, needing.is_empty()) {
@@ -165,7 +166,7 @@ fn allowed(text: &mut String, key: &str, is_allowed: bool, needing: &BTreeSet<St
     }
 }
 
-/// What is to be said of operations that are destructive by what is asked of them.
+/// Returns a comment on operations that are destructive only with certain settings.
 fn of_settings(seen: &Seen, stays: bool) -> Option<String> {
     let operations: Vec<_> = seen.perhaps_destructive.iter().map(String::as_str).collect();
     let then = if stays { "destructive stays as it was" } else { "that is denied" };
@@ -173,7 +174,7 @@ fn of_settings(seen: &Seen, stays: bool) -> Option<String> {
     seen.destructive.is_empty().then_some(()).filter(|()| !operations.is_empty()).map(|()| said())
 }
 
-/// `counters` (rules 2 and 3).
+/// Returns the value of `counters` (rules 2 and 3).
 fn counters(seen: &Seen, known: &Rules, comments: &mut Vec<String>) -> Option<std::sync::Arc<[u64]>> {
     let instead = if known.counters.is_some() && seen.beyond_counters.is_empty() {
         "counters are not narrowed"
@@ -201,7 +202,7 @@ fn counters(seen: &Seen, known: &Rules, comments: &mut Vec<String>) -> Option<st
             comments.push("no counters: no line names one".to_owned());
             None
         }
-        // With counters and without ulogin, no login would be let through.
+        // With `counters` and without `ulogin`, no login would be allowed.
         None if !seen.beyond_logins.is_empty() && known.logins.is_none() => {
             comments.push("no counters: lines name logins that cannot be stated".to_owned());
             None
@@ -210,7 +211,7 @@ fn counters(seen: &Seen, known: &Rules, comments: &mut Vec<String>) -> Option<st
     }
 }
 
-/// The logins that `rules` let through; `None` is all.
+/// Returns the logins that `rules` allow; `None` means all.
 fn logins_of(rules: &Rules) -> Option<&[Box<str>]> {
     match (&rules.logins, &rules.counters) {
         (Some(logins), _) => Some(logins),
@@ -219,13 +220,14 @@ fn logins_of(rules: &Rules) -> Option<&[Box<str>]> {
     }
 }
 
-/// How often which operations, the first of them.
+/// Lists the first operations, each with its count.
 pub(super) fn operations(times: &BTreeMap<String, u64>) -> String {
     let shown: Vec<_> = times.iter().take(SHOWN).map(|(operation, times)| format!("{times} {operation}")).collect();
     first_of(&shown, times.len())
 }
 
-/// The least that covers all of these: first what `known` lacks, then what it allows, then how many words it takes.
+/// Returns the smallest set that covers all `needs`: with the fewest scopes that `known` lacks, then the fewest
+/// allowed scopes, then the fewest names.
 pub(super) fn narrowest(needs: &BTreeSet<usize>, known: ScopeSet) -> ScopeSet {
     let covers = |set: &ScopeSet| needs.iter().all(|index| set.covers(ScopeSet::from_index(*index)));
     let sets = (0..ScopeSet::COUNT).map(ScopeSet::from_index).filter(covers);
@@ -238,7 +240,7 @@ fn numbers(counters: &[u64]) -> String {
     format!("[{}]", counters.join(", "))
 }
 
-/// A list of names, which have no letter that quotes would not hold.
+/// Returns a YAML list of quoted names, which need no escaping.
 pub(super) fn quoted<'a>(names: impl Iterator<Item = &'a str>) -> String {
     let quoted: Vec<_> = names.map(|name| format!("\"{name}\"")).collect();
     format!("[{}]", quoted.join(", "))
@@ -264,7 +266,7 @@ mod tests {
         assert_eq!(needs(&[&[write, expenses]], &[write]), "metrika:expenses", "which write implies");
     }
 
-    /// Rule 3: where ulogin was stated and no login was named, to leave it out would let every login through.
+    /// Rule 3: without its configured `ulogin`, a caller that named no login could use every login.
     #[test]
     fn rule_3_what_was_not_used_does_not_become_everything() {
         let mut seen = Seen::default();

@@ -1,12 +1,12 @@
-//! `suggest`: the narrowest configuration that would have let through what a log says was needed.
+//! `suggest`: the narrowest configuration that allows the requests that count in a log.
 //!
-//! 1. What counts is in [`super::needs`], the rights for it in [`super::rights`].
-//! 2. With a configuration nothing becomes wider than it is there, unless that is asked for, and then each widening is said on
-//!    stderr. What does not count is said there, and in comments.
-//! 3. With a configuration, everything but `callers` stays as it is, and of these `match`, `tokens`, what lines do not
-//!    tell (`callback`, `measurement_tokens`, `grantees`, `enforce`), and callers without a line that counts. Without one, addresses and
-//!    files are to be filled in.
-//! 4. What is printed can be loaded.
+//! 1. [`super::needs`] selects the requests that count, [`super::rights`] derives the rights from them.
+//! 2. Given a configuration, no right becomes wider unless requested; each widening is then reported on stderr. Lines
+//!    that do not count are reported there and in comments.
+//! 3. Given a configuration, only `callers` changes. Their `match`, `tokens` and settings that lines do not show
+//!    (`callback`, `measurement_tokens`, `grantees`, `enforce`) are kept, and so are callers without a line that
+//!    counts. Without a configuration, the user fills in addresses and files.
+//! 4. The output is a valid configuration.
 
 use std::fmt::Write as _;
 use std::io::Write;
@@ -19,8 +19,8 @@ use metrica::scope::{Scope, ScopeSet};
 
 use super::needs::{Judge, Log, Seen};
 use super::rights::{Rights, narrowest, operations, quoted};
-use crate::caller::{Caller, Condition, Conditions};
 use crate::config::Config;
+use crate::policy::caller::{Caller, Condition, Conditions};
 
 #[derive(Debug, Args)]
 pub(super) struct SuggestArgs {
@@ -35,14 +35,14 @@ pub(super) struct SuggestArgs {
     widen: bool,
 }
 
-/// What is printed, and what is said beside it.
+/// The output and its messages.
 #[derive(Default)]
 struct Suggested {
     text: String,
-    /// By caller.
+    /// Lines that do not count, by caller.
     not_counted: Vec<String>,
     widened: Vec<String>,
-    /// There are lines that would count with --widen.
+    /// Whether some lines would count with `--widen`.
     could_widen: bool,
 }
 
@@ -70,7 +70,7 @@ pub(super) fn suggest(args: &SuggestArgs, out: &mut dyn Write) -> anyhow::Result
             anew(&judge.read(&args.from)?)?
         }
     };
-    // Rules 2 and 4, whatever the lines and the configuration were.
+    // Enforces rules 2 and 4, whatever the log and the configuration contain.
     let widened = suggested.widened.join("; ");
     ensure!(args.widen || widened.is_empty(), "without --widen nothing may become wider: {widened}");
     let file = args.config.as_deref().unwrap_or_else(|| Path::new("gate.yaml"));
@@ -79,14 +79,14 @@ pub(super) fn suggest(args: &SuggestArgs, out: &mut dyn Write) -> anyhow::Result
         suggested.not_counted.push("--widen has those count that were or would be refused by rights alone".to_owned());
     }
     for said in suggested.not_counted.iter().chain(&suggested.widened) {
-        // Nobody is left to be told when stderr is gone.
+        // An error is ignored: with stderr closed, nothing can be reported.
         let _ = writeln!(std::io::stderr(), "metrika-gate: {said}");
     }
     out.write_all(suggested.text.as_bytes())?;
     Ok(0)
 }
 
-/// The rights of a caller, with what is to be said about them, as keys.
+/// Writes the rights of a caller as keys, with comments.
 fn keys(text: &mut String, seen: &Seen, rights: &Rights, comments: &[String]) -> std::fmt::Result {
     let operations: Vec<_> = seen.operations.iter().map(String::as_str).collect();
     writeln!(text, "    # for {}", operations.join(", "))?;
@@ -107,7 +107,7 @@ fn keys(text: &mut String, seen: &Seen, rights: &Rights, comments: &[String]) ->
 }
 
 impl Suggested {
-    /// What of a caller's lines does not count, as comments and for stderr.
+    /// Reports the lines of a caller that do not count, in comments and for stderr.
     fn say_not_counted(&mut self, id: &str, seen: &Seen, rights: Option<&Rights>) -> std::fmt::Result {
         if seen.unreadable > 0 && rights.is_some_and(|rights| rights.rules.counters.is_some()) {
             let requests = if seen.unreadable == 1 { "request" } else { "requests" };
@@ -130,7 +130,7 @@ impl Suggested {
     }
 }
 
-/// `callers` of a configuration, with the rights that were used (rule 3).
+/// Returns `callers` of a configuration, reduced to the rights that were used (rule 3).
 fn callers_of(config: &Config, log: &Log) -> Result<Suggested, std::fmt::Error> {
     let mut all = Suggested::default();
     writeln!(all.text, "callers:   # drawn by metrika-gate suggest from {} access lines", log.count.access)?;
@@ -170,7 +170,7 @@ fn callers_of(config: &Config, log: &Log) -> Result<Suggested, std::fmt::Error> 
     Ok(all)
 }
 
-/// Puts `callers` in the place of the block that `text` has; `None` when it has none.
+/// Replaces the block `callers` of `text`; `None` when there is no such block.
 fn in_place(text: &str, callers: &str) -> Option<String> {
     let all: Vec<&str> = text.split_inclusive('\n').collect();
     let begin = all.iter().position(|line| line.starts_with("callers:"))?;
@@ -178,14 +178,14 @@ fn in_place(text: &str, callers: &str) -> Option<String> {
     let goes_on = |line: &&str| line.starts_with([' ', '\t', '-', '#', '\r', '\n']);
     let length = 1 + block.iter().skip(1).take_while(|line| goes_on(line)).count();
     let (block, after) = block.split_at(length);
-    // What stands right before the next key is about that one.
+    // A comment right before the next key belongs to that key.
     let is_apart = |line: &&&str| line.starts_with('#') || line.trim().is_empty();
     let kept = block.iter().rev().take_while(is_apart).count();
     let comments = block.get(block.len() - kept..)?;
     Some([&before.concat(), callers, &comments.concat(), &after.concat()].concat())
 }
 
-/// A whole configuration (rule 3).
+/// Returns a whole new configuration (rule 3).
 fn anew(log: &Log) -> anyhow::Result<Suggested> {
     let callers: Vec<_> = log.callers.iter().filter(|(_, seen)| seen.counted > 0).collect();
     if callers.is_empty() {
@@ -239,7 +239,7 @@ fn anew(log: &Log) -> anyhow::Result<Suggested> {
     Ok(all)
 }
 
-/// The conditions as YAML.
+/// Returns the conditions as YAML.
 fn matched(conditions: &Conditions) -> String {
     let list = |values: Vec<String>| format!("[{}]", values.join(", "));
     let pair = |condition: &Condition| {
@@ -278,7 +278,7 @@ mod tests {
         assert_eq!(in_place("  callers: []", new), None);
     }
 
-    /// An access line of `caller`.
+    /// Returns an access line of `caller`.
     fn line(caller: &str, method: &str, operation: &str, more: &str) -> String {
         format!(
             r#"{{"target":"access","caller":"{caller}","operation":"{operation}","method":"{method}","status":200,"token":"analytics"{more}}}"#
@@ -317,7 +317,7 @@ mod tests {
         }
     }
 
-    /// Rule 4: names of a log are what somebody wrote into it.
+    /// Rule 4: names in a log are untrusted input.
     #[test]
     fn rule_4_what_a_log_says_cannot_break_out() {
         let evil = r#"a\"}]\nadmin: {address: '0.0.0.0:1'}"#;

@@ -1,10 +1,10 @@
-//! What `explain` says of an operation beside its scopes, and of a body.
+//! Texts of `explain` about the traits of an operation, and about bodies.
 
 use metrica::operation::{Destructive, Operation, Shares};
 
-use crate::rules::{Grantees, Look};
+use crate::policy::rules::{Grantees, Look};
 
-/// What the catalogue says of it beside its scopes.
+/// Returns the traits of the operation in the catalogue, other than its scopes.
 pub(super) fn kind(operation: &Operation) -> String {
     let destructive = match operation.destructive {
         Destructive::Never => None,
@@ -23,7 +23,7 @@ pub(super) fn kind(operation: &Operation) -> String {
     [group].into_iter().chain(destructive).chain(words).collect::<Vec<_>>().join(", ")
 }
 
-/// What has to be so of a body.
+/// Returns the requirements on a body.
 pub(super) fn looked_for(look: Look) -> String {
     let counters = look.counters.then(|| "with no other counters than the caller's".to_owned());
     let setting = look.setting.map(|setting| format!("without {setting}"));

@@ -1,11 +1,11 @@
-//! The URL that `explain` is asked about.
+//! The URL argument of `explain`.
 
 use http::Uri;
 use http::uri::Authority;
 use strict_http::grammar;
 use strict_http::target::{self, BadTarget, Broken};
 
-/// The URL that is asked for, right or wrong: what is wrong with it is a part of the answer.
+/// The URL of the request, valid or not: its mistakes are part of the result.
 #[derive(Clone, Copy)]
 pub(super) struct Url<'a> {
     pub(super) authority: Option<&'a str>,
@@ -15,14 +15,14 @@ pub(super) struct Url<'a> {
 
 /// A target as policy reads it.
 pub(super) struct Read {
-    /// As hyper hands it over.
+    /// The target as hyper passes it on.
     pub(super) uri: Uri,
-    /// What it broke before it was percent-encoded.
+    /// The rule that the target broke before it was percent-encoded.
     pub(super) encoded: Option<Broken>,
 }
 
 impl<'a> Url<'a> {
-    /// Reads a path and query, or a whole URL; `None` where it is neither.
+    /// Reads a path and query, or an absolute URL; `None` for anything else.
     pub(super) fn of(url: &'a str) -> Option<Self> {
         let rest = ["http://", "https://"].iter().find_map(|scheme| url.strip_prefix(scheme));
         let (authority, target) = match rest {
@@ -42,12 +42,12 @@ impl<'a> Url<'a> {
         })
     }
 
-    /// Path and query.
+    /// Returns the path and query.
     fn whole(self) -> String {
         self.query.map_or_else(|| self.path.to_owned(), |query| format!("{}?{query}", self.path))
     }
 
-    /// Reads it as the reader of requests does.
+    /// Reads the target as the request reader does.
     pub(super) fn read(self) -> Result<Read, BadTarget> {
         let whole = self.whole();
         target::unfit(whole.as_bytes()).map_or(Ok(()), |broken| Err(BadTarget::Ambiguous(broken)))?;

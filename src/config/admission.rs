@@ -1,14 +1,15 @@
-//! The keys of a listener about who may reach it at all, `hosts` and `require_header`; and who reaches it from a network.
+//! Admission: the keys `hosts` and `require_header` of a listener, and warnings about callers known only by address.
 
 use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
-use strict_http::host::Host;
+use strict_http::host::{Host, Hosts};
 
 use super::reader::{At, Findings, Table};
 use super::{Admission, Bind, Config, Listener};
-use crate::caller::{Caller, CallerId, Condition, Conditions};
+use crate::policy::admission::{self as policy, Admissions};
+use crate::policy::caller::{Caller, CallerId, Condition, Conditions};
 
-/// Reads the keys of a listener; `tcp` says whether it has hosts.
+/// Reads the admission keys of a listener; `tcp` is whether it has hosts.
 pub fn admission(table: &Table<'_>, tcp: bool, findings: &mut Findings) -> Option<Admission> {
     let hosts = match table.optional("hosts") {
         Some(at) if tcp => hosts(&at, findings),
@@ -25,8 +26,27 @@ pub fn admission(table: &Table<'_>, tcp: bool, findings: &mut Findings) -> Optio
     Some(Admission { hosts: hosts?, required: required? })
 }
 
+impl Config {
+    /// Returns the admission rules of every listener.
+    #[must_use]
+    pub fn admissions(&self) -> Admissions {
+        Admissions::new(self.listeners.iter().map(|listener| (listener.name, listener.lets_in(&self.upstream.host))))
+    }
+}
+
 impl Listener {
-    /// Whether some connection to it could meet all of `conditions`.
+    /// Returns the admission rules of this listener, for the upstream host `upstream`.
+    #[must_use]
+    pub fn lets_in(&self, upstream: &str) -> policy::Admission {
+        let listed = self.admission.hosts.iter().map(AsRef::as_ref);
+        let hosts = match &self.bind {
+            Bind::Tcp(address) => Some(Hosts::new(address.ip(), upstream, listed)),
+            Bind::Unix { .. } => None,
+        };
+        policy::Admission::new(hosts, self.admission.required.clone())
+    }
+
+    /// Whether a connection to this listener could meet all of `conditions`.
     #[must_use]
     pub fn can_be_of(&self, conditions: &Conditions) -> bool {
         let can_hold = |condition: &Condition| match (condition, &self.bind) {
@@ -54,10 +74,11 @@ fn host(text: &str) -> Result<Box<str>, String> {
     })
 }
 
-/// Longer values are none that a client is told to send.
+/// The maximum length of the value in bytes; a client has no reason to be given a longer one.
 const LONGEST_VALUE: usize = 256;
 
-/// A field as `curl -H` takes it. Of the fields that go to Metrica only `X-Request-ID` begins with `X-`.
+/// Reads a field in the form of `curl -H`. The prefix `X-` keeps it apart from the fields that are forwarded to
+/// Metrica, except for `X-Request-ID`.
 fn field(text: &str) -> Result<(HeaderName, HeaderValue), String> {
     let expected = || {
         "a field that begins with X- (not X-Request-ID) and its value in visible characters, as in \"X-Metrika-Gate: 1\""
@@ -75,7 +96,7 @@ fn field(text: &str) -> Result<(HeaderName, HeaderValue), String> {
 }
 
 impl Listener {
-    /// Whether other hosts can reach it.
+    /// Whether other hosts can reach this listener.
     #[must_use]
     pub fn is_remote(&self) -> bool {
         matches!(self.bind, Bind::Tcp(address) if !address.ip().to_canonical().is_loopback())
@@ -83,7 +104,8 @@ impl Listener {
 }
 
 impl Config {
-    /// The callers that are known by nothing but an address on a network: an address there can be another's tomorrow.
+    /// Returns the callers that only an address on a network identifies; another host can have the same address
+    /// later.
     #[must_use]
     pub fn address_only_callers(&self) -> Vec<CallerId> {
         let remote: Vec<_> =
@@ -97,14 +119,14 @@ impl Config {
     }
 }
 
-/// How well a condition tells a caller from others, the weakest first.
+/// The strength of a condition as proof of identity, in ascending order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Strength {
-    /// It says nothing of the network.
+    /// Nothing about the network.
     Nothing,
-    /// An address on a network is all that it asks for.
+    /// An address on a network.
     Address,
-    /// The kernel vouches for it.
+    /// Credentials that the kernel guarantees.
     Process,
 }
 

@@ -1,18 +1,18 @@
-//! A YAML document as a tree, and where in the file each value stands. The only place that knows `serde_yaml`.
+//! A YAML document as a tree, and the position of each value in the file. No other module uses `serde_yaml`.
 //!
-//! The tree keeps what a typed reading would lose or stop at: repeated keys, keys nobody knows, values of the wrong
-//! kind. So a reader can report every mistake at once.
+//! The tree keeps what typed deserialization would drop or fail at: repeated keys, unknown keys and values of the
+//! wrong kind. A reader can therefore report every mistake at once.
 
 use std::fmt;
 
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, EnumAccess, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-/// Files beyond this are not configurations of this program. 100,000 callers take about 15 MB.
+/// The maximum size of a configuration in bytes; one with 100,000 callers has about 15 MB.
 pub const MAXIMUM_BYTES: usize = 64 * 1024 * 1024;
 
-/// So many brackets may be open at once. The parser takes no more than 128 values in each other, but reads the text to its
-/// end before it looks, in a time that grows with the square of what is open.
+/// The maximum number of open brackets. The parser rejects more than 128 levels only after it has read the whole
+/// text, in time quadratic in the number of open brackets.
 const MAXIMUM_OPEN: usize = 512;
 
 /// A value of the document.
@@ -30,12 +30,12 @@ pub enum Node {
     List(Vec<Node>),
     /// A mapping, in the order of the file, repeated keys and all.
     Table(Vec<(String, Node)>),
-    /// A number with a fraction, a number out of range, a tagged value: nothing here is written like that.
+    /// A fraction, a number out of range, or a tagged value; the configuration uses none of these.
     Other,
 }
 
 impl Node {
-    /// What it is, for people.
+    /// Returns the kind of value, for messages.
     #[must_use]
     pub const fn kind(&self) -> &'static str {
         match self {
@@ -50,18 +50,18 @@ impl Node {
     }
 }
 
-/// One step from a value to a value inside it.
+/// A step from a value to a value inside it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    /// The value of a key: of its n-th occurrence, counted from 0.
+    /// The value of the n-th occurrence of a key, counted from 0.
     Key(String, usize),
-    /// That key itself. It is the last step.
+    /// The key itself, likewise; always the last step.
     Name(String, usize),
     /// An element of a list, counted from 0.
     Index(usize),
 }
 
-/// A line and a column, both from 1.
+/// A line and a column, both counted from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
     /// The line.
@@ -70,16 +70,16 @@ pub struct Position {
     pub column: usize,
 }
 
-/// Editors on Windows begin a file with the mark of its byte order; the parser would take it for a document.
+/// Removes a byte order mark, which editors on Windows write and the parser would read as a document.
 #[must_use]
 pub fn without_mark(text: &str) -> &str {
     text.strip_prefix('\u{feff}').unwrap_or(text)
 }
 
-/// Reads `text` as one document.
+/// Parses `text` as one document.
 ///
 /// # Errors
-/// What is wrong with the YAML itself, and where, when the parser knows.
+/// The problem with the YAML itself, and its position where the parser reports one.
 pub fn parse(text: &str) -> Result<Node, (Option<Position>, String)> {
     if text.len() > MAXIMUM_BYTES {
         return Err((None, format!("is larger than {MAXIMUM_BYTES} bytes")));
@@ -91,7 +91,7 @@ pub fn parse(text: &str) -> Result<Node, (Option<Position>, String)> {
     serde_yaml::from_str(text).map_err(|error| {
         let position = position_of(&error);
         let message = error.to_string();
-        // The position is said once, in front of the line.
+        // The position is removed here, because the message begins with it.
         let (problem, context) = message.split_once(" at line ").unwrap_or((&message, ""));
         let opened = position.and_then(|position| opened(text, position, context));
         let still_open = opened.map_or_else(String::new, |(at, what)| {
@@ -104,7 +104,7 @@ pub fn parse(text: &str) -> Result<Node, (Option<Position>, String)> {
     })
 }
 
-/// What people write for something to be put in its place, and nothing is.
+/// Returns a hint if `text` contains a placeholder that this program does not expand.
 #[must_use]
 pub fn unreplaced(text: &str) -> Option<&'static str> {
     if text.contains("${") || text.contains("$(") || text.starts_with('$') {
@@ -118,8 +118,8 @@ pub fn unreplaced(text: &str) -> Option<&'static str> {
     }
 }
 
-/// The bracket or the quote that is open where the parser stopped. It says so itself for most; `context` is what it said
-/// behind the place of the problem.
+/// Returns the bracket or quote that is open where the parser stopped. Most messages of the parser name it in
+/// `context`, the part after the position of the problem.
 fn opened(text: &str, problem: Position, context: &str) -> Option<(Position, &'static str)> {
     let number = |text: &str| text.split(|letter: char| !letter.is_ascii_digit()).next()?.parse().ok();
     let (what, place) = context.split_once(" at line ").unwrap_or((context, ""));
@@ -133,8 +133,8 @@ fn opened(text: &str, problem: Position, context: &str) -> Option<(Position, &'s
     Some((Position { line: number(line)?, column: number(column)? }, what))
 }
 
-/// The innermost bracket that is open before `end`. In a text without quotes, a bracket opens nothing but at its beginning, or
-/// within other brackets.
+/// Returns the innermost bracket that is open before `end`. In a plain scalar, a bracket counts only at the beginning
+/// or inside other brackets.
 fn open_bracket(text: &str, end: Position) -> Option<(Position, &'static str)> {
     let (mut open, mut quote, mut before) = (Vec::new(), None, '\n');
     'lines: for (line, content) in (1..=end.line).zip(text.lines()) {
@@ -163,8 +163,8 @@ fn open_bracket(text: &str, end: Position) -> Option<(Position, &'static str)> {
     open.pop()
 }
 
-/// The line where more brackets are open than there can be. Those in texts and behind values are counted too: a
-/// configuration has no use for hundreds that are not closed.
+/// Returns the line on which [`MAXIMUM_OPEN`] is exceeded. Brackets inside strings count as well, because no
+/// configuration needs hundreds of unclosed ones.
 fn too_deep(text: &str) -> Option<usize> {
     let mut open = 0_usize;
     for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with('#')) {
@@ -182,7 +182,7 @@ fn too_deep(text: &str) -> Option<usize> {
     None
 }
 
-/// Where the value or the key that `steps` lead to begins. The nearest value around it, when it does not exist.
+/// Returns the beginning of the value or key at `steps`, or of the nearest enclosing value that exists.
 #[must_use]
 pub fn locate(text: &str, steps: &[Step]) -> Option<Position> {
     (0..=steps.len()).rev().find_map(|length| {
@@ -195,7 +195,7 @@ fn position_of(error: &serde_yaml::Error) -> Option<Position> {
     error.location().map(|location| Position { line: location.line(), column: location.column() })
 }
 
-/// What the search says when it stands on what it looks for: the parser adds the position to it.
+/// The error that ends a search at its goal; the parser adds the position to it.
 const HERE: &str = "what was looked for is here";
 
 struct Find<'a>(&'a [Step]);
@@ -222,7 +222,7 @@ impl<'de> Visitor<'de> for Find<'_> {
             [Step::Index(_), ..] | [] => return Err(A::Error::custom(HERE)),
         };
         let mut seen = 0;
-        // The parser adds the position of a key to what is said while that is read, and to nothing later.
+        // The parser adds the position of a key only to errors raised while the key is read.
         while let Some(is_wanted) =
             map.next_key_seed(Key { wanted, is_sought: rest.is_none() && seen == occurrence })?
         {
@@ -252,7 +252,7 @@ impl<'de> Visitor<'de> for Find<'_> {
     }
 }
 
-/// Reads a key: whether it is the one that is wanted, where the search does not end at it.
+/// Reads a key and tells whether it is the wanted one; ends the search if the key itself is sought.
 struct Key<'a> {
     wanted: &'a str,
     is_sought: bool,

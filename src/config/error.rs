@@ -1,20 +1,20 @@
-//! Mistakes in a configuration: all of them at once, each with its place and what would be right.
+//! Mistakes in a configuration, each with its position and the expected value.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::document::{Position, Step, locate, without_mark};
 
-/// One mistake.
+/// A mistake in a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mistake {
     /// The file.
     pub file: PathBuf,
-    /// Where in it, when known.
+    /// The position in the file, if known.
     pub position: Option<Position>,
-    /// The key, as `callers[1].match.uid`.
+    /// The key, as in `callers[1].match.uid`.
     pub key: String,
-    /// What is wrong, and what would be right.
+    /// The problem and the expected value.
     pub message: String,
 }
 
@@ -29,26 +29,26 @@ impl fmt::Display for Mistake {
     }
 }
 
-/// A configuration that cannot be used.
+/// The reason why a configuration cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Error {
     /// The file is missing or cannot be read.
     Unreadable {
         /// The file.
         file: PathBuf,
-        /// Why.
+        /// The reason.
         message: String,
-        /// What the system says, by its number (errno(3)).
+        /// The error number of the system (errno(3)).
         code: Option<i32>,
     },
-    /// Others can change the file.
+    /// The file can be changed by others.
     Permissions {
         /// The file.
         file: PathBuf,
-        /// Why, and what would be right.
+        /// The reason, and the expected permissions.
         message: String,
     },
-    /// Every mistake in it.
+    /// The file has these mistakes.
     Invalid(Vec<Mistake>),
 }
 
@@ -56,7 +56,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unreadable { file, message, .. } | Self::Permissions { file, message } => {
-                write!(f, "{}: {message}", crate::file::shown(file))
+                write!(f, "{}: {message}", crate::files::reading::shown(file))
             }
             Self::Invalid(mistakes) => {
                 for mistake in mistakes {
@@ -71,13 +71,14 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// More are counted, not shown, and not searched for in the file.
+/// The maximum number of mistakes that are shown and located; further ones are only counted.
 const MAXIMUM_SHOWN: usize = 100;
 
-/// Finding a place reads the text again; in all, no more than so much is read for it. The key is said in any case.
+/// The maximum number of bytes read to locate mistakes, as each search parses the text again. Mistakes beyond it are
+/// reported with their key only.
 const LOCATED_BYTES: usize = 16 * 1024 * 1024;
 
-/// Gives every finding its place in `text`.
+/// Locates every finding in `text`.
 #[must_use]
 pub fn mistakes(file: &Path, text: &str, findings: Vec<(Vec<Step>, String)>) -> Vec<Mistake> {
     let found = findings.len();
@@ -102,16 +103,17 @@ pub fn mistakes(file: &Path, text: &str, findings: Vec<(Vec<Step>, String)>) -> 
     mistakes
 }
 
-/// Gives what was found in a configuration without mistakes its place in `bytes`, as mistakes have theirs.
+/// Locates `found`, findings about a valid configuration, in `bytes`.
 #[must_use]
 pub fn places(file: &Path, bytes: &[u8], found: Vec<(Vec<Step>, String)>) -> Vec<Mistake> {
     mistakes(file, without_mark(str::from_utf8(bytes).unwrap_or_default()), found)
 }
 
-/// Longer than every key of the reference: such a key could be a token in the wrong place.
+/// The maximum length of a key that is shown whole, longer than every known key: a longer one could be a misplaced
+/// token.
 const LONGEST_KEY: usize = 20;
 
-/// A key as it is shown, without control characters, and cut when it is long.
+/// Returns a key for messages: without control characters, and truncated when it is long.
 #[must_use]
 pub fn shown_key(key: &str) -> String {
     if key.chars().count() <= LONGEST_KEY {

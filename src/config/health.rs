@@ -1,29 +1,30 @@
-//! What is said of tokens beside their file and scopes, and how their health is looked after: `identity`, `token_health`.
+//! The keys `identity` and `token_health`, and the keys of a token about its origin.
 
 use std::time::{Duration, SystemTime};
 
 use super::reader::{At, Findings, Table};
 use super::upstream::{certificates_of, host_and_optional_port};
 use super::{Identity, TokenHealth, TokenSource, Upstream, rules, timeout};
+use crate::files::Purpose;
 use crate::names::TokenAlias;
 
 /// The keys of a token that are read here.
 pub const TOKEN_KEYS: [&str; 4] = ["owner", "client_id", "expires", "standby"];
 
-/// What is known of a token beside its file and scopes.
+/// Details of a token in addition to its file and scopes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Origin {
-    /// The login of the account that issued it.
+    /// The login of the account that issued the token.
     pub owner: Option<Box<str>>,
-    /// The application that it was issued to.
+    /// The application that the token was issued to.
     pub client_id: Option<Box<str>>,
-    /// When it ends, where that is known.
+    /// The end of its validity, if known.
     pub expires: Option<SystemTime>,
-    /// The token that takes over while this one cannot be used.
+    /// The token to use while this one is unusable.
     pub standby: Option<TokenAlias>,
 }
 
-/// Reads them; `names` are those of all tokens.
+/// Reads the origin of the token `own`; `names` are the names of all tokens.
 pub fn origin(table: &Table<'_>, own: &str, names: &[&str], findings: &mut Findings) -> Option<Origin> {
     let owner = table.optional("owner").map(|at| at.text(findings, rules::login));
     let client_id = table.optional("client_id").map(|at| at.text(findings, client_id));
@@ -51,14 +52,14 @@ fn client_id(text: &str) -> Result<Box<str>, String> {
         .ok_or_else(|| "the id of an application at oauth.yandex.ru: 32 letters and digits".to_owned())
 }
 
-/// The beginning of a day, in UTC.
+/// Reads a moment, or a day, which means its beginning in UTC.
 fn day(text: &str) -> Result<SystemTime, String> {
     let whole = if text.len() == 10 { format!("{text}T00:00:00Z") } else { text.to_owned() };
     humantime::parse_rfc3339(&whole)
         .map_err(|_| "a day as in 2027-03-31, or a moment as in 2027-03-31T12:00:00Z".to_owned())
 }
 
-/// A standby can take over only what it may do, and for the same account.
+/// Checks that a standby has the owner and at least the scopes of its token, and no standby of its own.
 pub fn check_standbys(tokens: &[TokenSource], at: &At<'_>, findings: &mut Findings) {
     let ignored = &mut Findings::default();
     let Some(table) = at.any_table(ignored) else { return };
@@ -79,7 +80,7 @@ pub fn check_standbys(tokens: &[TokenSource], at: &At<'_>, findings: &mut Findin
     }
 }
 
-/// A token that Metrica rejects is asked about at least so often, whatever the configuration says.
+/// The upper bound of both probe intervals, whatever the configuration sets.
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
 
 /// Reads `token_health`.
@@ -96,7 +97,7 @@ pub fn token_health(at: Option<&At<'_>>, findings: &mut Findings) -> Option<Toke
     Some(TokenHealth { probe_after: probe_after?, probe_at_most: probe_at_most?, learn: learn? })
 }
 
-/// Reads `identity`; connections to it are made as those to the upstream are.
+/// Reads `identity`; its connections use the settings of the upstream.
 pub fn identity(at: Option<&At<'_>>, upstream: Option<&Upstream>, findings: &mut Findings) -> Option<Option<Identity>> {
     let Some(at) = at else { return Some(None) };
     let table = at.table(findings, &["url", "ca_file", "connect_to"])?;
@@ -106,7 +107,7 @@ pub fn identity(at: Option<&At<'_>>, upstream: Option<&Upstream>, findings: &mut
     (place.host, place.port, place.http2, place.connections) = (host, port, false, 1);
     (place.extra_roots, place.ca_file, place.connect_to) = (Vec::new(), None, None);
     if let Some(at) = table.optional("ca_file") {
-        (place.extra_roots, place.ca_file) = certificates_of(&at, findings);
+        (place.extra_roots, place.ca_file) = certificates_of(&at, Purpose::Identity, findings);
     }
     place.connect_to = table.optional("connect_to").and_then(|at| at.text(findings, super::upstream::host_and_port));
     Some(Some(Identity { place, path }))

@@ -1,14 +1,14 @@
-//! The level of the log, as the key `log.level` and the flag `--log-level` say it.
+//! The log level, as in the key `log.level` and the flag `--log-level`.
 //!
-//! A word alone is a level; whoever means the lines of one module says `module=level`. The log's own reader would take any
-//! word for a module's name, and show nothing else.
+//! A single word is a level; `module=level` sets the level of one module. `tracing`'s own parser would read any
+//! unknown word as the name of a module, and log nothing else.
 
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
-/// Reads levels and directives, with commas between them.
+/// Reads levels and directives, separated by commas.
 ///
 /// # Errors
-/// What would be right.
+/// The expected value.
 pub fn level(text: &str) -> Result<String, String> {
     match text.split(',').find(|directive| !is_directive(directive)) {
         None => Ok(text.to_owned()),
@@ -34,7 +34,7 @@ fn is_module(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_:-.".contains(&byte))
 }
 
-/// Words that others have for a level.
+/// Names of levels in other programs.
 const OTHERS: [(&str, &str); 5] =
     [("warning", "warn"), ("verbose", "debug"), ("none", "off"), ("critical", "error"), ("fatal", "error")];
 

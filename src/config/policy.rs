@@ -1,4 +1,4 @@
-//! The keys about policy: tokens, callers, operations.
+//! The keys `tokens`, `callers` and `operations`.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -11,17 +11,17 @@ use metrica::scope::ScopeSet;
 use super::process::ReadListener;
 use super::reader::{At, Findings, Table};
 use super::{Bind, Origin, TokenSource, document, health, name, name_text, rules};
-use crate::caller::{Caller, Condition, ConditionKind, Conditions, are_everyone};
 use crate::names::{CallerId, ListenerName, TokenAlias};
+use crate::policy::caller::{Caller, Condition, ConditionKind, Conditions, are_everyone};
 
-/// What callers can refer to.
+/// The names that callers can refer to.
 #[derive(Debug)]
 pub struct Known<'a> {
-    /// The names of listeners, also of those that have mistakes.
+    /// The names of all listeners, including invalid ones.
     pub listener_names: Vec<&'a str>,
-    /// The listeners without mistakes.
+    /// The valid listeners.
     pub listeners: &'a [ReadListener],
-    /// The names of tokens, also of those that have mistakes.
+    /// The names of all tokens, including invalid ones.
     pub token_names: Vec<&'a str>,
 }
 
@@ -47,7 +47,8 @@ pub fn tokens(at: &At<'_>, findings: &mut Findings) -> Option<Vec<TokenSource>> 
     complete.then_some(tokens)
 }
 
-/// The tokens that a configuration with mistakes names nevertheless, for their files to be looked at.
+/// Returns the tokens of a configuration that may have mistakes elsewhere, so that their files can be checked. Only
+/// `alias`, `file` and `allow_mode` are read.
 #[must_use]
 pub fn tokens_beside_mistakes(bytes: &[u8]) -> Vec<TokenSource> {
     let ignored = &mut Findings::default();
@@ -77,7 +78,8 @@ fn token(alias: &str, at: &At<'_>, names: &[&str], findings: &mut Findings) -> O
     Some(TokenSource { alias, file: file?, allow_mode: allow_mode?, scopes: scopes?, origin: origin? })
 }
 
-/// A file that everyone can write where the mount comes from holds whatever somebody put there.
+/// Reads `allow_mode`. It cannot allow others to write, because the file could then hold a token that anyone put
+/// there.
 fn allow_mode(table: &Table<'_>, findings: &mut Findings) -> Option<Option<u32>> {
     let Some(at) = table.optional("allow_mode") else { return Some(None) };
     let read = at.text(findings, |text| {
@@ -100,13 +102,13 @@ fn file(text: &str) -> Result<PathBuf, String> {
     Ok(PathBuf::from(text))
 }
 
-/// What is expected, with the names there are when they are few.
+/// Returns the expected value, with the known names when there are ten at most.
 fn one_of(expected: &str, names: &[&str]) -> String {
     let shown: Vec<_> = names.iter().map(|name| super::error::shown_key(name)).collect();
     if (1..=10).contains(&shown.len()) { format!("{expected}: {}", shown.join(", ")) } else { expected.to_owned() }
 }
 
-/// A path would have a slash; this is taken for a token so that no message repeats it.
+/// Whether a path looks like a token, which has no slash; messages must not repeat it.
 fn looks_like_a_token(text: &str) -> bool {
     let alphabet = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
     alphabet && (text.starts_with("y0_") || text.starts_with("AQA") || text.len() >= 32)
@@ -122,7 +124,7 @@ fn scopes(at: &At<'_>, findings: &mut Findings) -> Option<ScopeSet> {
 const EXPECTED_SCOPE: &str =
     "metrika:read, metrika:write, metrika:expenses, metrika:user_params or metrika:offline_data";
 
-/// With where the rights stand that are of other services of Yandex.
+/// Returns the expected value. For a scope of another Yandex service it includes where such a scope is granted.
 fn expected_scope(text: &str) -> String {
     let is_of_another = text.split_once(':').is_some_and(|(service, _)| service != "metrika");
     let elsewhere = if is_of_another {
@@ -212,7 +214,7 @@ fn condition(kind: ConditionKind, at: &At<'_>, known: &Known<'_>, findings: &mut
     })
 }
 
-/// Reads a list of values, which is not empty.
+/// Reads a non-empty list of values.
 fn values<T>(
     at: &At<'_>,
     findings: &mut Findings,
@@ -269,7 +271,7 @@ fn check_conditions(at: &At<'_>, conditions: &Conditions, known: &Known<'_>, fin
     }
 }
 
-/// Whether only the peers of unix sockets can meet it.
+/// Whether only peers of unix sockets can meet the condition.
 const fn is_of_process(condition: &Condition) -> bool {
     match condition {
         Condition::Uid(_) | Condition::Gid(_) => true,
@@ -277,7 +279,7 @@ const fn is_of_process(condition: &Condition) -> bool {
     }
 }
 
-/// Whether only the peers of TCP can meet it.
+/// Whether only TCP peers can meet the condition.
 const fn is_of_network(condition: &Condition) -> bool {
     match condition {
         Condition::Source(_) => true,
@@ -285,7 +287,7 @@ const fn is_of_network(condition: &Condition) -> bool {
     }
 }
 
-/// Whether some of those who reach a listener do not meet it.
+/// Whether the condition excludes some clients of a listener.
 fn is_narrow(condition: &Condition) -> bool {
     match condition {
         Condition::Listener(_) => false,
@@ -315,7 +317,7 @@ pub fn catalogue(root: &Table<'_>, findings: &mut Findings) -> Catalogue {
     catalogue.with_unknown(unknown.unwrap_or_default())
 }
 
-/// Rules look at one counter of a path.
+/// Reads a path template. Rules check a single counter in a path.
 fn template(text: &str) -> Result<&str, String> {
     let counters = text.split('/').filter(|segment| Reach::is_counter(segment)).count();
     if counters > 1 { Err("a path with one {counter_id} at most".to_owned()) } else { Ok(text) }

@@ -14,16 +14,17 @@ use super::{
 };
 use crate::names::ListenerName;
 
-/// A listener as read, with what only the reading of callers needs.
+/// A listener, with details that only reading callers needs.
 #[derive(Debug)]
 pub struct ReadListener {
     /// The listener.
     pub listener: Listener,
-    /// It can be reached from other hosts.
+    /// Whether other hosts can reach it.
     pub remote: bool,
 }
 
-/// Reads `listeners`, beside which there is `admin`: those that have no mistakes.
+/// Returns the valid elements of `listeners`; `admin` is the admin listener that their addresses must not collide
+/// with.
 pub fn listeners(at: &At<'_>, admin: Option<Admin>, findings: &mut Findings) -> Option<Vec<ReadListener>> {
     let mut listeners: Vec<ReadListener> = Vec::new();
     for element in at.filled_list(findings)? {
@@ -95,7 +96,7 @@ fn check_remote(at: &At<'_>, address: SocketAddr, allowed: bool, findings: &mut 
     }
 }
 
-/// The longest path that the kernel takes for a unix socket, less its final zero (unix(7)).
+/// The maximum length of a unix socket's path, without the final zero byte (unix(7)).
 const UNIX_PATH_BYTES: usize = 107;
 
 fn unix_socket(at: &At<'_>, findings: &mut Findings) -> Option<Bind> {
@@ -137,7 +138,7 @@ pub fn admin(at: Option<&At<'_>>, findings: &mut Findings) -> Option<Admin> {
     Some(Admin { address, recheck })
 }
 
-/// The admin listener of a configuration that may have mistakes elsewhere; `None` where there is none to be read.
+/// Returns the admin listener of a configuration that may have mistakes elsewhere; `None` if it cannot be read.
 #[must_use]
 pub fn admin_beside_mistakes(bytes: &[u8]) -> Option<Admin> {
     let ignored = &mut Findings::default();
@@ -167,7 +168,7 @@ pub fn caller_timeouts(at: Option<&At<'_>>, findings: &mut Findings) -> Option<C
 
 const LIMITS: [&str; 5] = ["header_bytes", "target_bytes", "header_fields", "connections", "connections_per_peer"];
 
-/// [`target::MAXIMUM_BYTES`]; the message below says it.
+/// [`target::MAXIMUM_BYTES`], as the message below states it.
 const LONGEST_TARGET: u64 = 65_534;
 const _: () = assert!(target::MAXIMUM_BYTES == 65_534, "LONGEST_TARGET is another");
 

@@ -1,28 +1,28 @@
-//! Reads values out of a document and collects what is wrong on the way.
+//! Reads values from a document and collects the mistakes.
 
 use super::document::{Node, Step, unreplaced};
 use super::error::shown_key;
 
-/// What is wrong, by where it stands.
+/// Mistakes, by position.
 #[derive(Debug, Default)]
 pub struct Findings {
     found: Vec<(Vec<Step>, String)>,
 }
 
 impl Findings {
-    /// Notes that the value at `steps` is wrong.
+    /// Records that the value at `steps` is wrong.
     pub fn add(&mut self, steps: &[Step], message: impl Into<String>) {
         self.found.push((steps.to_vec(), message.into()));
     }
 
-    /// Everything noted.
+    /// Returns all mistakes.
     #[must_use]
     pub fn into_vec(self) -> Vec<(Vec<Step>, String)> {
         self.found
     }
 }
 
-/// A value and the way to it.
+/// A value and the path to it.
 #[derive(Debug, Clone)]
 pub struct At<'a> {
     node: &'a Node,
@@ -36,11 +36,11 @@ pub struct Table<'a> {
     steps: Vec<Step>,
 }
 
-/// Values with longer words are not repeated in a message: they could be a token in the wrong place, which is one word of at
-/// least twice as many characters.
+/// Values with longer words are not repeated in messages: they could be misplaced tokens, which are single words of
+/// at least twice this length.
 const LONGEST_SHOWN: usize = 15;
 
-/// Longer values are of no use in a message.
+/// The maximum length of a value that is repeated in a message.
 const LONGEST: usize = 100;
 
 fn can_be_shown(text: &str) -> bool {
@@ -49,18 +49,18 @@ fn can_be_shown(text: &str) -> bool {
 }
 
 impl<'a> At<'a> {
-    /// The document itself.
+    /// Returns the root of the document.
     #[must_use]
     pub const fn root(node: &'a Node) -> Self {
         Self { node, steps: Vec::new() }
     }
 
-    /// Notes that this value is wrong.
+    /// Records that this value is wrong.
     pub fn wrong(&self, findings: &mut Findings, message: impl Into<String>) {
         findings.add(&self.steps, message);
     }
 
-    /// Notes that the key of this value is wrong, whatever the value is.
+    /// Records that the key of this value is wrong, whatever the value is.
     fn wrong_key(&self, findings: &mut Findings, message: impl Into<String>) {
         let mut steps = self.steps.clone();
         if let Some(Step::Key(name, occurrence)) = steps.pop() {
@@ -85,7 +85,7 @@ impl<'a> At<'a> {
         unreplaced(text).map_or_else(String::new, |said| format!("; {said}"))
     }
 
-    /// The value as a mapping that may have the keys `known` and no others, each once.
+    /// Returns the value as a mapping; a key that is not in `known` or is repeated is a mistake.
     pub fn table(&self, findings: &mut Findings, known: &[&str]) -> Option<Table<'a>> {
         let table = self.any_table(findings)?;
         for (key, at) in table.entries_at() {
@@ -96,7 +96,7 @@ impl<'a> At<'a> {
         Some(table)
     }
 
-    /// The value as a mapping with keys of the operator's choice, each once.
+    /// Returns the value as a mapping with arbitrary keys; a repeated key is a mistake.
     pub fn any_table(&self, findings: &mut Findings) -> Option<Table<'a>> {
         let Node::Table(entries) = self.node else {
             self.wrong_kind(findings, "a mapping");
@@ -111,7 +111,7 @@ impl<'a> At<'a> {
         Some(table)
     }
 
-    /// The elements of the value as a list.
+    /// Returns the elements of the value as a list.
     pub fn list(&self, findings: &mut Findings) -> Option<Vec<At<'a>>> {
         let Node::List(values) = self.node else {
             self.wrong_kind(findings, "a list");
@@ -121,7 +121,7 @@ impl<'a> At<'a> {
         Some(values.iter().enumerate().map(element).collect())
     }
 
-    /// The elements of a list that has to have one.
+    /// Returns the elements of the value as a list, which must not be empty.
     pub fn filled_list(&self, findings: &mut Findings) -> Option<Vec<At<'a>>> {
         let list = self.list(findings)?;
         if list.is_empty() {
@@ -130,7 +130,7 @@ impl<'a> At<'a> {
         Some(list)
     }
 
-    /// The value as `true` or `false`.
+    /// Returns the value as `true` or `false`.
     pub fn bool(&self, findings: &mut Findings) -> Option<bool> {
         let Node::Bool(value) = self.node else {
             self.wrong_kind(findings, "true or false");
@@ -139,7 +139,7 @@ impl<'a> At<'a> {
         Some(*value)
     }
 
-    /// The value as a whole number from `range`.
+    /// Returns the value as a whole number in `range`.
     pub fn integer(&self, findings: &mut Findings, range: std::ops::RangeInclusive<i64>) -> Option<i64> {
         match self.node {
             Node::Integer(value) if range.contains(value) => Some(*value),
@@ -156,10 +156,10 @@ impl<'a> At<'a> {
         }
     }
 
-    /// The value as a text that `read` accepts; `read` says what would be right.
+    /// Returns the value as text that `read` accepts; the error of `read` is the expected value.
     pub fn text<T>(&self, findings: &mut Findings, read: impl FnOnce(&'a str) -> Result<T, String>) -> Option<T> {
         let Node::Text(text) = self.node else {
-            // What would be right is what an empty text lacks.
+            // The expected value is the error that `read` returns for an empty text.
             let expected = read("").err().unwrap_or_else(|| "a text".to_owned());
             self.wrong_kind(findings, &expected);
             return None;
@@ -182,7 +182,7 @@ impl<'a> At<'a> {
 }
 
 impl<'a> Table<'a> {
-    /// The value of a key that has to be there.
+    /// Returns the value of a key; a missing one is a mistake.
     pub fn required(&self, findings: &mut Findings, key: &str) -> Option<At<'a>> {
         let found = self.optional(key);
         if found.is_none() {
@@ -194,7 +194,7 @@ impl<'a> Table<'a> {
         found
     }
 
-    /// The value of a key that may be there. A key without a value is as good as absent.
+    /// Returns the value of a key, if present. A key without a value counts as absent.
     #[must_use]
     pub fn optional(&self, key: &str) -> Option<At<'a>> {
         let (_, node) = self.entries.iter().find(|(name, _)| name == key)?;
@@ -202,12 +202,12 @@ impl<'a> Table<'a> {
         (*node != Node::Null).then_some(At { node, steps })
     }
 
-    /// Notes that the mapping as a whole is wrong.
+    /// Records that the mapping as a whole is wrong.
     pub fn wrong(&self, findings: &mut Findings, message: impl Into<String>) {
         findings.add(&self.steps, message);
     }
 
-    /// Every key with its value, in the order of the file.
+    /// Returns every key with its value, in the order of the file.
     pub fn entries_at(&self) -> impl Iterator<Item = (&'a str, At<'a>)> {
         self.entries.iter().enumerate().map(|(index, (key, node))| {
             let earlier = self.entries.iter().take(index).filter(|(other, _)| other == key).count();

@@ -1,11 +1,11 @@
-//! The keys of a caller about what it may touch within its scopes, and `counter_groups`.
+//! The keys of a caller that restrict requests within its scopes, and `counter_groups`.
 
 use metrica::login;
 
 use super::CounterGroup;
 use super::reader::{At, Findings, Table};
 use crate::names::GroupName;
-use crate::rules::{List, Rules};
+use crate::policy::rules::{List, Rules};
 
 /// The keys of a caller that are read here.
 pub const KEYS: [&str; 10] = [
@@ -21,7 +21,7 @@ pub const KEYS: [&str; 10] = [
     "enforce",
 ];
 
-/// Reads them.
+/// Reads the rules of a caller.
 pub fn rules(table: &Table<'_>, findings: &mut Findings) -> Option<Rules> {
     let otherwise = Rules::default();
     let counters = table.optional("counters").map(|at| counters(&at, findings));
@@ -74,7 +74,7 @@ pub fn rules(table: &Table<'_>, findings: &mut Findings) -> Option<Rules> {
     })
 }
 
-/// `None` when a value is there and wrong, `Some(None)` when it is absent.
+/// Returns `None` when a value is present and wrong, `Some(None)` when it is absent.
 #[expect(clippy::option_option, reason = "absent and wrong are different answers")]
 fn given<T>(value: Option<Option<T>>) -> Option<Option<T>> {
     match value {
@@ -103,10 +103,10 @@ fn logins(at: &At<'_>, findings: &mut Findings) -> Option<Box<[Box<str>]>> {
     read.into_iter().collect::<Option<Vec<_>>>().map(login::each_once)
 }
 
-/// Reads a login of Yandex: letters, digits, `-`, `_`, `.`, and `@` in those of organisations.
+/// Reads a Yandex login: letters, digits, `-`, `_`, `.`, and `@` in logins of organisations.
 ///
 /// # Errors
-/// What would be one.
+/// The expected value.
 pub fn login(text: &str) -> Result<Box<str>, String> {
     let expected = || "a login: 1 to 128 letters, digits, '-', '_', '.' or '@'".to_owned();
     login::is_one(text).then(|| text.into()).ok_or_else(expected)

@@ -1,12 +1,14 @@
-//! The configuration's file, and who may write it.
+//! The configuration's file and its permissions.
 
 use std::path::Path;
 
 use super::document;
 use super::error::Error;
+use crate::files::guard::Refusal;
+use crate::files::{ExternalFile, Purpose};
 
-/// Reads `file`, and of one that is too large no more than shows that it is. One that everyone can write is not read: who
-/// can change it says who may do what.
+/// Reads `file`, at most one byte more than the maximum size. A file that everyone can write is not read, because it
+/// decides permissions.
 ///
 /// # Errors
 /// [`Error::Unreadable`] when it cannot be read, [`Error::Permissions`] when everyone can write it.
@@ -16,10 +18,11 @@ pub fn bytes(file: &Path) -> Result<Vec<u8>, Error> {
         message: format!("the configuration cannot be read: {error}"),
         code: error.raw_os_error(),
     };
-    let (opened, metadata) = crate::file::open(file).map_err(unreadable)?;
-    crate::file::check_writers(file, &metadata).map_err(|error| Error::Permissions {
-        file: file.to_owned(),
-        message: format!("the configuration is not taken: {error}"),
+    let opened = ExternalFile::new(Purpose::Configuration, file).open().map_err(|refusal| match refusal {
+        Refusal::Missing(error) | Refusal::Unreadable(error) => unreadable(error),
+        refusal @ (Refusal::Writable(_) | Refusal::Permissions { .. }) => {
+            Error::Permissions { file: file.to_owned(), message: format!("the configuration is not taken: {refusal}") }
+        }
     })?;
-    crate::file::read_from(opened, document::MAXIMUM_BYTES).map_err(unreadable)
+    crate::files::reading::read_from(opened, document::MAXIMUM_BYTES).map_err(unreadable)
 }

@@ -1,4 +1,4 @@
-//! What a configuration may say, and what is said about mistakes in it.
+//! Tests of valid configurations, and of the messages about mistakes.
 
 use metrica::operation::{Destructive, Shares};
 

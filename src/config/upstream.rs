@@ -1,5 +1,7 @@
 //! The key `upstream`.
 
+use std::fmt::Display;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -8,11 +10,13 @@ use rustls_pki_types::{CertificateDer, ServerName};
 
 use super::reader::{At, Findings};
 use super::{AddressFamily, Upstream, UpstreamTimeouts, timeout};
+use crate::files::guard::Refusal;
+use crate::files::{ExternalFile, Purpose};
 
 const KEYS: [&str; 8] =
     ["url", "ca_file", "connect_to", "address_family", "http2", "connections", "max_age", "timeouts"];
 
-/// How long an address is used after a name has moved, where the configuration does not say.
+/// The default of `max_age`, after which a new connection resolves the name again.
 const MAX_AGE: Duration = Duration::from_secs(300);
 
 /// Reads `upstream`.
@@ -38,7 +42,7 @@ pub fn upstream(at: Option<&At<'_>>, findings: &mut Findings) -> Option<Upstream
         upstream.port = port;
     }
     if let Some(at) = table.optional("ca_file") {
-        (upstream.extra_roots, upstream.ca_file) = certificates_of(&at, findings);
+        (upstream.extra_roots, upstream.ca_file) = certificates_of(&at, Purpose::Upstream, findings);
     }
     upstream.connect_to = table.optional("connect_to").and_then(|at| at.text(findings, host_and_port));
     if let Some(at) = table.optional("address_family") {
@@ -68,7 +72,7 @@ fn timeouts(at: Option<&At<'_>>, findings: &mut Findings) -> Option<UpstreamTime
     };
     let table = table.as_ref();
     let connect = timeout(table, "connect", Duration::from_secs(5), findings);
-    // Metrica works on a report for up to two minutes before it says 504 itself.
+    // Metrica works on a report for up to two minutes before it returns 504 itself.
     let response_headers = timeout(table, "response_headers", Duration::from_secs(130), findings);
     let body_idle = timeout(table, "body_idle", Duration::from_secs(60), findings);
     let keep_alive = timeout(table, "keep_alive", Duration::from_secs(60), findings);
@@ -100,7 +104,7 @@ pub fn host_and_port(text: &str) -> Result<(String, u16), String> {
     }
 }
 
-/// Reads a host, and a port where there is one.
+/// Reads a host, and a port if present.
 pub fn host_and_optional_port(text: &str) -> Option<(&str, Option<u16>)> {
     let (host, port) = match text.rsplit_once(':') {
         Some((host, port)) if !port.contains(']') => (host, Some(port.parse().ok().filter(|port| *port != 0)?)),
@@ -111,22 +115,34 @@ pub fn host_and_optional_port(text: &str) -> Option<(&str, Option<u16>)> {
     Some((bare, port))
 }
 
-/// Every authority that systems know together takes less than a quarter of this.
+/// The maximum size of a CA file in bytes, more than four times the size of a system's whole bundle.
 const CERTIFICATES_BYTES: usize = 4 * 1024 * 1024;
 
-/// Reads the key `ca_file`: its certificates, and the file itself.
-pub fn certificates_of(at: &At<'_>, findings: &mut Findings) -> (Vec<CertificateDer<'static>>, Option<PathBuf>) {
-    (certificates(at, findings).unwrap_or_default(), at.text(findings, |text| Ok(PathBuf::from(text))))
+/// Reads the key `ca_file` of `purpose`: its certificates, and the path of the file.
+pub fn certificates_of(
+    at: &At<'_>,
+    purpose: Purpose,
+    findings: &mut Findings,
+) -> (Vec<CertificateDer<'static>>, Option<PathBuf>) {
+    (certificates(at, purpose, findings).unwrap_or_default(), at.text(findings, |text| Ok(PathBuf::from(text))))
 }
 
-fn certificates(at: &At<'_>, findings: &mut Findings) -> Option<Vec<CertificateDer<'static>>> {
+fn certificates(at: &At<'_>, purpose: Purpose, findings: &mut Findings) -> Option<Vec<CertificateDer<'static>>> {
     at.text(findings, |text| {
-        let file = Path::new(text);
-        let pem = crate::file::read_trusted(file, CERTIFICATES_BYTES).map_err(|error| {
-            let outside = error.raw_os_error().is_some() && error.kind() == std::io::ErrorKind::PermissionDenied;
+        let file = ExternalFile::new(purpose, Path::new(text));
+        let expected = |said: &dyn Display, hint| {
+            format!(
+                "a readable file with certificates ({said}{hint}){}",
+                crate::files::reading::relative_to(&file.path)
+            )
+        };
+        let opened = file.open().map_err(|refusal| {
+            let is_denied = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
+            let outside = matches!(&refusal, Refusal::Unreadable(error) if is_denied(error));
             let hint = if outside { "; a gate that runs reads only in the folders of its start" } else { "" };
-            format!("a readable file with certificates ({error}{hint}){}", crate::file::relative_to(file))
+            expected(&refusal, hint)
         })?;
+        let pem = crate::files::reading::read_from(opened, CERTIFICATES_BYTES).map_err(|error| expected(&error, ""))?;
         if pem.len() > CERTIFICATES_BYTES {
             return Err("a file with certificates of at most 4MiB".to_owned());
         }

@@ -1,10 +1,10 @@
-//! Values that more than one room reads.
+//! Values that several modules of the configuration read.
 
 use std::time::Duration;
 
 use super::reader::{self, At, Findings};
 
-/// The names that stand under a key, right or wrong: the keys of a mapping, or every `name` in a list.
+/// Returns the names below a key, valid or not: the keys of a mapping, or every `name` in a list.
 pub fn names<'a>(table: &reader::Table<'a>, key: &str) -> Vec<&'a str> {
     let ignored = &mut Findings::default();
     let Some(at) = table.optional(key) else { return Vec::new() };
@@ -22,7 +22,7 @@ pub fn duration(at: &At<'_>, findings: &mut Findings) -> Option<Duration> {
     })
 }
 
-/// Reads the duration under `key`, which is `default` when absent and may not be zero.
+/// Reads the duration under `key`, which must not be zero; `default` applies when it is absent.
 pub fn timeout(
     table: Option<&reader::Table<'_>>,
     key: &str,
@@ -38,7 +38,7 @@ pub fn timeout(
     Some(duration)
 }
 
-/// Reads a name that logs, metrics and other keys can use.
+/// Reads a name for use in logs, metrics and other keys.
 pub fn name<'a>(at: &At<'a>, findings: &mut Findings) -> Option<&'a str> {
     at.text(findings, name_text)
 }
@@ -46,7 +46,7 @@ pub fn name<'a>(at: &At<'a>, findings: &mut Findings) -> Option<&'a str> {
 /// Reads a name of the configuration: of a caller, a token, a listener or a group.
 ///
 /// # Errors
-/// What would be one.
+/// The expected value.
 pub fn name_text(text: &str) -> Result<&str, String> {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
     if text.is_empty() || text.len() > 64 || !text.bytes().all(fits) {

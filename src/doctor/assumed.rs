@@ -1,34 +1,34 @@
-//! What the gate relies on and Metrica's documentation does not say, or says in two ways: the list, which
-//! `docs/assumptions.md` is written from.
+//! The assumptions about Metrica that its documentation does not state, or states ambiguously. `docs/assumptions.md` is
+//! generated from this list.
 
-/// Something that the gate relies on.
+/// A behaviour of Metrica that the gate relies on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Assumption {
-    /// Its name in JSON and in the table.
+    /// The name in JSON and in the table.
     pub name: &'static str,
-    /// What is assumed.
+    /// The assumption as a sentence.
     pub says: &'static str,
-    /// Where the code relies on it.
+    /// The code that relies on it.
     pub relied_on: &'static str,
-    /// What to change if it fails.
+    /// The change to make if it does not hold.
     pub otherwise: &'static str,
-    /// Why it cannot be asked, where it cannot.
+    /// The reason why it cannot be tested, if it cannot.
     pub unasked: Option<&'static str>,
 }
 
 macro_rules! assumptions {
     ($($(#[doc = $doc:literal])* $variant:ident = $name:literal, $says:literal, $relied_on:literal, $otherwise:literal
         $(, never: $unasked:literal)?;)*) => {
-        /// Which of them.
+        /// The assumptions.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         #[expect(missing_docs, reason = "each is what its sentence says")]
         pub enum Assumed { $($(#[doc = $doc])* $variant,)* }
 
         impl Assumed {
-            /// All of them, in the order in which they are shown.
+            /// All assumptions, in the order in which they are shown.
             pub const ALL: &[Self] = &[$(Self::$variant,)*];
 
-            /// Its sentence and the rest.
+            /// Returns the description of the assumption.
             #[must_use]
             pub const fn of(self) -> Assumption {
                 match self {

@@ -1,38 +1,39 @@
-//! Asks what the gate relies on ([`super::assumed`]), with one token of the operator's.
+//! Tests the assumptions of [`super::assumed`] with one of the operator's tokens.
 //!
-//! 1. Every request is a GET without a body, and goes where the configuration sends requests, over the same verified TLS.
-//!    Nothing is sent again; they are written by hand, as what is asked is what the gate itself never sends (a raw `<`).
-//! 2. The token goes to Metrica, and to the place of `identity` where there is one. The invalid token is made up.
-//! 3. Of an answer nothing is shown but its status, the type of its error and whether fields are there.
-//! 4. What cannot be told from an answer (a quota, no connection) is not asked, never held.
+//! 1. Every request is a GET without a body, sent to the configured upstream over the same verified TLS, and never
+//!    retried. Requests are written by hand, because some of them the gate itself never sends (a raw `<`).
+//! 2. The token is sent to Metrica, and to the place of `identity` if one is configured. The invalid token is fictitious.
+//! 3. The result shows only the status of a response, its error type, and whether fields are present.
+//! 4. A response that proves nothing (a quota, no connection) counts as not asked, never as held.
 
 use http::HeaderValue;
 use metrica::error_type::ErrorType;
+use metrica::response::{accounts_in, permission_in};
 
 use super::assumed::Assumed;
 use super::finding::Level;
 use super::raw::{Answer, fetch};
 use crate::config::{self, Config};
 use crate::probe::identity;
-use crate::probe::question::{OPEN_COUNTER, accounts_in, permission_in};
+use crate::probe::question::OPEN_COUNTER;
 use crate::token::Token;
 use crate::upstream::Upstream;
 use crate::upstream::dial::dial;
 use crate::upstream::lookup::LookUps;
 
-/// What was found of an assumption.
+/// The result of testing an assumption.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// It is so.
+    /// The assumption holds.
     Held,
-    /// It is not.
+    /// The assumption does not hold.
     Not,
-    /// It was not asked, or no answer told.
+    /// The assumption was not tested, or the response proved nothing.
     NotAsked,
 }
 
 impl Verdict {
-    /// As it is printed.
+    /// Returns the printed form.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -43,36 +44,36 @@ impl Verdict {
     }
 }
 
-/// An assumption, and what was seen.
+/// An assumption and its test result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
-    /// Which.
+    /// The assumption.
     pub assumed: Assumed,
-    /// Whether it is so.
+    /// The result.
     pub verdict: Verdict,
-    /// What was seen (rule 3), or why it was not asked.
+    /// The observation (rule 3), or the reason why it was not asked.
     pub seen: String,
 }
 
-/// A token that nobody has: well-formed, and no one's.
+/// A well-formed token that nobody owns.
 const BAD_TOKEN: &str = "OAuth y0_AgAAAAAnobodyAAAAAAnobodyAAAAAAnobodyAAAAAAnobody";
 
-/// A counter that is nobody's who asks: the first of all.
+/// The first counter of Metrica, to which no owner of a tested token has a grant.
 const FOREIGN_COUNTER: &str = "/management/v1/counter/1";
 
 const LIST: &str = "/management/v1/counters?per_page=2";
 
-/// Somewhere to ask, and what was learnt beside the questions.
+/// A run of the tests and its outcomes.
 struct Asker<'a> {
     upstream: &'a Upstream,
     outcomes: Vec<Outcome>,
     quota: Option<Answer>,
 }
 
-/// Asks about everything with `token`, one question after another. Belongs on a runtime of one thread.
+/// Tests all assumptions with `token`, one request after another. Must run on a single-threaded runtime.
 ///
 /// # Errors
-/// When connections cannot be prepared at all.
+/// When no certificate can be trusted, or TLS cannot be set up.
 pub async fn check(config: &Config, token: &Token) -> anyhow::Result<Vec<Outcome>> {
     let with_http2 = config::Upstream { http2: true, ..config.upstream.clone() };
     let without = config::Upstream { http2: false, ..config.upstream.clone() };
@@ -121,7 +122,7 @@ impl Asker<'_> {
         self.outcomes.push(Outcome { assumed, verdict: Verdict::NotAsked, seen: why.to_owned() });
     }
 
-    /// Asks, and tells what `judge` makes of the answer (rule 4).
+    /// Sends a request and records the result of `judge` for its response (rule 4).
     async fn about(
         &mut self,
         assumed: Assumed,
@@ -140,7 +141,7 @@ impl Asker<'_> {
         answer.ok()
     }
 
-    /// An answer that is no quota's.
+    /// Returns the response; one that reports an exceeded quota is kept aside and becomes an error.
     async fn ask(&mut self, target: &str, authorization: Option<&HeaderValue>) -> Result<Answer, String> {
         let answer = fetch(self.upstream, target, authorization, "identity").await?;
         if answer.is_quota() {
@@ -151,7 +152,7 @@ impl Asker<'_> {
         Ok(answer)
     }
 
-    /// What errors look like.
+    /// Tests the form of errors.
     async fn errors(&mut self) {
         let bad = HeaderValue::from_static(BAD_TOKEN);
         let is_known = |answer: &Answer| matches!(answer.error(), ErrorType::InvalidToken | ErrorType::Unauthorized);
@@ -167,7 +168,7 @@ impl Asker<'_> {
         self.about(Assumed::PublicWithBadToken, &public, Some(&bad), is_known).await;
     }
 
-    /// What the token shows.
+    /// Tests the assumptions that need a valid token.
     async fn of_token(&mut self, token: &Token) {
         let own = token.authorization();
         let list = self.about(Assumed::Accepted, LIST, Some(&own), |answer| answer.status == 200).await;
@@ -239,7 +240,7 @@ impl Asker<'_> {
         self.spellings(counter, &own).await;
     }
 
-    /// What the gate writes in another form has to mean the same.
+    /// Tests that the canonical forms that the gate sends keep the meaning of the original.
     async fn spellings(&mut self, counter: u64, own: &HeaderValue) {
         let base = report(counter);
         let dimension = "&attribution=last&dimensions=ym:s:";
@@ -251,7 +252,7 @@ impl Asker<'_> {
         self.alike(Assumed::IdsTwice, &twice, &joined, own).await;
     }
 
-    /// The second form is what the gate sends: it has to work where the first does.
+    /// Tests two forms of one request. The gate sends the second one, so it must be accepted.
     async fn alike(&mut self, assumed: Assumed, one: &str, two: &str, own: &HeaderValue) {
         match (self.ask(one, Some(own)).await, self.ask(two, Some(own)).await) {
             (Ok(one), Ok(two)) => {
@@ -282,7 +283,7 @@ fn report(counter: u64) -> String {
     format!("/stat/v1/data?ids={counter}&metrics=ym:s:visits&limit=1")
 }
 
-/// What a list of counters shows.
+/// The properties of a list of counters.
 #[derive(Debug, Default)]
 struct Counters {
     is_list: bool,

@@ -1,15 +1,16 @@
-//! What a token, and its owner, can do with counters (rules 3 to 6 of the doctor).
+//! Examines the access of a token and of its owner to counters (rules 3 to 6 of the doctor).
 
 use metrica::login::is_same;
+use metrica::response::{accounts_in, permission_in};
 use metrica::scope::Scope;
 
 use super::finding::{Finding, Level, SeenWith};
 use super::{Doctor, Patient};
 use crate::config::TokenSource;
-use crate::probe::question::{OPEN_COUNTER, Obstacle, Question, Reply, accounts_in, permission_in};
+use crate::probe::question::{OPEN_COUNTER, Obstacle, Question, Reply};
 
 impl Doctor<'_> {
-    /// Looks at everything that one token is to be used for.
+    /// Examines the counters, the report and the accounts of one token.
     pub(super) async fn look_at_counters(&mut self, patients: &mut [Patient<'_>], index: usize) {
         let Some(patient) = patients.get(index) else { return };
         let source = patient.source;
@@ -64,7 +65,7 @@ impl Doctor<'_> {
         }
     }
 
-    /// Asks for a counter once with each token.
+    /// Asks for a counter, at most once with each token.
     async fn permission(&mut self, patient: &mut Patient<'_>, counter: u64) -> Reply {
         let alias = patient.source.alias;
         if let Some(known) = self.replies.get(&(alias, counter)) {
@@ -76,7 +77,7 @@ impl Doctor<'_> {
         reply
     }
 
-    /// What a reply about a counter, heard with `patient`, comes to for the token of `source`.
+    /// Returns the finding for the token of `source` from a reply about a counter that `patient` received.
     async fn judge(
         &mut self,
         patient: &mut Patient<'_>,
@@ -106,7 +107,7 @@ impl Doctor<'_> {
         }
     }
 
-    /// A counter was refused: is it the scope, or the grant (rule 3)?
+    /// Determines whether the scope or the grant is missing for a refused counter (rule 3).
     async fn scope_or_grant(&mut self, patient: &mut Patient<'_>, seen: SeenWith) -> Finding {
         if patient.reads == Some(true) {
             return Finding::CounterNotGranted { seen };
@@ -142,7 +143,7 @@ impl Doctor<'_> {
         self.say_of(patient.source, counter, finding);
     }
 
-    /// The logins that callers may name, against the accounts that the owner represents.
+    /// Compares the logins that callers may name with the accounts that the owner represents.
     async fn look_at_accounts(&mut self, patient: &Patient<'_>) {
         let users = self.config.callers.iter().filter(|caller| caller.tokens.contains(&patient.source.alias));
         let mut logins: Vec<Box<str>> =
@@ -178,7 +179,7 @@ const fn is_seen(finding: &Finding) -> bool {
     )
 }
 
-/// Which token the counters of one are asked for with (rule 4).
+/// Returns the index of the token with which the counters of token `index` are asked for (rule 4).
 fn eyes(patients: &[Patient<'_>], index: usize) -> Option<usize> {
     let patient = patients.get(index)?;
     if patient.reads != Some(false) {
@@ -189,7 +190,7 @@ fn eyes(patients: &[Patient<'_>], index: usize) -> Option<usize> {
 }
 
 fn is_of_one_account(one: &Patient<'_>, other: &Patient<'_>) -> bool {
-    // Where Yandex ID says who issued a token, what is declared does not count.
+    // The issuer that Yandex ID reports takes precedence over the configured owner.
     let login = |patient: &Patient<'_>| {
         let seen = patient.issuer.as_ref().map(|issuer| &issuer.login);
         seen.or(patient.source.origin.owner.as_ref()).cloned()

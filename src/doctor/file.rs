@@ -1,4 +1,4 @@
-//! What the files of tokens hold, before anything is asked.
+//! Checks of the token files, before any request is sent.
 
 use std::time::{Duration, SystemTime};
 
@@ -8,15 +8,15 @@ use super::Doctor;
 use super::finding::{Days, Finding};
 use crate::config::TokenSource;
 use crate::token::Token;
-use crate::tokens::{self, TokenFileError};
+use crate::token::store::{self, TokenFileError};
 
-/// So many days before its end a token is due.
+/// A token that expires within this number of days should be replaced.
 const DUE: u64 = 30;
 
 impl Doctor<'_> {
-    /// The token in a file.
+    /// Reads the token of `source` and reports the state of its file.
     pub(super) fn token(&mut self, source: &TokenSource) -> Option<Token> {
-        match tokens::read(source, false) {
+        match store::read(source, false) {
             Ok(token) => {
                 self.secrets.push(token.authorization());
                 self.say(source, if token.is_short() { Finding::Short } else { Finding::File });
@@ -29,7 +29,7 @@ impl Doctor<'_> {
         }
     }
 
-    /// Tokens under two names: the answers to one are those to the other, whatever is configured.
+    /// Reports token files with the same content: two names then stand for one token, whatever else is configured.
     pub(super) fn compare_files(&mut self, held: &[(&TokenSource, Token)]) {
         for (index, (source, token)) in held.iter().enumerate() {
             let mut before = held.iter().take(index);
@@ -65,11 +65,11 @@ impl Doctor<'_> {
     }
 }
 
-/// What is wrong with a file.
+/// Returns the finding for an unusable token file.
 fn of_file(error: TokenFileError) -> Finding {
     match error {
         TokenFileError::Permissions { file, what, mend, .. } => {
-            Finding::FilePermissions { said: format!("{} {what}", crate::file::shown(&file)), mend }
+            Finding::FilePermissions { said: format!("{} {what}", crate::files::reading::shown(&file)), mend }
         }
         _ if error.is_denied() => {
             let mend = "let the user that the gate runs as read it".to_owned();

@@ -1,4 +1,4 @@
-//! Who issued a token, against what the configuration says (rule 2 of the doctor).
+//! Compares the issuer of a token with the configuration (rule 2 of the doctor).
 
 use http::StatusCode;
 use metrica::login;
@@ -11,18 +11,18 @@ use crate::probe::identity::{self, Issuer};
 use crate::probe::question::{Obstacle, Question, Reply};
 use crate::token::Token;
 
-/// What the place of rule 2 says of a token.
+/// The reply of Yandex ID about a token.
 pub(super) enum Identity {
-    /// Nothing.
+    /// No usable reply, or no `identity` in the configuration.
     Silent,
-    /// It is not valid.
+    /// The token is invalid.
     Invalid,
-    /// Its issuer.
+    /// The token is valid, with this issuer.
     Known(Issuer),
 }
 
 impl Doctor<'_> {
-    /// Asks who issued a token, and compares (rule 2).
+    /// Asks Yandex ID for the issuer of a token and compares it with the configuration (rule 2).
     pub(super) async fn identify(&mut self, source: &TokenSource, token: &Token) -> Identity {
         let (Some(place), Some(identity)) = (&self.issuer, &self.config.identity) else {
             self.say(source, Finding::IssuerNotAsked);
@@ -30,7 +30,7 @@ impl Doctor<'_> {
         };
         let place = Place::new(place.upstream.clone());
         let reply = self.ask_at(&place, source.alias, token, Question::Issuer, &identity.path).await;
-        // What Yandex ID answers has no form of Metrica's.
+        // Yandex ID does not use Metrica's error format.
         if matches!(reply, Reply::Invalid | Reply::Unclear(Obstacle::Answer(StatusCode::UNAUTHORIZED, _))) {
             return Identity::Invalid;
         }

@@ -1,7 +1,7 @@
-//! One GET on a connection of its own, written by hand: what is asked about assumptions is what the gate itself never sends.
+//! A hand-written GET on its own connection, for requests that the gate itself never sends (`doctor/assumptions.rs`).
 //!
-//! 1. The connection is the upstream's: the same address, and TLS that is verified.
-//! 2. An answer is read up to [`LONGEST`] bytes, for as long as [`PATIENCE`]; a compressed body is not unpacked.
+//! 1. The connection uses the address and the verified TLS of the upstream.
+//! 2. At most [`LONGEST`] bytes of a response are read, for at most [`PATIENCE`]. A compressed body is not decompressed.
 
 use std::time::Duration;
 
@@ -13,20 +13,20 @@ use crate::upstream::Upstream;
 use crate::upstream::dial::dial;
 use crate::upstream::lookup::LookUps;
 
-/// An answer is waited for so long.
+/// The time limit for a response.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// So much of an answer is read, in bytes.
+/// The maximum number of response bytes that are read.
 const LONGEST: u64 = 1024 * 1024;
 
-/// An answer.
+/// A response.
 #[derive(Debug, Clone)]
 pub(super) struct Answer {
-    /// The status.
+    /// The status code.
     pub status: u16,
-    /// `Content-Encoding`, in lower case.
+    /// The value of `Content-Encoding`, in lower case.
     pub coding: Option<String>,
-    /// What came of the body.
+    /// The received part of the body.
     pub body: Vec<u8>,
 }
 
@@ -43,7 +43,7 @@ impl Answer {
         matches!(self.status, 420 | 429) || self.error().as_str().starts_with("quota_")
     }
 
-    /// Its status and the type of its error, and nothing of its text.
+    /// Returns the status and the error type, without any text of the response.
     pub(super) fn shown(&self) -> String {
         match (self.status, self.error()) {
             (200, _) => "200".to_owned(),
@@ -54,7 +54,10 @@ impl Answer {
     }
 }
 
-/// Sends a GET for `target` as it is written, and asks for `coding`; why there is no answer, without anything of the request.
+/// Sends a GET for `target`, byte for byte, with `coding` as `Accept-Encoding`.
+///
+/// # Errors
+/// The reason why there is no response, without any part of the request.
 pub(super) async fn fetch(
     upstream: &Upstream,
     target: &str,
@@ -88,7 +91,7 @@ pub(super) async fn fetch(
     };
     match tokio::time::timeout(PATIENCE, exchange).await {
         Ok(Ok(())) => {}
-        // What came before the end is enough where it has a head.
+        // A truncated response is enough if it has a complete header.
         Ok(Err(_)) if parse(&read).is_some() => {}
         Ok(Err(_)) => return Err("the connection broke off".to_owned()),
         Err(_) => return Err("no answer in time".to_owned()),
@@ -96,7 +99,7 @@ pub(super) async fn fetch(
     parse(&read).map(|(answer, _)| answer).ok_or_else(|| "the answer is no HTTP".to_owned())
 }
 
-/// An answer, and whether all of it is there.
+/// Returns the response, and whether it is complete; `None` without a complete header.
 fn parse(read: &[u8]) -> Option<(Answer, bool)> {
     let mut fields = [httparse::EMPTY_HEADER; 100];
     let mut head = httparse::Response::new(&mut fields);
@@ -122,7 +125,7 @@ fn is_whole(read: &[u8]) -> bool {
     parse(read).is_some_and(|(_, is_whole)| is_whole)
 }
 
-/// The chunks of a body, and whether the last is there.
+/// Returns the joined chunks of a body, and whether the last chunk was received.
 fn joined(mut rest: &[u8]) -> (Vec<u8>, bool) {
     let mut body = Vec::new();
     loop {

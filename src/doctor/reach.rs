@@ -1,8 +1,8 @@
-//! Why a place cannot be reached, in words and with a remedy (rule 8 of the doctor).
+//! Explains why a place cannot be reached, with a remedy (rule 8 of the doctor).
 //!
-//! A question that found no connection says so in one line of text. The doctor then connects once more, without a token,
-//! and reads the error itself: a certificate that has expired and a port that does not speak TLS need different remedies.
-//! A name that a certificate presents is repeated only if it is a host name.
+//! The error of a failed question is one line of text. The doctor connects once more, without a token, and examines the
+//! typed error: an expired certificate and a port without TLS need different remedies. A name that a certificate presents
+//! is repeated only if it is a host name.
 
 use std::io;
 use std::time::{Duration, SystemTime};
@@ -15,24 +15,24 @@ use crate::upstream::Upstream;
 use crate::upstream::dial::{DialError, dial, place};
 use crate::upstream::lookup::LookUps;
 
-/// Why a place cannot be reached.
+/// The reason why a place cannot be reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Unreached {
-    /// What it is.
+    /// The cause.
     pub said: String,
-    /// What to do.
+    /// The remedy.
     pub mend: String,
-    /// It may be over when the doctor runs again; otherwise somebody has to change something.
+    /// Whether the cause may be temporary; otherwise somebody has to change something.
     pub may_pass: bool,
 }
 
-/// How long an address has for accepting a connection where the time for TLS ran out.
+/// The time for a TCP connection to be accepted, in the test that follows a timeout of [`dial`].
 const ACCEPTS_IN: Duration = Duration::from_secs(2);
 
-/// At most so many names of a certificate are repeated.
+/// The maximum number of certificate names that are repeated.
 const NAMES: usize = 3;
 
-/// Connects to `upstream`, which `key` of the configuration describes; nothing when that works.
+/// Connects to `upstream`, which the configuration describes under `key`. Returns `None` on success.
 pub(super) async fn why_not(upstream: &Upstream, key: &str, now: SystemTime) -> Option<Unreached> {
     let error = dial(upstream, &LookUps::default()).await.err()?;
     let at = Place { key, place: place(upstream), host: &upstream.settings.host, now };
@@ -61,13 +61,13 @@ pub(super) async fn why_not(upstream: &Upstream, key: &str, now: SystemTime) -> 
     })
 }
 
-/// A place that was tried.
+/// A place that could not be reached.
 struct Place<'a> {
     /// The key of the configuration.
     key: &'a str,
-    /// Host and port that were dialled.
+    /// The host and port that were dialled.
     place: String,
-    /// The name that the certificate has to have.
+    /// The host name that the certificate must be valid for.
     host: &'a str,
     now: SystemTime,
 }
@@ -179,7 +179,7 @@ impl Place<'_> {
                 format!("the certificate of {place} is not one for servers"),
                 format!("issue one for {host} with the purpose serverAuth, or none"),
             ),
-            // webpki's own error, of a crate that is no dependency of this one.
+            // The error of webpki, which is not a direct dependency.
             CertificateError::Other(other) if format!("{other:?}").contains("CaUsedAsEndEntity") => self.lasting(
                 format!("{place} presents the certificate of an authority as its own"),
                 format!(
@@ -204,7 +204,7 @@ impl Place<'_> {
     }
 }
 
-/// What rustls says, under what tokio says.
+/// Returns the error of rustls that an I/O error wraps.
 fn tls_error(error: &io::Error) -> Option<&TlsError> {
     error.get_ref()?.downcast_ref()
 }
@@ -214,7 +214,7 @@ fn moment(time: UnixTime) -> String {
     time.map_or_else(|| "a moment that is none".to_owned(), |time| humantime::format_rfc3339_seconds(time).to_string())
 }
 
-/// The host names among those that a certificate presents, which rustls writes as `DnsName("...")`.
+/// Returns the host names among the names of a certificate, which rustls formats as `DnsName("...")`.
 fn names(presented: &[String]) -> String {
     let bare = presented.iter().filter_map(|name| name.strip_prefix("DnsName(\"")?.strip_suffix("\")"));
     let is_name = |name: &&str| ServerName::try_from(name.trim_start_matches("*.")).is_ok();
@@ -222,7 +222,7 @@ fn names(presented: &[String]) -> String {
     if names.is_empty() { String::new() } else { format!(", but for {}", names.join(", ")) }
 }
 
-/// Whether the address accepts a connection at all.
+/// Whether the address accepts TCP connections.
 async fn accepts(settings: &config::Upstream) -> bool {
     let (host, port) = settings.connect_to.clone().unwrap_or_else(|| (settings.host.clone(), settings.port));
     let connected = tokio::net::TcpStream::connect((host.as_str(), port));

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use metrica::cause::Diagnosis;
 use metrica::error_type::ErrorType;
 use metrica::operation::Verb;
-use metrica::scope::ScopeSet;
+use metrica::scope::{Lacking, ScopeSet};
 use tokio::time::Instant;
 
 use super::connection::Connection;
@@ -38,6 +38,7 @@ pub struct Exchange {
     /// Who said no, if somebody did.
     refusal: Cell<Option<Refusal>>,
     would_refuse: Cell<Option<Reason>>,
+    lacking: Cell<Option<Lacking>>,
     pieces: Cell<Option<Pieces>>,
     request_is_complete: Cell<bool>,
     response_bytes: Cell<u64>,
@@ -63,6 +64,7 @@ impl Exchange {
             upward: Cell::new(Upward::Unsent),
             refusal: Cell::new(None),
             would_refuse: Cell::new(None),
+            lacking: Cell::new(None),
             pieces: Cell::new(None),
             request_is_complete: Cell::new(false),
             response_bytes: Cell::new(0),
@@ -166,8 +168,9 @@ impl Exchange {
         now
     }
 
-    /// The gate answers itself.
-    pub fn rejected(&self, reason: Reason) {
+    /// The gate answers itself, where scopes lack for the want of those.
+    pub fn rejected(&self, reason: Reason, lacking: Option<Lacking>) {
+        self.lacking.set(lacking);
         self.refusal.set(Some(Refusal::Gate(reason)));
     }
 
@@ -195,10 +198,15 @@ impl Exchange {
         }
     }
 
-    /// What the operation needs and the token is declared to have, where Metrica refused on account of that.
-    fn rights_in_question(&self, read: &Read) -> Option<(ScopeSet, ScopeSet)> {
-        let Some(Refusal::Upstream(cause)) = self.refusal.get() else { return None };
-        Some((read.needs, read.sender()?.scopes)).filter(|_| cause.is_of_rights())
+    /// The scopes that are needed and those that are declared, where it was refused on account of that.
+    fn rights_in_question(&self, read: Option<&Read>) -> Option<(ScopeSet, ScopeSet)> {
+        match self.refusal.get()? {
+            Refusal::Gate(_) => self.lacking.get().map(|Lacking { needed, held, .. }| (needed, held)),
+            Refusal::Upstream(cause) if cause.is_of_rights() => {
+                read.and_then(|read| Some((read.needs, read.sender()?.scopes)))
+            }
+            Refusal::Upstream(_) => None,
+        }
     }
 
     /// With which token it is sent, or would be.
@@ -213,6 +221,22 @@ impl Exchange {
             && let Some(sender) = read.sender()
         {
             self.worker.learning.succeeded(sender, read.needs, read.reach, &read.subject, now);
+        }
+    }
+
+    /// Whether the answer to a change may show whose the token is, which is not known.
+    pub fn may_show_the_owner(&self) -> bool {
+        let request = self.request.borrow();
+        let Some((read, sender)) = request.as_read().and_then(|read| Some((read, read.sender()?))) else {
+            return false;
+        };
+        read.changes_a_counter() && read.subject.login.is_none() && self.worker.learning.lacks_the_owner(sender)
+    }
+
+    /// The answer to a change showed whose the token is.
+    pub fn shows_the_owner(&self, login: Box<str>) {
+        if let Some(sender) = self.request.borrow().as_read().and_then(Read::sender) {
+            self.worker.learning.owner_was_shown(sender, login);
         }
     }
 
@@ -336,7 +360,7 @@ impl Exchange {
                 resent: upward.sending().map_or(0, |sending| sending.again),
                 path: request.unknown_path(),
                 subject,
-                rights: read.and_then(|read| self.rights_in_question(read)),
+                rights: self.rights_in_question(read),
                 evidence: self.caller().is_none().then_some(self.connection.evidence),
             };
             self.worker.log(&finished, &context);

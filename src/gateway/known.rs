@@ -131,6 +131,11 @@ impl Read {
         }
     }
 
+    /// Whether it changes a counter and is answered with that.
+    pub fn changes_a_counter(&self) -> bool {
+        !self.needs.contains(Scope::Read) && matches!(self.operation.as_str(), "counter.update" | "counters.create")
+    }
+
     /// The scope of the token that is needed: of several, the narrowest that it is declared to have.
     pub fn needed(&self) -> Option<Scope> {
         let declared = self.sender()?.scopes;

@@ -55,6 +55,14 @@ impl ResponseProgress for Exchange {
         Self::diagnosed(self, diagnosis);
     }
 
+    fn may_show_the_owner(&self) -> bool {
+        Self::may_show_the_owner(self)
+    }
+
+    fn shows_the_owner(&self, login: Box<str>) {
+        Self::shows_the_owner(self, login);
+    }
+
     fn response_bytes(&self, bytes: usize) {
         self.add_response_bytes(bytes);
     }

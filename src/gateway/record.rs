@@ -11,7 +11,6 @@ use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, EXPECT, RETRY_AFTER, X_CONTE
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Version};
 use hyper::body::{Body, Incoming};
 use metrica::operation::Verb;
-use metrica::scope::Lacking;
 use pin_project_lite::pin_project;
 use strict_http::Malformed;
 use strict_http::list_field::elements;
@@ -215,17 +214,16 @@ const FIELDS: usize = 12;
 
 /// The gate's own answer. What it says is in the table of [`crate::policy::rejection`]; the cause goes to the log only.
 fn answer(rejection: Rejection, exchange: &Rc<Exchange>) -> Response<ResponseBody> {
-    let Rejection { reason, cause } = rejection;
+    let Rejection { reason, lacking, cause } = rejection;
     let malformed = cause.as_ref().and_then(|cause| cause.downcast_ref::<Malformed>()).copied();
     let breach = cause.as_ref().and_then(|cause| cause.downcast_ref::<Breach>());
-    let lacking = cause.as_ref().and_then(|cause| cause.downcast_ref::<Lacking>());
     let token = refused_token(reason, exchange);
-    let told = breach.map(|breach| breach.message()).or_else(|| lacking.map(|lacking| sentence(&lacking.to_string())));
+    let told = breach.map(|breach| breach.message()).or_else(|| lacking.map(sentence));
     let told = told.or_else(|| token.map(|token| format!("{} {}", reason.answer().message, since_and_until(token))));
     if let Some(cause) = cause {
         log_cause(exchange, reason, malformed, &format!("{cause:#}"));
     }
-    exchange.rejected(reason);
+    exchange.rejected(reason, lacking);
     let answer = malformed.map_or(reason.answer(), of_malformed);
     let message = told.as_deref().unwrap_or(answer.message);
     let hint = told.as_deref().map(HeaderValue::from_str).transpose();
@@ -288,7 +286,7 @@ pub fn refuse_unparsed(worker: &Rc<Worker>, connection: &Rc<Connection>, kind: M
     exchange.begin(caller.map(|caller| caller.id));
     let (reason, answer) = (Reason::from(kind), of_malformed(kind));
     log_cause(&exchange, reason, Some(kind), &kind.to_string());
-    exchange.rejected(reason);
+    exchange.rejected(reason, None);
     exchange.add_response_bytes(answer.body().len());
     exchange.finish(true);
     as_bytes(reason, answer, &exchange.request_id)

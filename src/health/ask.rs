@@ -1,26 +1,31 @@
 //! The questions, each as a task of its own that says what it found. Every request that the gate sends by itself is made here.
 //!
-//! 1. Of one token, one question is under way at a time ([`super::Health`] holds it); a question is one request, or two where
-//!    the first decides whether the second is of use.
+//! 1. Of one token, one question is under way at a time ([`super::Health`] holds it). A question is one request, and one or two
+//!    more where the first is refused: a counter that is refused tells something only of a token that reads.
 //! 2. How often the same is asked, who asks for it bounds: [`super::machine`], [`super::doubts`], `INTRODUCTION`.
-//! 3. Nothing of a caller is in one. Each request is counted by its purpose.
-//! 4. A question has [`LONGEST`] in all, as others wait behind it: no report is asked for, so nothing takes minutes.
+//! 3. Nothing of a caller is in one but the numbers of counters and a login that the owner represents. Each request is counted
+//!    by its purpose.
+//! 4. A request has [`LONGEST`] in all, as others wait behind it: no report is asked for but one row of the documentation's.
 //! 5. Only what is Metrica's own JSON is an answer: a page that something in between answers with is none, whatever its status.
+//! 6. A list of counters that is refused to a token that was shown one before is the refusal of a token that is no longer
+//!    accepted: its rights were fixed when it was issued, and the list needs no grant.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use metrica::cause::Conclusion;
 use metrica::error_type::ErrorType;
 use metrica::login;
 use metrica::observed_rights::{Fact, MOST_LOGINS, Permission};
+use metrica::response::{Shown, accounts_in, counter_in, listed_in};
 use metrica::scope::{Scope, ScopeSet};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::timeout;
 
 use crate::metrics::process::{ProcessMeters, Purpose};
-use crate::probe::question::{self, Obstacle, Question, Reply, accounts_in, is_list, permission_in};
+use crate::probe::question::{self, OPEN_COUNTER, Obstacle, Question, Reply};
 use crate::probe::{Place, identity};
-use crate::token::{Conclusion, Token};
+use crate::token::Token;
 use crate::worker::Sender;
 
 /// Rule 4.
@@ -29,16 +34,40 @@ const LONGEST: Duration = Duration::from_secs(10);
 /// What a question found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Finding {
-    /// Whether Metrica accepts the token.
-    Concluded(Conclusion),
+    /// Whether Metrica accepts the token, and what that showed.
+    Concluded(Conclusion, Found),
     /// Who issued it, if that was said.
     Owner(Option<Box<str>>),
     /// What a doubt came to; nothing, when there is no answer.
-    Answered(Vec<Fact>),
+    Answered(Found),
+}
+
+/// What a doubt came to.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Found {
+    /// What was learnt.
+    pub facts: Vec<Fact>,
+    /// The list of the owner's own counters was asked for.
+    pub is_listed: bool,
+    /// A list was shown.
+    reads: bool,
+    /// Metrica refused the question as it refuses a token that it no longer accepts.
+    pub doubts_token: bool,
 }
 
 /// Where findings are said.
 pub type Finds = UnboundedSender<(Sender, Finding)>;
+
+/// What is known of a token before it is asked with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct About {
+    /// Whether it reads.
+    pub reads: Option<bool>,
+    /// Whose it is could still be learnt.
+    pub owner_is_open: bool,
+    /// It should be an organisation's.
+    pub is_for_organisation: bool,
+}
 
 /// Who asks, with one token.
 #[derive(Clone)]
@@ -49,6 +78,8 @@ pub struct Asker {
     pub token: Token,
     /// Which token that is.
     pub sender: Sender,
+    /// What is known of it.
+    pub about: About,
     /// Where it is counted.
     pub meters: Arc<ProcessMeters>,
     /// Where it is said.
@@ -59,8 +90,12 @@ pub struct Asker {
 pub fn whether_valid(asker: Asker) {
     asker.clone().find(async move {
         let reply = asker.ask_once(Question::List, Purpose::TokenProbe).await;
-        Finding::Concluded(match reply {
+        let mut found = Found::default();
+        found.take_list(&reply, asker.about);
+        let conclusion = match reply {
             Reply::Invalid => Conclusion::Rejected,
+            // Rights are fixed when a token is issued, and the list needs no grant.
+            Reply::Denied if found.doubts_token => Conclusion::Rejected,
             // The token is known, whatever it may: an unknown one is refused before, and has no quota of its own.
             Reply::Yes(_) | Reply::Denied | Reply::Organisation => Conclusion::Accepted,
             Reply::Unclear(Obstacle::Quota(
@@ -69,45 +104,121 @@ pub fn whether_valid(asker: Asker) {
                 | ErrorType::QuotaParallelRequestsByUid,
             )) => Conclusion::Accepted,
             Reply::Absent | Reply::Unclear(_) => Conclusion::Unknown,
-        })
+        };
+        Finding::Concluded(conclusion, found)
     });
 }
 
-/// What the owner of a token may do with a counter; `reads`: the token was seen to read.
-pub fn permission(asker: Asker, counter: u64, reads: bool) {
+/// What the owner of a token, or a `login` that it represents, may do with counters. Of several, those that are listed are known
+/// at once, and the first that is not is asked about by itself. Of none, it is about the login alone.
+pub fn permissions(asker: Asker, login: Option<Arc<str>>, counters: Arc<[u64]>) {
     asker.clone().find(async move {
-        let read: ScopeSet = [Scope::Read].into_iter().collect();
-        let mut facts = Vec::new();
-        if !reads {
-            match asker.ask(Question::List).await {
-                Reply::Yes(_) => facts.push(Fact::Proven(read)),
-                Reply::Denied => return Finding::Answered(vec![Fact::Lacks(read)]),
-                Reply::Invalid | Reply::Organisation | Reply::Absent | Reply::Unclear(_) => {
-                    return Finding::Answered(facts);
-                }
-            }
-        }
-        let permission = match asker.ask(Question::Counter(counter)).await {
-            Reply::Yes(body) => permission_in(&body).and_then(|word| Permission::of(&word)),
-            Reply::Denied => Some(Permission::Nothing),
-            Reply::Invalid | Reply::Organisation | Reply::Absent | Reply::Unclear(_) => None,
+        let mut found = Found::default();
+        let login = login.as_deref();
+        let counter = match *counters {
+            // What it does not show, it does not show of any counter.
+            _ if asker.about.reads == Some(false) => None,
+            [] => None,
+            [one] => Some(one),
+            ref several => asker.first_unlisted(login, several, &mut found).await.map(|(counter, _)| counter),
         };
-        facts.extend(permission.map(|permission| Fact::Permission(counter, permission)));
-        Finding::Answered(facts)
+        let is_denied = match counter {
+            Some(counter) => asker.look_at_counter(login, counter, &mut found).await,
+            None => false,
+        };
+        let is_open = !found.reads && (is_denied || asker.about.reads != Some(true));
+        match login {
+            _ if found.doubts_token => {}
+            Some(login) if is_open || counter.is_none() && !found.reads => {
+                asker.look_at_login(login, &mut found).await;
+            }
+            None if (is_open || asker.about.owner_is_open) && !found.is_listed => asker.look_at_list(&mut found).await,
+            Some(_) | None => {}
+        }
+        if let Some(counter) = counter.filter(|_| is_denied && found.reads) {
+            found.facts.push(permission(login, counter, Permission::Nothing));
+        }
+        Finding::Answered(found)
     });
 }
 
 /// Whom the owner of a token represents.
 pub fn logins(asker: Asker) {
     asker.clone().find(async move {
-        let reply = asker.ask(Question::Accounts).await;
-        let Reply::Yes(body) = reply else { return Finding::Answered(Vec::new()) };
-        let Some(accounts) = accounts_in(&body) else { return Finding::Answered(Vec::new()) };
-        let is_all = accounts.len() <= MOST_LOGINS;
-        let known = accounts.into_iter().filter(|account| login::is_one(account)).take(MOST_LOGINS);
-        let facts = known.map(|account| Fact::Represents(account.into()));
-        Finding::Answered(facts.chain(is_all.then_some(Fact::AllLogins)).collect())
+        let mut found = Found::default();
+        match asker.ask(Question::Accounts, &Question::Accounts.target("")).await {
+            Reply::Yes(body) => {
+                if let Some(accounts) = accounts_in(&body) {
+                    found.facts.push(Fact::Proven(read()));
+                    found.facts.extend(represented(&accounts));
+                }
+            }
+            Reply::Denied => asker.look_at_list(&mut found).await,
+            Reply::Invalid => found.doubts_token = true,
+            Reply::Organisation | Reply::Absent | Reply::Unclear(_) => {}
+        }
+        Finding::Answered(found)
     });
+}
+
+/// What a list of accounts shows: all of those whom the owner represents, or so many.
+fn represented(accounts: &[String]) -> Vec<Fact> {
+    let logins = accounts.iter().filter(|account| login::is_one(account)).map(|account| account.as_str().into());
+    if accounts.len() <= MOST_LOGINS {
+        return vec![Fact::Logins(logins.collect())];
+    }
+    logins.take(MOST_LOGINS).map(Fact::Represents).collect()
+}
+
+/// Whether a token reads.
+pub fn reads(asker: Asker) {
+    asker.clone().find(async move {
+        let mut found = Found::default();
+        asker.look_at_list(&mut found).await;
+        Finding::Answered(found)
+    });
+}
+
+fn named(separator: &str, login: Option<&str>) -> String {
+    login.map_or_else(String::new, |login| format!("{separator}ulogin={login}"))
+}
+
+fn permission(login: Option<&str>, counter: u64, permission: Permission) -> Fact {
+    match login {
+        None => Fact::Permission(counter, permission),
+        Some(login) => Fact::PermissionOf(login.into(), counter, permission),
+    }
+}
+
+fn read() -> ScopeSet {
+    [Scope::Read].into_iter().collect()
+}
+
+impl Found {
+    /// A counter as it is shown to the owner, or in the name of a `login`.
+    fn take(&mut self, login: Option<&str>, counter: u64, shown: Option<Shown>) {
+        let Some(shown) = shown else { return };
+        self.facts.extend(Permission::of(&shown.permission).map(|known| permission(login, counter, known)));
+        // In the name of another, its own counter is the other's.
+        self.facts.extend(shown.owner().filter(|_| login.is_none()).map(|owner| Fact::Owner(owner.into())));
+    }
+
+    /// The list of the owner's counters, which needs no grant.
+    fn take_list(&mut self, reply: &Reply, about: About) {
+        self.is_listed = true;
+        match reply {
+            Reply::Yes(body) => {
+                self.reads = true;
+                self.facts.push(Fact::Proven(read()));
+                let own = listed_in(body).and_then(|listed| listed.counters.into_iter().next());
+                own.into_iter().for_each(|own| self.take(None, own.id, Some(own)));
+            }
+            Reply::Denied if about.reads == Some(true) => self.doubts_token = true,
+            Reply::Denied => self.facts.push(Fact::Lacks(read())),
+            Reply::Invalid => self.doubts_token = true,
+            Reply::Organisation | Reply::Absent | Reply::Unclear(_) => {}
+        }
+    }
 }
 
 /// Who issued a token; nothing of `secrets` may be in the answer.
@@ -122,9 +233,85 @@ pub fn owner(asker: Asker, path: &str, secrets: Vec<Token>) {
 }
 
 impl Asker {
+    /// Asks for the list of counters; where it is refused to a token that should be an organisation's, also for what everybody
+    /// may look at, which is refused to a personal one.
+    async fn look_at_list(&self, found: &mut Found) {
+        let reply = self.ask(Question::List, &Question::List.target("")).await;
+        found.take_list(&reply, self.about);
+        if reply == Reply::Denied && self.about.is_for_organisation && !found.doubts_token {
+            let open = Question::Report(OPEN_COUNTER);
+            if self.ask(open, &open.target("")).await == Reply::Denied {
+                found.facts.push(Fact::Excluded);
+            }
+        }
+    }
+
+    /// Asks for a list in the name of a login: where it is refused, and the owner's own is not, the owner does not represent it.
+    async fn look_at_login(&self, login: &str, found: &mut Found) {
+        let target = format!("/management/v1/counters?per_page=1&ulogin={login}");
+        match self.ask(Question::List, &target).await {
+            Reply::Yes(_) => {
+                found.reads = true;
+                found.facts.push(Fact::Proven(read()));
+            }
+            Reply::Denied => {
+                self.look_at_list(found).await;
+                if std::mem::take(&mut found.reads) {
+                    found.facts.push(Fact::NotRepresented(login.into()));
+                }
+            }
+            Reply::Invalid => found.doubts_token = true,
+            Reply::Organisation | Reply::Absent | Reply::Unclear(_) => {}
+        }
+    }
+
+    /// Asks for one counter, and, where that has no answer, for a list of it; whether it is denied.
+    async fn look_at_counter(&self, login: Option<&str>, counter: u64, found: &mut Found) -> bool {
+        let target = Question::Counter(counter).target("") + &named("?", login);
+        match self.ask(Question::Counter(counter), &target).await {
+            Reply::Yes(body) => found.take(login, counter, counter_in(&body)),
+            Reply::Denied => return true,
+            // It is gone.
+            Reply::Absent => found.facts.push(permission(login, counter, Permission::Nothing)),
+            Reply::Invalid => found.doubts_token = true,
+            Reply::Organisation => {}
+            Reply::Unclear(_) => {
+                if let Some((_, true)) = self.first_unlisted(login, &[counter], found).await {
+                    found.facts.push(permission(login, counter, Permission::Nothing));
+                }
+            }
+        }
+        false
+    }
+
+    /// Asks for a list of these counters; the first that it does not have, and whether it would have it.
+    async fn first_unlisted(&self, login: Option<&str>, counters: &[u64], found: &mut Found) -> Option<(u64, bool)> {
+        let numbers: Vec<_> = counters.iter().map(ToString::to_string).collect();
+        let target =
+            format!("/management/v1/counters?per_page=1000&counter_ids={}", numbers.join(",")) + &named("&", login);
+        match self.ask(Question::List, &target).await {
+            Reply::Yes(body) => {
+                let listed = listed_in(&body)?;
+                found.reads = true;
+                found.facts.push(Fact::Proven(read()));
+                let is_asked = |shown: &Shown| counters.contains(&shown.id);
+                let shown: Vec<_> = listed.counters.into_iter().filter(is_asked).collect();
+                let missing = counters.iter().copied().find(|counter| shown.iter().all(|shown| shown.id != *counter));
+                shown.into_iter().for_each(|shown| found.take(login, shown.id, Some(shown)));
+                missing.map(|counter| (counter, listed.is_whole))
+            }
+            // In the name of another, it is not refused for the token alone.
+            Reply::Denied if login.is_some() => None,
+            reply @ (Reply::Denied | Reply::Invalid | Reply::Organisation | Reply::Absent | Reply::Unclear(_)) => {
+                found.take_list(&reply, self.about);
+                None
+            }
+        }
+    }
+
     /// Asks what a refusal leaves open; after a quota's refusal once more.
-    async fn ask(&self, question: Question) -> Reply {
-        let reply = self.ask_for(&question.target(""), Purpose::FollowUp).await;
+    async fn ask(&self, question: Question, target: &str) -> Reply {
+        let reply = self.ask_for(target, Purpose::FollowUp).await;
         self.heard(question, reply)
     }
 
@@ -148,7 +335,7 @@ impl Asker {
 
     /// Rule 5.
     fn heard(&self, question: Question, reply: Reply) -> Reply {
-        let is_foreign = matches!(&reply, Reply::Yes(body) if question == Question::List && !is_list(body));
+        let is_foreign = matches!(&reply, Reply::Yes(body) if question == Question::List && listed_in(body).is_none());
         let reply = if is_foreign { Reply::Unclear(Obstacle::Unreadable) } else { reply };
         if let Reply::Unclear(why) = &reply {
             tracing::debug!(token = self.sender.alias.as_str(), %why, "a question about the token has no answer");

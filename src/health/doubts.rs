@@ -7,13 +7,11 @@
 //!    shows it) is asked again sooner, but not within [`machine::TRUST`](super::machine::TRUST).
 //! 3. At most [`QUESTIONS_AN_HOUR`] of one token, and [`QUESTIONS_A_DAY`]: a caller that is refused all day does not spend the
 //!    5000 requests of the owner.
-//! 4. What the owner may do with a counter shows only to a token that reads. So where that is not known yet, the list of
-//!    counters is asked for first; when it is refused, the scope lacks, and the counter is not asked about.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 use tokio::time::Instant;
 
 use super::machine::TRUST;
@@ -43,9 +41,7 @@ pub struct Doubts {
     /// Rule 3: when questions were asked, the oldest first.
     spent: FxHashMap<TokenAlias, VecDeque<Instant>>,
     waiting: VecDeque<(Sender, Doubt)>,
-    is_busy: bool,
-    /// Tokens that were seen to read.
-    reading: FxHashSet<(TokenAlias, u64)>,
+    under_way: Option<(Sender, Doubt)>,
 }
 
 #[derive(Clone, Copy)]
@@ -61,26 +57,35 @@ impl Doubts {
         let question = (sender.alias, sender.epoch, doubt);
         let least = |asked: &Asked| if asked.is_old { TRUST } else { AGAIN };
         let is_fresh = self.asked.get(&question).is_some_and(|asked| now < asked.at + least(asked));
-        if is_fresh || self.waiting.contains(&(sender, doubt)) || !self.spend(sender.alias, now) {
+        let is_waiting = self.waiting.iter().any(|(other, doubt)| *other == sender && *doubt == question.2);
+        if is_fresh || is_waiting || !self.spend(sender.alias, now) {
             return;
         }
+        self.waiting.push_back((sender, question.2.clone()));
         self.asked.insert(question, Asked { at: now, is_old: false });
-        self.waiting.push_back((sender, doubt));
     }
 
-    /// An answer shows what may be out of date: if that was asked about, the next refusal asks again.
-    pub fn is_old(&mut self, sender: Sender, doubt: Doubt) {
-        if let Some(asked) = self.asked.get_mut(&(sender.alias, sender.epoch, doubt)) {
-            asked.is_old = true;
-        }
+    /// A response shows what may be out of date of a counter: if that was asked about, the next refusal asks again.
+    pub fn is_old(&mut self, sender: Sender, counter: u64) {
+        self.about(sender, counter).for_each(|(_, asked)| asked.is_old = true);
     }
 
-    /// An answer contradicts what is known: if that was asked about, it is asked again.
-    pub fn take_again(&mut self, sender: Sender, doubt: Doubt, now: Instant) {
-        self.is_old(sender, doubt);
-        if self.asked.contains_key(&(sender.alias, sender.epoch, doubt)) {
-            self.take(sender, doubt, now);
-        }
+    /// A response contradicts what is known of a counter: if that was asked about, it is asked again.
+    pub fn take_again(&mut self, sender: Sender, counter: u64, now: Instant) {
+        self.is_old(sender, counter);
+        let doubts: Vec<_> = self.about(sender, counter).map(|(doubt, _)| doubt.clone()).collect();
+        doubts.into_iter().for_each(|doubt| self.take(sender, doubt, now));
+    }
+
+    /// What was asked about a counter of the owner's.
+    fn about(&mut self, sender: Sender, counter: u64) -> impl Iterator<Item = (&Doubt, &mut Asked)> {
+        let is_it =
+            move |doubt: &Doubt| matches!(doubt, Doubt::Counters(None, counters) if counters.contains(&counter));
+        let of_token = self
+            .asked
+            .iter_mut()
+            .filter(move |((alias, epoch, _), _)| (*alias, *epoch) == (sender.alias, sender.epoch));
+        of_token.filter(move |((.., doubt), _)| is_it(doubt)).map(|((.., doubt), asked)| (doubt, asked))
     }
 
     /// What is known of a token may be out of date: what was asked last is asked again, and the rest when it is refused.
@@ -89,36 +94,29 @@ impl Doubts {
         self.asked.iter_mut().filter(|(key, _)| of_token(key)).for_each(|(_, asked)| asked.is_old = true);
         let mut known: Vec<_> = self.asked.iter().filter(|(key, _)| of_token(key)).collect();
         known.sort_unstable_by_key(|(_, asked)| std::cmp::Reverse(asked.at));
-        let doubts: Vec<_> = known.into_iter().take(AT_ONCE).map(|((.., doubt), _)| *doubt).collect();
+        let doubts: Vec<_> = known.into_iter().take(AT_ONCE).map(|((.., doubt), _)| doubt.clone()).collect();
         doubts.into_iter().for_each(|doubt| self.take(sender, doubt, now));
     }
 
-    /// The next question that can be asked now, where `may_ask` says of which tokens; and whether its token reads.
-    pub fn next(&mut self, may_ask: impl Fn(Sender) -> bool) -> Option<(Sender, Doubt, bool)> {
-        if self.is_busy {
+    /// The next question that can be asked now, where `may_ask` says of which tokens.
+    pub fn next(&mut self, may_ask: impl Fn(Sender) -> bool) -> Option<(Sender, Doubt)> {
+        if self.under_way.is_some() {
             return None;
         }
         let position = self.waiting.iter().position(|(sender, _)| may_ask(*sender))?;
-        let (sender, doubt) = self.waiting.remove(position)?;
-        self.is_busy = true;
-        Some((sender, doubt, self.reading.contains(&(sender.alias, sender.epoch))))
+        self.under_way = self.waiting.remove(position);
+        self.under_way.clone()
     }
 
-    /// The question that was under way is answered.
-    pub const fn answered(&mut self) {
-        self.is_busy = false;
+    /// The question that was under way is answered; which it was.
+    pub const fn answered(&mut self) -> Option<(Sender, Doubt)> {
+        self.under_way.take()
     }
 
     /// Nothing is asked any more of tokens that are not there.
     pub fn keep(&mut self, is_there: impl Fn(TokenAlias, u64) -> bool) {
         self.waiting.retain(|(sender, _)| is_there(sender.alias, sender.epoch));
         self.asked.retain(|(alias, epoch, _), _| is_there(*alias, *epoch));
-        self.reading.retain(|(alias, epoch)| is_there(*alias, *epoch));
-    }
-
-    /// A token was seen to read (rule 4).
-    pub fn reads(&mut self, sender: Sender) {
-        self.reading.insert((sender.alias, sender.epoch));
     }
 
     /// Rule 3: whether one more may be asked.
@@ -142,6 +140,10 @@ mod tests {
 
     use super::*;
 
+    fn counter(counter: u64) -> Doubt {
+        Doubt::Counters(None, [counter].into())
+    }
+
     fn sender() -> Sender {
         Sender { alias: TokenAlias::new("t"), scopes: ScopeSet::EMPTY, epoch: 1 }
     }
@@ -149,9 +151,8 @@ mod tests {
     /// Asks of `doubts` as if every question were answered at once; how many are asked now.
     fn asked(doubts: &mut Doubts) -> usize {
         std::iter::from_fn(|| {
-            let next = doubts.next(|_| true);
-            doubts.answered();
-            next
+            doubts.next(|_| true)?;
+            doubts.answered()
         })
         .count()
     }
@@ -159,14 +160,13 @@ mod tests {
     #[test]
     fn rule_1_one_at_a_time_and_none_with_a_token_that_is_busy() {
         let (mut doubts, now) = (Doubts::default(), Instant::now());
-        doubts.take(sender(), Doubt::Counter(1), now);
+        doubts.take(sender(), counter(1), now);
         doubts.take(sender(), Doubt::Logins, now);
         assert_eq!(doubts.next(|_| false), None);
-        assert_eq!(doubts.next(|_| true), Some((sender(), Doubt::Counter(1), false)));
+        assert_eq!(doubts.next(|_| true), Some((sender(), counter(1))));
         assert_eq!(doubts.next(|_| true), None, "one is under way");
-        doubts.answered();
-        doubts.reads(sender());
-        assert_eq!(doubts.next(|_| true), Some((sender(), Doubt::Logins, true)));
+        assert_eq!(doubts.answered(), Some((sender(), counter(1))));
+        assert_eq!(doubts.next(|_| true), Some((sender(), Doubt::Logins)));
     }
 
     #[test]
@@ -174,16 +174,16 @@ mod tests {
         let (mut doubts, start) = (Doubts::default(), Instant::now());
         let mut take = |seconds: u64, is_old: bool| {
             if is_old {
-                doubts.is_old(sender(), Doubt::Counter(1));
+                doubts.is_old(sender(), 1);
             }
-            doubts.take(sender(), Doubt::Counter(1), start + Duration::from_secs(seconds));
+            doubts.take(sender(), counter(1), start + Duration::from_secs(seconds));
             asked(&mut doubts)
         };
         assert_eq!((take(0, false), take(49, false), take(50, false)), (1, 0, 1));
         assert_eq!((take(59, true), take(60, false), take(61, false)), (0, 1, 0), "it may be out of date");
-        doubts.take_again(sender(), Doubt::Counter(2), start + Duration::from_secs(70));
+        doubts.take_again(sender(), 2, start + Duration::from_secs(70));
         assert_eq!(asked(&mut doubts), 0, "nobody was refused there");
-        doubts.take_again(sender(), Doubt::Counter(1), start + Duration::from_secs(70));
+        doubts.take_again(sender(), 1, start + Duration::from_secs(70));
         assert_eq!(asked(&mut doubts), 1);
         doubts.look_again(sender(), start + Duration::from_secs(80));
         assert_eq!(asked(&mut doubts), 1, "somebody wants to know");
@@ -194,7 +194,7 @@ mod tests {
         let (mut doubts, start) = (Doubts::default(), Instant::now());
         let mut of_hour = |hour: u64| -> usize {
             let one = |second| {
-                doubts.take(sender(), Doubt::Counter(second % 7), start + Duration::from_secs(hour * 3600 + second));
+                doubts.take(sender(), counter(second % 7), start + Duration::from_secs(hour * 3600 + second));
                 asked(&mut doubts)
             };
             (0..3600).map(one).sum()

@@ -16,7 +16,7 @@ impl Health {
         let is_rejected = |patient: &Patient| patient.machine.state() == State::Rejected;
         let rejected: Vec<_> = self.patients.iter().filter(|(_, patient)| is_rejected(patient)).collect();
         let known = rejected.iter().map(|(alias, patient)| outage::Rejected {
-            owner: patient.owner.as_deref().or_else(|| declared(**alias)),
+            owner: self.owners.owner(**alias).or_else(|| declared(**alias)),
             since: patient.machine.since(),
         });
         let parts = outage::parts(&known.collect::<Vec<_>>());

@@ -23,13 +23,18 @@
 //! 5. [`Event::LookAgain`] (SIGHUP, a write of its file, `/recheck`) begins these waits from their beginning, with a probe at
 //!    once; so does a success of a token that is rejected.
 //! 6. A standby is asked about while it is healthy, every three times `probe_at_most` unless it succeeded meanwhile.
+//! 7. A denial of what the token did before ([`Event::Doubted`]) makes no token suspect: a probe is sent at once, however recent the
+//!    last success is. Each time that it does not reject the token, the next denial is looked into after twice the time, as in rule 2.
+//!    A rejection makes the token suspect, and the next probe decides.
+//! 8. A refusal in the ten seconds of rule 2 is not looked into; where a success came after such a refusal, Metrica accepts
+//!    the token and refuses only some requests like this.
 
 use std::time::Duration;
 
+use metrica::cause::Conclusion;
 use tokio::time::Instant;
 
 use crate::config::TokenHealth;
-use crate::token::Conclusion;
 
 /// Rule 2, and the least time between two probes (rule 4).
 pub const TRUST: Duration = Duration::from_secs(10);
@@ -53,6 +58,8 @@ pub enum State {
 pub enum Event {
     /// The answer to a request reads as if Metrica rejected the token.
     Refused,
+    /// The answer to a request denies what the token did before.
+    Doubted,
     /// The answer to a request proves that Metrica accepts the token.
     Succeeded,
     /// The probe that was sent has ended.
@@ -63,7 +70,7 @@ pub enum Event {
     StandsBy(bool),
 }
 
-/// The answer to [`Event::Refused`].
+/// The answer to [`Event::Refused`] and [`Event::Doubted`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reply {
     /// A probe is under way, or about to be sent; its conclusion is the answer.
@@ -90,6 +97,14 @@ pub struct Machine {
     proven: Option<Instant>,
     /// Rule 2: until when refusals are not looked into, and for how long that was.
     calm: Option<(Instant, Duration)>,
+    /// Rule 7: the same of denials.
+    quiet: Option<(Instant, Duration)>,
+    /// The probe that is due or under way is about a denial.
+    is_doubted: bool,
+    /// A probe rejected a token that was healthy, and the next one decides.
+    was_rejected: bool,
+    /// Rule 8: the first refusal that was not looked into.
+    refused: Option<Instant>,
     stands_by: bool,
 }
 
@@ -106,6 +121,10 @@ impl Machine {
             due: None,
             proven: None,
             calm: None,
+            quiet: None,
+            is_doubted: false,
+            was_rejected: false,
+            refused: None,
             stands_by: false,
         }
     }
@@ -137,6 +156,7 @@ impl Machine {
     pub fn on(&mut self, event: Event, now: Instant, settings: TokenHealth) -> Option<Reply> {
         match event {
             Event::Refused => return Some(self.refused(now, settings)),
+            Event::Doubted => return Some(self.doubted(now, settings)),
             Event::Succeeded => self.succeeded(now, settings),
             Event::Probed(conclusion) => self.probed(conclusion, now, settings),
             Event::LookAgain => self.look_again(now, settings),
@@ -149,11 +169,12 @@ impl Machine {
         match self.state {
             State::Rejected => Reply::Now(Conclusion::Rejected),
             State::Suspect if self.asking || self.due.is_some_and(|due| due <= now) => Reply::Wait,
-            State::Suspect => Reply::Now(Conclusion::Unknown),
+            State::Suspect => Reply::Now(self.before_the_next_probe()),
             State::Healthy if self.calm.is_some_and(|(until, _)| now < until) => Reply::Now(Conclusion::Accepted),
-            State::Healthy if self.proven.is_some_and(|proven| now < proven + TRUST) => Reply::Now(Conclusion::Unknown),
+            State::Healthy if self.proven.is_some_and(|proven| now < proven + TRUST) => self.trusted(now, settings),
             State::Healthy => {
                 self.enter(State::Suspect, now);
+                self.is_doubted = false;
                 self.wait = settings.probe_after;
                 if self.asking {
                     return Reply::Wait;
@@ -163,6 +184,40 @@ impl Machine {
                 if due <= now { Reply::Wait } else { Reply::Now(Conclusion::Unknown) }
             }
         }
+    }
+
+    /// Rule 8.
+    fn trusted(&mut self, now: Instant, settings: TokenHealth) -> Reply {
+        let most = settings.probe_at_most.max(TRUST);
+        let refused = *self.refused.insert(self.refused.filter(|refused| now < *refused + most).unwrap_or(now));
+        let is_accepted = self.proven.is_some_and(|proven| proven > refused);
+        Reply::Now(if is_accepted { Conclusion::Accepted } else { Conclusion::Unknown })
+    }
+
+    /// Rule 7.
+    fn doubted(&mut self, now: Instant, settings: TokenHealth) -> Reply {
+        let is_calm = |calm: Option<(Instant, Duration)>| calm.is_some_and(|(until, _)| now < until);
+        match self.state {
+            State::Rejected => Reply::Now(Conclusion::Rejected),
+            State::Suspect if self.asking || self.due.is_some_and(|due| due <= now) => Reply::Wait,
+            State::Suspect => Reply::Now(self.before_the_next_probe()),
+            State::Healthy if is_calm(self.calm) || is_calm(self.quiet) => Reply::Now(Conclusion::Accepted),
+            State::Healthy => {
+                self.is_doubted = true;
+                if self.asking {
+                    return Reply::Wait;
+                }
+                let soonest = self.soonest(now, settings);
+                let due = self.due.map_or(soonest, |due| due.min(soonest));
+                self.due = Some(due);
+                if due <= now { Reply::Wait } else { Reply::Now(Conclusion::Unknown) }
+            }
+        }
+    }
+
+    /// What is concluded of a suspect token while no probe is under way.
+    const fn before_the_next_probe(&self) -> Conclusion {
+        if self.was_rejected { Conclusion::Rejected } else { Conclusion::Unknown }
     }
 
     fn succeeded(&mut self, now: Instant, settings: TokenHealth) {
@@ -183,6 +238,9 @@ impl Machine {
         self.asking = false;
         let asked = self.asked.unwrap_or(now);
         let succeeded_since = self.proven.is_some_and(|proven| proven >= asked);
+        if std::mem::take(&mut self.is_doubted) && conclusion != Conclusion::Rejected {
+            self.quiet = Some(longer(self.quiet, now, settings));
+        }
         match (conclusion, self.state) {
             (Conclusion::Accepted, before) => {
                 if before == State::Suspect {
@@ -195,15 +253,16 @@ impl Machine {
                 self.next_round(now, settings);
             }
             (Conclusion::Rejected, State::Healthy) => {
-                // A standby that no request was refused with: one odd answer is not enough for it either.
+                // No request was refused like an invalid token: one odd answer is not enough here either.
                 self.enter(State::Suspect, now);
+                self.was_rejected = true;
                 self.wait = settings.probe_after;
                 self.due = Some(self.soonest(now, settings));
             }
             (Conclusion::Rejected, State::Suspect) if succeeded_since => self.due = Some(self.soonest(now, settings)),
             (Conclusion::Rejected, State::Suspect) => {
                 self.enter(State::Rejected, now);
-                (self.calm, self.wait) = (None, settings.probe_after);
+                (self.calm, self.quiet, self.wait) = (None, None, settings.probe_after);
                 self.wait_on(now, settings);
             }
             (Conclusion::Unknown, State::Healthy) => self.next_round(now, settings),
@@ -235,16 +294,13 @@ impl Machine {
 
     fn enter(&mut self, state: State, now: Instant) {
         if self.state != state {
-            (self.state, self.since) = (state, now);
+            (self.state, self.since, self.was_rejected) = (state, now, false);
         }
     }
 
     /// Rule 2: a suspicion was none.
     fn disproved(&mut self, now: Instant, settings: TokenHealth) {
-        let most = settings.probe_at_most.max(TRUST);
-        let before = self.calm.filter(|(until, _)| now < *until + most);
-        let calm = before.map_or(TRUST, |(_, calm)| (calm * 2).min(most));
-        self.calm = Some((now + calm, calm));
+        self.calm = Some(longer(self.calm, now, settings));
     }
 
     /// Rule 4: when a probe may be sent.
@@ -265,6 +321,14 @@ impl Machine {
             self.due = Some(now + settings.probe_at_most * ROUND);
         }
     }
+}
+
+/// Rules 2 and 7: until when refusals are not looked into, after `before`, and for how long that is.
+fn longer(before: Option<(Instant, Duration)>, now: Instant, settings: TokenHealth) -> (Instant, Duration) {
+    let most = settings.probe_at_most.max(TRUST);
+    let before = before.filter(|(until, _)| now < *until + most);
+    let calm = before.map_or(TRUST, |(_, calm)| (calm * 2).min(most));
+    (now + calm, calm)
 }
 
 #[cfg(test)]
@@ -364,6 +428,65 @@ mod tests {
     }
 
     #[test]
+    fn rule_7_a_denial_of_what_was_done_before_is_looked_into_however_recent_that_is() {
+        let mut world = World::new();
+        world.on(Event::Succeeded);
+        assert_eq!(world.on(Event::Doubted), Some(Reply::Wait));
+        assert_eq!((world.machine.state(), world.asked.len()), (State::Healthy, 1), "it stays in use");
+        let mut quiet = Vec::new();
+        for _ in 0..7 {
+            assert_eq!(world.probed(Conclusion::Accepted), State::Healthy);
+            let start = world.now;
+            while world.on(Event::Doubted) == Some(Reply::Now(Conclusion::Accepted)) {
+                world.pass(1);
+            }
+            quiet.push((world.now - start).as_secs());
+        }
+        assert_eq!(quiet, [10, 20, 40, 80, 160, 300, 300]);
+        world.probed(Conclusion::Unknown);
+        assert_eq!(world.on(Event::Doubted), Some(Reply::Now(Conclusion::Accepted)), "nor without a conclusion");
+        world.pass(10);
+        assert_eq!(world.on(Event::Refused), Some(Reply::Wait), "a refusal like an invalid token's is looked into");
+    }
+
+    #[test]
+    fn rule_7_two_rejections_end_a_token_that_was_only_denied() {
+        let mut world = World::new();
+        world.on(Event::Doubted);
+        assert_eq!(world.probed(Conclusion::Rejected), State::Suspect);
+        for event in [Event::Doubted, Event::Refused] {
+            assert_eq!(world.on(event), Some(Reply::Now(Conclusion::Rejected)), "that much is known");
+        }
+        assert_eq!(world.wait(), 10);
+        assert_eq!(world.probed(Conclusion::Rejected), State::Rejected);
+        assert_eq!(world.on(Event::Doubted), Some(Reply::Now(Conclusion::Rejected)));
+        world.wait();
+        assert_eq!(world.probed(Conclusion::Accepted), State::Healthy);
+        world.pass(10);
+        assert_eq!(world.on(Event::Doubted), Some(Reply::Wait), "it begins anew");
+    }
+
+    #[test]
+    fn rule_8_a_success_after_a_refusal_disproves_it() {
+        let mut world = World::new();
+        world.on(Event::Succeeded);
+        world.pass(1);
+        for _ in 0..3 {
+            assert_eq!(world.on(Event::Refused), Some(Reply::Now(Conclusion::Unknown)), "it may have just died");
+        }
+        world.pass(1);
+        world.on(Event::Succeeded);
+        for _ in 0..9 {
+            assert_eq!(world.on(Event::Refused), Some(Reply::Now(Conclusion::Accepted)));
+            world.pass(1);
+        }
+        world.pass(1);
+        assert_eq!(world.on(Event::Refused), Some(Reply::Wait), "and then it is asked about");
+        world.probed(Conclusion::Rejected);
+        assert_eq!(world.machine.state(), State::Rejected);
+    }
+
+    #[test]
     fn rule_3_a_success_since_the_probe_outweighs_it() {
         let mut world = World::new();
         world.on(Event::Refused);
@@ -423,6 +546,7 @@ mod tests {
     #[derive(Debug, Clone, Copy)]
     enum Happening {
         Refused,
+        Doubted,
         Succeeded,
         LookAgain,
         Dies,
@@ -438,6 +562,7 @@ mod tests {
     fn happenings() -> impl Strategy<Value = Vec<(Happening, u64)>> {
         let one = prop_oneof![
             6 => Just(Happening::Refused),
+            2 => Just(Happening::Doubted),
             3 => Just(Happening::Succeeded),
             1 => Just(Happening::LookAgain),
             1 => Just(Happening::Dies),
@@ -470,6 +595,10 @@ mod tests {
                         if machine.state == State::Healthy && is_trusted {
                             prop_assert_eq!(world.machine.state, State::Healthy, "within ten seconds of a success");
                         }
+                    }
+                    Happening::Doubted => {
+                        _ = world.on(Event::Doubted);
+                        prop_assert_eq!(world.machine.state, before.0.state, "only a probe changes it");
                     }
                     Happening::Succeeded if lives => {
                         world.on(Event::Succeeded);

@@ -1,6 +1,6 @@
-//! Closed lists that are label values.
+//! Closed enums used as label values.
 
-/// A kind of credential that a caller sent and that was dropped.
+/// A kind of credential that a caller sent and the gate removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Credential {
     /// `Authorization`, of any scheme.
@@ -11,16 +11,16 @@ pub enum Credential {
     Cookie,
     /// `oauth_token=` or `access_token=` in the query.
     QueryParameter,
-    /// `X-API-Key`, `X-Authorization` and their like.
+    /// `X-API-Key`, `X-Authorization` and similar fields.
     OtherHeader,
 }
 
 impl Credential {
-    /// All of them.
+    /// All kinds.
     pub const ALL: [Self; 5] =
         [Self::Authorization, Self::ProxyAuthorization, Self::Cookie, Self::QueryParameter, Self::OtherHeader];
 
-    /// Its label value.
+    /// Returns the label value.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -33,39 +33,39 @@ impl Credential {
     }
 }
 
-/// What went wrong between the gate and Metrica.
+/// An error between the gate and Metrica.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum UpstreamError {
     /// The name was not found.
     Resolve,
     /// No address accepted the connection.
     Connect,
-    /// Connecting took too long.
+    /// Connecting timed out.
     ConnectTimeout,
-    /// The certificate was not accepted, or TLS failed otherwise.
+    /// The certificate was rejected, or TLS failed otherwise.
     Tls,
-    /// Too many requests at once were waiting for a connection.
+    /// Too many requests were waiting for a connection.
     Saturated,
-    /// Closed before the head of the answer.
+    /// The connection was closed before the head of the response.
     Closed,
-    /// The answer is not HTTP.
+    /// The response is not HTTP.
     Protocol,
-    /// No head of the answer in time.
+    /// The head of the response timed out.
     ResponseTimeout,
-    /// The body of the answer broke off.
+    /// The body of the response was cut off.
     BodyCut,
-    /// The body of the answer stalled.
+    /// The body of the response stalled.
     BodyTimeout,
     /// A redirect away from Metrica.
     Redirect,
-    /// The answer is packed so that it cannot be looked into.
+    /// The encoding of the response cannot be inspected.
     Encoding,
-    /// The answer held the token that went out with its request.
+    /// The response contained the token of its request.
     Reflected,
 }
 
 impl UpstreamError {
-    /// All of them.
+    /// All kinds.
     pub const ALL: [Self; 13] = [
         Self::Resolve,
         Self::Connect,
@@ -82,7 +82,7 @@ impl UpstreamError {
         Self::Reflected,
     ];
 
-    /// Its label value.
+    /// Returns the label value.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -103,17 +103,17 @@ impl UpstreamError {
     }
 }
 
-/// What a caller let the gate wait for until `timeouts.body_idle` was over.
+/// The wait for a caller that exceeded `timeouts.body_idle`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Stall {
-    /// It sent no more of its request.
+    /// The caller stopped sending its request.
     Request,
-    /// It took no more of its answer.
+    /// The caller stopped reading the response.
     Answer,
 }
 
 impl Stall {
-    /// Its label value.
+    /// Returns the label value.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -1,4 +1,4 @@
-//! The page that Prometheus scrapes, and the one place that knows the metrics library.
+//! The page that Prometheus scrapes. No other module uses the metrics library.
 
 use std::collections::HashMap;
 
@@ -8,7 +8,7 @@ use prometheus::proto::{self, LabelPair, Metric, MetricFamily, MetricType};
 
 use super::process::{Confinement, ConnectionLimit, Outcome, ProcessMeters, Reloads};
 use super::{BUCKETS, Histogram, Shard, usage};
-use crate::descriptors::Need;
+use crate::files::descriptors::Need;
 
 macro_rules! families {
     ($($field:ident: $kind:ident, $name:literal, $labels:literal, $help:literal;)*) => {
@@ -91,7 +91,7 @@ families! {
     token_allow_mode: GAUGE, "metrika_gate_token_allow_mode", "token",
         "1 when allow_mode lets the token's file, where its mount is read-only, be readable by others and of any owner.";
     token_of_another: GAUGE, "metrika_gate_token_of_another_account", "token",
-        "1 when Yandex ID said (identity) that the token was issued by another account than its key owner names.";
+        "1 when the token was issued by another account than its key owner names, by what Yandex ID (identity) or a counter of the account's own says.";
     token_expires: GAUGE, "metrika_gate_token_expiry_timestamp_seconds", "token",
         "When the token ends, where the configuration says so.";
     token_loaded_at: GAUGE, "metrika_gate_token_loaded_timestamp_seconds", "token",
@@ -126,7 +126,7 @@ families! {
         "Always 1.";
 }
 
-/// The page as text, in the exposition format 0.0.4.
+/// Renders the page in the text format 0.0.4.
 #[must_use]
 pub fn text(shard: &Shard, process: &ProcessMeters) -> String {
     let mut families = Families::default();

@@ -1,27 +1,28 @@
-//! What is counted once for the process, away from the requests: tokens and reloads.
+//! Counters and states of the process outside of the request path: tokens, reloads, files, connections and workers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::files;
 use crate::names::{CallerId, ListenerName, TokenAlias};
 use crate::token::Standing;
 
-/// How a reload ended.
+/// The result of a reload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Outcome {
-    /// The new one is in use.
+    /// The new content is in use.
     Success,
-    /// The old one stays in use.
+    /// The old content stays in use.
     Failure,
 }
 
 impl Outcome {
-    /// Both.
+    /// All outcomes.
     pub const ALL: [Self; 2] = [Self::Success, Self::Failure];
 
-    /// Its label value.
+    /// Returns the label value.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -31,20 +32,20 @@ impl Outcome {
     }
 }
 
-/// A limit of connections.
+/// A limit for caller connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConnectionLimit {
-    /// `limits.connections`.
+    /// `limits.connections`, for all callers together.
     All,
-    /// `limits.connections_per_peer`.
+    /// `limits.connections_per_peer`, for each peer.
     Peer,
 }
 
 impl ConnectionLimit {
-    /// Both.
+    /// All limits.
     pub const ALL: [Self; 2] = [Self::All, Self::Peer];
 
-    /// Its label value: its key.
+    /// Returns the label value, which is the name of the key.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -54,16 +55,16 @@ impl ConnectionLimit {
     }
 }
 
-/// One thing that is reloaded.
+/// Counts of the reloads of one kind.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Reloads {
-    /// How many ended well.
+    /// The number of successful reloads.
     pub succeeded: u64,
-    /// How many did not.
+    /// The number of failed reloads.
     pub failed: u64,
-    /// Whether the last one ended well.
+    /// Whether the last reload succeeded.
     pub last_succeeded: bool,
-    /// When one last ended well, in seconds since 1970.
+    /// The time of the last successful reload, in seconds since 1970.
     pub last_success: u64,
 }
 
@@ -80,22 +81,22 @@ impl Reloads {
     }
 }
 
-/// What the gate sends a request of its own for.
+/// The purpose of a request that the gate sends on its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Purpose {
-    /// Whether Metrica accepts a token.
+    /// To find out whether Metrica accepts a token.
     TokenProbe,
-    /// Why Metrica refused a request.
+    /// To find out why Metrica refused a request.
     FollowUp,
-    /// Who issued a token.
+    /// To find out who issued a token.
     Identity,
 }
 
 impl Purpose {
-    /// All of them.
+    /// All purposes.
     pub const ALL: [Self; 3] = [Self::TokenProbe, Self::FollowUp, Self::Identity];
 
-    /// Its label value.
+    /// Returns the label value.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -106,24 +107,24 @@ impl Purpose {
     }
 }
 
-/// How far the process is confined to what it needs.
+/// The degree to which the process is confined by the sandbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Confinement {
-    /// In files, network and neighbours.
+    /// Files, network and other processes are restricted.
     Full,
-    /// In some of them: the kernel has no more.
+    /// Some of them are restricted: the kernel supports no more.
     Partial,
-    /// The kernel confines nothing.
+    /// Nothing is restricted: the kernel does not support it.
     None,
-    /// The configuration does not want it.
+    /// The configuration disables the sandbox.
     Off,
 }
 
 impl Confinement {
-    /// All of them.
+    /// All degrees.
     pub const ALL: [Self; 4] = [Self::Full, Self::Partial, Self::None, Self::Off];
 
-    /// Its label value.
+    /// Returns the label value.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -138,20 +139,20 @@ impl Confinement {
 /// The state of one token.
 #[derive(Debug, Clone, Copy)]
 pub struct TokenState {
-    /// It can be used now.
+    /// Whether the token is loaded.
     pub loaded: bool,
-    /// When the one in use was read, in seconds since 1970.
+    /// The time when the token in use was read, in seconds since 1970.
     pub loaded_at: u64,
-    /// Whether Metrica accepts it.
+    /// Whether Metrica accepts the token.
     pub standing: Standing,
-    /// When it ends, in seconds since 1970, where that is known.
+    /// The expiry in seconds since 1970, if known.
     pub expires: Option<u64>,
-    /// Its file may be readable by others, on a read-only mount.
+    /// Whether `allow_mode` permits its file to be readable by others on a read-only mount.
     pub allow_mode: bool,
 }
 
 impl TokenState {
-    /// Every state by its label value, and whether it is that.
+    /// Returns the label value of every state, and whether the token is in that state.
     #[must_use]
     pub fn states(self) -> [(&'static str, bool); 5] {
         let [usable, suspect, parked, outage] =
@@ -160,33 +161,33 @@ impl TokenState {
     }
 }
 
-/// What is told of a token.
+/// The current state of a token, for [`ProcessMeters::tokens_now`].
 #[derive(Debug, Clone, Copy)]
 pub struct TokenNow {
-    /// Its name.
+    /// The name of the token.
     pub alias: TokenAlias,
-    /// It was read and can be used, unless Metrica rejects it.
+    /// Whether the token is loaded; Metrica may still reject it.
     pub loaded: bool,
-    /// Whether Metrica accepts it.
+    /// Whether Metrica accepts the token.
     pub standing: Standing,
-    /// When it ends, where that is known.
+    /// The expiry, if known.
     pub expires: Option<SystemTime>,
-    /// Its file may be readable by others, on a read-only mount.
+    /// Whether `allow_mode` permits its file to be readable by others on a read-only mount.
     pub allow_mode: bool,
 }
 
-/// Who can be served, as far as tokens are there.
+/// The callers that have the tokens that they use.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Served {
-    /// Some caller can.
+    /// Whether at least one caller has a token, or there are no callers.
     pub some: bool,
-    /// By caller, the tokens that it lacks.
+    /// The missing tokens of each caller.
     pub callers: BTreeMap<CallerId, BTreeSet<TokenAlias>>,
-    /// By listener, those that callers lack who come there.
+    /// The missing tokens of the callers of each listener.
     pub listeners: BTreeMap<ListenerName, BTreeSet<TokenAlias>>,
 }
 
-/// The counts of the process.
+/// The counters and states of the process.
 #[derive(Debug, Default)]
 pub struct ProcessMeters {
     state: Mutex<State>,
@@ -201,20 +202,22 @@ pub struct ProcessMeters {
     confinement: OnceLock<Confinement>,
 }
 
-/// What [`ProcessMeters`] hold at a moment.
+/// A copy of the states in [`ProcessMeters`].
 #[derive(Debug, Default, Clone)]
 pub struct State {
     /// Reloads of the configuration.
     pub config: Reloads,
-    /// Why the configuration's file is not in use, where it is not.
+    /// The reason why the configuration file is not in use, if it is not.
     pub config_refusal: Option<String>,
-    /// Files that were replaced where they were mounted from.
-    pub replaced_behind_mounts: Vec<String>,
+    /// The files that the process reads and cannot use now, with the reason.
+    pub files: BTreeMap<files::Purpose, String>,
+    /// The sockets that the process cannot bind now, with the reason.
+    pub sockets: BTreeMap<files::Purpose, String>,
     /// Reloads of token files.
     pub tokens: Reloads,
-    /// By token.
+    /// The state of each token.
     pub token_states: BTreeMap<TokenAlias, TokenState>,
-    /// Who has the tokens that they use.
+    /// The callers that have the tokens that they use.
     pub served: Arc<Served>,
 }
 
@@ -223,29 +226,38 @@ impl ProcessMeters {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A reload of the configuration ended.
+    /// Counts a reload of the configuration.
     pub fn config_reloaded(&self, outcome: Outcome) {
         self.lock().config.note(outcome);
     }
 
-    /// Why the configuration's file is not in use now; `None` where it is.
+    /// Sets the reason why the configuration file is not in use; `None` if it is.
     pub fn config_refused(&self, why: Option<String>) {
         let mut state = self.lock();
         state.config.last_succeeded = why.is_none();
         state.config_refusal = why;
     }
 
-    /// The files that were replaced where they were mounted from.
-    pub fn files_replaced_behind_mounts(&self, files: Vec<String>) {
-        self.lock().replaced_behind_mounts = files;
+    /// Sets the files that the process reads and cannot use now, with the reason.
+    pub fn files_now(&self, files: BTreeMap<files::Purpose, String>) {
+        self.lock().files = files;
     }
 
-    /// A reload of token files ended.
+    /// Sets the reason why no new connection to a listener is possible; `None` if it is possible.
+    pub fn socket_now(&self, listener: ListenerName, why: Option<String>) {
+        let (mut state, purpose) = (self.lock(), files::Purpose::Listener(listener));
+        match why {
+            Some(why) => drop(state.sockets.insert(purpose, why)),
+            None => drop(state.sockets.remove(&purpose)),
+        }
+    }
+
+    /// Counts a reload of a token file.
     pub fn tokens_reloaded(&self, outcome: Outcome) {
         self.lock().tokens.note(outcome);
     }
 
-    /// Which tokens can be used now; `changed` were read just now. Tokens that are not named are forgotten.
+    /// Sets the states of all tokens; tokens that are not listed are removed. The tokens in `changed` were read just now.
     pub fn tokens_now(&self, tokens: &[TokenNow], changed: &[TokenAlias]) {
         let mut state = self.lock();
         let state_of = |token: &TokenNow| {
@@ -257,17 +269,17 @@ impl ProcessMeters {
         state.token_states = tokens.iter().map(state_of).collect();
     }
 
-    /// Who has the tokens that they use now.
+    /// Sets the callers that have the tokens that they use.
     pub fn served_now(&self, served: Served) {
         self.lock().served = Arc::new(served);
     }
 
-    /// So many log lines more are lost.
+    /// Counts lost log lines.
     pub fn log_lines_dropped(&self, lines: u64) {
         self.log_lines_dropped.fetch_add(lines, Ordering::Relaxed);
     }
 
-    /// How many are.
+    /// Returns the number of lost log lines.
     #[must_use]
     pub fn lines_dropped(&self) -> u64 {
         self.log_lines_dropped.load(Ordering::Relaxed)
@@ -280,40 +292,40 @@ impl ProcessMeters {
         }
     }
 
-    /// The process was confined so far, once for its life.
+    /// Sets the degree of confinement, once for the lifetime of the process.
     pub fn confined(&self, confinement: Confinement) {
         self.confinement.get_or_init(|| confinement);
     }
 
-    /// How far the process is confined; `None` before that is known.
+    /// Returns the degree of confinement; `None` before it is known.
     #[must_use]
     pub fn confinement(&self) -> Option<Confinement> {
         self.confinement.get().copied()
     }
 
-    /// A connection beyond a limit was turned away.
+    /// Counts a connection that was refused because of a limit.
     pub fn connection_refused(&self, limit: ConnectionLimit) {
         self.refused(limit).fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How many were, for one limit.
+    /// Returns the number of connections that were refused because of a limit.
     #[must_use]
     pub fn connections_refused(&self, limit: ConnectionLimit) -> u64 {
         self.refused(limit).load(Ordering::Relaxed)
     }
 
-    /// So many callers are known by nothing but an address on a network.
+    /// Sets the number of callers that are identified only by a network address.
     pub fn address_only_callers_now(&self, callers: usize) {
         self.address_only_callers.store(callers, Ordering::Relaxed);
     }
 
-    /// How many are.
+    /// Returns the number of callers that are identified only by a network address.
     #[must_use]
     pub fn address_only_callers(&self) -> usize {
         self.address_only_callers.load(Ordering::Relaxed)
     }
 
-    /// So many requests of the gate's own were sent.
+    /// Counts requests that the gate sent on its own.
     pub fn own_requests(&self, purpose: Purpose, requests: u64) {
         for (counted, count) in Purpose::ALL.iter().zip(&self.own_requests) {
             if *counted == purpose {
@@ -322,40 +334,40 @@ impl ProcessMeters {
         }
     }
 
-    /// How many were, by purpose.
+    /// Returns the number of requests that the gate sent on its own, by purpose.
     pub fn own_requests_now(&self) -> impl Iterator<Item = (Purpose, u64)> {
         let counts = self.own_requests.iter().map(|count| count.load(Ordering::Relaxed));
         Purpose::ALL.into_iter().zip(counts)
     }
 
-    /// So many workers do not come back to their loop.
+    /// Sets the number of currently stalled workers.
     pub fn workers_stalled_now(&self, workers: usize) {
         self.workers_stalled.store(workers, Ordering::Relaxed);
     }
 
-    /// One more worker does not.
+    /// Counts a stall of a worker.
     pub fn worker_stalled(&self) {
         self.worker_stalls.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How many do not now, and how often one did not.
+    /// Returns the number of currently stalled workers, and the number of stalls since the start.
     #[must_use]
     pub fn worker_stalls(&self) -> (usize, u64) {
         (self.workers_stalled.load(Ordering::Relaxed), self.worker_stalls.load(Ordering::Relaxed))
     }
 
-    /// A unix socket whose file was removed was bound again.
+    /// Counts the rebinding of a unix socket whose file was removed.
     pub fn socket_bound_again(&self) {
         self.sockets_bound_again.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How often one was.
+    /// Returns the number of rebindings of unix sockets.
     #[must_use]
     pub fn sockets_bound_again(&self) -> u64 {
         self.sockets_bound_again.load(Ordering::Relaxed)
     }
 
-    /// A copy of what is known of reloads and tokens.
+    /// Returns a copy of the states.
     #[must_use]
     pub fn read(&self) -> State {
         self.lock().clone()

@@ -1,11 +1,12 @@
-//! Usage: a ledger of what callers asked for, by caller, operation and group of counters.
+//! Usage: requests by caller, operation and group of counters.
 //!
-//! 1. Every exchange that ended is in one row, also one that was refused or given up.
-//! 2. Its group is that of the first counter that it names and that is in one (`counter_groups`). It is `other` when none of
-//!    those is in one, or when they cannot be read, and `none` when it names none. Counters in bodies do not count.
-//! 3. Refusals are 401 and 403, of the gate and of Metrica; quota answers are Metrica's 420 and 429.
-//! 4. Rows are bounded by what operators write: callers, operations, groups.
-//! 5. Counting begins with the process and goes on over reloads; a row keeps the group that its requests had.
+//! 1. Every finished exchange is counted in one row, including refused and abandoned ones.
+//! 2. Its group is that of the first named counter that belongs to one (`counter_groups`); `other` if none of its
+//!    counters does or they are unreadable, and `none` if it names no counter. Counters in bodies do not count.
+//! 3. Refusals are 401 and 403, of the gate and of Metrica; quota responses are Metrica's 420 and 429.
+//! 4. The number of rows is bounded by the configuration: callers, operations, groups.
+//! 5. Counting begins with the process and continues over reloads; a row keeps the group that applied to its
+//!    requests.
 
 use metrica::operation::OperationId;
 use metrica::subject::{Counters, Subject};
@@ -16,19 +17,19 @@ use super::{Finished, Refusal, Shard};
 use crate::config::CounterGroup;
 use crate::names::{CallerId, GroupName};
 
-/// The group of counters that a request is about (rule 2).
+/// The group of counters that a request names (rule 2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Group {
-    /// It names no counter.
+    /// No counter is named.
     None,
-    /// It names counters of no group.
+    /// The named counters belong to no group.
     Other,
-    /// It names one of this group.
+    /// A named counter belongs to this group.
     Named(GroupName),
 }
 
 impl Group {
-    /// Its label value. No group of the configuration is called `none` or `other`.
+    /// Returns the label value. The configuration cannot name a group `none` or `other`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -39,12 +40,12 @@ impl Group {
     }
 }
 
-/// The groups of a configuration, ready to be found.
+/// The groups of a configuration, by counter.
 #[derive(Debug, Default)]
 pub struct Groups(FxHashMap<u64, GroupName>);
 
 impl Groups {
-    /// Of `counter_groups`.
+    /// Indexes `counter_groups`.
     #[must_use]
     pub fn new(groups: &[CounterGroup]) -> Self {
         let pairs =
@@ -52,7 +53,7 @@ impl Groups {
         Self(groups.iter().flat_map(pairs).collect())
     }
 
-    /// The group of a request; `None` is one whose subject was never read (rule 2).
+    /// Returns the group of a request; `None` is a request whose subject was not read (rule 2).
     #[must_use]
     pub fn of(&self, subject: Option<&Subject>) -> Group {
         let counters = subject.map_or(&Counters::None, |subject| &subject.counters);
@@ -70,18 +71,18 @@ impl Groups {
     }
 }
 
-/// What is added up.
+/// The totals of a row.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Totals {
-    /// Exchanges that ended.
+    /// Finished exchanges.
     pub requests: u64,
-    /// Of requests' bodies.
+    /// Bytes of request bodies.
     pub request_bytes: u64,
-    /// Of answers' bodies.
+    /// Bytes of response bodies.
     pub response_bytes: u64,
-    /// Rule 3.
+    /// Refusals (rule 3).
     pub refusals: u64,
-    /// Rule 3.
+    /// Quota responses (rule 3).
     pub quota_answers: u64,
 }
 
@@ -100,7 +101,7 @@ impl Totals {
 pub struct Usage(FxHashMap<(Option<OperationId>, Group), Totals>);
 
 impl Usage {
-    /// An exchange ended.
+    /// Records a finished exchange.
     pub(super) fn count(&mut self, finished: &Finished) {
         let is_refused = finished.refusal.is_some() && matches!(finished.code, 401 | 403);
         let is_quota = matches!(finished.refusal, Some(Refusal::Upstream(_))) && matches!(finished.code, 420 | 429);
@@ -113,7 +114,7 @@ impl Usage {
         });
     }
 
-    /// Adds another worker's rows.
+    /// Adds the rows of another worker.
     pub(super) fn add(&mut self, other: &Self) {
         for (key, more) in &other.0 {
             self.0.entry(*key).or_default().add(more);
@@ -124,18 +125,18 @@ impl Usage {
 /// A row with the names that are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Row {
-    /// Who; `unknown` is nobody of the configuration.
+    /// The caller; `unknown` if it is not in the configuration.
     pub caller: &'static str,
-    /// What; `none` is nothing of the catalogue.
+    /// The operation; `none` if it is not in the catalogue.
     pub operation: &'static str,
-    /// On which counters.
+    /// The group of counters.
     pub group: &'static str,
-    /// How much.
+    /// The totals.
     #[serde(flatten)]
     pub totals: Totals,
 }
 
-/// Every row, by name.
+/// Returns all rows, sorted by name.
 #[must_use]
 pub fn rows(shard: &Shard) -> Vec<Row> {
     let of_caller = |(caller, usage): (Option<CallerId>, &Usage)| {
@@ -153,7 +154,7 @@ pub fn rows(shard: &Shard) -> Vec<Row> {
     rows
 }
 
-/// The ledger as JSON: the totals of each caller, and every row. `since` is when counting began.
+/// Returns the usage as JSON: the totals of each caller, and every row. `since` is the time at which counting began.
 #[must_use]
 pub fn page(shard: &Shard, since: &str) -> String {
     #[derive(Serialize)]
@@ -181,7 +182,7 @@ mod tests {
     use metrica::cause::Cause;
 
     use super::*;
-    use crate::rejection::Reason;
+    use crate::policy::rejection::Reason;
 
     fn subject(counters: Counters) -> Subject {
         Subject { counters, ..Subject::default() }

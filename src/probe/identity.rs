@@ -32,14 +32,18 @@ pub fn read(body: &[u8], secrets: &[HeaderValue]) -> Option<Issuer> {
     let Answer { login, client_id } = serde_json::from_slice(body).ok()?;
     let is_application =
         (8..=64).contains(&client_id.len()) && client_id.bytes().all(|byte| byte.is_ascii_alphanumeric());
-    let leaks = secrets.iter().any(|secret| has_part_of(&login, secret) || has_part_of(&client_id, secret));
+    let leaks = has_part_of(&login, secrets) || has_part_of(&client_id, secrets);
     (login::is_one(&login) && is_application && !leaks).then_some(Issuer { login, client_id })
 }
 
-fn has_part_of(text: &str, secret: &HeaderValue) -> bool {
-    let token = secret.as_bytes().get(SCHEME.len()..).unwrap_or_default();
-    let length = PART.min(token.len());
-    length > 0 && text.as_bytes().windows(length).any(|part| token.windows(length).any(|own| own == part))
+/// Whether a text has a part of a token of `secrets` (values of `Authorization`) in it.
+#[must_use]
+pub fn has_part_of(text: &str, secrets: &[HeaderValue]) -> bool {
+    secrets.iter().any(|secret| {
+        let token = secret.as_bytes().get(SCHEME.len()..).unwrap_or_default();
+        let length = PART.min(token.len());
+        length > 0 && text.as_bytes().windows(length).any(|part| token.windows(length).any(|own| own == part))
+    })
 }
 
 #[cfg(test)]

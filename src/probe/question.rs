@@ -11,7 +11,6 @@ use bytes::Bytes;
 use http::StatusCode;
 use metrica::error_type::ErrorType;
 use metrica::observed_rights::DEMO_COUNTERS;
-use serde::Deserialize;
 
 use super::{Place, Unheard};
 use crate::token::Token;
@@ -28,7 +27,7 @@ pub const OPEN_COUNTER: u64 = DEMO_COUNTERS[0];
 pub enum Question {
     /// Who issued the token, and for which application?
     Issuer,
-    /// Which counters does its owner see?
+    /// Which counters does its owner own? The first of them says who that is.
     List,
     /// What may its owner do with one of them?
     Counter(u64),
@@ -44,7 +43,7 @@ impl Question {
     pub fn target(self, issuer: &str) -> String {
         match self {
             Self::Issuer => format!("{issuer}?format=json"),
-            Self::List => "/management/v1/counters?per_page=1".to_owned(),
+            Self::List => "/management/v1/counters?permission=own&per_page=1".to_owned(),
             Self::Counter(counter) => format!("/management/v1/counter/{counter}"),
             Self::Report(counter) => format!("/stat/v1/data?ids={counter}&metrics=ym:s:visits&limit=1"),
             Self::Accounts => "/management/v1/accounts".to_owned(),
@@ -190,46 +189,6 @@ pub fn reply(status: StatusCode, body: Bytes) -> Reply {
         (ErrorType::Other, 404) => Reply::Absent,
         _ => Reply::Unclear(Obstacle::Answer(status, error_type)),
     }
-}
-
-/// The API's word for what the owner of a token may do with the counter that an answer shows.
-#[must_use]
-pub fn permission_in(body: &[u8]) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Answer {
-        counter: Counter,
-    }
-    #[derive(Deserialize)]
-    struct Counter {
-        permission: String,
-    }
-    serde_json::from_slice(body).ok().map(|Answer { counter }| counter.permission)
-}
-
-/// Whether it is a list of counters.
-#[must_use]
-pub fn is_list(body: &[u8]) -> bool {
-    #[derive(Deserialize)]
-    struct Answer {
-        #[expect(dead_code, reason = "that it is there is what is asked")]
-        counters: Vec<serde::de::IgnoredAny>,
-    }
-    serde_json::from_slice::<Answer>(body).is_ok()
-}
-
-/// The logins in a list of accounts.
-#[must_use]
-pub fn accounts_in(body: &[u8]) -> Option<Vec<String>> {
-    #[derive(Deserialize)]
-    struct Answer {
-        accounts: Vec<Account>,
-    }
-    #[derive(Deserialize)]
-    struct Account {
-        user_login: String,
-    }
-    let answer: Answer = serde_json::from_slice(body).ok()?;
-    Some(answer.accounts.into_iter().map(|account| account.user_login).collect())
 }
 
 #[cfg(test)]

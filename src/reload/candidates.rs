@@ -1,7 +1,6 @@
-//! What is new, on its way into use.
+//! Candidates: new content that must stay unchanged for a while before it is used.
 //!
-//! A file that is rewritten in place can be read half, and half a token may look like a whole one. So what is new is used
-//! when the file said the same for a moment.
+//! A reader can see one half of a file that is rewritten in place, and half a token may look like a complete one.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,10 +10,10 @@ use tokio::time::Instant;
 use crate::names::TokenAlias;
 use crate::token::Token;
 
-/// How long a new token must stay the same before it is used: a file that is rewritten in place can be read half.
+/// The time that a new token must stay unchanged before it is used.
 pub const STABLE: Duration = Duration::from_millis(300);
 
-/// What was seen and is not used yet, and since when it is the same.
+/// Content that is not used yet, and the time since when it is unchanged.
 #[derive(Debug, Clone)]
 pub struct Candidate<T>(Option<(T, Instant)>);
 
@@ -25,7 +24,7 @@ impl<T> Default for Candidate<T> {
 }
 
 impl<T: Clone + PartialEq> Candidate<T> {
-    /// How long `seen` still has to stay the same until it was so for `stable`.
+    /// Returns the time that is left until `seen` has been unchanged for `stable`.
     pub fn left(&mut self, seen: &T, stable: Duration, now: Instant) -> Duration {
         let since = match &self.0 {
             Some((candidate, since)) if candidate == seen => *since,
@@ -38,12 +37,12 @@ impl<T: Clone + PartialEq> Candidate<T> {
     }
 }
 
-/// New tokens that were seen and are not used yet.
+/// New tokens that are not used yet.
 #[derive(Default)]
 pub struct Candidates(BTreeMap<TokenAlias, Candidate<Token>>);
 
 impl Candidates {
-    /// Whether `token` has been the same for [`STABLE`]; then it is a candidate no more.
+    /// Whether `token` has been unchanged for [`STABLE`]. A settled candidate is removed.
     pub fn settled(&mut self, alias: TokenAlias, token: &Token, now: Instant) -> bool {
         let settled = self.0.entry(alias).or_default().left(token, STABLE, now).is_zero();
         if settled {
@@ -52,7 +51,7 @@ impl Candidates {
         settled
     }
 
-    /// The file says what is in use.
+    /// Removes the candidate, because the file holds the token in use.
     pub fn forget(&mut self, alias: TokenAlias) {
         self.0.remove(&alias);
     }

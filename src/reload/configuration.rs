@@ -1,6 +1,5 @@
-//! A new configuration on its way into use, and what is said while it is not.
+//! Installing a new configuration, and reporting why one is not in use.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,14 +8,14 @@ use tokio::time::Instant;
 
 use super::{Reloader, changed, generation, sockets};
 use crate::config::{self, Config, Error, TokenSource};
-use crate::crew::Crew;
-use crate::external::{self, External, ExternalFile};
+use crate::files::{self, External, ExternalFile, Purpose};
 use crate::metrics::process::Outcome;
-use crate::sandbox::Needs;
+use crate::process::sandbox::Needs;
+use crate::process::workers::Crew;
 use crate::upstream::Upstream;
 
 impl Reloader {
-    /// Whether the files that are read with the configuration say what they said.
+    /// Whether the files that are read with the configuration have the content in use.
     pub(super) fn is_in_use(&self, config: &Config) -> bool {
         config.upstream == self.config.upstream && config.identity == self.config.identity
     }
@@ -27,7 +26,7 @@ impl Reloader {
         }
     }
 
-    /// The configuration's file says what is in use.
+    /// Clears the reported refusal: the configuration file has the content in use.
     pub(super) fn is_right(&mut self) {
         if self.refusal.take().is_some() {
             let file = self.source.as_ref().map(|source| source.file().display().to_string());
@@ -36,7 +35,7 @@ impl Reloader {
         self.meters.config_refused(None);
     }
 
-    /// Says why the configuration's file is not in use, once.
+    /// Logs and counts why the configuration file is not in use, once for each reason.
     pub(super) fn refuse(&mut self, why: Vec<String>) {
         let all = why.join("\n");
         if self.refusal.as_ref() == Some(&all) {
@@ -51,22 +50,33 @@ impl Reloader {
         self.refusal = Some(all);
     }
 
-    /// Says which files have another under their name than the one that is seen here.
+    /// Logs the files that were replaced behind a mount, so that this process still sees the old ones.
     pub(super) fn tell_of_mounts(&mut self) {
         let files = self.external().files;
-        let replaced = files.into_iter().filter(|file| external::was_replaced_behind_a_mount(&file.path));
+        let replaced = files.into_iter().filter(|file| files::was_replaced_behind_a_mount(&file.path));
         let replaced: Vec<ExternalFile> = replaced.collect();
-        for ExternalFile { purpose, path } in replaced.iter().filter(|file| !self.replaced.contains(&file.path)) {
+        for ExternalFile { purpose, path, .. } in replaced.iter().filter(|file| !self.replaced.contains(&file.path)) {
             tracing::error!(
                 file = %path.display(), %purpose,
                 "the file was replaced where it was mounted from, which is not seen here: mount its folder in the place of it (no subPath), and start again"
             );
         }
-        let now: BTreeSet<_> = replaced.into_iter().map(|file| file.path).collect();
-        if now != self.replaced {
-            self.meters.files_replaced_behind_mounts(now.iter().map(|file| file.display().to_string()).collect());
-            self.replaced = now;
-        }
+        self.replaced = replaced.into_iter().map(|file| file.path).collect();
+    }
+
+    /// Publishes which files cannot be used now, and why. `process/sockets.rs` reports on created files.
+    pub(super) fn tell_of_files(&self) {
+        let external = self.external();
+        let trouble = |file: &ExternalFile| {
+            let of_content = match file.purpose {
+                Purpose::Token(alias) => self.files.trouble(alias).map(str::to_owned),
+                // Mistakes in their content are reported as the reason why the configuration is not in use.
+                Purpose::Configuration | Purpose::Upstream | Purpose::Identity => None,
+                Purpose::Listener(_) => None,
+            };
+            Some((file.purpose, file.trouble().or(of_content)?))
+        };
+        self.meters.files_now(external.read().filter_map(trouble).collect());
     }
 
     /// Reloads the configuration and the tokens now (rule 3).
@@ -74,12 +84,12 @@ impl Reloader {
         let now = Instant::now();
         let Some(source) = &mut self.source else { return };
         let config = source.load_now();
-        // Who asks is answered, also with what was said before.
+        // A signal is answered even if the reason is the same as before.
         self.refusal = None;
         self.take(config, now, crew).await;
     }
 
-    /// Takes `config`, which has been judged since `since`; when to try again, where it cannot be taken.
+    /// Installs `config`, whose validation began at `since`. Returns the time until the next try if it is refused.
     pub(super) async fn take(
         &mut self,
         config: Result<Config, Error>,
@@ -107,7 +117,7 @@ impl Reloader {
             }
             Err(error) => {
                 self.refuse(match error.downcast_ref() {
-                    // Without their number, which is no mistake.
+                    // The messages without the line that counts them.
                     Some(Error::Invalid(mistakes)) => mistakes.iter().map(ToString::to_string).collect(),
                     Some(Error::Unreadable { .. } | Error::Permissions { .. }) | None => {
                         format!("{error:#}").lines().map(str::to_owned).collect()
@@ -133,8 +143,8 @@ impl Reloader {
             anyhow::bail!("{}: {key} changed{which}, which needs a restart", file.display());
         }
         self.sandbox.permits(&Needs::of(&External::of(&config, Some(file))))?;
-        let short = self.descriptors.and_then(|descriptors| descriptors.fit(&mut config).map(|fit| (descriptors, fit)));
-        // The access log follows; the form and the level were given to the log at the start.
+        let short = self.descriptors.and_then(|descriptors| config.fit(descriptors).map(|fit| (descriptors, fit)));
+        // The access log setting can change; the format and the level are fixed at the start.
         let log_stays = (config.log.format, &config.log.level) != (self.config.log.format, &self.config.log.level);
         config.log = config::Log { access: config.log.access, ..self.config.log.clone() };
         let tokens = self.tokens_of(&config)?;
@@ -146,7 +156,7 @@ impl Reloader {
         self.generation = Arc::new(generation(&config, &tokens, upstream, Some(&self.generation), &self.concerns));
         self.config = config;
         self.tokens = tokens;
-        // Nothing refuses it any more.
+        // The configuration is accepted from here on.
         if let Some((descriptors, fit)) = short {
             descriptors.say(fit);
         }

@@ -1,7 +1,7 @@
-//! Sees changes in folders.
+//! Watches folders for changes.
 //!
-//! A file that is watched itself is seen once and never again, when it is replaced by renaming another over it or by
-//! swapping the link that leads to it; so folders are watched, and what changed in them is found by reading.
+//! A watch on a file itself is lost when another file is renamed over it, or when the link to it is swapped. Folders are
+//! therefore watched, and the files in them are read to find the change.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,24 +15,24 @@ use tokio::sync::mpsc;
 
 use super::LOOK;
 
-/// Sees changes in folders.
+/// The watched folders.
 pub struct Folders {
     watcher: Option<RecommendedWatcher>,
-    /// By device and number, under which path: two paths of one folder are one watch, whose end would be that of both.
+    /// The path of each watch by device and inode: two paths to one folder share a watch, which must not be removed twice.
     watched: BTreeMap<(u64, u64), PathBuf>,
     changes: mpsc::UnboundedReceiver<Vec<PathBuf>>,
 }
 
-/// A change is often several; they are taken together.
+/// The time in which several notifications count as one change.
 const TOGETHER: Duration = Duration::from_millis(50);
 
 impl Folders {
-    /// Watches nothing yet.
+    /// Creates a watcher without folders.
     #[must_use]
     pub fn new() -> Self {
         let (sender, changes) = mpsc::unbounded_channel();
         let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
-            // Reading a file is an event too, and would be one for ever.
+            // Reading a file is an event too; reacting to it would never end.
             let of_reading = |event: &Event| matches!(event.kind, EventKind::Access(kind) if kind != AccessKind::Close(AccessMode::Write));
             let went =
                 |event: &Event| matches!(event.kind, EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(_)));
@@ -45,8 +45,8 @@ impl Folders {
         Self { watcher: watcher.ok(), watched: BTreeMap::new(), changes }
     }
 
-    /// Watches `folders` and no others; whether all of them can be. One that does not exist is tried again at the next
-    /// call.
+    /// Watches exactly `folders`. Returns whether all of them can be watched; a folder that does not exist is tried again
+    /// at the next call.
     pub fn watch(&mut self, folders: BTreeSet<PathBuf>) -> bool {
         let Some(watcher) = &mut self.watcher else { return false };
         let (mut all, mut now) = (true, BTreeMap::new());
@@ -59,7 +59,7 @@ impl Folders {
         self.watched.retain(|id, folder| {
             let is_kept = now.contains_key(id);
             if !is_kept {
-                // It may be gone.
+                // Fails if the folder was removed.
                 let _ = watcher.unwatch(folder);
             }
             is_kept
@@ -75,7 +75,7 @@ impl Folders {
         all
     }
 
-    /// Waits until something changed, and what belongs to it.
+    /// Waits for a change and the notifications that belong to it.
     pub async fn changed(&mut self) {
         let Some(gone) = self.changes.recv().await else { return std::future::pending().await };
         self.forget(&gone);
@@ -85,7 +85,7 @@ impl Folders {
         }
     }
 
-    /// The watch of a folder that is gone is gone with it, also when the next one there has its number.
+    /// Removes the watches of removed folders: a new folder can have the inode of the old one.
     fn forget(&mut self, gone: &[PathBuf]) {
         let Some(watcher) = &mut self.watcher else { return };
         self.watched.retain(|_, folder| {

@@ -1,4 +1,4 @@
-//! What a configuration and its tokens become for the workers, and what of it needs a restart.
+//! Builds the generation that workers use from a configuration and its tokens, and finds changes that need a restart.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -7,41 +7,40 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::time::Instant;
 
 use super::Reloader;
-use crate::caller::Callers;
 use crate::config::{self, Config, TokenSource};
-use crate::decide::admission::Admissions;
 use crate::metrics::usage::Groups;
 use crate::names::TokenAlias;
+use crate::policy::caller::Callers;
 use crate::policy::{Policy, TokenRights};
+use crate::token::store::{self, TokenErrors};
 use crate::token::{Standing, Token};
-use crate::tokens::{self, TokenErrors};
 use crate::upstream::Upstream;
 use crate::worker::{Generation, Slot};
 
-/// What is known of a token against which something speaks.
+/// The state of a token that is suspect or suspended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Concern {
-    /// Of the tokens that were in its file, which.
+    /// The epoch of the token that the state is about.
     pub epoch: u64,
-    /// Whether Metrica accepts it.
+    /// Whether Metrica accepts the token.
     pub standing: Standing,
-    /// Since when.
+    /// The time since when the standing holds.
     pub since: Instant,
     /// See [`Slot::next_look`].
     pub next_look: Option<Instant>,
 }
 
-/// The tokens against which something speaks.
+/// The suspect and suspended tokens.
 pub type Concerns = BTreeMap<TokenAlias, Concern>;
 
-/// What of listeners was decided when they were opened.
+/// Returns the listeners without the settings that a reload can change.
 pub fn sockets(listeners: &[config::Listener]) -> Vec<config::Listener> {
     let socket =
         |listener: &config::Listener| config::Listener { admission: config::Admission::default(), ..listener.clone() };
     listeners.iter().map(socket).collect()
 }
 
-/// Which listeners need the restart, for the log.
+/// Returns a log text with the listeners that need a restart.
 pub fn changed(new: &[config::Listener], old: &[config::Listener]) -> String {
     let (new, old) = (sockets(new), sockets(old));
     let other = new.iter().filter(|one| !old.contains(one)).chain(old.iter().filter(|one| !new.contains(one)));
@@ -49,7 +48,7 @@ pub fn changed(new: &[config::Listener], old: &[config::Listener]) -> String {
     if names.is_empty() { " their order".to_owned() } else { format!(" ({})", Vec::from_iter(names).join(", ")) }
 }
 
-/// What `config` says, with these tokens.
+/// Builds the generation of `config` with `tokens`, which are in its order.
 pub fn generation(
     config: &Config,
     tokens: &[Option<Token>],
@@ -59,7 +58,7 @@ pub fn generation(
 ) -> Generation {
     Generation {
         policy: Arc::new(policy(config)),
-        admissions: Arc::new(Admissions::new(config)),
+        admissions: Arc::new(config.admissions()),
         tokens: slots(config, tokens, old, concerns),
         upstream,
         timeouts: config.timeouts,
@@ -69,10 +68,10 @@ pub fn generation(
     }
 }
 
-/// The next token that is read is this one; none has the number of another, whatever became of it.
+/// The epoch of the next token that is read. Epochs are never reused.
 static EPOCHS: AtomicU64 = AtomicU64::new(0);
 
-/// The tokens, after those of `old`: one that was in its file before keeps its epoch.
+/// Builds the slots of `tokens`. A token that is unchanged since `old` keeps its epoch.
 pub fn slots(config: &Config, tokens: &[Option<Token>], old: Option<&Generation>, concerns: &Concerns) -> Vec<Slot> {
     let slot = |(source, token): (&TokenSource, &Option<Token>)| {
         let mut before = old.into_iter().flat_map(|old| &old.tokens);
@@ -96,7 +95,7 @@ pub fn slots(config: &Config, tokens: &[Option<Token>], old: Option<&Generation>
     config.tokens.iter().zip(tokens).map(slot).collect()
 }
 
-/// The policy that `config` states.
+/// Builds the policy of `config`.
 #[must_use]
 pub fn policy(config: &Config) -> Policy {
     let listeners: Vec<_> = config.listeners.iter().map(|listener| listener.name).collect();
@@ -109,8 +108,8 @@ pub fn policy(config: &Config) -> Policy {
 }
 
 impl Reloader {
-    /// The tokens for a new configuration: those of files that it had before stay until a look at the file says
-    /// otherwise, so that reloading in the middle of a replacement loses nothing; the others are read.
+    /// Returns the tokens for a new configuration. Tokens of already known files are kept until the file is checked, so
+    /// that a reload in the middle of a replacement loses none; the others are read.
     pub(super) fn tokens_of(&self, config: &Config) -> Result<Vec<Option<Token>>, TokenErrors> {
         let known = |source: &TokenSource| {
             let mut before = self.config.tokens.iter().zip(&self.tokens);
@@ -119,7 +118,7 @@ impl Reloader {
                 .map(|(_, token)| token.clone())
         };
         let new: Vec<_> = config.tokens.iter().filter(|source| known(source).is_none()).cloned().collect();
-        let mut read = tokens::read_all(&new, self.demo)?.into_iter();
+        let mut read = store::read_all(&new, self.demo)?.into_iter();
         Ok(config.tokens.iter().map(|source| known(source).unwrap_or_else(|| read.next().flatten())).collect())
     }
 }

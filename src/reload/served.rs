@@ -1,22 +1,22 @@
-//! Served: which callers have the tokens that they use.
+//! Served: which callers have the tokens that they use, for readiness.
 //!
-//! 1. A caller lacks a token whose file is not there, unless the one that stands by for it is.
-//! 2. A listener lacks what the callers lack whose connections can come there.
-//! 3. The gate as a whole serves while one caller has a token, or where there is no caller at all.
+//! 1. A caller lacks a token whose file is missing, unless its standby is available.
+//! 2. A listener lacks the tokens that the callers with possible connections there lack.
+//! 3. The gate as a whole serves if some caller has a token, or if there are no callers.
 
-use crate::config::Config;
+use std::collections::BTreeSet;
+
+use crate::config::{Config, TokenSource};
 use crate::metrics::process::Served;
 use crate::names::TokenAlias;
 use crate::worker::Slot;
 
-/// Of the callers of `config`, with the tokens in `slots`, which are in its order.
+/// Determines the missing tokens of the callers and listeners of `config`. `slots` are in the order of its tokens.
 pub fn served(config: &Config, slots: &[Slot]) -> Served {
     let usable: Vec<_> = config.tokens.iter().zip(slots).filter(|(_, slot)| slot.token.is_some()).collect();
     let is_there = |alias: TokenAlias| usable.iter().any(|(source, _)| source.alias == alias);
-    let standby = |alias: TokenAlias| config.tokens.iter().find(|one| one.alias == alias)?.origin.standby;
-    let lacking: Vec<TokenAlias> = config.tokens.iter().map(|source| source.alias).collect();
-    let lacking: Vec<_> =
-        lacking.into_iter().filter(|alias| !is_there(*alias) && !standby(*alias).is_some_and(is_there)).collect();
+    let is_lacking = |source: &&TokenSource| !is_there(source.alias) && !source.origin.standby.is_some_and(is_there);
+    let lacking: BTreeSet<_> = config.tokens.iter().filter(is_lacking).map(|source| source.alias).collect();
     let mut served = Served { some: config.callers.is_empty(), ..Served::default() };
     for caller in config.callers.iter() {
         let lacks: Vec<_> = caller.tokens.iter().copied().filter(|alias| lacking.contains(alias)).collect();

@@ -1,14 +1,15 @@
-//! The configuration's file: when what it says is taken.
+//! The configuration file: decides when its content is validated and used.
 //!
-//! 1. It is read once for each time that it is judged: the bytes that count as known are those that were parsed.
-//! 2. A file that is rewritten in place can be read half, and half a configuration can allow more than the whole, as when
-//!    the last line of a `match` is not there yet. So a change that was seen is taken when the file said the same for
-//!    [`SETTLED`], and one that ends within a line, as what a program has written so far does, for [`SETTLED_UNENDED`].
-//! 3. Whoever says that the file is whole (SIGHUP) is believed: then it is taken as it is.
-//! 4. What was taken is judged again when the file says something else, or a file that is read with it has changed.
-//! 5. What was refused is judged again every [`AGAIN`] too, for what mends it can be anywhere: another file, its mode, a
-//!    folder. What is long to judge is judged less often.
-//! 6. A file that cannot be read for [`GONE`] is said to be so, and so is its return. A want of descriptors says nothing of it.
+//! 1. The file is read once per validation: the remembered bytes are the parsed ones.
+//! 2. A reader can see one half of a file that is rewritten in place, and half a configuration can allow more than the
+//!    whole one, for example without the last line of a `match`. A change is therefore used after the file has been
+//!    unchanged for [`SETTLED`], or for [`SETTLED_UNENDED`] if its last line has no newline.
+//! 3. SIGHUP states that the file is complete: the content is used at once.
+//! 4. An accepted configuration is validated again when its file, or a file that is read with it, has changed.
+//! 5. A refused configuration is also validated again every [`AGAIN`], because the fix can be anywhere: in another file,
+//!    its mode, or a folder. A configuration that takes long to validate is validated less often.
+//! 6. A file that has been unreadable for [`GONE`] is reported, and so is its return. A shortage of descriptors does not
+//!    count as unreadable.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -20,75 +21,75 @@ use tokio::time::Instant;
 use super::GONE;
 use super::candidates::Candidate;
 use crate::config::{self, Config, Error};
-use crate::descriptors::Need;
-use crate::external::{COARSE, External, Seen, age};
+use crate::files::descriptors::Need;
+use crate::files::{COARSE, External, Seen, age};
 
-/// How long a changed file must say the same. A rename is in use within two seconds.
+/// The time that a changed file must stay unchanged. A renamed file is therefore in use within two seconds.
 pub const SETTLED: Duration = Duration::from_secs(1);
 
-/// The same for a file whose last line has no end.
+/// Like [`SETTLED`], for a file whose last line has no newline.
 pub const SETTLED_UNENDED: Duration = Duration::from_secs(5);
 
-/// How long what was refused is left alone.
+/// The shortest time before a refused configuration is validated again.
 pub const AGAIN: Duration = Duration::from_secs(1);
 
-/// So long it is waited for a file to stay the same, before what else has changed is looked at.
+/// The maximum time that a permanently changing file can delay the other checks.
 const UNKNOWN_AT_MOST: Duration = Duration::from_secs(2);
 
-/// So many times as long as it took to judge, at least (rule 5).
+/// The pause before the next validation, as a multiple of the duration of the last one (rule 5).
 const PAUSE: u32 = 20;
 
-/// What to do about a file.
+/// The action to take after a check of the file.
 #[derive(Debug)]
 pub enum Change {
-    /// Nothing: it says what it said.
+    /// None: the content is unchanged.
     None,
-    /// To look again after this time: it may not be whole yet.
+    /// Check again after this time: the file may not be complete yet.
     Wait(Duration),
-    /// To take what it says, or to say what is wrong with it.
+    /// Use the configuration, or report its mistakes.
     Take(Box<Result<Config, Error>>),
-    /// The same, where only files that are read with it have changed, if anything.
+    /// Like `Take`, if at most files that are read with it have changed.
     TakeOthers(Box<Result<Config, Error>>),
-    /// To say that it cannot be read.
+    /// Report that the file cannot be read.
     Away(Error),
-    /// It can be again, and says what is in use.
+    /// Report that the file is readable again and has the content in use.
     Back,
 }
 
-/// The configuration's file, and what of it was judged last.
+/// The configuration file and the content that was validated last.
 #[derive(Debug, Clone)]
 pub struct Source {
     file: PathBuf,
     judged: Judged,
-    /// The files that are read with what is in use.
+    /// The files that are read with the configuration in use.
     read_with_it: Vec<PathBuf>,
     candidate: Candidate<Judged>,
-    /// What was judged is not in use, and is judged again then.
+    /// The time of the next validation, if the last one was refused.
     again: Option<Instant>,
     away: Option<Away>,
-    /// Since when one that is read with it may change once more without a trace.
+    /// The time since when the metadata of a file that is read with it cannot show a change ([`Seen::Unknown`]).
     unknown_since: Option<Instant>,
-    /// When the last judging began.
+    /// The start of the last validation.
     began: Instant,
 }
 
-/// What the file said, and what stood in those that are read with it.
+/// The content of the file, and the metadata of the files that are read with it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 struct Judged {
     bytes: Vec<u8>,
     others: Vec<Seen>,
 }
 
-/// It cannot be read.
+/// The state of a file that cannot be read.
 #[derive(Debug, Clone)]
 struct Away {
     since: Instant,
-    /// Why, as it was said last.
+    /// The last reported reason.
     said: Option<Error>,
 }
 
 impl Source {
-    /// The configuration in `file`, for the start.
+    /// Loads the configuration in `file`, for the start.
     ///
     /// # Errors
     /// As [`Config::load`].
@@ -102,13 +103,13 @@ impl Source {
         Ok((source, config))
     }
 
-    /// Where it is.
+    /// Returns the path of the file.
     #[must_use]
     pub fn file(&self) -> &Path {
         &self.file
     }
 
-    /// What the file says now (rule 3).
+    /// Reads and validates the current content (rule 3).
     ///
     /// # Errors
     /// As [`Config::load`].
@@ -126,11 +127,11 @@ impl Source {
         }
     }
 
-    /// What to do about the file (rules 2 and 4 to 6).
+    /// Checks the file and returns the action to take (rules 2 and 4 to 6).
     pub fn look(&mut self, now: Instant) -> Change {
         let bytes = match config::bytes(&self.file) {
             Ok(bytes) => bytes,
-            // A want of descriptors is nothing of the file's.
+            // A shortage of descriptors is no property of the file.
             Err(error) if system_error(&error).is_some_and(|error| Need::File.found_none(&error)) => {
                 return Change::Wait(AGAIN);
             }
@@ -139,7 +140,7 @@ impl Source {
         self.away = self.away.take().filter(|away| away.said.is_some());
         let seen = Judged { bytes, others: self.others() };
         if seen.others.contains(&Seen::Unknown) {
-            // One that changes all the time keeps nothing else from being seen.
+            // A permanently changing file must not hide other changes.
             let since = *self.unknown_since.get_or_insert(now);
             if now.duration_since(since) < UNKNOWN_AT_MOST {
                 return Change::Wait(COARSE);
@@ -149,7 +150,7 @@ impl Source {
         }
         if seen == self.judged {
             self.candidate = Candidate::default();
-            // What was said before has to be taken back.
+            // A reported absence has to be followed by a reported return.
             let is_back = self.away.take().is_some_and(|away| away.said.is_some());
             return match self.again.map(|again| again.saturating_duration_since(now)) {
                 Some(left) if left.is_zero() || is_back => Change::Take(Box::new(self.judge(seen))),
@@ -169,14 +170,14 @@ impl Source {
         if is_of_others { Change::TakeOthers(config) } else { Change::Take(config) }
     }
 
-    /// What was judged is in use: it is `config`.
+    /// Records that the validated content is in use as `config`.
     pub fn taken(&mut self, config: &Config) {
         self.again = None;
         let external = External::of(config, None);
         let stamps = self.read_with_it.iter().zip(&self.judged.others);
         let before: BTreeMap<_, _> = stamps.map(|(file, seen)| (file.clone(), *seen)).collect();
         self.read_with_it = external.read_with_it().map(|file| file.path.clone()).collect();
-        // What stood there before it was read. One that was not known then is known now, if it is older than the reading.
+        // The metadata from before the files were read. A newly tracked file counts if it is older than the reading.
         let since = self.began.elapsed() + COARSE;
         let seen = |file: &PathBuf| match (before.get(file), age(file)) {
             (Some(seen), _) => *seen,
@@ -186,14 +187,14 @@ impl Source {
         self.judged.others = self.read_with_it.iter().map(seen).collect();
     }
 
-    /// What was judged is not in use, and took so long to be judged; when it is again (rule 5).
+    /// Records that the validated content was refused after `took`. Returns the time until the next validation (rule 5).
     pub fn refused(&mut self, now: Instant, took: Duration) -> Duration {
         let pause = AGAIN.max(took * PAUSE);
         self.again = Some(now + pause);
         pause
     }
 
-    /// Rule 6.
+    /// Handles a file that cannot be read (rule 6).
     fn be_away(&mut self, error: Error, now: Instant) -> Change {
         self.candidate = Candidate::default();
         let away = self.away.get_or_insert(Away { since: now, said: None });
@@ -251,7 +252,7 @@ callers:
         (folder, file)
     }
 
-    /// Looks `after` the start; the wait that is left, or how many callers were taken.
+    /// Checks the file `after` milliseconds. Returns the remaining wait, or the number of callers of a new configuration.
     fn look(source: &mut Source, start: Instant, after: u64) -> Result<usize, Duration> {
         match source.look(start + Duration::from_millis(after)) {
             Change::None => Ok(0),
@@ -377,7 +378,7 @@ callers:
         std::fs::write(&file, WHOLE).unwrap();
         assert!(matches!(source.look(start + Duration::from_secs(5)), Change::Back));
         assert_eq!(look(&mut source, start, 6000), Ok(0));
-        // A signal while it is away says so at once.
+        // A signal while the file is missing reports it at once.
         std::fs::remove_file(&file).unwrap();
         assert!(source.load_now().is_err());
         std::fs::write(&file, WHOLE).unwrap();

@@ -1,7 +1,8 @@
 //! Step 8, classification: whether Metrica did what was asked, and if not, why: read from the beginning of an error's body,
 //! and added to its head.
 //!
-//! 1. Where it reads as if the token were invalid, this request, and no other, waits up to [`CONCLUSION`] for what a probe finds.
+//! 1. Where it reads as if the token were invalid, or refuses what the token did before, this request, and no other, waits up to
+//!    [`CONCLUSION`] for what a probe finds.
 //! 2. A page in the place of a success proves nothing: what is in between and answers in Metrica's place, a captive portal,
 //!    has a page for people.
 
@@ -17,9 +18,8 @@ use super::ResponseError;
 use super::fields::set_reason;
 use super::list_head::Limited;
 use super::streaming::{Opened, Streaming};
-use crate::token::Conclusion;
 
-/// A request that was refused as if its token were invalid waits so long to hear whether it is.
+/// A request whose refusal raises doubts about its token waits so long to hear whether Metrica accepts it.
 const CONCLUSION: Duration = Duration::from_secs(1);
 
 /// A response whose beginning was read, and that is known for what it is.
@@ -71,8 +71,8 @@ async fn classify(streaming: &mut Streaming, fields: &mut HeaderMap, status: u16
         if let Some(conclusion) = conclusion {
             // Boxed: few requests wait, and all would have room for it.
             let concluded = Box::pin(tokio::time::timeout(CONCLUSION, conclusion)).await;
-            if matches!(concluded, Ok(Ok(Conclusion::Accepted))) {
-                diagnosis = Diagnosis::TOKEN_ACCEPTED;
+            if let Ok(Ok(conclusion)) = concluded {
+                diagnosis = diagnosis.concluded(conclusion);
                 progress.diagnosed(diagnosis);
             }
         }

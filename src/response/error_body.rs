@@ -1,15 +1,18 @@
-//! The body of an error, looked at while it passes.
+//! The body of an error, or of a counter that was changed, looked at while it passes.
 //!
 //! 1. A bounded copy of its first bytes is kept.
 //! 2. One that is compressed with gzip is read as what it holds; one in another coding has no reason but `other`.
+//! 3. A counter is read only where it is whole.
 
+use std::borrow::Cow;
 use std::io::Read;
 
 use metrica::error_type::{ErrorType, LOOKED_AT};
+use metrica::response::counter_in;
 
 use super::coding::Coding;
 
-/// A bounded copy of a body that may say why Metrica refused.
+/// A bounded copy of a body that may say why Metrica refused, or whose the token is.
 #[derive(Debug)]
 pub struct ErrorBody {
     coding: Coding,
@@ -32,22 +35,28 @@ impl ErrorBody {
     /// The type that the body has.
     #[must_use]
     pub fn error_type(&self) -> ErrorType {
-        error_type(self.coding, &self.copy)
+        ErrorType::in_body(&plain(self.coding, &self.copy))
+    }
+
+    /// The login of the token's owner, where the body shows a counter of its own.
+    #[must_use]
+    pub fn owner(&self) -> Option<Box<str>> {
+        counter_in(&plain(self.coding, &self.copy))?.owner().map(Into::into)
     }
 }
 
-/// The type that an error's body in this coding has (rule 2).
-fn error_type(coding: Coding, body: &[u8]) -> ErrorType {
+/// What a body holds that is packed in this way (rule 2).
+fn plain(coding: Coding, body: &[u8]) -> Cow<'_, [u8]> {
     match coding {
-        Coding::Plain => ErrorType::in_body(body),
+        Coding::Plain => Cow::Borrowed(body),
         Coding::Gzip => {
             let mut plain = Vec::new();
             let limit = u64::try_from(LOOKED_AT).unwrap_or(0);
             // One that is cut is read as far as it goes, which is then not JSON.
             let _ = flate2::read::GzDecoder::new(body).take(limit).read_to_end(&mut plain);
-            ErrorType::in_body(&plain)
+            Cow::Owned(plain)
         }
-        Coding::Other => ErrorType::Other,
+        Coding::Other => Cow::Borrowed(&[]),
     }
 }
 
@@ -60,9 +69,18 @@ mod tests {
         let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
         std::io::Write::write_all(&mut packer, br#"{"errors":[{"error_type":"quota_parallel_requests"}]}"#).unwrap();
         let packed = packer.finish().unwrap();
+        let error_type = |coding, body: &[u8]| ErrorBody { coding, copy: body.to_vec() }.error_type();
         assert_eq!(error_type(Coding::Gzip, &packed), ErrorType::QuotaParallelRequests);
         assert_eq!(error_type(Coding::Gzip, &packed[..packed.len() / 2]), ErrorType::Other);
         assert_eq!(error_type(Coding::Other, &packed), ErrorType::Other);
+    }
+
+    #[test]
+    fn rule_3_a_counter_of_its_own_says_whose_the_token_is() {
+        let own = r#"{"counter":{"id":5,"owner_login":"shop","permission":"own"}}"#;
+        let owner = |body: &str| ErrorBody { coding: Coding::Plain, copy: body.as_bytes().to_vec() }.owner();
+        assert_eq!(owner(own).as_deref(), Some("shop"));
+        assert_eq!((owner(&own.replace("\"own", "\"edit")), owner(&own[..own.len() - 1])), (None, None));
     }
 
     #[test]

@@ -20,6 +20,10 @@ pub trait ResponseProgress {
     fn refused(&self, status: u16, error_type: ErrorType) -> Option<Diagnosed>;
     /// Why Metrica refused is known better.
     fn diagnosed(&self, diagnosis: Diagnosis);
+    /// Whether a success may show whose the token is, which is not known.
+    fn may_show_the_owner(&self) -> bool;
+    /// A success showed whose the token is.
+    fn shows_the_owner(&self, login: Box<str>);
     /// A piece of the body goes on.
     fn response_bytes(&self, bytes: usize);
     /// It ends before its end.
@@ -67,6 +71,12 @@ pub mod tests {
         }
 
         fn diagnosed(&self, _: Diagnosis) {}
+
+        fn may_show_the_owner(&self) -> bool {
+            false
+        }
+
+        fn shows_the_owner(&self, _: Box<str>) {}
 
         fn response_bytes(&self, bytes: usize) {
             self.bytes.set(self.bytes.get() + bytes);

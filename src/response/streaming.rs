@@ -6,6 +6,8 @@
 //! 3. Of any other body, what is there with the head is read before that goes out: one that has broken off by then becomes
 //!    such a response too.
 //! 4. Of what was read ahead of a 401, 403, 420 or 429 a copy is kept to learn the reason.
+//! 5. Of a counter that was changed a copy is kept where that may show whose the token is, which nothing else shows of a
+//!    token that does not read. Nothing else is looked at.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -66,6 +68,8 @@ pub struct Streaming {
     secret: Secret,
     /// What looks at the body, where that may say why Metrica refused (rule 4).
     error_body: Option<ErrorBody>,
+    /// What looks at the body, where that may show whose the token is (rule 5).
+    counter: Option<ErrorBody>,
     ahead: Ahead,
     trailers: Option<Box<HeaderMap>>,
     /// Bytes that were read and did not go on yet.
@@ -110,11 +114,15 @@ impl Streaming {
     fn new(head: &Framed, secret: Secret, source: impl FnOnce(bool) -> Source) -> Self {
         let body = head.body();
         let may_tell = matches!(head.status().as_u16(), 401 | 403 | 420 | 429);
+        let source = source(head.is_reusable());
+        let may_show = head.status().is_success() && source.progress().may_show_the_owner();
+        let copy = || ErrorBody::new(body.unwrap_or(Coding::Plain));
         Self {
-            source: source(head.is_reusable()),
+            source,
             scan: Scan::new(body, &secret),
             secret,
-            error_body: may_tell.then(|| ErrorBody::new(body.unwrap_or(Coding::Plain))),
+            error_body: may_tell.then(copy),
+            counter: may_show.then(copy),
             ahead: Ahead::Nothing,
             trailers: None,
             unsent: 0,
@@ -196,7 +204,16 @@ impl Streaming {
 
     /// Nobody asks for more; whether all of it went on.
     pub fn stop(&mut self) -> bool {
-        self.source.end(self.source.has_sent_all()) && self.unsent == 0
+        self.end(self.source.has_sent_all()) && self.unsent == 0
+    }
+
+    /// Nothing more is read; whether it came to its end, if this was not decided before.
+    fn end(&mut self, whole: bool) -> bool {
+        let whole = self.source.end(whole);
+        if let Some(owner) = self.counter.take().filter(|_| whole).and_then(|counter| counter.owner()) {
+            self.progress().shows_the_owner(owner);
+        }
+        whole
     }
 
     /// It cannot go on: nothing of what is in hand does.
@@ -236,17 +253,17 @@ impl Streaming {
     fn take_piece(&mut self, data: Bytes) {
         self.unsent += data.len();
         let last = self.source.has_sent_all();
-        if self.scan.push(data, last, look_at(&mut self.error_body)) {
+        if self.scan.push(data, last, look_at(&mut self.error_body, &mut self.counter)) {
             self.saw_reflection();
         }
         if last {
-            self.source.end(true);
+            self.end(true);
         }
     }
 
     /// The body is over, with or without trailers.
     fn take_end(&mut self, trailers: Option<HeaderMap>) {
-        self.scan.finish(look_at(&mut self.error_body));
+        self.scan.finish(look_at(&mut self.error_body, &mut self.counter));
         self.trailers = trailers.map(|mut trailers| {
             clean_trailers(&mut trailers);
             if self.secret.take_from(&mut trailers) {
@@ -254,7 +271,7 @@ impl Streaming {
             }
             Box::new(trailers)
         });
-        self.source.end(true);
+        self.end(true);
     }
 
     /// The token was in the response: counted once.
@@ -265,13 +282,9 @@ impl Streaming {
     }
 }
 
-/// Looks at the bytes of an error's body.
-fn look_at(body: &mut Option<ErrorBody>) -> impl FnMut(&[u8]) {
-    move |piece| {
-        if let Some(body) = body {
-            body.look_at(piece);
-        }
-    }
+/// Looks at the bytes of a body of which a copy is kept.
+fn look_at(error: &mut Option<ErrorBody>, counter: &mut Option<ErrorBody>) -> impl FnMut(&[u8]) {
+    move |piece| [&mut *error, &mut *counter].into_iter().flatten().for_each(|body| body.look_at(piece))
 }
 
 impl Drop for Streaming {

@@ -1,53 +1,56 @@
-//! Header blocks of HTTP/2 reach hyper whole, in one frame each.
+//! Joins the frames of an HTTP/2 header block: hyper gets every block in a single HEADERS frame.
 //!
-//! A caller may cut a header block into a HEADERS frame and CONTINUATION frames at any byte (RFC 9113, section 4.3). Where a
-//! frame ends inside a field, h2 0.4.20 forgets that it has read a malformed field before (`connection`, a second `:path`, one
-//! without a name), and takes the rest for a request. Section 8.1.1 forbids to pass such a request on.
+//! A caller may split a header block into a HEADERS frame and CONTINUATION frames at any byte (RFC 9113, section
+//! 4.3). If a frame ends inside a field, h2 0.4.20 forgets a malformed field that it has read before (`connection`, a
+//! second `:path`, a field without a name), and accepts the remainder as a request. RFC 9113, section 8.1.1, forbids
+//! forwarding such a request.
 //!
-//! 1. The frames of a block become one HEADERS frame, without the padding. All other bytes pass as they are.
+//! 1. The frames of a block become one HEADERS frame without padding. All other bytes pass unchanged.
 //! 2. A block larger than [`Blocks::new`] allows ends the connection ([`Fault::LargeBlock`]).
-//! 3. What is no block after all passes as it is, or as the beginning of a block that does not end: hyper ends the connection for it.
+//! 3. A malformed block passes unchanged, or as the beginning of a block that never ends; hyper closes the connection
+//!    for it.
 
 use bytes::{Buf, BufMut, BytesMut};
 use strict_http::flood_guard::Fault;
 use strict_http::frame::{END_HEADERS, Frame, HEADER, PADDED, kind};
 use tokio::io::ReadBuf;
 
-/// HEADERS may begin with this (RFC 9113, section 6.2).
+/// The flag of a HEADERS frame that begins with priority fields (RFC 9113, section 6.2).
 const PRIORITY: u8 = 0x20;
 const PRIORITY_BYTES: usize = 5;
 
-/// A block whose end has not arrived.
+/// A block that is not complete yet.
 #[derive(Debug)]
 struct Block {
-    /// The header of its HEADERS frame.
+    /// The header of the HEADERS frame.
     first: [u8; HEADER],
     stream: u32,
     fragment: BytesMut,
 }
 
-/// What stands between the bytes of a caller and hyper.
+/// The filter between the bytes of a caller and hyper.
 #[derive(Debug)]
 pub struct Blocks {
-    /// A block has at most so many bytes.
+    /// The maximum size of a block in bytes.
     most: usize,
-    /// Of the payload of a frame that passes, not here yet.
+    /// The remaining payload bytes of a frame that passes unchanged.
     left: usize,
-    /// From the header of a frame on: what can not be judged yet.
+    /// Held bytes, from the header of a frame that cannot be judged yet.
     held: BytesMut,
     block: Option<Block>,
-    /// What hyper is to read next.
+    /// Bytes that hyper reads next.
     ready: BytesMut,
 }
 
 impl Blocks {
-    /// Of a connection that begins with `prelude` bytes that are no frame, and may send blocks of at most `most` bytes.
+    /// Returns the filter of a connection that begins with `prelude` bytes outside of frames, and may send blocks of
+    /// up to `most` bytes.
     #[must_use]
     pub fn new(prelude: usize, most: usize) -> Self {
         Self { most, left: prelude, held: BytesMut::new(), block: None, ready: BytesMut::new() }
     }
 
-    /// Puts what is ready into `buffer`; whether there was anything.
+    /// Moves bytes that are ready into `buffer`. Returns whether there were any.
     pub fn give(&mut self, buffer: &mut ReadBuf<'_>) -> bool {
         let now = self.ready.len().min(buffer.remaining());
         if now == 0 {
@@ -61,10 +64,11 @@ impl Blocks {
         true
     }
 
-    /// Takes bytes that arrived: so many of them are for hyper at once. Of the others, some may be ready now.
+    /// Accepts bytes that arrived. Returns how many of them pass directly to hyper; the others are held, and some may
+    /// be ready now.
     ///
     /// # Errors
-    /// Rule 2.
+    /// [`Fault::LargeBlock`] (rule 2).
     pub fn take(&mut self, bytes: &[u8]) -> Result<usize, Fault> {
         if self.block.is_none() && self.held.is_empty() {
             let passed = self.pass(bytes);
@@ -80,8 +84,8 @@ impl Blocks {
         Ok(0)
     }
 
-    /// How many of `bytes` pass as they are: up to the header of a frame that is not here whole, or that begins a block of
-    /// several frames.
+    /// Returns how many of `bytes` pass unchanged: all before the first frame header that is incomplete or begins a
+    /// block of several frames.
     fn pass(&mut self, bytes: &[u8]) -> usize {
         let mut at = 0;
         loop {
@@ -99,7 +103,7 @@ impl Blocks {
         }
     }
 
-    /// Looks at what is held, as far as it can be judged.
+    /// Processes the held bytes as far as they can be judged.
     fn look_on(&mut self) -> Result<(), Fault> {
         loop {
             if self.block.is_none() {
@@ -146,7 +150,7 @@ impl Blocks {
         Ok(())
     }
 
-    /// The block becomes a frame, with `flag` beside its own.
+    /// Turns the block into one frame, adding `flag` to its flags.
     fn finish(&mut self, flag: u8) {
         let Some(Block { first, fragment, .. }) = self.block.take() else { return };
         let [.., kind, flags, a, b, c, d] = first;
@@ -157,7 +161,8 @@ impl Blocks {
     }
 }
 
-/// The payload of a HEADERS frame without its padding (RFC 9113, section 6.2); `None` where it says more of it than there is.
+/// Returns the payload of a HEADERS frame without its padding (RFC 9113, section 6.2); `None` if the padding exceeds
+/// the payload.
 fn without_padding(whole: &[u8], frame: Frame) -> Option<&[u8]> {
     let payload = whole.get(HEADER..)?;
     if !frame.has(PADDED) {
@@ -165,7 +170,7 @@ fn without_padding(whole: &[u8], frame: Frame) -> Option<&[u8]> {
     }
     let (padding, content) = payload.split_first()?;
     let content = content.get(..content.len().checked_sub(usize::from(*padding))?)?;
-    // What says who has priority is no padding.
+    // The priority fields are not padding.
     (!frame.has(PRIORITY) || content.len() >= PRIORITY_BYTES).then_some(content)
 }
 
@@ -180,7 +185,7 @@ mod tests {
         [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
     }
 
-    /// What hyper reads when `bytes` arrive in pieces of this size, into a buffer of as many bytes.
+    /// Returns the bytes that hyper reads when `bytes` arrive in pieces of `size` bytes, into a buffer of that size.
     fn read(bytes: &[u8], size: usize) -> Result<Vec<u8>, Fault> {
         let mut blocks = Blocks::new(3, 100);
         let mut read = Vec::new();
@@ -246,7 +251,7 @@ mod tests {
             assert_eq!(read(&[b"PRI", &more[..]].concat(), size), Err(Fault::LargeBlock));
             assert_eq!(read(&[b"PRI", &one[..]].concat(), size), Err(Fault::LargeBlock));
         }
-        // Of a whole one, hyper judges the size.
+        // The size of a block in a single frame is left to hyper.
         let large = frame(kind::HEADERS, END_HEADERS, 1, &[0; 1000]);
         holds(&[b"PRI".to_vec(), large.clone()], &[b"PRI".to_vec(), large]);
     }

@@ -1,11 +1,12 @@
 //! The bytes of a caller's connection, on their way to and from hyper.
 //!
-//! 1. What the connection is doing is seen here: the first byte of a header, a write that the caller does not take.
-//! 2. Bytes that are no HTTP to the letter ([`strict_http::request_reader`]) do not reach hyper, which is told that nothing more comes:
-//!    for a body at once, so that it fails; for a header when everything before it is answered and written. The refusal
-//!    is the server's to write then.
-//! 3. A request line with something raw in its query is kept back until it is whole, and reaches hyper percent-encoded.
-//! 4. Interim responses go out between hyper's writes.
+//! 1. The state of the connection is observed here: the first byte of a header, and writes that the caller does not
+//!    read.
+//! 2. Malformed HTTP ([`strict_http::request_reader`]) does not reach hyper, which sees an end of input instead: for
+//!    a body at once, so that it fails; for a header after all earlier responses are written. The server then writes
+//!    the refusal.
+//! 3. A request line with raw bytes in its query is buffered until it is complete, and reaches hyper percent-encoded.
+//! 4. Interim responses are written between hyper's writes.
 
 use std::cell::RefCell;
 use std::io;
@@ -33,35 +34,35 @@ pub enum Socket {
     Unix(UnixStream),
 }
 
-/// A caller's socket under hyper.
+/// A caller's socket as hyper uses it.
 pub struct CallerIo {
     socket: Rc<RefCell<Socket>>,
     begun: Begun,
     connection: Rc<Connection>,
     framing: Framing,
-    /// What arrived and was not looked at (rule 3).
+    /// Bytes that arrived and were not checked yet (rule 3).
     kept: Vec<u8>,
-    /// It begins with a request line that is not whole.
+    /// Whether `kept` begins with an incomplete request line.
     is_cut: bool,
     fault: Option<Fault>,
-    /// Who reads, while a fault waits for the answers before it.
+    /// The reading task, while a fault waits for earlier responses.
     reader: Option<Waker>,
 }
 
 impl CallerIo {
-    /// The socket of `connection`, of which the first bytes were read, with headers within `bounds`.
+    /// Wraps the socket of `connection`, whose first bytes are in `begun`, for headers within `bounds`.
     pub fn new((socket, begun): (Socket, Begun), connection: Rc<Connection>, bounds: Bounds) -> Self {
         let socket = Rc::new(RefCell::new(socket));
         let (framing, kept) = (Framing::new(bounds), Vec::new());
         Self { socket, begun, connection, framing, kept, is_cut: false, fault: None, reader: None }
     }
 
-    /// The socket, for interim responses.
+    /// Returns the socket, for interim responses.
     pub fn socket(&self) -> Rc<RefCell<Socket>> {
         self.socket.clone()
     }
 
-    /// Rule 2: nothing more comes, as far as hyper knows.
+    /// Signals the end of input to hyper (rule 2).
     fn poll_end(&mut self, fault: Fault, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if fault.in_body {
             self.connection.break_body(fault.kind);
@@ -74,7 +75,7 @@ impl CallerIo {
         Poll::Ready(Ok(()))
     }
 
-    /// The next bytes of the caller, looked at or not.
+    /// Reads the caller's next bytes; checked bytes that were kept come first.
     fn poll_arrived(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if !self.kept.is_empty() && !self.is_cut {
             let now = self.kept.len().min(buffer.remaining());
@@ -88,10 +89,11 @@ impl CallerIo {
         Poll::Ready(Ok(()))
     }
 
-    /// Rule 3, of a request line that what is kept begins with, behind so many bytes that are `sound`.
+    /// Encodes the request line at the beginning of `kept`, which follows `sound` bytes (rule 3). The result is not
+    /// checked again, because it would be kept again.
     ///
     /// # Errors
-    /// It is too long, or what stands raw in it may not: it is not looked at once more, or it would be kept again.
+    /// When the line is too long, or contains raw bytes that are not allowed.
     fn encode(&mut self, sound: usize) -> Result<(), Fault> {
         let fault = |kind| Fault { sound, kind, in_body: false };
         if self.is_cut {
@@ -103,7 +105,7 @@ impl CallerIo {
         Ok(())
     }
 
-    /// Looks at what has arrived in `buffer` behind `before`; whether hyper has something to read.
+    /// Checks the bytes in `buffer` after position `before`. Returns whether hyper has something to read.
     fn look_at(&mut self, buffer: &mut ReadBuf<'_>, before: usize) -> Result<bool, Fault> {
         let arrived = buffer.filled().get(before..).unwrap_or_default();
         if self.is_cut {
@@ -138,8 +140,8 @@ impl CallerIo {
 }
 
 impl Socket {
-    /// Says the last words and that they are the last, then reads on until the caller closes, but for so long in all and
-    /// so many bytes: to close with something unread is a reset, which can take from a caller what it has not read yet
+    /// Writes `last_words`, half-closes, then reads until the caller closes, for at most `patience` and `bytes`.
+    /// Closing with unread input would reset the connection, which can discard data that the caller has not read yet
     /// (RFC 9112, section 9.6).
     pub async fn say_and_close(mut self, last_words: &[u8], patience: Duration, bytes: u64) {
         let said = async {
@@ -147,21 +149,21 @@ impl Socket {
             self.shutdown().await?;
             tokio::io::copy(&mut self.take(bytes), &mut tokio::io::sink()).await
         };
-        // A caller that goes on sending after that has had its time, and one that is gone needs none.
+        // A caller that still sends has had its time, and a disconnected one needs none.
         let _ = tokio::time::timeout(patience, said).await;
     }
 
-    /// Lets the end of the connection be a reset, which also takes away what was sent and not read yet. A unix socket
-    /// knows no reset.
+    /// Makes closing the connection a reset, which also discards sent data that was not read yet. Unix sockets have
+    /// no reset.
     pub fn break_off(&self) {
         if let Self::Tcp(socket) = self {
-            // Where it fails, the connection has ended already.
+            // On an error, the connection has ended already.
             let _ = socket2::SockRef::from(socket).set_linger(Some(Duration::ZERO));
         }
     }
 
-    /// Whether the caller sends no more: it has closed the connection, or its half of it. What it sent before may still
-    /// be unread, so reading would not tell.
+    /// Whether the caller has closed the connection or its sending half. Reading would not show it, because earlier
+    /// input may be unread.
     #[must_use]
     pub fn is_closed_by_caller(&self) -> bool {
         let socket = match self {
@@ -172,18 +174,18 @@ impl Socket {
         rustix::event::poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready > 0)
     }
 
-    /// Writes interim responses that arrived since (rule 4).
+    /// Writes the interim responses that have arrived since the last call (rule 4).
     pub fn deliver_interim(&mut self, connection: &Connection, context: &mut Context<'_>) {
         let arrived = connection.interim.take();
         if arrived.is_empty() {
             return;
         }
         connection.interim.rest.borrow_mut().extend_from_slice(&arrived);
-        // An error shows again at hyper's next write.
+        // An error recurs at hyper's next write.
         let _ = self.poll_rest(connection, context);
     }
 
-    /// What it does not take, the caller lets the gate wait with.
+    /// Writes pending interim bytes. A caller that does not read them is waited for like any blocked write.
     fn poll_rest(&mut self, connection: &Connection, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut rest = connection.interim.rest.borrow_mut();
         while !rest.is_empty() {
@@ -195,7 +197,7 @@ impl Socket {
     }
 }
 
-/// Whether an accept error says that one connection went away, and not that accepting fails (accept(2)).
+/// Whether an accept error concerns a single connection rather than the listener (accept(2)).
 #[must_use]
 pub fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(
@@ -250,7 +252,7 @@ impl AsyncWrite for CallerIo {
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         ready!(Pin::new(&mut *this.socket.borrow_mut()).poll_flush(context))?;
-        // hyper flushes when its buffer is empty, so what it writes next is new.
+        // hyper flushes when its buffer is empty, so its next write starts something new.
         this.connection.flushed();
         if let Some(reader) = this.reader.take() {
             reader.wake();
@@ -259,7 +261,7 @@ impl AsyncWrite for CallerIo {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // hyper thinks that the caller is done; it is owed a refusal.
+        // hyper considers the caller done, but a refusal is still to be written.
         if self.connection.refused().is_some() {
             return Poll::Ready(Ok(()));
         }

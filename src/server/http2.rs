@@ -1,17 +1,17 @@
-//! HTTP/2 towards callers, with prior knowledge, on the listeners that say so (RFC 9113, section 3.3).
+//! HTTP/2 with callers, with prior knowledge, on listeners that enable it (RFC 9113, section 3.3).
 //!
-//! 1. The first bytes decide: the preface is HTTP/2, anything else is for HTTP/1.1, which gets them first. They have as long as
-//!    the header of a request.
-//! 2. Each request is an exchange of its own, with the proof of its connection. One that lets the gate wait is reset,
-//!    and the others on its connection go on.
-//! 3. Limits: 100 requests at once, 512 KiB of bodies that are not passed on yet while the worker has the memory for that
-//!    (otherwise the 64 KiB of RFC 9113, section 6.9.2), 64 KiB of each answer that are not taken yet, no push, no tunnel.
-//!    What floods the connection ends it (see [`strict_http::flood_guard`]), and so does a header block of more than twice
-//!    `limits.header_bytes` (see [`super::blocks`]).
-//! 4. The connection itself ends when it is idle for too long, when a header block or the preface is not finished in
-//!    time, and when the caller takes nothing of what is ready for it.
-//! 5. It ends with a GOAWAY where one can still be said. What the caller still sends is read for a moment, so that it
-//!    sees that.
+//! 1. The first bytes decide: the preface selects HTTP/2; any other bytes are passed to HTTP/1.1. They have the
+//!    timeout of a request's header.
+//! 2. Each request is an exchange of its own, with the evidence of its connection. A request that exceeds a timeout
+//!    is reset; the others on its connection continue.
+//! 3. Limits: 100 concurrent requests; 512 KiB of request bodies not yet forwarded, while the worker has memory for
+//!    it (otherwise the 64 KiB of RFC 9113, section 6.9.2); 64 KiB of each response not yet read; no push, no
+//!    tunnels. A flood ends the connection (see [`strict_http::flood_guard`]), and so does a header block of more
+//!    than twice `limits.header_bytes` (see [`super::blocks`]).
+//! 4. The connection itself ends when it is idle for too long, when a header block or the preface is not completed in
+//!    time, and when the caller does not read data that is ready for it.
+//! 5. It ends with a GOAWAY, if one can still be sent. Input is then read for a moment, so that the caller receives
+//!    it.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -41,7 +41,7 @@ use crate::policy::caller::Evidence;
 use crate::upstream::Watchdog;
 use crate::worker::{Ending, Worker};
 
-/// The first bytes of a connection, read to see which version of HTTP it speaks; whoever serves it gets them first.
+/// The first bytes of a connection, read to detect the HTTP version. The protocol that serves it reads them first.
 #[derive(Debug, Default)]
 pub struct Begun {
     bytes: [u8; PREFACE.len()],
@@ -50,19 +50,19 @@ pub struct Begun {
 }
 
 impl Begun {
-    /// Whether it is the preface of HTTP/2.
+    /// Whether the bytes are the preface of HTTP/2.
     #[must_use]
     pub fn is_preface(&self) -> bool {
         self.bytes == *PREFACE
     }
 
-    /// Room for what may follow; `None` when the bytes show which version it is.
+    /// Returns the buffer for the next bytes; `None` once the version is known.
     fn room(&mut self) -> Option<&mut [u8]> {
         let (read, rest) = self.bytes.split_at_mut_checked(self.read)?;
         (!rest.is_empty() && PREFACE.starts_with(read)).then_some(rest)
     }
 
-    /// Puts what was not given yet into `buffer`; whether there was anything.
+    /// Moves bytes that were not given yet into `buffer`. Returns whether there were any.
     pub fn give(&mut self, buffer: &mut ReadBuf<'_>) -> bool {
         let rest = self.bytes.get(self.given..self.read).unwrap_or_default();
         if rest.is_empty() {
@@ -75,15 +75,15 @@ impl Begun {
     }
 }
 
-/// Rule 1: reads as much of the connection as tells which version of HTTP it speaks. Every wait is for a read, which takes
-/// bytes, an end or an error off the socket: none is ready again for what it was ready for before.
+/// Reads as much of the connection as shows its HTTP version (rule 1). Every iteration consumes bytes, an end or an
+/// error from the socket, so the loop cannot spin.
 pub async fn begin(worker: &Worker, socket: &mut Socket) -> Begun {
     let patience = worker.snapshot().generation.timeouts.request_headers;
     let mut begun = Begun::default();
     let read = async {
         while let Some(room) = begun.room() {
             match socket.read(room).await {
-                // What has ended or failed so early is for HTTP/1.1 to end.
+                // An early end or error is left to HTTP/1.1.
                 Ok(0) | Err(_) => return,
                 Ok(read) => begun.read += read,
             }
@@ -94,27 +94,27 @@ pub async fn begin(worker: &Worker, socket: &mut Socket) -> Begun {
         sleep(super::LAST_CALL).await;
     };
     tokio::select! {
-        // A connection that has said nothing is for HTTP/1.1 to end, in either case.
+        // A connection without input is left to HTTP/1.1 in either case.
         () = last_call => {}
         _ = timeout(patience, read) => {}
     }
     begun
 }
 
-/// How a connection ends.
+/// The end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
-    /// hyper said what there was to say, or the caller is gone.
+    /// hyper wrote everything, or the caller has disconnected.
     Over,
     /// The caller broke a rule of [`strict_http::flood_guard`].
     Fault(Fault),
-    /// The caller let the gate wait for a request.
+    /// The caller exceeded the timeout for a request.
     Late,
-    /// The caller takes nothing, so nothing can be said.
+    /// The caller reads nothing, so nothing can be sent.
     Deaf,
 }
 
-/// The bytes of a connection, under hyper.
+/// The bytes of a connection, as hyper reads and writes them.
 struct Wire {
     socket: Rc<RefCell<Socket>>,
     begun: Begun,
@@ -122,12 +122,12 @@ struct Wire {
     state: Rc<State>,
 }
 
-/// What is known of the bytes.
+/// The observed state of the bytes.
 struct State {
     account: RefCell<Account>,
-    /// Since when the socket takes nothing.
+    /// The time since which the socket accepts no writes.
     blocked_since: Cell<Option<Instant>>,
-    /// What is not finished, and since when.
+    /// The unfinished block or preface, and its beginning.
     unfinished: Cell<Option<(u64, Instant)>>,
 }
 
@@ -142,7 +142,7 @@ pub async fn serve(worker: Rc<Worker>, evidence: Evidence, (socket, begun): (Soc
     let socket = Rc::new(RefCell::new(socket));
     let blocks = Blocks::new(PREFACE.len(), header_list(limits));
     let wire = Wire { socket: socket.clone(), begun, blocks, state: state.clone() };
-    // When this returns, hyper's side is gone, and with it every request that was under way.
+    // This drops hyper's side and all requests in progress.
     let end = drive(&worker, evidence, wire, &state, limits).await;
     let Some(socket) = Rc::into_inner(socket).map(RefCell::into_inner) else { return };
     if state.account.borrow().is_flooded() {
@@ -160,7 +160,7 @@ pub async fn serve(worker: Rc<Worker>, evidence: Evidence, (socket, begun): (Soc
     };
     match farewell {
         Some(farewell) => socket.say_and_close(&farewell, READ_ON, READ_ON_BYTES).await,
-        // A cut answer must not look whole where it has no length.
+        // A truncated response without a length must not look complete.
         None => socket.break_off(),
     }
 }
@@ -168,7 +168,7 @@ pub async fn serve(worker: Rc<Worker>, evidence: Evidence, (socket, begun): (Soc
 /// `NO_ERROR` (RFC 9113, section 7).
 const NO_ERROR: u32 = 0;
 
-/// Rule 5: so long, and so many bytes.
+/// The bounds of reading after the GOAWAY (rule 5).
 const READ_ON: Duration = Duration::from_secs(1);
 const READ_ON_BYTES: u64 = 256 * 1024;
 
@@ -181,7 +181,7 @@ async fn drive(worker: &Rc<Worker>, evidence: Evidence, wire: Wire, state: &Stat
             streams.begin(connection.clone());
             let is_head = request.method() == Method::HEAD;
             let (streams, taken_by) = (streams.clone(), connection.clone());
-            // Called at once, as in HTTP/1.1: the request of a caller that has gone by then counts too.
+            // Called at once, as for HTTP/1.1, so that a request is counted even if its caller has disconnected.
             let answer = crate::gateway::stack(worker.clone(), connection).call(request);
             async move { answer.await.map(|answer| streams.answer(is_head, answer, taken_by)) }
         })
@@ -199,7 +199,7 @@ async fn drive(worker: &Rc<Worker>, evidence: Evidence, wire: Wire, state: &Stat
         if !begun {
             begun = true;
             streams.wake(context.waker());
-            // Registered once: when the process is to end, this task is woken and looks at the flag.
+            // Polled once to register the waker: the announced end wakes this task, which then checks the flag.
             let _ = leaving.as_mut().poll(context);
         }
         if worker.ending() >= Ending::Leaving && patience.leaving_since.is_none() {
@@ -210,7 +210,7 @@ async fn drive(worker: &Rc<Worker>, evidence: Evidence, wire: Wire, state: &Stat
         if http.as_mut().poll(context).is_ready() {
             return Poll::Ready(state.account.borrow().fault().map_or(End::Over, End::Fault));
         }
-        // hyper has written everything that the caller's windows allow, unless the socket takes no more.
+        // hyper has written everything that the caller's windows allow, unless the socket accepts no more.
         if state.blocked_since.get().is_none() {
             streams.transport().flushed();
         }
@@ -219,14 +219,14 @@ async fn drive(worker: &Rc<Worker>, evidence: Evidence, wire: Wire, state: &Stat
     .await
 }
 
-/// The patience with a caller's connection. With its requests, [`Streams`] has patience.
+/// The deadlines of a connection itself. [`Streams`] has those of its requests.
 struct Patience {
     watchdog: Watchdog,
     next_look: Instant,
     leaving_since: Option<Instant>,
 }
 
-/// A caller that was told that the gate is on its way out may still be sending a request (RFC 9113, section 6.8).
+/// The time in which a request that the caller sent before it received the GOAWAY may arrive (RFC 9113, section 6.8).
 const ROUND_TRIP: Duration = Duration::from_secs(1);
 
 impl Patience {
@@ -235,7 +235,7 @@ impl Patience {
         Self { watchdog: Watchdog::new(next_look), next_look, leaving_since: None }
     }
 
-    /// Ready when it is at its end (rule 4).
+    /// Ready when a deadline has passed (rule 4).
     fn poll_end(&mut self, worker: &Worker, streams: &Streams, state: &State, context: &mut Context<'_>) -> Poll<End> {
         let timeouts = worker.snapshot().generation.timeouts;
         loop {
@@ -261,7 +261,7 @@ impl Patience {
                 }
                 return Poll::Ready(end);
             }
-            // What hyper has and the caller does not take is part of no request any more.
+            // Unread data that hyper holds for more responses than are in progress belongs to finished requests.
             let cut_off = now.checked_sub(timeouts.body_idle);
             if cut_off.is_some_and(|cut_off| account.answers_quiet_since(cut_off.into_std()) > streams.answering()) {
                 tracing::debug!("the caller does not take its answers; its connection is closed");
@@ -273,37 +273,39 @@ impl Patience {
     }
 }
 
-/// So many requests at once on a connection: what RFC 9113, section 6.5.2, recommends at least, and clients expect.
+/// The maximum number of concurrent requests on a connection: the minimum that RFC 9113, section 6.5.2, recommends,
+/// and that clients expect.
 const STREAMS: u32 = 100;
-/// Of bodies that are not passed on yet, on a connection and of a request.
+/// The maximum size of request bodies not yet forwarded, of a connection and (`STREAM_WINDOW`) of a request.
 const CONNECTION_WINDOW: u32 = 512 * 1024;
-/// What every connection has from the start (RFC 9113, section 6.9.2).
+/// The initial window of every connection (RFC 9113, section 6.9.2).
 const LEAST_WINDOW: u32 = 65_535;
-/// So much more than that.
+/// The extension of that window.
 const MORE_WINDOW: usize = 448 * 1024;
 const STREAM_WINDOW: u32 = 128 * 1024;
-/// Of an answer that is not taken yet.
+/// The maximum size of unread response data of a request.
 const SEND_BUFFER: usize = 64 * 1024;
 
 fn protocol(limits: Limits, streams: Streams) -> http2::Builder<Streams> {
     let mut builder = http2::Builder::new(streams);
-    // Requests that are given up before they were looked at; those after that are in the budget of their connection.
+    // The second limit concerns requests that are reset before they are accepted; later ones count against the budget
+    // of their connection.
     builder.max_concurrent_streams(STREAMS).max_pending_accept_reset_streams(100);
     builder.initial_connection_window_size(LEAST_WINDOW).initial_stream_window_size(STREAM_WINDOW);
     builder.max_send_buf_size(SEND_BUFFER);
-    // What is four times this, unpacked, ends the connection.
+    // A decoded header of four times this size ends the connection.
     let header_list = u32::try_from(header_list(limits)).unwrap_or(u32::MAX);
     builder.max_header_list_size(header_list).max_frame_size(header_list.clamp(LEAST_FRAME, MOST_FRAME));
     builder
 }
 
-/// So long a header is given to the gate, unpacked, and so large is a header block: more than `decide::http2` lets through, so
-/// that it answers and not hyper, which does it without a body.
+/// The maximum size of a decoded header and of a header block. It exceeds the limit of `decide::http2`, so that the
+/// gate refuses a large header instead of hyper, which does so without a body.
 const fn header_list(limits: Limits) -> usize {
     limits.header_bytes.saturating_mul(2)
 }
 
-/// A frame's size has these bounds (RFC 9113, section 4.2).
+/// The bounds of a frame's size (RFC 9113, section 4.2).
 const LEAST_FRAME: u32 = 1 << 14;
 const MOST_FRAME: u32 = (1 << 24) - 1;
 
@@ -312,7 +314,7 @@ impl AsyncRead for Wire {
         let Self { socket, begun, blocks, state } = self.get_mut();
         let mut account = state.account.borrow_mut();
         let before = buffer.filled().len();
-        // Until hyper has something to read: a block of several frames is held back until it is whole.
+        // Loops until hyper has something to read: a block of several frames is held until it is complete.
         loop {
             if account.turn_is_over() {
                 context.waker().wake_by_ref();
@@ -348,7 +350,7 @@ impl AsyncRead for Wire {
 }
 
 impl Wire {
-    /// Notes how a write went: how many bytes of `pieces` have gone.
+    /// Records a write: the number of bytes of `pieces` that were written.
     fn note(&self, written: &Poll<io::Result<usize>>, pieces: &[io::IoSlice<'_>]) {
         match (written, self.state.blocked_since.get()) {
             (Poll::Pending, None) => self.state.blocked_since.set(Some(Instant::now())),

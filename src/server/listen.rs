@@ -1,11 +1,12 @@
-//! Opens listeners: one socket a worker for TCP (`SO_REUSEPORT`), one shared by all for unix.
+//! Opens listeners: one socket per worker for TCP (`SO_REUSEPORT`), one shared by all workers for unix.
 //!
-//! 1. An address that another process listens on is refused, also where `SO_REUSEPORT` would share it.
-//! 2. A unix socket is made with its permissions, not given them afterwards. A stale one is replaced only when it is a
-//!    socket, ours, and nobody answers on it.
-//! 3. One whose file was removed, as those do who clean up, is bound again at its place; who waits on the old one is served.
-//! 4. Its folder cannot be written by everyone, unless it is sticky, as `/tmp`: there everyone can make files, but nobody
-//!    can remove those of others, so nobody puts a socket in the place of the gate's.
+//! 1. An address in use by another process is rejected, even where `SO_REUSEPORT` would share it.
+//! 2. A unix socket is created with its permissions, which are not changed afterwards. A stale one is replaced only
+//!    if it is a socket, is owned by this user, and nobody answers on it.
+//! 3. A unix socket whose file was removed, for example by a cleanup job, is bound again at its path. Connections
+//!    pending on the old socket are served.
+//! 4. Its folder must not be writable by everyone, unless it is sticky, like `/tmp`: everyone can create files there
+//!    but not remove those of others, so nobody can replace the gate's socket.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -19,34 +20,36 @@ use socket2::{Domain, Socket as RawSocket, Type};
 
 use super::caller_io::Socket;
 use crate::config::{Bind, Listener};
+use crate::files::{ExternalFile, Purpose};
 use crate::names::ListenerName;
 use crate::policy::caller::Peer;
 
-/// Connections that may wait for accept. The kernel cuts it to `net.core.somaxconn`.
+/// The accept backlog. The kernel limits it to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 
-/// A listener that is open, with a socket for each worker.
+/// An open listener, with a socket for each worker.
 #[derive(Debug)]
 pub struct Bound {
-    /// Its name.
+    /// The name of the listener.
     pub name: ListenerName,
-    /// Whether HTTP/2 is spoken there too.
+    /// Whether HTTP/2 is enabled.
     pub http2: bool,
-    /// Where it is, with the port that was chosen.
+    /// The address, with the port that was chosen, or the path.
     pub place: String,
-    /// By worker.
+    /// The sockets, one per worker.
     pub sockets: Vec<BoundSocket>,
-    /// Of a unix socket.
+    /// The file of a unix socket.
     file: Option<SocketFile>,
 }
 
 /// The file of a unix socket, which is removed at the end.
 #[derive(Debug)]
 struct SocketFile {
-    path: PathBuf,
-    /// Its permissions.
+    /// The row in the table of files.
+    row: ExternalFile,
+    /// The permissions.
     mode: u32,
-    /// The device and number that it was made with: another file may take its name.
+    /// The device and inode at creation: another file may take the path.
     id: Cell<Option<(u64, u64)>>,
 }
 
@@ -56,11 +59,11 @@ impl SocketFile {
     }
 
     fn is_own(&self) -> bool {
-        Self::now(&self.path).ok() == self.id.get()
+        Self::now(&self.row.path).ok() == self.id.get()
     }
 }
 
-/// A socket that listens, not yet part of a runtime.
+/// A listening socket that is not yet registered with a runtime.
 #[derive(Debug)]
 pub enum BoundSocket {
     /// TCP.
@@ -69,7 +72,7 @@ pub enum BoundSocket {
     Unix(std::os::unix::net::UnixListener),
 }
 
-/// A socket that accepts in a runtime.
+/// A listening socket that is registered with a runtime.
 #[derive(Debug)]
 pub enum Accepting {
     /// TCP.
@@ -78,7 +81,7 @@ pub enum Accepting {
     Unix(tokio::net::UnixListener),
 }
 
-/// The folder of a unix socket is not there, which trying again does not mend.
+/// The folder of a unix socket does not exist; retrying does not help.
 #[derive(Debug, thiserror::Error)]
 #[error("the folder {} does not exist; make it first", .0.display())]
 pub struct MissingFolder(PathBuf);
@@ -86,7 +89,7 @@ pub struct MissingFolder(PathBuf);
 /// Opens `listener` for `workers`.
 ///
 /// # Errors
-/// When the address is taken, or may not be used.
+/// When the address is in use or not permitted.
 pub fn bind(listener: &Listener, workers: usize) -> io::Result<Bound> {
     match &listener.bind {
         Bind::Tcp(address) => {
@@ -95,20 +98,21 @@ pub fn bind(listener: &Listener, workers: usize) -> io::Result<Bound> {
             Ok(Bound { name, http2, place: format!("http://{address}"), sockets, file: None })
         }
         Bind::Unix { path, mode } => {
-            let sockets = bind_unix(path, *mode, workers)?;
+            let row = ExternalFile::new(Purpose::Listener(listener.name), path);
+            let sockets = bind_unix(&row, *mode, workers)?;
             Ok(Bound {
                 name: listener.name,
                 http2: listener.http2,
                 place: format!("unix:{}", path.display()),
                 sockets,
-                file: Some(SocketFile { path: path.clone(), mode: *mode, id: Cell::new(SocketFile::now(path).ok()) }),
+                file: Some(SocketFile { row, mode: *mode, id: Cell::new(SocketFile::now(path).ok()) }),
             })
         }
     }
 }
 
 fn bind_tcp(address: SocketAddr, workers: usize) -> io::Result<(SocketAddr, Vec<BoundSocket>)> {
-    // Rule 1. The probe is closed before the real ones are opened.
+    // Rule 1. The test socket is closed before the actual ones are opened.
     drop(open_tcp(address, false)?);
     let first = open_tcp(address, workers > 1)?;
     let address = first.local_addr()?.as_socket().unwrap_or(address);
@@ -129,20 +133,21 @@ fn open_tcp(address: SocketAddr, shared: bool) -> io::Result<RawSocket> {
     Ok(socket)
 }
 
-fn bind_unix(path: &Path, mode: u32, workers: usize) -> io::Result<Vec<BoundSocket>> {
+fn bind_unix(row: &ExternalFile, mode: u32, workers: usize) -> io::Result<Vec<BoundSocket>> {
+    let path = row.path.as_path();
     if let Some(folder) = path.parent().filter(|folder| !folder.is_dir()) {
         return Err(io::Error::new(io::ErrorKind::NotFound, MissingFolder(folder.to_owned())));
     }
     remove_stale(path)?;
-    crate::files::reading::check_folder(path)?;
-    // Rule 2. No other thread makes a file meanwhile.
+    row.check()?;
+    // Rule 2. The umask is per process, but no other thread creates files now.
     let before = rustix::process::umask(rustix::fs::Mode::from_bits_truncate(!mode & 0o777));
     let bound = std::os::unix::net::UnixListener::bind(path);
     rustix::process::umask(before);
     let bound = bound?;
     bound.set_nonblocking(true)?;
     let clones = (0..workers).map(|_| bound.try_clone().map(BoundSocket::Unix));
-    // A file without a socket would look as if it were bound.
+    // Without a socket, the file would look as if it were bound.
     clones.collect::<io::Result<_>>().inspect_err(|_| drop(std::fs::remove_file(path)))
 }
 
@@ -159,19 +164,19 @@ fn remove_stale(path: &Path) -> io::Result<()> {
 }
 
 impl Bound {
-    /// Rule 3: sockets for so many `workers`, where the file was removed.
+    /// Returns new sockets for `workers`, if the file was removed (rule 3).
     ///
     /// # Errors
-    /// When it cannot be bound again.
+    /// When the socket cannot be bound again.
     pub fn bind_again(&self, workers: usize) -> io::Result<Option<Vec<BoundSocket>>> {
         let Some(file) = &self.file else { return Ok(None) };
-        match SocketFile::now(&file.path) {
+        match SocketFile::now(&file.row.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let sockets = bind_unix(&file.path, file.mode, workers)?;
-                file.id.set(SocketFile::now(&file.path).ok());
+                let sockets = bind_unix(&file.row, file.mode, workers)?;
+                file.id.set(SocketFile::now(&file.row.path).ok());
                 Ok(Some(sockets))
             }
-            // Its folder cannot be looked into now.
+            // The folder cannot be inspected now.
             Err(_) => Ok(None),
             Ok(_) if file.is_own() => Ok(None),
             Ok(_) => Err(io::Error::new(io::ErrorKind::AlreadyExists, "another file has its name now; remove that")),
@@ -182,17 +187,17 @@ impl Bound {
 impl Drop for Bound {
     fn drop(&mut self) {
         if let Some(file) = self.file.as_ref().filter(|file| file.is_own()) {
-            // It may be gone already, which is as good.
-            let _ = std::fs::remove_file(&file.path);
+            // The file may have been removed already.
+            let _ = std::fs::remove_file(&file.row.path);
         }
     }
 }
 
 impl BoundSocket {
-    /// Makes it a part of the runtime that this is called in.
+    /// Registers the socket with the current runtime.
     ///
     /// # Errors
-    /// When the runtime cannot watch it.
+    /// When the runtime cannot register it.
     pub fn accepting(self) -> io::Result<Accepting> {
         Ok(match self {
             Self::Tcp(socket) => Accepting::Tcp(tokio::net::TcpListener::from_std(socket)?),
@@ -202,15 +207,15 @@ impl BoundSocket {
 }
 
 impl Accepting {
-    /// The next connection, and who is at its other end.
+    /// Accepts the next connection, and returns it with its peer.
     ///
     /// # Errors
-    /// As accept(2); a peer whose credentials cannot be read is an error too.
+    /// Those of accept(2), and peers whose credentials cannot be read.
     pub async fn accept(&self) -> io::Result<(Socket, Peer)> {
         poll_fn(|context| self.poll_accept(context)).await
     }
 
-    /// The same, if it is there already.
+    /// Accepts a connection if one is pending.
     pub async fn accept_now(&self) -> Option<io::Result<(Socket, Peer)>> {
         poll_fn(|context| match self.poll_accept(context) {
             Poll::Ready(accepted) => Poll::Ready(Some(accepted)),
@@ -223,7 +228,7 @@ impl Accepting {
         Poll::Ready(match self {
             Self::Tcp(listener) => {
                 let (socket, address) = ready!(listener.poll_accept(context))?;
-                // Answers are written whole; waiting for more to send only delays them.
+                // Responses are written whole; waiting for more data would only delay them.
                 let _ = socket.set_nodelay(true);
                 Ok((Socket::Tcp(socket), Peer::Address(address.ip())))
             }

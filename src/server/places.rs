@@ -1,8 +1,9 @@
-//! Places: how many connections there are, in all and of each peer.
+//! Connection limits: the number of open connections, in total and per peer.
 //!
-//! 1. All workers count together, once for a connection and never for a request.
-//! 2. A peer is an IPv4 address, an IPv6 network of 64 bits (one host can use all of it), or a user on a unix socket.
-//! 3. A place is given back when its connection ends, however it ends; of a peer without connections nothing is kept.
+//! 1. All workers share one count, which changes once per connection and never per request.
+//! 2. A peer is an IPv4 address, an IPv6 network of 64 bits (a single host can use all of it), or a user on a unix
+//!    socket.
+//! 3. A place is released when its connection ends, for whatever reason; a peer without connections has no entry.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,7 +16,7 @@ use crate::files::descriptors::TURNED_AWAY;
 use crate::metrics::process::ConnectionLimit;
 use crate::policy::caller::Peer;
 
-/// What all workers count together (rule 1).
+/// The counts that all workers share (rule 1).
 #[derive(Debug, Default)]
 pub struct Connections {
     open: Arc<AtomicUsize>,
@@ -26,7 +27,7 @@ pub struct Connections {
 #[derive(Debug, Default)]
 struct Peers(Mutex<FxHashMap<CountedPeer, usize>>);
 
-/// What is counted as one peer (rule 2).
+/// A peer as it is counted (rule 2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum CountedPeer {
     /// The bits of an IPv4-mapped address, or of an IPv6 network.
@@ -47,13 +48,13 @@ impl CountedPeer {
 }
 
 impl Connections {
-    /// How many are open.
+    /// Returns the number of open connections.
     #[must_use]
     pub fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)
     }
 
-    /// A place for a connection of `peer`.
+    /// Reserves a place for a connection of `peer`.
     ///
     /// # Errors
     /// The limit that is reached.
@@ -63,21 +64,22 @@ impl Connections {
         Ok(Place { _one: one, _peer: peer })
     }
 
-    /// A place among those that are told that they are too many; the others are closed without a word.
+    /// Reserves a place for sending a refusal on an excess connection; without one, the connection is closed
+    /// silently.
     #[must_use]
     pub fn take_turned_away(&self, limits: &Limits) -> Option<One> {
         One::take(&self.turned_away, limits.connections.min(TURNED_AWAY))
     }
 }
 
-/// The place of one connection; it is given back when this is dropped.
+/// The place of one connection, released when dropped.
 #[derive(Debug)]
 pub struct Place {
     _one: One,
     _peer: OneOfPeer,
 }
 
-/// One of those that are counted.
+/// One unit of a shared count, released when dropped.
 #[derive(Debug)]
 pub struct One(Arc<AtomicUsize>);
 

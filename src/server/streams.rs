@@ -1,14 +1,13 @@
-//! The requests of one connection of HTTP/2: each runs as a task of its own, beside the connection's.
+//! The requests of one HTTP/2 connection. Each runs as a task of its own, beside the connection's task.
 //!
-//! 1. A request whose caller lets the gate wait too long is given up: hyper resets its stream, and what it has at the
-//!    upstream is cut. How long is too long, its [`Connection`] knows, as for HTTP/1.1. One that takes too long as a whole
-//!    is answered with 504 while it can be.
-//! 2. A piece of an answer that flow control holds back is a write that the caller does not take.
-//! 3. The answer to a HEAD has no content (RFC 9110, section 9.3.2).
-//! 4. An answer can come before the end of an upload. What of that is still on its way is read and thrown away, for a
-//!    while, as some clients take a reset for a failure; then the stream is reset without an error (RFC 9113, section
-//!    8.1).
-//! 5. Nothing runs here that was no request: hyper's tunnels would.
+//! 1. A request whose caller exceeds a timeout is abandoned: hyper resets its stream, and its upstream exchange is
+//!    cut. Its [`Connection`] knows the deadlines, as for HTTP/1.1. A request that exceeds its total time gets a 504
+//!    while one can still be sent.
+//! 2. A piece of a response that flow control holds back counts as a write that the caller does not read.
+//! 3. The response to a HEAD has no content (RFC 9110, section 9.3.2).
+//! 4. A response can precede the end of an upload. The remaining upload is read and discarded for a while, because
+//!    some clients treat a reset as a failure; then the stream is reset without an error (RFC 9113, section 8.1).
+//! 5. Futures that are not requests do not run here, such as those of hyper's tunnels.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -30,10 +29,11 @@ use crate::policy::rejection::Reason;
 use crate::response::{ResponseBody, ResponseError};
 use crate::worker::Worker;
 
-/// The longest time after which what waits is looked at again.
+/// The longest interval between two checks of a waiting request.
 const LOOK: Duration = Duration::from_secs(10);
 
-/// After what time what waits is looked at again: what it waits for can begin without a word to its task.
+/// Returns the interval between two checks of a waiting request: a wait for the caller can begin without waking its
+/// task.
 #[must_use]
 pub fn look_every(timeouts: &CallerTimeouts) -> Duration {
     (timeouts.body_idle / 4).min(LOOK)
@@ -46,18 +46,18 @@ pub struct Streams(Rc<Shared>);
 struct Shared {
     worker: Rc<Worker>,
     transport: Rc<Transport>,
-    /// The request that hyper was just given the future of; what it runs next is that.
+    /// The latest request given to hyper; the next future that hyper spawns belongs to it.
     latest: RefCell<Option<Rc<Connection>>>,
-    /// How many run.
+    /// The number of requests that run.
     live: Cell<usize>,
-    /// Of how many the answer has begun.
+    /// The number of requests whose response has begun.
     answering: Cell<usize>,
     idle_since: Cell<Instant>,
     waker: RefCell<Option<Waker>>,
 }
 
 impl Streams {
-    /// Of a connection that has just begun.
+    /// Returns the executor of a new connection.
     #[must_use]
     pub fn new(worker: Rc<Worker>) -> Self {
         Self(Rc::new(Shared {
@@ -71,36 +71,36 @@ impl Streams {
         }))
     }
 
-    /// What the requests share.
+    /// Returns the state that the requests share.
     #[must_use]
     pub fn transport(&self) -> &Rc<Transport> {
         &self.0.transport
     }
 
-    /// Who is woken when no request runs any more, and when one waits for a flush.
+    /// Registers the waker to call when the last request ends, and when a request waits for a flush.
     pub fn wake(&self, waker: &Waker) {
         self.0.transport.flushes_with(waker);
         *self.0.waker.borrow_mut() = Some(waker.clone());
     }
 
-    /// A request begins, with this as its state.
+    /// Registers the state of a request that begins.
     pub fn begin(&self, connection: Rc<Connection>) {
         *self.0.latest.borrow_mut() = Some(connection);
     }
 
-    /// Since when no request runs.
+    /// Returns the time since which no request runs.
     #[must_use]
     pub fn idle_since(&self) -> Option<Instant> {
         (self.0.live.get() == 0).then(|| self.0.idle_since.get())
     }
 
-    /// Of how many requests that run the answer has begun.
+    /// Returns the number of running requests whose response has begun.
     #[must_use]
     pub fn answering(&self) -> usize {
         self.0.answering.get()
     }
 
-    /// An answer of the gateway as it goes to hyper.
+    /// Prepares a response of the gateway for hyper.
     #[must_use]
     pub fn answer(
         &self,
@@ -127,7 +127,7 @@ impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Streams {
         let running = Running(self.0.clone());
         tokio::task::spawn_local(async move {
             if run(&running.0.worker, &connection, future).await && connection.request_is_open() {
-                // Boxed: few requests end so.
+                // Boxed, because few requests end this way.
                 let _ = timeout(READ_ON, Box::pin(read_on(&connection))).await;
             }
             drop(running);
@@ -135,7 +135,7 @@ impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Streams {
     }
 }
 
-/// A request that runs.
+/// A running request, counted until dropped.
 struct Running(Rc<Shared>);
 
 impl Drop for Running {
@@ -149,7 +149,7 @@ impl Drop for Running {
     }
 }
 
-/// Runs a request to its end, or for as long as there is patience with its caller (rule 1); whether it came to its end.
+/// Runs a request until it ends or its caller exceeds a timeout (rule 1). Returns whether it ended.
 async fn run(worker: &Worker, connection: &Connection, request: impl Future<Output = ()>) -> bool {
     let mut request = pin!(request);
     let timeouts = || worker.snapshot().generation.timeouts;
@@ -174,7 +174,7 @@ async fn run(worker: &Worker, connection: &Connection, request: impl Future<Outp
                 tracing::debug!("the caller took too long; its request is given up");
                 return Poll::Ready(false);
             }
-            // The request sees that its time is over, and answers.
+            // The request is notified of its timeout, and responds.
             if can_be_told && request.as_mut().poll(context).is_ready() {
                 return Poll::Ready(true);
             }
@@ -186,7 +186,7 @@ async fn run(worker: &Worker, connection: &Connection, request: impl Future<Outp
     ended
 }
 
-/// Rule 4: so long, and so many bytes.
+/// The bounds of reading the remaining upload (rule 4).
 const READ_ON: Duration = Duration::from_secs(5);
 const READ_ON_BYTES: usize = 16 * 1024 * 1024;
 
@@ -202,7 +202,7 @@ async fn read_on(connection: &Connection) {
     }
 }
 
-/// The content of an answer, on its way to hyper.
+/// The content of a response, on its way to hyper.
 pub struct Content {
     body: Option<ResponseBody>,
     connection: Rc<Connection>,
@@ -220,7 +220,7 @@ impl Body for Content {
         let Self { body, connection, .. } = self.get_mut();
         let Some(body) = body else { return Poll::Ready(None) };
         let polled = Pin::new(body).poll_frame(context);
-        // Rule 2: hyper asks for the next piece when this one has gone.
+        // Rule 2: hyper asks for the next piece once this one is sent.
         connection.block_write(matches!(polled, Poll::Ready(Some(Ok(_)))));
         polled
     }

@@ -1,49 +1,49 @@
-//! The access line: one for every exchange, also when the caller went away.
+//! The access line: one per exchange, even if the caller disconnects.
 
 use std::io::Write;
 use std::time::{Duration, SystemTime};
 
-use metrica::scope::ScopeSet;
+use metrica::scope::{AnyOf, ScopeSet};
 use metrica::subject::{Counters, Subject};
 
 use super::Form;
-use crate::caller::Evidence;
 use crate::metrics::{Finished, Refusal};
+use crate::policy::caller::Evidence;
 
-/// What a line says beside [`Finished`].
+/// The content of a line in addition to [`Finished`].
 #[derive(Debug, Clone, Copy)]
 pub struct Context<'a> {
-    /// The id that the caller and Metrica have too; 1 to 128 visible ASCII characters.
+    /// The request id, shared with the caller and Metrica; 1 to 128 visible ASCII characters.
     pub request_id: &'a [u8],
-    /// What the upstream answered, when it did.
+    /// The status of the upstream's response, if there was one.
     pub upstream_status: Option<u16>,
-    /// How it ended.
+    /// The end of the exchange.
     pub outcome: Outcome,
-    /// How often it was sent again.
+    /// The number of retries.
     pub resent: u32,
     /// The path, only for an operation that the catalogue lacks.
     pub path: Option<&'a str>,
-    /// On whose data it worked, when that was read.
+    /// The counters and logins of the request, if they were read.
     pub subject: Option<&'a Subject>,
-    /// What the operation needs, any one of which is enough, and what its token is declared to have: only where Metrica refused on
-    /// account of that.
+    /// The scopes of which the operation needs any one, and those that are declared, of the caller or of its tokens; only
+    /// where the request was refused because of them.
     pub rights: Option<(ScopeSet, ScopeSet)>,
-    /// What the connection proved, only when that is no caller's.
+    /// The evidence of the connection, only if it matches no caller.
     pub evidence: Option<Evidence>,
 }
 
-/// How an exchange ended.
+/// The end of an exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// The whole answer went to the caller.
+    /// The caller received the complete response.
     Complete,
-    /// The caller went away before.
+    /// The caller disconnected before the end.
     CallerGone,
-    /// The caller sent no more of its request, or took no more of its answer, for longer than `timeouts.body_idle`.
+    /// The caller stopped sending its request or reading the response for longer than `timeouts.body_idle`.
     CallerStalled,
-    /// The upstream's answer broke off or stalled.
+    /// The upstream's response was cut off or stalled.
     UpstreamCut,
-    /// The process ended before.
+    /// The process ended before the exchange.
     GateEnded,
 }
 
@@ -59,9 +59,9 @@ impl Outcome {
     }
 }
 
-/// Appends the line of an exchange that ended now.
+/// Appends the line of an exchange that has just ended.
 pub fn write(line: &mut Vec<u8>, form: Form, finished: &Finished, context: &Context<'_>) {
-    // Writing into memory does not fail.
+    // Writing to memory cannot fail.
     let _ = match form {
         Form::Json => write_json(line, finished, context),
         Form::Human => write_human(line, finished, context),
@@ -75,7 +75,7 @@ struct Said {
     method: &'static str,
     reason: &'static str,
     origin: &'static str,
-    /// For the operator.
+    /// Advice for the operator.
     advice: Option<&'static str>,
 }
 
@@ -93,8 +93,8 @@ impl Said {
     }
 }
 
-/// A duration in milliseconds, with two digits behind the point where they say something: whole numbers are written in a
-/// tenth of the time that a fraction takes.
+/// A duration in milliseconds, with two decimals only where they matter: formatting a whole number takes a tenth of
+/// the time.
 struct Milliseconds(Duration);
 
 impl std::fmt::Display for Milliseconds {
@@ -112,8 +112,8 @@ impl std::fmt::Display for Milliseconds {
 fn write_json(line: &mut Vec<u8>, finished: &Finished, context: &Context<'_>) -> std::io::Result<()> {
     let Said { caller, operation, token, method, reason, origin, advice } = Said::of(finished);
     let time = humantime::format_rfc3339_millis(SystemTime::now());
-    // Names, closed enums and advice need no escaping: their alphabets have no quote, backslash or control; the id of an
-    // operation of the configuration has braces at most.
+    // Names, closed enums and advice need no escaping: they contain no quote, backslash or control character. The id
+    // of a configured operation contains braces at most.
     write!(
         line,
         r#"{{"timestamp":"{time}","level":"INFO","target":"access","message":"request","caller":"{caller}","operation":"{operation}","method":"{method}","status":{},"token":"{token}""#,
@@ -129,7 +129,7 @@ fn write_json(line: &mut Vec<u8>, finished: &Finished, context: &Context<'_>) ->
         write!(line, r#","advice":"{advice}""#)?;
     }
     if let Some((needed, declared)) = context.rights {
-        write!(line, r#","needs":"{}","declared":"{declared}""#, needed.any_of())?;
+        write!(line, r#","needs":"{}","declared":"{declared}""#, AnyOf(needed))?;
     }
     if let Some(reason) = finished.would_refuse {
         write!(line, r#","would_refuse":"{}""#, reason.as_str())?;
@@ -194,7 +194,7 @@ fn write_human(line: &mut Vec<u8>, finished: &Finished, context: &Context<'_>) -
         write!(line, " {}", context.outcome.as_str())?;
     }
     if let Some((needed, declared)) = context.rights {
-        write!(line, " needs=\"{}\" declared=\"{declared}\"", needed.any_of())?;
+        write!(line, " needs=\"{}\" declared=\"{declared}\"", AnyOf(needed))?;
     }
     if let Some(advice) = advice {
         write!(line, " advice=\"{advice}\"")?;
@@ -205,13 +205,13 @@ fn write_human(line: &mut Vec<u8>, finished: &Finished, context: &Context<'_>) -
     Ok(())
 }
 
-/// A line has room for so many counters, and for so many logins.
+/// The maximum number of counters, and of logins, in a line.
 const LONGEST_LIST: usize = 10;
 
-/// No login of Yandex is longer, in an organisation or with a domain.
+/// The maximum length of a Yandex login, in an organisation or with a domain.
 const LONGEST_LOGIN: usize = 128;
 
-/// `counters`, `ulogin` and `direct_client_logins`, each only where the request has it.
+/// Writes `counters`, `ulogin` and `direct_client_logins`, as far as the request has them.
 fn write_subject_json(line: &mut Vec<u8>, subject: &Subject) {
     match &subject.counters {
         Counters::None => {}
@@ -282,10 +282,12 @@ fn write_number(line: &mut Vec<u8>, number: u64) {
     line.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
-/// What no login has (a space, a comma, a quote) would end the value for somebody who reads the line.
+/// Writes a login. Characters that logins never contain (a space, a comma, a quote) are replaced, because they could
+/// end the value.
 fn write_login(line: &mut Vec<u8>, login: &str) {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.@".contains(&byte);
-    // Without a domain it is longer than any, and could be a token in the wrong place: none has a dot.
+    // A long text without a dot or `@` could be a misplaced token, as no plain login is that long and tokens contain
+    // neither.
     if login.len() > LONGEST_SEGMENT && !login.contains(['.', '@']) {
         line.push(b'?');
         return;
@@ -296,10 +298,10 @@ fn write_login(line: &mut Vec<u8>, login: &str) {
     }
 }
 
-/// A path is cut here: longer ones are not operations anybody will add.
+/// The maximum length of a path in a line.
 const LONGEST_PATH: usize = 200;
 
-/// A segment longer than any name in the API could be a token in the wrong place.
+/// The maximum length of a path segment; no name in the API is longer, and a longer one could be a misplaced token.
 const LONGEST_SEGMENT: usize = 30;
 
 fn write_path(line: &mut Vec<u8>, path: &str) {
@@ -319,8 +321,8 @@ fn write_path(line: &mut Vec<u8>, path: &str) {
     }
 }
 
-/// Escapes what JSON, a terminal or a line-wise reader could take for its own: of what is not ASCII too, where letters
-/// that turn the direction and controls of eight bits are.
+/// Escapes quotes and backslashes, and replaces control characters and all of non-ASCII, which includes bidirectional
+/// and C1 controls: a terminal or a line-based reader could interpret them.
 fn write_escaped(line: &mut Vec<u8>, bytes: &[u8]) {
     for byte in bytes {
         match byte {
@@ -337,9 +339,9 @@ mod tests {
     use metrica::operation::{OperationId, Verb};
 
     use super::*;
-    use crate::caller::Peer;
     use crate::names::{CallerId, ListenerName};
-    use crate::rejection::Reason;
+    use crate::policy::caller::Peer;
+    use crate::policy::rejection::Reason;
 
     fn line(form: Form) -> String {
         line_about(form, None)
@@ -386,7 +388,7 @@ mod tests {
         String::from_utf8(line).unwrap()
     }
 
-    /// R-17: whatever the bytes are, and wherever they come from.
+    /// R-17: for all bytes of any origin.
     #[test]
     fn bytes_of_a_caller_are_escaped() {
         let all: Vec<u8> = (0..=u8::MAX).chain("\u{202e}\u{9b}31m\u{2028}".bytes()).collect();
@@ -442,7 +444,7 @@ mod tests {
         }
     }
 
-    /// What `target` is about, as JSON and for people.
+    /// Returns the subject of `target`, as JSON and as text.
     fn said_of(target: &str) -> (serde_json::Value, String) {
         use metrica::operation::{Catalogue, Lookup};
         let (path, query) = target.split_once('?').unwrap();
@@ -483,7 +485,7 @@ mod tests {
         assert!(json.get("more_counters").is_none() && !human.contains("..."), "{human}");
     }
 
-    /// R-17: nothing in a login ends its value or its line.
+    /// R-17: a login cannot end its value or its line.
     #[test]
     fn logins_have_the_letters_of_logins() {
         let (json, human) = said_of("/stat/v1/data?ids=1&ulogin=a%22,%0A+b%D1%8F%20token=x");

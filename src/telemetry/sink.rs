@@ -1,9 +1,9 @@
-//! The buffer between those who log and the one thread that writes.
+//! The buffer between the threads that log and the thread that writes.
 //!
-//! 1. Every line that is not written is counted: those that find no room here, and those that the log does not take, as on a
-//!    full disk or with a pipe whose reader is gone. When the log takes lines again, it says how many.
-//! 2. A log that takes only a part of a line gets the end of that line before the next one.
-//! 3. A pipe that does not block its writer is waited for as any other.
+//! 1. Every line that is not written is counted: lines that do not fit the buffer, and lines that the output rejects,
+//!    such as a full disk or a pipe without a reader. Their number is logged once writing succeeds again.
+//! 2. If only a part of a line could be written, its end is written before the next line.
+//! 3. A full pipe in non-blocking mode is waited for like a blocking one.
 
 use std::fs::File;
 use std::io::{ErrorKind, Write};
@@ -14,13 +14,13 @@ use std::time::{Duration, Instant};
 
 use crate::metrics::process::ProcessMeters;
 
-/// So much is kept while whoever reads the log is slow: some ten seconds of a busy gate.
+/// The capacity in bytes while the reader of the log is slow: about ten seconds of a busy gate.
 const CAPACITY: usize = 8 * 1024 * 1024;
 
-/// Rule 3: so long until the pipe may have room again.
+/// The interval between two attempts to write to a full pipe (rule 3).
 const FULL: Duration = Duration::from_millis(5);
 
-/// Takes log lines and never waits for their reader.
+/// Accepts log lines without ever waiting for their reader.
 #[derive(Clone, Debug)]
 pub struct Sink {
     shared: Arc<Shared>,
@@ -41,7 +41,7 @@ struct State {
 }
 
 impl Sink {
-    /// Keeps lines until there is a thread that writes them.
+    /// Creates a sink that buffers lines until a thread writes them.
     #[must_use]
     pub fn new(meters: Arc<ProcessMeters>) -> Self {
         let shared =
@@ -49,16 +49,16 @@ impl Sink {
         Self { shared: Arc::new(shared) }
     }
 
-    /// Starts the thread that writes to stderr, unless there is one.
+    /// Starts the thread that writes to stderr, unless one is running.
     ///
     /// # Errors
     /// When the thread cannot be started.
     pub fn write_to_stderr(&self) -> std::io::Result<()> {
-        // `Stderr` says that it wrote where the descriptor cannot be written.
+        // `Stderr` reports success even if its descriptor cannot be written to.
         self.write_to(File::from(std::io::stderr().as_fd().try_clone_to_owned()?))
     }
 
-    /// Starts the thread that writes to `out`, unless there is one.
+    /// Starts the thread that writes to `out`, unless one is running.
     ///
     /// # Errors
     /// When the thread cannot be started.
@@ -92,7 +92,7 @@ impl Sink {
         Ok(())
     }
 
-    /// Takes whole lines.
+    /// Appends whole lines.
     pub fn push(&self, lines: &[u8]) {
         let mut state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.buffer.len() + lines.len() > CAPACITY {
@@ -107,7 +107,7 @@ impl Sink {
         }
     }
 
-    /// Waits until everything is written, `limit` at most.
+    /// Waits until everything is written, for `limit` at most.
     pub fn flush(&self, limit: Duration) {
         let deadline = Instant::now() + limit;
         let mut state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -122,20 +122,20 @@ impl Sink {
     }
 }
 
-/// How many lines end in these bytes.
+/// Returns the number of lines that end in these bytes.
 fn ends(lines: &[u8]) -> u64 {
     u64::try_from(lines.iter().filter(|byte| **byte == b'\n').count()).unwrap_or(u64::MAX)
 }
 
-/// Where lines are written.
+/// The output of the log.
 struct Log<W> {
     out: W,
-    /// It ends in the middle of a line.
+    /// Whether the output ends in the middle of a line.
     is_torn: bool,
 }
 
 impl<W: Write> Log<W> {
-    /// Writes whole lines; how many of them are not there as a whole.
+    /// Writes whole lines. Returns how many of them were not written completely.
     fn write(&mut self, lines: &[u8]) -> u64 {
         let mut left = lines;
         if self.is_torn && self.write_some(&mut b"\n".as_slice()) {
@@ -149,7 +149,7 @@ impl<W: Write> Log<W> {
         ends(left)
     }
 
-    /// Writes a beginning of `lines`, which is cut off; whether the log took any.
+    /// Writes a part of `lines` and removes it. Returns whether anything was written.
     fn write_some(&mut self, lines: &mut &[u8]) -> bool {
         loop {
             match self.out.write(lines) {
@@ -166,7 +166,7 @@ impl<W: Write> Log<W> {
     }
 }
 
-/// One line on its way into a [`Sink`].
+/// One line to be appended to a [`Sink`].
 #[derive(Debug)]
 pub struct Line {
     sink: Sink,
@@ -228,7 +228,7 @@ mod tests {
         sink.flush(Duration::from_secs(5));
     }
 
-    /// A log that does with each write what the list says, and with all later ones: nothing.
+    /// A log that treats each write as listed, and accepts nothing afterwards.
     struct Takes(Vec<std::io::Result<usize>>, Vec<u8>);
 
     impl Write for Takes {

@@ -1,24 +1,24 @@
-//! Standing: what is known of whether Metrica accepts a token.
+//! Standing: whether Metrica accepts a token, as far as the gate knows.
 
-/// The state of a token that was read from its file.
+/// The state of a loaded token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum Standing {
-    /// Nothing speaks against it.
+    /// No response rejected the token.
     #[default]
     Healthy,
-    /// An answer reads as if Metrica rejected it; a probe finds out. It is used meanwhile.
+    /// A response suggests that Metrica rejects the token. It stays in use until a probe decides.
     Suspect,
-    /// Metrica rejected it in the answer to a probe too: nothing is sent with it.
+    /// Suspended: Metrica rejected the token in a probe too. The token is not sent.
     Parked,
-    /// The same, and tokens of other owners were rejected at the same time.
+    /// Suspended, while tokens of other owners were rejected at the same time.
     Outage,
 }
 
 impl Standing {
-    /// All of them.
+    /// All standings.
     pub const ALL: [Self; 4] = [Self::Healthy, Self::Suspect, Self::Parked, Self::Outage];
 
-    /// Its label value.
+    /// Returns the label value.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -29,7 +29,7 @@ impl Standing {
         }
     }
 
-    /// Whether nothing is sent with such a token.
+    /// Whether the token is suspended, so that it is not sent.
     #[must_use]
     pub const fn is_refused(self) -> bool {
         match self {
@@ -37,15 +37,4 @@ impl Standing {
             Self::Parked | Self::Outage => true,
         }
     }
-}
-
-/// What is concluded about a token, from a probe or from what is known already.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Conclusion {
-    /// Metrica accepts it.
-    Accepted,
-    /// Metrica rejects it.
-    Rejected,
-    /// Nothing can be concluded.
-    Unknown,
 }

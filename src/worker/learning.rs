@@ -2,22 +2,23 @@
 
 use std::cell::RefCell;
 use std::cmp::Ordering;
+use std::sync::Arc;
 use std::time::Duration;
 
-use metrica::cause::{Case, Cause, Diagnosis};
+use metrica::cause::Conclusion;
+use metrica::cause::{Case, Cause, Demands, Diagnosis};
 use metrica::error_type::ErrorType;
 use metrica::login;
 use metrica::observed_rights::{Fact, Knowledge};
 use metrica::operation::{OperationId, Reach, Verb};
 use metrica::scope::ScopeSet;
-use metrica::subject::{Counters, Subject};
+use metrica::subject::Subject;
 use rustc_hash::FxHashMap;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::{Generation, Sender, Slot};
 use crate::names::TokenAlias;
-use crate::token::Conclusion;
 
 /// What a worker tells the process.
 #[derive(Debug)]
@@ -28,6 +29,8 @@ pub enum Report {
     Refused(Sender, oneshot::Sender<Conclusion>),
     /// An answer proves that Metrica accepts the token: told at most once in `TELL`.
     Accepted(Sender),
+    /// Metrica denied what the token did before; who got the answer wants to know whether Metrica still accepts the token.
+    Doubted(Sender, oneshot::Sender<Conclusion>),
     /// Metrica denied access, and a question could tell why.
     Denied(Sender, Doubt),
     /// An answer went to a caller that shows what the owner may do with a counter, of which it is known that the owner may not
@@ -42,6 +45,7 @@ impl Report {
         match self {
             Self::Learnt(sender, _)
             | Self::Refused(sender, _)
+            | Self::Doubted(sender, _)
             | Self::Accepted(sender)
             | Self::Denied(sender, _)
             | Self::Shown(sender, _) => *sender,
@@ -52,13 +56,18 @@ impl Report {
 /// Between two reports of a worker that a token is accepted.
 pub const TELL: Duration = Duration::from_secs(1);
 
+/// A question is about so many counters at most: a report has no more.
+const MOST_ASKED: usize = 500;
+
 /// What a question could be about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Doubt {
-    /// What the owner may do with this counter.
-    Counter(u64),
+    /// What the owner may do with these counters, or a login that it represents; without counters, whether it represents it.
+    Counters(Option<Arc<str>>, Arc<[u64]>),
     /// Whom the owner represents.
     Logins,
+    /// Whether the token reads.
+    Reads,
 }
 
 /// A refusal of Metrica, as far as the answer tells.
@@ -127,9 +136,9 @@ impl Learning {
         let _ = self.reports.send(report);
     }
 
-    /// Another worker, or a question, learnt `fact`.
-    pub fn take(&self, sender: Sender, fact: &Fact) {
-        self.with(sender, |known| known.knowledge.learn(fact));
+    /// Another worker, or a question, learnt these.
+    pub fn take(&self, sender: Sender, facts: &[Fact]) {
+        self.with(sender, |known| facts.iter().for_each(|fact| _ = known.knowledge.learn(fact)));
     }
 
     /// Of each token, whether it is known to be of another account than is configured.
@@ -169,7 +178,17 @@ impl Learning {
         }
     }
 
-    /// Metrica refused; why. Where it reads as if the token were invalid, what is concluded about it comes later.
+    /// Whether it is not known whose a token is.
+    pub fn lacks_the_owner(&self, sender: Sender) -> bool {
+        self.with(sender, |known| known.knowledge.owner().is_none())
+    }
+
+    /// An answer showed whose a token is: it is believed when the process says so.
+    pub fn owner_was_shown(&self, sender: Sender, login: Box<str>) {
+        self.tell(Report::Learnt(sender, Fact::Owner(login)));
+    }
+
+    /// Metrica refused; why. Where the token is in doubt, what is concluded about it comes later.
     pub fn refused(&self, generation: &Generation, refused: &Refused<'_>) -> Diagnosed {
         let Refused { sender, status, error_type, operation, reach, subject, .. } = *refused;
         let slot = generation.tokens.iter().find(|slot| slot.alias == sender.alias);
@@ -180,7 +199,7 @@ impl Learning {
                 is_silent: refused.verb == Some(Verb::Head),
                 needs: refused.needs,
                 reach,
-                guarded: matches!(operation.as_str(), "grants.list" | "grant.get"),
+                demands: Demands::of(operation),
                 subject,
                 well_formed: slot.and_then(|slot| slot.token.as_ref()).is_none_or(|token| !token.is_short()),
                 expected_owner: slot.and_then(|slot| slot.owner.as_deref()),
@@ -189,26 +208,49 @@ impl Learning {
             .diagnose()
         });
         let diagnosis = slot.map_or(diagnosis, |slot| diagnosis.with_rights(refused.needs, slot.scopes));
-        let mut conclusion = None;
-        let denied = error_type == ErrorType::AccessDenied;
-        match (diagnosis.cause, &subject.login, &subject.counters) {
-            (Cause::TokenInvalid, ..) => {
-                let (concluded, awaited) = oneshot::channel();
-                self.tell(Report::Refused(sender, concluded));
-                conclusion = Some(awaited);
-            }
-            (Cause::ScopeMissing, None, Counters::None) if denied && reach == Reach::Counters => {
-                let lacks = Fact::Lacks(refused.needs);
-                if self.with(sender, |known| known.knowledge.learn(&lacks)) {
-                    self.tell(Report::Learnt(sender, lacks));
-                }
-            }
-            (_, Some(_), _) if denied => self.tell(Report::Denied(sender, Doubt::Logins)),
-            (_, None, Counters::One(counter)) if denied => {
-                self.tell(Report::Denied(sender, Doubt::Counter(*counter)));
-            }
-            (_, Some(_) | None, _) => {}
+        let is_denied = error_type == ErrorType::AccessDenied;
+        let doubts_token = is_denied && diagnosis.doubts_token();
+        let conclusion = (diagnosis.reads_as_invalid() || doubts_token).then(|| {
+            let (concluded, awaited) = oneshot::channel();
+            let report = if doubts_token { Report::Doubted } else { Report::Refused };
+            self.tell(report(sender, concluded));
+            awaited
+        });
+        if is_denied {
+            self.denied(refused, reach, diagnosis.cause);
         }
         (diagnosis, conclusion)
+    }
+
+    /// Access was denied: what it shows, and what could tell why.
+    fn denied(&self, refused: &Refused<'_>, reach: Reach, cause: Cause) {
+        let Refused { sender, subject, needs, .. } = *refused;
+        let denied = |doubt| self.tell(Report::Denied(sender, doubt));
+        if let (Cause::ScopeMissing, None, Reach::Counters) = (cause, &subject.login, reach) {
+            let lacks = Fact::Lacks(needs);
+            if self.with(sender, |known| known.knowledge.learn(&lacks)) {
+                self.tell(Report::Learnt(sender, lacks));
+            }
+            return;
+        }
+        let spelled = |login: &str| self.with(sender, |known| known.knowledge.represented(login).map(Arc::from));
+        let represented = subject.login.as_deref().map(spelled);
+        if represented.is_some() {
+            denied(Doubt::Logins);
+        }
+        let is_of_counters = matches!(reach, Reach::Counter(_) | Reach::Reports) && !subject.misnamed;
+        let counters = if is_of_counters { subject.counters.as_slice() } else { &[] };
+        match represented {
+            Some(None) => {}
+            None if counters.is_empty() => {
+                if cause == Cause::Ambiguous {
+                    denied(Doubt::Reads);
+                }
+            }
+            login => {
+                let counters = counters.iter().take(MOST_ASKED).copied().collect();
+                denied(Doubt::Counters(login.flatten(), counters));
+            }
+        }
     }
 }

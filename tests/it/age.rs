@@ -1,9 +1,12 @@
 //! The age of connections to the upstream is bounded, however busy they are, and costs no request.
 
-use std::sync::atomic::Ordering;
+use std::net::{Ipv4Addr, TcpListener};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::harness::dns::Dns;
 use crate::harness::gate::until;
+use crate::harness::upstream::certificate;
 use crate::harness::{Caller, Gate, Signal, TWO_CALLERS, Upstream};
 use crate::http2::{fake, plan, relay};
 
@@ -68,6 +71,66 @@ fn what_is_under_way_on_an_old_connection_comes_to_its_end() {
     gate.until_log(&["\"access\"", "\"response_bytes\":6", "\"outcome\":\"complete\""]);
     assert_eq!(gate.get("app", "/management/v1/counters").text(), "{}");
     assert_eq!(upstream.connections(), 2);
+}
+
+const NAME: &str = "api-metrika.yandex.net";
+const OLD: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 1);
+const NEW: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+
+/// Two upstreams with the name of Metrica, on one port of two addresses.
+fn two_places() -> [Upstream; 2] {
+    let (config, ca_pem) = certificate(NAME);
+    let first = TcpListener::bind((OLD, 0)).unwrap();
+    let second = TcpListener::bind((NEW, first.local_addr().unwrap().port())).unwrap();
+    [first, second].map(|listener| {
+        Upstream::run_on(listener, config.clone(), ca_pem.clone(), |conversation| {
+            while conversation.request_head().is_some() {
+                conversation.answer("200 OK", "application/json", "{}");
+            }
+        })
+    })
+}
+
+/// Whether a name moves in DNS while connections are never idle, and all requests go where it is soon after.
+fn follows(upstream: &str, looked_up: &str) {
+    let ([old, new], Some(dns)) = (two_places(), Dns::start(OLD)) else { return };
+    let upstream = upstream.replace("{port}", &old.address().port().to_string());
+    let config = format!("{TWO_CALLERS}\nupstream: {{ca_file: '{{ca}}', max_age: 1s, {upstream}}}\n");
+    let Some(plan) = Gate::plan(&old, &config).resolver(dns.place()) else { return };
+    let (gate, stop) = (plan.start(), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let mut caller = gate.connect("app");
+                while !stop.load(Ordering::SeqCst) {
+                    caller.send(GET);
+                    assert_eq!(caller.answer().summary(), "200");
+                }
+            });
+        }
+        let requests = || [old.requests().len(), new.requests().len()];
+        until("connections are busy", || requests()[0] > 200);
+        dns.move_to(NEW);
+        // A look-up that was under way, and requests that were.
+        std::thread::sleep(Duration::from_millis(1500));
+        let [at_the_old, at_the_new] = requests();
+        std::thread::sleep(Duration::from_millis(1500));
+        stop.store(true, Ordering::SeqCst);
+        let [old, new] = requests();
+        assert_eq!(old - at_the_old, 0, "what is older than max_age is left");
+        assert!(at_the_new > 0 && new > at_the_new + 50, "{at_the_new}, {new}");
+    });
+    assert!(dns.names().iter().all(|name| name == looked_up), "{:?}", dns.names());
+}
+
+#[test]
+fn a_name_that_moves_is_followed_while_connections_are_busy() {
+    follows(&format!("url: 'https://{NAME}:{{port}}'"), NAME);
+}
+
+#[test]
+fn the_name_of_connect_to_that_moves_is_followed_too() {
+    follows("connect_to: 'metrica.test:{port}'", "metrica.test");
 }
 
 #[test]

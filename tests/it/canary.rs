@@ -270,8 +270,8 @@ fn nothing_that_holds_a_token_shows_it() {
         scopes: metrica::scope::ScopeSet::EMPTY,
         origin: metrika_gate::config::Origin::default(),
     };
-    let error = metrika_gate::tokens::read(&source, false).unwrap_err();
+    let error = metrika_gate::token::store::read(&source, false).unwrap_err();
     assert_clean("TokenFileError", &format!("{error:?} {error}"));
     write_private(file.path(), READ_TOKEN);
-    assert_clean("what is read", &format!("{:?}", metrika_gate::tokens::read(&source, false)));
+    assert_clean("what is read", &format!("{:?}", metrika_gate::token::store::read(&source, false)));
 }

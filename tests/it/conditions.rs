@@ -6,8 +6,8 @@ use std::sync::LazyLock;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use metrica::scope::ScopeSet;
-use metrika_gate::caller::{Caller, CallerId, Callers, Condition, Conditions, Evidence, ListenerName, Peer};
-use metrika_gate::rules::Rules;
+use metrika_gate::policy::caller::{Caller, CallerId, Callers, Condition, Conditions, Evidence, ListenerName, Peer};
+use metrika_gate::policy::rules::Rules;
 use proptest::prelude::*;
 
 static LISTENERS: LazyLock<[ListenerName; 2]> = LazyLock::new(|| ["one", "two"].map(ListenerName::new));

@@ -104,6 +104,22 @@ fn its_four_steps_do_what_they_say() {
     assert_eq!(status.unwrap().code(), Some(0));
 }
 
+/// The token that writes does not read, and its owner may only look at the documentation's counter.
+#[test]
+fn a_counter_that_may_only_be_looked_at_is_called_that() {
+    let demo = Demo::start();
+    let crm = demo.lines()[2].split("http://").nth(1).unwrap().split('/').next().unwrap().to_owned();
+    let request = "POST /management/v1/counter/44147844/goals HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n";
+    let mut seen = Vec::new();
+    until("it is known", || {
+        let mut caller = Caller::connect(&crm);
+        caller.send(request);
+        seen.push(caller.answer().field("x-gate-reason").unwrap_or_default().to_owned());
+        seen.last().is_some_and(|reason| reason == "counter_view_only")
+    });
+    assert!(seen.iter().rev().skip(1).all(|before| before == "ambiguous"), "{seen:?}");
+}
+
 #[test]
 fn none_of_its_lines_sends_a_token_to_the_gate() {
     let demo = Demo::start();

@@ -8,10 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use fake_metrica::{Fake, FakeToken, Permission, Settings};
 use metrica::scope::Scope;
 use metrika_gate::doctor::finding::{Finding, Standing};
-use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    date_time_ymd,
-};
+use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, KeyPair, date_time_ymd};
 use rustls::ServerConfig;
 use serde_json::Value;
 
@@ -20,7 +17,7 @@ use crate::harness::files::write_private;
 use crate::harness::metrica::{
     ALL, EXPENSES, FOREIGN, IN_CONNECT, ORGANISATION, OTHER_APPLICATION, OWN, PERSONAL, READS, STRANGER, VIEW, metrica,
 };
-use crate::harness::upstream::server_config;
+use crate::harness::upstream::{Authority, server_config};
 use crate::harness::{Conversation, Upstream};
 
 const OWNER: &str = "scopes: [metrika:read], owner: shop-owner";
@@ -233,31 +230,6 @@ fn every_remedy_works_when_it_is_followed() {
     let wrong: BTreeSet<_> =
         Finding::ALL.iter().filter(|(_, standing)| *standing == Standing::Wrong).map(|(name, _)| *name).collect();
     assert_eq!(followed, wrong, "each has a row here");
-}
-
-/// Somebody who signs certificates.
-struct Authority {
-    pem: String,
-    issuer: Issuer<'static, KeyPair>,
-}
-
-impl Authority {
-    fn new(name: &str) -> Self {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-        let pem = params.self_signed(&key).unwrap().pem();
-        Self { pem, issuer: Issuer::new(params, key) }
-    }
-
-    fn signs(&self, name: &str, change: impl FnOnce(&mut CertificateParams)) -> ServerConfig {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
-        change(&mut params);
-        server_config(params.signed_by(&key, &self.issuer).unwrap().der().to_vec(), &key)
-    }
 }
 
 fn serve(conversation: &mut Conversation) {

@@ -1,6 +1,7 @@
 //! What tests act with: a gate that is the real program, an upstream that records and can misbehave, raw callers.
 
 pub mod caller;
+pub mod dns;
 pub mod files;
 pub mod gate;
 pub mod h2;

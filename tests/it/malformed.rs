@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-use metrika_gate::rejection::Reason;
+use metrika_gate::policy::rejection::Reason;
 use serde_json::Value;
 use strict_http::Malformed;
 use strict_http::target::Rule;

@@ -6,12 +6,11 @@ use std::path::Path;
 use http::header::HOST;
 use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 use metrica::operation::Operation;
-use metrika_gate::caller::{Evidence, ListenerName, Peer};
 use metrika_gate::config::Config;
-use metrika_gate::decide::admission::Admissions;
-use metrika_gate::decide::{self, Candidates, Head, Known};
 use metrika_gate::policy::Policy;
-use metrika_gate::rejection::Reason;
+use metrika_gate::policy::caller::{Evidence, ListenerName, Peer};
+use metrika_gate::policy::decide::{self, Candidates, Head, Known};
+use metrika_gate::policy::rejection::Reason;
 
 use crate::harness::files::same_as_file;
 
@@ -53,7 +52,7 @@ fn decided(operation: &Operation, uid: u32, known: &Known<'_>) -> String {
 
 /// The matrix of a configuration: for every operation, one character a caller.
 fn matrix(config: &Config, policy: &Policy) -> String {
-    let admissions = Admissions::new(config);
+    let admissions = config.admissions();
     let tokens = Candidates::of(&vec![Ok(()); policy.tokens().len()], |_| None);
     let known = Known { policy, admissions: &admissions, limits: &config.limits, tokens: &tokens };
     let mut text = "# Who may do what, and with which token: the initial of its name; '-' is scope_denied, '!' token_scope_missing.\n\

@@ -1,7 +1,7 @@
 //! What counts for `suggest`, so that nothing becomes wider by it, and what `explain --from` says of it.
 
 use metrika_gate::config::Config;
-use metrika_gate::rules::List;
+use metrika_gate::policy::rules::List;
 use serde_json::{Value, json};
 
 use crate::harness::gate::program;

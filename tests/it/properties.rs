@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use ipnet::{IpNet, Ipv4Net};
 use metrica::operation::{Catalogue, Lookup, Verb};
 use metrica::scope::ScopeSet;
-use metrika_gate::caller::{Caller, CallerId, Callers, Condition, Conditions, Evidence, ListenerName, Peer};
+use metrika_gate::policy::caller::{Caller, CallerId, Callers, Condition, Conditions, Evidence, ListenerName, Peer};
 use metrika_gate::token::Token;
 use proptest::prelude::*;
 use strict_http::target;
@@ -187,7 +187,7 @@ proptest! {
                 (!gids.is_empty()).then(|| Condition::Gid(gids.as_slice().into())),
             ];
             Caller {
-                rules: metrika_gate::rules::Rules::default(),
+                rules: metrika_gate::policy::rules::Rules::default(),
                 id: CallerId::new(&format!("p{position}")),
                 conditions: Conditions::new(stated.into_iter().flatten()).unwrap(),
                 scopes: ScopeSet::EMPTY,

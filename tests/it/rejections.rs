@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::net::TcpListener;
 
-use metrika_gate::rejection::Reason;
+use metrika_gate::policy::rejection::Reason;
 use strict_http::Malformed;
 
 use crate::harness::files::same_as_file;
@@ -398,7 +398,7 @@ fn the_table_is_in_the_documentation() {
     let mut text = "# Rejections\n\n\
         Every answer that the gate gives itself. Its body is exactly Metrica's, `{\"errors\":[{\"error_type\":..,\"message\":..}],\"code\":..,\"message\":..}`, and the field `X-Gate-Error` holds the reason; an answer without that field is Metrica's own. `Retry-After` stands only where nothing was sent.\n\n\
         A malformed request is answered with the message of its kind instead: [every kind](operations.md#kinds-of-malformed-requests). One that breaks a rule of its caller is answered with that rule, the parameter and what would be right. Where scopes lack, the message names those that are needed and those that are there; where a token is refused, it says since when, and when Metrica is asked again.\n\n\
-        This page is written from `src/rejection.rs` by a test; `UPDATE=1 cargo test --test it` writes it anew.\n\n\
+        This page is written from `src/policy/rejection.rs` by a test; `UPDATE=1 cargo test --test it` writes it anew.\n\n\
         | X-Gate-Error | status | error_type | Retry-After | message |\n|---|---|---|---|---|\n"
         .to_owned();
     for reason in Reason::ALL {

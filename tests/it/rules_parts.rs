@@ -1,4 +1,4 @@
-//! The names of parts, which stream: what could be taken for a parameter reaches nobody whole (`metrika_gate::rules`, rule 7).
+//! The names of parts, which stream: what could be taken for a parameter reaches nobody whole (`metrika_gate::policy::rules`, rule 7).
 
 use std::time::Duration;
 

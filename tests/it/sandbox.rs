@@ -84,7 +84,8 @@ fn no_thread_is_started_before() {
     let entered = at("Sandbox::enter(");
     assert!(entered < at("No thread was started before this."));
     assert!(entered < at("Crew::start("));
-    for file in ["reload.rs", "sandbox.rs", "upstream.rs", "telemetry.rs", "tokens.rs", "server/listen.rs"] {
+    for file in ["reload.rs", "process/sandbox.rs", "upstream.rs", "telemetry.rs", "token/store.rs", "server/listen.rs"]
+    {
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(file);
         let program = std::fs::read_to_string(path).unwrap();
         let program = program.split("#[cfg(test)]").next().unwrap();

@@ -10,7 +10,7 @@ use std::sync::LazyLock;
 use http::Uri;
 use metrica::operation::{Catalogue, Lookup, Verb};
 use metrica::subject::Subject;
-use metrika_gate::rules::{Call, Rules, check_body};
+use metrika_gate::policy::rules::{Call, Rules, check_body};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use strict_http::grammar;

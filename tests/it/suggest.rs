@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use metrika_gate::config::Config;
-use metrika_gate::rules::List;
+use metrika_gate::policy::rules::List;
 use serde_json::{Value, json};
 
 use crate::harness::gate::program;

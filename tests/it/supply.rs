@@ -98,7 +98,7 @@ fn verification_cannot_be_switched_off() {
 #[test]
 fn no_decision_reads_the_wall_clock() {
     let known = set(&[
-        "src/admin.rs",
+        "src/process/admin.rs",
         "src/app.rs",
         "src/cli/check.rs",
         "src/cli/doctor.rs",
@@ -106,7 +106,7 @@ fn no_decision_reads_the_wall_clock() {
         "src/doctor.rs",
         "src/doctor/file.rs",
         "src/doctor/reach.rs",
-        "src/external.rs",
+        "src/files.rs",
         "src/gateway/record.rs",
         "src/metrics/process.rs",
         "src/telemetry/access.rs",

@@ -71,12 +71,12 @@ fn questions(upstream: &Upstream) -> usize {
 fn a_balancer_parks_no_token() {
     let upstream = metrica(|_| BALANCER, || BALANCER);
     let gate = start(&upstream, "");
-    assert_eq!(said(&gate.get("app", COUNTER)), "401 token_invalid");
+    assert_eq!(said(&gate.get("app", COUNTER)), "401 other");
     until("it was asked", || questions(&upstream) == 1);
     until("it is suspect", || state(&gate, "analytics") == "suspect");
     for _ in 0..20 {
         assert_eq!(gate.get("app", COUNTERS).status, 200);
-        assert_eq!(said(&gate.get("app", COUNTER)), "401 token_invalid");
+        assert_eq!(said(&gate.get("app", COUNTER)), "401 other");
     }
     assert_eq!((state(&gate, "analytics").as_str(), questions(&upstream)), ("usable", 1), "its successes are evidence");
 }
@@ -122,6 +122,20 @@ fn only_the_refused_request_waits() {
     assert_eq!(said(&refused.answer()), "403 token_invalid", "nothing was concluded in a second");
     let waited = begun.elapsed();
     assert!(waited > Duration::from_millis(950) && waited < Duration::from_secs(3), "{waited:?}");
+}
+
+/// A token that works before and after a refusal is not invalid, though nothing was asked.
+#[test]
+fn a_refusal_between_successes_is_disproved_by_them() {
+    let upstream = metrica(|_| REJECTS, || REJECTS);
+    let gate = start(&upstream, "");
+    assert_eq!(gate.get("app", COUNTERS).status, 200);
+    assert_eq!(said(&gate.get("app", COUNTER)), "403 token_invalid");
+    until("its successes disprove it", || {
+        assert_eq!(gate.get("app", COUNTERS).status, 200);
+        said(&gate.get("app", COUNTER)) == "403 other"
+    });
+    assert_eq!((state(&gate, "analytics").as_str(), questions(&upstream)), ("usable", 0));
 }
 
 /// What proves that the token works is believed for ten seconds.
@@ -276,7 +290,80 @@ fn own_requests_are_counted_by_purpose() {
     until("the probe is counted", || own("token_probe") >= 1.0);
     is_denied.store(true, Ordering::SeqCst);
     until("it is known", || said(&gate.get("app", COUNTER)) == "403 counter_not_granted");
-    assert_eq!((own("token_probe"), own("follow_up")), (1.0, 2.0), "the list and the counter");
+    gate.until_metric(&["own_requests_total", "purpose=\"follow_up\""], 2.0);
+    until("and it stays so", || said(&gate.get("app", COUNTER)) == "403 counter_not_granted");
+    assert_eq!((own("token_probe"), own("follow_up")), (1.0, 2.0), "the counter and the list");
+}
+
+/// A list of counters that a token was shown before needs no grant: where it is denied, the token is no longer accepted, whatever
+/// Metrica calls that.
+#[test]
+fn a_denial_of_what_the_token_did_before_is_asked_about() {
+    for (rejects, parks) in [(REJECTS, true), (json("403 Forbidden", DENIED), true), (ACCEPTS, false)] {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let over = is_over.clone();
+        let upstream = Upstream::run(move |conversation| {
+            while let Some(head) = conversation.request_head() {
+                let (status, kind, body, _) = match (over.load(Ordering::SeqCst), is_own(&head)) {
+                    (false, _) => ACCEPTS,
+                    (true, true) => rejects,
+                    (true, false) => json("403 Forbidden", DENIED),
+                };
+                conversation.answer(status, kind, body);
+            }
+        });
+        let gate = start(&upstream, "token_health: {probe_after: 300ms}");
+        assert_eq!(gate.get("app", COUNTERS).status, 200);
+        is_over.store(true, Ordering::SeqCst);
+        // A moment later, and the first one that is refused.
+        let expected = if parks { "403 token_invalid" } else { "403 request_refused" };
+        assert_eq!(said(&gate.get("app", COUNTERS)), expected);
+        assert_eq!(questions(&upstream), 1);
+        if parks {
+            until("a second probe has said so", || said(&gate.get("app", COUNTERS)) == "503 token_parked");
+            is_over.store(false, Ordering::SeqCst);
+            until("it is taken back", || gate.get("app", COUNTERS).status == 200);
+        } else {
+            for _ in 0..20 {
+                assert_eq!(said(&gate.get("app", COUNTERS)), expected);
+            }
+            assert_eq!((state(&gate, "analytics").as_str(), questions(&upstream)), ("usable", 1), "it is quiet now");
+        }
+    }
+}
+
+/// A report that was answered, and is denied then, is looked into before its reason is said.
+#[test]
+fn a_denial_of_a_report_that_was_answered_before_is_asked_about() {
+    let is_over = Arc::new(AtomicBool::new(false));
+    let over = is_over.clone();
+    let upstream = Upstream::run(move |conversation| {
+        while let Some(head) = conversation.request_head() {
+            let (status, kind, body, _) = match (over.load(Ordering::SeqCst), is_own(&head)) {
+                (false, _) => ACCEPTS,
+                (true, true) => REJECTS,
+                (true, false) => json("403 Forbidden", DENIED),
+            };
+            conversation.answer(status, kind, body);
+        }
+    });
+    let gate = start(&upstream, "token_health: {probe_after: 300ms}");
+    let report = "/stat/v1/data?ids=105&metrics=ym:s:visits";
+    until("every worker knows", || (0..20).all(|_| gate.get("app", report).status == 200));
+    is_over.store(true, Ordering::SeqCst);
+    assert_eq!(said(&gate.get("app", report)), "403 token_invalid");
+    until("it is parked", || said(&gate.get("app", report)) == "503 token_parked");
+}
+
+/// A counter that is gone is not there for its owner either.
+#[test]
+fn a_counter_that_is_gone_is_known() {
+    let absent = r#"{"errors":[{"error_type":"not_found","message":"Entity not found"}],"code":404,"message":"m"}"#;
+    let probe = move |head: &str| if head.contains("/counter/") { json("404 Not Found", absent) } else { ACCEPTS };
+    let upstream = metrica(probe, || json("403 Forbidden", DENIED));
+    let gate = start(&upstream, "");
+    let report = "POST /management/v1/counter/105/goals HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n";
+    until("it is known", || said(&gate.send("crm", report)) == "403 counter_not_granted");
 }
 
 /// Whoever gives the owner access and tells the gate so sees the reason change.

@@ -5,45 +5,17 @@ use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    date_time_ymd,
-};
+use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair, date_time_ymd};
 use rustls::ServerConfig;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
-use crate::harness::upstream::{certificate, server_config};
+use crate::harness::upstream::{Authority, certificate, server_config};
 use crate::harness::{Answer, Conversation, Gate, Signal, TWO_CALLERS, Upstream};
 
 const NAME: &str = "api-metrika.yandex.net";
 const COUNTERS: &str = "/management/v1/counters";
-
-/// Somebody who signs certificates.
-struct Authority {
-    pem: String,
-    issuer: Issuer<'static, KeyPair>,
-}
-
-impl Authority {
-    fn new() -> Self {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-        let pem = params.self_signed(&key).unwrap().pem();
-        Self { pem, issuer: Issuer::new(params, key) }
-    }
-
-    /// TLS with a certificate for `name` that `change` made something else of.
-    fn signs(&self, name: &str, change: impl FnOnce(&mut CertificateParams)) -> ServerConfig {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
-        change(&mut params);
-        server_config(params.signed_by(&key, &self.issuer).unwrap().der().to_vec(), &key)
-    }
-}
 
 fn answers(conversation: &mut Conversation) {
     while let Some(head) = conversation.request_head() {
@@ -66,7 +38,7 @@ fn refused(config: ServerConfig, trusted: &str) -> (Answer, String) {
 
 #[test]
 fn a_certificate_that_is_right_is_accepted() {
-    let authority = Authority::new();
+    let authority = Authority::new("authority");
     let plain = authority.signs(NAME, |_| {});
     let for_servers =
         authority.signs(NAME, |params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth]);
@@ -79,7 +51,7 @@ fn a_certificate_that_is_right_is_accepted() {
 
 #[test]
 fn a_certificate_that_is_wrong_gets_nothing() {
-    let (authority, other) = (Authority::new(), Authority::new());
+    let (authority, other) = (Authority::new("authority"), Authority::new("authority"));
     let self_signed = {
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new(vec![NAME.to_owned()]).unwrap();
@@ -113,7 +85,7 @@ fn a_certificate_that_is_wrong_gets_nothing() {
 
 #[test]
 fn a_leaf_that_signs_is_no_authority() {
-    let authority = Authority::new();
+    let authority = Authority::new("authority");
     let key = KeyPair::generate().unwrap();
     let leaf = CertificateParams::new(vec![NAME.to_owned()]).unwrap();
     let leaf_certificate = leaf.signed_by(&key, &authority.issuer).unwrap();
@@ -166,7 +138,7 @@ fn a_certificate_that_becomes_right_works_without_a_restart() {
             Some(if self.now.is_given() { self.after.clone() } else { self.before.clone() })
         }
     }
-    let authority = Authority::new();
+    let authority = Authority::new("authority");
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let certified = |name: &str| {
         let key = KeyPair::generate().unwrap();

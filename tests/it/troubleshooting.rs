@@ -65,6 +65,35 @@ fn rows() -> Vec<Row> {
             ..row("401 invalid_token", LIST, Cause::TokenInvalid, "dead")
         },
         Row {
+            knobs: &["revoke?token=test-000000000000000000000000reads", "invalid?status=403&error_type=access_denied"],
+            before: &[LIST],
+            ..row(
+                "403 access_denied on what worked: expired, password changed",
+                LIST,
+                Cause::TokenInvalid,
+                "issuer_invalid",
+            )
+        },
+        Row {
+            knobs: &["fail?error_type=invalid_token&path=/stat&times=99"],
+            ..row(
+                "403 invalid_token, and the token is accepted elsewhere",
+                "GET /stat/v1/data?ids=101&metrics=ym:s:visits",
+                Cause::Other,
+                "alive",
+            )
+        },
+        Row {
+            knobs: &["restricted?name=ym:s:secret"],
+            rules: ", counters: [101]",
+            ..row(
+                "403 on one report only: a restricted metric",
+                "GET /stat/v1/data?ids=101&metrics=ym:s:secret",
+                Cause::RequestRefused,
+                "report 101",
+            )
+        },
+        Row {
             secret: EXPENSES,
             ..row("403 everywhere: the application lacks metrika:read", LIST, Cause::ScopeMissing, "read_missing")
         },
@@ -169,6 +198,12 @@ fn rows() -> Vec<Row> {
                 "read",
             )
         },
+        row(
+            "403 on stat for any id: counters= in the place of ids=",
+            "GET /stat/v1/data?counters=101&metrics=ym:s:visits",
+            Cause::Other,
+            "read",
+        ),
         quota("quota_requests_by_uid", 429, Cause::QuotaUid),
         quota("quota_requests_by_ip", 429, Cause::QuotaIp),
         quota("quota_requests_by_counter_id", 429, Cause::QuotaCounter),
@@ -242,7 +277,7 @@ fn hold(row: &Row) {
     }
     let hint = answer.field("x-gate-hint").unwrap();
     assert_eq!(hint.starts_with(reason.hint()), reason != Cause::Other, "{symptom}: {hint}");
-    assert!(reason != Cause::Other || hint.contains("needs ids="), "{hint}");
+    assert!(reason != Cause::Other || hint.contains("ids=") || hint.contains("Metrica accepts the token"), "{hint}");
     let family = if status < 420 { "auth_failures_total" } else { "quota_rejections_total" };
     let label = format!("reason=\"{}\"", reason.as_str());
     until(symptom, || gate.metric(&[family, &label, "token=\"t\""]) >= 1.0);

@@ -1,11 +1,11 @@
-//! Who calls, and may it? The order of the answers is rule 2 of the stand-in.
+//! Authentication and authorization of requests. The order of the checks is rule 2 of the stand-in.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use http::request::Parts;
 use http::{HeaderMap, header};
-use metrica::operation::OperationId;
-use metrica::operation::{Catalogue, Lookup, Operation, Verb};
+use metrica::login::is_same;
+use metrica::operation::{Catalogue, Lookup, Operation, OperationId, Verb};
 use metrica::scope::Scope;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -15,13 +15,15 @@ use super::query::Query;
 use super::refusal::{ErrorType, Refusal};
 use super::{FakeToken, Permission, day};
 
-/// The tokens, and what became of them; and what is said of counters whoever asks.
+/// The tokens and their usage, and the properties of counters that do not depend on the token.
 pub struct Keyring {
     holders: Vec<Holder>,
     /// Counters with public statistics.
     pub public: BTreeSet<u64>,
     /// Counters of organisations.
     pub organisation: BTreeSet<u64>,
+    /// Metrics and dimensions that are refused, whoever asks.
+    pub restricted: BTreeSet<String>,
 }
 
 struct Holder {
@@ -31,41 +33,41 @@ struct Holder {
     last: Option<(OperationId, String)>,
 }
 
-/// A call that is allowed.
+/// An authorized request.
 pub struct Call<'a> {
     pub operation: &'a Operation,
-    /// A token of the account that is worked for, mostly the one that was sent.
+    /// The index of a token of the account that the request acts for, usually the one that was sent.
     pub holder: usize,
     /// The login of that account.
     pub owner: String,
-    /// The counter in the path and the owner's level on it.
+    /// The counter in the path and the owner's access level.
     pub counter: Option<(u64, Permission)>,
-    /// The other numbers in the path, by their names.
+    /// The other numbers in the path, by parameter name.
     pub numbers: BTreeMap<&'a str, u64>,
     pub query: Query,
-    /// The path ended in `.csv`.
+    /// Whether the path ended in `.csv`.
     pub wants_csv: bool,
     pub content_type: String,
 }
 
 impl Call<'_> {
-    /// The two words of the operation's id: on what, and what.
+    /// The two words of the operation's id: the object and the action.
     pub fn noun_and_act(&self) -> (&'static str, &'static str) {
         let id = self.operation.id.as_str();
         id.split_once('.').unwrap_or((id, ""))
     }
 
-    /// The body is counted rather than read.
+    /// Whether the body is counted instead of parsed.
     pub fn is_upload(&self) -> bool {
         self.operation.upload || self.noun_and_act().1.starts_with("upload")
     }
 
-    /// The counter in the path, for operations that have one.
+    /// The counter in the path, or 0 if the operation has none.
     pub fn counter(&self) -> u64 {
         self.counter.map_or(0, |(counter, _)| counter)
     }
 
-    /// The one other number in the path.
+    /// The other number in the path, for operations that have one.
     pub fn number(&self) -> Result<u64, Refusal> {
         self.numbers.values().next().copied().ok_or_else(|| ErrorType::NotFound.into())
     }
@@ -79,15 +81,16 @@ impl Keyring {
     pub fn new(tokens: Vec<FakeToken>) -> Self {
         let holder = |token| Holder { token, revoked: false, requests: 0, last: None };
         let holders = tokens.into_iter().map(holder).collect();
-        Self { holders, public: BTreeSet::new(), organisation: BTreeSet::new() }
+        let (public, organisation, restricted) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        Self { holders, public, organisation, restricted }
     }
 
-    /// Says whether a token is valid. False when it is unknown.
+    /// Sets whether a token is revoked. Returns false if it is unknown.
     pub fn set_revoked(&mut self, secret: &str, revoked: bool) -> bool {
         self.holder_mut(secret).map(|holder| holder.revoked = revoked).is_some()
     }
 
-    /// Changes what is known of a token. False when it is unknown.
+    /// Changes the properties of a token. Returns false if it is unknown.
     pub fn change(&mut self, secret: &str, change: impl FnOnce(&mut FakeToken)) -> bool {
         self.holder_mut(secret).map(|holder| change(&mut holder.token)).is_some()
     }
@@ -96,25 +99,36 @@ impl Keyring {
         self.holders.iter_mut().find(|holder| holder.token.secret == secret)
     }
 
-    /// The valid token that was sent.
+    /// Returns the valid token that was sent.
     pub fn token(&self, headers: &HeaderMap) -> Result<&FakeToken, Refusal> {
         let holder = self.holders.get(self.identify(headers)?).ok_or(ErrorType::InvalidToken)?;
         Ok(&holder.token)
     }
 
-    /// Who represents which accounts.
+    /// Returns each owner with the accounts that it represents.
     pub fn representatives(&self) -> impl Iterator<Item = (&str, &[String])> {
         self.holders.iter().map(|holder| (holder.token.owner.as_str(), &*holder.token.represents))
     }
 
-    /// Gives an account a counter that it has just made.
+    /// Grants an account a counter that it has created.
     pub fn give(&mut self, owner: &str, counter: u64) {
         for holder in self.holders.iter_mut().filter(|holder| holder.token.owner == owner) {
             holder.token.counters.push((counter, Permission::Own));
         }
     }
 
-    /// Tokens without their secrets, for the control panel.
+    /// Gives an account access to a counter, or revokes it. Returns false when no token belongs to that account.
+    pub fn grant(&mut self, owner: &str, counter: u64, permission: Option<Permission>) -> bool {
+        let mut is_known = false;
+        for holder in self.holders.iter_mut().filter(|holder| holder.token.owner == owner) {
+            holder.token.counters.retain(|(other, _)| *other != counter);
+            holder.token.counters.extend(permission.map(|permission| (counter, permission)));
+            is_known = true;
+        }
+        is_known
+    }
+
+    /// The tokens without their secrets, for the control panel.
     pub fn state(&self) -> Value {
         let tokens = self.holders.iter().map(|holder| {
             json!({
@@ -129,7 +143,7 @@ impl Keyring {
         tokens.collect()
     }
 
-    /// Every counter that a token knows, with the login it belongs to.
+    /// Every counter of the tokens, with the login of its owner.
     pub fn counters(&self) -> BTreeMap<u64, String> {
         let mut counters = BTreeMap::new();
         for Holder { token, .. } in &self.holders {
@@ -144,12 +158,12 @@ impl Keyring {
         counters
     }
 
-    /// The counters that the sender of a token has a grant on.
+    /// The counters that the owner of a token has access to.
     pub fn counters_of(&self, holder: usize) -> BTreeMap<u64, Permission> {
         self.holders.get(holder).into_iter().flat_map(|holder| holder.token.counters.iter().copied()).collect()
     }
 
-    /// Decides about a request.
+    /// Authenticates and authorizes a request.
     pub fn admit<'a>(&mut self, catalogue: &'a Catalogue, head: &Parts) -> Result<Call<'a>, Refused> {
         let sent = self.identify(&head.headers)?;
         let operation = find(catalogue, head)?;
@@ -165,6 +179,9 @@ impl Keyring {
         };
         let (worked_for, level) = self.rights(sent, operation, &query, known).map_err(refused)?;
         asked?;
+        if is_report(operation) && self.is_refused(&query) {
+            return Err(ErrorType::AccessDenied.into());
+        }
         let mut call = Call {
             operation,
             holder: worked_for,
@@ -186,7 +203,14 @@ impl Keyring {
         Ok(call)
     }
 
-    /// Whose rights count, and the lowest level that they give on the counters that are asked for (rules 2, 7 and 8 of the
+    /// Whether a report is refused to every account (rule 10 of the stand-in).
+    fn is_refused(&self, query: &Query) -> bool {
+        let is_misnamed = query.get("ids").or(query.get("id")).is_none() && query.get("counters").is_some();
+        let names = [query.list("metrics"), query.list("dimensions")].concat();
+        is_misnamed || names.into_iter().any(|name| self.restricted.contains(name))
+    }
+
+    /// Returns the token whose rights apply, and its lowest access level to the requested counters (rules 2, 7 and 8 of the
     /// stand-in).
     fn rights(
         &self,
@@ -206,9 +230,9 @@ impl Keyring {
         {
             return Err(ErrorType::AccessDenied);
         }
-        let worked_for = match query.get("ulogin").filter(|login| !login.is_empty() && *login != token.owner) {
-            Some(login) if !token.represents.iter().any(|other| other == login) => return Err(ErrorType::AccessDenied),
-            Some(login) => self.holders.iter().position(|holder| holder.token.owner == login).unwrap_or(sent),
+        let worked_for = match query.get("ulogin").filter(|named| !named.is_empty() && !is_same(named, &token.owner)) {
+            Some(named) if !is_among(&token.represents, named) => return Err(ErrorType::AccessDenied),
+            Some(named) => self.holders.iter().position(|holder| is_same(&holder.token.owner, named)).unwrap_or(sent),
             None => sent,
         };
         let mut lowest = Permission::Own;
@@ -218,14 +242,14 @@ impl Keyring {
         Ok((worked_for, lowest))
     }
 
-    /// The level of a token's owner on a counter, which must be high enough.
+    /// Returns the access level of a token's owner to a counter, if it is at least `needed`.
     fn permission(&self, holder: usize, counter: u64, needed: Permission) -> Result<Permission, ErrorType> {
         let granted = self.counters_of(holder).get(&counter).copied();
         let public = self.public.contains(&counter).then_some(Permission::Public);
         granted.max(public).filter(|permission| *permission >= needed).ok_or(ErrorType::AccessDenied)
     }
 
-    /// Whose is the one token that was sent?
+    /// Returns the index of the one token that was sent.
     fn identify(&self, headers: &HeaderMap) -> Result<usize, Refusal> {
         let mut values = headers.get_all(header::AUTHORIZATION).iter();
         let (Some(value), None) = (values.next(), values.next()) else { return Err(ErrorType::Unauthorized.into()) };
@@ -236,10 +260,14 @@ impl Keyring {
     }
 }
 
-/// What the logins of organisations begin with.
+fn is_among(logins: &[String], login: &str) -> bool {
+    logins.iter().any(|one| is_same(one, login))
+}
+
+/// The prefix of the logins of organisations.
 const ORGANISATION: &str = "porg-";
 
-/// The counters that a request asks for: in its path, and of a report in `ids` or `id`.
+/// The counters of a request: from its path or, for a report, from `ids` or `id`.
 fn counters(operation: &Operation, path: &str, query: &Query) -> Result<Vec<u64>, Refusal> {
     let in_path = parameters(operation, path).find(|(name, _)| *name == "counter_id");
     if let Some((name, value)) = in_path {
@@ -257,7 +285,7 @@ fn is_report(operation: &Operation) -> bool {
     operation.id.as_str().starts_with("report.")
 }
 
-/// The operation that is asked for.
+/// Looks up the operation of a request.
 fn find<'a>(catalogue: &'a Catalogue, head: &Parts) -> Result<&'a Operation, Refused> {
     let path = head.uri.path();
     let found = |verb: Verb| catalogue.find(verb, path);
@@ -273,7 +301,7 @@ fn find<'a>(catalogue: &'a Catalogue, head: &Parts) -> Result<&'a Operation, Ref
     }
 }
 
-/// A refusal, and the methods that the path has where the method was wrong.
+/// An error, and the methods that the path supports if the method was wrong.
 pub struct Refused {
     pub refusal: Refusal,
     pub allow: Option<String>,
@@ -291,7 +319,7 @@ impl From<ErrorType> for Refused {
     }
 }
 
-/// What an operation needs of its counters. Grants are not even shown to those who only view.
+/// The access level that an operation requires. Viewers may not even see grants.
 fn needed(operation: &Operation) -> Permission {
     let reads = operation.scopes.iter().any(|scope| scope == Scope::Read);
     match operation.id.as_str() {
@@ -303,7 +331,7 @@ fn needed(operation: &Operation) -> Permission {
     }
 }
 
-/// The names in braces of the template, and what the path has in their places.
+/// The parameter names of the template, with their values in the path.
 fn parameters<'a, 'b>(operation: &'a Operation, path: &'b str) -> impl Iterator<Item = (&'a str, &'b str)> {
     let plain = path.strip_suffix(".json").or_else(|| path.strip_suffix(".csv")).filter(|_| operation.suffixes);
     let segments = operation.template.split('/').zip(plain.unwrap_or(path).split('/'));

@@ -1,4 +1,4 @@
-//! Answers, and their bodies: whole or streamed, and on request cut off in the middle.
+//! Responses and their bodies: whole or streamed, and optionally cut off.
 
 use std::io::Write as _;
 use std::pin::Pin;
@@ -19,11 +19,11 @@ const CSV: &str = "text/csv; charset=utf-8";
 const TSV: &str = "text/tab-separated-values; charset=utf-8";
 const HTML: &str = "text/html; charset=utf-8";
 
-/// Status, type and body.
+/// The status, type and body of a response.
 pub struct Answer {
     status: StatusCode,
     content_type: &'static str,
-    /// The methods that the path has.
+    /// The value of `Allow`: the methods that the path supports.
     allow: Option<String>,
     is_packed: bool,
     content: Content,
@@ -43,23 +43,23 @@ impl Answer {
         Self::ok(TSV, Content::of(Source::Part(Box::new(part))))
     }
 
-    /// The refusal in place of JSON as a page of the server behind the application.
+    /// An error as an HTML page of the server behind the application, instead of JSON.
     pub fn page(refusal: &Refusal) -> Self {
         Self { status: refusal.status, ..Self::ok(HTML, Content::whole(refusal.page())) }
     }
 
-    /// The refusal cut off in the middle, though its length says that it is whole.
+    /// An error cut off in the middle, with a matching length.
     pub fn half(refusal: &Refusal) -> Self {
         let mut body = refusal.body();
         body.truncate(body.len() / 2);
         Self { status: refusal.status, ..Self::ok(JSON, Content::whole(body)) }
     }
 
-    /// The same, with gzip.
+    /// Compresses the body with gzip.
     pub fn packed(mut self) -> Self {
         if let Source::Whole(bytes) = &self.content.source {
             let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
-            // Into memory, which takes everything.
+            // Writing to memory cannot fail.
             let _ = packer.write_all(bytes);
             self.content = Content::whole(packer.finish().unwrap_or_default());
             self.is_packed = true;
@@ -79,19 +79,19 @@ impl Answer {
         Self { allow: methods, ..self }
     }
 
-    /// Keeps the place of this request among the parallel ones until the body is sent.
+    /// Counts the request as running until the body has been sent.
     pub fn holding(mut self, in_flight: Option<InFlight>) -> Self {
         self.content.in_flight = in_flight;
         self
     }
 
-    /// Breaks the connection after that many bytes of the body.
+    /// Breaks the connection after this many bytes of the body.
     pub const fn cut_after(mut self, bytes: Option<u64>) -> Self {
         self.content.cut = bytes;
         self
     }
 
-    /// What HEAD is answered: the same fields and no body.
+    /// The response to HEAD: the same fields without a body.
     pub fn without_body(self) -> Response<Content> {
         let length = self.content.left();
         let mut response = Response::from(self);
@@ -122,12 +122,12 @@ impl From<Answer> for Response<Content> {
     }
 }
 
-/// The body.
+/// A response body.
 pub struct Content {
     source: Source,
-    /// How many bytes may still go before the connection breaks.
+    /// The number of bytes to send before the connection breaks.
     cut: Option<u64>,
-    /// What goes before the cut was given away.
+    /// Whether the bytes before the cut have been handed to hyper.
     is_sent: bool,
     in_flight: Option<InFlight>,
 }
@@ -137,7 +137,7 @@ enum Source {
     Part(Box<Part>),
 }
 
-/// The connection ends here because the control panel was told so.
+/// The connection ends because the control panel requested it.
 #[derive(Debug, thiserror::Error)]
 #[error("the fake was told to break this connection")]
 pub struct Broken;
@@ -172,7 +172,7 @@ impl Body for Content {
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         if self.cut == Some(0) {
-            // An error throws away what is not sent yet, so let hyper send it first.
+            // An error discards unsent data, so let hyper send it first.
             if self.is_sent {
                 return Poll::Ready(Some(Err(Broken)));
             }

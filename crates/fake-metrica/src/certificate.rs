@@ -1,4 +1,4 @@
-//! The server's certificate: made at every start, signed by an authority of its own that is made with it.
+//! The server's certificate, generated at every start and signed by an authority that is generated with it.
 
 use std::sync::Arc;
 
@@ -9,13 +9,13 @@ use rcgen::{
 use rustls::ServerConfig;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
-/// What the server presents, and what its callers trust.
+/// The TLS configuration of the server, and the authority that clients trust.
 pub struct Certificate {
     pub tls: Arc<ServerConfig>,
     pub ca_pem: String,
 }
 
-/// Makes both, for a server that is reached by `names`.
+/// Generates both, for a server that is reached by `names`.
 pub fn make(names: &[String], http2: bool) -> anyhow::Result<Certificate> {
     let authority_key = KeyPair::generate()?;
     let mut authority = CertificateParams::default();

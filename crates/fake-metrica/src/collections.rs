@@ -1,4 +1,4 @@
-//! Lists of objects: one mechanism for every kind in `kinds`.
+//! Lists of objects: one implementation for every kind in `kinds`.
 
 use std::collections::HashMap;
 
@@ -11,18 +11,18 @@ use super::refusal::{ErrorType, Refusal};
 
 type Item = Map<String, Value>;
 
-/// The first number that an object of a list gets.
+/// The number of the first object in a list.
 const FIRST_NUMBER: u64 = 101;
 
-/// Every list that was asked for so far.
+/// All lists requested so far.
 #[derive(Default)]
 pub struct Collections {
-    /// By its name and whose it is.
+    /// Lists by name and owner.
     lists: HashMap<(&'static str, String), Vec<Item>>,
 }
 
 impl Collections {
-    /// Answers an operation on a list or on one object of it.
+    /// Answers an operation on a list or on one object in it.
     pub fn answer(&mut self, call: &Call<'_>, body: &Item) -> Result<Answer, Refusal> {
         let (noun, act) = call.noun_and_act();
         let Some(kind) = Kind::of(noun) else {
@@ -54,12 +54,12 @@ impl Collections {
         }
     }
 
-    /// The list of a counter or an account, for objects that show it as a part of themselves.
+    /// Returns the list of a counter or an account, for responses that include it.
     pub fn of(&mut self, plural: &str, whose: String) -> Option<&Vec<Item>> {
         Kind::of(plural).map(|kind| &*self.list(kind, whose))
     }
 
-    /// The accounts that an account represents, and no others.
+    /// Replaces the list of accounts that an account represents.
     pub fn represent(&mut self, owner: &str, accounts: &[String]) {
         let Some(kind) = Kind::of("accounts") else { return };
         let list = self.list(kind, owner.to_owned());
@@ -114,8 +114,8 @@ fn create(list: &mut Vec<Item>, kind: &Kind, call: &Call<'_>, body: &Item) -> Re
     }))
 }
 
-/// The object that a body has. White space around its type is dropped: the quick start sends `messenger ` and is
-/// answered `messenger`.
+/// Returns the object in a body. White space around its type is removed: the quick start sends `messenger ` and receives
+/// `messenger`.
 fn given(kind: &Kind, body: &Item) -> Result<Item, Refusal> {
     let mut item = match inner(body, kind.singular) {
         Some(item) => item.clone(),
@@ -130,7 +130,7 @@ fn given(kind: &Kind, body: &Item) -> Result<Item, Refusal> {
     Ok(item)
 }
 
-/// Adds what the body has under the plural.
+/// Adds the objects that the body has under the plural key.
 fn create_all(list: &mut Vec<Item>, kind: &Kind, call: &Call<'_>, body: &Item) -> Result<(), Refusal> {
     let items = body.get(kind.plural).and_then(Value::as_array).cloned().unwrap_or_default();
     for item in items {
@@ -143,7 +143,7 @@ fn create_all(list: &mut Vec<Item>, kind: &Kind, call: &Call<'_>, body: &Item) -
     Ok(())
 }
 
-/// Completes an object and adds it.
+/// Fills in the defaults of an object and adds it.
 fn add(list: &mut Vec<Item>, kind: &Kind, given: Item) -> Item {
     let mut item: Item = serde_json::from_str(kind.defaults).unwrap_or_default();
     item.extend(given);
@@ -160,7 +160,7 @@ fn find<'a>(list: &'a mut [Item], kind: &Kind, call: &Call<'_>, body: &Item) -> 
     list.iter_mut().find(|item| item.get(kind.key) == Some(&key)).ok_or_else(|| ErrorType::NotFound.into())
 }
 
-/// What tells the object apart that is asked for: the number in the path, or the login in the query or the body.
+/// The key that identifies the requested object: the number in the path, or the login in the query or the body.
 fn key(kind: &Kind, call: &Call<'_>, body: &Item) -> Result<Value, Refusal> {
     if !kind.is_by_login() {
         return call.number().map(Value::from);
@@ -172,7 +172,7 @@ fn key(kind: &Kind, call: &Call<'_>, body: &Item) -> Result<Value, Refusal> {
     }
 }
 
-/// The object under a key, where bodies have the object.
+/// Returns the object under a key of the body, if there is one.
 pub fn inner<'a>(body: &'a Item, key: &str) -> Option<&'a Item> {
     body.get(key).and_then(Value::as_object)
 }

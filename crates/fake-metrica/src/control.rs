@@ -1,4 +1,4 @@
-//! The control panel, below `/_fake/`: POST, or GET where a short curl line is wanted. Not part of the API.
+//! The control panel, below `/_fake/`, which is not part of the API. It accepts POST, and GET for short curl commands.
 
 use std::time::Duration;
 
@@ -6,6 +6,7 @@ use http::Method;
 use http::request::Parts;
 use serde_json::{Value, json};
 
+use super::Permission;
 use super::answer::Answer;
 use super::knobs::{Cut, Fail, Form, answerable};
 use super::query::Query;
@@ -23,7 +24,12 @@ const KNOBS: &[(&str, &str, &str)] = &[
         "the next answers are this error; without status the documented one; with html a page in place of JSON, with half \
          JSON that ends in the middle, huge so many bytes of it; gzip packs it",
     ),
-    ("invalid", "status", "the status of an invalid token: 403, or 401, which the documentation says too"),
+    (
+        "invalid",
+        "status, error_type",
+        "how an invalid token is answered: status 403, or 401, which the documentation says too; error_type invalid_token, or \
+         access_denied, as its troubleshooting says",
+    ),
     (
         "wording",
         "lang, error_type, message",
@@ -36,6 +42,8 @@ const KNOBS: &[(&str, &str, &str)] = &[
     ),
     ("organisation", "counter, off", "the counter belongs to an organisation: what is refused is counter_in_connect"),
     ("public", "counter, off", "the counter's statistics are public: any valid token reads them"),
+    ("grant", "owner, counter, permission", "what the account may do with the counter: view, edit, own or none"),
+    ("restricted", "name, off", "reports with that metric or dimension are refused to everybody"),
     (
         "break",
         "after, times, path",
@@ -64,7 +72,7 @@ pub fn help() -> String {
     )
 }
 
-/// Turns a knob.
+/// Answers a request to turn a knob.
 pub fn answer(shared: &Shared, knob: &str, head: &Parts) -> Answer {
     let query = Query::parse(head.uri.query());
     let is_read = matches!(head.method, Method::GET | Method::HEAD);
@@ -77,13 +85,13 @@ pub fn answer(shared: &Shared, knob: &str, head: &Parts) -> Answer {
         }
     };
     match outcome {
-        // For eyes: a curl line is all that ever calls this by hand.
+        // Indented, because people read the output of curl.
         Ok(value) => Answer::json(&value, true),
         Err(refusal) => Answer::from(&refusal),
     }
 }
 
-/// Turns a knob that is written as `fail?error_type=backend_error`.
+/// Turns a knob, written as `fail?error_type=backend_error`.
 pub fn turn(shared: &Shared, knob: &str) -> Result<Value, Refusal> {
     let (knob, query) = knob.split_once('?').unwrap_or((knob, ""));
     perform(shared, knob, &Query::parse(Some(query)))
@@ -105,6 +113,8 @@ fn perform(shared: &Shared, knob: &str, query: &Query) -> Result<Value, Refusal>
         "account" => account(shared, query),
         "organisation" => organisation(shared, query),
         "public" => public(shared, query),
+        "grant" => grant(shared, query),
+        "restricted" => restricted(shared, query),
         "break" => cut(shared, query),
         "part_bytes" => part_bytes(shared, query),
         "logs" => logs(shared, query),
@@ -148,7 +158,7 @@ fn account(shared: &Shared, query: &Query) -> Result<Value, Refusal> {
     Ok(json!({ "client_id": token.client_id, "login": token.login, "represents": token.represents }))
 }
 
-/// The counter that a knob is about, and whether it becomes what the knob says.
+/// The counter that a knob applies to, and whether it is switched on.
 fn counter(query: &Query) -> Result<(u64, bool), Refusal> {
     Ok((query.number("counter")?.ok_or_else(|| Refusal::missing("counter"))?, !query.has("off")))
 }
@@ -176,11 +186,41 @@ fn public(shared: &Shared, query: &Query) -> Result<Value, Refusal> {
     Ok(json!({ "public": world.keyring.public }))
 }
 
+fn grant(shared: &Shared, query: &Query) -> Result<Value, Refusal> {
+    let (owner, (counter, _)) = (query.required("owner")?, counter(query)?);
+    let word = query.required("permission")?;
+    let levels = [Permission::View, Permission::Edit, Permission::Own];
+    let permission = levels.into_iter().find(|level| level.as_str() == word);
+    if permission.is_none() && word != "none" {
+        return Err(Refusal::invalid("permission"));
+    }
+    let mut world = shared.world();
+    world.counters.exists(counter);
+    if !world.keyring.grant(owner, counter, permission) {
+        return Err(Refusal::because(ErrorType::NotFound, "No token is of that account"));
+    }
+    Ok(json!({ "owner": owner, "counter": counter, "permission": word }))
+}
+
+fn restricted(shared: &Shared, query: &Query) -> Result<Value, Refusal> {
+    let name = query.required("name")?;
+    let restricted = &mut shared.world().keyring.restricted;
+    if query.has("off") {
+        restricted.remove(name)
+    } else {
+        restricted.insert(name.to_owned())
+    };
+    Ok(json!({ "restricted": restricted }))
+}
+
 fn invalid(shared: &Shared, query: &Query) -> Result<Value, Refusal> {
     let status = query.number("status")?.ok_or_else(|| Refusal::missing("status"))?;
     let status = answerable(status).ok_or_else(|| Refusal::invalid("status"))?;
-    shared.world().knobs.invalid_status = status;
-    Ok(json!({ "status": status.as_u16() }))
+    let name = query.get("error_type").unwrap_or(ErrorType::InvalidToken.as_str());
+    let error_type = ErrorType::parse(name).ok_or_else(|| Refusal::invalid("error_type"))?;
+    let knobs = &mut shared.world().knobs;
+    (knobs.invalid_status, knobs.invalid_type) = (status, error_type);
+    Ok(json!({ "status": status.as_u16(), "error_type": name }))
 }
 
 fn wording(shared: &Shared, query: &Query) -> Result<Value, Refusal> {
@@ -217,7 +257,7 @@ fn slow(shared: &Shared, query: &Query) -> Result<Value, Refusal> {
     Ok(json!({ "path": path, "slow_ms": milliseconds }))
 }
 
-/// No error is made larger than this, in bytes.
+/// The maximum size of a generated error, in bytes.
 const HUGE: u32 = 64 * 1024 * 1024;
 
 fn fail(shared: &Shared, query: &Query) -> Result<Value, Refusal> {

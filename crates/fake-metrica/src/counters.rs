@@ -1,4 +1,4 @@
-//! Counters, and what hangs on one counter alone: the caller's own grant, public access, labels, measurement tokens.
+//! Counters, and the objects that belong to one counter: the caller's own grant, public access, labels, measurement tokens.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,23 +10,23 @@ use super::collections::{Collections, inner, success};
 use super::refusal::{ErrorType, Refusal};
 use super::{Permission, day};
 
-/// The API's limit of one page, and what a page holds by default.
+/// The API's limits for the size of a page; the default is below.
 const PAGE: std::ops::RangeInclusive<usize> = 1..=10_000;
 const DEFAULT_PAGE: usize = 1_000;
 
-/// The API's limit for one counter; the sixth is an error.
+/// The API's limit of measurement tokens per counter; another one is an error.
 const MEASUREMENT_TOKENS: usize = 5;
 
-/// Parts of a counter that are shown when `field` names them.
+/// Lists of a counter that are included if `field` names them.
 const EXTRA_LISTS: [&str; 5] = ["goals", "filters", "operations", "grants", "labels"];
 
-/// What `field` says, and the field that is shown then.
+/// Values of `field`, and the field of a counter that each adds.
 const EXTRA_FIELDS: [(&str, &str); 2] = [("mirrors", "mirrors2"), ("counter_flags", "counter_flags")];
 
-/// What a list leaves out of its counters.
+/// Fields that counters in a list do not have.
 const NOT_LISTED: [&str; 4] = ["update_time", "filter_robots", "visit_threshold", "autogoals_enabled"];
 
-/// The counters by their numbers.
+/// The counters by number.
 pub struct Counters(BTreeMap<u64, Counter>);
 
 struct Counter {
@@ -37,7 +37,7 @@ struct Counter {
 }
 
 impl Counters {
-    /// Counters of the given owners.
+    /// Creates counters with the given owners.
     pub fn new(owners: BTreeMap<u64, String>) -> Self {
         let counters = owners.into_iter().map(|(id, owner)| {
             let given = json!({ "name": format!("Shop {id}"), "site2": { "site": format!("shop-{id}.example") } });
@@ -46,7 +46,7 @@ impl Counters {
         Self(counters.collect())
     }
 
-    /// Makes sure that a counter is there; a new one is another account's.
+    /// Ensures that a counter exists; a new one belongs to another account.
     pub fn exists(&mut self, id: u64) {
         let new = || Counter::new(id, "another-owner".to_owned(), Map::new());
         self.0.entry(id).or_insert_with(new);
@@ -91,7 +91,7 @@ impl Counters {
         if !PAGE.contains(&page) {
             return Err(Refusal::invalid("per_page"));
         }
-        // Counters are counted from 1, and 0 is taken for it.
+        // Counters are numbered from 1, and 0 means 1.
         let skipped = offset.saturating_sub(1);
         let granted = keyring.counters_of(call.holder);
         let found: Vec<_> = granted
@@ -128,7 +128,7 @@ impl Counter {
         counter
     }
 
-    /// Takes what was sent, but for what only the API itself decides.
+    /// Changes the fields that were sent, except those that only the API sets.
     fn change(&mut self, given: &Map<String, Value>) {
         let own = ["id", "status", "owner_login", "permission", "create_time", "code_status", "measurement_tokens"];
         for (field, value) in given.iter().filter(|(field, _)| !own.contains(&field.as_str())) {
@@ -152,7 +152,7 @@ impl Counter {
         self.fields.get(field).and_then(Value::as_str).unwrap_or_default()
     }
 
-    /// Whether the counter is in a list with the filters of the query.
+    /// Whether the counter passes the filters of a list query.
     fn fits(&self, call: &Call<'_>, permission: Permission) -> bool {
         let query = &call.query;
         let allows = |name: &str, value: &str| {
@@ -161,7 +161,7 @@ impl Counter {
         };
         let id = self.fields.get("id").map(Value::to_string).unwrap_or_default();
         let sought = query.get("search_string").unwrap_or_default();
-        // It is not documented what a label that is no number does. yametrikapy sends `label_id=None` with each list.
+        // The effect of a label that is not a number is undocumented. yametrikapy sends `label_id=None` with each list.
         let labels: Vec<u64> = query.list("label_id").iter().filter_map(|label| label.parse().ok()).collect();
         allows("permission", permission.as_str())
             && allows("counter_ids", &id)
@@ -170,10 +170,13 @@ impl Counter {
             && (labels.is_empty() || self.labels.iter().any(|label| labels.contains(label)))
     }
 
-    /// The counter as the caller sees it, with the parts that `field` names.
+    /// The counter as the client sees it, with the parts that `field` names.
     fn shown(&self, call: &Call<'_>, permission: Permission, collections: &mut Collections) -> Value {
         let mut shown = self.fields.clone();
         shown.insert("permission".to_owned(), json!(permission.as_str()));
+        if permission == Permission::Own {
+            shown.insert("owner_login".to_owned(), json!(call.owner));
+        }
         let extra = call.query.list("field");
         let hidden = EXTRA_FIELDS.iter().filter(|(word, _)| !extra.contains(word)).map(|(_, field)| *field);
         let is_listed = call.noun_and_act() == ("counters", "list");
@@ -227,8 +230,8 @@ impl Counter {
     }
 }
 
-/// A new counter: the 49 entries that the quick start prints of one, an object and each of its fields, but for the
-/// permission; and those of [`EXTRA_FIELDS`] and [`NOT_LISTED`].
+/// The fields of a new counter: the 49 entries of the quick start, counting an object and each of its fields, except the
+/// permission, plus those of [`EXTRA_FIELDS`] and [`NOT_LISTED`].
 ///
 /// Source: <https://yandex.com/dev/metrika/en/intro/quick-start>.
 fn fields(id: u64, owner: &str) -> Value {
@@ -295,7 +298,7 @@ fn fields(id: u64, owner: &str) -> Value {
     })
 }
 
-/// Takes the fields of an object one by one, and everything else as a whole.
+/// Merges an object field by field; any other value is replaced.
 fn take(kept: &mut Value, given: &Value) {
     if let (Value::Object(kept), Value::Object(given)) = (&mut *kept, given) {
         for (field, value) in given {

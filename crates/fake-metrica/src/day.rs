@@ -1,19 +1,19 @@
-//! Days as the API writes them, and the present moment.
+//! Dates in the format of the API, and the current time.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const SECONDS: u64 = 24 * 60 * 60;
 
-/// How far Moscow is ahead of UTC.
+/// The offset of Moscow from UTC.
 const MOSCOW: Duration = Duration::from_secs(3 * 60 * 60);
 
-/// A day, counted from 1970-01-01.
+/// A day, as a number of days since 1970-01-01.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Day(u64);
 
 impl Day {
-    /// Today in UTC.
+    /// The current day in UTC.
     pub fn today() -> Self {
         Self::of(SystemTime::now())
     }
@@ -22,12 +22,12 @@ impl Day {
         Self(time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() / SECONDS)
     }
 
-    /// A date such as `2026-01-31`.
+    /// Parses a date such as `2026-01-31`.
     pub fn parse(text: &str) -> Option<Self> {
         humantime::parse_rfc3339(&format!("{text}T00:00:00Z")).ok().map(Self::of)
     }
 
-    /// A date, or one of the words that reports know beside it: `today`, `yesterday`, `6daysAgo`.
+    /// Parses a date, or one of the words that reports accept: `today`, `yesterday`, `6daysAgo`.
     pub fn resolve(text: &str) -> Option<Self> {
         match text {
             "today" => Some(Self::today()),
@@ -47,7 +47,7 @@ impl Day {
         Self(self.0.saturating_add(days))
     }
 
-    /// How many days later `self` is than `other`; 0 when it is earlier.
+    /// The number of days from `other` to `self`; 0 if `self` is earlier.
     pub const fn since(self, other: Self) -> u64 {
         self.0.saturating_sub(other.0)
     }
@@ -55,14 +55,14 @@ impl Day {
 
 impl fmt::Display for Day {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Beyond the year 9999 the format has no text; such a day comes only of a parameter that makes no sense.
+        // The format ends at the year 9999; later days result only from meaningless parameters.
         let time = UNIX_EPOCH + Duration::from_secs(self.0.min(2_932_896) * SECONDS);
         let text = humantime::format_rfc3339_seconds(time).to_string();
         f.write_str(text.get(..10).unwrap_or_default())
     }
 }
 
-/// The present moment as `create_time` and its like have it: Moscow's, whatever the time zone of a counter.
+/// The current time in the format of `create_time`: in Moscow's time zone, whatever the counter's.
 pub fn now() -> String {
     moscow(SystemTime::now())
 }

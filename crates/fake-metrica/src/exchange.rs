@@ -1,4 +1,4 @@
-//! The path of one request: arrive, wait where told so, read the body, answer.
+//! The handling of one request: arrival, configured delay, request body, response.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -16,16 +16,16 @@ use super::refusal::{ErrorType, Refusal};
 use super::tally::Tally;
 use super::world::Shared;
 
-/// No object of the management API comes near this.
+/// The maximum size of an object in a request body, in bytes; far more than any object of the management API.
 const OBJECT_BYTES: usize = 1024 * 1024;
 
-/// Bodies up to this size are read even when the answer is already known, so that the connection can go on.
+/// Bodies up to this size, in bytes, are read even if the response is already known, so that the connection stays usable.
 const UNREAD_BYTES: u64 = 64 * 1024;
 
 /// Answers one request.
 ///
 /// # Errors
-/// [`Broken`] ends the connection without an answer.
+/// [`Broken`] ends the connection without a response.
 pub async fn answer(
     shared: Arc<Shared>,
     peer: IpAddr,
@@ -59,7 +59,7 @@ async fn exchange(shared: &Shared, peer: IpAddr, head: &Parts, body: Incoming) -
 
 async fn perform(shared: &Shared, call: &Call<'_>, body: Incoming) -> Result<Answer, Broken> {
     let outcome = if call.is_upload() {
-        // An upload that breaks off leaves nobody to answer.
+        // After an incomplete upload, there is no client to answer.
         let tally = Tally::new(&call.content_type).count(body).await.map_err(|_| Broken)?;
         shared.world().uploads.receive(call, &tally)
     } else {
@@ -71,22 +71,22 @@ async fn perform(shared: &Shared, call: &Call<'_>, body: Incoming) -> Result<Ans
     Ok(outcome.unwrap_or_else(|refusal| Answer::from(&shared.world().knobs.said(&refusal))))
 }
 
-/// The object that a body holds; an empty body is an empty object.
+/// Reads the object in a body; an empty body is an empty object.
 async fn object(body: Incoming) -> Result<Map<String, Value>, Refusal> {
     let body = Limited::new(body, OBJECT_BYTES).collect().await.map_err(|_| ErrorType::InvalidJson)?.to_bytes();
     if body.is_empty() {
         return Ok(Map::new());
     }
-    // It is not documented whether the API takes a byte order mark. Files that PowerShell wrote begin with one.
+    // The documentation does not state whether the API accepts a byte order mark, which files written by PowerShell have.
     let text = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&body);
     Ok(serde_json::from_slice(text).map_err(|_| ErrorType::InvalidJson)?)
 }
 
-/// Reads what is left unread, unless the caller waits for leave to send it or there is much of it.
+/// Reads and discards a small body, unless the client waits for `100 Continue`.
 async fn skip(head: &Parts, body: Incoming) {
     let is_small = body.size_hint().upper().is_some_and(|length| length <= UNREAD_BYTES);
     if is_small && text(&head.headers, header::EXPECT).is_empty() {
-        // A caller that vanishes meanwhile is noticed when the answer is sent.
+        // If the client disconnects meanwhile, sending the response reports it.
         let _ = body.collect().await;
     }
 }

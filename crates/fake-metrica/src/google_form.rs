@@ -1,4 +1,4 @@
-//! The report in the form of Google Analytics' Core Reporting API, version 3, which old clients still ask for.
+//! Reports in the format of Google Analytics' Core Reporting API, version 3, which old clients still use.
 
 use serde_json::{Value, json};
 
@@ -10,7 +10,7 @@ use super::refusal::Refusal;
 
 const ROWS: u32 = 1_000;
 
-/// Answers it.
+/// Answers a report request.
 pub fn answer(call: &Call<'_>) -> Result<Answer, Refusal> {
     let query = &call.query;
     let ids = query.required_list("ids")?.join(",");

@@ -1,4 +1,4 @@
-//! Who issued a token, as the other host says it (rule 6 of the stand-in).
+//! The issuer of a token, as the other host returns it (rule 6 of the stand-in).
 
 use http::request::Parts;
 use http::{Method, header};
@@ -9,10 +9,10 @@ use super::access::Keyring;
 use super::answer::Answer;
 use super::refusal::{ErrorType, Refusal};
 
-/// The path.
+/// The path on that host.
 pub const PATH: &str = "/info";
 
-/// Answers, for a valid token whatever its rights.
+/// Answers for any valid token, whatever its scopes.
 pub fn answer(keyring: &Keyring, head: &Parts) -> Answer {
     if !matches!(head.method, Method::GET | Method::HEAD) {
         return Answer::from(&Refusal::from(ErrorType::MethodNotAllowed));
@@ -22,7 +22,7 @@ pub fn answer(keyring: &Keyring, head: &Parts) -> Answer {
     }
     match keyring.token(&head.headers) {
         Ok(token) => Answer::json(&said(token), false),
-        // What the body says is documented nowhere.
+        // The body of this response is undocumented.
         Err(_) => Answer::from(&Refusal::from(ErrorType::Unauthorized)),
     }
 }
@@ -38,7 +38,7 @@ fn said(token: &FakeToken) -> serde_json::Value {
     })
 }
 
-/// A number that stays the same for a text (FNV-1a), short enough for an account's.
+/// A stable number for a text (FNV-1a), in the range of account numbers.
 fn number(text: &str) -> u64 {
     let hash = text
         .bytes()
@@ -46,7 +46,7 @@ fn number(text: &str) -> u64 {
     hash % 2_000_000_000
 }
 
-/// Whether a request is to the other host: by its path, which the API does not have.
+/// Whether a request is for the other host, by its path, which the API does not have, or by its host name.
 pub fn is_asked(head: &Parts) -> bool {
     let named = head.headers.get(header::HOST).and_then(|host| host.to_str().ok()).or_else(|| head.uri.host());
     head.uri.path() == PATH || named.is_some_and(|host| host.starts_with("login.yandex."))

@@ -1,55 +1,55 @@
-//! The kinds of objects that the API keeps in lists: what they are called, whose they are, how they look.
+//! The kinds of objects that the API keeps in lists: their names, owners and fields.
 
-/// To whom a list belongs.
+/// The owner of a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Whose {
     /// The counter in the path.
     Counter,
-    /// The account.
+    /// The account of the token.
     Account,
-    /// Everybody: it is the same for all and never changes.
+    /// Nobody: the list is the same for all and never changes.
     Everybody,
 }
 
-/// What the answer to a creation holds.
+/// The contents of the response to a creation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Created {
-    /// The new object, under the singular.
+    /// The new object, under the singular key.
     Item,
-    /// The whole list, under the plural.
+    /// The whole list, under the plural key.
     List,
-    /// `"success": true`; such a body brings a list and not an object.
+    /// `"success": true`; the request body holds a list, not an object.
     Success,
 }
 
 /// A kind of object.
 #[derive(Debug)]
 pub struct Kind {
-    /// Of the ids of the operations on the list.
+    /// The first word of the ids of operations on the list.
     pub list_noun: &'static str,
-    /// Of the ids of the operations on one object.
+    /// The first word of the ids of operations on one object.
     pub item_noun: &'static str,
     /// The key of the list in JSON.
     pub plural: &'static str,
     /// The key of one object in JSON.
     pub singular: &'static str,
     pub whose: Whose,
-    /// The field that tells objects apart: a number made here and found in the path, or a login from the query.
+    /// The field that identifies objects: a generated number, given in the path, or a login, given in the query.
     pub key: &'static str,
     pub created: Created,
-    /// The field in which the first objects differ, and its values.
+    /// The field in which the initial objects differ; `labels` has its values.
     pub label: &'static str,
     pub labels: &'static [&'static str],
-    /// The other fields of an object, as JSON. They are filled in where a creation leaves them out.
+    /// Default values of the other fields, as JSON.
     pub defaults: &'static str,
-    /// The fields that a creation must have. Where there are any, bodies must have the object under the singular.
+    /// The fields required in a creation. If there are any, the object must be under the singular key of the body.
     pub required: &'static [&'static str],
-    /// The types that are known; where there are none, any is taken.
+    /// The accepted values of `type`; empty accepts any.
     pub types: &'static [&'static str],
 }
 
 impl Kind {
-    /// Objects are told apart by a login.
+    /// Whether objects are identified by a login.
     pub fn is_by_login(&self) -> bool {
         self.key == "user_login"
     }
@@ -78,7 +78,7 @@ const fn kind(list_noun: &'static str, item_noun: &'static str) -> Kind {
     Kind { list_noun, item_noun, plural: list_noun, singular: item_noun, ..PLAIN }
 }
 
-/// The types of goals: those of the reference, two of an older one, and those of goals that Metrica makes by itself.
+/// The types of goals: those of the reference, two of an older version, and those of goals that Metrica creates itself.
 ///
 /// Source: <https://yandex.com/dev/metrika/en/management/openapi/goal/addGoal>.
 const GOAL_TYPES: &[&str] = &[

@@ -1,4 +1,4 @@
-//! What the control panel can change about the answers.
+//! The settings of the control panel, which change responses.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -12,23 +12,25 @@ use super::refusal::{ErrorType, Refusal};
 
 /// The settings of the control panel.
 pub struct Knobs {
-    /// Answers to paths with the prefix come that much later; the longest prefix counts.
+    /// Delays by path prefix; the longest matching prefix applies.
     pub slow: Vec<(String, Duration)>,
-    /// The next answers are this.
+    /// An error for the next requests.
     pub fail: Option<Fail>,
-    /// The next answers break off.
+    /// A connection break for the next responses.
     pub cut: Option<Cut>,
-    /// The size of every log part.
+    /// The size of every log part, in bytes.
     pub part_bytes: u64,
-    /// How many parts a log request has.
+    /// The number of parts of a log request.
     pub parts: u64,
-    /// How many times the status of a log request is read as `created` before it is `processed`.
+    /// The number of times that the status of a log request is read as `created` before it is `processed`.
     pub status_reads: u64,
-    /// The status of an invalid token; the documentation says 401 in one place and 403 in another.
+    /// The status of an invalid token; the documentation has 401 in one place and 403 in another.
     pub invalid_status: StatusCode,
-    /// Messages in Russian.
+    /// The type of that refusal: the documentation lists expired tokens under refusals of access.
+    pub invalid_type: ErrorType,
+    /// Whether messages are in Russian.
     pub is_russian: bool,
-    /// The messages of error types, where they are not the usual ones.
+    /// Messages by error type that replace the usual ones.
     pub wording: HashMap<String, String>,
 }
 
@@ -42,45 +44,46 @@ impl Default for Knobs {
             parts: 2,
             status_reads: 2,
             invalid_status: StatusCode::FORBIDDEN,
+            invalid_type: ErrorType::InvalidToken,
             is_russian: false,
             wording: HashMap::new(),
         }
     }
 }
 
-/// An error that is given in place of answers.
+/// An error that replaces responses.
 pub struct Fail {
     pub refusal: Refusal,
     pub form: Form,
-    /// With gzip, whatever the caller takes.
+    /// Whether the body is compressed with gzip, whatever the client accepts.
     pub is_packed: bool,
     pub times: u64,
     pub path: String,
 }
 
-/// The form of an error that is given.
+/// The form of a generated error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
-    /// As the documentation has it.
+    /// The documented JSON.
     Json,
-    /// A page of HTML.
+    /// An HTML page.
     Page,
-    /// JSON that ends in the middle.
+    /// JSON cut off in the middle.
     Half,
-    /// JSON of so many bytes and a little more.
+    /// JSON of slightly more than this many bytes.
     Huge(u32),
 }
 
-/// A connection that breaks.
+/// A break of connections.
 pub struct Cut {
-    /// After that many bytes of the body; without, before the status line.
+    /// The number of body bytes before the break; without it, the break comes before the status line.
     pub after: Option<u64>,
     pub times: u64,
     pub path: String,
 }
 
 impl Knobs {
-    /// What is in force: errors and breaks that have been given are not.
+    /// The settings in force, without errors and breaks that are used up.
     pub fn state(&self) -> Value {
         let slow = |(path, delay): &(String, Duration)| json!({ "path": path, "ms": delay.as_millis() });
         let fail = self.fail.as_ref().filter(|fail| fail.times > 0).map(|fail| {
@@ -95,7 +98,7 @@ impl Knobs {
             "break": cut,
             "part_bytes": self.part_bytes,
             "logs": { "reads": self.status_reads, "parts": self.parts },
-            "invalid": { "status": self.invalid_status.as_u16() },
+            "invalid": { "status": self.invalid_status.as_u16(), "error_type": self.invalid_type.as_str() },
             "wording": { "lang": if self.is_russian { "ru" } else { "en" }, "messages": self.wording },
         })
     }
@@ -105,7 +108,7 @@ impl Knobs {
         slow.max_by_key(|(prefix, _)| prefix.len()).map_or(Duration::ZERO, |(_, delay)| *delay)
     }
 
-    /// The error to give for a request, if it is one of those.
+    /// Returns the configured error for a request, if there is one.
     pub fn failure(&mut self, path: &str) -> Option<Answer> {
         let fail = self.fail.as_mut().filter(|fail| fail.times > 0 && path.starts_with(&fail.path))?;
         fail.times -= 1;
@@ -122,10 +125,11 @@ impl Knobs {
         Some(if fail.is_packed { answer.packed() } else { answer })
     }
 
-    /// A refusal as it is said: its status and its wording can be turned.
+    /// Applies the configured status and wording to an error.
     pub fn said(&self, refusal: &Refusal) -> Refusal {
         let mut said = refusal.clone();
         if said.error_type == ErrorType::InvalidToken.as_str() {
+            said = if self.invalid_type == ErrorType::InvalidToken { said } else { self.invalid_type.into() };
             said.status = self.invalid_status;
         }
         if let Some(message) = self.wording.get(&*said.error_type) {
@@ -138,7 +142,7 @@ impl Knobs {
         said
     }
 
-    /// Where the answer to a request breaks off, if it does.
+    /// Returns the position at which the response to a request is cut off, if configured.
     pub fn cut(&mut self, path: &str) -> Option<Option<u64>> {
         let cut = self.cut.as_mut().filter(|cut| cut.times > 0 && path.starts_with(&cut.path))?;
         cut.times -= 1;
@@ -146,7 +150,7 @@ impl Knobs {
     }
 }
 
-/// A status that an answer can have: 1xx are not answers, and 204 and 304 have no body to carry the error.
+/// Converts the status of a response, from 200 to 599. 204 and 304 have no body, so they carry no error.
 pub fn answerable(status: u16) -> Option<StatusCode> {
     StatusCode::from_u16(status).ok().filter(|status| (200..600).contains(&status.as_u16()))
 }

@@ -1,25 +1,30 @@
-//! A stand-in for the Metrica API, to test and to demonstrate against: `metrika-gate fake`, and the double that this
-//! repository's own tests call.
+//! A stand-in for the Metrica API, for tests and demonstrations: `metrika-gate fake`, and the double used by the tests of
+//! this repository.
 //!
-//! 1. It speaks TLS only, with a certificate made at start; callers trust [`Fake::ca_pem`]. HTTP/1.1 and HTTP/2 by ALPN.
-//! 2. Who calls comes first: no `Authorization: OAuth …` is 401 `unauthorized`, an unknown or revoked token 403
-//!    `invalid_token`; then the path (404, 405); then the scope and the counter, both 403 `access_denied` with the same
-//!    body, because the API does not tell them apart; then the parameters (400).
-//! 3. What is created can be read back, changed and deleted, and is gone when the process ends. Reports are made of
-//!    formulas: the same question always has the same answer.
-//! 4. Bodies that can be large, log parts down and uploads up, are streamed: memory does not grow with them.
-//! 5. Everything below `/_fake/` is the control panel, without a token; `GET /_fake/` lists its knobs.
-//! 6. `/info` is another host of Yandex, which says who issued a token and to which application
-//!    (<https://yandex.com/dev/id/doc/en/user-information>): 401 where the token is not valid.
-//! 7. `ulogin` names an account that the token's owner represents, and then its counters count; any other is 403
-//!    `access_denied`. An account of an organisation (`porg-`) whose token was issued by a person is refused everything.
-//! 8. A counter that is public can be looked at with any valid token; of one that belongs to an organisation, what is
-//!    refused is 403 `counter_in_connect`, and so is every change of its grants.
-//! 9. What is printed is what the documentation's quick start prints: a counter has all its 49 fields, a moment has the
-//!    offset of Moscow. A new goal needs a `name` and a `type` that is known; otherwise it is 400.
+//! 1. The server speaks TLS only, with a certificate generated at start; clients trust [`Fake::ca_pem`]. ALPN selects
+//!    HTTP/1.1 or HTTP/2.
+//! 2. Checks run in this order. Authentication: without `Authorization: OAuth …` the response is 401 `unauthorized`, with an
+//!    unknown or revoked token 403 `invalid_token`. The path: 404 or 405. The scope and the counter: both 403
+//!    `access_denied` with the same body, because the API does not distinguish them. The parameters: 400.
+//! 3. Created objects can be read, changed and deleted, and are lost when the process ends. Reports are computed from
+//!    formulas: the same query always has the same response.
+//! 4. Large bodies, log parts and uploads, are streamed: memory use does not depend on their size.
+//! 5. Paths below `/_fake/` are the control panel, which needs no token; `GET /_fake/` lists its knobs.
+//! 6. `/info` belongs to another host of Yandex; it returns the account that issued a token and the application it was
+//!    issued to (<https://yandex.com/dev/id/doc/en/user-information>), or 401 if the token is invalid.
+//! 7. `ulogin` names an account that the token's owner represents, and selects that account's counters; any other login is
+//!    403 `access_denied`. For an account of an organisation (`porg-`) whose token was issued by a person, every request is
+//!    refused.
+//! 8. A public counter can be read with any valid token. Refusals that concern a counter of an organisation are 403
+//!    `counter_in_connect`, and so is every change of its grants.
+//! 9. Responses match those of the documentation's quick start: a counter has all its 49 fields, and times have the offset
+//!    of Moscow. A new goal needs a `name` and a known `type`; otherwise the response is 400.
+//! 10. A report that names its counters in `counters` in the place of `ids`, or a restricted metric or dimension, is 403
+//!     `access_denied` for every account.
+//! 11. The `owner_login` of a counter that is an account's own is the login of that account.
 //!
-//! What the documentation leaves open is decided for the caller: any subset of the other objects' fields is accepted, an
-//! `offset` of 0 is the first, a list may be one parameter or many, and a `.csv` suffix makes CSV of reports only.
+//! Undocumented cases are decided in favour of the client: any subset of an object's fields is accepted, an `offset` of 0
+//! means the first, a list may be one parameter or several, and the `.csv` suffix produces CSV for reports only.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -55,25 +60,25 @@ mod world;
 
 pub use control::help as control_help;
 
-/// The counter that the demo tokens' owner owns.
+/// A counter owned by the owner of the demo tokens.
 pub const DEMO_COUNTER: u64 = 12_345_678;
 
-/// The application of tokens of which nothing else is said.
+/// The default application of tokens.
 pub const DEMO_CLIENT_ID: &str = "0123456789abcdef0123456789abcdef";
 
-/// The documentation's demo counter, which the demo tokens' owner may only look at.
+/// The demo counter of the documentation; the owner of the demo tokens has view access only.
 pub const DEMO_VIEW_COUNTER: u64 = 44_147_844;
 
-/// How a stand-in starts.
+/// The configuration of a stand-in.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Where it listens; port 0 takes a free one.
+    /// The address to listen on; port 0 selects a free port.
     pub address: SocketAddr,
-    /// The tokens it knows.
+    /// The tokens that are accepted.
     pub tokens: Vec<FakeToken>,
-    /// Offers HTTP/2 by ALPN beside HTTP/1.1.
+    /// Whether ALPN offers HTTP/2 in addition to HTTP/1.1.
     pub http2: bool,
-    /// The names and addresses in its certificate.
+    /// The names and addresses of the certificate.
     pub names: Vec<String>,
 }
 
@@ -95,21 +100,21 @@ impl Default for Settings {
     }
 }
 
-/// A token that the stand-in takes for valid.
+/// A token that the stand-in accepts.
 #[derive(Clone)]
 pub struct FakeToken {
-    /// What callers send after `OAuth`.
+    /// The secret that clients send after `OAuth`.
     pub secret: String,
     /// The login of the account that issued it.
     pub owner: String,
-    /// The rights of the application it was issued to.
+    /// The scopes of the application it was issued to.
     pub scopes: ScopeSet,
-    /// The counters its owner has a grant on.
+    /// The counters that its owner has access to.
     pub counters: Vec<(u64, Permission)>,
     /// The application it was issued to.
     pub client_id: String,
-    /// The login that `/info` says, where that is not the owner's: a person who works for an organisation and issued the
-    /// token personally (rule 7).
+    /// The login that `/info` returns, if it is not the owner's: a person who works for an organisation and issued the token
+    /// personally (rule 7).
     pub login: Option<String>,
     /// The accounts that its owner represents.
     pub represents: Vec<String>,
@@ -135,21 +140,21 @@ impl std::fmt::Debug for FakeToken {
     }
 }
 
-/// What an account may do with a counter; each level has the ones before it.
+/// The access level of an account to a counter; each level includes the ones before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Permission {
-    /// Nothing of its own: what everybody may who looks at a counter with public statistics.
+    /// No grant: the access that everybody has to a counter with public statistics.
     Public,
-    /// Read its statistics and parameters.
+    /// Read statistics and parameters.
     View,
-    /// Change it.
+    /// Change the counter.
     Edit,
-    /// It is the account's own.
+    /// Own the counter.
     Own,
 }
 
 impl Permission {
-    /// The API's word for it.
+    /// The name that the API uses.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -161,7 +166,7 @@ impl Permission {
     }
 }
 
-/// Three tokens of one account, as three applications would hold them: one reads, one writes, one uploads offline data.
+/// Returns three tokens of one account, as three applications would hold them: to read, to write, to upload offline data.
 #[must_use]
 pub fn demo_tokens() -> Vec<FakeToken> {
     [
@@ -179,7 +184,7 @@ pub fn demo_tokens() -> Vec<FakeToken> {
     .collect()
 }
 
-/// A running stand-in, on a thread of its own; it ends when this is dropped.
+/// A running stand-in, on its own thread; dropping it stops the server.
 pub struct Fake {
     address: SocketAddr,
     ca_pem: String,
@@ -189,10 +194,10 @@ pub struct Fake {
 }
 
 impl Fake {
-    /// Listens, and answers from then on.
+    /// Starts a server, which accepts requests when this returns.
     ///
     /// # Errors
-    /// When the certificate cannot be made, the address not be bound or the thread not be started.
+    /// If the certificate cannot be generated, the address cannot be bound or the thread cannot be started.
     pub fn start(settings: Settings) -> anyhow::Result<Self> {
         let certificate = certificate::make(&settings.names, settings.http2)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -208,44 +213,44 @@ impl Fake {
         Ok(Self { address, ca_pem: certificate.ca_pem, shared, stop: Some(stop), thread: Some(thread) })
     }
 
-    /// Where it listens.
+    /// The address on which it listens.
     #[must_use]
     pub const fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The certificate of the authority that signed the server's, for callers to trust.
+    /// The certificate of the authority that signed the server's certificate, in PEM, for clients to trust.
     #[must_use]
     pub fn ca_pem(&self) -> &str {
         &self.ca_pem
     }
 
-    /// Makes a token invalid, as its owner can at any moment. False when there is no such token.
+    /// Makes a token invalid, as its owner can at any moment. Returns false if there is no such token.
     pub fn revoke(&self, secret: &str) -> bool {
         self.shared.world().keyring.set_revoked(secret, true)
     }
 
-    /// Makes a revoked token valid again. False when there is no such token.
+    /// Makes a revoked token valid again. Returns false if there is no such token.
     pub fn restore(&self, secret: &str) -> bool {
         self.shared.world().keyring.set_revoked(secret, false)
     }
 
-    /// How many requests to the API have arrived so far, whatever became of them. The control panel does not count.
+    /// The number of requests to the API so far, accepted or refused. The control panel does not count.
     #[must_use]
     pub fn requests(&self) -> u64 {
         self.shared.world().requests
     }
 
-    /// The last requests to the API, and to `/info`, as `GET /management/v1/counters`: no query, which could be a secret.
+    /// The most recent requests, in the form `GET /management/v1/counters`, without queries, which can contain secrets.
     #[must_use]
     pub fn heard(&self) -> Vec<String> {
         self.shared.world().heard.iter().cloned().collect()
     }
 
-    /// Turns a knob of the control panel, as `organisation?counter=12345678`; what it answers.
+    /// Turns a knob of the control panel, written as `organisation?counter=12345678`, and returns its response.
     ///
     /// # Errors
-    /// When there is no such knob, or what is said of it makes no sense.
+    /// If there is no such knob, or if its parameters are invalid.
     pub fn turn(&self, knob: &str) -> anyhow::Result<serde_json::Value> {
         control::turn(&self.shared, knob).map_err(|refusal| anyhow::anyhow!("{knob}: {}", refusal.message))
     }
@@ -253,14 +258,14 @@ impl Fake {
     /// Blocks until the server ends.
     ///
     /// # Errors
-    /// When its thread ended by a panic.
+    /// If its thread panicked.
     pub fn wait(mut self) -> anyhow::Result<()> {
         let Some(thread) = self.thread.take() else { return Ok(()) };
         thread.join().map_err(|_| anyhow::anyhow!("the thread of the stand-in panicked"))
     }
 }
 
-/// Without awaiting, so that a stand-in can be started within a runtime, too.
+/// Binds without awaiting, so that a stand-in can also be started inside a runtime.
 fn listen(runtime: &tokio::runtime::Runtime, address: SocketAddr) -> std::io::Result<tokio::net::TcpListener> {
     let listener = std::net::TcpListener::bind(address)?;
     listener.set_nonblocking(true)?;
@@ -271,11 +276,11 @@ fn listen(runtime: &tokio::runtime::Runtime, address: SocketAddr) -> std::io::Re
 impl Drop for Fake {
     fn drop(&mut self) {
         if let Some(stop) = self.stop.take() {
-            // The other end is gone when the thread is: then there is nothing to stop.
+            // The receiver is gone if the thread has ended; there is nothing to stop then.
             let _ = stop.send(());
         }
         if let Some(thread) = self.thread.take() {
-            // A panic over there was already reported by its hook.
+            // The panic hook has already reported a panic of the thread.
             let _ = thread.join();
         }
     }

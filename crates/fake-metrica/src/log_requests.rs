@@ -1,4 +1,4 @@
-//! The Logs API: evaluate, create, wait, download the parts, clean or cancel.
+//! The Logs API: evaluate, create, wait, download parts, clean or cancel.
 
 use serde_json::{Value, json};
 
@@ -9,13 +9,13 @@ use super::knobs::Knobs;
 use super::part::Part;
 use super::refusal::{ErrorType, Refusal};
 
-/// The API's limit of the list of fields.
+/// The API's limit for the list of fields, in characters.
 const FIELDS_CHARACTERS: usize = 3_000;
 
-/// The API's limit of the period.
+/// The API's limit for the period, in days.
 const DAYS: u64 = 366;
 
-/// Every request for logs so far.
+/// All log requests so far.
 #[derive(Default)]
 pub struct LogRequests(Vec<LogRequest>);
 
@@ -36,7 +36,7 @@ struct Asked {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// In the queue; its status was read that often.
+    /// In the queue, with the number of times that its status was read.
     Waiting(u64),
     Canceled,
     Cleaned,
@@ -89,7 +89,7 @@ impl LogRequests {
         Ok(call.json(&json!({ "log_request": request.shown(knobs) })))
     }
 
-    /// For the control panel.
+    /// The state for the control panel.
     pub fn state(&self, knobs: &Knobs) -> Value {
         self.0.iter().map(|request| request.shown(knobs)).collect()
     }
@@ -119,7 +119,7 @@ impl Asked {
         {
             return Err(Refusal::invalid("fields"));
         }
-        // Today is not over, so it has no logs yet.
+        // Today is not complete, so there are no logs for it.
         if until < from || until >= Day::today() || until.since(from) > DAYS {
             return Err(Refusal::invalid("date2"));
         }
@@ -138,7 +138,7 @@ impl LogRequest {
         matches!(self.state, State::Waiting(reads) if reads >= knobs.status_reads)
     }
 
-    /// What is shown now; the queue moves on by being looked at.
+    /// Returns the current state, and advances the queue: each read counts.
     fn read(&mut self, knobs: &Knobs) -> Value {
         let shown = self.shown(knobs);
         if let State::Waiting(reads) = &mut self.state {

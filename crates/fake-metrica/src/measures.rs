@@ -1,12 +1,12 @@
-//! The figures of reports: formulas over the name of a metric and the number of a row, so that the same question always
-//! has the same answer and a row costs nothing until it is asked for.
+//! The values of reports, computed by formulas from the name of a metric and the number of a row. The same query always has
+//! the same response, and a row costs nothing until it is requested.
 
 use super::day::Day;
 
-/// How many rows a report with dimensions has: as many as one answer may hold.
+/// The number of rows of a report with dimensions: the maximum of one response.
 pub const ROWS: u32 = 100_000;
 
-/// The values of some dimensions, the ones that are asked for most.
+/// The values of the most requested dimensions.
 const NAMES: &[(&str, &[&str])] = &[
     ("TrafficSource", &["Search engine traffic", "Direct traffic", "Ad traffic", "Link traffic", "Internal traffic"]),
     ("SearchEngine", &["Yandex", "Google", "Bing"]),
@@ -20,7 +20,7 @@ const NAMES: &[(&str, &[&str])] = &[
 /// A metric.
 pub struct Measure {
     base: u32,
-    /// An average or a share: it does not add up.
+    /// Whether the metric is an average or a share, which does not add up.
     is_mean: bool,
 }
 
@@ -40,7 +40,7 @@ impl Measure {
         }
     }
 
-    /// The value of all rows together.
+    /// The total of all rows.
     pub fn total(&self) -> f64 {
         let (rows, base) = (f64::from(ROWS), f64::from(self.base));
         if self.is_mean { base / 2.0 + 3.5 / 8.0 } else { rows * base + rows * (rows + 1.0) / 2.0 }

@@ -1,13 +1,13 @@
-//! One part of prepared logs: tab-separated rows of exactly the size that was asked for, made while they are sent.
+//! A part of prepared logs: tab-separated rows of exactly the requested size, generated while they are sent.
 
 use bytes::Bytes;
 
 use super::day::Day;
 
-/// Rows go out in pieces of about this size, all of them views of the same memory.
+/// The approximate size of the pieces in which rows are sent; all are views of the same memory.
 const BLOCK_BYTES: usize = 64 * 1024;
 
-/// What is still to be sent of a part.
+/// The remainder of a part that has not been sent.
 pub struct Part {
     head: Bytes,
     block: Bytes,
@@ -17,8 +17,8 @@ pub struct Part {
 }
 
 impl Part {
-    /// A part of `bytes` bytes with the columns `fields`; rows are of the day `day`. The last row is longer than the
-    /// others by what does not fill a row; a part too small for its header is cut in the middle of it.
+    /// Creates a part of `bytes` bytes with the columns `fields`; rows have the date `day`. The last row is longer, to fill
+    /// the size exactly; a part too small for its header line is cut inside it.
     pub fn new(fields: &[String], day: Day, bytes: u64) -> Self {
         let head = Bytes::from(fields.join("\t") + "\n");
         let head = head.slice(..head.len().min(usize::try_from(bytes).unwrap_or(usize::MAX)));
@@ -36,7 +36,7 @@ impl Part {
         Self { head, block: Bytes::from(block), row_bytes, rows, last: Bytes::from(last) }
     }
 
-    /// How many bytes are still to be sent.
+    /// The number of bytes left to send.
     pub fn left(&self) -> u64 {
         length(self.head.len()) + self.rows * self.row_bytes + length(self.last.len())
     }
@@ -63,7 +63,7 @@ fn length(bytes: usize) -> u64 {
     u64::try_from(bytes).unwrap_or(u64::MAX)
 }
 
-/// Every row has the same length, whatever its number.
+/// Generates a row; every row has the same length.
 fn row(fields: &[String], day: Day, number: usize) -> String {
     let cells: Vec<String> = fields.iter().map(|field| cell(field, day, number)).collect();
     cells.join("\t") + "\n"

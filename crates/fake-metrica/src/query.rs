@@ -1,10 +1,10 @@
-//! The query of a request: decoded pairs, and the errors that a missing or senseless one gives.
+//! The query of a request: decoded pairs, and the errors for missing or invalid parameters.
 
 use std::str::FromStr;
 
 use super::refusal::Refusal;
 
-/// The pairs, in their order.
+/// The pairs of the query, in their order.
 #[derive(Debug, Default)]
 pub struct Query(Vec<(String, String)>);
 
@@ -15,43 +15,43 @@ impl Query {
         Self(pairs.map(|(name, value)| (decode(name), decode(value))).collect())
     }
 
-    /// Every value of that name.
+    /// Returns every value of a parameter.
     fn all(&self, name: &str) -> impl Iterator<Item = &str> {
         self.0.iter().filter(move |(other, _)| other == name).map(|(_, value)| value.as_str())
     }
 
-    /// The first value of that name.
+    /// Returns the first value of a parameter.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.all(name).next()
     }
 
-    /// The first value of that name, which must be there and not be empty.
+    /// Returns the first value of a parameter that must be present and not empty.
     pub fn required(&self, name: &str) -> Result<&str, Refusal> {
         self.get(name).filter(|value| !value.is_empty()).ok_or_else(|| Refusal::missing(name))
     }
 
-    /// A number, if the parameter is there.
+    /// Parses a number, if the parameter is present.
     pub fn number<T: FromStr>(&self, name: &str) -> Result<Option<T>, Refusal> {
         self.get(name).map(|value| value.parse().map_err(|_| Refusal::invalid(name))).transpose()
     }
 
-    /// The values between commas. A parameter that is repeated adds to them: clients make `ids=1&ids=2` of a list.
+    /// Returns the comma-separated values of a parameter. Repeated parameters are joined: clients send `ids=1&ids=2`.
     pub fn list(&self, name: &str) -> Vec<&str> {
         self.all(name).flat_map(|values| values.split(',')).map(str::trim).filter(|value| !value.is_empty()).collect()
     }
 
-    /// The values between commas, of which there must be one.
+    /// Returns the comma-separated values of a parameter that must have at least one.
     pub fn required_list(&self, name: &str) -> Result<Vec<&str>, Refusal> {
         Some(self.list(name)).filter(|values| !values.is_empty()).ok_or_else(|| Refusal::missing(name))
     }
 
-    /// A switch: there, and not `0` or `false`.
+    /// Whether a flag is set: present, and not `0` or `false`.
     pub fn has(&self, name: &str) -> bool {
         self.get(name).is_some_and(|value| !matches!(value, "0" | "false"))
     }
 }
 
-/// As a form does: a plus is a space, and a percent sign that escapes nothing stands for itself.
+/// Decodes as a form does: a plus is a space, and a percent sign that encodes nothing is kept.
 fn decode(text: &str) -> String {
     let mut plain = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();

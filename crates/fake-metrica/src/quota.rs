@@ -1,4 +1,4 @@
-//! The quotas that can be switched on: parallel requests of an account, and requests per second of an address.
+//! Optional quotas: parallel requests per account, and requests per second per IP address.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
@@ -9,7 +9,7 @@ use super::refusal::ErrorType;
 
 const WINDOW: Duration = Duration::from_secs(1);
 
-/// The limits, 0 for none, and what counts against them.
+/// The limits, 0 for none, and the current usage.
 #[derive(Default)]
 pub struct Quota {
     pub parallel: usize,
@@ -18,11 +18,11 @@ pub struct Quota {
     arrivals: HashMap<IpAddr, VecDeque<Instant>>,
 }
 
-/// The place of one request among those that run at the same time; given back when dropped.
+/// A request counted as running; dropping it ends the count.
 pub struct InFlight(#[expect(dead_code, reason = "the number of its clones is what is counted")] Arc<()>);
 
 impl Quota {
-    /// Counts a request of an address. A refused one does not count: the limit lifts when the last second had fewer.
+    /// Counts a request from an address. Refused requests do not count: the limit lifts when the last second had fewer.
     pub fn arrive(&mut self, peer: IpAddr, now: Instant) -> Result<(), ErrorType> {
         if self.per_second == 0 {
             return Ok(());
@@ -38,7 +38,7 @@ impl Quota {
         Ok(())
     }
 
-    /// Takes a place among the requests of an account.
+    /// Counts a running request of an account.
     pub fn enter(&mut self, owner: &str) -> Result<InFlight, ErrorType> {
         let running = self.running.entry(owner.to_owned()).or_default();
         if self.parallel > 0 && Arc::strong_count(running) > self.parallel {
@@ -47,7 +47,7 @@ impl Quota {
         Ok(InFlight(Arc::clone(running)))
     }
 
-    /// How many requests run.
+    /// The number of running requests.
     pub fn in_flight(&self) -> usize {
         self.running.values().map(|running| Arc::strong_count(running) - 1).sum()
     }

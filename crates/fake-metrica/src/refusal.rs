@@ -1,7 +1,7 @@
-//! Refusals: every error that the API documents, in one table, and the one body they all have.
+//! Error responses: every error that the API documents, in one table, and their common body.
 //!
-//! Source: <https://yandex.com/dev/metrika/en/intro/errors>. `method_not_allowed` is not in that list, and
-//! `quota_parallel_requests_by_uid` is what live answers say where the list has `quota_parallel_requests`.
+//! Source: <https://yandex.com/dev/metrika/en/intro/errors>. That list does not have `method_not_allowed`, and live
+//! responses contain `quota_parallel_requests_by_uid` where it has `quota_parallel_requests`.
 
 use std::borrow::Cow;
 
@@ -10,7 +10,7 @@ use serde::Serialize;
 
 macro_rules! error_types {
     ($($name:ident $text:literal $status:ident $message:literal;)*) => {
-        /// The word that tells errors apart.
+        /// The type of an error.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum ErrorType { $($name,)* }
 
@@ -65,7 +65,7 @@ impl ErrorType {
         Self::ALL.iter().copied().find(|error_type| error_type.as_str() == text)
     }
 
-    /// The message in Russian, of those that clients meet: the API localises them.
+    /// The message in Russian, for the errors that clients meet most: the API localises messages.
     pub fn russian(self) -> Option<&'static str> {
         let messages = [
             (Self::Unauthorized, "Требуется авторизация"),
@@ -83,7 +83,7 @@ impl ErrorType {
     }
 }
 
-/// An answer that is an error.
+/// An error response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
     pub status: StatusCode,
@@ -92,22 +92,22 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// With a message of its own.
+    /// Creates an error with a message of its own.
     pub fn because(error_type: ErrorType, message: impl Into<Cow<'static, str>>) -> Self {
         Self { message: message.into(), ..Self::from(error_type) }
     }
 
-    /// A parameter that is there and makes no sense. The value is not repeated: it could be a secret.
+    /// An error for an invalid parameter. The message does not repeat the value, which could be a secret.
     pub fn invalid(parameter: &str) -> Self {
         Self::because(ErrorType::InvalidParameter, format!("Invalid value of the parameter '{parameter}'"))
     }
 
-    /// A parameter that has to be there.
+    /// An error for a missing parameter.
     pub fn missing(parameter: &str) -> Self {
         Self::because(ErrorType::MissingParameter, format!("The parameter '{parameter}' is missing"))
     }
 
-    /// The body, its fields in the order of the documentation.
+    /// The body, with its fields in the order of the documentation.
     pub fn body(&self) -> Vec<u8> {
         #[derive(Serialize)]
         struct Body<'a> {
@@ -125,8 +125,8 @@ impl Refusal {
         serde_json::to_vec(&body).unwrap_or_default()
     }
 
-    /// A page such as the servlet engine behind the API makes when its application does not answer: clients must
-    /// survive an error that is not JSON.
+    /// An HTML page as the servlet engine behind the API produces when its application does not respond: clients must
+    /// handle an error that is not JSON.
     pub fn page(&self) -> Vec<u8> {
         let status = self.status;
         format!("<html><head><title>Error {status}</title></head><body><h2>HTTP ERROR {status}</h2></body></html>\n")

@@ -1,4 +1,4 @@
-//! The reports: a table, by time, a tree, and comparisons of each, in JSON and CSV.
+//! Reports: tables, series over time, trees, and comparisons of each, in JSON and CSV.
 
 use std::fmt::Write as _;
 
@@ -12,35 +12,35 @@ use super::day::Day;
 use super::measures::{self, Measure, ROWS};
 use super::refusal::{ErrorType, Refusal};
 
-/// The API's limits of one report.
+/// The API's limits for a report.
 const IDS: usize = 500;
 const METRICS: usize = 20;
 const DIMENSIONS: usize = 10;
 const FILTER_CHARACTERS: usize = 10_000;
 
-/// What a preset without parameters of its own shows.
+/// The metrics and dimensions of a preset that is sent without parameters.
 const PRESET_METRICS: [&str; 3] = ["ym:s:visits", "ym:s:users", "ym:s:bounceRate"];
 const PRESET_DIMENSIONS: [&str; 1] = ["ym:s:lastTrafficSource"];
 
-/// A report by time has this many rows unless `top_keys` says otherwise, and at most that many.
+/// The default and the maximum number of rows of a report over time (`top_keys`).
 const TOP_KEYS: (u32, u32) = (7, 30);
 
-/// A report by time has at most this many intervals.
+/// The maximum number of intervals of a report over time.
 const INTERVALS: u64 = 1_000;
 
-/// What is asked for.
+/// The parsed parameters of a report.
 struct Asked<'a> {
     metrics: Vec<&'a str>,
     dimensions: Vec<&'a str>,
     from: Day,
     until: Day,
-    /// Rows are counted from 1; 0 is taken for it.
+    /// The first row, counted from 1; 0 means 1.
     offset: u32,
     limit: u32,
     rows: u32,
 }
 
-/// The forms that rows and totals have.
+/// The form of rows and totals.
 #[derive(Clone, Copy)]
 struct Form {
     is_by_time: bool,
@@ -48,7 +48,7 @@ struct Form {
     is_drilldown: bool,
 }
 
-/// Answers a report; `form` is the second word of the operation's id.
+/// Answers a report request; `form` is the second word of the operation's id.
 pub fn answer(call: &Call<'_>, form: &str) -> Result<Answer, Refusal> {
     let form = Form {
         is_by_time: form == "by_time",
@@ -131,7 +131,7 @@ impl<'a> Asked<'a> {
         Ok(Self { metrics, dimensions, from, until, offset, limit, rows })
     }
 
-    /// The steps of a report by time.
+    /// The intervals of a report over time.
     fn intervals(&self, call: &Call<'_>) -> Vec<[String; 2]> {
         let days = match call.query.get("group").unwrap_or("week") {
             "day" => 1,
@@ -194,7 +194,7 @@ fn csv(asked: &Asked<'_>, numbers: std::ops::Range<u32>) -> String {
     text
 }
 
-/// What rows are made of.
+/// The source of rows and totals.
 struct Figures<'a> {
     asked: &'a Asked<'a>,
     form: Form,
@@ -212,7 +212,7 @@ impl Figures<'_> {
         }
     }
 
-    /// The figures of a row, or of all together.
+    /// The values of a row, or the totals.
     fn cells(&self, row: Option<u32>) -> Cells {
         let values = self.measures.iter().map(|measure| row.map_or_else(|| measure.total(), |row| measure.value(row)));
         if self.form.is_by_time {
@@ -227,7 +227,7 @@ impl Figures<'_> {
     }
 }
 
-/// The answer, its fields in the order of the documentation.
+/// The response, with its fields in the order of the documentation.
 #[derive(Serialize)]
 struct Report<'a> {
     query: Value,
@@ -249,7 +249,7 @@ struct Report<'a> {
     max: Option<Vec<f64>>,
 }
 
-/// Rows are made one by one while the answer is written: 100000 of them at once would fill 200 MB.
+/// Rows are generated while the response is written: 100000 of them at once would take 200 MB.
 struct Rows<'a>(std::ops::Range<u32>, &'a dyn Fn(u32) -> Row);
 
 impl Serialize for Rows<'_> {

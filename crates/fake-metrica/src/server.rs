@@ -15,16 +15,17 @@ use tracing::debug;
 use super::exchange;
 use super::world::Shared;
 
-/// A connection that sends nothing must not hold a descriptor for ever.
+/// The time limit of a TLS handshake, so that an idle connection does not hold a descriptor forever.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 
-/// Without a pause, a process that is out of descriptors would spin on `accept`.
+/// The pause after an accept error, so that a process without free descriptors does not spin.
 const PAUSE_AFTER_ACCEPT_ERROR: Duration = Duration::from_millis(100);
 
-/// A report's filters can make a target of 30 kB and more, above HTTP/2's usual 16 kB for all fields.
+/// The limit for all header fields in HTTP/2, in bytes: a report's filters can make a target of more than 30 kB, beyond
+/// the usual 16 kB.
 const HEADER_LIST_BYTES: u32 = 256 * 1024;
 
-/// Uploads of 1 GB must not wait for a window update every 64 kB.
+/// The HTTP/2 stream window in bytes, so that uploads of 1 GB do not wait for a window update every 64 kB.
 const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
 
 /// Serves until `stopped` resolves.

@@ -1,21 +1,21 @@
-//! Counting what is uploaded while it streams by: bytes, lines of the file, elements of the JSON. Nothing is kept but
-//! the last few hundred bytes, where the frame of a multipart body ends.
+//! Counts the contents of an upload while it streams: bytes, lines of a file, elements of a JSON list. Only the last few
+//! hundred bytes are kept, to find the end of a multipart body.
 
 use std::ops::ControlFlow;
 
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
-/// The end of a multipart body is at most this long: line break, 70 characters of boundary, dashes and line break.
+/// The maximum length of the end of a multipart body: line break, dashes, 70 characters of boundary, dashes, line break.
 const TAIL_BYTES: usize = 256;
 
-/// A multipart body whose part head is longer than this is counted as a plain file.
+/// A multipart body whose part header is longer than this is counted as a plain file.
 const HEAD_BYTES: usize = 8 * 1024;
 
-/// What came.
+/// The counts of a body.
 #[derive(Debug, Default)]
 pub struct Tally {
-    /// Everything, the frame of a multipart body included.
+    /// All bytes, including the multipart framing.
     pub bytes: u64,
     line_breaks: u64,
     head: Vec<u8>,
@@ -34,7 +34,7 @@ struct Json {
 }
 
 impl Tally {
-    /// Of a body with that `Content-Type`.
+    /// Creates the counters for a body with this `Content-Type`.
     pub fn new(content_type: &str) -> Self {
         let is_multipart = content_type.trim_start().to_ascii_lowercase().starts_with("multipart/");
         Self { in_frame: is_multipart, is_multipart, ..Self::default() }
@@ -76,7 +76,7 @@ impl Tally {
         self.tail.drain(..self.tail.len().saturating_sub(TAIL_BYTES));
     }
 
-    /// The lines of the file with its header, without the frame of a multipart body.
+    /// The number of lines of the file, including its header line, excluding multipart framing.
     pub fn lines(&self) -> u64 {
         let is_boundary = |window: &[u8]| window == b"\r\n--";
         let end = self.tail.windows(4).rposition(is_boundary).filter(|_| self.is_multipart);
@@ -86,7 +86,7 @@ impl Tally {
         self.line_breaks.saturating_sub(u64::try_from(framing).unwrap_or_default()) + u64::from(unfinished)
     }
 
-    /// The objects in the list of a body such as `{"contacts": [{…}, {…}]}`.
+    /// The number of objects in the list of a body such as `{"contacts": [{…}, {…}]}`.
     pub const fn elements(&self) -> u64 {
         self.json.elements
     }
@@ -98,7 +98,7 @@ impl Json {
             match byte {
                 b'"' => self.in_string = true,
                 b'{' | b'[' => {
-                    // 1 is the body, 2 its list, and what opens within that is an element.
+                    // Depth 1 is the body and depth 2 its list, so an object that opens at depth 2 is an element.
                     self.elements += u64::from(byte == b'{' && self.depth == 2);
                     self.depth = self.depth.saturating_add(1);
                 }

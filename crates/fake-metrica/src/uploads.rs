@@ -1,4 +1,4 @@
-//! Uploads: what was received is remembered by its size, and shown in the lists of uploads.
+//! Uploads: each is remembered by its size and shown in the lists of uploads.
 
 use serde_json::{Map, Value, json};
 
@@ -8,10 +8,10 @@ use super::day;
 use super::refusal::{ErrorType, Refusal};
 use super::tally::Tally;
 
-/// Older uploads are forgotten, so that a benchmark of a million of them does not fill the memory.
+/// The number of uploads that are remembered, so that a benchmark with a million of them does not fill the memory.
 const REMEMBERED: usize = 1_000;
 
-/// Which list an upload is in.
+/// The list that an upload belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Family {
     Expenses,
@@ -22,7 +22,7 @@ enum Family {
     CustomerData,
 }
 
-/// The uploads that are remembered.
+/// The remembered uploads.
 #[derive(Default)]
 pub struct Uploads {
     last: u64,
@@ -55,7 +55,7 @@ impl Uploads {
         Family::of(noun).is_some()
     }
 
-    /// Takes what was counted.
+    /// Records an upload and answers it.
     pub fn receive(&mut self, call: &Call<'_>, tally: &Tally) -> Result<Answer, Refusal> {
         let (noun, act) = call.noun_and_act();
         let family = Family::of(noun).ok_or(ErrorType::NotFound)?;
@@ -98,7 +98,7 @@ impl Uploads {
         answer
     }
 
-    /// Answers the lists of uploads, and what is done with one afterwards.
+    /// Answers requests for the lists of uploads, and operations on an earlier upload.
     pub fn answer(&mut self, call: &Call<'_>, body: &Map<String, Value>) -> Result<Answer, Refusal> {
         let (noun, act) = call.noun_and_act();
         let family = Family::of(noun).ok_or(ErrorType::NotFound)?;
@@ -120,7 +120,7 @@ impl Uploads {
         Ok(call.json(&json!({ "uploading": upload.processed() })))
     }
 
-    /// For the control panel.
+    /// The state for the control panel.
     pub fn state(&self) -> Value {
         self.remembered.iter().map(|upload| Value::Object(upload.shown.clone())).collect()
     }
@@ -131,7 +131,7 @@ impl Upload {
         self.shown.insert(field.to_owned(), value);
     }
 
-    /// Adds the fields that only this family has.
+    /// Adds the fields that are specific to the family.
     fn describe(&mut self, call: &Call<'_>) {
         let asked = |name, otherwise: &str| json!(call.query.get(name).unwrap_or(otherwise));
         match self.family {
@@ -152,7 +152,7 @@ impl Upload {
         }
     }
 
-    /// The upload some time later: what reads it finds it processed.
+    /// The upload in a later state: a read finds it processed.
     fn processed(&mut self) -> &Map<String, Value> {
         if self.shown.contains_key("status") {
             self.set("status", json!("PROCESSED"));

@@ -1,4 +1,4 @@
-//! Everything the stand-in knows, behind one lock, and which part of it answers what.
+//! The state of the stand-in, behind one lock, and the dispatch of requests to its parts.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -21,14 +21,14 @@ use super::refusal::{ErrorType, Refusal};
 use super::uploads::Uploads;
 use super::{google_form, identity, reports};
 
-/// What the connections share.
+/// The state shared by all connections.
 pub struct Shared {
     pub catalogue: Catalogue,
     tokens: Vec<FakeToken>,
     world: Mutex<World>,
 }
 
-/// The state.
+/// The mutable state.
 pub struct World {
     pub keyring: Keyring,
     pub knobs: Knobs,
@@ -38,19 +38,19 @@ pub struct World {
     pub log_requests: LogRequests,
     pub uploads: Uploads,
     pub requests: u64,
-    /// The last of them, and of those to the other host.
+    /// The most recent requests, including those to `/info`.
     pub heard: VecDeque<String>,
     last_request: Value,
 }
 
-/// So many requests are remembered.
+/// The maximum number of requests that are remembered.
 const HEARD: usize = 1000;
 
-/// What is decided about a request when its head is there.
+/// The decision about a request, made when its header has arrived.
 pub struct Arrival<'a> {
-    /// To wait before anything else.
+    /// The configured delay before anything else.
     pub delay: Duration,
-    /// The connection breaks: after that many bytes of the body, or before the status line.
+    /// Break the connection: after this many bytes of the body, or before the status line.
     pub cut: Option<Option<u64>>,
     pub in_flight: Option<InFlight>,
     pub decision: Result<Call<'a>, Answer>,
@@ -65,7 +65,7 @@ impl Shared {
         self.world.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Forgets everything since the start.
+    /// Resets the state to that at the start.
     pub fn reset(&self) {
         *self.world() = World::new(self.tokens.clone());
     }
@@ -92,7 +92,7 @@ impl World {
         }
     }
 
-    /// Counts a request and decides about it.
+    /// Counts a request and decides how to answer it.
     pub fn arrive<'a>(&mut self, catalogue: &'a Catalogue, peer: IpAddr, head: &Parts) -> Arrival<'a> {
         let path = head.uri.path();
         self.requests += 1;
@@ -100,7 +100,7 @@ impl World {
             self.heard.pop_front();
         }
         self.heard.push_back(format!("{} {path}", head.method));
-        // Names only: a value can be a secret, and so can a query.
+        // Field names only: a value can be a secret, and so can a query.
         self.last_request = json!({
             "method": head.method.as_str(),
             "path": path,
@@ -132,7 +132,7 @@ impl World {
         Ok(call)
     }
 
-    /// Answers a call whose body was read.
+    /// Answers a request whose body has been read.
     pub fn answer(&mut self, call: &Call<'_>, body: &Map<String, Value>) -> Result<Answer, Refusal> {
         match call.noun_and_act() {
             ("counters" | "counter" | "counter_label" | "measurement_token" | "my_grant" | "public_grant", _) => {
@@ -148,7 +148,7 @@ impl World {
         }
     }
 
-    /// For the control panel, without a secret.
+    /// The state for the control panel, without secrets.
     pub fn state(&self) -> Value {
         json!({
             "requests": self.requests,

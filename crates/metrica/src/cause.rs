@@ -4,26 +4,55 @@
 //! what the token is declared to have, and what its earlier answers have shown ([`crate::observed_rights`]).
 //!
 //! 1. The `error_type` of the body decides first: a token that is invalid, a counter of an organisation, a quota.
-//! 2. Where there is none that is known, the status decides: 401 is a token that is not taken, 420 and 429 are a quota. A
-//!    header that the gate wrote is never malformed, unless the token in it has no form that Yandex issues.
+//! 2. Where there is none that is known, the status decides: 420 and 429 are a quota; a 401 may be of something in between, so it
+//!    says nothing of the token unless a probe does. A header that the gate wrote is never malformed, unless the token in it has
+//!    no form that Yandex issues.
 //! 3. `access_denied` with an owner who is another one than the configuration says: the token was issued while signed in
-//!    elsewhere; where the configured owner is an organisation (`porg-`), it was issued personally.
-//! 4. `access_denied` with `ulogin` of a login that the owner is known not to represent. Where that is not known, nothing tells.
-//! 5. `access_denied` to what needs no counter: there is no grant that could lack, so the scope does.
-//! 6. `access_denied` on a counter: the grant lacks where the owner is known not to have it, or where the token was seen to
-//!    have the scope; the scope lacks where it is known to, or where the owner is known to be allowed what was asked. Else
-//!    nothing tells.
+//!    elsewhere; where the configured owner is an organisation (`porg-`), it was issued personally. So it was where such a token
+//!    is refused even what Metrica shows to everybody.
+//! 4. `access_denied` to a report that names no counter in `ids` is about the report, whatever the token may.
+//! 5. `access_denied` with `ulogin` of a login that the owner is known not to represent. Where that is not known, nothing tells
+//!    but a scope that is known to lack. Of a login that it represents, the permissions of that login count.
+//! 6. `access_denied` to what needs no counter: there is no grant that could lack, so the scope does; of a read, that is asked.
+//!    Where the token has it, either the token is no longer accepted, which is asked, or the request asks for something that is
+//!    refused. In the name of a login, the owner may also represent it no longer.
+//! 7. `access_denied` on a counter: the table below, with what the token and its owner were seen to have. Of several counters,
+//!    one without access decides, and else the one of which the least is known.
+//!
+//! ```text
+//!  the owner may do            a read                    a change, or a read of grants
+//!  with the counter            scope: yes no  unknown    scope: yes no  unknown
+//!  nothing                            G   G   G                 G   G   G
+//!  what is public                     G   S   A                 V   V   V
+//!  look, as was seen                  A?  S   A?                A   S   A
+//!  look                               R?  S   A                 V   V   V
+//!  change it, as was seen             A?  S   A?                A?  S   S
+//!  change it                          R?  S   A                 R?  S   S
+//!  anything                           R?  S   A                 R?  S   S
+//!  not known                          A   S   A                 A   S   A
+//!
+//!  G counter_not_granted   V counter_view_only   S scope_missing   R request_refused   A ambiguous
+//!  ? the token did this before: unless Metrica says that it still accepts the token, it is token_invalid
+//! ```
+//!
+//! Requests are refused for other reasons than scope and grant too (a restricted metric, a foreign segment, what only the owner
+//! may do), so nothing is concluded by elimination but a scope for changes, which no question could prove. What only the owner of a
+//! counter may do is refused to who may change it.
 //!
 //! Source: <https://yandex.com/dev/metrika/en/intro/authorization>, troubleshooting.
 
-use std::borrow::Cow;
-
 use crate::error_type::ErrorType;
 use crate::login;
-use crate::observed_rights::{Knowledge, Permission};
-use crate::operation::Reach;
+use crate::observed_rights::Knowledge;
+use crate::operation::{OperationId, Reach};
 use crate::scope::{Scope, ScopeSet};
 use crate::subject::{Counters, Subject};
+
+mod grant;
+mod outcome;
+
+use outcome::{COUNTERS_FOR_IDS, Doubts, LOGIN_NOT_KNOWN, WITHOUT_IDS};
+pub use outcome::{Conclusion, Diagnosis};
 
 macro_rules! causes {
     ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal, $hint:literal, $advice:literal;)*) => {
@@ -123,10 +152,14 @@ causes! {
     QuotaOther = "quota_other",
         "A quota of Metrica is used up; the answer's body says which.",
         "A quota of Metrica is used up; the answer's body says which.";
+    /// Neither the scope nor the access lacks.
+    RequestRefused = "request_refused",
+        "The account and the token of the gate may do this; Metrica refuses what the request asks for, such as a restricted metric, a foreign segment or what only the owner may do: read the body.",
+        "The token has the scope and its owner the access; what the request asks for is refused, such as a restricted metric or dimension, a segment of another account or an operation for the counter's owner alone. The caller has the body, which says more.";
     /// Nothing tells a missing scope from a missing grant.
     Ambiguous = "ambiguous",
         "The account of the gate has no access to the counter, or its token lacks a right, and Metrica does not say which: check the counter's number, or ask the gate's operator.",
-        "The token lacks a scope or its owner lacks access to the counter, and Metrica does not say which: metrika-gate doctor --counter N asks further.";
+        "The token lacks a scope or its owner lacks access to the counter, and Metrica does not say which, unless the body does, which the caller has: metrika-gate doctor --counter N asks further. Where the token does not read, `identity` lets the gate ask with another one of its owner.";
     /// None of these.
     Other = "other",
         "Metrica refused for a reason that has no name here; the answer's body may say more.",
@@ -160,8 +193,33 @@ impl Cause {
             | Self::OwnerMismatch
             | Self::NotRepresentative
             | Self::OrganizationTokenRequired
+            | Self::RequestRefused
             | Self::Ambiguous
             | Self::Other => false,
+        }
+    }
+}
+
+/// What an operation needs of its counter beyond what its scopes say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Demands {
+    /// Nothing.
+    #[default]
+    Usual,
+    /// To be allowed to change it, though it is a read: grants.
+    Change,
+    /// To own it.
+    Ownership,
+}
+
+impl Demands {
+    /// Those of an operation.
+    #[must_use]
+    pub fn of(operation: OperationId) -> Self {
+        match operation.as_str() {
+            "grants.list" | "grant.get" => Self::Change,
+            "counter.delete" | "counter.undelete" => Self::Ownership,
+            _ => Self::Usual,
         }
     }
 }
@@ -179,8 +237,8 @@ pub struct Case<'a> {
     pub needs: ScopeSet,
     /// On what the operation works.
     pub reach: Reach,
-    /// Reading it needs the right to change the counter: grants.
-    pub guarded: bool,
+    /// What it needs of the counter beside its scopes.
+    pub demands: Demands,
     /// On whose data.
     pub subject: &'a Subject,
     /// The token has a form that Yandex issues.
@@ -190,56 +248,6 @@ pub struct Case<'a> {
     /// What the token's answers have shown.
     pub knowledge: &'a Knowledge,
 }
-
-/// A reason, and what to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Diagnosis {
-    /// The reason.
-    pub cause: Cause,
-    hint: &'static str,
-    rights: Option<Rights>,
-}
-
-/// What an operation needs, any one of which is enough, and what its token is declared to have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Rights {
-    needed: ScopeSet,
-    held: ScopeSet,
-}
-
-impl Diagnosis {
-    /// The same for an operation that needs one of these rights, with a token that is declared to have those.
-    #[must_use]
-    pub fn with_rights(self, needed: ScopeSet, held: ScopeSet) -> Self {
-        Self { rights: self.cause.is_of_rights().then_some(Rights { needed, held }), ..self }
-    }
-
-    /// One line for whoever sent the request.
-    #[must_use]
-    pub fn hint(&self) -> Cow<'static, str> {
-        let Some(Rights { needed, held }) = self.rights else { return Cow::Borrowed(self.hint) };
-        Cow::Owned(format!("{} It needs {}; the token should have {held}.", self.hint, needed.any_of()))
-    }
-}
-
-impl Diagnosis {
-    /// An answer that reads as if the token were invalid, where Metrica accepted the token a moment ago or at once after it.
-    pub const TOKEN_ACCEPTED: Self = Self {
-        cause: Cause::Other,
-        hint: "The answer reads as if the token were invalid, but Metrica accepts the token in other requests: send this one again, and read the body if it is refused again.",
-        rights: None,
-    };
-}
-
-impl From<Cause> for Diagnosis {
-    fn from(cause: Cause) -> Self {
-        Self { cause, hint: cause.hint(), rights: None }
-    }
-}
-
-/// A report without `ids` is answered so, whatever the token may.
-const WITHOUT_IDS: &str =
-    "The request names no counter: a report needs ids=, and one without it is refused whatever the token may.";
 
 impl Case<'_> {
     /// Why Metrica refused.
@@ -268,7 +276,8 @@ impl Case<'_> {
     /// Rule 2.
     fn by_status(&self) -> Diagnosis {
         match self.status {
-            401 => self.not_taken().into(),
+            401 if self.well_formed => Diagnosis::IN_BETWEEN,
+            401 => Cause::HeaderMalformed.into(),
             420 | 429 => Cause::QuotaOther.into(),
             _ if self.is_silent => self.denied(),
             _ => Cause::Other.into(),
@@ -280,61 +289,82 @@ impl Case<'_> {
     }
 
     fn denied(&self) -> Diagnosis {
-        if let Some(cause) = self.by_owner().or_else(|| self.by_login()) {
-            return cause.into();
+        let told = self.by_owner().map(Diagnosis::from).or_else(|| self.by_report()).or_else(|| self.by_login());
+        if let Some(told) = told {
+            return told;
         }
         match (self.reach, &self.subject.counters) {
-            (Reach::Reports, Counters::None) if self.subject.clients.is_empty() => {
-                Diagnosis { hint: WITHOUT_IDS, ..Cause::Other.into() }
-            }
             (Reach::Reports | Reach::Counter(_), Counters::None | Counters::Unreadable) => Cause::Ambiguous.into(),
-            (_, Counters::None) if self.has_proven() => Cause::Other.into(),
-            (_, Counters::None) => Cause::ScopeMissing.into(),
-            (_, counters) => self.by_grant(counters.as_slice()).into(),
+            (Reach::Reports | Reach::Counter(_), counters) => self.by_grant(counters.as_slice()),
+            (Reach::Counters | Reach::Account | Reach::Nobody, _) => self.without_counter(),
         }
+    }
+
+    /// Rule 6.
+    fn without_counter(&self) -> Diagnosis {
+        let is_listed = |login: &str| self.knowledge.lists(login);
+        let is_asked = self.reach != Reach::Counters && self.needs.contains(Scope::Read);
+        if self.knowledge.has_proven(self.needs) {
+            let holds = self.subject.login.as_deref().is_none_or(is_listed);
+            let cause = if holds { Cause::RequestRefused } else { Cause::Ambiguous };
+            return Diagnosis {
+                hint: if holds { cause.hint() } else { LOGIN_NOT_KNOWN },
+                ..Diagnosis::doubtful(cause)
+            };
+        }
+        let is_open = (is_asked || self.may_be_personal()) && !self.knowledge.lacks(self.needs);
+        if is_open { Cause::Ambiguous.into() } else { Cause::ScopeMissing.into() }
     }
 
     /// Rule 3.
     fn by_owner(&self) -> Option<Cause> {
-        let (expected, actual) = (self.expected_owner?, self.knowledge.owner()?);
+        let expected = self.expected_owner?;
+        let Some(actual) = self.knowledge.owner() else {
+            let is_personal = login::is_organisation(expected) && self.knowledge.is_excluded();
+            return is_personal.then_some(Cause::OrganizationTokenRequired);
+        };
         let is_other = !login::is_same(expected, actual);
         let organization = login::is_organisation(expected) && !login::is_organisation(actual);
         is_other.then_some(if organization { Cause::OrganizationTokenRequired } else { Cause::OwnerMismatch })
     }
 
+    /// Whether a token for an organisation may be a personal one, as far as is known: a question tells.
+    fn may_be_personal(&self) -> bool {
+        let read = [Scope::Read].into_iter().collect();
+        self.expected_owner.is_some_and(login::is_organisation)
+            && self.knowledge.owner().is_none()
+            && !self.knowledge.has_proven_anything()
+            && !self.knowledge.lacks(read)
+    }
+
     /// Rule 4.
-    fn by_login(&self) -> Option<Cause> {
+    fn by_report(&self) -> Option<Diagnosis> {
+        if self.reach != Reach::Reports || !self.subject.clients.is_empty() {
+            return None;
+        }
+        let hint = match &self.subject.counters {
+            _ if self.subject.misnamed => COUNTERS_FOR_IDS,
+            Counters::None => WITHOUT_IDS,
+            Counters::One(_) | Counters::Several(_) | Counters::Unreadable => return None,
+        };
+        Some(Diagnosis { hint, ..Cause::Other.into() })
+    }
+
+    /// Rule 5.
+    fn by_login(&self) -> Option<Diagnosis> {
         let named = self.subject.login.as_deref()?;
-        if self.knowledge.represents(named) {
+        if self.knowledge.represented(named).is_some() {
             return None;
         }
         if !self.knowledge.knows_all_logins() {
-            return Some(Cause::Ambiguous);
+            let lacks = self.knowledge.lacks(self.needs);
+            let unknown = Diagnosis { hint: LOGIN_NOT_KNOWN, ..Cause::Ambiguous.into() };
+            return Some(if lacks { Cause::ScopeMissing.into() } else { unknown });
         }
         let personal = !self.knowledge.owner().or(self.expected_owner).is_some_and(login::is_organisation);
         let organization = login::is_organisation(named) && personal;
-        Some(if organization { Cause::OrganizationTokenRequired } else { Cause::NotRepresentative })
-    }
-
-    /// Rule 6.
-    fn by_grant(&self, counters: &[u64]) -> Cause {
-        let known: Vec<_> = counters.iter().map(|counter| self.knowledge.permission(*counter)).collect();
-        let any = |permissions: &[Permission]| known.iter().flatten().any(|known| permissions.contains(known));
-        let all_from = |permission| known.iter().all(|known| *known >= Some(permission));
-        let edits = self.guarded || !self.needs.contains(Scope::Read);
-        match self.has_proven() {
-            _ if any(&[Permission::Nothing]) => Cause::CounterNotGranted,
-            _ if edits && any(&[Permission::View, Permission::Public]) => Cause::CounterViewOnly,
-            true if edits && all_from(Permission::Seen) && !all_from(Permission::Edit) => Cause::CounterViewOnly,
-            true => Cause::CounterNotGranted,
-            false if self.knowledge.lacks(self.needs) => Cause::ScopeMissing,
-            false if all_from(if edits { Permission::Edit } else { Permission::View }) => Cause::ScopeMissing,
-            false => Cause::Ambiguous,
-        }
-    }
-
-    fn has_proven(&self) -> bool {
-        self.knowledge.has_proven(self.needs)
+        let cause = if organization { Cause::OrganizationTokenRequired } else { Cause::NotRepresentative };
+        Some(cause.into())
     }
 }
 

@@ -1,10 +1,10 @@
-//! Verdict: what the body of Metrica's own refusal says.
+//! The `error_type` in the body of a refusal by Metrica.
 //!
 //! 1. Metrica's errors are JSON with `errors[].error_type`; the type decides, never the message, which is localised.
-//! 2. Types are a closed list: the documented ones and those seen live. A name that begins with `quota_` is
-//!    `quota_other`, everything else `other`.
-//! 3. The body is looked at as a copy of its first bytes, so it may be cut behind its type; it passes on unchanged, whatever
-//!    it is.
+//! 2. Types are a closed list: the documented ones and those observed in live responses. A name that begins with `quota_` is
+//!    read as `quota_other`, any other name as `other`.
+//! 3. Only a copy of the first bytes of the body is examined, so it may be cut after its type. The body is forwarded
+//!    unchanged, whatever its contents.
 //!
 //! Source: <https://yandex.com/dev/metrika/en/intro/errors>, <https://yandex.com/dev/metrika/en/intro/quotas>.
 
@@ -15,7 +15,7 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-/// How much of a refusal's body is looked at, in bytes. Metrica's have a few hundred.
+/// The maximum number of bytes of a refusal's body that is examined. Metrica's bodies have a few hundred.
 pub const LOOKED_AT: usize = 8 * 1024;
 
 macro_rules! error_types {
@@ -27,10 +27,10 @@ macro_rules! error_types {
         }
 
         impl ErrorType {
-            /// All of them.
+            /// All types.
             pub const ALL: &[Self] = &[$(Self::$variant),*];
 
-            /// Its name in bodies, metrics and logs.
+            /// The name used in bodies, metrics and logs.
             #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $name,)* }
@@ -44,61 +44,61 @@ error_types! {
     InvalidParameter = "invalid_parameter",
     /// 401: no usable credential.
     Unauthorized = "unauthorized",
-    /// 403: no right, or no scope; Metrica does not say which.
+    /// 403: a right or a scope is missing; Metrica does not distinguish the two.
     AccessDenied = "access_denied",
-    /// 403 (documented) or 401 (the authorization page): the token is wrong, expired or revoked.
+    /// 403 (documented) or 401 (the authorization page): the token is invalid, expired or revoked.
     InvalidToken = "invalid_token",
     /// 403: the counter belongs to an organisation.
     CounterInConnect = "counter_in_connect",
     /// 404
     NotFound = "not_found",
-    /// 429: per login.
+    /// 429: requests per login.
     QuotaRequestsByUid = "quota_requests_by_uid",
-    /// 429: per address, 30 requests a second.
+    /// 429: requests per IP address, 30 per second.
     QuotaRequestsByIp = "quota_requests_by_ip",
-    /// 429: per counter.
+    /// 429: requests per counter.
     QuotaRequestsByCounterId = "quota_requests_by_counter_id",
-    /// 429: three at once per login.
+    /// 429: parallel requests per login, three at once.
     QuotaParallelRequests = "quota_parallel_requests",
-    /// 429: what the live API says for the one above.
+    /// 429: the name that the live API uses for the one above.
     QuotaParallelRequestsByUid = "quota_parallel_requests_by_uid",
-    /// 429: adding delegates.
+    /// 429: requests that add delegates.
     QuotaDelegateRequests = "quota_delegate_requests",
-    /// 429: granting access.
+    /// 429: requests that grant access.
     QuotaGrantsRequests = "quota_grants_requests",
-    /// A name that begins with `quota_` and is none of these.
+    /// Any other name that begins with `quota_`.
     QuotaOther = "quota_other",
     /// 503
     BackendError = "backend_error",
     /// 504
     Timeout = "timeout",
-    /// None of these, or a body that does not say.
+    /// Any other name, or a body without a type.
     Other = "other",
 }
 
 impl ErrorType {
-    /// The type with this name (rule 2).
+    /// Returns the type with this name (rule 2).
     #[must_use]
     pub fn of(name: &str) -> Self {
         let other = if name.starts_with("quota_") { Self::QuotaOther } else { Self::Other };
         Self::ALL.iter().copied().find(|known| known.as_str() == name).unwrap_or(other)
     }
 
-    /// The type that a refusal's body says (rules 1 to 3); [`Self::Other`] for one that does not.
+    /// Returns the type in a refusal's body (rules 1 to 3), or [`Self::Other`] if it has none.
     #[must_use]
     pub fn in_body(body: &[u8]) -> Self {
         let found = Cell::new(None);
-        // A body that is cut fails behind its type, which was found by then.
+        // A truncated body fails to parse after its type, which has been found by then.
         let _ = Refusal(&found).deserialize(&mut serde_json::Deserializer::from_slice(body));
         found.get().unwrap_or(Self::Other)
     }
 }
 
-/// A text that is borrowed where it has no escape.
+/// A string, borrowed if it contains no escape.
 #[derive(Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
-/// Looks for `errors`, `[`, and its first element.
+/// Searches for `errors`, then its list, then the `error_type` of the first element.
 struct Refusal<'a>(&'a Cell<Option<ErrorType>>);
 struct Errors<'a>(&'a Cell<Option<ErrorType>>);
 struct Detail<'a>(&'a Cell<Option<ErrorType>>);

@@ -1,7 +1,7 @@
-//! Names that live as long as the process: interned once, compared and hashed as a number.
+//! Interned names: they live as long as the process, and are compared and hashed as numbers.
 //!
-//! Only a configuration and the catalogue name things, never a request. So the set of names is bounded by what operators
-//! write, and a name may be kept until the process ends. A symbol is `Copy`, and equal exactly when the text is equal.
+//! Names come only from a configuration and the catalogue, never from a request. Operators therefore bound their number,
+//! and a name can be kept until the process ends. A symbol is `Copy`; two symbols are equal exactly if their texts are.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -18,7 +18,7 @@ pub struct Symbol {
 static NAMES: LazyLock<Mutex<HashMap<&'static str, Symbol>>> = LazyLock::new(Mutex::default);
 
 impl Symbol {
-    /// The symbol of `text`. Takes a lock: for configuration time, never for a request.
+    /// Returns the symbol of `text`. Takes a lock: meant for configuration time, not for requests.
     #[must_use]
     pub fn new(text: &str) -> Self {
         let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
@@ -31,7 +31,7 @@ impl Symbol {
         symbol
     }
 
-    /// The name itself.
+    /// The text of the name.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         self.text
@@ -76,7 +76,7 @@ impl fmt::Display for Symbol {
     }
 }
 
-/// Defines types of interned names, so that a name of one kind can never stand where another kind is meant.
+/// Defines types of interned names, so that a name of one kind cannot be used as a name of another kind.
 #[macro_export]
 macro_rules! interned_names {
     ($(#[doc = $doc:literal] $name:ident;)*) => {$(
@@ -85,13 +85,13 @@ macro_rules! interned_names {
         pub struct $name($crate::Symbol);
 
         impl $name {
-            /// Interns `text`. For configuration time.
+            /// Interns `text`. Takes a lock: meant for configuration time.
             #[must_use]
             pub fn new(text: &str) -> Self {
                 Self($crate::Symbol::new(text))
             }
 
-            /// The name itself.
+            /// The text of the name.
             #[must_use]
             pub const fn as_str(self) -> &'static str {
                 self.0.as_str()

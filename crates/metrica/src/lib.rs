@@ -1,18 +1,19 @@
-//! The Yandex Metrica API as values: what can be asked, which scopes that needs, on whose data a request works, and why a
-//! request was refused.
+//! The Yandex Metrica API as values: its operations, the scopes that they need, the data that a request affects, and the
+//! reasons for which the API refuses a request.
 //!
-//! The crate has no input or output and no async. It is made for gateways, clients and tools that have to reason about
-//! requests to <https://api-metrika.yandex.net> before they are sent, or about its refusals afterwards.
+//! The crate performs no I/O and has no async code. It is meant for gateways, clients and tools that reason about requests
+//! to <https://api-metrika.yandex.net> before they send them, or about its refusals afterwards.
 //!
-//! | module | holds |
+//! | module | contents |
 //! |---|---|
-//! | [`operation`] | the catalogue: method and path of each operation, the scopes that it needs, what it does |
+//! | [`operation`] | the catalogue: method and path of each operation, the scopes that it needs, its effects |
 //! | [`scope`] | OAuth scopes, and which covers which |
 //! | [`subject`] | the counters and logins that a request names |
-//! | [`login`] | logins of Yandex, compared as Yandex compares them |
-//! | [`error_type`] | the `error_type` of an error's body |
-//! | [`observed_rights`] | what responses have shown of a token and of its owner |
-//! | [`cause`] | why a request was refused, from all of these |
+//! | [`login`] | Yandex logins, compared as Yandex compares them |
+//! | [`error_type`] | the `error_type` in the body of an error |
+//! | [`response`] | the counters and accounts that a response shows |
+//! | [`observed_rights`] | the rights of a token and of its owner that responses have shown |
+//! | [`cause`] | the cause of a refusal, derived from all of these |
 
 pub mod cause;
 pub mod error_type;
@@ -20,12 +21,13 @@ mod interned;
 pub mod login;
 pub mod observed_rights;
 pub mod operation;
+pub mod response;
 pub mod scope;
 pub mod subject;
 
 pub use interned::Symbol;
 
-/// The examples of the README are run.
+/// Runs the examples of the README as tests.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

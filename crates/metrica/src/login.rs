@@ -1,39 +1,39 @@
-//! Logins of Yandex.
+//! Yandex logins.
 //!
 //! 1. A login has 1 to 128 letters, digits, `-`, `_`, `.` or `@`.
-//! 2. Two spellings are one login: letters in either case, and, before an `@`, dots for hyphens, are the same account. What
-//!    is compared often is kept in one spelling, the [`canonical`] one.
-//! 3. Those of organisations begin with `porg-`.
+//! 2. Several spellings denote one account: case is ignored, and before an `@`, a dot equals a hyphen. Logins that are
+//!    compared often are stored in one spelling, the [`canonical`] one.
+//! 3. Logins of organisations begin with `porg-`.
 
-/// What the logins of organisations begin with.
+/// The prefix of the logins of organisations.
 const ORGANISATION: &str = "porg-";
 
-/// Whether it has the form of one (rule 1).
+/// Whether the text has the form of a login (rule 1).
 #[must_use]
 pub fn is_one(text: &str) -> bool {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.@".contains(&byte);
     (1..=128).contains(&text.len()) && text.bytes().all(fits)
 }
 
-/// Whether two are of one account (rule 2).
+/// Whether two logins denote the same account (rule 2).
 #[must_use]
 pub fn is_same(one: &str, other: &str) -> bool {
     one.len() == other.len() && spelled(one).eq(spelled(other))
 }
 
-/// The one spelling of it that comparisons are made with (rule 2).
+/// The canonical spelling, used for comparisons (rule 2).
 #[must_use]
 pub fn canonical(login: &str) -> Box<str> {
     spelled(login).collect::<String>().into()
 }
 
-/// Whether one of `listed` is of the account of `login`.
+/// Whether one of `listed` denotes the same account as `login`.
 #[must_use]
 pub fn is_among(listed: &[Box<str>], login: &str) -> bool {
     listed.iter().any(|one| is_same(one, login))
 }
 
-/// Without those that are another spelling of one before.
+/// Returns the logins in canonical spelling, without duplicates.
 #[must_use]
 pub fn each_once(logins: impl IntoIterator<Item = Box<str>>) -> Box<[Box<str>]> {
     let mut once: Vec<Box<str>> = Vec::new();
@@ -45,7 +45,7 @@ pub fn each_once(logins: impl IntoIterator<Item = Box<str>>) -> Box<[Box<str>]> 
     once.into()
 }
 
-/// Of a domain behind an `@`, a dot is no hyphen.
+/// The canonical characters of a login; after an `@`, in the domain, dots are kept.
 fn spelled(login: &str) -> impl Iterator<Item = char> {
     let mut is_local = true;
     login.chars().map(move |letter| {
@@ -54,7 +54,7 @@ fn spelled(login: &str) -> impl Iterator<Item = char> {
     })
 }
 
-/// Whether it is one of an organisation (rule 3).
+/// Whether the login belongs to an organisation (rule 3).
 #[must_use]
 pub fn is_organisation(login: &str) -> bool {
     login.get(..ORGANISATION.len()).is_some_and(|start| start.eq_ignore_ascii_case(ORGANISATION))

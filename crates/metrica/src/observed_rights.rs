@@ -1,19 +1,23 @@
-//! Knowledge: what Metrica's answers have shown of one token, so that a later refusal can be told from another.
+//! Knowledge: what Metrica's responses have shown of one token and of its owner, so that a later refusal can be told from
+//! another.
 //!
-//! 1. An answer of success proves that the token has one of the scopes that the operation needs; rights are fixed when a
-//!    token is issued, so it has it for ever. A report or a read of a counter proves `metrika:read` only where the counter is none of the documentation's demo
-//!    counters and not known to be public, as those are shown to every token.
-//! 2. It also proves that the token's owner may look at the counter of its path, or of its `ids`, or change it where the
-//!    operation changes it; or, in its place, that the owner represents the login in `ulogin`. A dictionary proves nothing.
-//! 3. A question about one counter tells exactly what the owner may do with it, the list of accounts whom the owner represents,
-//!    and a list of counters that is refused that the token has no `metrika:read`.
-//! 4. It is of one token: another one in the same file begins without it. At most [`LARGEST`] counters and [`MOST_LOGINS`]
-//!    logins are kept; beyond that nothing new is.
+//! 1. A response of success proves that the token has one of the scopes that the operation needs; rights are fixed when a
+//!    token is issued, so the proof lasts as long as the token. A report or a read of a counter proves no scope: the counter
+//!    may be public, which shows it to every token, whatever else its owner may do with it. A dictionary proves nothing.
+//! 2. A success also proves that the token's owner may look at the counter of its path, or of its `ids`, or change it where
+//!    the operation changes it; or, in its place, that the owner represents the login in `ulogin`.
+//! 3. A question about counters tells exactly what the owner, or a login that it represents, may do with them; the list of
+//!    accounts tells whom the owner represents; a list of counters that is refused tells that the token lacks `metrika:read`.
+//! 4. Scopes belong to the token, and another token in the same file begins without them. Permissions and represented logins
+//!    belong to the owner ([`Fact::is_of_owner`]): they hold for each token that is proven to be of that owner. At most
+//!    [`LARGEST`] counters and [`MOST_LOGINS`] logins are kept; beyond that, nothing new is.
 //!
 //! Sources: <https://yandex.com/dev/metrika/en/intro/authorization> (troubleshooting);
 //! <https://yandex.com/dev/metrika/en/management/openapi/counter/counter> (`permission`).
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use std::hash::Hash;
+
+use rustc_hash::FxHashMap;
 
 use crate::login;
 use crate::operation::Reach;
@@ -40,8 +44,12 @@ pub enum Permission {
     Seen,
     /// Look at it and no more (rule 3).
     View,
-    /// Change it.
+    /// Change it, and perhaps more (rule 2).
+    Changed,
+    /// Change it (rule 3).
     Edit,
+    /// Anything: it is the owner's (rule 3).
+    Own,
 }
 
 impl Permission {
@@ -49,7 +57,8 @@ impl Permission {
     #[must_use]
     pub fn of(word: &str) -> Option<Self> {
         Some(match word {
-            "own" | "edit" => Self::Edit,
+            "own" => Self::Own,
+            "edit" => Self::Edit,
             "view" | "analyst" | "analyst_access_filter" => Self::View,
             "public_stat" => Self::Public,
             _ => return None,
@@ -66,12 +75,33 @@ pub enum Fact {
     Lacks(ScopeSet),
     /// The owner may do this with that counter.
     Permission(u64, Permission),
+    /// This login, which the owner represents, may do this with that counter.
+    PermissionOf(Box<str>, u64, Permission),
     /// The owner represents this login.
     Represents(Box<str>),
-    /// Every login that the owner represents was told.
-    AllLogins,
+    /// The list of those whom the owner represents has these logins and no other.
+    Logins(Box<[Box<str>]>),
+    /// The owner does not represent this login.
+    NotRepresented(Box<str>),
     /// The owner's login is this.
     Owner(Box<str>),
+    /// Metrica refuses the token even what it shows to everybody.
+    Excluded,
+}
+
+impl Fact {
+    /// Whether it holds for every token of the same owner (rule 4).
+    #[must_use]
+    pub const fn is_of_owner(&self) -> bool {
+        match self {
+            Self::Permission(..)
+            | Self::PermissionOf(..)
+            | Self::Represents(_)
+            | Self::Logins(_)
+            | Self::NotRepresented(_) => true,
+            Self::Proven(_) | Self::Lacks(_) | Self::Owner(_) | Self::Excluded => false,
+        }
+    }
 }
 
 /// Everything that was learnt of one token.
@@ -82,9 +112,13 @@ pub struct Knowledge {
     /// Sets of scopes of which it has none, the same way.
     lacks: u32,
     counters: FxHashMap<u64, Permission>,
-    logins: FxHashSet<Box<str>>,
+    /// By the canonical login.
+    of_logins: FxHashMap<(Box<str>, u64), Permission>,
+    /// And whether the list of them has it: a request in its name may have shown it alone.
+    logins: FxHashMap<Box<str>, bool>,
     all_logins: bool,
     owner: Option<Box<str>>,
+    excluded: bool,
 }
 
 impl Knowledge {
@@ -92,42 +126,66 @@ impl Knowledge {
     pub fn learn(&mut self, fact: &Fact) -> bool {
         match fact {
             Fact::Proven(needs) => {
-                let before = self.proven;
+                let before = (self.proven, self.excluded);
                 self.proven |= needs.bit();
                 self.lacks &= !needs.bit();
-                before != self.proven
+                self.excluded = false;
+                before != (self.proven, false)
             }
             Fact::Lacks(needs) => {
                 let before = self.lacks;
                 self.lacks |= needs.bit();
                 before != self.lacks
             }
-            Fact::AllLogins => !std::mem::replace(&mut self.all_logins, true),
-            Fact::Permission(counter, new) => self.learn_permission(*counter, *new),
-            Fact::Represents(login) => {
-                self.logins.len() < MOST_LOGINS && !self.logins.contains(login) && self.logins.insert(login.clone())
+            Fact::Permission(counter, new) => learn_permission(&mut self.counters, *counter, *new),
+            Fact::PermissionOf(login, counter, new) => {
+                learn_permission(&mut self.of_logins, (login::canonical(login), *counter), *new)
             }
+            Fact::Represents(login) => {
+                let is_news = self.logins.len() < MOST_LOGINS && !self.logins.contains_key(login);
+                is_news && self.logins.insert(login.clone(), false).is_none()
+            }
+            Fact::Logins(logins) => self.learn_logins(logins),
+            Fact::NotRepresented(login) => self.forget(|known| login::is_same(known, login)),
             Fact::Owner(login) => self.owner.replace(login.clone()).as_ref() != Some(login),
+            Fact::Excluded => !std::mem::replace(&mut self.excluded, true),
         }
     }
 
-    fn learn_permission(&mut self, counter: u64, new: Permission) -> bool {
-        let room = self.counters.len() < LARGEST;
-        match self.counters.get_mut(&counter) {
-            Some(known) => {
-                // What is only seen says nothing new of what was told, or of what may be changed.
-                let stays = *known == new || (new == Permission::Seen && *known != Permission::Nothing);
-                if !stays {
-                    *known = new;
-                }
-                !stays
-            }
-            None if room => {
-                self.counters.insert(counter, new);
-                true
-            }
-            None => false,
+    fn learn_logins(&mut self, listed: &[Box<str>]) -> bool {
+        let listed: Vec<_> = listed.iter().take(MOST_LOGINS).collect();
+        let mut is_news = !std::mem::replace(&mut self.all_logins, true);
+        let is_listed = |login: &str| listed.iter().any(|listed| login::is_same(listed, login));
+        let before = self.logins.iter().filter(|(login, was_listed)| **was_listed && !is_listed(login));
+        let gone: Vec<_> = before.map(|(login, _)| login.clone()).collect();
+        is_news |= self.forget(|known| gone.iter().any(|gone| **gone == *known));
+        for login in listed {
+            is_news |= self.logins.insert(login.clone(), true) != Some(true);
         }
+        is_news
+    }
+
+    /// The owner does not represent those that `is_gone`, so what they may do is not seen through it; whether it did.
+    fn forget(&mut self, is_gone: impl Fn(&str) -> bool) -> bool {
+        let before = self.logins.len();
+        self.logins.retain(|login, _| !is_gone(login));
+        let logins = &self.logins;
+        self.of_logins.retain(|(login, _), _| logins.keys().any(|kept| login::is_same(kept, login)));
+        before != self.logins.len()
+    }
+
+    /// What holds for every token of the same owner.
+    #[must_use]
+    pub fn of_owner(&self) -> Vec<Fact> {
+        let with = |wanted: bool| self.logins.iter().filter(move |(_, listed)| **listed == wanted);
+        let listed = with(true).map(|(login, _)| login.clone()).collect();
+        let listed = self.all_logins.then_some(Fact::Logins(listed));
+        let seen = with(false).map(|(login, _)| Fact::Represents(login.clone()));
+        let counters = self.counters.iter().map(|(counter, permission)| Fact::Permission(*counter, *permission));
+        let of_logins = self.of_logins.iter();
+        let of_logins =
+            of_logins.map(|((login, counter), permission)| Fact::PermissionOf(login.clone(), *counter, *permission));
+        listed.into_iter().chain(seen).chain(counters).chain(of_logins).collect()
     }
 
     /// What an answer of success to a request that needs any of `needs` and reaches so far shows and is news (rules 1 and 2).
@@ -142,16 +200,17 @@ impl Knowledge {
             return news;
         }
         let reads = needs.contains(Scope::Read);
-        if self.proven & needs.bit() == 0 && !(reads && self.is_for_all(subject)) {
+        let may_be_public = reads && matches!(reach, Reach::Counter(_) | Reach::Reports);
+        if self.proven & needs.bit() == 0 && !may_be_public {
             learn(self, Fact::Proven(needs));
         }
         match (&subject.login, reach, &subject.counters) {
             // In another's name, it says nothing of what the owner may do.
-            (Some(login), ..) if login::is_one(login) && !self.logins.contains(login) => {
+            (Some(login), ..) if login::is_one(login) && !self.logins.contains_key(login) => {
                 learn(self, Fact::Represents(login.clone()));
             }
             (None, Reach::Counter(_) | Reach::Reports, Counters::One(counter)) => {
-                learn(self, Fact::Permission(*counter, if reads { Permission::Seen } else { Permission::Edit }));
+                learn(self, Fact::Permission(*counter, if reads { Permission::Seen } else { Permission::Changed }));
             }
             // What an operation takes no notice of shows nothing.
             _ => {}
@@ -185,15 +244,6 @@ impl Knowledge {
         }
     }
 
-    /// Whether it names a counter that is shown to every token.
-    fn is_for_all(&self, subject: &Subject) -> bool {
-        subject
-            .counters
-            .as_slice()
-            .iter()
-            .any(|counter| DEMO_COUNTERS.contains(counter) || self.counters.get(counter) == Some(&Permission::Public))
-    }
-
     /// Whether the token was seen to have none of `needs`.
     #[must_use]
     pub const fn lacks(&self, needs: ScopeSet) -> bool {
@@ -214,22 +264,72 @@ impl Knowledge {
         })
     }
 
-    /// What is known of a counter.
+    /// Whether the token was seen to have any scope.
     #[must_use]
-    pub fn permission(&self, counter: u64) -> Option<Permission> {
-        self.counters.get(&counter).copied()
+    pub const fn has_proven_anything(&self) -> bool {
+        self.proven != 0
     }
 
-    /// Whether the owner was seen to represent a login.
+    /// Whether Metrica refuses the token even what it shows to everybody.
     #[must_use]
-    pub fn represents(&self, login: &str) -> bool {
-        self.logins.contains(login)
+    pub const fn is_excluded(&self) -> bool {
+        self.excluded
+    }
+
+    /// What is known of a counter: of the owner, or of a `login` that it represents.
+    #[must_use]
+    pub fn permission(&self, login: Option<&str>, counter: u64) -> Option<Permission> {
+        match login {
+            None => {
+                let open = DEMO_COUNTERS.contains(&counter).then_some(Permission::Public);
+                self.counters.get(&counter).copied().or(open)
+            }
+            Some(login) => self.of_logins.get(&(login::canonical(login), counter)).copied(),
+        }
+    }
+
+    /// Whether the list of those whom the owner represents has a login.
+    #[must_use]
+    pub fn lists(&self, login: &str) -> bool {
+        self.logins.iter().any(|(known, listed)| *listed && login::is_same(known, login))
+    }
+
+    /// The login that the owner was seen to represent and that `login` is a spelling of.
+    #[must_use]
+    pub fn represented(&self, login: &str) -> Option<&str> {
+        let same = || self.logins.keys().find(|known| login::is_same(known, login));
+        self.logins.get_key_value(login).map(|(known, _)| known).or_else(same).map(|known| &**known)
     }
 
     /// The owner's login, where it was told.
     #[must_use]
     pub fn owner(&self) -> Option<&str> {
         self.owner.as_deref()
+    }
+}
+
+fn learn_permission<K: Eq + Hash>(known: &mut FxHashMap<K, Permission>, key: K, new: Permission) -> bool {
+    let room = known.len() < LARGEST;
+    match known.get_mut(&key) {
+        Some(known) => {
+            // What is only seen says nothing new of what was told, or of what may be changed.
+            let stays = match new {
+                Permission::Seen => *known != Permission::Nothing,
+                Permission::Changed => *known >= Permission::Changed,
+                Permission::Nothing | Permission::Public | Permission::View | Permission::Edit | Permission::Own => {
+                    *known == new
+                }
+            };
+            if !stays {
+                *known = new;
+            }
+            !stays
+        }
+        None if room => {
+            known.insert(key, new);
+            true
+        }
+        None => false,
     }
 }
 
@@ -254,7 +354,7 @@ mod tests {
         let offline = set(&[Scope::OfflineData, Scope::Write]);
         assert_eq!(
             knowledge.learn_from_success(expenses, PATH, &of_counter(5)),
-            [Fact::Proven(expenses), Fact::Permission(5, Permission::Edit)]
+            [Fact::Proven(expenses), Fact::Permission(5, Permission::Changed)]
         );
         assert!(knowledge.has_proven(expenses) && !knowledge.has_proven(offline) && !knowledge.has_proven(write));
         assert!(knowledge.learn_from_success(expenses, PATH, &of_counter(5)).is_empty(), "it is no news twice");
@@ -263,13 +363,16 @@ mod tests {
     }
 
     #[test]
-    fn rule_1_what_everybody_sees_proves_nothing() {
+    fn rule_1_what_may_be_public_proves_no_scope() {
         let read = set(&[Scope::Read]);
         let mut knowledge = Knowledge::default();
-        knowledge.learn_from_success(read, Reach::Reports, &of_counter(DEMO_COUNTERS[0]));
-        knowledge.learn(&Fact::Permission(9, Permission::Public));
-        knowledge.learn_from_success(read, PATH, &of_counter(9));
-        assert!(!knowledge.has_proven(read));
+        // Whatever else the owner may do with it.
+        for permission in [None, Some(Permission::Public), Some(Permission::Edit)] {
+            permission.map(|permission| knowledge.learn(&Fact::Permission(9, permission)));
+            knowledge.learn_from_success(read, PATH, &of_counter(9));
+            knowledge.learn_from_success(read, Reach::Reports, &of_counter(9));
+            assert!(!knowledge.has_proven(read), "{permission:?}");
+        }
         knowledge.learn_from_success(read, Reach::Counters, &Subject::default());
         assert!(knowledge.has_proven(read), "the list of counters is nobody else's");
     }
@@ -312,10 +415,14 @@ mod tests {
         let read = set(&[Scope::Read]);
         let mut knowledge = Knowledge::default();
         knowledge.learn_from_success(read, PATH, &of_counter(1));
-        assert_eq!(knowledge.permission(1), Some(Permission::Seen));
+        assert_eq!(knowledge.permission(None, 1), Some(Permission::Seen));
         assert!(knowledge.learn(&Fact::Permission(1, Permission::View)));
         assert!(!knowledge.learn(&Fact::Permission(1, Permission::Seen)), "it was told");
-        assert!(knowledge.learn(&Fact::Permission(1, Permission::Edit)), "a grant was added");
+        assert!(knowledge.learn(&Fact::Permission(1, Permission::Changed)), "a grant was added");
+        assert!(!knowledge.learn(&Fact::Permission(1, Permission::Seen)), "that says more");
+        assert!(knowledge.learn(&Fact::Permission(1, Permission::Own)));
+        assert!(!knowledge.learn(&Fact::Permission(1, Permission::Changed)), "and that even more");
+        assert_eq!(knowledge.permission(None, DEMO_COUNTERS[0]), Some(Permission::Public), "as is documented");
         knowledge.learn(&Fact::Permission(2, Permission::Nothing));
         assert!(knowledge.learn(&Fact::Permission(2, Permission::Seen)), "it can be seen now");
         let of_login = Subject { login: Some("partner".into()), ..Subject::default() };
@@ -323,7 +430,7 @@ mod tests {
             knowledge.learn_from_success(read, Reach::Counters, &of_login).last(),
             Some(&Fact::Represents("partner".into()))
         );
-        assert!(knowledge.represents("partner") && !knowledge.represents("other"));
+        assert_eq!((knowledge.represented("Partner"), knowledge.represented("other")), (Some("partner"), None));
     }
 
     #[test]
@@ -345,9 +452,55 @@ mod tests {
         let mut knowledge = Knowledge::default();
         assert!(knowledge.learn(&Fact::Lacks(read)) && knowledge.lacks(read));
         assert!(knowledge.learn(&Fact::Proven(read)) && !knowledge.lacks(read));
+        let logins = Fact::Logins(["partner".into()].into());
+        assert!(knowledge.learn(&logins) && knowledge.knows_all_logins() && !knowledge.learn(&logins));
+    }
+
+    #[test]
+    fn rule_3_what_a_represented_login_may_do_lasts_while_it_is_represented() {
+        let mut knowledge = Knowledge::default();
+        let logins = |logins: &[&str]| Fact::Logins(logins.iter().copied().map(Box::from).collect());
+        knowledge.learn(&logins(&["Partner.A", "b"]));
+        for login in ["partner-a", "b"] {
+            assert!(knowledge.learn(&Fact::PermissionOf(login.into(), 5, Permission::View)));
+        }
+        assert_eq!(knowledge.permission(Some("PARTNER.A"), 5), Some(Permission::View));
+        assert_eq!((knowledge.permission(None, 5), knowledge.permission(Some("c"), 5)), (None, None));
+        assert!(knowledge.learn(&logins(&["partner-a"])));
+        let of = |login| knowledge.permission(Some(login), 5);
+        assert_eq!((of("partner-a"), of("b")), (Some(Permission::View), None));
         assert!(
-            knowledge.learn(&Fact::AllLogins) && knowledge.knows_all_logins() && !knowledge.learn(&Fact::AllLogins)
+            knowledge.learn(&Fact::NotRepresented("PARTNER-A".into())) && knowledge.represented("partner.a").is_none()
         );
+    }
+
+    #[test]
+    fn rule_3_a_login_that_the_list_never_had_is_not_taken_back_by_it() {
+        let mut knowledge = Knowledge::default();
+        let none = Fact::Logins(Box::default());
+        knowledge.learn(&Fact::Represents("client".into()));
+        knowledge.learn(&none);
+        assert_eq!(knowledge.represented("client"), Some("client"), "as an agency's client is seen to be");
+        knowledge.learn(&Fact::Logins(["client".into()].into()));
+        assert!(knowledge.learn(&none) && knowledge.represented("client").is_none(), "the list had it");
+    }
+
+    #[test]
+    fn rule_4_what_is_of_the_owner_can_be_told_again() {
+        let read = set(&[Scope::Read]);
+        let mut knowledge = Knowledge::default();
+        let facts = [
+            Fact::Represents("partner".into()),
+            Fact::Permission(1, Permission::View),
+            Fact::PermissionOf("partner".into(), 2, Permission::Edit),
+        ];
+        let of_token = [Fact::Proven(read), Fact::Owner("shop".into()), Fact::Excluded, Fact::Lacks(read)];
+        facts.iter().chain(&of_token).for_each(|fact| _ = knowledge.learn(fact));
+        assert_eq!(knowledge.of_owner(), facts);
+        assert!(facts.iter().all(Fact::is_of_owner) && !of_token.iter().any(Fact::is_of_owner));
+        let all = Fact::Logins(["partner".into()].into());
+        knowledge.learn(&all);
+        assert_eq!(knowledge.of_owner()[0], all);
     }
 
     #[test]

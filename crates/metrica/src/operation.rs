@@ -1,13 +1,13 @@
-//! Operations: what is being asked. A closed table, compiled in from `operation/catalogue.txt`.
+//! Operations of the API: a closed table, compiled in from `operation/catalogue.txt`.
 //!
-//! 1. A request is an operation when its method and every segment of its path fit one line of the table; a segment in
-//!    braces fits any one segment.
-//! 2. The last segment may end in `.json` or `.csv` where the table allows it. Where it does not, nothing that ends so fits a
-//!    segment in braces.
-//! 3. HEAD is the GET of the same path, unless that acts: then the path does not have the method.
-//! 4. No two lines can fit the same request; configuration can add lines, never change or shadow one.
-//! 5. What fits no line is unknown: refused, unless `unknown_operations: by_method` says how to take it where the API has its
-//!    operations.
+//! 1. A request matches an operation if its method and every segment of its path match one line of the table; a segment in
+//!    braces matches any one segment.
+//! 2. The last segment may end in `.json` or `.csv` if the table allows it. Otherwise, a segment with such an ending does
+//!    not match a segment in braces.
+//! 3. HEAD matches the GET of the same path, unless that GET changes something: then the path does not support HEAD.
+//! 4. No two lines match the same request; a configuration can add lines, but never change or shadow one.
+//! 5. A request that matches no line is unknown and refused. With `unknown_operations: by_method`, a request under a path
+//!    prefix of the API is treated by its method instead.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -24,27 +24,27 @@ pub use reach::Reach;
 pub use verb::Verb;
 
 crate::interned_names! {
-    /// The id of an operation, of the catalogue or one that was added.
+    /// The id of an operation of the catalogue or of the configuration.
     OperationId;
 }
 
-/// Which of Metrica's rate groups a call counts in (<https://yandex.com/dev/metrika/en/intro/quotas>).
+/// The rate limit group in which Metrica counts a request (<https://yandex.com/dev/metrika/en/intro/quotas>).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum QuotaGroup {
-    /// Reading of management data.
+    /// Reads of management data.
     ClientRead,
-    /// Saving.
+    /// Changes of management data.
     ClientWrite,
     /// Reports.
     ReportRead,
-    /// The Logs API, with its own 10 requests per second.
+    /// The Logs API, with a limit of its own of 10 requests per second.
     Logs,
 }
 
 impl QuotaGroup {
     const ALL: [Self; 4] = [Self::ClientRead, Self::ClientWrite, Self::ReportRead, Self::Logs];
 
-    /// Its name in the table.
+    /// The name used in the table.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -60,39 +60,39 @@ impl QuotaGroup {
     }
 }
 
-/// One line of the table.
+/// An operation: one line of the table.
 #[derive(Debug, Clone)]
 pub struct Operation {
-    /// The gate's own stable name, used in metrics and logs.
+    /// The stable name used in metrics and logs; it is not Metrica's.
     pub id: OperationId,
-    /// The method; [`Verb::Get`] also stands for HEAD.
+    /// The method; [`Verb::Get`] includes HEAD.
     pub verb: Verb,
-    /// The path with its parameters in braces.
+    /// The path, with parameters in braces.
     pub template: Box<str>,
-    /// Any one of these is enough.
+    /// The accepted scopes: any one of them is enough.
     pub scopes: ScopeSet,
-    /// The rate group.
+    /// The rate limit group.
     pub quota: QuotaGroup,
-    /// On whose data it works.
+    /// The data that the operation affects.
     pub reach: Reach,
-    /// The last segment may end in `.json` or `.csv`.
+    /// Whether the last segment may end in `.json` or `.csv`.
     pub suffixes: bool,
-    /// Bodies up to 1 GB go up.
+    /// Whether the request may carry a body of up to 1 GB.
     pub upload: bool,
-    /// The answer can take minutes or be gigabytes.
+    /// Whether the response can take minutes or be gigabytes long.
     pub long: bool,
-    /// It changes something: every operation but a GET, and the GETs that are marked so. It is never sent twice.
+    /// Whether it changes something, as every operation except an unmarked GET does. Such a request is never retried.
     pub acts: bool,
-    /// When it is destructive.
+    /// The condition under which it is destructive.
     pub destructive: Destructive,
-    /// Whom it gives access.
+    /// The recipients of access that it grants.
     pub shares: Shares,
-    /// Gone from the reference, alive in clients.
+    /// Whether the API reference no longer lists it, although clients still use it.
     pub deprecated: bool,
 }
 
 impl Operation {
-    /// The segment of a path of it at this position, counted from 0 behind the first slash, without a suffix (rule 2).
+    /// Returns a segment of a matching path, without a suffix (rule 2). `position` counts from 0 after the first slash.
     #[must_use]
     pub fn segment<'a>(&self, path: &'a str, position: usize) -> &'a str {
         let mut segments = path.split('/').skip(position + 1);
@@ -106,45 +106,45 @@ impl Operation {
         self.template.ends_with('}')
     }
 
-    /// Whether the last segment of such a path may end in `.json` or `.csv`: as documented, of the management API, of reports
-    /// and of their older form.
+    /// Whether the last segment of such a path may end in `.json` or `.csv`. The documentation allows it in the management
+    /// API, in reports and in their older form.
     #[must_use]
     pub fn may_have_suffixes(template: &str) -> bool {
         ["/management/", "/stat/", "/analytics/"].iter().any(|family| template.starts_with(family))
     }
 }
 
-/// What the catalogue says of a method and a path.
+/// The result of looking up a method and a path.
 #[derive(Debug, Clone, Copy)]
 pub enum Lookup<'a> {
-    /// It is this operation.
+    /// The operation that matches.
     Known(&'a Operation),
-    /// The path is the API's, but not with this method.
+    /// The path exists, but not with this method.
     OtherMethod,
-    /// No line has the path.
+    /// No line matches the path.
     Unknown,
 }
 
-/// How requests that fit no line are taken.
+/// The treatment of requests that match no line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum UnknownOperations {
-    /// Refused.
+    /// They are refused.
     #[default]
     Deny,
     /// GET and HEAD need `metrika:read`, everything else `metrika:write`.
     ByMethod,
 }
 
-/// Why a line cannot be added to the table.
+/// The reason why a line cannot be added to the table.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadOperation {
-    /// Rule 4.
+    /// The catalogue has the operation already (rule 4).
     #[error("is already {0} of the catalogue, whose lines cannot be changed")]
     Taken(OperationId),
-    /// Rule 4.
+    /// A request could match both lines (rule 4).
     #[error("overlaps {0}: one request could be both")]
     Overlaps(Box<str>),
-    /// Not a template.
+    /// Not a valid path template.
     #[error("is not a path template; it starts with '/', and each segment is text or one name in braces")]
     Template,
 }
@@ -153,11 +153,11 @@ pub enum BadOperation {
 struct Node {
     fixed: HashMap<Box<str>, usize, rustc_hash::FxBuildHasher>,
     any: Option<usize>,
-    /// By [`Verb::slot`].
+    /// Indexed by [`Verb::slot`].
     operations: [Option<usize>; 5],
 }
 
-/// The table, as a tree over path segments.
+/// The table, as a tree of path segments.
 #[derive(Clone)]
 pub struct Catalogue {
     nodes: Vec<Node>,
@@ -167,13 +167,13 @@ pub struct Catalogue {
     unknown_write: Operation,
 }
 
-/// Where the API has its operations: what is unknown elsewhere is none of it (rule 5).
+/// The path prefixes of the API; unknown requests elsewhere are always refused (rule 5).
 const AREAS: [&str; 5] = ["/management/", "/stat/", "/analytics/", "/cdp/", "/export/"];
 
 const BUILT_IN: &str = include_str!("operation/catalogue.txt");
 
 impl Catalogue {
-    /// The table that is compiled in.
+    /// Returns the table that is compiled in.
     #[must_use]
     pub fn built_in() -> Self {
         let unknown = |verb, scope| Operation {
@@ -186,9 +186,9 @@ impl Catalogue {
             suffixes: false,
             upload: false,
             long: false,
-            // Nobody knows whether a read of it only reads.
+            // An unknown GET may change something.
             acts: true,
-            // Nobody knows whether the API can undo it, or whom it gives access.
+            // Its effects are unknown, so assume that it cannot be undone and grants access to anyone.
             destructive: Destructive::of(matches!(scope, Scope::Write)),
             shares: if matches!(scope, Scope::Write) { Shares::Anyone } else { Shares::Nothing },
             deprecated: false,
@@ -201,26 +201,26 @@ impl Catalogue {
             unknown_write: unknown(Verb::Post, Scope::Write),
         };
         for operation in BUILT_IN.lines().filter_map(parse_line) {
-            // That no two lines overlap is held by `every_path_fits_exactly_one_line`, not looked for at every start.
+            // The test `every_path_fits_exactly_one_line` ensures that no two lines overlap, so it is not checked here.
             let _ = catalogue.insert(operation);
         }
         catalogue
     }
 
-    /// Says how unknown operations are taken (rule 5).
+    /// Sets the treatment of unknown operations (rule 5).
     #[must_use]
     pub const fn with_unknown(mut self, unknown: UnknownOperations) -> Self {
         self.unknown = unknown;
         self
     }
 
-    /// Every line, in the order of the table.
+    /// Returns every line, in the order of the table.
     #[must_use]
     pub fn operations(&self) -> &[Operation] {
         &self.operations
     }
 
-    /// The operation that a method and a canonical path ask for.
+    /// Looks up the operation of a method and a canonical path.
     #[must_use]
     pub fn find(&self, verb: Verb, path: &str) -> Lookup<'_> {
         match (self.find_known(verb, path), self.unknown) {
@@ -234,7 +234,7 @@ impl Catalogue {
         }
     }
 
-    /// Whether a line has this path, with whatever method.
+    /// Whether a line has this path, with any method.
     #[must_use]
     pub fn knows(&self, path: &str) -> bool {
         !matches!(self.find_known(Verb::Get, path), Lookup::Unknown)
@@ -251,10 +251,10 @@ impl Catalogue {
         }
         let Some(parent) = node else { return Lookup::Unknown };
         let plain = self.child(parent, last);
-        // A parameter takes any segment, so a suffix after a fixed name has to be tried even where a parameter fits.
+        // A parameter matches any segment, so a suffix after a fixed name is tried even if a parameter matches.
         let stripped = without_suffix(last);
         let suffixed = stripped.filter(|name| !name.is_empty()).and_then(|name| self.child(parent, name));
-        // What ends in one is no value of a parameter that the table allows none behind.
+        // A segment that ends in a suffix does not match a parameter of a line without suffixes.
         let fits_plain = |operation: &&Operation| stripped.is_none() || operation.suffixes || !operation.ends_in_any();
         let fits_suffixed = |operation: &&Operation| operation.suffixes;
         let operation = |node: Option<&Node>| {
@@ -284,7 +284,7 @@ impl Catalogue {
     /// Adds a line (rule 4).
     ///
     /// # Errors
-    /// [`BadOperation`] when the line is not a template, or a request could fit it and another one.
+    /// [`BadOperation`] if the template is invalid, or if a request could match both this line and another.
     pub fn add(&mut self, operation: Operation) -> Result<(), BadOperation> {
         let segments = parse_template(&operation.template).ok_or(BadOperation::Template)?;
         for other in &self.operations {
@@ -292,7 +292,7 @@ impl Catalogue {
             if same_path && other.verb.operation() == operation.verb.operation() {
                 return Err(BadOperation::Taken(other.id));
             }
-            // Of whatever methods: the tree takes a fixed segment before a parameter and does not come back.
+            // Regardless of the methods: the tree prefers a fixed segment to a parameter and does not backtrack.
             if !same_path && overlap(&other.template, &operation.template) {
                 return Err(BadOperation::Overlaps(other.template.clone()));
             }
@@ -334,7 +334,7 @@ impl fmt::Debug for Catalogue {
     }
 }
 
-/// Rule 2; `None` where there is none.
+/// The segment without its suffix (rule 2), or `None` if it has none.
 fn without_suffix(segment: &str) -> Option<&str> {
     segment.strip_suffix(".json").or_else(|| segment.strip_suffix(".csv"))
 }
@@ -357,7 +357,7 @@ fn parse_segment(segment: &str) -> Option<Segment<'_>> {
     }
 }
 
-/// Whether one path could fit both templates. A suffix can turn a fixed last name into another text, so it counts.
+/// Whether one path could match both templates.
 fn overlap(one: &str, other: &str) -> bool {
     let (Some(one), Some(other)) = (parse_template(one), parse_template(other)) else { return false };
     one.len() == other.len()

@@ -1,16 +1,16 @@
-//! Scopes: what a caller may do, what an operation needs, what a token can.
+//! OAuth scopes: those that a caller has, an operation needs, or a token carries.
 //!
-//! 1. An operation names the scopes of which any one is enough.
+//! 1. An operation lists scopes, any one of which is enough.
 //! 2. `metrika:write` covers the three narrow scopes `metrika:expenses`, `metrika:user_params` and
-//!    `metrika:offline_data`; each of those is a part of what write may do.
-//! 3. `metrika:write` never covers `metrika:read`: the API's documentation nowhere says that it does.
+//!    `metrika:offline_data`; each of those is a subset of write.
+//! 3. `metrika:write` does not cover `metrika:read`, because the API documentation does not state that it does.
 //!
 //! Source: <https://yandex.com/dev/metrika/en/intro/authorization>, access types.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// One right that Yandex grants to an application.
+/// A right that Yandex grants to an application.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Scope {
     /// `metrika:read`: statistics, and the parameters of counters.
@@ -29,7 +29,7 @@ impl Scope {
     /// Every scope, in the order of the documentation.
     pub const ALL: [Self; 5] = [Self::Read, Self::Write, Self::Expenses, Self::UserParams, Self::OfflineData];
 
-    /// The name Yandex gives it.
+    /// The name in OAuth.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -60,26 +60,31 @@ impl FromStr for Scope {
     }
 }
 
-/// Not the name of a scope.
+/// The text is not the name of a scope.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "not a scope; the scopes are metrika:read, metrika:write, metrika:expenses, metrika:user_params, metrika:offline_data"
 )]
 pub struct UnknownScope;
 
-/// An operation needs any one of some scopes, and whoever it was asked for has none of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the operation needs {}; {holder} {held}", .needed.any_of())]
+/// The holder has none of the scopes that an operation accepts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lacking {
-    /// Whose scopes they are.
+    /// The holder.
     pub holder: Holder,
-    /// Any one of these is enough.
+    /// The accepted scopes: any one of them is enough.
     pub needed: ScopeSet,
-    /// What the holder has.
+    /// The scopes that the holder has.
     pub held: ScopeSet,
 }
 
-/// Who has scopes, by the configuration.
+impl fmt::Display for Lacking {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the operation needs {}; {} {}", AnyOf(self.needed), self.holder, self.held)
+    }
+}
+
+/// A holder of scopes, according to the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Holder {
     /// A caller.
@@ -102,19 +107,19 @@ impl fmt::Display for Holder {
 pub struct ScopeSet(u8);
 
 impl ScopeSet {
-    /// How many different sets there are.
+    /// The number of different sets.
     pub const COUNT: usize = 1 << Scope::ALL.len();
 
-    /// The set without a member.
+    /// The empty set.
     pub const EMPTY: Self = Self(0);
 
-    /// Whether a holder of `self` may do what needs any one of `needed` (rules 1 to 3).
+    /// Whether a holder of `self` has at least one of the scopes `needed` (rules 1 to 3).
     #[must_use]
     pub const fn covers(self, needed: Self) -> bool {
         self.with_implied().0 & needed.0 != 0
     }
 
-    /// `self` and what its members imply (rule 2).
+    /// The set together with the scopes that its members cover (rule 2).
     #[must_use]
     pub const fn with_implied(self) -> Self {
         let narrow = Scope::Expenses.bit() | Scope::UserParams.bit() | Scope::OfflineData.bit();
@@ -139,34 +144,38 @@ impl ScopeSet {
         self.0.count_ones()
     }
 
-    /// Whether nothing is in the set.
+    /// Whether the set is empty.
     #[must_use]
     pub const fn is_empty(self) -> bool {
         self.0 == 0
     }
 
-    /// A number below [`Self::COUNT`] that stands for this set.
+    /// A number below [`Self::COUNT`] that identifies this set.
     #[must_use]
     pub fn index(self) -> usize {
         usize::from(self.0)
     }
 
-    /// One bit of 32 that stands for this set.
+    /// One of 32 bits that identifies this set.
     #[must_use]
     pub const fn bit(self) -> u32 {
         1 << self.0
     }
 
-    /// The set of [`Self::index`] `index`; bits beyond the scopes are dropped.
+    /// The set whose [`Self::index`] is `index`; bits beyond the scopes are ignored.
     #[must_use]
     pub fn from_index(index: usize) -> Self {
         Scope::ALL.into_iter().filter(|scope| index & usize::from(scope.bit()) != 0).collect()
     }
 
-    /// The members as alternatives: "metrika:write or metrika:expenses".
-    #[must_use]
-    pub fn any_of(self) -> String {
-        self.to_string().replace(", ", " or ")
+    fn joined(self, between: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (position, scope) in self.iter().enumerate() {
+            if position > 0 {
+                f.write_str(between)?;
+            }
+            f.write_str(scope.as_str())?;
+        }
+        Ok(())
     }
 
     /// The members, in the order of [`Scope::ALL`].
@@ -183,13 +192,17 @@ impl FromIterator<Scope> for ScopeSet {
 
 impl fmt::Display for ScopeSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (position, scope) in self.iter().enumerate() {
-            if position > 0 {
-                f.write_str(", ")?;
-            }
-            f.write_str(scope.as_str())?;
-        }
-        Ok(())
+        self.joined(", ", f)
+    }
+}
+
+/// A set of scopes as alternatives: "metrika:write or metrika:expenses".
+#[derive(Debug, Clone, Copy)]
+pub struct AnyOf(pub ScopeSet);
+
+impl fmt::Display for AnyOf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.joined(" or ", f)
     }
 }
 

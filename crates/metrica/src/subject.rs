@@ -1,10 +1,10 @@
-//! Subject: on whose data a request works, read from the bytes that go out.
+//! Subject: the data that a request affects, read from the bytes that are sent upstream.
 //!
-//! 1. A counter is a decimal number without a sign, a space or a zero in front, from 1 to 2^64 - 1. It stands in the path
-//!    where the operation has one, and in `ids`, `id` and the parameters that could name counters, where commas join several.
-//! 2. What is there and is none of that is unreadable: policy never guesses.
-//! 3. A login stands in `ulogin` and, several with commas, in `direct_client_logins`. Percent-encoding is taken off once,
-//!    and `+` is a space.
+//! 1. A counter is a decimal number without sign, spaces or leading zeros, from 1 to 2^64 - 1. It is read from the path if
+//!    the operation has one there, and from `ids`, `id` and the parameters that could name counters, separated by commas.
+//! 2. Any other value in such a place is unreadable: policy never guesses.
+//! 3. A login is read from `ulogin`, and several, separated by commas, from `direct_client_logins`. Values are
+//!    percent-decoded once, and `+` is a space.
 
 use strict_http::target::{Names, name_of, plain};
 
@@ -18,16 +18,16 @@ pub enum Counters {
     /// None.
     #[default]
     None,
-    /// One.
+    /// Exactly one.
     One(u64),
-    /// Two or more, or one twice.
+    /// Two or more, which may be equal.
     Several(Box<[u64]>),
-    /// Something that is no number stands where a counter does (rule 2).
+    /// A value in the place of a counter is not a number (rule 2).
     Unreadable,
 }
 
 impl Counters {
-    /// All of them.
+    /// The counters as a slice; empty if they are unreadable.
     #[must_use]
     pub const fn as_slice(&self) -> &[u64] {
         match self {
@@ -38,7 +38,7 @@ impl Counters {
     }
 }
 
-/// Counters as they are found. A list has room only from the second on: most requests name one.
+/// Collects counters. The list is allocated from the second on, because most requests name one.
 #[derive(Default)]
 struct Found {
     first: Option<u64>,
@@ -72,19 +72,21 @@ impl From<Found> for Counters {
     }
 }
 
-/// On whose data a request works.
+/// The data that a request affects.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Subject {
-    /// The counters that it names.
+    /// The counters that the request names.
     pub counters: Counters,
-    /// `ulogin`: in whose name, where not in that of the token's owner.
+    /// `ulogin`: the account on whose behalf the request is made, if it is not the token's owner.
     pub login: Option<Box<str>>,
-    /// `direct_client_logins`.
+    /// `direct_client_logins`: clients of Direct.
     pub clients: Box<[Box<str>]>,
+    /// A report names counters in another parameter than `ids` or `id`, which Metrica takes no notice of there.
+    pub misnamed: bool,
 }
 
 impl Subject {
-    /// Of a request for `operation`, whose target was checked and has `names`.
+    /// Reads the subject of a request for `operation`, whose checked target contains `names`.
     #[must_use]
     pub fn of(operation: &Operation, path: &str, query: Option<&str>, names: Names) -> Self {
         let (mut subject, mut found) = (Self::default(), Found::default());
@@ -93,6 +95,7 @@ impl Subject {
         }
         let telling = Names::IDS | Names::ID | Names::ULOGIN | Names::DIRECT_CLIENT_LOGINS | Names::COUNTER;
         if names.has(telling) {
+            subject.misnamed = names.has(Names::COUNTER) && !names.has(Names::IDS | Names::ID) && is_report(operation);
             let prefix = if operation.template.starts_with("/analytics/") { "ga:" } else { "" };
             subject.read_query(query.unwrap_or_default(), prefix, &mut found);
         }
@@ -106,7 +109,7 @@ impl Subject {
             let value = pair.get(name.len() + 1..).unwrap_or_default();
             let names = Names::of(name);
             if names.has(Names::IDS | Names::ID | Names::COUNTER) {
-                // Most are digits and commas as they stand.
+                // Fast path: most values are digits and commas, unencoded.
                 let encoded = memchr::memchr(b'%', value.as_bytes()).map(|_| plain(value.as_bytes()));
                 let plain = encoded.as_deref().unwrap_or(value.as_bytes());
                 for element in plain.split(|byte| *byte == b',') {
@@ -121,14 +124,19 @@ impl Subject {
     }
 }
 
-/// Rule 1.
+/// Whether the operation is a report; the list of clients takes `counters`.
+fn is_report(operation: &Operation) -> bool {
+    operation.reach == Reach::Reports && !operation.template.starts_with("/management/")
+}
+
+/// Parses a counter (rule 1).
 #[must_use]
 pub fn counter(text: &[u8]) -> Option<u64> {
     let is_decimal = text.first().is_some_and(|first| *first != b'0') && text.iter().all(u8::is_ascii_digit);
     std::str::from_utf8(text).ok().filter(|_| is_decimal)?.parse().ok()
 }
 
-/// The text that a value of the query stands for (rule 3).
+/// Decodes a value of the query (rule 3).
 #[must_use]
 pub fn text(value: &str) -> String {
     let spaced: Vec<u8> = value.bytes().map(|byte| if byte == b'+' { b' ' } else { byte }).collect();
@@ -180,6 +188,14 @@ mod tests {
         for path in ["/management/v1/counter/a", "/management/v1/counter/012", "/management/v1/counter/1.json/goals"] {
             assert_eq!(subject(Verb::Get, path).counters, Counters::Unreadable, "{path}");
         }
+    }
+
+    #[test]
+    fn a_report_that_names_its_counters_elsewhere_is_known() {
+        let is_misnamed = |target| subject(Verb::Get, target).misnamed;
+        assert!(is_misnamed("/stat/v1/data?counters=5") && is_misnamed("/stat/v1/data?counter_id=5&metrics=m"));
+        assert!(!is_misnamed("/stat/v1/data?ids=5&counters=5") && !is_misnamed("/stat/v1/data?id=5&counter=5"));
+        assert!(!is_misnamed("/stat/v1/data?metrics=m") && !is_misnamed("/management/v1/clients?counters=5"));
     }
 
     #[test]

@@ -1,32 +1,32 @@
-//! Chunks: a body that says piece by piece how long it is (RFC 9112, section 7.1).
+//! Chunked response bodies (RFC 9112, section 7.1).
 //!
-//! 1. A size is hexadecimal digits, an extension is passed over, and a line ends with CR LF; so does a chunk.
-//! 2. A line has at most [`LINE_BYTES`], and so have all extensions of a body together, beside the sizes.
+//! 1. A size is hexadecimal digits, and extensions are skipped. A size line and the data of a chunk each end with CR LF.
+//! 2. A line has at most [`LINE_BYTES`] bytes, and so have all extensions of a body together.
 //! 3. The chunk of size 0 ends the body; trailers may follow, at most [`TRAILER_BYTES`] and [`TRAILERS`].
-//! 4. Bytes that are none of this end the body before its end.
+//! 4. Other bytes make the body invalid and incomplete.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::grammar;
 
-/// So long a line of a chunk may be, and so much all extensions of a body.
+/// The maximum length in bytes of a line, and of all extensions of a body together.
 pub const LINE_BYTES: usize = 16 * 1024;
-/// So much the trailers may take.
+/// The maximum size of all trailers, in bytes.
 pub const TRAILER_BYTES: usize = 16 * 1024;
-/// So many trailers there may be.
+/// The maximum number of trailers.
 pub const TRAILERS: usize = 100;
 
-/// Where in a chunked body the next byte stands.
+/// A reader of a chunked body.
 #[derive(Debug, Default)]
 pub struct Chunks {
     place: Place,
-    /// Bytes of extensions so far.
+    /// Bytes of extensions read so far.
     extensions: usize,
     trailers: Trailers,
 }
 
-/// Trailers so far.
+/// The trailers read so far.
 #[derive(Debug, Default)]
 struct Trailers {
     fields: HeaderMap,
@@ -38,24 +38,24 @@ enum Place {
     #[default]
     Size,
     Data(u64),
-    /// CR LF behind the data.
+    /// The CR LF after the data.
     End,
     Trailers,
     Over,
 }
 
-/// What came next.
+/// The next part of a body.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Next {
-    /// Data, not empty.
+    /// Data, never empty.
     Data(Bytes),
-    /// The end, with the trailers where there are any.
+    /// The end of the body, with its trailers if there are any.
     End(Option<HeaderMap>),
-    /// More has to arrive.
+    /// More bytes are needed.
     Hungry,
 }
 
-/// The bytes are no chunks.
+/// The bytes are not a valid chunked body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the body is not in chunks as RFC 9112 has them")]
 pub struct NoChunks;
@@ -67,7 +67,7 @@ impl Chunks {
         matches!(self.place, Place::Over)
     }
 
-    /// Takes what comes next off the front of `arrived`. A line that has not arrived as a whole stays there.
+    /// Reads the next part from the front of `arrived`, and removes it there. An incomplete line is left in place.
     ///
     /// # Errors
     /// [`NoChunks`] (rule 4).
@@ -112,7 +112,7 @@ impl Chunks {
     }
 }
 
-/// Takes a line off the front, without its end; `None` when it has not arrived as a whole.
+/// Removes a line from the front and returns it without its line end; `None` if it is incomplete.
 fn take_line(arrived: &mut Bytes) -> Result<Option<Bytes>, NoChunks> {
     let window = arrived.get(..arrived.len().min(LINE_BYTES)).unwrap_or_default();
     let Some(end) = memchr::memchr(b'\n', window) else {
@@ -127,7 +127,7 @@ fn take_line(arrived: &mut Bytes) -> Result<Option<Bytes>, NoChunks> {
 }
 
 impl Trailers {
-    /// Takes the next line; whether that was the last.
+    /// Reads the next line; returns true at the end of the trailers.
     fn take(&mut self, line: &Bytes) -> Result<bool, NoChunks> {
         if line.is_empty() {
             return Ok(true);
@@ -149,7 +149,7 @@ mod tests {
 
     type Whole = (Vec<u8>, Option<HeaderMap>);
 
-    /// The data and the trailers of a body that arrives in `pieces`; `None` where it has no end.
+    /// Reads a body that arrives in `pieces`: its data and its trailers, or `None` if it has no end.
     fn read(pieces: &[&[u8]]) -> Result<Option<Whole>, NoChunks> {
         let (mut chunks, mut arrived, mut data) = (Chunks::default(), Bytes::new(), Vec::new());
         for piece in pieces {

@@ -1,28 +1,29 @@
-//! Frames: what passes on a connection of HTTP/2 is accounted for, so that a flood ends its connection.
+//! Flood guard: accounts for the frames of an HTTP/2 connection and ends a connection that floods.
 //!
-//! hyper parses; here only frame headers are read as they arrive (RFC 9113, section 4.1), and nothing is changed.
+//! hyper does the parsing; this module reads only frame headers as they arrive (RFC 9113, section 4.1) and changes nothing.
 //!
-//! 1. The first frame of a caller is SETTINGS (RFC 9113, section 3.4).
-//! 2. A connection has a budget (section 10.5). Frames that bring nothing cost one each, SETTINGS ten; a request costs
-//!    ten until its answer has ended, so one that is reset, by whomever, stays paid for. Time earns, data earns, and a
-//!    piece of an answer earns the window updates that it causes. A connection that cannot pay is a flood.
-//! 3. Header blocks are taken in turns of 16 KiB, so that what they unpack to is seen before more of it is read. A larger one
-//!    (see [`super::blocks`]) is a turn of its own.
-//! 4. What is not finished is known since when: the preface, a header block, any frame but DATA.
-//! 5. Answers under way are known, each with the time of its last frame: one that the caller does not take shows.
+//! 1. The first frame from the client must be SETTINGS (RFC 9113, section 3.4).
+//! 2. Each connection has a budget (section 10.5). Frames without useful content cost 1 each, SETTINGS cost 10, and a
+//!    request costs 10 until its response has ended; a request reset by either side is not refunded. The budget grows with
+//!    time and with data, and each DATA frame of a response adds enough for the window updates that it causes. A connection
+//!    that exceeds its budget is a flood.
+//! 3. Header blocks are read in turns of 16 KiB, so that their decoded size is checked before more is read. A larger block
+//!    takes a turn of its own.
+//! 4. Unfinished input is identified, so that it can be timed: the preface, a header block, any frame except DATA.
+//! 5. Responses in progress are tracked with the time of their last frame, which shows when a client stops reading.
 
 use std::time::Instant;
 
 use crate::frame::{ACK, END_HEADERS, END_STREAM, Frame, HEADER, PREFACE, go_away, kind};
 
-/// Why a connection ends here and now.
+/// The reason to end a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// Rule 1.
+    /// The first frame was not SETTINGS (rule 1).
     NoSettings,
-    /// Rule 2.
+    /// The budget was exceeded (rule 2).
     Flood,
-    /// A header block that is larger than [`super::blocks`] takes.
+    /// A header block exceeds the limit of its reader, which reports it with [`Account::fail`].
     LargeBlock,
 }
 
@@ -30,7 +31,7 @@ pub enum Fault {
 const ENHANCE_YOUR_CALM: u32 = 11;
 
 impl Fault {
-    /// Its name in the log.
+    /// The name used in logs.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -40,7 +41,7 @@ impl Fault {
         }
     }
 
-    /// The error code of the GOAWAY that says so (RFC 9113, section 7).
+    /// The error code for the GOAWAY frame (RFC 9113, section 7).
     #[must_use]
     pub const fn code(self) -> u32 {
         match self {
@@ -50,19 +51,19 @@ impl Fault {
     }
 }
 
-/// Finds frame headers in bytes that come in any pieces.
+/// Finds frame headers in bytes that arrive in pieces of any size.
 #[derive(Debug, Default)]
 struct Splitter {
     header: [u8; HEADER],
     have: usize,
-    /// Of the payload, and not here yet.
+    /// Payload bytes that have not arrived yet.
     left: usize,
-    /// The frame whose payload this is.
+    /// The frame whose payload is being read.
     current: Option<Frame>,
 }
 
 impl Splitter {
-    /// The next header that `bytes` complete; they move on to what is behind it. Payload is passed over.
+    /// Returns the next complete frame header and advances `bytes` past it. Payload is skipped.
     fn next(&mut self, bytes: &mut &[u8]) -> Option<Frame> {
         loop {
             let passed = self.left.min(bytes.len());
@@ -86,34 +87,34 @@ impl Splitter {
         self.have == 0 && self.left == 0
     }
 
-    /// Whether a frame has begun that brings a body nothing.
+    /// Whether a frame header, or a frame other than DATA, is incomplete.
     fn is_in_the_middle(&self) -> bool {
         let is_data = self.left > 0 && self.current.is_some_and(|frame| frame.kind == kind::DATA);
         !self.is_between_frames() && !is_data
     }
 }
 
-/// What a connection can pay with (rule 2).
+/// The budget of a connection (rule 2).
 #[derive(Debug)]
 struct Budget {
     left: u32,
     earned_until: Instant,
 }
 
-/// So much a connection has at first, and never more: 100 requests at once and a burst beside.
+/// The initial and maximum budget: 100 requests at once plus a burst.
 const MOST: u32 = 4000;
-/// So much each second earns: far more than any client's keep-alive, and 45 requests that are given up.
+/// Budget earned per second: far more than any client's keep-alive needs, or 45 requests that are reset.
 const A_SECOND: u32 = 500;
-/// So much a request costs until its answer has ended.
+/// The cost of a request, refunded when its response ends.
 const A_REQUEST: u32 = 10;
-/// SETTINGS can move the window of every stream.
+/// The cost of SETTINGS, which can change the window of every stream.
 const SETTINGS: u32 = 10;
-/// So much a piece of an answer earns: some clients update the window of the stream and of the connection each time.
+/// Budget earned per DATA frame of a response: some clients update both the stream's and the connection's window for each.
 const A_PIECE: u32 = 4;
-/// A body's data and an answer's earn one for so many bytes.
+/// Bytes of data, in either direction, that earn 1.
 const BYTES: usize = 1024;
 
-/// What this much data earns.
+/// The budget that `length` bytes of data earn.
 fn earned(length: usize) -> u32 {
     u32::try_from(length / BYTES).unwrap_or(u32::MAX / 2)
 }
@@ -123,7 +124,7 @@ impl Budget {
         self.left = self.left.saturating_add(amount).min(MOST);
     }
 
-    /// Pays, with what time has earned where the rest is not enough: so the clock is not read for every frame.
+    /// Pays `amount`. Earned time is added only when the balance is too low, so the clock is rarely needed.
     fn pay(&mut self, amount: u32, now: Instant) -> Result<(), Fault> {
         if self.left < amount {
             let since = now.saturating_duration_since(self.earned_until).as_millis();
@@ -138,39 +139,39 @@ impl Budget {
     }
 }
 
-/// An answer whose head has gone out and whose end has not.
+/// A response whose header has been sent and whose end has not.
 #[derive(Debug)]
 struct Answer {
     stream: u32,
     last_frame: Instant,
 }
 
-/// The account of one connection.
+/// The frame accounting of one connection.
 #[derive(Debug)]
 pub struct Account {
     from_caller: Splitter,
     to_caller: Splitter,
     budget: Budget,
-    /// How many frames the caller sent.
+    /// The number of frames received from the client.
     frames: u64,
-    /// The first frame of a header block that has not ended.
+    /// The number of the first frame of a header block that has not ended.
     open_block: Option<u64>,
     last_stream: u32,
-    /// Bytes of header blocks in this turn.
+    /// Bytes of header blocks read in this turn.
     turn: usize,
     answers: Vec<Answer>,
     fault: Option<Fault>,
-    /// hyper found a flood by itself, and said so.
+    /// hyper detected a flood and sent GOAWAY.
     hyper_says_flood: bool,
-    /// What has gone out of the payload of a GOAWAY.
+    /// The part of a GOAWAY payload that has been sent.
     farewell: Vec<u8>,
 }
 
-/// Rule 3: compressed, so many bytes; unpacked and in memory it can be a hundred times as much.
+/// Bytes per turn (rule 3), compressed; decoded and in memory they can take a hundred times as much.
 const TURN: usize = 16 * 1024;
 
 impl Account {
-    /// Of a connection that begins at `now`, with the preface.
+    /// Creates the account of a connection that begins at `now` with the preface.
     #[must_use]
     pub fn new(now: Instant) -> Self {
         Self {
@@ -188,10 +189,10 @@ impl Account {
         }
     }
 
-    /// Bytes of the caller arrived.
+    /// Accounts for bytes received from the client.
     ///
     /// # Errors
-    /// The reason why the connection ends and these bytes are not looked at.
+    /// The reason to end the connection; these bytes must not be processed.
     pub fn received(&mut self, mut bytes: &[u8], now: Instant) -> Result<(), Fault> {
         while let Some(frame) = self.from_caller.next(&mut bytes) {
             if let Err(fault) = self.take(frame, now) {
@@ -230,7 +231,7 @@ impl Account {
         self.budget.pay(cost, now)
     }
 
-    /// Bytes went to the caller.
+    /// Accounts for bytes sent to the client.
     pub fn sent(&mut self, mut bytes: &[u8], now: Instant) {
         loop {
             self.see_farewell(&mut bytes);
@@ -252,7 +253,7 @@ impl Account {
         }
     }
 
-    /// Notes the payload of a GOAWAY: hyper may have found a flood by itself.
+    /// Records the payload of a GOAWAY frame, because hyper may have detected a flood.
     fn see_farewell(&mut self, bytes: &mut &[u8]) {
         let is_one = self.to_caller.current.is_some_and(|frame| frame.kind == kind::GOAWAY);
         if !is_one || self.to_caller.left == 0 {
@@ -278,54 +279,54 @@ impl Account {
         self.answers.retain(|answer| answer.stream != stream);
     }
 
-    /// A turn begins (rule 3).
+    /// Begins a turn (rule 3).
     pub const fn begin_turn(&mut self) {
         self.turn = 0;
     }
 
-    /// Whether no more should be read in this turn.
+    /// Whether nothing more should be read in this turn.
     #[must_use]
     pub const fn turn_is_over(&self) -> bool {
         self.turn >= TURN
     }
 
-    /// What is not finished (rule 4): the same number for as long as it is the same thing.
+    /// Identifies the unfinished input (rule 4): the number stays the same while the same input is unfinished.
     #[must_use]
     pub fn unfinished(&self) -> Option<u64> {
         let is_begun = self.frames == 0 || self.from_caller.is_in_the_middle();
         self.open_block.or(is_begun.then_some(self.frames))
     }
 
-    /// How many answers are under way whose last frame went before `cut_off` (rule 5).
+    /// Counts the responses in progress whose last frame was sent before `cut_off` (rule 5).
     #[must_use]
     pub fn answers_quiet_since(&self, cut_off: Instant) -> usize {
         self.answers.iter().filter(|answer| answer.last_frame < cut_off).count()
     }
 
-    /// How many answers are under way.
+    /// The number of responses in progress.
     #[must_use]
     pub const fn answers(&self) -> usize {
         self.answers.len()
     }
 
-    /// The connection ends for a fault that was found elsewhere.
+    /// Records a fault that was found elsewhere.
     pub const fn fail(&mut self, fault: Fault) {
         self.fault = Some(fault);
     }
 
-    /// The rule that the caller broke.
+    /// The rule that the client broke.
     #[must_use]
     pub const fn fault(&self) -> Option<Fault> {
         self.fault
     }
 
-    /// Whether the connection ends for a flood, found here or by hyper.
+    /// Whether the connection ends because of a flood, detected here or by hyper.
     #[must_use]
     pub const fn is_flooded(&self) -> bool {
         self.hyper_says_flood || matches!(self.fault, Some(Fault::Flood))
     }
 
-    /// A GOAWAY with this code, where one can be said: not in the middle of another frame.
+    /// Returns a GOAWAY frame with `code`, or `None` in the middle of another frame, where it cannot be sent.
     #[must_use]
     pub fn farewell(&self, code: u32) -> Option<Vec<u8>> {
         self.to_caller.is_between_frames().then(|| go_away(self.last_stream, code).to_vec())
@@ -343,14 +344,14 @@ mod tests {
         [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
     }
 
-    /// An account after the preface and SETTINGS.
+    /// Returns an account after the preface and SETTINGS.
     fn begun(now: Instant) -> Account {
         let mut account = Account::new(now);
         account.received(&[PREFACE, &frame(kind::SETTINGS, 0, 0, &[])[..]].concat(), now).unwrap();
         account
     }
 
-    /// How many times `bytes` are taken.
+    /// Counts how many times `bytes` are accepted.
     fn taken(account: &mut Account, now: Instant, bytes: &[u8]) -> usize {
         (0..20_000).take_while(|_| account.received(bytes, now).is_ok()).count()
     }
@@ -395,7 +396,7 @@ mod tests {
             assert_eq!(sent, usize::try_from(empty / cost).unwrap(), "{kind}");
             assert!(account.is_flooded());
         }
-        // Time earns it back, as far as it goes.
+        // Time refills the budget up to its maximum.
         let mut account = begun(now);
         let ping = frame(6, 0, 0, &[0; 8]);
         taken(&mut account, now, &ping);
@@ -495,7 +496,7 @@ mod tests {
         assert_eq!(account.farewell(0), None);
         account.sent(b"}", now);
         assert!(account.farewell(0).is_some());
-        // One of hyper's that says that it was a flood counts as one.
+        // A GOAWAY from hyper that reports a flood counts as a flood.
         for byte in frame(kind::GOAWAY, 0, 0, &[0, 0, 0, 7, 0, 0, 0, 0, b'?']) {
             account.sent(&[byte], now);
         }

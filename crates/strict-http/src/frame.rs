@@ -1,37 +1,37 @@
-//! The frames of HTTP/2 (RFC 9113, sections 4 and 6), as far as their headers tell.
+//! HTTP/2 frame headers (RFC 9113, sections 4 and 6).
 
-/// What a frame is (RFC 9113, section 6), as far as it matters here.
+/// The frame types that the crate uses (RFC 9113, section 6).
 pub mod kind {
     /// A piece of a body.
     pub const DATA: u8 = 0;
-    /// The beginning of a header block.
+    /// The first frame of a header block.
     pub const HEADERS: u8 = 1;
-    /// The end of a stream before its end.
+    /// The abnormal end of a stream.
     pub const RST_STREAM: u8 = 3;
     /// Settings of the connection.
     pub const SETTINGS: u8 = 4;
     /// The end of the connection.
     pub const GOAWAY: u8 = 7;
-    /// More of a header block.
+    /// A continuation of a header block.
     pub const CONTINUATION: u8 = 9;
 }
 
-/// The flag of a frame that ends its stream.
+/// The flag that ends a stream.
 pub const END_STREAM: u8 = 1;
-/// The flag of SETTINGS that acknowledges those of the other side.
+/// The flag of SETTINGS that acknowledges the peer's settings.
 pub const ACK: u8 = 1;
-/// The flag of a frame that ends its header block.
+/// The flag that ends a header block.
 pub const END_HEADERS: u8 = 4;
-/// The flag of a frame that has padding.
+/// The flag of a padded frame.
 pub const PADDED: u8 = 8;
 
-/// The size of a frame's header.
+/// The size of a frame header, in bytes.
 pub const HEADER: usize = 9;
 
-/// What a caller sends first (RFC 9113, section 3.4).
+/// The connection preface, the first bytes from a client (RFC 9113, section 3.4).
 pub const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// A GOAWAY frame: no stream above `last_stream` was looked at.
+/// Builds a GOAWAY frame; no stream above `last_stream` was processed.
 #[must_use]
 pub fn go_away(last_stream: u32, code: u32) -> [u8; 17] {
     let mut frame = [0, 0, 8, kind::GOAWAY, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
@@ -40,21 +40,21 @@ pub fn go_away(last_stream: u32, code: u32) -> [u8; 17] {
     frame
 }
 
-/// The header of a frame.
+/// A frame header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Frame {
-    /// The length of what follows it, in bytes.
+    /// The length of the payload, in bytes.
     pub length: usize,
-    /// Its type ([`kind`]).
+    /// The frame type ([`kind`]).
     pub kind: u8,
-    /// Its flags, whose meaning depends on the type.
+    /// The flags, whose meaning depends on the type.
     pub flags: u8,
-    /// Its stream; 0 is the connection.
+    /// The stream identifier; 0 is the connection.
     pub stream: u32,
 }
 
 impl Frame {
-    /// The header of a frame (RFC 9113, section 4.1).
+    /// Parses a frame header (RFC 9113, section 4.1).
     #[must_use]
     pub fn read(header: [u8; HEADER]) -> Self {
         let [a, b, c, kind, flags, stream @ ..] = header;

@@ -1,6 +1,6 @@
-//! The lines of HTTP/1.1, each read to the letter (RFC 9112). See the rules of [`crate::request_reader`].
+//! The lines of HTTP/1.1, parsed strictly (RFC 9112). See the rules of [`crate::request_reader`].
 //!
-//! A line is given without its CR LF. One whose end has not arrived is read as far as it goes: `None` is sound so far.
+//! Lines are passed without their CR LF. If `whole` is false, the end has not arrived: `None` means valid so far.
 
 use crate::Malformed;
 use crate::target::canonical::{is_raw, push_encoded};
@@ -8,24 +8,24 @@ use crate::target::{self, Broken, Rule};
 
 pub mod diagnosis;
 
-/// What a request line says.
+/// A parsed request line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RequestLine<'a> {
     /// The method.
     pub method: &'a [u8],
     /// The target.
     pub target: &'a [u8],
-    /// It is HTTP/1.0 and not HTTP/1.1.
+    /// Whether the version is HTTP/1.0, not HTTP/1.1.
     pub http10: bool,
 }
 
 /// A field's name and value.
 pub type Field<'a> = (&'a [u8], &'a [u8]);
 
-/// Reads a request line: a token, a space, a target, a space, a version (RFC 9112, section 3).
+/// Parses a request line: a token, a space, a target, a space, a version (RFC 9112, section 3).
 ///
 /// # Errors
-/// Its kind.
+/// The reason to reject the line.
 pub fn request(line: &[u8], whole: bool) -> Result<Option<RequestLine<'_>>, Malformed> {
     let refused = || Err(diagnosis::of_request(line, whole));
     let (method, rest) = until(line, b' ');
@@ -50,9 +50,10 @@ pub fn request(line: &[u8], whole: bool) -> Result<Option<RequestLine<'_>>, Malf
     Ok(Some(RequestLine { method, target, http10 }))
 }
 
-/// Percent-encodes what stands raw in the query of a request line (rule 2 of [`target::canonical`]): `piece` with it encoded,
-/// behind what has `begun`, and what the target broke. `None` where nothing does, or something that may not stands anywhere.
-/// Of a line that is not `whole`, the end is not here.
+/// Percent-encodes the raw characters in the query of a request line (rule 2 of [`target::canonical`]). `begun` is the part
+/// of the line that arrived earlier, `piece` the part that is encoded; a line that is not `whole` continues after `piece`.
+/// Returns the encoded piece and the rule that the target broke, or `None` if there is nothing to encode, or if a raw
+/// character occurs where it is not allowed.
 #[cold]
 #[must_use]
 pub fn encoded(begun: &[u8], piece: &[u8], whole: bool) -> Option<(Vec<u8>, Broken)> {
@@ -61,7 +62,7 @@ pub fn encoded(begun: &[u8], piece: &[u8], whole: bool) -> Option<(Vec<u8>, Brok
     let end = memchr::memchr(b' ', line.get(target..)?).map_or(line.len(), |at| target + at);
     let query = target + memchr::memchr(b'?', line.get(target..end)?)? + 1;
     let raw = |from: usize, to: usize| line.get(from..to).unwrap_or_default().iter().any(|byte| is_raw(*byte));
-    // A character may be in two pieces.
+    // The last character may be split between two pieces.
     let is_text = !whole || str::from_utf8(line.get(query..end)?).is_ok();
     if !raw(query, end) || raw(0, query) || raw(end, line.len()) || !is_text {
         return None;
@@ -74,10 +75,10 @@ pub fn encoded(begun: &[u8], piece: &[u8], whole: bool) -> Option<(Vec<u8>, Brok
     Some((encoded, Rule::QueryCharacter.at(at - target)))
 }
 
-/// Reads a field line: a token, a colon at once, a value; the spaces around the value are no part of it (section 5).
+/// Parses a field line: a token, directly a colon, a value; spaces around the value are removed (section 5).
 ///
 /// # Errors
-/// Its kind.
+/// The reason to reject the line.
 pub fn field(line: &[u8], whole: bool) -> Result<Option<Field<'_>>, Malformed> {
     let refused = || Err(diagnosis::of_field(line, whole));
     let (name, value) = until(line, b':');
@@ -92,10 +93,10 @@ pub fn field(line: &[u8], whole: bool) -> Result<Option<Field<'_>>, Malformed> {
     Ok(whole.then(|| (name, value.trim_ascii())))
 }
 
-/// Of a chunk's size: beyond any body, and within `u64`.
+/// The maximum digits of a chunk size: more than any body needs, and within `u64`.
 const SIZE_DIGITS: usize = 15;
 
-/// Reads the line of a chunk: its size, and how many bytes of extensions follow (section 7.1).
+/// Parses a chunk-size line: returns the size and the number of bytes of its extensions (section 7.1).
 #[must_use]
 pub fn chunk(line: &[u8]) -> Option<(u64, usize)> {
     let (digits, extension) = until(line, b';');
@@ -108,7 +109,7 @@ pub fn chunk(line: &[u8]) -> Option<(u64, usize)> {
     Some((size, extension.len()))
 }
 
-/// Whether the line of a chunk can have begun so.
+/// Whether a chunk-size line can begin with `begun`.
 #[must_use]
 pub fn is_begun_chunk(begun: &[u8]) -> bool {
     let begun = begun.strip_suffix(b"\r").unwrap_or(begun);
@@ -118,14 +119,14 @@ pub fn is_begun_chunk(begun: &[u8]) -> bool {
         && extension.is_none_or(|extension| !digits.is_empty() && all(extension, is_value))
 }
 
-/// Whether a line that has begun can go on so, without an end.
+/// Whether an unfinished line may be continued with `piece`.
 #[must_use]
 pub fn goes_on(begun: &[u8], piece: &[u8]) -> bool {
     begun.last() != Some(&b'\r') && all(piece.strip_suffix(b"\r").unwrap_or(piece), is_value)
 }
 
-/// Whether a field of this name changes what was read before it, so that it cannot come last (RFC 9110, section 6.5.1):
-/// framing, routing, conditions, credentials, and how the body is to be understood.
+/// Whether a field of this name affects how the header or body is interpreted, and so is not allowed in a trailer (RFC
+/// 9110, section 6.5.1): framing, routing, conditions, credentials, content format.
 #[must_use]
 pub fn is_forbidden_in_trailers(name: &[u8]) -> bool {
     const FORBIDDEN: [&[u8]; 20] = [
@@ -153,7 +154,7 @@ pub fn is_forbidden_in_trailers(name: &[u8]) -> bool {
     FORBIDDEN.iter().any(|forbidden| forbidden.eq_ignore_ascii_case(name))
 }
 
-/// What stands before the first `end`, and what after it.
+/// Splits a line at the first `end`; the second part is `None` if there is no `end`.
 fn until(line: &[u8], end: u8) -> (&[u8], Option<&[u8]>) {
     match memchr::memchr(end, line) {
         Some(at) => (line.get(..at).unwrap_or_default(), line.get(at + 1..)),
@@ -165,7 +166,7 @@ fn is_begun(begun: &[u8], known: &[&[u8]]) -> bool {
     known.iter().any(|known| known.starts_with(begun))
 }
 
-/// Whether all bytes are of a kind. Looks at each of them whatever it finds, which compiles to many at once.
+/// Whether all bytes satisfy `kind`. Checks every byte without stopping early, so that the compiler can vectorise the loop.
 fn all(bytes: &[u8], kind: impl Fn(u8) -> bool) -> bool {
     bytes.iter().fold(true, |fine, byte| fine & kind(*byte))
 }
@@ -177,7 +178,7 @@ const fn is_token(byte: u8) -> bool {
         || matches!(byte, b'`' | b'|' | b'~')
 }
 
-/// Text, and the tab (RFC 9110, section 5.5).
+/// Visible and non-ASCII bytes, space and tab (RFC 9110, section 5.5).
 const fn is_value(byte: u8) -> bool {
     byte == b'\t' || (byte >= b' ' && byte != 0x7f)
 }

@@ -1,18 +1,18 @@
-//! Hosts: by which name is the gate called? Read from `Host`, or from the authority of a target.
+//! The host that a request is addressed to, from `Host` or from the authority of the target.
 //!
-//! 1. An authority is a host and, where there is one, a port of digits (RFC 9110, section 7.2). Nothing else: no user
-//!    information, no white space.
-//! 2. A host is an IP address (IPv6 in brackets), or a name of letters, digits, `-`, `_` and `.`. Upper and lower case
-//!    are the same, and one dot at the end of a name makes no difference, as in DNS.
-//! 3. Names are compared whole; the port is not compared.
-//! 4. A listener on TCP is called by `localhost`, any loopback address, the address that it is bound to, the
-//!    upstream's host, Metrica's names, and what its `hosts` list.
+//! 1. An authority is a host and an optional port of digits (RFC 9110, section 7.2). User information and white space are
+//!    not allowed.
+//! 2. A host is an IP address (IPv6 in brackets), or a name of letters, digits, `-`, `_` and `.`. Case is ignored, and so
+//!    is one dot at the end of a name, as in DNS.
+//! 3. Names are compared as a whole; the port is ignored.
+//! 4. A TCP listener accepts `localhost`, any loopback address, the address that it is bound to, the host of the upstream,
+//!    the hosts of the Metrica API, and the entries of its `hosts` list.
 //!
-//! A page in a browser can make its own name mean any address (DNS rebinding), but then `Host` is still that name.
+//! A web page can make its own name resolve to any address (DNS rebinding), but `Host` still contains that name.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// The names of the Metrica API, which lead to the gate where somebody's hosts file or DNS says so.
+/// The hosts of the Metrica API; a hosts file or DNS can direct them to the gate.
 pub const METRICA: [&str; 5] = [
     "api-metrika.yandex.net",
     "api-metrika.yandex.ru",
@@ -24,14 +24,14 @@ pub const METRICA: [&str; 5] = [
 /// The host of an authority.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Host<'a> {
-    /// A name, without a dot at its end.
+    /// A name, without a trailing dot.
     Name(&'a [u8]),
-    /// An address.
+    /// An IP address.
     Address(IpAddr),
 }
 
 impl<'a> Host<'a> {
-    /// The host of `authority`, if it is one (rules 1 and 2).
+    /// Returns the host of `authority`, or `None` if it is invalid (rules 1 and 2).
     #[must_use]
     pub fn of(authority: &'a [u8]) -> Option<Self> {
         if let Some(rest) = authority.strip_prefix(b"[") {
@@ -49,7 +49,7 @@ impl<'a> Host<'a> {
         if name.is_empty() || name.ends_with(b".") {
             return None;
         }
-        // Only what begins with a digit can be an address, and few names do.
+        // Fast path: only a text that begins with a digit can be an IPv4 address, and few names do.
         let address = name.first().filter(|byte| byte.is_ascii_digit()).and_then(|_| address(name));
         Some(address.map_or(Self::Name(name), |address| Self::Address(address.into())))
     }
@@ -63,13 +63,13 @@ const fn is_of_a_name(byte: &u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.')
 }
 
-/// Whether this is no port, or a colon and the digits of one.
+/// Whether the text is empty, or a colon and up to five digits.
 fn is_port(text: &[u8]) -> bool {
     text.split_first()
         .is_none_or(|(colon, digits)| *colon == b':' && digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit))
 }
 
-/// The hosts that a listener on TCP is called by, beside loopback addresses.
+/// The hosts that a TCP listener accepts, in addition to loopback addresses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hosts {
     names: Vec<Box<[u8]>>,
@@ -77,7 +77,7 @@ pub struct Hosts {
 }
 
 impl Hosts {
-    /// Those of a listener that is bound to `address`, in front of the host `upstream`, with `listed` on top (rule 4).
+    /// Hosts of a listener bound to `address`, for the upstream host `upstream`, plus the entries `listed` (rule 4).
     #[must_use]
     pub fn new<'a>(address: IpAddr, upstream: &'a str, listed: impl IntoIterator<Item = &'a str>) -> Self {
         let mut hosts = Self { names: Vec::new(), addresses: Vec::new() };
@@ -94,7 +94,7 @@ impl Hosts {
         hosts
     }
 
-    /// Whether the listener is called by `host` (rule 3).
+    /// Whether the listener accepts `host` (rule 3).
     #[must_use]
     pub fn know(&self, host: Host<'_>) -> bool {
         match host {
@@ -158,7 +158,7 @@ mod tests {
         for wrong in ["[::1", "[::1]80", "::1", "[127.0.0.1]", "[::1%lo]", "[]", "[::1]]"] {
             assert_eq!(address(wrong), None, "{wrong}");
         }
-        // Other spellings of addresses are names, which nobody knows.
+        // Other spellings of addresses are read as names, which no listener accepts.
         for odd in ["127.1", "0x7f.0.0.1", "2130706433", "0177.0.0.1", "127.0.0.01"] {
             assert_eq!(name(odd), Some(odd));
         }

@@ -1,20 +1,20 @@
-//! Framing of answers: one that could end in two places is no answer (`upstream_protocol`, 502).
+//! Framing of responses: a response whose end is ambiguous is rejected (`upstream_protocol`, 502).
 //!
-//! hyper refuses a status line, a version and fields that are none, lengths that differ, and `Transfer-Encoding` in
-//! HTTP/1.0 (RFC 9112, sections 4 and 6). What it lets pass is refused here:
+//! hyper rejects an invalid status line, version or field, lengths that differ, and `Transfer-Encoding` in HTTP/1.0
+//! (RFC 9112, sections 4 and 6). This module rejects the ambiguous responses that hyper accepts:
 //!
-//! 1. `Transfer-Encoding` that is not exactly one `chunked`, or stands beside `Content-Length`.
-//! 2. `Content-Length` in several lines, as a list, or as anything but digits, also where there is no body.
-//! 3. 204 with a length or `Transfer-Encoding` (RFC 9110, section 8.6).
-//! 4. A status that nobody asked for (101, 206: no upgrade and no range goes up) or that is none (above 599).
+//! 1. `Transfer-Encoding` that is not exactly one `chunked`, or that is combined with `Content-Length`.
+//! 2. `Content-Length` in several lines, as a list, or with anything but digits, also in a response without a body.
+//! 3. 204 with a length other than 0, or with `Transfer-Encoding` (RFC 9110, section 8.6).
+//! 4. An unrequested status (101, 206: no upgrade or range is ever requested) or an invalid one (above 599).
 //!
-//! 5. Where an answer that has no body (to HEAD, 304) says how long it would be, some servers send it all the same; so
-//!    the connection is not used again.
+//! 5. A response without a body (to HEAD, or 304) can announce the length that a body would have. Some servers send that
+//!    body anyway, so the connection is not reused.
 
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, StatusCode};
 
-/// Whether an answer has one meaning (rules 1 to 4).
+/// Whether a response is unambiguous (rules 1 to 4).
 #[must_use]
 pub fn is_sound(status: StatusCode, fields: &HeaderMap) -> bool {
     let status_fits = match status {
@@ -25,14 +25,14 @@ pub fn is_sound(status: StatusCode, fields: &HeaderMap) -> bool {
     status_fits && length_is_plain(fields) && coding_is_plain(fields)
 }
 
-/// Whether the fields announce a body that is not empty (rule 5).
+/// Whether the fields announce a non-empty body (rule 5).
 #[must_use]
 pub fn announces_a_body(fields: &HeaderMap) -> bool {
     fields.contains_key(TRANSFER_ENCODING) || fields.get(CONTENT_LENGTH).is_some_and(|length| length != "0")
 }
 
-/// Reads a `Content-Length`, of an answer or a request: digits and nothing else (RFC 9110, section 8.6), and
-/// no more of them than any body needs.
+/// Parses a `Content-Length` of a response or a request: digits only (RFC 9110, section 8.6), and at most 18 of them, more
+/// than any body needs.
 #[must_use]
 pub fn length(value: &[u8]) -> Option<u64> {
     let plain = (1..=18).contains(&value.len()) && value.iter().all(u8::is_ascii_digit);

@@ -1,13 +1,13 @@
-//! Lists: fields whose value is a list, as they come.
+//! Fields whose value is a list.
 //!
-//! 1. The elements of all lines of a name are one list, in their order (RFC 9110, section 5.3).
-//! 2. A comma ends an element, spaces around it are no part of it, and an empty one is none (section 5.6.1). A comma in
-//!    quotes or in a comment ends one too: that can only find more.
-//! 3. Bytes beyond ASCII hide nothing that stands beside them.
+//! 1. The elements of all lines of a name form one list, in their order (RFC 9110, section 5.3).
+//! 2. A comma ends an element, spaces around an element are removed, and empty elements are ignored (section 5.6.1). A comma
+//!    in quotes or in a comment also ends one, which can only find more elements.
+//! 3. Non-ASCII bytes do not affect the elements next to them.
 
 use http::{HeaderMap, HeaderName};
 
-/// The elements of the lists that the fields of this name hold.
+/// Returns the elements of the lists in all fields of this name.
 pub fn elements<'a>(fields: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
     let lines = fields.get_all(name).iter();
     let elements = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));

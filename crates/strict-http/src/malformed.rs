@@ -1,13 +1,13 @@
-//! What is wrong with a request that cannot be read: one kind for every way in which the readers refuse.
+//! The reasons to reject a request that cannot be read: one kind for every check of the readers.
 //!
-//! The readers have no other error, so nothing is refused without a kind. Its message says what is wrong and what would
-//! be right, and holds nothing of the request: the caller and the log get the same. `docs/operations.md` has the table.
+//! The readers have no other error type, so every rejection has a kind. Its message states the problem and the fix, and
+//! contains nothing of the request; the client and the log get the same text. `docs/operations.md` has the table.
 
 use std::fmt;
 
 use crate::target::{Broken, Rule};
 
-/// What a kind is about.
+/// The part of a request that a kind concerns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
     /// The bytes are not HTTP.
@@ -28,7 +28,7 @@ pub enum Class {
 
 macro_rules! kinds {
     ($($class:ident { $($variant:ident = $word:literal, $message:literal;)* })*) => {
-        /// The kind of a request that is refused for how it is written.
+        /// The reason to reject a request because of its syntax.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum Malformed {
             $($(#[doc = $message] $variant,)*)*
@@ -39,7 +39,7 @@ macro_rules! kinds {
         impl Malformed {
             const PLAIN: &[Self] = &[$($(Self::$variant),*),*];
 
-            /// The word for it in the log.
+            /// The word used in logs.
             #[must_use]
             pub const fn word(self) -> &'static str {
                 match self {
@@ -48,7 +48,7 @@ macro_rules! kinds {
                 }
             }
 
-            /// Its class.
+            /// The class of the kind.
             #[must_use]
             pub const fn class(self) -> Class {
                 match self {
@@ -57,7 +57,7 @@ macro_rules! kinds {
                 }
             }
 
-            /// The message for the caller.
+            /// The message for the client.
             #[must_use]
             pub const fn message(self) -> &'static str {
                 match self {
@@ -179,13 +179,13 @@ kinds! {
 }
 
 impl Malformed {
-    /// All kinds; a rule of targets is broken at its first byte.
+    /// Returns every kind; rules of targets are returned as broken at their first byte.
     pub fn all() -> impl Iterator<Item = Self> {
         Self::PLAIN.iter().copied().chain(Rule::ALL.iter().map(|rule| Self::Target(rule.at(0))))
     }
 }
 
-/// For the log: of a target it also says where.
+/// The text for logs, which includes the position in a target.
 impl fmt::Display for Malformed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Self::Target(broken) = self { broken.fmt(f) } else { f.write_str(self.message()) }
@@ -214,7 +214,7 @@ mod tests {
         assert!(words.iter().all(|word| word.bytes().all(fits)), "{words:?}");
     }
 
-    /// They are put into JSON and into a field as they are.
+    /// Messages are put into JSON and into a header field without escaping.
     #[test]
     fn messages_need_no_escaping() {
         for kind in Malformed::all() {

@@ -1,21 +1,22 @@
-//! Where one request ends and the next begins: HTTP/1.1 read strictly, beside hyper and before it.
+//! The requests of an HTTP/1.1 connection, read strictly and before hyper: where each one ends and the next begins.
 //!
-//! hyper parses requests; it is lenient, and hides what it repairs. So every byte is looked at here first. What two
-//! readers could understand differently never reaches hyper: the request is refused and its connection closed.
+//! hyper parses the requests, but it is lenient and hides its repairs. This module checks every byte first. An ambiguous
+//! request never reaches hyper: it is rejected and its connection is closed.
 //!
-//! 1. A line ends with CR and LF; neither stands anywhere else, nor does another control character but a tab in a value
-//!    (RFC 9112, section 2.2). Empty lines before a request are passed over.
+//! 1. A line ends with CR LF. CR, LF and other control characters occur nowhere else, except a tab in a value (RFC 9112,
+//!    section 2.2). Empty lines before a request are skipped.
 //! 2. A request line is a token, one space, a target, one space, `HTTP/1.1` or `HTTP/1.0` (section 3). A target has no
-//!    fragment and no character that the parser of URIs would refuse. What stands raw in a query and may
-//!    ([`target::canonical::is_raw`]) is percent-encoded before hyper reads it ([`Stop::Raw`]).
-//! 3. A field line is a token, a colon at once, and a value on the same line (section 5).
-//! 4. There is exactly one `Host`, a valid one, and the same as the authority of an absolute target (section 3.2).
-//! 5. At most one of `Content-Length` and `Transfer-Encoding`, once: a number, or `chunked` in HTTP/1.1 (section 6).
-//! 6. A chunk is its size in hexadecimal digits, a little of extensions, and its data, each ended by CR LF
-//!    (section 7.1). Trailers are fields that may stand there (RFC 9110, section 6.5.1).
+//!    fragment and no character that the URI parser rejects. Raw characters that a query may contain
+//!    ([`target::canonical::is_raw`]) are percent-encoded before hyper reads them ([`Stop::Raw`]).
+//! 3. A field line is a token, directly a colon, and a value on the same line (section 5).
+//! 4. There is exactly one `Host`; it is valid and equals the authority of an absolute target (section 3.2).
+//! 5. There is at most one `Content-Length` or `Transfer-Encoding`, never both: a number, or `chunked` in HTTP/1.1
+//!    (section 6).
+//! 6. A chunk is its size in hexadecimal digits, a limited number of bytes of extensions, and its data, each ended by CR LF
+//!    (section 7.1). Trailers are fields that are allowed as trailers (RFC 9110, section 6.5.1).
 //! 7. A header has at most `header_bytes` bytes and `header_fields` fields.
 //!
-//! Every refusal has its kind ([`Malformed`]), which the log and the answer name; neither holds anything of the request.
+//! Every rejection has a kind ([`Malformed`]), which the log and the response name without any part of the request.
 
 mod fault;
 mod head;
@@ -29,49 +30,49 @@ use crate::host::Host;
 use crate::length::length;
 use crate::target::{self, Broken};
 
-/// All extensions of one body's chunks together, and the line of one chunk.
+/// The maximum length in bytes of all chunk extensions of a body together.
 const EXTENSION_BYTES: usize = 4096;
 
-/// The line of one chunk.
+/// The maximum length in bytes of a chunk-size line.
 const CHUNK_LINE_BYTES: usize = 256;
 
-/// All trailers of a body.
+/// The maximum size in bytes of all trailers of a body.
 const TRAILER_BYTES: usize = 8 * 1024;
 
-/// The name of a field; hyper has no room for those beyond 65,535.
+/// The maximum length in bytes of a field name; hyper cannot store names beyond 65,535.
 const NAME_BYTES: usize = 1024;
 
-/// How large a header may be.
+/// The limits of a header.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
-    /// The request line and all fields.
+    /// The maximum size in bytes of the request line and all fields.
     pub header_bytes: usize,
-    /// How many fields.
+    /// The maximum number of fields.
     pub header_fields: usize,
 }
 
-/// The place in a connection's bytes.
+/// A reader of the bytes of one connection.
 #[derive(Debug)]
 pub struct Framing {
     bounds: Bounds,
     state: State,
     head: Head,
-    /// The beginning of a line whose end has not arrived.
+    /// The beginning of an unfinished line.
     begun: Vec<u8>,
-    /// How many request lines were read.
+    /// The number of request lines read.
     requests: u64,
-    /// Of this header or these trailers.
+    /// Bytes of the current header, chunk-size line or trailers.
     bytes: usize,
     fields: usize,
     extensions: usize,
-    /// What the last `Host` was: most callers say the same each time.
+    /// The last valid `Host`, because most clients repeat it in every request.
     known_host: Box<[u8]>,
 }
 
-/// The line that a header of the PROXY protocol, version 2, has behind two empty lines.
+/// The line after two empty lines in a PROXY protocol version 2 header.
 const PROXY_PROTOCOL_V2: &[u8] = b"\0\r\nQUIT\n";
 
-/// A longer host is looked at each time.
+/// The longest `Host` that is remembered; longer ones are checked each time.
 const KNOWN_HOST: usize = 64;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,13 +82,13 @@ enum State {
     Body(u64),
     ChunkSize,
     ChunkData(u64),
-    /// The end of a chunk: whether its CR is here.
+    /// The end of a chunk, and whether its CR has arrived.
     ChunkEnd(bool),
     Trailers,
 }
 
 impl Framing {
-    /// Of a new connection.
+    /// Creates the reader of a new connection.
     #[must_use]
     pub fn new(bounds: Bounds) -> Self {
         Self {
@@ -103,10 +104,10 @@ impl Framing {
         }
     }
 
-    /// Looks at the next bytes of the connection.
+    /// Checks the next bytes of the connection.
     ///
     /// # Errors
-    /// The first thing that breaks a rule: the connection's other bytes have no meaning then. Or a request line that is for
+    /// The first broken rule, after which the connection's bytes have no meaning, or a request line to be passed to
     /// [`Self::encode`].
     pub fn look_at(&mut self, bytes: &[u8]) -> Result<(), Stop> {
         let mut rest = bytes;
@@ -135,7 +136,7 @@ impl Framing {
         Ok(())
     }
 
-    /// Whether `rest` begins with the rest of a request line that [`Self::encode`] would change, or could when it is whole.
+    /// Whether `rest` begins with the rest of a request line that [`Self::encode`] changes, or could once it is complete.
     #[cold]
     fn could_encode(&self, rest: &[u8]) -> bool {
         let end = memchr::memchr(b'\n', rest);
@@ -144,11 +145,11 @@ impl Framing {
         fits && grammar::encoded(&self.begun, piece, end.is_some()).is_some()
     }
 
-    /// Percent-encodes what stands raw in the query of the request line that `bytes` begin with, or go on with, and whose end
-    /// is among them. What it broke, and where.
+    /// Percent-encodes the raw characters in the query of a request line. `bytes` begins with the line, or with the rest of
+    /// it, and contains its end. Returns the rule that the line broke, and where.
     ///
     /// # Errors
-    /// The kind of what else is wrong with it.
+    /// The kind of another fault in the line.
     pub fn encode(&self, bytes: &mut Vec<u8>) -> Result<Broken, Malformed> {
         let end = memchr::memchr(b'\n', bytes).unwrap_or(bytes.len());
         let line = bytes.get(..end).unwrap_or_default();
@@ -160,19 +161,19 @@ impl Framing {
         Ok(broken)
     }
 
-    /// How many request lines were read.
+    /// The number of request lines read.
     #[must_use]
     pub const fn requests(&self) -> u64 {
         self.requests
     }
 
-    /// Whether so many bytes of a request line more are too many.
+    /// Whether a request line would be too long with `more` bytes.
     #[must_use]
     pub const fn is_too_long(&self, more: usize) -> bool {
         self.bytes.saturating_add(more) > self.bounds.header_bytes
     }
 
-    /// Whether `rest`, whose first line was refused, begins so behind two empty lines.
+    /// Whether `rest`, whose first line was rejected, begins with the third line of a PROXY protocol version 2 header.
     #[cold]
     fn is_proxy_protocol(&self, rest: &[u8]) -> bool {
         let line = memchr::memchr(b'\n', rest).map_or(rest.len(), |at| at + 1);
@@ -183,11 +184,11 @@ impl Framing {
             && PROXY_PROTOCOL_V2.starts_with(begun)
     }
 
-    /// Passes over data, whatever it is.
+    /// Skips body data of any content.
     fn pass(&mut self, rest: &[u8], left: u64, same: fn(u64) -> State, then: State) -> usize {
         let here = u64::try_from(rest.len()).unwrap_or(u64::MAX).min(left);
         self.state = if here == left { then } else { same(left - here) };
-        // No more than `rest` has.
+        // `here` is at most the length of `rest`.
         usize::try_from(here).unwrap_or(rest.len())
     }
 
@@ -200,7 +201,7 @@ impl Framing {
         Ok(1)
     }
 
-    /// Takes the line that `rest` begins with or goes on with.
+    /// Reads the line that `rest` begins with or continues.
     fn next_line(&mut self, rest: &[u8]) -> Result<usize, Malformed> {
         let end = memchr::memchr(b'\n', rest).map(|at| at + 1);
         let piece = rest.get(..end.unwrap_or(rest.len())).unwrap_or_default();
@@ -220,7 +221,7 @@ impl Framing {
         Ok(piece.len())
     }
 
-    /// Counts the bytes of a line, or of a part of it (rules 6 and 7).
+    /// Counts the bytes of a line, or of a part of one (rules 6 and 7).
     fn count(&mut self, bytes: usize) -> Result<(), Malformed> {
         self.bytes += bytes;
         match self.state {
@@ -233,7 +234,7 @@ impl Framing {
         }
     }
 
-    /// Checks a line as far as it has arrived: hyper parses what arrives first, and would answer by itself.
+    /// Checks an unfinished line, because hyper parses what has arrived and would respond on its own.
     fn check_beginning(&self, piece: &[u8]) -> Result<(), Malformed> {
         if self.state == State::ChunkSize {
             let begun = [&self.begun, piece].concat();
@@ -262,7 +263,7 @@ impl Framing {
         }
     }
 
-    /// Of a line that ends with a line feed alone.
+    /// Diagnoses a line that ends with a line feed alone.
     #[cold]
     fn without_cr(&self, line: &[u8]) -> Malformed {
         match self.state {
@@ -291,7 +292,7 @@ impl Framing {
         }
     }
 
-    /// Rules 2 and 4.
+    /// Reads a request line (rules 2 and 4).
     fn request_line(&mut self, text: &[u8]) -> Result<(), Malformed> {
         let Some(request) = grammar::request(text, true)? else { return Err(diagnosis::of_request(text, true)) };
         if request.target.len() > target::MAXIMUM_BYTES {
@@ -299,7 +300,7 @@ impl Framing {
         }
         let plain = matches!(request.target, [b'/', ..] | b"*");
         let authority = if plain { None } else { Some(authority(&request)?) };
-        // hyper's parser of URIs takes a grave accent in a query, but not in a path.
+        // hyper's URI parser accepts a grave accent in a query, but not in a path.
         if request.target.split(|byte| *byte == b'?').next().is_some_and(|path| path.contains(&b'`')) {
             return Err(diagnosis::of_request(text, true));
         }
@@ -310,11 +311,11 @@ impl Framing {
         Ok(())
     }
 
-    /// Rules 3, 4, 5 and 7.
+    /// Reads a field line (rules 3, 4, 5 and 7).
     fn field(&mut self, text: &[u8]) -> Result<(), Malformed> {
         let (name, value) = self.counted_field(text)?;
         if name.eq_ignore_ascii_case(b"host") {
-            // It may be empty (RFC 9110, section 7.2); whether it does for a listener is for `decide/admission.rs` to say.
+            // Host may be empty (RFC 9110, section 7.2); `policy/admission.rs` checks whether the listener accepts it.
             let is_host = value.is_empty() || *value == *self.known_host || Host::of(value).is_some();
             let same = self.head.authority.as_deref().is_none_or(|known| value.eq_ignore_ascii_case(known.as_bytes()));
             let again = std::mem::replace(&mut self.head.host, true);
@@ -375,7 +376,7 @@ impl Framing {
         self.bytes = 0;
     }
 
-    /// Rule 6.
+    /// Reads a chunk-size line (rule 6).
     fn chunk_size(&mut self, text: &[u8]) -> Result<(), Malformed> {
         let (size, extension) = grammar::chunk(text).ok_or_else(|| diagnosis::of_chunk(text, true))?;
         self.extensions += extension;

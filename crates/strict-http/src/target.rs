@@ -1,23 +1,23 @@
-//! The request target: the bytes that policy reads are the bytes that go on the wire.
+//! The request target: the bytes that policy reads are the bytes that are sent upstream.
 //!
-//! A target is accepted when it can mean only one thing to whoever reads it, and is otherwise refused (`bad_target`, 400). What
-//! published clients write in another form, and has one meaning, is read and sent in its [`canonical`] form:
+//! A target is accepted if every reader must interpret it the same way, and is otherwise rejected (`bad_target`, 400). Some
+//! published clients write an unambiguous target in another form; it is read and sent in its [`canonical`] form:
 //!
-//! 1. The path starts with `/` and has only the characters of RFC 3986, section 3.3 (`pchar`), less `;`.
-//! 2. A percent sign is followed by two hexadecimal digits, and what they say is not a character that may stand for
-//!    itself or that separates: no encoded slash, backslash, dot, percent sign, semicolon, control or letter; beyond
-//!    ASCII it is UTF-8.
+//! 1. The path starts with `/` and contains only the characters of RFC 3986, section 3.3 (`pchar`), except `;`.
+//! 2. A percent sign is followed by two hexadecimal digits, and the encoded character is neither unreserved nor a
+//!    separator: no encoded slash, backslash, dot, percent sign, semicolon, control character or letter. Non-ASCII
+//!    text is UTF-8.
 //! 3. No segment is empty, `.` or `..`.
-//! 4. The query has no control, no raw non-ASCII byte, no `#`, and no percent sign without two hexadecimal digits.
-//! 5. A parameter's name has one spelling: no letter, digit, percent sign or control in it is percent-encoded, and none but
-//!    `oauth_token` and `access_token` themselves can be taken for one of these, in another case, with other marks between
-//!    the words, behind a semicolon, or decoded twice. None is `_method`, in any case: where frameworks read it, it says
-//!    another method than the request. `ids`, `id`, `ulogin` and `direct_client_logins`, which say on whose data a request
-//!    works, stand at most once; of `ids` the values are joined.
-//! 6. The whole is at most `limits.target_bytes` long, which is at most [`MAXIMUM_BYTES`] (`target_too_long`, 414).
+//! 4. The query has no control character, no raw non-ASCII byte, no `#`, and no percent sign without two hexadecimal digits.
+//! 5. A parameter name has one spelling: no letter, digit, percent sign or control character in it is percent-encoded. No
+//!    name except `oauth_token` and `access_token` themselves can be mistaken for one of these, in another case, with other
+//!    punctuation between the words, after a semicolon, or decoded twice. No name is `_method`, in any case: frameworks that
+//!    read it use it instead of the request's method. The parameters that select the data of a request, `ids`, `id`,
+//!    `ulogin` and `direct_client_logins`, occur at most once; the values of several `ids` are joined.
+//! 6. The target is at most `limits.target_bytes` long, which is at most [`MAXIMUM_BYTES`] (`target_too_long`, 414).
 //!
-//! Of the canonical query, only whole pairs named `oauth_token` or `access_token` are taken away, because a credential of the
-//! caller never leaves.
+//! Whole pairs named `oauth_token` or `access_token` are removed from the canonical query, because a client's credential
+//! is never sent upstream.
 
 use bytes::{Bytes, BytesMut};
 
@@ -31,22 +31,22 @@ pub use names::{Names, letters, spelled};
 pub use origin::{OriginForm, Target};
 pub use rule::{Broken, Rule, unfit};
 
-/// The longest target that can be: `http::Uri` takes no longer one.
+/// The maximum length of a target, in bytes; `http::Uri` accepts no longer one.
 pub const MAXIMUM_BYTES: usize = 65_534;
 
-/// Why a target is refused.
+/// The reason to reject a target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BadTarget {
-    /// Breaks one of the rules 1 to 5; which, is for the log.
+    /// Breaks one of the rules 1 to 5; the log names which.
     Ambiguous(Broken),
-    /// Rule 6.
+    /// Longer than rule 6 allows.
     TooLong,
 }
 
-/// Checks the rules of this module for a path and, where there is one, a query. Which of the [`Names`] stand in it.
+/// Checks the rules of this module for a path and an optional query, and returns which of the [`Names`] the query contains.
 ///
 /// # Errors
-/// [`BadTarget`] names the kind of rule that was broken.
+/// [`BadTarget`] names the broken rule.
 pub fn check(path: &str, query: Option<&str>, limit: usize) -> Result<Names, BadTarget> {
     let length = path.len() + query.map_or(0, |query| query.len() + 1);
     if length > limit {
@@ -58,8 +58,8 @@ pub fn check(path: &str, query: Option<&str>, limit: usize) -> Result<Names, Bad
     if is_fine { Ok(names) } else { Err(BadTarget::Ambiguous(rule::broken(path.as_bytes(), query.map(str::as_bytes)))) }
 }
 
-/// What may stand in a request line at all. What `http::Uri` refuses or, with a fragment, drops is left out, as is
-/// everything beyond ASCII.
+/// Whether a byte is allowed in a request line. Excluded are the bytes that `http::Uri` rejects or, with a fragment,
+/// drops, and all non-ASCII bytes.
 #[must_use]
 pub const fn may_stand(byte: u8) -> bool {
     byte.is_ascii_graphic() && !matches!(byte, b'"' | b'#' | b'<' | b'>')
@@ -91,11 +91,11 @@ fn segment_is_canonical(segment: &[u8]) -> bool {
             return false;
         }
     }
-    // An overlong form of a slash or a dot is no UTF-8 (RFC 3629, section 10).
+    // An overlong form of a slash or a dot is not valid UTF-8 (RFC 3629, section 10).
     !beyond_ascii || String::from_utf8(plain(segment)).is_ok_and(|text| !text.contains(char::is_control))
 }
 
-/// With every percent-encoding taken off, once.
+/// Decodes every percent-encoding, once.
 #[must_use]
 pub fn plain(text: &[u8]) -> Vec<u8> {
     let mut plain = Vec::with_capacity(text.len());
@@ -113,7 +113,7 @@ pub fn plain(text: &[u8]) -> Vec<u8> {
     plain
 }
 
-/// The byte that the two hexadecimal digits after a percent sign say.
+/// The byte encoded by the two hexadecimal digits after a percent sign.
 fn decoded(digits: &mut std::slice::Iter<'_, u8>) -> Option<u8> {
     let (high, low) = (digits.next()?, digits.next()?);
     Some((hex(*high)? << 4) | hex(*low)?)
@@ -128,13 +128,13 @@ const fn hex(digit: u8) -> Option<u8> {
     }
 }
 
-/// What a path segment may hold as it is: `pchar` of RFC 3986 without `;`, which some readers cut at.
+/// Whether a path segment may contain the byte unencoded: `pchar` of RFC 3986 without `;`, where some readers cut.
 const fn stands_for_itself(byte: u8) -> bool {
     matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~')
         || matches!(byte, b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b'=' | b':' | b'@')
 }
 
-/// What may be percent-encoded in a path: commas and colons as clients write them, spaces, and text beyond ASCII.
+/// Whether the byte may be percent-encoded in a path: commas and colons as some clients write them, spaces, non-ASCII text.
 const fn must_be_encoded(byte: u8) -> bool {
     let separates = matches!(byte, b'/' | b'\\' | b'.' | b'%' | b';' | b'?' | b'#' | 0..=0x1f | 0x7f);
     let stands_for_itself = byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'~');
@@ -156,7 +156,7 @@ fn query_is_plain(query: &[u8], names: &mut Names) -> bool {
     query.split(|byte| *byte == b'&').all(|pair| pair_is_plain(pair) && names.add_pair(pair))
 }
 
-/// Rule 5. Some readers take a semicolon for an ampersand, so what follows one is looked at as a pair too.
+/// Rule 5. Some readers treat a semicolon as an ampersand, so the text after it is checked as a pair too.
 fn pair_is_plain(pair: &[u8]) -> bool {
     let (first, behind) = match memchr::memchr(b';', pair) {
         Some(at) => (pair.get(..at).unwrap_or_default(), pair.get(at + 1..).unwrap_or_default()),
@@ -164,13 +164,13 @@ fn pair_is_plain(pair: &[u8]) -> bool {
     };
     let name = name_of(first);
     let of_one_reading = is_credential(name_of(pair)) || !(looks_like_credential(name) || is_method(name));
-    // `ids;a=b` is another name to some readers, and `ids` without a value to others.
+    // Some readers see `ids;a=b` as another name, others as `ids` without a value.
     let is_cut_in_its_name = name.len() == first.len() && !behind.is_empty() && !Names::of(name).is_empty();
     let behind_is_fine = || behind.split(|byte| *byte == b';').all(may_stand_behind_a_semicolon);
     of_one_reading && !is_cut_in_its_name && has_one_spelling(name) && (behind.is_empty() || behind_is_fine())
 }
 
-/// A name without a value counts too: to some readers it is one of no value, and the last of two.
+/// A name without a value counts too: some readers treat it as an empty parameter that overrides an earlier one.
 fn may_stand_behind_a_semicolon(pair: &[u8]) -> bool {
     let name = name_of(pair);
     let is_a_name = name.len() < pair.len();
@@ -184,7 +184,7 @@ fn is_method(name: &[u8]) -> bool {
     name.eq_ignore_ascii_case(b"_method") || (begins_otherwise && in_disguise())
 }
 
-/// The name of a pair: what stands before its first `=`.
+/// The name of a pair: the text before its first `=`.
 #[must_use]
 pub fn name_of(pair: &[u8]) -> &[u8] {
     pair.get(..memchr::memchr(b'=', pair).unwrap_or(pair.len())).unwrap_or_default()
@@ -206,9 +206,9 @@ fn has_one_spelling(name: &[u8]) -> bool {
     true
 }
 
-/// Whether a reader who is not strict could take a name for one of ours: PHP reads `oauth.token[]` as `oauth_token`.
+/// Whether a lenient reader could take a name for a credential's: PHP reads `oauth.token[]` as `oauth_token`.
 pub fn looks_like_credential(name: &[u8]) -> bool {
-    // Nothing shorter can be one, however it is spelled; most names are.
+    // Most names are shorter than any spelling of a credential's name.
     if name.len() < b"oauthtoken".len() {
         return false;
     }
@@ -219,8 +219,8 @@ pub fn looks_like_credential(name: &[u8]) -> bool {
     }
 }
 
-/// The query without its credential pairs, or `None` where it has none and can go as it is. An empty query that
-/// remains loses its question mark.
+/// Returns path and query without the credential pairs, or `None` if there are none and the target is sent unchanged. If
+/// no pair remains, the question mark is removed too.
 #[must_use]
 pub fn without_credentials(path: &str, query: &str) -> Option<Bytes> {
     let is_credential = |pair: &str| is_credential(name_of(pair.as_bytes()));

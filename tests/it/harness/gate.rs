@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -293,6 +294,13 @@ impl Plan {
         std::fs::write(self.folder.path().join("hosts"), hosts).unwrap();
         let file = self.folder.path().join("hosts");
         self.mounted(file, "/etc/hosts".into())
+    }
+
+    /// With a resolver that asks the DNS server at `address`, and no other; `None` as for `hosts`.
+    pub fn resolver(self, address: Ipv4Addr) -> Option<Self> {
+        let file = self.folder.path().join("resolv.conf");
+        std::fs::write(&file, format!("nameserver {address}\n")).unwrap();
+        self.mounted(file, "/etc/resolv.conf".into())
     }
 
     /// With a file of the gate's folder mounted by itself: its `outside` stands beside it. `None` as for `hosts`.

@@ -8,7 +8,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
@@ -55,7 +55,16 @@ impl Upstream {
         ca_pem: String,
         serve: impl Fn(&mut Conversation) + Send + Sync + 'static,
     ) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::run_on(TcpListener::bind("127.0.0.1:0").unwrap(), config, ca_pem, serve)
+    }
+
+    /// The same at a place of the test's choice.
+    pub fn run_on(
+        listener: TcpListener,
+        config: ServerConfig,
+        ca_pem: String,
+        serve: impl Fn(&mut Conversation) + Send + Sync + 'static,
+    ) -> Self {
         let address = listener.local_addr().unwrap();
         let requests = Arc::new(Mutex::new(Vec::new()));
         let connections = Arc::new(AtomicUsize::new(0));
@@ -235,17 +244,39 @@ impl Conversation {
     }
 }
 
+/// Somebody who signs certificates.
+pub struct Authority {
+    /// Its own certificate.
+    pub pem: String,
+    /// What it signs with.
+    pub issuer: Issuer<'static, KeyPair>,
+}
+
+impl Authority {
+    /// One of this name.
+    pub fn new(name: &str) -> Self {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        let pem = params.self_signed(&key).unwrap().pem();
+        Self { pem, issuer: Issuer::new(params, key) }
+    }
+
+    /// TLS with a certificate for `name` that `change` made something else of.
+    pub fn signs(&self, name: &str, change: impl FnOnce(&mut CertificateParams)) -> ServerConfig {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        change(&mut params);
+        server_config(params.signed_by(&key, &self.issuer).unwrap().der().to_vec(), &key)
+    }
+}
+
 /// TLS with a certificate for `name`, and the certificate that signed it.
 pub fn certificate(name: &str) -> (ServerConfig, String) {
-    let ca_key = KeyPair::generate().unwrap();
-    let mut ca = CertificateParams::new(Vec::new()).unwrap();
-    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    ca.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-    let ca_pem = ca.self_signed(&ca_key).unwrap().pem();
-    let issuer = Issuer::new(ca, ca_key);
-    let key = KeyPair::generate().unwrap();
-    let leaf = CertificateParams::new(vec![name.to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
-    (server_config(leaf.der().to_vec(), &key), ca_pem)
+    let authority = Authority::new("authority");
+    (authority.signs(name, |_| {}), authority.pem)
 }
 
 /// TLS 1.2 and 1.3 with one certificate.

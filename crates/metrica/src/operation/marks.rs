@@ -1,62 +1,62 @@
-//! Marks: what the table says of an operation beside its path and scopes.
+//! Marks: the properties of an operation in the last column of the table.
 //!
-//! 1. A mark is a word; behind a colon stands what it depends on. A line with a mark that is not known is no line.
-//! 2. `destructive:name=value` is destructive where the parameter `name` of the query has that value,
-//!    `destructive:body.name=value` where the member `name` of its JSON body has it, wherever that stands in it.
-//! 3. `shares` gives access to whom `user_login` names, `shares:perhaps` to whom it names in the body if it does, `shares:anyone`
-//!    to everybody, `shares:secret` to whoever gets to know its answer.
+//! 1. A mark is a word, with an optional condition after a colon. A line with an unknown mark is rejected.
+//! 2. `destructive:name=value` is destructive if the query parameter `name` has that value, `destructive:body.name=value` if
+//!    the member `name` of the JSON body has it, at any depth.
+//! 3. `shares` grants access to the login in `user_login`, `shares:perhaps` to the login in the body if there is one,
+//!    `shares:anyone` to everybody, and `shares:secret` to anyone who learns the response.
 
 use std::fmt;
 
-/// When an operation is destructive; `docs/destructive.md` says what that is.
+/// The condition under which an operation is destructive; see `docs/destructive.md`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Destructive {
-    /// Never.
+    /// Never destructive.
     #[default]
     Never,
-    /// Whatever is asked of it.
+    /// Always destructive.
     Always,
-    /// Where it is asked for so.
+    /// Destructive if the request contains this setting.
     With(Setting),
 }
 
-/// A parameter, or a member of a JSON body, and its value.
+/// A query parameter or a member of a JSON body, and its value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Setting {
-    /// Where it stands.
+    /// The part of the request that contains it.
     pub place: Place,
-    /// What it is called.
+    /// The name of the parameter or member.
     pub name: &'static str,
-    /// Its value.
+    /// The value that makes the operation destructive.
     pub value: &'static str,
 }
 
-/// Where a [`Setting`] stands.
+/// The part of a request that contains a [`Setting`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
-    /// In the query.
+    /// The query.
     Query,
-    /// In the JSON body.
+    /// The JSON body.
     Body,
 }
 
-/// Whom an operation gives access to what they had none to before.
+/// The recipients of access that they did not have before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Shares {
     /// Nobody.
     #[default]
     Nothing,
-    /// Whom `user_login` of its path, query or body names.
+    /// The login in `user_login` of the path, query or body.
     Named,
     /// Everybody.
     Anyone,
-    /// Whom `user_login` in its body names, if it does: of something else, grants are a part.
+    /// The login in `user_login` of the body, if there is one: grants can be part of a larger object.
     Perhaps,
-    /// Whoever gets to know its answer, which is a secret.
+    /// Anyone who learns the response, which is a secret.
     Secret,
 }
 
-/// The marks of one line.
+/// The marks of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Marks {
     pub(super) upload: bool,
@@ -68,7 +68,7 @@ pub(super) struct Marks {
 }
 
 impl Marks {
-    /// Those of a column; `None` where one is not known (rule 1).
+    /// Parses the marks of a column; `None` if one is unknown (rule 1).
     pub(super) fn parse(column: &'static str) -> Option<Self> {
         let mut marks = Self::default();
         for mark in column.split(',').filter(|mark| *mark != "-") {
@@ -91,7 +91,7 @@ impl Marks {
 }
 
 impl Setting {
-    /// Rule 2.
+    /// Parses the condition of `destructive` (rule 2).
     fn parse(text: &'static str) -> Option<Self> {
         let (name, value) = text.split_once('=')?;
         let (place, name) = name.strip_prefix("body.").map_or((Place::Query, name), |name| (Place::Body, name));
@@ -100,13 +100,13 @@ impl Setting {
 }
 
 impl Destructive {
-    /// As an operation of a configuration says it.
+    /// Converts the flag of an operation in the configuration.
     #[must_use]
     pub const fn of(is_destructive: bool) -> Self {
         if is_destructive { Self::Always } else { Self::Never }
     }
 
-    /// What has to be asked for, where that decides.
+    /// The setting that decides, if the operation is not always or never destructive.
     #[must_use]
     pub const fn setting(self) -> Option<Setting> {
         match self {

@@ -1,30 +1,30 @@
-//! On whose data an operation works.
+//! The data that an operation affects.
 
 use super::Verb;
 
-/// On whose data an operation works, and where a request says so.
+/// The data that an operation affects, and the part of the request that names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reach {
-    /// On one counter: this segment of the path, counted from 0 behind the first slash.
+    /// One counter, named in this segment of the path, counted from 0 after the first slash.
     Counter(usize),
-    /// On the counters that the query names.
+    /// The counters that the query names.
     Reports,
-    /// It lists the counters of the account.
+    /// The counters of the account, which it lists.
     Counters,
-    /// On nobody's: a dictionary.
+    /// No data of an account: a dictionary.
     Nobody,
-    /// On the whole account.
+    /// The whole account.
     Account,
 }
 
 impl Reach {
-    /// Whether a segment of a template stands for a counter.
+    /// Whether a segment of a template is the parameter for a counter.
     #[must_use]
     pub fn is_counter(segment: &str) -> bool {
         matches!(segment, "{counter_id}" | "{counterId}")
     }
 
-    /// What a line with this method and path reaches.
+    /// Determines the reach of a method and a path template.
     #[must_use]
     pub fn of(verb: Verb, template: &str) -> Self {
         let mut segments = template.split('/').skip(1);
@@ -33,7 +33,7 @@ impl Reach {
         }
         match template {
             "/management/v1/counters" if verb.is_safe() => Self::Counters,
-            // It asks for `counters`.
+            // The query parameter `counters` selects them.
             "/management/v1/clients" => Self::Reports,
             "/management/v1/messengers" | "/management/v1/social_networks" => Self::Nobody,
             _ if template.starts_with("/stat/") || template.starts_with("/analytics/") => Self::Reports,

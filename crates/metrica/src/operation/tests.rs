@@ -1,4 +1,4 @@
-//! The rules of the catalogue.
+//! Tests of the numbered rules of the catalogue.
 
 use super::*;
 

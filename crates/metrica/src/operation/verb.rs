@@ -1,8 +1,8 @@
-//! The methods of operations.
+//! The HTTP methods of operations.
 
 use http::Method;
 
-/// The methods that operations have. Everything else is refused before policy.
+/// The methods of operations. Other methods are rejected before policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Verb {
     /// GET
@@ -20,16 +20,16 @@ pub enum Verb {
 }
 
 impl Verb {
-    /// All of them, as `Allow` lists them.
+    /// All verbs, in the order of `Allow`.
     pub const ALL: [Self; 6] = [Self::Get, Self::Head, Self::Post, Self::Put, Self::Patch, Self::Delete];
 
-    /// The verb of a request's method, if operations have it. Methods are case-sensitive (RFC 9110, section 9.1).
+    /// Returns the verb of a method, or `None` if no operation has it. Methods are case-sensitive (RFC 9110, section 9.1).
     #[must_use]
     pub fn of(method: &Method) -> Option<Self> {
         Self::ALL.into_iter().find(|verb| verb.as_str() == method.as_str())
     }
 
-    /// Its name on the wire.
+    /// The method name.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -42,13 +42,13 @@ impl Verb {
         }
     }
 
-    /// Whether it only reads (RFC 9110, section 9.2.1), so that sending it twice harms nothing.
+    /// Whether the method is safe (RFC 9110, section 9.2.1), so that a request can be repeated without harm.
     #[must_use]
     pub const fn is_safe(self) -> bool {
         matches!(self, Self::Get | Self::Head)
     }
 
-    /// The verb whose operation this is (rule 3 of [`super`]).
+    /// The verb used to look up the operation (rule 3 of [`super`]).
     pub(super) const fn operation(self) -> Self {
         match self {
             Self::Head => Self::Get,

@@ -1,14 +1,13 @@
-//! What the JSON body of a request could carry: counters, and whatever else is [`Sought`].
+//! The JSON body of a request, searched for counters and for anything else that is [`Sought`].
 //!
-//! 1. A counter stands under a key that to the least strict of readers is `counterid`, `counterids`, `counter`, `counters` or
-//!    `ids`, at any depth: a number, a string of digits, or a list of those. Under `counter` and `counters` it can be an object
-//!    with an `id`, or with keys that are counters.
-//! 2. An `id` elsewhere is not a counter: goals, segments and labels have one too. What is absent or `null` names none.
-//! 3. What stands in such a place and is no counter is unreadable: a fraction or an exponent, a sign, a zero, text, true, an
-//!    object where a number belongs.
-//! 4. So is a body that two readers could take for two: not JSON to the letter, a key twice in one object, or values more
-//!    than 64 deep.
-//! 5. An empty body names none. A mark of the order of its bytes before it is no part of it.
+//! 1. A counter is the value of a key that the most lenient reader takes for `counterid`, `counterids`, `counter`,
+//!    `counters` or `ids`, at any depth: a number, a string of digits, or a list of those. Under `counter` and `counters` it
+//!    can also be an object with an `id`, or with counters as keys.
+//! 2. An `id` elsewhere is not a counter: goals, segments and labels have one too. An absent or `null` value names none.
+//! 3. Any other value in such a place is unreadable: a fraction or an exponent, a sign, zero, text, true, an object in the
+//!    place of a number.
+//! 4. An ambiguous body is unreadable: invalid JSON, a key twice in one object, or values nested more than 64 deep.
+//! 5. An empty body names no counter. A byte order mark before the body is ignored.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -19,33 +18,33 @@ use strict_http::target::spelled;
 
 use super::{Counters, counter};
 
-/// Rule 4; within what serde_json itself goes down to.
+/// The maximum depth (rule 4), which is less than serde_json's own limit.
 const DEEPEST: u8 = 64;
 
-/// What is looked for in a body.
+/// A search through the values of a body.
 pub trait Sought {
-    /// What a value is by where it stands.
+    /// A place in which a value is of interest.
     type Place: Copy;
 
-    /// What stands under `key`, in an object that stands at `outer`; `None` is nothing that is looked for.
+    /// The place of the value under `key`, in an object at the place `outer`; `None` if the value is of no interest.
     fn place(&mut self, key: &str, outer: Option<Self::Place>) -> Option<Self::Place>;
 
-    /// Takes what stands there; whether that can be read.
+    /// Processes the value at a place; returns whether it is readable.
     fn take(&mut self, place: Self::Place, value: Scalar<'_>) -> bool;
 }
 
-/// A value that has no others in it.
+/// A value other than an object, an array or `null`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scalar<'a> {
     /// A number without a sign, a fraction or an exponent.
     Number(u64),
-    /// A text.
+    /// A string.
     Text(&'a str),
-    /// Anything else but `null`.
+    /// Any other number, or a boolean.
     Other,
 }
 
-/// Reads a body for what is sought; whether it can be read (rules 4 and 5).
+/// Searches a body; returns whether it is readable (rules 4 and 5).
 #[must_use]
 pub fn read(body: &[u8], sought: &mut impl Sought) -> bool {
     if body.is_empty() {
@@ -72,7 +71,7 @@ pub fn is_document(body: &[u8]) -> bool {
     begins(body) && serde_json::from_slice::<serde::de::IgnoredAny>(without_mark(body)).is_ok()
 }
 
-/// The counters that a request's JSON body could carry (rules 1 to 5).
+/// Returns the counters in the JSON body of a request (rules 1 to 5).
 #[must_use]
 pub fn counters_in(body: &[u8]) -> Counters {
     let mut found = CountersIn(Vec::new());
@@ -84,17 +83,17 @@ pub fn counters_in(body: &[u8]) -> Counters {
     }
 }
 
-/// Rules 1 to 3.
+/// The search for counters (rules 1 to 3).
 struct CountersIn(Vec<u64>);
 
-/// Where a counter can stand.
+/// A place in which a counter is expected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Counted {
-    /// It, or an object that has it.
+    /// A counter, or an object that contains one.
     Owner,
-    /// Nothing but it.
+    /// A counter only.
     Number,
-    /// In an object that stands where nothing but it does.
+    /// Inside an object in a place where only a counter is allowed; unreadable.
     Astray,
 }
 
@@ -126,7 +125,7 @@ impl Sought for CountersIn {
     }
 }
 
-/// One value, and everything in it.
+/// Walks through one value and everything in it.
 struct Walk<'a, S: Sought> {
     sought: &'a mut S,
     place: Option<S::Place>,
@@ -204,7 +203,7 @@ impl<'de, S: Sought> Visitor<'de> for Walk<'_, S> {
     }
 }
 
-/// A key, copied only when it has escapes.
+/// A key of an object, copied only if it contains escapes.
 struct Key;
 
 impl<'de> DeserializeSeed<'de> for Key {
@@ -345,7 +344,7 @@ mod tests {
         assert_eq!(found(&json!({ "ids": many }).to_string()).as_slice(), &many[..]);
     }
 
-    /// The same by hand, in the order of the text; `None` is unreadable.
+    /// A simpler implementation to compare with, which collects in the order of the text; `None` is unreadable.
     fn naive(value: &Value, place: &str, found: &mut Vec<u64>) -> Option<()> {
         match value {
             Value::Null => {}

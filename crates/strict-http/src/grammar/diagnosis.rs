@@ -1,12 +1,12 @@
-//! Which kind of malformed request a refused line is. Nothing is decided here: what [`super`] has refused is looked at once
-//! more, so what it accepts costs nothing.
+//! The kind of malformed request that a rejected line is. Nothing is decided here: only a line that [`super`] has rejected
+//! is examined again, so accepted lines cost nothing extra.
 
 use super::{all, is_begun_chunk, is_token, is_value, until};
 use crate::Malformed;
 use crate::target::canonical::is_raw;
 use crate::target::{self, Rule};
 
-/// Of a request line that was refused, without its CR LF; of one that is not `whole`, what has arrived of it.
+/// Diagnoses a rejected request line, without its CR LF; if it is not `whole`, `line` is the part that has arrived.
 #[cold]
 #[must_use]
 pub fn of_request(line: &[u8], whole: bool) -> Malformed {
@@ -25,7 +25,7 @@ pub fn of_request(line: &[u8], whole: bool) -> Malformed {
         return broken.into();
     }
     match version {
-        // Of a line that is to be encoded, and was not.
+        // The query has a raw character that should have been encoded, and was not.
         Some(b"HTTP/1.1" | b"HTTP/1.0") if let Some(at) = target.iter().position(|byte| is_raw(*byte)) => {
             Rule::QueryCharacter.at(at).into()
         }
@@ -36,13 +36,13 @@ pub fn of_request(line: &[u8], whole: bool) -> Malformed {
     }
 }
 
-/// The other protocols that a client may begin with.
+/// Recognises the first bytes of other protocols.
 #[cold]
 #[must_use]
 pub fn of_another_protocol(line: &[u8]) -> Option<Malformed> {
     let begins = |with: &[&[u8]]| with.iter().any(|with| line.starts_with(with));
     match line {
-        // The types of records (RFC 8446, section 5.1), and the first byte of their version.
+        // The TLS record types (RFC 8446, section 5.1), and the first byte of their version.
         [0x16] | [0x16, 3, ..] => Some(Malformed::TlsHandshake),
         [0x14 | 0x15 | 0x17] | [0x14 | 0x15 | 0x17, 3, ..] => Some(Malformed::TlsRecord),
         [4] | [4, 1 | 2, ..] => Some(Malformed::Socks4),
@@ -86,7 +86,7 @@ fn of_version(version: &[u8]) -> Malformed {
     }
 }
 
-/// Of a field line that was refused, as for [`of_request`].
+/// Diagnoses a rejected field line; arguments as for [`of_request`].
 #[cold]
 #[must_use]
 pub fn of_field(line: &[u8], whole: bool) -> Malformed {
@@ -111,7 +111,7 @@ pub fn of_field(line: &[u8], whole: bool) -> Malformed {
     }
 }
 
-/// Of the line of a chunk that was refused, as for [`of_request`].
+/// Diagnoses a rejected chunk-size line; arguments as for [`of_request`].
 #[cold]
 #[must_use]
 pub fn of_chunk(line: &[u8], whole: bool) -> Malformed {
@@ -126,7 +126,7 @@ pub fn of_chunk(line: &[u8], whole: bool) -> Malformed {
     }
 }
 
-/// Of a target that is neither a path nor the URL of this gate.
+/// Diagnoses a target that is neither a path nor a URL of this gate.
 #[cold]
 #[must_use]
 pub fn of_form(target: &[u8]) -> Malformed {
@@ -143,7 +143,7 @@ pub fn of_form(target: &[u8]) -> Malformed {
     rule.at(0).into()
 }
 
-/// What has arrived of a line may end with the first byte of its end.
+/// Removes the CR at the end of an incomplete line, as it may be half of the line end.
 fn without_cr(line: &[u8], whole: bool) -> &[u8] {
     if whole { line } else { line.strip_suffix(b"\r").unwrap_or(line) }
 }

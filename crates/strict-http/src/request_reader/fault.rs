@@ -1,26 +1,26 @@
-//! Why no more bytes of a connection are looked at.
+//! The reasons to stop reading a connection.
 
 use crate::Malformed;
 
-/// What breaks a rule.
+/// A broken rule, and its position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fault {
-    /// How many of the bytes that were looked at are sound, and part of nothing that breaks a rule.
+    /// The number of bytes in this call that are valid and not part of the element that breaks a rule.
     pub sound: usize,
-    /// Which rule, and how.
+    /// The broken rule.
     pub kind: Malformed,
-    /// It is in the body of a request whose header was sound.
+    /// Whether the fault is in the body of a request whose header was valid.
     pub in_body: bool,
 }
 
-/// Why no more bytes are looked at.
+/// The reason to stop reading.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stop {
     /// A rule is broken.
     Fault(Fault),
-    /// What comes next is a request line, or the rest of one, with something raw in its query.
+    /// The next bytes are a request line, or the rest of one, whose query has raw characters to encode.
     Raw {
-        /// How many of the bytes that were looked at come before it.
+        /// The number of bytes in this call that come before the request line.
         sound: usize,
     },
 }

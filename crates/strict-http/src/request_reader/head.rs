@@ -1,15 +1,15 @@
-//! What a header says of its request, and the kinds of what it says wrongly.
+//! The parts of a header that determine where a request ends and which host it is for, and the kinds of their errors.
 
 use http::{Method, Uri};
 
 use crate::Malformed;
 use crate::grammar::{self, diagnosis};
 
-/// What a header says about where its request ends, and where it goes.
+/// The framing and routing of a request, as far as its header has been read.
 #[derive(Debug, Default)]
 pub(super) struct Head {
     pub(super) http10: bool,
-    /// Of an absolute target.
+    /// The authority of an absolute target.
     pub(super) authority: Option<Box<str>>,
     pub(super) host: bool,
     pub(super) length: Option<u64>,
@@ -17,7 +17,7 @@ pub(super) struct Head {
 }
 
 impl Head {
-    /// Of a `Transfer-Encoding` that was refused.
+    /// Diagnoses a rejected `Transfer-Encoding`.
     #[cold]
     pub(super) const fn wrong_encoding(&self, again: bool) -> Malformed {
         match (again, self.http10, self.length) {
@@ -38,7 +38,7 @@ pub(super) const fn wrong_host(again: bool, is_host: bool) -> Malformed {
     }
 }
 
-/// The authority of a target that is not only a path. Such targets are rare, so they may cost to be parsed twice.
+/// Returns the authority of a target that is not only a path. Such targets are rare, so parsing them twice is acceptable.
 pub(super) fn authority(request: &grammar::RequestLine<'_>) -> Result<Box<str>, Malformed> {
     let refused = || diagnosis::of_form(request.target);
     let uri = Uri::try_from(request.target).map_err(|_| refused())?;

@@ -1,28 +1,28 @@
-//! The canonical form of a target: what published clients write in other ways, and can mean only one thing.
+//! The canonical form of a target, for unambiguous forms that published clients write differently.
 //!
-//! 1. One slash at the end of a path goes where the catalogue has the path without it, and so does the second of two at its
-//!    beginning where the rest is a path of the catalogue.
+//! 1. A slash at the end of a path is removed if the catalogue has the path without it; so is the second of two slashes at
+//!    the beginning if the rest is a path of the catalogue.
 //! 2. Raw `<`, `>`, `"` and raw UTF-8 in a query are percent-encoded.
-//! 3. `callback` without a value goes: it asks for no script.
-//! 4. Values of `ids`, `metrics`, `dimensions` and `fields` that stand in several parameters are joined with commas, in the place
-//!    of the first. Those without a value go.
-//! 5. Spaces beside the numbers of `ids` go.
+//! 3. `callback` without a value is removed: it does not request a script.
+//! 4. Values of `ids`, `metrics`, `dimensions` and `fields` that occur in several parameters are joined with commas, at the
+//!    position of the first. Parameters without a value are removed.
+//! 5. Spaces next to the numbers of `ids` are removed.
 //!
-//! Policy reads the canonical form, and exactly that goes upstream. The rule that a target breaks as it came is known: a caller
-//! with `strict: true` is refused for it.
+//! Policy reads the canonical form, and the gate sends exactly that form upstream. The rule that the original target breaks
+//! is recorded: with `strict: true`, the request is rejected for it.
 
 use super::{Broken, Names, Rule, name_of, path_is_canonical};
 
-/// A target in its canonical form, and what was changed first.
+/// A target in its canonical form, and the first rule that the original breaks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Changed {
-    /// Path and query.
+    /// The canonical path and query.
     pub target: String,
-    /// The rule that it breaks as it came.
+    /// The first rule that the original target breaks.
     pub first: Broken,
 }
 
-/// Path and query in the canonical form, where they are not in it and have one; `is_path` says whether the catalogue has a path.
+/// Returns the canonical form, or `None` if the target already has it or has none; `is_path` looks up the catalogue.
 #[cold]
 pub fn changed(path: &str, query: Option<&str>, is_path: impl Fn(&str) -> bool) -> Option<Changed> {
     let (bare, mut first) = bare(path, is_path);
@@ -44,7 +44,7 @@ pub fn changed(path: &str, query: Option<&str>, is_path: impl Fn(&str) -> bool) 
     first.map(|first| Changed { target, first })
 }
 
-/// Rule 1.
+/// Removes surplus slashes (rule 1).
 fn bare(path: &str, is_path: impl Fn(&str) -> bool) -> (&str, Option<Broken>) {
     let begun = path.strip_prefix('/').filter(|rest| rest.starts_with('/')).unwrap_or(path);
     let bare = begun.strip_suffix('/').unwrap_or(begun);
@@ -56,13 +56,13 @@ fn bare(path: &str, is_path: impl Fn(&str) -> bool) -> (&str, Option<Broken>) {
     (bare, Some(first))
 }
 
-/// What is mended where it stands raw in a query (rule 2).
+/// Whether a byte in a query is percent-encoded by rule 2.
 #[must_use]
 pub const fn is_raw(byte: u8) -> bool {
     matches!(byte, b'<' | b'>' | b'"') || !byte.is_ascii()
 }
 
-/// A query with what is raw in it percent-encoded, and the place of the first (rule 2); `None` where nothing is.
+/// Percent-encodes the raw bytes of a query and returns the position of the first; `None` if there are none (rule 2).
 fn encoded(query: &str) -> Option<(String, usize)> {
     let first = query.bytes().position(is_raw)?;
     let mut encoded = Vec::with_capacity(query.len() * 2);
@@ -70,7 +70,7 @@ fn encoded(query: &str) -> Option<(String, usize)> {
     Some((String::from_utf8(encoded).ok()?, first))
 }
 
-/// Adds a byte, percent-encoded where it is raw.
+/// Appends a byte, percent-encoded if it is raw.
 pub fn push_encoded(encoded: &mut Vec<u8>, byte: u8) {
     const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
     let digit = |value: u8| DIGITS.get(usize::from(value)).copied().unwrap_or(b'0');
@@ -81,10 +81,10 @@ pub fn push_encoded(encoded: &mut Vec<u8>, byte: u8) {
     }
 }
 
-/// Rules 3 to 5, of a query without anything raw in it.
+/// Applies rules 3 to 5 to a query without raw bytes.
 fn pairs(query: &str, mut note: impl FnMut(Rule, usize)) -> String {
     let mut kept: Vec<String> = Vec::new();
-    // Where the first of each name stands whose values are joined: there are four.
+    // The position of the first parameter of each joined name; there are four names.
     let mut joined: Vec<(Names, usize)> = Vec::new();
     let mut at = 0;
     for pair in query.split('&') {
@@ -131,7 +131,7 @@ fn value_of(pair: &str) -> &str {
     pair.split_once('=').map_or("", |(_, value)| value)
 }
 
-/// Whether a pair of `ids` or `callback` is one that rule 3 or 5 is about.
+/// Whether a pair of `ids` or `callback` is subject to rule 3 or 5.
 pub fn is_loose(pair: &[u8]) -> bool {
     match pair {
         b"callback" | b"callback=" => true,
@@ -140,8 +140,8 @@ pub fn is_loose(pair: &[u8]) -> bool {
     }
 }
 
-/// Rule 5: the pair without them; `None` where it has none, or anything else that is no number. A space between two digits is
-/// beside none of them: it could be a comma, or nothing.
+/// Removes the spaces of rule 5; `None` if there are none, or if a value is not a number. A space between two digits is
+/// left in place, because it could mean a comma or nothing.
 fn without_spaces(pair: &str) -> Option<String> {
     let (name, value) = pair.split_once('=').filter(|_| is_loose(pair.as_bytes()))?;
     let plain = value.replace("%20", "+").replace("%2C", ",").replace("%2c", ",");
@@ -156,7 +156,7 @@ mod tests {
 
     const KNOWN: [&str; 2] = ["/a/b", "/"];
 
-    /// The canonical form of a target, and what it breaks as it came; `None` where it is in it, or has none.
+    /// Returns the canonical form and the first broken rule; `None` if the target has that form already, or has none.
     fn changed(target: &str) -> Option<(String, Rule, usize)> {
         let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
         let changed = super::changed(path, query, |path| KNOWN.contains(&path))?;

@@ -1,47 +1,47 @@
-//! The names of parameters that say on whose data a request works, or what its answer is.
+//! Names of parameters that select the data of a request, or the form of its response.
 
 use super::{canonical, name_of, plain};
 
-/// A set of them.
+/// A set of parameter names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Names(u16);
 
 impl Names {
     /// `ids`: the counters of a report.
     pub const IDS: Self = Self(1);
-    /// `id`: the same, in older forms.
+    /// `id`: the same in older API versions.
     pub const ID: Self = Self(1 << 1);
     /// `ulogin`: an account that the token's owner represents.
     pub const ULOGIN: Self = Self(1 << 2);
     /// `direct_client_logins`: clients of Direct.
     pub const DIRECT_CLIENT_LOGINS: Self = Self(1 << 3);
-    /// `callback`: the answer becomes a script (JSONP).
+    /// `callback`: the response becomes a script (JSONP).
     pub const CALLBACK: Self = Self(1 << 4);
-    /// `field`: more of a counter, as `measurement_tokens`.
+    /// `field`: additional fields of a counter, such as `measurement_tokens`.
     pub const FIELD: Self = Self(1 << 5);
-    /// `counter`, `counters`, `counter_id`, `counter_ids`: what else could name counters.
+    /// `counter`, `counters`, `counter_id`, `counter_ids`: other names that could select counters.
     pub const COUNTER: Self = Self(1 << 6);
-    /// Any of these in a spelling that some readers take for it: in another case or other forms of its letters, without the
-    /// underscores, with brackets, those encoded or not.
+    /// Any of these in a spelling that some readers accept: another case, letters of another form, without the underscores,
+    /// or with brackets, raw or encoded.
     pub const ODD: Self = Self(1 << 7);
-    /// `metrics`, `dimensions`, `fields`: what an answer has, where policy has no say.
+    /// `metrics`, `dimensions`, `fields`: the contents of a response, which policy does not restrict.
     pub(super) const METRICS: Self = Self(1 << 8);
     pub(super) const DIMENSIONS: Self = Self(1 << 9);
     pub(super) const FIELDS: Self = Self(1 << 10);
-    /// A parameter has one meaning, and another form than the canonical one (see [`super::canonical`]).
+    /// The parameter is unambiguous but not in canonical form (see [`super::canonical`]).
     pub(super) const LOOSE: Self = Self(1 << 11);
 
-    /// Those of which more than one would be as many answers to one question.
+    /// Names that may occur once, because several values would be ambiguous.
     const ONCE: Self = Self(Self::ID.0 | Self::ULOGIN.0 | Self::DIRECT_CLIENT_LOGINS.0);
-    /// Those whose values are joined.
+    /// Names whose values are joined.
     const JOINED: Self = Self(Self::IDS.0 | Self::METRICS.0 | Self::DIMENSIONS.0 | Self::FIELDS.0);
-    /// Those that say nothing to policy.
+    /// Names that do not matter to policy.
     const IRRELEVANT: Self = Self(Self::METRICS.0 | Self::DIMENSIONS.0 | Self::FIELDS.0);
 
-    /// What a name, without the `=` and what follows it, is.
+    /// Classifies a name, given without the `=` and the value.
     #[must_use]
     pub fn of(name: &[u8]) -> Self {
-        // Most names begin with another letter.
+        // Fast path: most names begin with another letter.
         match name.first() {
             Some(b'i' | b'u' | b'd' | b'c' | b'f' | b'I' | b'U' | b'D' | b'C' | b'F') => Self::of_one_that_may_be(name),
             Some(b'm') if name == b"metrics" => Self::METRICS,
@@ -67,7 +67,7 @@ impl Names {
         }
     }
 
-    /// What a name is to the least strict of readers: one of those above whose spelling this could be.
+    /// Classifies a name as the most lenient reader would: returns the name above that this could be a spelling of.
     #[must_use]
     #[cold]
     pub fn like(name: &[u8]) -> Self {
@@ -76,24 +76,24 @@ impl Names {
         found.fold(Self::default(), |all, (_, one)| all | one)
     }
 
-    /// Whether one of `others` is among them.
+    /// Whether the set contains one of `others`.
     #[must_use]
     pub const fn has(self, others: Self) -> bool {
         self.0 & others.0 != 0
     }
 
-    /// Whether none is that matters to policy.
+    /// Whether the set contains no name that matters to policy.
     #[must_use]
     pub const fn is_empty(self) -> bool {
         self.0 & !Self::IRRELEVANT.0 == 0
     }
 
-    /// Whether values of several parameters of this name are joined.
+    /// Whether the values of several parameters of this name are joined.
     pub(super) const fn are_joined(self) -> bool {
         self.0 & Self::JOINED.0 != 0
     }
 
-    /// These and `more`; no when one that may stand once was there before.
+    /// Adds `more`; returns false if a name that may occur once is repeated.
     pub(super) const fn add(&mut self, more: Self) -> bool {
         let both = self.0 & more.0;
         self.0 |= more.0;
@@ -103,7 +103,7 @@ impl Names {
         both & Self::ONCE.0 == 0
     }
 
-    /// These and those of `pair`; no when one that may stand once was there before.
+    /// Adds the names of `pair`; returns false if a name that may occur once is repeated.
     pub(super) fn add_pair(&mut self, pair: &[u8]) -> bool {
         let more = Self::of(name_of(pair));
         let is_loose = more.has(Self::IDS | Self::CALLBACK) && canonical::is_loose(pair);
@@ -119,10 +119,10 @@ impl std::ops::BitOr for Names {
     }
 }
 
-/// The longest one has so many letters.
+/// The number of letters in the longest name.
 const LONGEST: usize = b"directclientlogins".len();
 
-/// Every one, in the letters that are left when nothing else counts.
+/// Every name, reduced to its letters.
 const WORDS: [&[u8]; 10] = [
     b"ids",
     b"id",
@@ -136,7 +136,7 @@ const WORDS: [&[u8]; 10] = [
     b"counterids",
 ];
 
-/// What each of [`WORDS`] is.
+/// The meaning of each of [`WORDS`].
 const MEANT: [Names; 10] = [
     Names::IDS,
     Names::ID,
@@ -150,8 +150,8 @@ const MEANT: [Names; 10] = [
     Names::COUNTER,
 ];
 
-/// The letters and digits of a text in lower case, also where they have another form: wide ones, and those that differ from
-/// an ordinary one in upper or in lower case only (a long s, a dotless i).
+/// The letters and digits of a text in lower case. Letters of another form are converted: full-width ones, and those that
+/// equal an ordinary one in upper or in lower case only (a long s, a dotless i).
 pub fn letters(text: &[u8]) -> String {
     const WIDE: u32 = 0xFEE0;
     let narrow = |letter: char| match letter {
@@ -163,13 +163,13 @@ pub fn letters(text: &[u8]) -> String {
     folded.filter(char::is_ascii_alphanumeric).collect()
 }
 
-/// The letters of a parameter's name to the least strict of readers: decoded twice, and without what stands in brackets.
+/// The letters of a parameter name as the most lenient reader sees them: decoded twice, and without the part in brackets.
 pub fn spelled(name: &[u8]) -> String {
     let plain = plain(&plain(name));
     letters(plain.split(|byte| *byte == b'[').next().unwrap_or_default())
 }
 
-/// Whether the letters that are left when nothing else counts are those of one.
+/// Whether the letters of `name`, ignoring everything else, are those of a known name.
 fn is_odd(name: &[u8]) -> bool {
     let mut letters = [0; LONGEST];
     let mut free = letters.iter_mut();
@@ -181,7 +181,7 @@ fn is_odd(name: &[u8]) -> bool {
     letters.get(..LONGEST - left).is_some_and(|letters| WORDS.contains(&letters))
 }
 
-/// Whether the letters and digits of a name, up to a bracket, are those of `word`, in any case.
+/// Whether the letters and digits of `name`, up to a bracket, are those of `word`, ignoring case.
 pub(super) fn spells(name: &[u8], word: &[u8]) -> bool {
     let letters = name.iter().take_while(|byte| **byte != b'[').filter(|byte| byte.is_ascii_alphanumeric());
     name.len() >= word.len() && letters.map(u8::to_ascii_lowercase).eq(word.iter().copied())

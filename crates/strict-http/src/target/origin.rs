@@ -1,4 +1,4 @@
-//! What goes out: the origin form of a target that was checked (RFC 9112, section 3.2.1).
+//! The origin form of a checked target, which is sent upstream (RFC 9112, section 3.2.1).
 
 use http::Uri;
 use http::uri::PathAndQuery;
@@ -6,7 +6,7 @@ use http::uri::PathAndQuery;
 use super::canonical::{Changed, changed};
 use super::{BadTarget, Broken, Names, Rule, check, without_credentials};
 
-/// A target that was checked: policy reads it, and it goes out.
+/// A checked target: policy reads it, and it is sent upstream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
     form: OriginForm,
@@ -15,24 +15,24 @@ pub struct Target {
     changed: Option<Broken>,
 }
 
-/// A path that begins with a slash, and a query: a request line with it is a valid one. Only a checked target becomes it.
+/// A path that begins with a slash, and a query. Only a checked target becomes one, so the request line is always valid.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OriginForm(PathAndQuery);
 
 impl Target {
-    /// The path and query of `uri`, without the query's credential pairs, if they follow the rules of [`super`]. An absolute
-    /// form without a path has the path `/` (RFC 9110, section 4.2.3).
+    /// Returns the path and query of `uri` without credential pairs, if they follow the rules of [`super`]. An absolute form
+    /// without a path has the path `/` (RFC 9110, section 4.2.3).
     ///
     /// # Errors
-    /// [`BadTarget`].
+    /// [`BadTarget`] if the target breaks a rule.
     pub fn check(uri: &Uri, limit: usize) -> Result<Self, BadTarget> {
         Self::canonical(uri, limit, |_| false)
     }
 
-    /// The same of its canonical form; `is_path` says whether the catalogue has a path.
+    /// Checks the canonical form of `uri`; `is_path` returns whether the catalogue has a path.
     ///
     /// # Errors
-    /// [`BadTarget`].
+    /// [`BadTarget`] if the target breaks a rule.
     pub fn canonical(uri: &Uri, limit: usize, is_path: impl Fn(&str) -> bool) -> Result<Self, BadTarget> {
         let checked = check(uri.path(), uri.query(), limit);
         match checked {
@@ -42,7 +42,7 @@ impl Target {
         }
     }
 
-    /// Where it has another form.
+    /// Checks the canonical form if it differs from the original.
     #[cold]
     fn changed(uri: &Uri, limit: usize, is_path: impl Fn(&str) -> bool) -> Option<Result<Self, BadTarget>> {
         let Changed { target, first } = changed(uri.path(), uri.query(), is_path)?;
@@ -55,7 +55,7 @@ impl Target {
         Some(checked())
     }
 
-    /// Of a target that was checked and has `names`.
+    /// Builds the target from a checked `uri` that contains `names`.
     fn of(uri: &Uri, names: Names) -> Result<Self, BadTarget> {
         let cleaned = uri.query().and_then(|query| without_credentials(uri.path(), query));
         let held_credentials = cleaned.is_some();
@@ -82,31 +82,31 @@ impl Target {
         self.form.0.query()
     }
 
-    /// The names in the query that matter.
+    /// The names in the query that matter to policy.
     #[must_use]
     pub const fn names(&self) -> Names {
         self.names
     }
 
-    /// Whether credential pairs were taken out of the query.
+    /// Whether credential pairs were removed from the query.
     #[must_use]
     pub const fn held_credentials(&self) -> bool {
         self.held_credentials
     }
 
-    /// The rule that it broke as it came, where what goes out is another form of it.
+    /// The rule that the original target broke, if another form of it is sent.
     #[must_use]
     pub const fn was_changed(&self) -> Option<Broken> {
         self.changed
     }
 
-    /// As it stands in the request line that goes out.
+    /// The target as it is sent in the request line.
     #[must_use]
     pub fn origin_form(&self) -> &str {
         self.form.as_str()
     }
 
-    /// What goes out.
+    /// Converts into the form that is sent upstream.
     #[must_use]
     pub fn into_origin_form(self) -> OriginForm {
         self.form
@@ -118,7 +118,7 @@ fn of_one_meaning<E>(_: E) -> BadTarget {
 }
 
 impl OriginForm {
-    /// As it stands in a request line.
+    /// The text for a request line.
     #[must_use]
     pub fn as_str(&self) -> &str {
         self.0.as_str()

@@ -1,7 +1,7 @@
-//! Which rule a refused target breaks, and where: for whoever has to mend a client.
+//! Diagnosis of a rejected target: which rule it breaks, and where, for whoever fixes the client.
 //!
-//! Nothing is decided here. What [`super::check`] has refused is looked at once more, so what it accepts costs nothing. Of
-//! the target itself nothing is said: it can hold a token.
+//! Nothing is decided here. Only a target that [`super::check`] has rejected is examined again, so accepted ones cost
+//! nothing extra. Messages contain no part of the target, because it can hold a token.
 
 use std::fmt;
 
@@ -13,17 +13,17 @@ use super::{
 
 macro_rules! rules {
     ($($variant:ident = $word:literal, $text:literal, $remedy:literal;)*) => {
-        /// What is wrong with a target.
+        /// A rule that a target can break.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum Rule {
             $(#[doc = $text] $variant,)*
         }
 
         impl Rule {
-            /// All of them, in the order of the table.
+            /// All rules, in the order of the table.
             pub const ALL: &[Self] = &[$(Self::$variant),*];
 
-            /// The word for it in the log.
+            /// The word used in logs.
             #[must_use]
             pub const fn word(self) -> &'static str {
                 match self { $(Self::$variant => $word,)* }
@@ -33,7 +33,7 @@ macro_rules! rules {
                 match self { $(Self::$variant => $text,)* }
             }
 
-            /// The message for the caller.
+            /// The message for the client.
             #[must_use]
             pub const fn message(self) -> &'static str {
                 match self { $(Self::$variant => concat!("The request target is refused: ", $text, ". ", $remedy),)* }
@@ -73,7 +73,7 @@ rules! {
     Twice = "parameter_twice",
         "one of ids, id, ulogin, direct_client_logins, metrics, dimensions and fields stands twice",
         "Join its values with commas: ids=1,2 instead of ids=1&ids=2.";
-    // What the canonical form mends (see `canonical`), for callers that have strict: true.
+    // Rules of `canonical`, enforced for callers with strict: true.
     SpaceInIds = "space_in_ids", "a space stands beside a number of ids", "Write ids=1,2.";
     EmptyCallback = "empty_callback", "callback has no value", "Leave it out.";
     Semicolon = "semicolon", "behind a semicolon stands the name of a parameter that needs a pair of its own",
@@ -86,19 +86,19 @@ rules! {
 }
 
 impl Rule {
-    /// Broken at this byte, counted from 0.
+    /// This rule, broken at the byte `at`, counted from 0.
     #[must_use]
     pub const fn at(self, at: usize) -> Broken {
         Broken { rule: self, at }
     }
 }
 
-/// A rule that a target breaks, and where.
+/// A broken rule and its position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Broken {
-    /// The rule.
+    /// The broken rule.
     pub rule: Rule,
-    /// The byte, counted from 0 at the beginning of the path, or of the target where that is not only a path.
+    /// The byte, counted from 0 at the beginning of the path, or of the whole target if that is not only a path.
     pub at: usize,
 }
 
@@ -110,15 +110,15 @@ impl fmt::Display for Broken {
 
 impl std::error::Error for Broken {}
 
-/// What is wrong with a target that was refused.
+/// Returns the rule that a rejected target breaks.
 #[cold]
 pub fn broken(path: &[u8], query: Option<&[u8]>) -> Broken {
     let of_query = || query.and_then(in_query).map(|Broken { rule, at }| rule.at(path.len() + 1 + at));
     in_path(path).or_else(of_query).unwrap_or(Rule::Other.at(0))
 }
 
-/// The first character of a target that stands in no request line, or in no path. What stands raw in a query can be mended
-/// (see [`super::canonical`]), unless it is not UTF-8.
+/// Returns the first character that is not allowed in a path or a request line. Raw characters of a query are accepted if
+/// they can be encoded (see [`super::canonical`]), that is, if they are UTF-8.
 #[cold]
 #[must_use]
 pub fn unfit(target: &[u8]) -> Option<Broken> {

@@ -1,10 +1,10 @@
-//! Each rule of the module has a test of its number.
+//! Tests of the numbered rules of the module.
 
 use super::*;
 
 const LIMIT: usize = 48 * 1024;
 
-/// What is said of a target that is refused; each has a rule with a name.
+/// The rule that a rejected target breaks; it must have a name.
 #[track_caller]
 fn refused(path: &str, query: Option<&str>) -> Broken {
     match check(path, query, LIMIT) {

@@ -1,0 +1,99 @@
+//! The scope, the grant, or what the request asks for (rule 7): the table of the module above.
+
+use super::{Case, Cause, Demands, Diagnosis, Doubts};
+use crate::observed_rights::Permission;
+use crate::scope::Scope;
+
+/// Whether the token has a scope that is enough.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Right {
+    Proven,
+    Lacking,
+    Unknown,
+}
+
+/// What is asked of a counter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Read,
+    Change,
+    /// What only the owner may do.
+    Own,
+}
+
+const LOGIN_NOT_GRANTED: &str = "The login in ulogin has no access to this counter: check its number, or ask who owns the counter to give that login access.";
+
+const LOGIN_VIEW_ONLY: &str =
+    "The login in ulogin may look at this counter and not change it: ask who owns the counter to let that login edit.";
+
+const ONLY_PUBLIC: &str = "The account of the gate sees of this counter only what is public: ask who owns the counter to give the account access.";
+
+const ACCESS_NOT_KNOWN: &str = "The token of the gate has the right; its account lacks access to the counter, or Metrica refuses what the request asks for, and does not say which: check the counter's number and read the body, or ask the gate's operator.";
+
+const ONLY_FOR_OWNERS: &str = "Only who owns a counter may do this, and what the account of the gate may do with this one is not known yet: read the body, or send the request again.";
+
+impl Case<'_> {
+    /// What it comes to on these counters, of which there is one at least.
+    pub(super) fn by_grant(&self, counters: &[u64]) -> Diagnosis {
+        let login = self.subject.login.as_deref();
+        let known: Vec<_> = counters.iter().map(|counter| self.knowledge.permission(login, *counter)).collect();
+        let any = |permissions: &[Permission]| known.iter().flatten().any(|known| permissions.contains(known));
+        let (kind, right) = (self.kind(), self.right());
+        let least = match kind {
+            _ if any(&[Permission::Nothing]) => Some(Permission::Nothing),
+            Kind::Change | Kind::Own if any(&[Permission::View, Permission::Public]) => Some(Permission::View),
+            Kind::Read | Kind::Change | Kind::Own => known.into_iter().min().flatten(),
+        };
+        let cause = cause(least, kind, right);
+        let was_done = match least {
+            Some(Permission::Seen) => kind == Kind::Read,
+            Some(Permission::Changed) => kind == Kind::Read || right == Right::Proven,
+            _ => cause == Cause::RequestRefused && !(kind == Kind::Own && least == Some(Permission::Edit)),
+        };
+        let doubts = if was_done && right != Right::Lacking { Doubts::Denied } else { Doubts::None };
+        let hint = match (cause, login) {
+            (Cause::CounterNotGranted, Some(_)) => LOGIN_NOT_GRANTED,
+            (Cause::CounterViewOnly, Some(_)) => LOGIN_VIEW_ONLY,
+            (Cause::CounterNotGranted, None) if least == Some(Permission::Public) => ONLY_PUBLIC,
+            (Cause::Ambiguous, _) if kind == Kind::Own => ONLY_FOR_OWNERS,
+            (Cause::Ambiguous, _) if right == Right::Proven => ACCESS_NOT_KNOWN,
+            (cause, _) => cause.hint(),
+        };
+        let has_scope = right == Right::Proven || hint == ONLY_FOR_OWNERS;
+        Diagnosis { hint, doubts, has_scope, ..cause.into() }
+    }
+
+    fn kind(&self) -> Kind {
+        match self.demands {
+            Demands::Ownership => Kind::Own,
+            Demands::Change => Kind::Change,
+            Demands::Usual if self.needs.contains(Scope::Read) => Kind::Read,
+            Demands::Usual => Kind::Change,
+        }
+    }
+
+    fn right(&self) -> Right {
+        if self.knowledge.has_proven(self.needs) {
+            Right::Proven
+        } else if self.knowledge.lacks(self.needs) {
+            Right::Lacking
+        } else {
+            Right::Unknown
+        }
+    }
+}
+
+/// The table.
+fn cause(least: Option<Permission>, kind: Kind, right: Right) -> Cause {
+    match (least, kind, right) {
+        (Some(Permission::Nothing), _, _) => Cause::CounterNotGranted,
+        (Some(Permission::View | Permission::Public), Kind::Change | Kind::Own, _) => Cause::CounterViewOnly,
+        (Some(Permission::Edit), Kind::Own, _) => Cause::RequestRefused,
+        (_, _, Right::Lacking) => Cause::ScopeMissing,
+        (Some(Permission::Public), Kind::Read, Right::Proven) => Cause::CounterNotGranted,
+        (Some(Permission::View | Permission::Edit | Permission::Own), _, Right::Proven) => Cause::RequestRefused,
+        (Some(Permission::Changed | Permission::Edit), Kind::Change, Right::Unknown) => Cause::ScopeMissing,
+        (Some(Permission::Own), Kind::Change | Kind::Own, Right::Unknown) => Cause::ScopeMissing,
+        (_, _, Right::Proven | Right::Unknown) => Cause::Ambiguous,
+    }
+}

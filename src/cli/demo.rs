@@ -1,0 +1,116 @@
+//! `metrika-gate demo`: a stand-in for Metrica, a gate and its admin listener in one process, with four examples.
+//!
+//! 1. It needs no file, no account and no real token: its tokens begin with `demo-`, which `run` rejects.
+//! 2. It listens on loopback only.
+//! 3. The printed commands work when pasted.
+
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use fake_metrica::{DEMO_COUNTER, Fake, Settings, demo_tokens};
+
+use crate::app::{App, Options};
+use crate::config::{Config, LogFormat};
+
+/// The flags of `metrika-gate demo`.
+#[derive(Debug, Clone, Args)]
+pub struct DemoArgs {
+    /// Where the caller `reports` connects, which may read
+    #[arg(long, value_name = "IP:PORT", env = "METRIKA_GATE_DEMO_REPORTS", default_value = "127.0.0.1:8080")]
+    reports: SocketAddr,
+    /// Where the caller `crm` connects, which may also write
+    #[arg(long, value_name = "IP:PORT", env = "METRIKA_GATE_DEMO_CRM", default_value = "127.0.0.1:8081")]
+    crm: SocketAddr,
+    /// Where the metrics are
+    #[arg(long, value_name = "IP:PORT", env = "METRIKA_GATE_DEMO_ADMIN", default_value = "127.0.0.1:9090")]
+    admin: SocketAddr,
+    /// Where the stand-in for Metrica listens
+    #[arg(long, value_name = "IP:PORT", env = "METRIKA_GATE_DEMO_FAKE", default_value = "127.0.0.1:8443")]
+    fake: SocketAddr,
+}
+
+/// Runs the demo until a signal ends it. Returns the exit code.
+///
+/// # Errors
+/// When an address is not loopback, or is in use.
+pub fn run(args: &DemoArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
+    let flags = [("--reports", args.reports), ("--crm", args.crm), ("--admin", args.admin), ("--fake", args.fake)];
+    for (flag, address) in flags {
+        if !address.ip().is_loopback() {
+            bail!("{address} can be reached from other machines; the demo listens on loopback only");
+        }
+        // Checked here first, so that the message can name the flag.
+        TcpListener::bind(address)
+            .with_context(|| format!("{address} cannot be used; {flag} 127.0.0.1:PORT chooses another"))?;
+    }
+    let settings = Settings { address: args.fake, ..Settings::default() };
+    let fake = Fake::start(settings)?;
+    let folder = tempfile::Builder::new().prefix("metrika-gate-demo-").tempdir()?;
+    let config = config(args, &fake, folder.path())?;
+    let options = Options { log_format: Some(LogFormat::Human), demo: true, ..Options::default() };
+    let app = App::start(config, options)?;
+    steps(&app, &fake, folder.path(), out)?;
+    Ok(app.run())
+}
+
+fn config(args: &DemoArgs, fake: &Fake, folder: &Path) -> anyhow::Result<Config> {
+    let tokens = demo_tokens();
+    for (name, token) in ["analytics", "crm"].into_iter().zip(&tokens) {
+        write_private(&folder.join(name), &token.secret)?;
+    }
+    write_private(&folder.join("ca.pem"), fake.ca_pem())?;
+    let (folder, place) = (folder.display(), fake.address());
+    let text = format!(
+        "listeners:\n\
+         \x20 - {{name: reports, address: '{}'}}\n\
+         \x20 - {{name: crm, address: '{}'}}\n\
+         admin: {{address: '{}'}}\n\
+         upstream: {{ca_file: '{folder}/ca.pem', connect_to: '{place}'}}\n\
+         identity: {{url: 'https://login.yandex.ru/info', ca_file: '{folder}/ca.pem', connect_to: '{place}'}}\n\
+         tokens:\n\
+         \x20 analytics: {{file: '{folder}/analytics', scopes: [metrika:read], owner: demo-owner, expires: 2099-12-31}}\n\
+         \x20 crm: {{file: '{folder}/crm', scopes: [metrika:write], owner: demo-owner}}\n\
+         callers:\n\
+         \x20 - {{id: reports, match: {{listener: reports}}, scopes: [metrika:read], tokens: [analytics]}}\n\
+         \x20 - {{id: crm, match: {{listener: crm}}, scopes: [metrika:read, metrika:write], tokens: [analytics, crm]}}\n\
+         shutdown: {{timeout: 2s}}\n\
+         sandbox: false\n",
+        args.reports, args.crm, args.admin,
+    );
+    Ok(Config::parse(&text, Path::new("demo"))?)
+}
+
+fn write_private(file: &Path, content: &str) -> std::io::Result<()> {
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(file)?;
+    file.write_all(content.as_bytes())
+}
+
+fn steps(app: &App, fake: &Fake, folder: &Path, out: &mut dyn Write) -> std::io::Result<()> {
+    let place = |name| app.places().find(|(known, _)| *known == name).map_or("", |(_, place)| place);
+    let (reports, crm, admin) = (place("reports"), place("crm"), app.admin_place());
+    let goal = format!(
+        "-d '{{\"goal\":{{\"name\":\"Order\",\"type\":\"url\",\"conditions\":[{{\"type\":\"contain\",\"url\":\"thanks\"}}]}}}}' \
+         -H 'Content-Type: application/json' {{}}/management/v1/counter/{DEMO_COUNTER}/goals"
+    );
+    let control = format!("curl -s --cacert {}/ca.pem 'https://{}/_fake", folder.display(), fake.address());
+    let token = demo_tokens().into_iter().next().map_or_else(String::new, |token| token.secret);
+    writeln!(
+        out,
+        "\nThis is a demo: the Metrica behind it is a stand-in, and its tokens are worth nothing. Nothing leaves this machine.\n\
+         Paste these into another terminal; no request to the gate has a token in it.\n\n\
+         1. A read, as the caller 'reports':\n\n   curl -s {reports}/management/v1/counters\n\n\
+         2. A write, refused by the gate: 'reports' may only read:\n\n   curl -si {}\n\n\
+         3. The same write, as the caller 'crm':\n\n   curl -s {}\n\n\
+         4. The token of 'reports' is revoked at Metrica; the next read is refused by Metrica, and counted:\n\n   \
+         {control}/revoke?token={token}'\n   \
+         curl -s {reports}/management/v1/counters\n   \
+         curl -s http://{admin}/metrics | grep '^metrika_gate_auth_failures' | grep -v ' 0$'\n\n\
+         Ctrl-C ends it.\n",
+        goal.replace("{}", reports),
+        goal.replace("{}", crm),
+    )
+}

@@ -1,0 +1,70 @@
+//! Checks the files that a configuration names, row by row of [`crate::files`], for `check`.
+
+use super::check::{Warning, key};
+use crate::config::Config;
+use crate::config::document::Step;
+use crate::files::{ExternalFile, Purpose};
+use crate::names::TokenAlias;
+use crate::token::store;
+
+/// The problems that were found in files, with the purpose of each.
+#[derive(Default)]
+pub(super) struct Files {
+    pub mistakes: Vec<(Purpose, Warning)>,
+    pub warnings: Vec<Warning>,
+    pub code: u8,
+}
+
+/// Checks every file against the guard of its row, and the content of token files.
+pub(super) fn files<'a>(rows: impl Iterator<Item = &'a ExternalFile>, config: Option<&Config>) -> Files {
+    let mut found = Files::default();
+    for row in rows {
+        let path = row.path.display();
+        let wrong = match row.purpose {
+            Purpose::Token(alias) => token(row, alias, &mut found.warnings),
+            // Their content was read with the configuration.
+            Purpose::Configuration | Purpose::Upstream | Purpose::Identity => {
+                row.check().err().map(|refusal| (format!("{path}: {refusal}"), 77))
+            }
+            Purpose::Listener(name) => row
+                .check()
+                .err()
+                .map(|refusal| (format!("listener '{name}' cannot be opened at {path}: {refusal}"), 77)),
+        };
+        if let Some((message, code)) = wrong {
+            // Permissions take precedence, as in `run`.
+            found.code = if found.code == 77 { 77 } else { code };
+            found.mistakes.push((row.purpose, (place(row.purpose, config), message)));
+        }
+    }
+    found
+}
+
+/// Returns the problem of a token file and its exit code.
+fn token(row: &ExternalFile, alias: TokenAlias, warnings: &mut Vec<Warning>) -> Option<(String, u8)> {
+    match store::read_from(row, alias, false) {
+        Ok(token) => {
+            if token.is_short() {
+                let message = format!("token '{alias}' is shorter than any that Yandex is known to have issued");
+                warnings.push((vec![key("tokens"), key(alias.as_str())], message));
+            }
+            None
+        }
+        Err(error) => Some((error.to_string(), if error.is_of_permissions() { 77 } else { 78 })),
+    }
+}
+
+/// Returns the path of the key that names a file.
+fn place(purpose: Purpose, config: Option<&Config>) -> Vec<Step> {
+    match purpose {
+        Purpose::Configuration => Vec::new(),
+        Purpose::Upstream => vec![key("upstream"), key("ca_file")],
+        Purpose::Identity => vec![key("identity"), key("ca_file")],
+        Purpose::Token(alias) => vec![key("tokens"), key(alias.as_str()), key("file")],
+        Purpose::Listener(name) => {
+            let position = config.and_then(|config| config.listeners.iter().position(|one| one.name == name));
+            let listener = position.map(|position| [Step::Index(position), key("unix"), key("path")]);
+            std::iter::once(key("listeners")).chain(listener.into_iter().flatten()).collect()
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! The rows of a configuration in the table of [`crate::files`], and the descriptors that it needs.
+
+use std::path::Path;
+
+use super::{Bind, Config, TokenSource, Upstream};
+use crate::files::descriptors::{Descriptors, Fit};
+use crate::files::{External, ExternalFile, ExternalPort, Purpose};
+
+impl TokenSource {
+    /// Returns the row of the token's file.
+    #[must_use]
+    pub fn external(&self) -> ExternalFile {
+        ExternalFile::secret(Purpose::Token(self.alias), &self.file, self.allow_mode)
+    }
+}
+
+impl External {
+    /// Builds the table for `config`, which was read from `file`; `None` if it was not read from a file.
+    #[must_use]
+    pub fn of(config: &Config, file: Option<&Path>) -> Self {
+        let identity = config.identity.as_ref().map(|identity| &identity.place);
+        let named = |purpose, path: Option<&Path>| path.map(|path| ExternalFile::new(purpose, path));
+        let mut files: Vec<_> = [
+            named(Purpose::Configuration, file),
+            named(Purpose::Upstream, config.upstream.ca_file.as_deref()),
+            named(Purpose::Identity, identity.and_then(|place| place.ca_file.as_deref())),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        files.extend(config.tokens.iter().map(TokenSource::external));
+        files.extend(config.listeners.iter().filter_map(|listener| match &listener.bind {
+            Bind::Unix { path, .. } => named(Purpose::Listener(listener.name), Some(path)),
+            Bind::Tcp(_) => None,
+        }));
+        let port = |place: &Upstream| place.connect_to.as_ref().map_or(place.port, |(_, port)| *port);
+        let connected = |purpose, place: &Upstream| ExternalPort { purpose, port: port(place) };
+        let ports = [
+            Some(connected(Purpose::Upstream, &config.upstream)),
+            identity.map(|place| connected(Purpose::Identity, place)),
+        ];
+        Self { files, ports: ports.into_iter().flatten().collect() }
+    }
+}
+
+impl Config {
+    /// Returns the numbers of connections that fit `descriptors`, if the configured ones do not.
+    #[must_use]
+    pub fn lacks_descriptors(&self, descriptors: Descriptors) -> Option<Fit> {
+        let wanted = Fit { callers: self.limits.connections, upstream: self.upstream.connections };
+        descriptors.short(wanted, self.listeners.len())
+    }
+
+    /// Lowers the connection limits to `descriptors`. Returns the lowered limits, if any.
+    #[must_use]
+    pub fn fit(&mut self, descriptors: Descriptors) -> Option<Fit> {
+        let fit = self.lacks_descriptors(descriptors)?;
+        (self.limits.connections, self.upstream.connections) = (fit.callers, fit.upstream);
+        Some(fit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rule_1_the_table_has_everything_that_a_configuration_names() {
+        let text = "
+listeners: [{name: app, unix: {path: /run/gate/app.sock}}, {name: tcp, address: '127.0.0.1:0'}]
+upstream: {connect_to: 'localhost:8443'}
+identity: {url: 'https://login.yandex.ru/info'}
+tokens: {one: {file: a/one, scopes: [metrika:read]}, two: {file: /b/two, scopes: [metrika:read]}}
+callers: [{id: a, scopes: [metrika:read], tokens: [one], match: {listener: app, uid: [7]}}]
+";
+        let config = Config::parse(text, Path::new("gate.yaml")).unwrap();
+        let external = External::of(&config, Some(Path::new("gate.yaml")));
+        let files: Vec<_> =
+            external.files.iter().map(|file| format!("{}: {}", file.purpose, file.path.display())).collect();
+        assert_eq!(
+            files,
+            [
+                "the configuration: gate.yaml",
+                "token one: a/one",
+                "token two: /b/two",
+                "listener app: /run/gate/app.sock"
+            ]
+        );
+        let ports: Vec<_> = external.ports.iter().map(|port| format!("{}: {}", port.purpose, port.port)).collect();
+        assert_eq!(ports, ["upstream: 8443", "identity: 443"]);
+        assert_eq!(external.read_with_it().count(), 0);
+        assert!(
+            external.watched().contains(Path::new("/b"))
+                && external.watched().contains(&std::env::current_dir().unwrap())
+        );
+    }
+}

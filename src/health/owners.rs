@@ -1,0 +1,314 @@
+//! Owners: what one token has shown of its owner holds for every token of that owner.
+//!
+//! 1. Whose a token is, is proven by Yandex ID (`identity`), or, where that is not configured, by `owner_login` of a counter
+//!    that Metrica calls its own. What the configuration declares proves nothing and joins nothing.
+//! 2. What is learnt of an owner goes to all its tokens at once; when a token is proven to be of an owner, the two learn from each
+//!    other what they know, the token's own last: it is newer. A contradiction that one token meets so corrects what all know.
+//! 3. Another token in the same file is nobody's until its owner is proven. What is known of an owner lasts while one of its
+//!    tokens does.
+//! 4. What a token cannot see of its owner is asked with another one of that owner that reads. Where none is proven to be, those
+//!    that read and are nobody's are asked for their list once.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use metrica::login;
+use metrica::observed_rights::{Fact, Knowledge};
+use metrica::scope::{Scope, ScopeSet};
+
+use super::ask::About;
+use crate::names::TokenAlias;
+use crate::worker::Sender;
+
+/// What the workers are told: these facts, of these tokens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct News {
+    /// Which tokens.
+    pub of: Vec<Sender>,
+    /// What.
+    pub facts: Arc<[Fact]>,
+}
+
+/// One token.
+struct Known {
+    sender: Sender,
+    knowledge: Knowledge,
+    /// Its list of own counters was asked for.
+    was_listed: bool,
+}
+
+/// See the module.
+#[derive(Default)]
+pub struct Owners {
+    tokens: BTreeMap<TokenAlias, Known>,
+}
+
+fn read() -> ScopeSet {
+    [Scope::Read].into_iter().collect()
+}
+
+impl Known {
+    fn reads(&self) -> Option<bool> {
+        if self.knowledge.has_proven(read()) {
+            return Some(true);
+        }
+        self.knowledge.lacks(read()).then_some(false)
+    }
+
+    fn is_declared_to_read(&self) -> bool {
+        self.sender.scopes.contains(Scope::Read)
+    }
+
+    fn is_of(&self, owner: &str) -> bool {
+        self.knowledge.owner().is_some_and(|own| login::is_same(own, owner))
+    }
+}
+
+impl Owners {
+    /// These tokens are in use now (rule 3).
+    pub fn follow(&mut self, senders: impl Iterator<Item = Sender> + Clone) {
+        self.tokens.retain(|alias, known| {
+            senders.clone().any(|sender| sender.alias == *alias && sender.epoch == known.sender.epoch)
+        });
+        for sender in senders {
+            let new = || Known { sender, knowledge: Knowledge::default(), was_listed: false };
+            self.tokens.entry(sender.alias).or_insert_with(new).sender = sender;
+        }
+    }
+
+    /// The list of own counters was asked for with a token.
+    pub fn was_listed(&mut self, sender: Sender) {
+        self.known_mut(sender).into_iter().for_each(|known| known.was_listed = true);
+    }
+
+    /// Something was learnt with a token: who is to be told what.
+    pub fn learn(&mut self, sender: Sender, facts: Vec<Fact>) -> Vec<News> {
+        let Some(known) = self.known_mut(sender) else { return Vec::new() };
+        let before = known.knowledge.owner().map(login::canonical);
+        facts.iter().for_each(|fact| _ = known.knowledge.learn(fact));
+        let after = known.knowledge.owner().map(login::canonical);
+        let of_owner: Arc<[Fact]> = facts.iter().filter(|fact| fact.is_of_owner()).cloned().collect();
+        let mut news = vec![News { of: vec![sender], facts: facts.into() }];
+        if let Some(owner) = after {
+            if before.as_ref() == Some(&owner) {
+                news.extend(self.tell(&owner, Some(sender.alias), of_owner));
+            } else {
+                news.extend(self.join(sender.alias, &owner));
+            }
+        }
+        news
+    }
+
+    /// Rule 2, for a token that came to be an owner's.
+    fn join(&mut self, alias: TokenAlias, owner: &str) -> Vec<News> {
+        let mut siblings = self.tokens.values().filter(|known| known.sender.alias != alias && known.is_of(owner));
+        // They know the same.
+        let Some(of_siblings) = siblings.next().map(|sibling| sibling.knowledge.of_owner()) else { return Vec::new() };
+        let own = self.tokens.get(&alias).map(|known| known.knowledge.of_owner()).unwrap_or_default();
+        let news = [self.tell(owner, None, of_siblings.into()), self.tell(owner, None, own.into())];
+        news.into_iter().flatten().collect()
+    }
+
+    /// Tells the tokens of an owner, but for one.
+    fn tell(&mut self, owner: &str, but: Option<TokenAlias>, facts: Arc<[Fact]>) -> Option<News> {
+        let told = self.tokens.values_mut().filter(|known| Some(known.sender.alias) != but && known.is_of(owner));
+        let tell = |known: &mut Known| {
+            facts.iter().for_each(|fact| _ = known.knowledge.learn(fact));
+            known.sender
+        };
+        let of: Vec<_> = told.map(tell).collect();
+        (!of.is_empty() && !facts.is_empty()).then_some(News { of, facts })
+    }
+
+    fn known(&self, sender: Sender) -> Option<&Known> {
+        self.tokens.get(&sender.alias).filter(|known| known.sender.epoch == sender.epoch)
+    }
+
+    fn known_mut(&mut self, sender: Sender) -> Option<&mut Known> {
+        self.tokens.get_mut(&sender.alias).filter(|known| known.sender.epoch == sender.epoch)
+    }
+
+    /// Whose a token is proven to be.
+    #[must_use]
+    pub fn owner(&self, alias: TokenAlias) -> Option<&str> {
+        self.tokens.get(&alias)?.knowledge.owner()
+    }
+
+    /// What is known of a token before it is asked with; `expected` is the owner that the configuration names.
+    #[must_use]
+    pub fn about(&self, sender: Sender, expected: Option<&str>) -> About {
+        let Some(known) = self.known(sender) else { return About::default() };
+        let is_open = known.knowledge.owner().is_none();
+        About {
+            reads: known.reads(),
+            owner_is_open: is_open && !known.was_listed,
+            is_for_organisation: is_open && expected.is_some_and(login::is_organisation),
+        }
+    }
+
+    /// The tokens that may turn out to be of the same owner and read, where a token has no other eyes (rule 4).
+    #[must_use]
+    pub fn strangers(&self, sender: Sender) -> Vec<Sender> {
+        let is_blind = |own: &&Known| own.knowledge.owner().is_some() && own.reads() != Some(true);
+        let Some(own) = self.known(sender).filter(is_blind) else { return Vec::new() };
+        let may_be_one = |known: &&Known| {
+            known.knowledge.owner().is_none()
+                && !known.was_listed
+                && known.reads().unwrap_or(known.is_declared_to_read())
+        };
+        let others = self.tokens.values().filter(|known| known.sender != own.sender).filter(may_be_one);
+        others.map(|known| known.sender).collect()
+    }
+
+    /// The token with which to ask what another one was refused, of those that `can_ask` (rule 4).
+    #[must_use]
+    pub fn eyes(&self, sender: Sender, can_ask: impl Fn(TokenAlias) -> bool) -> Sender {
+        let Some(own) = self.known(sender) else { return sender };
+        let may_read = |known: &Known| known.reads().unwrap_or(known.is_declared_to_read());
+        let Some(owner) = own.knowledge.owner().filter(|_| !may_read(own)) else { return sender };
+        let others = self.tokens.values().filter(|known| known.is_of(owner) && can_ask(known.sender.alias));
+        let best = others.filter(|known| may_read(known)).max_by_key(|known| known.reads() == Some(true));
+        best.map_or(sender, |known| known.sender)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use metrica::observed_rights::Permission;
+
+    use super::*;
+
+    fn sender(alias: &str, scopes: &[Scope], epoch: u64) -> Sender {
+        Sender { alias: TokenAlias::new(alias), scopes: scopes.iter().copied().collect(), epoch }
+    }
+
+    /// A token that reads, one that writes, and one that reads for somebody else.
+    fn three() -> ([Sender; 3], Owners) {
+        let senders = [
+            sender("reads", &[Scope::Read], 1),
+            sender("writes", &[Scope::Write], 2),
+            sender("stranger", &[Scope::Read], 3),
+        ];
+        let mut owners = Owners::default();
+        owners.follow(senders.iter().copied());
+        (senders, owners)
+    }
+
+    fn owner(login: &str) -> Vec<Fact> {
+        vec![Fact::Owner(login.into())]
+    }
+
+    /// What a token is told in all, of counter 5.
+    fn told(news: &[News], of: Sender) -> Vec<&Fact> {
+        let facts = news.iter().filter(|news| news.of.contains(&of)).flat_map(|news| &*news.facts);
+        facts.filter(|fact| fact.is_of_owner()).collect()
+    }
+
+    fn permission(owners: &Owners, of: Sender) -> Option<Permission> {
+        owners.known(of)?.knowledge.permission(None, 5)
+    }
+
+    const VIEW: Fact = Fact::Permission(5, Permission::View);
+
+    #[test]
+    fn rule_1_only_proof_joins() {
+        let ([reads, writes, stranger], mut owners) = three();
+        owners.learn(reads, owner("shop"));
+        let news = owners.learn(reads, vec![VIEW, Fact::Proven(read())]);
+        assert_eq!((told(&news, reads), told(&news, writes).len()), (vec![&VIEW], 0));
+        assert_eq!(owners.eyes(writes, |_| true), writes, "whatever is declared");
+        owners.learn(stranger, owner("somebody"));
+        assert_eq!(permission(&owners, stranger), None);
+        let news = owners.learn(writes, owner("Shop"));
+        assert_eq!((told(&news, writes), permission(&owners, writes)), (vec![&VIEW], Some(Permission::View)));
+        assert!(!owners.known(writes).unwrap().knowledge.has_proven(read()), "scopes are the token's");
+    }
+
+    #[test]
+    fn rule_2_what_one_learns_all_know_and_a_contradiction_corrects_all() {
+        let ([reads, writes, stranger], mut owners) = three();
+        for of in [reads, writes] {
+            owners.learn(of, owner("shop"));
+        }
+        owners.learn(stranger, owner("somebody"));
+        let facts = [
+            Fact::Permission(5, Permission::Edit),
+            Fact::Permission(5, Permission::Nothing),
+            Fact::Represents("partner".into()),
+            Fact::Logins(Box::default()),
+            Fact::PermissionOf("partner".into(), 5, Permission::View),
+        ];
+        for fact in &facts {
+            let news = owners.learn(writes, vec![fact.clone()]);
+            assert_eq!((told(&news, reads), told(&news, writes)), (vec![fact], vec![fact]));
+            assert!(told(&news, stranger).is_empty());
+        }
+        assert_eq!(permission(&owners, reads), Some(Permission::Nothing));
+        let lacks = owners.learn(writes, vec![Fact::Lacks(read())]);
+        assert_eq!(lacks.len(), 1, "and nobody else is told");
+    }
+
+    #[test]
+    fn rule_2_the_token_that_joins_knows_it_better() {
+        let ([reads, writes, _], mut owners) = three();
+        owners.learn(writes, owner("shop"));
+        owners.learn(writes, vec![Fact::Permission(5, Permission::Edit), Fact::Permission(6, Permission::Edit)]);
+        owners.learn(reads, vec![VIEW]);
+        let news = owners.learn(reads, owner("shop"));
+        assert_eq!(told(&news, writes).last(), Some(&&VIEW));
+        assert_eq!(
+            (permission(&owners, reads), permission(&owners, writes)),
+            (Some(Permission::View), Some(Permission::View))
+        );
+        assert_eq!(owners.known(reads).unwrap().knowledge.permission(None, 6), Some(Permission::Edit));
+    }
+
+    #[test]
+    fn rule_3_another_token_in_the_file_begins_without() {
+        let ([reads, writes, stranger], mut owners) = three();
+        for of in [reads, writes] {
+            owners.learn(of, owner("shop"));
+        }
+        owners.learn(reads, vec![VIEW]);
+        let new = sender("writes", &[Scope::Write], 9);
+        owners.follow([reads, new, stranger].into_iter());
+        assert_eq!((permission(&owners, new), owners.owner(new.alias)), (None, None));
+        assert!(owners.learn(writes, owner("shop")).is_empty(), "it is gone");
+        assert_eq!(owners.owner(new.alias), None);
+        owners.learn(new, owner("shop"));
+        assert_eq!(permission(&owners, new), Some(Permission::View));
+    }
+
+    #[test]
+    fn rule_4_those_that_read_and_are_nobodys_are_asked_for_their_list_once() {
+        let ([reads, writes, stranger], mut owners) = three();
+        assert!(owners.strangers(writes).is_empty(), "it is nobody's itself");
+        owners.learn(writes, owner("shop"));
+        assert_eq!(owners.strangers(writes), [reads, stranger]);
+        owners.learn(stranger, owner("somebody"));
+        owners.was_listed(reads);
+        assert!(owners.strangers(writes).is_empty());
+        owners.learn(stranger, vec![Fact::Proven(read())]);
+        assert!(owners.strangers(stranger).is_empty(), "it sees by itself");
+    }
+
+    #[test]
+    fn rule_4_a_token_that_reads_is_asked() {
+        let ([reads, writes, _], mut owners) = three();
+        for of in [reads, writes] {
+            owners.learn(of, owner("shop"));
+        }
+        assert_eq!((owners.eyes(writes, |_| true), owners.eyes(reads, |_| true)), (reads, reads));
+        assert_eq!(owners.eyes(writes, |alias| alias != reads.alias), writes, "it cannot be used now");
+        owners.learn(reads, vec![Fact::Lacks(read())]);
+        assert_eq!(owners.eyes(writes, |_| true), writes);
+        owners.learn(writes, vec![Fact::Proven(read())]);
+        assert_eq!(
+            (owners.eyes(reads, |_| true), owners.eyes(writes, |_| true)),
+            (writes, writes),
+            "whatever is declared"
+        );
+        let about = owners.about(reads, Some("porg-shop"));
+        assert_eq!(about, About { reads: Some(false), owner_is_open: false, is_for_organisation: false });
+    }
+}

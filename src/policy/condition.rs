@@ -1,0 +1,209 @@
+//! Conditions on connections, by which the configuration identifies callers.
+//!
+//! The kinds are a closed enum, and every match names every kind: a new kind does not compile until the matcher, the
+//! tables, the configuration reader and the commands handle it. Only an empty list of conditions matches every connection.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::{IpNet, Ipv6Net};
+
+use super::caller::{Evidence, Peer};
+use crate::names::ListenerName;
+
+/// A condition on a connection. Any one of its values satisfies it; without values, no connection does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Condition {
+    /// The listener that accepted the connection.
+    Listener(ListenerName),
+    /// The networks that may contain the peer's address.
+    Source(Box<[IpNet]>),
+    /// The users that may run the peer process.
+    Uid(Box<[u32]>),
+    /// The groups that may run the peer process.
+    Gid(Box<[u32]>),
+}
+
+/// The kinds of conditions, in display order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ConditionKind {
+    /// [`Condition::Listener`].
+    Listener,
+    /// [`Condition::Source`].
+    Source,
+    /// [`Condition::Uid`].
+    Uid,
+    /// [`Condition::Gid`].
+    Gid,
+}
+
+impl ConditionKind {
+    /// Every kind. The configuration has no key for a kind that is missing here.
+    pub const ALL: [Self; 4] = [Self::Listener, Self::Source, Self::Uid, Self::Gid];
+
+    /// The key under `match`.
+    #[must_use]
+    pub const fn key(self) -> &'static str {
+        match self {
+            Self::Listener => "listener",
+            Self::Source => "source",
+            Self::Uid => "uid",
+            Self::Gid => "gid",
+        }
+    }
+}
+
+impl fmt::Display for ConditionKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.key())
+    }
+}
+
+impl Condition {
+    /// The kind of the condition.
+    #[must_use]
+    pub const fn kind(&self) -> ConditionKind {
+        match self {
+            Self::Listener(_) => ConditionKind::Listener,
+            Self::Source(_) => ConditionKind::Source,
+            Self::Uid(_) => ConditionKind::Uid,
+            Self::Gid(_) => ConditionKind::Gid,
+        }
+    }
+
+    /// Whether a connection satisfies the condition (rules 4 and 5).
+    fn holds(&self, evidence: Evidence) -> bool {
+        let Evidence { listener, peer } = evidence;
+        match self {
+            Self::Listener(stated) => *stated == listener,
+            Self::Source(networks) => match peer {
+                Peer::Address(address) => networks.iter().any(|network| contains(*network, address)),
+                Peer::Process { uid: _, gid: _ } => false,
+            },
+            Self::Uid(uids) => match peer {
+                Peer::Address(_) => false,
+                Peer::Process { uid, gid: _ } => uids.contains(&uid),
+            },
+            Self::Gid(gids) => match peer {
+                Peer::Address(_) => false,
+                Peer::Process { uid: _, gid } => gids.contains(&gid),
+            },
+        }
+    }
+
+    /// Whether every connection that satisfies `other` satisfies this too. Different kinds never cover each other.
+    fn covers(&self, other: &Self) -> bool {
+        let inside = |own: &[IpNet], other: &[IpNet]| {
+            let own = merged(own);
+            other.iter().all(|network| own.iter().any(|wider| wider.contains(&as_ipv6(*network))))
+        };
+        match (self, other) {
+            (Self::Listener(own), Self::Listener(other)) => own == other,
+            (Self::Source(own), Self::Source(other)) => inside(own, other),
+            (Self::Uid(own), Self::Uid(other)) | (Self::Gid(own), Self::Gid(other)) => {
+                other.iter().all(|id| own.contains(id))
+            }
+            (Self::Listener(_) | Self::Source(_) | Self::Uid(_) | Self::Gid(_), _) => false,
+        }
+    }
+}
+
+/// Whether `network` contains `address`, in either address family (rule 5).
+fn contains(network: IpNet, address: IpAddr) -> bool {
+    match (network, address.to_canonical()) {
+        (IpNet::V4(network), IpAddr::V4(address)) => network.contains(&address),
+        (IpNet::V4(_), IpAddr::V6(_)) => false,
+        (IpNet::V6(network), IpAddr::V4(address)) => network.contains(&address.to_ipv6_mapped()),
+        (IpNet::V6(network), IpAddr::V6(address)) => network.contains(&address),
+    }
+}
+
+/// Converts an IPv4 network to the network of its mapped addresses.
+fn as_ipv6(network: IpNet) -> Ipv6Net {
+    match network {
+        IpNet::V4(network) => {
+            let (address, prefix) = (network.addr().to_ipv6_mapped(), MAPPED + network.prefix_len());
+            Ipv6Net::new(address, prefix).unwrap_or_default()
+        }
+        IpNet::V6(network) => network,
+    }
+}
+
+/// The prefix length of the network of mapped addresses (RFC 4291, section 2.5.5.2).
+const MAPPED: u8 = 96;
+
+/// The smallest list of networks with the same addresses.
+fn merged(networks: &[IpNet]) -> Vec<Ipv6Net> {
+    Ipv6Net::aggregate(&networks.iter().map(|network| as_ipv6(*network)).collect())
+}
+
+/// Whether these networks together contain every IPv4 address, or every global IPv6 address (RFC 4291, section 2.4), and
+/// therefore do not restrict the peer.
+#[must_use]
+pub fn are_everyone(networks: &[IpNet]) -> bool {
+    let ipv4 = Ipv6Net::new(Ipv4Addr::UNSPECIFIED.to_ipv6_mapped(), MAPPED);
+    let global = Ipv6Net::new(Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0), 3);
+    let merged = merged(networks);
+    [ipv4, global].into_iter().flatten().any(|all| merged.iter().any(|network| network.contains(&all)))
+}
+
+/// The conditions of a caller: at most one of each kind, in the order of the kinds. All of them must hold (rule 1).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Conditions(Vec<Condition>);
+
+/// Two conditions have the same kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("states {0} twice")]
+pub struct Repeated(pub ConditionKind);
+
+impl Conditions {
+    /// No conditions: every connection satisfies them.
+    pub const ANYONE: Self = Self(Vec::new());
+
+    /// Sorts the conditions, which may be in any order.
+    ///
+    /// # Errors
+    /// [`Repeated`] if two have the same kind.
+    pub fn new(list: impl IntoIterator<Item = Condition>) -> Result<Self, Repeated> {
+        let mut list: Vec<_> = list.into_iter().collect();
+        list.sort_by_key(Condition::kind);
+        let kinds = list.iter().map(Condition::kind);
+        match kinds.clone().zip(kinds.skip(1)).find(|(one, next)| one == next) {
+            Some((kind, _)) => Err(Repeated(kind)),
+            None => Ok(Self(list)),
+        }
+    }
+
+    /// Iterates over the conditions.
+    pub fn iter(&self) -> std::slice::Iter<'_, Condition> {
+        self.0.iter()
+    }
+
+    /// Whether there are no conditions.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The listener of the conditions, if they name one.
+    #[must_use]
+    pub fn listener(&self) -> Option<ListenerName> {
+        self.iter().find_map(|condition| match condition {
+            Condition::Listener(stated) => Some(*stated),
+            Condition::Source(_) | Condition::Uid(_) | Condition::Gid(_) => None,
+        })
+    }
+
+    /// Whether a connection satisfies all conditions. The tables of [`Callers`](super::caller::Callers) find callers faster.
+    #[must_use]
+    pub fn hold(&self, evidence: Evidence) -> bool {
+        self.iter().all(|condition| condition.holds(evidence))
+    }
+
+    /// Whether every connection that satisfies `other` satisfies these too. After them in the configuration, `other` is
+    /// never reached.
+    #[must_use]
+    pub fn cover(&self, other: &Self) -> bool {
+        self.iter().all(|own| other.iter().any(|other| own.covers(other)))
+    }
+}

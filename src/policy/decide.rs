@@ -1,0 +1,353 @@
+//! Decisions: whether a request may be sent, for which caller, and with which tokens. Only this module decides.
+//!
+//! 1. The steps are [`identify`], [`admit`] and [`permit`]; each needs the result of the previous one. The stages of the
+//!    gateway are these steps; [`decide`] runs all of them, for code that needs only the result.
+//! 2. A decision is a pure function of a request, the evidence of its connection, and the current state ([`Known`]).
+//! 3. The state can change while a request waits. The parts of the request that decisions read are therefore kept
+//!    ([`Asked`]), and it is decided again after every wait, with the state of that time ([`Asked::again`]). A request is
+//!    never sent with a token that the latest decision does not list.
+//! 4. A decision lists at least one token, and only tokens that can be used now.
+
+use std::num::NonZero;
+
+use http::request::Parts;
+use http::{HeaderMap, Method, Uri, Version};
+use metrica::operation::{Operation, Verb};
+use metrica::subject::Subject;
+use strict_http::Malformed;
+use strict_http::target::{BadTarget, Broken, Target};
+
+use super::admission::Limits;
+use super::admission::{Admissions, Admitted};
+use super::body_head::BodyHead;
+pub use super::body_policy::{Owed, Retype};
+use crate::names::{CallerId, ListenerName, TokenAlias};
+use crate::policy::caller::Evidence;
+use crate::policy::rejection::{Reason, Rejection};
+use crate::policy::rules::{Breach, Call, Duties};
+use crate::policy::{Denial, Grant, Permission, Policy};
+
+/// The current state, on which decisions depend.
+#[derive(Clone, Copy)]
+pub struct Known<'a> {
+    /// The rules for callers.
+    pub policy: &'a Policy,
+    /// The admission rules of each listener.
+    pub admissions: &'a Admissions,
+    /// The limits of a request.
+    pub limits: &'a Limits,
+    /// By position of a token in the policy: the tokens to use when it is chosen, or the reason why there is none.
+    pub tokens: &'a [Result<Candidates, Reason>],
+}
+
+/// The header of a request.
+#[derive(Debug, Clone, Copy)]
+pub struct Head<'a> {
+    /// The method.
+    pub method: &'a Method,
+    /// The HTTP version.
+    pub version: Version,
+    /// The target.
+    pub uri: &'a Uri,
+    /// The fields as received.
+    pub fields: &'a HeaderMap,
+    /// The minimum length of the body in bytes; `None` if there is no body.
+    pub body: Option<u64>,
+    /// The rule that the target broke before it was percent-encoded.
+    pub encoded: Option<Broken>,
+}
+
+impl<'a> Head<'a> {
+    /// The header `parts` of a request with a body of this minimum length.
+    #[must_use]
+    pub const fn of(parts: &'a Parts, body: Option<u64>) -> Self {
+        Self {
+            method: &parts.method,
+            version: parts.version,
+            uri: &parts.uri,
+            fields: &parts.headers,
+            body,
+            encoded: None,
+        }
+    }
+}
+
+/// The caller of a request, as its position in the policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identified(usize);
+
+impl Identified {
+    /// Assumes the caller at this position, to find out how its requests would be treated.
+    #[must_use]
+    pub const fn supposed(position: usize) -> Self {
+        Self(position)
+    }
+
+    /// The position.
+    #[must_use]
+    pub const fn position(self) -> usize {
+        self.0
+    }
+}
+
+/// The parts of a request that decisions read.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    verb: Option<Verb>,
+    is_connect: bool,
+    uri: Uri,
+    encoded: Option<Broken>,
+    admitted: Admitted,
+    pub(super) body: Option<BodyHead>,
+}
+
+/// The result of a decision, and the parts of the request that it read.
+pub struct Decided<'a> {
+    /// The requested operation and the data that it affects, if they could be read.
+    pub read: Option<(&'a Operation, Subject)>,
+    /// The chosen token, whether it can be used or not.
+    pub token: Option<TokenAlias>,
+    /// The decision.
+    pub decision: Result<Decision, Rejection>,
+}
+
+/// The permission to send a request.
+#[derive(Debug, Clone)]
+pub struct Decision {
+    caller: CallerId,
+    grant: Grant,
+    target: Target,
+    tokens: Candidates,
+    duties: Duties,
+    owed: Option<Box<Owed>>,
+    shadowed: Option<Shadowed>,
+}
+
+/// The tokens that can be used, in order of preference. There is at least one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Candidates {
+    first: u16,
+    /// The position of the second plus one, if there is a second.
+    second: Option<NonZero<u32>>,
+}
+
+/// The reason why a request would be refused if the caller's rules were enforced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shadowed {
+    /// The reason.
+    pub reason: Reason,
+    /// The broken rule, if there is one.
+    pub breach: Option<Breach>,
+}
+
+/// Identifies the caller from the evidence of the connection; no field of the request is read.
+///
+/// # Errors
+/// `unknown_caller`.
+pub fn identify(evidence: Evidence, known: &Known<'_>) -> Result<Identified, Rejection> {
+    known.policy.callers.identify(evidence).map(Identified).ok_or_else(|| Reason::UnknownCaller.into())
+}
+
+/// Decides whether a request is accepted on this listener, for any caller.
+///
+/// # Errors
+/// The rule of [`admission`] that the request breaks.
+pub fn admit(head: &Head<'_>, listener: ListenerName, known: &Known<'_>) -> Result<Asked, Rejection> {
+    let admitted = known.admissions.of(listener)?.admit(head, known.limits)?;
+    Ok(Asked {
+        verb: Verb::of(head.method),
+        is_connect: *head.method == Method::CONNECT,
+        uri: head.uri.clone(),
+        encoded: head.encoded,
+        admitted,
+        body: head.body.map(|shortest| BodyHead::of(head.fields, shortest)),
+    })
+}
+
+/// Decides whether the caller may send the request, with which duties and which tokens. The target is checked first, so
+/// that policy reads the target that is sent upstream.
+#[must_use]
+pub fn permit<'a>(caller: Identified, asked: &Asked, known: &Known<'a>) -> Decided<'a> {
+    let (target, operation) = match asked.read(caller, known) {
+        Ok(read) => read,
+        Err(rejection) => return Decided { read: None, token: None, decision: Err(rejection) },
+    };
+    let (path, query, names) = (target.path(), target.query(), target.names());
+    let subject = Subject::of(operation, path, query, names);
+    let permission = known.policy.permit(caller.0, &Call { operation, path, query, names, subject: &subject });
+    let token = permission.as_ref().ok().map(|permission| permission.grant.token());
+    let decision =
+        permission.map_err(rejection).and_then(|permission| asked.terms(caller, operation, permission, target, known));
+    Decided { read: Some((operation, subject)), token, decision }
+}
+
+/// Runs all steps.
+///
+/// # Errors
+/// The refusal.
+pub fn decide(head: &Head<'_>, evidence: Evidence, known: &Known<'_>) -> Result<Decision, Rejection> {
+    decide_for(identify(evidence, known)?, head, evidence.listener, known)
+}
+
+/// Runs all steps except the identification of the caller.
+///
+/// # Errors
+/// The refusal.
+pub fn decide_for(
+    caller: Identified,
+    head: &Head<'_>,
+    listener: ListenerName,
+    known: &Known<'_>,
+) -> Result<Decision, Rejection> {
+    permit(caller, &admit(head, listener, known)?, known).decision
+}
+
+impl Asked {
+    /// Decides again after a wait.
+    ///
+    /// # Errors
+    /// The refusal that applies now.
+    pub fn again<'a>(&self, evidence: Evidence, known: &Known<'a>) -> Result<Decided<'a>, Rejection> {
+        let caller = identify(evidence, known)?;
+        known.admissions.of(evidence.listener)?.admit_again(&self.admitted, &self.uri)?;
+        Ok(permit(caller, self, known))
+    }
+
+    /// The requested path.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        self.uri.path()
+    }
+
+    /// Reads the target and its operation. The host of an absolute form (RFC 9112, section 3.2.2) is ignored, because the
+    /// upstream is fixed.
+    fn read<'a>(&self, caller: Identified, known: &Known<'a>) -> Result<(Target, &'a Operation), Rejection> {
+        let verb = self.verb.ok_or_else(|| self.without_verb())?;
+        let (policy, limit) = (known.policy, known.limits.target_bytes);
+        let target = Target::canonical(&self.uri, limit, |path| policy.knows(path)).map_err(|bad| match bad {
+            BadTarget::Ambiguous(broken) => Malformed::Target(broken),
+            BadTarget::TooLong => Malformed::TargetTooLong,
+        })?;
+        let strict = policy.callers.get(caller.0).is_some_and(|caller| caller.strict);
+        if let Some(broken) = self.encoded.or(target.was_changed())
+            && strict
+        {
+            return Err(Malformed::Target(broken).into());
+        }
+        if self.body.is_some_and(|body| body.is_form() && (strict || body.retype().is_none())) {
+            return Err(Reason::FormBody.into());
+        }
+        let operation = policy.operation(verb, target.path()).map_err(rejection)?;
+        Ok((target, operation))
+    }
+
+    /// The refusal of a method that no operation has.
+    #[cold]
+    fn without_verb(&self) -> Rejection {
+        if self.is_connect { Malformed::Connect.into() } else { Reason::MethodNotAllowed.into() }
+    }
+
+    fn terms(
+        &self,
+        caller: Identified,
+        operation: &Operation,
+        permission: Permission,
+        target: Target,
+        known: &Known<'_>,
+    ) -> Result<Decision, Rejection> {
+        let Permission { grant, duties, shadowed } = permission;
+        let of_denial = |denial: Denial| Shadowed { reason: denial.reason(), breach: denial.breach() };
+        let mut shadowed = shadowed.map(of_denial);
+        let owed = self.owed(caller, operation, &permission, known, &mut shadowed)?;
+        let tokens = *known
+            .tokens
+            .get(grant.token_position())
+            .ok_or(Reason::TokenUnavailable)?
+            .as_ref()
+            .map_err(|reason| *reason)?;
+        Ok(Decision { caller: grant.caller(), grant, target, tokens, duties, owed, shadowed })
+    }
+}
+
+impl Decision {
+    /// The caller.
+    #[must_use]
+    pub const fn caller(&self) -> CallerId {
+        self.caller
+    }
+
+    /// The operation, and the token to use if all can be used.
+    #[must_use]
+    pub const fn grant(&self) -> Grant {
+        self.grant
+    }
+
+    /// The target that is sent upstream.
+    #[must_use]
+    pub const fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// The tokens to use, in order of preference.
+    #[must_use]
+    pub const fn tokens(&self) -> Candidates {
+        self.tokens
+    }
+
+    /// The duties that the caller's rules impose on such requests.
+    #[must_use]
+    pub const fn duties(&self) -> Duties {
+        self.duties
+    }
+
+    /// Takes the remaining duties for this request; a second call returns `None`.
+    pub const fn take_owed(&mut self) -> Option<Box<Owed>> {
+        self.owed.take()
+    }
+
+    /// The refusal that would apply if the caller's rules were enforced.
+    #[must_use]
+    pub const fn shadowed(&self) -> Option<Shadowed> {
+        self.shadowed
+    }
+}
+
+impl Candidates {
+    /// Returns the candidates of each token. `can_be_sent` states for each token whether it can be used, or why not, and
+    /// `standby` returns the position of a token's standby.
+    #[must_use]
+    pub fn of(
+        can_be_sent: &[Result<(), Reason>],
+        standby: impl Fn(usize) -> Option<usize>,
+    ) -> Vec<Result<Self, Reason>> {
+        let can = |position: usize| can_be_sent.get(position).is_some_and(Result::is_ok);
+        let one = |(position, own): (usize, &Result<(), Reason>)| {
+            let standby = standby(position).filter(|standby| can(*standby));
+            let (first, second) = match (own, standby) {
+                (Ok(()), standby) => (position, standby),
+                (Err(_), Some(standby)) => (standby, None),
+                (Err(reason), None) => return Err(*reason),
+            };
+            let first = u16::try_from(first).map_err(|_| Reason::TokenUnavailable)?;
+            let second = second.and_then(|second| NonZero::new(u32::try_from(second).ok()? + 1));
+            Ok(Self { first, second })
+        };
+        can_be_sent.iter().enumerate().map(one).collect()
+    }
+
+    /// The position of the first token.
+    #[must_use]
+    pub fn first(self) -> usize {
+        self.first.into()
+    }
+
+    /// The positions of all tokens, in order of preference.
+    pub fn iter(self) -> impl Iterator<Item = usize> {
+        let second = self.second.and_then(|second| usize::try_from(second.get() - 1).ok());
+        [Some(self.first()), second].into_iter().flatten()
+    }
+}
+
+fn rejection(denial: Denial) -> Rejection {
+    Rejection { reason: denial.reason(), lacking: denial.lacking(), cause: denial.breach().map(Into::into) }
+}

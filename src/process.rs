@@ -1,0 +1,8 @@
+//! The process around the request path: its workers, the sandbox, readiness and the admin listener.
+
+pub mod admin;
+pub mod readiness;
+mod recheck;
+pub mod sandbox;
+mod sockets;
+pub mod workers;

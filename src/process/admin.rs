@@ -1,0 +1,232 @@
+//! Admin listener: probes, metrics and usage, for operators and Prometheus. It changes no permissions and exposes no
+//! secrets.
+//!
+//! 1. Only GET and HEAD are allowed (otherwise 405 with `Allow`, RFC 9110, section 15.5.6), and POST to `/recheck` if
+//!    `admin.recheck` is set (`process/recheck.rs`). Request bodies are not read.
+//! 2. A connection carries one request, and is closed after the response or after fifteen seconds. A client that
+//!    sends or reads nothing cannot hold it longer.
+//! 3. The number of open connections is bounded by the descriptors reserved for them; further connections wait to be
+//!    accepted.
+//! 4. Web pages cannot read from it: requests with an `Origin` or from another site are refused, and responses forbid
+//!    content sniffing.
+//! 5. The listeners of callers do not serve these paths; requests for them there are treated like any other.
+
+use std::convert::Infallible;
+use std::io::Write;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use http::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ORIGIN, RETRY_AFTER, VARY, X_CONTENT_TYPE_OPTIONS,
+};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use metrica::subject;
+use tokio::net::TcpListener;
+use tokio::time::Instant;
+
+use super::recheck;
+pub use super::recheck::Recheck;
+use crate::files::descriptors::Need;
+use crate::metrics::process::ProcessMeters;
+use crate::metrics::{page, usage};
+use crate::process::readiness::{Readiness, Whom};
+use crate::process::workers::Crew;
+use crate::response::coding;
+
+/// The state behind the admin endpoints.
+pub struct Admin {
+    /// The workers, for counts and liveness.
+    pub crew: Arc<Crew>,
+    /// The counters of the process.
+    pub meters: Arc<ProcessMeters>,
+    /// The readiness of the gate.
+    pub readiness: Arc<Readiness>,
+    /// The time since which usage is counted.
+    pub since: SystemTime,
+    /// The handler of `POST /recheck`, if it is enabled.
+    pub recheck: Option<Recheck>,
+}
+
+/// A worker that does not reply within this time is considered dead.
+const LIVE: Duration = Duration::from_secs(5);
+
+/// The time from the connect to the last byte of the response (rule 2).
+const WHOLE: Duration = Duration::from_secs(15);
+
+/// The time from the connect to the end of the request's header.
+const HEADER: Duration = Duration::from_secs(5);
+
+/// The maximum size of a request's header; legitimate clients of this listener stay far below it.
+const HEADER_BYTES: usize = 8 * 1024;
+
+impl Admin {
+    /// Serves at most `connections` connections at once, until dropped.
+    pub async fn serve(self: Arc<Self>, listener: TcpListener, connections: usize) {
+        let places = Arc::new(tokio::sync::Semaphore::new(connections));
+        loop {
+            let Ok(place) = places.clone().acquire_owned().await else { return };
+            let socket = match listener.accept().await {
+                Ok((socket, _)) => socket,
+                Err(error) => {
+                    let _ = Need::Admin.found_none(&error);
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            };
+            let admin = self.clone();
+            tokio::task::spawn_local(async move {
+                let service = service_fn(|request| admin.answer(request));
+                let mut http = hyper::server::conn::http1::Builder::new();
+                http.timer(TokioTimer::new()).header_read_timeout(HEADER).max_buf_size(HEADER_BYTES).keep_alive(false);
+                // Errors are ignored: a probe may close its connection early.
+                let _ = tokio::time::timeout(WHOLE, http.serve_connection(TokioIo::new(socket), service)).await;
+                drop(place);
+            });
+        }
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+        if let (Some(recheck), &Method::POST, "/recheck") = (&self.recheck, request.method(), request.uri().path()) {
+            return Ok(rechecked(recheck, request.headers()));
+        }
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered here\n".to_owned());
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return Ok(response);
+        }
+        if is_from_a_page(request.headers()) {
+            return Ok(text(StatusCode::FORBIDDEN, "pages of other sites are not answered here\n".to_owned()));
+        }
+        let query = request.uri().query().unwrap_or_default();
+        let verbose = query.split('&').any(|pair| pair.starts_with("verbose"));
+        Ok(match request.uri().path() {
+            "/livez" | "/healthz" => self.live().await,
+            "/readyz" => match whom(query) {
+                Ok(whom) => self.ready(verbose, &whom),
+                Err(wrong) => text(StatusCode::BAD_REQUEST, wrong),
+            },
+            "/startupz" => self.started(verbose),
+            "/metrics" => self.metrics(takes_gzip(request.headers())).await,
+            "/usage" => self.usage().await,
+            "/" => text(
+                StatusCode::OK,
+                "metrika-gate admin: /livez /readyz?verbose /readyz?caller= /readyz?listener= /startupz /metrics /usage\n".to_owned(),
+            ),
+            _ => text(StatusCode::NOT_FOUND, "not here; see /\n".to_owned()),
+        })
+    }
+
+    async fn live(&self) -> Response<Full<Bytes>> {
+        match self.crew.is_alive(LIVE).await {
+            true => text(StatusCode::OK, "ok\n".to_owned()),
+            false => text(StatusCode::SERVICE_UNAVAILABLE, "a worker does not answer\n".to_owned()),
+        }
+    }
+
+    fn ready(&self, verbose: bool, whom: &Whom) -> Response<Full<Bytes>> {
+        let Some((ready, lines)) = self.readiness.check(&self.meters, whom) else {
+            return text(StatusCode::NOT_FOUND, "the configuration has no such caller or listener\n".to_owned());
+        };
+        let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        let short = if ready { "ok\n" } else { "not ready\n" };
+        text(status, if verbose || !ready { format!("{lines}{short}") } else { short.to_owned() })
+    }
+
+    fn started(&self, verbose: bool) -> Response<Full<Bytes>> {
+        let ready = self.ready(verbose, &Whom::Anyone);
+        if self.readiness.was_ready() { text(StatusCode::OK, "ok\n".to_owned()) } else { ready }
+    }
+
+    async fn usage(&self) -> Response<Full<Bytes>> {
+        let counts = self.crew.counts().await;
+        let since = humantime::format_rfc3339_seconds(self.since).to_string();
+        let mut response = text(StatusCode::OK, usage::page(&counts, &since) + "\n");
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        response
+    }
+
+    async fn metrics(&self, packed: bool) -> Response<Full<Bytes>> {
+        let counts = self.crew.counts().await;
+        let page = page::text(&counts, &self.meters);
+        let gzip = packed.then(|| gzip(page.as_bytes()));
+        let is_packed = gzip.is_some();
+        let mut response = text(StatusCode::OK, gzip.map_or_else(|| page.into(), Bytes::from));
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"));
+        headers.insert(VARY, HeaderValue::from_static("accept-encoding"));
+        if is_packed {
+            headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        }
+        response
+    }
+}
+
+/// Handles `POST /recheck` (rule 1).
+fn rechecked(recheck: &Recheck, fields: &HeaderMap) -> Response<Full<Bytes>> {
+    if !recheck::is_from_this_network(fields) {
+        return text(
+            StatusCode::FORBIDDEN,
+            "Host has to be localhost or an address, and browsers are refused\n".to_owned(),
+        );
+    }
+    match recheck.ask(Instant::now()) {
+        Ok(()) => text(StatusCode::ACCEPTED, "Metrica is asked again about every token that it rejects\n".to_owned()),
+        Err(seconds) => {
+            let mut response = text(StatusCode::TOO_MANY_REQUESTS, format!("once a minute; again in {seconds} s\n"));
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+            response
+        }
+    }
+}
+
+/// Whether the client accepts gzip (RFC 9110, section 12.5.3).
+fn takes_gzip(headers: &HeaderMap) -> bool {
+    coding::asked_for(headers) == "gzip"
+}
+
+/// Compresses a page at the fastest level: its thousands of lines differ little.
+fn gzip(page: &[u8]) -> Vec<u8> {
+    let mut packer = GzEncoder::new(Vec::with_capacity(page.len() / 8), Compression::fast());
+    // Writing to memory cannot fail.
+    let _ = packer.write_all(page);
+    packer.finish().unwrap_or_default()
+}
+
+/// Returns the caller or the listener that the query of `/readyz` names.
+fn whom(query: &str) -> Result<Whom, String> {
+    let mut asked = query.split('&').filter_map(|pair| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        match name {
+            "caller" => Some(Whom::Caller(subject::text(value))),
+            "listener" => Some(Whom::Listener(subject::text(value))),
+            _ => None,
+        }
+    });
+    match (asked.next(), asked.next()) {
+        (None, _) => Ok(Whom::Anyone),
+        (Some(one), None) => Ok(one),
+        (Some(_), Some(_)) => Err("one caller= or one listener= is asked about\n".to_owned()),
+    }
+}
+
+/// Whether a web page made the request (rule 4). A URL typed into a browser has no `Origin`, and `none` as its site.
+fn is_from_a_page(headers: &HeaderMap) -> bool {
+    let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
+    headers.contains_key(ORIGIN) || site.is_some_and(|site| !matches!(site, b"none" | b"same-origin"))
+}
+
+fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}

@@ -1,0 +1,153 @@
+//! Files and ports outside: each row of the one table is watched, allowed by the sandbox, checked, and shown by readiness.
+
+use std::collections::BTreeSet;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use metrika_gate::config::Config;
+use metrika_gate::files::{External, ExternalFile, Purpose, Read};
+use metrika_gate::process::sandbox::Needs;
+
+use crate::commands::outcome;
+use crate::harness::files::write_private;
+use crate::harness::gate::{Plan, program, until};
+use crate::harness::{Gate, READ_TOKEN, Upstream};
+
+/// One of each purpose, each in a folder of its own.
+const EVERYTHING: &str = "
+listeners:
+  - {name: app, address: '127.0.0.1:0'}
+  - {name: local, unix: {path: '{folder}/of-listener/local.sock'}}
+upstream: {ca_file: '{folder}/of-upstream/ca.pem', connect_to: '127.0.0.1:8443'}
+identity: {url: 'https://login.yandex.ru/info', ca_file: '{folder}/of-identity/ca.pem', connect_to: '127.0.0.1:8444'}
+tokens: {analytics: {file: '{folder}/of-token/analytics', scopes: [metrika:read]}}
+callers: [{id: reports, match: {listener: app}, scopes: [metrika:read], tokens: [analytics]}]
+";
+
+/// One that is new is named by the compiler here, has a number, and so is looked for below.
+fn number(purpose: Purpose) -> usize {
+    match purpose {
+        Purpose::Configuration => 0,
+        Purpose::Upstream => 1,
+        Purpose::Identity => 2,
+        Purpose::Token(_) => 3,
+        Purpose::Listener(_) => 4,
+    }
+}
+const NUMBERS: std::ops::Range<usize> = 0..5;
+
+fn plan(upstream: &Upstream) -> Plan {
+    let plan = Gate::plan(upstream, EVERYTHING);
+    let at = |name: &str| plan.folder().join(name);
+    for folder in ["of-listener", "of-upstream", "of-identity", "of-token"] {
+        std::fs::create_dir(at(folder)).unwrap();
+    }
+    std::fs::write(at("of-upstream/ca.pem"), upstream.ca_pem()).unwrap();
+    std::fs::write(at("of-identity/ca.pem"), upstream.ca_pem()).unwrap();
+    write_private(&at("of-token/analytics"), READ_TOKEN);
+    plan
+}
+
+fn table(plan: &Plan) -> External {
+    let file = plan.file();
+    let config = Config::parse(&std::fs::read_to_string(&file).unwrap(), &file).unwrap();
+    let external = External::of(&config, Some(&file));
+    let of_files = external.files.iter().map(|file| file.purpose);
+    let of_ports = external.ports.iter().map(|port| port.purpose);
+    let numbers: BTreeSet<_> = of_files.chain(of_ports).map(number).collect();
+    assert_eq!(numbers, NUMBERS.collect(), "each purpose has a file or a port here");
+    external
+}
+
+fn set(path: &Path, mode: u32) {
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+}
+
+/// What everyone can write: the file, or the folder where it is to be made. Then as it was.
+fn while_everyone_can_write(file: &ExternalFile, act: impl FnOnce()) {
+    let changed = if file.purpose.read() == Read::Never { file.path.parent().unwrap() } else { &file.path };
+    let before = changed.metadata().unwrap().permissions().mode();
+    set(changed, before | 0o066);
+    act();
+    set(changed, before);
+}
+
+#[test]
+fn every_file_and_port_is_watched_and_within_the_sandbox() {
+    let upstream = Upstream::plain();
+    let plan = plan(&upstream);
+    let external = table(&plan);
+    let (watched, needs) = (external.watched(), Needs::of(&external));
+    for file in &external.files {
+        let folder = file.path.parent().unwrap().canonicalize().unwrap();
+        let seen = [&watched, &needs.read, &needs.remove].map(|folders| folders.contains(&folder));
+        let expected = match file.purpose.read() {
+            Read::First | Read::WithIt | Read::Alone => [true, true, false],
+            Read::Never => [false, false, true],
+        };
+        assert_eq!(seen, expected, "{}", file.purpose);
+    }
+    assert_eq!(external.ports.iter().map(|port| port.port).collect::<Vec<_>>(), [8443, 8444]);
+    assert!(external.ports.iter().all(|port| needs.connect.contains(&port.port)));
+}
+
+#[test]
+fn check_names_every_file_that_others_can_change() {
+    let upstream = Upstream::plain();
+    let plan = plan(&upstream);
+    let check = || outcome(program().args(["check", "--config"]).arg(plan.file()));
+    let external = table(&plan);
+    let (code, out, error) = check();
+    assert_eq!(code, 0, "{out}{error}");
+    for file in &external.files {
+        while_everyone_can_write(file, || {
+            let (code, out, error) = check();
+            let said = format!("{out}{error}");
+            // What is read with the configuration is a mistake of it.
+            assert_eq!(code, if file.purpose.read() == Read::WithIt { 78 } else { 77 }, "{}: {said}", file.purpose);
+            assert!(said.contains(&file.purpose.key()), "{}: {said}", file.purpose);
+            assert!(said.contains("chmod") && said.contains("mode "), "{}: {said}", file.purpose);
+        });
+    }
+}
+
+#[test]
+fn readiness_names_every_file_that_cannot_be_used_and_why() {
+    let upstream = Upstream::plain();
+    let plan = plan(&upstream);
+    let external = table(&plan);
+    let gate = plan.start();
+    let lines = |purpose: Purpose| {
+        let page = gate.admin("/readyz?verbose").text();
+        let about = page
+            .lines()
+            .filter(|line| line.split_once("] ").is_some_and(|(_, said)| said.starts_with(&format!("{purpose}: "))));
+        about.map(str::to_owned).collect::<Vec<_>>()
+    };
+    for file in &external.files {
+        let purpose = file.purpose;
+        let path = file.path.display().to_string();
+        assert!(lines(purpose).is_empty(), "{:?}", lines(purpose));
+        if purpose.read() == Read::Never {
+            // What stands in its place is left alone, so that it cannot be made again.
+            std::fs::write(file.path.with_extension("other"), "").unwrap();
+            std::fs::rename(file.path.with_extension("other"), &file.path).unwrap();
+        } else {
+            set(&file.path, 0o666);
+        }
+        let is_named = || lines(purpose).iter().any(|line| line.starts_with("[!]") && line.contains(&path));
+        let is_why =
+            || gate.admin("/readyz?verbose").text().contains("the configuration is not in use, an older one is");
+        until(&format!("{purpose} is named"), || is_named() || purpose == Purpose::Configuration && is_why());
+        assert_eq!(gate.admin("/readyz").status, 200, "{purpose}: what was read before is in use");
+        if let Purpose::Listener(name) = purpose {
+            assert_eq!(gate.admin(&format!("/readyz?listener={name}")).status, 503, "nobody new can connect there");
+            std::fs::remove_file(&file.path).unwrap();
+        } else {
+            set(&file.path, 0o600);
+        }
+        let is_well = || !gate.admin("/readyz?verbose").text().contains("[!]");
+        until(&format!("{purpose} is right again"), is_well);
+    }
+    assert_eq!(gate.admin("/readyz?listener=local").status, 200);
+}
