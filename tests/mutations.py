@@ -225,7 +225,7 @@ MUTATIONS = [
     ("sockets", "another's file is not removed", "src/server/listen.rs", "self.file.as_ref().filter(|file| file.is_own())", "self.file.as_ref()", "sockets::what_stands"),
     ("reload", "its return is said", "src/reload/source.rs", "None if is_back => Change::Back", "None if is_back => Change::None", "reload_states::a_configuration"),
     ("reload", "links on the way are watched", "src/external.rs", "if target.is_some() || left.is_empty() {", "if left.is_empty() {", "external::tests::rule_2"),
-    ("reload", "the watch of a folder that is made again is made again", "src/reload/folders.rs", "            let is_there = !gone.contains(folder);", "            let is_there = !gone.contains(folder) || true;", "watching::"),
+    ("reload", "the watch of a folder that is made again is made again", "src/reload/folders.rs", "            let is_there = !gone.contains(folder);", "            let is_there = !gone.contains(folder) || true;", "folders::"),
     ("R-11", "who is trusted is nobody's to write", "src/external.rs", "Self::Configuration | Self::Upstream | Self::Identity => Guard::Trusted,", "Self::Configuration => Guard::Trusted,\n            Self::Upstream | Self::Identity => Guard::Made,", "reload_states::an_authority | external::"),
     ("metrics", "each token and reason has its zero", "src/metrics.rs", "self.refusals.entry((Some(token.alias), Refusal::Upstream(*cause))).or_default();", "let _ = cause;", "metrics::series_of_refusals"),
     ("readiness", "one team's token is not everybody's", "src/reload/served.rs", "served.some |= lacks.len() < caller.tokens.len();", "served.some |= lacks.is_empty() && lacking.is_empty();", "reload::without_its_token"),
