@@ -5,22 +5,21 @@
 //! response back, and records every 401 and 403 with its reason.
 //!
 //! # Modules
-//! The modules form three layers. The first one uses only itself, and the data path does not use the modules that run
-//! the process; `tests/it/architecture.rs` checks both.
+//! The modules form layers, and a module uses only those of its own layer or below; `tests/it/architecture.rs` has one row for
+//! each.
 //!
-//! 1. **Decisions**: plain values and pure functions. [`policy`] decides whether a caller may send a request, and
-//!    with which token. [`names`] holds the names of the configuration, [`mod@token`] a token's secret. The crates
-//!    `metrica` (operations, scopes, errors and subjects of the Metrica API) and `strict-http` (HTTP grammar and
-//!    framing) belong to this layer.
-//! 2. **Data path**: [`gateway`] shows the whole path of a request in one file. [`upstream`] holds the connections to
-//!    Metrica, [`probe`] sends the gate's own questions, [`worker`] is the state of one thread, [`metrics`] counts
-//!    and [`telemetry`] logs.
-//! 3. **Process**: [`config`] reads the configuration, [`tokens`] and [`reload`] follow changes of files.
-//!    [`external`] lists every file and port that a configuration names, [`mod@file`] reads files. [`server`] accepts
-//!    connections, [`crew`] runs the worker threads, [`health`] suspends tokens that Metrica rejects. [`admin`] and
-//!    [`readiness`] answer probes. [`descriptors`] divides the file descriptors, [`sandbox`] confines the process.
-//!    [`app`] starts and ends the process, [`cli`] is the command line, [`doctor`] tests tokens against Metrica. The
-//!    crate `fake-metrica` is a stand-in for Metrica.
+//! 1. **Values**: plain values and pure functions. [`policy`] decides whether a caller may send a request, and with which
+//!    token. [`names`] holds the names of the configuration, [`files`] the table of everything that it names outside
+//!    itself, [`config`] reads it, [`mod@token`] reads a token's secret. The crates `metrica` (operations, scopes, subjects
+//!    and errors of the Metrica API) and `strict-http` (strict readers of HTTP) lie below.
+//! 2. **Request path**: [`server`] accepts connections, [`gateway`] shows the whole path of a request in one file, and
+//!    [`upstream`] holds the connections to Metrica. [`worker`] is the state of one thread, [`metrics`] counts and
+//!    [`telemetry`] logs.
+//! 3. **Process**: [`process`] runs the workers, the sandbox, readiness and the admin listener; [`reload`] follows changes of
+//!    files; [`health`] suspends tokens that Metrica rejects, and [`probe`] sends the gate's own requests. [`app`] starts and
+//!    ends the process.
+//! 4. **Commands**: [`cli`] is the command line, [`doctor`] tests tokens against Metrica. The crate `fake-metrica` is a
+//!    stand-in for Metrica.
 
 pub mod app;
 pub mod body;

@@ -151,7 +151,7 @@ pub fn identify(evidence: Evidence, known: &Known<'_>) -> Result<Identified, Rej
 /// Decides whether a request is accepted on this listener, for any caller.
 ///
 /// # Errors
-/// The rule of [`admission`] that the request breaks.
+/// The rule of [`super::admission`] that the request breaks.
 pub fn admit(head: &Head<'_>, listener: ListenerName, known: &Known<'_>) -> Result<Asked, Rejection> {
     let admitted = known.admissions.of(listener)?.admit(head, known.limits)?;
     Ok(Asked {

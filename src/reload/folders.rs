@@ -103,3 +103,39 @@ impl Default for Folders {
         Self::new()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::timeout;
+
+    use super::*;
+
+    /// Whether something changed in a second.
+    async fn sees(folders: &mut Folders) -> bool {
+        timeout(Duration::from_secs(1), folders.changed()).await.is_ok()
+    }
+
+    #[test]
+    fn a_folder_that_is_made_again_with_the_number_of_the_one_that_is_gone_is_watched_again() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join("folder");
+        std::fs::create_dir(&folder).unwrap();
+        let only = || BTreeSet::from([folder.clone()]);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async {
+            let mut folders = Folders::new();
+            assert!(folders.watch(only()));
+            std::fs::write(folder.join("file"), "").unwrap();
+            assert!(sees(&mut folders).await);
+            std::fs::remove_dir_all(&folder).unwrap();
+            std::fs::create_dir(&folder).unwrap();
+            // Whether a file system gives the same number again is its own affair.
+            let found = folder.metadata().unwrap();
+            folders.watched = BTreeMap::from([((found.dev(), found.ino()), folder.clone())]);
+            while sees(&mut folders).await {}
+            assert!(folders.watch(only()));
+            std::fs::write(folder.join("file"), "").unwrap();
+            assert!(sees(&mut folders).await);
+        });
+    }
+}
