@@ -4,13 +4,12 @@ use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
-
-use crate::app::{App, Options};
 use crate::config::{self, Config, Error, LogFormat};
 use crate::reload::Source;
 use crate::server::listen::MissingFolder;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+pub mod app;
 mod check;
 mod demo;
 mod doctor;
@@ -27,6 +26,8 @@ mod rights;
 mod suggest;
 mod traits;
 mod url;
+
+use app::{App, Options};
 
 const EXAMPLES: &str = "\
 Examples:

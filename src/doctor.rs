@@ -14,7 +14,7 @@
 //!    neither names one, the first [`SEEN`] counters that the owner sees are used. Omitted counters are reported.
 //! 6. An obstacle that every further question would meet (a quota, no connection) ends the questions about a token.
 //! 7. The list of findings is closed ([`finding`]). The report repeats no text of a response except a login and an
-//!    application id that [`crate::probe::identity`] validated, and no part of a certificate except dates and host names.
+//!    application id that [`crate::health::identity`] validated, and no part of a certificate except dates and host names.
 //! 8. If a place cannot be reached, the doctor connects once more, without a token, to find the reason and the remedy
 //!    (`doctor/reach.rs`).
 
@@ -29,10 +29,10 @@ use serde::Deserialize;
 
 use crate::config::{Config, TokenSource};
 use crate::files::Purpose;
+use crate::health::identity::Issuer;
+use crate::health::question::{Obstacle, Question, Reply};
+use crate::health::{probe, question};
 use crate::names::TokenAlias;
-use crate::probe::identity::Issuer;
-use crate::probe::question::{Obstacle, Question, Reply};
-use crate::probe::{self, question};
 use crate::token::Token;
 use crate::upstream::Upstream;
 

@@ -24,7 +24,6 @@ use tokio::time::{Instant, sleep_until};
 use crate::config::{self, Config, TokenHealth};
 use crate::metrics::process::ProcessMeters;
 use crate::names::TokenAlias;
-use crate::probe::Place;
 use crate::process::workers::Crew;
 use crate::reload::{Concern, Concerns};
 use crate::token::{Standing, Token};
@@ -33,16 +32,20 @@ use crate::worker::{Doubt, Generation, Report, Sender, Slot};
 
 mod ask;
 pub mod doubts;
+pub mod identity;
 mod judge;
 mod learn;
 pub mod machine;
 mod outage;
 mod owners;
+pub mod probe;
+pub mod question;
 
 use ask::{About, Asker, Finding, Finds};
 use doubts::Doubts;
 use machine::{Event, Machine, Reply};
 use owners::Owners;
+use probe::Place;
 
 /// Between two tries to learn whose a token is.
 const INTRODUCTION: Duration = Duration::from_secs(60);

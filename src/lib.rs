@@ -12,16 +12,14 @@
 //!    token. [`names`] holds the names of the configuration, [`files`] the table of everything that it names outside
 //!    itself, [`config`] reads it, [`mod@token`] reads a token's secret. The crates `metrica` (operations, scopes, subjects
 //!    and errors of the Metrica API) and `strict-http` (strict readers of HTTP) lie below.
-//! 2. **Request path**: [`server`] accepts connections, [`gateway`] shows the whole path of a request in one file, and
-//!    [`upstream`] holds the connections to Metrica. [`worker`] is the state of one thread, [`metrics`] counts and
+//! 2. **Request path**: [`server`] accepts connections, [`gateway`] shows the whole path of a request in one file,
+//!    [`response`] that of its response, [`body`] streams what goes up, and [`upstream`] holds the connections to Metrica. [`worker`] is the state of one thread, [`metrics`] counts and
 //!    [`telemetry`] logs.
 //! 3. **Process**: [`process`] runs the workers, the sandbox, readiness and the admin listener; [`reload`] follows changes of
-//!    files; [`health`] suspends tokens that Metrica rejects, and [`probe`] sends the gate's own requests. [`app`] starts and
-//!    ends the process.
-//! 4. **Commands**: [`cli`] is the command line, [`doctor`] tests tokens against Metrica. The crate `fake-metrica` is a
+//!    files; [`health`] suspends tokens that Metrica rejects, and sends the gate's own requests.
+//! 4. **Commands**: [`cli`] is the command line, and starts and ends the process; [`doctor`] tests tokens against Metrica. The crate `fake-metrica` is a
 //!    stand-in for Metrica.
 
-pub mod app;
 pub mod body;
 pub mod cli;
 pub mod config;
@@ -32,7 +30,6 @@ pub mod health;
 pub mod metrics;
 pub mod names;
 pub mod policy;
-pub mod probe;
 pub mod process;
 pub mod reload;
 pub mod response;

@@ -13,7 +13,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use metrika_gate::app::{App, Options};
+use metrika_gate::cli::app::{App, Options};
 use metrika_gate::config::Config;
 
 use crate::answers::{self, Answer};

@@ -13,7 +13,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use fake_metrica::{DEMO_COUNTER, Fake, Settings, demo_tokens};
 
-use crate::app::{App, Options};
+use crate::cli::app::{App, Options};
 use crate::config::{Config, LogFormat};
 
 /// The flags of `metrika-gate demo`.

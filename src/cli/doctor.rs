@@ -18,8 +18,8 @@ use crate::config::{Config, TokenSource};
 use crate::doctor::assumptions::{Outcome, Verdict, check};
 use crate::doctor::finding::Standing;
 use crate::doctor::{Line, Report, Wanted, examine};
+use crate::health::question::Question;
 use crate::names::TokenAlias;
-use crate::probe::question::Question;
 
 #[derive(Debug, Args)]
 pub(super) struct DoctorArgs {

@@ -59,11 +59,11 @@ assumptions! {
     Accepted = "accepted", "the token is accepted in the form `Authorization: OAuth`", "`src/token.rs`, every request",
         "change the scheme in `src/token.rs`";
     ListNeedsNoGrant = "list", "the list of counters is an object with `counters` and `rows`, and needs no grant",
-        "`src/probe/question.rs`: it is how a token is asked whether it is valid and reads",
-        "choose another question in `src/probe/question.rs`";
+        "`src/health/question.rs`: it is how a token is asked whether it is valid and reads",
+        "choose another question in `src/health/question.rs`";
     PermissionInList = "permission_in_list", "each counter of the list has `permission` and `owner_login`",
         "`crates/metrica/src/observed_rights.rs` and the doctor tell a missing scope from a missing grant by `permission`",
-        "correct the fields in `src/probe/question.rs`; until then 403s are `ambiguous`";
+        "correct the fields in `src/health/question.rs`; until then 403s are `ambiguous`";
     PermissionOfOne = "permission_of_one", "so has a counter that is asked for by itself, with a word that is known",
         "the same", "add the word to `crates/metrica/src/observed_rights.rs` and `src/doctor/finding.rs`";
     ForeignCounter = "foreign_counter", "a counter without a grant is 403 `access_denied`",
@@ -82,9 +82,9 @@ assumptions! {
     Quota = "quota", "a quota is 429 or 420 with a type that begins with `quota_`",
         "`crates/metrica/src/error_type.rs`, `metrika_gate_quota_rejections_total`", "add the status or the type in `crates/metrica/src/error_type.rs`";
     Accounts = "accounts", "the list of accounts has `user_login` for each",
-        "`src/probe/question.rs`: `not_representative`, and the doctor's `represents`", "correct the field there";
+        "`src/health/question.rs`: `not_representative`, and the doctor's `represents`", "correct the field there";
     Issuer = "issuer", "Yandex ID answers a token of any right with `login` and `client_id`",
-        "`src/probe/identity.rs`: `owner_mismatch`", "correct the fields there, or leave `identity` out";
+        "`src/health/identity.rs`: `owner_mismatch`", "correct the fields there, or leave `identity` out";
     ScopeLikeGrant = "scope_like_grant", "a missing scope and a missing grant are refused in the same words",
         "`crates/metrica/src/cause.rs` tells them apart by what it has seen", "if the words differ, read the type in `crates/metrica/src/error_type.rs`",
         never: "it takes a token without a scope, or a write";

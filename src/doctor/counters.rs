@@ -7,7 +7,7 @@ use metrica::scope::Scope;
 use super::finding::{Finding, Level, SeenWith};
 use super::{Doctor, Patient};
 use crate::config::TokenSource;
-use crate::probe::question::{OPEN_COUNTER, Obstacle, Question, Reply};
+use crate::health::question::{OPEN_COUNTER, Obstacle, Question, Reply};
 
 impl Doctor<'_> {
     /// Examines the counters, the report and the accounts of one token.

@@ -1,15 +1,15 @@
 //! Findings: every possible result of the doctor, with its text and its advice.
 //!
 //! 1. The list is closed. A text contains values of the configuration, numbers, and words that
-//!    [`crate::probe::identity`] validated; nothing else from a response.
+//!    [`crate::health::identity`] validated; nothing else from a response.
 //! 2. Every finding that needs action has advice.
 
 use std::fmt;
 
 use metrica::scope::ScopeSet;
 
+use crate::health::question::Obstacle;
 use crate::names::TokenAlias;
-use crate::probe::question::Obstacle;
 
 /// The permission of an account for a counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,9 +6,9 @@ use metrica::login;
 use super::Doctor;
 use super::finding::Finding;
 use crate::config::TokenSource;
-use crate::probe::Place;
-use crate::probe::identity::{self, Issuer};
-use crate::probe::question::{Obstacle, Question, Reply};
+use crate::health::identity::{self, Issuer};
+use crate::health::probe::Place;
+use crate::health::question::{Obstacle, Question, Reply};
 use crate::token::Token;
 
 /// The reply of Yandex ID about a token.

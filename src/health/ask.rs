@@ -22,9 +22,9 @@ use metrica::scope::{Scope, ScopeSet};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::timeout;
 
+use crate::health::question::{self, OPEN_COUNTER, Obstacle, Question, Reply};
+use crate::health::{identity, probe::Place};
 use crate::metrics::process::{ProcessMeters, Purpose};
-use crate::probe::question::{self, OPEN_COUNTER, Obstacle, Question, Reply};
-use crate::probe::{Place, identity};
 use crate::token::Token;
 use crate::worker::Sender;
 

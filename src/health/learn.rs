@@ -5,7 +5,7 @@ use tokio::time::Instant;
 
 use super::Health;
 use super::ask::Found;
-use crate::probe::identity::has_part_of;
+use crate::health::identity::has_part_of;
 use crate::process::workers::Crew;
 use crate::token::Token;
 use crate::worker::{Doubt, Sender};

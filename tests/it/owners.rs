@@ -337,7 +337,7 @@ fn the_owner_is_known_by_a_counter_of_its_own() {
 /// A token for an organisation that is refused everything was issued personally; one that lacks a scope sees what is public.
 #[test]
 fn a_personal_token_for_an_organisation_is_told_from_a_missing_scope() {
-    const OPEN: u64 = metrika_gate::probe::question::OPEN_COUNTER;
+    const OPEN: u64 = metrika_gate::health::question::OPEN_COUNTER;
     let personal = token(STRANGER, "porg-shop", &[Scope::Read], &[(OWN, Permission::Own)]);
     let personal = FakeToken { login: Some("ivan".to_owned()), ..personal };
     let narrow = token(STRANGER, "porg-shop", &[Scope::Expenses], &[(OWN, Permission::Own)]);

@@ -35,7 +35,7 @@ pub const IN_CONNECT: u64 = 103;
 /// A counter that nobody here has a grant on.
 pub const FOREIGN: u64 = 104;
 /// The documentation's counter, which everybody may look at.
-pub const OPEN: u64 = metrika_gate::probe::question::OPEN_COUNTER;
+pub const OPEN: u64 = metrika_gate::health::question::OPEN_COUNTER;
 
 /// The account that shop-owner represents.
 pub const REPRESENTED: &str = "shop-client";

@@ -12,7 +12,7 @@ use http::StatusCode;
 use metrica::error_type::ErrorType;
 use metrica::observed_rights::DEMO_COUNTERS;
 
-use super::{Place, Unheard};
+use super::probe::{Place, Unheard};
 use crate::token::Token;
 use crate::upstream::dial::DialError;
 

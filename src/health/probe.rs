@@ -18,9 +18,6 @@ use strict_http::target::{self, Target};
 use crate::token::Token;
 use crate::upstream::{Carried, Listener, Outgoing, Pool, Upstream};
 
-pub mod identity;
-pub mod question;
-
 /// So much of an answer is read, in bytes.
 pub const LONGEST: usize = 4 * 1024 * 1024;
 
