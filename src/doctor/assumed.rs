@@ -63,7 +63,7 @@ assumptions! {
         "choose another question in `src/health/question.rs`";
     PermissionInList = "permission_in_list", "each counter of the list has `permission` and `owner_login`",
         "`crates/metrica/src/observed_rights.rs` and the doctor tell a missing scope from a missing grant by `permission`",
-        "correct the fields in `src/health/question.rs`; until then 403s are `ambiguous`";
+        "correct the fields in `crates/metrica/src/response.rs`; until then 403s are `ambiguous`";
     PermissionOfOne = "permission_of_one", "so has a counter that is asked for by itself, with a word that is known",
         "the same", "add the word to `crates/metrica/src/observed_rights.rs` and `src/doctor/finding.rs`";
     ForeignCounter = "foreign_counter", "a counter without a grant is 403 `access_denied`",
@@ -82,7 +82,7 @@ assumptions! {
     Quota = "quota", "a quota is 429 or 420 with a type that begins with `quota_`",
         "`crates/metrica/src/error_type.rs`, `metrika_gate_quota_rejections_total`", "add the status or the type in `crates/metrica/src/error_type.rs`";
     Accounts = "accounts", "the list of accounts has `user_login` for each",
-        "`src/health/question.rs`: `not_representative`, and the doctor's `represents`", "correct the field there";
+        "`crates/metrica/src/response.rs`: `not_representative`, and the doctor's `represents`", "correct the field there";
     Issuer = "issuer", "Yandex ID answers a token of any right with `login` and `client_id`",
         "`src/health/identity.rs`: `owner_mismatch`", "correct the fields there, or leave `identity` out";
     ScopeLikeGrant = "scope_like_grant", "a missing scope and a missing grant are refused in the same words",

@@ -82,7 +82,7 @@ fn no_thread_is_started_before() {
     let app = include_str!("../../src/cli/app.rs");
     let at = |call: &str| app.find(call).unwrap_or_else(|| panic!("{call} is not in src/cli/app.rs"));
     let entered = at("Sandbox::enter(");
-    assert!(entered < at("No thread was started before this."));
+    assert!(entered < at("This starts the first thread."));
     assert!(entered < at("Crew::start("));
     for file in ["reload.rs", "process/sandbox.rs", "upstream.rs", "telemetry.rs", "token/store.rs", "server/listen.rs"]
     {
