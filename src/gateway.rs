@@ -1,23 +1,23 @@
-//! The gateway: the path of a request, and what flows along it.
+//! The gateway: the path of a request through its stages.
 //!
 //! ```text
-//! Record                               one answer, one line, one count for every exchange, even an abandoned one
+//! Record                               one response, one log line, one count for every exchange, even an abandoned one
 //!  -> Identify    Received   -> Known      | 401
 //!  -> Admit       Known      -> Admitted   | 400 403 431 508
 //!  -> Authorize   Admitted   -> Permitted  | 400 403 404 405 413 414 415 503
-//!  -> Inject      Permitted  -> Outbound   |       drops what the caller sent as credentials, adds ours last
+//!  -> Inject      Permitted  -> Outbound   |       drops the caller's credentials, adds ours last
 //!  -> Forward     Outbound   -> Response   | 403 408 413 415 502 503 504, through crate::response
 //! ```
 //!
-//! The first three are the steps of the one decision ([`crate::policy::decide`]). It is made again after every wait in Forward.
+//! The first three are the steps of the one decision ([`crate::policy::decide`]). Forward repeats it after every wait.
 //!
-//! Each stage takes one type and makes the next, and only it can: nothing is forwarded without a [`Grant`] and a token,
-//! nor with a credential of the caller's still on it. A stage that is left out or misplaced does not compile.
+//! Each stage takes one type and is the only maker of the next: nothing is forwarded without a [`Grant`] and a token, nor
+//! with a credential of the caller. A missing or misplaced stage does not compile.
 //!
-//! What a caller's rules say of a body is the one decision that Forward takes, because it waits: before it takes a
-//! connection (`owed`).
+//! Forward checks the body against the caller's rules before it takes a connection (`owed`), because that check has to
+//! wait for the body.
 //!
-//! What comes back is not taken on trust either: Forward hands it to the response path, which has a screen of its own
+//! Responses are not trusted either: Forward hands them to the response path, which has its own checks
 //! ([`crate::response`]).
 //!
 //! [`Grant`]: crate::policy::Grant
@@ -62,21 +62,21 @@ use record::{CallerLeft, RecordLayer};
 pub use record::{refuse_unparsed, whole_answer};
 use stage::stage;
 
-/// The stack that serves one connection.
+/// Returns the service that handles the requests of one connection.
 pub fn stack(
     worker: Rc<Worker>,
     connection: Rc<Connection>,
 ) -> impl Service<Request<Incoming>, Response = Response<ResponseBody>, Error = CallerLeft, Future: 'static> + Clone {
     ServiceBuilder::new()
-        // Outermost, so that it sees every end of an exchange, and innermost in time: it counts what was answered.
+        // Outermost: it sees every end of an exchange, and counts the response that was sent.
         .layer(RecordLayer::new(worker, connection))
-        // Before everything that answers, so that every count has its caller.
+        // Before every stage that responds, so that every count has its caller.
         .layer(stage(Identify))
-        // Before policy: a browser or a loop learns nothing of what a caller may.
+        // Before policy: a browser or a looping request learns nothing about the rights of a caller.
         .layer(stage(Admit))
-        // Before the token is looked at: who may not, learns nothing about tokens.
+        // Before the token is looked up: a caller without permission learns nothing about tokens.
         .layer(stage(Authorize))
-        // Last before the wire: nothing after it can put a credential back or take ours away.
+        // Last before Forward: no later stage can restore a caller's credential or remove ours.
         .layer(stage(Inject))
         .service(service_fn(forward))
 }

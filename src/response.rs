@@ -1,21 +1,21 @@
-//! The path of a response: what happens to an answer of Metrica before its caller gets it.
+//! The path of a response: the steps that a response of Metrica passes before its caller gets it.
 //!
 //! ```text
 //! Response<Received>
-//!  1 framing          -> Framed      | 502   one meaning, a body that can be looked into
-//!  2 fields           -> Listed      |       only fields of the list
+//!  1 framing          -> Framed      | 502   an unambiguous head, a body that can be inspected
+//!  2 fields           -> Listed      |       only allow-listed fields
 //!  3 redaction        -> Redacted    |       no field with the token
-//!  4 redirect         -> Local       | 502   no way past the gate
-//!  5 hop              -> OurHop      |       what the gate itself says on this hop
-//!  6 list_head        -> Limited     | 502   where a list of counters is filtered: it can be
-//!  7 streaming        -> Opened      |       the body, looked through for the token as it passes
-//!  8 classification   -> Begun       | 502 504   why Metrica refused, and the beginning of the body
+//!  4 redirect         -> Local       | 502   no redirect past the gate
+//!  5 hop              -> OurHop      |       the fields of the gate's own hop
+//!  6 list_head        -> Limited     | 502   a list of counters to be filtered has a filterable head
+//!  7 streaming        -> Opened      |       the body, searched for the token as it passes
+//!  8 classification   -> Begun       | 502 504   the reason of a refusal, and the beginning of the body
 //!  9 list_body        -> Passed      | 502   only the caller's own counters
-//! 10 body             -> Response    |       counted, and never whole when it broke off
+//! 10 body             -> Response    |       counted, and never complete if it broke off
 //! ```
 //!
-//! Each step takes the type of the one before and is the only one that makes its own, so a step that is left out or misplaced
-//! does not compile. The steps know neither the exchange nor the connection: they tell [`ResponseProgress`].
+//! Each step takes the type of the one before and is the only maker of its own, so a missing or misplaced step does not
+//! compile. The steps know neither the exchange nor the connection: they report to [`ResponseProgress`].
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -53,26 +53,26 @@ pub use source::Carrier;
 use crate::policy::rejection::Rejection;
 use crate::upstream::received::Received;
 
-/// What a response is held to.
+/// The terms that a response has to meet.
 pub struct Terms {
-    /// When its head came.
+    /// The arrival of its head.
     pub at: Instant,
-    /// The token that went out with its request.
+    /// The token that was sent with its request.
     pub secret: Secret,
-    /// Of a list of counters, only these may pass; they are in ascending order.
+    /// The counters that may pass in a list of counters, in ascending order; `None`: the response is not filtered.
     pub counters: Option<Arc<[u64]>>,
-    /// The longest target that the gate accepts.
+    /// The longest target that the gate accepts, in bytes.
     pub target_bytes: usize,
-    /// What carried the request.
+    /// The connection that carried the request.
     pub carrier: Carrier,
-    /// Who is told.
+    /// The receiver of events.
     pub progress: Rc<dyn ResponseProgress>,
 }
 
-/// Passes a response on. What went wrong in a step is counted here, and nowhere else.
+/// Passes a response through the steps. This is the only place that counts the error of a step.
 ///
 /// # Errors
-/// What the caller gets in its place.
+/// The rejection that the caller gets in its place.
 pub async fn respond(response: Response<Received>, terms: Terms) -> Result<Response<ResponseBody>, Rejection> {
     let progress = terms.progress.clone();
     pass(response, terms).await.map_err(|error| {
@@ -81,7 +81,7 @@ pub async fn respond(response: Response<Received>, terms: Terms) -> Result<Respo
     })
 }
 
-/// The steps, in their order.
+/// Runs the steps in their order.
 async fn pass(response: Response<Received>, terms: Terms) -> Result<Response<ResponseBody>, ResponseError> {
     let Terms { at, secret, counters, target_bytes, carrier, progress } = terms;
     let (head, incoming) = response.into_parts();

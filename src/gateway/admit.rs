@@ -1,4 +1,4 @@
-//! Admit: may this request reach the gate at all? See [`crate::policy::admission`].
+//! Admit: rejects requests that no caller may send. See [`crate::policy::admission`].
 
 use http_body::Body;
 
@@ -7,17 +7,17 @@ use super::stage::Stage;
 use crate::policy::decide::{self, Asked, Head, Identified};
 use crate::policy::rejection::Rejection;
 
-/// A request of a caller that may ask.
+/// A request that passed admission.
 pub struct Admitted {
     /// The request.
     pub received: Received,
-    /// Who asks.
+    /// The caller.
     pub caller: Identified,
-    /// What.
+    /// The parsed request.
     pub asked: Asked,
 }
 
-/// See the module.
+/// The stage that applies admission.
 #[derive(Debug, Clone, Copy)]
 pub struct Admit;
 

@@ -1,4 +1,4 @@
-//! Authorize: may this caller do this? See [`crate::policy::decide::permit`].
+//! Authorize: checks the caller's rights. See [`crate::policy::decide::permit`].
 
 use super::admit::Admitted;
 use super::identify::Received;
@@ -10,13 +10,13 @@ use crate::policy::rejection::{Reason, Rejection};
 pub struct Permitted {
     /// The request.
     pub received: Received,
-    /// What it asks.
+    /// The parsed request.
     pub asked: Asked,
-    /// On what terms.
+    /// The decision, with its terms.
     pub decision: Decision,
 }
 
-/// See the module.
+/// The stage that authorizes the request.
 #[derive(Debug, Clone, Copy)]
 pub struct Authorize;
 

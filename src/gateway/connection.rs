@@ -1,4 +1,4 @@
-//! A caller's connection, as the gateway and the server share it: what it proves, and what it is waiting for.
+//! A caller's connection, shared by the gateway and the server: the evidence of its peer, and its current wait.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -22,15 +22,15 @@ use crate::metrics::Stall;
 use crate::policy::caller::Evidence;
 use crate::policy::rejection::Reason;
 
-/// A caller that sends nothing of its body for so long is the cause when the upstream gives up meanwhile.
+/// The time without a piece of the body after which the caller is blamed for an upstream that gives up.
 const SLOW: Duration = Duration::from_secs(1);
 
 /// A connection's evidence and state.
 #[derive(Debug)]
 pub struct Connection {
-    /// What it proves about its peer.
+    /// The evidence about the peer.
     pub evidence: Evidence,
-    /// What its requests share.
+    /// The state that all requests of the connection share.
     pub transport: Rc<Transport>,
     state: Cell<State>,
     request: Cell<Request>,
@@ -39,18 +39,18 @@ pub struct Connection {
     raw_queries: RawQueries,
     /// Interim responses of the upstream, on their way to the caller.
     pub interim: Interim,
-    /// What nobody read of a request's body.
+    /// The unread rest of a request's body, and the waker of the task that drains it.
     unread: RefCell<(Option<Incoming>, Option<Waker>)>,
 }
 
 impl Connection {
-    /// A connection that was just accepted.
+    /// Creates the state of a newly accepted connection.
     #[must_use]
     pub fn new(evidence: Evidence) -> Self {
         Self::on(Rc::default(), evidence)
     }
 
-    /// The state of one request of HTTP/2 on `transport`.
+    /// Creates the state of one HTTP/2 request on `transport`.
     #[must_use]
     pub fn on(transport: Rc<Transport>, evidence: Evidence) -> Self {
         Self {
@@ -66,7 +66,7 @@ impl Connection {
         }
     }
 
-    /// What it is doing.
+    /// Returns the current phase.
     #[must_use]
     pub fn phase(&self) -> Phase {
         self.state.get().phase()
@@ -78,39 +78,39 @@ impl Connection {
         self.request.set(request);
     }
 
-    /// A request is under way from now on.
+    /// Records the start of a request.
     pub fn begin(&self, now: Instant) {
         let since = match self.state.get() {
             State::New(since) | State::Header(since) => since,
-            // One that came together with the one before has no header phase.
+            // A pipelined request has no header phase.
             State::Idle(_) | State::Exchange { .. } => now,
         };
         self.state.set(State::Exchange { since, body_awaited_since: None });
         self.request.set(Request { is_open: true, flush_owed: true, ..Request::NONE });
     }
 
-    /// The request is no longer under way.
+    /// Records the end of the request.
     pub fn end(&self, now: Instant) {
         self.state.set(State::Idle(now));
     }
 
-    /// The body of the request under way has come to its end.
+    /// Records the end of the request body.
     pub fn request_completed(&self) {
         self.change_request(|request| request.is_open = false);
     }
 
-    /// Whether the last request's body has not come to its end.
+    /// Whether the body of the latest request has not ended.
     #[must_use]
     pub fn request_is_open(&self) -> bool {
         self.request.get().is_open
     }
 
-    /// The body that nobody reads any more, if there is one.
+    /// Takes the abandoned rest of a body, if there is one.
     pub fn take_unread(&self) -> Option<Incoming> {
         self.unread.borrow_mut().0.take()
     }
 
-    /// The body that nobody reads any more, as soon as there is one.
+    /// Waits for the abandoned rest of a body.
     pub fn poll_unread(&self, context: &Context<'_>) -> Poll<Incoming> {
         let mut unread = self.unread.borrow_mut();
         match unread.0.take() {
@@ -122,10 +122,10 @@ impl Connection {
         }
     }
 
-    /// Bytes arrived: of a new header, or of a body whose request was answered before its end.
+    /// Records arriving bytes: of a new header, or of a body whose request has already been answered.
     pub fn received(&self) {
         match self.state.get() {
-            // The first header has its time from the accept on.
+            // The time of the first header counts from the accept.
             State::New(since) => self.state.set(State::Header(since)),
             State::Idle(_) if self.request_is_open() => self.state.set(State::Idle(Instant::now())),
             State::Idle(_) => self.state.set(State::Header(Instant::now())),
@@ -133,7 +133,7 @@ impl Connection {
         }
     }
 
-    /// Since when no byte of a request has come, where none is under way.
+    /// Returns the start of the time without a byte of a request, if no request is in progress.
     #[must_use]
     pub fn unused_since(&self) -> Option<Instant> {
         match self.state.get() {
@@ -142,18 +142,18 @@ impl Connection {
         }
     }
 
-    /// Whether an exchange is under way, or its response not all written yet.
+    /// Whether an exchange is in progress, or its response is not completely written.
     #[must_use]
     pub fn is_answering(&self) -> bool {
         self.request.get().flush_owed
     }
 
-    /// What came next is no request, and hyper was told that nothing comes.
+    /// Records a malformed request head; hyper sees the end of the stream in its place.
     pub fn refuse(&self, kind: Malformed) {
         self.fault.set(Some(Fault::Head(kind)));
     }
 
-    /// Why what came last is no request.
+    /// Returns the fault of a malformed request head.
     #[must_use]
     pub fn refused(&self) -> Option<Malformed> {
         match self.fault.get() {
@@ -162,12 +162,12 @@ impl Connection {
         }
     }
 
-    /// The body of the request under way breaks a rule, and hyper was told that nothing more comes.
+    /// Records a malformed body of the request in progress; hyper sees the end of the stream in its place.
     pub fn break_body(&self, kind: Malformed) {
         self.fault.set(Some(Fault::Body(kind)));
     }
 
-    /// Which rule the body of the request under way breaks.
+    /// Returns the fault of a malformed body.
     #[must_use]
     pub fn body_fault(&self) -> Option<Malformed> {
         match self.fault.get() {
@@ -176,17 +176,18 @@ impl Connection {
         }
     }
 
-    /// The request with this number, counted from 0, came with something raw in its query, which reaches hyper encoded.
+    /// Records that the request with this number, counted from 0, arrived with raw characters in its query; hyper
+    /// receives the encoded form.
     pub fn note_encoded(&self, request: u64, broken: Broken) {
         self.raw_queries.note(request, broken);
     }
 
-    /// The next request begins; what the raw characters in its query broke.
+    /// Advances to the next request; returns the rule that the raw characters in its query broke.
     pub fn next_request(&self) -> Option<Broken> {
         self.raw_queries.next_request()
     }
 
-    /// Everything that was written has gone.
+    /// Records that all written bytes have reached the socket.
     pub fn flushed(&self) {
         self.transport.flushed();
         if self.phase() != Phase::Exchange {
@@ -194,7 +195,7 @@ impl Connection {
         }
     }
 
-    /// A piece of the request's body is awaited from now on, or no more.
+    /// Records whether the gate waits for a piece of the request's body.
     pub fn await_body(&self, awaited: bool) {
         if let State::Exchange { since, body_awaited_since } = self.state.get()
             && body_awaited_since.is_some() != awaited
@@ -204,32 +205,33 @@ impl Connection {
         }
     }
 
-    /// Whether the caller is what a request waits for.
+    /// Whether the gate waits for a piece of the request's body.
     #[must_use]
     pub fn body_is_awaited(&self) -> bool {
         self.state.get().body_awaited_since().is_some()
     }
 
-    /// Whether it has been for so long that others may have lost their patience with it.
+    /// Whether that wait has lasted so long that the upstream may have given up because of it.
     #[must_use]
     pub fn lets_others_wait(&self) -> bool {
         self.state.get().body_awaited_since().is_some_and(|since| since.elapsed() >= SLOW)
     }
 
-    /// The caller takes no more of the response for now, or does again.
+    /// Records whether the caller blocks the response by not reading it.
     pub fn block_write(&self, blocked: bool) {
         if self.write_blocked_since.get().is_some() != blocked {
             self.write_blocked_since.set(blocked.then(Instant::now));
         }
     }
 
-    /// Whether the caller takes nothing of what is ready for it.
+    /// Whether the caller does not read the bytes that are ready for it.
     #[must_use]
     pub fn is_write_blocked(&self) -> bool {
         self.write_blocked_since.get().is_some()
     }
 
-    /// The head of a response goes to the caller. Without a length or chunks, its end is that of the connection.
+    /// Records that the head of a response is sent. Without a length or chunks, the end of the connection ends the
+    /// response.
     pub fn answer_begins(&self, ends_with_connection: bool) {
         self.change_request(|request| {
             let is_expired = request.reply.is_expired();
@@ -237,14 +239,14 @@ impl Connection {
         });
     }
 
-    /// Whether the end of the connection would look like the end of the last response.
+    /// Whether the end of the connection marks the end of the latest response.
     #[must_use]
     pub fn answer_ends_with_it(&self) -> bool {
         matches!(self.request.get().reply, Reply::Begun { ends_with_connection: true, .. })
     }
 
-    /// The request under way has had its time, and is refused for `reason`. Whether it can still be told so: not when its
-    /// response has begun, nor when it was told before.
+    /// Records that the request exceeded its deadline and is refused for `reason`. Returns whether a response can still
+    /// be sent: not after another has begun, nor a second time.
     pub fn expire(&self, reason: Reason) -> bool {
         let can_be_told = self.phase() == Phase::Exchange && matches!(self.request.get().reply, Reply::Awaited);
         if can_be_told {
@@ -254,7 +256,7 @@ impl Connection {
         can_be_told
     }
 
-    /// Why it is refused, when it has had its time and was not told so yet.
+    /// Returns the reason of the refusal if the deadline has passed and no response has begun.
     #[must_use]
     pub fn expired(&self) -> Option<Reason> {
         match self.request.get().reply {
@@ -263,19 +265,19 @@ impl Connection {
         }
     }
 
-    /// The caller lets the gate wait for longer than `timeouts.body_idle`. Whether it can still be told so.
+    /// Records that the caller exceeded `timeouts.body_idle`. Returns whether a response can still be sent.
     pub fn stall(&self) -> bool {
         let waited_for = if self.is_write_blocked() { Stall::Answer } else { Stall::Request };
         self.note_stall(Stalled { waited_for, bound: Bound::BodyIdle });
         waited_for == Stall::Request && self.expire(Reason::BodyTooSlow)
     }
 
-    /// The caller of the request under way let the gate wait for too long.
+    /// Records that the caller kept the gate waiting for too long during the request in progress.
     pub fn note_stall(&self, stall: Stalled) {
         self.change_request(|request| request.stalled = Some(stall));
     }
 
-    /// What the caller of the request under way let the gate wait for, if it did for too long.
+    /// Returns the stall of the request in progress, if there was one.
     #[must_use]
     pub fn stalled(&self) -> Option<Stalled> {
         let Request { stalled, reply, .. } = self.request.get();
@@ -284,8 +286,8 @@ impl Connection {
         stalled.or_else(|| takes_none.then_some(stall))
     }
 
-    /// When the request under way, from its first byte to the last of its response, has taken too long. To say so to the
-    /// caller, there is the time for one more step.
+    /// Returns the deadline of the request in progress, from its first byte to the last of its response. A request past
+    /// it gets the time of one more step for the error response.
     #[must_use]
     pub fn request_deadline(&self, timeouts: &CallerTimeouts) -> Option<Instant> {
         match self.state.get() {
@@ -299,7 +301,7 @@ impl Connection {
         }
     }
 
-    /// When the caller has waited too long; `None` when the next step is not the caller's.
+    /// Returns the deadline of the caller's next step; `None` if the next step is not the caller's.
     #[must_use]
     pub fn deadline(&self, timeouts: &CallerTimeouts) -> Option<Instant> {
         let of_phase = match self.state.get() {

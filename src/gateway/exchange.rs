@@ -1,8 +1,9 @@
-//! An exchange: one request and its response, from its first line to its last byte, and what will be logged and counted of it.
+//! An exchange: one request and its response, from the first line to the last byte, and the record that is logged and
+//! counted.
 //!
-//! Stages tell it what they found. Forward asks it two things: whether the operation acts, for what may be sent again, and how the
-//! body of the request goes on, for deadlines; Record asks whether it is over. It is logged and counted once, when it finishes
-//! or is dropped: a caller that went away is seen too.
+//! Stages report their findings to it. Forward reads from it whether the operation acts, to know whether it may be sent
+//! again, and the progress of the request body, for deadlines; Record reads whether it has ended. An exchange is logged
+//! and counted once, when it finishes or is dropped, so a disconnected caller is recorded too.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -25,17 +26,17 @@ use crate::worker::{Diagnosed, Ending, Progress, Refused, RequestId, Sender, Und
 /// One request and its response.
 pub struct Exchange {
     worker: Rc<Worker>,
-    /// The connection it came on.
+    /// The connection that the request arrived on.
     pub connection: Rc<Connection>,
-    /// Its name in logs, here and elsewhere.
+    /// The id of the request in logs, here and elsewhere.
     pub request_id: RequestId,
-    /// The method, if it is one that operations have.
+    /// The method, if operations use it.
     pub verb: Option<Verb>,
     started: Instant,
     asker: Cell<Asker>,
     request: RefCell<Request>,
     upward: Cell<Upward>,
-    /// Who said no, if somebody did.
+    /// The refusal, by the gate or by the upstream.
     refusal: Cell<Option<Refusal>>,
     would_refuse: Cell<Option<Reason>>,
     lacking: Cell<Option<Lacking>>,
@@ -43,12 +44,12 @@ pub struct Exchange {
     request_is_complete: Cell<bool>,
     response_bytes: Cell<u64>,
     course: Cell<Course>,
-    /// Its place among those under way, until it is over.
+    /// The index among the exchanges in progress, until this one ends.
     pub place: Cell<Option<usize>>,
 }
 
 impl Exchange {
-    /// A request arrived.
+    /// Creates the record of a request that has just arrived.
     #[must_use]
     pub fn new(worker: Rc<Worker>, connection: Rc<Connection>, verb: Option<Verb>, request_id: RequestId) -> Self {
         let started = Instant::now();
@@ -73,19 +74,19 @@ impl Exchange {
         }
     }
 
-    /// The worker that serves it.
+    /// Returns the worker that serves it.
     #[must_use]
     pub fn worker(&self) -> &Worker {
         &self.worker
     }
 
-    /// Who asks is decided: it is under way. `None` is an unknown caller.
+    /// Records the result of identification and counts the exchange as in progress. `None` is an unknown caller.
     pub fn begin(&self, caller: Option<CallerId>) {
         self.asker.set(Asker::identified(caller));
         self.worker.count(|shard| shard.begin(caller));
     }
 
-    /// Its caller has become another, in another configuration.
+    /// Records that the caller has another id in a newer configuration.
     pub fn change_caller(&self, caller: CallerId) {
         let before = self.asker.replace(Asker::Known(caller)).caller();
         if before != Some(caller) {
@@ -93,10 +94,10 @@ impl Exchange {
         }
     }
 
-    /// What was decided of it, at first or again.
+    /// Records a decision, the first or a repeated one.
     ///
     /// # Errors
-    /// Why it is refused.
+    /// The reason of the refusal.
     pub fn decided(&self, Decided { read, token, decision }: Decided<'_>) -> Result<Decision, Rejection> {
         if let Some((operation, subject)) = read {
             self.request.borrow_mut().read(operation, subject, token);
@@ -108,21 +109,22 @@ impl Exchange {
         Ok(decision)
     }
 
-    /// Whether it changes something, so that it must not be processed twice; so it does until it is known not to.
+    /// Whether the operation changes something and must not be processed twice. An unknown operation counts as one that
+    /// does.
     #[must_use]
     pub fn acts(&self) -> bool {
         self.request.borrow().as_read().is_none_or(|read| read.acts)
     }
 
-    /// The path is no operation's.
+    /// Records that the path matches no operation.
     pub fn set_unknown_path(&self, path: &str) {
         *self.request.borrow_mut() = Request::UnknownPath(path.into());
     }
 
-    /// Which token goes out: that one, or its standby.
+    /// Records the token that is sent: the chosen one, or its standby.
     ///
     /// # Errors
-    /// When nothing was read, for which a token could go out.
+    /// An internal error if no operation was read.
     pub fn set_sender(&self, sender: Sender) -> Result<(), Rejection> {
         let mut request = self.request.borrow_mut();
         let Request::Read(read) = &mut *request else {
@@ -132,12 +134,12 @@ impl Exchange {
         Ok(())
     }
 
-    /// A credential of the caller's did not leave.
+    /// Counts a credential of the caller that was removed.
     pub fn credential_dropped(&self, kind: Credential) {
         self.worker.count(|shard| shard.credential_dropped(self.caller(), kind));
     }
 
-    /// Something went wrong towards the upstream.
+    /// Counts an upstream error.
     pub fn upstream_error(&self, kind: UpstreamError) {
         if kind == UpstreamError::Reflected {
             let request_id = self.request_id.as_str();
@@ -149,26 +151,26 @@ impl Exchange {
         self.worker.count(|shard| shard.upstream_error(kind));
     }
 
-    /// The upstream's response ends before its end.
+    /// Records that the upstream's response broke off.
     pub fn cut(&self) {
         if self.course.get() == Course::UnderWay {
             self.course.set(Course::Cut);
         }
     }
 
-    /// It is being sent, for the first time or again.
+    /// Records an attempt to send the request, the first or a repeat.
     pub fn sending(&self) {
         self.upward.set(self.upward.get().send(Instant::now()));
     }
 
-    /// The head of the upstream's response is here.
+    /// Records that the head of the upstream's response has arrived; returns the time.
     pub fn answered(&self, status: u16) -> Instant {
         let now = Instant::now();
         self.upward.set(self.upward.get().answer(now, status));
         now
     }
 
-    /// The gate answers itself, where scopes lack for the want of those.
+    /// Records a refusal by the gate; `lacking`: the missing scopes, if that is the reason.
     pub fn rejected(&self, reason: Reason, lacking: Option<Lacking>) {
         self.lacking.set(lacking);
         self.refusal.set(Some(Refusal::Gate(reason)));
@@ -178,7 +180,7 @@ impl Exchange {
         self.asker.get().caller()
     }
 
-    /// The status of the response: the gate's own, or the upstream's.
+    /// Returns the status of the response: the gate's own, or the upstream's.
     fn status(&self) -> Option<u16> {
         match self.refusal.get() {
             Some(Refusal::Gate(reason)) => Some(reason.answer().status.as_u16()),
@@ -186,7 +188,7 @@ impl Exchange {
         }
     }
 
-    /// It goes on, and would not if the caller's rules were enforced. The first reason stands.
+    /// Records that enforced rules would refuse this request. The first reason is kept.
     pub fn would_refuse(&self, Shadowed { reason, breach }: Shadowed) {
         if self.would_refuse.get().is_some() {
             return;
@@ -198,7 +200,7 @@ impl Exchange {
         }
     }
 
-    /// The scopes that are needed and those that are declared, where it was refused on account of that.
+    /// Returns the needed and the declared scopes if the request was refused for missing rights.
     fn rights_in_question(&self, read: Option<&Read>) -> Option<(ScopeSet, ScopeSet)> {
         match self.refusal.get()? {
             Refusal::Gate(_) => self.lacking.get().map(|Lacking { needed, held, .. }| (needed, held)),
@@ -209,13 +211,13 @@ impl Exchange {
         }
     }
 
-    /// With which token it is sent, or would be.
+    /// Returns the token that is or would be sent.
     #[must_use]
     pub fn token(&self) -> Option<TokenAlias> {
         self.request.borrow().as_read()?.token()
     }
 
-    /// The upstream did what was asked; its response came at this time.
+    /// Records that the operation succeeded; its response arrived at `now`.
     pub fn succeeded(&self, now: Instant) {
         if let Some(read) = self.request.borrow().as_read()
             && let Some(sender) = read.sender()
@@ -224,7 +226,7 @@ impl Exchange {
         }
     }
 
-    /// Whether the answer to a change may show whose the token is, which is not known.
+    /// Whether the response can reveal the owner of the token: the operation changes a counter, and the owner is unknown.
     pub fn may_show_the_owner(&self) -> bool {
         let request = self.request.borrow();
         let Some((read, sender)) = request.as_read().and_then(|read| Some((read, read.sender()?))) else {
@@ -233,14 +235,14 @@ impl Exchange {
         read.changes_a_counter() && read.subject.login.is_none() && self.worker.learning.lacks_the_owner(sender)
     }
 
-    /// The answer to a change showed whose the token is.
+    /// Records the owner of the token, which a response revealed.
     pub fn shows_the_owner(&self, login: Box<str>) {
         if let Some(sender) = self.request.borrow().as_read().and_then(Read::sender) {
             self.worker.learning.owner_was_shown(sender, login);
         }
     }
 
-    /// The upstream refused, and its body has the type `error_type`; why.
+    /// Records a refusal by the upstream whose body has the type `error_type`; returns the diagnosis.
     pub fn refused_by_upstream(&self, status: u16, error_type: ErrorType) -> Option<Diagnosed> {
         let request = self.request.borrow();
         let read = request.as_read()?;
@@ -252,24 +254,24 @@ impl Exchange {
         Some(diagnosed)
     }
 
-    /// Why the upstream refused is known, or known better.
+    /// Records the diagnosis of an upstream refusal, or a better one.
     pub fn diagnosed(&self, diagnosis: Diagnosis) {
         self.refusal.set(Some(Refusal::Upstream(diagnosis.cause)));
     }
 
-    /// A piece of the request's body came.
+    /// Records a piece of the request body.
     pub fn add_request_bytes(&self, bytes: usize) {
         let before = self.pieces.get().map_or(0, |pieces| pieces.bytes);
         let bytes = before + u64::try_from(bytes).unwrap_or(0);
         self.pieces.set(Some(Pieces { bytes, last: Instant::now() }));
     }
 
-    /// A piece of the answer's body went on.
+    /// Records a piece of the response body that was sent.
     pub fn add_response_bytes(&self, bytes: usize) {
         self.response_bytes.set(self.response_bytes.get() + u64::try_from(bytes).unwrap_or(0));
     }
 
-    /// The request's body came to its end.
+    /// Records the end of the request body.
     pub fn request_completed(&self) {
         self.request_is_complete.set(true);
         self.connection.request_completed();
@@ -278,26 +280,26 @@ impl Exchange {
         }
     }
 
-    /// Whether it did.
+    /// Whether the request body has ended.
     #[must_use]
     pub fn request_is_complete(&self) -> bool {
         self.request_is_complete.get()
     }
 
-    /// When the request last went on: a piece of its body, or else its head.
+    /// Returns the time of the latest progress of the request: a piece of its body, otherwise its head.
     #[must_use]
     pub fn last_progress(&self) -> Instant {
         let last = self.pieces.get().map(|pieces| pieces.last);
         last.or_else(|| Some(self.upward.get().sending()?.at)).unwrap_or(self.started)
     }
 
-    /// Whether it is over.
+    /// Whether the exchange has ended.
     #[must_use]
     pub fn is_finished(&self) -> bool {
         self.course.get() == Course::Over
     }
 
-    /// It is over.
+    /// Ends the exchange; later calls have no effect. `complete`: the response was sent whole.
     pub fn finish(&self, complete: bool) {
         let course = self.course.replace(Course::Over);
         if course == Course::Over {
@@ -305,7 +307,7 @@ impl Exchange {
         }
         self.place.take().into_iter().for_each(|place| self.worker.under_way.leave(place));
         let now = Instant::now();
-        // Of an exchange without an answer of the upstream's, nobody asked; the next is not to be told.
+        // Nothing else reads this flag if the upstream did not respond; it must not carry over to the next exchange.
         if self.connection.interim.take_reflected() {
             self.upstream_error(UpstreamError::Reflected);
         }
@@ -320,7 +322,7 @@ impl Exchange {
         self.report(now, stalled.is_some(), course, complete);
     }
 
-    /// Counts and logs it.
+    /// Counts and logs the exchange.
     fn report(&self, now: Instant, stalled: bool, course: Course, complete: bool) {
         let snapshot = self.worker.snapshot();
         let (request, upward) = (self.request.borrow(), self.upward.get());

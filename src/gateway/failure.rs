@@ -1,4 +1,4 @@
-//! What went wrong on the way up, counted, and as the caller gets it.
+//! Failures on the way to the upstream: counts each, and converts it into the caller's rejection.
 
 use super::exchange::Exchange;
 use super::stalled::{Bound, Stalled};
@@ -8,7 +8,7 @@ use crate::policy::rejection::{Reason, Rejection};
 use crate::upstream::broken::Broken;
 use crate::upstream::dial::DialError;
 
-/// There is no connection; nothing was sent.
+/// No connection is available; nothing was sent.
 pub fn not_sent(exchange: &Exchange, error: DialError) -> Rejection {
     exchange.upstream_error(error.kind());
     let reason = match error {
@@ -49,7 +49,8 @@ pub fn not_read(exchange: &Exchange, failed: BodyError) -> Rejection {
     rejection.unwrap_or_else(|| Rejection::because(Reason::MalformedRequest, failed))
 }
 
-/// The request's own body failed: the caller sent chunks that are none, or went away. `None` where that is to be said.
+/// Classifies a failure of the request's own body: malformed chunks, a disconnect or a broken rule. Returns `None` for
+/// any other failure, whose cause the rejection then carries.
 fn of_the_caller(exchange: &Exchange, failed: &BodyError) -> Option<Rejection> {
     let left = || {
         failed.is_of_a_caller_that_left().then(|| {

@@ -1,12 +1,12 @@
-//! Forward: send the request, and hand its response to the response path ([`crate::response`]).
+//! Forward: sends the request, and hands its response to the response path ([`crate::response`]).
 //!
-//! 1. A request is sent again only on account of a connection that was used before, and only if that failed before the
-//!    request was written; or if it has no body and the upstream says on HTTP/2 that it did not process it (RFC 9113,
-//!    section 8.7); or if its operation changes nothing (`acts`) and it has no body, and the upstream closed the connection
-//!    before a byte of an answer (RFC 9112, section 9.3.1), on HTTP/2 before its head. So nothing that acts is ever
-//!    processed twice.
+//! 1. A request is sent again only if a reused connection failed, and only in one of three cases: the connection failed
+//!    before the request was written; or the request has no body and the upstream declares on HTTP/2 that it did not
+//!    process it (RFC 9113, section 8.7); or its operation changes nothing (`acts`), it has no body, and the upstream
+//!    closed the connection before a byte of a response (RFC 9112, section 9.3.1), on HTTP/2 before the response head. An
+//!    operation that acts is thus never processed twice.
 //! 2. It is sent again on a new connection, once.
-//! 3. When the caller goes away, this future is dropped, and with it the connection that carries the request.
+//! 3. When the caller disconnects, this future is dropped, and with it the connection that carries the request.
 //! 4. A request that has waited is decided again before it leaves ([`Permit::renew`]).
 //! 5. Interim responses go to callers of HTTP/1.1 (RFC 9110, section 15.2).
 
@@ -32,15 +32,18 @@ use crate::upstream::broken::{Broken, Unanswered};
 use crate::upstream::received::Received;
 use crate::upstream::{Lease, Outgoing, Upstream, Watchdog};
 
-/// What a request's own connection could not do.
+/// A failure of the request's own connection.
 enum Failed {
-    /// No head of an answer in time.
+    /// The response head did not arrive in time.
     Timeout,
     /// The connection failed.
     Sending(Box<Unanswered<RequestBody>>),
 }
 
-/// See the module.
+/// Sends the request and returns the checked response.
+///
+/// # Errors
+/// The rejection that the caller receives.
 pub async fn forward(outbound: Outbound) -> Result<Response<ResponseBody>, Rejection> {
     let (mut request, mut permit) = outbound.into_parts();
     let mut lease = ready_to_leave(&mut permit, &mut request, false).await?;
@@ -54,7 +57,7 @@ pub async fn forward(outbound: Outbound) -> Result<Response<ResponseBody>, Rejec
         if lease.is_http2() {
             adapt_to_http2(&mut request);
         }
-        // HTTP/2 keeps what it was given, so a copy is made where rule 1 could need it.
+        // HTTP/2 keeps the request it was given, so a copy is made where rule 1 could need it.
         let copied = !is_repeat && lease.is_http2() && lease.is_reused() && request.body.is_end_stream();
         let copy = copied.then(|| request.with_body(RequestBody::empty(exchange.clone())));
         exchange.sending();
@@ -86,13 +89,13 @@ pub async fn forward(outbound: Outbound) -> Result<Response<ResponseBody>, Rejec
     };
     let at = permit.exchange.answered(answer.status().as_u16());
     if permit.exchange.connection.interim.is_waiting() {
-        // The server writes what came before the response, then it gets the response.
+        // The server writes the interim responses before it gets the final one.
         tokio::task::yield_now().await;
     }
     respond(answer, terms(at, permit, lease, watchdog)).await
 }
 
-/// What the response is held to, whose head came `at` this time.
+/// Collects the terms of a response whose head arrived at `at`.
 fn terms(at: Instant, permit: Permit, lease: Lease<RequestBody>, watchdog: Watchdog) -> Terms {
     let Permit { exchange, owed, wishes, .. } = permit;
     if wishes.answered() {
@@ -106,8 +109,8 @@ fn terms(at: Instant, permit: Permit, lease: Lease<RequestBody>, watchdog: Watch
     Terms { at, secret, counters, target_bytes, carrier, progress: exchange }
 }
 
-/// A connection for the request, behind everything that it waits for: what it owes is done, the connection is ready, and the
-/// latest decision lets it go with the token that it has.
+/// Returns a connection for the request after every wait: the body rules are applied, the connection is ready, and the
+/// latest decision lets the request go with its current token.
 async fn ready_to_leave(
     permit: &mut Permit,
     request: &mut Outgoing<RequestBody>,
@@ -115,13 +118,13 @@ async fn ready_to_leave(
 ) -> Result<Lease<RequestBody>, Rejection> {
     loop {
         if let Some(owed) = &permit.owed {
-            // Boxed: few requests owe anything, and all would have room for it.
+            // Boxed to keep the future small: few requests have body rules.
             Box::pin(owed::settle(owed, request, &permit.exchange)).await?;
             if permit.renew(request)? {
                 continue;
             }
         } else {
-            // An earlier decision may have wanted that.
+            // An earlier decision may have required it.
             request.body.watch_no_more();
         }
         let lease = ready_lease(permit, request, fresh).await?;
@@ -131,7 +134,7 @@ async fn ready_to_leave(
     }
 }
 
-/// A connection that can take the request. One that closed while it was idle is passed over.
+/// Returns a connection that can take the request. A connection that closed while idle is skipped.
 async fn ready_lease(
     permit: &Permit,
     request: &Outgoing<RequestBody>,
@@ -141,7 +144,7 @@ async fn ready_lease(
     loop {
         let mut lease = pool.lease(carried, fresh).await.map_err(|error| not_sent(exchange, error))?;
         if lease.is_reused() && !is_repeatable(exchange, request) {
-            // Lets the runtime see whether the upstream has just closed the connection: this request has one try.
+            // Lets the runtime notice a connection that the upstream has just closed: this request has only one attempt.
             tokio::task::yield_now().await;
         }
         if lease.ready().await {
@@ -159,7 +162,7 @@ fn is_repeatable(exchange: &Exchange, request: &Outgoing<RequestBody>) -> bool {
     !exchange.acts() && request.body.is_end_stream()
 }
 
-/// Rule 1, after it failed: whether a request without a body may be sent again.
+/// Rule 1 after a failure: whether a request without a body may be sent again.
 fn is_lost(lease: &Lease<RequestBody>, exchange: &Exchange, error: &Broken) -> bool {
     if lease.is_http2() {
         error.is_of_nothing_processed() || !exchange.acts() && error.is_of_a_shared_connection()
@@ -168,9 +171,9 @@ fn is_lost(lease: &Lease<RequestBody>, exchange: &Exchange, error: &Broken) -> b
     }
 }
 
-/// Puts what of a request is different on HTTP/2 into its form.
+/// Adapts a request to HTTP/2.
 fn adapt_to_http2(request: &mut Outgoing<RequestBody>) {
-    // No id comes twice: indexed, each would push another field out of the table that headers are packed with.
+    // Request ids are unique: indexing one would evict another field from the HPACK table.
     if let Some(id) = request.fields.get_mut(&REQUEST_ID) {
         id.set_sensitive(true);
     }
@@ -195,13 +198,13 @@ async fn send(
     .await
 }
 
-/// When the upstream has had its time: for the head of its answer, or to take the next piece of the request.
+/// Returns the upstream's deadline: for the response head, or to accept the next piece of the request.
 fn deadline(exchange: &Exchange, upstream: &Upstream) -> Instant {
     let timeouts = &upstream.settings.timeouts;
     if exchange.request_is_complete() {
         exchange.last_progress() + timeouts.response_headers
     } else if exchange.connection.body_is_awaited() {
-        // The caller's turn, for which the server has its own clock.
+        // The caller's turn; the server has a separate deadline for it.
         Instant::now() + timeouts.body_idle
     } else {
         exchange.last_progress() + timeouts.body_idle

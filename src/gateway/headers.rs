@@ -1,10 +1,10 @@
-//! The header fields of a request: which go to Metrica, by an allow-list; `docs/decisions/0003` says why. Those that come back
-//! have a list of their own ([`crate::response::fields`]).
+//! The header fields of a request: an allow-list selects those that go to Metrica; `docs/decisions/0003` has the reasons.
+//! Response fields have a list of their own ([`crate::response::fields`]).
 //!
-//! 1. Only fields of an allow-list go: content negotiation, conditions, caching, the description of the body,
-//!    `User-Agent`, `X-Request-ID` and trace context. So no credential, cookie, forwarding or identity field can leave,
-//!    whatever it is called. `Range` does not go: a token that comes back in parts could not be seen.
-//! 2. Fields that `Connection` names go nowhere (RFC 9110, section 7.6.1), before ours are added.
+//! 1. Only fields of an allow-list are forwarded: content negotiation, conditions, caching, the description of the body,
+//!    `User-Agent`, `X-Request-ID` and trace context. No credential, cookie, forwarding or identity field can leave,
+//!    whatever its name. `Range` is not forwarded: a token that is split over partial responses could not be detected.
+//! 2. Fields that `Connection` names are removed (RFC 9110, section 7.6.1), before the gate's own are added.
 //! 3. `Host`, `Authorization`, `Accept-Encoding`, `Via` and, for this hop, `Connection` and `TE` are the gate's own.
 
 use http::header::{self, HeaderName};
@@ -15,14 +15,14 @@ use crate::body::fields::{keep, remove_named_by_connection};
 use crate::metrics::Credential;
 use crate::response::coding;
 
-/// What a caller's fields asked for, beside what they say to Metrica.
+/// The caller's requests to the gate itself, read from its header fields.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Asked {
     /// `Expect: 100-continue`.
     pub interim: bool,
     /// `TE: trailers`.
     pub trailers: bool,
-    /// What becomes of `Accept-Encoding`.
+    /// The value of the forwarded `Accept-Encoding`.
     pub coding: HeaderValue,
 }
 
@@ -53,7 +53,7 @@ fn goes_up(name: &HeaderName) -> bool {
     )
 }
 
-/// The kind of credential that a field carries, for the count.
+/// Returns the kind of credential that a field carries, for the count.
 fn credential(name: &HeaderName) -> Option<Credential> {
     Some(match name.as_str() {
         "authorization" => Credential::Authorization,
@@ -75,11 +75,11 @@ fn credential(name: &HeaderName) -> Option<Credential> {
     })
 }
 
-/// Takes away everything that does not go to Metrica, and tells `dropped` of each credential (rules 1 and 2).
+/// Removes every field that does not go to Metrica, and calls `dropped` for each credential (rules 1 and 2).
 pub fn clean_request(headers: &mut HeaderMap, mut dropped: impl FnMut(Credential)) -> Asked {
     let interim = has_token(headers, &header::EXPECT, "100-continue");
     let trailers = has_token(headers, &header::TE, "trailers");
-    // Counted before the fields that Connection names go, so that naming one does not hide it.
+    // Counted before the fields that `Connection` names are removed, so that naming a credential does not hide it.
     headers.keys().filter_map(credential).for_each(&mut dropped);
     remove_named_by_connection(headers);
     let coding = coding::asked_for(headers);
@@ -160,7 +160,7 @@ mod tests {
         assert_eq!(left(&headers), ["pragma"]);
     }
 
-    /// a byte beyond ASCII in the line of `Connection` does not hide what else it names.
+    /// a byte beyond ASCII in the `Connection` line does not hide the other names in it.
     #[test]
     fn rule_2_a_byte_beyond_ascii_hides_no_name() {
         for connection in ["user-agent, \u{e9}", "\u{e9},User-Agent", "x\u{e9}, etag ,user-agent"] {

@@ -1,4 +1,4 @@
-//! Identify: who is calling? See [`crate::policy::decide::identify`].
+//! Identify: determines the caller. See [`crate::policy::decide::identify`].
 
 use std::rc::Rc;
 
@@ -12,29 +12,29 @@ use crate::policy::decide::{self, Identified};
 use crate::policy::rejection::Rejection;
 use crate::worker::Snapshot;
 
-/// A request as it came.
+/// A request as it arrived.
 pub struct Received {
-    /// What is said about it.
+    /// The record of the request.
     pub exchange: Rc<Exchange>,
-    /// What it is decided by.
+    /// The snapshot that decides the request.
     pub snapshot: Rc<Snapshot>,
-    /// Its head.
+    /// The request head.
     pub head: Parts,
-    /// What its query broke before it was percent-encoded.
+    /// The rule that the query broke before it was percent-encoded.
     pub encoded: Option<Broken>,
-    /// Its body.
+    /// The request body.
     pub body: CallerBody,
 }
 
-/// A request of a caller.
+/// A request of a configured caller.
 pub struct Known {
     /// The request.
     pub received: Received,
-    /// Who asks.
+    /// The caller.
     pub caller: Identified,
 }
 
-/// See the module.
+/// The stage that identifies the caller.
 #[derive(Debug, Clone, Copy)]
 pub struct Identify;
 

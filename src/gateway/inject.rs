@@ -1,9 +1,9 @@
-//! Inject: what the caller sent as a credential stays here, and the token goes on, last.
+//! Inject: removes every credential of the caller, and adds the token last.
 //!
-//! 1. Whatever the caller sent, exactly one `Authorization` leaves: ours.
+//! 1. Exactly one `Authorization` leaves, the gate's, whatever the caller sent.
 //! 2. A request without a token that its decision lists does not leave (`token_unavailable`, 503).
 //! 3. The target that leaves is the one that policy read ([`Target`]).
-//! 4. A request that has waited is decided again before it leaves, and goes with the token of that decision.
+//! 4. A request that has waited is decided again before it leaves, and carries the token of that decision.
 //!
 //! [`Target`]: strict_http::target::Target
 
@@ -31,49 +31,49 @@ use crate::response::secret::Secret;
 use crate::upstream::{Listener, Outgoing, Pool};
 use crate::worker::{Sender, Snapshot};
 
-/// A request that may leave, with a token on it and nothing of the caller's that should not.
+/// A request that may leave: it carries a token, and only fields of the caller that are allowed.
 pub struct Outbound {
     request: Outgoing<RequestBody>,
     permit: Permit,
 }
 
-/// What lets a request leave: its latest decision, and what goes with that.
+/// The permission for a request to leave: the latest decision, and the data that it needs.
 pub struct Permit {
-    /// What is said about the request.
+    /// The record of the request.
     pub exchange: Rc<Exchange>,
-    /// What it owes to the caller's rules before it leaves.
+    /// The rules to apply before the request leaves.
     pub owed: Option<Box<Owed>>,
-    /// What becomes of interim responses to it.
+    /// The handling of interim responses.
     pub wishes: InterimWishes,
     sender: Sender,
     asked: Asked,
-    /// What it was decided with.
+    /// The snapshot that the latest decision was made with.
     snapshot: Rc<Snapshot>,
 }
 
 impl Outbound {
-    /// The request, and what lets it leave.
+    /// Splits into the request and its permit.
     pub fn into_parts(self) -> (Outgoing<RequestBody>, Permit) {
         (self.request, self.permit)
     }
 }
 
 impl Permit {
-    /// Which token goes out.
+    /// Returns the token that is sent.
     pub const fn sender(&self) -> Sender {
         self.sender
     }
 
-    /// The connections that the request may leave on.
+    /// Returns the pool of connections that the request may leave on.
     pub fn pool(&self) -> Rc<Pool<RequestBody>> {
         self.snapshot.pool.clone()
     }
 
-    /// Decides again where something has changed since the latest decision; whether it has. Behind the last wait before
-    /// `request` leaves, this says no (rule 4).
+    /// Decides again if the snapshot has changed since the latest decision; returns whether it has. After the last wait
+    /// before `request` leaves, this must return `false` (rule 4).
     ///
     /// # Errors
-    /// Why the request is refused now.
+    /// The reason why the request is now refused.
     pub fn renew(&mut self, request: &mut Outgoing<RequestBody>) -> Result<bool, Rejection> {
         let now = self.exchange.worker().snapshot();
         if Rc::ptr_eq(&now, &self.snapshot) {
@@ -93,18 +93,19 @@ impl Permit {
     }
 }
 
-/// What becomes of the upstream's interim responses.
+/// The handling of the upstream's interim responses.
 pub struct InterimWishes {
-    /// The request's body waits for a 100.
+    /// Set if the request's body waits for a 100.
     asked: Option<UpstreamSay>,
-    /// The caller's connection, which takes the others: it speaks HTTP/1.1.
+    /// The caller's connection, which receives the other interim responses; set only for HTTP/1.1.
     caller: Option<Rc<Connection>>,
-    /// What may not come back in them.
+    /// The secret that is removed from them.
     secret: Secret,
 }
 
 impl InterimWishes {
-    /// The answer is here: a body that waits is wanted no more. Whether an interim response held the token.
+    /// Records that the response has arrived, so that a waiting body is no longer sent. Returns whether an interim
+    /// response contained the token.
     #[must_use]
     pub fn answered(&self) -> bool {
         if let Some(asked) = &self.asked {
@@ -113,18 +114,18 @@ impl InterimWishes {
         self.caller.as_ref().is_some_and(|caller| caller.interim.take_reflected())
     }
 
-    /// What went out with the request and may not come back.
+    /// Returns the secret of the request, which must not reach the caller.
     pub const fn secret(&self) -> &Secret {
         &self.secret
     }
 
-    /// The body that waits, if one does.
+    /// Returns the handle of the waiting body, if there is one.
     pub fn into_asked(self) -> Option<UpstreamSay> {
         self.asked
     }
 }
 
-/// See the module.
+/// The stage that prepares the request for the upstream.
 #[derive(Debug, Clone, Copy)]
 pub struct Inject;
 
@@ -169,7 +170,7 @@ impl Listener for InterimWishes {
 
     fn heard(&self, status: StatusCode, received: &HeaderMap) {
         match (status, &self.asked, &self.caller) {
-            // The caller's 100 is the server's to send, when the body is read.
+            // The server sends the caller's 100 when the body is read.
             (StatusCode::CONTINUE, Some(asked), _) => asked.decide(Say::Wanted),
             (StatusCode::CONTINUE, None, _) | (_, _, None) => {}
             (status, _, Some(caller)) => {
@@ -180,12 +181,12 @@ impl Listener for InterimWishes {
     }
 }
 
-/// What may not come back of this `Authorization`.
+/// Returns the secret part of this `Authorization`.
 fn secret_of(authorization: &HeaderValue) -> Result<Secret, Rejection> {
     Secret::of(authorization).ok_or_else(|| Rejection::internal("a token goes out in its scheme"))
 }
 
-/// The fields of our own hop to the upstream.
+/// Sets the fields of the gate's own hop to the upstream.
 fn for_this_hop(fields: &mut HeaderMap, method: &Method, body: &impl Body, interim: bool, trailers: bool) {
     if interim {
         fields.insert(EXPECT, HeaderValue::from_static("100-continue"));
@@ -194,7 +195,7 @@ fn for_this_hop(fields: &mut HeaderMap, method: &Method, body: &impl Body, inter
         fields.insert(TE, HeaderValue::from_static("trailers"));
         fields.insert(CONNECTION, HeaderValue::from_static("te"));
     }
-    // The client takes a GET of unknown length for one without a body, unless it is told.
+    // Without this field, the client treats a GET of unknown length as one without a body.
     if matches!(*method, Method::GET | Method::HEAD) && !body.is_end_stream() && body.size_hint().exact().is_none() {
         fields.insert(http::header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }

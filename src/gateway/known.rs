@@ -1,4 +1,4 @@
-//! What is known of a request, and how far it is: each state holds what is known in it, and nothing else.
+//! The state of a request: each enum variant holds exactly the data that is known at that stage.
 
 use std::time::Duration;
 
@@ -10,19 +10,19 @@ use tokio::time::Instant;
 use crate::names::{CallerId, TokenAlias};
 use crate::worker::Sender;
 
-/// Who asks.
+/// The caller of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Asker {
-    /// Not decided yet.
+    /// Identification has not run yet.
     Undecided,
-    /// No caller of the configuration.
+    /// The connection's evidence matches no configured caller.
     Unknown,
-    /// This one.
+    /// A configured caller.
     Known(CallerId),
 }
 
 impl Asker {
-    /// The caller that was identified, if one was.
+    /// Returns the state after identification; `None` is an unknown caller.
     pub const fn identified(caller: Option<CallerId>) -> Self {
         match caller {
             Some(caller) => Self::Known(caller),
@@ -30,7 +30,7 @@ impl Asker {
         }
     }
 
-    /// The caller, if it is one.
+    /// Returns the configured caller, if there is one.
     pub const fn caller(self) -> Option<CallerId> {
         match self {
             Self::Known(caller) => Some(caller),
@@ -39,47 +39,48 @@ impl Asker {
     }
 }
 
-/// What is asked.
+/// The operation of a request.
 pub enum Request {
-    /// Not read, or not to be read.
+    /// The request was not parsed, or was refused before parsing.
     Unread,
-    /// Something at this path, which is no operation's.
+    /// The path matches no operation.
     UnknownPath(Box<str>),
-    /// An operation.
+    /// The request matches an operation.
     Read(Read),
 }
 
 /// A request whose operation is known.
 pub struct Read {
-    /// What is asked.
+    /// The operation.
     pub operation: OperationId,
-    /// Any one of these is needed.
+    /// The scopes that permit the operation; any one of them suffices.
     pub needs: ScopeSet,
-    /// Whose data the operation can reach.
+    /// The counters and accounts that the operation can reach.
     pub reach: Reach,
-    /// It changes something.
+    /// Whether the operation changes something.
     pub acts: bool,
-    /// Its response can take minutes, or its body can be large.
+    /// Whether the response can take minutes, or the body can be large.
     pub is_lengthy: bool,
-    /// On whose data it works.
+    /// The counter, account or other object that the operation works on.
     pub subject: Subject,
-    /// With which token.
+    /// The state of the token.
     pub token: Token,
 }
 
 /// The token of a request.
 #[derive(Debug, Clone, Copy)]
 pub enum Token {
-    /// None may be used.
+    /// The decision allows no token.
     None,
-    /// This one was chosen, whether it can be sent or not.
+    /// The decision chose this token; it may be unavailable.
     Chosen(TokenAlias),
-    /// This one goes out: the one that was chosen, or its standby.
+    /// This token is sent: the chosen one, or its standby.
     Sent(Sender),
 }
 
 impl Request {
-    /// It asks for `operation` on `subject`, and `token` was chosen for it. A request that is read again works on the same data.
+    /// Records that the request calls `operation` on `subject`, and that `token` was chosen. A repeated decision keeps
+    /// the first subject.
     pub fn read(&mut self, operation: &Operation, subject: Subject, token: Option<TokenAlias>) {
         let (subject, before) = match std::mem::replace(self, Self::Unread) {
             Self::Read(read) => (read.subject, read.token),
@@ -96,7 +97,7 @@ impl Request {
         });
     }
 
-    /// What was read, if anything was.
+    /// Returns the parsed request, if there is one.
     pub const fn as_read(&self) -> Option<&Read> {
         match self {
             Self::Read(read) => Some(read),
@@ -104,7 +105,7 @@ impl Request {
         }
     }
 
-    /// The path, where it is no operation's.
+    /// Returns the path if it matches no operation.
     pub const fn unknown_path(&self) -> Option<&str> {
         match self {
             Self::UnknownPath(path) => Some(path),
@@ -114,7 +115,7 @@ impl Request {
 }
 
 impl Read {
-    /// Which token it is, if one was chosen.
+    /// Returns the alias of the token, if one was chosen.
     pub const fn token(&self) -> Option<TokenAlias> {
         match self.token {
             Token::None => None,
@@ -123,7 +124,7 @@ impl Read {
         }
     }
 
-    /// Which token goes out, if one does.
+    /// Returns the token that is sent, if there is one.
     pub const fn sender(&self) -> Option<Sender> {
         match self.token {
             Token::Sent(sender) => Some(sender),
@@ -131,33 +132,33 @@ impl Read {
         }
     }
 
-    /// Whether it changes a counter and is answered with that.
+    /// Whether the operation creates or updates a counter; Metrica's response then contains that counter.
     pub fn changes_a_counter(&self) -> bool {
         !self.needs.contains(Scope::Read) && matches!(self.operation.as_str(), "counter.update" | "counters.create")
     }
 
-    /// The scope of the token that is needed: of several, the narrowest that it is declared to have.
+    /// Returns the scope that the request uses: the narrowest sufficient scope that the token is declared to have.
     pub fn needed(&self) -> Option<Scope> {
         let declared = self.sender()?.scopes;
-        // The narrow ones come last.
+        // The narrow scopes come last.
         self.needs.iter().filter(|scope| declared.contains(*scope)).last()
     }
 }
 
-/// How far a request is on its way to the upstream.
+/// The progress of a request towards the upstream.
 #[derive(Debug, Clone, Copy)]
 pub enum Upward {
-    /// It was not sent.
+    /// The request was not sent.
     Unsent,
-    /// It was sent.
+    /// The request was sent.
     Sent(Sending),
-    /// The head of its response came.
+    /// The response head has arrived.
     Answered {
-        /// What it came for.
+        /// The request that this responds to.
         sending: Sending,
-        /// When.
+        /// The time of arrival.
         at: Instant,
-        /// The status.
+        /// The status code.
         status: u16,
     },
 }
@@ -165,14 +166,14 @@ pub enum Upward {
 /// A request that was sent.
 #[derive(Debug, Clone, Copy)]
 pub struct Sending {
-    /// When, the last time.
+    /// The time of the latest attempt.
     pub at: Instant,
-    /// How often again.
+    /// The number of repeats.
     pub again: u32,
 }
 
 impl Upward {
-    /// It is sent now, for the first time or again.
+    /// Records an attempt at `now`, the first or a repeat.
     pub const fn send(self, now: Instant) -> Self {
         let again = match self.sending() {
             Some(before) => before.again + 1,
@@ -181,14 +182,14 @@ impl Upward {
         Self::Sent(Sending { at: now, again })
     }
 
-    /// The head of its response comes now.
+    /// Records a response head that arrived at `now`.
     pub fn answer(self, now: Instant, status: u16) -> Self {
         debug_assert!(matches!(self, Self::Sent(_)), "what is answered was sent");
         let sending = self.sending().unwrap_or(Sending { at: now, again: 0 });
         Self::Answered { sending, at: now, status }
     }
 
-    /// How it was sent, if it was.
+    /// Returns the latest attempt, if the request was sent.
     pub const fn sending(self) -> Option<Sending> {
         match self {
             Self::Unsent => None,
@@ -196,7 +197,7 @@ impl Upward {
         }
     }
 
-    /// From the start of sending to the head of its response, if that came.
+    /// Returns the time from the latest attempt to the response head, if that has arrived.
     pub fn duration(self) -> Option<Duration> {
         match self {
             Self::Answered { sending, at, .. } => Some(at - sending.at),
@@ -204,7 +205,7 @@ impl Upward {
         }
     }
 
-    /// The status of its response, if that came.
+    /// Returns the status of the response, if its head has arrived.
     pub const fn status(self) -> Option<u16> {
         match self {
             Self::Answered { status, .. } => Some(status),
@@ -213,23 +214,23 @@ impl Upward {
     }
 }
 
-/// How far an exchange is.
+/// The progress of an exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Course {
-    /// It is under way.
+    /// The exchange is in progress.
     UnderWay,
-    /// So it is, and the upstream's response broke off.
+    /// The exchange is in progress, and the upstream's response broke off.
     Cut,
-    /// It is over, and was counted.
+    /// The exchange has ended and was counted.
     Over,
 }
 
-/// The pieces of a request's body that have come.
+/// The received part of a request's body.
 #[derive(Debug, Clone, Copy)]
 pub struct Pieces {
-    /// Their bytes.
+    /// The total number of bytes.
     pub bytes: u64,
-    /// When the last one came, or the end behind it.
+    /// The time at which the latest piece, or the end of the body, arrived.
     pub last: Instant,
 }
 

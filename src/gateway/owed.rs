@@ -1,17 +1,18 @@
-//! Owed: what is left of a caller's rules to hold a request to when it is about to leave (rules 5 and 7 of
+//! Owed: the rules of a caller that concern the body, applied just before the request leaves (rules 5 and 7 of
 //! [`crate::policy::rules`]).
 //!
-//! 1. A body that rules are about is read whole, up to [`BODY_BYTES`], before a connection is taken; what is refused sends
-//!    nothing. A caller that waits to be asked for it (`Expect: 100-continue`) is asked.
-//! 2. What was read goes on as it came: the same bytes, with a length or in chunks as before, and the same trailers.
-//! 3. The response to a list of counters has to be filtered: that is for the response path ([`crate::response`]).
-//! 4. Where rules are not enforced nothing is refused: what was read goes on, and the rest streams behind it.
-//! 5. A body that is packed with gzip is unpacked to be looked through, up to as many bytes.
-//! 6. JSON that is not said to be that leaves as what it is ([`Retype`]).
-//! 7. The names of parts are looked through as they go by: of the first piece before anything is sent, of those behind it
-//!    before they are. What is refused then breaks the request off, so that it reaches nobody whole.
-//! 8. Reading takes [`TIME`] at most (`body_too_slow`, 408), and no more memory than the budgets of the worker and of the
-//!    connection have (`overloaded`, 503).
+//! 1. A body that rules apply to is read whole, up to [`BODY_BYTES`], before a connection is taken; a refused request
+//!    sends nothing. A caller that waits for permission to send it (`Expect: 100-continue`) receives the 100.
+//! 2. The body is forwarded unchanged: the same bytes, with a length or in chunks as before, and the same trailers.
+//! 3. The response to a list of counters has to be filtered: the response path does that ([`crate::response`]).
+//! 4. Nothing is refused where rules are not enforced: the part that was read is forwarded, and the rest streams after
+//!    it.
+//! 5. A gzip body is decompressed for the check, up to the same number of bytes.
+//! 6. JSON that is not declared as JSON is forwarded with the right content type ([`Retype`]).
+//! 7. The names of multipart parts are checked as they pass: those in the first piece before anything is sent, later ones
+//!    before their piece is sent. A refusal then aborts the request, so that the upstream never receives it whole.
+//! 8. Reading takes at most [`TIME`] (`body_too_slow`, 408), and at most the memory that the budgets of the worker and of
+//!    the connection allow (`overloaded`, 503).
 
 use std::borrow::Cow;
 use std::future::poll_fn;
@@ -35,13 +36,13 @@ use crate::policy::rejection::{Reason, Rejection};
 use crate::policy::rules::{BODY_BYTES, Breach};
 use crate::upstream::Outgoing;
 
-/// So long a body may take to be read whole (rule 8).
+/// The maximum time for reading a body whole (rule 8).
 const TIME: Duration = Duration::from_secs(30);
 
-/// Holds a request to what it owes before it leaves.
+/// Applies the remaining rules to a request before it leaves.
 ///
 /// # Errors
-/// The rule that its body breaks, or what kept it from being read.
+/// The rule that the body breaks, or the reason why the body could not be read.
 pub async fn settle(
     owed: &Owed,
     request: &mut Outgoing<RequestBody>,
@@ -50,13 +51,13 @@ pub async fn settle(
     let (body, fields) = (&mut request.body, &mut request.fields);
     body.watch_no_more();
     if let Some(parts) = &owed.parts {
-        // Most that is wrong is in the first piece, and then nothing was sent.
+        // Most violations are in the first piece, and nothing has been sent at this point.
         read(owed, body, 0, exchange).await?;
         body.watch(parts.clone(), owed.enforce).map_err(|breach| Rejection::because(breach.reason(), breach))?;
     }
     if !owed.body {
         let Some(retype) = owed.retype else { return Ok(()) };
-        // Most bodies that are not said to be anything are files.
+        // Most bodies without a declared type are files.
         if retype == Retype::Untyped && (read(owed, body, 0, exchange).await?.is_none() || !json::begins(body.ahead()))
         {
             return Ok(());
@@ -88,8 +89,8 @@ pub async fn settle(
     }
 }
 
-/// Reads `body` ahead, until there are more than `limit` bytes: whether that was all of it. `None` where it cannot be, and need
-/// not.
+/// Reads `body` ahead until it has ended or exceeds `limit` bytes; returns whether it has ended. Returns `None` if an
+/// optional read fails or takes too long.
 async fn read(
     owed: &Owed,
     body: &mut RequestBody,
@@ -109,7 +110,7 @@ async fn read(
     }
 }
 
-/// What a body that is packed with gzip holds, up to [`BODY_BYTES`]. It is there only while it is looked through.
+/// Decompresses a gzip body, up to [`BODY_BYTES`]. The result lives only during the check.
 fn unpacked(packed: &[u8]) -> Result<Vec<u8>, Breach> {
     let mut plain = Vec::new();
     let most = u64::try_from(BODY_BYTES).unwrap_or(u64::MAX);

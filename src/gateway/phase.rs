@@ -1,4 +1,4 @@
-//! What a connection is doing, and what is known of it meanwhile.
+//! The phases of a connection, and the data that is known in each.
 
 use strict_http::Malformed;
 use tokio::time::Instant;
@@ -6,77 +6,77 @@ use tokio::time::Instant;
 use super::stalled::Stalled;
 use crate::policy::rejection::Reason;
 
-/// What a connection is doing.
+/// The phase of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// It was accepted, and no byte has come.
+    /// Accepted; no byte has arrived.
     New,
-    /// Nothing, behind a request: no byte of another one yet.
+    /// Idle after a request; no byte of another one has arrived.
     Idle,
     /// The header of a request has begun.
     Header,
-    /// A request is under way.
+    /// A request is in progress.
     Exchange,
 }
 
-/// The same, with what is known in each.
+/// A [`Phase`] with the data that is known in it.
 #[derive(Debug, Clone, Copy)]
 pub enum State {
-    /// Accepted then.
+    /// Accepted at this time.
     New(Instant),
-    /// Without a request since then.
+    /// Without a request since this time.
     Idle(Instant),
-    /// The header began then; the first one has its time from the accept on.
+    /// The start of the header. The time of the first header counts from the accept.
     Header(Instant),
-    /// A request is under way.
+    /// A request is in progress.
     Exchange {
-        /// When its first byte came.
+        /// The arrival of its first byte.
         since: Instant,
-        /// Since when a piece of its body is awaited, where one is.
+        /// The start of the current wait for a piece of its body, if there is one.
         body_awaited_since: Option<Instant>,
     },
 }
 
-/// The request under way, or else the last one.
+/// The request in progress, or the latest one.
 #[derive(Debug, Clone, Copy)]
 pub struct Request {
-    /// What its caller has been told.
+    /// The state of the response to the caller.
     pub reply: Reply,
-    /// Its body has not come to its end.
+    /// The end of the request body has not arrived.
     pub is_open: bool,
-    /// Not all was written for it, as far as is known.
+    /// The response may not be completely written to the socket.
     pub flush_owed: bool,
-    /// Its caller let the gate wait for too long.
+    /// Set if the caller kept the gate waiting for too long.
     pub stalled: Option<Stalled>,
 }
 
-/// What its caller has been told.
+/// The state of the response to the caller.
 #[derive(Debug, Clone, Copy)]
 pub enum Reply {
-    /// Nothing yet.
+    /// No response has begun.
     Awaited,
-    /// Nothing yet, but the request has had its time, and is refused for this.
+    /// No response has begun; the request exceeded its deadline and is refused for this reason.
     Expired(Reason),
-    /// The head of a response.
+    /// The head of a response was sent.
     Begun {
-        /// The end of the connection would look like the end of the response.
+        /// The end of the connection marks the end of the response: it has neither a length nor chunks.
         ends_with_connection: bool,
-        /// It says that the request has had its time.
+        /// The response reports that the request exceeded its deadline.
         is_expired: bool,
     },
 }
 
-/// What a caller sent that is no HTTP, behind which hyper was told that nothing comes.
+/// Malformed input from a caller; hyper sees the end of the stream in its place.
 #[derive(Debug, Clone, Copy)]
 pub enum Fault {
-    /// In the place of a request.
+    /// A malformed request head.
     Head(Malformed),
-    /// In the body of the request under way.
+    /// A malformed body of the request in progress.
     Body(Malformed),
 }
 
 impl State {
-    /// Without what is known in it.
+    /// Returns the phase without its data.
     pub const fn phase(self) -> Phase {
         match self {
             Self::New(_) => Phase::New,
@@ -86,7 +86,7 @@ impl State {
         }
     }
 
-    /// Since when a piece of a body is awaited, where one is.
+    /// Returns the start of the current wait for a piece of the body, if there is one.
     pub const fn body_awaited_since(self) -> Option<Instant> {
         match self {
             Self::Exchange { body_awaited_since, .. } => body_awaited_since,
@@ -96,12 +96,12 @@ impl State {
 }
 
 impl Request {
-    /// None has come yet.
+    /// The state before the first request.
     pub const NONE: Self = Self { reply: Reply::Awaited, is_open: false, flush_owed: false, stalled: None };
 }
 
 impl Reply {
-    /// Whether the request has had its time.
+    /// Whether the request exceeded its deadline.
     pub const fn is_expired(self) -> bool {
         matches!(self, Self::Expired(_) | Self::Begun { is_expired: true, .. })
     }

@@ -1,4 +1,4 @@
-//! What bodies and the response path tell of an exchange.
+//! The events that bodies and the response path report to an exchange.
 
 use std::task::{Context, Poll};
 

@@ -1,26 +1,28 @@
-//! Queries that came raw: the server percent-encodes them for hyper, and the gateway judges them as they came.
+//! Queries with raw characters: the server percent-encodes them for hyper, and the gateway judges them as they arrived.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 
 use strict_http::target::Broken;
 
-/// The requests of a connection of HTTP/1.1 that came with something raw in their query.
+/// The requests of an HTTP/1.1 connection that arrived with raw characters in the query.
 #[derive(Debug, Default)]
 pub struct RawQueries {
-    /// How many requests went on.
+    /// The number of requests that hyper handed over.
     requests: Cell<u64>,
-    /// By their number, counted from 0, with what that broke.
+    /// The affected requests: the number, counted from 0, and the broken rule.
     encoded: RefCell<VecDeque<(u64, Broken)>>,
 }
 
 impl RawQueries {
-    /// The request with this number came with something raw in its query, which reaches hyper encoded.
+    /// Records that the request with this number arrived with raw characters in its query; hyper receives the encoded
+    /// form.
     pub fn note(&self, request: u64, broken: Broken) {
         self.encoded.borrow_mut().push_back((request, broken));
     }
 
-    /// The next request begins; what the raw characters in its query broke. hyper hands over the requests in their order.
+    /// Advances to the next request; returns the rule that the raw characters in its query broke. hyper hands over
+    /// requests in order.
     pub fn next_request(&self) -> Option<Broken> {
         let request = self.requests.get();
         self.requests.set(request + 1);

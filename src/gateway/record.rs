@@ -1,6 +1,6 @@
-//! Record: every exchange has one response, one access line and one count, however it ends. Stages and the response path only
-//! tell the exchange what they found; beside that they count single events (a credential that was dropped, an error of the
-//! upstream), and why a request was refused is logged here.
+//! Record: every exchange has one response, one access-log line and one count, however it ends. Stages and the response
+//! path report their findings to the exchange. They also count single events (a dropped credential, an upstream error).
+//! The cause of a refusal is logged here.
 
 use std::pin::Pin;
 use std::rc::Rc;
@@ -31,12 +31,12 @@ use crate::worker::{Ending, RefusedToken, RequestId, Underway, Worker, new_reque
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
-/// The caller left in the middle of its request, and the exchange ended with that: it gets no answer, as the line has none.
+/// The caller left during its request, which ended the exchange: no response is sent, and the log line has no status.
 #[derive(Debug, thiserror::Error)]
 #[error("the caller left in the middle of its request")]
 pub struct CallerLeft;
 
-/// Makes [`Record`]s for one connection.
+/// A layer that makes the [`Record`]s of one connection.
 #[derive(Clone)]
 pub struct RecordLayer {
     worker: Rc<Worker>,
@@ -44,7 +44,7 @@ pub struct RecordLayer {
 }
 
 impl RecordLayer {
-    /// For the requests of `connection`, served by `worker`.
+    /// Creates the layer for requests of `connection`, which `worker` serves.
     pub const fn new(worker: Rc<Worker>, connection: Rc<Connection>) -> Self {
         Self { worker, connection }
     }
@@ -58,7 +58,7 @@ impl<S> Layer<S> for RecordLayer {
     }
 }
 
-/// See the module.
+/// The outermost service: it logs and counts each exchange.
 #[derive(Clone)]
 pub struct Record<S> {
     worker: Rc<Worker>,
@@ -111,8 +111,8 @@ fn is_close(option: &[u8]) -> bool {
     option.eq_ignore_ascii_case(b"close")
 }
 
-/// Says of an answer of HTTP/1.1 what becomes of its connection: a caller that knows does not send its next request into one
-/// that is about to close (RFC 9112, section 9.3 and 9.6). `keeps`: the caller wants to keep it.
+/// Announces in an HTTP/1.1 response whether the connection persists, so that a caller does not send its next request
+/// into a closing connection (RFC 9112, sections 9.3 and 9.6). `keeps`: the caller asked to keep it open.
 fn say_what_becomes_of_the_connection(fields: &mut HeaderMap, keeps: bool, worker: &Worker) {
     if worker.ending() >= Ending::Leaving {
         fields.insert(CONNECTION, HeaderValue::from_static("close"));
@@ -126,23 +126,23 @@ fn say_what_becomes_of_the_connection(fields: &mut HeaderMap, keeps: bool, worke
 }
 
 pin_project! {
-    /// An exchange on its way to an answer.
+    /// The future of an exchange that has no response yet.
     pub struct Recorded<F> {
         #[pin]
         inner: F,
         exchange: Unanswered,
         version: Version,
-        // The caller wants to keep the connection.
+        // The caller asked to keep the connection open.
         keeps: bool,
-        // Boxed: few requests are refused with a body, and all would have room for it.
+        // Boxed to keep the future small: few requests are refused with a body.
         rest: Option<Box<Rest>>,
     }
 }
 
-/// An exchange that is over when this is dropped: others may hold it for longer.
+/// Finishes the exchange on drop if it has no response, even if others hold the exchange for longer.
 struct Unanswered {
     exchange: Rc<Exchange>,
-    /// From then on the body of its response says when it is over.
+    /// Once set, the body of the response finishes the exchange.
     is_answered: bool,
 }
 
@@ -182,20 +182,20 @@ where
             return Poll::Ready(Err(CallerLeft));
         }
         let mut response = ended.unwrap_or_else(|rejection| answer(rejection, exchange));
-        // There are no chunks in HTTP/1.0 (RFC 9112, section 6.3, rule 8).
+        // HTTP/1.0 has no chunks (RFC 9112, section 6.3, rule 8).
         let without_end = *this.version == Version::HTTP_10 && response.body().size_hint().exact().is_none();
         exchange.connection.answer_begins(without_end);
         if *this.version != Version::HTTP_2 {
             say_what_becomes_of_the_connection(response.headers_mut(), *this.keeps, exchange.worker());
         }
         response.headers_mut().insert(REQUEST_ID, exchange.request_id.value().clone());
-        // no answer is what a browser guesses it to be.
+        // browsers must not guess the type of any response.
         response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         Poll::Ready(Ok(response))
     }
 }
 
-/// Goes on with the rest of a refused request, and keeps it in `place` until it has ended.
+/// Reads the rest of a refused request, and keeps it in `place` until that has ended.
 fn poll_rest<T>(
     mut rest: Box<Rest>,
     place: &mut Option<Box<Rest>>,
@@ -209,10 +209,10 @@ fn poll_rest<T>(
     Poll::Pending
 }
 
-/// As many fields as an answer of the gate's own has, at most.
+/// The maximum number of fields in a response of the gate's own.
 const FIELDS: usize = 12;
 
-/// The gate's own answer. What it says is in the table of [`crate::policy::rejection`]; the cause goes to the log only.
+/// Builds the gate's own response from the table of [`crate::policy::rejection`]; the cause goes only to the log.
 fn answer(rejection: Rejection, exchange: &Rc<Exchange>) -> Response<ResponseBody> {
     let Rejection { reason, lacking, cause } = rejection;
     let malformed = cause.as_ref().and_then(|cause| cause.downcast_ref::<Malformed>()).copied();
@@ -250,7 +250,7 @@ fn answer(rejection: Rejection, exchange: &Rc<Exchange>) -> Response<ResponseBod
     response
 }
 
-/// The one line of a refusal that says why.
+/// Logs the cause of a refusal, in one line.
 fn log_cause(exchange: &Exchange, reason: Reason, malformed: Option<Malformed>, cause: &str) {
     let Evidence { listener, peer } = exchange.connection.evidence;
     tracing::warn!(
@@ -264,20 +264,20 @@ fn log_cause(exchange: &Exchange, reason: Reason, malformed: Option<Malformed>, 
     );
 }
 
-/// The field that carries the id of a request, in both directions.
+/// The header field that carries the request id, in both directions.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// The id that a request brought, or a new one.
+/// Returns the id in the request's headers if it is valid, otherwise a new one.
 fn request_id(headers: &HeaderMap) -> RequestId {
     headers.get(&REQUEST_ID).and_then(RequestId::brought).unwrap_or_else(new_request_id)
 }
 
-/// The answer of the reason, with the message of the kind.
+/// Returns the response of the reason, with the message for this kind of malformed input.
 fn of_malformed(kind: Malformed) -> Answer {
     Answer { message: kind.message(), ..Reason::from(kind).answer() }
 }
 
-/// Says and counts a request that could not be read as HTTP; the bytes that answer it.
+/// Logs and counts a request that could not be parsed as HTTP; returns the bytes of the response.
 pub fn refuse_unparsed(worker: &Rc<Worker>, connection: &Rc<Connection>, kind: Malformed) -> Vec<u8> {
     let exchange = Exchange::new(worker.clone(), connection.clone(), None, new_request_id());
     let snapshot = worker.snapshot();
@@ -292,20 +292,21 @@ pub fn refuse_unparsed(worker: &Rc<Worker>, connection: &Rc<Connection>, kind: M
     as_bytes(reason, answer, &exchange.request_id)
 }
 
-/// The token of a request that is refused on account of it.
+/// Returns the state of the token if the request is refused because of it.
 fn refused_token(reason: Reason, exchange: &Exchange) -> Option<RefusedToken> {
     let token = exchange.token().filter(|_| matches!(reason, Reason::TokenParked | Reason::Outage))?;
     exchange.worker().snapshot().generation.refused(token, Instant::now())
 }
 
-/// A sentence for the caller of such a request.
+/// Describes the suspension to the caller: its start, and the time to the next probe.
 fn since_and_until(RefusedToken { duration, seconds_to_next_look }: RefusedToken) -> String {
     let since = SystemTime::now().checked_sub(duration).map(humantime::format_rfc3339_seconds);
     let since = since.map_or_else(String::new, |since| format!("since {since}, "));
     format!("This has been so {since}and the gate asks Metrica again in {seconds_to_next_look} s.")
 }
 
-/// An answer of the gate as bytes, for where there is no HTTP to write it. The connection is closed after it.
+/// Returns a complete response of the gate's own as bytes, for use where hyper writes none. The connection must be closed
+/// after it.
 #[must_use]
 pub fn whole_answer(reason: Reason, request_id: &RequestId) -> Vec<u8> {
     as_bytes(reason, reason.answer(), request_id)

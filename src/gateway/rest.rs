@@ -1,9 +1,10 @@
-//! The rest of a refused request: its body, which nobody wants, on HTTP/1.1.
+//! The rest of a refused request on HTTP/1.1: its unwanted body.
 //!
-//! 1. What is there or comes at once is read and thrown away, up to [`MOST`]: a small write that may not be done costs its
-//!    caller no connection.
-//! 2. If that was not the end, the answer says `Connection: close`, as nothing can follow it (RFC 9112, section 9.6).
-//! 3. A body that waits to be asked for (`Expect: 100-continue`) is not asked for, so rule 2 holds.
+//! 1. Body bytes that have arrived or arrive at once are read and discarded, up to [`MOST`]: a small refused write does
+//!    not cost the caller its connection.
+//! 2. If the body has not ended then, the response contains `Connection: close`, because no request can follow (RFC 9112,
+//!    section 9.6).
+//! 3. A body that waits for permission (`Expect: 100-continue`) is not requested, so rule 2 holds.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -15,14 +16,14 @@ use hyper::body::Incoming;
 use super::exchange::Exchange;
 use crate::policy::rejection::Rejection;
 
-/// So much of it is read.
+/// The maximum number of body bytes that are read.
 const MOST: usize = 64 * 1024;
 
-/// hyper reads the body when it is asked for it, and passes it on at its next turn; what came with the header, or right
-/// behind it, is there after so many.
+/// The number of turns to wait. hyper reads the body on demand and passes it on at its next turn; bytes that arrived with
+/// the header, or right after it, are available after this many turns.
 const TURNS: u8 = 3;
 
-/// A refusal, and the body that is read before it is said.
+/// A refusal, and the body that is drained before the response is sent.
 pub struct Rest {
     rejection: Rejection,
     body: Incoming,
@@ -31,17 +32,17 @@ pub struct Rest {
 }
 
 impl Rest {
-    /// Of a request that is refused for this.
+    /// Creates the state for a request that is refused with `rejection`.
     pub const fn new(rejection: Rejection, body: Incoming) -> Self {
         Self { rejection, body, left: MOST, turns: TURNS }
     }
 
-    /// The refusal.
+    /// Returns the refusal.
     pub fn into_rejection(self) -> Rejection {
         self.rejection
     }
 
-    /// Ready when it is time to say the refusal.
+    /// Drains the body; ready when the refusal can be sent.
     pub fn poll_end(&mut self, exchange: &Exchange, context: &mut Context<'_>) -> Poll<()> {
         loop {
             match Pin::new(&mut self.body).poll_frame(context) {

@@ -1,7 +1,7 @@
-//! A stage decides at once whether and as what a request goes on; the tower plumbing for that exists here, once.
+//! A stage decides at once whether a request continues, and in which form; this module has the tower plumbing for it.
 //!
-//! Stages are synchronous, so the plumbing needs no box: the future is either a refusal that is ready or the rest of
-//! the stack. Only `Forward`, the end of the stack, waits.
+//! Stages are synchronous, so the plumbing needs no box: the future is either a ready refusal or the rest of the stack.
+//! Only `Forward`, the end of the stack, waits.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -13,10 +13,10 @@ use crate::policy::rejection::Rejection;
 
 /// One decision on the path of a request.
 pub trait Stage<In> {
-    /// What a request is afterwards.
+    /// The form of the request after this stage.
     type Out;
 
-    /// Lets a request go on, or refuses it.
+    /// Passes a request on, or refuses it.
     ///
     /// # Errors
     /// The [`Rejection`] that the caller receives.
@@ -28,7 +28,7 @@ pub const fn stage<S>(stage: S) -> StageLayer<S> {
     StageLayer { stage }
 }
 
-/// See [`stage`].
+/// The layer that [`stage`] returns.
 #[derive(Debug, Clone)]
 pub struct StageLayer<S> {
     stage: S,
@@ -71,7 +71,7 @@ where
 }
 
 pin_project! {
-    /// What is left of a request's way.
+    /// The future of a staged service: the inner future, or a refusal.
     #[project = StagedFutureProjection]
     pub enum StagedFuture<F> {
         Onward { #[pin] inner: F },

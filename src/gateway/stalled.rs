@@ -1,4 +1,4 @@
-//! A caller that let the gate wait for too long, and what of.
+//! A caller that kept the gate waiting for too long, and the limit that it exceeded.
 
 use std::time::Duration;
 
@@ -6,17 +6,17 @@ use crate::metrics::Stall;
 use crate::names::CallerId;
 use crate::worker::{RequestId, Worker};
 
-/// That a caller let the gate wait for too long.
+/// The record of a caller that kept the gate waiting for too long.
 #[derive(Debug, Clone, Copy)]
 pub struct Stalled {
-    /// For what.
+    /// The part of the exchange that the gate waited for.
     pub waited_for: Stall,
-    /// What had an end.
+    /// The exceeded limit.
     pub bound: Bound,
 }
 
 impl Stalled {
-    /// Counts and logs that a caller let the gate wait for too long.
+    /// Counts and logs the stall.
     pub fn report(self, request_id: &RequestId, caller: Option<CallerId>, worker: &Worker) {
         let Self { waited_for, bound } = self;
         worker.count(|shard| shard.caller_stalled(caller, waited_for));
@@ -41,13 +41,13 @@ impl Stalled {
     }
 }
 
-/// What bounds the wait for a caller.
+/// The limit on the wait for a caller.
 #[derive(Debug, Clone, Copy)]
 pub enum Bound {
     /// `timeouts.body_idle`.
     BodyIdle,
-    /// The time that a body has which is read before it goes on.
+    /// The time limit for a body that is read before it is forwarded.
     ReadAhead(Duration),
-    /// The upstream, which waited no longer.
+    /// The upstream's own limit: it gave up.
     Upstream,
 }

@@ -1,4 +1,4 @@
-//! What all requests of a connection share: one of HTTP/2 has many at once.
+//! The state that all requests of a connection share; an HTTP/2 connection has many at once.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -6,19 +6,19 @@ use std::task::{Context, Poll, Waker};
 
 use crate::body::budget::Budget;
 
-/// So many bytes of bodies are read ahead on a connection, of all its requests together.
+/// The maximum number of body bytes that are read ahead on a connection, for all its requests together.
 const AHEAD: usize = 2 * 1024 * 1024;
 
-/// What all requests of a connection share.
+/// The state that all requests of a connection share.
 #[derive(Debug)]
 pub struct Transport {
     flushes: Cell<u64>,
     waiting: RefCell<Vec<Waker>>,
-    /// The task that flushes, where that is another than that of a request.
+    /// The task that flushes, if a separate task does.
     flusher: RefCell<Option<Waker>>,
-    /// The caller takes nothing of what is ready for it.
+    /// The caller does not read the bytes that are ready for it.
     stalled: Cell<bool>,
-    /// Bytes of bodies that are read before they go on.
+    /// The budget of body bytes that are read ahead.
     pub ahead: Rc<Budget>,
 }
 
@@ -35,18 +35,19 @@ impl Default for Transport {
 }
 
 impl Transport {
-    /// Who is woken for a flush that is waited for.
+    /// Registers the waker of the task that flushes.
     pub fn flushes_with(&self, waker: &Waker) {
         *self.flusher.borrow_mut() = Some(waker.clone());
     }
 
-    /// Everything that was handed over has gone to the socket.
+    /// Records that all bytes handed over have reached the socket.
     pub fn flushed(&self) {
         self.flushes.set(self.flushes.get().wrapping_add(1));
         self.waiting.take().into_iter().for_each(Waker::wake);
     }
 
-    /// Ready when everything has gone to the socket that was handed over when this was first called, with `since` as `None`.
+    /// Ready when all bytes that were handed over before the first call have reached the socket. `since` is `None` at
+    /// that call.
     pub fn poll_flushed(&self, since: &mut Option<u64>, context: &Context<'_>) -> Poll<()> {
         let now = self.flushes.get();
         if *since.get_or_insert(now) != now {
@@ -61,12 +62,12 @@ impl Transport {
         Poll::Pending
     }
 
-    /// The caller has taken nothing for `timeouts.body_idle`.
+    /// Records that the caller has read nothing for `timeouts.body_idle`.
     pub fn stall(&self) {
         self.stalled.set(true);
     }
 
-    /// Whether it has not.
+    /// Whether the caller has read nothing for `timeouts.body_idle`.
     #[must_use]
     pub fn has_stalled(&self) -> bool {
         self.stalled.get()

@@ -1,9 +1,9 @@
-//! Step 10, body: what goes to the caller, counted piece by piece.
+//! Step 10, body: the body that the caller receives, counted piece by piece.
 //!
-//! 1. A piece is passed on as it came, and no second one is read before the first was taken: memory is flat.
-//! 2. A response that breaks off never looks complete: its error closes the caller's connection. It waits until everything
-//!    before it has gone to the socket: a caller that sees nothing of a response may take its request for one that was never
-//!    sent, and send it again.
+//! 1. A piece is passed on as it arrived, and the next is read only after it was taken: memory use is constant.
+//! 2. A response that breaks off never looks complete: its error closes the caller's connection. The error waits until
+//!    everything before it has reached the socket: a caller that receives no part of a response could assume that its
+//!    request was never processed, and send it again.
 
 use std::pin::Pin;
 use std::rc::Rc;
@@ -17,7 +17,7 @@ use super::list_body::{Filtered, Limit, Passed};
 use super::streaming::Streaming;
 use super::{ResponseError, ResponseProgress};
 
-/// The step.
+/// Runs the step.
 pub fn count(passed: Passed) -> Response<ResponseBody> {
     let (head, body) = passed.into_parts();
     let (progress, content) = match body {
@@ -35,21 +35,21 @@ pub struct ResponseBody {
 
 #[expect(clippy::large_enum_variant, reason = "a box would be an allocation for every request")]
 enum Content {
-    /// The gate's own, until it was taken.
+    /// The gate's own body, until it is taken.
     Own(Option<Bytes>),
     Upstream(Streaming),
     Filtered(Box<Filtered>),
     Broken(Box<BrokenOff>),
 }
 
-/// A response that broke off, and is about to say so (rule 2).
+/// A response that broke off; its error waits for the flush (rule 2).
 struct BrokenOff {
     error: Option<ResponseError>,
     since: Option<u64>,
 }
 
 impl ResponseBody {
-    /// A body of the gate's own.
+    /// Creates a body of the gate's own.
     pub fn own(body: Bytes, progress: Rc<dyn ResponseProgress>) -> Self {
         Self { progress, content: Content::Own(Some(body)) }
     }
@@ -111,7 +111,7 @@ impl Body for ResponseBody {
 impl Drop for ResponseBody {
     fn drop(&mut self) {
         let complete = match &mut self.content {
-            // Of the response to a HEAD, the body is not asked for.
+            // The body of a response to a HEAD is never read.
             Content::Own(body) => body.is_none() || self.progress.is_head(),
             Content::Upstream(streaming) => streaming.stop(),
             Content::Filtered(filtered) => filtered.stop(),

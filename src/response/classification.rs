@@ -1,10 +1,10 @@
-//! Step 8, classification: whether Metrica did what was asked, and if not, why: read from the beginning of an error's body,
-//! and added to its head.
+//! Step 8, classification: determines whether Metrica performed the operation. The reason of a refusal is read from the
+//! beginning of the error's body, and added to its head.
 //!
-//! 1. Where it reads as if the token were invalid, or refuses what the token did before, this request, and no other, waits up to
-//!    [`CONCLUSION`] for what a probe finds.
-//! 2. A page in the place of a success proves nothing: what is in between and answers in Metrica's place, a captive portal,
-//!    has a page for people.
+//! 1. If the error suggests an invalid token, or refuses an operation that succeeded with this token before, this request
+//!    alone waits up to [`CONCLUSION`] for the result of a probe.
+//! 2. An HTML page in place of a success proves nothing: an intermediary that responds in Metrica's place, such as a
+//!    captive portal, sends a page for people.
 
 use std::borrow::Cow;
 use std::future::poll_fn;
@@ -19,26 +19,26 @@ use super::fields::set_reason;
 use super::list_head::Limited;
 use super::streaming::{Opened, Streaming};
 
-/// A request whose refusal raises doubts about its token waits so long to hear whether Metrica accepts it.
+/// The maximum time that a request waits for the result of a probe if its refusal raises doubts about its token.
 const CONCLUSION: Duration = Duration::from_secs(1);
 
-/// A response whose beginning was read, and that is known for what it is.
+/// A classified response, whose beginning was read.
 pub struct Begun {
     head: Limited,
     streaming: Streaming,
 }
 
 impl Begun {
-    /// Its head and its body.
+    /// Splits into its head and its body.
     pub(super) fn into_parts(self) -> (Limited, Streaming) {
         (self.head, self.streaming)
     }
 }
 
-/// The step.
+/// Runs the step.
 ///
 /// # Errors
-/// When the beginning of the body cannot be passed on.
+/// An error if the beginning of the body cannot be passed on.
 pub async fn begin(opened: Opened) -> Result<Begun, ResponseError> {
     let (mut head, mut streaming, at) = opened.into_parts();
     let status = head.framed().status();
@@ -53,23 +53,23 @@ pub async fn begin(opened: Opened) -> Result<Begun, ResponseError> {
     Ok(Begun { head, streaming })
 }
 
-/// Rule 2.
+/// Whether the response is an HTML page (rule 2).
 fn is_page(fields: &HeaderMap) -> bool {
     let kind = fields.get(CONTENT_TYPE).and_then(|kind| kind.as_bytes().get(..b"text/html".len()));
     kind.is_some_and(|kind| kind.eq_ignore_ascii_case(b"text/html"))
 }
 
-/// Reads the beginning of an error's body, and adds to its head why Metrica refused.
+/// Reads the beginning of an error's body, and adds the reason of the refusal to its head.
 async fn classify(streaming: &mut Streaming, fields: &mut HeaderMap, status: u16) -> Result<(), ResponseError> {
     let read = streaming.read_ahead().await;
-    // What came before it broke off counts all the same.
+    // The part before a break counts too.
     let error_type = streaming.take_error_type();
     let progress = streaming.progress();
     let refused = error_type.and_then(|error_type| progress.refused(status, error_type));
     read?;
     if let Some((mut diagnosis, conclusion)) = refused {
         if let Some(conclusion) = conclusion {
-            // Boxed: few requests wait, and all would have room for it.
+            // Boxed to keep the future small: few requests wait.
             let concluded = Box::pin(tokio::time::timeout(CONCLUSION, conclusion)).await;
             if let Ok(Ok(conclusion)) = concluded {
                 diagnosis = diagnosis.concluded(conclusion);

@@ -1,26 +1,26 @@
-//! Content codings: what the gate asks for, and how a body that comes back is coded.
+//! Content codings: the codings that the gate requests, and the coding of a response body.
 //!
-//! 1. Metrica is asked for gzip where the caller takes it (RFC 9110, section 12.5.3), and for nothing else: the gate can
-//!    look into a body that is compressed so, or not at all.
-//! 2. A body in any other coding, or in more than one, is one that cannot be looked into.
+//! 1. The gate requests gzip from Metrica if the caller accepts it (RFC 9110, section 12.5.3), and no other coding: it
+//!    can inspect only gzip and uncompressed bodies.
+//! 2. A body in any other coding, or in more than one, cannot be inspected.
 
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING};
 use http::{HeaderMap, HeaderValue};
 use strict_http::list_field::elements;
 
-/// How a body is coded (`Content-Encoding`, RFC 9110, section 8.4).
+/// The coding of a body (`Content-Encoding`, RFC 9110, section 8.4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Coding {
-    /// Not at all.
+    /// Uncompressed.
     Plain,
     /// gzip.
     Gzip,
-    /// In a way that is not read here (rule 2).
+    /// A coding that the gate cannot read (rule 2).
     Other,
 }
 
 impl Coding {
-    /// The coding that the fields of a response name, over all their lines.
+    /// Returns the coding that a response's header fields name, over all their lines.
     #[must_use]
     pub fn of(fields: &HeaderMap) -> Self {
         let mut names = elements(fields, &CONTENT_ENCODING).filter(|name| !is(name, b"identity"));
@@ -32,7 +32,7 @@ impl Coding {
     }
 }
 
-/// What Metrica is asked for on behalf of a caller with these fields (rule 1).
+/// Returns the `Accept-Encoding` for Metrica on behalf of a caller with these fields (rule 1).
 #[must_use]
 pub fn asked_for(fields: &HeaderMap) -> HeaderValue {
     let weighed = || elements(fields, &ACCEPT_ENCODING).map(weighed);
@@ -49,7 +49,8 @@ fn is_gzip(name: &[u8]) -> bool {
     is(name, b"gzip") || is(name, b"x-gzip")
 }
 
-/// A coding's name, and whether its weight is above zero (RFC 9110, section 12.4.2). A weight that is none is zero.
+/// Returns a coding's name, and whether its weight is above zero (RFC 9110, section 12.4.2). An invalid weight counts as
+/// zero.
 fn weighed(element: &[u8]) -> (&[u8], bool) {
     let mut parts = element.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
     let name = parts.next().unwrap_or_default();

@@ -1,12 +1,13 @@
-//! Bodies that are compressed with gzip: inflated beside the stream, to see whether they hold the token.
+//! Bodies that are compressed with gzip: decompressed beside the stream, to detect the token in them.
 //!
-//! 1. A piece is let go when all that it holds was looked through, and nothing at its end could be the token's
-//!    beginning; otherwise it waits for the next. So no part of the token that is worth anything leaves.
-//! 2. The token cannot be overwritten here, so a response that holds it ends at the piece that completes it.
-//! 3. What is no gzip, or has something behind it, cannot be looked through and ends too. Several members are one body
-//!    (RFC 1952, section 2.2). One that breaks off is passed on: all of it was seen.
-//! 4. The compressed bytes are looked through as well: names and comments of gzip stand there in the clear.
-//! 5. Memory is constant, and so is the work between two turns of the runtime, however much a piece inflates to.
+//! 1. A piece is passed on once its whole content was searched and no end of it could begin the token; otherwise it waits
+//!    for the next piece. No usable part of the token leaves.
+//! 2. The token cannot be overwritten here, so a response that contains it ends before the piece that completes it.
+//! 3. A body that is not gzip, or has bytes after the gzip data, cannot be searched and ends too. Several members are one
+//!    body (RFC 1952, section 2.2). A body that breaks off is passed on: all of it was searched.
+//! 4. The compressed bytes are searched as well: gzip stores names and comments in the clear.
+//! 5. Memory is constant, and so is the work between two turns of the runtime, whatever the size of the decompressed
+//!    data.
 
 use std::collections::VecDeque;
 
@@ -16,58 +17,59 @@ use zeroize::Zeroizing;
 
 use super::secret::{Secret, Watch};
 
-/// What is inflated at once.
+/// The number of bytes that are decompressed at once.
 const WINDOW: usize = 16 * 1024;
 
-/// How often, before others have their turn.
+/// The number of such windows before the task yields.
 const TURN: usize = 32;
 
-/// More than this is not held back for a beginning of the token, of which a few bytes hold many.
+/// The maximum number of bytes that are held back for a possible beginning of the token. A few compressed bytes can hold
+/// many.
 const MOST_HELD: usize = 256 * 1024;
 
 /// The base-2 logarithm of gzip's window.
 const WINDOW_BITS: u8 = 15;
 
-/// A body on its way through.
+/// A body that is being searched.
 pub struct Compressed {
     secret: Secret,
     inflater: Decompress,
     plain: Zeroizing<Vec<u8>>,
     in_plain: Watch,
     in_compressed: Watch,
-    /// No member is begun, so the body may end here.
+    /// Whether no member is open, so that the body may end here.
     between: bool,
-    /// Pieces, in order; all but the last were looked through.
+    /// The pieces, in order; all but the last were searched.
     pieces: VecDeque<Bytes>,
-    /// Their bytes.
+    /// The total number of their bytes.
     waiting: usize,
-    /// How much of the last was, and to how much that was inflated.
+    /// The number of bytes of the last piece that were decompressed, and the size of the result.
     consumed: usize,
     inflated: usize,
-    /// All of them were looked through.
+    /// Whether all pieces were searched.
     seen: bool,
-    /// So many at the front may go.
+    /// The number of pieces at the front that may be passed on.
     free: usize,
     last: bool,
 }
 
-/// What becomes of a body.
+/// The result of a step.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step {
-    /// This goes on.
+    /// This piece is passed on.
     Piece(Bytes),
     /// The next piece is needed.
     NeedInput,
-    /// There is more to do, in another turn of the runtime.
+    /// More work is left for another turn of the runtime.
     Yield,
-    /// It holds the token.
+    /// The body contains the token.
     Found,
-    /// It cannot be looked through.
+    /// The body cannot be searched.
     Unreadable,
 }
 
 impl Compressed {
-    /// For the response to a request with this token.
+    /// Creates the state for the response to a request with this token.
     #[must_use]
     pub fn new(secret: Secret) -> Self {
         Self {
@@ -87,7 +89,7 @@ impl Compressed {
         }
     }
 
-    /// The next piece, when the one before was looked through ([`Step::NeedInput`]).
+    /// Adds a piece, after the one before was searched ([`Step::NeedInput`]).
     pub fn push(&mut self, piece: Bytes) {
         if !piece.is_empty() {
             self.waiting += piece.len();
@@ -96,12 +98,12 @@ impl Compressed {
         }
     }
 
-    /// No piece comes any more.
+    /// Marks the end of the body.
     pub const fn finish(&mut self) {
         self.last = true;
     }
 
-    /// Goes on.
+    /// Runs the search until its next result.
     pub fn step(&mut self) -> Step {
         if let Some(piece) = self.pieces.back().filter(|_| !self.seen).cloned() {
             if self.consumed == 0 && self.in_compressed.sees(&self.secret, &piece) {
@@ -125,8 +127,8 @@ impl Compressed {
         Step::Piece(piece)
     }
 
-    /// How many pieces wait, when `piece`, the last, was looked through: those that what could be the token's beginning
-    /// at the end of it reaches back into.
+    /// Returns the number of pieces to hold back after `piece`, the last, was searched: those that contain a possible
+    /// beginning of the token.
     fn held(&self, piece: &[u8]) -> usize {
         let (plain, compressed) = (self.in_plain.begun(), self.in_compressed.begun());
         match (plain, compressed) {
@@ -136,7 +138,7 @@ impl Compressed {
         }
     }
 
-    /// Looks through the rest of `piece`; `None` when there is nothing left of it.
+    /// Searches the rest of `piece`; `None` when all of it was searched.
     fn look_through(&mut self, piece: &[u8]) -> Option<Step> {
         for _ in 0..TURN {
             let Some(rest) = piece.get(self.consumed..) else { return Some(Step::Unreadable) };
@@ -153,7 +155,7 @@ impl Compressed {
             self.consumed += read;
             self.inflated += written;
             self.between = false;
-            // What cannot be looked through does not go on.
+            // Unsearched bytes are not passed on.
             let Some(plain) = self.plain.get(..written) else { return Some(Step::Unreadable) };
             if self.in_plain.sees(&self.secret, plain) {
                 return Some(Step::Found);
@@ -162,7 +164,7 @@ impl Compressed {
                 self.inflater = Decompress::new_gzip(WINDOW_BITS);
                 self.between = true;
             } else if written < WINDOW && (self.consumed == piece.len() || read == 0) {
-                // All of it was read, and all that it holds was written.
+                // All input was read, and all output was written.
                 return (self.consumed < piece.len()).then_some(Step::Unreadable);
             }
         }
@@ -188,7 +190,7 @@ mod tests {
         packer.finish().unwrap()
     }
 
-    /// What goes on of a body in pieces, and how it ends.
+    /// Returns the bytes of a body in pieces that are passed on, and the final step.
     fn through(pieces: &[&[u8]]) -> (Vec<u8>, Step) {
         let secret = Secret::of(&HeaderValue::try_from(format!("OAuth {TOKEN}")).unwrap()).unwrap();
         let (mut packed, mut out) = (Compressed::new(secret), Vec::new());
@@ -211,14 +213,14 @@ mod tests {
         (out, end)
     }
 
-    /// All that can be made of bytes that broke off.
+    /// Decompresses as much as possible of bytes that broke off.
     fn unpacked(bytes: &[u8]) -> Vec<u8> {
         let mut plain = Vec::new();
         let _ = std::io::Read::read_to_end(&mut flate2::read::MultiGzDecoder::new(bytes), &mut plain);
         plain
     }
 
-    /// How large the pieces are that a body is tried in.
+    /// Returns the piece sizes to test a body with.
     fn sizes(whole: &[u8]) -> Vec<usize> {
         [1, 7, 1000, 200_000, whole.len()].into_iter().filter(|size| whole.len() / size < 3_000).collect()
     }
@@ -227,7 +229,7 @@ mod tests {
         let noise: Vec<u8> = (0..200_000_u32).map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect();
         let begins: Vec<u8> = TOKEN.as_bytes()[..20].repeat(500);
         let ends = b"ends with y0_Ag".to_vec();
-        // Each piece of it can be a beginning, and no two of them together.
+        // Each piece of the repetition can begin the token, and no two of them together.
         vec![vec![], b"{}".to_vec(), vec![b' '; 1_000_000], vec![b'y'; 2_000_000], noise, begins, ends]
     }
 
@@ -249,7 +251,7 @@ mod tests {
         }
     }
 
-    /// no byte of the piece that completes it, and nothing of it worth having before.
+    /// no byte of the piece that completes the token passes, and no usable part of the token before.
     #[test]
     fn rules_1_and_2_the_token_ends_it() {
         for before in bodies_without() {

@@ -1,47 +1,47 @@
-//! Why a response of Metrica is not passed on, or ends before its end.
+//! The reasons why a response of Metrica is not passed on, or breaks off.
 
 use super::list_filter::NotAList;
 use crate::metrics::UpstreamError;
 use crate::policy::rejection::{Reason, Rejection};
 use crate::upstream::broken::Broken;
 
-/// Why a response is not passed on, or ends before its end.
+/// The reason why a response is not passed on, or breaks off.
 #[derive(Debug, thiserror::Error)]
 pub enum ResponseError {
-    /// Its head has two meanings.
+    /// The head is ambiguous.
     #[error("the upstream's answer has two meanings")]
     Ambiguous,
-    /// Its body is compressed in a way that cannot be looked into.
+    /// The body is compressed in a way that cannot be inspected.
     #[error("the upstream's body is in a coding that cannot be looked into")]
     Encoding,
-    /// It leads away from the gate.
+    /// The response redirects away from the gate.
     #[error("the upstream's answer leads away from the gate")]
     Redirect,
-    /// Its head shows that it cannot be filtered.
+    /// The head shows that the list cannot be filtered.
     #[error(transparent)]
     NotFilterable(NotAList),
     /// The connection failed.
     #[error("the upstream's body broke off")]
     Upstream(#[source] Broken),
-    /// Nothing came for `upstream.timeouts.body_idle`.
+    /// Nothing arrived for `upstream.timeouts.body_idle`.
     #[error("the upstream's body stalled")]
     Stalled,
-    /// A stream of HTTP/2 was reset without saying why.
+    /// An HTTP/2 stream was reset with a code that gives no reason.
     #[error("the stream was reset before the body's end")]
     Reset,
-    /// The token that went out came back, where it cannot be overwritten.
+    /// The response contains the token where it cannot be overwritten.
     #[error("the upstream's body holds the token")]
     Reflected,
-    /// Whether the token comes back cannot be seen.
+    /// The body cannot be searched for the token.
     #[error("the upstream's body cannot be looked through")]
     Unreadable,
-    /// It should be filtered, and is nothing that can be.
+    /// The body has to be filtered, and cannot be parsed as a list.
     #[error("the upstream's body cannot be filtered: {0}")]
     NotAList(#[source] NotAList),
 }
 
 impl ResponseError {
-    /// As what it is counted.
+    /// Returns the kind that the error is counted as.
     #[must_use]
     pub const fn kind(&self) -> UpstreamError {
         match self {
@@ -54,11 +54,11 @@ impl ResponseError {
         }
     }
 
-    /// What the caller gets, where nothing of the response went out yet.
+    /// Returns the rejection that the caller gets if nothing of the response was sent.
     #[must_use]
     pub fn into_rejection(self) -> Rejection {
         let reason = match &self {
-            // The reason says all there is: no cause for the log.
+            // The reason is complete: no cause for the log.
             Self::Ambiguous => return Reason::UpstreamProtocol.into(),
             Self::Encoding => return Reason::UpstreamEncoding.into(),
             Self::Redirect => return Reason::UpstreamRedirect.into(),

@@ -1,8 +1,8 @@
-//! The body of an error, or of a counter that was changed, looked at while it passes.
+//! A copy of the body of an error, or of a changed counter, made while the body passes.
 //!
-//! 1. A bounded copy of its first bytes is kept.
-//! 2. One that is compressed with gzip is read as what it holds; one in another coding has no reason but `other`.
-//! 3. A counter is read only where it is whole.
+//! 1. The copy is a bounded prefix of the body.
+//! 2. A gzip body is decompressed before it is read; a body in another coding has no reason but `other`.
+//! 3. A counter is read only if it is complete.
 
 use std::borrow::Cow;
 use std::io::Read;
@@ -12,7 +12,7 @@ use metrica::response::counter_in;
 
 use super::coding::Coding;
 
-/// A bounded copy of a body that may say why Metrica refused, or whose the token is.
+/// A bounded copy of a body that may contain the reason of a refusal, or the owner of the token.
 #[derive(Debug)]
 pub struct ErrorBody {
     coding: Coding,
@@ -20,39 +20,39 @@ pub struct ErrorBody {
 }
 
 impl ErrorBody {
-    /// Of a body in this coding.
+    /// Creates an empty copy of a body in this coding.
     #[must_use]
     pub const fn new(coding: Coding) -> Self {
         Self { coding, copy: Vec::new() }
     }
 
-    /// A piece of the body passes.
+    /// Appends a piece of the body, up to the bound.
     pub fn look_at(&mut self, piece: &[u8]) {
         let room = LOOKED_AT.saturating_sub(self.copy.len());
         self.copy.extend_from_slice(piece.get(..room.min(piece.len())).unwrap_or_default());
     }
 
-    /// The type that the body has.
+    /// Returns the error type in the body.
     #[must_use]
     pub fn error_type(&self) -> ErrorType {
         ErrorType::in_body(&plain(self.coding, &self.copy))
     }
 
-    /// The login of the token's owner, where the body shows a counter of its own.
+    /// Returns the login of the token's owner, if the body contains a counter of that owner.
     #[must_use]
     pub fn owner(&self) -> Option<Box<str>> {
         counter_in(&plain(self.coding, &self.copy))?.owner().map(Into::into)
     }
 }
 
-/// What a body holds that is packed in this way (rule 2).
+/// Decodes a body in this coding (rule 2).
 fn plain(coding: Coding, body: &[u8]) -> Cow<'_, [u8]> {
     match coding {
         Coding::Plain => Cow::Borrowed(body),
         Coding::Gzip => {
             let mut plain = Vec::new();
             let limit = u64::try_from(LOOKED_AT).unwrap_or(0);
-            // One that is cut is read as far as it goes, which is then not JSON.
+            // A truncated body is decoded as far as it goes; the result is then not JSON.
             let _ = flate2::read::GzDecoder::new(body).take(limit).read_to_end(&mut plain);
             Cow::Owned(plain)
         }

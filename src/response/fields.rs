@@ -1,10 +1,11 @@
-//! Step 2, fields: only those of an allow-list go back to the caller; `docs/decisions/0003` says why.
+//! Step 2, fields: only allow-listed response headers are passed back to the caller; `docs/decisions/0003` has the
+//! reasons.
 //!
-//! 1. The list: the description of the body, caching, `Allow`, `Location`, `Retry-After`, rate limits, and the ids that
-//!    Yandex gives to requests. So no cookie, no word to browsers (CORS, `Clear-Site-Data`, `Refresh`, `Link`), no other way
-//!    to the host (`Alt-Svc`), no field of the hop and none in the gate's name does.
-//! 2. A page or anything else that a browser could run is put into a sandbox (`Content-Security-Policy`).
-//! 3. An interim response has none of the fields that describe a body or a place.
+//! 1. The list: the description of the body, caching, `Allow`, `Location`, `Retry-After`, rate limits, and the request
+//!    ids of Yandex. It excludes cookies, instructions to browsers (CORS, `Clear-Site-Data`, `Refresh`, `Link`),
+//!    alternative routes to the host (`Alt-Svc`), hop-by-hop fields and fields of the gate's own.
+//! 2. HTML, or any other content that a browser could run, is sandboxed (`Content-Security-Policy`).
+//! 3. An interim response has none of the fields that describe a body or a location.
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
@@ -12,39 +13,39 @@ use super::framing::Framed;
 use super::secret::Secret;
 use crate::body::fields::{keep, remove_named_by_connection};
 
-/// The field that tells the gate's own responses from Metrica's.
+/// The header field that marks the gate's own error responses, as opposed to Metrica's.
 pub const GATE_ERROR: HeaderName = HeaderName::from_static("x-gate-error");
 
-/// The field with the reason of a refusal, the gate's or Metrica's: the word that metrics and logs have.
+/// The header field with the reason of a refusal by the gate or Metrica: the same word as in metrics and logs.
 pub const GATE_REASON: HeaderName = HeaderName::from_static("x-gate-reason");
 
-/// The field that tells in one line what to do.
+/// The header field with the remedy, in one line.
 pub const GATE_HINT: HeaderName = HeaderName::from_static("x-gate-hint");
 
-/// Adds why a request was refused, and what to do.
+/// Adds the reason of a refusal, and the remedy.
 pub fn set_reason(fields: &mut HeaderMap, reason: &'static str, hint: HeaderValue) {
     fields.insert(GATE_REASON, HeaderValue::from_static(reason));
     fields.insert(GATE_HINT, hint);
 }
 
-/// A head that has only fields of the list.
+/// A head with only allow-listed fields.
 pub struct Listed(Framed);
 
 impl Listed {
-    /// What the next step works on.
+    /// Returns the head for the next step.
     pub(super) fn into_inner(self) -> Framed {
         self.0
     }
 }
 
-/// The step.
+/// Runs the step.
 pub fn keep_listed(mut framed: Framed) -> Listed {
     clean_response(framed.fields_mut());
     Listed(framed)
 }
 
-/// Whether a field of this name, in lower case, comes back (rule 1). No name has a part that the upstream chooses: it could
-/// be the token.
+/// Whether a field of this name, in lower case, is passed back (rule 1). Every name is matched whole: a part chosen by
+/// the upstream could be the token.
 fn comes_back(name: &[u8]) -> bool {
     matches!(
         name,
@@ -81,10 +82,10 @@ fn comes_back(name: &[u8]) -> bool {
     )
 }
 
-/// Room for the longest name that comes back.
+/// The buffer size for the longest name on the list.
 const LONGEST: usize = 24;
 
-/// The same for a name in any case, as it stands in the response.
+/// Whether a field of this name, in any case, is passed back (rule 1).
 #[must_use]
 pub fn is_to_come_back(name: &[u8]) -> bool {
     let mut room = [0; LONGEST];
@@ -95,7 +96,7 @@ pub fn is_to_come_back(name: &[u8]) -> bool {
     })
 }
 
-/// Takes away what does not come back to the caller (rules 1 and 2).
+/// Removes the fields that are not passed back, and sandboxes the rest if needed (rules 1 and 2).
 pub fn clean_response(headers: &mut HeaderMap) {
     remove_named_by_connection(headers);
     keep(headers, |name| comes_back(name.as_str().as_bytes()));
@@ -104,7 +105,7 @@ pub fn clean_response(headers: &mut HeaderMap) {
     }
 }
 
-/// Whether a browser could run what has this type: HTML, and XML with styles or scripts.
+/// Whether a browser could run content of this type: HTML, and XML with styles or scripts.
 fn may_run(content_type: &HeaderValue) -> bool {
     let bytes = content_type.as_bytes();
     let ends_so = |text: &[u8], word: &[u8]| {
@@ -113,13 +114,13 @@ fn may_run(content_type: &HeaderValue) -> bool {
             .and_then(|at| text.get(at..))
             .is_some_and(|end| end.eq_ignore_ascii_case(word))
     };
-    // Both end in an l, which most types have once or twice.
+    // Both end in an l, which most types contain once or twice.
     memchr::memchr2_iter(b'l', b'L', bytes)
         .filter_map(|at| bytes.get(..=at))
         .any(|text| ends_so(text, b"html") || ends_so(text, b"xml"))
 }
 
-/// An interim response as it goes to a caller of HTTP/1.1 (rule 3), and whether it held the token.
+/// Returns an interim response in HTTP/1.1 form (rule 3), and whether it contained the token.
 #[must_use]
 pub fn interim_response(status: StatusCode, fields: &HeaderMap, secret: &Secret) -> (Vec<u8>, bool) {
     let mut fields = fields.clone();
@@ -278,7 +279,7 @@ mod tests {
         assert!(!reflected);
     }
 
-    /// a byte beyond ASCII in the line of `Connection` does not hide what else it names.
+    /// a byte beyond ASCII in the `Connection` line does not hide the other names in it.
     #[test]
     fn rule_1_a_byte_beyond_ascii_hides_no_name() {
         let mut headers = map(&[("connection", "etag, \u{e9}"), ("etag", "1"), ("age", "1")]);

@@ -1,7 +1,7 @@
-//! Step 1, framing: a response has one meaning, and its body can be looked into.
+//! Step 1, framing: ensures that a response is unambiguous, and that its body can be inspected.
 //!
-//! 1. A head that could be read in two ways is refused, and so is a 101 that nobody asked for ([`length::is_sound`]).
-//! 2. A body in a coding that cannot be looked into is refused ([`Coding::Other`]).
+//! 1. An ambiguous head is refused, and so is an unsolicited 101 ([`length::is_sound`]).
+//! 2. A body in a coding that cannot be inspected is refused ([`Coding::Other`]).
 
 use http::response::Parts;
 use http::{HeaderMap, StatusCode};
@@ -10,7 +10,7 @@ use strict_http::length;
 use super::ResponseError;
 use super::coding::Coding;
 
-/// A head that has one meaning.
+/// A head that is unambiguous.
 pub struct Framed {
     head: Parts,
     body: Option<Coding>,
@@ -18,46 +18,46 @@ pub struct Framed {
 }
 
 impl Framed {
-    /// The status.
+    /// Returns the status.
     pub(super) const fn status(&self) -> StatusCode {
         self.head.status
     }
 
-    /// The fields.
+    /// Returns the header fields.
     pub(super) const fn fields(&self) -> &HeaderMap {
         &self.head.headers
     }
 
-    /// The same, to change them.
+    /// Returns the header fields, mutably.
     pub(super) const fn fields_mut(&mut self) -> &mut HeaderMap {
         &mut self.head.headers
     }
 
-    /// The coding of the body, if there is one.
+    /// Returns the coding of the body, if there is one.
     pub(super) const fn body(&self) -> Option<Coding> {
         self.body
     }
 
-    /// Whether another response may come on its connection.
+    /// Whether the connection may carry another response.
     pub(super) const fn is_reusable(&self) -> bool {
         self.reusable
     }
 
-    /// The head.
+    /// Returns the head, mutably.
     pub(super) const fn head_mut(&mut self) -> &mut Parts {
         &mut self.head
     }
 
-    /// The head, when all is done with it.
+    /// Returns the finished head.
     pub(super) fn into_head(self) -> Parts {
         self.head
     }
 }
 
-/// The step, for a response that has a body or none.
+/// Runs the step; `has_body`: the response has a body.
 ///
 /// # Errors
-/// Where a rule is broken.
+/// An error if a rule is broken.
 pub fn check(head: Parts, has_body: bool) -> Result<Framed, ResponseError> {
     let reusable = has_body || !length::announces_a_body(&head.headers);
     if !length::is_sound(head.status, &head.headers) {
@@ -76,7 +76,7 @@ pub mod tests {
 
     use super::*;
 
-    /// A head with these fields.
+    /// Returns a head with these fields.
     pub fn head(status: u16, fields: &[(&str, &str)]) -> Parts {
         let mut response = Response::builder().status(status);
         for (name, value) in fields {
@@ -85,7 +85,7 @@ pub mod tests {
         response.body(()).unwrap().into_parts().0
     }
 
-    /// One that has passed this step.
+    /// Returns a head that has passed this step.
     pub fn framed(status: u16, fields: &[(&str, &str)]) -> Framed {
         check(head(status, fields), true).ok().unwrap()
     }
@@ -112,7 +112,7 @@ pub mod tests {
         assert_eq!(checked(200, &[("content-encoding", "gzip")], true), Ok((Some(Coding::Gzip), true)));
         assert_eq!(checked(200, &[("content-encoding", "br")], true), Err(ResponseError::Encoding.to_string()));
         assert_eq!(checked(200, &[("content-encoding", "br")], false), Ok((None, true)));
-        // A body that was announced may still come.
+        // An announced body may still arrive.
         assert_eq!(checked(304, &[("content-length", "5")], false), Ok((None, false)));
     }
 }

@@ -1,7 +1,7 @@
-//! Step 5, hop: what the gate itself says of this hop.
+//! Step 5, hop: sets the properties of the gate's own hop.
 //!
-//! 1. The version is HTTP/1.1, and the phrase of the status line is not the upstream's text.
-//! 2. Where the request has not come to its end, the caller's connection ends with this response, as the rest may never come
+//! 1. The version is HTTP/1.1, and the upstream's reason phrase is dropped.
+//! 2. If the request has not ended, the caller's connection ends with this response, because the rest may never arrive
 //!    (RFC 9112, section 9.6).
 
 use http::header::CONNECTION;
@@ -10,24 +10,24 @@ use http::{HeaderValue, Version};
 use super::framing::Framed;
 use super::redirect::Local;
 
-/// A head as it goes out on this hop.
+/// A head with the properties of this hop.
 pub struct OurHop(Framed);
 
 impl OurHop {
-    /// What the next step works on.
+    /// Returns the head for the next step.
     pub(super) fn into_inner(self) -> Framed {
         self.0
     }
 }
 
-/// The step.
+/// Runs the step.
 pub fn of_the_gate(local: Local, request_is_complete: bool) -> OurHop {
     let mut framed = local.into_inner();
     let head = framed.head_mut();
     if !request_is_complete {
         head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    // The phrase of the status line is among them.
+    // The reason phrase is among the extensions.
     head.extensions.clear();
     head.version = Version::HTTP_11;
     OurHop(framed)

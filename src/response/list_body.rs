@@ -1,7 +1,7 @@
-//! Step 9, the body of a list of counters on its way to a caller that may see some of them (rule 5 of [`crate::policy::rules`]).
+//! Step 9, the body of a list of counters for a caller that may see some of them (rule 5 of [`crate::policy::rules`]).
 //!
-//! The beginning is filtered before the head goes out: what shows itself to be no list there becomes a whole response of the
-//! gate's. One that turns out to be none later breaks off, and so does the caller's connection.
+//! The beginning is filtered before the head is sent: a body that is not a list there is replaced by a complete response
+//! of the gate's. A body that proves not to be a list later breaks off, and with it the caller's connection.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -16,14 +16,14 @@ use super::classification::Begun;
 use super::list_filter::{ListFilter, NotAList};
 use super::streaming::Streaming;
 
-/// A response of which everything is decided, but what is still to come of its body.
+/// A response that is ready to be sent; only the rest of its body is still to come.
 pub struct Passed {
     head: Parts,
     body: Limit,
 }
 
 impl Passed {
-    /// The head and the body.
+    /// Splits into the head and the body.
     pub(super) fn into_parts(self) -> (Parts, Limit) {
         (self.head, self.body)
     }
@@ -31,21 +31,21 @@ impl Passed {
 
 /// The body of such a response.
 pub(super) enum Limit {
-    /// As it comes.
+    /// Unfiltered.
     None(Streaming),
-    /// Only what names no other counters.
+    /// Filtered to the listed counters.
     Counters(Filtered),
 }
 
-/// The step for the body.
+/// Runs the step.
 ///
 /// # Errors
-/// When its beginning breaks off, stalls or is no list.
+/// An error if the beginning of the body breaks off, stalls or is not a list.
 pub async fn limit(begun: Begun) -> Result<Passed, ResponseError> {
     let (head, streaming) = begun.into_parts();
     let (framed, counters) = head.into_parts();
     let body = match counters {
-        // Boxed: few responses are filtered, and all would have room for it.
+        // Boxed to keep the future small: few responses are filtered.
         Some(counters) => Limit::Counters(Box::pin(Filtered::begin(streaming, counters)).await?),
         None => Limit::None(streaming),
     };
@@ -55,14 +55,14 @@ pub async fn limit(begun: Begun) -> Result<Passed, ResponseError> {
 /// A list of counters, filtered.
 pub struct Filtered {
     streaming: Streaming,
-    /// `None` when the list is over.
+    /// The filter; `None` after the end of the list.
     filter: Option<ListFilter>,
-    /// Filtered before the head went out.
+    /// The bytes that were filtered before the head was sent.
     ahead: Bytes,
 }
 
 impl Filtered {
-    /// What of `streaming` names none but `counters`, with its beginning filtered.
+    /// Filters `streaming` to `counters`, and reads and filters its beginning.
     async fn begin(streaming: Streaming, counters: Arc<[u64]>) -> Result<Self, ResponseError> {
         let mut filtered = Self { streaming, filter: Some(ListFilter::new(counters)), ahead: Bytes::new() };
         if let Some(piece) = poll_fn(|context| filtered.poll_piece(context)).await {
@@ -71,12 +71,12 @@ impl Filtered {
         Ok(filtered)
     }
 
-    /// Who is told.
+    /// Returns the unfiltered body.
     pub(super) fn streaming(&self) -> &Streaming {
         &self.streaming
     }
 
-    /// The next piece.
+    /// Returns the next piece.
     pub fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ResponseError>>> {
         self.poll_piece(context).map(|piece| piece.map(|piece| piece.map(Frame::data)))
     }
@@ -97,7 +97,7 @@ impl Filtered {
             };
             let passed = match read {
                 Some(piece) => filter.push(&piece),
-                // Trailers speak of the body as it came.
+                // Trailers are dropped: they describe the unfiltered body.
                 None => self.filter.take().map_or(Err(NotAList), ListFilter::finish),
             };
             match passed {
@@ -112,12 +112,12 @@ impl Filtered {
         }
     }
 
-    /// Whether nothing more goes on.
+    /// Whether no more is passed on.
     pub fn is_end_stream(&self) -> bool {
         self.filter.is_none() && self.ahead.is_empty()
     }
 
-    /// Nobody asks for more; whether all of it went on.
+    /// Stops reading; returns whether the whole body was passed on.
     pub fn stop(&mut self) -> bool {
         self.streaming.stop() && self.is_end_stream()
     }

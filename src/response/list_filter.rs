@@ -1,18 +1,19 @@
-//! The list filter: the response to a list of counters on its way, without the counters that the caller may not see.
+//! The list filter: removes the counters that the caller may not see from the response to a list of counters, as it
+//! streams.
 //!
-//! 1. Of the array `counters` of the top object, an element passes when it is an object with one `id` that is a whole number
-//!    and listed. It passes byte for byte: numbers, spaces and the order of its members are as they came.
-//! 2. Every other value of the top object passes when it is a scalar, and is `null` when it is an array or an object, which
-//!    could name counters and is not looked into.
-//! 3. So `rows`, the number of all counters of the account, passes as it came. Clients go from page to page by it: with
-//!    `null`, or with the number of those that are left, they would stop before the pages where their own counters are. It
-//!    tells how many counters there are, and nothing of any.
-//! 4. What is not such a list to the letter is none: text before or behind it, an end before its end, `counters` twice or
-//!    not an array, a member or an element that is no JSON.
-//! 5. A member or an element is held back until its end, up to 1 MiB; what is longer is no list. Where pieces begin and end
-//!    makes no difference, and every byte is looked at a fixed number of times.
+//! 1. An element of the array `counters` of the top-level object passes if it is an object with one `id` that is a listed
+//!    whole number. It passes byte for byte: numbers, spaces and the order of members are unchanged.
+//! 2. Every other value of the top-level object passes if it is a scalar, and becomes `null` if it is an array or an
+//!    object, which could name counters and is not inspected.
+//! 3. `rows`, the number of all counters of the account, is a scalar and therefore passes unchanged. Clients paginate by
+//!    it: with `null`, or with the number of remaining counters, they would stop before the pages that contain their own
+//!    counters. It reveals the number of counters, and nothing about any of them.
+//! 4. Anything that deviates from such a list is rejected: text before or after it, a premature end, `counters` twice or
+//!    not an array, a member or an element that is not JSON.
+//! 5. A member or an element is held back until its end, up to 1 MiB; a longer one is rejected. Piece boundaries make no
+//!    difference, and every byte is inspected a fixed number of times.
 //!
-//! After [`NotAList`] the response must not be ended as if it were whole.
+//! After [`NotAList`] the response must not be ended as if it were complete.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-/// Rule 5.
+/// The maximum number of bytes that are held back (rule 5).
 const HELD: usize = 1024 * 1024;
 
 /// The response is not a list of counters that can be filtered (rules 4 and 5).
@@ -29,12 +30,12 @@ const HELD: usize = 1024 * 1024;
 #[error("the answer is not a list of counters")]
 pub struct NotAList;
 
-/// Where in the response the next byte stands.
+/// The position of the next byte in the response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum At {
-    /// Before the top object.
+    /// Before the top-level object.
     Start,
-    /// Before a key of it; at the end too, when it is the first.
+    /// Before a key of it; also before the closing brace if `first`.
     Key { first: bool },
     /// In a key.
     InKey(Text),
@@ -42,32 +43,32 @@ enum At {
     Colon,
     /// Between a colon and its value.
     Value,
-    /// In a scalar of the top object.
+    /// In a scalar of the top-level object.
     InScalar(Shape),
-    /// In an array or an object of it that becomes `null`.
+    /// In an array or an object of it, which becomes `null`.
     InHidden(Nested),
-    /// Behind a value of it.
+    /// After a value of it.
     Comma,
-    /// Before an element of `counters`; at the end too, when it is the first.
+    /// Before an element of `counters`; also before the closing bracket if `first`.
     Element { first: bool },
-    /// In one.
+    /// In an element.
     InElement(Shape),
-    /// Behind one.
+    /// After an element.
     ElementComma,
-    /// Behind the top object.
+    /// After the top-level object.
     End,
-    /// Somewhere that is no list.
+    /// In input that is not a list.
     Lost,
 }
 
-/// In a string: whether the last byte was a backslash that counts.
+/// The state within a string: whether the next byte is escaped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Text {
     escaped: bool,
 }
 
 impl Text {
-    /// Whether this byte ends it.
+    /// Whether this byte ends the string.
     const fn ends_with(&mut self, byte: u8) -> bool {
         let ends = byte == b'"' && !self.escaped;
         self.escaped = byte == b'\\' && !self.escaped;
@@ -75,7 +76,7 @@ impl Text {
     }
 }
 
-/// In an array or an object: how deep, and whether in a string.
+/// The state within an array or an object: the depth, and the string in it, if any.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Nested {
     depth: u32,
@@ -83,7 +84,7 @@ struct Nested {
 }
 
 impl Nested {
-    /// Whether this byte ends it.
+    /// Whether this byte ends the array or object.
     fn ends_with(&mut self, byte: u8) -> bool {
         if let Some(text) = &mut self.text {
             if text.ends_with(byte) {
@@ -101,12 +102,12 @@ impl Nested {
     }
 }
 
-/// What a value is by its first byte, which says where it ends.
+/// The shape of a value, by its first byte; it determines where the value ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Shape {
     Text(Text),
     Nested(Nested),
-    /// A number or a word, which ends before the byte that cannot be its own.
+    /// A number or a word. It ends before the first byte that cannot be part of it.
     Bare,
 }
 
@@ -120,33 +121,33 @@ impl Shape {
     }
 }
 
-/// See the module.
+/// The state of the filter.
 #[derive(Debug)]
 pub struct ListFilter {
-    /// In ascending order.
+    /// The counters that may pass, in ascending order.
     counters: Arc<[u64]>,
     at: At,
     /// A key, a scalar, or an element with the spaces before it.
     held: Vec<u8>,
-    /// The value that comes is that of `counters`.
+    /// Whether the next value is that of `counters`.
     listing: bool,
-    /// `counters` was there.
+    /// Whether `counters` has occurred.
     listed: bool,
-    /// An element passed.
+    /// Whether an element has passed.
     passed: bool,
 }
 
 impl ListFilter {
-    /// Lets pass only these counters, which are in ascending order.
+    /// Creates a filter that passes only these counters; they must be in ascending order.
     #[must_use]
     pub const fn new(counters: Arc<[u64]>) -> Self {
         Self { counters, at: At::Start, held: Vec::new(), listing: false, listed: false, passed: false }
     }
 
-    /// Takes a piece of the response, and gives what of it goes on now.
+    /// Filters a piece of the response; returns the bytes that can be passed on now.
     ///
     /// # Errors
-    /// [`NotAList`], and from then on always.
+    /// [`NotAList`], and then again for every later call.
     pub fn push(&mut self, piece: &[u8]) -> Result<Bytes, NotAList> {
         let mut out = Vec::with_capacity(piece.len());
         for byte in piece {
@@ -155,10 +156,10 @@ impl ListFilter {
         Ok(out.into())
     }
 
-    /// The response is at its end.
+    /// Ends the response.
     ///
     /// # Errors
-    /// [`NotAList`] when it is cut.
+    /// [`NotAList`] if the list is incomplete.
     pub fn finish(self) -> Result<Bytes, NotAList> {
         if self.at == At::End { Ok(Bytes::new()) } else { Err(NotAList) }
     }
@@ -294,7 +295,7 @@ impl ListFilter {
         if end == End::Before { self.step(byte, out) } else { Ok(()) }
     }
 
-    /// Takes a byte of a value that is held, or the first behind it.
+    /// Consumes a byte of a held value, or detects the first byte after it.
     fn go_on(&mut self, byte: u8, shape: Shape) -> Result<(Shape, End), NotAList> {
         let (shape, ends) = match shape {
             Shape::Bare if matches!(byte, b',' | b']' | b'}' | b' ' | b'\t' | b'\n' | b'\r') => {
@@ -315,7 +316,7 @@ impl ListFilter {
     }
 }
 
-/// Where a value ends.
+/// The end of a value, relative to the current byte.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum End {
     None,
@@ -327,13 +328,13 @@ fn text(held: &[u8]) -> Result<&str, NotAList> {
     str::from_utf8(held).map_err(|_| NotAList)
 }
 
-/// The `id` of an element, where it is an object that has one to read (rule 1).
+/// Returns the `id` of an element, if it is an object with a readable one (rule 1).
 fn id_of(element: &str) -> Result<Option<u64>, NotAList> {
     #[derive(Deserialize)]
     struct Element {
         id: u64,
     }
-    // A struct is read from an array as well.
+    // serde also reads a struct from an array.
     let is_object = element.trim_ascii_start().starts_with('{');
     if let Some(Element { id }) = serde_json::from_str(element).ok().filter(|_| is_object) {
         return Ok(Some(id));
@@ -348,7 +349,7 @@ mod tests {
 
     use super::*;
 
-    /// What passes when the answer comes in pieces of these lengths, and then as one.
+    /// Returns the filtered response if it arrives in pieces of these lengths, followed by the rest.
     fn pass(counters: &[u64], answer: &[u8], pieces: &[usize]) -> Result<String, NotAList> {
         let mut filter = ListFilter::new(counters.into());
         let (mut passed, mut rest) = (Vec::new(), answer);
@@ -510,7 +511,7 @@ mod tests {
         })
     }
 
-    /// The same with a tree.
+    /// Filters the response as a JSON tree.
     fn by_hand(mut answer: Value) -> Value {
         for (key, value) in answer.as_object_mut().unwrap() {
             if let (Value::Array(elements), "counters") = (&mut *value, key.as_str()) {
@@ -532,7 +533,7 @@ mod tests {
             let text = if pretty { serde_json::to_string_pretty(&answer).unwrap() } else { answer.to_string() };
             let whole = pass(&[5, 7], text.as_bytes(), &[]).unwrap();
             let read: Value = serde_json::from_str(&whole).unwrap();
-            // Read again: numbers with a point lose a digit on their way into a tree.
+            // Parsed again: numbers with a point lose a digit on their way into a tree.
             let expected = by_hand(serde_json::from_str(&text).unwrap());
             prop_assert_eq!(&read, &expected, "{}", &whole);
             prop_assert_eq!(pass(&[5, 7], text.as_bytes(), &pieces).unwrap(), whole);

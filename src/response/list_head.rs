@@ -1,8 +1,8 @@
-//! Step 6, the head of a list of counters on its way to a caller that may see some of them (rule 5 of [`crate::policy::rules`]).
+//! Step 6, the head of a list of counters for a caller that may see some of them (rule 5 of [`crate::policy::rules`]).
 //!
-//! 1. Metrica is asked for a list that is not compressed. A response of success that is compressed or no JSON cannot be looked
-//!    into, and is refused; any other response goes on as it is.
-//! 2. What goes on has another length than what came, so the fields that speak of the body as it came stay here, also in the
+//! 1. The gate requests an uncompressed list. A successful response that is compressed or not JSON cannot be inspected,
+//!    and is refused; any other response passes.
+//! 2. The filtered body has another length, so the fields that describe the original body are removed, also in the
 //!    response to a HEAD.
 
 use std::sync::Arc;
@@ -16,34 +16,34 @@ use super::framing::Framed;
 use super::hop::OurHop;
 use super::list_filter::NotAList;
 
-/// A head whose body can be filtered, where it has to be.
+/// A head whose body can be filtered, if it has to be.
 pub struct Limited {
     framed: Framed,
     counters: Option<Arc<[u64]>>,
 }
 
 impl Limited {
-    /// The head.
+    /// Returns the head.
     pub(super) const fn framed(&self) -> &Framed {
         &self.framed
     }
 
-    /// The same, to change it.
+    /// Returns the head, mutably.
     pub(super) const fn framed_mut(&mut self) -> &mut Framed {
         &mut self.framed
     }
 
-    /// The head, and the counters that may pass where its body is filtered.
+    /// Splits into the head, and the counters that may pass if its body is filtered.
     pub(super) fn into_parts(self) -> (Framed, Option<Arc<[u64]>>) {
         let has_body = self.framed.body().is_some();
         (self.framed, self.counters.filter(|_| has_body))
     }
 }
 
-/// The step for the head: of a list, only `counters` may pass, where they are given.
+/// Runs the step; `counters`: the only ones that may pass in a list, if given.
 ///
 /// # Errors
-/// When the body cannot be looked into (rule 1).
+/// An error if the body cannot be inspected (rule 1).
 pub fn check(hop: OurHop, counters: Option<Arc<[u64]>>) -> Result<Limited, ResponseError> {
     let mut framed = hop.into_inner();
     let counters = counters.filter(|_| framed.status().is_success());
@@ -54,7 +54,7 @@ pub fn check(hop: OurHop, counters: Option<Arc<[u64]>>) -> Result<Limited, Respo
     Ok(Limited { framed, counters })
 }
 
-/// Rules 1 and 2, for a `body` in this coding; there is none to a HEAD.
+/// Applies rules 1 and 2; `body`: the coding of the body, `None` for a HEAD.
 fn take_head(fields: &mut HeaderMap, body: Option<Coding>) -> Result<(), ResponseError> {
     let is_plain_json = || {
         let kind = fields.get(CONTENT_TYPE).and_then(|value| value.as_bytes().split(|byte| *byte == b';').next());

@@ -1,4 +1,4 @@
-//! Who is told what becomes of a response: its exchange, of which the steps know nothing else.
+//! The receiver of events about a response: its exchange, of which the steps know nothing else.
 
 use std::task::{Context, Poll};
 
@@ -10,33 +10,34 @@ use crate::metrics::UpstreamError;
 use crate::upstream::Watchdog;
 use crate::worker::Diagnosed;
 
-/// Who is told what becomes of a response.
+/// The receiver of events about a response.
 pub trait ResponseProgress {
-    /// Something was wrong with it.
+    /// Counts an error of the response.
     fn upstream_error(&self, kind: UpstreamError);
-    /// Metrica did what was asked; the head of its response came at this time.
+    /// Records that the operation succeeded; the head of its response arrived at `at`.
     fn succeeded(&self, at: Instant);
-    /// Metrica refused with this status, and the body has this type; why.
+    /// Records that Metrica refused with this status and error type; returns the diagnosis.
     fn refused(&self, status: u16, error_type: ErrorType) -> Option<Diagnosed>;
-    /// Why Metrica refused is known better.
+    /// Records a better diagnosis of the refusal.
     fn diagnosed(&self, diagnosis: Diagnosis);
-    /// Whether a success may show whose the token is, which is not known.
+    /// Whether a success can reveal the owner of the token, which is unknown.
     fn may_show_the_owner(&self) -> bool;
-    /// A success showed whose the token is.
+    /// Records the owner of the token, which a success revealed.
     fn shows_the_owner(&self, login: Box<str>);
-    /// A piece of the body goes on.
+    /// Counts a piece of the body that is passed on.
     fn response_bytes(&self, bytes: usize);
-    /// It ends before its end.
+    /// Records that the response breaks off.
     fn cut(&self);
-    /// It is over, and went on whole or not.
+    /// Ends the response; `complete`: it was passed on whole.
     fn finish(&self, complete: bool);
-    /// Whether the body of the request came to its end.
+    /// Whether the body of the request has ended.
     fn request_is_complete(&self) -> bool;
-    /// Whether the request is a HEAD, to which no body is sent.
+    /// Whether the request is a HEAD, whose response has no body.
     fn is_head(&self) -> bool;
-    /// Ready when everything has gone to the socket that was handed over when this was first called, with `since` as `None`.
+    /// Ready when all bytes that were handed over before the first call have reached the socket. `since` is `None` at
+    /// that call.
     fn poll_flushed(&self, since: &mut Option<u64>, context: &Context<'_>) -> Poll<()>;
-    /// The watchdog of the response is free for another one.
+    /// Returns the watchdog of the response for reuse.
     fn give_back(&self, watchdog: Watchdog);
 }
 
@@ -46,16 +47,16 @@ pub mod tests {
 
     use super::*;
 
-    /// Remembers what it was told.
+    /// Records the events for tests.
     #[derive(Default)]
     pub struct Told {
         /// The errors, in their order.
         pub errors: RefCell<Vec<UpstreamError>>,
-        /// The bytes of the body.
+        /// The number of bytes of the body.
         pub bytes: Cell<usize>,
-        /// It was cut.
+        /// Whether the response broke off.
         pub was_cut: Cell<bool>,
-        /// How it finished.
+        /// The argument of `finish`.
         pub finished: Cell<Option<bool>>,
     }
 

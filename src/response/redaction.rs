@@ -1,14 +1,14 @@
-//! Step 3, redaction: the token that went out with a request does not come back to its caller, in whatever part of the
-//! response. The step drops fields; the body is looked through as it passes ([`super::scan`]).
+//! Step 3, redaction: the token of a request does not reach its caller, in any part of the response. The step
+//! drops fields; the body is searched as it passes ([`super::scan`]).
 //!
-//! 1. A field, a trailer or a field of an interim response that holds it is dropped.
-//! 2. In a body that is not compressed it is overwritten with `*`, byte for byte, so that no length changes.
-//! 3. What could be its beginning at the end of a piece is held back until the next piece or the end decides. Nothing
-//!    else waits, and what is held back is only counted: its bytes are the token's own.
+//! 1. A field, a trailer or a field of an interim response that contains it is dropped.
+//! 2. In an uncompressed body it is overwritten with `*`, byte for byte, so that no length changes.
+//! 3. Bytes at the end of a piece that could begin it are held back until the next piece or the end decides. Nothing else
+//!    waits, and held bytes are only counted: they are the token's own.
 //! 4. A piece without it is passed on as it is, not copied.
 //!
-//! It is looked for as it is: percent-encoding and JSON leave its letters alone. One that the upstream turned into
-//! something else (base64, another case) is not found. `docs/decisions/0008` has what was weighed.
+//! The search is for the literal token: percent-encoding and JSON leave its letters unchanged. A token that the upstream
+//! transformed (base64, another case) is not found. `docs/decisions/0008` has the alternatives.
 
 use super::ResponseProgress;
 use super::fields::Listed;
@@ -21,13 +21,13 @@ use bytes::{Bytes, BytesMut};
 pub struct Redacted(Framed);
 
 impl Redacted {
-    /// What the next step works on.
+    /// Returns the head for the next step.
     pub(super) fn into_inner(self) -> Framed {
         self.0
     }
 }
 
-/// The step, for the response to a request that went out with `secret`.
+/// Runs the step for the response to a request that was sent with `secret`.
 pub fn redact(listed: Listed, secret: &Secret, progress: &dyn ResponseProgress) -> Redacted {
     let mut framed = listed.into_inner();
     if secret.take_from(framed.fields_mut()) {
@@ -42,25 +42,25 @@ pub struct Scrubber {
     held: usize,
 }
 
-/// What a piece has become.
+/// The result of a piece.
 #[derive(Debug, Default)]
 pub struct Scrubbed {
-    /// What was held back and is decided now; often empty.
+    /// The bytes held back before that are now decided; often empty.
     pub before: Bytes,
-    /// What of the piece itself goes on.
+    /// The part of the piece itself that is passed on.
     pub piece: Bytes,
-    /// The token was in it.
+    /// Whether the token was found.
     pub hit: bool,
 }
 
 impl Scrubber {
-    /// For the response to a request with this token.
+    /// Creates the state for the response to a request with this token.
     #[must_use]
     pub const fn new(secret: Secret) -> Self {
         Self { secret, held: 0 }
     }
 
-    /// The next piece; after the `last` nothing is held back.
+    /// Processes the next piece; nothing is held back after the `last`.
     pub fn scrub(&mut self, piece: Bytes, last: bool) -> Scrubbed {
         let (mut overwritten, mut searched, mut across) = (Vec::new(), 0, None);
         let mut begun = None;
@@ -84,7 +84,7 @@ impl Scrubber {
             Some(begun) => begun,
             None => self.secret.begun_in(piece.get(searched..).unwrap_or_default()),
         };
-        // What is held back from now on may reach back into what was held back before.
+        // The newly held bytes can include bytes that were held back before.
         let out = self.held + piece.len() - begun;
         let before = self.beginning(out.min(self.held), across);
         let mut piece = piece;
@@ -94,12 +94,12 @@ impl Scrubber {
         Scrubbed { before, piece: if hit { overwrite(piece, &overwritten) } else { piece }, hit }
     }
 
-    /// The body is over: what was held back.
+    /// Ends the body; returns the bytes that were held back.
     pub fn finish(&mut self) -> Bytes {
         self.scrub(Bytes::new(), true).before
     }
 
-    /// The first `length` bytes of what is held back, overwritten from `start` on.
+    /// Returns the first `length` of the held bytes, overwritten from `start` on.
     fn beginning(&self, length: usize, start: Option<usize>) -> Bytes {
         if length == 0 {
             return Bytes::new();
@@ -153,7 +153,7 @@ mod tests {
         bytes.windows(token.len()).any(|window| window == token.as_bytes())
     }
 
-    /// The body in one piece, with every token overwritten.
+    /// Returns the whole body with every token overwritten.
     fn expected(body: &[u8], token: &str) -> Vec<u8> {
         let (mut bytes, mut at) = (body.to_vec(), 0);
         while at + token.len() <= bytes.len() {
@@ -167,7 +167,7 @@ mod tests {
         bytes
     }
 
-    /// What comes out when the body goes in piece by piece. The last piece may be known as such, or not.
+    /// Returns the output for a body in pieces. The last piece may or may not be marked as last.
     fn scrubbed(token: &str, pieces: &[&[u8]], last_is_known: bool) -> (Vec<u8>, bool) {
         let mut scrubber = Scrubber::new(secret(token));
         let (mut out, mut hit) = (Vec::new(), false);

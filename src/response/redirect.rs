@@ -1,11 +1,11 @@
-//! Step 4, redirect: a response sends its caller through the gate, or nowhere. The gate itself never follows.
+//! Step 4, redirect: a response may send its caller only to the gate. The gate itself never follows a redirect.
 //!
-//! 1. `Location` is passed on as path and query, so that following it goes through the gate: where it is a path, or
-//!    exactly `https://` with the upstream's authority and then a path, a query, a fragment or nothing.
-//! 2. The path and query have to be ones that the gate would take as a target, so nothing that another reader could
-//!    take for another host passes (`//x`, `/\x`, white space, user information, another port). The fragment stays here.
-//! 3. A query's credential pairs are taken away, as on the way to Metrica.
-//! 4. Anything else on a 3xx is refused (`upstream_redirect`, 502); on another status the field is dropped.
+//! 1. `Location` is passed on as path and query, so that following it leads to the gate. It must be a path, or exactly
+//!    `https://` with the upstream's authority and then a path, a query, a fragment or nothing.
+//! 2. The path and query must be acceptable to the gate as a target, so nothing passes that another parser could read as
+//!    another host (`//x`, `/\x`, white space, user information, another port). The fragment is removed.
+//! 3. Credential pairs are removed from the query, as on the way to Metrica.
+//! 4. Any other `Location` on a 3xx is refused (`upstream_redirect`, 502); on another status the field is dropped.
 
 use http::header::LOCATION;
 use http::{HeaderMap, HeaderValue, StatusCode};
@@ -15,20 +15,20 @@ use super::ResponseError;
 use super::framing::Framed;
 use super::redaction::Redacted;
 
-/// A head that leads nowhere but to the gate.
+/// A head that redirects only to the gate.
 pub struct Local(Framed);
 
 impl Local {
-    /// What the next step works on.
+    /// Returns the head for the next step.
     pub(super) fn into_inner(self) -> Framed {
         self.0
     }
 }
 
-/// The step, for a response of `authority`; `limit` is the longest target that the gate accepts.
+/// Runs the step for a response of `authority`; `limit` is the longest target that the gate accepts, in bytes.
 ///
 /// # Errors
-/// Where it leads away (rule 4).
+/// An error if the response redirects away from the gate (rule 4).
 pub fn keep_local(redacted: Redacted, authority: &str, limit: usize) -> Result<Local, ResponseError> {
     let mut framed = redacted.into_inner();
     if keep_here(framed.status(), framed.fields_mut(), authority, limit) {
@@ -38,7 +38,7 @@ pub fn keep_local(redacted: Redacted, authority: &str, limit: usize) -> Result<L
     }
 }
 
-/// Puts `Location` into a form that stays on the gate, or takes it away; false when the response cannot be passed on.
+/// Rewrites `Location` so that it stays on the gate, or removes it; returns `false` if the response cannot be passed on.
 fn keep_here(status: StatusCode, fields: &mut HeaderMap, authority: &str, limit: usize) -> bool {
     let mut places = fields.get_all(LOCATION).iter();
     let Some(first) = places.next() else { return true };
@@ -83,7 +83,7 @@ pub mod tests {
     use crate::response::redaction::redact;
     use crate::response::secret::Secret;
 
-    /// A head that has passed this step.
+    /// Returns a head that has passed this step.
     pub fn local(status: u16, fields: &[(&str, &str)]) -> Local {
         let secret = Secret::of(&HeaderValue::from_static("OAuth secretsecret")).unwrap();
         let redacted = redact(keep_listed(framed(status, fields)), &secret, &Told::default());

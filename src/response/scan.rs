@@ -1,4 +1,4 @@
-//! The search for the token in a body, whichever way the body is coded.
+//! The search for the token in a body of any coding.
 
 use bytes::Bytes;
 
@@ -9,14 +9,14 @@ use super::secret::Secret;
 
 /// The search through one body.
 pub enum Scan {
-    /// It is overwritten; what was looked through and is about to go on.
+    /// An uncompressed body: the token is overwritten. Holds the searched bytes that are to be passed on.
     Plain(Scrubber, Scrubbed),
-    /// It ends the body. Boxed: it is large, and few bodies are compressed.
+    /// A gzip body: the token ends it. Boxed because it is large, and few bodies are compressed.
     Compressed(Box<Compressed>),
 }
 
 impl Scan {
-    /// For a body in this coding, if there is one, of the response to a request with this token.
+    /// Creates the search for the response to a request with this token; `body`: the coding of its body, if it has one.
     pub fn new(body: Option<Coding>, secret: &Secret) -> Self {
         match body {
             Some(Coding::Gzip) => Self::Compressed(Box::new(Compressed::new(secret.clone()))),
@@ -26,8 +26,8 @@ impl Scan {
         }
     }
 
-    /// The next piece, after [`Step::NeedInput`], and whether it is the `last`. Whether it held the token, which was
-    /// overwritten. `seen` is told of the bytes that will go on.
+    /// Adds a piece, after [`Step::NeedInput`]; `last`: it is the last. Returns whether it contained the token, which was
+    /// overwritten. `seen` is called with the bytes to be passed on.
     pub fn push(&mut self, piece: Bytes, last: bool, mut seen: impl FnMut(&[u8])) -> bool {
         match self {
             Self::Plain(scrubber, scrubbed) => {
@@ -47,7 +47,7 @@ impl Scan {
         }
     }
 
-    /// No piece comes any more. `seen` is told of the bytes that will go on.
+    /// Marks the end of the body. `seen` is called with the bytes to be passed on.
     pub fn finish(&mut self, mut seen: impl FnMut(&[u8])) {
         match self {
             Self::Plain(scrubber, scrubbed) => {
@@ -58,7 +58,7 @@ impl Scan {
         }
     }
 
-    /// Goes on.
+    /// Runs the search until its next result.
     pub fn step(&mut self) -> Step {
         match self {
             Self::Plain(_, scrubbed) => {

@@ -1,4 +1,4 @@
-//! What must not come back, and how it is found: as it is, whole or in pieces (`redaction`).
+//! The secret that must not reach the caller, and the search for it, in whole or in pieces (`redaction`).
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use memchr::{memchr_iter, memmem};
@@ -6,15 +6,15 @@ use zeroize::Zeroizing;
 
 use crate::token::SCHEME;
 
-/// What must not come back: the token in the `Authorization` that went out. Not printable.
+/// The secret that must not reach the caller: the token in the `Authorization` that was sent. Not printable.
 #[derive(Clone)]
 pub struct Secret(HeaderValue);
 
-/// In so little, to prepare a search takes longer than to search: fields are seldom longer.
+/// The length up to which a plain search is faster than preparing a searcher; few fields are longer.
 const SHORT: usize = 256;
 
 impl Secret {
-    /// The token of this `Authorization`, if it holds one: without it nothing could be found.
+    /// Returns the token of this `Authorization`; `None` if it contains none, because then nothing could be found.
     #[must_use]
     pub fn of(authorization: &HeaderValue) -> Option<Self> {
         let token = authorization.as_bytes().strip_prefix(SCHEME.as_bytes())?;
@@ -26,11 +26,11 @@ impl Secret {
         whole.get(SCHEME.len()..).unwrap_or(whole)
     }
 
-    /// Where it begins in `bytes`.
+    /// Returns its position in `bytes`.
     pub(super) fn find(&self, bytes: &[u8]) -> Option<usize> {
         let token = self.token();
         let first = *token.first()?;
-        // What is shorter cannot hold it, and most fields are.
+        // A shorter field cannot hold the token, and most are shorter.
         let last = bytes.len().checked_sub(token.len())?;
         if bytes.len() > SHORT {
             return memmem::find(bytes, token);
@@ -38,7 +38,7 @@ impl Secret {
         memchr_iter(first, bytes.get(..=last)?).find(|at| bytes.get(*at..).is_some_and(|rest| rest.starts_with(token)))
     }
 
-    /// Takes away every field that holds it; whether there was one.
+    /// Removes every field that contains the token; returns whether there was one.
     pub fn take_from(&self, fields: &mut HeaderMap) -> bool {
         let holds =
             |(name, value): (&HeaderName, &HeaderValue)| self.find(value.as_bytes()).is_some().then(|| name.clone());
@@ -49,17 +49,17 @@ impl Secret {
         !found.is_empty()
     }
 
-    /// How many bytes at the end of `bytes` are its beginning, but not the whole of it.
+    /// Returns the number of bytes at the end of `bytes` that are a proper prefix of the token.
     pub(super) fn begun_in(&self, bytes: &[u8]) -> usize {
         let token = self.token();
         let Some((first, rest)) = token.split_first() else { return 0 };
         let end = bytes.get(bytes.len().saturating_sub(rest.len())..).unwrap_or_default();
-        // The first that fits is the longest.
+        // The first match is the longest.
         let fits = |at: &usize| end.get(*at..).is_some_and(|tail| token.starts_with(tail));
         memchr_iter(*first, end).find(fits).map_or(0, |at| end.len() - at)
     }
 
-    /// Its first `begun` bytes, and the bytes of `piece` that can complete it.
+    /// Returns its first `begun` bytes, and the bytes of `piece` that can complete it.
     pub(super) fn joined(&self, begun: usize, piece: &[u8]) -> Zeroizing<Vec<u8>> {
         let token = self.token();
         let more = piece.get(..piece.len().min(token.len().saturating_sub(1))).unwrap_or_default();
@@ -67,14 +67,14 @@ impl Secret {
     }
 }
 
-/// Sees the token in bytes that come in pieces.
+/// Detects the token in bytes that arrive in pieces.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Watch {
     begun: usize,
 }
 
 impl Watch {
-    /// Whether `piece` holds the token, or completes it.
+    /// Whether `piece` contains the token, or completes it.
     pub fn sees(&mut self, secret: &Secret, piece: &[u8]) -> bool {
         if self.begun > 0 {
             let joined = secret.joined(self.begun, piece);
@@ -90,7 +90,7 @@ impl Watch {
         secret.find(piece).is_some()
     }
 
-    /// How many bytes at the end so far could be the token's beginning.
+    /// Returns the number of bytes at the end so far that could begin the token.
     #[must_use]
     pub const fn begun(&self) -> usize {
         self.begun

@@ -1,8 +1,8 @@
-//! Where a body comes from: the upstream, on a connection that is free or closed as soon as the body is over.
+//! The source of a body: the upstream, on a connection that is released or closed as soon as the body ends.
 //!
-//! 1. A stream of HTTP/2 that is reset with `NO_ERROR` or `CANCEL` breaks off, which hyper takes for an end.
-//! 2. A body of which nothing comes for `upstream.timeouts.body_idle` has stalled.
-//! 3. The connection is free as soon as the body's end was read, and is closed when it breaks off.
+//! 1. An HTTP/2 stream that is reset with `NO_ERROR` or `CANCEL` counts as broken off; hyper reports it as an end.
+//! 2. A body without a new piece for `upstream.timeouts.body_idle` has stalled.
+//! 3. The connection is released as soon as the end of the body was read, and closed if the body breaks off.
 
 use std::pin::Pin;
 use std::rc::Rc;
@@ -19,48 +19,49 @@ use crate::body::held::{Say, UpstreamSay};
 use crate::upstream::received::Received;
 use crate::upstream::{Lease, Watchdog};
 
-/// What carried the request, and is needed until the response is over.
+/// The connection that carried the request, and the state that is needed until the response ends.
 pub struct Carrier {
     /// The connection.
     pub lease: Lease<RequestBody>,
-    /// For the wait for each piece.
+    /// The watchdog for the wait for each piece.
     pub watchdog: Watchdog,
-    /// How long that may be.
+    /// The maximum wait for a piece.
     pub idle_limit: Duration,
-    /// A request body that waits to be asked for.
+    /// The handle of a request body that waits for a 100, if there is one.
     pub asked: Option<UpstreamSay>,
 }
 
 impl Carrier {
-    /// The authority of the upstream.
+    /// Returns the authority of the upstream.
     pub(super) fn authority(&self) -> &str {
         &self.lease.upstream().settings.authority
     }
 }
 
-/// The body, as it comes.
+/// The body as it arrives from the upstream.
 pub struct Source {
     incoming: Received,
     phase: Phase,
-    /// When the last piece came, or the head.
+    /// The arrival of the latest piece, or of the head.
     last_piece: Instant,
     reusable: bool,
     progress: Rc<dyn ResponseProgress>,
 }
 
-/// How far it is.
+/// The progress of the body.
 enum Phase {
-    /// More may come.
+    /// More may arrive.
     Open(Carrier),
-    /// Nothing more is read.
+    /// Reading has ended.
     Over {
-        /// It came to its end.
+        /// Whether the body is complete.
         whole: bool,
     },
 }
 
 impl Source {
-    /// The body `incoming`, whose head came `at` this time; `reusable`: another response may come on its connection.
+    /// Creates the source of the body `incoming`, whose head arrived at `at`; `reusable`: the connection may carry
+    /// another response.
     pub fn new(
         incoming: Received,
         carrier: Carrier,
@@ -69,19 +70,19 @@ impl Source {
         progress: Rc<dyn ResponseProgress>,
     ) -> Self {
         let mut source = Self { incoming, phase: Phase::Open(carrier), last_piece: at, reusable, progress };
-        // A response without a body is over before it is polled; its connection is free at once.
+        // A response without a body has ended before it is polled; its connection is released at once.
         if source.incoming.is_end_stream() {
             source.end(true);
         }
         source
     }
 
-    /// Who is told.
+    /// Returns the receiver of events.
     pub const fn progress(&self) -> &Rc<dyn ResponseProgress> {
         &self.progress
     }
 
-    /// The next piece.
+    /// Returns the next piece.
     pub fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ResponseError>>> {
         let Phase::Open(carrier) = &mut self.phase else { return Poll::Ready(None) };
         let Poll::Ready(polled) = Pin::new(&mut self.incoming).poll_frame(context) else {
@@ -97,27 +98,27 @@ impl Source {
         Poll::Ready(polled.map(|read| read.map_err(ResponseError::Upstream)))
     }
 
-    /// Whether nothing more is read.
+    /// Whether reading has ended.
     pub fn is_over(&self) -> bool {
         matches!(self.phase, Phase::Over { .. })
     }
 
-    /// Whether what was read is all.
+    /// Whether the whole body was read, or reading has ended.
     pub fn is_end_stream(&self) -> bool {
         self.is_over() || self.incoming.is_end_stream()
     }
 
-    /// Whether the upstream sent all.
+    /// Whether the upstream sent the whole body.
     pub fn has_sent_all(&self) -> bool {
         self.incoming.is_end_stream()
     }
 
-    /// How much is to come.
+    /// Returns the number of bytes to come, as far as known.
     pub fn size_hint(&self) -> SizeHint {
         self.incoming.size_hint()
     }
 
-    /// Nothing more is read; whether it came to its end, if this was not decided before.
+    /// Ends reading; returns whether the body is complete. The first call decides.
     pub fn end(&mut self, whole: bool) -> bool {
         if let Phase::Over { whole } = self.phase {
             return whole;
@@ -134,7 +135,7 @@ impl Source {
         whole
     }
 
-    /// What came is of no use, to whatever end it came.
+    /// Ends reading and marks the body as incomplete, even if it had ended.
     pub fn fail(&mut self) {
         self.end(false);
         self.phase = Phase::Over { whole: false };

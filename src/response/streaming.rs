@@ -1,13 +1,14 @@
 //! Step 7, streaming: the upstream's body, on its way to the caller.
 //!
-//! 1. Every piece is looked through for the token before it goes on; see [`super::redaction`] and [`super::compressed`].
-//! 2. Of an error's body, the first [`LOOKED_AT`] bytes are read before its head goes out: so one that stalls, breaks
-//!    off or holds the token in a compressed body becomes a whole response of the gate's. Length and framing stay as they were.
-//! 3. Of any other body, what is there with the head is read before that goes out: one that has broken off by then becomes
-//!    such a response too.
-//! 4. Of what was read ahead of a 401, 403, 420 or 429 a copy is kept to learn the reason.
-//! 5. Of a counter that was changed a copy is kept where that may show whose the token is, which nothing else shows of a
-//!    token that does not read. Nothing else is looked at.
+//! 1. Every piece is searched for the token before it is passed on; see [`super::redaction`] and [`super::compressed`].
+//! 2. The first [`LOOKED_AT`] bytes of an error's body are read before its head is sent: an error body that stalls,
+//!    breaks off or holds the token in compressed form there is replaced by a complete response of the gate's. Length and
+//!    framing are unchanged.
+//! 3. For any other body, the bytes that arrived with the head are read before the head is sent: a body that has broken
+//!    off by then is replaced likewise.
+//! 4. A copy of the bytes read ahead of a 401, 403, 420 or 429 is kept to determine the reason.
+//! 5. A copy of the response to a counter change is kept where it may reveal the owner of the token, which nothing else
+//!    reveals for a token without read access. No other body is copied.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -33,7 +34,7 @@ use crate::body::fields::clean_trailers;
 use crate::metrics::UpstreamError;
 use crate::upstream::received::Received;
 
-/// A head, and its body that can be read.
+/// A head, and its readable body.
 pub struct Opened {
     head: Limited,
     streaming: Streaming,
@@ -41,13 +42,13 @@ pub struct Opened {
 }
 
 impl Opened {
-    /// The head, its body, and when the head came.
+    /// Splits into the head, its body, and the time at which the head arrived.
     pub(super) fn into_parts(self) -> (Limited, Streaming, Instant) {
         (self.head, self.streaming, self.at)
     }
 }
 
-/// The step, for the body `incoming` of the response to a request that went out with `secret`.
+/// Runs the step for the body `incoming` of the response to a request that was sent with `secret`.
 pub fn open(
     head: Limited,
     incoming: Received,
@@ -61,34 +62,34 @@ pub fn open(
     Opened { head, streaming, at }
 }
 
-/// See the module.
+/// The body of the upstream, searched for the token.
 pub struct Streaming {
     source: Source,
     scan: Scan,
     secret: Secret,
-    /// What looks at the body, where that may say why Metrica refused (rule 4).
+    /// The copy of a body that may contain the reason of a refusal (rule 4).
     error_body: Option<ErrorBody>,
-    /// What looks at the body, where that may show whose the token is (rule 5).
+    /// The copy of a body that may reveal the owner of the token (rule 5).
     counter: Option<ErrorBody>,
     ahead: Ahead,
     trailers: Option<Box<HeaderMap>>,
-    /// Bytes that were read and did not go on yet.
+    /// The number of bytes that were read and not passed on yet.
     unsent: usize,
-    /// The token was in it, and that was counted.
+    /// Whether the token was found and counted.
     reflected: bool,
 }
 
-/// What was read before the head went out.
+/// The part of the body that was read before the head was sent.
 enum Ahead {
     Nothing,
     /// The beginning of a body.
     Piece(Bytes),
-    /// That of an error's.
+    /// The beginning of an error's body.
     Frames(VecDeque<Frame<Bytes>>),
 }
 
 impl Ahead {
-    /// The next frame of it.
+    /// Takes the next frame.
     fn next(&mut self) -> Option<Frame<Bytes>> {
         match self {
             Self::Nothing => None,
@@ -130,15 +131,15 @@ impl Streaming {
         }
     }
 
-    /// Who is told.
+    /// Returns the receiver of events.
     pub(super) const fn progress(&self) -> &Rc<dyn ResponseProgress> {
         self.source.progress()
     }
 
-    /// Reads what fits of an error's body (rule 2).
+    /// Reads the beginning of an error's body (rule 2).
     ///
     /// # Errors
-    /// When it breaks off, stalls or cannot be passed on.
+    /// An error if the body breaks off, stalls or cannot be passed on.
     pub async fn read_ahead(&mut self) -> Result<(), ResponseError> {
         let (mut read, mut frames) = (0, VecDeque::new());
         while read < LOOKED_AT && !self.has_nothing_beyond(read) {
@@ -150,10 +151,10 @@ impl Streaming {
         Ok(())
     }
 
-    /// Reads what is there of a body, and waits for nothing (rule 3). It is always ready.
+    /// Reads the bytes of a body that have arrived, without waiting (rule 3). It is always ready.
     ///
     /// # Errors
-    /// When it has broken off, or cannot be passed on.
+    /// An error if the body has broken off, or cannot be passed on.
     pub fn poll_beginning(&mut self, context: &mut Context<'_>) -> Poll<Result<(), ResponseError>> {
         if self.has_nothing_beyond(0) {
             return Poll::Ready(Ok(()));
@@ -169,12 +170,12 @@ impl Streaming {
         Poll::Ready(Ok(()))
     }
 
-    /// The type that the beginning of an error's body has; it is looked at no longer.
+    /// Returns the error type in the beginning of an error's body, and drops the copy.
     pub fn take_error_type(&mut self) -> Option<ErrorType> {
         self.error_body.take().map(|body| body.error_type())
     }
 
-    /// The next piece.
+    /// Returns the next piece.
     pub fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ResponseError>>> {
         let polled = match self.ahead.next() {
             Some(frame) => Some(Ok(frame)),
@@ -186,28 +187,28 @@ impl Streaming {
         Poll::Ready(polled)
     }
 
-    /// Whether nothing more goes on.
+    /// Whether no more is passed on.
     pub fn is_end_stream(&self) -> bool {
         self.ahead.is_empty() && self.unsent == 0 && self.has_nothing_beyond(0)
     }
 
-    /// Whether nothing comes beyond what was read ahead, which is `in_hand` bytes.
+    /// Whether the body ends with the part that was read ahead, which is `in_hand` bytes.
     fn has_nothing_beyond(&self, in_hand: usize) -> bool {
         self.source.is_end_stream() && self.trailers.is_none() && self.unsent == in_hand
     }
 
-    /// How much is to come, where that was known from the start.
+    /// Returns the number of bytes to come, if it was known from the start.
     pub fn size_hint(&self) -> SizeHint {
         let unsent = u64::try_from(self.unsent).unwrap_or(0);
         self.source.size_hint().exact().map_or_else(SizeHint::new, |rest| SizeHint::with_exact(rest + unsent))
     }
 
-    /// Nobody asks for more; whether all of it went on.
+    /// Stops reading; returns whether the whole body was passed on.
     pub fn stop(&mut self) -> bool {
         self.end(self.source.has_sent_all()) && self.unsent == 0
     }
 
-    /// Nothing more is read; whether it came to its end, if this was not decided before.
+    /// Ends reading; returns whether the body is complete. The first call decides.
     fn end(&mut self, whole: bool) -> bool {
         let whole = self.source.end(whole);
         if let Some(owner) = self.counter.take().filter(|_| whole).and_then(|counter| counter.owner()) {
@@ -216,13 +217,13 @@ impl Streaming {
         whole
     }
 
-    /// It cannot go on: nothing of what is in hand does.
+    /// Aborts the body: the pieces in hand are not passed on either.
     fn fail(&mut self, error: ResponseError) -> Poll<Option<Result<Frame<Bytes>, ResponseError>>> {
         self.source.fail();
         Poll::Ready(Some(Err(error)))
     }
 
-    /// The next piece beyond those that were read ahead.
+    /// Returns the next piece after those that were read ahead.
     fn poll_further(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ResponseError>>> {
         loop {
             match self.scan.step() {
@@ -249,7 +250,7 @@ impl Streaming {
         }
     }
 
-    /// A piece came.
+    /// Handles a piece.
     fn take_piece(&mut self, data: Bytes) {
         self.unsent += data.len();
         let last = self.source.has_sent_all();
@@ -261,7 +262,7 @@ impl Streaming {
         }
     }
 
-    /// The body is over, with or without trailers.
+    /// Handles the end of the body, with or without trailers.
     fn take_end(&mut self, trailers: Option<HeaderMap>) {
         self.scan.finish(look_at(&mut self.error_body, &mut self.counter));
         self.trailers = trailers.map(|mut trailers| {
@@ -274,7 +275,7 @@ impl Streaming {
         self.end(true);
     }
 
-    /// The token was in the response: counted once.
+    /// Counts a token in the response, once.
     fn saw_reflection(&mut self) {
         if !std::mem::replace(&mut self.reflected, true) {
             self.progress().upstream_error(UpstreamError::Reflected);
@@ -282,14 +283,14 @@ impl Streaming {
     }
 }
 
-/// Looks at the bytes of a body of which a copy is kept.
+/// Appends the bytes of a body to its copies.
 fn look_at(error: &mut Option<ErrorBody>, counter: &mut Option<ErrorBody>) -> impl FnMut(&[u8]) {
     move |piece| [&mut *error, &mut *counter].into_iter().flatten().for_each(|body| body.look_at(piece))
 }
 
 impl Drop for Streaming {
     fn drop(&mut self) {
-        // Where it ended before, this changes nothing.
+        // A body that has already ended is unaffected.
         self.stop();
     }
 }
