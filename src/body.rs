@@ -52,7 +52,7 @@ pub enum BodyError {
     /// The caller's connection failed.
     #[error("the caller's body broke off")]
     Caller(#[source] hyper::Error),
-    /// The HTTP/2 stream was reset without an error code of a failure.
+    /// The HTTP/2 stream was reset with `NO_ERROR` or `CANCEL` (rule 2).
     #[error("the stream was reset before the body's end")]
     Reset,
     /// The upstream responded without asking for the body.

@@ -42,7 +42,7 @@ pub const STREAMS: usize = 100;
 /// An age that is practically unlimited, and still representable as an instant.
 const FAR: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
-/// The token that a connection carries, as the unique number of its reading.
+/// The token that a connection carries, as its epoch, which is never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Carried(pub u64);
 
