@@ -1,7 +1,7 @@
 //! Token health: probes tokens, suspends those that Metrica rejects, and learns what they may do.
 //!
-//! 1. The [`machine`] of a token decides whether the token is used. A token that a probe also finds rejected is suspended:
-//!    its callers are refused, or its standby is used.
+//! 1. The [`machine`] of a token decides whether the token is used. A token is suspended when Metrica rejects it in a probe
+//!    too: its callers are refused, or its standby is used.
 //! 2. Tokens of several owners that are rejected at the same time are an outage (`health/outage.rs`). When Metrica accepts
 //!    one of them again, the others are probed at once; each remains part of the outage until its own probe is answered.
 //! 3. A refused caller receives the conclusion once the workers know it, so its next request is decided with it.

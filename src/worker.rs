@@ -109,7 +109,7 @@ pub struct Ready {
     pub authorization: HeaderValue,
 }
 
-/// One state of configuration and tokens, shared by all workers.
+/// A state of configuration and tokens, shared by all workers.
 #[derive(Debug)]
 pub struct Generation {
     /// The policy: which caller may do what.

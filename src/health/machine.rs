@@ -70,7 +70,7 @@ pub enum Event {
     StandsBy(bool),
 }
 
-/// The answer to [`Event::Refused`] and [`Event::Doubted`].
+/// The reply to [`Event::Refused`] and [`Event::Doubted`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reply {
     /// A probe is under way or about to be sent; its conclusion is the reply.

@@ -1,7 +1,7 @@
 //! Outage: tokens of several owners that are rejected at the same time are unlikely to be all revoked.
 //!
-//! 1. Two tokens of provably different owners that become rejected within [`TOGETHER`] are an outage. The configuration
-//!    (`owner`) or `identity` names the owner.
+//! 1. Two tokens whose owners are known to differ and that become rejected within [`TOGETHER`] are an outage. The
+//!    configuration (`owner`) or `identity` names the owner.
 //! 2. Other tokens that become rejected within [`TOGETHER`] of one of these are part of the outage, whoever owns them.
 //! 3. Tokens that were rejected earlier are not part of it.
 

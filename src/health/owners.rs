@@ -1,7 +1,7 @@
 //! Owners: the facts that one token shows about its owner hold for every token of that owner.
 //!
-//! 1. Yandex ID (`identity`) proves the owner of a token or, without it, `owner_login` of a counter that Metrica lists as
-//!    its own. The configured owner proves nothing and joins no tokens.
+//! 1. Yandex ID (`identity`) proves the owner of a token or, without it, `owner_login` of a counter that Metrica shows
+//!    with the permission `own`. The configured owner proves nothing and joins no tokens.
 //! 2. Facts about an owner go to all its tokens at once. A token proven to be of an owner exchanges facts with it; the
 //!    token's own facts are applied last, because they are newer. A contradiction that one token meets thus corrects the
 //!    facts of all.

@@ -34,8 +34,8 @@ pub enum Report {
     Doubted(Sender, oneshot::Sender<Conclusion>),
     /// Metrica denied access, and a question could tell the reason.
     Denied(Sender, Doubt),
-    /// A response shows the owner's permission on a counter that the owner is not known to be allowed to change: reported
-    /// at most once per `TELL`.
+    /// A response showed a caller the owner's permission on a counter that the owner is known to have no edit access to:
+    /// reported at most once per `TELL`.
     Shown(Sender, u64),
 }
 
