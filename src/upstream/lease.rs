@@ -33,8 +33,8 @@ impl<B: Body<Data = Bytes> + Unpin + 'static> Pool<B>
 where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    /// Returns a connection for one request with the token `carried`: an idle one, unless `fresh` requires one that was
-    /// opened for this request or for a later one.
+    /// Returns a connection for one request with the token `carried`: an existing one, unless `fresh` requires one that was
+    /// opened since this call began, for this request or another.
     ///
     /// # Errors
     /// [`DialError`] if no connection is available.
