@@ -1,11 +1,11 @@
-//! The body of a request, on its way up to Metrica: it streams, piece by piece, at the pace of the slower side.
+//! The body of a request on its way to Metrica: streamed piece by piece, at the pace of the slower side.
 //!
-//! 1. A piece is passed on as it came, and no second one is read before the first was taken: memory is flat.
-//! 2. A body of HTTP/2 whose stream was reset with `NO_ERROR` or `CANCEL`, which hyper takes for its end, breaks off.
-//! 3. What has to be read before it goes on is read ahead (`ahead`), and charged to the budgets of the worker and of the
-//!    connection ([`budget`]).
+//! 1. A piece is passed on unchanged, and the next one is read only after the first was taken: memory use is constant.
+//! 2. An HTTP/2 body whose stream is reset with `NO_ERROR` or `CANCEL`, which hyper treats as its end, is an error.
+//! 3. A body that must be read before it is forwarded is read ahead (`ahead`), and charged to the budgets of the worker and
+//!    of the connection ([`budget`]).
 //!
-//! The module knows nothing of the exchange that a body belongs to, but that it is told of progress ([`RequestProgress`]).
+//! The module is independent of the exchange that a body belongs to, except that it reports progress ([`RequestProgress`]).
 
 use std::error::Error as _;
 use std::io::ErrorKind;
@@ -32,42 +32,42 @@ use held::{Held, Say};
 use crate::policy::decide::Shadowed;
 use crate::policy::rules::{Breach, Parts};
 
-/// Who is told how the body of a request goes on.
+/// Receives the progress of a request's body.
 pub trait RequestProgress {
-    /// A piece came from the caller.
+    /// The caller sent a piece of this many bytes.
     fn request_bytes(&self, bytes: usize);
-    /// The body came to its end.
+    /// The body is complete.
     fn request_completed(&self);
-    /// A piece is awaited from the caller from now on, or no more.
+    /// Whether a piece of the caller is awaited from now on.
     fn await_body(&self, awaited: bool);
-    /// It breaks a rule of its caller, and goes on.
+    /// The body breaks a rule of its caller, and is forwarded nevertheless.
     fn would_refuse(&self, shadowed: Shadowed);
-    /// The budgets that hold what is read ahead.
+    /// A charge to the budgets for bytes that are read ahead.
     fn charge(&self) -> Charge;
 }
 
-/// Why the body of a request ends before its end.
+/// The reason why a body ends early.
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
     /// The caller's connection failed.
     #[error("the caller's body broke off")]
     Caller(#[source] hyper::Error),
-    /// A stream of HTTP/2 was reset without saying why.
+    /// The HTTP/2 stream was reset with `NO_ERROR` or `CANCEL` (rule 2).
     #[error("the stream was reset before the body's end")]
     Reset,
-    /// The upstream answered without asking for the body.
+    /// The upstream responded without asking for the body.
     #[error("the body was not asked for")]
     NotAskedFor,
-    /// It breaks a rule of its caller.
+    /// The body breaks a rule of its caller.
     #[error("{0}")]
     Breach(Breach),
-    /// It is to be read before it goes on, and there is no memory for that.
+    /// The body must be read ahead, and the memory for that is used up.
     #[error("the memory for bodies that are read before they go on is used up")]
     NoMemory,
 }
 
 impl BodyError {
-    /// Whether the caller went away; otherwise it sent what is no body, or the gate gives up on it.
+    /// Whether the caller disconnected; otherwise it sent an invalid body, or the gate gave up on the body.
     #[must_use]
     pub fn is_of_a_caller_that_left(&self) -> bool {
         let error = match self {
@@ -85,41 +85,41 @@ impl BodyError {
     }
 }
 
-/// The body of a request, on its way to Metrica.
+/// The body of a request on its way to Metrica.
 pub struct RequestBody {
     incoming: Option<CallerBody>,
     http2: bool,
     progress: Rc<dyn RequestProgress>,
     held: Option<Held>,
-    /// Boxed: few bodies are read before they go on.
+    /// Boxed: few bodies are read ahead.
     ahead: Option<Box<Ahead>>,
-    /// Looks through what comes behind that.
+    /// Checks the bytes behind those that were read ahead.
     watch: Option<Box<Watch>>,
 }
 
 impl RequestBody {
-    /// The body of an exchange's request, which came in this version of HTTP, held back while `held` says so.
+    /// The body of a request that arrived over this HTTP version, held back while `held` requires it.
     pub fn new(incoming: CallerBody, version: Version, progress: Rc<dyn RequestProgress>, held: Option<Held>) -> Self {
         let http2 = version == Version::HTTP_2;
-        // On HTTP/1.1 what a forwarded request leaves unread ends the connection.
+        // On HTTP/1.1, a forwarded request with an unread rest ends the connection.
         let incoming = if http2 { incoming } else { incoming.left_with_nobody() };
         Self { incoming: Some(incoming), http2, progress, held, ahead: None, watch: None }
     }
 
-    /// The body of a request that has none.
+    /// The body of a request without one.
     pub const fn empty(progress: Rc<dyn RequestProgress>) -> Self {
         Self { incoming: None, http2: false, progress, held: None, ahead: None, watch: None }
     }
 
-    /// Nothing holds the body back: on HTTP/2 the gate asks for the body itself.
+    /// Stops holding the body back: on HTTP/2 the gate requests the body itself.
     pub fn release(&mut self) {
         self.held = None;
     }
 
-    /// From now on, the names of its parts are looked through; what was read ahead is now.
+    /// Checks the names of the parts from now on, including those read ahead.
     ///
     /// # Errors
-    /// The rule that a part breaks, where the rules of the caller are enforced.
+    /// The broken rule, if the rules of the caller are enforced.
     pub fn watch(&mut self, parts: Parts, enforce: bool) -> Result<(), Breach> {
         let mut watch = Box::new(Watch::new(parts, enforce));
         let read =
@@ -132,17 +132,17 @@ impl RequestBody {
         Ok(())
     }
 
-    /// Nothing of it is looked through.
+    /// Stops checking the parts.
     pub fn watch_no_more(&mut self) {
         self.watch = None;
     }
 
-    /// Reads it before it goes on, until there are more than `limit` bytes. Ready with whether that was all of it. Nothing is
-    /// asked of the caller that there is no memory for.
+    /// Reads the body ahead, up to more than `limit` bytes. Returns whether that was the whole body. Reserves the memory
+    /// before it polls the caller.
     pub fn poll_ahead(&mut self, context: &mut Context<'_>, limit: usize) -> Poll<Result<bool, BodyError>> {
         let mut ahead = self.ahead.take().unwrap_or_else(|| Box::new(Ahead::new(self.progress.charge())));
         let whole = loop {
-            // What came is never lost: for some bodies a want of memory is no reason to refuse them.
+            // Received bytes are never lost: some bodies are forwarded even when memory is used up.
             if let Some(unfit) = ahead.unfit.take()
                 && !ahead.take(unfit)
             {
@@ -175,13 +175,13 @@ impl RequestBody {
         whole
     }
 
-    /// How much is to come, where that is known, and as far as it is read ahead.
+    /// The number of bytes still to come, if known, at most `limit`.
     fn expected(&self, limit: usize) -> usize {
         let length = self.incoming.as_ref().and_then(|incoming| incoming.size_hint().exact()).unwrap_or(0);
         usize::try_from(length).map_or(limit, |length| length.min(limit))
     }
 
-    /// What was read and has not gone on.
+    /// The bytes that were read ahead and not yet forwarded.
     #[must_use]
     pub fn ahead(&self) -> &[u8] {
         self.ahead.as_ref().map_or(&[], |ahead| &ahead.data)
@@ -202,7 +202,7 @@ impl RequestBody {
         if let Some(data) = frame.data_ref() {
             self.progress.request_bytes(data.len());
         }
-        // Nobody asks for more after trailers, so they are the end.
+        // Trailers end the body: hyper is not polled after them.
         if frame.trailers_mut().map(clean_trailers).is_some() || incoming.is_end_stream() {
             self.progress.request_completed();
         }
@@ -234,7 +234,7 @@ impl Body for RequestBody {
         match &mut this.ahead {
             Some(ahead) if !ahead.has_gone() => Poll::Ready(ahead.next().map(Ok)),
             Some(ahead) if ahead.over => Poll::Ready(None),
-            // What was read is gone, and its memory with it: others may have that.
+            // Frees the memory of the bytes read ahead, which are forwarded.
             Some(_) | None => {
                 this.ahead = None;
                 let polled = ready!(this.poll_incoming(context));
@@ -251,7 +251,7 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         let to_come = self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), CallerBody::size_hint);
         let read = u64::try_from(self.ahead.as_ref().map_or(0, |ahead| ahead.len())).unwrap_or(0);
-        // Of a length that was not said nothing is said now, so that chunks stay chunks.
+        // Without a declared length the total stays unknown, so chunks stay chunks.
         to_come.exact().map_or(to_come, |exact| SizeHint::with_exact(exact + read))
     }
 }

@@ -1,15 +1,16 @@
-//! Health: what becomes of a token that Metrica does not accept, and what is asked about tokens.
+//! Token health: probes tokens, suspends those that Metrica rejects, and learns what they may do.
 //!
-//! 1. Whether a token is used, its [`machine`] decides: one that Metrica rejects in the answer to a probe too is parked. Its
-//!    callers are refused, or their requests go with its standby.
-//! 2. Tokens of several owners that are rejected at once are an outage (`health/outage.rs`). When Metrica accepts one of them again, the others
-//!    are asked about at once; each stays a part of it until its own probe is answered.
-//! 3. Who was refused hears what is concluded when the workers know it: what it sends next is decided with that.
-//! 4. With `learn`, what could tell the reason of a refusal is asked ([`doubts`]), with no token that is refused.
-//! 5. Where `identity` is configured, a token that is new is asked whose it is, until there is an answer. What tokens of one owner
-//!    show of that owner holds for all of them (`health/owners.rs`).
-//! 6. One question of a token is under way at a time (`health/ask.rs`); whether it is accepted comes first.
-//! 7. A refusal of a counter never parks a token.
+//! 1. The [`machine`] of a token decides whether the token is used. A token is suspended when Metrica rejects it in a probe
+//!    too: its callers are refused, or its standby is used.
+//! 2. Tokens of several owners that are rejected at the same time are an outage (`health/outage.rs`). When Metrica accepts
+//!    one of them again, the others are probed at once; each remains part of the outage until its own probe is answered.
+//! 3. A refused caller receives the conclusion once the workers know it, so its next request is decided with it.
+//! 4. With `learn`, the gate sends requests that can tell the reason of a refusal ([`doubts`]), never with a suspended
+//!    token.
+//! 5. With `identity`, the gate asks who owns each new token until it gets a response. Facts that one token shows about its
+//!    owner hold for all tokens of that owner (`health/owners.rs`).
+//! 6. At most one question per token is under way (`health/ask.rs`); the validity probe comes first.
+//! 7. Metrica refusing a counter never suspends a token.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::pending;
@@ -47,26 +48,27 @@ use machine::{Event, Machine, Reply};
 use owners::Owners;
 use probe::Place;
 
-/// Between two tries to learn whose a token is.
+/// The time between two attempts to learn the owner of a token.
 const INTRODUCTION: Duration = Duration::from_secs(60);
 
-/// So many requests wait for what is concluded about a token; more are answered with what their bodies say.
+/// The maximum number of requests that wait for the conclusion about a token; others get the diagnosis of their response
+/// alone.
 const MOST_WAITING: usize = 1000;
 
-/// A token that is looked after.
+/// The health state of one token.
 struct Patient {
     epoch: u64,
     machine: Machine,
     standing: Standing,
     /// A question is under way (rule 6).
     is_busy: bool,
-    /// Who waits for the conclusion of a probe.
+    /// The requests that wait for the conclusion of a probe.
     waiting: Vec<oneshot::Sender<Conclusion>>,
-    /// Rule 5: when it is asked whose it is; `None` when it was answered, or is being asked.
+    /// Rule 5: when to ask for the owner; `None` while the question is under way or once it is answered.
     introduction: Option<Instant>,
 }
 
-/// See the module.
+/// Tracks the health of all tokens; see the module.
 pub struct Health {
     reports: mpsc::UnboundedReceiver<Report>,
     found: mpsc::UnboundedReceiver<(Sender, Finding)>,
@@ -79,13 +81,13 @@ pub struct Health {
     patients: BTreeMap<TokenAlias, Patient>,
     doubts: Doubts,
     owners: Owners,
-    /// Rule 3.
+    /// Conclusions to deliver to waiting requests (rule 3).
     concluded: Vec<(oneshot::Sender<Conclusion>, Conclusion)>,
     meters: Arc<ProcessMeters>,
 }
 
 impl Health {
-    /// Looks after the tokens of `generation`, of which `reports` tell.
+    /// Tracks the tokens of `generation`, from the `reports` of the workers.
     ///
     /// # Errors
     /// When `identity` cannot be prepared.
@@ -113,7 +115,7 @@ impl Health {
         })
     }
 
-    /// What is in use now. Belongs on a runtime of one thread.
+    /// Adopts a new configuration and generation. Call it on a single-threaded runtime.
     pub fn follow(&mut self, config: &Config, generation: &Arc<Generation>) {
         self.settings = config.token_health;
         if !Arc::ptr_eq(&self.generation.upstream, &generation.upstream) {
@@ -152,7 +154,7 @@ impl Health {
         self.ask_what_is_due();
     }
 
-    /// What is known of these tokens may be out of date, or of all: Metrica is asked again.
+    /// Probes these tokens, or all of them, again: the state known of them may be out of date.
     pub fn look_again(&mut self, of: Option<&BTreeSet<TokenAlias>>) {
         let now = Instant::now();
         for (alias, patient) in &mut self.patients {
@@ -166,10 +168,11 @@ impl Health {
         self.ask_what_is_due();
     }
 
-    /// Waits for something to be heard or to be asked, and does it. Whether [`Self::concerns`] may have changed.
+    /// Waits for a report, a finding or a due question, and handles it. Returns whether [`Self::concerns`] may have
+    /// changed.
     pub async fn attend(&mut self, crew: &Crew) -> bool {
         for (waiting, conclusion) in self.concluded.drain(..) {
-            // Who waits no longer does not need it.
+            // A closed receiver needs no conclusion.
             let _ = waiting.send(conclusion);
         }
         let next = self.next_question();
@@ -198,7 +201,7 @@ impl Health {
         idle.filter_map(due).min()
     }
 
-    /// The tokens against which something speaks.
+    /// The tokens that are not healthy.
     #[must_use]
     pub fn concerns(&self) -> Concerns {
         let concerned = self.patients.iter().filter(|(_, patient)| patient.standing != Standing::Healthy);
@@ -219,7 +222,7 @@ impl Health {
 
     fn take(&mut self, report: Report, crew: &Crew) {
         let (sender, now) = (report.sender(), Instant::now());
-        // A late answer to a token that was in the file before says nothing of the one that is.
+        // A late response to a replaced token does not concern the current one.
         let Some(patient) = self.patients.get_mut(&sender.alias).filter(|patient| patient.epoch == sender.epoch) else {
             return;
         };
@@ -249,7 +252,8 @@ impl Health {
         }
     }
 
-    /// A refusal casts doubt on a token: who waits hears what is concluded, now or when a probe is answered.
+    /// Handles a refusal that makes a token suspect. The waiting request gets the conclusion now, or when a probe is
+    /// answered.
     fn conclude(&mut self, alias: TokenAlias, event: Event, waiting: oneshot::Sender<Conclusion>) {
         let Some(patient) = self.patients.get_mut(&alias) else { return };
         match patient.machine.on(event, Instant::now(), self.settings) {
@@ -287,7 +291,7 @@ impl Health {
                     patient.machine.on(Event::Doubted, Instant::now(), self.settings);
                 }
                 self.take_found(sender, found, crew);
-                // It does not read after all: another token of its owner may.
+                // The token lacks read access; another token of its owner may have it.
                 let is_of_owner =
                     |(asked, doubt): &(Sender, Doubt)| *doubt != Doubt::Reads && self.eyes(*asked) != *asked;
                 if let Some((asked, doubt)) = doubt.filter(is_of_owner) {
@@ -306,7 +310,7 @@ impl Health {
         }
     }
 
-    /// Sends every question that can be sent now (rule 6).
+    /// Sends every question that is due (rule 6).
     fn ask_what_is_due(&mut self) {
         let now = Instant::now();
         for slot in &self.generation.tokens {
@@ -331,7 +335,7 @@ impl Health {
         self.ask_what_is_open();
     }
 
-    /// Rule 4.
+    /// Sends the next open follow-up question (rule 4).
     fn ask_what_is_open(&mut self) {
         let patients = &self.patients;
         let is_free = |patient: &Patient| !patient.is_busy && !patient.standing.is_refused();

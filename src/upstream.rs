@@ -1,11 +1,10 @@
-//! Upstream: the one place that requests go to, and the connections to it.
+//! Upstream: the single host that requests go to, and the connections to it.
 //!
-//! 1. The name that is dialled, sent as SNI, verified in the certificate and sent as `Host` is the configuration's,
-//!    whatever a request says; `connect_to` changes only what is dialled. Proxy variables of the environment have no
-//!    effect.
-//! 2. TLS 1.2 or 1.3, and the certificate is always verified: against the system's roots (those of Mozilla where the
-//!    system has none) and the configuration's.
-//! 3. Each worker has connections of its own; nothing here is shared between threads but what never changes.
+//! 1. The configured name is dialled, sent as SNI, verified in the certificate and sent as `Host`, whatever a request
+//!    contains; `connect_to` changes only the address that is dialled. Proxy variables of the environment have no effect.
+//! 2. TLS is version 1.2 or 1.3, and the certificate is always verified against the system's roots (those of Mozilla if the
+//!    system has none) and the configured ones.
+//! 3. Each worker has connections of its own; threads share only immutable state.
 
 use std::sync::{Arc, OnceLock};
 
@@ -37,9 +36,9 @@ pub use pool::{Carried, Pool};
 pub use request::Outgoing;
 pub use watchdog::{Watchdog, Watchdogs};
 
-/// Where requests go, prepared once and shared by the workers.
+/// The upstream host and its TLS configuration, prepared once and shared by the workers.
 pub struct Upstream {
-    /// What the configuration says.
+    /// The configuration.
     pub settings: config::Upstream,
     /// The value of `Host`.
     pub host: HeaderValue,
@@ -49,7 +48,7 @@ pub struct Upstream {
     pub scheme: Scheme,
     server_name: ServerName<'static>,
     tls: Arc<ClientConfig>,
-    /// How many certificates are trusted, and from where, for the start's log line.
+    /// The number and origin of the trusted certificates, for the log line at startup.
     pub roots: String,
 }
 
@@ -60,10 +59,10 @@ impl std::fmt::Debug for Upstream {
 }
 
 impl Upstream {
-    /// Prepares what `settings` say.
+    /// Prepares the upstream of `settings`.
     ///
     /// # Errors
-    /// When no certificate can be trusted, or TLS cannot be set up at all.
+    /// No certificate can be trusted, or TLS cannot be set up.
     pub fn new(settings: config::Upstream) -> anyhow::Result<Self> {
         let (store, roots) = trusted_roots(&settings)?;
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -89,7 +88,7 @@ impl Upstream {
 
 fn trusted_roots(settings: &config::Upstream) -> anyhow::Result<(RootCertStore, String)> {
     let mut store = RootCertStore::empty();
-    // Once: a process that is confined cannot read them again wherever they are.
+    // Loaded once: a confined process cannot read them again.
     static SYSTEM: OnceLock<Vec<CertificateDer<'static>>> = OnceLock::new();
     let system = SYSTEM.get_or_init(|| rustls_native_certs::load_native_certs().certs);
     let (added, _) = store.add_parsable_certificates(system.iter().cloned());

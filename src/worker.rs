@@ -1,8 +1,8 @@
-//! A worker: one thread that accepts, decides and forwards, with everything it needs for itself.
+//! A worker: one thread that accepts, decides and forwards, with all its state.
 //!
-//! 1. Workers share nothing that a request changes: each has its own connections, its own counts, its own log lines.
-//! 2. What a request reads is a [`Snapshot`]; a reload hands every worker a new one between two requests. One that has not
-//!    left yet is decided again with it; one that has, goes on with the one it left with.
+//! 1. Workers share no state that a request changes: each has its own connections, counts and log lines.
+//! 2. A request reads a [`Snapshot`]; a reload gives every worker a new one between two requests. A request that has not
+//!    been sent yet is decided again with it; a request that has been sent keeps its snapshot.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -37,34 +37,34 @@ pub use learning::{Diagnosed, Doubt, Learning, Refused, Report};
 pub use request_id::{RequestId, new_request_id};
 pub use under_way::{Progress, UnderWay, Underway};
 
-/// A token of the configuration, and what became of it.
+/// A configured token and its state.
 #[derive(Debug, Clone)]
 pub struct Slot {
-    /// Its name.
+    /// The name of the token.
     pub alias: TokenAlias,
-    /// What it is declared to have.
+    /// The scopes that the configuration declares.
     pub scopes: ScopeSet,
-    /// The token; `None` when its file is missing or was never valid.
+    /// The token; `None` if its file is missing or was never valid.
     pub token: Option<Token>,
-    /// Counts the tokens that were in its file.
+    /// The epoch: a number that is never reused, new for each token that is read from the file.
     pub epoch: u64,
     /// Whether Metrica accepts it.
     pub standing: Standing,
-    /// While it is refused: since when.
+    /// While the token is refused: when that began.
     pub refused_since: Option<Instant>,
-    /// While it is refused: when Metrica is asked next whether it accepts it; `None` while it is being asked.
+    /// While the token is refused: when it is probed next; `None` while a probe is under way.
     pub next_look: Option<Instant>,
-    /// The position of the one that takes over while this one cannot be used.
+    /// The position of the token that replaces this one while it cannot be used.
     pub standby: Option<usize>,
-    /// Whom the configuration names as its owner.
+    /// The owner that the configuration names.
     pub owner: Option<Box<str>>,
 }
 
 impl Slot {
-    /// Whether it can be sent now.
+    /// Checks whether the token can be sent now.
     ///
     /// # Errors
-    /// Why not.
+    /// The reason why not.
     pub const fn can_be_sent(&self) -> Result<(), Reason> {
         match (&self.token, self.standing) {
             (None, _) => Err(Reason::TokenUnavailable),
@@ -74,26 +74,26 @@ impl Slot {
         }
     }
 
-    /// Who sends it.
+    /// The identity of the token.
     #[must_use]
     pub const fn sender(&self) -> Sender {
         Sender { alias: self.alias, scopes: self.scopes, epoch: self.epoch }
     }
 }
 
-/// Which token was sent.
+/// The identity of a token that was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sender {
-    /// Its name.
+    /// The name of the token.
     pub alias: TokenAlias,
-    /// What it is declared to have.
+    /// The scopes that the configuration declares.
     pub scopes: ScopeSet,
-    /// Of the tokens that were in its file, which.
+    /// The epoch of the token, as in [`Slot::epoch`].
     pub epoch: u64,
 }
 
 impl Sender {
-    /// What a connection carries that it is sent on.
+    /// The token that an upstream connection carries for this sender.
     #[must_use]
     pub const fn carried(self) -> Carried {
         Carried(self.epoch)
@@ -103,35 +103,35 @@ impl Sender {
 /// A token that can be sent now.
 #[derive(Debug, Clone)]
 pub struct Ready {
-    /// Which.
+    /// The identity of the token.
     pub sender: Sender,
-    /// The field value that carries it.
+    /// The value of `Authorization`.
     pub authorization: HeaderValue,
 }
 
-/// One state of configuration and tokens, shared by all workers.
+/// A state of configuration and tokens, shared by all workers.
 #[derive(Debug)]
 pub struct Generation {
-    /// Who may do what.
+    /// The policy: which caller may do what.
     pub policy: Arc<Policy>,
-    /// What each listener lets in.
+    /// The admission rules of each listener.
     pub admissions: Arc<Admissions>,
-    /// By the position in the policy.
+    /// The tokens, by their position in the policy.
     pub tokens: Vec<Slot>,
-    /// Where to.
+    /// The upstream.
     pub upstream: Arc<Upstream>,
-    /// Towards callers.
+    /// The timeouts towards callers.
     pub timeouts: CallerTimeouts,
-    /// Bounds.
+    /// The limits.
     pub limits: Limits,
     /// Whether access lines are written.
     pub access_log: bool,
-    /// Which counters are counted together.
+    /// The groups of counters that metrics count together.
     pub groups: Arc<Groups>,
 }
 
 impl Generation {
-    /// For a token that is refused: since when, and when Metrica is asked next about it or its standby.
+    /// The state of a refused token: its duration, and when the token or its standby is probed next.
     #[must_use]
     pub fn refused(&self, alias: TokenAlias, now: Instant) -> Option<RefusedToken> {
         let own = self.tokens.iter().find(|slot| slot.alias == alias)?;
@@ -146,68 +146,68 @@ impl Generation {
     }
 }
 
-/// A token with which nothing is sent.
+/// A token that is not sent.
 #[derive(Debug, Clone, Copy)]
 pub struct RefusedToken {
-    /// For how long that has been so.
+    /// The time that the token has been refused.
     pub duration: Duration,
-    /// The whole seconds, at least one, until Metrica is asked next whether it accepts it, or its standby.
+    /// The whole seconds, at least one, until the token or its standby is probed next.
     pub seconds_to_next_look: u64,
 }
 
 /// A [`Generation`] as one worker uses it.
 pub struct Snapshot {
-    /// What it was made from.
+    /// The generation that it was made from.
     pub generation: Arc<Generation>,
-    /// What is sent for the token at a position, where it can be, with `Authorization` values that are copies of this
-    /// worker's own: a shared reference count would be a shared cache line.
+    /// The token to send at each position, if it can be sent. The `Authorization` values are this worker's own copies,
+    /// because a shared reference count would be a shared cache line.
     ready: Vec<Option<Ready>>,
     candidates: Vec<Result<Candidates, Reason>>,
     /// The connections to the upstream.
     pub pool: Rc<Pool<RequestBody>>,
-    /// What an answer says of how long its connection is kept (`Keep-Alive`); `None` where that is too short to say.
+    /// The `Keep-Alive` value of responses; `None` if the timeout is too short to announce.
     pub keep_alive: Option<HeaderValue>,
 }
 
-/// What a caller is told is so much shorter than what holds: a request that it sends at the last moment is still on its way.
+/// The announced keep-alive is shorter by this margin, because a request sent at the last moment is still on its way.
 const KEEP_ALIVE_MARGIN: Duration = Duration::from_secs(2);
 
-/// The value of `Keep-Alive` for connections that are kept for `timeout`.
+/// The value of `Keep-Alive` for a connection that is kept for `timeout`.
 fn keep_alive(timeout: Duration) -> Option<HeaderValue> {
     let seconds = timeout.checked_sub(KEEP_ALIVE_MARGIN)?.as_secs();
     if seconds == 0 { None } else { HeaderValue::try_from(format!("timeout={seconds}")).ok() }
 }
 
 impl Snapshot {
-    /// What decisions are made with.
+    /// The inputs of a decision.
     #[must_use]
     pub fn known(&self) -> Known<'_> {
         let Generation { policy, admissions, limits, .. } = &*self.generation;
         Known { policy, admissions, limits, tokens: &self.candidates }
     }
 
-    /// What is sent for the token at a position of a decision.
+    /// The token to send at a position of a decision.
     ///
     /// # Errors
-    /// When it cannot be sent now, which no decision of now lists.
+    /// The token cannot be sent now; current decisions list no such token.
     pub fn ready(&self, position: usize) -> Result<&Ready, Reason> {
         self.ready.get(position).and_then(Option::as_ref).ok_or(Reason::TokenUnavailable)
     }
 }
 
-/// What one worker has.
+/// The state of one worker.
 pub struct Worker {
     snapshot: RefCell<Rc<Snapshot>>,
     shard: RefCell<Shard>,
-    /// What it knows of tokens.
+    /// The facts known about tokens.
     pub learning: Learning,
-    /// What a shutdown may cut.
+    /// The requests that a shutdown may cut.
     pub under_way: UnderWay,
-    /// For deadlines of requests.
+    /// The idle watchdogs, for request deadlines.
     pub watchdogs: Watchdogs,
-    /// Bytes of bodies that are read before they go on.
+    /// The budget of bytes that are read ahead.
     pub ahead: Rc<Budget>,
-    /// Bytes of bodies that callers of HTTP/2 may send before they are passed on, beyond what the protocol gives each.
+    /// The budget of HTTP/2 window bytes beyond those that the protocol gives each stream.
     pub windows: Rc<Budget>,
     lines: RefCell<Vec<u8>>,
     sink: Sink,
@@ -218,30 +218,30 @@ pub struct Worker {
     workers: usize,
 }
 
-/// How far the process is on its way out.
+/// The stage of a shutdown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Ending {
-    /// It is not.
+    /// No shutdown is under way.
     Serving,
-    /// It accepts and serves, and says with every answer that the connection ends with it.
+    /// The worker accepts and serves, and announces with every response that its connection ends.
     Leaving,
-    /// It accepts no more, and connections end after their request.
+    /// The worker accepts no more connections, and open ones end after their request.
     Draining,
-    /// What is under way is cut.
+    /// Requests under way are cut.
     Cutting,
 }
 
-/// So many bytes of bodies are read ahead in a worker, of all callers together.
+/// The maximum bytes that one worker reads ahead, over all callers.
 const AHEAD_OF_A_WORKER: usize = 16 * 1024 * 1024;
 
-/// So many bytes of windows the connections of HTTP/2 in a worker have together.
+/// The maximum bytes of the HTTP/2 windows of one worker, over all connections.
 const WINDOWS_OF_A_WORKER: usize = 16 * 1024 * 1024;
 
-/// Lines are handed over when so many bytes wait, or when the worker has nothing else to do.
+/// The number of bytes at which access lines are handed over; an idle worker hands over fewer.
 const LINES_AT_ONCE: usize = 16 * 1024;
 
 impl Worker {
-    /// A worker, one of `workers`, that begins with `generation`.
+    /// Creates one of `workers` workers, with `generation`.
     #[must_use]
     pub fn new(generation: Arc<Generation>, sink: Sink, form: Form, workers: usize, learning: Learning) -> Self {
         let snapshot = snapshot(generation, None, workers);
@@ -263,13 +263,13 @@ impl Worker {
         }
     }
 
-    /// What a new request reads.
+    /// The snapshot for a new request.
     #[must_use]
     pub fn snapshot(&self) -> Rc<Snapshot> {
         self.snapshot.borrow().clone()
     }
 
-    /// Puts `generation` in the place of the one in use. Connections to the upstream stay unless the upstream changed.
+    /// Replaces the generation in use. Upstream connections are kept unless the upstream changed.
     pub fn install(&self, generation: Arc<Generation>) {
         let old = self.snapshot();
         let new = snapshot(generation, Some(&old), self.workers);
@@ -277,7 +277,7 @@ impl Worker {
         *self.snapshot.borrow_mut() = Rc::new(new);
     }
 
-    /// Counts something.
+    /// Updates the counts.
     pub fn count(&self, count: impl FnOnce(&mut Shard)) {
         count(&mut self.shard.borrow_mut());
     }
@@ -293,7 +293,7 @@ impl Worker {
         counts
     }
 
-    /// Writes the access line of an exchange that ended.
+    /// Writes the access line of a finished exchange.
     pub fn log(&self, finished: &Finished, context: &Context<'_>) {
         let mut lines = self.lines.borrow_mut();
         access::write(&mut lines, self.form, finished, context);
@@ -303,7 +303,7 @@ impl Worker {
         }
     }
 
-    /// Hands over the lines that wait.
+    /// Hands over the pending access lines.
     pub fn flush_lines(&self) {
         let mut lines = self.lines.borrow_mut();
         if !lines.is_empty() {
@@ -312,13 +312,13 @@ impl Worker {
         }
     }
 
-    /// How far the process is on its way out.
+    /// The stage of the shutdown.
     #[must_use]
     pub fn ending(&self) -> Ending {
         self.ending.get()
     }
 
-    /// The process is on its way out, and cuts then what is under way.
+    /// Begins the shutdown, which cuts requests at `cuts`.
     pub fn leave(&self, cuts: Instant) {
         self.under_way.ends(cuts);
         self.under_way.name();
@@ -326,14 +326,14 @@ impl Worker {
         self.left.notify_waiters();
     }
 
-    /// Nothing more is accepted.
+    /// Stops accepting connections.
     pub fn drain(&self) {
         self.move_on(Ending::Draining);
         self.left.notify_waiters();
         self.drained.notify_waiters();
     }
 
-    /// What is still under way is cut now.
+    /// Cuts the requests that are still under way.
     pub fn cut(&self) {
         self.move_on(Ending::Cutting);
     }
@@ -342,14 +342,14 @@ impl Worker {
         self.ending.set(to.max(self.ending.get()));
     }
 
-    /// Waits until the process is on its way out. It is woken only by what happens after it was first polled.
+    /// Waits until the shutdown begins. Only events after the first poll wake it.
     pub async fn until_leaving(&self) {
         if self.ending.get() < Ending::Leaving {
             self.left.notified().await;
         }
     }
 
-    /// Waits until nothing more is accepted; the same holds.
+    /// Waits until the worker stops accepting. Only events after the first poll wake it.
     pub async fn until_draining(&self) {
         if self.ending.get() < Ending::Draining {
             self.drained.notified().await;

@@ -1,4 +1,4 @@
-//! Ahead: what is read of a request's body before it goes on, and what looks through the rest as it goes by.
+//! The part of a request's body that is read before it is forwarded, and the check of the rest as it passes.
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
@@ -9,30 +9,30 @@ use super::budget::Charge;
 use crate::policy::decide::Shadowed;
 use crate::policy::rules::{Breach, Parts};
 
-/// What of a body was read before it goes on. In one piece: as many as its caller made of it could take much more memory.
+/// The bytes of a body that were read ahead, in one piece: the caller's own small pieces could take much more memory.
 pub struct Ahead {
     charge: Charge,
     /// The bytes.
     pub data: BytesMut,
-    /// The frame behind them, which came and for which there was no room: it goes on as it is.
+    /// A received frame that exceeds the budget; it is forwarded behind `data` unchanged.
     pub unfit: Option<Bytes>,
-    /// What stood behind them.
+    /// The trailers behind the bytes.
     pub trailers: Option<HeaderMap>,
-    /// That was all.
+    /// Whether the body is complete.
     pub over: bool,
 }
 
-/// The first step of the memory for a body, which doubles from there.
+/// The initial memory for a body, which doubles from there.
 const FIRST_STEP: usize = 4 * 1024;
 
 impl Ahead {
-    /// Nothing yet; what is read is charged to `charge`.
+    /// An empty buffer, charged to `charge`.
     pub fn new(charge: Charge) -> Self {
         Self { charge, data: BytesMut::new(), unfit: None, trailers: None, over: false }
     }
 
-    /// Whether there is memory for so many more bytes, or for all that are `expected`: so of many bodies at once the first are
-    /// read whole, and not all of them in part.
+    /// Reserves memory for `more` bytes, or for all that are `expected`. Returns whether there is enough. Reserving the
+    /// expected length lets the first of many parallel bodies complete, rather than none.
     pub fn make_room(&mut self, more: usize, expected: usize) -> bool {
         let (needed, has) = ((self.data.len() + more).max(expected), self.charge.bytes());
         if needed <= has {
@@ -46,7 +46,7 @@ impl Ahead {
         grown
     }
 
-    /// Takes `data` in, where there is memory for it; whether there is. It is kept in any case.
+    /// Appends `data` if there is memory for it, and returns whether there is. Otherwise keeps it in `unfit`.
     pub fn take(&mut self, data: Bytes) -> bool {
         let fits = self.make_room(data.len(), 0);
         if fits {
@@ -57,12 +57,12 @@ impl Ahead {
         fits
     }
 
-    /// How much was read.
+    /// The number of bytes held.
     pub fn len(&self) -> usize {
         self.data.len() + self.unfit.as_ref().map_or(0, Bytes::len)
     }
 
-    /// The next frame of it.
+    /// The next frame to forward.
     pub fn next(&mut self) -> Option<Frame<Bytes>> {
         if !self.data.is_empty() {
             return Some(Frame::data(self.data.split().freeze()));
@@ -73,25 +73,25 @@ impl Ahead {
         self.trailers.take().map(Frame::trailers)
     }
 
-    /// Whether all of it has gone on.
+    /// Whether everything has been forwarded.
     pub fn has_gone(&self) -> bool {
         self.data.is_empty() && self.unfit.is_none() && self.trailers.is_none()
     }
 }
 
-/// What looks through the parts of a body.
+/// Checks the parts of a body as it passes.
 pub struct Watch {
     parts: Parts,
     enforce: bool,
 }
 
 impl Watch {
-    /// Looks through the whole of a body with `parts`; what breaks a rule is refused, or only said.
+    /// A check with `parts` of a whole body; a broken rule is an error or, unless `enforce`, only reported.
     pub const fn new(parts: Parts, enforce: bool) -> Self {
         Self { parts, enforce }
     }
 
-    /// Looks through the next piece; whether there is more to look for.
+    /// Checks the next piece. Returns whether to check further pieces.
     pub fn feed(&mut self, piece: &[u8], progress: &dyn RequestProgress) -> Result<bool, Breach> {
         match self.parts.feed(piece) {
             Ok(()) => Ok(true),

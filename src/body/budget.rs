@@ -1,22 +1,22 @@
-//! Budgets: memory that requests may hold beside what streams through. A budget that is used up refuses; nobody waits for it.
+//! Budgets: memory that requests may hold beyond the bytes that stream through. An exhausted budget refuses at once.
 
 use std::cell::Cell;
 use std::rc::Rc;
 
-/// So many bytes at once.
+/// A number of bytes that may be held at once.
 #[derive(Debug)]
 pub struct Budget {
     left: Cell<usize>,
 }
 
 impl Budget {
-    /// One of so many bytes.
+    /// A budget of this many bytes.
     #[must_use]
     pub const fn new(bytes: usize) -> Self {
         Self { left: Cell::new(bytes) }
     }
 
-    /// So many bytes of it, for as long as what is returned is held; `None` where it has them not.
+    /// Takes bytes for as long as the returned share is held; `None` if the budget has too few.
     #[must_use]
     pub fn share(self: &Rc<Self>, bytes: usize) -> Option<Share> {
         self.take(bytes).then(|| Share { budget: self.clone(), bytes })
@@ -35,7 +35,7 @@ impl Budget {
     }
 }
 
-/// Bytes of a budget; they are given back when this is dropped.
+/// Bytes of a budget, given back on drop.
 #[derive(Debug)]
 pub struct Share {
     budget: Rc<Budget>,
@@ -48,7 +48,7 @@ impl Drop for Share {
     }
 }
 
-/// What one body holds of its worker's budget and of its connection's; it is given back when this is dropped.
+/// Bytes that one body holds of its worker's and its connection's budget, given back on drop.
 #[derive(Debug)]
 pub struct Charge {
     worker: Rc<Budget>,
@@ -57,19 +57,19 @@ pub struct Charge {
 }
 
 impl Charge {
-    /// Nothing yet.
+    /// A charge of no bytes.
     #[must_use]
     pub const fn new(worker: Rc<Budget>, connection: Rc<Budget>) -> Self {
         Self { worker, connection, bytes: 0 }
     }
 
-    /// How much it is.
+    /// The number of bytes.
     #[must_use]
     pub const fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Makes it `bytes`, if both budgets have them.
+    /// Grows the charge to `bytes` if both budgets allow it. Returns whether they do.
     #[must_use]
     pub fn grow_to(&mut self, bytes: usize) -> bool {
         let more = bytes.saturating_sub(self.bytes);

@@ -1,6 +1,6 @@
-//! The body of a request, as the caller sends it. What nobody reads of it is left with its connection: to drop it would
-//! reset the stream of HTTP/2, which some clients take for a failure of an answer that is there; and end the connection of
-//! HTTP/1.1, even when the rest is small.
+//! The body of a request, as the caller sends it. Its unread rest is handed to the connection. Dropping it would reset an
+//! HTTP/2 stream, which some clients treat as a failure of a complete response, and would end an HTTP/1.1 connection even
+//! for a small rest.
 
 use std::pin::Pin;
 use std::rc::Rc;
@@ -10,9 +10,9 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-/// Who takes the rest of a body that nobody reads any more.
+/// Receives the unread rest of a body.
 pub trait Unread {
-    /// Nobody reads `rest` any more.
+    /// Called when `rest` will not be read any more.
     fn leave_unread(&self, rest: Incoming);
 }
 
@@ -23,7 +23,7 @@ pub struct CallerBody {
 }
 
 impl CallerBody {
-    /// The body `incoming`; its unread rest is `left_with` its connection, where that is given.
+    /// The body `incoming`, whose unread rest goes to `left_with`, if given.
     #[must_use]
     pub const fn new(incoming: Incoming, left_with: Option<Rc<dyn Unread>>) -> Self {
         Self { incoming: Some(incoming), left_with }
@@ -31,7 +31,7 @@ impl CallerBody {
 }
 
 impl CallerBody {
-    /// What nobody reads of it is not left with anyone.
+    /// Drops the unread rest instead of handing it over.
     #[must_use]
     pub fn left_with_nobody(mut self) -> Self {
         self.left_with = None;

@@ -1,12 +1,12 @@
-//! Header fields, in either direction: what the hop itself uses goes nowhere, and what may stand in trailers.
+//! Header fields in either direction: removal of hop-by-hop fields, and the fields allowed in trailers.
 //!
-//! 1. Fields that `Connection` names are dropped, and `Connection` itself (RFC 9110, section 7.6.1).
-//! 2. Of trailers, only those pass that say that a body is whole (RFC 9110, section 6.5.1).
+//! 1. `Connection` and the fields that it names are dropped (RFC 9110, section 7.6.1).
+//! 2. Trailers keep only fields that verify the integrity of the body (RFC 9110, section 6.5.1).
 
 use http::{HeaderMap, HeaderName, header};
 use strict_http::list_field::elements;
 
-/// Takes away what may not stand in trailers, in either direction (rule 2).
+/// Removes fields that are not allowed in trailers, in either direction (rule 2).
 pub fn clean_trailers(trailers: &mut HeaderMap) {
     let may_stand = |name: &HeaderName| {
         matches!(name.as_str(), "content-digest" | "content-md5" | "digest" | "etag" | "repr-digest" | "x-checksum")
@@ -14,7 +14,7 @@ pub fn clean_trailers(trailers: &mut HeaderMap) {
     keep(trailers, may_stand);
 }
 
-/// Takes away every field but those that are `wanted`.
+/// Removes all fields except `wanted` ones.
 pub fn keep(headers: &mut HeaderMap, wanted: impl Fn(&HeaderName) -> bool) {
     let unwanted: Vec<HeaderName> = headers.keys().filter(|name| !wanted(name)).cloned().collect();
     for name in unwanted {
@@ -22,7 +22,7 @@ pub fn keep(headers: &mut HeaderMap, wanted: impl Fn(&HeaderName) -> bool) {
     }
 }
 
-/// Takes away what `Connection` names, and `Connection` (rule 1).
+/// Removes `Connection` and the fields that it names (rule 1).
 pub fn remove_named_by_connection(headers: &mut HeaderMap) {
     if !headers.contains_key(header::CONNECTION) {
         return;

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use tokio::time::{Sleep, sleep};
 
-/// How long a body waits to be asked for, before it is sent unasked: an upstream need not know of `Expect`, and a
-/// client must not wait for ever (RFC 9110, section 10.1.1).
+/// The maximum time that a body waits to be requested before it is sent anyway: the upstream may not support `Expect`, and
+/// a client must not wait indefinitely (RFC 9110, section 10.1.1).
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Holds a body back until the upstream asks for it with 100 (Continue).
@@ -18,29 +18,29 @@ pub struct Held {
     patience: Pin<Box<Sleep>>,
 }
 
-/// The upstream's say on a body that is held back.
+/// The upstream's decision about a body that is held back.
 #[derive(Clone, Default)]
 pub struct UpstreamSay(Rc<RefCell<(Option<Say>, Option<Waker>)>>);
 
-/// What the upstream said of a body that is held back.
+/// A decision of the upstream about a body that is held back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Say {
-    /// It asked for it.
+    /// The upstream asked for the body.
     Wanted,
-    /// It answers without it. The body still waits: to end it now would end the connection, and the answer with it.
+    /// The upstream responds without it. The body keeps waiting: ending it now would end the connection and the response.
     NotWanted,
-    /// Its answer is over.
+    /// The response is complete.
     Over,
 }
 
 impl Held {
-    /// Held until `asked` says something.
+    /// Holds a body until `asked` has a decision.
     #[must_use]
     pub fn new(asked: UpstreamSay) -> Self {
         Self { asked, patience: Box::pin(sleep(PATIENCE)) }
     }
 
-    /// Ready when the upstream has said something, or nothing for too long.
+    /// Ready when the upstream has decided, or has been silent for too long.
     pub fn poll_say(&mut self, context: &mut Context<'_>) -> Poll<Say> {
         let said = {
             let mut state = self.asked.0.borrow_mut();
@@ -56,7 +56,7 @@ impl Held {
 }
 
 impl UpstreamSay {
-    /// The upstream said something. What it asked for, it cannot refuse any more.
+    /// Records a decision of the upstream. A request for the body is final.
     pub fn decide(&self, say: Say) {
         let mut state = self.0.borrow_mut();
         if state.0 != Some(Say::Wanted) {

@@ -1,14 +1,15 @@
-//! The questions, each as a task of its own that says what it found. Every request that the gate sends by itself is made here.
+//! The questions, each run as a task that reports its finding. All requests that the gate originates are made here.
 //!
-//! 1. Of one token, one question is under way at a time ([`super::Health`] holds it). A question is one request, and one or two
-//!    more where the first is refused: a counter that is refused tells something only of a token that reads.
-//! 2. How often the same is asked, who asks for it bounds: [`super::machine`], [`super::doubts`], `INTRODUCTION`.
-//! 3. Nothing of a caller is in one but the numbers of counters and a login that the owner represents. Each request is counted
-//!    by its purpose.
-//! 4. A request has [`LONGEST`] in all, as others wait behind it: no report is asked for but one row of the documentation's.
-//! 5. Only what is Metrica's own JSON is an answer: a page that something in between answers with is none, whatever its status.
-//! 6. A list of counters that is refused to a token that was shown one before is the refusal of a token that is no longer
-//!    accepted: its rights were fixed when it was issued, and the list needs no grant.
+//! 1. At most one question per token is under way ([`super::Health`] enforces it). A question is one request, plus one or
+//!    two more when the first is refused: a refused counter is conclusive only for a token that can read.
+//! 2. The requester bounds how often a question repeats: [`super::machine`], [`super::doubts`], `INTRODUCTION`.
+//! 3. A question contains no caller data except counter numbers and a login that the owner represents. Each request is
+//!    counted by its purpose.
+//! 4. A request takes at most [`LONGEST`], because others wait behind it. The only report requested is one row of the
+//!    documentation's counter.
+//! 5. Only JSON of Metrica itself counts as a response; a page of an intermediary does not, whatever its status.
+//! 6. A token that was shown a list of counters and is refused one later is no longer accepted: its rights were fixed when
+//!    it was issued, and the list needs no grant.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,65 +29,65 @@ use crate::metrics::process::{ProcessMeters, Purpose};
 use crate::token::Token;
 use crate::worker::Sender;
 
-/// Rule 4.
+/// The maximum duration of a request (rule 4).
 const LONGEST: Duration = Duration::from_secs(10);
 
-/// What a question found.
+/// The finding of a question.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Finding {
-    /// Whether Metrica accepts the token, and what that showed.
+    /// Whether Metrica accepts the token, and the facts that the response showed.
     Concluded(Conclusion, Found),
-    /// Who issued it, if that was said.
+    /// The login of the account that issued the token, if the response contained it.
     Owner(Option<Box<str>>),
-    /// What a doubt came to; nothing, when there is no answer.
+    /// The result of a follow-up question; empty when there is no response.
     Answered(Found),
 }
 
-/// What a doubt came to.
+/// The result of a follow-up question.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Found {
-    /// What was learnt.
+    /// The learnt facts.
     pub facts: Vec<Fact>,
-    /// The list of the owner's own counters was asked for.
+    /// Whether the list of the owner's own counters was requested.
     pub is_listed: bool,
-    /// A list was shown.
+    /// Whether a list was returned.
     reads: bool,
-    /// Metrica refused the question as it refuses a token that it no longer accepts.
+    /// Whether Metrica refused the question as it refuses a token that it no longer accepts.
     pub doubts_token: bool,
 }
 
-/// Where findings are said.
+/// The channel that receives findings.
 pub type Finds = UnboundedSender<(Sender, Finding)>;
 
-/// What is known of a token before it is asked with.
+/// The facts known about a token before a question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct About {
-    /// Whether it reads.
+    /// Whether the token can read; `None` if unknown.
     pub reads: Option<bool>,
-    /// Whose it is could still be learnt.
+    /// Whether the owner of the token can still be learnt.
     pub owner_is_open: bool,
-    /// It should be an organisation's.
+    /// Whether the configured owner is an organisation.
     pub is_for_organisation: bool,
 }
 
-/// Who asks, with one token.
+/// A token and the means to ask questions with it.
 #[derive(Clone)]
 pub struct Asker {
-    /// Who is asked.
+    /// The host to ask.
     pub place: Place,
-    /// With what.
+    /// The token to send.
     pub token: Token,
-    /// Which token that is.
+    /// The identity of the token.
     pub sender: Sender,
-    /// What is known of it.
+    /// The facts known about the token.
     pub about: About,
-    /// Where it is counted.
+    /// The counters of requests.
     pub meters: Arc<ProcessMeters>,
-    /// Where it is said.
+    /// The channel for the finding.
     pub finds: Finds,
 }
 
-/// Whether Metrica accepts the token.
+/// Asks whether Metrica accepts the token.
 pub fn whether_valid(asker: Asker) {
     asker.clone().find(async move {
         let reply = asker.ask_once(Question::List, Purpose::TokenProbe).await;
@@ -96,7 +97,8 @@ pub fn whether_valid(asker: Asker) {
             Reply::Invalid => Conclusion::Rejected,
             // Rights are fixed when a token is issued, and the list needs no grant.
             Reply::Denied if found.doubts_token => Conclusion::Rejected,
-            // The token is known, whatever it may: an unknown one is refused before, and has no quota of its own.
+            // Metrica knows the token, whatever its rights: it refuses an unknown token earlier, and that one has no quota
+            // of its own.
             Reply::Yes(_) | Reply::Denied | Reply::Organisation => Conclusion::Accepted,
             Reply::Unclear(Obstacle::Quota(
                 ErrorType::QuotaRequestsByUid
@@ -109,14 +111,15 @@ pub fn whether_valid(asker: Asker) {
     });
 }
 
-/// What the owner of a token, or a `login` that it represents, may do with counters. Of several, those that are listed are known
-/// at once, and the first that is not is asked about by itself. Of none, it is about the login alone.
+/// Asks what the owner of a token, or a `login` that it represents, may do with counters. With several counters, the listed
+/// ones are known at once and the first missing one is asked about by itself. With none, the question is about the login
+/// alone.
 pub fn permissions(asker: Asker, login: Option<Arc<str>>, counters: Arc<[u64]>) {
     asker.clone().find(async move {
         let mut found = Found::default();
         let login = login.as_deref();
         let counter = match *counters {
-            // What it does not show, it does not show of any counter.
+            // A token without read access sees no counter.
             _ if asker.about.reads == Some(false) => None,
             [] => None,
             [one] => Some(one),
@@ -142,7 +145,7 @@ pub fn permissions(asker: Asker, login: Option<Arc<str>>, counters: Arc<[u64]>) 
     });
 }
 
-/// Whom the owner of a token represents.
+/// Asks which logins the owner of a token represents.
 pub fn logins(asker: Asker) {
     asker.clone().find(async move {
         let mut found = Found::default();
@@ -161,7 +164,7 @@ pub fn logins(asker: Asker) {
     });
 }
 
-/// What a list of accounts shows: all of those whom the owner represents, or so many.
+/// The facts of a list of accounts: the complete list of represented logins, or its first [`MOST_LOGINS`].
 fn represented(accounts: &[String]) -> Vec<Fact> {
     let logins = accounts.iter().filter(|account| login::is_one(account)).map(|account| account.as_str().into());
     if accounts.len() <= MOST_LOGINS {
@@ -170,7 +173,7 @@ fn represented(accounts: &[String]) -> Vec<Fact> {
     logins.take(MOST_LOGINS).map(Fact::Represents).collect()
 }
 
-/// Whether a token reads.
+/// Asks whether a token can read.
 pub fn reads(asker: Asker) {
     asker.clone().find(async move {
         let mut found = Found::default();
@@ -195,15 +198,15 @@ fn read() -> ScopeSet {
 }
 
 impl Found {
-    /// A counter as it is shown to the owner, or in the name of a `login`.
+    /// Records a counter as shown to the owner, or on behalf of a `login`.
     fn take(&mut self, login: Option<&str>, counter: u64, shown: Option<Shown>) {
         let Some(shown) = shown else { return };
         self.facts.extend(Permission::of(&shown.permission).map(|known| permission(login, counter, known)));
-        // In the name of another, its own counter is the other's.
+        // With a `login`, the owner of the counter is that login, not the token's owner.
         self.facts.extend(shown.owner().filter(|_| login.is_none()).map(|owner| Fact::Owner(owner.into())));
     }
 
-    /// The list of the owner's counters, which needs no grant.
+    /// Records the list of the owner's counters, which needs no grant.
     fn take_list(&mut self, reply: &Reply, about: About) {
         self.is_listed = true;
         match reply {
@@ -221,7 +224,7 @@ impl Found {
     }
 }
 
-/// Who issued a token; nothing of `secrets` may be in the answer.
+/// Asks who issued a token; a response that contains part of any of `secrets` is discarded.
 pub fn owner(asker: Asker, path: &str, secrets: Vec<Token>) {
     let target = Question::Issuer.target(path);
     asker.clone().find(async move {
@@ -233,8 +236,8 @@ pub fn owner(asker: Asker, path: &str, secrets: Vec<Token>) {
 }
 
 impl Asker {
-    /// Asks for the list of counters; where it is refused to a token that should be an organisation's, also for what everybody
-    /// may look at, which is refused to a personal one.
+    /// Requests the list of counters. If it is refused to a token that should be an organisation's, also requests a report
+    /// that everybody may read, which is refused to a personal token.
     async fn look_at_list(&self, found: &mut Found) {
         let reply = self.ask(Question::List, &Question::List.target("")).await;
         found.take_list(&reply, self.about);
@@ -246,7 +249,8 @@ impl Asker {
         }
     }
 
-    /// Asks for a list in the name of a login: where it is refused, and the owner's own is not, the owner does not represent it.
+    /// Requests a list on behalf of a login. If it is refused and the owner's own list is not, the owner does not represent
+    /// the login.
     async fn look_at_login(&self, login: &str, found: &mut Found) {
         let target = format!("/management/v1/counters?per_page=1&ulogin={login}");
         match self.ask(Question::List, &target).await {
@@ -265,13 +269,13 @@ impl Asker {
         }
     }
 
-    /// Asks for one counter, and, where that has no answer, for a list of it; whether it is denied.
+    /// Requests one counter or, if the response is unclear, a list of it. Returns whether access is denied.
     async fn look_at_counter(&self, login: Option<&str>, counter: u64, found: &mut Found) -> bool {
         let target = Question::Counter(counter).target("") + &named("?", login);
         match self.ask(Question::Counter(counter), &target).await {
             Reply::Yes(body) => found.take(login, counter, counter_in(&body)),
             Reply::Denied => return true,
-            // It is gone.
+            // The counter no longer exists.
             Reply::Absent => found.facts.push(permission(login, counter, Permission::Nothing)),
             Reply::Invalid => found.doubts_token = true,
             Reply::Organisation => {}
@@ -284,7 +288,7 @@ impl Asker {
         false
     }
 
-    /// Asks for a list of these counters; the first that it does not have, and whether it would have it.
+    /// Requests a list of these counters. Returns the first missing one, and whether the list is complete.
     async fn first_unlisted(&self, login: Option<&str>, counters: &[u64], found: &mut Found) -> Option<(u64, bool)> {
         let numbers: Vec<_> = counters.iter().map(ToString::to_string).collect();
         let target =
@@ -300,7 +304,7 @@ impl Asker {
                 shown.into_iter().for_each(|shown| found.take(login, shown.id, Some(shown)));
                 missing.map(|counter| (counter, listed.is_whole))
             }
-            // In the name of another, it is not refused for the token alone.
+            // On behalf of a login, the token need not be the reason of the refusal.
             Reply::Denied if login.is_some() => None,
             reply @ (Reply::Denied | Reply::Invalid | Reply::Organisation | Reply::Absent | Reply::Unclear(_)) => {
                 found.take_list(&reply, self.about);
@@ -309,7 +313,7 @@ impl Asker {
         }
     }
 
-    /// Asks what a refusal leaves open; after a quota's refusal once more.
+    /// Sends a follow-up request, once more if a quota refuses the first.
     async fn ask(&self, question: Question, target: &str) -> Reply {
         let reply = self.ask_for(target, Purpose::FollowUp).await;
         self.heard(question, reply)
@@ -333,7 +337,7 @@ impl Asker {
         self.meters.own_requests(purpose, u64::try_from(requests).unwrap_or(u64::MAX));
     }
 
-    /// Rule 5.
+    /// Replaces foreign responses by `Unclear` (rule 5), and logs unclear ones.
     fn heard(&self, question: Question, reply: Reply) -> Reply {
         let is_foreign = matches!(&reply, Reply::Yes(body) if question == Question::List && listed_in(body).is_none());
         let reply = if is_foreign { Reply::Unclear(Obstacle::Unreadable) } else { reply };
@@ -346,7 +350,7 @@ impl Asker {
     fn find(self, finding: impl Future<Output = Finding> + 'static) {
         tokio::task::spawn_local(async move {
             let finding = finding.await;
-            // Nobody listens at the end of the process.
+            // The receiver is gone when the process ends.
             let _ = self.finds.send((self.sender, finding));
         });
     }

@@ -1,12 +1,12 @@
-//! Doubts: what could tell why Metrica denied access, and is asked.
+//! Follow-up questions that can tell why Metrica denied access.
 //!
-//! 1. One question is under way at a time, however many refusals there are: Metrica allows three requests at once for a login,
+//! 1. At most one question is under way, however many refusals there are: Metrica allows three parallel requests per login,
 //!    and callers need them.
-//! 2. A refusal asks what it leaves open again after [`AGAIN`]: whoever follows a hint sees the reason change within a minute.
-//!    What may be out of date (SIGHUP, a write of the token's file, `/recheck`, an answer that contradicts what is known or
-//!    shows it) is asked again sooner, but not within [`machine::TRUST`](super::machine::TRUST).
-//! 3. At most [`QUESTIONS_AN_HOUR`] of one token, and [`QUESTIONS_A_DAY`]: a caller that is refused all day does not spend the
-//!    5000 requests of the owner.
+//! 2. A refusal repeats its question after [`AGAIN`], so a caller that follows a hint sees the new reason within a minute.
+//!    Facts that may be out of date (after SIGHUP, a write of the token's file, `/recheck`, or a response that contradicts
+//!    or shows them) are asked about sooner, but not within [`machine::TRUST`](super::machine::TRUST).
+//! 3. A token sends at most [`QUESTIONS_AN_HOUR`] and [`QUESTIONS_A_DAY`] questions, so a caller that is refused all day
+//!    does not use up the owner's 5000 requests.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -18,27 +18,27 @@ use super::machine::TRUST;
 use crate::names::TokenAlias;
 use crate::worker::{Doubt, Sender};
 
-/// Rule 2.
+/// The time after which a question repeats (rule 2).
 pub const AGAIN: Duration = Duration::from_secs(50);
 
-/// Rule 3.
+/// The maximum number of questions per token and hour (rule 3).
 pub const QUESTIONS_AN_HOUR: usize = 60;
 
-/// Rule 3.
+/// The maximum number of questions per token and day (rule 3).
 pub const QUESTIONS_A_DAY: usize = 500;
 
-/// So many questions of one token are asked again because somebody wants a new look.
+/// The maximum number of questions per token that [`Doubts::look_again`] repeats at once.
 const AT_ONCE: usize = 5;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// See the module.
+/// The follow-up questions of all tokens; see the module.
 #[derive(Default)]
 pub struct Doubts {
-    /// When each was last asked, and whether that may be out of date.
+    /// When each question was last asked, and whether its result may be out of date.
     asked: FxHashMap<(TokenAlias, u64, Doubt), Asked>,
-    /// Rule 3: when questions were asked, the oldest first.
+    /// When questions were asked, the oldest first (rule 3).
     spent: FxHashMap<TokenAlias, VecDeque<Instant>>,
     waiting: VecDeque<(Sender, Doubt)>,
     under_way: Option<(Sender, Doubt)>,
@@ -51,7 +51,7 @@ struct Asked {
 }
 
 impl Doubts {
-    /// A refusal leaves this open.
+    /// Queues the question that a refusal leaves open.
     pub fn take(&mut self, sender: Sender, doubt: Doubt, now: Instant) {
         self.asked.retain(|_, asked| now.duration_since(asked.at) < HOUR);
         let question = (sender.alias, sender.epoch, doubt);
@@ -65,19 +65,19 @@ impl Doubts {
         self.asked.insert(question, Asked { at: now, is_old: false });
     }
 
-    /// A response shows what may be out of date of a counter: if that was asked about, the next refusal asks again.
+    /// Marks questions about a counter as out of date, so the next refusal repeats them.
     pub fn is_old(&mut self, sender: Sender, counter: u64) {
         self.about(sender, counter).for_each(|(_, asked)| asked.is_old = true);
     }
 
-    /// A response contradicts what is known of a counter: if that was asked about, it is asked again.
+    /// Repeats the questions about a counter: a response contradicts the known facts.
     pub fn take_again(&mut self, sender: Sender, counter: u64, now: Instant) {
         self.is_old(sender, counter);
         let doubts: Vec<_> = self.about(sender, counter).map(|(doubt, _)| doubt.clone()).collect();
         doubts.into_iter().for_each(|doubt| self.take(sender, doubt, now));
     }
 
-    /// What was asked about a counter of the owner's.
+    /// The questions asked about a counter of the owner.
     fn about(&mut self, sender: Sender, counter: u64) -> impl Iterator<Item = (&Doubt, &mut Asked)> {
         let is_it =
             move |doubt: &Doubt| matches!(doubt, Doubt::Counters(None, counters) if counters.contains(&counter));
@@ -88,7 +88,7 @@ impl Doubts {
         of_token.filter(move |((.., doubt), _)| is_it(doubt)).map(|((.., doubt), asked)| (doubt, asked))
     }
 
-    /// What is known of a token may be out of date: what was asked last is asked again, and the rest when it is refused.
+    /// Marks all questions of a token as out of date: the latest are repeated now, the others on the next refusal.
     pub fn look_again(&mut self, sender: Sender, now: Instant) {
         let of_token = |(alias, epoch, _): &(TokenAlias, u64, Doubt)| *alias == sender.alias && *epoch == sender.epoch;
         self.asked.iter_mut().filter(|(key, _)| of_token(key)).for_each(|(_, asked)| asked.is_old = true);
@@ -98,7 +98,7 @@ impl Doubts {
         doubts.into_iter().for_each(|doubt| self.take(sender, doubt, now));
     }
 
-    /// The next question that can be asked now, where `may_ask` says of which tokens.
+    /// The next question that can be asked now, with a token that `may_ask` allows.
     pub fn next(&mut self, may_ask: impl Fn(Sender) -> bool) -> Option<(Sender, Doubt)> {
         if self.under_way.is_some() {
             return None;
@@ -108,18 +108,18 @@ impl Doubts {
         self.under_way.clone()
     }
 
-    /// The question that was under way is answered; which it was.
+    /// Ends the question under way, and returns it.
     pub const fn answered(&mut self) -> Option<(Sender, Doubt)> {
         self.under_way.take()
     }
 
-    /// Nothing is asked any more of tokens that are not there.
+    /// Drops the questions of tokens that are gone.
     pub fn keep(&mut self, is_there: impl Fn(TokenAlias, u64) -> bool) {
         self.waiting.retain(|(sender, _)| is_there(sender.alias, sender.epoch));
         self.asked.retain(|(alias, epoch, _), _| is_there(*alias, *epoch));
     }
 
-    /// Rule 3: whether one more may be asked.
+    /// Whether the budget allows one more question (rule 3).
     fn spend(&mut self, alias: TokenAlias, now: Instant) -> bool {
         let spent = self.spent.entry(alias).or_default();
         while spent.front().is_some_and(|oldest| now.duration_since(*oldest) >= DAY) {
@@ -148,7 +148,7 @@ mod tests {
         Sender { alias: TokenAlias::new("t"), scopes: ScopeSet::EMPTY, epoch: 1 }
     }
 
-    /// Asks of `doubts` as if every question were answered at once; how many are asked now.
+    /// Asks all questions of `doubts` as if each were answered at once. Returns their number.
     fn asked(doubts: &mut Doubts) -> usize {
         std::iter::from_fn(|| {
             doubts.next(|_| true)?;

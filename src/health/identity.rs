@@ -1,7 +1,9 @@
-//! Who issued a token, read from what Yandex ID says; nothing of it is believed to be fit for a screen.
+//! Parses the response of Yandex ID that names the issuer of a token. The content is untrusted and may be unfit for a
+//! terminal.
 //!
-//! 1. A login is one ([`metrica::login`]), an application has 8 to 64 letters or digits. Anything else is no answer.
-//! 2. What has a part of a token in it is no answer either: something in between may send back what it was sent.
+//! 1. The login is valid ([`metrica::login`]), and the application id has 8 to 64 letters or digits. Anything else is
+//!    rejected.
+//! 2. A response that contains part of a token is rejected too: an intermediary may echo the request.
 
 use http::HeaderValue;
 use metrica::login;
@@ -9,19 +11,19 @@ use serde::Deserialize;
 
 use crate::token::SCHEME;
 
-/// An account, and the application that a token of it was issued to.
+/// An account, and the application to which the account issued a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Issuer {
-    /// The login.
+    /// The login of the account.
     pub login: Box<str>,
     /// The id of the application.
     pub client_id: Box<str>,
 }
 
-/// So many bytes in a row that a token has too are a part of it.
+/// The number of consecutive bytes shared with a token that count as part of it.
 const PART: usize = 12;
 
-/// Reads an answer, in which nothing of `secrets` (values of `Authorization`) may be.
+/// Parses a response, which must not contain part of `secrets` (values of `Authorization`).
 #[must_use]
 pub fn read(body: &[u8], secrets: &[HeaderValue]) -> Option<Issuer> {
     #[derive(Deserialize)]
@@ -36,7 +38,7 @@ pub fn read(body: &[u8], secrets: &[HeaderValue]) -> Option<Issuer> {
     (login::is_one(&login) && is_application && !leaks).then_some(Issuer { login, client_id })
 }
 
-/// Whether a text has a part of a token of `secrets` (values of `Authorization`) in it.
+/// Whether a text contains part of a token of `secrets` (values of `Authorization`).
 #[must_use]
 pub fn has_part_of(text: &str, secrets: &[HeaderValue]) -> bool {
     secrets.iter().any(|secret| {

@@ -1,4 +1,4 @@
-//! Where each token stands, by its machine and by what became of the others.
+//! Computes the standing of each token from its machine and the other tokens.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use crate::token::Standing;
 use crate::worker::Slot;
 
 impl Health {
-    /// Decides where each token stands (rules 1 and 2), and says what changed; whether anything did.
+    /// Computes the standing of each token (rules 1 and 2), and logs the changes. Returns whether any changed.
     pub(super) fn judge(&mut self) -> bool {
         let slots = &self.generation.tokens;
         let declared = |alias: TokenAlias| slots.iter().find(|slot| slot.alias == alias)?.owner.as_deref();
@@ -75,7 +75,7 @@ impl Health {
         }
     }
 
-    /// The token that takes over, if it can be used itself.
+    /// The standby of a token, if it can be used itself.
     fn standby_of(&self, alias: TokenAlias) -> Option<TokenAlias> {
         let own = self.generation.tokens.iter().find(|slot| slot.alias == alias)?;
         let standby: &Slot = self.generation.tokens.get(own.standby?)?;

@@ -1,4 +1,4 @@
-//! What is learnt of tokens and of their owners, and who is told.
+//! Records the facts learnt about tokens and their owners, and passes them to the workers.
 
 use metrica::observed_rights::Fact;
 use tokio::time::Instant;
@@ -11,16 +11,16 @@ use crate::token::Token;
 use crate::worker::{Doubt, Sender};
 
 impl Health {
-    /// The token with which to ask what another was refused.
+    /// The token that asks the questions that another token's refusal raises.
     pub(super) fn eyes(&self, sender: Sender) -> Sender {
         let is_free = |alias| self.patients.get(&alias).is_some_and(|patient| !patient.standing.is_refused());
         self.owners.eyes(sender, is_free)
     }
 
-    /// A refusal leaves this open: it is asked with a token that can see it.
+    /// Queues the question that a refusal leaves open, with a token that can see the result.
     pub(super) fn doubt(&mut self, sender: Sender, doubt: Doubt, now: Instant) {
         let eyes = if doubt == Doubt::Reads { sender } else { self.eyes(sender) };
-        // With `identity`, whose they are is asked elsewhere.
+        // With `identity`, the owner is learnt elsewhere.
         if eyes == sender && doubt != Doubt::Reads && self.identity.is_none() {
             for stranger in self.owners.strangers(sender) {
                 self.doubts.take(stranger, Doubt::Reads, now);
@@ -29,8 +29,8 @@ impl Health {
         self.doubts.take(eyes, doubt, now);
     }
 
-    /// Whether a response can be believed to say this: whose a token is, Yandex ID says where it is asked, and a login that has a part
-    /// of a token in it is none.
+    /// Whether a fact of a response is credible. With `identity` only Yandex ID names owners, and a login that contains
+    /// part of a token is invalid.
     pub(super) fn is_said(&self, fact: &Fact) -> bool {
         let Fact::Owner(login) = fact else { return true };
         let tokens = self.generation.tokens.iter().filter_map(|slot| slot.token.as_ref());
@@ -38,7 +38,7 @@ impl Health {
         self.identity.is_none() && !has_part_of(login, &secrets)
     }
 
-    /// Takes what a question found.
+    /// Records the result of a question.
     pub(super) fn take_found(&mut self, sender: Sender, found: Found, crew: &Crew) {
         if found.is_listed {
             self.owners.was_listed(sender);
@@ -49,7 +49,7 @@ impl Health {
         }
     }
 
-    /// Tells the workers what was learnt with a token, of it and of its owner.
+    /// Tells the workers the facts learnt with a token, about it and about its owner.
     pub(super) fn learn(&mut self, sender: Sender, facts: Vec<Fact>, crew: &Crew) {
         let before = self.owners.owner(sender.alias).map(Box::from);
         for news in self.owners.learn(sender, facts) {
@@ -60,7 +60,7 @@ impl Health {
         }
     }
 
-    /// Says it when a token is another's.
+    /// Logs an error if the token belongs to another account than configured.
     fn compare(&self, sender: Sender, actual: &str) {
         let slot = self.generation.tokens.iter().find(|slot| slot.alias == sender.alias);
         if let Some(expected) = slot.and_then(|slot| slot.owner.as_deref())

@@ -1,5 +1,5 @@
-//! The health of one token as a state machine: state, event and time make a state and what to do. It knows no clock and no
-//! network.
+//! The health of one token as a state machine: state, event and time give the next state and the action. It has no clock
+//! and no network access.
 //!
 //! ```text
 //!             refused                     rejected
@@ -12,22 +12,22 @@
 //!                      accepted
 //! ```
 //!
-//! 1. A refusal of a request makes a healthy token suspect, and a probe is sent at once. Only the answer of a probe makes it
-//!    rejected, and only that of a probe takes it back.
-//! 2. For [`TRUST`] after a proven success no refusal makes it suspect. Each time that a probe disproves a suspicion, the next
-//!    one is looked into after twice the time, up to `probe_at_most`: what is refused like that and accepted by probes does not
-//!    spend the quota of the owner.
-//! 3. A success since the probe was sent outweighs its rejection: it is sent again.
-//! 4. Between two probes are at least [`TRUST`] (`probe_after` where that is shorter). A rejected token is asked about after
-//!    `probe_after`, then after twice the time, up to `probe_at_most`; a suspect one too, while probes have no conclusion.
-//! 5. [`Event::LookAgain`] (SIGHUP, a write of its file, `/recheck`) begins these waits from their beginning, with a probe at
-//!    once; so does a success of a token that is rejected.
-//! 6. A standby is asked about while it is healthy, every three times `probe_at_most` unless it succeeded meanwhile.
-//! 7. A denial of what the token did before ([`Event::Doubted`]) makes no token suspect: a probe is sent at once, however recent the
-//!    last success is. Each time that it does not reject the token, the next denial is looked into after twice the time, as in rule 2.
-//!    A rejection makes the token suspect, and the next probe decides.
-//! 8. A refusal in the ten seconds of rule 2 is not looked into; where a success came after such a refusal, Metrica accepts
-//!    the token and refuses only some requests like this.
+//! 1. A refused request makes a healthy token suspect, and a probe is sent at once. Only a probe makes the token rejected,
+//!    and only a probe restores it.
+//! 2. For [`TRUST`] after a proven success, a refusal does not make the token suspect. Each time a probe disproves a
+//!    suspicion, the wait before the next investigation doubles, up to `probe_at_most`: requests that are refused while
+//!    probes are accepted do not use up the owner's quota.
+//! 3. A success since the probe was sent outweighs its rejection; the probe is repeated.
+//! 4. Two probes are at least [`TRUST`] apart (`probe_after` if shorter). A rejected token is probed after `probe_after`,
+//!    then after twice the time, up to `probe_at_most`; so is a suspect one while probes are inconclusive.
+//! 5. [`Event::LookAgain`] (SIGHUP, a write of the token's file, `/recheck`) restarts these waits with a probe at once; so
+//!    does a success of a rejected token.
+//! 6. A healthy standby is probed every three times `probe_at_most`, unless it succeeded meanwhile.
+//! 7. A denial of an operation that succeeded before ([`Event::Doubted`]) does not make a token suspect: a probe is sent at
+//!    once, however recent the last success is. Each time the probe does not reject the token, the wait before the next
+//!    denial is investigated doubles, as in rule 2. A rejection makes the token suspect, and the next probe decides.
+//! 8. A refusal within the ten seconds of rule 2 is not investigated. If a success follows it, Metrica accepts the token
+//!    and refuses only some requests this way.
 
 use std::time::Duration;
 
@@ -36,46 +36,46 @@ use tokio::time::Instant;
 
 use crate::config::TokenHealth;
 
-/// Rule 2, and the least time between two probes (rule 4).
+/// The time that a success is trusted (rule 2), and the minimum time between two probes (rule 4).
 pub const TRUST: Duration = Duration::from_secs(10);
 
-/// Rule 6: so many times `probe_at_most`.
+/// The interval of standby probes, as a multiple of `probe_at_most` (rule 6).
 const ROUND: u32 = 3;
 
-/// Where a token stands.
+/// The state of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
-    /// Nothing speaks against it.
+    /// No evidence against the token.
     Healthy,
-    /// A probe has to tell.
+    /// A refusal or a probe suggests that the token is invalid; the next probe decides.
     Suspect,
-    /// A probe told.
+    /// A probe rejected the token.
     Rejected,
 }
 
-/// What happened.
+/// An event that concerns a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
-    /// The answer to a request reads as if Metrica rejected the token.
+    /// The response to a request reads as if Metrica rejected the token.
     Refused,
-    /// The answer to a request denies what the token did before.
+    /// The response to a request denies an operation that succeeded before.
     Doubted,
-    /// The answer to a request proves that Metrica accepts the token.
+    /// The response to a request proves that Metrica accepts the token.
     Succeeded,
-    /// The probe that was sent has ended.
+    /// The probe under way ended.
     Probed(Conclusion),
-    /// What is known may be out of date.
+    /// The known state may be out of date.
     LookAgain,
-    /// It stands by for another token, or does no longer.
+    /// The token became a standby of another token, or ceased to be one.
     StandsBy(bool),
 }
 
-/// The answer to [`Event::Refused`] and [`Event::Doubted`].
+/// The reply to [`Event::Refused`] and [`Event::Doubted`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reply {
-    /// A probe is under way, or about to be sent; its conclusion is the answer.
+    /// A probe is under way or about to be sent; its conclusion is the reply.
     Wait,
-    /// What is concluded without one.
+    /// The conclusion without a probe.
     Now(Conclusion),
 }
 
@@ -83,33 +83,33 @@ pub enum Reply {
 #[derive(Debug, Clone, Copy)]
 pub struct Machine {
     state: State,
-    /// When it came into its state.
+    /// When the token entered its state.
     since: Instant,
-    /// How long the wait after the next probe is.
+    /// The wait after the next probe.
     wait: Duration,
-    /// A probe is under way.
+    /// Whether a probe is under way.
     asking: bool,
     /// When the last probe was sent.
     asked: Option<Instant>,
-    /// When the next one is.
+    /// When the next probe is due.
     due: Option<Instant>,
-    /// The last proven success.
+    /// When the last proven success was.
     proven: Option<Instant>,
-    /// Rule 2: until when refusals are not looked into, and for how long that was.
+    /// Rule 2: when the back-off of refusals ends, and its duration.
     calm: Option<(Instant, Duration)>,
-    /// Rule 7: the same of denials.
+    /// Rule 7: the same for denials.
     quiet: Option<(Instant, Duration)>,
-    /// The probe that is due or under way is about a denial.
+    /// Whether the probe that is due or under way investigates a denial.
     is_doubted: bool,
-    /// A probe rejected a token that was healthy, and the next one decides.
+    /// Whether a probe rejected a healthy token, so that the next one decides.
     was_rejected: bool,
-    /// Rule 8: the first refusal that was not looked into.
+    /// Rule 8: the first refusal that was not investigated.
     refused: Option<Instant>,
     stands_by: bool,
 }
 
 impl Machine {
-    /// A token that was just read.
+    /// The machine of a new token.
     #[must_use]
     pub const fn new(now: Instant, settings: TokenHealth) -> Self {
         Self {
@@ -129,30 +129,30 @@ impl Machine {
         }
     }
 
-    /// Where it stands.
+    /// The state of the token.
     #[must_use]
     pub const fn state(&self) -> State {
         self.state
     }
 
-    /// When it came there.
+    /// When the token entered its state.
     #[must_use]
     pub const fn since(&self) -> Instant {
         self.since
     }
 
-    /// When a probe is to be sent; none is while one is under way.
+    /// When the next probe is due; `None` while one is under way.
     #[must_use]
     pub const fn due(&self) -> Option<Instant> {
         self.due
     }
 
-    /// The probe that was due is sent.
+    /// Records that the due probe is sent.
     pub const fn asks(&mut self, now: Instant) {
         (self.asking, self.asked, self.due) = (true, Some(now), None);
     }
 
-    /// Something happened.
+    /// Handles an event.
     pub fn on(&mut self, event: Event, now: Instant, settings: TokenHealth) -> Option<Reply> {
         match event {
             Event::Refused => return Some(self.refused(now, settings)),
@@ -186,7 +186,7 @@ impl Machine {
         }
     }
 
-    /// Rule 8.
+    /// Replies to a refusal soon after a success (rule 8).
     fn trusted(&mut self, now: Instant, settings: TokenHealth) -> Reply {
         let most = settings.probe_at_most.max(TRUST);
         let refused = *self.refused.insert(self.refused.filter(|refused| now < *refused + most).unwrap_or(now));
@@ -194,7 +194,7 @@ impl Machine {
         Reply::Now(if is_accepted { Conclusion::Accepted } else { Conclusion::Unknown })
     }
 
-    /// Rule 7.
+    /// Handles a denial (rule 7).
     fn doubted(&mut self, now: Instant, settings: TokenHealth) -> Reply {
         let is_calm = |calm: Option<(Instant, Duration)>| calm.is_some_and(|(until, _)| now < until);
         match self.state {
@@ -215,7 +215,7 @@ impl Machine {
         }
     }
 
-    /// What is concluded of a suspect token while no probe is under way.
+    /// The conclusion about a suspect token while no probe is under way.
     const fn before_the_next_probe(&self) -> Conclusion {
         if self.was_rejected { Conclusion::Rejected } else { Conclusion::Unknown }
     }
@@ -253,7 +253,7 @@ impl Machine {
                 self.next_round(now, settings);
             }
             (Conclusion::Rejected, State::Healthy) => {
-                // No request was refused like an invalid token: one odd answer is not enough here either.
+                // No request was refused as with an invalid token, so one odd response is not enough here either.
                 self.enter(State::Suspect, now);
                 self.was_rejected = true;
                 self.wait = settings.probe_after;
@@ -276,7 +276,7 @@ impl Machine {
         }
     }
 
-    /// Rule 5.
+    /// Restarts the waits (rule 5).
     fn look_again(&mut self, now: Instant, settings: TokenHealth) {
         self.wait = settings.probe_after;
         if self.state != State::Healthy && !self.asking {
@@ -298,24 +298,24 @@ impl Machine {
         }
     }
 
-    /// Rule 2: a suspicion was none.
+    /// Starts or extends the back-off after a disproved suspicion (rule 2).
     fn disproved(&mut self, now: Instant, settings: TokenHealth) {
         self.calm = Some(longer(self.calm, now, settings));
     }
 
-    /// Rule 4: when a probe may be sent.
+    /// The earliest time of the next probe (rule 4).
     fn soonest(&self, now: Instant, settings: TokenHealth) -> Instant {
         let least = TRUST.min(settings.probe_after);
         self.asked.map_or(now, |asked| now.max(asked + least))
     }
 
-    /// Rule 4: the wait after a probe.
+    /// Sets the wait after a probe (rule 4).
     fn wait_on(&mut self, now: Instant, settings: TokenHealth) {
         self.due = Some(now + self.wait);
         self.wait = (self.wait * 2).min(settings.probe_at_most.max(settings.probe_after));
     }
 
-    /// Rule 6.
+    /// Schedules the next probe of a standby (rule 6).
     fn next_round(&mut self, now: Instant, settings: TokenHealth) {
         if self.stands_by && !self.asking {
             self.due = Some(now + settings.probe_at_most * ROUND);
@@ -323,7 +323,7 @@ impl Machine {
     }
 }
 
-/// Rules 2 and 7: until when refusals are not looked into, after `before`, and for how long that is.
+/// Rules 2 and 7: the end and the duration of the back-off that follows `before`.
 fn longer(before: Option<(Instant, Duration)>, now: Instant, settings: TokenHealth) -> (Instant, Duration) {
     let most = settings.probe_at_most.max(TRUST);
     let before = before.filter(|(until, _)| now < *until + most);
@@ -342,7 +342,7 @@ mod tests {
         TokenHealth { probe_after, probe_at_most, learn: true }
     }
 
-    /// One with a clock, and with somebody who sends the probes that are due.
+    /// A machine with a clock, which sends the probes that are due.
     struct World {
         machine: Machine,
         now: Instant,
@@ -383,7 +383,7 @@ mod tests {
             self.machine.state()
         }
 
-        /// Until the next probe, in seconds.
+        /// Waits for the next probe. Returns the seconds.
         fn wait(&mut self) -> u64 {
             let due = self.machine.due().expect("a probe is to come");
             let wait = due.saturating_duration_since(self.now);
@@ -542,7 +542,7 @@ mod tests {
         assert_eq!(world.machine.due(), None);
     }
 
-    /// What happens in the world, and how many seconds later.
+    /// An event of the simulated world.
     #[derive(Debug, Clone, Copy)]
     enum Happening {
         Refused,
@@ -551,11 +551,11 @@ mod tests {
         LookAgain,
         Dies,
         Lives,
-        /// The probe under way is answered in truth.
+        /// The probe under way gets a truthful response.
         Answered,
-        /// It is not.
+        /// The probe under way gets no response.
         Unanswered,
-        /// A server gives the wrong answer.
+        /// A server gives a wrong response.
         Odd,
     }
 
@@ -578,12 +578,13 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(500))]
 
-        /// No healthy token is refused for longer than one probe; a dead one is never asked about more than the budget allows.
+        /// A healthy token is never refused longer than one probe takes; a dead one is never probed more often than the
+        /// budget allows.
         #[test]
         fn any_sequence_of_answers_and_clocks(happenings in happenings()) {
             let (mut world, mut lives) = (World::new(), true);
             let mut last = Conclusion::Unknown;
-            // Probes in a row with nothing that would begin the waits again.
+            // Consecutive probes without an event that restarts the waits.
             let mut undisturbed: Vec<Instant> = Vec::new();
             for (happening, seconds) in happenings {
                 let before = (world.machine, world.now, world.asked.len());
@@ -643,7 +644,7 @@ mod tests {
             }
         }
 
-        /// And one that is dead is found out.
+        /// A dead token that is used is always detected.
         #[test]
         fn a_dead_token_that_is_used_is_found_out(happenings in happenings()) {
             let mut world = World::new();

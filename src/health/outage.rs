@@ -1,28 +1,28 @@
-//! Outage: tokens of several owners that are rejected at the same time are hardly all revoked.
+//! Outage: tokens of several owners that are rejected at the same time are unlikely to be all revoked.
 //!
-//! 1. Two rejected tokens whose owners are known to be different, and that came to be rejected within [`TOGETHER`], are an
-//!    outage. Who the owner is, the configuration says (`owner`), or `identity`.
-//! 2. Others that came to be rejected within as long of one of these are a part of it, whoever their owner is.
-//! 3. What was rejected long before stays what it is.
+//! 1. Two tokens whose owners are known to differ and that become rejected within [`TOGETHER`] are an outage. The
+//!    configuration (`owner`) or `identity` names the owner.
+//! 2. Other tokens that become rejected within [`TOGETHER`] of one of these are part of the outage, whoever owns them.
+//! 3. Tokens that were rejected earlier are not part of it.
 
 use std::time::Duration;
 
 use metrica::login;
 use tokio::time::Instant;
 
-/// Rule 1. A token that is rarely used is noticed late.
+/// The maximum time between rejections of one outage (rule 1). A rarely used token is noticed late.
 pub const TOGETHER: Duration = Duration::from_secs(300);
 
-/// A token that is rejected.
+/// A rejected token.
 #[derive(Debug, Clone, Copy)]
 pub struct Rejected<'a> {
-    /// The login of its owner, where it is known.
+    /// The login of its owner, if known.
     pub owner: Option<&'a str>,
-    /// Since when.
+    /// When the token became rejected.
     pub since: Instant,
 }
 
-/// Whether each of these is a part of an outage.
+/// Whether each of these tokens is part of an outage.
 #[must_use]
 pub fn parts(rejected: &[Rejected<'_>]) -> Vec<bool> {
     let apart = |one: &Rejected<'_>, other: &Rejected<'_>| one.since.max(other.since) - one.since.min(other.since);

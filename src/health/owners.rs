@@ -1,13 +1,14 @@
-//! Owners: what one token has shown of its owner holds for every token of that owner.
+//! Owners: the facts that one token shows about its owner hold for every token of that owner.
 //!
-//! 1. Whose a token is, is proven by Yandex ID (`identity`), or, where that is not configured, by `owner_login` of a counter
-//!    that Metrica calls its own. What the configuration declares proves nothing and joins nothing.
-//! 2. What is learnt of an owner goes to all its tokens at once; when a token is proven to be of an owner, the two learn from each
-//!    other what they know, the token's own last: it is newer. A contradiction that one token meets so corrects what all know.
-//! 3. Another token in the same file is nobody's until its owner is proven. What is known of an owner lasts while one of its
-//!    tokens does.
-//! 4. What a token cannot see of its owner is asked with another one of that owner that reads. Where none is proven to be, those
-//!    that read and are nobody's are asked for their list once.
+//! 1. Yandex ID (`identity`) proves the owner of a token or, without it, `owner_login` of a counter that Metrica shows
+//!    with the permission `own`. The configured owner proves nothing and joins no tokens.
+//! 2. Facts about an owner go to all its tokens at once. A token proven to be of an owner exchanges facts with it; the
+//!    token's own facts are applied last, because they are newer. A contradiction that one token meets thus corrects the
+//!    facts of all.
+//! 3. A new token in the same file has no owner until that is proven. The facts about an owner last while one of its tokens
+//!    does.
+//! 4. Questions that a token cannot answer about its owner are asked with another token of that owner that can read. If
+//!    none is proven, each token that can read and has no proven owner is asked for its list once.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,24 +21,24 @@ use super::ask::About;
 use crate::names::TokenAlias;
 use crate::worker::Sender;
 
-/// What the workers are told: these facts, of these tokens.
+/// Facts for the workers, and the tokens they concern.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct News {
-    /// Which tokens.
+    /// The tokens.
     pub of: Vec<Sender>,
-    /// What.
+    /// The facts.
     pub facts: Arc<[Fact]>,
 }
 
-/// One token.
+/// The facts about one token.
 struct Known {
     sender: Sender,
     knowledge: Knowledge,
-    /// Its list of own counters was asked for.
+    /// Whether the list of own counters was requested.
     was_listed: bool,
 }
 
-/// See the module.
+/// The facts about all tokens, joined by owner; see the module.
 #[derive(Default)]
 pub struct Owners {
     tokens: BTreeMap<TokenAlias, Known>,
@@ -65,7 +66,7 @@ impl Known {
 }
 
 impl Owners {
-    /// These tokens are in use now (rule 3).
+    /// Adopts the tokens that are now in use (rule 3).
     pub fn follow(&mut self, senders: impl Iterator<Item = Sender> + Clone) {
         self.tokens.retain(|alias, known| {
             senders.clone().any(|sender| sender.alias == *alias && sender.epoch == known.sender.epoch)
@@ -76,12 +77,12 @@ impl Owners {
         }
     }
 
-    /// The list of own counters was asked for with a token.
+    /// Records that the list of own counters was requested with a token.
     pub fn was_listed(&mut self, sender: Sender) {
         self.known_mut(sender).into_iter().for_each(|known| known.was_listed = true);
     }
 
-    /// Something was learnt with a token: who is to be told what.
+    /// Records facts learnt with a token. Returns the news for the workers.
     pub fn learn(&mut self, sender: Sender, facts: Vec<Fact>) -> Vec<News> {
         let Some(known) = self.known_mut(sender) else { return Vec::new() };
         let before = known.knowledge.owner().map(login::canonical);
@@ -99,17 +100,17 @@ impl Owners {
         news
     }
 
-    /// Rule 2, for a token that came to be an owner's.
+    /// Exchanges facts between a token and its newly proven owner (rule 2).
     fn join(&mut self, alias: TokenAlias, owner: &str) -> Vec<News> {
         let mut siblings = self.tokens.values().filter(|known| known.sender.alias != alias && known.is_of(owner));
-        // They know the same.
+        // All siblings know the same facts.
         let Some(of_siblings) = siblings.next().map(|sibling| sibling.knowledge.of_owner()) else { return Vec::new() };
         let own = self.tokens.get(&alias).map(|known| known.knowledge.of_owner()).unwrap_or_default();
         let news = [self.tell(owner, None, of_siblings.into()), self.tell(owner, None, own.into())];
         news.into_iter().flatten().collect()
     }
 
-    /// Tells the tokens of an owner, but for one.
+    /// Tells the tokens of an owner, except one.
     fn tell(&mut self, owner: &str, but: Option<TokenAlias>, facts: Arc<[Fact]>) -> Option<News> {
         let told = self.tokens.values_mut().filter(|known| Some(known.sender.alias) != but && known.is_of(owner));
         let tell = |known: &mut Known| {
@@ -128,13 +129,13 @@ impl Owners {
         self.tokens.get_mut(&sender.alias).filter(|known| known.sender.epoch == sender.epoch)
     }
 
-    /// Whose a token is proven to be.
+    /// The proven owner of a token.
     #[must_use]
     pub fn owner(&self, alias: TokenAlias) -> Option<&str> {
         self.tokens.get(&alias)?.knowledge.owner()
     }
 
-    /// What is known of a token before it is asked with; `expected` is the owner that the configuration names.
+    /// The facts about a token before a question; `expected` is the configured owner.
     #[must_use]
     pub fn about(&self, sender: Sender, expected: Option<&str>) -> About {
         let Some(known) = self.known(sender) else { return About::default() };
@@ -146,7 +147,7 @@ impl Owners {
         }
     }
 
-    /// The tokens that may turn out to be of the same owner and read, where a token has no other eyes (rule 4).
+    /// The tokens that may belong to the same owner and can read, for a token that has no sibling that can (rule 4).
     #[must_use]
     pub fn strangers(&self, sender: Sender) -> Vec<Sender> {
         let is_blind = |own: &&Known| own.knowledge.owner().is_some() && own.reads() != Some(true);
@@ -160,7 +161,7 @@ impl Owners {
         others.map(|known| known.sender).collect()
     }
 
-    /// The token with which to ask what another one was refused, of those that `can_ask` (rule 4).
+    /// The token with which to ask about a refusal of another, among those that `can_ask` allows (rule 4).
     #[must_use]
     pub fn eyes(&self, sender: Sender, can_ask: impl Fn(TokenAlias) -> bool) -> Sender {
         let Some(own) = self.known(sender) else { return sender };
@@ -182,7 +183,7 @@ mod tests {
         Sender { alias: TokenAlias::new(alias), scopes: scopes.iter().copied().collect(), epoch }
     }
 
-    /// A token that reads, one that writes, and one that reads for somebody else.
+    /// A token that reads, one that writes, and one that reads for another owner.
     fn three() -> ([Sender; 3], Owners) {
         let senders = [
             sender("reads", &[Scope::Read], 1),
@@ -198,7 +199,7 @@ mod tests {
         vec![Fact::Owner(login.into())]
     }
 
-    /// What a token is told in all, of counter 5.
+    /// All facts about counter 5 that a token is told.
     fn told(news: &[News], of: Sender) -> Vec<&Fact> {
         let facts = news.iter().filter(|news| news.of.contains(&of)).flat_map(|news| &*news.facts);
         facts.filter(|fact| fact.is_of_owner()).collect()

@@ -1,9 +1,9 @@
-//! Probe: what can be asked with a token, and changes nothing.
+//! Probe: read-only requests with a token.
 //!
-//! 1. Questions are GETs. An answer is looked at up to [`LONGEST`] bytes. It is asked for as it is; one that comes packed with
-//!    gzip all the same is unpacked, up to as many bytes.
-//! 2. Each question goes on a connection of its own, so that none waits behind another's and none stays open.
-//! 3. A question takes as long as `upstream.timeouts` say, and no longer.
+//! 1. Questions are GETs. At most [`LONGEST`] bytes of a response are read. The request asks for no compression; a response
+//!    compressed with gzip is decompressed nevertheless, up to the same limit.
+//! 2. Each question uses a connection of its own, so it waits behind no other and leaves no connection open.
+//! 3. A question takes at most `upstream.timeouts`.
 
 use std::io::Read;
 use std::rc::Rc;
@@ -18,40 +18,40 @@ use strict_http::target::{self, Target};
 use crate::token::Token;
 use crate::upstream::{Carried, Listener, Outgoing, Pool, Upstream};
 
-/// So much of an answer is read, in bytes.
+/// The maximum length of a response, in bytes.
 pub const LONGEST: usize = 4 * 1024 * 1024;
 
-/// An answer to a question.
+/// A response to a question.
 #[derive(Debug, Clone)]
 pub struct Heard {
-    /// The status.
+    /// The status of the response.
     pub status: StatusCode,
-    /// The body, unpacked.
+    /// The body, decompressed.
     pub body: Bytes,
 }
 
-/// Why there is no answer. Holds nothing of the token.
+/// The reason of a missing response. Contains no part of the token.
 #[derive(Debug, thiserror::Error)]
 pub enum Unheard {
-    /// There was no connection.
+    /// The connection could not be opened.
     #[error("{0}")]
     Dial(anyhow::Error),
-    /// It broke off, or is none.
+    /// The response broke off or is invalid.
     #[error("the answer broke off: {0}")]
     Broken(anyhow::Error),
-    /// It took too long.
+    /// The time limit passed.
     #[error("no answer in time")]
     Timeout,
-    /// Rule 1.
+    /// The response is too long (rule 1).
     #[error("the answer is larger than {LONGEST} bytes")]
     TooLong,
 }
 
-/// Who can be asked.
+/// A host that can be asked.
 #[derive(Debug, Clone)]
 pub struct Place(Arc<Upstream>);
 
-/// Hears how a body is packed, and nothing else.
+/// Keeps `Content-Encoding`, and no other field.
 struct OfPacking;
 
 impl Listener for OfPacking {
@@ -63,13 +63,13 @@ impl Listener for OfPacking {
 }
 
 impl Place {
-    /// `upstream` can be asked.
+    /// A place that asks `upstream`.
     #[must_use]
     pub const fn new(upstream: Arc<Upstream>) -> Self {
         Self(upstream)
     }
 
-    /// Asks for `target`, a path and query, with `token`. Belongs on a runtime of one thread.
+    /// Requests `target`, a path and query, with `token`. Call it on a single-threaded runtime.
     ///
     /// # Errors
     /// [`Unheard`].
@@ -91,7 +91,7 @@ impl Place {
         ]);
         let request = Outgoing { method: Method::GET, target: target.into_origin_form(), fields, body: Empty::new() };
         let pool: Rc<Pool<Empty<Bytes>>> = Rc::new(Pool::new(self.0.clone(), 1));
-        // It is the only request of its pool.
+        // This is the only request of the pool.
         let mut lease = pool.lease(Carried(0), true).await.map_err(|error| Unheard::Dial(error.into()))?;
         let answer = lease.send(request, &OfPacking).await.map_err(|failed| Unheard::Broken(failed.error.into()))?;
         let (head, mut body) = answer.into_parts();

@@ -1,8 +1,9 @@
-//! Questions, and what an answer to one comes to.
+//! Questions, and the interpretation of their responses.
 //!
-//! 1. The type of an error decides, then the status; a message never does. That a token is invalid, only Metrica's own JSON
-//!    says: a 401 without it can be of something in between.
-//! 2. A quota is no answer: the same is asked once more after [`PAUSE`], when the window of a second has passed.
+//! 1. The error type decides, then the status, never a message. Only Metrica's own JSON shows that a token is invalid: a
+//!    401 without it can come from an intermediary.
+//! 2. A quota refusal is inconclusive: the question is repeated once after [`PAUSE`], when the one-second window has
+//!    passed.
 
 use std::fmt;
 use std::time::Duration;
@@ -16,29 +17,29 @@ use super::probe::{Place, Unheard};
 use crate::token::Token;
 use crate::upstream::dial::DialError;
 
-/// Between a quota's refusal and the second try.
+/// The pause between a quota refusal and the second attempt.
 pub const PAUSE: Duration = Duration::from_millis(1100);
 
-/// The counter that the documentation shows, and that anyone may look at.
+/// The demo counter of the documentation, which everybody may read.
 pub const OPEN_COUNTER: u64 = DEMO_COUNTERS[0];
 
 /// A question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Question {
-    /// Who issued the token, and for which application?
+    /// The account that issued the token, and the application.
     Issuer,
-    /// Which counters does its owner own? The first of them says who that is.
+    /// The counters of the token's owner. The first of them names the owner.
     List,
-    /// What may its owner do with one of them?
+    /// The permission of the owner on one counter.
     Counter(u64),
-    /// Can it read a report of one?
+    /// A report of one counter.
     Report(u64),
-    /// Whom does its owner represent?
+    /// The accounts that the owner represents.
     Accounts,
 }
 
 impl Question {
-    /// Path and query; that of [`Question::Issuer`], which goes to another host, is configured.
+    /// Path and query. The path of [`Question::Issuer`], which goes to another host, is configured.
     #[must_use]
     pub fn target(self, issuer: &str) -> String {
         match self {
@@ -63,25 +64,25 @@ impl fmt::Display for Question {
     }
 }
 
-/// What an answer comes to.
+/// The meaning of a response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {
-    /// 200, with this body.
+    /// Success (200), with this body.
     Yes(Bytes),
-    /// No right, or no scope: Metrica does not say which.
+    /// The right or the scope is missing; Metrica does not tell which.
     Denied,
-    /// The token is not valid.
+    /// The token is invalid.
     Invalid,
     /// The counter belongs to an organisation.
     Organisation,
-    /// There is no such object.
+    /// The object does not exist.
     Absent,
-    /// Nothing can be concluded.
+    /// The response is inconclusive.
     Unclear(Obstacle),
 }
 
 impl Reply {
-    /// What it is where it was not expected.
+    /// The obstacle that an unexpected reply amounts to.
     #[must_use]
     pub fn unexpected(self) -> Obstacle {
         match self {
@@ -95,27 +96,27 @@ impl Reply {
     }
 }
 
-/// Why nothing can be concluded.
+/// The reason of an inconclusive reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Obstacle {
-    /// A quota was exceeded, twice.
+    /// A quota was exceeded twice.
     Quota(ErrorType),
-    /// A refusal that says nothing about the question.
+    /// A refusal unrelated to the question.
     Refused(ErrorType),
-    /// Another answer.
+    /// Any other response.
     Answer(StatusCode, ErrorType),
-    /// Something else than was asked for.
+    /// The content is not what was requested.
     Unreadable,
-    /// No connection, and why.
+    /// The connection failed, for this reason.
     Connection(String),
-    /// There was one, and no whole answer.
+    /// The response broke off.
     Broken,
-    /// It took longer than `upstream.timeouts` say.
+    /// The time limit of `upstream.timeouts` passed.
     Timeout,
 }
 
 impl Obstacle {
-    /// Whether another question to the same host would meet it too.
+    /// Whether another question to the same host would fail the same way.
     #[must_use]
     pub const fn stays(&self) -> bool {
         matches!(self, Self::Quota(_) | Self::Connection(_) | Self::Timeout | Self::Refused(ErrorType::InvalidToken))
@@ -139,7 +140,7 @@ impl fmt::Display for Obstacle {
     }
 }
 
-/// Asks once, and after a quota's refusal once more (rule 2); how many requests it took.
+/// Asks, once more after a quota refusal (rule 2). Returns the reply and the number of requests.
 pub async fn ask(place: &Place, token: &Token, target: &str) -> (Reply, usize) {
     let first = ask_once(place, token, target).await;
     if !matches!(first, Reply::Unclear(Obstacle::Quota(_))) {
@@ -154,7 +155,7 @@ pub async fn ask_once(place: &Place, token: &Token, target: &str) -> Reply {
     match place.ask(token, target).await {
         Ok(heard) => reply(heard.status, heard.body),
         Err(unheard) => Reply::Unclear(match unheard {
-            // Nothing was sent yet, so nothing of the token can be in it.
+            // Nothing was sent yet, so the error cannot contain the token.
             Unheard::Dial(error) => Obstacle::Connection(dial(&error)),
             Unheard::Timeout => Obstacle::Timeout,
             Unheard::Broken(_) | Unheard::TooLong => Obstacle::Broken,
@@ -162,7 +163,7 @@ pub async fn ask_once(place: &Place, token: &Token, target: &str) -> Reply {
     }
 }
 
-/// A chain of causes without the repetitions that they have.
+/// A chain of causes without its repetitions.
 fn dial(error: &anyhow::Error) -> String {
     match error.downcast_ref::<DialError>() {
         Some(DialError::Tls { place, source }) => format!("TLS with {place} failed: {source}"),
@@ -172,7 +173,7 @@ fn dial(error: &anyhow::Error) -> String {
     }
 }
 
-/// What an answer comes to (rule 1).
+/// Interprets a response (rule 1).
 #[must_use]
 pub fn reply(status: StatusCode, body: Bytes) -> Reply {
     if status == StatusCode::OK {

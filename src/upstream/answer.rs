@@ -1,10 +1,10 @@
-//! The head of an answer over HTTP/1.1, and what ends its body (RFC 9112).
+//! The head of an HTTP/1.1 response, and the length of its body (RFC 9112).
 //!
-//! 1. A head is read when it is whole. What is no head to httparse, or has more than [`FIELDS`] fields, is no answer.
-//! 2. Only fields that somebody wants are kept, and those that frame the answer.
-//! 3. A body ends as RFC 9112, section 6.3, says. An answer that could end in two places is refused by
-//!    [`strict_http::length`] before its body is read.
-//! 4. The connection can carry another answer only after one of HTTP/1.1 that does not say `close`.
+//! 1. A head is parsed once it is complete. A head that httparse rejects, or with more than [`FIELDS`] fields, is invalid.
+//! 2. Only wanted fields and the fields that frame the response are kept.
+//! 3. A body ends as RFC 9112, section 6.3, specifies. [`strict_http::length`] rejects an ambiguous length before the body
+//!    is read.
+//! 4. The connection can carry another response only after an HTTP/1.1 response without `Connection: close`.
 
 use std::mem::MaybeUninit;
 
@@ -16,42 +16,42 @@ use httparse::{ParserConfig, Status};
 use strict_http::chunks::{Chunks, Next, NoChunks};
 use strict_http::length::length;
 
-/// So many fields an answer may have.
+/// The maximum number of fields in a response.
 pub const FIELDS: usize = 100;
-/// So many are kept without a second allocation.
+/// The number of kept fields that need no second allocation.
 const USUAL: usize = 8;
 
-/// The head of an answer.
+/// The head of a response.
 #[derive(Debug)]
 pub struct Head {
     /// The status.
     pub status: StatusCode,
-    /// The fields that are wanted, and those of the framing (rule 2).
+    /// The wanted fields, and those of the framing (rule 2).
     pub fields: HeaderMap,
-    /// Whether the connection can carry another answer after it (rule 4).
+    /// Whether the connection can carry another response after this one (rule 4).
     pub keep_alive: bool,
-    /// How many bytes it took.
+    /// The length of the head in bytes.
     pub bytes: usize,
 }
 
-/// What is still to come of a body.
+/// The part of a body that is still to come.
 #[derive(Debug)]
 pub enum Rest {
-    /// So many bytes.
+    /// This many bytes.
     Length(u64),
     /// Chunks.
     Chunks(Chunks),
     /// Everything until the connection ends.
     UntilClose {
-        /// It has ended.
+        /// Whether the connection has ended.
         closed: bool,
     },
 }
 
-/// Reads the head at the beginning of `bytes`; `None` when it has not arrived as a whole.
+/// Parses the head at the beginning of `bytes`; `None` if it is incomplete.
 ///
 /// # Errors
-/// When it is none.
+/// The head is invalid.
 pub fn read(bytes: &Bytes, wants: impl Fn(&[u8]) -> bool) -> Result<Option<Head>, httparse::Error> {
     let mut fields = [const { MaybeUninit::uninit() }; FIELDS];
     let mut answer = httparse::Response::new(&mut []);
@@ -74,21 +74,21 @@ pub fn read(bytes: &Bytes, wants: impl Fn(&[u8]) -> bool) -> Result<Option<Head>
             head.fields.append(name, value.map_err(|_| httparse::Error::HeaderValue)?);
         }
     }
-    // In HTTP/1.0 it has no meaning, and who sends it all the same could mean anything (RFC 9112, section 6.1).
+    // The field has no meaning in HTTP/1.0, so the message framing is faulty (RFC 9112, section 6.1).
     if version == 0 && head.fields.contains_key(TRANSFER_ENCODING) {
         return Err(httparse::Error::Version);
     }
     Ok(Some(head))
 }
 
-/// The field of the framing that is called so.
+/// The framing field with this name, in any case.
 fn framed_by(name: &[u8]) -> Option<HeaderName> {
     [CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING]
         .into_iter()
         .find(|known| known.as_str().as_bytes().eq_ignore_ascii_case(name))
 }
 
-/// Whether a `Connection` names no field of the hop, but only says what becomes of the connection.
+/// Whether a `Connection` value lists no field names, only `close` and `keep-alive`.
 fn is_plain_connection(value: &[u8], keep_alive: &mut bool) -> bool {
     let mut plain = true;
     for option in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
@@ -102,7 +102,7 @@ fn is_plain_connection(value: &[u8], keep_alive: &mut bool) -> bool {
 }
 
 impl Head {
-    /// What comes after it (rule 3), when it answers a HEAD or anything else.
+    /// The body that follows this head, in a response to HEAD or to another method (rule 3).
     #[must_use]
     pub fn rest(&self, to_head: bool) -> Rest {
         let bodiless = to_head
@@ -122,7 +122,7 @@ impl Head {
 }
 
 impl Rest {
-    /// Whether nothing more comes.
+    /// Whether the body is complete.
     #[must_use]
     pub const fn is_over(&self) -> bool {
         match self {
@@ -132,10 +132,10 @@ impl Rest {
         }
     }
 
-    /// Takes what comes next off the front of `arrived`; `None` when more has to arrive, or nothing more comes.
+    /// Takes the next frame from the front of `arrived`; `None` if more bytes are needed or the body is complete.
     ///
     /// # Errors
-    /// [`NoChunks`] when it is none of this body.
+    /// [`NoChunks`] if the bytes are not valid chunks.
     pub fn next(&mut self, arrived: &mut Bytes) -> Result<Option<Frame<Bytes>>, NoChunks> {
         Ok(match self {
             Self::Chunks(chunks) => match chunks.next(arrived)? {
@@ -152,7 +152,7 @@ impl Rest {
         })
     }
 
-    /// The connection has ended: the body too, where that is its end.
+    /// Handles the end of the connection. Returns `Some` if that ends the body.
     #[must_use]
     pub fn close(&mut self) -> Option<()> {
         match self {

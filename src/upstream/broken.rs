@@ -1,4 +1,4 @@
-//! What can go wrong on a connection to the upstream once a request is on it, and what that means for the request.
+//! Failures of an upstream connection with a request on it, and their meaning for the request.
 
 use std::error::Error as _;
 use std::io;
@@ -7,40 +7,40 @@ use strict_http::chunks::NoChunks;
 
 use super::request::Outgoing;
 
-/// What the head of an answer may have, with all interim responses before it.
+/// The maximum bytes of a response head, including all interim responses before it.
 pub const HEAD_BYTES: u64 = 256 * 1024;
 
-/// Why a connection failed with a request on it.
+/// The reason why a connection failed with a request on it.
 #[derive(Debug, thiserror::Error)]
 pub enum Broken {
-    /// The connection failed.
+    /// Reading from or writing to the connection failed.
     #[error("the connection failed")]
     Io(#[source] io::Error),
-    /// It ended before the end of the answer.
+    /// The connection ended before the response was complete.
     #[error("the connection was closed before the end of the answer")]
     Closed,
-    /// What came is no head of an answer.
+    /// The received bytes are not a valid response head.
     #[error("what came is no answer of HTTP/1.1")]
     Head(#[source] httparse::Error),
-    /// More was sent before the head of an answer than a head and its interim responses may have.
+    /// The head and its interim responses exceed [`HEAD_BYTES`].
     #[error("the head of the answer and the interim responses before it are longer than {HEAD_BYTES} bytes")]
     HeadTooLarge,
-    /// What came is no body.
+    /// The received bytes are not a valid chunked body.
     #[error(transparent)]
     Chunks(#[from] NoChunks),
     /// The body of the request failed.
     #[error("the body of the request failed")]
     RequestBody(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// HTTP/2.
+    /// The HTTP/2 stream or connection failed.
     #[error("the stream failed")]
     Http2(#[source] hyper::Error),
-    /// It cannot be put into the form of HTTP/2.
+    /// The request cannot be represented in HTTP/2.
     #[error("the request has no form of HTTP/2")]
     Form(#[source] http::Error),
 }
 
 impl Broken {
-    /// Whether what came is no answer, and not none.
+    /// Whether the upstream sent an invalid response, rather than none.
     #[must_use]
     pub fn is_of_the_protocol(&self) -> bool {
         match self {
@@ -54,8 +54,8 @@ impl Broken {
         }
     }
 
-    /// Whether the upstream says that it did not process the request: it refused the stream, or ended the connection
-    /// before it (RFC 9113, section 8.7). Only the streams above the last one of a GOAWAY fail with it.
+    /// Whether the upstream signals that it did not process the request: it refused the stream, or closed the connection
+    /// before it (RFC 9113, section 8.7). Only streams above the last one of a GOAWAY fail with it.
     #[must_use]
     pub fn is_of_nothing_processed(&self) -> bool {
         let Self::Http2(error) = self else { return false };
@@ -63,13 +63,13 @@ impl Broken {
         said.is_some_and(|error| error.is_go_away() || error.reason() == Some(h2::Reason::REFUSED_STREAM))
     }
 
-    /// Whether a connection of HTTP/2 was closed under the request, and neither is silent nor only the stream was reset.
+    /// Whether an HTTP/2 connection closed during the request, without a timeout or a reset of this stream alone.
     #[must_use]
     pub fn is_of_a_shared_connection(&self) -> bool {
         matches!(self, Self::Http2(error) if !error.is_timeout() && h2_error(error).is_none())
     }
 
-    /// What failed of the request's own body, if that did.
+    /// The error of the request's own body, if that is the cause.
     #[must_use]
     pub fn of_the_request_body<E: std::error::Error + 'static>(&self) -> Option<&E> {
         match self {
@@ -84,13 +84,13 @@ fn h2_error(error: &hyper::Error) -> Option<&h2::Error> {
     error.source().and_then(|source| source.downcast_ref())
 }
 
-/// A request that has no answer.
+/// A request without a response.
 #[derive(Debug)]
 pub struct Unanswered<B> {
-    /// Why.
+    /// The reason.
     pub error: Broken,
-    /// The request, where it is as it was.
+    /// The request, if it is unchanged.
     pub request: Option<Outgoing<B>>,
-    /// Something of it may have been written.
+    /// Whether part of the request may have been written.
     pub written: bool,
 }

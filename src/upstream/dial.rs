@@ -1,12 +1,12 @@
-//! Opens one connection: look up, connect, agree on TLS.
+//! Opens one connection: resolves the name, connects, and performs the TLS handshake.
 //!
-//! 1. The name is looked up for every connection, so a change of address is followed; those opened at once share a
-//!    look-up ([`super::lookup`]).
-//! 2. The URL's name is looked up as an absolute one (with a final dot), so that neither the hosts file of a pod that
-//!    sends Metrica's names to the gate nor a search list can send the gate to itself. The name of `connect_to` is
-//!    looked up as it is written: it may be one of the cluster or of the hosts file.
-//! 3. Addresses are tried in the resolver's order with the families alternating, each a quarter of a second after the
-//!    one before it, or at once when that failed (RFC 8305).
+//! 1. Every connection resolves the name, so address changes are followed; connections opened at once share a look-up
+//!    ([`super::lookup`]).
+//! 2. The name of the URL is resolved as an absolute name (with a final dot), so neither the hosts file of a pod that maps
+//!    Metrica's names to the gate nor a search list can direct the gate to itself. The name of `connect_to` is resolved as
+//!    written: it may be a cluster name or in the hosts file.
+//! 3. Addresses are tried in the resolver's order with alternating families, each a quarter of a second after the previous
+//!    one, or at once if that failed (RFC 8305).
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -25,7 +25,7 @@ use crate::config::AddressFamily;
 use crate::files::descriptors::Need;
 use crate::metrics::UpstreamError;
 
-/// Why there is no connection. Nothing of a request was sent.
+/// The reason of a failed dial. No part of a request was sent.
 #[derive(Debug, thiserror::Error)]
 pub enum DialError {
     /// The name was not found.
@@ -33,37 +33,37 @@ pub enum DialError {
     Resolve {
         /// The name.
         name: String,
-        /// What its look-up leaves out, where it does.
+        /// A hint about sources that the look-up does not use, or empty.
         hint: &'static str,
-        /// Why. The look-up may be that of others, too.
+        /// The cause, which requests that share the look-up share too.
         source: Arc<io::Error>,
     },
     /// No address accepted the connection.
     #[error("connecting to {place} failed")]
     Connect {
-        /// Where: host and port.
+        /// Host and port.
         place: String,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// It took longer than `upstream.timeouts.connect`.
+    /// The dial took longer than `upstream.timeouts.connect`.
     #[error("connecting took longer than {0:?}")]
     Timeout(Duration),
-    /// The certificate was not accepted, or TLS failed otherwise.
+    /// The certificate was rejected, or TLS failed otherwise.
     #[error("TLS with {place} failed")]
     Tls {
-        /// With whom: host and port.
+        /// Host and port.
         place: String,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// Too many requests were waiting already.
+    /// The maximum number of requests is under way, and no place became free in time.
     #[error("no connection became free in {0:?}")]
     Saturated(Duration),
 }
 
 impl DialError {
-    /// How it is counted.
+    /// The metric label of the error.
     #[must_use]
     pub const fn kind(&self) -> UpstreamError {
         match self {
@@ -81,14 +81,14 @@ impl DialError {
 pub struct Dialled {
     /// The connection.
     pub stream: TlsStream<TcpStream>,
-    /// HTTP/2 was agreed on.
+    /// Whether HTTP/2 was negotiated.
     pub http2: bool,
 }
 
-/// Opens a connection to `upstream`; its name is looked up with others of `look_ups`.
+/// Opens a connection to `upstream`; simultaneous dials share a look-up of `look_ups`.
 ///
 /// # Errors
-/// [`DialError`], all kinds but the last.
+/// Any [`DialError`] except the last kind.
 pub async fn dial(upstream: &Upstream, look_ups: &LookUps) -> Result<Dialled, DialError> {
     let limit = upstream.settings.timeouts.connect;
     tokio::time::timeout(limit, dial_without_limit(upstream, look_ups)).await.unwrap_or(Err(DialError::Timeout(limit)))
@@ -106,7 +106,7 @@ async fn dial_without_limit(upstream: &Upstream, look_ups: &LookUps) -> Result<D
     Ok(Dialled { stream, http2 })
 }
 
-/// TLS said no, or the connection failed under it.
+/// Classifies a failed handshake: TLS rejected it, or the connection below failed.
 fn handshake_failed(source: io::Error, place: String) -> DialError {
     if source.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) {
         DialError::Tls { place, source }
@@ -115,7 +115,7 @@ fn handshake_failed(source: io::Error, place: String) -> DialError {
     }
 }
 
-/// Where connections go, for people.
+/// The dialled host and port, for messages.
 pub fn place(upstream: &Upstream) -> String {
     let settings = &upstream.settings;
     match &settings.connect_to {
@@ -156,7 +156,7 @@ async fn resolve(upstream: &Upstream, look_ups: &LookUps) -> Result<Vec<SocketAd
     Ok(addresses)
 }
 
-/// The addresses in their order, the families taking turns, the first one's first.
+/// The addresses with alternating families, beginning with that of the first address.
 fn alternating(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let first_is_v6 = addresses.first().is_some_and(SocketAddr::is_ipv6);
     let (first, second): (Vec<_>, Vec<_>) = addresses.into_iter().partition(|address| address.is_ipv6() == first_is_v6);
@@ -171,7 +171,7 @@ fn alternating(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     }
 }
 
-/// The wait before the next address is tried beside the one before it (RFC 8305, section 5: 250 ms).
+/// The delay before the next address is tried in parallel (RFC 8305, section 5: 250 ms).
 const STAGGER: Duration = Duration::from_millis(250);
 
 async fn connect(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {

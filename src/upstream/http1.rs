@@ -1,13 +1,13 @@
-//! A connection of HTTP/1.1 to the upstream, driven by the request that is on it.
+//! An HTTP/1.1 connection to the upstream, driven by the request that is on it.
 //!
-//! 1. A request without a body has no task, no channel and no lock of its own: its head is written and its answer read
-//!    by whoever waits for them. `docs/decisions/0018` says what that saves.
-//! 2. A body goes up in a task beside that, so that an answer may come before its end, and neither waits for the other.
-//! 3. What fails while a body goes up does not hide an answer that is there: the answer counts. Only a body that fails
-//!    by itself ends everything, as nothing behind it could be understood.
-//! 4. The connection can carry another request when the answer and the request have come to their end, nothing has
-//!    arrived behind the answer, and neither side said `close`. Whatever arrives while it is idle ends it. Nor can it when
-//!    the answer came before the request was written: who answers so may never read the rest.
+//! 1. A request without a body needs no task, channel or lock of its own: the waiting task writes its head and reads its
+//!    response. `docs/decisions/0018` lists the savings.
+//! 2. A separate task uploads a body, so a response may arrive before the upload ends, and neither waits for the other.
+//! 3. A failure of the upload does not hide a response that has arrived. Only a failure of the body itself ends the
+//!    exchange, because the upstream could not parse later bytes.
+//! 4. The connection can carry another request when request and response are complete, no bytes follow the response, and
+//!    neither side sent `close`. Bytes that arrive while it is idle end it. A response that precedes the end of the request
+//!    also ends it: such an upstream may never read the rest.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -31,47 +31,47 @@ use super::request::{Framing, Outgoing};
 use super::upload::Upload;
 use super::wire::{LARGE_READ, READ, SMALL, Wire};
 
-/// See the module.
+/// An HTTP/1.1 connection; see the module.
 pub struct Http1 {
-    /// From then on it takes no other request.
+    /// When the connection stops accepting requests.
     pub until: Instant,
     wire: Rc<RefCell<Wire>>,
     upload: Option<AbortHandle>,
 }
 
 impl Http1 {
-    /// On a new connection, which takes requests `until` then.
+    /// A new connection, which accepts requests until `until`.
     #[must_use]
     pub fn new(stream: TlsStream<TcpStream>, until: Instant) -> Self {
         Self { until, wire: Rc::new(RefCell::new(Wire::new(stream))), upload: None }
     }
 
-    /// Whether it can carry another request, as far as is known without looking (rule 4).
+    /// Whether the connection can carry another request, without polling it (rule 4).
     #[must_use]
     pub fn is_free(&self) -> bool {
         let wire = self.wire.borrow();
         wire.keep_alive && !wire.uploading && !wire.answering && wire.arrived.is_empty() && wire.buffer.is_empty()
     }
 
-    /// Whether nothing has arrived and it has not ended since it was free. Who asks is woken when that changes.
+    /// Whether the connection is open and no bytes have arrived since it was free. The task is woken when that changes.
     pub fn is_quiet(&self, context: &mut Context<'_>) -> bool {
         let mut wire = self.wire.borrow_mut();
         let Some(stream) = &wire.stream else { return false };
         let (socket, tls) = stream.get_ref();
-        // What came may be TLS's own: only reading tells.
+        // The bytes may belong to TLS itself; only a read tells.
         tls.wants_read() && socket.poll_read_ready(context).is_pending() || wire.poll_read(context, READ).is_pending()
     }
 
-    /// Whether nothing has come since the request began.
+    /// Whether no bytes have arrived since the request began.
     #[must_use]
     pub fn nothing_was_read(&self) -> bool {
         self.wire.borrow().read == 0
     }
 
-    /// Sends a request to `host`; its answer.
+    /// Sends a request to `host`, and returns the response.
     ///
     /// # Errors
-    /// [`Unanswered`], with the request where it has no body.
+    /// [`Unanswered`], with the request if it has no body.
     pub async fn send<B>(
         &mut self,
         request: Outgoing<B>,
@@ -97,7 +97,7 @@ impl Http1 {
         let answered = poll_fn(|context| {
             let wire = &mut *wire.borrow_mut();
             if writes {
-                // A write that fails does not hide an answer that is there; reading will tell.
+                // A failed write does not hide a response that has arrived; the read decides.
                 writes = wire.poll_write(context, &mut Bytes::new(), &mut &b""[..]).is_pending();
                 wire.uploading = writes;
             }
@@ -128,13 +128,14 @@ impl Drop for Http1 {
             upload.abort();
         }
         if let Some(mut stream) = self.wire.borrow_mut().stream.take() {
-            // So that the upstream sees that nothing was cut off (RFC 8446, section 6.1); it may also fail, or wait.
+            // Sends close_notify, so the upstream can detect truncation (RFC 8446, section 6.1); the attempt may fail or
+            // block.
             let _ = Pin::new(&mut stream).poll_shutdown(&mut Context::from_waker(Waker::noop()));
         }
     }
 }
 
-/// The body of an answer.
+/// The body of a response.
 pub struct Answer {
     wire: Rc<RefCell<Wire>>,
     rest: Rest,

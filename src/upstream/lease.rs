@@ -25,7 +25,7 @@ pub struct Lease<B: 'static> {
     sender: Sender<B>,
     carried: Carried,
     reused: bool,
-    // Given back when the connection is.
+    // Released when the lease ends.
     permit: Permit<B>,
 }
 
@@ -33,11 +33,11 @@ impl<B: Body<Data = Bytes> + Unpin + 'static> Pool<B>
 where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    /// A connection for one request with the token `carried`: an idle one unless `fresh` asks for a new one, of this request
-    /// or of another that asked for the same since.
+    /// Returns a connection for one request with the token `carried`: an existing one, unless `fresh` requires one that was
+    /// opened since this call began, for this request or another.
     ///
     /// # Errors
-    /// [`DialError`] when there is none to be had.
+    /// [`DialError`] if no connection is available.
     pub async fn lease(self: &Rc<Self>, carried: Carried, fresh: bool) -> Result<Lease<B>, DialError> {
         let after = fresh.then(Instant::now);
         let permit = self.permit().await?;
@@ -47,7 +47,7 @@ where
         }
         let (sender, reused) = match known {
             Some(sender) => (sender, true),
-            // Boxed: the states of dialling would otherwise be a part of every request's future.
+            // Boxed, so the dialling states do not enlarge every request's future.
             None => Box::pin(self.open(carried, after)).await?,
         };
         Ok(Lease { sender, carried, reused, permit })
@@ -58,7 +58,7 @@ impl<B: Body<Data = Bytes> + Unpin + 'static> Lease<B>
 where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    /// Where it goes.
+    /// The upstream of the connection.
     #[must_use]
     pub fn upstream(&self) -> &Arc<Upstream> {
         self.permit.pool().upstream()
@@ -76,7 +76,7 @@ where
         matches!(self.sender, Sender::Http2 { .. })
     }
 
-    /// Whether the upstream sent nothing since the lease began. Unknown on a shared connection, so no.
+    /// Whether the upstream sent no bytes since the lease began; false on a shared connection, where that is unknown.
     #[must_use]
     pub fn nothing_was_read(&self) -> bool {
         match &self.sender {
@@ -85,7 +85,7 @@ where
         }
     }
 
-    /// Waits until the connection can take the request; false when it closed instead.
+    /// Waits until the connection accepts the request; false if it closed instead.
     pub async fn ready(&mut self) -> bool {
         let limit = self.permit.pool().upstream().settings.timeouts.connect;
         match &mut self.sender {
@@ -94,10 +94,10 @@ where
         }
     }
 
-    /// Sends the request; the head of the answer. Of interim responses on HTTP/2 nobody hears.
+    /// Sends the request, and returns the response head. Interim responses on HTTP/2 are not reported.
     ///
     /// # Errors
-    /// [`Unanswered`], with the request where it may be sent again.
+    /// [`Unanswered`], with the request if it may be sent again.
     pub async fn send(
         &mut self,
         request: Outgoing<B>,
@@ -113,14 +113,14 @@ where
         }
     }
 
-    /// The upstream refuses what is sent on this shared connection: no other request is.
+    /// Stops further requests on this shared connection, whose upstream refuses them.
     pub fn retire(&self) {
         if let Sender::Http2 { active, .. } = &self.sender {
             self.permit.pool().retire(active);
         }
     }
 
-    /// The response came to its end; `clean` when the request did too (rule 6).
+    /// Ends the lease after the response is complete; `clean` if the request is complete too (rule 6 of [`super::pool`]).
     pub fn finish(self, clean: bool) {
         let Self { sender, carried, permit, .. } = self;
         if let Sender::Http1(connection) = sender

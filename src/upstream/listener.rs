@@ -1,11 +1,11 @@
-//! Who waits for a response, and hears of the interim ones before it.
+//! The receiver of a response and of the interim responses before it.
 
 use http::{HeaderMap, StatusCode};
 
-/// Who waits for a response.
+/// The receiver of a response.
 pub trait Listener {
-    /// Whether a field of this name, in any case, is of use. Those that frame the response are kept in any case.
+    /// Whether to keep the field of this name, in any case. Fields that frame the response are always kept.
     fn wants(&self, name: &[u8]) -> bool;
-    /// An interim response came.
+    /// Called for each interim response.
     fn heard(&self, status: StatusCode, fields: &HeaderMap);
 }

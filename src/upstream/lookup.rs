@@ -1,9 +1,9 @@
-//! The look-up of the upstream's name: one at a time, shared by all who wait for it.
+//! The look-up of the upstream's name: one at a time, shared by all requests that wait for it.
 //!
-//! 1. While one is under way no second one is started: what a resolver that says nothing leaves behind does not grow with
-//!    the requests, even when those who asked have long left.
-//! 2. What it finds is for all who wait for it; so is its failure.
-//! 3. Who asks when it is over starts a new one: a change of address is followed.
+//! 1. At most one look-up is under way, so an unresponsive resolver does not accumulate look-ups, even after the requests
+//!    that asked have left.
+//! 2. All waiting requests share the result or the failure.
+//! 3. The first request after a look-up ends starts a new one, so address changes are followed.
 
 use std::cell::RefCell;
 use std::io;
@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-/// What a look-up came to.
+/// The result of a look-up.
 pub type Found = Result<Vec<SocketAddr>, Arc<io::Error>>;
 
 /// The look-ups of one worker.
@@ -22,10 +22,11 @@ pub struct LookUps {
 }
 
 impl LookUps {
-    /// What the look-up under way finds; where none is, that of `start`, which goes on when nobody waits any more.
+    /// Returns the result of the look-up under way, or else of `start`, which continues even when no request waits any
+    /// more.
     ///
     /// # Errors
-    /// Why it failed.
+    /// The error of the look-up.
     pub async fn find<F>(&self, start: impl FnOnce() -> F) -> Found
     where
         F: Future<Output = io::Result<Vec<SocketAddr>>> + 'static,
@@ -36,7 +37,7 @@ impl LookUps {
     }
 
     fn under_way(&self) -> Option<watch::Receiver<Option<Found>>> {
-        // Its sender is gone when it is over.
+        // The sender is dropped when the look-up ends.
         self.last.borrow().as_ref().filter(|last| last.has_changed().is_ok()).cloned()
     }
 
@@ -65,7 +66,7 @@ mod tests {
 
     use super::*;
 
-    /// A resolver that says nothing before it is let, and counts.
+    /// A resolver that responds only when permitted, and counts look-ups.
     struct Resolver {
         look_ups: LookUps,
         started: Cell<usize>,
@@ -77,7 +78,7 @@ mod tests {
             Rc::new(Self { look_ups: LookUps::default(), started: Cell::new(0), lets: Semaphore::new(0) })
         }
 
-        /// Asks as a dial does, which leaves when its time is over.
+        /// Asks as a dial does, giving up after `limit`.
         async fn ask(self: Rc<Self>, limit: Duration) -> Option<Result<usize, io::ErrorKind>> {
             let start = || {
                 self.started.set(self.started.get() + 1);
@@ -92,7 +93,7 @@ mod tests {
             Some(found.map(|addresses| addresses.len()).map_err(|error| error.kind()))
         }
 
-        /// Many ask at once.
+        /// Asks many times at once.
         fn many(self: &Rc<Self>, limit: Duration) -> JoinSet<Option<Result<usize, io::ErrorKind>>> {
             let mut asking = JoinSet::new();
             for _ in 0..100 {
@@ -124,7 +125,7 @@ mod tests {
         run(async {
             let resolver = Resolver::silent();
             assert_eq!(resolver.clone().ask(Duration::from_secs(1)).await, None);
-            // The first is waited for by those who come later; each after it is a new one, and the third fails.
+            // Later requests share the first look-up; each after it is new, and the third fails.
             for (number, expected) in [(1, Ok(1)), (2, Ok(2)), (3, Err(io::ErrorKind::NotFound)), (4, Ok(4))] {
                 let asking = resolver.many(Duration::from_secs(60));
                 tokio::task::yield_now().await;

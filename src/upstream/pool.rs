@@ -1,18 +1,17 @@
 //! The connections of one worker to the upstream.
 //!
-//! 1. A connection carries one token, and no other ever: what an upstream sends late for one is nobody's answer but that
-//!    token's (`docs/decisions/0021`).
-//! 2. An idle HTTP/1.1 connection is used again, the last one used first; it is dropped when it was idle longer than
-//!    `upstream.timeouts.keep_alive`, when the upstream closed it, or when its token is gone.
-//! 3. Where HTTP/2 was asked for and agreed on, requests share a connection, up to [`STREAMS`] at once or as many as
-//!    the upstream takes. One that refused a request takes no new ones.
-//! 4. At most `upstream.connections` requests are under way, an equal share of them for each worker; others wait for
-//!    `connect` at most. There are no more connections of HTTP/1.1 than that, idle ones included: a new one for one token ends
-//!    the one of another that was idle longest.
-//! 5. A connection takes no new request when it is older than `upstream.max_age`, so that a name that leads elsewhere is
-//!    followed however busy it is. Each has a share of four fifths to the whole of it, so that they do not end together.
-//! 6. A connection is used again only when both the request and the answer came to their end on it; otherwise it is
-//!    closed at once.
+//! 1. A connection carries one token and never another, so a late response of an upstream can only reach that token's
+//!    requests (`docs/decisions/0021`).
+//! 2. Idle HTTP/1.1 connections are reused, the most recently used first. A connection is dropped when it was idle longer
+//!    than `upstream.timeouts.keep_alive`, when the upstream closed it, or when its token is gone.
+//! 3. If HTTP/2 is configured and negotiated, requests share a connection, up to [`STREAMS`] at once or the upstream's
+//!    limit. A connection that refused a request accepts no new ones.
+//! 4. At most `upstream.connections` requests are under way, divided equally among the workers; others wait at most
+//!    `connect`. That is also the maximum number of HTTP/1.1 connections, including idle ones: a new connection for one
+//!    token closes the connection that was idle longest.
+//! 5. A connection accepts no new request beyond an age of `upstream.max_age`, so DNS changes are followed under any load.
+//!    Each lives for a random share between four fifths and all of that time, so they do not end together.
+//! 6. A connection is reused only if both request and response completed on it; otherwise it is closed at once.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -36,13 +35,14 @@ use super::http1::Http1;
 use super::lookup::LookUps;
 use super::sender::{Active, Sender};
 
-/// Requests at once on one HTTP/2 connection. RFC 9113, section 6.5.2, advises servers to allow no fewer.
+/// The maximum number of parallel requests on one HTTP/2 connection. RFC 9113, section 6.5.2, recommends at least 100 to
+/// servers.
 pub const STREAMS: usize = 100;
 
-/// As good as without a bound, and still a moment that can be written.
+/// An age that is practically unlimited, and still representable as an instant.
 const FAR: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
-/// Which token a connection carries: the number of its reading, which no other one has.
+/// The token that a connection carries, as its epoch, which is never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Carried(pub u64);
 
@@ -51,24 +51,24 @@ pub struct Pool<B> {
     upstream: Arc<Upstream>,
     permits: Semaphore,
     most: usize,
-    /// The one that was idle longest is first.
+    /// Idle connections, the longest idle first.
     idle: RefCell<Vec<Idle>>,
     shared: RefCell<Vec<Shared<B>>>,
     look_ups: LookUps,
-    /// By the token that it is to carry: held while an HTTP/2 connection is opened, so that a burst of requests opens one.
+    /// Per token, a lock held while an HTTP/2 connection is opened, so that a burst of requests opens one.
     opening: RefCell<Vec<(Carried, Weak<tokio::sync::Mutex<()>>)>>,
-    /// The upstream did not take HTTP/2 the last time; then waiting for one another gains nothing.
+    /// Whether the upstream last declined HTTP/2; then waiting for another's connection gains nothing.
     only_http1: Cell<bool>,
     reaping: Cell<bool>,
-    /// Who sees to idle connections.
+    /// The task that watches idle connections.
     reaper: RefCell<Waker>,
 }
 
-/// The place of one request in a pool, which is free when this is dropped.
+/// The place of one request in a pool, released on drop.
 pub(super) struct Permit<B>(Rc<Pool<B>>);
 
 impl<B> Permit<B> {
-    /// The pool.
+    /// The pool of the place.
     pub(super) const fn pool(&self) -> &Rc<Pool<B>> {
         &self.0
     }
@@ -90,7 +90,7 @@ struct Shared<B> {
     carried: Carried,
     sender: http2::SendRequest<B>,
     active: Rc<Cell<usize>>,
-    /// How many requests at once the other end takes. What is beyond would wait inside hyper, where nothing calls it back.
+    /// The peer's limit of parallel requests. A request beyond it would wait inside hyper without being woken.
     most: Rc<Cell<usize>>,
     opened: Instant,
     until: Instant,
@@ -107,7 +107,7 @@ impl<F: Future<Output = ()> + 'static> Executor<F> for OnThisThread {
 }
 
 impl<B> Pool<B> {
-    /// Where the connections go.
+    /// The upstream of the connections.
     #[must_use]
     pub fn upstream(&self) -> &Arc<Upstream> {
         &self.upstream
@@ -135,7 +135,7 @@ where
         }
     }
 
-    /// Waits for the place of one request (rule 4).
+    /// Waits for a place for one request (rule 4).
     pub(super) async fn permit(self: &Rc<Self>) -> Result<Permit<B>, DialError> {
         if let Ok(permit) = self.permits.try_acquire() {
             permit.forget();
@@ -151,20 +151,20 @@ where
         }
     }
 
-    /// An idle connection that carries the token.
+    /// Takes an idle connection that carries the token.
     pub(super) fn take_idle(&self, carried: Carried) -> Option<Sender<B>> {
         let mut idle = self.idle.borrow_mut();
         let now = Instant::now();
         let position = idle.iter().rposition(|idle| idle.carried == carried && idle.connection.until > now)?;
         if now - idle.get(position)?.since >= self.upstream.settings.timeouts.keep_alive {
-            // Those before it were idle even longer.
+            // The connections before it were idle even longer.
             idle.drain(..=position);
             return None;
         }
         Some(Sender::Http1(idle.remove(position).connection))
     }
 
-    /// Makes room for a new connection (rule 4). Who opens one has a permit already.
+    /// Closes idle connections to make room for a new one (rule 4). The caller already has a permit.
     fn make_room(&self) {
         let in_use = self.most.saturating_sub(self.permits.available_permits());
         let mut idle = self.idle.borrow_mut();
@@ -172,18 +172,18 @@ where
         idle.drain(..too_many);
     }
 
-    /// No other request is sent on this shared connection.
+    /// Stops further requests on this shared connection.
     pub(super) fn retire(&self, active: &Active) {
         self.shared.borrow_mut().retain(|connection| !active.is_on(&connection.active));
     }
 
-    /// Only connections that carry one of these tokens are used again.
+    /// Drops the connections whose tokens are not in use.
     pub fn retain(&self, is_in_use: impl Fn(Carried) -> bool) {
         self.idle.borrow_mut().retain(|idle| is_in_use(idle.carried));
         self.shared.borrow_mut().retain(|shared| is_in_use(shared.carried));
     }
 
-    /// A shared connection with a free stream; one opened after `after`, where that is given.
+    /// Takes a shared connection with a free stream; with `after`, only one opened since.
     pub(super) fn take_shared(&self, carried: Carried, after: Option<Instant>) -> Option<Sender<B>> {
         let mut shared = self.shared.borrow_mut();
         if shared.is_empty() {
@@ -202,7 +202,7 @@ where
         Some(Sender::Http2 { sender: free.sender.clone(), active: Active::on(&free.active) })
     }
 
-    /// A connection, and whether somebody else has just opened it.
+    /// Opens a connection. Returns it, and whether another request has just opened it.
     pub(super) async fn open(
         self: &Rc<Self>,
         carried: Carried,
@@ -211,7 +211,7 @@ where
         let together = self.upstream.settings.http2 && !self.only_http1.get();
         let limit = self.upstream.settings.timeouts.connect;
         let turn = if together {
-            // Who waits for another's connection waits no longer than that one may take.
+            // A request waits for another's connection no longer than opening one may take.
             let turn = self.turn(carried).lock_owned();
             Some(timeout(limit, turn).await.map_err(|_| DialError::Timeout(limit))?)
         } else {
@@ -232,13 +232,13 @@ where
         Ok((sender, false))
     }
 
-    /// Until when a connection that is opened now takes requests (rule 5).
+    /// When a connection opened now stops accepting requests (rule 5).
     fn until(&self) -> Instant {
         let whole = self.upstream.settings.max_age;
         Instant::now() + whole.saturating_sub((whole / 5).mul_f32(fastrand::f32())).min(FAR)
     }
 
-    /// Whose turn it is to open a connection that carries this token.
+    /// The lock for opening a connection that carries this token.
     fn turn(&self, carried: Carried) -> Arc<tokio::sync::Mutex<()>> {
         let mut opening = self.opening.borrow_mut();
         opening.retain(|(_, turn)| turn.strong_count() > 0);
@@ -254,7 +254,7 @@ where
         let mut builder = http2::Builder::new(OnThisThread);
         builder
             .timer(hyper_util::rt::TokioTimer::new())
-            // A connection whose other end is silently gone would take every request until its deadline.
+            // Without pings, a connection whose peer silently vanished would hold every request until its deadline.
             .keep_alive_interval(self.upstream.settings.timeouts.connect)
             .keep_alive_timeout(self.upstream.settings.timeouts.connect)
             .initial_stream_window_size(1 << 20)
@@ -269,7 +269,7 @@ where
         let most = Rc::new(Cell::new(STREAMS));
         let says = most.clone();
         tokio::task::spawn_local(poll_fn(move |context| {
-            // Its error reaches each request on it.
+            // Each request on the connection receives its error.
             let ended = Pin::new(&mut connection).poll(context).map(drop);
             says.set(connection.current_max_send_streams());
             ended
@@ -285,7 +285,7 @@ where
     }
 
     pub(super) fn keep(self: &Rc<Self>, carried: Carried, connection: Http1) {
-        // Seen to from now on: what the upstream closes while it is idle does not wait to be found out.
+        // Watched from now on, so a close by the upstream is noticed while the connection is idle.
         let is_young = connection.until > Instant::now();
         if is_young && connection.is_free() && connection.is_quiet(&mut Context::from_waker(&self.reaper.borrow())) {
             self.idle.borrow_mut().push(Idle { carried, connection, since: Instant::now() });
@@ -293,8 +293,8 @@ where
         }
     }
 
-    /// One task closes what was idle too long, or was closed by the upstream; it ends when nothing is idle, so an unused
-    /// gate is not woken.
+    /// Starts the task that closes connections that were idle too long or that the upstream closed. It ends when none is
+    /// idle, so an unused gate does not wake.
     fn reap_later(self: &Rc<Self>) {
         if self.reaping.replace(true) {
             return;
@@ -319,7 +319,8 @@ where
         });
     }
 
-    /// Closes what was idle too long, or is closed; whether nothing is left. Who asks is woken when one is closed.
+    /// Closes connections that were idle too long or are closed. Returns whether none is left. The task is woken when one
+    /// closes.
     fn reap(&self, context: &mut Context<'_>) -> bool {
         let keep_alive = self.upstream.settings.timeouts.keep_alive;
         if !self.reaper.borrow().will_wake(context.waker()) {

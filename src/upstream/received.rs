@@ -1,4 +1,4 @@
-//! The body of an answer, whichever version of HTTP it came over.
+//! The body of a response, over either version of HTTP.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 use super::broken::Broken;
 use super::http1::Answer;
 
-/// The body of an answer.
+/// The body of a response.
 pub enum Received {
     /// Over HTTP/1.1.
     Http1(Answer),

@@ -1,9 +1,9 @@
-//! Requests on their way to the upstream, and as they are written on HTTP/1.1 (RFC 9112, section 3).
+//! Requests to the upstream, and their form in HTTP/1.1 (RFC 9112, section 3).
 //!
-//! 1. What frames the body is written here, from the body itself: its length where that is known, chunks otherwise.
-//!    Whatever the fields say of it is left out.
-//! 2. `Host`, or `:authority`, is the upstream's; the target is one that was checked.
-//! 3. A body that turns out longer or shorter than its length fails; nothing behind it could be understood.
+//! 1. The body determines its own framing: its length if known, otherwise chunks. Framing fields of the request are
+//!    ignored.
+//! 2. `Host` or `:authority` names the upstream; the target has been checked.
+//! 3. A body longer or shorter than its declared length fails, because the upstream could not parse later bytes.
 
 use std::io::Write as _;
 
@@ -14,7 +14,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, ur
 use http_body::Body;
 use strict_http::target::OriginForm;
 
-/// A request that goes to the upstream, on whichever version of HTTP.
+/// A request to the upstream, over either version of HTTP.
 #[derive(Debug)]
 pub struct Outgoing<B> {
     /// The method.
@@ -28,16 +28,16 @@ pub struct Outgoing<B> {
 }
 
 impl<B> Outgoing<B> {
-    /// The same with another body.
+    /// A copy with another body.
     pub fn with_body<C>(&self, body: C) -> Outgoing<C> {
         let (method, target, fields) = (self.method.clone(), self.target.clone(), self.fields.clone());
         Outgoing { method, target, fields, body }
     }
 
-    /// As HTTP/2 sends it to `authority`: without the fields that are of a hop of HTTP/1.1 (RFC 9113, section 8.2.2).
+    /// Converts to an HTTP/2 request to `authority`, without connection-specific fields (RFC 9113, section 8.2.2).
     ///
     /// # Errors
-    /// When the parts make no URI, which those of an upstream do.
+    /// The parts form no valid URI; those of an upstream always do.
     pub fn into_http2(mut self, scheme: Scheme, authority: Authority) -> Result<Request<B>, http::Error> {
         let mut parts = uri::Parts::default();
         parts.scheme = Some(scheme);
@@ -55,22 +55,22 @@ impl<B> Outgoing<B> {
     }
 }
 
-/// How a body is framed.
+/// The framing of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Framing {
-    /// So many bytes of it are still to come.
+    /// Content-Length, with this many bytes still to come.
     Length(u64),
-    /// In chunks.
+    /// Chunked transfer coding.
     Chunked,
 }
 
-/// The body has another length than it said (rule 3).
+/// The body differs from its declared length (rule 3).
 #[derive(Debug, thiserror::Error)]
 #[error("the body has another length than it said")]
 pub struct WrongLength;
 
 impl Framing {
-    /// That of a body.
+    /// The framing of `body`.
     pub fn of(body: &impl Body) -> Self {
         if body.is_end_stream() {
             return Self::Length(0);
@@ -78,10 +78,10 @@ impl Framing {
         body.size_hint().exact().map_or(Self::Chunked, Self::Length)
     }
 
-    /// What stands before a piece, written to `out`, and what stands behind it.
+    /// Writes the bytes that precede a piece to `out`, and returns those that follow it.
     ///
     /// # Errors
-    /// [`WrongLength`] where the piece is too long.
+    /// [`WrongLength`] if the piece is too long.
     pub fn around(&mut self, piece: &Bytes, out: &mut Vec<u8>) -> Result<&'static [u8], WrongLength> {
         match self {
             Self::Length(left) => {
@@ -89,20 +89,20 @@ impl Framing {
                 *left = left.checked_sub(length).ok_or(WrongLength)?;
                 Ok(b"")
             }
-            // A chunk of size 0 would be the last.
+            // A chunk of size 0 would end the body.
             Self::Chunked if piece.is_empty() => Ok(b""),
             Self::Chunked => {
-                // Writing to memory does not fail.
+                // Writing to memory cannot fail.
                 let _ = write!(out, "{:X}\r\n", piece.len());
                 Ok(b"\r\n")
             }
         }
     }
 
-    /// Writes what ends the body.
+    /// Writes the end of the body.
     ///
     /// # Errors
-    /// [`WrongLength`] where something of it is missing.
+    /// [`WrongLength`] if part of the body is missing.
     pub fn end(self, trailers: Option<&HeaderMap>, out: &mut Vec<u8>) -> Result<(), WrongLength> {
         match self {
             Self::Length(0) => {}
@@ -117,7 +117,7 @@ impl Framing {
     }
 }
 
-/// Writes the head of a request to `host` whose body is framed so.
+/// Writes the head of a request to `host` with this framing.
 pub fn write_head<B>(out: &mut Vec<u8>, request: &Outgoing<B>, host: &HeaderValue, framing: Framing) {
     for part in [request.method.as_str(), " ", request.target.as_str(), " HTTP/1.1\r\n"] {
         out.extend_from_slice(part.as_bytes());
@@ -129,7 +129,7 @@ pub fn write_head<B>(out: &mut Vec<u8>, request: &Outgoing<B>, host: &HeaderValu
         }
     }
     match framing {
-        // Said only where the caller said so: most GETs do not.
+        // Written only if the caller sent one: most GETs do not.
         Framing::Length(0) if !request.fields.contains_key(CONTENT_LENGTH) => {}
         Framing::Length(length) => {
             let mut digits = itoa::Buffer::new();

@@ -1,4 +1,4 @@
-//! What sends on a connection, whichever version of HTTP that speaks.
+//! The sending side of a connection, over either version of HTTP.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -7,25 +7,25 @@ use hyper::client::conn::http2;
 
 use super::http1::Http1;
 
-/// What sends on a connection.
+/// The sending side of a connection.
 pub enum Sender<B> {
-    /// A connection of HTTP/1.1, for one request at a time.
+    /// An HTTP/1.1 connection, for one request at a time.
     Http1(Http1),
-    /// A shared connection of HTTP/2.
+    /// A shared HTTP/2 connection.
     Http2 {
-        /// What sends on it.
+        /// The handle that sends requests.
         sender: http2::SendRequest<B>,
-        /// The place of one request on it.
+        /// The place of one request on the connection.
         active: Active,
     },
 }
 
-/// The place of one request on a shared connection, which is free when this is dropped.
+/// The place of one request on a shared connection, released on drop.
 #[derive(Debug)]
 pub struct Active(Rc<Cell<usize>>);
 
 impl Active {
-    /// One more on a connection with so many.
+    /// Adds a request to the connection with this count.
     pub fn on(count: &Rc<Cell<usize>>) -> Self {
         count.set(count.get() + 1);
         Self(count.clone())

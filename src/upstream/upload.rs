@@ -1,4 +1,4 @@
-//! The body of a request, on its way up beside its answer (rules 2 and 3 of [`super::http1`]).
+//! Uploads the body of a request while its response is read (rules 2 and 3 of [`super::http1`]).
 
 use std::cell::RefCell;
 use std::pin::Pin;
@@ -12,15 +12,15 @@ use super::broken::Broken;
 use super::request::Framing;
 use super::wire::Wire;
 
-/// A body on its way up.
+/// The upload of a body.
 pub struct Upload<B> {
     wire: Rc<RefCell<Wire>>,
     body: B,
     framing: Framing,
-    /// What is being written, and what stands behind it.
+    /// The piece that is being written, and `end`, the bytes after it.
     piece: Bytes,
     end: &'static [u8],
-    /// All of it is.
+    /// Whether the whole body has been written to the buffer.
     over: bool,
 }
 
@@ -49,7 +49,7 @@ where
 }
 
 impl<B> Upload<B> {
-    /// Of a request whose head has been written to `wire`, and whose body is framed so.
+    /// Uploads the body of a request whose head was written to `wire`, with this framing.
     #[must_use]
     pub const fn new(wire: Rc<RefCell<Wire>>, body: B, framing: Framing) -> Self {
         Self { wire, body, framing, piece: Bytes::new(), end: b"", over: false }
@@ -70,7 +70,7 @@ where
                 return Poll::Ready(Ok(()));
             }
             let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) else {
-                // What is there goes on meanwhile: the upstream may have to ask for the rest.
+                // Flushes meanwhile: the upstream may have to ask for the rest.
                 ready!(self.poll_write(context))?;
                 return Poll::Pending;
             };

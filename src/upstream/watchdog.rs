@@ -1,7 +1,7 @@
 //! Deadlines that move without touching a timer.
 //!
-//! A deadline moves with every piece of a body, and a timer that is set anew each time costs more than the piece. A
-//! watchdog's timer is left where it is when the deadline moves away, and looks again when it fires: one wheel entry
+//! A deadline moves with every piece of a body, and resetting a timer each time costs more than the piece. A watchdog
+//! leaves its timer in place when the deadline moves away, and checks the deadline when the timer fires: one wheel entry
 //! for many requests. Workers keep idle watchdogs for the next request.
 
 use std::cell::RefCell;
@@ -24,8 +24,8 @@ impl Watchdog {
         Self { timer: Box::pin(sleep_until(deadline)) }
     }
 
-    /// Ready when `deadline` has passed; otherwise the task is woken at the deadline or, if it moved away since the
-    /// last call, before.
+    /// Ready when `deadline` has passed. Otherwise the task is woken at the deadline, or before it if the deadline moved
+    /// away since the last call.
     pub fn poll_passed(&mut self, context: &mut Context<'_>, deadline: Instant) -> Poll<()> {
         if deadline < self.timer.deadline() {
             self.timer.as_mut().reset(deadline);
@@ -46,11 +46,11 @@ pub struct Watchdogs {
     idle: RefCell<Vec<Watchdog>>,
 }
 
-/// More are not worth their memory: a worker has as many requests waiting at once only for moments.
+/// The maximum number of idle watchdogs. More requests than this wait at once in a worker only for moments.
 const MOST_IDLE: usize = 256;
 
 impl Watchdogs {
-    /// A watchdog, an idle one if there is one.
+    /// Takes an idle watchdog, or creates one that fires after `within`.
     #[must_use]
     pub fn take(&self, within: Duration) -> Watchdog {
         let idle = self.idle.borrow_mut().pop();

@@ -1,4 +1,4 @@
-//! The bytes of a connection of HTTP/1.1: what of a request is still to be written, and what of an answer has arrived.
+//! The bytes of an HTTP/1.1 connection: the unwritten part of the request, and the received part of the response.
 
 use std::io::{self, Cursor, IoSlice};
 use std::mem::take;
@@ -16,39 +16,39 @@ use super::broken::{Broken, HEAD_BYTES};
 use super::listener::Listener;
 use super::request::{Framing, Outgoing, write_head};
 
-/// The bytes of a connection.
+/// The bytes of an HTTP/1.1 connection.
 pub struct Wire {
-    /// `None` when it is closed.
+    /// The connection; `None` once closed.
     pub stream: Option<TlsStream<TcpStream>>,
-    /// Where the next read goes, behind what is not a whole head.
+    /// The target of the next read, behind any incomplete head.
     pub buffer: BytesMut,
-    /// What was read and is not taken yet, beside that.
+    /// The bytes read and not yet consumed, except those in `buffer`.
     pub arrived: Bytes,
-    /// How much was read since the request began.
+    /// The number of bytes read since the request began.
     pub read: u64,
-    /// What of the request is in bytes, from what was not written yet on.
+    /// The serialized part of the request; the position is the number of bytes written.
     pub out: Cursor<Vec<u8>>,
-    /// Nobody said that it ends.
+    /// Whether neither side announced the end of the connection.
     pub keep_alive: bool,
-    /// The request is not written yet.
+    /// Whether the request is not yet completely written.
     pub uploading: bool,
-    /// The answer is not read yet.
+    /// Whether the response is not yet completely read.
     pub answering: bool,
-    /// How the request's body failed.
+    /// The failure of the request's body.
     pub fault: Option<Broken>,
-    /// Who is to know.
+    /// The task to wake on a failure of the body.
     pub reader: Option<Waker>,
 }
 
-/// One read takes so much of a head, or of a small body.
+/// The size of one read of a head or a small body.
 pub const READ: usize = 8 * 1024;
-/// And so much of a large one: two records of TLS.
+/// The size of one read of a large body: two TLS records.
 pub const LARGE_READ: usize = 32 * 1024;
-/// So much is a small body, at most.
+/// The maximum length of a small body.
 pub const SMALL: u64 = 8 * 1024;
 
 impl Wire {
-    /// Of a new connection.
+    /// The bytes of a new connection.
     #[must_use]
     pub fn new(stream: TlsStream<TcpStream>) -> Self {
         Self {
@@ -65,7 +65,7 @@ impl Wire {
         }
     }
 
-    /// A request begins: its head, in bytes.
+    /// Begins a request by serializing its head.
     pub fn begin<B>(&mut self, request: &Outgoing<B>, host: &HeaderValue, framing: Framing) {
         clear(&mut self.out);
         self.read = 0;
@@ -74,11 +74,12 @@ impl Wire {
         write_head(self.out.get_mut(), request, host, framing);
     }
 
-    /// Reads once; how much, 0 at the end. What was read is in `buffer`, behind what had arrived before.
+    /// Reads once. Returns the number of bytes, 0 at the end. The bytes are appended to `buffer`, behind those that had
+    /// arrived.
     pub fn poll_read(&mut self, context: &mut Context<'_>, size: usize) -> Poll<Result<usize, Broken>> {
         let Some(stream) = &mut self.stream else { return Poll::Ready(Ok(0)) };
         if !self.arrived.is_empty() {
-            // A line that has not arrived as a whole: few do that, and none is long.
+            // An incomplete line: rare and short.
             let begun = take(&mut self.arrived);
             self.buffer = BytesMut::with_capacity(begun.len() + size);
             self.buffer.extend_from_slice(&begun);
@@ -89,7 +90,7 @@ impl Wire {
         Poll::Ready(Ok(read))
     }
 
-    /// Writes everything that is in bytes, and `piece`, and what stands behind it.
+    /// Writes the serialized bytes, `piece` and `end`.
     pub fn poll_write(
         &mut self,
         context: &mut Context<'_>,
@@ -118,7 +119,7 @@ impl Wire {
         }
     }
 
-    /// The head of the answer. Interim responses before it go to `listener`.
+    /// Reads the head of the response. `listener` receives the interim responses before it.
     pub fn poll_head(&mut self, context: &mut Context<'_>, listener: &impl Listener) -> Poll<Result<Head, Broken>> {
         loop {
             if let Some(fault) = self.take_fault(context) {
@@ -137,7 +138,7 @@ impl Wire {
                         return Poll::Ready(Ok(head));
                     }
                     None => {
-                        // Nobody else has it now, so it is not copied.
+                        // Dropped first: as the only handle, `bytes` converts without a copy.
                         self.buffer = BytesMut::new();
                         self.buffer = BytesMut::from(bytes);
                     }
@@ -152,7 +153,7 @@ impl Wire {
         }
     }
 
-    /// How the request's body failed; who asks is woken when it does.
+    /// Takes the failure of the request's body. The task is woken when one occurs.
     pub fn take_fault(&mut self, context: &Context<'_>) -> Option<Broken> {
         if self.uploading && !self.reader.as_ref().is_some_and(|reader| reader.will_wake(context.waker())) {
             self.reader = Some(context.waker().clone());

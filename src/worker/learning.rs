@@ -1,4 +1,4 @@
-//! What a worker learns from answers, what it tells the others, and what it makes of a refusal.
+//! Learns from responses, reports to the other workers, and diagnoses refusals.
 
 use std::cell::RefCell;
 use std::cmp::Ordering;
@@ -20,26 +20,27 @@ use tokio::time::Instant;
 use super::{Generation, Sender, Slot};
 use crate::names::TokenAlias;
 
-/// What a worker tells the process.
+/// A report of a worker to the process.
 #[derive(Debug)]
 pub enum Report {
-    /// It learnt something of a token.
+    /// The worker learnt a fact about a token.
     Learnt(Sender, Fact),
-    /// An answer reads as if Metrica rejected the token; who got it wants to know what is concluded.
+    /// A response reads as if Metrica rejected the token; its recipient awaits the conclusion.
     Refused(Sender, oneshot::Sender<Conclusion>),
-    /// An answer proves that Metrica accepts the token: told at most once in `TELL`.
+    /// A response proves that Metrica accepts the token: reported at most once per `TELL`.
     Accepted(Sender),
-    /// Metrica denied what the token did before; who got the answer wants to know whether Metrica still accepts the token.
+    /// Metrica denied an operation that succeeded before; the recipient of the response awaits whether Metrica still
+    /// accepts the token.
     Doubted(Sender, oneshot::Sender<Conclusion>),
-    /// Metrica denied access, and a question could tell why.
+    /// Metrica denied access, and a question could tell the reason.
     Denied(Sender, Doubt),
-    /// An answer went to a caller that shows what the owner may do with a counter, of which it is known that the owner may not
-    /// change it: told at most once in `TELL`.
+    /// A response showed a caller the owner's permission on a counter that the owner is known to have no edit access to:
+    /// reported at most once per `TELL`.
     Shown(Sender, u64),
 }
 
 impl Report {
-    /// Which token it is about.
+    /// The token of the report.
     #[must_use]
     pub const fn sender(&self) -> Sender {
         match self {
@@ -53,71 +54,72 @@ impl Report {
     }
 }
 
-/// Between two reports of a worker that a token is accepted.
+/// The minimum time between two reports of a worker that a token is accepted.
 pub const TELL: Duration = Duration::from_secs(1);
 
-/// A question is about so many counters at most: a report has no more.
+/// The maximum number of counters in a question, which is the maximum of a report.
 const MOST_ASKED: usize = 500;
 
-/// What a question could be about.
+/// The subject of a follow-up question.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Doubt {
-    /// What the owner may do with these counters, or a login that it represents; without counters, whether it represents it.
+    /// The permissions of the owner, or of a login that it represents, on these counters; without counters, whether the
+    /// owner represents the login.
     Counters(Option<Arc<str>>, Arc<[u64]>),
-    /// Whom the owner represents.
+    /// The logins that the owner represents.
     Logins,
-    /// Whether the token reads.
+    /// Whether the token can read.
     Reads,
 }
 
-/// A refusal of Metrica, as far as the answer tells.
+/// A refusal by Metrica, as far as the response shows it.
 #[derive(Debug, Clone, Copy)]
 pub struct Refused<'a> {
-    /// With which token it was asked for.
+    /// The token of the request.
     pub sender: Sender,
     /// The status.
     pub status: u16,
-    /// What the body says.
+    /// The error type in the body.
     pub error_type: ErrorType,
-    /// How it was asked for.
+    /// The method of the request.
     pub verb: Option<Verb>,
-    /// What for.
+    /// The operation of the request.
     pub operation: OperationId,
-    /// Any one of these was needed.
+    /// The scopes that allow the operation; any one of them is enough.
     pub needs: ScopeSet,
-    /// Whose data the operation can reach.
+    /// The data that the operation can reach.
     pub reach: Reach,
-    /// On whose data.
+    /// The counters and the login of the request.
     pub subject: &'a Subject,
 }
 
-/// Why Metrica refused, and what is concluded about the token later, where it is in doubt.
+/// The reason of a refusal and, if it makes the token suspect, the later conclusion about the token.
 pub type Diagnosed = (Diagnosis, Option<oneshot::Receiver<Conclusion>>);
 
-/// What one worker knows of one token.
+/// The facts that one worker knows about one token.
 #[derive(Default)]
 struct Known {
     knowledge: Knowledge,
-    /// When it last told that Metrica accepts it.
+    /// When the worker last reported that Metrica accepts the token.
     told: Option<Instant>,
-    /// When it last told of a counter that was shown.
+    /// When the worker last reported a shown counter.
     shown: Option<Instant>,
 }
 
-/// What one worker knows of tokens.
+/// The facts that one worker knows about all tokens.
 pub struct Learning {
     known: RefCell<FxHashMap<TokenAlias, (u64, Known)>>,
     reports: mpsc::UnboundedSender<Report>,
 }
 
 impl Learning {
-    /// One that tells `reports`.
+    /// Knows no facts, and sends to `reports`.
     #[must_use]
     pub fn new(reports: mpsc::UnboundedSender<Report>) -> Self {
         Self { known: RefCell::default(), reports }
     }
 
-    /// Uses what is known of a token; of one that was in the file before the one that is known, nothing is.
+    /// Calls `use_it` with the facts about a token, which are empty for a token that was replaced since.
     fn with<T>(&self, sender: Sender, use_it: impl FnOnce(&mut Known) -> T) -> T {
         let mut known = self.known.borrow_mut();
         let (epoch, known) = known.entry(sender.alias).or_insert_with(|| (sender.epoch, Known::default()));
@@ -132,16 +134,16 @@ impl Learning {
     }
 
     fn tell(&self, report: Report) {
-        // Nobody listens at the end of the process.
+        // The receiver is gone when the process ends.
         let _ = self.reports.send(report);
     }
 
-    /// Another worker, or a question, learnt these.
+    /// Records facts that another worker or a question learnt.
     pub fn take(&self, sender: Sender, facts: &[Fact]) {
         self.with(sender, |known| facts.iter().for_each(|fact| _ = known.knowledge.learn(fact)));
     }
 
-    /// Of each token, whether it is known to be of another account than is configured.
+    /// For each token, whether it is known to belong to another account than configured.
     pub fn other_owners(&self, slots: &[Slot]) -> Vec<(TokenAlias, bool)> {
         let known = self.known.borrow();
         let is_of_another = |slot: &Slot| {
@@ -152,7 +154,7 @@ impl Learning {
         slots.iter().map(|slot| (slot.alias, is_of_another(slot))).collect()
     }
 
-    /// Metrica did what was asked, at this time.
+    /// Records that Metrica fulfilled a request at `now`.
     pub fn succeeded(&self, sender: Sender, needs: ScopeSet, reach: Reach, subject: &Subject, now: Instant) {
         let is_time = |last: Option<Instant>| last.is_none_or(|last| now >= last + TELL);
         let (news, tells, shown) = self.with(sender, |known| {
@@ -178,17 +180,17 @@ impl Learning {
         }
     }
 
-    /// Whether it is not known whose a token is.
+    /// Whether the owner of a token is unknown.
     pub fn lacks_the_owner(&self, sender: Sender) -> bool {
         self.with(sender, |known| known.knowledge.owner().is_none())
     }
 
-    /// An answer showed whose a token is: it is believed when the process says so.
+    /// Reports that a response showed the owner of a token; the process decides whether to believe it.
     pub fn owner_was_shown(&self, sender: Sender, login: Box<str>) {
         self.tell(Report::Learnt(sender, Fact::Owner(login)));
     }
 
-    /// Metrica refused; why. Where the token is in doubt, what is concluded about it comes later.
+    /// Diagnoses a refusal. If it makes the token suspect, the conclusion follows on the channel.
     pub fn refused(&self, generation: &Generation, refused: &Refused<'_>) -> Diagnosed {
         let Refused { sender, status, error_type, operation, reach, subject, .. } = *refused;
         let slot = generation.tokens.iter().find(|slot| slot.alias == sender.alias);
@@ -222,7 +224,7 @@ impl Learning {
         (diagnosis, conclusion)
     }
 
-    /// Access was denied: what it shows, and what could tell why.
+    /// Learns from a denial of access, and reports the question that could tell its reason.
     fn denied(&self, refused: &Refused<'_>, reach: Reach, cause: Cause) {
         let Refused { sender, subject, needs, .. } = *refused;
         let denied = |doubt| self.tell(Report::Denied(sender, doubt));

@@ -1,4 +1,4 @@
-//! The id of a request: visible ASCII, so that it stands in fields and in lines of a log as it is.
+//! The id of a request: visible ASCII, so it is valid in header fields and log lines without escaping.
 
 use bytes::Bytes;
 use http::HeaderValue;
@@ -8,20 +8,20 @@ use http::HeaderValue;
 pub struct RequestId(HeaderValue);
 
 impl RequestId {
-    /// The id that a request brought, if it can be taken over.
+    /// The id that a request carries, if it is valid.
     #[must_use]
     pub fn brought(value: &HeaderValue) -> Option<Self> {
         let fits = (1..=128).contains(&value.len()) && value.as_bytes().iter().all(u8::is_ascii_graphic);
         fits.then(|| Self(value.clone()))
     }
 
-    /// As the value of a field.
+    /// The id as a field value.
     #[must_use]
     pub const fn value(&self) -> &HeaderValue {
         &self.0
     }
 
-    /// As text.
+    /// The id as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         let text = self.0.to_str();

@@ -1,8 +1,8 @@
-//! What a worker has under way, for a shutdown that may cut it.
+//! The requests that a worker has under way, for a shutdown that may cut them.
 //!
-//! 1. A request is likely to outlive the end of the process when it is older than the time that is left: what has taken so long
-//!    takes as long again. Where its answer can take minutes, or its body is an upload, a quarter of that is enough.
-//! 2. Each is logged once, when it becomes likely; those that are likely now are counted whenever somebody asks.
+//! 1. A request is likely to be cut when it is older than the remaining time: its remaining duration is estimated as its
+//!    age. For a lengthy operation or an upload, a quarter of the remaining time is enough.
+//! 2. Each such request is logged once, when it becomes likely; the current number is counted on demand.
 
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
@@ -16,37 +16,37 @@ use crate::names::CallerId;
 
 /// A request that is under way, as its worker sees it.
 pub trait Underway {
-    /// Where it stands.
+    /// The state of the request.
     fn progress(&self, now: Instant) -> Progress;
-    /// Its name in logs.
+    /// The id of the request, for logs.
     fn request_id(&self) -> &RequestId;
 }
 
-/// Where a request stands.
+/// The state of a request.
 #[derive(Debug, Clone, Copy)]
 pub struct Progress {
-    /// Whose it is.
+    /// The caller, if known.
     pub caller: Option<CallerId>,
-    /// What is asked.
+    /// The operation, if known.
     pub operation: Option<OperationId>,
-    /// How long it has been under way.
+    /// The time since the request began.
     pub age: Duration,
-    /// Its answer has begun.
+    /// Whether the response has begun.
     pub is_answered: bool,
-    /// All of it has come.
+    /// Whether the request was received completely.
     pub is_complete: bool,
-    /// Its answer can take minutes, or its body can be large.
+    /// Whether the response can take minutes, or the body can be large.
     pub is_lengthy: bool,
 }
 
 impl Progress {
-    /// Rule 1.
+    /// Whether the request is likely to outlive the remaining time (rule 1).
     const fn will_outlive(&self, left: Duration) -> bool {
         let weight = if self.is_lengthy { 4 } else { 1 };
         self.age.saturating_mul(weight).as_nanos() >= left.as_nanos()
     }
 
-    /// What it waits for: the rest of itself, Metrica, or the rest of the answer.
+    /// The part that the request waits for: its own rest, Metrica, or the rest of the response.
     const fn waits_for(&self) -> &'static str {
         match (self.is_answered, self.is_complete) {
             (true, _) => "answer",
@@ -74,11 +74,11 @@ struct Under {
     is_named: bool,
 }
 
-/// So many are named at once; the others are counted.
+/// The maximum number of requests logged at once; the others are counted.
 const NAMED: usize = 20;
 
 impl UnderWay {
-    /// One begins; its place.
+    /// Registers a request, and returns its place.
     pub fn enter(&self, exchange: Weak<dyn Underway>) -> usize {
         let Places { taken, free } = &mut *self.places.borrow_mut();
         let under = Some(Under { exchange, is_named: false });
@@ -92,7 +92,7 @@ impl UnderWay {
         taken.len() - 1
     }
 
-    /// The one at this place is over.
+    /// Removes the request at this place.
     pub fn leave(&self, place: usize) {
         let Places { taken, free } = &mut *self.places.borrow_mut();
         if let Some(under) = taken.get_mut(place) {
@@ -101,18 +101,18 @@ impl UnderWay {
         }
     }
 
-    /// What is under way then is cut.
+    /// Sets when requests under way are cut.
     pub fn ends(&self, at: Instant) {
         self.ends.set(Some(at));
     }
 
-    /// How many are likely to be cut.
+    /// The number of requests that are likely to be cut.
     #[must_use]
     pub fn likely(&self) -> usize {
         self.select(|_| true).len()
     }
 
-    /// Logs those that are likely to be cut and were not before.
+    /// Logs the requests that have become likely to be cut.
     pub fn name(&self) {
         let new = self.select(|under| !std::mem::replace(&mut under.is_named, true));
         let now = Instant::now();
@@ -134,11 +134,11 @@ impl UnderWay {
         }
     }
 
-    /// Of those that are likely to be cut now, those that `wanted` wants.
+    /// The requests that are likely to be cut now and that `wanted` accepts.
     fn select(&self, mut wanted: impl FnMut(&mut Under) -> bool) -> Vec<Rc<dyn Underway>> {
         let Some(ends) = self.ends.get() else { return Vec::new() };
         let now = Instant::now();
-        // Nothing is dropped here, which would leave its place.
+        // Dropping an exchange here would call `leave` during the borrow.
         let mut places = self.places.borrow_mut();
         let under = places.taken.iter_mut().flatten();
         let likely = under.filter_map(|under| {

@@ -1,23 +1,23 @@
-//! Diagnosis: why Metrica said no, of a closed list.
+//! Diagnosis: maps a refusal by Metrica to a cause from a closed list.
 //!
-//! Metrica answers a missing scope and a missing grant with the same words. What tells them apart is what is known besides:
-//! what the token is declared to have, and what its earlier answers have shown ([`crate::observed_rights`]).
+//! Metrica describes a missing scope and a missing grant with the same words. They are told apart by other knowledge: the
+//! declared scopes of the token, and the facts that earlier responses have shown ([`crate::observed_rights`]).
 //!
-//! 1. The `error_type` of the body decides first: a token that is invalid, a counter of an organisation, a quota.
-//! 2. Where there is none that is known, the status decides: 420 and 429 are a quota; a 401 may be of something in between, so it
-//!    says nothing of the token unless a probe does. A header that the gate wrote is never malformed, unless the token in it has
-//!    no form that Yandex issues.
-//! 3. `access_denied` with an owner who is another one than the configuration says: the token was issued while signed in
-//!    elsewhere; where the configured owner is an organisation (`porg-`), it was issued personally. So it was where such a token
-//!    is refused even what Metrica shows to everybody.
-//! 4. `access_denied` to a report that names no counter in `ids` is about the report, whatever the token may.
-//! 5. `access_denied` with `ulogin` of a login that the owner is known not to represent. Where that is not known, nothing tells
-//!    but a scope that is known to lack. Of a login that it represents, the permissions of that login count.
-//! 6. `access_denied` to what needs no counter: there is no grant that could lack, so the scope does; of a read, that is asked.
-//!    Where the token has it, either the token is no longer accepted, which is asked, or the request asks for something that is
-//!    refused. In the name of a login, the owner may also represent it no longer.
-//! 7. `access_denied` on a counter: the table below, with what the token and its owner were seen to have. Of several counters,
-//!    one without access decides, and else the one of which the least is known.
+//! 1. The `error_type` of the body decides first: an invalid token, a counter of an organisation, a quota.
+//! 2. Without a known `error_type` the status decides: 420 and 429 are a quota; a 401 may come from an intermediary, so it
+//!    is no evidence about the token unless a probe confirms it. The gate's own header is never malformed, unless its token
+//!    has no form that Yandex issues.
+//! 3. `access_denied` with an owner other than the configured one: the token was issued while signed in elsewhere or, if
+//!    the configured owner is an organisation (`porg-`), it was issued personally. The latter also holds if such a token is
+//!    refused even data that Metrica shows to everybody.
+//! 4. `access_denied` to a report without a counter in `ids` is about the report, whatever the token may do.
+//! 5. `access_denied` with `ulogin` of a login that the owner is known not to represent. If that is unknown, only a scope
+//!    that is known to be missing is conclusive. If the owner represents the login, the permissions of that login count.
+//! 6. `access_denied` to an operation without a counter: no grant can be missing, so the scope is; for a read, a question
+//!    verifies that. If the token has the scope, either the token is no longer accepted, which a probe verifies, or the
+//!    request asks for something that is refused. With a `ulogin`, the owner may also no longer represent the login.
+//! 7. `access_denied` on a counter: the table below, with the scopes and permissions that the token and its owner have
+//!    shown. Among several counters, one without access decides, or else the one of which the least is known.
 //!
 //! ```text
 //!  the owner may do            a read                    a change, or a read of grants
@@ -35,9 +35,9 @@
 //!  ? the token did this before: unless Metrica says that it still accepts the token, it is token_invalid
 //! ```
 //!
-//! Requests are refused for other reasons than scope and grant too (a restricted metric, a foreign segment, what only the owner
-//! may do), so nothing is concluded by elimination but a scope for changes, which no question could prove. What only the owner of a
-//! counter may do is refused to who may change it.
+//! Requests are refused for reasons other than scope and grant too (a restricted metric, a foreign segment, an operation
+//! for the owner only), so no cause is concluded by elimination except a missing scope for changes, which no question could
+//! prove. An operation for the owner of a counter only is refused to accounts with edit access.
 //!
 //! Source: <https://yandex.com/dev/metrika/en/intro/authorization>, troubleshooting.
 
@@ -56,29 +56,30 @@ pub use outcome::{Conclusion, Diagnosis};
 
 macro_rules! causes {
     ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal, $hint:literal, $advice:literal;)*) => {
-        /// Why Metrica refused: at once the metric label, the log field and `X-Gate-Reason`.
+        /// The cause of a refusal: the metric label, the log field and `X-Gate-Reason`.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Cause {
             $($(#[doc = $doc])+ $variant,)*
         }
 
         impl Cause {
-            /// All of them.
+            /// All causes.
             pub const ALL: &[Self] = &[$(Self::$variant),*];
 
-            /// Its name.
+            /// The name of the cause.
             #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $name,)* }
             }
 
-            /// What the caller can do, in one line: `X-Gate-Hint`. It holds no token and sees no configuration.
+            /// The remedy for the caller, in one line (`X-Gate-Hint`). It contains no token and depends on no
+            /// configuration.
             #[must_use]
             pub const fn hint(self) -> &'static str {
                 match self { $(Self::$variant => $hint,)* }
             }
 
-            /// What the operator can do, in one line: the documentation and the log.
+            /// The remedy for the operator, in one line, for documentation and log.
             #[must_use]
             pub const fn advice(self) -> &'static str {
                 match self { $(Self::$variant => $advice,)* }
@@ -92,11 +93,11 @@ causes! {
     HeaderMalformed = "header_malformed",
         "The token of the gate is at fault, and not this request: its operator has to put another one in place.",
         "Metrica did not take the Authorization field: the token in the gate's file has no form that Yandex issues; put a new one there.";
-    /// Expired, revoked, password changed, application edited.
+    /// The token is expired or revoked, the password was changed, or the application was edited.
     TokenInvalid = "token_invalid",
         "The token of the gate is at fault, and not this request: it has ended, and the gate's operator has to put a new one in place.",
         "The token is expired or revoked, its owner changed the password, or the application was edited: issue a new one and put it into the gate's file.";
-    /// The token lacks the right.
+    /// The token lacks a required scope.
     ScopeMissing = "scope_missing",
         "The token of the gate lacks a right that this operation needs: ask the gate's operator for it.",
         "The token lacks a scope that this operation needs, whatever the gate's configuration declares: check the application's rights at oauth.yandex.com and issue a new token.";
@@ -104,7 +105,7 @@ causes! {
     CounterNotGranted = "counter_not_granted",
         "The account of the gate has no access to this counter: check its number, or ask who owns the counter to give the account access.",
         "The owner of the token has no access to this counter: grant it in the counter's settings, or check the counter's number.";
-    /// The owner may only look.
+    /// The owner may only view the counter.
     CounterViewOnly = "counter_view_only",
         "The account of the gate may look at this counter and not change it: ask who owns the counter to let it edit.",
         "The owner of the token may look at this counter and not change it: grant edit access in the counter's settings.";
@@ -112,7 +113,7 @@ causes! {
     CounterInOrganization = "counter_in_organization",
         "The counter belongs to an organisation, whose administrator gives access to it in the web interface only.",
         "The counter belongs to an organisation: access to it is given in the organisation's web interface only.";
-    /// The token is of another account than configured.
+    /// The token belongs to another account than configured.
     OwnerMismatch = "owner_mismatch",
         "The token of the gate is at fault, and not this request: it is of another account than it should be, which the gate's operator has to mend.",
         "The token was issued by another account than the configuration names as its owner: issue it while signed in as that one.";
@@ -120,60 +121,60 @@ causes! {
     NotRepresentative = "not_representative",
         "The account of the gate does not represent the login in ulogin: leave ulogin out, or have that login add the account as a representative.",
         "The owner of the token does not represent the login in ulogin: leave ulogin out, or have that login add the owner as a representative.";
-    /// A personal token for an organisation's account.
+    /// A personal token is used for an organisation's account.
     OrganizationTokenRequired = "organization_token_required",
         "The account is an organisation's, and the token of the gate is not issued on its behalf, which the gate's operator has to mend.",
         "The account is an organisation's (porg-): the application needs passport:business, and the token has to be issued on behalf of the organisation.";
-    /// 5000 a day, or 200 reports in five minutes, of one login.
+    /// The quota per login: 5000 requests a day, or 200 reports in five minutes.
     QuotaUid = "quota_uid",
         "The account of the gate has used up its requests, which all its callers share: 200 reports in five minutes, or 5000 requests a day until 00:00 GMT. Ask later, and for less.",
         "The login of the token has used up its quota of requests: 200 reports in five minutes, 5000 requests a day until 00:00 GMT. /usage says which callers asked.";
-    /// 30 a second of one address.
+    /// The quota per address: 30 requests a second.
     QuotaIp = "quota_ip",
         "The address of the gate, which all its callers share, has sent too many requests in this second: ask again after it, with fewer at a time.",
         "The gate's address has sent too many requests in this second: 30 in all, 10 of the Logs API.";
-    /// 5000 a day of one counter.
+    /// The quota per counter: 5000 requests a day.
     QuotaCounter = "quota_counter",
         "The counter has used up its 5000 requests of the day, those of others included: ask again after 00:00 GMT.",
         "The counter has used up its quota of 5000 requests a day, those of others included, until 00:00 GMT.";
-    /// 3 at once of one login.
+    /// The quota per login: 3 parallel requests.
     QuotaParallel = "quota_parallel",
         "The account of the gate has more than 3 requests under way, those of all its callers: ask again when one has ended.",
         "The login of the token has more than 3 requests under way at once, over all callers and gates that have its tokens.";
-    /// Adding delegates.
+    /// The quota for adding delegates.
     QuotaDelegates = "quota_delegates",
         "Delegates can be added 3 times an hour: try again at the start of the next hour.",
         "Delegates can be added 3 times an hour: try again at the start of the next hour.";
-    /// Granting access.
+    /// The quota for granting access.
     QuotaGrants = "quota_grants",
         "Access to a counter can be granted 3 times an hour: try again at the start of the next hour.",
         "Access to a counter can be granted 3 times an hour: try again at the start of the next hour.";
-    /// A quota that has no name here.
+    /// Any other quota.
     QuotaOther = "quota_other",
         "A quota of Metrica is used up; the answer's body says which.",
         "A quota of Metrica is used up; the answer's body says which.";
-    /// Neither the scope nor the access lacks.
+    /// Neither the scope nor the access is missing.
     RequestRefused = "request_refused",
         "The account and the token of the gate may do this; Metrica refuses what the request asks for, such as a restricted metric, a foreign segment or what only the owner may do: read the body.",
         "The token has the scope and its owner the access; what the request asks for is refused, such as a restricted metric or dimension, a segment of another account or an operation for the counter's owner alone. The caller has the body, which says more.";
-    /// Nothing tells a missing scope from a missing grant.
+    /// A missing scope and a missing grant cannot be told apart.
     Ambiguous = "ambiguous",
         "The account of the gate has no access to the counter, or its token lacks a right, and Metrica does not say which: check the counter's number, or ask the gate's operator.",
         "The token lacks a scope or its owner lacks access to the counter, and Metrica does not say which, unless the body does, which the caller has: metrika-gate doctor --counter N asks further. Where the token does not read, `identity` lets the gate ask with another one of its owner.";
-    /// None of these.
+    /// Any other reason.
     Other = "other",
         "Metrica refused for a reason that has no name here; the answer's body may say more.",
         "Metrica refused for a reason that has no name here; the body of the answer, which the caller has, may say more.";
 }
 
 impl Cause {
-    /// Whether scopes are in question: the answer and the access line name those that are needed and those that are declared.
+    /// Whether scopes are in question: the response and the access line then name the needed and the declared scopes.
     #[must_use]
     pub const fn is_of_rights(self) -> bool {
         matches!(self, Self::ScopeMissing | Self::Ambiguous)
     }
 
-    /// Whether a quota is used up: an answer of 420 or 429.
+    /// Whether a quota is exhausted: a response of 420 or 429.
     #[must_use]
     pub const fn is_of_quota(self) -> bool {
         match self {
@@ -200,20 +201,20 @@ impl Cause {
     }
 }
 
-/// What an operation needs of its counter beyond what its scopes say.
+/// The permission that an operation needs on its counter, beyond its scopes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Demands {
-    /// Nothing.
+    /// The usual permission for its scopes.
     #[default]
     Usual,
-    /// To be allowed to change it, though it is a read: grants.
+    /// Edit access, although the operation is a read: of grants.
     Change,
-    /// To own it.
+    /// Ownership.
     Ownership,
 }
 
 impl Demands {
-    /// Those of an operation.
+    /// The demands of an operation.
     #[must_use]
     pub fn of(operation: OperationId) -> Self {
         match operation.as_str() {
@@ -224,33 +225,33 @@ impl Demands {
     }
 }
 
-/// What is known when a refusal comes.
+/// A refusal, and the knowledge at that time.
 #[derive(Debug, Clone, Copy)]
 pub struct Case<'a> {
     /// 401, 403, 420 or 429.
     pub status: u16,
-    /// What the body says.
+    /// The error type in the body.
     pub error_type: ErrorType,
-    /// The answer has no body that could say it: to a HEAD.
+    /// Whether the response has no body that could contain a reason: to a HEAD.
     pub is_silent: bool,
-    /// Any one of these was needed.
+    /// The scopes that allow the operation; any one of them is enough.
     pub needs: ScopeSet,
-    /// On what the operation works.
+    /// The data that the operation works on.
     pub reach: Reach,
-    /// What it needs of the counter beside its scopes.
+    /// The permission that the operation needs on the counter, beyond its scopes.
     pub demands: Demands,
-    /// On whose data.
+    /// The counters and the login of the request.
     pub subject: &'a Subject,
-    /// The token has a form that Yandex issues.
+    /// Whether the token has a form that Yandex issues.
     pub well_formed: bool,
-    /// Whom the configuration names as the token's owner.
+    /// The configured owner of the token.
     pub expected_owner: Option<&'a str>,
-    /// What the token's answers have shown.
+    /// The facts that responses have shown about the token.
     pub knowledge: &'a Knowledge,
 }
 
 impl Case<'_> {
-    /// Why Metrica refused.
+    /// Determines the cause.
     #[must_use]
     pub fn diagnose(&self) -> Diagnosis {
         match self.error_type {
@@ -273,7 +274,7 @@ impl Case<'_> {
         }
     }
 
-    /// Rule 2.
+    /// The diagnosis without a known `error_type` (rule 2).
     fn by_status(&self) -> Diagnosis {
         match self.status {
             401 if self.well_formed => Diagnosis::IN_BETWEEN,
@@ -300,7 +301,7 @@ impl Case<'_> {
         }
     }
 
-    /// Rule 6.
+    /// The diagnosis of a denial without a counter (rule 6).
     fn without_counter(&self) -> Diagnosis {
         let is_listed = |login: &str| self.knowledge.lists(login);
         let is_asked = self.reach != Reach::Counters && self.needs.contains(Scope::Read);
@@ -316,7 +317,7 @@ impl Case<'_> {
         if is_open { Cause::Ambiguous.into() } else { Cause::ScopeMissing.into() }
     }
 
-    /// Rule 3.
+    /// The cause if the token has another owner than configured (rule 3).
     fn by_owner(&self) -> Option<Cause> {
         let expected = self.expected_owner?;
         let Some(actual) = self.knowledge.owner() else {
@@ -328,7 +329,7 @@ impl Case<'_> {
         is_other.then_some(if organization { Cause::OrganizationTokenRequired } else { Cause::OwnerMismatch })
     }
 
-    /// Whether a token for an organisation may be a personal one, as far as is known: a question tells.
+    /// Whether a token for an organisation may be a personal one, as far as is known. A question can tell.
     fn may_be_personal(&self) -> bool {
         let read = [Scope::Read].into_iter().collect();
         self.expected_owner.is_some_and(login::is_organisation)
@@ -337,7 +338,7 @@ impl Case<'_> {
             && !self.knowledge.lacks(read)
     }
 
-    /// Rule 4.
+    /// The diagnosis of a report without `ids` (rule 4).
     fn by_report(&self) -> Option<Diagnosis> {
         if self.reach != Reach::Reports || !self.subject.clients.is_empty() {
             return None;
@@ -350,7 +351,7 @@ impl Case<'_> {
         Some(Diagnosis { hint, ..Cause::Other.into() })
     }
 
-    /// Rule 5.
+    /// The diagnosis of a denial with `ulogin`, unless the owner represents the login (rule 5).
     fn by_login(&self) -> Option<Diagnosis> {
         let named = self.subject.login.as_deref()?;
         if self.knowledge.represented(named).is_some() {

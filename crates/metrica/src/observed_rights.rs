@@ -1,16 +1,16 @@
-//! Knowledge: what Metrica's responses have shown of one token and of its owner, so that a later refusal can be told from
-//! another.
+//! Observed rights: the facts that Metrica's responses have shown about one token and its owner, which distinguish the
+//! causes of later refusals.
 //!
-//! 1. A response of success proves that the token has one of the scopes that the operation needs; rights are fixed when a
-//!    token is issued, so the proof lasts as long as the token. A report or a read of a counter proves no scope: the counter
-//!    may be public, which shows it to every token, whatever else its owner may do with it. A dictionary proves nothing.
-//! 2. A success also proves that the token's owner may look at the counter of its path, or of its `ids`, or change it where
-//!    the operation changes it; or, in its place, that the owner represents the login in `ulogin`.
-//! 3. A question about counters tells exactly what the owner, or a login that it represents, may do with them; the list of
-//!    accounts tells whom the owner represents; a list of counters that is refused tells that the token lacks `metrika:read`.
-//! 4. Scopes belong to the token, and another token in the same file begins without them. Permissions and represented logins
-//!    belong to the owner ([`Fact::is_of_owner`]): they hold for each token that is proven to be of that owner. At most
-//!    [`LARGEST`] counters and [`MOST_LOGINS`] logins are kept; beyond that, nothing new is.
+//! 1. A success proves that the token has one of the scopes that the operation needs; the proof lasts as long as the token,
+//!    because its rights are fixed when it is issued. A report or a read of a counter proves no scope: a public counter is
+//!    shown to every token, whatever else its owner may do with it. A dictionary proves nothing.
+//! 2. A success also proves that the token's owner may view the counter of its path or its `ids`, or edit it if the
+//!    operation changes it. With `ulogin` it proves instead that the owner represents that login.
+//! 3. A question about counters shows exactly what the owner, or a login that it represents, may do with them; the list of
+//!    accounts shows whom the owner represents; a refused list of counters shows that the token lacks `metrika:read`.
+//! 4. Scopes belong to the token, and another token in the same file begins without them. Permissions and represented
+//!    logins belong to the owner ([`Fact::is_of_owner`]): they hold for each token that is proven to be of that owner. At
+//!    most [`LARGEST`] counters and [`MOST_LOGINS`] logins are kept; further ones are ignored.
 //!
 //! Sources: <https://yandex.com/dev/metrika/en/intro/authorization> (troubleshooting);
 //! <https://yandex.com/dev/metrika/en/management/openapi/counter/counter> (`permission`).
@@ -24,36 +24,36 @@ use crate::operation::Reach;
 use crate::scope::{Scope, ScopeSet};
 use crate::subject::{Counters, Subject};
 
-/// Rule 4.
+/// The maximum number of known counters (rule 4).
 pub const LARGEST: usize = 10_000;
 
-/// Rule 4.
+/// The maximum number of known logins (rule 4).
 pub const MOST_LOGINS: usize = 500;
 
-/// Counters that the documentation shows to everybody.
+/// Counters of the documentation, which everybody may view.
 pub const DEMO_COUNTERS: [u64; 2] = [44_147_844, 2_215_573];
 
-/// What the owner of a token may do with a counter.
+/// The permission of an account on a counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Permission {
-    /// Nothing (rule 3).
+    /// No access (rule 3).
     Nothing,
-    /// Look at it because everybody may (rule 3).
+    /// View access, because the counter is public (rule 3).
     Public,
-    /// Look at it, and perhaps more (rule 2).
+    /// At least view access (rule 2).
     Seen,
-    /// Look at it and no more (rule 3).
+    /// Exactly view access (rule 3).
     View,
-    /// Change it, and perhaps more (rule 2).
+    /// At least edit access (rule 2).
     Changed,
-    /// Change it (rule 3).
+    /// Exactly edit access (rule 3).
     Edit,
-    /// Anything: it is the owner's (rule 3).
+    /// Ownership: everything is allowed (rule 3).
     Own,
 }
 
 impl Permission {
-    /// What the API's word for it means.
+    /// The permission that a word of the API denotes.
     #[must_use]
     pub fn of(word: &str) -> Option<Self> {
         Some(match word {
@@ -66,31 +66,31 @@ impl Permission {
     }
 }
 
-/// One thing that was learnt.
+/// A fact learnt about a token or its owner.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Fact {
     /// The token has one of these scopes.
     Proven(ScopeSet),
     /// The token has none of these scopes.
     Lacks(ScopeSet),
-    /// The owner may do this with that counter.
+    /// The owner has this permission on the counter.
     Permission(u64, Permission),
-    /// This login, which the owner represents, may do this with that counter.
+    /// This login, which the owner represents, has this permission on the counter.
     PermissionOf(Box<str>, u64, Permission),
     /// The owner represents this login.
     Represents(Box<str>),
-    /// The list of those whom the owner represents has these logins and no other.
+    /// The complete list of logins that the owner represents.
     Logins(Box<[Box<str>]>),
     /// The owner does not represent this login.
     NotRepresented(Box<str>),
-    /// The owner's login is this.
+    /// The login of the owner.
     Owner(Box<str>),
-    /// Metrica refuses the token even what it shows to everybody.
+    /// Metrica refuses the token even data that it shows to everybody.
     Excluded,
 }
 
 impl Fact {
-    /// Whether it holds for every token of the same owner (rule 4).
+    /// Whether the fact holds for every token of the same owner (rule 4).
     #[must_use]
     pub const fn is_of_owner(&self) -> bool {
         match self {
@@ -104,17 +104,17 @@ impl Fact {
     }
 }
 
-/// Everything that was learnt of one token.
+/// All facts about one token.
 #[derive(Debug, Clone, Default)]
 pub struct Knowledge {
-    /// Sets of scopes of which the token has one: a bit for the [`ScopeSet::index`] of each.
+    /// Sets of scopes of which the token has at least one, as bits by [`ScopeSet::index`].
     proven: u32,
-    /// Sets of scopes of which it has none, the same way.
+    /// Sets of scopes of which the token has none, in the same form.
     lacks: u32,
     counters: FxHashMap<u64, Permission>,
-    /// By the canonical login.
+    /// Keyed by the canonical login.
     of_logins: FxHashMap<(Box<str>, u64), Permission>,
-    /// And whether the list of them has it: a request in its name may have shown it alone.
+    /// The value is whether the list of accounts contained the login, rather than only a request with it.
     logins: FxHashMap<Box<str>, bool>,
     all_logins: bool,
     owner: Option<Box<str>>,
@@ -122,7 +122,7 @@ pub struct Knowledge {
 }
 
 impl Knowledge {
-    /// Takes a fact; whether it was news.
+    /// Records a fact. Returns whether it was new.
     pub fn learn(&mut self, fact: &Fact) -> bool {
         match fact {
             Fact::Proven(needs) => {
@@ -165,7 +165,8 @@ impl Knowledge {
         is_news
     }
 
-    /// The owner does not represent those that `is_gone`, so what they may do is not seen through it; whether it did.
+    /// Removes the logins that `is_gone`, which the owner does not represent, and their permissions. Returns whether there
+    /// were any.
     fn forget(&mut self, is_gone: impl Fn(&str) -> bool) -> bool {
         let before = self.logins.len();
         self.logins.retain(|login, _| !is_gone(login));
@@ -174,7 +175,7 @@ impl Knowledge {
         before != self.logins.len()
     }
 
-    /// What holds for every token of the same owner.
+    /// The facts that hold for every token of the same owner.
     #[must_use]
     pub fn of_owner(&self) -> Vec<Fact> {
         let with = |wanted: bool| self.logins.iter().filter(move |(_, listed)| **listed == wanted);
@@ -188,7 +189,8 @@ impl Knowledge {
         listed.into_iter().chain(seen).chain(counters).chain(of_logins).collect()
     }
 
-    /// What an answer of success to a request that needs any of `needs` and reaches so far shows and is news (rules 1 and 2).
+    /// Records the facts that a successful request shows, and returns the new ones (rules 1 and 2). The request needed one
+    /// of `needs`.
     pub fn learn_from_success(&mut self, needs: ScopeSet, reach: Reach, subject: &Subject) -> Vec<Fact> {
         let mut news = Vec::new();
         let mut learn = |knowledge: &mut Self, fact: Fact| {
@@ -205,20 +207,20 @@ impl Knowledge {
             learn(self, Fact::Proven(needs));
         }
         match (&subject.login, reach, &subject.counters) {
-            // In another's name, it says nothing of what the owner may do.
+            // With `ulogin`, a success shows nothing of the owner's own permissions.
             (Some(login), ..) if login::is_one(login) && !self.logins.contains_key(login) => {
                 learn(self, Fact::Represents(login.clone()));
             }
             (None, Reach::Counter(_) | Reach::Reports, Counters::One(counter)) => {
                 learn(self, Fact::Permission(*counter, if reads { Permission::Seen } else { Permission::Changed }));
             }
-            // What an operation takes no notice of shows nothing.
+            // Parameters that an operation ignores show nothing.
             _ => {}
         }
         news
     }
 
-    /// The counter that a request works on by its path, where the owner is known to be allowed to look at it and no more.
+    /// The counter in the path of a request, if the owner is known to have view access only.
     #[must_use]
     pub fn restricted(&self, reach: Reach, subject: &Subject) -> Option<u64> {
         let (Reach::Counter(_), None, Counters::One(counter)) = (reach, &subject.login, &subject.counters) else {
@@ -228,8 +230,8 @@ impl Knowledge {
         matches!(known, Permission::Public | Permission::View).then_some(*counter)
     }
 
-    /// Whether an answer of success proves that Metrica accepts the token. What may be shown to everybody proves nothing: a
-    /// dictionary, a read of a counter of which it is not known what the owner may do with it.
+    /// Whether a success proves that Metrica accepts the token. Data that may be public proves nothing: a dictionary, or a
+    /// counter on which the owner's permission is unknown.
     #[must_use]
     pub fn is_proof_of_the_token(&self, needs: ScopeSet, reach: Reach, subject: &Subject) -> bool {
         let is_granted = |counter: &u64| self.counters.get(counter).is_some_and(|known| *known >= Permission::View);
@@ -244,7 +246,7 @@ impl Knowledge {
         }
     }
 
-    /// Whether the token was seen to have none of `needs`.
+    /// Whether the token is known to have none of `needs`.
     #[must_use]
     pub const fn lacks(&self, needs: ScopeSet) -> bool {
         self.lacks & needs.bit() != 0
@@ -256,7 +258,7 @@ impl Knowledge {
         self.all_logins
     }
 
-    /// Whether the token was seen to have a scope that is enough for what needs any of `needs`.
+    /// Whether the token is known to have a scope that suffices for an operation that needs one of `needs`.
     #[must_use]
     pub fn has_proven(&self, needs: ScopeSet) -> bool {
         (0..ScopeSet::COUNT).any(|index| {
@@ -264,19 +266,19 @@ impl Knowledge {
         })
     }
 
-    /// Whether the token was seen to have any scope.
+    /// Whether the token is known to have any scope.
     #[must_use]
     pub const fn has_proven_anything(&self) -> bool {
         self.proven != 0
     }
 
-    /// Whether Metrica refuses the token even what it shows to everybody.
+    /// Whether Metrica refuses the token even data that it shows to everybody.
     #[must_use]
     pub const fn is_excluded(&self) -> bool {
         self.excluded
     }
 
-    /// What is known of a counter: of the owner, or of a `login` that it represents.
+    /// The known permission of the owner, or of a `login` that it represents, on a counter.
     #[must_use]
     pub fn permission(&self, login: Option<&str>, counter: u64) -> Option<Permission> {
         match login {
@@ -288,20 +290,20 @@ impl Knowledge {
         }
     }
 
-    /// Whether the list of those whom the owner represents has a login.
+    /// Whether the list of accounts contained the login.
     #[must_use]
     pub fn lists(&self, login: &str) -> bool {
         self.logins.iter().any(|(known, listed)| *listed && login::is_same(known, login))
     }
 
-    /// The login that the owner was seen to represent and that `login` is a spelling of.
+    /// The represented login of which `login` is a spelling.
     #[must_use]
     pub fn represented(&self, login: &str) -> Option<&str> {
         let same = || self.logins.keys().find(|known| login::is_same(known, login));
         self.logins.get_key_value(login).map(|(known, _)| known).or_else(same).map(|known| &**known)
     }
 
-    /// The owner's login, where it was told.
+    /// The owner's login, if known.
     #[must_use]
     pub fn owner(&self) -> Option<&str> {
         self.owner.as_deref()
@@ -312,7 +314,7 @@ fn learn_permission<K: Eq + Hash>(known: &mut FxHashMap<K, Permission>, key: K, 
     let room = known.len() < LARGEST;
     match known.get_mut(&key) {
         Some(known) => {
-            // What is only seen says nothing new of what was told, or of what may be changed.
+            // A success adds nothing to a permission that was told exactly, or to a known edit access.
             let stays = match new {
                 Permission::Seen => *known != Permission::Nothing,
                 Permission::Changed => *known >= Permission::Changed,

@@ -1,10 +1,10 @@
-//! The scope, the grant, or what the request asks for (rule 7): the table of the module above.
+//! Distinguishes a missing scope, a missing grant and a refused request (rule 7): the table of the parent module.
 
 use super::{Case, Cause, Demands, Diagnosis, Doubts};
 use crate::observed_rights::Permission;
 use crate::scope::Scope;
 
-/// Whether the token has a scope that is enough.
+/// Whether the token has a sufficient scope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Right {
     Proven,
@@ -12,12 +12,12 @@ enum Right {
     Unknown,
 }
 
-/// What is asked of a counter.
+/// The kind of access to a counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Read,
     Change,
-    /// What only the owner may do.
+    /// An operation for the owner only.
     Own,
 }
 
@@ -33,7 +33,7 @@ const ACCESS_NOT_KNOWN: &str = "The token of the gate has the right; its account
 const ONLY_FOR_OWNERS: &str = "Only who owns a counter may do this, and what the account of the gate may do with this one is not known yet: read the body, or send the request again.";
 
 impl Case<'_> {
-    /// What it comes to on these counters, of which there is one at least.
+    /// The diagnosis for these counters, of which there is at least one.
     pub(super) fn by_grant(&self, counters: &[u64]) -> Diagnosis {
         let login = self.subject.login.as_deref();
         let known: Vec<_> = counters.iter().map(|counter| self.knowledge.permission(login, *counter)).collect();
@@ -83,7 +83,7 @@ impl Case<'_> {
     }
 }
 
-/// The table.
+/// Looks up the table of the parent module.
 fn cause(least: Option<Permission>, kind: Kind, right: Right) -> Cause {
     match (least, kind, right) {
         (Some(Permission::Nothing), _, _) => Cause::CounterNotGranted,

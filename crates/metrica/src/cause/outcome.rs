@@ -1,18 +1,18 @@
-//! A reason with what to do, and what it becomes when it is known whether Metrica accepts the token.
+//! A cause with its remedy, and the effect of a later conclusion about the token.
 
 use std::borrow::Cow;
 
 use super::Cause;
 use crate::scope::{AnyOf, ScopeSet};
 
-/// A report without `ids` is answered so, whatever the token may.
+/// The hint for a report without `ids`.
 pub(super) const WITHOUT_IDS: &str =
     "The request names no counter: a report needs ids=, and one without it is refused whatever the token may.";
 
-/// The same, where a counter stands elsewhere.
+/// The hint for a report that names its counters in another parameter.
 pub(super) const COUNTERS_FOR_IDS: &str = "A report names its counters in ids=, and this one names them in another parameter, as counters=: without ids= it is refused whatever the token may.";
 
-/// Whether a login is represented is not known.
+/// The hint if it is unknown whether the owner represents the login.
 pub(super) const LOGIN_NOT_KNOWN: &str = "The account of the gate does not represent the login in ulogin, or lacks access or a right, and Metrica does not say which: check ulogin and the counter's number, or ask the gate's operator.";
 
 /// The conclusion about a token, from a probe or from earlier knowledge.
@@ -22,34 +22,34 @@ pub enum Conclusion {
     Accepted,
     /// Metrica rejects the token.
     Rejected,
-    /// The question is open.
+    /// It is unknown whether Metrica accepts the token.
     Unknown,
 }
 
-/// How far a refusal casts doubt on the token.
+/// The suspicion that a refusal casts on the token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Doubts {
-    /// Not at all.
+    /// No suspicion.
     None,
-    /// It reads as if the token were invalid.
+    /// The response reads as if the token were invalid.
     Refused,
-    /// It denies what the token did before.
+    /// The response denies an operation that succeeded before.
     Denied,
 }
 
-/// A reason, and what to do.
+/// A cause, and the remedy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Diagnosis {
-    /// The reason.
+    /// The cause.
     pub cause: Cause,
     pub(super) hint: &'static str,
     pub(super) rights: Option<Rights>,
-    /// It is not about a scope.
+    /// Whether the token has the needed scope, so the rights are not reported.
     pub(super) has_scope: bool,
     pub(super) doubts: Doubts,
 }
 
-/// What an operation needs, any one of which is enough, and what its token is declared to have.
+/// The scopes of which an operation needs one, and the declared scopes of its token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Rights {
     needed: ScopeSet,
@@ -57,13 +57,13 @@ pub(super) struct Rights {
 }
 
 impl Diagnosis {
-    /// It reads as if the token were invalid, and Metrica accepted the token a moment ago or at once after it.
+    /// The response reads as if the token were invalid, but Metrica accepted the token shortly before or after it.
     const TOKEN_ACCEPTED: Self = Self {
         hint: "The response reads as if the token were invalid, but Metrica accepts the token in other requests: send this one again, and read the body if it is refused again.",
         ..Self::of(Cause::Other)
     };
 
-    /// A 401 that does not say what it is about, which something in between may have sent.
+    /// A 401 without a reason, which an intermediary may have sent.
     pub(super) const IN_BETWEEN: Self = Self {
         hint: "The response is a 401 without a reason of Metrica's: read the body, send the request again, and ask the gate's operator what stands between the gate and Metrica if it stays so.",
         doubts: Doubts::Refused,
@@ -75,31 +75,32 @@ impl Diagnosis {
         Self { cause, hint: cause.hint(), rights: None, has_scope: false, doubts }
     }
 
-    /// A denial of what the token did before, of which this is the reason if Metrica still accepts the token.
+    /// A denial of an operation that succeeded before; `cause` applies if Metrica still accepts the token.
     pub(super) const fn doubtful(cause: Cause) -> Self {
         Self { doubts: Doubts::Denied, ..Self::of(cause) }
     }
 
-    /// The same for an operation that needs one of these rights, with a token that is declared to have those.
+    /// Adds the rights: the operation needs one of `needed`, and the token is declared to have `held`.
     #[must_use]
     pub fn with_rights(self, needed: ScopeSet, held: ScopeSet) -> Self {
         let is_about_them = self.cause.is_of_rights() && !self.has_scope;
         Self { rights: is_about_them.then_some(Rights { needed, held }), ..self }
     }
 
-    /// Whether it reads as if the token were invalid, so that Metrica has to be asked.
+    /// Whether the response reads as if the token were invalid, so that a probe has to tell.
     #[must_use]
     pub fn reads_as_invalid(&self) -> bool {
         self.doubts == Doubts::Refused
     }
 
-    /// Whether the token did before what is denied, so that Metrica has to be asked whether it still accepts the token.
+    /// Whether an operation that succeeded before is denied, so that a probe has to tell whether Metrica still accepts the
+    /// token.
     #[must_use]
     pub fn doubts_token(&self) -> bool {
         self.doubts == Doubts::Denied
     }
 
-    /// What it becomes when it is known whether Metrica accepts the token.
+    /// The diagnosis after the conclusion about the token.
     #[must_use]
     pub fn concluded(self, conclusion: Conclusion) -> Self {
         match (conclusion, self.doubts) {
@@ -109,7 +110,7 @@ impl Diagnosis {
         }
     }
 
-    /// One line for whoever sent the request.
+    /// The hint for the caller, in one line.
     #[must_use]
     pub fn hint(&self) -> Cow<'static, str> {
         let Some(Rights { needed, held }) = self.rights else { return Cow::Borrowed(self.hint) };

@@ -206,7 +206,7 @@ fn rule_6_in_the_name_of_a_login_it_may_be_represented_no_longer() {
     assert_eq!(said(Fact::Logins(["Partner".into()].into())), (Cause::RequestRefused, true, false));
 }
 
-/// The rows of the table of the module: what the owner may do, and six causes.
+/// The rows of the table of the module: the owner's permission, and six causes.
 fn table() -> Vec<(&'static str, Vec<&'static str>)> {
     let rows = include_str!("../cause.rs").lines().filter_map(|line| {
         let (label, cells) = line.strip_prefix("//!  ")?.split_at_checked(28)?;
