@@ -282,7 +282,7 @@ impl Health {
                 if conclusion == Conclusion::Accepted && patient.standing == Standing::Outage {
                     self.look_again_at_the_outage();
                 } else if conclusion == Conclusion::Rejected && patient.standing == Standing::Outage {
-                    patient.standing = Standing::Parked;
+                    patient.standing = Standing::Suspended;
                 }
                 self.take_found(sender, found, crew);
             }

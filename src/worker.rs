@@ -68,7 +68,7 @@ impl Slot {
     pub const fn can_be_sent(&self) -> Result<(), Reason> {
         match (&self.token, self.standing) {
             (None, _) => Err(Reason::TokenUnavailable),
-            (Some(_), Standing::Parked) => Err(Reason::TokenParked),
+            (Some(_), Standing::Suspended) => Err(Reason::TokenSuspended),
             (Some(_), Standing::Outage) => Err(Reason::Outage),
             (Some(_), Standing::Healthy | Standing::Suspect) => Ok(()),
         }

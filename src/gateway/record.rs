@@ -294,7 +294,7 @@ pub fn refuse_unparsed(worker: &Rc<Worker>, connection: &Rc<Connection>, kind: M
 
 /// Returns the state of the token if the request is refused because of it.
 fn refused_token(reason: Reason, exchange: &Exchange) -> Option<RefusedToken> {
-    let token = exchange.token().filter(|_| matches!(reason, Reason::TokenParked | Reason::Outage))?;
+    let token = exchange.token().filter(|_| matches!(reason, Reason::TokenSuspended | Reason::Outage))?;
     exchange.worker().snapshot().generation.refused(token, Instant::now())
 }
 

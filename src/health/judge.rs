@@ -30,7 +30,7 @@ impl Health {
                 State::Healthy => Standing::Healthy,
                 State::Suspect => Standing::Suspect,
                 State::Rejected if was == Standing::Outage || outage.contains(alias) => Standing::Outage,
-                State::Rejected => Standing::Parked,
+                State::Rejected => Standing::Suspended,
             };
         }
         let mut is_changed = false;
@@ -48,7 +48,7 @@ impl Health {
     fn say(&self, alias: TokenAlias, before: Standing, now: Standing) {
         let token = alias.as_str();
         match (before, now) {
-            (_, Standing::Parked) => {
+            (_, Standing::Suspended) => {
                 let standby = self.standby_of(alias).map_or("none", TokenAlias::as_str);
                 tracing::error!(
                     token,
@@ -66,7 +66,7 @@ impl Health {
                     "a request was refused as if the token were invalid; Metrica is asked, the token stays in use"
                 );
             }
-            (Standing::Parked | Standing::Outage, Standing::Healthy) => {
+            (Standing::Suspended | Standing::Outage, Standing::Healthy) => {
                 tracing::info!(token, "Metrica takes the token again");
             }
             (Standing::Suspect | Standing::Healthy, Standing::Healthy) => {

@@ -85,7 +85,7 @@ families! {
     token_loaded: GAUGE, "metrika_gate_token_loaded", "token",
         "1 when a token was read from its file, 0 when that is missing or was never valid; whether Metrica takes it says metrika_gate_token_state.";
     token_state: GAUGE, "metrika_gate_token_state", "token, state",
-        "1 for the state of the token: usable, suspect (a request was refused as if it were invalid, a probe finds out), parked (Metrica rejects it in the answer to a probe too), outage (the same, of tokens of several owners at once) or missing.";
+        "1 for the state of the token: healthy, suspect (a request was refused as if it were invalid, a probe finds out), suspended (Metrica rejects it in the answer to a probe too), outage (the same, of tokens of several owners at once) or missing.";
     own_requests: COUNTER, "metrika_gate_own_requests_total", "purpose",
         "Requests that the gate sent by itself: token_probe (does Metrica accept the token), follow_up (why was a request refused), identity (who issued the token).";
     token_allow_mode: GAUGE, "metrika_gate_token_allow_mode", "token",

@@ -155,9 +155,9 @@ impl TokenState {
     /// Returns the label value of every state, and whether the token is in that state.
     #[must_use]
     pub fn states(self) -> [(&'static str, bool); 5] {
-        let [usable, suspect, parked, outage] =
+        let [healthy, suspect, suspended, outage] =
             Standing::ALL.map(|one| (one.as_str(), self.loaded && self.standing == one));
-        [usable, suspect, parked, outage, ("missing", !self.loaded)]
+        [healthy, suspect, suspended, outage, ("missing", !self.loaded)]
     }
 }
 

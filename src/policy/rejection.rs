@@ -107,7 +107,7 @@ reasons! {
         "None of the tokens of this caller is declared to have a scope that this operation needs.";
     TokenUnavailable = "token_unavailable", SERVICE_UNAVAILABLE, BackendError, Some(5),
         "The gate has no usable token for this operation; its file is missing or was never valid.";
-    TokenParked = "token_parked", SERVICE_UNAVAILABLE, BackendError, Some(30),
+    TokenSuspended = "token_suspended", SERVICE_UNAVAILABLE, BackendError, Some(30),
         "Metrica takes the gate's token for invalid, so nothing is sent with it until its file changes or Metrica takes it again; the gate's operator has to replace it.";
     Outage = "outage", SERVICE_UNAVAILABLE, BackendError, Some(30),
         "Metrica rejects tokens of several accounts at once, so nothing is sent with them until it accepts them again. That is a fault at Yandex, or an application whose tokens they all are was edited or deleted; the gate asks again by itself.";

@@ -100,9 +100,9 @@ impl Readiness {
         }
         for (alias, token) in &state.token_states {
             let said = match token.standing {
-                Standing::Parked if token.loaded => ", which Metrica does not take",
+                Standing::Suspended if token.loaded => ", which Metrica does not take",
                 Standing::Outage if token.loaded => ", which Metrica does not take, nor those of other owners",
-                Standing::Healthy | Standing::Suspect | Standing::Parked | Standing::Outage => "",
+                Standing::Healthy | Standing::Suspect | Standing::Suspended | Standing::Outage => "",
             };
             let counts = !served && lacking.is_none_or(|lacking| lacking.contains(alias));
             let why = state.files.get(&Purpose::Token(*alias));

@@ -9,22 +9,22 @@ pub enum Standing {
     /// A response suggests that Metrica rejects the token. It stays in use until a probe decides.
     Suspect,
     /// Suspended: Metrica rejected the token in a probe too. The token is not sent.
-    Parked,
+    Suspended,
     /// Suspended, while tokens of other owners were rejected at the same time.
     Outage,
 }
 
 impl Standing {
     /// All standings.
-    pub const ALL: [Self; 4] = [Self::Healthy, Self::Suspect, Self::Parked, Self::Outage];
+    pub const ALL: [Self; 4] = [Self::Healthy, Self::Suspect, Self::Suspended, Self::Outage];
 
     /// Returns the label value.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
-            Self::Healthy => "usable",
+            Self::Healthy => "healthy",
             Self::Suspect => "suspect",
-            Self::Parked => "parked",
+            Self::Suspended => "suspended",
             Self::Outage => "outage",
         }
     }
@@ -34,7 +34,7 @@ impl Standing {
     pub const fn is_refused(self) -> bool {
         match self {
             Self::Healthy | Self::Suspect => false,
-            Self::Parked | Self::Outage => true,
+            Self::Suspended | Self::Outage => true,
         }
     }
 }

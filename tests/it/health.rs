@@ -1,4 +1,4 @@
-//! Tokens that Metrica does not take: parked, asked about, taken back; and what is learnt of counters.
+//! Tokens that Metrica does not take: suspended, asked about, taken back; and what is learnt of counters.
 
 use std::time::Duration;
 
@@ -41,22 +41,22 @@ fn reason(gate: &Gate, listener: &str, request: &str) -> String {
 
 /// One series to be alarmed by, and no more upstream than the question whether the token is taken again.
 #[test]
-fn a_revoked_token_is_parked() {
+fn a_revoked_token_is_suspended() {
     let fake = metrica(vec![token(READ_TOKEN, &[Scope::Read]), token(WRITE_TOKEN, &[Scope::Write])]);
     let gate = plan(&fake, "token_health: {probe_after: 400ms, probe_at_most: 800ms}").start();
     fake.revoke(READ_TOKEN);
     assert_eq!(reason(&gate, "app", &format!("GET {COUNTERS}")), "403 token_invalid");
     // Who was refused has waited for what a probe finds, so that the next request is decided with it.
-    assert_eq!(reason(&gate, "app", &format!("GET {COUNTERS}")), "503 token_parked");
-    assert!(gate.metric(&["token_state{token=\"analytics\",state=\"parked\"}"]) > 0.0);
+    assert_eq!(reason(&gate, "app", &format!("GET {COUNTERS}")), "503 token_suspended");
+    assert!(gate.metric(&["token_state{token=\"analytics\",state=\"suspended\"}"]) > 0.0);
     let before = fake.requests();
     let start = std::time::Instant::now();
     // Long enough for questions to be asked, each after a longer time.
     while start.elapsed() < Duration::from_millis(1300) {
-        assert_eq!(reason(&gate, "app", &format!("GET {COUNTERS}")), "503 token_parked");
+        assert_eq!(reason(&gate, "app", &format!("GET {COUNTERS}")), "503 token_suspended");
     }
     let answer = gate.get("app", COUNTERS);
-    assert_eq!((answer.field("retry-after"), answer.summary().as_str()), (Some("1"), "503 token_parked"));
+    assert_eq!((answer.field("retry-after"), answer.summary().as_str()), (Some("1"), "503 token_suspended"));
     let most = 1 + u64::try_from(start.elapsed().as_millis() / 400).unwrap();
     assert!(fake.requests() - before <= most, "{} requests went up in {:?}", fake.requests() - before, start.elapsed());
     // The other token is none of its business.
@@ -80,10 +80,10 @@ fn another_token_in_the_file_ends_it_at_once() {
     let gate = plan(&fake, "token_health: {probe_after: 1h, probe_at_most: 1h}").start();
     fake.revoke(READ_TOKEN);
     gate.get("app", COUNTERS);
-    gate.until_metric(&["token_state{token=\"analytics\",state=\"parked\"}"], 1.0);
+    gate.until_metric(&["token_state{token=\"analytics\",state=\"suspended\"}"], 1.0);
     gate.replace_token("analytics", OTHER_TOKEN);
     until("it is used", || gate.get("app", COUNTERS).status == 200);
-    gate.until_metric(&["token_state{token=\"analytics\",state=\"parked\"}"], 0.0);
+    gate.until_metric(&["token_state{token=\"analytics\",state=\"suspended\"}"], 0.0);
     // The one before is known to be invalid, and its return is not held against the file.
     fake.restore(READ_TOKEN);
     gate.replace_token("analytics", READ_TOKEN);
@@ -103,20 +103,20 @@ token_health: {probe_after: 1h, probe_at_most: 1h}";
     let gate = plan(&fake, tokens).token("second", OTHER_TOKEN).start();
     fake.revoke(READ_TOKEN);
     assert_eq!(reason(&gate, "app", &format!("GET {COUNTERS}")), "403 token_invalid");
-    gate.until_metric(&["token_state{token=\"analytics\",state=\"parked\"}"], 1.0);
+    gate.until_metric(&["token_state{token=\"analytics\",state=\"suspended\"}"], 1.0);
     assert_eq!(gate.get("app", COUNTERS).status, 200);
     let line = gate.until_log(&["\"access\"", "\"token\":\"second\"", "\"status\":200"]);
     assert!(line.contains("counters.list"));
     fake.revoke(OTHER_TOKEN);
     // It was accepted just now, so that is believed later.
     until("it is refused", || reason(&gate, "app", &format!("GET {COUNTERS}")) != "403 token_invalid");
-    gate.until_metric(&["token_state{token=\"second\",state=\"parked\"}"], 1.0);
-    assert_eq!(gate.get("app", COUNTERS).summary(), "503 token_parked");
+    gate.until_metric(&["token_state{token=\"second\",state=\"suspended\"}"], 1.0);
+    assert_eq!(gate.get("app", COUNTERS).summary(), "503 token_suspended");
 }
 
 /// A counter that is refused says nothing of the token; what its owner may do there is asked once.
 #[test]
-fn a_counter_never_parks_and_is_asked_about_once() {
+fn a_counter_never_suspends_and_is_asked_about_once() {
     let fake = metrica(vec![token(READ_TOKEN, &[Scope::Read]), token(WRITE_TOKEN, &[Scope::Read, Scope::Write])]);
     let gate = plan(&fake, "").start();
     let write = |counter| format!("POST /management/v1/counter/{counter}/goals");
@@ -129,7 +129,7 @@ fn a_counter_never_parks_and_is_asked_about_once() {
         reason(&gate, "crm", &write(3));
     }
     assert_eq!(fake.requests() - before, 20, "nothing more is asked");
-    assert!(gate.metrics(&["token_state", "state=\"parked\""]).iter().all(|line| line.ends_with(" 0")));
+    assert!(gate.metrics(&["token_state", "state=\"suspended\""]).iter().all(|line| line.ends_with(" 0")));
 }
 
 /// A 401 that does not say what it is of is looked into at once, and takes no token from anybody while it is valid.
@@ -156,20 +156,20 @@ fn a_status_alone_is_looked_into_before_it_is_believed() {
 }
 
 #[test]
-fn a_status_alone_parks_a_token_that_is_invalid() {
+fn a_status_alone_suspends_a_token_that_is_invalid() {
     let fake = metrica(vec![token(READ_TOKEN, &[Scope::Read])]);
     fake.turn("invalid?status=401").unwrap();
     fake.turn("wording?error_type=unauthorized").unwrap();
     let gate = plan(&fake, "token_health: {probe_after: 1h, probe_at_most: 1h}").start();
     fake.revoke(READ_TOKEN);
     assert_eq!(reason(&gate, "app", &format!("GET {COUNTERS}")), "401 token_invalid");
-    gate.until_metric(&["token_state{token=\"analytics\",state=\"parked\"}"], 1.0);
-    assert_eq!(gate.get("app", COUNTERS).summary(), "503 token_parked");
+    gate.until_metric(&["token_state{token=\"analytics\",state=\"suspended\"}"], 1.0);
+    assert_eq!(gate.get("app", COUNTERS).summary(), "503 token_suspended");
 }
 
 /// Whoever finds a request that is answered as if the token were invalid takes it from nobody.
 #[test]
-fn a_false_alarm_parks_nothing() {
+fn a_false_alarm_suspends_nothing() {
     let upstream = Upstream::run(move |conversation| {
         while let Some(head) = conversation.request_head() {
             match head.contains("/counter/105") {
@@ -189,14 +189,14 @@ fn a_false_alarm_parks_nothing() {
     assert_eq!(questions, 1, "what a probe disproved is believed for ten seconds");
 }
 
-/// A token that was parked, taken out of the configuration and put back is another one.
+/// A token that was suspended, taken out of the configuration and put back is another one.
 #[test]
 fn a_token_that_comes_back_into_the_configuration_begins_anew() {
     let fake = metrica(vec![token(READ_TOKEN, &[Scope::Read]), token(OTHER_TOKEN, &[Scope::Read])]);
     let gate = plan(&fake, "token_health: {probe_after: 1h, probe_at_most: 1h}").start();
     fake.revoke(READ_TOKEN);
     gate.get("app", COUNTERS);
-    gate.until_metric(&["token_state{token=\"analytics\",state=\"parked\"}"], 1.0);
+    gate.until_metric(&["token_state{token=\"analytics\",state=\"suspended\"}"], 1.0);
     let with = gate.config();
     let without: String =
         with.lines().filter(|line| !line.starts_with("  analytics:")).map(|line| format!("{line}\n")).collect();

@@ -18,7 +18,7 @@ const COUNTERS: &str = "/management/v1/counters";
 const DETAILED: [Reason; 13] = [
     Reason::ScopeDenied,
     Reason::TokenScopeMissing,
-    Reason::TokenParked,
+    Reason::TokenSuspended,
     Reason::Outage,
     Reason::CounterDenied,
     Reason::LoginDenied,
@@ -57,7 +57,7 @@ pub fn assert_is(answer: &Answer, expected: &str) {
     assert_eq!(answer.field("content-type"), Some("application/json; charset=utf-8"));
     assert_eq!(answer.field("content-length"), Some(answer.body.len().to_string().as_str()));
     let retry = answer.field("retry-after");
-    if matches!(reason, Reason::TokenParked | Reason::Outage) {
+    if matches!(reason, Reason::TokenSuspended | Reason::Outage) {
         // The time to the next look, which is after thirty seconds.
         let seconds = retry.and_then(|seconds| seconds.parse().ok());
         assert!(seconds.is_some_and(|seconds| (20..=30).contains(&seconds)), "{retry:?}");
@@ -135,10 +135,10 @@ limits: {target_bytes: 1KiB, header_bytes: 8KiB}
             conversation.answer("403 Forbidden", "application/json", invalid);
         }
     });
-    let parking = Gate::start(&revoked, TWO_CALLERS);
-    assert_eq!(parking.get("app", COUNTERS).summary(), "403");
-    parking.until_metric(&["token_state", "state=\"parked\""], 1.0);
-    meet(&parking.get("app", COUNTERS), "503 token_parked");
+    let suspending = Gate::start(&revoked, TWO_CALLERS);
+    assert_eq!(suspending.get("app", COUNTERS).summary(), "403");
+    suspending.until_metric(&["token_state", "state=\"suspended\""], 1.0);
+    meet(&suspending.get("app", COUNTERS), "503 token_suspended");
     let owners = "
 tokens:
   analytics: {file: '{folder}/analytics', scopes: [metrika:read], owner: shop}
@@ -403,7 +403,7 @@ fn the_table_is_in_the_documentation() {
         .to_owned();
     for reason in Reason::ALL {
         let answer = reason.answer();
-        let is_of_a_token = matches!(reason, Reason::TokenParked | Reason::Outage);
+        let is_of_a_token = matches!(reason, Reason::TokenSuspended | Reason::Outage);
         let seconds = answer.retry_after.map_or_else(String::new, |seconds| seconds.to_string());
         let retry = if is_of_a_token { "to the next look".to_owned() } else { seconds };
         let (status, error_type) = (answer.status.as_u16(), answer.error_type.as_str());

@@ -68,7 +68,7 @@ fn questions(upstream: &Upstream) -> usize {
 
 /// A balancer's 401, whatever it answers, is not Metrica's word about a token.
 #[test]
-fn a_balancer_parks_no_token() {
+fn a_balancer_suspends_no_token() {
     let upstream = metrica(|_| BALANCER, || BALANCER);
     let gate = start(&upstream, "");
     assert_eq!(said(&gate.get("app", COUNTER)), "401 other");
@@ -78,7 +78,11 @@ fn a_balancer_parks_no_token() {
         assert_eq!(gate.get("app", COUNTERS).status, 200);
         assert_eq!(said(&gate.get("app", COUNTER)), "401 other");
     }
-    assert_eq!((state(&gate, "analytics").as_str(), questions(&upstream)), ("usable", 1), "its successes are evidence");
+    assert_eq!(
+        (state(&gate, "analytics").as_str(), questions(&upstream)),
+        ("healthy", 1),
+        "its successes are evidence"
+    );
 }
 
 /// The page of a captive portal accepts no token.
@@ -94,13 +98,13 @@ fn a_captive_portal_takes_no_token_back() {
     let upstream = metrica(probe, || REJECTS);
     let gate = start(&upstream, "token_health: {probe_after: 200ms, probe_at_most: 200ms}");
     assert_eq!(said(&gate.get("app", COUNTER)), "403 token_invalid");
-    assert_eq!(said(&gate.get("app", COUNTERS)), "503 token_parked");
+    assert_eq!(said(&gate.get("app", COUNTERS)), "503 token_suspended");
     is_portal.store(1, Ordering::SeqCst);
     let before = questions(&upstream);
     until("the portal has answered", || questions(&upstream) >= before + 4);
-    assert_eq!(state(&gate, "analytics"), "parked");
+    assert_eq!(state(&gate, "analytics"), "suspended");
     is_portal.store(2, Ordering::SeqCst);
-    until("it is taken back", || state(&gate, "analytics") == "usable");
+    until("it is taken back", || state(&gate, "analytics") == "healthy");
     assert_eq!(gate.get("app", COUNTERS).status, 200);
 }
 
@@ -135,7 +139,7 @@ fn a_refusal_between_successes_is_disproved_by_them() {
         assert_eq!(gate.get("app", COUNTERS).status, 200);
         said(&gate.get("app", COUNTER)) == "403 other"
     });
-    assert_eq!((state(&gate, "analytics").as_str(), questions(&upstream)), ("usable", 0));
+    assert_eq!((state(&gate, "analytics").as_str(), questions(&upstream)), ("healthy", 0));
 }
 
 /// What proves that the token works is believed for ten seconds.
@@ -148,7 +152,7 @@ fn a_token_that_has_just_worked_is_not_suspected() {
         assert_eq!(said(&gate.get("app", COUNTER)), "403 token_invalid");
     }
     std::thread::sleep(Duration::from_millis(300));
-    assert_eq!((state(&gate, "analytics").as_str(), questions(&upstream)), ("usable", 0));
+    assert_eq!((state(&gate, "analytics").as_str(), questions(&upstream)), ("healthy", 0));
 }
 
 /// After a long time too, whoever mends something does not have to wait for the next probe.
@@ -162,7 +166,7 @@ fn sighup_a_write_of_the_file_and_recheck_make_it_look_again() {
     for gate in &gates {
         assert_eq!(said(&gate.get("app", COUNTER)), "403 token_invalid");
         let refused = gate.get("app", COUNTERS);
-        assert_eq!(said(&refused), "503 token_parked");
+        assert_eq!(said(&refused), "503 token_suspended");
         let left: u64 = refused.field("retry-after").unwrap().parse().unwrap();
         assert!((280..=300).contains(&left), "five minutes at most, whatever is configured: {left}");
     }
@@ -230,12 +234,12 @@ fn tokens_of_two_owners_that_fail_together_are_an_outage() {
     let upstream = metrica(move |_| if now.load(Ordering::SeqCst) { ACCEPTS } else { REJECTS }, || REJECTS);
     let gate = start(&upstream, &format!("{OWNERS}\ntoken_health: {{probe_after: 1h}}"));
     assert_eq!(said(&gate.get("app", COUNTER)), "403 token_invalid");
-    let parked = gate.get("app", COUNTERS);
-    assert_eq!(said(&parked), "503 token_parked", "of one owner, it is that one's");
-    let (hint, next) = (parked.field("x-gate-hint").unwrap(), parked.field("retry-after").unwrap());
+    let suspended = gate.get("app", COUNTERS);
+    assert_eq!(said(&suspended), "503 token_suspended", "of one owner, it is that one's");
+    let (hint, next) = (suspended.field("x-gate-hint").unwrap(), suspended.field("retry-after").unwrap());
     assert!(hint.contains("This has been so since 20"), "{hint}");
     assert!(hint.ends_with(&format!("Z, and the gate asks Metrica again in {next} s.")), "{hint}");
-    assert!(parked.text().contains(hint), "{}", parked.text());
+    assert!(suspended.text().contains(hint), "{}", suspended.text());
     assert_eq!(said(&gate.send("crm", write())), "403 token_invalid");
     assert_eq!(said(&gate.get("app", COUNTERS)), "503 outage");
     assert_eq!(said(&gate.send("crm", write())), "503 outage");
@@ -246,7 +250,7 @@ fn tokens_of_two_owners_that_fail_together_are_an_outage() {
     // Only one is looked at again on account of this.
     let file = gate.file("analytics");
     std::fs::write(&file, std::fs::read(&file).unwrap()).unwrap();
-    until("both are accepted", || state(&gate, "analytics") == "usable" && state(&gate, "crm") == "usable");
+    until("both are accepted", || state(&gate, "analytics") == "healthy" && state(&gate, "crm") == "healthy");
 }
 
 /// Two tokens of one account die of one changed password.
@@ -256,8 +260,8 @@ fn tokens_of_one_owner_that_fail_together_are_none() {
     let gate = start(&upstream, &OWNERS.replace("other", "shop"));
     assert_eq!(said(&gate.get("app", COUNTER)), "403 token_invalid");
     assert_eq!(said(&gate.send("crm", write())), "403 token_invalid");
-    assert_eq!(said(&gate.get("app", COUNTERS)), "503 token_parked");
-    assert_eq!((state(&gate, "analytics"), state(&gate, "crm")), ("parked".to_owned(), "parked".to_owned()));
+    assert_eq!(said(&gate.get("app", COUNTERS)), "503 token_suspended");
+    assert_eq!((state(&gate, "analytics"), state(&gate, "crm")), ("suspended".to_owned(), "suspended".to_owned()));
 }
 
 /// A standby that is dead is known before it is needed.
@@ -270,8 +274,8 @@ tokens:
   crm: {file: '{folder}/crm', scopes: [metrika:read, metrika:write], owner: shop}
 token_health: {probe_after: 300ms}";
     let gate = start(&upstream, tokens);
-    until("it is known", || state(&gate, "crm") == "parked");
-    assert_eq!((state(&gate, "analytics"), gate.get("app", COUNTERS).status), ("usable".to_owned(), 200));
+    until("it is known", || state(&gate, "crm") == "suspended");
+    assert_eq!((state(&gate, "analytics"), gate.get("app", COUNTERS).status), ("healthy".to_owned(), 200));
 }
 
 /// What the gate asks by itself is counted, from the start.
@@ -299,7 +303,7 @@ fn own_requests_are_counted_by_purpose() {
 /// Metrica calls that.
 #[test]
 fn a_denial_of_what_the_token_did_before_is_asked_about() {
-    for (rejects, parks) in [(REJECTS, true), (json("403 Forbidden", DENIED), true), (ACCEPTS, false)] {
+    for (rejects, suspends) in [(REJECTS, true), (json("403 Forbidden", DENIED), true), (ACCEPTS, false)] {
         let is_over = Arc::new(AtomicBool::new(false));
         let over = is_over.clone();
         let upstream = Upstream::run(move |conversation| {
@@ -316,18 +320,18 @@ fn a_denial_of_what_the_token_did_before_is_asked_about() {
         assert_eq!(gate.get("app", COUNTERS).status, 200);
         is_over.store(true, Ordering::SeqCst);
         // A moment later, and the first one that is refused.
-        let expected = if parks { "403 token_invalid" } else { "403 request_refused" };
+        let expected = if suspends { "403 token_invalid" } else { "403 request_refused" };
         assert_eq!(said(&gate.get("app", COUNTERS)), expected);
         assert_eq!(questions(&upstream), 1);
-        if parks {
-            until("a second probe has said so", || said(&gate.get("app", COUNTERS)) == "503 token_parked");
+        if suspends {
+            until("a second probe has said so", || said(&gate.get("app", COUNTERS)) == "503 token_suspended");
             is_over.store(false, Ordering::SeqCst);
             until("it is taken back", || gate.get("app", COUNTERS).status == 200);
         } else {
             for _ in 0..20 {
                 assert_eq!(said(&gate.get("app", COUNTERS)), expected);
             }
-            assert_eq!((state(&gate, "analytics").as_str(), questions(&upstream)), ("usable", 1), "it is quiet now");
+            assert_eq!((state(&gate, "analytics").as_str(), questions(&upstream)), ("healthy", 1), "it is quiet now");
         }
     }
 }
@@ -352,7 +356,7 @@ fn a_denial_of_a_report_that_was_answered_before_is_asked_about() {
     until("every worker knows", || (0..20).all(|_| gate.get("app", report).status == 200));
     is_over.store(true, Ordering::SeqCst);
     assert_eq!(said(&gate.get("app", report)), "403 token_invalid");
-    until("it is parked", || said(&gate.get("app", report)) == "503 token_parked");
+    until("it is suspended", || said(&gate.get("app", report)) == "503 token_suspended");
 }
 
 /// A counter that is gone is not there for its owner either.
@@ -404,7 +408,7 @@ fn a_page_proves_nothing() {
     let gate = start(&upstream, "");
     assert_eq!(gate.get("app", COUNTERS).status, 200);
     assert_eq!(said(&gate.get("app", COUNTER)), "403 token_invalid");
-    assert_eq!(said(&gate.get("app", COUNTERS)), "503 token_parked");
+    assert_eq!(said(&gate.get("app", COUNTERS)), "503 token_suspended");
 }
 
 /// A question that hangs does not keep the next one of its token waiting for minutes.
@@ -422,5 +426,5 @@ fn a_question_that_hangs_is_given_up() {
     until("it is asked whom the owner represents", || questions(&upstream) == 1);
     is_rejected.store(true, Ordering::SeqCst);
     assert_eq!(said(&gate.get("app", COUNTER)), "403 token_invalid");
-    until("the next question has its turn", || state(&gate, "analytics") == "parked");
+    until("the next question has its turn", || state(&gate, "analytics") == "suspended");
 }

@@ -261,7 +261,7 @@ fn hold(row: &Row) {
         assert_eq!(ask(&gate, request).status, 200, "{symptom}: {request}");
     }
     row.knobs.iter().for_each(|knob| _ = fake.turn(knob).unwrap());
-    // What tells a scope from a grant may have to be asked first; and a token that is not taken is parked then.
+    // What tells a scope from a grant may have to be asked first; and a token that is not taken is suspended then.
     let mut answer = ask(&gate, row.request);
     until(&format!("{symptom}: {:?} {}", answer.field("x-gate-reason"), answer.text()), || {
         let said = answer.field("x-gate-reason") == Some(reason.as_str());

@@ -191,8 +191,8 @@ fn an_alert_reads_what_its_expression_and_the_rules_behind_it_select() {
     assert!(reads("MetrikaGateUnknownCaller", refusals, &[("origin", "gate"), ("reason", "unknown_caller")]));
     assert!(!reads("MetrikaGateCallerRefused", refusals, &[("origin", "gate"), ("reason", "unknown_caller")]));
     let state = |state| [("state", state)];
-    assert!(reads("MetrikaGateTokenParked", "metrika_gate_token_state", &state("parked")));
-    assert!(!reads("MetrikaGateTokenParked", "metrika_gate_token_state", &state("outage")), "that is behind unless");
+    assert!(reads("MetrikaGateTokenSuspended", "metrika_gate_token_state", &state("suspended")));
+    assert!(!reads("MetrikaGateTokenSuspended", "metrika_gate_token_state", &state("outage")), "that is behind unless");
     let quota = "metrika_gate_quota_rejections_total";
     assert!(reads("MetrikaGateQuotaBursts", quota, &[("reason", "quota_ip")]));
     assert!(!reads("MetrikaGateQuotaExhausted", quota, &[("reason", "quota_ip")]));

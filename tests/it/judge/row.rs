@@ -195,7 +195,7 @@ pub const ENDED: Row = Row {
     hint: Hint { with: &["token", "operator"], without: &["metrika:", "grant", "no access", "lacks a right"] },
     advice: "expired or revoked",
     alone: true,
-    alert: Alert::State("MetrikaGateTokenParked", "parked"),
+    alert: Alert::State("MetrikaGateTokenSuspended", "suspended"),
     doctor: Doctor::Says("own", "t", "expired, revoked, password changed"),
     ..ROW
 };

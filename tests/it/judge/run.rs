@@ -209,7 +209,7 @@ impl Run<'_> {
             let again = self.ask(request);
             let said = reason(&again);
             // What is sent with a token that ended is refused by the gate from then on.
-            let ended = reasons.contains(&"token_invalid") && ["token_parked", "outage"].contains(&said.as_str());
+            let ended = reasons.contains(&"token_invalid") && ["token_suspended", "outage"].contains(&said.as_str());
             if !is_right(&again) && !ended {
                 return Err(format!("later {said}"));
             }

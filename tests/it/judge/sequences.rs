@@ -6,7 +6,7 @@ use super::row::{
 };
 use super::world::Death;
 
-/// The token ended, a moment after it worked: for ten seconds nothing is suspected, so it is not parked at once.
+/// The token ended, a moment after it worked: for ten seconds nothing is suspected, so it is not suspended at once.
 const ENDED_NOW: Row = Row { alert: Alert::Reads("MetrikaGateTokenDisputed"), ..ENDED };
 
 /// A dead token whose list of counters is refused like any other request: not even the doctor sees more than that.
