@@ -1,7 +1,7 @@
 //! Doctor: diagnoses the tokens of a configuration by asking Metrica, as its documentation advises
 //! (<https://yandex.com/dev/metrika/en/intro/authorization>, troubleshooting).
 //!
-//! 1. Questions are GET requests ([`crate::probe`]), sent one after another. The doctor writes nothing; a right that only
+//! 1. Questions are GET requests ([`crate::health::probe`]), sent one after another. The doctor writes nothing; a right that only
 //!    a write would prove is reported as unproven.
 //! 2. The issuer of a token is asked for only if the configuration names the place (`identity`), because that place
 //!    receives the token.
