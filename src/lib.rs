@@ -13,12 +13,12 @@
 //!    itself, [`config`] reads it, [`mod@token`] reads a token's secret. The crates `metrica` (operations, scopes, subjects
 //!    and errors of the Metrica API) and `strict-http` (strict readers of HTTP) lie below.
 //! 2. **Request path**: [`server`] accepts connections, [`gateway`] shows the whole path of a request in one file,
-//!    [`response`] that of its response, [`body`] streams what goes up, and [`upstream`] holds the connections to Metrica. [`worker`] is the state of one thread, [`metrics`] counts and
-//!    [`telemetry`] logs.
+//!    [`response`] that of its response, [`body`] streams the body of a request, and [`upstream`] holds the connections to
+//!    Metrica. [`worker`] is the state of one thread, [`metrics`] counts and [`telemetry`] logs.
 //! 3. **Process**: [`process`] runs the workers, the sandbox, readiness and the admin listener; [`reload`] follows changes of
 //!    files; [`health`] suspends tokens that Metrica rejects, and sends the gate's own requests.
-//! 4. **Commands**: [`cli`] is the command line, and starts and ends the process; [`doctor`] tests tokens against Metrica. The crate `fake-metrica` is a
-//!    stand-in for Metrica.
+//! 4. **Commands**: [`cli`] is the command line, and starts and ends the process; [`doctor`] tests tokens against Metrica.
+//!    The crate `fake-metrica` is a stand-in for Metrica.
 
 pub mod body;
 pub mod cli;
