@@ -341,7 +341,9 @@ impl Health {
         let is_free = |patient: &Patient| !patient.is_busy && !patient.standing.is_refused();
         let may_ask = |sender: Sender| patients.get(&sender.alias).is_some_and(is_free);
         let Some((sender, doubt)) = self.doubts.next(may_ask) else { return };
-        let slot = self.generation.tokens.iter().find(|slot| slot.sender() == sender);
+        // The scopes that it is declared to have may have changed since.
+        let is_same = |slot: &&Slot| slot.alias == sender.alias && slot.epoch == sender.epoch;
+        let slot = self.generation.tokens.iter().find(is_same);
         let token = slot.and_then(|slot| slot.token.as_ref());
         let (Some(token), Some(patient)) = (token, self.patients.get_mut(&sender.alias)) else {
             self.doubts.answered();

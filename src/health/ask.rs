@@ -208,7 +208,7 @@ impl Found {
 
     /// Records the list of the owner's counters, which needs no grant.
     fn take_list(&mut self, reply: &Reply, about: About) {
-        self.is_listed = true;
+        self.is_listed |= matches!(reply, Reply::Yes(_) | Reply::Denied);
         match reply {
             Reply::Yes(body) => {
                 self.reads = true;

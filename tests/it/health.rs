@@ -69,7 +69,7 @@ fn a_revoked_token_is_suspended() {
     assert_eq!(alarming.len(), 1, "{alarming:?}");
     assert!(alarming[0].contains("caller=\"reports\",token=\"analytics\",operation=\"counters.list\",code=\"403\""));
     fake.restore(READ_TOKEN);
-    gate.until_metric(&["token_state{token=\"analytics\",state=\"usable\"}"], 1.0);
+    gate.until_metric(&["token_state{token=\"analytics\",state=\"healthy\"}"], 1.0);
     assert_eq!(gate.get("app", COUNTERS).status, 200);
     assert!(!gate.log().iter().any(|line| line.contains("canary")));
 }

@@ -2,8 +2,9 @@
 //! causes of later refusals.
 //!
 //! 1. A success proves that the token has one of the scopes that the operation needs; the proof lasts as long as the token,
-//!    because its rights are fixed when it is issued. A report or a read of a counter proves no scope: a public counter is
-//!    shown to every token, whatever else its owner may do with it. A dictionary proves nothing.
+//!    because its rights are fixed when it is issued. Of reads, only the list of the owner's counters proves a scope: a public
+//!    counter is shown to every token, whatever else its owner may do with it, and an operation that is not in the catalogue
+//!    may be a dictionary, which proves nothing.
 //! 2. A success also proves that the token's owner may view the counter of its path or its `ids`, or edit it if the
 //!    operation changes it. With `ulogin` it proves instead that the owner represents that login.
 //! 3. A question about counters shows exactly what the owner, or a login that it represents, may do with them; the list of
@@ -202,7 +203,9 @@ impl Knowledge {
             return news;
         }
         let reads = needs.contains(Scope::Read);
-        let may_be_public = reads && matches!(reach, Reach::Counter(_) | Reach::Reports);
+        // Of reads, only the list of the owner's counters surely needs the scope: a counter may be public, and an operation
+        // that is not in the catalogue may be a dictionary.
+        let may_be_public = reads && reach != Reach::Counters;
         if self.proven & needs.bit() == 0 && !may_be_public {
             learn(self, Fact::Proven(needs));
         }
@@ -373,6 +376,7 @@ mod tests {
             permission.map(|permission| knowledge.learn(&Fact::Permission(9, permission)));
             knowledge.learn_from_success(read, PATH, &of_counter(9));
             knowledge.learn_from_success(read, Reach::Reports, &of_counter(9));
+            knowledge.learn_from_success(read, Reach::Account, &Subject::default());
             assert!(!knowledge.has_proven(read), "{permission:?}");
         }
         knowledge.learn_from_success(read, Reach::Counters, &Subject::default());
@@ -440,12 +444,13 @@ mod tests {
         let read = set(&[Scope::Read]);
         let mut knowledge = Knowledge::default();
         assert_eq!(knowledge.learn_from_success(read, Reach::Nobody, &of_counter(1)), [], "a dictionary");
-        assert_eq!(knowledge.learn_from_success(read, Reach::Account, &of_counter(1)), [Fact::Proven(read)]);
+        assert_eq!(knowledge.learn_from_success(read, Reach::Account, &of_counter(1)), []);
         let for_another = Subject { login: Some("partner".into()), ..of_counter(1) };
         let learnt = knowledge.learn_from_success(read, Reach::Reports, &for_another);
         assert_eq!(learnt, [Fact::Represents("partner".into())], "of the owner's own grant it says nothing");
         let no_login = Subject { login: Some("x".repeat(200).into()), ..Subject::default() };
-        assert_eq!(knowledge.learn_from_success(read, Reach::Counters, &no_login), []);
+        let learnt = knowledge.learn_from_success(read, Reach::Counters, &no_login);
+        assert_eq!(learnt, [Fact::Proven(read)], "it is no login");
     }
 
     #[test]
