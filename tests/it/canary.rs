@@ -144,7 +144,7 @@ fn no_secret_is_said_anywhere() {
     assert!(!sent.contains(OF_CALLER) && !sent.contains(IN_COOKIE), "what a caller sends as a credential stays");
 
     gate.replace_token("analytics", NEW_TOKEN);
-    gate.until_log(&["the token was reloaded", "\"healthy\":true"]);
+    gate.until_log(&["the token was reloaded", "\"usable\":true"]);
     gate.replace_token("analytics", BAD_TOKEN);
     gate.until_log(&["the token was not reloaded"]);
     assert_clean("check of a bad token", &said_by_check(&gate));

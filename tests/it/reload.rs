@@ -86,7 +86,7 @@ fn replaced_under_load(gate: &Gate, upstream: &Upstream, replace: impl FnOnce())
     assert_eq!(of(READ_TOKEN) + of(NEW_TOKEN), heads.len(), "every request had one of the two");
     gate.until_metric(&["token_reloads_total", "success"], 1.0);
     assert_eq!(gate.metric(&["token_reloads_total", "failure"]), 0.0);
-    gate.until_log(&["the token was reloaded", "\"token\":\"analytics\"", "\"healthy\":true"]);
+    gate.until_log(&["the token was reloaded", "\"token\":\"analytics\"", "\"usable\":true"]);
 }
 
 #[test]
