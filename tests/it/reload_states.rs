@@ -114,6 +114,7 @@ fn remarks_are_not_repeated_while_it_is_refused() {
     assert_eq!(remarks(), 0, "nothing of it is taken");
     set_mode(&gate.file("third"), 0o600);
     is_in_use(&gate);
+    gate.until_log(&["log.format or log.level changed"]);
     assert_eq!(remarks(), 1);
 }
 
