@@ -48,7 +48,8 @@ pub(super) fn check_folder(path: &Path) -> io::Result<()> {
         let Ok(leads_to) = named.read_link() else { break };
         named = named.parent().map_or_else(|| leads_to.clone(), |folder| folder.join(&leads_to));
     }
-    path.canonicalize().map_or(Ok(()), |real| real.ancestors().skip(1).try_for_each(check_one))
+    // A link in the middle of a path, or in the target of another link, can be replaced too.
+    super::folders(path).iter().flat_map(|folder| folder.ancestors()).try_for_each(check_one)
 }
 
 /// Checks one folder against rule 4.
@@ -77,15 +78,15 @@ pub(super) fn check_writers(path: &Path, metadata: &Metadata) -> io::Result<()> 
     // In a sticky folder everyone can create a file that does not exist yet.
     let (owner, own) = (metadata.uid(), rustix::process::geteuid().as_raw());
     if owner != own && owner != 0 && !is_read_only(path) && is_in_an_open_folder(path) {
-        let message = format!("it belongs to user {owner}, in a folder that everyone can write; chown {own} it");
+        let message = format!("it belongs to user {owner}, below a folder that everyone can write; chown {own} it");
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
     }
     check_folder(path)
 }
 
 fn is_in_an_open_folder(path: &Path) -> bool {
-    let folder = path.parent().and_then(|folder| folder.metadata().ok());
-    folder.is_some_and(|folder| folder.mode() & 0o002 != 0)
+    let is_open = |folder: &Path| folder.metadata().is_ok_and(|folder| folder.mode() & 0o002 != 0);
+    super::folders(path).iter().flat_map(|folder| folder.ancestors()).any(is_open)
 }
 
 /// Whether `path` is on a read-only mount.
@@ -171,6 +172,16 @@ mod tests {
         assert!(check("named/far").is_ok());
         set(&at("between"), 0o777);
         assert!(check("named/far").is_err());
+        // A link that the target of a link goes through.
+        for inner in ["shared", "first"] {
+            std::fs::create_dir(at(inner)).unwrap();
+        }
+        symlink(at("real"), at("shared/current")).unwrap();
+        symlink(at("shared/current"), at("first/way")).unwrap();
+        assert!(check("first/way/file").is_ok());
+        set(&at("shared"), 0o777);
+        assert!(check("first/way/file").is_err());
+        assert!(is_in_an_open_folder(&at("first/way/file")), "the folder of temporary files is open");
         // Nobody can write to a missing folder.
         assert!(check_folder(&at("none/file")).is_ok());
         assert!(is_read_only(Path::new("/proc/self/stat")) || !is_read_only(&at("real")));
