@@ -14,6 +14,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::pending;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -287,6 +288,7 @@ impl Health {
                 self.take_found(sender, found, crew);
             }
             Finding::Answered(found) => {
+                self.doubts.charge(sender.alias, found.requests.saturating_sub(1), Instant::now());
                 if found.doubts_token {
                     patient.machine.on(Event::Doubted, Instant::now(), self.settings);
                 }
@@ -340,7 +342,7 @@ impl Health {
         let patients = &self.patients;
         let is_free = |patient: &Patient| !patient.is_busy && !patient.standing.is_refused();
         let may_ask = |sender: Sender| patients.get(&sender.alias).is_some_and(is_free);
-        let Some((sender, doubt)) = self.doubts.next(may_ask) else { return };
+        let Some((sender, doubt)) = self.doubts.next(Instant::now(), may_ask) else { return };
         // The scopes that it is declared to have may have changed since.
         let is_same = |slot: &&Slot| slot.alias == sender.alias && slot.epoch == sender.epoch;
         let slot = self.generation.tokens.iter().find(is_same);
@@ -368,7 +370,15 @@ fn asker(
     meters: &Arc<ProcessMeters>,
     finds: &Finds,
 ) -> Asker {
-    Asker { place: place.clone(), token: token.clone(), sender, about, meters: meters.clone(), finds: finds.clone() }
+    Asker {
+        place: place.clone(),
+        token: token.clone(),
+        sender,
+        about,
+        meters: meters.clone(),
+        finds: finds.clone(),
+        requests: Rc::default(),
+    }
 }
 
 fn identity(config: &Config) -> anyhow::Result<Option<(Place, Arc<str>)>> {

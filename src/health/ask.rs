@@ -11,6 +11,8 @@
 //! 6. A token that was shown a list of counters and is refused one later is no longer accepted: its rights were fixed when
 //!    it was issued, and the list needs no grant.
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,6 +52,8 @@ pub struct Found {
     pub facts: Vec<Fact>,
     /// Whether the list of the owner's own counters was requested.
     pub is_listed: bool,
+    /// The number of requests that it took.
+    pub requests: usize,
     /// Whether a list was returned.
     reads: bool,
     /// Whether Metrica refused the question as it refuses a token that it no longer accepts.
@@ -85,6 +89,8 @@ pub struct Asker {
     pub meters: Arc<ProcessMeters>,
     /// The channel for the finding.
     pub finds: Finds,
+    /// The number of requests sent for this question, which all copies share.
+    pub requests: Rc<Cell<usize>>,
 }
 
 /// Asks whether Metrica accepts the token.
@@ -334,6 +340,7 @@ impl Asker {
     }
 
     fn count(&self, purpose: Purpose, requests: usize) {
+        self.requests.set(self.requests.get() + requests);
         self.meters.own_requests(purpose, u64::try_from(requests).unwrap_or(u64::MAX));
     }
 
@@ -349,7 +356,10 @@ impl Asker {
 
     fn find(self, finding: impl Future<Output = Finding> + 'static) {
         tokio::task::spawn_local(async move {
-            let finding = finding.await;
+            let mut finding = finding.await;
+            if let Finding::Answered(found) = &mut finding {
+                found.requests = self.requests.get();
+            }
             // The receiver is gone when the process ends.
             let _ = self.finds.send((self.sender, finding));
         });

@@ -5,8 +5,8 @@
 //! 2. A refusal repeats its question after [`AGAIN`], so a caller that follows a hint sees the new reason within a minute.
 //!    Facts that may be out of date (after SIGHUP, a write of the token's file, `/recheck`, or a response that contradicts
 //!    or shows them) are asked about sooner, but not within [`machine::TRUST`](super::machine::TRUST).
-//! 3. A token sends at most [`QUESTIONS_AN_HOUR`] and [`QUESTIONS_A_DAY`] questions, so a caller that is refused all day
-//!    does not use up the owner's 5000 requests.
+//! 3. A token begins no question after [`REQUESTS_AN_HOUR`] or [`REQUESTS_A_DAY`] requests, so a caller that is refused all
+//!    day does not use up the owner's 5000. The first request of a question counts when it begins, the others when it has ended.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -21,11 +21,11 @@ use crate::worker::{Doubt, Sender};
 /// The time after which a question repeats (rule 2).
 pub const AGAIN: Duration = Duration::from_secs(50);
 
-/// The maximum number of questions per token and hour (rule 3).
-pub const QUESTIONS_AN_HOUR: usize = 60;
+/// The number of requests per token and hour after which no question begins (rule 3).
+pub const REQUESTS_AN_HOUR: usize = 60;
 
-/// The maximum number of questions per token and day (rule 3).
-pub const QUESTIONS_A_DAY: usize = 500;
+/// The number of requests per token and day after which no question begins (rule 3).
+pub const REQUESTS_A_DAY: usize = 500;
 
 /// The maximum number of questions per token that [`Doubts::look_again`] repeats at once.
 const AT_ONCE: usize = 5;
@@ -38,7 +38,7 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 pub struct Doubts {
     /// When each question was last asked, and whether its result may be out of date.
     asked: FxHashMap<(TokenAlias, u64, Doubt), Asked>,
-    /// When questions were asked, the oldest first (rule 3).
+    /// When requests were sent, the oldest first (rule 3).
     spent: FxHashMap<TokenAlias, VecDeque<Instant>>,
     waiting: VecDeque<(Sender, Doubt)>,
     under_way: Option<(Sender, Doubt)>,
@@ -58,7 +58,8 @@ impl Doubts {
         let least = |asked: &Asked| if asked.is_old { TRUST } else { AGAIN };
         let is_fresh = self.asked.get(&question).is_some_and(|asked| now < asked.at + least(asked));
         let is_waiting = self.waiting.iter().any(|(other, doubt)| *other == sender && *doubt == question.2);
-        if is_fresh || is_waiting || !self.spend(sender.alias, now) {
+        let waiting = self.waiting.iter().filter(|(other, _)| other.alias == sender.alias).count();
+        if is_fresh || is_waiting || waiting >= REQUESTS_AN_HOUR || !self.can_afford(sender.alias, now) {
             return;
         }
         self.waiting.push_back((sender, question.2.clone()));
@@ -98,14 +99,19 @@ impl Doubts {
         doubts.into_iter().for_each(|doubt| self.take(sender, doubt, now));
     }
 
-    /// The next question that can be asked now, with a token that `may_ask` allows.
-    pub fn next(&mut self, may_ask: impl Fn(Sender) -> bool) -> Option<(Sender, Doubt)> {
-        if self.under_way.is_some() {
-            return None;
+    /// The next question that can be asked now, with a token that `may_ask` allows. Questions that the budget does not allow
+    /// any more are dropped (rule 3).
+    pub fn next(&mut self, now: Instant, may_ask: impl Fn(Sender) -> bool) -> Option<(Sender, Doubt)> {
+        while self.under_way.is_none() {
+            let position = self.waiting.iter().position(|(sender, _)| may_ask(*sender))?;
+            let (sender, doubt) = self.waiting.remove(position)?;
+            if self.can_afford(sender.alias, now) {
+                self.charge(sender.alias, 1, now);
+                self.under_way = Some((sender, doubt.clone()));
+                return Some((sender, doubt));
+            }
         }
-        let position = self.waiting.iter().position(|(sender, _)| may_ask(*sender))?;
-        self.under_way = self.waiting.remove(position);
-        self.under_way.clone()
+        None
     }
 
     /// Ends the question under way, and returns it.
@@ -119,18 +125,19 @@ impl Doubts {
         self.asked.retain(|(alias, epoch, _), _| is_there(*alias, *epoch));
     }
 
+    /// Charges a token for requests (rule 3).
+    pub fn charge(&mut self, alias: TokenAlias, requests: usize, now: Instant) {
+        self.spent.entry(alias).or_default().extend(std::iter::repeat_n(now, requests));
+    }
+
     /// Whether the budget allows one more question (rule 3).
-    fn spend(&mut self, alias: TokenAlias, now: Instant) -> bool {
+    fn can_afford(&mut self, alias: TokenAlias, now: Instant) -> bool {
         let spent = self.spent.entry(alias).or_default();
         while spent.front().is_some_and(|oldest| now.duration_since(*oldest) >= DAY) {
             spent.pop_front();
         }
         let of_an_hour = spent.iter().rev().take_while(|asked| now.duration_since(**asked) < HOUR).count();
-        let may = of_an_hour < QUESTIONS_AN_HOUR && spent.len() < QUESTIONS_A_DAY;
-        if may {
-            spent.push_back(now);
-        }
-        may
+        of_an_hour < REQUESTS_AN_HOUR && spent.len() < REQUESTS_A_DAY
     }
 }
 
@@ -149,9 +156,9 @@ mod tests {
     }
 
     /// Asks all questions of `doubts` as if each were answered at once. Returns their number.
-    fn asked(doubts: &mut Doubts) -> usize {
+    fn asked(doubts: &mut Doubts, now: Instant) -> usize {
         std::iter::from_fn(|| {
-            doubts.next(|_| true)?;
+            doubts.next(now, |_| true)?;
             doubts.answered()
         })
         .count()
@@ -162,11 +169,11 @@ mod tests {
         let (mut doubts, now) = (Doubts::default(), Instant::now());
         doubts.take(sender(), counter(1), now);
         doubts.take(sender(), Doubt::Logins, now);
-        assert_eq!(doubts.next(|_| false), None);
-        assert_eq!(doubts.next(|_| true), Some((sender(), counter(1))));
-        assert_eq!(doubts.next(|_| true), None, "one is under way");
+        assert_eq!(doubts.next(now, |_| false), None);
+        assert_eq!(doubts.next(now, |_| true), Some((sender(), counter(1))));
+        assert_eq!(doubts.next(now, |_| true), None, "one is under way");
         assert_eq!(doubts.answered(), Some((sender(), counter(1))));
-        assert_eq!(doubts.next(|_| true), Some((sender(), Doubt::Logins)));
+        assert_eq!(doubts.next(now, |_| true), Some((sender(), Doubt::Logins)));
     }
 
     #[test]
@@ -176,17 +183,20 @@ mod tests {
             if is_old {
                 doubts.is_old(sender(), 1);
             }
-            doubts.take(sender(), counter(1), start + Duration::from_secs(seconds));
-            asked(&mut doubts)
+            let now = start + Duration::from_secs(seconds);
+            doubts.take(sender(), counter(1), now);
+            asked(&mut doubts, now)
         };
         assert_eq!((take(0, false), take(49, false), take(50, false)), (1, 0, 1));
         assert_eq!((take(59, true), take(60, false), take(61, false)), (0, 1, 0), "it may be out of date");
-        doubts.take_again(sender(), 2, start + Duration::from_secs(70));
-        assert_eq!(asked(&mut doubts), 0, "nobody was refused there");
-        doubts.take_again(sender(), 1, start + Duration::from_secs(70));
-        assert_eq!(asked(&mut doubts), 1);
-        doubts.look_again(sender(), start + Duration::from_secs(80));
-        assert_eq!(asked(&mut doubts), 1, "somebody wants to know");
+        let now = start + Duration::from_secs(70);
+        doubts.take_again(sender(), 2, now);
+        assert_eq!(asked(&mut doubts, now), 0, "nobody was refused there");
+        doubts.take_again(sender(), 1, now);
+        assert_eq!(asked(&mut doubts, now), 1);
+        let now = start + Duration::from_secs(80);
+        doubts.look_again(sender(), now);
+        assert_eq!(asked(&mut doubts, now), 1, "somebody wants to know");
     }
 
     #[test]
@@ -194,14 +204,30 @@ mod tests {
         let (mut doubts, start) = (Doubts::default(), Instant::now());
         let mut of_hour = |hour: u64| -> usize {
             let one = |second| {
-                doubts.take(sender(), counter(second % 7), start + Duration::from_secs(hour * 3600 + second));
-                asked(&mut doubts)
+                let now = start + Duration::from_secs(hour * 3600 + second);
+                doubts.take(sender(), counter(second % 7), now);
+                asked(&mut doubts, now)
             };
             (0..3600).map(one).sum()
         };
-        assert_eq!(of_hour(0), QUESTIONS_AN_HOUR);
-        let day = QUESTIONS_AN_HOUR + (1..24).map(&mut of_hour).sum::<usize>();
-        assert_eq!(day, QUESTIONS_A_DAY);
-        assert_eq!(of_hour(24), QUESTIONS_AN_HOUR);
+        assert_eq!(of_hour(0), REQUESTS_AN_HOUR);
+        let day = REQUESTS_AN_HOUR + (1..24).map(&mut of_hour).sum::<usize>();
+        assert_eq!(day, REQUESTS_A_DAY);
+        assert_eq!(of_hour(24), REQUESTS_AN_HOUR);
+    }
+
+    #[test]
+    fn rule_3_every_request_of_a_question_counts() {
+        let (mut doubts, start) = (Doubts::default(), Instant::now());
+        let mut questions = 0;
+        for second in 0..3600 {
+            let now = start + Duration::from_secs(second);
+            doubts.take(sender(), counter(second % 7), now);
+            for _ in 0..asked(&mut doubts, now) {
+                questions += 1;
+                doubts.charge(sender().alias, 4, now);
+            }
+        }
+        assert_eq!(questions * 5, REQUESTS_AN_HOUR);
     }
 }

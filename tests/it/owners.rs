@@ -374,3 +374,19 @@ fn a_public_counter_proves_no_right() {
     ends_as(&gate, "app", &format!("GET /management/v1/counter/{VIEW}/goals"), "scope_missing");
     ends_as(&gate, "app", &format!("GET /management/v1/counter/{OWN}/goals"), "scope_missing");
 }
+
+/// One question can take several requests: the budget is of requests.
+#[test]
+fn every_request_of_a_question_is_paid_for() {
+    let fake = metrica(&[]);
+    let gate = start(&fake, "");
+    assert_eq!(ask(&gate, "app", "GET /management/v1/counters").status, 200);
+    // Each is a question of its own, of two requests: the counter, and whether the token still reads.
+    for counter in 1000..1080 {
+        assert_eq!(ask(&gate, "app", &goals(counter).replace("POST", "GET")).status, 403);
+    }
+    let sent = || gate.metric(&["own_requests_total", "follow_up"]);
+    until("the budget is spent", || sent() >= 60.0);
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    assert!(sent() < 60.0 + 10.0, "{}", sent());
+}

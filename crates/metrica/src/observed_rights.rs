@@ -143,7 +143,7 @@ impl Knowledge {
                 learn_permission(&mut self.of_logins, (login::canonical(login), *counter), *new)
             }
             Fact::Represents(login) => {
-                let is_news = self.logins.len() < MOST_LOGINS && !self.logins.contains_key(login);
+                let is_news = self.logins.len() < MOST_LOGINS && self.represented(login).is_none();
                 is_news && self.logins.insert(login.clone(), false).is_none()
             }
             Fact::Logins(logins) => self.learn_logins(logins),
@@ -211,7 +211,7 @@ impl Knowledge {
         }
         match (&subject.login, reach, &subject.counters) {
             // With `ulogin`, a success shows nothing of the owner's own permissions.
-            (Some(login), ..) if login::is_one(login) && !self.logins.contains_key(login) => {
+            (Some(login), ..) if login::is_one(login) && self.represented(login).is_none() => {
                 learn(self, Fact::Represents(login.clone()));
             }
             (None, Reach::Counter(_) | Reach::Reports, Counters::One(counter)) => {
@@ -518,5 +518,14 @@ mod tests {
         }
         assert_eq!(knowledge.counters.len(), LARGEST);
         assert!(knowledge.learn(&Fact::Permission(1, Permission::View)), "what is kept can still change");
+    }
+
+    #[test]
+    fn rule_4_a_spelling_of_a_known_login_takes_no_place() {
+        let mut knowledge = Knowledge::default();
+        for spelling in ["shop-x", "Shop-X", "shop.x", "SHOP-x"] {
+            knowledge.learn(&Fact::Represents(spelling.into()));
+        }
+        assert_eq!((knowledge.logins.len(), knowledge.represented("SHOP.X")), (1, Some("shop-x")));
     }
 }
