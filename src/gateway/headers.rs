@@ -95,23 +95,7 @@ fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn map(fields: &[(&str, &str)]) -> HeaderMap {
-        let field = |(name, value): &(&str, &str)| {
-            (HeaderName::try_from(*name).unwrap(), HeaderValue::try_from(*value).unwrap())
-        };
-        let mut headers = HeaderMap::new();
-        for (name, value) in fields.iter().map(field) {
-            headers.append(name, value);
-        }
-        headers
-    }
-
-    fn left(headers: &HeaderMap) -> Vec<&str> {
-        let mut names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
-        names.sort_unstable();
-        names
-    }
+    use crate::response::fields::tests::{left, map};
 
     #[test]
     fn rule_1_only_the_list_goes_up_and_credentials_are_counted() {

@@ -142,10 +142,10 @@ pub fn interim_response(status: StatusCode, fields: &HeaderMap, secret: &Secret)
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn map(fields: &[(&str, &str)]) -> HeaderMap {
+    pub fn map(fields: &[(&str, &str)]) -> HeaderMap {
         let field = |(name, value): &(&str, &str)| {
             (HeaderName::try_from(*name).unwrap(), HeaderValue::try_from(*value).unwrap())
         };
@@ -156,7 +156,7 @@ mod tests {
         headers
     }
 
-    fn left(headers: &HeaderMap) -> Vec<&str> {
+    pub fn left(headers: &HeaderMap) -> Vec<&str> {
         let mut names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
         names.sort_unstable();
         names
