@@ -21,7 +21,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
-use crate::config::{Config, LogFormat, Shutdown};
+use crate::config::{Config, Listener, LogFormat, Shutdown};
 use crate::files::External;
 use crate::files::descriptors::Descriptors;
 use crate::health::Health;
@@ -99,14 +99,11 @@ impl App {
         let needs = Needs::of(&External::of(&config, options.source.as_ref().map(Source::file)));
         let mut reloader = Reloader::new(options.source, config.clone(), meters.clone(), options.demo)?;
         reloader.fit_to(descriptors);
-        let mut bound = Vec::new();
-        for listener in &config.listeners {
-            let opened = bind(listener, workers);
-            bound.push(
-                opened
-                    .with_context(|| format!("listener '{}' cannot be opened at {}", listener.name, listener.bind))?,
-            );
-        }
+        let open = |listener: &Listener| {
+            let failed = || format!("listener '{}' cannot be opened at {}", listener.name, listener.bind);
+            bind(listener, workers).with_context(failed)
+        };
+        let mut bound = config.listeners.iter().map(open).collect::<anyhow::Result<Vec<_>>>()?;
         let runtime =
             Builder::new_current_thread().enable_all().max_blocking_threads(1).build_local(LocalOptions::default())?;
         // Signals are queued from now on; an earlier SIGHUP ends the process.

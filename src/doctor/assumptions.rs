@@ -190,14 +190,7 @@ impl Asker<'_> {
             }
             return;
         };
-        match fetch(self.upstream, LIST, Some(&own), "gzip").await {
-            Ok(answer) => match answer.coding.as_deref() {
-                None | Some("identity") => self.tell(Assumed::Coding, true, "plain, where gzip was asked for"),
-                Some("gzip") => self.tell(Assumed::Coding, true, "gzip"),
-                Some(_) => self.tell(Assumed::Coding, false, "another coding"),
-            },
-            Err(why) => self.not_asked(Assumed::Coding, &why),
-        }
+        self.coding(&own).await;
         let counters = Counters::read(&list.body);
         self.tell(
             Assumed::ListNeedsNoGrant,
@@ -220,6 +213,11 @@ impl Asker<'_> {
             answer.status == 200 && accounts_in(&answer.body).is_some()
         })
         .await;
+        self.of_counters(&counters, &own).await;
+    }
+
+    /// Tests the assumptions that need a counter of the owner.
+    async fn of_counters(&mut self, counters: &Counters, own: &HeaderValue) {
         let Some(counter) = counters.first else {
             for assumed in
                 [Assumed::PermissionInList, Assumed::PermissionOfOne, Assumed::EncodedLess, Assumed::IdsTwice]
@@ -233,11 +231,23 @@ impl Asker<'_> {
             counters.has_fields,
             if counters.has_fields { "permission and owner_login" } else { "a field is missing" },
         );
-        self.about(Assumed::PermissionOfOne, &format!("/management/v1/counter/{counter}"), Some(&own), |answer| {
+        self.about(Assumed::PermissionOfOne, &format!("/management/v1/counter/{counter}"), Some(own), |answer| {
             permission_in(&answer.body).is_some_and(|word| Level::of(&word) != Level::Other)
         })
         .await;
-        self.spellings(counter, &own).await;
+        self.spellings(counter, own).await;
+    }
+
+    /// Tests the coding of a response for which gzip was offered.
+    async fn coding(&mut self, own: &HeaderValue) {
+        match fetch(self.upstream, LIST, Some(own), "gzip").await {
+            Ok(answer) => match answer.coding.as_deref() {
+                None | Some("identity") => self.tell(Assumed::Coding, true, "plain, where gzip was asked for"),
+                Some("gzip") => self.tell(Assumed::Coding, true, "gzip"),
+                Some(_) => self.tell(Assumed::Coding, false, "another coding"),
+            },
+            Err(why) => self.not_asked(Assumed::Coding, &why),
+        }
     }
 
     /// Tests that the canonical forms that the gate sends keep the meaning of the original.

@@ -15,7 +15,7 @@ use std::fmt::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::files::Purpose;
-use crate::metrics::process::ProcessMeters;
+use crate::metrics::process::{ProcessMeters, TokenState};
 use crate::token::Standing;
 
 /// The subject of a readiness query.
@@ -99,21 +99,9 @@ impl Readiness {
             }
         }
         for (alias, token) in &state.token_states {
-            let said = match token.standing {
-                Standing::Suspended if token.loaded => ", which Metrica does not take",
-                Standing::Outage if token.loaded => ", which Metrica does not take, nor those of other owners",
-                Standing::Healthy | Standing::Suspect | Standing::Suspended | Standing::Outage => "",
-            };
             let counts = !served && lacking.is_none_or(|lacking| lacking.contains(alias));
-            let why = state.files.get(&Purpose::Token(*alias));
-            let mark = match (token.loaded, why) {
-                (true, None) => '+',
-                (false, _) if counts => '-',
-                // An older token is in use, or the token does not affect the result.
-                (true, Some(_)) | (false, _) => '!',
-            };
-            let why = why.map_or_else(String::new, |why| format!(": {why}"));
-            line(mark, &format!("token {alias}{said}{why}"));
+            let (mark, rest) = of_token(*token, state.files.get(&Purpose::Token(*alias)), counts);
+            line(mark, &format!("token {alias}{rest}"));
         }
         Some((ready, lines))
     }
@@ -123,4 +111,20 @@ impl Readiness {
     pub fn was_ready(&self) -> bool {
         self.was_ready.load(Ordering::Acquire)
     }
+}
+
+/// The mark of a token and the rest of its line; `why` its file cannot be used, and whether a missing token `counts`.
+fn of_token(token: TokenState, why: Option<&String>, counts: bool) -> (char, String) {
+    let said = match token.standing {
+        Standing::Suspended if token.loaded => ", which Metrica does not take",
+        Standing::Outage if token.loaded => ", which Metrica does not take, nor those of other owners",
+        Standing::Healthy | Standing::Suspect | Standing::Suspended | Standing::Outage => "",
+    };
+    let mark = match (token.loaded, why) {
+        (true, None) => '+',
+        (false, _) if counts => '-',
+        // An older token is in use, or the token does not affect the result.
+        (true, Some(_)) | (false, _) => '!',
+    };
+    (mark, why.map_or_else(|| said.to_owned(), |why| format!("{said}: {why}")))
 }
