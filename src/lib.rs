@@ -5,7 +5,7 @@
 //! response back, and records every 401 and 403 with its reason.
 //!
 //! # Modules
-//! The modules form layers, and a module uses only those of its own layer or below; `tests/it/architecture.rs` has one row for
+//! The modules form layers, and a module uses only those of its own layer or below; `tests/it/project/architecture.rs` has one row for
 //! each.
 //!
 //! 1. **Values**: plain values and pure functions. [`policy`] decides whether a caller may send a request, and with which

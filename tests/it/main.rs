@@ -2,97 +2,127 @@
 
 #![cfg(test)]
 
-mod admin;
-mod age;
-mod answers;
-mod answers_http2;
-mod architecture;
-mod assumptions;
-mod callers_http2;
-mod callers_http2_floods;
-mod callers_http2_frames;
-mod callers_http2_leaving;
-mod callers_http2_waiting;
-mod canary;
-mod canonical;
-mod causes;
-mod chaos;
-mod chaos_upstream;
-mod command_line;
-mod commands;
-mod conditions;
-mod config;
-mod credentials;
-mod cut;
-mod demo;
-mod descriptors;
-mod doctor;
-mod doctor_reasons;
-mod doctor_remedies;
-mod early;
-mod external;
-mod filtered;
-mod floods;
-mod forging;
-mod forward;
-mod framing;
-mod framing_bodies;
 mod harness;
-mod health;
-mod hosts;
-mod http2;
-mod identify;
-mod interim;
 mod judge;
-mod leaving;
-mod limits;
-mod log_lines;
-mod malformed;
-mod matrix;
-mod metrics;
-mod narrowing;
-mod owners;
-mod packed;
-mod poison;
-mod prefaces;
-mod properties;
-mod quick_start;
-mod read_ahead;
-mod read_only;
-mod reasons;
-mod redirects;
-mod reference;
-mod reflection;
-mod rejections;
-mod reload;
-mod reload_half;
-mod reload_states;
-mod retry;
-mod retry_http2;
-mod revoked;
-mod rules;
-mod rules_bodies;
-mod rules_marks;
-mod rules_parts;
-mod sandbox;
-mod secrets;
-mod shutdown;
-mod sockets;
-mod spellings;
-mod stalls;
-mod streaming;
-mod stuck;
-mod suggest;
-mod supply;
-mod suspicion;
-mod timeouts;
-mod tls;
-mod token_files;
-mod transcript;
-mod troubleshooting;
-mod typed;
-mod usage;
-mod warnings;
-mod watching;
-mod whole_request;
-mod yaml;
+
+mod callers {
+    mod descriptors;
+    mod early;
+    mod floods;
+    mod framing;
+    mod framing_bodies;
+    mod hosts;
+    mod interim;
+    mod leaving;
+    mod limits;
+    mod malformed;
+    mod prefaces;
+    mod read_ahead;
+    mod sockets;
+    mod stalls;
+    mod timeouts;
+    mod whole_request;
+}
+
+mod callers_http2 {
+    mod early_responses;
+    mod floods;
+    mod frames;
+    mod requests;
+    mod waiting;
+}
+
+mod policy {
+    mod body_types;
+    mod canonical;
+    mod conditions;
+    mod filtered_lists;
+    mod identify;
+    mod matrix;
+    pub mod rejections;
+    pub mod rules;
+    mod rules_bodies;
+    mod rules_marks;
+    mod rules_parts;
+    mod spellings;
+    mod target_errors;
+}
+
+mod tokens {
+    mod credentials;
+    mod health;
+    mod owners;
+    mod read_only;
+    mod revoked;
+    mod suspicion;
+    mod token_files;
+}
+
+mod upstream {
+    mod age;
+    mod chaos_upstream;
+    pub mod http2;
+    mod poison;
+    mod responses;
+    mod responses_http2;
+    mod retry;
+    mod retry_http2;
+    mod stuck;
+    mod tls;
+}
+
+mod response {
+    mod compressed_refusals;
+    mod cut;
+    mod forward;
+    mod reasons;
+    mod redirects;
+    pub mod reflection;
+    mod streaming;
+    mod transcript;
+}
+
+mod process {
+    mod admin;
+    mod chaos;
+    mod external;
+    mod forging;
+    mod log_lines;
+    mod metrics;
+    mod reload;
+    mod reload_half;
+    mod reload_states;
+    mod sandbox;
+    mod shutdown;
+    mod usage;
+    mod watching;
+}
+
+mod secrets {
+    pub mod canary;
+    mod unusual_places;
+}
+
+mod cli {
+    mod assumptions;
+    mod command_line;
+    pub mod commands;
+    mod config;
+    mod demo;
+    pub mod doctor;
+    mod doctor_reasons;
+    mod doctor_remedies;
+    mod narrowing;
+    mod quick_start;
+    mod reference;
+    pub mod suggest;
+    pub mod troubleshooting;
+    mod warnings;
+    mod yaml;
+}
+
+mod project {
+    mod architecture;
+    mod properties;
+    mod supply;
+}

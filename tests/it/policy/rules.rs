@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::harness::gate::{count, program};
 use crate::harness::{Answer, Gate, Upstream};
-use crate::rejections::assert_is;
+use crate::policy::rejections::assert_is;
 
 /// A caller with counter 1 alone, one in the shadow, one with a login, one whose list is filtered, and one without rules.
 pub const CALLERS: &str = "

@@ -288,8 +288,8 @@ fn a_request_that_is_given_up_is_cut_alone() {
 /// HTTP/2 on both sides: many streams of a caller share one connection to Metrica.
 #[test]
 fn http2_in_and_out() {
-    let fake = crate::http2::fake(true);
-    let gate = crate::http2::plan(&fake.address().to_string(), fake.ca_pem(), "");
+    let fake = crate::upstream::http2::fake(true);
+    let gate = crate::upstream::http2::plan(&fake.address().to_string(), fake.ca_pem(), "");
     let gate = gate.with_http2().start();
     let request = |_| ask("GET", COUNTERS).body(Pieces::default()).unwrap();
     let answers = exchange(gate.place("app"), (0..60).map(request).collect());

@@ -7,7 +7,7 @@ use crate::harness::h2::{
     CONTINUATION, DATA, END_HEADERS, END_STREAM, Fate, H2, HEADERS, WINDOW_UPDATE, block, request,
 };
 use crate::harness::{Caller, Gate, Upstream};
-use crate::rules::{keeping, last};
+use crate::policy::rules::{keeping, last};
 
 const CALLERS: &str = "
 listeners:

@@ -1,7 +1,7 @@
 //! A list of counters reaches a caller that may see some of them with these only.
 
 use crate::harness::{Gate, Upstream};
-use crate::reflection::gzip;
+use crate::response::reflection::gzip;
 
 const CALLERS: &str = "
 listeners:

@@ -7,11 +7,11 @@ use std::path::PathBuf;
 use fake_metrica::Fake;
 use serde_json::Value;
 
-use crate::canary::assert_clean;
 use crate::harness::files::write_private;
 use crate::harness::gate::program;
 use crate::harness::metrica::{CLIENT_ID, EXPENSES, FOREIGN, OWN, READS, VIEW, WRITES, metrica};
 use crate::harness::{READ_TOKEN, Upstream, WRITE_TOKEN};
+use crate::secrets::canary::assert_clean;
 
 /// A configuration and its tokens in a folder.
 pub struct Practice(tempfile::TempDir);

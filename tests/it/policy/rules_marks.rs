@@ -7,8 +7,8 @@ use metrica::operation::{Catalogue, Destructive, Place, Shares, Verb};
 use crate::harness::files::same_as_file;
 use crate::harness::gate::{count, program};
 use crate::harness::{Gate, Upstream};
-use crate::rejections::assert_is;
-use crate::rules::{JSON, ask, keeping, last, post};
+use crate::policy::rejections::assert_is;
+use crate::policy::rules::{JSON, ask, keeping, last, post};
 
 /// A careful caller, one that shares with a few, and one that may everything.
 const CALLERS: &str = "

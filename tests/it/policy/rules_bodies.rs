@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use crate::harness::h2::*;
 use crate::harness::{Caller, Gate, Upstream};
-use crate::rejections::assert_is;
-use crate::rules::{CALLERS, GOALS, JSON, ask, keeping, last, post};
+use crate::policy::rejections::assert_is;
+use crate::policy::rules::{CALLERS, GOALS, JSON, ask, keeping, last, post};
 
 const BODIES: [&str; 5] = [
     r#"{"goal":{"name":"Заказ","id":7,"conditions":[{"type":"exact","url":"2"}]}}"#,

@@ -2,7 +2,7 @@
 
 use crate::harness::upstream::certificate;
 use crate::harness::{Answer, Conversation, Gate, READ_TOKEN, Signal, TWO_CALLERS, Upstream, breaks_off};
-use crate::reflection::gzip;
+use crate::response::reflection::gzip;
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;

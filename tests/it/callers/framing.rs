@@ -3,7 +3,7 @@
 
 use crate::harness::gate::count;
 use crate::harness::{Caller, Gate, TWO_CALLERS, Upstream};
-use crate::rejections::assert_is;
+use crate::policy::rejections::assert_is;
 
 const GET: &str = "GET /management/v1/counters HTTP/1.1\r\nHost: localhost\r\n\r\n";
 

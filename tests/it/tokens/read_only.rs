@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
-use crate::commands::{Files, outcome};
+use crate::cli::commands::{Files, outcome};
 use crate::harness::gate::binary;
 use crate::harness::{Gate, TWO_CALLERS, Upstream};
 

@@ -5,11 +5,11 @@ use std::fmt::Write as _;
 use metrika_gate::doctor::assumed::Assumed;
 use serde_json::Value;
 
-use crate::canary::assert_clean;
-use crate::doctor::{Practice, READ, caller};
+use crate::cli::doctor::{Practice, READ, caller};
 use crate::harness::files::same_as_file;
 use crate::harness::metrica::{READS, metrica};
 use crate::harness::{READ_TOKEN, Upstream};
+use crate::secrets::canary::assert_clean;
 
 #[test]
 fn the_page_is_written_from_the_code() {

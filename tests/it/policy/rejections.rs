@@ -186,7 +186,7 @@ token_health: {probe_after: 30s}
         } else if head.starts_with("GET /stat/v1/data/drilldown ") {
             conversation.write("HTTP/1.1 200 OK\r\nContent-Encoding: br\r\nContent-Length: 1\r\n\r\nx");
         } else if head.starts_with("GET /stat/v1/data/comparison ") {
-            let body = crate::reflection::gzip(READ_TOKEN.as_bytes());
+            let body = crate::response::reflection::gzip(READ_TOKEN.as_bytes());
             let head = "HTTP/1.1 400 Bad Request\r\nContent-Encoding: gzip\r\nContent-Length:";
             conversation.write([format!("{head} {}\r\n\r\n", body.len()).as_bytes(), &body].concat());
         }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::commands::{Files, outcome};
+use crate::cli::commands::{Files, outcome};
 use crate::harness::gate::program;
 use crate::harness::{Gate, TWO_CALLERS, Upstream};
 
@@ -267,7 +267,7 @@ fn nothing_is_put_in_the_place_of_a_variable_and_that_is_said() {
 /// The lines of the README that make a token file, on a machine where its folder is not there yet.
 #[test]
 fn the_readme_makes_a_token_file_that_is_taken() {
-    let readme = include_str!("../../README.md");
+    let readme = include_str!("../../../README.md");
     let lines = readme.lines().filter_map(|line| line.strip_prefix("$ "));
     let lines: Vec<_> = lines.filter(|line| line.contains("/var/run/secrets/metrika")).collect();
     let files = Files::new();

@@ -79,7 +79,7 @@ fn every_thread_is_confined() {
 /// The program's own order: what was started before the sandbox would be outside of it.
 #[test]
 fn no_thread_is_started_before() {
-    let app = include_str!("../../src/cli/app.rs");
+    let app = include_str!("../../../src/cli/app.rs");
     let at = |call: &str| app.find(call).unwrap_or_else(|| panic!("{call} is not in src/cli/app.rs"));
     let entered = at("Sandbox::enter(");
     assert!(entered < at("This starts the first thread."));

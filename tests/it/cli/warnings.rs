@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::commands::{Files, outcome};
+use crate::cli::commands::{Files, outcome};
 use crate::harness::files::write_private;
 use crate::harness::gate::program;
 use crate::harness::{Gate, READ_TOKEN, TWO_CALLERS, Upstream};

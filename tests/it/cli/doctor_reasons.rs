@@ -1,6 +1,6 @@
 //! The doctor: for every reason that Metrica has to refuse, the line that says it; and only reads are sent.
 
-use crate::doctor::{Practice, READ, caller, names};
+use crate::cli::doctor::{Practice, READ, caller, names};
 use crate::harness::metrica::{ALL, EXPENSES, ORGANISATION, OTHER_APPLICATION, PERSONAL, READS, STRANGER, metrica};
 
 fn writer(rules: &str) -> String {

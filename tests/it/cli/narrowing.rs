@@ -4,8 +4,8 @@ use metrika_gate::config::Config;
 use metrika_gate::policy::rules::List;
 use serde_json::{Value, json};
 
+use crate::cli::suggest::parse;
 use crate::harness::gate::program;
-use crate::suggest::parse;
 
 /// A folder with the configuration of a shop that is limited, and a log.
 struct Shop(tempfile::TempDir);

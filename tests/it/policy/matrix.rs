@@ -56,7 +56,7 @@ fn matrix(config: &Config, policy: &Policy) -> String {
     let tokens = Candidates::of(&vec![Ok(()); policy.tokens().len()], |_| None);
     let known = Known { policy, admissions: &admissions, limits: &config.limits, tokens: &tokens };
     let mut text = "# Who may do what, and with which token: the initial of its name; '-' is scope_denied, '!' token_scope_missing.\n\
-        # Written by tests/it/matrix.rs; UPDATE=1 writes it anew.\n"
+        # Written by tests/it/policy/matrix.rs; UPDATE=1 writes it anew.\n"
         .to_owned();
     let callers = policy.callers.all();
     for (position, caller) in callers.iter().enumerate() {

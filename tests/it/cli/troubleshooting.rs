@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use fake_metrica::Fake;
 use metrica::cause::Cause;
 
-use crate::doctor::{Practice, names};
+use crate::cli::doctor::{Practice, names};
 use crate::harness::Gate;
 use crate::harness::gate::until;
 use crate::harness::metrica::{ALL, EXPENSES, PERSONAL, READS, STRANGER, metrica};

@@ -8,7 +8,7 @@ use metrika_gate::config::Config;
 use metrika_gate::files::{External, ExternalFile, Purpose, Read};
 use metrika_gate::process::sandbox::Needs;
 
-use crate::commands::outcome;
+use crate::cli::commands::outcome;
 use crate::harness::files::write_private;
 use crate::harness::gate::{Plan, program, until};
 use crate::harness::{Gate, READ_TOKEN, Upstream};

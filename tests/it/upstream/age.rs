@@ -8,7 +8,7 @@ use crate::harness::dns::Dns;
 use crate::harness::gate::until;
 use crate::harness::upstream::certificate;
 use crate::harness::{Caller, Gate, Signal, TWO_CALLERS, Upstream};
-use crate::http2::{fake, plan, relay};
+use crate::upstream::http2::{fake, plan, relay};
 
 const GET: &str = "GET /management/v1/counters HTTP/1.1\r\nHost: localhost\r\n\r\n";
 

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use metrika_gate::metrics::process::ProcessMeters;
 use metrika_gate::reload::{Reloader, Source};
 
-use crate::canary::{assert_clean, whole};
 use crate::harness::gate::program;
 use crate::harness::upstream::certificate;
 use crate::harness::{Conversation, Gate, READ_TOKEN, TWO_CALLERS, Upstream, WRITE_TOKEN};
+use crate::secrets::canary::{assert_clean, whole};
 
 const GET: &str = "GET /management/v1/counters HTTP/1.1\r\nHost: localhost\r\n\r\n";
 

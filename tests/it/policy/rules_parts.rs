@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::harness::{Gate, Upstream};
-use crate::rejections::assert_is;
-use crate::rules::{keeping, last, post};
+use crate::policy::rejections::assert_is;
+use crate::policy::rules::{keeping, last, post};
 
 const CALLERS: &str = "
 listeners:

@@ -12,7 +12,7 @@ use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, 
 use rustls::ServerConfig;
 use serde_json::Value;
 
-use crate::doctor::{Practice, READ, caller, names};
+use crate::cli::doctor::{Practice, READ, caller, names};
 use crate::harness::files::write_private;
 use crate::harness::metrica::{
     ALL, EXPENSES, FOREIGN, IN_CONNECT, ORGANISATION, OTHER_APPLICATION, OWN, PERSONAL, READS, STRANGER, VIEW, metrica,

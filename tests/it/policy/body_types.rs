@@ -1,8 +1,8 @@
 //! Bodies whose type lies: JSON that is said to be a form, text or nothing leaves as JSON; a form is refused.
 
 use crate::harness::{Gate, Upstream};
-use crate::rejections::assert_is;
-use crate::rules::{keeping, last};
+use crate::policy::rejections::assert_is;
+use crate::policy::rules::{keeping, last};
 
 const CALLERS: &str = "
 listeners:

@@ -6,7 +6,7 @@ use metrica::cause::Cause;
 
 use crate::harness::files::same_as_file;
 use crate::harness::{Answer, Gate, TWO_CALLERS, Upstream};
-use crate::reflection::gzip;
+use crate::response::reflection::gzip;
 
 const COUNTERS: &str = "/management/v1/counters";
 const COUNTER: &str = "/management/v1/counter/5";
@@ -217,6 +217,6 @@ plays each one against a gate and against `metrika-gate doctor`: the last column
 
 ",
     );
-    page.push_str(&crate::troubleshooting::table());
+    page.push_str(&crate::cli::troubleshooting::table());
     same_as_file("docs/reasons.md", &page);
 }
