@@ -27,7 +27,7 @@ use ahead::{Ahead, Watch};
 use budget::Charge;
 use caller_body::CallerBody;
 use fields::clean_trailers;
-use held::{Held, Say};
+use held::{ContinueDecision, Held};
 
 use crate::policy::decide::Shadowed;
 use crate::policy::rules::{Breach, Parts};
@@ -69,7 +69,7 @@ pub enum BodyError {
 impl BodyError {
     /// Whether the caller disconnected; otherwise it sent an invalid body, or the gate gave up on the body.
     #[must_use]
-    pub fn is_of_a_caller_that_left(&self) -> bool {
+    pub fn is_caller_disconnect(&self) -> bool {
         let error = match self {
             Self::Caller(error) => error,
             Self::Reset => return true,
@@ -226,9 +226,11 @@ impl Body for RequestBody {
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
         if let Some(held) = &mut this.held {
-            match ready!(held.poll_say(context)) {
-                Say::Wanted => this.held = None,
-                Say::NotWanted | Say::Over => return Poll::Ready(Some(Err(BodyError::NotAskedFor))),
+            match ready!(held.poll_decision(context)) {
+                ContinueDecision::Wanted => this.held = None,
+                ContinueDecision::NotWanted | ContinueDecision::Over => {
+                    return Poll::Ready(Some(Err(BodyError::NotAskedFor)));
+                }
             }
         }
         match &mut this.ahead {

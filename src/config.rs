@@ -340,7 +340,7 @@ fn read(root: &At<'_>, findings: &mut Findings) -> Option<Config> {
     let listeners = table.required(findings, "listeners").and_then(|at| process::listeners(&at, admin, findings));
     let upstream = upstream::upstream(table.optional("upstream").as_ref(), findings);
     let tokens = table.required(findings, "tokens").and_then(|at| policy::tokens(&at, findings));
-    let known = policy::Known {
+    let known = policy::KnownNames {
         listener_names: names(&table, "listeners"),
         listeners: listeners.as_deref().unwrap_or_default(),
         token_names: names(&table, "tokens"),

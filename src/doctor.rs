@@ -45,7 +45,7 @@ mod issuer;
 mod raw;
 mod reach;
 
-use finding::{Finding, Rights, Standing};
+use finding::{Finding, Rights, Severity};
 use issuer::Identity;
 use reach::Unreached;
 
@@ -90,8 +90,8 @@ pub struct Report {
 impl Report {
     /// Returns the worst standing of all findings.
     #[must_use]
-    pub fn standing(&self) -> Standing {
-        self.lines.iter().map(|line| line.finding.standing()).max().unwrap_or(Standing::Well)
+    pub fn severity(&self) -> Severity {
+        self.lines.iter().map(|line| line.finding.severity()).max().unwrap_or(Severity::Well)
     }
 
     /// Returns the exit code (sysexits(3)): 77 for the permissions of a file and 78 for its content, as in `check`; 1 if
@@ -105,10 +105,10 @@ impl Report {
         if has(|finding| matches!(finding, Finding::FileContent { .. })) {
             return 78;
         }
-        match self.standing() {
-            Standing::Wrong => 1,
-            Standing::Unknown => 75,
-            Standing::Well | Standing::Note | Standing::Warning => 0,
+        match self.severity() {
+            Severity::Wrong => 1,
+            Severity::Unknown => 75,
+            Severity::Well | Severity::Note | Severity::Warning => 0,
         }
     }
 }
@@ -141,16 +141,16 @@ pub async fn examine(
     };
     let is_wanted = |source: &&TokenSource| wanted.tokens.is_empty() || wanted.tokens.contains(&source.alias);
     let sources: Vec<_> = config.tokens.iter().filter(is_wanted).collect();
-    let mut patients = Vec::new();
+    let mut examined_tokens = Vec::new();
     // All tokens are read before the first question, because responses are searched for each of them.
     let held: Vec<_> = sources.iter().filter_map(|source| Some((*source, doctor.token(source)?))).collect();
     doctor.compare_files(&held);
     for (source, token) in held {
         doctor.expiry(source, now);
-        patients.extend(doctor.admit(source, token).await);
+        examined_tokens.extend(doctor.admit(source, token).await);
     }
-    for index in 0..patients.len() {
-        doctor.look_at_counters(&mut patients, index).await;
+    for index in 0..examined_tokens.len() {
+        doctor.look_at_counters(&mut examined_tokens, index).await;
     }
     let mut report = doctor.report;
     report.lines.sort_by_key(|line| sources.iter().position(|source| source.alias == line.token));
@@ -186,7 +186,7 @@ struct Doctor<'a> {
 }
 
 /// A token that Metrica did not reject as invalid.
-struct Patient<'a> {
+struct ExaminedToken<'a> {
     source: &'a TokenSource,
     token: Token,
     issuer: Option<Issuer>,
@@ -202,7 +202,7 @@ struct Patient<'a> {
     is_blocked: bool,
 }
 
-impl Patient<'_> {
+impl ExaminedToken<'_> {
     fn rights(&self) -> Rights {
         let seen = self.issuer.as_ref().map(|issuer| &issuer.client_id);
         Rights(seen.or(self.source.origin.client_id.as_ref()).cloned())
@@ -222,11 +222,11 @@ impl Patient<'_> {
 }
 
 impl<'a> Doctor<'a> {
-    fn say(&mut self, source: &TokenSource, finding: Finding) {
+    fn report(&mut self, source: &TokenSource, finding: Finding) {
         self.report.lines.push(Line { token: source.alias, counter: None, finding });
     }
 
-    fn say_of(&mut self, source: &TokenSource, counter: u64, finding: Finding) {
+    fn report_counter(&mut self, source: &TokenSource, counter: u64, finding: Finding) {
         self.report.lines.push(Line { token: source.alias, counter: Some(counter), finding });
     }
 
@@ -264,7 +264,7 @@ impl<'a> Doctor<'a> {
     }
 
     /// Determines whether the token is valid and can read (rules 2 and 3). Returns `None` for an invalid token.
-    async fn admit(&mut self, source: &'a TokenSource, token: Token) -> Option<Patient<'a>> {
+    async fn admit(&mut self, source: &'a TokenSource, token: Token) -> Option<ExaminedToken<'a>> {
         let identity = self.identify(source, &token).await;
         let reply = self.ask(source.alias, &token, Question::List).await;
         if reply == Reply::Invalid {
@@ -273,18 +273,18 @@ impl<'a> Doctor<'a> {
                 Identity::Invalid => Finding::Dead,
                 Identity::Known(_) => Finding::Disputed,
             };
-            self.say(source, finding);
+            self.report(source, finding);
             return None;
         }
         let issuer = match identity {
             Identity::Known(issuer) => Some(issuer),
             Identity::Silent => None,
             Identity::Invalid => {
-                self.say(source, Finding::IssuerInvalid);
+                self.report(source, Finding::IssuerInvalid);
                 None
             }
         };
-        let mut patient = Patient {
+        let mut examined = ExaminedToken {
             source,
             token,
             issuer,
@@ -297,16 +297,16 @@ impl<'a> Doctor<'a> {
         let sees = if let Reply::Yes(body) = &reply { counters_in(body) } else { None };
         let obstacle = match (sees, &reply) {
             (Some((sees, all)), _) => {
-                (patient.reads, patient.sees, patient.sees_in_all) = (Some(true), sees, all);
+                (examined.reads, examined.sees, examined.sees_in_all) = (Some(true), sees, all);
                 None
             }
             (None, Reply::Denied) => {
-                patient.reads = Some(false);
+                examined.reads = Some(false);
                 None
             }
             (None, _) => Some(reply.unexpected()),
         };
-        patient.is_blocked = obstacle.as_ref().is_some_and(Obstacle::stays);
+        examined.is_blocked = obstacle.as_ref().is_some_and(Obstacle::stays);
         let alive = match obstacle {
             None => Finding::Alive,
             Some(why) => {
@@ -314,29 +314,29 @@ impl<'a> Doctor<'a> {
                 unreached.unwrap_or_else(|| Finding::AliveUnknown { mend: remedy(&why), why })
             }
         };
-        self.say(source, alive);
-        if patient.reads.is_some() {
-            self.say_reads(&patient);
+        self.report(source, alive);
+        if examined.reads.is_some() {
+            self.report_reads(&examined);
         }
-        let scopes = patient.declared_writes();
+        let scopes = examined.declared_writes();
         if !scopes.is_empty() {
-            self.say(source, Finding::WriteUnproven { scopes, rights: patient.rights() });
+            self.report(source, Finding::WriteUnproven { scopes, rights: examined.rights() });
         }
-        Some(patient)
+        Some(examined)
     }
 
     /// Reports whether the token has `metrika:read`, compared with its declared scopes.
-    fn say_reads(&mut self, patient: &Patient<'_>) {
-        let declared = patient.source.scopes.iter().any(|scope| scope == Scope::Read);
-        let finding = match (patient.reads, declared) {
+    fn report_reads(&mut self, examined: &ExaminedToken<'_>) {
+        let declared = examined.source.scopes.iter().any(|scope| scope == Scope::Read);
+        let finding = match (examined.reads, declared) {
             (Some(true), true) => Finding::Read,
             (Some(true), false) => Finding::ReadUndeclared,
-            (Some(false), true) if patient.is_personal() => Finding::ReadPersonal,
-            (Some(false), true) => Finding::ReadMissing { rights: patient.rights() },
+            (Some(false), true) if examined.is_personal() => Finding::ReadPersonal,
+            (Some(false), true) => Finding::ReadMissing { rights: examined.rights() },
             (Some(false), false) => Finding::NoRead,
             (None, _) => Finding::ReadUnknown,
         };
-        self.say(patient.source, finding);
+        self.report(examined.source, finding);
     }
 
     /// Returns the counters to ask for with a token, and their number before the limit (rule 5).

@@ -14,7 +14,7 @@
 //! Each stage takes one type and is the only maker of the next: nothing is forwarded without a [`Grant`] and a token, nor
 //! with a credential of the caller. A missing or misplaced stage does not compile.
 //!
-//! Forward checks the body against the caller's rules before it takes a connection (`owed`), because that check has to
+//! Forward checks the body against the caller's rules before it takes a connection (`body_policy`), because that check has to
 //! wait for the body.
 //!
 //! Responses are not trusted either: Forward hands them to the response path, which has its own checks
@@ -33,21 +33,21 @@ use crate::worker::Worker;
 
 mod admit;
 mod authorize;
+mod body_policy;
 pub mod connection;
+mod drain;
 pub mod exchange;
+mod exchange_state;
 mod failure;
 mod forward;
 pub mod headers;
 mod identify;
 mod inject;
 pub mod interim;
-mod known;
-mod owed;
 mod phase;
 mod progress;
 mod raw_queries;
 mod record;
-mod rest;
 mod stage;
 mod stalled;
 pub mod transport;

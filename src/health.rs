@@ -5,7 +5,7 @@
 //! 2. Tokens of several owners that are rejected at the same time are an outage (`health/outage.rs`). When Metrica accepts
 //!    one of them again, the others are probed at once; each remains part of the outage until its own probe is answered.
 //! 3. A refused caller receives the conclusion once the workers know it, so its next request is decided with it.
-//! 4. With `learn`, the gate sends requests that can tell the reason of a refusal ([`doubts`]), never with a suspended
+//! 4. With `learn`, the gate sends requests that can tell the reason of a refusal ([`follow_ups`]), never with a suspended
 //!    token.
 //! 5. With `identity`, the gate asks who owns each new token until it gets a response. Facts that one token shows about its
 //!    owner hold for all tokens of that owner (`health/owners.rs`).
@@ -26,14 +26,14 @@ use tokio::time::{Instant, sleep_until};
 use crate::config::{self, Config, TokenHealth};
 use crate::metrics::process::ProcessMeters;
 use crate::names::TokenAlias;
-use crate::process::workers::Crew;
+use crate::process::workers::Workers;
 use crate::reload::{Concern, Concerns};
 use crate::token::{Standing, Token};
 use crate::upstream::Upstream;
-use crate::worker::{Doubt, Generation, Report, Sender, Slot};
+use crate::worker::{Generation, Report, Slot, Suspicion, TokenUse};
 
 mod ask;
-pub mod doubts;
+pub mod follow_ups;
 pub mod identity;
 mod judge;
 mod learn;
@@ -44,8 +44,8 @@ pub mod probe;
 pub mod question;
 
 use ask::{About, Asker, Finding, Finds};
-use doubts::Doubts;
-use machine::{Event, Machine, Reply};
+use follow_ups::FollowUps;
+use machine::{Event, Machine, Reaction};
 use owners::Owners;
 use probe::Place;
 
@@ -57,7 +57,7 @@ const INTRODUCTION: Duration = Duration::from_secs(60);
 const MOST_WAITING: usize = 1000;
 
 /// The health state of one token.
-struct Patient {
+struct TrackedToken {
     epoch: u64,
     machine: Machine,
     standing: Standing,
@@ -72,15 +72,15 @@ struct Patient {
 /// Tracks the health of all tokens; see the module.
 pub struct Health {
     reports: mpsc::UnboundedReceiver<Report>,
-    found: mpsc::UnboundedReceiver<(Sender, Finding)>,
+    found: mpsc::UnboundedReceiver<(TokenUse, Finding)>,
     finds: Finds,
     settings: TokenHealth,
     metrica: Place,
     identity: Option<(Place, Arc<str>)>,
     identity_settings: Option<config::Identity>,
     generation: Arc<Generation>,
-    patients: BTreeMap<TokenAlias, Patient>,
-    doubts: Doubts,
+    tracked_tokens: BTreeMap<TokenAlias, TrackedToken>,
+    follow_ups: FollowUps,
     owners: Owners,
     /// Conclusions to deliver to waiting requests (rule 3).
     concluded: Vec<(oneshot::Sender<Conclusion>, Conclusion)>,
@@ -108,8 +108,8 @@ impl Health {
             identity: identity(config)?,
             identity_settings: config.identity.clone(),
             generation,
-            patients: BTreeMap::new(),
-            doubts: Doubts::default(),
+            tracked_tokens: BTreeMap::new(),
+            follow_ups: FollowUps::default(),
             owners: Owners::default(),
             concluded: Vec::new(),
             meters,
@@ -134,13 +134,13 @@ impl Health {
             let mut slots = generation.tokens.iter();
             slots.any(|slot| slot.alias == alias && slot.epoch == epoch && slot.token.is_some())
         };
-        self.patients.retain(|alias, patient| is_there(*alias, patient.epoch));
-        self.doubts.keep(is_there);
+        self.tracked_tokens.retain(|alias, tracked| is_there(*alias, tracked.epoch));
+        self.follow_ups.keep(is_there);
         let held = generation.tokens.iter().filter(|slot| slot.token.is_some());
-        self.owners.follow(held.map(Slot::sender));
+        self.owners.follow(held.map(Slot::token_use));
         let now = Instant::now();
         for slot in generation.tokens.iter().filter(|slot| slot.token.is_some()) {
-            let patient = self.patients.entry(slot.alias).or_insert_with(|| Patient {
+            let tracked = self.tracked_tokens.entry(slot.alias).or_insert_with(|| TrackedToken {
                 epoch: slot.epoch,
                 machine: Machine::new(now, self.settings),
                 standing: Standing::Healthy,
@@ -150,7 +150,7 @@ impl Health {
             });
             let position = generation.tokens.iter().position(|other| other.alias == slot.alias);
             let stands_by = generation.tokens.iter().any(|other| other.standby.is_some() && other.standby == position);
-            patient.machine.on(Event::StandsBy(stands_by), now, self.settings);
+            tracked.machine.on(Event::StandsBy(stands_by), now, self.settings);
         }
         self.ask_what_is_due();
     }
@@ -158,11 +158,11 @@ impl Health {
     /// Probes these tokens, or all of them, again: the state known of them may be out of date.
     pub fn look_again(&mut self, of: Option<&BTreeSet<TokenAlias>>) {
         let now = Instant::now();
-        for (alias, patient) in &mut self.patients {
+        for (alias, tracked) in &mut self.tracked_tokens {
             if of.is_none_or(|of| of.contains(alias)) {
-                patient.machine.on(Event::LookAgain, now, self.settings);
+                tracked.machine.on(Event::LookAgain, now, self.settings);
                 if let Some(slot) = self.generation.tokens.iter().find(|slot| slot.alias == *alias) {
-                    self.doubts.look_again(slot.sender(), now);
+                    self.follow_ups.look_again(slot.token_use(), now);
                 }
             }
         }
@@ -171,7 +171,7 @@ impl Health {
 
     /// Waits for a report, a finding or a due question, and handles it. Returns whether [`Self::concerns`] may have
     /// changed.
-    pub async fn attend(&mut self, crew: &Crew) -> bool {
+    pub async fn next_event(&mut self, workers: &Workers) -> bool {
         for (waiting, conclusion) in self.concluded.drain(..) {
             // A closed receiver needs no conclusion.
             let _ = waiting.send(conclusion);
@@ -184,8 +184,8 @@ impl Health {
             }
         };
         tokio::select! {
-            Some(report) = self.reports.recv() => self.take(report, crew),
-            Some((sender, finding)) = self.found.recv() => self.take_finding(sender, finding, crew),
+            Some(report) = self.reports.recv() => self.take(report, workers),
+            Some((token_use, finding)) = self.found.recv() => self.take_finding(token_use, finding, workers),
             () = due => {}
         }
         self.ask_what_is_due();
@@ -194,10 +194,10 @@ impl Health {
 
     fn next_question(&self) -> Option<Instant> {
         let introduces = self.identity.is_some();
-        let idle = self.patients.values().filter(|patient| !patient.is_busy);
-        let due = |patient: &Patient| {
-            let introduction = patient.introduction.filter(|_| introduces);
-            patient.machine.due().into_iter().chain(introduction).min()
+        let idle = self.tracked_tokens.values().filter(|tracked| !tracked.is_busy);
+        let due = |tracked: &TrackedToken| {
+            let introduction = tracked.introduction.filter(|_| introduces);
+            tracked.machine.due().into_iter().chain(introduction).min()
         };
         idle.filter_map(due).min()
     }
@@ -205,9 +205,9 @@ impl Health {
     /// The tokens that are not healthy.
     #[must_use]
     pub fn concerns(&self) -> Concerns {
-        let concerned = self.patients.iter().filter(|(_, patient)| patient.standing != Standing::Healthy);
-        let concern = |(alias, patient): (&TokenAlias, &Patient)| {
-            let Patient { epoch, standing, ref machine, .. } = *patient;
+        let concerned = self.tracked_tokens.iter().filter(|(_, tracked)| tracked.standing != Standing::Healthy);
+        let concern = |(alias, tracked): (&TokenAlias, &TrackedToken)| {
+            let TrackedToken { epoch, standing, ref machine, .. } = *tracked;
             (
                 *alias,
                 Concern {
@@ -221,33 +221,35 @@ impl Health {
         concerned.map(concern).collect()
     }
 
-    fn take(&mut self, report: Report, crew: &Crew) {
-        let (sender, now) = (report.sender(), Instant::now());
+    fn take(&mut self, report: Report, workers: &Workers) {
+        let (token_use, now) = (report.token_use(), Instant::now());
         // A late response to a replaced token does not concern the current one.
-        let Some(patient) = self.patients.get_mut(&sender.alias).filter(|patient| patient.epoch == sender.epoch) else {
+        let Some(tracked) =
+            self.tracked_tokens.get_mut(&token_use.alias).filter(|tracked| tracked.epoch == token_use.epoch)
+        else {
             return;
         };
         match report {
-            Report::Accepted(_) => _ = patient.machine.on(Event::Succeeded, now, self.settings),
-            Report::Refused(_, waiting) => self.conclude(sender.alias, Event::Refused, waiting),
+            Report::Accepted(_) => _ = tracked.machine.on(Event::Succeeded, now, self.settings),
+            Report::Refused(_, waiting) => self.conclude(token_use.alias, Event::Refused, waiting),
             Report::Doubted(_, waiting) => {
                 if self.settings.learn {
-                    self.conclude(sender.alias, Event::Doubted, waiting);
+                    self.conclude(token_use.alias, Event::Doubted, waiting);
                 }
             }
             Report::Learnt(_, fact) => {
                 let counter = if let Fact::Permission(counter, _) = fact { Some(counter) } else { None };
-                if self.is_said(&fact) {
-                    self.learn(sender, vec![fact], crew);
+                if self.is_known_to_workers(&fact) {
+                    self.learn(token_use, vec![fact], workers);
                 }
                 if let Some(counter) = counter {
-                    self.doubts.take_again(self.eyes(sender), counter, now);
+                    self.follow_ups.take_again(self.asking_token(token_use), counter, now);
                 }
             }
-            Report::Shown(_, counter) => self.doubts.is_old(self.eyes(sender), counter),
-            Report::Denied(_, doubt) => {
-                if self.settings.learn && !patient.standing.is_refused() {
-                    self.doubt(sender, doubt, now);
+            Report::Shown(_, counter) => self.follow_ups.is_old(self.asking_token(token_use), counter),
+            Report::Denied(_, suspicion) => {
+                if self.settings.learn && !tracked.standing.is_refused() {
+                    self.suspicion(token_use, suspicion, now);
                 }
             }
         }
@@ -256,59 +258,62 @@ impl Health {
     /// Handles a refusal that makes a token suspect. The waiting request gets the conclusion now, or when a probe is
     /// answered.
     fn conclude(&mut self, alias: TokenAlias, event: Event, waiting: oneshot::Sender<Conclusion>) {
-        let Some(patient) = self.patients.get_mut(&alias) else { return };
-        match patient.machine.on(event, Instant::now(), self.settings) {
-            Some(Reply::Now(conclusion)) => self.concluded.push((waiting, conclusion)),
-            Some(Reply::Wait) | None => {
-                if patient.waiting.len() >= MOST_WAITING {
-                    patient.waiting.retain(|waiting| !waiting.is_closed());
+        let Some(tracked) = self.tracked_tokens.get_mut(&alias) else { return };
+        match tracked.machine.on(event, Instant::now(), self.settings) {
+            Some(Reaction::Now(conclusion)) => self.concluded.push((waiting, conclusion)),
+            Some(Reaction::Wait) | None => {
+                if tracked.waiting.len() >= MOST_WAITING {
+                    tracked.waiting.retain(|waiting| !waiting.is_closed());
                 }
-                patient.waiting.push(waiting);
-                patient.waiting.truncate(MOST_WAITING);
+                tracked.waiting.push(waiting);
+                tracked.waiting.truncate(MOST_WAITING);
             }
         }
     }
 
-    fn take_finding(&mut self, sender: Sender, finding: Finding, crew: &Crew) {
-        let doubt = if matches!(finding, Finding::Answered(_)) { self.doubts.answered() } else { None };
-        let Some(patient) = self.patients.get_mut(&sender.alias).filter(|patient| patient.epoch == sender.epoch) else {
+    fn take_finding(&mut self, token_use: TokenUse, finding: Finding, workers: &Workers) {
+        let suspicion = if matches!(finding, Finding::Answered(_)) { self.follow_ups.answered() } else { None };
+        let Some(tracked) =
+            self.tracked_tokens.get_mut(&token_use.alias).filter(|tracked| tracked.epoch == token_use.epoch)
+        else {
             return;
         };
-        patient.is_busy = false;
+        tracked.is_busy = false;
         match finding {
             Finding::Concluded(conclusion, found) => {
-                patient.machine.on(Event::Probed(conclusion), Instant::now(), self.settings);
-                self.concluded.extend(patient.waiting.drain(..).map(|waiting| (waiting, conclusion)));
+                tracked.machine.on(Event::Probed(conclusion), Instant::now(), self.settings);
+                self.concluded.extend(tracked.waiting.drain(..).map(|waiting| (waiting, conclusion)));
                 // Rule 2.
-                if conclusion == Conclusion::Accepted && patient.standing == Standing::Outage {
-                    self.look_again_at_the_outage();
-                } else if conclusion == Conclusion::Rejected && patient.standing == Standing::Outage {
-                    patient.standing = Standing::Suspended;
+                if conclusion == Conclusion::Accepted && tracked.standing == Standing::Outage {
+                    self.probe_outage_again();
+                } else if conclusion == Conclusion::Rejected && tracked.standing == Standing::Outage {
+                    tracked.standing = Standing::Suspended;
                 }
-                self.take_found(sender, found, crew);
+                self.take_found(token_use, found, workers);
             }
             Finding::Answered(found) => {
-                self.doubts.charge(sender.alias, found.requests.saturating_sub(1), Instant::now());
+                self.follow_ups.charge(token_use.alias, found.requests.saturating_sub(1), Instant::now());
                 if found.doubts_token {
-                    patient.machine.on(Event::Doubted, Instant::now(), self.settings);
+                    tracked.machine.on(Event::Doubted, Instant::now(), self.settings);
                 }
-                self.take_found(sender, found, crew);
+                self.take_found(token_use, found, workers);
                 // The token lacks read access; another token of its owner may have it.
-                let is_of_owner =
-                    |(asked, doubt): &(Sender, Doubt)| *doubt != Doubt::Reads && self.eyes(*asked) != *asked;
-                if let Some((asked, doubt)) = doubt.filter(is_of_owner) {
-                    self.doubts.take(self.eyes(asked), doubt, Instant::now());
+                let is_of_owner = |(asked, suspicion): &(TokenUse, Suspicion)| {
+                    *suspicion != Suspicion::Reads && self.asking_token(*asked) != *asked
+                };
+                if let Some((asked, suspicion)) = suspicion.filter(is_of_owner) {
+                    self.follow_ups.take(self.asking_token(asked), suspicion, Instant::now());
                 }
             }
-            Finding::Owner(Some(login)) => self.learn(sender, vec![Fact::Owner(login)], crew),
-            Finding::Owner(None) => patient.introduction = Some(Instant::now() + INTRODUCTION),
+            Finding::Owner(Some(login)) => self.learn(token_use, vec![Fact::Owner(login)], workers),
+            Finding::Owner(None) => tracked.introduction = Some(Instant::now() + INTRODUCTION),
         }
     }
 
-    fn look_again_at_the_outage(&mut self) {
+    fn probe_outage_again(&mut self) {
         let now = Instant::now();
-        for patient in self.patients.values_mut().filter(|patient| patient.standing == Standing::Outage) {
-            patient.machine.on(Event::LookAgain, now, self.settings);
+        for tracked in self.tracked_tokens.values_mut().filter(|tracked| tracked.standing == Standing::Outage) {
+            tracked.machine.on(Event::LookAgain, now, self.settings);
         }
     }
 
@@ -316,20 +321,22 @@ impl Health {
     fn ask_what_is_due(&mut self) {
         let now = Instant::now();
         for slot in &self.generation.tokens {
-            let (Some(token), Some(patient)) = (&slot.token, self.patients.get_mut(&slot.alias)) else { continue };
-            if patient.is_busy || patient.epoch != slot.epoch {
+            let (Some(token), Some(tracked)) = (&slot.token, self.tracked_tokens.get_mut(&slot.alias)) else {
+                continue;
+            };
+            if tracked.is_busy || tracked.epoch != slot.epoch {
                 continue;
             }
-            let about = self.owners.about(slot.sender(), slot.owner.as_deref());
-            let asker = |place: &Place| asker(place, token, (slot.sender(), about), &self.meters, &self.finds);
-            if patient.machine.due().is_some_and(|due| due <= now) {
-                patient.is_busy = true;
-                patient.machine.asks(now);
+            let about = self.owners.about(slot.token_use(), slot.owner.as_deref());
+            let asker = |place: &Place| asker(place, token, (slot.token_use(), about), &self.meters, &self.finds);
+            if tracked.machine.due().is_some_and(|due| due <= now) {
+                tracked.is_busy = true;
+                tracked.machine.asks(now);
                 ask::whether_valid(asker(&self.metrica));
             } else if let Some((place, path)) = &self.identity
-                && patient.introduction.is_some_and(|due| due <= now)
+                && tracked.introduction.is_some_and(|due| due <= now)
             {
-                (patient.is_busy, patient.introduction) = (true, None);
+                (tracked.is_busy, tracked.introduction) = (true, None);
                 let secrets = self.generation.tokens.iter().filter_map(|slot| slot.token.clone()).collect();
                 ask::owner(asker(place), path, secrets);
             }
@@ -339,26 +346,26 @@ impl Health {
 
     /// Sends the next open follow-up question (rule 4).
     fn ask_what_is_open(&mut self) {
-        let patients = &self.patients;
-        let is_free = |patient: &Patient| !patient.is_busy && !patient.standing.is_refused();
-        let may_ask = |sender: Sender| patients.get(&sender.alias).is_some_and(is_free);
-        let Some((sender, doubt)) = self.doubts.next(Instant::now(), may_ask) else { return };
+        let tracked_tokens = &self.tracked_tokens;
+        let is_free = |tracked: &TrackedToken| !tracked.is_busy && !tracked.standing.is_refused();
+        let may_ask = |token_use: TokenUse| tracked_tokens.get(&token_use.alias).is_some_and(is_free);
+        let Some((token_use, suspicion)) = self.follow_ups.next(Instant::now(), may_ask) else { return };
         // The scopes that it is declared to have may have changed since.
-        let is_same = |slot: &&Slot| slot.alias == sender.alias && slot.epoch == sender.epoch;
+        let is_same = |slot: &&Slot| slot.alias == token_use.alias && slot.epoch == token_use.epoch;
         let slot = self.generation.tokens.iter().find(is_same);
         let token = slot.and_then(|slot| slot.token.as_ref());
-        let (Some(token), Some(patient)) = (token, self.patients.get_mut(&sender.alias)) else {
-            self.doubts.answered();
+        let (Some(token), Some(tracked)) = (token, self.tracked_tokens.get_mut(&token_use.alias)) else {
+            self.follow_ups.answered();
             return;
         };
-        patient.is_busy = true;
-        let mut about = self.owners.about(sender, slot.and_then(|slot| slot.owner.as_deref()));
+        tracked.is_busy = true;
+        let mut about = self.owners.about(token_use, slot.and_then(|slot| slot.owner.as_deref()));
         about.owner_is_open &= self.identity.is_none();
-        let asker = asker(&self.metrica, token, (sender, about), &self.meters, &self.finds);
-        match doubt {
-            Doubt::Counters(login, counters) => ask::permissions(asker, login, counters),
-            Doubt::Logins => ask::logins(asker),
-            Doubt::Reads => ask::reads(asker),
+        let asker = asker(&self.metrica, token, (token_use, about), &self.meters, &self.finds);
+        match suspicion {
+            Suspicion::Counters(login, counters) => ask::permissions(asker, login, counters),
+            Suspicion::Logins => ask::logins(asker),
+            Suspicion::Reads => ask::reads(asker),
         }
     }
 }
@@ -366,14 +373,14 @@ impl Health {
 fn asker(
     place: &Place,
     token: &Token,
-    (sender, about): (Sender, About),
+    (token_use, about): (TokenUse, About),
     meters: &Arc<ProcessMeters>,
     finds: &Finds,
 ) -> Asker {
     Asker {
         place: place.clone(),
         token: token.clone(),
-        sender,
+        token_use,
         about,
         meters: meters.clone(),
         finds: finds.clone(),

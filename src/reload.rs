@@ -26,7 +26,7 @@ use crate::files::descriptors::Descriptors;
 use crate::metrics::process::{Confinement, Outcome, ProcessMeters, TokenNow};
 use crate::names::TokenAlias;
 use crate::process::sandbox::Sandbox;
-use crate::process::workers::Crew;
+use crate::process::workers::Workers;
 use crate::token::Token;
 use crate::token::store::TokenErrors;
 use crate::upstream::Upstream;
@@ -101,10 +101,10 @@ impl Reloader {
         };
         reloader.meters.config_reloaded(Outcome::Success);
         let all: Vec<_> = reloader.config.tokens.iter().map(|source| source.alias).collect();
-        reloader.tell_meters(&all);
-        reloader.tell_of_address_only_callers();
+        reloader.update_meters(&all);
+        reloader.log_address_only_callers();
         for source in &reloader.config.tokens {
-            reloader.say_state(source.alias);
+            reloader.log_state(source.alias);
         }
         Ok(reloader)
     }
@@ -143,20 +143,20 @@ impl Reloader {
 
     /// Checks every file and installs settled changes before it returns. Returns the time until the next check, if it
     /// should be earlier than the regular one.
-    pub async fn look(&mut self, crew: &Crew) -> Option<Duration> {
-        self.tell_of_mounts();
+    pub async fn look(&mut self, workers: &Workers) -> Option<Duration> {
+        self.log_mounts();
         let now = Instant::now();
         let again = match self.source.as_mut().map_or(Change::None, |source| source.look(now)) {
             Change::None => None,
             Change::Wait(left) => Some(left),
-            Change::Take(config) => self.take(*config, now, crew).await,
+            Change::Take(config) => self.take(*config, now, workers).await,
             Change::TakeOthers(config) => match *config {
                 Ok(config) if self.is_in_use(&config) => {
                     self.taken();
                     self.is_right();
                     None
                 }
-                config => self.take(config, now, crew).await,
+                config => self.take(config, now, workers).await,
             },
             Change::Away(error) => {
                 let hint = self.sandbox.hint(source::is_denied(&error));
@@ -168,19 +168,19 @@ impl Reloader {
                 None
             }
         };
-        let of_tokens = self.look_at_tokens(crew).await;
-        self.tell_of_files();
+        let of_tokens = self.look_at_tokens(workers).await;
+        self.log_files();
         again.into_iter().chain(of_tokens).min()
     }
 
-    async fn use_tokens(&mut self, changed: &[TokenAlias], crew: &Crew) {
+    async fn use_tokens(&mut self, changed: &[TokenAlias], workers: &Workers) {
         self.renew_slots();
-        self.tell_meters(changed);
-        crew.install(&self.generation).await;
+        self.update_meters(changed);
+        workers.install(&self.generation).await;
         for alias in changed {
             let usable = self.is_usable(*alias);
             if usable {
-                self.say_state(*alias);
+                self.log_state(*alias);
             }
             self.meters.tokens_reloaded(if usable { Outcome::Success } else { Outcome::Failure });
             if usable {
@@ -205,7 +205,7 @@ impl Reloader {
     }
 
     /// Replaces the set of suspect and suspended tokens. Workers are informed only if a suspension begins, ends or changes.
-    pub async fn heed(&mut self, concerns: Concerns, crew: &Crew) {
+    pub async fn apply_concerns(&mut self, concerns: Concerns, workers: &Workers) {
         if concerns == self.concerns {
             return;
         }
@@ -216,9 +216,9 @@ impl Reloader {
         let is_for_workers = refused(&concerns) != refused(&self.concerns);
         self.concerns = concerns;
         self.renew_slots();
-        self.tell_meters(&[]);
+        self.update_meters(&[]);
         if is_for_workers {
-            crew.install(&self.generation).await;
+            workers.install(&self.generation).await;
         }
     }
 
@@ -238,7 +238,7 @@ impl Reloader {
     }
 
     /// Logs a missing or suspiciously short token after its file was checked.
-    fn say_state(&self, alias: TokenAlias) {
+    fn log_state(&self, alias: TokenAlias) {
         for (source, token) in self.config.tokens.iter().zip(&self.tokens).filter(|(source, _)| source.alias == alias) {
             let file = crate::files::reading::shown(&source.file);
             match token {
@@ -253,7 +253,7 @@ impl Reloader {
         }
     }
 
-    fn tell_meters(&self, changed: &[TokenAlias]) {
+    fn update_meters(&self, changed: &[TokenAlias]) {
         let now = |(source, slot): (&TokenSource, &Slot)| TokenNow {
             alias: source.alias,
             loaded: slot.token.is_some(),
@@ -267,7 +267,7 @@ impl Reloader {
         self.meters.served_now(served(&self.config, &self.generation.tokens));
     }
 
-    fn tell_of_address_only_callers(&self) {
+    fn log_address_only_callers(&self) {
         let callers = self.config.address_only_callers();
         self.meters.address_only_callers_now(callers.len());
         if let Some(first) = callers.first() {

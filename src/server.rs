@@ -25,7 +25,7 @@ use tokio::time::Instant;
 use tower::Service;
 
 use crate::config::Limits;
-use crate::files::descriptors::Need;
+use crate::files::descriptors::DescriptorNeed;
 use crate::gateway::connection::{Connection, Phase};
 use crate::gateway::{refuse_unparsed, whole_answer};
 use crate::metrics::process::ProcessMeters;
@@ -39,15 +39,15 @@ mod blocks;
 pub mod caller_io;
 mod http2;
 
+pub mod connection_limits;
 pub mod listen;
-pub mod places;
 mod streams;
 
 use caller_io::{CallerIo, Socket};
+pub use connection_limits::Connections;
+use connection_limits::CountedPlace;
 use http2::Begun;
 use listen::Accepting;
-pub use places::Connections;
-use places::One;
 
 /// The pause of accepting while no descriptor is available.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -81,9 +81,9 @@ pub async fn accept(
         };
         match accepted {
             Ok(accepted) => take(accepted),
-            Err(error) if caller_io::is_of_one_connection(&error) => {}
+            Err(error) if caller_io::concerns_one_connection(&error) => {}
             Err(error) => {
-                let _ = Need::Caller.found_none(&error);
+                let _ = DescriptorNeed::Caller.found_none(&error);
                 if said.is_none_or(|said: Instant| said.elapsed() > SAID_AGAIN) {
                     said = Some(Instant::now());
                     let name = listener.0.as_str();
@@ -97,7 +97,7 @@ pub async fn accept(
     while let Some(accepted) = tokio::task::unconstrained(accepting.accept_now()).await {
         match accepted {
             Ok(accepted) => take(accepted),
-            Err(error) if caller_io::is_of_one_connection(&error) => {}
+            Err(error) if caller_io::concerns_one_connection(&error) => {}
             Err(_) => break,
         }
     }
@@ -129,7 +129,7 @@ fn take(
         }
         Err(limit) => {
             meters.connection_refused(limit);
-            if let Some(place) = connections.take_turned_away(&limits) {
+            if let Some(place) = connections.take_rejection_place(&limits) {
                 tokio::task::spawn_local(turn_away(socket, place));
             }
         }
@@ -137,9 +137,9 @@ fn take(
 }
 
 /// Sends a refusal on a connection beyond the limit, and closes it.
-async fn turn_away(socket: Socket, place: One) {
+async fn turn_away(socket: Socket, place: CountedPlace) {
     let answer = whole_answer(Reason::Overloaded, &new_request_id());
-    socket.say_and_close(&answer, Duration::from_secs(1), u64::MAX).await;
+    socket.write_and_close(&answer, Duration::from_secs(1), u64::MAX).await;
     drop(place);
 }
 
@@ -165,14 +165,14 @@ async fn serve(worker: Rc<Worker>, connection: Rc<Connection>, socket: (Socket, 
             tokio::time::sleep(ARRIVAL).await;
             socket.break_off();
         }
-        End::Cut => Box::pin(socket.say_and_close(&[], LINGER, u64::MAX)).await,
+        End::Cut => Box::pin(socket.write_and_close(&[], LINGER, u64::MAX)).await,
         End::Deaf => socket.break_off(),
         End::Refused(kind) => {
             let answer = refuse_unparsed(&worker, &connection, kind);
-            Box::pin(socket.say_and_close(&answer, LINGER, u64::MAX)).await;
+            Box::pin(socket.write_and_close(&answer, LINGER, u64::MAX)).await;
         }
         End::Answered if connection.request_is_open() => {
-            Box::pin(socket.say_and_close(&[], LINGER, u64::MAX)).await;
+            Box::pin(socket.write_and_close(&[], LINGER, u64::MAX)).await;
         }
         End::Answered | End::Late => {}
     }
@@ -191,7 +191,7 @@ async fn drive(
     let service = service_fn(move |request| Box::pin(stack.clone().call(request)));
     let mut http = pin!(protocol(limits).serve_connection(TokioIo::new(io), service));
     let mut draining = pin!(worker.until_draining());
-    let mut patience = Patience::new(worker);
+    let mut patience = ConnectionDeadlines::new(worker);
     let mut begun = false;
     poll_fn(|context| {
         if !begun {
@@ -200,7 +200,7 @@ async fn drive(
             // Polled once to register the waker: draining wakes this task, which then checks the flag.
             let _ = draining.as_mut().poll(context);
         }
-        // An idle connection is not shut down at once, because its next request may be under way (`Patience`). hyper
+        // An idle connection is not shut down at once, because its next request may be under way (`ConnectionDeadlines`). hyper
         // would close it in the middle of a header without a response.
         if worker.ending() >= Ending::Draining && connection.phase() == Phase::Exchange {
             http.as_mut().graceful_shutdown();
@@ -219,11 +219,13 @@ async fn drive(
             }
             match ready!(patience.poll_end(worker, connection, socket, context)) {
                 // The request in progress is notified of its timeout, and responds.
-                Patient::ForTheRequest if connection.expire(Reason::RequestTimeout) => {}
-                Patient::ForTheCaller if connection.phase() == Phase::Exchange && connection.stall() => {}
+                PassedDeadline::ForTheRequest if connection.expire(Reason::RequestTimeout) => {}
+                PassedDeadline::ForTheCaller if connection.phase() == Phase::Exchange && connection.stall() => {}
                 _ if connection.is_write_blocked() => return Poll::Ready(End::Deaf),
                 _ if connection.phase() == Phase::Exchange => return Poll::Ready(End::Cut),
-                Patient::ForTheRequest | Patient::ForTheCaller | Patient::WithNobody => return Poll::Ready(End::Late),
+                PassedDeadline::ForTheRequest | PassedDeadline::ForTheCaller | PassedDeadline::WithNobody => {
+                    return Poll::Ready(End::Late);
+                }
             }
         }
     })
@@ -252,12 +254,12 @@ const ARRIVAL: Duration = Duration::from_millis(100);
 const LINGER: Duration = Duration::from_secs(5);
 
 /// The deadlines of one connection, for every wait for its caller.
-struct Patience {
+struct ConnectionDeadlines {
     watchdog: Watchdog,
     next_look: Instant,
 }
 
-impl Patience {
+impl ConnectionDeadlines {
     /// Starts with the deadline of the first request's header.
     fn new(worker: &Worker) -> Self {
         let now = Instant::now();
@@ -272,7 +274,7 @@ impl Patience {
         connection: &Connection,
         socket: &RefCell<Socket>,
         context: &mut Context<'_>,
-    ) -> Poll<Patient> {
+    ) -> Poll<PassedDeadline> {
         loop {
             let timeouts = &worker.snapshot().generation.timeouts;
             let (of_step, of_request) = (connection.deadline(timeouts), connection.request_deadline(timeouts));
@@ -283,14 +285,14 @@ impl Patience {
             let now = Instant::now();
             if of_step.is_some_and(|deadline| deadline <= now) {
                 tracing::debug!(phase = ?connection.phase(), "the caller took too long; its connection is closed");
-                return Poll::Ready(Patient::ForTheCaller);
+                return Poll::Ready(PassedDeadline::ForTheCaller);
             }
             if of_request.is_some_and(|deadline| deadline <= now) {
-                return Poll::Ready(Patient::ForTheRequest);
+                return Poll::Ready(PassedDeadline::ForTheRequest);
             }
             // While the upstream reads nothing, hyper does not read either, and misses a disconnect of the caller.
             if of_step.is_none() && socket.borrow().is_closed_by_caller() {
-                return Poll::Ready(Patient::WithNobody);
+                return Poll::Ready(PassedDeadline::WithNobody);
             }
             self.next_look = now + LOOK;
         }
@@ -299,7 +301,7 @@ impl Patience {
 
 /// The deadline that passed.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Patient {
+enum PassedDeadline {
     /// The caller's: the connection is closed, and its exchange with it.
     ForTheCaller,
     /// The total time of the request (`timeouts.request`).
@@ -313,7 +315,7 @@ const HEADER_FIELDS: usize = 100;
 
 fn protocol(limits: Limits) -> http1::Builder {
     let mut builder = http1::Builder::new();
-    // hyper's own timer would also close idle connections, which have a longer deadline; see `Patience`.
+    // hyper's own timer would also close idle connections, which have a longer deadline; see `ConnectionDeadlines`.
     builder.header_read_timeout(None);
     // Larger than `framing` lets through, so that hyper never responds by itself; bodies are read in pieces of this
     // size.

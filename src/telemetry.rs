@@ -58,9 +58,9 @@ pub fn resolve(format: LogFormat) -> Form {
 }
 
 impl<'a> MakeWriter<'a> for Sink {
-    type Writer = sink::Line;
+    type Writer = sink::AppendedLine;
 
-    fn make_writer(&'a self) -> sink::Line {
-        sink::Line::new(self.clone())
+    fn make_writer(&'a self) -> sink::AppendedLine {
+        sink::AppendedLine::new(self.clone())
     }
 }

@@ -12,12 +12,12 @@ use std::fmt;
 
 use bytes::Bytes;
 use http::HeaderValue;
-pub use standing::Standing;
+pub use state::Standing;
 use zeroize::Zeroizing;
 
 pub use crate::names::TokenAlias;
 
-mod standing;
+mod state;
 pub mod store;
 
 /// The maximum length of a token, in bytes; the longest known real ones have 58.

@@ -15,7 +15,6 @@ use rustls::{ClientConfig, RootCertStore};
 
 use crate::config;
 
-pub mod answer;
 pub mod broken;
 pub mod dial;
 pub mod http1;
@@ -25,6 +24,7 @@ pub mod lookup;
 pub mod pool;
 pub mod received;
 pub mod request;
+pub mod response_head;
 mod sender;
 mod upload;
 pub mod watchdog;
@@ -32,7 +32,7 @@ mod wire;
 
 pub use lease::Lease;
 pub use listener::Listener;
-pub use pool::{Carried, Pool};
+pub use pool::{CarriedToken, Pool};
 pub use request::Outgoing;
 pub use watchdog::{Watchdog, Watchdogs};
 

@@ -22,18 +22,18 @@ use crate::metrics::{Finished, Shard};
 use crate::names::TokenAlias;
 use crate::policy::Policy;
 use crate::policy::admission::Admissions;
-use crate::policy::decide::{Candidates, Known};
+use crate::policy::decide::{Candidates, KnownState};
 use crate::policy::rejection::Reason;
 use crate::telemetry::access::{self, Context};
 use crate::telemetry::{Form, Sink};
 use crate::token::{Standing, Token};
-use crate::upstream::{Carried, Pool, Upstream, Watchdogs};
+use crate::upstream::{CarriedToken, Pool, Upstream, Watchdogs};
 
 mod learning;
 mod request_id;
 mod under_way;
 
-pub use learning::{Diagnosed, Doubt, Learning, Refused, Report};
+pub use learning::{Diagnosed, Learning, Refused, Report, Suspicion};
 pub use request_id::{RequestId, new_request_id};
 pub use under_way::{Progress, UnderWay, Underway};
 
@@ -76,14 +76,14 @@ impl Slot {
 
     /// The identity of the token.
     #[must_use]
-    pub const fn sender(&self) -> Sender {
-        Sender { alias: self.alias, scopes: self.scopes, epoch: self.epoch }
+    pub const fn token_use(&self) -> TokenUse {
+        TokenUse { alias: self.alias, scopes: self.scopes, epoch: self.epoch }
     }
 }
 
 /// The identity of a token that was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Sender {
+pub struct TokenUse {
     /// The name of the token.
     pub alias: TokenAlias,
     /// The scopes that the configuration declares.
@@ -92,11 +92,11 @@ pub struct Sender {
     pub epoch: u64,
 }
 
-impl Sender {
+impl TokenUse {
     /// The token that an upstream connection carries for this sender.
     #[must_use]
-    pub const fn carried(self) -> Carried {
-        Carried(self.epoch)
+    pub const fn carried(self) -> CarriedToken {
+        CarriedToken(self.epoch)
     }
 }
 
@@ -104,7 +104,7 @@ impl Sender {
 #[derive(Debug, Clone)]
 pub struct Ready {
     /// The identity of the token.
-    pub sender: Sender,
+    pub token_use: TokenUse,
     /// The value of `Authorization`.
     pub authorization: HeaderValue,
 }
@@ -181,9 +181,9 @@ fn keep_alive(timeout: Duration) -> Option<HeaderValue> {
 impl Snapshot {
     /// The inputs of a decision.
     #[must_use]
-    pub fn known(&self) -> Known<'_> {
+    pub fn known(&self) -> KnownState<'_> {
         let Generation { policy, admissions, limits, .. } = &*self.generation;
-        Known { policy, admissions, limits, tokens: &self.candidates }
+        KnownState { policy, admissions, limits, tokens: &self.candidates }
     }
 
     /// The token to send at a position of a decision.
@@ -273,7 +273,7 @@ impl Worker {
     pub fn install(&self, generation: Arc<Generation>) {
         let old = self.snapshot();
         let new = snapshot(generation, Some(&old), self.workers);
-        new.pool.retain(|carried| new.generation.tokens.iter().any(|slot| slot.sender().carried() == carried));
+        new.pool.retain(|carried| new.generation.tokens.iter().any(|slot| slot.token_use().carried() == carried));
         *self.snapshot.borrow_mut() = Rc::new(new);
     }
 
@@ -372,5 +372,5 @@ fn snapshot(generation: Arc<Generation>, old: Option<&Snapshot>, workers: usize)
 
 fn ready(slot: &Slot) -> Option<Ready> {
     slot.can_be_sent().ok()?;
-    Some(Ready { sender: slot.sender(), authorization: slot.token.as_ref()?.authorization() })
+    Some(Ready { token_use: slot.token_use(), authorization: slot.token.as_ref()?.authorization() })
 }

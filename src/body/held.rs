@@ -14,17 +14,17 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Holds a body back until the upstream asks for it with 100 (Continue).
 pub struct Held {
-    asked: UpstreamSay,
+    asked: ContinueSignal,
     patience: Pin<Box<Sleep>>,
 }
 
 /// The upstream's decision about a body that is held back.
 #[derive(Clone, Default)]
-pub struct UpstreamSay(Rc<RefCell<(Option<Say>, Option<Waker>)>>);
+pub struct ContinueSignal(Rc<RefCell<(Option<ContinueDecision>, Option<Waker>)>>);
 
 /// A decision of the upstream about a body that is held back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Say {
+pub enum ContinueDecision {
     /// The upstream asked for the body.
     Wanted,
     /// The upstream responds without it. The body keeps waiting: ending it now would end the connection and the response.
@@ -36,30 +36,30 @@ pub enum Say {
 impl Held {
     /// Holds a body until `asked` has a decision.
     #[must_use]
-    pub fn new(asked: UpstreamSay) -> Self {
+    pub fn new(asked: ContinueSignal) -> Self {
         Self { asked, patience: Box::pin(sleep(PATIENCE)) }
     }
 
     /// Ready when the upstream has decided, or has been silent for too long.
-    pub fn poll_say(&mut self, context: &mut Context<'_>) -> Poll<Say> {
+    pub fn poll_decision(&mut self, context: &mut Context<'_>) -> Poll<ContinueDecision> {
         let said = {
             let mut state = self.asked.0.borrow_mut();
             state.1 = Some(context.waker().clone());
             state.0
         };
         match said {
-            Some(Say::NotWanted) => Poll::Pending,
+            Some(ContinueDecision::NotWanted) => Poll::Pending,
             Some(said) => Poll::Ready(said),
-            None => self.patience.as_mut().poll(context).map(|()| Say::Wanted),
+            None => self.patience.as_mut().poll(context).map(|()| ContinueDecision::Wanted),
         }
     }
 }
 
-impl UpstreamSay {
+impl ContinueSignal {
     /// Records a decision of the upstream. A request for the body is final.
-    pub fn decide(&self, say: Say) {
+    pub fn decide(&self, say: ContinueDecision) {
         let mut state = self.0.borrow_mut();
-        if state.0 != Some(Say::Wanted) {
+        if state.0 != Some(ContinueDecision::Wanted) {
             state.0 = Some(say);
         }
         if let Some(waker) = state.1.take() {

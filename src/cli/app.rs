@@ -29,7 +29,7 @@ use crate::metrics::process::{Confinement, ProcessMeters};
 use crate::process::admin::{Admin, Recheck};
 use crate::process::readiness::Readiness;
 use crate::process::sandbox::{Needs, Sandbox};
-use crate::process::workers::{Crew, Start};
+use crate::process::workers::{Start, Workers};
 use crate::reload::{Folders, LOOK, LOOK_AT_UNWATCHED, Reloader, Source};
 use crate::server::listen::{Bound, bind};
 use crate::telemetry::{self, Form, Sink};
@@ -54,7 +54,7 @@ pub struct App {
     runtime: tokio::runtime::LocalRuntime,
     reloader: Reloader,
     health: Health,
-    crew: Arc<Crew>,
+    workers: Arc<Workers>,
     bound: Vec<Bound>,
     admin: TcpListener,
     descriptors: Descriptors,
@@ -91,17 +91,17 @@ impl App {
         mut config: Config,
         options: Options,
     ) -> anyhow::Result<Self> {
-        let workers = options.workers.or(config.workers).unwrap_or_else(cpus);
-        let descriptors = Descriptors::here(workers);
+        let worker_count = options.workers.or(config.workers).unwrap_or_else(cpus);
+        let descriptors = Descriptors::here(worker_count);
         if let Some(fit) = config.fit(descriptors) {
-            descriptors.say(fit);
+            descriptors.log_state(fit);
         }
         let needs = Needs::of(&External::of(&config, options.source.as_ref().map(Source::file)));
         let mut reloader = Reloader::new(options.source, config.clone(), meters.clone(), options.demo)?;
         reloader.fit_to(descriptors);
         let open = |listener: &Listener| {
             let failed = || format!("listener '{}' cannot be opened at {}", listener.name, listener.bind);
-            bind(listener, workers).with_context(failed)
+            bind(listener, worker_count).with_context(failed)
         };
         let mut bound = config.listeners.iter().map(open).collect::<anyhow::Result<Vec<_>>>()?;
         let runtime =
@@ -113,7 +113,7 @@ impl App {
             .block_on(TcpListener::bind(address))
             .with_context(|| format!("admin cannot listen on {address}"))?;
         let sandbox = if config.sandbox { Sandbox::enter(&needs) } else { Sandbox::none(Confinement::Off) };
-        sandbox.say();
+        sandbox.log_state();
         meters.confined(sandbox.confinement());
         reloader.keep_to(sandbox);
         // This starts the first thread.
@@ -123,14 +123,14 @@ impl App {
         let health = Health::new(&config, generation.clone(), reported, meters.clone())?;
         let start = Start { generation, sink: sink.clone(), form, meters: meters.clone(), reports };
         let since = SystemTime::now();
-        let crew = Arc::new(Crew::start(&mut bound, workers, &start)?);
+        let workers = Arc::new(Workers::start(&mut bound, worker_count, &start)?);
         let readiness = Arc::new(Readiness::default());
         readiness.serving();
         let app = Self {
             runtime,
             reloader,
             health,
-            crew,
+            workers,
             bound,
             admin,
             descriptors,
@@ -140,11 +140,11 @@ impl App {
             since,
             signals,
         };
-        app.say_started(workers);
+        app.log_start(worker_count);
         Ok(app)
     }
 
-    fn say_started(&self, workers: usize) {
+    fn log_start(&self, worker_count: usize) {
         for bound in &self.bound {
             tracing::info!(listener = bound.name.as_str(), place = %bound.place, "listening");
         }
@@ -155,7 +155,7 @@ impl App {
             upstream = %upstream.settings.authority,
             roots = %upstream.roots,
             callers = self.reloader.generation().policy.callers.all().len(),
-            workers,
+            workers = worker_count,
             "started"
         );
     }
@@ -178,7 +178,7 @@ impl App {
             runtime,
             mut reloader,
             mut health,
-            crew,
+            workers,
             bound,
             admin,
             descriptors,
@@ -193,7 +193,7 @@ impl App {
             let readiness = readiness.clone();
             let recheck = Arc::new(Notify::new());
             let shown = Admin {
-                crew: crew.clone(),
+                workers: workers.clone(),
                 meters: meters.clone(),
                 readiness: readiness.clone(),
                 since,
@@ -201,19 +201,19 @@ impl App {
             };
             let shown = Arc::new(shown);
             tokio::task::spawn_local(shown.serve(admin, descriptors.admin()));
-            let (watched, counted) = (crew.clone(), meters.clone());
+            let (watched, counted) = (workers.clone(), meters.clone());
             tokio::task::spawn_local(async move { watched.watch(&counted).await });
-            let (kept, counted, sockets) = (crew.clone(), meters.clone(), bound.clone());
+            let (kept, counted, sockets) = (workers.clone(), meters.clone(), bound.clone());
             let keeping = tokio::task::spawn_local(async move { kept.keep_sockets(&sockets, &counted).await });
-            live(&mut signals, &mut reloader, &mut health, &crew, &recheck).await;
+            live(&mut signals, &mut reloader, &mut health, &workers, &recheck).await;
             keeping.abort();
             readiness.draining();
-            end(&mut signals, reloader.shutdown(), &crew).await
+            end(&mut signals, reloader.shutdown(), &workers).await
         });
         // Tasks of this runtime hold references to the workers; they end with it.
         runtime.shutdown_background();
         drop(bound);
-        let all_ended = Arc::try_unwrap(crew).is_ok_and(Crew::end);
+        let all_ended = Arc::try_unwrap(workers).is_ok_and(Workers::end);
         let code = if all_ended { code } else { CUT };
         if !all_ended {
             tracing::error!("a worker has stalled; the process ends without it");
@@ -264,7 +264,13 @@ impl EndSignals {
 }
 
 /// Reloads and follows the health of tokens until a signal ends the process.
-async fn live(signals: &mut Signals, reloader: &mut Reloader, health: &mut Health, crew: &Crew, recheck: &Notify) {
+async fn live(
+    signals: &mut Signals,
+    reloader: &mut Reloader,
+    health: &mut Health,
+    workers: &Workers,
+    recheck: &Notify,
+) {
     let mut folders = Folders::new();
     // Changes between reading at the start and the first watch are noticed at once.
     let mut next_look = Instant::now();
@@ -274,15 +280,15 @@ async fn live(signals: &mut Signals, reloader: &mut Reloader, health: &mut Healt
         tokio::select! {
             () = signals.end.recv() => return,
             _ = signals.hangup.recv() => {
-                reloader.reload(crew).await;
+                reloader.reload(workers).await;
                 health.look_again(None);
             }
             () = recheck.notified() => health.look_again(None),
             () = folders.changed() => {}
             () = tokio::time::sleep_until(next_look) => {}
-            () = look_after(reloader, health, crew) => {}
+            () = process_health(reloader, health, workers) => {}
         }
-        let again = reloader.look(crew).await;
+        let again = reloader.look(workers).await;
         let rewritten = reloader.take_rewritten();
         if !rewritten.is_empty() {
             health.look_again(Some(&rewritten));
@@ -293,10 +299,10 @@ async fn live(signals: &mut Signals, reloader: &mut Reloader, health: &mut Healt
 }
 
 /// Suspends and restores tokens; never returns.
-async fn look_after(reloader: &mut Reloader, health: &mut Health, crew: &Crew) {
+async fn process_health(reloader: &mut Reloader, health: &mut Health, workers: &Workers) {
     loop {
-        if health.attend(crew).await {
-            reloader.heed(health.concerns(), crew).await;
+        if health.next_event(workers).await {
+            reloader.apply_concerns(health.concerns(), workers).await;
             health.follow(reloader.config(), reloader.generation());
         }
     }
@@ -310,25 +316,25 @@ const NAMES_AT_MOST: Duration = Duration::from_secs(1);
 const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// Shuts down gracefully (rule 2). Returns the exit code.
-async fn end(signals: &mut Signals, shutdown: Shutdown, crew: &Crew) -> u8 {
+async fn end(signals: &mut Signals, shutdown: Shutdown, workers: &Workers) -> u8 {
     tracing::info!(delay = ?shutdown.delay, timeout = ?shutdown.timeout, "ending");
     let whole = shutdown.delay.saturating_add(shutdown.timeout);
     let now = Instant::now();
-    crew.leave(now.checked_add(whole).unwrap_or(now + YEAR));
+    workers.leave(now.checked_add(whole).unwrap_or(now + YEAR));
     let all_ended = async {
         tokio::time::sleep(shutdown.delay).await;
-        crew.drain();
+        workers.drain();
         let deadline = Instant::now() + shutdown.timeout.min(YEAR);
-        while crew.connections() > 0 && Instant::now() < deadline {
+        while workers.connections() > 0 && Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        crew.connections()
+        workers.connections()
     };
     let names = async {
         let mut next = tokio::time::interval((whole / 8).clamp(NAMES_AT_LEAST, NAMES_AT_MOST));
         loop {
             next.tick().await;
-            crew.name_what_may_be_cut();
+            workers.log_connections_at_risk();
         }
     };
     let left = tokio::select! {
@@ -336,7 +342,7 @@ async fn end(signals: &mut Signals, shutdown: Shutdown, crew: &Crew) -> u8 {
         () = names => 0,
         () = signals.end.recv() => {
             tracing::warn!("ended at once by a second signal");
-            crew.connections()
+            workers.connections()
         }
     };
     if left > 0 {

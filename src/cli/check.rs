@@ -13,7 +13,7 @@ use super::{ConfigArgs, Format, doctor};
 use crate::config::document::Step;
 use crate::config::{self, Bind, Config, Error, Mistake, TokenSource, Upstream};
 use crate::doctor::Wanted;
-use crate::files::descriptors::{Descriptors, Fit};
+use crate::files::descriptors::{ConnectionFit, Descriptors};
 use crate::files::{External, ExternalFile, Purpose};
 use crate::names::TokenAlias;
 use crate::policy::Policy;
@@ -180,7 +180,7 @@ fn unused_host(config: &Config, hosts: &str) -> Option<Warning> {
 }
 
 /// Warns that the limit of descriptors on this machine lowers the connection limits.
-fn shortage(descriptors: Descriptors, Fit { callers, upstream }: Fit) -> Warning {
+fn shortage(descriptors: Descriptors, ConnectionFit { callers, upstream }: ConnectionFit) -> Warning {
     let most = descriptors.most();
     let message = format!(
         "the hard limit of descriptors is {most} here, too low for limits.connections and upstream.connections: run would use {callers} and {upstream}"

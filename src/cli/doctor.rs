@@ -15,8 +15,8 @@ use serde_json::json;
 
 use super::{ConfigArgs, Format};
 use crate::config::{Config, TokenSource};
-use crate::doctor::assumptions::{Outcome, Verdict, check};
-use crate::doctor::finding::Standing;
+use crate::doctor::assumptions::{AssumptionResult, Outcome, check};
+use crate::doctor::finding::Severity;
 use crate::doctor::{Line, Report, Wanted, examine};
 use crate::health::question::Question;
 use crate::names::TokenAlias;
@@ -85,12 +85,12 @@ fn assumptions(config: &Config, args: &DoctorArgs, out: &mut dyn Write) -> anyho
             for outcome in &outcomes {
                 let assumption = outcome.assumed.of();
                 let sign = match outcome.verdict {
-                    Verdict::Held => "[+]",
-                    Verdict::Not => "[-]",
-                    Verdict::NotAsked => "[ ]",
+                    AssumptionResult::Held => "[+]",
+                    AssumptionResult::Not => "[-]",
+                    AssumptionResult::NotAsked => "[ ]",
                 };
                 writeln!(out, "{sign} {:<9}  {}: {}", outcome.verdict.as_str(), assumption.says, outcome.seen)?;
-                if outcome.verdict == Verdict::Not {
+                if outcome.verdict == AssumptionResult::Not {
                     writeln!(out, "               if it stays so: {}", assumption.otherwise)?;
                 }
             }
@@ -109,7 +109,7 @@ fn assumptions(config: &Config, args: &DoctorArgs, out: &mut dyn Write) -> anyho
         }
     }
     let has = |verdict| outcomes.iter().any(|outcome| outcome.verdict == verdict);
-    Ok(match (has(Verdict::Not), has(Verdict::Held)) {
+    Ok(match (has(AssumptionResult::Not), has(AssumptionResult::Held)) {
         (true, _) => 1,
         (false, true) => 0,
         (false, false) => 75,
@@ -138,7 +138,7 @@ const HEADS: [&str; 4] = ["token", "check", "result", "what to do"];
 pub(super) fn human(out: &mut dyn Write, report: &Report) -> anyhow::Result<()> {
     let row = |line: &Line| {
         let finding = &line.finding;
-        (sign(finding.standing()), [line.token.to_string(), label(line), finding.result(), finding.advice()])
+        (sign(finding.severity()), [line.token.to_string(), label(line), finding.result(), finding.advice()])
     };
     let heads = ("   ", HEADS.map(str::to_owned));
     let rows: Vec<_> = std::iter::once(heads).chain(report.lines.iter().map(row)).collect();
@@ -158,13 +158,13 @@ pub(super) fn human(out: &mut dyn Write, report: &Report) -> anyhow::Result<()> 
 }
 
 /// Returns the sign of a standing, in the style of `/readyz?verbose`.
-const fn sign(standing: Standing) -> &'static str {
-    match standing {
-        Standing::Well => "[+]",
-        Standing::Note => "[ ]",
-        Standing::Warning => "[!]",
-        Standing::Unknown => "[?]",
-        Standing::Wrong => "[-]",
+const fn sign(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Well => "[+]",
+        Severity::Note => "[ ]",
+        Severity::Warning => "[!]",
+        Severity::Unknown => "[?]",
+        Severity::Wrong => "[-]",
     }
 }
 
@@ -175,12 +175,12 @@ fn label(line: &Line) -> String {
 }
 
 fn summary(report: &Report) -> String {
-    let count = |standing| report.lines.iter().filter(|line| line.finding.standing() == standing).count();
-    let (wrong, unknown, warnings) = (count(Standing::Wrong), count(Standing::Unknown), count(Standing::Warning));
-    let begin = match report.standing() {
-        Standing::Wrong => "something is wrong",
-        Standing::Unknown => "not everything could be asked",
-        Standing::Well | Standing::Note | Standing::Warning => "nothing is wrong",
+    let count = |severity| report.lines.iter().filter(|line| line.finding.severity() == severity).count();
+    let (wrong, unknown, warnings) = (count(Severity::Wrong), count(Severity::Unknown), count(Severity::Warning));
+    let begin = match report.severity() {
+        Severity::Wrong => "something is wrong",
+        Severity::Unknown => "not everything could be asked",
+        Severity::Well | Severity::Note | Severity::Warning => "nothing is wrong",
     };
     format!(
         "{begin}: {wrong} wrong, {unknown} unknown, {warnings} to look at; {}, all of them reads",
@@ -198,13 +198,13 @@ pub(super) fn machine(report: &Report) -> serde_json::Value {
             "check": line.finding.check(),
             "counter": line.counter,
             "finding": line.finding.name(),
-            "standing": line.finding.standing().as_str(),
+            "standing": line.finding.severity().as_str(),
             "result": line.finding.result(),
             "advice": line.finding.advice(),
         })
     };
     json!({
-        "standing": report.standing().as_str(),
+        "standing": report.severity().as_str(),
         "exit_code": report.exit_code(),
         "requests": report.requests,
         "findings": report.lines.iter().map(one).collect::<Vec<_>>(),

@@ -18,7 +18,7 @@ use super::{ConfigArgs, Format};
 use crate::config::{Config, Listener};
 use crate::names::ListenerName;
 use crate::policy::caller::{Caller, Condition, Conditions};
-use crate::policy::decide::{self, Candidates, Decision, Head, Identified, Known, Shadowed};
+use crate::policy::decide::{self, Candidates, Decision, Identified, KnownState, RequestHead, Shadowed};
 use crate::policy::rejection::{Reason, Rejection};
 use crate::policy::rules::Breach;
 use crate::policy::{Denial, Policy};
@@ -55,14 +55,14 @@ pub(super) struct ExplainArgs {
 }
 
 /// The decision for one caller.
-struct Verdict<'a> {
+struct CallerDecision<'a> {
     caller: &'a Caller,
     /// An earlier caller that gets all connections of this one.
     shadow: Option<&'a Caller>,
     result: Result<Decision, Rejection>,
 }
 
-impl Verdict<'_> {
+impl CallerDecision<'_> {
     fn decision(&self) -> Option<&Decision> {
         self.result.as_ref().ok()
     }
@@ -79,8 +79,9 @@ impl Verdict<'_> {
             Ok(_) => return self.shadowed()?.breach.map(|breach| breach.to_string()),
             Err(rejection) => rejection,
         };
-        let of_the_caller = |cause: &&anyhow::Error| cause.is::<Breach>() || rejection.reason == Reason::HeaderRequired;
-        let cause = rejection.cause.as_ref().filter(of_the_caller).map(ToString::to_string);
+        let caused_by_caller =
+            |cause: &&anyhow::Error| cause.is::<Breach>() || rejection.reason == Reason::HeaderRequired;
+        let cause = rejection.cause.as_ref().filter(caused_by_caller).map(ToString::to_string);
         cause.or_else(|| rejection.lacking.map(|lacking| lacking.to_string()))
     }
 }
@@ -99,7 +100,7 @@ pub(super) fn explain(args: &ExplainArgs, out: &mut dyn Write) -> anyhow::Result
             "a path begins with a slash, as in /stat/v1/data?ids=1; a whole URL with http:// or https:// and a host",
         );
     };
-    let asked = Asked::of(&config, &policy, &method, url);
+    let asked = ExplainedRequest::of(&config, &policy, &method, url);
     let callers: Vec<_> = config.callers.iter().enumerate().collect();
     let chosen: Vec<_> = match &args.caller {
         Some(id) => callers.into_iter().filter(|(_, caller)| caller.id.as_str() == id).collect(),
@@ -115,10 +116,10 @@ pub(super) fn explain(args: &ExplainArgs, out: &mut dyn Write) -> anyhow::Result
     let admissions = config.admissions();
     // Assumes that the file of every token is valid.
     let tokens = Candidates::of(&vec![Ok(()); policy.tokens().len()], |_| None);
-    let known = Known { policy: &policy, admissions: &admissions, limits: &config.limits, tokens: &tokens };
+    let known = KnownState { policy: &policy, admissions: &admissions, limits: &config.limits, tokens: &tokens };
     let verdict = |(position, caller)| {
         let result = would_be(&config, &asked, &fields, (position, caller), &known);
-        Verdict { caller, shadow: policy.callers.shadow_of(position), result }
+        CallerDecision { caller, shadow: policy.callers.shadow_of(position), result }
     };
     let verdicts: Vec<_> = chosen.into_iter().map(verdict).collect();
     match args.format {
@@ -141,7 +142,7 @@ fn wrong_usage(what: &str) -> anyhow::Result<u8> {
 }
 
 /// The request in question.
-struct Asked<'a> {
+struct ExplainedRequest<'a> {
     method: Method,
     url: Url<'a>,
     /// The target as it is read; `None` if no request can have it.
@@ -155,7 +156,7 @@ struct Asked<'a> {
     cause: Option<Broken>,
 }
 
-impl<'a> Asked<'a> {
+impl<'a> ExplainedRequest<'a> {
     fn of(config: &Config, policy: &'a Policy, method: &Method, url: Url<'a>) -> Self {
         let (read, limit) = (url.read(), config.limits.target_bytes);
         let target = read.as_ref().map_err(|bad| *bad);
@@ -196,7 +197,7 @@ impl<'a> Asked<'a> {
 fn strangers(config: &Config, url: Url<'_>) -> Vec<(ListenerName, Reason)> {
     let Some(authority) = url.authority else { return Vec::new() };
     let refused = |listener: &Listener| {
-        let admission = listener.lets_in(&config.upstream.host);
+        let admission = listener.admission_for(&config.upstream.host);
         admission.check_host(authority.as_bytes()).err().map(|refused| (listener.name, refused.reason))
     };
     config.listeners.iter().filter_map(refused).collect()
@@ -219,16 +220,16 @@ fn fields(given: &[String], authority: Option<&str>) -> Option<HeaderMap> {
 /// Returns the decision for a caller: the permission of any listener that it can use, otherwise a refusal.
 fn would_be(
     config: &Config,
-    asked: &Asked<'_>,
+    asked: &ExplainedRequest<'_>,
     fields: &HeaderMap,
     (position, caller): (usize, &Caller),
-    known: &Known<'_>,
+    known: &KnownState<'_>,
 ) -> Result<Decision, Rejection> {
     let Some(Read { uri, encoded }) = &asked.read else { return Err(Reason::BadTarget.into()) };
     let (method, version) = (&asked.method, Version::HTTP_11);
     // A request with a content type has a body.
     let body = fields.contains_key(CONTENT_TYPE).then_some(1);
-    let head = Head { method, version, uri, fields, body, encoded: *encoded };
+    let head = RequestHead { method, version, uri, fields, body, encoded: *encoded };
     let mut refused = Reason::UnknownCaller.into();
     for listener in config.listeners.iter().filter(|listener| listener.can_be_of(&caller.conditions)) {
         match decide::decide_for(Identified::supposed(position), &head, listener.name, known) {
@@ -242,8 +243,8 @@ fn would_be(
 fn human(
     out: &mut dyn Write,
     args: &ExplainArgs,
-    asked: &Asked<'_>,
-    verdicts: &[Verdict<'_>],
+    asked: &ExplainedRequest<'_>,
+    verdicts: &[CallerDecision<'_>],
     strangers: &[(ListenerName, Reason)],
 ) -> std::io::Result<()> {
     writeln!(out, "request    {} {}", args.method, asked.url.path)?;
@@ -299,10 +300,10 @@ fn subject(out: &mut dyn Write, subject: &Subject) -> std::io::Result<()> {
     Ok(())
 }
 
-fn of_caller(out: &mut dyn Write, asked: &Asked<'_>, verdict: &Verdict<'_>) -> std::io::Result<()> {
+fn of_caller(out: &mut dyn Write, asked: &ExplainedRequest<'_>, verdict: &CallerDecision<'_>) -> std::io::Result<()> {
     let caller = verdict.caller;
     writeln!(out)?;
-    writeln!(out, "caller     {} ({})", caller.id, said(&caller.conditions))?;
+    writeln!(out, "caller     {} ({})", caller.id, describe_conditions(&caller.conditions))?;
     writeln!(out, "has        {}", caller.scopes)?;
     if let Some(earlier) = verdict.shadow {
         writeln!(out, "but        it is never reached: '{}' stands before it and takes its connections", earlier.id)?;
@@ -331,18 +332,18 @@ fn of_caller(out: &mut dyn Write, asked: &Asked<'_>, verdict: &Verdict<'_>) -> s
 }
 
 /// Whether a body would be checked: only for writes, as reads usually have none.
-fn body_is_read(asked: &Asked<'_>, decision: &Decision) -> bool {
+fn body_is_read(asked: &ExplainedRequest<'_>, decision: &Decision) -> bool {
     decision.duties().body.is_due() && asked.operation.is_ok_and(|operation| !operation.verb.is_safe())
 }
 
 fn machine(
     args: &ExplainArgs,
-    asked: &Asked<'_>,
-    verdicts: &[Verdict<'_>],
+    asked: &ExplainedRequest<'_>,
+    verdicts: &[CallerDecision<'_>],
     strangers: &[(ListenerName, Reason)],
 ) -> serde_json::Value {
     let operation = asked.operation.ok();
-    let one = |verdict: &Verdict<'_>| {
+    let one = |verdict: &CallerDecision<'_>| {
         let (caller, decision, refused) = (verdict.caller, verdict.decision(), verdict.result.as_ref().err());
         json!({
             "caller": caller.id.as_str(),
@@ -378,11 +379,11 @@ fn machine(
     })
 }
 
-fn said(conditions: &Conditions) -> String {
-    conditions.iter().map(said_of).collect::<Vec<_>>().join(", ")
+fn describe_conditions(conditions: &Conditions) -> String {
+    conditions.iter().map(describe_condition).collect::<Vec<_>>().join(", ")
 }
 
-fn said_of(condition: &Condition) -> String {
+fn describe_condition(condition: &Condition) -> String {
     let values: Vec<String> = match condition {
         Condition::Listener(name) => vec![name.to_string()],
         Condition::Source(networks) => networks.iter().map(ToString::to_string).collect(),

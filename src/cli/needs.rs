@@ -26,7 +26,7 @@ use crate::policy::rejection::Reason;
 use crate::policy::rules::{Breach, Call, List, Rules};
 
 /// The criteria for counting lines.
-pub(super) struct Judge<'a> {
+pub(super) struct CountingCriteria<'a> {
     /// The given configuration, if any.
     pub(super) given: Option<(&'a Config, &'a Policy)>,
     pub(super) catalogue: &'a Catalogue,
@@ -36,9 +36,9 @@ pub(super) struct Judge<'a> {
 
 /// The content of a log.
 #[derive(Default)]
-pub(super) struct Log {
+pub(super) struct AccessLog {
     pub(super) count: lines::Count,
-    pub(super) callers: BTreeMap<String, Seen>,
+    pub(super) callers: BTreeMap<String, SeenRequests>,
     /// The needed scopes, by token.
     pub(super) tokens: BTreeMap<String, BTreeSet<usize>>,
     /// Whether the scope of a request was derived from its method alone.
@@ -47,12 +47,12 @@ pub(super) struct Log {
 
 /// The requests of a caller.
 #[derive(Default)]
-pub(super) struct Seen {
+pub(super) struct SeenRequests {
     /// The number of lines that count.
     pub(super) counted: u64,
     pub(super) let_through: u64,
     /// Lines that do not count (rule 4).
-    pub(super) not_counted: BTreeMap<(Why, String), (u64, Named)>,
+    pub(super) not_counted: BTreeMap<(NotCounted, String), (u64, Named)>,
     /// The number of unreadable lines (rule 3).
     pub(super) unreadable: u64,
     /// The needed scopes, as indices of scope sets; any scope of a set satisfies it.
@@ -85,15 +85,15 @@ pub(super) struct Seen {
 
 /// The reason why a line does not count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Why {
+pub(super) enum NotCounted {
     Gate,
     Metrica(u16),
     Shadow,
     Given,
 }
 
-impl Why {
-    pub(super) fn said(self) -> String {
+impl NotCounted {
+    pub(super) fn explanation(self) -> String {
         match self {
             Self::Gate => "refused by the gate".to_owned(),
             Self::Metrica(status) => format!("answered by Metrica with {status}"),
@@ -122,20 +122,20 @@ fn is_name(text: &str) -> bool {
 }
 
 /// The operation of a line.
-enum Asked<'a> {
+enum LineOperation<'a> {
     Operation(&'a Operation),
     /// An operation outside of the catalogue, whose scope follows from its method.
     Method,
     Lacking,
 }
 
-impl Judge<'_> {
+impl CountingCriteria<'_> {
     /// Reads the log `from`.
     ///
     /// # Errors
     /// When it has no request that was allowed.
-    pub(super) fn read(&self, from: &Path) -> anyhow::Result<Log> {
-        let mut log = Log::default();
+    pub(super) fn read(&self, from: &Path) -> anyhow::Result<AccessLog> {
+        let mut log = AccessLog::default();
         let count = lines::read(from, |line| self.take(&mut log, line))?;
         log.count = count;
         if log.callers.values().all(|seen| seen.let_through == 0) {
@@ -144,23 +144,23 @@ impl Judge<'_> {
         Ok(log)
     }
 
-    fn take(&self, log: &mut Log, line: &Line) {
+    fn take(&self, log: &mut AccessLog, line: &Line) {
         if line.caller == "unknown" || line.operation == "none" || !is_name(&line.caller) {
             return;
         }
-        let Log { callers, tokens, by_method, .. } = log;
+        let AccessLog { callers, tokens, by_method, .. } = log;
         let seen = callers.entry(line.caller.clone()).or_default();
         if line.was_refused() {
-            seen.pass_over(Why::Gate, line.reason(), line, None);
+            seen.pass_over(NotCounted::Gate, line.reason(), line, None);
             return;
         }
         seen.let_through += 1;
         if let Some(status) = line.not_taken() {
-            seen.pass_over(Why::Metrica(status), line.reason(), line, None);
+            seen.pass_over(NotCounted::Metrica(status), line.reason(), line, None);
             return;
         }
         if let Some(reason) = line.would_refuse().filter(|_| !self.widen) {
-            seen.pass_over(Why::Shadow, reason, line, None);
+            seen.pass_over(NotCounted::Shadow, reason, line, None);
             return;
         }
         let asked = self.asked(line);
@@ -168,13 +168,13 @@ impl Judge<'_> {
             return;
         }
         let (needs, operation) = match asked {
-            Asked::Operation(operation) => (operation.scopes, Some(operation)),
-            Asked::Method => {
+            LineOperation::Operation(operation) => (operation.scopes, Some(operation)),
+            LineOperation::Method => {
                 *by_method = true;
                 let scope = if matches!(line.method.as_str(), "GET" | "HEAD") { Scope::Read } else { Scope::Write };
                 ([scope].into_iter().collect(), None)
             }
-            Asked::Lacking => return,
+            LineOperation::Lacking => return,
         };
         let token = if is_name(&line.token) { line.token.as_str() } else { NO_TOKEN };
         tokens.entry(token.to_owned()).or_default().insert(needs.index());
@@ -182,29 +182,29 @@ impl Judge<'_> {
         seen.take(line, operation, needs);
     }
 
-    fn asked(&self, line: &Line) -> Asked<'_> {
+    fn asked(&self, line: &Line) -> LineOperation<'_> {
         if let Some((_, policy)) = self.given {
             return match replay::operation(policy, line) {
-                Some(Ok(operation)) => Asked::Operation(operation),
-                Some(Err(_)) | None => Asked::Lacking,
+                Some(Ok(operation)) => LineOperation::Operation(operation),
+                Some(Err(_)) | None => LineOperation::Lacking,
             };
         }
         let known = self.catalogue.operations().iter().find(|operation| operation.id.as_str() == line.operation);
         match known {
-            Some(operation) => Asked::Operation(operation),
-            None if line.operation == "unknown" => Asked::Method,
-            None => Asked::Lacking,
+            Some(operation) => LineOperation::Operation(operation),
+            None if line.operation == "unknown" => LineOperation::Method,
+            None => LineOperation::Lacking,
         }
     }
 
     /// Whether the line counts under the given configuration (rule 2).
-    fn is_within(&self, seen: &mut Seen, line: &Line, asked: &Asked<'_>) -> bool {
-        if let Asked::Lacking = asked {
+    fn is_within(&self, seen: &mut SeenRequests, line: &Line, asked: &LineOperation<'_>) -> bool {
+        if let LineOperation::Lacking = asked {
             seen.unknown.insert(line.operation.clone());
-            seen.pass_over(Why::Given, Reason::UnknownOperation.as_str(), line, None);
+            seen.pass_over(NotCounted::Given, Reason::UnknownOperation.as_str(), line, None);
             return false;
         }
-        let (Some((config, policy)), Asked::Operation(operation)) = (self.given, asked) else {
+        let (Some((config, policy)), LineOperation::Operation(operation)) = (self.given, asked) else {
             if let Some(reason) = line.would_refuse() {
                 seen.goes_beyond(reason, &line.operation);
             }
@@ -212,7 +212,7 @@ impl Judge<'_> {
         };
         let known = config.callers.iter().enumerate().find(|(_, caller)| caller.id.as_str() == line.caller);
         let Some((position, caller)) = known else {
-            seen.pass_over(Why::Given, Reason::UnknownCaller.as_str(), line, None);
+            seen.pass_over(NotCounted::Given, Reason::UnknownCaller.as_str(), line, None);
             return false;
         };
         let subject = line.subject();
@@ -229,11 +229,11 @@ impl Judge<'_> {
         }
         let token = || config.tokens.iter().filter(|token| caller.tokens.contains(&token.alias));
         if !token().any(|token| token.scopes.covers(operation.scopes)) {
-            seen.pass_over(Why::Given, Reason::TokenScopeMissing.as_str(), line, Some(&caller.rules));
+            seen.pass_over(NotCounted::Given, Reason::TokenScopeMissing.as_str(), line, Some(&caller.rules));
             return false;
         }
         if !self.widen {
-            seen.pass_over(Why::Given, denial.reason().as_str(), line, Some(&caller.rules));
+            seen.pass_over(NotCounted::Given, denial.reason().as_str(), line, Some(&caller.rules));
             return false;
         }
         for right in beyond.iter().flatten() {
@@ -303,9 +303,9 @@ fn beyond(caller: &Caller, call: &Call<'_>) -> Option<Vec<&'static str>> {
     Some(beyond)
 }
 
-impl Seen {
+impl SeenRequests {
     /// Records a line that does not count (rule 4).
-    fn pass_over(&mut self, why: Why, reason: &str, line: &Line, rules: Option<&Rules>) {
+    fn pass_over(&mut self, why: NotCounted, reason: &str, line: &Line, rules: Option<&Rules>) {
         let (lines, named) = self.not_counted.entry((why, reason.to_owned())).or_default();
         *lines += 1;
         named.add(&line.subject(), reason, rules);
@@ -361,7 +361,7 @@ impl Seen {
     }
 }
 
-impl Seen {
+impl SeenRequests {
     fn mark(&mut self, operation: &Operation) {
         let id = operation.id.as_str().to_owned();
         match operation.destructive {

@@ -28,7 +28,7 @@ use crate::policy::{Denial, Permission, Policy};
 
 /// The decision on a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Verdict {
+enum ReplayedDecision {
     Sent,
     /// Sent although a rule would refuse it (rule 3), with the reason.
     SentUnenforced(&'static str),
@@ -37,7 +37,7 @@ enum Verdict {
     Refused(&'static str),
 }
 
-impl Verdict {
+impl ReplayedDecision {
     const fn reason(self) -> &'static str {
         match self {
             Self::Sent => "sent",
@@ -62,7 +62,7 @@ struct Times {
 /// The lines of a log, judged by a configuration.
 #[derive(Default)]
 struct Replay {
-    rows: BTreeMap<(String, String, Verdict), Times>,
+    rows: BTreeMap<(String, String, ReplayedDecision), Times>,
 }
 
 pub(super) fn replay(
@@ -97,23 +97,23 @@ pub(super) fn replay(
 }
 
 /// Returns the decision on a line, and the id of its operation, which the line itself may lack.
-fn verdict<'a>(config: &Config, policy: &'a Policy, line: &'a Line) -> (&'a str, Verdict) {
+fn verdict<'a>(config: &Config, policy: &'a Policy, line: &'a Line) -> (&'a str, ReplayedDecision) {
     match operation(policy, line) {
         Some(Ok(operation)) => (operation.id.as_str(), of_operation(config, policy, line, operation)),
-        Some(Err(denial)) => (&line.operation, Verdict::Refused(denial.reason().as_str())),
-        None => (&line.operation, Verdict::NotJudged),
+        Some(Err(denial)) => (&line.operation, ReplayedDecision::Refused(denial.reason().as_str())),
+        None => (&line.operation, ReplayedDecision::NotJudged),
     }
 }
 
-fn of_operation(config: &Config, policy: &Policy, line: &Line, operation: &Operation) -> Verdict {
+fn of_operation(config: &Config, policy: &Policy, line: &Line, operation: &Operation) -> ReplayedDecision {
     let known = config.callers.iter().enumerate().find(|(_, caller)| caller.id.as_str() == line.caller);
-    let Some((position, _)) = known else { return Verdict::Refused(Reason::UnknownCaller.as_str()) };
+    let Some((position, _)) = known else { return ReplayedDecision::Refused(Reason::UnknownCaller.as_str()) };
     let subject = line.subject();
     let call = Call { operation, path: &operation.template, query: None, names: Names::default(), subject: &subject };
     match policy.permit(position, &call) {
-        Ok(Permission { shadowed: None, .. }) => Verdict::Sent,
-        Ok(Permission { shadowed: Some(denial), .. }) => Verdict::SentUnenforced(denial.reason().as_str()),
-        Err(denial) => Verdict::Refused(denial.reason().as_str()),
+        Ok(Permission { shadowed: None, .. }) => ReplayedDecision::Sent,
+        Ok(Permission { shadowed: Some(denial), .. }) => ReplayedDecision::SentUnenforced(denial.reason().as_str()),
+        Err(denial) => ReplayedDecision::Refused(denial.reason().as_str()),
     }
 }
 
@@ -165,9 +165,9 @@ struct Row {
 }
 
 impl Replay {
-    fn take(&mut self, line: &Line, operation: &str, verdict: Verdict, rules: Option<&Rules>) {
+    fn take(&mut self, line: &Line, operation: &str, verdict: ReplayedDecision, rules: Option<&Rules>) {
         let times = self.rows.entry((line.caller.clone(), operation.to_owned(), verdict)).or_default();
-        if let Verdict::Refused(reason) | Verdict::SentUnenforced(reason) = verdict {
+        if let ReplayedDecision::Refused(reason) | ReplayedDecision::SentUnenforced(reason) = verdict {
             times.named.add(&line.subject(), reason, rules);
         }
         if line.was_refused() {
@@ -178,18 +178,18 @@ impl Replay {
     }
 
     fn table(self, count: lines::Count) -> Table {
-        let sum = |of: fn(&Times) -> u64, fits: fn(Verdict) -> bool| {
+        let sum = |of: fn(&Times) -> u64, fits: fn(ReplayedDecision) -> bool| {
             self.rows.iter().filter(|((.., verdict), _)| fits(*verdict)).map(|(_, times)| of(times)).sum()
         };
         Table {
             lines: count.access,
             passed_over: count.others,
             let_through: sum(|times| times.let_through, |_| true),
-            let_through_would_be_refused: sum(|times| times.let_through, Verdict::is_refused),
+            let_through_would_be_refused: sum(|times| times.let_through, ReplayedDecision::is_refused),
             refused: sum(|times| times.refused, |_| true),
             refused_would_be_sent: sum(
                 |times| times.refused,
-                |verdict| matches!(verdict, Verdict::Sent | Verdict::SentUnenforced(_)),
+                |verdict| matches!(verdict, ReplayedDecision::Sent | ReplayedDecision::SentUnenforced(_)),
             ),
             rows: (self.rows.iter())
                 .map(|((caller, operation, verdict), times)| Row {

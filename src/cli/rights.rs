@@ -15,7 +15,7 @@ use std::fmt::Write as _;
 use metrica::scope::{Scope, ScopeSet};
 
 use super::lines::{SHOWN, first_of};
-use super::needs::Seen;
+use super::needs::SeenRequests;
 use crate::policy::rules::{List, Rules};
 
 /// The rights of a caller.
@@ -27,7 +27,7 @@ pub(super) struct Rights {
 
 impl Rights {
     /// Returns the rights that `seen` needs, for a caller with the rights `known`, and comments about them.
-    pub(super) fn drawn(seen: &Seen, known: &Self) -> (Self, Vec<String>) {
+    pub(super) fn drawn(seen: &SeenRequests, known: &Self) -> (Self, Vec<String>) {
         let mut comments = Vec::new();
         let (counters, used) = (counters(seen, &known.rules, &mut comments), !seen.logins.is_empty());
         let stated = counters.is_some();
@@ -47,7 +47,7 @@ impl Rights {
         };
         let instead = if logins.is_some() { "ulogin is not narrowed" } else { "no ulogin" };
         comments.extend(seen.beyond_logins.iter().map(|against| format!("{instead}: {against}")));
-        let by_default = Rules::lets_ulogin_be_absent(logins.is_some(), stated);
+        let by_default = Rules::allows_absent_ulogin(logins.is_some(), stated);
         let unnamed = logins.is_none() && stated;
         let stays_destructive = known.rules.destructive && !seen.perhaps_destructive.is_empty();
         comments.extend(of_settings(seen, stays_destructive));
@@ -73,7 +73,7 @@ impl Rights {
     }
 
     /// Writes the rights as keys of a caller.
-    pub(super) fn keys(&self, text: &mut String, seen: &Seen) -> std::fmt::Result {
+    pub(super) fn keys(&self, text: &mut String, seen: &SeenRequests) -> std::fmt::Result {
         let Self { scopes, rules } = self;
         writeln!(text, "    scopes: {}", quoted(scopes.iter().map(Scope::as_str)))?;
         if let Some(counters) = &rules.counters {
@@ -85,7 +85,7 @@ impl Rights {
         if let Some(logins) = &rules.logins {
             writeln!(text, "    ulogin: {}", quoted(logins.iter().map(|login| &**login)))?;
         }
-        if rules.ulogin_absent != Rules::lets_ulogin_be_absent(rules.logins.is_some(), rules.counters.is_some()) {
+        if rules.ulogin_absent != Rules::allows_absent_ulogin(rules.logins.is_some(), rules.counters.is_some()) {
             writeln!(text, "    ulogin_absent: {}", if rules.ulogin_absent { "allow" } else { "deny" })?;
         }
         if let Some(grantees) = &rules.grantees {
@@ -112,7 +112,7 @@ impl Rights {
     }
 
     /// Returns the rights that `known` lacks (rule 4), each with the operations that need it.
-    pub(super) fn widened(&self, known: &Self, seen: &Seen) -> Vec<String> {
+    pub(super) fn widened(&self, known: &Self, seen: &SeenRequests) -> Vec<String> {
         let (now, before) = (&self.rules, &known.rules);
         let mut widened = Vec::new();
         let mut say = |right: &str, what: String| {
@@ -167,7 +167,7 @@ fn allowed(text: &mut String, key: &str, is_allowed: bool, needing: &BTreeSet<St
 }
 
 /// Returns a comment on operations that are destructive only with certain settings.
-fn of_settings(seen: &Seen, stays: bool) -> Option<String> {
+fn of_settings(seen: &SeenRequests, stays: bool) -> Option<String> {
     let operations: Vec<_> = seen.perhaps_destructive.iter().map(String::as_str).collect();
     let then = if stays { "destructive stays as it was" } else { "that is denied" };
     let said = || format!("lines do not tell whether {} took away what was there; {then}", operations.join(", "));
@@ -175,7 +175,7 @@ fn of_settings(seen: &Seen, stays: bool) -> Option<String> {
 }
 
 /// Returns the value of `counters` (rules 2 and 3).
-fn counters(seen: &Seen, known: &Rules, comments: &mut Vec<String>) -> Option<std::sync::Arc<[u64]>> {
+fn counters(seen: &SeenRequests, known: &Rules, comments: &mut Vec<String>) -> Option<std::sync::Arc<[u64]>> {
     let instead = if known.counters.is_some() && seen.beyond_counters.is_empty() {
         "counters are not narrowed"
     } else {
@@ -269,7 +269,7 @@ mod tests {
     /// Rule 3: without its configured `ulogin`, a caller that named no login could use every login.
     #[test]
     fn rule_3_what_was_not_used_does_not_become_everything() {
-        let mut seen = Seen::default();
+        let mut seen = SeenRequests::default();
         let mut known = Rights::default();
         known.rules.logins = Some(["x".into()].into());
         let (rights, _) = Rights::drawn(&seen, &known);

@@ -17,7 +17,7 @@ use clap::Args;
 use metrica::operation::Catalogue;
 use metrica::scope::{Scope, ScopeSet};
 
-use super::needs::{Judge, Log, Seen};
+use super::needs::{AccessLog, CountingCriteria, SeenRequests};
 use super::rights::{Rights, narrowest, operations, quoted};
 use crate::config::Config;
 use crate::policy::caller::{Caller, Condition, Conditions};
@@ -54,7 +54,8 @@ pub(super) fn suggest(args: &SuggestArgs, out: &mut dyn Write) -> anyhow::Result
             let (file, bytes) = super::read_config(file)?;
             let config = Config::from_bytes(&bytes, file)?;
             let policy = crate::reload::policy(&config);
-            let judge = Judge { given: Some((&config, &policy)), catalogue: &config.catalogue, widen: args.widen };
+            let judge =
+                CountingCriteria { given: Some((&config, &policy)), catalogue: &config.catalogue, widen: args.widen };
             let mut suggested = callers_of(&config, &judge.read(&args.from)?)?;
             let text = std::str::from_utf8(&bytes).context("the configuration is not UTF-8")?;
             suggested.text = in_place(text, &suggested.text).with_context(|| {
@@ -66,7 +67,7 @@ pub(super) fn suggest(args: &SuggestArgs, out: &mut dyn Write) -> anyhow::Result
             suggested
         }
         None => {
-            let judge = Judge { given: None, catalogue: &Catalogue::built_in(), widen: args.widen };
+            let judge = CountingCriteria { given: None, catalogue: &Catalogue::built_in(), widen: args.widen };
             anew(&judge.read(&args.from)?)?
         }
     };
@@ -78,16 +79,16 @@ pub(super) fn suggest(args: &SuggestArgs, out: &mut dyn Write) -> anyhow::Result
     if suggested.could_widen && !args.widen {
         suggested.not_counted.push("--widen has those count that were or would be refused by rights alone".to_owned());
     }
-    for said in suggested.not_counted.iter().chain(&suggested.widened) {
+    for explanation in suggested.not_counted.iter().chain(&suggested.widened) {
         // An error is ignored: with stderr closed, nothing can be reported.
-        let _ = writeln!(std::io::stderr(), "metrika-gate: {said}");
+        let _ = writeln!(std::io::stderr(), "metrika-gate: {explanation}");
     }
     out.write_all(suggested.text.as_bytes())?;
     Ok(0)
 }
 
 /// Writes the rights of a caller as keys, with comments.
-fn keys(text: &mut String, seen: &Seen, rights: &Rights, comments: &[String]) -> std::fmt::Result {
+fn keys(text: &mut String, seen: &SeenRequests, rights: &Rights, comments: &[String]) -> std::fmt::Result {
     let operations: Vec<_> = seen.operations.iter().map(String::as_str).collect();
     writeln!(text, "    # for {}", operations.join(", "))?;
     rights.keys(text, seen)?;
@@ -108,22 +109,22 @@ fn keys(text: &mut String, seen: &Seen, rights: &Rights, comments: &[String]) ->
 
 impl Suggested {
     /// Reports the lines of a caller that do not count, in comments and for stderr.
-    fn say_not_counted(&mut self, id: &str, seen: &Seen, rights: Option<&Rights>) -> std::fmt::Result {
+    fn write_not_counted(&mut self, id: &str, seen: &SeenRequests, rights: Option<&Rights>) -> std::fmt::Result {
         if seen.unreadable > 0 && rights.is_some_and(|rights| rights.rules.counters.is_some()) {
             let requests = if seen.unreadable == 1 { "request" } else { "requests" };
-            let said = "named a counter in a way that cannot be read, and would be refused";
-            let said = format!("{} {requests} {said}", seen.unreadable);
-            writeln!(self.text, "  # {said}")?;
-            self.not_counted.push(format!("{id}: {said}"));
+            let explanation = "named a counter in a way that cannot be read, and would be refused";
+            let explanation = format!("{} {requests} {explanation}", seen.unreadable);
+            writeln!(self.text, "  # {explanation}")?;
+            self.not_counted.push(format!("{id}: {explanation}"));
         }
         for ((why, reason), (lines, named)) in &seen.not_counted {
             let named = named.to_string();
             let because = if reason.is_empty() { String::new() } else { format!(" ({reason})") };
             let named = if named.is_empty() { named } else { format!(": {named}") };
             let (line, does) = if *lines == 1 { ("line", "does") } else { ("lines", "do") };
-            let said = format!("{lines} {line} {}{because} {does} not count{named}", why.said());
-            writeln!(self.text, "  # {said}")?;
-            self.not_counted.push(format!("{id}: {said}"));
+            let explanation = format!("{lines} {line} {}{because} {does} not count{named}", why.explanation());
+            writeln!(self.text, "  # {explanation}")?;
+            self.not_counted.push(format!("{id}: {explanation}"));
             self.could_widen |= why.can_be_widened(reason);
         }
         Ok(())
@@ -131,10 +132,10 @@ impl Suggested {
 }
 
 /// Returns `callers` of a configuration, reduced to the rights that were used (rule 3).
-fn callers_of(config: &Config, log: &Log) -> Result<Suggested, std::fmt::Error> {
+fn callers_of(config: &Config, log: &AccessLog) -> Result<Suggested, std::fmt::Error> {
     let mut all = Suggested::default();
     writeln!(all.text, "callers:   # drawn by metrika-gate suggest from {} access lines", log.count.access)?;
-    let without = Seen::default();
+    let without = SeenRequests::default();
     for caller in &*config.callers {
         let Caller { id, conditions, tokens, scopes, rules, strict } = caller;
         let seen = log.callers.get(id.as_str()).unwrap_or(&without);
@@ -146,7 +147,7 @@ fn callers_of(config: &Config, log: &Log) -> Result<Suggested, std::fmt::Error> 
         } else {
             writeln!(all.text, "  # from {} lines", seen.counted)?;
         }
-        all.say_not_counted(id.as_str(), seen, Some(&rights))?;
+        all.write_not_counted(id.as_str(), seen, Some(&rights))?;
         let text = &mut all.text;
         writeln!(text, "  - id: \"{id}\"")?;
         writeln!(text, "    match: {}", matched(conditions))?;
@@ -164,7 +165,7 @@ fn callers_of(config: &Config, log: &Log) -> Result<Suggested, std::fmt::Error> 
     for (id, seen) in &log.callers {
         if !config.callers.iter().any(|caller| caller.id.as_str() == id) {
             writeln!(all.text, "  # '{id}' is no caller of this configuration")?;
-            all.say_not_counted(id, seen, None)?;
+            all.write_not_counted(id, seen, None)?;
         }
     }
     Ok(all)
@@ -186,7 +187,7 @@ fn in_place(text: &str, callers: &str) -> Option<String> {
 }
 
 /// Returns a whole new configuration (rule 3).
-fn anew(log: &Log) -> anyhow::Result<Suggested> {
+fn anew(log: &AccessLog) -> anyhow::Result<Suggested> {
     let callers: Vec<_> = log.callers.iter().filter(|(_, seen)| seen.counted > 0).collect();
     if callers.is_empty() {
         bail!(
@@ -215,20 +216,20 @@ fn anew(log: &Log) -> anyhow::Result<Suggested> {
     for (id, seen) in callers {
         writeln!(all.text, "  # from {} lines", seen.counted)?;
         let (rights, comments) = Rights::drawn(seen, &Rights::least());
-        all.say_not_counted(id, seen, Some(&rights))?;
+        all.write_not_counted(id, seen, Some(&rights))?;
         let text = &mut all.text;
         writeln!(text, "  - id: \"{id}\"\n    match: {{listener: \"{id}\"}}")?;
         writeln!(text, "    tokens: {}", quoted(seen.tokens.iter().map(String::as_str)))?;
         keys(text, seen, &rights, &comments)?;
         let shadows = seen.beyond_given.iter();
-        let said = |(reason, times)| {
+        let explanation = |(reason, times)| {
             format!("{id}: has what only the shadow let through ({reason}), for {}", operations(times))
         };
-        all.widened.extend(shadows.map(said));
+        all.widened.extend(shadows.map(explanation));
     }
     for (id, seen) in log.callers.iter().filter(|(_, seen)| seen.counted == 0) {
         writeln!(all.text, "  # '{id}' is left out: no line of it counts")?;
-        all.say_not_counted(id, seen, None)?;
+        all.write_not_counted(id, seen, None)?;
     }
     if log.by_method {
         writeln!(

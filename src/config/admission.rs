@@ -30,14 +30,16 @@ impl Config {
     /// Returns the admission rules of every listener.
     #[must_use]
     pub fn admissions(&self) -> Admissions {
-        Admissions::new(self.listeners.iter().map(|listener| (listener.name, listener.lets_in(&self.upstream.host))))
+        Admissions::new(
+            self.listeners.iter().map(|listener| (listener.name, listener.admission_for(&self.upstream.host))),
+        )
     }
 }
 
 impl Listener {
     /// Returns the admission rules of this listener, for the upstream host `upstream`.
     #[must_use]
-    pub fn lets_in(&self, upstream: &str) -> policy::Admission {
+    pub fn admission_for(&self, upstream: &str) -> policy::Admission {
         let listed = self.admission.hosts.iter().map(AsRef::as_ref);
         let hosts = match &self.bind {
             Bind::Tcp(address) => Some(Hosts::new(address.ip(), upstream, listed)),

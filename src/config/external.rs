@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{Bind, Config, TokenSource, Upstream};
-use crate::files::descriptors::{Descriptors, Fit};
+use crate::files::descriptors::{ConnectionFit, Descriptors};
 use crate::files::{External, ExternalFile, ExternalPort, Purpose};
 
 impl TokenSource {
@@ -46,14 +46,14 @@ impl External {
 impl Config {
     /// Returns the numbers of connections that fit `descriptors`, if the configured ones do not.
     #[must_use]
-    pub fn lacks_descriptors(&self, descriptors: Descriptors) -> Option<Fit> {
-        let wanted = Fit { callers: self.limits.connections, upstream: self.upstream.connections };
+    pub fn lacks_descriptors(&self, descriptors: Descriptors) -> Option<ConnectionFit> {
+        let wanted = ConnectionFit { callers: self.limits.connections, upstream: self.upstream.connections };
         descriptors.short(wanted, self.listeners.len())
     }
 
     /// Lowers the connection limits to `descriptors`. Returns the lowered limits, if any.
     #[must_use]
-    pub fn fit(&mut self, descriptors: Descriptors) -> Option<Fit> {
+    pub fn fit(&mut self, descriptors: Descriptors) -> Option<ConnectionFit> {
         let fit = self.lacks_descriptors(descriptors)?;
         (self.limits.connections, self.upstream.connections) = (fit.callers, fit.upstream);
         Some(fit)

@@ -16,7 +16,7 @@ use crate::policy::caller::{Caller, Condition, ConditionKind, Conditions, are_ev
 
 /// The names that callers can refer to.
 #[derive(Debug)]
-pub struct Known<'a> {
+pub struct KnownNames<'a> {
     /// The names of all listeners, including invalid ones.
     pub listener_names: Vec<&'a str>,
     /// The valid listeners.
@@ -137,7 +137,7 @@ fn expected_scope(text: &str) -> String {
 }
 
 /// Reads `callers`.
-pub fn callers(at: &At<'_>, known: &Known<'_>, findings: &mut Findings) -> Option<Vec<Caller>> {
+pub fn callers(at: &At<'_>, known: &KnownNames<'_>, findings: &mut Findings) -> Option<Vec<Caller>> {
     let elements = at.filled_list(findings)?;
     let expected = elements.len();
     let mut ids = rustc_hash::FxHashSet::default();
@@ -152,7 +152,7 @@ pub fn callers(at: &At<'_>, known: &Known<'_>, findings: &mut Findings) -> Optio
     (callers.len() == expected).then_some(callers)
 }
 
-fn caller(at: &At<'_>, known: &Known<'_>, findings: &mut Findings) -> Option<Caller> {
+fn caller(at: &At<'_>, known: &KnownNames<'_>, findings: &mut Findings) -> Option<Caller> {
     let table =
         at.table(findings, &[["id", "match", "scopes", "tokens", "strict"].as_slice(), &rules::KEYS].concat())?;
     let id = table.required(findings, "id").and_then(|at| name(&at, findings));
@@ -166,7 +166,7 @@ fn caller(at: &At<'_>, known: &Known<'_>, findings: &mut Findings) -> Option<Cal
     Some(Caller { id, conditions, scopes, tokens, rules, strict })
 }
 
-fn token_names(at: &At<'_>, known: &Known<'_>, findings: &mut Findings) -> Option<Vec<TokenAlias>> {
+fn token_names(at: &At<'_>, known: &KnownNames<'_>, findings: &mut Findings) -> Option<Vec<TokenAlias>> {
     let elements = at.filled_list(findings)?;
     let read = elements.into_iter().map(|at| {
         at.text(findings, |text| {
@@ -181,7 +181,7 @@ fn token_names(at: &At<'_>, known: &Known<'_>, findings: &mut Findings) -> Optio
     names.into_iter().collect()
 }
 
-fn conditions(at: &At<'_>, known: &Known<'_>, findings: &mut Findings) -> Option<Conditions> {
+fn conditions(at: &At<'_>, known: &KnownNames<'_>, findings: &mut Findings) -> Option<Conditions> {
     let table = at.table(findings, &ConditionKind::ALL.map(ConditionKind::key))?;
     let stated = ConditionKind::ALL.into_iter().filter_map(|kind| Some((kind, table.optional(kind.key())?)));
     let read: Vec<_> = stated.map(|(kind, at)| condition(kind, &at, known, findings)).collect();
@@ -197,7 +197,7 @@ fn conditions(at: &At<'_>, known: &Known<'_>, findings: &mut Findings) -> Option
     }
 }
 
-fn condition(kind: ConditionKind, at: &At<'_>, known: &Known<'_>, findings: &mut Findings) -> Option<Condition> {
+fn condition(kind: ConditionKind, at: &At<'_>, known: &KnownNames<'_>, findings: &mut Findings) -> Option<Condition> {
     let number = |at: &At<'_>, findings: &mut Findings| at.integer(findings, 0..=u32::MAX.into())?.try_into().ok();
     let listener = |text: &str| {
         if known.listener_names.contains(&text) {
@@ -230,7 +230,7 @@ fn network(text: &str) -> Result<IpNet, String> {
     read.ok_or_else(|| "an address or a network, as in 10.1.2.3, 10.0.0.0/8 or 2001:db8::/32".to_owned())
 }
 
-fn check_conditions(at: &At<'_>, conditions: &Conditions, known: &Known<'_>, findings: &mut Findings) {
+fn check_conditions(at: &At<'_>, conditions: &Conditions, known: &KnownNames<'_>, findings: &mut Findings) {
     if conditions.is_empty() {
         let keys = ConditionKind::ALL.map(ConditionKind::key).join(", ");
         at.wrong(findings, format!("states nothing; expected one or more of {keys}"));

@@ -47,7 +47,7 @@ pub fn rules(table: &Table<'_>, findings: &mut Findings) -> Option<Rules> {
     };
     let destructive = allowed("destructive", otherwise.destructive);
     let sharing = allowed("sharing", otherwise.sharing);
-    let ulogin_absent = allowed("ulogin_absent", Rules::lets_ulogin_be_absent(listed.is_some(), counters.is_some()));
+    let ulogin_absent = allowed("ulogin_absent", Rules::allows_absent_ulogin(listed.is_some(), counters.is_some()));
     let callback = allowed("callback", otherwise.callback);
     let measurement_tokens = allowed("measurement_tokens", otherwise.measurement_tokens);
     if let (Some(at), Some(false)) = (table.optional("ulogin_absent"), ulogin_absent)

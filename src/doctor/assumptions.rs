@@ -12,7 +12,7 @@ use metrica::response::{accounts_in, permission_in};
 
 use super::assumed::Assumed;
 use super::finding::Level;
-use super::raw::{Answer, fetch};
+use super::raw::{RawResponse, fetch};
 use crate::config::{self, Config};
 use crate::health::identity;
 use crate::health::question::OPEN_COUNTER;
@@ -23,7 +23,7 @@ use crate::upstream::lookup::LookUps;
 
 /// The result of testing an assumption.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum AssumptionResult {
     /// The assumption holds.
     Held,
     /// The assumption does not hold.
@@ -32,7 +32,7 @@ pub enum Verdict {
     NotAsked,
 }
 
-impl Verdict {
+impl AssumptionResult {
     /// Returns the printed form.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -50,7 +50,7 @@ pub struct Outcome {
     /// The assumption.
     pub assumed: Assumed,
     /// The result.
-    pub verdict: Verdict,
+    pub verdict: AssumptionResult,
     /// The observation (rule 3), or the reason why it was not asked.
     pub seen: String,
 }
@@ -64,10 +64,10 @@ const FOREIGN_COUNTER: &str = "/management/v1/counter/1";
 const LIST: &str = "/management/v1/counters?per_page=2";
 
 /// A run of the tests and its outcomes.
-struct Asker<'a> {
+struct AssumptionRun<'a> {
     upstream: &'a Upstream,
     outcomes: Vec<Outcome>,
-    quota: Option<Answer>,
+    quota: Option<RawResponse>,
 }
 
 /// Tests all assumptions with `token`, one request after another. Must run on a single-threaded runtime.
@@ -78,9 +78,9 @@ pub async fn check(config: &Config, token: &Token) -> anyhow::Result<Vec<Outcome
     let with_http2 = config::Upstream { http2: true, ..config.upstream.clone() };
     let without = config::Upstream { http2: false, ..config.upstream.clone() };
     let upstream = Upstream::new(without)?;
-    let mut asker = Asker { upstream: &upstream, outcomes: Vec::new(), quota: None };
+    let mut asker = AssumptionRun { upstream: &upstream, outcomes: Vec::new(), quota: None };
     match dial(&Upstream::new(with_http2)?, &LookUps::default()).await {
-        Ok(dialled) => asker.tell(Assumed::Http2, dialled.http2, if dialled.http2 { "h2" } else { "http/1.1 only" }),
+        Ok(dialled) => asker.record(Assumed::Http2, dialled.http2, if dialled.http2 { "h2" } else { "http/1.1 only" }),
         Err(error) => asker.not_asked(Assumed::Http2, &error.to_string()),
     }
     asker.errors().await;
@@ -95,31 +95,31 @@ pub async fn check(config: &Config, token: &Token) -> anyhow::Result<Vec<Outcome
     }
     let quota = asker.quota.take();
     match quota {
-        Some(answer) => asker.tell(Assumed::Quota, is_known_quota(&answer), &answer.shown()),
+        Some(answer) => asker.record(Assumed::Quota, is_known_quota(&answer), &answer.shown()),
         None => asker.not_asked(Assumed::Quota, "none was met"),
     }
     let mut outcomes = asker.outcomes;
     for assumed in Assumed::ALL {
         if let Some(why) = assumed.of().unasked {
-            outcomes.push(Outcome { assumed: *assumed, verdict: Verdict::NotAsked, seen: why.to_owned() });
+            outcomes.push(Outcome { assumed: *assumed, verdict: AssumptionResult::NotAsked, seen: why.to_owned() });
         }
     }
     outcomes.sort_by_key(|outcome| Assumed::ALL.iter().position(|assumed| *assumed == outcome.assumed));
     Ok(outcomes)
 }
 
-fn is_known_quota(answer: &Answer) -> bool {
+fn is_known_quota(answer: &RawResponse) -> bool {
     matches!(answer.status, 420 | 429) && answer.error().as_str().starts_with("quota_")
 }
 
-impl Asker<'_> {
-    fn tell(&mut self, assumed: Assumed, held: bool, seen: &str) {
-        let verdict = if held { Verdict::Held } else { Verdict::Not };
+impl AssumptionRun<'_> {
+    fn record(&mut self, assumed: Assumed, held: bool, seen: &str) {
+        let verdict = if held { AssumptionResult::Held } else { AssumptionResult::Not };
         self.outcomes.push(Outcome { assumed, verdict, seen: seen.to_owned() });
     }
 
     fn not_asked(&mut self, assumed: Assumed, why: &str) {
-        self.outcomes.push(Outcome { assumed, verdict: Verdict::NotAsked, seen: why.to_owned() });
+        self.outcomes.push(Outcome { assumed, verdict: AssumptionResult::NotAsked, seen: why.to_owned() });
     }
 
     /// Sends a request and records the result of `judge` for its response (rule 4).
@@ -128,13 +128,13 @@ impl Asker<'_> {
         assumed: Assumed,
         target: &str,
         authorization: Option<&HeaderValue>,
-        judge: impl FnOnce(&Answer) -> bool,
-    ) -> Option<Answer> {
+        judge: impl FnOnce(&RawResponse) -> bool,
+    ) -> Option<RawResponse> {
         let answer = self.ask(target, authorization).await;
         match &answer {
             Ok(answer) => {
                 let held = judge(answer);
-                self.tell(assumed, held, &answer.shown());
+                self.record(assumed, held, &answer.shown());
             }
             Err(why) => self.not_asked(assumed, why),
         }
@@ -142,7 +142,7 @@ impl Asker<'_> {
     }
 
     /// Returns the response; one that reports an exceeded quota is kept aside and becomes an error.
-    async fn ask(&mut self, target: &str, authorization: Option<&HeaderValue>) -> Result<Answer, String> {
+    async fn ask(&mut self, target: &str, authorization: Option<&HeaderValue>) -> Result<RawResponse, String> {
         let answer = fetch(self.upstream, target, authorization, "identity").await?;
         if answer.is_quota() {
             let shown = answer.shown();
@@ -155,7 +155,8 @@ impl Asker<'_> {
     /// Tests the form of errors.
     async fn errors(&mut self) {
         let bad = HeaderValue::from_static(BAD_TOKEN);
-        let is_known = |answer: &Answer| matches!(answer.error(), ErrorType::InvalidToken | ErrorType::Unauthorized);
+        let is_known =
+            |answer: &RawResponse| matches!(answer.error(), ErrorType::InvalidToken | ErrorType::Unauthorized);
         self.about(Assumed::WithoutToken, LIST, None, |answer| {
             answer.status == 401 && answer.error() == ErrorType::Unauthorized
         })
@@ -192,7 +193,7 @@ impl Asker<'_> {
         };
         self.coding(&own).await;
         let counters = Counters::read(&list.body);
-        self.tell(
+        self.record(
             Assumed::ListNeedsNoGrant,
             counters.is_list,
             if counters.is_list { "counters and rows" } else { "another form" },
@@ -226,7 +227,7 @@ impl Asker<'_> {
             }
             return;
         };
-        self.tell(
+        self.record(
             Assumed::PermissionInList,
             counters.has_fields,
             if counters.has_fields { "permission and owner_login" } else { "a field is missing" },
@@ -242,9 +243,9 @@ impl Asker<'_> {
     async fn coding(&mut self, own: &HeaderValue) {
         match fetch(self.upstream, LIST, Some(own), "gzip").await {
             Ok(answer) => match answer.coding.as_deref() {
-                None | Some("identity") => self.tell(Assumed::Coding, true, "plain, where gzip was asked for"),
-                Some("gzip") => self.tell(Assumed::Coding, true, "gzip"),
-                Some(_) => self.tell(Assumed::Coding, false, "another coding"),
+                None | Some("identity") => self.record(Assumed::Coding, true, "plain, where gzip was asked for"),
+                Some("gzip") => self.record(Assumed::Coding, true, "gzip"),
+                Some(_) => self.record(Assumed::Coding, false, "another coding"),
             },
             Err(why) => self.not_asked(Assumed::Coding, &why),
         }
@@ -267,7 +268,7 @@ impl Asker<'_> {
         match (self.ask(one, Some(own)).await, self.ask(two, Some(own)).await) {
             (Ok(one), Ok(two)) => {
                 let seen = format!("as it came {}, as the gate sends it {}", one.shown(), two.shown());
-                self.tell(assumed, two.status == 200, &seen);
+                self.record(assumed, two.status == 200, &seen);
             }
             (Err(why), _) | (_, Err(why)) => self.not_asked(assumed, &why),
         }
@@ -278,7 +279,7 @@ impl Asker<'_> {
         match fetch(elsewhere, &format!("{path}?format=json"), Some(&own), "identity").await {
             Ok(answer) => {
                 let held = answer.status == 200 && identity::read(&answer.body, &[own]).is_some();
-                self.tell(
+                self.record(
                     Assumed::Issuer,
                     held,
                     if held { "login and client_id" } else { "no login, or no client_id" },

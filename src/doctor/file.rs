@@ -19,11 +19,11 @@ impl Doctor<'_> {
         match store::read(source, false) {
             Ok(token) => {
                 self.secrets.push(token.authorization());
-                self.say(source, if token.is_short() { Finding::Short } else { Finding::File });
+                self.report(source, if token.is_short() { Finding::Short } else { Finding::File });
                 Some(token)
             }
             Err(error) => {
-                self.say(source, of_file(error));
+                self.report(source, of_file(error));
                 None
             }
         }
@@ -49,7 +49,7 @@ impl Doctor<'_> {
             } else {
                 Finding::TokenTwice { other: alias }
             };
-            self.say(source, finding);
+            self.report(source, finding);
         }
     }
 
@@ -61,7 +61,7 @@ impl Doctor<'_> {
             Ok(days) => Finding::ExpiresSoon { days },
             Err(past) => Finding::Expired { days: days(past.duration()) },
         };
-        self.say(source, finding);
+        self.report(source, finding);
     }
 }
 

@@ -61,7 +61,7 @@ impl Level {
 
 /// The severity of a finding, in increasing order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Standing {
+pub enum Severity {
     /// As expected.
     Well,
     /// For information.
@@ -74,7 +74,7 @@ pub enum Standing {
     Wrong,
 }
 
-impl Standing {
+impl Severity {
     /// Returns the name in JSON.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -106,9 +106,9 @@ impl fmt::Display for Days {
 
 /// Another token of the same owner that was used to ask for a counter, if the token itself cannot read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SeenWith(pub Option<TokenAlias>);
+pub struct AskedThrough(pub Option<TokenAlias>);
 
-impl fmt::Display for SeenWith {
+impl fmt::Display for AskedThrough {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.map_or(Ok(()), |alias| write!(f, " (seen with token {alias} of the same owner)"))
     }
@@ -126,7 +126,7 @@ impl fmt::Display for Rights {
 
 macro_rules! findings {
     ($($(#[doc = $doc:literal])+ $variant:ident $({ $($field:ident: $type:ty),* })?
-        = $name:literal, $standing:ident, $check:literal, $result:literal, $advice:literal;)*) => {
+        = $name:literal, $severity:ident, $check:literal, $result:literal, $advice:literal;)*) => {
         /// A finding about one token.
         #[derive(Debug, Clone, PartialEq, Eq)]
         #[expect(missing_docs, reason = "the fields are what their names say")]
@@ -136,7 +136,7 @@ macro_rules! findings {
 
         impl Finding {
             /// The JSON name and the standing of every finding.
-            pub const ALL: &[(&'static str, Standing)] = &[$(($name, Standing::$standing),)*];
+            pub const ALL: &[(&'static str, Severity)] = &[$(($name, Severity::$severity),)*];
 
             /// Returns the name in JSON.
             #[must_use]
@@ -146,8 +146,8 @@ macro_rules! findings {
 
             /// Returns the severity.
             #[must_use]
-            pub const fn standing(&self) -> Standing {
-                match self { $(Self::$variant { .. } => Standing::$standing,)* }
+            pub const fn severity(&self) -> Severity {
+                match self { $(Self::$variant { .. } => Severity::$severity,)* }
             }
 
             /// Returns the name of the check.
@@ -279,20 +279,20 @@ findings! {
         "compare with the rights of the application: {rights}";
 
     /// The owner may change a counter.
-    Counter { level: Level, seen: SeenWith } = "counter", Well, "counter", "{level}{seen}", "";
+    Counter { level: Level, seen: AskedThrough } = "counter", Well, "counter", "{level}{seen}", "";
     /// The owner may only read a counter, and its callers do not write.
-    CounterLooks { level: Level, seen: SeenWith } = "counter_looks", Well, "counter",
+    CounterLooks { level: Level, seen: AskedThrough } = "counter_looks", Well, "counter",
         "{level}: it can be read, but for its list of grants{seen}", "";
     /// Callers may write to a counter, and the owner may only read it.
-    CounterViewOnly { level: Level, seen: SeenWith } = "counter_view_only", Wrong, "counter",
+    CounterViewOnly { level: Level, seen: AskedThrough } = "counter_view_only", Wrong, "counter",
         "{level}, and callers may write: writes are refused, and so is its list of grants{seen}",
         "grant the token's owner the right to edit; no scope helps";
     /// Like `CounterViewOnly`, for a counter that the configuration does not name.
-    CounterSeenViewOnly { level: Level, seen: SeenWith } = "counter_seen_view_only", Warning, "counter",
+    CounterSeenViewOnly { level: Level, seen: AskedThrough } = "counter_seen_view_only", Warning, "counter",
         "{level}, and callers that name no counters may write: writes to it are refused{seen}",
         "grant the token's owner the right to edit if callers write to it; no scope helps";
     /// The owner has no grant for the counter.
-    CounterNotGranted { seen: SeenWith } = "counter_not_granted", Wrong, "counter", "the token's owner has no grant{seen}",
+    CounterNotGranted { seen: AskedThrough } = "counter_not_granted", Wrong, "counter", "the token's owner has no grant{seen}",
         "let the counter's owner grant access, or use a token of an account that has it; no scope helps";
     /// The counter is refused, and no response shows whether the scope or the grant is missing.
     CounterOpen = "counter_open", Wrong, "counter", "refused; whether the scope or the grant is missing could not be told",
@@ -366,7 +366,7 @@ mod tests {
             Finding::ReadMissing { rights: Rights(None) },
             Finding::CounterUnknown { why },
         ] {
-            assert!(finding.standing() > Standing::Note && !finding.advice().is_empty(), "{finding:?}");
+            assert!(finding.severity() > Severity::Note && !finding.advice().is_empty(), "{finding:?}");
         }
         assert_eq!(Finding::Expires { days: Days(1) }.result(), "in 1 day");
         assert_eq!(Finding::Alive.advice(), "");

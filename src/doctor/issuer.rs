@@ -25,7 +25,7 @@ impl Doctor<'_> {
     /// Asks Yandex ID for the issuer of a token and compares it with the configuration (rule 2).
     pub(super) async fn identify(&mut self, source: &TokenSource, token: &Token) -> Identity {
         let (Some(place), Some(identity)) = (&self.issuer, &self.config.identity) else {
-            self.say(source, Finding::IssuerNotAsked);
+            self.report(source, Finding::IssuerNotAsked);
             return Identity::Silent;
         };
         let place = Place::new(place.upstream.clone());
@@ -45,7 +45,7 @@ impl Doctor<'_> {
             Some(place) => Self::unreached(place, &why, self.now).await,
             None => None,
         };
-        self.say(source, unreached.unwrap_or(Finding::IssuerUnknown { why }));
+        self.report(source, unreached.unwrap_or(Finding::IssuerUnknown { why }));
         Identity::Silent
     }
 
@@ -59,13 +59,13 @@ impl Doctor<'_> {
             }
             Some(stated) => Finding::OwnerOther { login, stated },
         };
-        self.say(source, owner);
+        self.report(source, owner);
         let client_id = issuer.client_id.clone();
         let application = match source.origin.client_id.clone() {
             None => Finding::ApplicationSeen { client_id },
             Some(stated) if stated.eq_ignore_ascii_case(&client_id) => Finding::Application { client_id },
             Some(stated) => Finding::ApplicationOther { client_id, stated },
         };
-        self.say(source, application);
+        self.report(source, application);
     }
 }

@@ -21,7 +21,7 @@ const LONGEST: u64 = 1024 * 1024;
 
 /// A response.
 #[derive(Debug, Clone)]
-pub(super) struct Answer {
+pub(super) struct RawResponse {
     /// The status code.
     pub status: u16,
     /// The value of `Content-Encoding`, in lower case.
@@ -30,7 +30,7 @@ pub(super) struct Answer {
     pub body: Vec<u8>,
 }
 
-impl Answer {
+impl RawResponse {
     pub(super) fn error(&self) -> ErrorType {
         ErrorType::in_body(&self.body)
     }
@@ -63,7 +63,7 @@ pub(super) async fn fetch(
     target: &str,
     authorization: Option<&HeaderValue>,
     coding: &str,
-) -> Result<Answer, String> {
+) -> Result<RawResponse, String> {
     let dialled = dial(upstream, &LookUps::default()).await.map_err(|error| error.to_string())?;
     let mut stream = dialled.stream;
     let mut request = format!("GET {target} HTTP/1.1\r\nHost: ").into_bytes();
@@ -100,7 +100,7 @@ pub(super) async fn fetch(
 }
 
 /// Returns the response, and whether it is complete; `None` without a complete header.
-fn parse(read: &[u8]) -> Option<(Answer, bool)> {
+fn parse(read: &[u8]) -> Option<(RawResponse, bool)> {
     let mut fields = [httparse::EMPTY_HEADER; 100];
     let mut head = httparse::Response::new(&mut fields);
     let httparse::Status::Complete(end) = head.parse(read).ok()? else { return None };
@@ -118,7 +118,7 @@ fn parse(read: &[u8]) -> Option<(Answer, bool)> {
     } else {
         (rest.to_vec(), false)
     };
-    Some((Answer { status, coding: field("content-encoding"), body }, is_whole))
+    Some((RawResponse { status, coding: field("content-encoding"), body }, is_whole))
 }
 
 fn is_whole(read: &[u8]) -> bool {

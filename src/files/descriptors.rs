@@ -4,7 +4,7 @@
 //!    reserved; callers and upstream share the rest, up to `limits.connections` and `upstream.connections`. Callers
 //!    that use up their share therefore cannot starve probes, metrics and token files.
 //! 2. A shortage can still occur, for example when the limit is lowered at run time or the system has none left. It
-//!    is counted by [`Need`].
+//!    is counted by [`DescriptorNeed`].
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -47,7 +47,7 @@ pub struct Descriptors {
 
 /// The numbers of concurrent connections that fit the limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Fit {
+pub struct ConnectionFit {
     /// Connections of callers.
     pub callers: usize,
     /// Connections to the upstream.
@@ -77,20 +77,20 @@ impl Descriptors {
     /// Returns the connections that fit, if not all of `wanted` do for a gate with `listeners` (rule 1). The upstream gets a
     /// third at most, because a caller connection needs at most one upstream connection at once.
     #[must_use]
-    pub fn short(self, wanted: Fit, listeners: usize) -> Option<Fit> {
+    pub fn short(self, wanted: ConnectionFit, listeners: usize) -> Option<ConnectionFit> {
         let own = OF_THE_PROCESS + self.workers * (OF_A_WORKER + listeners);
         let left = self.most.saturating_sub(own + self.admin() + self.most / SPARE);
-        let Fit { callers, upstream } = wanted;
+        let ConnectionFit { callers, upstream } = wanted;
         if callers + callers.min(TURNED_AWAY) + upstream <= left {
             return None;
         }
         let upstream = upstream.min(left / 3).max(1);
         let left = left.saturating_sub(upstream);
-        Some(Fit { callers: callers.min(left.saturating_sub(TURNED_AWAY).max(left / 2)).max(1), upstream })
+        Some(ConnectionFit { callers: callers.min(left.saturating_sub(TURNED_AWAY).max(left / 2)).max(1), upstream })
     }
 
     /// Logs the lowered limits.
-    pub fn say(self, Fit { callers, upstream }: Fit) {
+    pub fn log_state(self, ConnectionFit { callers, upstream }: ConnectionFit) {
         tracing::warn!(
             descriptors = self.most,
             "limits.connections" = callers,
@@ -102,7 +102,7 @@ impl Descriptors {
 
 /// A purpose that needs a descriptor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Need {
+pub enum DescriptorNeed {
     /// A connection of a caller.
     Caller,
     /// A connection to the upstream, or a look-up of its name.
@@ -114,9 +114,9 @@ pub enum Need {
 }
 
 /// The shortages since the start, by need (rule 2).
-static SHORTAGES: [AtomicU64; Need::ALL.len()] = [const { AtomicU64::new(0) }; Need::ALL.len()];
+static SHORTAGES: [AtomicU64; DescriptorNeed::ALL.len()] = [const { AtomicU64::new(0) }; DescriptorNeed::ALL.len()];
 
-impl Need {
+impl DescriptorNeed {
     /// All needs.
     pub const ALL: [Self; 4] = [Self::Caller, Self::Upstream, Self::Admin, Self::File];
 
@@ -167,7 +167,8 @@ mod tests {
         for most in [0, 64, 256, 512, 1024, 4096, 20_000, 1 << 20, usize::MAX] {
             for workers in [1, 2, 64] {
                 for (connections, upstream) in [(1, 1), (100, 10_000), (10_000, 1024), (1_000_000, 1_000_000)] {
-                    let (descriptors, wanted) = (Descriptors { most, workers }, Fit { callers: connections, upstream });
+                    let (descriptors, wanted) =
+                        (Descriptors { most, workers }, ConnectionFit { callers: connections, upstream });
                     let fit = descriptors.short(wanted, 1).unwrap_or(wanted);
                     assert!(
                         (1..=connections).contains(&fit.callers) && (1..=upstream).contains(&fit.upstream),
@@ -175,7 +176,10 @@ mod tests {
                     );
                     let own = 16 + workers * 5 + descriptors.admin();
                     let used = own + fit.callers + fit.callers.min(TURNED_AWAY) + fit.upstream;
-                    assert!(used <= most || fit == Fit { callers: 1, upstream: 1 }, "{most} {workers} {fit:?} {used}");
+                    assert!(
+                        used <= most || fit == ConnectionFit { callers: 1, upstream: 1 },
+                        "{most} {workers} {fit:?} {used}"
+                    );
                 }
             }
         }
@@ -183,21 +187,22 @@ mod tests {
 
     #[test]
     fn rule_1_what_fits_is_used() {
-        let fit = |most, callers, upstream| Descriptors { most, workers: 2 }.short(Fit { callers, upstream }, 1);
+        let fit =
+            |most, callers, upstream| Descriptors { most, workers: 2 }.short(ConnectionFit { callers, upstream }, 1);
         assert_eq!(fit(20_000, 10_000, 1024), None);
-        assert_eq!(fit(4096, 10_000, 1024), Some(Fit { callers: 2390, upstream: 1024 }));
-        assert_eq!(fit(1024, 10_000, 1024), Some(Fit { callers: 399, upstream: 263 }));
+        assert_eq!(fit(4096, 10_000, 1024), Some(ConnectionFit { callers: 2390, upstream: 1024 }));
+        assert_eq!(fit(1024, 10_000, 1024), Some(ConnectionFit { callers: 399, upstream: 263 }));
         assert_eq!(fit(1024, 300, 300), None);
-        assert_eq!(fit(64, 10_000, 1024), Some(Fit { callers: 3, upstream: 3 }));
-        assert_eq!(fit(32, 10_000, 1024), Some(Fit { callers: 1, upstream: 1 }));
+        assert_eq!(fit(64, 10_000, 1024), Some(ConnectionFit { callers: 3, upstream: 3 }));
+        assert_eq!(fit(32, 10_000, 1024), Some(ConnectionFit { callers: 1, upstream: 1 }));
     }
 
     #[test]
     fn rule_2_only_a_shortage_is_one() {
-        let before = Need::File.shortages();
+        let before = DescriptorNeed::File.shortages();
         for (errno, is_short) in [(Errno::MFILE, true), (Errno::NFILE, true), (Errno::NOENT, false)] {
-            assert_eq!(Need::File.found_none(&errno.into()), is_short);
+            assert_eq!(DescriptorNeed::File.found_none(&errno.into()), is_short);
         }
-        assert_eq!(Need::File.shortages(), before + 2);
+        assert_eq!(DescriptorNeed::File.shortages(), before + 2);
     }
 }

@@ -103,7 +103,7 @@ impl Guard {
         }
         let is_denied = error.kind() == io::ErrorKind::PermissionDenied;
         if matches!(self, Self::Secret { .. }) && is_denied && is_read_only(path) {
-            let said = format!("{error}; {}", mend_mount(key, None));
+            let said = format!("{error}; {}", propose_mount_fix(key, None));
             return Refusal::Unreadable(io::Error::new(io::ErrorKind::PermissionDenied, said));
         }
         Refusal::Unreadable(error)
@@ -150,14 +150,14 @@ impl Secret<'_> {
                 what.push_str(", and allow_mode counts on a read-only mount alone");
                 format!("mount it read-only, or {command}")
             }
-            (Mount::ReadOnly, _) => mend_mount(self.key, Some(mode)),
+            (Mount::ReadOnly, _) => propose_mount_fix(self.key, Some(mode)),
         };
         Err(Refusal::Permissions { what, mend })
     }
 }
 
 /// Returns the fix for a file on a read-only mount. `mode` is its mode, if the file can be opened.
-fn mend_mount(key: &str, mode: Option<u32>) -> String {
+fn propose_mount_fix(key: &str, mode: Option<u32>) -> String {
     let docker = match mode.map(|mode| mode & 0o777) {
         None => {
             format!("let the gate's user read the file that it is made of, and set {key}.allow_mode to its mode")

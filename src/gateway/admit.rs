@@ -2,9 +2,9 @@
 
 use http_body::Body;
 
-use super::identify::{Known, Received};
+use super::identify::{Received, WithCaller};
 use super::stage::Stage;
-use crate::policy::decide::{self, Asked, Head, Identified};
+use crate::policy::decide::{self, AdmittedRequest, Identified, RequestHead};
 use crate::policy::rejection::Rejection;
 
 /// A request that passed admission.
@@ -14,21 +14,21 @@ pub struct Admitted {
     /// The caller.
     pub caller: Identified,
     /// The parsed request.
-    pub asked: Asked,
+    pub asked: AdmittedRequest,
 }
 
 /// The stage that applies admission.
 #[derive(Debug, Clone, Copy)]
 pub struct Admit;
 
-impl Stage<Known> for Admit {
+impl Stage<WithCaller> for Admit {
     type Out = Admitted;
 
-    fn run(&self, Known { received, caller }: Known) -> Result<Admitted, Rejection> {
+    fn run(&self, WithCaller { received, caller }: WithCaller) -> Result<Admitted, Rejection> {
         let Received { exchange, snapshot, head, encoded, body } = &received;
         let shortest = (!body.is_end_stream()).then(|| body.size_hint().lower());
         let listener = exchange.connection.evidence.listener;
-        let head = Head { encoded: *encoded, ..Head::of(head, shortest) };
+        let head = RequestHead { encoded: *encoded, ..RequestHead::of(head, shortest) };
         let asked = decide::admit(&head, listener, &snapshot.known())?;
         Ok(Admitted { received, caller, asked })
     }

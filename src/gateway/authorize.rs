@@ -3,7 +3,7 @@
 use super::admit::Admitted;
 use super::identify::Received;
 use super::stage::Stage;
-use crate::policy::decide::{self, Asked, Decision};
+use crate::policy::decide::{self, AdmittedRequest, Decision};
 use crate::policy::rejection::{Reason, Rejection};
 
 /// A request that may be sent.
@@ -11,7 +11,7 @@ pub struct Permitted {
     /// The request.
     pub received: Received,
     /// The parsed request.
-    pub asked: Asked,
+    pub asked: AdmittedRequest,
     /// The decision, with its terms.
     pub decision: Decision,
 }

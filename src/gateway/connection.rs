@@ -213,7 +213,7 @@ impl Connection {
 
     /// Whether that wait has lasted so long that the upstream may have given up because of it.
     #[must_use]
-    pub fn lets_others_wait(&self) -> bool {
+    pub fn delays_others(&self) -> bool {
         self.state.get().body_awaited_since().is_some_and(|since| since.elapsed() >= SLOW)
     }
 
@@ -360,7 +360,7 @@ mod tests {
         connection.begin(Instant::now());
         connection.await_body(true);
         tokio::time::advance(SLOW).await;
-        assert!(connection.lets_others_wait());
+        assert!(connection.delays_others());
         connection.end(Instant::now());
         assert!(!connection.body_is_awaited() && connection.request_is_open());
     }

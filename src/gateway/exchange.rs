@@ -15,13 +15,13 @@ use metrica::scope::{Lacking, ScopeSet};
 use tokio::time::Instant;
 
 use super::connection::Connection;
-use super::known::{Asker, Course, Pieces, Read, Request, Token, Upward};
+use super::exchange_state::{CallerState, ExchangeProgress, Pieces, Read, Request, Token, UpstreamProgress};
 use crate::metrics::{CALLER_GONE, Credential, Finished, Refusal, UpstreamError};
 use crate::names::{CallerId, TokenAlias};
 use crate::policy::decide::{Decided, Decision, Shadowed};
 use crate::policy::rejection::{Reason, Rejection};
 use crate::telemetry::access::{Context, Outcome};
-use crate::worker::{Diagnosed, Ending, Progress, Refused, RequestId, Sender, Underway, Worker};
+use crate::worker::{Diagnosed, Ending, Progress, Refused, RequestId, TokenUse, Underway, Worker};
 
 /// One request and its response.
 pub struct Exchange {
@@ -33,9 +33,9 @@ pub struct Exchange {
     /// The method, if operations use it.
     pub verb: Option<Verb>,
     started: Instant,
-    asker: Cell<Asker>,
+    caller_state: Cell<CallerState>,
     request: RefCell<Request>,
-    upward: Cell<Upward>,
+    upward: Cell<UpstreamProgress>,
     /// The refusal, by the gate or by the upstream.
     refusal: Cell<Option<Refusal>>,
     would_refuse: Cell<Option<Reason>>,
@@ -43,7 +43,7 @@ pub struct Exchange {
     pieces: Cell<Option<Pieces>>,
     request_is_complete: Cell<bool>,
     response_bytes: Cell<u64>,
-    course: Cell<Course>,
+    course: Cell<ExchangeProgress>,
     /// The index among the exchanges in progress, until this one ends.
     pub place: Cell<Option<usize>>,
 }
@@ -60,16 +60,16 @@ impl Exchange {
             request_id,
             verb,
             started,
-            asker: Cell::new(Asker::Undecided),
+            caller_state: Cell::new(CallerState::Undecided),
             request: RefCell::new(Request::Unread),
-            upward: Cell::new(Upward::Unsent),
+            upward: Cell::new(UpstreamProgress::Unsent),
             refusal: Cell::new(None),
             would_refuse: Cell::new(None),
             lacking: Cell::new(None),
             pieces: Cell::new(None),
             request_is_complete: Cell::new(false),
             response_bytes: Cell::new(0),
-            course: Cell::new(Course::UnderWay),
+            course: Cell::new(ExchangeProgress::UnderWay),
             place: Cell::new(None),
         }
     }
@@ -82,13 +82,13 @@ impl Exchange {
 
     /// Records the result of identification and counts the exchange as in progress. `None` is an unknown caller.
     pub fn begin(&self, caller: Option<CallerId>) {
-        self.asker.set(Asker::identified(caller));
+        self.caller_state.set(CallerState::identified(caller));
         self.worker.count(|shard| shard.begin(caller));
     }
 
     /// Records that the caller has another id in a newer configuration.
     pub fn change_caller(&self, caller: CallerId) {
-        let before = self.asker.replace(Asker::Known(caller)).caller();
+        let before = self.caller_state.replace(CallerState::Known(caller)).caller();
         if before != Some(caller) {
             self.worker.count(|shard| shard.move_on(before, caller));
         }
@@ -125,12 +125,12 @@ impl Exchange {
     ///
     /// # Errors
     /// An internal error if no operation was read.
-    pub fn set_sender(&self, sender: Sender) -> Result<(), Rejection> {
+    pub fn set_token_use(&self, token_use: TokenUse) -> Result<(), Rejection> {
         let mut request = self.request.borrow_mut();
         let Request::Read(read) = &mut *request else {
             return Err(Rejection::internal("a token goes out for what was read"));
         };
-        read.token = Token::Sent(sender);
+        read.token = Token::Sent(token_use);
         Ok(())
     }
 
@@ -153,8 +153,8 @@ impl Exchange {
 
     /// Records that the upstream's response broke off.
     pub fn cut(&self) {
-        if self.course.get() == Course::UnderWay {
-            self.course.set(Course::Cut);
+        if self.course.get() == ExchangeProgress::UnderWay {
+            self.course.set(ExchangeProgress::Cut);
         }
     }
 
@@ -177,7 +177,7 @@ impl Exchange {
     }
 
     fn caller(&self) -> Option<CallerId> {
-        self.asker.get().caller()
+        self.caller_state.get().caller()
     }
 
     /// Returns the status of the response: the gate's own, or the upstream's.
@@ -205,7 +205,7 @@ impl Exchange {
         match self.refusal.get()? {
             Refusal::Gate(_) => self.lacking.get().map(|Lacking { needed, held, .. }| (needed, held)),
             Refusal::Upstream(cause) if cause.is_of_rights() => {
-                read.and_then(|read| Some((read.needs, read.sender()?.scopes)))
+                read.and_then(|read| Some((read.needs, read.token_use()?.scopes)))
             }
             Refusal::Upstream(_) => None,
         }
@@ -220,25 +220,25 @@ impl Exchange {
     /// Records that the operation succeeded; its response arrived at `now`.
     pub fn succeeded(&self, now: Instant) {
         if let Some(read) = self.request.borrow().as_read()
-            && let Some(sender) = read.sender()
+            && let Some(token_use) = read.token_use()
         {
-            self.worker.learning.succeeded(sender, read.needs, read.reach, &read.subject, now);
+            self.worker.learning.succeeded(token_use, read.needs, read.reach, &read.subject, now);
         }
     }
 
     /// Whether the response can reveal the owner of the token: the operation changes a counter, and the owner is unknown.
     pub fn may_show_the_owner(&self) -> bool {
         let request = self.request.borrow();
-        let Some((read, sender)) = request.as_read().and_then(|read| Some((read, read.sender()?))) else {
+        let Some((read, token_use)) = request.as_read().and_then(|read| Some((read, read.token_use()?))) else {
             return false;
         };
-        read.changes_a_counter() && read.subject.login.is_none() && self.worker.learning.lacks_the_owner(sender)
+        read.changes_a_counter() && read.subject.login.is_none() && self.worker.learning.lacks_the_owner(token_use)
     }
 
     /// Records the owner of the token, which a response revealed.
     pub fn shows_the_owner(&self, login: Box<str>) {
-        if let Some(sender) = self.request.borrow().as_read().and_then(Read::sender) {
-            self.worker.learning.owner_was_shown(sender, login);
+        if let Some(token_use) = self.request.borrow().as_read().and_then(Read::token_use) {
+            self.worker.learning.owner_was_shown(token_use, login);
         }
     }
 
@@ -246,9 +246,9 @@ impl Exchange {
     pub fn refused_by_upstream(&self, status: u16, error_type: ErrorType) -> Option<Diagnosed> {
         let request = self.request.borrow();
         let read = request.as_read()?;
-        let (sender, verb, subject) = (read.sender()?, self.verb, &read.subject);
+        let (token_use, verb, subject) = (read.token_use()?, self.verb, &read.subject);
         let (operation, needs, reach) = (read.operation, read.needs, read.reach);
-        let refused = Refused { sender, status, error_type, verb, operation, needs, reach, subject };
+        let refused = Refused { token_use, status, error_type, verb, operation, needs, reach, subject };
         let diagnosed = self.worker.learning.refused(&self.worker.snapshot().generation, &refused);
         self.diagnosed(diagnosed.0);
         Some(diagnosed)
@@ -296,13 +296,13 @@ impl Exchange {
     /// Whether the exchange has ended.
     #[must_use]
     pub fn is_finished(&self) -> bool {
-        self.course.get() == Course::Over
+        self.course.get() == ExchangeProgress::Over
     }
 
     /// Ends the exchange; later calls have no effect. `complete`: the response was sent whole.
     pub fn finish(&self, complete: bool) {
-        let course = self.course.replace(Course::Over);
-        if course == Course::Over {
+        let course = self.course.replace(ExchangeProgress::Over);
+        if course == ExchangeProgress::Over {
             return;
         }
         self.place.take().into_iter().for_each(|place| self.worker.under_way.leave(place));
@@ -316,14 +316,14 @@ impl Exchange {
             stall.report(&self.request_id, self.caller(), &self.worker);
         }
         self.connection.end(now);
-        if self.asker.get() == Asker::Undecided {
+        if self.caller_state.get() == CallerState::Undecided {
             self.worker.count(|shard| shard.begin(None));
         }
         self.report(now, stalled.is_some(), course, complete);
     }
 
     /// Counts and logs the exchange.
-    fn report(&self, now: Instant, stalled: bool, course: Course, complete: bool) {
+    fn report(&self, now: Instant, stalled: bool, course: ExchangeProgress, complete: bool) {
         let snapshot = self.worker.snapshot();
         let (request, upward) = (self.request.borrow(), self.upward.get());
         let read = request.as_read();
@@ -347,13 +347,15 @@ impl Exchange {
         self.worker.count(|shard| shard.finish(&finished));
         if snapshot.generation.access_log {
             let outcome = match (course, complete) {
-                (Course::Cut, _) => Outcome::UpstreamCut,
-                (Course::UnderWay | Course::Over, _) if stalled => Outcome::CallerStalled,
-                (Course::UnderWay | Course::Over, true) => Outcome::Complete,
-                (Course::UnderWay | Course::Over, false) if self.worker.ending() == Ending::Cutting => {
+                (ExchangeProgress::Cut, _) => Outcome::UpstreamCut,
+                (ExchangeProgress::UnderWay | ExchangeProgress::Over, _) if stalled => Outcome::CallerStalled,
+                (ExchangeProgress::UnderWay | ExchangeProgress::Over, true) => Outcome::Complete,
+                (ExchangeProgress::UnderWay | ExchangeProgress::Over, false)
+                    if self.worker.ending() == Ending::Cutting =>
+                {
                     Outcome::GateEnded
                 }
-                (Course::UnderWay | Course::Over, false) => Outcome::CallerGone,
+                (ExchangeProgress::UnderWay | ExchangeProgress::Over, false) => Outcome::CallerGone,
             };
             let context = Context {
                 request_id: self.request_id.as_str().as_bytes(),

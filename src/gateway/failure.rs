@@ -27,13 +27,13 @@ pub fn closed_before(exchange: &Exchange, error: Broken) -> Rejection {
 
 /// The connection failed with the request on it.
 pub fn broken(exchange: &Exchange, error: Broken) -> Rejection {
-    if let Some(failed) = error.of_the_request_body::<BodyError>() {
-        let rejection = of_the_caller(exchange, failed);
+    if let Some(failed) = error.request_body_error::<BodyError>() {
+        let rejection = caused_by_caller(exchange, failed);
         return rejection.unwrap_or_else(|| Rejection::because(Reason::MalformedRequest, error));
     }
-    let (kind, reason) = if error.is_of_the_protocol() {
+    let (kind, reason) = if error.is_protocol_error() {
         (UpstreamError::Protocol, Reason::UpstreamProtocol)
-    } else if exchange.connection.lets_others_wait() {
+    } else if exchange.connection.delays_others() {
         exchange.connection.note_stall(Stalled { waited_for: Stall::Request, bound: Bound::Upstream });
         return Rejection::because(Reason::BodyTooSlow, error);
     } else {
@@ -45,15 +45,15 @@ pub fn broken(exchange: &Exchange, error: Broken) -> Rejection {
 
 /// The request's own body failed before anything was sent.
 pub fn not_read(exchange: &Exchange, failed: BodyError) -> Rejection {
-    let rejection = of_the_caller(exchange, &failed);
+    let rejection = caused_by_caller(exchange, &failed);
     rejection.unwrap_or_else(|| Rejection::because(Reason::MalformedRequest, failed))
 }
 
 /// Classifies a failure of the request's own body: malformed chunks, a disconnect or a broken rule. Returns `None` for
 /// any other failure, whose cause the rejection then carries.
-fn of_the_caller(exchange: &Exchange, failed: &BodyError) -> Option<Rejection> {
+fn caused_by_caller(exchange: &Exchange, failed: &BodyError) -> Option<Rejection> {
     let left = || {
-        failed.is_of_a_caller_that_left().then(|| {
+        failed.is_caller_disconnect().then(|| {
             exchange.finish(false);
             Reason::MalformedRequest.into()
         })

@@ -19,10 +19,10 @@ use http::{HeaderValue, Response};
 use http_body::Body;
 use tokio::time::Instant;
 
+use super::body_policy;
 use super::exchange::Exchange;
 use super::failure::{broken, closed_before, not_sent};
 use super::inject::{Outbound, Permit};
-use super::owed;
 use super::record::REQUEST_ID;
 use crate::body::RequestBody;
 use crate::metrics::UpstreamError;
@@ -50,8 +50,8 @@ pub async fn forward(outbound: Outbound) -> Result<Response<ResponseBody>, Rejec
     let mut is_repeat = false;
     let (answer, watchdog) = loop {
         let exchange = &permit.exchange;
-        if let Some(owed) = permit.owed.as_ref().filter(|owed| owed.list.is_some()) {
-            debug_assert!(owed.enforce, "what is not enforced filters nothing");
+        if let Some(body_policy) = permit.body_policy.as_ref().filter(|body_policy| body_policy.list.is_some()) {
+            debug_assert!(body_policy.enforce, "what is not enforced filters nothing");
             request.fields.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }
         if lease.is_http2() {
@@ -72,7 +72,7 @@ pub async fn forward(outbound: Outbound) -> Result<Response<ResponseBody>, Rejec
             }
             Err(Failed::Sending(failed)) => {
                 let Unanswered { error, request: same, written } = *failed;
-                if error.is_of_nothing_processed() {
+                if error.is_unprocessed() {
                     lease.retire();
                 }
                 let again = !written || is_lost(&lease, exchange, &error);
@@ -97,7 +97,7 @@ pub async fn forward(outbound: Outbound) -> Result<Response<ResponseBody>, Rejec
 
 /// Collects the terms of a response whose head arrived at `at`.
 fn terms(at: Instant, permit: Permit, lease: Lease<RequestBody>, watchdog: Watchdog) -> Terms {
-    let Permit { exchange, owed, wishes, .. } = permit;
+    let Permit { exchange, body_policy, wishes, .. } = permit;
     if wishes.answered() {
         exchange.upstream_error(UpstreamError::Reflected);
     }
@@ -105,7 +105,7 @@ fn terms(at: Instant, permit: Permit, lease: Lease<RequestBody>, watchdog: Watch
     let target_bytes = exchange.worker().snapshot().generation.limits.target_bytes;
     let secret = wishes.secret().clone();
     let carrier = Carrier { lease, watchdog, idle_limit, asked: wishes.into_asked() };
-    let counters = owed.and_then(|owed| owed.list);
+    let counters = body_policy.and_then(|body_policy| body_policy.list);
     Terms { at, secret, counters, target_bytes, carrier, progress: exchange }
 }
 
@@ -117,9 +117,9 @@ async fn ready_to_leave(
     fresh: bool,
 ) -> Result<Lease<RequestBody>, Rejection> {
     loop {
-        if let Some(owed) = &permit.owed {
+        if let Some(body_policy) = &permit.body_policy {
             // Boxed to keep the future small: few requests have body rules.
-            Box::pin(owed::settle(owed, request, &permit.exchange)).await?;
+            Box::pin(body_policy::settle(body_policy, request, &permit.exchange)).await?;
             if permit.renew(request)? {
                 continue;
             }
@@ -140,7 +140,7 @@ async fn ready_lease(
     request: &Outgoing<RequestBody>,
     fresh: bool,
 ) -> Result<Lease<RequestBody>, Rejection> {
-    let (exchange, pool, carried) = (&permit.exchange, permit.pool(), permit.sender().carried());
+    let (exchange, pool, carried) = (&permit.exchange, permit.pool(), permit.token_use().carried());
     loop {
         let mut lease = pool.lease(carried, fresh).await.map_err(|error| not_sent(exchange, error))?;
         if lease.is_reused() && !is_repeatable(exchange, request) {
@@ -165,7 +165,7 @@ fn is_repeatable(exchange: &Exchange, request: &Outgoing<RequestBody>) -> bool {
 /// Rule 1 after a failure: whether a request without a body may be sent again.
 fn is_lost(lease: &Lease<RequestBody>, exchange: &Exchange, error: &Broken) -> bool {
     if lease.is_http2() {
-        error.is_of_nothing_processed() || !exchange.acts() && error.is_of_a_shared_connection()
+        error.is_unprocessed() || !exchange.acts() && error.is_shared_connection()
     } else {
         !exchange.acts() && lease.nothing_was_read()
     }

@@ -17,7 +17,7 @@ use crate::response::coding;
 
 /// The caller's requests to the gate itself, read from its header fields.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Asked {
+pub struct GateFields {
     /// `Expect: 100-continue`.
     pub interim: bool,
     /// `TE: trailers`.
@@ -76,7 +76,7 @@ fn credential(name: &HeaderName) -> Option<Credential> {
 }
 
 /// Removes every field that does not go to Metrica, and calls `dropped` for each credential (rules 1 and 2).
-pub fn clean_request(headers: &mut HeaderMap, mut dropped: impl FnMut(Credential)) -> Asked {
+pub fn clean_request(headers: &mut HeaderMap, mut dropped: impl FnMut(Credential)) -> GateFields {
     let interim = has_token(headers, &header::EXPECT, "100-continue");
     let trailers = has_token(headers, &header::TE, "trailers");
     // Counted before the fields that `Connection` names are removed, so that naming a credential does not hide it.
@@ -85,7 +85,7 @@ pub fn clean_request(headers: &mut HeaderMap, mut dropped: impl FnMut(Credential
     let coding = coding::asked_for(headers);
     headers.remove(header::HOST);
     keep(headers, goes_up);
-    Asked { interim, trailers, coding }
+    GateFields { interim, trailers, coding }
 }
 
 fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
@@ -161,6 +161,6 @@ mod tests {
     fn what_is_asked_is_seen() {
         let fields = [("expect", "100-Continue"), ("te", "gzip, trailers"), ("accept-encoding", "gzip, br")];
         let asked = clean_request(&mut map(&fields), |_| {});
-        assert_eq!(asked, Asked { interim: true, trailers: true, coding: HeaderValue::from_static("gzip") });
+        assert_eq!(asked, GateFields { interim: true, trailers: true, coding: HeaderValue::from_static("gzip") });
     }
 }

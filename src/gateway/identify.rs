@@ -27,7 +27,7 @@ pub struct Received {
 }
 
 /// A request of a configured caller.
-pub struct Known {
+pub struct WithCaller {
     /// The request.
     pub received: Received,
     /// The caller.
@@ -39,13 +39,13 @@ pub struct Known {
 pub struct Identify;
 
 impl Stage<Received> for Identify {
-    type Out = Known;
+    type Out = WithCaller;
 
-    fn run(&self, received: Received) -> Result<Known, Rejection> {
+    fn run(&self, received: Received) -> Result<WithCaller, Rejection> {
         let Received { exchange, snapshot, .. } = &received;
         let caller = decide::identify(exchange.connection.evidence, &snapshot.known());
         let known = caller.as_ref().ok().and_then(|caller| snapshot.generation.policy.callers.get(caller.position()));
         exchange.begin(known.map(|caller| caller.id));
-        Ok(Known { caller: caller?, received })
+        Ok(WithCaller { caller: caller?, received })
     }
 }

@@ -21,15 +21,15 @@ use super::identify::Received;
 use super::record::REQUEST_ID;
 use super::stage::Stage;
 use crate::body::RequestBody;
-use crate::body::held::{Held, Say, UpstreamSay};
+use crate::body::held::{ContinueDecision, ContinueSignal, Held};
 use crate::metrics::Credential;
-use crate::policy::decide::{Asked, Owed};
+use crate::policy::decide::{AdmittedRequest, BodyPolicy};
 use crate::policy::rejection::Rejection;
 use crate::policy::via;
 use crate::response::fields;
 use crate::response::secret::Secret;
 use crate::upstream::{Listener, Outgoing, Pool};
-use crate::worker::{Sender, Snapshot};
+use crate::worker::{Snapshot, TokenUse};
 
 /// A request that may leave: it carries a token, and only fields of the caller that are allowed.
 pub struct Outbound {
@@ -42,11 +42,11 @@ pub struct Permit {
     /// The record of the request.
     pub exchange: Rc<Exchange>,
     /// The rules to apply before the request leaves.
-    pub owed: Option<Box<Owed>>,
+    pub body_policy: Option<Box<BodyPolicy>>,
     /// The handling of interim responses.
     pub wishes: InterimWishes,
-    sender: Sender,
-    asked: Asked,
+    token_use: TokenUse,
+    asked: AdmittedRequest,
     /// The snapshot that the latest decision was made with.
     snapshot: Rc<Snapshot>,
 }
@@ -60,8 +60,8 @@ impl Outbound {
 
 impl Permit {
     /// Returns the token that is sent.
-    pub const fn sender(&self) -> Sender {
-        self.sender
+    pub const fn token_use(&self) -> TokenUse {
+        self.token_use
     }
 
     /// Returns the pool of connections that the request may leave on.
@@ -83,11 +83,11 @@ impl Permit {
         let mut decision = self.exchange.decided(decided)?;
         let ready = now.ready(decision.tokens().first())?;
         self.exchange.change_caller(decision.caller());
-        self.exchange.set_sender(ready.sender)?;
+        self.exchange.set_token_use(ready.token_use)?;
         request.fields.insert(AUTHORIZATION, ready.authorization.clone());
         self.wishes.secret = secret_of(&ready.authorization)?;
-        self.sender = ready.sender;
-        self.owed = decision.take_owed();
+        self.token_use = ready.token_use;
+        self.body_policy = decision.take_body_policy();
         self.snapshot = now.clone();
         Ok(true)
     }
@@ -96,7 +96,7 @@ impl Permit {
 /// The handling of the upstream's interim responses.
 pub struct InterimWishes {
     /// Set if the request's body waits for a 100.
-    asked: Option<UpstreamSay>,
+    asked: Option<ContinueSignal>,
     /// The caller's connection, which receives the other interim responses; set only for HTTP/1.1.
     caller: Option<Rc<Connection>>,
     /// The secret that is removed from them.
@@ -109,7 +109,7 @@ impl InterimWishes {
     #[must_use]
     pub fn answered(&self) -> bool {
         if let Some(asked) = &self.asked {
-            asked.decide(Say::NotWanted);
+            asked.decide(ContinueDecision::NotWanted);
         }
         self.caller.as_ref().is_some_and(|caller| caller.interim.take_reflected())
     }
@@ -120,7 +120,7 @@ impl InterimWishes {
     }
 
     /// Returns the handle of the waiting body, if there is one.
-    pub fn into_asked(self) -> Option<UpstreamSay> {
+    pub fn into_asked(self) -> Option<ContinueSignal> {
         self.asked
     }
 }
@@ -136,7 +136,7 @@ impl Stage<Permitted> for Inject {
         let Permitted { received, asked, mut decision } = permitted;
         let Received { exchange, snapshot, mut head, encoded: _, body } = received;
         let ready = snapshot.ready(decision.tokens().first())?;
-        exchange.set_sender(ready.sender)?;
+        exchange.set_token_use(ready.token_use)?;
         let authorization = &ready.authorization;
         let wanted = clean_request(&mut head.headers, |kind| exchange.credential_dropped(kind));
         if decision.target().held_credentials() {
@@ -154,11 +154,12 @@ impl Stage<Permitted> for Inject {
         fields.insert(AUTHORIZATION, authorization.clone());
         let caller = http11.then(|| exchange.connection.clone());
         let secret = secret_of(authorization)?;
-        let wishes = InterimWishes { asked: interim.then(UpstreamSay::default), caller, secret };
+        let wishes = InterimWishes { asked: interim.then(ContinueSignal::default), caller, secret };
         let body = RequestBody::new(body, version, exchange.clone(), wishes.asked.clone().map(Held::new));
-        let (owed, target) = (decision.take_owed(), decision.target().clone().into_origin_form());
+        let (body_policy, target) = (decision.take_body_policy(), decision.target().clone().into_origin_form());
         let request = Outgoing { method: head.method, target, fields: head.headers, body };
-        let permit = Permit { exchange, owed, wishes, sender: ready.sender, asked, snapshot: snapshot.clone() };
+        let permit =
+            Permit { exchange, body_policy, wishes, token_use: ready.token_use, asked, snapshot: snapshot.clone() };
         Ok(Outbound { request, permit })
     }
 }
@@ -171,7 +172,7 @@ impl Listener for InterimWishes {
     fn heard(&self, status: StatusCode, received: &HeaderMap) {
         match (status, &self.asked, &self.caller) {
             // The server sends the caller's 100 when the body is read.
-            (StatusCode::CONTINUE, Some(asked), _) => asked.decide(Say::Wanted),
+            (StatusCode::CONTINUE, Some(asked), _) => asked.decide(ContinueDecision::Wanted),
             (StatusCode::CONTINUE, None, _) | (_, _, None) => {}
             (status, _, Some(caller)) => {
                 let (bytes, reflected) = fields::interim_response(status, received, &self.secret);

@@ -18,12 +18,12 @@ use tokio::time::Instant;
 use tower::{Layer, Service};
 
 use super::connection::Connection;
+use super::drain::Drain;
 use super::exchange::Exchange;
 use super::identify::Received;
-use super::rest::Rest;
 use crate::body::caller_body::{CallerBody, Unread};
 use crate::policy::caller::Evidence;
-use crate::policy::rejection::{Answer, Reason, Rejection, sentence};
+use crate::policy::rejection::{Reason, Rejection, RejectionResponse, sentence};
 use crate::policy::rules::Breach;
 use crate::response::ResponseBody;
 use crate::response::fields::{GATE_ERROR, set_reason};
@@ -113,7 +113,7 @@ fn is_close(option: &[u8]) -> bool {
 
 /// Announces in an HTTP/1.1 response whether the connection persists, so that a caller does not send its next request
 /// into a closing connection (RFC 9112, sections 9.3 and 9.6). `keeps`: the caller asked to keep it open.
-fn say_what_becomes_of_the_connection(fields: &mut HeaderMap, keeps: bool, worker: &Worker) {
+fn set_connection_field(fields: &mut HeaderMap, keeps: bool, worker: &Worker) {
     if worker.ending() >= Ending::Leaving {
         fields.insert(CONNECTION, HeaderValue::from_static("close"));
     } else if keeps
@@ -135,7 +135,7 @@ pin_project! {
         // The caller asked to keep the connection open.
         keeps: bool,
         // Boxed to keep the future small: few requests are refused with a body.
-        rest: Option<Box<Rest>>,
+        rest: Option<Box<Drain>>,
     }
 }
 
@@ -169,7 +169,7 @@ where
             (None, None) => match ready!(this.inner.poll(context)) {
                 Err(rejection) if *this.version != Version::HTTP_2 => match exchange.connection.take_unread() {
                     Some(body) => {
-                        ready!(poll_rest(Box::new(Rest::new(rejection, body)), this.rest, exchange, context))
+                        ready!(poll_rest(Box::new(Drain::new(rejection, body)), this.rest, exchange, context))
                     }
                     None => Err(rejection),
                 },
@@ -186,7 +186,7 @@ where
         let without_end = *this.version == Version::HTTP_10 && response.body().size_hint().exact().is_none();
         exchange.connection.answer_begins(without_end);
         if *this.version != Version::HTTP_2 {
-            say_what_becomes_of_the_connection(response.headers_mut(), *this.keeps, exchange.worker());
+            set_connection_field(response.headers_mut(), *this.keeps, exchange.worker());
         }
         response.headers_mut().insert(REQUEST_ID, exchange.request_id.value().clone());
         // browsers must not guess the type of any response.
@@ -197,8 +197,8 @@ where
 
 /// Reads the rest of a refused request, and keeps it in `place` until that has ended.
 fn poll_rest<T>(
-    mut rest: Box<Rest>,
-    place: &mut Option<Box<Rest>>,
+    mut rest: Box<Drain>,
+    place: &mut Option<Box<Drain>>,
     exchange: &Exchange,
     context: &mut Context<'_>,
 ) -> Poll<Result<T, Rejection>> {
@@ -273,8 +273,8 @@ fn request_id(headers: &HeaderMap) -> RequestId {
 }
 
 /// Returns the response of the reason, with the message for this kind of malformed input.
-fn of_malformed(kind: Malformed) -> Answer {
-    Answer { message: kind.message(), ..Reason::from(kind).answer() }
+fn of_malformed(kind: Malformed) -> RejectionResponse {
+    RejectionResponse { message: kind.message(), ..Reason::from(kind).answer() }
 }
 
 /// Logs and counts a request that could not be parsed as HTTP; returns the bytes of the response.
@@ -312,7 +312,7 @@ pub fn whole_answer(reason: Reason, request_id: &RequestId) -> Vec<u8> {
     as_bytes(reason, reason.answer(), request_id)
 }
 
-fn as_bytes(reason: Reason, answer: Answer, request_id: &RequestId) -> Vec<u8> {
+fn as_bytes(reason: Reason, answer: RejectionResponse, request_id: &RequestId) -> Vec<u8> {
     let body = answer.body();
     let reason = reason.as_str();
     let retry = answer.retry_after.map_or_else(String::new, |seconds| format!("retry-after: {seconds}\r\n"));

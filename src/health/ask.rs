@@ -2,7 +2,7 @@
 //!
 //! 1. At most one question per token is under way ([`super::Health`] enforces it). A question is one request, plus one or
 //!    two more when the first is refused: a refused counter is conclusive only for a token that can read.
-//! 2. The requester bounds how often a question repeats: [`super::machine`], [`super::doubts`], `INTRODUCTION`.
+//! 2. The requester bounds how often a question repeats: [`super::machine`], [`super::follow_ups`], `INTRODUCTION`.
 //! 3. A question contains no caller data except counter numbers and a login that the owner represents. Each request is
 //!    counted by its purpose.
 //! 4. A request takes at most [`LONGEST`], because others wait behind it. The only report requested is one row of the
@@ -29,7 +29,7 @@ use crate::health::question::{self, OPEN_COUNTER, Obstacle, Question, Reply};
 use crate::health::{identity, probe::Place};
 use crate::metrics::process::{ProcessMeters, Purpose};
 use crate::token::Token;
-use crate::worker::Sender;
+use crate::worker::TokenUse;
 
 /// The maximum duration of a request (rule 4).
 const LONGEST: Duration = Duration::from_secs(10);
@@ -61,7 +61,7 @@ pub struct Found {
 }
 
 /// The channel that receives findings.
-pub type Finds = UnboundedSender<(Sender, Finding)>;
+pub type Finds = UnboundedSender<(TokenUse, Finding)>;
 
 /// The facts known about a token before a question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -82,7 +82,7 @@ pub struct Asker {
     /// The token to send.
     pub token: Token,
     /// The identity of the token.
-    pub sender: Sender,
+    pub token_use: TokenUse,
     /// The facts known about the token.
     pub about: About,
     /// The counters of requests.
@@ -349,7 +349,7 @@ impl Asker {
         let is_foreign = matches!(&reply, Reply::Yes(body) if question == Question::List && listed_in(body).is_none());
         let reply = if is_foreign { Reply::Unclear(Obstacle::Unreadable) } else { reply };
         if let Reply::Unclear(why) = &reply {
-            tracing::debug!(token = self.sender.alias.as_str(), %why, "a question about the token has no answer");
+            tracing::debug!(token = self.token_use.alias.as_str(), %why, "a question about the token has no answer");
         }
         reply
     }
@@ -361,7 +361,7 @@ impl Asker {
                 found.requests = self.requests.get();
             }
             // The receiver is gone when the process ends.
-            let _ = self.finds.send((self.sender, finding));
+            let _ = self.finds.send((self.token_use, finding));
         });
     }
 }

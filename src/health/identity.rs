@@ -54,7 +54,7 @@ mod tests {
 
     const APPLICATION: &str = "0123456789abcdef0123456789abcdef";
 
-    fn said(login: &str, client_id: &str) -> Option<Issuer> {
+    fn issuer_of(login: &str, client_id: &str) -> Option<Issuer> {
         let token = crate::token::Token::parse(b"y0_AgAAAAA-test_0123456789").unwrap();
         let body = serde_json::json!({ "login": login, "id": "1", "client_id": client_id, "psuid": "1.AA.b" });
         read(body.to_string().as_bytes(), &[token.authorization()])
@@ -62,13 +62,13 @@ mod tests {
 
     #[test]
     fn rule_1_the_alphabet_and_the_length() {
-        let issuer = said("porg-shop@example.ru", APPLICATION).unwrap();
+        let issuer = issuer_of("porg-shop@example.ru", APPLICATION).unwrap();
         assert_eq!((&*issuer.login, &*issuer.client_id), ("porg-shop@example.ru", APPLICATION));
         for login in ["", "two words", "\u{1b}[31m", "line\nbreak", "логин", "<b>", &"a".repeat(129)] {
-            assert_eq!(said(login, APPLICATION), None, "{login}");
+            assert_eq!(issuer_of(login, APPLICATION), None, "{login}");
         }
         for client_id in ["", "short", "with-a-hyphen", &"a".repeat(65)] {
-            assert_eq!(said("shop", client_id), None, "{client_id}");
+            assert_eq!(issuer_of("shop", client_id), None, "{client_id}");
         }
         for body in [&b""[..], b"<html>", b"{}", br#"{"login":"shop"}"#, b"null", b"\xff"] {
             assert_eq!(read(body, &[]), None, "{body:?}");
@@ -78,9 +78,9 @@ mod tests {
     #[test]
     fn rule_2_what_has_a_part_of_a_token_is_no_answer() {
         for login in ["y0_AgAAAAA-test_0123456789", "x.AgAAAAA-test_", "test_0123456789"] {
-            assert_eq!(said(login, APPLICATION), None, "{login}");
+            assert_eq!(issuer_of(login, APPLICATION), None, "{login}");
         }
-        assert!(said("test-shop", "0123456789").is_some());
+        assert!(issuer_of("test-shop", "0123456789").is_some());
         assert!(read(br#"{"login":"shop","client_id":"abcdefgh"}"#, &[HeaderValue::from_static("OAuth ")]).is_some());
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::machine::State;
-use super::{Health, Patient, outage};
+use super::{Health, TrackedToken, outage};
 use crate::names::TokenAlias;
 use crate::token::Standing;
 use crate::worker::Slot;
@@ -13,20 +13,20 @@ impl Health {
     pub(super) fn judge(&mut self) -> bool {
         let slots = &self.generation.tokens;
         let declared = |alias: TokenAlias| slots.iter().find(|slot| slot.alias == alias)?.owner.as_deref();
-        let is_rejected = |patient: &Patient| patient.machine.state() == State::Rejected;
-        let rejected: Vec<_> = self.patients.iter().filter(|(_, patient)| is_rejected(patient)).collect();
-        let known = rejected.iter().map(|(alias, patient)| outage::Rejected {
+        let is_rejected = |tracked: &TrackedToken| tracked.machine.state() == State::Rejected;
+        let rejected: Vec<_> = self.tracked_tokens.iter().filter(|(_, tracked)| is_rejected(tracked)).collect();
+        let known = rejected.iter().map(|(alias, tracked)| outage::Rejected {
             owner: self.owners.owner(**alias).or_else(|| declared(**alias)),
-            since: patient.machine.since(),
+            since: tracked.machine.since(),
         });
         let parts = outage::parts(&known.collect::<Vec<_>>());
         let outage: BTreeSet<_> =
             rejected.iter().zip(parts).filter(|(_, is_part)| *is_part).map(|((alias, _), _)| **alias).collect();
         let before = self.generation.tokens.iter().map(|slot| (slot.alias, slot.standing, slot.next_look));
         let before: Vec<_> = before.collect();
-        for (alias, patient) in &mut self.patients {
-            let was = patient.standing;
-            patient.standing = match patient.machine.state() {
+        for (alias, tracked) in &mut self.tracked_tokens {
+            let was = tracked.standing;
+            tracked.standing = match tracked.machine.state() {
                 State::Healthy => Standing::Healthy,
                 State::Suspect => Standing::Suspect,
                 State::Rejected if was == Standing::Outage || outage.contains(alias) => Standing::Outage,
@@ -35,17 +35,17 @@ impl Health {
         }
         let mut is_changed = false;
         for (alias, standing, next_look) in before {
-            let Some(patient) = self.patients.get(&alias) else { continue };
-            if patient.standing != standing {
-                self.say(alias, standing, patient.standing);
+            let Some(tracked) = self.tracked_tokens.get(&alias) else { continue };
+            if tracked.standing != standing {
+                self.log_change(alias, standing, tracked.standing);
             }
-            let next = patient.machine.due().filter(|_| patient.standing.is_refused());
-            is_changed |= patient.standing != standing || next != next_look;
+            let next = tracked.machine.due().filter(|_| tracked.standing.is_refused());
+            is_changed |= tracked.standing != standing || next != next_look;
         }
         is_changed
     }
 
-    fn say(&self, alias: TokenAlias, before: Standing, now: Standing) {
+    fn log_change(&self, alias: TokenAlias, before: Standing, now: Standing) {
         let token = alias.as_str();
         match (before, now) {
             (_, Standing::Suspended) => {
@@ -79,7 +79,7 @@ impl Health {
     fn standby_of(&self, alias: TokenAlias) -> Option<TokenAlias> {
         let own = self.generation.tokens.iter().find(|slot| slot.alias == alias)?;
         let standby: &Slot = self.generation.tokens.get(own.standby?)?;
-        let patient = self.patients.get(&standby.alias)?;
-        (!patient.standing.is_refused()).then_some(standby.alias)
+        let tracked = self.tracked_tokens.get(&standby.alias)?;
+        (!tracked.standing.is_refused()).then_some(standby.alias)
     }
 }

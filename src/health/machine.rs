@@ -72,7 +72,7 @@ pub enum Event {
 
 /// The reply to [`Event::Refused`] and [`Event::Doubted`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reply {
+pub enum Reaction {
     /// A probe is under way or about to be sent; its conclusion is the reply.
     Wait,
     /// The conclusion without a probe.
@@ -153,7 +153,7 @@ impl Machine {
     }
 
     /// Handles an event.
-    pub fn on(&mut self, event: Event, now: Instant, settings: TokenHealth) -> Option<Reply> {
+    pub fn on(&mut self, event: Event, now: Instant, settings: TokenHealth) -> Option<Reaction> {
         match event {
             Event::Refused => return Some(self.refused(now, settings)),
             Event::Doubted => return Some(self.doubted(now, settings)),
@@ -165,52 +165,52 @@ impl Machine {
         None
     }
 
-    fn refused(&mut self, now: Instant, settings: TokenHealth) -> Reply {
+    fn refused(&mut self, now: Instant, settings: TokenHealth) -> Reaction {
         match self.state {
-            State::Rejected => Reply::Now(Conclusion::Rejected),
-            State::Suspect if self.asking || self.due.is_some_and(|due| due <= now) => Reply::Wait,
-            State::Suspect => Reply::Now(self.before_the_next_probe()),
-            State::Healthy if self.calm.is_some_and(|(until, _)| now < until) => Reply::Now(Conclusion::Accepted),
+            State::Rejected => Reaction::Now(Conclusion::Rejected),
+            State::Suspect if self.asking || self.due.is_some_and(|due| due <= now) => Reaction::Wait,
+            State::Suspect => Reaction::Now(self.before_the_next_probe()),
+            State::Healthy if self.calm.is_some_and(|(until, _)| now < until) => Reaction::Now(Conclusion::Accepted),
             State::Healthy if self.proven.is_some_and(|proven| now < proven + TRUST) => self.trusted(now, settings),
             State::Healthy => {
                 self.enter(State::Suspect, now);
                 self.is_doubted = false;
                 self.wait = settings.probe_after;
                 if self.asking {
-                    return Reply::Wait;
+                    return Reaction::Wait;
                 }
                 let due = self.soonest(now, settings);
                 self.due = Some(due);
-                if due <= now { Reply::Wait } else { Reply::Now(Conclusion::Unknown) }
+                if due <= now { Reaction::Wait } else { Reaction::Now(Conclusion::Unknown) }
             }
         }
     }
 
     /// Replies to a refusal soon after a success (rule 8).
-    fn trusted(&mut self, now: Instant, settings: TokenHealth) -> Reply {
+    fn trusted(&mut self, now: Instant, settings: TokenHealth) -> Reaction {
         let most = settings.probe_at_most.max(TRUST);
         let refused = *self.refused.insert(self.refused.filter(|refused| now < *refused + most).unwrap_or(now));
         let is_accepted = self.proven.is_some_and(|proven| proven > refused);
-        Reply::Now(if is_accepted { Conclusion::Accepted } else { Conclusion::Unknown })
+        Reaction::Now(if is_accepted { Conclusion::Accepted } else { Conclusion::Unknown })
     }
 
     /// Handles a denial (rule 7).
-    fn doubted(&mut self, now: Instant, settings: TokenHealth) -> Reply {
+    fn doubted(&mut self, now: Instant, settings: TokenHealth) -> Reaction {
         let is_calm = |calm: Option<(Instant, Duration)>| calm.is_some_and(|(until, _)| now < until);
         match self.state {
-            State::Rejected => Reply::Now(Conclusion::Rejected),
-            State::Suspect if self.asking || self.due.is_some_and(|due| due <= now) => Reply::Wait,
-            State::Suspect => Reply::Now(self.before_the_next_probe()),
-            State::Healthy if is_calm(self.calm) || is_calm(self.quiet) => Reply::Now(Conclusion::Accepted),
+            State::Rejected => Reaction::Now(Conclusion::Rejected),
+            State::Suspect if self.asking || self.due.is_some_and(|due| due <= now) => Reaction::Wait,
+            State::Suspect => Reaction::Now(self.before_the_next_probe()),
+            State::Healthy if is_calm(self.calm) || is_calm(self.quiet) => Reaction::Now(Conclusion::Accepted),
             State::Healthy => {
                 self.is_doubted = true;
                 if self.asking {
-                    return Reply::Wait;
+                    return Reaction::Wait;
                 }
                 let soonest = self.soonest(now, settings);
                 let due = self.due.map_or(soonest, |due| due.min(soonest));
                 self.due = Some(due);
-                if due <= now { Reply::Wait } else { Reply::Now(Conclusion::Unknown) }
+                if due <= now { Reaction::Wait } else { Reaction::Now(Conclusion::Unknown) }
             }
         }
     }
@@ -355,7 +355,7 @@ mod tests {
             Self { machine: Machine::new(now, settings()), now, asked: Vec::new() }
         }
 
-        fn on(&mut self, event: Event) -> Option<Reply> {
+        fn on(&mut self, event: Event) -> Option<Reaction> {
             let reply = self.machine.on(event, self.now, settings());
             self.ask_if_due();
             reply
@@ -395,11 +395,11 @@ mod tests {
     #[test]
     fn rule_1_only_a_probe_makes_it_rejected_and_takes_it_back() {
         let mut world = World::new();
-        assert_eq!(world.on(Event::Refused), Some(Reply::Wait));
+        assert_eq!(world.on(Event::Refused), Some(Reaction::Wait));
         assert_eq!((world.machine.state(), world.asked.len()), (State::Suspect, 1), "it is asked about at once");
-        assert_eq!(world.on(Event::Refused), Some(Reply::Wait), "one more waits for the same probe");
+        assert_eq!(world.on(Event::Refused), Some(Reaction::Wait), "one more waits for the same probe");
         assert_eq!(world.probed(Conclusion::Rejected), State::Rejected);
-        assert_eq!(world.on(Event::Refused), Some(Reply::Now(Conclusion::Rejected)));
+        assert_eq!(world.on(Event::Refused), Some(Reaction::Now(Conclusion::Rejected)));
         world.on(Event::Succeeded);
         assert_eq!(world.machine.state(), State::Rejected, "a late answer does not take it back");
         world.wait();
@@ -411,15 +411,15 @@ mod tests {
         let mut world = World::new();
         world.on(Event::Succeeded);
         world.pass(9);
-        assert_eq!(world.on(Event::Refused), Some(Reply::Now(Conclusion::Unknown)));
+        assert_eq!(world.on(Event::Refused), Some(Reaction::Now(Conclusion::Unknown)));
         assert_eq!((world.machine.state(), world.asked.len()), (State::Healthy, 0));
         world.pass(1);
         let mut calm = Vec::new();
-        assert_eq!(world.on(Event::Refused), Some(Reply::Wait));
+        assert_eq!(world.on(Event::Refused), Some(Reaction::Wait));
         for _ in 0..7 {
             assert_eq!(world.probed(Conclusion::Accepted), State::Healthy);
             let start = world.now;
-            while world.on(Event::Refused) == Some(Reply::Now(Conclusion::Accepted)) {
+            while world.on(Event::Refused) == Some(Reaction::Now(Conclusion::Accepted)) {
                 world.pass(1);
             }
             calm.push((world.now - start).as_secs());
@@ -431,22 +431,22 @@ mod tests {
     fn rule_7_a_denial_of_what_was_done_before_is_looked_into_however_recent_that_is() {
         let mut world = World::new();
         world.on(Event::Succeeded);
-        assert_eq!(world.on(Event::Doubted), Some(Reply::Wait));
+        assert_eq!(world.on(Event::Doubted), Some(Reaction::Wait));
         assert_eq!((world.machine.state(), world.asked.len()), (State::Healthy, 1), "it stays in use");
         let mut quiet = Vec::new();
         for _ in 0..7 {
             assert_eq!(world.probed(Conclusion::Accepted), State::Healthy);
             let start = world.now;
-            while world.on(Event::Doubted) == Some(Reply::Now(Conclusion::Accepted)) {
+            while world.on(Event::Doubted) == Some(Reaction::Now(Conclusion::Accepted)) {
                 world.pass(1);
             }
             quiet.push((world.now - start).as_secs());
         }
         assert_eq!(quiet, [10, 20, 40, 80, 160, 300, 300]);
         world.probed(Conclusion::Unknown);
-        assert_eq!(world.on(Event::Doubted), Some(Reply::Now(Conclusion::Accepted)), "nor without a conclusion");
+        assert_eq!(world.on(Event::Doubted), Some(Reaction::Now(Conclusion::Accepted)), "nor without a conclusion");
         world.pass(10);
-        assert_eq!(world.on(Event::Refused), Some(Reply::Wait), "a refusal like an invalid token's is looked into");
+        assert_eq!(world.on(Event::Refused), Some(Reaction::Wait), "a refusal like an invalid token's is looked into");
     }
 
     #[test]
@@ -455,15 +455,15 @@ mod tests {
         world.on(Event::Doubted);
         assert_eq!(world.probed(Conclusion::Rejected), State::Suspect);
         for event in [Event::Doubted, Event::Refused] {
-            assert_eq!(world.on(event), Some(Reply::Now(Conclusion::Rejected)), "that much is known");
+            assert_eq!(world.on(event), Some(Reaction::Now(Conclusion::Rejected)), "that much is known");
         }
         assert_eq!(world.wait(), 10);
         assert_eq!(world.probed(Conclusion::Rejected), State::Rejected);
-        assert_eq!(world.on(Event::Doubted), Some(Reply::Now(Conclusion::Rejected)));
+        assert_eq!(world.on(Event::Doubted), Some(Reaction::Now(Conclusion::Rejected)));
         world.wait();
         assert_eq!(world.probed(Conclusion::Accepted), State::Healthy);
         world.pass(10);
-        assert_eq!(world.on(Event::Doubted), Some(Reply::Wait), "it begins anew");
+        assert_eq!(world.on(Event::Doubted), Some(Reaction::Wait), "it begins anew");
     }
 
     #[test]
@@ -472,16 +472,16 @@ mod tests {
         world.on(Event::Succeeded);
         world.pass(1);
         for _ in 0..3 {
-            assert_eq!(world.on(Event::Refused), Some(Reply::Now(Conclusion::Unknown)), "it may have just died");
+            assert_eq!(world.on(Event::Refused), Some(Reaction::Now(Conclusion::Unknown)), "it may have just died");
         }
         world.pass(1);
         world.on(Event::Succeeded);
         for _ in 0..9 {
-            assert_eq!(world.on(Event::Refused), Some(Reply::Now(Conclusion::Accepted)));
+            assert_eq!(world.on(Event::Refused), Some(Reaction::Now(Conclusion::Accepted)));
             world.pass(1);
         }
         world.pass(1);
-        assert_eq!(world.on(Event::Refused), Some(Reply::Wait), "and then it is asked about");
+        assert_eq!(world.on(Event::Refused), Some(Reaction::Wait), "and then it is asked about");
         world.probed(Conclusion::Rejected);
         assert_eq!(world.machine.state(), State::Rejected);
     }
@@ -544,7 +544,7 @@ mod tests {
 
     /// An event of the simulated world.
     #[derive(Debug, Clone, Copy)]
-    enum Happening {
+    enum SimulatedEvent {
         Refused,
         Doubted,
         Succeeded,
@@ -559,17 +559,17 @@ mod tests {
         Odd,
     }
 
-    fn happenings() -> impl Strategy<Value = Vec<(Happening, u64)>> {
+    fn happenings() -> impl Strategy<Value = Vec<(SimulatedEvent, u64)>> {
         let one = prop_oneof![
-            6 => Just(Happening::Refused),
-            2 => Just(Happening::Doubted),
-            3 => Just(Happening::Succeeded),
-            1 => Just(Happening::LookAgain),
-            1 => Just(Happening::Dies),
-            1 => Just(Happening::Lives),
-            8 => Just(Happening::Answered),
-            2 => Just(Happening::Unanswered),
-            1 => Just(Happening::Odd),
+            6 => Just(SimulatedEvent::Refused),
+            2 => Just(SimulatedEvent::Doubted),
+            3 => Just(SimulatedEvent::Succeeded),
+            1 => Just(SimulatedEvent::LookAgain),
+            1 => Just(SimulatedEvent::Dies),
+            1 => Just(SimulatedEvent::Lives),
+            8 => Just(SimulatedEvent::Answered),
+            2 => Just(SimulatedEvent::Unanswered),
+            1 => Just(SimulatedEvent::Odd),
         ];
         let seconds = prop_oneof![3 => 0..3_u64, 2 => 3..40_u64, 1 => 40..700_u64];
         proptest::collection::vec((one, seconds), 1..150)
@@ -589,7 +589,7 @@ mod tests {
             for (happening, seconds) in happenings {
                 let before = (world.machine, world.now, world.asked.len());
                 match happening {
-                    Happening::Refused => {
+                    SimulatedEvent::Refused => {
                         let (machine, now, _) = before;
                         _ = world.on(Event::Refused);
                         let is_trusted = machine.proven.is_some_and(|proven| now < proven + TRUST);
@@ -597,25 +597,25 @@ mod tests {
                             prop_assert_eq!(world.machine.state, State::Healthy, "within ten seconds of a success");
                         }
                     }
-                    Happening::Doubted => {
+                    SimulatedEvent::Doubted => {
                         _ = world.on(Event::Doubted);
                         prop_assert_eq!(world.machine.state, before.0.state, "only a probe changes it");
                     }
-                    Happening::Succeeded if lives => {
+                    SimulatedEvent::Succeeded if lives => {
                         world.on(Event::Succeeded);
                         undisturbed.clear();
                     }
-                    Happening::Succeeded => {}
-                    Happening::LookAgain => {
+                    SimulatedEvent::Succeeded => {}
+                    SimulatedEvent::LookAgain => {
                         world.on(Event::LookAgain);
                         undisturbed.clear();
                     }
-                    Happening::Dies => lives = false,
-                    Happening::Lives => lives = true,
-                    Happening::Answered | Happening::Unanswered | Happening::Odd if !world.machine.asking => {}
-                    Happening::Unanswered => _ = world.probed(Conclusion::Unknown),
-                    Happening::Answered | Happening::Odd => {
-                        let is_odd = matches!(happening, Happening::Odd);
+                    SimulatedEvent::Dies => lives = false,
+                    SimulatedEvent::Lives => lives = true,
+                    SimulatedEvent::Answered | SimulatedEvent::Unanswered | SimulatedEvent::Odd if !world.machine.asking => {}
+                    SimulatedEvent::Unanswered => _ = world.probed(Conclusion::Unknown),
+                    SimulatedEvent::Answered | SimulatedEvent::Odd => {
+                        let is_odd = matches!(happening, SimulatedEvent::Odd);
                         last = if lives == is_odd { Conclusion::Rejected } else { Conclusion::Accepted };
                         let state = world.probed(last);
                         prop_assert!(last == Conclusion::Rejected || state == State::Healthy, "one probe ends it");
@@ -649,9 +649,9 @@ mod tests {
         fn a_dead_token_that_is_used_is_found_out(happenings in happenings()) {
             let mut world = World::new();
             for (happening, seconds) in happenings {
-                if matches!(happening, Happening::Refused) {
+                if matches!(happening, SimulatedEvent::Refused) {
                     world.on(Event::Refused);
-                } else if matches!(happening, Happening::Succeeded) {
+                } else if matches!(happening, SimulatedEvent::Succeeded) {
                     world.on(Event::Succeeded);
                 } else if world.machine.asking {
                     world.probed(Conclusion::Accepted);

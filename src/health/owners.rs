@@ -19,20 +19,20 @@ use metrica::scope::{Scope, ScopeSet};
 
 use super::ask::About;
 use crate::names::TokenAlias;
-use crate::worker::Sender;
+use crate::worker::TokenUse;
 
 /// Facts for the workers, and the tokens they concern.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct News {
+pub struct FactUpdate {
     /// The tokens.
-    pub of: Vec<Sender>,
+    pub of: Vec<TokenUse>,
     /// The facts.
     pub facts: Arc<[Fact]>,
 }
 
 /// The facts about one token.
-struct Known {
-    sender: Sender,
+struct TokenFacts {
+    token_use: TokenUse,
     knowledge: Knowledge,
     /// Whether the list of own counters was requested.
     was_listed: bool,
@@ -41,14 +41,14 @@ struct Known {
 /// The facts about all tokens, joined by owner; see the module.
 #[derive(Default)]
 pub struct Owners {
-    tokens: BTreeMap<TokenAlias, Known>,
+    tokens: BTreeMap<TokenAlias, TokenFacts>,
 }
 
 fn read() -> ScopeSet {
     [Scope::Read].into_iter().collect()
 }
 
-impl Known {
+impl TokenFacts {
     fn reads(&self) -> Option<bool> {
         if self.knowledge.has_proven(read()) {
             return Some(true);
@@ -57,7 +57,7 @@ impl Known {
     }
 
     fn is_declared_to_read(&self) -> bool {
-        self.sender.scopes.contains(Scope::Read)
+        self.token_use.scopes.contains(Scope::Read)
     }
 
     fn is_of(&self, owner: &str) -> bool {
@@ -67,42 +67,42 @@ impl Known {
 
 impl Owners {
     /// Adopts the tokens that are now in use (rule 3).
-    pub fn follow(&mut self, senders: impl Iterator<Item = Sender> + Clone) {
+    pub fn follow(&mut self, senders: impl Iterator<Item = TokenUse> + Clone) {
         self.tokens.retain(|alias, known| {
-            senders.clone().any(|sender| sender.alias == *alias && sender.epoch == known.sender.epoch)
+            senders.clone().any(|token_use| token_use.alias == *alias && token_use.epoch == known.token_use.epoch)
         });
-        for sender in senders {
-            let new = || Known { sender, knowledge: Knowledge::default(), was_listed: false };
-            self.tokens.entry(sender.alias).or_insert_with(new).sender = sender;
+        for token_use in senders {
+            let new = || TokenFacts { token_use, knowledge: Knowledge::default(), was_listed: false };
+            self.tokens.entry(token_use.alias).or_insert_with(new).token_use = token_use;
         }
     }
 
     /// Records that the list of own counters was requested with a token.
-    pub fn was_listed(&mut self, sender: Sender) {
-        self.known_mut(sender).into_iter().for_each(|known| known.was_listed = true);
+    pub fn was_listed(&mut self, token_use: TokenUse) {
+        self.known_mut(token_use).into_iter().for_each(|known| known.was_listed = true);
     }
 
     /// Records facts learnt with a token. Returns the news for the workers.
-    pub fn learn(&mut self, sender: Sender, facts: Vec<Fact>) -> Vec<News> {
-        let Some(known) = self.known_mut(sender) else { return Vec::new() };
+    pub fn learn(&mut self, token_use: TokenUse, facts: Vec<Fact>) -> Vec<FactUpdate> {
+        let Some(known) = self.known_mut(token_use) else { return Vec::new() };
         let before = known.knowledge.owner().map(login::canonical);
         facts.iter().for_each(|fact| _ = known.knowledge.learn(fact));
         let after = known.knowledge.owner().map(login::canonical);
         let of_owner: Arc<[Fact]> = facts.iter().filter(|fact| fact.is_of_owner()).cloned().collect();
-        let mut news = vec![News { of: vec![sender], facts: facts.into() }];
+        let mut news = vec![FactUpdate { of: vec![token_use], facts: facts.into() }];
         if let Some(owner) = after {
             if before.as_ref() == Some(&owner) {
-                news.extend(self.tell(&owner, Some(sender.alias), of_owner));
+                news.extend(self.tell(&owner, Some(token_use.alias), of_owner));
             } else {
-                news.extend(self.join(sender.alias, &owner));
+                news.extend(self.join(token_use.alias, &owner));
             }
         }
         news
     }
 
     /// Exchanges facts between a token and its newly proven owner (rule 2).
-    fn join(&mut self, alias: TokenAlias, owner: &str) -> Vec<News> {
-        let mut siblings = self.tokens.values().filter(|known| known.sender.alias != alias && known.is_of(owner));
+    fn join(&mut self, alias: TokenAlias, owner: &str) -> Vec<FactUpdate> {
+        let mut siblings = self.tokens.values().filter(|known| known.token_use.alias != alias && known.is_of(owner));
         // All siblings know the same facts.
         let Some(of_siblings) = siblings.next().map(|sibling| sibling.knowledge.of_owner()) else { return Vec::new() };
         let own = self.tokens.get(&alias).map(|known| known.knowledge.of_owner()).unwrap_or_default();
@@ -111,22 +111,22 @@ impl Owners {
     }
 
     /// Tells the tokens of an owner, except one.
-    fn tell(&mut self, owner: &str, but: Option<TokenAlias>, facts: Arc<[Fact]>) -> Option<News> {
-        let told = self.tokens.values_mut().filter(|known| Some(known.sender.alias) != but && known.is_of(owner));
-        let tell = |known: &mut Known| {
+    fn tell(&mut self, owner: &str, but: Option<TokenAlias>, facts: Arc<[Fact]>) -> Option<FactUpdate> {
+        let told = self.tokens.values_mut().filter(|known| Some(known.token_use.alias) != but && known.is_of(owner));
+        let tell = |known: &mut TokenFacts| {
             facts.iter().for_each(|fact| _ = known.knowledge.learn(fact));
-            known.sender
+            known.token_use
         };
         let of: Vec<_> = told.map(tell).collect();
-        (!of.is_empty() && !facts.is_empty()).then_some(News { of, facts })
+        (!of.is_empty() && !facts.is_empty()).then_some(FactUpdate { of, facts })
     }
 
-    fn known(&self, sender: Sender) -> Option<&Known> {
-        self.tokens.get(&sender.alias).filter(|known| known.sender.epoch == sender.epoch)
+    fn known(&self, token_use: TokenUse) -> Option<&TokenFacts> {
+        self.tokens.get(&token_use.alias).filter(|known| known.token_use.epoch == token_use.epoch)
     }
 
-    fn known_mut(&mut self, sender: Sender) -> Option<&mut Known> {
-        self.tokens.get_mut(&sender.alias).filter(|known| known.sender.epoch == sender.epoch)
+    fn known_mut(&mut self, token_use: TokenUse) -> Option<&mut TokenFacts> {
+        self.tokens.get_mut(&token_use.alias).filter(|known| known.token_use.epoch == token_use.epoch)
     }
 
     /// The proven owner of a token.
@@ -137,8 +137,8 @@ impl Owners {
 
     /// The facts about a token before a question; `expected` is the configured owner.
     #[must_use]
-    pub fn about(&self, sender: Sender, expected: Option<&str>) -> About {
-        let Some(known) = self.known(sender) else { return About::default() };
+    pub fn about(&self, token_use: TokenUse, expected: Option<&str>) -> About {
+        let Some(known) = self.known(token_use) else { return About::default() };
         let is_open = known.knowledge.owner().is_none();
         About {
             reads: known.reads(),
@@ -149,27 +149,27 @@ impl Owners {
 
     /// The tokens that may belong to the same owner and can read, for a token that has no sibling that can (rule 4).
     #[must_use]
-    pub fn strangers(&self, sender: Sender) -> Vec<Sender> {
-        let is_blind = |own: &&Known| own.knowledge.owner().is_some() && own.reads() != Some(true);
-        let Some(own) = self.known(sender).filter(is_blind) else { return Vec::new() };
-        let may_be_one = |known: &&Known| {
+    pub fn strangers(&self, token_use: TokenUse) -> Vec<TokenUse> {
+        let is_blind = |own: &&TokenFacts| own.knowledge.owner().is_some() && own.reads() != Some(true);
+        let Some(own) = self.known(token_use).filter(is_blind) else { return Vec::new() };
+        let may_be_one = |known: &&TokenFacts| {
             known.knowledge.owner().is_none()
                 && !known.was_listed
                 && known.reads().unwrap_or(known.is_declared_to_read())
         };
-        let others = self.tokens.values().filter(|known| known.sender != own.sender).filter(may_be_one);
-        others.map(|known| known.sender).collect()
+        let others = self.tokens.values().filter(|known| known.token_use != own.token_use).filter(may_be_one);
+        others.map(|known| known.token_use).collect()
     }
 
     /// The token with which to ask about a refusal of another, among those that `can_ask` allows (rule 4).
     #[must_use]
-    pub fn eyes(&self, sender: Sender, can_ask: impl Fn(TokenAlias) -> bool) -> Sender {
-        let Some(own) = self.known(sender) else { return sender };
-        let may_read = |known: &Known| known.reads().unwrap_or(known.is_declared_to_read());
-        let Some(owner) = own.knowledge.owner().filter(|_| !may_read(own)) else { return sender };
-        let others = self.tokens.values().filter(|known| known.is_of(owner) && can_ask(known.sender.alias));
+    pub fn asking_token(&self, token_use: TokenUse, can_ask: impl Fn(TokenAlias) -> bool) -> TokenUse {
+        let Some(own) = self.known(token_use) else { return token_use };
+        let may_read = |known: &TokenFacts| known.reads().unwrap_or(known.is_declared_to_read());
+        let Some(owner) = own.knowledge.owner().filter(|_| !may_read(own)) else { return token_use };
+        let others = self.tokens.values().filter(|known| known.is_of(owner) && can_ask(known.token_use.alias));
         let best = others.filter(|known| may_read(known)).max_by_key(|known| known.reads() == Some(true));
-        best.map_or(sender, |known| known.sender)
+        best.map_or(token_use, |known| known.token_use)
     }
 }
 
@@ -179,16 +179,16 @@ mod tests {
 
     use super::*;
 
-    fn sender(alias: &str, scopes: &[Scope], epoch: u64) -> Sender {
-        Sender { alias: TokenAlias::new(alias), scopes: scopes.iter().copied().collect(), epoch }
+    fn token_use(alias: &str, scopes: &[Scope], epoch: u64) -> TokenUse {
+        TokenUse { alias: TokenAlias::new(alias), scopes: scopes.iter().copied().collect(), epoch }
     }
 
     /// A token that reads, one that writes, and one that reads for another owner.
-    fn three() -> ([Sender; 3], Owners) {
+    fn three() -> ([TokenUse; 3], Owners) {
         let senders = [
-            sender("reads", &[Scope::Read], 1),
-            sender("writes", &[Scope::Write], 2),
-            sender("stranger", &[Scope::Read], 3),
+            token_use("reads", &[Scope::Read], 1),
+            token_use("writes", &[Scope::Write], 2),
+            token_use("stranger", &[Scope::Read], 3),
         ];
         let mut owners = Owners::default();
         owners.follow(senders.iter().copied());
@@ -200,12 +200,12 @@ mod tests {
     }
 
     /// All facts about counter 5 that a token is told.
-    fn told(news: &[News], of: Sender) -> Vec<&Fact> {
+    fn told(news: &[FactUpdate], of: TokenUse) -> Vec<&Fact> {
         let facts = news.iter().filter(|news| news.of.contains(&of)).flat_map(|news| &*news.facts);
         facts.filter(|fact| fact.is_of_owner()).collect()
     }
 
-    fn permission(owners: &Owners, of: Sender) -> Option<Permission> {
+    fn permission(owners: &Owners, of: TokenUse) -> Option<Permission> {
         owners.known(of)?.knowledge.permission(None, 5)
     }
 
@@ -217,7 +217,7 @@ mod tests {
         owners.learn(reads, owner("shop"));
         let news = owners.learn(reads, vec![VIEW, Fact::Proven(read())]);
         assert_eq!((told(&news, reads), told(&news, writes).len()), (vec![&VIEW], 0));
-        assert_eq!(owners.eyes(writes, |_| true), writes, "whatever is declared");
+        assert_eq!(owners.asking_token(writes, |_| true), writes, "whatever is declared");
         owners.learn(stranger, owner("somebody"));
         assert_eq!(permission(&owners, stranger), None);
         let news = owners.learn(writes, owner("Shop"));
@@ -271,7 +271,7 @@ mod tests {
             owners.learn(of, owner("shop"));
         }
         owners.learn(reads, vec![VIEW]);
-        let new = sender("writes", &[Scope::Write], 9);
+        let new = token_use("writes", &[Scope::Write], 9);
         owners.follow([reads, new, stranger].into_iter());
         assert_eq!((permission(&owners, new), owners.owner(new.alias)), (None, None));
         assert!(owners.learn(writes, owner("shop")).is_empty(), "it is gone");
@@ -299,13 +299,13 @@ mod tests {
         for of in [reads, writes] {
             owners.learn(of, owner("shop"));
         }
-        assert_eq!((owners.eyes(writes, |_| true), owners.eyes(reads, |_| true)), (reads, reads));
-        assert_eq!(owners.eyes(writes, |alias| alias != reads.alias), writes, "it cannot be used now");
+        assert_eq!((owners.asking_token(writes, |_| true), owners.asking_token(reads, |_| true)), (reads, reads));
+        assert_eq!(owners.asking_token(writes, |alias| alias != reads.alias), writes, "it cannot be used now");
         owners.learn(reads, vec![Fact::Lacks(read())]);
-        assert_eq!(owners.eyes(writes, |_| true), writes);
+        assert_eq!(owners.asking_token(writes, |_| true), writes);
         owners.learn(writes, vec![Fact::Proven(read())]);
         assert_eq!(
-            (owners.eyes(reads, |_| true), owners.eyes(writes, |_| true)),
+            (owners.asking_token(reads, |_| true), owners.asking_token(writes, |_| true)),
             (writes, writes),
             "whatever is declared"
         );

@@ -16,14 +16,14 @@ use http_body_util::{BodyExt, Empty};
 use strict_http::target::{self, Target};
 
 use crate::token::Token;
-use crate::upstream::{Carried, Listener, Outgoing, Pool, Upstream};
+use crate::upstream::{CarriedToken, Listener, Outgoing, Pool, Upstream};
 
 /// The maximum length of a response, in bytes.
 pub const LONGEST: usize = 4 * 1024 * 1024;
 
 /// A response to a question.
 #[derive(Debug, Clone)]
-pub struct Heard {
+pub struct ProbeResponse {
     /// The status of the response.
     pub status: StatusCode,
     /// The body, decompressed.
@@ -32,7 +32,7 @@ pub struct Heard {
 
 /// The reason of a missing response. Contains no part of the token.
 #[derive(Debug, thiserror::Error)]
-pub enum Unheard {
+pub enum NoResponse {
     /// The connection could not be opened.
     #[error("{0}")]
     Dial(anyhow::Error),
@@ -52,9 +52,9 @@ pub enum Unheard {
 pub struct Place(Arc<Upstream>);
 
 /// Keeps `Content-Encoding`, and no other field.
-struct OfPacking;
+struct KeepContentEncoding;
 
-impl Listener for OfPacking {
+impl Listener for KeepContentEncoding {
     fn wants(&self, name: &[u8]) -> bool {
         name.eq_ignore_ascii_case(CONTENT_ENCODING.as_str().as_bytes())
     }
@@ -72,16 +72,16 @@ impl Place {
     /// Requests `target`, a path and query, with `token`. Call it on a single-threaded runtime.
     ///
     /// # Errors
-    /// [`Unheard`].
-    pub async fn ask(&self, token: &Token, target: &str) -> Result<Heard, Unheard> {
+    /// [`NoResponse`].
+    pub async fn ask(&self, token: &Token, target: &str) -> Result<ProbeResponse, NoResponse> {
         let timeouts = &self.0.settings.timeouts;
         tokio::time::timeout(timeouts.connect + timeouts.response_headers, self.ask_now(token, target))
             .await
-            .unwrap_or(Err(Unheard::Timeout))
+            .unwrap_or(Err(NoResponse::Timeout))
     }
 
-    async fn ask_now(&self, token: &Token, target: &str) -> Result<Heard, Unheard> {
-        let broken = |error: anyhow::Error| Unheard::Broken(error);
+    async fn ask_now(&self, token: &Token, target: &str) -> Result<ProbeResponse, NoResponse> {
+        let broken = |error: anyhow::Error| NoResponse::Broken(error);
         let uri = target.parse().map_err(|error: http::uri::InvalidUri| broken(error.into()))?;
         let target = Target::check(&uri, target::MAXIMUM_BYTES).map_err(|bad| broken(anyhow::anyhow!("{bad:?}")))?;
         let fields = HeaderMap::from_iter([
@@ -92,29 +92,32 @@ impl Place {
         let request = Outgoing { method: Method::GET, target: target.into_origin_form(), fields, body: Empty::new() };
         let pool: Rc<Pool<Empty<Bytes>>> = Rc::new(Pool::new(self.0.clone(), 1));
         // This is the only request of the pool.
-        let mut lease = pool.lease(Carried(0), true).await.map_err(|error| Unheard::Dial(error.into()))?;
-        let answer = lease.send(request, &OfPacking).await.map_err(|failed| Unheard::Broken(failed.error.into()))?;
+        let mut lease = pool.lease(CarriedToken(0), true).await.map_err(|error| NoResponse::Dial(error.into()))?;
+        let answer = lease
+            .send(request, &KeepContentEncoding)
+            .await
+            .map_err(|failed| NoResponse::Broken(failed.error.into()))?;
         let (head, mut body) = answer.into_parts();
         let mut read = BytesMut::new();
         while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|error| Unheard::Broken(error.into()))?;
+            let frame = frame.map_err(|error| NoResponse::Broken(error.into()))?;
             read.extend_from_slice(frame.data_ref().map_or(&[], |data| data));
             if read.len() > LONGEST {
-                return Err(Unheard::TooLong);
+                return Err(NoResponse::TooLong);
             }
         }
         let is_packed = head.headers.get(CONTENT_ENCODING).is_some_and(|coding| coding == "gzip");
         let body = if is_packed { unpacked(&read)? } else { read.freeze() };
-        Ok(Heard { status: head.status, body })
+        Ok(ProbeResponse { status: head.status, body })
     }
 }
 
-fn unpacked(packed: &[u8]) -> Result<Bytes, Unheard> {
+fn unpacked(packed: &[u8]) -> Result<Bytes, NoResponse> {
     let mut plain = Vec::new();
     let limit = u64::try_from(LONGEST).unwrap_or(u64::MAX).saturating_add(1);
     let unpacked = flate2::read::MultiGzDecoder::new(packed).take(limit).read_to_end(&mut plain);
-    unpacked.map_err(|error| Unheard::Broken(error.into()))?;
-    if plain.len() > LONGEST { Err(Unheard::TooLong) } else { Ok(plain.into()) }
+    unpacked.map_err(|error| NoResponse::Broken(error.into()))?;
+    if plain.len() > LONGEST { Err(NoResponse::TooLong) } else { Ok(plain.into()) }
 }
 
 #[cfg(test)]
@@ -134,9 +137,9 @@ mod tests {
         assert_eq!(unpacked(&packed(3)).unwrap(), "   ");
         assert_eq!(unpacked(&packed(LONGEST)).unwrap().len(), LONGEST);
         let bomb = packed(LONGEST + 1);
-        assert!(bomb.len() < LONGEST / 100 && matches!(unpacked(&bomb), Err(Unheard::TooLong)));
+        assert!(bomb.len() < LONGEST / 100 && matches!(unpacked(&bomb), Err(NoResponse::TooLong)));
         let whole = packed(1000);
-        assert!(matches!(unpacked(&whole[..whole.len() - 9]), Err(Unheard::Broken(_))));
-        assert!(matches!(unpacked(b"{}"), Err(Unheard::Broken(_))));
+        assert!(matches!(unpacked(&whole[..whole.len() - 9]), Err(NoResponse::Broken(_))));
+        assert!(matches!(unpacked(b"{}"), Err(NoResponse::Broken(_))));
     }
 }

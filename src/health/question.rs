@@ -13,7 +13,7 @@ use http::StatusCode;
 use metrica::error_type::ErrorType;
 use metrica::observed_rights::DEMO_COUNTERS;
 
-use super::probe::{Place, Unheard};
+use super::probe::{NoResponse, Place};
 use crate::token::Token;
 use crate::upstream::dial::DialError;
 
@@ -156,9 +156,9 @@ pub async fn ask_once(place: &Place, token: &Token, target: &str) -> Reply {
         Ok(heard) => reply(heard.status, heard.body),
         Err(unheard) => Reply::Unclear(match unheard {
             // Nothing was sent yet, so the error cannot contain the token.
-            Unheard::Dial(error) => Obstacle::Connection(dial(&error)),
-            Unheard::Timeout => Obstacle::Timeout,
-            Unheard::Broken(_) | Unheard::TooLong => Obstacle::Broken,
+            NoResponse::Dial(error) => Obstacle::Connection(dial(&error)),
+            NoResponse::Timeout => Obstacle::Timeout,
+            NoResponse::Broken(_) | NoResponse::TooLong => Obstacle::Broken,
         }),
     }
 }

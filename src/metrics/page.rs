@@ -8,7 +8,7 @@ use prometheus::proto::{self, LabelPair, Metric, MetricFamily, MetricType};
 
 use super::process::{Confinement, ConnectionLimit, Outcome, ProcessMeters, Reloads};
 use super::{BUCKETS, Histogram, Shard, usage};
-use crate::files::descriptors::Need;
+use crate::files::descriptors::DescriptorNeed;
 
 macro_rules! families {
     ($($field:ident: $kind:ident, $name:literal, $labels:literal, $help:literal;)*) => {
@@ -254,7 +254,7 @@ fn of_the_process(process: &ProcessMeters, families: &mut Families) {
         let refused = process.connections_refused(limit);
         families.connections_refused.push(counter(&[("limit", limit.as_str())], refused));
     }
-    for need in Need::ALL {
+    for need in DescriptorNeed::ALL {
         families.descriptor_shortages.push(counter(&[("needed_for", need.as_str())], need.shortages()));
     }
     families.sockets_bound_again.push(counter(&[], process.sockets_bound_again()));

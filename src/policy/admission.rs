@@ -22,7 +22,7 @@ use rustc_hash::FxHashMap;
 use strict_http::Malformed;
 use strict_http::host::{Host, Hosts};
 
-use super::decide::Head;
+use super::decide::RequestHead;
 use super::{http2_request, via};
 use crate::names::ListenerName;
 use crate::policy::rejection::{Reason, Rejection};
@@ -96,7 +96,7 @@ impl Admission {
     }
 
     /// Applies the rules of this module to a request, with these limits.
-    pub(super) fn admit(&self, head: &Head<'_>, limits: &Limits) -> Result<Admitted, Rejection> {
+    pub(super) fn admit(&self, head: &RequestHead<'_>, limits: &Limits) -> Result<Admitted, Rejection> {
         if head.fields.len() > limits.header_fields {
             return Err(Malformed::TooManyFields.into());
         }
@@ -140,7 +140,7 @@ fn lacking(name: &HeaderName) -> Rejection {
 }
 
 /// The authority of a request; empty if it has none (rule 2).
-fn authority<'a>(head: &Head<'a>) -> Result<&'a [u8], Malformed> {
+fn authority<'a>(head: &RequestHead<'a>) -> Result<&'a [u8], Malformed> {
     let mut fields = head.fields.get_all(HOST).iter().map(HeaderValue::as_bytes);
     let (field, second) = (fields.next(), fields.next());
     let target = head.uri.authority().map(|authority| authority.as_str().as_bytes());

@@ -12,7 +12,7 @@ pub struct BodyHead {
     /// The minimum length in bytes.
     pub shortest: u64,
     kind: Kind,
-    packing: Packing,
+    packing: Compression,
     /// Whether a web page may have sent it: browsers send text and forms without a CORS preflight.
     may_be_of_a_page: bool,
     is_in_parts: bool,
@@ -35,7 +35,7 @@ enum Kind {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Packing {
+enum Compression {
     Plain,
     Gzip,
     Other,
@@ -47,9 +47,9 @@ impl BodyHead {
     pub fn of(fields: &HeaderMap, shortest: u64) -> Self {
         let codings: Vec<_> = fields.get_all(CONTENT_ENCODING).iter().collect();
         let packing = match codings[..] {
-            [] => Packing::Plain,
-            [one] if one.as_bytes().eq_ignore_ascii_case(b"gzip") => Packing::Gzip,
-            _ => Packing::Other,
+            [] => Compression::Plain,
+            [one] if one.as_bytes().eq_ignore_ascii_case(b"gzip") => Compression::Gzip,
+            _ => Compression::Other,
         };
         let is_of_pages = |name: &HeaderName| *name == ORIGIN || name.as_str().starts_with("sec-fetch-");
         Self {
@@ -64,7 +64,7 @@ impl BodyHead {
 
     /// The properties for strict callers: an untyped body is not inspected for JSON.
     #[must_use]
-    pub const fn as_it_is_said(self) -> Self {
+    pub const fn as_declared(self) -> Self {
         match self.kind {
             Kind::Untyped => Self { kind: Kind::Other, ..self },
             Kind::Json | Kind::Form | Kind::File | Kind::Other => self,
@@ -92,13 +92,13 @@ impl BodyHead {
     /// Whether it is compressed in any way.
     #[must_use]
     pub const fn is_coded(self) -> bool {
-        !matches!(self.packing, Packing::Plain)
+        !matches!(self.packing, Compression::Plain)
     }
 
     /// Whether it is compressed with gzip.
     #[must_use]
     pub const fn is_packed(self) -> bool {
-        matches!(self.packing, Packing::Gzip)
+        matches!(self.packing, Compression::Gzip)
     }
 
     /// Whether it has no declared type, or is text.
@@ -110,7 +110,7 @@ impl BodyHead {
     /// The treatment of the declared type, if the body may be JSON that is not declared as JSON.
     #[must_use]
     pub fn retype(self) -> Option<Retype> {
-        let could_be = self.packing == Packing::Plain && !self.may_be_of_a_page && self.is_short();
+        let could_be = self.packing == Compression::Plain && !self.may_be_of_a_page && self.is_short();
         match self.kind {
             Kind::Form if could_be => Some(Retype::Form),
             // Bodies that are streamed, or that wait for `100 Continue`, are not delayed.
@@ -133,7 +133,7 @@ impl BodyHead {
             Kind::Untyped | Kind::Form => !self.may_be_of_a_page,
             Kind::File | Kind::Other => false,
         };
-        if !is_readable || self.packing == Packing::Other {
+        if !is_readable || self.packing == Compression::Other {
             return Err(Breach::BodyKind);
         }
         if self.is_short() { Ok(()) } else { Err(Breach::BodyLength) }
@@ -150,7 +150,7 @@ impl Kind {
         match (types.next(), types.next()) {
             (None, _) => Self::Untyped,
             (Some(one), None) if is_json(one) => Self::Json,
-            (Some(one), None) if is_said_to_be(one, &[b"text/plain", b"application/x-ymetrika+json"]) => Self::Untyped,
+            (Some(one), None) if is_declared_as(one, &[b"text/plain", b"application/x-ymetrika+json"]) => Self::Untyped,
             (Some(one), None) if is_file(one) => Self::File,
             (Some(_), _) => Self::Other,
         }
@@ -175,11 +175,11 @@ fn is_in_parts(value: &[u8]) -> bool {
 
 /// Whether it is a JSON type of the API.
 fn is_json(value: &[u8]) -> bool {
-    is_said_to_be(value, &[b"application/json", b"application/x-yametrika+json"])
+    is_declared_as(value, &[b"application/json", b"application/x-yametrika+json"])
 }
 
 /// Whether it is one of `types`, in UTF-8, the only encoding that all JSON readers support (RFC 8259, section 8.1).
-fn is_said_to_be(value: &[u8], types: &[&[u8]]) -> bool {
+fn is_declared_as(value: &[u8], types: &[&[u8]]) -> bool {
     let mut parts = value.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
     let kind = parts.next().unwrap_or_default();
     let is_utf8 =

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use metrica::operation::Operation;
 
 use super::body_head::BodyHead;
-use super::decide::{Asked, Identified, Known, Shadowed};
+use super::decide::{AdmittedRequest, Identified, KnownState, Shadowed};
 use crate::policy::Permission;
 use crate::policy::rejection::Rejection;
 use crate::policy::rules::{Breach, Look, Parts, Reading};
 
 /// The duties that remain when a request is sent. Most requests have none.
 #[derive(Debug, Clone)]
-pub struct Owed {
+pub struct BodyPolicy {
     /// The inspection of the body.
     pub reading: Reading,
     /// Whether the body must be read for the caller's rules.
@@ -41,23 +41,23 @@ pub enum Retype {
     Untyped,
 }
 
-impl Asked {
+impl AdmittedRequest {
     /// Returns the remaining duties. Breaches that the header of the body shows are reported here.
-    pub(super) fn owed(
+    pub(super) fn body_policy(
         &self,
         caller: Identified,
         operation: &Operation,
         permission: &Permission,
-        known: &Known<'_>,
+        known: &KnownState<'_>,
         shadowed: &mut Option<Shadowed>,
-    ) -> Result<Option<Box<Owed>>, Rejection> {
+    ) -> Result<Option<Box<BodyPolicy>>, Rejection> {
         let duties = permission.duties;
         if self.body.is_none() && !duties.list {
             return Ok(None);
         }
         let Some(caller) = known.policy.callers.get(caller.position()) else { return Ok(None) };
         let rules = &caller.rules;
-        let body = self.body.map(|body| if caller.strict { body.as_it_is_said() } else { body });
+        let body = self.body.map(|body| if caller.strict { body.as_declared() } else { body });
         let look = body.map_or(Look::default(), |body| look_at(body, duties.body));
         // A body that is read for the rules anyway can be checked for JSON without further delay.
         let is_read = body.is_some_and(|body| look.is_due() && body.is_untyped());
@@ -67,7 +67,7 @@ impl Asked {
             return Ok(None);
         }
         let enforce = rules.enforce;
-        let mut owed = Owed {
+        let mut body_policy = BodyPolicy {
             reading: rules.reading(look),
             body: look.is_due(),
             retype,
@@ -78,23 +78,23 @@ impl Asked {
             enforce,
         };
         if let Some(body) = body
-            && let Err(breach) = owed.check_kind(body)
+            && let Err(breach) = body_policy.check_kind(body)
         {
-            if body.shortest == 0 && owed.parts.is_none() {
+            if body.shortest == 0 && body_policy.parts.is_none() {
                 // A body in chunks or HTTP/2 frames may be empty.
-                owed.kind = Some(breach);
+                body_policy.kind = Some(breach);
             } else if enforce {
                 return Err(Rejection::because(breach.reason(), breach));
             } else {
                 shadowed.get_or_insert(Shadowed { reason: breach.reason(), breach: Some(breach) });
-                (owed.body, owed.parts) = (false, None);
+                (body_policy.body, body_policy.parts) = (false, None);
             }
         }
-        Ok(Some(Box::new(owed)))
+        Ok(Some(Box::new(body_policy)))
     }
 }
 
-impl Owed {
+impl BodyPolicy {
     /// Checks whether the header of `body` permits the required inspection.
     fn check_kind(&self, body: BodyHead) -> Result<(), Breach> {
         if self.parts.is_some() && body.is_coded() {

@@ -2,9 +2,9 @@
 //!
 //! 1. The steps are [`identify`], [`admit`] and [`permit`]; each needs the result of the previous one. The stages of the
 //!    gateway are these steps; [`decide`] runs all of them, for code that needs only the result.
-//! 2. A decision is a pure function of a request, the evidence of its connection, and the current state ([`Known`]).
+//! 2. A decision is a pure function of a request, the evidence of its connection, and the current state ([`KnownState`]).
 //! 3. The state can change while a request waits. The parts of the request that decisions read are therefore kept
-//!    ([`Asked`]), and it is decided again after every wait, with the state of that time ([`Asked::again`]). A request is
+//!    ([`AdmittedRequest`]), and it is decided again after every wait, with the state of that time ([`AdmittedRequest::again`]). A request is
 //!    never sent with a token that the latest decision does not list.
 //! 4. A decision lists at least one token, and only tokens that can be used now.
 
@@ -20,7 +20,7 @@ use strict_http::target::{BadTarget, Broken, Target};
 use super::admission::Limits;
 use super::admission::{Admissions, Admitted};
 use super::body_head::BodyHead;
-pub use super::body_policy::{Owed, Retype};
+pub use super::body_policy::{BodyPolicy, Retype};
 use crate::names::{CallerId, ListenerName, TokenAlias};
 use crate::policy::caller::Evidence;
 use crate::policy::rejection::{Reason, Rejection};
@@ -29,7 +29,7 @@ use crate::policy::{Denial, Grant, Permission, Policy};
 
 /// The current state, on which decisions depend.
 #[derive(Clone, Copy)]
-pub struct Known<'a> {
+pub struct KnownState<'a> {
     /// The rules for callers.
     pub policy: &'a Policy,
     /// The admission rules of each listener.
@@ -42,7 +42,7 @@ pub struct Known<'a> {
 
 /// The header of a request.
 #[derive(Debug, Clone, Copy)]
-pub struct Head<'a> {
+pub struct RequestHead<'a> {
     /// The method.
     pub method: &'a Method,
     /// The HTTP version.
@@ -57,7 +57,7 @@ pub struct Head<'a> {
     pub encoded: Option<Broken>,
 }
 
-impl<'a> Head<'a> {
+impl<'a> RequestHead<'a> {
     /// The header `parts` of a request with a body of this minimum length.
     #[must_use]
     pub const fn of(parts: &'a Parts, body: Option<u64>) -> Self {
@@ -92,7 +92,7 @@ impl Identified {
 
 /// The parts of a request that decisions read.
 #[derive(Debug, Clone)]
-pub struct Asked {
+pub struct AdmittedRequest {
     verb: Option<Verb>,
     is_connect: bool,
     uri: Uri,
@@ -119,7 +119,7 @@ pub struct Decision {
     target: Target,
     tokens: Candidates,
     duties: Duties,
-    owed: Option<Box<Owed>>,
+    body_policy: Option<Box<BodyPolicy>>,
     shadowed: Option<Shadowed>,
 }
 
@@ -144,7 +144,7 @@ pub struct Shadowed {
 ///
 /// # Errors
 /// `unknown_caller`.
-pub fn identify(evidence: Evidence, known: &Known<'_>) -> Result<Identified, Rejection> {
+pub fn identify(evidence: Evidence, known: &KnownState<'_>) -> Result<Identified, Rejection> {
     known.policy.callers.identify(evidence).map(Identified).ok_or_else(|| Reason::UnknownCaller.into())
 }
 
@@ -152,9 +152,13 @@ pub fn identify(evidence: Evidence, known: &Known<'_>) -> Result<Identified, Rej
 ///
 /// # Errors
 /// The rule of [`super::admission`] that the request breaks.
-pub fn admit(head: &Head<'_>, listener: ListenerName, known: &Known<'_>) -> Result<Asked, Rejection> {
+pub fn admit(
+    head: &RequestHead<'_>,
+    listener: ListenerName,
+    known: &KnownState<'_>,
+) -> Result<AdmittedRequest, Rejection> {
     let admitted = known.admissions.of(listener)?.admit(head, known.limits)?;
-    Ok(Asked {
+    Ok(AdmittedRequest {
         verb: Verb::of(head.method),
         is_connect: *head.method == Method::CONNECT,
         uri: head.uri.clone(),
@@ -167,7 +171,7 @@ pub fn admit(head: &Head<'_>, listener: ListenerName, known: &Known<'_>) -> Resu
 /// Decides whether the caller may send the request, with which duties and which tokens. The target is checked first, so
 /// that policy reads the target that is sent upstream.
 #[must_use]
-pub fn permit<'a>(caller: Identified, asked: &Asked, known: &Known<'a>) -> Decided<'a> {
+pub fn permit<'a>(caller: Identified, asked: &AdmittedRequest, known: &KnownState<'a>) -> Decided<'a> {
     let (target, operation) = match asked.read(caller, known) {
         Ok(read) => read,
         Err(rejection) => return Decided { read: None, token: None, decision: Err(rejection) },
@@ -185,7 +189,7 @@ pub fn permit<'a>(caller: Identified, asked: &Asked, known: &Known<'a>) -> Decid
 ///
 /// # Errors
 /// The refusal.
-pub fn decide(head: &Head<'_>, evidence: Evidence, known: &Known<'_>) -> Result<Decision, Rejection> {
+pub fn decide(head: &RequestHead<'_>, evidence: Evidence, known: &KnownState<'_>) -> Result<Decision, Rejection> {
     decide_for(identify(evidence, known)?, head, evidence.listener, known)
 }
 
@@ -195,19 +199,19 @@ pub fn decide(head: &Head<'_>, evidence: Evidence, known: &Known<'_>) -> Result<
 /// The refusal.
 pub fn decide_for(
     caller: Identified,
-    head: &Head<'_>,
+    head: &RequestHead<'_>,
     listener: ListenerName,
-    known: &Known<'_>,
+    known: &KnownState<'_>,
 ) -> Result<Decision, Rejection> {
     permit(caller, &admit(head, listener, known)?, known).decision
 }
 
-impl Asked {
+impl AdmittedRequest {
     /// Decides again after a wait.
     ///
     /// # Errors
     /// The refusal that applies now.
-    pub fn again<'a>(&self, evidence: Evidence, known: &Known<'a>) -> Result<Decided<'a>, Rejection> {
+    pub fn again<'a>(&self, evidence: Evidence, known: &KnownState<'a>) -> Result<Decided<'a>, Rejection> {
         let caller = identify(evidence, known)?;
         known.admissions.of(evidence.listener)?.admit_again(&self.admitted, &self.uri)?;
         Ok(permit(caller, self, known))
@@ -221,7 +225,7 @@ impl Asked {
 
     /// Reads the target and its operation. The host of an absolute form (RFC 9112, section 3.2.2) is ignored, because the
     /// upstream is fixed.
-    fn read<'a>(&self, caller: Identified, known: &Known<'a>) -> Result<(Target, &'a Operation), Rejection> {
+    fn read<'a>(&self, caller: Identified, known: &KnownState<'a>) -> Result<(Target, &'a Operation), Rejection> {
         let verb = self.verb.ok_or_else(|| self.without_verb())?;
         let (policy, limit) = (known.policy, known.limits.target_bytes);
         let target = Target::canonical(&self.uri, limit, |path| policy.knows(path)).map_err(|bad| match bad {
@@ -253,19 +257,19 @@ impl Asked {
         operation: &Operation,
         permission: Permission,
         target: Target,
-        known: &Known<'_>,
+        known: &KnownState<'_>,
     ) -> Result<Decision, Rejection> {
         let Permission { grant, duties, shadowed } = permission;
         let of_denial = |denial: Denial| Shadowed { reason: denial.reason(), breach: denial.breach() };
         let mut shadowed = shadowed.map(of_denial);
-        let owed = self.owed(caller, operation, &permission, known, &mut shadowed)?;
+        let body_policy = self.body_policy(caller, operation, &permission, known, &mut shadowed)?;
         let tokens = *known
             .tokens
             .get(grant.token_position())
             .ok_or(Reason::TokenUnavailable)?
             .as_ref()
             .map_err(|reason| *reason)?;
-        Ok(Decision { caller: grant.caller(), grant, target, tokens, duties, owed, shadowed })
+        Ok(Decision { caller: grant.caller(), grant, target, tokens, duties, body_policy, shadowed })
     }
 }
 
@@ -301,8 +305,8 @@ impl Decision {
     }
 
     /// Takes the remaining duties for this request; a second call returns `None`.
-    pub const fn take_owed(&mut self) -> Option<Box<Owed>> {
-        self.owed.take()
+    pub const fn take_body_policy(&mut self) -> Option<Box<BodyPolicy>> {
+        self.body_policy.take()
     }
 
     /// The refusal that would apply if the caller's rules were enforced.

@@ -138,13 +138,13 @@ mod tests {
     #[test]
     fn rules_1_to_3_only_grantees_are_given_access() {
         let rules = Rules { grantees: Some(["a-b".into(), "c".into()].into()), ..Rules::default() };
-        let owed = |grantees| Ok(Duties { body: Look { grantees, ..NOTHING }, list: false });
+        let body_policy = |grantees| Ok(Duties { body: Look { grantees, ..NOTHING }, list: false });
         let grant = "/management/v1/counter/1/grant";
         for (verb, target, expected) in [
-            (Verb::Post, "/management/v1/counter/1/grants".to_owned(), owed(Grantees::Someone)),
-            (Verb::Post, "/management/v1/delegates".to_owned(), owed(Grantees::Someone)),
-            (Verb::Put, format!("{grant}?user_login=A.b"), owed(Grantees::Others)),
-            (Verb::Put, format!("{grant}/A.b"), owed(Grantees::Others)),
+            (Verb::Post, "/management/v1/counter/1/grants".to_owned(), body_policy(Grantees::Someone)),
+            (Verb::Post, "/management/v1/delegates".to_owned(), body_policy(Grantees::Someone)),
+            (Verb::Put, format!("{grant}?user_login=A.b"), body_policy(Grantees::Others)),
+            (Verb::Put, format!("{grant}/A.b"), body_policy(Grantees::Others)),
             (Verb::Put, format!("{grant}/c.json"), Err(Breach::Grantee)),
             (Verb::Put, format!("{grant}/d"), Err(Breach::Grantee)),
             (Verb::Put, format!("{grant}?user_login=d"), Err(Breach::Grantee)),

@@ -11,13 +11,13 @@ use http::header::HOST;
 use strict_http::Malformed;
 use strict_http::target::Rule;
 
-use super::decide::Head;
+use super::decide::RequestHead;
 
 /// Checks an HTTP/2 request against these rules.
 ///
 /// # Errors
 /// The kind of the refusal.
-pub fn check(head: &Head<'_>, header_bytes: usize) -> Result<(), Malformed> {
+pub fn check(head: &RequestHead<'_>, header_bytes: usize) -> Result<(), Malformed> {
     if length(head) > header_bytes {
         return Err(Malformed::HeaderTooLarge);
     }
@@ -33,7 +33,7 @@ pub fn check(head: &Head<'_>, header_bytes: usize) -> Result<(), Malformed> {
 }
 
 /// The length in HTTP/1.1: `method target HTTP/1.1` and `name: value`, each with a line end (rule 1).
-fn length(head: &Head<'_>) -> usize {
+fn length(head: &RequestHead<'_>) -> usize {
     let target = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
     let host = head.uri.authority().map_or(0, |authority| "host: \r\n".len() + authority.as_str().len());
     let fields = head.fields.iter().map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len());
@@ -53,11 +53,11 @@ mod tests {
     }
 
     fn length(parts: &Parts) -> usize {
-        super::length(&Head::of(parts, None))
+        super::length(&RequestHead::of(parts, None))
     }
 
     fn check(parts: &Parts, header_bytes: usize) -> Result<(), Malformed> {
-        super::check(&Head::of(parts, None), header_bytes)
+        super::check(&RequestHead::of(parts, None), header_bytes)
     }
 
     #[test]

@@ -36,9 +36,9 @@ macro_rules! reasons {
 
             /// The response for this reason.
             #[must_use]
-            pub const fn answer(self) -> Answer {
+            pub const fn answer(self) -> RejectionResponse {
                 match self {
-                    $(Self::$variant => Answer {
+                    $(Self::$variant => RejectionResponse {
                         status: StatusCode::$status,
                         error_type: ErrorType::$error_type,
                         retry_after: $retry,
@@ -137,7 +137,7 @@ reasons! {
 
 /// The response to a caller for a [`Reason`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Answer {
+pub struct RejectionResponse {
     /// The status.
     pub status: StatusCode,
     /// The `error_type` of Metrica.
@@ -148,7 +148,7 @@ pub struct Answer {
     pub message: &'static str,
 }
 
-impl Answer {
+impl RejectionResponse {
     /// The body (rule 1).
     #[must_use]
     pub fn body(self) -> Bytes {

@@ -128,7 +128,7 @@ pub struct Duties {
 impl Rules {
     /// The default of `ulogin_absent`, given which other rules are set.
     #[must_use]
-    pub const fn lets_ulogin_be_absent(ulogin: bool, counters: bool) -> bool {
+    pub const fn allows_absent_ulogin(ulogin: bool, counters: bool) -> bool {
         !ulogin || counters
     }
 
@@ -169,7 +169,7 @@ impl Rules {
         match call.operation.destructive {
             Destructive::Always if !self.destructive => Err(Breach::Destructive),
             Destructive::With(setting) if !self.destructive => match setting.place {
-                Place::Query if setting::could_stand_in(call.query.unwrap_or_default(), setting) => {
+                Place::Query if setting::may_be_set_in(call.query.unwrap_or_default(), setting) => {
                     Err(Breach::Setting(setting))
                 }
                 Place::Query => Ok(None),

@@ -12,7 +12,7 @@ use strict_http::target::{letters, name_of, plain, spelled};
 
 /// Whether `query` could contain the setting (rules 1 to 3).
 #[cold]
-pub(super) fn could_stand_in(query: &str, setting: Setting) -> bool {
+pub(super) fn may_be_set_in(query: &str, setting: Setting) -> bool {
     let wanted = letters(setting.name.as_bytes());
     query.split(['&', ';']).any(|pair| {
         let name = name_of(pair.as_bytes());

@@ -32,17 +32,17 @@ use tokio::time::Instant;
 
 use super::recheck;
 pub use super::recheck::Recheck;
-use crate::files::descriptors::Need;
+use crate::files::descriptors::DescriptorNeed;
 use crate::metrics::process::ProcessMeters;
 use crate::metrics::{page, usage};
-use crate::process::readiness::{Readiness, Whom};
-use crate::process::workers::Crew;
+use crate::process::readiness::{Readiness, ReadinessSubject};
+use crate::process::workers::Workers;
 use crate::response::coding;
 
 /// The state behind the admin endpoints.
 pub struct Admin {
     /// The workers, for counts and liveness.
-    pub crew: Arc<Crew>,
+    pub workers: Arc<Workers>,
     /// The counters of the process.
     pub meters: Arc<ProcessMeters>,
     /// The readiness of the gate.
@@ -68,13 +68,13 @@ const HEADER_BYTES: usize = 8 * 1024;
 impl Admin {
     /// Serves at most `connections` connections at once, until dropped.
     pub async fn serve(self: Arc<Self>, listener: TcpListener, connections: usize) {
-        let places = Arc::new(tokio::sync::Semaphore::new(connections));
+        let connection_limits = Arc::new(tokio::sync::Semaphore::new(connections));
         loop {
-            let Ok(place) = places.clone().acquire_owned().await else { return };
+            let Ok(place) = connection_limits.clone().acquire_owned().await else { return };
             let socket = match listener.accept().await {
                 Ok((socket, _)) => socket,
                 Err(error) => {
-                    let _ = Need::Admin.found_none(&error);
+                    let _ = DescriptorNeed::Admin.found_none(&error);
                     tokio::time::sleep(Duration::from_millis(50)).await;
                     continue;
                 }
@@ -123,13 +123,13 @@ impl Admin {
     }
 
     async fn live(&self) -> Response<Full<Bytes>> {
-        match self.crew.is_alive(LIVE).await {
+        match self.workers.is_alive(LIVE).await {
             true => text(StatusCode::OK, "ok\n".to_owned()),
             false => text(StatusCode::SERVICE_UNAVAILABLE, "a worker does not answer\n".to_owned()),
         }
     }
 
-    fn ready(&self, verbose: bool, whom: &Whom) -> Response<Full<Bytes>> {
+    fn ready(&self, verbose: bool, whom: &ReadinessSubject) -> Response<Full<Bytes>> {
         let Some((ready, lines)) = self.readiness.check(&self.meters, whom) else {
             return text(StatusCode::NOT_FOUND, "the configuration has no such caller or listener\n".to_owned());
         };
@@ -139,12 +139,12 @@ impl Admin {
     }
 
     fn started(&self, verbose: bool) -> Response<Full<Bytes>> {
-        let ready = self.ready(verbose, &Whom::Anyone);
+        let ready = self.ready(verbose, &ReadinessSubject::Anyone);
         if self.readiness.was_ready() { text(StatusCode::OK, "ok\n".to_owned()) } else { ready }
     }
 
     async fn usage(&self) -> Response<Full<Bytes>> {
-        let counts = self.crew.counts().await;
+        let counts = self.workers.counts().await;
         let since = humantime::format_rfc3339_seconds(self.since).to_string();
         let mut response = text(StatusCode::OK, usage::page(&counts, &since) + "\n");
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -152,7 +152,7 @@ impl Admin {
     }
 
     async fn metrics(&self, packed: bool) -> Response<Full<Bytes>> {
-        let counts = self.crew.counts().await;
+        let counts = self.workers.counts().await;
         let page = page::text(&counts, &self.meters);
         let gzip = packed.then(|| gzip(page.as_bytes()));
         let is_packed = gzip.is_some();
@@ -199,17 +199,17 @@ fn gzip(page: &[u8]) -> Vec<u8> {
 }
 
 /// Returns the caller or the listener that the query of `/readyz` names.
-fn whom(query: &str) -> Result<Whom, String> {
+fn whom(query: &str) -> Result<ReadinessSubject, String> {
     let mut asked = query.split('&').filter_map(|pair| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         match name {
-            "caller" => Some(Whom::Caller(subject::text(value))),
-            "listener" => Some(Whom::Listener(subject::text(value))),
+            "caller" => Some(ReadinessSubject::Caller(subject::text(value))),
+            "listener" => Some(ReadinessSubject::Listener(subject::text(value))),
             _ => None,
         }
     });
     match (asked.next(), asked.next()) {
-        (None, _) => Ok(Whom::Anyone),
+        (None, _) => Ok(ReadinessSubject::Anyone),
         (Some(one), None) => Ok(one),
         (Some(_), Some(_)) => Err("one caller= or one listener= is asked about\n".to_owned()),
     }

@@ -20,7 +20,7 @@ use crate::token::Standing;
 
 /// The subject of a readiness query.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Whom {
+pub enum ReadinessSubject {
     /// The gate as a whole.
     Anyone,
     /// The caller with this id.
@@ -51,25 +51,25 @@ impl Readiness {
     /// Returns whether the gate is ready for `whom`, and one line per check; `None` if the configuration has no such caller
     /// or listener.
     #[must_use]
-    pub fn check(&self, meters: &ProcessMeters, whom: &Whom) -> Option<(bool, String)> {
+    pub fn check(&self, meters: &ProcessMeters, whom: &ReadinessSubject) -> Option<(bool, String)> {
         let serving = self.serving.load(Ordering::Acquire);
         let draining = self.draining.load(Ordering::Acquire);
         let state = meters.read();
         let (served, lacking) = match whom {
-            Whom::Anyone => (state.served.some, None),
-            Whom::Caller(name) => {
+            ReadinessSubject::Anyone => (state.served.some, None),
+            ReadinessSubject::Caller(name) => {
                 let (_, lacking) = state.served.callers.iter().find(|(id, _)| id.as_str() == name)?;
                 (lacking.is_empty(), Some(lacking))
             }
-            Whom::Listener(wanted) => {
+            ReadinessSubject::Listener(wanted) => {
                 let (_, lacking) = state.served.listeners.iter().find(|(name, _)| name.as_str() == wanted)?;
                 (lacking.is_empty(), Some(lacking))
             }
         };
-        let is_asked_for = |name: &str| matches!(whom, Whom::Listener(wanted) if wanted == name);
+        let is_asked_for = |name: &str| matches!(whom, ReadinessSubject::Listener(wanted) if wanted == name);
         let is_open = |purpose: &Purpose| !matches!(purpose, Purpose::Listener(name) if is_asked_for(name.as_str()));
         let ready = serving && !draining && served && state.sockets.keys().all(is_open);
-        if ready && *whom == Whom::Anyone {
+        if ready && *whom == ReadinessSubject::Anyone {
             self.was_ready.store(true, Ordering::Release);
         }
         let mut lines = String::new();

@@ -102,7 +102,7 @@ pub struct Sandbox {
 
 /// A part of the configuration that the sandbox does not allow (rule 6).
 #[derive(Debug, thiserror::Error)]
-pub enum Outside {
+pub enum OutsideSandbox {
     /// A file outside of the allowed folders.
     #[error("{} is outside of the folders that the process may read since its start, which needs a restart", .0.display())]
     File(PathBuf),
@@ -155,7 +155,7 @@ impl Sandbox {
     }
 
     /// Logs the state of the sandbox (rule 5).
-    pub fn say(&self) {
+    pub fn log_state(&self) {
         let state = self.confinement.as_str();
         let reads = self.files.as_ref().map(|folders| joined(folders.iter().map(|folder| folder.display())));
         let connects = self.ports.as_ref().map(|ports| joined(ports.iter()));
@@ -165,14 +165,14 @@ impl Sandbox {
     /// Checks `needs` against the access that the start allowed (rule 6).
     ///
     /// # Errors
-    /// [`Outside`], for the first folder or port that is not allowed.
-    pub fn permits(&self, needs: &Needs) -> Result<(), Outside> {
+    /// [`OutsideSandbox`], for the first folder or port that is not allowed.
+    pub fn permits(&self, needs: &Needs) -> Result<(), OutsideSandbox> {
         if let Some(allowed) = &self.files {
             let outside = needs.read.iter().find(|folder| !allowed.iter().any(|allowed| folder.starts_with(allowed)));
-            outside.map_or(Ok(()), |folder| Err(Outside::File(folder.clone())))?;
+            outside.map_or(Ok(()), |folder| Err(OutsideSandbox::File(folder.clone())))?;
         }
         if let Some(allowed) = &self.ports {
-            needs.connect.difference(allowed).next().map_or(Ok(()), |port| Err(Outside::Port(*port)))?;
+            needs.connect.difference(allowed).next().map_or(Ok(()), |port| Err(OutsideSandbox::Port(*port)))?;
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::workers::{Command, Crew, LOOK};
+use super::workers::{Command, LOOK, Workers};
 use crate::metrics::process::ProcessMeters;
 use crate::names::ListenerName;
 use crate::server::listen::{Bound, BoundSocket};
@@ -40,7 +40,7 @@ impl Accepts {
     }
 }
 
-impl Crew {
+impl Workers {
     /// Rebinds unix sockets whose file was removed. Checks once a second, for the lifetime of the process.
     pub async fn keep_sockets(&self, bound: &[Bound], meters: &ProcessMeters) {
         let mut said: Vec<Option<String>> = vec![None; bound.len()];

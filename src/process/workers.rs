@@ -19,14 +19,14 @@ use crate::names::ListenerName;
 use crate::server::Connections;
 use crate::server::listen::{Bound, BoundSocket};
 use crate::telemetry::{Form, Sink};
-use crate::worker::{Generation, Learning, Report, Sender, Worker};
+use crate::worker::{Generation, Learning, Report, TokenUse, Worker};
 
 /// A command to a worker.
 pub(super) enum Command {
     /// Use this generation from the next request on, and acknowledge it.
     Install(Arc<Generation>, oneshot::Sender<()>),
     /// Record facts about a token that another worker or a probe learnt.
-    Learn(Sender, Arc<[Fact]>),
+    Learn(TokenUse, Arc<[Fact]>),
     /// Send a copy of the worker's counts.
     Count(oneshot::Sender<Shard>),
     /// Reply at once, to show that the loop runs.
@@ -45,15 +45,15 @@ pub(super) enum Command {
 }
 
 /// The worker threads.
-pub struct Crew {
-    pub(super) members: Vec<Member>,
+pub struct Workers {
+    pub(super) members: Vec<WorkerThread>,
     connections: Arc<Connections>,
     /// The generation in use, which lists the series that exist before their first event.
     in_use: Mutex<Arc<Generation>>,
 }
 
 /// One worker thread.
-pub(super) struct Member {
+pub(super) struct WorkerThread {
     pub(super) commands: mpsc::UnboundedSender<Command>,
     thread: JoinHandle<()>,
     /// Whether the worker is parked in its loop, waiting for an event.
@@ -91,27 +91,27 @@ thread_local! {
     static CURRENT: RefCell<Option<Rc<Worker>>> = const { RefCell::new(None) };
 }
 
-impl Crew {
+impl Workers {
     /// Starts `workers` threads, each with one socket of every listener.
     ///
     /// # Errors
     /// When a thread or its runtime cannot be started.
-    pub fn start(bound: &mut [Bound], workers: usize, start: &Start) -> std::io::Result<Self> {
+    pub fn start(bound: &mut [Bound], worker_count: usize, start: &Start) -> std::io::Result<Self> {
         let connections = Arc::new(Connections::default());
         let in_use = Mutex::new(start.generation.clone());
-        let mut crew = Self { members: Vec::new(), connections, in_use };
-        for index in 0..workers {
+        let mut workers = Self { members: Vec::new(), connections, in_use };
+        for index in 0..worker_count {
             let sockets =
                 bound.iter_mut().filter_map(|bound| Some(((bound.name, bound.http2), bound.sockets.pop()?))).collect();
-            crew.start_one(index, workers, sockets, start)?;
+            workers.start_one(index, worker_count, sockets, start)?;
         }
-        Ok(crew)
+        Ok(workers)
     }
 
     fn start_one(
         &mut self,
         index: usize,
-        workers: usize,
+        worker_count: usize,
         sockets: Vec<((ListenerName, bool), BoundSocket)>,
         start: &Start,
     ) -> std::io::Result<()> {
@@ -139,7 +139,7 @@ impl Crew {
                 Ok(runtime) => runtime,
                 Err(error) => return drop(started.send(Err(error))),
             };
-            let worker = Rc::new(Worker::new(generation, sink, form, workers, learning));
+            let worker = Rc::new(Worker::new(generation, sink, form, worker_count, learning));
             CURRENT.set(Some(worker.clone()));
             runtime.block_on(async {
                 let mut accepts = Accepts { worker: worker.clone(), connections, meters, replace: BTreeMap::new() };
@@ -157,11 +157,11 @@ impl Crew {
             worker.flush_lines();
         })?;
         has_started.recv().unwrap_or_else(|_| Err(std::io::Error::other("the worker ended at its start")))?;
-        self.members.push(Member { commands, thread, rests, counted: Mutex::default() });
+        self.members.push(WorkerThread { commands, thread, rests, counted: Mutex::default() });
         Ok(())
     }
 
-    fn tell(&self, command: impl Fn() -> Command) {
+    fn send_to_all(&self, command: impl Fn() -> Command) {
         for member in &self.members {
             // Sending fails only if the worker panicked.
             let _ = member.commands.send(command());
@@ -173,8 +173,8 @@ impl Crew {
     pub async fn install(&self, generation: &Arc<Generation>) {
         let mut acknowledged = Vec::new();
         for (worker, member) in self.members.iter().enumerate() {
-            let (sender, receiver) = oneshot::channel();
-            if member.commands.send(Command::Install(generation.clone(), sender)).is_ok() {
+            let (token_use, receiver) = oneshot::channel();
+            if member.commands.send(Command::Install(generation.clone(), token_use)).is_ok() {
                 acknowledged.push((worker, receiver));
             }
         }
@@ -188,15 +188,15 @@ impl Crew {
     }
 
     /// Sends facts about a token to every worker.
-    pub fn learn(&self, sender: Sender, facts: &Arc<[Fact]>) {
-        self.tell(|| Command::Learn(sender, facts.clone()));
+    pub fn learn(&self, token_use: TokenUse, facts: &Arc<[Fact]>) {
+        self.send_to_all(|| Command::Learn(token_use, facts.clone()));
     }
 
     /// Returns the sum of the workers' counts. A worker that does not reply contributes the counts of its last reply.
     pub async fn counts(&self) -> Shard {
-        let ask = |member: &Member| {
-            let (sender, receiver) = oneshot::channel();
-            let _ = member.commands.send(Command::Count(sender));
+        let ask = |member: &WorkerThread| {
+            let (token_use, receiver) = oneshot::channel();
+            let _ = member.commands.send(Command::Count(token_use));
             receiver
         };
         let asked: Vec<_> = self.members.iter().map(ask).collect();
@@ -237,8 +237,8 @@ impl Crew {
     pub async fn is_alive(&self, limit: Duration) -> bool {
         let mut asked = Vec::new();
         for member in &self.members {
-            let (sender, receiver) = oneshot::channel();
-            if member.commands.send(Command::Ping(sender)).is_err() {
+            let (token_use, receiver) = oneshot::channel();
+            if member.commands.send(Command::Ping(token_use)).is_err() {
                 return false;
             }
             asked.push(receiver);
@@ -255,17 +255,17 @@ impl Crew {
     /// Announces the end of the process: workers still accept, but close each connection with its next response.
     /// Exchanges still open at `cuts` are cut.
     pub fn leave(&self, cuts: tokio::time::Instant) {
-        self.tell(|| Command::Leave(cuts));
+        self.send_to_all(|| Command::Leave(cuts));
     }
 
     /// Makes every worker log the requests that have become likely to be cut.
-    pub fn name_what_may_be_cut(&self) {
-        self.tell(|| Command::Name);
+    pub fn log_connections_at_risk(&self) {
+        self.send_to_all(|| Command::Name);
     }
 
     /// Makes every worker stop accepting and close its connections after their requests.
     pub fn drain(&self) {
-        self.tell(|| Command::Drain);
+        self.send_to_all(|| Command::Drain);
     }
 
     /// Returns the number of open caller connections.
@@ -298,9 +298,9 @@ struct Ping {
 }
 
 impl Ping {
-    fn send(member: &Member) -> Option<Self> {
-        let (sender, answer) = oneshot::channel();
-        member.commands.send(Command::Ping(sender)).ok()?;
+    fn send(member: &WorkerThread) -> Option<Self> {
+        let (token_use, answer) = oneshot::channel();
+        member.commands.send(Command::Ping(token_use)).ok()?;
         Some(Self { since: Instant::now(), answer, is_late: false })
     }
 
@@ -342,7 +342,7 @@ async fn obey(worker: &Worker, mut commands: mpsc::UnboundedReceiver<Command>, a
                 worker.install(generation);
                 let _ = done.send(());
             }
-            Command::Learn(sender, facts) => worker.learning.take(sender, &facts),
+            Command::Learn(token_use, facts) => worker.learning.take(token_use, &facts),
             Command::Count(wanted) => drop(wanted.send(worker.counts())),
             Command::Ping(wanted) => drop(wanted.send(())),
             Command::Leave(cuts) => worker.leave(cuts),
@@ -367,7 +367,7 @@ mod tests {
     use crate::server::listen::bind;
 
     /// Returns two workers without traffic.
-    fn crew() -> (Crew, Arc<ProcessMeters>) {
+    fn idle_workers() -> (Workers, Arc<ProcessMeters>) {
         let text = "
 listeners: [{name: app, address: '127.0.0.1:0'}]
 admin: {address: '127.0.0.1:0'}
@@ -382,20 +382,20 @@ callers: [{id: c, match: {listener: app}, scopes: [metrika:read], tokens: [t]}]
         let generation = reloader.generation().clone();
         let sink = Sink::new(meters.clone());
         let start = Start { generation, sink, form: Form::Json, meters: meters.clone(), reports };
-        (Crew::start(&mut bound, 2, &start).unwrap(), meters)
+        (Workers::start(&mut bound, 2, &start).unwrap(), meters)
     }
 
     #[tokio::test]
     async fn a_worker_that_does_not_come_back_to_its_loop_is_seen() {
-        let (crew, meters) = crew();
-        let (crew, watched) = (Arc::new(crew), meters.clone());
+        let (workers, meters) = idle_workers();
+        let (workers, watched) = (Arc::new(workers), meters.clone());
         let watching = tokio::spawn({
-            let crew = crew.clone();
-            async move { crew.watch(&watched).await }
+            let workers = workers.clone();
+            async move { workers.watch(&watched).await }
         });
         tokio::time::sleep(LOOK * 2).await;
         assert_eq!(meters.worker_stalls(), (0, 0), "one that rests has not stalled");
-        crew.members[0].commands.send(Command::Stall(Duration::from_secs(7))).unwrap();
+        workers.members[0].commands.send(Command::Stall(Duration::from_secs(7))).unwrap();
         let until = |stalls| async move {
             for _ in 0..1000 {
                 if meters.worker_stalls() == stalls {
@@ -406,9 +406,9 @@ callers: [{id: c, match: {listener: app}, scopes: [metrika:read], tokens: [t]}]
             panic!("{:?}", meters.worker_stalls());
         };
         let meters = until((1, 1)).await;
-        assert!(!crew.is_alive(Duration::from_millis(100)).await);
+        assert!(!workers.is_alive(Duration::from_millis(100)).await);
         let asked = Instant::now();
-        drop(crew.counts().await);
+        drop(workers.counts().await);
         assert!(asked.elapsed() < STALLED * 2, "a scrape comes out all the same");
         for _ in 0..1000 {
             if meters.worker_stalls() == (0, 1) {
@@ -422,17 +422,19 @@ callers: [{id: c, match: {listener: app}, scopes: [metrika:read], tokens: [t]}]
 
     #[tokio::test]
     async fn a_worker_that_has_stalled_does_not_keep_a_reload() {
-        let (crew, _) = crew();
-        crew.members[0].commands.send(Command::Stall(Duration::from_secs(60))).unwrap();
-        let in_use = lock(&crew.in_use).clone();
-        tokio::time::timeout(STALLED * 2, crew.install(&in_use)).await.expect("it would keep the process from ending");
+        let (workers, _) = idle_workers();
+        workers.members[0].commands.send(Command::Stall(Duration::from_secs(60))).unwrap();
+        let in_use = lock(&workers.in_use).clone();
+        tokio::time::timeout(STALLED * 2, workers.install(&in_use))
+            .await
+            .expect("it would keep the process from ending");
     }
 
     #[test]
     fn a_worker_that_has_stalled_does_not_keep_the_process() {
-        let (ends, _) = crew();
+        let (ends, _) = idle_workers();
         assert!(ends.end());
-        let (stalls, _) = crew();
+        let (stalls, _) = idle_workers();
         stalls.members[1].commands.send(Command::Stall(Duration::from_secs(60))).unwrap();
         let told = Instant::now();
         assert!(!stalls.end());

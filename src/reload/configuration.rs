@@ -11,7 +11,7 @@ use crate::config::{self, Config, Error, TokenSource};
 use crate::files::{self, External, ExternalFile, Purpose};
 use crate::metrics::process::Outcome;
 use crate::process::sandbox::Needs;
-use crate::process::workers::Crew;
+use crate::process::workers::Workers;
 use crate::upstream::Upstream;
 
 impl Reloader {
@@ -51,7 +51,7 @@ impl Reloader {
     }
 
     /// Logs the files that were replaced behind a mount, so that this process still sees the old ones.
-    pub(super) fn tell_of_mounts(&mut self) {
+    pub(super) fn log_mounts(&mut self) {
         let files = self.external().files;
         let replaced = files.into_iter().filter(|file| files::was_replaced_behind_a_mount(&file.path));
         let replaced: Vec<ExternalFile> = replaced.collect();
@@ -65,7 +65,7 @@ impl Reloader {
     }
 
     /// Publishes which files cannot be used now, and why. `process/sockets.rs` reports on created files.
-    pub(super) fn tell_of_files(&self) {
+    pub(super) fn log_files(&self) {
         let external = self.external();
         let trouble = |file: &ExternalFile| {
             let of_content = match file.purpose {
@@ -80,13 +80,13 @@ impl Reloader {
     }
 
     /// Reloads the configuration and the tokens now (rule 3).
-    pub async fn reload(&mut self, crew: &Crew) {
+    pub async fn reload(&mut self, workers: &Workers) {
         let now = Instant::now();
         let Some(source) = &mut self.source else { return };
         let config = source.load_now();
         // A signal is answered even if the reason is the same as before.
         self.refusal = None;
-        self.take(config, now, crew).await;
+        self.take(config, now, workers).await;
     }
 
     /// Installs `config`, whose validation began at `since`. Returns the time until the next try if it is refused.
@@ -94,20 +94,20 @@ impl Reloader {
         &mut self,
         config: Result<Config, Error>,
         since: Instant,
-        crew: &Crew,
+        workers: &Workers,
     ) -> Option<Duration> {
         let file = self.source.as_ref()?.file().to_owned();
         let before: Vec<_> = self.config.tokens.iter().map(|source| (source.alias, source.file.clone())).collect();
         match self.try_take(config, &file) {
             Ok(()) => {
                 self.taken();
-                crew.install(&self.generation).await;
+                workers.install(&self.generation).await;
                 let was_read = |source: &&TokenSource| !before.contains(&(source.alias, source.file.clone()));
                 let new: Vec<_> = self.config.tokens.iter().filter(was_read).map(|source| source.alias).collect();
-                self.tell_meters(&new);
-                self.tell_of_address_only_callers();
+                self.update_meters(&new);
+                self.log_address_only_callers();
                 for alias in new {
-                    self.say_state(alias);
+                    self.log_state(alias);
                 }
                 self.refusal = None;
                 self.meters.config_reloaded(Outcome::Success);
@@ -158,7 +158,7 @@ impl Reloader {
         self.tokens = tokens;
         // The configuration is accepted from here on.
         if let Some((descriptors, fit)) = short {
-            descriptors.say(fit);
+            descriptors.log_state(fit);
         }
         if log_stays {
             tracing::warn!(file = %file.display(), "log.format or log.level changed, which needs a restart; the rest is taken");

@@ -30,14 +30,14 @@ impl Folders {
     /// Creates a watcher without folders.
     #[must_use]
     pub fn new() -> Self {
-        let (sender, changes) = mpsc::unbounded_channel();
+        let (token_use, changes) = mpsc::unbounded_channel();
         let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
             // Reading a file is an event too; reacting to it would never end.
             let of_reading = |event: &Event| matches!(event.kind, EventKind::Access(kind) if kind != AccessKind::Close(AccessMode::Write));
             let went =
                 |event: &Event| matches!(event.kind, EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(_)));
             if !event.as_ref().is_ok_and(of_reading) {
-                let _ = sender.send(event.ok().filter(went).map_or_else(Vec::new, |event| event.paths));
+                let _ = token_use.send(event.ok().filter(went).map_or_else(Vec::new, |event| event.paths));
             }
         });
         let watcher = watcher

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use super::GONE;
 use super::candidates::Candidate;
 use crate::config::{self, Config, Error};
-use crate::files::descriptors::Need;
+use crate::files::descriptors::DescriptorNeed;
 use crate::files::{COARSE, External, Seen, age};
 
 /// The time that a changed file must stay unchanged. A renamed file is therefore in use within two seconds.
@@ -60,10 +60,10 @@ pub enum Change {
 #[derive(Debug, Clone)]
 pub struct Source {
     file: PathBuf,
-    judged: Judged,
+    judged: ReadContent,
     /// The files that are read with the configuration in use.
     read_with_it: Vec<PathBuf>,
-    candidate: Candidate<Judged>,
+    candidate: Candidate<ReadContent>,
     /// The time of the next validation, if the last one was refused.
     again: Option<Instant>,
     away: Option<Away>,
@@ -75,7 +75,7 @@ pub struct Source {
 
 /// The content of the file, and the metadata of the files that are read with it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-struct Judged {
+struct ReadContent {
     bytes: Vec<u8>,
     others: Vec<Seen>,
 }
@@ -94,7 +94,7 @@ impl Source {
     /// # Errors
     /// As [`Config::load`].
     pub fn load(file: PathBuf) -> Result<(Self, Config), Error> {
-        let (judged, read_with_it, candidate) = (Judged::default(), Vec::new(), Candidate::default());
+        let (judged, read_with_it, candidate) = (ReadContent::default(), Vec::new(), Candidate::default());
         let began = Instant::now();
         let mut source =
             Self { file, judged, read_with_it, candidate, again: None, away: None, unknown_since: None, began };
@@ -118,7 +118,7 @@ impl Source {
         match config::bytes(&self.file) {
             Ok(bytes) => {
                 let others = self.others();
-                self.judge(Judged { bytes, others })
+                self.judge(ReadContent { bytes, others })
             }
             Err(error) => {
                 self.away = Some(Away { since: Instant::now(), said: Some(error.clone()) });
@@ -132,13 +132,13 @@ impl Source {
         let bytes = match config::bytes(&self.file) {
             Ok(bytes) => bytes,
             // A shortage of descriptors is no property of the file.
-            Err(error) if system_error(&error).is_some_and(|error| Need::File.found_none(&error)) => {
+            Err(error) if system_error(&error).is_some_and(|error| DescriptorNeed::File.found_none(&error)) => {
                 return Change::Wait(AGAIN);
             }
-            Err(error) => return self.be_away(error, now),
+            Err(error) => return self.become_unreadable(error, now),
         };
         self.away = self.away.take().filter(|away| away.said.is_some());
-        let seen = Judged { bytes, others: self.others() };
+        let seen = ReadContent { bytes, others: self.others() };
         if seen.others.contains(&Seen::Unknown) {
             // A permanently changing file must not hide other changes.
             let since = *self.unknown_since.get_or_insert(now);
@@ -195,7 +195,7 @@ impl Source {
     }
 
     /// Handles a file that cannot be read (rule 6).
-    fn be_away(&mut self, error: Error, now: Instant) -> Change {
+    fn become_unreadable(&mut self, error: Error, now: Instant) -> Change {
         self.candidate = Candidate::default();
         let away = self.away.get_or_insert(Away { since: now, said: None });
         if away.said.as_ref() == Some(&error) {
@@ -213,7 +213,7 @@ impl Source {
         self.read_with_it.iter().map(|file| Seen::at(file)).collect()
     }
 
-    fn judge(&mut self, seen: Judged) -> Result<Config, Error> {
+    fn judge(&mut self, seen: ReadContent) -> Result<Config, Error> {
         self.began = Instant::now();
         let config = Config::from_bytes(&seen.bytes, &self.file);
         (self.judged, self.candidate) = (seen, Candidate::default());

@@ -16,7 +16,7 @@ use super::{GONE, LOOK_AT_UNWATCHED, Reloader};
 use crate::config::TokenSource;
 use crate::metrics::process::Outcome;
 use crate::names::TokenAlias;
-use crate::process::workers::Crew;
+use crate::process::workers::Workers;
 use crate::token::Token;
 use crate::token::store::{self, TokenFileError, Written};
 
@@ -24,7 +24,7 @@ use crate::token::store::{self, TokenFileError, Written};
 const WRONG: Duration = Duration::from_millis(300);
 
 /// The state of a file that holds no usable token.
-struct Trouble {
+struct UnusableToken {
     since: Instant,
     /// Whether the file is missing; otherwise it is invalid.
     missing: bool,
@@ -35,7 +35,7 @@ struct Trouble {
 #[derive(Default)]
 pub struct TokenFiles {
     candidates: Candidates,
-    troubles: BTreeMap<TokenAlias, Trouble>,
+    troubles: BTreeMap<TokenAlias, UnusableToken>,
     /// The last seen write of each file.
     written: BTreeMap<TokenAlias, Written>,
     /// The tokens whose files were rewritten with the same content (rule 3).
@@ -44,7 +44,7 @@ pub struct TokenFiles {
 
 /// The result of a check of one file.
 #[derive(Debug)]
-enum Look {
+enum TokenCheck {
     /// The file holds the token in use.
     Same,
     /// The file holds the token in use, after it was reported as invalid.
@@ -73,13 +73,13 @@ impl TokenFiles {
     }
 
     /// Checks the file of `source`. `token` is the token in use and is updated.
-    fn look(&mut self, source: &TokenSource, token: &mut Option<Token>, demo: bool, now: Instant) -> Look {
+    fn look(&mut self, source: &TokenSource, token: &mut Option<Token>, demo: bool, now: Instant) -> TokenCheck {
         // Recorded before the file is read, so that no write is missed.
         let written = store::written(source);
         match store::read(source, demo) {
             Ok(new) => self.look_at_right(source.alias, token, new, written, now),
             // A shortage of descriptors is no property of the file.
-            Err(error) if error.is_shortage() => Look::Later(LOOK_AT_UNWATCHED),
+            Err(error) if error.is_shortage() => TokenCheck::Later(LOOK_AT_UNWATCHED),
             Err(error) => self.look_at_wrong(source.alias, token, error, now),
         }
     }
@@ -91,22 +91,22 @@ impl TokenFiles {
         new: Token,
         written: Option<Written>,
         now: Instant,
-    ) -> Look {
+    ) -> TokenCheck {
         let was_said = self.troubles.remove(&alias).is_some_and(|trouble| trouble.said.is_some());
         if token.as_ref() != Some(&new) {
             if !self.candidates.settled(alias, &new, now) {
-                return Look::Later(STABLE);
+                return TokenCheck::Later(STABLE);
             }
             *token = Some(new);
             written.and_then(|written| self.written.insert(alias, written));
-            return Look::Taken;
+            return TokenCheck::Taken;
         }
         self.candidates.forget(alias);
         let before = written.and_then(|written| self.written.insert(alias, written));
         if before.is_some() && before != written {
             self.rewritten.insert(alias);
         }
-        if was_said { Look::RightAgain } else { Look::Same }
+        if was_said { TokenCheck::RightAgain } else { TokenCheck::Same }
     }
 
     /// Handles a missing or invalid file (rule 2).
@@ -116,33 +116,33 @@ impl TokenFiles {
         token: &mut Option<Token>,
         error: TokenFileError,
         now: Instant,
-    ) -> Look {
+    ) -> TokenCheck {
         let missing = matches!(error, TokenFileError::Missing { .. });
-        let trouble = self.troubles.entry(alias).or_insert(Trouble { since: now, missing, said: None });
+        let trouble = self.troubles.entry(alias).or_insert(UnusableToken { since: now, missing, said: None });
         // An invalid file that is replaced in two steps is missing for a moment.
         if trouble.missing != missing {
             (trouble.since, trouble.missing) = (now, missing);
         }
         let patience = if missing { GONE } else { WRONG };
         if now.duration_since(trouble.since) < patience {
-            return Look::Later(patience);
+            return TokenCheck::Later(patience);
         }
         let said = error.to_string();
         if missing && token.take().is_some() {
             trouble.said = Some(said);
-            Look::Gone(error)
+            TokenCheck::Gone(error)
         } else if !missing && trouble.said.as_ref() != Some(&said) {
             trouble.said = Some(said);
-            Look::Wrong(error)
+            TokenCheck::Wrong(error)
         } else {
-            Look::Known
+            TokenCheck::Known
         }
     }
 }
 
 impl Reloader {
     /// Checks the file of every token and installs new ones. Returns the time until the next check, if it should be early.
-    pub(super) async fn look_at_tokens(&mut self, crew: &Crew) -> Option<Duration> {
+    pub(super) async fn look_at_tokens(&mut self, workers: &Workers) -> Option<Duration> {
         let (mut changed, mut again) = (Vec::new(), None);
         for index in 0..self.tokens.len() {
             let (Some(source), Some(token)) = (self.config.tokens.get(index), self.tokens.get_mut(index)) else {
@@ -150,27 +150,27 @@ impl Reloader {
             };
             let alias = source.alias;
             match self.files.look(source, token, self.demo, Instant::now()) {
-                Look::Same | Look::Known => {}
-                Look::RightAgain => tracing::info!(token = alias.as_str(), "the token's file is right again"),
-                Look::Taken => changed.push(alias),
-                Look::Later(left) => again = Some(again.map_or(left, |again: Duration| again.min(left))),
-                Look::Gone(error) => {
+                TokenCheck::Same | TokenCheck::Known => {}
+                TokenCheck::RightAgain => tracing::info!(token = alias.as_str(), "the token's file is right again"),
+                TokenCheck::Taken => changed.push(alias),
+                TokenCheck::Later(left) => again = Some(again.map_or(left, |again: Duration| again.min(left))),
+                TokenCheck::Gone(error) => {
                     tracing::error!(token = alias.as_str(), %error, "the token is gone; requests that need it are refused");
                     changed.push(alias);
                 }
-                Look::Wrong(error) => {
+                TokenCheck::Wrong(error) => {
                     let is_there = token.is_some();
-                    self.say_wrong(alias, is_there, &error);
+                    self.log_unusable(alias, is_there, &error);
                 }
             }
         }
         if !changed.is_empty() {
-            self.use_tokens(&changed, crew).await;
+            self.use_tokens(&changed, workers).await;
         }
         again
     }
 
-    fn say_wrong(&self, alias: TokenAlias, is_there: bool, error: &TokenFileError) {
+    fn log_unusable(&self, alias: TokenAlias, is_there: bool, error: &TokenFileError) {
         let is_refused = || self.concerns.get(&alias).is_some_and(|concern| concern.standing.is_refused());
         let kept = match is_there {
             true if is_refused() => "the old one stays, which Metrica does not take",
@@ -218,17 +218,17 @@ mod tests {
         let mut look = |files: &mut TokenFiles, after| {
             files.look(&source, &mut token, false, start + Duration::from_millis(after))
         };
-        assert!(matches!(look(&mut files, 0), Look::Same));
+        assert!(matches!(look(&mut files, 0), TokenCheck::Same));
         write(&source.file, NEW);
-        assert!(matches!(look(&mut files, 1000), Look::Later(STABLE)));
-        assert!(matches!(look(&mut files, 2000), Look::Taken));
-        assert!(matches!(look(&mut files, 3000), Look::Same));
+        assert!(matches!(look(&mut files, 1000), TokenCheck::Later(STABLE)));
+        assert!(matches!(look(&mut files, 2000), TokenCheck::Taken));
+        assert!(matches!(look(&mut files, 3000), TokenCheck::Same));
         assert!(files.take_rewritten().is_empty(), "it was read when it was taken");
         std::thread::sleep(Duration::from_millis(20));
         write(&source.file, NEW);
-        assert!(matches!(look(&mut files, 4000), Look::Same));
+        assert!(matches!(look(&mut files, 4000), TokenCheck::Same));
         assert_eq!(files.take_rewritten(), BTreeSet::from([source.alias]));
-        assert!(matches!(look(&mut files, 5000), Look::Same));
+        assert!(matches!(look(&mut files, 5000), TokenCheck::Same));
         assert!(files.take_rewritten().is_empty(), "once");
     }
 
@@ -244,18 +244,18 @@ mod tests {
             (look, token.is_some())
         };
         write(&source.file, "two words");
-        assert!(matches!(look(&mut files, 0), (Look::Later(WRONG), true)));
-        assert!(matches!(look(&mut files, 300), (Look::Wrong(_), true)));
+        assert!(matches!(look(&mut files, 0), (TokenCheck::Later(WRONG), true)));
+        assert!(matches!(look(&mut files, 300), (TokenCheck::Wrong(_), true)));
         assert!(files.trouble(source.alias).unwrap().contains("holds no token"));
-        assert!(matches!(look(&mut files, 600), (Look::Known, true)));
+        assert!(matches!(look(&mut files, 600), (TokenCheck::Known, true)));
         std::fs::remove_file(&source.file).unwrap();
-        assert!(matches!(look(&mut files, 700), (Look::Later(GONE), true)), "it is missing since now");
-        assert!(matches!(look(&mut files, 1700), (Look::Gone(_), false)));
-        assert!(matches!(look(&mut files, 1800), (Look::Known, false)));
+        assert!(matches!(look(&mut files, 700), (TokenCheck::Later(GONE), true)), "it is missing since now");
+        assert!(matches!(look(&mut files, 1700), (TokenCheck::Gone(_), false)));
+        assert!(matches!(look(&mut files, 1800), (TokenCheck::Known, false)));
         write(&source.file, OLD);
-        assert!(matches!(look(&mut files, 1900), (Look::Later(STABLE), false)));
+        assert!(matches!(look(&mut files, 1900), (TokenCheck::Later(STABLE), false)));
         assert_eq!(files.trouble(source.alias), None);
-        assert!(matches!(look(&mut files, 2300), (Look::Taken, true)));
+        assert!(matches!(look(&mut files, 2300), (TokenCheck::Taken, true)));
     }
 
     #[test]
@@ -267,12 +267,12 @@ mod tests {
         let mut token = Some(store::read(&source, false).unwrap());
         let mut look = |after| files.look(&source, &mut token, false, start + Duration::from_millis(after));
         write(&source.file, "two words");
-        assert!(matches!(look(0), Look::Later(WRONG)));
+        assert!(matches!(look(0), TokenCheck::Later(WRONG)));
         write(&source.file, OLD);
-        assert!(matches!(look(100), Look::Same), "nothing was said");
+        assert!(matches!(look(100), TokenCheck::Same), "nothing was said");
         write(&source.file, "two words");
-        assert!(matches!((look(200), look(500)), (Look::Later(WRONG), Look::Wrong(_))));
+        assert!(matches!((look(200), look(500)), (TokenCheck::Later(WRONG), TokenCheck::Wrong(_))));
         write(&source.file, OLD);
-        assert!(matches!(look(600), Look::RightAgain));
+        assert!(matches!(look(600), TokenCheck::RightAgain));
     }
 }

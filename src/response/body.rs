@@ -127,7 +127,7 @@ mod tests {
 
     use super::*;
     use crate::metrics::UpstreamError;
-    use crate::response::progress::tests::Told;
+    use crate::response::progress::tests::RecordedProgress;
 
     fn next(body: &mut ResponseBody) -> Poll<Option<Result<Frame<Bytes>, ResponseError>>> {
         Pin::new(body).poll_frame(&mut Context::from_waker(Waker::noop()))
@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn what_goes_on_is_counted_and_finished_once() {
-        let told = Rc::new(Told::default());
+        let told = Rc::new(RecordedProgress::default());
         let mut body = ResponseBody::own(Bytes::from_static(b"12345"), told.clone());
         assert!(matches!(next(&mut body), Poll::Ready(Some(Ok(_)))));
         assert!(matches!(next(&mut body), Poll::Ready(None)));
@@ -147,7 +147,7 @@ mod tests {
 
     #[test]
     fn rule_2_what_broke_off_is_never_whole() {
-        let told = Rc::new(Told::default());
+        let told = Rc::new(RecordedProgress::default());
         let broken = BrokenOff { error: Some(ResponseError::Stalled), since: None };
         let mut body = ResponseBody { progress: told.clone(), content: Content::Broken(Box::new(broken)) };
         assert!(!body.is_end_stream());

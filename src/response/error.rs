@@ -63,7 +63,7 @@ impl ResponseError {
             Self::Encoding => return Reason::UpstreamEncoding.into(),
             Self::Redirect => return Reason::UpstreamRedirect.into(),
             Self::NotFilterable(_) | Self::Unreadable => Reason::UpstreamEncoding,
-            Self::Upstream(broken) if broken.is_of_the_protocol() => Reason::UpstreamProtocol,
+            Self::Upstream(broken) if broken.is_protocol_error() => Reason::UpstreamProtocol,
             Self::Upstream(_) | Self::Reset => Reason::UpstreamClosed,
             Self::Stalled => Reason::UpstreamTimeout,
             Self::Reflected => Reason::UpstreamReflection,

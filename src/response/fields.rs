@@ -46,7 +46,7 @@ pub fn keep_listed(mut framed: Framed) -> Listed {
 
 /// Whether a field of this name, in lower case, is passed back (rule 1). Every name is matched whole: a part chosen by
 /// the upstream could be the token.
-fn comes_back(name: &[u8]) -> bool {
+fn is_returned(name: &[u8]) -> bool {
     matches!(
         name,
         b"age"
@@ -92,14 +92,14 @@ pub fn is_to_come_back(name: &[u8]) -> bool {
     room.get_mut(..name.len()).is_some_and(|lower| {
         lower.copy_from_slice(name);
         lower.make_ascii_lowercase();
-        comes_back(lower)
+        is_returned(lower)
     })
 }
 
 /// Removes the fields that are not passed back, and sandboxes the rest if needed (rules 1 and 2).
 pub fn clean_response(headers: &mut HeaderMap) {
     remove_named_by_connection(headers);
-    keep(headers, |name| comes_back(name.as_str().as_bytes()));
+    keep(headers, |name| is_returned(name.as_str().as_bytes()));
     if headers.get_all(header::CONTENT_TYPE).iter().any(may_run) {
         headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox; default-src 'none'"));
     }

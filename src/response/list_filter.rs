@@ -151,7 +151,7 @@ impl ListFilter {
     pub fn push(&mut self, piece: &[u8]) -> Result<Bytes, NotAList> {
         let mut out = Vec::with_capacity(piece.len());
         for byte in piece {
-            self.step(*byte, &mut out).inspect_err(|NotAList| self.lose())?;
+            self.step(*byte, &mut out).inspect_err(|NotAList| self.give_up())?;
         }
         Ok(out.into())
     }
@@ -164,7 +164,7 @@ impl ListFilter {
         if self.at == At::End { Ok(Bytes::new()) } else { Err(NotAList) }
     }
 
-    fn lose(&mut self) {
+    fn give_up(&mut self) {
         self.at = At::Lost;
         self.held = Vec::new();
     }

@@ -49,7 +49,7 @@ pub mod tests {
 
     /// Records the events for tests.
     #[derive(Default)]
-    pub struct Told {
+    pub struct RecordedProgress {
         /// The errors, in their order.
         pub errors: RefCell<Vec<UpstreamError>>,
         /// The number of bytes of the body.
@@ -60,7 +60,7 @@ pub mod tests {
         pub finished: Cell<Option<bool>>,
     }
 
-    impl ResponseProgress for Told {
+    impl ResponseProgress for RecordedProgress {
         fn upstream_error(&self, kind: UpstreamError) {
             self.errors.borrow_mut().push(kind);
         }

@@ -37,14 +37,14 @@ pub fn redact(listed: Listed, secret: &Secret, progress: &dyn ResponseProgress) 
 }
 
 /// Overwrites the token in a body (rules 2 to 4).
-pub struct Scrubber {
+pub struct Redactor {
     secret: Secret,
     held: usize,
 }
 
 /// The result of a piece.
 #[derive(Debug, Default)]
-pub struct Scrubbed {
+pub struct RedactedPiece {
     /// The bytes held back before that are now decided; often empty.
     pub before: Bytes,
     /// The part of the piece itself that is passed on.
@@ -53,7 +53,7 @@ pub struct Scrubbed {
     pub hit: bool,
 }
 
-impl Scrubber {
+impl Redactor {
     /// Creates the state for the response to a request with this token.
     #[must_use]
     pub const fn new(secret: Secret) -> Self {
@@ -61,7 +61,7 @@ impl Scrubber {
     }
 
     /// Processes the next piece; nothing is held back after the `last`.
-    pub fn scrub(&mut self, piece: Bytes, last: bool) -> Scrubbed {
+    pub fn scrub(&mut self, piece: Bytes, last: bool) -> RedactedPiece {
         let (mut overwritten, mut searched, mut across) = (Vec::new(), 0, None);
         let mut begun = None;
         if self.held > 0 {
@@ -91,7 +91,7 @@ impl Scrubber {
         piece.truncate(out.saturating_sub(self.held));
         self.held = begun;
         let hit = !overwritten.is_empty();
-        Scrubbed { before, piece: if hit { overwrite(piece, &overwritten) } else { piece }, hit }
+        RedactedPiece { before, piece: if hit { overwrite(piece, &overwritten) } else { piece }, hit }
     }
 
     /// Ends the body; returns the bytes that were held back.
@@ -131,13 +131,13 @@ mod tests {
     use super::*;
     use crate::response::fields::keep_listed;
     use crate::response::framing::tests::framed;
-    use crate::response::progress::tests::Told;
+    use crate::response::progress::tests::RecordedProgress;
     use crate::response::secret::Watch;
     use crate::token::SCHEME;
 
     #[test]
     fn rule_1_the_step_drops_fields_and_tells_it_once() {
-        let told = Told::default();
+        let told = RecordedProgress::default();
         let fields = [("etag", "\"secretsecret\""), ("vary", "secretsecret"), ("age", "1")];
         let head = redact(keep_listed(framed(200, &fields)), &secret("secretsecret"), &told).into_inner();
         assert_eq!(head.fields().keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["age"]);
@@ -169,7 +169,7 @@ mod tests {
 
     /// Returns the output for a body in pieces. The last piece may or may not be marked as last.
     fn scrubbed(token: &str, pieces: &[&[u8]], last_is_known: bool) -> (Vec<u8>, bool) {
-        let mut scrubber = Scrubber::new(secret(token));
+        let mut scrubber = Redactor::new(secret(token));
         let (mut out, mut hit) = (Vec::new(), false);
         for (index, piece) in pieces.iter().enumerate() {
             let last = last_is_known && index + 1 == pieces.len();
@@ -227,7 +227,7 @@ mod tests {
 
     #[test]
     fn rule_3_only_a_beginning_waits() {
-        let mut scrubber = Scrubber::new(secret("secret"));
+        let mut scrubber = Redactor::new(secret("secret"));
         let first = scrubber.scrub(Bytes::from_static(b"abc sec"), false);
         assert_eq!((&first.before[..], &first.piece[..]), (&b""[..], &b"abc "[..]));
         let second = scrubber.scrub(Bytes::from_static(b"ond"), false);
@@ -237,7 +237,7 @@ mod tests {
     #[test]
     fn rule_4_a_piece_without_it_is_not_copied() {
         let body = Bytes::from(vec![b'x'; 100_000]);
-        let out = Scrubber::new(secret("y0_secret")).scrub(body.clone(), false);
+        let out = Redactor::new(secret("y0_secret")).scrub(body.clone(), false);
         assert_eq!(out.piece.as_ptr(), body.as_ptr());
     }
 }

@@ -79,14 +79,14 @@ pub mod tests {
     use super::*;
     use crate::response::fields::keep_listed;
     use crate::response::framing::tests::framed;
-    use crate::response::progress::tests::Told;
+    use crate::response::progress::tests::RecordedProgress;
     use crate::response::redaction::redact;
     use crate::response::secret::Secret;
 
     /// Returns a head that has passed this step.
     pub fn local(status: u16, fields: &[(&str, &str)]) -> Local {
         let secret = Secret::of(&HeaderValue::from_static("OAuth secretsecret")).unwrap();
-        let redacted = redact(keep_listed(framed(status, fields)), &secret, &Told::default());
+        let redacted = redact(keep_listed(framed(status, fields)), &secret, &RecordedProgress::default());
         keep_local(redacted, AUTHORITY, 1000).ok().unwrap()
     }
 

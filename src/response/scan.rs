@@ -4,13 +4,13 @@ use bytes::Bytes;
 
 use super::coding::Coding;
 use super::compressed::{Compressed, Step};
-use super::redaction::{Scrubbed, Scrubber};
+use super::redaction::{RedactedPiece, Redactor};
 use super::secret::Secret;
 
 /// The search through one body.
 pub enum Scan {
     /// An uncompressed body: the token is overwritten. Holds the searched bytes that are to be passed on.
-    Plain(Scrubber, Scrubbed),
+    Plain(Redactor, RedactedPiece),
     /// A gzip body: the token ends it. Boxed because it is large, and few bodies are compressed.
     Compressed(Box<Compressed>),
 }
@@ -21,7 +21,7 @@ impl Scan {
         match body {
             Some(Coding::Gzip) => Self::Compressed(Box::new(Compressed::new(secret.clone()))),
             Some(Coding::Plain | Coding::Other) | None => {
-                Self::Plain(Scrubber::new(secret.clone()), Scrubbed::default())
+                Self::Plain(Redactor::new(secret.clone()), RedactedPiece::default())
             }
         }
     }

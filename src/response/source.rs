@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::{ResponseError, ResponseProgress};
 use crate::body::RequestBody;
-use crate::body::held::{Say, UpstreamSay};
+use crate::body::held::{ContinueDecision, ContinueSignal};
 use crate::upstream::received::Received;
 use crate::upstream::{Lease, Watchdog};
 
@@ -28,7 +28,7 @@ pub struct Carrier {
     /// The maximum wait for a piece.
     pub idle_limit: Duration,
     /// The handle of a request body that waits for a 100, if there is one.
-    pub asked: Option<UpstreamSay>,
+    pub asked: Option<ContinueSignal>,
 }
 
 impl Carrier {
@@ -129,7 +129,7 @@ impl Source {
             self.progress.give_back(watchdog);
             lease.finish(whole && self.reusable && self.progress.request_is_complete());
             if let Some(asked) = asked {
-                asked.decide(Say::Over);
+                asked.decide(ContinueDecision::Over);
             }
         }
         whole

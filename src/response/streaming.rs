@@ -255,7 +255,7 @@ impl Streaming {
         self.unsent += data.len();
         let last = self.source.has_sent_all();
         if self.scan.push(data, last, look_at(&mut self.error_body, &mut self.counter)) {
-            self.saw_reflection();
+            self.record_reflection();
         }
         if last {
             self.end(true);
@@ -268,7 +268,7 @@ impl Streaming {
         self.trailers = trailers.map(|mut trailers| {
             clean_trailers(&mut trailers);
             if self.secret.take_from(&mut trailers) {
-                self.saw_reflection();
+                self.record_reflection();
             }
             Box::new(trailers)
         });
@@ -276,7 +276,7 @@ impl Streaming {
     }
 
     /// Counts a token in the response, once.
-    fn saw_reflection(&mut self) {
+    fn record_reflection(&mut self) {
         if !std::mem::replace(&mut self.reflected, true) {
             self.progress().upstream_error(UpstreamError::Reflected);
         }

@@ -75,12 +75,12 @@ impl Blocks {
             let rest = bytes.get(passed..).unwrap_or_default();
             if !rest.is_empty() {
                 self.held.extend_from_slice(rest);
-                self.look_on()?;
+                self.inspect_next()?;
             }
             return Ok(passed);
         }
         self.held.extend_from_slice(bytes);
-        self.look_on()?;
+        self.inspect_next()?;
         Ok(0)
     }
 
@@ -104,7 +104,7 @@ impl Blocks {
     }
 
     /// Processes the held bytes as far as they can be judged.
-    fn look_on(&mut self) -> Result<(), Fault> {
+    fn inspect_next(&mut self) -> Result<(), Fault> {
         loop {
             if self.block.is_none() {
                 let held = std::mem::take(&mut self.held);

@@ -143,7 +143,7 @@ impl Socket {
     /// Writes `last_words`, half-closes, then reads until the caller closes, for at most `patience` and `bytes`.
     /// Closing with unread input would reset the connection, which can discard data that the caller has not read yet
     /// (RFC 9112, section 9.6).
-    pub async fn say_and_close(mut self, last_words: &[u8], patience: Duration, bytes: u64) {
+    pub async fn write_and_close(mut self, last_words: &[u8], patience: Duration, bytes: u64) {
         let said = async {
             self.write_all(last_words).await?;
             self.shutdown().await?;
@@ -199,7 +199,7 @@ impl Socket {
 
 /// Whether an accept error concerns a single connection rather than the listener (accept(2)).
 #[must_use]
-pub fn is_of_one_connection(error: &io::Error) -> bool {
+pub fn concerns_one_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused

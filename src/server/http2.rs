@@ -159,7 +159,7 @@ pub async fn serve(worker: Rc<Worker>, evidence: Evidence, (socket, begun): (Soc
         End::Deaf => None,
     };
     match farewell {
-        Some(farewell) => socket.say_and_close(&farewell, READ_ON, READ_ON_BYTES).await,
+        Some(farewell) => socket.write_and_close(&farewell, READ_ON, READ_ON_BYTES).await,
         // A truncated response without a length must not look complete.
         None => socket.break_off(),
     }
@@ -193,7 +193,7 @@ async fn drive(worker: &Rc<Worker>, evidence: Evidence, wire: Wire, state: &Stat
     }
     let mut http = pin!(protocol.serve_connection(TokioIo::new(wire), service));
     let mut leaving = pin!(worker.until_leaving());
-    let mut patience = Patience::new(worker);
+    let mut patience = ConnectionDeadlines::new(worker);
     let mut begun = false;
     poll_fn(|context| {
         if !begun {
@@ -220,7 +220,7 @@ async fn drive(worker: &Rc<Worker>, evidence: Evidence, wire: Wire, state: &Stat
 }
 
 /// The deadlines of a connection itself. [`Streams`] has those of its requests.
-struct Patience {
+struct ConnectionDeadlines {
     watchdog: Watchdog,
     next_look: Instant,
     leaving_since: Option<Instant>,
@@ -229,7 +229,7 @@ struct Patience {
 /// The time in which a request that the caller sent before it received the GOAWAY may arrive (RFC 9113, section 6.8).
 const ROUND_TRIP: Duration = Duration::from_secs(1);
 
-impl Patience {
+impl ConnectionDeadlines {
     fn new(worker: &Worker) -> Self {
         let next_look = Instant::now() + look_every(&worker.snapshot().generation.timeouts);
         Self { watchdog: Watchdog::new(next_look), next_look, leaving_since: None }

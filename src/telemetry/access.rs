@@ -68,7 +68,7 @@ pub fn write(line: &mut Vec<u8>, form: Form, finished: &Finished, context: &Cont
     };
 }
 
-struct Said {
+struct WrittenSubject {
     caller: &'static str,
     operation: &'static str,
     token: &'static str,
@@ -79,7 +79,7 @@ struct Said {
     advice: Option<&'static str>,
 }
 
-impl Said {
+impl WrittenSubject {
     fn of(finished: &Finished) -> Self {
         Self {
             caller: finished.caller.map_or("unknown", |caller| caller.as_str()),
@@ -110,7 +110,7 @@ impl std::fmt::Display for Milliseconds {
 }
 
 fn write_json(line: &mut Vec<u8>, finished: &Finished, context: &Context<'_>) -> std::io::Result<()> {
-    let Said { caller, operation, token, method, reason, origin, advice } = Said::of(finished);
+    let WrittenSubject { caller, operation, token, method, reason, origin, advice } = WrittenSubject::of(finished);
     let time = humantime::format_rfc3339_millis(SystemTime::now());
     // Names, closed enums and advice need no escaping: they contain no quote, backslash or control character. The id
     // of a configured operation contains braces at most.
@@ -164,7 +164,7 @@ fn write_json(line: &mut Vec<u8>, finished: &Finished, context: &Context<'_>) ->
 }
 
 fn write_human(line: &mut Vec<u8>, finished: &Finished, context: &Context<'_>) -> std::io::Result<()> {
-    let Said { caller, operation, token, method, reason, origin, advice } = Said::of(finished);
+    let WrittenSubject { caller, operation, token, method, reason, origin, advice } = WrittenSubject::of(finished);
     let time = humantime::format_rfc3339_millis(SystemTime::now());
     write!(line, "{time} ACCESS {} {caller} {method} {operation} token={token}", finished.code)?;
     if !reason.is_empty() {
@@ -445,7 +445,7 @@ mod tests {
     }
 
     /// Returns the subject of `target`, as JSON and as text.
-    fn said_of(target: &str) -> (serde_json::Value, String) {
+    fn write_subject(target: &str) -> (serde_json::Value, String) {
         use metrica::operation::{Catalogue, Lookup};
         let (path, query) = target.split_once('?').unwrap();
         let catalogue = Catalogue::built_in();
@@ -458,17 +458,17 @@ mod tests {
 
     #[test]
     fn lines_say_on_whose_data() {
-        let (json, human) = said_of("/stat/v1/data?ids=1,2&ulogin=shop-x&direct_client_logins=a,b");
+        let (json, human) = write_subject("/stat/v1/data?ids=1,2&ulogin=shop-x&direct_client_logins=a,b");
         assert_eq!(json["counters"], serde_json::json!([1, 2]));
         assert_eq!(
             (&json["ulogin"], &json["direct_client_logins"]),
             (&"shop-x".into(), &serde_json::json!(["a", "b"]))
         );
         assert!(human.contains(" counters=1,2 ulogin=shop-x direct_client_logins=a,b path="), "{human}");
-        let (json, human) = said_of("/stat/v1/data?ids=1,x");
+        let (json, human) = write_subject("/stat/v1/data?ids=1,x");
         assert_eq!((json.get("counters"), &json["unreadable_counters"]), (None, &true.into()));
         assert!(human.contains(" counters=? path="), "{human}");
-        let (json, human) = said_of("/stat/v1/data?metrics=ym:s:visits");
+        let (json, human) = write_subject("/stat/v1/data?metrics=ym:s:visits");
         assert!(json.get("counters").is_none() && json.get("ulogin").is_none() && !human.contains("counters="));
     }
 
@@ -476,24 +476,24 @@ mod tests {
     fn lists_are_bounded() {
         let many: Vec<_> = (1..=11).map(|number| number.to_string()).collect();
         let all = many.join(",");
-        let (json, human) = said_of(&format!("/stat/v1/data?ids={all}&direct_client_logins={all}"));
+        let (json, human) = write_subject(&format!("/stat/v1/data?ids={all}&direct_client_logins={all}"));
         assert_eq!(json["counters"].as_array().unwrap().len(), 10);
         assert_eq!((&json["more_counters"], &json["more_logins"]), (&true.into(), &true.into()));
         assert!(human.contains(" counters=1,2,3,4,5,6,7,8,9,10,... direct_client_logins=1,2,"), "{human}");
         let ten = many[..10].join(",");
-        let (json, human) = said_of(&format!("/stat/v1/data?ids={ten}"));
+        let (json, human) = write_subject(&format!("/stat/v1/data?ids={ten}"));
         assert!(json.get("more_counters").is_none() && !human.contains("..."), "{human}");
     }
 
     /// a login cannot end its value or its line.
     #[test]
     fn logins_have_the_letters_of_logins() {
-        let (json, human) = said_of("/stat/v1/data?ids=1&ulogin=a%22,%0A+b%D1%8F%20token=x");
+        let (json, human) = write_subject("/stat/v1/data?ids=1&ulogin=a%22,%0A+b%D1%8F%20token=x");
         assert_eq!(json["ulogin"], "a????b???token?x");
         assert!(human.contains(" ulogin=a????b???token?x path="), "{human}");
-        let (json, _) = said_of(&format!("/stat/v1/data?ulogin={}", "x@y.z".repeat(8000)));
+        let (json, _) = write_subject(&format!("/stat/v1/data?ulogin={}", "x@y.z".repeat(8000)));
         assert_eq!(json["ulogin"], format!("{}x@y?", "x@y.z".repeat(25)));
-        let (json, _) = said_of(
+        let (json, _) = write_subject(
             "/stat/v1/data?ulogin=y0_AgAAAAAsecretsecretsecretsecretsecret&direct_client_logins=a,AQAAAAAsecretsecretsecretsecretsecret",
         );
         assert_eq!((&json["ulogin"], &json["direct_client_logins"]), (&"?".into(), &serde_json::json!(["a", "?"])));

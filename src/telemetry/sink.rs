@@ -23,19 +23,19 @@ const FULL: Duration = Duration::from_millis(5);
 /// Accepts log lines without ever waiting for their reader.
 #[derive(Clone, Debug)]
 pub struct Sink {
-    shared: Arc<Shared>,
+    shared: Arc<SinkShared>,
 }
 
 #[derive(Debug)]
-struct Shared {
-    state: Mutex<State>,
+struct SinkShared {
+    state: Mutex<SinkState>,
     changed: Condvar,
     meters: Arc<ProcessMeters>,
     writing: AtomicBool,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct SinkState {
     buffer: Vec<u8>,
     writing: bool,
 }
@@ -45,7 +45,7 @@ impl Sink {
     #[must_use]
     pub fn new(meters: Arc<ProcessMeters>) -> Self {
         let shared =
-            Shared { state: Mutex::default(), changed: Condvar::new(), meters, writing: AtomicBool::new(false) };
+            SinkShared { state: Mutex::default(), changed: Condvar::new(), meters, writing: AtomicBool::new(false) };
         Self { shared: Arc::new(shared) }
     }
 
@@ -168,18 +168,18 @@ impl<W: Write> Log<W> {
 
 /// One line to be appended to a [`Sink`].
 #[derive(Debug)]
-pub struct Line {
+pub struct AppendedLine {
     sink: Sink,
     bytes: Vec<u8>,
 }
 
-impl Line {
+impl AppendedLine {
     pub(super) const fn new(sink: Sink) -> Self {
         Self { sink, bytes: Vec::new() }
     }
 }
 
-impl Write for Line {
+impl Write for AppendedLine {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         self.bytes.extend_from_slice(bytes);
         Ok(bytes.len())
@@ -190,7 +190,7 @@ impl Write for Line {
     }
 }
 
-impl Drop for Line {
+impl Drop for AppendedLine {
     fn drop(&mut self) {
         self.sink.push(&self.bytes);
     }
@@ -229,9 +229,9 @@ mod tests {
     }
 
     /// A log that treats each write as listed, and accepts nothing afterwards.
-    struct Takes(Vec<std::io::Result<usize>>, Vec<u8>);
+    struct ListingLog(Vec<std::io::Result<usize>>, Vec<u8>);
 
-    impl Write for Takes {
+    impl Write for ListingLog {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
             let taken = if self.0.is_empty() { Err(ErrorKind::StorageFull.into()) } else { self.0.remove(0) }?;
             self.1.extend_from_slice(&bytes[..taken.min(bytes.len())]);
@@ -244,7 +244,7 @@ mod tests {
     }
 
     fn written(takes: Vec<std::io::Result<usize>>, lines: &[&str]) -> (Vec<u64>, String) {
-        let mut log = Log { out: Takes(takes, Vec::new()), is_torn: false };
+        let mut log = Log { out: ListingLog(takes, Vec::new()), is_torn: false };
         let lost = lines.iter().map(|lines| log.write(lines.as_bytes())).collect();
         (lost, String::from_utf8(log.out.1).unwrap())
     }

@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 use crate::config::TokenSource;
 use crate::files::ExternalFile;
-use crate::files::descriptors::Need;
+use crate::files::descriptors::DescriptorNeed;
 use crate::files::guard::Refusal;
 use crate::files::reading::shown;
 use crate::names::TokenAlias;
@@ -83,7 +83,7 @@ impl TokenFileError {
     /// Whether the file could not be opened for lack of descriptors. The shortage is counted.
     #[must_use]
     pub fn is_shortage(&self) -> bool {
-        matches!(self, Self::Unreadable { source, .. } if Need::File.found_none(source))
+        matches!(self, Self::Unreadable { source, .. } if DescriptorNeed::File.found_none(source))
     }
 
     /// Whether this process may not open the file.

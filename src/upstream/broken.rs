@@ -42,7 +42,7 @@ pub enum Broken {
 impl Broken {
     /// Whether the upstream sent an invalid response, rather than none.
     #[must_use]
-    pub fn is_of_the_protocol(&self) -> bool {
+    pub fn is_protocol_error(&self) -> bool {
         match self {
             Self::Head(_) | Self::HeadTooLarge | Self::Chunks(_) => true,
             Self::Http2(error) => {
@@ -57,7 +57,7 @@ impl Broken {
     /// Whether the upstream signals that it did not process the request: it refused the stream, or closed the connection
     /// before it (RFC 9113, section 8.7). Only streams above the last one of a GOAWAY fail with it.
     #[must_use]
-    pub fn is_of_nothing_processed(&self) -> bool {
+    pub fn is_unprocessed(&self) -> bool {
         let Self::Http2(error) = self else { return false };
         let said = h2_error(error).filter(|error| error.is_remote());
         said.is_some_and(|error| error.is_go_away() || error.reason() == Some(h2::Reason::REFUSED_STREAM))
@@ -65,13 +65,13 @@ impl Broken {
 
     /// Whether an HTTP/2 connection closed during the request, without a timeout or a reset of this stream alone.
     #[must_use]
-    pub fn is_of_a_shared_connection(&self) -> bool {
+    pub fn is_shared_connection(&self) -> bool {
         matches!(self, Self::Http2(error) if !error.is_timeout() && h2_error(error).is_none())
     }
 
     /// The error of the request's own body, if that is the cause.
     #[must_use]
-    pub fn of_the_request_body<E: std::error::Error + 'static>(&self) -> Option<&E> {
+    pub fn request_body_error<E: std::error::Error + 'static>(&self) -> Option<&E> {
         match self {
             Self::RequestBody(error) => error.downcast_ref(),
             Self::Http2(error) => error.source()?.downcast_ref(),

@@ -22,7 +22,7 @@ use tokio_rustls::client::TlsStream;
 use super::Upstream;
 use super::lookup::LookUps;
 use crate::config::AddressFamily;
-use crate::files::descriptors::Need;
+use crate::files::descriptors::DescriptorNeed;
 use crate::metrics::UpstreamError;
 
 /// The reason of a failed dial. No part of a request was sent.
@@ -140,7 +140,7 @@ async fn resolve(upstream: &Upstream, look_ups: &LookUps) -> Result<Vec<SocketAd
         async move { tokio::net::lookup_host((name.as_str(), port)).await.map(Iterator::collect) }
     };
     let found = look_ups.find(look_up).await.map_err(|error| {
-        let _ = Need::Upstream.found_none(&error);
+        let _ = DescriptorNeed::Upstream.found_none(&error);
         failed(error)
     })?;
     let wanted = |address: &SocketAddr| match settings.address_family {
@@ -193,7 +193,7 @@ async fn connect(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
                 None => return Err(last_error),
                 Some(Ok(Ok(socket))) => return Ok(socket),
                 Some(Ok(Err(error))) => {
-                    let _ = Need::Upstream.found_none(&error);
+                    let _ = DescriptorNeed::Upstream.found_none(&error);
                     last_error = error;
                 }
                 Some(Err(panicked)) => last_error = io::Error::other(panicked),

@@ -24,10 +24,10 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use tokio_rustls::client::TlsStream;
 
-use super::answer::{Head, Rest};
 use super::broken::{Broken, Unanswered};
 use super::listener::Listener;
 use super::request::{Framing, Outgoing};
+use super::response_head::{Remaining, ResponseHead};
 use super::upload::Upload;
 use super::wire::{LARGE_READ, READ, SMALL, Wire};
 
@@ -77,7 +77,7 @@ impl Http1 {
         request: Outgoing<B>,
         host: &HeaderValue,
         listener: &impl Listener,
-    ) -> Result<Response<Answer>, Unanswered<B>>
+    ) -> Result<Response<Http1Body>, Unanswered<B>>
     where
         B: Body<Data = Bytes> + Unpin + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -109,13 +109,13 @@ impl Http1 {
         }
     }
 
-    fn answer(&self, head: Head, to_head: bool) -> Response<Answer> {
+    fn answer(&self, head: ResponseHead, to_head: bool) -> Response<Http1Body> {
         let rest = head.rest(to_head);
         let mut wire = self.wire.borrow_mut();
         let early = wire.uploading;
         wire.keep_alive = head.keep_alive && !early && head.status != StatusCode::SWITCHING_PROTOCOLS;
         wire.answering = !rest.is_over();
-        let mut response = Response::new(Answer { wire: self.wire.clone(), rest });
+        let mut response = Response::new(Http1Body { wire: self.wire.clone(), rest });
         *response.status_mut() = head.status;
         *response.headers_mut() = head.fields;
         response
@@ -136,12 +136,12 @@ impl Drop for Http1 {
 }
 
 /// The body of a response.
-pub struct Answer {
+pub struct Http1Body {
     wire: Rc<RefCell<Wire>>,
-    rest: Rest,
+    rest: Remaining,
 }
 
-impl Body for Answer {
+impl Body for Http1Body {
     type Data = Bytes;
     type Error = Broken;
 
@@ -157,7 +157,7 @@ impl Body for Answer {
             if next.is_some() || !wire.answering {
                 return Poll::Ready(next.map(Ok));
             }
-            let is_small = matches!(rest, Rest::Length(left) if *left <= SMALL);
+            let is_small = matches!(rest, Remaining::Length(left) if *left <= SMALL);
             if ready!(wire.poll_read(context, if is_small { READ } else { LARGE_READ }))? == 0 {
                 wire.keep_alive = false;
                 rest.close().ok_or(Broken::Closed)?;
@@ -172,8 +172,8 @@ impl Body for Answer {
 
     fn size_hint(&self) -> SizeHint {
         match &self.rest {
-            Rest::Length(left) => SizeHint::with_exact(*left),
-            Rest::Chunks(_) | Rest::UntilClose { .. } => SizeHint::default(),
+            Remaining::Length(left) => SizeHint::with_exact(*left),
+            Remaining::Chunks(_) | Remaining::UntilClose { .. } => SizeHint::default(),
         }
     }
 }

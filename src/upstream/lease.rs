@@ -15,7 +15,7 @@ use super::Upstream;
 use super::broken::{Broken, Unanswered};
 use super::dial::DialError;
 use super::listener::Listener;
-use super::pool::{Carried, Permit, Pool};
+use super::pool::{CarriedToken, Permit, Pool};
 use super::received::Received;
 use super::request::Outgoing;
 use super::sender::Sender;
@@ -23,7 +23,7 @@ use super::sender::Sender;
 /// The use of a connection for one request.
 pub struct Lease<B: 'static> {
     sender: Sender<B>,
-    carried: Carried,
+    carried: CarriedToken,
     reused: bool,
     // Released when the lease ends.
     permit: Permit<B>,
@@ -38,7 +38,7 @@ where
     ///
     /// # Errors
     /// [`DialError`] if no connection is available.
-    pub async fn lease(self: &Rc<Self>, carried: Carried, fresh: bool) -> Result<Lease<B>, DialError> {
+    pub async fn lease(self: &Rc<Self>, carried: CarriedToken, fresh: bool) -> Result<Lease<B>, DialError> {
         let after = fresh.then(Instant::now);
         let permit = self.permit().await?;
         let mut known = self.take_shared(carried, after);

@@ -44,7 +44,7 @@ const FAR: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
 /// The token that a connection carries, as its epoch, which is never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Carried(pub u64);
+pub struct CarriedToken(pub u64);
 
 /// The connections of one worker.
 pub struct Pool<B> {
@@ -56,7 +56,7 @@ pub struct Pool<B> {
     shared: RefCell<Vec<Shared<B>>>,
     look_ups: LookUps,
     /// Per token, a lock held while an HTTP/2 connection is opened, so that a burst of requests opens one.
-    opening: RefCell<Vec<(Carried, Weak<tokio::sync::Mutex<()>>)>>,
+    opening: RefCell<Vec<(CarriedToken, Weak<tokio::sync::Mutex<()>>)>>,
     /// Whether the upstream last declined HTTP/2; then waiting for another's connection gains nothing.
     only_http1: Cell<bool>,
     reaping: Cell<bool>,
@@ -81,13 +81,13 @@ impl<B> Drop for Permit<B> {
 }
 
 struct Idle {
-    carried: Carried,
+    carried: CarriedToken,
     connection: Http1,
     since: Instant,
 }
 
 struct Shared<B> {
-    carried: Carried,
+    carried: CarriedToken,
     sender: http2::SendRequest<B>,
     active: Rc<Cell<usize>>,
     /// The peer's limit of parallel requests. A request beyond it would wait inside hyper without being woken.
@@ -152,7 +152,7 @@ where
     }
 
     /// Takes an idle connection that carries the token.
-    pub(super) fn take_idle(&self, carried: Carried) -> Option<Sender<B>> {
+    pub(super) fn take_idle(&self, carried: CarriedToken) -> Option<Sender<B>> {
         let mut idle = self.idle.borrow_mut();
         let now = Instant::now();
         let position = idle.iter().rposition(|idle| idle.carried == carried && idle.connection.until > now)?;
@@ -178,13 +178,13 @@ where
     }
 
     /// Drops the connections whose tokens are not in use.
-    pub fn retain(&self, is_in_use: impl Fn(Carried) -> bool) {
+    pub fn retain(&self, is_in_use: impl Fn(CarriedToken) -> bool) {
         self.idle.borrow_mut().retain(|idle| is_in_use(idle.carried));
         self.shared.borrow_mut().retain(|shared| is_in_use(shared.carried));
     }
 
     /// Takes a shared connection with a free stream; with `after`, only one opened since.
-    pub(super) fn take_shared(&self, carried: Carried, after: Option<Instant>) -> Option<Sender<B>> {
+    pub(super) fn take_shared(&self, carried: CarriedToken, after: Option<Instant>) -> Option<Sender<B>> {
         let mut shared = self.shared.borrow_mut();
         if shared.is_empty() {
             return None;
@@ -205,7 +205,7 @@ where
     /// Opens a connection. Returns it, and whether another request has just opened it.
     pub(super) async fn open(
         self: &Rc<Self>,
-        carried: Carried,
+        carried: CarriedToken,
         after: Option<Instant>,
     ) -> Result<(Sender<B>, bool), DialError> {
         let together = self.upstream.settings.http2 && !self.only_http1.get();
@@ -239,7 +239,7 @@ where
     }
 
     /// The lock for opening a connection that carries this token.
-    fn turn(&self, carried: Carried) -> Arc<tokio::sync::Mutex<()>> {
+    fn turn(&self, carried: CarriedToken) -> Arc<tokio::sync::Mutex<()>> {
         let mut opening = self.opening.borrow_mut();
         opening.retain(|(_, turn)| turn.strong_count() > 0);
         let known = opening.iter().find(|(of, _)| *of == carried).and_then(|(_, turn)| turn.upgrade());
@@ -250,7 +250,7 @@ where
         })
     }
 
-    async fn start_http2(self: &Rc<Self>, carried: Carried, dialled: Dialled) -> Result<Sender<B>, DialError> {
+    async fn start_http2(self: &Rc<Self>, carried: CarriedToken, dialled: Dialled) -> Result<Sender<B>, DialError> {
         let mut builder = http2::Builder::new(OnThisThread);
         builder
             .timer(hyper_util::rt::TokioTimer::new())
@@ -284,7 +284,7 @@ where
         Ok(Sender::Http2 { sender, active })
     }
 
-    pub(super) fn keep(self: &Rc<Self>, carried: Carried, connection: Http1) {
+    pub(super) fn keep(self: &Rc<Self>, carried: CarriedToken, connection: Http1) {
         // Watched from now on, so a close by the upstream is noticed while the connection is idle.
         let is_young = connection.until > Instant::now();
         if is_young && connection.is_free() && connection.is_quiet(&mut Context::from_waker(&self.reaper.borrow())) {

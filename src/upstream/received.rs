@@ -8,12 +8,12 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::broken::Broken;
-use super::http1::Answer;
+use super::http1::Http1Body;
 
 /// The body of a response.
 pub enum Received {
     /// Over HTTP/1.1.
-    Http1(Answer),
+    Http1(Http1Body),
     /// Over HTTP/2.
     Http2(Incoming),
 }

@@ -11,10 +11,10 @@ use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
-use super::answer::{self, Head};
 use super::broken::{Broken, HEAD_BYTES};
 use super::listener::Listener;
 use super::request::{Framing, Outgoing, write_head};
+use super::response_head::{self, ResponseHead};
 
 /// The bytes of an HTTP/1.1 connection.
 pub struct Wire {
@@ -120,14 +120,18 @@ impl Wire {
     }
 
     /// Reads the head of the response. `listener` receives the interim responses before it.
-    pub fn poll_head(&mut self, context: &mut Context<'_>, listener: &impl Listener) -> Poll<Result<Head, Broken>> {
+    pub fn poll_head(
+        &mut self,
+        context: &mut Context<'_>,
+        listener: &impl Listener,
+    ) -> Poll<Result<ResponseHead, Broken>> {
         loop {
             if let Some(fault) = self.take_fault(context) {
                 return Poll::Ready(Err(fault));
             }
             if !self.buffer.is_empty() {
                 let bytes = self.buffer.split().freeze();
-                match answer::read(&bytes, |name| listener.wants(name)).map_err(Broken::Head)? {
+                match response_head::read(&bytes, |name| listener.wants(name)).map_err(Broken::Head)? {
                     Some(head) if is_interim(head.status) => {
                         listener.heard(head.status, &head.fields);
                         self.buffer = BytesMut::from(bytes.slice(head.bytes..));

@@ -17,39 +17,39 @@ use rustc_hash::FxHashMap;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::{Generation, Sender, Slot};
+use super::{Generation, Slot, TokenUse};
 use crate::names::TokenAlias;
 
 /// A report of a worker to the process.
 #[derive(Debug)]
 pub enum Report {
     /// The worker learnt a fact about a token.
-    Learnt(Sender, Fact),
+    Learnt(TokenUse, Fact),
     /// A response reads as if Metrica rejected the token; its recipient awaits the conclusion.
-    Refused(Sender, oneshot::Sender<Conclusion>),
+    Refused(TokenUse, oneshot::Sender<Conclusion>),
     /// A response proves that Metrica accepts the token: reported at most once per `TELL`.
-    Accepted(Sender),
+    Accepted(TokenUse),
     /// Metrica denied an operation that succeeded before; the recipient of the response awaits whether Metrica still
     /// accepts the token.
-    Doubted(Sender, oneshot::Sender<Conclusion>),
+    Doubted(TokenUse, oneshot::Sender<Conclusion>),
     /// Metrica denied access, and a question could tell the reason.
-    Denied(Sender, Doubt),
+    Denied(TokenUse, Suspicion),
     /// A response showed a caller the owner's permission on a counter that the owner is known to have no edit access to:
     /// reported at most once per `TELL`.
-    Shown(Sender, u64),
+    Shown(TokenUse, u64),
 }
 
 impl Report {
     /// The token of the report.
     #[must_use]
-    pub const fn sender(&self) -> Sender {
+    pub const fn token_use(&self) -> TokenUse {
         match self {
-            Self::Learnt(sender, _)
-            | Self::Refused(sender, _)
-            | Self::Doubted(sender, _)
-            | Self::Accepted(sender)
-            | Self::Denied(sender, _)
-            | Self::Shown(sender, _) => *sender,
+            Self::Learnt(token_use, _)
+            | Self::Refused(token_use, _)
+            | Self::Doubted(token_use, _)
+            | Self::Accepted(token_use)
+            | Self::Denied(token_use, _)
+            | Self::Shown(token_use, _) => *token_use,
         }
     }
 }
@@ -62,7 +62,7 @@ const MOST_ASKED: usize = 500;
 
 /// The subject of a follow-up question.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Doubt {
+pub enum Suspicion {
     /// The permissions of the owner, or of a login that it represents, on these counters; without counters, whether the
     /// owner represents the login.
     Counters(Option<Arc<str>>, Arc<[u64]>),
@@ -76,7 +76,7 @@ pub enum Doubt {
 #[derive(Debug, Clone, Copy)]
 pub struct Refused<'a> {
     /// The token of the request.
-    pub sender: Sender,
+    pub token_use: TokenUse,
     /// The status.
     pub status: u16,
     /// The error type in the body.
@@ -98,7 +98,7 @@ pub type Diagnosed = (Diagnosis, Option<oneshot::Receiver<Conclusion>>);
 
 /// The facts that one worker knows about one token.
 #[derive(Default)]
-struct Known {
+struct WorkerFacts {
     knowledge: Knowledge,
     /// When the worker last reported that Metrica accepts the token.
     told: Option<Instant>,
@@ -108,7 +108,7 @@ struct Known {
 
 /// The facts that one worker knows about all tokens.
 pub struct Learning {
-    known: RefCell<FxHashMap<TokenAlias, (u64, Known)>>,
+    known: RefCell<FxHashMap<TokenAlias, (u64, WorkerFacts)>>,
     reports: mpsc::UnboundedSender<Report>,
 }
 
@@ -120,27 +120,27 @@ impl Learning {
     }
 
     /// Calls `use_it` with the facts about a token, which are empty for a token that was replaced since.
-    fn with<T>(&self, sender: Sender, use_it: impl FnOnce(&mut Known) -> T) -> T {
+    fn with<T>(&self, token_use: TokenUse, use_it: impl FnOnce(&mut WorkerFacts) -> T) -> T {
         let mut known = self.known.borrow_mut();
-        let (epoch, known) = known.entry(sender.alias).or_insert_with(|| (sender.epoch, Known::default()));
-        match sender.epoch.cmp(epoch) {
-            Ordering::Less => use_it(&mut Known::default()),
+        let (epoch, known) = known.entry(token_use.alias).or_insert_with(|| (token_use.epoch, WorkerFacts::default()));
+        match token_use.epoch.cmp(epoch) {
+            Ordering::Less => use_it(&mut WorkerFacts::default()),
             Ordering::Equal => use_it(known),
             Ordering::Greater => {
-                (*epoch, *known) = (sender.epoch, Known::default());
+                (*epoch, *known) = (token_use.epoch, WorkerFacts::default());
                 use_it(known)
             }
         }
     }
 
-    fn tell(&self, report: Report) {
+    fn send_report(&self, report: Report) {
         // The receiver is gone when the process ends.
         let _ = self.reports.send(report);
     }
 
     /// Records facts that another worker or a question learnt.
-    pub fn take(&self, sender: Sender, facts: &[Fact]) {
-        self.with(sender, |known| facts.iter().for_each(|fact| _ = known.knowledge.learn(fact)));
+    pub fn take(&self, token_use: TokenUse, facts: &[Fact]) {
+        self.with(token_use, |known| facts.iter().for_each(|fact| _ = known.knowledge.learn(fact)));
     }
 
     /// For each token, whether it is known to belong to another account than configured.
@@ -155,9 +155,9 @@ impl Learning {
     }
 
     /// Records that Metrica fulfilled a request at `now`.
-    pub fn succeeded(&self, sender: Sender, needs: ScopeSet, reach: Reach, subject: &Subject, now: Instant) {
+    pub fn succeeded(&self, token_use: TokenUse, needs: ScopeSet, reach: Reach, subject: &Subject, now: Instant) {
         let is_time = |last: Option<Instant>| last.is_none_or(|last| now >= last + TELL);
-        let (news, tells, shown) = self.with(sender, |known| {
+        let (news, tells, shown) = self.with(token_use, |known| {
             let news = known.knowledge.learn_from_success(needs, reach, subject);
             let tells = is_time(known.told) && known.knowledge.is_proof_of_the_token(needs, reach, subject);
             if tells {
@@ -170,31 +170,31 @@ impl Learning {
             (news, tells, shown)
         });
         for fact in news {
-            self.tell(Report::Learnt(sender, fact));
+            self.send_report(Report::Learnt(token_use, fact));
         }
         if tells {
-            self.tell(Report::Accepted(sender));
+            self.send_report(Report::Accepted(token_use));
         }
         if let Some(counter) = shown {
-            self.tell(Report::Shown(sender, counter));
+            self.send_report(Report::Shown(token_use, counter));
         }
     }
 
     /// Whether the owner of a token is unknown.
-    pub fn lacks_the_owner(&self, sender: Sender) -> bool {
-        self.with(sender, |known| known.knowledge.owner().is_none())
+    pub fn lacks_the_owner(&self, token_use: TokenUse) -> bool {
+        self.with(token_use, |known| known.knowledge.owner().is_none())
     }
 
     /// Reports that a response showed the owner of a token; the process decides whether to believe it.
-    pub fn owner_was_shown(&self, sender: Sender, login: Box<str>) {
-        self.tell(Report::Learnt(sender, Fact::Owner(login)));
+    pub fn owner_was_shown(&self, token_use: TokenUse, login: Box<str>) {
+        self.send_report(Report::Learnt(token_use, Fact::Owner(login)));
     }
 
     /// Diagnoses a refusal. If it makes the token suspect, the conclusion follows on the channel.
     pub fn refused(&self, generation: &Generation, refused: &Refused<'_>) -> Diagnosed {
-        let Refused { sender, status, error_type, operation, reach, subject, .. } = *refused;
-        let slot = generation.tokens.iter().find(|slot| slot.alias == sender.alias);
-        let diagnosis = self.with(sender, |known| {
+        let Refused { token_use, status, error_type, operation, reach, subject, .. } = *refused;
+        let slot = generation.tokens.iter().find(|slot| slot.alias == token_use.alias);
+        let diagnosis = self.with(token_use, |known| {
             Case {
                 status,
                 error_type,
@@ -215,7 +215,7 @@ impl Learning {
         let conclusion = (diagnosis.reads_as_invalid() || doubts_token).then(|| {
             let (concluded, awaited) = oneshot::channel();
             let report = if doubts_token { Report::Doubted } else { Report::Refused };
-            self.tell(report(sender, concluded));
+            self.send_report(report(token_use, concluded));
             awaited
         });
         if is_denied {
@@ -226,19 +226,19 @@ impl Learning {
 
     /// Learns from a denial of access, and reports the question that could tell its reason.
     fn denied(&self, refused: &Refused<'_>, reach: Reach, cause: Cause) {
-        let Refused { sender, subject, needs, .. } = *refused;
-        let denied = |doubt| self.tell(Report::Denied(sender, doubt));
+        let Refused { token_use, subject, needs, .. } = *refused;
+        let denied = |suspicion| self.send_report(Report::Denied(token_use, suspicion));
         if let (Cause::ScopeMissing, None, Reach::Counters) = (cause, &subject.login, reach) {
             let lacks = Fact::Lacks(needs);
-            if self.with(sender, |known| known.knowledge.learn(&lacks)) {
-                self.tell(Report::Learnt(sender, lacks));
+            if self.with(token_use, |known| known.knowledge.learn(&lacks)) {
+                self.send_report(Report::Learnt(token_use, lacks));
             }
             return;
         }
-        let spelled = |login: &str| self.with(sender, |known| known.knowledge.represented(login).map(Arc::from));
+        let spelled = |login: &str| self.with(token_use, |known| known.knowledge.represented(login).map(Arc::from));
         let represented = subject.login.as_deref().map(spelled);
         if represented.is_some() {
-            denied(Doubt::Logins);
+            denied(Suspicion::Logins);
         }
         let is_of_counters = matches!(reach, Reach::Counter(_) | Reach::Reports) && !subject.misnamed;
         let counters = if is_of_counters { subject.counters.as_slice() } else { &[] };
@@ -246,12 +246,12 @@ impl Learning {
             Some(None) => {}
             None if counters.is_empty() => {
                 if cause == Cause::Ambiguous {
-                    denied(Doubt::Reads);
+                    denied(Suspicion::Reads);
                 }
             }
             login => {
                 let counters = counters.iter().take(MOST_ASKED).copied().collect();
-                denied(Doubt::Counters(login.flatten(), counters));
+                denied(Suspicion::Counters(login.flatten(), counters));
             }
         }
     }

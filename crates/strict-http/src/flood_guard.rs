@@ -141,7 +141,7 @@ impl Budget {
 
 /// A response whose header has been sent and whose end has not.
 #[derive(Debug)]
-struct Answer {
+struct OpenResponse {
     stream: u32,
     last_frame: Instant,
 }
@@ -159,7 +159,7 @@ pub struct Account {
     last_stream: u32,
     /// Bytes of header blocks read in this turn.
     turn: usize,
-    answers: Vec<Answer>,
+    answers: Vec<OpenResponse>,
     fault: Option<Fault>,
     /// hyper detected a flood and sent GOAWAY.
     hyper_says_flood: bool,
@@ -246,7 +246,7 @@ impl Account {
                     }
                 }
                 kind::HEADERS if frame.has(END_STREAM) => self.end(frame.stream),
-                kind::HEADERS => self.answers.push(Answer { stream: frame.stream, last_frame: now }),
+                kind::HEADERS => self.answers.push(OpenResponse { stream: frame.stream, last_frame: now }),
                 kind::RST_STREAM => self.forget(frame.stream),
                 _ => {}
             }

@@ -266,7 +266,7 @@ fn rule_6_only_listed_logins_are_named() {
 
 #[test]
 fn rule_7_bodies_are_read_where_they_are_not_data_of_the_path() {
-    for (verb, target, owed) in [
+    for (verb, target, body_policy) in [
         (Verb::Put, "/management/v1/counter/1", true),
         (Verb::Post, "/management/v1/counter/1/goals", true),
         (Verb::Post, "/management/v1/counter/1/expense/delete_single", true),
@@ -276,7 +276,7 @@ fn rule_7_bodies_are_read_where_they_are_not_data_of_the_path() {
         (Verb::Post, "/cdp/api/v1/counter/1/data/contacts/json", true),
         (Verb::Post, "/cdp/api/v1/counter/1/schema/attributes", true),
     ] {
-        assert_eq!(decide(&limited(), verb, target), if owed { BODY_OWED } else { DATA_OWED }, "{target}");
+        assert_eq!(decide(&limited(), verb, target), if body_policy { BODY_OWED } else { DATA_OWED }, "{target}");
     }
     for (body, expected) in [
         ("", Ok(())),

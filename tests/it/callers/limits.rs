@@ -51,7 +51,7 @@ fn a_connection_beyond_the_limit_is_told_so() {
     until("a place is free", || ask(&mut gate.connect("app")) == "200");
 }
 
-/// one peer cannot take all places, on whatever listener and worker; what is one peer is in `server/places.rs`.
+/// one peer cannot take all places, on whatever listener and worker; what is one peer is in `server/connection_limits.rs`.
 #[test]
 fn a_connection_beyond_the_limit_of_its_peer_is_told_so() {
     let upstream = Upstream::plain();

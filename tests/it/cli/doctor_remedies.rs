@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use fake_metrica::{Fake, FakeToken, Permission, Settings};
 use metrica::scope::Scope;
-use metrika_gate::doctor::finding::{Finding, Standing};
+use metrika_gate::doctor::finding::{Finding, Severity};
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, KeyPair, date_time_ymd};
 use rustls::ServerConfig;
 use serde_json::Value;
@@ -228,7 +228,7 @@ fn every_remedy_works_when_it_is_followed() {
         followed.insert(row.finding);
     }
     let wrong: BTreeSet<_> =
-        Finding::ALL.iter().filter(|(_, standing)| *standing == Standing::Wrong).map(|(name, _)| *name).collect();
+        Finding::ALL.iter().filter(|(_, severity)| *severity == Severity::Wrong).map(|(name, _)| *name).collect();
     assert_eq!(followed, wrong, "each has a row here");
 }
 

@@ -9,7 +9,7 @@ use metrica::operation::Operation;
 use metrika_gate::config::Config;
 use metrika_gate::policy::Policy;
 use metrika_gate::policy::caller::{Evidence, ListenerName, Peer};
-use metrika_gate::policy::decide::{self, Candidates, Head, Known};
+use metrika_gate::policy::decide::{self, Candidates, KnownState, RequestHead};
 use metrika_gate::policy::rejection::Reason;
 
 use crate::harness::files::same_as_file;
@@ -34,13 +34,19 @@ callers:
 ";
 
 /// What the gate decides of a request of the caller that runs as `uid`, as one character.
-fn decided(operation: &Operation, uid: u32, known: &Known<'_>) -> String {
+fn decided(operation: &Operation, uid: u32, known: &KnownState<'_>) -> String {
     let segment = |segment: &str| if segment.starts_with('{') { "1".to_owned() } else { segment.to_owned() };
     let path: Vec<_> = operation.template.split('/').map(segment).collect();
     let (method, uri): (Method, Uri) = (operation.verb.as_str().parse().unwrap(), path.join("/").parse().unwrap());
     let fields = HeaderMap::from_iter([(HOST, HeaderValue::from_static("localhost"))]);
-    let head =
-        Head { method: &method, version: Version::HTTP_11, uri: &uri, fields: &fields, body: None, encoded: None };
+    let head = RequestHead {
+        method: &method,
+        version: Version::HTTP_11,
+        uri: &uri,
+        fields: &fields,
+        body: None,
+        encoded: None,
+    };
     let evidence = Evidence { listener: ListenerName::new("app"), peer: Peer::Process { uid, gid: 0 } };
     match decide::decide(&head, evidence, known) {
         Ok(decision) => decision.grant().token().as_str()[..1].to_owned(),
@@ -54,7 +60,7 @@ fn decided(operation: &Operation, uid: u32, known: &Known<'_>) -> String {
 fn matrix(config: &Config, policy: &Policy) -> String {
     let admissions = config.admissions();
     let tokens = Candidates::of(&vec![Ok(()); policy.tokens().len()], |_| None);
-    let known = Known { policy, admissions: &admissions, limits: &config.limits, tokens: &tokens };
+    let known = KnownState { policy, admissions: &admissions, limits: &config.limits, tokens: &tokens };
     let mut text = "# Who may do what, and with which token: the initial of its name; '-' is scope_denied, '!' token_scope_missing.\n\
         # Written by tests/it/policy/matrix.rs; UPDATE=1 writes it anew.\n"
         .to_owned();

@@ -205,12 +205,12 @@ fn no_descriptors() {
 }
 
 /// A gate whose log goes to `log`, on unix sockets, whose places need no log to be known.
-struct Unheard {
+struct NoResponse {
     child: Child,
     plan: Plan,
 }
 
-impl Unheard {
+impl NoResponse {
     fn start(upstream: &Upstream, log: Stdio) -> Self {
         let config = "
 listeners: [{name: crm, unix: {path: '{folder}/crm.sock'}}]
@@ -248,7 +248,7 @@ callers: [{id: crm, match: {listener: crm}, scopes: [metrika:read, metrika:write
     }
 }
 
-impl Drop for Unheard {
+impl Drop for NoResponse {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -259,14 +259,14 @@ impl Drop for Unheard {
 fn a_log_on_a_full_disk() {
     let upstream = traffic::upstream();
     let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-    Unheard::start(&upstream, full.into()).loses_nothing(&upstream);
+    NoResponse::start(&upstream, full.into()).loses_nothing(&upstream);
 }
 
 #[test]
 fn a_log_that_nobody_reads() {
     let upstream = traffic::upstream();
     let (reader, writer) = std::io::pipe().unwrap();
-    Unheard::start(&upstream, writer.into()).loses_nothing(&upstream);
+    NoResponse::start(&upstream, writer.into()).loses_nothing(&upstream);
     drop(reader);
 }
 
@@ -275,7 +275,7 @@ fn a_log_whose_reader_is_gone() {
     let upstream = traffic::upstream();
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
-    Unheard::start(&upstream, writer.into()).loses_nothing(&upstream);
+    NoResponse::start(&upstream, writer.into()).loses_nothing(&upstream);
 }
 
 /// Callers that break off in the middle of everything disturb nobody else.

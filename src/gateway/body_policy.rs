@@ -31,7 +31,7 @@ use super::failure::not_read;
 use super::stalled::{Bound, Stalled};
 use crate::body::{BodyError, RequestBody};
 use crate::metrics::Stall;
-use crate::policy::decide::{Owed, Retype, Shadowed};
+use crate::policy::decide::{BodyPolicy, Retype, Shadowed};
 use crate::policy::rejection::{Reason, Rejection};
 use crate::policy::rules::{BODY_BYTES, Breach};
 use crate::upstream::Outgoing;
@@ -44,43 +44,44 @@ const TIME: Duration = Duration::from_secs(30);
 /// # Errors
 /// The rule that the body breaks, or the reason why the body could not be read.
 pub async fn settle(
-    owed: &Owed,
+    body_policy: &BodyPolicy,
     request: &mut Outgoing<RequestBody>,
     exchange: &Rc<Exchange>,
 ) -> Result<(), Rejection> {
     let (body, fields) = (&mut request.body, &mut request.fields);
     body.watch_no_more();
-    if let Some(parts) = &owed.parts {
+    if let Some(parts) = &body_policy.parts {
         // Most violations are in the first piece, and nothing has been sent at this point.
-        read(owed, body, 0, exchange).await?;
-        body.watch(parts.clone(), owed.enforce).map_err(|breach| Rejection::because(breach.reason(), breach))?;
+        read(body_policy, body, 0, exchange).await?;
+        body.watch(parts.clone(), body_policy.enforce).map_err(|breach| Rejection::because(breach.reason(), breach))?;
     }
-    if !owed.body {
-        let Some(retype) = owed.retype else { return Ok(()) };
+    if !body_policy.body {
+        let Some(retype) = body_policy.retype else { return Ok(()) };
         // Most bodies without a declared type are files.
-        if retype == Retype::Untyped && (read(owed, body, 0, exchange).await?.is_none() || !json::begins(body.ahead()))
+        if retype == Retype::Untyped
+            && (read(body_policy, body, 0, exchange).await?.is_none() || !json::begins(body.ahead()))
         {
             return Ok(());
         }
     }
-    let Some(whole) = read(owed, body, BODY_BYTES, exchange).await? else { return Ok(()) };
-    let plain = match owed.kind.filter(|_| !body.ahead().is_empty()) {
+    let Some(whole) = read(body_policy, body, BODY_BYTES, exchange).await? else { return Ok(()) };
+    let plain = match body_policy.kind.filter(|_| !body.ahead().is_empty()) {
         Some(breach) => Err(breach),
         None if !whole => Err(Breach::BodyLength),
-        None if owed.is_packed => unpacked(body.ahead()).map(Cow::Owned),
+        None if body_policy.is_packed => unpacked(body.ahead()).map(Cow::Owned),
         None => Ok(Cow::Borrowed(body.ahead())),
     };
-    if owed.retype.is_some() && plain.as_ref().is_ok_and(|plain| json::is_document(plain)) {
+    if body_policy.retype.is_some() && plain.as_ref().is_ok_and(|plain| json::is_document(plain)) {
         fields.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    } else if owed.retype == Some(Retype::Form) {
+    } else if body_policy.retype == Some(Retype::Form) {
         return Err(Reason::FormBody.into());
     }
-    if !owed.body {
+    if !body_policy.body {
         return Ok(());
     }
-    let kept = plain.and_then(|plain| owed.reading.check(&plain));
+    let kept = plain.and_then(|plain| body_policy.reading.check(&plain));
     match kept {
-        Err(breach) if owed.enforce => Err(Rejection::because(breach.reason(), breach)),
+        Err(breach) if body_policy.enforce => Err(Rejection::because(breach.reason(), breach)),
         Err(breach) => {
             exchange.would_refuse(Shadowed { reason: breach.reason(), breach: Some(breach) });
             Ok(())
@@ -92,12 +93,12 @@ pub async fn settle(
 /// Reads `body` ahead until it has ended or exceeds `limit` bytes; returns whether it has ended. Returns `None` if an
 /// optional read fails or takes too long.
 async fn read(
-    owed: &Owed,
+    body_policy: &BodyPolicy,
     body: &mut RequestBody,
     limit: usize,
     exchange: &Rc<Exchange>,
 ) -> Result<Option<bool>, Rejection> {
-    let need_not = !(owed.body && owed.enforce) && owed.retype != Some(Retype::Form);
+    let need_not = !(body_policy.body && body_policy.enforce) && body_policy.retype != Some(Retype::Form);
     match timeout(TIME, poll_fn(|context| body.poll_ahead(context, limit))).await {
         Ok(Ok(whole)) => Ok(Some(whole)),
         Ok(Err(BodyError::NoMemory)) | Err(_) if need_not => Ok(None),

@@ -23,7 +23,7 @@ const USUAL: usize = 8;
 
 /// The head of a response.
 #[derive(Debug)]
-pub struct Head {
+pub struct ResponseHead {
     /// The status.
     pub status: StatusCode,
     /// The wanted fields, and those of the framing (rule 2).
@@ -36,7 +36,7 @@ pub struct Head {
 
 /// The part of a body that is still to come.
 #[derive(Debug)]
-pub enum Rest {
+pub enum Remaining {
     /// This many bytes.
     Length(u64),
     /// Chunks.
@@ -52,7 +52,7 @@ pub enum Rest {
 ///
 /// # Errors
 /// The head is invalid.
-pub fn read(bytes: &Bytes, wants: impl Fn(&[u8]) -> bool) -> Result<Option<Head>, httparse::Error> {
+pub fn read(bytes: &Bytes, wants: impl Fn(&[u8]) -> bool) -> Result<Option<ResponseHead>, httparse::Error> {
     let mut fields = [const { MaybeUninit::uninit() }; FIELDS];
     let mut answer = httparse::Response::new(&mut []);
     let parsed = ParserConfig::default().parse_response_with_uninit_headers(&mut answer, bytes, &mut fields)?;
@@ -60,7 +60,8 @@ pub fn read(bytes: &Bytes, wants: impl Fn(&[u8]) -> bool) -> Result<Option<Head>
         return Ok(None);
     };
     let status = StatusCode::from_u16(code).map_err(|_| httparse::Error::Status)?;
-    let mut head = Head { status, fields: HeaderMap::with_capacity(USUAL), keep_alive: version == 1, bytes: read };
+    let mut head =
+        ResponseHead { status, fields: HeaderMap::with_capacity(USUAL), keep_alive: version == 1, bytes: read };
     for field in answer.headers.iter() {
         let name = field.name.as_bytes();
         let of_the_hop = match framed_by(name) {
@@ -101,27 +102,27 @@ fn is_plain_connection(value: &[u8], keep_alive: &mut bool) -> bool {
     plain
 }
 
-impl Head {
+impl ResponseHead {
     /// The body that follows this head, in a response to HEAD or to another method (rule 3).
     #[must_use]
-    pub fn rest(&self, to_head: bool) -> Rest {
+    pub fn rest(&self, to_head: bool) -> Remaining {
         let bodiless = to_head
             || self.status.is_informational()
             || matches!(self.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         if bodiless {
-            return Rest::Length(0);
+            return Remaining::Length(0);
         }
         if self.fields.contains_key(TRANSFER_ENCODING) {
-            return Rest::Chunks(Chunks::default());
+            return Remaining::Chunks(Chunks::default());
         }
         match self.fields.get(CONTENT_LENGTH).map(|value| length(value.as_bytes())) {
-            Some(Some(length)) => Rest::Length(length),
-            Some(None) | None => Rest::UntilClose { closed: false },
+            Some(Some(length)) => Remaining::Length(length),
+            Some(None) | None => Remaining::UntilClose { closed: false },
         }
     }
 }
 
-impl Rest {
+impl Remaining {
     /// Whether the body is complete.
     #[must_use]
     pub const fn is_over(&self) -> bool {
@@ -169,11 +170,11 @@ impl Rest {
 mod tests {
     use super::*;
 
-    fn head(text: &'static str) -> Result<Option<Head>, httparse::Error> {
+    fn head(text: &'static str) -> Result<Option<ResponseHead>, httparse::Error> {
         read(&Bytes::from_static(text.as_bytes()), |name| name.to_ascii_lowercase().starts_with(b"wanted"))
     }
 
-    fn whole(text: &'static str) -> Head {
+    fn whole(text: &'static str) -> ResponseHead {
         head(text).unwrap().unwrap()
     }
 
@@ -222,7 +223,7 @@ mod tests {
         assert_eq!(rest("HTTP/1.1 200 OK\r\n\r\n"), "UntilClose { closed: false }");
         assert!(rest("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").starts_with("Chunks"));
         let to_head = whole("HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\n").rest(true);
-        assert!(matches!(to_head, Rest::Length(0)));
+        assert!(matches!(to_head, Remaining::Length(0)));
     }
 
     #[test]

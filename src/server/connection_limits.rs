@@ -58,46 +58,46 @@ impl Connections {
     ///
     /// # Errors
     /// The limit that is reached.
-    pub fn take(&self, peer: Peer, limits: &Limits) -> Result<Place, ConnectionLimit> {
-        let one = One::take(&self.open, limits.connections).ok_or(ConnectionLimit::All)?;
+    pub fn take(&self, peer: Peer, limits: &Limits) -> Result<ConnectionPlace, ConnectionLimit> {
+        let one = CountedPlace::take(&self.open, limits.connections).ok_or(ConnectionLimit::All)?;
         let peer = self.peers.take(CountedPeer::of(peer), limits.connections_per_peer).ok_or(ConnectionLimit::Peer)?;
-        Ok(Place { _one: one, _peer: peer })
+        Ok(ConnectionPlace { _one: one, _peer: peer })
     }
 
     /// Reserves a place for sending a refusal on an excess connection; without one, the connection is closed
     /// silently.
     #[must_use]
-    pub fn take_turned_away(&self, limits: &Limits) -> Option<One> {
-        One::take(&self.turned_away, limits.connections.min(TURNED_AWAY))
+    pub fn take_rejection_place(&self, limits: &Limits) -> Option<CountedPlace> {
+        CountedPlace::take(&self.turned_away, limits.connections.min(TURNED_AWAY))
     }
 }
 
 /// The place of one connection, released when dropped.
 #[derive(Debug)]
-pub struct Place {
-    _one: One,
-    _peer: OneOfPeer,
+pub struct ConnectionPlace {
+    _one: CountedPlace,
+    _peer: CountedForPeer,
 }
 
 /// One unit of a shared count, released when dropped.
 #[derive(Debug)]
-pub struct One(Arc<AtomicUsize>);
+pub struct CountedPlace(Arc<AtomicUsize>);
 
-impl One {
-    fn take(places: &Arc<AtomicUsize>, limit: usize) -> Option<Self> {
-        let place = Self(places.clone());
-        (places.fetch_add(1, Ordering::Relaxed) < limit).then_some(place)
+impl CountedPlace {
+    fn take(connection_limits: &Arc<AtomicUsize>, limit: usize) -> Option<Self> {
+        let place = Self(connection_limits.clone());
+        (connection_limits.fetch_add(1, Ordering::Relaxed) < limit).then_some(place)
     }
 }
 
-impl Drop for One {
+impl Drop for CountedPlace {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 #[derive(Debug)]
-struct OneOfPeer {
+struct CountedForPeer {
     peers: Arc<Peers>,
     peer: CountedPeer,
 }
@@ -107,18 +107,18 @@ impl Peers {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn take(self: &Arc<Self>, peer: CountedPeer, limit: usize) -> Option<OneOfPeer> {
+    fn take(self: &Arc<Self>, peer: CountedPeer, limit: usize) -> Option<CountedForPeer> {
         let mut peers = self.lock();
         let open = peers.get(&peer).copied().unwrap_or(0);
         if open >= limit {
             return None;
         }
         peers.insert(peer, open + 1);
-        Some(OneOfPeer { peers: self.clone(), peer })
+        Some(CountedForPeer { peers: self.clone(), peer })
     }
 }
 
-impl Drop for OneOfPeer {
+impl Drop for CountedForPeer {
     fn drop(&mut self) {
         let mut peers = self.peers.lock();
         match peers.get_mut(&self.peer) {

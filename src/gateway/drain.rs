@@ -24,14 +24,14 @@ const MOST: usize = 64 * 1024;
 const TURNS: u8 = 3;
 
 /// A refusal, and the body that is drained before the response is sent.
-pub struct Rest {
+pub struct Drain {
     rejection: Rejection,
     body: Incoming,
     left: usize,
     turns: u8,
 }
 
-impl Rest {
+impl Drain {
     /// Creates the state for a request that is refused with `rejection`.
     pub const fn new(rejection: Rejection, body: Incoming) -> Self {
         Self { rejection, body, left: MOST, turns: TURNS }

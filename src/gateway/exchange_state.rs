@@ -8,11 +8,11 @@ use metrica::subject::Subject;
 use tokio::time::Instant;
 
 use crate::names::{CallerId, TokenAlias};
-use crate::worker::Sender;
+use crate::worker::TokenUse;
 
 /// The caller of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Asker {
+pub enum CallerState {
     /// Identification has not run yet.
     Undecided,
     /// The connection's evidence matches no configured caller.
@@ -21,7 +21,7 @@ pub enum Asker {
     Known(CallerId),
 }
 
-impl Asker {
+impl CallerState {
     /// Returns the state after identification; `None` is an unknown caller.
     pub const fn identified(caller: Option<CallerId>) -> Self {
         match caller {
@@ -75,7 +75,7 @@ pub enum Token {
     /// The decision chose this token; it may be unavailable.
     Chosen(TokenAlias),
     /// This token is sent: the chosen one, or its standby.
-    Sent(Sender),
+    Sent(TokenUse),
 }
 
 impl Request {
@@ -120,14 +120,14 @@ impl Read {
         match self.token {
             Token::None => None,
             Token::Chosen(alias) => Some(alias),
-            Token::Sent(sender) => Some(sender.alias),
+            Token::Sent(token_use) => Some(token_use.alias),
         }
     }
 
     /// Returns the token that is sent, if there is one.
-    pub const fn sender(&self) -> Option<Sender> {
+    pub const fn token_use(&self) -> Option<TokenUse> {
         match self.token {
-            Token::Sent(sender) => Some(sender),
+            Token::Sent(token_use) => Some(token_use),
             Token::None | Token::Chosen(_) => None,
         }
     }
@@ -139,7 +139,7 @@ impl Read {
 
     /// Returns the scope that the request uses: the narrowest sufficient scope that the token is declared to have.
     pub fn needed(&self) -> Option<Scope> {
-        let declared = self.sender()?.scopes;
+        let declared = self.token_use()?.scopes;
         // The narrow scopes come last.
         self.needs.iter().filter(|scope| declared.contains(*scope)).last()
     }
@@ -147,7 +147,7 @@ impl Read {
 
 /// The progress of a request towards the upstream.
 #[derive(Debug, Clone, Copy)]
-pub enum Upward {
+pub enum UpstreamProgress {
     /// The request was not sent.
     Unsent,
     /// The request was sent.
@@ -172,7 +172,7 @@ pub struct Sending {
     pub again: u32,
 }
 
-impl Upward {
+impl UpstreamProgress {
     /// Records an attempt at `now`, the first or a repeat.
     pub const fn send(self, now: Instant) -> Self {
         let again = match self.sending() {
@@ -216,7 +216,7 @@ impl Upward {
 
 /// The progress of an exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Course {
+pub enum ExchangeProgress {
     /// The exchange is in progress.
     UnderWay,
     /// The exchange is in progress, and the upstream's response broke off.
@@ -241,7 +241,7 @@ mod tests {
     #[test]
     fn what_is_sent_again_counts_and_is_answered_once() {
         let now = Instant::now();
-        let sent = Upward::Unsent.send(now).send(now);
+        let sent = UpstreamProgress::Unsent.send(now).send(now);
         assert_eq!((sent.sending().map(|sending| sending.again), sent.status()), (Some(1), None));
         let answered = sent.answer(now, 200);
         assert_eq!((answered.sending().map(|sending| sending.again), answered.status()), (Some(1), Some(200)));

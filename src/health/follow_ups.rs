@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::machine::TRUST;
 use crate::names::TokenAlias;
-use crate::worker::{Doubt, Sender};
+use crate::worker::{Suspicion, TokenUse};
 
 /// The time after which a question repeats (rule 2).
 pub const AGAIN: Duration = Duration::from_secs(50);
@@ -27,7 +27,7 @@ pub const REQUESTS_AN_HOUR: usize = 60;
 /// The number of requests per token and day after which no question begins (rule 3).
 pub const REQUESTS_A_DAY: usize = 500;
 
-/// The maximum number of questions per token that [`Doubts::look_again`] repeats at once.
+/// The maximum number of questions per token that [`FollowUps::look_again`] repeats at once.
 const AT_ONCE: usize = 5;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -35,13 +35,13 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// The follow-up questions of all tokens; see the module.
 #[derive(Default)]
-pub struct Doubts {
+pub struct FollowUps {
     /// When each question was last asked, and whether its result may be out of date.
-    asked: FxHashMap<(TokenAlias, u64, Doubt), Asked>,
+    asked: FxHashMap<(TokenAlias, u64, Suspicion), Asked>,
     /// When requests were sent, the oldest first (rule 3).
     spent: FxHashMap<TokenAlias, VecDeque<Instant>>,
-    waiting: VecDeque<(Sender, Doubt)>,
-    under_way: Option<(Sender, Doubt)>,
+    waiting: VecDeque<(TokenUse, Suspicion)>,
+    under_way: Option<(TokenUse, Suspicion)>,
 }
 
 #[derive(Clone, Copy)]
@@ -50,78 +50,79 @@ struct Asked {
     is_old: bool,
 }
 
-impl Doubts {
+impl FollowUps {
     /// Queues the question that a refusal leaves open.
-    pub fn take(&mut self, sender: Sender, doubt: Doubt, now: Instant) {
+    pub fn take(&mut self, token_use: TokenUse, suspicion: Suspicion, now: Instant) {
         self.asked.retain(|_, asked| now.duration_since(asked.at) < HOUR);
-        let question = (sender.alias, sender.epoch, doubt);
+        let question = (token_use.alias, token_use.epoch, suspicion);
         let least = |asked: &Asked| if asked.is_old { TRUST } else { AGAIN };
         let is_fresh = self.asked.get(&question).is_some_and(|asked| now < asked.at + least(asked));
-        let is_waiting = self.waiting.iter().any(|(other, doubt)| *other == sender && *doubt == question.2);
-        let waiting = self.waiting.iter().filter(|(other, _)| other.alias == sender.alias).count();
-        if is_fresh || is_waiting || waiting >= REQUESTS_AN_HOUR || !self.can_afford(sender.alias, now) {
+        let is_waiting = self.waiting.iter().any(|(other, suspicion)| *other == token_use && *suspicion == question.2);
+        let waiting = self.waiting.iter().filter(|(other, _)| other.alias == token_use.alias).count();
+        if is_fresh || is_waiting || waiting >= REQUESTS_AN_HOUR || !self.can_afford(token_use.alias, now) {
             return;
         }
-        self.waiting.push_back((sender, question.2.clone()));
+        self.waiting.push_back((token_use, question.2.clone()));
         self.asked.insert(question, Asked { at: now, is_old: false });
     }
 
     /// Marks questions about a counter as out of date, so the next refusal repeats them.
-    pub fn is_old(&mut self, sender: Sender, counter: u64) {
-        self.about(sender, counter).for_each(|(_, asked)| asked.is_old = true);
+    pub fn is_old(&mut self, token_use: TokenUse, counter: u64) {
+        self.about(token_use, counter).for_each(|(_, asked)| asked.is_old = true);
     }
 
     /// Repeats the questions about a counter: a response contradicts the known facts.
-    pub fn take_again(&mut self, sender: Sender, counter: u64, now: Instant) {
-        self.is_old(sender, counter);
-        let doubts: Vec<_> = self.about(sender, counter).map(|(doubt, _)| doubt.clone()).collect();
-        doubts.into_iter().for_each(|doubt| self.take(sender, doubt, now));
+    pub fn take_again(&mut self, token_use: TokenUse, counter: u64, now: Instant) {
+        self.is_old(token_use, counter);
+        let follow_ups: Vec<_> = self.about(token_use, counter).map(|(suspicion, _)| suspicion.clone()).collect();
+        follow_ups.into_iter().for_each(|suspicion| self.take(token_use, suspicion, now));
     }
 
     /// The questions asked about a counter of the owner.
-    fn about(&mut self, sender: Sender, counter: u64) -> impl Iterator<Item = (&Doubt, &mut Asked)> {
-        let is_it =
-            move |doubt: &Doubt| matches!(doubt, Doubt::Counters(None, counters) if counters.contains(&counter));
+    fn about(&mut self, token_use: TokenUse, counter: u64) -> impl Iterator<Item = (&Suspicion, &mut Asked)> {
+        let is_it = move |suspicion: &Suspicion| matches!(suspicion, Suspicion::Counters(None, counters) if counters.contains(&counter));
         let of_token = self
             .asked
             .iter_mut()
-            .filter(move |((alias, epoch, _), _)| (*alias, *epoch) == (sender.alias, sender.epoch));
-        of_token.filter(move |((.., doubt), _)| is_it(doubt)).map(|((.., doubt), asked)| (doubt, asked))
+            .filter(move |((alias, epoch, _), _)| (*alias, *epoch) == (token_use.alias, token_use.epoch));
+        of_token.filter(move |((.., suspicion), _)| is_it(suspicion)).map(|((.., suspicion), asked)| (suspicion, asked))
     }
 
     /// Marks all questions of a token as out of date: the latest are repeated now, the others on the next refusal.
-    pub fn look_again(&mut self, sender: Sender, now: Instant) {
-        let of_token = |(alias, epoch, _): &(TokenAlias, u64, Doubt)| *alias == sender.alias && *epoch == sender.epoch;
+    pub fn look_again(&mut self, token_use: TokenUse, now: Instant) {
+        let of_token =
+            |(alias, epoch, _): &(TokenAlias, u64, Suspicion)| *alias == token_use.alias && *epoch == token_use.epoch;
         self.asked.iter_mut().filter(|(key, _)| of_token(key)).for_each(|(_, asked)| asked.is_old = true);
         let mut known: Vec<_> = self.asked.iter().filter(|(key, _)| of_token(key)).collect();
         known.sort_unstable_by_key(|(_, asked)| std::cmp::Reverse(asked.at));
-        let doubts: Vec<_> = known.into_iter().take(AT_ONCE).map(|((.., doubt), _)| doubt.clone()).collect();
-        doubts.into_iter().for_each(|doubt| self.take(sender, doubt, now));
+        let follow_ups: Vec<_> =
+            known.into_iter().take(AT_ONCE).map(|((.., suspicion), _)| suspicion.clone()).collect();
+        follow_ups.into_iter().for_each(|suspicion| self.take(token_use, suspicion, now));
     }
 
     /// The next question that can be asked now, with a token that `may_ask` allows. Questions that the budget does not allow
     /// any more are dropped (rule 3).
-    pub fn next(&mut self, now: Instant, may_ask: impl Fn(Sender) -> bool) -> Option<(Sender, Doubt)> {
+    pub fn next(&mut self, now: Instant, may_ask: impl Fn(TokenUse) -> bool) -> Option<(TokenUse, Suspicion)> {
         while self.under_way.is_none() {
-            let position = self.waiting.iter().position(|(sender, _)| may_ask(*sender))?;
-            let (sender, doubt) = self.waiting.remove(position)?;
-            if self.can_afford(sender.alias, now) {
-                self.charge(sender.alias, 1, now);
-                self.under_way = Some((sender, doubt.clone()));
-                return Some((sender, doubt));
+            let position = self.waiting.iter().position(|(token_use, _)| may_ask(*token_use))?;
+            let (token_use, suspicion) = self.waiting.remove(position)?;
+            if self.can_afford(token_use.alias, now) {
+                self.charge(token_use.alias, 1, now);
+                self.under_way = Some((token_use, suspicion.clone()));
+                return Some((token_use, suspicion));
             }
         }
         None
     }
 
     /// Ends the question under way, and returns it.
-    pub const fn answered(&mut self) -> Option<(Sender, Doubt)> {
+    pub const fn answered(&mut self) -> Option<(TokenUse, Suspicion)> {
         self.under_way.take()
     }
 
     /// Drops the questions of tokens that are gone.
     pub fn keep(&mut self, is_there: impl Fn(TokenAlias, u64) -> bool) {
-        self.waiting.retain(|(sender, _)| is_there(sender.alias, sender.epoch));
+        self.waiting.retain(|(token_use, _)| is_there(token_use.alias, token_use.epoch));
         self.asked.retain(|(alias, epoch, _), _| is_there(*alias, *epoch));
     }
 
@@ -147,66 +148,66 @@ mod tests {
 
     use super::*;
 
-    fn counter(counter: u64) -> Doubt {
-        Doubt::Counters(None, [counter].into())
+    fn counter(counter: u64) -> Suspicion {
+        Suspicion::Counters(None, [counter].into())
     }
 
-    fn sender() -> Sender {
-        Sender { alias: TokenAlias::new("t"), scopes: ScopeSet::EMPTY, epoch: 1 }
+    fn token_use() -> TokenUse {
+        TokenUse { alias: TokenAlias::new("t"), scopes: ScopeSet::EMPTY, epoch: 1 }
     }
 
-    /// Asks all questions of `doubts` as if each were answered at once. Returns their number.
-    fn asked(doubts: &mut Doubts, now: Instant) -> usize {
+    /// Asks all questions of `follow_ups` as if each were answered at once. Returns their number.
+    fn asked(follow_ups: &mut FollowUps, now: Instant) -> usize {
         std::iter::from_fn(|| {
-            doubts.next(now, |_| true)?;
-            doubts.answered()
+            follow_ups.next(now, |_| true)?;
+            follow_ups.answered()
         })
         .count()
     }
 
     #[test]
     fn rule_1_one_at_a_time_and_none_with_a_token_that_is_busy() {
-        let (mut doubts, now) = (Doubts::default(), Instant::now());
-        doubts.take(sender(), counter(1), now);
-        doubts.take(sender(), Doubt::Logins, now);
-        assert_eq!(doubts.next(now, |_| false), None);
-        assert_eq!(doubts.next(now, |_| true), Some((sender(), counter(1))));
-        assert_eq!(doubts.next(now, |_| true), None, "one is under way");
-        assert_eq!(doubts.answered(), Some((sender(), counter(1))));
-        assert_eq!(doubts.next(now, |_| true), Some((sender(), Doubt::Logins)));
+        let (mut follow_ups, now) = (FollowUps::default(), Instant::now());
+        follow_ups.take(token_use(), counter(1), now);
+        follow_ups.take(token_use(), Suspicion::Logins, now);
+        assert_eq!(follow_ups.next(now, |_| false), None);
+        assert_eq!(follow_ups.next(now, |_| true), Some((token_use(), counter(1))));
+        assert_eq!(follow_ups.next(now, |_| true), None, "one is under way");
+        assert_eq!(follow_ups.answered(), Some((token_use(), counter(1))));
+        assert_eq!(follow_ups.next(now, |_| true), Some((token_use(), Suspicion::Logins)));
     }
 
     #[test]
     fn rule_2_the_same_is_asked_again_within_a_minute() {
-        let (mut doubts, start) = (Doubts::default(), Instant::now());
+        let (mut follow_ups, start) = (FollowUps::default(), Instant::now());
         let mut take = |seconds: u64, is_old: bool| {
             if is_old {
-                doubts.is_old(sender(), 1);
+                follow_ups.is_old(token_use(), 1);
             }
             let now = start + Duration::from_secs(seconds);
-            doubts.take(sender(), counter(1), now);
-            asked(&mut doubts, now)
+            follow_ups.take(token_use(), counter(1), now);
+            asked(&mut follow_ups, now)
         };
         assert_eq!((take(0, false), take(49, false), take(50, false)), (1, 0, 1));
         assert_eq!((take(59, true), take(60, false), take(61, false)), (0, 1, 0), "it may be out of date");
         let now = start + Duration::from_secs(70);
-        doubts.take_again(sender(), 2, now);
-        assert_eq!(asked(&mut doubts, now), 0, "nobody was refused there");
-        doubts.take_again(sender(), 1, now);
-        assert_eq!(asked(&mut doubts, now), 1);
+        follow_ups.take_again(token_use(), 2, now);
+        assert_eq!(asked(&mut follow_ups, now), 0, "nobody was refused there");
+        follow_ups.take_again(token_use(), 1, now);
+        assert_eq!(asked(&mut follow_ups, now), 1);
         let now = start + Duration::from_secs(80);
-        doubts.look_again(sender(), now);
-        assert_eq!(asked(&mut doubts, now), 1, "somebody wants to know");
+        follow_ups.look_again(token_use(), now);
+        assert_eq!(asked(&mut follow_ups, now), 1, "somebody wants to know");
     }
 
     #[test]
     fn rule_3_a_caller_that_is_refused_all_day_does_not_spend_the_quota() {
-        let (mut doubts, start) = (Doubts::default(), Instant::now());
+        let (mut follow_ups, start) = (FollowUps::default(), Instant::now());
         let mut of_hour = |hour: u64| -> usize {
             let one = |second| {
                 let now = start + Duration::from_secs(hour * 3600 + second);
-                doubts.take(sender(), counter(second % 7), now);
-                asked(&mut doubts, now)
+                follow_ups.take(token_use(), counter(second % 7), now);
+                asked(&mut follow_ups, now)
             };
             (0..3600).map(one).sum()
         };
@@ -218,14 +219,14 @@ mod tests {
 
     #[test]
     fn rule_3_every_request_of_a_question_counts() {
-        let (mut doubts, start) = (Doubts::default(), Instant::now());
+        let (mut follow_ups, start) = (FollowUps::default(), Instant::now());
         let mut questions = 0;
         for second in 0..3600 {
             let now = start + Duration::from_secs(second);
-            doubts.take(sender(), counter(second % 7), now);
-            for _ in 0..asked(&mut doubts, now) {
+            follow_ups.take(token_use(), counter(second % 7), now);
+            for _ in 0..asked(&mut follow_ups, now) {
                 questions += 1;
-                doubts.charge(sender().alias, 4, now);
+                follow_ups.charge(token_use().alias, 4, now);
             }
         }
         assert_eq!(questions * 5, REQUESTS_AN_HOUR);
