@@ -10,6 +10,7 @@ use crate::server::listen::MissingFolder;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub mod app;
+mod candidates;
 mod check;
 mod demo;
 mod doctor;

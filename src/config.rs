@@ -17,6 +17,7 @@ use rustls_pki_types::CertificateDer;
 use crate::names::{GroupName, ListenerName, TokenAlias};
 use crate::policy::caller::Caller;
 
+mod accounts;
 mod admission;
 pub mod document;
 mod error;
@@ -31,6 +32,7 @@ mod source;
 mod upstream;
 mod values;
 
+pub use accounts::{ConfiguredAccounts, TokenCounters};
 pub use error::{Error, Mistake, places};
 pub use health::Origin;
 pub use level::level;

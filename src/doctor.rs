@@ -39,6 +39,7 @@ use crate::upstream::Upstream;
 pub mod assumed;
 pub mod assumptions;
 mod counters;
+mod elsewhere;
 mod file;
 pub mod finding;
 mod issuer;
@@ -153,6 +154,7 @@ pub async fn examine(
         doctor.look_at_counters(&mut examined_tokens, index).await;
     }
     let mut report = doctor.report;
+    elsewhere::settle(&mut report.lines, config);
     report.lines.sort_by_key(|line| sources.iter().position(|source| source.alias == line.token));
     Ok(report)
 }

@@ -11,10 +11,11 @@
 //!    owner hold for all tokens of that owner (`health/owners.rs`).
 //! 6. At most one question per token is under way (`health/ask.rs`); the validity probe comes first.
 //! 7. Metrica refusing a counter never suspends a token.
+//! 8. With `counters: auto`, the gate lists the counters of a token's owner (`health/lists.rs`), with another token of the
+//!    owner if this one cannot read. No request waits for the list.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::pending;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,23 +29,27 @@ use crate::metrics::process::ProcessMeters;
 use crate::names::TokenAlias;
 use crate::process::workers::Workers;
 use crate::reload::{Concern, Concerns};
-use crate::token::{Standing, Token};
+use crate::token::Standing;
 use crate::upstream::Upstream;
 use crate::worker::{Generation, Report, Slot, Suspicion, TokenUse};
 
 mod ask;
+mod counters;
+mod due;
 pub mod follow_ups;
 pub mod identity;
 mod judge;
 mod learn;
+mod lists;
 pub mod machine;
 mod outage;
 mod owners;
 pub mod probe;
 pub mod question;
 
-use ask::{About, Asker, Finding, Finds};
+use ask::{Finding, Finds};
 use follow_ups::FollowUps;
+use lists::Lists;
 use machine::{Event, Machine, Reaction};
 use owners::Owners;
 use probe::Place;
@@ -82,6 +87,7 @@ pub struct Health {
     tracked_tokens: BTreeMap<TokenAlias, TrackedToken>,
     follow_ups: FollowUps,
     owners: Owners,
+    lists: Lists,
     /// Conclusions to deliver to waiting requests (rule 3).
     concluded: Vec<(oneshot::Sender<Conclusion>, Conclusion)>,
     meters: Arc<ProcessMeters>,
@@ -111,6 +117,7 @@ impl Health {
             tracked_tokens: BTreeMap::new(),
             follow_ups: FollowUps::default(),
             owners: Owners::default(),
+            lists: Lists::default(),
             concluded: Vec::new(),
             meters,
         })
@@ -194,10 +201,11 @@ impl Health {
 
     fn next_question(&self) -> Option<Instant> {
         let introduces = self.identity.is_some();
-        let idle = self.tracked_tokens.values().filter(|tracked| !tracked.is_busy);
-        let due = |tracked: &TrackedToken| {
+        let idle = self.tracked_tokens.iter().filter(|(_, tracked)| !tracked.is_busy);
+        let due = |(alias, tracked): (&TokenAlias, &TrackedToken)| {
             let introduction = tracked.introduction.filter(|_| introduces);
-            tracked.machine.due().into_iter().chain(introduction).min()
+            let list = self.lists.due(*alias).filter(|_| !tracked.standing.is_refused());
+            tracked.machine.due().into_iter().chain(introduction).chain(list).min()
         };
         idle.filter_map(due).min()
     }
@@ -246,9 +254,14 @@ impl Health {
                     self.follow_ups.take_again(self.asking_token(token_use), counter, now);
                 }
             }
+            Report::AccessChanged(_) => self.lists.ask_again(lists::AFTER_CHANGE, now),
             Report::Shown(_, counter) => self.follow_ups.is_old(self.asking_token(token_use), counter),
             Report::Denied(_, suspicion) => {
-                if self.settings.learn && !tracked.standing.is_refused() {
+                let is_healthy = !tracked.standing.is_refused();
+                if matches!(suspicion, Suspicion::Counters(..)) {
+                    self.lists.ask_again(lists::AFTER_DENIAL, now);
+                }
+                if self.settings.learn && is_healthy {
                     self.suspicion(token_use, suspicion, now);
                 }
             }
@@ -305,6 +318,10 @@ impl Health {
                     self.follow_ups.take(self.asking_token(asked), suspicion, Instant::now());
                 }
             }
+            Finding::Listed(found, requests) => {
+                self.lists.finish(token_use.alias, found.is_some(), requests, Instant::now());
+                found.into_iter().for_each(|found| self.take_found(token_use, found, workers));
+            }
             Finding::Owner(Some(login)) => self.learn(token_use, vec![Fact::Owner(login)], workers),
             Finding::Owner(None) => tracked.introduction = Some(Instant::now() + INTRODUCTION),
         }
@@ -315,76 +332,6 @@ impl Health {
         for tracked in self.tracked_tokens.values_mut().filter(|tracked| tracked.standing == Standing::Outage) {
             tracked.machine.on(Event::LookAgain, now, self.settings);
         }
-    }
-
-    /// Sends every question that is due (rule 6).
-    fn ask_what_is_due(&mut self) {
-        let now = Instant::now();
-        for slot in &self.generation.tokens {
-            let (Some(token), Some(tracked)) = (&slot.token, self.tracked_tokens.get_mut(&slot.alias)) else {
-                continue;
-            };
-            if tracked.is_busy || tracked.epoch != slot.epoch {
-                continue;
-            }
-            let about = self.owners.about(slot.token_use(), slot.owner.as_deref());
-            let asker = |place: &Place| asker(place, token, (slot.token_use(), about), &self.meters, &self.finds);
-            if tracked.machine.due().is_some_and(|due| due <= now) {
-                tracked.is_busy = true;
-                tracked.machine.asks(now);
-                ask::whether_valid(asker(&self.metrica));
-            } else if let Some((place, path)) = &self.identity
-                && tracked.introduction.is_some_and(|due| due <= now)
-            {
-                (tracked.is_busy, tracked.introduction) = (true, None);
-                let secrets = self.generation.tokens.iter().filter_map(|slot| slot.token.clone()).collect();
-                ask::owner(asker(place), path, secrets);
-            }
-        }
-        self.ask_what_is_open();
-    }
-
-    /// Sends the next open follow-up question (rule 4).
-    fn ask_what_is_open(&mut self) {
-        let tracked_tokens = &self.tracked_tokens;
-        let is_free = |tracked: &TrackedToken| !tracked.is_busy && !tracked.standing.is_refused();
-        let may_ask = |token_use: TokenUse| tracked_tokens.get(&token_use.alias).is_some_and(is_free);
-        let Some((token_use, suspicion)) = self.follow_ups.next(Instant::now(), may_ask) else { return };
-        // The scopes that it is declared to have may have changed since.
-        let is_same = |slot: &&Slot| slot.alias == token_use.alias && slot.epoch == token_use.epoch;
-        let slot = self.generation.tokens.iter().find(is_same);
-        let token = slot.and_then(|slot| slot.token.as_ref());
-        let (Some(token), Some(tracked)) = (token, self.tracked_tokens.get_mut(&token_use.alias)) else {
-            self.follow_ups.answered();
-            return;
-        };
-        tracked.is_busy = true;
-        let mut about = self.owners.about(token_use, slot.and_then(|slot| slot.owner.as_deref()));
-        about.owner_is_open &= self.identity.is_none();
-        let asker = asker(&self.metrica, token, (token_use, about), &self.meters, &self.finds);
-        match suspicion {
-            Suspicion::Counters(login, counters) => ask::permissions(asker, login, counters),
-            Suspicion::Logins => ask::logins(asker),
-            Suspicion::Reads => ask::reads(asker),
-        }
-    }
-}
-
-fn asker(
-    place: &Place,
-    token: &Token,
-    (token_use, about): (TokenUse, About),
-    meters: &Arc<ProcessMeters>,
-    finds: &Finds,
-) -> Asker {
-    Asker {
-        place: place.clone(),
-        token: token.clone(),
-        token_use,
-        about,
-        meters: meters.clone(),
-        finds: finds.clone(),
-        requests: Rc::default(),
     }
 }
 

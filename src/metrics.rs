@@ -14,10 +14,13 @@ use metrica::operation::{OperationId, Verb};
 use metrica::scope::Scope;
 use rustc_hash::FxHashMap;
 
+pub use finished::Finished;
+
 use crate::names::{CallerId, TokenAlias};
 use crate::policy::Policy;
 use crate::policy::rejection::Reason;
 
+mod finished;
 mod kinds;
 pub mod page;
 pub mod process;
@@ -160,49 +163,11 @@ pub struct Shard {
     caller_stalls: FxHashMap<(Option<CallerId>, Stall), u64>,
     floods: u64,
     likely_cut: usize,
+    account_retries: FxHashMap<(Option<CallerId>, Option<TokenAlias>), u64>,
+    /// The number of counters on which a permission of the token's owner is known.
+    token_counters: FxHashMap<TokenAlias, usize>,
     /// Whether a token is known to belong to another account than its `owner`.
     other_owners: FxHashMap<TokenAlias, bool>,
-}
-
-/// The result of an exchange.
-#[derive(Debug, Clone, Copy)]
-pub struct Finished {
-    /// The caller.
-    pub caller: Option<CallerId>,
-    /// The operation.
-    pub operation: Option<OperationId>,
-    /// The token.
-    pub token: Option<TokenAlias>,
-    /// The scope of the token that the operation needed, if the request was sent.
-    pub needed: Option<Scope>,
-    /// The method; `None` if operations do not have it.
-    pub verb: Option<Verb>,
-    /// The status of the response, or [`CALLER_GONE`].
-    pub code: u16,
-    /// The refusal, if any.
-    pub refusal: Option<Refusal>,
-    /// The end of the exchange.
-    pub ended: Instant,
-    /// The reason that would have refused the request, if the caller's rules were enforced.
-    pub would_refuse: Option<Reason>,
-    /// From the head of the request to the end of the response.
-    pub duration: Duration,
-    /// From the start of sending to the head of the response.
-    pub upstream_duration: Option<Duration>,
-    /// The size of the request's body in bytes.
-    pub request_bytes: u64,
-    /// The size of the response's body in bytes.
-    pub response_bytes: u64,
-    /// The group of the counters that the request names.
-    pub group: usage::Group,
-}
-
-impl Finished {
-    /// Returns the origin of the response.
-    fn origin(&self) -> Origin {
-        let passed_on = self.upstream_duration.is_some() && self.code != CALLER_GONE;
-        self.refusal.map_or(if passed_on { Origin::Upstream } else { Origin::Gate }, Refusal::origin)
-    }
 }
 
 impl Default for Shard {
@@ -223,6 +188,8 @@ impl Default for Shard {
             caller_stalls: FxHashMap::default(),
             floods: 0,
             likely_cut: 0,
+            account_retries: FxHashMap::default(),
+            token_counters: FxHashMap::default(),
             other_owners: FxHashMap::default(),
         }
     }
@@ -303,6 +270,16 @@ impl Shard {
         self.floods += 1;
     }
 
+    /// Records a request that is sent with another account's token after Metrica denied it with `token`.
+    pub fn tried_next_account(&mut self, caller: Option<CallerId>, token: Option<TokenAlias>) {
+        *self.account_retries.entry((caller, token)).or_default() += 1;
+    }
+
+    /// Sets the number of counters on which a permission of the token's owner is known.
+    pub fn token_counters(&mut self, token: TokenAlias, counters: usize) {
+        self.token_counters.insert(token, counters);
+    }
+
     /// Records whether a token belongs to another account than its `owner`.
     pub fn token_is_of_another(&mut self, token: TokenAlias, it_is: bool) {
         self.other_owners.insert(token, it_is);
@@ -338,6 +315,11 @@ impl Shard {
         add_counts(&mut self.caller_stalls, &other.caller_stalls);
         self.floods += other.floods;
         self.likely_cut += other.likely_cut;
+        add_counts(&mut self.account_retries, &other.account_retries);
+        for (token, counters) in &other.token_counters {
+            let known = self.token_counters.entry(*token).or_default();
+            *known = (*known).max(*counters);
+        }
         for (token, it_is) in &other.other_owners {
             *self.other_owners.entry(*token).or_default() |= it_is;
         }

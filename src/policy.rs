@@ -3,16 +3,18 @@
 //! 1. The operation must be known (`unknown_operation`, 404), and its path must support the method (`method_denied`, 403).
 //! 2. The caller's scopes must cover the operation (`scope_denied`, 403).
 //! 3. The request must comply with the caller's rules ([`crate::policy::rules`]).
-//! 4. The token is the narrowest of the caller's tokens that covers the operation: the one that allows the fewest other
-//!    operations, and among equals the first in the configuration. If none covers it, the request is refused
-//!    (`token_scope_missing`, 403).
+//! 4. The token is one of the caller's that covers the operation. Of several, [`choice`] takes one whose owner may do it,
+//!    and of these the narrowest: the one that allows the fewest other operations, and among equals the first in the
+//!    caller's list. If none covers it, the request is refused (`token_scope_missing`, 403).
 //! 5. If the caller has `enforce: false`, a request that rule 2 or 3 would refuse is allowed and the refusal is reported.
 
 use metrica::operation::{Catalogue, Lookup, Operation, OperationId, Verb};
 use metrica::scope::{Holder, Lacking, ScopeSet};
+use metrica::subject::Subject;
 
 use crate::names::{CallerId, TokenAlias};
 use crate::policy::caller::{Caller, Callers};
+use crate::policy::choice::{Accounts, Candidate, Fit, NoAccounts, SeveralAccounts};
 use crate::policy::rejection::Reason;
 use crate::policy::rules::{Breach, Call, Duties};
 
@@ -22,6 +24,7 @@ mod body_policy;
 mod breach;
 pub mod caller;
 mod caller_table;
+pub mod choice;
 mod condition;
 pub mod decide;
 mod grantees;
@@ -52,8 +55,8 @@ pub struct Policy {
     /// The operations.
     pub catalogue: Catalogue,
     tokens: Vec<TokenRights>,
-    /// By caller: the position of the token to use, for each set of needed scopes.
-    choices: Vec<[Option<u16>; ScopeSet::COUNT]>,
+    /// By caller: the candidates for each set of needed scopes, the narrowest first.
+    candidates: Vec<[Box<[Candidate]>; ScopeSet::COUNT]>,
 }
 
 /// The permission to send one request: the caller, the operation and the token.
@@ -78,6 +81,10 @@ pub enum Denial {
     Rule(OperationId, Breach),
     /// No token of the caller covers the operation (rule 4).
     TokenScopeMissing(OperationId, Lacking),
+    /// The request chooses a token that is not a candidate ([`choice`], rule 4).
+    BadAccount(OperationId),
+    /// The request names counters of several accounts ([`choice`], rule 5).
+    SeveralAccounts(OperationId),
 }
 
 impl Denial {
@@ -90,6 +97,8 @@ impl Denial {
             Self::ScopeDenied(..) => Reason::ScopeDenied,
             Self::Rule(_, breach) => breach.reason(),
             Self::TokenScopeMissing(..) => Reason::TokenScopeMissing,
+            Self::BadAccount(_) => Reason::BadAccount,
+            Self::SeveralAccounts(_) => Reason::SeveralAccounts,
         }
     }
 
@@ -98,9 +107,11 @@ impl Denial {
     pub const fn operation(self) -> Option<OperationId> {
         match self {
             Self::UnknownOperation | Self::MethodDenied => None,
-            Self::ScopeDenied(operation, _) | Self::Rule(operation, _) | Self::TokenScopeMissing(operation, _) => {
-                Some(operation)
-            }
+            Self::ScopeDenied(operation, _)
+            | Self::Rule(operation, _)
+            | Self::TokenScopeMissing(operation, _)
+            | Self::BadAccount(operation)
+            | Self::SeveralAccounts(operation) => Some(operation),
         }
     }
 
@@ -109,7 +120,12 @@ impl Denial {
     pub const fn breach(self) -> Option<Breach> {
         match self {
             Self::Rule(_, breach) => Some(breach),
-            Self::UnknownOperation | Self::MethodDenied | Self::ScopeDenied(..) | Self::TokenScopeMissing(..) => None,
+            Self::UnknownOperation
+            | Self::MethodDenied
+            | Self::ScopeDenied(..)
+            | Self::TokenScopeMissing(..)
+            | Self::BadAccount(_)
+            | Self::SeveralAccounts(_) => None,
         }
     }
 
@@ -118,7 +134,11 @@ impl Denial {
     pub const fn lacking(self) -> Option<Lacking> {
         match self {
             Self::ScopeDenied(_, lacking) | Self::TokenScopeMissing(_, lacking) => Some(lacking),
-            Self::UnknownOperation | Self::MethodDenied | Self::Rule(..) => None,
+            Self::UnknownOperation
+            | Self::MethodDenied
+            | Self::Rule(..)
+            | Self::BadAccount(_)
+            | Self::SeveralAccounts(_) => None,
         }
     }
 }
@@ -128,6 +148,8 @@ impl Denial {
 pub struct Permission {
     /// The grant.
     pub grant: Grant,
+    /// The position of the token to try next if Metrica denies access with the one of the grant ([`choice`]).
+    pub next: Option<u16>,
     /// The duties that the caller's rules impose on the request.
     pub duties: Duties,
     /// The refusal that would apply if rules were enforced (rule 5).
@@ -164,8 +186,8 @@ impl Policy {
     /// Precomputes the choice of tokens. Tokens that a caller names but `tokens` lacks are ignored.
     #[must_use]
     pub fn new(callers: Callers, catalogue: Catalogue, tokens: Vec<TokenRights>) -> Self {
-        let choices = callers.all().iter().map(|caller| choices(caller, &tokens)).collect();
-        Self { callers, catalogue, tokens, choices }
+        let candidates = callers.all().iter().map(|caller| candidates(caller, &tokens)).collect();
+        Self { callers, catalogue, tokens, candidates }
     }
 
     /// The tokens, in the order of [`Grant::token_position`].
@@ -192,11 +214,18 @@ impl Policy {
         self.catalogue.knows(path)
     }
 
-    /// Decides whether the caller at `position` may send `call`, with which token and which duties (rules 2 to 5).
+    /// Decides whether the caller at `position` may send `call`, with which token and which duties (rules 2 to 5), given
+    /// the knowledge of `accounts`. `wanted` is the name of the token that the request chooses.
     ///
     /// # Errors
-    /// [`Denial::ScopeDenied`], [`Denial::Rule`] and [`Denial::TokenScopeMissing`].
-    pub fn permit(&self, position: usize, call: &Call<'_>) -> Result<Permission, Denial> {
+    /// Every [`Denial`] but those of rule 1.
+    pub fn permit(
+        &self,
+        position: usize,
+        call: &Call<'_>,
+        accounts: &dyn Accounts,
+        wanted: Option<&[u8]>,
+    ) -> Result<Permission, Denial> {
         let operation = call.operation;
         let caller = self.callers.get(position).ok_or_else(|| scope_denied(operation, ScopeSet::EMPTY))?;
         let within = if caller.scopes.covers(operation.scopes) {
@@ -209,7 +238,50 @@ impl Policy {
             Err(denial) => (Duties::default(), Some(denial)),
             Ok(duties) => (Duties { list: duties.list && caller.rules.enforce, ..duties }, None),
         };
-        Ok(Permission { grant: self.grant(position, caller, operation)?, duties, shadowed })
+        let candidates = self.candidates(position, caller, operation)?;
+        let wanted = match wanted {
+            Some(wanted) => Some(self.wanted(candidates, wanted).ok_or(Denial::BadAccount(operation.id))?),
+            None => None,
+        };
+        let candidates = wanted.as_ref().map_or(candidates, std::slice::from_ref);
+        let request = choice::Request::new(operation, call.subject, accounts);
+        if candidates.len() > 1 && request.split(candidates).is_some() {
+            return Err(Denial::SeveralAccounts(operation.id));
+        }
+        let chosen = request.choose(candidates).ok_or_else(|| self.uncovered(caller, operation))?;
+        Ok(Permission { grant: self.grant(caller, operation, chosen.first)?, next: chosen.next, duties, shadowed })
+    }
+
+    /// The tokens that the caller at `position` can use for `call`, the preferred one first, and what is known of each.
+    #[must_use]
+    pub fn preference(&self, position: usize, call: &Call<'_>, accounts: &dyn Accounts) -> Vec<(&TokenRights, Fit)> {
+        let Some(caller) = self.callers.get(position) else { return Vec::new() };
+        let Ok(candidates) = self.candidates(position, caller, call.operation) else { return Vec::new() };
+        let order = choice::Request::new(call.operation, call.subject, accounts).order(candidates);
+        let token = |(one, fit): (Candidate, Fit)| Some((self.tokens.get(usize::from(one.position))?, fit));
+        order.into_iter().filter_map(token).collect()
+    }
+
+    /// Which counter of `call` belongs to which token ([`choice`], rule 5).
+    #[must_use]
+    pub fn several_accounts(
+        &self,
+        position: usize,
+        call: &Call<'_>,
+        accounts: &dyn Accounts,
+    ) -> Option<SeveralAccounts> {
+        let candidates = self.candidates(position, self.callers.get(position)?, call.operation).ok()?;
+        let split = choice::Request::new(call.operation, call.subject, accounts).split(candidates)?;
+        Some(SeveralAccounts::new(&split, &self.tokens))
+    }
+
+    /// The candidate that a request chooses by its name ([`choice`], rule 4).
+    fn wanted(&self, candidates: &[Candidate], wanted: &[u8]) -> Option<Candidate> {
+        let is_wanted = |candidate: &&Candidate| {
+            let token = self.tokens.get(usize::from(candidate.position));
+            token.is_some_and(|token| token.alias.as_str().as_bytes() == wanted)
+        };
+        candidates.iter().find(is_wanted).copied()
     }
 
     /// Decides whether the scopes of the caller at `position` and of its tokens allow `operation`, and with which token
@@ -222,16 +294,27 @@ impl Policy {
         if !caller.scopes.covers(operation.scopes) {
             return Err(scope_denied(operation, caller.scopes));
         }
-        self.grant(position, caller, operation)
+        let candidates = self.candidates(position, caller, operation)?;
+        let subject = Subject::default();
+        let chosen = choice::Request::new(operation, &subject, &NoAccounts).choose(candidates);
+        self.grant(caller, operation, chosen.ok_or_else(|| self.uncovered(caller, operation))?.first)
     }
 
-    /// Chooses the token (rule 4).
-    fn grant(&self, position: usize, caller: &Caller, operation: &Operation) -> Result<Grant, Denial> {
-        let choice = self.choices.get(position).and_then(|choices| choices.get(operation.scopes.index()).copied());
-        let missing = || Denial::TokenScopeMissing(operation.id, self.lacked_by_tokens(caller, operation));
-        let token_position = choice.flatten().ok_or_else(missing)?;
-        let token = self.tokens.get(usize::from(token_position)).ok_or_else(missing)?;
+    /// The candidates for `operation` (rule 4), of which there is at least one.
+    fn candidates(&self, position: usize, caller: &Caller, operation: &Operation) -> Result<&[Candidate], Denial> {
+        let candidates = self.candidates.get(position).and_then(|sets| sets.get(operation.scopes.index()));
+        let candidates = candidates.filter(|candidates| !candidates.is_empty());
+        candidates.map(|candidates| &**candidates).ok_or_else(|| self.uncovered(caller, operation))
+    }
+
+    fn grant(&self, caller: &Caller, operation: &Operation, token_position: u16) -> Result<Grant, Denial> {
+        let token = self.tokens.get(usize::from(token_position)).ok_or_else(|| self.uncovered(caller, operation))?;
         Ok(Grant { caller: caller.id, operation: operation.id, token: token.alias, token_position })
+    }
+
+    #[cold]
+    fn uncovered(&self, caller: &Caller, operation: &Operation) -> Denial {
+        Denial::TokenScopeMissing(operation.id, self.lacked_by_tokens(caller, operation))
     }
 
     #[cold]
@@ -247,19 +330,20 @@ const fn scope_denied(operation: &Operation, held: ScopeSet) -> Denial {
     Denial::ScopeDenied(operation.id, Lacking { holder: Holder::Caller, needed: operation.scopes, held })
 }
 
-/// The token that `caller` uses for every set of needed scopes (rule 4).
-fn choices(caller: &Caller, tokens: &[TokenRights]) -> [Option<u16>; ScopeSet::COUNT] {
-    let own: Vec<(u16, ScopeSet)> = (caller.tokens.iter())
-        .filter_map(|alias| {
+/// The tokens of `caller` that cover each set of needed scopes (rule 4), the narrowest first.
+fn candidates(caller: &Caller, tokens: &[TokenRights]) -> [Box<[Candidate]>; ScopeSet::COUNT] {
+    let mut own: Vec<(Candidate, ScopeSet)> = (caller.tokens.iter().zip(0..))
+        .filter_map(|(alias, listed)| {
             let position = tokens.iter().position(|token| token.alias == *alias)?;
-            Some((u16::try_from(position).ok()?, tokens.get(position)?.scopes))
+            let candidate = Candidate { position: u16::try_from(position).ok()?, listed };
+            Some((candidate, tokens.get(position)?.scopes))
         })
         .collect();
+    // A stable sort keeps equals in the order of the caller's list.
+    own.sort_by_key(|(_, scopes)| scopes.with_implied().len());
     std::array::from_fn(|index| {
         let needed = ScopeSet::from_index(index);
-        let covering = own.iter().filter(|(_, scopes)| scopes.covers(needed));
-        // min_by_key keeps the first of equals.
-        covering.min_by_key(|(_, scopes)| scopes.with_implied().len()).map(|(position, _)| *position)
+        own.iter().filter(|(_, scopes)| scopes.covers(needed)).map(|(candidate, _)| *candidate).collect()
     })
 }
 
@@ -332,8 +416,8 @@ mod tests {
         let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
         let names = strict_http::target::check(path, query, 1000).unwrap();
         let operation = policy.operation(verb, path)?;
-        let subject = metrica::subject::Subject::of(operation, path, query, names);
-        policy.permit(0, &Call { operation, path, query, names, subject: &subject })
+        let subject = Subject::of(operation, path, query, names);
+        policy.permit(0, &Call { operation, path, query, names, subject: &subject }, &NoAccounts, None)
     }
 
     #[test]

@@ -61,6 +61,8 @@ pub struct Terms {
     pub secret: Secret,
     /// The counters that may pass in a list of counters, in ascending order; `None`: the response is not filtered.
     pub counters: Option<Arc<[u64]>>,
+    /// Whether a denial for lack of access is answered by trying another account.
+    pub has_next: bool,
     /// The longest target that the gate accepts, in bytes.
     pub target_bytes: usize,
     /// The connection that carried the request.
@@ -69,11 +71,12 @@ pub struct Terms {
     pub progress: Rc<dyn ResponseProgress>,
 }
 
-/// Passes a response through the steps. This is the only place that counts the error of a step.
+/// Passes a response through the steps. This is the only place that counts the error of a step. Returns `None` if the
+/// request is to be tried with another account ([`Terms::has_next`]).
 ///
 /// # Errors
 /// The rejection that the caller gets in its place.
-pub async fn respond(response: Response<Received>, terms: Terms) -> Result<Response<ResponseBody>, Rejection> {
+pub async fn respond(response: Response<Received>, terms: Terms) -> Result<Option<Response<ResponseBody>>, Rejection> {
     let progress = terms.progress.clone();
     pass(response, terms).await.map_err(|error| {
         progress.upstream_error(error.kind());
@@ -82,8 +85,8 @@ pub async fn respond(response: Response<Received>, terms: Terms) -> Result<Respo
 }
 
 /// Runs the steps in their order.
-async fn pass(response: Response<Received>, terms: Terms) -> Result<Response<ResponseBody>, ResponseError> {
-    let Terms { at, secret, counters, target_bytes, carrier, progress } = terms;
+async fn pass(response: Response<Received>, terms: Terms) -> Result<Option<Response<ResponseBody>>, ResponseError> {
+    let Terms { at, secret, counters, has_next, target_bytes, carrier, progress } = terms;
     let (head, incoming) = response.into_parts();
     let framed = framing::check(head, !incoming.is_end_stream())?;
     let listed = fields::keep_listed(framed);
@@ -92,7 +95,7 @@ async fn pass(response: Response<Received>, terms: Terms) -> Result<Response<Res
     let hop = hop::of_the_gate(local, progress.request_is_complete());
     let limited = list_head::check(hop, counters)?;
     let opened = streaming::open(limited, incoming, carrier, secret, at, progress);
-    let begun = classification::begin(opened).await?;
+    let Some(begun) = classification::begin(opened, has_next).await? else { return Ok(None) };
     let passed = list_body::limit(begun).await?;
-    Ok(body::count(passed))
+    Ok(Some(body::count(passed)))
 }

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use crate::body::RequestBody;
 use crate::body::budget::Budget;
-use crate::config::{CallerTimeouts, Limits};
+use crate::config::{CallerTimeouts, Limits, TokenCounters};
 use crate::metrics::usage::Groups;
 use crate::metrics::{Finished, Shard};
 use crate::names::TokenAlias;
@@ -29,10 +29,12 @@ use crate::telemetry::{Form, Sink};
 use crate::token::{Standing, Token};
 use crate::upstream::{CarriedToken, Pool, Upstream, Watchdogs};
 
+mod accounts;
 mod learning;
 mod request_id;
 mod under_way;
 
+pub use accounts::WorkerAccounts;
 pub use learning::{Diagnosed, Learning, Refused, Report, Suspicion};
 pub use request_id::{RequestId, new_request_id};
 pub use under_way::{Progress, UnderWay, Underway};
@@ -58,6 +60,8 @@ pub struct Slot {
     pub standby: Option<usize>,
     /// The owner that the configuration names.
     pub owner: Option<Box<str>>,
+    /// The counters of the owner, as the configuration knows them.
+    pub counters: TokenCounters,
 }
 
 impl Slot {
@@ -179,11 +183,11 @@ fn keep_alive(timeout: Duration) -> Option<HeaderValue> {
 }
 
 impl Snapshot {
-    /// The inputs of a decision.
+    /// The inputs of a decision. `accounts`: [`Worker::accounts`] of this snapshot.
     #[must_use]
-    pub fn known(&self) -> KnownState<'_> {
+    pub fn known<'a>(&'a self, accounts: &'a WorkerAccounts<'a>) -> KnownState<'a> {
         let Generation { policy, admissions, limits, .. } = &*self.generation;
-        KnownState { policy, admissions, limits, tokens: &self.candidates }
+        KnownState { policy, admissions, limits, tokens: &self.candidates, accounts }
     }
 
     /// The token to send at a position of a decision.
@@ -269,6 +273,12 @@ impl Worker {
         self.snapshot.borrow().clone()
     }
 
+    /// The knowledge about the owners of the tokens of a snapshot.
+    #[must_use]
+    pub fn accounts<'a>(&'a self, snapshot: &'a Snapshot) -> WorkerAccounts<'a> {
+        WorkerAccounts { learning: &self.learning, slots: &snapshot.generation.tokens }
+    }
+
     /// Replaces the generation in use. Upstream connections are kept unless the upstream changed.
     pub fn install(&self, generation: Arc<Generation>) {
         let old = self.snapshot();
@@ -289,6 +299,9 @@ impl Worker {
         counts.likely_to_be_cut(self.under_way.likely());
         for (token, it_is) in self.learning.other_owners(&self.snapshot().generation.tokens) {
             counts.token_is_of_another(token, it_is);
+        }
+        for (token, counters) in self.learning.known_counters(&self.snapshot().generation.tokens) {
+            counts.token_counters(token, counters);
         }
         counts
     }

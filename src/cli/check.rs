@@ -17,6 +17,7 @@ use crate::files::descriptors::{ConnectionFit, Descriptors};
 use crate::files::{External, ExternalFile, Purpose};
 use crate::names::TokenAlias;
 use crate::policy::Policy;
+use crate::policy::caller::Caller;
 
 #[derive(Debug, Args)]
 pub(super) struct CheckArgs {
@@ -224,6 +225,15 @@ fn warnings(config: &Config, policy: &Policy) -> Vec<Warning> {
             }
         }
     }
+    for (position, caller) in config.callers.iter().enumerate() {
+        for (unused, used) in unused_tokens(config, caller) {
+            let message = format!(
+                "caller '{}' never uses token '{unused}': '{used}' is of the same account, has the same scopes and is listed before it",
+                caller.id
+            );
+            warnings.push((element("callers", position), message));
+        }
+    }
     for (position, caller) in config.callers.iter().enumerate().filter(|(_, caller)| !caller.rules.enforce) {
         let message = format!(
             "caller '{}' has enforce: false: what its scopes and rules would refuse is sent, said and counted",
@@ -269,6 +279,20 @@ fn warnings(config: &Config, policy: &Policy) -> Vec<Warning> {
         }
     }
     warnings
+}
+
+/// Returns the tokens of a caller that are never chosen, each with the one that is chosen in its place.
+fn unused_tokens(config: &Config, caller: &Caller) -> Vec<(TokenAlias, TokenAlias)> {
+    let source = |alias: &TokenAlias| config.tokens.iter().find(|source| source.alias == *alias);
+    let own: Vec<_> = caller.tokens.iter().filter_map(source).collect();
+    let is_same = |one: &TokenSource, other: &TokenSource| {
+        one.origin.owner.is_some() && one.origin.owner == other.origin.owner && one.scopes == other.scopes
+    };
+    let before = |(place, token): (usize, &&TokenSource)| {
+        let earlier = own.iter().take(place).find(|earlier| is_same(earlier, token))?;
+        Some((token.alias, earlier.alias))
+    };
+    own.iter().enumerate().filter_map(before).collect()
 }
 
 /// Returns warnings about settings of tokens that are probably unintended.

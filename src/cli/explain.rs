@@ -12,12 +12,14 @@ use metrica::subject::{Counters, Subject};
 use serde_json::json;
 use strict_http::target::{BadTarget, Broken, Target};
 
-use super::traits::{kind, looked_for};
+use super::candidates::CandidateTokens;
+use super::traits::{describe_conditions, kind, looked_for};
 use super::url::{Read, Url};
 use super::{ConfigArgs, Format};
-use crate::config::{Config, Listener};
+use crate::config::{Config, ConfiguredAccounts, Listener};
 use crate::names::ListenerName;
-use crate::policy::caller::{Caller, Condition, Conditions};
+use crate::policy::caller::Caller;
+use crate::policy::choice::SeveralAccounts;
 use crate::policy::decide::{self, Candidates, Decision, Identified, KnownState, RequestHead, Shadowed};
 use crate::policy::rejection::{Reason, Rejection};
 use crate::policy::rules::Breach;
@@ -59,6 +61,8 @@ struct CallerDecision<'a> {
     caller: &'a Caller,
     /// An earlier caller that gets all connections of this one.
     shadow: Option<&'a Caller>,
+    /// The tokens that it can use, if it has a choice.
+    candidates: Option<CandidateTokens>,
     result: Result<Decision, Rejection>,
 }
 
@@ -72,16 +76,16 @@ impl CallerDecision<'_> {
         self.decision()?.shadowed()
     }
 
-    /// Returns the rule of the caller that the request breaks, enforced or not, or the header field it lacks.
-    /// Problems of target or host are reported once for all callers.
+    /// Returns the rule that the request breaks, or what it lacks. Problems of target or host are reported for all callers.
     fn because(&self) -> Option<String> {
         let rejection = match &self.result {
             Ok(_) => return self.shadowed()?.breach.map(|breach| breach.to_string()),
             Err(rejection) => rejection,
         };
-        let caused_by_caller =
-            |cause: &&anyhow::Error| cause.is::<Breach>() || rejection.reason == Reason::HeaderRequired;
-        let cause = rejection.cause.as_ref().filter(caused_by_caller).map(ToString::to_string);
+        let is_told = |cause: &&anyhow::Error| {
+            cause.is::<Breach>() || cause.is::<SeveralAccounts>() || rejection.reason == Reason::HeaderRequired
+        };
+        let cause = rejection.cause.as_ref().filter(is_told).map(ToString::to_string);
         cause.or_else(|| rejection.lacking.map(|lacking| lacking.to_string()))
     }
 }
@@ -116,10 +120,21 @@ pub(super) fn explain(args: &ExplainArgs, out: &mut dyn Write) -> anyhow::Result
     let admissions = config.admissions();
     // Assumes that the file of every token is valid.
     let tokens = Candidates::of(&vec![Ok(()); policy.tokens().len()], |_| None);
-    let known = KnownState { policy: &policy, admissions: &admissions, limits: &config.limits, tokens: &tokens };
+    let accounts = ConfiguredAccounts(&config.tokens);
+    let known = KnownState {
+        policy: &policy,
+        admissions: &admissions,
+        limits: &config.limits,
+        tokens: &tokens,
+        accounts: &accounts,
+    };
     let verdict = |(position, caller)| {
         let result = would_be(&config, &asked, &fields, (position, caller), &known);
-        CallerDecision { caller, shadow: policy.callers.shadow_of(position), result }
+        let read = asked.operation.ok().zip(asked.target.as_ref());
+        let candidates = read.map(|(operation, target)| {
+            CandidateTokens::of(&config, &policy, position, (operation, target, &asked.subject))
+        });
+        CallerDecision { caller, shadow: policy.callers.shadow_of(position), candidates, result }
     };
     let verdicts: Vec<_> = chosen.into_iter().map(verdict).collect();
     match args.format {
@@ -315,6 +330,9 @@ fn of_caller(out: &mut dyn Write, asked: &ExplainedRequest<'_>, verdict: &Caller
     match &verdict.result {
         Ok(decision) => {
             writeln!(out, "verdict    sent with token {}, if its file is right", decision.grant().token())?;
+            if let Some(candidates) = verdict.candidates.as_ref().and_then(CandidateTokens::line) {
+                writeln!(out, "candidates {candidates}")?;
+            }
             if let Some(shadowed) = verdict.shadowed() {
                 writeln!(out, "would be   refused without enforce: false: {}", answer(shadowed.reason))?;
             }
@@ -351,6 +369,7 @@ fn machine(
             "scopes": caller.scopes.iter().map(|scope| scope.as_str()).collect::<Vec<_>>(),
             "allowed": decision.is_some(),
             "token": decision.map(|decision| decision.grant().token().as_str()),
+            "candidates": verdict.candidates.as_ref().map(CandidateTokens::json),
             "status": refused.map(|refused| refused.reason.answer().status.as_u16()),
             "reason": refused.map(|refused| refused.reason.as_str()),
             "would_refuse": verdict.shadowed().map(|shadowed| shadowed.reason.as_str()),
@@ -377,17 +396,4 @@ fn machine(
         "query_credential_dropped": asked.drops_credentials(),
         "verdicts": verdicts.iter().map(one).collect::<Vec<_>>(),
     })
-}
-
-fn describe_conditions(conditions: &Conditions) -> String {
-    conditions.iter().map(describe_condition).collect::<Vec<_>>().join(", ")
-}
-
-fn describe_condition(condition: &Condition) -> String {
-    let values: Vec<String> = match condition {
-        Condition::Listener(name) => vec![name.to_string()],
-        Condition::Source(networks) => networks.iter().map(ToString::to_string).collect(),
-        Condition::Uid(ids) | Condition::Gid(ids) => ids.iter().map(ToString::to_string).collect(),
-    };
-    format!("{} {}", condition.kind(), values.join(" or "))
 }

@@ -19,7 +19,7 @@ use strict_http::target::Names;
 
 use super::lines::{self, Line, Named};
 use super::replay;
-use crate::config::Config;
+use crate::config::{Config, ConfiguredAccounts};
 use crate::policy::Policy;
 use crate::policy::caller::Caller;
 use crate::policy::rejection::Reason;
@@ -217,7 +217,7 @@ impl CountingCriteria<'_> {
         };
         let subject = line.subject();
         let call = call(operation, &subject);
-        let denial = match policy.permit(position, &call) {
+        let denial = match policy.permit(position, &call, &ConfiguredAccounts(&config.tokens), None) {
             Ok(permission) => permission.shadowed,
             Err(denial) => Some(denial),
         };

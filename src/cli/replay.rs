@@ -21,7 +21,7 @@ use strict_http::target::Names;
 
 use super::Format;
 use super::lines::{self, Line, Named, SHOWN};
-use crate::config::Config;
+use crate::config::{Config, ConfiguredAccounts};
 use crate::policy::rejection::Reason;
 use crate::policy::rules::{Call, Rules};
 use crate::policy::{Denial, Permission, Policy};
@@ -110,7 +110,7 @@ fn of_operation(config: &Config, policy: &Policy, line: &Line, operation: &Opera
     let Some((position, _)) = known else { return ReplayedDecision::Refused(Reason::UnknownCaller.as_str()) };
     let subject = line.subject();
     let call = Call { operation, path: &operation.template, query: None, names: Names::default(), subject: &subject };
-    match policy.permit(position, &call) {
+    match policy.permit(position, &call, &ConfiguredAccounts(&config.tokens), None) {
         Ok(Permission { shadowed: None, .. }) => ReplayedDecision::Sent,
         Ok(Permission { shadowed: Some(denial), .. }) => ReplayedDecision::SentUnenforced(denial.reason().as_str()),
         Err(denial) => ReplayedDecision::Refused(denial.reason().as_str()),

@@ -2,6 +2,7 @@
 
 use metrica::operation::{Destructive, Operation, Shares};
 
+use crate::policy::caller::{Condition, Conditions};
 use crate::policy::rules::{Grantees, Look};
 
 /// Returns the traits of the operation in the catalogue, other than its scopes.
@@ -35,4 +36,18 @@ pub(super) fn looked_for(look: Look) -> String {
     };
     let all: Vec<_> = [counters, setting, grantees.map(str::to_owned)].into_iter().flatten().collect();
     all.join(", ")
+}
+
+/// Returns the conditions of a caller as text.
+pub(super) fn describe_conditions(conditions: &Conditions) -> String {
+    conditions.iter().map(describe_condition).collect::<Vec<_>>().join(", ")
+}
+
+fn describe_condition(condition: &Condition) -> String {
+    let values: Vec<String> = match condition {
+        Condition::Listener(name) => vec![name.to_string()],
+        Condition::Source(networks) => networks.iter().map(ToString::to_string).collect(),
+        Condition::Uid(ids) | Condition::Gid(ids) => ids.iter().map(ToString::to_string).collect(),
+    };
+    format!("{} {}", condition.kind(), values.join(" or "))
 }

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use super::accounts::{self, TokenCounters};
 use super::reader::{At, Findings, Table};
 use super::upstream::{certificates_of, host_and_optional_port};
 use super::{Identity, TokenHealth, TokenSource, Upstream, rules, timeout};
@@ -9,7 +10,7 @@ use crate::files::Purpose;
 use crate::names::TokenAlias;
 
 /// The keys of a token that are read here.
-pub const TOKEN_KEYS: [&str; 4] = ["owner", "client_id", "expires", "standby"];
+pub const TOKEN_KEYS: [&str; 5] = ["owner", "client_id", "expires", "standby", "counters"];
 
 /// Details of a token in addition to its file and scopes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -22,6 +23,8 @@ pub struct Origin {
     pub expires: Option<SystemTime>,
     /// The token to use while this one is unusable.
     pub standby: Option<TokenAlias>,
+    /// The counters of the account.
+    pub counters: TokenCounters,
 }
 
 /// Reads the origin of the token `own`; `names` are the names of all tokens.
@@ -38,7 +41,9 @@ pub fn origin(table: &Table<'_>, own: &str, names: &[&str], findings: &mut Findi
             }
         })
     });
+    let counters = accounts::counters(table, findings);
     Some(Origin {
+        counters: counters?,
         owner: owner.map_or(Some(None), |read| read.map(Some))?,
         client_id: client_id.map_or(Some(None), |read| read.map(Some))?,
         expires: expires.map_or(Some(None), |read| read.map(Some))?,

@@ -10,7 +10,7 @@ use metrica::scope::ScopeSet;
 
 use super::process::ReadListener;
 use super::reader::{At, Findings, Table};
-use super::{Bind, Origin, TokenSource, document, health, name, name_text, rules};
+use super::{Bind, Origin, TokenSource, accounts, document, health, name, name_text, rules};
 use crate::names::{CallerId, ListenerName, TokenAlias};
 use crate::policy::caller::{Caller, Condition, ConditionKind, Conditions, are_everyone};
 
@@ -44,6 +44,7 @@ pub fn tokens(at: &At<'_>, findings: &mut Findings) -> Option<Vec<TokenSource>> 
         at.wrong(findings, format!("has {} tokens; at most {} are supported", tokens.len(), u16::MAX));
     }
     health::check_standbys(&tokens, at, findings);
+    accounts::check_readers(&tokens, at, findings);
     complete.then_some(tokens)
 }
 

@@ -130,6 +130,11 @@ impl<'a> At<'a> {
         Some(list)
     }
 
+    /// Whether the value is this text.
+    pub fn is_word(&self, word: &str) -> bool {
+        matches!(self.node, Node::Text(text) if text == word)
+    }
+
     /// Returns the value as `true` or `false`.
     pub fn bool(&self, findings: &mut Findings) -> Option<bool> {
         let Node::Bool(value) = self.node else {

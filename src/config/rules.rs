@@ -84,7 +84,8 @@ fn given<T>(value: Option<Option<T>>) -> Option<Option<T>> {
     }
 }
 
-fn counters(at: &At<'_>, findings: &mut Findings) -> Option<Box<[u64]>> {
+/// Reads a list of counters, which comes back in ascending order, each once.
+pub fn counters(at: &At<'_>, findings: &mut Findings) -> Option<Box<[u64]>> {
     let elements = at.filled_list(findings)?;
     let read: Vec<_> = elements.iter().map(|at| counter(at, findings)).collect();
     let mut counters: Vec<u64> = read.into_iter().collect::<Option<_>>()?;

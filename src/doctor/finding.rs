@@ -303,6 +303,9 @@ findings! {
     /// The counter does not exist.
     CounterAbsent = "counter_absent", Wrong, "counter", "there is no such counter",
         "correct its number under 'counters' of the callers, or take it out there";
+    /// The account has no access, and another token of the same callers serves the counter.
+    CounterElsewhere { other: TokenAlias } = "counter_elsewhere", Note, "counter",
+        "not accessible to this account; token {other} of the same callers serves it", "";
     /// The token cannot read, and no other token of its owner can.
     CounterUnseen = "counter_unseen", Note, "counter", "cannot be seen with this token, which does not read",
         "configure one of the same account that does, and 'owner' for both; or look in the counter's settings";

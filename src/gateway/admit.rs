@@ -29,7 +29,8 @@ impl Stage<WithCaller> for Admit {
         let shortest = (!body.is_end_stream()).then(|| body.size_hint().lower());
         let listener = exchange.connection.evidence.listener;
         let head = RequestHead { encoded: *encoded, ..RequestHead::of(head, shortest) };
-        let asked = decide::admit(&head, listener, &snapshot.known())?;
+        let accounts = exchange.worker().accounts(snapshot);
+        let asked = decide::admit(&head, listener, &snapshot.known(&accounts))?;
         Ok(Admitted { received, caller, asked })
     }
 }

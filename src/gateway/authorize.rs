@@ -25,7 +25,8 @@ impl Stage<Admitted> for Authorize {
 
     fn run(&self, Admitted { received, caller, asked }: Admitted) -> Result<Permitted, Rejection> {
         let Received { exchange, snapshot, .. } = &received;
-        match exchange.decided(decide::permit(caller, &asked, &snapshot.known())) {
+        let accounts = exchange.worker().accounts(snapshot);
+        match exchange.decided(decide::permit(caller, &asked, &snapshot.known(&accounts))) {
             Ok(decision) => Ok(Permitted { received, asked, decision }),
             Err(rejection) => {
                 if matches!(rejection.reason, Reason::UnknownOperation | Reason::MethodDenied) {

@@ -25,7 +25,7 @@ use crate::worker::{Diagnosed, Ending, Progress, Refused, RequestId, TokenUse, U
 
 /// One request and its response.
 pub struct Exchange {
-    worker: Rc<Worker>,
+    pub(super) worker: Rc<Worker>,
     /// The connection that the request arrived on.
     pub connection: Rc<Connection>,
     /// The id of the request in logs, here and elsewhere.
@@ -34,7 +34,7 @@ pub struct Exchange {
     pub verb: Option<Verb>,
     started: Instant,
     caller_state: Cell<CallerState>,
-    request: RefCell<Request>,
+    pub(super) request: RefCell<Request>,
     upward: Cell<UpstreamProgress>,
     /// The refusal, by the gate or by the upstream.
     refusal: Cell<Option<Refusal>>,
@@ -134,6 +134,17 @@ impl Exchange {
         Ok(())
     }
 
+    /// Records that the request is sent with a token of another account, because Metrica denied it with the first.
+    ///
+    /// # Errors
+    /// An internal error if no operation was read.
+    pub fn tried_next_account(&self, token_use: TokenUse) -> Result<(), Rejection> {
+        self.refusal.set(None);
+        let before = self.token();
+        self.worker.count(|shard| shard.tried_next_account(self.caller(), before));
+        self.set_token_use(token_use)
+    }
+
     /// Counts a credential of the caller that was removed.
     pub fn credential_dropped(&self, kind: Credential) {
         self.worker.count(|shard| shard.credential_dropped(self.caller(), kind));
@@ -223,22 +234,9 @@ impl Exchange {
             && let Some(token_use) = read.token_use()
         {
             self.worker.learning.succeeded(token_use, read.needs, read.reach, &read.subject, now);
-        }
-    }
-
-    /// Whether the response can reveal the owner of the token: the operation changes a counter, and the owner is unknown.
-    pub fn may_show_the_owner(&self) -> bool {
-        let request = self.request.borrow();
-        let Some((read, token_use)) = request.as_read().and_then(|read| Some((read, read.token_use()?))) else {
-            return false;
-        };
-        read.changes_a_counter() && read.subject.login.is_none() && self.worker.learning.lacks_the_owner(token_use)
-    }
-
-    /// Records the owner of the token, which a response revealed.
-    pub fn shows_the_owner(&self, login: Box<str>) {
-        if let Some(token_use) = self.request.borrow().as_read().and_then(Read::token_use) {
-            self.worker.learning.owner_was_shown(token_use, login);
+            if read.operation.changes_access() {
+                self.worker.learning.access_changed(token_use);
+            }
         }
     }
 

@@ -9,6 +9,9 @@
 //! 3. When the caller disconnects, this future is dropped, and with it the connection that carries the request.
 //! 4. A request that has waited is decided again before it leaves ([`Permit::renew`]).
 //! 5. Interim responses go to callers of HTTP/1.1 (RFC 9110, section 15.2).
+//! 6. A read without a body that Metrica denies for lack of access is sent once more, with a token of another account, if the
+//!    decision lists one: where it is not known which of the caller's accounts has access ([`crate::policy::choice`]). The
+//!    caller gets the second response, whatever it is.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -40,15 +43,49 @@ enum Failed {
     Sending(Box<Unanswered<RequestBody>>),
 }
 
+/// A response whose head has arrived.
+struct Answered {
+    response: Response<Received>,
+    at: Instant,
+    lease: Lease<RequestBody>,
+    watchdog: Watchdog,
+}
+
 /// Sends the request and returns the checked response.
 ///
 /// # Errors
 /// The rejection that the caller receives.
 pub async fn forward(outbound: Outbound) -> Result<Response<ResponseBody>, Rejection> {
     let (mut request, mut permit) = outbound.into_parts();
-    let mut lease = ready_to_leave(&mut permit, &mut request, false).await?;
+    loop {
+        let lease = ready_to_leave(&mut permit, &mut request, false).await?;
+        // Rule 6. The decision allows it only for a request without a body.
+        let copy = permit.has_next().then(|| request.with_body(RequestBody::empty(permit.exchange.clone())));
+        let answered = attempt(&mut permit, request, lease).await?;
+        let Answered { response, at, lease, watchdog } = answered;
+        if permit.exchange.connection.interim.is_waiting() {
+            // The server writes the interim responses before it gets the final one.
+            tokio::task::yield_now().await;
+        }
+        if let Some(response) = respond(response, terms(at, &mut permit, lease, watchdog)).await? {
+            return Ok(response);
+        }
+        request = copy.ok_or_else(|| Rejection::internal("another account is tried with a copy of the request"))?;
+        permit.try_next(&mut request)?;
+    }
+}
+
+/// Sends the request until a response arrives (rules 1 and 2).
+///
+/// # Errors
+/// The rejection that the caller receives.
+async fn attempt(
+    permit: &mut Permit,
+    mut request: Outgoing<RequestBody>,
+    mut lease: Lease<RequestBody>,
+) -> Result<Answered, Rejection> {
     let mut is_repeat = false;
-    let (answer, watchdog) = loop {
+    loop {
         let exchange = &permit.exchange;
         if let Some(body_policy) = permit.body_policy.as_ref().filter(|body_policy| body_policy.list.is_some()) {
             debug_assert!(body_policy.enforce, "what is not enforced filters nothing");
@@ -64,8 +101,11 @@ pub async fn forward(outbound: Outbound) -> Result<Response<ResponseBody>, Rejec
         let pool = permit.pool();
         let upstream = pool.upstream();
         let mut watchdog = exchange.worker().watchdogs.take(upstream.settings.timeouts.response_headers);
-        match send(&mut lease, request, &permit, &mut watchdog, upstream).await {
-            Ok(answer) => break (answer, watchdog),
+        match send(&mut lease, request, permit, &mut watchdog, upstream).await {
+            Ok(response) => {
+                let at = exchange.answered(response.status().as_u16());
+                return Ok(Answered { response, at, lease, watchdog });
+            }
             Err(Failed::Timeout) => {
                 exchange.upstream_error(UpstreamError::ResponseTimeout);
                 return Err(Reason::UpstreamTimeout.into());
@@ -83,30 +123,24 @@ pub async fn forward(outbound: Outbound) -> Result<Response<ResponseBody>, Rejec
                 }
                 is_repeat = true;
                 drop(lease);
-                lease = ready_to_leave(&mut permit, &mut request, true).await?;
+                lease = ready_to_leave(permit, &mut request, true).await?;
             }
         }
-    };
-    let at = permit.exchange.answered(answer.status().as_u16());
-    if permit.exchange.connection.interim.is_waiting() {
-        // The server writes the interim responses before it gets the final one.
-        tokio::task::yield_now().await;
     }
-    respond(answer, terms(at, permit, lease, watchdog)).await
 }
 
 /// Collects the terms of a response whose head arrived at `at`.
-fn terms(at: Instant, permit: Permit, lease: Lease<RequestBody>, watchdog: Watchdog) -> Terms {
-    let Permit { exchange, body_policy, wishes, .. } = permit;
-    if wishes.answered() {
+fn terms(at: Instant, permit: &mut Permit, lease: Lease<RequestBody>, watchdog: Watchdog) -> Terms {
+    let exchange = permit.exchange.clone();
+    if permit.wishes.answered() {
         exchange.upstream_error(UpstreamError::Reflected);
     }
     let idle_limit = lease.upstream().settings.timeouts.body_idle;
     let target_bytes = exchange.worker().snapshot().generation.limits.target_bytes;
-    let secret = wishes.secret().clone();
-    let carrier = Carrier { lease, watchdog, idle_limit, asked: wishes.into_asked() };
-    let counters = body_policy.and_then(|body_policy| body_policy.list);
-    Terms { at, secret, counters, target_bytes, carrier, progress: exchange }
+    let secret = permit.wishes.secret().clone();
+    let carrier = Carrier { lease, watchdog, idle_limit, asked: permit.wishes.take_asked() };
+    let counters = permit.body_policy.as_ref().and_then(|body_policy| body_policy.list.clone());
+    Terms { at, secret, counters, has_next: permit.has_next(), target_bytes, carrier, progress: exchange }
 }
 
 /// Returns a connection for the request after every wait: the body rules are applied, the connection is ready, and the

@@ -43,7 +43,8 @@ impl Stage<Received> for Identify {
 
     fn run(&self, received: Received) -> Result<WithCaller, Rejection> {
         let Received { exchange, snapshot, .. } = &received;
-        let caller = decide::identify(exchange.connection.evidence, &snapshot.known());
+        let accounts = exchange.worker().accounts(snapshot);
+        let caller = decide::identify(exchange.connection.evidence, &snapshot.known(&accounts));
         let known = caller.as_ref().ok().and_then(|caller| snapshot.generation.policy.callers.get(caller.position()));
         exchange.begin(known.map(|caller| caller.id));
         Ok(WithCaller { caller: caller?, received })

@@ -23,7 +23,7 @@ use super::stage::Stage;
 use crate::body::RequestBody;
 use crate::body::held::{ContinueDecision, ContinueSignal, Held};
 use crate::metrics::Credential;
-use crate::policy::decide::{AdmittedRequest, BodyPolicy};
+use crate::policy::decide::{AdmittedRequest, BodyPolicy, Candidates};
 use crate::policy::rejection::Rejection;
 use crate::policy::via;
 use crate::response::fields;
@@ -46,6 +46,8 @@ pub struct Permit {
     /// The handling of interim responses.
     pub wishes: InterimWishes,
     token_use: TokenUse,
+    /// The tokens of another account to try once if Metrica denies this read for lack of access.
+    next: Option<Candidates>,
     asked: AdmittedRequest,
     /// The snapshot that the latest decision was made with.
     snapshot: Rc<Snapshot>,
@@ -79,7 +81,8 @@ impl Permit {
         if Rc::ptr_eq(&now, &self.snapshot) {
             return Ok(false);
         }
-        let decided = self.asked.again(self.exchange.connection.evidence, &now.known())?;
+        let accounts = self.exchange.worker().accounts(&now);
+        let decided = self.asked.again(self.exchange.connection.evidence, &now.known(&accounts))?;
         let mut decision = self.exchange.decided(decided)?;
         let ready = now.ready(decision.tokens().first())?;
         self.exchange.change_caller(decision.caller());
@@ -88,7 +91,27 @@ impl Permit {
         self.wishes.secret = secret_of(&ready.authorization)?;
         self.token_use = ready.token_use;
         self.body_policy = decision.take_body_policy();
+        self.next = decision.next();
         self.snapshot = now.clone();
+        Ok(true)
+    }
+
+    /// Whether the decision lists a token of another account.
+    pub const fn has_next(&self) -> bool {
+        self.next.is_some()
+    }
+
+    /// Gives `request` the token of another account that the decision lists. Returns whether there was one.
+    ///
+    /// # Errors
+    /// An internal error if the token makes no field.
+    pub fn try_next(&mut self, request: &mut Outgoing<RequestBody>) -> Result<bool, Rejection> {
+        let Some(next) = self.next.take() else { return Ok(false) };
+        let ready = self.snapshot.ready(next.first())?;
+        self.exchange.tried_next_account(ready.token_use)?;
+        request.fields.insert(AUTHORIZATION, ready.authorization.clone());
+        self.wishes.secret = secret_of(&ready.authorization)?;
+        self.token_use = ready.token_use;
         Ok(true)
     }
 }
@@ -119,9 +142,9 @@ impl InterimWishes {
         &self.secret
     }
 
-    /// Returns the handle of the waiting body, if there is one.
-    pub fn into_asked(self) -> Option<ContinueSignal> {
-        self.asked
+    /// Takes the handle of the waiting body, if there is one.
+    pub const fn take_asked(&mut self) -> Option<ContinueSignal> {
+        self.asked.take()
     }
 }
 
@@ -156,10 +179,18 @@ impl Stage<Permitted> for Inject {
         let secret = secret_of(authorization)?;
         let wishes = InterimWishes { asked: interim.then(ContinueSignal::default), caller, secret };
         let body = RequestBody::new(body, version, exchange.clone(), wishes.asked.clone().map(Held::new));
+        let next = decision.next();
         let (body_policy, target) = (decision.take_body_policy(), decision.target().clone().into_origin_form());
         let request = Outgoing { method: head.method, target, fields: head.headers, body };
-        let permit =
-            Permit { exchange, body_policy, wishes, token_use: ready.token_use, asked, snapshot: snapshot.clone() };
+        let permit = Permit {
+            exchange,
+            body_policy,
+            wishes,
+            token_use: ready.token_use,
+            next,
+            asked,
+            snapshot: snapshot.clone(),
+        };
         Ok(Outbound { request, permit })
     }
 }

@@ -4,10 +4,13 @@ use std::task::{Context, Poll};
 
 use metrica::cause::Diagnosis;
 use metrica::error_type::ErrorType;
+use metrica::observed_rights::Permission;
 use metrica::operation::Verb;
+use metrica::response::Shown;
 use tokio::time::Instant;
 
 use super::exchange::Exchange;
+use super::exchange_state::Read;
 use crate::body::RequestProgress;
 use crate::body::budget::Charge;
 use crate::metrics::UpstreamError;
@@ -55,12 +58,25 @@ impl ResponseProgress for Exchange {
         Self::diagnosed(self, diagnosis);
     }
 
-    fn may_show_the_owner(&self) -> bool {
-        Self::may_show_the_owner(self)
+    fn may_show_a_counter(&self) -> bool {
+        let request = self.request.borrow();
+        let Some((read, token_use)) = request.as_read().and_then(|read| Some((read, read.token_use()?))) else {
+            return false;
+        };
+        let is_new = read.operation.as_str() == "counters.create";
+        let is_shown = read.changes_a_counter() && read.subject.login.is_none();
+        is_shown && (is_new || self.worker.learning.lacks_the_owner(token_use))
     }
 
-    fn shows_the_owner(&self, login: Box<str>) {
-        Self::shows_the_owner(self, login);
+    fn shows_a_counter(&self, shown: &Shown) {
+        let Some(token_use) = self.request.borrow().as_read().and_then(Read::token_use) else { return };
+        let learning = &self.worker.learning;
+        if let Some(owner) = shown.owner().filter(|_| learning.lacks_the_owner(token_use)) {
+            learning.owner_was_shown(token_use, owner.into());
+        }
+        if let Some(permission) = Permission::of(&shown.permission).filter(|_| shown.id != 0) {
+            learning.counter_was_shown(token_use, shown.id, permission);
+        }
     }
 
     fn response_bytes(&self, bytes: usize) {

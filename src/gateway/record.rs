@@ -23,6 +23,7 @@ use super::exchange::Exchange;
 use super::identify::Received;
 use crate::body::caller_body::{CallerBody, Unread};
 use crate::policy::caller::Evidence;
+use crate::policy::choice::SeveralAccounts;
 use crate::policy::rejection::{Reason, Rejection, RejectionResponse, sentence};
 use crate::policy::rules::Breach;
 use crate::response::ResponseBody;
@@ -218,7 +219,9 @@ fn answer(rejection: Rejection, exchange: &Rc<Exchange>) -> Response<ResponseBod
     let malformed = cause.as_ref().and_then(|cause| cause.downcast_ref::<Malformed>()).copied();
     let breach = cause.as_ref().and_then(|cause| cause.downcast_ref::<Breach>());
     let token = refused_token(reason, exchange);
-    let told = breach.map(|breach| breach.message()).or_else(|| lacking.map(sentence));
+    let accounts = cause.as_ref().and_then(|cause| cause.downcast_ref::<SeveralAccounts>());
+    let told =
+        breach.map(|breach| breach.message()).or_else(|| lacking.map(sentence)).or_else(|| accounts.map(sentence));
     let told = told.or_else(|| token.map(|token| format!("{} {}", reason.answer().message, since_and_until(token))));
     if let Some(cause) = cause {
         log_cause(exchange, reason, malformed, &format!("{cause:#}"));

@@ -43,6 +43,8 @@ pub enum Finding {
     Owner(Option<Box<str>>),
     /// The result of a follow-up question; empty when there is no response.
     Answered(Found),
+    /// The counters of the account, unless they could not be read.
+    Listed(Option<Found>, usize),
 }
 
 /// The result of a follow-up question.
@@ -199,7 +201,7 @@ fn permission(login: Option<&str>, counter: u64, permission: Permission) -> Fact
     }
 }
 
-fn read() -> ScopeSet {
+pub(super) fn read() -> ScopeSet {
     [Scope::Read].into_iter().collect()
 }
 
@@ -325,7 +327,7 @@ impl Asker {
         self.heard(question, reply)
     }
 
-    async fn ask_for(&self, target: &str, purpose: Purpose) -> Reply {
+    pub(super) async fn ask_for(&self, target: &str, purpose: Purpose) -> Reply {
         let asked = timeout(LONGEST, question::ask(&self.place, &self.token, target)).await;
         let (reply, requests) = asked.unwrap_or((Reply::Unclear(Obstacle::Timeout), 1));
         self.count(purpose, requests);
@@ -345,7 +347,7 @@ impl Asker {
     }
 
     /// Replaces foreign responses by `Unclear` (rule 5), and logs unclear ones.
-    fn heard(&self, question: Question, reply: Reply) -> Reply {
+    pub(super) fn heard(&self, question: Question, reply: Reply) -> Reply {
         let is_foreign = matches!(&reply, Reply::Yes(body) if question == Question::List && listed_in(body).is_none());
         let reply = if is_foreign { Reply::Unclear(Obstacle::Unreadable) } else { reply };
         if let Reply::Unclear(why) = &reply {
@@ -354,7 +356,7 @@ impl Asker {
         reply
     }
 
-    fn find(self, finding: impl Future<Output = Finding> + 'static) {
+    pub(super) fn find(self, finding: impl Future<Output = Finding> + 'static) {
         tokio::task::spawn_local(async move {
             let mut finding = finding.await;
             if let Finding::Answered(found) = &mut finding {

@@ -135,6 +135,12 @@ impl Owners {
         self.tokens.get(&alias)?.knowledge.owner()
     }
 
+    /// Whether a token is known or declared to read.
+    #[must_use]
+    pub fn may_read(&self, token_use: TokenUse) -> bool {
+        self.known(token_use).is_some_and(|known| known.reads().unwrap_or(known.is_declared_to_read()))
+    }
+
     /// The facts about a token before a question; `expected` is the configured owner.
     #[must_use]
     pub fn about(&self, token_use: TokenUse, expected: Option<&str>) -> About {

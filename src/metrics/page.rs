@@ -68,6 +68,10 @@ families! {
         "Requests to Metrica that failed below HTTP, broke off, or got an answer that was not passed on as it came.";
     caller_stalls: COUNTER, "metrika_gate_caller_stalls_total", "caller, waited_for",
         "Requests that were given up because their caller sent no more of the request, or took no more of the answer, for timeouts.body_idle.";
+    account_retries: COUNTER, "metrika_gate_account_retries_total", "caller, token",
+        "Reads that Metrica denied with this token and that were sent once more with a token of another account.";
+    token_counters: GAUGE, "metrika_gate_token_counters", "token",
+        "Counters on which a permission of the token's owner is known.";
     request_bytes: COUNTER, "metrika_gate_request_bytes_total", "caller",
         "Bytes of request bodies received.";
     response_bytes: COUNTER, "metrika_gate_response_bytes_total", "caller",
@@ -87,7 +91,7 @@ families! {
     token_state: GAUGE, "metrika_gate_token_state", "token, state",
         "1 for the state of the token: healthy, suspect (a request was refused as if it were invalid, a probe finds out), suspended (Metrica rejects it in the answer to a probe too), outage (the same, of tokens of several owners at once) or missing.";
     own_requests: COUNTER, "metrika_gate_own_requests_total", "purpose",
-        "Requests that the gate sent by itself: token_probe (does Metrica accept the token), follow_up (why was a request refused), identity (who issued the token).";
+        "Requests that the gate sent by itself: token_probe (does Metrica accept the token), follow_up (why was a request refused), identity (who issued the token), counters (which counters its account has).";
     token_allow_mode: GAUGE, "metrika_gate_token_allow_mode", "token",
         "1 when allow_mode lets the token's file, where its mount is read-only, be readable by others and of any owner.";
     token_of_another: GAUGE, "metrika_gate_token_of_another_account", "token",
@@ -165,6 +169,10 @@ fn callers(shard: &Shard, families: &mut Families) {
 }
 
 fn refusals(shard: &Shard, families: &mut Families) {
+    for (token, counters) in sorted(&shard.token_counters) {
+        let labels = [("token", token.as_str())];
+        families.token_counters.push(gauge(&labels, i64::try_from(*counters).unwrap_or(i64::MAX)));
+    }
     for (token, it_is) in sorted(&shard.other_owners) {
         families.token_of_another.push(gauge(&[("token", token.as_str())], i64::from(*it_is)));
     }
@@ -213,6 +221,10 @@ fn refusals(shard: &Shard, families: &mut Families) {
     for ((caller, stall), count) in sorted(&shard.caller_stalls) {
         let labels = [("caller", caller_name(*caller)), ("waited_for", stall.as_str())];
         families.caller_stalls.push(counter(&labels, *count));
+    }
+    for ((caller, token), count) in sorted(&shard.account_retries) {
+        let labels = [("caller", caller_name(*caller)), ("token", token.map_or("none", |token| token.as_str()))];
+        families.account_retries.push(counter(&labels, *count));
     }
     families.floods.push(counter(&[], shard.floods));
     for (kind, count) in sorted(&shard.upstream_errors) {

@@ -90,11 +90,13 @@ pub enum Purpose {
     FollowUp,
     /// To find out who issued a token.
     Identity,
+    /// To list the counters of an account (`counters: auto`).
+    Counters,
 }
 
 impl Purpose {
     /// All purposes.
-    pub const ALL: [Self; 3] = [Self::TokenProbe, Self::FollowUp, Self::Identity];
+    pub const ALL: [Self; 4] = [Self::TokenProbe, Self::FollowUp, Self::Identity, Self::Counters];
 
     /// Returns the label value.
     #[must_use]
@@ -103,6 +105,7 @@ impl Purpose {
             Self::TokenProbe => "token_probe",
             Self::FollowUp => "follow_up",
             Self::Identity => "identity",
+            Self::Counters => "counters",
         }
     }
 }

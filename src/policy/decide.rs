@@ -11,7 +11,7 @@
 use std::num::NonZero;
 
 use http::request::Parts;
-use http::{HeaderMap, Method, Uri, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
 use metrica::operation::{Operation, Verb};
 use metrica::subject::Subject;
 use strict_http::Malformed;
@@ -23,9 +23,13 @@ use super::body_head::BodyHead;
 pub use super::body_policy::{BodyPolicy, Retype};
 use crate::names::{CallerId, ListenerName, TokenAlias};
 use crate::policy::caller::Evidence;
+use crate::policy::choice::Accounts;
 use crate::policy::rejection::{Reason, Rejection};
 use crate::policy::rules::{Breach, Call, Duties};
 use crate::policy::{Denial, Grant, Permission, Policy};
+
+/// The field by which a request chooses among the tokens of its caller ([`super::choice`], rule 4). It is not forwarded.
+pub const ACCOUNT: HeaderName = HeaderName::from_static("x-gate-account");
 
 /// The current state, on which decisions depend.
 #[derive(Clone, Copy)]
@@ -38,6 +42,8 @@ pub struct KnownState<'a> {
     pub limits: &'a Limits,
     /// By position of a token in the policy: the tokens to use when it is chosen, or the reason why there is none.
     pub tokens: &'a [Result<Candidates, Reason>],
+    /// The knowledge about the owners of the tokens.
+    pub accounts: &'a dyn Accounts,
 }
 
 /// The header of a request.
@@ -98,6 +104,8 @@ pub struct AdmittedRequest {
     uri: Uri,
     encoded: Option<Broken>,
     admitted: Admitted,
+    /// The value of [`ACCOUNT`].
+    wanted: Option<HeaderValue>,
     pub(super) body: Option<BodyHead>,
 }
 
@@ -118,6 +126,7 @@ pub struct Decision {
     grant: Grant,
     target: Target,
     tokens: Candidates,
+    next: Option<Candidates>,
     duties: Duties,
     body_policy: Option<Box<BodyPolicy>>,
     shadowed: Option<Shadowed>,
@@ -164,6 +173,7 @@ pub fn admit(
         uri: head.uri.clone(),
         encoded: head.encoded,
         admitted,
+        wanted: head.fields.get(&ACCOUNT).cloned(),
         body: head.body.map(|shortest| BodyHead::of(head.fields, shortest)),
     })
 }
@@ -178,10 +188,16 @@ pub fn permit<'a>(caller: Identified, asked: &AdmittedRequest, known: &KnownStat
     };
     let (path, query, names) = (target.path(), target.query(), target.names());
     let subject = Subject::of(operation, path, query, names);
-    let permission = known.policy.permit(caller.0, &Call { operation, path, query, names, subject: &subject });
+    let call = Call { operation, path, query, names, subject: &subject };
+    let wanted = asked.wanted.as_ref().map(HeaderValue::as_bytes);
+    let permission = known.policy.permit(caller.0, &call, known.accounts, wanted);
     let token = permission.as_ref().ok().map(|permission| permission.grant.token());
-    let decision =
-        permission.map_err(rejection).and_then(|permission| asked.terms(caller, operation, permission, target, known));
+    let refused = |denial| match (denial, known.policy.several_accounts(caller.0, &call, known.accounts)) {
+        (Denial::SeveralAccounts(_), Some(accounts)) => Rejection::because(denial.reason(), accounts),
+        _ => rejection(denial),
+    };
+    let permission = permission.map_err(refused);
+    let decision = permission.and_then(|permission| asked.terms(caller, operation, permission, target, known));
     Decided { read: Some((operation, subject)), token, decision }
 }
 
@@ -259,7 +275,7 @@ impl AdmittedRequest {
         target: Target,
         known: &KnownState<'_>,
     ) -> Result<Decision, Rejection> {
-        let Permission { grant, duties, shadowed } = permission;
+        let Permission { grant, next, duties, shadowed } = permission;
         let of_denial = |denial: Denial| Shadowed { reason: denial.reason(), breach: denial.breach() };
         let mut shadowed = shadowed.map(of_denial);
         let body_policy = self.body_policy(caller, operation, &permission, known, &mut shadowed)?;
@@ -269,7 +285,10 @@ impl AdmittedRequest {
             .ok_or(Reason::TokenUnavailable)?
             .as_ref()
             .map_err(|reason| *reason)?;
-        Ok(Decision { caller: grant.caller(), grant, target, tokens, duties, body_policy, shadowed })
+        // Only a read without a body can be sent to a second account (`docs/decisions/0029`).
+        let is_read = !operation.acts && self.body.is_none() && self.verb.is_some_and(Verb::is_safe);
+        let next = next.filter(|_| is_read).and_then(|next| known.tokens.get(usize::from(next))?.ok());
+        Ok(Decision { caller: grant.caller(), grant, target, tokens, next, duties, body_policy, shadowed })
     }
 }
 
@@ -296,6 +315,12 @@ impl Decision {
     #[must_use]
     pub const fn tokens(&self) -> Candidates {
         self.tokens
+    }
+
+    /// The tokens of another account to try once if Metrica denies this read for lack of access.
+    #[must_use]
+    pub const fn next(&self) -> Option<Candidates> {
+        self.next
     }
 
     /// The duties that the caller's rules impose on such requests.

@@ -103,6 +103,10 @@ reasons! {
         "The body has to be read for the rules of this caller, which the gate does up to 1 MiB.";
     BodyTooSlow = "body_too_slow", REQUEST_TIMEOUT, Timeout, None,
         "The rest of the request's body did not come in time: timeouts.body_idle of the gate between two pieces of it, 30 s in all where the gate reads it for the rules of this caller.";
+    BadAccount = "bad_account", BAD_REQUEST, InvalidParameter, None,
+        "X-Gate-Account names no token that this caller may use for this operation. Send the name of one, or leave the field out.";
+    SeveralAccounts = "several_accounts", BAD_REQUEST, InvalidParameter, None,
+        "The request names counters of several accounts, and Metrica answers for one account at a time. Send one request per account.";
     TokenScopeMissing = "token_scope_missing", FORBIDDEN, AccessDenied, None,
         "None of the tokens of this caller is declared to have a scope that this operation needs.";
     TokenUnavailable = "token_unavailable", SERVICE_UNAVAILABLE, BackendError, Some(5),

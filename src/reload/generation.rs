@@ -90,6 +90,7 @@ pub fn slots(config: &Config, tokens: &[Option<Token>], old: Option<&Generation>
             next_look: concern.and_then(|concern| concern.next_look),
             standby: standby.and_then(|alias| config.tokens.iter().position(|other| other.alias == alias)),
             owner: source.origin.owner.clone(),
+            counters: source.origin.counters.clone(),
         }
     };
     config.tokens.iter().zip(tokens).map(slot).collect()

@@ -5,6 +5,8 @@
 //!    alone waits up to [`CONCLUSION`] for the result of a probe.
 //! 2. An HTML page in place of a success proves nothing: an intermediary that responds in Metrica's place, such as a
 //!    captive portal, sends a page for people.
+//! 3. If another account can be tried, a denial that may be for lack of the account's access is not passed on. Its body is
+//!    read to the end, within the bound of an error's beginning, so that its connection can be used again.
 
 use std::borrow::Cow;
 use std::future::poll_fn;
@@ -35,22 +37,24 @@ impl Begun {
     }
 }
 
-/// Runs the step.
+/// Runs the step. Returns `None` if another account is to be tried, which `has_next` allows (rule 3).
 ///
 /// # Errors
 /// An error if the beginning of the body cannot be passed on.
-pub async fn begin(opened: Opened) -> Result<Begun, ResponseError> {
+pub async fn begin(opened: Opened, has_next: bool) -> Result<Option<Begun>, ResponseError> {
     let (mut head, mut streaming, at) = opened.into_parts();
     let status = head.framed().status();
     if status.as_u16() >= 400 {
-        classify(&mut streaming, head.framed_mut().fields_mut(), status.as_u16()).await?;
+        if classify(&mut streaming, head.framed_mut().fields_mut(), status.as_u16(), has_next).await? {
+            return Ok(None);
+        }
     } else {
         if status.is_success() && !is_page(head.framed().fields()) {
             streaming.progress().succeeded(at);
         }
         poll_fn(|context| streaming.poll_beginning(context)).await?;
     }
-    Ok(Begun { head, streaming })
+    Ok(Some(Begun { head, streaming }))
 }
 
 /// Whether the response is an HTML page (rule 2).
@@ -59,8 +63,14 @@ fn is_page(fields: &HeaderMap) -> bool {
     kind.is_some_and(|kind| kind.eq_ignore_ascii_case(b"text/html"))
 }
 
-/// Reads the beginning of an error's body, and adds the reason of the refusal to its head.
-async fn classify(streaming: &mut Streaming, fields: &mut HeaderMap, status: u16) -> Result<(), ResponseError> {
+/// Reads the beginning of an error's body, and adds the reason of the refusal to its head. Returns whether another account
+/// is to be tried instead.
+async fn classify(
+    streaming: &mut Streaming,
+    fields: &mut HeaderMap,
+    status: u16,
+    has_next: bool,
+) -> Result<bool, ResponseError> {
     let read = streaming.read_ahead().await;
     // The part before a break counts too.
     let error_type = streaming.take_error_type();
@@ -68,6 +78,9 @@ async fn classify(streaming: &mut Streaming, fields: &mut HeaderMap, status: u16
     let refused = error_type.and_then(|error_type| progress.refused(status, error_type));
     read?;
     if let Some((mut diagnosis, conclusion)) = refused {
+        if has_next && diagnosis.cause.may_be_of_the_account() {
+            return Ok(true);
+        }
         if let Some(conclusion) = conclusion {
             // Boxed to keep the future small: few requests wait.
             let concluded = Box::pin(tokio::time::timeout(CONCLUSION, conclusion)).await;
@@ -78,7 +91,7 @@ async fn classify(streaming: &mut Streaming, fields: &mut HeaderMap, status: u16
         }
         set_reason(fields, diagnosis.cause.as_str(), hint(diagnosis));
     }
-    Ok(())
+    Ok(false)
 }
 
 fn hint(diagnosis: Diagnosis) -> HeaderValue {

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::io::Read;
 
 use metrica::error_type::{ErrorType, LOOKED_AT};
-use metrica::response::counter_in;
+use metrica::response::{Shown, counter_in};
 
 use super::coding::Coding;
 
@@ -38,10 +38,10 @@ impl ErrorBody {
         ErrorType::in_body(&plain(self.coding, &self.copy))
     }
 
-    /// Returns the login of the token's owner, if the body contains a counter of that owner.
+    /// Returns the counter in the body.
     #[must_use]
-    pub fn owner(&self) -> Option<Box<str>> {
-        counter_in(&plain(self.coding, &self.copy))?.owner().map(Into::into)
+    pub fn counter(&self) -> Option<Shown> {
+        counter_in(&plain(self.coding, &self.copy))
     }
 }
 
@@ -78,7 +78,9 @@ mod tests {
     #[test]
     fn rule_3_a_counter_of_its_own_says_whose_the_token_is() {
         let own = r#"{"counter":{"id":5,"owner_login":"shop","permission":"own"}}"#;
-        let owner = |body: &str| ErrorBody { coding: Coding::Plain, copy: body.as_bytes().to_vec() }.owner();
+        let owner = |body: &str| {
+            ErrorBody { coding: Coding::Plain, copy: body.as_bytes().to_vec() }.counter()?.owner().map(Box::<str>::from)
+        };
         assert_eq!(owner(own).as_deref(), Some("shop"));
         assert_eq!((owner(&own.replace("\"own", "\"edit")), owner(&own[..own.len() - 1])), (None, None));
     }

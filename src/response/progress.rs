@@ -4,6 +4,7 @@ use std::task::{Context, Poll};
 
 use metrica::cause::Diagnosis;
 use metrica::error_type::ErrorType;
+use metrica::response::Shown;
 use tokio::time::Instant;
 
 use crate::metrics::UpstreamError;
@@ -20,10 +21,10 @@ pub trait ResponseProgress {
     fn refused(&self, status: u16, error_type: ErrorType) -> Option<Diagnosed>;
     /// Records a better diagnosis of the refusal.
     fn diagnosed(&self, diagnosis: Diagnosis);
-    /// Whether a success can reveal the owner of the token, which is unknown.
-    fn may_show_the_owner(&self) -> bool;
-    /// Records the owner of the token, which a success revealed.
-    fn shows_the_owner(&self, login: Box<str>);
+    /// Whether a success shows a counter that teaches something about the owner of the token.
+    fn may_show_a_counter(&self) -> bool;
+    /// Records a counter that a success showed.
+    fn shows_a_counter(&self, shown: &Shown);
     /// Counts a piece of the body that is passed on.
     fn response_bytes(&self, bytes: usize);
     /// Records that the response breaks off.
@@ -73,11 +74,11 @@ pub mod tests {
 
         fn diagnosed(&self, _: Diagnosis) {}
 
-        fn may_show_the_owner(&self) -> bool {
+        fn may_show_a_counter(&self) -> bool {
             false
         }
 
-        fn shows_the_owner(&self, _: Box<str>) {}
+        fn shows_a_counter(&self, _: &Shown) {}
 
         fn response_bytes(&self, bytes: usize) {
             self.bytes.set(self.bytes.get() + bytes);

@@ -8,7 +8,7 @@
 //!    off by then is replaced likewise.
 //! 4. A copy of the bytes read ahead of a 401, 403, 420 or 429 is kept to determine the reason.
 //! 5. A copy of the response to a counter change is kept where it may reveal the owner of the token, which nothing else
-//!    reveals for a token without read access. No other body is copied.
+//!    reveals for a token without read access, or shows a new counter. No other body is copied.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -69,7 +69,7 @@ pub struct Streaming {
     secret: Secret,
     /// The copy of a body that may contain the reason of a refusal (rule 4).
     error_body: Option<ErrorBody>,
-    /// The copy of a body that may reveal the owner of the token (rule 5).
+    /// The copy of a body that shows a counter (rule 5).
     counter: Option<ErrorBody>,
     ahead: Ahead,
     trailers: Option<Box<HeaderMap>>,
@@ -116,7 +116,7 @@ impl Streaming {
         let body = head.body();
         let may_tell = matches!(head.status().as_u16(), 401 | 403 | 420 | 429);
         let source = source(head.is_reusable());
-        let may_show = head.status().is_success() && source.progress().may_show_the_owner();
+        let may_show = head.status().is_success() && source.progress().may_show_a_counter();
         let copy = || ErrorBody::new(body.unwrap_or(Coding::Plain));
         Self {
             source,
@@ -211,8 +211,8 @@ impl Streaming {
     /// Ends reading; returns whether the body is complete. The first call decides.
     fn end(&mut self, whole: bool) -> bool {
         let whole = self.source.end(whole);
-        if let Some(owner) = self.counter.take().filter(|_| whole).and_then(|counter| counter.owner()) {
-            self.progress().shows_the_owner(owner);
+        if let Some(shown) = self.counter.take().filter(|_| whole).and_then(|counter| counter.counter()) {
+            self.progress().shows_a_counter(&shown);
         }
         whole
     }

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use metrica::cause::Conclusion;
 use metrica::cause::{Case, Cause, Demands, Diagnosis};
+use metrica::counter_list::CounterList;
 use metrica::error_type::ErrorType;
 use metrica::login;
-use metrica::observed_rights::{Fact, Knowledge};
+use metrica::observed_rights::{Fact, Knowledge, Permission};
 use metrica::operation::{OperationId, Reach, Verb};
 use metrica::scope::ScopeSet;
-use metrica::subject::Subject;
+use metrica::subject::{Counters, Subject};
 use rustc_hash::FxHashMap;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -34,6 +35,8 @@ pub enum Report {
     Doubted(TokenUse, oneshot::Sender<Conclusion>),
     /// Metrica denied access, and a question could tell the reason.
     Denied(TokenUse, Suspicion),
+    /// A caller changed who has access to counters.
+    AccessChanged(TokenUse),
     /// A response showed a caller the owner's permission on a counter that the owner is known to have no edit access to:
     /// reported at most once per `TELL`.
     Shown(TokenUse, u64),
@@ -48,6 +51,7 @@ impl Report {
             | Self::Refused(token_use, _)
             | Self::Doubted(token_use, _)
             | Self::Accepted(token_use)
+            | Self::AccessChanged(token_use)
             | Self::Denied(token_use, _)
             | Self::Shown(token_use, _) => *token_use,
         }
@@ -133,6 +137,11 @@ impl Learning {
         }
     }
 
+    /// Calls `then` with the facts about a token.
+    pub fn knowledge<T>(&self, token_use: TokenUse, then: impl FnOnce(&Knowledge) -> T) -> T {
+        self.with(token_use, |known| then(&known.knowledge))
+    }
+
     fn send_report(&self, report: Report) {
         // The receiver is gone when the process ends.
         let _ = self.reports.send(report);
@@ -180,6 +189,26 @@ impl Learning {
         }
     }
 
+    /// Records that a caller changed who has access to counters.
+    pub fn access_changed(&self, token_use: TokenUse) {
+        self.send_report(Report::AccessChanged(token_use));
+    }
+
+    /// Records a counter that a response shows to the owner of a token.
+    pub fn counter_was_shown(&self, token_use: TokenUse, counter: u64, permission: Permission) {
+        let fact = Fact::Permission(counter, permission);
+        if self.with(token_use, |known| known.knowledge.learn(&fact)) {
+            self.send_report(Report::Learnt(token_use, fact));
+        }
+    }
+
+    /// The number of counters on which a permission of each token's owner is known.
+    pub fn known_counters(&self, slots: &[Slot]) -> Vec<(TokenAlias, usize)> {
+        let learnt = |slot: &Slot| self.knowledge(slot.token_use(), Knowledge::known_counters);
+        let listed = |slot: &Slot| slot.counters.listed().map_or(0, CounterList::len);
+        slots.iter().map(|slot| (slot.alias, learnt(slot).max(listed(slot)))).collect()
+    }
+
     /// Whether the owner of a token is unknown.
     pub fn lacks_the_owner(&self, token_use: TokenUse) -> bool {
         self.with(token_use, |known| known.knowledge.owner().is_none())
@@ -219,9 +248,26 @@ impl Learning {
             awaited
         });
         if is_denied {
+            self.contradict(refused, reach, diagnosis.cause);
             self.denied(refused, reach, diagnosis.cause);
         }
         (diagnosis, conclusion)
+    }
+
+    /// Records that a denial contradicts what is known of its counter.
+    fn contradict(&self, refused: &Refused<'_>, reach: Reach, cause: Cause) {
+        let Refused { token_use, subject, needs, operation, .. } = *refused;
+        let is_of_counter = matches!(reach, Reach::Counter(_) | Reach::Reports) && subject.login.is_none();
+        let (true, true, Counters::One(counter)) = (is_of_counter, cause.may_be_of_the_account(), &subject.counters)
+        else {
+            return;
+        };
+        let needed = Demands::of(operation).access(needs);
+        self.with(token_use, |known| {
+            if known.knowledge.access(*counter, needed) != Some(false) {
+                known.knowledge.contradict(*counter);
+            }
+        });
     }
 
     /// Learns from a denial of access, and reports the question that could tell its reason.

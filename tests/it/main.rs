@@ -49,6 +49,7 @@ mod policy {
 }
 
 mod tokens {
+    mod accounts;
     mod credentials;
     mod health;
     mod owners;

@@ -43,7 +43,7 @@
 
 use crate::error_type::ErrorType;
 use crate::login;
-use crate::observed_rights::Knowledge;
+use crate::observed_rights::{Access, Knowledge};
 use crate::operation::{OperationId, Reach};
 use crate::scope::{Scope, ScopeSet};
 use crate::subject::{Counters, Subject};
@@ -174,6 +174,19 @@ impl Cause {
         matches!(self, Self::ScopeMissing | Self::Ambiguous)
     }
 
+    /// Whether a token of another account may be allowed what was refused.
+    #[must_use]
+    pub const fn may_be_of_the_account(self) -> bool {
+        matches!(
+            self,
+            Self::CounterNotGranted
+                | Self::CounterViewOnly
+                | Self::CounterInOrganization
+                | Self::NotRepresentative
+                | Self::Ambiguous
+        )
+    }
+
     /// Whether a quota is exhausted: a response of 420 or 429.
     #[must_use]
     pub const fn is_of_quota(self) -> bool {
@@ -221,6 +234,17 @@ impl Demands {
             "grants.list" | "grant.get" => Self::Change,
             "counter.delete" | "counter.undelete" => Self::Ownership,
             _ => Self::Usual,
+        }
+    }
+
+    /// The access to its counter that an operation needs whose scopes are `needs`.
+    #[must_use]
+    pub fn access(self, needs: ScopeSet) -> Access {
+        match self {
+            Self::Ownership => Access::Own,
+            Self::Change => Access::Edit,
+            Self::Usual if needs.contains(Scope::Read) => Access::View,
+            Self::Usual => Access::Edit,
         }
     }
 }

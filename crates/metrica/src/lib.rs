@@ -12,10 +12,12 @@
 //! | [`login`] | Yandex logins, compared as Yandex compares them |
 //! | [`error_type`] | the `error_type` in the body of an error |
 //! | [`response`] | the counters and accounts that a response shows |
+//! | [`counter_list`] | the counters of an account, with its permission on each |
 //! | [`observed_rights`] | the rights of a token and of its owner that responses have shown |
 //! | [`cause`] | the cause of a refusal, derived from all of these |
 
 pub mod cause;
+pub mod counter_list;
 pub mod error_type;
 mod interned;
 pub mod login;

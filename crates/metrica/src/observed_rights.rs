@@ -12,14 +12,24 @@
 //! 4. Scopes belong to the token, and another token in the same file begins without them. Permissions and represented
 //!    logins belong to the owner ([`Fact::is_of_owner`]): they hold for each token that is proven to be of that owner. At
 //!    most [`LARGEST`] counters and [`MOST_LOGINS`] logins are kept; further ones are ignored.
+//! 5. A list of the owner's counters ([`Fact::List`]) replaces everything known of single counters; later facts about one
+//!    counter take precedence over the list. A denial contradicts the knowledge of its counter: [`Knowledge::access`] then
+//!    treats the counter as unknown until the next fact about it.
 //!
 //! Sources: <https://yandex.com/dev/metrika/en/intro/authorization> (troubleshooting);
 //! <https://yandex.com/dev/metrika/en/management/openapi/counter/counter> (`permission`).
 
 use std::hash::Hash;
 
-use rustc_hash::FxHashMap;
+use std::sync::Arc;
 
+use rustc_hash::{FxHashMap, FxHashSet};
+
+mod permission;
+
+pub use permission::{Access, Permission};
+
+use crate::counter_list::CounterList;
 use crate::login;
 use crate::operation::Reach;
 use crate::scope::{Scope, ScopeSet};
@@ -34,39 +44,6 @@ pub const MOST_LOGINS: usize = 500;
 /// Counters of the documentation, which everybody may view.
 pub const DEMO_COUNTERS: [u64; 2] = [44_147_844, 2_215_573];
 
-/// The permission of an account on a counter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Permission {
-    /// No access (rule 3).
-    Nothing,
-    /// View access, because the counter is public (rule 3).
-    Public,
-    /// At least view access (rule 2).
-    Seen,
-    /// Exactly view access (rule 3).
-    View,
-    /// At least edit access (rule 2).
-    Changed,
-    /// Exactly edit access (rule 3).
-    Edit,
-    /// Ownership: everything is allowed (rule 3).
-    Own,
-}
-
-impl Permission {
-    /// The permission that a word of the API denotes.
-    #[must_use]
-    pub fn of(word: &str) -> Option<Self> {
-        Some(match word {
-            "own" => Self::Own,
-            "edit" => Self::Edit,
-            "view" | "analyst" | "analyst_access_filter" => Self::View,
-            "public_stat" => Self::Public,
-            _ => return None,
-        })
-    }
-}
-
 /// A fact learnt about a token or its owner.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Fact {
@@ -76,6 +53,8 @@ pub enum Fact {
     Lacks(ScopeSet),
     /// The owner has this permission on the counter.
     Permission(u64, Permission),
+    /// The counters of the owner (rule 5).
+    List(Arc<CounterList>),
     /// This login, which the owner represents, has this permission on the counter.
     PermissionOf(Box<str>, u64, Permission),
     /// The owner represents this login.
@@ -96,6 +75,7 @@ impl Fact {
     pub const fn is_of_owner(&self) -> bool {
         match self {
             Self::Permission(..)
+            | Self::List(_)
             | Self::PermissionOf(..)
             | Self::Represents(_)
             | Self::Logins(_)
@@ -113,6 +93,9 @@ pub struct Knowledge {
     /// Sets of scopes of which the token has none, in the same form.
     lacks: u32,
     counters: FxHashMap<u64, Permission>,
+    list: Option<Arc<CounterList>>,
+    /// The counters whose known permission a denial contradicts (rule 5).
+    contradicted: FxHashSet<u64>,
     /// Keyed by the canonical login.
     of_logins: FxHashMap<(Box<str>, u64), Permission>,
     /// The value is whether the list of accounts contained the login, rather than only a request with it.
@@ -138,7 +121,17 @@ impl Knowledge {
                 self.lacks |= needs.bit();
                 before != self.lacks
             }
-            Fact::Permission(counter, new) => learn_permission(&mut self.counters, *counter, *new),
+            Fact::Permission(counter, new) => {
+                let was_contradicted = self.contradicted.remove(counter);
+                let is_listed = self.list.as_ref().is_some_and(|list| list.get(*counter) == Some(*new));
+                let is_known = is_listed && !self.counters.contains_key(counter);
+                was_contradicted | (!is_known && learn_permission(&mut self.counters, *counter, *new))
+            }
+            Fact::List(list) => {
+                self.counters.clear();
+                self.contradicted.clear();
+                self.list.replace(list.clone()).as_ref() != Some(list)
+            }
             Fact::PermissionOf(login, counter, new) => {
                 learn_permission(&mut self.of_logins, (login::canonical(login), *counter), *new)
             }
@@ -183,11 +176,12 @@ impl Knowledge {
         let listed = with(true).map(|(login, _)| login.clone()).collect();
         let listed = self.all_logins.then_some(Fact::Logins(listed));
         let seen = with(false).map(|(login, _)| Fact::Represents(login.clone()));
+        let list = self.list.iter().map(|list| Fact::List(list.clone()));
         let counters = self.counters.iter().map(|(counter, permission)| Fact::Permission(*counter, *permission));
         let of_logins = self.of_logins.iter();
         let of_logins =
             of_logins.map(|((login, counter), permission)| Fact::PermissionOf(login.clone(), *counter, *permission));
-        listed.into_iter().chain(seen).chain(counters).chain(of_logins).collect()
+        listed.into_iter().chain(seen).chain(list).chain(counters).chain(of_logins).collect()
     }
 
     /// Records the facts that a successful request shows, and returns the new ones (rules 1 and 2). The request needed one
@@ -229,7 +223,7 @@ impl Knowledge {
         let (Reach::Counter(_), None, Counters::One(counter)) = (reach, &subject.login, &subject.counters) else {
             return None;
         };
-        let known = self.counters.get(counter)?;
+        let known = self.known(*counter)?;
         matches!(known, Permission::Public | Permission::View).then_some(*counter)
     }
 
@@ -237,7 +231,7 @@ impl Knowledge {
     /// counter on which the owner's permission is unknown.
     #[must_use]
     pub fn is_proof_of_the_token(&self, needs: ScopeSet, reach: Reach, subject: &Subject) -> bool {
-        let is_granted = |counter: &u64| self.counters.get(counter).is_some_and(|known| *known >= Permission::View);
+        let is_granted = |counter: &u64| self.known(*counter).is_some_and(|known| known >= Permission::View);
         match reach {
             Reach::Nobody => false,
             _ if !needs.contains(Scope::Read) => true,
@@ -281,13 +275,61 @@ impl Knowledge {
         self.excluded
     }
 
+    /// The known permission of the owner on a counter.
+    fn known(&self, counter: u64) -> Option<Permission> {
+        self.counters.get(&counter).copied().or_else(|| self.list.as_ref()?.get(counter))
+    }
+
+    /// Records that Metrica denied an operation on a counter (rule 5).
+    pub fn contradict(&mut self, counter: u64) {
+        if self.contradicted.len() < LARGEST {
+            self.contradicted.insert(counter);
+        }
+    }
+
+    /// Whether a denial contradicts the knowledge of a counter (rule 5).
+    #[must_use]
+    pub fn is_contradicted(&self, counter: u64) -> bool {
+        self.contradicted.contains(&counter)
+    }
+
+    /// Whether the owner has the access that an operation needs on a counter; `None` if that is unknown.
+    #[must_use]
+    pub fn access(&self, counter: u64, needed: Access) -> Option<bool> {
+        if self.is_contradicted(counter) {
+            return None;
+        }
+        match self.permission(None, counter) {
+            Some(permission) => permission.allows(needed),
+            None => self.list.as_ref().is_some_and(|list| list.lacks(counter)).then_some(false),
+        }
+    }
+
+    /// Whether the owner may act on behalf of a login; `None` if that is unknown.
+    #[must_use]
+    pub fn represents(&self, login: &str) -> Option<bool> {
+        let is_own = self.owner().is_some_and(|owner| login::is_same(owner, login));
+        if is_own || self.represented(login).is_some() {
+            return Some(true);
+        }
+        self.all_logins.then_some(false)
+    }
+
+    /// The number of counters on which a permission of the owner is known.
+    #[must_use]
+    pub fn known_counters(&self) -> usize {
+        let list = self.list.as_deref();
+        let further = self.counters.keys().filter(|counter| list.is_none_or(|list| list.get(**counter).is_none()));
+        further.count() + list.map_or(0, CounterList::len)
+    }
+
     /// The known permission of the owner, or of a `login` that it represents, on a counter.
     #[must_use]
     pub fn permission(&self, login: Option<&str>, counter: u64) -> Option<Permission> {
         match login {
             None => {
                 let open = DEMO_COUNTERS.contains(&counter).then_some(Permission::Public);
-                self.counters.get(&counter).copied().or(open)
+                self.known(counter).or(open)
             }
             Some(login) => self.of_logins.get(&(login::canonical(login), counter)).copied(),
         }

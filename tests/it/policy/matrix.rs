@@ -9,6 +9,7 @@ use metrica::operation::Operation;
 use metrika_gate::config::Config;
 use metrika_gate::policy::Policy;
 use metrika_gate::policy::caller::{Evidence, ListenerName, Peer};
+use metrika_gate::policy::choice::NoAccounts;
 use metrika_gate::policy::decide::{self, Candidates, KnownState, RequestHead};
 use metrika_gate::policy::rejection::Reason;
 
@@ -60,7 +61,8 @@ fn decided(operation: &Operation, uid: u32, known: &KnownState<'_>) -> String {
 fn matrix(config: &Config, policy: &Policy) -> String {
     let admissions = config.admissions();
     let tokens = Candidates::of(&vec![Ok(()); policy.tokens().len()], |_| None);
-    let known = KnownState { policy, admissions: &admissions, limits: &config.limits, tokens: &tokens };
+    let (admissions, limits, tokens, accounts) = (&admissions, &config.limits, &tokens, &NoAccounts);
+    let known = KnownState { policy, admissions, limits, tokens, accounts };
     let mut text = "# Who may do what, and with which token: the initial of its name; '-' is scope_denied, '!' token_scope_missing.\n\
         # Written by tests/it/policy/matrix.rs; UPDATE=1 writes it anew.\n"
         .to_owned();

@@ -29,6 +29,7 @@ const DETAILED: [Reason; 13] = [
     Reason::SecretDenied,
     Reason::BodyUnreadable,
     Reason::BodyTooLarge,
+    Reason::SeveralAccounts,
 ];
 
 /// The reasons that no request can meet: they are faults of the gate itself, and their response is held where it is made.
@@ -86,7 +87,13 @@ listeners:
   - {name: nobody, address: '127.0.0.1:0'}
   - {name: strict, address: '127.0.0.1:0', require_header: 'X-Gate: 1'}
   - {name: one, address: '127.0.0.1:0'}
+  - {name: both, address: '127.0.0.1:0'}
+tokens:
+  analytics: {file: '{folder}/analytics', scopes: [metrika:read], owner: one, counters: [1]}
+  crm: {file: '{folder}/crm', scopes: [metrika:write]}
+  other: {file: '{folder}/crm', scopes: [metrika:read], owner: two, counters: [2]}
 callers:
+  - {id: both, match: {listener: both}, scopes: [metrika:read], tokens: [analytics, other]}
   - {id: reports, match: {listener: app}, scopes: [metrika:read], tokens: [analytics]}
   - {id: strict, match: {listener: strict}, scopes: [metrika:read], tokens: [analytics]}
   - {id: one, match: {listener: one}, scopes: [metrika:read, metrika:write], tokens: [analytics, crm], counters: [1], destructive: deny, sharing: deny}
@@ -127,6 +134,8 @@ limits: {target_bytes: 1KiB, header_bytes: 8KiB}
         |fields: &str| format!("POST /management/v1/counter/1/goals HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n\r\n");
     meet(&gate.send("one", goals("Content-Type: text/xml\r\nContent-Length: 2") + "{}"), "415 body_unreadable");
     meet(&gate.send("one", goals("Content-Type: application/json\r\nContent-Length: 1048577")), "413 body_too_large");
+    meet(&gate.send("app", field("X-Gate-Account: crm")), "400 bad_account");
+    meet(&gate.get("both", "/stat/v1/data?ids=1,2&metrics=m"), "400 several_accounts");
     meet(&gate.get("poor", COUNTERS), "403 token_scope_missing");
     meet(&gate.send("poor", with("DELETE", "/management/v1/counter/1")), "503 token_unavailable");
     let invalid = r#"{"errors":[{"error_type":"invalid_token","message":"m"}],"code":403,"message":"m"}"#;

@@ -30,7 +30,7 @@ const MODULES: [(&str, &str, &[&str]); 19] = [
     ("process", "process", &["files", "metrics", "names", "response", "server", "telemetry", "token", "worker"]),
     ("reload", "process", &["config", "files", "metrics", "names", "policy", "process", "token", "upstream", "worker"]),
     ("health", "process", &["config", "metrics", "names", "process", "reload", "token", "upstream", "worker"]),
-    ("doctor", "commands", &["config", "files", "health", "names", "token", "upstream"]),
+    ("doctor", "commands", &["config", "files", "health", "names", "policy", "token", "upstream"]),
     (
         "cli",
         "commands",

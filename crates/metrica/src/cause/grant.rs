@@ -1,8 +1,7 @@
 //! Distinguishes a missing scope, a missing grant and a refused request (rule 7): the table of the parent module.
 
-use super::{Case, Cause, Demands, Diagnosis, Doubts};
-use crate::observed_rights::Permission;
-use crate::scope::Scope;
+use super::{Case, Cause, Diagnosis, Doubts};
+use crate::observed_rights::{Access, Permission};
 
 /// Whether the token has a sufficient scope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -10,15 +9,6 @@ enum Right {
     Proven,
     Lacking,
     Unknown,
-}
-
-/// The kind of access to a counter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Read,
-    Change,
-    /// An operation for the owner only.
-    Own,
 }
 
 const LOGIN_NOT_GRANTED: &str = "The login in ulogin has no access to this counter: check its number, or ask who owns the counter to give that login access.";
@@ -38,38 +28,29 @@ impl Case<'_> {
         let login = self.subject.login.as_deref();
         let known: Vec<_> = counters.iter().map(|counter| self.knowledge.permission(login, *counter)).collect();
         let any = |permissions: &[Permission]| known.iter().flatten().any(|known| permissions.contains(known));
-        let (kind, right) = (self.kind(), self.right());
-        let least = match kind {
+        let (access, right) = (self.demands.access(self.needs), self.right());
+        let least = match access {
             _ if any(&[Permission::Nothing]) => Some(Permission::Nothing),
-            Kind::Change | Kind::Own if any(&[Permission::View, Permission::Public]) => Some(Permission::View),
-            Kind::Read | Kind::Change | Kind::Own => known.into_iter().min().flatten(),
+            Access::Edit | Access::Own if any(&[Permission::View, Permission::Public]) => Some(Permission::View),
+            Access::View | Access::Edit | Access::Own => known.into_iter().min().flatten(),
         };
-        let cause = cause(least, kind, right);
+        let cause = cause(least, access, right);
         let was_done = match least {
-            Some(Permission::Seen) => kind == Kind::Read,
-            Some(Permission::Changed) => kind == Kind::Read || right == Right::Proven,
-            _ => cause == Cause::RequestRefused && !(kind == Kind::Own && least == Some(Permission::Edit)),
+            Some(Permission::Seen) => access == Access::View,
+            Some(Permission::Changed) => access == Access::View || right == Right::Proven,
+            _ => cause == Cause::RequestRefused && !(access == Access::Own && least == Some(Permission::Edit)),
         };
         let doubts = if was_done && right != Right::Lacking { Doubts::Denied } else { Doubts::None };
         let hint = match (cause, login) {
             (Cause::CounterNotGranted, Some(_)) => LOGIN_NOT_GRANTED,
             (Cause::CounterViewOnly, Some(_)) => LOGIN_VIEW_ONLY,
             (Cause::CounterNotGranted, None) if least == Some(Permission::Public) => ONLY_PUBLIC,
-            (Cause::Ambiguous, _) if kind == Kind::Own => ONLY_FOR_OWNERS,
+            (Cause::Ambiguous, _) if access == Access::Own => ONLY_FOR_OWNERS,
             (Cause::Ambiguous, _) if right == Right::Proven => ACCESS_NOT_KNOWN,
             (cause, _) => cause.hint(),
         };
         let has_scope = right == Right::Proven || hint == ONLY_FOR_OWNERS;
         Diagnosis { hint, doubts, has_scope, ..cause.into() }
-    }
-
-    fn kind(&self) -> Kind {
-        match self.demands {
-            Demands::Ownership => Kind::Own,
-            Demands::Change => Kind::Change,
-            Demands::Usual if self.needs.contains(Scope::Read) => Kind::Read,
-            Demands::Usual => Kind::Change,
-        }
     }
 
     fn right(&self) -> Right {
@@ -84,16 +65,16 @@ impl Case<'_> {
 }
 
 /// Looks up the table of the parent module.
-fn cause(least: Option<Permission>, kind: Kind, right: Right) -> Cause {
-    match (least, kind, right) {
+fn cause(least: Option<Permission>, access: Access, right: Right) -> Cause {
+    match (least, access, right) {
         (Some(Permission::Nothing), _, _) => Cause::CounterNotGranted,
-        (Some(Permission::View | Permission::Public), Kind::Change | Kind::Own, _) => Cause::CounterViewOnly,
-        (Some(Permission::Edit), Kind::Own, _) => Cause::RequestRefused,
+        (Some(Permission::View | Permission::Public), Access::Edit | Access::Own, _) => Cause::CounterViewOnly,
+        (Some(Permission::Edit), Access::Own, _) => Cause::RequestRefused,
         (_, _, Right::Lacking) => Cause::ScopeMissing,
-        (Some(Permission::Public), Kind::Read, Right::Proven) => Cause::CounterNotGranted,
+        (Some(Permission::Public), Access::View, Right::Proven) => Cause::CounterNotGranted,
         (Some(Permission::View | Permission::Edit | Permission::Own), _, Right::Proven) => Cause::RequestRefused,
-        (Some(Permission::Changed | Permission::Edit), Kind::Change, Right::Unknown) => Cause::ScopeMissing,
-        (Some(Permission::Own), Kind::Change | Kind::Own, Right::Unknown) => Cause::ScopeMissing,
+        (Some(Permission::Changed | Permission::Edit), Access::Edit, Right::Unknown) => Cause::ScopeMissing,
+        (Some(Permission::Own), Access::Edit | Access::Own, Right::Unknown) => Cause::ScopeMissing,
         (_, _, Right::Proven | Right::Unknown) => Cause::Ambiguous,
     }
 }

@@ -6,6 +6,7 @@
 //! 3. `shares` grants access to the login in `user_login`, `shares:perhaps` to the login in the body if there is one,
 //!    `shares:anyone` to everybody, and `shares:secret` to anyone who learns the response.
 
+use super::OperationId;
 use std::fmt;
 
 /// The condition under which an operation is destructive; see `docs/destructive.md`.
@@ -121,6 +122,21 @@ impl fmt::Display for Setting {
         write!(f, "{}={}", self.name, self.value)
     }
 }
+
+impl OperationId {
+    /// Whether the operation changes which accounts have access to which counters.
+    #[must_use]
+    pub fn changes_access(self) -> bool {
+        let id = self.as_str();
+        matches!(id, "counters.create" | "counter.delete" | "counter.undelete")
+            || CHANGE_ACCESS.iter().any(|prefix| id.starts_with(prefix))
+                && !id.contains(".get")
+                && !id.ends_with(".list")
+    }
+}
+
+/// The beginnings of the ids of operations that give or take access.
+const CHANGE_ACCESS: [&str; 6] = ["grant.", "grants.", "delegate.", "delegates.", "account.", "accounts."];
 
 #[cfg(test)]
 mod tests {

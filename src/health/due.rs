@@ -1,0 +1,103 @@
+//! Sends the questions that are due.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::ask::{self, About, Asker, Finds};
+use super::probe::Place;
+use super::{Health, TrackedToken, counters};
+use crate::config::TokenCounters;
+use crate::metrics::process::ProcessMeters;
+use crate::token::Token;
+use crate::worker::{Slot, Suspicion, TokenUse};
+
+impl Health {
+    /// Determines with which tokens counters are listed (rule 8).
+    fn follow_lists(&mut self, now: Instant) {
+        let wants = |slot: &&Slot| slot.counters == TokenCounters::Auto && slot.token.is_some();
+        let askers: BTreeMap<_, _> = (self.generation.tokens.iter().filter(wants))
+            .map(|slot| self.asking_token(slot.token_use()))
+            .filter(|asker| self.owners.may_read(*asker))
+            .map(|asker| (asker.alias, asker))
+            .collect();
+        self.lists.follow(askers.values().copied(), now);
+    }
+
+    /// Sends every question that is due (rule 6).
+    pub(super) fn ask_what_is_due(&mut self) {
+        let now = Instant::now();
+        self.follow_lists(now);
+        for slot in &self.generation.tokens {
+            let (Some(token), Some(tracked)) = (&slot.token, self.tracked_tokens.get_mut(&slot.alias)) else {
+                continue;
+            };
+            if tracked.is_busy || tracked.epoch != slot.epoch {
+                continue;
+            }
+            let about = self.owners.about(slot.token_use(), slot.owner.as_deref());
+            let asker = |place: &Place| asker(place, token, (slot.token_use(), about), &self.meters, &self.finds);
+            if tracked.machine.due().is_some_and(|due| due <= now) {
+                tracked.is_busy = true;
+                tracked.machine.asks(now);
+                ask::whether_valid(asker(&self.metrica));
+            } else if let Some((place, path)) = &self.identity
+                && tracked.introduction.is_some_and(|due| due <= now)
+            {
+                (tracked.is_busy, tracked.introduction) = (true, None);
+                let secrets = self.generation.tokens.iter().filter_map(|slot| slot.token.clone()).collect();
+                ask::owner(asker(place), path, secrets);
+            } else if !tracked.standing.is_refused() && self.lists.due(slot.alias).is_some_and(|due| due <= now) {
+                tracked.is_busy = true;
+                self.lists.begin(slot.alias, now);
+                counters::list(asker(&self.metrica));
+            }
+        }
+        self.ask_what_is_open();
+    }
+
+    /// Sends the next open follow-up question (rule 4).
+    fn ask_what_is_open(&mut self) {
+        let tracked_tokens = &self.tracked_tokens;
+        let is_free = |tracked: &TrackedToken| !tracked.is_busy && !tracked.standing.is_refused();
+        let may_ask = |token_use: TokenUse| tracked_tokens.get(&token_use.alias).is_some_and(is_free);
+        let Some((token_use, suspicion)) = self.follow_ups.next(Instant::now(), may_ask) else { return };
+        // The scopes that it is declared to have may have changed since.
+        let is_same = |slot: &&Slot| slot.alias == token_use.alias && slot.epoch == token_use.epoch;
+        let slot = self.generation.tokens.iter().find(is_same);
+        let token = slot.and_then(|slot| slot.token.as_ref());
+        let (Some(token), Some(tracked)) = (token, self.tracked_tokens.get_mut(&token_use.alias)) else {
+            self.follow_ups.answered();
+            return;
+        };
+        tracked.is_busy = true;
+        let mut about = self.owners.about(token_use, slot.and_then(|slot| slot.owner.as_deref()));
+        about.owner_is_open &= self.identity.is_none();
+        let asker = asker(&self.metrica, token, (token_use, about), &self.meters, &self.finds);
+        match suspicion {
+            Suspicion::Counters(login, counters) => ask::permissions(asker, login, counters),
+            Suspicion::Logins => ask::logins(asker),
+            Suspicion::Reads => ask::reads(asker),
+        }
+    }
+}
+
+fn asker(
+    place: &Place,
+    token: &Token,
+    (token_use, about): (TokenUse, About),
+    meters: &Arc<ProcessMeters>,
+    finds: &Finds,
+) -> Asker {
+    Asker {
+        place: place.clone(),
+        token: token.clone(),
+        token_use,
+        about,
+        meters: meters.clone(),
+        finds: finds.clone(),
+        requests: Rc::default(),
+    }
+}
