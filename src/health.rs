@@ -49,7 +49,7 @@ pub mod question;
 
 use ask::{Finding, Finds};
 use follow_ups::FollowUps;
-use lists::Lists;
+use lists::{Again, Lists};
 use machine::{Event, Machine, Reaction};
 use owners::Owners;
 use probe::Place;
@@ -162,9 +162,10 @@ impl Health {
         self.ask_what_is_due();
     }
 
-    /// Probes these tokens, or all of them, again: the state known of them may be out of date.
+    /// Probes these tokens, or all of them, again, and lists counters again: what is known may be out of date.
     pub fn look_again(&mut self, of: Option<&BTreeSet<TokenAlias>>) {
         let now = Instant::now();
+        self.lists.ask_again(Again::Changed, now);
         for (alias, tracked) in &mut self.tracked_tokens {
             if of.is_none_or(|of| of.contains(alias)) {
                 tracked.machine.on(Event::LookAgain, now, self.settings);
@@ -254,12 +255,12 @@ impl Health {
                     self.follow_ups.take_again(self.asking_token(token_use), counter, now);
                 }
             }
-            Report::AccessChanged(_) => self.lists.ask_again(lists::AFTER_CHANGE, now),
+            Report::AccessChanged(_) => self.lists.ask_again(Again::Changed, now),
             Report::Shown(_, counter) => self.follow_ups.is_old(self.asking_token(token_use), counter),
             Report::Denied(_, suspicion) => {
                 let is_healthy = !tracked.standing.is_refused();
                 if matches!(suspicion, Suspicion::Counters(..)) {
-                    self.lists.ask_again(lists::AFTER_DENIAL, now);
+                    self.lists.ask_again(Again::Denied, now);
                 }
                 if self.settings.learn && is_healthy {
                     self.suspicion(token_use, suspicion, now);
@@ -319,8 +320,8 @@ impl Health {
                 }
             }
             Finding::Listed(found, requests) => {
-                self.lists.finish(token_use.alias, found.is_some(), requests, Instant::now());
-                found.into_iter().for_each(|found| self.take_found(token_use, found, workers));
+                let changed = found.map(|found| self.take_list(token_use, found, workers));
+                self.lists.finish(token_use.alias, changed, requests, Instant::now());
             }
             Finding::Owner(Some(login)) => self.learn(token_use, vec![Fact::Owner(login)], workers),
             Finding::Owner(None) => tracked.introduction = Some(Instant::now() + INTRODUCTION),

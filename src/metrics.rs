@@ -163,7 +163,8 @@ pub struct Shard {
     caller_stalls: FxHashMap<(Option<CallerId>, Stall), u64>,
     floods: u64,
     likely_cut: usize,
-    account_retries: FxHashMap<(Option<CallerId>, Option<TokenAlias>), u64>,
+    /// The reads that were sent once more with another account's token, by the first token; every series starts at zero.
+    account_retries: FxHashMap<TokenAlias, u64>,
     /// The number of counters on which a permission of the token's owner is known.
     token_counters: FxHashMap<TokenAlias, usize>,
     /// Whether a token is known to belong to another account than its `owner`.
@@ -270,9 +271,9 @@ impl Shard {
         self.floods += 1;
     }
 
-    /// Records a request that is sent with another account's token after Metrica denied it with `token`.
-    pub fn tried_next_account(&mut self, caller: Option<CallerId>, token: Option<TokenAlias>) {
-        *self.account_retries.entry((caller, token)).or_default() += 1;
+    /// Records a read that is sent with another account's token after Metrica denied it with `token`.
+    pub fn tried_next_account(&mut self, token: TokenAlias) {
+        *self.account_retries.entry(token).or_default() += 1;
     }
 
     /// Sets the number of counters on which a permission of the token's owner is known.
@@ -336,6 +337,7 @@ impl Shard {
     pub fn prepare(&mut self, policy: &Policy) {
         for token in policy.tokens() {
             self.scope_drift.entry((token.alias, None)).or_default();
+            self.account_retries.entry(token.alias).or_default();
             // A standby has scopes that only a takeover needs.
             for scope in token.scopes.iter().filter(|_| !token.is_standby) {
                 self.scopes_needed.entry((token.alias, scope)).or_default();

@@ -140,8 +140,9 @@ impl Exchange {
     /// An internal error if no operation was read.
     pub fn tried_next_account(&self, token_use: TokenUse) -> Result<(), Rejection> {
         self.refusal.set(None);
-        let before = self.token();
-        self.worker.count(|shard| shard.tried_next_account(self.caller(), before));
+        if let Some(before) = self.token() {
+            self.worker.count(|shard| shard.tried_next_account(before));
+        }
         self.set_token_use(token_use)
     }
 

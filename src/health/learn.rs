@@ -38,6 +38,14 @@ impl Health {
         self.identity.is_none() && !has_part_of(login, &secrets)
     }
 
+    /// Records a list of counters. Returns whether it differs from the one before.
+    pub(super) fn take_list(&mut self, token_use: TokenUse, found: Found, workers: &Workers) -> bool {
+        let is_list = |fact: &&Fact| matches!(fact, Fact::List(_));
+        let changed = found.facts.iter().find(is_list).is_some_and(|list| !self.owners.knows(token_use, list));
+        self.take_found(token_use, found, workers);
+        changed
+    }
+
     /// Records the result of a question.
     pub(super) fn take_found(&mut self, token_use: TokenUse, found: Found, workers: &Workers) {
         if found.is_listed {

@@ -2,8 +2,9 @@
 //!
 //! 1. A token is asked for the list once it is in use, and every [`PERIOD`] after that. A list that takes many requests is
 //!    asked for less often, so that it takes at most [`REQUESTS_A_DAY`] requests a day.
-//! 2. The list is asked for sooner when a response contradicts it, but not within [`AFTER_DENIAL`] of the last time, nor
-//!    within [`AFTER_CHANGE`] where a caller changed access.
+//! 2. The list is asked for sooner when a response contradicts it or a caller changed access, but not within
+//!    [`AFTER_CHANGE`] of the last time. A denial that agrees with it makes it sooner too, after [`AFTER_DENIAL`], and after
+//!    twice the time with each list that is unchanged, so that a caller that is denied all day does not use up the quota.
 //! 3. A list that could not be read is asked for again after [`AFTER_FAILURE`]; the old one remains.
 
 use std::collections::BTreeMap;
@@ -20,10 +21,10 @@ pub const PERIOD: Duration = Duration::from_secs(3600);
 /// The requests that the lists of one token take per day (rule 1), without those of rule 2.
 pub const REQUESTS_A_DAY: u32 = 240;
 
-/// The minimum time after which a denied request makes the gate ask again (rule 2).
+/// The minimum time after which a denial that agrees with the list makes the gate ask again (rule 2).
 pub const AFTER_DENIAL: Duration = Duration::from_secs(50);
 
-/// The minimum time after which a change of access makes the gate ask again (rule 2).
+/// The minimum time after which a contradiction or a change of access makes the gate ask again (rule 2).
 pub const AFTER_CHANGE: Duration = Duration::from_secs(10);
 
 /// The time after which a list is asked for again that could not be read (rule 3).
@@ -40,6 +41,17 @@ struct Listing {
     due: Instant,
     /// The number of requests that the list took.
     requests: u32,
+    /// The minimum time between two lists after a denial.
+    patience: Duration,
+}
+
+/// The reason to ask for a list again (rule 2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Again {
+    /// A response contradicts it, a caller changed access, or the operator wants to know.
+    Changed,
+    /// Metrica denied a request.
+    Denied,
 }
 
 /// The lists of all tokens; see the module.
@@ -55,7 +67,7 @@ impl Lists {
             |alias: TokenAlias, epoch: u64| wanted.clone().any(|one| (one.alias, one.epoch) == (alias, epoch));
         self.tokens.retain(|alias, listing| is_wanted(*alias, listing.epoch));
         for one in wanted.clone() {
-            let new = Listing { epoch: one.epoch, begun: None, due: now, requests: 1 };
+            let new = Listing { epoch: one.epoch, begun: None, due: now, requests: 1, patience: AFTER_DENIAL };
             self.tokens.entry(one.alias).or_insert(new);
         }
     }
@@ -73,17 +85,21 @@ impl Lists {
         }
     }
 
-    /// Records the result of a question that took `requests`.
-    pub fn finish(&mut self, alias: TokenAlias, was_read: bool, requests: usize, now: Instant) {
+    /// Records the result of a question that took `requests`: whether the list is another than before; `None` if it could not
+    /// be read.
+    pub fn finish(&mut self, alias: TokenAlias, changed: Option<bool>, requests: usize, now: Instant) {
         if let Some(listing) = self.tokens.get_mut(&alias) {
+            let longer = (listing.patience * 2).min(PERIOD);
+            listing.patience = if changed == Some(true) { AFTER_DENIAL } else { longer };
             listing.requests = u32::try_from(requests).unwrap_or(u32::MAX).max(1);
-            listing.due = now + if was_read { period(listing.requests) } else { AFTER_FAILURE };
+            listing.due = now + if changed.is_some() { period(listing.requests) } else { AFTER_FAILURE };
         }
     }
 
-    /// Asks for all lists again, each at the earliest `least` after the last time (rule 2).
-    pub fn ask_again(&mut self, least: Duration, now: Instant) {
+    /// Asks for all lists again, each not too soon after the last time (rule 2).
+    pub fn ask_again(&mut self, why: Again, now: Instant) {
         for listing in self.tokens.values_mut() {
+            let least = if why == Again::Changed { AFTER_CHANGE } else { listing.patience };
             let earliest = listing.begun.map_or(now, |begun| (begun + least).max(now));
             listing.due = listing.due.min(earliest);
         }
@@ -116,7 +132,7 @@ mod tests {
         assert_eq!(due(&lists, start), 0);
         for (requests, seconds) in [(1, 3600), (10, 3600), (11, 3960), (100, 36_000)] {
             lists.begin(one(1).alias, start);
-            lists.finish(one(1).alias, true, requests, start);
+            lists.finish(one(1).alias, Some(true), requests, start);
             assert_eq!(due(&lists, start), seconds, "{requests}");
         }
         lists.follow([one(2)].into_iter(), start);
@@ -130,14 +146,23 @@ mod tests {
         let (mut lists, start) = (Lists::default(), Instant::now());
         lists.follow([one(1)].into_iter(), start);
         lists.begin(one(1).alias, start);
-        lists.finish(one(1).alias, true, 1, start);
+        lists.finish(one(1).alias, Some(true), 1, start);
         let now = start + Duration::from_secs(5);
-        lists.ask_again(AFTER_DENIAL, now);
+        lists.ask_again(Again::Denied, now);
         assert_eq!(due(&lists, start), 50);
-        lists.ask_again(AFTER_CHANGE, now);
+        lists.ask_again(Again::Changed, now);
         assert_eq!(due(&lists, start), 10);
-        lists.ask_again(AFTER_DENIAL, start + Duration::from_secs(9));
+        lists.ask_again(Again::Denied, start + Duration::from_secs(9));
         assert_eq!(due(&lists, start), 10, "it stays as soon as it was");
+        let mut after_a_denial = |changed| {
+            lists.begin(one(1).alias, start);
+            lists.finish(one(1).alias, Some(changed), 1, start);
+            lists.ask_again(Again::Denied, now);
+            due(&lists, start)
+        };
+        let unchanged: Vec<_> = (0..8).map(|_| after_a_denial(false)).collect();
+        assert_eq!(unchanged, [100, 200, 400, 800, 1600, 3200, 3600, 3600]);
+        assert_eq!(after_a_denial(true), 50);
     }
 
     #[test]
@@ -145,7 +170,7 @@ mod tests {
         let (mut lists, start) = (Lists::default(), Instant::now());
         lists.follow([one(1)].into_iter(), start);
         lists.begin(one(1).alias, start);
-        lists.finish(one(1).alias, false, 3, start);
+        lists.finish(one(1).alias, None, 3, start);
         assert_eq!(due(&lists, start), 60);
     }
 }

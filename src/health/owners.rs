@@ -135,6 +135,12 @@ impl Owners {
         self.tokens.get(&alias)?.knowledge.owner()
     }
 
+    /// Whether a fact about a token, or its owner, is known.
+    #[must_use]
+    pub fn knows(&self, token_use: TokenUse, fact: &Fact) -> bool {
+        self.known(token_use).is_some_and(|known| !known.knowledge.clone().learn(fact))
+    }
+
     /// Whether a token is known or declared to read.
     #[must_use]
     pub fn may_read(&self, token_use: TokenUse) -> bool {

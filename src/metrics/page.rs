@@ -68,7 +68,7 @@ families! {
         "Requests to Metrica that failed below HTTP, broke off, or got an answer that was not passed on as it came.";
     caller_stalls: COUNTER, "metrika_gate_caller_stalls_total", "caller, waited_for",
         "Requests that were given up because their caller sent no more of the request, or took no more of the answer, for timeouts.body_idle.";
-    account_retries: COUNTER, "metrika_gate_account_retries_total", "caller, token",
+    account_retries: COUNTER, "metrika_gate_account_retries_total", "token",
         "Reads that Metrica denied with this token and that were sent once more with a token of another account.";
     token_counters: GAUGE, "metrika_gate_token_counters", "token",
         "Counters on which a permission of the token's owner is known.";
@@ -222,9 +222,8 @@ fn refusals(shard: &Shard, families: &mut Families) {
         let labels = [("caller", caller_name(*caller)), ("waited_for", stall.as_str())];
         families.caller_stalls.push(counter(&labels, *count));
     }
-    for ((caller, token), count) in sorted(&shard.account_retries) {
-        let labels = [("caller", caller_name(*caller)), ("token", token.map_or("none", |token| token.as_str()))];
-        families.account_retries.push(counter(&labels, *count));
+    for (token, count) in sorted(&shard.account_retries) {
+        families.account_retries.push(counter(&[("token", token.as_str())], *count));
     }
     families.floods.push(counter(&[], shard.floods));
     for (kind, count) in sorted(&shard.upstream_errors) {

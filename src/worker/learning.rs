@@ -35,7 +35,7 @@ pub enum Report {
     Doubted(TokenUse, oneshot::Sender<Conclusion>),
     /// Metrica denied access, and a question could tell the reason.
     Denied(TokenUse, Suspicion),
-    /// A caller changed who has access to counters.
+    /// A caller changed who has access to counters, or a denial contradicts what was known of it.
     AccessChanged(TokenUse),
     /// A response showed a caller the owner's permission on a counter that the owner is known to have no edit access to:
     /// reported at most once per `TELL`.
@@ -189,7 +189,7 @@ impl Learning {
         }
     }
 
-    /// Records that a caller changed who has access to counters.
+    /// Records that access to counters changed.
     pub fn access_changed(&self, token_use: TokenUse) {
         self.send_report(Report::AccessChanged(token_use));
     }
@@ -263,11 +263,16 @@ impl Learning {
             return;
         };
         let needed = Demands::of(operation).access(needs);
-        self.with(token_use, |known| {
-            if known.knowledge.access(*counter, needed) != Some(false) {
+        let is_contradicted = self.with(token_use, |known| {
+            let is_contradicted = known.knowledge.access(*counter, needed) == Some(true);
+            if is_contradicted {
                 known.knowledge.contradict(*counter);
             }
+            is_contradicted
         });
+        if is_contradicted {
+            self.access_changed(token_use);
+        }
     }
 
     /// Learns from a denial of access, and reports the question that could tell its reason.

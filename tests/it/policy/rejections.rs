@@ -15,7 +15,7 @@ use crate::harness::{Answer, Gate, READ_TOKEN, TWO_CALLERS, Upstream};
 const COUNTERS: &str = "/management/v1/counters";
 
 /// The reasons whose message has the details of the request: the rule, the scopes, since when.
-const DETAILED: [Reason; 13] = [
+const DETAILED: [Reason; 14] = [
     Reason::ScopeDenied,
     Reason::TokenScopeMissing,
     Reason::TokenSuspended,

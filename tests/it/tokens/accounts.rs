@@ -239,6 +239,20 @@ fn a_counter_that_moves_is_followed() {
     assert!(sent(&fake, OF_ONE) > before);
 }
 
+/// A write is never sent to a second account; its denial makes the lists be read again.
+#[test]
+fn a_counter_that_moves_is_found_for_writes() {
+    let fake = metrica();
+    let gate = started(&fake, AUTO);
+    let undelete = || send(&gate, "POST /management/v1/counter/202/undelete", "").status;
+    assert_eq!(undelete(), 200);
+    fake.turn("grant?owner=two&counter=202&permission=none").unwrap();
+    fake.turn("grant?owner=one&counter=202&permission=own").unwrap();
+    assert_eq!((undelete(), retries(&gate)), (403, 0.0));
+    until("the lists are read again", || undelete() == 200);
+    assert_eq!(retries(&gate), 0.0);
+}
+
 /// A counter that a caller creates belongs to the account of the token at once.
 #[test]
 fn a_new_counter_is_known_at_once() {
