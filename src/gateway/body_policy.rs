@@ -8,7 +8,8 @@
 //! 4. Nothing is refused where rules are not enforced: the part that was read is forwarded, and the rest streams after
 //!    it.
 //! 5. A gzip body is decompressed for the check, up to the same number of bytes.
-//! 6. JSON that is not declared as JSON is forwarded with the right content type ([`Retype`]).
+//! 6. JSON that is not declared as JSON is forwarded with the right content type ([`Retype`]). The caller's own type is
+//!    kept, because a later decision can forbid the change ([`OriginalContentType`]).
 //! 7. The names of multipart parts are checked as they pass: those in the first piece before anything is sent, later ones
 //!    before their piece is sent. A refusal then aborts the request, so that the upstream never receives it whole.
 //! 8. Reading takes at most [`TIME`] (`body_too_slow`, 408), and at most the memory that the budgets of the worker and of
@@ -21,8 +22,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use flate2::read::MultiGzDecoder;
-use http::HeaderValue;
 use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderValue};
 use metrica::subject::json;
 use tokio::time::timeout;
 
@@ -39,7 +40,20 @@ use crate::upstream::Outgoing;
 /// The maximum time for reading a body whole (rule 8).
 const TIME: Duration = Duration::from_secs(30);
 
-/// Applies the remaining rules to a request before it leaves.
+/// The content type that the caller sent, if any, of a request that now has another one (rule 6).
+#[derive(Debug)]
+pub struct OriginalContentType(Option<HeaderValue>);
+
+impl OriginalContentType {
+    /// Puts it back into `fields`.
+    pub fn restore(self, fields: &mut HeaderMap) {
+        fields.remove(CONTENT_TYPE);
+        fields.extend(self.0.map(|original| (CONTENT_TYPE, original)));
+    }
+}
+
+/// Applies the remaining rules to a request before it leaves. Returns the content type that the request had, if it was
+/// changed.
 ///
 /// # Errors
 /// The rule that the body breaks, or the reason why the body could not be read.
@@ -47,7 +61,7 @@ pub async fn settle(
     body_policy: &BodyPolicy,
     request: &mut Outgoing<RequestBody>,
     exchange: &Rc<Exchange>,
-) -> Result<(), Rejection> {
+) -> Result<Option<OriginalContentType>, Rejection> {
     let (body, fields) = (&mut request.body, &mut request.fields);
     body.watch_no_more();
     if let Some(parts) = &body_policy.parts {
@@ -56,37 +70,39 @@ pub async fn settle(
         body.watch(parts.clone(), body_policy.enforce).map_err(|breach| Rejection::because(breach.reason(), breach))?;
     }
     if !body_policy.body {
-        let Some(retype) = body_policy.retype else { return Ok(()) };
+        let Some(retype) = body_policy.retype else { return Ok(None) };
         // Most bodies without a declared type are files.
         if retype == Retype::Untyped
             && (read(body_policy, body, 0, exchange).await?.is_none() || !json::begins(body.ahead()))
         {
-            return Ok(());
+            return Ok(None);
         }
     }
-    let Some(whole) = read(body_policy, body, BODY_BYTES, exchange).await? else { return Ok(()) };
+    let Some(whole) = read(body_policy, body, BODY_BYTES, exchange).await? else { return Ok(None) };
     let plain = match body_policy.kind.filter(|_| !body.ahead().is_empty()) {
         Some(breach) => Err(breach),
         None if !whole => Err(Breach::BodyLength),
         None if body_policy.is_packed => unpacked(body.ahead()).map(Cow::Owned),
         None => Ok(Cow::Borrowed(body.ahead())),
     };
+    let mut original = None;
     if body_policy.retype.is_some() && plain.as_ref().is_ok_and(|plain| json::is_document(plain)) {
-        fields.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let replaced = fields.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        original = Some(OriginalContentType(replaced));
     } else if body_policy.retype == Some(Retype::Form) {
         return Err(Reason::FormBody.into());
     }
     if !body_policy.body {
-        return Ok(());
+        return Ok(original);
     }
     let kept = plain.and_then(|plain| body_policy.reading.check(&plain));
     match kept {
         Err(breach) if body_policy.enforce => Err(Rejection::because(breach.reason(), breach)),
         Err(breach) => {
             exchange.would_refuse(Shadowed { reason: breach.reason(), breach: Some(breach) });
-            Ok(())
+            Ok(original)
         }
-        Ok(()) => Ok(()),
+        Ok(()) => Ok(original),
     }
 }
 

@@ -153,7 +153,8 @@ async fn ready_to_leave(
     loop {
         if let Some(body_policy) = &permit.body_policy {
             // Boxed to keep the future small: few requests have body rules.
-            Box::pin(body_policy::settle(body_policy, request, &permit.exchange)).await?;
+            let original = Box::pin(body_policy::settle(body_policy, request, &permit.exchange)).await?;
+            permit.content_type_changed(original);
             if permit.renew(request)? {
                 continue;
             }

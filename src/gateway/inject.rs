@@ -3,7 +3,8 @@
 //! 1. Exactly one `Authorization` leaves, the gate's, whatever the caller sent.
 //! 2. A request without a token that its decision lists does not leave (`token_unavailable`, 503).
 //! 3. The target that leaves is the one that policy read ([`Target`]).
-//! 4. A request that has waited is decided again before it leaves, and carries the token of that decision.
+//! 4. A request that has waited is decided again before it leaves, and carries the token of that decision. A content type
+//!    that only an earlier decision changed is restored.
 //!
 //! [`Target`]: strict_http::target::Target
 
@@ -14,6 +15,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 use hyper::body::Body;
 
 use super::authorize::Permitted;
+use super::body_policy::OriginalContentType;
 use super::connection::Connection;
 use super::exchange::Exchange;
 use super::headers::clean_request;
@@ -49,6 +51,8 @@ pub struct Permit {
     /// The tokens of another account to try once if Metrica denies this read for lack of access.
     next: Option<Candidates>,
     asked: AdmittedRequest,
+    /// The caller's own content type, if the latest decision allowed to change it.
+    original_content_type: Option<OriginalContentType>,
     /// The snapshot that the latest decision was made with.
     snapshot: Rc<Snapshot>,
 }
@@ -71,6 +75,11 @@ impl Permit {
         self.snapshot.pool.clone()
     }
 
+    /// Records that the content type was changed from `original`. Of several changes, the first is from the caller's own.
+    pub fn content_type_changed(&mut self, original: Option<OriginalContentType>) {
+        self.original_content_type = self.original_content_type.take().or(original);
+    }
+
     /// Decides again if the snapshot has changed since the latest decision; returns whether it has. After the last wait
     /// before `request` leaves, this must return `false` (rule 4).
     ///
@@ -88,6 +97,9 @@ impl Permit {
         self.exchange.change_caller(decision.caller());
         self.exchange.set_token_use(ready.token_use)?;
         request.fields.insert(AUTHORIZATION, ready.authorization.clone());
+        if let Some(original) = self.original_content_type.take() {
+            original.restore(&mut request.fields);
+        }
         self.wishes.secret = secret_of(&ready.authorization)?;
         self.token_use = ready.token_use;
         self.body_policy = decision.take_body_policy();
@@ -189,6 +201,7 @@ impl Stage<Permitted> for Inject {
             token_use: ready.token_use,
             next,
             asked,
+            original_content_type: None,
             snapshot: snapshot.clone(),
         };
         Ok(Outbound { request, permit })

@@ -220,8 +220,8 @@ fn answer(rejection: Rejection, exchange: &Rc<Exchange>) -> Response<ResponseBod
     let breach = cause.as_ref().and_then(|cause| cause.downcast_ref::<Breach>());
     let token = refused_token(reason, exchange);
     let accounts = cause.as_ref().and_then(|cause| cause.downcast_ref::<SeveralAccounts>());
-    let told =
-        breach.map(|breach| breach.message()).or_else(|| lacking.map(sentence)).or_else(|| accounts.map(sentence));
+    let told = breach.map(|breach| breach.message()).or_else(|| lacking.map(sentence));
+    let told = told.or_else(|| accounts.map(sentence)).or_else(|| malformed.and_then(position_told));
     let told = told.or_else(|| token.map(|token| format!("{} {}", reason.answer().message, since_and_until(token))));
     if let Some(cause) = cause {
         log_cause(exchange, reason, malformed, &format!("{cause:#}"));
@@ -280,6 +280,11 @@ fn of_malformed(kind: Malformed) -> RejectionResponse {
     RejectionResponse { message: kind.message(), ..Reason::from(kind).answer() }
 }
 
+/// Returns the message for a target that breaks a rule, with the position: it tells which parameter is wrong.
+fn position_told(kind: Malformed) -> Option<String> {
+    if let Malformed::Target(broken) = kind { Some(broken.message()) } else { None }
+}
+
 /// Logs and counts a request that could not be parsed as HTTP; returns the bytes of the response.
 pub fn refuse_unparsed(worker: &Rc<Worker>, connection: &Rc<Connection>, kind: Malformed) -> Vec<u8> {
     let exchange = Exchange::new(worker.clone(), connection.clone(), None, new_request_id());
@@ -290,9 +295,11 @@ pub fn refuse_unparsed(worker: &Rc<Worker>, connection: &Rc<Connection>, kind: M
     let (reason, answer) = (Reason::from(kind), of_malformed(kind));
     log_cause(&exchange, reason, Some(kind), &kind.to_string());
     exchange.rejected(reason, None);
-    exchange.add_response_bytes(answer.body().len());
+    let told = position_told(kind);
+    let message = told.as_deref().unwrap_or(answer.message);
+    exchange.add_response_bytes(answer.body_with(message).len());
     exchange.finish(true);
-    as_bytes(reason, answer, &exchange.request_id)
+    as_bytes(reason, answer, message, &exchange.request_id)
 }
 
 /// Returns the state of the token if the request is refused because of it.
@@ -312,11 +319,12 @@ fn since_and_until(RefusedToken { duration, seconds_to_next_look }: RefusedToken
 /// after it.
 #[must_use]
 pub fn whole_answer(reason: Reason, request_id: &RequestId) -> Vec<u8> {
-    as_bytes(reason, reason.answer(), request_id)
+    let answer = reason.answer();
+    as_bytes(reason, answer, answer.message, request_id)
 }
 
-fn as_bytes(reason: Reason, answer: RejectionResponse, request_id: &RequestId) -> Vec<u8> {
-    let body = answer.body();
+fn as_bytes(reason: Reason, answer: RejectionResponse, message: &str, request_id: &RequestId) -> Vec<u8> {
+    let body = answer.body_with(message);
     let reason = reason.as_str();
     let retry = answer.retry_after.map_or_else(String::new, |seconds| format!("retry-after: {seconds}\r\n"));
     let head = format!(
@@ -324,7 +332,7 @@ fn as_bytes(reason: Reason, answer: RejectionResponse, request_id: &RequestId) -
          x-content-type-options: nosniff\r\ndate: {}\r\n{retry}content-length: {}\r\nconnection: close\r\n\r\n",
         answer.status.as_u16(),
         answer.status.canonical_reason().unwrap_or_default(),
-        answer.message,
+        message,
         request_id.as_str(),
         httpdate::fmt_http_date(SystemTime::now()),
         body.len(),

@@ -58,7 +58,7 @@ reasons! {
     BadFraming = "bad_framing", BAD_REQUEST, InvalidParameter, None,
         "The length of the request's body is ambiguous: it is one Content-Length or Transfer-Encoding: chunked, to the letter.";
     BadTarget = "bad_target", BAD_REQUEST, InvalidParameter, None,
-        "The request target could mean two things: a slash at its end, an empty or dot segment, a character that has to be percent-encoded, or ids, id, ulogin or direct_client_logins twice (join the values with commas).";
+        "The request target could mean two things: a slash at its end, an empty or dot segment, a character that has to be percent-encoded, or id, ulogin or direct_client_logins twice (join the values with commas).";
     TargetTooLong = "target_too_long", URI_TOO_LONG, InvalidParameter, None,
         "The request target is longer than limits.target_bytes of the gate.";
     HeadersTooLarge = "headers_too_large", REQUEST_HEADER_FIELDS_TOO_LARGE, InvalidParameter, None,
@@ -84,7 +84,7 @@ reasons! {
     ScopeDenied = "scope_denied", FORBIDDEN, AccessDenied, None,
         "The scopes of this caller do not allow this operation.";
     CounterDenied = "counter_denied", FORBIDDEN, AccessDenied, None,
-        "The counters of this caller do not allow this request: it names another one, one that the gate cannot read, none where one is needed, or works on the whole account. The gate's log says which.";
+        "The counters of this caller do not allow this request: it names another one, one that the gate cannot read, none where one is needed, or works on the whole account. The answer says which.";
     LoginDenied = "login_denied", FORBIDDEN, AccessDenied, None,
         "This caller may not ask in the name of this login, or of none, or give this one access: those that it may are listed under ulogin and grantees of the caller in the gate's configuration.";
     ListDenied = "list_denied", FORBIDDEN, AccessDenied, None,
@@ -98,9 +98,9 @@ reasons! {
     SecretDenied = "secret_denied", FORBIDDEN, AccessDenied, None,
         "This caller may not read or make tokens of the Measurement Protocol; leave measurement_tokens out of field, or allow them under measurement_tokens of the caller in the gate's configuration.";
     BodyUnreadable = "body_unreadable", UNSUPPORTED_MEDIA_TYPE, InvalidParameter, None,
-        "The body has to be read for the rules of this caller: send one JSON document in UTF-8 without repeated keys, uncompressed, with Content-Type: application/json or application/x-yametrika+json.";
+        "The body has to be read for the rules of this caller: send one JSON document in UTF-8 without repeated keys, plain or in gzip, with Content-Type: application/json; or a file of an upload as multipart/form-data.";
     BodyTooLarge = "body_too_large", PAYLOAD_TOO_LARGE, InvalidParameter, None,
-        "The body has to be read for the rules of this caller, which the gate does up to 1 MiB.";
+        "The body has to be read for the rules of this caller, which the gate does up to 1 MiB; send data of an upload as multipart/form-data.";
     BodyTooSlow = "body_too_slow", REQUEST_TIMEOUT, Timeout, None,
         "The rest of the request's body did not come in time: timeouts.body_idle of the gate between two pieces of it, 30 s in all where the gate reads it for the rules of this caller.";
     BadAccount = "bad_account", BAD_REQUEST, InvalidParameter, None,

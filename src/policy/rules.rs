@@ -15,8 +15,8 @@
 //!    no login is allowed. With `ulogin_absent: deny`, a request must have `ulogin` unless it affects nobody's data: without
 //!    it, it would affect the whole account of the token's owner (`login_denied`, 403).
 //! 7. If `counters` is set, a body must be one JSON document of at most [`BODY_BYTES`] with a JSON type (`body_unreadable`,
-//!    415; `body_too_large`, 413), compressed with gzip or not, and rule 4 applies to the counters in it. In uploads, and
-//!    in customer data below `/cdp/`, a multipart or CSV body belongs to the counter of the path and is not read, except
+//!    415; `body_too_large`, 413), compressed with gzip or not, and rule 4 applies to the counters in it. In uploads,
+//!    also those of customer data below `/cdp/`, a multipart or CSV body belongs to the counter of the path and is not read, except
 //!    for the names of its parts, which are also checked for a caller with `ulogin` or `destructive: deny` ([`Parts`]). A
 //!    body that rule 1 or 9 applies to is read in the same way ([`Reading`]).
 //! 8. Granting access to somebody else needs `sharing: allow` (`sharing_denied`, 403), also if the grant is in the body of a

@@ -117,6 +117,34 @@ fn a_strict_caller_says_what_its_body_is() {
     assert_eq!(types(&last(&seen).0), ["text/plain;charset=UTF-8"]);
 }
 
+/// The body was found to be JSON under the rules of before; it leaves under those of now.
+#[test]
+fn a_caller_that_becomes_strict_meanwhile_sends_what_it_said() {
+    let (upstream, seen) = keeping();
+    for (fields, expected, said) in
+        [(TEXT, "200", &["text/plain;charset=UTF-8"][..]), (NONE, "200", &[]), (FORM, "415 form_body", &[])]
+    {
+        let gate = Gate::start(&upstream, CALLERS);
+        let mut caller = gate.connect("app");
+        let request = post(fields, "[{}]");
+        let (most, end) = request.split_at(request.len() - 1);
+        caller.send(most);
+        gate.until_metric(&["in_flight_requests", "caller=\"app\""], 1.0);
+        let from = "id: app, match: {listener: app}";
+        assert!(gate.config().contains(from));
+        gate.replace_config(&gate.config().replace(from, &format!("{from}, strict: true")));
+        gate.signal("HUP");
+        gate.until_log(&["the configuration was reloaded"]);
+        caller.send(end);
+        assert_eq!(caller.answer().summary(), expected, "{fields}");
+        if expected == "200" {
+            let (head, body) = last(&seen);
+            assert_eq!((types(&head), body), (said.to_vec(), b"[{}]".to_vec()), "{fields}");
+        }
+    }
+    assert!(seen.lock().unwrap().is_empty());
+}
+
 /// A file of some size is not held up: only its beginning is looked at.
 #[test]
 fn an_upload_without_a_type_streams() {

@@ -120,6 +120,13 @@ fn raw_text_over_http2_is_encoded_too() {
         assert_eq!(caller.fate(1), fate, "{listener}");
     }
     assert_eq!(targets(&upstream), ["/stat/v1/data?filters=a=='%D0%9C'"]);
+    // The parser of HTTP/2 refuses these before the gate sees them.
+    for raw in ["<", ">", "\""] {
+        let mut caller = H2::connect(gate.place("app"));
+        caller.frame(HEADERS, WHOLE, 1, block(request("GET", &format!("/stat/v1/data?filters={raw}"))));
+        assert_eq!(caller.fate(1), Fate::Reset(1), "{raw}");
+    }
+    assert_eq!(upstream.requests().len(), 1);
 }
 
 /// Policy reads what goes out.

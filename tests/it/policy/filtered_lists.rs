@@ -6,9 +6,11 @@ use crate::response::reflection::gzip;
 const CALLERS: &str = "
 listeners:
   - {name: app, address: '127.0.0.1:0'}
+  - {name: refuse, address: '127.0.0.1:0'}
   - {name: all, address: '127.0.0.1:0'}
 callers:
   - {id: some, match: {listener: app}, scopes: [metrika:read], tokens: [analytics], counters: [2, 30], list: filter}
+  - {id: refuse, match: {listener: refuse}, scopes: [metrika:read], tokens: [analytics], counters: [2, 30]}
   - {id: all, match: {listener: all}, scopes: [metrika:read], tokens: [analytics]}
 ";
 
@@ -97,6 +99,18 @@ fn only_the_callers_own_counters_come_through() {
         assert_eq!(answer.summary(), "403 list_denied", "{query}");
     }
     assert_eq!(gate.get("app", "/management/v1/counters?per_page=2&offset=1&pretty=1").summary(), "200");
+    // Who names its own counters may choose and sort among these, also without `list: filter`.
+    let own =
+        "counter_ids=2,30&permission=own&type=simple&status=Active&favorite=1&search_string=b&sort=Visits&reverse=1";
+    for listener in ["app", "refuse"] {
+        let answer = gate.get(listener, &format!("/management/v1/counters?{own}&per_page=9&offset=1"));
+        assert_eq!((answer.summary().as_str(), answer.text().as_str()), ("200", LEFT), "{listener}");
+        assert!(upstream.requests().pop().unwrap().contains(own), "it goes out as it came");
+        for other in ["counter_ids=2,1", "counter_ids=", "counter_ids=2&counter_ids=1"] {
+            let refused = gate.get(listener, &format!("/management/v1/counters?{other}&sort=Visits"));
+            assert_eq!(refused.summary(), "403 counter_denied", "{listener} {other}");
+        }
+    }
     let denied = gate.get("app", &path("denied"));
     assert_eq!((denied.status, denied.text().as_str()), (403, r#"{"errors":[{"error_type":"access_denied"}]}"#));
 }

@@ -132,9 +132,87 @@ fn the_answer_names_the_rule_the_parameter_and_what_would_be_right() {
         let body: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
         assert_eq!((&body["message"], &body["errors"][0]["message"]), (&expected.into(), &expected.into()), "{target}");
     }
-    let answer = gate.send("one", post(GOALS, JSON, r#"{"counter_id":2}"#));
-    assert_eq!(answer.field("x-gate-hint"), Some("Counter 2 in the body is not among counters of the caller."));
+    let long = format!("{{\"a\":\"{}\"}}", "x".repeat(1024 * 1024));
+    for (fields, body, expected) in [
+        (JSON, r#"{"counter_id":2}"#, "Counter 2 in the body is not among counters of the caller."),
+        (JSON, r#"{"counter_id":1,"counter_id":1}"#, "send one document without repeated keys."),
+        ("Content-Type: application/xml", "<a/>", "send it with Content-Type: application/json, or a file"),
+        (JSON, &long, "send data of an upload as multipart/form-data."),
+    ] {
+        let answer = gate.send("one", post(GOALS, fields, body));
+        assert!(answer.field("x-gate-hint").unwrap().contains(expected), "{fields}: {answer:?}");
+        assert!(answer.text().contains(expected), "{fields}: {answer:?}");
+    }
+    let form = gate.send("free", post(GOALS, "Content-Type: application/x-www-form-urlencoded", "a=1")).text();
+    for client in ["PHP", "axios", "wget", "Go", "HttpURLConnection", "requests", "curl"] {
+        assert!(form.contains(client), "{client}: {form}");
+    }
+    let space = gate.get("free", "/stat/v1/data?filters=a b").text();
+    assert!(space.contains("percent-encode a space in the target as %20"), "{space}");
     assert_eq!(upstream.connections(), 0, "nothing was sent upstream");
+}
+
+/// Whatever is said to a caller is about its own request and its own rules.
+#[test]
+fn no_answer_has_anything_of_another_callers_configuration() {
+    let upstream = Upstream::plain();
+    let others = "
+listeners:
+  - {name: mine, address: '127.0.0.1:0'}
+  - {name: otherplace, address: '127.0.0.1:0', hosts: [otherhost], require_header: 'X-Other-Field: othervalue'}
+operations: [{method: POST, path: '/management/v1/counter/{counter_id}/otherthing', scope: [metrika:write]}]
+callers:
+  - {id: othercaller, match: {listener: otherplace}, scopes: [metrika:read], tokens: [analytics], counters: [7654321, 7654322], ulogin: [otherlogin], grantees: [othergrantee]}
+  - {id: me, match: {listener: mine}, scopes: [metrika:read, metrika:write], tokens: [crm, analytics], counters: [1], ulogin: [mylogin], grantees: [mygrantee], destructive: deny}
+";
+    let gate = Gate::start(&upstream, others);
+    let get = |target: &str| format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let goals = |body: &str| post(GOALS, JSON, body);
+    let mut seen = std::collections::BTreeSet::new();
+    for request in [
+        get("/stat/v1/data?ids=1,2"),
+        get("/stat/v1/data?ids=x"),
+        get("/stat/v1/data"),
+        get("/stat/v1/data?ids=1&ulogin=x"),
+        get("/stat/v1/data?ids=1&callback=f"),
+        get("/stat/v1/data?id=1&id=1"),
+        get("/stat/v1/data?filters=a b"),
+        get("/management/v1/counters"),
+        get("/management/v1/accounts"),
+        get("/management/v1/nothing"),
+        get("/management/v1/counter/1/measurement/generate"),
+        get("/management/v1/counters").replace("localhost", "elsewhere"),
+        get("/management/v1/counters").replace("GET", "PUT"),
+        get("/management/v1/counter/1").replace("GET", "DELETE"),
+        get("/management/v1/counter/1").replace("GET", "BREW"),
+        post("/management/v1/counter/1/grants", JSON, r#"{"grant":{"user_login":"x"}}"#),
+        goals(r#"{"counter_id":2}"#),
+        goals("{"),
+        goals(&"x".repeat(1024 * 1024 + 1)),
+        post(GOALS, "Content-Type: application/x-www-form-urlencoded", "a=1"),
+    ] {
+        let answer = gate.send("mine", &request);
+        let reason = answer.field("x-gate-error").map(str::to_owned);
+        seen.insert(reason.unwrap_or_else(|| panic!("{request} is answered {answer:?}")));
+        let told = format!("{:?} {}", answer.fields, answer.text()).to_lowercase();
+        for word in [
+            "otherplace",
+            "otherhost",
+            "x-other",
+            "othervalue",
+            "otherthing",
+            "othercaller",
+            "765432",
+            "otherlogin",
+            "othergrantee",
+            "analytics",
+            "crm",
+        ] {
+            assert!(!told.contains(word), "{word} is in the answer to {request}: {told}");
+        }
+    }
+    assert_eq!(upstream.connections(), 0, "nothing was sent upstream");
+    assert!(seen.len() >= 15, "{seen:?}");
 }
 
 #[test]

@@ -43,7 +43,10 @@ fn which_rule_a_target_breaks_is_said_in_the_log_and_by_explain() {
     let gate = Gate::start(&upstream, TWO_CALLERS);
     let mut expected = Vec::new();
     for (target, cause) in TARGETS {
-        assert_eq!(gate.get("app", target).summary(), "400 bad_target", "{target}");
+        let answer = gate.get("app", target);
+        assert_eq!(answer.summary(), "400 bad_target", "{target}");
+        assert!(answer.field("x-gate-hint").unwrap().contains(cause), "{target}: {answer:?}");
+        assert!(answer.text().contains(cause) && !answer.text().contains("secret"), "{target}: {answer:?}");
         expected.push(format!("bad_target: {cause}"));
         assert_eq!(causes(&gate, expected.len()), expected);
         let explain = |form: &[&str]| {

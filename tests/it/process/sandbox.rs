@@ -83,7 +83,7 @@ fn no_thread_is_started_before() {
     let at = |call: &str| app.find(call).unwrap_or_else(|| panic!("{call} is not in src/cli/app.rs"));
     let entered = at("Sandbox::enter(");
     assert!(entered < at("This starts the first thread."));
-    assert!(entered < at("Crew::start("));
+    assert!(entered < at("Workers::start("));
     for file in ["reload.rs", "process/sandbox.rs", "upstream.rs", "telemetry.rs", "token/store.rs", "server/listen.rs"]
     {
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(file);

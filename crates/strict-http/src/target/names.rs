@@ -189,6 +189,8 @@ pub(super) fn spells(name: &[u8], word: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -240,6 +242,51 @@ mod tests {
             ("metrics", Names::default()),
         ] {
             assert_eq!(Names::like(name.as_bytes()), expected, "{name}");
+        }
+    }
+
+    /// One of the names, or of credentials, in a spelling that some reader accepts, or with a letter too many.
+    fn spelling() -> impl Strategy<Value = String> {
+        let names = vec![
+            "ids",
+            "ulogin",
+            "direct_client_logins",
+            "callback",
+            "field",
+            "counter_ids",
+            "oauth_token",
+            "access_token",
+        ];
+        let letter = |letter: char| {
+            let wide = char::from_u32(u32::from(letter) + 0xfee0).unwrap_or(letter);
+            let encoded = |text: String| text.bytes().map(|byte| format!("%{byte:02X}")).collect::<String>();
+            prop_oneof![
+                12 => Just(letter.to_string()),
+                2 => Just(letter.to_uppercase().to_string()),
+                1 => Just(encoded(letter.to_string())),
+                1 => Just(encoded(letter.to_string()).replace('%', "%25")),
+                1 => Just(encoded(wide.to_string())),
+                1 => Just(if letter == 'k' { "%E2%84%AA".to_owned() } else { letter.to_string() }),
+                1 => Just(if letter == 's' { "%C5%BF".to_owned() } else { letter.to_string() }),
+                1 => Just(if letter == '_' { String::new() } else { letter.to_string() }),
+            ]
+        };
+        let name = prop::sample::select(names).prop_flat_map(move |name| name.chars().map(letter).collect::<Vec<_>>());
+        let marks = || prop::sample::select(vec!["", "", "", "", ".", "%20", "[0]", "%5B%5D", "-", "x", "%D0%B0", "7"]);
+        (marks(), name, marks()).prop_map(|(before, name, behind)| format!("{before}{}{behind}", name.concat()))
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// There is one folding of names, [`spelled`]; what looks faster finds the same.
+        #[test]
+        fn fast_looks_at_a_name_agree_with_the_folding(name in spelling()) {
+            let name = name.as_bytes();
+            let folded = spelled(name);
+            prop_assert_eq!(Names::of(name).is_empty(), !WORDS.contains(&folded.as_bytes()), "{}", folded);
+            let is_credential = ["oauthtoken", "accesstoken"].contains(&folded.as_str());
+            prop_assert_eq!(super::super::looks_like_credential(name), is_credential, "{}", folded);
         }
     }
 

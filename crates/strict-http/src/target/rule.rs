@@ -33,7 +33,11 @@ macro_rules! rules {
                 match self { $(Self::$variant => $text,)* }
             }
 
-            /// The message for the client.
+            const fn remedy(self) -> &'static str {
+                match self { $(Self::$variant => $remedy,)* }
+            }
+
+            /// The message for the client, without the position ([`Broken::message`]).
             #[must_use]
             pub const fn message(self) -> &'static str {
                 match self { $(Self::$variant => concat!("The request target is refused: ", $text, ". ", $remedy),)* }
@@ -100,6 +104,14 @@ pub struct Broken {
     pub rule: Rule,
     /// The byte, counted from 0 at the beginning of the path, or of the whole target if that is not only a path.
     pub at: usize,
+}
+
+impl Broken {
+    /// The message for the client: the rule, the position in its target, and the fix.
+    #[must_use]
+    pub fn message(self) -> String {
+        format!("The request target is refused: {self}. {}", self.rule.remedy())
+    }
 }
 
 impl fmt::Display for Broken {
