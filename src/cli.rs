@@ -248,7 +248,10 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     if of_system.and_then(std::io::Error::get_ref).is_some_and(|inner| inner.is::<MissingFolder>()) {
         return 78;
     }
-    if error.chain().any(|cause| cause.is::<fake::BadTokenArgument>()) {
+    let is_usage = |cause: &(dyn std::error::Error + 'static)| {
+        cause.is::<fake::BadTokenArgument>() || cause.is::<fake_metrica::BadKnob>()
+    };
+    if error.chain().any(is_usage) {
         return 2;
     }
     match of_system.map(std::io::Error::kind) {

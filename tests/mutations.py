@@ -492,6 +492,19 @@ MUTATIONS = [
     ("accounts", "a contradiction makes the lists be read again", "src/worker/learning.rs", "        if is_contradicted {\n            self.access_changed(token_use);\n        }\n", "        let _ = is_contradicted;\n", "accounts::a_counter_that_moves_is_found_for_writes"),
     ("accounts", "a new counter is known", "src/gateway/progress.rs", "        is_shown && (is_new || self.worker.learning.lacks_the_owner(token_use))", "        is_shown && self.worker.learning.lacks_the_owner(token_use)", "accounts::a_new_counter"),
     ("accounts", "a list is read with a token that reads", "src/health/due.rs", ".map(|slot| self.asking_token(slot.token_use()))", ".map(|slot| slot.token_use())", "accounts::lists_are_read"),
+    ("judge", "the stand-in accepts no more requests than a limit allows", "crates/fake-metrica/src/quota/ledger.rs",
+     "used.unwrap_or_default() >= u64::from(allowed)", "used.unwrap_or_default() > u64::from(allowed)", "ledger:: | quotas::"),
+    ("judge", "the stand-in charges a refused request to no limit", "crates/fake-metrica/src/quota/ledger.rs",
+     "RefusedCount::Nowhere => &[],", "RefusedCount::Nowhere => &[Limit::Day, Limit::CounterDay],", "ledger:: | quotas::"),
+    ("judge", "the stand-in locks reports for five minutes", "crates/fake-metrica/src/quota/ledger.rs",
+     "if limit == Limit::Reports5m && is_new {", "if limit == Limit::Reports5m && is_new && charge.address.is_unspecified() {", "ledger:: | quotas::"),
+    ("judge", "an outsider never exceeds the slots of its login", "crates/fake-metrica/src/quota/ledger.rs",
+     "self.held += free.min(self.wanted.saturating_sub(self.held));", "self.held += free.max(1).min(self.wanted.saturating_sub(self.held));", "ledger:: | quotas::"),
+    ("judge", "a request runs until its last byte was sent", "crates/fake-metrica/src/exchange.rs",
+     "    Ok(answer.holding(arrival.lease, leaving)", "    drop(arrival.lease);\n    Ok(answer.holding(None, leaving)", "quotas::rule_2"),
+    ("judge", "the end of a body is not the end of its response", "crates/fake-metrica/src/answer.rs",
+     "            leaving.push(lease);\n", "            drop((leaving, lease.completed()));\n", "quotas::rule_2",
+     ("crates/fake-metrica/src/answer.rs", "const PIECE: usize = 16 * 1024;", "const PIECE: usize = usize::MAX;")),
 ]
 
 

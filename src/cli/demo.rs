@@ -11,9 +11,10 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use clap::Args;
-use fake_metrica::{DEMO_COUNTER, Fake, Settings, demo_tokens};
+use fake_metrica::{BadKnob, DEMO_COUNTER, Fake, Settings, demo_tokens};
 
 use crate::cli::app::{App, Options};
+use crate::cli::fake::BAD_KNOB;
 use crate::config::{Config, LogFormat};
 
 /// The flags of `metrika-gate demo`.
@@ -31,6 +32,10 @@ pub struct DemoArgs {
     /// Where the stand-in for Metrica listens
     #[arg(long, value_name = "IP:PORT", env = "METRIKA_GATE_DEMO_FAKE", default_value = "127.0.0.1:8443")]
     fake: SocketAddr,
+    /// A knob of the stand-in that is turned at the start, such as `quota?parallel=3` (`metrika-gate fake --help` lists
+    /// them). It can be repeated; in the variable a `;` stands between knobs
+    #[arg(long = "knob", value_name = "KNOB?PARAMETERS", env = "METRIKA_GATE_DEMO_KNOBS", value_delimiter = ';')]
+    knobs: Vec<String>,
 }
 
 /// Runs the demo until a signal ends it. Returns the exit code.
@@ -47,8 +52,11 @@ pub fn run(args: &DemoArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
         TcpListener::bind(address)
             .with_context(|| format!("{address} cannot be used; {flag} 127.0.0.1:PORT chooses another"))?;
     }
-    let settings = Settings { address: args.fake, ..Settings::default() };
-    let fake = Fake::start(settings)?;
+    let settings = Settings { address: args.fake, knobs: args.knobs.clone(), ..Settings::default() };
+    let fake = Fake::start(settings).map_err(|error| {
+        let is_knob = error.is::<BadKnob>();
+        if is_knob { error.context(BAD_KNOB) } else { error }
+    })?;
     let folder = tempfile::Builder::new().prefix("metrika-gate-demo-").tempdir()?;
     let config = config(args, &fake, folder.path())?;
     let options = Options { log_format: Some(LogFormat::Human), demo: true, ..Options::default() };

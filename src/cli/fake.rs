@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use clap::Args;
 use clap::builder::BoolishValueParser;
-use fake_metrica::{Fake, FakeToken, Permission, Settings, control_help};
+use fake_metrica::{BadKnob, Fake, FakeToken, Permission, Settings, control_help};
 use metrica::scope::{Scope, ScopeSet};
 
 use crate::token::{DEMO_PREFIX, TEST_PREFIX, Token};
@@ -39,6 +39,12 @@ pub struct FakeArgs {
     /// One more name or address for its certificate.
     #[arg(long = "name", env = "METRIKA_GATE_FAKE_NAMES", value_name = "NAME", value_delimiter = ';')]
     pub names: Vec<String>,
+
+    /// A knob of the control panel below that is turned at the start, and again after a reset, such as
+    /// `quota?parallel=3&day=5000`. It can be repeated; in the variable a `;` stands between knobs.
+    #[arg(long = "knob", env = "METRIKA_GATE_FAKE_KNOBS", value_name = "KNOB?PARAMETERS")]
+    #[arg(value_delimiter = ';', hide_env_values = true)]
+    pub knobs: Vec<String>,
 
     /// Offers HTTP/1.1 only.
     #[arg(long, env = "METRIKA_GATE_FAKE_NO_HTTP2", value_parser = BoolishValueParser::new())]
@@ -80,6 +86,9 @@ pub enum BadTokenArgument {
     )]
     Counter(String),
 }
+
+/// What is wrong where a knob cannot be turned at the start.
+pub(super) const BAD_KNOB: &str = "--knob cannot be used; the last lines of metrika-gate fake --help list the knobs";
 
 const EXAMPLE: &str = "it is written as test-analytics-0001=shop:read:101 (secret=owner:scopes:counters)";
 
@@ -124,6 +133,7 @@ pub fn run(args: &FakeArgs, out: &mut dyn Write) -> anyhow::Result<()> {
     );
     let mut settings = Settings { address: args.address, http2: !args.no_http2, ..Settings::default() };
     settings.names.extend(args.names.iter().cloned());
+    settings.knobs.clone_from(&args.knobs);
     if !args.address.ip().is_unspecified() {
         settings.names.push(args.address.ip().to_string());
     }
@@ -136,7 +146,10 @@ pub fn run(args: &FakeArgs, out: &mut dyn Write) -> anyhow::Result<()> {
     let tokens = settings.tokens.clone();
     // Registered before the address is printed, so that a script can stop the process as soon as it has read that.
     let signals = Signals::new()?;
-    let fake = Fake::start(settings).context("--address chooses another")?;
+    let fake = Fake::start(settings).map_err(|error| {
+        let remedy = if error.is::<BadKnob>() { BAD_KNOB } else { "--address chooses another" };
+        error.context(remedy)
+    })?;
     std::fs::write(&args.ca_out, fake.ca_pem()).with_context(|| format!("cannot write {}", args.ca_out.display()))?;
     // Absolute, so that the printed lines work in any directory.
     let ca = std::path::absolute(&args.ca_out)?;
@@ -252,6 +265,14 @@ mod tests {
     #[test]
     fn rule_1_an_address_of_the_network_is_refused() {
         assert!(refused(&["--address", "0.0.0.0:0"]).contains("--allow-remote"));
+    }
+
+    #[test]
+    fn a_knob_that_cannot_be_turned_is_refused_and_its_parameters_are_not_repeated() {
+        let message =
+            refused(&["--address", "127.0.0.1:0", "--knob", "quota?day=5", "--knob", "quota?parallel=AgAAAA"]);
+        assert!(message.starts_with(BAD_KNOB) && message.contains("quota: Invalid value of the parameter 'parallel'"));
+        assert!(!message.contains("AgAAAA"), "{message}");
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! Authentication and authorization of requests. The order of the checks is rule 2 of the stand-in.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use http::request::Parts;
 use http::{HeaderMap, header};
-use metrica::login::is_same;
+use metrica::login::{canonical, is_same};
 use metrica::operation::{Catalogue, Lookup, Operation, OperationId, Verb};
 use metrica::scope::Scope;
 use serde::Serialize;
@@ -12,6 +13,8 @@ use serde_json::{Value, json};
 
 use super::answer::Answer;
 use super::query::Query;
+use super::quota::Charged;
+use super::quota::charge::Charge;
 use super::refusal::{ErrorType, Refusal};
 use super::{FakeToken, Permission, day};
 
@@ -201,6 +204,28 @@ impl Keyring {
             }
         }
         Ok(call)
+    }
+
+    /// The keys that the quotas charge a request to (rule 7 of the quotas).
+    pub fn charge(&self, catalogue: &Catalogue, peer: IpAddr, head: &Parts, charged: Charged) -> Charge {
+        let operation = find(catalogue, head).ok();
+        let mut charge = Charge::new(peer, operation);
+        let Ok(sent) = self.identify(&head.headers) else { return charge };
+        let mut login = self.holders.get(sent).map(|holder| holder.token.owner.as_str());
+        let query = Query::parse(head.uri.query());
+        if let Some(operation) = operation
+            && let Ok(mut asked) = counters(operation, head.uri.path(), &query)
+            && self.rights(sent, operation, &query, &asked).is_ok()
+        {
+            asked.sort_unstable();
+            asked.dedup();
+            charge.counters = asked;
+            if charged == Charged::Represented {
+                login = query.get("ulogin").filter(|named| !named.is_empty()).or(login);
+            }
+        }
+        charge.login = login.map(|login| canonical(login).into());
+        charge
     }
 
     /// Whether a report is refused to every account (rule 10 of the stand-in).

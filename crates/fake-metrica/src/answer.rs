@@ -11,7 +11,7 @@ use hyper::body::{Body, Frame, SizeHint};
 use serde::Serialize;
 
 use super::part::Part;
-use super::quota::InFlight;
+use super::quota::lease::{Lease, Leaving};
 use super::refusal::Refusal;
 
 const JSON: &str = "application/json; charset=utf-8";
@@ -80,8 +80,8 @@ impl Answer {
     }
 
     /// Counts the request as running until the body has been sent.
-    pub fn holding(mut self, in_flight: Option<InFlight>) -> Self {
-        self.content.in_flight = in_flight;
+    pub fn holding(mut self, lease: Option<Lease>, leaving: Leaving) -> Self {
+        self.content.lease = lease.map(|lease| Box::new((lease, leaving)));
         self
     }
 
@@ -96,7 +96,9 @@ impl Answer {
         let length = self.content.left();
         let mut response = Response::from(self);
         response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
+        let lease = response.body_mut().lease.take();
         *response.body_mut() = Content::whole(Bytes::new());
+        response.body_mut().lease = lease;
         response
     }
 }
@@ -129,8 +131,12 @@ pub struct Content {
     cut: Option<u64>,
     /// Whether the bytes before the cut have been handed to hyper.
     is_sent: bool,
-    in_flight: Option<InFlight>,
+    lease: Option<Box<(Lease, Leaving)>>,
 }
+
+/// The size of the pieces of a whole body, in bytes: hyper takes the next one when it has sent most of the others, so that
+/// the end of the body shows when the response has ended.
+const PIECE: usize = 16 * 1024;
 
 enum Source {
     Whole(Bytes),
@@ -144,7 +150,7 @@ pub struct Broken;
 
 impl Content {
     const fn of(source: Source) -> Self {
-        Self { source, cut: None, is_sent: false, in_flight: None }
+        Self { source, cut: None, is_sent: false, lease: None }
     }
 
     fn whole(bytes: impl Into<Bytes>) -> Self {
@@ -160,8 +166,20 @@ impl Content {
 
     fn next(&mut self) -> Option<Bytes> {
         match &mut self.source {
-            Source::Whole(bytes) => Some(std::mem::take(bytes)).filter(|bytes| !bytes.is_empty()),
+            Source::Whole(bytes) => Some(bytes.split_to(bytes.len().min(PIECE))).filter(|piece| !piece.is_empty()),
             Source::Part(part) => part.next(),
+        }
+    }
+}
+
+impl Drop for Content {
+    fn drop(&mut self) {
+        // hyper drops a body before its last bytes are flushed, or when the client has left.
+        if self.left() == 0
+            && let Some(held) = self.lease.take()
+        {
+            let (lease, leaving) = *held;
+            leaving.push(lease);
         }
     }
 }
@@ -174,16 +192,14 @@ impl Body for Content {
         if self.cut == Some(0) {
             // An error discards unsent data, so let hyper send it first.
             if self.is_sent {
+                drop(self.lease.take().map(|held| held.0.completed()));
                 return Poll::Ready(Some(Err(Broken)));
             }
             self.is_sent = true;
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
-        let Some(mut chunk) = self.next() else {
-            self.in_flight = None;
-            return Poll::Ready(None);
-        };
+        let Some(mut chunk) = self.next() else { return Poll::Ready(None) };
         if let Some(allowed) = self.cut {
             chunk.truncate(usize::try_from(allowed).unwrap_or(usize::MAX));
             self.cut = Some(allowed.saturating_sub(u64::try_from(chunk.len()).unwrap_or(u64::MAX)));

@@ -10,6 +10,7 @@ use super::Permission;
 use super::answer::Answer;
 use super::knobs::{Cut, Fail, Form, answerable};
 use super::query::Query;
+use super::quota::panel;
 use super::refusal::{ErrorType, Refusal};
 use super::world::Shared;
 
@@ -55,7 +56,27 @@ const KNOBS: &[(&str, &str, &str)] = &[
         "reads, parts, instant",
         "how often a log request is read as created before it is processed (instant: 0); how many parts it has",
     ),
-    ("quota", "parallel, per_second", "enforces limits per account and per address; 0 ends it"),
+    (
+        "quota",
+        "parallel, by_ip, logs_by_ip, reports_5m, day, counter_day, grants, delegates, documented, status, names, \
+         reports_type, refused, ulogin, abandoned_ms",
+        "enforces these limits; 0 ends one; documented: all, as in the documentation. How they are refused: status 429 or \
+         420, names live or documented, the error type of reports_5m. Refused requests count nowhere, for the day, or \
+         everywhere; ulogin charges the owner of the token, or the represented account; the slot of a client that has left \
+         stays taken",
+    ),
+    ("quota_use", "clear", "what the quotas have counted, enforced or not; clear begins maxima and refusals anew"),
+    (
+        "outsider",
+        "owner, slots, ms, day, reports, counter, counter_day",
+        "somebody else uses the account: takes slots for so long, spends of the day, of the reports, of a counter's day",
+    ),
+    (
+        "clock",
+        "forward, to",
+        "moves the clock of the quotas forward by a duration such as 5m, or to the next such time in GMT; to=00:00:00 \
+         begins a new day",
+    ),
     ("state", "", "what was received so far, and the knobs in force, without secrets"),
     ("reset", "", "everything is as at the start; POST only"),
 ];
@@ -118,8 +139,11 @@ fn perform(shared: &Shared, knob: &str, query: &Query) -> Result<Value, Refusal>
         "break" => cut(shared, query),
         "part_bytes" => part_bytes(shared, query),
         "logs" => logs(shared, query),
-        "quota" => quota(shared, query),
-        "state" => Ok(shared.world().state()),
+        "quota" => panel::quota(&shared.quotas, query),
+        "quota_use" => panel::quota_use(&shared.quotas, query),
+        "outsider" => panel::outsider(shared, query),
+        "clock" => panel::clock(&shared.quotas, query),
+        "state" => Ok(shared.world().state(&shared.quotas)),
         _ => Err(Refusal::because(ErrorType::NotFound, "No such knob; GET /_fake/ lists them")),
     }
 }
@@ -306,12 +330,4 @@ fn logs(shared: &Shared, query: &Query) -> Result<Value, Refusal> {
     knobs.status_reads = reads.unwrap_or(if query.has("instant") { 0 } else { knobs.status_reads });
     knobs.parts = parts.unwrap_or(knobs.parts);
     Ok(json!({ "reads": knobs.status_reads, "parts": knobs.parts }))
-}
-
-fn quota(shared: &Shared, query: &Query) -> Result<Value, Refusal> {
-    let (parallel, per_second) = (query.number("parallel")?, query.number("per_second")?);
-    let quota = &mut shared.world().quota;
-    quota.parallel = parallel.unwrap_or(quota.parallel);
-    quota.per_second = per_second.unwrap_or(quota.per_second);
-    Ok(json!({ "parallel": quota.parallel, "per_second": quota.per_second }))
 }

@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 use super::access::{Call, text};
 use super::answer::{Answer, Broken, Content};
 use super::control;
+use super::quota::lease::{Lease, Leaving};
 use super::refusal::{ErrorType, Refusal};
 use super::tally::Tally;
 use super::world::Shared;
@@ -29,22 +30,30 @@ const UNREAD_BYTES: u64 = 64 * 1024;
 pub async fn answer(
     shared: Arc<Shared>,
     peer: IpAddr,
+    leaving: Leaving,
     request: Request<Incoming>,
 ) -> Result<Response<Content>, Broken> {
     let (head, body) = request.into_parts();
     let answer = match head.uri.path().strip_prefix("/_fake/") {
         Some(knob) => control::answer(&shared, knob, &head),
-        None => exchange(&shared, peer, &head, body).await?,
+        None => exchange(&shared, peer, leaving, &head, body).await?,
     };
     Ok(if head.method == Method::HEAD { answer.without_body() } else { answer.into() })
 }
 
-async fn exchange(shared: &Shared, peer: IpAddr, head: &Parts, body: Incoming) -> Result<Answer, Broken> {
-    let arrival = shared.world().arrive(&shared.catalogue, peer, head);
+async fn exchange(
+    shared: &Shared,
+    peer: IpAddr,
+    leaving: Leaving,
+    head: &Parts,
+    body: Incoming,
+) -> Result<Answer, Broken> {
+    let arrival = shared.world().arrive(shared, peer, head);
     if !arrival.delay.is_zero() {
         tokio::time::sleep(arrival.delay).await;
     }
     if arrival.cut == Some(None) {
+        drop(arrival.lease.map(Lease::completed));
         return Err(Broken);
     }
     let answer = match arrival.decision {
@@ -54,7 +63,7 @@ async fn exchange(shared: &Shared, peer: IpAddr, head: &Parts, body: Incoming) -
             refused
         }
     };
-    Ok(answer.holding(arrival.in_flight).cut_after(arrival.cut.flatten()))
+    Ok(answer.holding(arrival.lease, leaving).cut_after(arrival.cut.flatten()))
 }
 
 async fn perform(shared: &Shared, call: &Call<'_>, body: Incoming) -> Result<Answer, Broken> {

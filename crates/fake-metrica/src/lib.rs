@@ -22,6 +22,8 @@
 //! 10. A report that names its counters in `counters` in the place of `ids`, or a restricted metric or dimension, is 403
 //!     `access_denied` for every account.
 //! 11. The `owner_login` of a counter that is an account's own is the login of that account.
+//! 12. Quotas are checked before everything else, and only if they are configured; requests are counted in any case
+//!     (`src/quota.rs` has their rules).
 //!
 //! Undocumented cases are decided in favour of the client: any subset of an object's fields is accepted, an `offset` of 0
 //! means the first, a list may be one parameter or several, and the `.csv` suffix produces CSV for reports only.
@@ -59,6 +61,9 @@ mod uploads;
 mod world;
 
 pub use control::help as control_help;
+pub use quota::ledger::Outsider;
+pub use quota::usage::{AddressUse, CounterUse, LoginUse, QuotaUse};
+pub use quota::{Charged, Limit, Quota, RefusedCount, TypeNames};
 
 /// A counter owned by the owner of the demo tokens.
 pub const DEMO_COUNTER: u64 = 12_345_678;
@@ -80,6 +85,10 @@ pub struct Settings {
     pub http2: bool,
     /// The names and addresses of the certificate.
     pub names: Vec<String>,
+    /// The quotas that are enforced from the start.
+    pub quota: Quota,
+    /// Knobs of the control panel that are turned at the start, and again after a reset, written as for [`Fake::turn`].
+    pub knobs: Vec<String>,
 }
 
 impl Default for Settings {
@@ -96,8 +105,20 @@ impl Default for Settings {
             tokens: demo_tokens(),
             http2: true,
             names: names.into_iter().chain(["127.0.0.1", "::1"]).map(str::to_owned).collect(),
+            quota: Quota::default(),
+            knobs: Vec::new(),
         }
     }
+}
+
+/// A knob that cannot be turned at the start.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{knob}: {message}")]
+pub struct BadKnob {
+    /// The name of the knob, without its parameters, which can be secrets.
+    pub knob: String,
+    /// The reason.
+    pub message: String,
 }
 
 /// A token that the stand-in accepts.
@@ -197,14 +218,16 @@ impl Fake {
     /// Starts a server, which accepts requests when this returns.
     ///
     /// # Errors
-    /// If the certificate cannot be generated, the address cannot be bound or the thread cannot be started.
+    /// If the certificate cannot be generated, the address cannot be bound or the thread cannot be started; or a
+    /// [`BadKnob`].
     pub fn start(settings: Settings) -> anyhow::Result<Self> {
-        let certificate = certificate::make(&settings.names, settings.http2)?;
+        let (names, http2, address) = (settings.names.clone(), settings.http2, settings.address);
+        let shared = Arc::new(world::Shared::new(settings));
+        shared.turn_knobs()?;
+        let certificate = certificate::make(&names, http2)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let listener = listen(&runtime, settings.address)
-            .with_context(|| format!("the stand-in cannot listen on {}", settings.address))?;
+        let listener = listen(&runtime, address).with_context(|| format!("the stand-in cannot listen on {address}"))?;
         let address = listener.local_addr().context("cannot read the address that was bound")?;
-        let shared = Arc::new(world::Shared::new(settings.tokens));
         let (stop, stopped) = oneshot::channel();
         let served = Arc::clone(&shared);
         let thread = std::thread::Builder::new().name("fake-metrica".to_owned()).spawn(move || {
@@ -245,6 +268,38 @@ impl Fake {
     #[must_use]
     pub fn heard(&self) -> Vec<String> {
         self.shared.world().heard.iter().cloned().collect()
+    }
+
+    /// The quotas in force.
+    #[must_use]
+    pub fn quota(&self) -> Quota {
+        self.shared.quotas.quota()
+    }
+
+    /// Changes the quotas in force; what is spent stays spent.
+    pub fn set_quota(&self, quota: Quota) {
+        self.shared.quotas.set(quota);
+    }
+
+    /// The counts of the quotas, which are made whether or not they are enforced.
+    #[must_use]
+    pub fn quota_use(&self) -> QuotaUse {
+        self.shared.quotas.usage()
+    }
+
+    /// Begins the maxima and the refusals of [`Self::quota_use`] anew; what is spent stays spent.
+    pub fn clear_quota_use(&self) {
+        self.shared.quotas.clear();
+    }
+
+    /// Lets somebody else use a login (rule 9 of `src/quota.rs`).
+    pub fn outsider(&self, login: &str, outsider: &Outsider) {
+        self.shared.quotas.outsider(login, outsider);
+    }
+
+    /// Moves the clock of the quotas forward, so that a day, an hour or a lock is over.
+    pub fn forward(&self, duration: std::time::Duration) {
+        self.shared.quotas.forward(duration);
     }
 
     /// Turns a knob of the control panel, written as `organisation?counter=12345678`, and returns its response.

@@ -15,6 +15,11 @@ impl Query {
         Self(pairs.map(|(name, value)| (decode(name), decode(value))).collect())
     }
 
+    /// Returns the names of the parameters.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|(name, _)| name.as_str())
+    }
+
     /// Returns every value of a parameter.
     fn all(&self, name: &str) -> impl Iterator<Item = &str> {
         self.0.iter().filter(move |(other, _)| other == name).map(|(_, value)| value.as_str())

@@ -78,6 +78,8 @@ impl ErrorType {
             (Self::QuotaByCounter, "Превышена квота на количество запросов к счётчику"),
             (Self::QuotaParallel, "Превышена квота на количество параллельных запросов"),
             (Self::QuotaParallelByUser, "Превышена квота на количество параллельных запросов"),
+            (Self::QuotaDelegates, "Превышена квота на количество запросов на добавление представителя"),
+            (Self::QuotaGrants, "Превышена квота на количество запросов на предоставление гостевого доступа"),
         ];
         messages.iter().find(|(error_type, _)| *error_type == self).map(|(_, message)| *message)
     }

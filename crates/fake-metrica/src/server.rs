@@ -13,6 +13,7 @@ use tokio_rustls::TlsAcceptor;
 use tracing::debug;
 
 use super::exchange;
+use super::quota::lease::{Flushing, Leaving};
 use super::world::Shared;
 
 /// The time limit of a TLS handshake, so that an idle connection does not hold a descriptor forever.
@@ -60,8 +61,9 @@ async fn connection(stream: TcpStream, peer: SocketAddr, acceptor: TlsAcceptor, 
         Err(_) => return debug!(%peer, "the handshake with the fake took too long"),
     };
     let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    let service = service_fn(move |request| exchange::answer(Arc::clone(&shared), peer.ip(), request));
-    let io = TokioIo::new(stream);
+    let leaving = Leaving::default();
+    let io = TokioIo::new(Flushing { stream, leaving: leaving.clone() });
+    let service = service_fn(move |request| exchange::answer(Arc::clone(&shared), peer.ip(), leaving.clone(), request));
     let ended = if is_http2 {
         let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
         builder.max_header_list_size(HEADER_LIST_BYTES);

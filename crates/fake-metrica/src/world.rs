@@ -2,29 +2,33 @@
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use http::request::Parts;
 use metrica::operation::Catalogue;
 use serde_json::{Map, Value, json};
 
-use super::FakeToken;
 use super::access::{Call, Keyring, Refused};
 use super::answer::Answer;
 use super::collections::Collections;
 use super::counters::Counters;
 use super::knobs::Knobs;
 use super::log_requests::LogRequests;
-use super::quota::{InFlight, Quota};
+use super::quota::Quota;
+use super::quota::lease::{Lease, Quotas};
 use super::refusal::{ErrorType, Refusal};
 use super::uploads::Uploads;
-use super::{google_form, identity, reports};
+use super::{BadKnob, FakeToken, Settings, control, google_form, identity, reports};
 
 /// The state shared by all connections.
 pub struct Shared {
     pub catalogue: Catalogue,
+    pub quotas: Arc<Quotas>,
     tokens: Vec<FakeToken>,
+    quota: Quota,
+    /// The knobs that were turned at the start.
+    knobs: Vec<String>,
     world: Mutex<World>,
 }
 
@@ -32,7 +36,6 @@ pub struct Shared {
 pub struct World {
     pub keyring: Keyring,
     pub knobs: Knobs,
-    pub quota: Quota,
     pub counters: Counters,
     pub collections: Collections,
     pub log_requests: LogRequests,
@@ -52,13 +55,31 @@ pub struct Arrival<'a> {
     pub delay: Duration,
     /// Break the connection: after this many bytes of the body, or before the status line.
     pub cut: Option<Option<u64>>,
-    pub in_flight: Option<InFlight>,
+    pub lease: Option<Lease>,
     pub decision: Result<Call<'a>, Answer>,
 }
 
 impl Shared {
-    pub fn new(tokens: Vec<FakeToken>) -> Self {
-        Self { catalogue: Catalogue::built_in(), world: Mutex::new(World::new(tokens.clone())), tokens }
+    pub fn new(settings: Settings) -> Self {
+        let Settings { tokens, quota, knobs, .. } = settings;
+        let (world, quotas) = (Mutex::new(World::new(tokens.clone())), Quotas::new(quota.clone()));
+        Self { catalogue: Catalogue::built_in(), quotas, tokens, quota, knobs, world }
+    }
+
+    /// Turns the knobs of the start.
+    ///
+    /// # Errors
+    /// The first knob that cannot be turned, and the reason.
+    pub fn turn_knobs(&self) -> Result<(), BadKnob> {
+        self.knobs.iter().try_for_each(|knob| {
+            let is_endless = knob.split('?').next() == Some("reset");
+            let endless =
+                || Refusal::because(ErrorType::InvalidParameter, "A reset turns the knobs of the start itself");
+            let turned = if is_endless { Err(endless()) } else { control::turn(self, knob) };
+            // Parameters can be secrets.
+            let name = knob.split('?').next().unwrap_or_default().to_owned();
+            turned.map(|_| ()).map_err(|refusal| BadKnob { knob: name, message: refusal.message.into_owned() })
+        })
     }
 
     pub fn world(&self) -> MutexGuard<'_, World> {
@@ -68,6 +89,9 @@ impl Shared {
     /// Resets the state to that at the start.
     pub fn reset(&self) {
         *self.world() = World::new(self.tokens.clone());
+        self.quotas.reset(self.quota.clone());
+        // They were valid at the start.
+        let _ = self.turn_knobs();
     }
 }
 
@@ -82,7 +106,6 @@ impl World {
             counters: Counters::new(keyring.counters()),
             keyring,
             knobs: Knobs::default(),
-            quota: Quota::default(),
             collections,
             log_requests: LogRequests::default(),
             uploads: Uploads::default(),
@@ -93,7 +116,7 @@ impl World {
     }
 
     /// Counts a request and decides how to answer it.
-    pub fn arrive<'a>(&mut self, catalogue: &'a Catalogue, peer: IpAddr, head: &Parts) -> Arrival<'a> {
+    pub fn arrive<'a>(&mut self, shared: &'a Shared, peer: IpAddr, head: &Parts) -> Arrival<'a> {
         let path = head.uri.path();
         self.requests += 1;
         if self.heard.len() == HEARD {
@@ -108,28 +131,31 @@ impl World {
             "headers": head.headers.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(),
         });
         let (delay, cut) = (self.knobs.delay(path), self.knobs.cut(path));
-        let mut in_flight = None;
-        let decision = match self.knobs.failure(path) {
-            Some(failure) => Err(failure),
-            None if identity::is_asked(head) => Err(identity::answer(&self.keyring, head)),
-            None => self.admit(catalogue, peer, head, &mut in_flight),
+        let (lease, decision) = match self.charge(shared, peer, head) {
+            Ok(lease) => (lease, self.decide(&shared.catalogue, head)),
+            Err(refusal) => (None, Err(Answer::from(&self.knobs.said(&refusal)))),
         };
-        Arrival { delay, cut, in_flight, decision }
+        Arrival { delay, cut, lease, decision }
     }
 
-    fn admit<'a>(
-        &mut self,
-        catalogue: &'a Catalogue,
-        peer: IpAddr,
-        head: &Parts,
-        in_flight: &mut Option<InFlight>,
-    ) -> Result<Call<'a>, Answer> {
-        let quota = |error_type: ErrorType| Answer::from(&self.knobs.said(&error_type.into()));
-        self.quota.arrive(peer, Instant::now()).map_err(quota)?;
+    /// Charges a request to the quotas; those to the other host have none.
+    fn charge(&self, shared: &Shared, peer: IpAddr, head: &Parts) -> Result<Option<Lease>, Refusal> {
+        if identity::is_asked(head) {
+            return Ok(None);
+        }
+        let charged = shared.quotas.quota().ulogin;
+        shared.quotas.take(&self.keyring.charge(&shared.catalogue, peer, head, charged))
+    }
+
+    fn decide<'a>(&mut self, catalogue: &'a Catalogue, head: &Parts) -> Result<Call<'a>, Answer> {
+        if let Some(failure) = self.knobs.failure(head.uri.path()) {
+            return Err(failure);
+        }
+        if identity::is_asked(head) {
+            return Err(identity::answer(&self.keyring, head));
+        }
         let refused = |refused: Refused| Answer::from(&self.knobs.said(&refused.refusal)).allowing(refused.allow);
-        let call = self.keyring.admit(catalogue, head).map_err(refused)?;
-        *in_flight = Some(self.quota.enter(&call.owner).map_err(quota)?);
-        Ok(call)
+        self.keyring.admit(catalogue, head).map_err(refused)
     }
 
     /// Answers a request whose body has been read.
@@ -149,13 +175,13 @@ impl World {
     }
 
     /// The state for the control panel, without secrets.
-    pub fn state(&self) -> Value {
+    pub fn state(&self, quotas: &Quotas) -> Value {
         json!({
             "requests": self.requests,
-            "in_flight": self.quota.in_flight(),
+            "in_flight": quotas.in_flight(),
             "last_request": self.last_request,
             "knobs": self.knobs.state(),
-            "quota": { "parallel": self.quota.parallel, "per_second": self.quota.per_second },
+            "quota": quotas.quota().state(),
             "tokens": self.keyring.state(),
             "counters": self.counters.ids(),
             "uploads": self.uploads.state(),

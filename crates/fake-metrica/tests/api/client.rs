@@ -54,8 +54,11 @@ pub fn post(fake: &Fake, token: &str, target: &str, body: &str) -> Reply {
     call(fake, token, "POST", target, "application/x-yametrika+json", body)
 }
 
-/// Sends bytes and reads until the connection ends.
-pub fn send(fake: &Fake, request: &str) -> Reply {
+/// A connection over TLS.
+pub type Stream = StreamOwned<ClientConnection, TcpStream>;
+
+/// Connects, with HTTP/1.1.
+pub fn open(fake: &Fake) -> Stream {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(fake.ca_pem().as_bytes()).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -63,7 +66,12 @@ pub fn send(fake: &Fake, request: &str) -> Reply {
     let config = Arc::new(config.with_root_certificates(roots).with_no_client_auth());
     let name = ServerName::try_from("api-metrika.yandex.net").unwrap();
     let connection = ClientConnection::new(config, name).unwrap();
-    let mut stream = StreamOwned::new(connection, TcpStream::connect(fake.address()).unwrap());
+    StreamOwned::new(connection, TcpStream::connect(fake.address()).unwrap())
+}
+
+/// Sends bytes and reads until the connection ends.
+pub fn send(fake: &Fake, request: &str) -> Reply {
+    let mut stream = open(fake);
     stream.write_all(request.as_bytes()).unwrap();
     let mut bytes = Vec::new();
     // A connection that breaks has no close_notify: what came before it is the answer.
