@@ -4,14 +4,18 @@
 //! 1. An element of the array `counters` of the top-level object passes if it is an object with one `id` that is a listed
 //!    whole number. It passes byte for byte: numbers, spaces and the order of members are unchanged.
 //! 2. Every other value of the top-level object passes if it is a scalar, and becomes `null` if it is an array or an
-//!    object, which could name counters and is not inspected.
+//!    object, which could name counters.
 //! 3. `rows`, the number of all counters of the account, is a scalar and therefore passes unchanged. Clients paginate by
 //!    it: with `null`, or with the number of remaining counters, they would stop before the pages that contain their own
 //!    counters. It reveals the number of counters, and nothing about any of them.
 //! 4. Anything that deviates from such a list is rejected: text before or after it, a premature end, `counters` twice or
 //!    not an array, a member or an element that is not JSON.
-//! 5. A member or an element is held back until its end, up to 1 MiB; a longer one is rejected. Piece boundaries make no
-//!    difference, and every byte is inspected a fixed number of times.
+//! 5. A member or an element is held back until its end, up to 1 MiB with the spaces and the comma before it; a longer one
+//!    is rejected. Piece boundaries make no difference.
+//!
+//! serde finds the end of a value and validates it ([`RawValue`]); this file reads the brackets and commas between values.
+//! A value that has not arrived completely is read again once half as much again has arrived: many small pieces cost at
+//! most three times the work of one large piece.
 //!
 //! After [`NotAList`] the response must not be ended as if it were complete.
 
@@ -20,7 +24,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
 
 /// The maximum number of bytes that are held back (rule 5).
 const HELD: usize = 1024 * 1024;
@@ -30,95 +34,19 @@ const HELD: usize = 1024 * 1024;
 #[error("the answer is not a list of counters")]
 pub struct NotAList;
 
-/// The position of the next byte in the response.
+/// The next part of the response. A part is read as a whole, or not at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum At {
-    /// Before the top-level object.
+    /// The opening brace of the top-level object.
     Start,
-    /// Before a key of it; also before the closing brace if `first`.
-    Key { first: bool },
-    /// In a key.
-    InKey(Text),
-    /// Between a key and its colon.
-    Colon,
-    /// Between a colon and its value.
-    Value,
-    /// In a scalar of the top-level object.
-    InScalar(Shape),
-    /// In an array or an object of it, which becomes `null`.
-    InHidden(Nested),
-    /// After a value of it.
-    Comma,
-    /// Before an element of `counters`; also before the closing bracket if `first`.
+    /// A member of the top-level object, or its closing brace. Only the first member has no comma before it.
+    Member { first: bool },
+    /// An element of `counters`, or the closing bracket. Only the first element has no comma before it.
     Element { first: bool },
-    /// In an element.
-    InElement(Shape),
-    /// After an element.
-    ElementComma,
-    /// After the top-level object.
+    /// The end of the response.
     End,
-    /// In input that is not a list.
+    /// None: the response is not a list.
     Lost,
-}
-
-/// The state within a string: whether the next byte is escaped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-struct Text {
-    escaped: bool,
-}
-
-impl Text {
-    /// Whether this byte ends the string.
-    const fn ends_with(&mut self, byte: u8) -> bool {
-        let ends = byte == b'"' && !self.escaped;
-        self.escaped = byte == b'\\' && !self.escaped;
-        ends
-    }
-}
-
-/// The state within an array or an object: the depth, and the string in it, if any.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-struct Nested {
-    depth: u32,
-    text: Option<Text>,
-}
-
-impl Nested {
-    /// Whether this byte ends the array or object.
-    fn ends_with(&mut self, byte: u8) -> bool {
-        if let Some(text) = &mut self.text {
-            if text.ends_with(byte) {
-                self.text = None;
-            }
-            return false;
-        }
-        match byte {
-            b'"' => self.text = Some(Text::default()),
-            b'[' | b'{' => self.depth = self.depth.saturating_add(1),
-            b']' | b'}' => self.depth = self.depth.saturating_sub(1),
-            _ => {}
-        }
-        self.depth == 0
-    }
-}
-
-/// The shape of a value, by its first byte; it determines where the value ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Shape {
-    Text(Text),
-    Nested(Nested),
-    /// A number or a word. It ends before the first byte that cannot be part of it.
-    Bare,
-}
-
-impl Shape {
-    const fn of(first: u8) -> Self {
-        match first {
-            b'"' => Self::Text(Text { escaped: false }),
-            b'[' | b'{' => Self::Nested(Nested { depth: 1, text: None }),
-            _ => Self::Bare,
-        }
-    }
 }
 
 /// The state of the filter.
@@ -127,10 +55,10 @@ pub struct ListFilter {
     /// The counters that may pass, in ascending order.
     counters: Arc<[u64]>,
     at: At,
-    /// A key, a scalar, or an element with the spaces before it.
+    /// The beginning of the next part.
     held: Vec<u8>,
-    /// Whether the next value is that of `counters`.
-    listing: bool,
+    /// The length of `held` at which the next part is read again.
+    enough: usize,
     /// Whether `counters` has occurred.
     listed: bool,
     /// Whether an element has passed.
@@ -141,7 +69,7 @@ impl ListFilter {
     /// Creates a filter that passes only these counters; they must be in ascending order.
     #[must_use]
     pub const fn new(counters: Arc<[u64]>) -> Self {
-        Self { counters, at: At::Start, held: Vec::new(), listing: false, listed: false, passed: false }
+        Self { counters, at: At::Start, held: Vec::new(), enough: 0, listed: false, passed: false }
     }
 
     /// Filters a piece of the response; returns the bytes that can be passed on now.
@@ -149,197 +77,181 @@ impl ListFilter {
     /// # Errors
     /// [`NotAList`], and then again for every later call.
     pub fn push(&mut self, piece: &[u8]) -> Result<Bytes, NotAList> {
-        let mut out = Vec::with_capacity(piece.len());
-        for byte in piece {
-            self.step(*byte, &mut out).inspect_err(|NotAList| self.give_up())?;
-        }
-        Ok(out.into())
+        self.held.extend_from_slice(piece);
+        if self.held.len() < self.enough { Ok(Bytes::new()) } else { self.read() }
     }
 
-    /// Ends the response.
+    /// Ends the response; returns its last bytes.
     ///
     /// # Errors
     /// [`NotAList`] if the list is incomplete.
-    pub fn finish(self) -> Result<Bytes, NotAList> {
-        if self.at == At::End { Ok(Bytes::new()) } else { Err(NotAList) }
-    }
-
-    fn give_up(&mut self) {
-        self.at = At::Lost;
-        self.held = Vec::new();
-    }
-
-    fn step(&mut self, byte: u8, out: &mut Vec<u8>) -> Result<(), NotAList> {
-        let is_space = matches!(byte, b' ' | b'\t' | b'\n' | b'\r');
-        match self.at {
-            At::Start | At::Key { .. } | At::Colon | At::Value | At::Comma | At::End if is_space => out.push(byte),
-            At::Element { .. } | At::ElementComma if is_space => self.hold(byte)?,
-            At::Start if byte == b'{' => {
-                out.push(byte);
-                self.at = At::Key { first: true };
-            }
-            At::Key { .. } if byte == b'"' => {
-                self.hold(byte)?;
-                self.at = At::InKey(Text::default());
-            }
-            At::Key { first: true } | At::Comma if byte == b'}' => {
-                out.push(byte);
-                self.at = At::End;
-            }
-            At::InKey(text) => self.in_key(byte, text, out)?,
-            At::Colon if byte == b':' => {
-                out.push(byte);
-                self.at = At::Value;
-            }
-            At::Value => self.value(byte, out)?,
-            At::InScalar(shape) => self.in_scalar(byte, shape, out)?,
-            At::InHidden(mut nested) => {
-                self.at = if nested.ends_with(byte) { At::Comma } else { At::InHidden(nested) };
-            }
-            At::Comma if byte == b',' => {
-                out.push(byte);
-                self.at = At::Key { first: false };
-            }
-            At::Element { first: true } | At::ElementComma if byte == b']' => {
-                out.append(&mut self.held);
-                out.push(byte);
-                self.at = At::Comma;
-            }
-            At::ElementComma if byte == b',' => {
-                self.held.clear();
-                self.at = At::Element { first: false };
-            }
-            At::Element { .. } => {
-                self.hold(byte)?;
-                self.at = At::InElement(Shape::of(byte));
-            }
-            At::InElement(shape) => self.in_element(byte, shape, out)?,
-            At::Start | At::Key { .. } | At::Colon | At::Comma | At::ElementComma | At::End | At::Lost => {
-                return Err(NotAList);
-            }
-        }
-        Ok(())
-    }
-
-    fn hold(&mut self, byte: u8) -> Result<(), NotAList> {
-        if self.held.len() == HELD {
+    pub fn finish(mut self) -> Result<Bytes, NotAList> {
+        let last = self.read()?;
+        if self.at != At::End || !self.held.trim_ascii().is_empty() {
             return Err(NotAList);
         }
-        self.held.push(byte);
-        Ok(())
+        Ok([last.as_ref(), &self.held].concat().into())
     }
 
-    fn in_key(&mut self, byte: u8, mut text: Text, out: &mut Vec<u8>) -> Result<(), NotAList> {
-        self.hold(byte)?;
-        if !text.ends_with(byte) {
-            self.at = At::InKey(text);
-            return Ok(());
-        }
-        let key: Cow<'_, str> = serde_json::from_slice(&self.held).map_err(|_| NotAList)?;
-        self.listing = key == "counters";
-        if self.listing && self.listed {
-            return Err(NotAList);
-        }
-        self.listed |= self.listing;
-        out.append(&mut self.held);
-        self.at = At::Colon;
-        Ok(())
-    }
-
-    fn value(&mut self, byte: u8, out: &mut Vec<u8>) -> Result<(), NotAList> {
-        self.at = match (self.listing, Shape::of(byte)) {
-            (true, Shape::Nested(_)) if byte == b'[' => {
-                out.push(byte);
-                At::Element { first: true }
-            }
-            (true, _) => return Err(NotAList),
-            (false, Shape::Nested(nested)) => {
-                out.extend_from_slice(b"null");
-                At::InHidden(nested)
-            }
-            (false, shape) => {
-                self.hold(byte)?;
-                At::InScalar(shape)
+    /// Reads the parts that have arrived completely.
+    fn read(&mut self) -> Result<Bytes, NotAList> {
+        let mut held = std::mem::take(&mut self.held);
+        let mut out = Vec::with_capacity(held.len());
+        let all = Json(without_number(&held));
+        let mut rest = all;
+        let read = loop {
+            let part = rest;
+            let read = all.until(part).len();
+            match self.part(&mut rest, &mut out) {
+                Ok(()) if part.until(rest).len() <= HELD => {}
+                Err(Stop::Incomplete) if held.len() - read <= HELD => break read,
+                Ok(()) | Err(Stop::Incomplete | Stop::NotAList) => {
+                    self.at = At::Lost;
+                    return Err(NotAList);
+                }
             }
         };
+        held.drain(..read);
+        self.enough = (held.len() + held.len() / 2).min(HELD + 1);
+        self.held = held;
+        Ok(out.into())
+    }
+
+    /// Reads one part. If it is incomplete, nothing is changed but `json`.
+    fn part(&mut self, json: &mut Json<'_>, out: &mut Vec<u8>) -> Result<(), Stop> {
+        match self.at {
+            At::Start => {
+                let start = *json;
+                json.expect(b'{')?;
+                self.at = At::Member { first: true };
+                out.extend_from_slice(start.until(*json));
+                Ok(())
+            }
+            At::Member { first } => self.member(first, json, out),
+            At::Element { first } => self.element(first, json, out),
+            At::End if json.without_spaces().0.is_empty() => Err(Stop::Incomplete),
+            At::End | At::Lost => Err(Stop::NotAList),
+        }
+    }
+
+    fn member(&mut self, first: bool, json: &mut Json<'_>, out: &mut Vec<u8>) -> Result<(), Stop> {
+        let start = *json;
+        if json.take(b'}')? {
+            self.at = At::End;
+            out.extend_from_slice(start.until(*json));
+            return Ok(());
+        }
+        if !first {
+            json.expect(b',')?;
+        }
+        let key: Cow<'_, str> = serde_json::from_str(json.value()?).map_err(|_| Stop::NotAList)?;
+        json.expect(b':')?;
+        if key == "counters" {
+            json.expect(b'[')?;
+            if std::mem::replace(&mut self.listed, true) {
+                return Err(Stop::NotAList);
+            }
+            self.at = At::Element { first: true };
+            out.extend_from_slice(start.until(*json));
+            return Ok(());
+        }
+        let before = json.without_spaces();
+        let is_scalar = !json.value()?.starts_with(['[', '{']);
+        self.at = At::Member { first: false };
+        out.extend_from_slice(start.until(before));
+        out.extend_from_slice(if is_scalar { before.until(*json) } else { b"null" });
         Ok(())
     }
 
-    fn in_scalar(&mut self, byte: u8, shape: Shape, out: &mut Vec<u8>) -> Result<(), NotAList> {
-        let (shape, end) = self.go_on(byte, shape)?;
-        self.at = At::InScalar(shape);
-        if end == End::None {
+    fn element(&mut self, first: bool, json: &mut Json<'_>, out: &mut Vec<u8>) -> Result<(), Stop> {
+        let start = *json;
+        if json.take(b']')? {
+            self.at = At::Member { first: false };
+            out.extend_from_slice(start.until(*json));
             return Ok(());
         }
-        serde_json::from_str::<IgnoredAny>(text(&self.held)?).map_err(|_| NotAList)?;
-        out.append(&mut self.held);
-        self.at = At::Comma;
-        if end == End::Before { self.step(byte, out) } else { Ok(()) }
-    }
-
-    fn in_element(&mut self, byte: u8, shape: Shape, out: &mut Vec<u8>) -> Result<(), NotAList> {
-        let (shape, end) = self.go_on(byte, shape)?;
-        self.at = At::InElement(shape);
-        if end == End::None {
-            return Ok(());
+        if !first {
+            json.expect(b',')?;
         }
-        let id = id_of(text(&self.held)?)?;
+        let before = *json;
+        let id = id_of(json.value()?);
+        self.at = At::Element { first: false };
         if id.is_some_and(|id| self.counters.binary_search(&id).is_ok()) {
+            // The comma before it can be that of an element that did not pass.
             if std::mem::replace(&mut self.passed, true) {
                 out.push(b',');
             }
-            out.append(&mut self.held);
+            out.extend_from_slice(before.until(*json));
         }
-        self.held.clear();
-        self.at = At::ElementComma;
-        if end == End::Before { self.step(byte, out) } else { Ok(()) }
-    }
-
-    /// Consumes a byte of a held value, or detects the first byte after it.
-    fn go_on(&mut self, byte: u8, shape: Shape) -> Result<(Shape, End), NotAList> {
-        let (shape, ends) = match shape {
-            Shape::Bare if matches!(byte, b',' | b']' | b'}' | b' ' | b'\t' | b'\n' | b'\r') => {
-                return Ok((shape, End::Before));
-            }
-            Shape::Bare => (shape, false),
-            Shape::Text(mut text) => {
-                let ends = text.ends_with(byte);
-                (Shape::Text(text), ends)
-            }
-            Shape::Nested(mut nested) => {
-                let ends = nested.ends_with(byte);
-                (Shape::Nested(nested), ends)
-            }
-        };
-        self.hold(byte)?;
-        Ok((shape, if ends { End::With } else { End::None }))
+        Ok(())
     }
 }
 
-/// The end of a value, relative to the current byte.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum End {
-    None,
-    With,
-    Before,
+/// The reason why a part was not read.
+enum Stop {
+    /// Its end has not arrived.
+    Incomplete,
+    NotAList,
 }
 
-fn text(held: &[u8]) -> Result<&str, NotAList> {
-    str::from_utf8(held).map_err(|_| NotAList)
+/// JSON from some position on.
+#[derive(Clone, Copy)]
+struct Json<'a>(&'a [u8]);
+
+impl<'a> Json<'a> {
+    /// Returns the bytes from here to a later position.
+    fn until(self, later: Json<'_>) -> &'a [u8] {
+        self.0.split_at(self.0.len() - later.0.len()).0
+    }
+
+    const fn without_spaces(mut self) -> Self {
+        while let [b' ' | b'\t' | b'\n' | b'\r', rest @ ..] = self.0 {
+            self.0 = rest;
+        }
+        self
+    }
+
+    /// Takes this byte and the spaces before it; returns whether it was there.
+    fn take(&mut self, byte: u8) -> Result<bool, Stop> {
+        let [next, rest @ ..] = self.without_spaces().0 else { return Err(Stop::Incomplete) };
+        if *next == byte {
+            self.0 = rest;
+        }
+        Ok(*next == byte)
+    }
+
+    fn expect(&mut self, byte: u8) -> Result<(), Stop> {
+        if self.take(byte)? { Ok(()) } else { Err(Stop::NotAList) }
+    }
+
+    /// Takes a value and the spaces before it; returns the value.
+    fn value(&mut self) -> Result<&'a str, Stop> {
+        let start = self.without_spaces();
+        let value = <&RawValue>::deserialize(&mut serde_json::Deserializer::from_slice(start.0))
+            .map_err(|error| if error.is_eof() { Stop::Incomplete } else { Stop::NotAList })?
+            .get();
+        self.0 = start.0.split_at(value.len()).1;
+        Ok(value)
+    }
+}
+
+/// Returns these bytes without the end that could be a part of a number. To serde, the end of the bytes is the end of the
+/// number: `1` of `15` would be complete, and `1.` of `1.5` invalid.
+fn without_number(bytes: &[u8]) -> &[u8] {
+    let is_number = |byte: &u8| matches!(byte, b'0'..=b'9' | b'.' | b'e' | b'E' | b'+' | b'-');
+    let length = bytes.iter().rev().take_while(|byte| is_number(byte)).count();
+    bytes.split_at(bytes.len() - length).0
 }
 
 /// Returns the `id` of an element, if it is an object with a readable one (rule 1).
-fn id_of(element: &str) -> Result<Option<u64>, NotAList> {
+fn id_of(element: &str) -> Option<u64> {
     #[derive(Deserialize)]
     struct Element {
         id: u64,
     }
     // serde also reads a struct from an array.
-    let is_object = element.trim_ascii_start().starts_with('{');
-    if let Some(Element { id }) = serde_json::from_str(element).ok().filter(|_| is_object) {
-        return Ok(Some(id));
-    }
-    serde_json::from_str::<IgnoredAny>(element).map(|IgnoredAny| None).map_err(|_| NotAList)
+    let object = Some(element).filter(|element| element.starts_with('{'))?;
+    serde_json::from_str(object).ok().map(|Element { id }| id)
 }
 
 #[cfg(test)]
@@ -435,6 +347,14 @@ mod tests {
             "{\"\\x\":1}",
             "{\"a\":[}",
             "{\"a\":[[]}",
+            "{\"a\":[}}",
+            "{\"a\":[01]}",
+            "{\"a\":{\"b\"}}",
+            "{\"a\":-}",
+            "{\"a\":1.}",
+            "{}5",
+            "{}\u{c}",
+            "\u{c}{}",
             r#"{"counters":{}}"#,
             r#"{"counters":5}"#,
             r#"{"counters":null}"#,
@@ -458,6 +378,7 @@ mod tests {
         assert_eq!(filter.push(b"[").unwrap_err(), NotAList);
         assert_eq!(filter.push(b"{}").unwrap_err(), NotAList, "it stays so");
         assert_eq!(pass(&[5], b"{\"a\":\"\xff\"}", &[]), Err(NotAList));
+        assert_eq!(pass(&[5], b"{\"a\":[\"\xff\"]}", &[]), Err(NotAList));
         assert_eq!(pass(&[5], b"{\"counters\":[{\"id\":5,\"a\":\"\xff\"}]}", &[]), Err(NotAList));
     }
 
@@ -470,10 +391,51 @@ mod tests {
         };
         assert!(with(HELD).is_ok());
         assert_eq!(with(HELD + 1), Err(NotAList));
-        let hidden = format!(r#"{{"a":[{}0]}}"#, "0,".repeat(HELD));
-        assert_eq!(pass(&[5], hidden.as_bytes(), &[]).unwrap(), r#"{"a":null}"#);
-        let spaces = format!(r#"{{"counters":[{}]}}"#, " ".repeat(HELD + 1));
-        assert_eq!(pass(&[5], spaces.as_bytes(), &[]), Err(NotAList));
+        for (before, repeated, after) in [
+            (r#"{"a":["#, "0,", "0]}"),
+            (r#"{"a":"#, "1", "}"),
+            (r#"{"counters":["#, " ", "]}"),
+            ("", " ", "{}"),
+            ("{}", "\n", ""),
+        ] {
+            for (count, is_filtered) in [(HELD / 4, true), (HELD + 1, false)] {
+                let answer = [before, &repeated.repeat(count), after].concat();
+                for pieces in [&[][..], &[100; 30_000], &[HELD]] {
+                    assert_eq!(pass(&[5], answer.as_bytes(), pieces).is_ok(), is_filtered, "{before}{repeated}{after}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn rule_5_a_longer_part_is_rejected_before_its_end() {
+        let mut filter = ListFilter::new([5].into());
+        filter.push(br#"{"a":""#).unwrap();
+        assert_eq!(filter.push(&vec![b'x'; HELD]), Err(NotAList));
+        assert_eq!(filter.held.capacity(), 0);
+    }
+
+    #[test]
+    fn a_part_that_arrives_in_small_pieces_is_read_a_few_times() {
+        let mut filter = ListFilter::new([5].into());
+        filter.push(br#"{"counters":[{"id":5,"a":""#).unwrap();
+        let (mut enough, mut reads) = (filter.enough, 0);
+        for _ in 0..HELD / 2 {
+            assert!(filter.push(b"x").unwrap().is_empty());
+            reads += usize::from(filter.enough != enough);
+            enough = filter.enough;
+        }
+        assert!((10..40).contains(&reads), "{reads}");
+        assert!(filter.push(b"\"}]}").unwrap().is_empty());
+        assert_eq!(filter.finish().unwrap().len(), HELD / 2 + 17);
+    }
+
+    #[test]
+    fn deep_nesting_takes_no_stack() {
+        let deep = ["[".repeat(HELD / 4), "]".repeat(HELD / 4)].concat();
+        let answer = format!(r#"{{"a":{deep},"counters":[{deep},{{"a":{deep},"id":5}},{{"id":{deep}}}]}}"#);
+        let expected = format!(r#"{{"a":null,"counters":[{{"a":{deep},"id":5}}]}}"#);
+        assert_eq!(pass(&[5], answer.as_bytes(), &[]).unwrap(), expected);
     }
 
     fn element() -> impl Strategy<Value = Value> {
