@@ -16,6 +16,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http::Version;
 use http_body::{Body, Frame, SizeHint};
+use strict_http::number;
 
 mod ahead;
 pub mod budget;
@@ -122,10 +123,9 @@ impl RequestBody {
     /// The broken rule, if the rules of the caller are enforced.
     pub fn watch(&mut self, parts: Parts, enforce: bool) -> Result<(), Breach> {
         let mut watch = Box::new(Watch::new(parts, enforce));
-        let read =
-            self.ahead.as_ref().map_or([&[][..]; 2], |ahead| [&ahead.data, ahead.unfit.as_deref().unwrap_or_default()]);
+        let read = self.ahead.iter().flat_map(|ahead| [Some(&*ahead.data), ahead.unfit.as_deref()]);
         let mut is_due = true;
-        for piece in read {
+        for piece in read.flatten() {
             is_due = is_due && watch.feed(piece, &*self.progress)?;
         }
         self.watch = is_due.then_some(watch);
@@ -177,8 +177,8 @@ impl RequestBody {
 
     /// The number of bytes still to come, if known, at most `limit`.
     fn expected(&self, limit: usize) -> usize {
-        let length = self.incoming.as_ref().and_then(|incoming| incoming.size_hint().exact()).unwrap_or(0);
-        usize::try_from(length).map_or(limit, |length| length.min(limit))
+        let length = self.incoming.as_ref().and_then(|incoming| incoming.size_hint().exact());
+        length.map_or(0, number::length).min(limit)
     }
 
     /// The bytes that were read ahead and not yet forwarded.
@@ -252,7 +252,7 @@ impl Body for RequestBody {
 
     fn size_hint(&self) -> SizeHint {
         let to_come = self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), CallerBody::size_hint);
-        let read = u64::try_from(self.ahead.as_ref().map_or(0, |ahead| ahead.len())).unwrap_or(0);
+        let read = number::count(self.ahead.as_ref().map_or(0, |ahead| ahead.len()));
         // Without a declared length the total stays unknown, so chunks stay chunks.
         to_come.exact().map_or(to_come, |exact| SizeHint::with_exact(exact + read))
     }

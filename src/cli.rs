@@ -4,6 +4,8 @@ use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
+use strict_http::number;
+
 use crate::config::{self, Config, Error, LogFormat};
 use crate::reload::Source;
 use crate::server::listen::MissingFolder;
@@ -141,7 +143,7 @@ pub fn main() -> u8 {
         // The reader has closed the pipe on purpose, as in `explain … | head -1`.
         Err(_) if out.reader_gone => 0,
         Err(error) => {
-            let hint = hint(&error, names_config).unwrap_or_default();
+            let hint = hint(&error, names_config);
             // An error is ignored: with stderr closed, it cannot be reported.
             let _ = writeln!(std::io::stderr(), "metrika-gate: {error:#}{hint}");
             exit_code(&error)
@@ -170,7 +172,7 @@ fn read_config(file: &Path) -> Result<(&Path, Vec<u8>), Error> {
         return Ok((file, config::bytes(file)?));
     }
     let name = Path::new("<stdin>");
-    let most = u64::try_from(config::document::MAXIMUM_BYTES).unwrap_or(u64::MAX).saturating_add(1);
+    let most = number::count(config::document::MAXIMUM_BYTES) + 1;
     let mut bytes = Vec::new();
     let read = std::io::stdin().take(most).read_to_end(&mut bytes);
     let unreadable =
@@ -217,17 +219,19 @@ impl Write for Out {
 
 /// Returns a hint for an error that does not explain itself. `of_variable` is whether an environment variable named
 /// the configuration.
-fn hint(error: &anyhow::Error, of_variable: bool) -> Option<&'static str> {
+fn hint(error: &anyhow::Error, of_variable: bool) -> &'static str {
     let of_config = error.chain().find_map(|cause| cause.downcast_ref::<Error>());
-    let Some(Error::Unreadable { file, .. }) = of_config else { return None };
+    let Some(Error::Unreadable { file, .. }) = of_config else { return "" };
     if file.as_os_str() == STDIN {
-        return Some("; this command reads its configuration from a file, and not from stdin");
+        return "; this command reads its configuration from a file, and not from stdin";
     }
     if of_variable {
-        return Some("; it is METRIKA_GATE_CONFIG that names it");
+        return "; it is METRIKA_GATE_CONFIG that names it";
     }
-    let is_default = file.as_os_str() == DEFAULT_CONFIG;
-    is_default.then_some("; --config FILE names another one, and `metrika-gate init` prints one to begin with")
+    if file.as_os_str() == DEFAULT_CONFIG {
+        return "; --config FILE names another one, and `metrika-gate init` prints one to begin with";
+    }
+    ""
 }
 
 fn run(args: RunArgs) -> anyhow::Result<u8> {

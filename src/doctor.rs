@@ -388,6 +388,7 @@ fn counters_in(body: &[u8]) -> Option<(Vec<u64>, usize)> {
     }
     let list: List = serde_json::from_slice(body).ok()?;
     let counters: Vec<_> = list.counters.iter().map(|counter| counter.id).take(SEEN).collect();
-    let all = list.rows.unwrap_or_default().max(list.counters.len());
+    let shown = list.counters.len();
+    let all = list.rows.map_or(shown, |rows| rows.max(shown));
     Some((counters, all))
 }

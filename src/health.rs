@@ -15,7 +15,6 @@
 //!    owner if this one cannot read. No request waits for the list.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -185,16 +184,10 @@ impl Health {
             let _ = waiting.send(conclusion);
         }
         let next = self.next_question();
-        let due = async {
-            match next {
-                Some(next) => sleep_until(next).await,
-                None => pending().await,
-            }
-        };
         tokio::select! {
             Some(report) = self.reports.recv() => self.take(report, workers),
             Some((token_use, finding)) = self.found.recv() => self.take_finding(token_use, finding, workers),
-            () = due => {}
+            () = until(next), if next.is_some() => {}
         }
         self.ask_what_is_due();
         self.judge()
@@ -333,6 +326,13 @@ impl Health {
         for tracked in self.tracked_tokens.values_mut().filter(|tracked| tracked.standing == Standing::Outage) {
             tracked.machine.on(Event::LookAgain, now, self.settings);
         }
+    }
+}
+
+/// Waits until a question is due, if one is.
+async fn until(next: Option<Instant>) {
+    if let Some(next) = next {
+        sleep_until(next).await;
     }
 }
 

@@ -83,7 +83,7 @@ pub async fn accept(
             Ok(accepted) => take(accepted),
             Err(error) if caller_io::concerns_one_connection(&error) => {}
             Err(error) => {
-                let _ = DescriptorNeed::Caller.found_none(&error);
+                DescriptorNeed::Caller.found_none(&error);
                 if said.is_none_or(|said: Instant| said.elapsed() > SAID_AGAIN) {
                     said = Some(Instant::now());
                     let name = listener.0.as_str();

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use http::HeaderValue;
 use metrica::scope::ScopeSet;
+use strict_http::number;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -145,7 +146,7 @@ impl Generation {
         let next = refused.map(left).min()?;
         Some(RefusedToken {
             duration: now.saturating_duration_since(own.refused_since.unwrap_or(now)),
-            seconds_to_next_look: next.as_millis().div_ceil(1000).max(1).try_into().unwrap_or(u64::MAX),
+            seconds_to_next_look: number::saturated(next.as_millis().div_ceil(1000).max(1)),
         })
     }
 }

@@ -284,7 +284,7 @@ async fn live(
                 health.look_again(None);
             }
             () = recheck.notified() => health.look_again(None),
-            () = folders.changed() => {}
+            Some(()) = folders.changed() => {}
             () = tokio::time::sleep_until(next_look) => {}
             () = process_health(reloader, health, workers) => {}
         }

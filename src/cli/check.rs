@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use clap::Args;
 use metrica::scope::ScopeSet;
+use strict_http::number;
 
 use super::files::{Files, files};
 use super::{ConfigArgs, Format, doctor};
@@ -154,8 +155,7 @@ fn found(config: &Config, file: Option<&Path>, without_tokens: bool) -> Found {
     let (mut notes, of_logins) = absent_logins(config);
     let hosts = crate::files::reading::open(Path::new(HOSTS))
         .and_then(|(file, _)| crate::files::reading::read_from(file, HOSTS_BYTES));
-    let hosts = hosts.unwrap_or_default();
-    notes.extend(unused_host(config, &String::from_utf8_lossy(&hosts)));
+    notes.extend(hosts.ok().and_then(|hosts| unused_host(config, &String::from_utf8_lossy(&hosts))));
     let mistakes = mistakes.into_iter().map(|(_, mistake)| mistake).collect();
     let warnings = warnings(config, &policy).into_iter().chain(of_logins).chain(tokens).chain(short).collect();
     Found { mistakes, warnings, notes, summary, code }
@@ -169,7 +169,8 @@ const HOSTS_BYTES: usize = 1024 * 1024;
 fn unused_host(config: &Config, hosts: &str) -> Option<Warning> {
     let Upstream { host, connect_to: None, .. } = &config.upstream else { return None };
     let address_in = |line: &str| {
-        let mut words = line.split('#').next().unwrap_or_default().split_ascii_whitespace();
+        let line = line.split_once('#').map_or(line, |(line, _)| line);
+        let mut words = line.split_ascii_whitespace();
         let address = words.next()?.to_owned();
         words.any(|name| name.eq_ignore_ascii_case(host)).then_some(address)
     };
@@ -333,7 +334,7 @@ fn expiry(end: SystemTime, now: SystemTime) -> Option<String> {
     match end.duration_since(now) {
         Ok(left) if left >= Duration::from_secs(DUE * DAY) => None,
         Ok(left) => {
-            let days = usize::try_from(left.as_secs() / DAY).unwrap_or(usize::MAX);
+            let days = number::length(left.as_secs() / DAY);
             let left = if days == 0 { "less than a day".to_owned() } else { count(days, "day") };
             Some(format!("expires in {left}, at {day}: issue a new one in time"))
         }

@@ -107,12 +107,12 @@ pub(super) fn explain(args: &ExplainArgs, out: &mut dyn Write) -> anyhow::Result
     let asked = ExplainedRequest::of(&config, &policy, &method, url);
     let callers: Vec<_> = config.callers.iter().enumerate().collect();
     let chosen: Vec<_> = match &args.caller {
-        Some(id) => callers.into_iter().filter(|(_, caller)| caller.id.as_str() == id).collect(),
+        Some(id) => match callers.into_iter().find(|(_, caller)| caller.id.as_str() == id) {
+            Some(caller) => vec![caller],
+            None => return no_such_caller(&config, id),
+        },
         None => callers,
     };
-    if chosen.is_empty() {
-        return no_such_caller(&config, args.caller.as_deref().unwrap_or_default());
-    }
     let strangers = strangers(&config, asked.url);
     let Some(fields) = fields(&args.headers, asked.url.authority) else {
         return wrong_usage("a field is a name, a colon and a value, as in -H 'X-Metrika-Gate: 1'");

@@ -30,6 +30,9 @@ pub(super) struct HealthcheckArgs {
 /// The maximum number of bytes read of a response.
 const LONGEST_ANSWER: u64 = 64 * 1024;
 
+/// The port of an http URL that names none.
+const HTTP: u16 = 80;
+
 /// The pause between two attempts with `--wait`.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -49,7 +52,8 @@ pub(super) fn healthcheck(args: &HealthcheckArgs, out: &mut dyn Write) -> anyhow
         let healthy = answer.as_ref().is_ok_and(|answer| is_healthy(answer));
         if healthy || start.elapsed() + PAUSE > *args.wait {
             let answer = answer.with_context(|| format!("{url} does not answer"))?;
-            writeln!(out, "{}", answer.split("\r\n\r\n").nth(1).unwrap_or_default().trim_end())?;
+            let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+            writeln!(out, "{}", body.trim_end())?;
             return Ok(u8::from(!healthy));
         }
         std::thread::sleep(PAUSE);
@@ -87,7 +91,8 @@ fn readiness(mut address: SocketAddr) -> anyhow::Result<Uri> {
 fn ask(url: &Uri, timeout: Duration) -> anyhow::Result<String> {
     let host = url.host().context("the URL has no host")?;
     let bare = host.trim_start_matches('[').trim_end_matches(']');
-    let address = (bare, url.port_u16().unwrap_or(80)).to_socket_addrs()?.next().context("the host has no address")?;
+    let address =
+        (bare, url.port_u16().unwrap_or(HTTP)).to_socket_addrs()?.next().context("the host has no address")?;
     let mut socket = TcpStream::connect_timeout(&address, timeout)?;
     socket.set_read_timeout(Some(timeout))?;
     socket.set_write_timeout(Some(timeout))?;

@@ -213,7 +213,7 @@ impl Replay {
 impl Table {
     fn human(&self, out: &mut dyn Write) -> std::io::Result<()> {
         let width = |of: fn(&Row) -> &str, head: &str| {
-            self.rows.iter().map(|row| of(row).chars().count()).chain([head.len()]).max().unwrap_or(0)
+            self.rows.iter().map(|row| of(row).chars().count()).fold(head.len(), usize::max)
         };
         let (caller, operation) = (width(|row| &row.caller, "caller"), width(|row| &row.operation, "operation"));
         writeln!(

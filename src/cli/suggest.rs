@@ -204,7 +204,7 @@ fn anew(log: &AccessLog) -> anyhow::Result<Suggested> {
     )?;
     for (position, (id, _)) in callers.iter().enumerate() {
         // 9090 is the default of the admin listener.
-        let port = Some(8080 + position).filter(|port| *port < 9090).unwrap_or(8081 + position);
+        let port = 8080 + position + usize::from(8080 + position >= 9090);
         writeln!(text, "  - {{name: \"{id}\", address: \"127.0.0.1:{port}\"}}")?;
     }
     writeln!(text, "tokens:")?;

@@ -106,7 +106,7 @@ pub fn mistakes(file: &Path, text: &str, findings: Vec<(Vec<Step>, String)>) -> 
 /// Locates `found`, findings about a valid configuration, in `bytes`.
 #[must_use]
 pub fn places(file: &Path, bytes: &[u8], found: Vec<(Vec<Step>, String)>) -> Vec<Mistake> {
-    mistakes(file, without_mark(str::from_utf8(bytes).unwrap_or_default()), found)
+    mistakes(file, without_mark(&String::from_utf8_lossy(bytes)), found)
 }
 
 /// The maximum length of a key that is shown whole, longer than every known key: a longer one could be a misplaced

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use super::accounts::{self, TokenCounters};
 use super::reader::{At, Findings, Table};
-use super::upstream::{certificates_of, host_and_optional_port};
+use super::upstream::{HTTPS, certificates_of, host_and_optional_port};
 use super::{Identity, TokenHealth, TokenSource, Upstream, rules, timeout};
 use crate::files::Purpose;
 use crate::names::TokenAlias;
@@ -108,7 +108,7 @@ pub fn identity(at: Option<&At<'_>>, upstream: Option<&Upstream>, findings: &mut
     let table = at.table(findings, &["url", "ca_file", "connect_to"])?;
     let (host, port, path) = table.required(findings, "url")?.text(findings, url)?;
     let mut place = upstream?.clone();
-    place.authority = if port == 443 { host.clone() } else { format!("{host}:{port}") };
+    place.authority = if port == HTTPS { host.clone() } else { format!("{host}:{port}") };
     (place.host, place.port, place.http2, place.connections) = (host, port, false, 1);
     (place.extra_roots, place.ca_file, place.connect_to) = (Vec::new(), None, None);
     if let Some(at) = table.optional("ca_file") {
@@ -124,5 +124,5 @@ fn url(text: &str) -> Result<(String, u16, String), String> {
     let (authority, path) = rest.split_at(rest.find('/').ok_or_else(wrong)?);
     let (host, port) = host_and_optional_port(authority).ok_or_else(wrong)?;
     let fits = path.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/-_.".contains(&byte));
-    fits.then(|| (host.to_ascii_lowercase(), port.unwrap_or(443), path.to_owned())).ok_or_else(wrong)
+    fits.then(|| (host.to_ascii_lowercase(), port.unwrap_or(HTTPS), path.to_owned())).ok_or_else(wrong)
 }

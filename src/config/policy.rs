@@ -300,7 +300,8 @@ fn is_narrow(condition: &Condition) -> bool {
 /// Reads `operations` and `unknown_operations`.
 pub fn catalogue(root: &Table<'_>, findings: &mut Findings) -> Catalogue {
     let mut catalogue = Catalogue::built_in();
-    for at in root.optional("operations").and_then(|at| at.list(findings)).unwrap_or_default() {
+    let operations = root.optional("operations").and_then(|at| at.list(findings));
+    for at in operations.into_iter().flatten() {
         let Some(operation) = operation(&at, findings) else { continue };
         if catalogue.operations().iter().any(|known| known.id == operation.id) {
             at.wrong(findings, format!("the id '{}' is taken; give it another one", operation.id));
@@ -315,7 +316,10 @@ pub fn catalogue(root: &Table<'_>, findings: &mut Findings) -> Catalogue {
             _ => Err("deny or by_method".to_owned()),
         })
     });
-    catalogue.with_unknown(unknown.unwrap_or_default())
+    match unknown {
+        Some(unknown) => catalogue.with_unknown(unknown),
+        None => catalogue,
+    }
 }
 
 /// Reads a path template. Rules check a single counter in a path.
@@ -336,7 +340,7 @@ fn operation(at: &At<'_>, findings: &mut Findings) -> Option<Operation> {
     let template = table.required(findings, "path").and_then(|at| at.text(findings, template));
     let scopes = table.required(findings, "scope").and_then(|at| scopes(&at, findings));
     let id = table.optional("id").map(|at| name(&at, findings));
-    let long = table.optional("long").and_then(|at| at.bool(findings)).unwrap_or(false);
+    let long = table.flag("long", findings);
     let mut flag = |key: &str, otherwise| table.optional(key).map_or(otherwise, |at| at.bool(findings));
     let (upload, acts, shares) = (flag("upload", Some(false)), flag("acts", Some(false)), flag("shares", Some(false)));
     let destructive = flag("destructive", verb.map(|verb| verb == Verb::Delete));

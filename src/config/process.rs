@@ -50,9 +50,9 @@ pub fn listeners(at: &At<'_>, admin: Option<Admin>, findings: &mut Findings) -> 
 fn listener(at: &At<'_>, findings: &mut Findings) -> Option<ReadListener> {
     let table = at.table(findings, &["name", "address", "unix", "http2", "allow_remote", "hosts", "require_header"])?;
     let name = table.required(findings, "name").and_then(|at| name(&at, findings));
-    let http2 = table.optional("http2").and_then(|at| at.bool(findings)).unwrap_or(false);
+    let http2 = table.flag("http2", findings);
     let allow_remote = table.optional("allow_remote");
-    let remote_allowed = allow_remote.as_ref().and_then(|at| at.bool(findings)).unwrap_or(false);
+    let remote_allowed = table.flag("allow_remote", findings);
     let bind = match (table.optional("address"), table.optional("unix")) {
         (Some(address), None) => {
             let read = socket_address(&address, findings);
@@ -130,7 +130,7 @@ impl Default for Admin {
 pub fn admin(at: Option<&At<'_>>, findings: &mut Findings) -> Option<Admin> {
     let Some(at) = at else { return Some(Admin::default()) };
     let table = at.table(findings, &["address", "allow_remote", "recheck"])?;
-    let allowed = table.optional("allow_remote").and_then(|at| at.bool(findings)).unwrap_or(false);
+    let allowed = table.flag("allow_remote", findings);
     let recheck = table.optional("recheck").map_or(Some(false), |at| at.bool(findings))?;
     let Some(at) = table.optional("address") else { return Some(Admin { recheck, ..Admin::default() }) };
     let address = socket_address(&at, findings)?;

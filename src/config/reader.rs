@@ -207,6 +207,11 @@ impl<'a> Table<'a> {
         (*node != Node::Null).then_some(At { node, steps })
     }
 
+    /// Whether a flag is set. An absent one is not; neither is a wrong one, which is a mistake that refuses the whole file.
+    pub fn flag(&self, key: &str, findings: &mut Findings) -> bool {
+        self.optional(key).and_then(|at| at.bool(findings)).is_some_and(|set| set)
+    }
+
     /// Records that the mapping as a whole is wrong.
     pub fn wrong(&self, findings: &mut Findings, message: impl Into<String>) {
         findings.add(&self.steps, message);

@@ -8,6 +8,8 @@ use std::time::Duration;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
 
+use strict_http::number;
+
 use super::reader::{At, Findings};
 use super::{AddressFamily, Upstream, UpstreamTimeouts, timeout};
 use crate::files::guard::Refusal;
@@ -19,11 +21,14 @@ const KEYS: [&str; 8] =
 /// The default of `max_age`, after which a new connection resolves the name again.
 const MAX_AGE: Duration = Duration::from_secs(300);
 
+/// The port of an https URL that names none.
+pub const HTTPS: u16 = 443;
+
 /// Reads `upstream`.
 pub fn upstream(at: Option<&At<'_>>, findings: &mut Findings) -> Option<Upstream> {
     let mut upstream = Upstream {
         host: "api-metrika.yandex.net".to_owned(),
-        port: 443,
+        port: HTTPS,
         authority: "api-metrika.yandex.net".to_owned(),
         extra_roots: Vec::new(),
         ca_file: None,
@@ -37,7 +42,7 @@ pub fn upstream(at: Option<&At<'_>>, findings: &mut Findings) -> Option<Upstream
     let Some(at) = at else { return Some(upstream) };
     let table = at.table(findings, &KEYS)?;
     if let Some((host, port)) = table.optional("url").and_then(|at| at.text(findings, url)) {
-        upstream.authority = if port == 443 { host.clone() } else { format!("{host}:{port}") };
+        upstream.authority = if port == HTTPS { host.clone() } else { format!("{host}:{port}") };
         upstream.host = host;
         upstream.port = port;
     }
@@ -46,19 +51,17 @@ pub fn upstream(at: Option<&At<'_>>, findings: &mut Findings) -> Option<Upstream
     }
     upstream.connect_to = table.optional("connect_to").and_then(|at| at.text(findings, host_and_port));
     if let Some(at) = table.optional("address_family") {
-        upstream.address_family = at
-            .text(findings, |text| match text {
-                "any" => Ok(AddressFamily::Any),
-                "ipv4" => Ok(AddressFamily::Ipv4),
-                "ipv6" => Ok(AddressFamily::Ipv6),
-                _ => Err("any, ipv4 or ipv6".to_owned()),
-            })
-            .unwrap_or_default();
+        let read = at.text(findings, |text| match text {
+            "any" => Ok(AddressFamily::Any),
+            "ipv4" => Ok(AddressFamily::Ipv4),
+            "ipv6" => Ok(AddressFamily::Ipv6),
+            _ => Err("any, ipv4 or ipv6".to_owned()),
+        });
+        read.inspect(|family| upstream.address_family = *family);
     }
-    upstream.http2 = table.optional("http2").and_then(|at| at.bool(findings)).unwrap_or(false);
-    if let Some(at) = table.optional("connections") {
-        let connections = at.integer(findings, 1..=1_000_000).unwrap_or(1024);
-        upstream.connections = usize::try_from(connections).unwrap_or(1024);
+    upstream.http2 = table.flag("http2", findings);
+    if let Some(read) = table.optional("connections").and_then(|at| at.integer(findings, 1..=1_000_000)) {
+        upstream.connections = number::saturated(read);
     }
     upstream.max_age = timeout(Some(&table), "max_age", MAX_AGE, findings).unwrap_or(MAX_AGE);
     upstream.timeouts = timeouts(table.optional("timeouts").as_ref(), findings).unwrap_or(upstream.timeouts);
@@ -93,7 +96,7 @@ fn url(text: &str) -> Result<(String, u16), String> {
     let authority =
         text.strip_prefix("https://").map(|rest| rest.strip_suffix('/').unwrap_or(rest)).ok_or_else(wrong)?;
     let (host, port) = host_and_optional_port(authority).ok_or_else(wrong)?;
-    Ok((host.to_ascii_lowercase(), port.unwrap_or(443)))
+    Ok((host.to_ascii_lowercase(), port.unwrap_or(HTTPS)))
 }
 
 /// Reads a host and a port.
@@ -124,7 +127,8 @@ pub fn certificates_of(
     purpose: Purpose,
     findings: &mut Findings,
 ) -> (Vec<CertificateDer<'static>>, Option<PathBuf>) {
-    (certificates(at, purpose, findings).unwrap_or_default(), at.text(findings, |text| Ok(PathBuf::from(text))))
+    let read = certificates(at, purpose, findings).into_iter().flatten().collect();
+    (read, at.text(findings, |text| Ok(PathBuf::from(text))))
 }
 
 fn certificates(at: &At<'_>, purpose: Purpose, findings: &mut Findings) -> Option<Vec<CertificateDer<'static>>> {

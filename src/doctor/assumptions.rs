@@ -304,7 +304,7 @@ struct Counters {
 
 impl Counters {
     fn read(body: &[u8]) -> Self {
-        let body: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
+        let Ok(body) = serde_json::from_slice::<serde_json::Value>(body) else { return Self::default() };
         let Some(counters) = body.get("counters").and_then(serde_json::Value::as_array) else { return Self::default() };
         let has =
             |counter: &serde_json::Value, field: &str| counter.get(field).is_some_and(serde_json::Value::is_string);

@@ -38,12 +38,9 @@ impl Doctor<'_> {
             };
             let alias = other.alias;
             let (own, others) = (&source.origin, &other.origin);
-            let differ = |one: &Option<Box<str>>, two: &Option<Box<str>>| {
-                one.as_ref().zip(two.as_ref()).is_some_and(|(one, two)| !login::is_same(one, two))
-            };
-            let finding = if differ(&own.owner, &others.owner) {
-                let owners = own.owner.clone().zip(others.owner.clone()).unwrap_or_default();
-                Finding::TokenOfTwo { other: alias, owner: owners.0, others: owners.1 }
+            let owners = own.owner.as_ref().zip(others.owner.as_ref());
+            let finding = if let Some((owner, others)) = owners.filter(|(one, two)| !login::is_same(one, two)) {
+                Finding::TokenOfTwo { other: alias, owner: owner.clone(), others: others.clone() }
             } else if own.standby == Some(alias) || others.standby == Some(source.alias) {
                 Finding::StandbySame { other: alias }
             } else {

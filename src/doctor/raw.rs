@@ -140,7 +140,8 @@ fn joined(mut rest: &[u8]) -> (Vec<u8>, bool) {
         };
         let Some(chunk) = rest.get(start..end) else { return (body, false) };
         body.extend_from_slice(chunk);
-        rest = rest.get(end + 2..).unwrap_or_default();
+        let Some(behind) = rest.get(end + 2..) else { return (body, false) };
+        rest = behind;
     }
 }
 

@@ -135,8 +135,7 @@ impl DescriptorNeed {
         SHORTAGES.iter().zip(Self::ALL).find(|(_, need)| *need == self).map(|(count, _)| count)
     }
 
-    /// Whether `error` is a shortage of descriptors (`EMFILE` or `ENFILE`). A shortage is counted.
-    #[must_use]
+    /// Counts `error` if it is a shortage of descriptors (`EMFILE` or `ENFILE`), and returns whether it is.
     pub fn found_none(self, error: &io::Error) -> bool {
         let is_short = is_shortage(error);
         if is_short && let Some(count) = self.count() {

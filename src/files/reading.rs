@@ -13,6 +13,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags, StatVfsMountFlags};
+use strict_http::number;
 
 /// Opens the regular file at `path`. The metadata belong to the open file, so they describe what is read.
 ///
@@ -30,7 +31,7 @@ pub fn open(path: &Path) -> io::Result<(File, Metadata)> {
 /// # Errors
 /// The errors of read(2).
 pub fn read_from(file: File, most: usize) -> io::Result<Vec<u8>> {
-    let most = u64::try_from(most).unwrap_or(u64::MAX).saturating_add(1);
+    let most = number::count(most).saturating_add(1);
     let mut bytes = Vec::new();
     file.take(most).read_to_end(&mut bytes)?;
     Ok(bytes)

@@ -25,6 +25,7 @@ use flate2::read::MultiGzDecoder;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue};
 use metrica::subject::json;
+use strict_http::number;
 use tokio::time::timeout;
 
 use super::exchange::Exchange;
@@ -130,7 +131,7 @@ async fn read(
 /// Decompresses a gzip body, up to [`BODY_BYTES`]. The result lives only during the check.
 fn unpacked(packed: &[u8]) -> Result<Vec<u8>, Breach> {
     let mut plain = Vec::new();
-    let most = u64::try_from(BODY_BYTES).unwrap_or(u64::MAX);
+    let most = number::count(BODY_BYTES);
     let read = MultiGzDecoder::new(packed).take(most + 1).read_to_end(&mut plain);
     match read {
         Ok(_) if plain.len() > BODY_BYTES => Err(Breach::BodyLength),

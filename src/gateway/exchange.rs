@@ -12,6 +12,7 @@ use metrica::cause::Diagnosis;
 use metrica::error_type::ErrorType;
 use metrica::operation::Verb;
 use metrica::scope::{Lacking, ScopeSet};
+use strict_http::number;
 use tokio::time::Instant;
 
 use super::connection::Connection;
@@ -261,13 +262,13 @@ impl Exchange {
     /// Records a piece of the request body.
     pub fn add_request_bytes(&self, bytes: usize) {
         let before = self.pieces.get().map_or(0, |pieces| pieces.bytes);
-        let bytes = before + u64::try_from(bytes).unwrap_or(0);
+        let bytes = before + number::count(bytes);
         self.pieces.set(Some(Pieces { bytes, last: Instant::now() }));
     }
 
     /// Records a piece of the response body that was sent.
     pub fn add_response_bytes(&self, bytes: usize) {
-        self.response_bytes.set(self.response_bytes.get() + u64::try_from(bytes).unwrap_or(0));
+        self.response_bytes.set(self.response_bytes.get() + number::count(bytes));
     }
 
     /// Records the end of the request body.

@@ -22,6 +22,7 @@ use metrica::login;
 use metrica::observed_rights::{Fact, MOST_LOGINS, Permission};
 use metrica::response::{Shown, accounts_in, counter_in, listed_in};
 use metrica::scope::{Scope, ScopeSet};
+use strict_http::number;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::timeout;
 
@@ -329,7 +330,10 @@ impl Asker {
 
     pub(super) async fn ask_for(&self, target: &str, purpose: Purpose) -> Reply {
         let asked = timeout(LONGEST, question::ask(&self.place, &self.token, target)).await;
-        let (reply, requests) = asked.unwrap_or((Reply::Unclear(Obstacle::Timeout), 1));
+        let Ok((reply, requests)) = asked else {
+            self.count(purpose, 1);
+            return Reply::Unclear(Obstacle::Timeout);
+        };
         self.count(purpose, requests);
         reply
     }
@@ -343,7 +347,7 @@ impl Asker {
 
     fn count(&self, purpose: Purpose, requests: usize) {
         self.requests.set(self.requests.get() + requests);
-        self.meters.own_requests(purpose, u64::try_from(requests).unwrap_or(u64::MAX));
+        self.meters.own_requests(purpose, number::count(requests));
     }
 
     /// Replaces foreign responses by `Unclear` (rule 5), and logs unclear ones.

@@ -42,7 +42,8 @@ pub fn read(body: &[u8], secrets: &[HeaderValue]) -> Option<Issuer> {
 #[must_use]
 pub fn has_part_of(text: &str, secrets: &[HeaderValue]) -> bool {
     secrets.iter().any(|secret| {
-        let token = secret.as_bytes().get(SCHEME.len()..).unwrap_or_default();
+        let token = secret.as_bytes();
+        let token = token.strip_prefix(SCHEME.as_bytes()).unwrap_or(token);
         let length = PART.min(token.len());
         length > 0 && text.as_bytes().windows(length).any(|part| token.windows(length).any(|own| own == part))
     })
@@ -58,6 +59,13 @@ mod tests {
         let token = crate::token::Token::parse(b"y0_AgAAAAA-test_0123456789").unwrap();
         let body = serde_json::json!({ "login": login, "id": "1", "client_id": client_id, "psuid": "1.AA.b" });
         read(body.to_string().as_bytes(), &[token.authorization()])
+    }
+
+    #[test]
+    fn a_secret_without_a_scheme_is_a_secret_as_a_whole() {
+        let secret = |text| [HeaderValue::from_static(text)];
+        assert!(has_part_of("it is abc", &secret("abc")) && has_part_of("it is abc", &secret("OAuth abc")));
+        assert!(!has_part_of("it is OAuth", &secret("OAuth abc")) && !has_part_of("abc", &secret("OAuth ")));
     }
 
     #[test]

@@ -105,9 +105,9 @@ impl Owners {
         let mut siblings = self.tokens.values().filter(|known| known.token_use.alias != alias && known.is_of(owner));
         // All siblings know the same facts.
         let Some(of_siblings) = siblings.next().map(|sibling| sibling.knowledge.of_owner()) else { return Vec::new() };
-        let own = self.tokens.get(&alias).map(|known| known.knowledge.of_owner()).unwrap_or_default();
-        let news = [self.tell(owner, None, of_siblings.into()), self.tell(owner, None, own.into())];
-        news.into_iter().flatten().collect()
+        let own = self.tokens.get(&alias).map(|known| known.knowledge.of_owner());
+        let facts = [Some(of_siblings), own].into_iter().flatten();
+        facts.filter_map(|facts| self.tell(owner, None, facts.into())).collect()
     }
 
     /// Tells the tokens of an owner, except one.

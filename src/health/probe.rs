@@ -13,6 +13,7 @@ use bytes::{Bytes, BytesMut};
 use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use http_body_util::{BodyExt, Empty};
+use strict_http::number;
 use strict_http::target::{self, Target};
 
 use crate::token::Token;
@@ -114,7 +115,7 @@ impl Place {
 
 fn unpacked(packed: &[u8]) -> Result<Bytes, NoResponse> {
     let mut plain = Vec::new();
-    let limit = u64::try_from(LONGEST).unwrap_or(u64::MAX).saturating_add(1);
+    let limit = number::count(LONGEST) + 1;
     let unpacked = flate2::read::MultiGzDecoder::new(packed).take(limit).read_to_end(&mut plain);
     unpacked.map_err(|error| NoResponse::Broken(error.into()))?;
     if plain.len() > LONGEST { Err(NoResponse::TooLong) } else { Ok(plain.into()) }

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use metrica::operation::Verb;
 use prometheus::core::Collector;
 use prometheus::proto::{self, LabelPair, Metric, MetricFamily, MetricType};
+use strict_http::number;
 
 use super::process::{Confinement, ConnectionLimit, Outcome, ProcessMeters, Reloads};
 use super::{BUCKETS, Histogram, Shard, usage};
@@ -131,8 +132,10 @@ families! {
 }
 
 /// Renders the page in the text format 0.0.4.
-#[must_use]
-pub fn text(shard: &Shard, process: &ProcessMeters) -> String {
+///
+/// # Errors
+/// A family without metrics or without a name.
+pub fn text(shard: &Shard, process: &ProcessMeters) -> prometheus::Result<String> {
     let mut families = Families::default();
     callers(shard, &mut families);
     refusals(shard, &mut families);
@@ -140,7 +143,7 @@ pub fn text(shard: &Shard, process: &ProcessMeters) -> String {
     of_the_process(process, &mut families);
     let mut page = families.into_page();
     page.extend(prometheus::process_collector::ProcessCollector::for_self().collect());
-    prometheus::TextEncoder::new().encode_to_string(&page).unwrap_or_default()
+    prometheus::TextEncoder::new().encode_to_string(&page)
 }
 
 fn callers(shard: &Shard, families: &mut Families) {
@@ -162,7 +165,7 @@ fn callers(shard: &Shard, families: &mut Families) {
         families.request_bytes.push(counter(&caller, meters.request_bytes));
         families.response_bytes.push(counter(&caller, meters.response_bytes));
     }
-    families.likely_cut.push(gauge(&[], i64::try_from(shard.likely_cut).unwrap_or(i64::MAX)));
+    families.likely_cut.push(gauge(&[], number::saturated(shard.likely_cut)));
     for (operation, durations) in sorted(&shard.upstream_durations) {
         families.upstream_duration.push(histogram(&[("operation", operation.as_str())], durations));
     }
@@ -204,7 +207,7 @@ fn refusals(shard: &Shard, families: &mut Families) {
     for ((token, scope), needed) in sorted(&shard.scopes_needed) {
         let unused = needed.unwrap_or(shard.since).elapsed().as_secs();
         let labels = [("token", token.as_str()), ("scope", scope.as_str())];
-        families.scope_unused.push(gauge(&labels, i64::try_from(unused).unwrap_or(i64::MAX)));
+        families.scope_unused.push(gauge(&labels, number::saturated(unused)));
     }
     for ((caller, reason), count) in sorted(&shard.denied) {
         families.denied.push(counter(&[("caller", caller_name(*caller)), ("reason", reason.as_str())], *count));
@@ -253,14 +256,14 @@ fn of_the_process(process: &ProcessMeters, families: &mut Families) {
         }
         families.token_allow_mode.push(gauge(&labels, i64::from(token.allow_mode)));
         if let Some(expires) = token.expires {
-            families.token_expires.push(gauge(&labels, i64::try_from(expires).unwrap_or(i64::MAX)));
+            families.token_expires.push(gauge(&labels, number::saturated(expires)));
         }
-        families.token_loaded_at.push(gauge(&labels, i64::try_from(token.loaded_at).unwrap_or(0)));
+        families.token_loaded_at.push(gauge(&labels, number::saturated(token.loaded_at)));
     }
     families.token_reloads = by_outcome(&state.tokens);
     families.config_reloads = by_outcome(&state.config);
     families.config_last_successful.push(gauge(&[], i64::from(state.config.last_succeeded)));
-    families.config_last_success.push(gauge(&[], i64::try_from(state.config.last_success).unwrap_or(0)));
+    families.config_last_success.push(gauge(&[], number::saturated(state.config.last_success)));
     for limit in ConnectionLimit::ALL {
         let refused = process.connections_refused(limit);
         families.connections_refused.push(counter(&[("limit", limit.as_str())], refused));
@@ -269,13 +272,12 @@ fn of_the_process(process: &ProcessMeters, families: &mut Families) {
         families.descriptor_shortages.push(counter(&[("needed_for", need.as_str())], need.shortages()));
     }
     families.sockets_bound_again.push(counter(&[], process.sockets_bound_again()));
-    let address_only = i64::try_from(process.address_only_callers()).unwrap_or(i64::MAX);
-    families.address_only_callers.push(gauge(&[], address_only));
+    families.address_only_callers.push(gauge(&[], number::saturated(process.address_only_callers())));
     for (purpose, requests) in process.own_requests_now() {
         families.own_requests.push(counter(&[("purpose", purpose.as_str())], requests));
     }
     let (stalled, stalls) = process.worker_stalls();
-    families.workers_stalled.push(gauge(&[], i64::try_from(stalled).unwrap_or(i64::MAX)));
+    families.workers_stalled.push(gauge(&[], number::saturated(stalled)));
     families.worker_stalls.push(counter(&[], stalls));
     families.log_lines_dropped.push(counter(&[], process.lines_dropped()));
     if let Some(state) = process.confinement() {

@@ -3,6 +3,8 @@
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, EXPECT, ORIGIN};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use strict_http::cut;
+
 use super::decide::Retype;
 use crate::policy::rules::{BODY_BYTES, Breach};
 
@@ -159,13 +161,16 @@ impl Kind {
 
 /// Whether some reader could treat the type as a form: also one of several types, or in quotes.
 fn is_form(value: &[u8]) -> bool {
-    let mut types = value.split(|byte| matches!(byte, b';' | b',')).map(|kind| {
-        let is_around = |byte: &u8| !matches!(byte, b'"' | b'\'' | b' ' | b'\t');
-        let begins = kind.iter().position(is_around).unwrap_or(kind.len());
-        let ends = kind.iter().rposition(is_around).map_or(begins, |last| last + 1);
-        kind.get(begins..ends).unwrap_or_default()
-    });
+    let mut types = value.split(|byte| matches!(byte, b';' | b',')).map(bare);
     types.any(|kind| kind.eq_ignore_ascii_case(b"application/x-www-form-urlencoded"))
+}
+
+/// A type without the quotes and spaces around it.
+fn bare(mut kind: &[u8]) -> &[u8] {
+    while let [b'"' | b'\'' | b' ' | b'\t', rest @ ..] | [rest @ .., b'"' | b'\'' | b' ' | b'\t'] = kind {
+        kind = rest;
+    }
+    kind
 }
 
 /// Whether it contains a multipart type, at any position.
@@ -181,15 +186,15 @@ fn is_json(value: &[u8]) -> bool {
 /// Whether it is one of `types`, in UTF-8, the only encoding that all JSON readers support (RFC 8259, section 8.1).
 fn is_declared_as(value: &[u8], types: &[&[u8]]) -> bool {
     let mut parts = value.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
-    let kind = parts.next().unwrap_or_default();
+    let is_one = |kind: &[u8]| types.iter().any(|one| kind.eq_ignore_ascii_case(one));
     let is_utf8 =
         |part: &[u8]| [&b"charset=utf-8"[..], b"charset=\"utf-8\""].iter().any(|one| part.eq_ignore_ascii_case(one));
-    types.iter().any(|one| kind.eq_ignore_ascii_case(one)) && parts.all(is_utf8)
+    parts.next().is_some_and(is_one) && parts.all(is_utf8)
 }
 
 /// Whether it is a type of uploaded data, with any parameters.
 fn is_file(value: &[u8]) -> bool {
-    let kind = value.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+    let kind = cut::before(value, b';').trim_ascii();
     [&b"multipart/form-data"[..], b"text/csv"].iter().any(|one| kind.eq_ignore_ascii_case(one))
 }
 

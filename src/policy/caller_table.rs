@@ -144,7 +144,7 @@ fn masked(address: IpAddr, length: u8) -> u128 {
         IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
         IpAddr::V6(address) => address.to_bits(),
     };
-    let mask = u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0);
+    let mask = u128::MAX.unbounded_shl(128 - u32::from(length));
     bits & mask
 }
 

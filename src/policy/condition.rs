@@ -95,7 +95,9 @@ impl Condition {
     fn covers(&self, other: &Self) -> bool {
         let inside = |own: &[IpNet], other: &[IpNet]| {
             let own = merged(own);
-            other.iter().all(|network| own.iter().any(|wider| wider.contains(&as_ipv6(*network))))
+            other.iter().all(|network| {
+                own.iter().any(|wider| as_ipv6(*network).is_some_and(|network| wider.contains(&network)))
+            })
         };
         match (self, other) {
             (Self::Listener(own), Self::Listener(other)) => own == other,
@@ -118,14 +120,14 @@ fn contains(network: IpNet, address: IpAddr) -> bool {
     }
 }
 
-/// Converts an IPv4 network to the network of its mapped addresses.
-fn as_ipv6(network: IpNet) -> Ipv6Net {
+/// Converts an IPv4 network to the network of its mapped addresses. `None`, for a prefix that is too long, contains nothing.
+fn as_ipv6(network: IpNet) -> Option<Ipv6Net> {
     match network {
         IpNet::V4(network) => {
             let (address, prefix) = (network.addr().to_ipv6_mapped(), MAPPED + network.prefix_len());
-            Ipv6Net::new(address, prefix).unwrap_or_default()
+            Ipv6Net::new(address, prefix).ok()
         }
-        IpNet::V6(network) => network,
+        IpNet::V6(network) => Some(network),
     }
 }
 
@@ -134,7 +136,7 @@ const MAPPED: u8 = 96;
 
 /// The smallest list of networks with the same addresses.
 fn merged(networks: &[IpNet]) -> Vec<Ipv6Net> {
-    Ipv6Net::aggregate(&networks.iter().map(|network| as_ipv6(*network)).collect())
+    Ipv6Net::aggregate(&networks.iter().filter_map(|network| as_ipv6(*network)).collect())
 }
 
 /// Whether these networks together contain every IPv4 address, or every global IPv6 address (RFC 4291, section 2.4), and

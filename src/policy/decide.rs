@@ -8,8 +8,6 @@
 //!    never sent with a token that the latest decision does not list.
 //! 4. A decision lists at least one token, and only tokens that can be used now.
 
-use std::num::NonZero;
-
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
 use metrica::operation::{Operation, Verb};
@@ -136,8 +134,8 @@ pub struct Decision {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Candidates {
     first: u16,
-    /// The position of the second plus one, if there is a second.
-    second: Option<NonZero<u32>>,
+    /// The position of the second, if there is one.
+    second: Option<u16>,
 }
 
 /// The reason why a request would be refused if the caller's rules were enforced.
@@ -358,7 +356,7 @@ impl Candidates {
                 (Err(reason), None) => return Err(*reason),
             };
             let first = u16::try_from(first).map_err(|_| Reason::TokenUnavailable)?;
-            let second = second.and_then(|second| NonZero::new(u32::try_from(second).ok()? + 1));
+            let second = second.map(u16::try_from).transpose().map_err(|_| Reason::TokenUnavailable)?;
             Ok(Self { first, second })
         };
         can_be_sent.iter().enumerate().map(one).collect()
@@ -372,8 +370,7 @@ impl Candidates {
 
     /// The positions of all tokens, in order of preference.
     pub fn iter(self) -> impl Iterator<Item = usize> {
-        let second = self.second.and_then(|second| usize::try_from(second.get() - 1).ok());
-        [Some(self.first()), second].into_iter().flatten()
+        [Some(self.first), self.second].into_iter().flatten().map(usize::from)
     }
 }
 

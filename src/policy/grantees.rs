@@ -10,7 +10,7 @@ use metrica::login;
 use metrica::operation::Shares;
 use metrica::subject::json::{Scalar, Sought};
 use metrica::subject::text;
-use strict_http::target::{name_of, plain, spelled};
+use strict_http::target::{name_and_value, plain, spelled};
 
 use super::rules::{Breach, Call};
 use super::setting::is_plainly_another;
@@ -43,7 +43,7 @@ pub(super) fn check(listed: &[Box<str>], call: &Call<'_>) -> Result<Grantees, Br
             if in_path.as_deref().is_some_and(|login| !login::is_among(listed, login)) {
                 return Err(Breach::Grantee);
             }
-            let in_query = named_in_query(listed, call.query.unwrap_or_default())?;
+            let in_query = named_in_query(listed, call.query)?;
             Ok(if in_path.is_some() || in_query { Grantees::Others } else { Grantees::Someone })
         }
     }
@@ -60,13 +60,13 @@ fn login_in_path(call: &Call<'_>) -> Option<String> {
 }
 
 /// Whether the query names a recipient, which must be one of `listed`.
-fn named_in_query(listed: &[Box<str>], query: &str) -> Result<bool, Breach> {
+fn named_in_query(listed: &[Box<str>], query: Option<&str>) -> Result<bool, Breach> {
     let mut is_named = false;
-    for pair in query.split(['&', ';']) {
-        let name = name_of(pair.as_bytes());
-        match Key::of(name) {
-            Some(Key::Login) if name == LOGIN.as_bytes() => {
-                let login = text(pair.get(name.len() + 1..).unwrap_or_default());
+    for pair in query.into_iter().flat_map(|query| query.split(['&', ';'])) {
+        let (name, value) = name_and_value(pair);
+        match Key::of(name.as_bytes()) {
+            Some(Key::Login) if name == LOGIN => {
+                let login = text(value);
                 if !login::is_among(listed, &login) {
                     return Err(Breach::Grantee);
                 }

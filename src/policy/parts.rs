@@ -62,8 +62,9 @@ impl Parts {
     pub fn feed(&mut self, mut piece: &[u8]) -> Result<(), Breach> {
         loop {
             if self.at == At::Outside(0) {
-                let Some(next) = memchr::memchr2(b'c', b'C', piece) else { return Ok(()) };
-                piece = piece.get(next..).unwrap_or_default();
+                let next = memchr::memchr2(b'c', b'C', piece);
+                let Some(begun) = next.and_then(|next| piece.get(next..)) else { return Ok(()) };
+                piece = begun;
             }
             let Some((byte, rest)) = piece.split_first() else { return Ok(()) };
             piece = rest;
@@ -99,23 +100,23 @@ impl Parts {
 
     /// Applies rules 1 and 2 to each parameter `name` that some reader could find.
     fn check(&self) -> Result<(), Breach> {
+        const NAME: &[u8] = b"name";
         let fields = self.fields.to_ascii_lowercase();
-        for at in memchr::memmem::find_iter(&fields, b"name") {
-            let before = at.checked_sub(1).and_then(|before| fields.get(before));
-            if before.is_some_and(u8::is_ascii_alphanumeric) {
+        for at in memchr::memmem::find_iter(&fields, NAME) {
+            // A place that the original does not have would be refused: what cannot be read is not passed on.
+            let (before, found) = self.fields.split_at_checked(at).ok_or(Breach::PartName)?;
+            if before.last().is_some_and(u8::is_ascii_alphanumeric) {
                 continue;
             }
-            let behind = self.fields.get(at + 4..).unwrap_or_default();
+            let (_, behind) = found.split_at_checked(NAME.len()).ok_or(Breach::PartName)?;
             // Only white space, or nothing, is allowed between the name and the equals sign.
             let between = behind.iter().position(|byte| byte.is_ascii_alphanumeric() || b"=\";".contains(byte));
             let (between, rest) = behind.split_at(between.unwrap_or(behind.len()));
-            match rest.first() {
-                Some(b'=') if between.iter().all(|byte| b" \t\r\n".contains(byte)) => {
-                    self.check_name(rest.get(1..).unwrap_or_default())?;
-                }
-                Some(b'=') => return Err(Breach::PartName),
-                Some(_) if between.contains(&b'*') => return Err(Breach::PartName),
-                Some(_) | None => {}
+            match rest {
+                [b'=', value @ ..] if between.iter().all(|byte| b" \t\r\n".contains(byte)) => self.check_name(value)?,
+                [b'=', ..] => return Err(Breach::PartName),
+                [_, ..] if between.contains(&b'*') => return Err(Breach::PartName),
+                [_, ..] | [] => {}
             }
         }
         Ok(())
@@ -124,8 +125,8 @@ impl Parts {
     fn check_name(&self, value: &[u8]) -> Result<(), Breach> {
         let value = value.trim_ascii_start();
         let value = value.strip_prefix(b"\"").unwrap_or(value);
-        let end = value.iter().position(|byte| b"\";\r\n".contains(byte)).unwrap_or(value.len());
-        let name = value.get(..end).unwrap_or_default().trim_ascii();
+        let mut parts = value.split(|byte| b"\";\r\n".contains(byte)).map(<[u8]>::trim_ascii);
+        let Some(name) = parts.next() else { return Err(Breach::PartName) };
         if !name.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.')) {
             return Err(Breach::PartName);
         }

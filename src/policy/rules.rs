@@ -30,7 +30,7 @@ use std::sync::Arc;
 use metrica::login;
 use metrica::operation::{Destructive, Operation, Place, Reach, Setting, Shares};
 use metrica::subject::{Counters, Subject, counter};
-use strict_http::target::{Names, letters, name_of, plain};
+use strict_http::target::{Names, letters, name_and_value, plain};
 
 pub use super::breach::Breach;
 pub use super::grantees::Grantees;
@@ -169,7 +169,7 @@ impl Rules {
         match call.operation.destructive {
             Destructive::Always if !self.destructive => Err(Breach::Destructive),
             Destructive::With(setting) if !self.destructive => match setting.place {
-                Place::Query if setting::may_be_set_in(call.query.unwrap_or_default(), setting) => {
+                Place::Query if call.query.is_some_and(|query| setting::may_be_set_in(query, setting)) => {
                     Err(Breach::Setting(setting))
                 }
                 Place::Query => Ok(None),
@@ -294,10 +294,8 @@ impl Call<'_> {
     }
 
     fn pairs(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.query.unwrap_or_default().split('&').map(|pair| {
-            let name = name_of(pair.as_bytes());
-            (name, pair.as_bytes().get(name.len() + 1..).unwrap_or_default())
-        })
+        let pairs = self.query.into_iter().flat_map(|query| query.split('&'));
+        pairs.map(name_and_value).map(|(name, value)| (name.as_bytes(), value.as_bytes()))
     }
 }
 

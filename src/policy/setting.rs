@@ -8,17 +8,16 @@
 
 use metrica::operation::Setting;
 use metrica::subject::json::{Scalar, Sought};
-use strict_http::target::{letters, name_of, plain, spelled};
+use strict_http::target::{letters, name_and_value, plain, spelled};
 
 /// Whether `query` could contain the setting (rules 1 to 3).
 #[cold]
 pub(super) fn may_be_set_in(query: &str, setting: Setting) -> bool {
     let wanted = letters(setting.name.as_bytes());
     query.split(['&', ';']).any(|pair| {
-        let name = name_of(pair.as_bytes());
-        let value = pair.as_bytes().get(name.len() + 1..).unwrap_or_default();
-        spelled(name) == wanted
-            && (name != setting.name.as_bytes() || !is_plainly_another(&plain(value), setting.value))
+        let (name, value) = name_and_value(pair);
+        spelled(name.as_bytes()) == wanted
+            && (name != setting.name || !is_plainly_another(&plain(value.as_bytes()), setting.value))
     })
 }
 

@@ -30,10 +30,10 @@ pub fn is_loop(headers: &HeaderMap) -> bool {
 
 fn names_a_gate(element: &[u8]) -> bool {
     let mut words = element.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
-    let protocol = words.next().unwrap_or_default();
+    let Some(protocol) = words.next() else { return false };
     let received_by = words.next().unwrap_or(protocol);
-    let host = received_by.split(|byte| matches!(byte, b':' | b'(')).next().unwrap_or_default();
-    host.strip_suffix(b".").unwrap_or(host).eq_ignore_ascii_case(NAME)
+    let mut parts = received_by.split(|byte| matches!(byte, b':' | b'('));
+    parts.next().is_some_and(|host| host.strip_suffix(b".").unwrap_or(host).eq_ignore_ascii_case(NAME))
 }
 
 #[cfg(test)]

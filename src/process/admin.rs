@@ -12,7 +12,7 @@
 //! 5. The listeners of callers do not serve these paths; requests for them there are treated like any other.
 
 use std::convert::Infallible;
-use std::io::Write;
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -27,6 +27,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use metrica::subject;
+use strict_http::target::name_and_value;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
@@ -74,7 +75,7 @@ impl Admin {
             let socket = match listener.accept().await {
                 Ok((socket, _)) => socket,
                 Err(error) => {
-                    let _ = DescriptorNeed::Admin.found_none(&error);
+                    DescriptorNeed::Admin.found_none(&error);
                     tokio::time::sleep(Duration::from_millis(50)).await;
                     continue;
                 }
@@ -103,8 +104,8 @@ impl Admin {
         if is_from_a_page(request.headers()) {
             return Ok(text(StatusCode::FORBIDDEN, "pages of other sites are not answered here\n".to_owned()));
         }
-        let query = request.uri().query().unwrap_or_default();
-        let verbose = query.split('&').any(|pair| pair.starts_with("verbose"));
+        let query = request.uri().query();
+        let verbose = query.is_some_and(|query| query.split('&').any(|pair| pair.starts_with("verbose")));
         Ok(match request.uri().path() {
             "/livez" | "/healthz" => self.live().await,
             "/readyz" => match whom(query) {
@@ -153,18 +154,32 @@ impl Admin {
 
     async fn metrics(&self, packed: bool) -> Response<Full<Bytes>> {
         let counts = self.workers.counts().await;
-        let page = page::text(&counts, &self.meters);
-        let gzip = packed.then(|| gzip(page.as_bytes()));
-        let is_packed = gzip.is_some();
-        let mut response = text(StatusCode::OK, gzip.map_or_else(|| page.into(), Bytes::from));
-        let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"));
-        headers.insert(VARY, HeaderValue::from_static("accept-encoding"));
-        if is_packed {
-            headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-        }
-        response
+        page_answer(page::text(&counts, &self.meters), packed)
     }
+}
+
+/// The response with the page of metrics. A page that cannot be written is an error: an empty one would look like a gate
+/// without a single metric.
+fn page_answer(page: prometheus::Result<String>, packed: bool) -> Response<Full<Bytes>> {
+    let page = match page {
+        Ok(page) => page,
+        Err(error) => {
+            tracing::error!(%error, "the page of metrics cannot be written");
+            let said = "the page of metrics cannot be written; see the log\n".to_owned();
+            return text(StatusCode::INTERNAL_SERVER_ERROR, said);
+        }
+    };
+    // A page that cannot be compressed is sent as it is.
+    let gzip = packed.then(|| gzip(page.as_bytes())).and_then(Result::ok);
+    let is_packed = gzip.is_some();
+    let mut response = text(StatusCode::OK, gzip.map_or_else(|| page.into(), Bytes::from));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"));
+    headers.insert(VARY, HeaderValue::from_static("accept-encoding"));
+    if is_packed {
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    response
 }
 
 /// Handles `POST /recheck` (rule 1).
@@ -191,17 +206,16 @@ fn takes_gzip(headers: &HeaderMap) -> bool {
 }
 
 /// Compresses a page at the fastest level: its thousands of lines differ little.
-fn gzip(page: &[u8]) -> Vec<u8> {
+fn gzip(page: &[u8]) -> io::Result<Vec<u8>> {
     let mut packer = GzEncoder::new(Vec::with_capacity(page.len() / 8), Compression::fast());
-    // Writing to memory cannot fail.
-    let _ = packer.write_all(page);
-    packer.finish().unwrap_or_default()
+    packer.write_all(page)?;
+    packer.finish()
 }
 
 /// Returns the caller or the listener that the query of `/readyz` names.
-fn whom(query: &str) -> Result<ReadinessSubject, String> {
-    let mut asked = query.split('&').filter_map(|pair| {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+fn whom(query: Option<&str>) -> Result<ReadinessSubject, String> {
+    let mut asked = query.into_iter().flat_map(|query| query.split('&')).filter_map(|pair| {
+        let (name, value) = name_and_value(pair);
         match name {
             "caller" => Some(ReadinessSubject::Caller(subject::text(value))),
             "listener" => Some(ReadinessSubject::Listener(subject::text(value))),
@@ -229,4 +243,17 @@ fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_that_cannot_be_written_is_not_an_empty_page() {
+        let answer = page_answer(Err(prometheus::Error::Msg("a family has no metrics".to_owned())), true);
+        assert_eq!(answer.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        assert_eq!(answer.headers().get(CONTENT_ENCODING), None);
+        assert_eq!(page_answer(Ok("up 1\n".to_owned()), true).status(), StatusCode::OK);
+    }
 }

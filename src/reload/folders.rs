@@ -75,14 +75,15 @@ impl Folders {
         all
     }
 
-    /// Waits for a change and the notifications that belong to it.
-    pub async fn changed(&mut self) {
-        let Some(gone) = self.changes.recv().await else { return std::future::pending().await };
+    /// Waits for a change and the notifications that belong to it. Returns `None` if folders cannot be watched.
+    pub async fn changed(&mut self) -> Option<()> {
+        let gone = self.changes.recv().await?;
         self.forget(&gone);
         tokio::time::sleep(TOGETHER).await;
         while let Ok(gone) = self.changes.try_recv() {
             self.forget(&gone);
         }
+        Some(())
     }
 
     /// Removes the watches of removed folders: a new folder can have the inode of the old one.
@@ -112,7 +113,7 @@ mod tests {
 
     /// Whether something changed in a second.
     async fn sees(folders: &mut Folders) -> bool {
-        timeout(Duration::from_secs(1), folders.changed()).await.is_ok()
+        timeout(Duration::from_secs(1), folders.changed()).await.is_ok_and(|changed| changed.is_some())
     }
 
     #[test]

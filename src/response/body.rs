@@ -12,6 +12,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http::Response;
 use http_body::{Body, Frame, SizeHint};
+use strict_http::number;
 
 use super::list_body::{Filtered, Limit, Passed};
 use super::streaming::Streaming;
@@ -99,9 +100,7 @@ impl Body for ResponseBody {
 
     fn size_hint(&self) -> SizeHint {
         match &self.content {
-            Content::Own(body) => {
-                SizeHint::with_exact(body.as_ref().map_or(0, |body| u64::try_from(body.len()).unwrap_or(0)))
-            }
+            Content::Own(body) => SizeHint::with_exact(body.as_ref().map_or(0, |body| number::count(body.len()))),
             Content::Upstream(streaming) => streaming.size_hint(),
             Content::Filtered(_) | Content::Broken(_) => SizeHint::default(),
         }

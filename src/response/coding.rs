@@ -6,6 +6,7 @@
 
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING};
 use http::{HeaderMap, HeaderValue};
+use strict_http::cut;
 use strict_http::list_field::elements;
 
 /// The coding of a body (`Content-Encoding`, RFC 9110, section 8.4).
@@ -52,9 +53,9 @@ fn is_gzip(name: &[u8]) -> bool {
 /// Returns a coding's name, and whether its weight is above zero (RFC 9110, section 12.4.2). An invalid weight counts as
 /// zero.
 fn weighed(element: &[u8]) -> (&[u8], bool) {
-    let mut parts = element.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
-    let name = parts.next().unwrap_or_default();
-    let wanted = parts.all(|part| match part.split_first_chunk::<2>() {
+    let name = cut::before(element, b';').trim_ascii();
+    let mut parameters = element.split(|byte| *byte == b';').skip(1).map(<[u8]>::trim_ascii);
+    let wanted = parameters.all(|part| match part.split_first_chunk::<2>() {
         Some((b"q=" | b"Q=", weight)) => {
             let digits = weight.iter().all(|byte| byte.is_ascii_digit() || *byte == b'.');
             digits && weight.iter().any(|byte| (b'1'..=b'9').contains(byte))

@@ -9,6 +9,7 @@ use std::io::Read;
 
 use metrica::error_type::{ErrorType, LOOKED_AT};
 use metrica::response::{Shown, counter_in};
+use strict_http::{cut, number};
 
 use super::coding::Coding;
 
@@ -29,7 +30,7 @@ impl ErrorBody {
     /// Appends a piece of the body, up to the bound.
     pub fn look_at(&mut self, piece: &[u8]) {
         let room = LOOKED_AT.saturating_sub(self.copy.len());
-        self.copy.extend_from_slice(piece.get(..room.min(piece.len())).unwrap_or_default());
+        self.copy.extend_from_slice(cut::at_most(piece, room).0);
     }
 
     /// Returns the error type in the body.
@@ -51,7 +52,7 @@ fn plain(coding: Coding, body: &[u8]) -> Cow<'_, [u8]> {
         Coding::Plain => Cow::Borrowed(body),
         Coding::Gzip => {
             let mut plain = Vec::new();
-            let limit = u64::try_from(LOOKED_AT).unwrap_or(0);
+            let limit = number::count(LOOKED_AT);
             // A truncated body is decoded as far as it goes; the result is then not JSON.
             let _ = flate2::read::GzDecoder::new(body).take(limit).read_to_end(&mut plain);
             Cow::Owned(plain)

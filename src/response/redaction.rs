@@ -16,6 +16,7 @@ use super::framing::Framed;
 use super::secret::Secret;
 use crate::metrics::UpstreamError;
 use bytes::{Bytes, BytesMut};
+use strict_http::cut;
 
 /// A head without the token.
 pub struct Redacted(Framed);
@@ -82,7 +83,7 @@ impl Redactor {
         let begun = match begun {
             _ if last => 0,
             Some(begun) => begun,
-            None => self.secret.begun_in(piece.get(searched..).unwrap_or_default()),
+            None => self.secret.begun_in(cut::at_most(&piece, searched).1),
         };
         // The newly held bytes can include bytes that were held back before.
         let out = self.held + piece.len() - begun;
@@ -104,7 +105,7 @@ impl Redactor {
         if length == 0 {
             return Bytes::new();
         }
-        let mut bytes = BytesMut::from(self.secret.token().get(..length).unwrap_or_default());
+        let mut bytes = BytesMut::from(cut::at_most(self.secret.token(), length).0);
         if let Some(rest) = start.and_then(|start| bytes.get_mut(start..)) {
             rest.fill(b'*');
         }

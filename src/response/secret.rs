@@ -2,6 +2,7 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use memchr::{memchr_iter, memmem};
+use strict_http::cut;
 use zeroize::Zeroizing;
 
 use crate::token::SCHEME;
@@ -53,7 +54,7 @@ impl Secret {
     pub(super) fn begun_in(&self, bytes: &[u8]) -> usize {
         let token = self.token();
         let Some((first, rest)) = token.split_first() else { return 0 };
-        let end = bytes.get(bytes.len().saturating_sub(rest.len())..).unwrap_or_default();
+        let end = cut::last(bytes, rest.len());
         // The first match is the longest.
         let fits = |at: &usize| end.get(*at..).is_some_and(|tail| token.starts_with(tail));
         memchr_iter(*first, end).find(fits).map_or(0, |at| end.len() - at)
@@ -62,8 +63,8 @@ impl Secret {
     /// Returns its first `begun` bytes, and the bytes of `piece` that can complete it.
     pub(super) fn joined(&self, begun: usize, piece: &[u8]) -> Zeroizing<Vec<u8>> {
         let token = self.token();
-        let more = piece.get(..piece.len().min(token.len().saturating_sub(1))).unwrap_or_default();
-        Zeroizing::new([token.get(..begun).unwrap_or_default(), more].concat())
+        let ((held, _), (more, _)) = (cut::at_most(token, begun), cut::at_most(piece, token.len().saturating_sub(1)));
+        Zeroizing::new([held, more].concat())
     }
 }
 

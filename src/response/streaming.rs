@@ -19,6 +19,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 use metrica::error_type::{ErrorType, LOOKED_AT};
+use strict_http::number;
 use tokio::time::Instant;
 
 use super::coding::Coding;
@@ -199,7 +200,7 @@ impl Streaming {
 
     /// Returns the number of bytes to come, if it was known from the start.
     pub fn size_hint(&self) -> SizeHint {
-        let unsent = u64::try_from(self.unsent).unwrap_or(0);
+        let unsent = number::count(self.unsent);
         self.source.size_hint().exact().map_or_else(SizeHint::new, |rest| SizeHint::with_exact(rest + unsent))
     }
 

@@ -13,6 +13,7 @@
 use bytes::{Buf, BufMut, BytesMut};
 use strict_http::flood_guard::Fault;
 use strict_http::frame::{END_HEADERS, Frame, HEADER, PADDED, kind};
+use strict_http::{cut, number};
 use tokio::io::ReadBuf;
 
 /// The flag of a HEADERS frame that begins with priority fields (RFC 9113, section 6.2).
@@ -52,11 +53,12 @@ impl Blocks {
 
     /// Moves bytes that are ready into `buffer`. Returns whether there were any.
     pub fn give(&mut self, buffer: &mut ReadBuf<'_>) -> bool {
-        let now = self.ready.len().min(buffer.remaining());
-        if now == 0 {
+        let (now, _) = cut::at_most(&self.ready, buffer.remaining());
+        if now.is_empty() {
             return false;
         }
-        buffer.put_slice(self.ready.get(..now).unwrap_or_default());
+        buffer.put_slice(now);
+        let now = now.len();
         self.ready.advance(now);
         if self.ready.is_empty() {
             self.ready = BytesMut::new();
@@ -71,34 +73,32 @@ impl Blocks {
     /// [`Fault::LargeBlock`] (rule 2).
     pub fn take(&mut self, bytes: &[u8]) -> Result<usize, Fault> {
         if self.block.is_none() && self.held.is_empty() {
-            let passed = self.pass(bytes);
-            let rest = bytes.get(passed..).unwrap_or_default();
+            let rest = self.pass(bytes);
             if !rest.is_empty() {
                 self.held.extend_from_slice(rest);
                 self.inspect_next()?;
             }
-            return Ok(passed);
+            return Ok(bytes.len() - rest.len());
         }
         self.held.extend_from_slice(bytes);
         self.inspect_next()?;
         Ok(0)
     }
 
-    /// Returns how many of `bytes` pass unchanged: all before the first frame header that is incomplete or begins a
-    /// block of several frames.
-    fn pass(&mut self, bytes: &[u8]) -> usize {
-        let mut at = 0;
+    /// Returns the bytes that do not pass unchanged: from the first frame header that is incomplete or begins a block of
+    /// several frames.
+    fn pass<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
+        let mut rest = bytes;
         loop {
-            let passed = self.left.min(bytes.len() - at);
-            at += passed;
-            self.left -= passed;
-            let Some(frame) = bytes.get(at..).and_then(<[u8]>::first_chunk).map(|header| Frame::read(*header)) else {
-                return at;
-            };
+            let (passed, behind) = cut::at_most(rest, self.left);
+            rest = behind;
+            self.left -= passed.len();
+            let Some((header, behind)) = rest.split_first_chunk() else { return rest };
+            let frame = Frame::read(*header);
             if frame.kind == kind::HEADERS && !frame.has(END_HEADERS) {
-                return at;
+                return rest;
             }
-            at += HEADER;
+            rest = behind;
             self.left = frame.length;
         }
     }
@@ -108,7 +108,7 @@ impl Blocks {
         loop {
             if self.block.is_none() {
                 let held = std::mem::take(&mut self.held);
-                let passed = self.pass(&held);
+                let passed = held.len() - self.pass(&held).len();
                 self.held = held;
                 self.ready.unsplit(self.held.split_to(passed));
             }
@@ -154,7 +154,8 @@ impl Blocks {
     fn finish(&mut self, flag: u8) {
         let Some(Block { first, fragment, .. }) = self.block.take() else { return };
         let [.., kind, flags, a, b, c, d] = first;
-        let [_, length @ ..] = u32::try_from(fragment.len()).unwrap_or(u32::MAX).to_be_bytes();
+        // A block has at most `most` bytes, so its length fits into the 24 bits of a frame.
+        let [_, length @ ..] = number::saturated::<u32>(fragment.len()).to_be_bytes();
         self.ready.put_slice(&length);
         self.ready.put_slice(&[kind, flags & !PADDED | flag, a, b, c, d]);
         self.ready.unsplit(fragment);

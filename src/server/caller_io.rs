@@ -17,8 +17,8 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
-use strict_http::Malformed;
 use strict_http::request_reader::{Bounds, Fault, Framing, Stop};
+use strict_http::{Malformed, cut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -78,8 +78,9 @@ impl CallerIo {
     /// Reads the caller's next bytes; checked bytes that were kept come first.
     fn poll_arrived(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if !self.kept.is_empty() && !self.is_cut {
-            let now = self.kept.len().min(buffer.remaining());
-            buffer.put_slice(self.kept.get(..now).unwrap_or_default());
+            let (now, _) = cut::at_most(&self.kept, buffer.remaining());
+            buffer.put_slice(now);
+            let now = now.len();
             self.kept.drain(..now);
             return Poll::Ready(Ok(()));
         }
@@ -107,7 +108,7 @@ impl CallerIo {
 
     /// Checks the bytes in `buffer` after position `before`. Returns whether hyper has something to read.
     fn look_at(&mut self, buffer: &mut ReadBuf<'_>, before: usize) -> Result<bool, Fault> {
-        let arrived = buffer.filled().get(before..).unwrap_or_default();
+        let (_, arrived) = cut::at_most(buffer.filled(), before);
         if self.is_cut {
             self.is_cut = !arrived.contains(&b'\n');
             self.kept.extend_from_slice(arrived);
@@ -118,7 +119,7 @@ impl CallerIo {
             Ok(()) => Ok(true),
             Err(Stop::Fault(fault)) => Err(fault),
             Err(Stop::Raw { sound }) => {
-                self.kept.splice(..0, arrived.get(sound..).unwrap_or_default().iter().copied());
+                self.kept.splice(..0, cut::at_most(arrived, sound).1.iter().copied());
                 self.is_cut = !self.kept.contains(&b'\n');
                 buffer.set_filled(before + sound);
                 self.encode(sound).map(|()| sound > 0)

@@ -109,7 +109,7 @@ impl Peers {
 
     fn take(self: &Arc<Self>, peer: CountedPeer, limit: usize) -> Option<CountedForPeer> {
         let mut peers = self.lock();
-        let open = peers.get(&peer).copied().unwrap_or(0);
+        let open = peers.get(&peer).map_or(0, |open| *open);
         if open >= limit {
             return None;
         }

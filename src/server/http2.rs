@@ -26,7 +26,7 @@ use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use strict_http::flood_guard::{Account, Fault};
-use strict_http::frame::PREFACE;
+use strict_http::{cut, frame::PREFACE, number};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, sleep, timeout};
 use tower::Service;
@@ -64,11 +64,12 @@ impl Begun {
 
     /// Moves bytes that were not given yet into `buffer`. Returns whether there were any.
     pub fn give(&mut self, buffer: &mut ReadBuf<'_>) -> bool {
-        let rest = self.bytes.get(self.given..self.read).unwrap_or_default();
+        let (read, _) = cut::at_most(&self.bytes, self.read);
+        let (_, rest) = cut::at_most(read, self.given);
         if rest.is_empty() {
             return false;
         }
-        let now = rest.get(..buffer.remaining()).unwrap_or(rest);
+        let (now, _) = cut::at_most(rest, buffer.remaining());
         buffer.put_slice(now);
         self.given += now.len();
         true
@@ -294,7 +295,7 @@ fn protocol(limits: Limits, streams: Streams) -> http2::Builder<Streams> {
     builder.initial_connection_window_size(LEAST_WINDOW).initial_stream_window_size(STREAM_WINDOW);
     builder.max_send_buf_size(SEND_BUFFER);
     // A decoded header of four times this size ends the connection.
-    let header_list = u32::try_from(header_list(limits)).unwrap_or(u32::MAX);
+    let header_list = number::saturated::<u32>(header_list(limits));
     builder.max_header_list_size(header_list).max_frame_size(header_list.clamp(LEAST_FRAME, MOST_FRAME));
     builder
 }
@@ -326,16 +327,15 @@ impl AsyncRead for Wire {
             if !begun.give(buffer) {
                 ready!(Pin::new(&mut *socket.borrow_mut()).poll_read(context, buffer))?;
             }
-            let arrived = buffer.filled().get(before..).unwrap_or_default();
+            let (_, arrived) = cut::at_most(buffer.filled(), before);
             if arrived.is_empty() {
                 return Poll::Ready(Ok(()));
             }
             let now = Instant::now();
             let taken = account.received(arrived, now.into_std()).and_then(|()| blocks.take(arrived));
-            buffer.set_filled(before + taken.unwrap_or(0));
-            let Ok(passed) = taken.inspect_err(|fault| account.fail(*fault)) else {
-                return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
-            };
+            buffer.set_filled(before);
+            let passed = taken.map_err(|fault| account.fail(fault)).map_err(|()| io::ErrorKind::InvalidData)?;
+            buffer.set_filled(before + passed);
             let known = state.unfinished.get();
             let unfinished = account.unfinished().map(|what| match known {
                 Some((known, since)) if known == what => (what, since),
@@ -360,9 +360,9 @@ impl Wire {
                 let (mut left, now) = (*written, Instant::now());
                 let mut account = self.state.account.borrow_mut();
                 for piece in pieces {
-                    let gone = left.min(piece.len());
-                    account.sent(piece.get(..gone).unwrap_or_default(), now.into_std());
-                    left -= gone;
+                    let (gone, _) = cut::at_most(piece, left);
+                    account.sent(gone, now.into_std());
+                    left -= gone.len();
                 }
             }
         }

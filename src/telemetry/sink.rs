@@ -12,6 +12,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use strict_http::{cut, number};
+
 use crate::metrics::process::ProcessMeters;
 
 /// The capacity in bytes while the reader of the log is slow: about ten seconds of a busy gate.
@@ -124,7 +126,7 @@ impl Sink {
 
 /// Returns the number of lines that end in these bytes.
 fn ends(lines: &[u8]) -> u64 {
-    u64::try_from(lines.iter().filter(|byte| **byte == b'\n').count()).unwrap_or(u64::MAX)
+    number::count(lines.iter().filter(|byte| **byte == b'\n').count())
 }
 
 /// The output of the log.
@@ -155,7 +157,7 @@ impl<W: Write> Log<W> {
             match self.out.write(lines) {
                 Ok(0) => return false,
                 Ok(written) => {
-                    *lines = lines.get(written..).unwrap_or_default();
+                    (_, *lines) = cut::at_most(lines, written);
                     return true;
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}

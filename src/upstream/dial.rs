@@ -140,7 +140,7 @@ async fn resolve(upstream: &Upstream, look_ups: &LookUps) -> Result<Vec<SocketAd
         async move { tokio::net::lookup_host((name.as_str(), port)).await.map(Iterator::collect) }
     };
     let found = look_ups.find(look_up).await.map_err(|error| {
-        let _ = DescriptorNeed::Upstream.found_none(&error);
+        DescriptorNeed::Upstream.found_none(&error);
         failed(error)
     })?;
     let wanted = |address: &SocketAddr| match settings.address_family {
@@ -182,23 +182,17 @@ async fn connect(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
         if let Some(address) = waiting.next() {
             attempts.spawn_local(TcpStream::connect(address));
         }
-        let stagger = async {
-            if waiting.len() == 0 {
-                std::future::pending::<()>().await;
-            }
-            tokio::time::sleep(STAGGER).await;
-        };
         tokio::select! {
             joined = attempts.join_next() => match joined {
                 None => return Err(last_error),
                 Some(Ok(Ok(socket))) => return Ok(socket),
                 Some(Ok(Err(error))) => {
-                    let _ = DescriptorNeed::Upstream.found_none(&error);
+                    DescriptorNeed::Upstream.found_none(&error);
                     last_error = error;
                 }
                 Some(Err(panicked)) => last_error = io::Error::other(panicked),
             },
-            () = stagger => {}
+            () = tokio::time::sleep(STAGGER), if waiting.len() > 0 => {}
         }
     }
 }

@@ -15,6 +15,7 @@ use http_body::Frame;
 use httparse::{ParserConfig, Status};
 use strict_http::chunks::{Chunks, Next, NoChunks};
 use strict_http::length::length;
+use strict_http::number;
 
 /// The maximum number of fields in a response.
 pub const FIELDS: usize = 100;
@@ -145,8 +146,8 @@ impl Remaining {
                 Next::Hungry => None,
             },
             Self::Length(left) => {
-                let taken = usize::try_from(*left).map_or(arrived.len(), |left| left.min(arrived.len()));
-                *left -= u64::try_from(taken).unwrap_or(*left);
+                let taken = number::length(*left).min(arrived.len());
+                *left -= number::count(taken);
                 (taken > 0).then(|| Frame::data(arrived.split_to(taken)))
             }
             Self::UntilClose { .. } => (!arrived.is_empty()).then(|| Frame::data(std::mem::take(arrived))),

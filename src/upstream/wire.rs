@@ -7,6 +7,7 @@ use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderValue, StatusCode};
+use strict_http::number;
 use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
@@ -86,7 +87,7 @@ impl Wire {
         }
         self.buffer.reserve(size);
         let read = ready!(pin!(stream.read_buf(&mut self.buffer)).poll(context)).map_err(Broken::Io)?;
-        self.read += u64::try_from(read).unwrap_or(0);
+        self.read += number::count(read);
         Poll::Ready(Ok(read))
     }
 

@@ -33,9 +33,8 @@ impl RequestId {
 /// A new id for a request that brought none: 128 random bits in hexadecimal.
 #[must_use]
 pub fn new_request_id() -> RequestId {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let random = fastrand::u128(..).to_be_bytes();
-    let digit = |nibble: u8| DIGITS.get(usize::from(nibble)).copied().unwrap_or(b'0');
+    let digit = |nibble: u8| if nibble < 10 { b'0' + nibble } else { b'a' - 10 + nibble };
     let text: Vec<u8> = random.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect();
     let value = HeaderValue::from_maybe_shared(Bytes::from(text));
     debug_assert!(value.is_ok(), "digits make a field");

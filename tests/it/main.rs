@@ -124,6 +124,7 @@ mod cli {
 
 mod project {
     mod architecture;
+    mod fallbacks;
     mod properties;
     mod supply;
 }

@@ -175,7 +175,7 @@ impl Keyring {
         holder.last = Some((operation.id, day::now()));
         let query = Query::parse(head.uri.query());
         let asked = counters(operation, head.uri.path(), &query);
-        let known = asked.as_deref().unwrap_or_default();
+        let known: &[u64] = asked.as_ref().map_or(&[], |counters| counters);
         let refused = |error_type: ErrorType| {
             let is_of_organisation = known.iter().any(|counter| self.organisation.contains(counter));
             if is_of_organisation { ErrorType::CounterInConnect } else { error_type }
@@ -188,7 +188,7 @@ impl Keyring {
         let mut call = Call {
             operation,
             holder: worked_for,
-            owner: self.holders.get(worked_for).map(|holder| holder.token.owner.clone()).unwrap_or_default(),
+            owner: self.holders.get(worked_for).ok_or(ErrorType::InvalidToken)?.token.owner.clone(),
             counter: None,
             numbers: BTreeMap::new(),
             query,
@@ -364,5 +364,5 @@ fn parameters<'a, 'b>(operation: &'a Operation, path: &'b str) -> impl Iterator<
 }
 
 pub fn text(headers: &HeaderMap, name: header::HeaderName) -> String {
-    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
+    headers.get(name).and_then(|value| value.to_str().ok()).map_or_else(String::new, str::to_owned)
 }

@@ -9,10 +9,11 @@ use http::header::{ALLOW, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderValue, Response, StatusCode};
 use hyper::body::{Body, Frame, SizeHint};
 use serde::Serialize;
+use strict_http::number;
 
 use super::part::Part;
 use super::quota::lease::{Lease, Leaving};
-use super::refusal::Refusal;
+use super::refusal::{ErrorType, Refusal};
 
 const JSON: &str = "application/json; charset=utf-8";
 const CSV: &str = "text/csv; charset=utf-8";
@@ -30,9 +31,11 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// A value as JSON; one that cannot be written is an error, not an empty body.
     pub fn json(value: &impl Serialize, pretty: bool) -> Self {
         let text = if pretty { serde_json::to_vec_pretty(value) } else { serde_json::to_vec(value) };
-        Self::ok(JSON, Content::whole(text.unwrap_or_default()))
+        let ended = |_| Self::from(&Refusal::from(ErrorType::BackendError));
+        text.map_or_else(ended, |text| Self::ok(JSON, Content::whole(text)))
     }
 
     pub fn csv(text: String) -> Self {
@@ -59,10 +62,10 @@ impl Answer {
     pub fn packed(mut self) -> Self {
         if let Source::Whole(bytes) = &self.content.source {
             let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
-            // Writing to memory cannot fail.
-            let _ = packer.write_all(bytes);
-            self.content = Content::whole(packer.finish().unwrap_or_default());
-            self.is_packed = true;
+            if let Ok(packed) = packer.write_all(bytes).and_then(|()| packer.finish()) {
+                self.content = Content::whole(packed);
+                self.is_packed = true;
+            }
         }
         self
     }
@@ -159,7 +162,7 @@ impl Content {
 
     fn left(&self) -> u64 {
         match &self.source {
-            Source::Whole(bytes) => u64::try_from(bytes.len()).unwrap_or(u64::MAX),
+            Source::Whole(bytes) => number::count(bytes.len()),
             Source::Part(part) => part.left(),
         }
     }
@@ -201,8 +204,8 @@ impl Body for Content {
         }
         let Some(mut chunk) = self.next() else { return Poll::Ready(None) };
         if let Some(allowed) = self.cut {
-            chunk.truncate(usize::try_from(allowed).unwrap_or(usize::MAX));
-            self.cut = Some(allowed.saturating_sub(u64::try_from(chunk.len()).unwrap_or(u64::MAX)));
+            chunk.truncate(number::length(allowed));
+            self.cut = Some(allowed.saturating_sub(number::count(chunk.len())));
         }
         Poll::Ready(Some(Ok(Frame::data(chunk))))
     }

@@ -123,8 +123,7 @@ fn given(kind: &Kind, body: &Item) -> Result<Item, Refusal> {
         None => return Err(Refusal::missing(kind.singular)),
     };
     if let Some(given) = item.get_mut("type").filter(|_| !kind.types.is_empty()) {
-        let text = given.as_str().unwrap_or_default().trim();
-        let known = kind.types.iter().find(|known| **known == text);
+        let known = kind.types.iter().find(|known| given.as_str().is_some_and(|given| given.trim() == **known));
         *given = json!(known.ok_or_else(|| Refusal::invalid("type"))?);
     }
     Ok(item)
@@ -132,8 +131,7 @@ fn given(kind: &Kind, body: &Item) -> Result<Item, Refusal> {
 
 /// Adds the objects that the body has under the plural key.
 fn create_all(list: &mut Vec<Item>, kind: &Kind, call: &Call<'_>, body: &Item) -> Result<(), Refusal> {
-    let items = body.get(kind.plural).and_then(Value::as_array).cloned().unwrap_or_default();
-    for item in items {
+    for item in body.get(kind.plural).and_then(Value::as_array).into_iter().flatten() {
         let item = item.as_object().cloned().ok_or(ErrorType::InvalidJson)?;
         if kind.is_by_login() {
             key(kind, call, &item)?;
@@ -145,8 +143,9 @@ fn create_all(list: &mut Vec<Item>, kind: &Kind, call: &Call<'_>, body: &Item) -
 
 /// Fills in the defaults of an object and adds it.
 fn add(list: &mut Vec<Item>, kind: &Kind, given: Item) -> Item {
-    let mut item: Item = serde_json::from_str(kind.defaults).unwrap_or_default();
-    item.extend(given);
+    let defaults = serde_json::from_str::<Item>(kind.defaults);
+    debug_assert!(defaults.is_ok(), "the defaults of {} are an object", kind.plural);
+    let mut item: Item = defaults.into_iter().flatten().chain(given).collect();
     if !kind.is_by_login() {
         let last = list.iter().filter_map(|item| item.get(kind.key).and_then(Value::as_u64)).max();
         item.insert(kind.key.to_owned(), json!(last.map_or(FIRST_NUMBER, |last| last + 1)));

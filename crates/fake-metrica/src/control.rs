@@ -240,7 +240,7 @@ fn restricted(shared: &Shared, query: &Query) -> Result<Value, Refusal> {
 fn invalid(shared: &Shared, query: &Query) -> Result<Value, Refusal> {
     let status = query.number("status")?.ok_or_else(|| Refusal::missing("status"))?;
     let status = answerable(status).ok_or_else(|| Refusal::invalid("status"))?;
-    let name = query.get("error_type").unwrap_or(ErrorType::InvalidToken.as_str());
+    let name = query.get_or("error_type", ErrorType::InvalidToken.as_str());
     let error_type = ErrorType::parse(name).ok_or_else(|| Refusal::invalid("error_type"))?;
     let knobs = &mut shared.world().knobs;
     (knobs.invalid_status, knobs.invalid_type) = (status, error_type);
@@ -271,7 +271,7 @@ fn wording(shared: &Shared, query: &Query) -> Result<Value, Refusal> {
 
 fn slow(shared: &Shared, query: &Query) -> Result<Value, Refusal> {
     let milliseconds = query.number("ms")?.ok_or_else(|| Refusal::missing("ms"))?;
-    let path = query.get("path").unwrap_or_default().to_owned();
+    let path = query.get_or("path", "").to_owned();
     let slow = &mut shared.world().knobs.slow;
     let ends_all = milliseconds == 0 && path.is_empty();
     slow.retain(|(prefix, _)| *prefix != path && !ends_all);
@@ -295,8 +295,8 @@ fn fail(shared: &Shared, query: &Query) -> Result<Value, Refusal> {
     };
     let message = query.get("message").map_or(documented.message, |message| message.to_owned().into());
     let refusal = Refusal { status, error_type: name.to_owned().into(), message };
-    let times = query.number("times")?.unwrap_or(1);
-    let path = query.get("path").unwrap_or_default().to_owned();
+    let times = query.number_or("times", 1)?;
+    let path = query.get_or("path", "").to_owned();
     let told = json!({ "status": status.as_u16(), "error_type": name, "times": times, "path": path });
     let form = match query.number("huge")? {
         Some(bytes) if bytes > 0 && bytes <= HUGE => Form::Huge(bytes),
@@ -311,8 +311,8 @@ fn fail(shared: &Shared, query: &Query) -> Result<Value, Refusal> {
 
 fn cut(shared: &Shared, query: &Query) -> Result<Value, Refusal> {
     let after = query.number("after")?;
-    let times = query.number("times")?.unwrap_or(1);
-    let path = query.get("path").unwrap_or_default().to_owned();
+    let times = query.number_or("times", 1)?;
+    let path = query.get_or("path", "").to_owned();
     let told = json!({ "after": after, "times": times, "path": path });
     shared.world().knobs.cut = Some(Cut { after, times, path });
     Ok(told)

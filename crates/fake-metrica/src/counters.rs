@@ -41,7 +41,7 @@ impl Counters {
     pub fn new(owners: BTreeMap<u64, String>) -> Self {
         let counters = owners.into_iter().map(|(id, owner)| {
             let given = json!({ "name": format!("Shop {id}"), "site2": { "site": format!("shop-{id}.example") } });
-            (id, Counter::new(id, owner, given.as_object().cloned().unwrap_or_default()))
+            (id, Counter::new(id, owner, object(given)))
         });
         Self(counters.collect())
     }
@@ -86,8 +86,8 @@ impl Counters {
     }
 
     fn list(&self, call: &Call<'_>, keyring: &Keyring, collections: &mut Collections) -> Result<Answer, Refusal> {
-        let page = call.query.number("per_page")?.unwrap_or(DEFAULT_PAGE);
-        let offset = call.query.number("offset")?.unwrap_or(1_usize);
+        let page = call.query.number_or("per_page", DEFAULT_PAGE)?;
+        let offset = call.query.number_or("offset", 1_usize)?;
         if !PAGE.contains(&page) {
             return Err(Refusal::invalid("per_page"));
         }
@@ -122,7 +122,7 @@ impl Counters {
 
 impl Counter {
     fn new(id: u64, owner: String, given: Map<String, Value>) -> Self {
-        let fields = fields(id, &owner).as_object().cloned().unwrap_or_default();
+        let fields = object(fields(id, &owner));
         let mut counter = Self { owner, fields, labels: BTreeSet::new(), measurement_tokens: Vec::new() };
         counter.change(&given);
         counter
@@ -149,7 +149,11 @@ impl Counter {
     }
 
     fn text(&self, field: &str) -> &str {
-        self.fields.get(field).and_then(Value::as_str).unwrap_or_default()
+        self.fields.get(field).and_then(Value::as_str).map_or("", |text| text)
+    }
+
+    fn id(&self) -> String {
+        self.fields.get("id").map_or_else(String::new, Value::to_string)
     }
 
     /// Whether the counter passes the filters of a list query.
@@ -159,13 +163,13 @@ impl Counter {
             let allowed = query.list(name);
             allowed.is_empty() || allowed.contains(&value)
         };
-        let id = self.fields.get("id").map(Value::to_string).unwrap_or_default();
-        let sought = query.get("search_string").unwrap_or_default();
+        let id = self.id();
+        let sought = query.get_or("search_string", "");
         // The effect of a label that is not a number is undocumented. yametrikapy sends `label_id=None` with each list.
         let labels: Vec<u64> = query.list("label_id").iter().filter_map(|label| label.parse().ok()).collect();
         allows("permission", permission.as_str())
             && allows("counter_ids", &id)
-            && query.get("status").unwrap_or("Active").eq_ignore_ascii_case(self.text("status"))
+            && query.get_or("status", "Active").eq_ignore_ascii_case(self.text("status"))
             && [self.text("name"), self.text("site"), &id].iter().any(|text| text.contains(sought))
             && (labels.is_empty() || self.labels.iter().any(|label| labels.contains(label)))
     }
@@ -185,11 +189,7 @@ impl Counter {
         }
         for list in EXTRA_LISTS.iter().filter(|list| extra.contains(list)) {
             let is_labels = *list == "labels";
-            let whose = if is_labels {
-                self.owner.clone()
-            } else {
-                self.fields.get("id").map(Value::to_string).unwrap_or_default()
-            };
+            let whose = if is_labels { self.owner.clone() } else { self.id() };
             let items = collections.of(list, whose).into_iter().flatten();
             let is_mine = |item: &&Map<String, Value>| {
                 let id = item.get("id").and_then(Value::as_u64);
@@ -234,6 +234,12 @@ impl Counter {
 /// permission, plus those of [`EXTRA_FIELDS`] and [`NOT_LISTED`].
 ///
 /// Source: <https://yandex.com/dev/metrika/en/intro/quick-start>.
+/// The fields of a value that is written as an object.
+fn object(value: Value) -> Map<String, Value> {
+    debug_assert!(value.is_object(), "{value} is written as an object");
+    if let Value::Object(fields) = value { fields } else { Map::new() }
+}
+
 fn fields(id: u64, owner: &str) -> Value {
     json!({
         "id": id,

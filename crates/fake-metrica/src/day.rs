@@ -19,7 +19,8 @@ impl Day {
     }
 
     fn of(time: SystemTime) -> Self {
-        Self(time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() / SECONDS)
+        // A clock before 1970 shows the first day.
+        Self(time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()) / SECONDS)
     }
 
     /// Parses a date such as `2026-01-31`.
@@ -58,7 +59,7 @@ impl fmt::Display for Day {
         // The format ends at the year 9999; later days result only from meaningless parameters.
         let time = UNIX_EPOCH + Duration::from_secs(self.0.min(2_932_896) * SECONDS);
         let text = humantime::format_rfc3339_seconds(time).to_string();
-        f.write_str(text.get(..10).unwrap_or_default())
+        f.write_str(text.split_once('T').map_or(&*text, |(day, _)| day))
     }
 }
 

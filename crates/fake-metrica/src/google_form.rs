@@ -18,8 +18,8 @@ pub fn answer(call: &Call<'_>) -> Result<Answer, Refusal> {
     let date = |name| Day::resolve(query.required(name)?).ok_or_else(|| Refusal::invalid(name));
     let (from, until) = (date("start-date")?, date("end-date")?);
     let dimensions = query.list("dimensions");
-    let first = query.number("start-index")?.unwrap_or(1_u32).saturating_sub(1);
-    let count = query.number("max-results")?.unwrap_or(ROWS);
+    let first = query.number_or("start-index", 1_u32)?.saturating_sub(1);
+    let count = query.number_or("max-results", ROWS)?;
     let rows = if dimensions.is_empty() { 1 } else { ROWS };
     let column = |name: &str, kind: &str| json!({ "name": name, "columnType": kind, "dataType": "STRING" });
     let headers = dimensions.iter().map(|name| column(name, "DIMENSION"));

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 use serde_json::{Value, json};
+use strict_http::number;
 
 use super::answer::Answer;
 use super::refusal::{ErrorType, Refusal};
@@ -117,7 +118,7 @@ impl Knobs {
             Form::Page => Answer::page(&fail.refusal),
             Form::Half => Answer::half(&fail.refusal),
             Form::Huge(bytes) => {
-                let padding = ".".repeat(usize::try_from(bytes).unwrap_or_default());
+                let padding = ".".repeat(number::length(bytes.into()));
                 let message = format!("{}{padding}", fail.refusal.message).into();
                 Answer::from(&Refusal { message, ..fail.refusal.clone() })
             }

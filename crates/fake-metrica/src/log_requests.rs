@@ -128,7 +128,7 @@ impl Asked {
             until,
             source: source.to_owned(),
             fields: fields.into_iter().map(str::to_owned).collect(),
-            attribution: call.query.get("attribution").unwrap_or("LASTSIGN").to_owned(),
+            attribution: call.query.get_or("attribution", "LASTSIGN").to_owned(),
         })
     }
 }

@@ -1,6 +1,8 @@
 //! The values of reports, computed by formulas from the name of a metric and the number of a row. The same query always has
 //! the same response, and a row costs nothing until it is requested.
 
+use strict_http::number;
+
 use super::day::Day;
 
 /// The number of rows of a report with dimensions: the maximum of one response.
@@ -58,8 +60,8 @@ pub fn name(dimension: &str, row: u32, from: Day) -> String {
         return from.after(u64::from(row)).to_string();
     }
     let fits = |word: &&str| dimension.to_ascii_lowercase().contains(&word.to_ascii_lowercase());
-    let names = NAMES.iter().find(|(word, _)| fits(word)).map(|(_, names)| *names).unwrap_or_default();
-    let index = usize::try_from(row).unwrap_or(usize::MAX);
+    let names = NAMES.iter().find(|(word, _)| fits(word)).map_or(&[][..], |(_, names)| *names);
+    let index = number::length(row.into());
     match names.get(index) {
         Some(name) => (*name).to_owned(),
         None => format!("{} {row}", dimension.rsplit(':').next().unwrap_or(dimension)),

@@ -1,6 +1,7 @@
 //! A part of prepared logs: tab-separated rows of exactly the requested size, generated while they are sent.
 
 use bytes::Bytes;
+use strict_http::number;
 
 use super::day::Day;
 
@@ -21,15 +22,15 @@ impl Part {
     /// the size exactly; a part too small for its header line is cut inside it.
     pub fn new(fields: &[String], day: Day, bytes: u64) -> Self {
         let head = Bytes::from(fields.join("\t") + "\n");
-        let head = head.slice(..head.len().min(usize::try_from(bytes).unwrap_or(usize::MAX)));
+        let head = head.slice(..head.len().min(number::length(bytes)));
         let first = row(fields, day, 0);
         let row_bytes = first.len().max(1);
         let block: String = (0..BLOCK_BYTES.div_ceil(row_bytes)).map(|number| row(fields, day, number)).collect();
-        let row_bytes = length(row_bytes);
-        let left = bytes.saturating_sub(length(head.len()));
-        let filling = "0".repeat(usize::try_from(left % row_bytes).unwrap_or_default());
+        let row_bytes = number::count(row_bytes);
+        let left = bytes.saturating_sub(number::count(head.len()));
+        let filling = "0".repeat(number::length(left % row_bytes));
         let last = match left / row_bytes {
-            0 => filling.get(1..).map(|filling| format!("{filling}\n")).unwrap_or_default(),
+            0 => filling.strip_prefix('0').map_or_else(String::new, |filling| format!("{filling}\n")),
             _ => format!("{}{filling}\n", first.trim_end_matches('\n')),
         };
         let rows = (left / row_bytes).saturating_sub(1);
@@ -38,7 +39,7 @@ impl Part {
 
     /// The number of bytes left to send.
     pub fn left(&self) -> u64 {
-        length(self.head.len()) + self.rows * self.row_bytes + length(self.last.len())
+        number::count(self.head.len()) + self.rows * self.row_bytes + number::count(self.last.len())
     }
 }
 
@@ -52,15 +53,11 @@ impl Iterator for Part {
         if self.rows == 0 {
             return Some(std::mem::take(&mut self.last)).filter(|last| !last.is_empty());
         }
-        let rows = self.rows.min(length(self.block.len()) / self.row_bytes);
+        let rows = self.rows.min(number::count(self.block.len()) / self.row_bytes);
         self.rows -= rows;
-        let end = usize::try_from(rows * self.row_bytes).unwrap_or(usize::MAX);
+        let end = number::length(rows * self.row_bytes);
         Some(self.block.slice(..end.min(self.block.len())))
     }
-}
-
-fn length(bytes: usize) -> u64 {
-    u64::try_from(bytes).unwrap_or(u64::MAX)
 }
 
 /// Generates a row; every row has the same length.
@@ -91,12 +88,12 @@ mod tests {
     #[test]
     fn a_part_has_exactly_its_size() {
         let fields = ["ym:s:visitID", "ym:s:dateTime", "ym:s:startURL"].map(str::to_owned);
-        let head = length(fields.join("\t").len()) + 1;
+        let head = number::count(fields.join("\t").len()) + 1;
         for bytes in [0, 1, head - 1, head, head + 1, 120, 121, 1_000, 64 * 1024, 1_000_003] {
             let part = Part::new(&fields, Day::parse("2026-01-02").unwrap(), bytes);
             assert_eq!(part.left(), bytes);
             let text: Vec<u8> = part.flatten().collect();
-            assert_eq!(length(text.len()), bytes);
+            assert_eq!(number::count(text.len()), bytes);
             let text = String::from_utf8(text).unwrap();
             assert!(bytes < head || text.ends_with('\n'), "{bytes}");
             assert!(bytes <= 121 || text.lines().all(|line| line.split('\t').count() == 3), "{bytes}: {text}");

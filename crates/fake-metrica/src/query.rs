@@ -2,6 +2,8 @@
 
 use std::str::FromStr;
 
+use strict_http::target::name_and_value;
+
 use super::refusal::Refusal;
 
 /// The pairs of the query, in their order.
@@ -10,9 +12,8 @@ pub struct Query(Vec<(String, String)>);
 
 impl Query {
     pub fn parse(text: Option<&str>) -> Self {
-        let pairs = text.unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
-        let pairs = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")));
-        Self(pairs.map(|(name, value)| (decode(name), decode(value))).collect())
+        let pairs = text.into_iter().flat_map(|text| text.split('&')).filter(|pair| !pair.is_empty());
+        Self(pairs.map(name_and_value).map(|(name, value)| (decode(name), decode(value))).collect())
     }
 
     /// Returns the names of the parameters.
@@ -30,6 +31,11 @@ impl Query {
         self.all(name).next()
     }
 
+    /// Returns the first value of a parameter, or the API's default.
+    pub fn get_or<'a>(&'a self, name: &str, default: &'a str) -> &'a str {
+        self.get(name).unwrap_or(default)
+    }
+
     /// Returns the first value of a parameter that must be present and not empty.
     pub fn required(&self, name: &str) -> Result<&str, Refusal> {
         self.get(name).filter(|value| !value.is_empty()).ok_or_else(|| Refusal::missing(name))
@@ -38,6 +44,11 @@ impl Query {
     /// Parses a number, if the parameter is present.
     pub fn number<T: FromStr>(&self, name: &str) -> Result<Option<T>, Refusal> {
         self.get(name).map(|value| value.parse().map_err(|_| Refusal::invalid(name))).transpose()
+    }
+
+    /// Parses a number, or returns the API's default.
+    pub fn number_or<T: FromStr>(&self, name: &str, default: T) -> Result<T, Refusal> {
+        Ok(self.number(name)?.unwrap_or(default))
     }
 
     /// Returns the comma-separated values of a parameter. Repeated parameters are joined: clients send `ids=1&ids=2`.
@@ -63,7 +74,8 @@ fn decode(text: &str) -> String {
     while let Some((byte, after)) = rest.split_first() {
         let escaped = after.split_at_checked(2).filter(|_| *byte == b'%');
         let escaped = escaped.and_then(|(digits, behind)| Some((hexadecimal(digits)?, behind)));
-        let (byte, after) = escaped.unwrap_or((if *byte == b'+' { b' ' } else { *byte }, after));
+        let plain_byte = if *byte == b'+' { b' ' } else { *byte };
+        let (byte, after) = escaped.unwrap_or((plain_byte, after));
         plain.push(byte);
         rest = after;
     }

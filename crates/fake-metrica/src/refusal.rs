@@ -124,6 +124,7 @@ impl Refusal {
         }
         let entry = Entry { error_type: &self.error_type, message: &self.message };
         let body = Body { errors: [entry], code: self.status.as_u16(), message: &self.message };
+        // Strings and a number can always be written.
         serde_json::to_vec(&body).unwrap_or_default()
     }
 

@@ -114,26 +114,24 @@ impl<'a> Asked<'a> {
             return Err(ErrorType::FilterLimits.into());
         }
         let (suffix, otherwise) = if form.is_comparison { ("_a", "13daysAgo") } else { ("", "6daysAgo") };
-        let date = |name: &str, otherwise| {
-            Day::resolve(query.get(name).unwrap_or(otherwise)).ok_or_else(|| Refusal::invalid(name))
-        };
+        let date =
+            |name: &str, otherwise| Day::resolve(query.get_or(name, otherwise)).ok_or_else(|| Refusal::invalid(name));
         let from = date(&format!("date1{suffix}"), otherwise)?;
         let until = date(&format!("date2{suffix}"), "today")?;
-        let (offset, limit) = (query.number("offset")?.unwrap_or(1), query.number("limit")?.unwrap_or(100));
+        let (offset, limit) = (query.number_or("offset", 1)?, query.number_or("limit", 100)?);
         for (name, fits) in [("date2", from <= until), ("limit", (1..=ROWS).contains(&limit))] {
             if !fits {
                 return Err(Refusal::invalid(name));
             }
         }
-        let limit =
-            if form.is_by_time { query.number("top_keys")?.unwrap_or(TOP_KEYS.0).min(TOP_KEYS.1) } else { limit };
+        let limit = if form.is_by_time { query.number_or("top_keys", TOP_KEYS.0)?.min(TOP_KEYS.1) } else { limit };
         let rows = if dimensions.is_empty() { 1 } else { ROWS };
         Ok(Self { metrics, dimensions, from, until, offset, limit, rows })
     }
 
     /// The intervals of a report over time.
     fn intervals(&self, call: &Call<'_>) -> Vec<[String; 2]> {
-        let days = match call.query.get("group").unwrap_or("week") {
+        let days = match call.query.get_or("group", "week") {
             "day" => 1,
             "week" => 7,
             "month" => 30,
@@ -159,14 +157,14 @@ fn query(call: &Call<'_>, asked: &Asked<'_>, form: Form) -> Value {
     let mut query = json!({
         "ids": ids,
         "timezone": "Europe/Moscow",
-        "preset": call.query.get("preset").unwrap_or_default(),
+        "preset": call.query.get_or("preset", ""),
         "dimensions": asked.dimensions,
         "metrics": asked.metrics,
         "sort": call.query.list("sort"),
-        "filters": call.query.get("filters").unwrap_or_default(),
+        "filters": call.query.get_or("filters", ""),
         "limit": asked.limit,
         "offset": asked.offset,
-        "attribution": call.query.get("attribution").unwrap_or("Lastsign"),
+        "attribution": call.query.get_or("attribution", "Lastsign"),
     });
     let suffix = if form.is_comparison { "_a" } else { "" };
     if let Some(query) = query.as_object_mut() {

@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
+use strict_http::{cut, number};
 
 /// The maximum length of the end of a multipart body: line break, dashes, 70 characters of boundary, dashes, line break.
 const TAIL_BYTES: usize = 256;
@@ -52,7 +53,7 @@ impl Tally {
 
     /// Counts the next piece.
     pub fn add(&mut self, chunk: &[u8]) {
-        self.bytes += u64::try_from(chunk.len()).unwrap_or(u64::MAX);
+        self.bytes += number::count(chunk.len());
         if self.in_frame {
             self.head.extend_from_slice(chunk);
             let end = self.head.windows(4).position(|window| window == b"\r\n\r\n");
@@ -61,7 +62,7 @@ impl Tally {
             }
             self.in_frame = false;
             let head = std::mem::take(&mut self.head);
-            self.add_content(head.get(end.map_or(0, |end| end + 4)..).unwrap_or_default());
+            self.add_content(cut::at_most(&head, end.map_or(0, |end| end + 4)).1);
         } else {
             self.add_content(chunk);
         }
@@ -72,7 +73,7 @@ impl Tally {
             self.line_breaks += u64::from(*byte == b'\n');
             self.json.add(*byte);
         }
-        self.tail.extend_from_slice(content.get(content.len().saturating_sub(TAIL_BYTES)..).unwrap_or_default());
+        self.tail.extend_from_slice(cut::last(content, TAIL_BYTES));
         self.tail.drain(..self.tail.len().saturating_sub(TAIL_BYTES));
     }
 
@@ -80,10 +81,10 @@ impl Tally {
     pub fn lines(&self) -> u64 {
         let is_boundary = |window: &[u8]| window == b"\r\n--";
         let end = self.tail.windows(4).rposition(is_boundary).filter(|_| self.is_multipart);
-        let (content, frame) = self.tail.split_at_checked(end.unwrap_or(self.tail.len())).unwrap_or_default();
+        let (content, frame) = end.map_or((&*self.tail, &[][..]), |end| cut::at_most(&self.tail, end));
         let framing = frame.iter().filter(|byte| **byte == b'\n').count();
         let unfinished = content.last().is_some_and(|byte| *byte != b'\n');
-        self.line_breaks.saturating_sub(u64::try_from(framing).unwrap_or_default()) + u64::from(unfinished)
+        self.line_breaks.saturating_sub(number::count(framing)) + u64::from(unfinished)
     }
 
     /// The number of objects in the list of a body such as `{"contacts": [{…}, {…}]}`.

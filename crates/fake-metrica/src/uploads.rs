@@ -79,7 +79,7 @@ impl Uploads {
                 "create_time": day::now(),
                 "source_quantity": rows,
                 "line_quantity": rows,
-                "comment": call.query.get("comment").unwrap_or_default(),
+                "comment": call.query.get_or("comment", ""),
                 "status": "UPLOADED",
             })
         };
@@ -133,7 +133,7 @@ impl Upload {
 
     /// Adds the fields that are specific to the family.
     fn describe(&mut self, call: &Call<'_>) {
-        let asked = |name, otherwise: &str| json!(call.query.get(name).unwrap_or(otherwise));
+        let asked = |name, otherwise: &str| json!(call.query.get_or(name, otherwise));
         match self.family {
             Family::Expenses => {
                 let removes = call.noun_and_act().1.starts_with("delete");
@@ -158,7 +158,7 @@ impl Upload {
             self.set("status", json!("PROCESSED"));
         }
         if self.shown.contains_key("linked_quantity") {
-            let lines = self.shown.get("line_quantity").cloned().unwrap_or_default();
+            let lines = self.shown.get("line_quantity").cloned().unwrap_or(Value::Null);
             self.set("linked_quantity", lines);
         }
         &self.shown

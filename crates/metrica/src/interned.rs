@@ -11,7 +11,7 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 /// An interned name.
 #[derive(Clone, Copy)]
 pub struct Symbol {
-    index: u32,
+    index: usize,
     text: &'static str,
 }
 
@@ -26,7 +26,7 @@ impl Symbol {
             return *known;
         }
         let text: &'static str = Box::leak(text.into());
-        let symbol = Self { index: u32::try_from(names.len()).unwrap_or(u32::MAX), text };
+        let symbol = Self { index: names.len(), text };
         names.insert(text, symbol);
         symbol
     }

@@ -92,13 +92,14 @@ pub struct Operation {
 }
 
 impl Operation {
-    /// Returns a segment of a matching path, without a suffix (rule 2). `position` counts from 0 after the first slash.
+    /// Returns a segment of a matching path, without a suffix (rule 2); `None` if the path is shorter. `position` counts
+    /// from 0 after the first slash.
     #[must_use]
-    pub fn segment<'a>(&self, path: &'a str, position: usize) -> &'a str {
+    pub fn segment<'a>(&self, path: &'a str, position: usize) -> Option<&'a str> {
         let mut segments = path.split('/').skip(position + 1);
-        let segment = segments.next().unwrap_or_default();
+        let segment = segments.next()?;
         let is_last = segments.next().is_none();
-        without_suffix(segment).filter(|_| is_last && self.suffixes).unwrap_or(segment)
+        Some(without_suffix(segment).filter(|_| is_last && self.suffixes).unwrap_or(segment))
     }
 
     /// Whether its last segment is a parameter.
@@ -201,8 +202,9 @@ impl Catalogue {
             unknown_write: unknown(Verb::Post, Scope::Write),
         };
         for operation in BUILT_IN.lines().filter_map(parse_line) {
-            // The test `every_path_fits_exactly_one_line` ensures that no two lines overlap, so it is not checked here.
-            let _ = catalogue.insert(operation);
+            // The test `every_path_fits_exactly_one_line` ensures it.
+            let inserted = catalogue.insert(operation);
+            debug_assert!(inserted.is_ok(), "no two lines of the built-in catalogue overlap");
         }
         catalogue
     }

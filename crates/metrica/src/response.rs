@@ -58,8 +58,10 @@ pub fn listed_in(body: &[u8]) -> Option<Listed> {
         counters: Vec<serde_json::Value>,
     }
     let Answer { rows, counters } = serde_json::from_slice(body).ok()?;
+    // An element of another form is left out, so the list is not whole without it.
+    let counters: Vec<Shown> =
+        counters.into_iter().filter_map(|counter| serde_json::from_value(counter).ok()).collect();
     let is_whole = rows.is_some_and(|rows| rows <= counters.len());
-    let counters = counters.into_iter().filter_map(|counter| serde_json::from_value(counter).ok()).collect();
     Some(Listed { counters, is_whole })
 }
 
@@ -99,5 +101,13 @@ mod tests {
         assert!(!is_whole(r#"{"counters":[]}"#), "it does not say so");
         let half = br#"{"counters":[{"id":1},{"permission":"view"}]}"#;
         assert_eq!(listed_in(half).map(|list| list.counters.len()), Some(1));
+    }
+
+    #[test]
+    fn a_list_with_a_counter_that_cannot_be_read_is_not_whole() {
+        let listed =
+            listed_in(br#"{"rows":2,"counters":[{"id":1,"permission":"own"},{"id":"2","permission":"view"}]}"#)
+                .unwrap();
+        assert_eq!((listed.counters.len(), listed.is_whole), (1, false));
     }
 }

@@ -6,7 +6,7 @@
 //! 3. A login is read from `ulogin`, and several, separated by commas, from `direct_client_logins`. Values are
 //!    percent-decoded once, and `+` is a space.
 
-use strict_http::target::{Names, name_of, plain};
+use strict_http::target::{Names, name_and_value, plain};
 
 use crate::operation::{Operation, Reach};
 
@@ -91,13 +91,13 @@ impl Subject {
     pub fn of(operation: &Operation, path: &str, query: Option<&str>, names: Names) -> Self {
         let (mut subject, mut found) = (Self::default(), Found::default());
         if let Reach::Counter(position) = operation.reach {
-            found.add(counter(operation.segment(path, position).as_bytes()));
+            found.add(operation.segment(path, position).and_then(|segment| counter(segment.as_bytes())));
         }
         let telling = Names::IDS | Names::ID | Names::ULOGIN | Names::DIRECT_CLIENT_LOGINS | Names::COUNTER;
         if names.has(telling) {
             subject.misnamed = names.has(Names::COUNTER) && !names.has(Names::IDS | Names::ID) && is_report(operation);
             let prefix = if operation.template.starts_with("/analytics/") { "ga:" } else { "" };
-            subject.read_query(query.unwrap_or_default(), prefix, &mut found);
+            query.into_iter().for_each(|query| subject.read_query(query, prefix, &mut found));
         }
         subject.counters = found.into();
         subject
@@ -105,9 +105,8 @@ impl Subject {
 
     fn read_query(&mut self, query: &str, prefix: &str, found: &mut Found) {
         for pair in query.split('&') {
-            let name = name_of(pair.as_bytes());
-            let value = pair.get(name.len() + 1..).unwrap_or_default();
-            let names = Names::of(name);
+            let (name, value) = name_and_value(pair);
+            let names = Names::of(name.as_bytes());
             if names.has(Names::IDS | Names::ID | Names::COUNTER) {
                 // Fast path: most values are digits and commas, unencoded.
                 let encoded = memchr::memchr(b'%', value.as_bytes()).map(|_| plain(value.as_bytes()));

@@ -8,7 +8,7 @@
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::grammar;
+use crate::{cut, grammar, number};
 
 /// The maximum length in bytes of a line, and of all extensions of a body together.
 pub const LINE_BYTES: usize = 16 * 1024;
@@ -85,8 +85,8 @@ impl Chunks {
                 }
                 Place::Data(_) if arrived.is_empty() => return Ok(Next::Hungry),
                 Place::Data(left) => {
-                    let taken = usize::try_from(left).map_or(arrived.len(), |left| left.min(arrived.len()));
-                    let left = left - u64::try_from(taken).unwrap_or(left);
+                    let taken = number::length(left).min(arrived.len());
+                    let left = left - number::count(taken);
                     self.place = if left == 0 { Place::End } else { Place::Data(left) };
                     return Ok(Next::Data(arrived.split_to(taken)));
                 }
@@ -114,7 +114,7 @@ impl Chunks {
 
 /// Removes a line from the front and returns it without its line end; `None` if it is incomplete.
 fn take_line(arrived: &mut Bytes) -> Result<Option<Bytes>, NoChunks> {
-    let window = arrived.get(..arrived.len().min(LINE_BYTES)).unwrap_or_default();
+    let (window, _) = cut::at_most(arrived, LINE_BYTES);
     let Some(end) = memchr::memchr(b'\n', window) else {
         return if window.len() < LINE_BYTES { Ok(None) } else { Err(NoChunks) };
     };

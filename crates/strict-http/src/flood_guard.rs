@@ -15,6 +15,7 @@
 use std::time::Instant;
 
 use crate::frame::{ACK, END_HEADERS, END_STREAM, Frame, HEADER, PREFACE, go_away, kind};
+use crate::{cut, number};
 
 /// The reason to end a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,9 +67,9 @@ impl Splitter {
     /// Returns the next complete frame header and advances `bytes` past it. Payload is skipped.
     fn next(&mut self, bytes: &mut &[u8]) -> Option<Frame> {
         loop {
-            let passed = self.left.min(bytes.len());
-            *bytes = bytes.get(passed..).unwrap_or_default();
-            self.left -= passed;
+            let (passed, rest) = cut::at_most(bytes, self.left);
+            *bytes = rest;
+            self.left -= passed.len();
             let (byte, rest) = bytes.split_first()?;
             *bytes = rest;
             *self.header.get_mut(self.have)? = *byte;
@@ -116,7 +117,7 @@ const BYTES: usize = 1024;
 
 /// The budget that `length` bytes of data earn.
 fn earned(length: usize) -> u32 {
-    u32::try_from(length / BYTES).unwrap_or(u32::MAX / 2)
+    number::saturated(length / BYTES)
 }
 
 impl Budget {
@@ -128,7 +129,7 @@ impl Budget {
     fn pay(&mut self, amount: u32, now: Instant) -> Result<(), Fault> {
         if self.left < amount {
             let since = now.saturating_duration_since(self.earned_until).as_millis();
-            let earned = u32::try_from(since).unwrap_or(u32::MAX).saturating_mul(A_SECOND) / 1000;
+            let earned = number::saturated::<u32>(since).saturating_mul(A_SECOND) / 1000;
             if earned > 0 {
                 self.earned_until = now;
                 self.earn(earned);
@@ -259,12 +260,13 @@ impl Account {
         if !is_one || self.to_caller.left == 0 {
             return;
         }
-        let taken = self.to_caller.left.min(bytes.len());
-        self.farewell.extend_from_slice(bytes.get(..taken).unwrap_or_default());
-        *bytes = bytes.get(taken..).unwrap_or_default();
-        self.to_caller.left -= taken;
+        let (taken, rest) = cut::at_most(bytes, self.to_caller.left);
+        self.farewell.extend_from_slice(taken);
+        *bytes = rest;
+        self.to_caller.left -= taken.len();
         if self.to_caller.left == 0 {
-            let code = self.farewell.get(4..8).and_then(|code| code.try_into().ok()).map(u32::from_be_bytes);
+            // The code stands behind the number of the last stream (RFC 9113, section 6.8).
+            let code = self.farewell.get(4..).and_then(<[u8]>::first_chunk).copied().map(u32::from_be_bytes);
             self.hyper_says_flood |= code == Some(ENHANCE_YOUR_CALM);
             self.farewell.clear();
         }

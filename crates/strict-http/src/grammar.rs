@@ -3,6 +3,7 @@
 //! Lines are passed without their CR LF. If `whole` is false, the end has not arrived: `None` means valid so far.
 
 use crate::Malformed;
+use crate::cut;
 use crate::target::canonical::{is_raw, push_encoded};
 use crate::target::{self, Broken, Rule};
 
@@ -58,21 +59,21 @@ pub fn request(line: &[u8], whole: bool) -> Result<Option<RequestLine<'_>>, Malf
 #[must_use]
 pub fn encoded(begun: &[u8], piece: &[u8], whole: bool) -> Option<(Vec<u8>, Broken)> {
     let line = [begun, piece].concat();
-    let target = memchr::memchr(b' ', &line)? + 1;
-    let end = memchr::memchr(b' ', line.get(target..)?).map_or(line.len(), |at| target + at);
-    let query = target + memchr::memchr(b'?', line.get(target..end)?)? + 1;
-    let raw = |from: usize, to: usize| line.get(from..to).unwrap_or_default().iter().any(|byte| is_raw(*byte));
+    let (method, rest) = cut::once(&line, b' ')?;
+    let (target, version) = cut::around(rest, b' ');
+    let (path, query) = cut::once(target, b'?')?;
+    let raw = |part: &[u8]| part.iter().position(|byte| is_raw(*byte));
+    let at = path.len() + 1 + raw(query)?;
     // The last character may be split between two pieces.
-    let is_text = !whole || str::from_utf8(line.get(query..end)?).is_ok();
-    if !raw(query, end) || raw(0, query) || raw(end, line.len()) || !is_text {
+    let is_text = !whole || str::from_utf8(query).is_ok();
+    if [method, path, version].into_iter().any(|part| raw(part).is_some()) || !is_text {
         return None;
     }
-    let at = line.iter().position(|byte| is_raw(*byte))?;
     let mut encoded = Vec::with_capacity(piece.len() * 2);
     for byte in piece {
         push_encoded(&mut encoded, *byte);
     }
-    Some((encoded, Rule::QueryCharacter.at(at - target)))
+    Some((encoded, Rule::QueryCharacter.at(at)))
 }
 
 /// Parses a field line: a token, directly a colon, a value; spaces around the value are removed (section 5).
@@ -99,8 +100,7 @@ const SIZE_DIGITS: usize = 15;
 /// Parses a chunk-size line: returns the size and the number of bytes of its extensions (section 7.1).
 #[must_use]
 pub fn chunk(line: &[u8]) -> Option<(u64, usize)> {
-    let (digits, extension) = until(line, b';');
-    let extension = extension.unwrap_or_default();
+    let (digits, extension) = cut::around(line, b';');
     let plain = (1..=SIZE_DIGITS).contains(&digits.len()) && digits.iter().all(u8::is_ascii_hexdigit);
     if !plain || !all(extension, is_value) {
         return None;
@@ -156,10 +156,7 @@ pub fn is_forbidden_in_trailers(name: &[u8]) -> bool {
 
 /// Splits a line at the first `end`; the second part is `None` if there is no `end`.
 fn until(line: &[u8], end: u8) -> (&[u8], Option<&[u8]>) {
-    match memchr::memchr(end, line) {
-        Some(at) => (line.get(..at).unwrap_or_default(), line.get(at + 1..)),
-        None => (line, None),
-    }
+    cut::once(line, end).map_or((line, None), |(before, behind)| (before, Some(behind)))
 }
 
 fn is_begun(begun: &[u8], known: &[&[u8]]) -> bool {

@@ -12,6 +12,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use crate::cut;
+
 /// The hosts of the Metrica API; a hosts file or DNS can direct them to the gate.
 pub const METRICA: [&str; 5] = [
     "api-metrika.yandex.net",
@@ -40,8 +42,7 @@ impl<'a> Host<'a> {
             let address: Ipv6Addr = std::str::from_utf8(address).ok()?.parse().ok()?;
             return is_port(port).then_some(Self::Address(IpAddr::V6(address).to_canonical()));
         }
-        let end = authority.iter().position(|byte| *byte == b':').unwrap_or(authority.len());
-        let (host, port) = (authority.get(..end)?, authority.get(end..)?);
+        let (host, port) = authority.split_at_checked(cut::before(authority, b':').len())?;
         if !is_port(port) || !host.iter().all(is_of_a_name) {
             return None;
         }

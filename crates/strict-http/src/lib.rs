@@ -15,9 +15,12 @@
 //! | [`frame`] | HTTP/2 frame headers |
 //! | [`flood_guard`] | the frames of an HTTP/2 connection, to detect floods |
 //!
+//! The readers use [`cut`] and [`number`], whose functions are defined for every position and every number.
+//!
 //! [`Malformed`] lists the reasons to reject a request; each has a word for logs and a message for the client.
 
 pub mod chunks;
+pub mod cut;
 pub mod flood_guard;
 pub mod frame;
 pub mod grammar;
@@ -25,6 +28,7 @@ pub mod host;
 pub mod length;
 pub mod list_field;
 mod malformed;
+pub mod number;
 pub mod request_reader;
 pub mod target;
 

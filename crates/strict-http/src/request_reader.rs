@@ -25,9 +25,11 @@ pub use fault::{Fault, Stop};
 use head::{Head, authority, wrong_host};
 
 use crate::Malformed;
+use crate::cut;
 use crate::grammar::{self, diagnosis};
 use crate::host::Host;
 use crate::length::length;
+use crate::number;
 use crate::target::{self, Broken};
 
 /// The maximum length in bytes of all chunk extensions of a body together.
@@ -121,7 +123,7 @@ impl Framing {
                 State::RequestLine | State::Fields | State::ChunkSize | State::Trailers => self.next_line(rest),
             };
             match looked {
-                Ok(passed) => rest = rest.get(passed..).unwrap_or_default(),
+                Ok(behind) => rest = behind,
                 Err(kind) => {
                     let sound = bytes.len() - rest.len();
                     if self.state == State::RequestLine && self.could_encode(rest) {
@@ -139,10 +141,10 @@ impl Framing {
     /// Whether `rest` begins with the rest of a request line that [`Self::encode`] changes, or could once it is complete.
     #[cold]
     fn could_encode(&self, rest: &[u8]) -> bool {
-        let end = memchr::memchr(b'\n', rest);
-        let piece = rest.get(..end.unwrap_or(rest.len())).unwrap_or_default();
+        let (line, _) = cut::line(rest);
+        let (piece, whole) = line.strip_suffix(b"\n").map_or((line, false), |line| (line, true));
         let fits = self.bytes <= self.bounds.header_bytes;
-        fits && grammar::encoded(&self.begun, piece, end.is_some()).is_some()
+        fits && grammar::encoded(&self.begun, piece, whole).is_some()
     }
 
     /// Percent-encodes the raw characters in the query of a request line. `bytes` begins with the line, or with the rest of
@@ -151,12 +153,12 @@ impl Framing {
     /// # Errors
     /// The kind of another fault in the line.
     pub fn encode(&self, bytes: &mut Vec<u8>) -> Result<Broken, Malformed> {
-        let end = memchr::memchr(b'\n', bytes).unwrap_or(bytes.len());
-        let line = bytes.get(..end).unwrap_or_default();
+        let line = cut::before(bytes, b'\n');
         let Some((encoded, broken)) = grammar::encoded(&self.begun, line, true) else {
             let whole = [&self.begun, line.strip_suffix(b"\r").unwrap_or(line)].concat();
             return Err(diagnosis::of_request(&whole, true));
         };
+        let end = line.len();
         bytes.splice(..end, encoded);
         Ok(broken)
     }
@@ -177,48 +179,48 @@ impl Framing {
     #[cold]
     fn is_proxy_protocol(&self, rest: &[u8]) -> bool {
         let line = memchr::memchr(b'\n', rest).map_or(rest.len(), |at| at + 1);
-        let begun = rest.get(..PROXY_PROTOCOL_V2.len()).unwrap_or(rest);
+        let (begun, _) = cut::at_most(rest, PROXY_PROTOCOL_V2.len());
         self.state == State::RequestLine
             && self.begun.is_empty()
             && self.bytes == b"\r\n\r\n".len() + line
             && PROXY_PROTOCOL_V2.starts_with(begun)
     }
 
-    /// Skips body data of any content.
-    fn pass(&mut self, rest: &[u8], left: u64, same: fn(u64) -> State, then: State) -> usize {
-        let here = u64::try_from(rest.len()).unwrap_or(u64::MAX).min(left);
-        self.state = if here == left { then } else { same(left - here) };
-        // `here` is at most the length of `rest`.
-        usize::try_from(here).unwrap_or(rest.len())
+    /// Skips body data of any content, and returns the bytes behind it.
+    fn pass<'a>(&mut self, rest: &'a [u8], left: u64, same: fn(u64) -> State, then: State) -> &'a [u8] {
+        let (here, behind) = cut::at_most(rest, number::length(left));
+        let left = left - number::count(here.len());
+        self.state = if left == 0 { then } else { same(left) };
+        behind
     }
 
-    fn chunk_end(&mut self, rest: &[u8], cr: bool) -> Result<usize, Malformed> {
-        match (rest.first(), cr) {
-            (Some(b'\r'), false) => self.state = State::ChunkEnd(true),
-            (Some(b'\n'), true) => self.state = State::ChunkSize,
+    fn chunk_end<'a>(&mut self, rest: &'a [u8], cr: bool) -> Result<&'a [u8], Malformed> {
+        let (state, behind) = match (rest, cr) {
+            ([b'\r', behind @ ..], false) => (State::ChunkEnd(true), behind),
+            ([b'\n', behind @ ..], true) => (State::ChunkSize, behind),
             (_, _) => return Err(Malformed::ChunkEnd),
-        }
-        Ok(1)
+        };
+        self.state = state;
+        Ok(behind)
     }
 
-    /// Reads the line that `rest` begins with or continues.
-    fn next_line(&mut self, rest: &[u8]) -> Result<usize, Malformed> {
-        let end = memchr::memchr(b'\n', rest).map(|at| at + 1);
-        let piece = rest.get(..end.unwrap_or(rest.len())).unwrap_or_default();
+    /// Reads the line that `rest` begins with or continues, and returns the bytes behind it.
+    fn next_line<'a>(&mut self, rest: &'a [u8]) -> Result<&'a [u8], Malformed> {
+        let (piece, behind) = cut::line(rest);
         self.count(piece.len())?;
-        match (end, self.begun.is_empty()) {
-            (Some(_), true) => self.take_line(piece)?,
-            (Some(_), false) => {
+        match (piece.ends_with(b"\n"), self.begun.is_empty()) {
+            (true, true) => self.take_line(piece)?,
+            (true, false) => {
                 let whole = [&self.begun, piece].concat();
                 self.take_line(&whole)?;
                 self.begun.clear();
             }
-            (None, _) => {
+            (false, _) => {
                 self.check_beginning(piece)?;
                 self.begun.extend_from_slice(piece);
             }
         }
-        Ok(piece.len())
+        Ok(behind)
     }
 
     /// Counts the bytes of a line, or of a part of one (rules 6 and 7).

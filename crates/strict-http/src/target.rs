@@ -31,6 +31,8 @@ pub use names::{Names, letters, spelled};
 pub use origin::{OriginForm, Target};
 pub use rule::{Broken, Rule, unfit};
 
+use crate::cut;
+
 /// The maximum length of a target, in bytes; `http::Uri` accepts no longer one.
 pub const MAXIMUM_BYTES: usize = 65_534;
 
@@ -158,10 +160,7 @@ fn query_is_plain(query: &[u8], names: &mut Names) -> bool {
 
 /// Rule 5. Some readers treat a semicolon as an ampersand, so the text after it is checked as a pair too.
 fn pair_is_plain(pair: &[u8]) -> bool {
-    let (first, behind) = match memchr::memchr(b';', pair) {
-        Some(at) => (pair.get(..at).unwrap_or_default(), pair.get(at + 1..).unwrap_or_default()),
-        None => (pair, &[][..]),
-    };
+    let (first, behind) = cut::around(pair, b';');
     let name = name_of(first);
     let of_one_reading = is_credential(name_of(pair)) || !(looks_like_credential(name) || is_method(name));
     // Some readers see `ids;a=b` as another name, others as `ids` without a value.
@@ -187,7 +186,13 @@ fn is_method(name: &[u8]) -> bool {
 /// The name of a pair: the text before its first `=`.
 #[must_use]
 pub fn name_of(pair: &[u8]) -> &[u8] {
-    pair.get(..memchr::memchr(b'=', pair).unwrap_or(pair.len())).unwrap_or_default()
+    cut::before(pair, b'=')
+}
+
+/// The name of a pair and its value; a pair without `=` has an empty value.
+#[must_use]
+pub fn name_and_value(pair: &str) -> (&str, &str) {
+    pair.split_once('=').unwrap_or((pair, ""))
 }
 
 fn has_one_spelling(name: &[u8]) -> bool {

@@ -11,7 +11,7 @@
 //! Policy reads the canonical form, and the gate sends exactly that form upstream. The rule that the original target breaks
 //! is recorded: with `strict: true`, the request is rejected for it.
 
-use super::{Broken, Names, Rule, name_of, path_is_canonical};
+use super::{Broken, Names, Rule, name_and_value, name_of, path_is_canonical};
 
 /// A target in its canonical form, and the first rule that the original breaks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,8 +72,7 @@ fn encoded(query: &str) -> Option<(String, usize)> {
 
 /// Appends a byte, percent-encoded if it is raw.
 pub fn push_encoded(encoded: &mut Vec<u8>, byte: u8) {
-    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
-    let digit = |value: u8| DIGITS.get(usize::from(value)).copied().unwrap_or(b'0');
+    let digit = |value: u8| if value < 10 { b'0' + value } else { b'A' - 10 + value };
     if is_raw(byte) {
         encoded.extend([b'%', digit(byte >> 4), digit(byte & 15)]);
     } else {
@@ -128,7 +127,7 @@ fn join(joined: &mut String, pair: &str) {
 }
 
 fn value_of(pair: &str) -> &str {
-    pair.split_once('=').map_or("", |(_, value)| value)
+    name_and_value(pair).1
 }
 
 /// Whether a pair of `ids` or `callback` is subject to rule 3 or 5.

@@ -1,6 +1,7 @@
 //! Names of parameters that select the data of a request, or the form of its response.
 
 use super::{canonical, name_of, plain};
+use crate::cut;
 
 /// A set of parameter names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -166,7 +167,7 @@ pub fn letters(text: &[u8]) -> String {
 /// The letters of a parameter name as the most lenient reader sees them: decoded twice, and without the part in brackets.
 pub fn spelled(name: &[u8]) -> String {
     let plain = plain(&plain(name));
-    letters(plain.split(|byte| *byte == b'[').next().unwrap_or_default())
+    letters(cut::before(&plain, b'['))
 }
 
 /// Whether the letters of `name`, ignoring everything else, are those of a known name.

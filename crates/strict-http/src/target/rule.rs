@@ -10,6 +10,7 @@ use super::{
     Names, decoded, has_one_spelling, is_credential, is_method, looks_like_credential, may_stand, must_be_encoded,
     name_of, pair_is_plain, segment_is_canonical, stands_for_itself,
 };
+use crate::cut;
 
 macro_rules! rules {
     ($($variant:ident = $word:literal, $text:literal, $remedy:literal;)*) => {
@@ -134,7 +135,7 @@ pub fn broken(path: &[u8], query: Option<&[u8]>) -> Broken {
 #[cold]
 #[must_use]
 pub fn unfit(target: &[u8]) -> Option<Broken> {
-    let path = memchr::memchr(b'?', target).unwrap_or(target.len());
+    let path = cut::before(target, b'?').len();
     let is_text = str::from_utf8(target).is_ok();
     let is_unfit = |at: usize, byte: u8| {
         if at < path { !may_stand(byte) || byte == b'`' } else { !(may_stand(byte) || is_text && is_raw(byte)) }
@@ -203,7 +204,7 @@ fn in_query(query: &[u8]) -> Option<Broken> {
 }
 
 fn in_pair(pair: &[u8]) -> Rule {
-    let name = name_of(pair.split(|byte| *byte == b';').next().unwrap_or_default());
+    let name = name_of(cut::before(pair, b';'));
     if is_method(name) {
         Rule::Method
     } else if looks_like_credential(name) && !is_credential(name_of(pair)) {
