@@ -51,19 +51,19 @@ pub trait RequestProgress {
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
     /// The caller's connection failed.
-    #[error("the caller's body broke off")]
+    #[error("the caller's body ended prematurely")]
     Caller(#[source] hyper::Error),
     /// The HTTP/2 stream was reset with `NO_ERROR` or `CANCEL` (rule 2).
     #[error("the stream was reset before the body's end")]
     Reset,
     /// The upstream responded without asking for the body.
-    #[error("the body was not asked for")]
+    #[error("the body was not requested")]
     NotAskedFor,
     /// The body breaks a rule of its caller.
     #[error("{0}")]
     Breach(Breach),
     /// The body must be read ahead, and the memory for that is used up.
-    #[error("the memory for bodies that are read before they go on is used up")]
+    #[error("the memory for bodies that are checked before forwarding is exhausted")]
     NoMemory,
 }
 

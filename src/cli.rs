@@ -34,19 +34,22 @@ use app::{App, Options};
 
 const EXAMPLES: &str = "\
 Examples:
-  metrika-gate demo                                     see it work, without an account
-  metrika-gate init --out gate.yaml                     a configuration to begin with
-  metrika-gate check --config gate.yaml                 is the configuration right?
-  metrika-gate doctor --config gate.yaml                what does Metrica say of its tokens?
+  metrika-gate demo                                     try the gate without an account
+  metrika-gate init --out gate.yaml                     write a minimal configuration
+  metrika-gate check --config gate.yaml                 validate the configuration
+  metrika-gate doctor --config gate.yaml                check the tokens with Metrica
   metrika-gate explain GET /management/v1/counters --as reports --config gate.yaml
   metrika-gate run --config gate.yaml
 
 Exit codes:
-  0 ended cleanly (or: yes)     1 failed while running (or: no)   2 wrong usage
-  66 configuration not readable 69 address taken, or connections were cut at the end
-  75 Metrica could not be asked
-  77 permissions of a token, of the configuration, or of a folder of one or of a socket
-  78 configuration or token invalid, or the folder of a socket is missing";
+  0   success; explain: allowed; healthcheck: healthy
+  1   failure at runtime; doctor: a problem was found; explain: refused; healthcheck: unhealthy
+  2   invalid usage
+  66  cannot read the configuration
+  69  the address is in use, or shutdown closed connections that were still open
+  75  Metrica could not be reached
+  77  wrong permissions of a token file, the configuration, one of their folders or the folder of a socket
+  78  invalid configuration or token, or the folder of a socket does not exist";
 
 /// An authenticating reverse proxy for the Yandex Metrica API: callers without credentials, tokens in one place.
 #[derive(Debug, Parser)]
@@ -60,23 +63,23 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve callers (what happens without a command, too)
+    /// Serve callers (the default without a command)
     Run(RunArgs),
-    /// Say whether a configuration and its token files are right
+    /// Validate a configuration and its token files
     Check(check::CheckArgs),
-    /// Ask Metrica what is the matter with the tokens, without a write
+    /// Check the tokens with Metrica, using reads only
     Doctor(doctor::DoctorArgs),
-    /// Say what would become of a request, or of those of a log, without sending anything
+    /// Show how the policy treats a request, or every request in a log, without sending anything
     Explain(explain::ExplainArgs),
-    /// Say which rights the requests of a log needed, as a configuration
+    /// Generate a configuration with the rights that the requests in a log needed
     Suggest(suggest::SuggestArgs),
-    /// Write a configuration to begin with
+    /// Write a minimal configuration
     Init(init::InitArgs),
-    /// See it work: a Metrica, a gate and its admin in one process, and four things to try
+    /// Run a stand-in for Metrica, a gate and its admin listener in one process, with four examples to try
     Demo(demo::DemoArgs),
-    /// A Metrica to test and demo against, on TLS
+    /// Run a stand-in for the Metrica API over TLS, for tests and demos
     Fake(fake::FakeArgs),
-    /// Ask a running gate whether it is ready
+    /// Check whether a running gate is ready
     Healthcheck(healthcheck::HealthcheckArgs),
 }
 
@@ -86,7 +89,7 @@ const DEFAULT_CONFIG: &str = "/etc/metrika-gate/gate.yaml";
 /// Where the configuration is.
 #[derive(Debug, Clone, Args)]
 struct ConfigArgs {
-    /// The configuration
+    /// The configuration file
     #[arg(
         short,
         long,
@@ -101,13 +104,13 @@ struct ConfigArgs {
 struct RunArgs {
     #[command(flatten)]
     config: ConfigArgs,
-    /// Worker threads, in the place of one for each CPU that the process may use
+    /// The number of worker threads [default: one per available CPU]
     #[arg(long, value_name = "N", env = "METRIKA_GATE_WORKERS", value_parser = clap::value_parser!(u16).range(1..=1024))]
     workers: Option<u16>,
-    /// The form of log lines, in the place of the configuration's
+    /// The log format; overrides log.format
     #[arg(long, value_name = "FORM", env = "METRIKA_GATE_LOG_FORMAT")]
     log_format: Option<LogFormat>,
-    /// The level of log lines, or directives as in `info,metrika_gate=debug`, in the place of the configuration's
+    /// The log level, or directives as in `info,metrika_gate=debug`; overrides log.level
     #[arg(long, value_name = "LEVEL", env = "METRIKA_GATE_LOG_LEVEL", value_parser = crate::config::level)]
     log_level: Option<String>,
 }
@@ -187,7 +190,7 @@ fn load_config(file: &Path) -> Result<Config, Error> {
 }
 
 /// The error when both the log and the configuration are `-`.
-const ONE_STDIN: &str = "stdin can be the log or the configuration, and not both";
+const ONE_STDIN: &str = "stdin cannot be both the log and the configuration";
 
 /// The name of stdin on the command line.
 const STDIN: &str = "-";
@@ -223,13 +226,13 @@ fn hint(error: &anyhow::Error, of_variable: bool) -> &'static str {
     let of_config = error.chain().find_map(|cause| cause.downcast_ref::<Error>());
     let Some(Error::Unreadable { file, .. }) = of_config else { return "" };
     if file.as_os_str() == STDIN {
-        return "; this command reads its configuration from a file, and not from stdin";
+        return "; this command reads its configuration from a file, not from stdin";
     }
     if of_variable {
-        return "; it is METRIKA_GATE_CONFIG that names it";
+        return "; METRIKA_GATE_CONFIG sets this path";
     }
     if file.as_os_str() == DEFAULT_CONFIG {
-        return "; --config FILE names another one, and `metrika-gate init` prints one to begin with";
+        return "; use --config FILE for another file, or `metrika-gate init` to print a minimal one";
     }
     ""
 }

@@ -364,13 +364,13 @@ impl<'a> Doctor<'a> {
 const fn remedy(why: &Obstacle) -> &'static str {
     match why {
         Obstacle::Quota(_) => {
-            "try again when the quota has room: by_ip and parallel ones in a second, a day's at 00:00 GMT; slow down what spends it"
+            "retry when the quota is renewed: by_ip and parallel quotas after a second, daily ones at 00:00 GMT; reduce the requests that use it"
         }
         Obstacle::Answer(..) | Obstacle::Unreadable | Obstacle::Refused(_) => {
-            "see that upstream.url and upstream.connect_to lead to Metrica and that nothing in between answers for it; then try again"
+            "check that upstream.url and upstream.connect_to lead to Metrica and that no proxy responds in its place; then retry"
         }
-        Obstacle::Broken => "see that HTTP is spoken where upstream.connect_to or upstream.url leads; then try again",
-        Obstacle::Timeout => "try again; if it stays so, look at what stands in between, and at upstream.timeouts",
+        Obstacle::Broken => "check that upstream.connect_to or upstream.url leads to an HTTP server; then retry",
+        Obstacle::Timeout => "retry; if this persists, check proxies in between, and upstream.timeouts",
         Obstacle::Connection(_) => "try again: a second connection was made",
     }
 }

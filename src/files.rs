@@ -147,13 +147,13 @@ impl ExternalFile {
         let path = crate::files::reading::shown(&self.path);
         match self.check() {
             Ok(()) if was_replaced_behind_a_mount(&self.path) => {
-                Some(format!("{path} was replaced where it was mounted from, which is not seen here"))
+                Some(format!("{path} was replaced outside of its mount, so the gate still sees the old file"))
             }
             Ok(()) => None,
             Err(Refusal::Missing(_)) => Some(format!("{path} is missing")),
             Err(Refusal::Unreadable(error)) if is_shortage(&error) => None,
-            Err(Refusal::Unreadable(error)) => Some(format!("{path} cannot be read: {error}")),
-            Err(Refusal::Writable(error)) => Some(format!("{path} is not taken: {error}")),
+            Err(Refusal::Unreadable(error)) => Some(format!("cannot read {path}: {error}")),
+            Err(Refusal::Writable(error)) => Some(format!("{path} is rejected: {error}")),
             Err(Refusal::Permissions { what, mend }) => Some(format!("{path} {what}; {mend}")),
         }
     }

@@ -132,7 +132,7 @@ impl Health {
             self.identity_settings.clone_from(&config.identity);
             match identity(config) {
                 Ok(identity) => self.identity = identity,
-                Err(error) => tracing::error!(error = format!("{error:#}"), "identity is not asked"),
+                Err(error) => tracing::error!(error = format!("{error:#}"), "identity is not configured"),
             }
         }
         self.generation = generation.clone();

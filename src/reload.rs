@@ -184,7 +184,7 @@ impl Reloader {
             }
             self.meters.tokens_reloaded(if usable { Outcome::Success } else { Outcome::Failure });
             if usable {
-                tracing::info!(token = alias.as_str(), usable, "the token was reloaded");
+                tracing::info!(token = alias.as_str(), usable, "token reloaded");
             }
         }
     }
@@ -243,10 +243,10 @@ impl Reloader {
             let file = crate::files::reading::shown(&source.file);
             match token {
                 None => {
-                    tracing::error!(token = alias.as_str(), %file, "the token's file is missing; requests that need it are refused until it is there");
+                    tracing::error!(token = alias.as_str(), %file, "the token file is missing; requests that need the token are refused until it exists");
                 }
                 Some(token) if token.is_short() => {
-                    tracing::warn!(token = alias.as_str(), %file, "the token is shorter than any that Yandex is known to have issued; is the file whole?");
+                    tracing::warn!(token = alias.as_str(), %file, "the token is shorter than any known token of Yandex; check that the file is complete");
                 }
                 Some(_) => {}
             }
@@ -275,7 +275,7 @@ impl Reloader {
             tracing::warn!(
                 callers = callers.len(),
                 caller,
-                "known by nothing but an address on a network, a weak proof"
+                "callers are identified only by a network address, which is weak evidence"
             );
         }
     }

@@ -87,7 +87,7 @@ pub async fn accept(
                 if said.is_none_or(|said: Instant| said.elapsed() > SAID_AGAIN) {
                     said = Some(Instant::now());
                     let name = listener.0.as_str();
-                    tracing::warn!(listener = name, %error, "accepting fails; it is tried again and again");
+                    tracing::warn!(listener = name, %error, "accept failed; retrying");
                 }
                 tokio::time::sleep(PAUSE).await;
             }
@@ -284,7 +284,7 @@ impl ConnectionDeadlines {
             ready!(self.watchdog.poll_passed(context, of_request.map_or(next, |deadline| deadline.min(next))));
             let now = Instant::now();
             if of_step.is_some_and(|deadline| deadline <= now) {
-                tracing::debug!(phase = ?connection.phase(), "the caller took too long; its connection is closed");
+                tracing::debug!(phase = ?connection.phase(), "the caller exceeded a timeout; closing its connection");
                 return Poll::Ready(PassedDeadline::ForTheCaller);
             }
             if of_request.is_some_and(|deadline| deadline <= now) {

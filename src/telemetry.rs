@@ -33,7 +33,7 @@ pub fn start(format: LogFormat, level: &str, meters: Arc<ProcessMeters>) -> anyh
         Form::Json => builder.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init(),
         Form::Human => builder.with_ansi(false).with_target(false).try_init(),
     };
-    started.map_err(|error| anyhow::anyhow!("logging cannot be started: {error}"))?;
+    started.map_err(|error| anyhow::anyhow!("cannot start logging: {error}"))?;
     Ok(sink)
 }
 

@@ -43,25 +43,23 @@ pub struct Token(Zeroizing<Box<[u8]>>);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BadToken {
     /// The file is empty or holds only a newline.
-    #[error("is empty; it must hold the token and nothing else")]
+    #[error("is empty; write only the token to it")]
     Empty,
     /// The content is longer than [`LONGEST`].
-    #[error("holds more than {LONGEST} bytes; a token has fewer")]
+    #[error("contains more than {LONGEST} bytes; a token has fewer")]
     Length,
     /// The content begins with the scheme of the header field.
     #[error("begins with 'OAuth ' or 'Bearer '; write only the token")]
     Word,
     /// The content is the URL of the page on which Yandex shows a token.
-    #[error(
-        "holds an address; write only the token, which stands behind 'access_token=' in the address of the page that shows it, up to the '&'"
-    )]
+    #[error("contains a URL; write only the token, which is the part between 'access_token=' and '&' in that URL")]
     Address,
     /// The content is the JSON response of Yandex OAuth.
-    #[error("holds JSON; write only the token, which is the value of access_token, without its quotes")]
+    #[error("contains JSON; write only the token, which is the value of access_token, without quotes")]
     Json,
     /// A byte is outside of the alphabet of rule 2.
     #[error(
-        "holds no token: byte {position} is {what}; a token has only letters, digits, '_', '-' and '.', and one newline at its end"
+        "contains no token: byte {position} is {what}; a token has only letters, digits, '_', '-' and '.', and an optional newline at the end"
     )]
     Byte {
         /// The position of the byte, counted from 1.

@@ -92,16 +92,16 @@ fn trusted_roots(settings: &config::Upstream) -> anyhow::Result<(RootCertStore, 
     static SYSTEM: OnceLock<Vec<CertificateDer<'static>>> = OnceLock::new();
     let system = SYSTEM.get_or_init(|| rustls_native_certs::load_native_certs().certs);
     let (added, _) = store.add_parsable_certificates(system.iter().cloned());
-    let mut said = format!("{added} of the system");
+    let mut said = format!("{added} from the system");
     if added == 0 {
         store.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-        said = format!("{} built in, as the system has none", store.len());
+        said = format!("{} built in, because the system has none", store.len());
     }
     for certificate in &settings.extra_roots {
         store.add(certificate.clone())?;
     }
     if !settings.extra_roots.is_empty() {
-        said.push_str(&format!(", {} of ca_file", settings.extra_roots.len()));
+        said.push_str(&format!(", {} from ca_file", settings.extra_roots.len()));
     }
     Ok((store, said))
 }

@@ -195,7 +195,7 @@ MUTATIONS = [
      "secret.check(&metadata, rustix::process::geteuid().as_raw())?;", "return secret.check(&metadata, rustix::process::geteuid().as_raw()).map(|()| opened);", "config::what_everyone | guard::"),
     ("files", "a token that others can read is not taken", "src/files/guard.rs",
      "secret.check(&metadata, rustix::process::geteuid().as_raw())?;", "let _ = secret.check(&metadata, 0);", "store::tests::rule_2 | guard::"),
-    ("files", "allow_mode counts on a read-only mount alone", "src/files/guard.rs", "self.allow_mode.filter(|_| self.mount == Mount::ReadOnly)",
+    ("files", "allow_mode applies to read-only mounts only", "src/files/guard.rs", "self.allow_mode.filter(|_| self.mount == Mount::ReadOnly)",
      "self.allow_mode.filter(|_| self.mount == Mount::ReadOnly || self.mount == Mount::Writable)", "guard::tests::rule_2 | read_only::"),
     ("files", "allow_mode allows no more than it says", "src/files/guard.rs", "|allowed| open_to & !allowed == 0)", "|_| open_to < 0o100)",
      "guard::tests::rule_2"),

@@ -3,7 +3,8 @@
 
 A sentence that begins with "What", "Of", "Which", "So", ... hides who does what, and one that "says" something where it logs, returns
 or reports hides what happens. For each part of the project, the shares of such sentences are held below a limit; --list
-prints them.
+prints them. The texts that a user sees (messages in string literals, help texts, configuration files, alerts) must have no
+private word at all.
 """
 
 import re
@@ -26,6 +27,18 @@ PARTS = [
     ("crates/fake-metrica/src", (3.0, 0.5, 0.5)),
     ("src", (3.0, 0.5, 0.5)),
 ]
+# The texts that a user sees have none of these words.
+PRIVATE = re.compile(
+    r"\b(parked|packed|unpacked|said|says?|is none|none is|tak(?:es?|en) for|does not take|mend(?:s|ed)?|crew|anew|for ever|of it|stands?(?!-)|"
+    r"is there|broke off|breaks? off|gives? up|given up|used up|let through|whoever|under way|anybody's|answer(?:s|ed)?|asked for|"
+    r"goes first|has to|have to)\b",
+    re.IGNORECASE,
+)
+MESSAGES = ("src/", "crates/strict-http/src/", "crates/metrica/src/", "crates/fake-metrica/src/")
+# Metrica's own messages.
+FOREIGN = "crates/fake-metrica/src/refusal.rs"
+TEXTS = ("config/", "deploy/kubernetes/", "deploy/systemd/", "deploy/prometheus/rules.yaml", "deploy/prometheus/scrape.yaml")
+
 # The documents have not been rewritten yet: they may only become better.
 DOCUMENTS = ("*.md", (7.0, 3.0, 8.0))
 
@@ -55,6 +68,43 @@ def of_markdown(text):
     return [s for block in prose for s in sentences(" ".join(block.split()))]
 
 
+LITERAL = re.compile(
+    r'//[^\n]*|(?P<reason>reason = |expect\()?(?:r#"(?P<raw>.*?)"#|"(?P<text>(?:\\.|[^"\\])*)")|b?\'(?:\\[^\']+|[^\'\\])\'', re.DOTALL
+)
+
+
+def messages(text):
+    """The string literals of a Rust file that read as a message, without placeholders; tests and lint reasons are no part of them."""
+    text = re.split(r"#\[cfg\(test\)\]\s*mod \w+ \{", text)[0]
+    for literal in LITERAL.finditer(text):
+        message = re.sub(r"\\\n\s*", "", literal["raw"] or literal["text"] or "")
+        message = re.sub(r"\{[^{}]*\}", "{}", message)
+        if not literal["reason"] and len(re.findall(r"[A-Za-z]{2,}", message)) >= 3 and " " in message:
+            yield message
+
+
+def helps(text):
+    """The documentation of flags and commands, which clap prints as help."""
+    return re.findall(r"///\s?(.*)\n(?=(?:\s*///.*\n)*\s*(?:#\[arg|\w+\(\w+::\w+Args\)))", text)
+
+
+def private_words(tracked):
+    """Prints the texts with a private word, and returns how many texts there are and how many have one."""
+    seen, bad = 0, 0
+    for file in tracked:
+        text = (ROOT / file).read_text() if file.startswith(MESSAGES + TEXTS) else ""
+        if file.endswith(".rs") and not file.endswith("tests.rs") and file != FOREIGN:
+            texts = [*messages(text), *(helps(text) if file.startswith("src/cli") else [])]
+        else:
+            texts = re.findall(r"(?:#|\w: |^ {8,})\s*(.*)", text, re.MULTILINE) if file.endswith((".yaml", ".service")) else []
+        seen += len(texts)
+        for shown in texts:
+            if word := PRIVATE.search(shown):
+                bad += 1
+                print(f"          {file}: '{word[0]}' in: {shown[:110]}")
+    return seen, bad
+
+
 def main():
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     failed = False
@@ -72,6 +122,10 @@ def main():
             if too_many or "--list" in sys.argv:
                 for file, sentence in bad if "--list" in sys.argv else bad[:5]:
                     print(f"          {file}: {sentence[:110]}")
+    seen, bad = private_words(tracked)
+    assert seen > 800, "almost no messages were found"
+    failed |= bad > 0
+    print(f"{'FAILED' if bad else 'ok':7} texts for users: {bad} of {seen} have a private word")
     return failed
 
 

@@ -7,7 +7,7 @@ pub struct Answer {
     /// Names in lower case.
     pub fields: Vec<(String, String)>,
     pub body: Vec<u8>,
-    /// It ends where its own framing says so, and not where the connection broke off.
+    /// It ends where its own framing says so, and not where the connection was closed prematurely.
     pub whole: bool,
 }
 

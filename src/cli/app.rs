@@ -100,7 +100,7 @@ impl App {
         let mut reloader = Reloader::new(options.source, config.clone(), meters.clone(), options.demo)?;
         reloader.fit_to(descriptors);
         let open = |listener: &Listener| {
-            let failed = || format!("listener '{}' cannot be opened at {}", listener.name, listener.bind);
+            let failed = || format!("cannot open listener '{}' at {}", listener.name, listener.bind);
             bind(listener, worker_count).with_context(failed)
         };
         let mut bound = config.listeners.iter().map(open).collect::<anyhow::Result<Vec<_>>>()?;
@@ -111,7 +111,7 @@ impl App {
         let address = config.admin.address;
         let admin = runtime
             .block_on(TcpListener::bind(address))
-            .with_context(|| format!("admin cannot listen on {address}"))?;
+            .with_context(|| format!("the admin listener cannot listen on {address}"))?;
         let sandbox = if config.sandbox { Sandbox::enter(&needs) } else { Sandbox::none(Confinement::Off) };
         sandbox.log_state();
         meters.confined(sandbox.confinement());
@@ -216,7 +216,7 @@ impl App {
         let all_ended = Arc::try_unwrap(workers).is_ok_and(Workers::end);
         let code = if all_ended { code } else { CUT };
         if !all_ended {
-            tracing::error!("a worker has stalled; the process ends without it");
+            tracing::error!("a worker has stalled; exiting without waiting for it");
         }
         tracing::info!(code, "ended");
         sink.flush(Duration::from_secs(1));
@@ -341,12 +341,12 @@ async fn end(signals: &mut Signals, shutdown: Shutdown, workers: &Workers) -> u8
         left = all_ended => left,
         () = names => 0,
         () = signals.end.recv() => {
-            tracing::warn!("ended at once by a second signal");
+            tracing::warn!("second signal received; exiting immediately");
             workers.connections()
         }
     };
     if left > 0 {
-        tracing::warn!(connections = left, "connections were cut");
+        tracing::warn!(connections = left, "closed connections that were still open");
         return CUT;
     }
     0

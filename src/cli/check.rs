@@ -24,13 +24,13 @@ use crate::policy::caller::Caller;
 pub(super) struct CheckArgs {
     #[command(flatten)]
     config: ConfigArgs,
-    /// Do not look at the token files, which are elsewhere
+    /// Skip the token files, for example on another machine
     #[arg(long, env = "METRIKA_GATE_CHECK_WITHOUT_TOKENS")]
     without_tokens: bool,
-    /// Ask Metrica about the tokens too, as `doctor` does
+    /// Also check the tokens with Metrica, as `doctor` does
     #[arg(long, env = "METRIKA_GATE_CHECK_ONLINE", conflicts_with = "without_tokens")]
     online: bool,
-    /// How the result is shown
+    /// The output format
     #[arg(long, value_name = "FORM", env = "METRIKA_GATE_FORMAT", default_value = "human")]
     format: Format,
 }
@@ -135,14 +135,14 @@ fn found(config: &Config, file: Option<&Path>, without_tokens: bool) -> Found {
     let summary = format!(
         "{}: {}, {}, {}, {}",
         match code {
-            0 => "the configuration is right",
+            0 => "the configuration is valid",
             _ if wrong.iter().any(|purpose| matches!(purpose, Purpose::Token(_))) => {
-                "the configuration is right, its token files are not"
+                "the configuration is valid, but not its token files"
             }
             _ if wrong.iter().all(|purpose| matches!(purpose, Purpose::Listener(_))) => {
-                "the configuration is right, the folder of a socket is not"
+                "the configuration is valid, but not the folder of a socket"
             }
-            _ => "the configuration is right, its files are not",
+            _ => "the configuration is valid, but not its files",
         },
         count(config.listeners.len(), "listener"),
         count(config.callers.len(), "caller"),
@@ -176,7 +176,7 @@ fn unused_host(config: &Config, hosts: &str) -> Option<Warning> {
     };
     let address = hosts.lines().find_map(address_in)?;
     let message = format!(
-        "{HOSTS} has {address} for {host}, which is not used: where it leads callers to the gate, the gate would call itself; to connect elsewhere, use connect_to"
+        "{HOSTS} has {address} for {host}; the gate ignores it, because that entry may lead callers to the gate itself; to connect elsewhere, set connect_to"
     );
     Some((vec![key("upstream")], message))
 }
@@ -185,7 +185,7 @@ fn unused_host(config: &Config, hosts: &str) -> Option<Warning> {
 fn shortage(descriptors: Descriptors, ConnectionFit { callers, upstream }: ConnectionFit) -> Warning {
     let most = descriptors.most();
     let message = format!(
-        "the hard limit of descriptors is {most} here, too low for limits.connections and upstream.connections: run would use {callers} and {upstream}"
+        "the hard limit of file descriptors is {most}, too low for limits.connections and upstream.connections; run would reduce them to {callers} and {upstream}"
     );
     (vec![key("limits"), key("connections")], message)
 }
@@ -200,9 +200,9 @@ fn absent_logins(config: &Config) -> (Vec<Warning>, Vec<Warning>) {
             continue;
         }
         let (to, said) = if rules.ulogin_absent {
-            (&mut let_through, "without ulogin works on the whole account of the token's owner (ulogin_absent: allow)")
+            (&mut let_through, "without ulogin accesses the whole account of the token's owner (ulogin_absent: allow)")
         } else {
-            (&mut refused, "that names no ulogin is refused (ulogin_absent: deny)")
+            (&mut refused, "without ulogin is refused (ulogin_absent: deny)")
         };
         to.push((vec![key("callers"), Step::Index(position)], format!("caller '{id}': a request {said}")));
     }
@@ -221,7 +221,7 @@ fn warnings(config: &Config, policy: &Policy) -> Vec<Warning> {
         let rights: ScopeSet = tokens.flat_map(|source| source.scopes.with_implied().iter()).collect();
         for scope in caller.scopes.iter() {
             if !rights.contains(scope) {
-                let message = format!("caller '{}' has {}, but none of its tokens has it", caller.id, scope.as_str());
+                let message = format!("caller '{}' has {}, but none of its tokens does", caller.id, scope.as_str());
                 warnings.push((element("callers", position), message));
             }
         }
@@ -237,7 +237,7 @@ fn warnings(config: &Config, policy: &Policy) -> Vec<Warning> {
     }
     for (position, caller) in config.callers.iter().enumerate().filter(|(_, caller)| !caller.rules.enforce) {
         let message = format!(
-            "caller '{}' has enforce: false: what its scopes and rules would refuse is sent, said and counted",
+            "caller '{}' has enforce: false: requests that its scopes or rules refuse are forwarded, logged and counted",
             caller.id
         );
         warnings.push((element("callers", position), message));
@@ -245,7 +245,7 @@ fn warnings(config: &Config, policy: &Policy) -> Vec<Warning> {
     for (position, caller) in config.callers.iter().enumerate().take(SHADOWS_LOOKED_FOR) {
         if let Some(earlier) = policy.callers.shadow_of(position) {
             let message = format!(
-                "caller '{}' is never reached: '{}' stands before it and takes its connections",
+                "caller '{}' is unreachable: '{}' precedes it and matches all its connections",
                 caller.id, earlier.id
             );
             warnings.push((element("callers", position), message));
@@ -257,14 +257,14 @@ fn warnings(config: &Config, policy: &Policy) -> Vec<Warning> {
         {
             let (name, folder) = (listener.name, folder.display());
             let message =
-                format!("listener '{name}': the folder {folder} does not exist here; run ends with 78 without it");
+                format!("listener '{name}': the folder {folder} does not exist; without it, run exits with 78");
             warnings.push((element("listeners", position), message));
         }
         if matches!(listener.bind, Bind::Tcp(address) if address.ip().is_unspecified())
             && listener.admission.hosts.is_empty()
         {
             let message = format!(
-                "listener '{}' has no hosts: callers on other hosts are refused unless the name they call it by is listed",
+                "listener '{}' has no hosts: callers on other machines are refused; list the host names that they use",
                 listener.name
             );
             warnings.push((element("listeners", position), message));
@@ -272,10 +272,8 @@ fn warnings(config: &Config, policy: &Policy) -> Vec<Warning> {
     }
     for (position, listener) in config.listeners.iter().enumerate() {
         if !config.callers.iter().any(|caller| listener.can_be_of(&caller.conditions)) {
-            let message = format!(
-                "no caller can match on listener '{}': whatever comes there is refused with 401",
-                listener.name
-            );
+            let message =
+                format!("no caller can match on listener '{}': every request there is refused with 401", listener.name);
             warnings.push((element("listeners", position), message));
         }
     }
@@ -305,7 +303,7 @@ fn warnings_of_tokens(config: &Config, elsewhere: bool, now: SystemTime) -> Vec<
         let place = || vec![key("tokens"), key(alias.as_str())];
         let stands_by = config.tokens.iter().any(|other| other.origin.standby == Some(alias));
         if !stands_by && !config.callers.iter().any(|caller| caller.tokens.contains(&alias)) {
-            warnings.push((place(), format!("token '{alias}' is used by no caller")));
+            warnings.push((place(), format!("no caller uses token '{alias}'")));
         }
         if let Some(said) = source.origin.expires.and_then(|end| expiry(end, now)) {
             warnings.push(([place(), vec![key("expires")]].concat(), format!("token '{alias}' {said}")));
@@ -315,7 +313,7 @@ fn warnings_of_tokens(config: &Config, elsewhere: bool, now: SystemTime) -> Vec<
         let file = found.unwrap_or_else(|| source.file.clone());
         match files.iter().find(|(known, _)| *known == file) {
             Some((_, first)) => {
-                let message = format!("tokens '{first}' and '{alias}' have the same file, so that they are one token");
+                let message = format!("tokens '{first}' and '{alias}' have the same file, so they are the same token");
                 warnings.push(([place(), vec![key("file")]].concat(), message));
             }
             None => files.push((file, alias)),
@@ -336,9 +334,9 @@ fn expiry(end: SystemTime, now: SystemTime) -> Option<String> {
         Ok(left) => {
             let days = number::length(left.as_secs() / DAY);
             let left = if days == 0 { "less than a day".to_owned() } else { count(days, "day") };
-            Some(format!("expires in {left}, at {day}: issue a new one in time"))
+            Some(format!("expires in {left}, at {day}: issue a new token before then"))
         }
-        Err(_) => Some(format!("has expired at {day}, as 'expires' says")),
+        Err(_) => Some(format!("expired at {day}, according to 'expires'")),
     }
 }
 

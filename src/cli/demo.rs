@@ -20,16 +20,16 @@ use crate::config::{Config, LogFormat};
 /// The flags of `metrika-gate demo`.
 #[derive(Debug, Clone, Args)]
 pub struct DemoArgs {
-    /// Where the caller `reports` connects, which may read
+    /// The address for the caller `reports`, which may read
     #[arg(long, value_name = "IP:PORT", env = "METRIKA_GATE_DEMO_REPORTS", default_value = "127.0.0.1:8080")]
     reports: SocketAddr,
-    /// Where the caller `crm` connects, which may also write
+    /// The address for the caller `crm`, which may also write
     #[arg(long, value_name = "IP:PORT", env = "METRIKA_GATE_DEMO_CRM", default_value = "127.0.0.1:8081")]
     crm: SocketAddr,
-    /// Where the metrics are
+    /// The address of the admin listener, with the metrics
     #[arg(long, value_name = "IP:PORT", env = "METRIKA_GATE_DEMO_ADMIN", default_value = "127.0.0.1:9090")]
     admin: SocketAddr,
-    /// Where the stand-in for Metrica listens
+    /// The address of the stand-in for Metrica
     #[arg(long, value_name = "IP:PORT", env = "METRIKA_GATE_DEMO_FAKE", default_value = "127.0.0.1:8443")]
     fake: SocketAddr,
     /// A knob of the stand-in that is turned at the start, such as `quota?parallel=3` (`metrika-gate fake --help` lists
@@ -46,11 +46,11 @@ pub fn run(args: &DemoArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
     let flags = [("--reports", args.reports), ("--crm", args.crm), ("--admin", args.admin), ("--fake", args.fake)];
     for (flag, address) in flags {
         if !address.ip().is_loopback() {
-            bail!("{address} can be reached from other machines; the demo listens on loopback only");
+            bail!("{address} is not a loopback address; the demo listens on loopback only");
         }
         // Checked here first, so that the message can name the flag.
         TcpListener::bind(address)
-            .with_context(|| format!("{address} cannot be used; {flag} 127.0.0.1:PORT chooses another"))?;
+            .with_context(|| format!("cannot use {address}; choose another with {flag} 127.0.0.1:PORT"))?;
     }
     let settings = Settings { address: args.fake, knobs: args.knobs.clone(), ..Settings::default() };
     let fake = Fake::start(settings).map_err(|error| {
@@ -108,16 +108,16 @@ fn steps(app: &App, fake: &Fake, folder: &Path, out: &mut dyn Write) -> std::io:
     let token = demo_tokens().into_iter().next().map_or_else(String::new, |token| token.secret);
     writeln!(
         out,
-        "\nThis is a demo: the Metrica behind it is a stand-in, and its tokens are worth nothing. Nothing leaves this machine.\n\
-         Paste these into another terminal; no request to the gate has a token in it.\n\n\
+        "\nThis demo uses a stand-in for Metrica and worthless tokens. Nothing leaves this machine.\n\
+         Paste these commands into another terminal; no request to the gate contains a token.\n\n\
          1. A read, as the caller 'reports':\n\n   curl -s {reports}/management/v1/counters\n\n\
-         2. A write, refused by the gate: 'reports' may only read:\n\n   curl -si {}\n\n\
+         2. A write, which the gate refuses because 'reports' may only read:\n\n   curl -si {}\n\n\
          3. The same write, as the caller 'crm':\n\n   curl -s {}\n\n\
-         4. The token of 'reports' is revoked at Metrica; the next read is refused by Metrica, and counted:\n\n   \
+         4. Revoke the token of 'reports' at Metrica; Metrica refuses the next read, and the gate counts it:\n\n   \
          {control}/revoke?token={token}'\n   \
          curl -s {reports}/management/v1/counters\n   \
          curl -s http://{admin}/metrics | grep '^metrika_gate_auth_failures' | grep -v ' 0$'\n\n\
-         Ctrl-C ends it.\n",
+         Press Ctrl-C to stop.\n",
         goal.replace("{}", reports),
         goal.replace("{}", crm),
     )

@@ -25,17 +25,17 @@ use crate::names::TokenAlias;
 pub(super) struct DoctorArgs {
     #[command(flatten)]
     config: ConfigArgs,
-    /// Look at this token only; it can be repeated, and in the variable a comma stands between them
+    /// Check only this token; repeatable, comma-separated in the variable
     #[arg(long = "token", value_name = "ALIAS", env = "METRIKA_GATE_DOCTOR_TOKENS", value_delimiter = ',')]
     tokens: Vec<String>,
-    /// Look at this counter beside those of the callers; repeated as above
+    /// Also check this counter; repeatable, comma-separated in the variable
     #[arg(long = "counter", value_name = "ID", env = "METRIKA_GATE_DOCTOR_COUNTERS", value_delimiter = ',')]
     #[arg(value_parser = clap::value_parser!(u64).range(1..))]
     counters: Vec<u64>,
-    /// Ask what the gate relies on and Metrica's documentation leaves open, with the first token that reads, or --token
+    /// Test the assumptions that Metrica's documentation leaves open, with --token or the first token that has metrika:read
     #[arg(long, env = "METRIKA_GATE_DOCTOR_ASSUMPTIONS", value_parser = clap::builder::BoolishValueParser::new())]
     assumptions: bool,
-    /// How the result is shown
+    /// The output format
     #[arg(long, value_name = "FORM", env = "METRIKA_GATE_FORMAT", default_value = "human")]
     format: Format,
 }
@@ -45,7 +45,7 @@ pub(super) fn doctor(args: &DoctorArgs, out: &mut dyn Write) -> anyhow::Result<u
     let known: Vec<_> = config.tokens.iter().map(|source| source.alias.as_str()).collect();
     if let Some(unknown) = args.tokens.iter().find(|token| !known.contains(&token.as_str())) {
         let known = known.join(", ");
-        writeln!(std::io::stderr(), "metrika-gate: there is no token '{unknown}'; the tokens are {known}")?;
+        writeln!(std::io::stderr(), "metrika-gate: unknown token '{unknown}'; the configured tokens are {known}")?;
         return Ok(2);
     }
     if args.assumptions {
@@ -67,7 +67,7 @@ fn assumptions(config: &Config, args: &DoctorArgs, out: &mut dyn Write) -> anyho
         wanted => wanted.iter().any(|alias| alias == source.alias.as_str()),
     };
     let Some(source) = config.tokens.iter().find(is_wanted) else {
-        writeln!(std::io::stderr(), "metrika-gate: no token has metrika:read; name one with --token")?;
+        writeln!(std::io::stderr(), "metrika-gate: no token has metrika:read; choose one with --token")?;
         return Ok(2);
     };
     let token = match crate::token::store::read(source, false) {
@@ -91,10 +91,10 @@ fn assumptions(config: &Config, args: &DoctorArgs, out: &mut dyn Write) -> anyho
                 };
                 writeln!(out, "{sign} {:<9}  {}: {}", outcome.verdict.as_str(), assumption.says, outcome.seen)?;
                 if outcome.verdict == AssumptionResult::Not {
-                    writeln!(out, "               if it stays so: {}", assumption.otherwise)?;
+                    writeln!(out, "               if this persists: {}", assumption.otherwise)?;
                 }
             }
-            writeln!(out, "\ndocs/assumptions.md says of each where the gate relies on it")?;
+            writeln!(out, "\ndocs/assumptions.md lists where the gate relies on each")?;
         }
         Format::Json => {
             let one = |outcome: &Outcome| {
@@ -122,7 +122,7 @@ pub(super) fn examined(config: &Config, wanted: &Wanted) -> anyhow::Result<Repor
     let mut tell = |alias: TokenAlias, question: Question| {
         if shows {
             // Errors are ignored: a closed stderr only loses the progress.
-            let _ = writeln!(std::io::stderr(), "token {alias}: asking for {question}");
+            let _ = writeln!(std::io::stderr(), "token {alias}: requesting {question}");
         }
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -178,12 +178,13 @@ fn summary(report: &Report) -> String {
     let count = |severity| report.lines.iter().filter(|line| line.finding.severity() == severity).count();
     let (wrong, unknown, warnings) = (count(Severity::Wrong), count(Severity::Unknown), count(Severity::Warning));
     let begin = match report.severity() {
-        Severity::Wrong => "something is wrong",
-        Severity::Unknown => "not everything could be asked",
-        Severity::Well | Severity::Note | Severity::Warning => "nothing is wrong",
+        Severity::Wrong => "problems found",
+        Severity::Unknown => "some checks could not run",
+        Severity::Well | Severity::Note | Severity::Warning => "no problems found",
     };
     format!(
-        "{begin}: {wrong} wrong, {unknown} unknown, {warnings} to look at; {}, all of them reads",
+        "{begin}: {wrong} wrong, {unknown} unknown, {warnings} warning{}; sent {}, reads only",
+        if warnings == 1 { "" } else { "s" },
         match report.requests {
             1 => "1 request".to_owned(),
             many => format!("{many} requests"),

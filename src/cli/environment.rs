@@ -75,7 +75,7 @@ pub(super) fn explained(mut error: Error, program: &Command, arguments: &[OsStri
         && is_file(given)
         && command.get_arguments().any(|arg| arg.get_id() == "config")
     {
-        let tip = format!("a configuration is named with '--config {given}'");
+        let tip = format!("to use a configuration, pass '--config {given}'");
         error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
     }
     error

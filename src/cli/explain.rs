@@ -27,19 +27,19 @@ use crate::policy::{Denial, Policy};
 
 #[derive(Debug, Args)]
 pub(super) struct ExplainArgs {
-    /// The method, as in GET
+    /// The method, for example GET
     #[arg(required = false, required_unless_present = "from", default_value_if("from", ArgPredicate::IsPresent, ""))]
     method: String,
-    /// The path and query, or the whole URL
+    /// The path and query, or the URL
     #[arg(required = false, required_unless_present = "from", default_value_if("from", ArgPredicate::IsPresent, ""))]
     url: String,
-    /// In the place of one request, those of a log: access lines as JSON in a file, or - for stdin
+    /// Evaluate every request in a log instead: JSON access lines in a file, or - for stdin
     #[arg(long, value_name = "FILE", env = "METRIKA_GATE_EXPLAIN_FROM", conflicts_with_all = ["method", "url"])]
     from: Option<PathBuf>,
-    /// The caller; without it, every caller
+    /// The caller [default: every caller]
     #[arg(long = "as", value_name = "CALLER", env = "METRIKA_GATE_EXPLAIN_AS")]
     caller: Option<String>,
-    /// A field of the request, as in 'X-Metrika-Gate: 1'. It can be repeated, or a ';' stands between fields
+    /// A header field of the request, as in 'X-Metrika-Gate: 1'; repeatable, ';'-separated in the variable
     #[arg(
         short = 'H',
         long = "header",
@@ -51,7 +51,7 @@ pub(super) struct ExplainArgs {
     headers: Vec<String>,
     #[command(flatten)]
     config: ConfigArgs,
-    /// How the result is shown
+    /// The output format
     #[arg(long, value_name = "FORM", env = "METRIKA_GATE_FORMAT", default_value = "human")]
     format: Format,
 }
@@ -97,11 +97,11 @@ pub(super) fn explain(args: &ExplainArgs, out: &mut dyn Write) -> anyhow::Result
     let config = super::load_config(&args.config.config)?;
     let policy = crate::reload::policy(&config);
     let Ok(method) = Method::from_bytes(args.method.as_bytes()) else {
-        return wrong_usage("the method is none; one is written as GET");
+        return wrong_usage("invalid method; expected for example GET");
     };
     let Some(url) = Url::of(&args.url) else {
         return wrong_usage(
-            "a path begins with a slash, as in /stat/v1/data?ids=1; a whole URL with http:// or https:// and a host",
+            "invalid target; expected a path as in /stat/v1/data?ids=1, or a URL with http:// or https:// and a host",
         );
     };
     let asked = ExplainedRequest::of(&config, &policy, &method, url);
@@ -115,7 +115,7 @@ pub(super) fn explain(args: &ExplainArgs, out: &mut dyn Write) -> anyhow::Result
     };
     let strangers = strangers(&config, asked.url);
     let Some(fields) = fields(&args.headers, asked.url.authority) else {
-        return wrong_usage("a field is a name, a colon and a value, as in -H 'X-Metrika-Gate: 1'");
+        return wrong_usage("invalid header field; expected a name, a colon and a value, as in -H 'X-Metrika-Gate: 1'");
     };
     let admissions = config.admissions();
     // Assumes that the file of every token is valid.
@@ -147,7 +147,7 @@ pub(super) fn explain(args: &ExplainArgs, out: &mut dyn Write) -> anyhow::Result
 /// Reports an unknown caller.
 pub(super) fn no_such_caller(config: &Config, wanted: &str) -> anyhow::Result<u8> {
     let known: Vec<_> = config.callers.iter().map(|caller| caller.id.as_str()).collect();
-    wrong_usage(&format!("there is no caller '{wanted}'; the callers are {}", known.join(", ")))
+    wrong_usage(&format!("unknown caller '{wanted}'; the configured callers are {}", known.join(", ")))
 }
 
 /// Reports a usage error with exit code 2, which differs from the code of a refusal.
@@ -280,16 +280,16 @@ fn human(
     }
     if let Some((target, broken)) = asked.changed() {
         writeln!(out, "sent as    {target}")?;
-        writeln!(out, "because    {broken}; a caller with strict: true is refused for it")?;
+        writeln!(out, "because    {broken}; refused for callers with strict: true")?;
     }
     for (listener, reason) in strangers {
-        writeln!(out, "host       is refused by listener {listener}: {}", reason.as_str())?;
+        writeln!(out, "host       refused by listener {listener}: {}", reason.as_str())?;
     }
     if asked.url.authority.is_some() && strangers.is_empty() {
-        writeln!(out, "host       is ignored: everything goes to the upstream of the configuration")?;
+        writeln!(out, "host       ignored: requests go to the configured upstream")?;
     }
     if asked.drops_credentials() {
-        writeln!(out, "query      has a credential, which would not be sent")?;
+        writeln!(out, "query      the gate removes its credential before forwarding")?;
     }
     subject(out, &asked.subject)?;
     verdicts.iter().try_for_each(|verdict| of_caller(out, asked, verdict))
@@ -299,7 +299,7 @@ fn human(
 fn subject(out: &mut dyn Write, subject: &Subject) -> std::io::Result<()> {
     match &subject.counters {
         Counters::None => {}
-        Counters::Unreadable => writeln!(out, "counters   cannot be read")?,
+        Counters::Unreadable => writeln!(out, "counters   unreadable")?,
         Counters::One(_) | Counters::Several(_) => {
             let counters: Vec<_> = subject.counters.as_slice().iter().map(ToString::to_string).collect();
             writeln!(out, "counters   {}", counters.join(", "))?;
@@ -321,7 +321,7 @@ fn of_caller(out: &mut dyn Write, asked: &ExplainedRequest<'_>, verdict: &Caller
     writeln!(out, "caller     {} ({})", caller.id, describe_conditions(&caller.conditions))?;
     writeln!(out, "has        {}", caller.scopes)?;
     if let Some(earlier) = verdict.shadow {
-        writeln!(out, "but        it is never reached: '{}' stands before it and takes its connections", earlier.id)?;
+        writeln!(out, "but        unreachable: '{}' precedes it and matches all its connections", earlier.id)?;
     }
     let answer = |reason: Reason| {
         let answer = reason.answer();
@@ -329,22 +329,22 @@ fn of_caller(out: &mut dyn Write, asked: &ExplainedRequest<'_>, verdict: &Caller
     };
     match &verdict.result {
         Ok(decision) => {
-            writeln!(out, "verdict    sent with token {}, if its file is right", decision.grant().token())?;
+            writeln!(out, "decision   allowed, using token {}", decision.grant().token())?;
             if let Some(candidates) = verdict.candidates.as_ref().and_then(CandidateTokens::line) {
                 writeln!(out, "candidates {candidates}")?;
             }
             if let Some(shadowed) = verdict.shadowed() {
-                writeln!(out, "would be   refused without enforce: false: {}", answer(shadowed.reason))?;
+                writeln!(out, "would be   refused if enforced (enforce: false): {}", answer(shadowed.reason))?;
             }
             if body_is_read(asked, decision) {
                 let look = looked_for(decision.duties().body);
-                writeln!(out, "body       would be read first: JSON of at most 1 MiB, {look}")?;
+                writeln!(out, "body       checked before forwarding: JSON of at most 1 MiB, {look}")?;
             }
             if decision.duties().list {
-                writeln!(out, "list       comes back with the caller's counters only")?;
+                writeln!(out, "list       filtered to the caller's counters")?;
             }
         }
-        Err(rejection) => writeln!(out, "verdict    refused: {}", answer(rejection.reason))?,
+        Err(rejection) => writeln!(out, "decision   refused: {}", answer(rejection.reason))?,
     }
     verdict.because().map_or(Ok(()), |because| writeln!(out, "because    {because}"))
 }

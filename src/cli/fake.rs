@@ -21,22 +21,22 @@ use crate::token::{DEMO_PREFIX, TEST_PREFIX, Token};
 #[derive(Debug, Clone, Args)]
 #[command(after_help = control_help())]
 pub struct FakeArgs {
-    /// Where to listen; port 0 takes a free one.
+    /// The address to listen on; port 0 selects a free port.
     #[arg(long, env = "METRIKA_GATE_FAKE_ADDRESS", value_name = "IP:PORT", default_value = "127.0.0.1:8443")]
     pub address: SocketAddr,
 
-    /// Where to write the certificate that callers must trust.
+    /// The file for the certificate that clients must trust.
     #[arg(long, env = "METRIKA_GATE_FAKE_CA_OUT", value_name = "FILE", default_value = "fake-ca.pem")]
     pub ca_out: PathBuf,
 
-    /// A token it takes in place of the demo ones, such as `test-0123456789ab=shop:read,expenses:101,102/view`: the
-    /// owner's login, the scopes, the counters (`/view`, `/edit`, or `/own`, which is meant without one). It can be
-    /// repeated; in the variable a `;` stands between tokens.
+    /// A token to accept instead of the demo tokens, such as `test-0123456789ab=shop:read,expenses:101,102/view`: the
+    /// owner's login, the scopes, the counters (with `/view`, `/edit`, or `/own`, the default). Repeatable,
+    /// `;`-separated in the variable.
     #[arg(long = "token", env = "METRIKA_GATE_FAKE_TOKENS", value_name = "SECRET=OWNER:SCOPES:COUNTERS")]
     #[arg(value_delimiter = ';', hide_env_values = true)]
     pub tokens: Vec<TokenArgument>,
 
-    /// One more name or address for its certificate.
+    /// An additional name or address for its certificate.
     #[arg(long = "name", env = "METRIKA_GATE_FAKE_NAMES", value_name = "NAME", value_delimiter = ';')]
     pub names: Vec<String>,
 
@@ -50,7 +50,7 @@ pub struct FakeArgs {
     #[arg(long, env = "METRIKA_GATE_FAKE_NO_HTTP2", value_parser = BoolishValueParser::new())]
     pub no_http2: bool,
 
-    /// Lets it listen on an address that other machines can reach.
+    /// Allows an address that other machines can reach.
     #[arg(long, env = "METRIKA_GATE_FAKE_ALLOW_REMOTE", value_parser = BoolishValueParser::new())]
     pub allow_remote: bool,
 }
@@ -70,27 +70,25 @@ impl From<String> for TokenArgument {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadTokenArgument {
     /// Malformed.
-    #[error("it is not of the form SECRET=OWNER:SCOPES:COUNTERS")]
+    #[error("expected the form SECRET=OWNER:SCOPES:COUNTERS")]
     Form,
     /// Not a test token (rule 2), or not a valid token.
     #[error(
-        "its secret is not made for tests: one begins with 'test-' or 'demo-' and has more letters, digits, '_', '-' or '.'"
+        "its secret is not a test secret; expected 'test-' or 'demo-', followed by letters, digits, '_', '-' or '.'"
     )]
     Secret,
     /// Not the name of a scope.
-    #[error("it has '{0}' among its scopes; there are read, write, expenses, user_params, offline_data")]
+    #[error("unknown scope '{0}'; expected read, write, expenses, user_params or offline_data")]
     Scope(String),
     /// Not a number, or followed by an unknown level.
-    #[error(
-        "it has '{0}' among its counters; one is a number, with '/view' or '/edit' behind it if it is not the owner's"
-    )]
+    #[error("invalid counter '{0}'; expected a number, followed by '/view' or '/edit' if the owner does not own it")]
     Counter(String),
 }
 
 /// What is wrong where a knob cannot be turned at the start.
-pub(super) const BAD_KNOB: &str = "--knob cannot be used; the last lines of metrika-gate fake --help list the knobs";
+pub(super) const BAD_KNOB: &str = "invalid --knob; the last lines of metrika-gate fake --help list the knobs";
 
-const EXAMPLE: &str = "it is written as test-analytics-0001=shop:read:101 (secret=owner:scopes:counters)";
+const EXAMPLE: &str = "for example test-analytics-0001=shop:read:101 (secret=owner:scopes:counters)";
 
 fn token(text: &str) -> Result<FakeToken, BadTokenArgument> {
     let (secret, rest) = text.split_once('=').ok_or(BadTokenArgument::Form)?;
@@ -128,7 +126,7 @@ fn counter(text: &str) -> Result<(u64, Permission), BadTokenArgument> {
 pub fn run(args: &FakeArgs, out: &mut dyn Write) -> anyhow::Result<()> {
     anyhow::ensure!(
         args.allow_remote || args.address.ip().is_loopback(),
-        "{} can be reached from other machines; choose a loopback address such as 127.0.0.1, or add --allow-remote",
+        "{} is not a loopback address; use for example 127.0.0.1, or add --allow-remote",
         args.address.ip()
     );
     let mut settings = Settings { address: args.address, http2: !args.no_http2, ..Settings::default() };
@@ -139,7 +137,7 @@ pub fn run(args: &FakeArgs, out: &mut dyn Write) -> anyhow::Result<()> {
     }
     if !args.tokens.is_empty() {
         let tokens = args.tokens.iter().zip(1..).map(|(TokenArgument(token), number)| {
-            token.clone().with_context(|| format!("--token cannot be used, the one at place {number}; {EXAMPLE}"))
+            token.clone().with_context(|| format!("invalid --token (number {number}); {EXAMPLE}"))
         });
         settings.tokens = tokens.collect::<Result<_, _>>()?;
     }
@@ -147,21 +145,25 @@ pub fn run(args: &FakeArgs, out: &mut dyn Write) -> anyhow::Result<()> {
     // Registered before the address is printed, so that a script can stop the process as soon as it has read that.
     let signals = Signals::new()?;
     let fake = Fake::start(settings).map_err(|error| {
-        let remedy = if error.is::<BadKnob>() { BAD_KNOB } else { "--address chooses another" };
+        let remedy = if error.is::<BadKnob>() { BAD_KNOB } else { "choose another address with --address" };
         error.context(remedy)
     })?;
     std::fs::write(&args.ca_out, fake.ca_pem()).with_context(|| format!("cannot write {}", args.ca_out.display()))?;
     // Absolute, so that the printed lines work in any directory.
     let ca = std::path::absolute(&args.ca_out)?;
-    introduce(out, fake.address(), &ca, &tokens).context("cannot print where it listens")?;
+    introduce(out, fake.address(), &ca, &tokens).context("cannot print the address")?;
     signals.wait();
     Ok(())
 }
 
 /// Prints the address, the tokens and example commands.
 fn introduce(out: &mut dyn Write, address: SocketAddr, ca: &Path, tokens: &[FakeToken]) -> std::io::Result<()> {
-    writeln!(out, "A fake Metrica API listens on https://{address}; callers must trust {}", ca.display())?;
-    writeln!(out, "\nTokens, made up and worth nothing:")?;
+    writeln!(
+        out,
+        "The stand-in for the Metrica API listens on https://{address}; clients must trust {}",
+        ca.display()
+    )?;
+    writeln!(out, "\nTokens (worthless test values):")?;
     for token in tokens {
         let counters: Vec<_> = token.counters.iter().map(|(id, level)| format!("{id} ({})", level.as_str())).collect();
         writeln!(out, "  {}  {}: {}; counters {}", token.secret, token.owner, token.scopes, counters.join(", "))?;
@@ -174,9 +176,9 @@ fn introduce(out: &mut dyn Write, address: SocketAddr, ca: &Path, tokens: &[Fake
         SocketAddr::V6(address) if address.ip().is_unspecified() => format!("[::1]:{}", address.port()),
         SocketAddr::V4(_) | SocketAddr::V6(_) => address.to_string(),
     };
-    writeln!(out, "\nA gate in front of it has in its configuration:")?;
+    writeln!(out, "\nConfigure a gate in front of the stand-in with:")?;
     writeln!(out, "  upstream: {{ca_file: '{}', connect_to: '{host}'}}", ca.display())?;
-    writeln!(out, "and, for doctor to ask who issued a token:")?;
+    writeln!(out, "and, so that doctor can ask who issued a token:")?;
     let url = "https://login.yandex.ru/info";
     writeln!(out, "  identity: {{url: '{url}', ca_file: '{}', connect_to: '{host}'}}", ca.display())?;
     let curl = format!("curl --cacert '{}'", ca.display());
@@ -185,11 +187,7 @@ fn introduce(out: &mut dyn Write, address: SocketAddr, ca: &Path, tokens: &[Fake
     writeln!(out, "  {caller} 'https://{host}/management/v1/counters?pretty=1'")?;
     let report = format!("ids={counter}&metrics=ym:s:visits&dimensions=ym:s:browser&limit=5");
     writeln!(out, "  {caller} 'https://{host}/stat/v1/data.csv?{report}'")?;
-    writeln!(
-        out,
-        "  {curl} 'https://{host}/_fake/revoke?token={}'   # then try again; undo with restore",
-        token.secret
-    )?;
+    writeln!(out, "  {curl} 'https://{host}/_fake/revoke?token={}'   # then retry; undo with restore", token.secret)?;
     out.flush()
 }
 
@@ -278,6 +276,6 @@ mod tests {
     #[test]
     fn rule_2_a_real_token_is_refused_and_not_repeated() {
         let message = refused(&["--address", "127.0.0.1:0", "--token", "y0_AgAAAA0123456789=shop:read:1"]);
-        assert!(message.contains("not made for tests") && !message.contains("AgAAAA"), "{message}");
+        assert!(message.contains("not a test secret") && !message.contains("AgAAAA"), "{message}");
     }
 }

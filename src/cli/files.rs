@@ -26,10 +26,9 @@ pub(super) fn files<'a>(rows: impl Iterator<Item = &'a ExternalFile>, config: Op
             Purpose::Configuration | Purpose::Upstream | Purpose::Identity => {
                 row.check().err().map(|refusal| (format!("{path}: {refusal}"), 77))
             }
-            Purpose::Listener(name) => row
-                .check()
-                .err()
-                .map(|refusal| (format!("listener '{name}' cannot be opened at {path}: {refusal}"), 77)),
+            Purpose::Listener(name) => {
+                row.check().err().map(|refusal| (format!("listener '{name}' at {path}: {refusal}"), 77))
+            }
         };
         if let Some((message, code)) = wrong {
             // Permissions take precedence, as in `run`.
@@ -45,7 +44,9 @@ fn token(row: &ExternalFile, alias: TokenAlias, warnings: &mut Vec<Warning>) -> 
     match store::read_from(row, alias, false) {
         Ok(token) => {
             if token.is_short() {
-                let message = format!("token '{alias}' is shorter than any that Yandex is known to have issued");
+                let message = format!(
+                    "token '{alias}' is shorter than any known token of Yandex; check that the file is complete"
+                );
                 warnings.push((vec![key("tokens"), key(alias.as_str())], message));
             }
             None

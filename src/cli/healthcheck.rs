@@ -13,16 +13,16 @@ use crate::config::{self, Admin};
 
 #[derive(Debug, Args)]
 pub(super) struct HealthcheckArgs {
-    /// What to ask; 200 is healthy. Default: /readyz of the admin listener
+    /// The URL to request; 200 means healthy [default: /readyz of the admin listener]
     #[arg(long, env = "METRIKA_GATE_HEALTHCHECK_URL")]
     url: Option<Uri>,
-    /// Where the admin listener is, without --url: the configuration that says it. Default: 127.0.0.1:9090
+    /// Without --url, the configuration with the address of the admin listener [default address: 127.0.0.1:9090]
     #[arg(short, long, value_name = "FILE", env = "METRIKA_GATE_CONFIG")]
     config: Option<PathBuf>,
-    /// Ask again for so long, until it is healthy
+    /// Retry until healthy, for at most this duration
     #[arg(long, value_name = "DURATION", env = "METRIKA_GATE_HEALTHCHECK_WAIT", default_value = "0s")]
     wait: humantime::Duration,
-    /// How long one answer may take
+    /// The timeout of one request
     #[arg(long, value_name = "DURATION", env = "METRIKA_GATE_HEALTHCHECK_TIMEOUT", default_value = "3s")]
     timeout: humantime::Duration,
 }
@@ -46,12 +46,12 @@ pub(super) fn healthcheck(args: &HealthcheckArgs, out: &mut dyn Write) -> anyhow
             (None, None) => readiness(Admin::default().address)?,
         };
         if url.scheme_str() != Some("http") {
-            bail!("{url} is not an http:// URL, which the admin listener has");
+            bail!("{url} is not an http:// URL; the admin listener does not speak TLS");
         }
         let answer = ask(&url, *args.timeout);
         let healthy = answer.as_ref().is_ok_and(|answer| is_healthy(answer));
         if healthy || start.elapsed() + PAUSE > *args.wait {
-            let answer = answer.with_context(|| format!("{url} does not answer"))?;
+            let answer = answer.with_context(|| format!("{url} does not respond"))?;
             let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
             writeln!(out, "{}", body.trim_end())?;
             return Ok(u8::from(!healthy));
@@ -72,9 +72,10 @@ fn admin(file: &Path) -> anyhow::Result<SocketAddr> {
         return Ok(admin.address);
     }
     let address = Admin::default().address;
-    let why =
-        read.err().map_or_else(|| format!("{} does not say where admin is", file.display()), |error| error.to_string());
-    writeln!(std::io::stderr(), "metrika-gate: {why}; {address} is asked")?;
+    let why = read
+        .err()
+        .map_or_else(|| format!("{} does not configure the admin listener", file.display()), |error| error.to_string());
+    writeln!(std::io::stderr(), "metrika-gate: {why}; using {address}")?;
     Ok(address)
 }
 

@@ -9,7 +9,7 @@ use clap::Args;
 
 #[derive(Debug, Args)]
 pub(super) struct InitArgs {
-    /// Write it to this file, which must not be there yet, in the place of stdout
+    /// Write to this file instead of stdout; it must not exist
     #[arg(long, value_name = "FILE", env = "METRIKA_GATE_INIT_OUT")]
     out: Option<PathBuf>,
 }
@@ -26,10 +26,12 @@ pub(super) fn init(args: &InitArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
     let mut file = match OpenOptions::new().write(true).create_new(true).open(path) {
         Ok(file) => file,
         // Without its cause, which would select the exit code of an address in use.
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => bail!("{name} is there already, and stays as it is"),
-        Err(error) => return Err(error).with_context(|| format!("{name} cannot be written")),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            bail!("{name} already exists; choose another file, or remove it")
+        }
+        Err(error) => return Err(error).with_context(|| format!("cannot write {name}")),
     };
-    file.write_all(CONFIGURATION.as_bytes()).with_context(|| format!("{name} cannot be written"))?;
-    writeln!(out, "{name} is written; then: metrika-gate check --config {name}")?;
+    file.write_all(CONFIGURATION.as_bytes()).with_context(|| format!("cannot write {name}"))?;
+    writeln!(out, "wrote {name}; next, run: metrika-gate check --config {name}")?;
     Ok(0)
 }

@@ -178,14 +178,14 @@ pub(super) fn read(from: &Path, mut take: impl FnMut(&Line)) -> anyhow::Result<C
     let source: Box<dyn Read> = if from.as_os_str() == super::STDIN {
         Box::new(std::io::stdin())
     } else {
-        Box::new(crate::files::reading::open(from).with_context(|| format!("{name} cannot be read"))?.0)
+        Box::new(crate::files::reading::open(from).with_context(|| format!("cannot read {name}"))?.0)
     };
     let mut reader = BufReader::new(source);
     let (mut bytes, mut count) = (Vec::new(), Count::default());
     loop {
         bytes.clear();
         let read = reader.by_ref().take(LONGEST).read_until(b'\n', &mut bytes);
-        if read.with_context(|| format!("{name} cannot be read"))? == 0 {
+        if read.with_context(|| format!("cannot read {name}"))? == 0 {
             break;
         }
         match parse(&bytes) {
@@ -197,7 +197,7 @@ pub(super) fn read(from: &Path, mut take: impl FnMut(&Line)) -> anyhow::Result<C
         }
     }
     if count.access == 0 {
-        bail!("{name} has no access line; expected lines of a gate with log.access and log.format: json");
+        bail!("{name} has no access lines; expected the log of a gate with log.access: true and log.format: json");
     }
     Ok(count)
 }
@@ -231,7 +231,7 @@ mod tests {
         let none = written("2026-11-22 ACCESS 200 reports GET report.table\n");
         let said = read(none.path(), |_| ()).unwrap_err().to_string();
         assert!(said.contains("has no access line") && said.contains("log.format: json"), "{said}");
-        assert!(read(Path::new("/nowhere"), |_| ()).unwrap_err().to_string().contains("/nowhere cannot be read"));
+        assert!(read(Path::new("/nowhere"), |_| ()).unwrap_err().to_string().contains("cannot read /nowhere"));
     }
 
     #[test]

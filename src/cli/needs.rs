@@ -96,8 +96,8 @@ impl NotCounted {
     pub(super) fn explanation(self) -> String {
         match self {
             Self::Gate => "refused by the gate".to_owned(),
-            Self::Metrica(status) => format!("answered by Metrica with {status}"),
-            Self::Shadow => "sent only because nothing was enforced".to_owned(),
+            Self::Metrica(status) => format!("refused by Metrica with {status}"),
+            Self::Shadow => "forwarded only because of enforce: false".to_owned(),
             Self::Given => "that this configuration would refuse".to_owned(),
         }
     }
@@ -139,7 +139,7 @@ impl CountingCriteria<'_> {
         let count = lines::read(from, |line| self.take(&mut log, line))?;
         log.count = count;
         if log.callers.values().all(|seen| seen.let_through == 0) {
-            bail!("{} has no request of a caller that was let through", from.display());
+            bail!("{} has no allowed request of a caller", from.display());
         }
         Ok(log)
     }
@@ -328,13 +328,13 @@ impl SeenRequests {
         let subject = line.subject();
         let reach = operation.map_or(Reach::Account, |operation| operation.reach);
         let against = match (&subject.counters, reach) {
-            (_, Reach::Account) => Some("works on the whole account"),
+            (_, Reach::Account) => Some("accesses the whole account"),
             (Counters::Unreadable, _) => None,
             (Counters::None, Reach::Reports | Reach::Counter(_)) if subject.clients.is_empty() => {
                 Some("names no counter")
             }
             (counters, _) if !counters.as_slice().iter().all(|counter| can_be_stated(*counter)) => {
-                Some("names a counter that no configuration can have")
+                Some("names a counter outside the range that a configuration accepts")
             }
             _ => None,
         };
@@ -348,14 +348,14 @@ impl SeenRequests {
         self.lists |= reach == Reach::Counters;
         self.counters.extend(subject.counters.as_slice());
         if line.more_logins {
-            self.beyond_logins.insert("a line names more logins than it has room for");
+            self.beyond_logins.insert("a line does not show all logins of its request");
         }
         self.without_login |= subject.login.is_none() && reach != Reach::Nobody;
         for login in subject.login.iter().chain(&subject.clients) {
             if login::is_one(login) {
                 self.logins.insert(login::canonical(login).into());
             } else {
-                self.beyond_logins.insert("a line names a login that is none");
+                self.beyond_logins.insert("a line has an invalid login");
             }
         }
     }

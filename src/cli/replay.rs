@@ -219,13 +219,13 @@ impl Table {
         writeln!(
             out,
             "{:caller$}  {:operation$}  {:>11}  {:>11}  would be",
-            "caller", "operation", "let through", "refused"
+            "caller", "operation", "allowed", "refused"
         )?;
         for row in &self.rows {
             let answer = match (row.would_be_refused, row.verdict) {
                 (true, reason) => format!("refused: {reason}"),
                 (false, verdict @ ("sent" | "not judged")) => verdict.to_owned(),
-                (false, reason) => format!("sent, as it is not enforced: {reason}"),
+                (false, reason) => format!("sent (not enforced): {reason}"),
             };
             let separator = if row.named.is_empty() { "" } else { ", " };
             let (through, refused) = (row.was_let_through, row.was_refused);
@@ -236,10 +236,10 @@ impl Table {
             )?;
         }
         writeln!(out)?;
-        writeln!(out, "{} access lines ({} other lines were passed over)", self.lines, self.passed_over)?;
+        writeln!(out, "{} access lines ({} other lines skipped)", self.lines, self.passed_over)?;
         let (through, now_refused) = (self.let_through, self.let_through_would_be_refused);
-        writeln!(out, "{through} were let through, of which {now_refused} would be refused")?;
+        writeln!(out, "{through} were allowed, of which {now_refused} would be refused")?;
         writeln!(out, "{} were refused, of which {} would be sent", self.refused, self.refused_would_be_sent)?;
-        writeln!(out, "Lines do not tell bodies, callback and field: rules about these are not judged.")
+        writeln!(out, "Access lines do not contain bodies, callback and field: rules about these are not evaluated.")
     }
 }

@@ -34,7 +34,7 @@ impl Rights {
         let list = if stated && seen.lists { List::Filter } else { List::Refuse };
         if stated && seen.has_bodies {
             comments
-                .push("lines do not tell which counters bodies named; those have to be among counters, too".to_owned());
+                .push("access lines do not contain the counters of request bodies; add those to counters".to_owned());
         }
         let beyond = !seen.beyond_logins.is_empty();
         let logins: Option<BTreeSet<&str>> = match &known.rules.logins {
@@ -45,7 +45,7 @@ impl Rights {
             None if beyond && !stated => None,
             _ => used.then(|| seen.logins.iter().map(String::as_str).collect()),
         };
-        let instead = if logins.is_some() { "ulogin is not narrowed" } else { "no ulogin" };
+        let instead = if logins.is_some() { "ulogin kept" } else { "ulogin omitted" };
         comments.extend(seen.beyond_logins.iter().map(|against| format!("{instead}: {against}")));
         let by_default = Rules::allows_absent_ulogin(logins.is_some(), stated);
         let unnamed = logins.is_none() && stated;
@@ -91,22 +91,22 @@ impl Rights {
         if let Some(grantees) = &rules.grantees {
             writeln!(
                 text,
-                "    grantees: {}   # as it was: lines do not tell",
+                "    grantees: {}   # unchanged: not visible in access lines",
                 quoted(grantees.iter().map(|one| &**one))
             )?;
         }
         allowed(text, "destructive", rules.destructive, &seen.destructive)?;
         allowed(text, "sharing", rules.sharing, &seen.shares)?;
         if rules.callback {
-            writeln!(text, "    callback: allow   # as it was: lines do not tell")?;
+            writeln!(text, "    callback: allow   # unchanged: not visible in access lines")?;
         }
         match (rules.measurement_tokens, seen.secrets.is_empty()) {
             (false, _) => {}
-            (true, true) => writeln!(text, "    measurement_tokens: allow   # as it was: lines do not tell")?,
+            (true, true) => writeln!(text, "    measurement_tokens: allow   # unchanged: not visible in access lines")?,
             (true, false) => allowed(text, "measurement_tokens", true, &seen.secrets)?,
         }
         if !rules.enforce {
-            writeln!(text, "    enforce: false   # as it was")?;
+            writeln!(text, "    enforce: false   # unchanged")?;
         }
         Ok(())
     }
@@ -169,20 +169,17 @@ fn allowed(text: &mut String, key: &str, is_allowed: bool, needing: &BTreeSet<St
 /// Returns a comment on operations that are destructive only with certain settings.
 fn of_settings(seen: &SeenRequests, stays: bool) -> Option<String> {
     let operations: Vec<_> = seen.perhaps_destructive.iter().map(String::as_str).collect();
-    let then = if stays { "destructive stays as it was" } else { "that is denied" };
-    let said = || format!("lines do not tell whether {} took away what was there; {then}", operations.join(", "));
+    let then = if stays { "destructive is unchanged" } else { "destructive is denied" };
+    let said = || format!("access lines do not show whether {} had destructive effects; {then}", operations.join(", "));
     seen.destructive.is_empty().then_some(()).filter(|()| !operations.is_empty()).map(|()| said())
 }
 
 /// Returns the value of `counters` (rules 2 and 3).
 fn counters(seen: &SeenRequests, known: &Rules, comments: &mut Vec<String>) -> Option<std::sync::Arc<[u64]>> {
-    let instead = if known.counters.is_some() && seen.beyond_counters.is_empty() {
-        "counters are not narrowed"
-    } else {
-        "no counters"
-    };
-    comments.extend(seen.beyond_counters.iter().map(|against| format!("no counters: {against}")));
-    let hidden = |operation| format!("{instead}: {operation} names more counters than a line has room for");
+    let instead =
+        if known.counters.is_some() && seen.beyond_counters.is_empty() { "counters kept" } else { "counters omitted" };
+    comments.extend(seen.beyond_counters.iter().map(|against| format!("counters omitted: {against}")));
+    let hidden = |operation| format!("{instead}: a line of {operation} does not show all counters of its request");
     comments.extend(seen.more_counters.iter().map(hidden));
     if !seen.beyond_counters.is_empty() {
         return None;
@@ -190,7 +187,7 @@ fn counters(seen: &SeenRequests, known: &Rules, comments: &mut Vec<String>) -> O
     let used = seen.counters.iter().copied();
     match &known.counters {
         Some(listed) if seen.counters.is_empty() => {
-            comments.push("counters as they were: no line that counts names one".to_owned());
+            comments.push("counters unchanged: no counted line names one".to_owned());
             Some(listed.clone())
         }
         Some(listed) if !seen.more_counters.is_empty() => {
@@ -199,12 +196,12 @@ fn counters(seen: &SeenRequests, known: &Rules, comments: &mut Vec<String>) -> O
         Some(_) => Some(used.collect()),
         None if !seen.more_counters.is_empty() => None,
         None if seen.counters.is_empty() => {
-            comments.push("no counters: no line names one".to_owned());
+            comments.push("counters omitted: no line names one".to_owned());
             None
         }
         // With `counters` and without `ulogin`, no login would be allowed.
         None if !seen.beyond_logins.is_empty() && known.logins.is_none() => {
-            comments.push("no counters: lines name logins that cannot be stated".to_owned());
+            comments.push("counters omitted: lines have logins that a configuration cannot list".to_owned());
             None
         }
         None => Some(used.collect()),

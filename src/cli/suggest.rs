@@ -24,13 +24,13 @@ use crate::policy::caller::{Caller, Condition, Conditions};
 
 #[derive(Debug, Args)]
 pub(super) struct SuggestArgs {
-    /// Access lines as JSON: a file, or - for stdin
+    /// JSON access lines: a file, or - for stdin
     #[arg(long, value_name = "FILE", env = "METRIKA_GATE_SUGGEST_FROM")]
     from: PathBuf,
-    /// The configuration whose callers' rights are to be narrowed, and all else kept; without it, a new one
+    /// Narrow the callers' rights in this configuration and keep the rest [default: generate a new configuration]
     #[arg(short, long, value_name = "FILE", env = "METRIKA_GATE_CONFIG")]
     config: Option<PathBuf>,
-    /// Have requests count that the configuration would refuse, and those that were sent only because nothing was enforced
+    /// Also count requests that the configuration would refuse, and requests that were forwarded only because of enforce: false
     #[arg(long, env = "METRIKA_GATE_SUGGEST_WIDEN")]
     widen: bool,
 }
@@ -59,10 +59,7 @@ pub(super) fn suggest(args: &SuggestArgs, out: &mut dyn Write) -> anyhow::Result
             let mut suggested = callers_of(&config, &judge.read(&args.from)?)?;
             let text = std::str::from_utf8(&bytes).context("the configuration is not UTF-8")?;
             suggested.text = in_place(text, &suggested.text).with_context(|| {
-                format!(
-                    "'callers' of {} is not a block of its own lines, so that nothing can be put there",
-                    file.display()
-                )
+                format!("cannot replace 'callers' of {}: write it as a block on its own lines", file.display())
             })?;
             suggested
         }
@@ -73,11 +70,13 @@ pub(super) fn suggest(args: &SuggestArgs, out: &mut dyn Write) -> anyhow::Result
     };
     // Enforces rules 2 and 4, whatever the log and the configuration contain.
     let widened = suggested.widened.join("; ");
-    ensure!(args.widen || widened.is_empty(), "without --widen nothing may become wider: {widened}");
+    ensure!(args.widen || widened.is_empty(), "the suggestion would add rights, which requires --widen: {widened}");
     let file = args.config.as_deref().unwrap_or_else(|| Path::new("gate.yaml"));
-    Config::parse(&suggested.text, file).with_context(|| format!("what {from} says makes no configuration"))?;
+    Config::parse(&suggested.text, file).with_context(|| format!("{from} does not yield a valid configuration"))?;
     if suggested.could_widen && !args.widen {
-        suggested.not_counted.push("--widen has those count that were or would be refused by rights alone".to_owned());
+        suggested
+            .not_counted
+            .push("use --widen to count lines that were or would be refused for missing rights only".to_owned());
     }
     for explanation in suggested.not_counted.iter().chain(&suggested.widened) {
         // An error is ignored: with stderr closed, nothing can be reported.
@@ -98,11 +97,11 @@ fn keys(text: &mut String, seen: &SeenRequests, rights: &Rights, comments: &[Str
     if !rights.rules.callback || !rights.rules.measurement_tokens {
         writeln!(
             text,
-            "    # what else of callback and measurement_tokens is needed, lines do not tell; it is denied"
+            "    # access lines do not show whether callback and measurement_tokens are needed; what is not listed is denied"
         )?;
     }
     for id in seen.unknown.iter().filter(|id| id.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ')) {
-        writeln!(text, "    # not covered, as the catalogue lacks it: {id}")?;
+        writeln!(text, "    # not covered, because it is not in the catalogue: {id}")?;
     }
     Ok(())
 }
@@ -112,7 +111,7 @@ impl Suggested {
     fn write_not_counted(&mut self, id: &str, seen: &SeenRequests, rights: Option<&Rights>) -> std::fmt::Result {
         if seen.unreadable > 0 && rights.is_some_and(|rights| rights.rules.counters.is_some()) {
             let requests = if seen.unreadable == 1 { "request" } else { "requests" };
-            let explanation = "named a counter in a way that cannot be read, and would be refused";
+            let explanation = "had an unreadable counter, and would be refused";
             let explanation = format!("{} {requests} {explanation}", seen.unreadable);
             writeln!(self.text, "  # {explanation}")?;
             self.not_counted.push(format!("{id}: {explanation}"));
@@ -121,8 +120,8 @@ impl Suggested {
             let named = named.to_string();
             let because = if reason.is_empty() { String::new() } else { format!(" ({reason})") };
             let named = if named.is_empty() { named } else { format!(": {named}") };
-            let (line, does) = if *lines == 1 { ("line", "does") } else { ("lines", "do") };
-            let explanation = format!("{lines} {line} {}{because} {does} not count{named}", why.explanation());
+            let line = if *lines == 1 { "line" } else { "lines" };
+            let explanation = format!("ignored {lines} {line} {}{because}{named}", why.explanation());
             writeln!(self.text, "  # {explanation}")?;
             self.not_counted.push(format!("{id}: {explanation}"));
             self.could_widen |= why.can_be_widened(reason);
@@ -134,7 +133,7 @@ impl Suggested {
 /// Returns `callers` of a configuration, reduced to the rights that were used (rule 3).
 fn callers_of(config: &Config, log: &AccessLog) -> Result<Suggested, std::fmt::Error> {
     let mut all = Suggested::default();
-    writeln!(all.text, "callers:   # drawn by metrika-gate suggest from {} access lines", log.count.access)?;
+    writeln!(all.text, "callers:   # generated by metrika-gate suggest from {} access lines", log.count.access)?;
     let without = SeenRequests::default();
     for caller in &*config.callers {
         let Caller { id, conditions, tokens, scopes, rules, strict } = caller;
@@ -143,7 +142,7 @@ fn callers_of(config: &Config, log: &AccessLog) -> Result<Suggested, std::fmt::E
         let is_kept = seen.counted == 0;
         let (rights, comments) = if is_kept { (known.clone(), Vec::new()) } else { Rights::drawn(seen, &known) };
         if is_kept {
-            writeln!(all.text, "  # '{id}' is kept as it is: no line of it counts")?;
+            writeln!(all.text, "  # '{id}' is unchanged: none of its lines counted")?;
         } else {
             writeln!(all.text, "  # from {} lines", seen.counted)?;
         }
@@ -164,7 +163,7 @@ fn callers_of(config: &Config, log: &AccessLog) -> Result<Suggested, std::fmt::E
     }
     for (id, seen) in &log.callers {
         if !config.callers.iter().any(|caller| caller.id.as_str() == id) {
-            writeln!(all.text, "  # '{id}' is no caller of this configuration")?;
+            writeln!(all.text, "  # '{id}' is not a caller of this configuration")?;
             all.write_not_counted(id, seen, None)?;
         }
     }
@@ -191,15 +190,14 @@ fn anew(log: &AccessLog) -> anyhow::Result<Suggested> {
     let callers: Vec<_> = log.callers.iter().filter(|(_, seen)| seen.counted > 0).collect();
     if callers.is_empty() {
         bail!(
-            "no line of these counts: their operations are not in the catalogue (with --config, those of a configuration are \
-             known), Metrica did not take them, or they were sent only because nothing was enforced (--widen has those count)"
+            "no line can be used: the operations are not in the catalogue (--config adds those of a configuration), Metrica refused them, or they were forwarded only because of enforce: false (--widen counts them)"
         );
     }
     let mut all = Suggested::default();
     let text = &mut all.text;
     writeln!(
         text,
-        "# Drawn by metrika-gate suggest from {} access lines. Addresses, match and files are to be filled in.\nlisteners:",
+        "# Generated by metrika-gate suggest from {} access lines. Fill in addresses, match and files.\nlisteners:",
         log.count.access
     )?;
     for (position, (id, _)) in callers.iter().enumerate() {
@@ -223,19 +221,19 @@ fn anew(log: &AccessLog) -> anyhow::Result<Suggested> {
         keys(text, seen, &rights, &comments)?;
         let shadows = seen.beyond_given.iter();
         let explanation = |(reason, times)| {
-            format!("{id}: has what only the shadow let through ({reason}), for {}", operations(times))
+            format!(
+                "{id}: includes rights of requests forwarded only because of enforce: false ({reason}), for {}",
+                operations(times)
+            )
         };
         all.widened.extend(shadows.map(explanation));
     }
     for (id, seen) in log.callers.iter().filter(|(_, seen)| seen.counted == 0) {
-        writeln!(all.text, "  # '{id}' is left out: no line of it counts")?;
+        writeln!(all.text, "  # '{id}' is left out: none of its lines counted")?;
         all.write_not_counted(id, seen, None)?;
     }
     if log.by_method {
-        writeln!(
-            all.text,
-            "unknown_operations: by_method   # requests were let through that are no operation of the catalogue"
-        )?;
+        writeln!(all.text, "unknown_operations: by_method   # allowed requests used operations outside the catalogue")?;
     }
     Ok(all)
 }

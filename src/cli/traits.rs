@@ -13,10 +13,10 @@ pub(super) fn kind(operation: &Operation) -> String {
         Destructive::With(setting) => Some(format!("destructive with {setting}")),
     };
     let words = [
-        (operation.long, "takes minutes or is large"),
+        (operation.long, "slow or large response"),
         (operation.upload, "an upload"),
-        (!matches!(operation.shares, Shares::Nothing | Shares::Perhaps), "gives somebody access"),
-        (operation.shares == Shares::Perhaps, "may give somebody access"),
+        (!matches!(operation.shares, Shares::Nothing | Shares::Perhaps), "grants access"),
+        (operation.shares == Shares::Perhaps, "may grant access"),
         (operation.deprecated, "deprecated"),
     ];
     let words = words.into_iter().filter(|(holds, _)| *holds).map(|(_, word)| word.to_owned());
@@ -26,13 +26,13 @@ pub(super) fn kind(operation: &Operation) -> String {
 
 /// Returns the requirements on a body.
 pub(super) fn looked_for(look: Look) -> String {
-    let counters = look.counters.then(|| "with no other counters than the caller's".to_owned());
+    let counters = look.counters.then(|| "with only the caller's counters".to_owned());
     let setting = look.setting.map(|setting| format!("without {setting}"));
     let grantees = match look.grantees {
         Grantees::Free => None,
-        Grantees::Others => Some("giving access to none but grantees of the caller"),
-        Grantees::Someone => Some("giving access to grantees of the caller"),
-        Grantees::Nobody => Some("giving access to nobody"),
+        Grantees::Others => Some("granting access only to grantees of the caller"),
+        Grantees::Someone => Some("granting access to grantees of the caller"),
+        Grantees::Nobody => Some("granting no access"),
     };
     let all: Vec<_> = [counters, setting, grantees.map(str::to_owned)].into_iter().flatten().collect();
     all.join(", ")

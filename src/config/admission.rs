@@ -14,7 +14,7 @@ pub fn admission(table: &Table<'_>, tcp: bool, findings: &mut Findings) -> Optio
     let hosts = match table.optional("hosts") {
         Some(at) if tcp => hosts(&at, findings),
         Some(at) => {
-            at.wrong(findings, "a unix socket is called by any host; remove the key");
+            at.wrong(findings, "a unix socket accepts any host; remove the key");
             None
         }
         None => Some(Vec::new()),
@@ -71,7 +71,7 @@ fn host(text: &str) -> Result<Box<str>, String> {
     let ends_in_port = text.starts_with('[') && !text.ends_with(']');
     let fits = bare && !ends_in_port && Host::of(text.as_bytes()).is_some();
     fits.then(|| text.into()).ok_or_else(|| {
-        "a host without a port, as in metrika-gate.metrika.svc, 10.1.2.3 or [2001:db8::1]; a name is whole, without '*'"
+        "a host without a port, as in metrika-gate.metrika.svc, 10.1.2.3 or [2001:db8::1]; wildcards are not supported"
             .to_owned()
     })
 }
@@ -83,7 +83,7 @@ const LONGEST_VALUE: usize = 256;
 /// Metrica, except for `X-Request-ID`.
 fn field(text: &str) -> Result<(HeaderName, HeaderValue), String> {
     let expected = || {
-        "a field that begins with X- (not X-Request-ID) and its value in visible characters, as in \"X-Metrika-Gate: 1\""
+        "a header field whose name begins with X- (not X-Request-ID) and a value of visible characters, as in \"X-Metrika-Gate: 1\""
             .to_owned()
     };
     let (name, value) = text.split_once(':').ok_or_else(expected)?;

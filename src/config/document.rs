@@ -42,7 +42,7 @@ impl Node {
             Self::Null => "nothing",
             Self::Bool(_) => "true or false",
             Self::Integer(_) => "a number",
-            Self::Text(_) => "a text",
+            Self::Text(_) => "a string",
             Self::List(_) => "a list",
             Self::Table(_) => "a mapping",
             Self::Other => "a value of another kind",
@@ -85,7 +85,7 @@ pub fn parse(text: &str) -> Result<Node, (Option<Position>, String)> {
         return Err((None, format!("is larger than {MAXIMUM_BYTES} bytes")));
     }
     if let Some(line) = too_deep(text) {
-        let message = format!("has more than {MAXIMUM_OPEN} brackets open at once");
+        let message = format!("has more than {MAXIMUM_OPEN} nested brackets");
         return Err((Some(Position { line, column: 1 }), message));
     }
     serde_yaml::from_str(text).map_err(|error| {
@@ -95,7 +95,7 @@ pub fn parse(text: &str) -> Result<Node, (Option<Position>, String)> {
         let (problem, context) = message.split_once(" at line ").unwrap_or((&message, ""));
         let opened = position.and_then(|position| opened(text, position, context));
         let still_open = opened.map_or_else(String::new, |(at, what)| {
-            format!("; {what} of line {}, column {} is not closed there", at.line, at.column)
+            format!("; {what} at line {}, column {} is not closed", at.line, at.column)
         });
         let lines = [position, opened.map(|(at, _)| at)].map(|at| at.and_then(|at| text.lines().nth(at.line - 1)));
         let unreplaced = lines.into_iter().flatten().find_map(unreplaced);
@@ -108,11 +108,11 @@ pub fn parse(text: &str) -> Result<Node, (Option<Position>, String)> {
 #[must_use]
 pub fn unreplaced(text: &str) -> Option<&'static str> {
     if text.contains("${") || text.contains("$(") || text.starts_with('$') {
-        Some("variables are not replaced")
+        Some("the gate does not expand variables")
     } else if text.contains("{{") {
-        Some("templates are not filled in")
+        Some("the gate does not expand templates")
     } else if text.starts_with("~/") {
-        Some("'~' is not replaced")
+        Some("the gate does not expand '~'")
     } else {
         None
     }
@@ -392,13 +392,13 @@ mod tests {
             format!("{line}:{column} {message}")
         };
         for (text, expected) in [
-            ("a: [1,\nb: 2", "the '[' of line 1, column 4 is not closed there"),
-            ("a: 1\nb:\n  - {c: [1, 2}\n", "the '[' of line 3, column 9 is not closed there"),
-            ("a:\n  - {b: 1\nc: 2\nd: 3\n", "the '{' of line 2, column 5 is not closed there"),
-            ("a: 1\nlist: [\n  - {b: 1}\n", "the '[' of line 2, column 7 is not closed there"),
-            ("a: [ # ]\n", "the '[' of line 1, column 4 is not closed there"),
-            ("a: x[y\nb: [\"]\",", "the '[' of line 2, column 4 is not closed there"),
-            ("a: 1\nb: 'x\nc: 1\n", "the quote of line 2, column 4 is not closed there"),
+            ("a: [1,\nb: 2", "the '[' at line 1, column 4 is not closed"),
+            ("a: 1\nb:\n  - {c: [1, 2}\n", "the '[' at line 3, column 9 is not closed"),
+            ("a:\n  - {b: 1\nc: 2\nd: 3\n", "the '{' at line 2, column 5 is not closed"),
+            ("a: 1\nlist: [\n  - {b: 1}\n", "the '[' at line 2, column 7 is not closed"),
+            ("a: [ # ]\n", "the '[' at line 1, column 4 is not closed"),
+            ("a: x[y\nb: [\"]\",", "the '[' at line 2, column 4 is not closed"),
+            ("a: 1\nb: 'x\nc: 1\n", "the quote at line 2, column 4 is not closed"),
         ] {
             assert!(said(text).contains(expected), "{text:?}: {}", said(text));
         }
@@ -406,8 +406,8 @@ mod tests {
             assert!(!said(text).contains("closed"), "{text:?}: {}", said(text));
         }
         for (text, expected) in [
-            ("t: {file: ${TOKEN}, scopes: []}", "; variables are not replaced"),
-            ("t: {file: {{ file }}, scopes: []}", "; templates are not filled in"),
+            ("t: {file: ${TOKEN}, scopes: []}", "; the gate does not expand variables"),
+            ("t: {file: {{ file }}, scopes: []}", "; the gate does not expand templates"),
         ] {
             assert!(said(text).ends_with(expected), "{text:?}: {}", said(text));
         }

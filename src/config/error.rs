@@ -97,7 +97,7 @@ pub fn mistakes(file: &Path, text: &str, findings: Vec<(Vec<Step>, String)>) -> 
             file: file.to_owned(),
             position: None,
             key: String::new(),
-            message: format!("{} more are not shown", found - MAXIMUM_SHOWN),
+            message: format!("{} more mistakes are not shown", found - MAXIMUM_SHOWN),
         });
     }
     mistakes

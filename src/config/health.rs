@@ -37,7 +37,7 @@ pub fn origin(table: &Table<'_>, own: &str, names: &[&str], findings: &mut Findi
             if names.contains(&text) && text != own {
                 Ok(TokenAlias::new(text))
             } else {
-                Err("the name of another token that stands under 'tokens'".to_owned())
+                Err("the name of another token under 'tokens'".to_owned())
             }
         })
     });
@@ -74,13 +74,13 @@ pub fn check_standbys(tokens: &[TokenSource], at: &At<'_>, findings: &mut Findin
         let Some(standby) = token.origin.standby.and_then(|standby| find(standby.as_str())) else { continue };
         let Some(at) = at.any_table(ignored).and_then(|table| table.optional("standby")) else { continue };
         if token.origin.owner.is_none() || token.origin.owner != standby.origin.owner {
-            at.wrong(findings, "is of no use: a standby is of the same account, and both tokens say so in 'owner'");
+            at.wrong(findings, "has no effect: set the same 'owner' for both tokens, because a standby must belong to the same account");
         }
         if token.scopes.iter().any(|scope| !standby.scopes.covers([scope].into_iter().collect())) {
-            at.wrong(findings, "lacks a scope: a standby has all that the token has");
+            at.wrong(findings, "lacks a scope: a standby must have all scopes of its token");
         }
         if standby.origin.standby.is_some() {
-            at.wrong(findings, "has a standby itself; there is one at most");
+            at.wrong(findings, "has a standby itself; standbys cannot be chained");
         }
     }
 }

@@ -33,7 +33,7 @@ pub fn tokens(at: &At<'_>, findings: &mut Findings) -> Option<Vec<TokenSource>> 
     let mut complete = true;
     for (alias, at) in table.entries_at() {
         if let Err(expected) = name_text(alias) {
-            at.wrong(findings, format!("the name of a token is not one; expected {expected}"));
+            at.wrong(findings, format!("invalid token name; expected {expected}"));
         }
         match token(alias, &at, &names, findings) {
             Some(token) => tokens.push(token),
@@ -85,7 +85,7 @@ fn allow_mode(table: &Table<'_>, findings: &mut Findings) -> Option<Option<u32>>
     let Some(at) = table.optional("allow_mode") else { return Some(None) };
     let read = at.text(findings, |text| {
         let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777 && mode & 0o002 == 0);
-        mode.ok_or_else(|| "permissions in octal without writing for others, as in \"0444\"".to_owned())
+        mode.ok_or_else(|| "octal permissions that others cannot write with, as in \"0444\"".to_owned())
     });
     read.map(Some)
 }
@@ -95,10 +95,10 @@ fn file(text: &str) -> Result<PathBuf, String> {
         return Err("the path of a file".to_owned());
     }
     if text.contains("://") || text.contains("access_token") {
-        return Err("the path of a file that holds the token; this looks like the address of a page".to_owned());
+        return Err("the path of a file that contains the token; this looks like a URL".to_owned());
     }
     if looks_like_a_token(text) {
-        return Err("the path of a file that holds the token; this looks like a token itself".to_owned());
+        return Err("the path of a file that contains the token; this looks like a token itself".to_owned());
     }
     Ok(PathBuf::from(text))
 }
@@ -129,8 +129,7 @@ const EXPECTED_SCOPE: &str =
 fn expected_scope(text: &str) -> String {
     let is_of_another = text.split_once(':').is_some_and(|(service, _)| service != "metrika");
     let elsewhere = if is_of_another {
-        "; a right of another service, as passport:business or login:info, is given to the application at oauth.yandex.ru \
-         and stands nowhere here"
+        "; grant rights of other services, such as passport:business or login:info, to the application at oauth.yandex.ru; they are not configured here"
     } else {
         ""
     };
@@ -146,7 +145,7 @@ pub fn callers(at: &At<'_>, known: &KnownNames<'_>, findings: &mut Findings) -> 
     for element in elements {
         let Some(caller) = caller(&element, known, findings) else { continue };
         if !ids.insert(caller.id) {
-            element.wrong(findings, format!("the id '{}' is taken; each caller needs its own", caller.id));
+            element.wrong(findings, format!("duplicate id '{}'; each caller needs a unique id", caller.id));
         }
         callers.push(caller);
     }
@@ -174,7 +173,7 @@ fn token_names(at: &At<'_>, known: &KnownNames<'_>, findings: &mut Findings) -> 
             if known.token_names.contains(&text) {
                 Ok(TokenAlias::new(text))
             } else {
-                Err(one_of("the name of a token that stands under 'tokens'", &known.token_names))
+                Err(one_of("the name of a token under 'tokens'", &known.token_names))
             }
         })
     });
@@ -204,7 +203,7 @@ fn condition(kind: ConditionKind, at: &At<'_>, known: &KnownNames<'_>, findings:
         if known.listener_names.contains(&text) {
             Ok(ListenerName::new(text))
         } else {
-            Err(one_of("the name of a listener that stands under 'listeners'", &known.listener_names))
+            Err(one_of("the name of a listener under 'listeners'", &known.listener_names))
         }
     };
     Some(match kind {
@@ -234,13 +233,13 @@ fn network(text: &str) -> Result<IpNet, String> {
 fn check_conditions(at: &At<'_>, conditions: &Conditions, known: &KnownNames<'_>, findings: &mut Findings) {
     if conditions.is_empty() {
         let keys = ConditionKind::ALL.map(ConditionKind::key).join(", ");
-        at.wrong(findings, format!("states nothing; expected one or more of {keys}"));
+        at.wrong(findings, format!("has no conditions; expected one or more of {keys}"));
         return;
     }
     let of_process = conditions.iter().any(is_of_process);
     let of_network = conditions.iter().any(is_of_network);
     if of_process && of_network {
-        at.wrong(findings, "never matches: uid and gid are of unix sockets, source is of TCP; state one kind");
+        at.wrong(findings, "never matches: uid and gid require a unix socket, source requires TCP; use one kind");
         return;
     }
     let (stated, states_nothing) = (conditions.listener(), !conditions.iter().any(is_narrow));
@@ -265,7 +264,7 @@ fn check_conditions(at: &At<'_>, conditions: &Conditions, known: &KnownNames<'_>
         let applies = (named || stated.is_none()) && !unix && !of_process;
         if applies && read.remote && states_nothing {
             let message = format!(
-                "would be anyone who can reach listener '{name}', which allows remote callers; state a source narrower than everyone"
+                "matches anyone who can reach listener '{name}', which has allow_remote; add a source narrower than everyone"
             );
             at.wrong(findings, message);
         }
@@ -304,7 +303,7 @@ pub fn catalogue(root: &Table<'_>, findings: &mut Findings) -> Catalogue {
     for at in operations.into_iter().flatten() {
         let Some(operation) = operation(&at, findings) else { continue };
         if catalogue.operations().iter().any(|known| known.id == operation.id) {
-            at.wrong(findings, format!("the id '{}' is taken; give it another one", operation.id));
+            at.wrong(findings, format!("duplicate id '{}'; choose another", operation.id));
         } else if let Err(wrong) = catalogue.add(operation) {
             at.wrong(findings, wrong.to_string());
         }
@@ -325,7 +324,7 @@ pub fn catalogue(root: &Table<'_>, findings: &mut Findings) -> Catalogue {
 /// Reads a path template. Rules check a single counter in a path.
 fn template(text: &str) -> Result<&str, String> {
     let counters = text.split('/').filter(|segment| Reach::is_counter(segment)).count();
-    if counters > 1 { Err("a path with one {counter_id} at most".to_owned()) } else { Ok(text) }
+    if counters > 1 { Err("a path with at most one {counter_id}".to_owned()) } else { Ok(text) }
 }
 
 fn operation(at: &At<'_>, findings: &mut Findings) -> Option<Operation> {
@@ -334,7 +333,7 @@ fn operation(at: &At<'_>, findings: &mut Findings) -> Option<Operation> {
     let verb = table.required(findings, "method").and_then(|at| {
         at.text(findings, |text| {
             let known = Verb::ALL.into_iter().find(|verb| verb.as_str() == text && *verb != Verb::Head);
-            known.ok_or_else(|| "GET (which is HEAD too), POST, PUT, PATCH or DELETE".to_owned())
+            known.ok_or_else(|| "GET (includes HEAD), POST, PUT, PATCH or DELETE".to_owned())
         })
     });
     let template = table.required(findings, "path").and_then(|at| at.text(findings, template));

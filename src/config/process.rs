@@ -31,16 +31,17 @@ pub fn listeners(at: &At<'_>, admin: Option<Admin>, findings: &mut Findings) -> 
         let Some(read) = listener(&element, findings) else { continue };
         let earlier = listeners.iter().map(|earlier| &earlier.listener);
         if earlier.clone().any(|earlier| earlier.name == read.listener.name) {
-            element.wrong(findings, format!("the name '{}' is taken; each listener needs its own", read.listener.name));
+            element
+                .wrong(findings, format!("duplicate name '{}'; each listener needs a unique name", read.listener.name));
         }
         let fixed = !matches!(read.listener.bind, Bind::Tcp(address) if address.port() == 0);
         if fixed && earlier.clone().any(|earlier| earlier.bind == read.listener.bind) {
-            element.wrong(findings, "another listener has the same address; each needs its own");
+            element.wrong(findings, "duplicate address; each listener needs a unique address");
         }
         if let Some(Admin { address, .. }) =
             admin.filter(|admin| fixed && read.listener.bind == Bind::Tcp(admin.address))
         {
-            element.wrong(findings, format!("admin.address is {address} too; each needs its own"));
+            element.wrong(findings, format!("admin.address is also {address}; each listener needs a unique address"));
         }
         listeners.push(read);
     }
@@ -63,16 +64,16 @@ fn listener(at: &At<'_>, findings: &mut Findings) -> Option<ReadListener> {
         }
         (None, Some(unix)) => {
             if let Some(at) = allow_remote {
-                at.wrong(findings, "a unix socket cannot be reached from other hosts; remove the key");
+                at.wrong(findings, "a unix socket is not reachable from other hosts; remove the key");
             }
             unix_socket(&unix, findings)
         }
         (Some(_), Some(_)) => {
-            at.wrong(findings, "has both 'address' and 'unix'; a listener is one of them");
+            at.wrong(findings, "has both 'address' and 'unix'; remove one");
             None
         }
         (None, None) => {
-            at.wrong(findings, "has neither 'address' nor 'unix'; a listener is one of them");
+            at.wrong(findings, "has neither 'address' nor 'unix'; add one");
             None
         }
     };
@@ -90,8 +91,7 @@ fn socket_address(at: &At<'_>, findings: &mut Findings) -> Option<SocketAddr> {
 
 fn check_remote(at: &At<'_>, address: SocketAddr, allowed: bool, findings: &mut Findings) {
     if !allowed && !address.ip().to_canonical().is_loopback() {
-        let message =
-            format!("{address} can be reached from other hosts; use a loopback address, or add allow_remote: true");
+        let message = format!("{address} is not a loopback address; use one, or add allow_remote: true");
         at.wrong(findings, message);
     }
 }
@@ -114,7 +114,7 @@ fn unix_socket(at: &At<'_>, findings: &mut Findings) -> Option<Bind> {
     let mode = table.optional("mode").map_or(Some(0o660), |at| {
         at.text(findings, |text| {
             let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777);
-            mode.ok_or_else(|| "permissions in octal, with a zero in front, as in \"0660\"".to_owned())
+            mode.ok_or_else(|| "octal permissions with a leading zero, as in \"0660\"".to_owned())
         })
     });
     Some(Bind::Unix { path: path?, mode: mode? })
@@ -200,8 +200,7 @@ pub fn limits(at: Option<&At<'_>>, findings: &mut Findings) -> Option<Limits> {
     header_fields.and(connections).and(of_a_peer)?;
     if limits.target_bytes > limits.header_bytes {
         let at = table.optional("target_bytes").or_else(|| table.optional("header_bytes"));
-        let message =
-            "target_bytes is more than header_bytes, which counts the target too; make header_bytes the larger";
+        let message = "target_bytes exceeds header_bytes, which includes the target; increase header_bytes";
         match at {
             Some(at) => at.wrong(findings, message),
             None => table.wrong(findings, message),

@@ -105,7 +105,7 @@ impl<'a> At<'a> {
         let table = Table { entries, steps: self.steps.clone() };
         for (key, at) in table.entries_at() {
             if matches!(at.steps.last(), Some(Step::Key(_, occurrence)) if *occurrence > 0) {
-                at.wrong_key(findings, format!("the key '{}' is repeated; each may stand once", shown_key(key)));
+                at.wrong_key(findings, format!("duplicate key '{}'", shown_key(key)));
             }
         }
         Some(table)
@@ -165,7 +165,7 @@ impl<'a> At<'a> {
     pub fn text<T>(&self, findings: &mut Findings, read: impl FnOnce(&'a str) -> Result<T, String>) -> Option<T> {
         let Node::Text(text) = self.node else {
             // The expected value is the error that `read` returns for an empty text.
-            let expected = read("").err().unwrap_or_else(|| "a text".to_owned());
+            let expected = read("").err().unwrap_or_else(|| "a string".to_owned());
             self.wrong_kind(findings, &expected);
             return None;
         };
@@ -176,7 +176,7 @@ impl<'a> At<'a> {
                 self.wrong(
                     findings,
                     format!(
-                        "is not right (it is not shown, as it could be a token); expected {expected}{}",
+                        "is invalid (not shown, because it could be a token); expected {expected}{}",
                         self.unreplaced()
                     ),
                 );
@@ -192,7 +192,7 @@ impl<'a> Table<'a> {
         let found = self.optional(key);
         if found.is_none() {
             match self.entries_at().find(|(name, _)| *name == key) {
-                Some((_, at)) => at.wrong_key(findings, "has no value; are the lines under it indented?"),
+                Some((_, at)) => at.wrong_key(findings, "has no value; check the indentation of the lines below it"),
                 None => self.wrong(findings, format!("the key '{key}' is missing")),
             }
         }
@@ -232,8 +232,8 @@ fn unknown_key(key: &str, known: &[&str]) -> String {
     match near {
         Some((distance, name)) if distance <= 2 => format!("unknown key; did you mean '{name}'?"),
         _ if known.contains(&"file") && ["token", "value", "secret"].contains(&key) => {
-            "unknown key; a token is read from a file, whose path is the key 'file'".to_owned()
+            "unknown key; set 'file' to the path of the token file".to_owned()
         }
-        Some(_) | None => format!("unknown key; the keys here are {}", known.join(", ")),
+        Some(_) | None => format!("unknown key; expected one of {}", known.join(", ")),
     }
 }

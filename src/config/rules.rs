@@ -29,7 +29,7 @@ pub fn rules(table: &Table<'_>, findings: &mut Findings) -> Option<Rules> {
     let grantees = table.optional("grantees").map(|at| logins(&at, findings));
     let list = table.optional("list").map(|at| {
         if counters.is_none() {
-            at.wrong(findings, "says nothing without 'counters' of the caller: its list has all of them");
+            at.wrong(findings, "has no effect without 'counters' of the caller");
         }
         at.text(findings, |text| match text {
             "refuse" => Ok(List::Refuse),
@@ -56,7 +56,7 @@ pub fn rules(table: &Table<'_>, findings: &mut Findings) -> Option<Rules> {
     {
         at.wrong(
             findings,
-            "would refuse everything: with 'counters' and without 'ulogin' of the caller no login may be named",
+            "would refuse every request: with 'counters' and without 'ulogin', the caller may not use any login",
         );
     }
     let enforce = table.optional("enforce").map_or(Some(otherwise.enforce), |at| at.bool(findings));
@@ -120,17 +120,17 @@ pub fn counter_groups(at: &At<'_>, findings: &mut Findings) -> Option<Vec<Counte
     let mut complete = true;
     for (text, at) in table.entries_at() {
         let named = super::name_text(text).and_then(|name| match name {
-            "other" => Err("another name: 'other' is what no group has".to_owned()),
+            "other" => Err("another name; 'other' is reserved for counters without a group".to_owned()),
             name => Ok(GroupName::new(name)),
         });
         let name = named.map_err(|expected| {
-            at.wrong(findings, format!("the name of a group is not one; expected {expected}"));
+            at.wrong(findings, format!("invalid group name; expected {expected}"));
         });
         let counters = counters(&at, findings);
         if let Some(twice) =
             counters.iter().flatten().find(|one| groups.iter().any(|group| group.counters.contains(one)))
         {
-            at.wrong(findings, format!("counter {twice} is in another group too; each is in one"));
+            at.wrong(findings, format!("counter {twice} is already in another group"));
         }
         match (name, counters) {
             (Ok(name), Some(counters)) => groups.push(CounterGroup { name, counters }),

@@ -15,13 +15,13 @@ use crate::files::{ExternalFile, Purpose};
 pub fn bytes(file: &Path) -> Result<Vec<u8>, Error> {
     let unreadable = |error: std::io::Error| Error::Unreadable {
         file: file.to_owned(),
-        message: format!("the configuration cannot be read: {error}"),
+        message: format!("cannot read the configuration: {error}"),
         code: error.raw_os_error(),
     };
     let opened = ExternalFile::new(Purpose::Configuration, file).open().map_err(|refusal| match refusal {
         Refusal::Missing(error) | Refusal::Unreadable(error) => unreadable(error),
         refusal @ (Refusal::Writable(_) | Refusal::Permissions { .. }) => {
-            Error::Permissions { file: file.to_owned(), message: format!("the configuration is not taken: {refusal}") }
+            Error::Permissions { file: file.to_owned(), message: format!("the configuration is rejected: {refusal}") }
         }
     })?;
     crate::files::reading::read_from(opened, document::MAXIMUM_BYTES).map_err(unreadable)

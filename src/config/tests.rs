@@ -50,7 +50,7 @@ fn an_operation_has_one_counter_in_its_path_and_a_delete_cannot_be_undone() {
     assert_eq!((marked.shares, marked.upload, marked.acts, marked.suffixes), (Shares::Named, true, true, false));
     assert!(with("GET", "/management/v2/things").unwrap().catalogue.operations().last().unwrap().suffixes);
     let said = with("POST", "/v2/counter/{counter_id}/copy/{counterId}").unwrap_err().to_string();
-    assert!(said.contains("expected a path with one {counter_id} at most"), "{said}");
+    assert!(said.contains("expected a path with at most one {counter_id}"), "{said}");
 }
 
 #[test]
@@ -64,10 +64,7 @@ fn a_mode_that_is_allowed_lets_others_write_nothing() {
     assert_eq!(with("'664'").unwrap(), Some(0o664));
     for wrong in ["'0446'", "'0777'", "'0844'", "'01444'", "444", "rw"] {
         let said = with(wrong).unwrap_err().to_string();
-        assert!(
-            said.contains("tokens.analytics.allow_mode") && said.contains("expected permissions in octal"),
-            "{said}"
-        );
+        assert!(said.contains("tokens.analytics.allow_mode") && said.contains("expected octal permissions"), "{said}");
     }
 }
 
@@ -87,7 +84,7 @@ fn logins_are_kept_in_one_spelling_and_may_be_absent_where_it_is_said() {
     assert_eq!(read.grantees.as_deref(), Some(&["c-d".into()][..]));
     assert!(!read.sharing && rules("").unwrap().grantees.is_none());
     let said = rules("counters: [1]\n    ulogin_absent: deny").unwrap_err().to_string();
-    assert!(said.contains("callers[0].ulogin_absent: would refuse everything"), "{said}");
+    assert!(said.contains("callers[0].ulogin_absent: would refuse every request"), "{said}");
 }
 
 #[test]
@@ -109,17 +106,17 @@ timeouts: {keep_alive: 75}
 limits: {connections: 0}
 "#;
     insta::assert_snapshot!(mistakes(text).join("\n"), @r#"
-    gate.yaml:3:26 listeners[0].address: 0.0.0.0:8080 can be reached from other hosts; use a loopback address, or add allow_remote: true
+    gate.yaml:3:26 listeners[0].address: 0.0.0.0:8080 is not a loopback address; use one, or add allow_remote: true
     gate.yaml:4:30 listeners[1].unix.path: is 'relative.sock'; expected an absolute path of at most 107 bytes
-    gate.yaml:4:51 listeners[1].unix.mode: is 660; expected permissions in octal, with a zero in front, as in "0660"
-    gate.yaml:5:17 upstream.url: is not right (it is not shown, as it could be a token); expected an https URL: a token is never sent without TLS
+    gate.yaml:4:51 listeners[1].unix.mode: is 660; expected octal permissions with a leading zero, as in "0660"
+    gate.yaml:5:17 upstream.url: is invalid (not shown, because it could be a token); expected an https URL, because the gate never sends tokens without TLS
     gate.yaml:5:50 upstream.timeout: unknown key; did you mean 'timeouts'?
     gate.yaml:7:14 tokens.analytics: the key 'file' is missing
-    gate.yaml:7:15 tokens.analytics.token: unknown key; a token is read from a file, whose path is the key 'file'
+    gate.yaml:7:15 tokens.analytics.token: unknown key; set 'file' to the path of the token file
     gate.yaml:7:55 tokens.analytics.scopes[0]: is 'metrika:reed'; expected metrika:read, metrika:write, metrika:expenses, metrika:user_params or metrika:offline_data
-    gate.yaml:10:23 callers[0].match.listener: is 'web'; expected the name of a listener that stands under 'listeners': app, app
+    gate.yaml:10:23 callers[0].match.listener: is 'web'; expected the name of a listener under 'listeners': app, app
     gate.yaml:10:34 callers[0].match.uid[0]: is 'x'; expected a number from 0 to 4294967295
-    gate.yaml:12:14 callers[0].tokens[0]: is 'analytic'; expected the name of a token that stands under 'tokens': analytics
+    gate.yaml:12:14 callers[0].tokens[0]: is 'analytic'; expected the name of a token under 'tokens': analytics
     gate.yaml:13:21 unknown_operations: is 'maybe'; expected deny or by_method
     gate.yaml:14:24 timeouts.keep_alive: is 75; expected a duration as in 10s, 250ms or 1m 30s
     gate.yaml:15:23 limits.connections: is 0; expected a number from 1 to 10000000
@@ -175,13 +172,13 @@ timeouts: {request: 0s}
 limits: {header_fields: 1001, connections_per_peer: 0}
 ";
     insta::assert_snapshot!(mistakes(text).join("\n"), @r#"
-    gate.yaml:3:56 listeners[0].hosts[1]: is 'gate:80'; expected a host without a port, as in metrika-gate.metrika.svc, 10.1.2.3 or [2001:db8::1]; a name is whole, without '*'
-    gate.yaml:3:67 listeners[0].hosts[2]: is '*.svc'; expected a host without a port, as in metrika-gate.metrika.svc, 10.1.2.3 or [2001:db8::1]; a name is whole, without '*'
-    gate.yaml:3:76 listeners[0].hosts[3]: is 'http://gate'; expected a host without a port, as in metrika-gate.metrika.svc, 10.1.2.3 or [2001:db8::1]; a name is whole, without '*'
-    gate.yaml:3:108 listeners[0].require_header: is 'Accept: x'; expected a field that begins with X- (not X-Request-ID) and its value in visible characters, as in "X-Metrika-Gate: 1"
-    gate.yaml:4:53 listeners[1].hosts: a unix socket is called by any host; remove the key
-    gate.yaml:4:77 listeners[1].require_header: is 'X-Gate'; expected a field that begins with X- (not X-Request-ID) and its value in visible characters, as in "X-Metrika-Gate: 1"
-    gate.yaml:7:21 timeouts.request: is zero; a timeout is longer than that
+    gate.yaml:3:56 listeners[0].hosts[1]: is 'gate:80'; expected a host without a port, as in metrika-gate.metrika.svc, 10.1.2.3 or [2001:db8::1]; wildcards are not supported
+    gate.yaml:3:67 listeners[0].hosts[2]: is '*.svc'; expected a host without a port, as in metrika-gate.metrika.svc, 10.1.2.3 or [2001:db8::1]; wildcards are not supported
+    gate.yaml:3:76 listeners[0].hosts[3]: is 'http://gate'; expected a host without a port, as in metrika-gate.metrika.svc, 10.1.2.3 or [2001:db8::1]; wildcards are not supported
+    gate.yaml:3:108 listeners[0].require_header: is 'Accept: x'; expected a header field whose name begins with X- (not X-Request-ID) and a value of visible characters, as in "X-Metrika-Gate: 1"
+    gate.yaml:4:53 listeners[1].hosts: a unix socket accepts any host; remove the key
+    gate.yaml:4:77 listeners[1].require_header: is 'X-Gate'; expected a header field whose name begins with X- (not X-Request-ID) and a value of visible characters, as in "X-Metrika-Gate: 1"
+    gate.yaml:7:21 timeouts.request: is zero; expected a longer duration
     gate.yaml:8:25 limits.header_fields: is 1001; expected a number from 1 to 1000
     gate.yaml:8:53 limits.connections_per_peer: is 0; expected a number from 1 to 10000000
     9 mistakes in the configuration
@@ -228,9 +225,17 @@ fn each_address_is_for_one() {
     };
     let admin = |address: &str| format!("admin: {{address: '{address}'}}");
     for (listener, admin, expected) in [
-        ("127.0.0.1:80", String::new(), Some("another listener has the same address")),
-        ("127.0.0.1:9090", String::new(), Some("admin.address is 127.0.0.1:9090 too; each needs its own")),
-        ("127.0.0.1:81", admin("127.0.0.1:81"), Some("admin.address is 127.0.0.1:81 too; each needs its own")),
+        ("127.0.0.1:80", String::new(), Some("duplicate address")),
+        (
+            "127.0.0.1:9090",
+            String::new(),
+            Some("admin.address is also 127.0.0.1:9090; each listener needs a unique address"),
+        ),
+        (
+            "127.0.0.1:81",
+            admin("127.0.0.1:81"),
+            Some("admin.address is also 127.0.0.1:81; each listener needs a unique address"),
+        ),
         ("127.0.0.1:9090", admin("127.0.0.1:81"), None),
         ("127.0.0.1:0", admin("127.0.0.1:0"), None),
     ] {
@@ -251,7 +256,7 @@ fn the_mark_of_a_byte_order_is_passed_over() {
 #[test]
 fn a_repeated_key_is_a_mistake() {
     let text = "tokens: {}\ntokens: {}\n";
-    assert!(mistakes(text).iter().any(|line| line.contains("gate.yaml:2:1 tokens") && line.contains("repeated")));
+    assert!(mistakes(text).iter().any(|line| line.contains("gate.yaml:2:1 tokens") && line.contains("duplicate")));
 }
 
 #[test]
@@ -283,9 +288,9 @@ callers:
     insta::assert_snapshot!(mistakes(text).join("\n"), @"
     gate.yaml:2:1 listner: unknown key; did you mean 'listeners'?
     gate.yaml:7:5 listeners[0].adress: unknown key; did you mean 'address'?
-    gate.yaml:15:5 tokens.t.scopes: the key 'scopes' is repeated; each may stand once
-    gate.yaml:17:1 callers: has no value; are the lines under it indented?
-    gate.yaml:18:1 callers: the key 'callers' is repeated; each may stand once
+    gate.yaml:15:5 tokens.t.scopes: duplicate key 'scopes'
+    gate.yaml:17:1 callers: has no value; check the indentation of the lines below it
+    gate.yaml:18:1 callers: duplicate key 'callers'
     5 mistakes in the configuration
     ");
 }

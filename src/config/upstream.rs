@@ -88,10 +88,10 @@ fn timeouts(at: Option<&At<'_>>, findings: &mut Findings) -> Option<UpstreamTime
 }
 
 fn url(text: &str) -> Result<(String, u16), String> {
-    let expected = "https:// and a host, optionally a port, and nothing after it, as in https://api-metrika.yandex.net";
+    let expected = "https://, a host and optionally a port, without a path, as in https://api-metrika.yandex.net";
     let wrong = || expected.to_owned();
     if text.starts_with("http://") {
-        return Err("an https URL: a token is never sent without TLS".to_owned());
+        return Err("an https URL, because the gate never sends tokens without TLS".to_owned());
     }
     let authority =
         text.strip_prefix("https://").map(|rest| rest.strip_suffix('/').unwrap_or(rest)).ok_or_else(wrong)?;
@@ -135,15 +135,13 @@ fn certificates(at: &At<'_>, purpose: Purpose, findings: &mut Findings) -> Optio
     at.text(findings, |text| {
         let file = ExternalFile::new(purpose, Path::new(text));
         let expected = |said: &dyn Display, hint| {
-            format!(
-                "a readable file with certificates ({said}{hint}){}",
-                crate::files::reading::relative_to(&file.path)
-            )
+            format!("a readable certificate file ({said}{hint}){}", crate::files::reading::relative_to(&file.path))
         };
         let opened = file.open().map_err(|refusal| {
             let is_denied = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
             let outside = matches!(&refusal, Refusal::Unreadable(error) if is_denied(error));
-            let hint = if outside { "; a gate that runs reads only in the folders of its start" } else { "" };
+            let hint =
+                if outside { "; a running gate can read only the folders that it could read at startup" } else { "" };
             expected(&refusal, hint)
         })?;
         let pem = crate::files::reading::read_from(opened, CERTIFICATES_BYTES).map_err(|error| expected(&error, ""))?;

@@ -32,7 +32,7 @@ pub fn timeout(
     let Some(at) = table.and_then(|table| table.optional(key)) else { return Some(default) };
     let duration = duration(&at, findings)?;
     if duration.is_zero() {
-        at.wrong(findings, "is zero; a timeout is longer than that");
+        at.wrong(findings, "is zero; expected a longer duration");
         return None;
     }
     Some(duration)
@@ -53,7 +53,7 @@ pub fn name_text(text: &str) -> Result<&str, String> {
         return Err("a name of 1 to 64 letters, digits, '_', '-' or '.'".to_owned());
     }
     if ["none", "unknown"].contains(&text) {
-        return Err("another name: 'none' and 'unknown' have a meaning of their own in metrics".to_owned());
+        return Err("another name; 'none' and 'unknown' are reserved in metrics".to_owned());
     }
     Ok(text)
 }

@@ -96,7 +96,7 @@ pub async fn check(config: &Config, token: &Token) -> anyhow::Result<Vec<Outcome
     let quota = asker.quota.take();
     match quota {
         Some(answer) => asker.record(Assumed::Quota, is_known_quota(&answer), &answer.shown()),
-        None => asker.not_asked(Assumed::Quota, "none was met"),
+        None => asker.not_asked(Assumed::Quota, "no quota was exceeded"),
     }
     let mut outcomes = asker.outcomes;
     for assumed in Assumed::ALL {
@@ -147,7 +147,7 @@ impl AssumptionRun<'_> {
         if answer.is_quota() {
             let shown = answer.shown();
             self.quota = Some(answer);
-            return Err(format!("a quota was met: {shown}"));
+            return Err(format!("a quota was exceeded: {shown}"));
         }
         Ok(answer)
     }
@@ -187,7 +187,7 @@ impl AssumptionRun<'_> {
         ];
         let Some(list) = list.filter(|list| list.status == 200) else {
             for assumed in needs_list {
-                self.not_asked(assumed, "the list of counters was not answered");
+                self.not_asked(assumed, "no response to the request for the list of counters");
             }
             return;
         };
@@ -243,7 +243,9 @@ impl AssumptionRun<'_> {
     async fn coding(&mut self, own: &HeaderValue) {
         match fetch(self.upstream, LIST, Some(own), "gzip").await {
             Ok(answer) => match answer.coding.as_deref() {
-                None | Some("identity") => self.record(Assumed::Coding, true, "plain, where gzip was asked for"),
+                None | Some("identity") => {
+                    self.record(Assumed::Coding, true, "uncompressed, although gzip was requested")
+                }
                 Some("gzip") => self.record(Assumed::Coding, true, "gzip"),
                 Some(_) => self.record(Assumed::Coding, false, "another coding"),
             },
@@ -267,7 +269,7 @@ impl AssumptionRun<'_> {
     async fn alike(&mut self, assumed: Assumed, one: &str, two: &str, own: &HeaderValue) {
         match (self.ask(one, Some(own)).await, self.ask(two, Some(own)).await) {
             (Ok(one), Ok(two)) => {
-                let seen = format!("as it came {}, as the gate sends it {}", one.shown(), two.shown());
+                let seen = format!("original form {}, form that the gate sends {}", one.shown(), two.shown());
                 self.record(assumed, two.status == 200, &seen);
             }
             (Err(why), _) | (_, Err(why)) => self.not_asked(assumed, &why),

@@ -69,7 +69,7 @@ fn of_file(error: TokenFileError) -> Finding {
             Finding::FilePermissions { said: format!("{} {what}", crate::files::reading::shown(&file)), mend }
         }
         _ if error.is_denied() => {
-            let mend = "let the user that the gate runs as read it".to_owned();
+            let mend = "give the user of the gate read permission".to_owned();
             Finding::FilePermissions { said: error.to_string(), mend }
         }
         TokenFileError::Missing { .. }

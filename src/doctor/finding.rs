@@ -90,7 +90,7 @@ impl Severity {
 
 impl fmt::Display for Level {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if *self == Self::Other { "a permission that is not known here" } else { self.as_str() })
+        f.write_str(if *self == Self::Other { "an unknown permission" } else { self.as_str() })
     }
 }
 
@@ -175,34 +175,34 @@ macro_rules! findings {
 
 findings! {
     /// The file holds a token.
-    File = "file", Well, "file", "holds a well-formed token", "";
+    File = "file", Well, "file", "contains a well-formed token", "";
     /// The permissions or the owner of the file are wrong.
     FilePermissions { said: String, mend: String } = "file_permissions", Wrong, "file", "{said}", "{mend}";
-    /// The file is missing, cannot be read, or holds no token.
+    /// The file is missing, cannot be read, or contains no token.
     FileContent { said: String } = "file_content", Wrong, "file", "{said}",
-        "write the token, and nothing else, to the file";
+        "write only the token to the file";
     /// The token is shorter than any known token of Yandex.
-    Short = "token_short", Warning, "file", "the token is shorter than any that Yandex is known to have issued",
-        "see whether the file holds all of it";
+    Short = "token_short", Warning, "file", "the token is shorter than any known token of Yandex",
+        "check that the file contains the whole token";
     /// Two names with different owners have the same token.
     TokenOfTwo { other: TokenAlias, owner: Box<str>, others: Box<str> } = "token_of_two", Wrong, "file",
-        "the file holds the token of {other}, which is configured to be of {others}, and this one of {owner}: one token has one owner",
+        "the file contains the token of {other}, whose configured owner is {others}, not {owner}: a token has one owner",
         "issue a token while signed in as {owner} and write it to this file; or correct 'owner'";
     /// A standby holds the same token as the one that it stands by for.
     StandbySame { other: TokenAlias } = "standby_same", Wrong, "file",
-        "the file holds the token of {other}, and one stands by for the other: both end together",
+        "the file contains the same token as {other}, and one is the standby of the other: both expire together",
         "issue a second token (of another application, or with a device_id of its own) and write it to the standby's file";
     /// Two names have the same token.
-    TokenTwice { other: TokenAlias } = "token_twice", Warning, "file", "the file holds the token of {other} too",
-        "name it once, or issue a token of its own with fewer rights (of another application)";
+    TokenTwice { other: TokenAlias } = "token_twice", Warning, "file", "the file contains the same token as {other}",
+        "configure it once, or issue a separate token with fewer rights (of another application)";
     /// The token expires in more than 30 days.
     Expires { days: Days } = "expires", Well, "expiry", "in {days}", "";
     /// The token expires within 30 days.
     ExpiresSoon { days: Days } = "expires_soon", Warning, "expiry", "in {days}",
-        "issue a new token in time, and set 'expires' to its day";
+        "issue a new token before then, and set 'expires' to its expiry date";
     /// The token has expired.
-    Expired { days: Days } = "expired", Wrong, "expiry", "{days} ago, as 'expires' says",
-        "issue a new token, and set 'expires' to its day";
+    Expired { days: Days } = "expired", Wrong, "expiry", "{days} ago, according to 'expires'",
+        "issue a new token, and set 'expires' to its expiry date";
 
     /// A place cannot be reached, and the cause is permanent.
     Unreachable { said: String, mend: String } = "unreachable", Wrong, "connection", "{said}", "{mend}";
@@ -211,139 +211,138 @@ findings! {
 
     /// The configuration has no `identity`.
     IssuerNotAsked = "issuer_not_asked", Note, "owner", "not asked: the configuration has no 'identity'",
-        "with identity.url https://login.yandex.ru/info, which then receives the token, owner and application are compared";
+        "set identity.url to https://login.yandex.ru/info to compare owner and application; it then receives the token";
     /// Yandex ID did not identify the issuer.
-    IssuerUnknown { why: Obstacle } = "issuer_unknown", Unknown, "owner", "cannot say now: {why}", "try again";
+    IssuerUnknown { why: Obstacle } = "issuer_unknown", Unknown, "owner", "unknown: {why}", "try again";
     /// Yandex ID rejects the token; Metrica accepts it or gave no answer.
-    IssuerInvalid = "issuer_invalid", Wrong, "owner", "Yandex ID takes the token for invalid",
-        "ask again in some minutes; if it stays so, issue a new token and write it to the file";
+    IssuerInvalid = "issuer_invalid", Wrong, "owner", "Yandex ID rejects the token as invalid",
+        "retry in a few minutes; if this persists, issue a new token and write it to the file";
     /// The issuer is the configured account.
     Owner { login: Box<str> } = "owner", Well, "owner", "{login}, as configured", "";
     /// The issuer is known and no account is configured.
-    OwnerSeen { login: Box<str> } = "owner_seen", Well, "owner", "{login} (the key 'owner' would hold it to that)", "";
+    OwnerSeen { login: Box<str> } = "owner_seen", Well, "owner", "{login} (set 'owner' to have it checked)", "";
     /// The issuer is another account than the configured one.
     OwnerOther { login: Box<str>, stated: Box<str> } = "owner_other", Wrong, "owner",
-        "{login}, and not {stated}, which is configured",
+        "{login}, and not {stated}is configured",
         "sign in at Yandex as {stated} and issue the token again; or correct 'owner'";
     /// The issuer is a person, and the configured account belongs to an organisation.
     OwnerPersonal { login: Box<str>, stated: Box<str> } = "owner_personal", Wrong, "owner",
-        "{login}, who issued it personally; {stated} is an account of an organisation",
+        "{login}, who issued it as a person; {stated} is an account of an organisation",
         "add the right passport:business to the application, and issue the token on behalf of the organisation";
     /// The application is the configured one.
     Application { client_id: Box<str> } = "application", Well, "application", "{client_id}, as configured", "";
     /// The application is known and none is configured.
     ApplicationSeen { client_id: Box<str> } = "application_seen", Well, "application",
-        "{client_id} (the key 'client_id' would hold it to that)", "";
+        "{client_id} (set 'client_id' to have it checked)", "";
     /// The application is another one than the configured one.
     ApplicationOther { client_id: Box<str>, stated: Box<str> } = "application_other", Wrong, "application",
-        "{client_id}, and not {stated}, which is configured",
+        "{client_id}, but {stated} is configured",
         "issue the token with client_id={stated}; or correct 'client_id'";
 
     /// Metrica accepts the token.
-    Alive = "alive", Well, "alive", "Metrica takes the token", "";
+    Alive = "alive", Well, "alive", "Metrica accepts the token", "";
     /// Metrica and Yandex ID reject the token.
     Dead = "dead", Wrong, "alive",
-        "dead: neither Metrica nor Yandex ID takes the token (expired, revoked, password changed, or application edited)",
+        "Metrica and Yandex ID reject the token (expired, revoked, password changed, or application edited)",
         "issue a new token and write it to the file";
     /// Metrica rejects the token; Yandex ID was not asked or gave no answer.
     Invalid = "invalid", Wrong, "alive",
-        "Metrica takes the token for invalid (expired, revoked, password changed, or application edited)",
+        "Metrica rejects the token as invalid (expired, revoked, password changed, or application edited)",
         "issue a new token and write it to the file";
     /// Metrica rejects the token, and Yandex ID accepts it.
-    Disputed = "disputed", Wrong, "alive", "Metrica takes the token for invalid, Yandex ID does not",
-        "ask again in some minutes; if it stays so, issue a new token and write it to the file";
+    Disputed = "disputed", Wrong, "alive", "Metrica rejects the token as invalid, but Yandex ID accepts it",
+        "retry in a few minutes; if this persists, issue a new token and write it to the file";
     /// Metrica gave no answer.
-    AliveUnknown { why: Obstacle, mend: &'static str } = "alive_unknown", Unknown, "alive", "cannot say now: {why}", "{mend}";
+    AliveUnknown { why: Obstacle, mend: &'static str } = "alive_unknown", Unknown, "alive", "unknown: {why}", "{mend}";
 
     /// The token has `metrika:read`, as declared.
-    Read = "read", Well, "read", "metrika:read is there, as declared", "";
+    Read = "read", Well, "read", "the token has metrika:read, as declared", "";
     /// The token does not have `metrika:read`, as declared.
-    NoRead = "no_read", Well, "read", "metrika:read is neither there nor declared", "";
+    NoRead = "no_read", Well, "read", "the token does not have metrika:read, as declared", "";
     /// The token does not have `metrika:read`, which is declared.
     ReadMissing { rights: Rights } = "read_missing", Wrong, "read",
-        "metrika:read is declared and not there: the list of counters, which needs nothing else, is refused",
-        "issue a token with an application that has it ({rights} shows the rights of this one): rights are fixed when a \
-         token is issued, and an application whose rights are edited loses all its tokens";
+        "the token lacks metrika:read, which is declared: Metrica refuses the list of counters, which requires only that",
+        "issue a token with an application that has it ({rights} shows the rights of this one); a token's rights are fixed when it is issued, and editing an application's rights invalidates all its tokens";
     /// Like `ReadMissing`, for a token that a person issued for an organisation.
-    ReadPersonal = "read_personal", Wrong, "read", "everything is refused, as it is to a token that was issued personally",
+    ReadPersonal = "read_personal", Wrong, "read", "Metrica refuses every request, as for a token that was issued by a person instead of the organisation",
         "add the right passport:business to the application, and issue the token on behalf of the organisation";
     /// The token has `metrika:read`, which is not declared.
     ReadUndeclared = "read_undeclared", Warning, "read",
-        "metrika:read is there and not declared: the token can do more than the configuration says",
-        "declare it, or issue the token with an application that has fewer rights";
+        "the token has metrika:read, which is not declared: it has more rights than configured",
+        "declare metrika:read, or issue the token with an application that has fewer rights";
     /// No response shows whether the token has `metrika:read`.
-    ReadUnknown = "read_unknown", Unknown, "read", "whether metrika:read is there could not be told", "try again";
+    ReadUnknown = "read_unknown", Unknown, "read", "unknown whether the token has metrika:read", "try again";
     /// Declared scopes that only a write would prove.
     WriteUnproven { scopes: ScopeSet, rights: Rights } = "write_unproven", Note, "write",
-        "{scopes}: declared, and not to be proven without a write",
-        "compare with the rights of the application: {rights}";
+        "{scopes}: declared, but only a write could verify that",
+        "compare with the application's rights: {rights}";
 
     /// The owner may change a counter.
     Counter { level: Level, seen: AskedThrough } = "counter", Well, "counter", "{level}{seen}", "";
     /// The owner may only read a counter, and its callers do not write.
     CounterLooks { level: Level, seen: AskedThrough } = "counter_looks", Well, "counter",
-        "{level}: it can be read, but for its list of grants{seen}", "";
+        "{level}: readable, except for its list of grants{seen}", "";
     /// Callers may write to a counter, and the owner may only read it.
     CounterViewOnly { level: Level, seen: AskedThrough } = "counter_view_only", Wrong, "counter",
-        "{level}, and callers may write: writes are refused, and so is its list of grants{seen}",
-        "grant the token's owner the right to edit; no scope helps";
+        "{level}, but callers may write: Metrica refuses writes and its list of grants{seen}",
+        "grant the token's owner edit access; another scope does not help";
     /// Like `CounterViewOnly`, for a counter that the configuration does not name.
     CounterSeenViewOnly { level: Level, seen: AskedThrough } = "counter_seen_view_only", Warning, "counter",
-        "{level}, and callers that name no counters may write: writes to it are refused{seen}",
-        "grant the token's owner the right to edit if callers write to it; no scope helps";
+        "{level}, but callers without 'counters' may write: Metrica refuses writes to it{seen}",
+        "grant the token's owner edit access if callers write to it; another scope does not help";
     /// The owner has no grant for the counter.
     CounterNotGranted { seen: AskedThrough } = "counter_not_granted", Wrong, "counter", "the token's owner has no grant{seen}",
-        "let the counter's owner grant access, or use a token of an account that has it; no scope helps";
+        "ask the counter's owner to grant access, or use a token of an account that has it; another scope does not help";
     /// The counter is refused, and no response shows whether the scope or the grant is missing.
-    CounterOpen = "counter_open", Wrong, "counter", "refused; whether the scope or the grant is missing could not be told",
-        "see that the application has metrika:read, and the owner access to the counter";
+    CounterOpen = "counter_open", Wrong, "counter", "refused; unknown whether the scope or the grant is missing",
+        "check that the application has metrika:read, and that the owner has access to the counter";
     /// The counter belongs to an organisation.
     CounterOfOrganisation = "counter_in_connect", Wrong, "counter", "refused: it belongs to an organisation",
-        "let an administrator of the organisation grant the token's owner access in its web interface; the API cannot";
+        "ask an administrator of the organisation to grant the token's owner access in its web interface; the API cannot";
     /// The counter does not exist.
-    CounterAbsent = "counter_absent", Wrong, "counter", "there is no such counter",
-        "correct its number under 'counters' of the callers, or take it out there";
+    CounterAbsent = "counter_absent", Wrong, "counter", "the counter does not exist",
+        "correct or remove its number under 'counters' of the callers";
     /// The account has no access, and another token of the same callers serves the counter.
     CounterElsewhere { other: TokenAlias } = "counter_elsewhere", Note, "counter",
         "not accessible to this account; token {other} of the same callers serves it", "";
     /// The token cannot read, and no other token of its owner can.
-    CounterUnseen = "counter_unseen", Note, "counter", "cannot be seen with this token, which does not read",
-        "configure one of the same account that does, and 'owner' for both; or look in the counter's settings";
+    CounterUnseen = "counter_unseen", Note, "counter", "not checked: this token does not have metrika:read",
+        "configure a token of the same account that has it, and 'owner' for both; or check the counter's settings";
     /// The question about the counter was not answered.
-    CounterUnknown { why: Obstacle } = "counter_unknown", Unknown, "counter", "cannot say now: {why}", "try again";
+    CounterUnknown { why: Obstacle } = "counter_unknown", Unknown, "counter", "unknown: {why}", "try again";
     /// There are more counters than the limit.
-    CountersCut { asked: usize, of: usize } = "counters_cut", Note, "counters", "{asked} of {of} were looked at",
-        "ask for one with --counter, which goes first";
+    CountersCut { asked: usize, of: usize } = "counters_cut", Note, "counters", "checked {asked} of {of}",
+        "choose one with --counter, which is checked first";
     /// No counter is named; the first counters that the owner sees were examined.
     CountersSeen { asked: usize, of: usize } = "counters_seen", Note, "counters",
-        "none is named: {asked} of the {of} that the owner sees were looked at, and none that it does not see",
-        "name those that matter with --counter, or under 'counters' of the callers";
+        "no counter is configured: checked {asked} of the {of} that the owner can see",
+        "choose counters with --counter, or configure 'counters' of the callers";
     /// No counter is named, and the owner sees none.
-    CountersNone = "counters_none", Warning, "counters", "none is named, and the owner sees none",
-        "let a counter's owner grant this account access, or issue the token while signed in as one that has it";
+    CountersNone = "counters_none", Warning, "counters", "no counter is configured, and the owner can see none",
+        "ask a counter's owner to grant this account access, or sign in as an account that has it and issue the token";
     /// No counter is named, and the token cannot list any.
-    CountersNotAsked = "counters_not_asked", Note, "counters", "none was asked for: none is named, and the token does not show any",
-        "name one with --counter, and configure a token of the same account that reads, with 'owner' for both";
+    CountersNotAsked = "counters_not_asked", Note, "counters", "not checked: no counter is configured, and the token cannot list any",
+        "choose one with --counter, and configure a token of the same account with metrika:read, and 'owner' for both";
     /// An obstacle ended the questions before the remaining counters.
     CountersSkipped { skipped: usize } = "counters_skipped", Note, "counters",
-        "{skipped} more were not asked for: what stopped the questions before would stop these",
-        "run the doctor again when that is over";
+        "skipped {skipped} more: the same obstacle would prevent these checks",
+        "run the doctor again when the obstacle is resolved";
 
     /// A report succeeded.
     Report = "report", Well, "report", "works", "";
     /// A report on a visible counter is refused.
-    ReportRefused = "report_refused", Wrong, "report", "refused, although the counter can be seen",
-        "look at the counter's access filters, and ask again in some minutes";
+    ReportRefused = "report_refused", Wrong, "report", "refused, although the counter is visible",
+        "check the counter's access filters, and retry in a few minutes";
     /// The request for a report was not answered.
-    ReportUnknown { why: Obstacle } = "report_unknown", Unknown, "report", "cannot say now: {why}", "try again";
+    ReportUnknown { why: Obstacle } = "report_unknown", Unknown, "report", "unknown: {why}", "try again";
     /// The owner represents an account that a caller may name.
-    Represents { login: Box<str> } = "represents", Well, "ulogin", "{login} is represented by the owner", "";
+    Represents { login: Box<str> } = "represents", Well, "ulogin", "the owner represents {login}", "";
     /// The owner does not represent an account that a caller may name.
     NotRepresented { login: Box<str> } = "not_represented", Warning, "ulogin",
-        "{login} is no account that the owner represents: requests with it are refused",
-        "let it make the owner its representative; a client of Direct needs nothing";
+        "the owner does not represent {login}: Metrica refuses requests with it",
+        "have {login} add the owner as its representative, unless it is a client of Direct";
     /// The request for the represented accounts was not answered.
-    AccountsUnknown { why: Obstacle } = "accounts_unknown", Unknown, "ulogin", "cannot say now: {why}", "try again";
+    AccountsUnknown { why: Obstacle } = "accounts_unknown", Unknown, "ulogin", "unknown: {why}", "try again";
 }
 
 #[cfg(test)]

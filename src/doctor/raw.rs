@@ -47,7 +47,7 @@ impl RawResponse {
     pub(super) fn shown(&self) -> String {
         match (self.status, self.error()) {
             (200, _) => "200".to_owned(),
-            (status, ErrorType::Other) if self.is_json() => format!("{status}, JSON with no type that is known"),
+            (status, ErrorType::Other) if self.is_json() => format!("{status}, JSON with an unknown error type"),
             (status, ErrorType::Other) => format!("{status}, not Metrica's JSON"),
             (status, error) => format!("{status} {}", error.as_str()),
         }
@@ -93,10 +93,10 @@ pub(super) async fn fetch(
         Ok(Ok(())) => {}
         // A truncated response is enough if it has a complete header.
         Ok(Err(_)) if parse(&read).is_some() => {}
-        Ok(Err(_)) => return Err("the connection broke off".to_owned()),
-        Err(_) => return Err("no answer in time".to_owned()),
+        Ok(Err(_)) => return Err("the connection was closed prematurely".to_owned()),
+        Err(_) => return Err("no response in time".to_owned()),
     }
-    parse(&read).map(|(answer, _)| answer).ok_or_else(|| "the answer is no HTTP".to_owned())
+    parse(&read).map(|(answer, _)| answer).ok_or_else(|| "the response is not HTTP".to_owned())
 }
 
 /// Returns the response, and whether it is complete; `None` without a complete header.

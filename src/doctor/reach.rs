@@ -43,19 +43,16 @@ pub(super) async fn why_not(upstream: &Upstream, key: &str, now: SystemTime) -> 
         },
         DialError::Connect { source, .. } => at.of_connection(source),
         DialError::Resolve { name, source, .. } => at.may_pass(
-            format!("the name {name} is not found ({source})"),
-            format!("correct {key}.connect_to or {key}.url if the name is wrong; otherwise look at DNS, and try again"),
+            format!("cannot resolve {name} ({source})"),
+            format!("correct {key}.connect_to or {key}.url if the name is wrong; otherwise check DNS, and retry"),
         ),
         DialError::Timeout(limit) if accepts(&upstream.settings).await => at.lasting(
-            format!("{} accepts the connection and does not answer the TLS handshake within {limit:?}", at.place),
+            format!("{} accepts the connection but does not respond to the TLS handshake within {limit:?}", at.place),
             at.speak_tls(),
         ),
         DialError::Timeout(limit) => at.may_pass(
-            format!("{} does not accept a connection within {limit:?}", at.place),
-            format!(
-                "let egress to {} pass (firewall, network policy), or correct the address; then try again",
-                at.place
-            ),
+            format!("{} did not accept a connection within {limit:?}", at.place),
+            format!("allow egress to {} (firewall, network policy), or correct the address; then retry", at.place),
         ),
         DialError::Saturated(_) => at.other(&error),
     })
@@ -84,13 +81,13 @@ impl Place<'_> {
     fn other(&self, error: &dyn std::fmt::Display) -> Unreached {
         self.may_pass(
             format!("{}: {error}", self.place),
-            format!("look at what listens at {} and at what stands in between, and try again", self.place),
+            format!("check the server at {} and the proxies in between, and retry", self.place),
         )
     }
 
     fn speak_tls(&self) -> String {
         format!(
-            "give {0}.url or {0}.connect_to the port that speaks TLS (443 as a rule): a token is never sent without TLS",
+            "set {0}.url or {0}.connect_to to a port that speaks TLS (usually 443): the gate never sends tokens without TLS",
             self.key
         )
     }
@@ -101,17 +98,14 @@ impl Place<'_> {
         match error.kind() {
             io::ErrorKind::ConnectionRefused => self.lasting(
                 format!("nothing listens at {place}"),
-                format!(
-                    "correct host and port of {0}.url or {0}.connect_to, or start what is to listen there",
-                    self.key
-                ),
+                format!("correct host and port of {0}.url or {0}.connect_to, or start the server there", self.key),
             ),
             io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
-                self.lasting(format!("{place} ends the connection in the TLS handshake"), self.speak_tls())
+                self.lasting(format!("{place} closes the connection during the TLS handshake"), self.speak_tls())
             }
             io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable => self.may_pass(
-                format!("there is no route to {place}"),
-                "look at the network; set upstream.address_family to ipv4 where IPv6 leads nowhere".to_owned(),
+                format!("no route to {place}"),
+                "check the network; set upstream.address_family to ipv4 if IPv6 does not work".to_owned(),
             ),
             _ => self.other(error),
         }
@@ -124,19 +118,19 @@ impl Place<'_> {
             TlsError::InvalidCertificate(error) => self.of_certificate(error),
             TlsError::InvalidMessage(_) => self.lasting(format!("{place} does not speak TLS"), self.speak_tls()),
             TlsError::AlertReceived(alert) => self.lasting(
-                format!("{place} ends the TLS handshake with the alert {alert:?}"),
+                format!("{place} rejects the TLS handshake with the alert {alert:?}"),
                 format!(
-                    "let it serve {} with TLS 1.2 or 1.3 and HTTP/1.1, and ask for no client certificate; or correct the port",
+                    "configure it to serve {} with TLS 1.2 or 1.3 and HTTP/1.1, without client certificates; or correct the port",
                     self.host
                 ),
             ),
             TlsError::PeerIncompatible(why) => self.lasting(
-                format!("{place} and the gate have no TLS in common ({why:?})"),
-                format!("let what listens at {place} speak TLS 1.2 or 1.3"),
+                format!("{place} and the gate have no common TLS parameters ({why:?})"),
+                format!("configure the server at {place} for TLS 1.2 or 1.3"),
             ),
             _ => self.lasting(
-                format!("TLS with {place} fails: {error}"),
-                format!("let what listens at {place} serve {} with TLS 1.2 or 1.3 and HTTP/1.1; or correct the port", self.host),
+                format!("TLS with {place} failed: {error}"),
+                format!("configure the server at {place} to serve {} with TLS 1.2 or 1.3 and HTTP/1.1; or correct the port", self.host),
             ),
         }
     }
@@ -145,26 +139,26 @@ impl Place<'_> {
     fn of_certificate(&self, error: &CertificateError) -> Unreached {
         let (place, host, key) = (&self.place, self.host, self.key);
         let renew = format!(
-            "renew the certificate at {place}; if its dates are right, set the clock of this machine, which says {}",
+            "renew the certificate at {place}; if its dates are correct, set the clock of this machine, which is at {}",
             humantime::format_rfc3339_seconds(self.now)
         );
         match error {
             CertificateError::ExpiredContext { not_after, .. } => {
-                self.lasting(format!("the certificate of {place} ended at {}", moment(*not_after)), renew)
+                self.lasting(format!("the certificate of {place} expired at {}", moment(*not_after)), renew)
             }
             CertificateError::NotValidYetContext { not_before, .. } => {
-                self.lasting(format!("the certificate of {place} begins at {}", moment(*not_before)), renew)
+                self.lasting(format!("the certificate of {place} is valid only from {}", moment(*not_before)), renew)
             }
             CertificateError::Expired => self.lasting(format!("the certificate of {place} has expired"), renew),
             CertificateError::NotValidYet => {
                 self.lasting(format!("the certificate of {place} is not valid yet"), renew)
             }
             CertificateError::UnknownIssuer => self.lasting(
-                format!("the certificate of {place} is of an authority that the gate does not trust"),
+                format!("the gate does not trust the issuer of the certificate of {place}"),
                 self.trust(),
             ),
             CertificateError::BadSignature => self.lasting(
-                format!("the certificate of {place} is signed with another key than that of the authority of the same name"),
+                format!("the certificate of {place} is not signed by the trusted authority with the same name"),
                 self.trust(),
             ),
             CertificateError::NotValidForNameContext { presented, .. } => self.lasting(
@@ -176,29 +170,26 @@ impl Place<'_> {
                 format!("correct {key}.connect_to, which leads elsewhere, or {key}.url, whose name the certificate must have"),
             ),
             CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => self.lasting(
-                format!("the certificate of {place} is not one for servers"),
-                format!("issue one for {host} with the purpose serverAuth, or none"),
+                format!("the certificate of {place} is not a server certificate"),
+                format!("issue one for {host} with the purpose serverAuth, or without a purpose"),
             ),
             // The error of webpki, which is not a direct dependency.
             CertificateError::Other(other) if format!("{other:?}").contains("CaUsedAsEndEntity") => self.lasting(
-                format!("{place} presents the certificate of an authority as its own"),
+                format!("{place} presents a CA certificate as its own"),
                 format!(
-                    "let it present one for {host} with basicConstraints=CA:FALSE, signed by that authority \
-                     (openssl req -x509 makes an authority's), and keep the authority's in {key}.ca_file"
+                    "configure a certificate for {host} with basicConstraints=CA:FALSE, signed by that CA (openssl req -x509 creates a CA certificate), and keep the CA certificate in {key}.ca_file"
                 ),
             ),
             _ => self.lasting(
-                format!("the certificate of {place} is not accepted: {error}"),
-                format!("let it present one for {host} that the gate can verify"),
+                format!("the certificate of {place} is invalid: {error}"),
+                format!("configure a certificate for {host} that the gate can verify"),
             ),
         }
     }
 
     fn trust(&self) -> String {
         format!(
-            "put the certificate of the authority that issued it into {}.ca_file (openssl s_client -showcerts -connect {} \
-             shows the chain), and let the server send intermediate ones; where no proxy of yours stands in between, \
-             somebody else's does",
+            "add the certificate of its CA to {}.ca_file (openssl s_client -showcerts -connect {} shows the chain), and configure the server to send intermediate certificates; if you run no proxy in between, somebody else does",
             self.key, self.place
         )
     }
@@ -211,7 +202,7 @@ fn tls_error(error: &io::Error) -> Option<&TlsError> {
 
 fn moment(time: UnixTime) -> String {
     let time = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(time.as_secs()));
-    time.map_or_else(|| "a moment that is none".to_owned(), |time| humantime::format_rfc3339_seconds(time).to_string())
+    time.map_or_else(|| "an invalid time".to_owned(), |time| humantime::format_rfc3339_seconds(time).to_string())
 }
 
 /// Returns the host names among the names of a certificate, which rustls formats as `DnsName("...")`.

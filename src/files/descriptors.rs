@@ -95,7 +95,7 @@ impl Descriptors {
             descriptors = self.most,
             "limits.connections" = callers,
             "upstream.connections" = upstream,
-            "the hard limit of descriptors is too low for limits.connections and upstream.connections; what fits is used"
+            "the hard limit of file descriptors is too low for limits.connections and upstream.connections; the gate reduces both"
         );
     }
 }

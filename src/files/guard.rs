@@ -139,7 +139,7 @@ impl Secret<'_> {
         }
         let path = self.path.display();
         let (mut what, command) = if open_to == 0 {
-            (format!("belongs to user {owner}, who could change it"), format!("chown {own} {path}"))
+            (format!("belongs to user {owner}, who can change it"), format!("chown {own} {path}"))
         } else {
             let what = format!("has mode {mode:04o} and can be read by others or changed by its group");
             (what, format!("chmod 0600 {path}"))
@@ -147,7 +147,7 @@ impl Secret<'_> {
         let mend = match (self.mount, self.allow_mode) {
             (Mount::Writable, None) => command,
             (Mount::Writable, Some(_)) => {
-                what.push_str(", and allow_mode counts on a read-only mount alone");
+                what.push_str(", and allow_mode applies to read-only mounts only");
                 format!("mount it read-only, or {command}")
             }
             (Mount::ReadOnly, _) => propose_mount_fix(self.key, Some(mode)),
@@ -160,14 +160,13 @@ impl Secret<'_> {
 fn propose_mount_fix(key: &str, mode: Option<u32>) -> String {
     let docker = match mode.map(|mode| mode & 0o777) {
         None => {
-            format!("let the gate's user read the file that it is made of, and set {key}.allow_mode to its mode")
+            format!("give the gate's user read permission on the source file, and set {key}.allow_mode to its mode")
         }
-        Some(mode) if mode & 0o002 != 0 => "chmod o-w the file that it is made of".to_owned(),
+        Some(mode) if mode & 0o002 != 0 => "chmod o-w the source file".to_owned(),
         Some(mode) => format!("set {key}.allow_mode: \"{mode:04o}\""),
     };
     format!(
-        "it is on a read-only mount, where its mode cannot be changed: for a volume of Kubernetes set defaultMode: 0440 and the \
-         pod's fsGroup; for a secret of Docker or Compose {docker}"
+        "its mount is read-only, so its mode cannot be changed here: for a Kubernetes volume set defaultMode: 0440 and the pod's fsGroup; for a Docker or Compose secret {docker}"
     )
 }
 
@@ -195,25 +194,25 @@ mod tests {
         }
         assert_eq!(check(Some(0o444), 0o600, 7, Writable), "", "what is in order anyway");
         for (allow_mode, mode, owner, mount, expected) in [
-            (None, 0o444, 0, ReadOnly, "for a secret of Docker or Compose set tokens.t.allow_mode: \"0444\""),
-            (None, 0o600, 8, ReadOnly, "for a secret of Docker or Compose set tokens.t.allow_mode: \"0600\""),
-            (Some(0o440), 0o444, 0, ReadOnly, "for a volume of Kubernetes set defaultMode: 0440 and the pod's fsGroup"),
-            (Some(0o444), 0o466, 0, ReadOnly, "chmod o-w the file that it is made of"),
+            (None, 0o444, 0, ReadOnly, "for a Docker or Compose secret set tokens.t.allow_mode: \"0444\""),
+            (None, 0o600, 8, ReadOnly, "for a Docker or Compose secret set tokens.t.allow_mode: \"0600\""),
+            (Some(0o440), 0o444, 0, ReadOnly, "for a Kubernetes volume set defaultMode: 0440 and the pod's fsGroup"),
+            (Some(0o444), 0o466, 0, ReadOnly, "chmod o-w the source file"),
             (
                 Some(0o444),
                 0o444,
                 0,
                 Writable,
-                "allow_mode counts on a read-only mount alone; mount it read-only, or chmod",
+                "allow_mode applies to read-only mounts only; mount it read-only, or chmod",
             ),
             (
                 Some(0o644),
                 0o600,
                 8,
                 Writable,
-                "allow_mode counts on a read-only mount alone; mount it read-only, or chown",
+                "allow_mode applies to read-only mounts only; mount it read-only, or chown",
             ),
-            (None, 0o600, 8, Writable, "belongs to user 8, who could change it; chown 7 "),
+            (None, 0o600, 8, Writable, "belongs to user 8, who can change it; chown 7 "),
         ] {
             let said = check(allow_mode, mode, owner, mount);
             assert!(said.contains(expected), "{allow_mode:?} {mode:o} {owner}: {said}");

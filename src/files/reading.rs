@@ -61,8 +61,7 @@ fn check_one(folder: &Path) -> io::Result<()> {
         return Ok(());
     }
     let folder = folder.display();
-    let message =
-        format!("the folder {folder} can be written by everyone (mode {mode:o}) and is not sticky; chmod o-w it");
+    let message = format!("the folder {folder} is writable by everyone (mode {mode:o}) and not sticky; chmod o-w it");
     Err(io::Error::new(io::ErrorKind::PermissionDenied, message))
 }
 
@@ -73,13 +72,13 @@ fn check_one(folder: &Path) -> io::Result<()> {
 pub(super) fn check_writers(path: &Path, metadata: &Metadata) -> io::Result<()> {
     let mode = metadata.mode() & 0o7777;
     if mode & 0o002 != 0 && !is_read_only(path) {
-        let message = format!("it can be written by everyone (mode {mode:o}); chmod o-w it");
+        let message = format!("it is writable by everyone (mode {mode:o}); chmod o-w it");
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
     }
     // In a sticky folder everyone can create a file that does not exist yet.
     let (owner, own) = (metadata.uid(), rustix::process::geteuid().as_raw());
     if owner != own && owner != 0 && !is_read_only(path) && is_in_an_open_folder(path) {
-        let message = format!("it belongs to user {owner}, below a folder that everyone can write; chown {own} it");
+        let message = format!("it belongs to user {owner}, in a folder that is writable by everyone; chown {own} it");
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
     }
     check_folder(path)

@@ -129,7 +129,7 @@ impl Exchange {
     pub fn set_token_use(&self, token_use: TokenUse) -> Result<(), Rejection> {
         let mut request = self.request.borrow_mut();
         let Request::Read(read) = &mut *request else {
-            return Err(Rejection::internal("a token goes out for what was read"));
+            return Err(Rejection::internal("a token is sent for the request that was read"));
         };
         read.token = Token::Sent(token_use);
         Ok(())
@@ -158,7 +158,7 @@ impl Exchange {
             let request_id = self.request_id.as_str();
             tracing::warn!(
                 request_id,
-                "the upstream's answer held the token that was sent; it does not reach the caller"
+                "the upstream's response contained the token that was sent; the gate removed it or ended the response"
             );
         }
         self.worker.count(|shard| shard.upstream_error(kind));
@@ -209,7 +209,7 @@ impl Exchange {
         self.would_refuse.set(Some(reason));
         if let Some(cause) = breach {
             let request_id = self.request_id.as_str();
-            tracing::warn!(reason = reason.as_str(), request_id, %cause, "request would be refused");
+            tracing::warn!(reason = reason.as_str(), request_id, %cause, "request would be refused if enforced if enforced");
         }
     }
 

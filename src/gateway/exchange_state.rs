@@ -184,7 +184,7 @@ impl UpstreamProgress {
 
     /// Records a response head that arrived at `now`.
     pub fn answer(self, now: Instant, status: u16) -> Self {
-        debug_assert!(matches!(self, Self::Sent(_)), "what is answered was sent");
+        debug_assert!(matches!(self, Self::Sent(_)), "a response belongs to a sent request");
         let sending = self.sending().unwrap_or(Sending { at: now, again: 0 });
         Self::Answered { sending, at: now, status }
     }

@@ -88,7 +88,7 @@ async fn attempt(
     loop {
         let exchange = &permit.exchange;
         if let Some(body_policy) = permit.body_policy.as_ref().filter(|body_policy| body_policy.list.is_some()) {
-            debug_assert!(body_policy.enforce, "what is not enforced filters nothing");
+            debug_assert!(body_policy.enforce, "unenforced rules filter nothing");
             request.fields.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }
         if lease.is_http2() {

@@ -34,7 +34,7 @@ const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
 /// The caller left during its request, which ended the exchange: no response is sent, and the log line has no status.
 #[derive(Debug, thiserror::Error)]
-#[error("the caller left in the middle of its request")]
+#[error("the caller disconnected before the request was complete")]
 pub struct CallerLeft;
 
 /// A layer that makes the [`Record`]s of one connection.
@@ -312,7 +312,7 @@ fn refused_token(reason: Reason, exchange: &Exchange) -> Option<RefusedToken> {
 fn since_and_until(RefusedToken { duration, seconds_to_next_look }: RefusedToken) -> String {
     let since = SystemTime::now().checked_sub(duration).map(humantime::format_rfc3339_seconds);
     let since = since.map_or_else(String::new, |since| format!("since {since}, "));
-    format!("This has been so {since}and the gate asks Metrica again in {seconds_to_next_look} s.")
+    format!("It has been suspended {since}and the gate probes again in {seconds_to_next_look} s.")
 }
 
 /// Returns a complete response of the gate's own as bytes, for use where hyper writes none. The connection must be closed

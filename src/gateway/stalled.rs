@@ -23,12 +23,12 @@ impl Stalled {
         let (key, limit, what) = match bound {
             Bound::BodyIdle => {
                 let limit = worker.snapshot().generation.timeouts.body_idle;
-                (Some("timeouts.body_idle"), Some(limit), "raise the key for one that is slow on purpose")
+                (Some("timeouts.body_idle"), Some(limit), "increase the limit if the caller is slow on purpose")
             }
             Bound::ReadAhead(limit) => {
-                (None, Some(limit), "a body that is checked against rules has to come in this time")
+                (None, Some(limit), "a body that is checked against rules must arrive within this limit")
             }
-            Bound::Upstream => (None, None, "the upstream waited no longer for its body"),
+            Bound::Upstream => (None, None, "the upstream stopped waiting for the body"),
         };
         tracing::warn!(
             request_id = request_id.as_str(),
@@ -36,7 +36,7 @@ impl Stalled {
             waited_for = waited_for.as_str(),
             key,
             limit = limit.map(|limit| tracing::field::display(humantime::format_duration(limit))),
-            "the caller stalled, so its request was given up; {what}"
+            "the caller stalled, so the gate aborted its request; {what}"
         );
     }
 }

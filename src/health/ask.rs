@@ -355,7 +355,7 @@ impl Asker {
         let is_foreign = matches!(&reply, Reply::Yes(body) if question == Question::List && listed_in(body).is_none());
         let reply = if is_foreign { Reply::Unclear(Obstacle::Unreadable) } else { reply };
         if let Reply::Unclear(why) = &reply {
-            tracing::debug!(token = self.token_use.alias.as_str(), %why, "a question about the token has no answer");
+            tracing::debug!(token = self.token_use.alias.as_str(), %why, "a probe of the token got no valid response");
         }
         reply
     }

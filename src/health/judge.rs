@@ -53,24 +53,24 @@ impl Health {
                 tracing::error!(
                     token,
                     standby,
-                    "Metrica takes the token for invalid: nothing is sent with it until its file changes or Metrica takes it again"
+                    "Metrica rejected the token as invalid; it is suspended until its file changes or a probe succeeds"
                 );
             }
             (_, Standing::Outage) => tracing::error!(
                 token,
-                "Metrica rejects tokens of several accounts at once: a fault at Yandex, or an application whose tokens they all are was edited; nothing is sent with it until Metrica takes it again"
+                "Metrica rejects tokens of several accounts at once (a fault at Yandex, or an edited application that issued all of them); the token is suspended until a probe succeeds"
             ),
             (_, Standing::Suspect) => {
                 tracing::warn!(
                     token,
-                    "a request was refused as if the token were invalid; Metrica is asked, the token stays in use"
+                    "Metrica refused a request as if the token were invalid; the gate probes the token, which stays in use"
                 );
             }
             (Standing::Suspended | Standing::Outage, Standing::Healthy) => {
-                tracing::info!(token, "Metrica takes the token again");
+                tracing::info!(token, "Metrica accepts the token again; it is in use");
             }
             (Standing::Suspect | Standing::Healthy, Standing::Healthy) => {
-                tracing::info!(token, "Metrica takes the token")
+                tracing::info!(token, "Metrica accepts the token")
             }
         }
     }

@@ -78,7 +78,7 @@ impl Health {
                 token = token_use.alias.as_str(),
                 expected,
                 actual,
-                "the token was issued by another account than the configuration names as its owner"
+                "the token was issued by another account than its configured owner"
             );
         }
     }

@@ -38,13 +38,13 @@ pub enum NoResponse {
     #[error("{0}")]
     Dial(anyhow::Error),
     /// The response broke off or is invalid.
-    #[error("the answer broke off: {0}")]
+    #[error("the response ended prematurely: {0}")]
     Broken(anyhow::Error),
     /// The time limit passed.
-    #[error("no answer in time")]
+    #[error("no response in time")]
     Timeout,
     /// The response is too long (rule 1).
-    #[error("the answer is larger than {LONGEST} bytes")]
+    #[error("the response exceeds {LONGEST} bytes")]
     TooLong,
 }
 

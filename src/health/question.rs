@@ -55,11 +55,11 @@ impl Question {
 impl fmt::Display for Question {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Issuer => f.write_str("who issued it"),
+            Self::Issuer => f.write_str("its issuer"),
             Self::List => f.write_str("the list of counters"),
-            Self::Counter(counter) => write!(f, "the permission on counter {counter}"),
-            Self::Report(counter) => write!(f, "a report of counter {counter}"),
-            Self::Accounts => f.write_str("the accounts that it represents"),
+            Self::Counter(counter) => write!(f, "the permission for counter {counter}"),
+            Self::Report(counter) => write!(f, "a report on counter {counter}"),
+            Self::Accounts => f.write_str("the accounts that its owner represents"),
         }
     }
 }
@@ -127,15 +127,17 @@ impl fmt::Display for Obstacle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Quota(error_type) => write!(f, "a quota is exceeded ({})", error_type.as_str()),
-            Self::Refused(error_type) => write!(f, "it is refused ({})", error_type.as_str()),
+            Self::Refused(error_type) => write!(f, "refused ({})", error_type.as_str()),
             Self::Answer(status, ErrorType::Other) => {
-                write!(f, "the answer is {}, with no reason that is known", status.as_u16())
+                write!(f, "the response is {}, with an unknown reason", status.as_u16())
             }
-            Self::Answer(status, error_type) => write!(f, "the answer is {} {}", status.as_u16(), error_type.as_str()),
-            Self::Unreadable => f.write_str("the answer is not one to the question"),
+            Self::Answer(status, error_type) => {
+                write!(f, "the response is {} {}", status.as_u16(), error_type.as_str())
+            }
+            Self::Unreadable => f.write_str("the response does not match the request"),
             Self::Connection(why) => write!(f, "no connection: {why}"),
-            Self::Broken => f.write_str("the answer broke off, or is none"),
-            Self::Timeout => f.write_str("no answer in time"),
+            Self::Broken => f.write_str("the response ended prematurely, or is not HTTP"),
+            Self::Timeout => f.write_str("no response in time"),
         }
     }
 }

@@ -40,93 +40,93 @@ macro_rules! families {
 
 families! {
     requests: COUNTER, "metrika_gate_requests_total", "caller, operation, method, code, origin",
-        "Requests that ended, by the status that was answered and by whose it was (origin upstream: Metrica's, passed on; gate: the gate's own); 499 is a caller that went away before, or one that the gate cut when it ended.";
+        "Completed requests, by status and origin (upstream: a response of Metrica; gate: a response of the gate); 499 counts callers that disconnected early or were cut off at shutdown.";
     request_duration: HISTOGRAM, "metrika_gate_request_duration_seconds", "caller",
-        "From the head of a request to the end of its answer.";
+        "Seconds from the head of a request to the end of its response.";
     upstream_duration: HISTOGRAM, "metrika_gate_upstream_duration_seconds", "operation",
-        "From the start of sending a request to the head of Metrica's answer.";
+        "Seconds from the start of sending a request to the head of Metrica's response.";
     in_flight: GAUGE, "metrika_gate_in_flight_requests", "caller",
-        "Requests under way.";
+        "Requests in progress.";
     likely_cut: GAUGE, "metrika_gate_requests_likely_cut", "",
-        "Requests under way that are likely to be cut when the process ends; 0 until it is told to.";
+        "Requests in progress that shutdown is likely to cut; 0 before a shutdown.";
     auth_failures: COUNTER, "metrika_gate_auth_failures_total", "origin, caller, token, operation, code, reason",
-        "Every 401 and 403, of the gate itself (origin gate) and of Metrica (origin upstream), with the reason that X-Gate-Reason says.";
+        "Responses with 401 or 403 from the gate (origin gate) and from Metrica (origin upstream), with the reason that X-Gate-Reason reports.";
     refusals: COUNTER, "metrika_gate_refusals_total", "origin, token, reason",
-        "The same without callers and operations, for alerts: each token and reason is there from the start, at zero; refusals of the gate have the token none.";
+        "Responses with 401 or 403 without callers and operations, for alerts: each token and reason exists from the start, at zero; refusals of the gate have the token none.";
     quota_rejections: COUNTER, "metrika_gate_quota_rejections_total", "token, reason",
-        "Answers of Metrica with 429 or 420.";
+        "Responses of Metrica with 429 or 420.";
     scope_drift: COUNTER, "metrika_gate_scope_drift_total", "token, operation",
-        "Refusals of Metrica for a scope that the token is declared to have: the declaration or the catalogue is wrong.";
+        "Refusals of Metrica for lack of a scope that the token declares: the declaration or the catalogue is wrong.";
     scope_unused: GAUGE, "metrika_gate_token_scope_unused_seconds", "token, scope",
-        "Seconds since a request last needed a declared scope of a token, or since the process began where none did: one that nobody needs makes the token too wide.";
+        "Seconds since a request last needed a declared scope of a token, or since the process started; an unneeded scope gives the token too many rights.";
     denied: COUNTER, "metrika_gate_denied_total", "caller, reason",
-        "Answers of the gate itself, of any status.";
+        "Responses of the gate itself, with any status.";
     would_refuse: COUNTER, "metrika_gate_would_refuse_total", "caller, operation, reason",
         "Requests of callers with enforce: false that their scopes or rules would refuse.";
     credentials_dropped: COUNTER, "metrika_gate_credentials_dropped_total", "caller, kind",
-        "Credentials that callers sent and that did not leave.";
+        "Credentials that callers sent and the gate removed.";
     upstream_errors: COUNTER, "metrika_gate_upstream_errors_total", "kind",
-        "Requests to Metrica that failed below HTTP, broke off, or got an answer that was not passed on as it came.";
+        "Requests to Metrica that failed below HTTP, ended prematurely, or got a response that the gate did not forward unchanged.";
     caller_stalls: COUNTER, "metrika_gate_caller_stalls_total", "caller, waited_for",
-        "Requests that were given up because their caller sent no more of the request, or took no more of the answer, for timeouts.body_idle.";
+        "Aborted requests whose caller did not send more of the request, or receive more of the response, for timeouts.body_idle.";
     account_retries: COUNTER, "metrika_gate_account_retries_total", "token",
-        "Reads that Metrica denied with this token and that were sent once more with a token of another account.";
+        "Reads that Metrica denied with this token and that the gate repeated with a token of another account.";
     token_counters: GAUGE, "metrika_gate_token_counters", "token",
         "Counters on which a permission of the token's owner is known.";
     request_bytes: COUNTER, "metrika_gate_request_bytes_total", "caller",
         "Bytes of request bodies received.";
     response_bytes: COUNTER, "metrika_gate_response_bytes_total", "caller",
-        "Bytes of answers' bodies passed on.";
+        "Bytes of response bodies forwarded.";
     usage_requests: COUNTER, "metrika_gate_usage_requests_total", "caller, operation, group",
-        "Requests that ended, by the group of the counters that they name (counter_groups; other is of no group, none names none).";
+        "Completed requests, by the group of their counters (counter_groups; other: a counter without a group; none: no counter).";
     usage_request_bytes: COUNTER, "metrika_gate_usage_request_bytes_total", "caller, operation, group",
-        "Bytes of their bodies.";
+        "Bytes of request bodies, by group of counters.";
     usage_response_bytes: COUNTER, "metrika_gate_usage_response_bytes_total", "caller, operation, group",
-        "Bytes of the bodies of their answers.";
+        "Bytes of response bodies, by group of counters.";
     usage_refusals: COUNTER, "metrika_gate_usage_refusals_total", "caller, operation, group",
-        "Those of them that got 401 or 403, of the gate or of Metrica.";
+        "Requests that got 401 or 403 from the gate or from Metrica, by group of counters.";
     usage_quota: COUNTER, "metrika_gate_usage_quota_answers_total", "caller, operation, group",
-        "Those of them that got 420 or 429 of Metrica.";
+        "Requests that got 420 or 429 from Metrica, by group of counters.";
     token_loaded: GAUGE, "metrika_gate_token_loaded", "token",
-        "1 when a token was read from its file, 0 when that is missing or was never valid; whether Metrica takes it says metrika_gate_token_state.";
+        "1 if a token was loaded from its file, 0 if the file is missing or was never valid; metrika_gate_token_state reports whether Metrica accepts it.";
     token_state: GAUGE, "metrika_gate_token_state", "token, state",
-        "1 for the state of the token: healthy, suspect (a request was refused as if it were invalid, a probe finds out), suspended (Metrica rejects it in the answer to a probe too), outage (the same, of tokens of several owners at once) or missing.";
+        "1 for the current state of the token: healthy, suspect (a request was refused as if the token were invalid; a probe is due), suspended (Metrica rejects the token in a probe too), outage (as suspended, for tokens of several owners at once) or missing.";
     own_requests: COUNTER, "metrika_gate_own_requests_total", "purpose",
-        "Requests that the gate sent by itself: token_probe (does Metrica accept the token), follow_up (why was a request refused), identity (who issued the token), counters (which counters its account has).";
+        "Requests that the gate sent on its own: token_probe (does Metrica accept the token), follow_up (why was a request refused), identity (who issued the token), counters (which counters does its account have).";
     token_allow_mode: GAUGE, "metrika_gate_token_allow_mode", "token",
-        "1 when allow_mode lets the token's file, where its mount is read-only, be readable by others and of any owner.";
+        "1 if allow_mode permits the token's file, on a read-only mount, to be readable by others and to have any owner.";
     token_of_another: GAUGE, "metrika_gate_token_of_another_account", "token",
-        "1 when the token was issued by another account than its key owner names, by what Yandex ID (identity) or a counter of the account's own says.";
+        "1 if the token was issued by another account than its key owner names, according to Yandex ID (identity) or to a counter that the account owns.";
     token_expires: GAUGE, "metrika_gate_token_expiry_timestamp_seconds", "token",
-        "When the token ends, where the configuration says so.";
+        "Unix time of the configured expiry of the token.";
     token_loaded_at: GAUGE, "metrika_gate_token_loaded_timestamp_seconds", "token",
-        "When the token in use was read.";
+        "Unix time at which the token in use was loaded.";
     token_reloads: COUNTER, "metrika_gate_token_reloads_total", "outcome",
-        "Reloads of token files; after a failure the old token stays in use, but a file that is gone takes its token away. The start does not count.";
+        "Reloads of token files, without the start. After a failure the old token stays in use, unless its file was removed.";
     config_reloads: COUNTER, "metrika_gate_config_reloads_total", "outcome",
-        "Loads of the configuration, of which the start is the first; after a failure the old one stays in use.";
+        "Loads of the configuration, including the start. After a failure the previous one stays in use.";
     config_last_successful: GAUGE, "metrika_gate_config_last_reload_successful", "",
-        "1 when the last load of the configuration succeeded.";
+        "1 if the last load of the configuration succeeded.";
     config_last_success: GAUGE, "metrika_gate_config_last_reload_success_timestamp_seconds", "",
-        "When the configuration in use was loaded.";
+        "Unix time at which the configuration in use was loaded.";
     connections_refused: COUNTER, "metrika_gate_connections_refused_total", "limit",
-        "Connections of callers beyond limits.connections or limits.connections_per_peer.";
+        "Refused connections of callers beyond limits.connections or limits.connections_per_peer.";
     descriptor_shortages: COUNTER, "metrika_gate_descriptor_shortages_total", "needed_for",
-        "How often there was no descriptor for a connection of a caller, to the upstream or of the admin listener, or for a file.";
+        "Failures for lack of a file descriptor: a connection of a caller, to the upstream or of the admin listener, or a file.";
     sockets_bound_again: COUNTER, "metrika_gate_sockets_bound_again_total", "",
-        "How often the file of a unix socket was removed, so that the socket was bound again.";
+        "Unix sockets that the gate bound again because their file was removed.";
     address_only_callers: GAUGE, "metrika_gate_address_only_callers", "",
-        "Callers that are known by nothing but an address on a network, which is a weak proof.";
+        "Callers that are identified only by a network address, which is weak evidence.";
     floods: COUNTER, "metrika_gate_floods_total", "",
-        "Connections of callers that a flood ended: frames of HTTP/2 that bring nothing, or requests that are given up.";
+        "Connections of callers closed for flooding: HTTP/2 frames without content, or requests that are reset.";
     workers_stalled: GAUGE, "metrika_gate_workers_stalled", "",
-        "Workers that have not come back to their loop for two seconds or more: their connections are not served.";
+        "Workers that have not run their event loop for two seconds or more; they do not serve their connections.";
     worker_stalls: COUNTER, "metrika_gate_worker_stalls_total", "",
-        "How often a worker did not come back to its loop for two seconds.";
+        "Times that a worker did not run its event loop for two seconds.";
     log_lines_dropped: COUNTER, "metrika_gate_log_lines_dropped_total", "",
-        "Log lines that were not written: whoever reads the log was too slow or is gone, or its disk is full.";
+        "Dropped log lines: the reader of the log was too slow or is gone, or its disk is full.";
     sandbox: GAUGE, "metrika_gate_sandbox", "state",
-        "1 for how far the kernel confines the process to what it needs: full, partial, none, or off by configuration.";
+        "1 for the state of the kernel sandbox: full, partial, none, or off by configuration.";
     build: GAUGE, "metrika_gate_build_info", "version, tls_provider",
         "Always 1.";
 }

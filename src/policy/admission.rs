@@ -135,7 +135,7 @@ impl Admission {
 fn lacking(name: &HeaderName) -> Rejection {
     Rejection::because(
         Reason::HeaderRequired,
-        anyhow::anyhow!("the request lacks '{name}' with the value of require_header"),
+        anyhow::anyhow!("the request lacks the header field '{name}' with the value of require_header"),
     )
 }
 
@@ -158,7 +158,7 @@ const SHOWN: usize = 100;
 #[cold]
 fn denied(host: &[u8]) -> Rejection {
     let shown = host.get(..SHOWN).unwrap_or(host).escape_ascii();
-    Rejection::because(Reason::HostDenied, anyhow::anyhow!("the request is for the host '{shown}'"))
+    Rejection::because(Reason::HostDenied, anyhow::anyhow!("the listener does not accept the host '{shown}'"))
 }
 
 /// Whether only browsers send the field (rule 3).

@@ -102,7 +102,7 @@ impl Callers {
         let found = self.of_listener.get(listener)?.find(*peer);
         debug_assert!(
             found.and_then(|position| self.get(position)).is_none_or(|caller| caller.conditions.hold(evidence)),
-            "the tables found a caller whose conditions do not hold for {evidence:?}"
+            "the tables found a caller whose conditions do not match {evidence:?}"
         );
         found
     }

@@ -54,89 +54,89 @@ reasons! {
     MalformedRequest = "malformed_request", BAD_REQUEST, InvalidParameter, None,
         "The request is not valid HTTP.";
     BadHost = "bad_host", BAD_REQUEST, InvalidParameter, None,
-        "The request needs one Host: a name or an address, the same as in the target where that has one.";
+        "The request must have exactly one valid Host, equal to the host in the target if that has one.";
     BadFraming = "bad_framing", BAD_REQUEST, InvalidParameter, None,
-        "The length of the request's body is ambiguous: it is one Content-Length or Transfer-Encoding: chunked, to the letter.";
+        "The length of the request body is ambiguous. Send either one Content-Length or Transfer-Encoding: chunked.";
     BadTarget = "bad_target", BAD_REQUEST, InvalidParameter, None,
-        "The request target could mean two things: a slash at its end, an empty or dot segment, a character that has to be percent-encoded, or id, ulogin or direct_client_logins twice (join the values with commas).";
+        "The request target is ambiguous: a trailing slash, an empty or dot segment, a character that must be percent-encoded, or a repeated id, ulogin or direct_client_logins (join the values with commas).";
     TargetTooLong = "target_too_long", URI_TOO_LONG, InvalidParameter, None,
-        "The request target is longer than limits.target_bytes of the gate.";
+        "The request target exceeds limits.target_bytes of the gate.";
     HeadersTooLarge = "headers_too_large", REQUEST_HEADER_FIELDS_TOO_LARGE, InvalidParameter, None,
-        "The request header is larger than limits.header_bytes of the gate, or has more fields than limits.header_fields.";
+        "The request header exceeds limits.header_bytes or limits.header_fields of the gate.";
     FormBody = "form_body", UNSUPPORTED_MEDIA_TYPE, InvalidParameter, None,
-        "The Metrica API takes no form. Send JSON and say so (requests: json=; axios: an object; curl: --json; PHP, wget, Go and HttpURLConnection: the field Content-Type: application/json), parameters in the query, a file as multipart/form-data.";
+        "The Metrica API does not accept HTML forms. Send JSON with Content-Type: application/json (requests: json=; axios: an object; curl: --json; PHP, wget, Go and HttpURLConnection: set the header field), parameters in the query, and files as multipart/form-data.";
     MethodNotAllowed = "method_not_allowed", METHOD_NOT_ALLOWED, InvalidParameter, None,
-        "The Metrica API does not have this method.";
+        "The Metrica API does not support this method.";
     UnknownCaller = "unknown_caller", UNAUTHORIZED, Unauthorized, None,
-        "The gate does not know this caller: no entry of callers in its configuration matches the connection.";
+        "Unknown caller: no entry under callers in the gate's configuration matches this connection.";
     HostDenied = "host_denied", FORBIDDEN, AccessDenied, None,
-        "The gate is not called by this host; it can be added to hosts of the listener in the gate's configuration.";
+        "The listener does not accept this Host. Use one that it accepts, or add this one to hosts of the listener in the gate's configuration.";
     BrowserDenied = "browser_denied", FORBIDDEN, AccessDenied, None,
-        "The gate does not serve browsers: the request has Origin, Sec-Fetch-Site or another field that only they send.";
+        "The gate does not serve browsers: the request has Origin, Sec-Fetch-Site or another field that only browsers send.";
     HeaderRequired = "header_required", FORBIDDEN, AccessDenied, None,
-        "The request lacks the field that require_header of the listener in the gate's configuration asks for.";
+        "The request lacks the header field that require_header of the listener in the gate's configuration requires.";
     LoopDetected = "loop_detected", LOOP_DETECTED, BackendError, None,
-        "A gate has forwarded this request before: upstream.url or upstream.connect_to leads to a gate.";
+        "A gate has already forwarded this request: upstream.url or upstream.connect_to leads to a gate. Correct it in the gate's configuration.";
     UnknownOperation = "unknown_operation", NOT_FOUND, NotFound, None,
-        "The Metrica API has no such path that the gate knows; a newer one can be added under operations.";
+        "The gate does not know this path of the Metrica API. Check the path, or add a newer endpoint under operations in the gate's configuration.";
     MethodDenied = "method_denied", FORBIDDEN, AccessDenied, None,
-        "The Metrica API does not have this method at this path.";
+        "The Metrica API does not support this method on this path.";
     ScopeDenied = "scope_denied", FORBIDDEN, AccessDenied, None,
         "The scopes of this caller do not allow this operation.";
     CounterDenied = "counter_denied", FORBIDDEN, AccessDenied, None,
-        "The counters of this caller do not allow this request: it names another one, one that the gate cannot read, none where one is needed, or works on the whole account. The answer says which.";
+        "The counters of this caller do not allow this request: it names another counter, an unreadable one, none where one is required, or affects the whole account.";
     LoginDenied = "login_denied", FORBIDDEN, AccessDenied, None,
-        "This caller may not ask in the name of this login, or of none, or give this one access: those that it may are listed under ulogin and grantees of the caller in the gate's configuration.";
+        "This caller may not use this login in ulogin, leave ulogin out, or give this login access: ulogin and grantees of the caller in the gate's configuration list the allowed logins.";
     ListDenied = "list_denied", FORBIDDEN, AccessDenied, None,
-        "This caller may not list all counters; where its entry in the gate's configuration says list: filter it gets its own, as JSON and without callback.";
+        "This caller may not list all counters. With list: filter in its entry in the gate's configuration it gets its own counters, as JSON and without callback.";
     DestructiveDenied = "destructive_denied", FORBIDDEN, AccessDenied, None,
-        "This caller may not do what the API cannot undo, be it by a parameter; its entry in the gate's configuration says destructive: deny.";
+        "Operations and parameters with effects that the API cannot undo are not allowed for this caller: its entry in the gate's configuration has destructive: deny.";
     SharingDenied = "sharing_denied", FORBIDDEN, AccessDenied, None,
-        "This caller may not give somebody else access; its entry in the gate's configuration says sharing: deny.";
+        "This caller may not give somebody else access: its entry in the gate's configuration has sharing: deny.";
     CallbackDenied = "callback_denied", FORBIDDEN, AccessDenied, None,
-        "This caller may not have an answer made a script; leave callback out, or allow it under callback of the caller in the gate's configuration.";
+        "JSONP (`callback`) is not allowed for this caller. Leave callback out, or set callback: allow for the caller in the gate's configuration.";
     SecretDenied = "secret_denied", FORBIDDEN, AccessDenied, None,
-        "This caller may not read or make tokens of the Measurement Protocol; leave measurement_tokens out of field, or allow them under measurement_tokens of the caller in the gate's configuration.";
+        "Measurement Protocol tokens are not allowed for this caller. Remove measurement_tokens from field, or set measurement_tokens: allow for the caller in the gate's configuration.";
     BodyUnreadable = "body_unreadable", UNSUPPORTED_MEDIA_TYPE, InvalidParameter, None,
-        "The body has to be read for the rules of this caller: send one JSON document in UTF-8 without repeated keys, plain or in gzip, with Content-Type: application/json; or a file of an upload as multipart/form-data.";
+        "The gate must read this body to check the rules of this caller. Send one JSON document in UTF-8, without repeated keys, plain or in gzip, with Content-Type: application/json; or a file of an upload as multipart/form-data.";
     BodyTooLarge = "body_too_large", PAYLOAD_TOO_LARGE, InvalidParameter, None,
-        "The body has to be read for the rules of this caller, which the gate does up to 1 MiB; send data of an upload as multipart/form-data.";
+        "The body exceeds 1 MiB, the most that the gate reads to check the rules of this caller. Send data of an upload as multipart/form-data.";
     BodyTooSlow = "body_too_slow", REQUEST_TIMEOUT, Timeout, None,
-        "The rest of the request's body did not come in time: timeouts.body_idle of the gate between two pieces of it, 30 s in all where the gate reads it for the rules of this caller.";
+        "The request body did not arrive in time: timeouts.body_idle of the gate limits the pause between two parts, and 30 s the whole body where the gate reads it to check the rules of this caller.";
     BadAccount = "bad_account", BAD_REQUEST, InvalidParameter, None,
-        "X-Gate-Account names no token that this caller may use for this operation. Send the name of one, or leave the field out.";
+        "X-Gate-Account names no token that this caller may use for this operation. Send the name of such a token, or omit the field.";
     SeveralAccounts = "several_accounts", BAD_REQUEST, InvalidParameter, None,
         "The request names counters of several accounts, and Metrica answers for one account at a time. Send one request per account.";
     TokenScopeMissing = "token_scope_missing", FORBIDDEN, AccessDenied, None,
-        "None of the tokens of this caller is declared to have a scope that this operation needs.";
+        "No token of this caller declares a scope that this operation needs.";
     TokenUnavailable = "token_unavailable", SERVICE_UNAVAILABLE, BackendError, Some(5),
-        "The gate has no usable token for this operation; its file is missing or was never valid.";
+        "The gate has no usable token for this operation: the token file is missing or was never valid.";
     TokenSuspended = "token_suspended", SERVICE_UNAVAILABLE, BackendError, Some(30),
-        "Metrica takes the gate's token for invalid, so nothing is sent with it until its file changes or Metrica takes it again; the gate's operator has to replace it.";
+        "Metrica rejected the gate's token as invalid; it is suspended until its file changes or a probe succeeds. Ask the gate's operator to replace it.";
     Outage = "outage", SERVICE_UNAVAILABLE, BackendError, Some(30),
-        "Metrica rejects tokens of several accounts at once, so nothing is sent with them until it accepts them again. That is a fault at Yandex, or an application whose tokens they all are was edited or deleted; the gate asks again by itself.";
+        "Metrica rejects tokens of several accounts at once; they are suspended until a probe succeeds. The cause is a fault at Yandex, or an edited or deleted application that issued all of them. The gate probes automatically.";
     Overloaded = "overloaded", SERVICE_UNAVAILABLE, BackendError, Some(1),
-        "The gate has reached a limit: limits.connections, limits.connections_per_peer or upstream.connections; or its memory for bodies that it reads for the rules of callers (16 MiB per worker, 2 MiB per connection).";
+        "The gate has reached a limit: limits.connections, limits.connections_per_peer, upstream.connections, or the memory for request bodies that it checks (16 MiB per worker, 2 MiB per connection). Try again later.";
     RequestTimeout = "request_timeout", GATEWAY_TIMEOUT, Timeout, None,
-        "The request took longer than timeouts.request of the gate; it may have been processed.";
+        "The request exceeded timeouts.request of the gate; it may have been processed.";
     UpstreamUnreachable = "upstream_unreachable", SERVICE_UNAVAILABLE, BackendError, Some(5),
         "The gate could not connect to the Metrica API; nothing was sent.";
     UpstreamTls = "upstream_tls", BAD_GATEWAY, BackendError, None,
-        "The gate could not verify the Metrica API's certificate or agree on TLS; nothing was sent.";
+        "The gate could not verify the Metrica API's certificate or negotiate TLS; nothing was sent.";
     UpstreamClosed = "upstream_closed", BAD_GATEWAY, BackendError, None,
-        "The Metrica API closed the connection before it answered; the request may have been processed.";
+        "The Metrica API closed the connection before it responded; the request may have been processed.";
     UpstreamProtocol = "upstream_protocol", BAD_GATEWAY, BackendError, None,
-        "The Metrica API's answer is not valid HTTP, or has two meanings.";
+        "The Metrica API's response is not valid HTTP, or is ambiguous.";
     UpstreamRedirect = "upstream_redirect", BAD_GATEWAY, BackendError, None,
-        "The Metrica API's answer is a redirect that leads away from it.";
+        "The Metrica API's response is a redirect that leads away from the API.";
     UpstreamEncoding = "upstream_encoding", BAD_GATEWAY, BackendError, None,
-        "The Metrica API's answer is packed in a way that the gate cannot look into.";
+        "The Metrica API's response is compressed in a way that the gate cannot decode.";
     UpstreamReflection = "upstream_reflection", BAD_GATEWAY, BackendError, None,
-        "The Metrica API's answer holds the token of the gate, where it cannot be taken out.";
+        "The Metrica API's response contains the gate's token where the gate cannot remove it.";
     UpstreamTimeout = "upstream_timeout", GATEWAY_TIMEOUT, Timeout, None,
-        "The Metrica API did not answer in the time of upstream.timeouts.";
+        "The Metrica API did not respond within upstream.timeouts.";
     Internal = "internal", INTERNAL_SERVER_ERROR, BackendError, None,
-        "The gate is in a state that it must never be in, which is a fault of the gate; the request may have been processed. Report it with the X-Request-ID of this response.";
+        "The gate reached an invalid internal state, which is a bug; the request may have been processed. Report it with the X-Request-ID of this response.";
 }
 
 /// The response to a caller for a [`Reason`].
@@ -270,9 +270,9 @@ mod tests {
 
     #[test]
     fn what_is_broken_inside_is_the_cause() {
-        let rejection = Rejection::internal("a token goes out for what was read");
+        let rejection = Rejection::internal("a token is sent for the request that was read");
         assert_eq!((rejection.reason, rejection.reason.answer().status.as_u16()), (Reason::Internal, 500));
-        assert_eq!(rejection.cause.unwrap().to_string(), "a token goes out for what was read");
+        assert_eq!(rejection.cause.unwrap().to_string(), "a token is sent for the request that was read");
     }
 
     #[test]

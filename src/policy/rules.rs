@@ -194,7 +194,7 @@ impl Rules {
         if is_odd || !named.all(|login| login::is_among(listed, login)) {
             let is_of_ulogin = subject.login.as_ref().is_some_and(|login| !login::is_among(listed, login));
             return Err(Breach::Login(match (is_odd, is_of_ulogin) {
-                (true, _) => "a parameter with a name like ulogin or direct_client_logins",
+                (true, _) => "a parameter with a name similar to ulogin or direct_client_logins",
                 (false, true) => "ulogin",
                 (false, false) => "direct_client_logins",
             }));
@@ -205,7 +205,7 @@ impl Rules {
     /// Checks rules 4, 5 and 7.
     fn check_counters(&self, counters: &[u64], call: &Call<'_>, odd: Names) -> Result<Duties, Breach> {
         if odd.has(Names::IDS | Names::ID | Names::COUNTER) {
-            return Err(Breach::Unreadable("a parameter with a name like ids"));
+            return Err(Breach::Unreadable("a parameter with a name similar to ids"));
         }
         check_listed(counters, &call.subject.counters).map_err(|stranger| call.breach_of(stranger))?;
         let names_none = call.subject.counters == Counters::None;

@@ -97,12 +97,12 @@ impl Admin {
             return Ok(rechecked(recheck, request.headers()));
         }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered here\n".to_owned());
+            let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are allowed\n".to_owned());
             response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
             return Ok(response);
         }
         if is_from_a_page(request.headers()) {
-            return Ok(text(StatusCode::FORBIDDEN, "pages of other sites are not answered here\n".to_owned()));
+            return Ok(text(StatusCode::FORBIDDEN, "requests from other sites are refused\n".to_owned()));
         }
         let query = request.uri().query();
         let verbose = query.is_some_and(|query| query.split('&').any(|pair| pair.starts_with("verbose")));
@@ -119,20 +119,20 @@ impl Admin {
                 StatusCode::OK,
                 "metrika-gate admin: /livez /readyz?verbose /readyz?caller= /readyz?listener= /startupz /metrics /usage\n".to_owned(),
             ),
-            _ => text(StatusCode::NOT_FOUND, "not here; see /\n".to_owned()),
+            _ => text(StatusCode::NOT_FOUND, "not found; see /\n".to_owned()),
         })
     }
 
     async fn live(&self) -> Response<Full<Bytes>> {
         match self.workers.is_alive(LIVE).await {
             true => text(StatusCode::OK, "ok\n".to_owned()),
-            false => text(StatusCode::SERVICE_UNAVAILABLE, "a worker does not answer\n".to_owned()),
+            false => text(StatusCode::SERVICE_UNAVAILABLE, "a worker does not respond\n".to_owned()),
         }
     }
 
     fn ready(&self, verbose: bool, whom: &ReadinessSubject) -> Response<Full<Bytes>> {
         let Some((ready, lines)) = self.readiness.check(&self.meters, whom) else {
-            return text(StatusCode::NOT_FOUND, "the configuration has no such caller or listener\n".to_owned());
+            return text(StatusCode::NOT_FOUND, "unknown caller or listener\n".to_owned());
         };
         let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         let short = if ready { "ok\n" } else { "not ready\n" };
@@ -187,13 +187,14 @@ fn rechecked(recheck: &Recheck, fields: &HeaderMap) -> Response<Full<Bytes>> {
     if !recheck::is_from_this_network(fields) {
         return text(
             StatusCode::FORBIDDEN,
-            "Host has to be localhost or an address, and browsers are refused\n".to_owned(),
+            "Host must be localhost or an address, and browsers are refused\n".to_owned(),
         );
     }
     match recheck.ask(Instant::now()) {
-        Ok(()) => text(StatusCode::ACCEPTED, "Metrica is asked again about every token that it rejects\n".to_owned()),
+        Ok(()) => text(StatusCode::ACCEPTED, "probing every token that Metrica rejects\n".to_owned()),
         Err(seconds) => {
-            let mut response = text(StatusCode::TOO_MANY_REQUESTS, format!("once a minute; again in {seconds} s\n"));
+            let mut response =
+                text(StatusCode::TOO_MANY_REQUESTS, format!("allowed once a minute; retry in {seconds} s\n"));
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
             response
         }
@@ -225,7 +226,7 @@ fn whom(query: Option<&str>) -> Result<ReadinessSubject, String> {
     match (asked.next(), asked.next()) {
         (None, _) => Ok(ReadinessSubject::Anyone),
         (Some(one), None) => Ok(one),
-        (Some(_), Some(_)) => Err("one caller= or one listener= is asked about\n".to_owned()),
+        (Some(_), Some(_)) => Err("invalid query; expected one caller= or one listener=\n".to_owned()),
     }
 }
 

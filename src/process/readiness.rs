@@ -81,9 +81,10 @@ impl Readiness {
         line(needed(!draining), "not shutting down");
         match &state.config_refusal {
             None => line('+', "the configuration is in use"),
-            Some(why) => {
-                line('!', &format!("the configuration is not in use, an older one is: {}", why.replace('\n', "; ")))
-            }
+            Some(why) => line(
+                '!',
+                &format!("the configuration was rejected and a previous one is in use: {}", why.replace('\n', "; ")),
+            ),
         }
         for (purpose, why) in state.files.iter().chain(&state.sockets) {
             match purpose {
@@ -116,8 +117,8 @@ impl Readiness {
 /// The mark of a token and the rest of its line; `why` its file cannot be used, and whether a missing token `counts`.
 fn of_token(token: TokenState, why: Option<&String>, counts: bool) -> (char, String) {
     let said = match token.standing {
-        Standing::Suspended if token.loaded => ", which Metrica does not take",
-        Standing::Outage if token.loaded => ", which Metrica does not take, nor those of other owners",
+        Standing::Suspended if token.loaded => ", which Metrica rejects",
+        Standing::Outage if token.loaded => ", which Metrica rejects together with tokens of other owners",
         Standing::Healthy | Standing::Suspect | Standing::Suspended | Standing::Outage => "",
     };
     let mark = match (token.loaded, why) {

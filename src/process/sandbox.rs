@@ -104,10 +104,10 @@ pub struct Sandbox {
 #[derive(Debug, thiserror::Error)]
 pub enum OutsideSandbox {
     /// A file outside of the allowed folders.
-    #[error("{} is outside of the folders that the process may read since its start, which needs a restart", .0.display())]
+    #[error("{} is outside of the folders that the sandbox allows; restart the gate", .0.display())]
     File(PathBuf),
     /// A port that is not allowed.
-    #[error("port {0} of the upstream is none that the process may connect to since its start, which needs a restart")]
+    #[error("port {0} of the upstream is not a port that the sandbox allows; restart the gate")]
     Port(u16),
 }
 
@@ -124,7 +124,7 @@ impl Sandbox {
         let status = match restrict(needs) {
             Ok(status) => status,
             Err(error) => {
-                tracing::warn!(%error, "the sandbox was not taken by the kernel");
+                tracing::warn!(%error, "the kernel rejected the sandbox; continuing without it");
                 return Self::none(Confinement::None);
             }
         };
@@ -150,7 +150,8 @@ impl Sandbox {
     /// Returns a hint for a file that cannot be opened although its permissions allow it.
     #[must_use]
     pub fn hint(&self, denied: bool) -> Option<&'static str> {
-        let outside = "only folders of the start can be read; one that is new, also one made again, needs a restart";
+        let outside =
+            "the sandbox allows only folders that existed at startup; restart the gate to read a new or recreated one";
         (denied && self.files.is_some()).then_some(outside)
     }
 

@@ -59,7 +59,7 @@ impl Workers {
                         }
                         meters.socket_bound_again();
                         *said = None;
-                        tracing::warn!(listener, place, "the file of the socket was removed; it was bound again");
+                        tracing::warn!(listener, place, "the socket file was removed; the gate bound the socket again");
                     }
                     Err(error) => {
                         let error = error.to_string();
@@ -68,7 +68,7 @@ impl Workers {
                                 listener,
                                 place,
                                 error,
-                                "the file of the socket was removed, and it cannot be bound again; nobody new can connect"
+                                "the socket file was removed, and binding again failed; new callers cannot connect"
                             );
                             *said = Some(error);
                         }

@@ -156,7 +156,7 @@ impl Workers {
             runtime.shutdown_background();
             worker.flush_lines();
         })?;
-        has_started.recv().unwrap_or_else(|_| Err(std::io::Error::other("the worker ended at its start")))?;
+        has_started.recv().unwrap_or_else(|_| Err(std::io::Error::other("the worker ended during startup")))?;
         self.members.push(WorkerThread { commands, thread, rests, counted: Mutex::default() });
         Ok(())
     }
@@ -181,7 +181,7 @@ impl Workers {
         let deadline = tokio::time::Instant::now() + STALLED;
         for (worker, receiver) in acknowledged {
             if tokio::time::timeout_at(deadline, receiver).await.is_err() {
-                tracing::error!(worker, "the worker has stalled, and works with what it was told before");
+                tracing::error!(worker, "the worker has stalled; it still uses the previous configuration and tokens");
             }
         }
         *lock(&self.in_use) = generation.clone();
@@ -311,17 +311,14 @@ impl Ping {
                 if !self.is_late && self.since.elapsed() >= STALLED {
                     self.is_late = true;
                     meters.worker_stalled();
-                    tracing::error!(
-                        worker,
-                        "the worker does not come back to its loop; its connections are not served"
-                    );
+                    tracing::error!(worker, "the worker has stalled; its connections are not served");
                 }
                 Some(self)
             }
             Ok(()) => {
                 if self.is_late {
                     let after = humantime::format_duration(Duration::from_secs(self.since.elapsed().as_secs()));
-                    tracing::warn!(worker, %after, "the worker is back in its loop");
+                    tracing::warn!(worker, %after, "the worker has resumed");
                 }
                 None
             }
@@ -349,7 +346,7 @@ async fn obey(worker: &Worker, mut commands: mpsc::UnboundedReceiver<Command>, a
             Command::Name => worker.under_way.name(),
             Command::Listen(listener, socket) => {
                 if let Err(error) = accepts.on(listener, socket) {
-                    tracing::error!(listener = listener.0.as_str(), %error, "a socket cannot be accepted on");
+                    tracing::error!(listener = listener.0.as_str(), %error, "the worker cannot accept connections on a socket");
                 }
             }
             Command::Drain => worker.drain(),

@@ -30,7 +30,7 @@ impl Reloader {
     pub(super) fn is_right(&mut self) {
         if self.refusal.take().is_some() {
             let file = self.source.as_ref().map(|source| source.file().display().to_string());
-            tracing::info!(file, "the configuration is right again, and in use");
+            tracing::info!(file, "the configuration is valid again; applied");
         }
         self.meters.config_refused(None);
     }
@@ -45,7 +45,7 @@ impl Reloader {
         self.meters.config_refused(Some(all.clone()));
         let file = self.source.as_ref().map(|source| source.file().display().to_string());
         for mistake in why {
-            tracing::error!(file, mistake, "the configuration was not reloaded; the old one stays in use");
+            tracing::error!(file, mistake, "the configuration was not reloaded; the previous one stays in use");
         }
         self.refusal = Some(all);
     }
@@ -58,7 +58,7 @@ impl Reloader {
         for ExternalFile { purpose, path, .. } in replaced.iter().filter(|file| !self.replaced.contains(&file.path)) {
             tracing::error!(
                 file = %path.display(), %purpose,
-                "the file was replaced where it was mounted from, which is not seen here: mount its folder in the place of it (no subPath), and start again"
+                "the file was replaced outside of its mount, so the gate still sees the old one; mount its folder instead of the file (no subPath), and restart"
             );
         }
         self.replaced = replaced.into_iter().map(|file| file.path).collect();
@@ -112,7 +112,7 @@ impl Reloader {
                 self.refusal = None;
                 self.meters.config_reloaded(Outcome::Success);
                 self.meters.config_refused(None);
-                tracing::info!(file = %file.display(), callers = self.config.callers.len(), "the configuration was reloaded");
+                tracing::info!(file = %file.display(), callers = self.config.callers.len(), "configuration reloaded");
                 None
             }
             Err(error) => {
@@ -140,7 +140,7 @@ impl Reloader {
         if let Some((key, _)) = fixed.iter().find(|(_, changed)| *changed) {
             let which =
                 if *key == "listeners" { changed(&config.listeners, &self.config.listeners) } else { String::new() };
-            anyhow::bail!("{}: {key} changed{which}, which needs a restart", file.display());
+            anyhow::bail!("{}: {key} changed{which}; restart the gate to apply it", file.display());
         }
         self.sandbox.permits(&Needs::of(&External::of(&config, Some(file))))?;
         let short = self.descriptors.and_then(|descriptors| config.fit(descriptors).map(|fit| (descriptors, fit)));
@@ -161,7 +161,7 @@ impl Reloader {
             descriptors.log_state(fit);
         }
         if log_stays {
-            tracing::warn!(file = %file.display(), "log.format or log.level changed, which needs a restart; the rest is taken");
+            tracing::warn!(file = %file.display(), "log.format or log.level changed; restart the gate to apply it; other changes are applied");
         }
         Ok(())
     }

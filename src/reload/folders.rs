@@ -40,8 +40,8 @@ impl Folders {
                 let _ = token_use.send(event.ok().filter(went).map_or_else(Vec::new, |event| event.paths));
             }
         });
-        let watcher = watcher
-            .inspect_err(|error| tracing::warn!(%error, "folders cannot be watched; files are read every {LOOK:?}"));
+        let watcher =
+            watcher.inspect_err(|error| tracing::warn!(%error, "cannot watch folders; checking files every {LOOK:?}"));
         Self { watcher: watcher.ok(), watched: BTreeMap::new(), changes }
     }
 

@@ -151,11 +151,11 @@ impl Reloader {
             let alias = source.alias;
             match self.files.look(source, token, self.demo, Instant::now()) {
                 TokenCheck::Same | TokenCheck::Known => {}
-                TokenCheck::RightAgain => tracing::info!(token = alias.as_str(), "the token's file is right again"),
+                TokenCheck::RightAgain => tracing::info!(token = alias.as_str(), "the token file is valid again"),
                 TokenCheck::Taken => changed.push(alias),
                 TokenCheck::Later(left) => again = Some(again.map_or(left, |again: Duration| again.min(left))),
                 TokenCheck::Gone(error) => {
-                    tracing::error!(token = alias.as_str(), %error, "the token is gone; requests that need it are refused");
+                    tracing::error!(token = alias.as_str(), %error, "the token file was removed; requests that need the token are refused");
                     changed.push(alias);
                 }
                 TokenCheck::Wrong(error) => {
@@ -173,9 +173,9 @@ impl Reloader {
     fn log_unusable(&self, alias: TokenAlias, is_there: bool, error: &TokenFileError) {
         let is_refused = || self.concerns.get(&alias).is_some_and(|concern| concern.standing.is_refused());
         let kept = match is_there {
-            true if is_refused() => "the old one stays, which Metrica does not take",
-            true => "the old one stays in use",
-            false => "it stays unusable",
+            true if is_refused() => "the previous token stays in use, although Metrica rejects it",
+            true => "the previous token stays in use",
+            false => "the token stays unavailable",
         };
         let hint = self.sandbox.hint(error.is_denied());
         tracing::error!(token = alias.as_str(), %error, kept, hint, "the token was not reloaded");
@@ -246,7 +246,7 @@ mod tests {
         write(&source.file, "two words");
         assert!(matches!(look(&mut files, 0), (TokenCheck::Later(WRONG), true)));
         assert!(matches!(look(&mut files, 300), (TokenCheck::Wrong(_), true)));
-        assert!(files.trouble(source.alias).unwrap().contains("holds no token"));
+        assert!(files.trouble(source.alias).unwrap().contains("contains no token"));
         assert!(matches!(look(&mut files, 600), (TokenCheck::Known, true)));
         std::fs::remove_file(&source.file).unwrap();
         assert!(matches!(look(&mut files, 700), (TokenCheck::Later(GONE), true)), "it is missing since now");

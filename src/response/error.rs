@@ -9,19 +9,19 @@ use crate::upstream::broken::Broken;
 #[derive(Debug, thiserror::Error)]
 pub enum ResponseError {
     /// The head is ambiguous.
-    #[error("the upstream's answer has two meanings")]
+    #[error("the upstream's response is ambiguous")]
     Ambiguous,
     /// The body is compressed in a way that cannot be inspected.
-    #[error("the upstream's body is in a coding that cannot be looked into")]
+    #[error("the upstream's body has a content coding that the gate cannot decode")]
     Encoding,
     /// The response redirects away from the gate.
-    #[error("the upstream's answer leads away from the gate")]
+    #[error("the upstream's response redirects away from the API")]
     Redirect,
     /// The head shows that the list cannot be filtered.
     #[error(transparent)]
     NotFilterable(NotAList),
     /// The connection failed.
-    #[error("the upstream's body broke off")]
+    #[error("the upstream's body ended prematurely")]
     Upstream(#[source] Broken),
     /// Nothing arrived for `upstream.timeouts.body_idle`.
     #[error("the upstream's body stalled")]
@@ -30,10 +30,10 @@ pub enum ResponseError {
     #[error("the stream was reset before the body's end")]
     Reset,
     /// The response contains the token where it cannot be overwritten.
-    #[error("the upstream's body holds the token")]
+    #[error("the upstream's body contains the token")]
     Reflected,
     /// The body cannot be searched for the token.
-    #[error("the upstream's body cannot be looked through")]
+    #[error("the upstream's body cannot be inspected")]
     Unreadable,
     /// The body has to be filtered, and cannot be parsed as a list.
     #[error("the upstream's body cannot be filtered: {0}")]

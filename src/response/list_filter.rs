@@ -31,7 +31,7 @@ const HELD: usize = 1024 * 1024;
 
 /// The response is not a list of counters that can be filtered (rules 4 and 5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the answer is not a list of counters")]
+#[error("the response is not a list of counters")]
 pub struct NotAList;
 
 /// The next part of the response. A part is read as a whole, or not at all.

@@ -148,10 +148,10 @@ pub async fn serve(worker: Rc<Worker>, evidence: Evidence, (socket, begun): (Soc
     let Some(socket) = Rc::into_inner(socket).map(RefCell::into_inner) else { return };
     if state.account.borrow().is_flooded() {
         worker.count(Shard::flood);
-        tracing::warn!(listener = evidence.listener.as_str(), peer = %evidence.peer, "a flood ended its connection");
+        tracing::warn!(listener = evidence.listener.as_str(), peer = %evidence.peer, "connection closed because of a flood of frames or resets");
     } else if let End::Fault(fault) = end {
         let (listener, peer, kind) = (evidence.listener.as_str(), evidence.peer, fault.name());
-        tracing::info!(listener, %peer, kind, "a fault of the caller's HTTP/2 ended its connection");
+        tracing::info!(listener, %peer, kind, "connection closed because of an HTTP/2 protocol error of the caller");
     }
     let farewell = match end {
         End::Over => Some(Vec::new()),
@@ -256,7 +256,7 @@ impl ConnectionDeadlines {
             if let Some((deadline, end)) = first
                 && now >= deadline
             {
-                tracing::debug!(?end, "the caller took too long; its connection is closed");
+                tracing::debug!(?end, "the caller exceeded a timeout; closing its connection");
                 if end == End::Deaf {
                     streams.transport().stall();
                 }
@@ -265,7 +265,7 @@ impl ConnectionDeadlines {
             // Unread data that hyper holds for more responses than are in progress belongs to finished requests.
             let cut_off = now.checked_sub(timeouts.body_idle);
             if cut_off.is_some_and(|cut_off| account.answers_quiet_since(cut_off.into_std()) > streams.answering()) {
-                tracing::debug!("the caller does not take its answers; its connection is closed");
+                tracing::debug!("the caller does not read its responses; closing its connection");
                 streams.transport().stall();
                 return Poll::Ready(End::Deaf);
             }

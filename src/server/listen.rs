@@ -83,7 +83,7 @@ pub enum Accepting {
 
 /// The folder of a unix socket does not exist; retrying does not help.
 #[derive(Debug, thiserror::Error)]
-#[error("the folder {} does not exist; make it first", .0.display())]
+#[error("the folder {} does not exist; create it", .0.display())]
 pub struct MissingFolder(PathBuf);
 
 /// Opens `listener` for `workers`.
@@ -155,10 +155,13 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     let Ok(found) = path.symlink_metadata() else { return Ok(()) };
     let ours = found.file_type().is_socket() && found.uid() == rustix::process::geteuid().as_raw();
     if !ours {
-        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "something else than a socket of ours has this name"));
+        return Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            "the path exists and is not a socket of this user; remove it or choose another path",
+        ));
     }
     if std::os::unix::net::UnixStream::connect(path).is_ok() {
-        return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens there"));
+        return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens on this socket"));
     }
     std::fs::remove_file(path)
 }
@@ -179,7 +182,7 @@ impl Bound {
             // The folder cannot be inspected now.
             Err(_) => Ok(None),
             Ok(_) if file.is_own() => Ok(None),
-            Ok(_) => Err(io::Error::new(io::ErrorKind::AlreadyExists, "another file has its name now; remove that")),
+            Ok(_) => Err(io::Error::new(io::ErrorKind::AlreadyExists, "another file has its name now; remove it")),
         }
     }
 }

@@ -171,7 +171,7 @@ async fn run(worker: &Worker, connection: &Connection, request: impl Future<Outp
                 false => passed(of_request) && connection.expire(Reason::RequestTimeout),
             };
             if !can_be_told && (passed(of_step) || passed(of_request)) {
-                tracing::debug!("the caller took too long; its request is given up");
+                tracing::debug!("the caller exceeded a timeout; aborting its request");
                 return Poll::Ready(false);
             }
             // The request is notified of its timeout, and responds.

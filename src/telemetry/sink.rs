@@ -86,7 +86,10 @@ impl Sink {
                 shared.meters.log_lines_dropped(lost);
                 let dropped = shared.meters.lines_dropped();
                 if lost == 0 && dropped > said {
-                    tracing::warn!(lines = dropped - said, "log lines were lost: the log took none, or too slowly");
+                    tracing::warn!(
+                        lines = dropped - said,
+                        "log lines were lost: the log output is blocked or too slow"
+                    );
                     said = dropped;
                 }
             }

@@ -64,7 +64,7 @@ pub enum TokenFileError {
         source: BadToken,
     },
     /// The file holds a demo token outside of a demo.
-    #[error("{}: token '{alias}' is one of the demo; use a real one, or the command 'demo'", shown(file))]
+    #[error("{}: token '{alias}' is a demo token; use a real token, or the command 'demo'", shown(file))]
     Demo {
         /// The name of the token.
         alias: TokenAlias,
@@ -238,7 +238,7 @@ mod tests {
     fn rule_4_wrong_content_is_said_without_the_content() {
         let (_folder, source) = written("y0_secret secret_secret", 0o600);
         let error = read(&source, false).unwrap_err().to_string();
-        assert!(error.contains("holds no token: byte 10 is white space") && !error.contains("y0_"), "{error}");
+        assert!(error.contains("contains no token: byte 10 is white space") && !error.contains("y0_"), "{error}");
     }
 
     #[test]

@@ -17,13 +17,13 @@ pub enum Broken {
     #[error("the connection failed")]
     Io(#[source] io::Error),
     /// The connection ended before the response was complete.
-    #[error("the connection was closed before the end of the answer")]
+    #[error("the connection was closed before the end of the response")]
     Closed,
     /// The received bytes are not a valid response head.
-    #[error("what came is no answer of HTTP/1.1")]
+    #[error("the response is not valid HTTP/1.1")]
     Head(#[source] httparse::Error),
     /// The head and its interim responses exceed [`HEAD_BYTES`].
-    #[error("the head of the answer and the interim responses before it are longer than {HEAD_BYTES} bytes")]
+    #[error("the response head and the interim responses before it exceed {HEAD_BYTES} bytes")]
     HeadTooLarge,
     /// The received bytes are not a valid chunked body.
     #[error(transparent)]
@@ -35,7 +35,7 @@ pub enum Broken {
     #[error("the stream failed")]
     Http2(#[source] hyper::Error),
     /// The request cannot be represented in HTTP/2.
-    #[error("the request has no form of HTTP/2")]
+    #[error("the request cannot be sent as HTTP/2")]
     Form(#[source] http::Error),
 }
 

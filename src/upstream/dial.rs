@@ -133,7 +133,7 @@ async fn resolve(upstream: &Upstream, look_ups: &LookUps) -> Result<Vec<SocketAd
         return Ok(vec![SocketAddr::new(address, port)]);
     }
     let name = if absolute { format!("{host}.") } else { host.clone() };
-    let hint = if absolute { " (the hosts file is used for the name of upstream.connect_to only)" } else { "" };
+    let hint = if absolute { " (the gate uses the hosts file for upstream.connect_to only)" } else { "" };
     let failed = |source| DialError::Resolve { name: name.clone(), hint, source };
     let look_up = || {
         let name = name.clone();
@@ -150,7 +150,7 @@ async fn resolve(upstream: &Upstream, look_ups: &LookUps) -> Result<Vec<SocketAd
     };
     let addresses = alternating(found.into_iter().filter(wanted).collect());
     if addresses.is_empty() {
-        let none = io::Error::new(io::ErrorKind::NotFound, "the name has no address of the wanted family");
+        let none = io::Error::new(io::ErrorKind::NotFound, "the name has no address of the configured family");
         return Err(failed(Arc::new(none)));
     }
     Ok(addresses)

@@ -33,7 +33,7 @@ impl LookUps {
     {
         let mut found = self.under_way().unwrap_or_else(|| self.begin(start()));
         let found = found.wait_for(Option::is_some).await.ok().and_then(|found| found.clone());
-        found.unwrap_or_else(|| Err(Arc::new(io::Error::other("the look-up was given up"))))
+        found.unwrap_or_else(|| Err(Arc::new(io::Error::other("the look-up was cancelled"))))
     }
 
     fn under_way(&self) -> Option<watch::Receiver<Option<Found>>> {

@@ -66,7 +66,7 @@ pub enum Framing {
 
 /// The body differs from its declared length (rule 3).
 #[derive(Debug, thiserror::Error)]
-#[error("the body has another length than it said")]
+#[error("the body does not have its declared length")]
 pub struct WrongLength;
 
 impl Framing {

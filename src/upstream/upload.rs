@@ -35,7 +35,7 @@ where
         let this = self.get_mut();
         match ready!(this.poll_end(context)) {
             Ok(()) => this.wire.borrow_mut().uploading = false,
-            Err(Broken::Io(error)) => tracing::debug!(%error, "the upstream takes no more of a request's body"),
+            Err(Broken::Io(error)) => tracing::debug!(%error, "the upstream does not accept more of a request body"),
             Err(fault) => {
                 let mut wire = this.wire.borrow_mut();
                 wire.fault = Some(fault);

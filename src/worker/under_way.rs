@@ -125,12 +125,12 @@ impl UnderWay {
                 operation = operation.map_or("none", |operation| operation.as_str()),
                 age = %humantime::format_duration(Duration::from_secs(age.as_secs())),
                 waits_for = progress.waits_for(),
-                "the request is likely to be cut when the process ends"
+                "the request is likely to be cut at shutdown"
             );
         }
         if new.len() > NAMED {
             let requests = new.len() - NAMED;
-            tracing::warn!(requests, "more requests are likely to be cut when the process ends");
+            tracing::warn!(requests, "more requests are likely to be cut at shutdown");
         }
     }
 

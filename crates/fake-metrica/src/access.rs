@@ -108,7 +108,7 @@ impl Keyring {
         Ok(&holder.token)
     }
 
-    /// Returns each owner with the accounts that it represents.
+    /// Returns each owner with the accounts that its owner represents.
     pub fn representatives(&self) -> impl Iterator<Item = (&str, &[String])> {
         self.holders.iter().map(|holder| (holder.token.owner.as_str(), &*holder.token.represents))
     }

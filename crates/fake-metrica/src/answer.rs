@@ -148,7 +148,7 @@ enum Source {
 
 /// The connection ends because the control panel requested it.
 #[derive(Debug, thiserror::Error)]
-#[error("the fake was told to break this connection")]
+#[error("a knob of the stand-in breaks this connection")]
 pub struct Broken;
 
 impl Content {

@@ -25,7 +25,7 @@ pub fn make(names: &[String], http2: bool) -> anyhow::Result<Certificate> {
     let authority_certificate = authority.self_signed(&authority_key)?;
 
     let key = KeyPair::generate()?;
-    let mut leaf = CertificateParams::new(names).context("a name for the certificate is not a host name")?;
+    let mut leaf = CertificateParams::new(names).context("invalid host name for the certificate")?;
     leaf.distinguished_name.push(DnType::CommonName, "metrika-gate fake");
     leaf.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];

@@ -26,7 +26,7 @@ impl Collections {
     pub fn answer(&mut self, call: &Call<'_>, body: &Item) -> Result<Answer, Refusal> {
         let (noun, act) = call.noun_and_act();
         let Some(kind) = Kind::of(noun) else {
-            return Err(Refusal::because(ErrorType::BackendError, "The fake does not know this operation"));
+            return Err(Refusal::because(ErrorType::BackendError, "The stand-in does not implement this operation"));
         };
         let list = self.list(kind, whose(kind, call));
         match act {
@@ -50,7 +50,7 @@ impl Collections {
                 list.retain(|item| item.get(kind.key) != Some(&key));
                 if list.len() == before { Err(ErrorType::NotFound.into()) } else { Ok(success(call)) }
             }
-            _ => Err(Refusal::because(ErrorType::BackendError, "The fake does not know this operation")),
+            _ => Err(Refusal::because(ErrorType::BackendError, "The stand-in does not implement this operation")),
         }
     }
 

@@ -16,69 +16,67 @@ use super::world::Shared;
 
 /// The knobs: name, parameters, effect.
 const KNOBS: &[(&str, &str, &str)] = &[
-    ("revoke", "token", "the token is invalid"),
-    ("restore", "token", "the token is valid again"),
-    ("slow", "ms, path", "answers to paths with that prefix come later; 0 ends it, without a path every one"),
+    ("revoke", "token", "makes the token invalid"),
+    ("restore", "token", "makes the token valid again"),
+    ("slow", "ms, path", "delays responses to paths with that prefix, or all without a path; 0 ends it"),
     (
         "fail",
         "error_type, status, message, times, path, html, half, huge, gzip",
-        "the next answers are this error; without status the documented one; with html a page in place of JSON, with half \
-         JSON that ends in the middle, huge so many bytes of it; gzip packs it",
+        "the next responses are this error, by default with its documented status; html: a page instead of JSON; half: truncated JSON; huge: that many bytes; gzip: compressed",
     ),
     (
         "invalid",
         "status, error_type",
-        "how an invalid token is answered: status 403, or 401, which the documentation says too; error_type invalid_token, or \
-         access_denied, as its troubleshooting says",
+        "the response to an invalid token: status 403, or 401, both documented; error_type invalid_token, or access_denied, as documented under troubleshooting",
     ),
     (
         "wording",
         "lang, error_type, message",
-        "lang=ru: messages in Russian; error_type and message: the message of that error, none ends it",
+        "lang=ru: messages in Russian; error_type and message: sets the message of that error, none resets it",
     ),
     (
         "account",
         "token, client_id, login, represents",
-        "what /info says of a token's application and login; the accounts that ulogin may name, with commas",
+        "the application and login of a token in /info; the accounts that ulogin may name, comma-separated",
     ),
-    ("organisation", "counter, off", "the counter belongs to an organisation: what is refused is counter_in_connect"),
+    ("organisation", "counter, off", "the counter belongs to an organisation: refusals are counter_in_connect"),
     ("public", "counter, off", "the counter's statistics are public: any valid token reads them"),
-    ("grant", "owner, counter, permission", "what the account may do with the counter: view, edit, own or none"),
-    ("restricted", "name, off", "reports with that metric or dimension are refused to everybody"),
+    ("grant", "owner, counter, permission", "the account's permission for the counter: view, edit, own or none"),
+    ("restricted", "name, off", "refuses reports with that metric or dimension for every token"),
     (
         "break",
         "after, times, path",
-        "the next answers break off after that many bytes of the body; without after, before the status line",
+        "the next responses end prematurely after that many bytes of the body; without after, before the status line",
     ),
     ("part_bytes", "n", "the size of every log part"),
     (
         "logs",
         "reads, parts, instant",
-        "how often a log request is read as created before it is processed (instant: 0); how many parts it has",
+        "the number of reads for which a log request stays created before it is processed (instant: 0); the number of its parts",
     ),
     (
         "quota",
         "parallel, by_ip, logs_by_ip, reports_5m, day, counter_day, grants, delegates, documented, status, names, \
          reports_type, refused, ulogin, abandoned_ms",
-        "enforces these limits; 0 ends one; documented: all, as in the documentation. How they are refused: status 429 or \
+        "enforces these limits; 0 disables one; documented: all, as in the documentation. How they are refused: status 429 or \
          420, names live or documented, the error type of reports_5m. Refused requests count nowhere, for the day, or \
-         everywhere; ulogin charges the owner of the token, or the represented account; the slot of a client that has left \
-         stays taken",
+         everywhere; ulogin charges the owner of the token, or the represented account; a disconnected client keeps its slot \
+         for abandoned_ms",
     ),
-    ("quota_use", "clear", "what the quotas have counted, enforced or not; clear begins maxima and refusals anew"),
+    ("quota_use", "clear", "the counts of the quotas, enforced or not; clear resets maxima and refusals"),
     (
         "outsider",
         "owner, slots, ms, day, reports, counter, counter_day",
-        "somebody else uses the account: takes slots for so long, spends of the day, of the reports, of a counter's day",
+        "another user of the account: occupies slots for ms, uses up part of the day, of the reports, of a counter's day",
     ),
     (
         "clock",
         "forward, to",
         "moves the clock of the quotas forward by a duration such as 5m, or to the next such time in GMT; to=00:00:00 \
-         begins a new day",
+         starts a new day",
     ),
-    ("state", "", "what was received so far, and the knobs in force, without secrets"),
-    ("reset", "", "everything is as at the start; POST only"),
+    ("state", "", "the requests received so far, and the active knobs, without secrets"),
+    ("reset", "", "resets everything to the initial state; POST only"),
 ];
 
 /// The knobs as text, for `--help`.
@@ -221,7 +219,7 @@ fn grant(shared: &Shared, query: &Query) -> Result<Value, Refusal> {
     let mut world = shared.world();
     world.counters.exists(counter);
     if !world.keyring.grant(owner, counter, permission) {
-        return Err(Refusal::because(ErrorType::NotFound, "No token is of that account"));
+        return Err(Refusal::because(ErrorType::NotFound, "No token belongs to that account"));
     }
     Ok(json!({ "owner": owner, "counter": counter, "permission": word }))
 }

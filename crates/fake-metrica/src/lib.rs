@@ -227,7 +227,7 @@ impl Fake {
         let certificate = certificate::make(&names, http2)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let listener = listen(&runtime, address).with_context(|| format!("the stand-in cannot listen on {address}"))?;
-        let address = listener.local_addr().context("cannot read the address that was bound")?;
+        let address = listener.local_addr().context("cannot read the bound address")?;
         let (stop, stopped) = oneshot::channel();
         let served = Arc::clone(&shared);
         let thread = std::thread::Builder::new().name("fake-metrica".to_owned()).spawn(move || {

@@ -44,7 +44,7 @@ async fn accept(listener: TcpListener, acceptor: TlsAcceptor, shared: &Arc<Share
                 tokio::spawn(connection(stream, peer, acceptor.clone(), Arc::clone(shared)));
             }
             Err(error) => {
-                debug!(%error, "the fake cannot accept");
+                debug!(%error, "the stand-in cannot accept a connection");
                 tokio::time::sleep(PAUSE_AFTER_ACCEPT_ERROR).await;
             }
         }
@@ -53,12 +53,12 @@ async fn accept(listener: TcpListener, acceptor: TlsAcceptor, shared: &Arc<Share
 
 async fn connection(stream: TcpStream, peer: SocketAddr, acceptor: TlsAcceptor, shared: Arc<Shared>) {
     if let Err(error) = stream.set_nodelay(true) {
-        debug!(%error, %peer, "the fake cannot set TCP_NODELAY");
+        debug!(%error, %peer, "the stand-in cannot set TCP_NODELAY");
     }
     let stream = match tokio::time::timeout(HANDSHAKE_DEADLINE, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return debug!(%error, %peer, "the handshake with the fake failed"),
-        Err(_) => return debug!(%peer, "the handshake with the fake took too long"),
+        Ok(Err(error)) => return debug!(%error, %peer, "the TLS handshake with the stand-in failed"),
+        Err(_) => return debug!(%peer, "the TLS handshake with the stand-in timed out"),
     };
     let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let leaving = Leaving::default();
@@ -74,6 +74,6 @@ async fn connection(stream: TcpStream, peer: SocketAddr, acceptor: TlsAcceptor, 
         hyper::server::conn::http1::Builder::new().serve_connection(io, service).await
     };
     if let Err(error) = ended {
-        debug!(%error, %peer, "a connection to the fake ended early");
+        debug!(%error, %peer, "a connection to the stand-in ended prematurely");
     }
 }

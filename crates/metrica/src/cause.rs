@@ -91,80 +91,80 @@ macro_rules! causes {
 causes! {
     /// The token has no form that Yandex issues.
     HeaderMalformed = "header_malformed",
-        "The token of the gate is at fault, and not this request: its operator has to put another one in place.",
-        "Metrica did not take the Authorization field: the token in the gate's file has no form that Yandex issues; put a new one there.";
+        "The gate's token is malformed; this request is not at fault. Ask the gate's operator to replace the token.",
+        "Metrica rejected the Authorization field: the token file does not contain a token in a form that Yandex issues. Replace the token.";
     /// The token is expired or revoked, the password was changed, or the application was edited.
     TokenInvalid = "token_invalid",
-        "The token of the gate is at fault, and not this request: it has ended, and the gate's operator has to put a new one in place.",
-        "The token is expired or revoked, its owner changed the password, or the application was edited: issue a new one and put it into the gate's file.";
+        "The gate's token is expired or revoked; this request is not at fault. Ask the gate's operator to replace the token.",
+        "The token is expired or revoked, its owner changed the password, or the application was edited. Issue a new token and write it to the token file.";
     /// The token lacks a required scope.
     ScopeMissing = "scope_missing",
-        "The token of the gate lacks a right that this operation needs: ask the gate's operator for it.",
-        "The token lacks a scope that this operation needs, whatever the gate's configuration declares: check the application's rights at oauth.yandex.com and issue a new token.";
+        "The gate's token lacks a scope that this operation needs. Ask the gate's operator for it.",
+        "The token lacks a scope that this operation needs, although the configuration may declare it. Check the application's rights at oauth.yandex.com and issue a new token.";
     /// The owner has no grant on the counter.
     CounterNotGranted = "counter_not_granted",
-        "The account of the gate has no access to this counter: check its number, or ask who owns the counter to give the account access.",
-        "The owner of the token has no access to this counter: grant it in the counter's settings, or check the counter's number.";
+        "The gate's account has no access to this counter. Check the counter number, or ask the counter's owner to grant the account access.",
+        "The token's owner has no access to this counter. Grant access in the counter's settings, or check the counter number.";
     /// The owner may only view the counter.
     CounterViewOnly = "counter_view_only",
-        "The account of the gate may look at this counter and not change it: ask who owns the counter to let it edit.",
-        "The owner of the token may look at this counter and not change it: grant edit access in the counter's settings.";
+        "The gate's account may view this counter but not edit it. Ask the counter's owner to grant edit access.",
+        "The token's owner may view this counter but not edit it. Grant edit access in the counter's settings.";
     /// The counter belongs to an organisation.
     CounterInOrganization = "counter_in_organization",
-        "The counter belongs to an organisation, whose administrator gives access to it in the web interface only.",
-        "The counter belongs to an organisation: access to it is given in the organisation's web interface only.";
+        "The counter belongs to an organisation. Ask its administrator for access, which only the web interface can grant.",
+        "The counter belongs to an organisation. Grant access in the organisation's web interface; the API cannot.";
     /// The token belongs to another account than configured.
     OwnerMismatch = "owner_mismatch",
-        "The token of the gate is at fault, and not this request: it is of another account than it should be, which the gate's operator has to mend.",
-        "The token was issued by another account than the configuration names as its owner: issue it while signed in as that one.";
+        "The gate's token was issued by another account; this request is not at fault. Ask the gate's operator to replace the token.",
+        "The token was issued by another account than its configured owner. Issue a new token while signed in as that owner.";
     /// The owner does not represent the login in `ulogin`.
     NotRepresentative = "not_representative",
-        "The account of the gate does not represent the login in ulogin: leave ulogin out, or have that login add the account as a representative.",
-        "The owner of the token does not represent the login in ulogin: leave ulogin out, or have that login add the owner as a representative.";
+        "The gate's account does not represent the login in ulogin. Leave ulogin out, or have that login add the account as a representative.",
+        "The token's owner does not represent the login in ulogin. Leave ulogin out, or have that login add the owner as a representative.";
     /// A personal token is used for an organisation's account.
     OrganizationTokenRequired = "organization_token_required",
-        "The account is an organisation's, and the token of the gate is not issued on its behalf, which the gate's operator has to mend.",
-        "The account is an organisation's (porg-): the application needs passport:business, and the token has to be issued on behalf of the organisation.";
+        "The account belongs to an organisation, and the gate's token was not issued on its behalf. Ask the gate's operator to issue a new token.",
+        "The account belongs to an organisation (porg-). Add passport:business to the application, and issue the token on behalf of the organisation.";
     /// The quota per login: 5000 requests a day, or 200 reports in five minutes.
     QuotaUid = "quota_uid",
-        "The account of the gate has used up its requests, which all its callers share: 200 reports in five minutes, or 5000 requests a day until 00:00 GMT. Ask later, and for less.",
-        "The login of the token has used up its quota of requests: 200 reports in five minutes, 5000 requests a day until 00:00 GMT. /usage says which callers asked.";
+        "The quota of the gate's account, shared by all its callers, is exhausted: 200 reports in five minutes, or 5000 requests a day until 00:00 GMT. Send fewer requests, and retry later.",
+        "The quota of the token's login is exhausted: 200 reports in five minutes, or 5000 requests a day until 00:00 GMT. /usage lists the requests of each caller.";
     /// The quota per address: 30 requests a second.
     QuotaIp = "quota_ip",
-        "The address of the gate, which all its callers share, has sent too many requests in this second: ask again after it, with fewer at a time.",
-        "The gate's address has sent too many requests in this second: 30 in all, 10 of the Logs API.";
+        "The gate's address, shared by all its callers, sent too many requests in this second. Retry after a second, with fewer requests at once.",
+        "The gate's address sent too many requests in this second; the limits are 30 in all and 10 of the Logs API.";
     /// The quota per counter: 5000 requests a day.
     QuotaCounter = "quota_counter",
-        "The counter has used up its 5000 requests of the day, those of others included: ask again after 00:00 GMT.",
-        "The counter has used up its quota of 5000 requests a day, those of others included, until 00:00 GMT.";
+        "The counter's quota of 5000 requests a day, shared with other clients, is exhausted. Retry after 00:00 GMT.",
+        "The counter's quota of 5000 requests a day, shared with other clients, is exhausted until 00:00 GMT.";
     /// The quota per login: 3 parallel requests.
     QuotaParallel = "quota_parallel",
-        "The account of the gate has more than 3 requests under way, those of all its callers: ask again when one has ended.",
-        "The login of the token has more than 3 requests under way at once, over all callers and gates that have its tokens.";
+        "The gate's account has more than 3 requests in progress, over all its callers. Retry when one has completed.",
+        "The token's login has more than 3 requests in progress at once, over all callers and gates that use its tokens.";
     /// The quota for adding delegates.
     QuotaDelegates = "quota_delegates",
-        "Delegates can be added 3 times an hour: try again at the start of the next hour.",
-        "Delegates can be added 3 times an hour: try again at the start of the next hour.";
+        "Metrica allows adding delegates 3 times an hour. Retry at the start of the next hour.",
+        "Metrica allows adding delegates 3 times an hour. Retry at the start of the next hour.";
     /// The quota for granting access.
     QuotaGrants = "quota_grants",
-        "Access to a counter can be granted 3 times an hour: try again at the start of the next hour.",
-        "Access to a counter can be granted 3 times an hour: try again at the start of the next hour.";
+        "Metrica allows granting access to a counter 3 times an hour. Retry at the start of the next hour.",
+        "Metrica allows granting access to a counter 3 times an hour. Retry at the start of the next hour.";
     /// Any other quota.
     QuotaOther = "quota_other",
-        "A quota of Metrica is used up; the answer's body says which.",
-        "A quota of Metrica is used up; the answer's body says which.";
+        "A quota of Metrica is exhausted; the response body names it.",
+        "A quota of Metrica is exhausted; the response body names it.";
     /// Neither the scope nor the access is missing.
     RequestRefused = "request_refused",
-        "The account and the token of the gate may do this; Metrica refuses what the request asks for, such as a restricted metric, a foreign segment or what only the owner may do: read the body.",
-        "The token has the scope and its owner the access; what the request asks for is refused, such as a restricted metric or dimension, a segment of another account or an operation for the counter's owner alone. The caller has the body, which says more.";
+        "The gate's token and account are sufficient, but Metrica denies this particular request, for example a restricted metric, a segment of another account or an operation reserved for the owner. Read the response body.",
+        "The token has the scope and its owner has access, but Metrica denies this particular request, for example a restricted metric or dimension, a segment of another account or an operation reserved for the counter's owner. The response body, which the caller received, has details.";
     /// A missing scope and a missing grant cannot be told apart.
     Ambiguous = "ambiguous",
-        "The account of the gate has no access to the counter, or its token lacks a right, and Metrica does not say which: check the counter's number, or ask the gate's operator.",
-        "The token lacks a scope or its owner lacks access to the counter, and Metrica does not say which, unless the body does, which the caller has: metrika-gate doctor --counter N asks further. Where the token does not read, `identity` lets the gate ask with another one of its owner.";
+        "The gate's account has no access to the counter, or its token lacks a scope; Metrica does not report which. Check the counter number, or ask the gate's operator.",
+        "The token lacks a scope, or its owner lacks access to the counter; Metrica does not report which, except possibly in the response body, which the caller received. Run metrika-gate doctor --counter N. If the token cannot read, configure `identity`, so that the gate can ask with another token of the same owner.";
     /// Any other reason.
     Other = "other",
-        "Metrica refused for a reason that has no name here; the answer's body may say more.",
-        "Metrica refused for a reason that has no name here; the body of the answer, which the caller has, may say more.";
+        "Metrica refused the request for a reason that the gate does not know. Read the response body.",
+        "Metrica refused the request for a reason that the gate does not know. The response body, which the caller received, may have details.";
 }
 
 impl Cause {

@@ -140,13 +140,13 @@ pub enum UnknownOperations {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadOperation {
     /// The catalogue has the operation already (rule 4).
-    #[error("is already {0} of the catalogue, whose lines cannot be changed")]
+    #[error("is already {0} in the built-in catalogue, which cannot be changed")]
     Taken(OperationId),
     /// A request could match both lines (rule 4).
-    #[error("overlaps {0}: one request could be both")]
+    #[error("overlaps {0}: one request could match both")]
     Overlaps(Box<str>),
     /// Not a valid path template.
-    #[error("is not a path template; it starts with '/', and each segment is text or one name in braces")]
+    #[error("is not a path template; expected '/' and segments that are text or one name in braces")]
     Template,
 }
 

@@ -96,8 +96,8 @@ pub enum Holder {
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Caller => "the configuration gives this caller",
-            Self::Tokens => "the tokens of this caller are declared to have",
+            Self::Caller => "this caller is configured with",
+            Self::Tokens => "the tokens of this caller are configured with",
         })
     }
 }

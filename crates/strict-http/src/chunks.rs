@@ -57,7 +57,7 @@ pub enum Next {
 
 /// The bytes are not a valid chunked body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the body is not in chunks as RFC 9112 has them")]
+#[error("the body is not chunked as RFC 9112 requires")]
 pub struct NoChunks;
 
 impl Chunks {

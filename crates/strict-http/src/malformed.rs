@@ -72,29 +72,29 @@ macro_rules! kinds {
 kinds! {
     Syntax {
         TlsHandshake = "tls_handshake",
-            "The client speaks TLS, and listeners are clear text: use http:// in the URL that the client has of the gate.";
+            "The client speaks TLS, but listeners are clear text: use http:// in the client's URL of the gate.";
         TlsRecord = "tls_record",
-            "The client sends an alert or data of TLS, and listeners are clear text: use http:// in the URL that the client has of the gate.";
+            "The client sends TLS alerts or data, but listeners are clear text: use http:// in the client's URL of the gate.";
         Http2Preface = "http2_preface",
-            "The client speaks HTTP/2, which is read only where the listener has http2: true, and behind the whole preface: set it, or let the client use HTTP/1.1.";
+            "The client speaks HTTP/2, but the listener does not have http2: true, or the connection preface is incomplete: set http2: true, or configure the client for HTTP/1.1.";
         ProxyProtocolV1 = "proxy_protocol_v1",
-            "The load balancer sends the PROXY protocol, version 1, which listeners do not read: switch it off there.";
+            "The load balancer sends the PROXY protocol, version 1, which listeners do not support: disable it there.";
         ProxyProtocolV2 = "proxy_protocol_v2",
-            "The load balancer sends the PROXY protocol, version 2, which listeners do not read: switch it off there.";
+            "The load balancer sends the PROXY protocol, version 2, which listeners do not support: disable it there.";
         Socks4 = "socks4",
-            "The client speaks SOCKS4, and the gate is no SOCKS proxy: use the gate as the base URL of the API.";
+            "The client speaks SOCKS4, but the gate is not a SOCKS proxy: use the gate as the base URL of the API.";
         Socks5 = "socks5",
-            "The client speaks SOCKS5, and the gate is no SOCKS proxy: use the gate as the base URL of the API.";
+            "The client speaks SOCKS5, but the gate is not a SOCKS proxy: use the gate as the base URL of the API.";
         HttpResponse = "http_response",
-            "The client sends the status line of a response; a request begins with its method.";
+            "The client sends the status line of a response: send a request, which begins with its method.";
         BinaryData = "binary_data",
-            "The request line has a control byte: this is not text, and so not HTTP/1.1. Check which protocol the client speaks.";
+            "The request line has a control byte, which HTTP/1.1 does not allow: check which protocol the client speaks.";
         NotARequestLine = "not_a_request_line",
-            "The first line is not a request line: it is a method, a target and HTTP/1.1, with one space between them.";
+            "The first line is not a request line: send a method, a target and HTTP/1.1, separated by one space.";
         Spacing = "request_line_spacing",
-            "The parts of the request line are not separated by exactly one space: it is a method, a target and HTTP/1.1, with nothing before or behind them.";
+            "The parts of the request line are not separated by exactly one space: send a method, a target and HTTP/1.1, with nothing before or after them.";
         InvalidMethod = "invalid_method",
-            "The method has a character that no method has: use for example GET.";
+            "The method has an invalid character: use for example GET.";
         RawSpace = "raw_space",
             "The request line has more than three parts: percent-encode a space in the target as %20.";
         NoVersion = "no_version",
@@ -102,11 +102,11 @@ kinds! {
         UnsupportedVersion = "unsupported_version",
             "The version in the request line is neither HTTP/1.1 nor HTTP/1.0: use HTTP/1.1.";
         VersionInLowerCase = "version_in_lower_case",
-            "The name of the version in the request line is not in upper case: write HTTP/1.1.";
+            "The version in the request line is not in upper case: write HTTP/1.1.";
         BareLineFeed = "bare_line_feed",
-            "A line ends with a line feed alone: end every line with CR LF.";
+            "A line ends with LF only: end every line with CR LF.";
         BareCarriageReturn = "bare_carriage_return",
-            "A carriage return stands without a line feed behind it: end every line with CR LF, and leave it out elsewhere.";
+            "A CR is not followed by LF: end every line with CR LF, and use CR nowhere else.";
         FoldedField = "folded_field",
             "A header field is continued on a line that begins with a space or a tab: write each field on one line.";
         FieldWithoutColon = "field_without_colon",
@@ -114,21 +114,21 @@ kinds! {
         EmptyFieldName = "empty_field_name",
             "A header line begins with a colon: write each field as Name: value.";
         SpaceBeforeColon = "space_before_colon",
-            "A header line has a space before its colon: put the colon directly behind the name.";
+            "A header line has a space before its colon: put the colon directly after the name.";
         InvalidFieldName = "invalid_field_name",
-            "The name of a header field has a character that no name has: use letters, digits and hyphens.";
+            "The name of a header field has an invalid character: use letters, digits and hyphens.";
         ControlInField = "control_in_field",
-            "A header field has a NUL or another control byte: leave it out, or encode the value.";
+            "A header field has a control byte such as NUL: remove it, or encode the value.";
         ForbiddenTrailer = "forbidden_trailer",
-            "A trailer behind the body has the name of a field that belongs in the header: send it there.";
+            "A trailer has the name of a field that is allowed only in the header: send it there.";
     }
     Host {
         NoHost = "no_host",
-            "The request has no Host: send the host of the URL that the client has of the gate.";
+            "The request has no Host: send the host of the client's URL of the gate.";
         TwoHosts = "two_hosts",
             "The request has more than one Host: send one.";
         InvalidHost = "invalid_host",
-            "The Host is not a name or an address with at most a port: write it as in gate.example:8080.";
+            "The Host is not a name or an address with an optional port: write it as in gate.example:8080.";
         HostUnlikeTarget = "host_unlike_target",
             "The Host differs from the host and port in the target: send the same in both, or only the path as the target.";
     }
@@ -144,37 +144,37 @@ kinds! {
         TwoTransferEncodings = "two_transfer_encodings",
             "The request has more than one Transfer-Encoding: send one.";
         EncodingInHttp10 = "transfer_encoding_in_http10",
-            "The request is of HTTP/1.0 and has a Transfer-Encoding, which is of HTTP/1.1: use HTTP/1.1 or a Content-Length.";
+            "The HTTP/1.0 request has a Transfer-Encoding, which only HTTP/1.1 allows: use HTTP/1.1 or a Content-Length.";
         InvalidChunkSize = "invalid_chunk_size",
-            "A chunk of the body does not begin with its size: 1 to 15 hexadecimal digits, then CR LF or an extension.";
+            "A chunk does not begin with its size: send 1 to 15 hexadecimal digits, then CR LF or an extension.";
         ChunkLineEnd = "chunk_line_end",
-            "The line with the size of a chunk does not end with CR LF, or has a carriage return elsewhere.";
+            "A chunk-size line does not end with CR LF, or has a CR elsewhere: end it with CR LF.";
         ChunkEnd = "chunk_end",
-            "The data of a chunk is not followed by CR LF: its size and its data differ, or the line end is missing.";
+            "The data of a chunk is not followed by CR LF: send the exact size, and CR LF after the data.";
         ControlInChunkExtension = "control_in_chunk_extension",
-            "The extension of a chunk has a control byte: leave extensions out.";
+            "A chunk extension has a control byte: leave extensions out.";
         ChunkLineTooLong = "chunk_line_too_long",
-            "The line with the size of a chunk is longer than 256 bytes: leave extensions out.";
+            "A chunk-size line exceeds 256 bytes: leave extensions out.";
         ChunkExtensionsTooLong = "chunk_extensions_too_long",
-            "The extensions of the body's chunks are longer than 4096 bytes together: leave extensions out.";
+            "The chunk extensions of the body exceed 4096 bytes in total: leave extensions out.";
     }
     TargetLength {
         TargetTooLong = "target_too_long",
-            "The request target is longer than limits.target_bytes of the gate: ask for less in one request.";
+            "The request target exceeds limits.target_bytes of the gate: request less at once.";
     }
     HeaderSize {
         HeaderTooLarge = "header_too_large",
-            "The request header is larger than limits.header_bytes of the gate: send fewer or shorter fields.";
+            "The request header exceeds limits.header_bytes of the gate: send fewer or shorter fields.";
         TooManyFields = "too_many_fields",
-            "The request has more header fields, or trailers, than limits.header_fields of the gate: send fewer.";
+            "The header fields or trailers of the request exceed limits.header_fields of the gate: send fewer.";
         FieldNameTooLong = "field_name_too_long",
-            "The name of a header field is longer than 1024 bytes: use a shorter one.";
+            "The name of a header field exceeds 1024 bytes: use a shorter one.";
         TrailersTooLarge = "trailers_too_large",
-            "The trailers behind the body are larger than 8192 bytes: leave them out, nobody reads them.";
+            "The trailers exceed 8192 bytes: leave them out; the gate does not use them.";
     }
     Method {
         Connect = "connect",
-            "CONNECT asks a proxy for a tunnel, and the gate is none: use the gate as the base URL of the API, not as the proxy of the client.";
+            "CONNECT requests a tunnel, but the gate is not a forward proxy: use the gate as the base URL of the API, not as the client's proxy.";
     }
 }
 

@@ -239,18 +239,18 @@ fn rule_6_only_listed_logins_are_named() {
         ),
         (
             "ids=1&uLogin=a-b",
-            Err(Breach::Login("a parameter with a name like ulogin or direct_client_logins")),
-            Err(Breach::Login("a parameter with a name like ulogin or direct_client_logins")),
+            Err(Breach::Login("a parameter with a name similar to ulogin or direct_client_logins")),
+            Err(Breach::Login("a parameter with a name similar to ulogin or direct_client_logins")),
         ),
         (
             "ids=1&ulogin[]=c",
-            Err(Breach::Login("a parameter with a name like ulogin or direct_client_logins")),
-            Err(Breach::Login("a parameter with a name like ulogin or direct_client_logins")),
+            Err(Breach::Login("a parameter with a name similar to ulogin or direct_client_logins")),
+            Err(Breach::Login("a parameter with a name similar to ulogin or direct_client_logins")),
         ),
         (
             "ids=1&directClientLogins=c",
-            Err(Breach::Login("a parameter with a name like ulogin or direct_client_logins")),
-            Err(Breach::Login("a parameter with a name like ulogin or direct_client_logins")),
+            Err(Breach::Login("a parameter with a name similar to ulogin or direct_client_logins")),
+            Err(Breach::Login("a parameter with a name similar to ulogin or direct_client_logins")),
         ),
     ] {
         let target = format!("/stat/v1/data?{query}");

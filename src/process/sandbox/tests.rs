@@ -122,7 +122,7 @@ fn rule_6_what_needs_more_is_refused() {
         (needs(&["/a"], 8443), "port 8443"),
     ] {
         let error = sandbox.permits(&more).unwrap_err().to_string();
-        assert!(error.starts_with(said) && error.contains("needs a restart"), "{error}");
+        assert!(error.starts_with(said) && error.contains("restart the gate"), "{error}");
         assert!(Sandbox::none(Confinement::Off).permits(&more).is_ok());
     }
 }

@@ -23,7 +23,7 @@ fn sends(gate: &Gate, upstream: &Upstream, token: &str) -> bool {
 fn callers_that_take_all_descriptors_leave_those_of_the_admin_and_of_files() {
     let upstream = Upstream::plain();
     let gate = Gate::plan(&upstream, TWO_CALLERS).descriptors(256).start();
-    let said = gate.until_log(&["the hard limit of descriptors is too low", "\"descriptors\":256"]);
+    let said = gate.until_log(&["the hard limit of file descriptors is too low", "\"descriptors\":256"]);
     let said: serde_json::Value = serde_json::from_str(&said).unwrap();
     let most = said["limits.connections"].as_u64().unwrap();
     assert!((32..200).contains(&most), "{most} connections of callers");
@@ -41,7 +41,7 @@ fn callers_that_take_all_descriptors_leave_those_of_the_admin_and_of_files() {
     let healthy = program().args(["healthcheck", "--url", &format!("http://{}/readyz", gate.admin_place())]).status();
     assert_eq!(healthy.unwrap().code(), Some(0));
     gate.replace_token("analytics", ANOTHER_TOKEN);
-    gate.until_log(&["the token was reloaded"]);
+    gate.until_log(&["token reloaded"]);
     let last = held.last_mut().unwrap();
     last.send(GET);
     assert_eq!(last.answer().summary(), "200");
@@ -58,7 +58,7 @@ fn a_shortage_is_counted_and_no_token_fails_for_it() {
     let gate = Gate::start(&upstream, TWO_CALLERS);
     gate.allow_descriptors(64);
     let idle: Vec<_> = (0..100).map(|_| gate.connect("app")).collect();
-    gate.until_log(&["accepting fails"]);
+    gate.until_log(&["accept failed"]);
     gate.replace_token("analytics", ANOTHER_TOKEN);
     // A wrong file is believed to be wrong within the second.
     std::thread::sleep(Duration::from_secs(2));
@@ -66,7 +66,7 @@ fn a_shortage_is_counted_and_no_token_fails_for_it() {
     until("the new token is sent", || sends(&gate, &upstream, ANOTHER_TOKEN));
     assert_eq!(gate.metric(&["token_reloads_total", "outcome=\"failure\""]), 0.0);
     assert_eq!(gate.metric(&["config_reloads_total", "outcome=\"failure\""]), 0.0);
-    assert!(!gate.log().iter().any(|line| line.contains("not reloaded") || line.contains("is gone")));
+    assert!(!gate.log().iter().any(|line| line.contains("not reloaded") || line.contains("was removed")));
     assert!(shortages(&gate, "caller") >= 1.0 && shortages(&gate, "file") >= 1.0);
 }
 
@@ -79,9 +79,9 @@ fn a_reload_uses_what_fits_too() {
     let gate = Gate::plan(&upstream, &small).descriptors(256).start();
     gate.replace_config(&gate.config().replace("connections: 10}\nup", "connections: 100000}\nup"));
     gate.signal("HUP");
-    let said = gate.until_log(&["the hard limit of descriptors is too low"]);
+    let said = gate.until_log(&["the hard limit of file descriptors is too low"]);
     assert!(said.contains("\"upstream.connections\":10,"), "{said}");
-    gate.until_log(&["the configuration was reloaded"]);
+    gate.until_log(&["configuration reloaded"]);
     assert_eq!(gate.log().iter().filter(|line| line.contains("too low")).count(), 1, "at the start all fitted");
     // And what is said is so: those beyond are turned away, before there is no descriptor for them.
     let said: serde_json::Value = serde_json::from_str(&said).unwrap();
@@ -106,7 +106,7 @@ fn check_says_that_not_all_connections_fit() {
     assert!(!check(16_384).contains("descriptors"));
     let said = check(1024);
     assert!(
-        said.contains("warning: ") && said.contains(" limits.connections: the hard limit of descriptors is 1024"),
+        said.contains("warning: ") && said.contains(" limits.connections: the hard limit of file descriptors is 1024"),
         "{said}"
     );
 }

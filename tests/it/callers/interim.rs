@@ -295,7 +295,7 @@ fn a_token_in_an_interim_response_is_counted_for_its_own_request() {
         assert_eq!(caller.answer().summary(), expected);
         gate.until_metric(&["upstream_errors_total", "kind=\"reflected\""], 1.0);
     }
-    let said = gate.until_log(&["held the token"]);
+    let said = gate.until_log(&["contained the token"]);
     assert!(said.contains("first."), "{said}");
 }
 

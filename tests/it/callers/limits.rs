@@ -209,14 +209,14 @@ fn a_gate_without_descriptors_waits_and_recovers() {
     assert_eq!(ask(&mut working), "200");
     // More than there are descriptors; the kernel's queue takes the rest.
     let idle: Vec<_> = (0..100).map(|_| gate.connect("app")).collect();
-    gate.until_log(&["accepting fails"]);
+    gate.until_log(&["accept failed"]);
     let (used, start) = (gate.processor_time(), Instant::now());
     until("two seconds have passed", || start.elapsed() > Duration::from_secs(2));
     let used = gate.processor_time() - used;
     assert!(used < Duration::from_millis(500), "while it waits for descriptors, it used {used:?}");
     let mut waiting = gate.connect("socket");
     waiting.send(GET);
-    let said = gate.log().iter().filter(|line| line.contains("accepting fails")).count();
+    let said = gate.log().iter().filter(|line| line.contains("accept failed")).count();
     assert!(said < 200, "{said} log lines");
     assert_eq!(ask(&mut working), "200", "who is connected, is served");
     drop(idle);
@@ -235,7 +235,7 @@ fn a_gate_that_cannot_connect_for_want_of_descriptors_says_so() {
     gate.allow_descriptors(64);
     let mut first = gate.connect("app");
     let idle: Vec<_> = (0..100).map(|_| gate.connect("app")).collect();
-    gate.until_log(&["accepting fails"]);
+    gate.until_log(&["accept failed"]);
     assert_eq!(ask(&mut first), "503 upstream_unreachable");
     drop(idle);
     until("it connects again", || ask(&mut first) == "200");

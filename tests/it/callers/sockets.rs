@@ -55,7 +55,7 @@ fn a_socket_whose_file_was_removed_is_bound_again() {
         }
     }
     until("the old sockets are closed", || descriptors() <= before);
-    assert_eq!(gate.log().iter().filter(|line| line.contains("it was bound again")).count(), 3);
+    assert_eq!(gate.log().iter().filter(|line| line.contains("the gate bound the socket again")).count(), 3);
     gate.signal("TERM");
     assert_eq!(gate.wait().code(), Some(0));
     assert!(!file.exists(), "the file is removed at the end");
@@ -72,7 +72,7 @@ fn what_stands_in_its_place_is_left_alone() {
     std::thread::sleep(Duration::from_secs(2));
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "another's");
     assert_eq!(gate.metric(&[AGAIN]), 0.0);
-    gate.until_log(&["nobody new can connect", "another file has its name now"]);
+    gate.until_log(&["new callers cannot connect", "another file has its name now"]);
     gate.signal("TERM");
     assert_eq!(gate.wait().code(), Some(0));
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "another's", "it is not the gate's to remove");
@@ -83,9 +83,9 @@ fn a_socket_that_cannot_be_bound_again_is_said_once() {
     let upstream = Upstream::plain();
     let gate = start(&upstream);
     std::fs::remove_dir_all(gate.file("sockets")).unwrap();
-    gate.until_log(&["it cannot be bound again", "\"listener\":\"app\"", "does not exist"]);
+    gate.until_log(&["binding again failed", "\"listener\":\"app\"", "does not exist"]);
     std::thread::sleep(Duration::from_secs(2));
-    assert_eq!(gate.log().iter().filter(|line| line.contains("it cannot be bound again")).count(), 1);
+    assert_eq!(gate.log().iter().filter(|line| line.contains("binding again failed")).count(), 1);
     assert_eq!(gate.get("crm", COUNTERS).summary(), "200", "other listeners go on");
     assert_eq!(gate.metric(&[AGAIN]), 0.0);
 }
@@ -107,7 +107,7 @@ fn what_is_under_way_is_answered() {
     caller.send(GET);
     arrived.wait("the request is at Metrica");
     std::fs::remove_file(gate.file("sockets/app.sock")).unwrap();
-    gate.until_log(&["it was bound again"]);
+    gate.until_log(&["the gate bound the socket again"]);
     release.give();
     assert_eq!(caller.answer().summary(), "200");
 }

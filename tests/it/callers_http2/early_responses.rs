@@ -122,7 +122,7 @@ fn a_reload_cuts_nothing() {
     assert_ne!(denied, gate.config());
     gate.replace_config(&denied);
     gate.signal("HUP");
-    gate.until_log(&["the configuration was reloaded"]);
+    gate.until_log(&["configuration reloaded"]);
     caller.frame(HEADERS, WHOLE, 3, get());
     assert_eq!(caller.fate(3), Fate::Answered(403));
     go.give();

@@ -145,8 +145,8 @@ fn what_does_not_hold_is_said_with_what_to_change() {
     assert_eq!(code, 1);
     let (code, said, _) = practice.run(&["doctor", "--assumptions"]);
     assert_clean("assumptions", &said);
-    assert!(code == 1 && said.contains("[-] not        without a token the answer is 401"), "{said}");
-    assert!(said.contains("500, not Metrica's JSON\n               if it stays so: add the type"), "{said}");
+    assert!(code == 1 && said.contains("[-] not        a request without a token gets 401"), "{said}");
+    assert!(said.contains("500, not Metrica's JSON\n               if this persists: add the observed type"), "{said}");
     for head in upstream.requests() {
         assert!(head.starts_with("GET ") && !head.to_ascii_lowercase().contains("content-length"), "{head}");
     }

@@ -60,7 +60,7 @@ fn variables_mean_what_people_mean_by_them() {
     }
     for arguments in [&[][..], &["check"]] {
         let (code, _, said) = outcome(program().args(arguments).env("METRIKA_GATE_CONFIG", "/nowhere/gate.yaml"));
-        assert!(code == 66 && said.ends_with("; it is METRIKA_GATE_CONFIG that names it\n"), "{arguments:?}: {said}");
+        assert!(code == 66 && said.ends_with("; METRIKA_GATE_CONFIG sets this path\n"), "{arguments:?}: {said}");
     }
     let (code, _, said) = outcome(program().env("METRIKA_GATE_WORKERS", "none"));
     assert!(code == 2 && said.contains("for 'METRIKA_GATE_WORKERS'"), "{said}");
@@ -77,7 +77,7 @@ fn a_file_in_the_place_of_a_flag_hints_at_it() {
     ] {
         let (code, _, said) = outcome(program().args(arguments));
         assert!(
-            code == 2 && said.contains("a configuration is named with '--config gate.yaml'"),
+            code == 2 && said.contains("to use a configuration, pass '--config gate.yaml'"),
             "{arguments:?}: {said}"
         );
     }
@@ -110,14 +110,14 @@ fn healthcheck_finds_the_admin_listener_and_waits_for_it() {
     let here = format!("http://127.0.0.1:{port}/livez");
     assert_eq!(ask(&["--url", &here]).1, "ok\n");
     let (code, _, said) = outcome(program().args(["healthcheck", "--config", "/nowhere/gate.yaml"]));
-    assert!(code == 1 && said.contains("/nowhere/gate.yaml") && said.contains("127.0.0.1:9090 is asked"), "{said}");
+    assert!(code == 1 && said.contains("/nowhere/gate.yaml") && said.contains("using 127.0.0.1:9090"), "{said}");
     // A gate that serves lives on with what it had when its file becomes wrong.
     for (text, mode) in [("admin: {address: [", 0o600), ("admin: {address: '127.0.0.1:1'}", 0o606)] {
         write(text);
         std::fs::set_permissions(&config, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
         let (_, _, said) = ask(&["--timeout", "1s"]);
-        let why = if mode == 0o600 { "does not say where admin is" } else { "can be written by everyone" };
-        assert!(said.contains(why) && said.contains("; 127.0.0.1:9090 is asked"), "{said}");
+        let why = if mode == 0o600 { "does not configure the admin listener" } else { "is writable by everyone" };
+        assert!(said.contains(why) && said.contains("; using 127.0.0.1:9090"), "{said}");
     }
 }
 
@@ -137,17 +137,17 @@ fn a_configuration_comes_through_a_pipe() {
     let files = Files::new();
     let config = std::fs::read_to_string(files.config()).unwrap();
     let (code, said) = piped(program().args(["check", "--config", "-"]), &config);
-    assert!(code == 0 && said.contains("the configuration is right"), "{said}");
+    assert!(code == 0 && said.contains("the configuration is valid"), "{said}");
     let (code, said) = piped(program().args(["check", "--config", "-"]), &config.replace("id: crm", "id: reports"));
-    assert!(code == 78 && said.contains("error: <stdin>:7:5 callers[1]: the id 'reports' is taken"), "{said}");
+    assert!(code == 78 && said.contains("error: <stdin>:7:5 callers[1]: duplicate id 'reports'"), "{said}");
     let explain = ["explain", "GET", "/management/v1/counters", "--as", "reports", "--config", "-"];
     assert_eq!(piped(program().args(explain), &config).0, 0);
     for command in [&["explain", "--from", "-", "--config", "-"], &["suggest", "--from", "-", "--config", "-"]] {
         let (code, said) = piped(program().args(command), &config);
-        assert!(code == 1 && said.contains("stdin can be the log or the configuration, and not both"), "{said}");
+        assert!(code == 1 && said.contains("stdin cannot be both the log and the configuration"), "{said}");
     }
     let (code, said) = piped(program().args(["run", "--config", "-"]), "");
-    assert!(code == 66 && said.contains("reads its configuration from a file, and not from stdin"), "{said}");
+    assert!(code == 66 && said.contains("reads its configuration from a file, not from stdin"), "{said}");
 }
 
 #[test]
@@ -171,9 +171,9 @@ fn check_for_machines_has_the_place_of_each_thing_in_fields() {
         serde_json::json!([
             {
                 "file": file, "line": 7, "column": 5, "key": "callers[1]",
-                "message": "caller 'crm' has metrika:write, but none of its tokens has it",
+                "message": "caller 'crm' has metrika:write, but none of its tokens does",
             },
-            { "file": file, "line": 10, "column": 8, "key": "tokens.crm", "message": "token 'crm' is used by no caller" },
+            { "file": file, "line": 10, "column": 8, "key": "tokens.crm", "message": "no caller uses token 'crm'" },
         ])
     );
     files.edit("callers:", "colors:");
@@ -204,8 +204,8 @@ fn check_warns_of_a_scope_that_no_token_of_the_caller_covers() {
         );
         files.edit("scopes: [metrika:write]}\n", &format!("scopes: [{token}]}}\n"));
         let said = files.run(&["check"]).1;
-        let expected = warned.map(|scope| format!("caller 'crm' has {scope}, but none of its tokens has it"));
-        assert_eq!(said.contains("none of its tokens has it"), expected.is_some(), "{caller} {token}: {said}");
+        let expected = warned.map(|scope| format!("caller 'crm' has {scope}, but none of its tokens does"));
+        assert_eq!(said.contains("none of its tokens does"), expected.is_some(), "{caller} {token}: {said}");
         assert!(said.contains(&expected.unwrap_or_default()), "{caller} {token}: {said}");
     }
 }
@@ -218,7 +218,7 @@ fn a_right_of_another_service_is_told_where_it_belongs() {
     assert_eq!(code, 78);
     assert!(
         said.contains("is 'passport:business'; expected metrika:read,")
-            && said.contains("is given to the application at oauth.yandex.ru"),
+            && said.contains("to the application at oauth.yandex.ru"),
         "{said}"
     );
 }
@@ -237,11 +237,11 @@ fn a_relative_path_is_said_with_what_it_is_relative_to() {
     let said = check(&files.config());
     assert!(said.contains(&format!("secrets/crm{relative}: the file of token 'crm' is missing")), "{said}");
     let said = check(Path::new("nowhere/gate.yaml"));
-    assert!(said.contains(&format!("nowhere/gate.yaml{relative}: the configuration cannot be read")), "{said}");
+    assert!(said.contains(&format!("nowhere/gate.yaml{relative}: cannot read the configuration")), "{said}");
     files.edit("tokens:\n", "upstream: {ca_file: none.pem}\ntokens:\n");
     let said = check(&files.config());
     assert!(
-        said.contains(&format!("a readable file with certificates (No such file or directory (os error 2)){relative}")),
+        said.contains(&format!("a readable certificate file (No such file or directory (os error 2)){relative}")),
         "{said}"
     );
 }
@@ -249,13 +249,25 @@ fn a_relative_path_is_said_with_what_it_is_relative_to() {
 #[test]
 fn nothing_is_put_in_the_place_of_a_variable_and_that_is_said() {
     for (from, to, expected) in [
-        ("'FOLDER/crm'", "'${CRM}'", "expected the path of a file; variables are not replaced"),
-        ("'FOLDER/crm'", "$CREDENTIALS_DIRECTORY/crm", "expected the path of a file; variables are not replaced"),
-        ("'FOLDER/crm'", "~/crm", "expected the path of a file; '~' is not replaced"),
-        ("tokens:\n", "workers: ${N}\ntokens:\n", "expected a number from 1 to 1024; variables are not replaced"),
-        ("tokens:\n", "workers: '{{ n }}'\ntokens:\n", "expected a number from 1 to 1024; templates are not filled in"),
-        ("'FOLDER/crm'", "${CRM}", "; variables are not replaced"),
-        ("scopes: [metrika:write]}\n", "scopes: [metrika:write}\n", "; the '[' of line 10, column "),
+        ("'FOLDER/crm'", "'${CRM}'", "expected the path of a file; the gate does not expand variables"),
+        (
+            "'FOLDER/crm'",
+            "$CREDENTIALS_DIRECTORY/crm",
+            "expected the path of a file; the gate does not expand variables",
+        ),
+        ("'FOLDER/crm'", "~/crm", "expected the path of a file; the gate does not expand '~'"),
+        (
+            "tokens:\n",
+            "workers: ${N}\ntokens:\n",
+            "expected a number from 1 to 1024; the gate does not expand variables",
+        ),
+        (
+            "tokens:\n",
+            "workers: '{{ n }}'\ntokens:\n",
+            "expected a number from 1 to 1024; the gate does not expand templates",
+        ),
+        ("'FOLDER/crm'", "${CRM}", "; the gate does not expand variables"),
+        ("scopes: [metrika:write]}\n", "scopes: [metrika:write}\n", "; the '[' at line 10, column "),
     ] {
         let files = Files::new();
         files.edit(&from.replace("FOLDER", &files.0.path().display().to_string()), to);

@@ -60,7 +60,7 @@ fn check_says_that_all_is_right() {
     let (code, said) = files.run(&["check"]);
     assert_eq!(code, 0, "{said}");
     insta::assert_snapshot!(said, @r#"
-    the configuration is right: 2 listeners, 2 callers, 2 tokens, 127 operations
+    the configuration is valid: 2 listeners, 2 callers, 2 tokens, 127 operations
     "#);
     let (code, said) = files.json(&["check"]);
     assert_eq!((code, &said["valid"], &said["mistakes"]), (0, &true.into(), &serde_json::json!([])));
@@ -74,7 +74,7 @@ fn check_says_what_is_wrong() {
     assert_eq!(code, 78, "{said}");
     insta::assert_snapshot!(said, @r#"
     error: FOLDER/gate.yaml:6:52 callers[0].scopes[0]: is 'metrika:reed'; expected metrika:read, metrika:write, metrika:expenses, metrika:user_params or metrika:offline_data
-    error: FOLDER/gate.yaml:6:76 callers[0].tokens[0]: is 'analytic'; expected the name of a token that stands under 'tokens': analytics, crm
+    error: FOLDER/gate.yaml:6:76 callers[0].tokens[0]: is 'analytic'; expected the name of a token under 'tokens': analytics, crm
     2 mistakes found
     "#);
     let (code, said) = files.json(&["check"]);
@@ -97,7 +97,7 @@ fn check_looks_at_token_files_unless_it_is_told_not_to() {
     let (code, said) = files.run(&["check"]);
     assert_eq!(code, 77, "{said}");
     assert!(
-        said.contains("chmod 0600 FOLDER/analytics") && said.contains("'crm' holds no token: byte 4 is white space"),
+        said.contains("chmod 0600 FOLDER/analytics") && said.contains("'crm' contains no token: byte 4 is white space"),
         "{said}"
     );
     assert_eq!(files.json(&["check"]).1["valid"], false);
@@ -124,11 +124,11 @@ fn check_warns_of_what_is_probably_not_meant() {
     assert_eq!(code, 0, "a warning is no mistake: {said}");
     assert!(
         said.contains(
-            "warning: FOLDER/gate.yaml:7:5 callers[1]: caller 'crm' has metrika:write, but none of its tokens has it"
+            "warning: FOLDER/gate.yaml:7:5 callers[1]: caller 'crm' has metrika:write, but none of its tokens does"
         ),
         "{said}"
     );
-    assert!(said.contains("warning: FOLDER/gate.yaml:10:8 tokens.crm: token 'crm' is used by no caller"), "{said}");
+    assert!(said.contains("warning: FOLDER/gate.yaml:10:8 tokens.crm: no caller uses token 'crm'"), "{said}");
 }
 
 #[test]
@@ -136,10 +136,10 @@ fn a_caller_that_is_never_reached_is_said() {
     let files = Files::new();
     files.edit("id: crm, match: {listener: crm}", "id: crm, match: {listener: app, source: [127.0.0.0/8]}");
     let said = files.run(&["check"]).1;
-    let expected = "'crm' is never reached: 'reports' stands before it and takes its connections";
+    let expected = "'crm' is unreachable: 'reports' precedes it and matches all its connections";
     assert!(said.contains(&format!("warning: FOLDER/gate.yaml:7:5 callers[1]: caller {expected}")), "{said}");
     let said = files.run(&["explain", "GET", "/management/v1/counters", "--as", "crm"]).1;
-    assert!(said.contains("it is never reached: 'reports' stands before it"), "{said}");
+    assert!(said.contains("unreachable: 'reports' precedes it"), "{said}");
     let said = files.json(&["explain", "GET", "/management/v1/counters", "--as", "crm"]).1;
     assert_eq!(said["verdicts"][0]["never_reached_behind"], "reports");
 }
@@ -148,7 +148,7 @@ fn a_caller_that_is_never_reached_is_said() {
 fn check_of_a_file_that_is_not_there_is_66() {
     let (code, _, said) = outcome(program().args(["check", "--config", "/nowhere/gate.yaml"]));
     assert_eq!(code, 66, "{said}");
-    assert!(said.contains("/nowhere/gate.yaml: the configuration cannot be read"), "{said}");
+    assert!(said.contains("/nowhere/gate.yaml: cannot read the configuration"), "{said}");
 }
 
 #[test]
@@ -161,11 +161,11 @@ fn explain_says_yes_with_the_token_and_no_with_the_answer() {
     operation  counters.list (/management/v1/counters)
     needs      metrika:read
     kind       quota group client_read
-    query      has a credential, which would not be sent
+    query      the gate removes its credential before forwarding
     
     caller     reports (listener app)
     has        metrika:read
-    verdict    sent with token analytics, if its file is right
+    decision   allowed, using token analytics
     "#);
     let (code, said) = files.run(&["explain", "POST", "/management/v1/counters"]);
     assert_eq!(code, 1, "{said}");
@@ -173,16 +173,16 @@ fn explain_says_yes_with_the_token_and_no_with_the_answer() {
     request    POST /management/v1/counters
     operation  counters.create (/management/v1/counters)
     needs      metrika:write
-    kind       quota group client_write, may give somebody access
+    kind       quota group client_write, may grant access
     
     caller     reports (listener app)
     has        metrika:read
-    verdict    refused: 403 scope_denied (The scopes of this caller do not allow this operation.)
-    because    the operation needs metrika:write; the configuration gives this caller metrika:read
+    decision   refused: 403 scope_denied (The scopes of this caller do not allow this operation.)
+    because    the operation needs metrika:write; this caller is configured with metrika:read
     
     caller     crm (listener crm)
     has        metrika:read, metrika:write
-    verdict    sent with token crm, if its file is right
+    decision   allowed, using token crm
     "#);
 }
 
@@ -212,10 +212,10 @@ fn explain_knows_every_answer() {
         let verdict = &said["verdicts"][0];
         let because = match reason {
             Some((_, "scope_denied")) => {
-                Some("the operation needs metrika:write; the configuration gives this caller metrika:read")
+                Some("the operation needs metrika:write; this caller is configured with metrika:read")
             }
             Some((_, "token_scope_missing")) => {
-                Some("the operation needs metrika:read; the tokens of this caller are declared to have metrika:write")
+                Some("the operation needs metrika:read; the tokens of this caller are configured with metrika:write")
             }
             _ => None,
         };
@@ -255,7 +255,7 @@ fn explain_knows_the_field_that_a_listener_requires() {
         assert_eq!(ask(&["-H", "X-Here: 1", "-H", field]).1.as_deref(), Some(reason));
     }
     let (code, said) = files.run(&["explain", "GET", "/management/v1/counters", "-H", "nothing"]);
-    assert!(code == 2 && said.contains("a field is a name, a colon and a value"), "{said}");
+    assert!(code == 2 && said.contains("expected a name, a colon and a value"), "{said}");
 }
 
 #[test]
@@ -263,12 +263,12 @@ fn explain_fails_where_it_has_no_answer() {
     let files = Files::new();
     let (code, said) = files.run(&["explain", "GET", "/stat/v1/data", "--as", "nobody"]);
     assert_eq!(code, 2, "{said}");
-    assert!(said.contains("there is no caller 'nobody'; the callers are reports, crm"), "{said}");
+    assert!(said.contains("unknown caller 'nobody'; the configured callers are reports, crm"), "{said}");
     assert_eq!(files.run(&["explain", "GET"]).0, 2, "wrong usage");
     for none in ["stat/v1/data", "", "localhost/stat/v1/data", "ftp://localhost/stat/v1/data", "http:///stat", "?ids=1"]
     {
         let (code, said) = files.run(&["explain", "GET", none]);
-        assert!(code == 2 && said.contains("a path begins with a slash"), "{none}: {said}");
+        assert!(code == 2 && said.contains("invalid target; expected a path"), "{none}: {said}");
     }
     files.edit("callers:", "colors:");
     assert_eq!(files.run(&["explain", "GET", "/stat/v1/data"]).0, 78);
@@ -314,7 +314,7 @@ fn healthcheck_asks_a_gate() {
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let (code, _, said) = outcome(program().args(["healthcheck", "--url", &format!("http://{closed}/readyz")]));
     assert_eq!(code, 1);
-    assert!(said.contains("does not answer"), "{said}");
+    assert!(said.contains("does not respond"), "{said}");
     let (code, _, said) = outcome(program().args(["healthcheck", "--url", "https://127.0.0.1/readyz"]));
     assert_eq!(code, 1);
     assert!(said.contains("is not an http:// URL"), "{said}");
@@ -326,7 +326,7 @@ fn healthcheck_does_not_wait_for_ever() {
     let url = format!("http://{}/readyz", silent.local_addr().unwrap());
     let (code, _, said) = outcome(program().args(["healthcheck", "--timeout", "100ms", "--url", &url]));
     assert_eq!(code, 1, "{said}");
-    assert!(said.contains("does not answer"), "{said}");
+    assert!(said.contains("does not respond"), "{said}");
 }
 
 #[test]

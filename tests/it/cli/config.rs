@@ -34,9 +34,9 @@ log: {{level: {SECRET}}}
     for place in [
         "gate.yaml:3:26 listeners[0].address:",
         "gate.yaml:5:14 tokens.analytics: the key 'file' is missing",
-        "tokens.analytics.token: unknown key; a token is read from a file, whose path is the key 'file'",
+        "tokens.analytics.token: unknown key; set 'file' to the path of the token file",
         "tokens.crm.scopes[0]:",
-        "tokens.bare: is a text; expected a mapping",
+        "tokens.bare: is a string; expected a mapping",
         "callers[0].match.listener:",
         "callers[0].tokens[0]:",
         "callers[1].id:",
@@ -84,12 +84,12 @@ fn an_address_that_is_taken_is_69() {
     let listener = format!("\nlisteners: [{{name: app, address: '{address}'}}]\n{callers}\n");
     let (code, said) = Gate::plan(&upstream, &listener).fails();
     assert_eq!(code, 69, "{said}");
-    assert!(said.contains("listener 'app' cannot be opened"), "{said}");
+    assert!(said.contains("cannot open listener 'app'"), "{said}");
     let admin =
         format!("\nlisteners: [{{name: app, address: '127.0.0.1:0'}}]\n{callers}\nadmin: {{address: '{address}'}}\n");
     let (code, said) = Gate::plan(&upstream, &admin).fails();
     assert_eq!(code, 69, "{said}");
-    assert!(said.contains(&format!("admin cannot listen on {address}")), "{said}");
+    assert!(said.contains(&format!("the admin listener cannot listen on {address}")), "{said}");
 }
 
 #[test]
@@ -128,8 +128,8 @@ fn what_everyone_can_write_is_77_and_the_mend_is_said() {
     let set = |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
     // Whoever can write the folder puts another file in the place of the configuration, or of a token.
     for (of_folder, of_file, code, expected) in [
-        (0o777, 0o600, 77, "can be written by everyone (mode 777) and is not sticky; chmod o-w it"),
-        (0o755, 0o606, 77, "the configuration is not taken: it can be written by everyone (mode 606); chmod o-w it"),
+        (0o777, 0o600, 77, "is writable by everyone (mode 777) and not sticky; chmod o-w it"),
+        (0o755, 0o606, 77, "the configuration is rejected: it is writable by everyone (mode 606); chmod o-w it"),
     ] {
         let plan = Gate::plan(&upstream, TWO_CALLERS);
         // Its mode stays when it is written again.
@@ -150,7 +150,7 @@ tokens:
 "
     );
     let (code, said) = Gate::plan(&upstream, &config).fails();
-    assert!(code == 77 && said.contains("can be written by everyone (mode 777)"), "{code} {said}");
+    assert!(code == 77 && said.contains("is writable by everyone (mode 777)"), "{code} {said}");
     set(tokens.path(), 0o1777);
     assert_eq!(Gate::start(&upstream, &config).get("app", "/management/v1/counters").summary(), "200");
 }
@@ -179,19 +179,19 @@ fn a_token_that_is_none_is_78_and_not_said() {
             format!(
                 "https://oauth.yandex.ru/verification_code#access_token={SECRET}&token_type=bearer&expires_in=31536000\n"
             ),
-            "holds an address; write only the token, which stands behind 'access_token='",
+            "contains a URL; write only the token, which is the part between 'access_token='",
         ),
-        (format!("#access_token={SECRET}&token_type=bearer"), "holds an address"),
+        (format!("#access_token={SECRET}&token_type=bearer"), "contains a URL"),
         (
             format!("{{\n  \"token_type\": \"bearer\",\n  \"access_token\": \"{SECRET}\"\n}}\n"),
-            "holds JSON; write only the token, which is the value of access_token",
+            "contains JSON; write only the token, which is the value of access_token",
         ),
         (format!("{SECRET}\0"), "a control character"),
         (format!("{SECRET}\u{430}"), "not ASCII"),
         (format!("\"{SECRET}\""), "punctuation"),
-        (SECRET.repeat(60), "holds more than 1024 bytes"),
+        (SECRET.repeat(60), "contains more than 1024 bytes"),
         (SECRET.repeat(600), "file"),
-        ("demo-token-of-nobody-0000".to_owned(), "is one of the demo"),
+        ("demo-token-of-nobody-0000".to_owned(), "is a demo token"),
     ] {
         let (code, said) = Gate::plan(&upstream, TWO_CALLERS).token("analytics", &content).fails();
         assert_eq!(code, 78, "{what}: {said}");
@@ -232,15 +232,15 @@ fn a_secret_that_stands_for_its_file_is_not_repeated() {
     let upstream = Upstream::plain();
     let page = "https://oauth.yandex.ru/verification_code#access_token=y0_AgAAAAAsecret&token_type=bearer";
     for (secret, named) in [
-        ("y0_AgAAAAAsecret", "a token itself"),
-        ("AQAAAAAAgAAAAAsecret", "a token itself"),
-        ("0123456789abcdef0123456789agAAAAA", "a token itself"),
-        (page, "the address of a page"),
+        ("y0_AgAAAAAsecret", "looks like a token itself"),
+        ("AQAAAAAAgAAAAAsecret", "looks like a token itself"),
+        ("0123456789abcdef0123456789agAAAAA", "looks like a token itself"),
+        (page, "looks like a URL"),
     ] {
         let config = format!("{TWO_CALLERS}\ntokens:\n  analytics: {{file: '{secret}', scopes: [metrika:read]}}\n");
         let (code, said) = Gate::plan(&upstream, &config).fails();
         assert_eq!(code, 78, "{said}");
-        assert!(said.contains(&format!("this looks like {named}")) && !said.contains("gAAAAA"), "{said}");
+        assert!(said.contains(&format!("this {named}")) && !said.contains("gAAAAA"), "{said}");
     }
 }
 

@@ -23,7 +23,7 @@ impl Demo {
         let mut child = command.spawn().unwrap();
         let mut steps = Vec::new();
         for line in BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok) {
-            let last = line == "Ctrl-C ends it.";
+            let last = line == "Press Ctrl-C to stop.";
             steps.push(line);
             if last {
                 break;
@@ -152,29 +152,29 @@ fn an_address_that_is_taken_is_69() {
         let output = command.output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(69), "{flag}: {said}");
-        let expected = format!("{address} cannot be used; {flag} 127.0.0.1:PORT chooses another");
+        let expected = format!("cannot use {address}; choose another with {flag} 127.0.0.1:PORT");
         assert!(said.contains(&expected) && said.matches(&address).count() == 1, "{flag}: {said}");
     }
     let output = program().args(["fake", "--address", &address]).stdin(Stdio::null()).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(69), "{said}");
-    assert!(said.contains("--address chooses another") && said.matches(&address).count() == 1, "{said}");
+    assert!(said.contains("choose another address with --address") && said.matches(&address).count() == 1, "{said}");
 }
 
 #[test]
 fn a_token_of_the_fake_that_is_none_is_wrong_usage() {
     let good = "test-analytics-0001=shop:read:101";
     for (bad, what) in [
-        ("test-analytics-0002", "it is not of the form"),
-        ("y0_AgAAAAsecret=shop:read:1", "its secret is not made for tests"),
-        ("test-analytics-0002=shop:all:1", "it has 'all' among its scopes"),
+        ("test-analytics-0002", "expected the form"),
+        ("y0_AgAAAAsecret=shop:read:1", "its secret is not a test secret"),
+        ("test-analytics-0002=shop:all:1", "unknown scope 'all'"),
     ] {
         let mut command = program();
         command.args(["fake", "--address", "127.0.0.1:0", "--token", good, "--token", bad]).stdin(Stdio::null());
         let output = command.output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{said}");
-        assert!(said.contains(what) && said.contains("at place 2") && said.contains(good), "{said}");
+        assert!(said.contains(what) && said.contains("number 2") && said.contains(good), "{said}");
         assert!(!said.contains("AgAAAA"), "{said}");
     }
 }

@@ -151,7 +151,7 @@ fn only_so_many_counters_are_asked_for() {
     let counters = names.iter().filter(|name| name.starts_with("counter_not_granted")).count();
     assert_eq!((counters, &*names[4]), (49, "counter 101"), "{names:?}");
     let cut = said["findings"].as_array().unwrap().iter().find(|one| one["finding"] == "counters_cut").unwrap();
-    assert_eq!(cut["result"], "50 of 61 were looked at");
+    assert_eq!(cut["result"], "checked 50 of 61");
 }
 
 /// Rule 6.
@@ -168,7 +168,7 @@ fn an_obstacle_that_stays_ends_the_questions() {
     let practice = Practice::new(&nobody, fake.ca_pem(), &[("t", READS, READ)], &callers, false);
     let (code, said) = practice.json(&[]);
     assert_eq!((code, names(&said).join(" ")), (1, "issuer_not_asked unreachable counters_skipped".to_owned()));
-    assert!(said.to_string().contains("4 more were not asked for"), "{said}");
+    assert!(said.to_string().contains("skipped 4 more"), "{said}");
 }
 
 #[test]
@@ -193,20 +193,20 @@ fn a_table_for_people() {
     let (code, said, error) = practice.run(&["doctor"]);
     assert_eq!((code, &*error), (77, ""));
     insta::assert_snapshot!(said, @r#"
-        token      check        result                                           what to do
-    [+] analytics  file         holds a well-formed token
+        token      check        result                                               what to do
+    [+] analytics  file         contains a well-formed token
     [+] analytics  owner        shop-owner, as configured
     [+] analytics  application  0123456789abcdef0123456789abcdef, as configured
-    [+] analytics  alive        Metrica takes the token
-    [+] analytics  read         metrika:read is there, as declared
+    [+] analytics  alive        Metrica accepts the token
+    [+] analytics  read         the token has metrika:read, as declared
     [+] analytics  counter 101  own
-    [-] analytics  counter 104  the token's owner has no grant                   let the counter's owner grant access, or use a token of an account that has it; no scope helps
+    [-] analytics  counter 104  the token's owner has no grant                       ask the counter's owner to grant access, or use a token of an account that has it; another scope does not help
     [+] analytics  report 101   works
     [-] old        file         FOLDER/old has mode 0644 and can be read by others or changed by its group  chmod 0600 FOLDER/old
-    [!] short      file         the token is shorter than any that Yandex is known to have issued  see whether the file holds all of it
-    [-] short      alive        dead: neither Metrica nor Yandex ID takes the token (expired, revoked, password changed, or application edited)  issue a new token and write it to the file
+    [!] short      file         the token is shorter than any known token of Yandex  check that the file contains the whole token
+    [-] short      alive        Metrica and Yandex ID reject the token (expired, revoked, password changed, or application edited)  issue a new token and write it to the file
 
-    something is wrong: 3 wrong, 0 unknown, 1 to look at; 7 requests, all of them reads
+    problems found: 3 wrong, 0 unknown, 1 warning; sent 7 requests, reads only
     "#);
 }
 
@@ -216,7 +216,7 @@ fn exit_codes_and_wrong_usage() {
     let practice = Practice::of(&fake, &[("t", READS, READ)], &caller(""));
     let (code, _, said) = practice.run(&["doctor", "--token", "nobody"]);
     assert_eq!(code, 2);
-    assert!(said.contains("there is no token 'nobody'; the tokens are t"), "{said}");
+    assert!(said.contains("unknown token 'nobody'; the configured tokens are t"), "{said}");
     for counter in ["0", "x", "-1"] {
         assert_eq!(practice.run(&["doctor", &format!("--counter={counter}")]).0, 2, "{counter}");
     }
@@ -239,7 +239,7 @@ fn check_online_does_both() {
     assert_eq!((practice.run(&["check"]).0, fake.requests()), (0, 0));
     let (code, said, _) = practice.run(&["check", "--online"]);
     assert_eq!(code, 1, "{said}");
-    assert!(said.starts_with("the configuration is right: 1 listener, 1 caller, 1 token"), "{said}");
+    assert!(said.starts_with("the configuration is valid: 1 listener, 1 caller, 1 token"), "{said}");
     assert!(said.contains("[-] t      counter 104  the token's owner has no grant"), "{said}");
     let (code, said, _) = practice.run(&["check", "--online", "--format", "json"]);
     let said: Value = serde_json::from_str(&said).unwrap();
@@ -282,7 +282,10 @@ fn what_comes_back_is_not_repeated() {
     for arguments in [&["doctor"][..], &["doctor", "--format", "json"], &["check", "--online"]] {
         let (code, said, error) = practice.run(arguments);
         assert!([1, 75].contains(&code), "{code}: {said}{error}");
-        assert!(said.contains("the answer is not one to the question") && said.contains("not known here"), "{said}");
+        assert!(
+            said.contains("the response does not match the request") && said.contains("an unknown permission"),
+            "{said}"
+        );
         assert_clean(&arguments.join(" "), &format!("{said}{error}"));
     }
     let requests = upstream.requests();

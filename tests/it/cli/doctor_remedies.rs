@@ -100,7 +100,7 @@ const GRANTS: Follow = |fake, practice, _| {
 fn rows() -> Vec<Row> {
     let counters = |counters: &str| caller(&format!(", counters: [{counters}]"));
     vec![
-        row("file_content", "two words", "write the token, and nothing else", issues!(READS)),
+        row("file_content", "two words", "write only the token", issues!(READS)),
         Row {
             keys: "scopes: [metrika:read], expires: 2020-01-01",
             ..row("expired", READS, "set 'expires'", |_, practice, _| {
@@ -110,7 +110,7 @@ fn rows() -> Vec<Row> {
         },
         Row {
             knobs: &["fail?error_type=unauthorized&path=/info&times=99"],
-            ..row("issuer_invalid", READS, "ask again in some minutes", WAITS)
+            ..row("issuer_invalid", READS, "retry in a few minutes", WAITS)
         },
         row("owner_other", STRANGER, "sign in at Yandex as shop-owner and issue the token again", issues!(READS)),
         Row {
@@ -138,17 +138,17 @@ fn rows() -> Vec<Row> {
         },
         Row {
             knobs: &["fail?error_type=unauthorized&path=/management&times=99"],
-            ..row("disputed", READS, "ask again in some minutes", WAITS)
+            ..row("disputed", READS, "retry in a few minutes", WAITS)
         },
         row("read_missing", EXPENSES, "issue a token with an application that has it", issues!(READS)),
         Row {
             keys: "scopes: [metrika:read, metrika:write], owner: shop-owner",
             caller: counters("102").replace("scopes: [metrika:read]", "scopes: [metrika:read, metrika:write]"),
-            ..row("counter_view_only", ALL, "grant the token's owner the right to edit", GRANTS)
+            ..row("counter_view_only", ALL, "grant the token's owner edit access", GRANTS)
         },
         Row {
             caller: counters("104"),
-            ..row("counter_not_granted", READS, "let the counter's owner grant access", GRANTS)
+            ..row("counter_not_granted", READS, "ask the counter's owner to grant access", GRANTS)
         },
         Row {
             caller: counters("103"),
@@ -157,19 +157,19 @@ fn rows() -> Vec<Row> {
         Row {
             caller: counters("104"),
             knobs: &["fail?error_type=backend_error&path=/management/v1/counters&times=99"],
-            ..row("counter_open", READS, "the owner access to the counter", GRANTS)
+            ..row("counter_open", READS, "the owner has access to the counter", GRANTS)
         },
         Row {
             caller: counters("105"),
             knobs: &["fail?error_type=not_found&path=/management/v1/counter/105&times=99"],
-            ..row("counter_absent", READS, "correct its number under 'counters'", |_, practice, _| {
+            ..row("counter_absent", READS, "correct or remove its number under 'counters'", |_, practice, _| {
                 practice.edit("counters: [105]", "counters: [101]");
                 None
             })
         },
         Row {
             knobs: &["fail?error_type=access_denied&path=/stat&times=99"],
-            ..row("report_refused", READS, "ask again in some minutes", WAITS)
+            ..row("report_refused", READS, "retry in a few minutes", WAITS)
         },
         row("file_permissions", READS, "chmod 0600", |_, practice, advice| {
             let folder = practice.file("").display().to_string();
@@ -282,40 +282,36 @@ fn trouble_with_tls_has_words_and_a_remedy_that_works() {
     let at = |place: String| (place, authority.pem.clone(), None);
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let cases = [
+        ("the gate does not trust the issuer", "upstream.ca_file", served(authority.signs(NAME, |_| {}), &other.pem)),
         (
-            "an authority that the gate does not trust",
-            "upstream.ca_file",
-            served(authority.signs(NAME, |_| {}), &other.pem),
-        ),
-        (
-            "signed with another key than that of the authority of the same name",
+            "not signed by the trusted authority with the same name",
             "upstream.ca_file",
             served(authority.signs(NAME, |_| {}), &namesake.pem),
         ),
         (
-            "ended at 2020-01-01T00:00:00Z",
+            "expired at 2020-01-01T00:00:00Z",
             "renew the certificate",
             of(authority.signs(NAME, |params| params.not_after = date_time_ymd(2020, 1, 1))),
         ),
         (
-            "begins at 2090-01-01T00:00:00Z",
+            "is valid only from 2090-01-01T00:00:00Z",
             "set the clock",
             of(authority.signs(NAME, |params| params.not_before = date_time_ymd(2090, 1, 1))),
         ),
-        ("the certificate of an authority as its own", "basicConstraints=CA:FALSE", served(as_leaf, &as_leaf_pem)),
+        ("a CA certificate as its own", "basicConstraints=CA:FALSE", served(as_leaf, &as_leaf_pem)),
         (
             "is not for api-metrika.yandex.net, but for other.example",
             "upstream.connect_to",
             of(authority.signs("other.example", |_| {})),
         ),
         (
-            "is not one for servers",
+            "is not a server certificate",
             "serverAuth",
             of(authority.signs(NAME, |params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth])),
         ),
-        ("does not speak TLS", "the port that speaks TLS", at(raw(b"HTTP/1.1 400 Bad Request\r\n\r\n", true))),
-        ("ends the connection in the TLS handshake", "the port that speaks TLS", at(raw(b"", true))),
-        ("does not answer the TLS handshake", "the port that speaks TLS", at(raw(b"", false))),
+        ("does not speak TLS", "a port that speaks TLS", at(raw(b"HTTP/1.1 400 Bad Request\r\n\r\n", true))),
+        ("closes the connection during the TLS handshake", "a port that speaks TLS", at(raw(b"", true))),
+        ("does not respond to the TLS handshake", "a port that speaks TLS", at(raw(b"", false))),
         // A fatal alert, protocol_version (RFC 8446, section 6).
         ("the alert ProtocolVersion", "TLS 1.2 or 1.3", at(raw(&[21, 3, 2, 0, 2, 2, 70], true))),
         ("nothing listens at", "correct host and port", at(closed)),
@@ -381,7 +377,7 @@ fn without_a_named_counter_it_looks_at_what_the_owner_sees_and_says_so() {
     );
     assert_eq!(code, 0, "nobody named the counter that can only be looked at: {said:#}");
     let found = find(&said, "counters_seen").unwrap()["result"].as_str().unwrap();
-    assert_eq!(found, "none is named: 5 of the 8 that the owner sees were looked at, and none that it does not see");
+    assert_eq!(found, "no counter is configured: checked 5 of the 8 that the owner can see");
     // One that is named is the only one.
     let (code, said) = practice.json(&["--counter", "2"]);
     assert_eq!((code, &names(&said)[5..]), (1, &["counter_view_only 2".to_owned(), "report 2".to_owned()][..]));
@@ -396,7 +392,7 @@ fn one_token_under_two_names_is_said() {
     let found = find(&said, "token_twice").unwrap();
     assert_eq!(
         (code, &found["token"], &found["result"]),
-        (0, &"u".into(), &"the file holds the token of t too".into())
+        (0, &"u".into(), &"the file contains the same token as t".into())
     );
 }
 

@@ -81,17 +81,17 @@ fn suggest_never_widens() {
         assert_eq!(rules.logins.as_deref(), Some(&["a".into()][..]), "{text}");
         assert_eq!((rules.list, rules.destructive), (List::Refuse, false), "{text}");
         let why =
-            if shadow { "sent only because nothing was enforced" } else { "that this configuration would refuse" };
+            if shadow { "forwarded only because of enforce: false" } else { "that this configuration would refuse" };
         let counters = if shadow { "7, 8, 9, 10, 11 and 2 more" } else { "7, 8, 9, 10, 11 and 1 more" };
         for expected in [
-            format!("3 lines {why} (counter_denied) do not count: counters {counters}\n"),
-            format!("1 line {why} (destructive_denied) does not count: counters 103\n"),
-            format!("1 line {why} (login_denied) does not count: logins z\n"),
+            format!("ignored 3 lines {why} (counter_denied): counters {counters}\n"),
+            format!("ignored 1 line {why} (destructive_denied): counters 103\n"),
+            format!("ignored 1 line {why} (login_denied): logins z\n"),
         ] {
             assert!(text.contains(&format!("  # {expected}")), "{expected}\n{text}");
             assert!(said.contains(&format!("metrika-gate: shop: {expected}")), "{expected}\n{said}");
         }
-        assert!(said.contains("--widen has those count"), "{said}");
+        assert!(said.contains("use --widen"), "{said}");
         // A list that was used stays filtered.
         let (config, text, _) = shop.suggest(&[lines.concat(), lists.clone()], &[]);
         assert_eq!(config.callers[0].rules.list, List::Filter, "{text}");
@@ -147,16 +147,16 @@ fn what_metrica_did_not_take_and_what_no_right_mends_is_no_need() {
         let caller = &config.callers[0];
         assert_eq!((caller.rules.counters.as_deref(), caller.scopes.len()), (Some(&[103][..]), 1), "{text}");
         for expected in [
-            "shop: 1 line answered by Metrica with 403 (no_grant) does not count: counters 104\n",
-            "shop: 1 line answered by Metrica with 404 does not count: counters 104\n",
-            "shop: 1 line that this configuration would refuse (token_scope_missing) does not count: counters 103\n",
-            "shop: 1 line that this configuration would refuse (unknown_operation) does not count\n",
-            "nobody: 1 line that this configuration would refuse (unknown_caller) does not count: counters 1\n",
+            "shop: ignored 1 line refused by Metrica with 403 (no_grant): counters 104\n",
+            "shop: ignored 1 line refused by Metrica with 404: counters 104\n",
+            "shop: ignored 1 line that this configuration would refuse (token_scope_missing): counters 103\n",
+            "shop: ignored 1 line that this configuration would refuse (unknown_operation)\n",
+            "nobody: ignored 1 line that this configuration would refuse (unknown_caller): counters 1\n",
         ] {
             assert!(said.contains(expected), "{expected}\n{said}");
         }
         assert!(!said.contains("--widen"), "it would change nothing: {said}");
-        let unreadable = "1 request named a counter in a way that cannot be read, and would be refused\n";
+        let unreadable = "1 request had an unreadable counter, and would be refused\n";
         assert!(
             text.contains(&format!("# {unreadable}")) && said.contains(&format!("shop: {unreadable}")),
             "{text}\n{said}"
@@ -178,9 +178,9 @@ fn callers_without_a_need_are_kept_as_they_are() {
     for (kept, was) in config.callers.iter().zip(&*before.callers) {
         assert_eq!((&kept.conditions, kept.scopes, &kept.tokens), (&was.conditions, was.scopes, &was.tokens), "{text}");
         assert_eq!((kept.id, &kept.rules), (was.id, &was.rules), "{text}");
-        assert!(text.contains(&format!("# '{}' is kept as it is: no line of it counts\n", was.id)), "{text}");
+        assert!(text.contains(&format!("# '{}' is unchanged: none of its lines counted\n", was.id)), "{text}");
     }
-    assert!(said.contains("crm: 1 line sent only because nothing was enforced (list_denied) does not count"), "{said}");
+    assert!(said.contains("crm: ignored 1 line forwarded only because of enforce: false (list_denied)"), "{said}");
     let (config, text, _) = shop.suggest(&[line("crm", "GET", "counters.list", "")], &[]);
     assert_eq!(config.callers[1].rules.logins.as_deref(), Some(&["c".into()][..]), "{text}");
 }
@@ -213,7 +213,7 @@ fn explain_of_a_log_names_what_would_be_refused() {
     // Who is asked about has to be somebody.
     let (code, out, said) = shop.run("explain", &lines, &["--as", "stranger"]);
     assert_eq!((code, out.as_str()), (2, ""));
-    assert!(said.contains("there is no caller 'stranger'; the callers are shop, crm"), "{said}");
+    assert!(said.contains("unknown caller 'stranger'; the configured callers are shop, crm"), "{said}");
 }
 
 /// What lines tell of the marks of operations, and of logins that were left out.
@@ -240,11 +240,11 @@ fn suggest_allows_what_gives_access_only_where_it_was_used() {
         "lines do not tell of destructive: {text}"
     );
     assert!(text.contains("sharing: allow   # for grants.create\n"), "{text}");
-    assert!(text.contains("# lines do not tell whether user_params.upload took away what was there"), "{text}");
+    assert!(text.contains("# access lines do not show whether user_params.upload had destructive effects"), "{text}");
     assert_eq!(second.rules.logins.as_deref(), Some(&["c-x".into()][..]), "{text}");
     assert_eq!(second.rules.grantees.as_deref(), Some(&["d".into()][..]), "{text}");
     assert!(!second.rules.sharing && !second.rules.ulogin_absent, "{text}");
-    assert!(said.contains("1 line that this configuration would refuse (login_denied) does not count"), "{said}");
+    assert!(said.contains("ignored 1 line that this configuration would refuse (login_denied)"), "{said}");
     let (config, text, said) = shop.suggest(&[named, make], &["--widen"]);
     assert_eq!((config.callers[0].rules.measurement_tokens, config.callers[0].rules.sharing), (true, true), "{text}");
     assert!(said.contains("measurement_tokens deny -> allow, for 1 measurement_token.generate"), "{said}");

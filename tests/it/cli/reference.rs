@@ -109,7 +109,7 @@ fn every_key_that_is_read_stands_in_the_reference() {
         let said = Config::parse(&serde_yaml::to_string(&asked).unwrap(), Path::new("r")).unwrap_err().to_string();
         let known = said
             .lines()
-            .find_map(|line| line.split_once("the keys here are "))
+            .find_map(|line| line.split_once("expected one of "))
             .unwrap_or_else(|| panic!("{place}: {said}"))
             .1;
         for key in known.split(", ") {

@@ -99,8 +99,8 @@ fn suggest_narrows_a_configuration_to_what_was_used() {
     assert_eq!((reports.rules.list, reports.rules.destructive), (List::Filter, false));
     assert_eq!(crm.scopes.to_string(), "metrika:write");
     assert_eq!((&crm.rules.counters, crm.rules.destructive, crm.rules.callback), (&None, true, true));
-    assert!(text.contains("# no counters: counters.create works on the whole account"), "{text}");
-    assert!(text.contains("# 'idle' is kept as it is: no line of it counts\n"), "{text}");
+    assert!(text.contains("# counters omitted: counters.create accesses the whole account"), "{text}");
+    assert!(text.contains("# 'idle' is unchanged: none of its lines counted\n"), "{text}");
     let was = &before.callers[2];
     assert_eq!(
         (&idle.conditions, idle.scopes, &idle.tokens, &idle.rules),
@@ -155,10 +155,10 @@ fn explain_says_what_would_become_of_a_log() {
     let (code, said) = served.replay(&narrow, &[]);
     assert_eq!(code, 1, "something that was let through would be refused: {said}");
     let said = said.replace(&served.log.display().to_string(), "LOG");
-    let passed_over = said.lines().find(|line| line.contains("passed over")).unwrap().to_owned();
+    let passed_over = said.lines().find(|line| line.contains("skipped")).unwrap().to_owned();
     assert!(passed_over.starts_with("7 access lines ("), "{said}");
     insta::assert_snapshot!(said.replace(&passed_over, "7 access lines"), @r#"
-    caller   operation          let through      refused  would be
+    caller   operation              allowed      refused  would be
     crm      GET /nothing/here            0            1  sent
     crm      counters.create              1            0  sent
     crm      expenses.upload              1            0  sent
@@ -168,9 +168,9 @@ fn explain_says_what_would_become_of_a_log() {
     reports  report.table                 1            0  refused: counter_denied, counters 11
 
     7 access lines
-    6 were let through, of which 3 would be refused
+    6 were allowed, of which 3 would be refused
     1 were refused, of which 1 would be sent
-    Lines do not tell bodies, callback and field: rules about these are not judged.
+    Access lines do not contain bodies, callback and field: rules about these are not evaluated.
     "#);
     let (code, said) = served.replay(&narrow, &["--as", "crm", "--format", "json"]);
     let table: Value = serde_json::from_str(&said).unwrap();
@@ -183,7 +183,7 @@ fn explain_says_what_would_become_of_a_log() {
     // What is not enforced is sent.
     let shadow = narrow.replace("destructive: deny}", "destructive: deny, enforce: false}");
     let (code, said) = served.replay(&shadow, &["--as", "crm"]);
-    assert!(code == 0 && said.contains("sent, as it is not enforced: destructive_denied"), "{said}");
+    assert!(code == 0 && said.contains("sent (not enforced): destructive_denied"), "{said}");
 }
 
 #[test]
@@ -208,6 +208,6 @@ fn init_writes_a_configuration_that_is_right() {
     std::fs::write(&file, "mine").unwrap();
     let again = write();
     assert_eq!(again.status.code(), Some(1));
-    assert!(String::from_utf8(again.stderr).unwrap().contains("is there already, and stays as it is"));
+    assert!(String::from_utf8(again.stderr).unwrap().contains("already exists; choose another file, or remove it"));
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "mine");
 }

@@ -33,11 +33,11 @@ fn check_warns_of_tokens_that_end_and_of_files_with_two_names() {
     let (code, said) = files.run(&["check"]);
     assert_eq!(code, 0, "{said}");
     insta::assert_snapshot!(said.replace(&soon, "SOON"), @"
-    warning: FOLDER/gate.yaml:11:69 tokens.old.expires: token 'old' has expired at 2020-01-01T00:00:00Z, as 'expires' says
-    warning: FOLDER/gate.yaml:12:71 tokens.soon.expires: token 'soon' expires in 29 days, at SOON: issue a new one in time
-    warning: FOLDER/gate.yaml:14:16 tokens.twin.file: tokens 'crm' and 'twin' have the same file, so that they are one token
-    warning: FOLDER/gate.yaml:15:16 tokens.link.file: tokens 'crm' and 'link' have the same file, so that they are one token
-    the configuration is right: 2 listeners, 2 callers, 7 tokens, 127 operations
+    warning: FOLDER/gate.yaml:11:69 tokens.old.expires: token 'old' expired at 2020-01-01T00:00:00Z, according to 'expires'
+    warning: FOLDER/gate.yaml:12:71 tokens.soon.expires: token 'soon' expires in 29 days, at SOON: issue a new token before then
+    warning: FOLDER/gate.yaml:14:16 tokens.twin.file: tokens 'crm' and 'twin' have the same file, so they are the same token
+    warning: FOLDER/gate.yaml:15:16 tokens.link.file: tokens 'crm' and 'link' have the same file, so they are the same token
+    the configuration is valid: 2 listeners, 2 callers, 7 tokens, 127 operations
     ");
     // Where the files are elsewhere, only what is written is looked at.
     let (code, said) = files.run(&["check", "--without-tokens"]);
@@ -57,8 +57,8 @@ fn check_warns_of_a_listener_that_nobody_can_use() {
     assert_eq!(code, 0, "{said}");
     let said: Vec<_> = said.lines().filter(|line| line.contains("no caller can match")).collect();
     insta::assert_snapshot!(said.join("\n"), @"
-    warning: FOLDER/gate.yaml:3:5 listeners[0]: no caller can match on listener 'tcp': whatever comes there is refused with 401
-    warning: FOLDER/gate.yaml:6:5 listeners[3]: no caller can match on listener 'crm': whatever comes there is refused with 401
+    warning: FOLDER/gate.yaml:3:5 listeners[0]: no caller can match on listener 'tcp': every request there is refused with 401
+    warning: FOLDER/gate.yaml:6:5 listeners[3]: no caller can match on listener 'crm': every request there is refused with 401
     ");
 }
 
@@ -97,7 +97,7 @@ fn a_reader_that_is_gone_is_no_error() {
 
 #[test]
 fn where_a_configuration_comes_from_is_said_where_there_is_none() {
-    let hint = "; --config FILE names another one, and `metrika-gate init` prints one to begin with\n";
+    let hint = "; use --config FILE for another file, or `metrika-gate init` to print a minimal one\n";
     for arguments in [&["run"][..], &["check"], &["explain", "GET", "/"], &[]] {
         let (code, _, said) = outcome(program().args(arguments));
         assert_eq!(code, 66, "{said}");

@@ -122,13 +122,13 @@ sandbox: true
         }
         let (before, after) = good.split_at(at + 1);
         let (code, said) = check(&format!("{before}{first}, {after}"));
-        assert!(code == Some(78) && said.contains("repeated"), "{first}: {said}");
+        assert!(code == Some(78) && said.contains("duplicate key"), "{first}: {said}");
         let (code, said) = check(&format!("{before}nobody_knows: 1, {after}"));
         assert!(code == Some(78) && said.contains("nobody_knows: unknown key"), "{first}: {said}");
         places += 1;
     }
     assert!(places >= 12, "{places} mappings were tried");
-    for (line, word) in [("sandbox: true\n", "repeated"), ("nobody_knows: 1\n", "unknown key")] {
+    for (line, word) in [("sandbox: true\n", "duplicate key"), ("nobody_knows: 1\n", "unknown key")] {
         let (code, said) = check(&format!("{good}{line}"));
         assert!(code == Some(78) && said.contains(word), "{said}");
     }

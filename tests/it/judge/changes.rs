@@ -28,7 +28,7 @@ pub const ROWS: &[Row] = &[
         cause: "edit becomes view on a counter that was changed",
         before: &[Step::Works("POST /management/v1/counter/{edit}/goals"), Step::Grant("edit", "shop", "view")],
         request: "POST /management/v1/counter/{edit}/goals",
-        doctor: Says("edit", "t", "and callers may write: writes are refused"),
+        doctor: Says("edit", "t", "but callers may write: Metrica refuses writes"),
         ..VIEW
     },
     Row {
@@ -52,7 +52,7 @@ pub const ROWS: &[Row] = &[
         ],
         request: "POST /management/v1/counter/{none}/goals",
         meanwhile: &["counter_not_granted"],
-        doctor: Says("none", "t", "and callers may write: writes are refused"),
+        doctor: Says("none", "t", "but callers may write: Metrica refuses writes"),
         ..VIEW
     },
     Row {
@@ -65,7 +65,7 @@ pub const ROWS: &[Row] = &[
         ],
         request: "POST /management/v1/counter/{none}/goals",
         meanwhile: &["counter_not_granted"],
-        doctor: Says("none", "t", "and callers may write: writes are refused"),
+        doctor: Says("none", "t", "but callers may write: Metrica refuses writes"),
         ..VIEW
     },
     Row {

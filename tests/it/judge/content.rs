@@ -92,7 +92,7 @@ pub const ROWS: &[Row] = &[
         reasons: &["other", REFUSED_BY_CONTENT],
         hint: CONTENT.hint,
         advice: "body",
-        doctor: Doctor::Says("own", "t", "cannot say now: the answer is 403"),
+        doctor: Doctor::Says("own", "t", "unknown: the response is 403"),
         ..ROW
     },
 ];

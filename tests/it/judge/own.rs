@@ -90,7 +90,7 @@ pub const ROWS: &[Row] = &[
         ..OWN
     },
     Row {
-        cause: "what the API cannot undo",
+        cause: "that the API cannot undo",
         tokens: &[BOTH],
         caller: "scopes: [metrika:read, metrika:write], destructive: deny",
         request: "DELETE /management/v1/counter/{own}",
@@ -118,7 +118,7 @@ pub const ROWS: &[Row] = &[
         ..OWN
     },
     Row {
-        cause: "tokens of the Measurement Protocol",
+        cause: "Measurement Protocol token",
         request: "GET /management/v1/counters?field=measurement_tokens",
         reasons: &["secret_denied"],
         hint: says(&["measurement"]),
@@ -141,7 +141,7 @@ pub const ROWS: &[Row] = &[
         hint: Hint { with: &["token", "file"], ..UNAVAILABLE.hint },
         advice: "file",
         alert: Alert::Loaded("MetrikaGateTokenMissing"),
-        doctor: Doctor::Says("own", "t", "write the token, and nothing else, to the file"),
+        doctor: Doctor::Says("own", "t", "write only the token to the file"),
         ..UNAVAILABLE
     },
     Row {

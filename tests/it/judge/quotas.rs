@@ -47,7 +47,7 @@ pub const ROWS: &[Row] = &[
         request: LIST,
         reasons: &["quota_parallel"],
         hint: says(&["3 requests"]),
-        advice: "3 requests under way",
+        advice: "3 requests in progress",
         alert: Alert::Reads("MetrikaGateQuotaBursts"),
         ..QUOTA
     },
@@ -57,7 +57,7 @@ pub const ROWS: &[Row] = &[
         request: LIST,
         reasons: &["quota_parallel"],
         hint: says(&["3 requests"]),
-        advice: "3 requests under way",
+        advice: "3 requests in progress",
         alert: Alert::Reads("MetrikaGateQuotaBursts"),
         ..QUOTA
     },
@@ -92,7 +92,7 @@ pub const ROWS: &[Row] = &[
         status: 420,
         reasons: &["quota_other"],
         hint: says(&["quota", "body"]),
-        advice: "body says which",
+        advice: "response body names it",
         ..QUOTA
     },
     Row {
@@ -101,7 +101,7 @@ pub const ROWS: &[Row] = &[
         request: LIST,
         reasons: &["quota_other"],
         hint: says(&["quota"]),
-        advice: "body says which",
+        advice: "response body names it",
         ..QUOTA
     },
 ];

@@ -192,7 +192,7 @@ pub const ROW: Row = Row {
 pub const ENDED: Row = Row {
     reasons: &["token_invalid"],
     // Whoever was refused waits for a probe; where that has no answer in time, the next request is refused by the gate.
-    hint: Hint { with: &["token", "operator"], without: &["metrika:", "grant", "no access", "lacks a right"] },
+    hint: Hint { with: &["token", "operator"], without: &["metrika:", "grant", "no access", "lacks a scope"] },
     advice: "expired or revoked",
     alone: true,
     alert: Alert::State("MetrikaGateTokenSuspended", "suspended"),
@@ -211,7 +211,7 @@ pub const SCOPE: Row = Row {
 /// The same, of `metrika:read`.
 pub const READ_SCOPE: Row = Row {
     hint: Hint { with: &["needs metrika:read;"], without: SCOPE.hint.without },
-    doctor: Doctor::Says("own", "t", "metrika:read is declared and not there"),
+    doctor: Doctor::Says("own", "t", "the token lacks metrika:read, which is declared"),
     ..SCOPE
 };
 
@@ -219,14 +219,14 @@ pub const READ_SCOPE: Row = Row {
 pub const WRITE_SCOPE: Row = Row {
     tokens: &[NO_WRITE],
     hint: Hint { with: &["needs metrika:write;"], without: SCOPE.hint.without },
-    doctor: Doctor::Says("own", "t", "declared, and not to be proven without a write"),
+    doctor: Doctor::Says("own", "t", "declared, but only a write could verify that"),
     ..SCOPE
 };
 
 /// The account has no grant on a counter.
 pub const GRANT: Row = Row {
     reasons: &["counter_not_granted"],
-    hint: Hint { with: &["no access", "counter"], without: &["metrika:", "lacks a right", "represent"] },
+    hint: Hint { with: &["no access", "counter"], without: &["metrika:", "lacks a scope", "represent"] },
     advice: "grant",
     doctor: Doctor::Says("none", "t", "the token's owner has no grant"),
     ..ROW
@@ -236,16 +236,16 @@ pub const GRANT: Row = Row {
 pub const VIEW: Row = Row {
     tokens: &[BOTH],
     reasons: &["counter_view_only"],
-    hint: Hint { with: &["counter", "edit"], without: &["metrika:", "lacks a right", "no access"] },
+    hint: Hint { with: &["counter", "edit"], without: &["metrika:", "lacks a scope", "no access"] },
     advice: "grant edit access",
-    doctor: Doctor::Says("view", "t", "and callers may write: writes are refused"),
+    doctor: Doctor::Says("view", "t", "but callers may write: Metrica refuses writes"),
     ..ROW
 };
 
 /// Neither token nor account is at fault.
 pub const CONTENT: Row = Row {
     reasons: &[REFUSED_BY_CONTENT],
-    hint: Hint { with: &["body"], without: &["metrika:", "lacks a right", "no access", "represent"] },
+    hint: Hint { with: &["body"], without: &["metrika:", "lacks a scope", "no access", "represent"] },
     advice: "body",
     doctor: Doctor::None("the doctor sees the token and the counter, which are right, and not the request"),
     ..ROW
@@ -254,7 +254,7 @@ pub const CONTENT: Row = Row {
 /// The token is of another account.
 pub const OTHER_OWNER: Row = Row {
     reasons: &["owner_mismatch"],
-    hint: Hint { with: &["token", "another account"], without: &["metrika:", "lacks a right", "grant"] },
+    hint: Hint { with: &["token", "another account"], without: &["metrika:", "lacks a scope", "grant"] },
     advice: "signed in as",
     alert: Alert::Reads("MetrikaGateTokenRefused"),
     ..ROW
@@ -272,7 +272,7 @@ pub const ORGANISATION: Row = Row {
 /// The account does not represent the login in `ulogin`.
 pub const REPRESENTATIVE: Row = Row {
     reasons: &["not_representative"],
-    hint: Hint { with: &["ulogin", "represent"], without: &["metrika:", "lacks a right", "no access"] },
+    hint: Hint { with: &["ulogin", "represent"], without: &["metrika:", "lacks a scope", "no access"] },
     advice: "representative",
     doctor: Doctor::None("it looks at the logins under ulogin of the callers, and this one names none"),
     ..ROW
@@ -281,7 +281,7 @@ pub const REPRESENTATIVE: Row = Row {
 /// The wire cannot tell.
 pub const UNKNOWABLE: Row = Row {
     reasons: &["ambiguous"],
-    hint: Hint { with: &["access", "right"], without: &[] },
+    hint: Hint { with: &["access", "scope"], without: &[] },
     advice: "doctor --counter",
     ..ROW
 };
@@ -289,7 +289,7 @@ pub const UNKNOWABLE: Row = Row {
 /// A quota.
 pub const QUOTA: Row = Row {
     status: 429,
-    hint: Hint { with: &[], without: &["metrika:", "lacks a right", "no access"] },
+    hint: Hint { with: &[], without: &["metrika:", "lacks a scope", "no access"] },
     metric: Metric::Quota,
     alert: Alert::Reads("MetrikaGateQuotaExhausted"),
     doctor: Doctor::Says("own", "t", "a quota is exceeded"),

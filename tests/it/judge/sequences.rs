@@ -18,7 +18,7 @@ const ENDED_SILENTLY: Row = Row {
 /// A refusal that reads as if the token were invalid, and the token is well.
 const NOT_THE_TOKEN: Row = Row {
     reasons: &["other", REFUSED_BY_CONTENT],
-    hint: Hint { with: &["body"], without: &["it has ended", "metrika:", "no access", "lacks a right"] },
+    hint: Hint { with: &["body"], without: &["expired or revoked", "metrika:", "no access", "lacks a scope"] },
     advice: "body",
     doctor: Silent("the token is well, and it says so"),
     ..ROW
@@ -84,7 +84,7 @@ pub const ROWS: &[Row] = &[
         before: &[Step::Works("POST /management/v1/counter/{own}/goals"), Step::Die("t", Death::Denied)],
         request: "POST /management/v1/counter/{own}/goals",
         why: "the list is refused to a token that only writes, dead or alive; its grant may have been taken away as well",
-        doctor: Says("own", "t", "cannot be seen with this token, which does not read"),
+        doctor: Says("own", "t", "not checked: this token does not have metrika:read"),
         ..UNKNOWABLE
     },
     Row {
@@ -117,7 +117,7 @@ pub const ROWS: &[Row] = &[
         status: 401,
         // Metrica's web server answers a dead token with such a page too, so nothing is known.
         reasons: &["other", "ambiguous"],
-        doctor: Says("own", "t", "cannot say now: the answer is 401"),
+        doctor: Says("own", "t", "unknown: the response is 401"),
         ..NOT_THE_TOKEN
     },
     Row {
@@ -135,7 +135,7 @@ pub const ROWS: &[Row] = &[
         before: &[Step::Break("GET /management/v1/counter*", Broken::Page(500))],
         request: "GET /stat/v1/data?ids={none}&metrics=ym:s:visits",
         why: "nothing is known of the token, and neither the list of counters nor the counter has an answer",
-        doctor: Says("none", "t", "cannot say now: the answer is 500"),
+        doctor: Says("none", "t", "unknown: the response is 500"),
         ..UNKNOWABLE
     },
     Row {

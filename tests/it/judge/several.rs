@@ -121,7 +121,7 @@ pub const ROWS: &[Row] = &[
         tokens: &[BOTH],
         request: "POST /management/v1/counter/{none}/goals?ulogin={stranger}",
         reasons: &["not_representative"],
-        hint: Hint { with: &["ulogin", "represent"], without: &["metrika:", "lacks a right", "no access"] },
+        hint: Hint { with: &["ulogin", "represent"], without: &["metrika:", "lacks a scope", "no access"] },
         advice: "representative",
         doctor: Silent("it looks at the logins under ulogin of the callers, and this one names none"),
         ..ROW

@@ -12,7 +12,7 @@ const DECLARED: &[Tok] =
     &[Tok { alias: "r", keys: "owner: '{shop}'", ..READS }, Tok { keys: "owner: '{shop}'", ..WRITES }];
 
 /// The doctor's line where it has no other token of the same account to look with.
-const UNSEEN: super::row::Doctor = Says("view", "w", "cannot be seen with this token, which does not read");
+const UNSEEN: super::row::Doctor = Says("view", "w", "not checked: this token does not have metrika:read");
 
 pub const ROWS: &[Row] = &[
     Row {
@@ -20,7 +20,7 @@ pub const ROWS: &[Row] = &[
         identity: true,
         tokens: PAIR,
         request: "POST /management/v1/counter/{view}/goals",
-        doctor: Says("view", "w", "and callers may write: writes are refused"),
+        doctor: Says("view", "w", "but callers may write: Metrica refuses writes"),
         ..VIEW
     },
     Row {
@@ -29,7 +29,7 @@ pub const ROWS: &[Row] = &[
         tokens: PAIR,
         before: &[Step::Works("GET /management/v1/counter/{analyst}")],
         request: "POST /management/v1/counter/{analyst}/goals",
-        doctor: Says("analyst", "w", "and callers may write: writes are refused"),
+        doctor: Says("analyst", "w", "but callers may write: Metrica refuses writes"),
         ..VIEW
     },
     Row {
@@ -45,7 +45,7 @@ pub const ROWS: &[Row] = &[
         identity: true,
         tokens: &[PAIR[0], Tok { has: "expenses", declared: "expenses", ..WRITES }],
         request: "POST /management/v1/counter/{view}/expense/upload",
-        doctor: Says("view", "w", "and callers may write: writes are refused"),
+        doctor: Says("view", "w", "but callers may write: Metrica refuses writes"),
         ..VIEW
     },
     Row {
@@ -54,7 +54,7 @@ pub const ROWS: &[Row] = &[
         tokens: &[PAIR[0], Tok { has: "expenses", ..WRITES }],
         request: "POST /management/v1/counter/{own}/goals",
         hint: Hint { with: &["needs metrika:write;"], ..SCOPE.hint },
-        doctor: Says("own", "w", "declared, and not to be proven without a write"),
+        doctor: Says("own", "w", "declared, but only a write could verify that"),
         ..SCOPE
     },
     Row {
@@ -72,7 +72,7 @@ pub const ROWS: &[Row] = &[
         before: &[Step::Works("GET /management/v1/counter/{own}")],
         request: "POST /management/v1/counter/{own}/goals",
         hint: Hint { with: &["needs metrika:write;"], ..SCOPE.hint },
-        doctor: Says("own", "w", "declared, and not to be proven without a write"),
+        doctor: Says("own", "w", "declared, but only a write could verify that"),
         ..SCOPE
     },
     Row {
@@ -80,7 +80,7 @@ pub const ROWS: &[Row] = &[
         tokens: &[WRITES],
         caller: "scopes: [metrika:write]",
         request: "POST /management/v1/counter/{demo}/goals",
-        doctor: Says("demo", "w", "cannot be seen with this token, which does not read"),
+        doctor: Says("demo", "w", "not checked: this token does not have metrika:read"),
         ..VIEW
     },
     Row {
@@ -88,14 +88,14 @@ pub const ROWS: &[Row] = &[
         identity: true,
         tokens: PAIR,
         request: "POST /management/v1/counter/{demo}/goals",
-        doctor: Says("demo", "w", "and callers may write: writes are refused"),
+        doctor: Says("demo", "w", "but callers may write: Metrica refuses writes"),
         ..VIEW
     },
     Row {
         cause: "the demo counter, with a token that reads and writes",
         tokens: &[super::row::BOTH],
         request: "POST /management/v1/counter/{demo}/goals",
-        doctor: Says("demo", "t", "and callers may write: writes are refused"),
+        doctor: Says("demo", "t", "but callers may write: Metrica refuses writes"),
         ..VIEW
     },
     Row {
@@ -104,7 +104,7 @@ pub const ROWS: &[Row] = &[
         before: &[Step::Works("GET /management/v1/counter/{view}")],
         request: "POST /management/v1/counter/{view}/goals",
         why: "what is declared may be untrue, and nothing shows whose a token is that only writes",
-        doctor: Says("view", "w", "and callers may write: writes are refused"),
+        doctor: Says("view", "w", "but callers may write: Metrica refuses writes"),
         ..UNKNOWABLE
     },
     Row {
@@ -123,7 +123,7 @@ pub const ROWS: &[Row] = &[
         before: &[Step::Works("GET /management/v1/counter/{foreign}")],
         request: "POST /management/v1/counter/{foreign}/goals",
         why: "no token of the owner reads, and what another account may do tells nothing",
-        doctor: Says("foreign", "w", "cannot be seen with this token, which does not read"),
+        doctor: Says("foreign", "w", "not checked: this token does not have metrika:read"),
         ..UNKNOWABLE
     },
     Row {
@@ -173,7 +173,7 @@ pub const ROWS: &[Row] = &[
         reasons: SCOPE.reasons,
         hint: Hint { with: &["needs metrika:write;"], ..SCOPE.hint },
         advice: SCOPE.advice,
-        doctor: Says("own", "t", "declared, and not to be proven without a write"),
+        doctor: Says("own", "t", "declared, but only a write could verify that"),
         ..ROW
     },
 ];

@@ -28,9 +28,9 @@ pub const ROWS: &[Row] = &[
         status: 401,
         reasons: &["header_malformed"],
         hint: Hint { with: &["token", "operator"], without: &["metrika:", "no access"] },
-        advice: "no form that yandex issues",
+        advice: "in a form that yandex issues",
         alert: Alert::Reads("MetrikaGateTokenRefused"),
-        doctor: Says("own", "t", "shorter than any that Yandex is known to have issued"),
+        doctor: Says("own", "t", "shorter than any known token of Yandex"),
         ..ROW
     },
     Row {
@@ -89,7 +89,7 @@ pub const ROWS: &[Row] = &[
         identity: true,
         tokens: &[Tok { of: "stranger", keys: "owner: '{shop}'", ..READS }],
         request: "GET /management/v1/counter/{own}",
-        doctor: Says("own", "t", "which is configured"),
+        doctor: Says("own", "t", "is configured"),
         ..OTHER_OWNER
     },
     Row {
@@ -114,13 +114,13 @@ pub const ROWS: &[Row] = &[
         cause: "reads pass, writes do not: analyst",
         before: &[Step::Works("GET /stat/v1/data?ids={analyst}&metrics=ym:s:visits")],
         request: "DELETE /management/v1/counter/{analyst}/goal/1",
-        doctor: Says("analyst", "t", "and callers may write: writes are refused"),
+        doctor: Says("analyst", "t", "but callers may write: Metrica refuses writes"),
         ..VIEW
     },
     Row {
         cause: "a write to a counter with public statistics",
         request: "POST /management/v1/counter/{public}/goals",
-        doctor: Says("public", "t", "and callers may write: writes are refused"),
+        doctor: Says("public", "t", "but callers may write: Metrica refuses writes"),
         ..VIEW
     },
     Row {
@@ -141,7 +141,7 @@ pub const ROWS: &[Row] = &[
         before: &[Step::Works("POST /management/v1/counter/{own}/expense/delete_single")],
         request: "POST /management/v1/counter/{own}/offline_conversions/upload",
         hint: Hint { with: &["metrika:offline_data"], ..SCOPE.hint },
-        doctor: Says("own", "t", "declared, and not to be proven without a write"),
+        doctor: Says("own", "t", "declared, but only a write could verify that"),
         ..SCOPE
     },
     Row {
@@ -156,7 +156,7 @@ pub const ROWS: &[Row] = &[
         tokens: &[READS],
         caller: "scopes: [metrika:read]",
         request: "GET /management/v1/counter/{view}/grants",
-        doctor: Says("view", "t", "it can be read, but for its list of grants"),
+        doctor: Says("view", "t", "readable, except for its list of grants"),
         ..VIEW
     },
     Row {
@@ -175,7 +175,7 @@ pub const ROWS: &[Row] = &[
         tokens: &[BOTH],
         request: "POST /management/v1/counter/{org}/grants",
         reasons: &["counter_in_organization"],
-        hint: Hint { with: &["organisation", "web interface"], without: &["metrika:", "lacks a right"] },
+        hint: Hint { with: &["organisation", "web interface"], without: &["metrika:", "lacks a scope"] },
         advice: "web interface",
         doctor: Silent("it sends reads only, and only a change of access is refused"),
         ..ROW
@@ -185,7 +185,7 @@ pub const ROWS: &[Row] = &[
         identity: true,
         tokens: &[Tok { of: "ivan", keys: "owner: '{porg}'", ..READS }],
         request: "GET /management/v1/counter/{org}",
-        doctor: Says("org", "t", "who issued it personally"),
+        doctor: Says("org", "t", "who issued it as a person"),
         ..ORGANISATION
     },
     Row {
@@ -199,7 +199,7 @@ pub const ROWS: &[Row] = &[
         cause: "ulogin of an account that the owner does not represent",
         caller: "scopes: [metrika:read], ulogin: ['{stranger}'], ulogin_absent: allow",
         request: "GET /management/v1/counters?ulogin={stranger}",
-        doctor: Says("own", "t", "is no account that the owner represents"),
+        doctor: Says("own", "t", "the owner does not represent"),
         ..REPRESENTATIVE
     },
     Row {

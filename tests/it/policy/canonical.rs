@@ -18,8 +18,8 @@ callers:
 /// What a client sends, and what goes upstream.
 const FORMS: [(&str, &str, &str); 14] = [
     ("/stat/v1/data/?ids=1", "/stat/v1/data?ids=1", "the path ends with a slash"),
-    ("//management/v1/counters", "/management/v1/counters", "two slashes"),
-    ("http://localhost//management/v1/counters/", "/management/v1/counters", "two slashes"),
+    ("//management/v1/counters", "/management/v1/counters", "two consecutive slashes"),
+    ("http://localhost//management/v1/counters/", "/management/v1/counters", "two consecutive slashes"),
     ("/management/v1/counters?callback=", "/management/v1/counters", "callback has no value"),
     ("/management/v1/counters?field=goals&callback", "/management/v1/counters?field=goals", "callback has no value"),
     (
@@ -30,12 +30,12 @@ const FORMS: [(&str, &str, &str); 14] = [
     ("/stat/v1/data?filters=ym:s:visits>10", "/stat/v1/data?filters=ym:s:visits%3E10", "percent-encoded"),
     ("/stat/v1/data?filters=a==\"b\"", "/stat/v1/data?filters=a==%22b%22", "percent-encoded"),
     ("/stat/v1/data?filters=a=='\u{41c}'", "/stat/v1/data?filters=a=='%D0%9C'", "percent-encoded"),
-    ("/stat/v1/data?ids=1&metrics=a&ids=2&metrics=b", "/stat/v1/data?ids=1,2&metrics=a,b", "stands twice"),
-    ("/stat/v1/data?dimensions=a&dimensions=b", "/stat/v1/data?dimensions=a,b", "stands twice"),
+    ("/stat/v1/data?ids=1&metrics=a&ids=2&metrics=b", "/stat/v1/data?ids=1,2&metrics=a,b", "is repeated"),
+    ("/stat/v1/data?dimensions=a&dimensions=b", "/stat/v1/data?dimensions=a,b", "is repeated"),
     (
         "/management/v1/counter/1/logrequests/evaluate?fields=a&fields=b",
         "/management/v1/counter/1/logrequests/evaluate?fields=a,b",
-        "stands twice",
+        "is repeated",
     ),
     ("/stat/v1/data?ids=101,%20102", "/stat/v1/data?ids=101,102", "a space"),
     ("/stat/v1/data?ids=+101", "/stat/v1/data?ids=101", "a space"),

@@ -65,7 +65,7 @@ fn what_is_marked_is_refused_to_a_careful_caller_and_never_reaches_metrica() {
     assert_eq!(upstream.connections(), 0, "nothing was sent upstream");
     gate.until_metric(&["denied_total", "sharing_denied"], count(6));
     gate.until_log(&["request failed", "sharing_denied", "gives somebody else access"]);
-    gate.until_log(&["request failed", "destructive_denied", "action=delete_keys the operation is one that"]);
+    gate.until_log(&["request failed", "destructive_denied", "action=delete_keys makes this an operation that"]);
     for (listener, method, target) in [
         ("careful", "POST", format!("{params}?action=update")),
         ("careful", "POST", format!("{cdp}/simple_orders?merge_mode=APPEND&delimiter_type=COMMA")),
@@ -250,8 +250,8 @@ fn a_suffix_is_no_part_of_a_counter_where_none_is_documented() {
 fn check_says_what_a_missing_ulogin_means() {
     let upstream = Upstream::plain();
     for (keys, expected) in [
-        ("ulogin: [a]", "callers[0]: caller 'one': a request that names no ulogin is refused"),
-        ("ulogin: [a], ulogin_absent: allow", "without ulogin works on the whole account of the token's owner"),
+        ("ulogin: [a]", "callers[0]: caller 'one': a request without ulogin is refused"),
+        ("ulogin: [a], ulogin_absent: allow", "without ulogin accesses the whole account of the token's owner"),
         ("counters: [1]", ""),
         ("counters: [1], ulogin: [a]", ""),
     ] {
@@ -266,7 +266,7 @@ fn check_says_what_a_missing_ulogin_means() {
         let asked = ["explain", "GET", "/stat/v1/data?ids=1", "--as", "one", "--config"];
         let output = program().args(asked).arg(plan.file()).output().unwrap();
         let said = String::from_utf8(output.stdout).unwrap();
-        let is_refused = said.contains("403 login_denied") && said.contains("because    no ulogin is named");
+        let is_refused = said.contains("403 login_denied") && said.contains("because    the request has no ulogin");
         assert_eq!(is_refused, keys == "ulogin: [a]", "{said}");
     }
 }

@@ -19,21 +19,21 @@ fn causes(gate: &Gate, wanted: usize) -> Vec<String> {
 /// As the gate's log and `explain` have it.
 const TARGETS: [(&str, &str); 8] = [
     ("/management/v1/nothing/", "the path ends with a slash, at byte 23"),
-    ("/management/v1//counters", "the path has an empty segment, two slashes in a row, at byte 16"),
-    ("/stat/v1/data?metrics=secret#", "the query has a character that has to be percent-encoded, at byte 29"),
+    ("/management/v1//counters", "the path has an empty segment (two consecutive slashes), at byte 16"),
+    ("/stat/v1/data?metrics=secret#", "the query has a character that must be percent-encoded, at byte 29"),
     ("/stat/v1/data?a=%zz", "a percent sign is not followed by two hexadecimal digits, at byte 17"),
     (
         "/stat/v1/data?id=1&id=2",
-        "one of ids, id, ulogin, direct_client_logins, metrics, dimensions and fields stands twice, at byte 20",
+        "one of ids, id, ulogin, direct_client_logins, metrics, dimensions and fields is repeated, at byte 20",
     ),
-    ("/stat/v1/data?_method=PUT", "a parameter has the name _method, at byte 15"),
+    ("/stat/v1/data?_method=PUT", "the query has the parameter _method, at byte 15"),
     (
         "/stat/v1/data?%69ds=1",
-        "a letter, digit, underscore, percent sign or control in a parameter's name is percent-encoded, at byte 15",
+        "a parameter name has a percent-encoded letter, digit, underscore, percent sign or control character, at byte 15",
     ),
     (
         "/stat/v1/data?OAuthToken=secret",
-        "the name of a parameter could be taken for oauth_token or access_token, at byte 15",
+        "a parameter name is equivalent or similar to oauth_token or access_token, at byte 15",
     ),
 ];
 
@@ -65,7 +65,7 @@ fn which_rule_a_target_breaks_is_said_in_the_log_and_by_explain() {
         assert_eq!((&said["cause"], &said["verdicts"][0]["reason"]), (&cause.into(), &"bad_target".into()));
     }
     assert_eq!(gate.get("app", "ftp://localhost/secret").summary(), "400 bad_target");
-    expected.push("bad_target: it is a URL of another scheme than http and https, at byte 1".to_owned());
+    expected.push("bad_target: the target is a URL with another scheme than http and https, at byte 1".to_owned());
     assert_eq!(causes(&gate, expected.len()), expected);
     assert!(!gate.log().iter().any(|line| line.contains("secret")));
 }

@@ -150,7 +150,7 @@ tokens:
             traffic.go_on();
         }
         gate.until_metric(&["token_loaded{"], 2.0);
-        gate.until_log(&["the token was reloaded"]);
+        gate.until_log(&["token reloaded"]);
     });
     // The last version comes into use by itself; traffic has ended, so the log tells.
     assert!(upstream.requests().iter().all(|head| head.matches("OAuth y0_canary").count() == 1));
@@ -183,7 +183,7 @@ fn no_descriptors() {
     gate.allow_descriptors(64);
     let running = Traffic::on(gate.place("crm"), CALLERS);
     let idle: Vec<_> = (0..100).map(|_| gate.connect("app")).collect();
-    gate.until_log(&["accepting fails"]);
+    gate.until_log(&["accept failed"]);
     running.go_on();
     drop(idle);
     let open = || std::fs::read_dir(format!("/proc/{}/fd", gate.pid())).unwrap().count();

@@ -136,12 +136,13 @@ fn readiness_names_every_file_that_cannot_be_used_and_why() {
             set(&file.path, 0o666);
         }
         let is_named = || lines(purpose).iter().any(|line| line.starts_with("[!]") && line.contains(&path));
-        let is_why =
-            || gate.admin("/readyz?verbose").text().contains("the configuration is not in use, an older one is");
+        let is_why = || {
+            gate.admin("/readyz?verbose").text().contains("the configuration was rejected and a previous one is in use")
+        };
         until(&format!("{purpose} is named"), || is_named() || purpose == Purpose::Configuration && is_why());
         assert_eq!(gate.admin("/readyz").status, 200, "{purpose}: what was read before is in use");
         if let Purpose::Listener(name) = purpose {
-            assert_eq!(gate.admin(&format!("/readyz?listener={name}")).status, 503, "nobody new can connect there");
+            assert_eq!(gate.admin(&format!("/readyz?listener={name}")).status, 503, "new callers cannot connect there");
             std::fs::remove_file(&file.path).unwrap();
         } else {
             set(&file.path, 0o600);

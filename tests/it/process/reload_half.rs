@@ -71,11 +71,11 @@ fn a_fifo_in_the_place_of_a_token_holds_nothing_up() {
     let mut gate = Gate::start(&upstream, TWO_CALLERS);
     fifo(&gate.file("fifo"));
     std::fs::rename(gate.file("fifo"), gate.file("analytics")).unwrap();
-    gate.until_log(&["the token was not reloaded", "it is not a regular file", "the old one stays in use"]);
+    gate.until_log(&["the token was not reloaded", "it is not a regular file", "the previous token stays in use"]);
     assert_eq!(gate.get("app", COUNTERS).summary(), "200");
     assert_eq!(gate.admin("/livez").status, 200);
     gate.replace_token("analytics", READ_TOKEN);
-    gate.until_log(&["the token's file is right again"]);
+    gate.until_log(&["the token file is valid again"]);
     gate.signal("TERM");
     assert_eq!(gate.wait().code(), Some(0));
 }
@@ -84,7 +84,9 @@ fn a_fifo_in_the_place_of_a_token_holds_nothing_up() {
 #[test]
 fn what_is_no_file_is_neither_configuration_nor_certificates() {
     let null = Path::new("/dev/null");
-    assert!(Config::load(null).unwrap_err().to_string().contains("cannot be read: it is not a regular file"));
+    assert!(
+        Config::load(null).unwrap_err().to_string().contains("cannot read the configuration: it is not a regular file")
+    );
     let large = tempfile::NamedTempFile::new().unwrap();
     large.as_file().set_len(5 * 1024 * 1024).unwrap();
     for (file, said) in [(null, "it is not a regular file"), (large.path(), "at most 4MiB")] {

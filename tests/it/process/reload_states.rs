@@ -26,7 +26,7 @@ fn is_refused(gate: &Gate, why: &str) {
     gate.until_log(&["the configuration was not reloaded", why]);
     let page = gate.admin("/readyz?verbose");
     let text = page.text();
-    assert!(page.status == 200 && text.contains("[!] the configuration is not in use") && text.contains(why), "{text}");
+    assert!(page.status == 200 && text.contains("[!] the configuration was rejected") && text.contains(why), "{text}");
 }
 
 fn is_in_use(gate: &Gate) {
@@ -70,11 +70,11 @@ fn a_configuration_that_is_away_is_said_and_so_is_its_return() {
     let gate = Gate::start(&upstream, TWO_CALLERS);
     let (file, away) = (gate.file("gate.yaml"), gate.file("away"));
     std::fs::rename(&file, &away).unwrap();
-    is_refused(&gate, "cannot be read");
+    is_refused(&gate, "cannot read the configuration");
     assert_eq!(gate.get("app", "/management/v1/counters").summary(), "200", "the old one serves");
     std::fs::rename(&away, &file).unwrap();
     is_in_use(&gate);
-    gate.until_log(&["the configuration is right again"]);
+    gate.until_log(&["the configuration is valid again"]);
     // A signal while it is away is answered at once, and forgotten when it is back.
     std::fs::rename(&file, &away).unwrap();
     gate.signal("HUP");
@@ -83,17 +83,15 @@ fn a_configuration_that_is_away_is_said_and_so_is_its_return() {
     is_in_use(&gate);
     // So is a file that everyone can write.
     set_mode(&file, 0o666);
-    is_refused(&gate, "can be written by everyone");
+    is_refused(&gate, "is writable by everyone");
     set_mode(&file, 0o600);
     is_in_use(&gate);
     // What is said is why it is not in use now.
     std::fs::rename(&file, &away).unwrap();
-    is_refused(&gate, "cannot be read");
+    is_refused(&gate, "cannot read the configuration");
     set_mode(&away, 0o666);
     std::fs::rename(&away, &file).unwrap();
-    until("the reason is the one of now", || {
-        gate.admin("/readyz?verbose").text().contains("can be written by everyone")
-    });
+    until("the reason is the one of now", || gate.admin("/readyz?verbose").text().contains("is writable by everyone"));
 }
 
 /// What is said of a configuration that can be taken is said when it is.
@@ -131,7 +129,7 @@ fn a_wrong_token_that_is_replaced_in_two_steps_loses_nothing() {
     std::thread::sleep(Duration::from_millis(400));
     write_private(&token, READ_TOKEN);
     std::thread::sleep(Duration::from_millis(1200));
-    assert!(!gate.log().iter().any(|line| line.contains("the token is gone")));
+    assert!(!gate.log().iter().any(|line| line.contains("the token file was removed")));
     assert_eq!(gate.get("app", "/management/v1/counters").summary(), "200");
 }
 
@@ -144,7 +142,7 @@ fn a_file_that_was_replaced_behind_its_mount_is_said() {
     assert!(!gate.admin("/readyz?verbose").text().contains("was replaced"));
     write_private(&gate.file("new"), "y0_canaryNEWcanary0123456789abcdefg");
     std::fs::rename(gate.file("new"), gate.file("analytics.outside")).unwrap();
-    gate.until_log(&["replaced where it was mounted from", "token analytics", "no subPath"]);
+    gate.until_log(&["replaced outside of its mount", "token analytics", "no subPath"]);
     let page = gate.admin("/readyz?verbose");
     assert!(
         page.status == 200 && page.text().contains("[!]") && page.text().contains("was replaced"),
@@ -160,7 +158,7 @@ fn an_authority_that_everyone_can_write_is_refused() {
     let plan = Gate::plan(&upstream, TWO_CALLERS);
     set_mode(&plan.folder().join("ca.pem"), 0o666);
     let (code, said) = plan.fails();
-    assert!(code == 78 && said.contains("ca_file") && said.contains("can be written by everyone"), "{code}: {said}");
+    assert!(code == 78 && said.contains("ca_file") && said.contains("is writable by everyone"), "{code}: {said}");
 }
 
 /// What happens to files.

@@ -41,7 +41,12 @@ fn a_file_that_nobody_named_is_not_read() {
         if state(gate).is_none() {
             return;
         }
-        gate.until_log(&["the token was not reloaded", "Permission denied", "needs a restart", "the old one stays"]);
+        gate.until_log(&[
+            "the token was not reloaded",
+            "Permission denied",
+            "restart the gate",
+            "the previous token stays",
+        ]);
         assert_eq!(gate.get("app", COUNTERS).summary(), "200");
         assert_eq!(last_token(upstream), READ_TOKEN);
     });
@@ -116,9 +121,15 @@ fn a_reload_that_needs_more_changes_nothing() {
             ),
             "outside of the folders",
         ),
-        (good.replace(&format!("127.0.0.1:{port}"), &format!("127.0.0.1:{other}")), "may connect to since its start"),
-        (good.replace(&gate.file("ca.pem").display().to_string(), &format!("{folder}/ca.pem")), "folders of its start"),
-        (format!("{good}\nsandbox: false\n"), "sandbox changed, which needs a restart"),
+        (
+            good.replace(&format!("127.0.0.1:{port}"), &format!("127.0.0.1:{other}")),
+            "not a port that the sandbox allows",
+        ),
+        (
+            good.replace(&gate.file("ca.pem").display().to_string(), &format!("{folder}/ca.pem")),
+            "folders that it could read at startup",
+        ),
+        (format!("{good}\nsandbox: false\n"), "sandbox changed; restart the gate to apply it"),
     ] {
         assert_ne!(changed, good, "{said}");
         // A mistake in one key must not bring in another.

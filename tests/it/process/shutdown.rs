@@ -88,7 +88,7 @@ fn what_takes_too_long_is_cut_and_the_code_is_69() {
     gate.signal("TERM");
     assert_eq!(gate.wait().code(), Some(69));
     assert!(slow.is_closed());
-    gate.until_log(&["connections were cut", "\"connections\":1"]);
+    gate.until_log(&["closed connections that were still open", "\"connections\":1"]);
     release.give();
 }
 
@@ -161,7 +161,7 @@ fn what_is_likely_to_be_cut_is_named() {
     gate.until_metric(&["metrika_gate_requests_likely_cut"], 2.0);
     assert_eq!(gate.wait().code(), Some(69));
     release.give();
-    let named = |line: &String| line.contains("the request is likely to be cut when the process ends");
+    let named = |line: &String| line.contains("the request is likely to be cut at shutdown");
     let named: Vec<serde_json::Value> =
         gate.log().iter().filter(|line| named(line)).map(|line| serde_json::from_str(line).unwrap()).collect();
     let said = |line: &serde_json::Value| {
@@ -183,7 +183,7 @@ fn how_it_ends_is_what_the_reloaded_configuration_says() {
     let mut gate = Gate::start(&upstream, &with("delay: 300s, timeout: 300s"));
     gate.replace_config(&gate.config().replace("delay: 300s, timeout: 300s", "timeout: 200ms"));
     gate.signal("HUP");
-    gate.until_log(&["the configuration was reloaded"]);
+    gate.until_log(&["configuration reloaded"]);
     let mut slow = gate.connect("app");
     slow.send(REPORT);
     arrived.wait("the report is at Metrica");
@@ -206,7 +206,7 @@ fn a_second_signal_ends_at_once() {
         gate.until_log(&["\"ending\""]);
         gate.signal("TERM");
         assert_eq!(gate.wait().code(), Some(69), "a request was cut");
-        gate.until_log(&["ended at once by a second signal"]);
+        gate.until_log(&["second signal received; exiting immediately"]);
     }
     let mut gate = Gate::start(&upstream, &with("delay: 300s"));
     gate.signal("TERM");

@@ -150,7 +150,7 @@ fn the_gates_own_refusals_say_why_too() {
     assert_eq!(answer.field("x-gate-reason"), Some("scope_denied"));
     let body: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
     assert_eq!(answer.field("x-gate-hint"), body["message"].as_str());
-    assert_eq!(body["message"], "The operation needs metrika:write; the configuration gives this caller metrika:read.");
+    assert_eq!(body["message"], "The operation needs metrika:write; this caller is configured with metrika:read.");
     let line = gate.until_log(&["\"access\"", "\"reason\":\"scope_denied\""]);
     let line: serde_json::Value = serde_json::from_str(&line).unwrap();
     assert_eq!((&line["needs"], &line["declared"]), (&"metrika:write".into(), &"metrika:read".into()));

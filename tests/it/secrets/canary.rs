@@ -144,12 +144,12 @@ fn no_secret_is_said_anywhere() {
     assert!(!sent.contains(OF_CALLER) && !sent.contains(IN_COOKIE), "what a caller sends as a credential stays");
 
     gate.replace_token("analytics", NEW_TOKEN);
-    gate.until_log(&["the token was reloaded", "\"usable\":true"]);
+    gate.until_log(&["token reloaded", "\"usable\":true"]);
     gate.replace_token("analytics", BAD_TOKEN);
     gate.until_log(&["the token was not reloaded"]);
     assert_clean("check of a bad token", &said_by_check(&gate));
     std::fs::remove_file(gate.file("crm")).unwrap();
-    gate.until_log(&["the token is gone"]);
+    gate.until_log(&["the token file was removed"]);
     let good = gate.config();
     gate.replace_config(&good.replace("scopes: [metrika:read],", &format!("scopes: ['{OF_CALLER}'],")));
     gate.until_log(&["the configuration was not reloaded"]);

@@ -151,7 +151,7 @@ fn a_status_alone_is_looked_into_before_it_is_believed() {
         assert_eq!(gate.get("app", COUNTERS).status, 200);
     }
     std::thread::sleep(Duration::from_millis(100));
-    assert!(!gate.log().iter().any(|line| line.contains("takes the token for invalid")));
+    assert!(!gate.log().iter().any(|line| line.contains("rejected the token as invalid")));
     assert_eq!(questions(), 1, "it is calm for ten seconds");
 }
 
@@ -184,7 +184,7 @@ fn a_false_alarm_suspends_nothing() {
         assert_eq!(reason(&gate, "app", "GET /management/v1/counter/105"), "403 other");
         assert_eq!(gate.get("app", COUNTERS).status, 200);
     }
-    assert!(!gate.log().iter().any(|line| line.contains("takes the token for invalid")));
+    assert!(!gate.log().iter().any(|line| line.contains("rejected the token as invalid")));
     let questions = upstream.requests().iter().filter(|head| head.contains("per_page=1")).count();
     assert_eq!(questions, 1, "what a probe disproved is believed for ten seconds");
 }

@@ -152,7 +152,7 @@ fn a_declared_owner_joins_nothing() {
         for _ in 0..5 {
             let answer = ask(&gate, "crm", &goals(counter));
             assert_eq!(answer.field("x-gate-reason"), Some("ambiguous"));
-            assert!(answer.field("x-gate-hint").unwrap().contains("has the right"), "its scope was proven");
+            assert!(answer.field("x-gate-hint").unwrap().contains("token has the scope"), "its scope was proven");
         }
         until("it was asked", || asked(&fake, "/management/v1/counters") > before);
         assert_eq!(reason(&gate, "crm", &goals(counter)), "ambiguous");
@@ -250,7 +250,7 @@ fn of_several_counters_the_one_that_lacks_is_found() {
     // One that is not listed and yet seen does not lack.
     ends_as(&gate, "app", "GET /stat/v1/data?ids=101,105&metrics=ym:s:secret", "counter_not_granted");
     let answer = ask(&gate, "app", "GET /stat/v1/data?ids=101,105&metrics=ym:s:secret");
-    assert!(answer.field("x-gate-hint").unwrap().contains("only what is public"));
+    assert!(answer.field("x-gate-hint").unwrap().contains("only public access"));
 }
 
 /// In the name of a represented login, that login's access counts, and the token's scope.

@@ -40,9 +40,7 @@ fn allow_mode_lifts_the_rules_of_mode_and_owner_where_nobody_can_write() {
         set(&analytics, mode, owner);
         let (code, said) = check(true);
         assert_eq!(code, 77, "{said}");
-        assert!(
-            said.contains("it is on a read-only mount, where its mode cannot be changed: for a volume of Kubernetes")
-        );
+        assert!(said.contains("its mount is read-only, so its mode cannot be changed here: for a Kubernetes volume"));
         assert!(said.contains(&format!("set tokens.analytics.allow_mode: \"{allow_mode}\"")), "{said}");
         assert!(!said.contains("chmod 0600") && !said.contains("chown"), "{said}");
         files.edit("/analytics', ", &format!("/analytics', allow_mode: '{allow_mode}', "));
@@ -50,7 +48,7 @@ fn allow_mode_lifts_the_rules_of_mode_and_owner_where_nobody_can_write() {
         assert_eq!(code, 0, "{mode:o} of {owner}: {said}");
         // The same file where it can be written.
         let (code, said) = check(false);
-        assert!(code == 77 && said.contains("allow_mode counts on a read-only mount alone"), "{code} {said}");
+        assert!(code == 77 && said.contains("allow_mode applies to read-only mounts only"), "{code} {said}");
         files.edit(&format!("allow_mode: '{allow_mode}', "), "");
     }
     // Beside a mistake elsewhere, too.
@@ -79,7 +77,7 @@ fn a_file_on_a_read_only_mount_that_cannot_be_opened_says_what_to_do() {
         outcome(command.args(arguments).arg(binary).args(["check", "--config"]).arg(files.config()));
     assert_eq!(code, 77, "{out}{error}");
     assert!(
-        out.contains("Permission denied") && out.contains("let the gate's user read the file that it is made of"),
+        out.contains("Permission denied") && out.contains("give the gate's user read permission on the source file"),
         "{out}"
     );
     assert!(!out.contains("token 'crm'"), "{out}");

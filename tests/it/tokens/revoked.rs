@@ -33,7 +33,7 @@ fn reload(gate: &Gate, from: &str, to: &str) {
     assert!(config.contains(from), "{config}");
     gate.replace_config(&config.replace(from, to));
     gate.signal("HUP");
-    gate.until_log(&["the configuration was reloaded"]);
+    gate.until_log(&["configuration reloaded"]);
 }
 
 fn finish(callers: &mut [Caller]) -> Vec<String> {
@@ -51,7 +51,7 @@ fn a_caller_that_is_gone_sends_nothing_more() {
     let mut callers = waiting(&gate, 20);
     reload(&gate, "id: one, match: {listener: app}", "id: one, match: {source: [192.0.2.7]}");
     gate.replace_token("crm", NEW_TOKEN);
-    gate.until_log(&["the token was reloaded"]);
+    gate.until_log(&["token reloaded"]);
     assert_eq!(finish(&mut callers), ["401 unknown_caller"; 20]);
     assert_eq!(upstream.connections(), 0, "nothing was sent, with whatever token");
     gate.until_metric(&["in_flight_requests"], 0.0);
@@ -103,7 +103,7 @@ fn a_token_that_was_replaced_is_sent_no_more() {
     let gate = Gate::start(&upstream, CALLERS);
     let mut callers = waiting(&gate, 20);
     gate.replace_token("crm", NEW_TOKEN);
-    gate.until_log(&["the token was reloaded"]);
+    gate.until_log(&["token reloaded"]);
     assert_eq!(finish(&mut callers), ["200"; 20]);
     let requests = upstream.requests();
     assert_eq!(requests.iter().filter(|head| head.contains(NEW_TOKEN)).count(), 20);
@@ -116,7 +116,7 @@ fn a_token_that_is_gone_is_not_sent() {
     let gate = Gate::start(&upstream, CALLERS);
     let mut callers = waiting(&gate, 3);
     std::fs::remove_file(gate.file("crm")).unwrap();
-    gate.until_log(&["the token is gone"]);
+    gate.until_log(&["the token file was removed"]);
     assert_eq!(finish(&mut callers), ["503 token_unavailable"; 3]);
     assert_eq!(upstream.requests(), Vec::<String>::new());
 }
@@ -147,7 +147,7 @@ fn who_waits_for_a_connection_is_decided_again() {
     gate.until_metric(&["in_flight_requests", "caller=\"one\""], 2.0);
     std::thread::sleep(Duration::from_millis(50));
     gate.replace_token("analytics", NEW_TOKEN);
-    gate.until_log(&["the token was reloaded"]);
+    gate.until_log(&["token reloaded"]);
     let mut third = gate.connect("app");
     third.send(get("?third"));
     gate.until_metric(&["in_flight_requests", "caller=\"one\""], 3.0);

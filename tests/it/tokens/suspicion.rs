@@ -237,8 +237,8 @@ fn tokens_of_two_owners_that_fail_together_are_an_outage() {
     let suspended = gate.get("app", COUNTERS);
     assert_eq!(said(&suspended), "503 token_suspended", "of one owner, it is that one's");
     let (hint, next) = (suspended.field("x-gate-hint").unwrap(), suspended.field("retry-after").unwrap());
-    assert!(hint.contains("This has been so since 20"), "{hint}");
-    assert!(hint.ends_with(&format!("Z, and the gate asks Metrica again in {next} s.")), "{hint}");
+    assert!(hint.contains("It has been suspended since 20"), "{hint}");
+    assert!(hint.ends_with(&format!("Z, and the gate probes again in {next} s.")), "{hint}");
     assert!(suspended.text().contains(hint), "{}", suspended.text());
     assert_eq!(said(&gate.send("crm", write())), "403 token_invalid");
     assert_eq!(said(&gate.get("app", COUNTERS)), "503 outage");

@@ -142,6 +142,6 @@ fn a_name_that_is_not_found_says_that_the_hosts_file_is_not_used() {
     assert_eq!(answer.summary(), "503 upstream_unreachable");
     let line = gate.until_log(&["request failed", "upstream_unreachable"]);
     // Where a resolver says nothing, the time is over first.
-    let said = "the hosts file is used for the name of upstream.connect_to only";
+    let said = "the gate uses the hosts file for upstream.connect_to only";
     assert!(line.contains(said) || line.contains("took longer"), "{line}");
 }

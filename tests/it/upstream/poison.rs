@@ -133,7 +133,7 @@ fn a_connection_carries_one_token() {
     // Another token in the file is another token.
     drop(carried);
     gate.replace_token("analytics", "y0_another0123456789abcdef0123456789");
-    gate.until_log(&["the token was reloaded"]);
+    gate.until_log(&["token reloaded"]);
     callers[0].send(get);
     assert_eq!(callers[0].answer().text(), "own");
     assert_eq!(upstream.connections(), 3);

@@ -11,16 +11,16 @@ enum Right {
     Unknown,
 }
 
-const LOGIN_NOT_GRANTED: &str = "The login in ulogin has no access to this counter: check its number, or ask who owns the counter to give that login access.";
+const LOGIN_NOT_GRANTED: &str = "The login in ulogin has no access to this counter. Check the counter number, or ask the counter's owner to grant that login access.";
 
-const LOGIN_VIEW_ONLY: &str =
-    "The login in ulogin may look at this counter and not change it: ask who owns the counter to let that login edit.";
+const LOGIN_VIEW_ONLY: &str = "The login in ulogin may view this counter but not edit it. Ask the counter's owner to grant that login edit access.";
 
-const ONLY_PUBLIC: &str = "The account of the gate sees of this counter only what is public: ask who owns the counter to give the account access.";
+const ONLY_PUBLIC: &str =
+    "The gate's account has only public access to this counter. Ask the counter's owner to grant the account access.";
 
-const ACCESS_NOT_KNOWN: &str = "The token of the gate has the right; its account lacks access to the counter, or Metrica refuses what the request asks for, and does not say which: check the counter's number and read the body, or ask the gate's operator.";
+const ACCESS_NOT_KNOWN: &str = "The gate's token has the scope, but its account lacks access to the counter, or Metrica denies this particular request; Metrica does not report which. Check the counter number and read the response body, or ask the gate's operator.";
 
-const ONLY_FOR_OWNERS: &str = "Only who owns a counter may do this, and what the account of the gate may do with this one is not known yet: read the body, or send the request again.";
+const ONLY_FOR_OWNERS: &str = "Only a counter's owner may do this, and the gate does not know yet whether its account owns this one. Read the response body, or send the request again.";
 
 impl Case<'_> {
     /// The diagnosis for these counters, of which there is at least one.

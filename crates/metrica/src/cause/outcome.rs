@@ -7,13 +7,13 @@ use crate::scope::{AnyOf, ScopeSet};
 
 /// The hint for a report without `ids`.
 pub(super) const WITHOUT_IDS: &str =
-    "The request names no counter: a report needs ids=, and one without it is refused whatever the token may.";
+    "The request names no counter. Add ids=: Metrica refuses a report without it, whatever the token's rights.";
 
 /// The hint for a report that names its counters in another parameter.
-pub(super) const COUNTERS_FOR_IDS: &str = "A report names its counters in ids=, and this one names them in another parameter, as counters=: without ids= it is refused whatever the token may.";
+pub(super) const COUNTERS_FOR_IDS: &str = "The report names its counters in another parameter than ids=, such as counters=. Use ids=: Metrica refuses a report without it, whatever the token's rights.";
 
 /// The hint if it is unknown whether the owner represents the login.
-pub(super) const LOGIN_NOT_KNOWN: &str = "The account of the gate does not represent the login in ulogin, or lacks access or a right, and Metrica does not say which: check ulogin and the counter's number, or ask the gate's operator.";
+pub(super) const LOGIN_NOT_KNOWN: &str = "The gate's account does not represent the login in ulogin, or lacks access or a scope; Metrica does not report which. Check ulogin and the counter number, or ask the gate's operator.";
 
 /// The conclusion about a token, from a probe or from earlier knowledge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -59,13 +59,13 @@ pub(super) struct Rights {
 impl Diagnosis {
     /// The response reads as if the token were invalid, but Metrica accepted the token shortly before or after it.
     const TOKEN_ACCEPTED: Self = Self {
-        hint: "The response reads as if the token were invalid, but Metrica accepts the token in other requests: send this one again, and read the body if it is refused again.",
+        hint: "The response indicates an invalid token, but Metrica accepts the token in other requests. Send the request again, and read the response body if it is refused again.",
         ..Self::of(Cause::Other)
     };
 
     /// A 401 without a reason, which an intermediary may have sent.
     pub(super) const IN_BETWEEN: Self = Self {
-        hint: "The response is a 401 without a reason of Metrica's: read the body, send the request again, and ask the gate's operator what stands between the gate and Metrica if it stays so.",
+        hint: "The response is a 401 without a reason from Metrica. Read the body and send the request again; if it fails again, ask the gate's operator to check proxies between the gate and Metrica.",
         doubts: Doubts::Refused,
         ..Self::of(Cause::Other)
     };
@@ -114,7 +114,7 @@ impl Diagnosis {
     #[must_use]
     pub fn hint(&self) -> Cow<'static, str> {
         let Some(Rights { needed, held }) = self.rights else { return Cow::Borrowed(self.hint) };
-        Cow::Owned(format!("{} It needs {}; the token should have {held}.", self.hint, AnyOf(needed)))
+        Cow::Owned(format!("{} The operation needs {}; the token is configured with {held}.", self.hint, AnyOf(needed)))
     }
 }
 

@@ -152,12 +152,12 @@ fn rule_5_of_a_represented_login_its_own_permissions_count() {
     let of_partner = |permission| Fact::PermissionOf("Partner".into(), 5, permission);
     let represents = Fact::Represents("partner".into());
     for (fact, needs, expected, hint) in [
-        (Fact::Permission(5, Permission::Nothing), write, Cause::Ambiguous, "has the right"),
+        (Fact::Permission(5, Permission::Nothing), write, Cause::Ambiguous, "token has the scope"),
         (of_partner(Permission::Nothing), write, Cause::CounterNotGranted, "The login in ulogin"),
         (of_partner(Permission::View), write, Cause::CounterViewOnly, "The login in ulogin"),
-        (of_partner(Permission::Edit), write, Cause::RequestRefused, "may do this"),
-        (Fact::Permission(5, Permission::Edit), read, Cause::Ambiguous, "has the right"),
-        (of_partner(Permission::View), read, Cause::RequestRefused, "may do this"),
+        (of_partner(Permission::Edit), write, Cause::RequestRefused, "are sufficient"),
+        (Fact::Permission(5, Permission::Edit), read, Cause::Ambiguous, "token has the scope"),
+        (of_partner(Permission::View), read, Cause::RequestRefused, "are sufficient"),
     ] {
         let known = knowledge(&[represents.clone(), Fact::Proven(read), Fact::Proven(write), fact]);
         let diagnosis = Case { needs, ..case(&of_login, &known) }.diagnose();
@@ -324,15 +324,15 @@ fn where_the_token_has_the_right_no_scope_is_named() {
     let subject = of_counter();
     let (read, write) = (set(&[Scope::Read]), set(&[Scope::Write]));
     let unknown = case(&subject, &Knowledge::default()).diagnose().with_rights(read, write).hint().into_owned();
-    assert!(unknown.contains("It needs metrika:read"), "{unknown}");
+    assert!(unknown.contains("needs metrika:read"), "{unknown}");
     let known = knowledge(&[Fact::Proven(write)]);
     let proven = Case { needs: write, ..case(&subject, &known) }.diagnose();
     assert_eq!(proven.cause, Cause::Ambiguous);
     let hint = proven.with_rights(write, write).hint().into_owned();
-    assert!(hint.contains("has the right") && !hint.contains("It needs"), "{hint}");
+    assert!(hint.contains("token has the scope") && !hint.contains("operation needs"), "{hint}");
     let known = knowledge(&[Fact::Proven(read), Fact::Permission(5, Permission::Public)]);
     let public = case(&subject, &known).diagnose();
-    assert!(public.cause == Cause::CounterNotGranted && public.hint().contains("what is public"), "{public:?}");
+    assert!(public.cause == Cause::CounterNotGranted && public.hint().contains("only public access"), "{public:?}");
 }
 
 #[test]
@@ -373,7 +373,9 @@ fn hints_are_one_line_that_a_field_can_hold() {
     let rights =
         Diagnosis::from(Cause::ScopeMissing).with_rights(set(&[Scope::Write, Scope::Expenses]), set(&[Scope::Read]));
     assert!(
-        rights.hint().ends_with("It needs metrika:write or metrika:expenses; the token should have metrika:read."),
+        rights.hint().ends_with(
+            "The operation needs metrika:write or metrika:expenses; the token is configured with metrika:read."
+        ),
         "{}",
         rights.hint()
     );

@@ -135,7 +135,7 @@ struct Walk<'a, S: Sought> {
 impl<S: Sought> Walk<'_, S> {
     fn scalar<E: Error>(self, value: Scalar<'_>) -> Result<(), E> {
         let is_fine = self.place.is_none_or(|place| self.sought.take(place, value));
-        is_fine.then_some(()).ok_or_else(|| E::custom("not what stands there"))
+        is_fine.then_some(()).ok_or_else(|| E::custom("unexpected value"))
     }
 
     fn deeper<E: Error>(&self) -> Result<u8, E> {

@@ -41,7 +41,7 @@ macro_rules! rules {
             /// The message for the client, without the position ([`Broken::message`]).
             #[must_use]
             pub const fn message(self) -> &'static str {
-                match self { $(Self::$variant => concat!("The request target is refused: ", $text, ". ", $remedy),)* }
+                match self { $(Self::$variant => concat!("The request target is invalid: ", $text, ". ", $remedy),)* }
             }
         }
     };
@@ -50,44 +50,44 @@ macro_rules! rules {
 rules! {
     // Rule 1 of the module above.
     Beginning = "path_without_slash", "the path does not begin with a slash", "Write the target as /path?query.";
-    PathCharacter = "path_character", "the path has a character that may not stand there",
-        "Percent-encode it, as UTF-8 where it is not ASCII.";
+    PathCharacter = "path_character", "the path has an invalid character",
+        "Percent-encode it, as UTF-8 if it is not ASCII.";
     // Rules 2 and 4.
     Percent = "percent_sign", "a percent sign is not followed by two hexadecimal digits",
-        "Write a percent sign itself as %25.";
+        "Write a literal percent sign as %25.";
     // Rule 2.
-    Encoded = "path_encoding", "the path has a percent-encoded character that stands for itself or separates",
-        "Write letters, digits and hyphens as they are; an encoded slash, dot or backslash is not allowed.";
-    NotText = "path_not_utf8", "the path has percent-encoded bytes that are not UTF-8, or controls",
+    Encoded = "path_encoding", "the path has a percent-encoded character that must not be encoded, or that separates segments",
+        "Write letters, digits and hyphens unencoded; an encoded slash, dot or backslash is not allowed.";
+    NotText = "path_not_utf8", "the path has percent-encoded bytes that are not UTF-8, or control characters",
         "Encode the text as UTF-8 first.";
     // Rule 3.
-    EmptySegment = "empty_segment", "the path has an empty segment, two slashes in a row", "Leave one of them out.";
+    EmptySegment = "empty_segment", "the path has an empty segment (two consecutive slashes)", "Remove one slash.";
     TrailingSlash = "trailing_slash", "the path ends with a slash", "Leave it out.";
-    DotSegment = "dot_segment", "the path has a segment of one or two dots", "Write the path that it leads to.";
+    DotSegment = "dot_segment", "the path has a segment of one or two dots", "Write the resolved path.";
     // Rule 4.
-    QueryCharacter = "query_character", "the query has a character that has to be percent-encoded",
+    QueryCharacter = "query_character", "the query has a character that must be percent-encoded",
         "Encode the values, for example with curl -G --data-urlencode.";
     // Rule 5.
     NameEncoded = "parameter_name_encoded",
-        "a letter, digit, underscore, percent sign or control in a parameter's name is percent-encoded",
-        "Write the name as it is.";
+        "a parameter name has a percent-encoded letter, digit, underscore, percent sign or control character",
+        "Write the name unencoded.";
     CredentialLike = "parameter_like_credential",
-        "the name of a parameter could be taken for oauth_token or access_token",
-        "Leave it out: the gate adds the token.";
-    Method = "parameter_method", "a parameter has the name _method", "Send the request with that method.";
+        "a parameter name is equivalent or similar to oauth_token or access_token",
+        "Remove it: the gate adds the token.";
+    Method = "parameter_method", "the query has the parameter _method", "Send the request with that method instead.";
     Twice = "parameter_twice",
-        "one of ids, id, ulogin, direct_client_logins, metrics, dimensions and fields stands twice",
+        "one of ids, id, ulogin, direct_client_logins, metrics, dimensions and fields is repeated",
         "Join its values with commas: ids=1,2 instead of ids=1&ids=2.";
     // Rules of `canonical`, enforced for callers with strict: true.
-    SpaceInIds = "space_in_ids", "a space stands beside a number of ids", "Write ids=1,2.";
+    SpaceInIds = "space_in_ids", "ids has a space beside a number", "Write ids=1,2.";
     EmptyCallback = "empty_callback", "callback has no value", "Leave it out.";
-    Semicolon = "semicolon", "behind a semicolon stands the name of a parameter that needs a pair of its own",
+    Semicolon = "semicolon", "a semicolon is followed by a parameter name that must begin its own pair",
         "Separate parameters with an ampersand, and write a semicolon in a value as %3B.";
-    Scheme = "target_scheme", "it is a URL of another scheme than http and https", "Write the target as /path?query.";
-    UserInformation = "target_user_information", "it is a URL with a user or a password",
-        "Leave them out: callers need no credential.";
-    Form = "target_form", "it is neither a path nor an http URL without a user", "Write the target as /path?query.";
-    Other = "target_ambiguous", "it could mean two things", "Write the target as the API documents it.";
+    Scheme = "target_scheme", "the target is a URL with another scheme than http and https", "Write the target as /path?query.";
+    UserInformation = "target_user_information", "the target is a URL with a user or a password",
+        "Remove them: callers need no credentials.";
+    Form = "target_form", "the target is neither a path nor an http URL without a user", "Write the target as /path?query.";
+    Other = "target_ambiguous", "the target is ambiguous", "Write the target as the API documents it.";
 }
 
 impl Rule {
