@@ -33,7 +33,7 @@ pub struct DemoArgs {
     #[arg(long, value_name = "IP:PORT", env = "METRIKA_GATE_DEMO_FAKE", default_value = "127.0.0.1:8443")]
     fake: SocketAddr,
     /// A knob of the stand-in that is turned at the start, such as `quota?parallel=3` (`metrika-gate fake --help` lists
-    /// them). It can be repeated; in the variable a `;` stands between knobs
+    /// them). It can be repeated; in the variable, separate knobs with `;`
     #[arg(long = "knob", value_name = "KNOB?PARAMETERS", env = "METRIKA_GATE_DEMO_KNOBS", value_delimiter = ';')]
     knobs: Vec<String>,
 }

@@ -369,7 +369,7 @@ fn machine(
             "scopes": caller.scopes.iter().map(|scope| scope.as_str()).collect::<Vec<_>>(),
             "allowed": decision.is_some(),
             "token": decision.map(|decision| decision.grant().token().as_str()),
-            "candidates": verdict.candidates.as_ref().map(CandidateTokens::json),
+            "candidates": verdict.candidates.as_ref().map_or_else(|| json!([]), CandidateTokens::json),
             "status": refused.map(|refused| refused.reason.answer().status.as_u16()),
             "reason": refused.map(|refused| refused.reason.as_str()),
             "would_refuse": verdict.shadowed().map(|shadowed| shadowed.reason.as_str()),

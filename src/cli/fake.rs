@@ -41,7 +41,7 @@ pub struct FakeArgs {
     pub names: Vec<String>,
 
     /// A knob of the control panel below that is turned at the start, and again after a reset, such as
-    /// `quota?parallel=3&day=5000`. It can be repeated; in the variable a `;` stands between knobs.
+    /// `quota?parallel=3&day=5000`. It can be repeated; in the variable, separate knobs with `;`.
     #[arg(long = "knob", env = "METRIKA_GATE_FAKE_KNOBS", value_name = "KNOB?PARAMETERS")]
     #[arg(value_delimiter = ';', hide_env_values = true)]
     pub knobs: Vec<String>,

@@ -228,7 +228,7 @@ impl SeveralAccounts {
 
 impl fmt::Display for SeveralAccounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the counters belong to several accounts, and Metrica answers for one at a time: ")?;
+        f.write_str("the counters belong to several accounts, and Metrica serves one at a time: ")?;
         for (index, (alias, counters)) in self.0.iter().enumerate() {
             f.write_str(if index == 0 { "" } else { "; " })?;
             for (index, counter) in counters.iter().take(MOST_NAMED).enumerate() {

@@ -106,7 +106,7 @@ reasons! {
     BadAccount = "bad_account", BAD_REQUEST, InvalidParameter, None,
         "X-Gate-Account names no token that this caller may use for this operation. Send the name of such a token, or omit the field.";
     SeveralAccounts = "several_accounts", BAD_REQUEST, InvalidParameter, None,
-        "The request names counters of several accounts, and Metrica answers for one account at a time. Send one request per account.";
+        "The request names counters of several accounts, and Metrica serves one account at a time. Send one request per account.";
     TokenScopeMissing = "token_scope_missing", FORBIDDEN, AccessDenied, None,
         "No token of this caller declares a scope that this operation needs.";
     TokenUnavailable = "token_unavailable", SERVICE_UNAVAILABLE, BackendError, Some(5),

@@ -223,7 +223,8 @@ fn explain_knows_every_answer() {
             "caller": caller, "never_reached_behind": null, "scopes": ["metrika:read"], "allowed": reason.is_none(),
             "token": reason.is_none().then_some("analytics"),
             "status": reason.map(|(status, _)| status), "reason": reason.map(|(_, reason)| reason),
-            "would_refuse": null, "because": because, "body_is_read": false, "list_is_filtered": false,
+            "candidates": [], "would_refuse": null, "because": because, "body_is_read": false,
+            "list_is_filtered": false,
         });
         assert_eq!(verdict, &expected, "{method} {url}");
         assert_eq!(code, i32::from(reason.is_some()), "{method} {url}");

@@ -111,7 +111,7 @@ impl Broken {
     /// The message for the client: the rule, the position in its target, and the fix.
     #[must_use]
     pub fn message(self) -> String {
-        format!("The request target is refused: {self}. {}", self.rule.remedy())
+        format!("The request target is invalid: {self}. {}", self.rule.remedy())
     }
 }
 
