@@ -10,7 +10,8 @@
 //!
 //! 1. **Values**: plain values and pure functions. [`policy`] decides whether a caller may send a request, and with which
 //!    token. [`names`] holds the names of the configuration, [`files`] the table of everything that it names outside
-//!    itself, [`config`] reads it, [`mod@token`] reads a token's secret. The crates `metrica` (operations, scopes, subjects
+//!    itself, [`config`] reads it, [`mod@token`] reads a token's secret, [`quota`] shares
+//!    the limits of Metrica between callers. The crates `metrica` (operations, scopes, subjects
 //!    and errors of the Metrica API) and `strict-http` (strict readers of HTTP) lie below.
 //! 2. **Request path**: [`server`] accepts connections, [`gateway`] shows the whole path of a request in one file,
 //!    [`response`] that of its response, [`body`] streams the body of a request, and [`upstream`] holds the connections to
@@ -31,6 +32,7 @@ pub mod metrics;
 pub mod names;
 pub mod policy;
 pub mod process;
+pub mod quota;
 pub mod reload;
 pub mod response;
 pub mod server;

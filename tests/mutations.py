@@ -522,6 +522,21 @@ MUTATIONS = [
     ("judge", "the end of a body is not the end of its response", "crates/fake-metrica/src/answer.rs",
      "            leaving.push(lease);\n", "            drop((leaving, lease.completed()));\n", "quotas::rule_2",
      ("crates/fake-metrica/src/answer.rs", "const PIECE: usize = 16 * 1024;", "const PIECE: usize = usize::MAX;")),
+    ("quota", "callers take turns, by seconds on a slot", "src/quota/line.rs", "    (line.tag(flow, position, weight), entry.order)", "    (0, entry.order)",
+     "simulation::a_greedy_caller"),
+    ("quota", "who would wait too long is refused on arrival", "src/quota/broker.rs", "saturating_add(expected.wait) <= deadline {",
+     "saturating_add(expected.wait) < Micros::MAX {", "simulation::who_would_wait"),
+    ("quota", "nobody waits beyond its deadline", "src/quota/turns.rs", "is_none_or(|deadline| deadline > at)", "is_none_or(|deadline| deadline > 0)",
+     "simulation::who_would_wait"),
+    ("quota", "the last slot is kept from batch", "src/quota/budget.rs", "    u32::from(is_kept)", "    u32::from(is_kept && false)", "simulation::batch_leaves"),
+    ("quota", "one slot fewer after a refusal", "src/quota/meter.rs", "            self.fewer += 1;", "            self.fewer += 0;", "simulation::an_outsider"),
+    ("quota", "what is refused is sent again twice at most", "src/quota/broker.rs", "entry.attempts < ATTEMPTS &&", "entry.attempts < u8::MAX &&",
+     "learning::tests::rule_9_what"),
+    ("quota", "a step of the clock gives nothing back", "src/quota/clock.rs", "Step::Small => false,", "Step::Small => index > self.index,", "clock::tests::rule_2"),
+    ("quota", "a cancelled request keeps its slot for a moment", "src/quota/broker.rs", "self.release(&entry, Some(end), Some(", "self.release(&entry, None, Some(",
+     "quota::tests::rule_8"),
+    ("quota", "the table of counters is bounded", "src/quota/counters.rs", "if self.known.len() >= MOST &&", "if self.known.len() >= MOST * MOST &&",
+     "counters::tests::rule_4"),
 ]
 
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 use metrica::operation::OperationId;
-use metrica::operation::{Catalogue, Destructive, Operation, QuotaGroup, Reach, Shares, UnknownOperations, Verb};
+use metrica::operation::{Adds, Catalogue, Destructive, Operation, QuotaGroup, Reach, Shares, UnknownOperations, Verb};
 use metrica::scope::ScopeSet;
 
 use super::process::ReadListener;
@@ -356,10 +356,12 @@ fn operation(at: &At<'_>, findings: &mut Findings) -> Option<Operation> {
         quota: if verb.is_safe() { QuotaGroup::ClientRead } else { QuotaGroup::ClientWrite },
         suffixes: Operation::may_have_suffixes(template),
         upload: upload?,
+        bulk: upload?,
         long,
         acts: acts? || !verb.is_safe(),
         destructive: Destructive::of(destructive?),
         shares: if shares? { Shares::Named } else { Shares::Nothing },
+        adds: Adds::Nothing,
         template: template.into(),
         deprecated: false,
     })

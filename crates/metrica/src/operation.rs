@@ -19,7 +19,7 @@ mod reach;
 mod verb;
 
 use marks::Marks;
-pub use marks::{Destructive, Place, Setting, Shares};
+pub use marks::{Adds, Destructive, Place, Setting, Shares};
 pub use reach::Reach;
 pub use verb::Verb;
 
@@ -81,12 +81,16 @@ pub struct Operation {
     pub upload: bool,
     /// Whether the response can take minutes or be gigabytes long.
     pub long: bool,
+    /// Whether it carries a file that nobody waits for: a part of the Logs API, or an upload.
+    pub bulk: bool,
     /// Whether it changes something, as every operation except an unmarked GET does. Such a request is never retried.
     pub acts: bool,
     /// The condition under which it is destructive.
     pub destructive: Destructive,
     /// The recipients of access that it grants.
     pub shares: Shares,
+    /// The kind of access that it adds, if Metrica limits that by the hour.
+    pub adds: Adds,
     /// Whether the API reference no longer lists it, although clients still use it.
     pub deprecated: bool,
 }
@@ -187,11 +191,13 @@ impl Catalogue {
             suffixes: false,
             upload: false,
             long: false,
+            bulk: false,
             // An unknown GET may change something.
             acts: true,
             // Its effects are unknown, so assume that it cannot be undone and grants access to anyone.
             destructive: Destructive::of(matches!(scope, Scope::Write)),
             shares: if matches!(scope, Scope::Write) { Shares::Anyone } else { Shares::Nothing },
+            adds: Adds::Nothing,
             deprecated: false,
         };
         let mut catalogue = Self {
@@ -385,9 +391,11 @@ fn parse_line(line: &'static str) -> Option<Operation> {
         suffixes: suffixes == "json+csv",
         upload: marks.upload,
         long: marks.long,
+        bulk: marks.bulk,
         acts: marks.acts || !verb.is_safe(),
         destructive: marks.destructive,
         shares: marks.shares,
+        adds: marks.adds,
         deprecated: marks.deprecated,
     })
 }

@@ -57,15 +57,29 @@ pub enum Shares {
     Secret,
 }
 
+/// The kind of access that Metrica counts by the hour when it is added.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Adds {
+    /// None.
+    #[default]
+    Nothing,
+    /// A grant of access to a counter.
+    Grant,
+    /// A delegate.
+    Delegate,
+}
+
 /// The marks of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Marks {
     pub(super) upload: bool,
     pub(super) long: bool,
+    pub(super) bulk: bool,
     pub(super) acts: bool,
     pub(super) deprecated: bool,
     pub(super) destructive: Destructive,
     pub(super) shares: Shares,
+    pub(super) adds: Adds,
 }
 
 impl Marks {
@@ -76,6 +90,7 @@ impl Marks {
             match mark.split_once(':').unwrap_or((mark, "")) {
                 ("upload", "") => marks.upload = true,
                 ("long", "") => marks.long = true,
+                ("bulk", "") => marks.bulk = true,
                 ("acts", "") => marks.acts = true,
                 ("deprecated", "") => marks.deprecated = true,
                 ("destructive", "") => marks.destructive = Destructive::Always,
@@ -84,6 +99,8 @@ impl Marks {
                 ("shares", "perhaps") => marks.shares = Shares::Perhaps,
                 ("shares", "anyone") => marks.shares = Shares::Anyone,
                 ("shares", "secret") => marks.shares = Shares::Secret,
+                ("adds", "grant") => marks.adds = Adds::Grant,
+                ("adds", "delegate") => marks.adds = Adds::Delegate,
                 _ => return None,
             }
         }
@@ -157,6 +174,8 @@ mod tests {
             ("shares:anyone", Some((Destructive::Never, Shares::Anyone, false))),
             ("destructive:action", None),
             ("acts:x", None),
+            ("adds", None),
+            ("bulk:x", None),
             ("shared", None),
         ] {
             assert_eq!(of(text), expected, "{text}");

@@ -110,6 +110,22 @@ fn the_logs_api_needs_only_read() {
 }
 
 #[test]
+fn bulk_is_what_carries_a_file() {
+    for operation in Catalogue::built_in().operations() {
+        let carries_a_file = operation.upload || operation.id.as_str() == "log_request.download";
+        assert_eq!(operation.bulk, carries_a_file, "{}", operation.id);
+    }
+}
+
+#[test]
+fn grants_and_delegates_are_counted_by_the_hour() {
+    let catalogue = Catalogue::built_in();
+    let adding = catalogue.operations().iter().filter(|operation| operation.adds != Adds::Nothing);
+    let found: Vec<_> = adding.map(|operation| (operation.id.as_str(), operation.adds)).collect();
+    assert_eq!(found, [("grants.create", Adds::Grant), ("delegates.create", Adds::Delegate)]);
+}
+
+#[test]
 fn rule_4_no_line_is_changed_or_shadowed() {
     let mut catalogue = Catalogue::built_in();
     let line = |verb, template: &str| Operation {

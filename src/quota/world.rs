@@ -1,0 +1,272 @@
+//! Virtual time: clients, the broker, and a model of Metrica that counts for itself, the judge.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::time::Duration;
+
+use metrica::error_type::ErrorType;
+
+use super::*;
+use crate::names::CallerId;
+
+/// How a client sends requests.
+#[derive(Clone, Copy)]
+pub(super) enum Pattern {
+    /// One after the other, with a pause; until this time.
+    Loop(Micros, Micros),
+    /// Bursts of so many, at random with this mean.
+    Bursts(u64, f64),
+    /// One at each interval, whatever becomes of it.
+    Every(Micros),
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Client {
+    pub(super) owner: u16,
+    pub(super) caller: &'static str,
+    pub(super) groups: Groups,
+    pub(super) class: Class,
+    /// The least and the longest time that Metrica needs, in milliseconds.
+    pub(super) service: (u64, u64),
+    pub(super) pattern: Pattern,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Event {
+    Ask(usize),
+    End(usize),
+    TooMany(usize),
+    Outsider(usize),
+}
+
+/// What became of one request.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Seen {
+    pub(super) client: usize,
+    pub(super) asked: Micros,
+    pub(super) granted: Option<Micros>,
+    pub(super) ended: Option<Micros>,
+    pub(super) refused: Option<(Micros, Refusal)>,
+    pub(super) passed: bool,
+}
+
+pub(super) struct World {
+    pub(super) broker: Broker,
+    pub(super) now: Micros,
+    pub(super) clients: Vec<Client>,
+    pub(super) events: BinaryHeap<Reverse<(Micros, u64, Event)>>,
+    pub(super) number: u64,
+    pub(super) random: fastrand::Rng,
+    pub(super) seen: Vec<Seen>,
+    pub(super) waiting: BTreeMap<Ticket, usize>,
+    pub(super) running: BTreeMap<usize, Lease>,
+    /// Metrica's own count: requests in flight of each owner, slots that somebody else uses, and the times of requests.
+    pub(super) in_flight: BTreeMap<u16, usize>,
+    pub(super) outsider: usize,
+    pub(super) sent: Vec<Micros>,
+    pub(super) too_many: Vec<Micros>,
+    pub(super) busy: Micros,
+    pub(super) end: Micros,
+}
+
+pub(super) const MIDNIGHT: u64 = 20_000 * 86_400;
+
+impl World {
+    pub(super) fn new(clients: &[Client], waits: &[(&'static str, u64)], end: u64, seed: u64) -> Self {
+        let mut callers: Vec<_> = clients.iter().map(|client| client.caller).collect();
+        callers.sort_unstable();
+        callers.dedup();
+        let wait = |name: &str| waits.iter().find(|(one, _)| *one == name).map_or(30, |(_, wait)| *wait);
+        let caller =
+            |name: &&str| CallerSettings { wait: wait(name) * SECOND, ..CallerSettings::new(CallerId::new(name)) };
+        let settings = Settings {
+            owners: (0..16).map(|number| OwnerName::new(&format!("owner{number}"))).collect(),
+            egresses: vec![EgressName::new("default")],
+            callers: callers.iter().map(caller).collect(),
+            ..Settings::default()
+        };
+        let broker = Broker::new(&settings, Now { at: 0, unix: MIDNIGHT });
+        let mut world = Self {
+            broker,
+            now: 0,
+            clients: clients.to_vec(),
+            events: BinaryHeap::new(),
+            number: 0,
+            random: fastrand::Rng::with_seed(seed),
+            seen: Vec::new(),
+            waiting: BTreeMap::new(),
+            running: BTreeMap::new(),
+            in_flight: BTreeMap::new(),
+            outsider: 0,
+            sent: Vec::new(),
+            too_many: Vec::new(),
+            busy: 0,
+            end: end * SECOND,
+        };
+        for client in 0..clients.len() {
+            let first = world.random.u64(0..SECOND);
+            world.at(first, Event::Ask(client));
+        }
+        world
+    }
+
+    pub(super) fn at(&mut self, time: Micros, event: Event) {
+        self.number += 1;
+        self.events.push(Reverse((time, self.number, event)));
+    }
+
+    pub(super) fn now(&self) -> Now {
+        Now { at: self.now, unix: MIDNIGHT + self.now / SECOND }
+    }
+
+    pub(super) fn run(mut self) -> Self {
+        loop {
+            let event = self.events.peek().map(|Reverse((time, ..))| *time);
+            let Some(next) = event.into_iter().chain(self.broker.next()).min().filter(|next| *next < self.end) else {
+                return self;
+            };
+            assert!(next >= self.now, "the broker wants to be called in the past");
+            self.now = next;
+            if event == Some(next) {
+                let Reverse((.., event)) = self.events.pop().unwrap();
+                self.step(event);
+            } else {
+                let then = self.broker.due(self.now());
+                assert!(then.is_none_or(|then| then > next), "the broker wants to be called at once again");
+            }
+            let woken: Vec<_> = self.broker.woken().collect();
+            for ticket in woken {
+                let request = self.waiting.remove(&ticket).unwrap();
+                match self.broker.take(ticket) {
+                    Taken::Granted(lease) => self.send(request, lease),
+                    Taken::Refused(refusal) => self.refuse(request, refusal),
+                    other @ (Taken::Waiting | Taken::Over) => panic!("a woken ticket is {other:?}"),
+                }
+            }
+        }
+    }
+
+    pub(super) fn step(&mut self, event: Event) {
+        match event {
+            Event::Ask(client) => self.arrive(client),
+            Event::Outsider(slots) => self.outsider = slots,
+            Event::End(request) => {
+                let client = self.seen[request].client;
+                *self.in_flight.get_mut(&self.clients[client].owner).unwrap() -= 1;
+                self.seen[request].ended = Some(self.now);
+                let lease = self.running.remove(&request).unwrap();
+                assert_eq!(self.broker.finish(lease, self.now(), Outcome::Done), Next::Over);
+                self.again(client, 0);
+            }
+            Event::TooMany(request) => {
+                let lease = self.running.remove(&request).unwrap();
+                let outcome = Outcome::Refused { error_type: ErrorType::QuotaParallelRequestsByUid, may_repeat: true };
+                match self.broker.finish(lease, self.now(), outcome) {
+                    Next::Again(ticket) => {
+                        self.waiting.insert(ticket, request);
+                    }
+                    Next::Over | Next::Pass(_) => {
+                        self.seen[request].passed = true;
+                        self.again(self.seen[request].client, SECOND);
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) fn arrive(&mut self, client: usize) {
+        match self.clients[client].pattern {
+            Pattern::Loop(_, until) if self.now >= until => {}
+            Pattern::Loop(..) => self.ask(client),
+            Pattern::Bursts(size, mean) => {
+                (0..size).for_each(|_| self.ask(client));
+                let pause = Duration::from_secs_f64(-(1.0 - self.random.f64()).ln() * mean);
+                self.at(self.now + u64::try_from(pause.as_micros()).unwrap(), Event::Ask(client));
+            }
+            Pattern::Every(interval) => {
+                self.ask(client);
+                self.at(self.now + interval, Event::Ask(client));
+            }
+        }
+    }
+
+    pub(super) fn ask(&mut self, client: usize) {
+        let Client { owner, caller, groups, class, .. } = self.clients[client];
+        let request = Request {
+            owner: self.broker.owner(OwnerName::new(&format!("owner{owner}"))).unwrap(),
+            caller: self.broker.caller(CallerId::new(caller)).unwrap(),
+            egress: self.broker.egress(EgressName::new("default")).unwrap(),
+            groups,
+            class,
+            counters: Counters::of(&[44_147_844]),
+            rest: 600 * SECOND,
+        };
+        let number = self.seen.len();
+        self.seen.push(Seen { client, asked: self.now, granted: None, ended: None, refused: None, passed: false });
+        match self.broker.ask(self.now(), request) {
+            Answer::Granted(lease) => self.send(number, lease),
+            Answer::Wait(ticket) => {
+                self.waiting.insert(ticket, number);
+            }
+            Answer::Refused(refusal) => self.refuse(number, refusal),
+        }
+    }
+
+    pub(super) fn send(&mut self, request: usize, lease: Lease) {
+        let client = self.clients[self.seen[request].client];
+        self.seen[request].granted.get_or_insert(self.now);
+        self.running.insert(request, lease);
+        self.sent.push(self.now);
+        let in_flight = self.in_flight.entry(client.owner).or_default();
+        if *in_flight + self.outsider >= 3 {
+            self.too_many.push(self.now);
+            return self.at(self.now + SECOND / 50, Event::TooMany(request));
+        }
+        *in_flight += 1;
+        let time = self.random.u64(client.service.0..=client.service.1) * 1000;
+        self.busy += time.min(self.end - self.now);
+        self.at(self.now + time, Event::End(request));
+    }
+
+    pub(super) fn refuse(&mut self, request: usize, refusal: Refusal) {
+        self.seen[request].refused = Some((self.now, refusal));
+        let jitter = self.random.u16(..);
+        self.again(self.seen[request].client, refusal.after.seconds(jitter) * SECOND);
+    }
+
+    /// A client that sends one after the other goes on.
+    pub(super) fn again(&mut self, client: usize, later: Micros) {
+        if let Pattern::Loop(pause, _) = self.clients[client].pattern {
+            self.at(self.now + pause + later, Event::Ask(client));
+        }
+    }
+
+    pub(super) fn of(&self, caller: &'static str) -> impl Iterator<Item = &Seen> {
+        self.seen.iter().filter(move |seen| self.clients[seen.client].caller == caller)
+    }
+
+    /// In milliseconds: 95 of 100 are at most this.
+    pub(super) fn p95(&self, caller: &'static str, time: impl Fn(&Seen) -> Option<Micros>) -> u64 {
+        let mut times: Vec<_> = self.of(caller).filter_map(|seen| Some((time(seen)? - seen.asked) / 1000)).collect();
+        times.sort_unstable();
+        times[(times.len() - 1) * 95 / 100]
+    }
+
+    pub(super) fn percent_of(&self, slots: u64) -> u64 {
+        self.busy * 100 / (slots * self.end)
+    }
+
+    /// The highest number of requests in any window of this length.
+    pub(super) fn most_within(&self, window: Micros) -> usize {
+        let mut recent = VecDeque::new();
+        let mut most = 0;
+        for time in &self.sent {
+            recent.push_back(*time);
+            while recent.front().is_some_and(|first| first + window <= *time) {
+                recent.pop_front();
+            }
+            most = most.max(recent.len());
+        }
+        most
+    }
+}
