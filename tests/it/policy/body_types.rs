@@ -134,7 +134,7 @@ fn a_caller_that_becomes_strict_meanwhile_sends_what_it_said() {
         assert!(gate.config().contains(from));
         gate.replace_config(&gate.config().replace(from, &format!("{from}, strict: true")));
         gate.signal("HUP");
-        gate.until_log(&["the configuration was reloaded"]);
+        gate.until_log(&["configuration reloaded"]);
         caller.send(end);
         assert_eq!(caller.answer().summary(), expected, "{fields}");
         if expected == "200" {
