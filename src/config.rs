@@ -14,8 +14,8 @@ use metrica::operation::Catalogue;
 use metrica::scope::ScopeSet;
 use rustls_pki_types::CertificateDer;
 
-use crate::names::{GroupName, ListenerName, TokenAlias};
 use crate::policy::caller::Caller;
+use crate::policy::names::{GroupName, ListenerName, TokenAlias};
 
 mod accounts;
 mod admission;

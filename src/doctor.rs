@@ -32,7 +32,7 @@ use crate::files::Purpose;
 use crate::health::identity::Issuer;
 use crate::health::question::{Obstacle, Question, Reply};
 use crate::health::{probe, question};
-use crate::names::TokenAlias;
+use crate::policy::names::TokenAlias;
 use crate::token::Token;
 use crate::upstream::Upstream;
 

@@ -19,7 +19,7 @@ use std::time::{Duration, SystemTime};
 use descriptors::is_shortage;
 use guard::{Guard, Refusal};
 
-use crate::names::{ListenerName, TokenAlias};
+use crate::policy::names::{ListenerName, TokenAlias};
 
 pub mod descriptors;
 pub mod guard;

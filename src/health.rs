@@ -25,7 +25,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::config::{self, Config, TokenHealth};
 use crate::metrics::process::ProcessMeters;
-use crate::names::TokenAlias;
+use crate::policy::names::TokenAlias;
 use crate::process::workers::Workers;
 use crate::reload::{Concern, Concerns};
 use crate::token::Standing;

@@ -9,7 +9,7 @@
 //! each.
 //!
 //! 1. **Values**: plain values and pure functions. [`policy`] decides whether a caller may send a request, and with which
-//!    token. [`names`] holds the names of the configuration, [`files`] the table of everything that it names outside
+//!    token. [`policy`] decides, [`files`] is the table of everything that it names outside
 //!    itself, [`config`] reads it, [`mod@token`] reads a token's secret, [`quota`] shares
 //!    the limits of Metrica between callers. The crates `metrica` (operations, scopes, subjects
 //!    and errors of the Metrica API) and `strict-http` (strict readers of HTTP) lie below.
@@ -29,7 +29,6 @@ pub mod files;
 pub mod gateway;
 pub mod health;
 pub mod metrics;
-pub mod names;
 pub mod policy;
 pub mod process;
 pub mod quota;

@@ -16,8 +16,8 @@ use rustc_hash::FxHashMap;
 
 pub use finished::Finished;
 
-use crate::names::{CallerId, TokenAlias};
 use crate::policy::Policy;
+use crate::policy::names::{CallerId, TokenAlias};
 use crate::policy::rejection::Reason;
 
 mod finished;

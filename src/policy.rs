@@ -12,9 +12,9 @@ use metrica::operation::{Catalogue, Lookup, Operation, OperationId, Verb};
 use metrica::scope::{Holder, Lacking, ScopeSet};
 use metrica::subject::Subject;
 
-use crate::names::{CallerId, TokenAlias};
 use crate::policy::caller::{Caller, Callers};
 use crate::policy::choice::{Accounts, Candidate, Fit, NoAccounts, SeveralAccounts};
+use crate::policy::names::{CallerId, TokenAlias};
 use crate::policy::rejection::Reason;
 use crate::policy::rules::{Breach, Call, Duties};
 
@@ -29,6 +29,7 @@ mod condition;
 pub mod decide;
 mod grantees;
 mod http2_request;
+pub mod names;
 mod parts;
 mod reading;
 pub mod rejection;
@@ -352,8 +353,8 @@ mod tests {
     use metrica::scope::Scope;
 
     use super::*;
-    use crate::names::ListenerName;
     use crate::policy::caller::Conditions;
+    use crate::policy::names::ListenerName;
     use crate::policy::rules::{List, Rules};
 
     fn scopes(list: &[Scope]) -> ScopeSet {

@@ -35,7 +35,7 @@
 //!     of the day to the next process.
 //!
 //! ```
-//! use metrika_gate::names::CallerId;
+//! use metrika_gate::policy::names::CallerId;
 //! use metrika_gate::quota::{
 //!     Answer, Broker, CallerSettings, Class, Counters, EgressName, Groups, Now, Outcome, OwnerName, Request, SECOND,
 //!     Settings, Taken,

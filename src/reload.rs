@@ -24,7 +24,7 @@ use crate::config::{Config, Error, Shutdown, TokenSource};
 use crate::files::External;
 use crate::files::descriptors::Descriptors;
 use crate::metrics::process::{Confinement, Outcome, ProcessMeters, TokenNow};
-use crate::names::TokenAlias;
+use crate::policy::names::TokenAlias;
 use crate::process::sandbox::Sandbox;
 use crate::process::workers::Workers;
 use crate::token::Token;

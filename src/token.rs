@@ -15,7 +15,7 @@ use http::HeaderValue;
 pub use state::Standing;
 use zeroize::Zeroizing;
 
-pub use crate::names::TokenAlias;
+pub use crate::policy::names::TokenAlias;
 
 mod state;
 pub mod store;

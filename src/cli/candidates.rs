@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 use strict_http::target::Target;
 
 use crate::config::{Config, ConfiguredAccounts};
-use crate::names::TokenAlias;
 use crate::policy::Policy;
 use crate::policy::choice::Fit;
+use crate::policy::names::TokenAlias;
 use crate::policy::rules::Call;
 
 /// The tokens that a caller can use for a request, the preferred one first. Only the configuration is known; a running gate

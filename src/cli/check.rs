@@ -16,9 +16,9 @@ use crate::config::{self, Bind, Config, Error, Mistake, TokenSource, Upstream};
 use crate::doctor::Wanted;
 use crate::files::descriptors::{ConnectionFit, Descriptors};
 use crate::files::{External, ExternalFile, Purpose};
-use crate::names::TokenAlias;
 use crate::policy::Policy;
 use crate::policy::caller::Caller;
+use crate::policy::names::TokenAlias;
 
 #[derive(Debug, Args)]
 pub(super) struct CheckArgs {

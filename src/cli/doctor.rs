@@ -19,7 +19,7 @@ use crate::doctor::assumptions::{AssumptionResult, Outcome, check};
 use crate::doctor::finding::Severity;
 use crate::doctor::{Line, Report, Wanted, examine};
 use crate::health::question::Question;
-use crate::names::TokenAlias;
+use crate::policy::names::TokenAlias;
 
 #[derive(Debug, Args)]
 pub(super) struct DoctorArgs {

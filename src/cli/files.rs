@@ -4,7 +4,7 @@ use super::check::{Warning, key};
 use crate::config::Config;
 use crate::config::document::Step;
 use crate::files::{ExternalFile, Purpose};
-use crate::names::TokenAlias;
+use crate::policy::names::TokenAlias;
 use crate::token::store;
 
 /// The problems that were found in files, with the purpose of each.

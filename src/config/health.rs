@@ -7,7 +7,7 @@ use super::reader::{At, Findings, Table};
 use super::upstream::{HTTPS, certificates_of, host_and_optional_port};
 use super::{Identity, TokenHealth, TokenSource, Upstream, rules, timeout};
 use crate::files::Purpose;
-use crate::names::TokenAlias;
+use crate::policy::names::TokenAlias;
 
 /// The keys of a token that are read here.
 pub const TOKEN_KEYS: [&str; 5] = ["owner", "client_id", "expires", "standby", "counters"];

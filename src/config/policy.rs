@@ -11,8 +11,8 @@ use metrica::scope::ScopeSet;
 use super::process::ReadListener;
 use super::reader::{At, Findings, Table};
 use super::{Bind, Origin, TokenSource, accounts, document, health, name, name_text, rules};
-use crate::names::{CallerId, ListenerName, TokenAlias};
 use crate::policy::caller::{Caller, Condition, ConditionKind, Conditions, are_everyone};
+use crate::policy::names::{CallerId, ListenerName, TokenAlias};
 
 /// The names that callers can refer to.
 #[derive(Debug)]

@@ -12,7 +12,7 @@ use super::reader::{At, Findings};
 use super::{
     Admin, Bind, CallerTimeouts, Limits, Listener, Log, LogFormat, Shutdown, document, duration, name, timeout,
 };
-use crate::names::ListenerName;
+use crate::policy::names::ListenerName;
 
 /// A listener, with details that only reading callers needs.
 #[derive(Debug)]

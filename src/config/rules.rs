@@ -4,7 +4,7 @@ use metrica::login;
 
 use super::CounterGroup;
 use super::reader::{At, Findings, Table};
-use crate::names::GroupName;
+use crate::policy::names::GroupName;
 use crate::policy::rules::{List, Rules};
 
 /// The keys of a caller that are read here.

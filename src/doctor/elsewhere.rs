@@ -7,8 +7,8 @@ use metrica::scope::ScopeSet;
 use super::Line;
 use super::finding::Finding;
 use crate::config::{Config, TokenSource};
-use crate::names::TokenAlias;
 use crate::policy::caller::Caller;
+use crate::policy::names::TokenAlias;
 
 /// Replaces the finding that a token has no access to a counter, where another token of each of its callers serves that
 /// counter with the same scopes.

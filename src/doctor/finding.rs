@@ -9,7 +9,7 @@ use std::fmt;
 use metrica::scope::ScopeSet;
 
 use crate::health::question::Obstacle;
-use crate::names::TokenAlias;
+use crate::policy::names::TokenAlias;
 
 /// The permission of an account for a counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

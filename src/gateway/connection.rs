@@ -329,8 +329,8 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
-    use crate::names::ListenerName;
     use crate::policy::caller::Peer;
+    use crate::policy::names::ListenerName;
 
     fn connection() -> Connection {
         let peer = Peer::Address(Ipv4Addr::LOCALHOST.into());

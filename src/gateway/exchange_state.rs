@@ -7,7 +7,7 @@ use metrica::scope::{Scope, ScopeSet};
 use metrica::subject::Subject;
 use tokio::time::Instant;
 
-use crate::names::{CallerId, TokenAlias};
+use crate::policy::names::{CallerId, TokenAlias};
 use crate::worker::TokenUse;
 
 /// The caller of a request.

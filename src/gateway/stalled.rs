@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::metrics::Stall;
-use crate::names::CallerId;
+use crate::policy::names::CallerId;
 use crate::worker::{RequestId, Worker};
 
 /// The record of a caller that kept the gate waiting for too long.

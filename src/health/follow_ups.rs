@@ -15,7 +15,7 @@ use rustc_hash::FxHashMap;
 use tokio::time::Instant;
 
 use super::machine::TRUST;
-use crate::names::TokenAlias;
+use crate::policy::names::TokenAlias;
 use crate::worker::{Suspicion, TokenUse};
 
 /// The time after which a question repeats (rule 2).

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::machine::State;
 use super::{Health, TrackedToken, outage};
-use crate::names::TokenAlias;
+use crate::policy::names::TokenAlias;
 use crate::token::Standing;
 use crate::worker::Slot;
 

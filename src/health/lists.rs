@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::names::TokenAlias;
+use crate::policy::names::TokenAlias;
 use crate::worker::TokenUse;
 
 /// The time after which a list is asked for again (rule 1).

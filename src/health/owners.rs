@@ -18,7 +18,7 @@ use metrica::observed_rights::{Fact, Knowledge};
 use metrica::scope::{Scope, ScopeSet};
 
 use super::ask::About;
-use crate::names::TokenAlias;
+use crate::policy::names::TokenAlias;
 use crate::worker::TokenUse;
 
 /// Facts for the workers, and the tokens they concern.

@@ -6,7 +6,7 @@ use metrica::operation::{OperationId, Verb};
 use metrica::scope::Scope;
 
 use super::{CALLER_GONE, Origin, Refusal, usage};
-use crate::names::{CallerId, TokenAlias};
+use crate::policy::names::{CallerId, TokenAlias};
 use crate::policy::rejection::Reason;
 
 /// The result of an exchange.

@@ -179,7 +179,8 @@ fn refusals(shard: &Shard, families: &mut Families) {
     for (token, it_is) in sorted(&shard.other_owners) {
         families.token_of_another.push(gauge(&[("token", token.as_str())], i64::from(*it_is)));
     }
-    let caller_name = |caller: Option<crate::names::CallerId>| caller.map_or("unknown", |caller| caller.as_str());
+    let caller_name =
+        |caller: Option<crate::policy::names::CallerId>| caller.map_or("unknown", |caller| caller.as_str());
     for (failure, count) in sorted(&shard.auth_failures) {
         let mut code_digits = itoa::Buffer::new();
         let labels = [

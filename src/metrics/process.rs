@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::files;
-use crate::names::{CallerId, ListenerName, TokenAlias};
+use crate::policy::names::{CallerId, ListenerName, TokenAlias};
 use crate::token::Standing;
 
 /// The result of a reload.

@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use super::{Finished, Refusal, Shard};
 use crate::config::CounterGroup;
-use crate::names::{CallerId, GroupName};
+use crate::policy::names::{CallerId, GroupName};
 
 /// The group of counters that a request names (rule 2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

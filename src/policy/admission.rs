@@ -24,7 +24,7 @@ use strict_http::host::{Host, Hosts};
 
 use super::decide::RequestHead;
 use super::{http2_request, via};
-use crate::names::ListenerName;
+use crate::policy::names::ListenerName;
 use crate::policy::rejection::{Reason, Rejection};
 
 /// Limits of requests and connections.

@@ -19,7 +19,7 @@ use rustc_hash::FxHashMap;
 
 use super::caller_table::Table;
 pub use super::condition::{Condition, ConditionKind, Conditions, Repeated, are_everyone};
-pub use crate::names::{CallerId, ListenerName, TokenAlias};
+pub use crate::policy::names::{CallerId, ListenerName, TokenAlias};
 use crate::policy::rules::Rules;
 
 /// A caller of the configuration.

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use rustc_hash::FxHashMap;
 
 use super::caller::{Caller, Condition, Conditions, Peer};
-use crate::names::ListenerName;
+use crate::policy::names::ListenerName;
 
 /// The callers of a listener. Values are positions in the configuration.
 #[derive(Debug, Default)]

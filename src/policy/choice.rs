@@ -22,8 +22,8 @@ use metrica::observed_rights::Access;
 use metrica::operation::{Operation, Reach};
 use metrica::subject::Subject;
 
-use crate::names::TokenAlias;
 use crate::policy::TokenRights;
+use crate::policy::names::TokenAlias;
 
 /// The knowledge about the owners of tokens, by the position of the token in the policy.
 pub trait Accounts {

@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::{IpNet, Ipv6Net};
 
 use super::caller::{Evidence, Peer};
-use crate::names::ListenerName;
+use crate::policy::names::ListenerName;
 
 /// A condition on a connection. Any one of its values satisfies it; without values, no connection does.
 #[derive(Debug, Clone, PartialEq, Eq)]

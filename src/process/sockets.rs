@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 
 use super::workers::{Command, LOOK, Workers};
 use crate::metrics::process::ProcessMeters;
-use crate::names::ListenerName;
+use crate::policy::names::ListenerName;
 use crate::server::listen::{Bound, BoundSocket};
 use crate::server::{Connections, accept};
 use crate::worker::Worker;

@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::sockets::Accepts;
 use crate::metrics::Shard;
 use crate::metrics::process::ProcessMeters;
-use crate::names::ListenerName;
+use crate::policy::names::ListenerName;
 use crate::server::Connections;
 use crate::server::listen::{Bound, BoundSocket};
 use crate::telemetry::{Form, Sink};

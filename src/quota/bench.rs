@@ -3,7 +3,7 @@
 use metrica::error_type::ErrorType;
 
 use super::*;
-use crate::names::CallerId;
+use crate::policy::names::CallerId;
 
 /// Noon, so that a test has twelve hours before the day restarts.
 const NOON: u64 = 20_000 * 86_400 + 43_200;

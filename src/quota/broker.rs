@@ -11,7 +11,7 @@ use super::limit::{LimitName, Mode};
 use super::line::Line;
 use super::refusal::{After, Reason, Refusal};
 use super::setup::{Bounds, Caller, CallerSettings, Egress, EgressName, Names, Owner, OwnerName, Settings};
-use crate::names::CallerId;
+use crate::policy::names::CallerId;
 
 /// Metrica may compute a cancelled request for this long.
 const CANCELLED: Micros = 5 * SECOND;

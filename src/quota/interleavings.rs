@@ -4,7 +4,7 @@ use metrica::error_type::ErrorType;
 use proptest::prelude::*;
 
 use super::*;
-use crate::names::CallerId;
+use crate::policy::names::CallerId;
 
 const NOON: u64 = 20_000 * 86_400 + 43_200;
 const CALLERS: [&str; 4] = ["one", "two", "three", "four"];

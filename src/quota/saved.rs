@@ -9,7 +9,7 @@ use super::clock::Now;
 use super::limit::{Limit, LimitName};
 use super::meter::Meter;
 use super::setup::{Caller, Owner, OwnerName};
-use crate::names::CallerId;
+use crate::policy::names::CallerId;
 
 /// The form of [`SavedCounts`].
 const VERSION: u32 = 1;

@@ -4,7 +4,7 @@ use rustc_hash::FxHashMap;
 
 use super::clock::{Micros, SECOND};
 use super::limit::{Limits, Mode};
-use crate::names::CallerId;
+use crate::policy::names::CallerId;
 
 metrica::interned_names! {
     /// The name of an owner: the login or alias whose limits its tokens share.

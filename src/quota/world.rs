@@ -7,7 +7,7 @@ use std::time::Duration;
 use metrica::error_type::ErrorType;
 
 use super::*;
-use crate::names::CallerId;
+use crate::policy::names::CallerId;
 
 /// How a client sends requests.
 #[derive(Clone, Copy)]

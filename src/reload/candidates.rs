@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::names::TokenAlias;
+use crate::policy::names::TokenAlias;
 use crate::token::Token;
 
 /// The time that a new token must stay unchanged before it is used.

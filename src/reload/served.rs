@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use crate::config::{Config, TokenSource};
 use crate::metrics::process::Served;
-use crate::names::TokenAlias;
+use crate::policy::names::TokenAlias;
 use crate::worker::Slot;
 
 /// Determines the missing tokens of the callers and listeners of `config`. `slots` are in the order of its tokens.

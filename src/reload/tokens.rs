@@ -15,7 +15,7 @@ use super::candidates::{Candidates, STABLE};
 use super::{GONE, LOOK_AT_UNWATCHED, Reloader};
 use crate::config::TokenSource;
 use crate::metrics::process::Outcome;
-use crate::names::TokenAlias;
+use crate::policy::names::TokenAlias;
 use crate::process::workers::Workers;
 use crate::token::Token;
 use crate::token::store::{self, TokenFileError, Written};

@@ -21,8 +21,8 @@ use socket2::{Domain, Socket as RawSocket, Type};
 use super::caller_io::Socket;
 use crate::config::{Bind, Listener};
 use crate::files::{ExternalFile, Purpose};
-use crate::names::ListenerName;
 use crate::policy::caller::Peer;
+use crate::policy::names::ListenerName;
 
 /// The accept backlog. The kernel limits it to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;

@@ -339,8 +339,8 @@ mod tests {
     use metrica::operation::{OperationId, Verb};
 
     use super::*;
-    use crate::names::{CallerId, ListenerName};
     use crate::policy::caller::Peer;
+    use crate::policy::names::{CallerId, ListenerName};
     use crate::policy::rejection::Reason;
 
     fn line(form: Form) -> String {

@@ -17,7 +17,7 @@ use crate::files::ExternalFile;
 use crate::files::descriptors::DescriptorNeed;
 use crate::files::guard::Refusal;
 use crate::files::reading::shown;
-use crate::names::TokenAlias;
+use crate::policy::names::TokenAlias;
 use crate::token::{BadToken, Token};
 
 /// The reason why a file holds no usable token.

@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::{Generation, Slot, TokenUse};
-use crate::names::TokenAlias;
+use crate::policy::names::TokenAlias;
 
 /// A report of a worker to the process.
 #[derive(Debug)]

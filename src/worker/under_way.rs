@@ -12,7 +12,7 @@ use metrica::operation::OperationId;
 use tokio::time::Instant;
 
 use super::RequestId;
-use crate::names::CallerId;
+use crate::policy::names::CallerId;
 
 /// A request that is under way, as its worker sees it.
 pub trait Underway {

@@ -163,8 +163,8 @@ proptest! {
 
 #[test]
 fn rule_4_a_request_chooses_among_the_candidates_alone() {
-    use crate::names::{CallerId, ListenerName};
     use crate::policy::caller::{Caller, Callers, Conditions};
+    use crate::policy::names::{CallerId, ListenerName};
     use crate::policy::rules::{Call, Rules};
     use crate::policy::{Denial, Policy};
 

@@ -264,7 +264,7 @@ fn nothing_that_holds_a_token_shows_it() {
     write_private(file.path(), BAD_TOKEN);
     file.as_file().flush().unwrap();
     let source = metrika_gate::config::TokenSource {
-        alias: metrika_gate::names::TokenAlias::new("analytics"),
+        alias: metrika_gate::policy::names::TokenAlias::new("analytics"),
         file: file.path().to_owned(),
         allow_mode: None,
         scopes: metrica::scope::ScopeSet::EMPTY,
