@@ -15,7 +15,7 @@ use metrica::scope::ScopeSet;
 use rustls_pki_types::CertificateDer;
 
 use crate::policy::caller::Caller;
-use crate::policy::names::{GroupName, ListenerName, TokenAlias};
+use crate::policy::names::{CallerId, GroupName, ListenerName, TokenAlias};
 
 mod accounts;
 mod admission;
@@ -26,6 +26,7 @@ mod health;
 mod level;
 mod policy;
 mod process;
+pub mod quota;
 mod reader;
 mod rules;
 mod source;
@@ -38,6 +39,7 @@ pub use health::Origin;
 pub use level::level;
 pub use policy::tokens_beside_mistakes;
 pub use process::admin_beside_mistakes;
+pub use quota::{CallerQuota, Quota};
 use reader::{At, Findings};
 pub use rules::login;
 pub use source::bytes;
@@ -63,6 +65,10 @@ pub struct Config {
     pub catalogue: Catalogue,
     /// Groups of counters for metrics.
     pub counter_groups: Vec<CounterGroup>,
+    /// The quotas of Metrica, and how callers share them, if configured.
+    pub quota: Option<Quota>,
+    /// The part of each caller in the quotas.
+    pub caller_quotas: Vec<(CallerId, CallerQuota)>,
     /// The service that identifies the owner of a token, if configured.
     pub identity: Option<Identity>,
     /// The checks of tokens.
@@ -317,7 +323,7 @@ impl Config {
     }
 }
 
-const KEYS: [&str; 16] = [
+const KEYS: [&str; 17] = [
     "listeners",
     "admin",
     "upstream",
@@ -326,6 +332,7 @@ const KEYS: [&str; 16] = [
     "operations",
     "unknown_operations",
     "counter_groups",
+    "quota",
     "identity",
     "token_health",
     "timeouts",
@@ -350,6 +357,14 @@ fn read(root: &At<'_>, findings: &mut Findings) -> Option<Config> {
     let callers = table.required(findings, "callers").and_then(|at| policy::callers(&at, &known, findings));
     let catalogue = policy::catalogue(&table, findings);
     let groups = table.optional("counter_groups").map_or(Some(Vec::new()), |at| rules::counter_groups(&at, findings));
+    let quota = quota::quota(table.optional("quota").as_ref(), findings);
+    let caller_quotas = table.required(findings, "callers").map_or(Some(Vec::new()), |at| {
+        let read = quota::callers(&at, findings);
+        if let (Some(read), Some(quota)) = (&read, &quota) {
+            quota::check(read, quota.as_ref(), &at, findings);
+        }
+        read
+    });
     let identity = health::identity(table.optional("identity").as_ref(), upstream.as_ref(), findings);
     let token_health = health::token_health(table.optional("token_health").as_ref(), findings);
     let timeouts = process::caller_timeouts(table.optional("timeouts").as_ref(), findings);
@@ -366,6 +381,8 @@ fn read(root: &At<'_>, findings: &mut Findings) -> Option<Config> {
         callers: callers?.into(),
         catalogue,
         counter_groups: groups?,
+        quota: quota?,
+        caller_quotas: caller_quotas?,
         identity: identity?,
         token_health: token_health?,
         timeouts: timeouts?,

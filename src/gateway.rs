@@ -51,6 +51,7 @@ mod record;
 mod stage;
 mod stalled;
 pub mod transport;
+mod turn;
 
 use admit::Admit;
 use authorize::Authorize;

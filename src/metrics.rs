@@ -24,6 +24,7 @@ mod finished;
 mod kinds;
 pub mod page;
 pub mod process;
+mod quota;
 pub mod usage;
 
 pub use kinds::{Credential, Stall, UpstreamError};
@@ -137,6 +138,7 @@ pub struct CallerMeters {
     requests: FxHashMap<(Option<OperationId>, Option<Verb>, u16, Origin), u64>,
     duration: Histogram,
     in_flight: i64,
+    quota_wait: Histogram,
     request_bytes: u64,
     response_bytes: u64,
     usage: usage::Usage,
@@ -165,6 +167,7 @@ pub struct Shard {
     likely_cut: usize,
     /// The reads that were sent once more with another account's token, by the first token; every series starts at zero.
     account_retries: FxHashMap<TokenAlias, u64>,
+    quota_refused: FxHashMap<(Option<CallerId>, &'static str), u64>,
     /// The number of counters on which a permission of the token's owner is known.
     token_counters: FxHashMap<TokenAlias, usize>,
     /// Whether a token is known to belong to another account than its `owner`.
@@ -190,6 +193,7 @@ impl Default for Shard {
             floods: 0,
             likely_cut: 0,
             account_retries: FxHashMap::default(),
+            quota_refused: FxHashMap::default(),
             token_counters: FxHashMap::default(),
             other_owners: FxHashMap::default(),
         }
@@ -215,6 +219,9 @@ impl Shard {
         meters.in_flight -= 1;
         *meters.requests.entry((operation, verb, code, finished.origin())).or_default() += 1;
         meters.duration.observe(finished.duration);
+        if let Some(wait) = finished.quota_wait {
+            meters.quota_wait.observe(wait);
+        }
         meters.request_bytes += finished.request_bytes;
         meters.response_bytes += finished.response_bytes;
         meters.usage.count(finished);
@@ -276,6 +283,11 @@ impl Shard {
         *self.account_retries.entry(token).or_default() += 1;
     }
 
+    /// Records a request that a quota refused.
+    pub fn refused_by_quota(&mut self, caller: Option<CallerId>, limit: &'static str) {
+        *self.quota_refused.entry((caller, limit)).or_default() += 1;
+    }
+
     /// Sets the number of counters on which a permission of the token's owner is known.
     pub fn token_counters(&mut self, token: TokenAlias, counters: usize) {
         self.token_counters.insert(token, counters);
@@ -294,6 +306,7 @@ impl Shard {
             add_counts(&mut meters.requests, &more.requests);
             meters.duration.add(&more.duration);
             meters.in_flight += more.in_flight;
+            meters.quota_wait.add(&more.quota_wait);
             meters.request_bytes += more.request_bytes;
             meters.response_bytes += more.response_bytes;
             meters.usage.add(&more.usage);
@@ -317,6 +330,7 @@ impl Shard {
         self.floods += other.floods;
         self.likely_cut += other.likely_cut;
         add_counts(&mut self.account_retries, &other.account_retries);
+        add_counts(&mut self.quota_refused, &other.quota_refused);
         for (token, counters) in &other.token_counters {
             let known = self.token_counters.entry(*token).or_default();
             *known = (*known).max(*counters);

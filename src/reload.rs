@@ -201,6 +201,8 @@ impl Reloader {
             limits: old.limits,
             access_log: old.access_log,
             groups: old.groups.clone(),
+            turns: old.turns.clone(),
+            quota: old.quota.clone(),
         });
     }
 

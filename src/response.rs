@@ -45,6 +45,7 @@ mod source;
 mod streaming;
 
 pub use body::ResponseBody;
+use classification::Begin;
 pub use error::ResponseError;
 pub use progress::ResponseProgress;
 use secret::Secret;
@@ -52,6 +53,7 @@ pub use source::Carrier;
 
 use crate::policy::rejection::Rejection;
 use crate::upstream::received::Received;
+use crate::worker::{Turn, Waiting};
 
 /// The terms that a response has to meet.
 pub struct Terms {
@@ -63,6 +65,10 @@ pub struct Terms {
     pub counters: Option<Arc<[u64]>>,
     /// Whether a denial for lack of access is answered by trying another account.
     pub has_next: bool,
+    /// Whether the request can be sent again after a refusal by a quota.
+    pub can_repeat: bool,
+    /// The turn of the request, which ends with the response.
+    pub turn: Turn,
     /// The longest target that the gate accepts, in bytes.
     pub target_bytes: usize,
     /// The connection that carried the request.
@@ -71,12 +77,27 @@ pub struct Terms {
     pub progress: Rc<dyn ResponseProgress>,
 }
 
-/// Passes a response through the steps. This is the only place that counts the error of a step. Returns `None` if the
-/// request is to be tried with another account ([`Terms::has_next`]).
+/// The result of the steps.
+pub enum Passed {
+    /// The response that the caller gets.
+    Response(Response<ResponseBody>),
+    /// The request is sent again.
+    Again(Again),
+}
+
+/// The reason to send a request again.
+pub enum Again {
+    /// A token of another account may be allowed what was denied.
+    OtherAccount,
+    /// The turn of the request comes once more.
+    Quota(Waiting),
+}
+
+/// Passes a response through the steps. This is the only place that counts the error of a step.
 ///
 /// # Errors
 /// The rejection that the caller gets in its place.
-pub async fn respond(response: Response<Received>, terms: Terms) -> Result<Option<Response<ResponseBody>>, Rejection> {
+pub async fn respond(response: Response<Received>, terms: Terms) -> Result<Passed, Rejection> {
     let progress = terms.progress.clone();
     pass(response, terms).await.map_err(|error| {
         progress.upstream_error(error.kind());
@@ -85,8 +106,8 @@ pub async fn respond(response: Response<Received>, terms: Terms) -> Result<Optio
 }
 
 /// Runs the steps in their order.
-async fn pass(response: Response<Received>, terms: Terms) -> Result<Option<Response<ResponseBody>>, ResponseError> {
-    let Terms { at, secret, counters, has_next, target_bytes, carrier, progress } = terms;
+async fn pass(response: Response<Received>, terms: Terms) -> Result<Passed, ResponseError> {
+    let Terms { at, secret, counters, has_next, can_repeat, turn, target_bytes, carrier, progress } = terms;
     let (head, incoming) = response.into_parts();
     let framed = framing::check(head, !incoming.is_end_stream())?;
     let listed = fields::keep_listed(framed);
@@ -94,8 +115,11 @@ async fn pass(response: Response<Received>, terms: Terms) -> Result<Option<Respo
     let local = redirect::keep_local(redacted, carrier.authority(), target_bytes)?;
     let hop = hop::of_the_gate(local, progress.request_is_complete());
     let limited = list_head::check(hop, counters)?;
-    let opened = streaming::open(limited, incoming, carrier, secret, at, progress);
-    let Some(begun) = classification::begin(opened, has_next).await? else { return Ok(None) };
+    let opened = streaming::open(limited, incoming, (carrier, turn), secret, at, progress);
+    let begun = match classification::begin(opened, has_next, can_repeat).await? {
+        Begin::Pass(begun) => *begun,
+        Begin::Again(again) => return Ok(Passed::Again(again)),
+    };
     let passed = list_body::limit(begun).await?;
-    Ok(Some(body::count(passed)))
+    Ok(Passed::Response(body::count(passed)))
 }

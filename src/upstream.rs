@@ -30,7 +30,7 @@ mod upload;
 pub mod watchdog;
 mod wire;
 
-pub use lease::Lease;
+pub use lease::{Lease, Pass};
 pub use listener::Listener;
 pub use pool::{CarriedToken, Pool};
 pub use request::Outgoing;

@@ -33,11 +33,13 @@ use crate::upstream::{CarriedToken, Pool, Upstream, Watchdogs};
 mod accounts;
 mod learning;
 mod request_id;
+mod turns;
 mod under_way;
 
 pub use accounts::WorkerAccounts;
 pub use learning::{Diagnosed, Learning, Refused, Report, Suspicion};
 pub use request_id::{RequestId, new_request_id};
+pub use turns::{AfterRefusal, Asked, QuotaNumbers, Turn, Turns, Waiting};
 pub use under_way::{Progress, UnderWay, Underway};
 
 /// A configured token and its state.
@@ -123,6 +125,10 @@ pub struct Generation {
     pub admissions: Arc<Admissions>,
     /// The tokens, by their position in the policy.
     pub tokens: Vec<Slot>,
+    /// The turns of requests; all generations share them.
+    pub turns: Arc<Turns>,
+    /// The numbers for asking for a turn; `None` if the configuration has no quota.
+    pub quota: Option<QuotaNumbers>,
     /// The upstream.
     pub upstream: Arc<Upstream>,
     /// The timeouts towards callers.
@@ -214,6 +220,8 @@ pub struct Worker {
     pub ahead: Rc<Budget>,
     /// The budget of HTTP/2 window bytes beyond those that the protocol gives each stream.
     pub windows: Rc<Budget>,
+    /// The bytes that requests hold while they wait for their turn.
+    waiting_bytes: Cell<usize>,
     lines: RefCell<Vec<u8>>,
     sink: Sink,
     form: Form,
@@ -237,7 +245,7 @@ pub enum Ending {
 }
 
 /// The maximum bytes that one worker reads ahead, over all callers.
-const AHEAD_OF_A_WORKER: usize = 16 * 1024 * 1024;
+pub const AHEAD_OF_A_WORKER: usize = 16 * 1024 * 1024;
 
 /// The maximum bytes of the HTTP/2 windows of one worker, over all connections.
 const WINDOWS_OF_A_WORKER: usize = 16 * 1024 * 1024;
@@ -258,6 +266,7 @@ impl Worker {
             watchdogs: Watchdogs::default(),
             ahead: Rc::new(Budget::new(AHEAD_OF_A_WORKER)),
             windows: Rc::new(Budget::new(WINDOWS_OF_A_WORKER)),
+            waiting_bytes: Cell::new(0),
             lines: RefCell::default(),
             sink,
             form,
@@ -286,6 +295,12 @@ impl Worker {
         let new = snapshot(generation, Some(&old), self.workers);
         new.pool.retain(|carried| new.generation.tokens.iter().any(|slot| slot.token_use().carried() == carried));
         *self.snapshot.borrow_mut() = Rc::new(new);
+    }
+
+    /// Changes the number of bytes that requests hold while they wait for their turn, and returns it.
+    pub fn waiting_bytes(&self, change: impl FnOnce(usize) -> usize) -> usize {
+        self.waiting_bytes.set(change(self.waiting_bytes.get()));
+        self.waiting_bytes.get()
     }
 
     /// Updates the counts.

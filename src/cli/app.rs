@@ -201,6 +201,8 @@ impl App {
             };
             let shown = Arc::new(shown);
             tokio::task::spawn_local(shown.serve(admin, descriptors.admin()));
+            let turns = workers.turns();
+            tokio::task::spawn_local(async move { turns.run().await });
             let (watched, counted) = (workers.clone(), meters.clone());
             tokio::task::spawn_local(async move { watched.watch(&counted).await });
             let (kept, counted, sockets) = (workers.clone(), meters.clone(), bound.clone());
@@ -323,6 +325,7 @@ async fn end(signals: &mut Signals, shutdown: Shutdown, workers: &Workers) -> u8
     workers.leave(now.checked_add(whole).unwrap_or(now + YEAR));
     let all_ended = async {
         tokio::time::sleep(shutdown.delay).await;
+        workers.turns().drain();
         workers.drain();
         let deadline = Instant::now() + shutdown.timeout.min(YEAR);
         while workers.connections() > 0 && Instant::now() < deadline {

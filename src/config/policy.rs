@@ -153,8 +153,8 @@ pub fn callers(at: &At<'_>, known: &KnownNames<'_>, findings: &mut Findings) -> 
 }
 
 fn caller(at: &At<'_>, known: &KnownNames<'_>, findings: &mut Findings) -> Option<Caller> {
-    let table =
-        at.table(findings, &[["id", "match", "scopes", "tokens", "strict"].as_slice(), &rules::KEYS].concat())?;
+    let table = at
+        .table(findings, &[["id", "match", "scopes", "tokens", "strict", "quota"].as_slice(), &rules::KEYS].concat())?;
     let id = table.required(findings, "id").and_then(|at| name(&at, findings));
     let conditions = table.required(findings, "match").and_then(|at| conditions(&at, known, findings));
     let scopes = table.required(findings, "scopes").and_then(|at| scopes(&at, findings));

@@ -130,6 +130,11 @@ impl<'a> At<'a> {
         Some(list)
     }
 
+    /// Whether the value is a whole number.
+    pub const fn is_integer(&self) -> bool {
+        matches!(self.node, Node::Integer(_))
+    }
+
     /// Whether the value is this text.
     pub fn is_word(&self, word: &str) -> bool {
         matches!(self.node, Node::Text(text) if text == word)

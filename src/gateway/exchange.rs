@@ -7,6 +7,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::time::Duration;
 
 use metrica::cause::Diagnosis;
 use metrica::error_type::ErrorType;
@@ -33,7 +34,7 @@ pub struct Exchange {
     pub request_id: RequestId,
     /// The method, if operations use it.
     pub verb: Option<Verb>,
-    started: Instant,
+    pub(super) started: Instant,
     caller_state: Cell<CallerState>,
     pub(super) request: RefCell<Request>,
     upward: Cell<UpstreamProgress>,
@@ -41,6 +42,8 @@ pub struct Exchange {
     refusal: Cell<Option<Refusal>>,
     would_refuse: Cell<Option<Reason>>,
     lacking: Cell<Option<Lacking>>,
+    /// The time that the request waited for its turn, if a quota counts it.
+    pub(super) quota_wait: Cell<Option<Duration>>,
     pieces: Cell<Option<Pieces>>,
     request_is_complete: Cell<bool>,
     response_bytes: Cell<u64>,
@@ -67,6 +70,7 @@ impl Exchange {
             refusal: Cell::new(None),
             would_refuse: Cell::new(None),
             lacking: Cell::new(None),
+            quota_wait: Cell::new(None),
             pieces: Cell::new(None),
             request_is_complete: Cell::new(false),
             response_bytes: Cell::new(0),
@@ -189,7 +193,7 @@ impl Exchange {
         self.refusal.set(Some(Refusal::Gate(reason)));
     }
 
-    fn caller(&self) -> Option<CallerId> {
+    pub(super) fn caller(&self) -> Option<CallerId> {
         self.caller_state.get().caller()
     }
 
@@ -338,6 +342,7 @@ impl Exchange {
             refusal: self.refusal.get(),
             ended: now.into_std(),
             would_refuse: self.would_refuse.get(),
+            quota_wait: self.quota_wait.get(),
             duration: now - self.started,
             upstream_duration: upward.duration(),
             request_bytes: self.pieces.get().map_or(0, |pieces| pieces.bytes),

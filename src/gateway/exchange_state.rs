@@ -8,6 +8,7 @@ use metrica::subject::Subject;
 use tokio::time::Instant;
 
 use crate::policy::names::{CallerId, TokenAlias};
+use crate::quota::Groups;
 use crate::worker::TokenUse;
 
 /// The caller of a request.
@@ -61,6 +62,10 @@ pub struct Read {
     pub acts: bool,
     /// Whether the response can take minutes, or the body can be large.
     pub is_lengthy: bool,
+    /// The kinds of the operation that quotas count.
+    pub groups: Groups,
+    /// Whether the operation transfers much data.
+    pub is_bulk: bool,
     /// The counter, account or other object that the operation works on.
     pub subject: Subject,
     /// The state of the token.
@@ -92,6 +97,8 @@ impl Request {
             reach: operation.reach,
             acts: operation.acts,
             is_lengthy: operation.long || operation.upload,
+            groups: Groups::of(operation),
+            is_bulk: operation.bulk,
             subject,
             token: token.map_or(before, Token::Chosen),
         });

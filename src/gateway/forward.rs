@@ -12,6 +12,8 @@
 //! 6. A read without a body that Metrica denies for lack of access is sent once more, with a token of another account, if the
 //!    decision lists one: where it is not known which of the caller's accounts has access ([`crate::policy::choice`]). The
 //!    caller gets the second response, whatever it is.
+//! 7. A request waits for its turn before it takes a connection ([`super::turn`]). A read without a body that Metrica refuses
+//!    because of a quota is sent again when its turn comes, as the broker decides ([`crate::quota`]).
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -27,10 +29,11 @@ use super::exchange::Exchange;
 use super::failure::{broken, closed_before, not_sent};
 use super::inject::{Outbound, Permit};
 use super::record::REQUEST_ID;
+use super::turn;
 use crate::body::RequestBody;
 use crate::metrics::UpstreamError;
 use crate::policy::rejection::{Reason, Rejection};
-use crate::response::{Carrier, ResponseBody, Terms, respond};
+use crate::response::{Again, Carrier, Passed, ResponseBody, Terms, respond};
 use crate::upstream::broken::{Broken, Unanswered};
 use crate::upstream::received::Received;
 use crate::upstream::{Lease, Outgoing, Upstream, Watchdog};
@@ -39,6 +42,8 @@ use crate::upstream::{Lease, Outgoing, Upstream, Watchdog};
 enum Failed {
     /// The response head did not arrive in time.
     Timeout,
+    /// The request has no turn.
+    NoTurn,
     /// The connection failed.
     Sending(Box<Unanswered<RequestBody>>),
 }
@@ -46,6 +51,8 @@ enum Failed {
 /// A response whose head has arrived.
 struct Answered {
     response: Response<Received>,
+    /// The request, if it has no body and can be sent once more.
+    request: Option<Outgoing<RequestBody>>,
     at: Instant,
     lease: Lease<RequestBody>,
     watchdog: Watchdog,
@@ -59,19 +66,23 @@ pub async fn forward(outbound: Outbound) -> Result<Response<ResponseBody>, Rejec
     let (mut request, mut permit) = outbound.into_parts();
     loop {
         let lease = ready_to_leave(&mut permit, &mut request, false).await?;
-        // Rule 6. The decision allows it only for a request without a body.
-        let copy = permit.has_next().then(|| request.with_body(RequestBody::empty(permit.exchange.clone())));
         let answered = attempt(&mut permit, request, lease).await?;
-        let Answered { response, at, lease, watchdog } = answered;
+        let Answered { response, request: repeat, at, lease, watchdog } = answered;
         if permit.exchange.connection.interim.is_waiting() {
             // The server writes the interim responses before it gets the final one.
             tokio::task::yield_now().await;
         }
-        if let Some(response) = respond(response, terms(at, &mut permit, lease, watchdog)).await? {
-            return Ok(response);
+        let can_repeat = repeat.is_some() && !permit.exchange.acts();
+        let again = match respond(response, terms(at, &mut permit, can_repeat, lease, watchdog)?).await? {
+            Passed::Response(response) => return Ok(response),
+            Passed::Again(again) => again,
+        };
+        request = repeat.ok_or_else(|| Rejection::internal("only a request that was kept is sent again"))?;
+        match again {
+            Again::OtherAccount => _ = permit.try_next(&mut request)?,
+            // Boxed to keep the future small: few requests are refused.
+            Again::Quota(waiting) => permit.turn = Some(Box::pin(turn::wait(waiting, &permit.exchange, 0)).await?),
         }
-        request = copy.ok_or_else(|| Rejection::internal("another account is tried with a copy of the request"))?;
-        permit.try_next(&mut request)?;
     }
 }
 
@@ -86,7 +97,7 @@ async fn attempt(
 ) -> Result<Answered, Rejection> {
     let mut is_repeat = false;
     loop {
-        let exchange = &permit.exchange;
+        let exchange = &permit.exchange.clone();
         if let Some(body_policy) = permit.body_policy.as_ref().filter(|body_policy| body_policy.list.is_some()) {
             debug_assert!(body_policy.enforce, "unenforced rules filter nothing");
             request.fields.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
@@ -94,18 +105,20 @@ async fn attempt(
         if lease.is_http2() {
             adapt_to_http2(&mut request);
         }
-        // HTTP/2 keeps the request it was given, so a copy is made where rule 1 could need it.
-        let copied = !is_repeat && lease.is_http2() && lease.is_reused() && request.body.is_end_stream();
+        // HTTP/2 keeps the request it was given, so a copy is made where it could be sent again.
+        let is_needed = !is_repeat && lease.is_reused() || permit.may_be_refused();
+        let copied = is_needed && lease.is_http2() && request.body.is_end_stream();
         let copy = copied.then(|| request.with_body(RequestBody::empty(exchange.clone())));
         exchange.sending();
         let pool = permit.pool();
         let upstream = pool.upstream();
         let mut watchdog = exchange.worker().watchdogs.take(upstream.settings.timeouts.response_headers);
         match send(&mut lease, request, permit, &mut watchdog, upstream).await {
-            Ok(response) => {
+            Ok((response, kept)) => {
                 let at = exchange.answered(response.status().as_u16());
-                return Ok(Answered { response, at, lease, watchdog });
+                return Ok(Answered { response, request: kept.or(copy), at, lease, watchdog });
             }
+            Err(Failed::NoTurn) => return Err(Rejection::internal("a request is sent in its turn")),
             Err(Failed::Timeout) => {
                 exchange.upstream_error(UpstreamError::ResponseTimeout);
                 return Err(Reason::UpstreamTimeout.into());
@@ -130,7 +143,16 @@ async fn attempt(
 }
 
 /// Collects the terms of a response whose head arrived at `at`.
-fn terms(at: Instant, permit: &mut Permit, lease: Lease<RequestBody>, watchdog: Watchdog) -> Terms {
+///
+/// # Errors
+/// An internal error if the request was sent without a turn.
+fn terms(
+    at: Instant,
+    permit: &mut Permit,
+    can_repeat: bool,
+    lease: Lease<RequestBody>,
+    watchdog: Watchdog,
+) -> Result<Terms, Rejection> {
     let exchange = permit.exchange.clone();
     if permit.wishes.answered() {
         exchange.upstream_error(UpstreamError::Reflected);
@@ -140,7 +162,9 @@ fn terms(at: Instant, permit: &mut Permit, lease: Lease<RequestBody>, watchdog: 
     let secret = permit.wishes.secret().clone();
     let carrier = Carrier { lease, watchdog, idle_limit, asked: permit.wishes.take_asked() };
     let counters = permit.body_policy.as_ref().and_then(|body_policy| body_policy.list.clone());
-    Terms { at, secret, counters, has_next: permit.has_next(), target_bytes, carrier, progress: exchange }
+    let turn = permit.turn.take().ok_or_else(|| Rejection::internal("a request is sent in its turn"))?;
+    let has_next = permit.has_next() && can_repeat;
+    Ok(Terms { at, secret, counters, has_next, can_repeat, turn, target_bytes, carrier, progress: exchange })
 }
 
 /// Returns a connection for the request after every wait: the body rules are applied, the connection is ready, and the
@@ -161,6 +185,12 @@ async fn ready_to_leave(
         } else {
             // An earlier decision may have required it.
             request.body.watch_no_more();
+        }
+        if permit.turn.is_none() {
+            permit.turn = Some(turn::take(permit, request.body.ahead().len()).await?);
+            if permit.renew(request)? {
+                continue;
+            }
         }
         let lease = ready_lease(permit, request, fresh).await?;
         if !permit.renew(request)? {
@@ -218,12 +248,13 @@ fn adapt_to_http2(request: &mut Outgoing<RequestBody>) {
 async fn send(
     lease: &mut Lease<RequestBody>,
     request: Outgoing<RequestBody>,
-    permit: &Permit,
+    permit: &mut Permit,
     watchdog: &mut Watchdog,
     upstream: &Upstream,
-) -> Result<Response<Received>, Failed> {
-    let exchange = &permit.exchange;
-    let mut answer = pin!(lease.send(request, &permit.wishes));
+) -> Result<(Response<Received>, Option<Outgoing<RequestBody>>), Failed> {
+    let Permit { exchange, wishes, turn: Some(turn), .. } = permit else { return Err(Failed::NoTurn) };
+    turn.sent();
+    let mut answer = pin!(lease.send(request, &*wishes, &*turn));
     poll_fn(|context| {
         if let Poll::Ready(answer) = answer.as_mut().poll(context) {
             return Poll::Ready(answer.map_err(|failed| Failed::Sending(Box::new(failed))));

@@ -9,6 +9,7 @@
 //! [`Target`]: strict_http::target::Target
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use http::header::{ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, EXPECT, TE, VIA};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
@@ -31,7 +32,7 @@ use crate::policy::via;
 use crate::response::fields;
 use crate::response::secret::Secret;
 use crate::upstream::{Listener, Outgoing, Pool};
-use crate::worker::{Snapshot, TokenUse};
+use crate::worker::{Generation, Snapshot, TokenUse, Turn};
 
 /// A request that may leave: it carries a token, and only fields of the caller that are allowed.
 pub struct Outbound {
@@ -48,6 +49,8 @@ pub struct Permit {
     /// The handling of interim responses.
     pub wishes: InterimWishes,
     token_use: TokenUse,
+    /// The turn of the request, once it has come.
+    pub turn: Option<Turn>,
     /// The tokens of another account to try once if Metrica denies this read for lack of access.
     next: Option<Candidates>,
     asked: AdmittedRequest,
@@ -101,11 +104,30 @@ impl Permit {
             original.restore(&mut request.fields);
         }
         self.wishes.secret = secret_of(&ready.authorization)?;
+        if self.token_use.alias != ready.token_use.alias {
+            // It was the turn of another owner.
+            self.turn = None;
+        }
         self.token_use = ready.token_use;
         self.body_policy = decision.take_body_policy();
         self.next = decision.next();
         self.snapshot = now.clone();
         Ok(true)
+    }
+
+    /// Returns the generation that the latest decision was made with.
+    pub fn generation(&self) -> &Arc<Generation> {
+        &self.snapshot.generation
+    }
+
+    /// Returns the position of the token that is sent.
+    pub fn token_position(&self) -> Option<usize> {
+        self.snapshot.generation.tokens.iter().position(|slot| slot.alias == self.token_use.alias)
+    }
+
+    /// Whether the request may have to be sent again after a refusal.
+    pub fn may_be_refused(&self) -> bool {
+        self.has_next() || self.turn.as_ref().is_some_and(Turn::is_counted)
     }
 
     /// Whether the decision lists a token of another account.
@@ -124,6 +146,7 @@ impl Permit {
         request.fields.insert(AUTHORIZATION, ready.authorization.clone());
         self.wishes.secret = secret_of(&ready.authorization)?;
         self.token_use = ready.token_use;
+        self.turn = None;
         Ok(true)
     }
 }
@@ -199,6 +222,7 @@ impl Stage<Permitted> for Inject {
             body_policy,
             wishes,
             token_use: ready.token_use,
+            turn: None,
             next,
             asked,
             original_content_type: None,

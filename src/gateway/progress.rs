@@ -54,6 +54,10 @@ impl ResponseProgress for Exchange {
         self.refused_by_upstream(status, error_type)
     }
 
+    fn jitter(&self) -> u16 {
+        Self::jitter(self)
+    }
+
     fn diagnosed(&self, diagnosis: Diagnosis) {
         Self::diagnosed(self, diagnosis);
     }

@@ -215,19 +215,23 @@ const FIELDS: usize = 12;
 
 /// Builds the gate's own response from the table of [`crate::policy::rejection`]; the cause goes only to the log.
 fn answer(rejection: Rejection, exchange: &Rc<Exchange>) -> Response<ResponseBody> {
-    let Rejection { reason, lacking, cause } = rejection;
+    let Rejection { reason, lacking, quota, cause } = rejection;
     let malformed = cause.as_ref().and_then(|cause| cause.downcast_ref::<Malformed>()).copied();
     let breach = cause.as_ref().and_then(|cause| cause.downcast_ref::<Breach>());
     let token = refused_token(reason, exchange);
     let accounts = cause.as_ref().and_then(|cause| cause.downcast_ref::<SeveralAccounts>());
     let told = breach.map(|breach| breach.message()).or_else(|| lacking.map(sentence));
     let told = told.or_else(|| accounts.map(sentence)).or_else(|| malformed.and_then(position_told));
+    let told = told.or_else(|| quota.map(|quota| format!("{} The limit is {}.", reason.answer().message, quota.limit)));
     let told = told.or_else(|| token.map(|token| format!("{} {}", reason.answer().message, since_and_until(token))));
     if let Some(cause) = cause {
         log_cause(exchange, reason, malformed, &format!("{cause:#}"));
     }
     exchange.rejected(reason, lacking);
-    let answer = malformed.map_or(reason.answer(), of_malformed);
+    let mut answer = malformed.map_or(reason.answer(), of_malformed);
+    if let Some(quota) = quota {
+        answer.error_type = quota.error_type;
+    }
     let message = told.as_deref().unwrap_or(answer.message);
     let hint = told.as_deref().map(HeaderValue::from_str).transpose();
     debug_assert!(hint.is_ok(), "what a caller is told makes a field: {told:?}");
@@ -240,7 +244,7 @@ fn answer(rejection: Rejection, exchange: &Rc<Exchange>) -> Response<ResponseBod
     headers.insert(GATE_ERROR, reason.field());
     set_reason(headers, reason.as_str(), hint);
     let next_look = token.map(|token| token.seconds_to_next_look);
-    if let Some(seconds) = next_look.or(answer.retry_after.map(u64::from)) {
+    if let Some(seconds) = next_look.or(quota.map(|quota| quota.seconds)).or(answer.retry_after.map(u64::from)) {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
     if !exchange.request_is_complete() {

@@ -11,8 +11,10 @@ use super::probe::Place;
 use super::{Health, TrackedToken, counters};
 use crate::config::TokenCounters;
 use crate::metrics::process::ProcessMeters;
+use crate::policy::names::TokenAlias;
+use crate::quota::{Class, Counters, Groups, Micros, Request, SECOND};
 use crate::token::Token;
-use crate::worker::{Slot, Suspicion, TokenUse};
+use crate::worker::{Generation, Slot, Suspicion, TokenUse};
 
 impl Health {
     /// Determines with which tokens counters are listed (rule 8).
@@ -39,10 +41,11 @@ impl Health {
             }
             let about = self.owners.about(slot.token_use(), slot.owner.as_deref());
             let asker = |place: &Place| asker(place, token, (slot.token_use(), about), &self.meters, &self.finds);
+            let metrica = counted(&self.metrica, &self.generation, slot.alias);
             if tracked.machine.due().is_some_and(|due| due <= now) {
                 tracked.is_busy = true;
                 tracked.machine.asks(now);
-                ask::whether_valid(asker(&self.metrica));
+                ask::whether_valid(asker(&metrica));
             } else if let Some((place, path)) = &self.identity
                 && tracked.introduction.is_some_and(|due| due <= now)
             {
@@ -52,7 +55,7 @@ impl Health {
             } else if !tracked.standing.is_refused() && self.lists.due(slot.alias).is_some_and(|due| due <= now) {
                 tracked.is_busy = true;
                 self.lists.begin(slot.alias, now);
-                counters::list(asker(&self.metrica));
+                counters::list(asker(&metrica));
             }
         }
         self.ask_what_is_open();
@@ -75,7 +78,8 @@ impl Health {
         tracked.is_busy = true;
         let mut about = self.owners.about(token_use, slot.and_then(|slot| slot.owner.as_deref()));
         about.owner_is_open &= self.identity.is_none();
-        let asker = asker(&self.metrica, token, (token_use, about), &self.meters, &self.finds);
+        let metrica = counted(&self.metrica, &self.generation, token_use.alias);
+        let asker = asker(&metrica, token, (token_use, about), &self.meters, &self.finds);
         match suspicion {
             Suspicion::Counters(login, counters) => ask::permissions(asker, login, counters),
             Suspicion::Logins => ask::logins(asker),
@@ -101,3 +105,24 @@ fn asker(
         requests: Rc::default(),
     }
 }
+
+/// Returns the place, with the turns that the quota of a token's owner demands.
+fn counted(place: &Place, generation: &Generation, alias: TokenAlias) -> Place {
+    let position = generation.tokens.iter().position(|slot| slot.alias == alias);
+    let request = position.and_then(|position| {
+        let numbers = generation.quota.as_ref()?;
+        Some(Request {
+            owner: *numbers.owners.get(position)?,
+            caller: numbers.own,
+            egress: numbers.egress,
+            groups: Groups::CLIENT_READ,
+            class: Class::Interactive,
+            counters: Counters::default(),
+            rest: LONGEST_TURN,
+        })
+    });
+    request.map_or_else(|| place.clone(), |request| place.counted(generation.turns.clone(), request))
+}
+
+/// The longest time that the gate's own request waits for its turn.
+const LONGEST_TURN: Micros = 10 * SECOND;

@@ -3,7 +3,8 @@
 //! 1. Questions are GETs. At most [`LONGEST`] bytes of a response are read. The request asks for no compression; a response
 //!    compressed with gzip is decompressed nevertheless, up to the same limit.
 //! 2. Each question uses a connection of its own, so it waits behind no other and leaves no connection open.
-//! 3. A question takes at most `upstream.timeouts`.
+//! 3. A question takes at most `upstream.timeouts`, after its turn came.
+//! 4. A question to Metrica waits for its turn, like the request of a caller, if the configuration has a quota.
 
 use std::io::Read;
 use std::rc::Rc;
@@ -16,8 +17,10 @@ use http_body_util::{BodyExt, Empty};
 use strict_http::number;
 use strict_http::target::{self, Target};
 
+use crate::quota::Request;
 use crate::token::Token;
 use crate::upstream::{CarriedToken, Listener, Outgoing, Pool, Upstream};
+use crate::worker::{Asked, Turn, Turns};
 
 /// The maximum length of a response, in bytes.
 pub const LONGEST: usize = 4 * 1024 * 1024;
@@ -40,6 +43,9 @@ pub enum NoResponse {
     /// The response broke off or is invalid.
     #[error("the response ended prematurely: {0}")]
     Broken(anyhow::Error),
+    /// The quota of the token's owner allows no request now (rule 4).
+    #[error("the quota of the token's owner allows no request now")]
+    NoTurn,
     /// The time limit passed.
     #[error("no response in time")]
     Timeout,
@@ -50,7 +56,11 @@ pub enum NoResponse {
 
 /// A host that can be asked.
 #[derive(Debug, Clone)]
-pub struct Place(Arc<Upstream>);
+pub struct Place {
+    upstream: Arc<Upstream>,
+    /// The turns that requests wait for (rule 4), and the request that asks for one.
+    turns: Option<(Arc<Turns>, Request)>,
+}
 
 /// Keeps `Content-Encoding`, and no other field.
 struct KeepContentEncoding;
@@ -67,7 +77,23 @@ impl Place {
     /// A place that asks `upstream`.
     #[must_use]
     pub const fn new(upstream: Arc<Upstream>) -> Self {
-        Self(upstream)
+        Self { upstream, turns: None }
+    }
+
+    /// The same place, for requests that the quota of an owner counts (rule 4).
+    #[must_use]
+    pub fn counted(&self, turns: Arc<Turns>, request: Request) -> Self {
+        Self { upstream: self.upstream.clone(), turns: Some((turns, request)) }
+    }
+
+    /// Waits for the turn of a request (rule 4).
+    async fn turn(&self) -> Result<Turn, NoResponse> {
+        let Some((turns, request)) = &self.turns else { return Ok(Turn::unlimited()) };
+        match turns.ask(request.clone()) {
+            Ok(Asked::Granted(turn)) => Ok(turn),
+            Ok(Asked::Waits(waiting)) => waiting.await.map_err(|_| NoResponse::NoTurn),
+            Err(_) => Err(NoResponse::NoTurn),
+        }
     }
 
     /// Requests `target`, a path and query, with `token`. Call it on a single-threaded runtime.
@@ -75,13 +101,14 @@ impl Place {
     /// # Errors
     /// [`NoResponse`].
     pub async fn ask(&self, token: &Token, target: &str) -> Result<ProbeResponse, NoResponse> {
-        let timeouts = &self.0.settings.timeouts;
-        tokio::time::timeout(timeouts.connect + timeouts.response_headers, self.ask_now(token, target))
+        let turn = self.turn().await?;
+        let timeouts = &self.upstream.settings.timeouts;
+        tokio::time::timeout(timeouts.connect + timeouts.response_headers, self.ask_now(token, target, turn))
             .await
             .unwrap_or(Err(NoResponse::Timeout))
     }
 
-    async fn ask_now(&self, token: &Token, target: &str) -> Result<ProbeResponse, NoResponse> {
+    async fn ask_now(&self, token: &Token, target: &str, mut turn: Turn) -> Result<ProbeResponse, NoResponse> {
         let broken = |error: anyhow::Error| NoResponse::Broken(error);
         let uri = target.parse().map_err(|error: http::uri::InvalidUri| broken(error.into()))?;
         let target = Target::check(&uri, target::MAXIMUM_BYTES).map_err(|bad| broken(anyhow::anyhow!("{bad:?}")))?;
@@ -91,11 +118,12 @@ impl Place {
             (AUTHORIZATION, token.authorization()),
         ]);
         let request = Outgoing { method: Method::GET, target: target.into_origin_form(), fields, body: Empty::new() };
-        let pool: Rc<Pool<Empty<Bytes>>> = Rc::new(Pool::new(self.0.clone(), 1));
+        let pool: Rc<Pool<Empty<Bytes>>> = Rc::new(Pool::new(self.upstream.clone(), 1));
         // This is the only request of the pool.
         let mut lease = pool.lease(CarriedToken(0), true).await.map_err(|error| NoResponse::Dial(error.into()))?;
-        let answer = lease
-            .send(request, &KeepContentEncoding)
+        turn.sent();
+        let (answer, _) = lease
+            .send(request, &KeepContentEncoding, &turn)
             .await
             .map_err(|failed| NoResponse::Broken(failed.error.into()))?;
         let (head, mut body) = answer.into_parts();
@@ -107,6 +135,7 @@ impl Place {
                 return Err(NoResponse::TooLong);
             }
         }
+        turn.done();
         let is_packed = head.headers.get(CONTENT_ENCODING).is_some_and(|coding| coding == "gzip");
         let body = if is_packed { unpacked(&read)? } else { read.freeze() };
         Ok(ProbeResponse { status: head.status, body })

@@ -159,7 +159,7 @@ pub async fn ask_once(place: &Place, token: &Token, target: &str) -> Reply {
         Err(unheard) => Reply::Unclear(match unheard {
             // Nothing was sent yet, so the error cannot contain the token.
             NoResponse::Dial(error) => Obstacle::Connection(dial(&error)),
-            NoResponse::Timeout => Obstacle::Timeout,
+            NoResponse::Timeout | NoResponse::NoTurn => Obstacle::Timeout,
             NoResponse::Broken(_) | NoResponse::TooLong => Obstacle::Broken,
         }),
     }

@@ -30,6 +30,8 @@ pub struct Finished {
     pub ended: Instant,
     /// The reason that would have refused the request, if the caller's rules were enforced.
     pub would_refuse: Option<Reason>,
+    /// The time that the request waited for its turn, if a quota counts it.
+    pub quota_wait: Option<Duration>,
     /// From the head of the request to the end of the response.
     pub duration: Duration,
     /// From the start of sending to the head of the response.

@@ -10,14 +10,16 @@ use strict_http::number;
 use super::process::{Confinement, ConnectionLimit, Outcome, ProcessMeters, Reloads};
 use super::{BUCKETS, Histogram, Shard, usage};
 use crate::files::descriptors::DescriptorNeed;
+use crate::quota::QuotaSnapshot;
 
 macro_rules! families {
     ($($field:ident: $kind:ident, $name:literal, $labels:literal, $help:literal;)*) => {
         /// Name, type, labels and help of every family, in the order of the page.
         pub const FAMILIES: &[(&str, &str, &str, &str)] = &[$(($name, stringify!($kind), $labels, $help)),*];
 
+        /// The metrics of every family.
         #[derive(Default)]
-        struct Families { $($field: Vec<Metric>,)* }
+        pub(super) struct Families { $(pub(super) $field: Vec<Metric>,)* }
 
         impl Families {
             fn into_page(self) -> Vec<MetricFamily> {
@@ -73,6 +75,26 @@ families! {
         "Reads that Metrica denied with this token and that the gate repeated with a token of another account.";
     token_counters: GAUGE, "metrika_gate_token_counters", "token",
         "Counters on which a permission of the token's owner is known.";
+    quota_in_use: GAUGE, "metrika_gate_quota_in_use", "owner",
+        "Requests of an account that Metrica processes now, of the parallel requests that it allows.";
+    quota_limit: GAUGE, "metrika_gate_quota_limit", "owner, limit",
+        "The number that a limit allows now, of an account or, for by_ip and logs_by_ip, of an egress address. It is lower than configured while the gate has learned that less is left.";
+    quota_remaining: GAUGE, "metrika_gate_quota_remaining", "owner, limit",
+        "The rest of what a limit allows now.";
+    quota_waiting: GAUGE, "metrika_gate_quota_waiting", "owner, caller",
+        "Requests that wait for a limit of an account.";
+    quota_spent: COUNTER, "metrika_gate_quota_spent_total", "owner, caller, limit",
+        "Requests of a caller that an account was charged for.";
+    quota_wait: HISTOGRAM, "metrika_gate_quota_wait_seconds", "caller",
+        "Time that requests waited for their turn; those that did not wait count too.";
+    quota_refused: COUNTER, "metrika_gate_quota_refused_total", "caller, limit",
+        "Requests that the gate refused because of a limit (429), by the limit.";
+    quota_observed: COUNTER, "metrika_gate_quota_observed_total", "limit",
+        "Requests that would have waited for a limit with mode: observe.";
+    quota_learned: COUNTER, "metrika_gate_quota_learned_total", "limit",
+        "Refusals by Metrica (420, 429) from which the gate learned that less is left of a limit than it counted.";
+    quota_resent: COUNTER, "metrika_gate_quota_resent_total", "",
+        "Requests that Metrica refused because of a quota and that the gate sent again.";
     request_bytes: COUNTER, "metrika_gate_request_bytes_total", "caller",
         "Bytes of request bodies received.";
     response_bytes: COUNTER, "metrika_gate_response_bytes_total", "caller",
@@ -135,12 +157,15 @@ families! {
 ///
 /// # Errors
 /// A family without metrics or without a name.
-pub fn text(shard: &Shard, process: &ProcessMeters) -> prometheus::Result<String> {
+pub fn text(shard: &Shard, process: &ProcessMeters, quota: Option<&QuotaSnapshot>) -> prometheus::Result<String> {
     let mut families = Families::default();
     callers(shard, &mut families);
     refusals(shard, &mut families);
     ledger(shard, &mut families);
     of_the_process(process, &mut families);
+    if let Some(quota) = quota {
+        super::quota::fill(&mut families, shard, quota);
+    }
     let mut page = families.into_page();
     page.extend(prometheus::process_collector::ProcessCollector::for_self().collect());
     prometheus::TextEncoder::new().encode_to_string(&page)
@@ -313,7 +338,7 @@ fn labelled(labels: &[(&str, &str)]) -> Metric {
 }
 
 #[expect(clippy::as_conversions, clippy::cast_precision_loss, reason = "the format has floating-point numbers only")]
-fn counter(labels: &[(&str, &str)], value: u64) -> Metric {
+pub(super) fn counter(labels: &[(&str, &str)], value: u64) -> Metric {
     let mut metric = labelled(labels);
     let mut counter = proto::Counter::default();
     counter.set_value(value as f64);
@@ -322,7 +347,7 @@ fn counter(labels: &[(&str, &str)], value: u64) -> Metric {
 }
 
 #[expect(clippy::as_conversions, clippy::cast_precision_loss, reason = "the format has floating-point numbers only")]
-fn gauge(labels: &[(&str, &str)], value: i64) -> Metric {
+pub(super) fn gauge(labels: &[(&str, &str)], value: i64) -> Metric {
     let mut metric = labelled(labels);
     let mut gauge = proto::Gauge::default();
     gauge.set_value(value as f64);
@@ -330,7 +355,7 @@ fn gauge(labels: &[(&str, &str)], value: i64) -> Metric {
     metric
 }
 
-fn histogram(labels: &[(&str, &str)], durations: &Histogram) -> Metric {
+pub(super) fn histogram(labels: &[(&str, &str)], durations: &Histogram) -> Metric {
     let mut metric = labelled(labels);
     let mut histogram = proto::Histogram::default();
     let mut total = 0;

@@ -213,6 +213,7 @@ mod tests {
         let counted = |code, refusal| {
             let mut shard = Shard::default();
             shard.finish(&Finished {
+                quota_wait: None,
                 caller: None,
                 operation: None,
                 token: None,

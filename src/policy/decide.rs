@@ -375,5 +375,10 @@ impl Candidates {
 }
 
 fn rejection(denial: Denial) -> Rejection {
-    Rejection { reason: denial.reason(), lacking: denial.lacking(), cause: denial.breach().map(Into::into) }
+    Rejection {
+        reason: denial.reason(),
+        lacking: denial.lacking(),
+        quota: None,
+        cause: denial.breach().map(Into::into),
+    }
 }

@@ -117,6 +117,14 @@ reasons! {
         "Metrica rejects tokens of several accounts at once; they are suspended until a probe succeeds. The cause is a fault at Yandex, or an edited or deleted application that issued all of them. The gate probes automatically.";
     Overloaded = "overloaded", SERVICE_UNAVAILABLE, BackendError, Some(1),
         "The gate has reached a limit: limits.connections, limits.connections_per_peer, upstream.connections, or the memory for request bodies that it checks (16 MiB per worker, 2 MiB per connection). Try again later.";
+    QuotaWait = "quota_wait", TOO_MANY_REQUESTS, QuotaRequestsByUid, None,
+        "A quota of Metrica is in use, and the request would wait longer than it may. Repeat it after Retry-After.";
+    QuotaFull = "quota_full", TOO_MANY_REQUESTS, QuotaRequestsByUid, None,
+        "Too many requests wait for a quota of Metrica. Send fewer at a time, and repeat this one after Retry-After.";
+    QuotaBudget = "quota_budget", TOO_MANY_REQUESTS, QuotaRequestsByUid, None,
+        "This caller has spent its own budget of a quota of Metrica. Repeat the request after Retry-After.";
+    QuotaDraining = "quota_draining", SERVICE_UNAVAILABLE, BackendError, Some(1),
+        "The gate stops, and the request waited for a quota of Metrica; nothing was sent. Repeat it.";
     RequestTimeout = "request_timeout", GATEWAY_TIMEOUT, Timeout, None,
         "The request exceeded timeouts.request of the gate; it may have been processed.";
     UpstreamUnreachable = "upstream_unreachable", SERVICE_UNAVAILABLE, BackendError, Some(5),
@@ -194,6 +202,17 @@ pub fn sentence(what: impl std::fmt::Display) -> String {
     text
 }
 
+/// The details of a refusal by a quota.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QuotaRefusal {
+    /// The limit.
+    pub limit: &'static str,
+    /// The `error_type` of Metrica for this limit.
+    pub error_type: ErrorType,
+    /// `Retry-After`, in seconds.
+    pub seconds: u64,
+}
+
 /// A refused request.
 #[derive(Debug)]
 pub struct Rejection {
@@ -201,13 +220,15 @@ pub struct Rejection {
     pub reason: Reason,
     /// The scopes that are needed and those that are held, where that is the reason; for the caller and the access line.
     pub lacking: Option<Lacking>,
+    /// The details, if a quota refused.
+    pub quota: Option<QuotaRefusal>,
     /// The underlying error, for the log only.
     pub cause: Option<anyhow::Error>,
 }
 
 impl From<Reason> for Rejection {
     fn from(reason: Reason) -> Self {
-        Self { reason, lacking: None, cause: None }
+        Self { reason, lacking: None, quota: None, cause: None }
     }
 }
 
@@ -236,7 +257,7 @@ impl Rejection {
     /// Creates a rejection with its cause.
     #[must_use]
     pub fn because(reason: Reason, cause: impl Into<anyhow::Error>) -> Self {
-        Self { reason, lacking: None, cause: Some(cause.into()) }
+        Self { reason, lacking: None, quota: None, cause: Some(cause.into()) }
     }
 
     /// What the gate takes for granted is not so: a fault of the gate, which ends tests and is counted and logged elsewhere.

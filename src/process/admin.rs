@@ -115,9 +115,10 @@ impl Admin {
             "/startupz" => self.started(verbose),
             "/metrics" => self.metrics(takes_gzip(request.headers())).await,
             "/usage" => self.usage().await,
+            "/quota" => self.quota(),
             "/" => text(
                 StatusCode::OK,
-                "metrika-gate admin: /livez /readyz?verbose /readyz?caller= /readyz?listener= /startupz /metrics /usage\n".to_owned(),
+                "metrika-gate admin: /livez /readyz?verbose /readyz?caller= /readyz?listener= /startupz /metrics /usage /quota\n".to_owned(),
             ),
             _ => text(StatusCode::NOT_FOUND, "not found; see /\n".to_owned()),
         })
@@ -144,18 +145,33 @@ impl Admin {
         if self.readiness.was_ready() { text(StatusCode::OK, "ok\n".to_owned()) } else { ready }
     }
 
+    /// The state of the quota broker.
+    fn quota(&self) -> Response<Full<Bytes>> {
+        let Some(snapshot) = self.workers.quota() else {
+            return text(StatusCode::NOT_FOUND, "the configuration has no quota\n".to_owned());
+        };
+        match serde_json::to_string(&snapshot) {
+            Ok(json) => as_json(json + "\n"),
+            Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "the page cannot be written\n".to_owned()),
+        }
+    }
+
     async fn usage(&self) -> Response<Full<Bytes>> {
         let counts = self.workers.counts().await;
         let since = humantime::format_rfc3339_seconds(self.since).to_string();
-        let mut response = text(StatusCode::OK, usage::page(&counts, &since) + "\n");
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        response
+        as_json(usage::page(&counts, &since) + "\n")
     }
 
     async fn metrics(&self, packed: bool) -> Response<Full<Bytes>> {
         let counts = self.workers.counts().await;
-        page_answer(page::text(&counts, &self.meters), packed)
+        page_answer(page::text(&counts, &self.meters, self.workers.quota().as_ref()), packed)
     }
+}
+
+fn as_json(json: String) -> Response<Full<Bytes>> {
+    let mut response = text(StatusCode::OK, json);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
 }
 
 /// The response with the page of metrics. A page that cannot be written is an error: an empty one would look like a gate

@@ -16,10 +16,11 @@ use super::sockets::Accepts;
 use crate::metrics::Shard;
 use crate::metrics::process::ProcessMeters;
 use crate::policy::names::ListenerName;
+use crate::quota::QuotaSnapshot;
 use crate::server::Connections;
 use crate::server::listen::{Bound, BoundSocket};
 use crate::telemetry::{Form, Sink};
-use crate::worker::{Generation, Learning, Report, TokenUse, Worker};
+use crate::worker::{Generation, Learning, Report, TokenUse, Turns, Worker};
 
 /// A command to a worker.
 pub(super) enum Command {
@@ -92,6 +93,19 @@ thread_local! {
 }
 
 impl Workers {
+    /// Returns the state of the quota broker, if the configuration has a quota.
+    #[must_use]
+    pub fn quota(&self) -> Option<QuotaSnapshot> {
+        let in_use = lock(&self.in_use).clone();
+        in_use.quota.as_ref().map(|_| in_use.turns.snapshot())
+    }
+
+    /// Returns the turns of requests, which all generations share.
+    #[must_use]
+    pub fn turns(&self) -> Arc<Turns> {
+        lock(&self.in_use).turns.clone()
+    }
+
     /// Starts `workers` threads, each with one socket of every listener.
     ///
     /// # Errors

@@ -10,12 +10,12 @@ use super::Reloader;
 use crate::config::{self, Config, TokenSource};
 use crate::metrics::usage::Groups;
 use crate::policy::caller::Callers;
-use crate::policy::names::TokenAlias;
+use crate::policy::names::{CallerId, TokenAlias};
 use crate::policy::{Policy, TokenRights};
 use crate::token::store::{self, TokenErrors};
 use crate::token::{Standing, Token};
 use crate::upstream::Upstream;
-use crate::worker::{Generation, Slot};
+use crate::worker::{Generation, QuotaNumbers, Slot, Turns};
 
 /// The state of a token that is suspect or suspended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,7 +56,11 @@ pub fn generation(
     old: Option<&Generation>,
     concerns: &Concerns,
 ) -> Generation {
+    let turns = old.map_or_else(|| Arc::new(Turns::default()), |old| old.turns.clone());
+    let quota = quota(config, &turns);
     Generation {
+        turns,
+        quota,
         policy: Arc::new(policy(config)),
         admissions: Arc::new(config.admissions()),
         tokens: slots(config, tokens, old, concerns),
@@ -66,6 +70,22 @@ pub fn generation(
         access_log: config.log.access,
         groups: Arc::new(Groups::new(&config.counter_groups)),
     }
+}
+
+/// Gives the quotas of `config` to the broker, and returns the numbers of their names.
+fn quota(config: &Config, turns: &Turns) -> Option<QuotaNumbers> {
+    let quota = config.quota.as_ref()?;
+    let settings = quota.settings(&config.tokens, &config.caller_quotas);
+    turns.configure(&settings, |broker| {
+        let owners = config.tokens.iter().map(|source| broker.owner(config::quota::owner(source)));
+        let callers = config.caller_quotas.iter().map(|(id, quota)| Some((*id, (broker.caller(*id)?, quota.class))));
+        Some(QuotaNumbers {
+            egress: broker.egress(quota.egress)?,
+            owners: owners.collect::<Option<_>>()?,
+            callers: callers.collect::<Option<_>>()?,
+            own: broker.caller(CallerId::new(config::quota::OWN))?,
+        })
+    })
 }
 
 /// The epoch of the next token that is read. Epochs are never reused.

@@ -7,19 +7,22 @@
 //!    captive portal, sends a page for people.
 //! 3. If another account can be tried, a denial that may be for lack of the account's access is not passed on. Its body is
 //!    read to the end, within the bound of an error's beginning, so that its connection can be used again.
+//! 4. A refusal by a quota is not passed on if the broker sends the request again; else it gets a `Retry-After`, which Metrica
+//!    does not send.
 
 use std::borrow::Cow;
 use std::future::poll_fn;
 use std::time::Duration;
 
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue};
 use metrica::cause::Diagnosis;
 
-use super::ResponseError;
 use super::fields::set_reason;
 use super::list_head::Limited;
 use super::streaming::{Opened, Streaming};
+use super::{Again, ResponseError};
+use crate::worker::AfterRefusal;
 
 /// The maximum time that a request waits for the result of a probe if its refusal raises doubts about its token.
 const CONCLUSION: Duration = Duration::from_secs(1);
@@ -37,16 +40,25 @@ impl Begun {
     }
 }
 
-/// Runs the step. Returns `None` if another account is to be tried, which `has_next` allows (rule 3).
+/// The result of the step.
+pub enum Begin {
+    /// The response is passed on.
+    Pass(Box<Begun>),
+    /// The request is sent again.
+    Again(Again),
+}
+
+/// Runs the step. `has_next` allows to try another account (rule 3), `can_repeat` to wait for another turn (rule 4).
 ///
 /// # Errors
 /// An error if the beginning of the body cannot be passed on.
-pub async fn begin(opened: Opened, has_next: bool) -> Result<Option<Begun>, ResponseError> {
+pub async fn begin(opened: Opened, has_next: bool, can_repeat: bool) -> Result<Begin, ResponseError> {
     let (mut head, mut streaming, at) = opened.into_parts();
     let status = head.framed().status();
     if status.as_u16() >= 400 {
-        if classify(&mut streaming, head.framed_mut().fields_mut(), status.as_u16(), has_next).await? {
-            return Ok(None);
+        let fields = head.framed_mut().fields_mut();
+        if let Some(again) = classify(&mut streaming, fields, status.as_u16(), (has_next, can_repeat)).await? {
+            return Ok(Begin::Again(again));
         }
     } else {
         if status.is_success() && !is_page(head.framed().fields()) {
@@ -54,7 +66,7 @@ pub async fn begin(opened: Opened, has_next: bool) -> Result<Option<Begun>, Resp
         }
         poll_fn(|context| streaming.poll_beginning(context)).await?;
     }
-    Ok(Some(Begun { head, streaming }))
+    Ok(Begin::Pass(Box::new(Begun { head, streaming })))
 }
 
 /// Whether the response is an HTML page (rule 2).
@@ -63,23 +75,32 @@ fn is_page(fields: &HeaderMap) -> bool {
     kind.is_some_and(|kind| kind.eq_ignore_ascii_case(b"text/html"))
 }
 
-/// Reads the beginning of an error's body, and adds the reason of the refusal to its head. Returns whether another account
-/// is to be tried instead.
+/// Reads the beginning of an error's body, and adds the reason of the refusal to its head. Returns how the request is sent
+/// again instead.
 async fn classify(
     streaming: &mut Streaming,
     fields: &mut HeaderMap,
     status: u16,
-    has_next: bool,
-) -> Result<bool, ResponseError> {
+    (has_next, can_repeat): (bool, bool),
+) -> Result<Option<Again>, ResponseError> {
     let read = streaming.read_ahead().await;
     // The part before a break counts too.
     let error_type = streaming.take_error_type();
-    let progress = streaming.progress();
+    let progress = streaming.progress().clone();
     let refused = error_type.and_then(|error_type| progress.refused(status, error_type));
+    if let (420 | 429, Some(error_type)) = (status, error_type) {
+        match streaming.refused_by_quota(error_type, can_repeat) {
+            Some(AfterRefusal::Again(waiting)) => return Ok(Some(Again::Quota(waiting))),
+            Some(AfterRefusal::Pass(after)) if !fields.contains_key(RETRY_AFTER) => {
+                fields.insert(RETRY_AFTER, HeaderValue::from(after.seconds(streaming.progress().jitter())));
+            }
+            Some(AfterRefusal::Pass(_)) | None => {}
+        }
+    }
     read?;
     if let Some((mut diagnosis, conclusion)) = refused {
         if has_next && diagnosis.cause.may_be_of_the_account() {
-            return Ok(true);
+            return Ok(Some(Again::OtherAccount));
         }
         if let Some(conclusion) = conclusion {
             // Boxed to keep the future small: few requests wait.
@@ -91,7 +112,7 @@ async fn classify(
         }
         set_reason(fields, diagnosis.cause.as_str(), hint(diagnosis));
     }
-    Ok(false)
+    Ok(None)
 }
 
 fn hint(diagnosis: Diagnosis) -> HeaderValue {

@@ -19,6 +19,8 @@ pub trait ResponseProgress {
     fn succeeded(&self, at: Instant);
     /// Records that Metrica refused with this status and error type; returns the diagnosis.
     fn refused(&self, status: u16, error_type: ErrorType) -> Option<Diagnosed>;
+    /// A number that spreads the times at which refused requests come again.
+    fn jitter(&self) -> u16;
     /// Records a better diagnosis of the refusal.
     fn diagnosed(&self, diagnosis: Diagnosis);
     /// Whether a success shows a counter that teaches something about the owner of the token.
@@ -70,6 +72,10 @@ pub mod tests {
 
         fn refused(&self, _: u16, _: ErrorType) -> Option<Diagnosed> {
             None
+        }
+
+        fn jitter(&self) -> u16 {
+            0
         }
 
         fn diagnosed(&self, _: Diagnosis) {}

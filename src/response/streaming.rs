@@ -34,6 +34,7 @@ use super::{ResponseError, ResponseProgress};
 use crate::body::fields::clean_trailers;
 use crate::metrics::UpstreamError;
 use crate::upstream::received::Received;
+use crate::worker::{AfterRefusal, Turn};
 
 /// A head, and its readable body.
 pub struct Opened {
@@ -53,18 +54,22 @@ impl Opened {
 pub fn open(
     head: Limited,
     incoming: Received,
-    carrier: Carrier,
+    (carrier, turn): (Carrier, Turn),
     secret: Secret,
     at: Instant,
     progress: Rc<dyn ResponseProgress>,
 ) -> Opened {
     let streaming =
-        Streaming::new(head.framed(), secret, |reusable| Source::new(incoming, carrier, at, reusable, progress));
+        Streaming::new(head.framed(), secret, turn, |reusable| Source::new(incoming, carrier, at, reusable, progress));
     Opened { head, streaming, at }
 }
 
 /// The body of the upstream, searched for the token.
 pub struct Streaming {
+    /// The turn of the request, until the response has ended.
+    turn: Option<Turn>,
+    /// Whether the response is a refusal by a quota.
+    is_of_quota: bool,
     source: Source,
     scan: Scan,
     secret: Secret,
@@ -113,13 +118,16 @@ impl Ahead {
 }
 
 impl Streaming {
-    fn new(head: &Framed, secret: Secret, source: impl FnOnce(bool) -> Source) -> Self {
+    fn new(head: &Framed, secret: Secret, turn: Turn, source: impl FnOnce(bool) -> Source) -> Self {
         let body = head.body();
         let may_tell = matches!(head.status().as_u16(), 401 | 403 | 420 | 429);
         let source = source(head.is_reusable());
         let may_show = head.status().is_success() && source.progress().may_show_a_counter();
         let copy = || ErrorBody::new(body.unwrap_or(Coding::Plain));
-        Self {
+        let is_of_quota = matches!(head.status().as_u16(), 420 | 429);
+        let mut streaming = Self {
+            turn: Some(turn),
+            is_of_quota,
             source,
             scan: Scan::new(body, &secret),
             secret,
@@ -129,7 +137,27 @@ impl Streaming {
             trailers: None,
             unsent: 0,
             reflected: false,
+        };
+        // A response without a body has ended already.
+        if streaming.source.is_over() {
+            streaming.end_turn(true);
         }
+        streaming
+    }
+
+    /// Ends the turn of the request with its response; a refusal by a quota ends it elsewhere.
+    fn end_turn(&mut self, whole: bool) {
+        if !self.is_of_quota {
+            let turn = self.turn.take();
+            if whole {
+                turn.into_iter().for_each(Turn::done);
+            }
+        }
+    }
+
+    /// Ends the turn of a request that Metrica refused because of a quota.
+    pub fn refused_by_quota(&mut self, error_type: ErrorType, can_repeat: bool) -> Option<AfterRefusal> {
+        self.turn.take()?.refused(error_type, can_repeat)
     }
 
     /// Returns the receiver of events.
@@ -212,6 +240,7 @@ impl Streaming {
     /// Ends reading; returns whether the body is complete. The first call decides.
     fn end(&mut self, whole: bool) -> bool {
         let whole = self.source.end(whole);
+        self.end_turn(whole);
         if let Some(shown) = self.counter.take().filter(|_| whole).and_then(|counter| counter.counter()) {
             self.progress().shows_a_counter(&shown);
         }

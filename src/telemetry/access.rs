@@ -144,6 +144,9 @@ fn write_json(line: &mut Vec<u8>, finished: &Finished, context: &Context<'_>) ->
     if let Some(duration) = finished.upstream_duration {
         write!(line, r#","upstream_ms":{}"#, Milliseconds(duration))?;
     }
+    if let Some(wait) = finished.quota_wait.filter(|wait| !wait.is_zero()) {
+        write!(line, r#","quota_wait_ms":{}"#, Milliseconds(wait))?;
+    }
     if context.resent > 0 {
         write!(line, r#","resent":{}"#, context.resent)?;
     }
@@ -358,6 +361,7 @@ mod tests {
         rights: Option<(ScopeSet, ScopeSet)>,
     ) -> String {
         let finished = Finished {
+            quota_wait: None,
             caller: Some(CallerId::new("reports")),
             operation: Some(OperationId::new("GET /new/{id}")),
             token: None,

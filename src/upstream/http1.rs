@@ -68,7 +68,7 @@ impl Http1 {
         self.wire.borrow().read == 0
     }
 
-    /// Sends a request to `host`, and returns the response.
+    /// Sends a request to `host`, and returns the response, with the request if it has no body.
     ///
     /// # Errors
     /// [`Unanswered`], with the request if it has no body.
@@ -77,7 +77,7 @@ impl Http1 {
         request: Outgoing<B>,
         host: &HeaderValue,
         listener: &impl Listener,
-    ) -> Result<Response<Http1Body>, Unanswered<B>>
+    ) -> Result<(Response<Http1Body>, Option<Outgoing<B>>), Unanswered<B>>
     where
         B: Body<Data = Bytes> + Unpin + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -104,7 +104,7 @@ impl Http1 {
             wire.poll_head(context, listener)
         });
         match answered.await {
-            Ok(head) => Ok(self.answer(head, to_head)),
+            Ok(head) => Ok((self.answer(head, to_head), request)),
             Err(error) => Err(Unanswered { error, request, written: true }),
         }
     }

@@ -20,6 +20,9 @@ use super::received::Received;
 use super::request::Outgoing;
 use super::sender::Sender;
 
+/// The proof that a request may be sent now, by the quotas of its token's owner. Only the turns of requests make it.
+pub trait Pass {}
+
 /// The use of a connection for one request.
 pub struct Lease<B: 'static> {
     sender: Sender<B>,
@@ -94,7 +97,8 @@ where
         }
     }
 
-    /// Sends the request, and returns the response head. Interim responses on HTTP/2 are not reported.
+    /// Sends the request, and returns the response head; on HTTP/1.1 with the request, if it has no body. Interim responses
+    /// on HTTP/2 are not reported. `pass` is the proof that the request may be sent now.
     ///
     /// # Errors
     /// [`Unanswered`], with the request if it may be sent again.
@@ -102,14 +106,15 @@ where
         &mut self,
         request: Outgoing<B>,
         listener: &impl Listener,
-    ) -> Result<Response<Received>, Unanswered<B>> {
+        _: &impl Pass,
+    ) -> Result<(Response<Received>, Option<Outgoing<B>>), Unanswered<B>> {
         let upstream = self.permit.pool().upstream();
         match &mut self.sender {
             Sender::Http1(connection) => {
                 let answer = connection.send(request, &upstream.host, listener).await;
-                answer.map(|answer| answer.map(Received::Http1))
+                answer.map(|(answer, request)| (answer.map(Received::Http1), request))
             }
-            Sender::Http2 { sender, .. } => send_http2(sender, request, upstream).await,
+            Sender::Http2 { sender, .. } => Ok((send_http2(sender, request, upstream).await?, None)),
         }
     }
 

@@ -1,0 +1,302 @@
+//! The turns of requests: the quota broker, shared by all threads ([`crate::quota`]).
+//!
+//! 1. A request that is sent to Metrica holds a [`Turn`] from before its first byte is sent until the last byte of its response
+//!    was read. A turn that is dropped after its request was sent keeps its slot for a moment, because Metrica may still
+//!    compute the response.
+//! 2. A lock is held for one call of the broker, which does no I/O. Without a `quota` in the configuration there is no broker
+//!    and no lock.
+//! 3. A waiting request is woken when its turn comes, or when it is refused. One task watches the clock ([`Turns::run`]).
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use metrica::error_type::ErrorType;
+use rustc_hash::FxHashMap;
+use strict_http::number;
+use tokio::sync::Notify;
+
+use crate::quota::{
+    After, Answer, BadCounts, Broker, Caller, Egress, Lease, Micros, Next, Now, Outcome, Owner, QuotaSnapshot, Reason,
+    Refusal, Request, SavedCounts, Settings, Taken, Ticket,
+};
+use crate::upstream::Pass;
+
+/// The longest sleep of [`Turns::run`] while requests wait, so that a restart of the day or the hour is seen.
+const LONGEST_SLEEP: Duration = Duration::from_secs(30);
+
+/// The quota broker, shared by all threads.
+#[derive(Debug)]
+pub struct Turns {
+    inner: Mutex<Inner>,
+    start: Instant,
+    /// The next time of [`Turns::run`] is earlier than it knows.
+    changed: Notify,
+}
+
+#[derive(Debug)]
+struct Inner {
+    broker: Broker,
+    wakers: FxHashMap<Ticket, Waker>,
+    /// The time for which [`Turns::run`] sleeps.
+    armed: Option<Micros>,
+}
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self::new(&Settings::default())
+    }
+}
+
+impl Turns {
+    /// A broker that has counted nothing yet.
+    #[must_use]
+    pub fn new(settings: &Settings) -> Self {
+        let start = Instant::now();
+        let broker = Broker::new(settings, now(start));
+        let inner = Inner { broker, wakers: FxHashMap::default(), armed: None };
+        Self { inner: Mutex::new(inner), start, changed: Notify::new() }
+    }
+
+    /// Calls `then` with the broker, and wakes the requests whose turn came (rule 3).
+    fn with<T>(&self, then: impl FnOnce(&mut Broker, Now) -> T) -> T {
+        let mut inner = self.lock();
+        let result = then(&mut inner.broker, now(self.start));
+        self.settle(&mut inner);
+        result
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // A panic while the lock is held ends the process (`panic = "abort"`), or a test.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn settle(&self, inner: &mut Inner) {
+        let Inner { broker, wakers, armed } = inner;
+        for ticket in broker.woken() {
+            wakers.remove(&ticket).into_iter().for_each(Waker::wake);
+        }
+        let next = broker.next();
+        if next.is_some_and(|next| armed.is_none_or(|armed| next < armed)) {
+            *armed = next;
+            self.changed.notify_one();
+        }
+    }
+
+    /// Changes the configuration, and returns the numbers of its names.
+    pub fn configure<T>(&self, settings: &Settings, numbers: impl FnOnce(&Broker) -> T) -> T {
+        self.with(|broker, now| {
+            broker.configure(settings, now);
+            numbers(broker)
+        })
+    }
+
+    /// Asks for a turn: granted at once, or after a wait.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub fn ask(self: &Arc<Self>, request: Request) -> Result<Asked, Refusal> {
+        match self.with(|broker, now| broker.ask(now, request)) {
+            Answer::Granted(lease) => Ok(Asked::Granted(Turn::new(self.clone(), lease))),
+            Answer::Wait(ticket) => Ok(Asked::Waits(Waiting { turns: self.clone(), ticket: Some(ticket) })),
+            Answer::Refused(refusal) => Err(refusal),
+        }
+    }
+
+    /// Watches the clock: grants and refuses what is due.
+    pub async fn run(&self) {
+        loop {
+            let next = {
+                let mut inner = self.lock();
+                let next = inner.broker.due(now(self.start));
+                inner.armed = next;
+                self.settle(&mut inner);
+                next.map(|next| self.start + Duration::from_micros(next))
+            };
+            match next {
+                Some(at) => {
+                    let sleep = at.saturating_duration_since(Instant::now()).min(LONGEST_SLEEP);
+                    // Whether time passed or something changed, the broker is asked.
+                    let _ = tokio::time::timeout(sleep, self.changed.notified()).await;
+                }
+                None => self.changed.notified().await,
+            }
+        }
+    }
+
+    /// Refuses every waiting request: the gate stops.
+    pub fn drain(&self) {
+        self.with(Broker::drain);
+    }
+
+    /// The state, for the admin listener and the metrics.
+    #[must_use]
+    pub fn snapshot(&self) -> QuotaSnapshot {
+        self.with(|broker, now| {
+            let _ = broker.due(now);
+            broker.snapshot()
+        })
+    }
+
+    /// The counts of the day, for the next process.
+    #[must_use]
+    pub fn save(&self) -> SavedCounts {
+        self.with(|broker, _| broker.save())
+    }
+
+    /// Adopts the counts of an earlier process.
+    ///
+    /// # Errors
+    /// [`BadCounts`] if they are not of today, or not valid.
+    pub fn restore(&self, saved: &SavedCounts) -> Result<(), BadCounts> {
+        self.with(|broker, now| broker.restore(saved, now))
+    }
+}
+
+/// The time of both clocks.
+fn now(start: Instant) -> Now {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    Now { at: number::saturated(start.elapsed().as_micros()), unix: since_epoch }
+}
+
+/// The numbers by which the broker knows the names of a configuration.
+#[derive(Debug, Clone)]
+pub struct QuotaNumbers {
+    /// The egress.
+    pub egress: Egress,
+    /// By position of the token.
+    pub owners: Vec<Owner>,
+    /// By the id of the caller: its number and its class.
+    pub callers: FxHashMap<crate::policy::names::CallerId, (Caller, crate::quota::Class)>,
+    /// The caller of the gate's own requests.
+    pub own: Caller,
+}
+
+/// The result of [`Turns::ask`].
+#[derive(Debug)]
+pub enum Asked {
+    /// The request may be sent.
+    Granted(Turn),
+    /// The request waits.
+    Waits(Waiting),
+}
+
+/// A request that waits for its turn. Dropping it gives the wait up.
+#[derive(Debug)]
+pub struct Waiting {
+    turns: Arc<Turns>,
+    ticket: Option<Ticket>,
+}
+
+impl Future for Waiting {
+    type Output = Result<Turn, Refusal>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(ticket) = self.ticket else { return Poll::Ready(Err(OVER)) };
+        let taken = {
+            let mut inner = self.turns.lock();
+            let taken = inner.broker.take(ticket);
+            if taken == Taken::Waiting {
+                inner.wakers.insert(ticket, context.waker().clone());
+                return Poll::Pending;
+            }
+            inner.wakers.remove(&ticket);
+            taken
+        };
+        self.ticket = None;
+        Poll::Ready(match taken {
+            Taken::Granted(lease) => Ok(Turn::new(self.turns.clone(), lease)),
+            Taken::Refused(refusal) => Err(refusal),
+            Taken::Waiting | Taken::Over => Err(OVER),
+        })
+    }
+}
+
+/// The refusal of a wait that is over already.
+const OVER: Refusal =
+    Refusal { limit: crate::quota::LimitName::Parallel, reason: Reason::Draining, after: After(1_000_000) };
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if let Some(ticket) = self.ticket.take() {
+            self.turns.lock().wakers.remove(&ticket);
+            self.turns.with(|broker, now| broker.cancel(ticket, now));
+        }
+    }
+}
+
+/// The permission to send one request now (rule 1).
+#[derive(Debug)]
+#[must_use]
+pub struct Turn {
+    held: Option<(Arc<Turns>, Lease)>,
+    was_sent: bool,
+}
+
+/// What follows a refusal by Metrica.
+#[derive(Debug)]
+pub enum AfterRefusal {
+    /// The request is sent once more when its turn comes.
+    Again(Waiting),
+    /// The response goes to the caller, with this `Retry-After`.
+    Pass(After),
+}
+
+impl Turn {
+    const fn new(turns: Arc<Turns>, lease: Lease) -> Self {
+        Self { held: Some((turns, lease)), was_sent: false }
+    }
+
+    /// The turn of a request that no quota limits, because the configuration has none.
+    pub const fn unlimited() -> Self {
+        Self { held: None, was_sent: false }
+    }
+
+    /// Whether a quota counts the request.
+    #[must_use]
+    pub const fn is_counted(&self) -> bool {
+        self.held.is_some()
+    }
+
+    /// Records that the request is sent.
+    pub const fn sent(&mut self) {
+        self.was_sent = true;
+    }
+
+    /// Ends the turn: Metrica's response has ended.
+    pub fn done(mut self) {
+        if let Some((turns, lease)) = self.held.take() {
+            // Only a refusal has a sequel.
+            let _ = turns.with(|broker, now| broker.finish(lease, now, Outcome::Done));
+        }
+    }
+
+    /// Ends the turn: Metrica refused the request because of a quota. `may_repeat` tells whether it can be sent again.
+    #[must_use]
+    pub fn refused(mut self, error_type: ErrorType, may_repeat: bool) -> Option<AfterRefusal> {
+        let (turns, lease) = self.held.take()?;
+        let outcome = Outcome::Refused { error_type, may_repeat };
+        Some(match turns.with(|broker, now| broker.finish(lease, now, outcome)) {
+            Next::Again(ticket) => AfterRefusal::Again(Waiting { turns, ticket: Some(ticket) }),
+            Next::Pass(after) => AfterRefusal::Pass(after),
+            Next::Over => return None,
+        })
+    }
+}
+
+impl Pass for Turn {}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let Some((turns, lease)) = self.held.take() else { return };
+        turns.with(|broker, now| {
+            if self.was_sent {
+                broker.abandon(lease, now);
+            } else {
+                // Only a refusal has a sequel.
+                let _ = broker.finish(lease, now, Outcome::NotSent);
+            }
+        });
+    }
+}
