@@ -283,24 +283,12 @@ impl Worker {
         self.snapshot.borrow().clone()
     }
 
-    /// The knowledge about the owners of the tokens of a snapshot.
-    #[must_use]
-    pub fn accounts<'a>(&'a self, snapshot: &'a Snapshot) -> WorkerAccounts<'a> {
-        WorkerAccounts { learning: &self.learning, slots: &snapshot.generation.tokens }
-    }
-
     /// Replaces the generation in use. Upstream connections are kept unless the upstream changed.
     pub fn install(&self, generation: Arc<Generation>) {
         let old = self.snapshot();
         let new = snapshot(generation, Some(&old), self.workers);
         new.pool.retain(|carried| new.generation.tokens.iter().any(|slot| slot.token_use().carried() == carried));
         *self.snapshot.borrow_mut() = Rc::new(new);
-    }
-
-    /// Changes the number of bytes that requests hold while they wait for their turn, and returns it.
-    pub fn waiting_bytes(&self, change: impl FnOnce(usize) -> usize) -> usize {
-        self.waiting_bytes.set(change(self.waiting_bytes.get()));
-        self.waiting_bytes.get()
     }
 
     /// Updates the counts.

@@ -504,7 +504,7 @@ MUTATIONS = [
     ("accounts", "what acts goes to one account", "src/policy/decide.rs", "let is_read = !operation.acts && self.body.is_none()", "let is_read = self.body.is_none()", "accounts::a_denied_read",
      ("src/policy/decide.rs", "self.verb.is_some_and(Verb::is_safe);\n        let next", "self.verb.is_some();\n        let next")),
     ("accounts", "nobody is asked after who has the access", "src/policy/choice.rs", "let is_open = is_of_an_account && self.fit(*first) != Fit::Granted;", "let is_open = is_of_an_account;", "choice::"),
-    ("accounts", "once", "src/gateway/inject.rs", "let Some(next) = self.next.take() else { return Ok(false) };", "let Some(next) = self.next else { return Ok(false) };", "accounts::a_counter_of_nobody"),
+    ("accounts", "once", "src/gateway/inject.rs", "let next = self.next.take().ok_or_else(", "let next = self.next.ok_or_else(", "accounts::a_counter_of_nobody"),
     ("accounts", "a denial contradicts what was known", "src/worker/learning.rs", "            self.contradict(refused, reach, diagnosis.cause);\n", "", "accounts::a_counter_that_moves"),
     ("accounts", "a contradiction makes the lists be read again", "src/worker/learning.rs", "        if is_contradicted {\n            self.access_changed(token_use);\n        }\n", "        let _ = is_contradicted;\n", "accounts::a_counter_that_moves_is_found_for_writes"),
     ("accounts", "a new counter is known", "src/gateway/progress.rs", "        is_shown && (is_new || self.worker.learning.lacks_the_owner(token_use))", "        is_shown && self.worker.learning.lacks_the_owner(token_use)", "accounts::a_new_counter"),

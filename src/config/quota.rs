@@ -65,7 +65,7 @@ pub fn quota(at: Option<&At<'_>>, findings: &mut Findings) -> Option<Option<Quot
     let mode = table.optional("mode").map_or(Some(Mode::Enforce), |at| mode(&at, findings));
     let egress = table.optional("egress").map_or(Some("default"), |at| name(&at, findings));
     let replicas = table.optional("replicas").map_or(Some(1), |at| at.integer(findings, 1..=1000));
-    let limits = limits(table.optional("limits").as_ref(), mode.unwrap_or_default(), findings);
+    let limits = limits(table.optional("limits").as_ref(), mode.map_or(Mode::Enforce, |mode| mode), findings);
     let bounds = bounds(table.optional("queue").as_ref(), findings);
     let (mode, egress, replicas) = (mode?, EgressName::new(egress?), u32::try_from(replicas?).ok()?);
     Some(Some(Quota { limits: limits?.divided(replicas), bounds: bounds?, mode, egress }))
@@ -102,7 +102,7 @@ fn one_limit(limit: LimitName, at: &At<'_>, findings: &mut Findings) -> Option<(
     let raised = table.optional("raised").map_or(Some(false), |at| at.bool(findings));
     let allowed = table.optional("limit").map(|at| number(limit, &at, raised == Some(true), findings));
     let mode = table.optional("mode").map(|at| mode(&at, findings));
-    let _ = raised?;
+    raised?;
     Some((limit, allowed.map_or(Some(None), |read| read.map(Some))?, mode.map_or(Some(None), |read| read.map(Some))?))
 }
 
@@ -142,7 +142,7 @@ fn bounds(at: Option<&At<'_>>, findings: &mut Findings) -> Option<Bounds> {
 /// Reads the key `quota` of every caller.
 pub fn callers(at: &At<'_>, findings: &mut Findings) -> Option<Vec<(CallerId, CallerQuota)>> {
     let ignored = &mut Findings::default();
-    let list = at.list(ignored).unwrap_or_default();
+    let Some(list) = at.list(ignored) else { return Some(Vec::new()) };
     let tables = list.iter().filter_map(|at| at.any_table(ignored));
     let ids = tables.filter_map(|table| {
         let id = table.optional("id")?.text(&mut Findings::default(), name_text)?;
@@ -171,7 +171,7 @@ fn caller(id: CallerId, table: &Table<'_>, findings: &mut Findings) -> Option<Ca
     let (weight, per_day, per_5m) = (number("weight", 1000), number("per_day", 1_000_000), number("per_5m", 1_000_000));
     let share = table.optional("share").map(|at| at.text(findings, percent));
     let settings = CallerSettings {
-        weight: weight?.unwrap_or(1),
+        weight: weight?.map_or(1, |weight| weight),
         wait: strict_http::number::saturated(wait?.as_micros()),
         per_day: per_day?,
         per_5m: per_5m?,
@@ -191,7 +191,7 @@ fn percent(text: &str) -> Result<u8, String> {
 /// Checks that the shares of callers that use one account do not exceed the whole, and that the keys have an effect.
 pub fn check(callers: &[(CallerId, CallerQuota)], quota: Option<&Quota>, at: &At<'_>, findings: &mut Findings) {
     let ignored = &mut Findings::default();
-    let list = at.list(ignored).unwrap_or_default();
+    let Some(list) = at.list(ignored) else { return };
     let keys = list.iter().map(|at| at.any_table(ignored)?.optional("quota")).collect::<Vec<_>>();
     for at in keys.iter().flatten().filter(|_| quota.is_none()) {
         at.wrong(findings, "has no effect without the key 'quota' of the configuration; add `quota: {}`");

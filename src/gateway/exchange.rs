@@ -39,7 +39,7 @@ pub struct Exchange {
     pub(super) request: RefCell<Request>,
     upward: Cell<UpstreamProgress>,
     /// The refusal, by the gate or by the upstream.
-    refusal: Cell<Option<Refusal>>,
+    pub(super) refusal: Cell<Option<Refusal>>,
     would_refuse: Cell<Option<Reason>>,
     lacking: Cell<Option<Lacking>>,
     /// The time that the request waited for its turn, if a quota counts it.
@@ -137,18 +137,6 @@ impl Exchange {
         };
         read.token = Token::Sent(token_use);
         Ok(())
-    }
-
-    /// Records that the request is sent with a token of another account, because Metrica denied it with the first.
-    ///
-    /// # Errors
-    /// An internal error if no operation was read.
-    pub fn tried_next_account(&self, token_use: TokenUse) -> Result<(), Rejection> {
-        self.refusal.set(None);
-        if let Some(before) = self.token() {
-            self.worker.count(|shard| shard.tried_next_account(before));
-        }
-        self.set_token_use(token_use)
     }
 
     /// Counts a credential of the caller that was removed.

@@ -79,7 +79,7 @@ pub async fn forward(outbound: Outbound) -> Result<Response<ResponseBody>, Rejec
         };
         request = repeat.ok_or_else(|| Rejection::internal("only a request that was kept is sent again"))?;
         match again {
-            Again::OtherAccount => _ = permit.try_next(&mut request)?,
+            Again::OtherAccount => permit.try_next(&mut request)?,
             // Boxed to keep the future small: few requests are refused.
             Again::Quota(waiting) => permit.turn = Some(Box::pin(turn::wait(waiting, &permit.exchange, 0)).await?),
         }

@@ -135,19 +135,19 @@ impl Permit {
         self.next.is_some()
     }
 
-    /// Gives `request` the token of another account that the decision lists. Returns whether there was one.
+    /// Gives `request` the token of another account that the decision lists.
     ///
     /// # Errors
-    /// An internal error if the token makes no field.
-    pub fn try_next(&mut self, request: &mut Outgoing<RequestBody>) -> Result<bool, Rejection> {
-        let Some(next) = self.next.take() else { return Ok(false) };
+    /// An internal error if it lists none, or the token makes no field.
+    pub fn try_next(&mut self, request: &mut Outgoing<RequestBody>) -> Result<(), Rejection> {
+        let next = self.next.take().ok_or_else(|| Rejection::internal("the decision lists another account"))?;
         let ready = self.snapshot.ready(next.first())?;
         self.exchange.tried_next_account(ready.token_use)?;
         request.fields.insert(AUTHORIZATION, ready.authorization.clone());
         self.wishes.secret = secret_of(&ready.authorization)?;
         self.token_use = ready.token_use;
         self.turn = None;
-        Ok(true)
+        Ok(())
     }
 }
 

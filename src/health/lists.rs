@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use strict_http::number;
 use tokio::time::Instant;
 
 use crate::policy::names::TokenAlias;
@@ -91,7 +92,7 @@ impl Lists {
         if let Some(listing) = self.tokens.get_mut(&alias) {
             let longer = (listing.patience * 2).min(PERIOD);
             listing.patience = if changed == Some(true) { AFTER_DENIAL } else { longer };
-            listing.requests = u32::try_from(requests).unwrap_or(u32::MAX).max(1);
+            listing.requests = number::saturated::<u32>(requests).max(1);
             listing.due = now + if changed.is_some() { period(listing.requests) } else { AFTER_FAILURE };
         }
     }

@@ -199,7 +199,7 @@ fn callers(shard: &Shard, families: &mut Families) {
 fn refusals(shard: &Shard, families: &mut Families) {
     for (token, counters) in sorted(&shard.token_counters) {
         let labels = [("token", token.as_str())];
-        families.token_counters.push(gauge(&labels, i64::try_from(*counters).unwrap_or(i64::MAX)));
+        families.token_counters.push(gauge(&labels, number::saturated::<i64>(*counters)));
     }
     for (token, it_is) in sorted(&shard.other_owners) {
         families.token_of_another.push(gauge(&[("token", token.as_str())], i64::from(*it_is)));

@@ -4,6 +4,7 @@ use super::Shard;
 use super::page::{Families, counter, gauge, histogram};
 use crate::policy::names::CallerId;
 use crate::quota::{LimitName, LimitRow, QuotaSnapshot};
+use strict_http::number;
 
 /// Adds the state of the broker, and the counts of requests that waited or were refused.
 pub(super) fn fill(families: &mut Families, shard: &Shard, quota: &QuotaSnapshot) {
@@ -15,7 +16,7 @@ pub(super) fn fill(families: &mut Families, shard: &Shard, quota: &QuotaSnapshot
     for row in &quota.owners {
         for caller in &row.callers {
             let labels = [("owner", row.owner), ("caller", caller.caller)];
-            families.quota_waiting.push(gauge(&labels, i64::try_from(caller.waiting).unwrap_or(i64::MAX)));
+            families.quota_waiting.push(gauge(&labels, number::saturated::<i64>(caller.waiting)));
             let labels = [labels.as_slice(), &[("limit", LimitName::Day.as_str())]].concat();
             families.quota_spent.push(counter(&labels, caller.total));
         }
@@ -29,7 +30,7 @@ pub(super) fn fill(families: &mut Families, shard: &Shard, quota: &QuotaSnapshot
             families.quota_wait.push(histogram(&[("caller", caller)], &meters.quota_wait));
         }
         for limit in LimitName::ALL {
-            let count = shard.quota_refused.get(&(Some(id), limit.as_str())).copied().unwrap_or(0);
+            let count = shard.quota_refused.get(&(Some(id), limit.as_str())).map_or(0, |count| *count);
             families.quota_refused.push(counter(&[("caller", caller), ("limit", limit.as_str())], count));
         }
     }

@@ -1,6 +1,7 @@
 //! The broker: what callers ask, and what they get.
 
 use metrica::error_type::ErrorType;
+use strict_http::number;
 
 use super::answer::{Answer, Next, Outcome, Request, Taken};
 use super::budget::{Callers, judge};
@@ -149,7 +150,7 @@ impl Broker {
         let line = self.lines.get(owner.index());
         let of_owner = line.map_or(0, |line| line.waiting);
         let of_caller = line.and_then(|line| line.known(caller)).map_or(0, |flow| flow.waiting.len());
-        let of_caller = u32::try_from(of_caller).unwrap_or(u32::MAX);
+        let of_caller = number::saturated::<u32>(of_caller);
         let Bounds { per_caller, per_owner, total } = self.bounds;
         if of_caller >= per_caller || of_owner >= per_owner || self.waiting >= total {
             return Answer::Refused(self.expect(&entry, None).refusal(Reason::Full, allowed));

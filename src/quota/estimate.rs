@@ -7,6 +7,7 @@ use super::entry::{Entry, Index};
 use super::limit::{Groups, LimitName};
 use super::line::{ageing, is_aged, position, turn};
 use super::refusal::{After, Reason, Refusal};
+use strict_http::number;
 
 /// The expected wait of a request.
 #[derive(Debug, Clone, Copy)]
@@ -40,7 +41,7 @@ impl Broker {
         let mut expected = Expected { wait: 0, limit: LimitName::Parallel, is_budget: false };
         // Each request in flight needs half of its time, on average.
         let in_use = ledger.in_use(entry.owner).min(slots);
-        let in_line = u64::try_from(ahead.groups.len()).unwrap_or(u64::MAX);
+        let in_line = number::saturated::<u64>(ahead.groups.len());
         if u64::from(in_use).saturating_add(in_line) >= u64::from(slots) {
             let begun = u64::from(in_use).saturating_mul(line.mean / 2);
             expected.wait = begun.saturating_add(ahead.work) / u64::from(slots);
@@ -49,7 +50,7 @@ impl Broker {
         for name in [LimitName::ByIp, LimitName::LogsByIp, LimitName::Reports5m] {
             let applies = ledger.limits.all().find(|limit| limit.name == name).map(|limit| limit.applies);
             let before = ahead.groups.iter().filter(|groups| applies.is_some_and(|applies| applies.meets(**groups)));
-            let before = u32::try_from(before.count()).unwrap_or(u32::MAX);
+            let before = number::saturated::<u32>(before.count());
             if let Some(room) = ledger.room_after(&entry.charge(), name, before) {
                 expected = expected.or(room.saturating_sub(at), name, false);
             }

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use super::clock::{Clock, Micros, SECOND};
 use super::entry::{Entries, Entry, Index};
 use super::setup::{Caller, Class};
+use strict_http::number;
 
 /// A waiting request competes with the next better class after each of these.
 const AGE: Micros = 10 * SECOND;
@@ -63,7 +64,7 @@ impl Flow {
     /// The time at which fewer than `most` requests were sent in the last 5 minutes.
     pub(super) fn recent_room(&mut self, most: u32, at: Micros) -> Micros {
         self.settle(at);
-        let most = usize::try_from(most.max(1)).unwrap_or(usize::MAX);
+        let most = number::saturated::<usize>(most.max(1));
         let first = self.recent.len().checked_sub(most).and_then(|position| self.recent.get(position));
         first.map_or(0, |stamp| stamp.saturating_add(FIVE_MINUTES))
     }
@@ -86,7 +87,7 @@ impl Flow {
         let Some(most) = per_5m else { return };
         self.settle(clock.at());
         // Budgets that are only observed may be exceeded; their count stops at twice the budget.
-        if self.recent.len() >= usize::try_from(most).unwrap_or(usize::MAX).saturating_mul(2) {
+        if self.recent.len() >= number::saturated::<usize>(most).saturating_mul(2) {
             self.recent.pop_front();
         }
         self.recent.push_back(clock.at());
@@ -206,7 +207,7 @@ impl Line {
 
     /// The start tag of the request at this position of a caller's queue.
     pub(super) fn tag(&self, flow: &Flow, position: usize, weight: u32) -> u64 {
-        let ahead = u64::try_from(position).unwrap_or(u64::MAX).saturating_mul(step(flow.mean, weight));
+        let ahead = number::saturated::<u64>(position).saturating_mul(step(flow.mean, weight));
         self.virtual_time.max(flow.finish).saturating_add(ahead)
     }
 

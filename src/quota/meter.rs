@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use super::clock::{Clock, Micros, SECOND};
 use super::limit::{Limit, Shape};
+use strict_http::number;
 
 /// A refusal of the last free slot, or of one more request than the gate counted, pauses for this long at first.
 const PAUSE: Micros = SECOND;
@@ -204,10 +205,10 @@ impl Window {
     fn room(&mut self, limit: u32, length: Micros, at: Micros, ahead: u32) -> Micros {
         self.settle(length, at);
         let own = self.full_until.max(self.probe.until);
-        let limit = usize::try_from(limit.max(1)).unwrap_or(usize::MAX);
-        let before = self.stamps.len().saturating_add(usize::try_from(ahead).unwrap_or(usize::MAX));
+        let limit = number::saturated::<usize>(limit.max(1));
+        let before = self.stamps.len().saturating_add(number::saturated::<usize>(ahead));
         let Some(position) = before.checked_sub(limit) else { return own };
-        let windows = u64::try_from(position / limit).unwrap_or(u64::MAX).saturating_add(1);
+        let windows = number::saturated::<u64>(position / limit).saturating_add(1);
         // An observed limit may have more stamps than it allows; those are released first.
         let stamp = self.stamps.get(position % limit).copied().unwrap_or(at);
         stamp.saturating_add(length.saturating_mul(windows)).max(own)
@@ -215,7 +216,7 @@ impl Window {
 
     fn take(&mut self, limit: u32, at: Micros) {
         // An observed limit is not kept; its count stops at twice the limit.
-        if self.stamps.len() >= usize::try_from(limit).unwrap_or(usize::MAX).saturating_mul(2) {
+        if self.stamps.len() >= number::saturated::<usize>(limit).saturating_mul(2) {
             self.stamps.pop_front();
         }
         self.stamps.push_back(at);
@@ -359,11 +360,11 @@ impl Meter {
             }
             (Self::Rate(rate), _) => {
                 let ahead = rate.next.saturating_sub(clock.at()) / rate.interval(limit.limit).max(1);
-                u32::try_from(ahead).unwrap_or(u32::MAX)
+                number::saturated::<u32>(ahead)
             }
             (Self::Window(window), Shape::Window(length)) => {
                 window.settle(length, clock.at());
-                u32::try_from(window.stamps.len()).unwrap_or(u32::MAX)
+                number::saturated::<u32>(window.stamps.len())
             }
             (Self::Calendar(count), shape) => {
                 count.settle(clock.epoch(shape == Shape::PerHour));

@@ -5,7 +5,7 @@
 
 use metrica::observed_rights::{Access, Knowledge};
 
-use super::{Learning, Slot};
+use super::{Learning, Slot, Snapshot, Worker};
 use crate::policy::choice::Accounts;
 
 /// The knowledge about the owners of the tokens of one snapshot.
@@ -39,5 +39,13 @@ impl Accounts for WorkerAccounts<'_> {
 
     fn owner(&self, position: usize, then: &mut dyn FnMut(&str)) {
         self.at(position, |slot, knowledge| knowledge.owner().or(slot.owner.as_deref()).map(then));
+    }
+}
+
+impl Worker {
+    /// The knowledge about the owners of the tokens of a snapshot.
+    #[must_use]
+    pub fn accounts<'a>(&'a self, snapshot: &'a Snapshot) -> WorkerAccounts<'a> {
+        WorkerAccounts { learning: &self.learning, slots: &snapshot.generation.tokens }
     }
 }

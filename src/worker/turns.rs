@@ -17,6 +17,7 @@ use rustc_hash::FxHashMap;
 use strict_http::number;
 use tokio::sync::Notify;
 
+use super::Worker;
 use crate::quota::{
     After, Answer, BadCounts, Broker, Caller, Egress, Lease, Micros, Next, Now, Outcome, Owner, QuotaSnapshot, Reason,
     Refusal, Request, SavedCounts, Settings, Taken, Ticket,
@@ -298,5 +299,13 @@ impl Drop for Turn {
                 let _ = broker.finish(lease, now, Outcome::NotSent);
             }
         });
+    }
+}
+
+impl Worker {
+    /// Changes the number of bytes that requests hold while they wait for their turn, and returns it.
+    pub fn waiting_bytes(&self, change: impl FnOnce(usize) -> usize) -> usize {
+        self.waiting_bytes.set(change(self.waiting_bytes.get()));
+        self.waiting_bytes.get()
     }
 }

@@ -128,3 +128,7 @@ mod project {
     mod properties;
     mod supply;
 }
+
+mod quota {
+    mod sharing;
+}

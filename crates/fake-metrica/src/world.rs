@@ -77,7 +77,7 @@ impl Shared {
                 || Refusal::because(ErrorType::InvalidParameter, "A reset turns the knobs of the start itself");
             let turned = if is_endless { Err(endless()) } else { control::turn(self, knob) };
             // Parameters can be secrets.
-            let name = knob.split('?').next().unwrap_or_default().to_owned();
+            let name = knob.split_once('?').map_or(knob.as_str(), |(name, _)| name).to_owned();
             turned.map(|_| ()).map_err(|refusal| BadKnob { knob: name, message: refusal.message.into_owned() })
         })
     }

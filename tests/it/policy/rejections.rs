@@ -15,7 +15,7 @@ use crate::harness::{Answer, Gate, READ_TOKEN, TWO_CALLERS, Upstream};
 const COUNTERS: &str = "/management/v1/counters";
 
 /// The reasons whose message has the details of the request: the rule, the scopes, since when.
-const DETAILED: [Reason; 14] = [
+const DETAILED: [Reason; 18] = [
     Reason::ScopeDenied,
     Reason::TokenScopeMissing,
     Reason::TokenSuspended,
@@ -30,6 +30,10 @@ const DETAILED: [Reason; 14] = [
     Reason::BodyUnreadable,
     Reason::BodyTooLarge,
     Reason::SeveralAccounts,
+    Reason::QuotaWait,
+    Reason::QuotaFull,
+    Reason::QuotaBudget,
+    Reason::QuotaDraining,
 ];
 
 /// The reasons that no request can meet: they are faults of the gate itself, and their response is held where it is made.
@@ -55,12 +59,18 @@ pub fn assert_is(answer: &Answer, expected: &str) {
     let is_detailed = DETAILED.contains(reason) && hint.ends_with('.');
     let is_fixed = of_kinds.chain([said.message]).any(|message| without_place(hint) == message);
     assert!(is_fixed || is_detailed, "{hint}");
+    // The type and the time are those of the limit that refused.
+    let is_of_quota = reason.as_str().starts_with("quota_");
+    let given: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+    let error_type =
+        if is_of_quota { given["errors"][0]["error_type"].as_str().unwrap() } else { said.error_type.as_str() };
+    assert!(!is_of_quota || error_type.starts_with("quota_") || error_type == "backend_error", "{error_type}");
     let body = serde_json::json!({
-        "errors": [{"error_type": said.error_type.as_str(), "message": hint}],
+        "errors": [{"error_type": error_type, "message": hint}],
         "code": answer.status,
         "message": hint,
     });
-    assert_eq!(serde_json::from_slice::<serde_json::Value>(&answer.body).unwrap(), body);
+    assert_eq!(given, body);
     assert_eq!(answer.field("content-type"), Some("application/json; charset=utf-8"));
     assert_eq!(answer.field("content-length"), Some(answer.body.len().to_string().as_str()));
     let retry = answer.field("retry-after");
@@ -68,6 +78,9 @@ pub fn assert_is(answer: &Answer, expected: &str) {
         // The time to the next look, which is after thirty seconds.
         let seconds = retry.and_then(|seconds| seconds.parse().ok());
         assert!(seconds.is_some_and(|seconds| (20..=30).contains(&seconds)), "{retry:?}");
+    } else if is_of_quota {
+        let seconds: Option<u64> = retry.and_then(|seconds| seconds.parse().ok());
+        assert!(seconds.is_some_and(|seconds| seconds >= 1), "{retry:?}");
     } else {
         assert_eq!(retry, said.retry_after.map(|seconds| seconds.to_string()).as_deref());
     }
@@ -76,6 +89,50 @@ pub fn assert_is(answer: &Answer, expected: &str) {
     for name in ["set-cookie", "server", "access-control-allow-origin", "www-authenticate"] {
         assert_eq!(answer.field(name), None, "{name}");
     }
+}
+
+/// Meets the refusals of quotas.
+fn quotas(meet: &mut impl FnMut(&Answer, &'static str)) {
+    let slow = Upstream::run(|conversation| {
+        while conversation.request_head().is_some() {
+            std::thread::sleep(std::time::Duration::from_millis(1500));
+            conversation.answer("200 OK", "application/json", "{}");
+        }
+    });
+    let config = "
+listeners:
+  - {name: app, address: '127.0.0.1:0'}
+  - {name: hasty, address: '127.0.0.1:0'}
+  - {name: poor, address: '127.0.0.1:0'}
+callers:
+  - {id: app, match: {listener: app}, scopes: [metrika:read], tokens: [analytics]}
+  - {id: hasty, match: {listener: hasty}, scopes: [metrika:read], tokens: [analytics], quota: {wait: 10ms}}
+  - {id: poor, match: {listener: poor}, scopes: [metrika:read], tokens: [crm], quota: {per_day: 1}}
+tokens:
+  analytics: {file: '{folder}/analytics', scopes: [metrika:read]}
+  crm: {file: '{folder}/crm', scopes: [metrika:read]}
+quota: {limits: {parallel: 1}, queue: {per_caller: 1}}
+";
+    let gate = Gate::start(&slow, config);
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| gate.get("app", COUNTERS).summary());
+        gate.until_metric(&["quota_in_use"], 1.0);
+        meet(&gate.get("hasty", COUNTERS), "429 quota_wait");
+        let second = scope.spawn(|| gate.get("app", COUNTERS));
+        gate.until_metric(&["quota_waiting", "caller=\"app\""], 1.0);
+        meet(&gate.get("app", COUNTERS), "429 quota_full");
+        assert_eq!(gate.get("poor", COUNTERS).summary(), "200");
+        meet(&gate.get("poor", COUNTERS), "429 quota_budget");
+        assert_eq!(first.join().unwrap(), "200");
+        assert_eq!(second.join().unwrap().summary(), "200");
+        let third = scope.spawn(|| gate.get("app", COUNTERS).summary());
+        gate.until_metric(&["quota_in_use", "owner=\"analytics\""], 1.0);
+        let fourth = scope.spawn(|| gate.get("app", COUNTERS));
+        gate.until_metric(&["quota_waiting", "caller=\"app\""], 1.0);
+        gate.signal("TERM");
+        meet(&fourth.join().unwrap(), "503 quota_draining");
+        assert_eq!(third.join().unwrap(), "200");
+    });
 }
 
 #[test]
@@ -176,6 +233,8 @@ token_health: {probe_after: 30s}
     assert_eq!(first.answer().summary(), "200");
     meet(&gate.connect("app").answer(), "503 overloaded");
     drop(first);
+
+    quotas(&mut meet);
 
     let gate = Gate::start(&upstream, &format!("{TWO_CALLERS}timeouts: {{body_idle: 200ms}}\n"));
     let mut slow = gate.connect("crm");

@@ -33,7 +33,7 @@ impl Clock {
 
 impl Quotas {
     pub fn new(quota: Quota) -> Arc<Self> {
-        let at_start = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let at_start = SystemTime::now().duration_since(UNIX_EPOCH).map_or(Duration::ZERO, |since| since);
         let clock = Clock { started: Instant::now(), at_start, forward: Duration::ZERO };
         Arc::new(Self(Mutex::new((Ledger::new(quota), clock))))
     }

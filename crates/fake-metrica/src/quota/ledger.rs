@@ -10,6 +10,7 @@ use super::charge::Charge;
 use super::usage::{AddressUse, CounterUse, LoginUse, QuotaUse};
 use super::window::{Peak, Period, Window};
 use super::{Limit, Quota, RefusedCount};
+use strict_http::number;
 
 const DAY: u64 = 24 * 60 * 60;
 const HOUR: u64 = 60 * 60;
@@ -92,7 +93,7 @@ impl Login {
     }
 
     fn in_use(&self) -> u64 {
-        self.running + u64::try_from(self.abandoned.len()).unwrap_or(u64::MAX) + self.held
+        self.running + number::saturated::<u64>(self.abandoned.len()) + self.held
     }
 }
 
@@ -182,14 +183,13 @@ impl Ledger {
             LoginUse {
                 in_parallel: login.running,
                 most_in_parallel: login.most,
-                abandoned: u64::try_from(login.abandoned.len()).unwrap_or(u64::MAX),
+                abandoned: number::saturated::<u64>(login.abandoned.len()),
                 outsider_wants: login.wanted,
                 outsider_holds: login.held,
                 day: login.day.count(now),
                 reports_5m: login.reports.count(now),
                 most_reports_5m: login.seen_reports.most,
-                reports_locked_ms: u64::try_from(login.locked_until.saturating_sub(now).as_millis())
-                    .unwrap_or(u64::MAX),
+                reports_locked_ms: number::saturated::<u64>(login.locked_until.saturating_sub(now).as_millis()),
                 delegates: login.delegates.count(now),
                 accepted: login.accepted,
                 refused: login.refused.clone(),
@@ -244,7 +244,7 @@ impl Ledger {
             Limit::Grants => self.most(charge, |counter| counter.grants.count(now)),
             Limit::Delegates => login.map(|login| login.delegates.count(now)),
         };
-        used.unwrap_or_default() >= u64::from(allowed)
+        used.map_or(0, |used| used) >= u64::from(allowed)
     }
 
     /// The highest count of the counters of a request.

@@ -38,7 +38,7 @@ impl QuotaUse {
     /// The counts of a login in canonical spelling; zeros if nobody has used it.
     #[must_use]
     pub fn login(&self, login: &str) -> LoginUse {
-        self.logins.get(login).cloned().unwrap_or_default()
+        self.logins.get(login).map_or_else(LoginUse::default, Clone::clone)
     }
 }
 
