@@ -358,7 +358,7 @@ fn read(root: &At<'_>, findings: &mut Findings) -> Option<Config> {
     let catalogue = policy::catalogue(&table, findings);
     let groups = table.optional("counter_groups").map_or(Some(Vec::new()), |at| rules::counter_groups(&at, findings));
     let quota = quota::quota(table.optional("quota").as_ref(), findings);
-    let caller_quotas = table.required(findings, "callers").map_or(Some(Vec::new()), |at| {
+    let caller_quotas = table.optional("callers").map_or(Some(Vec::new()), |at| {
         let read = quota::callers(&at, findings);
         if let (Some(read), Some(quota)) = (&read, &quota) {
             quota::check(read, quota.as_ref(), &at, findings);
