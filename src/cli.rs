@@ -270,6 +270,18 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     }
 }
 
+/// Reports an unknown caller.
+fn no_such_caller(config: &Config, wanted: &str) -> anyhow::Result<u8> {
+    let known: Vec<_> = config.callers.iter().map(|caller| caller.id.as_str()).collect();
+    wrong_usage(&format!("unknown caller '{wanted}'; the configured callers are {}", known.join(", ")))
+}
+
+/// Reports a usage error with exit code 2, which differs from the code of a refusal.
+fn wrong_usage(what: &str) -> anyhow::Result<u8> {
+    writeln!(std::io::stderr(), "metrika-gate: {what}")?;
+    Ok(2)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

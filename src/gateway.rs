@@ -2,11 +2,11 @@
 //!
 //! ```text
 //! Record                               one response, one log line, one count for every exchange, even an abandoned one
-//!  -> Identify    Received   -> Known      | 401
-//!  -> Admit       Known      -> Admitted   | 400 403 431 508
+//!  -> Identify    Received   -> WithCaller | 401
+//!  -> Admit       WithCaller -> Admitted   | 400 403 431 508
 //!  -> Authorize   Admitted   -> Permitted  | 400 403 404 405 413 414 415 503
-//!  -> Inject      Permitted  -> Outbound   |       drops the caller's credentials, adds ours last
-//!  -> Forward     Outbound   -> Response   | 403 408 413 415 502 503 504, through crate::response
+//!  -> Inject      Permitted  -> Outbound   | 503   drops the caller's credentials, adds ours last
+//!  -> Forward     Outbound   -> Response   | all of these, and 408 429 502 504, through crate::response
 //! ```
 //!
 //! The first three are the steps of the one decision ([`crate::policy::decide`]). Forward repeats it after every wait.

@@ -25,6 +25,7 @@ mod kinds;
 pub mod page;
 pub mod process;
 mod quota;
+mod sum;
 pub mod usage;
 
 pub use kinds::{Credential, Stall, UpstreamError};
@@ -298,48 +299,6 @@ impl Shard {
         self.other_owners.insert(token, it_is);
     }
 
-    /// Adds the counts of another shard.
-    pub fn add(&mut self, other: &Self) {
-        self.since = self.since.min(other.since);
-        for (caller, more) in &other.callers {
-            let meters = self.callers.entry(*caller).or_default();
-            add_counts(&mut meters.requests, &more.requests);
-            meters.duration.add(&more.duration);
-            meters.in_flight += more.in_flight;
-            meters.quota_wait.add(&more.quota_wait);
-            meters.request_bytes += more.request_bytes;
-            meters.response_bytes += more.response_bytes;
-            meters.usage.add(&more.usage);
-        }
-        for (operation, more) in &other.upstream_durations {
-            self.upstream_durations.entry(*operation).or_default().add(more);
-        }
-        add_counts(&mut self.auth_failures, &other.auth_failures);
-        add_counts(&mut self.refusals, &other.refusals);
-        add_counts(&mut self.quota_rejections, &other.quota_rejections);
-        add_counts(&mut self.scope_drift, &other.scope_drift);
-        for (key, needed) in &other.scopes_needed {
-            let known = self.scopes_needed.entry(*key).or_default();
-            *known = (*known).max(*needed);
-        }
-        add_counts(&mut self.denied, &other.denied);
-        add_counts(&mut self.would_refuse, &other.would_refuse);
-        add_counts(&mut self.credentials_dropped, &other.credentials_dropped);
-        add_counts(&mut self.upstream_errors, &other.upstream_errors);
-        add_counts(&mut self.caller_stalls, &other.caller_stalls);
-        self.floods += other.floods;
-        self.likely_cut += other.likely_cut;
-        add_counts(&mut self.account_retries, &other.account_retries);
-        add_counts(&mut self.quota_refused, &other.quota_refused);
-        for (token, counters) in &other.token_counters {
-            let known = self.token_counters.entry(*token).or_default();
-            *known = (*known).max(*counters);
-        }
-        for (token, it_is) in &other.other_owners {
-            *self.other_owners.entry(*token).or_default() |= it_is;
-        }
-    }
-
     /// Returns the usage of each caller.
     fn usage(&self) -> impl Iterator<Item = (Option<CallerId>, &usage::Usage)> {
         self.callers.iter().map(|(caller, meters)| (*caller, &meters.usage))
@@ -371,11 +330,5 @@ impl Shard {
         for kind in UpstreamError::ALL {
             self.upstream_errors.entry(kind).or_default();
         }
-    }
-}
-
-fn add_counts<K: std::hash::Hash + Eq + Copy>(counts: &mut FxHashMap<K, u64>, more: &FxHashMap<K, u64>) {
-    for (key, count) in more {
-        *counts.entry(*key).or_default() += count;
     }
 }

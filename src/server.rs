@@ -35,6 +35,7 @@ use crate::policy::rejection::Reason;
 use crate::upstream::Watchdog;
 use crate::worker::{Ending, Worker, new_request_id};
 
+mod begun;
 mod blocks;
 pub mod caller_io;
 mod http2;
@@ -43,10 +44,10 @@ pub mod connection_limits;
 pub mod listen;
 mod streams;
 
+use begun::Begun;
 use caller_io::{CallerIo, Socket};
 pub use connection_limits::Connections;
 use connection_limits::CountedPlace;
-use http2::Begun;
 use listen::Accepting;
 
 /// The pause of accepting while no descriptor is available.

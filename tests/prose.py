@@ -39,6 +39,11 @@ MESSAGES = ("src/", "crates/strict-http/src/", "crates/metrica/src/", "crates/fa
 FOREIGN = "crates/fake-metrica/src/refusal.rs"
 TEXTS = ("config/", "deploy/kubernetes/", "deploy/systemd/", "deploy/prometheus/rules.yaml", "deploy/prometheus/scrape.yaml")
 
+# A file of its own may be stilted while its part is not: so many indirect sentences in one file are too many.
+MOST_IN_A_FILE = 3
+# Documentation comments have none of these words.
+PRIVATE_IN_DOCS = re.compile(r"\b(mend(?:s|ed)?|crew|anew|for ever|for granted)\b|\b(\w+ \w+) \2\b", re.IGNORECASE)
+
 # The documents have not been rewritten yet: they may only become better.
 DOCUMENTS = ("*.md", (7.0, 3.0, 8.0))
 
@@ -105,6 +110,22 @@ def private_words(tracked):
     return seen, bad
 
 
+def stilted_files(tracked):
+    """Prints the files with too many indirect sentences, and the sentences with a private word or a phrase that stands twice."""
+    bad = 0
+    for file in (file for file in tracked if file.endswith(".rs") and file.startswith(MESSAGES)):
+        found = of_rust((ROOT / file).read_text())
+        indirect = [sentence for sentence in found if INDIRECT.match(sentence)]
+        if len(indirect) > MOST_IN_A_FILE:
+            bad += 1
+            print(f"          {file}: {len(indirect)} indirect sentences, such as: {indirect[0][:90]}")
+        for sentence in found:
+            if word := PRIVATE_IN_DOCS.search(sentence):
+                bad += 1
+                print(f"          {file}: '{word[0]}' in: {sentence[:110]}")
+    return bad
+
+
 def main():
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     failed = False
@@ -122,6 +143,9 @@ def main():
             if too_many or "--list" in sys.argv:
                 for file, sentence in bad if "--list" in sys.argv else bad[:5]:
                     print(f"          {file}: {sentence[:110]}")
+    stilted = stilted_files(tracked)
+    failed |= stilted > 0
+    print(f"{'FAILED' if stilted else 'ok':7} files: {stilted} have stilted comments")
     seen, bad = private_words(tracked)
     assert seen > 800, "almost no messages were found"
     failed |= bad > 0

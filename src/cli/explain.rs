@@ -16,6 +16,7 @@ use super::candidates::CandidateTokens;
 use super::traits::{describe_conditions, kind, looked_for};
 use super::url::{Read, Url};
 use super::{ConfigArgs, Format};
+use super::{no_such_caller, wrong_usage};
 use crate::config::{Config, ConfiguredAccounts, Listener};
 use crate::policy::caller::Caller;
 use crate::policy::choice::SeveralAccounts;
@@ -142,18 +143,6 @@ pub(super) fn explain(args: &ExplainArgs, out: &mut dyn Write) -> anyhow::Result
         Format::Json => writeln!(out, "{}", machine(args, &asked, &verdicts, &strangers))?,
     }
     Ok(u8::from(verdicts.iter().any(|verdict| verdict.result.is_err())))
-}
-
-/// Reports an unknown caller.
-pub(super) fn no_such_caller(config: &Config, wanted: &str) -> anyhow::Result<u8> {
-    let known: Vec<_> = config.callers.iter().map(|caller| caller.id.as_str()).collect();
-    wrong_usage(&format!("unknown caller '{wanted}'; the configured callers are {}", known.join(", ")))
-}
-
-/// Reports a usage error with exit code 2, which differs from the code of a refusal.
-fn wrong_usage(what: &str) -> anyhow::Result<u8> {
-    writeln!(std::io::stderr(), "metrika-gate: {what}")?;
-    Ok(2)
 }
 
 /// The request in question.

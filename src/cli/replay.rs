@@ -77,7 +77,7 @@ pub(super) fn replay(
     if let Some(only) = only
         && !config.callers.iter().any(|caller| caller.id.as_str() == only)
     {
-        return super::explain::no_such_caller(&config, only);
+        return super::no_such_caller(&config, only);
     }
     let policy = crate::reload::policy(&config);
     let mut replay = Replay::default();

@@ -1,4 +1,4 @@
-//! Owed: the rules of a caller that concern the body, applied just before the request leaves (rules 5 and 7 of
+//! Body policy: the rules of a caller that concern the body, applied just before the request leaves (rules 5 and 7 of
 //! [`crate::policy::rules`]).
 //!
 //! 1. A body that rules apply to is read whole, up to [`BODY_BYTES`], before a connection is taken; a refused request

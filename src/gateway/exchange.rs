@@ -201,7 +201,7 @@ impl Exchange {
         self.would_refuse.set(Some(reason));
         if let Some(cause) = breach {
             let request_id = self.request_id.as_str();
-            tracing::warn!(reason = reason.as_str(), request_id, %cause, "request would be refused if enforced if enforced");
+            tracing::warn!(reason = reason.as_str(), request_id, %cause, "request would be refused if enforced");
         }
     }
 

@@ -28,7 +28,7 @@ pub const AFTER_DENIAL: Duration = Duration::from_secs(50);
 /// The minimum time after which a contradiction or a change of access makes the gate ask again (rule 2).
 pub const AFTER_CHANGE: Duration = Duration::from_secs(10);
 
-/// The time after which a list is asked for again that could not be read (rule 3).
+/// The time after which the gate asks again for a list that it could not read (rule 3).
 pub const AFTER_FAILURE: Duration = Duration::from_secs(60);
 
 const DAY: Duration = Duration::from_secs(24 * 3600);

@@ -24,33 +24,34 @@ pub enum Condition {
     Gid(Box<[u32]>),
 }
 
-/// The kinds of conditions, in display order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum ConditionKind {
-    /// [`Condition::Listener`].
-    Listener,
-    /// [`Condition::Source`].
-    Source,
-    /// [`Condition::Uid`].
-    Uid,
-    /// [`Condition::Gid`].
-    Gid,
+macro_rules! kinds {
+    ($($kind:ident = $key:literal;)*) => {
+        /// The kinds of conditions, in display order.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum ConditionKind {
+            $(#[doc = concat!("[`Condition::", stringify!($kind), "`].")] $kind,)*
+        }
+
+        impl ConditionKind {
+            const COUNT: usize = [$(Self::$kind),*].len();
+
+            /// Every kind.
+            pub const ALL: [Self; Self::COUNT] = [$(Self::$kind),*];
+
+            /// The key under `match`.
+            #[must_use]
+            pub const fn key(self) -> &'static str {
+                match self { $(Self::$kind => $key,)* }
+            }
+        }
+    };
 }
 
-impl ConditionKind {
-    /// Every kind. The configuration has no key for a kind that is missing here.
-    pub const ALL: [Self; 4] = [Self::Listener, Self::Source, Self::Uid, Self::Gid];
-
-    /// The key under `match`.
-    #[must_use]
-    pub const fn key(self) -> &'static str {
-        match self {
-            Self::Listener => "listener",
-            Self::Source => "source",
-            Self::Uid => "uid",
-            Self::Gid => "gid",
-        }
-    }
+kinds! {
+    Listener = "listener";
+    Source = "source";
+    Uid = "uid";
+    Gid = "gid";
 }
 
 impl fmt::Display for ConditionKind {

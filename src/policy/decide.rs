@@ -138,7 +138,7 @@ pub struct Candidates {
     second: Option<u16>,
 }
 
-/// The reason why a request would be refused if enforced if enforced if the caller's rules were enforced.
+/// The reason why a request would be refused if the caller's rules were enforced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shadowed {
     /// The reason.

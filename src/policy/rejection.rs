@@ -260,7 +260,7 @@ impl Rejection {
         Self { reason, lacking: None, quota: None, cause: Some(cause.into()) }
     }
 
-    /// What the gate takes for granted is not so: a fault of the gate, which ends tests and is counted and logged elsewhere.
+    /// Creates the rejection for a broken invariant: a fault of the gate, which is counted and logged elsewhere. It ends tests.
     #[cold]
     #[must_use]
     pub fn internal(broken: &'static str) -> Self {

@@ -114,16 +114,16 @@ pub enum Key {
 /// The way in which a limit counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Shape {
-    /// So many at once.
+    /// The requests in flight.
     Slots,
-    /// So many per second, evenly spaced. A burst is as large as the margin, so that no second has more than the documented
+    /// The requests per second, evenly spaced. A burst is as large as the margin, so that no second has more than the documented
     /// number.
     PerSecond,
-    /// So many within any window of this length.
+    /// The requests within any window of this length.
     Window(Micros),
-    /// So many until midnight GMT.
+    /// The requests until midnight GMT.
     PerDay,
-    /// So many until the hour of GMT ends.
+    /// The requests until the hour of GMT ends.
     PerHour,
 }
 

@@ -9,7 +9,7 @@ use metrica::error_type::ErrorType;
 use super::*;
 use crate::policy::names::CallerId;
 
-/// How a client sends requests.
+/// The pattern of a client.
 #[derive(Clone, Copy)]
 pub(super) enum Pattern {
     /// One after the other, with a pause; until this time.
@@ -39,7 +39,7 @@ pub(super) enum Event {
     Outsider(usize),
 }
 
-/// What became of one request.
+/// The fate of one request.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Seen {
     pub(super) client: usize,

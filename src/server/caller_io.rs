@@ -22,7 +22,7 @@ use strict_http::{Malformed, cut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
-use super::http2::Begun;
+use super::begun::Begun;
 use crate::gateway::connection::Connection;
 
 /// A caller's socket.

@@ -31,6 +31,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, sleep, timeout};
 use tower::Service;
 
+use super::begun::Begun;
 use super::blocks::Blocks;
 use super::caller_io::Socket;
 use super::streams::{Streams, look_every};
@@ -40,41 +41,6 @@ use crate::metrics::Shard;
 use crate::policy::caller::Evidence;
 use crate::upstream::Watchdog;
 use crate::worker::{Ending, Worker};
-
-/// The first bytes of a connection, read to detect the HTTP version. The protocol that serves it reads them first.
-#[derive(Debug, Default)]
-pub struct Begun {
-    bytes: [u8; PREFACE.len()],
-    read: usize,
-    given: usize,
-}
-
-impl Begun {
-    /// Whether the bytes are the preface of HTTP/2.
-    #[must_use]
-    pub fn is_preface(&self) -> bool {
-        self.bytes == *PREFACE
-    }
-
-    /// Returns the buffer for the next bytes; `None` once the version is known.
-    fn room(&mut self) -> Option<&mut [u8]> {
-        let (read, rest) = self.bytes.split_at_mut_checked(self.read)?;
-        (!rest.is_empty() && PREFACE.starts_with(read)).then_some(rest)
-    }
-
-    /// Moves bytes that were not given yet into `buffer`. Returns whether there were any.
-    pub fn give(&mut self, buffer: &mut ReadBuf<'_>) -> bool {
-        let (read, _) = cut::at_most(&self.bytes, self.read);
-        let (_, rest) = cut::at_most(read, self.given);
-        if rest.is_empty() {
-            return false;
-        }
-        let (now, _) = cut::at_most(rest, buffer.remaining());
-        buffer.put_slice(now);
-        self.given += now.len();
-        true
-    }
-}
 
 /// Reads as much of the connection as shows its HTTP version (rule 1). Every iteration consumes bytes, an end or an
 /// error from the socket, so the loop cannot spin.
@@ -86,7 +52,7 @@ pub async fn begin(worker: &Worker, socket: &mut Socket) -> Begun {
             match socket.read(room).await {
                 // An early end or error is left to HTTP/1.1.
                 Ok(0) | Err(_) => return,
-                Ok(read) => begun.read += read,
+                Ok(read) => begun.was_read(read),
             }
         }
     };

@@ -287,7 +287,7 @@ impl Fake {
         self.shared.quotas.usage()
     }
 
-    /// Begins the maxima and the refusals of [`Self::quota_use`] anew; what is spent stays spent.
+    /// Resets the maxima and the refusals of [`Self::quota_use`]; counts of days remain.
     pub fn clear_quota_use(&self) {
         self.shared.quotas.clear();
     }

@@ -20,7 +20,7 @@
 //! 10. The clock of the quotas moves forward on request, so that a day or a lock can be over.
 //!
 //! The documentation does not specify which login `ulogin` charges, whether refused requests count, which type the limit of
-//! reports has, and whether a lock of reports begins anew with a refused request; [`Quota`] has a setting for each.
+//! reports has, and whether a refused request restarts a lock of reports; [`Quota`] has a setting for each.
 
 use std::borrow::Cow;
 use std::time::Duration;

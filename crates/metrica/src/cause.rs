@@ -171,47 +171,67 @@ impl Cause {
     /// Whether scopes are in question: the response and the access line then name the needed and the declared scopes.
     #[must_use]
     pub const fn is_of_rights(self) -> bool {
-        matches!(self, Self::ScopeMissing | Self::Ambiguous)
+        match self.kind() {
+            Kind::Rights | Kind::RightsOrAccess => true,
+            Kind::Access | Kind::Quota | Kind::Neither => false,
+        }
     }
 
     /// Whether a token of another account may be allowed what was refused.
     #[must_use]
     pub const fn may_be_of_the_account(self) -> bool {
-        matches!(
-            self,
-            Self::CounterNotGranted
-                | Self::CounterViewOnly
-                | Self::CounterInOrganization
-                | Self::NotRepresentative
-                | Self::Ambiguous
-        )
+        match self.kind() {
+            Kind::Access | Kind::RightsOrAccess => true,
+            Kind::Rights | Kind::Quota | Kind::Neither => false,
+        }
     }
 
     /// Whether a quota is exhausted: a response of 420 or 429.
     #[must_use]
     pub const fn is_of_quota(self) -> bool {
+        match self.kind() {
+            Kind::Quota => true,
+            Kind::Rights | Kind::Access | Kind::RightsOrAccess | Kind::Neither => false,
+        }
+    }
+
+    const fn kind(self) -> Kind {
         match self {
+            Self::ScopeMissing => Kind::Rights,
+            Self::Ambiguous => Kind::RightsOrAccess,
+            Self::CounterNotGranted | Self::CounterViewOnly | Self::CounterInOrganization | Self::NotRepresentative => {
+                Kind::Access
+            }
             Self::QuotaUid
             | Self::QuotaIp
             | Self::QuotaCounter
             | Self::QuotaParallel
             | Self::QuotaDelegates
             | Self::QuotaGrants
-            | Self::QuotaOther => true,
+            | Self::QuotaOther => Kind::Quota,
             Self::HeaderMalformed
             | Self::TokenInvalid
-            | Self::ScopeMissing
-            | Self::CounterNotGranted
-            | Self::CounterViewOnly
-            | Self::CounterInOrganization
             | Self::OwnerMismatch
-            | Self::NotRepresentative
             | Self::OrganizationTokenRequired
             | Self::RequestRefused
-            | Self::Ambiguous
-            | Self::Other => false,
+            | Self::Other => Kind::Neither,
         }
     }
+}
+
+/// What a cause is about.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    /// The scopes of the token.
+    Rights,
+    /// The access of the account.
+    Access,
+    /// One of these two.
+    RightsOrAccess,
+    /// A quota.
+    Quota,
+    /// Something else.
+    Neither,
 }
 
 /// The permission that an operation needs on its counter, beyond its scopes.

@@ -77,7 +77,7 @@ impl From<Found> for Counters {
 pub struct Subject {
     /// The counters that the request names.
     pub counters: Counters,
-    /// `ulogin`: the account on whose behalf the request is made, if it is not the token's owner.
+    /// `ulogin`: the account on whose behalf the request is made; without it, the token's owner.
     pub login: Option<Box<str>>,
     /// `direct_client_logins`: clients of Direct.
     pub clients: Box<[Box<str>]>,

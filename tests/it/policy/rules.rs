@@ -320,7 +320,7 @@ fn in_the_shadow_what_would_be_refused_goes_on_and_is_said_and_counted() {
     assert!(last(&seen).1 == large.repeat(2).as_bytes());
     gate.until_metric(&["would_refuse_total"], 12.0);
     gate.until_log(&[
-        "request would be refused if enforced if enforced",
+        "request would be refused if enforced",
         "counter_denied",
         "is not listed under counters of the caller",
     ]);

@@ -90,18 +90,44 @@ fn module(file: &Path) -> String {
     first.trim_end_matches(".rs").to_owned()
 }
 
+/// The program of a file: without its module of tests, which stands at its end, and without comments.
+pub fn program(text: &str) -> String {
+    let tests = ["#[cfg(test)]\nmod tests", "#[cfg(test)]\npub mod tests"];
+    let end = tests.iter().filter_map(|tests| text.rfind(tests)).min().unwrap_or(text.len());
+    let code: Vec<&str> = text[..end].lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+    code.join("\n")
+}
+
+/// The first names of a list in braces: `a` and `b` of `{a::{c, d}, b}`.
+fn first_names(list: &str) -> Vec<&str> {
+    let (mut names, mut depth, mut begins) = (Vec::new(), 0, 1);
+    for (at, letter) in list.char_indices() {
+        match letter {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            ',' if depth == 1 => {
+                names.push(&list[begins..at]);
+                begins = at + 1;
+            }
+            _ => {}
+        }
+        if depth == 0 {
+            names.push(&list[begins..at]);
+            break;
+        }
+    }
+    names
+}
+
 /// The modules that a file names, outside comments and outside its own tests.
 fn used(text: &str) -> BTreeSet<String> {
-    let program = text.split("#[cfg(test)]").next().unwrap();
-    let code: Vec<&str> = program.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
-    let code = code.join("\n");
+    let code = program(text);
+    assert!(!code.contains("use crate as") && !code.contains("use crate::*"), "the crate has another name");
     let mut modules = BTreeSet::new();
-    for rest in code.split("crate::").skip(1) {
-        let names = match rest.strip_prefix('{') {
-            Some(list) => list.split('}').next().unwrap().split(',').map(str::trim).collect(),
-            None => vec![rest],
-        };
+    for rest in code.split("super::super::").skip(1).chain(code.split("crate::").skip(1)) {
+        let names = if rest.starts_with('{') { first_names(rest) } else { vec![rest] };
         for name in names {
+            let name = name.trim();
             let end = name.find(|c: char| !(c.is_alphanumeric() || c == '_')).unwrap_or(name.len());
             modules.insert(name[..end].to_owned());
         }
@@ -143,7 +169,7 @@ fn the_libraries_have_no_async_and_no_input_or_output() {
     let of_crates = CRATES.iter().flat_map(|name| sources_of(&root.join(name).join("src")));
     let of_pure = sources().into_iter().filter(|(file, _)| ["policy", "quota"].contains(&module(file).as_str()));
     for (file, text) in of_crates.chain(of_pure) {
-        let program = text.split("#[cfg(test)]").next().unwrap();
+        let program = program(&text);
         for word in ["async ", "tokio", "hyper::", "tower", "std::fs", "std::net::Tcp", "std::io", "std::thread"] {
             let lines = program.lines().filter(|line| !line.trim_start().starts_with("//"));
             let found: Vec<_> = lines.filter(|line| line.contains(word)).collect();
@@ -182,7 +208,7 @@ fn files_that_a_configuration_names_are_opened_by_their_rows() {
         if file.starts_with("files") || others.contains(&file) || file.ends_with("tests.rs") {
             continue;
         }
-        let program = text.split("#[cfg(test)]").next().unwrap();
+        let program = program(&text);
         for opens in
             ["reading::open(", "fs::open(", "fs::read(", "fs::read_to", "File::open(", "guard.open(", "guard.check("]
         {

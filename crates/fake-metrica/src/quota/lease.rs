@@ -65,7 +65,7 @@ impl Quotas {
         clock.forward = Duration::ZERO;
     }
 
-    /// Begins the highest counts and the refusals anew.
+    /// Resets the highest counts and the refusals.
     pub fn clear(&self) {
         self.lock().0.clear();
     }

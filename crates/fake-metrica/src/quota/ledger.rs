@@ -157,7 +157,7 @@ impl Ledger {
         *self = Self { logins, ..Self::new(quota) };
     }
 
-    /// Begins the highest counts and the refusals anew; what is spent stays spent.
+    /// Resets the highest counts and the refusals; what is spent stays spent.
     pub fn clear(&mut self) {
         for login in self.logins.values_mut() {
             (login.most, login.accepted) = (login.running, 0);

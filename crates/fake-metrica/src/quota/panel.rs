@@ -79,7 +79,7 @@ fn word<T: Copy>(query: &Query, name: &str, present: T, words: &[(&str, T)]) -> 
     words.iter().find(|(known, _)| *known == word).map(|(_, value)| *value).ok_or_else(|| Refusal::invalid(name))
 }
 
-/// Returns what was counted, before it begins the maxima anew.
+/// Returns the counts, then resets the maxima.
 pub fn quota_use(quotas: &Quotas, query: &Query) -> Result<Value, Refusal> {
     let usage = json!(quotas.usage());
     if query.has("clear") {
