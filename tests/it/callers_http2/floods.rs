@@ -33,7 +33,7 @@ fn held() -> Vec<u8> {
 }
 
 impl Flooded {
-    /// Sends `frames(n)` for n from 0 until the connection ends, which it has to; its last GOAWAY says why.
+    /// Sends `frames(n)` for n from 0 until the connection ends, as it must; its last GOAWAY has the cause.
     #[track_caller]
     fn ends(&self, what: &str, mut caller: H2, frames: impl Fn(u32) -> Vec<u8>) {
         let before = (self.gate.metric(&["floods_total"]), self.gate.processor_time());
@@ -159,7 +159,7 @@ fn requests_that_are_given_up_one_after_the_other_end_their_connection() {
     flooded.gate.until_metric(&["in_flight_requests"], 0.0);
 }
 
-/// a caller that reads nothing of what it makes the gate say.
+/// a caller that makes the gate respond and reads none of the responses.
 #[test]
 fn a_caller_that_reads_nothing_is_not_waited_for() {
     let upstream = Upstream::plain();
