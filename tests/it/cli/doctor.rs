@@ -1,4 +1,4 @@
-//! The doctor: what it asks and what it does not, what it says, and that no secret is in it. The reasons that Metrica has to
+//! The doctor: the requests that it sends and avoids, its output, and that no secret is in it. Metrica's reasons to
 //! refuse are in `doctor_reasons`.
 
 use std::os::unix::fs::PermissionsExt;
@@ -17,7 +17,7 @@ use crate::secrets::canary::assert_clean;
 pub struct Practice(tempfile::TempDir);
 
 impl Practice {
-    /// In front of `place`, with these tokens (name, secret, keys) and the callers that `callers` says.
+    /// In front of `place`, with these tokens (name, secret, keys) and the callers in `callers`.
     pub fn new(place: &str, ca_pem: &str, tokens: &[(&str, &str, &str)], callers: &str, with_identity: bool) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let at = folder.path().display();

@@ -1,4 +1,4 @@
-//! What is made of access lines: `suggest` and `explain --from`, on the log of a gate that ran; and `init`.
+//! Uses of access lines: `suggest` and `explain --from`, on the log of a gate that ran; and `init`.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -180,7 +180,7 @@ fn explain_says_what_would_become_of_a_log() {
         "was_let_through": 1, "was_refused": 0, "counters": [13], "counters_in_all": 1, "logins": [], "logins_in_all": 0,
     });
     assert!(table["rows"].as_array().unwrap().contains(&denied), "{said}");
-    // What is not enforced is sent.
+    // A rule that is not enforced lets the request through.
     let shadow = narrow.replace("destructive: deny}", "destructive: deny, enforce: false}");
     let (code, said) = served.replay(&shadow, &["--as", "crm"]);
     assert!(code == 0 && said.contains("sent (not enforced): destructive_denied"), "{said}");
