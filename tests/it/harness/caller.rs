@@ -133,7 +133,7 @@ impl Caller {
         self.more().unwrap_or(0)
     }
 
-    /// What was read and is part of no answer yet.
+    /// The bytes that were read and belong to no response yet.
     pub fn received(&self) -> &[u8] {
         &self.unread
     }
@@ -203,7 +203,7 @@ impl Caller {
     }
 }
 
-/// Whether an answer breaks off: its connection ends before its end, or the gate has seen it by the time of its head, and
+/// Whether a response is cut: its connection ends before its end, or the gate has seen it by the time of its head, and
 /// refuses it as a whole.
 pub fn breaks_off(answer: &Result<Answer, String>) -> bool {
     match answer {
