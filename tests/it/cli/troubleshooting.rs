@@ -1,4 +1,4 @@
-//! The troubleshooting list of Metrica's documentation, row by row: a gate says the reason while it serves, and the doctor
+//! The troubleshooting list of Metrica's documentation, row by row: a gate reports the reason in service, and the doctor
 //! reports the same on request (<https://yandex.com/dev/metrika/en/intro/authorization>).
 
 use std::fmt::Write as _;

@@ -18,7 +18,7 @@ pub struct Request {
 }
 
 impl Request {
-    /// The request that a head stands for.
+    /// The request with this head.
     pub fn of(head: &str) -> Self {
         let mut lines = head.lines();
         let mut line = lines.next().unwrap_or_default().split(' ');
