@@ -262,7 +262,7 @@ fn bodies_of_http_2_are_read_too() {
     assert!(caller.is_alive());
 }
 
-/// What another task of the same worker needs is not held up by a body that is read.
+/// Reading a body does not delay other tasks of the same worker.
 #[test]
 fn while_a_body_is_read_others_are_served() {
     let upstream = Upstream::plain();
