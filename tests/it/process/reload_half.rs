@@ -64,7 +64,7 @@ fn fifo(path: &Path) {
     mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
 }
 
-/// opening a FIFO waits for somebody who writes to it, for ever.
+/// opening a FIFO without a writer blocks indefinitely.
 #[test]
 fn a_fifo_in_the_place_of_a_token_holds_nothing_up() {
     let upstream = Upstream::plain();
