@@ -1,4 +1,4 @@
-//! What the program is built from, and what its parts cannot say: read from `Cargo.toml`, `Cargo.lock` and
+//! The program's dependencies, and what they cannot log: read from `Cargo.toml`, `Cargo.lock` and
 //! `deny.toml`.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,7 +8,7 @@ fn file(name: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
 }
 
-/// Package to what it is built with: an optional dependency stands here only when a feature asks for it.
+/// Package to its dependencies: an optional dependency is listed only when a feature enables it.
 fn locked() -> BTreeMap<String, (String, BTreeSet<String>)> {
     let text = file("Cargo.lock");
     let value = |part: &str, key: &str| {
