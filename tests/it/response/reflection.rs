@@ -28,7 +28,7 @@ fn whole(answer: &Answer) -> String {
     format!("{:?} {:?} {}", answer.fields, answer.trailers, answer.text())
 }
 
-/// A gate in front of an upstream that answers every request so, and the caller's view of it.
+/// A gate in front of an upstream that answers every request alike, and the caller's view of it.
 struct Site {
     gate: Gate,
     _upstream: Upstream,
@@ -145,7 +145,7 @@ fn in_a_trailer_or_an_interim_response_it_takes_the_field_along() {
     assert_eq!(site.reflected(), 2.0, "one for the interim response, one for the answer");
 }
 
-/// packed, it is an error's end or a cut.
+/// in a compressed body, it ends an error or cuts the response.
 #[test]
 fn in_a_packed_body_it_ends_the_answer() {
     let mut long = vec![b'['];
@@ -166,7 +166,7 @@ fn in_a_packed_body_it_ends_the_answer() {
                 });
                 let answer = site.ask();
                 assert!(breaks_off(&answer) && !body_holds(&answer), "{known} {size} {answer:?}");
-                // One that shows it before its head has gone out is a whole refusal.
+                // A response that shows it before its head has gone out is refused as a whole.
                 let refused = answer.is_ok_and(|answer| answer.summary() == "502 upstream_reflection");
                 let (outcome, status) = if refused { ("complete", 502) } else { ("upstream_cut", 200) };
                 let (outcome, status) = (format!("\"outcome\":\"{outcome}\""), format!("\"status\":{status}"));
@@ -247,7 +247,7 @@ fn only_gzip_is_asked_for_and_no_range() {
     }
 }
 
-/// R-15, and what a good answer gets of it: packed ones of every kind pass byte for byte.
+/// good responses are unaffected; compressed ones of every kind pass byte for byte.
 #[test]
 fn good_packed_answers_pass_unchanged() {
     let mut long = Vec::new();
