@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::harness::{Gate, READ_TOKEN, TWO_CALLERS, Upstream};
 
-/// What Metrica must see of a read of `target` whose id is `id`: the request line, and every field in the order of the
+/// The expected read of `target` with this `id` at Metrica: the request line, and every field in the order of the
 /// alphabet.
 fn wanted(target: &str, id: &str) -> Vec<String> {
     vec![
@@ -17,7 +17,7 @@ fn wanted(target: &str, id: &str) -> Vec<String> {
     ]
 }
 
-/// What Metrica saw last, in that form.
+/// The last request at Metrica, in that form.
 fn seen(upstream: &Upstream) -> Vec<String> {
     let head = upstream.requests().pop().unwrap();
     let mut lines: Vec<String> = head.strip_suffix("\r\n\r\n").unwrap().split("\r\n").map(str::to_owned).collect();
@@ -67,7 +67,7 @@ fn exactly_one_authorization_leaves_and_it_is_ours() {
     assert_eq!(kinds.map(dropped), [6.0, 2.0, 4.0, 15.0, 0.0]);
 }
 
-/// What a caller asks for, and what Metrica must be asked for.
+/// The caller's query, and the one that must reach Metrica.
 const QUERIES: [(&str, &str); 20] = [
     ("?oauth_token=secret", ""),
     ("?access_token=secret", ""),
@@ -190,7 +190,7 @@ fn a_caller_of_http_1_0_is_served() {
     assert_eq!(upstream.requests().len(), 1);
 }
 
-/// the upstream is a constant, whatever the target and the host say; see also `hosts.rs`.
+/// the upstream is a constant, whatever target and host a request has; see also `hosts.rs`.
 #[test]
 fn a_target_with_an_authority_goes_out_without_it() {
     let upstream = Upstream::plain();
@@ -261,7 +261,7 @@ fn parameters_do_not_come_in_a_body() {
     assert_eq!(gate.send("app", bare).summary(), "200", "there is no body");
 }
 
-/// on whose data a request works is said once.
+/// the parameters that choose the data of a request occur once.
 #[test]
 fn ids_stand_once() {
     let upstream = Upstream::plain();
