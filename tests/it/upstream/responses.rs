@@ -7,10 +7,10 @@ use crate::harness::{Answer, Conversation, Gate, Signal, TWO_CALLERS, Upstream, 
 
 const GET: &str = "GET /management/v1/counters HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
-/// How an upstream ends what it wrote.
+/// The way in which an upstream ends its output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
-    /// As TLS wants it.
+    /// Closes as TLS requires.
     Close,
     /// Without a word of TLS.
     Vanish,
@@ -31,7 +31,7 @@ fn perform(conversation: &mut Conversation, bytes: &[u8], end: End) {
     }
 }
 
-/// What a caller sees when its request is answered so. The next request has to succeed on another connection, with
+/// The caller's view of this response. The next request has to succeed on another connection, with
 /// nothing of the first answer in it.
 #[track_caller]
 fn seen(bytes: impl AsRef<[u8]>, end: End, timeouts: &str) -> Result<Answer, String> {
@@ -153,7 +153,7 @@ fn interim_responses_without_an_end_are_no_answer() {
     {
         refused(interim.repeat(2_000_000 / interim.len()), Wait, "", "502 upstream_protocol");
     }
-    // One that is no interim response ends it as well.
+    // An invalid interim response ends it as well.
     refused("HTTP/1.1 103 Early Hints\r\nno colon\r\n\r\n", Wait, "", "502 upstream_protocol");
 }
 

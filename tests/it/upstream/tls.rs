@@ -24,7 +24,7 @@ fn answers(conversation: &mut Conversation) {
     }
 }
 
-/// What the caller receives, when the gate trusts `trusted` and the upstream presents `config`. The upstream saw nothing.
+/// The caller's response, when the gate trusts `trusted` and the upstream presents `config`. The upstream saw nothing.
 fn refused(config: ServerConfig, trusted: &str) -> (Answer, String) {
     let upstream = Upstream::run_with(config, trusted.to_owned(), answers);
     let gate = Gate::start(&upstream, TWO_CALLERS);
@@ -106,7 +106,7 @@ fn a_leaf_that_signs_is_no_authority() {
 #[test]
 fn an_upstream_without_a_common_protocol_gets_nothing() {
     let (mut config, ca_pem) = certificate(NAME);
-    // It speaks something else than HTTP, and says so.
+    // It negotiates another protocol than HTTP.
     config.alpn_protocols = vec![b"imap".to_vec()];
     assert_eq!(refused(config, &ca_pem).0.summary(), "502 upstream_tls");
 }
