@@ -1,5 +1,5 @@
 //! where one request ends and the next begins. Whatever a caller sends, Metrica receives exactly the requests that
-//! are answered by it, and what could be read in two ways is refused and ends the connection.
+//! it answers, and an ambiguous message is refused and ends the connection.
 
 use crate::harness::gate::count;
 use crate::harness::{Caller, Gate, TWO_CALLERS, Upstream};
@@ -116,7 +116,7 @@ fn a_header_that_could_be_read_in_two_ways_is_refused() {
     let gate = Gate::start(&upstream, TWO_CALLERS);
     for (header, reason) in HEADERS {
         let header = whole(header);
-        // Whatever follows: a body to one reader, a request to another.
+        // The following bytes are a body to one reader, a request to another.
         for behind in ["", "0\r\n\r\n", "hello"].map(|body| format!("{body}{HIDDEN}")) {
             let mut caller = gate.connect("crm");
             caller.send(format!("{header}{behind}"));

@@ -47,7 +47,7 @@ fn a_refusal_of_the_upstream_comes_before_the_body_and_in_its_place() {
     let upstream = Upstream::run(move |conversation| {
         if conversation.request_head().is_some() && conversation.number == 0 {
             conversation.answer("403 Forbidden", "application/json", r#"{"errors":[{"error_type":"access_denied"}]}"#);
-            // Not a byte of the body: the connection, which has half a request on it, is given up.
+            // No byte of the body is sent: the connection, which has half a request on it, is closed.
             assert!(conversation.is_closed());
             noticed.give();
         } else {
@@ -244,7 +244,7 @@ fn an_interim_response_never_stands_in_the_middle_of_another_answer() {
     assert!(waited > 0, "the largest did not fit into the buffers, so some size was at their edge");
 }
 
-/// R-13: a caller that takes nothing of interim responses is given up, whether the answer has come or not.
+/// R-13: a caller that reads no interim responses is disconnected, whether the response has come or not.
 #[test]
 fn a_caller_that_takes_no_interim_response_is_given_up() {
     let config =

@@ -1,5 +1,5 @@
-//! Every kind of malformed request: one line of the log has its word, the listener, the peer and the id of the answer; the
-//! answer names the rule; neither holds anything of the request.
+//! Every kind of malformed request: one log line has its kind, the listener, the peer and the id of the response; the
+//! response names the rule; neither holds anything of the request.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -339,7 +339,7 @@ fn what_the_gate_refuses_of_http2_has_a_kind() {
     assert_none(&wrong, rows.len());
 }
 
-/// An operator who reads the log finds every word.
+/// An operator who reads the log finds every kind in the documentation.
 #[test]
 fn every_kind_is_in_the_documentation() {
     let mut table = "| `kind` | reason | the answer says |\n|---|---|---|\n".to_owned();

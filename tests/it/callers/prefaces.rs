@@ -1,5 +1,5 @@
-//! The first bytes of a connection on a listener that speaks both versions of HTTP: whatever begins the preface of HTTP/2 and
-//! does not go on, or ends, or breaks, costs nobody else anything.
+//! The first bytes of a connection on a listener that speaks both versions of HTTP: a partial, ended or broken preface of
+//! HTTP/2 costs nobody else anything.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};

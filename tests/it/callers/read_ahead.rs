@@ -62,7 +62,7 @@ fn many_callers_share_a_budget() {
     assert_eq!(again.answer().summary(), "200");
 }
 
-/// Files are looked into as far as there is memory for it, and go on whole.
+/// Files are examined as far as memory allows, and pass whole.
 #[test]
 fn a_file_loses_nothing_for_want_of_memory() {
     let (upstream, seen) = keeping();

@@ -1,4 +1,4 @@
-//! Callers that stop in the middle of something: whose fault an end was is the same in the answer, the line and the metric.
+//! Callers that stall: response, log line and metric blame the same side for an end.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};

@@ -18,7 +18,7 @@ fn took_the_limit(start: Instant) {
     assert!(took >= LIMIT - Duration::from_millis(10) && took < LIMIT + Duration::from_secs(5), "{took:?}");
 }
 
-/// an upstream that is still thinking; the caller is told, and the request is given up.
+/// the upstream does not respond in time; the caller gets an error, and the request is cancelled.
 #[test]
 fn before_the_answer_the_caller_is_told() {
     let ended = Signal::default();
