@@ -120,7 +120,7 @@ fn header_blocks_without_end_end_their_connection() {
     assert!(memory < 24 * 1024 * 1024, "{memory} bytes");
 }
 
-/// RUSTSEC-2024-0003 and what is like it: requests that are given up, by whichever side.
+/// RUSTSEC-2024-0003 and similar attacks: requests that are cancelled, by either side.
 #[test]
 fn requests_that_are_given_up_end_their_connection() {
     let flooded = gate();
@@ -139,7 +139,7 @@ fn requests_that_are_given_up_end_their_connection() {
     flooded.ends("requests beyond the limit", flooded.connect(), |n| frame(HEADERS, WHOLE, 2 * n + 1, held()));
 }
 
-/// the same, slowly: each request has begun before it is given up.
+/// the same, slowly: each request has begun before it is cancelled.
 #[test]
 fn requests_that_are_given_up_one_after_the_other_end_their_connection() {
     let flooded = gate();

@@ -18,7 +18,7 @@ fn whole(fields: Vec<u8>) -> Vec<u8> {
     frame(HEADERS, WHOLE, 1, fields)
 }
 
-/// Sends each case on a connection of its own, and holds the gate to what becomes of stream 1.
+/// Sends each case on a connection of its own, and checks the outcome of stream 1.
 #[track_caller]
 fn hold(cases: &[(&str, Vec<u8>, Fate)]) {
     let upstream = Upstream::plain();
@@ -35,7 +35,7 @@ fn hold(cases: &[(&str, Vec<u8>, Fate)]) {
     assert_eq!(gate.metric(&["floods_total"]), 0.0);
 }
 
-/// RFC 9113, sections 8.1 to 8.3: what is malformed is no request.
+/// RFC 9113, sections 8.1 to 8.3: malformed requests are refused.
 #[test]
 fn malformed_requests_are_refused() {
     let reset = || Fate::Reset(PROTOCOL_ERROR);

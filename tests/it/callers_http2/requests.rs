@@ -207,7 +207,7 @@ fn bodies_and_trailers_pass_in_both_directions() {
     assert_eq!(sized, 1);
 }
 
-/// Reads a body of chunks: what they hold and the trailers, with a bar between.
+/// Reads a body of chunks: their content and the trailers, with a bar between.
 fn with_trailers(conversation: &mut Conversation) -> Vec<u8> {
     let mut parts = Vec::new();
     loop {

@@ -7,7 +7,7 @@ use crate::harness::h2::*;
 use crate::harness::{Gate, Signal, TWO_CALLERS_HTTP2, Upstream};
 
 const SHORT: Duration = Duration::from_millis(400);
-/// For what has to be done within it.
+/// The limit in tests that must act within it.
 const LONGER: Duration = Duration::from_millis(1200);
 
 fn with(more: &str) -> String {
@@ -132,7 +132,7 @@ fn an_answer_that_is_not_taken_is_given_up() {
     caller.frame(HEADERS, WHOLE, 3, get());
     assert_eq!(caller.fate(3), Fate::Answered(200));
     gate.until_log(&["\"access\"", "\"outcome\":\"caller_stalled\""]);
-    // Smaller than what is handed to hyper at once, so that it is over for everybody but hyper.
+    // The response fits hyper's buffers, so that it is over for everybody but hyper.
     let mut caller = H2::with_settings(gate.place("app"), &[(4, 1)]);
     let start = Instant::now();
     caller.frame(HEADERS, WHOLE, 1, get());
