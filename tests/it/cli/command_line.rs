@@ -111,7 +111,7 @@ fn healthcheck_finds_the_admin_listener_and_waits_for_it() {
     assert_eq!(ask(&["--url", &here]).1, "ok\n");
     let (code, _, said) = outcome(program().args(["healthcheck", "--config", "/nowhere/gate.yaml"]));
     assert!(code == 1 && said.contains("/nowhere/gate.yaml") && said.contains("using 127.0.0.1:9090"), "{said}");
-    // A gate that serves lives on with what it had when its file becomes wrong.
+    // A running gate keeps its configuration when its file becomes invalid.
     for (text, mode) in [("admin: {address: [", 0o600), ("admin: {address: '127.0.0.1:1'}", 0o606)] {
         write(text);
         std::fs::set_permissions(&config, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();

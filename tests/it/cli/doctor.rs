@@ -249,7 +249,7 @@ fn check_online_does_both() {
     assert_eq!(practice.run(&["check", "--online"]).0, 77);
 }
 
-/// Rules 1 and 7: whatever sends back what it is sent, no output has a token; and every request is a GET without a body.
+/// Rules 1 and 7: no output has a token, even if a server echoes it; and every request is a GET without a body.
 #[test]
 fn what_comes_back_is_not_repeated() {
     let (config, ca_pem) = {

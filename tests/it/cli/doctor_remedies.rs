@@ -243,7 +243,7 @@ fn serve(conversation: &mut Conversation) {
     }
 }
 
-/// A place that sends these bytes when a client has sent something; nothing, where there are none.
+/// A server that sends these bytes once a client has sent something; nothing, if there are none.
 fn raw(answer: &'static [u8], then_closes: bool) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let place = listener.local_addr().unwrap().to_string();

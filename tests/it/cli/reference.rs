@@ -89,7 +89,7 @@ fn at<'a>(document: &'a mut Value, path: &str) -> &'a mut Value {
     })
 }
 
-/// The reader is asked what it knows: a key that it does not is answered with those that it does.
+/// The parser reports its keys: an unknown key causes an error that lists the known ones.
 #[test]
 fn every_key_that_is_read_stands_in_the_reference() {
     let (_, ca_pem) = crate::harness::upstream::certificate("h");

@@ -108,7 +108,7 @@ fn suggest_narrows_a_configuration_to_what_was_used() {
     );
     assert!(text.contains("\n# how long\ntimeouts: {keep_alive: 70s}\n"), "what else there was stays: {text}");
     assert_eq!((config.timeouts, config.upstream), (before.timeouts, before.upstream));
-    // And back: under it, everything that was let through would be again.
+    // And back: the suggestion allows everything that was allowed.
     let (code, said) = served.replay(&text, &["--format", "json"]);
     let table: Value = serde_json::from_str(&said).unwrap();
     assert_eq!(

@@ -254,7 +254,7 @@ fn hold(row: &Row) {
     let fake = metrica();
     let gate = gate(&fake, row);
     if row.knobs.is_empty() {
-        // Whose a token is is asked in the background, when it is new.
+        // The owner of a new token is asked in the background.
         until(symptom, || fake.heard().iter().any(|request| request.contains("/info")));
     }
     for request in row.before {
