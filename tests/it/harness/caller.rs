@@ -93,7 +93,7 @@ impl Caller {
         self.try_answer(true).expect("an answer")
     }
 
-    /// Reads one answer; what is wrong when it is cut short or none.
+    /// Reads one response; the error tells why it is cut or invalid.
     pub fn try_answer(&mut self, to_head: bool) -> Result<Answer, String> {
         let mut interim = Vec::new();
         let (status, fields) = loop {

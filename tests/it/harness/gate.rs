@@ -270,7 +270,7 @@ impl Plan {
         self
     }
 
-    /// With no more than so many descriptors, a limit that the program cannot raise.
+    /// Limits the number of descriptors; the program cannot raise the limit.
     pub fn descriptors(mut self, most: u32) -> Self {
         self.descriptors = Some(most);
         self

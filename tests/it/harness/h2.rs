@@ -116,7 +116,7 @@ pub enum Fate {
     Reset(u32),
     /// GOAWAY, with this code, and closed.
     Ended(u32),
-    /// Closed without a word.
+    /// The connection closed without a GOAWAY.
     Closed,
 }
 

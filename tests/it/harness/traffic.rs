@@ -1,4 +1,4 @@
-//! Valid traffic of every kind, to run while something goes wrong: who sent what, what was answered, and what arrived.
+//! Valid traffic of every kind, to run while something goes wrong, and a ledger of requests, responses and arrivals.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -57,7 +57,7 @@ pub struct Traffic {
 /// Everything that was sent.
 pub struct Ledger(pub Vec<Entry>);
 
-/// The bytes of a body of so many, different for each request.
+/// The bytes of a body of this length, different for each request.
 fn bytes(id: usize, length: usize) -> Vec<u8> {
     (0..length).map(|at| b"0123456789abcdefghijklmnopqrstuvwxyz"[(at + id) % 36]).collect()
 }

@@ -167,7 +167,7 @@ impl Conversation {
         }
     }
 
-    /// Reads so many bytes.
+    /// Reads this number of bytes.
     pub fn exactly(&mut self, length: usize) -> Vec<u8> {
         while self.unread.len() < length {
             assert!(self.more() > 0, "closed in a body");
