@@ -1,4 +1,4 @@
-//! Whose a token is, where Yandex ID is not asked: the `owner_login` of a counter that the list shows as `own`.
+//! The owner of a token without Yandex ID: the `owner_login` of a counter that the list shows as `own`.
 
 use super::row::Doctor::{None as Silent, Says};
 use super::row::{GRANT, Kind, ORGANISATION, OTHER_OWNER, READ_SCOPE, READS, Row, Step, Tok};

@@ -2,7 +2,7 @@
 
 use super::world::Death;
 
-/// The cause of a request that is refused because of what it asks, whatever token and account may: the one place that has
+/// The cause of a request that is refused for its content, whatever token and account may: the one place that has
 /// its name.
 pub const REFUSED_BY_CONTENT: &str = "request_refused";
 
@@ -164,7 +164,7 @@ pub enum Alert {
 pub enum Doctor {
     /// A line with these words about this counter and this token.
     Says(&'static str, &'static str, &'static str),
-    /// Nothing of the cause, and why.
+    /// Nothing about the cause, and why.
     None(&'static str),
 }
 

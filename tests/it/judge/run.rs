@@ -148,7 +148,7 @@ impl Run<'_> {
         start.elapsed() > if is_known { SHORT } else { PATIENCE }
     }
 
-    /// Waits until something is so; whether it came to be.
+    /// Waits until the condition holds; returns whether it came to hold.
     pub fn until(&self, patience: Duration, mut condition: impl FnMut() -> bool) -> bool {
         let start = Instant::now();
         while !condition() {

@@ -1,6 +1,6 @@
 //! Requests and answers of the judge's Metrica, as they are on the wire.
 
-/// A request, as far as Metrica reads it.
+/// The parts of a request that Metrica reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
     /// `GET`.

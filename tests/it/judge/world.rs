@@ -67,7 +67,7 @@ pub struct Counter {
     pub in_connect: bool,
 }
 
-/// Everything that is so.
+/// The whole state of the world.
 #[derive(Debug, Default)]
 pub struct State {
     /// By secret.
