@@ -84,7 +84,7 @@ fn what_is_no_json_goes_on_as_it_is_unless_it_is_a_form() {
         let (head, received) = last(&seen);
         assert_eq!((types(&head), received), (vec![], body.as_bytes().to_vec()));
     }
-    // Beyond what is read.
+    // A body beyond the part that is read.
     let large = format!("{{\"a\":\"{}\"}}", "x".repeat(1024 * 1024));
     assert_is(&gate.send("app", post(FORM, &large)), "415 form_body");
     assert_eq!(gate.send("app", post(TEXT, &large)).summary(), "200");
@@ -145,7 +145,7 @@ fn a_caller_that_becomes_strict_meanwhile_sends_what_it_said() {
     assert!(seen.lock().unwrap().is_empty());
 }
 
-/// A file of some size is not held up: only its beginning is looked at.
+/// A large file is not delayed: only its beginning is examined.
 #[test]
 fn an_upload_without_a_type_streams() {
     let upstream = Upstream::run(|conversation| {

@@ -129,7 +129,7 @@ fn raw_text_over_http2_is_encoded_too() {
     assert_eq!(upstream.requests().len(), 1);
 }
 
-/// Policy reads what goes out.
+/// Policy reads the outgoing target.
 #[test]
 fn rules_hold_for_the_canonical_form() {
     let upstream = Upstream::plain();

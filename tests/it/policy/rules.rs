@@ -1,4 +1,4 @@
-//! Rules of callers over the wire: what is refused never reaches Metrica, what is allowed goes out as it came.
+//! Rules of callers over the wire: a refused request never reaches Metrica, an allowed one goes out unchanged.
 
 use std::sync::{Arc, Mutex};
 
@@ -312,7 +312,7 @@ fn in_the_shadow_what_would_be_refused_goes_on_and_is_said_and_counted() {
             assert!(gate.metric(&["would_refuse_total", &series]) >= 1.0, "{series}");
         }
     }
-    // Too long is found out while it comes: what was read goes on, and the rest behind it.
+    // The excess is discovered while the body arrives: the part that was read is passed on, and the rest behind it.
     let head = format!("POST {GOALS} HTTP/1.1\r\nHost: localhost\r\n{JSON}\r\nTransfer-Encoding: chunked\r\n\r\n");
     let head = head.replace("/goals", "/logrequests");
     let piece = format!("{:x}\r\n{large}\r\n", large.len());

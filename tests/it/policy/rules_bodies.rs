@@ -1,5 +1,5 @@
-//! Bodies that are read because their caller is limited to counters: what is refused sends nothing, what goes on is the
-//! same bytes (rule 7 of `metrika_gate::policy::rules`).
+//! Bodies that are read because their caller is limited to counters: a refused one is not sent, an allowed one keeps its
+//! bytes (rule 7 of `metrika_gate::policy::rules`).
 
 use std::sync::{Arc, Mutex};
 

@@ -2,7 +2,7 @@
 //!
 //! An oracle reads a request as the most lenient of servers would: percent-encoding taken off up to twice, names in any case
 //! and with any marks, values cut at everything that could separate, digits of any form, with signs, zeros and spaces. If
-//! it finds the other counter, the gate must have refused; it may refuse more, but not what is written plainly.
+//! it finds the other counter, the gate must have refused; it may refuse more, but no plain spelling.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -332,7 +332,7 @@ fn target() -> impl Strategy<Value = (Verb, String)> {
     })
 }
 
-/// A target as published clients write it: what is plain, in each of the forms that become canonical, and now and then in
+/// A target as published clients write it: plain, in each of the forms that become canonical, and now and then in
 /// one that is refused.
 fn loose_target() -> impl Strategy<Value = (Verb, String)> {
     let path = prop::sample::select(vec![
@@ -492,7 +492,7 @@ proptest! {
         prop_assert!(!is_within(&denying, Verb::Post, &target), "{}", &target);
     }
 
-    /// Not everything is refused: what is written plainly passes.
+    /// Plain spellings pass: not everything is refused.
     #[test]
     fn what_is_written_plainly_passes(
         path in prop::sample::select(vec!["/management/v1/counter/7", "/management/v1/counter/7/goals.json", "/stat/v1/data", "/stat/v1/data.csv"]),
