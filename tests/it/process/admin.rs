@@ -1,4 +1,4 @@
-//! The admin listener: what it answers, what it does not, and that nobody holds it up.
+//! The admin listener: its paths, its refusals, and that nobody holds it up.
 
 use std::time::{Duration, Instant};
 
@@ -52,7 +52,7 @@ fn a_connection_carries_one_request() {
     assert!(all.contains("connection: close") && start.elapsed() < Duration::from_secs(4), "{all}");
 }
 
-/// what a page in a browser could make its user send.
+/// requests that a page in a browser could make its user send.
 #[test]
 fn a_page_of_a_browser_reads_nothing() {
     let upstream = Upstream::plain();

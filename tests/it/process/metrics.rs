@@ -1,4 +1,4 @@
-//! Metrics: what was counted, and under which labels.
+//! Metrics: the counts and their labels.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;

@@ -246,8 +246,8 @@ fn a_hangup_while_ending_is_ignored() {
     assert_eq!(gate.wait().code(), Some(0));
 }
 
-/// Sends reads on a connection that is kept for as long as the gate keeps it, and twice more on a new one; how many were
-/// answered, and what was lost.
+/// Sends reads on a connection that is kept for as long as the gate keeps it, and twice more on a new one; returns the
+/// number of successful responses, and the first failure.
 fn asks_while_it_is_kept(place: &str) -> (usize, Option<String>) {
     let mut answered = 0;
     for _ in 0..3 {

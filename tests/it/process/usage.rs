@@ -1,4 +1,4 @@
-//! The ledger of usage: what the real program counts by caller, operation and group of counters.
+//! The ledger of usage: the counts of the real program by caller, operation and group of counters.
 
 use serde_json::{Value, json};
 
