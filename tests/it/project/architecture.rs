@@ -55,7 +55,7 @@ const MODULES: [(&str, &str, &[&str]); 19] = [
     ("main", "commands", &[]),
 ];
 
-/// The crates below the gate, and what none of them may use: they know no sockets, no clock and no thread.
+/// The crates below the gate, which may use no sockets, no clock and no thread.
 const CRATES: [&str; 2] = ["metrica", "strict-http"];
 
 /// Every source file of the gate, with its path below `src`.

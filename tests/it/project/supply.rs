@@ -36,7 +36,7 @@ fn set(names: &[&str]) -> BTreeSet<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
 }
 
-/// what is not built in cannot be switched on. TLS and the parser of HTTP/1 see tokens and have no log; records of
+/// a log that is not built in cannot be switched on. TLS and the HTTP/1 parser see tokens and have no log; records of
 /// `log` go nowhere, as nothing bridges them. HTTP/2's log is always there, and `secrets` and the canary hold it to silence.
 #[test]
 fn what_sees_tokens_has_no_log_of_its_own() {
@@ -48,7 +48,7 @@ fn what_sees_tokens_has_no_log_of_its_own() {
     }
 }
 
-/// what has had advisories that no version is without, or would be a second of its kind, is not there.
+/// crates with unfixed advisories, and second crates of the same kind, are not built in.
 #[test]
 fn what_is_banned_is_not_built_in() {
     let (locked, deny) = (locked(), file("deny.toml"));
@@ -92,7 +92,7 @@ fn verification_cannot_be_switched_off() {
     assert!(features.contains("default-features = false") && !features.contains("dangerous"), "{features}");
 }
 
-/// Promise 7 and the clock: what the path of a request decides, it decides without the wall clock, so a jump of that does
+/// Promise 7 and the clock: decisions on the path of a request do not use the wall clock, so a jump of it changes
 /// nothing. The clock of the wall is read to be written down only: in lines, in `Date` and in metrics, and
 /// by the doctor and `check`, which count the days that a token has left.
 #[test]
