@@ -1,4 +1,4 @@
-//! Forward: what is sent arrives as it was sent, and what is answered comes back as it was answered.
+//! Forward: requests arrive as they were sent, and responses come back as they were answered.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;

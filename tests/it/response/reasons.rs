@@ -116,7 +116,7 @@ fn ask(gate: &Gate, number: usize, one: &Said) -> (Answer, String) {
 fn every_refusal_has_one_word_and_its_own_body() {
     let upstream = upstream();
     for (number, one) in gold().iter().enumerate() {
-        // A gate of its own: what one answer has shown would tell of the next.
+        // A gate of its own: an earlier response would affect the next one.
         let gate = Gate::start(&upstream, &format!("{TWO_CALLERS}\ntoken_health: {{learn: false}}\n"));
         let (answer, line) = ask(&gate, number, one);
         let shown =

@@ -1,5 +1,5 @@
-//! The token that went out does not come back, wherever an upstream puts it; and what a browser may do with what
-//! does come back.
+//! The token that went out does not come back, wherever an upstream puts it; and the permissions of a browser
+//! for responses that do come back.
 
 use std::io::Write;
 
@@ -58,7 +58,7 @@ impl Site {
     }
 }
 
-/// Writes a body in chunks of so many bytes, each a TLS record of its own.
+/// Writes a body in chunks of this size, each a TLS record of its own.
 fn chunks(conversation: &mut Conversation, head: &str, body: &[u8], size: usize) {
     conversation.write(format!("HTTP/1.1 {head}\r\nTransfer-Encoding: chunked\r\n\r\n"));
     for piece in body.chunks(size) {
@@ -96,7 +96,7 @@ fn in_a_body_it_is_overwritten() {
     }
 }
 
-/// a long error goes on behind what is read ahead.
+/// a long error goes on behind the part that is read ahead.
 #[test]
 fn in_a_long_error_it_is_overwritten_on_both_sides_of_the_bound() {
     let long = format!("{READ_TOKEN}{}{READ_TOKEN}{}", "x".repeat(8 * 1024 - 40), READ_TOKEN.repeat(1000));

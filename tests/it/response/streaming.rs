@@ -30,7 +30,7 @@ fn tcp(gate: &Gate, listener: &str) -> TcpStream {
     socket
 }
 
-/// Waits until a count has stood still for a while, and returns it.
+/// Waits until a count has not changed for a while, and returns it.
 fn settled(count: &AtomicU64) -> u64 {
     let mut last = (count.load(Ordering::SeqCst), Instant::now());
     until("a count stands still", || {
