@@ -174,7 +174,7 @@ fn no_secret_is_said_anywhere() {
     assert_clean("the log", &log.join("\n"));
 }
 
-/// what a caller sends cannot end a log line or begin one.
+/// bytes of a caller cannot end a log line or begin one.
 #[test]
 fn a_caller_cannot_write_into_the_log() {
     let upstream = Upstream::plain();

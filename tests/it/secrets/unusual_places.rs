@@ -1,5 +1,5 @@
-//! Secrets in places that only some traffic reaches: the log of the dependencies, the compression of HTTP/2, what
-//! the commands print, and the `Debug` output in a panic. The canary has the rest.
+//! Secrets in places that only some traffic reaches: the log of the dependencies, the compression of HTTP/2, the
+//! output of the commands, and the `Debug` output in a panic. The canary has the rest.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ enum Literal {
     NeverIndexed,
 }
 
-/// Reads a number with a prefix of so many bits (RFC 7541, section 5.1).
+/// Reads a number with a prefix of this many bits (RFC 7541, section 5.1).
 fn number(block: &mut &[u8], bits: u32) -> usize {
     let mask = (1_usize << bits) - 1;
     let mut value = usize::from(block[0]) & mask;
@@ -133,7 +133,7 @@ fn over_http_2_the_token_is_in_no_table_and_in_no_line() {
     assert_clean("the log", &log.join("\n"));
 }
 
-/// what the commands print of a configuration, with and without mistakes.
+/// the commands' output for a configuration, with and without mistakes.
 #[test]
 fn the_commands_print_no_secret() {
     let upstream = Upstream::plain();
