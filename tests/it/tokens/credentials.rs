@@ -1,4 +1,4 @@
-//! Credentials: whatever a caller sends as one stays here, and exactly one leaves, which is ours.
+//! Credentials: no credential of a caller leaves the gate, and exactly one is sent, the gate's own.
 
 use std::sync::{Arc, Mutex};
 
@@ -212,7 +212,7 @@ fn a_target_with_an_authority_goes_out_without_it() {
     }
 }
 
-/// R-18 on the way back: what is the gate's or Metrica's own affair does not reach the caller.
+/// R-18 on the way back: fields that are the business of the gate or of Metrica alone do not reach the caller.
 #[test]
 fn answers_carry_no_cookie_and_no_word_in_the_gates_name() {
     let upstream = Upstream::run(|conversation| {

@@ -125,7 +125,7 @@ fn asked(fake: &Fake, path: &str) -> usize {
 
 const UNDELETE: &str = "POST /management/v1/counter/103/undelete";
 
-/// A token that does not read knows what the one that does can see.
+/// A token that does not read shares the observations of one that does.
 #[test]
 fn what_one_token_of_an_owner_sees_the_others_know() {
     let fake = metrica(&[]);
@@ -169,12 +169,12 @@ fn a_token_that_changes_a_counter_of_its_own_shows_whose_it_is() {
     assert_eq!(reason(&gate, "crm", &format!("{put}/{EDIT}")), "200");
     assert_eq!(reason(&gate, "crm", &goals(VIEW)), "ambiguous");
     assert_eq!(reason(&gate, "crm", &format!("{put}/{OWN}")), "200");
-    // Whose the token is that reads is asked then.
+    // The owner of the reading token is asked then.
     ends_as(&gate, "crm", &goals(VIEW), "counter_view_only");
     assert_eq!(asked(&fake, "/info"), 0);
 }
 
-/// A scope that lacks shows by what the owner may do, whichever token sees that.
+/// A missing scope shows by the owner's rights, whichever token sees them.
 #[test]
 fn a_scope_lacks_where_the_owner_may() {
     let tokens = vec![of_shop(READS, &[Scope::Read]), of_shop(WRITES, &[Scope::Expenses])];

@@ -1,4 +1,4 @@
-//! Tokens that are suspected: who waits, what a probe believes, how often it asks, and what makes it look again.
+//! Suspected tokens: which requests wait, how probes are judged, their intervals, and the triggers of another probe.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -66,7 +66,7 @@ fn questions(upstream: &Upstream) -> usize {
     upstream.requests().iter().filter(|head| is_own(head)).count()
 }
 
-/// A balancer's 401, whatever it answers, is not Metrica's word about a token.
+/// A balancer's 401, whatever it contains, is not Metrica's verdict on a token.
 #[test]
 fn a_balancer_suspends_no_token() {
     let upstream = metrica(|_| BALANCER, || BALANCER);
@@ -170,7 +170,7 @@ fn sighup_a_write_of_the_file_and_recheck_make_it_look_again() {
         let left: u64 = refused.field("retry-after").unwrap().parse().unwrap();
         assert!((280..=300).contains(&left), "five minutes at most, whatever is configured: {left}");
     }
-    // Its first reading of the file is what a write is told from.
+    // A write is detected by comparison with the first reading of the file.
     std::thread::sleep(Duration::from_secs(1));
     works.store(true, Ordering::SeqCst);
     let [hangup, rewrite, recheck] = &gates;
@@ -247,7 +247,7 @@ fn tokens_of_two_owners_that_fail_together_are_an_outage() {
     gate.until_log(&["rejects tokens of several accounts", "\"token\":\"crm\""]);
     std::thread::sleep(Duration::from_secs(1));
     works.store(true, Ordering::SeqCst);
-    // Only one is looked at again on account of this.
+    // This makes the gate probe only one token again.
     let file = gate.file("analytics");
     std::fs::write(&file, std::fs::read(&file).unwrap()).unwrap();
     until("both are accepted", || state(&gate, "analytics") == "healthy" && state(&gate, "crm") == "healthy");
