@@ -18,7 +18,7 @@ fn with_age(upstream: &Upstream, max_age: &str) -> Gate {
     Gate::plan(upstream, &config).workers(1).start()
 }
 
-/// Asks without a pause until there were so many connections; how long that took.
+/// Asks without a pause until there were this many connections; returns the time that it took.
 fn busy_until(caller: &mut Caller, wanted: usize, connections: impl Fn() -> usize) -> Duration {
     let start = Instant::now();
     until("another connection is opened", || {

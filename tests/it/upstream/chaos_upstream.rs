@@ -18,7 +18,7 @@ fn any_port(address: impl Into<std::net::IpAddr>) -> SocketAddr {
 /// The permitted reasons while Metrica cannot be reached.
 const UNREACHED: [&str; 2] = ["502 upstream_closed", "503 upstream_unreachable"];
 
-/// Whatever failed had begun before Metrica was back, and failed as it should; and much was sent afterwards.
+/// Failed requests had begun before Metrica was back, and failed as they should; and many were sent afterwards.
 #[track_caller]
 fn only_before(ledger: &Ledger, back: Instant) {
     for entry in ledger.0.iter().filter(|entry| !entry.is_right()) {
@@ -122,7 +122,7 @@ fn an_upstream_with_one_living_address() {
     }
 }
 
-/// The name leads to another address: what is sent once Metrica has moved goes there, without a restart and a reload.
+/// The name leads to another address: requests after Metrica's move go there, without a restart and a reload.
 #[test]
 fn an_upstream_that_moves() {
     let upstream = traffic::upstream();

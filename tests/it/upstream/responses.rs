@@ -1,4 +1,4 @@
-//! Misbehaving answers, byte for byte: what the caller sees, and that the next request has a connection of its own.
+//! Misbehaving responses, byte for byte: the caller's view, and that the next request has a connection of its own.
 
 use std::net::TcpListener;
 
@@ -12,7 +12,7 @@ const GET: &str = "GET /management/v1/counters HTTP/1.1\r\nHost: localhost\r\n\r
 enum End {
     /// Closes as TLS requires.
     Close,
-    /// Without a word of TLS.
+    /// Closes the TCP connection without a TLS alert.
     Vanish,
     /// With a reset.
     Reset,
@@ -32,7 +32,7 @@ fn perform(conversation: &mut Conversation, bytes: &[u8], end: End) {
 }
 
 /// The caller's view of this response. The next request has to succeed on another connection, with
-/// nothing of the first answer in it.
+/// nothing of the first response in it.
 #[track_caller]
 fn seen(bytes: impl AsRef<[u8]>, end: End, timeouts: &str) -> Result<Answer, String> {
     let (bytes, ended) = (bytes.as_ref().to_vec(), Signal::default());
@@ -184,7 +184,7 @@ const UNFINISHED: [(&str, &str); 8] = [
     ("Content-Length: 100", ""),
 ];
 
-/// Bodies that are none.
+/// Invalid bodies.
 const BROKEN: [&str; 7] = [
     "5\r\nfirst\r\nzz\r\n",
     "5\r\nfirst\r\n-1\r\n",
@@ -230,7 +230,7 @@ fn the_body_of_an_error_that_does_not_come_to_its_end_is_a_refusal_of_the_gate()
         let bytes = format!("HTTP/1.1 500 Oops\r\nTransfer-Encoding: chunked\r\n\r\n{body}");
         refused(bytes, Wait, "", "502 upstream_protocol");
     }
-    // Beyond what is read ahead it is passed on, and cut.
+    // An error longer than the part that is read ahead is passed on, and cut.
     let long = format!("HTTP/1.1 403 Forbidden\r\nContent-Length: 20000\r\n\r\n{}", "x".repeat(15_000));
     cut(&long, Close, "");
     cut(&long, Wait, "body_idle: 300ms");

@@ -51,7 +51,7 @@ fn upstream_that(then: Then) -> Upstream {
     })
 }
 
-/// Sends a request on an upstream connection that was used before; what is answered, and how often it arrived.
+/// Sends a request on an upstream connection that was used before; returns the response, and how often the request arrived.
 fn on_a_reused_connection(request: &str, then: Then) -> (String, usize) {
     let upstream = upstream_that(then);
     let gate = Gate::start(&upstream, ONE_TOKEN_EACH);

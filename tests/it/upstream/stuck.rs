@@ -1,4 +1,4 @@
-//! An upstream that takes nothing more: what it was sent is given up, with the connection, and nobody else waits for it.
+//! An upstream that reads no more: its request is cancelled, with the connection, and nobody else waits for it.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -106,7 +106,7 @@ fn connections_of_uploads_that_were_given_up_are_closed() {
     done.give();
 }
 
-/// An upstream that reads only the head of an upload, answers 413 whole when it is let, and takes no more; it answers
+/// An upstream that reads only the head of an upload, answers 413 whole when it is let, and reads no more; it answers
 /// everything else.
 fn upstream_that_refuses_unread() -> (Upstream, Signal, Signal) {
     let (answer, done) = (Signal::default(), Signal::default());

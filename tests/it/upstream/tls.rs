@@ -1,4 +1,4 @@
-//! TLS towards the upstream: what is not verified receives not a byte of a request.
+//! TLS towards the upstream: an unverified server receives not a byte of a request.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -222,7 +222,7 @@ fn an_upstream_that_closes_in_the_handshake_is_unreachable() {
 fn an_upstream_that_does_not_listen_is_unreachable_until_it_does() {
     let (config, ca_pem) = certificate(NAME);
     drop(config);
-    // A port that was just free; nobody else takes it on this loopback in that moment.
+    // A port that was just free; nobody else uses it on this loopback in that moment.
     let place = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let gate = Gate::plan_for(&place, &ca_pem, TWO_CALLERS).start();
     let start = Instant::now();
