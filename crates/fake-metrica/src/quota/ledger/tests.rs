@@ -270,7 +270,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// A plain record of what was accepted, to compare with.
+/// A plain record of accepted requests, to compare with.
 #[derive(Default)]
 struct Witness {
     accepted: Vec<(Duration, Charge)>,
