@@ -78,7 +78,10 @@ pub struct Terms {
 }
 
 /// The result of the steps.
-#[expect(clippy::large_enum_variant, reason = "nearly every response is passed on, and a box would be an allocation for each")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every response is passed on, and a box would be an allocation for each"
+)]
 pub enum Passed {
     /// The response that the caller gets.
     Response(Response<ResponseBody>),

@@ -43,6 +43,8 @@ TEXTS = ("config/", "deploy/kubernetes/", "deploy/systemd/", "deploy/prometheus/
 MOST_IN_A_FILE = 3
 # Documentation comments have none of these words.
 PRIVATE_IN_DOCS = re.compile(r"\b(mend(?:s|ed)?|crew|anew|for ever|for granted)\b|\b(\w+ \w+) \2\b", re.IGNORECASE)
+# All comments of tests count, those inside of functions too.
+TESTS = ("tests", (1.0, 0.3, 0.4), re.compile(r"(crates/[^/]+/)?tests/.+\.rs"))
 
 # The documents have not been rewritten yet: they may only become better.
 DOCUMENTS = ("*.md", (7.0, 3.0, 8.0))
@@ -52,17 +54,22 @@ def sentences(text):
     return [s for s in re.split(r"(?<=[.!?:;])\s+", text) if len(s.split()) >= 3]
 
 
-def of_rust(text):
+def of_rust(text, comments=r"//[/!]\s?(.*)"):
     """The sentences of documentation comments; the numbers of rules are no part of them."""
     block, found = [], []
     for line in [*text.splitlines(), ""]:
-        comment = re.match(r"//[/!]\s?(.*)", line.strip())
+        comment = re.match(comments, line.strip())
         if comment:
             block.append(re.sub(r"^\d+\.\s+", "", comment[1]))
         elif block:
             found += sentences(" ".join(block))
             block = []
     return found
+
+
+def of_tests(text):
+    """The sentences of all comments that have lines of their own."""
+    return of_rust(text, r"//[/!]?\s?(.*)")
 
 
 def of_markdown(text):
@@ -130,6 +137,8 @@ def main():
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     failed = False
     parts = [(part, limits, [f for f in tracked if f.startswith(part + "/") and f.endswith(".rs")], of_rust) for part, limits in PARTS]
+    name, limits, pattern = TESTS
+    parts.append((name, limits, [f for f in tracked if pattern.fullmatch(f)], of_tests))
     parts.append((*DOCUMENTS, [f for f in tracked if f.endswith(".md")], of_markdown))
     for part, limits, files, read in parts:
         found = [(file, sentence) for file in files for sentence in read((ROOT / file).read_text())]

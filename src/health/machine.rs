@@ -551,9 +551,9 @@ mod tests {
         LookAgain,
         Dies,
         Lives,
-        /// The probe under way gets a truthful response.
+        /// The current probe gets a truthful response.
         Answered,
-        /// The probe under way gets no response.
+        /// The current probe gets no response.
         Unanswered,
         /// A server gives a wrong response.
         Odd,

@@ -213,7 +213,7 @@ mod tests {
         (out, end)
     }
 
-    /// Decompresses as much as possible of bytes that broke off.
+    /// Decompresses as much as possible of truncated bytes.
     fn unpacked(bytes: &[u8]) -> Vec<u8> {
         let mut plain = Vec::new();
         let _ = std::io::Read::read_to_end(&mut flate2::read::MultiGzDecoder::new(bytes), &mut plain);

@@ -1,4 +1,4 @@
-//! What tests act with: a gate that is the real program, an upstream that records and can misbehave, raw callers.
+//! The tools of the tests: a gate that is the real program, an upstream that records and can misbehave, raw callers.
 
 pub mod caller;
 pub mod dns;

@@ -1,6 +1,6 @@
-//! The judge of reasons: no word that is wrong.
+//! The judge of reasons: no reported reason, hint or advice is wrong.
 //!
-//! A table says what is so at Metrica, what is asked, and what has to be said of the refusal: the reason, the caller's hint,
+//! A table gives the state at Metrica, the request, and the expected reports of the refusal: the reason, the caller's hint,
 //! the operator's advice, the metric, the alert, the doctor's line. Each row runs against a real gate, in front of a Metrica
 //! that is written from its documentation alone (`judge/world.rs`) and knows nothing of the gate.
 

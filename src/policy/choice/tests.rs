@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// What is known of each position: the owner, and the access to counters.
+/// The facts known of each position: the owner, and the access to counters.
 #[derive(Debug, Clone, Default)]
 struct World {
     owners: Vec<Option<&'static str>>,

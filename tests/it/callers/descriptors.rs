@@ -83,7 +83,7 @@ fn a_reload_uses_what_fits_too() {
     assert!(said.contains("\"upstream.connections\":10,"), "{said}");
     gate.until_log(&["configuration reloaded"]);
     assert_eq!(gate.log().iter().filter(|line| line.contains("too low")).count(), 1, "at the start all fitted");
-    // And what is said is so: those beyond are turned away, before there is no descriptor for them.
+    // The logged limit is the effective one: connections beyond it are refused before descriptors run out.
     let said: serde_json::Value = serde_json::from_str(&said).unwrap();
     let most = said["limits.connections"].as_u64().unwrap();
     let held: Vec<_> = (0..most + 10).map(|_| gate.connect("app")).collect();

@@ -101,7 +101,7 @@ fn the_rest_of_a_body_is_no_header() {
     assert!(caller.is_closed(), "the answer said so");
 }
 
-/// a refusal either leaves nothing of its request behind, or says that the connection ends.
+/// a refusal either reads its request to the end, or announces that the connection closes.
 #[test]
 fn a_refused_write_keeps_its_connection_or_says_that_it_ends() {
     let upstream = Upstream::plain();

@@ -136,7 +136,7 @@ fn connections_that_come_and_go_leave_nothing() {
         for round in 0..40 {
             let callers: Vec<_> = (0..40).map(|_| TcpStream::connect(gate.place("app")).unwrap()).collect();
             for (number, mut caller) in callers.into_iter().enumerate() {
-                // Some say nothing, some half a header, and some leave with a reset before their answer.
+                // Some send nothing, some half a header, and some leave with a reset before their response.
                 match (round + number) % 3 {
                     0 => {}
                     1 => drop(caller.write_all(b"GET / HTTP/1.1\r\nHo")),

@@ -1,5 +1,5 @@
 //! where one request ends and the next begins. Whatever a caller sends, Metrica receives exactly the requests that
-//! are answered by it, and what could be read in two ways is refused and ends the connection.
+//! it answers, and an ambiguous message is refused and ends the connection.
 
 use crate::harness::gate::count;
 use crate::harness::{Caller, Gate, TWO_CALLERS, Upstream};
@@ -7,10 +7,10 @@ use crate::policy::rejections::assert_is;
 
 const GET: &str = "GET /management/v1/counters HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
-/// What some reader would take for a second request.
+/// A second request, which a lenient reader would find in the body of the first.
 const HIDDEN: &str = "GET /management/v1/clients HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
-/// A header that is wrong in one way, and why it is refused. `§` stands for the rest of a good header.
+/// A header that is wrong in one way, and why it is refused. `§` is replaced by the rest of a good header.
 const HEADERS: [(&str, &str); 77] = [
     // Lines (RFC 9112, section 2.2).
     ("\0\0\0\0\r\n\r\n", "malformed_request"),
@@ -116,7 +116,7 @@ fn a_header_that_could_be_read_in_two_ways_is_refused() {
     let gate = Gate::start(&upstream, TWO_CALLERS);
     for (header, reason) in HEADERS {
         let header = whole(header);
-        // Whatever follows: a body to one reader, a request to another.
+        // The following bytes are a body to one reader, a request to another.
         for behind in ["", "0\r\n\r\n", "hello"].map(|body| format!("{body}{HIDDEN}")) {
             let mut caller = gate.connect("crm");
             caller.send(format!("{header}{behind}"));
@@ -192,7 +192,7 @@ fn nothing_is_answered_behind_the_last_request_of_a_connection() {
     assert_eq!(upstream.requests().len(), 6);
 }
 
-/// What clients really send: an empty line after a body, odd but right spacing, offers to change the protocol.
+/// Real clients send an empty line after a body, odd but valid spacing, and offers to change the protocol.
 #[test]
 fn what_is_unusual_and_right_is_served() {
     let upstream = Upstream::plain();

@@ -1,4 +1,4 @@
-//! where a body ends. What is no chunk to the letter never looks like the end of a request to Metrica.
+//! where a body ends. A malformed chunk never looks like the end of a request to Metrica.
 
 use std::sync::{Arc, Mutex};
 
@@ -96,7 +96,7 @@ fn a_body_that_could_end_in_two_places_never_ends_upstream() {
     assert_eq!(gate.metric(&["requests_total", "code=\"200\""]), 0.0);
 }
 
-/// What is right passes, with its extensions taken off: they are of this hop (RFC 9112, section 7.1.1).
+/// Valid chunks pass without their extensions, which are hop-by-hop (RFC 9112, section 7.1.1).
 #[test]
 fn chunks_to_the_letter_pass() {
     let bodies = Arc::default();

@@ -1,5 +1,5 @@
-//! Who may reach the gate at all: by which host, from which program, with which field; and that what a request
-//! calls the gate changes nothing of where it goes.
+//! Access to the gate by host, by program and by header field; and the name by which a request addresses the gate
+//! does not change its destination.
 
 use std::sync::{Arc, Mutex};
 
@@ -85,7 +85,7 @@ fn a_host_is_known_or_refused() {
     gate.until_log(&["request failed", "does not accept the host 'localhost.evil.example'", "host_denied"]);
 }
 
-/// what a listener is called beside that, stands under `hosts`; a unix socket has no name.
+/// the other names of a listener are listed under `hosts`; a unix socket has no name.
 #[test]
 fn hosts_are_listed_for_a_listener() {
     let upstream = Upstream::plain();
@@ -109,7 +109,7 @@ fn hosts_are_listed_for_a_listener() {
     assert_eq!(called(&gate, "socket", "user@evil"), "400 bad_host");
 }
 
-/// the host of a target with an authority counts, and `Host` may not say another.
+/// the authority of a target in absolute form counts, and a different `Host` is rejected.
 #[test]
 fn two_hosts_are_none() {
     let upstream = Upstream::plain();
@@ -186,7 +186,7 @@ fn browsers_are_refused() {
     assert_eq!(with(&gate, "app", node), "200");
 }
 
-/// no answer has a CORS field, whoever asks and whoever answers.
+/// no response has a CORS field, whether the gate or Metrica produced it.
 #[test]
 fn no_answer_speaks_to_a_browser() {
     let upstream = Upstream::run(|conversation| {

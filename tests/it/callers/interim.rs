@@ -47,7 +47,7 @@ fn a_refusal_of_the_upstream_comes_before_the_body_and_in_its_place() {
     let upstream = Upstream::run(move |conversation| {
         if conversation.request_head().is_some() && conversation.number == 0 {
             conversation.answer("403 Forbidden", "application/json", r#"{"errors":[{"error_type":"access_denied"}]}"#);
-            // Not a byte of the body: the connection, which has half a request on it, is given up.
+            // No byte of the body is sent: the connection, which has half a request on it, is closed.
             assert!(conversation.is_closed());
             noticed.give();
         } else {
@@ -71,7 +71,7 @@ fn a_refusal_of_the_upstream_comes_before_the_body_and_in_its_place() {
 
 #[test]
 fn the_next_request_of_a_caller_that_was_refused_before_its_body_is_understood() {
-    // A caller that keeps its body back when it is refused may send its next request, or has to connect anew.
+    // A refused caller that withholds its body either sends its next request or has to reconnect.
     let upstream = Upstream::run(|conversation| {
         while let Some(head) = conversation.request_head() {
             if head.starts_with("POST") {
@@ -205,8 +205,8 @@ fn a_103_reaches_a_caller_of_http_1_1_before_the_answer() {
 
 #[test]
 fn an_interim_response_never_stands_in_the_middle_of_another_answer() {
-    // The caller asks twice at once and does not read, so the end of the first answer waits in the gate while the
-    // second one's interim response arrives. Where the buffers between end is not known, so several sizes are tried.
+    // The caller pipelines two requests and does not read, so the end of the first response waits in the gate while the
+    // second one's interim response arrives. The sizes of the buffers between are unknown, so several sizes are tried.
     let config =
         TWO_CALLERS.replace("{name: app, address: '127.0.0.1:0'}", "{name: app, unix: {path: '{folder}/app.sock'}}");
     let upstream = Upstream::run(|conversation| {
@@ -244,7 +244,7 @@ fn an_interim_response_never_stands_in_the_middle_of_another_answer() {
     assert!(waited > 0, "the largest did not fit into the buffers, so some size was at their edge");
 }
 
-/// R-13: a caller that takes nothing of interim responses is given up, whether the answer has come or not.
+/// R-13: a caller that reads no interim responses is disconnected, whether the response has come or not.
 #[test]
 fn a_caller_that_takes_no_interim_response_is_given_up() {
     let config =
@@ -275,7 +275,7 @@ fn a_caller_that_takes_no_interim_response_is_given_up() {
     }
 }
 
-/// R-15: a token in an interim response is said of its own request, also when that has no answer of the upstream's.
+/// R-15: a token in an interim response is counted for its own request, even if no final response follows.
 #[test]
 fn a_token_in_an_interim_response_is_counted_for_its_own_request() {
     let upstream = Upstream::run(|conversation| {

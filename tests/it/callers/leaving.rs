@@ -92,7 +92,7 @@ fn one_that_sends_bad_chunks_and_stays_is_refused() {
     assert_eq!(gate.metric(&["requests_total", "code=\"499\""]), 0.0);
 }
 
-/// Writes until nothing more is taken for a while.
+/// Writes until the socket accepts no more for a while.
 fn fill(socket: &mut impl Write) {
     let piece = vec![b'x'; 64 * 1024];
     let mut last = Instant::now();
@@ -133,7 +133,7 @@ callers:
     fill(&mut unix);
     gate.until_metric(&["in_flight_requests"], 2.0);
     let start = Instant::now();
-    // What was written stands before a FIN, and nobody reads it; a reset needs no room. A unix socket closes at once.
+    // Unread data precedes a FIN; a reset needs no buffer space. A unix socket closes at once.
     SockRef::from(&tcp).set_linger(Some(Duration::ZERO)).unwrap();
     drop((tcp, unix));
     gate.until_metric(&["in_flight_requests"], 0.0);

@@ -1,4 +1,4 @@
-//! Limits: what is one too many is told so, and everything else goes on.
+//! Limits: a request beyond one is refused with its reason, and everything else goes on.
 
 use std::time::{Duration, Instant};
 
@@ -51,7 +51,7 @@ fn a_connection_beyond_the_limit_is_told_so() {
     until("a place is free", || ask(&mut gate.connect("app")) == "200");
 }
 
-/// one peer cannot take all places, on whatever listener and worker; what is one peer is in `server/connection_limits.rs`.
+/// a peer cannot take all places, on any listener and worker; `server/connection_limits.rs` defines a peer.
 #[test]
 fn a_connection_beyond_the_limit_of_its_peer_is_told_so() {
     let upstream = Upstream::plain();
@@ -144,7 +144,7 @@ fn a_request_that_waits_too_long_for_its_turn_is_refused() {
     assert_eq!((answer.summary().as_str(), answer.field("retry-after")), ("503 overloaded", Some("1")));
     assert!(start.elapsed() >= Duration::from_millis(290));
     gate.until_metric(&["upstream_errors_total", "kind=\"saturated\""], 1.0);
-    // A caller that leaves while it waits gives up its turn.
+    // A caller that leaves while it waits loses its turn.
     let mut leaving = gate.connect("app");
     leaving.send(GET);
     gate.until_metric(&["in_flight", "reports"], 2.0);

@@ -1,5 +1,5 @@
-//! Every kind of malformed request: one line of the log has its word, the listener, the peer and the id of the answer; the
-//! answer names the rule; neither holds anything of the request.
+//! Every kind of malformed request: one log line has its kind, the listener, the peer and the id of the response; the
+//! response names the rule; neither holds anything of the request.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -14,11 +14,11 @@ use crate::harness::h2::*;
 use crate::harness::{Caller, Gate, TWO_CALLERS, TWO_CALLERS_HTTP2, Upstream};
 use crate::policy::rejections::without_place;
 
-/// Stands in the requests, and nowhere else.
+/// A value that occurs in the requests and nowhere else.
 const SECRET: &str = "y0_canarySECRETcanary";
 
-/// Bytes, and their kind. `§` stands for the rest of a good header, `¶` for the header of a request with chunks, and `…`
-/// for 70,000 letters.
+/// Bytes, and their kind. `§` is replaced by the rest of a good header, `¶` by the header of a request with chunks, and `…`
+/// by 70,000 letters.
 const ROWS: [(&str, &str); 106] = [
     ("tls_handshake", "\x16\x03\x01\x02\0\x01\0\x01\x7c\x03\x03"),
     // The random bytes of a handshake can have the end of a line among them.
@@ -152,16 +152,16 @@ fn kind_of(word: &str) -> Malformed {
     Malformed::all().find(|kind| kind.word() == word).unwrap()
 }
 
-/// What has a canonical form, and is refused for callers with `strict: true` alone.
+/// The requests that have a canonical form, and are refused for callers with `strict: true` alone.
 const OF_STRICT: [&str; 2] = ["empty_callback", "space_in_ids"];
 
-/// The lines of the log that say why, about the request of this id.
+/// The log lines with the cause of this request's refusal.
 fn lines(gate: &Gate, id: &str) -> Vec<Value> {
     let all = gate.log().into_iter().filter(|line| line.contains("\"request failed\""));
     all.map(|line| serde_json::from_str(&line).unwrap()).filter(|line: &Value| line["request_id"] == id).collect()
 }
 
-/// Waits until the gate has said what it has to say: its lines have one order.
+/// Waits until the gate has logged everything: its lines have one order.
 fn settle(gate: &Gate) {
     static NEXT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
     let id = format!("last-{}", NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
@@ -169,7 +169,7 @@ fn settle(gate: &Gate) {
     gate.until_log(&[&id]);
 }
 
-/// What is wrong with the line of the request `id` on `listener`, whose kind is `kind`.
+/// The faults of the log line of the request `id` on `listener`, whose kind is `kind`.
 fn wrong_in_the_log(gate: &Gate, id: &str, listener: &str, kind: Malformed) -> Vec<String> {
     let lines = lines(gate, id);
     let [line] = &lines[..] else { return vec![format!("{} lines in the log", lines.len())] };
@@ -187,7 +187,7 @@ fn wrong_in_the_log(gate: &Gate, id: &str, listener: &str, kind: Malformed) -> V
     wrong
 }
 
-/// What is wrong with an answer to a request of this kind.
+/// The faults of the response to a request of this kind.
 fn wrong_in_the_answer(answer: &crate::harness::Answer, kind: Malformed) -> Vec<String> {
     let (said, reason) = (Reason::from(kind).answer(), Reason::from(kind).as_str());
     let Some(message) = answer.field("x-gate-hint").filter(|told| without_place(told) == kind.message()) else {
@@ -300,7 +300,7 @@ fn a_malformed_request_behind_others_is_named_too() {
     assert_none(&[wrong, wrong_in_the_answer(&answer, Malformed::SpaceBeforeColon)].concat(), 1);
 }
 
-/// What hyper resets by itself has no answer; what the gate refuses has a kind.
+/// Streams that hyper itself resets get no response; refusals of the gate have a kind.
 #[test]
 fn what_the_gate_refuses_of_http2_has_a_kind() {
     let upstream = Upstream::plain();
@@ -339,7 +339,7 @@ fn what_the_gate_refuses_of_http2_has_a_kind() {
     assert_none(&wrong, rows.len());
 }
 
-/// An operator who reads the log finds every word.
+/// An operator who reads the log finds every kind in the documentation.
 #[test]
 fn every_kind_is_in_the_documentation() {
     let mut table = "| `kind` | reason | the answer says |\n|---|---|---|\n".to_owned();

@@ -1,5 +1,5 @@
-//! The first bytes of a connection on a listener that speaks both versions of HTTP: whatever begins the preface of HTTP/2 and
-//! does not go on, or ends, or breaks, costs nobody else anything.
+//! The first bytes of a connection on a listener that speaks both versions of HTTP: a partial, ended or broken preface of
+//! HTTP/2 costs nobody else anything.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -21,7 +21,7 @@ callers:
   - {id: local, match: {listener: sock}, scopes: [metrika:read], tokens: [analytics]}
 ";
 
-/// What becomes of a connection after its first bytes.
+/// The fate of a connection after its first bytes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Then {
     Holds,
@@ -111,7 +111,7 @@ fn a_preface_in_pieces_is_one() {
     }
 }
 
-/// What only begins like the preface is of HTTP/1.1, from its first byte on.
+/// A connection that only begins like the preface is HTTP/1.1, from its first byte on.
 #[test]
 fn what_only_begins_like_a_preface_is_read_from_its_first_byte() {
     let upstream = Upstream::plain();

@@ -41,14 +41,14 @@ fn many_callers_share_a_budget() {
     let mut callers: Vec<Caller> = (0..60).map(|_| gate.connect("app")).collect();
     for caller in &mut callers {
         caller.send(head(&format!("Content-Length: {}", body.len() + 1)));
-        // One that is refused may be closed before it has sent all.
+        // A refused caller's connection may be closed before all is sent.
         caller.try_send(&body);
     }
     gate.until_metric(&["denied_total", "overloaded"], 44.0);
     let peak = gate.peak_resident_bytes();
     assert!(peak < idle + 16 * 1024 * 1024 * 2 + SLACK, "{} MiB", peak / (1024 * 1024));
     assert_eq!(upstream.requests().len(), 0, "nothing was sent");
-    // Those that are inside the budget are finished and go on, and then others have it.
+    // The requests inside the budget are completed and proceed, and then others get the memory.
     let mut answers = Vec::new();
     for caller in &mut callers {
         caller.try_send("}");
@@ -62,7 +62,7 @@ fn many_callers_share_a_budget() {
     assert_eq!(again.answer().summary(), "200");
 }
 
-/// Files are looked into as far as there is memory for it, and go on whole.
+/// Files are examined as far as memory allows, and pass whole.
 #[test]
 fn a_file_loses_nothing_for_want_of_memory() {
     let (upstream, seen) = keeping();
@@ -115,7 +115,7 @@ fn a_connection_has_a_budget_of_its_own() {
     for stream in &streams {
         caller.frame(HEADERS, END_HEADERS, *stream, fields());
     }
-    // As much as the windows let, on all streams in turn.
+    // Sends as much as the windows allow, on all streams in turn.
     let mut left = vec![body.len(); streams.len()];
     let mut windows = vec![65_535i64; streams.len()];
     let mut connection = 65_535i64;
@@ -163,7 +163,7 @@ fn a_connection_has_a_budget_of_its_own() {
     assert_eq!(upstream.requests().len(), 0, "nothing was sent");
 }
 
-/// A byte now and then does not hold memory for ever.
+/// A slow body does not hold memory indefinitely.
 #[test]
 fn a_body_has_so_long_to_be_read() {
     let upstream = Upstream::plain();
@@ -194,7 +194,7 @@ fn a_body_has_so_long_to_be_read() {
     assert_eq!(tries.answer().summary(), "200");
 }
 
-/// The window of a connection of HTTP/2 is memory too: a worker gives no more of it than it has.
+/// The window of a connection of HTTP/2 is memory too: a worker grants no more than its budget.
 #[test]
 fn the_windows_of_connections_have_a_budget() {
     let upstream = Upstream::plain();
@@ -217,7 +217,7 @@ fn the_windows_of_connections_have_a_budget() {
     let mut callers: Vec<H2> = (0..40).map(|_| H2::connect(gate.place("app"))).collect();
     let wide = callers.iter_mut().map(is_wide).filter(|wide| *wide).count();
     assert_eq!(wide, 36, "16 MiB of 448 KiB each");
-    // What a connection had is another's when it has ended.
+    // Memory of a closed connection becomes available to others.
     drop(callers);
     until("they have ended", || is_wide(&mut H2::connect(gate.place("app"))));
 }

@@ -90,7 +90,7 @@ fn a_socket_that_cannot_be_bound_again_is_said_once() {
     assert_eq!(gate.metric(&[AGAIN]), 0.0);
 }
 
-/// A request under way on a connection from before is answered.
+/// A request in progress on an earlier connection is answered.
 #[test]
 fn what_is_under_way_is_answered() {
     let (arrived, release) = (Signal::default(), Signal::default());

@@ -1,4 +1,4 @@
-//! Callers that stop in the middle of something: whose fault an end was is the same in the answer, the line and the metric.
+//! Callers that stall: response, log line and metric blame the same side for an end.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -101,7 +101,7 @@ fn a_caller_that_does_not_finish_its_body_is_told_so() {
     assert!(gate.metric(&["upstream_errors_total"]) < 0.5, "Metrica did nothing wrong");
 }
 
-/// Metrica gives up on a request whose caller sends no more of it: that is no failure of Metrica's.
+/// Metrica drops a request whose caller stalls: that is no failure of Metrica's.
 #[test]
 fn an_upstream_that_gives_up_on_a_stalled_body_is_not_to_blame() {
     let upstream = Upstream::run(|conversation| {
@@ -116,7 +116,7 @@ fn an_upstream_that_gives_up_on_a_stalled_body_is_not_to_blame() {
     let line = access_line(&gate, "given-up");
     assert_eq!((&line["status"], &line["outcome"]), (&408.into(), &"caller_stalled".into()), "{line}");
     assert!(gate.metric(&["upstream_errors_total"]) < 0.5, "Metrica did nothing wrong");
-    // What is no HTTP is never the caller's.
+    // Malformed HTTP is never the caller's fault.
     let upstream = Upstream::run(|conversation| {
         conversation.request_head();
         std::thread::sleep(Duration::from_millis(1500));
@@ -127,7 +127,7 @@ fn an_upstream_that_gives_up_on_a_stalled_body_is_not_to_blame() {
     caller.send(format!("{UPLOAD}Content-Length: 10\r\n\r\nabc"));
     assert_eq!(caller.answer().summary(), "502 upstream_protocol");
     gate.until_metric(&["upstream_errors_total", "kind=\"protocol\""], 1.0);
-    // One that closes while the body comes has failed, whatever was still to come.
+    // An upstream that closes while the body still arrives has failed, whatever was still to come.
     let upstream = Upstream::run(|conversation| {
         conversation.request_head();
         conversation.close();
@@ -139,7 +139,7 @@ fn an_upstream_that_gives_up_on_a_stalled_body_is_not_to_blame() {
     gate.until_metric(&["upstream_errors_total", "kind=\"closed\""], 1.0);
 }
 
-/// A caller that ends its half in the middle of its body is taken for gone: it gets no answer that the line does not have.
+/// A client that half-closes in the middle of its body is treated as disconnected: it gets no response, as the log shows.
 #[test]
 fn a_half_close_in_a_body_is_the_callers_end_everywhere() {
     let upstream = silent();

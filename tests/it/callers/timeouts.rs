@@ -1,4 +1,4 @@
-//! Deadlines: each ends what it should, when it should, and nothing else.
+//! Deadlines: each ends the right thing at the right time, and nothing else.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -168,7 +168,7 @@ fn an_upstream_that_stops_reading_a_body_is_given_up() {
     caller.write_all(format!("{UPLOAD}Content-Length: 1000000000\r\n\r\n").as_bytes()).unwrap();
     let piece = vec![b'x'; 1 << 20];
     let mut answer = [0; 1024];
-    // Writes until the gate takes no more, and on until it answers.
+    // Writes until the gate accepts no more, and on until it answers.
     caller.set_nonblocking(true).unwrap();
     let mut read = 0;
     until("the gate answers", || {

@@ -18,7 +18,7 @@ fn took_the_limit(start: Instant) {
     assert!(took >= LIMIT - Duration::from_millis(10) && took < LIMIT + Duration::from_secs(5), "{took:?}");
 }
 
-/// an upstream that is still thinking; the caller is told, and the request is given up.
+/// the upstream does not respond in time; the caller gets an error, and the request is cancelled.
 #[test]
 fn before_the_answer_the_caller_is_told() {
     let ended = Signal::default();
@@ -42,7 +42,7 @@ fn before_the_answer_the_caller_is_told() {
     assert_eq!((answer.summary().as_str(), answer.field("retry-after")), ("504 request_timeout", None));
     took_the_limit(start);
     ended.wait("the request is given up");
-    // The time begins anew with each request.
+    // The time restarts with each request.
     for _ in 0..4 {
         std::thread::sleep(LIMIT / 4);
         caller.send(GET);
@@ -52,7 +52,7 @@ fn before_the_answer_the_caller_is_told() {
     gate.until_metric(&["in_flight_requests"], 0.0);
 }
 
-/// An error's body is read ahead of its head, and does not come to its end: what the gate says instead is what is logged
+/// An error's body is read ahead of its head and never completes: the gate's own response is the one that is logged
 /// and counted.
 #[test]
 fn while_an_error_is_read_the_answer_is_the_gates() {
@@ -98,7 +98,7 @@ fn a_body_that_drips_ends() {
     gate.until_metric(&["in_flight_requests"], 0.0);
 }
 
-/// an answer that has begun cannot say anything else any more; it breaks off, and does not look whole.
+/// a response that has begun cannot be replaced; it is cut, and does not look complete.
 #[test]
 fn after_its_head_the_answer_is_cut() {
     let upstream = Upstream::run(|conversation| {
@@ -142,7 +142,7 @@ fn the_header_and_the_reading_count() {
     took_the_limit(start);
 }
 
-/// What takes its time within the limit is left alone, and idleness is no part of a request.
+/// A slow request within the limit is left alone, and idleness is no part of a request.
 #[test]
 fn within_the_limit_nothing_happens() {
     let upstream = Upstream::run(|conversation| {

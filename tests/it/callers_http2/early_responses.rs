@@ -36,7 +36,7 @@ fn an_answer_that_comes_before_the_end_of_an_upload_is_whole() {
         }
         assert!(caller.is_alive());
     }
-    // But not for ever.
+    // But not indefinitely.
     let mut caller = H2::connect(gate.place("app"));
     caller.frame(HEADERS, END_HEADERS, 1, upload());
     assert_eq!(caller.fate(1), Fate::Answered(403));
@@ -56,7 +56,7 @@ fn waiting(go: &Signal) -> Upstream {
     })
 }
 
-/// The gate says that it is on its way out, answers what it has, and ends; an idle connection does not hold it up.
+/// The gate announces its shutdown, answers the requests that it has, and ends; an idle connection does not delay it.
 #[test]
 fn what_is_under_way_ends_and_then_the_gate() {
     let go = Signal::default();
@@ -65,7 +65,7 @@ fn what_is_under_way_ends_and_then_the_gate() {
     let mut busy = H2::connect(gate.place("app"));
     busy.frame(HEADERS, WHOLE, 1, get());
     until("the request is at Metrica", || upstream.requests().len() == 1);
-    // One that does not answer the PING that comes with the GOAWAY, as some do not.
+    // Like some clients, this one does not answer the PING that comes with the GOAWAY.
     let mut idle = H2::connect(gate.place("app"));
     assert!(idle.is_alive());
     let start = Instant::now();
@@ -80,7 +80,7 @@ fn what_is_under_way_ends_and_then_the_gate() {
     assert_eq!(goes(&mut idle).number(4), NO_ERROR);
     idle.ends();
     assert!(start.elapsed().as_secs() < 10);
-    // It says so before it takes no more, so that what is on its way then is served (RFC 9113, section 6.8).
+    // The GOAWAY comes before the gate stops accepting, so requests already sent are served (RFC 9113, section 6.8).
     go.give();
     assert_eq!(busy.fate(1), Fate::Answered(200));
     assert_eq!(busy.ends().unwrap_or(NO_ERROR), NO_ERROR);

@@ -1,5 +1,5 @@
-//! HTTP/2 towards callers, frame by frame: what RFC 9113 calls an error ends the stream or the connection, and nothing
-//! of it goes to Metrica.
+//! HTTP/2 towards callers, frame by frame: an error by RFC 9113 ends the stream or the connection, and nothing is sent
+//! to Metrica.
 
 use crate::harness::h2::*;
 use crate::harness::{Gate, TWO_CALLERS_HTTP2, Upstream};
@@ -18,7 +18,7 @@ fn whole(fields: Vec<u8>) -> Vec<u8> {
     frame(HEADERS, WHOLE, 1, fields)
 }
 
-/// Sends each case on a connection of its own, and holds the gate to what becomes of stream 1.
+/// Sends each case on a connection of its own, and checks the outcome of stream 1.
 #[track_caller]
 fn hold(cases: &[(&str, Vec<u8>, Fate)]) {
     let upstream = Upstream::plain();
@@ -35,7 +35,7 @@ fn hold(cases: &[(&str, Vec<u8>, Fate)]) {
     assert_eq!(gate.metric(&["floods_total"]), 0.0);
 }
 
-/// RFC 9113, sections 8.1 to 8.3: what is malformed is no request.
+/// RFC 9113, sections 8.1 to 8.3: malformed requests are refused.
 #[test]
 fn malformed_requests_are_refused() {
     let reset = || Fate::Reset(PROTOCOL_ERROR);
@@ -134,7 +134,7 @@ fn a_malformed_request_in_pieces_is_refused() {
 fn a_header_block_has_as_many_frames_as_it_needs_and_a_bound() {
     let upstream = Upstream::plain();
     let gate = Gate::start(&upstream, TWO_CALLERS_HTTP2);
-    // Of one field, and larger than the frames that every receiver takes.
+    // A block with one field, larger than the frames that every receiver accepts.
     let long = format!("/management/v1/counters?search_string={}", "x".repeat(30_000));
     let block = block(request("GET", &long));
     for size in [16_384, 1000, 20_000] {
@@ -279,7 +279,7 @@ fn frames_in_the_wrong_state_end_the_stream_or_the_connection() {
     gate.until_metric(&["in_flight_requests"], 0.0);
 }
 
-/// RFC 9113, sections 4.1, 5.5 and 6.5.2: what is unknown, or says nothing any more, is passed over.
+/// RFC 9113, sections 4.1, 5.5 and 6.5.2: unknown and obsolete frames and settings are ignored.
 #[test]
 fn what_means_nothing_is_ignored() {
     let upstream = Upstream::plain();
@@ -314,7 +314,7 @@ fn what_means_nothing_is_ignored() {
     caller.frame(CONTINUATION, 0, 1, &rest[..10]);
     caller.frame(CONTINUATION, END_HEADERS, 1, &rest[10..]);
     assert_eq!(caller.fate(1), Fate::Answered(200));
-    // What hyper's parser cuts, it cuts before policy, logs and Metrica see the target.
+    // The parser of hyper cuts the fragment before policy, logs and Metrica see the target.
     caller.frame(HEADERS, WHOLE, 3, self::block(request("GET", "/management/v1/counters#x")));
     assert_eq!(caller.fate(3), Fate::Answered(200));
     assert!(upstream.requests().iter().all(|head| head.starts_with("GET /management/v1/counters HTTP/1.1\r\n")));
@@ -347,7 +347,7 @@ fn the_preface_decides() {
         // Something else than SETTINGS first.
         for first in [frame(PING, 0, 0, [0; 8]), frame(SETTINGS, ACK, 0, []), frame(HEADERS, WHOLE, 1, get())] {
             let mut caller = H2::silent(gate.place(listener));
-            // And much more, which does not take the GOAWAY from the caller.
+            // And much more, which does not cost the caller the GOAWAY.
             let more = frame(DATA, 0, 1, vec![b'x'; 16_000]).repeat(10);
             caller.send([PREFACE, &first, &more].concat());
             assert_eq!(caller.ends(), Some(PROTOCOL_ERROR), "{listener}");

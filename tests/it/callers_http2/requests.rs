@@ -18,7 +18,7 @@ use crate::harness::{Conversation, Gate, READ_TOKEN, Signal, TWO_CALLERS_HTTP2, 
 const COUNTERS: &str = "/management/v1/counters";
 const UPLOAD: &str = "/management/v1/counter/1/offline_conversions/upload";
 
-/// A body in pieces, of a length that is not said.
+/// A body in pieces, of undeclared length.
 #[derive(Default)]
 struct Pieces(VecDeque<Frame<Bytes>>);
 
@@ -35,7 +35,7 @@ impl Body for Pieces {
     }
 }
 
-/// An answer, all of it.
+/// A whole response.
 struct Answer {
     head: Response<()>,
     body: Vec<u8>,
@@ -78,7 +78,7 @@ fn one(gate: &Gate, listener: &str, request: http::request::Builder) -> Answer {
     exchange(gate.place(listener), vec![request.body(Pieces::default()).unwrap()]).pop().unwrap()
 }
 
-/// one Authorization, the gate's, and one Host, whatever a caller says; each answer to its request.
+/// one Authorization, the gate's, and one Host, whatever a caller sends; each response to its request.
 #[test]
 fn requests_at_once_are_each_their_own() {
     let upstream = Upstream::run(|conversation| {
@@ -207,7 +207,7 @@ fn bodies_and_trailers_pass_in_both_directions() {
     assert_eq!(sized, 1);
 }
 
-/// Reads a body of chunks: what they hold and the trailers, with a bar between.
+/// Reads a body of chunks: their content and the trailers, with a bar between.
 fn with_trailers(conversation: &mut Conversation) -> Vec<u8> {
     let mut parts = Vec::new();
     loop {
@@ -227,7 +227,7 @@ fn with_trailers(conversation: &mut Conversation) -> Vec<u8> {
     }
 }
 
-/// An answer that breaks off is reset, and never looks whole; the others on the connection go on.
+/// A response that is cut is reset and never looks complete; the others on the connection go on.
 #[test]
 fn an_answer_that_is_cut_is_reset_alone() {
     let upstream = Upstream::run(|conversation| {
@@ -249,7 +249,7 @@ fn an_answer_that_is_cut_is_reset_alone() {
     gate.until_log(&["\"access\"", "\"outcome\":\"upstream_cut\""]);
 }
 
-/// What a caller gives up is cut at Metrica, and nothing else.
+/// A request that its caller cancels is cut at Metrica, and nothing else.
 #[test]
 fn a_request_that_is_given_up_is_cut_alone() {
     let (left, go) = (Signal::default(), Signal::default());
@@ -274,7 +274,7 @@ fn a_request_that_is_given_up_is_cut_alone() {
     gate.until_metric(&["requests_total", "code=\"499\""], 1.0);
     go.give();
     assert_eq!(caller.fate(3), Fate::Answered(200));
-    // With the connection, everything that is under way on it.
+    // The end of the connection ends every request on it.
     let left = upstream.requests().len();
     for stream in [5, 7, 9] {
         caller.frame(HEADERS, WHOLE, stream, block(request("GET", "/management/v1/counters?held")));

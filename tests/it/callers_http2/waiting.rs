@@ -7,7 +7,7 @@ use crate::harness::h2::*;
 use crate::harness::{Gate, Signal, TWO_CALLERS_HTTP2, Upstream};
 
 const SHORT: Duration = Duration::from_millis(400);
-/// For what has to be done within it.
+/// The limit in tests that must act within it.
 const LONGER: Duration = Duration::from_millis(1200);
 
 fn with(more: &str) -> String {
@@ -47,7 +47,7 @@ fn what_is_not_finished_in_time_ends_the_connection() {
         assert_eq!(caller.ends(), code, "{case}");
         took(SHORT, start);
     }
-    // What goes on slowly is no more finished than what does not go on.
+    // A slow header block is as incomplete as a stalled one.
     let start = Instant::now();
     let mut caller = H2::connect(gate.place("app"));
     caller.frame(HEADERS, END_STREAM, 1, get());
@@ -111,7 +111,7 @@ fn a_body_that_stalls_is_refused_alone() {
     assert_eq!(caller.fate(1), Fate::Answered(200));
 }
 
-/// an answer that the caller's window holds back ends its request, and no other; what of it is left with hyper
+/// a response that the caller's window holds back ends its own request alone; data that hyper still holds
 /// when the request is over ends the connection.
 #[test]
 fn an_answer_that_is_not_taken_is_given_up() {
@@ -132,13 +132,13 @@ fn an_answer_that_is_not_taken_is_given_up() {
     caller.frame(HEADERS, WHOLE, 3, get());
     assert_eq!(caller.fate(3), Fate::Answered(200));
     gate.until_log(&["\"access\"", "\"outcome\":\"caller_stalled\""]);
-    // Smaller than what is handed to hyper at once, so that it is over for everybody but hyper.
+    // The response fits hyper's buffers, so that it is over for everybody but hyper.
     let mut caller = H2::with_settings(gate.place("app"), &[(4, 1)]);
     let start = Instant::now();
     caller.frame(HEADERS, WHOLE, 1, get());
     assert_eq!(caller.fate(1), Fate::Closed);
     took(LONGER, start);
-    // One that takes it, a byte each time, is left alone.
+    // A caller that accepts it, a byte each time, is left alone.
     let mut caller = H2::with_settings(gate.place("app"), &[(4, 1)]);
     caller.frame(HEADERS, WHOLE, 1, get());
     for _ in 0..9 {
@@ -222,7 +222,7 @@ fn an_upload_that_is_not_taken_is_held_back() {
     let memory = gate.resident_bytes();
     let streams: Vec<u32> = (0..50).map(|n| 2 * n + 1).collect();
     streams.iter().for_each(|stream| assert!(caller.frame(HEADERS, END_HEADERS, *stream, upload())));
-    // What the windows allow: 65 535 bytes for the connection at first, and half a megabyte in the end.
+    // The windows allow 65 535 bytes for the connection at first, and half a megabyte in the end.
     let first = caller.next().unwrap();
     assert_eq!(first.kind, SETTINGS);
     let update = loop {

@@ -1,4 +1,4 @@
-//! What the gate relies on and the documentation leaves open: the list, and that asking tells what is so from what is not.
+//! Assumptions of the gate that the documentation leaves open: the list, and that a check tells true ones from false ones.
 
 use std::fmt::Write as _;
 
@@ -92,7 +92,7 @@ fn what_is_so_is_told_from_what_is_not() {
     );
 }
 
-/// An upstream that does nothing of what is assumed, and sends the token back: nothing of it is printed.
+/// An upstream that violates every assumption, and sends the token back: the token is not printed.
 #[test]
 fn what_does_not_hold_is_said_with_what_to_change() {
     let upstream = Upstream::run(|conversation| {

@@ -1,4 +1,4 @@
-//! What people write around a command: variables of the environment, files, a pipe; and what they are told.
+//! The surroundings of a command: environment variables, files, a pipe; and the messages that they cause.
 
 use std::io::Write;
 use std::path::Path;
@@ -34,7 +34,7 @@ fn variables_mean_what_people_mean_by_them() {
     ] {
         assert_eq!(check(without, value, &[]).0, code, "{value:?}");
     }
-    // One that is off is in nobody's way.
+    // A variable that is off conflicts with nothing.
     assert_eq!(check("METRIKA_GATE_CHECK_ONLINE", "0", &["--without-tokens"]).0, 0);
     assert_eq!(check("METRIKA_GATE_CHECK_ONLINE", "", &["--without-tokens"]).0, 0);
     for (name, value, more, expected) in [
@@ -46,13 +46,13 @@ fn variables_mean_what_people_mean_by_them() {
             &["--without-tokens"],
             "the argument '--without-tokens' cannot be used with 'METRIKA_GATE_CHECK_ONLINE'",
         ),
-        // Of the two, the flag is the wrong one.
+        // The flag is the wrong one here.
         ("METRIKA_GATE_FORMAT", "json", &["--format", "xml"], "invalid value 'xml' for '--format <FORM>'"),
     ] {
         let (code, said) = check(name, value, more);
         assert!(code == 2 && said.contains(expected), "{name}={value}: {code} {said}");
     }
-    // What is wrong for one command is nothing to another, and empty is nothing to any.
+    // A command ignores invalid values of other commands' variables, and every command ignores empty ones.
     assert_eq!(check("METRIKA_GATE_WORKERS", "none", &["--without-tokens"]).0, 0);
     for name in ["METRIKA_GATE_WORKERS", "METRIKA_GATE_LOG_LEVEL", "METRIKA_GATE_LOG_FORMAT", "METRIKA_GATE_CONFIG"] {
         let (code, _, said) = outcome(program().env(name, ""));
@@ -93,7 +93,7 @@ fn healthcheck_finds_the_admin_listener_and_waits_for_it() {
     let port = gate.admin_place().rsplit(':').next().unwrap().to_owned();
     let write = |text: &str| std::fs::write(&config, text).unwrap();
     let ask = |more: &[&str]| outcome(program().args(["healthcheck", "--config"]).arg(&config).args(more));
-    // Of the rest of the file nothing is asked, and the address of all interfaces is loopback's too.
+    // The rest of the file is not checked, and the address of all interfaces includes loopback.
     write(&format!("admin: {{address: '0.0.0.0:{port}'}}\nmistake: 1\n"));
     let (code, said, _) = ask(&[]);
     assert!(code == 1 && said.contains("[-] token crm"), "{said}");
@@ -111,7 +111,7 @@ fn healthcheck_finds_the_admin_listener_and_waits_for_it() {
     assert_eq!(ask(&["--url", &here]).1, "ok\n");
     let (code, _, said) = outcome(program().args(["healthcheck", "--config", "/nowhere/gate.yaml"]));
     assert!(code == 1 && said.contains("/nowhere/gate.yaml") && said.contains("using 127.0.0.1:9090"), "{said}");
-    // A gate that serves lives on with what it had when its file becomes wrong.
+    // A running gate keeps its configuration when its file becomes invalid.
     for (text, mode) in [("admin: {address: [", 0o600), ("admin: {address: '127.0.0.1:1'}", 0o606)] {
         write(text);
         std::fs::set_permissions(&config, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();

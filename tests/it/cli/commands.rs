@@ -1,4 +1,4 @@
-//! The commands beside `run`: what they say, and what their exit codes say.
+//! The commands beside `run`: their output and their exit codes.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -236,7 +236,7 @@ fn explain_knows_every_answer() {
     assert_eq!(said["query_credential_dropped"], true);
 }
 
-/// A listener that asks for a field refuses who does not send it: `explain` says what the gate says.
+/// A listener that requires a field refuses requests without it: `explain` reports the same refusal as the gate.
 #[test]
 fn explain_knows_the_field_that_a_listener_requires() {
     let files = Files::new();
@@ -345,7 +345,7 @@ fn wrong_usage_is_2() {
     }
 }
 
-/// The log's own reader would take such a word for the name of a module, and say nothing of anything else.
+/// The log's own reader would interpret such a word as the name of a module, and log nothing else.
 #[test]
 fn a_level_that_is_none_is_refused_and_not_silence() {
     for level in ["warning", "x=y=z", ""] {
@@ -379,7 +379,7 @@ fn every_flag_has_a_twin_in_the_environment() {
     let mut explain = with("explain");
     explain.args(["POST", "/management/v1/counters"]).env("METRIKA_GATE_EXPLAIN_AS", "crm");
     assert_eq!(outcome(&mut explain).0, 0);
-    // A flag stands above its twin.
+    // A flag overrides its variable.
     explain.args(["--as", "reports"]);
     assert_eq!(outcome(&mut explain).0, 1);
     for (name, value) in

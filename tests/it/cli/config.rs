@@ -1,5 +1,5 @@
-//! A start that cannot be: the exit code says what kind of mistake it was, the text says what would be right, and
-//! neither says a secret.
+//! Failed starts: the exit code tells the kind of mistake, the text tells the valid form, and
+//! neither contains a secret.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -126,7 +126,7 @@ fn a_token_that_others_can_read_is_77_and_the_mend_is_said() {
 fn what_everyone_can_write_is_77_and_the_mend_is_said() {
     let upstream = Upstream::plain();
     let set = |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
-    // Whoever can write the folder puts another file in the place of the configuration, or of a token.
+    // A user with write access to the folder can replace the configuration or a token.
     for (of_folder, of_file, code, expected) in [
         (0o777, 0o600, 77, "is writable by everyone (mode 777) and not sticky; chmod o-w it"),
         (0o755, 0o606, 77, "the configuration is rejected: it is writable by everyone (mode 606); chmod o-w it"),

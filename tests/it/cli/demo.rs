@@ -1,4 +1,4 @@
-//! The demo: what it prints works when pasted.
+//! The demo: the commands that it prints work when pasted.
 
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;

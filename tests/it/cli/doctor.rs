@@ -1,4 +1,4 @@
-//! The doctor: what it asks and what it does not, what it says, and that no secret is in it. The reasons that Metrica has to
+//! The doctor: the requests that it sends and avoids, its output, and that no secret is in it. Metrica's reasons to
 //! refuse are in `doctor_reasons`.
 
 use std::os::unix::fs::PermissionsExt;
@@ -17,7 +17,7 @@ use crate::secrets::canary::assert_clean;
 pub struct Practice(tempfile::TempDir);
 
 impl Practice {
-    /// In front of `place`, with these tokens (name, secret, keys) and the callers that `callers` says.
+    /// In front of `place`, with these tokens (name, secret, keys) and the callers in `callers`.
     pub fn new(place: &str, ca_pem: &str, tokens: &[(&str, &str, &str)], callers: &str, with_identity: bool) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let at = folder.path().display();
@@ -249,7 +249,7 @@ fn check_online_does_both() {
     assert_eq!(practice.run(&["check", "--online"]).0, 77);
 }
 
-/// Rules 1 and 7: whatever sends back what it is sent, no output has a token; and every request is a GET without a body.
+/// Rules 1 and 7: no output has a token, even if a server echoes it; and every request is a GET without a body.
 #[test]
 fn what_comes_back_is_not_repeated() {
     let (config, ca_pem) = {

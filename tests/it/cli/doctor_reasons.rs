@@ -1,4 +1,4 @@
-//! The doctor: for every reason that Metrica has to refuse, the line that says it; and only reads are sent.
+//! The doctor: for each of Metrica's reasons to refuse, the line that reports it; and only reads are sent.
 
 use crate::cli::doctor::{Practice, READ, caller, names};
 use crate::harness::metrica::{ALL, EXPENSES, ORGANISATION, OTHER_APPLICATION, PERSONAL, READS, STRANGER, metrica};
@@ -7,7 +7,7 @@ fn writer(rules: &str) -> String {
     caller(rules).replace("scopes: [metrika:read]", "scopes: [metrika:read, metrika:write]")
 }
 
-/// One line of the table of 401 and 403: what it is like, and what the doctor says.
+/// One line of the table of 401 and 403: its conditions, and the doctor's finding.
 struct Row {
     symptom: &'static str,
     /// Knobs of the stand-in.

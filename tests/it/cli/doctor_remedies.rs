@@ -58,11 +58,11 @@ fn move_to(practice: &Practice, from: &Fake, to: &Fake) {
 
 type Follow = fn(&Fake, &Practice, &str) -> Option<Fake>;
 
-/// A finding, words of its remedy, and what follows it. What follows may return a new world.
+/// A finding, words of its remedy, and the action that follows it. The action may return a new world.
 struct Row {
     finding: &'static str,
     knobs: &'static [&'static str],
-    /// Of the token t.
+    /// The secret of the token t.
     secret: &'static str,
     keys: &'static str,
     caller: String,
@@ -74,7 +74,7 @@ fn row(finding: &'static str, secret: &'static str, advice: &'static str, follow
     Row { finding, knobs: &[], secret, keys: OWNER, caller: caller(""), advice, follow }
 }
 
-/// What is followed by a new token of the right kind.
+/// The action for advice to issue a new token of the right kind.
 macro_rules! issues {
     ($token:expr) => {
         |_, practice, _| {
@@ -84,13 +84,13 @@ macro_rules! issues {
     };
 }
 
-/// What is followed by waiting until it is over.
+/// The action for advice to wait.
 const WAITS: Follow = |fake, _, _| {
     fake.turn("reset").unwrap();
     None
 };
 
-/// What is followed by somebody who gives access.
+/// The action for advice to have access granted.
 const GRANTS: Follow = |fake, practice, _| {
     let after = granted();
     move_to(practice, fake, &after);
@@ -223,7 +223,7 @@ fn every_remedy_works_when_it_is_followed() {
         let after: Vec<_> = said["findings"].as_array().unwrap().iter().filter(|one| one["check"] == *check).collect();
         let is_well = |one: &&&Value| one["standing"] == "well";
         assert!(!after.is_empty() && after.iter().all(|one| is_well(&one)), "{}: {said:#}", row.finding);
-        // Where the list of counters gives no answer, that stays unknown.
+        // Without a list of counters, that stays unknown.
         assert_eq!(code, 0, "{}: {said:#}", row.finding);
         followed.insert(row.finding);
     }
@@ -243,7 +243,7 @@ fn serve(conversation: &mut Conversation) {
     }
 }
 
-/// A place that sends these bytes when a client has sent something; nothing, where there are none.
+/// A server that sends these bytes once a client has sent something; nothing, if there are none.
 fn raw(answer: &'static [u8], then_closes: bool) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let place = listener.local_addr().unwrap().to_string();
@@ -326,7 +326,7 @@ fn trouble_with_tls_has_words_and_a_remedy_that_works() {
         let mend = found["advice"].as_str().unwrap();
         assert!(mend.contains(advice) && !mend.contains("try again"), "{words}: {mend}");
         assert!(upstream.is_none_or(|upstream| upstream.requests().is_empty()), "{words}: no token was sent");
-        // What every remedy comes to: the right port, with a certificate that the authority in ca_file issued.
+        // Every remedy comes to the same: the right port, with a certificate that the authority in ca_file issued.
         let mended = right();
         practice.edit(&place, &mended.address().to_string());
         std::fs::write(practice.file("ca.pem"), mended.ca_pem()).unwrap();
@@ -378,7 +378,7 @@ fn without_a_named_counter_it_looks_at_what_the_owner_sees_and_says_so() {
     assert_eq!(code, 0, "nobody named the counter that can only be looked at: {said:#}");
     let found = find(&said, "counters_seen").unwrap()["result"].as_str().unwrap();
     assert_eq!(found, "no counter is configured: checked 5 of the 8 that the owner can see");
-    // One that is named is the only one.
+    // A named counter is the only one.
     let (code, said) = practice.json(&["--counter", "2"]);
     assert_eq!((code, &names(&said)[5..]), (1, &["counter_view_only 2".to_owned(), "report 2".to_owned()][..]));
 }

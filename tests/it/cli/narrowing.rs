@@ -1,4 +1,4 @@
-//! What counts for `suggest`, so that nothing becomes wider by it, and what `explain --from` says of it.
+//! The lines that count for `suggest`, so that it never widens access, and how `explain --from` reports them.
 
 use metrika_gate::config::Config;
 use metrika_gate::policy::rules::List;
@@ -28,7 +28,7 @@ fn line(caller: &str, method: &str, operation: &str, more: &str) -> String {
     ) + "\n"
 }
 
-/// What has to become of each: as if there had been no rules then, and as if they had been in the shadow.
+/// Requests beyond the rules, each with its outcome, both for a log without rules and for one with rules in the shadow.
 const BEYOND: [(&str, &str, &str, &str); 5] = [
     ("POST", "goals.create", "counter_denied", r#","counters":[7]"#),
     ("GET", "report.table", "login_denied", r#","counters":[103],"ulogin":"z""#),
@@ -55,7 +55,7 @@ impl Shop {
         (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
     }
 
-    /// What is suggested, and what is said beside it.
+    /// The suggested configuration, its text, and the messages beside it.
     fn suggest(&self, lines: &[String], more: &[&str]) -> (Config, String, String) {
         let (code, text, said) = self.run("suggest", lines, more);
         assert_eq!(code, 0, "{said}");
@@ -210,13 +210,13 @@ fn explain_of_a_log_names_what_would_be_refused() {
         (&json!([7, 8, 9, 10, 11]), &json!(6))
     );
     assert_eq!((&of("login_denied")["logins"], &of("login_denied")["logins_in_all"]), (&json!(["z"]), &json!(1)));
-    // Who is asked about has to be somebody.
+    // The caller asked about must exist.
     let (code, out, said) = shop.run("explain", &lines, &["--as", "stranger"]);
     assert_eq!((code, out.as_str()), (2, ""));
     assert!(said.contains("unknown caller 'stranger'; the configured callers are shop, crm"), "{said}");
 }
 
-/// What lines tell of the marks of operations, and of logins that were left out.
+/// The information of log lines on marks of operations, and on logins that were left out.
 #[test]
 fn suggest_allows_what_gives_access_only_where_it_was_used() {
     let config = SHOP

@@ -1,5 +1,5 @@
-//! The quick start of Metrica's documentation, through a gate: what it prints can be sent as it is printed, and the
-//! answer has the shape that it prints (<https://yandex.com/dev/metrika/en/intro/quick-start>).
+//! The quick start of Metrica's documentation, through a gate: its requests can be sent as printed, and the
+//! responses have the shape that it prints (<https://yandex.com/dev/metrika/en/intro/quick-start>).
 
 use std::fmt::Write as _;
 

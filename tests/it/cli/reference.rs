@@ -13,7 +13,7 @@ fn reference() -> String {
     std::fs::read_to_string(in_repository("config/reference.yaml")).unwrap()
 }
 
-/// The reference with the keys in use that stand there as comments, because they have no default.
+/// The reference with its commented keys, those without a default, in use.
 fn complete_reference(ca_file: &Path) -> String {
     let mut text = String::new();
     for line in reference().lines() {
@@ -49,7 +49,7 @@ fn the_reference_is_right_as_it_is_and_with_every_key() {
     assert!(config.listeners[0].admission.required.is_some());
 }
 
-/// What the reference says beside its examples is what holds when it is not said.
+/// The values beside the examples of the reference are the defaults.
 #[test]
 fn the_values_of_the_reference_are_the_defaults() {
     let smallest = Config::load(&in_repository("config/gate.yaml")).unwrap_or_else(|error| panic!("{error}"));
@@ -89,7 +89,7 @@ fn at<'a>(document: &'a mut Value, path: &str) -> &'a mut Value {
     })
 }
 
-/// The reader is asked what it knows: a key that it does not is answered with those that it does.
+/// The parser reports its keys: an unknown key causes an error that lists the known ones.
 #[test]
 fn every_key_that_is_read_stands_in_the_reference() {
     let (_, ca_pem) = crate::harness::upstream::certificate("h");

@@ -1,4 +1,4 @@
-//! What is made of access lines: `suggest` and `explain --from`, on the log of a gate that ran; and `init`.
+//! Uses of access lines: `suggest` and `explain --from`, on the log of a gate that ran; and `init`.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -108,7 +108,7 @@ fn suggest_narrows_a_configuration_to_what_was_used() {
     );
     assert!(text.contains("\n# how long\ntimeouts: {keep_alive: 70s}\n"), "what else there was stays: {text}");
     assert_eq!((config.timeouts, config.upstream), (before.timeouts, before.upstream));
-    // And back: under it, everything that was let through would be again.
+    // And back: the suggestion allows everything that was allowed.
     let (code, said) = served.replay(&text, &["--format", "json"]);
     let table: Value = serde_json::from_str(&said).unwrap();
     assert_eq!(
@@ -180,7 +180,7 @@ fn explain_says_what_would_become_of_a_log() {
         "was_let_through": 1, "was_refused": 0, "counters": [13], "counters_in_all": 1, "logins": [], "logins_in_all": 0,
     });
     assert!(table["rows"].as_array().unwrap().contains(&denied), "{said}");
-    // What is not enforced is sent.
+    // A rule that is not enforced lets the request through.
     let shadow = narrow.replace("destructive: deny}", "destructive: deny, enforce: false}");
     let (code, said) = served.replay(&shadow, &["--as", "crm"]);
     assert!(code == 0 && said.contains("sent (not enforced): destructive_denied"), "{said}");

@@ -1,5 +1,5 @@
-//! The troubleshooting list of Metrica's documentation, row by row: a gate says the reason while it serves, and the doctor
-//! says the same when it is asked (<https://yandex.com/dev/metrika/en/intro/authorization>).
+//! The troubleshooting list of Metrica's documentation, row by row: a gate reports the reason in service, and the doctor
+//! reports the same on request (<https://yandex.com/dev/metrika/en/intro/authorization>).
 
 use std::fmt::Write as _;
 
@@ -11,23 +11,23 @@ use crate::harness::Gate;
 use crate::harness::gate::until;
 use crate::harness::metrica::{ALL, EXPENSES, PERSONAL, READS, STRANGER, metrica};
 
-/// A row: what is wrong, and what is said of it.
+/// A row: the fault, and the expected reports.
 struct Row {
     symptom: &'static str,
     /// Knobs of the stand-in.
     knobs: &'static [&'static str],
     secret: &'static str,
-    /// What the configuration says of the token.
+    /// The token's keys in the configuration.
     keys: &'static str,
     /// Rules of the caller, of which the doctor learns what to look at.
     rules: &'static str,
     /// Requests before, which are answered.
     before: &'static [&'static str],
-    /// What is refused: method and target.
+    /// The refused request: method and target.
     request: &'static str,
     status: u16,
     reason: Cause,
-    /// What the doctor finds; empty where it cannot tell.
+    /// The doctor's finding; empty where it cannot tell.
     finding: &'static str,
 }
 
@@ -254,14 +254,14 @@ fn hold(row: &Row) {
     let fake = metrica();
     let gate = gate(&fake, row);
     if row.knobs.is_empty() {
-        // Whose a token is is asked in the background, when it is new.
+        // The owner of a new token is asked in the background.
         until(symptom, || fake.heard().iter().any(|request| request.contains("/info")));
     }
     for request in row.before {
         assert_eq!(ask(&gate, request).status, 200, "{symptom}: {request}");
     }
     row.knobs.iter().for_each(|knob| _ = fake.turn(knob).unwrap());
-    // What tells a scope from a grant may have to be asked first; and a token that is not taken is suspended then.
+    // The gate may first have to probe to tell a scope from a grant; and a rejected token is suspended then.
     let mut answer = ask(&gate, row.request);
     until(&format!("{symptom}: {:?} {}", answer.field("x-gate-reason"), answer.text()), || {
         let said = answer.field("x-gate-reason") == Some(reason.as_str());
@@ -304,7 +304,7 @@ fn every_row_of_the_list_has_its_reason_and_its_finding() {
             scope.spawn(|| part.iter().for_each(hold));
         }
     });
-    // Every reason but the two that say that nothing is known.
+    // Every reason but the two for an unknown cause.
     let reasons: std::collections::BTreeSet<_> = rows.iter().map(|row| row.reason).collect();
     let all: std::collections::BTreeSet<_> =
         Cause::ALL.iter().copied().filter(|cause| *cause != Cause::Ambiguous).collect();

@@ -1,4 +1,4 @@
-//! What `check` warns of, and what every command does when there is no configuration or nobody reads its answer.
+//! The warnings of `check`, and how every command behaves without a configuration or when its output is not read.
 
 use std::path::Path;
 
@@ -39,7 +39,7 @@ fn check_warns_of_tokens_that_end_and_of_files_with_two_names() {
     warning: FOLDER/gate.yaml:15:16 tokens.link.file: tokens 'crm' and 'link' have the same file, so they are the same token
     the configuration is valid: 2 listeners, 2 callers, 7 tokens, 127 operations
     ");
-    // Where the files are elsewhere, only what is written is looked at.
+    // With the files elsewhere, only the configuration itself is checked.
     let (code, said) = files.run(&["check", "--without-tokens"]);
     assert!(code == 0 && said.contains("'crm' and 'twin'") && !said.contains("'crm' and 'link'"), "{said}");
 }

@@ -84,7 +84,7 @@ fn harmful_yaml_harms_no_gate_that_runs() {
     assert!(peak < 256 * 1024 * 1024, "{peak} bytes");
 }
 
-/// a key that is there twice, or that nobody knows, in every mapping there is.
+/// a duplicate or unknown key, in every mapping of the configuration.
 #[test]
 fn repeated_and_unknown_keys_are_refused_at_every_depth() {
     let upstream = Upstream::plain();

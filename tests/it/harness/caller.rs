@@ -93,7 +93,7 @@ impl Caller {
         self.try_answer(true).expect("an answer")
     }
 
-    /// Reads one answer; what is wrong when it is cut short or none.
+    /// Reads one response; the error tells why it is cut or invalid.
     pub fn try_answer(&mut self, to_head: bool) -> Result<Answer, String> {
         let mut interim = Vec::new();
         let (status, fields) = loop {
@@ -133,7 +133,7 @@ impl Caller {
         self.more().unwrap_or(0)
     }
 
-    /// What was read and is part of no answer yet.
+    /// The bytes that were read and belong to no response yet.
     pub fn received(&self) -> &[u8] {
         &self.unread
     }
@@ -203,7 +203,7 @@ impl Caller {
     }
 }
 
-/// Whether an answer breaks off: its connection ends before its end, or the gate has seen it by the time of its head, and
+/// Whether a response is cut: its connection ends before its end, or the gate has seen it by the time of its head, and
 /// refuses it as a whole.
 pub fn breaks_off(answer: &Result<Answer, String>) -> bool {
     match answer {

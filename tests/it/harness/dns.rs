@@ -30,7 +30,7 @@ impl Dns {
         Some(dns)
     }
 
-    /// Where it listens, on port 53.
+    /// The address that it listens on, on port 53.
     pub fn place(&self) -> Ipv4Addr {
         self.place
     }

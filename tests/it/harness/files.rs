@@ -3,7 +3,7 @@
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-/// Holds a file of the repository to what it is written from; `UPDATE=1` writes it.
+/// Compares a file of the repository with its generated text; `UPDATE=1` writes it.
 #[track_caller]
 #[expect(clippy::disallowed_methods, reason = "a switch of whoever runs the tests, not a setting of the program")]
 pub fn same_as_file(path: &str, text: &str) {

@@ -78,14 +78,14 @@ impl Gate {
         Self::plan(upstream, config).start()
     }
 
-    /// Another gate on the same files; what it says where it does not start.
+    /// Starts another gate on the same files; returns its output if it does not start.
     pub fn again(&self) -> Result<Self, String> {
         let mut command = program();
         command.args(["run", "--log-format", "json", "--workers", "1", "--config"]).arg(self.file("gate.yaml"));
         serving(command, tempfile::tempdir().unwrap())
     }
 
-    /// Where a listener is, as `127.0.0.1:1234` or a path.
+    /// The address of a listener, as `127.0.0.1:1234` or a path.
     pub fn place(&self, listener: &str) -> &str {
         self.places.get(listener).unwrap_or_else(|| panic!("no listener {listener} in {:?}", self.places))
     }
@@ -95,12 +95,12 @@ impl Gate {
         Caller::connect(self.place(listener))
     }
 
-    /// Where the admin listener is, as `127.0.0.1:1234`.
+    /// The address of the admin listener, as `127.0.0.1:1234`.
     pub fn admin_place(&self) -> &str {
         &self.admin
     }
 
-    /// The caller that a connection is taken for: what the access line of one read says.
+    /// The caller that a connection is identified as, from the access line of one read.
     pub fn caller_of(&self, caller: &mut Caller) -> String {
         static NEXT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
         let id = format!("who-{}.", NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
@@ -258,19 +258,19 @@ impl Plan {
         self
     }
 
-    /// One more argument of the command line.
+    /// Adds an argument to the command line.
     pub fn argument(mut self, argument: &str) -> Self {
         self.arguments.push(argument.to_owned());
         self
     }
 
-    /// With so many workers instead of two. One makes it certain that two requests meet in the same pool.
+    /// Sets the number of workers, 2 by default. With one, two requests certainly meet in the same pool.
     pub fn workers(mut self, workers: usize) -> Self {
         self.arguments[1] = workers.to_string();
         self
     }
 
-    /// With no more than so many descriptors, a limit that the program cannot raise.
+    /// Limits the number of descriptors; the program cannot raise the limit.
     pub fn descriptors(mut self, most: u32) -> Self {
         self.descriptors = Some(most);
         self
@@ -303,7 +303,7 @@ impl Plan {
         self.mounted(file, "/etc/resolv.conf".into())
     }
 
-    /// With a file of the gate's folder mounted by itself: its `outside` stands beside it. `None` as for `hosts`.
+    /// With a file of the gate's folder mounted by itself: its `outside` is beside it. `None` as for `hosts`.
     pub fn mounted_alone(self, name: &str) -> Option<Self> {
         let (inside, outside) = (self.folder.path().join(name), self.folder.path().join(format!("{name}.outside")));
         std::fs::copy(&inside, &outside).unwrap();
@@ -370,7 +370,7 @@ impl Plan {
         command
     }
 
-    /// Starts a gate that is expected to end by itself: its exit code and what it said.
+    /// Starts a gate that is expected to end by itself: its exit code and its output.
     pub fn fails(self) -> (i32, String) {
         ended(self.command())
     }
@@ -388,7 +388,7 @@ impl Plan {
     }
 }
 
-/// Starts a program and waits until it serves; what it says where it ends instead.
+/// Starts a program and waits until it serves; returns its output if it ends instead.
 fn serving(mut command: Command, folder: tempfile::TempDir) -> Result<Gate, String> {
     let mut child = command.stderr(Stdio::piped()).stdin(Stdio::null()).spawn().unwrap();
     let log = Arc::new(Mutex::new(Vec::new()));
@@ -416,7 +416,7 @@ fn serving(mut command: Command, folder: tempfile::TempDir) -> Result<Gate, Stri
     Ok(gate)
 }
 
-/// Waits for a program that ends by itself: its exit code and what it said.
+/// Waits for a program that ends by itself: its exit code and its output.
 fn ended(mut command: Command) -> (i32, String) {
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let stderr = child.stderr.take().unwrap();

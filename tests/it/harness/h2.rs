@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 
 use super::gate::PATIENCE;
 
-/// What a client says first.
+/// The client's connection preface (RFC 9113, section 3.4).
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 pub const DATA: u8 = 0;
@@ -107,7 +107,7 @@ impl Sent {
     }
 }
 
-/// What became of a stream, or of its connection.
+/// The outcome of a stream, or of its connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fate {
     /// An answer that came to its end; of one of the gate's own, its status.
@@ -116,7 +116,7 @@ pub enum Fate {
     Reset(u32),
     /// GOAWAY, with this code, and closed.
     Ended(u32),
-    /// Closed without a word.
+    /// The connection closed without a GOAWAY.
     Closed,
 }
 
@@ -132,7 +132,7 @@ pub struct H2 {
 }
 
 impl H2 {
-    /// Connects to a listener and says nothing yet.
+    /// Connects to a listener and sends nothing yet.
     pub fn silent(place: &str) -> Self {
         let socket: Box<dyn Socket> = if place.starts_with('/') {
             let socket = UnixStream::connect(place).unwrap();
@@ -149,7 +149,7 @@ impl H2 {
         Self { socket, unread: Vec::new(), acknowledges: true }
     }
 
-    /// One that does not acknowledge SETTINGS: a frame of its own could stand in the middle of another.
+    /// A client that does not acknowledge SETTINGS: a frame of its own could come in the middle of another.
     pub fn mute(place: &str) -> Self {
         Self { acknowledges: false, ..Self::silent(place) }
     }
@@ -202,7 +202,7 @@ impl H2 {
         Some(self.unread.drain(..length).collect())
     }
 
-    /// What becomes of a stream, and the bytes of its answer.
+    /// The outcome of a stream, and the bytes of its response.
     pub fn answer(&mut self, stream: u32) -> (Fate, Vec<u8>) {
         let mut body = Vec::new();
         while let Some(sent) = self.next() {
@@ -221,12 +221,12 @@ impl H2 {
         (Fate::Closed, body)
     }
 
-    /// What becomes of a stream.
+    /// The outcome of a stream.
     pub fn fate(&mut self, stream: u32) -> Fate {
         self.answer(stream).0
     }
 
-    /// Whether the connection still answers, and did not say that it ends.
+    /// Whether the connection still answers, and did not announce its end.
     pub fn is_alive(&mut self) -> bool {
         const WORD: &[u8] = b"are you?";
         self.frame(PING, 0, 0, WORD);
@@ -240,7 +240,7 @@ impl H2 {
         false
     }
 
-    /// How the connection ends: the code of its last GOAWAY; `None` when it closed without one.
+    /// The code of the connection's last GOAWAY; `None` when it closed without one.
     pub fn ends(&mut self) -> Option<u32> {
         let mut code = None;
         while let Some(sent) = self.next() {

@@ -1,4 +1,4 @@
-//! A way to an upstream that can be closed and opened again, at the same port or at another address of it.
+//! A way to an upstream that can be closed and opened again, at the same port or at another address.
 
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};

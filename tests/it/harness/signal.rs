@@ -1,4 +1,4 @@
-//! A word between the threads of a test.
+//! A signal between the threads of a test.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,4 +1,4 @@
-//! Valid traffic of every kind, to run while something goes wrong: who sent what, what was answered, and what arrived.
+//! Valid traffic of every kind, to run while something goes wrong, and a ledger of requests, responses and arrivals.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::gate::until;
 use super::{Caller, Conversation, Upstream};
 
-/// What is sent, in turn.
+/// The kinds of requests, sent in turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Get,
@@ -57,7 +57,7 @@ pub struct Traffic {
 /// Everything that was sent.
 pub struct Ledger(pub Vec<Entry>);
 
-/// The bytes of a body of so many, different for each request.
+/// The bytes of a body of this length, different for each request.
 fn bytes(id: usize, length: usize) -> Vec<u8> {
     (0..length).map(|at| b"0123456789abcdefghijklmnopqrstuvwxyz"[(at + id) % 36]).collect()
 }
@@ -66,7 +66,7 @@ const POST_BYTES: usize = 3_000;
 const UPLOAD_BYTES: usize = 20_000;
 const STREAM_BYTES: usize = 40_000;
 
-/// Which request a head belongs to.
+/// The number of the request that a head belongs to.
 pub fn id_of(head: &str) -> Option<usize> {
     head.split("?n=").nth(1)?.split(|letter: char| !letter.is_ascii_digit()).next()?.parse().ok()
 }
@@ -141,7 +141,7 @@ fn ask(caller: &mut Caller, kind: Kind, id: usize) -> (String, bool) {
 }
 
 impl Traffic {
-    /// So many callers of `place`, each on a connection that it keeps as long as it can.
+    /// This number of callers of `place`, each on a connection that it keeps as long as it can.
     pub fn on(place: &str, callers: usize) -> Self {
         let (stop, ended) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let one = |number: usize| {
@@ -193,8 +193,8 @@ impl Ledger {
         assert!(wrong.is_empty(), "{} of {} failed: {:#?}", wrong.len(), self.0.len(), &wrong[..wrong.len().min(5)]);
     }
 
-    /// What is true of every ledger: a write arrived at most once, one that was answered exactly once, and one of which
-    /// the gate says that nothing was sent not at all.
+    /// Asserts the rules of every ledger: a write arrived at most once, an answered one exactly once, and one that the gate
+    /// reported as not sent never.
     #[track_caller]
     pub fn assert_writes_once(&self, upstream: &Upstream) {
         let mut arrived: HashMap<usize, usize> = HashMap::new();

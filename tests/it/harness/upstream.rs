@@ -23,12 +23,12 @@ pub struct Upstream {
     connections: Arc<AtomicUsize>,
 }
 
-/// One connection of the gate, with TLS taken off.
+/// A connection of the gate, with TLS taken off.
 pub struct Conversation {
     stream: StreamOwned<ServerConnection, TcpStream>,
     unread: Vec<u8>,
     requests: Arc<Mutex<Vec<String>>>,
-    /// Which connection it is, from 0.
+    /// The number of the connection, from 0.
     pub number: usize,
 }
 
@@ -86,7 +86,7 @@ impl Upstream {
         upstream
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -101,7 +101,7 @@ impl Upstream {
         self.requests.lock().unwrap().clone()
     }
 
-    /// How many connections it accepted.
+    /// The number of connections that it accepted.
     pub fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
     }
@@ -167,7 +167,7 @@ impl Conversation {
         }
     }
 
-    /// Reads so many bytes.
+    /// Reads this number of bytes.
     pub fn exactly(&mut self, length: usize) -> Vec<u8> {
         while self.unread.len() < length {
             assert!(self.more() > 0, "closed in a body");
@@ -248,12 +248,12 @@ impl Conversation {
 pub struct Authority {
     /// Its own certificate.
     pub pem: String,
-    /// What it signs with.
+    /// The key that it signs with.
     pub issuer: Issuer<'static, KeyPair>,
 }
 
 impl Authority {
-    /// One of this name.
+    /// A certificate authority of this name.
     pub fn new(name: &str) -> Self {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(Vec::new()).unwrap();

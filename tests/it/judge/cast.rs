@@ -1,8 +1,8 @@
-//! Who and what there is in the world of every row, with names and numbers of its own.
+//! The accounts and counters in the world of every row, with names and numbers of its own.
 //!
 //! | name | what |
 //! |---|---|
-//! | `{shop}` | the account that the row's tokens are of, where the row says nothing else; represents `{client}` |
+//! | `{shop}` | the account that owns the row's tokens by default; represents `{client}` |
 //! | `{Shop}` | the same, in another spelling of its login |
 //! | `{other}`, `{stranger}`, `{ivan}` | other accounts |
 //! | `{client}` | an account that `{shop}` represents |
@@ -29,7 +29,7 @@ const COUNTERS: [&str; 11] =
 /// The cast of the row at a place of its group.
 #[derive(Debug, Clone)]
 pub struct Cast {
-    /// Name to what stands for it.
+    /// Names to their values.
     names: BTreeMap<String, String>,
     place: usize,
 }
@@ -56,7 +56,7 @@ impl Cast {
         replaced
     }
 
-    /// What stands for one name.
+    /// The value of one name.
     pub fn name(&self, name: &str) -> &str {
         self.names.get(name).unwrap_or_else(|| panic!("no {name} in the cast"))
     }

@@ -1,7 +1,7 @@
-//! The rows that are known to fail, each with what is wrong with it. A row that holds has to be taken out.
+//! The rows that are known to fail, each with its fault. A row that passes must be removed.
 //!
-//! A word alone is the reason that is given; `first` and `later` stand before one that is given before the right one is
+//! A word alone is the reason that is given; `first` and `later` precede one that is given before the right one is
 //! known, or after it.
 
-/// What a row says is so, and what is wrong.
+/// The cause of a row, and its fault.
 pub const KNOWN: &[(&str, &str)] = &[];

@@ -1,4 +1,4 @@
-//! What beside the reason has to be true: the hint, the advice in the documentation, the alert, and the doctor's line.
+//! The checks beside the reason: the hint, the advice in the documentation, the alert, and the doctor's line.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,7 +14,7 @@ fn file(name: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
 }
 
-/// What the caller is told.
+/// Checks the hint for the caller.
 pub fn hint(row: &Row, answer: &Answer) -> Result<(), String> {
     let hint = answer.field("x-gate-hint").unwrap_or_default().to_lowercase();
     let absent = row.hint.with.iter().find(|words| !hint.contains(&words.to_lowercase()));
@@ -27,7 +27,7 @@ pub fn hint(row: &Row, answer: &Answer) -> Result<(), String> {
     }
 }
 
-/// What the operator can do: rows of tables whose first or second cell has the reason.
+/// Checks the advice for the operator: rows of tables whose first or second cell has the reason.
 pub fn advice(row: &Row, reason: &str) -> Result<(), String> {
     let name = format!("`{reason}`");
     let pages = ["docs/reasons.md", "docs/rejections.md", "docs/operations.md"].map(file);
@@ -38,7 +38,7 @@ pub fn advice(row: &Row, reason: &str) -> Result<(), String> {
     if found { Ok(()) } else { Err(format!("no advice '{}'", row.advice)) }
 }
 
-/// Where it is counted.
+/// Checks the metric that counts the refusal.
 pub fn metric(run: &Run<'_>, reason: &str) -> Result<(), String> {
     let Run { row, cast, gate, .. } = run;
     let (reason, caller) = (&*format!("reason=\"{reason}\""), &*cast.caller(row));
@@ -62,7 +62,7 @@ pub fn metric(run: &Run<'_>, reason: &str) -> Result<(), String> {
     if run.until(Duration::from_secs(3), is_counted) { Ok(()) } else { Err("metric".to_owned()) }
 }
 
-/// Which alert reads the metric.
+/// Checks the alert that reads the metric.
 pub fn alert(row: &Row, reason: &str) -> Result<(), String> {
     let origin = if row.metric == Metric::Metrica { "upstream" } else { "gate" };
     let (name, series, labels): (_, _, Vec<(&str, &str)>) = match row.alert {
@@ -83,7 +83,7 @@ pub fn alert(row: &Row, reason: &str) -> Result<(), String> {
 /// Many processes at once only wait for each other.
 static DOCTOR: Mutex<()> = Mutex::new(());
 
-/// What the doctor prints.
+/// Checks the doctor's line.
 pub fn doctor(run: &Run<'_>) -> Result<(), String> {
     let (counter, token, words) = match run.row.doctor {
         Doctor::None(why) => return if why.is_empty() { Err("doctor: none".to_owned()) } else { Ok(()) },
@@ -105,7 +105,7 @@ pub fn doctor(run: &Run<'_>) -> Result<(), String> {
     if found { Ok(()) } else { Err(format!("doctor without '{}'", words.replace(char::is_numeric, ""))) }
 }
 
-/// `deploy/prometheus/rules.yaml`, as far as it says what is read.
+/// The series that `deploy/prometheus/rules.yaml` reads.
 #[derive(Default)]
 pub struct Rules {
     alerts: BTreeMap<String, String>,
@@ -128,8 +128,8 @@ impl Rules {
         read
     }
 
-    /// Whether an expression selects a series with these labels, itself or by way of a recording rule. What stands behind
-    /// `unless` takes away and selects nothing.
+    /// Whether an expression selects a series with these labels, itself or by way of a recording rule. The part behind
+    /// `unless` is ignored: it only excludes.
     pub fn selects(&self, expression: &str, series: &str, labels: &[(&str, &str)]) -> bool {
         let positive = expression.split("unless").next().unwrap();
         selectors(positive).iter().any(|(name, matchers)| {

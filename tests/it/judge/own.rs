@@ -3,7 +3,7 @@
 use super::row::{Alert, BOTH, Doctor, Hint, Kind, Metric, OWN, READS, Row, Step, Tok, WRITES};
 use super::world::Death;
 
-/// Nothing is sent, and the status is none of 401 and 403.
+/// Nothing is sent, and the status is neither 401 nor 403.
 const UNAVAILABLE: Row = Row {
     status: 503,
     hint: Hint { with: &["token"], without: &["metrika:", "this caller"] },
@@ -11,7 +11,7 @@ const UNAVAILABLE: Row = Row {
     ..OWN
 };
 
-/// The hint says this.
+/// The hint contains these words.
 const fn says(with: &'static [&'static str]) -> Hint {
     Hint { with, ..OWN.hint }
 }

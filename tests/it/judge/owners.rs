@@ -1,18 +1,18 @@
-//! Whose a token is, where Yandex ID is not asked: the `owner_login` of a counter that the list shows as `own`.
+//! The owner of a token without Yandex ID: the `owner_login` of a counter that the list shows as `own`.
 
 use super::row::Doctor::{None as Silent, Says};
 use super::row::{GRANT, Kind, ORGANISATION, OTHER_OWNER, READ_SCOPE, READS, Row, Step, Tok};
 
-/// Why the doctor does not say it.
+/// The reason why the doctor does not report it.
 const UNASKED: super::row::Doctor = Silent("it compares with what Yandex ID says, and may not ask it here");
 
-/// Of another account than it is configured to be.
+/// Owned by another account than the configured one.
 const OTHERS: Tok = Tok { of: "other", keys: "owner: '{shop}'", ..READS };
 
-/// Of a person, and configured to be of an organisation.
+/// Owned by a person, and configured as owned by an organisation.
 const PERSONS: Tok = Tok { of: "ivan", keys: "owner: '{porg}'", ..READS };
 
-/// Of the account that it is configured to be.
+/// Owned by the configured account.
 const RIGHT: Tok = Tok { keys: "owner: '{shop}'", ..READS };
 
 pub const ROWS: &[Row] = &[

@@ -4,12 +4,12 @@ use super::row::{Alert, BOTH, Broken, Doctor, Hint, QUOTA, Row, Step};
 
 const LIST: &str = "GET /management/v1/counters";
 
-/// The hint says this.
+/// The hint contains these words.
 const fn says(with: &'static [&'static str]) -> Hint {
     Hint { with, ..QUOTA.hint }
 }
 
-/// Three an hour: whoever is refused can wait, and nobody has to be woken.
+/// Three an hour: a refused caller can wait, and nobody has to be woken.
 const RARE: Alert = Alert::None("three an hour is the business of who sends them, and the answer says when it is over");
 
 pub const ROWS: &[Row] = &[

@@ -1,29 +1,29 @@
-//! What a row of the judge's table says.
+//! The format of a row of the judge's table.
 
 use super::world::Death;
 
-/// The cause of a request that is refused because of what it asks, whatever token and account may: the one place that has
+/// The cause of a request that is refused for its content, whatever token and account may: the one place that has
 /// its name.
 pub const REFUSED_BY_CONTENT: &str = "request_refused";
 
-/// A row: what is so, what is asked, and what has to be said of it.
+/// A row: the state, the request, and the expected reports.
 ///
-/// Names in braces stand for accounts and counters of the row's own world ([`super::cast`]).
+/// Names in braces are replaced by accounts and counters of the row's own world ([`super::cast`]).
 #[derive(Debug, Clone, Copy)]
 pub struct Row {
-    /// What is so, in words.
+    /// The state in words.
     pub cause: &'static str,
     /// The tokens of the caller.
     pub tokens: &'static [Tok],
-    /// What the caller may, and its rules.
+    /// The caller's permissions and rules.
     pub caller: &'static str,
     /// Yandex ID may be asked whose a token is.
     pub identity: bool,
     /// On a gate of its own: tokens of several rows that end together would be an outage.
     pub alone: bool,
-    /// What happens before.
+    /// The steps before the request.
     pub before: &'static [Step],
-    /// What is refused: method and target.
+    /// The refused request: method and target.
     pub request: &'static str,
     /// The status of the refusal.
     pub status: u16,
@@ -31,17 +31,17 @@ pub struct Row {
     pub reasons: &'static [&'static str],
     /// Beside `ambiguous`, reasons that may be given until the gate can know better.
     pub meanwhile: &'static [&'static str],
-    /// What the caller is told.
+    /// The hint for the caller.
     pub hint: Hint,
-    /// What the operator finds in the documentation beside the reason.
+    /// The operator's remedy in the documentation beside the reason.
     pub advice: &'static str,
-    /// Where it is counted.
+    /// The metric that counts the refusal.
     pub metric: Metric,
-    /// Which alert reads that.
+    /// The alert that reads the metric.
     pub alert: Alert,
-    /// What `metrika-gate doctor --counter N` prints.
+    /// The output of `metrika-gate doctor --counter N`.
     pub doctor: Doctor,
-    /// Of a row that stays `ambiguous`: why the wire cannot tell.
+    /// The reason why the wire cannot tell, for a row that stays `ambiguous`.
     pub why: &'static str,
 }
 
@@ -62,10 +62,10 @@ pub struct Tok {
     pub kind: Kind,
 }
 
-/// What a token is like.
+/// The kind of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// As Yandex issues them.
+    /// A token as Yandex issues it.
     Usual,
     /// Shorter than any that Yandex issues.
     Mangled,
@@ -101,11 +101,11 @@ pub enum Step {
     Unrepresent(&'static str, &'static str),
     /// A token ends.
     Die(&'static str, Death),
-    /// `GET /path` (`*` at the end stands for anything) is answered by something in between.
+    /// `GET /path` (`*` at the end matches anything) is answered by an intermediary.
     Break(&'static str, Broken),
     /// The file of a token holds another one, with these scopes.
     Replace(&'static str, &'static str),
-    /// What was asked is no longer fresh: the gate may ask it again.
+    /// The results of probes are no longer fresh: the gate may ask again.
     Age,
     /// SIGHUP.
     HangUp,
@@ -113,7 +113,7 @@ pub enum Step {
     Recheck,
 }
 
-/// What is answered in the place of Metrica's answer.
+/// A response in the place of Metrica's.
 #[derive(Debug, Clone, Copy)]
 pub enum Broken {
     /// A balancer's page.
@@ -124,16 +124,16 @@ pub enum Broken {
     Error(u16, &'static str),
 }
 
-/// What a hint has to say and what would be untrue in it; in lower case.
+/// Words that a hint must contain and words that would be untrue in it; in lower case.
 #[derive(Debug, Clone, Copy)]
 pub struct Hint {
     /// All of these.
     pub with: &'static [&'static str],
-    /// None of these.
+    /// Not one of these.
     pub without: &'static [&'static str],
 }
 
-/// Where a refusal is counted.
+/// The metrics that count a refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Metric {
     /// `metrika_gate_auth_failures_total` and `metrika_gate_refusals_total` with `origin="upstream"`.
@@ -146,25 +146,25 @@ pub enum Metric {
     Quota,
 }
 
-/// Which alert there is.
+/// The expected alert.
 #[derive(Debug, Clone, Copy)]
 pub enum Alert {
-    /// One that reads the metric with the row's reason.
+    /// An alert that reads the metric with the row's reason.
     Reads(&'static str),
-    /// One that reads the state of the token: its name, and the state.
+    /// An alert that reads the state of the token: its name, and the state.
     State(&'static str, &'static str),
-    /// One that reads whether the token is loaded.
+    /// An alert that reads whether the token is loaded.
     Loaded(&'static str),
-    /// None, and why that is right.
+    /// No alert, and why that is right.
     None(&'static str),
 }
 
-/// What the doctor prints.
+/// The expected output of the doctor.
 #[derive(Debug, Clone, Copy)]
 pub enum Doctor {
-    /// Of this counter and this token, a line with these words.
+    /// A line with these words about this counter and this token.
     Says(&'static str, &'static str, &'static str),
-    /// Nothing of the cause, and why.
+    /// Nothing about the cause, and why.
     None(&'static str),
 }
 
@@ -191,7 +191,7 @@ pub const ROW: Row = Row {
 /// The token ended.
 pub const ENDED: Row = Row {
     reasons: &["token_invalid"],
-    // Whoever was refused waits for a probe; where that has no answer in time, the next request is refused by the gate.
+    // A refused caller waits for a probe; if that has no response in time, the gate refuses the next request.
     hint: Hint { with: &["token", "operator"], without: &["metrika:", "grant", "no access", "lacks a scope"] },
     advice: "expired or revoked",
     alone: true,

@@ -2,9 +2,9 @@
 //!
 //! 1. Rows with the same settings share a gate; each has its own listener, caller and tokens there, and they run at once.
 //! 2. The gate asks in the background, so a refused request is sent again until its reason is the right one, for a bounded
-//!    time. Whatever was said before must not be wrong either: it is `ambiguous`, the right one, or one that the row allows.
+//!    time. The reasons before must not be wrong either: each is `ambiguous`, the right one, or one that the row allows.
 //! 3. When the gate has nothing more to ask, the reason has to be the same.
-//! 4. What is wrong with a row is one line; the list of rows that are known to fail has it word for word.
+//! 4. The fault of a row is one line; the list of rows that are known to fail has it word for word.
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ use super::world::World;
 use crate::harness::gate::PATIENCE;
 use crate::harness::{Answer, Caller, Gate, Upstream};
 
-/// Of a row that is known to fail, the wrong reason has to stay for so long.
+/// The time that the wrong reason must persist for a row that is known to fail.
 const SHORT: Duration = Duration::from_millis(2500);
 
 /// Nothing is asked for so long: there is nothing more to ask.
@@ -108,7 +108,7 @@ fn start(metrica: &Upstream, indices: &[usize], rows: &[Row], casts: &[Cast]) ->
 }
 
 impl Run<'_> {
-    /// What is wrong with the row (rule 4).
+    /// The fault of the row (rule 4).
     fn wrong(&self) -> Option<String> {
         let row = self.row;
         if row.identity {
@@ -148,7 +148,7 @@ impl Run<'_> {
         start.elapsed() > if is_known { SHORT } else { PATIENCE }
     }
 
-    /// Waits until something is so; whether it came to be.
+    /// Waits until the condition holds; returns whether it came to hold.
     pub fn until(&self, patience: Duration, mut condition: impl FnMut() -> bool) -> bool {
         let start = Instant::now();
         while !condition() {
@@ -179,7 +179,7 @@ impl Run<'_> {
             .send(&self.cast.listener(), format!("{request} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"))
     }
 
-    /// Sends a request until it is refused for one of these reasons; or what is said instead (rules 2 and 3).
+    /// Sends a request until it is refused for one of these reasons; the error is the reason given instead (rules 2 and 3).
     fn refused(&self, request: &str, reasons: &[&str]) -> Result<Answer, String> {
         let reason = |answer: &Answer| match answer.field("x-gate-reason") {
             Some(reason) => reason.to_owned(),
@@ -208,7 +208,7 @@ impl Run<'_> {
         for _ in 0..2 {
             let again = self.ask(request);
             let said = reason(&again);
-            // What is sent with a token that ended is refused by the gate from then on.
+            // The gate refuses requests with an ended token from then on.
             let ended = reasons.contains(&"token_invalid") && ["token_suspended", "outage"].contains(&said.as_str());
             if !is_right(&again) && !ended {
                 return Err(format!("later {said}"));

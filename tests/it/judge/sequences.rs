@@ -1,4 +1,4 @@
-//! What the gate has seen before tells one refusal from another; and what it has seen may be worth nothing.
+//! Earlier observations of the gate tell one refusal from another; and they may be worth nothing.
 
 use super::row::Doctor::{None as Silent, Says};
 use super::row::{

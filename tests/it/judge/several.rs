@@ -3,7 +3,7 @@
 use super::row::Doctor::{None as Silent, Says};
 use super::row::{BOTH, CONTENT, GRANT, Hint, NO_WRITE, READ_SCOPE, READS, ROW, Row, Step, Tok, VIEW, WRITE_SCOPE};
 
-/// Why the doctor does not say it.
+/// The reason why the doctor does not report it.
 const OF_OWNER: super::row::Doctor =
     Silent("it looks at what the owner may do, and not at what an account in ulogin may");
 

@@ -1,4 +1,4 @@
-//! What is known belongs to the owner: two tokens whose owner is proven to be one know the same of counters. A declared
+//! Observed rights belong to the owner: two tokens with one proven owner share what is known of counters. A declared
 //! `owner` alone proves nothing.
 
 use super::row::Doctor::{None as Silent, Says};
@@ -7,7 +7,7 @@ use super::row::{GRANT, Hint, READS, ROW, Row, SCOPE, Step, Tok, UNKNOWABLE, VIE
 /// A token that reads beside one that writes and does not.
 const PAIR: &[Tok] = &[Tok { alias: "r", ..READS }, WRITES];
 
-/// The same, and the configuration says that both are of one account.
+/// The same, with a configuration that declares one account for both.
 const DECLARED: &[Tok] =
     &[Tok { alias: "r", keys: "owner: '{shop}'", ..READS }, Tok { keys: "owner: '{shop}'", ..WRITES }];
 

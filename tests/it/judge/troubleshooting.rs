@@ -13,7 +13,7 @@ const EXPENSES: Tok = Tok { has: "expenses", ..READS };
 
 /// A report that names no counter.
 const NO_IDS: Row = Row {
-    // Whoever reads the body finds nothing more; so a reason without a name is no untrue one.
+    // The body tells the reader nothing more; so a reason without a name is no untrue one.
     reasons: &[super::row::REFUSED_BY_CONTENT, "other"],
     hint: Hint { with: &["ids"], ..CONTENT.hint },
     doctor: Silent("the doctor sees the token and the counter, which are right, and not the request"),

@@ -1,6 +1,6 @@
 //! Requests and answers of the judge's Metrica, as they are on the wire.
 
-/// A request, as far as Metrica reads it.
+/// The parts of a request that Metrica reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
     /// `GET`.
@@ -18,7 +18,7 @@ pub struct Request {
 }
 
 impl Request {
-    /// The request that a head stands for.
+    /// The request with this head.
     pub fn of(head: &str) -> Self {
         let mut lines = head.lines();
         let mut line = lines.next().unwrap_or_default().split(' ');

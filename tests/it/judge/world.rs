@@ -26,7 +26,7 @@ pub const RESTRICTED: &str = "ym:s:restricted";
 /// A segment that belongs to another source than any counter here.
 pub const FOREIGN_SEGMENT: &str = "77";
 
-/// How Metrica refuses a token that ended.
+/// The way in which Metrica refuses a token that ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Death {
     /// 403 `invalid_token`: the page of errors, and most bodies that were seen.
@@ -37,7 +37,7 @@ pub enum Death {
     Unauthorized,
     /// 403 `access_denied` to everything: the troubleshooting text files an expired token there.
     Denied,
-    /// 403 `access_denied` to everything but the list of counters, which says `invalid_token`.
+    /// 403 `access_denied` to everything but the list of counters, which returns `invalid_token`.
     DeniedButForTheList,
 }
 
@@ -48,7 +48,7 @@ pub struct Token {
     pub of: String,
     /// Its scopes, without `metrika:`.
     pub scopes: BTreeSet<String>,
-    /// How it ended, if it did.
+    /// The way it ended, if it did.
     pub death: Option<Death>,
     /// It was issued personally for an account of an organisation, and everything is refused to it.
     pub is_personal: bool,
@@ -67,16 +67,16 @@ pub struct Counter {
     pub in_connect: bool,
 }
 
-/// Everything that is so.
+/// The whole state of the world.
 #[derive(Debug, Default)]
 pub struct State {
     /// By secret.
     pub tokens: BTreeMap<String, Token>,
     /// By number.
     pub counters: BTreeMap<u64, Counter>,
-    /// Who represents whom.
+    /// Pairs of a representative and an account that it represents.
     pub represents: BTreeSet<(String, String)>,
-    /// What is answered instead: `GET /path`, where `*` at the end stands for anything.
+    /// Replaced responses: `GET /path`, where `*` at the end matches anything.
     pub broken: Vec<(String, Said)>,
     /// Rule 1: which spelling.
     pub wording: usize,
@@ -88,7 +88,7 @@ pub struct State {
 #[derive(Debug, Default)]
 pub struct World(Mutex<State>);
 
-/// What an operation needs.
+/// The requirements of an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Needs {
     /// Any one of these scopes.
@@ -97,7 +97,7 @@ struct Needs {
     right: Right,
 }
 
-/// What an account has to be allowed on a counter.
+/// The permission that an account needs on a counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Right {
     Public,
@@ -214,7 +214,7 @@ impl State {
         }
     }
 
-    /// What an account may do with a counter, in the API's word.
+    /// The permission of an account on a counter, in the API's word.
     fn permission(&self, account: &str, counter: u64) -> Option<&str> {
         let counter = self.counters.get(&counter)?;
         if counter.owner == account {
@@ -306,7 +306,7 @@ impl State {
     }
 }
 
-/// What an operation on a counter needs, by its path behind the counter.
+/// The requirements of an operation on a counter, by its path behind the counter.
 fn needs(method: &str, is_cdp: bool, rest: &[&str]) -> Needs {
     let reads = method == "GET";
     let scopes: &[&str] = match rest {
@@ -329,7 +329,7 @@ fn needs(method: &str, is_cdp: bool, rest: &[&str]) -> Needs {
     Needs { scopes, right }
 }
 
-/// What Yandex ID says of a token of `login`.
+/// The response of Yandex ID about a token of `login`.
 fn issuer(login: &str) -> Said {
     let client_id = "0123456789abcdef0123456789abcdef";
     Said::json(200, format!(r#"{{"login":"{login}","id":"1000","client_id":"{client_id}","psuid":"1.AA.b"}}"#))

@@ -1,4 +1,4 @@
-//! Bodies whose type lies: JSON that is said to be a form, text or nothing leaves as JSON; a form is refused.
+//! Bodies with a wrong type: JSON that is declared as a form, as text or not at all leaves as JSON; a form is refused.
 
 use crate::harness::{Gate, Upstream};
 use crate::policy::rejections::assert_is;
@@ -35,7 +35,7 @@ fn in_chunks(fields: &str, body: &str) -> String {
     )
 }
 
-/// What the head of a request says of its body.
+/// The `content-type` fields in the head of a request.
 fn types(head: &str) -> Vec<&str> {
     head.lines().filter_map(|line| line.strip_prefix("content-type: ")).collect()
 }
@@ -57,7 +57,7 @@ fn json_leaves_as_json_whatever_it_is_said_to_be() {
     }
 }
 
-/// What is streamed is not held up, unless it would be refused.
+/// A streamed body is not delayed, unless it would be refused.
 #[test]
 fn json_in_chunks_is_looked_at_where_it_is_said_to_be_a_form() {
     let (upstream, seen) = keeping();
@@ -84,7 +84,7 @@ fn what_is_no_json_goes_on_as_it_is_unless_it_is_a_form() {
         let (head, received) = last(&seen);
         assert_eq!((types(&head), received), (vec![], body.as_bytes().to_vec()));
     }
-    // Beyond what is read.
+    // A body beyond the part that is read.
     let large = format!("{{\"a\":\"{}\"}}", "x".repeat(1024 * 1024));
     assert_is(&gate.send("app", post(FORM, &large)), "415 form_body");
     assert_eq!(gate.send("app", post(TEXT, &large)).summary(), "200");
@@ -92,7 +92,7 @@ fn what_is_no_json_goes_on_as_it_is_unless_it_is_a_form() {
     assert!(seen.lock().unwrap().is_empty());
 }
 
-/// A page can send forms and text to whatever it likes, and no type that says JSON.
+/// A page can send forms and text to any address, but no type that declares JSON.
 #[test]
 fn what_a_page_could_have_sent_stays_what_it_is_said_to_be() {
     let (upstream, seen) = keeping();
@@ -145,7 +145,7 @@ fn a_caller_that_becomes_strict_meanwhile_sends_what_it_said() {
     assert!(seen.lock().unwrap().is_empty());
 }
 
-/// A file of some size is not held up: only its beginning is looked at.
+/// A large file is not delayed: only its beginning is examined.
 #[test]
 fn an_upload_without_a_type_streams() {
     let upstream = Upstream::run(|conversation| {

@@ -15,7 +15,7 @@ callers:
   - {id: shop, match: {listener: shop}, scopes: [metrika:read], tokens: [analytics], counters: [101, 102]}
 ";
 
-/// What a client sends, and what goes upstream.
+/// The target that a client sends, and the one that goes upstream.
 const FORMS: [(&str, &str, &str); 14] = [
     ("/stat/v1/data/?ids=1", "/stat/v1/data?ids=1", "the path ends with a slash"),
     ("//management/v1/counters", "/management/v1/counters", "two consecutive slashes"),
@@ -129,7 +129,7 @@ fn raw_text_over_http2_is_encoded_too() {
     assert_eq!(upstream.requests().len(), 1);
 }
 
-/// Policy reads what goes out.
+/// Policy reads the outgoing target.
 #[test]
 fn rules_hold_for_the_canonical_form() {
     let upstream = Upstream::plain();
@@ -174,7 +174,7 @@ fn what_has_no_one_meaning_stays_refused() {
     assert_eq!(answer.summary(), "400 bad_target");
     let answer = gate.send("app", ["GET /a?b=", &"<".repeat(100_000)].concat());
     assert_eq!(answer.summary(), "414 target_too_long");
-    // What is kept back is looked at once more, however long it is.
+    // Withheld text is examined once more, however long it is.
     let long = "x".repeat(20_000);
     for (line, expected) in [
         (format!("GET /a?b=<{long} b> HTTP/1.1"), "400 malformed_request"),

@@ -38,7 +38,7 @@ static EVIDENCE: LazyLock<Vec<Evidence>> = LazyLock::new(|| {
         .collect()
 });
 
-/// Networks that hold all of the world, a part of it or one address. Bits beyond the prefix may be set.
+/// Networks that cover all addresses, a part of them or one. Bits beyond the prefix may be set.
 fn networks() -> impl Strategy<Value = IpNet> {
     let parts = (0..NUMBERS, 0..NUMBERS);
     let four_bits = prop_oneof![1 => 0..=32_u8, 3 => 22..=32_u8];

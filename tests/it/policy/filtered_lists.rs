@@ -20,7 +20,7 @@ const LIST: &str = r#"{ "rows" : 3 , "counters" : [ {"id":1,"name":"a"}, {"id" :
 const LEFT: &str = r#"{ "rows" : 3 , "counters" : [ {"id" : 2, "n":1.50e3, "name":"\"}]"},
 {"id":30,"site":{"id":1}}], "next":null, "_profile":null }"#;
 
-/// Answers what the path says.
+/// Responds as the path asks.
 fn metrica() -> Upstream {
     Upstream::run(|conversation| {
         while let Some(head) = conversation.request_head() {
@@ -99,7 +99,7 @@ fn only_the_callers_own_counters_come_through() {
         assert_eq!(answer.summary(), "403 list_denied", "{query}");
     }
     assert_eq!(gate.get("app", "/management/v1/counters?per_page=2&offset=1&pretty=1").summary(), "200");
-    // Who names its own counters may choose and sort among these, also without `list: filter`.
+    // A caller that names its own counters may choose and sort among these, also without `list: filter`.
     let own =
         "counter_ids=2,30&permission=own&type=simple&status=Active&favorite=1&search_string=b&sort=Visits&reverse=1";
     for listener in ["app", "refuse"] {
@@ -125,7 +125,7 @@ fn what_cannot_be_looked_into_is_refused() {
     gate.until_metric(&["upstream_errors_total", "kind=\"encoding\""], 2.0);
 }
 
-/// What turns out to be no list is not ended as if it were whole.
+/// A response that turns out to be no list does not end as if it were complete.
 #[test]
 fn what_is_no_list_breaks_off() {
     let upstream = metrica();
@@ -140,7 +140,7 @@ fn what_is_no_list_breaks_off() {
     gate.until_metric(&["upstream_errors_total", "kind=\"protocol\""], 2.0);
     gate.until_log(&["\"access\"", "\"outcome\":\"upstream_cut\""]);
     assert_eq!(gate.get("app", &path("whole")).text(), LEFT, "the next one is whole");
-    // What breaks off before its beginning is another fault, and counted once.
+    // A response cut before its beginning is another fault, and counted once.
     assert_eq!(gate.get("app", &path("broken")).summary(), "502 upstream_closed");
     gate.until_metric(&["upstream_errors_total", "kind=\"body_cut\""], 1.0);
     gate.until_metric(&["upstream_errors_total"], 3.0);

@@ -1,4 +1,4 @@
-//! Who is calling: the connection says it, a request never does.
+//! The caller is identified by the connection, never by a request.
 
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
@@ -210,7 +210,7 @@ fn what_is_no_socket_is_left() {
     std::fs::remove_dir_all(folder).unwrap();
 }
 
-/// nothing that a request says about its origin, its path or its method is believed or passed on.
+/// a request's claims about its origin, its path or its method are neither believed nor passed on.
 #[test]
 fn no_field_of_a_request_identifies_anyone() {
     let upstream = Upstream::plain();

@@ -34,7 +34,7 @@ callers:
   - {id: mistaken, match: {uid: [8]}, scopes: [metrika:read, metrika:write], tokens: [analytics], measurement_tokens: allow}
 ";
 
-/// What the gate decides of a request of the caller that runs as `uid`, as one character.
+/// The gate's decision on a request of the caller that runs as `uid`, as one character.
 fn decided(operation: &Operation, uid: u32, known: &KnownState<'_>) -> String {
     let segment = |segment: &str| if segment.starts_with('{') { "1".to_owned() } else { segment.to_owned() };
     let path: Vec<_> = operation.template.split('/').map(segment).collect();

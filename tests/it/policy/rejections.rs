@@ -45,17 +45,17 @@ pub fn without_place(message: &str) -> String {
     format!("{before}{}", behind.trim_start_matches(|letter: char| letter.is_ascii_digit()))
 }
 
-/// Holds an answer to the whole of what the table says for its reason.
+/// Compares a response with everything that the table contains for its reason.
 #[track_caller]
 pub fn assert_is(answer: &Answer, expected: &str) {
     assert_eq!(answer.summary(), expected, "{}", answer.text());
     let reason = Reason::ALL.iter().find(|reason| expected.ends_with(&format!(" {}", reason.as_str()))).unwrap();
     let said = reason.answer();
     assert_eq!(answer.status, said.status.as_u16());
-    // Where there is a kind, the message is that of the kind.
+    // The message is that of the kind, if there is a kind.
     let of_kinds = Malformed::all().filter(|kind| Reason::from(*kind) == *reason).map(Malformed::message);
     let hint = answer.field("x-gate-hint").unwrap();
-    // So it is with a rule of the caller, scopes that lack, and a token that is refused.
+    // The same holds for a rule of the caller, missing scopes, and a token that is refused.
     let is_detailed = DETAILED.contains(reason) && hint.ends_with('.');
     let is_fixed = of_kinds.chain([said.message]).any(|message| without_place(hint) == message);
     assert!(is_fixed || is_detailed, "{hint}");
@@ -333,7 +333,7 @@ fn a_target_that_could_mean_two_things_is_refused() {
         assert_is(&caller.answer(), "400 bad_target");
     }
     gate.until_metric(&["denied_total", "caller=\"reports\"", "bad_target"], count(bad.len()));
-    // What hyper's parser of URIs would refuse or drop is refused before it, and ends the connection.
+    // Targets that hyper's parser of URIs would refuse or cut are refused before it, and the connection ends.
     let none = ["/a#b", "/a?b#c", "/a<b>", "/a`b", "/\u{430}", "/a?b=\u{7f}", "a:1", "?a", "management/v1"];
     for target in none {
         let mut caller = gate.connect("app");
@@ -365,7 +365,7 @@ fn methods_that_the_api_does_not_have_are_refused() {
     assert_eq!(other.len(), 1, "a method of the caller's is no label: {other:?}");
 }
 
-/// what follows a refusal as its body is not taken for a request.
+/// the body of a refused request is not read as a request.
 #[test]
 fn the_body_of_a_refused_request_is_not_a_request() {
     let upstream = Upstream::plain();

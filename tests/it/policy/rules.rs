@@ -1,4 +1,4 @@
-//! Rules of callers over the wire: what is refused never reaches Metrica, what is allowed goes out as it came.
+//! Rules of callers over the wire: a refused request never reaches Metrica, an allowed one goes out unchanged.
 
 use std::sync::{Arc, Mutex};
 
@@ -22,12 +22,12 @@ callers:
   - {id: free, match: {listener: free}, scopes: [metrika:read, metrika:write], tokens: [analytics, crm]}
 ";
 
-/// Where bodies go that are read.
+/// The target for bodies that are read.
 pub const GOALS: &str = "/management/v1/counter/1/goals";
-/// What says that they are JSON.
+/// The field that declares JSON.
 pub const JSON: &str = "Content-Type: application/json";
 
-/// What an upstream received: each head with its body.
+/// The requests that an upstream received: each head with its body.
 pub type Seen = Arc<Mutex<Vec<(String, Vec<u8>)>>>;
 
 /// An upstream that keeps the bodies too.
@@ -47,7 +47,7 @@ pub fn keeping() -> (Upstream, Seen) {
     (upstream, seen)
 }
 
-/// What was received last.
+/// The request that was received last.
 pub fn last(seen: &Seen) -> (String, Vec<u8>) {
     seen.lock().unwrap().pop().expect("a request")
 }
@@ -101,7 +101,7 @@ const REFUSED: [(&str, &str, &str, &str); 35] = [
     ("free", "GET", "/management/v1/counter/1?field=goals&field=%6Deasurement%5Ftokens", "403 secret_denied"),
 ];
 
-/// It is the caller's own request, and its own rule: both are said.
+/// The request and the rule are the caller's own: both are reported.
 #[test]
 fn the_answer_names_the_rule_the_parameter_and_what_would_be_right() {
     let upstream = Upstream::plain();
@@ -148,7 +148,7 @@ fn the_answer_names_the_rule_the_parameter_and_what_would_be_right() {
     assert_eq!(upstream.connections(), 0, "nothing was sent upstream");
 }
 
-/// Whatever is said to a caller is about its own request and its own rules.
+/// Messages to a caller are about its own request and its own rules.
 #[test]
 fn no_answer_has_anything_of_another_callers_configuration() {
     let upstream = Upstream::plain();
@@ -312,7 +312,7 @@ fn in_the_shadow_what_would_be_refused_goes_on_and_is_said_and_counted() {
             assert!(gate.metric(&["would_refuse_total", &series]) >= 1.0, "{series}");
         }
     }
-    // Too long is found out while it comes: what was read goes on, and the rest behind it.
+    // The excess is discovered while the body arrives: the part that was read is passed on, and the rest behind it.
     let head = format!("POST {GOALS} HTTP/1.1\r\nHost: localhost\r\n{JSON}\r\nTransfer-Encoding: chunked\r\n\r\n");
     let head = head.replace("/goals", "/logrequests");
     let piece = format!("{:x}\r\n{large}\r\n", large.len());

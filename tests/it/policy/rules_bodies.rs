@@ -1,5 +1,5 @@
-//! Bodies that are read because their caller is limited to counters: what is refused sends nothing, what goes on is the
-//! same bytes (rule 7 of `metrika_gate::policy::rules`).
+//! Bodies that are read because their caller is limited to counters: a refused one is not sent, an allowed one keeps its
+//! bytes (rule 7 of `metrika_gate::policy::rules`).
 
 use std::sync::{Arc, Mutex};
 
@@ -262,7 +262,7 @@ fn bodies_of_http_2_are_read_too() {
     assert!(caller.is_alive());
 }
 
-/// What another task of the same worker needs is not held up by a body that is read.
+/// Reading a body does not delay other tasks of the same worker.
 #[test]
 fn while_a_body_is_read_others_are_served() {
     let upstream = Upstream::plain();

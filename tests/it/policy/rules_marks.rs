@@ -1,4 +1,4 @@
-//! What the catalogue marks, and who may do it: what is destructive, what gives somebody access, and in whose name.
+//! The marks of the catalogue, and who may use marked operations: destructive ones, grants of access, other logins.
 
 use std::fmt::Write as _;
 
@@ -190,7 +190,7 @@ fn in_the_shadow_marks_are_said_and_nothing_is_refused() {
     }
 }
 
-/// What the configuration adds, and what fits no line, is held to the same.
+/// Operations that the configuration adds, and unknown operations, are held to the same.
 #[test]
 fn operations_that_are_added_have_marks_too() {
     let upstream = Upstream::plain();
@@ -271,7 +271,7 @@ fn check_says_what_a_missing_ulogin_means() {
     }
 }
 
-/// What takes something away and is nevertheless not destructive, and why.
+/// Operations that take something away and are nevertheless not destructive, and why.
 const BROUGHT_BACK: [(&str, &str); 6] = [
     ("public_grant.delete", "`public_grant.create` of the same path brings it back"),
     ("counter_label.unset", "`counter_label.set` of the same path brings it back"),

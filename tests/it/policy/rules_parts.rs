@@ -1,4 +1,4 @@
-//! The names of parts, which stream: what could be taken for a parameter reaches nobody whole (`metrika_gate::policy::rules`, rule 7).
+//! Names of parts in a stream: a possible parameter reaches nobody whole (`metrika_gate::policy::rules`, rule 7).
 
 use std::time::Duration;
 
@@ -77,7 +77,7 @@ fn rules_that_are_not_enforced_only_say_what_a_part_breaks() {
     gate.until_log(&["request would be refused if enforced", "body_unreadable", "has the name of a parameter"]);
 }
 
-/// What comes later goes by, until a name is wrong: its value does not leave, nor does the end of the body.
+/// The following parts pass until a name is wrong: its value does not leave, nor does the end of the body.
 #[test]
 fn a_later_part_breaks_the_request_off_before_its_value() {
     let (sender, received) = std::sync::mpsc::channel();

@@ -1,8 +1,8 @@
 //! Spellings: a caller that is limited to one counter does not reach another, however it is written.
 //!
 //! An oracle reads a request as the most lenient of servers would: percent-encoding taken off up to twice, names in any case
-//! and with any marks, values cut at everything that could separate, digits of any form, with signs, zeros and spaces. Where
-//! it finds the other counter, the gate must have refused; it may refuse more, but not what is written plainly.
+//! and with any marks, values cut at everything that could separate, digits of any form, with signs, zeros and spaces. If
+//! it finds the other counter, the gate must have refused; it may refuse more, but no plain spelling.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -27,7 +27,7 @@ fn limited() -> Rules {
     Rules { counters: Some([OWN].into()), logins: Some(["partner".into()].into()), ..Rules::default() }
 }
 
-/// What goes upstream of a request without a body, where the gate lets it go.
+/// The target that goes upstream for a request without a body, if the gate lets it go.
 fn sent(verb: Verb, target: &str) -> Option<String> {
     sent_within(&limited(), verb, target)
 }
@@ -121,7 +121,7 @@ const JOINED: [&str; 4] = ["ids", "metrics", "dimensions", "fields"];
 /// A way to read a request.
 #[derive(Debug, Clone, Copy)]
 struct Reader {
-    /// How often percent-encoding is taken off.
+    /// The number of times that percent-encoding is taken off.
     times: usize,
     merges_slashes: bool,
     cuts_at_semicolons: bool,
@@ -163,15 +163,15 @@ impl Reader {
     }
 }
 
-/// What all readers have to agree on: the path and, where a caller is limited, the counters of a report and whether the answer
-/// becomes a script. (What Metrica makes of a comma that is encoded twice is between it and a caller without limits.)
+/// The parts that all readers must read alike: the path and, for a limited caller, the counters of a report and the
+/// JSONP callback. (A comma that is encoded twice is a matter between Metrica and a caller without limits.)
 fn essence(reader: Reader, target: &str, is_limited: bool) -> (Vec<String>, Option<Vec<u64>>, Option<String>) {
     let value = |name| reader.value(target, name).filter(|_| is_limited);
     (reader.path(target), value("ids").map(|ids| numbers(&ids)), value("callback"))
 }
 
-/// What a request means to who wrote it: a slash too many, an empty `callback`, percent signs and spaces beside numbers say
-/// nothing, and values of a list that stand apart are one list.
+/// The meaning of a request to its author: extra slashes, an empty `callback`, percent signs and spaces beside numbers mean
+/// nothing, and separate values of a list are one list.
 fn meaning(target: &str) -> (Vec<String>, Vec<(String, String)>) {
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let segments = path.split('/').filter(|segment| !segment.is_empty()).map(decoded).collect();
@@ -192,7 +192,7 @@ fn meaning(target: &str) -> (Vec<String>, Vec<(String, String)>) {
     (segments, pairs)
 }
 
-/// One character as it is, encoded once, or twice.
+/// A character as it is, encoded once, or twice.
 fn encoded(letter: char) -> impl Strategy<Value = String> {
     let percent = |letter: char, sign: &str| {
         letter.to_string().bytes().map(|byte| format!("{sign}{byte:02X}")).collect::<String>()
@@ -332,7 +332,7 @@ fn target() -> impl Strategy<Value = (Verb, String)> {
     })
 }
 
-/// A target as published clients write it: what is plain, in each of the forms that become canonical, and now and then in
+/// A target as published clients write it: plain, in each of the forms that become canonical, and now and then in
 /// one that is refused.
 fn loose_target() -> impl Strategy<Value = (Verb, String)> {
     let path = prop::sample::select(vec![
@@ -492,7 +492,7 @@ proptest! {
         prop_assert!(!is_within(&denying, Verb::Post, &target), "{}", &target);
     }
 
-    /// Not everything is refused: what is written plainly passes.
+    /// Plain spellings pass: not everything is refused.
     #[test]
     fn what_is_written_plainly_passes(
         path in prop::sample::select(vec!["/management/v1/counter/7", "/management/v1/counter/7/goals.json", "/stat/v1/data", "/stat/v1/data.csv"]),
@@ -506,7 +506,7 @@ proptest! {
     }
 }
 
-/// What goes out has one form, means what came in, and means the same to every reader; each of the canonical forms was met.
+/// Outgoing targets have one form, keep their meaning, and mean the same to every reader; every canonical form occurs.
 #[test]
 fn what_goes_out_is_read_in_one_way() {
     let anything = Rules { callback: true, ..Rules::default() };

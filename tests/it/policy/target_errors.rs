@@ -1,9 +1,9 @@
-//! Which rule a target breaks: the log and `explain` say the same, and nothing of the request itself.
+//! The rule that a target breaks: the log and `explain` report the same one, and nothing of the request itself.
 
 use crate::harness::gate::program;
 use crate::harness::{Gate, TWO_CALLERS, Upstream};
 
-/// The lines of the log that say why, when there are so many.
+/// The lines of the log with a cause, when there are this many.
 fn causes(gate: &Gate, wanted: usize) -> Vec<String> {
     let find = || -> Vec<serde_json::Value> {
         let lines = gate.log().into_iter().filter(|line| line.contains("\"request failed\""));
@@ -16,7 +16,7 @@ fn causes(gate: &Gate, wanted: usize) -> Vec<String> {
     find().iter().map(said).collect()
 }
 
-/// As the gate's log and `explain` have it.
+/// Targets, and their causes in the gate's log and in `explain`.
 const TARGETS: [(&str, &str); 8] = [
     ("/management/v1/nothing/", "the path ends with a slash, at byte 23"),
     ("/management/v1//counters", "the path has an empty segment (two consecutive slashes), at byte 16"),

@@ -1,4 +1,4 @@
-//! The admin listener: what it answers, what it does not, and that nobody holds it up.
+//! The admin listener: its paths, its refusals, and that nobody holds it up.
 
 use std::time::{Duration, Instant};
 
@@ -52,7 +52,7 @@ fn a_connection_carries_one_request() {
     assert!(all.contains("connection: close") && start.elapsed() < Duration::from_secs(4), "{all}");
 }
 
-/// what a page in a browser could make its user send.
+/// requests that a page in a browser could make its user send.
 #[test]
 fn a_page_of_a_browser_reads_nothing() {
     let upstream = Upstream::plain();
@@ -93,7 +93,7 @@ fn callers_listeners_show_nothing_of_it() {
     assert_eq!(upstream.connections(), 0);
 }
 
-/// whoever sends a header without an end, or one without measure, is let go.
+/// a client whose header has no end or no bound is disconnected.
 #[test]
 fn a_header_has_bounds() {
     let upstream = Upstream::plain();
@@ -125,7 +125,7 @@ fn gate_with_a_long_page(upstream: &Upstream) -> Gate {
     )
 }
 
-/// whoever asks and reads nothing cannot keep the probes out, nor hold a connection for long.
+/// a client that asks and reads nothing cannot keep the probes out, nor hold a connection for long.
 #[test]
 fn who_reads_nothing_holds_nothing() {
     let upstream = Upstream::plain();
@@ -150,7 +150,7 @@ fn who_reads_nothing_holds_nothing() {
     drop(held);
 }
 
-/// connections beyond the bound wait, and those that say nothing leave.
+/// connections beyond the bound wait, and silent ones are closed.
 #[test]
 fn connections_are_bounded() {
     let upstream = Upstream::plain();

@@ -174,8 +174,8 @@ fn a_pause_of_the_process() {
     );
 }
 
-/// no descriptor is left for anybody new. Those who are there are served; where that needs a new connection to
-/// Metrica, they are told that nothing was sent. Afterwards everybody is served.
+/// no descriptor is left for new connections. Existing callers are served; if that needs a new connection to
+/// Metrica, their response reports that nothing was sent. Afterwards everybody is served.
 #[test]
 fn no_descriptors() {
     let upstream = traffic::upstream();
@@ -278,7 +278,7 @@ fn a_log_whose_reader_is_gone() {
     NoResponse::start(&upstream, writer.into()).loses_nothing(&upstream);
 }
 
-/// Callers that break off in the middle of everything disturb nobody else.
+/// Callers that disconnect at any point disturb nobody else.
 #[test]
 fn callers_that_break_off() {
     loses_nothing(

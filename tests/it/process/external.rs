@@ -13,7 +13,7 @@ use crate::harness::files::write_private;
 use crate::harness::gate::{Plan, program, until};
 use crate::harness::{Gate, READ_TOKEN, Upstream};
 
-/// One of each purpose, each in a folder of its own.
+/// A file of each purpose, each in a folder of its own.
 const EVERYTHING: &str = "
 listeners:
   - {name: app, address: '127.0.0.1:0'}
@@ -24,7 +24,7 @@ tokens: {analytics: {file: '{folder}/of-token/analytics', scopes: [metrika:read]
 callers: [{id: reports, match: {listener: app}, scopes: [metrika:read], tokens: [analytics]}]
 ";
 
-/// One that is new is named by the compiler here, has a number, and so is looked for below.
+/// The compiler reports a new purpose here; it gets a number, and so is looked for below.
 fn number(purpose: Purpose) -> usize {
     match purpose {
         Purpose::Configuration => 0,
@@ -63,7 +63,7 @@ fn set(path: &Path, mode: u32) {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
 }
 
-/// What everyone can write: the file, or the folder where it is to be made. Then as it was.
+/// Makes the file, or the folder where it is created, writable by everyone during `act`.
 fn while_everyone_can_write(file: &ExternalFile, act: impl FnOnce()) {
     let changed = if file.purpose.read() == Read::Never { file.path.parent().unwrap() } else { &file.path };
     let before = changed.metadata().unwrap().permissions().mode();
@@ -103,7 +103,7 @@ fn check_names_every_file_that_others_can_change() {
         while_everyone_can_write(file, || {
             let (code, out, error) = check();
             let said = format!("{out}{error}");
-            // What is read with the configuration is a mistake of it.
+            // A file that is read with the configuration is a mistake of the configuration.
             assert_eq!(code, if file.purpose.read() == Read::WithIt { 78 } else { 77 }, "{}: {said}", file.purpose);
             assert!(said.contains(&file.purpose.key()), "{}: {said}", file.purpose);
             assert!(said.contains("chmod") && said.contains("mode "), "{}: {said}", file.purpose);
@@ -129,7 +129,7 @@ fn readiness_names_every_file_that_cannot_be_used_and_why() {
         let path = file.path.display().to_string();
         assert!(lines(purpose).is_empty(), "{:?}", lines(purpose));
         if purpose.read() == Read::Never {
-            // What stands in its place is left alone, so that it cannot be made again.
+            // An existing file in its place is left alone, so that it cannot be created again.
             std::fs::write(file.path.with_extension("other"), "").unwrap();
             std::fs::rename(file.path.with_extension("other"), &file.path).unwrap();
         } else {

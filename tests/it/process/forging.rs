@@ -8,8 +8,8 @@ use std::process::{Child, Stdio};
 use crate::harness::gate::{program, until};
 use crate::harness::{Caller, Gate, TWO_CALLERS, Upstream};
 
-/// What terminals, readers of lines and readers of JSON take for theirs: an escape sequence, the same in eight bits, a
-/// line break in ASCII and in Unicode, a turn of the direction, what is not UTF-8, the end of a value.
+/// Bytes that terminals, readers of lines and readers of JSON interpret: an escape sequence, the same in eight bits, a
+/// line break in ASCII and in Unicode, a turn of the direction, invalid UTF-8, the end of a value.
 const PIECES: [&[u8]; 12] = [
     b"\x1b[2J\x1b[31mforged",
     b"\x9b31mforged",
@@ -57,7 +57,7 @@ fn assert_plain(line: &str) {
     assert!(plain, "{line:?}");
 }
 
-/// R-17, in JSON, with everything that the log can say.
+/// R-17, in JSON, with everything that the log can contain.
 #[test]
 fn lines_of_json_stay_what_they_are() {
     let upstream = Upstream::plain();

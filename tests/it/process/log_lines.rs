@@ -1,4 +1,4 @@
-//! Log lines that are not written are counted, and their number is said when the log can be written again.
+//! Log lines that are not written are counted, and their number is logged when the log can be written again.
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::{TcpListener, TcpStream};

@@ -1,4 +1,4 @@
-//! Metrics: what was counted, and under which labels.
+//! Metrics: the counts and their labels.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -133,7 +133,7 @@ fn a_token_of_another_account_has_a_metric() {
         secret: READ_TOKEN.to_owned(),
         owner: "shop-owner".to_owned(),
         scopes: [Scope::Read].into_iter().collect(),
-        // One that has nothing in common with the token.
+        // An identifier that has nothing in common with the token.
         client_id: "fedcba98".to_owned(),
         ..FakeToken::default()
     };
@@ -329,7 +329,7 @@ fn the_admin_listener_shows_and_changes_nothing() {
         caller.send(format!("{method} /readyz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"));
         assert_eq!(caller.answer().summary(), "405", "{method}");
     }
-    // The listeners of callers have none of it.
+    // The listeners of callers serve none of these.
     for path in ["/metrics", "/readyz", "/livez"] {
         assert_eq!(gate.get("app", path).summary(), "404 unknown_operation", "{path}");
     }
@@ -348,7 +348,7 @@ fn the_families_are_in_the_documentation() {
     same_as_file("docs/metrics.md", &text);
 }
 
-/// A page of 10,000 callers that ask for nothing is small, and packed where that is asked for (RFC 9110, section 12.5.3).
+/// A page of 10,000 callers without requests is small, and compressed on request (RFC 9110, section 12.5.3).
 #[test]
 fn a_page_is_small_and_packed_where_that_is_taken() {
     let upstream = Upstream::plain();

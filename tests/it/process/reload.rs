@@ -114,7 +114,7 @@ fn a_token_taken_away_and_put_back_is_used() {
     });
 }
 
-/// As the kubelet does it: `analytics -> ..data/analytics`, `..data -> ..version`, and `..data` is renamed over.
+/// The kubelet's way: `analytics -> ..data/analytics`, `..data -> ..version`, and `..data` is renamed over.
 #[test]
 fn the_swap_of_a_kubernetes_volume_is_seen() {
     let upstream = Upstream::plain();
@@ -182,7 +182,7 @@ fn a_token_with_wrong_permissions_changes_nothing() {
     gate.until_log(&["the token was not reloaded", "chmod 0600"]);
     assert_eq!(gate.get("app", COUNTERS).summary(), "200");
     assert_eq!(last_token(&upstream), READ_TOKEN);
-    // What the message says mends it.
+    // The remedy in the message fixes it.
     std::fs::set_permissions(gate.file("analytics"), std::fs::Permissions::from_mode(0o600)).unwrap();
     until("the new token is in use", || {
         gate.get("app", COUNTERS);
@@ -204,7 +204,7 @@ fn without_its_token_a_request_does_not_leave() {
     assert_eq!(upstream.requests().len(), sent, "nothing was sent");
     assert_eq!(gate.metric(&["token_loaded{", "analytics"]), 0.0);
     assert_eq!(gate.metric(&["token_loaded{", "crm"]), 1.0);
-    // Whoever can be served is; who wants to know of one caller asks for it.
+    // Other callers are served; readiness of one caller is a query of its own.
     let ready = gate.admin("/readyz?verbose");
     assert_eq!((ready.status, ready.text().contains("[!] token analytics")), (200, true));
     for one in ["caller=reports", "caller=crm", "listener=app", "listener=crm"] {
@@ -216,7 +216,7 @@ fn without_its_token_a_request_does_not_leave() {
     }
     assert_eq!(gate.admin("/livez").status, 200);
     gate.until_log(&["the token file was removed", "\"token\":\"analytics\""]);
-    // What needs the other token goes on.
+    // Requests with the other token go on.
     let post = "POST /management/v1/counters HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}";
     assert_eq!(gate.send("crm", post).summary(), "200");
     std::fs::rename(gate.file("elsewhere"), gate.file("analytics")).unwrap();
@@ -383,7 +383,7 @@ fn what_needs_a_restart_is_refused_with_the_reason() {
     }
 }
 
-/// a request under way ends as it began.
+/// a request in progress ends as it began.
 #[test]
 fn a_request_under_way_keeps_what_it_began_with() {
     let (release, hold) = (crate::harness::Signal::default(), crate::harness::Signal::default());

@@ -1,4 +1,4 @@
-//! Files that are not what they will be, or no files at all: what is read half, and what has no end.
+//! Files that are incomplete, and paths that are no files at all: partly written ones, and endless ones.
 
 use std::io::Write;
 use std::path::Path;
@@ -64,7 +64,7 @@ fn fifo(path: &Path) {
     mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
 }
 
-/// opening a FIFO waits for somebody who writes to it, for ever.
+/// opening a FIFO without a writer blocks indefinitely.
 #[test]
 fn a_fifo_in_the_place_of_a_token_holds_nothing_up() {
     let upstream = Upstream::plain();
@@ -80,7 +80,7 @@ fn a_fifo_in_the_place_of_a_token_holds_nothing_up() {
     assert_eq!(gate.wait().code(), Some(0));
 }
 
-/// Each of these is looked at before it is read: `/dev/null` would read as empty, `/dev/zero` has no end.
+/// Each of these is examined before it is read: `/dev/null` would read as empty, `/dev/zero` has no end.
 #[test]
 fn what_is_no_file_is_neither_configuration_nor_certificates() {
     let null = Path::new("/dev/null");

@@ -1,4 +1,4 @@
-//! What the gate says of its configuration is the state of now: after a mistake, after its mend, and in whatever order files
+//! The reported state of the configuration is the current one: after a mistake, after its fix, and in whatever order files
 //! come and go.
 
 use std::os::unix::fs::PermissionsExt;
@@ -20,7 +20,7 @@ fn set_mode(file: &Path, mode: u32) {
     std::fs::set_permissions(file, std::fs::Permissions::from_mode(mode)).unwrap();
 }
 
-/// The gate says that its configuration is not in use, and why.
+/// The gate reports that its configuration is not in use, and why.
 fn is_refused(gate: &Gate, why: &str) {
     gate.until_metric(&GAUGE, 0.0);
     gate.until_log(&["the configuration was not reloaded", why]);
@@ -56,7 +56,7 @@ fn what_was_refused_is_taken_when_another_file_mends_it() {
     std::fs::copy(gate.file("ca.pem"), gate.file("new.pem")).unwrap();
     is_in_use(&gate);
     assert_eq!(gate.get("app", "/management/v1/counters").summary(), "200");
-    // A refusal is said once, however often it is judged.
+    // A refusal is logged once, however often it is judged.
     std::fs::remove_file(gate.file("new.pem")).unwrap();
     is_refused(&gate, "new.pem");
     std::thread::sleep(Duration::from_millis(2500));
@@ -81,12 +81,12 @@ fn a_configuration_that_is_away_is_said_and_so_is_its_return() {
     gate.until_metric(&GAUGE, 0.0);
     std::fs::rename(&away, &file).unwrap();
     is_in_use(&gate);
-    // So is a file that everyone can write.
+    // The same goes for a file that everyone can write.
     set_mode(&file, 0o666);
     is_refused(&gate, "is writable by everyone");
     set_mode(&file, 0o600);
     is_in_use(&gate);
-    // What is said is why it is not in use now.
+    // The reported reason is the current one.
     std::fs::rename(&file, &away).unwrap();
     is_refused(&gate, "cannot read the configuration");
     set_mode(&away, 0o666);
@@ -94,7 +94,7 @@ fn a_configuration_that_is_away_is_said_and_so_is_its_return() {
     until("the reason is the one of now", || gate.admin("/readyz?verbose").text().contains("is writable by everyone"));
 }
 
-/// What is said of a configuration that can be taken is said when it is.
+/// Remarks on an acceptable configuration are logged when it is loaded.
 #[test]
 fn remarks_are_not_repeated_while_it_is_refused() {
     let upstream = Upstream::plain();
@@ -116,7 +116,7 @@ fn remarks_are_not_repeated_while_it_is_refused() {
     assert_eq!(remarks(), 1);
 }
 
-/// The usual mend of a wrong token takes two steps.
+/// The usual fix of a wrong token takes two steps.
 #[test]
 fn a_wrong_token_that_is_replaced_in_two_steps_loses_nothing() {
     let upstream = Upstream::plain();
@@ -133,7 +133,7 @@ fn a_wrong_token_that_is_replaced_in_two_steps_loses_nothing() {
     assert_eq!(gate.get("app", "/management/v1/counters").summary(), "200");
 }
 
-/// A file that is mounted by itself stays what it was, and that is said.
+/// A file that is mounted by itself stays what it was, and that is logged.
 #[test]
 fn a_file_that_was_replaced_behind_its_mount_is_said() {
     let upstream = Upstream::plain();
@@ -161,7 +161,7 @@ fn an_authority_that_everyone_can_write_is_refused() {
     assert!(code == 78 && said.contains("ca_file") && said.contains("is writable by everyone"), "{code}: {said}");
 }
 
-/// What happens to files.
+/// An event that happens to files.
 #[derive(Debug, Clone, Copy)]
 enum Happening {
     Token(Content),
@@ -172,7 +172,7 @@ enum Happening {
     Pause(u16),
 }
 
-/// What becomes of a file.
+/// The new content of a file.
 #[derive(Debug, Clone, Copy)]
 enum Content {
     Gone,
@@ -205,7 +205,7 @@ fn happening() -> impl Strategy<Value = Happening> {
     ]
 }
 
-/// What a file can hold: something wrong, and two things that are right.
+/// The possible contents of a file: something wrong, and two things that are right.
 struct Contents {
     wrong: String,
     right: [String; 2],
@@ -228,7 +228,7 @@ fn apply(gate: &Gate, file: &Path, contents: &Contents, to: Content) {
     }
 }
 
-/// What can be seen of a gate's files: whether its configuration is in use; and if it is, the status of an answer, which its
+/// The visible state of a gate's files: whether its configuration is in use; then also the status of a response, which its
 /// authority decides, and the token that went out with the last request that reached Metrica.
 type State = (bool, Option<(u16, Option<String>)>);
 
@@ -277,12 +277,12 @@ fn run(sequence: &[Happening]) {
             Happening::Pause(time) => std::thread::sleep(Duration::from_millis(time.into())),
         }
     }
-    // One that fails has a wrong configuration, or a wrong token.
+    // A failing start has a wrong configuration, or a wrong token.
     let expected = gate.again().map(|fresh| state_of(&fresh, &upstream));
     let start = Instant::now();
     let is_so = || match (&expected, state_of(&gate, &upstream)) {
         (Ok(expected), state) => *expected == state,
-        // A start fails for a token that is there and wrong, too; a gate that runs keeps the one that it has.
+        // A start fails for a present but wrong token, too; a running gate keeps the one that it has.
         (Err(said), (in_use, _)) => in_use == said.contains("token 'analytics'"),
     };
     while !is_so() {

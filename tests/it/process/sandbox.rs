@@ -1,4 +1,4 @@
-//! The sandbox in the real program: it is in force, and what should go on does. What the kernel refuses, call by call, is
+//! The sandbox in the real program: it is in force, and permitted work goes on. The kernel's refusals, call by call, are
 //! held by the tests of `src/sandbox`; that everything works inside of it, by all the other tests here.
 
 use std::os::unix::fs::symlink;
@@ -10,7 +10,7 @@ use crate::harness::{Gate, READ_TOKEN, TWO_CALLERS, Upstream};
 const NEW_TOKEN: &str = "y0_canaryNEWcanary0123456789abcdefg";
 const COUNTERS: &str = "/management/v1/counters";
 
-/// How far the kernel goes; `None` where it has no Landlock at all, and nothing can be held to it.
+/// The extent of the kernel's support; `None` without Landlock: nothing can be tested.
 fn state(gate: &Gate) -> Option<String> {
     let line: serde_json::Value = serde_json::from_str(&gate.until_log(&["\"message\":\"sandbox\""])).unwrap();
     let state = line["state"].as_str().unwrap().to_owned();
@@ -81,7 +81,7 @@ fn every_thread_is_confined() {
     assert!(["log", "worker-0", "worker-1"].iter().all(|name| threads.iter().any(|it| it == name)), "{threads:?}");
 }
 
-/// The program's own order: what was started before the sandbox would be outside of it.
+/// The program's own order: a thread started before the sandbox would be outside of it.
 #[test]
 fn no_thread_is_started_before() {
     let app = include_str!("../../../src/cli/app.rs");
@@ -98,7 +98,7 @@ fn no_thread_is_started_before() {
     }
 }
 
-/// what the process cannot do any more is refused as a whole, and said.
+/// a change that the process can no longer make is refused as a whole, and logged.
 #[test]
 fn a_reload_that_needs_more_changes_nothing() {
     let upstream = Upstream::plain();
@@ -143,7 +143,7 @@ fn a_reload_that_needs_more_changes_nothing() {
         gate.replace_config(&good);
         gate.until_metric(&["config_last_reload_successful"], 1.0);
     }
-    // What needs no more is taken.
+    // A change that needs no more is accepted.
     gate.replace_config(&good.replace("id: reports", "id: renamed"));
     gate.until_metric(&["requests_total{", "renamed"], 0.0);
     until("the caller is renamed", || gate.caller_of(&mut gate.connect("app")) == "renamed");

@@ -11,7 +11,7 @@ const COUNTERS: &str = "/management/v1/counters";
 const READ: &str = "GET /management/v1/counters HTTP/1.1\r\nHost: localhost\r\n\r\n";
 const REPORT: &str = "GET /stat/v1/data HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
-/// An upstream that answers a report only when it is released, the rest at once; the first signal says that a report
+/// An upstream that answers a report only when it is released, the rest at once; the first signal tells that a report
 /// has arrived.
 fn slow_upstream() -> (Upstream, Signal, Signal) {
     let (arrived, release) = (Signal::default(), Signal::default());
@@ -130,7 +130,7 @@ fn what_is_cut_has_its_line() {
     drop((streaming, waiting, uploading));
 }
 
-/// What a shutdown will probably cut is named while it can still be seen to: the sooner, the longer it takes as a rule.
+/// Requests that a shutdown will probably cut are logged while they can still be seen to: the sooner, the longer they take.
 #[test]
 fn what_is_likely_to_be_cut_is_named() {
     let (arrived, release) = (Signal::default(), Signal::default());
@@ -246,8 +246,8 @@ fn a_hangup_while_ending_is_ignored() {
     assert_eq!(gate.wait().code(), Some(0));
 }
 
-/// Sends reads on a connection that is kept for as long as the gate keeps it, and twice more on a new one; how many were
-/// answered, and what was lost.
+/// Sends reads on a connection that is kept for as long as the gate keeps it, and twice more on a new one; returns the
+/// number of successful responses, and the first failure.
 fn asks_while_it_is_kept(place: &str) -> (usize, Option<String>) {
     let mut answered = 0;
     for _ in 0..3 {
@@ -347,7 +347,7 @@ fn signals_of_no_meaning_do_not_end_the_process() {
     }
 }
 
-/// What a caller has begun to send when the gate accepts no more is read to its end.
+/// A request that a caller has begun to send when the gate stops accepting is read to its end.
 #[test]
 fn a_request_that_had_begun_is_answered() {
     const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

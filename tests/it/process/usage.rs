@@ -1,4 +1,4 @@
-//! The ledger of usage: what the real program counts by caller, operation and group of counters.
+//! The ledger of usage: the counts of the real program by caller, operation and group of counters.
 
 use serde_json::{Value, json};
 
@@ -70,7 +70,7 @@ fn rules_1_to_3_every_exchange_is_in_one_row() {
     assert_eq!(page["callers"][0], totals);
     assert_eq!(page["callers"][1]["requests"], 8);
     assert!(page["since"].as_str().unwrap().starts_with("20"), "{page}");
-    // The metrics say the same.
+    // The metrics show the same.
     assert_eq!(gate.metric(&["usage_refusals_total", "report.table", "group=\"shop\""]), 1.0);
     assert_eq!(gate.metric(&["usage_quota_answers_total", "group=\"blog\""]), 1.0);
     assert_eq!(gate.metric(&["usage_request_bytes_total", "caller=\"crm\"", "goals.create", "group=\"blog\""]), 5.0);

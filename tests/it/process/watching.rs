@@ -1,4 +1,4 @@
-//! What changes outside is seen soon, by whatever way it changes: for the configuration, a token and an authority.
+//! External changes are seen soon, in whatever way they are made: to the configuration, a token and an authority.
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use crate::harness::{Gate, READ_TOKEN, Upstream};
 const NEW_TOKEN: &str = "y0_canaryNEWcanary0123456789abcdefg";
 const COUNTERS: &str = "/management/v1/counters";
 
-/// What is changed.
+/// The file that changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Thing {
     Configuration,
@@ -23,7 +23,7 @@ enum Thing {
 enum Way {
     /// Another file takes its name.
     Rename,
-    /// It is written where it stands.
+    /// It is written in place.
     Rewrite,
     /// It is away for a moment, and then another takes its name.
     Return,
@@ -31,13 +31,13 @@ enum Way {
     ReturnByARelativePath,
     /// The same, in a folder that a link leads to.
     ReturnBehindALink,
-    /// As Kubernetes changes what it mounts.
+    /// The way of a Kubernetes volume.
     Swap,
     /// A link on the way to it leads elsewhere.
     LinkMoved,
     /// Another folder takes the name of its own.
     FolderReplaced,
-    /// The same, with a moment in which there is none.
+    /// The same, with a moment without one.
     FolderMadeAgain,
 }
 
@@ -142,7 +142,7 @@ listeners: [{name: app, address: '127.0.0.1:0'}]
 callers: [{id: app, match: {listener: app}, scopes: [SCOPE], tokens: [analytics]}]
 ";
 
-/// How long it took until the gate used what is new.
+/// The time until the gate used the new file.
 fn time_to_use(thing: Thing, way: Way) -> Duration {
     let upstream = Upstream::plain();
     let stranger = Upstream::plain();

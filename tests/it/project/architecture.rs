@@ -55,7 +55,7 @@ const MODULES: [(&str, &str, &[&str]); 19] = [
     ("main", "commands", &[]),
 ];
 
-/// The crates below the gate, and what none of them may use: they know no sockets, no clock and no thread.
+/// The crates below the gate, which may use no sockets, no clock and no thread.
 const CRATES: [&str; 2] = ["metrica", "strict-http"];
 
 /// Every source file of the gate, with its path below `src`.
@@ -198,11 +198,11 @@ fn a_grant_is_made_in_policy_only() {
     }
 }
 
-/// Who may do what with a file is judged when it is opened, by its row of the table; nothing else opens one that a
+/// Permissions of a file are checked when it is opened, by its row of the table; nothing else opens one that a
 /// configuration names.
 #[test]
 fn files_that_a_configuration_names_are_opened_by_their_rows() {
-    // What a command line names, and the hosts file: nothing that decides who may do what.
+    // Files named on a command line, and the hosts file: they decide nothing about permissions.
     let others = ["cli/lines.rs", "cli/check.rs"].map(PathBuf::from);
     for (file, text) in sources() {
         if file.starts_with("files") || others.contains(&file) || file.ends_with("tests.rs") {
@@ -232,7 +232,7 @@ fn files_have_names_and_a_size() {
         if file.components().count() > 2 && !file.ends_with("tests.rs") {
             found.push(format!("src/{} is deeper than src/x/y.rs", file.display()));
         }
-        // What a file says of itself in tests is beside the limit: it does not have to be read to follow the program.
+        // Unit tests do not count towards the limit: they need not be read to follow the program.
         let lines = text.split("#[cfg(test)]\nmod tests").next().unwrap().lines().count();
         if lines > 400 {
             found.push(format!("src/{} has {lines} lines without its tests", file.display()));

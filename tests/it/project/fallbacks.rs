@@ -3,7 +3,7 @@
 //! A broken invariant that becomes an empty value is a wrong answer that nobody sees. The remedies, in this order: a form in
 //! which the case does not exist (`strict_http::cut`, `strict_http::number`, `split_first`, `strip_prefix`, patterns of
 //! slices, `let else`), a typed error, and `Reason::Internal` with a `debug_assert!` for a request. A value that is honestly
-//! absent says so with `map_or`, `is_some_and` or a match, or stands in [`ALLOWED`].
+//! absent is handled with `map_or`, `is_some_and` or a match, or is listed in [`ALLOWED`].
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -42,10 +42,10 @@ impl fmt::Display for Form {
     }
 }
 
-/// Files, and how often a form stands in each.
+/// Files, and the number of uses of a form in each.
 type Places = &'static [(&'static str, usize)];
 
-/// The fallbacks that are honest: the form, why it is, and how often it stands in which files.
+/// The fallbacks that are honest: the form, why it is, and how often it occurs in which files.
 const ALLOWED: &[(Form, &str, Places)] = &[
     (
         Form::Default,
@@ -222,7 +222,7 @@ fn argument(rest: &str) -> &str {
     rest
 }
 
-/// Whether an argument is a value that stands for nothing: a literal, an empty value, or the bound of a type.
+/// Whether an argument is a placeholder: a literal, an empty value, or the bound of a type.
 fn is_literal(argument: &str) -> bool {
     let argument = argument.trim().trim_start_matches(['&', '-', '(']);
     let is_value = |text: &str| {

@@ -129,7 +129,7 @@ proptest! {
         }
     }
 
-    /// What is taken from a query is whole credential pairs; what is left is in its order and unchanged.
+    /// Only whole credential pairs are removed from a query; the rest is in its order and unchanged.
     #[test]
     fn only_credential_pairs_leave_a_query(
         pairs in prop::collection::vec(
@@ -151,7 +151,7 @@ proptest! {
         }
     }
 
-    /// whatever a token file holds, what comes of it is one field value that nothing can be added to.
+    /// any content of a token file results in one field value that nothing can be added to.
     #[test]
     fn a_token_is_one_field_value(content in prop::collection::vec(any::<u8>(), 0..80)) {
         if let Ok(token) = Token::parse(&content) {

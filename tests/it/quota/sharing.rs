@@ -138,7 +138,7 @@ fn a_caller_has_a_budget_of_its_own() {
     assert_eq!(get(&gate, "polite").status, 200, "others have what is left");
 }
 
-/// Somebody else takes slots: Metrica refuses, the gate learns, and the caller sees nothing of it.
+/// Another client uses slots: Metrica refuses, the gate learns, and the caller does not notice.
 #[test]
 fn a_refusal_of_metrica_is_learnt_and_the_request_sent_again() {
     let fake = metrica(parallel());
@@ -154,7 +154,7 @@ fn a_refusal_of_metrica_is_learnt_and_the_request_sent_again() {
     assert!(line.is_some());
 }
 
-/// What acts is not sent again; its caller gets Metrica's refusal with a Retry-After.
+/// A request that acts is not sent again; its caller gets Metrica's refusal with a Retry-After.
 #[test]
 fn a_refused_write_passes_with_a_retry_after() {
     let fake = metrica(parallel());

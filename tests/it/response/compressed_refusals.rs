@@ -15,7 +15,7 @@ fn gzip(text: &str) -> Vec<u8> {
     packer.finish().unwrap()
 }
 
-/// What a caller gets from an upstream that answers 403 with `body` in `coding`, chunk for chunk; the reason has to be
+/// The caller's response when an upstream answers 403 with `body` in `coding`, chunk for chunk; the reason must be
 /// `reason`.
 #[track_caller]
 fn refused(coding: &'static str, body: &[u8], chunk: usize, reason: &str) -> Answer {

@@ -1,4 +1,4 @@
-//! An answer that breaks off never looks whole to the caller.
+//! A response that is cut never looks complete to the caller.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -13,7 +13,7 @@ const GET: &str = "GET /management/v1/counters HTTP/1.1\r\nHost: localhost\r\n\r
 const POST: &str =
     "POST /management/v1/counters HTTP/1.1\r\nHost: localhost\r\nX-Request-ID: {id}\r\nContent-Length: 2\r\n\r\n{}";
 
-/// The caller's view of an answer that begins with `beginning` and then breaks off.
+/// The caller's view of a response that begins with `beginning` and is then cut.
 fn cut(beginning: &'static str, reset: bool) -> Result<Answer, String> {
     let goes = Signal::default();
     let go = goes.clone();
@@ -125,7 +125,7 @@ fn an_answer_that_breaks_off_leaves_the_whole_answers_before_it() {
     assert!(!text.ends_with("0\r\n\r\n"), "the second does not look whole");
 }
 
-/// A caller of HTTP/1.0 that says in the middle of an answer without a length that it sends no more.
+/// A caller of HTTP/1.0 that half-closes in the middle of a response without a length.
 #[test]
 fn an_answer_without_a_length_that_is_given_up_does_not_look_whole() {
     let done = Signal::default();
@@ -166,14 +166,14 @@ fn the_next_request_after_a_broken_answer_works() {
     assert_eq!(gate.get("app", "/management/v1/counters").summary(), "200");
 }
 
-/// How long the upstream waits between what it sends first and the break.
+/// The time that the upstream waits between its first bytes and the break.
 #[derive(Clone, Copy, Debug)]
 enum Break {
     AtOnce,
     Later,
 }
 
-/// Answers that break off after `beginning`, or `head` alone.
+/// Responses that are cut after `beginning`, or `head` alone.
 const BREAKS: [(&str, &[u8]); 7] = [
     ("a length, the head alone", b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n"),
     ("a length, the first bytes", b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc"),
@@ -184,7 +184,7 @@ const BREAKS: [(&str, &[u8]); 7] = [
     ("gzip that is none", b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 100\r\n\r\nabc"),
 ];
 
-/// An upstream whose answers break off so, one a connection; it counts what arrives.
+/// An upstream that cuts its responses this way, one a connection; it counts the requests that arrive.
 fn breaking(beginning: &'static [u8], when: Break) -> Upstream {
     Upstream::run(move |conversation| {
         let Some(head) = conversation.request_head() else { return };
@@ -206,8 +206,8 @@ fn json(text: &str) -> serde_json::Value {
     text.into()
 }
 
-/// Whenever an answer breaks off, its caller sees a status: the upstream's, or that of a whole refusal. One that saw nothing
-/// could take its request for one that was not sent, and send it again (RFC 9112, section 9.3.1).
+/// Whenever a response is cut, its caller sees a status: the upstream's, or that of a whole refusal. A caller without one
+/// could conclude that its request was not sent, and send it again (RFC 9112, section 9.3.1).
 #[test]
 fn an_answer_that_breaks_off_has_a_status_for_its_caller() {
     for (case, beginning) in BREAKS {
@@ -223,7 +223,7 @@ fn an_answer_that_breaks_off_has_a_status_for_its_caller() {
                 let (status, fields) = caller.head().unwrap_or_else(|error| panic!("{case}: {error}"));
                 let line = access_line(&gate, &id);
                 assert_eq!(line["status"], status, "{case}: {line}");
-                // What shows with the head that it is none is refused as a whole.
+                // A response that is visibly invalid with its head is refused as a whole.
                 let is_none = case.contains("no chunk at once, AtOnce") || case.contains("gzip that is none, AtOnce");
                 assert!(!is_none || status == 502, "{case}: {status}");
                 if status == 502 {

@@ -1,4 +1,4 @@
-//! Forward: what is sent arrives as it was sent, and what is answered comes back as it was answered.
+//! Forward: requests arrive as they were sent, and responses come back as they were answered.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -20,7 +20,7 @@ fn answering(answers: &[&'static str]) -> Upstream {
     })
 }
 
-/// What a caller sees of one answer of the upstream.
+/// The caller's view of one response of the upstream.
 fn passed_on(answer: &'static str) -> Answer {
     let upstream = answering(&[answer]);
     Gate::start(&upstream, TWO_CALLERS).get("app", COUNTERS)
@@ -85,7 +85,7 @@ fn a_request_without_a_body_arrives_without_one() {
         assert_eq!(fields_of(&head, FRAMING), [""; 0], "{line}");
         assert_eq!(body, b"", "{line}");
     }
-    // RFC 9110, section 8.6: a POST without a body says so.
+    // RFC 9110, section 8.6: a POST without a body declares its length.
     let (head, _, answer) = arrives("POST /management/v1/counters HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert_eq!(answer.summary(), "200");
     assert!(fields_of(&head, FRAMING).is_empty() || fields_of(&head, FRAMING) == ["content-length: 0"], "{head}");
@@ -176,7 +176,7 @@ fn answers_without_a_body_have_none_and_leave_the_callers_connection_open() {
     assert_eq!((answer.status, answer.text().as_str(), answer.field("content-length")), (200, "", Some("0")));
     caller.send(ask("GET"));
     assert_eq!(caller.answer().text(), "ok");
-    // Where a body was announced and none may come, one may come all the same: such a connection is not used again.
+    // A forbidden body that was announced may still arrive: such a connection is not used again.
     assert_eq!(upstream.connections(), 4, "1 and 2, 3, 4, 5 and 6");
 }
 
@@ -210,7 +210,7 @@ fn fields_of_the_hop_and_cookies_do_not_come_back() {
     names.retain(|name| *name != "date");
     let own = ["connection", "content-length", "etag", "keep-alive", "vary", "x-content-type-options", "x-request-id"];
     assert_eq!(names, own);
-    // Of this hop, not of the upstream's.
+    // These fields belong to this hop, not to the upstream's.
     assert_eq!((answer.field("connection"), answer.field("keep-alive")), (Some("keep-alive"), Some("timeout=73")));
 }
 
@@ -328,7 +328,7 @@ fn a_connection_that_the_upstream_says_it_closes_is_not_used_again() {
     let held = Signal::default();
     let ended = held.clone();
     let upstream = Upstream::run(move |conversation| {
-        // It says close and does not do it: only what it says counts.
+        // It sends `close` and does not close: only the field counts.
         conversation.request_head();
         conversation.write("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}");
         assert!(conversation.is_closed());

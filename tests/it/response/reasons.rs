@@ -11,7 +11,7 @@ use crate::response::reflection::gzip;
 const COUNTERS: &str = "/management/v1/counters";
 const COUNTER: &str = "/management/v1/counter/5";
 
-/// One answer of Metrica.
+/// A response of Metrica.
 struct Said {
     status: &'static str,
     fields: &'static str,
@@ -116,7 +116,7 @@ fn ask(gate: &Gate, number: usize, one: &Said) -> (Answer, String) {
 fn every_refusal_has_one_word_and_its_own_body() {
     let upstream = upstream();
     for (number, one) in gold().iter().enumerate() {
-        // A gate of its own: what one answer has shown would tell of the next.
+        // A gate of its own: an earlier response would affect the next one.
         let gate = Gate::start(&upstream, &format!("{TWO_CALLERS}\ntoken_health: {{learn: false}}\n"));
         let (answer, line) = ask(&gate, number, one);
         let shown =
@@ -159,7 +159,7 @@ fn the_gates_own_refusals_say_why_too() {
     assert!(unparsed.field("x-gate-hint").is_some());
 }
 
-/// What was asked after a refusal tells a missing scope from a missing grant, to every worker and of every method.
+/// Probes after a refusal tell a missing scope from a missing grant, for every worker and every method.
 #[test]
 fn a_refusal_is_told_from_what_is_known() {
     let denied = r#"{"errors":[{"error_type":"access_denied","message":"m"}],"code":403,"message":"m"}"#;
@@ -179,7 +179,7 @@ fn a_refusal_is_told_from_what_is_known() {
     let reason = |path: &str| gate.get("app", path).field("x-gate-reason").map(str::to_owned);
     assert_eq!(reason("/management/v1/counter/6").as_deref(), Some("ambiguous"));
     assert_eq!(reason(COUNTERS), None);
-    // The other worker hears of it too.
+    // The other worker learns of it too.
     crate::harness::gate::until("every worker knows", || {
         (0..40).all(|_| reason("/management/v1/counter/6").as_deref() == Some("counter_not_granted"))
     });

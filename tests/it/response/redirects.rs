@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::harness::{Answer, Gate, READ_TOKEN, TWO_CALLERS, Upstream};
 
-/// A gate, and a way to see what becomes of answers with these fields.
+/// A gate, and a way to see the caller's response to an upstream response with these fields.
 struct Site {
     gate: Gate,
     upstream: Upstream,

@@ -1,4 +1,4 @@
-//! Bodies stream at the pace of the slower side, memory stays flat, and what breaks off never looks whole.
+//! Bodies stream at the pace of the slower side, memory stays flat, and a cut body never looks complete.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -15,7 +15,7 @@ const LARGE: usize = 1024 * MEBIBYTE;
 /// More than any buffers between.
 const UNREAD: usize = 64 * MEBIBYTE;
 const MOST_RESIDENT: u64 = 40 * 1024 * 1024;
-/// What the buffers of two sockets and the gate may hold of a body that nobody reads.
+/// The bytes that the buffers of two sockets and the gate may hold of a body that nobody reads.
 const BUFFERED: u64 = 24 * 1024 * 1024;
 const GET: &str = "GET /management/v1/counters HTTP/1.1\r\nHost: localhost\r\n\r\n";
 const UPLOAD: &str = "/management/v1/counter/1/offline_conversions/upload";
@@ -30,7 +30,7 @@ fn tcp(gate: &Gate, listener: &str) -> TcpStream {
     socket
 }
 
-/// Waits until a count has stood still for a while, and returns it.
+/// Waits until a count has not changed for a while, and returns it.
 fn settled(count: &AtomicU64) -> u64 {
     let mut last = (count.load(Ordering::SeqCst), Instant::now());
     until("a count stands still", || {
@@ -340,7 +340,7 @@ fn an_answer_before_the_end_of_the_body_reaches_the_caller() {
     caller.send(upload_head("Content-Length: 100000") + "begin");
     let answer = caller.answer();
     assert_eq!((answer.status, answer.text().as_str()), (413, "{}"));
-    // What is left of the body is not taken for a request.
+    // The rest of the body is not read as a request.
     caller.try_send("x".repeat(10_000));
     let mut caller = gate.connect("crm");
     caller.send(GET);

@@ -1,4 +1,4 @@
-//! The main road: what a caller sends, what Metrica sees, what comes back.
+//! The main road: the caller's request, the request at Metrica, the response.
 
 use crate::harness::{Gate, READ_TOKEN, TWO_CALLERS, Upstream, WRITE_TOKEN};
 

@@ -15,7 +15,7 @@ const IN_COOKIE: &str = "3:canaryCOOKIEcanary0123456789";
 const IN_BODY: &str = "canaryBODYcanary0123456789";
 const ALL: [&str; 8] = [READ_TOKEN, WRITE_TOKEN, NEW_TOKEN, BAD_TOKEN, OF_CALLER, IN_QUERY, IN_COOKIE, IN_BODY];
 
-/// What a secret looks like: as it is, its beginning, percent-encoded, in hexadecimal, and in base64 at each of the three
+/// The forms of a secret: as it is, its beginning, percent-encoded, in hexadecimal, and in base64 at each of the three
 /// places it can begin.
 fn looks(secret: &str) -> Vec<String> {
     let start = secret.trim_start_matches("y0_");
@@ -162,7 +162,7 @@ fn no_secret_is_said_anywhere() {
         assert_clean(path, &gate.admin(path).text());
     }
     for file in ["cmdline", "environ"] {
-        // Whoever may not read it finds no secret in it either.
+        // A file that may not be read reveals no secret either.
         if let Ok(bytes) = std::fs::read(format!("/proc/{}/{file}", gate.pid())) {
             assert_clean(file, &format!("{file} {}", String::from_utf8_lossy(&bytes)));
         }
@@ -174,7 +174,7 @@ fn no_secret_is_said_anywhere() {
     assert_clean("the log", &log.join("\n"));
 }
 
-/// what a caller sends cannot end a log line or begin one.
+/// bytes of a caller cannot end a log line or begin one.
 #[test]
 fn a_caller_cannot_write_into_the_log() {
     let upstream = Upstream::plain();
@@ -230,7 +230,7 @@ fn the_memory_is_closed_to_the_same_user() {
     std::fs::copy(crate::harness::gate::binary(), &copy).unwrap();
     std::fs::set_permissions(&copy, std::fs::Permissions::from_mode(0o755)).unwrap();
     for name in ["", "analytics", "crm", "gate.yaml", "ca.pem"] {
-        // Only root can start it as somebody else; to others, the test before this one says it.
+        // Only root can start it as another user; without root, the test before this one covers it.
         if chown(plan.folder().join(name), Some(USER), Some(USER)).is_err() {
             return;
         }

@@ -1,5 +1,5 @@
-//! Secrets in places that only some traffic reaches (R-16): the log of the dependencies, the compression of HTTP/2, what
-//! the commands print, and what `Debug` would say in a panic. The canary has the rest.
+//! Secrets in places that only some traffic reaches (R-16): the log of the dependencies, the compression of HTTP/2, the
+//! output of the commands, and the `Debug` output in a panic. The canary has the rest.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::secrets::canary::{assert_clean, whole};
 
 const GET: &str = "GET /management/v1/counters HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
-/// How a field stands in a header block (RFC 7541, section 6).
+/// The form of a field in a header block (RFC 7541, section 6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Literal {
     Indexed,
@@ -22,7 +22,7 @@ enum Literal {
     NeverIndexed,
 }
 
-/// Reads a number with a prefix of so many bits (RFC 7541, section 5.1).
+/// Reads a number with a prefix of this many bits (RFC 7541, section 5.1).
 fn number(block: &mut &[u8], bits: u32) -> usize {
     let mask = (1_usize << bits) - 1;
     let mut value = usize::from(block[0]) & mask;
@@ -82,7 +82,7 @@ fn answers_in_http_2(conversation: &mut Conversation, blocks: &std::sync::Mutex<
             1 => {
                 assert_eq!(flags & 0x2c, 0x04, "END_HEADERS, no padding, no priority");
                 blocks.lock().unwrap().push(payload);
-                // ":status: 200" of the static table, and a body with what Metrica would say.
+                // ":status: 200" of the static table, and a body like Metrica's.
                 let body = br#"{"errors":[{"error_type":"invalid_token","message":"Invalid oauth_token"}]}"#;
                 conversation.write([&[0, 0, 1, 1, 4], &stream[..], &[0x88]].concat());
                 let length = u8::try_from(body.len()).unwrap();
@@ -100,7 +100,7 @@ fn answers_in_http_2(conversation: &mut Conversation, blocks: &std::sync::Mutex<
 const AUTHORIZATION: usize = 23;
 
 /// R-16: the token's field is never indexed, so that no intermediary keeps it and no length tells it (RFC 7541, section
-/// 7.1.3); and the HTTP/2 library, which logs in this program, says nothing of it at its most talkative.
+/// 7.1.3); and the HTTP/2 library, which logs in this program, does not log it at its most verbose level.
 #[test]
 fn over_http_2_the_token_is_in_no_table_and_in_no_line() {
     let (mut config, ca_pem) = certificate("api-metrika.yandex.net");
@@ -133,7 +133,7 @@ fn over_http_2_the_token_is_in_no_table_and_in_no_line() {
     assert_clean("the log", &log.join("\n"));
 }
 
-/// R-16: what the commands print of a configuration, with and without mistakes.
+/// R-16: the commands' output for a configuration, with and without mistakes.
 #[test]
 fn the_commands_print_no_secret() {
     let upstream = Upstream::plain();

@@ -328,7 +328,7 @@ fn the_doctor_is_content_when_each_counter_is_served_by_one_token() {
     assert_eq!((of("one", 202), of("two", 101)), ("counter_elsewhere".to_owned(), "counter_elsewhere".to_owned()));
     assert_eq!((of("one", 101), of("two", 202)), ("counter".to_owned(), "counter".to_owned()));
     assert_eq!(code, 0, "{said}");
-    // One that nobody serves is wrong as before.
+    // A counter that no token serves is wrong as before.
     fake.turn("grant?owner=two&counter=202&permission=none").unwrap();
     let (code, said) = practice.json(&["--token", "one", "--token", "two"]);
     assert!(code == 1 && said.to_string().contains("counter_not_granted"), "{said}");

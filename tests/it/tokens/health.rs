@@ -1,4 +1,4 @@
-//! Tokens that Metrica does not take: suspended, asked about, taken back; and what is learnt of counters.
+//! Tokens that Metrica rejects: suspended, probed, accepted again; and the observed rights to counters.
 
 use std::time::Duration;
 
@@ -39,14 +39,14 @@ fn reason(gate: &Gate, listener: &str, request: &str) -> String {
         .map_or_else(|| answer.status.to_string(), |reason| format!("{} {reason}", answer.status))
 }
 
-/// One series to be alarmed by, and no more upstream than the question whether the token is taken again.
+/// There is one series for an alert, and no more upstream than the question whether the token is accepted again.
 #[test]
 fn a_revoked_token_is_suspended() {
     let fake = metrica(vec![token(READ_TOKEN, &[Scope::Read]), token(WRITE_TOKEN, &[Scope::Write])]);
     let gate = plan(&fake, "token_health: {probe_after: 400ms, probe_at_most: 800ms}").start();
     fake.revoke(READ_TOKEN);
     assert_eq!(reason(&gate, "app", &format!("GET {COUNTERS}")), "403 token_invalid");
-    // Who was refused has waited for what a probe finds, so that the next request is decided with it.
+    // The refused caller has waited for the result of a probe, so that the next request is decided with it.
     assert_eq!(reason(&gate, "app", &format!("GET {COUNTERS}")), "503 token_suspended");
     assert!(gate.metric(&["token_state{token=\"analytics\",state=\"suspended\"}"]) > 0.0);
     let before = fake.requests();
@@ -59,7 +59,7 @@ fn a_revoked_token_is_suspended() {
     assert_eq!((answer.field("retry-after"), answer.summary().as_str()), (Some("1"), "503 token_suspended"));
     let most = 1 + u64::try_from(start.elapsed().as_millis() / 400).unwrap();
     assert!(fake.requests() - before <= most, "{} requests went up in {:?}", fake.requests() - before, start.elapsed());
-    // The other token is none of its business.
+    // The other token is unaffected.
     assert_eq!(reason(&gate, "crm", "POST /management/v1/counter/1/undelete"), "200");
     let alarming: Vec<_> = gate
         .metrics(&["auth_failures_total", "token_invalid"])
@@ -114,7 +114,7 @@ token_health: {probe_after: 1h, probe_at_most: 1h}";
     assert_eq!(gate.get("app", COUNTERS).summary(), "503 token_suspended");
 }
 
-/// A counter that is refused says nothing of the token; what its owner may do there is asked once.
+/// A refused counter proves nothing about the token; the owner's rights to it are asked once.
 #[test]
 fn a_counter_never_suspends_and_is_asked_about_once() {
     let fake = metrica(vec![token(READ_TOKEN, &[Scope::Read]), token(WRITE_TOKEN, &[Scope::Read, Scope::Write])]);
@@ -132,7 +132,7 @@ fn a_counter_never_suspends_and_is_asked_about_once() {
     assert!(gate.metrics(&["token_state", "state=\"suspended\""]).iter().all(|line| line.ends_with(" 0")));
 }
 
-/// A 401 that does not say what it is of is looked into at once, and takes no token from anybody while it is valid.
+/// A 401 without an error type is examined at once, and does not suspend a valid token.
 #[test]
 fn a_status_alone_is_looked_into_before_it_is_believed() {
     let upstream = Upstream::run(|conversation| {
@@ -167,7 +167,7 @@ fn a_status_alone_suspends_a_token_that_is_invalid() {
     assert_eq!(gate.get("app", COUNTERS).summary(), "503 token_suspended");
 }
 
-/// Whoever finds a request that is answered as if the token were invalid takes it from nobody.
+/// A caller whose request is answered as if the token were invalid cannot have the token suspended.
 #[test]
 fn a_false_alarm_suspends_nothing() {
     let upstream = Upstream::run(move |conversation| {
@@ -211,7 +211,7 @@ fn a_token_that_comes_back_into_the_configuration_begins_anew() {
     until("it is used", || gate.get("app", COUNTERS).status == 200);
 }
 
-/// A token without metrika:read cannot look at a counter: that says nothing of the owner's grant.
+/// A token without metrika:read cannot look at a counter: that proves nothing about the owner's grant.
 #[test]
 fn a_token_that_does_not_read_is_not_taken_for_one_without_a_grant() {
     let fake = metrica(vec![token(READ_TOKEN, &[Scope::Expenses])]);
@@ -242,7 +242,7 @@ identity: {url: 'https://login.yandex.ru/info', ca_file: '{ca}', connect_to: '{u
     assert!(!gate.log().iter().any(|line| line.contains("canary") || line.contains("another account")));
 }
 
-/// However many counters are refused, one question is under way at a time.
+/// However many counters are refused, one question is pending at a time.
 #[test]
 fn questions_wait_for_each_other() {
     let most = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
@@ -273,7 +273,7 @@ fn questions_wait_for_each_other() {
     assert_eq!(most.load(std::sync::atomic::Ordering::SeqCst), 1);
 }
 
-/// A scope that nobody needs makes a token too wide; how long nobody did is said for each.
+/// A scope that nobody needs makes a token too wide; how long nobody did is reported for each.
 #[test]
 fn scopes_that_nobody_needs_are_counted() {
     let gate = Gate::start(&Upstream::plain(), TWO_CALLERS);

@@ -1,4 +1,4 @@
-//! What one token shows of its owner holds for every token of that owner, where the owner is proven; and what is known of a
+//! An observation of a token's owner applies to every token of that owner, if the owner is proven; and the knowledge of a
 //! token's owner without `identity`.
 
 use fake_metrica::{Fake, FakeToken, Permission, Settings};
@@ -96,7 +96,7 @@ fn reason(gate: &Gate, listener: &str, request: &str) -> String {
     answer.field("x-gate-reason").map_or_else(|| answer.status.to_string(), str::to_owned)
 }
 
-/// The reason that the same request has in the end; every one before says that nothing is known.
+/// The final reason of a repeated request; every earlier one is that nothing is known.
 #[track_caller]
 fn ends_as(gate: &Gate, listener: &str, request: &str, expected: &str) {
     let mut seen = Vec::new();
@@ -125,7 +125,7 @@ fn asked(fake: &Fake, path: &str) -> usize {
 
 const UNDELETE: &str = "POST /management/v1/counter/103/undelete";
 
-/// A token that does not read knows what the one that does can see.
+/// A token that does not read shares the observations of one that does.
 #[test]
 fn what_one_token_of_an_owner_sees_the_others_know() {
     let fake = metrica(&[]);
@@ -139,7 +139,7 @@ fn what_one_token_of_an_owner_sees_the_others_know() {
     assert_eq!(asked(&fake, "counter/102"), 1, "once, and with the token that reads");
 }
 
-/// What the configuration declares joins nothing; and nothing is not "no access".
+/// A declared owner joins no tokens; and unknown access is not "no access".
 #[test]
 fn a_declared_owner_joins_nothing() {
     let fake = metrica(&[]);
@@ -165,16 +165,16 @@ fn a_token_that_changes_a_counter_of_its_own_shows_whose_it_is() {
     let fake = metrica(&[]);
     let gate = start(&fake, "");
     let put = "PUT /management/v1/counter";
-    // One that its owner may edit is somebody else's.
+    // A counter that its owner may edit belongs to somebody else.
     assert_eq!(reason(&gate, "crm", &format!("{put}/{EDIT}")), "200");
     assert_eq!(reason(&gate, "crm", &goals(VIEW)), "ambiguous");
     assert_eq!(reason(&gate, "crm", &format!("{put}/{OWN}")), "200");
-    // Whose the token is that reads is asked then.
+    // The owner of the reading token is asked then.
     ends_as(&gate, "crm", &goals(VIEW), "counter_view_only");
     assert_eq!(asked(&fake, "/info"), 0);
 }
 
-/// A scope that lacks shows by what the owner may do, whichever token sees that.
+/// A missing scope shows by the owner's rights, whichever token sees them.
 #[test]
 fn a_scope_lacks_where_the_owner_may() {
     let tokens = vec![of_shop(READS, &[Scope::Read]), of_shop(WRITES, &[Scope::Expenses])];
@@ -196,7 +196,7 @@ fn a_token_that_does_not_read_after_all_sees_with_another() {
     ends_as(&gate, "crm", &goals(FOREIGN), "counter_not_granted");
 }
 
-/// One token's contradiction corrects what all know.
+/// A contradiction seen by one token corrects the rights known to all.
 #[test]
 fn a_permission_that_is_revoked_is_revoked_for_all() {
     let fake = metrica(&[]);
@@ -215,7 +215,7 @@ fn a_permission_that_is_revoked_is_revoked_for_all() {
     ends_as(&gate, "app", restricted, "request_refused");
 }
 
-/// As [`ends_as`], where what was known before says something else until it was asked.
+/// Like [`ends_as`], if earlier observations lead to another reason until the next question.
 #[track_caller]
 fn ends_as_after(gate: &Gate, listener: &str, request: &str, expected: &str) {
     until(&format!("{request} is {expected}"), || reason(gate, listener, request) == expected);
@@ -247,7 +247,7 @@ fn of_several_counters_the_one_that_lacks_is_found() {
     assert_eq!(asked(&fake, "counter/104") + asked(&fake, "counter/101") + asked(&fake, "counter/102"), 1);
     fake.turn("restricted?name=ym:s:secret").unwrap();
     ends_as(&gate, "app", "GET /stat/v1/data?ids=101,103&metrics=ym:s:secret", "request_refused");
-    // One that is not listed and yet seen does not lack.
+    // A visible counter is not missing because it is not listed.
     ends_as(&gate, "app", "GET /stat/v1/data?ids=101,105&metrics=ym:s:secret", "counter_not_granted");
     let answer = ask(&gate, "app", "GET /stat/v1/data?ids=101,105&metrics=ym:s:secret");
     assert!(answer.field("x-gate-hint").unwrap().contains("only public access"));
@@ -288,7 +288,7 @@ tokens:
     ends_as_after(&gate, "app", &goals, "not_representative");
 }
 
-/// A counter that a represented login owns is none of the owner's.
+/// A counter that a represented login owns is not the owner's.
 #[test]
 fn a_counter_of_a_represented_login_says_nothing_of_the_owner() {
     let fake = metrica(&[]);
@@ -314,7 +314,7 @@ fn a_scope_lacks_in_the_name_of_a_represented_login_too() {
     ends_as(&gate, "app", "GET /management/v1/counters?ulogin=partner", "scope_missing");
 }
 
-/// Without `identity`, the token's own counters say whose it is.
+/// Without `identity`, a counter of its own identifies the token's owner.
 #[test]
 fn the_owner_is_known_by_a_counter_of_its_own() {
     let of_stranger = |owner| token(STRANGER, owner, &[Scope::Read], &[(301, Permission::Own)]);
@@ -351,7 +351,7 @@ fn a_personal_token_for_an_organisation_is_told_from_a_missing_scope() {
     }
 }
 
-/// A login that has a part of a token in it is none, wherever it is said.
+/// A login that contains a part of a token is invalid, in every response.
 #[test]
 fn an_owner_of_a_counter_that_is_a_token_reaches_no_log() {
     let fake = metrica(&[token(STRANGER, READS, &[Scope::Read], &[(301, Permission::Own)])]);
@@ -375,7 +375,7 @@ fn a_public_counter_proves_no_right() {
     ends_as(&gate, "app", &format!("GET /management/v1/counter/{OWN}/goals"), "scope_missing");
 }
 
-/// One question can take several requests: the budget is of requests.
+/// A question can take several requests: the budget counts requests.
 #[test]
 fn every_request_of_a_question_is_paid_for() {
     let fake = metrica(&[]);

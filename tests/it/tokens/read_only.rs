@@ -1,4 +1,4 @@
-//! Token files on read-only mounts, as Docker, Compose and Kubernetes make them: their mode is what it is there.
+//! Token files on read-only mounts, as Docker, Compose and Kubernetes make them: their mode cannot be changed there.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -58,7 +58,7 @@ fn allow_mode_lifts_the_rules_of_mode_and_owner_where_nobody_can_write() {
     assert!(code == 78 && said.contains("colors") && !said.contains("read-only"), "{said}");
 }
 
-/// Where others may not read it at all, opening fails before anything can be looked at.
+/// If others may not read it at all, opening fails before anything can be checked.
 #[test]
 fn a_file_on_a_read_only_mount_that_cannot_be_opened_says_what_to_do() {
     let files = Files::new();

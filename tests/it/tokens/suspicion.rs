@@ -1,4 +1,4 @@
-//! Tokens that are suspected: who waits, what a probe believes, how often it asks, and what makes it look again.
+//! Suspected tokens: which requests wait, how probes are judged, their intervals, and the triggers of another probe.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -66,7 +66,7 @@ fn questions(upstream: &Upstream) -> usize {
     upstream.requests().iter().filter(|head| is_own(head)).count()
 }
 
-/// A balancer's 401, whatever it answers, is not Metrica's word about a token.
+/// A balancer's 401, whatever it contains, is not Metrica's verdict on a token.
 #[test]
 fn a_balancer_suspends_no_token() {
     let upstream = metrica(|_| BALANCER, || BALANCER);
@@ -108,7 +108,7 @@ fn a_captive_portal_takes_no_token_back() {
     assert_eq!(gate.get("app", COUNTERS).status, 200);
 }
 
-/// One request waits for the probe, for a second; nobody else does.
+/// Only the refused request waits for the probe, for a second.
 #[test]
 fn only_the_refused_request_waits() {
     let slow = ("200 OK", "application/json", LIST, Duration::from_secs(4));
@@ -142,7 +142,7 @@ fn a_refusal_between_successes_is_disproved_by_them() {
     assert_eq!((state(&gate, "analytics").as_str(), questions(&upstream)), ("healthy", 0));
 }
 
-/// What proves that the token works is believed for ten seconds.
+/// A proof that the token works is believed for ten seconds.
 #[test]
 fn a_token_that_has_just_worked_is_not_suspected() {
     let upstream = metrica(|_| REJECTS, || REJECTS);
@@ -155,7 +155,7 @@ fn a_token_that_has_just_worked_is_not_suspected() {
     assert_eq!((state(&gate, "analytics").as_str(), questions(&upstream)), ("healthy", 0));
 }
 
-/// After a long time too, whoever mends something does not have to wait for the next probe.
+/// After a long time too, a fix does not have to wait for the next probe.
 #[test]
 fn sighup_a_write_of_the_file_and_recheck_make_it_look_again() {
     let works = Arc::new(AtomicBool::new(false));
@@ -170,7 +170,7 @@ fn sighup_a_write_of_the_file_and_recheck_make_it_look_again() {
         let left: u64 = refused.field("retry-after").unwrap().parse().unwrap();
         assert!((280..=300).contains(&left), "five minutes at most, whatever is configured: {left}");
     }
-    // Its first reading of the file is what a write is told from.
+    // A write is detected by comparison with the first reading of the file.
     std::thread::sleep(Duration::from_secs(1));
     works.store(true, Ordering::SeqCst);
     let [hangup, rewrite, recheck] = &gates;
@@ -190,7 +190,7 @@ fn recheck_with(gate: &Gate, fields: &str) -> Answer {
     caller.answer()
 }
 
-/// R-21: it is there where it is switched on, for who is no page, and once a minute.
+/// R-21: it is available only if switched on, not to web pages, and once a minute.
 #[test]
 fn recheck_is_off_unless_it_is_wanted_and_is_for_no_page() {
     let upstream = metrica(|_| ACCEPTS, || ACCEPTS);
@@ -247,7 +247,7 @@ fn tokens_of_two_owners_that_fail_together_are_an_outage() {
     gate.until_log(&["rejects tokens of several accounts", "\"token\":\"crm\""]);
     std::thread::sleep(Duration::from_secs(1));
     works.store(true, Ordering::SeqCst);
-    // Only one is looked at again on account of this.
+    // This makes the gate probe only one token again.
     let file = gate.file("analytics");
     std::fs::write(&file, std::fs::read(&file).unwrap()).unwrap();
     until("both are accepted", || state(&gate, "analytics") == "healthy" && state(&gate, "crm") == "healthy");
@@ -278,7 +278,7 @@ token_health: {probe_after: 300ms}";
     assert_eq!((state(&gate, "analytics"), gate.get("app", COUNTERS).status), ("healthy".to_owned(), 200));
 }
 
-/// What the gate asks by itself is counted, from the start.
+/// The gate's own requests are counted, from the start.
 #[test]
 fn own_requests_are_counted_by_purpose() {
     let probe = |head: &str| if head.contains("/counter/") { json("403 Forbidden", DENIED) } else { ACCEPTS };
@@ -336,7 +336,7 @@ fn a_denial_of_what_the_token_did_before_is_asked_about() {
     }
 }
 
-/// A report that was answered, and is denied then, is looked into before its reason is said.
+/// A report that was answered, and is denied then, is examined before its reason is reported.
 #[test]
 fn a_denial_of_a_report_that_was_answered_before_is_asked_about() {
     let is_over = Arc::new(AtomicBool::new(false));
@@ -370,7 +370,7 @@ fn a_counter_that_is_gone_is_known() {
     until("it is known", || said(&gate.send("crm", report)) == "403 counter_not_granted");
 }
 
-/// Whoever gives the owner access and tells the gate so sees the reason change.
+/// The reason changes after the owner is given access and the gate is told.
 #[test]
 fn a_reason_changes_when_its_cause_does() {
     let sees = Arc::new(AtomicBool::new(false));

@@ -83,7 +83,7 @@ fn a_folder_that_is_made_again_is_seen() {
     until("requests are refused", || gate.get("app", COUNTERS).summary() == "503 token_unavailable");
     make(NEW_TOKEN);
     used_within(&gate, &upstream, Duration::from_secs(3));
-    // What happens in the new folder is seen as well.
+    // Changes in the new folder are seen as well.
     replace(&folder.join("token"), READ_TOKEN);
     let start = Instant::now();
     until("the token is in use", || is_used(&gate, &upstream, READ_TOKEN));

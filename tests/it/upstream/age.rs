@@ -18,7 +18,7 @@ fn with_age(upstream: &Upstream, max_age: &str) -> Gate {
     Gate::plan(upstream, &config).workers(1).start()
 }
 
-/// Asks without a pause until there were so many connections; how long that took.
+/// Asks without a pause until there were this many connections; returns the time that it took.
 fn busy_until(caller: &mut Caller, wanted: usize, connections: impl Fn() -> usize) -> Duration {
     let start = Instant::now();
     until("another connection is opened", || {
@@ -111,7 +111,7 @@ fn follows(upstream: &str, looked_up: &str) {
         let requests = || [old.requests().len(), new.requests().len()];
         until("connections are busy", || requests()[0] > 200);
         dns.move_to(NEW);
-        // A look-up that was under way, and requests that were.
+        // Waits for a look-up and for requests already in progress.
         std::thread::sleep(Duration::from_millis(1500));
         let [at_the_old, at_the_new] = requests();
         std::thread::sleep(Duration::from_millis(1500));
@@ -141,7 +141,7 @@ fn a_name_that_is_not_found_says_that_the_hosts_file_is_not_used() {
     let answer = gate.get("app", "/management/v1/counters");
     assert_eq!(answer.summary(), "503 upstream_unreachable");
     let line = gate.until_log(&["request failed", "upstream_unreachable"]);
-    // Where a resolver says nothing, the time is over first.
+    // If the resolver does not respond, the timeout comes first.
     let said = "the gate uses the hosts file for upstream.connect_to only";
     assert!(line.contains(said) || line.contains("took longer"), "{line}");
 }

@@ -15,10 +15,10 @@ fn any_port(address: impl Into<std::net::IpAddr>) -> SocketAddr {
     SocketAddr::new(address.into(), 0)
 }
 
-/// What may be said of a request while Metrica cannot be reached.
+/// The permitted reasons while Metrica cannot be reached.
 const UNREACHED: [&str; 2] = ["502 upstream_closed", "503 upstream_unreachable"];
 
-/// Whatever failed had begun before Metrica was back, and failed as it should; and much was sent afterwards.
+/// Failed requests had begun before Metrica was back, and failed as they should; and many were sent afterwards.
 #[track_caller]
 fn only_before(ledger: &Ledger, back: Instant) {
     for entry in ledger.0.iter().filter(|entry| !entry.is_right()) {
@@ -87,7 +87,7 @@ fn an_upstream_that_ends_idle_connections_all_the_time() {
     assert!(refused * 5 < writes, "{refused} of {writes} writes met a connection that was just ended");
 }
 
-/// So long a look-up takes at most, on a busy machine too.
+/// The maximum duration of a look-up, on a busy machine too.
 const LOOK_UP: Duration = Duration::from_millis(100);
 
 const V4: &str = "127.0.0.1 metrica.test\n";
@@ -100,7 +100,7 @@ fn by_name(relay: &SocketAddr, upstream: &Upstream, hosts: &str) -> Option<Gate>
     Some(Gate::plan_for(&place, upstream.ca_pem(), TWO_CALLERS).hosts(hosts)?.start())
 }
 
-/// Of one family, or of both where one address is dead, the first or the last: nothing is lost.
+/// With addresses of one family, or of both with one address dead, the first or the last: nothing is lost.
 #[test]
 fn an_upstream_with_one_living_address() {
     let both = [V6, V4].concat();
@@ -122,7 +122,7 @@ fn an_upstream_with_one_living_address() {
     }
 }
 
-/// The name leads to another address: what is sent once Metrica has moved goes there, without a restart and a reload.
+/// The name leads to another address: requests after Metrica's move go there, without a restart and a reload.
 #[test]
 fn an_upstream_that_moves() {
     let upstream = traffic::upstream();
@@ -136,7 +136,7 @@ fn an_upstream_that_moves() {
         place.set_ip(address);
         relay.open(place);
         std::fs::write(gate.file("hosts"), hosts).unwrap();
-        // A look-up that is under way has read the old file, and who asks for one in that moment shares it.
+        // A look-up in progress has read the old file, and requests at that moment share it.
         back = Instant::now() + LOOK_UP;
         running.go_on();
         running.go_on();

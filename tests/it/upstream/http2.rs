@@ -71,7 +71,7 @@ fn requests_at_once_share_one_connection() {
     let fake = fake(true);
     let (place, connections) = relay(fake.address().to_string());
     let gate = plan(&place, fake.ca_pem(), "").start();
-    // None is answered before all have arrived.
+    // Every response waits until all requests have arrived.
     knob(&gate, "slow?ms=500&path=/management/v1/counters");
     let before = fake.requests();
     let mut callers: Vec<_> = (0..50).map(|_| gate.connect("app")).collect();
@@ -288,7 +288,7 @@ fn a_connection_that_ends_is_replaced() {
     let fake = fake(true);
     let address = fake.address();
     let ca_pem = fake.ca_pem().to_owned();
-    // The relay stands for a network that drops a connection that nobody uses.
+    // The relay plays a network that drops a connection that nobody uses.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let place = listener.local_addr().unwrap().to_string();
     let sockets = Arc::new(std::sync::Mutex::new(Vec::new()));
@@ -322,7 +322,7 @@ fn a_connection_that_ends_is_replaced() {
 
 #[test]
 fn a_connection_that_never_comes_is_waited_for_once_by_all() {
-    // It accepts, and never says a word of TLS.
+    // It accepts, and never starts TLS.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let place = listener.local_addr().unwrap().to_string();
     std::thread::spawn(move || listener.incoming().collect::<Vec<_>>());
@@ -335,7 +335,7 @@ fn a_connection_that_never_comes_is_waited_for_once_by_all() {
         assert_eq!(caller.answer().summary(), "503 upstream_unreachable");
     }
     let took = start.elapsed();
-    // One that was let in at the last moment may have tried for itself. One after the other, it would be eight.
+    // A caller admitted at the last moment may have tried for itself. One after the other, it would be eight.
     assert!(took >= Duration::from_millis(900) && took < Duration::from_secs(4), "it took {took:?}");
     gate.until_metric(&["upstream_errors_total", "kind=\"connect_timeout\""], 8.0);
 }
@@ -344,7 +344,7 @@ fn a_connection_that_never_comes_is_waited_for_once_by_all() {
 fn a_connection_that_is_silently_gone_is_replaced() {
     let fake = fake(true);
     let address = fake.address();
-    // The relay stands for a network that forgets its first connection: nothing is passed on, nothing is closed.
+    // The relay plays a network that forgets its first connection: nothing is passed on, nothing is closed.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let place = listener.local_addr().unwrap().to_string();
     let gone = Signal::default();

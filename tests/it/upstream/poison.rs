@@ -1,4 +1,4 @@
-//! What an upstream sends behind an answer is never the answer to the next request.
+//! Bytes that an upstream sends behind a response are never the response to the next request.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -39,7 +39,7 @@ fn next_is_clean(method: &str, answer: &'static str, late: bool) {
     assert!(first.status < 400 && !first.text().contains("poison"), "{answer:?} {first:?}");
     answered.give();
     if late {
-        // What comes between two requests can only be told from an answer when it is there before the second.
+        // Bytes between two requests can only be told from a response when they arrive before the second.
         ended.wait("the connection is given up");
     }
     caller.send(ask("GET"));
@@ -70,7 +70,7 @@ fn a_body_where_none_may_be_is_nobodys_answer() {
     }
 }
 
-/// The fields say how long the body is that an upstream sends by mistake, and it may come at any time: the connection is
+/// The fields declare the length of a body that an upstream sends by mistake, and it may come at any time: the connection is
 /// closed before.
 #[test]
 fn a_body_that_was_announced_where_none_may_be_has_no_connection_to_come_on() {
@@ -104,7 +104,7 @@ fn a_body_that_was_announced_where_none_may_be_has_no_connection_to_come_on() {
     }
 }
 
-/// What one token's connection still brings can be the answer for no other token: two never share one.
+/// Late bytes on one token's connection can be the response for no other token: two never share one.
 #[test]
 fn a_connection_carries_one_token() {
     let carried: Arc<Mutex<BTreeMap<usize, BTreeSet<String>>>> = Arc::default();

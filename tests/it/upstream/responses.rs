@@ -1,4 +1,4 @@
-//! Misbehaving answers, byte for byte: what the caller sees, and that the next request has a connection of its own.
+//! Misbehaving responses, byte for byte: the caller's view, and that the next request has a connection of its own.
 
 use std::net::TcpListener;
 
@@ -7,12 +7,12 @@ use crate::harness::{Answer, Conversation, Gate, Signal, TWO_CALLERS, Upstream, 
 
 const GET: &str = "GET /management/v1/counters HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
-/// How an upstream ends what it wrote.
+/// The way in which an upstream ends its output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
-    /// As TLS wants it.
+    /// Closes as TLS requires.
     Close,
-    /// Without a word of TLS.
+    /// Closes the TCP connection without a TLS alert.
     Vanish,
     /// With a reset.
     Reset,
@@ -31,8 +31,8 @@ fn perform(conversation: &mut Conversation, bytes: &[u8], end: End) {
     }
 }
 
-/// What a caller sees when its request is answered so. The next request has to succeed on another connection, with
-/// nothing of the first answer in it.
+/// The caller's view of this response. The next request has to succeed on another connection, with
+/// nothing of the first response in it.
 #[track_caller]
 fn seen(bytes: impl AsRef<[u8]>, end: End, timeouts: &str) -> Result<Answer, String> {
     let (bytes, ended) = (bytes.as_ref().to_vec(), Signal::default());
@@ -153,7 +153,7 @@ fn interim_responses_without_an_end_are_no_answer() {
     {
         refused(interim.repeat(2_000_000 / interim.len()), Wait, "", "502 upstream_protocol");
     }
-    // One that is no interim response ends it as well.
+    // An invalid interim response ends it as well.
     refused("HTTP/1.1 103 Early Hints\r\nno colon\r\n\r\n", Wait, "", "502 upstream_protocol");
 }
 
@@ -184,7 +184,7 @@ const UNFINISHED: [(&str, &str); 8] = [
     ("Content-Length: 100", ""),
 ];
 
-/// Bodies that are none.
+/// Invalid bodies.
 const BROKEN: [&str; 7] = [
     "5\r\nfirst\r\nzz\r\n",
     "5\r\nfirst\r\n-1\r\n",
@@ -230,7 +230,7 @@ fn the_body_of_an_error_that_does_not_come_to_its_end_is_a_refusal_of_the_gate()
         let bytes = format!("HTTP/1.1 500 Oops\r\nTransfer-Encoding: chunked\r\n\r\n{body}");
         refused(bytes, Wait, "", "502 upstream_protocol");
     }
-    // Beyond what is read ahead it is passed on, and cut.
+    // An error longer than the part that is read ahead is passed on, and cut.
     let long = format!("HTTP/1.1 403 Forbidden\r\nContent-Length: 20000\r\n\r\n{}", "x".repeat(15_000));
     cut(&long, Close, "");
     cut(&long, Wait, "body_idle: 300ms");

@@ -87,7 +87,7 @@ fn ask(gate: &Gate) -> Result<Answer, String> {
     caller.try_answer(false)
 }
 
-/// What a caller sees of an answer in these frames; the next request has to succeed.
+/// The caller's view of a response in these frames; the next request has to succeed.
 #[track_caller]
 fn seen(frames: Vec<Frame>) -> (Result<Answer, String>, Gate) {
     let good = vec![fields(&[(":status", "200")], 0), data(b"second", END_STREAM)];
@@ -164,7 +164,7 @@ fn a_redirect_that_leaves_is_refused() {
     refused(vec![head], "502 upstream_redirect");
 }
 
-/// R-15: in fields, trailers and DATA, byte by byte, with and without a length, plain and packed.
+/// R-15: in fields, trailers and DATA, byte by byte, with and without a length, plain and compressed.
 #[test]
 fn the_token_does_not_come_back() {
     let body = format!("[\"{READ_TOKEN}\",\"y0_can");
@@ -200,7 +200,7 @@ fn the_token_does_not_come_back() {
     refused(vec![brotli, data(b"x", END_STREAM)], "502 upstream_encoding");
 }
 
-/// What is beyond the streams of a connection goes on another one: inside the first, nothing would call it back.
+/// Requests beyond the streams of a connection go on another one: inside the first, nothing would call them back.
 #[test]
 fn no_request_waits_inside_a_connection() {
     const ONE_STREAM: &[u8] = &[0, 3, 0, 0, 0, 1];

@@ -1,4 +1,4 @@
-//! What is sent again, and above all what is not (R-24).
+//! Retries, and above all requests that are never sent again (R-24).
 
 use crate::harness::{Caller, Gate, ONE_TOKEN_EACH, Signal, Upstream};
 
@@ -13,7 +13,7 @@ const DELETE: &str = "DELETE /management/v1/counter/1 HTTP/1.1\r\nHost: localhos
 /// A read by its method, which makes a token each time.
 const GET_THAT_ACTS: &str = "GET /management/v1/counter/1/measurement/generate HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
-/// What the first connection does with its second request, which it reads whole.
+/// The reaction of the first connection to its second request, which it reads whole.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Then {
     Closes,
@@ -51,7 +51,7 @@ fn upstream_that(then: Then) -> Upstream {
     })
 }
 
-/// Sends a request on an upstream connection that was used before; what is answered, and how often it arrived.
+/// Sends a request on an upstream connection that was used before; returns the response, and how often the request arrived.
 fn on_a_reused_connection(request: &str, then: Then) -> (String, usize) {
     let upstream = upstream_that(then);
     let gate = Gate::start(&upstream, ONE_TOKEN_EACH);
@@ -88,7 +88,7 @@ fn what_is_no_plain_get_is_never_sent_again() {
     }
 }
 
-/// An operation of the configuration can say that it acts; what fits no line may.
+/// An operation of the configuration can declare that it acts; an unknown operation may.
 #[test]
 fn a_get_of_the_configuration_that_may_act_is_never_sent_again() {
     let operations = "\noperations: [{method: GET, path: '/management/v1/run', scope: [metrika:read], acts: true}, \
@@ -147,7 +147,7 @@ fn a_get_on_a_new_connection_is_not_sent_again() {
     gate.until_metric(&["upstream_errors_total", "kind=\"closed\""], 1.0);
 }
 
-/// An upstream that closes its first connection while it is idle, and says when the gate has taken note.
+/// An upstream that closes its first connection while it is idle, and signals when the gate has noticed.
 fn upstream_that_closes_while_idle() -> (Upstream, Signal) {
     let closed = Signal::default();
     let taken = closed.clone();

@@ -1,4 +1,4 @@
-//! What is sent again on HTTP/2, and above all what is not (R-24).
+//! Retries on HTTP/2, and above all requests that are never sent again (R-24).
 
 use std::sync::{Arc, Mutex};
 
@@ -21,7 +21,7 @@ const EMPTY_POST: &str = "POST /management/v1/counters HTTP/1.1\r\nHost: localho
 const PUT: &str = "PUT /management/v1/counter/1 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}";
 const DELETE: &str = "DELETE /management/v1/counter/1 HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
-/// What becomes of a request that arrived whole.
+/// The reaction to a request that arrived whole.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Then {
     Answers,
@@ -35,7 +35,7 @@ enum Then {
 /// The requests that arrived whole: the numbers of their connections and streams.
 type Arrived = Arc<Mutex<Vec<(usize, u32)>>>;
 
-/// Speaks HTTP/2 and does with each request what `then` says of its connection and stream.
+/// Speaks HTTP/2 and does with each request what `then` returns for its connection and stream.
 fn upstream(then: impl Fn(usize, u32) -> Then + Send + Sync + 'static) -> (Upstream, Arrived) {
     let (mut config, ca_pem) = certificate("api-metrika.yandex.net");
     config.alpn_protocols = vec![b"h2".to_vec()];
@@ -133,7 +133,7 @@ fn what_may_have_been_processed_is_never_sent_again() {
     }
 }
 
-/// R-24: a body that was taken is gone, whatever the upstream says of it.
+/// R-24: a body that was sent is gone, whatever the upstream reports about it.
 #[test]
 fn a_write_whose_body_was_taken_is_not_sent_again() {
     for request in [POST, PUT, GET_WITH_BODY] {

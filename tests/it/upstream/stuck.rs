@@ -1,4 +1,4 @@
-//! An upstream that takes nothing more: what it was sent is given up, with the connection, and nobody else waits for it.
+//! An upstream that reads no more: its request is cancelled, with the connection, and nobody else waits for it.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -44,7 +44,7 @@ impl Upload {
         Self { socket, taken }
     }
 
-    /// Waits until nothing of the body has been taken for a while.
+    /// Waits until no more of the body has been accepted for a while.
     fn until_stuck(&self) {
         let mut last = (0, Instant::now());
         until("the upload is stuck", || {
@@ -69,7 +69,7 @@ impl Upload {
     }
 }
 
-/// How many connections to `address` are established, as the side that opened them sees it (proc(5), `/proc/net/tcp`).
+/// The number of established connections to `address`, as the side that opened them sees it (proc(5), `/proc/net/tcp`).
 fn established(address: SocketAddr) -> usize {
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
     let to = format!(":{:04X}", address.port());
@@ -106,7 +106,7 @@ fn connections_of_uploads_that_were_given_up_are_closed() {
     done.give();
 }
 
-/// An upstream that reads only the head of an upload, answers 413 whole when it is let, and takes no more; it answers
+/// An upstream that reads only the head of an upload, answers 413 whole when it is let, and reads no more; it answers
 /// everything else.
 fn upstream_that_refuses_unread() -> (Upstream, Signal, Signal) {
     let (answer, done) = (Signal::default(), Signal::default());
@@ -124,8 +124,8 @@ fn upstream_that_refuses_unread() -> (Upstream, Signal, Signal) {
     (upstream, answer, done)
 }
 
-/// Sends an upload of `length` bytes to an upstream that refuses it unread, and then asks on the same worker. How long the
-/// second answer took.
+/// Sends an upload of `length` bytes to an upstream that refuses it unread, and then asks on the same worker. Returns the
+/// time that the second response took.
 fn sent_to_a_stuck_upstream(length: usize) -> Duration {
     let (upstream, answer, done) = upstream_that_refuses_unread();
     let gate = Gate::plan(&upstream, &with("connect: 500ms")).workers(1).start();
@@ -150,7 +150,7 @@ fn a_used_connection_that_is_stuck_is_not_waited_for() {
     assert!(took < Duration::from_secs(3), "{took:?}");
 }
 
-/// Who answers before the end of a request may never read the rest, and the next one would wait behind it.
+/// An upstream that answers before the end of a request may never read the rest, and the next one would wait behind it.
 #[test]
 fn a_connection_that_answered_before_the_end_of_a_request_is_not_used_again() {
     const HALF: usize = 500;

@@ -1,4 +1,4 @@
-//! TLS towards the upstream: what is not verified receives not a byte of a request.
+//! TLS towards the upstream: an unverified server receives not a byte of a request.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -24,7 +24,7 @@ fn answers(conversation: &mut Conversation) {
     }
 }
 
-/// What the caller receives, when the gate trusts `trusted` and the upstream presents `config`. The upstream saw nothing.
+/// The caller's response, when the gate trusts `trusted` and the upstream presents `config`. The upstream saw nothing.
 fn refused(config: ServerConfig, trusted: &str) -> (Answer, String) {
     let upstream = Upstream::run_with(config, trusted.to_owned(), answers);
     let gate = Gate::start(&upstream, TWO_CALLERS);
@@ -106,7 +106,7 @@ fn a_leaf_that_signs_is_no_authority() {
 #[test]
 fn an_upstream_without_a_common_protocol_gets_nothing() {
     let (mut config, ca_pem) = certificate(NAME);
-    // It speaks something else than HTTP, and says so.
+    // It negotiates another protocol than HTTP.
     config.alpn_protocols = vec![b"imap".to_vec()];
     assert_eq!(refused(config, &ca_pem).0.summary(), "502 upstream_tls");
 }
@@ -222,7 +222,7 @@ fn an_upstream_that_closes_in_the_handshake_is_unreachable() {
 fn an_upstream_that_does_not_listen_is_unreachable_until_it_does() {
     let (config, ca_pem) = certificate(NAME);
     drop(config);
-    // A port that was just free; nobody else takes it on this loopback in that moment.
+    // A port that was just free; nobody else uses it on this loopback in that moment.
     let place = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let gate = Gate::plan_for(&place, &ca_pem, TWO_CALLERS).start();
     let start = Instant::now();

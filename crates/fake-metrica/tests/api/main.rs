@@ -1,4 +1,4 @@
-//! What a caller sees, over a real socket.
+//! The API as a caller sees it, over a real socket.
 
 #![cfg(test)]
 

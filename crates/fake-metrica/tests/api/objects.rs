@@ -1,4 +1,4 @@
-//! Counters, goals and what else is kept: they look as the documentation prints them, and what is sent is looked at.
+//! Counters, goals and other stored objects: they look as the documentation prints them, and sent ones are validated.
 
 use fake_metrica::{DEMO_COUNTER, DEMO_VIEW_COUNTER, Fake, Settings, demo_tokens};
 use serde_json::{Value, json};

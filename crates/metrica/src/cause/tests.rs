@@ -186,7 +186,7 @@ fn rule_6_what_needs_no_counter_lacks_the_scope_or_is_refused_for_itself() {
             );
             assert_eq!(said(read, &lacks), (Cause::ScopeMissing, false));
             assert_eq!(said(write, &nothing), (Cause::ScopeMissing, false), "no question proves it");
-            // The list itself is what would be asked.
+            // The follow-up would ask for the list itself.
             let asked = if reach == Reach::Counters { Cause::ScopeMissing } else { Cause::Ambiguous };
             assert_eq!(said(read, &nothing), (asked, false));
         }

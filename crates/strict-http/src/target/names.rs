@@ -246,7 +246,7 @@ mod tests {
         }
     }
 
-    /// One of the names, or of credentials, in a spelling that some reader accepts, or with a letter too many.
+    /// A name or a credential in a spelling that some reader accepts, or with a letter too many.
     fn spelling() -> impl Strategy<Value = String> {
         let names = vec![
             "ids",

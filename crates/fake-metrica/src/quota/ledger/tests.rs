@@ -29,7 +29,7 @@ fn once(ledger: &mut Ledger, charge: &Charge, now: Duration) -> Result<(), Limit
     Ok(())
 }
 
-/// How many of a hundred requests are accepted, and the limit that refuses the next one.
+/// Returns the number of accepted requests out of a hundred, and the limit that refuses the next one.
 fn accepted(ledger: &mut Ledger, charge: &Charge, now: Duration) -> (usize, Option<Limit>) {
     for count in 0..100 {
         if let Err(limit) = once(ledger, charge, now) {
@@ -270,7 +270,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// A plain record of what was accepted, to compare with.
+/// A plain record of accepted requests, to compare with.
 #[derive(Default)]
 struct Witness {
     accepted: Vec<(Duration, Charge)>,
