@@ -121,7 +121,7 @@ async fn pass(response: Response<Received>, terms: Terms) -> Result<Passed, Resp
     let limited = list_head::check(hop, counters)?;
     let opened = streaming::open(limited, incoming, (carrier, turn), secret, at, progress);
     let begun = match classification::begin(opened, has_next, can_repeat).await? {
-        Begin::Pass(begun) => *begun,
+        Begin::Pass(begun) => begun,
         Begin::Again(again) => return Ok(Passed::Again(again)),
     };
     let passed = list_body::limit(begun).await?;

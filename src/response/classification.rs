@@ -41,9 +41,13 @@ impl Begun {
 }
 
 /// The result of the step.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every response is passed on, and a box would be an allocation for each"
+)]
 pub enum Begin {
     /// The response is passed on.
-    Pass(Box<Begun>),
+    Pass(Begun),
     /// The request is sent again.
     Again(Again),
 }
@@ -66,7 +70,7 @@ pub async fn begin(opened: Opened, has_next: bool, can_repeat: bool) -> Result<B
         }
         poll_fn(|context| streaming.poll_beginning(context)).await?;
     }
-    Ok(Begin::Pass(Box::new(Begun { head, streaming })))
+    Ok(Begin::Pass(Begun { head, streaming }))
 }
 
 /// Whether the response is an HTML page (rule 2).
