@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_3_what_was_written_just_now_is_unknown() {
+    fn rule_3_a_file_written_just_now_has_an_unknown_state() {
         let file = tempfile::NamedTempFile::new().unwrap();
         assert_eq!(Seen::at(file.path()), Seen::Unknown);
         std::thread::sleep(COARSE + Duration::from_millis(20));
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_without_a_name_is_told() {
+    fn a_file_without_a_name_is_detected() {
         let file = tempfile::NamedTempFile::new().unwrap();
         assert!(!was_replaced_behind_a_mount(file.path()));
         let (open, path) = file.into_parts();

@@ -439,7 +439,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_5_in_the_shadow_scopes_and_rules_only_say_what_they_would_refuse() {
+    fn rule_5_in_shadow_mode_scopes_and_rules_only_report_refusals() {
         let rules = Rules { counters: Some([1].into()), list: List::Filter, enforce: false, ..Rules::default() };
         let decided = |scope, verb, target| decided(rules.clone(), scope, verb, target);
         let refused = |scope, target| decided(scope, Verb::Get, target).unwrap().shadowed.unwrap().reason();

@@ -167,7 +167,7 @@ mod tests {
     const GOOD: &str = "y0_AgAAAAA-test_0123456789";
 
     #[test]
-    fn rule_1_one_newline_is_trimmed() {
+    fn rule_1_a_single_newline_is_trimmed() {
         for content in [GOOD.to_owned(), format!("{GOOD}\n"), format!("{GOOD}\r\n"), format!("\u{feff}{GOOD}\n")] {
             let token = Token::parse(content.as_bytes()).unwrap();
             assert_eq!(token.authorization().as_bytes(), format!("OAuth {GOOD}").as_bytes());

@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn many_frames_that_bring_nothing_are_not_calm() {
+    fn many_frames_without_content_are_not_calm() {
         let begin = frame(frames::HEADERS, frames::END_HEADERS, 1, &block(&[]));
         let end = frame(frames::DATA, frames::END_STREAM, 1, b"x");
         for (padding, kind) in [(&b""[..], 0), (&[1, 0], frames::PADDED)] {

@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn what_takes_time_is_done_a_few_times() {
+    fn slow_acts_are_limited_to_a_few() {
         let mut acts = Acts::default();
         for _ in 0..20 {
             acts.act(Act::Hold);

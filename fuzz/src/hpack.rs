@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn a_size_update_stands_at_the_beginning() {
+    fn a_size_update_is_valid_only_at_the_beginning() {
         for (block, sound) in [
             ("20 82", true),
             ("20 3fe11f 82", true),
@@ -396,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_block_takes_is_counted() {
+    fn the_size_of_a_decoded_block_is_counted_and_bounded() {
         let mut block = Vec::new();
         write_literal(&mut block, b"a", &[b'x'; 4000], true);
         let size =
@@ -407,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read() {
+    fn a_written_literal_is_read_back() {
         for length in [0, 1, 126, 127, 128, 254, 255, 256, 16_000] {
             for indexed in [false, true] {
                 let (name, value) = (vec![b'a'; length.max(1)], vec![b'b'; length]);

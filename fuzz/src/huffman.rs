@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_stands_nowhere() {
+    fn the_end_symbol_is_invalid_everywhere() {
         let end = "111111111111111111111111111111";
         assert_eq!(decode(&packed(&format!("{end}11"))), None);
         assert_eq!(decode(&packed(&format!("00011 {end} 00011"))), None);

@@ -99,7 +99,7 @@ mod tests {
     const AHEAD: usize = 2 * 1024 * 1024;
 
     #[test]
-    fn what_one_budget_lacks_is_taken_from_neither() {
+    fn a_charge_refused_by_one_budget_is_taken_from_neither() {
         let worker = Rc::new(Budget::new(4_000_000));
         let budget = || Rc::new(Budget::new(AHEAD));
         let (one, other) = (budget(), budget());

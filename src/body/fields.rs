@@ -52,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_1_what_connection_names_goes_and_it_too() {
+    fn rule_1_connection_and_the_fields_it_names_are_removed() {
         let mut fields = map(&["etag", "age", "te"]);
         fields.append(header::CONNECTION, HeaderValue::from_static("close, ETag"));
         fields.append(header::CONNECTION, HeaderValue::from_static("te"));
@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_2_trailers_say_that_a_body_is_whole() {
+    fn rule_2_only_checksums_remain_of_the_trailers() {
         let mut trailers = map(&["x-checksum", "digest", "set-cookie", "x-any", "host"]);
         clean_trailers(&mut trailers);
         assert_eq!(left(&trailers), ["digest", "x-checksum"]);

@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_3_what_failed_later_was_let_through() {
+    fn rule_3_a_request_that_failed_later_was_allowed() {
         let refused = |from: &str, to: &str| parse(LINE.replace(from, to).as_bytes()).unwrap().was_refused();
         assert!(refused("", ""));
         assert!(!refused("\"gate\"", "\"upstream\""), "Metrica refused");
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_4_what_metrica_did_not_take() {
+    fn rule_4_a_refusal_by_metrica_has_its_status() {
         let not_taken = |upstream: u16, status: u16, reason: &str| {
             let more = format!(r#""status":{status},"upstream_status":{upstream}"#);
             let line = LINE.replace(r#""status":403"#, &more).replace("scope_denied", reason);
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_named_is_said_up_to_five() {
+    fn up_to_five_denied_names_are_printed() {
         let mut named = Named::default();
         let rules = Rules { counters: Some([2].into()), ..Rules::default() };
         let subject = Subject { counters: Counters::Several((1..9).collect()), ..Subject::default() };
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn the_subject_is_what_the_line_says() {
+    fn the_subject_is_read_from_the_line() {
         let subject = |line: String| parse(line.as_bytes()).unwrap().subject();
         let read = subject(LINE.to_owned());
         assert_eq!((read.counters.as_slice(), read.login.as_deref()), (&[1, 2][..], Some("x")));

@@ -265,7 +265,7 @@ mod tests {
 
     /// Rule 3: without its configured `ulogin`, a caller that named no login could use every login.
     #[test]
-    fn rule_3_what_was_not_used_does_not_become_everything() {
+    fn rule_3_an_unused_restriction_is_not_dropped() {
         let mut seen = SeenRequests::default();
         let mut known = Rights::default();
         known.rules.logins = Some(["x".into()].into());

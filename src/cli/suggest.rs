@@ -318,7 +318,7 @@ mod tests {
 
     /// Rule 4: names in a log are untrusted input.
     #[test]
-    fn rule_4_what_a_log_says_cannot_break_out() {
+    fn rule_4_text_from_a_log_cannot_inject_configuration() {
         let evil = r#"a\"}]\nadmin: {address: '0.0.0.0:1'}"#;
         let lines = [
             line("a", "GET", "report.table", r#","counters":[1],"ulogin":"x\", y: [z""#),

@@ -385,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_closed_is_said_with_its_place() {
+    fn an_unclosed_bracket_or_quote_is_reported_with_its_position() {
         let said = |text: &str| {
             let (position, message) = parse(text).unwrap_err();
             let Position { line, column } = position.unwrap();

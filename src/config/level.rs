@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn levels_and_directives_are_taken_and_the_log_takes_them_too() {
+    fn levels_and_directives_are_accepted_and_the_log_accepts_them_too() {
         for text in
             ["off", "error", "warn", "info", "debug", "trace", "INFO", "info,metrika_gate::server=debug", "h2=off"]
         {

@@ -20,7 +20,7 @@ fn the_smallest_configuration_works() {
 }
 
 #[test]
-fn a_listener_speaks_http2_where_it_says_so() {
+fn a_listener_speaks_http2_only_if_configured() {
     let text = include_str!("../../config/gate.yaml");
     let read = |more: &str| {
         Config::parse(&text.replacen("{name: app", &format!("{{{more}name: app"), 1), Path::new("gate.yaml"))
@@ -69,7 +69,7 @@ fn a_mode_that_is_allowed_lets_others_write_nothing() {
 }
 
 #[test]
-fn logins_are_kept_in_one_spelling_and_may_be_absent_where_it_is_said() {
+fn logins_are_normalised_and_ulogin_absent_has_its_default() {
     let rules = |keys: &str| {
         let text = include_str!("../../config/gate.yaml").replace("destructive: deny", keys);
         Config::parse(&text, Path::new("gate.yaml")).map(|config| config.callers[0].rules.clone())
@@ -161,7 +161,7 @@ fn a_remote_listener_needs_callers_that_state_more() {
 }
 
 #[test]
-fn what_a_listener_lets_in_has_its_form() {
+fn invalid_hosts_fields_and_limits_are_reported() {
     let text = "
 listeners:
   - {name: app, address: '127.0.0.1:80', hosts: [gate, 'gate:80', '*.svc', 'http://gate'], require_header: 'Accept: x'}

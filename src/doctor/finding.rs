@@ -359,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_2_what_is_not_well_says_what_to_do() {
+    fn rule_2_a_finding_above_a_note_has_advice() {
         let why = Obstacle::Timeout;
         for finding in [
             Finding::Short,

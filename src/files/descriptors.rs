@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_1_what_fits_is_used() {
+    fn rule_1_connections_are_reduced_to_the_descriptor_limit() {
         let fit =
             |most, callers, upstream| Descriptors { most, workers: 2 }.short(ConnectionFit { callers, upstream }, 1);
         assert_eq!(fit(20_000, 10_000, 1024), None);

@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_4_what_everyone_can_write_is_refused() {
+    fn rule_4_a_world_writable_file_or_folder_is_refused() {
         use std::os::unix::fs::{PermissionsExt, symlink};
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);

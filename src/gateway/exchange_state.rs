@@ -246,7 +246,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_sent_again_counts_and_is_answered_once() {
+    fn a_repeated_request_is_counted_and_has_one_response() {
         let now = Instant::now();
         let sent = UpstreamProgress::Unsent.send(now).send(now);
         assert_eq!((sent.sending().map(|sending| sending.again), sent.status()), (Some(1), None));

@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_asked_is_seen() {
+    fn the_fields_that_the_gate_handles_are_recognised() {
         let fields = [("expect", "100-Continue"), ("te", "gzip, trailers"), ("accept-encoding", "gzip, br")];
         let asked = clean_request(&mut map(&fields), |_| {});
         assert_eq!(asked, GateFields { interim: true, trailers: true, coding: HeaderValue::from_static("gzip") });

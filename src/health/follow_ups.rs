@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_1_one_at_a_time_and_none_with_a_token_that_is_busy() {
+    fn rule_1_follow_ups_run_one_at_a_time_and_not_with_a_busy_token() {
         let (mut follow_ups, now) = (FollowUps::default(), Instant::now());
         follow_ups.take(token_use(), counter(1), now);
         follow_ups.take(token_use(), Suspicion::Logins, now);

@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_2_what_has_a_part_of_a_token_is_no_answer() {
+    fn rule_2_a_response_with_a_part_of_a_token_is_rejected() {
         for login in ["y0_AgAAAAA-test_0123456789", "x.AgAAAAA-test_", "test_0123456789"] {
             assert_eq!(issuer_of(login, APPLICATION), None, "{login}");
         }

@@ -428,7 +428,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_7_a_denial_of_what_was_done_before_is_looked_into_however_recent_that_is() {
+    fn rule_7_a_denial_of_an_earlier_success_is_probed_however_recent_it_is() {
         let mut world = World::new();
         world.on(Event::Succeeded);
         assert_eq!(world.on(Event::Doubted), Some(Reaction::Wait));

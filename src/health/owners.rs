@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_2_what_one_learns_all_know_and_a_contradiction_corrects_all() {
+    fn rule_2_a_fact_of_one_token_is_shared_by_all_tokens_of_its_owner() {
         let ([reads, writes, stranger], mut owners) = three();
         for of in [reads, writes] {
             owners.learn(of, owner("shop"));
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_4_those_that_read_and_are_nobodys_are_asked_for_their_list_once() {
+    fn rule_4_reading_tokens_without_an_owner_are_listed_once() {
         let ([reads, writes, stranger], mut owners) = three();
         assert!(owners.strangers(writes).is_empty(), "it is nobody's itself");
         owners.learn(writes, owner("shop"));

@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_1_what_is_packed_is_unpacked_up_to_as_many_bytes() {
+    fn rule_1_a_compressed_body_is_decompressed_up_to_the_limit() {
         assert_eq!(unpacked(&packed(3)).unwrap(), "   ");
         assert_eq!(unpacked(&packed(LONGEST)).unwrap().len(), LONGEST);
         let bomb = packed(LONGEST + 1);

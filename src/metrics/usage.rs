@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_2_the_first_counter_of_a_group_says_which() {
+    fn rule_2_the_first_counter_in_a_group_selects_the_group() {
         let group = |name, counters: &[u64]| CounterGroup { name: GroupName::new(name), counters: counters.into() };
         let groups = Groups::new(&[group("shop", &[1, 2]), group("blog", &[3])]);
         for (counters, expected) in [

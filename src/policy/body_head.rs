@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn json_is_what_is_said_to_be_json_in_utf_8_once() {
+    fn json_needs_one_content_type_with_utf_8() {
         for known in [
             "application/json",
             "Application/JSON ; Charset=UTF-8",
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_said_to_be_json_may_be_it() {
+    fn a_body_not_declared_as_json_may_become_json() {
         let retype = |fields: &[(HeaderName, &'static str)], shortest| {
             let fields = fields.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value)));
             BodyHead::of(&fields.collect(), shortest).retype()
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_packed_or_too_long_is_not_read() {
+    fn a_body_with_an_unsupported_coding_or_length_is_not_read() {
         let json = (CONTENT_TYPE, HeaderValue::from_static("application/json"));
         let packed = |coding: &'static str| {
             let coding = (CONTENT_ENCODING, HeaderValue::from_static(coding));

@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_1_a_part_that_could_be_taken_for_a_parameter_is_refused() {
+    fn rule_1_a_part_with_the_name_of_a_parameter_is_refused() {
         for field in [
             "Content-Disposition: form-data; name=\"ids\"",
             "content-disposition:form-data;name=ids",
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_4_what_is_wrong_is_found_before_its_value() {
+    fn rule_4_a_part_is_refused_before_its_value_arrives() {
         let head = "--x\r\nContent-Disposition: form-data; name=\"ids\"\r\n";
         let mut parts = Parts { setting: None, at: At::Outside(0), fields: Vec::new() };
         assert_eq!(parts.feed(head.as_bytes()), Err(Breach::Part));

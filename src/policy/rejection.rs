@@ -290,14 +290,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_broken_inside_is_the_cause() {
+    fn an_internal_error_keeps_its_cause() {
         let rejection = Rejection::internal("a token is sent for the request that was read");
         assert_eq!((rejection.reason, rejection.reason.answer().status.as_u16()), (Reason::Internal, 500));
         assert_eq!(rejection.cause.unwrap().to_string(), "a token is sent for the request that was read");
     }
 
     #[test]
-    fn only_what_was_not_sent_may_be_sent_again() {
+    fn only_unsent_requests_may_be_repeated() {
         for reason in Reason::ALL.iter().filter(|reason| reason.answer().retry_after.is_some()) {
             assert_eq!(reason.answer().status, StatusCode::SERVICE_UNAVAILABLE, "{reason:?}");
         }

@@ -49,7 +49,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_1_the_value_says_the_version_and_is_found_again() {
+    fn rule_1_the_value_has_the_version_and_is_recognised() {
         for (version, expected) in [
             (Version::HTTP_10, "1.0 metrika-gate"),
             (Version::HTTP_11, "1.1 metrika-gate"),
@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_2_a_gate_is_found_wherever_it_stands() {
+    fn rule_2_a_gate_is_found_at_every_position() {
         for lines in [
             &["1.1 metrika-gate"][..],
             &["1.1 METRIKA-Gate"],

@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rule_2_it_is_done_once_a_minute() {
+    fn rule_2_a_recheck_is_done_once_a_minute() {
         let (recheck, start) = (Recheck::new(Arc::default()), Instant::now());
         assert_eq!(recheck.ask(start), Ok(()));
         assert_eq!(recheck.ask(start + Duration::from_secs(18)), Err(42));

@@ -139,14 +139,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counters_keep_what_they_were_given() {
+    fn counters_keep_their_ids() {
         for ids in [&[][..], &[1], &[1, 2, 3], &[1, 2, 3, 4]] {
             assert_eq!(Counters::of(ids).ids(), ids);
         }
     }
 
     #[test]
-    fn rule_4_the_table_is_bounded_and_keeps_what_matters() {
+    fn rule_4_the_table_is_bounded_and_keeps_relevant_counters() {
         let limits = Limits::default().counter;
         let mut table = CounterTable::default();
         let mut clock = Clock::new(Now::default());

@@ -233,7 +233,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, rng_seed: proptest::test_runner::RngSeed::Fixed(16), ..ProptestConfig::default() })]
 
     #[test]
-    fn slots_are_conserved_and_nobody_waits_for_ever(ops in proptest::collection::vec(ops(), 1..120)) {
+    fn slots_are_conserved_and_every_wait_ends(ops in proptest::collection::vec(ops(), 1..120)) {
         let mut gate = Gate::new(&settings());
         ops.into_iter().for_each(|op| gate.act(op));
         // The rest ends: requests in flight one after the other, and those that wait by a grant or their deadline.
@@ -249,7 +249,7 @@ proptest! {
     }
 
     #[test]
-    fn who_comes_again_after_the_time_of_its_refusal_is_served(
+    fn a_request_repeated_after_the_indicated_time_is_served(
         asks in proptest::collection::vec((asks(), 0..800u64), 20..100), skipped in 0..20usize,
     ) {
         let mut gate = Gate::new(&settings());

@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_9_by_address_a_pause_and_a_slower_pace() {
+    fn rule_9_a_refusal_by_address_causes_a_pause_and_a_slower_pace() {
         let mut bench = Bench::with(Limits::default().with_mode(LimitName::Parallel, Mode::Off));
         let mut speeds = Vec::new();
         for _ in 0..5 {
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_9_by_login_the_limit_of_which_most_is_spent() {
+    fn rule_9_a_refusal_by_login_blocks_the_most_used_limit() {
         let mut bench = Bench::with(Limits::default().with_limit(LimitName::Reports5m, 10));
         (0..8).for_each(|_| {
             bench.later(1000);
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_9_by_login_with_little_spent_one_request_probes() {
+    fn rule_9_a_refusal_by_login_with_little_usage_is_probed_by_one_request() {
         let mut bench = Bench::new(|settings| {
             settings.callers[1].wait = 0;
             settings.limits = Limits::default().with_mode(LimitName::ByIp, Mode::Off);
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_9_what_is_sent_again() {
+    fn rule_9_two_kinds_of_refused_requests_are_repeated() {
         let refuse = |bench: &mut Bench, error_type, may_repeat| {
             let lease = granted(bench.ask("one"));
             bench.broker.finish(lease, bench.now, Outcome::Refused { error_type, may_repeat })

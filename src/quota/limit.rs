@@ -258,7 +258,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rule_1_each_limit_stands_once_with_its_margin() {
+    fn rule_1_each_limit_occurs_once_with_its_margin() {
         let limits = Limits::default();
         let mut names: Vec<_> = limits.all().map(|limit| limit.name).collect();
         names.sort();
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_1_the_catalogue_says_which_limits_apply() {
+    fn rule_1_the_catalogue_determines_which_limits_apply() {
         let catalogue = metrica::operation::Catalogue::built_in();
         let of = |id: &str| {
             let operation = catalogue.operations().iter().find(|operation| operation.id.as_str() == id).unwrap();

@@ -37,7 +37,7 @@ fn a_greedy_caller_takes_nothing_from_others() {
 }
 
 #[test]
-fn who_would_wait_too_long_learns_it_at_once() {
+fn requests_that_would_wait_too_long_are_mostly_refused_on_arrival() {
     for seed in 1..=3 {
         let world = three_callers(30, seed);
         assert!(world.percent_of(3) >= 97, "{} % of the slots are used", world.percent_of(3));

@@ -6,7 +6,7 @@ use super::bench::*;
 use super::*;
 
 #[test]
-fn rule_1_all_places_are_taken_or_none() {
+fn rule_1_a_request_is_charged_to_all_its_limits_or_to_none() {
     let mut bench = Bench::with(Limits::default().with_limit(LimitName::Reports5m, 2));
     for _ in 0..2 {
         bench.spend(bench.report("one"));
@@ -123,7 +123,7 @@ fn rule_5_callers_take_turns_by_their_weight_and_seconds() {
 }
 
 #[test]
-fn rule_5_what_is_sent_again_keeps_its_place() {
+fn rule_5_a_repeated_request_keeps_its_position() {
     let mut bench = Bench::with(only(LimitName::Parallel, 3));
     let names = ["1", "2", "3"];
     let leases = names.map(|_| granted(bench.ask("one")));
@@ -229,7 +229,7 @@ fn rule_7_a_caller_is_held_to_its_own_numbers() {
 }
 
 #[test]
-fn rule_7_what_is_unspent_is_lent_until_most_of_the_day_is_spent() {
+fn rule_7_unused_shares_are_lent_until_most_of_the_day_is_spent() {
     let mut bench = Bench::new(|settings| {
         settings.limits = only(LimitName::Day, 100);
         settings.callers[0].share = Some(30);
@@ -257,7 +257,7 @@ fn rule_7_what_is_unspent_is_lent_until_most_of_the_day_is_spent() {
 }
 
 #[test]
-fn rule_8_who_would_wait_too_long_is_refused_on_arrival() {
+fn rule_8_a_request_that_would_wait_too_long_is_refused_on_arrival() {
     let mut bench = Bench::with(only(LimitName::Parallel, 1));
     let _running = granted(bench.ask("one"));
     let tickets: Vec<_> = (0..30).map(|_| waits(bench.ask("one"))).collect();

@@ -267,7 +267,7 @@ callers:
     }
 
     #[test]
-    fn rule_1_what_is_written_after_it_was_read_is_a_change() {
+    fn rule_1_a_write_after_the_read_is_a_change() {
         let (_folder, file) = written(WHOLE);
         let (mut source, _) = Source::load(file.clone()).unwrap();
         std::fs::write(&file, format!("{WHOLE}workers: 2\n")).unwrap();
@@ -278,7 +278,7 @@ callers:
     }
 
     #[test]
-    fn rule_2_a_file_that_grows_is_not_taken_before_it_settled() {
+    fn rule_2_a_growing_file_is_not_used_before_it_is_stable() {
         let (_folder, file) = written(WHOLE);
         let ((mut source, _), start) = (Source::load(file.clone()).unwrap(), Instant::now());
         let grown = format!("{WHOLE}workers: 2\n");
@@ -318,7 +318,7 @@ callers:
     }
 
     #[test]
-    fn rules_3_and_4_a_signal_is_believed_and_what_was_judged_is_done() {
+    fn rules_3_and_4_a_signal_always_reloads_and_a_checked_file_is_no_change() {
         let (_folder, file) = written(WHOLE);
         let ((mut source, _), start) = (Source::load(file.clone()).unwrap(), Instant::now());
         std::fs::write(&file, "no: [").unwrap();
@@ -328,7 +328,7 @@ callers:
     }
 
     #[test]
-    fn rule_4_what_is_read_with_it_counts() {
+    fn rule_4_a_change_of_a_file_named_in_the_configuration_counts() {
         let (folder, file) = written(WHOLE);
         let ca = folder.path().join("ca.pem");
         let authority = rcgen::generate_simple_self_signed(vec!["a".to_owned()]).unwrap().cert.pem();
@@ -350,7 +350,7 @@ callers:
     }
 
     #[test]
-    fn rule_5_what_was_refused_is_judged_again() {
+    fn rule_5_a_refused_configuration_is_checked_again() {
         let (folder, file) = written(WHOLE);
         let ((mut source, _), start) = (Source::load(file.clone()).unwrap(), Instant::now());
         let ca = folder.path().join("ca.pem");
@@ -364,7 +364,7 @@ callers:
     }
 
     #[test]
-    fn rule_6_that_it_is_away_is_said_once_and_so_is_its_return() {
+    fn rule_6_a_missing_file_and_its_return_are_reported_once() {
         let (_folder, file) = written(WHOLE);
         let ((mut source, _), start) = (Source::load(file.clone()).unwrap(), Instant::now());
         std::fs::remove_file(&file).unwrap();

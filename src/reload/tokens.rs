@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_3_a_new_token_that_was_taken_is_not_told_as_written_again() {
+    fn rule_3_a_new_token_is_not_reported_again_as_rewritten() {
         let folder = tempfile::tempdir().unwrap();
         let source = source(&folder.path().join("token"));
         write(&source.file, OLD);
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_2_what_is_wrong_is_said_once_and_what_is_gone_is_gone() {
+    fn rule_2_a_wrong_file_is_reported_once_and_a_missing_one_ends_the_token() {
         let folder = tempfile::tempdir().unwrap();
         let source = source(&folder.path().join("token"));
         write(&source.file, OLD);
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_file_that_is_right_again_is_told() {
+    fn a_wrong_file_that_is_valid_again_is_reported() {
         let folder = tempfile::tempdir().unwrap();
         let source = source(&folder.path().join("token"));
         write(&source.file, OLD);

@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_on_is_counted_and_finished_once() {
+    fn forwarded_bytes_are_counted_and_the_end_is_recorded_once() {
         let told = Rc::new(RecordedProgress::default());
         let mut body = ResponseBody::own(Bytes::from_static(b"12345"), told.clone());
         assert!(matches!(next(&mut body), Poll::Ready(Some(Ok(_)))));
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_2_what_broke_off_is_never_whole() {
+    fn rule_2_a_broken_body_is_never_complete() {
         let told = Rc::new(RecordedProgress::default());
         let broken = BrokenOff { error: Some(ResponseError::Stalled), since: None };
         let mut body = ResponseBody { progress: told.clone(), content: Content::Broken(Box::new(broken)) };

@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rule_2_a_page_is_told_by_its_type() {
+    fn rule_2_a_page_is_recognised_by_its_type() {
         for (kind, expected) in [
             (Some("text/html"), true),
             (Some("TEXT/HTML; charset=utf-8"), true),

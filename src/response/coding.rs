@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_2_what_can_be_looked_into() {
+    fn rule_2_only_plain_and_gzip_bodies_can_be_inspected() {
         for (lines, expected) in [
             (&[][..], Coding::Plain),
             (&[""], Coding::Plain),

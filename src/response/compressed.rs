@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_3_what_does_not_hold_it_passes_unchanged() {
+    fn rule_3_a_body_without_the_token_passes_unchanged() {
         for body in bodies_without() {
             for level in [Compression::none(), Compression::default()] {
                 let member = gzip(&body, level);
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_3_what_cannot_be_looked_through() {
+    fn rule_3_invalid_gzip_is_unreadable() {
         let good = gzip(b"good", Compression::default());
         let mut wrong_sum = good.clone();
         let at = wrong_sum.len() - 6;
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_5_what_brings_nothing_is_not_held_for_ever() {
+    fn rule_5_input_without_output_is_held_back_up_to_a_bound() {
         let begun = [b"\x1f\x8b\x08\0\0\0\0\0\0\xff".as_slice(), b"\0\x01\0\xfe\xffy"].concat();
         let empty: &[u8] = b"\0\0\0\xff\xff";
         let pieces: Vec<&[u8]> = std::iter::once(&begun[..]).chain(std::iter::repeat_n(empty, 60_000)).collect();

@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_3_a_counter_of_its_own_says_whose_the_token_is() {
+    fn rule_3_a_counter_with_permission_own_names_the_owner_of_the_token() {
         let own = r#"{"counter":{"id":5,"owner_login":"shop","permission":"own"}}"#;
         let owner = |body: &str| {
             ErrorBody { coding: Coding::Plain, copy: body.as_bytes().to_vec() }.counter()?.owner().map(Box::<str>::from)

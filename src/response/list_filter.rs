@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_2_what_else_could_name_counters_is_null() {
+    fn rule_2_other_arrays_and_objects_become_null() {
         let answer =
             r#"{ "a" : 1.50 , "b":"x\"]}","c":[ {"id":6} ], "d" : {"x":"\"}}","y":[]} ,"counters":[],"e":null,"f":tru"#;
         let passed = filtered(&format!("{answer}e}} \n")).unwrap();
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_4_what_is_no_list_is_none() {
+    fn rule_4_invalid_lists_are_rejected() {
         for answer in [
             "",
             " ",
@@ -383,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_5_what_is_held_back_is_bounded() {
+    fn rule_5_retained_bytes_are_bounded() {
         let with = |length: usize| {
             let element = format!(r#"{{"id":5,"a":"{}"}}"#, "x".repeat(length - 15));
             assert_eq!(element.len(), length);
@@ -502,14 +502,14 @@ mod tests {
         }
 
         #[test]
-        fn a_list_that_is_cut_is_none(answer in answers(), cut in any::<prop::sample::Index>()) {
+        fn a_truncated_list_is_rejected(answer in answers(), cut in any::<prop::sample::Index>()) {
             let text = answer.to_string();
             let cut = cut.index(text.len());
             prop_assert!(pass(&[5, 7], &text.as_bytes()[..cut], &[]).is_err());
         }
 
         #[test]
-        fn what_passes_is_json_whatever_comes(answer in r#"\{("counters"|"a"|:|,|\[|\]|\{|\}|"id"|5|7| |null|\\|"){0,24}\}"#) {
+        fn the_output_is_json_for_any_input(answer in r#"\{("counters"|"a"|:|,|\[|\]|\{|\}|"id"|5|7| |null|\\|"){0,24}\}"#) {
             if let Ok(passed) = pass(&[5, 7], answer.as_bytes(), &[]) {
                 prop_assert!(serde_json::from_str::<Value>(&passed).is_ok(), "{} of {}", passed, answer);
             }

@@ -100,7 +100,7 @@ pub mod tests {
     }
 
     #[test]
-    fn rule_1_what_stays_here_is_a_path() {
+    fn rule_1_a_redirect_to_the_upstream_becomes_a_path() {
         for (place, expected) in [
             ("/", "/"),
             ("/stat/v1/data?ids=1&metrics=ym:s:visits", "/stat/v1/data?ids=1&metrics=ym:s:visits"),
@@ -118,7 +118,7 @@ pub mod tests {
     }
 
     #[test]
-    fn rules_2_and_4_what_leaves_or_could_is_refused_on_a_3xx_and_dropped_elsewhere() {
+    fn rules_2_and_4_a_location_elsewhere_is_refused_on_a_3xx_or_dropped() {
         let long = format!("/{}", "a".repeat(1000));
         for place in [
             "",

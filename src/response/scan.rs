@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_goes_on_is_what_was_seen() {
+    fn the_observed_bytes_are_the_forwarded_bytes() {
         let secret = Secret::of(&HeaderValue::from_static("OAuth secretsecret")).unwrap();
         let mut scan = Scan::new(Some(Coding::Plain), &secret);
         let (mut seen, mut out, mut hits) = (Vec::new(), Vec::new(), 0);

@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_3_what_is_no_block_is_for_hyper_to_refuse() {
+    fn rule_3_invalid_blocks_are_passed_to_hyper() {
         let pri = || b"PRI".to_vec();
         let other = || frame(kind::CONTINUATION, END_HEADERS, 3, b"ock");
         holds(&[pri(), beginning(b"b"), rest(0, b"l"), other()], &[pri(), beginning(b"bl"), other()]);

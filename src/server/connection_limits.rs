@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_2_what_is_one_peer() {
+    fn rule_2_addresses_and_users_are_grouped_by_peer() {
         for (one, other, same) in [
             (address("10.0.0.1"), address("::ffff:10.0.0.1"), true),
             (address("10.0.0.1"), address("10.0.0.2"), false),

@@ -407,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn milliseconds_have_the_digits_that_say_something() {
+    fn milliseconds_have_significant_digits_only() {
         for (micros, expected) in [
             (0, "0"),
             (4, "0"),
@@ -461,7 +461,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_say_on_whose_data() {
+    fn lines_name_counters_and_logins() {
         let (json, human) = write_subject("/stat/v1/data?ids=1,2&ulogin=shop-x&direct_client_logins=a,b");
         assert_eq!(json["counters"], serde_json::json!([1, 2]));
         assert_eq!(

@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_1_and_2_what_is_not_written_is_counted_and_a_torn_line_gets_its_end() {
+    fn rules_1_and_2_lost_lines_are_counted_and_a_torn_line_is_ended() {
         let full = || Err(ErrorKind::StorageFull.into());
         let (lost, log) = written(vec![Ok(4), full(), Ok(1), Ok(9)], &["a1\na2\n", "b1\n"]);
         assert_eq!((lost, log.as_str()), (vec![1, 0], "a1\na\nb1\n"));

@@ -214,7 +214,7 @@ mod tests {
     const GOOD: &str = "y0_AgAAAAA-test_0123456789";
 
     #[test]
-    fn rule_2_permissions_are_demanded_and_the_mend_is_said() {
+    fn rule_2_permissions_are_required_and_the_fix_is_reported() {
         for mode in [0o600, 0o400, 0o440, 0o640] {
             let (_folder, source) = written(GOOD, mode);
             assert!(read(&source, false).is_ok(), "{mode:o}");
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_4_wrong_content_is_said_without_the_content() {
+    fn rule_4_invalid_content_is_reported_without_the_content() {
         let (_folder, source) = written("y0_secret secret_secret", 0o600);
         let error = read(&source, false).unwrap_err().to_string();
         assert!(error.contains("contains no token: byte 10 is white space") && !error.contains("y0_"), "{error}");

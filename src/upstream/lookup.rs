@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn a_resolver_that_says_nothing_is_asked_once_whoever_leaves() {
+    fn a_silent_resolver_is_asked_once_even_if_requests_leave() {
         run(async {
             let resolver = Resolver::silent();
             for _ in 0..5 {
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_found_is_for_all_who_wait_and_so_is_a_failure() {
+    fn a_result_or_failure_is_shared_by_all_waiting_requests() {
         run(async {
             let resolver = Resolver::silent();
             assert_eq!(resolver.clone().ask(Duration::from_secs(1)).await, None);

@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_1_the_body_says_how_it_is_framed() {
+    fn rule_1_the_body_determines_the_length_fields() {
         let odd = [("content-length", "99"), ("x", "1"), ("transfer-encoding", "gzip"), ("x", "2")];
         let full = Full::new(Bytes::from_static(b"abc"));
         let head = "POST /path?query=1 HTTP/1.1\r\nhost: host\r\nx: 1\r\nx: 2\r\n";

@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_1_what_is_no_head_is_refused() {
+    fn rule_1_an_invalid_head_is_refused() {
         for text in [
             "HTTP/2.0 200 OK\r\n\r\n",
             "HTTP/1.2 200 OK\r\n\r\n",
@@ -209,14 +209,14 @@ mod tests {
     }
 
     #[test]
-    fn rule_2_only_what_is_wanted_is_kept() {
+    fn rule_2_only_wanted_fields_are_kept() {
         let head = whole("HTTP/1.1 200 OK\r\nWanted-A: 1\r\nother: 2\r\nContent-Length: 3\r\nwanted-a: 4\r\n\r\n");
         let kept: Vec<_> = head.fields.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
         assert_eq!(kept, [("wanted-a", "1"), ("wanted-a", "4"), ("content-length", "3")]);
     }
 
     #[test]
-    fn rule_3_a_body_ends_where_it_says() {
+    fn rule_3_a_body_ends_as_its_head_declares() {
         let rest = |text| format!("{:?}", whole(text).rest(false));
         assert_eq!(rest("HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\n"), "Length(7)");
         assert_eq!(rest("HTTP/1.1 204 No Content\r\ncontent-length: 7\r\n\r\n"), "Length(0)");
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_4_who_closes_says_so() {
+    fn rule_4_connection_close_ends_keep_alive() {
         for (text, expected) in [
             ("HTTP/1.1 200 OK\r\n\r\n", true),
             ("HTTP/1.1 200 OK\r\nconnection: keep-alive\r\n\r\n", true),

@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_visible_ascii_is_taken_over() {
+    fn only_visible_ascii_is_accepted() {
         let long = "x".repeat(129);
         for (value, is_taken) in
             [("a", true), ("~!", true), ("", false), ("a b", false), ("\u{e9}", false), (&long, false)]

@@ -44,7 +44,7 @@ fn rows() -> impl Iterator<Item = &'static Row> {
 }
 
 #[test]
-fn the_table_is_long_enough_and_says_why_where_nothing_tells() {
+fn the_table_is_long_enough_and_explains_ambiguous_rows() {
     let causes: BTreeSet<_> = rows().map(|row| row.cause).collect();
     assert_eq!(causes.len(), rows().count(), "two rows with one cause");
     assert!(causes.len() >= 60, "{} rows", causes.len());

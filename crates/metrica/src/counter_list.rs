@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_2_only_a_complete_list_tells_what_it_lacks() {
+    fn rule_2_only_a_complete_list_proves_that_a_counter_is_missing() {
         let rows = vec![(7, Permission::View), (5, Permission::Own), (7, Permission::Edit)];
         let list = CounterList::new(rows.clone(), true);
         assert_eq!((list.get(5), list.get(7), list.len()), (Some(Permission::Own), Some(Permission::Edit), 2));

@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_3_a_body_that_is_cut_behind_its_type_says_it() {
+    fn rule_3_a_body_truncated_after_its_type_has_that_type() {
         let body = format!(
             r#"{{"code":429,"errors":[{{"error_type":"quota_parallel_requests","message":"{}"#,
             "x".repeat(9000)

@@ -410,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_1_what_may_be_public_proves_no_scope() {
+    fn rule_1_access_to_public_data_proves_no_scope() {
         let read = set(&[Scope::Read]);
         let mut knowledge = Knowledge::default();
         // Whatever else the owner may do with it.
@@ -426,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_be_shown_to_every_token_proves_none() {
+    fn data_open_to_every_token_proves_no_token() {
         let (read, write) = (set(&[Scope::Read]), set(&[Scope::Write]));
         let mut knowledge = Knowledge::default();
         knowledge.learn(&Fact::Permission(1, Permission::View));
@@ -459,7 +459,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_2_and_3_what_is_told_stays_beside_what_is_seen() {
+    fn rules_2_and_3_a_reported_permission_outweighs_an_observed_one() {
         let read = set(&[Scope::Read]);
         let mut knowledge = Knowledge::default();
         knowledge.learn_from_success(read, PATH, &of_counter(1));
@@ -482,7 +482,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_2_what_an_operation_takes_no_notice_of_shows_nothing() {
+    fn rule_2_parameters_that_an_operation_ignores_prove_nothing() {
         let read = set(&[Scope::Read]);
         let mut knowledge = Knowledge::default();
         assert_eq!(knowledge.learn_from_success(read, Reach::Nobody, &of_counter(1)), [], "a dictionary");
@@ -496,7 +496,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_3_what_is_lacking_is_told_and_proof_takes_it_back() {
+    fn rule_3_a_missing_scope_is_recorded_until_a_success_disproves_it() {
         let read = set(&[Scope::Read]);
         let mut knowledge = Knowledge::default();
         assert!(knowledge.learn(&Fact::Lacks(read)) && knowledge.lacks(read));
@@ -506,7 +506,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_3_what_a_represented_login_may_do_lasts_while_it_is_represented() {
+    fn rule_3_permissions_of_a_login_last_while_it_is_represented() {
         let mut knowledge = Knowledge::default();
         let logins = |logins: &[&str]| Fact::Logins(logins.iter().copied().map(Box::from).collect());
         knowledge.learn(&logins(&["Partner.A", "b"]));
@@ -524,7 +524,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_3_a_login_that_the_list_never_had_is_not_taken_back_by_it() {
+    fn rule_3_a_login_that_was_never_listed_is_not_removed_by_a_list() {
         let mut knowledge = Knowledge::default();
         let none = Fact::Logins(Box::default());
         knowledge.learn(&Fact::Represents("client".into()));
@@ -535,7 +535,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_4_what_is_of_the_owner_can_be_told_again() {
+    fn rule_4_facts_about_the_owner_are_listed_for_its_other_tokens() {
         let read = set(&[Scope::Read]);
         let mut knowledge = Knowledge::default();
         let facts = [
@@ -553,7 +553,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_4_it_is_bounded() {
+    fn rule_4_the_number_of_counters_is_bounded() {
         let mut knowledge = Knowledge::default();
         for counter in 1..=LARGEST + 10 {
             knowledge.learn(&Fact::Permission(u64::try_from(counter).unwrap(), Permission::Seen));

@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_owns_a_counter_is_told_by_one_that_is_its_own() {
+    fn the_owner_is_read_from_a_counter_with_permission_own() {
         let owner = |permission: &str, login: &str| {
             let one = format!(r#"{{"id":5,"permission":"{permission}","owner_login":"{login}"}}"#);
             let listed = listed_in(format!(r#"{{"rows":1,"counters":[{one}]}}"#).as_bytes()).unwrap();

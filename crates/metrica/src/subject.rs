@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_1_counters_are_read_wherever_they_stand() {
+    fn rule_1_counters_are_read_from_every_place() {
         for (target, expected) in [
             ("/management/v1/counter/12", &[12][..]),
             ("/management/v1/counter/12.json", &[12]),
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_2_what_is_no_number_is_unreadable() {
+    fn rule_2_a_counter_that_is_not_a_number_is_unreadable() {
         for value in
             ["", "1,", "+1", "01", "1%20", "1;2", "0x1", "%2531", "ga:1", "18446744073709551616", "1.0", "%EF%BC%91"]
         {

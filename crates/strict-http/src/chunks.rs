@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_4_what_is_no_chunk() {
+    fn rule_4_invalid_chunks_are_rejected() {
         for body in [
             &b"x\r\n"[..],
             b"\r\n",

@@ -387,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_2_what_brings_nothing_is_paid_for() {
+    fn rule_2_frames_without_content_are_charged() {
         let now = Instant::now();
         let empty = u64::from(MOST - SETTINGS);
         for (kind, payload, cost) in
@@ -448,7 +448,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_4_what_is_not_finished() {
+    fn rule_4_unfinished_frames_and_header_blocks_are_detected() {
         let now = Instant::now();
         let mut account = Account::new(now);
         assert_eq!(account.unfinished(), Some(0), "SETTINGS are awaited");
@@ -488,7 +488,7 @@ mod tests {
     }
 
     #[test]
-    fn a_farewell_does_not_stand_in_another_frame() {
+    fn a_goaway_is_not_written_inside_another_frame() {
         let now = Instant::now();
         let mut account = begun(now);
         account.received(&frame(kind::HEADERS, 5, 7, &[0x82]), now).unwrap();

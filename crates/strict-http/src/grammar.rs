@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_has_begun_is_sound_as_far_as_it_goes() {
+    fn a_partial_line_is_valid_up_to_its_last_byte() {
         let line = "DELETE /a/b?c=%20 HTTP/1.1\r";
         for end in 0..=line.len() {
             let begun = line.get(..end).unwrap();

@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_3_and_4_what_a_listener_is_called_by() {
+    fn rules_3_and_4_a_listener_knows_its_own_hosts() {
         let listed = ["Gate.Example", "10.9.9.9", "[2001:db8::9]"];
         let hosts = Hosts::new("10.0.0.1".parse().unwrap(), "metrica.example", listed);
         let known = |authority: &str| Host::of(authority.as_bytes()).is_some_and(|host| hosts.know(host));

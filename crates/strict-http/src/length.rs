@@ -69,7 +69,7 @@ mod tests {
     const CODING: &str = "transfer-encoding";
 
     #[test]
-    fn rule_1_one_chunked() {
+    fn rule_1_chunked_is_the_only_coding_and_occurs_once() {
         assert!(sound(200, &[(CODING, "Chunked")]));
         for coding in ["gzip, chunked", "chunked, chunked", "chunked,", "identity", "xchunked", "", "chunked;a=b"] {
             assert!(!sound(200, &[(CODING, coding)]), "{coding}");
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_2_one_length() {
+    fn rule_2_content_length_occurs_once() {
         assert!(sound(200, &[(LENGTH, "10")]) && sound(304, &[(LENGTH, "10")]) && sound(200, &[]));
         for length in ["5, 5", "+5", "-5", "", "5 5", "0x5", "5,"] {
             assert!(!sound(200, &[(LENGTH, length)]), "{length}");
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_4_only_what_was_asked_for() {
+    fn rule_4_only_expected_statuses_are_valid() {
         assert!([200, 299, 304, 420, 599].iter().all(|status| sound(*status, &[])));
         assert!([101, 103, 206, 600, 999].iter().all(|status| !sound(*status, &[])));
     }

@@ -34,7 +34,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_2_spaces_and_empty_elements_are_none() {
+    fn rule_2_spaces_and_empty_elements_are_skipped() {
         assert_eq!(list(&[b"", b" , a \t,,\tb c", b","]), [&b"a"[..], b"b c"]);
         assert_eq!(list(&[b"\"a,b\""]), [b"\"a", b"b\""]);
     }

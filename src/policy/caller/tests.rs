@@ -106,7 +106,7 @@ fn rule_2_the_first_match_wins() {
 }
 
 #[test]
-fn rule_2_what_is_never_reached_is_known() {
+fn rule_2_an_unreachable_caller_is_detected() {
     let both = all_of([listener("app"), source(&["10.1.0.0/16"])]);
     for (earlier, later, expected) in [
         (on("app"), both.clone(), true),

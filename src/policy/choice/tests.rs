@@ -57,7 +57,7 @@ fn world(owners: &[Option<&'static str>], access: &[(usize, u64, bool)]) -> Worl
 }
 
 #[test]
-fn rule_2_who_has_the_access_comes_before_who_may_have_it_and_that_before_who_lacks_it() {
+fn rule_2_candidates_are_ordered_granted_then_unknown_then_lacking() {
     let owners = [Some("one"), Some("two"), Some("three")];
     for (access, expected) in [
         (&[][..], (0, Some(1))),
@@ -97,7 +97,7 @@ fn rule_3_the_narrowest_of_those_that_may_and_else_the_first_account() {
 }
 
 #[test]
-fn rule_5_counters_of_several_accounts_are_told_apart() {
+fn rule_5_counters_of_several_accounts_are_separated() {
     let split = |world: &World, target: &str| {
         with(world, Verb::Get, target, |request| request.split(&candidates(&[0, 1])))
             .map(|split| split.iter().map(|(counter, candidate)| (*counter, candidate.position)).collect::<Vec<_>>())

@@ -31,7 +31,7 @@ const COUNTERS: Look = Look { counters: true, ..NOTHING };
 const DATA_OWED: Result<Duties, Breach> = Ok(Duties { body: Look { is_data: true, ..COUNTERS }, list: false });
 
 #[test]
-fn who_has_no_rules_loses_no_ordinary_request() {
+fn a_caller_without_rules_loses_no_ordinary_request() {
     let free = Rules::default();
     for target in [
         "/management/v1/counters?field=goals,mirrors&per_page=10",
@@ -52,7 +52,7 @@ fn who_has_no_rules_loses_no_ordinary_request() {
 }
 
 #[test]
-fn rule_1_what_cannot_be_undone_can_be_denied() {
+fn rule_1_destructive_operations_can_be_denied() {
     let careful = Rules { destructive: false, ..Rules::default() };
     for (verb, target) in [
         (Verb::Delete, "/management/v1/counter/1"),
@@ -151,7 +151,7 @@ fn rule_4_every_counter_that_is_named_is_listed() {
 }
 
 #[test]
-fn rule_4_what_cannot_be_read_is_refused() {
+fn rule_4_unreadable_counters_are_refused() {
     for query in [
         "ids=1,",
         "ids=01",
@@ -180,7 +180,7 @@ fn rule_4_what_cannot_be_read_is_refused() {
 }
 
 #[test]
-fn rule_4_what_names_no_counter_is_refused_unless_it_is_nobodys() {
+fn rule_4_a_request_without_a_counter_is_refused_unless_public() {
     assert_eq!(get(&limited(), "/stat/v1/data?metrics=ym:s:visits"), Err(Breach::NoCounter));
     assert_eq!(get(&limited(), "/management/v1/clients"), Err(Breach::NoCounter));
     assert_eq!(get(&limited(), "/management/v1/clients?counters=1,2"), Err(Breach::Counter(2, "counters")));
@@ -321,7 +321,7 @@ fn rule_6_a_request_without_a_login_is_about_the_whole_account() {
 }
 
 #[test]
-fn rule_8_what_gives_somebody_access_can_be_denied() {
+fn rule_8_operations_that_give_access_can_be_denied() {
     let closed = Rules { sharing: false, ..Rules::default() };
     for (verb, target, denied) in [
         (Verb::Post, "/management/v1/counter/1/grants", true),

@@ -107,7 +107,7 @@ fn rule_4_later_threads() {
 }
 
 #[test]
-fn rule_6_what_needs_more_is_refused() {
+fn rule_6_needs_beyond_the_sandbox_are_refused() {
     let set = |folders: &[&str]| folders.iter().map(PathBuf::from).collect::<BTreeSet<_>>();
     let needs = |read: &[&str], port| Needs { read: set(read), remove: set(&[]), connect: BTreeSet::from([DNS, port]) };
     let allowed = needs(&["/a", "/b/c"], 443);

@@ -71,7 +71,7 @@ fn a_shortage_is_counted_and_no_token_fails_for_it() {
 }
 
 #[test]
-fn a_reload_uses_what_fits_too() {
+fn a_reload_fits_the_descriptor_limit_too() {
     let upstream = Upstream::plain();
     let small = format!(
         "{TWO_CALLERS}limits: {{connections: 10}}\nupstream: {{ca_file: '{{ca}}', connect_to: '{{upstream}}', connections: 10}}\n"
@@ -93,7 +93,7 @@ fn a_reload_uses_what_fits_too() {
 }
 
 #[test]
-fn check_says_that_not_all_connections_fit() {
+fn check_warns_of_connections_beyond_the_descriptor_limit() {
     let upstream = Upstream::plain();
     let plan = Gate::plan(&upstream, &format!("{TWO_CALLERS}limits: {{connections: 9999}}\n"));
     let check = |most: u32| {

@@ -103,7 +103,7 @@ fn the_rest_of_a_body_is_no_header() {
 
 /// a refusal either reads its request to the end, or announces that the connection closes.
 #[test]
-fn a_refused_write_keeps_its_connection_or_says_that_it_ends() {
+fn a_refused_write_keeps_its_connection_or_announces_its_end() {
     let upstream = Upstream::plain();
     let gate = Gate::start(&upstream, TWO_CALLERS);
     let head = |fields: &str| format!("POST /management/v1/counters HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n\r\n");

@@ -74,7 +74,7 @@ fn a_flood_of_fields_is_answered_at_its_limit() {
 
 /// requests without end from a caller that reads no answer: the gate stops reading, too.
 #[test]
-fn requests_whose_answers_are_not_read_are_not_taken() {
+fn requests_are_not_read_while_their_answers_are_not_read() {
     let upstream = Upstream::run(|conversation| {
         let body = "x".repeat(256 * 1024);
         while conversation.request_head().is_some() {

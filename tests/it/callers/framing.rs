@@ -149,7 +149,7 @@ fn a_header_is_refused_byte_by_byte_too() {
 
 /// requests before it are answered, and it is answered after them.
 #[test]
-fn what_is_no_request_is_answered_after_the_requests_before_it() {
+fn an_invalid_request_is_answered_after_those_before_it() {
     let upstream = Upstream::plain();
     let gate = Gate::start(&upstream, TWO_CALLERS);
     let post = "POST /management/v1/counters HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}";
@@ -194,7 +194,7 @@ fn nothing_is_answered_behind_the_last_request_of_a_connection() {
 
 /// Real clients send an empty line after a body, odd but valid spacing, and offers to change the protocol.
 #[test]
-fn what_is_unusual_and_right_is_served() {
+fn unusual_and_valid_requests_are_served() {
     let upstream = Upstream::plain();
     let gate = Gate::start(&upstream, TWO_CALLERS);
     let mut caller = gate.connect("app");

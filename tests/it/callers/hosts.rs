@@ -111,7 +111,7 @@ fn hosts_are_listed_for_a_listener() {
 
 /// the authority of a target in absolute form counts, and a different `Host` is rejected.
 #[test]
-fn two_hosts_are_none() {
+fn two_different_hosts_are_refused() {
     let upstream = Upstream::plain();
     let gate = Gate::start(&upstream, LISTENERS);
     let ask = |listener: &str, target: &str, hosts: &str| {

@@ -204,7 +204,7 @@ fn a_103_reaches_a_caller_of_http_1_1_before_the_answer() {
 }
 
 #[test]
-fn an_interim_response_never_stands_in_the_middle_of_another_answer() {
+fn an_interim_response_is_never_inside_another_response() {
     // The caller pipelines two requests and does not read, so the end of the first response waits in the gate while the
     // second one's interim response arrives. The sizes of the buffers between are unknown, so several sizes are tried.
     let config =

@@ -24,7 +24,7 @@ fn access_line(gate: &Gate, id: &str) -> serde_json::Value {
 }
 
 #[test]
-fn one_that_leaves_in_its_body_was_not_refused() {
+fn a_caller_that_leaves_in_its_body_was_not_refused() {
     let (length, chunked) = ("Content-Length: 10", "Transfer-Encoding: chunked");
     let bodies = [
         (length, "", "length-0"),
@@ -74,7 +74,7 @@ fn arrived(upstream: &Upstream, id: &str) -> bool {
 }
 
 #[test]
-fn one_that_sends_bad_chunks_and_stays_is_refused() {
+fn a_caller_that_sends_bad_chunks_and_stays_is_refused() {
     let upstream = Upstream::run(|conversation| {
         conversation.request_head();
         while conversation.discard() > 0 {}
@@ -107,7 +107,7 @@ fn fill(socket: &mut impl Write) {
 
 /// The slow one: the gate looks for such callers every ten seconds.
 #[test]
-fn one_that_leaves_while_the_upstream_takes_nothing_is_noticed() {
+fn a_caller_that_leaves_while_the_upstream_stalls_is_noticed() {
     let done = Signal::default();
     let hold = done.clone();
     let upstream = Upstream::run(move |conversation| {

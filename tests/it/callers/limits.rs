@@ -24,7 +24,7 @@ fn holding(go: &Signal) -> Upstream {
 }
 
 #[test]
-fn a_connection_beyond_the_limit_is_told_so() {
+fn a_connection_beyond_the_limit_is_refused_with_a_response() {
     let upstream = Upstream::plain();
     let gate = Gate::start(&upstream, &format!("{TWO_CALLERS}\nlimits: {{connections: 3}}\n"));
     // The limit is over all listeners and workers.
@@ -53,7 +53,7 @@ fn a_connection_beyond_the_limit_is_told_so() {
 
 /// R-13: a peer cannot take all places, on any listener and worker; `server/connection_limits.rs` defines a peer.
 #[test]
-fn a_connection_beyond_the_limit_of_its_peer_is_told_so() {
+fn a_connection_beyond_the_limit_of_its_peer_is_refused_with_a_response() {
     let upstream = Upstream::plain();
     let config = "
 listeners:
@@ -229,7 +229,7 @@ fn a_gate_without_descriptors_waits_and_recovers() {
 }
 
 #[test]
-fn a_gate_that_cannot_connect_for_want_of_descriptors_says_so() {
+fn a_lack_of_descriptors_makes_the_upstream_unreachable_for_a_while() {
     let upstream = Upstream::plain();
     let gate = Gate::plan(&upstream, TWO_CALLERS).workers(1).start();
     gate.allow_descriptors(64);

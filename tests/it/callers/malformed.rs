@@ -302,7 +302,7 @@ fn a_malformed_request_behind_others_is_named_too() {
 
 /// Streams that hyper itself resets get no response; refusals of the gate have a kind.
 #[test]
-fn what_the_gate_refuses_of_http2_has_a_kind() {
+fn http2_requests_refused_by_the_gate_have_a_kind() {
     let upstream = Upstream::plain();
     let gate =
         Gate::start(&upstream, &format!("{TWO_CALLERS_HTTP2}limits: {{header_bytes: 8KiB, target_bytes: 4KiB}}\n"));

@@ -113,7 +113,7 @@ fn a_preface_in_pieces_is_one() {
 
 /// A connection that only begins like the preface is HTTP/1.1, from its first byte on.
 #[test]
-fn what_only_begins_like_a_preface_is_read_from_its_first_byte() {
+fn a_request_that_begins_like_a_preface_is_read_from_its_first_byte() {
     let upstream = Upstream::plain();
     let gate = Gate::plan(&upstream, &format!("{BOTH}unknown_operations: by_method\n")).workers(1).start();
     for (begins, goes_on, expected) in [

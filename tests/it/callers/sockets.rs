@@ -62,7 +62,7 @@ fn a_socket_whose_file_was_removed_is_bound_again() {
 }
 
 #[test]
-fn what_stands_in_its_place_is_left_alone() {
+fn a_file_in_place_of_the_socket_is_left_alone() {
     let upstream = Upstream::plain();
     let mut gate = start(&upstream);
     let file = gate.file("sockets/app.sock");
@@ -79,7 +79,7 @@ fn what_stands_in_its_place_is_left_alone() {
 }
 
 #[test]
-fn a_socket_that_cannot_be_bound_again_is_said_once() {
+fn a_socket_that_cannot_be_bound_again_is_reported_once() {
     let upstream = Upstream::plain();
     let gate = start(&upstream);
     std::fs::remove_dir_all(gate.file("sockets")).unwrap();
@@ -92,7 +92,7 @@ fn a_socket_that_cannot_be_bound_again_is_said_once() {
 
 /// A request in progress on an earlier connection is answered.
 #[test]
-fn what_is_under_way_is_answered() {
+fn a_request_in_progress_is_answered() {
     let (arrived, release) = (Signal::default(), Signal::default());
     let (arrives, released) = (arrived.clone(), release.clone());
     let upstream = Upstream::run(move |conversation| {

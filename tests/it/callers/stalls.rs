@@ -78,7 +78,7 @@ fn a_caller_that_goes_away_has_not_stalled() {
 }
 
 #[test]
-fn a_caller_that_does_not_finish_its_body_is_told_so() {
+fn a_caller_that_does_not_finish_its_body_gets_a_408() {
     let upstream = silent();
     let config = format!("{TWO_CALLERS_HTTP2}timeouts: {{body_idle: 500ms}}\n");
     let gate = Gate::start(&upstream, &config);

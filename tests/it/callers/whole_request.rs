@@ -20,7 +20,7 @@ fn took_the_limit(start: Instant) {
 
 /// the upstream does not respond in time; the caller gets an error, and the request is cancelled.
 #[test]
-fn before_the_answer_the_caller_is_told() {
+fn a_deadline_before_the_response_is_reported_to_the_caller() {
     let ended = Signal::default();
     let noticed = ended.clone();
     let upstream = Upstream::run(move |conversation| {
@@ -100,7 +100,7 @@ fn a_body_that_drips_ends() {
 
 /// a response that has begun cannot be replaced; it is cut, and does not look complete.
 #[test]
-fn after_its_head_the_answer_is_cut() {
+fn a_deadline_after_the_head_cuts_the_response() {
     let upstream = Upstream::run(|conversation| {
         conversation.request_head();
         conversation.write("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");

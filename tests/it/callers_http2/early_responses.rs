@@ -58,7 +58,7 @@ fn waiting(go: &Signal) -> Upstream {
 
 /// The gate announces its shutdown, answers the requests that it has, and ends; an idle connection does not delay it.
 #[test]
-fn what_is_under_way_ends_and_then_the_gate() {
+fn requests_in_progress_end_before_the_gate() {
     let go = Signal::default();
     let upstream = waiting(&go);
     let mut gate = Gate::start(&upstream, &format!("{TWO_CALLERS_HTTP2}\nshutdown: {{timeout: 60s}}\n"));
@@ -89,7 +89,7 @@ fn what_is_under_way_ends_and_then_the_gate() {
 }
 
 #[test]
-fn what_takes_too_long_is_cut_and_the_code_is_69() {
+fn a_request_beyond_the_shutdown_timeout_is_cut_and_the_code_is_69() {
     let go = Signal::default();
     let upstream = waiting(&go);
     let mut gate = Gate::start(&upstream, &format!("{TWO_CALLERS_HTTP2}\nshutdown: {{timeout: 200ms}}\n"));

@@ -281,7 +281,7 @@ fn frames_in_the_wrong_state_end_the_stream_or_the_connection() {
 
 /// RFC 9113, sections 4.1, 5.5 and 6.5.2: unknown and obsolete frames and settings are ignored.
 #[test]
-fn what_means_nothing_is_ignored() {
+fn unknown_frames_flags_and_settings_are_ignored() {
     let upstream = Upstream::plain();
     let gate = Gate::start(&upstream, TWO_CALLERS_HTTP2);
     let mut padded = vec![4];

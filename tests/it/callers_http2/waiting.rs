@@ -24,7 +24,7 @@ fn took(what: Duration, since: Instant) {
 
 /// the preface, SETTINGS and a header block have the time of a request's header.
 #[test]
-fn what_is_not_finished_in_time_ends_the_connection() {
+fn an_unfinished_preface_or_header_block_ends_the_connection_in_time() {
     let upstream = Upstream::plain();
     let gate = Gate::start(&upstream, &with("timeouts: {request_headers: 400ms}"));
     let connected = [PREFACE, &frame(SETTINGS, 0, 0, [])].concat();
@@ -114,7 +114,7 @@ fn a_body_that_stalls_is_refused_alone() {
 /// a response that the caller's window holds back ends its own request alone; data that hyper still holds
 /// when the request is over ends the connection.
 #[test]
-fn an_answer_that_is_not_taken_is_given_up() {
+fn a_response_that_is_not_read_is_given_up() {
     let upstream = Upstream::run(|conversation| {
         while let Some(head) = conversation.request_head() {
             let large = head.contains("?large");
@@ -207,7 +207,7 @@ fn a_large_answer_streams() {
 
 /// An upload that nobody takes is held back by its window, and costs no more memory than that.
 #[test]
-fn an_upload_that_is_not_taken_is_held_back() {
+fn an_upload_that_is_not_read_is_held_back() {
     let go = Signal::default();
     let release = go.clone();
     let upstream = Upstream::run(move |conversation| {

@@ -37,7 +37,7 @@ This page is written from `src/doctor/assumed.rs` by a test; `UPDATE=1 cargo tes
 
 /// Files that are named have to be there.
 #[test]
-fn it_names_files_that_exist() {
+fn the_assumptions_name_existing_files() {
     for assumed in Assumed::ALL {
         let one = assumed.of();
         let texts = [one.relied_on, one.otherwise].join(" ");
@@ -55,7 +55,7 @@ fn verdicts(said: &Value) -> Vec<String> {
 }
 
 #[test]
-fn what_is_so_is_told_from_what_is_not() {
+fn assumptions_that_hold_are_distinguished_from_others() {
     let fake = metrica();
     let practice = Practice::of(&fake, &[("t", READS, READ)], &caller(""));
     let (_, said) = practice.json(&["--assumptions"]);
@@ -94,7 +94,7 @@ fn what_is_so_is_told_from_what_is_not() {
 
 /// An upstream that violates every assumption, and sends the token back: the token is not printed.
 #[test]
-fn what_does_not_hold_is_said_with_what_to_change() {
+fn an_assumption_that_fails_is_reported_with_its_remedy() {
     let upstream = Upstream::run(|conversation| {
         while let Some(head) = conversation.request_head() {
             let is_list = head.starts_with("GET /management/v1/counters?") && head.contains("canary");
@@ -153,7 +153,7 @@ fn what_does_not_hold_is_said_with_what_to_change() {
 }
 
 #[test]
-fn where_nobody_answers_nothing_is_said_to_hold() {
+fn no_assumption_is_reported_as_held_if_nobody_answers() {
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let practice = Practice::new(&nobody, metrica().ca_pem(), &[("t", READS, READ)], &caller(""), false);
     let (code, said) = practice.json(&["--assumptions"]);

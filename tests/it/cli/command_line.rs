@@ -10,7 +10,7 @@ use crate::harness::gate::program;
 use crate::harness::{Gate, TWO_CALLERS, Upstream};
 
 #[test]
-fn variables_mean_what_people_mean_by_them() {
+fn variables_accept_common_boolean_values() {
     let files = Files::new();
     std::fs::remove_file(files.0.path().join("crm")).unwrap();
     let check = |name: &str, value: &str, more: &[&str]| {
@@ -211,7 +211,7 @@ fn check_warns_of_a_scope_that_no_token_of_the_caller_covers() {
 }
 
 #[test]
-fn a_right_of_another_service_is_told_where_it_belongs() {
+fn a_right_of_another_service_is_reported_with_its_place() {
     let files = Files::new();
     files.edit("scopes: [metrika:write]}\n", "scopes: [metrika:write, passport:business]}\n");
     let (code, said) = files.run(&["check"]);
@@ -224,7 +224,7 @@ fn a_right_of_another_service_is_told_where_it_belongs() {
 }
 
 #[test]
-fn a_relative_path_is_said_with_what_it_is_relative_to() {
+fn a_relative_path_is_reported_with_its_base_folder() {
     let files = Files::new();
     let at = files.0.path().display().to_string();
     files.edit(&format!("'{at}/crm'"), "secrets/crm");
@@ -247,7 +247,7 @@ fn a_relative_path_is_said_with_what_it_is_relative_to() {
 }
 
 #[test]
-fn nothing_is_put_in_the_place_of_a_variable_and_that_is_said() {
+fn variables_are_not_expanded_and_the_message_reports_that() {
     for (from, to, expected) in [
         ("'FOLDER/crm'", "'${CRM}'", "expected the path of a file; the gate does not expand variables"),
         (
@@ -278,7 +278,7 @@ fn nothing_is_put_in_the_place_of_a_variable_and_that_is_said() {
 
 /// The lines of the README that make a token file, on a machine where its folder is not there yet.
 #[test]
-fn the_readme_makes_a_token_file_that_is_taken() {
+fn the_commands_of_the_readme_make_a_valid_token_file() {
     let readme = include_str!("../../../README.md");
     let lines = readme.lines().filter_map(|line| line.strip_prefix("$ "));
     let lines: Vec<_> = lines.filter(|line| line.contains("/var/run/secrets/metrika")).collect();

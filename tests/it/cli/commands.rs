@@ -55,7 +55,7 @@ impl Files {
 }
 
 #[test]
-fn check_says_that_all_is_right() {
+fn check_reports_a_valid_configuration() {
     let files = Files::new();
     let (code, said) = files.run(&["check"]);
     assert_eq!(code, 0, "{said}");
@@ -67,7 +67,7 @@ fn check_says_that_all_is_right() {
 }
 
 #[test]
-fn check_says_what_is_wrong() {
+fn check_reports_each_mistake() {
     let files = Files::new();
     files.edit("scopes: [metrika:read], tokens: [analytics]", "scopes: [metrika:reed], tokens: [analytic]");
     let (code, said) = files.run(&["check"]);
@@ -82,7 +82,7 @@ fn check_says_what_is_wrong() {
 }
 
 #[test]
-fn check_looks_at_token_files_unless_it_is_told_not_to() {
+fn check_reads_token_files_unless_a_flag_disables_it() {
     use std::os::unix::fs::PermissionsExt;
     let files = Files::new();
     std::fs::remove_file(files.0.path().join("crm")).unwrap();
@@ -117,7 +117,7 @@ fn check_looks_at_token_files_unless_it_is_told_not_to() {
 }
 
 #[test]
-fn check_warns_of_what_is_probably_not_meant() {
+fn check_warns_of_probable_mistakes() {
     let files = Files::new();
     files.edit("tokens: [analytics, crm]}", "tokens: [analytics]}");
     let (code, said) = files.run(&["check"]);
@@ -132,7 +132,7 @@ fn check_warns_of_what_is_probably_not_meant() {
 }
 
 #[test]
-fn a_caller_that_is_never_reached_is_said() {
+fn an_unreachable_caller_is_reported() {
     let files = Files::new();
     files.edit("id: crm, match: {listener: crm}", "id: crm, match: {listener: app, source: [127.0.0.0/8]}");
     let said = files.run(&["check"]).1;
@@ -152,7 +152,7 @@ fn check_of_a_file_that_is_not_there_is_66() {
 }
 
 #[test]
-fn explain_says_yes_with_the_token_and_no_with_the_answer() {
+fn explain_shows_the_token_if_allowed_and_the_response_if_refused() {
     let files = Files::new();
     let (code, said) = files.run(&["explain", "GET", "/management/v1/counters?oauth_token=secret", "--as", "reports"]);
     assert_eq!(code, 0, "{said}");
@@ -276,7 +276,7 @@ fn explain_fails_where_it_has_no_answer() {
 }
 
 #[test]
-fn explain_says_what_the_gate_does() {
+fn explain_agrees_with_the_gate() {
     let upstream = Upstream::plain();
     let gate = Gate::start(&upstream, TWO_CALLERS);
     for (method, path) in [
@@ -322,7 +322,7 @@ fn healthcheck_asks_a_gate() {
 }
 
 #[test]
-fn healthcheck_does_not_wait_for_ever() {
+fn healthcheck_has_a_timeout() {
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/readyz", silent.local_addr().unwrap());
     let (code, _, said) = outcome(program().args(["healthcheck", "--timeout", "100ms", "--url", &url]));
@@ -331,7 +331,7 @@ fn healthcheck_does_not_wait_for_ever() {
 }
 
 #[test]
-fn the_version_is_said() {
+fn the_version_is_printed() {
     let (code, said, _) = outcome(program().arg("--version"));
     assert_eq!((code, said), (0, format!("metrika-gate {}\n", env!("CARGO_PKG_VERSION"))));
 }
@@ -347,7 +347,7 @@ fn wrong_usage_is_2() {
 
 /// The log's own reader would interpret such a word as the name of a module, and log nothing else.
 #[test]
-fn a_level_that_is_none_is_refused_and_not_silence() {
+fn an_invalid_log_level_is_refused() {
     for level in ["warning", "x=y=z", ""] {
         let flag = format!("--log-level={level}");
         let (code, _, said) = outcome(program().args(["run", &flag]));
@@ -362,7 +362,7 @@ fn a_level_that_is_none_is_refused_and_not_silence() {
 }
 
 #[test]
-fn every_flag_has_a_twin_in_the_environment() {
+fn every_flag_has_an_equivalent_in_the_environment() {
     let files = Files::new();
     let config = files.config();
     let with = |command: &str| {

@@ -11,7 +11,7 @@ use crate::harness::{Gate, READ_TOKEN, TWO_CALLERS, Upstream};
 const SECRET: &str = "y0_AgAAAAAsecretsecretsecretsecret";
 
 #[test]
-fn all_mistakes_are_said_at_once_and_the_code_is_78() {
+fn all_mistakes_are_reported_at_once_and_the_code_is_78() {
     let upstream = Upstream::plain();
     let config = format!(
         "
@@ -51,7 +51,7 @@ log: {{level: {SECRET}}}
 }
 
 #[test]
-fn what_is_not_yaml_is_78_too() {
+fn invalid_yaml_is_78_too() {
     let upstream = Upstream::plain();
     for config in ["listeners: [", "a: b: c", "\t", "- 1", "42", "listeners: &a [*a]\n", "tokens: {}\ntokens: {}\n"] {
         let plan = Gate::plan(&upstream, TWO_CALLERS);
@@ -76,7 +76,7 @@ fn a_configuration_that_is_not_there_is_66() {
 }
 
 #[test]
-fn an_address_that_is_taken_is_69() {
+fn an_address_in_use_is_69() {
     let upstream = Upstream::plain();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
@@ -103,7 +103,7 @@ fn an_address_that_another_gate_has_is_not_shared() {
 }
 
 #[test]
-fn a_token_that_others_can_read_is_77_and_the_mend_is_said() {
+fn a_token_that_others_can_read_is_77_and_the_fix_is_reported() {
     let upstream = Upstream::plain();
     for mode in [0o644, 0o604, 0o620, 0o610, 0o777] {
         let plan = Gate::plan(&upstream, TWO_CALLERS);
@@ -123,7 +123,7 @@ fn a_token_that_others_can_read_is_77_and_the_mend_is_said() {
 }
 
 #[test]
-fn what_everyone_can_write_is_77_and_the_mend_is_said() {
+fn a_world_writable_file_or_folder_is_77_and_the_fix_is_reported() {
     let upstream = Upstream::plain();
     let set = |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
     // A user with write access to the folder can replace the configuration or a token.
@@ -156,7 +156,7 @@ tokens:
 }
 
 #[test]
-fn what_is_no_file_is_78() {
+fn a_folder_in_place_of_a_token_file_is_78() {
     let upstream = Upstream::plain();
     let plan = Gate::plan(&upstream, TWO_CALLERS).without("analytics");
     std::fs::create_dir(plan.folder().join("analytics")).unwrap();
@@ -166,7 +166,7 @@ fn what_is_no_file_is_78() {
 
 /// R-5.
 #[test]
-fn a_token_that_is_none_is_78_and_not_said() {
+fn an_invalid_token_is_78_and_not_printed() {
     let upstream = Upstream::plain();
     for (content, what) in [
         (String::new(), "is empty"),
@@ -201,7 +201,7 @@ fn a_token_that_is_none_is_78_and_not_said() {
 }
 
 #[test]
-fn all_bad_tokens_are_said_at_once() {
+fn all_bad_tokens_are_reported_at_once() {
     let upstream = Upstream::plain();
     let (code, said) = Gate::plan(&upstream, TWO_CALLERS).token("analytics", "").token("crm", "two words").fails();
     assert_eq!(code, 78, "{said}");
@@ -209,7 +209,7 @@ fn all_bad_tokens_are_said_at_once() {
 }
 
 #[test]
-fn one_newline_at_the_end_is_an_editors() {
+fn a_final_newline_of_a_token_file_is_ignored() {
     let upstream = Upstream::plain();
     let gate = Gate::plan(&upstream, TWO_CALLERS).token("analytics", &format!("{READ_TOKEN}\n")).start();
     assert_eq!(gate.get("app", "/management/v1/counters").summary(), "200");
@@ -217,7 +217,7 @@ fn one_newline_at_the_end_is_an_editors() {
 }
 
 #[test]
-fn a_short_token_is_taken_with_a_warning() {
+fn a_short_token_is_accepted_with_a_warning() {
     let upstream = Upstream::plain();
     let gate = Gate::plan(&upstream, TWO_CALLERS).token("analytics", "y0_canarySHORT").start();
     let line = gate.until_log(&["\"WARN\"", "the token is shorter than any", "\"token\":\"analytics\""]);
@@ -228,7 +228,7 @@ fn a_short_token_is_taken_with_a_warning() {
 }
 
 #[test]
-fn a_secret_that_stands_for_its_file_is_not_repeated() {
+fn a_secret_in_place_of_its_file_is_not_repeated() {
     let upstream = Upstream::plain();
     let page = "https://oauth.yandex.ru/verification_code#access_token=y0_AgAAAAAsecret&token_type=bearer";
     for (secret, named) in [
@@ -245,7 +245,7 @@ fn a_secret_that_stands_for_its_file_is_not_repeated() {
 }
 
 #[test]
-fn a_secret_that_stands_for_a_key_is_not_repeated() {
+fn a_secret_in_place_of_a_key_is_not_repeated() {
     let upstream = Upstream::plain();
     let config = format!(
         "{TWO_CALLERS}\ntokens:\n  y0_AgAAAAAsecretsecretsecret: {{scopes: []}}\ny0_AgAAAAAtoplevel0123456789: 1\n"

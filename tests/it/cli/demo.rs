@@ -61,7 +61,7 @@ fn paste(line: &str) -> String {
 }
 
 #[test]
-fn its_four_steps_do_what_they_say() {
+fn the_four_steps_of_the_demo_work_as_printed() {
     let mut demo = Demo::start();
     let lines = demo.lines();
     assert_eq!(lines.len(), 6, "four steps, the last of three lines");
@@ -121,7 +121,7 @@ fn a_counter_that_may_only_be_looked_at_is_called_that() {
 }
 
 #[test]
-fn none_of_its_lines_sends_a_token_to_the_gate() {
+fn no_line_of_the_demo_sends_a_token_to_the_gate() {
     let demo = Demo::start();
     for line in demo.lines().iter().filter(|line| !line.contains("/_fake/")) {
         assert!(!line.to_lowercase().contains("oauth") && !line.contains("token="), "{line}");
@@ -129,7 +129,7 @@ fn none_of_its_lines_sends_a_token_to_the_gate() {
 }
 
 #[test]
-fn it_stays_on_this_machine() {
+fn the_demo_listens_on_loopback_only() {
     for flag in ["--reports", "--crm", "--admin", "--fake"] {
         let output = program().args(["demo", flag, "0.0.0.0:0"]).stdin(Stdio::null()).output().unwrap();
         assert!(!output.status.success());
@@ -139,7 +139,7 @@ fn it_stays_on_this_machine() {
 }
 
 #[test]
-fn an_address_that_is_taken_is_69() {
+fn an_address_in_use_is_69() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let flags = ["--reports", "--crm", "--admin", "--fake"];
@@ -162,7 +162,7 @@ fn an_address_that_is_taken_is_69() {
 }
 
 #[test]
-fn a_token_of_the_fake_that_is_none_is_wrong_usage() {
+fn an_invalid_token_of_the_fake_is_wrong_usage() {
     let good = "test-analytics-0001=shop:read:101";
     for (bad, what) in [
         ("test-analytics-0002", "expected the form"),
@@ -180,7 +180,7 @@ fn a_token_of_the_fake_that_is_none_is_wrong_usage() {
 }
 
 #[test]
-fn its_folder_is_taken_away_at_the_end() {
+fn the_folder_of_the_demo_is_removed_at_the_end() {
     let demo = Demo::start();
     let line = demo.lines()[3].to_owned();
     let folder = line.split("--cacert ").nth(1).unwrap().split("/ca.pem").next().unwrap().to_owned();

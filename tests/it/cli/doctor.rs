@@ -100,7 +100,7 @@ fn identity_is_not_asked_unless_it_is_configured() {
 
 /// Rule 4.
 #[test]
-fn what_a_token_cannot_see_is_asked_with_another_of_its_owner() {
+fn a_counter_hidden_from_a_token_is_read_with_another_of_its_owner() {
     let fake = metrica();
     let callers = "{id: crm, match: {listener: app}, scopes: [metrika:read, metrika:write], tokens: [reads, writes], \
                    counters: [101, 102]}";
@@ -251,7 +251,7 @@ fn check_online_does_both() {
 
 /// Rules 1 and 7: no output has a token, even if a server echoes it; and every request is a GET without a body.
 #[test]
-fn what_comes_back_is_not_repeated() {
+fn tokens_echoed_by_a_server_are_not_repeated() {
     let (config, ca_pem) = {
         let key = rcgen::KeyPair::generate().unwrap();
         let names = ["api-metrika.yandex.net", "login.yandex.ru"].map(str::to_owned).to_vec();
@@ -296,7 +296,7 @@ fn what_comes_back_is_not_repeated() {
 }
 
 #[test]
-fn the_stand_in_says_who_issued_a_token() {
+fn the_stand_in_names_the_issuer_of_a_token() {
     assert_eq!(fake_metrica::DEMO_CLIENT_ID, CLIENT_ID);
     let fake = metrica();
     assert!(fake.turn(&format!("account?token={READS}&login=ivan&client_id=abcdefgh&represents=a,b")).is_ok());

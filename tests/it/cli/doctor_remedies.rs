@@ -356,7 +356,7 @@ fn yandex_id_that_cannot_be_reached_has_its_own_words() {
 
 /// Rule 5.
 #[test]
-fn without_a_named_counter_it_looks_at_what_the_owner_sees_and_says_so() {
+fn without_named_counters_the_owners_counters_are_examined_and_noted() {
     let counters =
         (1..9).map(|counter| (counter, if counter == 2 { Permission::View } else { Permission::Own })).collect();
     let token = FakeToken {
@@ -384,7 +384,7 @@ fn without_a_named_counter_it_looks_at_what_the_owner_sees_and_says_so() {
 }
 
 #[test]
-fn one_token_under_two_names_is_said() {
+fn a_token_under_two_names_is_reported() {
     let fake = metrica();
     let callers = caller("").replace("tokens: [t]", "tokens: [t, u]");
     let practice = Practice::of(&fake, &[("t", READS, OWNER), ("u", READS, OWNER)], &callers);
@@ -398,7 +398,7 @@ fn one_token_under_two_names_is_said() {
 
 /// Rule 4: an account that is only declared is not another token's that Yandex ID names.
 #[test]
-fn a_declared_owner_does_not_stand_against_the_one_that_is_seen() {
+fn a_declared_owner_does_not_override_the_observed_one() {
     let fake = metrica();
     // The first is asked first, and gets no answer; the second is a stranger's, whatever is declared.
     fake.turn("fail?error_type=backend_error&path=/info&times=1").unwrap();

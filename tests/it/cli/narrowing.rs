@@ -99,7 +99,7 @@ fn suggest_never_widens() {
 }
 
 #[test]
-fn suggest_says_what_it_widens_when_it_is_told_to() {
+fn suggest_reports_the_rights_it_widens_with_the_flag() {
     let shop = Shop::new(
         &SHOP.replace("metrika:write], tokens: [all], counters", "metrika:expenses], tokens: [all], counters"),
     );
@@ -130,7 +130,7 @@ fn suggest_says_what_it_widens_when_it_is_told_to() {
 }
 
 #[test]
-fn what_metrica_did_not_take_and_what_no_right_mends_is_no_need() {
+fn requests_refused_by_metrica_or_not_fixable_by_rights_are_no_need() {
     let shop = Shop::new(&SHOP.replace("scopes: [metrika:read, metrika:write]}", "scopes: [metrika:read]}"));
     let answered = |status: u16, reason: &str| {
         let more = format!(r#","counters":[104],"origin":"upstream","reason":"{reason}""#);
@@ -186,7 +186,7 @@ fn callers_without_a_need_are_kept_as_they_are() {
 }
 
 #[test]
-fn explain_of_a_log_names_what_would_be_refused() {
+fn explain_of_a_log_names_the_requests_that_would_be_refused() {
     let shop = Shop::new(SHOP);
     let lines: Vec<_> =
         BEYOND.iter().map(|(method, operation, _, more)| line("shop", method, operation, more)).collect();
@@ -218,7 +218,7 @@ fn explain_of_a_log_names_what_would_be_refused() {
 
 /// The information of log lines on marks of operations, and on logins that were left out.
 #[test]
-fn suggest_allows_what_gives_access_only_where_it_was_used() {
+fn suggest_allows_sharing_only_where_it_was_used() {
     let config = SHOP
         .replace(
             "tokens: [all], counters: [103, 104], ulogin: [a, b], list: filter, destructive: deny",

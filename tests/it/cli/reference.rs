@@ -91,7 +91,7 @@ fn at<'a>(document: &'a mut Value, path: &str) -> &'a mut Value {
 
 /// The parser reports its keys: an unknown key causes an error that lists the known ones.
 #[test]
-fn every_key_that_is_read_stands_in_the_reference() {
+fn every_key_that_is_read_is_in_the_reference() {
     let (_, ca_pem) = crate::harness::upstream::certificate("h");
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), ca_pem).unwrap();

@@ -86,7 +86,7 @@ pub fn parse(text: &str) -> Config {
 }
 
 #[test]
-fn suggest_narrows_a_configuration_to_what_was_used() {
+fn suggest_narrows_a_configuration_to_the_rights_in_use() {
     let served = Served::new();
     let text = served.suggest(Some(&served.gate.file("gate.yaml")));
     let (before, config) = (parse(&served.gate.config()), parse(&text));
@@ -144,7 +144,7 @@ fn a_log_can_come_through_a_pipe_and_has_to_be_one() {
 }
 
 #[test]
-fn explain_says_what_would_become_of_a_log() {
+fn explain_shows_the_decisions_for_a_log() {
     let served = Served::new();
     let narrow = served.gate.config().replace(
         "scopes: [metrika:read, metrika:write], tokens: [analytics, crm]}",

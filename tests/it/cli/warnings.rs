@@ -96,7 +96,7 @@ fn a_reader_that_is_gone_is_no_error() {
 }
 
 #[test]
-fn where_a_configuration_comes_from_is_said_where_there_is_none() {
+fn a_missing_configuration_is_reported_with_the_way_to_make_one() {
     let hint = "; use --config FILE for another file, or `metrika-gate init` to print a minimal one\n";
     for arguments in [&["run"][..], &["check"], &["explain", "GET", "/"], &[]] {
         let (code, _, said) = outcome(program().args(arguments));

@@ -61,7 +61,7 @@ fn a_missing_scope_and_a_missing_grant_are_the_same_bytes() {
 }
 
 #[test]
-fn each_right_allows_what_it_is_for() {
+fn each_right_allows_its_own_operations() {
     let asked = Asked::new();
     let lines = |counter: &str| {
         let goals = format!("/management/v1/counter/{{{counter}}}/goals");
@@ -88,7 +88,7 @@ fn each_right_allows_what_it_is_for() {
 }
 
 #[test]
-fn what_is_public_is_shown_whatever_the_scopes() {
+fn public_counters_are_shown_regardless_of_scopes() {
     let asked = Asked::new();
     let lines = [
         "GET /stat/v1/data?ids={demo}&metrics=ym:s:visits",
@@ -123,7 +123,7 @@ fn narrow_scopes_upload_their_kind_and_write_uploads_all() {
 }
 
 #[test]
-fn the_list_has_what_was_granted_and_whose_it_is() {
+fn the_list_has_the_granted_counters_with_their_owners() {
     let asked = Asked::new();
     let list = |line: &str| -> serde_json::Value { serde_json::from_str(&asked.ask("t", line).body).unwrap() };
     let whole = list("GET /management/v1/counters");
@@ -183,7 +183,7 @@ fn a_dead_token_is_refused_in_each_of_its_forms() {
 }
 
 #[test]
-fn what_is_restricted_is_refused_to_whom_the_rest_is_shown() {
+fn restricted_data_is_refused_while_other_data_is_shown() {
     let asked = Asked::new();
     let said = asked.ask("t", "GET /stat/v1/data?ids={own}&metrics=ym:s:visits&dimensions=ym%3As%3Arestricted");
     assert!(said.status == 403 && said.body.contains("4019"), "{said:?}");

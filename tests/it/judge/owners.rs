@@ -117,6 +117,6 @@ pub const ROWS: &[Row] = &[
 ];
 
 #[test]
-fn whose_a_token_is() {
+fn the_owner_of_a_token() {
     super::run::judge(ROWS);
 }

@@ -176,6 +176,6 @@ pub const ROWS: &[Row] = &[
 ];
 
 #[test]
-fn what_was_seen_before() {
+fn earlier_observations_are_used() {
     super::run::judge(ROWS);
 }

@@ -179,6 +179,6 @@ pub const ROWS: &[Row] = &[
 ];
 
 #[test]
-fn what_one_token_knows_of_its_owner() {
+fn observations_of_one_token_serve_its_siblings() {
     super::run::judge(ROWS);
 }

@@ -41,7 +41,7 @@ fn types(head: &str) -> Vec<&str> {
 }
 
 #[test]
-fn json_leaves_as_json_whatever_it_is_said_to_be() {
+fn json_is_forwarded_as_json_whatever_its_declared_type() {
     let (upstream, seen) = keeping();
     let gate = Gate::start(&upstream, CALLERS);
     for body in [r#"{"goal":{"name":"a=1&ids=5"}}"#, "[]", " \n{\"a\" : [1]} ", "\u{feff}{}"] {
@@ -59,7 +59,7 @@ fn json_leaves_as_json_whatever_it_is_said_to_be() {
 
 /// A streamed body is not delayed, unless it would be refused.
 #[test]
-fn json_in_chunks_is_looked_at_where_it_is_said_to_be_a_form() {
+fn chunked_json_is_inspected_only_if_declared_as_a_form() {
     let (upstream, seen) = keeping();
     let gate = Gate::start(&upstream, CALLERS);
     for (fields, expected) in [(FORM, "application/json"), (TEXT, "text/plain;charset=UTF-8")] {
@@ -70,7 +70,7 @@ fn json_in_chunks_is_looked_at_where_it_is_said_to_be_a_form() {
 }
 
 #[test]
-fn what_is_no_json_goes_on_as_it_is_unless_it_is_a_form() {
+fn a_body_that_is_not_json_passes_unless_declared_as_a_form() {
     let (upstream, seen) = keeping();
     let gate = Gate::start(&upstream, CALLERS);
     for body in ["a=1", "{\"a\":1}=&ids=5", "{", "null", "5", "\"a\"", "{}{}", "[1,]"] {
@@ -94,7 +94,7 @@ fn what_is_no_json_goes_on_as_it_is_unless_it_is_a_form() {
 
 /// A page can send forms and text to any address, but no type that declares JSON.
 #[test]
-fn what_a_page_could_have_sent_stays_what_it_is_said_to_be() {
+fn a_body_that_a_page_could_have_sent_keeps_its_declared_type() {
     let (upstream, seen) = keeping();
     let gate = Gate::start(&upstream, CALLERS);
     for field in ["Sec-Fetch-Mode: cors", "Sec-Fetch-User: ?1"] {
@@ -109,7 +109,7 @@ fn what_a_page_could_have_sent_stays_what_it_is_said_to_be() {
 }
 
 #[test]
-fn a_strict_caller_says_what_its_body_is() {
+fn a_strict_caller_declares_the_type_of_its_body() {
     let (upstream, seen) = keeping();
     let gate = Gate::start(&upstream, CALLERS);
     assert_is(&gate.send("strict", post(FORM, "{}")), "415 form_body");
@@ -119,7 +119,7 @@ fn a_strict_caller_says_what_its_body_is() {
 
 /// The body was found to be JSON under the rules of before; it leaves under those of now.
 #[test]
-fn a_caller_that_becomes_strict_meanwhile_sends_what_it_said() {
+fn a_caller_that_becomes_strict_meanwhile_keeps_its_declared_type() {
     let (upstream, seen) = keeping();
     for (fields, expected, said) in
         [(TEXT, "200", &["text/plain;charset=UTF-8"][..]), (NONE, "200", &[]), (FORM, "415 form_body", &[])]

@@ -62,7 +62,7 @@ fn each_form_goes_upstream_in_the_canonical_one() {
 }
 
 #[test]
-fn a_strict_caller_is_told_the_rule() {
+fn a_strict_caller_gets_the_rule_in_the_response() {
     let upstream = Upstream::plain();
     let gate = Gate::start(&upstream, CALLERS);
     for (sent, _, rule) in FORMS {
@@ -77,7 +77,7 @@ fn a_strict_caller_is_told_the_rule() {
 }
 
 #[test]
-fn it_does_not_matter_in_what_pieces_a_request_line_arrives() {
+fn a_request_line_may_arrive_in_any_pieces() {
     let upstream = Upstream::plain();
     let gate = Gate::start(&upstream, CALLERS);
     let sent = "/stat/v1/data?filters=a=='\u{41c}'<\"b";
@@ -94,7 +94,7 @@ fn it_does_not_matter_in_what_pieces_a_request_line_arrives() {
 }
 
 #[test]
-fn of_requests_on_one_connection_each_is_judged_as_it_came() {
+fn each_request_on_a_connection_is_decided_in_its_original_form() {
     let upstream = Upstream::plain();
     let gate = Gate::start(&upstream, CALLERS);
     let (plain, raw) = (get("/stat/v1/data?filters=a"), get("/stat/v1/data?filters=<a>"));
@@ -154,7 +154,7 @@ fn rules_hold_for_the_canonical_form() {
 }
 
 #[test]
-fn what_has_no_one_meaning_stays_refused() {
+fn ambiguous_targets_are_refused() {
     let upstream = Upstream::plain();
     let gate = Gate::start(&upstream, CALLERS);
     for (sent, kind) in [

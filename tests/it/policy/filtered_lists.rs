@@ -116,7 +116,7 @@ fn only_the_callers_own_counters_come_through() {
 }
 
 #[test]
-fn what_cannot_be_looked_into_is_refused() {
+fn a_response_that_cannot_be_inspected_is_refused() {
     let upstream = metrica();
     let gate = Gate::start(&upstream, CALLERS);
     for case in ["packed", "text"] {
@@ -127,7 +127,7 @@ fn what_cannot_be_looked_into_is_refused() {
 
 /// A response that turns out to be no list does not end as if it were complete.
 #[test]
-fn what_is_no_list_breaks_off() {
+fn a_response_that_is_no_list_is_cut() {
     let upstream = metrica();
     let gate = Gate::start(&upstream, CALLERS);
     assert_eq!(gate.get("app", &path("none")).summary(), "502 upstream_protocol");

@@ -198,7 +198,7 @@ callers:
 }
 
 #[test]
-fn what_is_no_socket_is_left() {
+fn a_file_that_is_no_socket_is_left() {
     let upstream = Upstream::plain();
     let plan = Gate::plan(&upstream, ON_A_SOCKET);
     let (path, folder) = (plan.folder().join("crm.sock"), plan.folder().to_owned());
@@ -248,7 +248,7 @@ callers: [{{id: trusted, match: {{source: [127.0.0.2]}}, {RIGHTS}}}]
 
 /// R-8, R-9: neither the path nor the method is anywhere but in the request line.
 #[test]
-fn no_field_of_a_request_says_what_is_asked() {
+fn no_field_of_a_request_overrides_method_or_path() {
     let upstream = Upstream::plain();
     let gate = Gate::start(&upstream, TWO_CALLERS);
     let overrides = [
@@ -283,7 +283,7 @@ fn no_field_of_a_request_says_what_is_asked() {
 }
 
 #[test]
-fn a_stranger_is_told_so_and_nothing_is_sent() {
+fn an_unknown_caller_is_refused_and_nothing_is_sent() {
     let upstream = Upstream::plain();
     let config = format!(
         "
@@ -303,7 +303,7 @@ callers: [{{id: far, match: {{source: [10.0.0.0/8]}}, {RIGHTS}}}]
 }
 
 #[test]
-fn the_line_of_an_unknown_caller_says_what_its_connection_proved() {
+fn the_line_of_an_unknown_caller_has_the_evidence_of_its_connection() {
     let upstream = Upstream::plain();
     let config = "
 listeners:

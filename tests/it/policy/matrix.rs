@@ -82,7 +82,7 @@ fn matrix(config: &Config, policy: &Policy) -> String {
 }
 
 #[test]
-fn who_may_do_what() {
+fn the_matrix_of_permissions_is_unchanged() {
     let config = Config::parse(CONFIG, Path::new("matrix.yaml")).unwrap_or_else(|error| panic!("{error}"));
     let policy = metrika_gate::reload::policy(&config);
     same_as_file("tests/it/fixtures/matrix.txt", &matrix(&config, &policy));

@@ -136,7 +136,7 @@ quota: {limits: {parallel: 1}, queue: {per_caller: 1}}
 }
 
 #[test]
-fn every_reason_can_be_met_and_answers_as_the_table_says() {
+fn every_reason_can_occur_and_answers_as_in_the_table() {
     let mut met = BTreeSet::new();
     let mut meet = |answer: &Answer, expected: &'static str| {
         assert_is(answer, expected);
@@ -409,7 +409,7 @@ fn headers_have_their_limits() {
 }
 
 #[test]
-fn targets_can_be_as_long_as_the_limit_can_say() {
+fn targets_can_be_as_long_as_the_largest_limit() {
     let upstream = Upstream::plain();
     let limits = |target: &str| format!("{TWO_CALLERS}limits: {{header_bytes: 256KiB, target_bytes: {target}}}\n");
     let gate = Gate::start(&upstream, &limits("65534B"));
@@ -435,7 +435,7 @@ fn a_head_request_gets_the_refusal_without_its_body() {
 }
 
 #[test]
-fn an_answer_says_the_id_of_its_request() {
+fn a_response_has_the_id_of_its_request() {
     let upstream = Upstream::plain();
     let gate = Gate::start(&upstream, TWO_CALLERS);
     let with =
@@ -449,7 +449,7 @@ fn an_answer_says_the_id_of_its_request() {
 }
 
 #[test]
-fn the_answer_to_what_is_no_http_says_its_id_and_the_date() {
+fn the_response_to_malformed_http_has_an_id_and_the_date() {
     let upstream = Upstream::plain();
     let gate = Gate::start(&upstream, TWO_CALLERS);
     let too_large = format!("GET {COUNTERS} HTTP/1.1\r\nHost: localhost\r\nX-Much: {}\r\n\r\n", "x".repeat(300_000));

@@ -103,7 +103,7 @@ const REFUSED: [(&str, &str, &str, &str); 35] = [
 
 /// The request and the rule are the caller's own: both are reported.
 #[test]
-fn the_answer_names_the_rule_the_parameter_and_what_would_be_right() {
+fn the_response_names_the_rule_the_parameter_and_the_remedy() {
     let upstream = Upstream::plain();
     let gate = Gate::start(&upstream, CALLERS);
     for (listener, target, expected) in [
@@ -212,7 +212,7 @@ callers:
 }
 
 #[test]
-fn what_is_refused_never_reaches_metrica() {
+fn refused_requests_never_reach_metrica() {
     let upstream = Upstream::plain();
     let gate = Gate::start(&upstream, CALLERS);
     for (listener, method, target, expected) in REFUSED {
@@ -236,7 +236,7 @@ fn what_is_refused_never_reaches_metrica() {
 }
 
 #[test]
-fn what_is_allowed_goes_out_as_it_came() {
+fn allowed_requests_are_forwarded_unchanged() {
     let upstream = Upstream::plain();
     let gate = Gate::start(&upstream, CALLERS);
     for (listener, method, target) in [
@@ -263,7 +263,7 @@ fn what_is_allowed_goes_out_as_it_came() {
 }
 
 #[test]
-fn in_the_shadow_what_would_be_refused_goes_on_and_is_said_and_counted() {
+fn in_shadow_mode_refusals_are_logged_and_counted_and_requests_pass() {
     let (upstream, seen) = keeping();
     let gate = Gate::start(&upstream, CALLERS);
     let large = format!("[\"{}\"]", "y".repeat(3 * 1024 * 1024));
@@ -333,7 +333,7 @@ fn in_the_shadow_what_would_be_refused_goes_on_and_is_said_and_counted() {
 }
 
 #[test]
-fn explain_says_which_rule_and_what_would_be_right() {
+fn explain_names_the_rule_and_the_remedy() {
     let upstream = Upstream::plain();
     let plan = Gate::plan(&upstream, CALLERS);
     let config = plan.file();

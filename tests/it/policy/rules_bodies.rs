@@ -172,7 +172,7 @@ fn a_body_that_does_not_come_is_not_waited_for_longer_than_another() {
 }
 
 #[test]
-fn of_uploads_and_customer_data_only_files_are_not_read() {
+fn only_files_of_uploads_and_customer_data_are_not_read() {
     let (upstream, seen) = keeping();
     let gate = Gate::start(&upstream, CALLERS);
     let file = "--x\r\nContent-Disposition: form-data; name=\"file\"\r\n\r\ncounter_id\r\n2\r\n--x--\r\n";
@@ -211,7 +211,7 @@ fn gzip(body: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn a_packed_body_is_read_as_what_it_holds() {
+fn a_compressed_body_is_read_as_its_content() {
     let (upstream, seen) = keeping();
     let gate = Gate::start(&upstream, CALLERS);
     let ask = |body: &[u8]| {

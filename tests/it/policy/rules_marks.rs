@@ -33,7 +33,7 @@ fn put(target: &str, body: &str) -> String {
 }
 
 #[test]
-fn what_is_marked_is_refused_to_a_careful_caller_and_never_reaches_metrica() {
+fn marked_operations_of_a_careful_caller_never_reach_metrica() {
     let upstream = Upstream::plain();
     let gate = Gate::start(&upstream, CALLERS);
     let params = "/management/v1/counter/1/user_params/uploadings/upload";
@@ -99,7 +99,7 @@ fn grants_in_the_body_of_a_counter_are_access_too() {
 }
 
 #[test]
-fn what_a_body_would_take_away_is_refused_before_anything_is_sent() {
+fn a_destructive_body_is_refused_before_anything_is_sent() {
     let (upstream, seen) = keeping();
     let gate = Gate::start(&upstream, CALLERS);
     let mut caller = gate.connect("careful");
@@ -177,7 +177,7 @@ fn access_is_given_to_grantees_alone() {
 }
 
 #[test]
-fn in_the_shadow_marks_are_said_and_nothing_is_refused() {
+fn in_shadow_mode_marks_are_reported_and_nothing_is_refused() {
     let (upstream, _seen) = keeping();
     let gate = Gate::start(&upstream, CALLERS);
     let stranger = r#"{"grant":{"user_login":"x"}}"#;
@@ -221,7 +221,7 @@ unknown_operations: by_method
 }
 
 #[test]
-fn a_head_is_not_the_twin_of_a_get_that_acts() {
+fn a_head_request_for_a_get_that_acts_is_refused() {
     let upstream = Upstream::plain();
     for more in ["", "unknown_operations: by_method\n"] {
         let gate = Gate::start(&upstream, &format!("{CALLERS}{more}"));
@@ -247,7 +247,7 @@ fn a_suffix_is_no_part_of_a_counter_where_none_is_documented() {
 }
 
 #[test]
-fn check_says_what_a_missing_ulogin_means() {
+fn check_explains_a_missing_ulogin() {
     let upstream = Upstream::plain();
     for (keys, expected) in [
         ("ulogin: [a]", "callers[0]: caller 'one': a request without ulogin is refused"),
@@ -306,7 +306,7 @@ This page is written from `crates/metrica/src/operation/catalogue.txt` by a test
 ";
 
 #[test]
-fn what_is_destructive_and_what_shares_is_in_the_documentation() {
+fn destructive_and_sharing_operations_are_in_the_documentation() {
     let catalogue = Catalogue::built_in();
     let mut page = DESTRUCTIVE.to_owned();
     for line in catalogue.operations() {

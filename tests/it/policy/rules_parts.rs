@@ -33,7 +33,7 @@ fn body(names: &[&str]) -> String {
 }
 
 #[test]
-fn a_part_that_could_be_taken_for_a_parameter_is_refused() {
+fn a_part_with_the_name_of_a_parameter_is_refused() {
     let (upstream, seen) = keeping();
     let gate = Gate::start(&upstream, CALLERS);
     for (listener, names, fields, is_refused) in [
@@ -68,7 +68,7 @@ fn a_part_that_could_be_taken_for_a_parameter_is_refused() {
 }
 
 #[test]
-fn rules_that_are_not_enforced_only_say_what_a_part_breaks() {
+fn rules_that_are_not_enforced_only_report_what_a_part_breaks() {
     let (upstream, seen) = keeping();
     let gate = Gate::start(&upstream, CALLERS);
     let long = body(&["file", "ids"]) + &"x".repeat(100_000);

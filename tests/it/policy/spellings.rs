@@ -477,7 +477,7 @@ proptest! {
 
     /// Nor does what takes something away by a parameter, nor a grant for somebody else.
     #[test]
-    fn no_spelling_of_what_is_denied_passes(
+    fn no_spelling_of_a_denied_operation_passes(
         (path, name, value) in prop::sample::select(vec![
             ("/cdp/api/v1/counter/7/data/contacts/json", "merge_mode", "SAVE"),
             ("/management/v1/counter/7/user_params/uploadings/upload", "action", "delete_keys"),
@@ -494,7 +494,7 @@ proptest! {
 
     /// Plain spellings pass: not everything is refused.
     #[test]
-    fn what_is_written_plainly_passes(
+    fn plain_spellings_pass(
         path in prop::sample::select(vec!["/management/v1/counter/7", "/management/v1/counter/7/goals.json", "/stat/v1/data", "/stat/v1/data.csv"]),
         name in prop::sample::select(vec!["ids", "id", "counter_ids"]),
         times in 1..4_usize,
@@ -508,7 +508,7 @@ proptest! {
 
 /// Outgoing targets have one form, keep their meaning, and mean the same to every reader; every canonical form occurs.
 #[test]
-fn what_goes_out_is_read_in_one_way() {
+fn an_outgoing_target_has_one_reading() {
     let anything = Rules { callback: true, ..Rules::default() };
     let mut met = BTreeMap::new();
     let config = ProptestConfig { cases: 8000, failure_persistence: None, ..ProptestConfig::default() };

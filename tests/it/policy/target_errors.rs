@@ -38,7 +38,7 @@ const TARGETS: [(&str, &str); 8] = [
 ];
 
 #[test]
-fn which_rule_a_target_breaks_is_said_in_the_log_and_by_explain() {
+fn the_rule_that_a_target_breaks_is_in_the_log_and_in_explain() {
     let upstream = Upstream::plain();
     let gate = Gate::start(&upstream, TWO_CALLERS);
     let mut expected = Vec::new();

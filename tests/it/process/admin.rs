@@ -127,7 +127,7 @@ fn gate_with_a_long_page(upstream: &Upstream) -> Gate {
 
 /// a client that asks and reads nothing cannot keep the probes out, nor hold a connection for long.
 #[test]
-fn who_reads_nothing_holds_nothing() {
+fn a_client_that_reads_nothing_holds_no_connection() {
     let upstream = Upstream::plain();
     let gate = gate_with_a_long_page(&upstream);
     let page = gate.admin("/metrics").body.len();

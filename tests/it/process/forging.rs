@@ -59,7 +59,7 @@ fn assert_plain(line: &str) {
 
 /// R-17, in JSON, with everything that the log can contain.
 #[test]
-fn lines_of_json_stay_what_they_are() {
+fn lines_of_json_cannot_be_forged() {
     let upstream = Upstream::plain();
     let gate = Gate::plan(&upstream, TWO_CALLERS).argument("--log-level").argument("trace").start();
     let series = |gate: &Gate| gate.metrics(&["metrika_gate_"]).len();

@@ -111,7 +111,7 @@ fn an_exchange_is_counted_under_the_names_of_the_configuration() {
 
 /// An error of Metrica and one on the way to it have the same status, and not the same series.
 #[test]
-fn whose_answer_it_was_is_counted() {
+fn the_origin_of_a_response_is_counted() {
     let upstream = Upstream::run(|conversation| {
         while let Some(head) = conversation.request_head() {
             match head.contains("ids=1&") {
@@ -187,7 +187,7 @@ fn a_refusal_that_answers_head_is_counted() {
 }
 
 #[test]
-fn a_caller_that_goes_away_is_counted_and_said() {
+fn a_caller_that_leaves_is_counted_and_logged() {
     let gone = Signal::default();
     let seen = gone.clone();
     let upstream = Upstream::run(move |conversation| {
@@ -295,7 +295,7 @@ fn the_page_has_the_documented_families_with_their_labels_and_no_others() {
 }
 
 #[test]
-fn promtool_has_nothing_to_say() {
+fn promtool_reports_nothing() {
     let upstream = Upstream::plain();
     let page = busy_gate(&upstream).admin("/metrics").text();
     let mut command = Command::new("promtool");
@@ -350,7 +350,7 @@ fn the_families_are_in_the_documentation() {
 
 /// A page of 10,000 callers without requests is small, and compressed on request (RFC 9110, section 12.5.3).
 #[test]
-fn a_page_is_small_and_packed_where_that_is_taken() {
+fn a_page_is_small_and_compressed_on_request() {
     let upstream = Upstream::plain();
     let mut config = "listeners:\n".to_owned();
     let callers = (0..10_000).map(|number| {

@@ -104,7 +104,7 @@ fn a_token_written_over_the_old_one_is_used() {
 }
 
 #[test]
-fn a_token_taken_away_and_put_back_is_used() {
+fn a_token_removed_and_replaced_is_used() {
     let upstream = Upstream::plain();
     let gate = Gate::start(&upstream, TWO_CALLERS);
     replaced_under_load(&gate, &upstream, || {
@@ -147,7 +147,7 @@ tokens:
 }
 
 #[test]
-fn a_bad_token_changes_nothing_and_is_said_and_counted() {
+fn a_bad_token_changes_nothing_and_is_logged_and_counted() {
     let upstream = Upstream::plain();
     let gate = Gate::start(&upstream, TWO_CALLERS);
     let load = Load::on(&gate);
@@ -340,7 +340,7 @@ fn a_configuration_that_is_gone_changes_nothing() {
 }
 
 #[test]
-fn the_level_of_the_log_is_said_to_be_that_of_the_start() {
+fn a_changed_log_level_needs_a_restart_and_is_reported() {
     let upstream = Upstream::plain();
     let gate = Gate::start(&upstream, TWO_CALLERS);
     gate.replace_config(&format!("{}log: {{level: debug}}\n", gate.config()));
@@ -360,7 +360,7 @@ fn the_level_of_the_log_is_said_to_be_that_of_the_start() {
 }
 
 #[test]
-fn what_needs_a_restart_is_refused_with_the_reason() {
+fn a_change_that_needs_a_restart_is_refused_with_the_reason() {
     let upstream = Upstream::plain();
     let gate = Gate::start(&upstream, TWO_CALLERS);
     let good = gate.config();
@@ -385,7 +385,7 @@ fn what_needs_a_restart_is_refused_with_the_reason() {
 
 /// a request in progress ends as it began.
 #[test]
-fn a_request_under_way_keeps_what_it_began_with() {
+fn a_request_in_progress_keeps_its_first_configuration() {
     let (release, hold) = (crate::harness::Signal::default(), crate::harness::Signal::default());
     let (released, held) = (release.clone(), hold.clone());
     let upstream = Upstream::run(move |conversation| {

@@ -30,7 +30,7 @@ callers:
 
 /// half a configuration can allow more than the whole, and is not used while the rest is being written.
 #[test]
-fn a_configuration_that_is_rewritten_in_place_is_not_taken_half() {
+fn a_configuration_rewritten_in_place_is_not_used_half_written() {
     let upstream = Upstream::plain();
     let gate = Gate::start(&upstream, NEAR_ONLY);
     assert_eq!(gate.get("app", COUNTERS).summary(), "401 unknown_caller");
@@ -82,7 +82,7 @@ fn a_fifo_in_the_place_of_a_token_holds_nothing_up() {
 
 /// Each of these is examined before it is read: `/dev/null` would read as empty, `/dev/zero` has no end.
 #[test]
-fn what_is_no_file_is_neither_configuration_nor_certificates() {
+fn a_device_or_oversized_file_is_no_configuration_or_certificate() {
     let null = Path::new("/dev/null");
     assert!(
         Config::load(null).unwrap_err().to_string().contains("cannot read the configuration: it is not a regular file")

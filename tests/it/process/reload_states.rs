@@ -35,7 +35,7 @@ fn is_in_use(gate: &Gate) {
 }
 
 #[test]
-fn what_was_refused_is_taken_when_another_file_mends_it() {
+fn a_refused_configuration_is_applied_when_another_file_is_fixed() {
     let upstream = Upstream::plain();
     let gate = Gate::start(&upstream, TWO_CALLERS);
     is_in_use(&gate);
@@ -65,7 +65,7 @@ fn what_was_refused_is_taken_when_another_file_mends_it() {
 }
 
 #[test]
-fn a_configuration_that_is_away_is_said_and_so_is_its_return() {
+fn a_missing_configuration_and_its_return_are_reported() {
     let upstream = Upstream::plain();
     let gate = Gate::start(&upstream, TWO_CALLERS);
     let (file, away) = (gate.file("gate.yaml"), gate.file("away"));
@@ -135,7 +135,7 @@ fn a_wrong_token_that_is_replaced_in_two_steps_loses_nothing() {
 
 /// A file that is mounted by itself stays what it was, and that is logged.
 #[test]
-fn a_file_that_was_replaced_behind_its_mount_is_said() {
+fn a_file_that_was_replaced_behind_its_mount_is_reported() {
     let upstream = Upstream::plain();
     let Some(plan) = Gate::plan(&upstream, TWO_CALLERS).mounted_alone("analytics") else { return };
     let gate = plan.start();

@@ -53,7 +53,7 @@ fn a_file_that_nobody_named_is_not_read() {
 }
 
 #[test]
-fn it_can_be_switched_off() {
+fn the_sandbox_can_be_switched_off() {
     reaches_elsewhere(&format!("{TWO_CALLERS}\nsandbox: false\n"), |gate, upstream| {
         assert_eq!(state(gate).as_deref(), Some("off"));
         let status = std::fs::read_to_string(format!("/proc/{}/status", gate.pid())).unwrap();
@@ -151,7 +151,7 @@ fn a_reload_that_needs_more_changes_nothing() {
 
 /// Names, the socket's file and the metrics of the process are needed after the start.
 #[test]
-fn what_is_needed_later_is_allowed() {
+fn resources_needed_after_the_start_are_allowed() {
     let upstream = Upstream::plain();
     let port = upstream.address().port();
     let config = format!(

@@ -33,7 +33,7 @@ fn with(shutdown: &str) -> String {
 }
 
 #[test]
-fn what_is_under_way_ends_and_then_the_gate() {
+fn requests_in_progress_end_before_the_gate() {
     let (upstream, arrived, release) = slow_upstream();
     let mut gate = Gate::start(&upstream, &with("delay: 1s, timeout: 60s"));
     let mut idle = gate.connect("app");
@@ -79,7 +79,7 @@ fn a_gate_without_work_ends_at_once() {
 }
 
 #[test]
-fn what_takes_too_long_is_cut_and_the_code_is_69() {
+fn a_request_beyond_the_shutdown_timeout_is_cut_and_the_code_is_69() {
     let (upstream, arrived, release) = slow_upstream();
     let mut gate = Gate::start(&upstream, &with("timeout: 200ms"));
     let mut slow = gate.connect("app");
@@ -93,7 +93,7 @@ fn what_takes_too_long_is_cut_and_the_code_is_69() {
 }
 
 #[test]
-fn what_is_cut_has_its_line() {
+fn a_cut_request_has_its_access_line() {
     let (began, arrived) = (Signal::default(), Signal::default());
     let (begins, arrives) = (began.clone(), arrived.clone());
     let upstream = Upstream::run(move |conversation| {
@@ -132,7 +132,7 @@ fn what_is_cut_has_its_line() {
 
 /// Requests that a shutdown will probably cut are logged while they can still be seen to: the sooner, the longer they take.
 #[test]
-fn what_is_likely_to_be_cut_is_named() {
+fn a_request_likely_to_be_cut_is_logged() {
     let (arrived, release) = (Signal::default(), Signal::default());
     let (arrives, released) = (arrived.clone(), release.clone());
     let upstream = Upstream::run(move |conversation| {
@@ -178,7 +178,7 @@ fn what_is_likely_to_be_cut_is_named() {
 }
 
 #[test]
-fn how_it_ends_is_what_the_reloaded_configuration_says() {
+fn a_shutdown_uses_the_timeouts_of_the_reloaded_configuration() {
     let (upstream, arrived, release) = slow_upstream();
     let mut gate = Gate::start(&upstream, &with("delay: 300s, timeout: 300s"));
     gate.replace_config(&gate.config().replace("delay: 300s, timeout: 300s", "timeout: 200ms"));
@@ -292,7 +292,7 @@ fn busy_callers_lose_nothing() {
 }
 
 #[test]
-fn from_the_signal_on_every_answer_says_that_its_connection_ends() {
+fn after_the_signal_every_response_announces_the_end_of_its_connection() {
     let upstream = Upstream::plain();
     for signal in ["TERM", "INT", "QUIT"] {
         let config = format!("{TWO_CALLERS_HTTP2}shutdown: {{delay: 2s}}\n");
@@ -322,7 +322,7 @@ fn from_the_signal_on_every_answer_says_that_its_connection_ends() {
 }
 
 #[test]
-fn how_long_a_connection_is_kept_is_said_where_it_is_kept() {
+fn the_keep_alive_field_is_sent_on_connections_that_are_kept() {
     let upstream = Upstream::plain();
     for (keep_alive, expected) in [("75s", Some("timeout=73")), ("3500ms", Some("timeout=1")), ("2900ms", None)] {
         let gate = Gate::start(&upstream, &format!("{TWO_CALLERS}timeouts: {{keep_alive: {keep_alive}}}\n"));

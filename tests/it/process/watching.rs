@@ -189,7 +189,7 @@ fn time_to_use(thing: Thing, way: Way) -> Duration {
 
 /// Two seconds are promised; files are read every ten in any case, and a busy machine is given some of those.
 #[test]
-fn what_changes_is_in_use_soon_by_whatever_way_it_changes() {
+fn a_change_made_in_any_way_is_soon_in_use() {
     let cases: Vec<_> = [Thing::Configuration, Thing::Token, Thing::Authority]
         .into_iter()
         .flat_map(|thing| WAYS.map(|way| (thing, way)))

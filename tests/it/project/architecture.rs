@@ -137,7 +137,7 @@ fn used(text: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn every_module_has_its_layer_and_uses_what_stands_above_it() {
+fn every_module_has_a_layer_and_uses_only_modules_above_it() {
     let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for (file, text) in sources().into_iter().filter(|(file, _)| file != Path::new("lib.rs")) {
         let module = module(&file);

@@ -39,7 +39,7 @@ fn set(names: &[&str]) -> BTreeSet<String> {
 /// a log that is not built in cannot be switched on. TLS and the HTTP/1 parser see tokens and have no log; records of
 /// `log` go nowhere, as nothing bridges them. HTTP/2's log is always there, and `secrets` and the canary hold it to silence.
 #[test]
-fn what_sees_tokens_has_no_log_of_its_own() {
+fn crates_that_see_tokens_have_no_log_of_their_own() {
     assert_eq!(dependents("tracing"), set(&["fake-metrica", "h2", "metrika-gate", "tracing-subscriber"]));
     assert_eq!(dependents("log"), set(&["mio", "notify"]));
     let locked = locked();
@@ -50,7 +50,7 @@ fn what_sees_tokens_has_no_log_of_its_own() {
 
 /// crates with unfixed advisories, and second crates of the same kind, are not built in.
 #[test]
-fn what_is_banned_is_not_built_in() {
+fn banned_crates_are_not_built_in() {
     let (locked, deny) = (locked(), file("deny.toml"));
     for banned in ["openssl", "native-tls", "rustls-pemfile", "serde_yml", "protobuf"] {
         assert!(!locked.contains_key(banned), "{banned}");
@@ -64,7 +64,7 @@ fn what_is_banned_is_not_built_in() {
 
 /// the first version without a fault that would break a promise, of each that had one.
 #[test]
-fn known_faults_are_mended() {
+fn crates_with_known_faults_have_fixed_versions() {
     let locked = locked();
     let numbers = |version: &str| version.split('.').map(|number| number.parse::<u64>().unwrap()).collect::<Vec<_>>();
     for (name, least, why) in [

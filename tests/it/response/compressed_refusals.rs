@@ -43,7 +43,7 @@ fn refused(coding: &'static str, body: &[u8], chunk: usize, reason: &str) -> Ans
 }
 
 #[test]
-fn a_packed_refusal_has_its_reason_and_reaches_the_caller_unchanged() {
+fn a_compressed_refusal_has_its_reason_and_reaches_the_caller_unchanged() {
     let packed = gzip(REFUSAL);
     for coding in ["gzip", "x-gzip", "GZIP"] {
         for chunk in [packed.len(), 7] {
@@ -56,7 +56,7 @@ fn a_packed_refusal_has_its_reason_and_reaches_the_caller_unchanged() {
 }
 
 #[test]
-fn a_refusal_that_does_not_say_why_is_other_and_reaches_the_caller_unchanged() {
+fn a_refusal_without_a_reason_is_other_and_passes_unchanged() {
     let packed = gzip(REFUSAL);
     let bomb = gzip(&" ".repeat(50_000_000));
     for (coding, body) in [("gzip", &packed[..packed.len() / 2]), ("gzip", &bomb), ("identity", b"no JSON")] {

@@ -324,7 +324,7 @@ fn a_request_behind_a_refused_one_is_still_a_request_of_its_own() {
 }
 
 #[test]
-fn a_connection_that_the_upstream_says_it_closes_is_not_used_again() {
+fn a_connection_that_the_upstream_announces_to_close_is_not_reused() {
     let held = Signal::default();
     let ended = held.clone();
     let upstream = Upstream::run(move |conversation| {
@@ -346,7 +346,7 @@ fn a_connection_that_the_upstream_says_it_closes_is_not_used_again() {
 }
 
 #[test]
-fn a_caller_that_says_close_is_closed_and_the_upstream_connection_stays() {
+fn connection_close_closes_the_caller_and_keeps_the_upstream_connection() {
     let upstream = Upstream::plain();
     let gate = Gate::plan(&upstream, TWO_CALLERS).workers(1).start();
     for _ in 0..3 {

@@ -142,7 +142,7 @@ fn every_refusal_has_one_word_and_its_own_body() {
 
 /// The gate's own refusals have the two fields as well, and the reason is the one of `X-Gate-Error`.
 #[test]
-fn the_gates_own_refusals_say_why_too() {
+fn the_gates_own_refusals_have_a_reason_and_a_hint_too() {
     let gate = Gate::start(&Upstream::plain(), TWO_CALLERS);
     let answer =
         gate.send("app", "POST /management/v1/counters HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n");
@@ -161,7 +161,7 @@ fn the_gates_own_refusals_say_why_too() {
 
 /// Probes after a refusal tell a missing scope from a missing grant, for every worker and every method.
 #[test]
-fn a_refusal_is_told_from_what_is_known() {
+fn the_reason_of_a_refusal_is_found_by_probes() {
     let denied = r#"{"errors":[{"error_type":"access_denied","message":"m"}],"code":403,"message":"m"}"#;
     let upstream = Upstream::run(move |conversation| {
         while let Some(head) = conversation.request_head() {

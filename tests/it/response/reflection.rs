@@ -69,7 +69,7 @@ fn chunks(conversation: &mut Conversation, head: &str, body: &[u8], size: usize)
 
 /// R-15: in a body, split in whatever way, of a good answer and of an error.
 #[test]
-fn in_a_body_it_is_overwritten() {
+fn a_token_in_a_body_is_overwritten() {
     for status in ["200 OK", "403 Forbidden", "500 Internal Server Error"] {
         for size in [1, 2, 7, READ_TOKEN.len(), 1000] {
             let site = Site::new(move |conversation| chunks(conversation, status, body().as_bytes(), size));
@@ -98,7 +98,7 @@ fn in_a_body_it_is_overwritten() {
 
 /// R-15: a long error goes on behind the part that is read ahead.
 #[test]
-fn in_a_long_error_it_is_overwritten_on_both_sides_of_the_bound() {
+fn a_token_in_a_long_error_is_overwritten_on_both_sides_of_the_bound() {
     let long = format!("{READ_TOKEN}{}{READ_TOKEN}{}", "x".repeat(8 * 1024 - 40), READ_TOKEN.repeat(1000));
     let clean = long.replace(READ_TOKEN, &"*".repeat(READ_TOKEN.len()));
     for size in [1000, 1_000_000] {
@@ -110,7 +110,7 @@ fn in_a_long_error_it_is_overwritten_on_both_sides_of_the_bound() {
 
 /// R-15: in fields of every kind, and in the reason phrase.
 #[test]
-fn in_a_field_it_takes_the_field_along() {
+fn a_field_with_a_token_is_removed() {
     for field in ["ETag: ", "WWW-Authenticate: OAuth realm=", "Content-Disposition: x", "X-Unknown: ", "Set-Cookie: t="]
     {
         let site = Site::new(move |conversation| {
@@ -128,7 +128,7 @@ fn in_a_field_it_takes_the_field_along() {
 
 /// R-15: in trailers and interim responses.
 #[test]
-fn in_a_trailer_or_an_interim_response_it_takes_the_field_along() {
+fn a_trailer_or_interim_field_with_a_token_is_removed() {
     let site = Site::new(|conversation| {
         conversation.write(format!(
             "HTTP/1.1 103 Early {READ_TOKEN}\r\nVary: {READ_TOKEN}\r\nAge: 1\r\n\r\nHTTP/1.1 200 OK\r\n\
@@ -147,7 +147,7 @@ fn in_a_trailer_or_an_interim_response_it_takes_the_field_along() {
 
 /// R-15: in a compressed body, it ends an error or cuts the response.
 #[test]
-fn in_a_packed_body_it_ends_the_answer() {
+fn a_token_in_a_compressed_body_ends_the_response() {
     let mut long = vec![b'['];
     (0..60_000_u32).for_each(|number| write!(long, "{},", number.wrapping_mul(2_654_435_761)).unwrap());
     long.extend_from_slice(READ_TOKEN.as_bytes());
@@ -192,7 +192,7 @@ fn in_a_packed_body_it_ends_the_answer() {
 
 /// R-15: what cannot be looked through is not passed on.
 #[test]
-fn what_cannot_be_looked_through_is_no_answer() {
+fn a_response_that_cannot_be_scanned_is_not_forwarded() {
     let packed = gzip(b"{}");
     let behind = [&packed[..], READ_TOKEN.as_bytes()].concat();
     for (coding, body, whole) in [
@@ -249,7 +249,7 @@ fn only_gzip_is_asked_for_and_no_range() {
 
 /// R-15: good responses are unaffected; compressed ones of every kind pass byte for byte.
 #[test]
-fn good_packed_answers_pass_unchanged() {
+fn good_compressed_answers_pass_unchanged() {
     let mut long = Vec::new();
     (0..300_000_u32).for_each(|number| writeln!(long, "{number}\ty0_canary").unwrap());
     let packed = gzip(&long);

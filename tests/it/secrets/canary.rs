@@ -100,7 +100,7 @@ fn requests() -> Vec<String> {
 
 ///
 #[test]
-fn no_secret_is_said_anywhere() {
+fn no_secret_is_written_anywhere() {
     let upstream = Upstream::run(|conversation| {
         while let Some(head) = conversation.request_head() {
             conversation.request_body(&head);

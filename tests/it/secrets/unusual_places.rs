@@ -160,7 +160,7 @@ fn the_commands_print_no_secret() {
 
 /// everything that holds a token, or the way to one, as a panic or an error would print it.
 #[test]
-fn what_holds_tokens_shows_none() {
+fn types_that_hold_tokens_print_none() {
     let upstream = Upstream::plain();
     let plan = Gate::plan(&upstream, TWO_CALLERS);
     let (source, config) = Source::load(plan.file()).unwrap();

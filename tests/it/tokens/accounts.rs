@@ -142,7 +142,7 @@ fn a_write_goes_with_the_token_whose_owner_may_change_the_counter() {
 }
 
 #[test]
-fn counters_of_two_accounts_in_one_request_are_told_apart() {
+fn counters_of_two_accounts_in_one_request_are_refused_by_account() {
     for keys in [LISTED, AUTO] {
         let fake = metrica();
         let gate = started(&fake, keys);

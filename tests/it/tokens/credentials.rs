@@ -93,7 +93,7 @@ const QUERIES: [(&str, &str); 20] = [
 ];
 
 #[test]
-fn of_a_query_only_credentials_are_taken_away() {
+fn only_credentials_are_removed_from_a_query() {
     let upstream = Upstream::plain();
     let gate = Gate::start(&upstream, TWO_CALLERS);
     let mut caller = gate.connect("app");
@@ -263,7 +263,7 @@ fn parameters_do_not_come_in_a_body() {
 
 /// the parameters that choose the data of a request occur once.
 #[test]
-fn ids_stand_once() {
+fn ids_occur_once() {
     let upstream = Upstream::plain();
     let gate = Gate::start(&upstream, TWO_CALLERS);
     for query in ["id=1&id=1", "id=1&metrics=a&id=2", "ulogin=a&ulogin=b", "ids=1;ids=2", "%69ds=1"] {

@@ -191,7 +191,7 @@ fn a_false_alarm_suspends_nothing() {
 
 /// A token that was suspended, taken out of the configuration and put back is another one.
 #[test]
-fn a_token_that_comes_back_into_the_configuration_begins_anew() {
+fn a_token_returned_to_the_configuration_starts_without_its_suspension() {
     let fake = metrica(vec![token(READ_TOKEN, &[Scope::Read]), token(OTHER_TOKEN, &[Scope::Read])]);
     let gate = plan(&fake, "token_health: {probe_after: 1h, probe_at_most: 1h}").start();
     fake.revoke(READ_TOKEN);
@@ -213,7 +213,7 @@ fn a_token_that_comes_back_into_the_configuration_begins_anew() {
 
 /// A token without metrika:read cannot look at a counter: that proves nothing about the owner's grant.
 #[test]
-fn a_token_that_does_not_read_is_not_taken_for_one_without_a_grant() {
+fn a_token_without_the_read_scope_has_scope_missing_and_no_lost_grant() {
     let fake = metrica(vec![token(READ_TOKEN, &[Scope::Expenses])]);
     let gate = plan(&fake, "").start();
     let ask = || reason(&gate, "app", "GET /management/v1/counter/1/goals");

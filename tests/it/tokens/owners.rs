@@ -127,7 +127,7 @@ const UNDELETE: &str = "POST /management/v1/counter/103/undelete";
 
 /// A token that does not read shares the observations of one that does.
 #[test]
-fn what_one_token_of_an_owner_sees_the_others_know() {
+fn observations_of_one_token_are_shared_with_others_of_its_owner() {
     let fake = metrica(&[]);
     let gate = start(&fake, IDENTITY);
     assert_eq!(reason(&gate, "crm", UNDELETE), "200", "its scope is proven");
@@ -240,7 +240,7 @@ fn a_token_of_somebody_else_knows_nothing_of_the_owner_before() {
 
 /// A report over several counters is refused for one of them; two questions find it, however many there are.
 #[test]
-fn of_several_counters_the_one_that_lacks_is_found() {
+fn the_counter_without_access_is_found_among_several() {
     let fake = metrica(&[]);
     let gate = start(&fake, "");
     ends_as(&gate, "app", &report("101,102,104"), "counter_not_granted");
@@ -255,7 +255,7 @@ fn of_several_counters_the_one_that_lacks_is_found() {
 
 /// In the name of a represented login, that login's access counts, and the token's scope.
 #[test]
-fn of_a_represented_login_the_reason_is_told() {
+fn the_reason_for_a_represented_login_is_reported() {
     let fake = metrica(&[of_shop(ALL, &[Scope::Read, Scope::Write]), of_shop(STRANGER, &[Scope::Expenses])]);
     let tokens = "
 tokens:
@@ -290,7 +290,7 @@ tokens:
 
 /// A counter that a represented login owns is not the owner's.
 #[test]
-fn a_counter_of_a_represented_login_says_nothing_of_the_owner() {
+fn a_counter_of_a_represented_login_does_not_identify_the_owner() {
     let fake = metrica(&[]);
     fake.turn("restricted?name=ym:s:secret").unwrap();
     let gate = start(&fake, "");
@@ -336,7 +336,7 @@ fn the_owner_is_known_by_a_counter_of_its_own() {
 
 /// A token for an organisation that is refused everything was issued personally; one that lacks a scope sees what is public.
 #[test]
-fn a_personal_token_for_an_organisation_is_told_from_a_missing_scope() {
+fn a_personal_token_for_an_organisation_is_no_missing_scope() {
     const OPEN: u64 = metrika_gate::health::question::OPEN_COUNTER;
     let personal = token(STRANGER, "porg-shop", &[Scope::Read], &[(OWN, Permission::Own)]);
     let personal = FakeToken { login: Some("ivan".to_owned()), ..personal };

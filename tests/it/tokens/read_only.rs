@@ -60,7 +60,7 @@ fn allow_mode_lifts_the_rules_of_mode_and_owner_where_nobody_can_write() {
 
 /// If others may not read it at all, opening fails before anything can be checked.
 #[test]
-fn a_file_on_a_read_only_mount_that_cannot_be_opened_says_what_to_do() {
+fn a_file_on_a_read_only_mount_that_cannot_be_opened_has_a_remedy() {
     let files = Files::new();
     let folder = files.0.path();
     let Some(mut command) = mounted(folder) else { return };
@@ -84,7 +84,7 @@ fn a_file_on_a_read_only_mount_that_cannot_be_opened_says_what_to_do() {
 }
 
 #[test]
-fn a_gauge_says_of_which_tokens_the_rules_are_lifted() {
+fn a_gauge_shows_the_tokens_with_lifted_rules() {
     let upstream = Upstream::plain();
     let config = format!(
         "{TWO_CALLERS}

@@ -59,7 +59,7 @@ fn a_caller_that_is_gone_sends_nothing_more() {
 }
 
 #[test]
-fn what_a_caller_may_no_more_is_refused() {
+fn a_request_that_a_caller_may_no_longer_make_is_refused() {
     for (from, to, expected) in [
         (
             "scopes: [metrika:read, metrika:write], tokens: [analytics, crm]",
@@ -80,7 +80,7 @@ fn what_a_caller_may_no_more_is_refused() {
 }
 
 #[test]
-fn a_rule_that_is_new_holds_for_what_was_read_before() {
+fn a_new_rule_applies_to_requests_not_yet_sent_upstream() {
     let upstream = Upstream::plain();
     let gate = Gate::start(&upstream, &CALLERS.replace(", counters: [1, 2]", ""));
     let slow = "POST /management/v1/counter/1/goals HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
@@ -123,7 +123,7 @@ fn a_token_that_is_gone_is_not_sent() {
 
 /// The wait for a connection is one too.
 #[test]
-fn who_waits_for_a_connection_is_decided_again() {
+fn a_request_that_waits_for_a_connection_is_decided_again() {
     let go = Signal::default();
     let release = go.clone();
     let upstream = Upstream::run(move |conversation| {

@@ -255,7 +255,7 @@ fn tokens_of_two_owners_that_fail_together_are_an_outage() {
 
 /// Two tokens of one account die of one changed password.
 #[test]
-fn tokens_of_one_owner_that_fail_together_are_none() {
+fn tokens_of_one_owner_that_fail_together_are_no_outage() {
     let upstream = metrica(|_| REJECTS, || REJECTS);
     let gate = start(&upstream, &OWNERS.replace("other", "shop"));
     assert_eq!(said(&gate.get("app", COUNTER)), "403 token_invalid");
@@ -302,7 +302,7 @@ fn own_requests_are_counted_by_purpose() {
 /// A list of counters that a token was shown before needs no grant: where it is denied, the token is no longer accepted, whatever
 /// Metrica calls that.
 #[test]
-fn a_denial_of_what_the_token_did_before_is_asked_about() {
+fn a_denial_of_an_earlier_success_is_probed() {
     for (rejects, suspends) in [(REJECTS, true), (json("403 Forbidden", DENIED), true), (ACCEPTS, false)] {
         let is_over = Arc::new(AtomicBool::new(false));
         let over = is_over.clone();

@@ -47,7 +47,7 @@ fn a_busy_connection_of_http2_is_left_in_time() {
 }
 
 #[test]
-fn what_is_under_way_on_an_old_connection_comes_to_its_end() {
+fn a_request_in_progress_on_an_old_connection_completes() {
     let release = Signal::default();
     let released = release.clone();
     let upstream = Upstream::run(move |conversation| {
@@ -134,7 +134,7 @@ fn the_name_of_connect_to_that_moves_is_followed_too() {
 }
 
 #[test]
-fn a_name_that_is_not_found_says_that_the_hosts_file_is_not_used() {
+fn an_unknown_name_is_logged_with_a_hint_about_the_hosts_file() {
     let upstream = Upstream::plain();
     let config = format!("{TWO_CALLERS}\nupstream: {{url: 'https://metrica.invalid'}}\n");
     let gate = Gate::start(&upstream, &config);

@@ -80,7 +80,7 @@ fn with(fields: &str) -> String {
 }
 
 #[test]
-fn an_answer_with_two_ends_is_none() {
+fn a_response_with_an_ambiguous_end_is_rejected() {
     for fields in [
         "Content-Length: 5\r\nTransfer-Encoding: chunked",
         "Transfer-Encoding: chunked\r\nContent-Length: 15",
@@ -110,7 +110,7 @@ fn an_answer_with_two_ends_is_none() {
 
 /// R-12 too: what nobody asked for is no answer.
 #[test]
-fn a_status_that_does_not_fit_is_none() {
+fn a_response_with_an_unexpected_status_is_rejected() {
     for head in [
         "HTTP/1.1 204 No Content\r\nContent-Length: 5",
         "HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked",
@@ -137,7 +137,7 @@ fn a_status_that_does_not_fit_is_none() {
 }
 
 #[test]
-fn fields_that_are_none_or_too_many_are_no_answer() {
+fn a_response_with_invalid_or_too_many_fields_is_rejected() {
     for fields in ["no colon", "A : b", "A: b\r\n c: d", ": x", "A: \0", "A\0: b", "A: b\rc", "\u{e9}: x"] {
         refused(with(&format!("Content-Length: 15\r\n{fields}")), Wait, "", "502 upstream_protocol");
     }
@@ -212,7 +212,7 @@ fn a_body_that_does_not_come_to_its_end_is_cut() {
 }
 
 #[test]
-fn a_body_that_is_none_is_cut() {
+fn an_invalid_body_is_cut() {
     for body in BROKEN {
         cut(&format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{body}"), Wait, "");
     }

@@ -79,7 +79,7 @@ fn a_get_on_a_connection_that_closes_without_a_byte_is_sent_once_more() {
 }
 
 #[test]
-fn what_is_no_plain_get_is_never_sent_again() {
+fn a_request_other_than_a_plain_get_is_never_sent_again() {
     for request in [POST, EMPTY_POST, PUT, DELETE, GET_WITH_BODY, GET_THAT_ACTS] {
         for then in [Then::Closes, Then::Resets] {
             let expected = ("502 upstream_closed".to_owned(), 1);

@@ -105,7 +105,7 @@ fn on_a_used_connection(request: &str, then: Then) -> (String, usize) {
 
 /// a refused stream, and one above the last of a GOAWAY, were not processed (RFC 9113, section 8.7).
 #[test]
-fn what_was_not_processed_is_sent_once_more_when_it_has_no_body() {
+fn an_unprocessed_request_without_a_body_is_sent_once_more() {
     for request in [GET, HEAD, EMPTY_POST, DELETE] {
         for then in [Then::Resets(REFUSED_STREAM), Then::GoesAway(1)] {
             assert_eq!(on_a_used_connection(request, then), ("200".to_owned(), 2), "{request} {then:?}");
@@ -124,7 +124,7 @@ fn a_get_on_a_connection_that_closes_is_sent_once_more() {
 
 /// what may have been processed, and is no plain GET, is not sent again.
 #[test]
-fn what_may_have_been_processed_is_never_sent_again() {
+fn a_request_that_may_have_been_processed_is_never_sent_again() {
     let expected = ("502 upstream_closed".to_owned(), 1);
     for request in [POST, EMPTY_POST, PUT, DELETE, GET_WITH_BODY] {
         for then in [Then::Closes, Then::GoesAway(3), Then::Resets(CANCEL), Then::Resets(INTERNAL_ERROR)] {
@@ -135,7 +135,7 @@ fn what_may_have_been_processed_is_never_sent_again() {
 
 /// a body that was sent is gone, whatever the upstream reports about it.
 #[test]
-fn a_write_whose_body_was_taken_is_not_sent_again() {
+fn a_write_whose_body_was_read_is_not_sent_again() {
     for request in [POST, PUT, GET_WITH_BODY] {
         for then in [Then::Resets(REFUSED_STREAM), Then::GoesAway(1)] {
             let expected = ("502 upstream_closed".to_owned(), 1);
@@ -179,7 +179,7 @@ fn a_get_is_sent_again_only_once() {
 }
 
 #[test]
-fn what_one_connection_did_not_process_shares_another() {
+fn unprocessed_requests_of_one_connection_share_another() {
     const LAST: u32 = 2 * 40 + 1;
     let (upstream, arrived) = upstream(|number, stream| match (number, stream) {
         (0, LAST) => Then::GoesAway(1),
@@ -195,7 +195,7 @@ fn what_one_connection_did_not_process_shares_another() {
 }
 
 #[test]
-fn what_was_repeated_on_a_shared_connection_is_not_repeated_again() {
+fn a_request_repeated_on_a_shared_connection_is_not_repeated_again() {
     let (upstream, arrived) = upstream(|number, stream| match (number, stream) {
         (0, 81) => Then::GoesAway(1),
         (1, 79) => Then::Closes,

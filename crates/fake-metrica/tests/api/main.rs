@@ -78,7 +78,7 @@ fn rule_2_a_missing_scope_and_a_missing_grant_look_alike() {
 }
 
 #[test]
-fn only_one_well_formed_credential_is_taken() {
+fn only_one_well_formed_credential_is_accepted() {
     let fake = fake();
     let head = "GET /management/v1/counters HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n";
     for (fields, status) in [

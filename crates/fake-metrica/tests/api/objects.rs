@@ -19,7 +19,7 @@ fn entries(value: &Value) -> usize {
 }
 
 #[test]
-fn what_is_created_can_be_read_changed_and_deleted() {
+fn created_objects_can_be_read_changed_and_deleted() {
     let fake = writing();
     let put = |target: &str, body: &str| call(&fake, READ, "PUT", target, "application/json", body);
     let delete = |target: &str| call(&fake, READ, "DELETE", target, "application/json", "");
@@ -78,7 +78,7 @@ fn a_counter_has_the_fields_that_the_documentation_prints() {
 }
 
 #[test]
-fn a_change_of_a_counter_keeps_what_it_does_not_name() {
+fn a_change_of_a_counter_keeps_members_that_it_does_not_name() {
     let fake = writing();
     let body = r#"{"counter":{"code_options":{"informer":{"enabled":1}},"site":"moved.example","id":7}}"#;
     let changed = call(&fake, READ, "PUT", &counter(""), "application/json", body).json()["counter"].clone();

@@ -116,7 +116,7 @@ fn rule_2_a_response_that_is_whole_holds_its_slot_while_nobody_reads_it() {
 }
 
 #[test]
-fn rule_2_the_slot_of_a_client_that_has_left_stays_taken_for_a_while() {
+fn rule_2_the_slot_of_a_departed_client_is_occupied_for_a_while() {
     let fake = with(Quota { parallel: Some(1), abandoned: Duration::from_secs(3600), ..Quota::default() });
     assert_eq!(statuses(&fake, COUNTERS, 3), [200; 3], "these were complete");
     fake.turn("slow?ms=60000").unwrap();
@@ -212,7 +212,7 @@ fn rule_6_grants_and_delegates_are_counted_by_the_hour() {
 }
 
 #[test]
-fn rule_7_who_is_charged_for_what_is_refused_otherwise() {
+fn rule_7_other_refused_requests_are_charged_to_a_known_login() {
     let fake = fake();
     for (token, target) in [
         (READ, "/management/v1/counter/1"),

@@ -40,7 +40,7 @@ fn refused(status: u16, error_type: &str) -> (u16, String) {
 }
 
 #[test]
-fn rule_6_the_other_host_says_who_issued_a_token() {
+fn rule_6_the_identity_host_names_the_issuer_of_a_token() {
     let fake = fake();
     let said = get(&fake, WRITE, "/info?format=json").json();
     assert_eq!((&said["login"], &said["client_id"]), (&json!("demo-owner"), &json!(DEMO_CLIENT_ID)));

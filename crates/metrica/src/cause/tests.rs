@@ -146,7 +146,7 @@ fn rule_5_a_login_that_is_not_represented() {
 }
 
 #[test]
-fn rule_5_of_a_represented_login_its_own_permissions_count() {
+fn rule_5_the_permissions_of_a_represented_login_decide() {
     let of_login = Subject { login: Some("partner".into()), ..of_counter() };
     let (read, write) = (set(&[Scope::Read]), set(&[Scope::Write]));
     let of_partner = |permission| Fact::PermissionOf("Partner".into(), 5, permission);
@@ -169,7 +169,7 @@ fn rule_5_of_a_represented_login_its_own_permissions_count() {
 }
 
 #[test]
-fn rule_6_what_needs_no_counter_lacks_the_scope_or_is_refused_for_itself() {
+fn rule_6_without_a_counter_the_scope_or_the_request_is_the_cause() {
     let (none, nothing) = (Subject::default(), Knowledge::default());
     let (read, write) = (set(&[Scope::Read]), set(&[Scope::Write]));
     let proven = knowledge(&[Fact::Proven(read), Fact::Proven(write)]);
@@ -194,7 +194,7 @@ fn rule_6_what_needs_no_counter_lacks_the_scope_or_is_refused_for_itself() {
 }
 
 #[test]
-fn rule_6_in_the_name_of_a_login_it_may_be_represented_no_longer() {
+fn rule_6_a_login_may_no_longer_be_represented() {
     let list = Subject { login: Some("partner".into()), ..Subject::default() };
     let proven = || Fact::Proven(set(&[Scope::Read]));
     let said = |fact| {
@@ -269,7 +269,7 @@ fn rule_7_scope_or_grant_or_the_request_itself() {
 }
 
 #[test]
-fn rule_7_what_only_the_owner_may_do_is_refused_to_who_may_change_it() {
+fn rule_7_operations_of_the_owner_are_refused_to_editors() {
     let (subject, write) = (of_counter(), set(&[Scope::Write]));
     let said = |known: Option<Permission>, scope: Option<Fact>| {
         let facts: Vec<_> = known.map(|known| Fact::Permission(5, known)).into_iter().chain(scope).collect();
@@ -301,7 +301,7 @@ fn rule_7_what_only_the_owner_may_do_is_refused_to_who_may_change_it() {
 }
 
 #[test]
-fn rule_7_of_several_counters_one_without_access_decides() {
+fn rule_7_one_counter_without_access_among_several_decides() {
     let subject = Subject { counters: Counters::Several([5, 6].into()), ..Subject::default() };
     let cause = |one: Option<Permission>, other: Option<Permission>| {
         let facts = [(5, one), (6, other)].into_iter();
@@ -320,7 +320,7 @@ fn rule_7_of_several_counters_one_without_access_decides() {
 }
 
 #[test]
-fn where_the_token_has_the_right_no_scope_is_named() {
+fn a_hint_names_no_scope_that_the_token_has() {
     let subject = of_counter();
     let (read, write) = (set(&[Scope::Read]), set(&[Scope::Write]));
     let unknown = case(&subject, &Knowledge::default()).diagnose().with_rights(read, write).hint().into_owned();
@@ -336,7 +336,7 @@ fn where_the_token_has_the_right_no_scope_is_named() {
 }
 
 #[test]
-fn what_is_concluded_of_the_token_decides() {
+fn the_conclusion_about_the_token_decides() {
     let cause = |diagnosis: Diagnosis, conclusion| diagnosis.concluded(conclusion).cause;
     let invalid = Diagnosis::from(Cause::TokenInvalid);
     assert_eq!(cause(invalid, Conclusion::Accepted), Cause::Other);

@@ -160,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn marks_are_read_or_the_line_is_none() {
+    fn marks_are_parsed_or_the_line_is_rejected() {
         let query = Setting { place: Place::Query, name: "action", value: "delete_keys" };
         let body = Setting { place: Place::Body, ..query };
         let of = |text| Marks::parse(text).map(|marks| (marks.destructive, marks.shares, marks.acts));

@@ -110,7 +110,7 @@ fn the_logs_api_needs_only_read() {
 }
 
 #[test]
-fn bulk_is_what_carries_a_file() {
+fn bulk_operations_carry_a_file() {
     for operation in Catalogue::built_in().operations() {
         let carries_a_file = operation.upload || operation.id.as_str() == "log_request.download";
         assert_eq!(operation.bulk, carries_a_file, "{}", operation.id);

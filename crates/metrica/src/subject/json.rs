@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_1_counters_are_read_wherever_they_stand() {
+    fn rule_1_counters_are_read_from_every_place() {
         for (body, expected) in [
             (r#"{"counter_id": 5}"#, &[5][..]),
             (r#"{"counter_id": "5"}"#, &[5]),
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_2_what_is_no_counter_names_none() {
+    fn rule_2_other_members_name_no_counter() {
         for body in [
             r#"{"goal": {"id": 5, "conditions": [{"url": "7"}]}}"#,
             r#"{"counter": {"name": "shop", "goals": [{"id": 5}], "code_options": {"informer": {"id": 6}}}}"#,
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_3_what_could_be_a_counter_and_is_none_is_unreadable() {
+    fn rule_3_an_invalid_counter_is_unreadable() {
         for value in [
             "1.0",
             "1e3",
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_4_what_two_readers_could_take_for_two_is_unreadable() {
+    fn rule_4_ambiguous_or_invalid_json_is_unreadable() {
         for body in [
             "{",
             "{} {}",

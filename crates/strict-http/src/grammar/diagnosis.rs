@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn another_protocol_is_told_by_its_first_bytes() {
+    fn another_protocol_is_recognised_by_its_first_bytes() {
         for (lines, expected) in [
             (&[&b"\x16"[..], b"\x16\x03\x01\x02\x00\x01"][..], "tls_handshake"),
             (&[b"\x15\x03\x03\x00\x02", b"\x17\x03\x03\x0a", b"\x14"], "tls_record"),

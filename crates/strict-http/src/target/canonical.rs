@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_1_one_slash_too_many() {
+    fn rule_1_one_superfluous_slash_is_removed() {
         holds(&[
             ("/a/b/", "/a/b", Rule::TrailingSlash, 4),
             ("//a/b", "/a/b", Rule::EmptySegment, 1),
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_2_what_stands_raw_in_a_query() {
+    fn rule_2_raw_characters_of_a_query_are_encoded() {
         holds(&[
             ("/a/b?c=<attribution>d", "/a/b?c=%3Cattribution%3Ed", Rule::QueryCharacter, 7),
             ("/a/b?c='\u{41c}'&\"", "/a/b?c='%D0%9C'&%22", Rule::QueryCharacter, 8),

@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_odd_name_could_be_is_known() {
+    fn unusual_forms_of_names_are_recognised() {
         for (name, expected) in [
             ("CallBack", Names::CALLBACK),
             ("callbac%E2%84%AA", Names::CALLBACK),
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn those_that_may_stand_once_do() {
+    fn names_that_must_be_unique_are_added_once() {
         let mut names = Names::default();
         assert!(names.add(Names::IDS) && names.add(Names::ID) && names.add(Names::FIELD) && names.add(Names::FIELD));
         assert!(!names.has(Names::LOOSE) && names.add(Names::IDS) && names.has(Names::LOOSE));

@@ -136,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_goes_out_begins_with_a_slash() {
+    fn an_outgoing_target_begins_with_a_slash() {
         for (uri, expected) in [
             ("/a/b?c=d", Some("/a/b?c=d")),
             ("http://host/a?c", Some("/a?c")),
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn policy_reads_what_goes_out() {
+    fn policy_reads_the_outgoing_target() {
         let target = Target::check(&"http://host?ids=1&access_token=x".parse().unwrap(), 1000).unwrap();
         assert_eq!((target.path(), target.query(), target.held_credentials()), ("/", Some("ids=1"), true));
         assert!(target.names().has(Names::IDS));

@@ -14,7 +14,7 @@ fn refused(path: &str, query: Option<&str>) -> Broken {
 }
 
 #[test]
-fn what_the_api_uses_passes() {
+fn targets_that_the_api_uses_pass() {
     let filter = "%D0%9C".repeat(5_000);
     let long = format!("ids=1&filters=ym:s:regionCity=='{filter}'");
     for (path, query) in [
@@ -177,7 +177,7 @@ fn credential_pairs_go_and_nothing_else_changes() {
 }
 
 #[test]
-fn the_rule_and_its_place_are_said() {
+fn an_error_has_the_rule_and_its_position() {
     for (target, rule, at) in [
         ("a", Rule::Beginning, 0),
         ("/a/b;c", Rule::PathCharacter, 4),

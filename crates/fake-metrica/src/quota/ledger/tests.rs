@@ -85,7 +85,7 @@ fn rule_2_a_slot_is_free_when_it_is_given_back() {
 }
 
 #[test]
-fn rule_2_the_slot_of_a_client_that_has_left_stays_taken() {
+fn rule_2_the_slot_of_a_departed_client_stays_occupied() {
     let abandoned = Duration::from_secs(5);
     let mut ledger = Ledger::new(Quota { parallel: Some(1), abandoned, ..Quota::default() });
     let ticket = ledger.take(&plain(), at(0)).unwrap().unwrap();
@@ -198,7 +198,7 @@ fn slots(slots: u32, seconds: u64) -> Outsider {
 }
 
 #[test]
-fn rule_9_an_outsider_takes_what_is_free_and_becomes_free() {
+fn rule_9_an_outsider_takes_slots_that_are_free_or_become_free() {
     let mut ledger = Ledger::new(Quota { parallel: Some(3), ..Quota::default() });
     let tickets: Vec<_> = (0..2).map(|_| ledger.take(&plain(), at(0)).unwrap().unwrap()).collect();
     ledger.outsider(LOGIN, &slots(2, 60), at(0));
