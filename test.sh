@@ -98,6 +98,8 @@ live() {
     kill -0 "$demo" &&
         "${get[@]}" /dev/null http://127.0.0.1:9090/readyz &&
         "${get[@]}" /dev/null http://127.0.0.1:8080/management/v1/counters &&
+        # A refusal, whose series begin with it.
+        ! "${get[@]}" /dev/null -X DELETE http://127.0.0.1:8080/management/v1/counter/1 2>/dev/null &&
         "${get[@]}" "$work/metrics" http://127.0.0.1:9090/metrics || status=1
     if [ "$status" = 0 ]; then
         promtool check metrics <"$work/metrics" >"$work/lint" 2>&1 || status=1

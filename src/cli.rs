@@ -24,6 +24,7 @@ mod healthcheck;
 mod init;
 mod lines;
 mod needs;
+mod quota;
 mod replay;
 mod rights;
 mod suggest;

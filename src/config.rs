@@ -395,4 +395,6 @@ fn read(root: &At<'_>, findings: &mut Findings) -> Option<Config> {
 }
 
 #[cfg(test)]
+mod quota_tests;
+#[cfg(test)]
 mod tests;

@@ -67,10 +67,11 @@ pub(super) fn check(args: &CheckArgs, out: &mut dyn Write) -> anyhow::Result<u8>
     let mut online = None;
     let report = match Config::from_bytes(&bytes, file) {
         Ok(config) => {
-            online = args.online.then(|| doctor::examined(&config, &Wanted::default())).transpose()?;
+            let examined = args.online.then(|| doctor::examined(&config, &Wanted::default())).transpose()?;
             let Found { mistakes, warnings, notes, summary, code } =
                 found(&config, super::named(&args.config.config), args.without_tokens);
             let (mistakes, warnings, notes) = (placed(mistakes), placed(warnings), placed(notes));
+            online = examined.map(|report| (report, config));
             Report { mistakes, warnings, notes, summary, code }
         }
         Err(error @ (Error::Unreadable { .. } | Error::Permissions { .. })) => return Err(error.into()),
@@ -95,9 +96,9 @@ pub(super) fn check(args: &CheckArgs, out: &mut dyn Write) -> anyhow::Result<u8>
                 writeln!(out, "note: {line}")?;
             }
             writeln!(out, "{}", report.summary)?;
-            if let Some(online) = &online {
+            if let Some((online, config)) = &online {
                 writeln!(out)?;
-                doctor::human(out, online)?;
+                doctor::human(out, online, config)?;
             }
         }
         Format::Json => {
@@ -107,12 +108,12 @@ pub(super) fn check(args: &CheckArgs, out: &mut dyn Write) -> anyhow::Result<u8>
                 "warnings": machine(&report.warnings),
                 "notes": machine(&report.notes),
                 "summary": report.summary,
-                "online": online.as_ref().map(doctor::machine),
+                "online": online.as_ref().map(|(online, config)| doctor::machine(online, config)),
             });
             writeln!(out, "{value}")?;
         }
     }
-    Ok(if report.code == 0 { online.map_or(0, |online| online.exit_code()) } else { report.code })
+    Ok(if report.code == 0 { online.map_or(0, |(online, _)| online.exit_code()) } else { report.code })
 }
 
 /// Returns the messages as JSON with separate fields for their position; unknown fields are null.
@@ -156,6 +157,7 @@ fn found(config: &Config, file: Option<&Path>, without_tokens: bool) -> Found {
     let hosts = crate::files::reading::open(Path::new(HOSTS))
         .and_then(|(file, _)| crate::files::reading::read_from(file, HOSTS_BYTES));
     notes.extend(hosts.ok().and_then(|hosts| unused_host(config, &String::from_utf8_lossy(&hosts))));
+    notes.extend(super::quota::shared_accounts(config));
     let mistakes = mistakes.into_iter().map(|(_, mistake)| mistake).collect();
     let warnings = warnings(config, &policy).into_iter().chain(of_logins).chain(tokens).chain(short).collect();
     Found { mistakes, warnings, notes, summary, code }

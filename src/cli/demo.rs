@@ -85,6 +85,7 @@ fn config(args: &DemoArgs, fake: &Fake, folder: &Path) -> anyhow::Result<Config>
          callers:\n\
          \x20 - {{id: reports, match: {{listener: reports}}, scopes: [metrika:read], tokens: [analytics]}}\n\
          \x20 - {{id: crm, match: {{listener: crm}}, scopes: [metrika:read, metrika:write], tokens: [analytics, crm]}}\n\
+         quota: {{mode: observe, limits: {{parallel: {{mode: enforce}}}}}}\n\
          shutdown: {{timeout: 2s}}\n\
          sandbox: false\n",
         args.reports, args.crm, args.admin,

@@ -4,7 +4,8 @@
 //! 2. The result is written to stdout: a table for people, or one JSON object.
 //! 3. `--assumptions` tests the undocumented behaviour of Metrica that the gate relies on, with one token. Each result is
 //!    held, not, or not asked.
-//! 4. The output contains no token, and only those parts of a response that [`crate::doctor`] validated.
+//! 4. With `quota` in the configuration, a note states that no gate counts the requests of the doctor, and the enforced limits.
+//! 5. The output contains no token, and only those parts of a response that [`crate::doctor`] validated.
 
 use std::io::{IsTerminal, Write};
 use std::time::SystemTime;
@@ -13,7 +14,7 @@ use clap::Args;
 use metrica::scope::Scope;
 use serde_json::json;
 
-use super::{ConfigArgs, Format};
+use super::{ConfigArgs, Format, quota};
 use crate::config::{Config, TokenSource};
 use crate::doctor::assumptions::{AssumptionResult, Outcome, check};
 use crate::doctor::finding::Severity;
@@ -54,8 +55,8 @@ pub(super) fn doctor(args: &DoctorArgs, out: &mut dyn Write) -> anyhow::Result<u
     let tokens = args.tokens.iter().map(|alias| TokenAlias::new(alias)).collect();
     let report = examined(&config, &Wanted { tokens, counters: args.counters.clone() })?;
     match args.format {
-        Format::Human => human(out, &report)?,
-        Format::Json => writeln!(out, "{}", machine(&report))?,
+        Format::Human => human(out, &report, &config)?,
+        Format::Json => writeln!(out, "{}", machine(&report, &config))?,
     }
     Ok(report.exit_code())
 }
@@ -135,7 +136,7 @@ const WIDEST: usize = 60;
 
 const HEADS: [&str; 4] = ["token", "check", "result", "what to do"];
 
-pub(super) fn human(out: &mut dyn Write, report: &Report) -> anyhow::Result<()> {
+pub(super) fn human(out: &mut dyn Write, report: &Report, config: &Config) -> anyhow::Result<()> {
     let row = |line: &Line| {
         let finding = &line.finding;
         (sign(finding.severity()), [line.token.to_string(), label(line), finding.result(), finding.advice()])
@@ -154,6 +155,9 @@ pub(super) fn human(out: &mut dyn Write, report: &Report) -> anyhow::Result<()> 
         writeln!(out, "{sign} {}", padded.join("  ").trim_end())?;
     }
     writeln!(out, "\n{}", summary(report))?;
+    if let Some(note) = quota::note(config) {
+        writeln!(out, "{note}")?;
+    }
     Ok(())
 }
 
@@ -192,7 +196,7 @@ fn summary(report: &Report) -> String {
     )
 }
 
-pub(super) fn machine(report: &Report) -> serde_json::Value {
+pub(super) fn machine(report: &Report, config: &Config) -> serde_json::Value {
     let one = |line: &Line| {
         json!({
             "token": line.token.as_str(),
@@ -208,6 +212,7 @@ pub(super) fn machine(report: &Report) -> serde_json::Value {
         "standing": report.severity().as_str(),
         "exit_code": report.exit_code(),
         "requests": report.requests,
+        "limits_enforced": quota::enforced(config),
         "findings": report.lines.iter().map(one).collect::<Vec<_>>(),
     })
 }

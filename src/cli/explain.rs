@@ -5,19 +5,20 @@ use std::path::PathBuf;
 
 use clap::Args;
 use clap::builder::ArgPredicate;
-use http::header::{CONTENT_TYPE, HOST};
-use http::{HeaderMap, HeaderName, Method, Version};
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, Method, Version};
 use metrica::operation::{Operation, Verb};
 use metrica::subject::{Counters, Subject};
 use serde_json::json;
 use strict_http::target::{BadTarget, Broken, Target};
 
 use super::candidates::CandidateTokens;
+use super::quota::{CallerPart, RequestLimits};
 use super::traits::{describe_conditions, kind, looked_for};
-use super::url::{Read, Url};
+use super::url::{Read, Url, fields, strangers};
 use super::{ConfigArgs, Format};
 use super::{no_such_caller, wrong_usage};
-use crate::config::{Config, ConfiguredAccounts, Listener};
+use crate::config::{Config, ConfiguredAccounts};
 use crate::policy::caller::Caller;
 use crate::policy::choice::SeveralAccounts;
 use crate::policy::decide::{self, Candidates, Decision, Identified, KnownState, RequestHead, Shadowed};
@@ -64,6 +65,7 @@ struct CallerDecision<'a> {
     shadow: Option<&'a Caller>,
     /// The tokens that it can use, if it has a choice.
     candidates: Option<CandidateTokens>,
+    quota: Option<CallerPart>,
     result: Result<Decision, Rejection>,
 }
 
@@ -135,7 +137,8 @@ pub(super) fn explain(args: &ExplainArgs, out: &mut dyn Write) -> anyhow::Result
         let candidates = read.map(|(operation, target)| {
             CandidateTokens::of(&config, &policy, position, (operation, target, &asked.subject))
         });
-        CallerDecision { caller, shadow: policy.callers.shadow_of(position), candidates, result }
+        let quota = asked.operation.ok().and_then(|operation| CallerPart::of(&config, caller.id, operation));
+        CallerDecision { caller, shadow: policy.callers.shadow_of(position), candidates, quota, result }
     };
     let verdicts: Vec<_> = chosen.into_iter().map(verdict).collect();
     match args.format {
@@ -156,6 +159,8 @@ struct ExplainedRequest<'a> {
     operation: Result<&'a Operation, Reason>,
     /// The counters and logins that the operation concerns.
     subject: Subject,
+    /// The limits that count it.
+    limits: Option<RequestLimits>,
     /// The reason why the target is refused, as the gate logs it.
     cause: Option<Broken>,
 }
@@ -182,7 +187,8 @@ impl<'a> ExplainedRequest<'a> {
             (Ok(operation), Ok(target)) => Subject::of(operation, target.path(), target.query(), target.names()),
             _ => Subject::default(),
         };
-        Self { method: method.clone(), url, read: read.ok(), target: target.ok(), operation, subject, cause }
+        let limits = operation.ok().and_then(|operation| RequestLimits::of(config, operation, &subject));
+        Self { method: method.clone(), url, read: read.ok(), target: target.ok(), operation, subject, limits, cause }
     }
 
     /// Returns the target that would be sent, and the rule that the given one breaks, if the two differ.
@@ -195,30 +201,6 @@ impl<'a> ExplainedRequest<'a> {
     fn drops_credentials(&self) -> bool {
         self.target.as_ref().is_some_and(Target::held_credentials)
     }
-}
-
-/// Returns the listeners that refuse the host of an absolute URL, with their reasons.
-fn strangers(config: &Config, url: Url<'_>) -> Vec<(ListenerName, Reason)> {
-    let Some(authority) = url.authority else { return Vec::new() };
-    let refused = |listener: &Listener| {
-        let admission = listener.admission_for(&config.upstream.host);
-        admission.check_host(authority.as_bytes()).err().map(|refused| (listener.name, refused.reason))
-    };
-    config.listeners.iter().filter_map(refused).collect()
-}
-
-/// Returns the header fields of the request, or `None` if one is malformed. `Host` defaults to the authority of the
-/// URL, or else to `localhost`, which every listener accepts.
-fn fields(given: &[String], authority: Option<&str>) -> Option<HeaderMap> {
-    let mut fields = HeaderMap::new();
-    for field in given {
-        let (name, value) = field.split_once(':')?;
-        fields.append(HeaderName::from_bytes(name.trim().as_bytes()).ok()?, value.trim().parse().ok()?);
-    }
-    if !fields.contains_key(HOST) {
-        fields.insert(HOST, authority.unwrap_or("localhost").parse().ok()?);
-    }
-    Some(fields)
 }
 
 /// Returns the decision for a caller: the permission of any listener that it can use, otherwise a refusal.
@@ -281,6 +263,9 @@ fn human(
         writeln!(out, "query      the gate removes its credential before forwarding")?;
     }
     subject(out, &asked.subject)?;
+    if let Some(limits) = &asked.limits {
+        writeln!(out, "limits     {}", limits.line())?;
+    }
     verdicts.iter().try_for_each(|verdict| of_caller(out, asked, verdict))
 }
 
@@ -332,6 +317,10 @@ fn of_caller(out: &mut dyn Write, asked: &ExplainedRequest<'_>, verdict: &Caller
             if decision.duties().list {
                 writeln!(out, "list       filtered to the caller's counters")?;
             }
+            if let Some(quota) = &verdict.quota {
+                writeln!(out, "waits      {}", quota.line())?;
+                quota.budgets().map_or(Ok(()), |budgets| writeln!(out, "budgets    {budgets}"))?;
+            }
         }
         Err(rejection) => writeln!(out, "decision   refused: {}", answer(rejection.reason))?,
     }
@@ -364,6 +353,7 @@ fn machine(
             "would_refuse": verdict.shadowed().map(|shadowed| shadowed.reason.as_str()),
             "because": verdict.because(),
             "body_is_read": decision.is_some_and(|decision| body_is_read(asked, decision)),
+            "quota": verdict.quota.as_ref().map(CallerPart::json),
             "list_is_filtered": decision.is_some_and(|decision| decision.duties().list),
         })
     };
@@ -378,6 +368,7 @@ fn machine(
         "counters_are_readable": subject.counters != Counters::Unreadable,
         "ulogin": subject.login,
         "direct_client_logins": subject.clients,
+        "limits": asked.limits.as_ref().map(RequestLimits::json),
         "cause": asked.cause.map(|cause| cause.to_string()),
         "host_refused_by": strangers.iter().map(|(listener, _)| listener.as_str()).collect::<Vec<_>>(),
         "sent_as": asked.changed().map(|(target, _)| target),

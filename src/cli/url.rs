@@ -1,9 +1,14 @@
-//! The URL argument of `explain`.
+//! The URL and the header fields that `explain` is given.
 
-use http::Uri;
+use http::header::HOST;
 use http::uri::Authority;
+use http::{HeaderMap, HeaderName, Uri};
 use strict_http::grammar;
 use strict_http::target::{self, BadTarget, Broken};
+
+use crate::config::{Config, Listener};
+use crate::policy::names::ListenerName;
+use crate::policy::rejection::Reason;
 
 /// The URL of the request, valid or not: its mistakes are part of the result.
 #[derive(Clone, Copy)]
@@ -56,4 +61,28 @@ impl<'a> Url<'a> {
         let uri = Uri::try_from(text).map_err(|_| BadTarget::Ambiguous(target::Rule::Form.at(0)))?;
         Ok(Read { uri, encoded })
     }
+}
+
+/// Returns the listeners that refuse the host of an absolute URL, with their reasons.
+pub(super) fn strangers(config: &Config, url: Url<'_>) -> Vec<(ListenerName, Reason)> {
+    let Some(authority) = url.authority else { return Vec::new() };
+    let refused = |listener: &Listener| {
+        let admission = listener.admission_for(&config.upstream.host);
+        admission.check_host(authority.as_bytes()).err().map(|refused| (listener.name, refused.reason))
+    };
+    config.listeners.iter().filter_map(refused).collect()
+}
+
+/// Returns the header fields of the request, or `None` if one is malformed. `Host` defaults to the authority of the
+/// URL, or else to `localhost`, which every listener accepts.
+pub(super) fn fields(given: &[String], authority: Option<&str>) -> Option<HeaderMap> {
+    let mut fields = HeaderMap::new();
+    for field in given {
+        let (name, value) = field.split_once(':')?;
+        fields.append(HeaderName::from_bytes(name.trim().as_bytes()).ok()?, value.trim().parse().ok()?);
+    }
+    if !fields.contains_key(HOST) {
+        fields.insert(HOST, authority.unwrap_or("localhost").parse().ok()?);
+    }
+    Some(fields)
 }

@@ -115,6 +115,7 @@ mod cli {
     mod doctor_remedies;
     mod narrowing;
     mod quick_start;
+    mod quotas;
     mod reference;
     pub mod suggest;
     pub mod troubleshooting;
@@ -130,5 +131,6 @@ mod project {
 }
 
 mod quota {
+    mod modes;
     mod sharing;
 }

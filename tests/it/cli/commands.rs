@@ -60,6 +60,7 @@ fn check_reports_a_valid_configuration() {
     let (code, said) = files.run(&["check"]);
     assert_eq!(code, 0, "{said}");
     insta::assert_snapshot!(said, @r#"
+    note: FOLDER/gate.yaml:9:14 tokens.analytics: the callers reports, crm share the account of token 'analytics'; without 'quota', one of them can use all of its 3 parallel requests and the whole day (docs/quota.md)
     the configuration is valid: 2 listeners, 2 callers, 2 tokens, 127 operations
     "#);
     let (code, said) = files.json(&["check"]);
@@ -224,7 +225,7 @@ fn explain_knows_every_answer() {
             "token": reason.is_none().then_some("analytics"),
             "status": reason.map(|(status, _)| status), "reason": reason.map(|(_, reason)| reason),
             "candidates": [], "would_refuse": null, "because": because, "body_is_read": false,
-            "list_is_filtered": false,
+            "list_is_filtered": false, "quota": null,
         });
         assert_eq!(verdict, &expected, "{method} {url}");
         assert_eq!(code, i32::from(reason.is_some()), "{method} {url}");

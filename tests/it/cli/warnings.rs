@@ -37,6 +37,7 @@ fn check_warns_of_tokens_that_end_and_of_files_with_two_names() {
     warning: FOLDER/gate.yaml:12:71 tokens.soon.expires: token 'soon' expires in 29 days, at SOON: issue a new token before then
     warning: FOLDER/gate.yaml:14:16 tokens.twin.file: tokens 'crm' and 'twin' have the same file, so they are the same token
     warning: FOLDER/gate.yaml:15:16 tokens.link.file: tokens 'crm' and 'link' have the same file, so they are the same token
+    note: FOLDER/gate.yaml:9:14 tokens.analytics: the callers reports, crm share the account of token 'analytics'; without 'quota', one of them can use all of its 3 parallel requests and the whole day (docs/quota.md)
     the configuration is valid: 2 listeners, 2 callers, 7 tokens, 127 operations
     ");
     // With the files elsewhere, only the configuration itself is checked.

@@ -46,6 +46,7 @@ const MODULES: [(&str, &str, &[&str]); 19] = [
             "metrics",
             "policy",
             "process",
+            "quota",
             "reload",
             "server",
             "telemetry",

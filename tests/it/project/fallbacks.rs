@@ -81,7 +81,7 @@ const ALLOWED: &[(Form, &str, Places)] = &[
         Form::Literal,
         "a text for a person where there is nothing to name",
         &[
-            ("src/cli/explain.rs", 1),
+            ("src/cli/url.rs", 1),
             ("src/doctor/finding.rs", 1),
             ("src/policy/rules.rs", 1),
             ("src/response/fields.rs", 1),

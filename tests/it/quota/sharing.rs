@@ -10,7 +10,7 @@ use crate::harness::{Answer, Gate};
 
 const TOKEN: &str = "y0_canary-of-an-account-with-quota";
 
-fn metrica(quota: Quota) -> Fake {
+pub fn metrica(quota: Quota) -> Fake {
     let token = FakeToken {
         secret: TOKEN.to_owned(),
         owner: "shop".to_owned(),
@@ -23,7 +23,7 @@ fn metrica(quota: Quota) -> Fake {
 }
 
 /// A gate with two callers of one account; `quota` is the key of that name, `greedy` and `polite` those of the callers.
-fn start(fake: &Fake, quota: &str, greedy: &str, polite: &str) -> Gate {
+pub fn start(fake: &Fake, quota: &str, greedy: &str, polite: &str) -> Gate {
     let config = format!(
         "
 listeners:
@@ -40,7 +40,7 @@ quota: {quota}
     Gate::plan_for(&fake.address().to_string(), fake.ca_pem(), &config).token("shop", TOKEN).start()
 }
 
-fn get(gate: &Gate, listener: &str) -> Answer {
+pub fn get(gate: &Gate, listener: &str) -> Answer {
     gate.get(listener, "/management/v1/counter/101/goals")
 }
 
