@@ -43,14 +43,16 @@
 
 use crate::error_type::ErrorType;
 use crate::login;
-use crate::observed_rights::{Access, Knowledge};
+use crate::observed_rights::Knowledge;
 use crate::operation::{OperationId, Reach};
 use crate::scope::{Scope, ScopeSet};
 use crate::subject::{Counters, Subject};
 
+mod demands;
 mod grant;
 mod outcome;
 
+pub use demands::Demands;
 use outcome::{COUNTERS_FOR_IDS, Doubts, LOGIN_NOT_KNOWN, WITHOUT_IDS};
 pub use outcome::{Conclusion, Diagnosis};
 
@@ -232,41 +234,6 @@ enum Kind {
     Quota,
     /// Something else.
     Neither,
-}
-
-/// The permission that an operation needs on its counter, beyond its scopes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Demands {
-    /// The usual permission for its scopes.
-    #[default]
-    Usual,
-    /// Edit access, although the operation is a read: of grants.
-    Change,
-    /// Ownership.
-    Ownership,
-}
-
-impl Demands {
-    /// The demands of an operation.
-    #[must_use]
-    pub fn of(operation: OperationId) -> Self {
-        match operation.as_str() {
-            "grants.list" | "grant.get" => Self::Change,
-            "counter.delete" | "counter.undelete" => Self::Ownership,
-            _ => Self::Usual,
-        }
-    }
-
-    /// The access to its counter that an operation needs whose scopes are `needs`.
-    #[must_use]
-    pub fn access(self, needs: ScopeSet) -> Access {
-        match self {
-            Self::Ownership => Access::Own,
-            Self::Change => Access::Edit,
-            Self::Usual if needs.contains(Scope::Read) => Access::View,
-            Self::Usual => Access::Edit,
-        }
-    }
 }
 
 /// A refusal, and the knowledge at that time.
