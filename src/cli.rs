@@ -11,6 +11,7 @@ use crate::reload::Source;
 use crate::server::listen::MissingFolder;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+mod accounts;
 pub mod app;
 mod candidates;
 mod check;

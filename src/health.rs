@@ -12,7 +12,8 @@
 //! 6. At most one question per token is under way (`health/ask.rs`); the validity probe comes first.
 //! 7. Metrica refusing a counter never suspends a token.
 //! 8. With `counters: auto`, the gate lists the counters of a token's owner (`health/lists.rs`), with another token of the
-//!    owner if this one cannot read. No request waits for the list.
+//!    owner if this one cannot read. No request waits for the list. A report makes the gate read the lists again of the
+//!    tokens that share a caller with the reporting one, and of no others.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -87,6 +88,10 @@ pub struct Health {
     follow_ups: FollowUps,
     owners: Owners,
     lists: Lists,
+    /// The tokens with which lists were begun, until the workers are told.
+    begun: Vec<TokenUse>,
+    /// The tokens that share a caller with each token, itself included.
+    sharing: BTreeMap<TokenAlias, BTreeSet<TokenAlias>>,
     /// Conclusions to deliver to waiting requests (rule 3).
     concluded: Vec<(oneshot::Sender<Conclusion>, Conclusion)>,
     meters: Arc<ProcessMeters>,
@@ -117,6 +122,8 @@ impl Health {
             follow_ups: FollowUps::default(),
             owners: Owners::default(),
             lists: Lists::default(),
+            begun: Vec::new(),
+            sharing: BTreeMap::new(),
             concluded: Vec::new(),
             meters,
         })
@@ -136,6 +143,7 @@ impl Health {
             }
         }
         self.generation = generation.clone();
+        self.sharing = learn::sharing(generation);
         let is_there = |alias: TokenAlias, epoch: u64| {
             let mut slots = generation.tokens.iter();
             slots.any(|slot| slot.alias == alias && slot.epoch == epoch && slot.token.is_some())
@@ -164,7 +172,7 @@ impl Health {
     /// Probes these tokens, or all of them, again, and lists counters again: what is known may be out of date.
     pub fn look_again(&mut self, of: Option<&BTreeSet<TokenAlias>>) {
         let now = Instant::now();
-        self.lists.ask_again(Again::Changed, now);
+        self.lists.ask_again(Again::Changed, now, |_| true);
         for (alias, tracked) in &mut self.tracked_tokens {
             if of.is_none_or(|of| of.contains(alias)) {
                 tracked.machine.on(Event::LookAgain, now, self.settings);
@@ -182,6 +190,9 @@ impl Health {
         for (waiting, conclusion) in self.concluded.drain(..) {
             // A closed receiver needs no conclusion.
             let _ = waiting.send(conclusion);
+        }
+        for token_use in std::mem::take(&mut self.begun) {
+            self.learn(token_use, vec![Fact::ListBegins], workers);
         }
         let next = self.next_question();
         tokio::select! {
@@ -248,12 +259,14 @@ impl Health {
                     self.follow_ups.take_again(self.asking_token(token_use), counter, now);
                 }
             }
-            Report::AccessChanged(_) => self.lists.ask_again(Again::Changed, now),
+            Report::AccessChanged(_) => self.list_again(Again::Changed, token_use, now),
+            Report::Contradicted(_) => self.list_again(Again::Contradicted, token_use, now),
             Report::Shown(_, counter) => self.follow_ups.is_old(self.asking_token(token_use), counter),
             Report::Denied(_, suspicion) => {
                 let is_healthy = !tracked.standing.is_refused();
-                if matches!(suspicion, Suspicion::Counters(..)) {
-                    self.lists.ask_again(Again::Denied, now);
+                if let Suspicion::Counters(None, counters) = &suspicion {
+                    self.list_again(Again::Denied, token_use, now);
+                    self.ask_those_that_lacked(token_use, counters, now);
                 }
                 if self.settings.learn && is_healthy {
                     self.suspicion(token_use, suspicion, now);
@@ -312,9 +325,16 @@ impl Health {
                     self.follow_ups.take(self.asking_token(asked), suspicion, Instant::now());
                 }
             }
-            Finding::Listed(found, requests) => {
-                let changed = found.map(|found| self.take_list(token_use, found, workers));
-                self.lists.finish(token_use.alias, changed, requests, Instant::now());
+            Finding::Page(page, found, requests) => {
+                if found.doubts_token {
+                    tracked.machine.on(Event::Doubted, Instant::now(), self.settings);
+                }
+                self.take_found(token_use, found, workers);
+                let read = self.lists.page(token_use.alias, page, requests, Instant::now());
+                if let Some(read) = read {
+                    let changed = self.take_list(token_use, read, workers);
+                    self.lists.finish(token_use.alias, changed, Instant::now());
+                }
             }
             Finding::Owner(Some(login)) => self.learn(token_use, vec![Fact::Owner(login)], workers),
             Finding::Owner(None) => tracked.introduction = Some(Instant::now() + INTRODUCTION),

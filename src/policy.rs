@@ -4,7 +4,7 @@
 //! 2. The caller's scopes must cover the operation (`scope_denied`, 403).
 //! 3. The request must comply with the caller's rules ([`crate::policy::rules`]).
 //! 4. The token is one of the caller's that covers the operation. Of several, [`choice`] takes one whose owner may do it,
-//!    and of these the narrowest: the one that allows the fewest other operations, and among equals the first in the
+//!    and of one account the narrowest: the one that allows the fewest other operations, and among equals the first in the
 //!    caller's list. If none covers it, the request is refused (`token_scope_missing`, 403).
 //! 5. If the caller has `enforce: false`, a request that rule 2 or 3 would refuse is allowed and the refusal is reported.
 
@@ -13,7 +13,7 @@ use metrica::scope::{Holder, Lacking, ScopeSet};
 use metrica::subject::Subject;
 
 use crate::policy::caller::{Caller, Callers};
-use crate::policy::choice::{Accounts, Candidate, Fit, NoAccounts, SeveralAccounts};
+use crate::policy::choice::{Accounts, Candidate, Chosen, Fit, NoAccounts, SeveralAccounts};
 use crate::policy::names::{CallerId, TokenAlias};
 use crate::policy::rejection::Reason;
 use crate::policy::rules::{Breach, Call, Duties};
@@ -34,6 +34,7 @@ mod parts;
 mod reading;
 pub mod rejection;
 pub mod rules;
+mod sendable;
 mod setting;
 pub mod via;
 
@@ -144,6 +145,15 @@ impl Denial {
     }
 }
 
+/// What a request asks of the choice of a token.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Wish<'a> {
+    /// The name of the token that the request chooses ([`choice`], rule 4).
+    pub account: Option<&'a [u8]>,
+    /// The token with which Metrica denied the request: one of another account is chosen.
+    pub tried: Option<TokenAlias>,
+}
+
 /// A grant and its conditions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Permission {
@@ -151,6 +161,8 @@ pub struct Permission {
     pub grant: Grant,
     /// The position of the token to try next if Metrica denies access with the one of the grant ([`choice`]).
     pub next: Option<u16>,
+    /// Whether the token is one of several that cover the operation, so that knowledge decides.
+    pub is_choice: bool,
     /// The duties that the caller's rules impose on the request.
     pub duties: Duties,
     /// The refusal that would apply if rules were enforced (rule 5).
@@ -216,7 +228,7 @@ impl Policy {
     }
 
     /// Decides whether the caller at `position` may send `call`, with which token and which duties (rules 2 to 5), given
-    /// the knowledge of `accounts`. `wanted` is the name of the token that the request chooses.
+    /// the knowledge of `accounts`.
     ///
     /// # Errors
     /// Every [`Denial`] but those of rule 1.
@@ -225,7 +237,7 @@ impl Policy {
         position: usize,
         call: &Call<'_>,
         accounts: &dyn Accounts,
-        wanted: Option<&[u8]>,
+        wish: Wish<'_>,
     ) -> Result<Permission, Denial> {
         let operation = call.operation;
         let caller = self.callers.get(position).ok_or_else(|| scope_denied(operation, ScopeSet::EMPTY))?;
@@ -234,33 +246,66 @@ impl Policy {
         } else {
             Err(scope_denied(operation, caller.scopes))
         };
-        let (duties, shadowed) = match within {
+        let (duties, mut shadowed) = match within {
             Err(denial) if caller.rules.enforce => return Err(denial),
             Err(denial) => (Duties::default(), Some(denial)),
             Ok(duties) => (Duties { list: duties.list && caller.rules.enforce, ..duties }, None),
         };
-        let candidates = self.candidates(position, caller, operation)?;
-        let wanted = match wanted {
-            Some(wanted) => Some(self.wanted(candidates, wanted).ok_or(Denial::BadAccount(operation.id))?),
-            None => None,
-        };
-        let candidates = wanted.as_ref().map_or(candidates, std::slice::from_ref);
+        let all = self.candidates(position, caller, operation)?;
         let request = choice::Request::new(operation, call.subject, accounts);
-        if candidates.len() > 1 && request.split(candidates).is_some() {
-            return Err(Denial::SeveralAccounts(operation.id));
+        let wished = self.wished(&request, all, wish)?;
+        let candidates = wished.as_deref().unwrap_or(all);
+        let chosen = if candidates.len() < 2 {
+            request.choose(candidates)
+        } else {
+            let ranking = request.rank(candidates);
+            match ranking.split() {
+                Some(_) if caller.rules.enforce => return Err(Denial::SeveralAccounts(operation.id)),
+                Some(_) => shadowed = shadowed.or(Some(Denial::SeveralAccounts(operation.id))),
+                None => {}
+            }
+            ranking.choose()
+        };
+        let Chosen { first, next } = chosen.ok_or_else(|| self.uncovered(caller, operation))?;
+        Ok(Permission {
+            grant: self.grant(caller, operation, first)?,
+            next,
+            is_choice: all.len() > 1,
+            duties,
+            shadowed,
+        })
+    }
+
+    /// Those of `candidates` that `wish` leaves; `None` if it leaves all.
+    fn wished(
+        &self,
+        request: &choice::Request<'_>,
+        candidates: &[Candidate],
+        wish: Wish<'_>,
+    ) -> Result<Option<Vec<Candidate>>, Denial> {
+        if let Some(wanted) = wish.account {
+            let wanted = self.wanted(candidates, wanted).ok_or(Denial::BadAccount(request.operation_id()))?;
+            return Ok(Some(vec![wanted]));
         }
-        let chosen = request.choose(candidates).ok_or_else(|| self.uncovered(caller, operation))?;
-        Ok(Permission { grant: self.grant(caller, operation, chosen.first)?, next: chosen.next, duties, shadowed })
+        let tried = wish.tried.and_then(|tried| self.tokens.iter().position(|token| token.alias == tried));
+        Ok(tried.and_then(|tried| u16::try_from(tried).ok()).map(|tried| request.others(candidates, tried)))
     }
 
     /// The tokens that the caller at `position` can use for `call`, the preferred one first, and what is known of each.
     #[must_use]
-    pub fn preference(&self, position: usize, call: &Call<'_>, accounts: &dyn Accounts) -> Vec<(&TokenRights, Fit)> {
+    pub fn preference(
+        &self,
+        position: usize,
+        call: &Call<'_>,
+        accounts: &dyn Accounts,
+        wish: Wish<'_>,
+    ) -> Vec<(&TokenRights, Fit)> {
         let Some(caller) = self.callers.get(position) else { return Vec::new() };
-        let Ok(candidates) = self.candidates(position, caller, call.operation) else { return Vec::new() };
-        let order = choice::Request::new(call.operation, call.subject, accounts).order(candidates);
+        let Ok(all) = self.candidates(position, caller, call.operation) else { return Vec::new() };
+        let request = choice::Request::new(call.operation, call.subject, accounts);
+        let Ok(wished) = self.wished(&request, all, wish) else { return Vec::new() };
         let token = |(one, fit): (Candidate, Fit)| Some((self.tokens.get(usize::from(one.position))?, fit));
-        order.into_iter().filter_map(token).collect()
+        request.rank(wished.as_deref().unwrap_or(all)).order().filter_map(token).collect()
     }
 
     /// Which counter of `call` belongs to which token ([`choice`], rule 5).
@@ -272,7 +317,7 @@ impl Policy {
         accounts: &dyn Accounts,
     ) -> Option<SeveralAccounts> {
         let candidates = self.candidates(position, self.callers.get(position)?, call.operation).ok()?;
-        let split = choice::Request::new(call.operation, call.subject, accounts).split(candidates)?;
+        let split = choice::Request::new(call.operation, call.subject, accounts).rank(candidates).split()?;
         Some(SeveralAccounts::new(&split, &self.tokens))
     }
 
@@ -418,7 +463,7 @@ mod tests {
         let names = strict_http::target::check(path, query, 1000).unwrap();
         let operation = policy.operation(verb, path)?;
         let subject = Subject::of(operation, path, query, names);
-        policy.permit(0, &Call { operation, path, query, names, subject: &subject }, &NoAccounts, None)
+        policy.permit(0, &Call { operation, path, query, names, subject: &subject }, &NoAccounts, Wish::default())
     }
 
     #[test]
@@ -455,11 +500,12 @@ mod tests {
     }
 
     #[test]
-    fn rule_4_the_narrowest_token_is_used() {
+    fn rule_4_of_tokens_without_a_known_owner_the_first_listed_is_used() {
         let everything = &[Scope::Read, Scope::Write][..];
         let policy = policy(
             &[
-                ("a", everything, &["both", "write", "read", "offline"]),
+                ("a", everything, &["offline", "read", "write", "both"]),
+                ("wide", everything, &["both", "read"]),
                 ("b", everything, &["read"]),
                 ("c", everything, &["read2", "read"]),
             ],
@@ -477,9 +523,10 @@ mod tests {
         assert_eq!(verdict(&policy, 0, Verb::Post, upload), "offline");
         assert_eq!(verdict(&policy, 0, Verb::Post, "/management/v1/counter/1/expense/upload"), "write");
         assert_eq!(
-            verdict(&policy, 1, Verb::Post, "/management/v1/counters"),
+            verdict(&policy, 2, Verb::Post, "/management/v1/counters"),
             "token_scope_missing: Some(\"counters.create\")"
         );
-        assert_eq!(verdict(&policy, 2, Verb::Get, "/management/v1/counters"), "read2");
+        assert_eq!(verdict(&policy, 1, Verb::Get, "/management/v1/counters"), "both");
+        assert_eq!(verdict(&policy, 3, Verb::Get, "/management/v1/counters"), "read2");
     }
 }

@@ -1,31 +1,35 @@
 //! The candidates among a caller's tokens, as `explain` shows them.
 
+use http::HeaderValue;
 use metrica::operation::Operation;
 use metrica::subject::Subject;
 use serde_json::{Value, json};
 use strict_http::target::Target;
 
 use crate::config::{Config, ConfiguredAccounts};
-use crate::policy::Policy;
 use crate::policy::choice::Fit;
 use crate::policy::names::TokenAlias;
 use crate::policy::rules::Call;
+use crate::policy::{Policy, Wish};
 
 /// The tokens that a caller can use for a request, the preferred one first. Only the configuration is known; a running gate
 /// also knows the counters that it learnt.
 pub(super) struct CandidateTokens(Vec<(TokenAlias, Fit)>);
 
 impl CandidateTokens {
-    /// The candidates of the caller at `position`; none if it has only one, because nothing is chosen then.
+    /// The candidates of the caller at `position` for a request that chooses this `account`, if any; none if there is only
+    /// one, because nothing is chosen then.
     pub(super) fn of(
         config: &Config,
         policy: &Policy,
         position: usize,
         (operation, target, subject): (&Operation, &Target, &Subject),
+        account: Option<&HeaderValue>,
     ) -> Self {
         let (path, query, names) = (target.path(), target.query(), target.names());
         let call = Call { operation, path, query, names, subject };
-        let candidates = policy.preference(position, &call, &ConfiguredAccounts(&config.tokens));
+        let wish = Wish { account: account.map(HeaderValue::as_bytes), tried: None };
+        let candidates = policy.preference(position, &call, &ConfiguredAccounts(&config.tokens), wish);
         let candidates: Vec<_> = candidates.into_iter().map(|(token, fit)| (token.alias, fit)).collect();
         Self(if candidates.len() > 1 { candidates } else { Vec::new() })
     }

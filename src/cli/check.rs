@@ -10,14 +10,13 @@ use metrica::scope::ScopeSet;
 use strict_http::number;
 
 use super::files::{Files, files};
-use super::{ConfigArgs, Format, doctor};
+use super::{ConfigArgs, Format, accounts, doctor};
 use crate::config::document::Step;
 use crate::config::{self, Bind, Config, Error, Mistake, TokenSource, Upstream};
 use crate::doctor::Wanted;
 use crate::files::descriptors::{ConnectionFit, Descriptors};
 use crate::files::{External, ExternalFile, Purpose};
 use crate::policy::Policy;
-use crate::policy::caller::Caller;
 use crate::policy::names::TokenAlias;
 
 #[derive(Debug, Args)]
@@ -154,6 +153,10 @@ fn found(config: &Config, file: Option<&Path>, without_tokens: bool) -> Found {
     let short = short.into_iter().chain(config.lacks_descriptors(descriptors).map(|fit| shortage(descriptors, fit)));
     let tokens = warnings_of_tokens(config, without_tokens, SystemTime::now());
     let (mut notes, of_logins) = absent_logins(config);
+    for (position, caller) in config.callers.iter().enumerate() {
+        let of_lists = accounts::note(config, caller);
+        notes.extend(of_lists.map(|message| (vec![key("callers"), Step::Index(position)], message)));
+    }
     let hosts = crate::files::reading::open(Path::new(HOSTS))
         .and_then(|(file, _)| crate::files::reading::read_from(file, HOSTS_BYTES));
     notes.extend(hosts.ok().and_then(|hosts| unused_host(config, &String::from_utf8_lossy(&hosts))));
@@ -229,13 +232,8 @@ fn warnings(config: &Config, policy: &Policy) -> Vec<Warning> {
         }
     }
     for (position, caller) in config.callers.iter().enumerate() {
-        for (unused, used) in unused_tokens(config, caller) {
-            let message = format!(
-                "caller '{}' never uses token '{unused}': '{used}' is of the same account, has the same scopes and is listed before it",
-                caller.id
-            );
-            warnings.push((element("callers", position), message));
-        }
+        let of_accounts = accounts::warnings(config, caller).into_iter();
+        warnings.extend(of_accounts.map(|message| (element("callers", position), message)));
     }
     for (position, caller) in config.callers.iter().enumerate().filter(|(_, caller)| !caller.rules.enforce) {
         let message = format!(
@@ -280,20 +278,6 @@ fn warnings(config: &Config, policy: &Policy) -> Vec<Warning> {
         }
     }
     warnings
-}
-
-/// Returns the tokens of a caller that are never chosen, each with the one that is chosen in its place.
-fn unused_tokens(config: &Config, caller: &Caller) -> Vec<(TokenAlias, TokenAlias)> {
-    let source = |alias: &TokenAlias| config.tokens.iter().find(|source| source.alias == *alias);
-    let own: Vec<_> = caller.tokens.iter().filter_map(source).collect();
-    let is_same = |one: &TokenSource, other: &TokenSource| {
-        one.origin.owner.is_some() && one.origin.owner == other.origin.owner && one.scopes == other.scopes
-    };
-    let before = |(place, token): (usize, &&TokenSource)| {
-        let earlier = own.iter().take(place).find(|earlier| is_same(earlier, token))?;
-        Some((token.alias, earlier.alias))
-    };
-    own.iter().enumerate().filter_map(before).collect()
 }
 
 /// Returns warnings about settings of tokens that are probably unintended.

@@ -131,11 +131,12 @@ pub(super) fn explain(args: &ExplainArgs, out: &mut dyn Write) -> anyhow::Result
         tokens: &tokens,
         accounts: &accounts,
     };
+    let account = decide::wanted(&fields);
     let verdict = |(position, caller)| {
         let result = would_be(&config, &asked, &fields, (position, caller), &known);
         let read = asked.operation.ok().zip(asked.target.as_ref());
         let candidates = read.map(|(operation, target)| {
-            CandidateTokens::of(&config, &policy, position, (operation, target, &asked.subject))
+            CandidateTokens::of(&config, &policy, position, (operation, target, &asked.subject), account.as_ref())
         });
         let quota = asked.operation.ok().and_then(|operation| CallerPart::of(&config, caller.id, operation));
         CallerDecision { caller, shadow: policy.callers.shadow_of(position), candidates, quota, result }

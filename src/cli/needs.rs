@@ -20,10 +20,10 @@ use strict_http::target::Names;
 use super::lines::{self, Line, Named};
 use super::replay;
 use crate::config::{Config, ConfiguredAccounts};
-use crate::policy::Policy;
 use crate::policy::caller::Caller;
 use crate::policy::rejection::Reason;
 use crate::policy::rules::{Breach, Call, List, Rules};
+use crate::policy::{Policy, Wish};
 
 /// The criteria for counting lines.
 pub(super) struct CountingCriteria<'a> {
@@ -217,7 +217,7 @@ impl CountingCriteria<'_> {
         };
         let subject = line.subject();
         let call = call(operation, &subject);
-        let denial = match policy.permit(position, &call, &ConfiguredAccounts(&config.tokens), None) {
+        let denial = match policy.permit(position, &call, &ConfiguredAccounts(&config.tokens), Wish::default()) {
             Ok(permission) => permission.shadowed,
             Err(denial) => Some(denial),
         };

@@ -24,7 +24,7 @@ use super::lines::{self, Line, Named, SHOWN};
 use crate::config::{Config, ConfiguredAccounts};
 use crate::policy::rejection::Reason;
 use crate::policy::rules::{Call, Rules};
-use crate::policy::{Denial, Permission, Policy};
+use crate::policy::{Denial, Permission, Policy, Wish};
 
 /// The decision on a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -110,7 +110,7 @@ fn of_operation(config: &Config, policy: &Policy, line: &Line, operation: &Opera
     let Some((position, _)) = known else { return ReplayedDecision::Refused(Reason::UnknownCaller.as_str()) };
     let subject = line.subject();
     let call = Call { operation, path: &operation.template, query: None, names: Names::default(), subject: &subject };
-    match policy.permit(position, &call, &ConfiguredAccounts(&config.tokens), None) {
+    match policy.permit(position, &call, &ConfiguredAccounts(&config.tokens), Wish::default()) {
         Ok(Permission { shadowed: None, .. }) => ReplayedDecision::Sent,
         Ok(Permission { shadowed: Some(denial), .. }) => ReplayedDecision::SentUnenforced(denial.reason().as_str()),
         Err(denial) => ReplayedDecision::Refused(denial.reason().as_str()),

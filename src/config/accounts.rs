@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use metrica::counter_list::CounterList;
+use metrica::login;
 use metrica::observed_rights::{Access, Permission};
 use metrica::scope::Scope;
 
@@ -69,7 +70,10 @@ pub fn check_readers(tokens: &[TokenSource], at: &At<'_>, findings: &mut Finding
     for (alias, at) in table.entries_at() {
         let Some(token) = tokens.iter().find(|source| source.alias.as_str() == alias) else { continue };
         let reads = |source: &TokenSource| source.scopes.contains(Scope::Read);
-        let is_sibling = |other: &TokenSource| token.origin.owner.is_some() && other.origin.owner == token.origin.owner;
+        let is_sibling = |other: &TokenSource| {
+            let owners = token.origin.owner.as_deref().zip(other.origin.owner.as_deref());
+            owners.is_some_and(|(own, other)| login::is_same(own, other))
+        };
         if token.origin.counters != TokenCounters::Auto || reads(token) {
             continue;
         }

@@ -10,7 +10,7 @@ use crate::config::{Config, TokenSource};
 use crate::policy::caller::Caller;
 use crate::policy::names::TokenAlias;
 
-/// Replaces the finding that a token has no access to a counter, where another token of each of its callers serves that
+/// Replaces the finding that a token's owner has no access to a counter, or cannot show it, where another token of each of its callers serves that
 /// counter with the same scopes.
 pub(super) fn settle(lines: &mut [Line], config: &Config) {
     let served: HashSet<(TokenAlias, u64)> = lines
@@ -64,7 +64,6 @@ const fn lacks(finding: &Finding) -> bool {
         finding,
         Finding::CounterNotGranted { .. }
             | Finding::CounterViewOnly { .. }
-            | Finding::CounterOpen
             | Finding::CounterOfOrganisation
             | Finding::CounterUnseen
     )

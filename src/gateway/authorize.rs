@@ -25,6 +25,7 @@ impl Stage<Admitted> for Authorize {
 
     fn run(&self, Admitted { received, caller, asked }: Admitted) -> Result<Permitted, Rejection> {
         let Received { exchange, snapshot, .. } = &received;
+        exchange.account.set((asked.chooses_account(), None));
         let accounts = exchange.worker().accounts(snapshot);
         match exchange.decided(decide::permit(caller, &asked, &snapshot.known(&accounts))) {
             Ok(decision) => Ok(Permitted { received, asked, decision }),

@@ -37,11 +37,13 @@ pub struct Exchange {
     pub(super) started: Instant,
     caller_state: Cell<CallerState>,
     pub(super) request: RefCell<Request>,
-    upward: Cell<UpstreamProgress>,
+    pub(super) upward: Cell<UpstreamProgress>,
     /// The refusal, by the gate or by the upstream.
     pub(super) refusal: Cell<Option<Refusal>>,
     would_refuse: Cell<Option<Reason>>,
     lacking: Cell<Option<Lacking>>,
+    /// The request's choice of an account, and the token with which Metrica denied it first.
+    pub(super) account: Cell<(bool, Option<TokenAlias>)>,
     /// The time that the request waited for its turn, if a quota counts it.
     pub(super) quota_wait: Cell<Option<Duration>>,
     pieces: Cell<Option<Pieces>>,
@@ -70,6 +72,7 @@ impl Exchange {
             refusal: Cell::new(None),
             would_refuse: Cell::new(None),
             lacking: Cell::new(None),
+            account: Cell::default(),
             quota_wait: Cell::new(None),
             pieces: Cell::new(None),
             request_is_complete: Cell::new(false),
@@ -107,7 +110,7 @@ impl Exchange {
         if let Some((operation, subject)) = read {
             self.request.borrow_mut().read(operation, subject, token);
         }
-        let decision = decision?;
+        let decision = decision.inspect_err(|rejection| self.doubt_split(rejection))?;
         if let Some(shadowed) = decision.shadowed() {
             self.would_refuse(shadowed);
         }
@@ -241,7 +244,7 @@ impl Exchange {
         let (token_use, verb, subject) = (read.token_use()?, self.verb, &read.subject);
         let (operation, needs, reach) = (read.operation, read.needs, read.reach);
         let refused = Refused { token_use, status, error_type, verb, operation, needs, reach, subject };
-        let diagnosed = self.worker.learning.refused(&self.worker.snapshot().generation, &refused);
+        let diagnosed = self.worker.learning.refused(&self.worker.snapshot().generation.tokens, &refused);
         self.diagnosed(diagnosed.0);
         Some(diagnosed)
     }
@@ -355,6 +358,7 @@ impl Exchange {
                 upstream_status: upward.status(),
                 outcome,
                 resent: upward.sending().map_or(0, |sending| sending.again),
+                account: self.account.get(),
                 path: request.unknown_path(),
                 subject,
                 rights: self.rights_in_question(read),

@@ -196,6 +196,14 @@ impl UpstreamProgress {
         Self::Answered { sending, at: now, status }
     }
 
+    /// Returns the progress without a response that is not passed on.
+    pub const fn without_answer(self) -> Self {
+        match self {
+            Self::Answered { sending, .. } => Self::Sent(sending),
+            Self::Unsent | Self::Sent(_) => self,
+        }
+    }
+
     /// Returns the latest attempt, if the request was sent.
     pub const fn sending(self) -> Option<Sending> {
         match self {
@@ -252,5 +260,14 @@ mod tests {
         assert_eq!((sent.sending().map(|sending| sending.again), sent.status()), (Some(1), None));
         let answered = sent.answer(now, 200);
         assert_eq!((answered.sending().map(|sending| sending.again), answered.status()), (Some(1), Some(200)));
+    }
+
+    #[test]
+    fn a_response_that_is_not_passed_on_leaves_no_status() {
+        let now = Instant::now();
+        let answered = UpstreamProgress::Unsent.send(now).answer(now, 403);
+        assert_eq!((answered.status(), answered.without_answer().status()), (Some(403), None));
+        let again = answered.without_answer().send(now).sending();
+        assert_eq!(again.map(|sending| sending.again), Some(1), "the first attempt still counts");
     }
 }

@@ -11,7 +11,7 @@
 //! 5. Interim responses go to callers of HTTP/1.1 (RFC 9110, section 15.2).
 //! 6. A read without a body that Metrica denies for lack of access is sent once more, with a token of another account, if the
 //!    decision lists one: where it is not known which of the caller's accounts has access ([`crate::policy::choice`]). The
-//!    caller gets the second response, whatever it is.
+//!    caller gets the second response, whatever it is, and no interim response of the first.
 //! 7. A request waits for its turn before it takes a connection ([`super::turn`]). A read without a body that Metrica refuses
 //!    because of a quota is sent again when its turn comes, as the broker decides ([`crate::quota`]).
 

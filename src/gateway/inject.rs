@@ -8,6 +8,7 @@
 //!
 //! [`Target`]: strict_http::target::Target
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -58,6 +59,8 @@ pub struct Permit {
     original_content_type: Option<OriginalContentType>,
     /// The snapshot that the latest decision was made with.
     snapshot: Rc<Snapshot>,
+    /// The revision of the facts that the latest decision was made with, if they decided.
+    revision: Option<u64>,
 }
 
 impl Outbound {
@@ -83,14 +86,16 @@ impl Permit {
         self.original_content_type = self.original_content_type.take().or(original);
     }
 
-    /// Decides again if the snapshot has changed since the latest decision; returns whether it has. After the last wait
+    /// Decides again if the snapshot, or the facts that chose the token, have changed since the latest decision; returns whether
+    /// they have. After the last wait
     /// before `request` leaves, this must return `false` (rule 4).
     ///
     /// # Errors
     /// The reason why the request is now refused.
     pub fn renew(&mut self, request: &mut Outgoing<RequestBody>) -> Result<bool, Rejection> {
         let now = self.exchange.worker().snapshot();
-        if Rc::ptr_eq(&now, &self.snapshot) {
+        let revision = self.exchange.worker().learning.revision();
+        if Rc::ptr_eq(&now, &self.snapshot) && self.revision.is_none_or(|decided| decided == revision) {
             return Ok(false);
         }
         let accounts = self.exchange.worker().accounts(&now);
@@ -110,9 +115,16 @@ impl Permit {
         }
         self.token_use = ready.token_use;
         self.body_policy = decision.take_body_policy();
-        self.next = decision.next();
+        self.set_next(decision.next());
+        self.revision = decision.is_choice().then_some(revision);
         self.snapshot = now.clone();
         Ok(true)
+    }
+
+    /// Sets the tokens to try next. The caller gets no interim response of a response that it may not get.
+    fn set_next(&mut self, next: Option<Candidates>) {
+        self.next = next;
+        self.wishes.is_held.set(next.is_some());
     }
 
     /// Returns the generation that the latest decision was made with.
@@ -140,7 +152,10 @@ impl Permit {
     /// # Errors
     /// An internal error if it lists none, or the token makes no field.
     pub fn try_next(&mut self, request: &mut Outgoing<RequestBody>) -> Result<(), Rejection> {
-        let next = self.next.take().ok_or_else(|| Rejection::internal("the decision lists another account"))?;
+        let next = self.next.ok_or_else(|| Rejection::internal("the decision lists another account"))?;
+        self.set_next(None);
+        // A later decision returns neither to this token nor to a third one.
+        self.asked.was_tried_with(self.token_use.alias);
         let ready = self.snapshot.ready(next.first())?;
         self.exchange.tried_next_account(ready.token_use)?;
         request.fields.insert(AUTHORIZATION, ready.authorization.clone());
@@ -159,6 +174,8 @@ pub struct InterimWishes {
     caller: Option<Rc<Connection>>,
     /// The secret that is removed from them.
     secret: Secret,
+    /// Whether they are dropped, because the final response may not go to the caller.
+    is_held: Cell<bool>,
 }
 
 impl InterimWishes {
@@ -212,9 +229,11 @@ impl Stage<Permitted> for Inject {
         fields.insert(AUTHORIZATION, authorization.clone());
         let caller = http11.then(|| exchange.connection.clone());
         let secret = secret_of(authorization)?;
-        let wishes = InterimWishes { asked: interim.then(ContinueSignal::default), caller, secret };
-        let body = RequestBody::new(body, version, exchange.clone(), wishes.asked.clone().map(Held::new));
         let next = decision.next();
+        let is_held = Cell::new(next.is_some());
+        let wishes = InterimWishes { asked: interim.then(ContinueSignal::default), caller, secret, is_held };
+        let body = RequestBody::new(body, version, exchange.clone(), wishes.asked.clone().map(Held::new));
+        let revision = decision.is_choice().then(|| exchange.worker().learning.revision());
         let (body_policy, target) = (decision.take_body_policy(), decision.target().clone().into_origin_form());
         let request = Outgoing { method: head.method, target, fields: head.headers, body };
         let permit = Permit {
@@ -227,6 +246,7 @@ impl Stage<Permitted> for Inject {
             asked,
             original_content_type: None,
             snapshot: snapshot.clone(),
+            revision,
         };
         Ok(Outbound { request, permit })
     }
@@ -242,6 +262,7 @@ impl Listener for InterimWishes {
             // The server sends the caller's 100 when the body is read.
             (StatusCode::CONTINUE, Some(asked), _) => asked.decide(ContinueDecision::Wanted),
             (StatusCode::CONTINUE, None, _) | (_, _, None) => {}
+            _ if self.is_held.get() => {}
             (status, _, Some(caller)) => {
                 let (bytes, reflected) = fields::interim_response(status, received, &self.secret);
                 caller.interim.push(&bytes, reflected);

@@ -14,10 +14,41 @@ use super::exchange_state::Read;
 use crate::body::RequestProgress;
 use crate::body::budget::Charge;
 use crate::metrics::UpstreamError;
+use crate::policy::choice::SeveralAccounts;
 use crate::policy::decide::Shadowed;
+use crate::policy::rejection::Rejection;
 use crate::response::ResponseProgress;
 use crate::upstream::Watchdog;
-use crate::worker::Diagnosed;
+use crate::worker::{Diagnosed, TokenUse};
+
+impl Exchange {
+    /// Records that the request is sent with a token of another account, because Metrica denied it with the first.
+    ///
+    /// # Errors
+    /// An internal error if no operation was read.
+    pub fn tried_next_account(&self, token_use: TokenUse) -> Result<(), Rejection> {
+        self.refusal.set(None);
+        // The response of the first is not the caller's.
+        self.upward.set(self.upward.get().without_answer());
+        if let Some(before) = self.token() {
+            self.account.set((false, Some(before)));
+            self.worker.count(|shard| shard.tried_next_account(before));
+        }
+        self.set_token_use(token_use)
+    }
+
+    /// Reports a refusal because of several accounts, so that the gate asks whether it is true.
+    pub(super) fn doubt_split(&self, rejection: &Rejection) {
+        let cause = rejection.cause.as_ref().and_then(|cause| cause.downcast_ref::<SeveralAccounts>());
+        for (alias, counters) in cause.into_iter().flat_map(SeveralAccounts::lacking) {
+            let snapshot = self.worker.snapshot();
+            let slot = snapshot.generation.tokens.iter().find(|slot| slot.alias == alias);
+            if let Some(slot) = slot {
+                self.worker.learning.split(slot.token_use(), &counters, Instant::now());
+            }
+        }
+    }
+}
 
 impl RequestProgress for Exchange {
     fn request_bytes(&self, bytes: usize) {

@@ -14,7 +14,7 @@ use super::exchange::Exchange;
 use super::inject::Permit;
 use crate::policy::rejection::{QuotaRefusal, Reason, Rejection};
 use crate::quota::{self, Class, Counters, Refusal, Request};
-use crate::worker::{Asked, TokenUse, Turn, Waiting};
+use crate::worker::{Asked, Turn, Waiting};
 
 /// The bytes that waiting requests of a worker may hold (rule 3).
 const MOST_WHILE_WAITING: usize = crate::worker::AHEAD_OF_A_WORKER / 2;
@@ -142,19 +142,5 @@ impl Exchange {
             counters: Counters::of(read.subject.counters.as_slice()),
             rest: number::saturated(rest.as_micros()),
         })
-    }
-}
-
-impl Exchange {
-    /// Records that the request is sent with a token of another account, because Metrica denied it with the first.
-    ///
-    /// # Errors
-    /// An internal error if no operation was read.
-    pub fn tried_next_account(&self, token_use: TokenUse) -> Result<(), Rejection> {
-        self.refusal.set(None);
-        if let Some(before) = self.token() {
-            self.worker.count(|shard| shard.tried_next_account(before));
-        }
-        self.set_token_use(token_use)
     }
 }

@@ -20,7 +20,7 @@ use metrica::cause::Conclusion;
 use metrica::error_type::ErrorType;
 use metrica::login;
 use metrica::observed_rights::{Fact, MOST_LOGINS, Permission};
-use metrica::response::{Shown, accounts_in, counter_in, listed_in};
+use metrica::response::{Listed, Shown, accounts_in, counter_in, listed_in};
 use metrica::scope::{Scope, ScopeSet};
 use strict_http::number;
 use tokio::sync::mpsc::UnboundedSender;
@@ -44,8 +44,9 @@ pub enum Finding {
     Owner(Option<Box<str>>),
     /// The result of a follow-up question; empty when there is no response.
     Answered(Found),
-    /// The counters of the account, unless they could not be read.
-    Listed(Option<Found>, usize),
+    /// A page of the counters of the account, unless it could not be read; what its refusal shows; and the number of
+    /// requests.
+    Page(Option<Listed>, Found, usize),
 }
 
 /// The result of a follow-up question.
@@ -216,7 +217,7 @@ impl Found {
     }
 
     /// Records the list of the owner's counters, which needs no grant.
-    fn take_list(&mut self, reply: &Reply, about: About) {
+    pub(super) fn take_list(&mut self, reply: &Reply, about: About) {
         self.is_listed |= matches!(reply, Reply::Yes(_) | Reply::Denied);
         match reply {
             Reply::Yes(body) => {

@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use metrica::login;
 use tokio::time::Instant;
 
 use super::ask::{self, About, Asker, Finds};
+use super::lists::Account;
 use super::probe::Place;
 use super::{Health, TrackedToken, counters};
 use crate::config::TokenCounters;
@@ -17,15 +19,31 @@ use crate::token::Token;
 use crate::worker::{Generation, Slot, Suspicion, TokenUse};
 
 impl Health {
-    /// Determines with which tokens counters are listed (rule 8).
+    /// Determines with which tokens counters are listed (rule 8): for each account one that can be asked, and the same as
+    /// before if possible.
     fn follow_lists(&mut self, now: Instant) {
+        let mut wanted: BTreeMap<Account, (TokenUse, Vec<TokenAlias>)> = BTreeMap::new();
         let wants = |slot: &&Slot| slot.counters == TokenCounters::Auto && slot.token.is_some();
-        let askers: BTreeMap<_, _> = (self.generation.tokens.iter().filter(wants))
-            .map(|slot| self.asking_token(slot.token_use()))
-            .filter(|asker| self.owners.may_read(*asker))
-            .map(|asker| (asker.alias, asker))
-            .collect();
-        self.lists.follow(askers.values().copied(), now);
+        for slot in self.generation.tokens.iter().filter(wants) {
+            let asker = self.asking_token(slot.token_use());
+            if !self.owners.may_read(asker) {
+                continue;
+            }
+            let owner = self.owners.owner(slot.alias).map(login::canonical);
+            let account = owner.map_or(Account::Token(asker.alias), Account::Owner);
+            let before = self.lists.asker(&account).map(|before| before.alias);
+            let rank = |asker: TokenUse| {
+                let is_refused =
+                    self.tracked_tokens.get(&asker.alias).is_none_or(|tracked| tracked.standing.is_refused());
+                (is_refused, Some(asker.alias) != before)
+            };
+            let (best, of) = wanted.entry(account).or_insert_with(|| (asker, Vec::new()));
+            if rank(asker) < rank(*best) {
+                *best = asker;
+            }
+            of.push(slot.alias);
+        }
+        self.lists.follow(wanted, now);
     }
 
     /// Sends every question that is due (rule 6).
@@ -53,9 +71,10 @@ impl Health {
                 let secrets = self.generation.tokens.iter().filter_map(|slot| slot.token.clone()).collect();
                 ask::owner(asker(place), path, secrets);
             } else if !tracked.standing.is_refused() && self.lists.due(slot.alias).is_some_and(|due| due <= now) {
+                let Some((offset, begins)) = self.lists.begin(slot.alias, now) else { continue };
                 tracked.is_busy = true;
-                self.lists.begin(slot.alias, now);
-                counters::list(asker(&metrica));
+                self.begun.extend(begins.then(|| slot.token_use()));
+                counters::page(asker(&metrica), offset);
             }
         }
         self.ask_what_is_open();

@@ -1,14 +1,20 @@
 //! Records the facts learnt about tokens and their owners, and passes them to the workers.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use metrica::counter_list::CounterList;
 use metrica::observed_rights::Fact;
 use tokio::time::Instant;
 
 use super::Health;
-use super::ask::Found;
+use super::ask::{Found, read};
+use super::lists::Again;
 use crate::health::identity::has_part_of;
+use crate::policy::names::TokenAlias;
 use crate::process::workers::Workers;
 use crate::token::Token;
-use crate::worker::{Suspicion, TokenUse};
+use crate::worker::{Generation, Suspicion, TokenUse};
 
 impl Health {
     /// The token that asks the questions that another token's refusal raises.
@@ -38,12 +44,43 @@ impl Health {
         self.identity.is_none() && !has_part_of(login, &secrets)
     }
 
-    /// Records a list of counters. Returns whether it differs from the one before.
-    pub(super) fn take_list(&mut self, token_use: TokenUse, found: Found, workers: &Workers) -> bool {
-        let is_list = |fact: &&Fact| matches!(fact, Fact::List(_));
-        let changed = found.facts.iter().find(is_list).is_some_and(|list| !self.owners.knows(token_use, list));
+    /// Records a list of counters, and the owner that it shows. Returns whether the list differs from the one before.
+    pub(super) fn take_list(
+        &mut self,
+        token_use: TokenUse,
+        (owner, list): (Option<Box<str>>, CounterList),
+        workers: &Workers,
+    ) -> bool {
+        let list = Fact::List(Arc::new(list));
+        let changed = !self.owners.knows(token_use, &list);
+        let mut found = Found::default();
+        found.facts.extend(owner.map(Fact::Owner));
+        found.facts.extend([Fact::Proven(read()), list]);
         self.take_found(token_use, found, workers);
         changed
+    }
+
+    /// Makes the gate read the lists again of the tokens that share a caller with this one.
+    pub(super) fn list_again(&mut self, why: Again, token_use: TokenUse, now: Instant) {
+        let sharing = self.sharing.get(&token_use.alias);
+        self.lists.ask_again(why, now, |alias| sharing.is_some_and(|sharing| sharing.contains(&alias)));
+    }
+
+    /// Asks again about counters that other tokens of the same callers were once denied: they may have been granted since.
+    pub(super) fn ask_those_that_lacked(&mut self, token_use: TokenUse, counters: &Arc<[u64]>, now: Instant) {
+        if !self.settings.learn {
+            return;
+        }
+        let sharing = self.sharing.get(&token_use.alias).into_iter().flatten();
+        let others = sharing.filter(|alias| **alias != token_use.alias);
+        let others = others.filter_map(|alias| self.owners.token_that_lacked(*alias, counters));
+        let others: Vec<_> = others.collect();
+        for other in others {
+            let is_free = self.tracked_tokens.get(&other.alias).is_some_and(|tracked| !tracked.standing.is_refused());
+            if is_free {
+                self.suspicion(other, Suspicion::Counters(None, counters.clone()), now);
+            }
+        }
     }
 
     /// Records the result of a question.
@@ -82,4 +119,22 @@ impl Health {
             );
         }
     }
+}
+
+/// The tokens that share a caller with each token. A standby shares those of the token that it replaces.
+pub(super) fn sharing(generation: &Generation) -> BTreeMap<TokenAlias, BTreeSet<TokenAlias>> {
+    let mut sharing: BTreeMap<TokenAlias, BTreeSet<TokenAlias>> = BTreeMap::new();
+    let mut seen = BTreeSet::new();
+    for caller in generation.policy.callers.all() {
+        if !seen.insert(&caller.tokens) {
+            continue;
+        }
+        let slot = |alias: &TokenAlias| generation.tokens.iter().find(|slot| slot.alias == *alias);
+        let standby = |alias: &TokenAlias| Some(generation.tokens.get(slot(alias)?.standby?)?.alias);
+        let tokens: Vec<_> = caller.tokens.iter().flat_map(|alias| [Some(*alias), standby(alias)]).flatten().collect();
+        for alias in &tokens {
+            sharing.entry(*alias).or_default().extend(tokens.iter().copied());
+        }
+    }
+    sharing
 }

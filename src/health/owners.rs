@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use metrica::login;
-use metrica::observed_rights::{Fact, Knowledge};
+use metrica::observed_rights::{Fact, Knowledge, Permission};
 use metrica::scope::{Scope, ScopeSet};
 
 use super::ask::About;
@@ -141,6 +141,14 @@ impl Owners {
         self.known(token_use).is_some_and(|known| !known.knowledge.clone().learn(fact))
     }
 
+    /// The token, if its owner was once denied one of these counters, or they were not there.
+    #[must_use]
+    pub fn token_that_lacked(&self, alias: TokenAlias, counters: &[u64]) -> Option<TokenUse> {
+        let known = self.tokens.get(&alias)?;
+        let lacked = |counter: &u64| known.knowledge.permission(None, *counter) == Some(Permission::Nothing);
+        counters.iter().any(lacked).then_some(known.token_use)
+    }
+
     /// Whether a token is known or declared to read.
     #[must_use]
     pub fn may_read(&self, token_use: TokenUse) -> bool {
@@ -187,8 +195,6 @@ impl Owners {
 
 #[cfg(test)]
 mod tests {
-    use metrica::observed_rights::Permission;
-
     use super::*;
 
     fn token_use(alias: &str, scopes: &[Scope], epoch: u64) -> TokenUse {

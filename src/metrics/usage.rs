@@ -5,7 +5,8 @@
 //!    counters does or they are unreadable, and `none` if it names no counter. Counters in bodies do not count.
 //! 3. Refusals are 401 and 403, of the gate and of Metrica; quota responses are Metrica's 420 and 429.
 //! 4. The number of rows is bounded by the configuration: callers, operations, groups.
-//! 5. Counting begins with the process and continues over reloads; a row keeps the group that applied to its
+//! 5. The requests of each caller are also counted by the token that was or would have been sent.
+//! 6. Counting begins with the process and continues over reloads; a row keeps the group that applied to its
 //!    requests.
 
 use metrica::operation::OperationId;
@@ -15,7 +16,7 @@ use serde::Serialize;
 
 use super::{Finished, Refusal, Shard};
 use crate::config::CounterGroup;
-use crate::policy::names::{CallerId, GroupName};
+use crate::policy::names::{CallerId, GroupName, TokenAlias};
 
 /// The group of counters that a request names (rule 2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -98,26 +99,34 @@ impl Totals {
 
 /// The rows of one caller.
 #[derive(Debug, Clone, Default)]
-pub struct Usage(FxHashMap<(Option<OperationId>, Group), Totals>);
+pub struct Usage {
+    rows: FxHashMap<(Option<OperationId>, Group), Totals>,
+    tokens: FxHashMap<Option<TokenAlias>, Totals>,
+}
 
 impl Usage {
     /// Records a finished exchange.
     pub(super) fn count(&mut self, finished: &Finished) {
         let is_refused = finished.refusal.is_some() && matches!(finished.code, 401 | 403);
         let is_quota = matches!(finished.refusal, Some(Refusal::Upstream(_))) && matches!(finished.code, 420 | 429);
-        self.0.entry((finished.operation, finished.group)).or_default().add(&Totals {
+        let totals = Totals {
             requests: 1,
             request_bytes: finished.request_bytes,
             response_bytes: finished.response_bytes,
             refusals: is_refused.into(),
             quota_answers: is_quota.into(),
-        });
+        };
+        self.rows.entry((finished.operation, finished.group)).or_default().add(&totals);
+        self.tokens.entry(finished.token).or_default().add(&totals);
     }
 
     /// Adds the rows of another worker.
     pub(super) fn add(&mut self, other: &Self) {
-        for (key, more) in &other.0 {
-            self.0.entry(*key).or_default().add(more);
+        for (key, more) in &other.rows {
+            self.rows.entry(*key).or_default().add(more);
+        }
+        for (token, more) in &other.tokens {
+            self.tokens.entry(*token).or_default().add(more);
         }
     }
 }
@@ -147,7 +156,7 @@ pub fn rows(shard: &Shard) -> Vec<Row> {
             group: group.as_str(),
             totals: *totals,
         };
-        usage.0.iter().map(row).collect::<Vec<_>>()
+        usage.rows.iter().map(row).collect::<Vec<_>>()
     };
     let mut rows: Vec<_> = shard.usage().flat_map(of_caller).collect();
     rows.sort_unstable_by_key(|row| (row.caller, row.operation, row.group));
@@ -162,7 +171,24 @@ pub fn page(shard: &Shard, since: &str) -> String {
         caller: &'static str,
         #[serde(flatten)]
         totals: Totals,
+        tokens: Vec<OfToken>,
     }
+    #[derive(Serialize)]
+    struct OfToken {
+        token: &'static str,
+        #[serde(flatten)]
+        totals: Totals,
+    }
+    let of_token = |(token, totals): (&Option<TokenAlias>, &Totals)| OfToken {
+        token: token.map_or("none", |token| token.as_str()),
+        totals: *totals,
+    };
+    let tokens = |caller: &str| {
+        let usage = shard.usage().find(|(id, _)| id.map_or("unknown", CallerId::as_str) == caller);
+        let mut tokens: Vec<_> = usage.into_iter().flat_map(|(_, usage)| usage.tokens.iter().map(of_token)).collect();
+        tokens.sort_unstable_by_key(|of| of.token);
+        tokens
+    };
     let rows = rows(shard);
     let sum = |rows: &[Row]| {
         let mut totals = Totals::default();
@@ -170,7 +196,8 @@ pub fn page(shard: &Shard, since: &str) -> String {
         totals
     };
     let callers: Vec<_> = (rows.chunk_by(|one, next| one.caller == next.caller))
-        .filter_map(|rows| Some(OfCaller { caller: rows.first()?.caller, totals: sum(rows) }))
+        .filter_map(|rows| Some((rows.first()?.caller, rows)))
+        .map(|(caller, rows)| OfCaller { caller, totals: sum(rows), tokens: tokens(caller) })
         .collect();
     serde_json::json!({ "since": since, "callers": callers, "rows": rows }).to_string()
 }

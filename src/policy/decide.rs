@@ -19,12 +19,13 @@ use super::admission::Limits;
 use super::admission::{Admissions, Admitted};
 use super::body_head::BodyHead;
 pub use super::body_policy::{BodyPolicy, Retype};
+pub use super::sendable::Candidates;
 use crate::policy::caller::Evidence;
 use crate::policy::choice::Accounts;
 use crate::policy::names::{CallerId, ListenerName, TokenAlias};
 use crate::policy::rejection::{Reason, Rejection};
 use crate::policy::rules::{Breach, Call, Duties};
-use crate::policy::{Denial, Grant, Permission, Policy};
+use crate::policy::{Denial, Grant, Permission, Policy, Wish};
 
 /// The field by which a request chooses among the tokens of its caller ([`super::choice`], rule 4). It is not forwarded.
 pub const ACCOUNT: HeaderName = HeaderName::from_static("x-gate-account");
@@ -104,6 +105,8 @@ pub struct AdmittedRequest {
     admitted: Admitted,
     /// The value of [`ACCOUNT`].
     wanted: Option<HeaderValue>,
+    /// The token with which Metrica denied the request.
+    tried: Option<TokenAlias>,
     pub(super) body: Option<BodyHead>,
 }
 
@@ -125,17 +128,10 @@ pub struct Decision {
     target: Target,
     tokens: Candidates,
     next: Option<Candidates>,
+    is_choice: bool,
     duties: Duties,
     body_policy: Option<Box<BodyPolicy>>,
     shadowed: Option<Shadowed>,
-}
-
-/// The tokens that can be used, in order of preference. There is at least one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Candidates {
-    first: u16,
-    /// The position of the second, if there is one.
-    second: Option<u16>,
 }
 
 /// The reason why a request would be refused if the caller's rules were enforced.
@@ -171,7 +167,8 @@ pub fn admit(
         uri: head.uri.clone(),
         encoded: head.encoded,
         admitted,
-        wanted: head.fields.get(&ACCOUNT).cloned(),
+        wanted: wanted(head.fields),
+        tried: None,
         body: head.body.map(|shortest| BodyHead::of(head.fields, shortest)),
     })
 }
@@ -187,12 +184,20 @@ pub fn permit<'a>(caller: Identified, asked: &AdmittedRequest, known: &KnownStat
     let (path, query, names) = (target.path(), target.query(), target.names());
     let subject = Subject::of(operation, path, query, names);
     let call = Call { operation, path, query, names, subject: &subject };
-    let wanted = asked.wanted.as_ref().map(HeaderValue::as_bytes);
-    let permission = known.policy.permit(caller.0, &call, known.accounts, wanted);
+    let wish = Wish { account: asked.wanted.as_ref().map(HeaderValue::as_bytes), tried: asked.tried };
+    let permission = known.policy.permit(caller.0, &call, known.accounts, wish);
     let token = permission.as_ref().ok().map(|permission| permission.grant.token());
-    let refused = |denial| match (denial, known.policy.several_accounts(caller.0, &call, known.accounts)) {
-        (Denial::SeveralAccounts(_), Some(accounts)) => Rejection::because(denial.reason(), accounts),
-        _ => rejection(denial),
+    let several = || known.policy.several_accounts(caller.0, &call, known.accounts);
+    let refused = |denial| {
+        if matches!(denial, Denial::SeveralAccounts(_))
+            && let Some(accounts) = several()
+        {
+            return Rejection::because(denial.reason(), accounts);
+        }
+        if matches!(denial, Denial::TokenScopeMissing(..)) && asked.tried.is_some() {
+            return Reason::TokenUnavailable.into();
+        }
+        rejection(denial)
     };
     let permission = permission.map_err(refused);
     let decision = permission.and_then(|permission| asked.terms(caller, operation, permission, target, known));
@@ -229,6 +234,17 @@ impl AdmittedRequest {
         let caller = identify(evidence, known)?;
         known.admissions.of(evidence.listener)?.admit_again(&self.admitted, &self.uri)?;
         Ok(permit(caller, self, known))
+    }
+
+    /// Records that Metrica denied the request with this token: later decisions choose another account, and no third one.
+    pub const fn was_tried_with(&mut self, token: TokenAlias) {
+        self.tried = Some(token);
+    }
+
+    /// Whether the request chooses the account.
+    #[must_use]
+    pub const fn chooses_account(&self) -> bool {
+        self.wanted.is_some()
     }
 
     /// The requested path.
@@ -273,7 +289,7 @@ impl AdmittedRequest {
         target: Target,
         known: &KnownState<'_>,
     ) -> Result<Decision, Rejection> {
-        let Permission { grant, next, duties, shadowed } = permission;
+        let Permission { grant, next, is_choice, duties, shadowed } = permission;
         let of_denial = |denial: Denial| Shadowed { reason: denial.reason(), breach: denial.breach() };
         let mut shadowed = shadowed.map(of_denial);
         let body_policy = self.body_policy(caller, operation, &permission, known, &mut shadowed)?;
@@ -285,8 +301,9 @@ impl AdmittedRequest {
             .map_err(|reason| *reason)?;
         // Only a read without a body can be sent to a second account (`docs/decisions/0029`).
         let is_read = !operation.acts && self.body.is_none() && self.verb.is_some_and(Verb::is_safe);
-        let next = next.filter(|_| is_read).and_then(|next| known.tokens.get(usize::from(next))?.ok());
-        Ok(Decision { caller: grant.caller(), grant, target, tokens, next, duties, body_policy, shadowed })
+        let next =
+            next.filter(|_| is_read && self.tried.is_none()).and_then(|next| known.tokens.get(usize::from(next))?.ok());
+        Ok(Decision { caller: grant.caller(), grant, target, tokens, next, is_choice, duties, body_policy, shadowed })
     }
 }
 
@@ -321,6 +338,12 @@ impl Decision {
         self.next
     }
 
+    /// Whether knowledge about accounts chose the token.
+    #[must_use]
+    pub const fn is_choice(&self) -> bool {
+        self.is_choice
+    }
+
     /// The duties that the caller's rules impose on such requests.
     #[must_use]
     pub const fn duties(&self) -> Duties {
@@ -339,39 +362,12 @@ impl Decision {
     }
 }
 
-impl Candidates {
-    /// Returns the candidates of each token. `can_be_sent` states for each token whether it can be used, or why not, and
-    /// `standby` returns the position of a token's standby.
-    #[must_use]
-    pub fn of(
-        can_be_sent: &[Result<(), Reason>],
-        standby: impl Fn(usize) -> Option<usize>,
-    ) -> Vec<Result<Self, Reason>> {
-        let can = |position: usize| can_be_sent.get(position).is_some_and(Result::is_ok);
-        let one = |(position, own): (usize, &Result<(), Reason>)| {
-            let standby = standby(position).filter(|standby| can(*standby));
-            let (first, second) = match (own, standby) {
-                (Ok(()), standby) => (position, standby),
-                (Err(_), Some(standby)) => (standby, None),
-                (Err(reason), None) => return Err(*reason),
-            };
-            let first = u16::try_from(first).map_err(|_| Reason::TokenUnavailable)?;
-            let second = second.map(u16::try_from).transpose().map_err(|_| Reason::TokenUnavailable)?;
-            Ok(Self { first, second })
-        };
-        can_be_sent.iter().enumerate().map(one).collect()
-    }
-
-    /// The position of the first token.
-    #[must_use]
-    pub fn first(self) -> usize {
-        self.first.into()
-    }
-
-    /// The positions of all tokens, in order of preference.
-    pub fn iter(self) -> impl Iterator<Item = usize> {
-        [Some(self.first), self.second].into_iter().flatten().map(usize::from)
-    }
+/// The value of [`ACCOUNT`]. Several values choose nothing that exists, so they are refused.
+#[must_use]
+pub fn wanted(fields: &HeaderMap) -> Option<HeaderValue> {
+    let mut values = fields.get_all(&ACCOUNT).iter();
+    let first = values.next()?;
+    Some(if values.next().is_some() { HeaderValue::from_static("") } else { first.clone() })
 }
 
 fn rejection(denial: Denial) -> Rejection {

@@ -9,6 +9,7 @@ use metrica::subject::{Counters, Subject};
 use super::Form;
 use crate::metrics::{Finished, Refusal};
 use crate::policy::caller::Evidence;
+use crate::policy::names::TokenAlias;
 
 /// The content of a line in addition to [`Finished`].
 #[derive(Debug, Clone, Copy)]
@@ -21,6 +22,8 @@ pub struct Context<'a> {
     pub outcome: Outcome,
     /// The number of retries.
     pub resent: u32,
+    /// Whether the request chose its account, and the token with which Metrica denied it before another account was tried.
+    pub account: (bool, Option<TokenAlias>),
     /// The path, only for an operation that the catalogue lacks.
     pub path: Option<&'a str>,
     /// The counters and logins of the request, if they were read.
@@ -150,6 +153,12 @@ fn write_json(line: &mut Vec<u8>, finished: &Finished, context: &Context<'_>) ->
     if context.resent > 0 {
         write!(line, r#","resent":{}"#, context.resent)?;
     }
+    if context.account.0 {
+        line.extend_from_slice(b",\"account\":true");
+    }
+    if let Some(denied) = context.account.1 {
+        write!(line, r#","denied_token":"{denied}""#)?;
+    }
     if let Some(subject) = context.subject {
         write_subject_json(line, subject);
     }
@@ -183,6 +192,12 @@ fn write_human(line: &mut Vec<u8>, finished: &Finished, context: &Context<'_>) -
         finished.response_bytes,
         Milliseconds(finished.duration)
     )?;
+    if context.account.0 {
+        line.extend_from_slice(b" account=chosen");
+    }
+    if let Some(denied) = context.account.1 {
+        write!(line, " denied_token={denied}")?;
+    }
     if let Some(subject) = context.subject {
         write_subject_human(line, subject);
     }
@@ -382,6 +397,7 @@ mod tests {
             upstream_status: None,
             outcome: Outcome::Complete,
             resent: 0,
+            account: (true, Some(TokenAlias::new("first"))),
             path: Some("/a/y0_AgAAAAAsecretsecretsecretsecretsecret/b"),
             subject,
             rights,
@@ -431,6 +447,7 @@ mod tests {
         assert_eq!(line["listener"], "crm");
         assert_eq!(line["peer"], "uid 7 gid 8");
         assert_eq!(line["duration_ms"], 1.23);
+        assert_eq!((&line["account"], &line["denied_token"]), (&true.into(), &"first".into()));
     }
 
     #[test]

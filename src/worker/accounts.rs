@@ -4,6 +4,7 @@
 //! 2. Facts about a token that was replaced since do not count.
 
 use metrica::observed_rights::{Access, Knowledge};
+use metrica::scope::ScopeSet;
 
 use super::{Learning, Slot, Snapshot, Worker};
 use crate::policy::choice::Accounts;
@@ -22,15 +23,27 @@ impl WorkerAccounts<'_> {
     }
 }
 
+/// Whether the owner of a token has an access to a counter, by the facts and the configuration (rule 1); `None` if that is
+/// unknown or contradicted.
+pub(super) fn access(slot: &Slot, knowledge: &Knowledge, counter: u64, needed: Access) -> Option<bool> {
+    if knowledge.is_contradicted(counter, needed) {
+        return None;
+    }
+    let configured = || Some(slot.counters.listed()?.get(counter).is_some());
+    knowledge.access(counter, needed).or_else(configured)
+}
+
 impl Accounts for WorkerAccounts<'_> {
     fn access(&self, position: usize, counter: u64, needed: Access) -> Option<bool> {
-        self.at(position, |slot, knowledge| {
-            if knowledge.is_contradicted(counter) {
-                return None;
-            }
-            let configured = || Some(slot.counters.listed()?.get(counter).is_some());
-            knowledge.access(counter, needed).or_else(configured)
-        })
+        self.at(position, |slot, knowledge| access(slot, knowledge, counter, needed))
+    }
+
+    fn is_granted(&self, position: usize, counter: u64) -> bool {
+        let is_granted = |slot: &Slot, knowledge: &Knowledge| {
+            let is_listed = slot.counters.listed().is_some_and(|list| list.get(counter).is_some());
+            Some(knowledge.is_granted(counter) || is_listed && knowledge.permission(None, counter).is_none())
+        };
+        self.at(position, is_granted) == Some(true)
     }
 
     fn represents(&self, position: usize, login: &str) -> Option<bool> {
@@ -39,6 +52,16 @@ impl Accounts for WorkerAccounts<'_> {
 
     fn owner(&self, position: usize, then: &mut dyn FnMut(&str)) {
         self.at(position, |slot, knowledge| knowledge.owner().or(slot.owner.as_deref()).map(then));
+    }
+
+    fn lacks(&self, position: usize, needs: ScopeSet) -> bool {
+        self.at(position, |_, knowledge| Some(knowledge.lacks(needs))) == Some(true)
+    }
+
+    fn can_be_sent(&self, position: usize) -> bool {
+        let can = |slot: &Slot| slot.can_be_sent().is_ok();
+        let standby = |slot: &Slot| slot.standby.and_then(|standby| self.slots.get(standby)).is_some_and(can);
+        self.slots.get(position).is_some_and(|slot| can(slot) || standby(slot))
     }
 }
 

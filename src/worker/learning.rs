@@ -1,6 +1,6 @@
 //! Learns from responses, reports to the other workers, and diagnoses refusals.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::cmp::Ordering;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,8 @@ use rustc_hash::FxHashMap;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::{Generation, Slot, TokenUse};
+use super::accounts::access;
+use super::{Slot, TokenUse};
 use crate::policy::names::TokenAlias;
 
 /// A report of a worker to the process.
@@ -35,8 +36,10 @@ pub enum Report {
     Doubted(TokenUse, oneshot::Sender<Conclusion>),
     /// Metrica denied access, and a question could tell the reason.
     Denied(TokenUse, Suspicion),
-    /// A caller changed who has access to counters, or a denial contradicts what was known of it.
+    /// A caller changed who has access to counters.
     AccessChanged(TokenUse),
+    /// A denial contradicts what was known of the owner's access to a counter.
+    Contradicted(TokenUse),
     /// A response showed a caller the owner's permission on a counter that the owner is known to have no edit access to:
     /// reported at most once per `TELL`.
     Shown(TokenUse, u64),
@@ -52,6 +55,7 @@ impl Report {
             | Self::Doubted(token_use, _)
             | Self::Accepted(token_use)
             | Self::AccessChanged(token_use)
+            | Self::Contradicted(token_use)
             | Self::Denied(token_use, _)
             | Self::Shown(token_use, _) => *token_use,
         }
@@ -108,19 +112,40 @@ struct WorkerFacts {
     told: Option<Instant>,
     /// When the worker last reported a shown counter.
     shown: Option<Instant>,
+    /// When the worker last reported counters of several accounts.
+    split: Option<Instant>,
 }
 
 /// The facts that one worker knows about all tokens.
 pub struct Learning {
     known: RefCell<FxHashMap<TokenAlias, (u64, WorkerFacts)>>,
     reports: mpsc::UnboundedSender<Report>,
+    /// The number of changes of the facts.
+    revision: Cell<u64>,
+}
+
+/// Whether a report that is sent at most once per [`TELL`] can be sent at `now`.
+fn is_time(last: Option<Instant>, now: Instant) -> bool {
+    last.is_none_or(|last| now >= last + TELL)
 }
 
 impl Learning {
     /// Knows no facts, and sends to `reports`.
     #[must_use]
     pub fn new(reports: mpsc::UnboundedSender<Report>) -> Self {
-        Self { known: RefCell::default(), reports }
+        Self { known: RefCell::default(), reports, revision: Cell::default() }
+    }
+
+    /// A number that changes with the facts.
+    #[must_use]
+    pub const fn revision(&self) -> u64 {
+        self.revision.get()
+    }
+
+    /// Records whether facts have changed.
+    fn changed(&self, is_changed: bool) -> bool {
+        self.revision.update(|revision| revision + u64::from(is_changed));
+        is_changed
     }
 
     /// Calls `use_it` with the facts about a token, which are empty for a token that was replaced since.
@@ -149,7 +174,8 @@ impl Learning {
 
     /// Records facts that another worker or a question learnt.
     pub fn take(&self, token_use: TokenUse, facts: &[Fact]) {
-        self.with(token_use, |known| facts.iter().for_each(|fact| _ = known.knowledge.learn(fact)));
+        let news = |known: &mut WorkerFacts| facts.iter().filter(|fact| known.knowledge.learn(fact)).count();
+        self.changed(self.with(token_use, news) > 0);
     }
 
     /// For each token, whether it is known to belong to another account than configured.
@@ -165,19 +191,19 @@ impl Learning {
 
     /// Records that Metrica fulfilled a request at `now`.
     pub fn succeeded(&self, token_use: TokenUse, needs: ScopeSet, reach: Reach, subject: &Subject, now: Instant) {
-        let is_time = |last: Option<Instant>| last.is_none_or(|last| now >= last + TELL);
         let (news, tells, shown) = self.with(token_use, |known| {
             let news = known.knowledge.learn_from_success(needs, reach, subject);
-            let tells = is_time(known.told) && known.knowledge.is_proof_of_the_token(needs, reach, subject);
+            let tells = is_time(known.told, now) && known.knowledge.is_proof_of_the_token(needs, reach, subject);
             if tells {
                 known.told = Some(now);
             }
-            let shown = known.knowledge.restricted(reach, subject).filter(|_| is_time(known.shown));
+            let shown = known.knowledge.restricted(reach, subject).filter(|_| is_time(known.shown, now));
             if shown.is_some() {
                 known.shown = Some(now);
             }
             (news, tells, shown)
         });
+        self.changed(!news.is_empty());
         for fact in news {
             self.send_report(Report::Learnt(token_use, fact));
         }
@@ -197,8 +223,21 @@ impl Learning {
     /// Records a counter that a response shows to the owner of a token.
     pub fn counter_was_shown(&self, token_use: TokenUse, counter: u64, permission: Permission) {
         let fact = Fact::Permission(counter, permission);
-        if self.with(token_use, |known| known.knowledge.learn(&fact)) {
+        if self.changed(self.with(token_use, |known| known.knowledge.learn(&fact))) {
             self.send_report(Report::Learnt(token_use, fact));
+        }
+    }
+
+    /// Records that a request was refused because the owner of a token is known to lack these counters, among others.
+    pub fn split(&self, token_use: TokenUse, counters: &[u64], now: Instant) {
+        let is_due = self.with(token_use, |known| {
+            let is_due = is_time(known.split, now);
+            known.split = known.split.filter(|_| !is_due).or(Some(now));
+            is_due
+        });
+        if is_due {
+            let counters = counters.iter().take(MOST_ASKED).copied().collect();
+            self.send_report(Report::Denied(token_use, Suspicion::Counters(None, counters)));
         }
     }
 
@@ -220,9 +259,9 @@ impl Learning {
     }
 
     /// Diagnoses a refusal. If it makes the token suspect, the conclusion follows on the channel.
-    pub fn refused(&self, generation: &Generation, refused: &Refused<'_>) -> Diagnosed {
+    pub fn refused(&self, slots: &[Slot], refused: &Refused<'_>) -> Diagnosed {
         let Refused { token_use, status, error_type, operation, reach, subject, .. } = *refused;
-        let slot = generation.tokens.iter().find(|slot| slot.alias == token_use.alias);
+        let slot = slots.iter().find(|slot| slot.alias == token_use.alias);
         let diagnosis = self.with(token_use, |known| {
             Case {
                 status,
@@ -247,31 +286,34 @@ impl Learning {
             self.send_report(report(token_use, concluded));
             awaited
         });
+        // A response to a HEAD has no body that could contain a type.
+        let is_denied =
+            is_denied || status == 403 && error_type == ErrorType::Other && refused.verb == Some(Verb::Head);
+        if is_denied || error_type == ErrorType::CounterInConnect {
+            self.contradict(refused, reach, slot);
+        }
         if is_denied {
-            self.contradict(refused, reach, diagnosis.cause);
             self.denied(refused, reach, diagnosis.cause);
         }
         (diagnosis, conclusion)
     }
 
-    /// Records that a denial contradicts what is known of its counter.
-    fn contradict(&self, refused: &Refused<'_>, reach: Reach, cause: Cause) {
+    /// Records that a denial contradicts what is known of its counter, whatever the cause is taken for: with a proven scope
+    /// and a known access, a counter that moved looks like a request that is refused.
+    fn contradict(&self, refused: &Refused<'_>, reach: Reach, slot: Option<&Slot>) {
         let Refused { token_use, subject, needs, operation, .. } = *refused;
         let is_of_counter = matches!(reach, Reach::Counter(_) | Reach::Reports) && subject.login.is_none();
-        let (true, true, Counters::One(counter)) = (is_of_counter, cause.may_be_of_the_account(), &subject.counters)
-        else {
-            return;
-        };
+        let (true, Counters::One(counter)) = (is_of_counter, &subject.counters) else { return };
         let needed = Demands::of(operation).access(needs);
-        let is_contradicted = self.with(token_use, |known| {
-            let is_contradicted = known.knowledge.access(*counter, needed) == Some(true);
-            if is_contradicted {
-                known.knowledge.contradict(*counter);
-            }
-            is_contradicted
+        let is_contradicted = self.with(token_use, |WorkerFacts { knowledge, .. }| {
+            let known = match slot {
+                Some(slot) => access(slot, knowledge, *counter, needed),
+                None => knowledge.access(*counter, needed),
+            };
+            known == Some(true) && knowledge.contradict(*counter, needed)
         });
-        if is_contradicted {
-            self.access_changed(token_use);
+        if self.changed(is_contradicted) {
+            self.send_report(Report::Contradicted(token_use));
         }
     }
 
@@ -281,7 +323,7 @@ impl Learning {
         let denied = |suspicion| self.send_report(Report::Denied(token_use, suspicion));
         if let (Cause::ScopeMissing, None, Reach::Counters) = (cause, &subject.login, reach) {
             let lacks = Fact::Lacks(needs);
-            if self.with(token_use, |known| known.knowledge.learn(&lacks)) {
+            if self.changed(self.with(token_use, |known| known.knowledge.learn(&lacks))) {
                 self.send_report(Report::Learnt(token_use, lacks));
             }
             return;
@@ -307,3 +349,6 @@ impl Learning {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

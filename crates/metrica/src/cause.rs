@@ -44,7 +44,7 @@
 use crate::error_type::ErrorType;
 use crate::login;
 use crate::observed_rights::Knowledge;
-use crate::operation::{OperationId, Reach};
+use crate::operation::Reach;
 use crate::scope::{Scope, ScopeSet};
 use crate::subject::{Counters, Subject};
 
@@ -174,8 +174,8 @@ impl Cause {
     #[must_use]
     pub const fn is_of_rights(self) -> bool {
         match self.kind() {
-            Kind::Rights | Kind::RightsOrAccess => true,
-            Kind::Access | Kind::Quota | Kind::Neither => false,
+            Kind::Rights => true,
+            Kind::Account | Kind::Quota | Kind::Neither => false,
         }
     }
 
@@ -183,8 +183,8 @@ impl Cause {
     #[must_use]
     pub const fn may_be_of_the_account(self) -> bool {
         match self.kind() {
-            Kind::Access | Kind::RightsOrAccess => true,
-            Kind::Rights | Kind::Quota | Kind::Neither => false,
+            Kind::Rights | Kind::Account => true,
+            Kind::Quota | Kind::Neither => false,
         }
     }
 
@@ -193,17 +193,19 @@ impl Cause {
     pub const fn is_of_quota(self) -> bool {
         match self.kind() {
             Kind::Quota => true,
-            Kind::Rights | Kind::Access | Kind::RightsOrAccess | Kind::Neither => false,
+            Kind::Rights | Kind::Account | Kind::Neither => false,
         }
     }
 
     const fn kind(self) -> Kind {
         match self {
-            Self::ScopeMissing => Kind::Rights,
-            Self::Ambiguous => Kind::RightsOrAccess,
-            Self::CounterNotGranted | Self::CounterViewOnly | Self::CounterInOrganization | Self::NotRepresentative => {
-                Kind::Access
-            }
+            Self::ScopeMissing | Self::Ambiguous => Kind::Rights,
+            Self::CounterNotGranted
+            | Self::CounterViewOnly
+            | Self::CounterInOrganization
+            | Self::NotRepresentative
+            | Self::OwnerMismatch
+            | Self::OrganizationTokenRequired => Kind::Account,
             Self::QuotaUid
             | Self::QuotaIp
             | Self::QuotaCounter
@@ -211,12 +213,7 @@ impl Cause {
             | Self::QuotaDelegates
             | Self::QuotaGrants
             | Self::QuotaOther => Kind::Quota,
-            Self::HeaderMalformed
-            | Self::TokenInvalid
-            | Self::OwnerMismatch
-            | Self::OrganizationTokenRequired
-            | Self::RequestRefused
-            | Self::Other => Kind::Neither,
+            Self::HeaderMalformed | Self::TokenInvalid | Self::RequestRefused | Self::Other => Kind::Neither,
         }
     }
 }
@@ -224,12 +221,10 @@ impl Cause {
 /// What a cause is about.
 #[derive(Debug, Clone, Copy)]
 enum Kind {
-    /// The scopes of the token.
+    /// The scopes of the token, and perhaps the access of the account.
     Rights,
-    /// The access of the account.
-    Access,
-    /// One of these two.
-    RightsOrAccess,
+    /// The account of the token.
+    Account,
     /// A quota.
     Quota,
     /// Something else.

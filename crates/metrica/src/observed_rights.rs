@@ -12,14 +12,14 @@
 //! 4. Scopes belong to the token, and another token in the same file begins without them. Permissions and represented
 //!    logins belong to the owner ([`Fact::is_of_owner`]): they hold for each token that is proven to be of that owner. At
 //!    most [`LARGEST`] counters and [`MOST_LOGINS`] logins are kept; further ones are ignored.
-//! 5. A list of the owner's counters ([`Fact::List`]) replaces everything known of single counters; later facts about one
-//!    counter take precedence over the list. A denial contradicts the knowledge of its counter: [`Knowledge::access`] then
-//!    treats the counter as unknown until the next fact about it.
+//! 5. A list of the owner's counters ([`Fact::List`]) replaces everything known of single counters, except facts that were
+//!    learnt since the gate began to read it ([`Fact::ListBegins`]). Later facts about one counter take precedence over the
+//!    list, unless they say less than it does.
+//! 6. A denial contradicts the known access to its counter: [`Knowledge::access`] then treats that access, and more, as
+//!    unknown until a fact proves it or tells the permission exactly.
 //!
 //! Sources: <https://yandex.com/dev/metrika/en/intro/authorization> (troubleshooting);
 //! <https://yandex.com/dev/metrika/en/management/openapi/counter/counter> (`permission`).
-
-use std::hash::Hash;
 
 use std::sync::Arc;
 
@@ -28,6 +28,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 mod permission;
 
 pub use permission::{Access, Permission};
+use permission::{learn_permission, stays};
 
 use crate::counter_list::CounterList;
 use crate::login;
@@ -53,6 +54,8 @@ pub enum Fact {
     Lacks(ScopeSet),
     /// The owner has this permission on the counter.
     Permission(u64, Permission),
+    /// The gate begins to read the list of the owner's counters (rule 5).
+    ListBegins,
     /// The counters of the owner (rule 5).
     List(Arc<CounterList>),
     /// This login, which the owner represents, has this permission on the counter.
@@ -75,6 +78,7 @@ impl Fact {
     pub const fn is_of_owner(&self) -> bool {
         match self {
             Self::Permission(..)
+            | Self::ListBegins
             | Self::List(_)
             | Self::PermissionOf(..)
             | Self::Represents(_)
@@ -94,8 +98,10 @@ pub struct Knowledge {
     lacks: u32,
     counters: FxHashMap<u64, Permission>,
     list: Option<Arc<CounterList>>,
-    /// The counters whose known permission a denial contradicts (rule 5).
-    contradicted: FxHashSet<u64>,
+    /// The least access to each counter that a denial contradicts (rule 6).
+    contradicted: FxHashMap<u64, Access>,
+    /// The counters about which facts were learnt since the gate began to read the list (rule 5).
+    since_list: Option<FxHashSet<u64>>,
     /// Keyed by the canonical login.
     of_logins: FxHashMap<(Box<str>, u64), Permission>,
     /// The value is whether the list of accounts contained the login, rather than only a request with it.
@@ -121,15 +127,15 @@ impl Knowledge {
                 self.lacks |= needs.bit();
                 before != self.lacks
             }
-            Fact::Permission(counter, new) => {
-                let was_contradicted = self.contradicted.remove(counter);
-                let is_listed = self.list.as_ref().is_some_and(|list| list.get(*counter) == Some(*new));
-                let is_known = is_listed && !self.counters.contains_key(counter);
-                was_contradicted | (!is_known && learn_permission(&mut self.counters, *counter, *new))
+            Fact::Permission(counter, new) => self.learn_counter(*counter, *new),
+            Fact::ListBegins => {
+                self.since_list = Some(FxHashSet::default());
+                true
             }
             Fact::List(list) => {
-                self.counters.clear();
-                self.contradicted.clear();
+                let newer = self.since_list.take().unwrap_or_default();
+                self.counters.retain(|counter, _| newer.contains(counter));
+                self.contradicted.retain(|counter, _| newer.contains(counter));
                 self.list.replace(list.clone()).as_ref() != Some(list)
             }
             Fact::PermissionOf(login, counter, new) => {
@@ -144,6 +150,20 @@ impl Knowledge {
             Fact::Owner(login) => self.owner.replace(login.clone()).as_ref() != Some(login),
             Fact::Excluded => !std::mem::replace(&mut self.excluded, true),
         }
+    }
+
+    fn learn_counter(&mut self, counter: u64, new: Permission) -> bool {
+        if let Some(newer) = self.since_list.as_mut().filter(|newer| newer.len() < LARGEST) {
+            newer.insert(counter);
+        }
+        let is_settled = |denied: &Access| new.is_exact() || new.allows(*denied) == Some(true);
+        let was_contradicted = self.contradicted.get(&counter).is_some_and(is_settled);
+        if was_contradicted {
+            self.contradicted.remove(&counter);
+        }
+        let listed = || self.list.as_ref().and_then(|list| list.get(counter));
+        let is_listed = !self.counters.contains_key(&counter) && listed().is_some_and(|listed| stays(listed, new));
+        was_contradicted | (!is_listed && learn_permission(&mut self.counters, counter, new))
     }
 
     fn learn_logins(&mut self, listed: &[Box<str>]) -> bool {
@@ -231,7 +251,7 @@ impl Knowledge {
     /// counter on which the owner's permission is unknown.
     #[must_use]
     pub fn is_proof_of_the_token(&self, needs: ScopeSet, reach: Reach, subject: &Subject) -> bool {
-        let is_granted = |counter: &u64| self.known(*counter).is_some_and(|known| known >= Permission::View);
+        let is_granted = |counter: &u64| self.is_granted(*counter);
         match reach {
             Reach::Nobody => false,
             _ if !needs.contains(Scope::Read) => true,
@@ -280,29 +300,42 @@ impl Knowledge {
         self.counters.get(&counter).copied().or_else(|| self.list.as_ref()?.get(counter))
     }
 
-    /// Records that Metrica denied an operation on a counter (rule 5).
-    pub fn contradict(&mut self, counter: u64) {
-        if self.contradicted.len() < LARGEST {
-            self.contradicted.insert(counter);
+    /// Records that Metrica denied this access to a counter (rule 6). Returns whether there was room for it.
+    pub fn contradict(&mut self, counter: u64, denied: Access) -> bool {
+        let room = self.contradicted.len() < LARGEST;
+        if let Some(newer) = self.since_list.as_mut().filter(|newer| newer.len() < LARGEST) {
+            newer.insert(counter);
         }
+        match self.contradicted.get_mut(&counter) {
+            Some(least) => *least = denied.min(*least),
+            None if room => _ = self.contradicted.insert(counter, denied),
+            None => return false,
+        }
+        true
     }
 
-    /// Whether a denial contradicts the knowledge of a counter (rule 5).
+    /// Whether a denial contradicts this access to a counter (rule 6).
     #[must_use]
-    pub fn is_contradicted(&self, counter: u64) -> bool {
-        self.contradicted.contains(&counter)
+    pub fn is_contradicted(&self, counter: u64, needed: Access) -> bool {
+        self.contradicted.get(&counter).is_some_and(|denied| *denied <= needed)
     }
 
     /// Whether the owner has the access that an operation needs on a counter; `None` if that is unknown.
     #[must_use]
     pub fn access(&self, counter: u64, needed: Access) -> Option<bool> {
-        if self.is_contradicted(counter) {
+        if self.is_contradicted(counter, needed) {
             return None;
         }
         match self.permission(None, counter) {
             Some(permission) => permission.allows(needed),
             None => self.list.as_ref().is_some_and(|list| list.lacks(counter)).then_some(false),
         }
+    }
+
+    /// Whether the owner is known to have a permission of its own on a counter. A public counter can be viewed without one.
+    #[must_use]
+    pub fn is_granted(&self, counter: u64) -> bool {
+        self.known(counter).is_some_and(|known| known >= Permission::View)
     }
 
     /// Whether the owner may act on behalf of a login; `None` if that is unknown.
@@ -352,31 +385,6 @@ impl Knowledge {
     #[must_use]
     pub fn owner(&self) -> Option<&str> {
         self.owner.as_deref()
-    }
-}
-
-fn learn_permission<K: Eq + Hash>(known: &mut FxHashMap<K, Permission>, key: K, new: Permission) -> bool {
-    let room = known.len() < LARGEST;
-    match known.get_mut(&key) {
-        Some(known) => {
-            // A success adds nothing to a permission that was told exactly, or to a known edit access.
-            let stays = match new {
-                Permission::Seen => *known != Permission::Nothing,
-                Permission::Changed => *known >= Permission::Changed,
-                Permission::Nothing | Permission::Public | Permission::View | Permission::Edit | Permission::Own => {
-                    *known == new
-                }
-            };
-            if !stays {
-                *known = new;
-            }
-            !stays
-        }
-        None if room => {
-            known.insert(key, new);
-            true
-        }
-        None => false,
     }
 }
 
@@ -569,5 +577,72 @@ mod tests {
             knowledge.learn(&Fact::Represents(spelling.into()));
         }
         assert_eq!((knowledge.logins.len(), knowledge.represented("SHOP.X")), (1, Some("shop-x")));
+    }
+
+    fn list(rows: &[(u64, Permission)]) -> Fact {
+        Fact::List(Arc::new(CounterList::new(rows.to_vec(), true)))
+    }
+
+    #[test]
+    fn rule_5_a_success_takes_nothing_from_what_a_list_told() {
+        let (read, write) = (set(&[Scope::Read]), set(&[Scope::Write]));
+        let mut knowledge = Knowledge::default();
+        knowledge.learn(&list(&[(5, Permission::Own), (6, Permission::View)]));
+        assert_eq!(knowledge.learn_from_success(read, PATH, &of_counter(5)), []);
+        assert_eq!(knowledge.access(5, Access::Own), Some(true), "a read says less");
+        knowledge.learn_from_success(write, PATH, &of_counter(6));
+        assert_eq!(knowledge.access(6, Access::Edit), Some(true), "a change says more");
+        knowledge.learn_from_success(read, PATH, &of_counter(7));
+        assert_eq!(knowledge.access(7, Access::View), Some(true), "the list lacks it");
+    }
+
+    #[test]
+    fn rule_5_a_list_replaces_only_what_is_older_than_its_beginning() {
+        let mut knowledge = Knowledge::default();
+        knowledge.learn(&Fact::Permission(5, Permission::View));
+        knowledge.learn(&Fact::ListBegins);
+        knowledge.learn(&Fact::Permission(6, Permission::Own));
+        knowledge.contradict(7, Access::View);
+        knowledge.learn(&list(&[(7, Permission::Own)]));
+        let of = |counter| knowledge.access(counter, Access::View);
+        assert_eq!((of(5), of(6), of(7)), (Some(false), Some(true), None));
+        knowledge.learn(&Fact::ListBegins);
+        knowledge.learn(&list(&[(7, Permission::Own)]));
+        assert_eq!(knowledge.access(7, Access::View), Some(true));
+        assert_eq!(knowledge.access(6, Access::View), Some(false));
+    }
+
+    #[test]
+    fn rule_6_a_denial_contradicts_the_access_it_was_for_and_more() {
+        let mut knowledge = Knowledge::default();
+        knowledge.learn(&list(&[(5, Permission::Own)]));
+        assert!(knowledge.contradict(5, Access::Edit));
+        let of =
+            |knowledge: &Knowledge| [Access::View, Access::Edit, Access::Own].map(|needed| knowledge.access(5, needed));
+        assert_eq!(of(&knowledge), [Some(true), None, None]);
+        knowledge.learn(&Fact::Permission(5, Permission::Seen));
+        assert_eq!(of(&knowledge), [Some(true), None, None], "a read does not prove that it can be changed");
+        knowledge.contradict(5, Access::View);
+        assert_eq!(of(&knowledge), [None; 3]);
+        knowledge.learn(&Fact::Permission(5, Permission::Seen));
+        assert_eq!(of(&knowledge), [Some(true); 3], "only the request was refused");
+        knowledge.contradict(5, Access::Edit);
+        knowledge.learn(&Fact::Permission(5, Permission::View));
+        assert_eq!(of(&knowledge), [Some(true), Some(false), Some(false)]);
+        (6..).take(LARGEST).for_each(|counter| _ = knowledge.contradict(counter, Access::View));
+        assert!(!knowledge.contradict(1, Access::View), "it is bounded, and says so");
+    }
+
+    #[test]
+    fn rule_5_the_tokens_of_an_owner_share_one_list() {
+        let rows = (0..100_000).map(|counter| (counter, Permission::View)).collect();
+        let list = Arc::new(CounterList::new(rows, true));
+        let mut tokens = vec![Knowledge::default(); 20];
+        tokens.iter_mut().for_each(|knowledge| _ = knowledge.learn(&Fact::List(list.clone())));
+        assert_eq!(Arc::strong_count(&list), 21);
+        let own: usize =
+            tokens.iter().map(|knowledge| size_of_val(knowledge) + knowledge.counters.capacity() * 16).sum();
+        assert!(own + 900_000 < 10_000_000, "{own}");
+        assert!(own < 20 * 1024, "{own}");
     }
 }

@@ -47,6 +47,10 @@ pub struct Listed {
     pub counters: Vec<Shown>,
     /// It has no more than these.
     pub is_whole: bool,
+    /// The number of elements, with those that cannot be read.
+    pub received: usize,
+    /// The number of counters that the list has in all, if it says so.
+    pub rows: Option<usize>,
 }
 
 /// The counters in a list; nothing where it is none.
@@ -58,11 +62,12 @@ pub fn listed_in(body: &[u8]) -> Option<Listed> {
         counters: Vec<serde_json::Value>,
     }
     let Answer { rows, counters } = serde_json::from_slice(body).ok()?;
+    let received = counters.len();
     // An element of another form is left out, so the list is not whole without it.
     let counters: Vec<Shown> =
         counters.into_iter().filter_map(|counter| serde_json::from_value(counter).ok()).collect();
     let is_whole = rows.is_some_and(|rows| rows <= counters.len());
-    Some(Listed { counters, is_whole })
+    Some(Listed { counters, is_whole, received, rows })
 }
 
 /// The logins in a list of accounts.
@@ -109,5 +114,6 @@ mod tests {
             listed_in(br#"{"rows":2,"counters":[{"id":1,"permission":"own"},{"id":"2","permission":"view"}]}"#)
                 .unwrap();
         assert_eq!((listed.counters.len(), listed.is_whole), (1, false));
+        assert_eq!((listed.received, listed.rows), (2, Some(2)));
     }
 }

@@ -6,10 +6,9 @@ use std::path::Path;
 use http::header::HOST;
 use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 use metrica::operation::Operation;
-use metrika_gate::config::Config;
+use metrika_gate::config::{Config, ConfiguredAccounts};
 use metrika_gate::policy::Policy;
 use metrika_gate::policy::caller::{Evidence, ListenerName, Peer};
-use metrika_gate::policy::choice::NoAccounts;
 use metrika_gate::policy::decide::{self, Candidates, KnownState, RequestHead};
 use metrika_gate::policy::rejection::Reason;
 
@@ -18,11 +17,11 @@ use crate::harness::files::same_as_file;
 const CONFIG: &str = "
 listeners: [{name: app, address: '127.0.0.1:8080'}]
 tokens:
-  analytics: {file: /t/analytics, scopes: [metrika:read]}
-  crm: {file: /t/crm, scopes: [metrika:write]}
-  expenses: {file: /t/expenses, scopes: [metrika:expenses]}
-  params: {file: /t/params, scopes: [metrika:user_params]}
-  offline: {file: /t/offline, scopes: [metrika:offline_data]}
+  analytics: {file: /t/analytics, owner: shop, scopes: [metrika:read]}
+  crm: {file: /t/crm, owner: shop, scopes: [metrika:write]}
+  expenses: {file: /t/expenses, owner: shop, scopes: [metrika:expenses]}
+  params: {file: /t/params, owner: shop, scopes: [metrika:user_params]}
+  offline: {file: /t/offline, owner: shop, scopes: [metrika:offline_data]}
 callers:
   - {id: reader, match: {uid: [1]}, scopes: [metrika:read], tokens: [analytics]}
   - {id: writer, match: {uid: [2]}, scopes: [metrika:write], tokens: [crm], measurement_tokens: allow}
@@ -61,7 +60,8 @@ fn decided(operation: &Operation, uid: u32, known: &KnownState<'_>) -> String {
 fn matrix(config: &Config, policy: &Policy) -> String {
     let admissions = config.admissions();
     let tokens = Candidates::of(&vec![Ok(()); policy.tokens().len()], |_| None);
-    let (admissions, limits, tokens, accounts) = (&admissions, &config.limits, &tokens, &NoAccounts);
+    let accounts = &ConfiguredAccounts(&config.tokens);
+    let (admissions, limits, tokens) = (&admissions, &config.limits, &tokens);
     let known = KnownState { policy, admissions, limits, tokens, accounts };
     let mut text = "# Who may do what, and with which token: the initial of its name; '-' is scope_denied, '!' token_scope_missing.\n\
         # Written by tests/it/policy/matrix.rs; UPDATE=1 writes it anew.\n"

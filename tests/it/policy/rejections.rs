@@ -162,6 +162,7 @@ callers:
   - {id: one, match: {listener: one}, scopes: [metrika:read, metrika:write], tokens: [analytics, crm], counters: [1], destructive: deny, sharing: deny}
   - {id: poor, match: {listener: poor}, scopes: [metrika:read, metrika:write], tokens: [crm]}
 limits: {target_bytes: 1KiB, header_bytes: 8KiB}
+token_health: {learn: false}
 ";
     let gate = Gate::plan(&upstream, config).without("crm").start();
     meet(&gate.send("app", "hello\r\n\r\n"), "400 malformed_request");

@@ -146,11 +146,11 @@ fn counters_of_two_accounts_in_one_request_are_refused_by_account() {
     for keys in [LISTED, AUTO] {
         let fake = metrica();
         let gate = started(&fake, keys);
-        let before = fake.requests();
+        let reports = || fake.heard().iter().filter(|line| line.contains("ids=101,202")).count();
         let answer = send(&gate, &format!("GET {}", report("101,202")), "");
         assert_eq!((answer.status, answer.field("x-gate-error")), (400, Some("several_accounts")));
         assert!(answer.text().contains("101 with token one; 202 with token two"), "{}", answer.text());
-        assert_eq!(fake.requests(), before, "nothing is sent");
+        assert_eq!(reports(), 0, "it is not sent");
     }
 }
 
@@ -201,8 +201,56 @@ fn a_request_chooses_the_account_by_a_field_that_stays_here() {
     let foreign = refused("one_writes");
     assert_eq!((foreign.0, foreign.1.as_deref()), (400, Some("bad_account")));
     assert_eq!((refused("nobody"), refused("TWO"), refused("")), (foreign.clone(), foreign.clone(), foreign));
+    let twice = list("X-Gate-Account: two\r\nX-Gate-Account: two\r\n");
+    assert_eq!((twice.status, twice.field("x-gate-error")), (400, Some("bad_account")), "one is chosen, or none");
     let line = gate.log().into_iter().rfind(|line| line.contains("bad_account") && line.contains("counters.list"));
-    assert!(line.is_some());
+    assert!(line.is_some_and(|line| line.contains("\"account\":true")));
+    let usage = gate.admin("/usage").text();
+    assert!(usage.contains("\"tokens\":[{\"quota_answers\":0,") && usage.contains("\"token\":\"two\""), "{usage}");
+}
+
+/// The list in the configuration is wrong: a denial corrects it.
+#[test]
+fn a_counter_that_moves_is_followed_although_it_is_configured() {
+    let fake = metrica();
+    let gate = started(&fake, LISTED);
+    assert_eq!(get(&gate, &goals(202)), 200);
+    fake.turn("grant?owner=two&counter=202&permission=none").unwrap();
+    fake.turn("grant?owner=one&counter=202&permission=own").unwrap();
+    assert_eq!(get(&gate, &goals(202)), 403, "what was known is wrong once");
+    until("the counter is found", || get(&gate, &goals(202)) == 200);
+    let line = gate.log().into_iter().rfind(|line| line.contains("denied_token"));
+    assert!(line.is_none_or(|line| line.contains("\"denied_token\":\"two\"")));
+}
+
+/// What one caller does makes the gate read no list of an account that is another caller's.
+#[test]
+fn a_change_makes_only_lists_of_the_same_caller_be_read_again() {
+    let tokens =
+        vec![token(ONE, "one", BOTH, &[(101, Permission::Own)]), token(TWO, "two", BOTH, &[(202, Permission::Own)])];
+    let fake = Fake::start(Settings { tokens, ..Settings::default() }).unwrap();
+    let config = "
+listeners:
+  - {name: app, address: '127.0.0.1:0'}
+  - {name: other, address: '127.0.0.1:0'}
+tokens:
+  one: {file: '{folder}/one', scopes: [metrika:read, metrika:write], counters: auto}
+  two: {file: '{folder}/two', scopes: [metrika:read, metrika:write], counters: auto}
+callers:
+  - {id: a, match: {listener: app}, scopes: [metrika:write], tokens: [one]}
+  - {id: b, match: {listener: other}, scopes: [metrika:write], tokens: [two]}
+";
+    let plan = Gate::plan_for(&fake.address().to_string(), fake.ca_pem(), config);
+    let gate = plan.token("one", ONE).token("two", TWO).start();
+    until("the counters are listed", || known(&gate, "one") >= 1.0 && known(&gate, "two") >= 1.0);
+    let before = (sent(&fake, 0), sent(&fake, 1));
+    let body = r#"{"counter":{"name":"new","site":"new.example"}}"#;
+    let head = "POST /management/v1/counters HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n";
+    let answer = gate.send("app", format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()));
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    until("its list is read again", || sent(&fake, 0) >= before.0 + 2);
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(sent(&fake, 1), before.1);
 }
 
 /// The caller's rules come first, whatever the tokens could do.

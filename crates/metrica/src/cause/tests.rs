@@ -3,6 +3,7 @@
 use super::outcome::{COUNTERS_FOR_IDS, LOGIN_NOT_KNOWN, WITHOUT_IDS};
 use super::*;
 use crate::observed_rights::{Fact, Permission};
+use crate::operation::OperationId;
 
 const READ: Reach = Reach::Counter(3);
 

@@ -1,5 +1,11 @@
 //! The permission of an account on a counter, and the access that an operation needs.
 
+use std::hash::Hash;
+
+use rustc_hash::FxHashMap;
+
+use super::LARGEST;
+
 /// The permission of an account on a counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Permission {
@@ -20,7 +26,7 @@ pub enum Permission {
 }
 
 /// The access that an operation needs on its counter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Access {
     /// Any access.
     View,
@@ -42,6 +48,12 @@ impl Permission {
         }
     }
 
+    /// Whether Metrica told the permission, rather than that a success shows a part of it.
+    #[must_use]
+    pub const fn is_exact(self) -> bool {
+        !matches!(self, Self::Seen | Self::Changed)
+    }
+
     /// The permission that a word of the API denotes.
     #[must_use]
     pub fn of(word: &str) -> Option<Self> {
@@ -52,5 +64,33 @@ impl Permission {
             "public_stat" => Self::Public,
             _ => return None,
         })
+    }
+}
+
+/// Records a permission. Returns whether it is news.
+pub(super) fn learn_permission<K: Eq + Hash>(known: &mut FxHashMap<K, Permission>, key: K, new: Permission) -> bool {
+    let room = known.len() < LARGEST;
+    match known.get_mut(&key) {
+        Some(known) if stays(*known, new) => false,
+        Some(known) => {
+            *known = new;
+            true
+        }
+        None if room => {
+            known.insert(key, new);
+            true
+        }
+        None => false,
+    }
+}
+
+/// Whether a `known` permission stays: a success adds nothing to one that was told exactly, or to a known edit access.
+pub(super) fn stays(known: Permission, new: Permission) -> bool {
+    match new {
+        Permission::Seen => known != Permission::Nothing,
+        Permission::Changed => known >= Permission::Changed,
+        Permission::Nothing | Permission::Public | Permission::View | Permission::Edit | Permission::Own => {
+            known == new
+        }
     }
 }
