@@ -85,6 +85,10 @@ published_clients() {
     "$tools/venv/bin/pip" install -q -r tests/clients/requirements.txt || return
     METRIKA_GATE_BIN=${METRIKA_GATE_BIN:-$gate} "$tools/venv/bin/python" tests/clients/run.py
 }
+# Fifty of them at once, on one account with three slots.
+full_queue() {
+    METRIKA_GATE_BIN=${METRIKA_GATE_BIN:-$gate} "$tools/venv/bin/python" tests/clients/quota.py
+}
 # The demo answers, its metrics are clean to promtool, the rules find what they read, and SIGTERM is a clean end.
 live() {
     "$gate" demo >"$work/demo.log" 2>&1 &
@@ -148,6 +152,7 @@ clients() {
     [ -n "${METRIKA_GATE_BIN:-}" ] || step "release build" cargo build --release --locked
     step "environment" python3 -m venv "$tools/venv"
     step "clients" published_clients
+    step "full queue" full_queue
 }
 soak() {
     package g++ has c++

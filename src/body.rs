@@ -151,7 +151,8 @@ impl RequestBody {
             if ahead.over || ahead.data.len() > limit {
                 break Poll::Ready(Ok(ahead.over));
             }
-            if !ahead.make_room(1, self.expected(limit)) {
+            // The end of a body takes no memory.
+            if self.left() != Some(0) && !ahead.make_room(1, self.left().map_or(0, |left| left.min(limit))) {
                 break Poll::Ready(Err(BodyError::NoMemory));
             }
             match self.poll_incoming(context) {
@@ -175,10 +176,15 @@ impl RequestBody {
         whole
     }
 
-    /// The number of bytes still to come, if known, at most `limit`.
-    fn expected(&self, limit: usize) -> usize {
-        let length = self.incoming.as_ref().and_then(|incoming| incoming.size_hint().exact());
-        length.map_or(0, number::length).min(limit)
+    /// The number of bytes still to come, if known.
+    fn left(&self) -> Option<usize> {
+        self.incoming.as_ref()?.size_hint().exact().map(number::length)
+    }
+
+    /// The memory that the bytes read ahead are charged with.
+    #[must_use]
+    pub fn charged(&self) -> usize {
+        self.ahead.as_ref().map_or(0, |ahead| ahead.charged())
     }
 
     /// The bytes that were read ahead and not yet forwarded.

@@ -35,7 +35,7 @@ mod values;
 
 pub use accounts::{ConfiguredAccounts, TokenCounters};
 pub use error::{Error, Mistake, places};
-pub use health::Origin;
+pub use health::{Identity, Origin, TokenHealth};
 pub use level::level;
 pub use policy::tokens_beside_mistakes;
 pub use process::admin_beside_mistakes;
@@ -69,6 +69,8 @@ pub struct Config {
     pub quota: Option<Quota>,
     /// The part of each caller in the quotas.
     pub caller_quotas: Vec<(CallerId, CallerQuota)>,
+    /// The folder where counts are kept for the next process, if configured.
+    pub state_dir: Option<PathBuf>,
     /// The service that identifies the owner of a token, if configured.
     pub identity: Option<Identity>,
     /// The checks of tokens.
@@ -217,26 +219,6 @@ pub struct CounterGroup {
     pub counters: Box<[u64]>,
 }
 
-/// The service that identifies the owner of a token (<https://yandex.com/dev/id/doc/en/user-information>).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Identity {
-    /// The server, and how to connect to it.
-    pub place: Upstream,
-    /// The path.
-    pub path: String,
-}
-
-/// The checks of tokens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TokenHealth {
-    /// The time after which a rejected token is probed again; it doubles with each further rejection.
-    pub probe_after: Duration,
-    /// The upper bound of that time, five minutes at most.
-    pub probe_at_most: Duration,
-    /// Whether Metrica is asked for the rights of a token's owner on a counter that was refused.
-    pub learn: bool,
-}
-
 /// Timeouts towards callers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CallerTimeouts {
@@ -323,7 +305,7 @@ impl Config {
     }
 }
 
-const KEYS: [&str; 17] = [
+const KEYS: [&str; 18] = [
     "listeners",
     "admin",
     "upstream",
@@ -333,6 +315,7 @@ const KEYS: [&str; 17] = [
     "unknown_operations",
     "counter_groups",
     "quota",
+    "state_dir",
     "identity",
     "token_health",
     "timeouts",
@@ -365,6 +348,7 @@ fn read(root: &At<'_>, findings: &mut Findings) -> Option<Config> {
         }
         read
     });
+    let state_dir = table.optional("state_dir").map(|at| at.text(findings, process::folder));
     let identity = health::identity(table.optional("identity").as_ref(), upstream.as_ref(), findings);
     let token_health = health::token_health(table.optional("token_health").as_ref(), findings);
     let timeouts = process::caller_timeouts(table.optional("timeouts").as_ref(), findings);
@@ -383,6 +367,7 @@ fn read(root: &At<'_>, findings: &mut Findings) -> Option<Config> {
         counter_groups: groups?,
         quota: quota?,
         caller_quotas: caller_quotas?,
+        state_dir: state_dir.map_or(Some(None), |read| read.map(Some))?,
         identity: identity?,
         token_health: token_health?,
         timeouts: timeouts?,

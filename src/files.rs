@@ -24,6 +24,7 @@ use crate::policy::names::{ListenerName, TokenAlias};
 pub mod descriptors;
 pub mod guard;
 pub mod reading;
+mod writing;
 
 /// The purpose of a file or port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,6 +39,8 @@ pub enum Purpose {
     Token(TokenAlias),
     /// The unix socket of the listener with this name.
     Listener(ListenerName),
+    /// The counts that are kept for the next process.
+    State,
 }
 
 impl fmt::Display for Purpose {
@@ -48,6 +51,7 @@ impl fmt::Display for Purpose {
             Self::Identity => f.write_str("identity"),
             Self::Token(alias) => write!(f, "token {alias}"),
             Self::Listener(name) => write!(f, "listener {name}"),
+            Self::State => f.write_str("state"),
         }
     }
 }
@@ -63,6 +67,8 @@ pub enum Read {
     Alone,
     /// Never: the process creates it.
     Never,
+    /// At the start, after which the process writes it.
+    Before,
 }
 
 impl Purpose {
@@ -74,6 +80,7 @@ impl Purpose {
             Self::Upstream | Self::Identity => Read::WithIt,
             Self::Token(_) => Read::Alone,
             Self::Listener(_) => Read::Never,
+            Self::State => Read::Before,
         }
     }
 
@@ -83,6 +90,7 @@ impl Purpose {
             Self::Configuration | Self::Upstream | Self::Identity => Guard::Trusted,
             Self::Token(_) => Guard::Secret { allow_mode },
             Self::Listener(_) => Guard::Made,
+            Self::State => Guard::Kept,
         }
     }
 
@@ -95,6 +103,7 @@ impl Purpose {
             Self::Identity => "identity".to_owned(),
             Self::Token(alias) => format!("tokens.{alias}"),
             Self::Listener(_) => "listeners".to_owned(),
+            Self::State => "state_dir".to_owned(),
         }
     }
 }
@@ -130,6 +139,15 @@ impl ExternalFile {
     /// [`Refusal`].
     pub fn open(&self) -> Result<File, Refusal> {
         self.guard.open(&self.path, &self.purpose.key())
+    }
+
+    /// Puts `bytes` in the place of the file, if its guard accepts that.
+    ///
+    /// # Errors
+    /// [`Refusal`], or the errors of writing.
+    pub fn replace(&self, bytes: &[u8]) -> std::io::Result<()> {
+        self.check()?;
+        writing::replace(&self.path, bytes)
     }
 
     /// Checks the file against its guard.
@@ -178,9 +196,14 @@ pub struct External {
 }
 
 impl External {
-    /// Returns the files that the process reads.
+    /// Returns the files that the process reads while it runs.
     pub fn read(&self) -> impl Iterator<Item = &ExternalFile> {
-        self.files.iter().filter(|file| file.purpose.read() != Read::Never)
+        self.files.iter().filter(|file| !matches!(file.purpose.read(), Read::Never | Read::Before))
+    }
+
+    /// Returns the files that the process writes.
+    pub fn written(&self) -> impl Iterator<Item = &ExternalFile> {
+        self.files.iter().filter(|file| file.purpose.read() == Read::Before)
     }
 
     /// Returns the files that the process creates.

@@ -48,9 +48,9 @@ thread_local! {
 /// A row of a report.
 const ROW: &str = r#"{"dimensions":[{"name":"2026-11-01"}],"metrics":[12345.0,6789.0]}"#;
 
-/// A GET that the upstream answers with a report of about so many thousand bytes.
-pub fn get(thousands: usize) -> Benchmark {
-    let mut gate = Gate::start();
+/// A GET that the upstream answers with a report of about so many thousand bytes. `keys` are added to the configuration.
+pub fn get(thousands: usize, keys: &str) -> Benchmark {
+    let mut gate = Gate::start(keys);
     let rows = vec![ROW; thousands * 1_000 / (ROW.len() + 1)].join(",");
     let body = format!(r#"{{"query":{{"ids":[44147844],"limit":100}},"data":[{rows}],"total_rows":30}}"#);
     let answer = format!(
@@ -72,7 +72,7 @@ pub fn get(thousands: usize) -> Benchmark {
 
 /// A request that the gate refuses: nothing goes to the upstream.
 pub fn refused() -> Benchmark {
-    let gate = Gate::start();
+    let gate = Gate::start("");
     Box::new(move |run| {
         gate.ask(DELETE);
         let answer = gate.caller_receives(run);
@@ -95,12 +95,12 @@ struct Gate {
 }
 
 impl Gate {
-    fn start() -> Self {
+    fn start(keys: &str) -> Self {
         let (tls, ca) = certificate();
         let upstream = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
         upstream.set_nonblocking(true).expect("a socket");
         let folder = tempfile::tempdir().expect("a folder");
-        let config = config(&folder, &ca, &upstream.local_addr().expect("an address").to_string());
+        let config = config(&folder, &ca, &upstream.local_addr().expect("an address").to_string(), keys);
         let meters = Arc::new(ProcessMeters::default());
         let sink = telemetry::start(LogFormat::Json, &config.log.level, meters.clone()).expect("logging starts");
         sink.write_to(io::sink()).expect("a thread");
@@ -232,7 +232,7 @@ fn is_whole(bytes: &[u8]) -> bool {
     bytes.len() - end - 4 == length.parse::<usize>().expect("a number")
 }
 
-fn config(folder: &TempDir, ca: &str, upstream: &str) -> Config {
+fn config(folder: &TempDir, ca: &str, upstream: &str, keys: &str) -> Config {
     let write = |name: &str, content: &str| {
         let file = folder.path().join(name);
         let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&file);
@@ -246,6 +246,7 @@ listeners: [{{name: app, address: '127.0.0.1:0'}}]
 upstream: {{url: https://api-metrika.yandex.net, ca_file: {ca:?}, connect_to: '{upstream}'}}
 tokens: {{read: {{file: {token:?}, scopes: [metrika:read]}}}}
 callers: [{{id: reports, match: {{listener: app}}, scopes: [metrika:read], tokens: [read]}}]
+{keys}
 "
     );
     Config::parse(&text, &folder.path().join("gate.yaml")).unwrap_or_else(|error| panic!("{error}"))

@@ -57,6 +57,11 @@ impl Ahead {
         fits
     }
 
+    /// The memory that the buffer is charged with.
+    pub const fn charged(&self) -> usize {
+        self.charge.bytes()
+    }
+
     /// The number of bytes held.
     pub fn len(&self) -> usize {
         self.data.len() + self.unfit.as_ref().map_or(0, Bytes::len)

@@ -7,8 +7,10 @@
 //!    idle ones first. The process ends when all connections are closed, or after `shutdown.timeout`. Requests that are
 //!    likely to be cut are logged before. The exit code is 0, or 69 if something was cut. A second signal ends the process
 //!    at once, and a stalled worker does not delay the end.
+//!    The counts of the day are kept after that (`process/kept_counts.rs`).
 //! 3. SIGHUP reloads, and is ignored during the shutdown. SIGUSR1 and SIGUSR2, which end a process by default, are ignored.
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -16,7 +18,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::Context;
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
 use tokio::net::TcpListener;
-use tokio::runtime::{Builder, LocalOptions};
+use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
@@ -27,6 +29,7 @@ use crate::files::descriptors::Descriptors;
 use crate::health::Health;
 use crate::metrics::process::{Confinement, ProcessMeters};
 use crate::process::admin::{Admin, Recheck};
+use crate::process::kept_counts::KeptCounts;
 use crate::process::readiness::Readiness;
 use crate::process::sandbox::{Needs, Sandbox};
 use crate::process::workers::{Start, Workers};
@@ -51,7 +54,7 @@ pub struct Options {
 
 /// A gate that has started.
 pub struct App {
-    runtime: tokio::runtime::LocalRuntime,
+    runtime: LocalRuntime,
     reloader: Reloader,
     health: Health,
     workers: Arc<Workers>,
@@ -60,6 +63,7 @@ pub struct App {
     descriptors: Descriptors,
     meters: Arc<ProcessMeters>,
     readiness: Arc<Readiness>,
+    kept: Option<Arc<KeptCounts>>,
     sink: Sink,
     since: SystemTime,
     signals: Signals,
@@ -96,7 +100,7 @@ impl App {
         if let Some(fit) = config.fit(descriptors) {
             descriptors.log_state(fit);
         }
-        let needs = Needs::of(&External::of(&config, options.source.as_ref().map(Source::file)));
+        let external = External::of(&config, options.source.as_ref().map(Source::file));
         let mut reloader = Reloader::new(options.source, config.clone(), meters.clone(), options.demo)?;
         reloader.fit_to(descriptors);
         let open = |listener: &Listener| {
@@ -108,14 +112,14 @@ impl App {
             Builder::new_current_thread().enable_all().max_blocking_threads(1).build_local(LocalOptions::default())?;
         // Signals are queued from now on; an earlier SIGHUP ends the process.
         let signals = runtime.block_on(async { Signals::new() })?;
-        let address = config.admin.address;
-        let admin = runtime
-            .block_on(TcpListener::bind(address))
-            .with_context(|| format!("the admin listener cannot listen on {address}"))?;
-        let sandbox = if config.sandbox { Sandbox::enter(&needs) } else { Sandbox::none(Confinement::Off) };
+        let admin = admin_listener(&runtime, config.admin.address)?;
+        let sandbox =
+            if config.sandbox { Sandbox::enter(&Needs::of(&external)) } else { Sandbox::none(Confinement::Off) };
         sandbox.log_state();
         meters.confined(sandbox.confinement());
         reloader.keep_to(sandbox);
+        let kept = external.written().next().cloned();
+        let kept = kept.map(|file| Arc::new(KeptCounts::restored(file, reloader.generation().turns.clone())));
         // This starts the first thread.
         sink.write_to_stderr()?;
         let (reports, reported) = mpsc::unbounded_channel();
@@ -136,6 +140,7 @@ impl App {
             descriptors,
             meters,
             readiness,
+            kept,
             sink,
             since,
             signals,
@@ -184,6 +189,7 @@ impl App {
             descriptors,
             meters,
             readiness,
+            kept,
             sink,
             since,
             mut signals,
@@ -201,10 +207,7 @@ impl App {
             };
             let shown = Arc::new(shown);
             tokio::task::spawn_local(shown.serve(admin, descriptors.admin()));
-            let turns = workers.turns();
-            tokio::task::spawn_local(async move { turns.run().await });
-            let (watched, counted) = (workers.clone(), meters.clone());
-            tokio::task::spawn_local(async move { watched.watch(&counted).await });
+            watch(&workers, &meters, kept.as_ref());
             let (kept, counted, sockets) = (workers.clone(), meters.clone(), bound.clone());
             let keeping = tokio::task::spawn_local(async move { kept.keep_sockets(&sockets, &counted).await });
             live(&mut signals, &mut reloader, &mut health, &workers, &recheck).await;
@@ -217,12 +220,30 @@ impl App {
         drop(bound);
         let all_ended = Arc::try_unwrap(workers).is_ok_and(Workers::end);
         let code = if all_ended { code } else { CUT };
+        kept.iter().for_each(|kept| kept.save());
         if !all_ended {
             tracing::error!("a worker has stalled; exiting without waiting for it");
         }
         tracing::info!(code, "ended");
         sink.flush(Duration::from_secs(1));
         code
+    }
+}
+
+fn admin_listener(runtime: &LocalRuntime, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    runtime
+        .block_on(TcpListener::bind(address))
+        .with_context(|| format!("the admin listener cannot listen on {address}"))
+}
+
+/// Starts the tasks that watch the clock of quotas and the workers, and keep the counts of the day.
+fn watch(workers: &Arc<Workers>, meters: &Arc<ProcessMeters>, kept: Option<&Arc<KeptCounts>>) {
+    let turns = workers.turns();
+    tokio::task::spawn_local(async move { turns.run().await });
+    let (watched, counted) = (workers.clone(), meters.clone());
+    tokio::task::spawn_local(async move { watched.watch(&counted).await });
+    if let Some(kept) = kept {
+        tokio::task::spawn_local(kept.clone().run());
     }
 }
 

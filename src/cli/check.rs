@@ -220,6 +220,10 @@ const SHADOWS_LOOKED_FOR: usize = 5000;
 /// Returns warnings about valid settings that are probably unintended.
 fn warnings(config: &Config, policy: &Policy) -> Vec<Warning> {
     let mut warnings = Vec::new();
+    if config.state_dir.is_some() && config.quota.is_none() {
+        let message = "state_dir has no effect without quota, whose counts are kept there".to_owned();
+        warnings.push((vec![key("state_dir")], message));
+    }
     let element = |list, index| vec![key(list), Step::Index(index)];
     for (position, caller) in config.callers.iter().enumerate() {
         let tokens = config.tokens.iter().filter(|source| caller.tokens.contains(&source.alias));

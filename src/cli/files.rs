@@ -29,6 +29,9 @@ pub(super) fn files<'a>(rows: impl Iterator<Item = &'a ExternalFile>, config: Op
             Purpose::Listener(name) => {
                 row.check().err().map(|refusal| (format!("listener '{name}' at {path}: {refusal}"), 77))
             }
+            Purpose::State => {
+                row.check().err().map(|refusal| (format!("the counts of the day in {path}: {refusal}"), 77))
+            }
         };
         if let Some((message, code)) = wrong {
             // Permissions take precedence, as in `run`.
@@ -61,6 +64,7 @@ fn place(purpose: Purpose, config: Option<&Config>) -> Vec<Step> {
         Purpose::Configuration => Vec::new(),
         Purpose::Upstream => vec![key("upstream"), key("ca_file")],
         Purpose::Identity => vec![key("identity"), key("ca_file")],
+        Purpose::State => vec![key("state_dir")],
         Purpose::Token(alias) => vec![key("tokens"), key(alias.as_str()), key("file")],
         Purpose::Listener(name) => {
             let position = config.and_then(|config| config.listeners.iter().position(|one| one.name == name));

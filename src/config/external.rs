@@ -6,6 +6,9 @@ use super::{Bind, Config, TokenSource, Upstream};
 use crate::files::descriptors::{ConnectionFit, Descriptors};
 use crate::files::{External, ExternalFile, ExternalPort, Purpose};
 
+/// The file of `state_dir` that holds the counts of the day.
+const QUOTA_FILE: &str = "quota.json";
+
 impl TokenSource {
     /// Returns the row of the token's file.
     #[must_use]
@@ -33,6 +36,9 @@ impl External {
             Bind::Unix { path, .. } => named(Purpose::Listener(listener.name), Some(path)),
             Bind::Tcp(_) => None,
         }));
+        files.extend(
+            config.state_dir.as_ref().map(|folder| ExternalFile::new(Purpose::State, &folder.join(QUOTA_FILE))),
+        );
         let port = |place: &Upstream| place.connect_to.as_ref().map_or(place.port, |(_, port)| *port);
         let connected = |purpose, place: &Upstream| ExternalPort { purpose, port: port(place) };
         let ports = [
@@ -70,6 +76,7 @@ mod tests {
 listeners: [{name: app, unix: {path: /run/gate/app.sock}}, {name: tcp, address: '127.0.0.1:0'}]
 upstream: {connect_to: 'localhost:8443'}
 identity: {url: 'https://login.yandex.ru/info'}
+state_dir: /var/lib/gate
 tokens: {one: {file: a/one, scopes: [metrika:read]}, two: {file: /b/two, scopes: [metrika:read]}}
 callers: [{id: a, scopes: [metrika:read], tokens: [one], match: {listener: app, uid: [7]}}]
 ";
@@ -83,7 +90,8 @@ callers: [{id: a, scopes: [metrika:read], tokens: [one], match: {listener: app, 
                 "the configuration: gate.yaml",
                 "token one: a/one",
                 "token two: /b/two",
-                "listener app: /run/gate/app.sock"
+                "listener app: /run/gate/app.sock",
+                "state: /var/lib/gate/quota.json"
             ]
         );
         let ports: Vec<_> = external.ports.iter().map(|port| format!("{}: {}", port.purpose, port.port)).collect();

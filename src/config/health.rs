@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use super::accounts::{self, TokenCounters};
 use super::reader::{At, Findings, Table};
 use super::upstream::{HTTPS, certificates_of, host_and_optional_port};
-use super::{Identity, TokenHealth, TokenSource, Upstream, rules, timeout};
+use super::{TokenSource, Upstream, rules, timeout};
 use crate::files::Purpose;
 use crate::policy::names::TokenAlias;
 
@@ -25,6 +25,26 @@ pub struct Origin {
     pub standby: Option<TokenAlias>,
     /// The counters of the account.
     pub counters: TokenCounters,
+}
+
+/// The service that identifies the owner of a token (<https://yandex.com/dev/id/doc/en/user-information>).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The server, and how to connect to it.
+    pub place: Upstream,
+    /// The path.
+    pub path: String,
+}
+
+/// The checks of tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TokenHealth {
+    /// The time after which a rejected token is probed again; it doubles with each further rejection.
+    pub probe_after: Duration,
+    /// The upper bound of that time, five minutes at most.
+    pub probe_at_most: Duration,
+    /// Whether Metrica is asked for the rights of a token's owner on a counter that was refused.
+    pub learn: bool,
 }
 
 /// Reads the origin of the token `own`; `names` are the names of all tokens.

@@ -217,6 +217,15 @@ fn size(at: &At<'_>, range: std::ops::RangeInclusive<u64>, said: &str, findings:
     usize::try_from(bytes).ok()
 }
 
+/// Reads the path of a folder.
+///
+/// # Errors
+/// What was expected.
+pub fn folder(text: &str) -> Result<PathBuf, String> {
+    let is_path = !text.is_empty() && !text.contains('\0') && document::unreplaced(text).is_none();
+    is_path.then(|| PathBuf::from(text)).ok_or_else(|| "the path of a folder".to_owned())
+}
+
 /// Reads `shutdown`.
 pub fn shutdown(at: Option<&At<'_>>, findings: &mut Findings) -> Option<Shutdown> {
     let mut shutdown = Shutdown { delay: Duration::ZERO, timeout: Duration::from_secs(30) };

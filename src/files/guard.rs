@@ -6,12 +6,16 @@
 //!    this process or root. On a read-only mount, `allow_mode` permits more to group and others, and any owner: secrets of
 //!    Docker and Compose are mounted like this, and their mode cannot be changed there.
 //! 3. For a file that the process creates, the folder is checked: nobody else may replace the file.
+//! 4. For a file that the process keeps for the next one, the folder must exist and be writable by this process, and by
+//!    nobody else beyond rule 1. The file need not exist; if it does, rule 1 applies to it.
 
 use std::fmt;
 use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+
+use rustix::fs::Access;
 
 use super::reading::{check_folder, check_writers, is_open_read_only, is_read_only, open};
 
@@ -27,6 +31,8 @@ pub enum Guard {
     },
     /// The process creates the file (rule 3).
     Made,
+    /// The process keeps the file for the next one (rule 4).
+    Kept,
 }
 
 /// The reason why a file is rejected.
@@ -38,7 +44,7 @@ pub enum Refusal {
     Unreadable(io::Error),
     /// Everyone can write or replace the file (rules 1 and 3).
     Writable(io::Error),
-    /// The mode or the owner is wrong (rule 2).
+    /// The mode or the owner is wrong (rules 2 and 4).
     Permissions {
         /// The problem.
         what: String,
@@ -73,7 +79,7 @@ impl Guard {
     pub fn open(self, path: &Path, key: &str) -> Result<File, Refusal> {
         let (opened, metadata) = open(path).map_err(|error| self.not_opened(path, key, error))?;
         match self {
-            Self::Trusted => {}
+            Self::Trusted | Self::Kept => {}
             Self::Secret { allow_mode } => {
                 let mount = if is_open_read_only(&opened) { Mount::ReadOnly } else { Mount::Writable };
                 let secret = Secret { path, key, allow_mode, mount };
@@ -94,6 +100,13 @@ impl Guard {
         match self {
             Self::Trusted | Self::Secret { .. } => self.open(path, key).map(drop),
             Self::Made => check_folder(path).map_err(Refusal::Writable),
+            Self::Kept => {
+                check_own_folder(path)?;
+                match self.open(path, key) {
+                    Err(Refusal::Missing(_)) => check_folder(path).map_err(Refusal::Writable),
+                    other => other.map(drop),
+                }
+            }
         }
     }
 
@@ -108,6 +121,26 @@ impl Guard {
         }
         Refusal::Unreadable(error)
     }
+}
+
+/// Checks that the folder of `path` exists and that this process can create files in it (rule 4).
+fn check_own_folder(path: &Path) -> Result<(), Refusal> {
+    let folder = path.parent().unwrap_or(path);
+    let found = folder.metadata().map_err(|error| {
+        if error.kind() == io::ErrorKind::NotFound {
+            return Refusal::Missing(io::Error::new(error.kind(), "its folder does not exist"));
+        }
+        Refusal::Unreadable(error)
+    })?;
+    let may_write = rustix::fs::access(folder, Access::WRITE_OK | Access::EXEC_OK).is_ok();
+    if found.is_dir() && may_write && !is_read_only(folder) {
+        return Ok(());
+    }
+    let (own, shown) = (rustix::process::geteuid().as_raw(), folder.display());
+    Err(Refusal::Permissions {
+        what: format!("is in a folder that user {own} cannot write to"),
+        mend: format!("mount {shown} writable, or chown {own} {shown} and chmod 0700 it"),
+    })
 }
 
 /// The kind of mount that a file is on.

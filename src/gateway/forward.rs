@@ -187,7 +187,7 @@ async fn ready_to_leave(
             request.body.watch_no_more();
         }
         if permit.turn.is_none() {
-            permit.turn = Some(turn::take(permit, request.body.ahead().len()).await?);
+            permit.turn = Some(turn::take(permit, request.body.charged()).await?);
             if permit.renew(request)? {
                 continue;
             }

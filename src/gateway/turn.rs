@@ -19,7 +19,7 @@ use crate::worker::{Asked, Turn, Waiting};
 /// The bytes that waiting requests of a worker may hold (rule 3).
 const MOST_WHILE_WAITING: usize = crate::worker::AHEAD_OF_A_WORKER / 2;
 
-/// Waits for the turn of a request, which holds so many bytes of its body (rules 1 and 2).
+/// Waits for the turn of a request, which holds so much memory for its body (rules 1 and 2).
 ///
 /// # Errors
 /// The refusal of the quota.
@@ -44,7 +44,7 @@ pub async fn take(permit: &Permit, held: usize) -> Result<Turn, Rejection> {
     }
 }
 
-/// Waits until the turn of a request comes that holds so many bytes of its body.
+/// Waits until the turn of a request comes that holds so much memory for its body.
 ///
 /// # Errors
 /// The refusal of the quota.

@@ -91,7 +91,7 @@ impl Readiness {
                 // Tokens have their own lines below.
                 Purpose::Token(_) => {}
                 Purpose::Configuration if state.config_refusal.is_some() => {}
-                Purpose::Configuration | Purpose::Upstream | Purpose::Identity => {
+                Purpose::Configuration | Purpose::Upstream | Purpose::Identity | Purpose::State => {
                     line('!', &format!("{purpose}: {why}"))
                 }
                 Purpose::Listener(name) => {

@@ -1,8 +1,9 @@
 //! Sandbox: a process that serves can reach only what its work needs (Landlock, as far as the kernel supports it).
 //!
 //! 1. Files: the process can read the folders of files that the configuration names, and the system files for name
-//!    look-ups and process metrics. It can remove files and create sockets in the folders of unix sockets. It can
-//!    not open, create or change any other file, and it can execute none.
+//!    look-ups and process metrics. It can remove files and create sockets in the folders of unix sockets, and read,
+//!    create, change and remove files in `state_dir`. It can not open, create or change any other file, and it can
+//!    execute none.
 //! 2. Network: TCP connections are limited to the ports of the upstream, of `identity` and of DNS; no listener can be
 //!    added.
 //! 3. Other processes: no signals to them, and no connections to their abstract unix sockets.
@@ -58,6 +59,8 @@ pub struct Needs {
     pub read: BTreeSet<PathBuf>,
     /// Folders in which sockets are removed and created.
     pub remove: BTreeSet<PathBuf>,
+    /// Folders in which files are read, created, changed and removed.
+    pub write: BTreeSet<PathBuf>,
     /// TCP ports to connect to.
     pub connect: BTreeSet<u16>,
 }
@@ -69,6 +72,7 @@ impl Needs {
         Self {
             read: external.read().flat_map(|file| folders(&file.path)).collect(),
             remove: external.made().flat_map(|file| folders(&file.path)).collect(),
+            write: external.written().flat_map(|file| folders(&file.path)).collect(),
             connect: external.ports.iter().map(|port| port.port).chain([DNS]).collect(),
         }
     }
@@ -185,6 +189,7 @@ fn joined(parts: impl Iterator<Item = impl std::fmt::Display>) -> String {
 
 fn restrict(needs: &Needs) -> Result<RestrictionStatus, RulesetError> {
     let read = AccessFs::ReadFile | AccessFs::ReadDir;
+    let write = read | AccessFs::WriteFile | AccessFs::MakeReg | AccessFs::RemoveFile;
     let resolver = folders(Path::new(RESOLVER));
     let ports = needs.connect.iter().map(|port| Ok::<_, RulesetError>(NetPort::new(*port, AccessNet::ConnectTcp)));
     Ruleset::default()
@@ -196,6 +201,7 @@ fn restrict(needs: &Needs) -> Result<RestrictionStatus, RulesetError> {
         .add_rules(path_beneath_rules(resolver, read))?
         .add_rules(path_beneath_rules(&needs.read, read))?
         .add_rules(path_beneath_rules(&needs.remove, AccessFs::RemoveFile | AccessFs::MakeSock))?
+        .add_rules(path_beneath_rules(&needs.write, write))?
         .add_rules(ports)?
         .restrict_self()
 }

@@ -332,6 +332,12 @@ impl Broker {
         self.lines.iter().filter_map(|line| line.next).min()
     }
 
+    /// Whether nobody waits and nobody is to be woken: then [`woken`](Self::woken) and [`next`](Self::next) have nothing.
+    #[must_use]
+    pub const fn is_quiet(&self) -> bool {
+        self.waiting == 0 && self.woken.is_empty()
+    }
+
     /// The tickets that were granted or refused since the last call; each is to be [taken](Self::take).
     pub fn woken(&mut self) -> impl Iterator<Item = Ticket> + '_ {
         self.woken.drain(..)

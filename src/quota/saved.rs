@@ -51,7 +51,8 @@ pub enum BadCounts {
 impl Broker {
     /// The counts of today.
     #[must_use]
-    pub fn save(&mut self) -> SavedCounts {
+    pub fn save(&mut self, now: Now) -> SavedCounts {
+        self.ledger.clock.advance(now);
         let Self { names, ledger, lines, .. } = self;
         let mut owners = BTreeMap::new();
         for ((name, line), meters) in names.owners.names.iter().zip(lines).zip(&mut ledger.owners) {
@@ -154,7 +155,7 @@ mod tests {
             bench.later(1000);
             bench.spend(bench.request(caller));
         }
-        let text = serde_json::to_string(&bench.broker.save()).unwrap();
+        let text = serde_json::to_string(&bench.broker.save(bench.now)).unwrap();
         assert_eq!(
             text,
             r#"{"version":1,"day":20000,"owners":{"a":{"spent":3,"callers":{"one":2,"two":1}},"b":{"spent":0,"callers":{}}},"counters":{"7":3}}"#

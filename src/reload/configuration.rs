@@ -72,11 +72,11 @@ impl Reloader {
                 Purpose::Token(alias) => self.files.trouble(alias).map(str::to_owned),
                 // Mistakes in their content are reported as the reason why the configuration is not in use.
                 Purpose::Configuration | Purpose::Upstream | Purpose::Identity => None,
-                Purpose::Listener(_) => None,
+                Purpose::Listener(_) | Purpose::State => None,
             };
             Some((file.purpose, file.trouble().or(of_content)?))
         };
-        self.meters.files_now(external.read().filter_map(trouble).collect());
+        self.meters.files_now(external.read().chain(external.written()).filter_map(trouble).collect());
     }
 
     /// Reloads the configuration and the tokens now (rule 3).
@@ -136,6 +136,7 @@ impl Reloader {
             ("admin", config.admin != self.config.admin),
             ("workers", config.workers != self.config.workers),
             ("sandbox", config.sandbox != self.config.sandbox),
+            ("state_dir", config.state_dir != self.config.state_dir),
         ];
         if let Some((key, _)) = fixed.iter().find(|(_, changed)| *changed) {
             let which =

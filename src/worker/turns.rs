@@ -27,6 +27,9 @@ use crate::upstream::Pass;
 /// The longest sleep of [`Turns::run`] while requests wait, so that a restart of the day or the hour is seen.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 
+/// A reading of the wall clock is used for this long: it only tells the day and the hour, so a call reads one clock.
+const WALL_CLOCK: Micros = 100_000;
+
 /// The quota broker, shared by all threads.
 #[derive(Debug)]
 pub struct Turns {
@@ -42,6 +45,18 @@ struct Inner {
     wakers: FxHashMap<Ticket, Waker>,
     /// The time for which [`Turns::run`] sleeps.
     armed: Option<Micros>,
+    /// The latest reading of both clocks.
+    read: Now,
+}
+
+impl Inner {
+    /// The time of both clocks, where the monotonic one shows `at`.
+    fn now(&mut self, at: Micros) -> Now {
+        if at.saturating_sub(self.read.at) >= WALL_CLOCK {
+            self.read = Now { at, unix: unix() };
+        }
+        Now { at, unix: self.read.unix }
+    }
 }
 
 impl Default for Turns {
@@ -55,17 +70,27 @@ impl Turns {
     #[must_use]
     pub fn new(settings: &Settings) -> Self {
         let start = Instant::now();
-        let broker = Broker::new(settings, now(start));
-        let inner = Inner { broker, wakers: FxHashMap::default(), armed: None };
+        let read = Now { at: 0, unix: unix() };
+        let broker = Broker::new(settings, read);
+        let inner = Inner { broker, wakers: FxHashMap::default(), armed: None, read };
         Self { inner: Mutex::new(inner), start, changed: Notify::new() }
     }
 
     /// Calls `then` with the broker, and wakes the requests whose turn came (rule 3).
     fn with<T>(&self, then: impl FnOnce(&mut Broker, Now) -> T) -> T {
+        let at = self.at();
         let mut inner = self.lock();
-        let result = then(&mut inner.broker, now(self.start));
-        self.settle(&mut inner);
+        let now = inner.now(at);
+        let result = then(&mut inner.broker, now);
+        if !inner.broker.is_quiet() {
+            self.settle(&mut inner);
+        }
         result
+    }
+
+    /// The monotonic clock.
+    fn at(&self) -> Micros {
+        number::saturated(self.start.elapsed().as_micros())
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -74,7 +99,7 @@ impl Turns {
     }
 
     fn settle(&self, inner: &mut Inner) {
-        let Inner { broker, wakers, armed } = inner;
+        let Inner { broker, wakers, armed, .. } = inner;
         for ticket in broker.woken() {
             wakers.remove(&ticket).into_iter().for_each(Waker::wake);
         }
@@ -109,8 +134,10 @@ impl Turns {
     pub async fn run(&self) {
         loop {
             let next = {
+                let at = self.at();
                 let mut inner = self.lock();
-                let next = inner.broker.due(now(self.start));
+                let now = inner.now(at);
+                let next = inner.broker.due(now);
                 inner.armed = next;
                 self.settle(&mut inner);
                 next.map(|next| self.start + Duration::from_micros(next))
@@ -143,7 +170,7 @@ impl Turns {
     /// The counts of the day, for the next process.
     #[must_use]
     pub fn save(&self) -> SavedCounts {
-        self.with(|broker, _| broker.save())
+        self.with(Broker::save)
     }
 
     /// Adopts the counts of an earlier process.
@@ -155,10 +182,9 @@ impl Turns {
     }
 }
 
-/// The time of both clocks.
-fn now(start: Instant) -> Now {
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    Now { at: number::saturated(start.elapsed().as_micros()), unix: since_epoch }
+/// The wall clock, in seconds since 1970.
+fn unix() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// The numbers by which the broker knows the names of a configuration.

@@ -131,6 +131,9 @@ mod project {
 }
 
 mod quota {
+    mod changes;
+    mod memory;
     mod modes;
+    mod restart;
     mod sharing;
 }

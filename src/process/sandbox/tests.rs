@@ -10,7 +10,7 @@ use super::*;
 
 fn needs(read: &Path, remove: &Path, port: u16) -> Needs {
     let one = |folder: &Path| BTreeSet::from([folder.canonicalize().unwrap()]);
-    Needs { read: one(read), remove: one(remove), connect: BTreeSet::from([DNS, port]) }
+    Needs { read: one(read), remove: one(remove), write: BTreeSet::new(), connect: BTreeSet::from([DNS, port]) }
 }
 
 /// Whether the kernel supports all rules. Tested on a separate thread, because the rules cannot be left.
@@ -69,6 +69,23 @@ fn rule_1_files() {
 }
 
 #[test]
+fn rule_1_files_of_the_state() {
+    let (state, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let file = |folder: &tempfile::TempDir| folder.path().join("quota.json");
+    let write = BTreeSet::from([state.path().canonicalize().unwrap()]);
+    let needs = Needs { write, ..needs(outside.path(), outside.path(), 1) };
+    let row = |folder| crate::files::ExternalFile::new(crate::files::Purpose::State, &file(folder));
+    confined(&needs, || {
+        assert_eq!(kind(row(&state).replace(b"first")), None);
+        assert_eq!(kind(row(&state).replace(b"second")), None);
+        assert_eq!(std::fs::read(file(&state)).unwrap(), b"second");
+        assert_eq!(kind(row(&outside).replace(b"x")), DENIED);
+        assert_eq!(kind(UnixListener::bind(state.path().join("socket"))), DENIED, "files and nothing else");
+        assert_eq!(kind(std::fs::create_dir(state.path().join("folder"))), DENIED);
+    });
+}
+
+#[test]
 fn rule_2_network() {
     let (wanted, other) = (TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
     let folder = tempfile::tempdir().unwrap();
@@ -109,7 +126,12 @@ fn rule_4_later_threads() {
 #[test]
 fn rule_6_needs_beyond_the_sandbox_are_refused() {
     let set = |folders: &[&str]| folders.iter().map(PathBuf::from).collect::<BTreeSet<_>>();
-    let needs = |read: &[&str], port| Needs { read: set(read), remove: set(&[]), connect: BTreeSet::from([DNS, port]) };
+    let needs = |read: &[&str], port| Needs {
+        read: set(read),
+        remove: set(&[]),
+        write: set(&[]),
+        connect: BTreeSet::from([DNS, port]),
+    };
     let allowed = needs(&["/a", "/b/c"], 443);
     let sandbox =
         Sandbox { confinement: Confinement::Full, files: Some(allowed.read.clone()), ports: Some(allowed.connect) };

@@ -23,7 +23,7 @@ fn complete_reference(ca_file: &Path) -> String {
                 format!("    {key}")
             }
             Some(key) if key.starts_with("connect_to:") => format!("  {key}"),
-            Some(key) if key.starts_with("workers:") => key.to_owned(),
+            Some(key) if ["workers:", "state_dir:"].iter().any(|name| key.starts_with(name)) => key.to_owned(),
             _ => line.to_owned(),
         };
         text.push_str(&line);

@@ -22,6 +22,8 @@ upstream: {ca_file: '{folder}/of-upstream/ca.pem', connect_to: '127.0.0.1:8443'}
 identity: {url: 'https://login.yandex.ru/info', ca_file: '{folder}/of-identity/ca.pem', connect_to: '127.0.0.1:8444'}
 tokens: {analytics: {file: '{folder}/of-token/analytics', scopes: [metrika:read]}}
 callers: [{id: reports, match: {listener: app}, scopes: [metrika:read], tokens: [analytics]}]
+quota: {}
+state_dir: '{folder}/of-state'
 ";
 
 /// The compiler reports a new purpose here; it gets a number, and so is looked for below.
@@ -32,14 +34,15 @@ fn number(purpose: Purpose) -> usize {
         Purpose::Identity => 2,
         Purpose::Token(_) => 3,
         Purpose::Listener(_) => 4,
+        Purpose::State => 5,
     }
 }
-const NUMBERS: std::ops::Range<usize> = 0..5;
+const NUMBERS: std::ops::Range<usize> = 0..6;
 
 fn plan(upstream: &Upstream) -> Plan {
     let plan = Gate::plan(upstream, EVERYTHING);
     let at = |name: &str| plan.folder().join(name);
-    for folder in ["of-listener", "of-upstream", "of-identity", "of-token"] {
+    for folder in ["of-listener", "of-upstream", "of-identity", "of-token", "of-state"] {
         std::fs::create_dir(at(folder)).unwrap();
     }
     std::fs::write(at("of-upstream/ca.pem"), upstream.ca_pem()).unwrap();
@@ -65,7 +68,10 @@ fn set(path: &Path, mode: u32) {
 
 /// Makes the file, or the folder where it is created, writable by everyone during `act`.
 fn while_everyone_can_write(file: &ExternalFile, act: impl FnOnce()) {
-    let changed = if file.purpose.read() == Read::Never { file.path.parent().unwrap() } else { &file.path };
+    let changed = match file.purpose.read() {
+        Read::Never | Read::Before => file.path.parent().unwrap(),
+        Read::First | Read::WithIt | Read::Alone => &file.path,
+    };
     let before = changed.metadata().unwrap().permissions().mode();
     set(changed, before | 0o066);
     act();
@@ -80,10 +86,11 @@ fn every_file_and_port_is_watched_and_within_the_sandbox() {
     let (watched, needs) = (external.watched(), Needs::of(&external));
     for file in &external.files {
         let folder = file.path.parent().unwrap().canonicalize().unwrap();
-        let seen = [&watched, &needs.read, &needs.remove].map(|folders| folders.contains(&folder));
+        let seen = [&watched, &needs.read, &needs.remove, &needs.write].map(|folders| folders.contains(&folder));
         let expected = match file.purpose.read() {
-            Read::First | Read::WithIt | Read::Alone => [true, true, false],
-            Read::Never => [false, false, true],
+            Read::First | Read::WithIt | Read::Alone => [true, true, false, false],
+            Read::Never => [false, false, true, false],
+            Read::Before => [false, false, false, true],
         };
         assert_eq!(seen, expected, "{}", file.purpose);
     }
@@ -132,6 +139,8 @@ fn readiness_names_every_file_that_cannot_be_used_and_why() {
             // An existing file in its place is left alone, so that it cannot be created again.
             std::fs::write(file.path.with_extension("other"), "").unwrap();
             std::fs::rename(file.path.with_extension("other"), &file.path).unwrap();
+        } else if purpose == Purpose::State {
+            set(file.path.parent().unwrap(), 0o777);
         } else {
             set(&file.path, 0o666);
         }
@@ -144,6 +153,8 @@ fn readiness_names_every_file_that_cannot_be_used_and_why() {
         if let Purpose::Listener(name) = purpose {
             assert_eq!(gate.admin(&format!("/readyz?listener={name}")).status, 503, "new callers cannot connect there");
             std::fs::remove_file(&file.path).unwrap();
+        } else if purpose == Purpose::State {
+            set(file.path.parent().unwrap(), 0o700);
         } else {
             set(&file.path, 0o600);
         }

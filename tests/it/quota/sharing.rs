@@ -8,7 +8,7 @@ use metrica::scope::Scope;
 use crate::harness::gate::until;
 use crate::harness::{Answer, Gate};
 
-const TOKEN: &str = "y0_canary-of-an-account-with-quota";
+pub const TOKEN: &str = "y0_canary-of-an-account-with-quota";
 
 pub fn metrica(quota: Quota) -> Fake {
     let token = FakeToken {
@@ -24,7 +24,13 @@ pub fn metrica(quota: Quota) -> Fake {
 
 /// A gate with two callers of one account; `quota` is the key of that name, `greedy` and `polite` those of the callers.
 pub fn start(fake: &Fake, quota: &str, greedy: &str, polite: &str) -> Gate {
-    let config = format!(
+    let config = config(quota, greedy, polite);
+    Gate::plan_for(&fake.address().to_string(), fake.ca_pem(), &config).token("shop", TOKEN).start()
+}
+
+/// The configuration of such a gate.
+pub fn config(quota: &str, greedy: &str, polite: &str) -> String {
+    format!(
         "
 listeners:
   - {{name: greedy, address: '127.0.0.1:0'}}
@@ -36,8 +42,7 @@ callers:
   - {{id: dash, match: {{listener: polite}}, scopes: [metrika:read, metrika:write], tokens: [shop]{polite}}}
 quota: {quota}
 "
-    );
-    Gate::plan_for(&fake.address().to_string(), fake.ca_pem(), &config).token("shop", TOKEN).start()
+    )
 }
 
 pub fn get(gate: &Gate, listener: &str) -> Answer {
@@ -45,7 +50,7 @@ pub fn get(gate: &Gate, listener: &str) -> Answer {
 }
 
 /// Sends `count` requests from each of `threads` callers at once, and returns their statuses.
-fn flood(gate: &Gate, listener: &str, threads: usize, count: usize) -> Vec<u16> {
+pub fn flood(gate: &Gate, listener: &str, threads: usize, count: usize) -> Vec<u16> {
     std::thread::scope(|scope| {
         let callers: Vec<_> = (0..threads)
             .map(|_| scope.spawn(|| (0..count).map(|_| get(gate, listener).status).collect::<Vec<_>>()))

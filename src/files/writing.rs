@@ -1,0 +1,53 @@
+//! Replacing a file as a whole.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+/// Puts `bytes` in the place of the file at `path`, which only its owner can read. The file is written beside the old one,
+/// synced and renamed, so a reader sees either the old content or the new one, also after a crash.
+///
+/// # Errors
+/// The errors of open(2), write(2), fsync(2) and rename(2).
+pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".new");
+    let beside = Path::new(&beside);
+    // A process that was killed may have left one, which may be a link by now.
+    match std::fs::remove_file(beside) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(beside)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    std::fs::rename(beside, path)?;
+    path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_as_a_whole_and_is_private() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        std::fs::write(at("victim"), "untouched").unwrap();
+        // What lies beside it is not followed, and what was readable by others is not any more.
+        symlink(at("victim"), at("counts.new")).unwrap();
+        std::fs::write(at("counts"), "old").unwrap();
+        let mut reader = File::open(at("counts")).unwrap();
+        replace(&at("counts"), b"new").unwrap();
+        assert_eq!(std::fs::read(at("counts")).unwrap(), b"new");
+        assert_eq!(at("counts").metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(std::fs::read(at("victim")).unwrap(), b"untouched");
+        let mut before = String::new();
+        io::Read::read_to_string(&mut reader, &mut before).unwrap();
+        assert_eq!(before, "old", "who reads the old one reads it to its end");
+        assert!(!at("counts.new").exists());
+    }
+}
