@@ -3,7 +3,7 @@
 //! 1. The operation must be known (`unknown_operation`, 404), and its path must support the method (`method_denied`, 403).
 //! 2. The caller's scopes must cover the operation (`scope_denied`, 403).
 //! 3. The request must comply with the caller's rules ([`crate::policy::rules`]).
-//! 4. The token is one of the caller's that covers the operation. Of several, [`choice`] takes one whose owner may do it,
+//! 4. The token is one of the caller's that covers the operation. [`choice`] prefers a token whose owner may do it,
 //!    and of one account the narrowest: the one that allows the fewest other operations, and among equals the first in the
 //!    caller's list. If none covers it, the request is refused (`token_scope_missing`, 403).
 //! 5. If the caller has `enforce: false`, a request that rule 2 or 3 would refuse is allowed and the refusal is reported.
@@ -145,7 +145,7 @@ impl Denial {
     }
 }
 
-/// What a request asks of the choice of a token.
+/// The wishes of a request for the choice of a token.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Wish<'a> {
     /// The name of the token that the request chooses ([`choice`], rule 4).
@@ -276,7 +276,7 @@ impl Policy {
         })
     }
 
-    /// Those of `candidates` that `wish` leaves; `None` if it leaves all.
+    /// Returns the `candidates` that `wish` leaves; `None` if it leaves all.
     fn wished(
         &self,
         request: &choice::Request<'_>,
@@ -308,7 +308,7 @@ impl Policy {
         request.rank(wished.as_deref().unwrap_or(all)).order().filter_map(token).collect()
     }
 
-    /// Which counter of `call` belongs to which token ([`choice`], rule 5).
+    /// Returns the token to which each counter of `call` belongs ([`choice`], rule 5).
     #[must_use]
     pub fn several_accounts(
         &self,

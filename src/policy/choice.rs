@@ -1,24 +1,24 @@
 //! The choice among a caller's tokens, for a caller with tokens of several accounts.
 //!
-//! 1. Only tokens whose declared scopes cover the operation are candidates. One that is known to lack the scope comes last.
+//! 1. Only tokens whose declared scopes cover the operation are candidates. A token that is known to lack the scope comes last.
 //! 2. A candidate whose owner is known to have the access that the operation needs, on every counter that the request names,
-//!    comes before one of which that is unknown, and that before one whose owner is known to lack it on one of them. Of
-//!    these, one that lacks it on fewer counters comes first: a public counter is in no list. With `ulogin`, the same holds
-//!    for representing that login.
+//!    comes before a candidate whose owner's access is unknown, and both come before a candidate whose owner is known to lack
+//!    it. The fewer counters are lacked, the earlier the candidate comes: a public counter is in no list. With `ulogin`, the
+//!    same holds for representing that login.
 //! 3. Among equals of rule 2 that are known to have the access, the narrowest comes first. Otherwise the account of the first
 //!    listed candidate does, and of its tokens the narrowest. A token without a known owner counts as an account of its
 //!    own, so that an owner that becomes known moves no request to another account.
 //! 4. `X-Gate-Account` restricts the candidates to one token. A name that is not among them is refused (`bad_account`, 400),
 //!    whether the token exists or not; so are several names.
 //! 5. If each of several counters is known to be granted to a candidate's owner, but none has access to all, Metrica cannot
-//!    answer the request, and it is refused (`several_accounts`, 400). That a counter was seen is no evidence of a grant.
+//!    answer the request, and it is refused (`several_accounts`, 400). A counter that was seen is no evidence of a grant.
 //! 6. An operation that names no counter and no `ulogin` uses the account of the first listed candidate.
 //! 7. The knowledge only orders the candidates. It never allows what the caller's rules refuse.
 //! 8. A token that cannot be sent comes after the other tokens of its account. It comes after other accounts too if their
 //!    access is known as well, or if the operation is a read of a counter or of a `ulogin`.
 //! 9. If the access of the first candidate is not known, the next to try after a denial is the best of another account that
-//!    can be sent and whose owner is not known to lack the access. One that is known to be of another account comes before
-//!    one of which that is not known.
+//!    can be sent and whose owner is not known to lack the access. A token that is known to be of another account comes before
+//!    a token whose account is not known.
 
 use std::cmp::Reverse;
 use std::fmt;
@@ -85,7 +85,7 @@ pub struct Candidate {
     pub listed: u16,
 }
 
-/// What is known of the access of a candidate's owner, from the best to the worst (rule 2).
+/// The known access of a candidate's owner, from the best to the worst (rule 2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fit {
     /// The owner has the access.
@@ -148,7 +148,7 @@ impl<'a> Request<'a> {
         self.accounts.access(candidate.position.into(), counter, needed)
     }
 
-    /// What is known of the candidate's owner, and the number of counters on which it lacks the access (rule 2).
+    /// Returns the known access of the candidate's owner, and the number of counters on which it lacks the access (rule 2).
     fn fit(&self, candidate: Candidate) -> (Fit, usize) {
         if let Some(login) = self.subject.login.as_deref() {
             return (self.accounts.represents(candidate.position.into(), login).into(), 0);
@@ -175,7 +175,7 @@ impl<'a> Request<'a> {
         !self.counters().is_empty() || self.subject.login.is_some()
     }
 
-    /// Those of `candidates` that can be of another account than the token `tried`.
+    /// Returns the `candidates` that can be of another account than the token `tried`.
     #[must_use]
     pub fn others(&self, candidates: &[Candidate], tried: u16) -> Vec<Candidate> {
         let owner = |position| self.owner(Candidate { position, listed: 0 });

@@ -14,7 +14,7 @@
 //!    most [`LARGEST`] counters and [`MOST_LOGINS`] logins are kept; further ones are ignored.
 //! 5. A list of the owner's counters ([`Fact::List`]) replaces everything known of single counters, except facts that were
 //!    learnt since the gate began to read it ([`Fact::ListBegins`]). Later facts about one counter take precedence over the
-//!    list, unless they say less than it does.
+//!    list, unless they tell less than the list.
 //! 6. A denial contradicts the known access to its counter: [`Knowledge::access`] then treats that access, and more, as
 //!    unknown until a fact proves it or tells the permission exactly.
 //!

@@ -7,7 +7,7 @@ use crate::login;
 /// A counter as the API shows it to the owner of a token.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Shown {
-    /// Its number; zero where the answer does not say it.
+    /// The number; zero if the response has none.
     #[serde(default)]
     pub id: u64,
     /// The API's word for what the owner of the token may do with it.
@@ -49,7 +49,7 @@ pub struct Listed {
     pub is_whole: bool,
     /// The number of elements, with those that cannot be read.
     pub received: usize,
-    /// The number of counters that the list has in all, if it says so.
+    /// The total number of counters, if the response has it.
     pub rows: Option<usize>,
 }
 
