@@ -133,9 +133,10 @@ impl Knowledge {
                 true
             }
             Fact::List(list) => {
-                let newer = self.since_list.take().unwrap_or_default();
-                self.counters.retain(|counter, _| newer.contains(counter));
-                self.contradicted.retain(|counter, _| newer.contains(counter));
+                let newer = self.since_list.take();
+                let is_newer = |counter: &u64| newer.as_ref().is_some_and(|newer| newer.contains(counter));
+                self.counters.retain(|counter, _| is_newer(counter));
+                self.contradicted.retain(|counter, _| is_newer(counter));
                 self.list.replace(list.clone()).as_ref() != Some(list)
             }
             Fact::PermissionOf(login, counter, new) => {
@@ -308,7 +309,9 @@ impl Knowledge {
         }
         match self.contradicted.get_mut(&counter) {
             Some(least) => *least = denied.min(*least),
-            None if room => _ = self.contradicted.insert(counter, denied),
+            None if room => {
+                self.contradicted.insert(counter, denied);
+            }
             None => return false,
         }
         true

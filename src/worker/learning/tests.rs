@@ -8,7 +8,6 @@ use metrica::operation::{Catalogue, Lookup, Operation};
 use metrica::scope::Scope;
 use proptest::prelude::*;
 
-use super::super::WorkerAccounts;
 use super::*;
 use crate::config::{Config, TokenCounters};
 use crate::policy::caller::Callers;
@@ -18,6 +17,7 @@ use crate::policy::names::ListenerName;
 use crate::policy::rejection::{Reason, Rejection};
 use crate::policy::{Policy, TokenRights};
 use crate::token::{Standing, Token};
+use crate::worker::WorkerAccounts;
 
 fn scopes(list: &[Scope]) -> ScopeSet {
     list.iter().copied().collect()

@@ -174,7 +174,6 @@ const ALLOWED: &[(Form, &str, Places)] = &[
             ("src/config/document.rs", 1),
             ("src/health.rs", 1),
             ("src/health/owners.rs", 2),
-            ("src/worker/learning.rs", 1),
         ],
     ),
     (
