@@ -662,6 +662,9 @@ if __name__ == "__main__":
     if arguments == ["--check"]:
         sys.exit(1 if check() else 0)
     promises = [argument for argument in arguments if not argument.startswith("--")]
+    unknown = set(arguments) - set(promises) - {"--missing", "--write"} | set(promises) - {row[0] for row in MUTATIONS}
+    if unknown:
+        sys.exit(f"{', '.join(sorted(unknown))}: unknown. {__doc__}")
     known = reported() if "--missing" in arguments else {}
     results = []
     for result in run([row for row in MUTATIONS if row[:2] not in known and (not promises or row[0] in promises)]):
