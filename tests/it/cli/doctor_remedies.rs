@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 
-use fake_metrica::{Fake, FakeToken, Permission, Settings};
+use fake_metrica::{Fake, Permission, Settings};
 use metrica::scope::Scope;
 use metrika_gate::doctor::finding::{Finding, Severity};
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, KeyPair, date_time_ymd};
@@ -16,6 +16,7 @@ use crate::cli::doctor::{Practice, READ, caller, names};
 use crate::harness::files::write_private;
 use crate::harness::metrica::{
     ALL, EXPENSES, FOREIGN, IN_CONNECT, ORGANISATION, OTHER_APPLICATION, OWN, PERSONAL, READS, STRANGER, VIEW, metrica,
+    token,
 };
 use crate::harness::upstream::{Authority, server_config};
 use crate::harness::{Conversation, Upstream};
@@ -39,13 +40,8 @@ impl Practice {
 /// The stand-in after its accounts were given access.
 fn granted() -> Fake {
     let level = |counter| (counter, if counter == OWN { Permission::Own } else { Permission::Edit });
-    let token = |secret: &str, scopes: &[Scope]| FakeToken {
-        secret: secret.to_owned(),
-        owner: "shop-owner".to_owned(),
-        scopes: scopes.iter().copied().collect(),
-        counters: [OWN, VIEW, IN_CONNECT, FOREIGN].map(level).to_vec(),
-        ..FakeToken::default()
-    };
+    let counters = [OWN, VIEW, IN_CONNECT, FOREIGN].map(level);
+    let token = |secret, scopes: &[Scope]| token(secret, "shop-owner", scopes, &counters);
     let tokens = vec![token(READS, &[Scope::Read]), token(ALL, &[Scope::Read, Scope::Write])];
     Fake::start(Settings { tokens, ..Settings::default() }).unwrap()
 }
@@ -357,15 +353,9 @@ fn yandex_id_that_cannot_be_reached_has_its_own_words() {
 /// Rule 5.
 #[test]
 fn without_named_counters_the_owners_counters_are_examined_and_noted() {
-    let counters =
+    let counters: Vec<_> =
         (1..9).map(|counter| (counter, if counter == 2 { Permission::View } else { Permission::Own })).collect();
-    let token = FakeToken {
-        secret: ALL.to_owned(),
-        owner: "shop-owner".to_owned(),
-        scopes: [Scope::Read, Scope::Write].into_iter().collect(),
-        counters,
-        ..FakeToken::default()
-    };
+    let token = token(ALL, "shop-owner", &[Scope::Read, Scope::Write], &counters);
     let fake = Fake::start(Settings { tokens: vec![token], ..Settings::default() }).unwrap();
     let keys = "scopes: [metrika:read, metrika:write]";
     let writer = caller("").replace("scopes: [metrika:read]", keys);

@@ -1,7 +1,7 @@
 //! The stand-in for Metrica with an account for every reason that Metrica has to refuse.
 
 use fake_metrica::{Fake, FakeToken, Permission, Settings};
-use metrica::scope::{Scope, ScopeSet};
+use metrica::scope::Scope;
 
 /// The application of every token but [`OTHER_APPLICATION`]'s.
 pub const CLIENT_ID: &str = fake_metrica::DEMO_CLIENT_ID;
@@ -40,23 +40,30 @@ pub const OPEN: u64 = metrika_gate::health::question::OPEN_COUNTER;
 /// The account that shop-owner represents.
 pub const REPRESENTED: &str = "shop-client";
 
+/// A token of an account that represents nobody.
+pub fn token(secret: &str, owner: &str, scopes: &[Scope], counters: &[(u64, Permission)]) -> FakeToken {
+    FakeToken {
+        secret: secret.to_owned(),
+        owner: owner.to_owned(),
+        scopes: scopes.iter().copied().collect(),
+        counters: counters.to_vec(),
+        represents: Vec::new(),
+        ..FakeToken::default()
+    }
+}
+
 /// Starts it.
 pub fn metrica() -> Fake {
-    let scopes = |scopes: &[Scope]| scopes.iter().copied().collect::<ScopeSet>();
-    let token = |secret: &str, own: &[Scope]| FakeToken {
-        secret: secret.to_owned(),
-        owner: "shop-owner".to_owned(),
-        scopes: scopes(own),
-        counters: vec![(OWN, Permission::Own), (VIEW, Permission::View)],
+    let of_shop = |secret: &str, scopes: &[Scope]| FakeToken {
         represents: vec![REPRESENTED.to_owned()],
-        ..FakeToken::default()
+        ..token(secret, "shop-owner", scopes, &[(OWN, Permission::Own), (VIEW, Permission::View)])
     };
-    let read = |secret| token(secret, &[Scope::Read]);
+    let read = |secret| of_shop(secret, &[Scope::Read]);
     let tokens = vec![
         read(READS),
-        token(WRITES, &[Scope::Write]),
-        token(ALL, &[Scope::Read, Scope::Write]),
-        token(EXPENSES, &[Scope::Expenses]),
+        of_shop(WRITES, &[Scope::Write]),
+        of_shop(ALL, &[Scope::Read, Scope::Write]),
+        of_shop(EXPENSES, &[Scope::Expenses]),
         FakeToken { client_id: OTHER_CLIENT_ID.to_owned(), ..read(OTHER_APPLICATION) },
         FakeToken { owner: "stranger".to_owned(), counters: Vec::new(), represents: Vec::new(), ..read(STRANGER) },
         FakeToken { owner: "porg-shop".to_owned(), login: Some("ivan".to_owned()), ..read(PERSONAL) },

@@ -3,11 +3,12 @@
 
 use std::thread::ScopedJoinHandle;
 
-use fake_metrica::{Fake, FakeToken, Permission, Quota, Settings};
+use fake_metrica::{Fake, Permission, Quota, Settings};
 use metrica::scope::Scope;
 
 use super::sharing::{TOKEN, config, get};
 use crate::harness::gate::until;
+use crate::harness::metrica::token;
 use crate::harness::{Answer, Gate};
 
 const NEW_TOKEN: &str = "y0_canary-of-an-account-after-a-change";
@@ -15,13 +16,7 @@ const OWN: &str = "/management/v1/counter/101/filters";
 
 /// Metrica with two tokens of one account, and slow goals.
 fn metrica() -> Fake {
-    let token = |secret: &str| FakeToken {
-        secret: secret.to_owned(),
-        owner: "shop".to_owned(),
-        scopes: [Scope::Read, Scope::Write].into_iter().collect(),
-        counters: vec![(101, Permission::Own)],
-        ..FakeToken::default()
-    };
+    let token = |secret| token(secret, "shop", &[Scope::Read, Scope::Write], &[(101, Permission::Own)]);
     let quota = Quota { parallel: Some(3), ..Quota::default() };
     let tokens = vec![token(TOKEN), token(NEW_TOKEN)];
     let fake = Fake::start(Settings { tokens, quota, ..Settings::default() }).unwrap();

@@ -2,23 +2,17 @@
 
 use std::time::{Duration, Instant};
 
-use fake_metrica::{Fake, FakeToken, Permission, Quota, Settings};
+use fake_metrica::{Fake, Permission, Quota, Settings};
 use metrica::scope::Scope;
 
 use crate::harness::gate::until;
+use crate::harness::metrica::token;
 use crate::harness::{Answer, Gate};
 
 pub const TOKEN: &str = "y0_canary-of-an-account-with-quota";
 
 pub fn metrica(quota: Quota) -> Fake {
-    let token = FakeToken {
-        secret: TOKEN.to_owned(),
-        owner: "shop".to_owned(),
-        scopes: [Scope::Read, Scope::Write].into_iter().collect(),
-        counters: vec![(101, Permission::Own)],
-        represents: Vec::new(),
-        ..FakeToken::default()
-    };
+    let token = token(TOKEN, "shop", &[Scope::Read, Scope::Write], &[(101, Permission::Own)]);
     Fake::start(Settings { tokens: vec![token], quota, ..Settings::default() }).unwrap()
 }
 

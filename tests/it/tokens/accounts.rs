@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use fake_metrica::{Fake, FakeToken, Permission, Settings};
+use fake_metrica::{Fake, Permission, Settings};
 use metrica::scope::Scope;
 
 use crate::cli::doctor::Practice;
 use crate::harness::gate::{Plan, until};
+use crate::harness::metrica::token;
 use crate::harness::{Answer, Gate};
 
 const ONE: &str = "y0_canary-of-the-first-account-000";
@@ -19,17 +20,6 @@ const WRITES_OF_ONE: usize = 1;
 const OF_TWO: usize = 2;
 
 const BOTH: &[Scope] = &[Scope::Read, Scope::Write];
-
-fn token(secret: &str, owner: &str, scopes: &[Scope], counters: &[(u64, Permission)]) -> FakeToken {
-    FakeToken {
-        secret: secret.to_owned(),
-        owner: owner.to_owned(),
-        scopes: scopes.iter().copied().collect(),
-        counters: counters.to_vec(),
-        represents: Vec::new(),
-        ..FakeToken::default()
-    }
-}
 
 /// Account `one` owns 101 and may view 103; account `two` owns 202 and 203.
 fn metrica() -> Fake {

@@ -15,13 +15,7 @@ const INVALID: &str = r#"{"errors":[{"error_type":"invalid_token","message":"m"}
 const LIST: &str = r#"{"rows":0,"counters":[]}"#;
 
 fn token(secret: &str, scopes: &[Scope]) -> FakeToken {
-    FakeToken {
-        secret: secret.to_owned(),
-        owner: "owner".to_owned(),
-        scopes: scopes.iter().copied().collect(),
-        counters: vec![(1, Permission::Own), (2, Permission::View)],
-        ..FakeToken::default()
-    }
+    crate::harness::metrica::token(secret, "owner", scopes, &[(1, Permission::Own), (2, Permission::View)])
 }
 
 fn metrica(tokens: Vec<FakeToken>) -> Fake {

@@ -5,6 +5,7 @@ use fake_metrica::{Fake, FakeToken, Permission, Settings};
 use metrica::scope::Scope;
 
 use crate::harness::gate::{Plan, until};
+use crate::harness::metrica::token;
 use crate::harness::{Answer, Gate};
 
 const READS: &str = "y0_canary-of-the-token-that-reads";
@@ -23,17 +24,6 @@ const PUBLIC: u64 = 105;
 /// Counters of `partner`, whom `shop` represents: its own, and one that it may view.
 const OF_PARTNER: u64 = 201;
 const VIEW_OF_PARTNER: u64 = 202;
-
-fn token(secret: &str, owner: &str, scopes: &[Scope], counters: &[(u64, Permission)]) -> FakeToken {
-    FakeToken {
-        secret: secret.to_owned(),
-        owner: owner.to_owned(),
-        scopes: scopes.iter().copied().collect(),
-        counters: counters.to_vec(),
-        represents: Vec::new(),
-        ..FakeToken::default()
-    }
-}
 
 fn of_shop(secret: &str, scopes: &[Scope]) -> FakeToken {
     let counters = [(OWN, Permission::Own), (VIEW, Permission::View), (EDIT, Permission::Edit)];

@@ -6,22 +6,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use fake_metrica::{DEMO_COUNTER, Fake, FakeToken, Permission, Settings};
-use metrica::scope::{Scope, ScopeSet};
+use fake_metrica::{DEMO_COUNTER, Fake, Permission, Settings};
+use metrica::scope::Scope;
 
 use crate::harness::gate::{PATIENCE, Plan, until};
+use crate::harness::metrica::token;
 use crate::harness::{Caller, Gate, READ_TOKEN, Signal, TWO_CALLERS, Upstream, WRITE_TOKEN};
 
 const GET: &str = "GET /management/v1/counters HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
 pub fn fake(http2: bool) -> Fake {
-    let token = |secret: &str, scope| FakeToken {
-        secret: secret.to_owned(),
-        owner: "owner".to_owned(),
-        scopes: [scope].into_iter().collect::<ScopeSet>(),
-        counters: vec![(DEMO_COUNTER, Permission::Own)],
-        ..FakeToken::default()
-    };
+    let token = |secret, scope| token(secret, "owner", &[scope], &[(DEMO_COUNTER, Permission::Own)]);
     let tokens = vec![token(READ_TOKEN, Scope::Read), token(WRITE_TOKEN, Scope::Write)];
     Fake::start(Settings { tokens, http2, ..Settings::default() }).unwrap()
 }
