@@ -11,7 +11,7 @@ use metrika_gate::policy::caller::{
 use metrika_gate::gateway::headers::clean_request;
 use metrica::operation::{Catalogue, Verb};
 use metrika_gate::policy::choice::NoAccounts;
-use metrika_gate::policy::{Policy, TokenRights};
+use metrika_gate::policy::{Policy, TokenRights, Wish};
 use metrika_gate::response::coding::Coding;
 use metrika_gate::response::error_body::ErrorBody;
 use metrika_gate::response::fields::clean_response;
@@ -75,7 +75,7 @@ pub fn authorize() -> Benchmark {
             let operation = policy.operation(Verb::Get, black_box(&path)).expect("an operation");
             let subject = Subject::of(operation, &path, None, Names::default());
             let call = Call { operation, path: &path, query: None, names: Names::default(), subject: &subject };
-            granted = policy.permit(black_box(50), &call, &NoAccounts, None).ok();
+            granted = policy.permit(black_box(50), &call, &NoAccounts, Wish::default()).ok();
         });
         assert_eq!(granted.expect("a permission").grant.token().as_str(), "read");
     })
