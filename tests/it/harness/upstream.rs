@@ -43,6 +43,25 @@ impl Upstream {
         })
     }
 
+    /// Answers every request, and returns the lines of the chunked bodies, with their trailers.
+    pub fn of_chunked_bodies() -> (Self, Arc<Mutex<Vec<String>>>) {
+        let lines: Arc<Mutex<Vec<String>>> = Arc::default();
+        let kept = lines.clone();
+        let upstream = Self::run(move |conversation| {
+            while conversation.request_head().is_some() {
+                loop {
+                    let line = conversation.line();
+                    if line.is_empty() {
+                        break;
+                    }
+                    kept.lock().unwrap().push(line);
+                }
+                conversation.answer("200 OK", "application/json", "{}");
+            }
+        });
+        (upstream, lines)
+    }
+
     /// Runs `serve` for every connection.
     pub fn run(serve: impl Fn(&mut Conversation) + Send + Sync + 'static) -> Self {
         let (config, ca_pem) = certificate("api-metrika.yandex.net");

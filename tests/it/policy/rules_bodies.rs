@@ -1,8 +1,6 @@
 //! Bodies that are read because their caller is limited to counters: a refused one is not sent, an allowed one keeps its
 //! bytes (rule 7 of `metrika_gate::policy::rules`).
 
-use std::sync::{Arc, Mutex};
-
 use crate::harness::h2::*;
 use crate::harness::{Caller, Gate, Upstream};
 use crate::policy::rejections::assert_is;
@@ -57,20 +55,7 @@ fn a_body_that_is_read_goes_out_as_it_came() {
 
 #[test]
 fn trailers_of_a_body_that_is_read_go_on() {
-    let lines: Arc<Mutex<Vec<String>>> = Arc::default();
-    let kept = lines.clone();
-    let upstream = Upstream::run(move |conversation| {
-        while conversation.request_head().is_some() {
-            loop {
-                let line = conversation.line();
-                if line.is_empty() {
-                    break;
-                }
-                kept.lock().unwrap().push(line);
-            }
-            conversation.answer("200 OK", "application/json", "{}");
-        }
-    });
+    let (upstream, lines) = Upstream::of_chunked_bodies();
     let gate = Gate::start(&upstream, CALLERS);
     let head = format!("POST {GOALS} HTTP/1.1\r\nHost: localhost\r\n{JSON}\r\nTransfer-Encoding: chunked\r\n\r\n");
     let answer = gate.send("one", head + "1\r\n{\r\n1\r\n}\r\n0\r\nX-Checksum: 7\r\nX-Api-Key: k\r\n\r\n");

@@ -242,21 +242,7 @@ fn trailers_of_an_answer_reach_a_caller_that_takes_them() {
 
 #[test]
 fn trailers_of_a_request_arrive_without_those_that_may_not_be_trailers() {
-    let lines = std::sync::Arc::new(Mutex::new(Vec::new()));
-    let seen = lines.clone();
-    let upstream = Upstream::run(move |conversation| {
-        while conversation.request_head().is_some() {
-            while conversation.line() != "0" {}
-            loop {
-                let line = conversation.line();
-                if line.is_empty() {
-                    break;
-                }
-                seen.lock().unwrap().push(line);
-            }
-            conversation.answer("200 OK", "application/json", "{}");
-        }
-    });
+    let (upstream, lines) = Upstream::of_chunked_bodies();
     let gate = Gate::start(&upstream, TWO_CALLERS);
     let request = "POST /management/v1/counters HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\
                    Trailer: X-Checksum, Date, X-Api-Key, X-Forwarded-For\r\n\r\n\
@@ -265,7 +251,7 @@ fn trailers_of_a_request_arrive_without_those_that_may_not_be_trailers() {
     for _ in 0..2 {
         caller.send(request);
         assert_eq!(caller.answer().summary(), "200");
-        assert_eq!(std::mem::take(&mut *lines.lock().unwrap()), ["x-checksum: 7"]);
+        assert_eq!(std::mem::take(&mut *lines.lock().unwrap()), ["2", "{}", "0", "x-checksum: 7"]);
     }
     assert_eq!(upstream.connections(), 1, "trailers are the end of a request");
 }

@@ -1,7 +1,5 @@
 //! Credentials: no credential of a caller leaves the gate, and exactly one is sent, the gate's own (R-1 to R-3).
 
-use std::sync::{Arc, Mutex};
-
 use crate::harness::{Gate, READ_TOKEN, TWO_CALLERS, Upstream};
 
 /// The expected read of `target` with this `id` at Metrica: the request line, and every field in the order of the
@@ -149,20 +147,7 @@ fn fields_that_connection_names_stay_here() {
 
 #[test]
 fn trailers_carry_no_credential() {
-    let seen: Arc<Mutex<Vec<String>>> = Arc::default();
-    let trailers = seen.clone();
-    let upstream = Upstream::run(move |conversation| {
-        while conversation.request_head().is_some() {
-            loop {
-                let line = conversation.line();
-                if line.is_empty() {
-                    break;
-                }
-                trailers.lock().unwrap().push(line);
-            }
-            conversation.answer("200 OK", "application/json", "{}");
-        }
-    });
+    let (upstream, lines) = Upstream::of_chunked_bodies();
     let gate = Gate::start(&upstream, TWO_CALLERS);
     let answer = gate.send(
         "crm",
@@ -170,7 +155,7 @@ fn trailers_carry_no_credential() {
          Trailer: x-checksum, x-api-key\r\n\r\n2\r\n{}\r\n0\r\nX-Checksum: 7\r\nX-Api-Key: k\r\n\r\n",
     );
     assert_eq!(answer.summary(), "200");
-    assert_eq!(*seen.lock().unwrap(), ["2", "{}", "0", "x-checksum: 7"]);
+    assert_eq!(*lines.lock().unwrap(), ["2", "{}", "0", "x-checksum: 7"]);
 }
 
 #[test]

@@ -2,13 +2,14 @@
 
 use crate::harness::{Caller, Gate, ONE_TOKEN_EACH, Signal, Upstream};
 
-const GET: &str = "GET /management/v1/counters HTTP/1.1\r\nHost: localhost\r\n\r\n";
-const HEAD: &str = "HEAD /management/v1/counters HTTP/1.1\r\nHost: localhost\r\n\r\n";
-const GET_WITH_BODY: &str = "GET /management/v1/counters HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}";
-const POST: &str = "POST /management/v1/counters HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}";
-const EMPTY_POST: &str = "POST /management/v1/counters HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n";
-const PUT: &str = "PUT /management/v1/counter/1 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}";
-const DELETE: &str = "DELETE /management/v1/counter/1 HTTP/1.1\r\nHost: localhost\r\n\r\n";
+pub const GET: &str = "GET /management/v1/counters HTTP/1.1\r\nHost: localhost\r\n\r\n";
+pub const HEAD: &str = "HEAD /management/v1/counters HTTP/1.1\r\nHost: localhost\r\n\r\n";
+pub const GET_WITH_BODY: &str =
+    "GET /management/v1/counters HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}";
+pub const POST: &str = "POST /management/v1/counters HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}";
+pub const EMPTY_POST: &str = "POST /management/v1/counters HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n";
+pub const PUT: &str = "PUT /management/v1/counter/1 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}";
+pub const DELETE: &str = "DELETE /management/v1/counter/1 HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
 /// A read by its method, which makes a token each time.
 const GET_THAT_ACTS: &str = "GET /management/v1/counter/1/measurement/generate HTTP/1.1\r\nHost: localhost\r\n\r\n";

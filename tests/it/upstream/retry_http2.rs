@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
+use super::retry::{DELETE, EMPTY_POST, GET, GET_WITH_BODY, HEAD, POST, PUT};
 use crate::harness::gate::Plan;
 use crate::harness::h2::{
     CANCEL, DATA, END_STREAM, GOAWAY, HEADERS, NO_ERROR, PING, REFUSED_STREAM, RST_STREAM, SETTINGS, WHOLE, block,
@@ -12,14 +13,6 @@ use crate::harness::{Conversation, Gate, ONE_TOKEN_EACH, Upstream};
 
 const ACK: u8 = 1;
 const INTERNAL_ERROR: u32 = 2;
-
-const GET: &str = "GET /management/v1/counters HTTP/1.1\r\nHost: localhost\r\n\r\n";
-const HEAD: &str = "HEAD /management/v1/counters HTTP/1.1\r\nHost: localhost\r\n\r\n";
-const GET_WITH_BODY: &str = "GET /management/v1/counters HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}";
-const POST: &str = "POST /management/v1/counters HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}";
-const EMPTY_POST: &str = "POST /management/v1/counters HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n";
-const PUT: &str = "PUT /management/v1/counter/1 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}";
-const DELETE: &str = "DELETE /management/v1/counter/1 HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
 /// The reaction to a request that arrived whole.
 #[derive(Clone, Copy, Debug, PartialEq)]
