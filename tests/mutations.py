@@ -578,6 +578,8 @@ MUTATIONS = [
     ("quota", "a caller that leaves leaves the queue", "src/worker/turns.rs", "            self.turns.with(|broker, now| broker.cancel(ticket, now));\n", "            let _ = ticket;\n", "quota::sharing::a_caller_that_leaves"),
     ("quota", "waiting requests end with the gate", "src/cli/app.rs", "        workers.turns().drain();\n", "", "quota::sharing::waiting_requests | rejections::every_reason"),
     ("quota", "own requests are charged", "src/health/due.rs", "place.counted(generation.turns.clone(), request)", "{ let _ = request; place.clone() }", "quota::sharing::own_requests"),
+    ("quota", "the short way knows learned slots", "src/quota/meter.rs", " && slots.fewer == 0", "", "interleavings::the_short_way"),
+    ("quota", "the short way overtakes nobody", "src/quota/broker.rs", "line.waiting > 0 || is_contended", "is_contended", "interleavings::the_short_way"),
     ("quota", "an observed limit refuses nothing", "src/quota/limit.rs", "matches!(self.mode, Mode::Enforce) && self.applies", "!matches!(self.mode, Mode::Off) && self.applies", "quota::modes::an_observed_limit"),
     ("quota", "a share is kept when most of the day is spent", "src/quota/budget.rs", "of_all * 100 < limit * LENT {", "of_all * 100 < limit * LENT * 100 {", "quota::modes::a_share"),
     ("quota", "more than Metrica documents is allowed only when raised", "src/config/quota.rs", "if number > documented && !raised {", "if number > documented && !raised && number == 0 {", "config::quota_tests"),

@@ -9,6 +9,7 @@
 use std::time::Duration;
 
 use strict_http::number;
+use tokio::time::Instant;
 
 use super::exchange::Exchange;
 use super::inject::Permit;
@@ -27,13 +28,14 @@ pub async fn take(permit: &Permit, held: usize) -> Result<Turn, Rejection> {
     let generation = permit.generation();
     let Some(numbers) = &generation.quota else { return Ok(Turn::unlimited()) };
     let exchange = &permit.exchange;
-    let rest = exchange.rest_of_its_time(generation.timeouts.request);
+    let now = Instant::now();
+    let rest = generation.timeouts.request.saturating_sub(now.saturating_duration_since(exchange.started));
     let Some(request) =
         permit.token_position().and_then(|token| exchange.quota_request(&Asking { numbers, token, rest }))
     else {
         return Err(Rejection::internal("a request that leaves has an operation, a caller and a token"));
     };
-    match generation.turns.ask(request) {
+    match generation.turns.ask(request, now.into_std()) {
         Ok(Asked::Granted(turn)) => {
             exchange.waited(Duration::ZERO);
             Ok(turn)
@@ -49,7 +51,7 @@ pub async fn take(permit: &Permit, held: usize) -> Result<Turn, Rejection> {
 /// # Errors
 /// The refusal of the quota.
 pub async fn wait(waiting: Waiting, exchange: &Exchange, held: usize) -> Result<Turn, Rejection> {
-    let begun = tokio::time::Instant::now();
+    let begun = Instant::now();
     let _held = exchange.hold_while_waiting(held).ok_or_else(|| {
         let refusal = Refusal {
             limit: quota::LimitName::Parallel,
@@ -114,11 +116,6 @@ impl Exchange {
 
     fn refused_by_quota(&self, limit: &'static str) {
         self.worker().count(|shard| shard.refused_by_quota(self.caller(), limit));
-    }
-
-    /// The rest of the time that the whole request may take.
-    fn rest_of_its_time(&self, whole: Duration) -> Duration {
-        whole.saturating_sub(self.started.elapsed())
     }
 
     /// A number that spreads the times at which refused requests come again.

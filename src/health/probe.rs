@@ -89,7 +89,7 @@ impl Place {
     /// Waits for the turn of a request (rule 4).
     async fn turn(&self) -> Result<Turn, NoResponse> {
         let Some((turns, request)) = &self.turns else { return Ok(Turn::unlimited()) };
-        match turns.ask(request.clone()) {
+        match turns.ask(request.clone(), std::time::Instant::now()) {
             Ok(Asked::Granted(turn)) => Ok(turn),
             Ok(Asked::Waits(waiting)) => waiting.await.map_err(|_| NoResponse::NoTurn),
             Err(_) => Err(NoResponse::NoTurn),

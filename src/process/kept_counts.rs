@@ -152,7 +152,7 @@ mod tests {
             counters: Counters::NONE,
             rest: 1_000_000,
         });
-        match turns.ask(request).unwrap() {
+        match turns.ask(request, std::time::Instant::now()).unwrap() {
             Asked::Granted(turn) => turn.done(),
             Asked::Waits(_) => panic!("a slot is free"),
         }

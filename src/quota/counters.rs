@@ -86,7 +86,7 @@ impl CounterTable {
         }
         let new = || Counter { meters: limits.each_ref().map(Meter::new), touched: 0 };
         let counter = self.known.entry(id).or_insert_with(new);
-        counter.touched = clock.at();
+        counter.touch(clock);
         counter
     }
 
@@ -122,6 +122,11 @@ impl CounterTable {
 }
 
 impl Counter {
+    /// Notes that a request named it.
+    pub(super) const fn touch(&mut self, clock: &Clock) {
+        self.touched = clock.at();
+    }
+
     fn weight(&mut self, limits: &[Limit; 2], clock: &Clock) -> (bool, u32) {
         let mut weight = (false, 0);
         for (meter, limit) in self.meters.iter_mut().zip(limits) {

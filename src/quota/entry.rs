@@ -64,6 +64,15 @@ pub(super) struct Entry {
 }
 
 impl Entry {
+    /// Notes that it may be sent, and by when its charge counts.
+    #[inline]
+    pub(super) const fn begin(&mut self, state: State, at: Micros, epochs: Epochs) {
+        self.state = state;
+        self.started = at;
+        self.epochs = epochs;
+        self.attempts = self.attempts.saturating_add(1);
+    }
+
     pub(super) const fn charge(&self) -> Charge<'_> {
         Charge { owner: self.owner, egress: self.egress, groups: self.groups, counters: &self.counters }
     }

@@ -73,13 +73,15 @@ struct Gate {
     waiting: Vec<(Ticket, usize, Micros)>,
     running: Vec<(Lease, usize, Micros)>,
     leaving: Vec<(usize, Micros)>,
+    /// Whether no request is granted by the short way.
+    in_full: bool,
 }
 
 impl Gate {
     fn new(settings: &Settings) -> Self {
         let now = Now { at: 0, unix: NOON };
         let (waiting, running, leaving) = (Vec::new(), Vec::new(), Vec::new());
-        Self { broker: Broker::new(settings, now), now, waiting, running, leaving }
+        Self { broker: Broker::new(settings, now), now, waiting, running, leaving, in_full: false }
     }
 
     fn request(&self, ask: Ask) -> Request {
@@ -99,7 +101,14 @@ impl Gate {
     fn ask(&mut self, ask: Ask) -> Option<Refusal> {
         let deadline = self.now.at + ask.rest.min(30) * SECOND;
         let before = self.counts();
-        match self.broker.ask(self.now, self.request(ask)) {
+        let request = self.request(ask);
+        let answer = if self.in_full {
+            self.broker.ledger.clock.advance(self.now);
+            self.broker.ask_in_full(request)
+        } else {
+            self.broker.ask(self.now, request)
+        };
+        match answer {
             Answer::Granted(lease) => self.running.push((lease, ask.owner, self.now.at)),
             Answer::Wait(ticket) => self.waiting.push((ticket, ask.owner, deadline)),
             Answer::Refused(refusal) => {
@@ -271,6 +280,19 @@ proptest! {
                 }
             }
             gate.serve(gate.now.at + pause * 1000);
+        }
+    }
+
+    #[test]
+    fn the_short_way_is_only_shorter(ops in proptest::collection::vec(ops(), 1..120)) {
+        let callers = CALLERS.map(|name| CallerSettings::new(CallerId::new(name))).to_vec();
+        let settings = Settings { callers, ..settings() };
+        let mut short = Gate::new(&settings);
+        let mut full = Gate { in_full: true, ..Gate::new(&settings) };
+        for op in ops {
+            short.act(op);
+            full.act(op);
+            prop_assert_eq!(format!("{:?}", short.broker), format!("{:?}", full.broker));
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::clock::{Clock, Micros, Now};
 use super::counters::{CounterTable, Counters};
-use super::limit::{Groups, Limit, LimitName, Limits, Mode};
+use super::limit::{Groups, Limit, LimitName, Limits, Mode, Shape};
 use super::meter::{Meter, Room};
 use super::setup::{Egress, Owner};
 
@@ -126,6 +126,34 @@ impl Ledger {
         }
     }
 
+    /// Takes a place of every limit, if each surely has one. Otherwise takes nothing, and [`blocked`](Self::blocked) finds
+    /// out why: it is the usual case that this makes cheap.
+    #[inline]
+    pub(super) fn take_free(&mut self, charge: &Charge<'_>) -> bool {
+        let Self { clock, limits, owners, egresses, counters, .. } = self;
+        let owner = owners.get_mut(charge.owner.index());
+        let egress = egresses.get_mut(charge.egress.index());
+        let counter = match charge.counters.ids() {
+            [] => Some(None),
+            [id] => counters.get_mut(*id).map(Some),
+            _ => None,
+        };
+        let (Some(owner), Some(egress), Some(counter)) = (owner, egress, counter) else { return false };
+        let groups = charge.groups;
+        let is_free = are_free(&limits.owner, owner, groups, clock)
+            && are_free(&limits.egress, egress, groups, clock)
+            && counter.as_deref().is_none_or(|counter| are_free(&limits.counter, &counter.meters, groups, clock));
+        if is_free {
+            take_each_free(&limits.owner, owner, groups, clock);
+            take_each_free(&limits.egress, egress, groups, clock);
+            if let Some(counter) = counter {
+                counter.touch(clock);
+                take_each_free(&limits.counter, &mut counter.meters, groups, clock);
+            }
+        }
+        is_free
+    }
+
     /// Takes a place of every limit.
     pub(super) fn take(&mut self, charge: &Charge<'_>) {
         let Self { clock, limits, owners, egresses, counters, observed, .. } = self;
@@ -144,7 +172,7 @@ impl Ledger {
     /// Gives back what a request took that was never sent.
     pub(super) fn give_back(&mut self, charge: &Charge<'_>, taken: Micros, epochs: Epochs) {
         self.each(charge, |limit, meter, clock| {
-            let epoch = if limit.shape == super::limit::Shape::PerHour { epochs.hour } else { epochs.day };
+            let epoch = if limit.shape == Shape::PerHour { epochs.hour } else { epochs.day };
             meter.give_back(limit, clock, taken, epoch);
         });
     }
@@ -196,8 +224,9 @@ impl Ledger {
 
     /// Releases the slot of a request, at once or at a later time.
     pub(super) fn release(&mut self, owner: Owner, groups: Groups, later: Option<Micros>) {
-        for (meter, limit) in self.owners.get_mut(owner.index()).into_iter().flatten().zip(&self.limits.owner) {
-            if limit.counts(groups) {
+        let Some(meters) = self.owners.get_mut(owner.index()) else { return };
+        for (meter, limit) in meters.iter_mut().zip(&self.limits.owner) {
+            if limit.shape == Shape::Slots && limit.counts(groups) {
                 meter.release(later);
             }
         }
@@ -238,6 +267,28 @@ fn add_blocks<const COUNT: usize>(
         if !has_room(room, clock) {
             *found = later(*found, Some(Block { limit: limit.name, room, is_budget: false }));
         }
+    }
+}
+
+#[inline]
+fn are_free<const COUNT: usize>(
+    limits: &[Limit; COUNT],
+    meters: &[Meter; COUNT],
+    groups: Groups,
+    clock: &Clock,
+) -> bool {
+    limits.iter().zip(meters).all(|(limit, meter)| !limit.counts(groups) || meter.is_free(limit, clock))
+}
+
+#[inline]
+fn take_each_free<const COUNT: usize>(
+    limits: &[Limit; COUNT],
+    meters: &mut [Meter; COUNT],
+    groups: Groups,
+    clock: &Clock,
+) {
+    for (limit, meter) in limits.iter().zip(meters).filter(|(limit, _)| limit.counts(groups)) {
+        meter.take_free(limit, clock);
     }
 }
 

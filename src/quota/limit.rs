@@ -156,11 +156,19 @@ pub struct Limit {
     pub limit: u32,
     /// Its effect.
     pub mode: Mode,
+    /// The kinds of requests that it counts in this mode.
+    counted: Groups,
 }
 
 impl Limit {
     const fn new(name: LimitName, key: Key, applies: Groups, shape: Shape, documented: u32, limit: u32) -> Self {
-        Self { name, key, applies, shape, documented, limit, mode: Mode::Enforce }
+        Self { name, key, applies, shape, documented, limit, mode: Mode::Enforce, counted: applies }
+    }
+
+    const fn set_mode(&mut self, mode: Mode) {
+        let is_counted = !matches!(mode, Mode::Off) || matches!(self.shape, Shape::Slots);
+        self.counted = if is_counted { self.applies } else { Groups(0) };
+        self.mode = mode;
     }
 
     /// Whether it makes this request wait.
@@ -170,7 +178,7 @@ impl Limit {
 
     /// Whether it counts this request.
     pub(super) const fn counts(&self, groups: Groups) -> bool {
-        (!matches!(self.mode, Mode::Off) || matches!(self.shape, Shape::Slots)) && self.applies.meets(groups)
+        self.counted.meets(groups)
     }
 }
 
@@ -231,14 +239,14 @@ impl Limits {
     /// Changes the mode of a limit.
     #[must_use]
     pub fn with_mode(mut self, name: LimitName, mode: Mode) -> Self {
-        self.all_mut().filter(|one| one.name == name).for_each(|changed| changed.mode = mode);
+        self.all_mut().filter(|one| one.name == name).for_each(|changed| changed.set_mode(mode));
         self
     }
 
     /// Changes the mode of every limit.
     #[must_use]
     pub fn with_modes(mut self, mode: Mode) -> Self {
-        self.all_mut().for_each(|changed| changed.mode = mode);
+        self.all_mut().for_each(|changed| changed.set_mode(mode));
         self
     }
 

@@ -212,15 +212,16 @@ impl Line {
     }
 
     /// Charges a request that begins.
-    pub(super) fn begin(&mut self, entry: &Entry, weight: u32, per_5m: Option<u32>, clock: &Clock) {
+    #[inline]
+    pub(super) fn begin(&mut self, caller: Caller, class: Class, weight: u32, per_5m: Option<u32>, clock: &Clock) {
         let virtual_time = self.virtual_time;
-        let Some(flow) = self.flow(entry.caller) else { return };
+        let Some(flow) = self.flow(caller) else { return };
         let start = virtual_time.max(flow.finish);
         flow.finish = start.saturating_add(step(flow.mean, weight));
         flow.in_flight = flow.in_flight.saturating_add(1);
         flow.charge(clock, per_5m);
         self.virtual_time = start;
-        self.serve(entry.class, clock.at());
+        self.serve(class, clock.at());
     }
 
     /// A request ended. `measured` is its time on a slot, unless that tells nothing.

@@ -264,6 +264,40 @@ impl Meter {
         }
     }
 
+    /// Whether there surely is room for one more now. `false` where it takes more to find out: after a refusal by Metrica,
+    /// in a burst, at the end of a period ([`room`](Self::room)).
+    #[inline]
+    pub(super) fn is_free(&self, limit: &Limit, clock: &Clock) -> bool {
+        let at = clock.at();
+        match self {
+            Self::Slots(slots) => {
+                slots.in_use < limit.limit && slots.fewer == 0 && slots.leaving.is_empty() && !slots.paused.is_on()
+            }
+            // A pause is over long before the full speed returns.
+            Self::Rate(rate) => rate.next <= at && rate.percent == 100,
+            Self::Window(window) => {
+                let has_room = number::saturated::<u32>(window.stamps.len()) < limit.limit;
+                has_room && window.full_until <= at && !window.probe.is_on()
+            }
+            Self::Calendar(count) => {
+                let is_now = count.epoch == clock.epoch(limit.shape == Shape::PerHour);
+                is_now && count.spent < limit.limit && !count.is_full && !count.probe.is_on()
+            }
+        }
+    }
+
+    /// Takes one place where there [is](Self::is_free) one.
+    #[inline]
+    pub(super) fn take_free(&mut self, limit: &Limit, clock: &Clock) {
+        let at = clock.at();
+        match self {
+            Self::Slots(slots) => slots.in_use += 1,
+            Self::Rate(rate) => rate.next = at + SECOND / u64::from(limit.limit.max(1)),
+            Self::Window(window) => window.stamps.push_back(at),
+            Self::Calendar(count) => count.spent += 1,
+        }
+    }
+
     /// Takes one place.
     pub(super) fn take(&mut self, limit: &Limit, clock: &Clock) {
         let at = clock.at();

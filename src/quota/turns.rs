@@ -175,11 +175,8 @@ impl Broker {
         observe(entry, line, ledger, callers);
         ledger.take(&entry.charge());
         let per_5m = callers.per_5m(entry.caller, entry.groups);
-        line.begin(entry, callers.weight(entry.caller), per_5m, &ledger.clock);
-        entry.state = state;
-        entry.started = at;
-        entry.epochs = ledger.epochs();
-        entry.attempts = entry.attempts.saturating_add(1);
+        line.begin(entry.caller, entry.class, callers.weight(entry.caller), per_5m, &ledger.clock);
+        entry.begin(state, at, ledger.epochs());
     }
 
     /// Refuses the requests whose deadline has passed.

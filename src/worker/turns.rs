@@ -14,7 +14,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use metrica::error_type::ErrorType;
 use rustc_hash::FxHashMap;
-use strict_http::number;
 use tokio::sync::Notify;
 
 use super::Worker;
@@ -78,7 +77,10 @@ impl Turns {
 
     /// Calls `then` with the broker, and wakes the requests whose turn came (rule 3).
     fn with<T>(&self, then: impl FnOnce(&mut Broker, Now) -> T) -> T {
-        let at = self.at();
+        self.with_at(self.at(), then)
+    }
+
+    fn with_at<T>(&self, at: Micros, then: impl FnOnce(&mut Broker, Now) -> T) -> T {
         let mut inner = self.lock();
         let now = inner.now(at);
         let result = then(&mut inner.broker, now);
@@ -90,7 +92,13 @@ impl Turns {
 
     /// The monotonic clock.
     fn at(&self) -> Micros {
-        number::saturated(self.start.elapsed().as_micros())
+        self.at_of(Instant::now())
+    }
+
+    fn at_of(&self, now: Instant) -> Micros {
+        let since = now.saturating_duration_since(self.start);
+        // In 64 bits, which hold half a million years.
+        since.as_secs().saturating_mul(1_000_000).saturating_add(u64::from(since.subsec_micros()))
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -118,12 +126,12 @@ impl Turns {
         })
     }
 
-    /// Asks for a turn: granted at once, or after a wait.
+    /// Asks for a turn, at `now`: granted at once, or after a wait.
     ///
     /// # Errors
     /// The refusal.
-    pub fn ask(self: &Arc<Self>, request: Request) -> Result<Asked, Refusal> {
-        match self.with(|broker, now| broker.ask(now, request)) {
+    pub fn ask(self: &Arc<Self>, request: Request, now: Instant) -> Result<Asked, Refusal> {
+        match self.with_at(self.at_of(now), |broker, now| broker.ask(now, request)) {
             Answer::Granted(lease) => Ok(Asked::Granted(Turn::new(self.clone(), lease))),
             Answer::Wait(ticket) => Ok(Asked::Waits(Waiting { turns: self.clone(), ticket: Some(ticket) })),
             Answer::Refused(refusal) => Err(refusal),
