@@ -87,6 +87,7 @@ mod ledger;
 mod limit;
 mod line;
 mod meter;
+mod pause;
 mod refusal;
 mod saved;
 mod setup;

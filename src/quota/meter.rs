@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use super::clock::{Clock, Micros, SECOND};
 use super::limit::{Limit, Shape};
+use super::pause::Pause;
 use strict_http::number;
 
 /// A refusal of the last free slot, or of one more request than the gate counted, pauses for this long at first.
@@ -71,46 +72,6 @@ pub(super) struct Calendar {
     /// Whether the count begins with the period.
     pub(super) is_known: bool,
     probe: Pause,
-}
-
-/// A pause that doubles with each refusal. When it is over, one request is sent; the next follows after another pause,
-/// unless that one was not refused.
-#[derive(Debug, Clone, Copy, Default)]
-struct Pause {
-    length: Micros,
-    until: Micros,
-    refused: Micros,
-}
-
-impl Pause {
-    const fn is_on(&self) -> bool {
-        self.length > 0
-    }
-
-    fn refuse(&mut self, at: Micros, first: Micros, longest: Micros) {
-        // Requests that were in flight together are one refusal.
-        if self.length == 0 || at >= self.refused.saturating_add(self.length) {
-            self.length = self.length.saturating_mul(2).clamp(first, longest);
-        }
-        self.refused = at;
-        self.until = at.saturating_add(self.length);
-    }
-
-    /// A request begins.
-    const fn begin(&mut self, at: Micros) {
-        if self.length > 0 {
-            self.until = at.saturating_add(self.length);
-        }
-    }
-
-    /// A request that began at `started` was not refused. Returns whether that ends the pause.
-    const fn fine(&mut self, started: Micros) -> bool {
-        let ends = self.length > 0 && started > self.refused;
-        if ends {
-            *self = Self { length: 0, until: 0, refused: 0 };
-        }
-        ends
-    }
 }
 
 impl Slots {
@@ -228,8 +189,7 @@ impl Calendar {
         if self.epoch != epoch {
             // The first epoch that is seen begins in the middle of its period.
             let is_known = self.epoch != 0;
-            *self =
-                Self { epoch, spent: 0, is_full: false, is_known, probe: Pause { length: 0, until: 0, refused: 0 } };
+            *self = Self { epoch, spent: 0, is_full: false, is_known, probe: Pause::NONE };
         }
     }
 }
