@@ -78,10 +78,12 @@
 mod answer;
 mod broker;
 mod budget;
+mod call;
 mod clock;
 mod counters;
 mod entry;
 mod estimate;
+mod fleet;
 mod learning;
 mod ledger;
 mod limit;
@@ -97,7 +99,11 @@ mod turns;
 #[cfg(test)]
 mod bench;
 #[cfg(test)]
+mod fleet_tests;
+#[cfg(test)]
 mod interleavings;
+#[cfg(test)]
+mod servers;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]
@@ -107,8 +113,10 @@ mod world;
 
 pub use answer::{Answer, Next, Outcome, Request, Taken};
 pub use broker::Broker;
+pub use call::{Call, Reply, SCRIPT, Told};
 pub use clock::{Micros, Now, SECOND};
 pub use counters::Counters;
+pub use fleet::{FleetSettings, OnLoss};
 pub use entry::{Lease, Ticket};
 pub use limit::{Groups, Key, Limit, LimitName, Limits, Mode, Shape};
 pub use refusal::{After, Reason, Refusal};

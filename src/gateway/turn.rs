@@ -73,6 +73,7 @@ fn refused(refusal: &Refusal, exchange: &Exchange) -> Rejection {
         quota::Reason::Full => Reason::QuotaFull,
         quota::Reason::Budget => Reason::QuotaBudget,
         quota::Reason::Draining => Reason::QuotaDraining,
+        quota::Reason::StoreUnavailable => Reason::QuotaStoreUnavailable,
     };
     let (limit, error_type) = (refusal.limit.as_str(), refusal.error_type());
     let seconds = refusal.after.seconds(exchange.jitter());

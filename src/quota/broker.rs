@@ -6,6 +6,7 @@ use strict_http::number;
 use super::answer::{Answer, Next, Outcome, Request, Taken};
 use super::budget::{Callers, judge};
 use super::clock::{Micros, Now, SECOND};
+use super::fleet::{AWAY, End, Fleet};
 use super::entry::{Entries, Entry, EntryKey, Lease, NewEntry, State, Ticket};
 use super::ledger::{Charge, Epochs, Ledger};
 use super::limit::{LimitName, Mode};
@@ -39,6 +40,8 @@ pub struct Broker {
     pub(super) woken: Vec<Ticket>,
     /// Requests that were sent once more.
     pub(super) resent: u64,
+    /// The gates with which the limits are shared.
+    pub(super) fleet: Option<Box<Fleet>>,
     /// The day and the hour of the last call of [`due`](Self::due).
     seen: Epochs,
 }
@@ -60,6 +63,7 @@ impl Broker {
             is_draining: false,
             woken: Vec::new(),
             resent: 0,
+            fleet: None,
             seen: Epochs::default(),
         };
         broker.configure(settings, now);
@@ -69,7 +73,7 @@ impl Broker {
     /// Changes the configuration. Counts, learned states and waiting requests remain.
     pub fn configure(&mut self, settings: &Settings, now: Now) {
         self.ledger.clock.advance(now);
-        self.ledger.limits = settings.limits.clone();
+        self.set_limits(settings.limits.clone());
         self.bounds = settings.bounds;
         for owner in &settings.owners {
             let _ = self.names.owners.add(*owner);
@@ -122,6 +126,9 @@ impl Broker {
         if self.is_draining {
             return Answer::Refused(DRAINING);
         }
+        if self.fleet.is_some() && self.refuses_without_store() {
+            return Answer::Refused(AWAY);
+        }
         match self.grant_free(&request) {
             Some(lease) => Answer::Granted(lease),
             None => self.ask_in_full(request),
@@ -132,11 +139,12 @@ impl Broker {
     /// [`ask_in_full`](Self::ask_in_full) would grant too.
     #[inline]
     fn grant_free(&mut self, request: &Request) -> Option<Lease> {
-        let Self { ledger, lines, entries, callers, contended, .. } = self;
+        let Self { ledger, lines, entries, callers, contended, fleet, .. } = self;
         let Request { owner, caller, egress, groups, class, ref counters, rest } = *request;
         let line = lines.get_mut(owner.index())?;
         let is_contended = *contended.get(egress.index())?;
-        if line.waiting > 0 || is_contended || callers.has_budgets || class == Class::Batch {
+        let is_alone = fleet.as_ref().is_none_or(|fleet| !fleet.is_connected);
+        if line.waiting > 0 || is_contended || callers.has_budgets || class == Class::Batch || !is_alone {
             return None;
         }
         if !ledger.take_free(&Charge { owner, egress, groups, counters }) {
@@ -157,8 +165,9 @@ impl Broker {
         let Request { owner, caller, egress, groups, class, counters, .. } = request;
         let deadline = at.saturating_add(allowed);
         let entry = Entry::from(NewEntry { owner, caller, egress, groups, class, counters, since: at, deadline });
+        let stored = self.store_decides();
         let Some(line) = self.lines.get_mut(owner.index()) else { return Answer::Refused(DRAINING) };
-        let nobody_waits = line.waiting == 0 && !self.contended.get(egress.index()).is_some_and(|flag| *flag);
+        let nobody_waits = line.waiting == 0 && !stored && !self.contended.get(egress.index()).is_some_and(|flag| *flag);
         match judge(&entry, line, &mut self.ledger, &self.callers) {
             None if nobody_waits => self.grant_at_once(entry),
             Some(block) if block.is_certain() && block.until() > Some(deadline) => {
@@ -256,6 +265,7 @@ impl Broker {
         self.ledger.clock.advance(now);
         let Some(entry) = self.entries.find(lease.0).cloned() else { return };
         let end = self.ledger.clock.at().saturating_add(CANCELLED);
+        self.tell_end(&entry, lease.0, End::Later(end));
         self.release(&entry, Some(end), Some(end.saturating_sub(entry.started)));
         self.entries.remove(lease.0);
         self.look(entry.owner);
@@ -278,6 +288,7 @@ impl Broker {
                     line.give_back(entry.caller, weight, Some((entry.started, entry.epochs.day)));
                 }
                 self.release(&entry, None, None);
+                self.tell_end(&entry, key, End::NotSent);
                 Next::Over
             }
             Outcome::Refused { error_type, may_repeat } => self.refused(&entry, key, error_type, may_repeat),
@@ -291,6 +302,11 @@ impl Broker {
 
     /// Metrica responded: the usual end, which copies and allocates nothing.
     fn done(&mut self, key: EntryKey) -> Next {
+        if self.store_decides()
+            && let Some(entry) = self.entries.find(key).cloned()
+        {
+            self.tell_end(&entry, key, End::Done);
+        }
         let Self { ledger, entries, lines, .. } = self;
         let Some(entry) = entries.find(key) else { return Next::Over };
         let owner = entry.owner;
@@ -322,6 +338,10 @@ impl Broker {
         let charge = entry.charge();
         let learned = self.ledger.learn(&charge, error_type);
         self.release(entry, None, None);
+        self.tell_end(entry, key, End::Refused);
+        if let Some(learned) = learned {
+            self.tell_learned(entry, key, learned);
+        }
         let weight = self.callers.weight(entry.caller);
         let Some(line) = self.lines.get_mut(entry.owner.index()) else { return Next::Over };
         // It took no time on a slot.
@@ -347,6 +367,7 @@ impl Broker {
     /// Time passes: grants and refuses what is due. Returns the time of the next call, if one is needed.
     pub fn due(&mut self, now: Now) -> Option<Micros> {
         self.ledger.clock.advance(now);
+        self.fleet_is_due();
         // A day or an hour that restarts ends what was learned about it.
         let epochs = self.ledger.epochs();
         if epochs != self.seen || self.next().is_some_and(|next| next <= self.ledger.clock.at()) {
@@ -359,13 +380,13 @@ impl Broker {
     /// The time at which [`due`](Self::due) has to be called, if any. Every other call can change it.
     #[must_use]
     pub fn next(&self) -> Option<Micros> {
-        self.lines.iter().filter_map(|line| line.next).min()
+        self.lines.iter().filter_map(|line| line.next).chain(self.fleet_next()).min()
     }
 
     /// Whether nobody waits and nobody is to be woken: then [`woken`](Self::woken) and [`next`](Self::next) have nothing.
     #[must_use]
     pub const fn is_quiet(&self) -> bool {
-        self.waiting == 0 && self.woken.is_empty()
+        self.waiting == 0 && self.woken.is_empty() && self.fleet.is_none()
     }
 
     /// The tickets that were granted or refused since the last call; each is to be [taken](Self::take).

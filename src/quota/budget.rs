@@ -12,17 +12,26 @@ use super::setup::{Caller, CallerSettings, Class};
 const LENT: u64 = 80;
 
 /// The callers of the configuration.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Callers {
     /// Indexed by caller.
     pub(super) settings: Vec<CallerSettings>,
     pub(super) mode: Mode,
     /// Whether any caller has a budget.
     pub(super) has_budgets: bool,
+    /// Of what is left of a budget, this gate uses one part of so many.
+    pub(super) divisor: u32,
     /// The sum of all shares, in percent.
     pub(super) shares: u32,
     /// Requests that an observed budget would have refused.
     pub(super) observed: u64,
+}
+
+impl Default for Callers {
+    fn default() -> Self {
+        let (settings, mode) = (Vec::new(), Mode::default());
+        Self { settings, mode, has_budgets: false, divisor: 1, shares: 0, observed: 0 }
+    }
 }
 
 impl Callers {
@@ -37,7 +46,7 @@ impl Callers {
     /// The budget of reports in 5 minutes, if it counts this request.
     pub(super) fn per_5m(&self, caller: Caller, groups: Groups) -> Option<u32> {
         let per_5m = self.settings.get(caller.index())?.per_5m?;
-        (groups.meets(Groups::REPORT_READ) && self.mode != Mode::Off).then_some(per_5m)
+        (groups.meets(Groups::REPORT_READ) && self.mode != Mode::Off).then_some((per_5m / self.divisor).max(1))
     }
 
     /// The budget that refuses a request, if any.
@@ -52,8 +61,12 @@ impl Callers {
             let room = line.flow(entry.caller)?.recent_room(most, ledger.clock.at());
             found = (room > ledger.clock.at()).then(|| block(LimitName::Reports5m, room));
         }
-        let spent = line.known(entry.caller).map_or(0, |flow| flow.spent_today(&ledger.clock));
-        let is_spent = settings.per_day.is_some_and(|most| spent >= most)
+        let known = line.known(entry.caller).map(|flow| (flow.spent_today(&ledger.clock), flow.base));
+        let (spent, base) = known.map_or((0, 0), |known| known);
+        // A day that restarts begins below the base.
+        let base = if self.divisor > 1 && base <= spent { base } else { 0 };
+        let own = |most: u32| base.saturating_add(most.saturating_sub(base).div_ceil(self.divisor));
+        let is_spent = settings.per_day.is_some_and(|most| spent >= own(most))
             || self.shares > 0 && self.is_beyond_its_share(settings, spent, line, ledger, entry);
         let day = is_spent.then(|| block(LimitName::Day, ledger.clock.end(false)));
         later(found, day)

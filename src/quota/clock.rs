@@ -99,6 +99,10 @@ impl Clock {
         self.day.index
     }
 
+    pub(super) const fn hour_index(&self) -> u64 {
+        self.hour.index
+    }
+
     /// The epoch of the day, or of the hour.
     pub(super) const fn epoch(&self, by_hour: bool) -> u32 {
         if by_hour { self.hour.epoch } else { self.day.epoch }

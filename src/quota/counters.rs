@@ -75,6 +75,11 @@ impl CounterTable {
         self.known.len()
     }
 
+    /// Every counter.
+    pub(super) fn all(&mut self) -> impl Iterator<Item = &mut Counter> {
+        self.known.values_mut()
+    }
+
     pub(super) fn get_mut(&mut self, id: u64) -> Option<&mut Counter> {
         self.known.get_mut(&id)
     }

@@ -17,6 +17,18 @@ pub(super) struct EntryKey {
     generation: u32,
 }
 
+impl EntryKey {
+    /// As text, for the store of a fleet.
+    pub(super) fn text(self) -> String {
+        format!("{}.{}", self.index, self.generation)
+    }
+
+    pub(super) fn of_text(text: &str) -> Option<Self> {
+        let (index, generation) = text.split_once('.')?;
+        Some(Self { index: index.parse().ok()?, generation: generation.parse().ok()? })
+    }
+}
+
 /// A request that waits. Give it back with [`cancel`](super::Broker::cancel) if its caller leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Ticket(pub(super) EntryKey);
@@ -61,6 +73,8 @@ pub(super) struct Entry {
     pub(super) order: u64,
     /// The limit that it waits for.
     pub(super) waits_for: LimitName,
+    /// Whether the store of the fleet was asked for it.
+    pub(super) is_entered: bool,
 }
 
 impl Entry {
@@ -110,6 +124,12 @@ impl Entries {
 
     pub(super) fn get_mut(&mut self, index: Index) -> Option<&mut Entry> {
         self.slab.get_mut(usize::try_from(index).ok()?)
+    }
+
+    /// The requests in flight.
+    pub(super) fn running(&self) -> impl Iterator<Item = (Index, &Entry)> {
+        let numbered = (0..).zip(&self.slab);
+        numbered.filter(|(_, entry)| matches!(entry.state, State::Running | State::Granted))
     }
 
     /// The request with this key, unless it is over.
@@ -167,6 +187,7 @@ impl From<NewEntry> for Entry {
             attempts: 0,
             order: 0,
             waits_for: LimitName::Parallel,
+            is_entered: false,
         }
     }
 }

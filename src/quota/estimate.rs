@@ -105,7 +105,7 @@ impl Expected {
         let shorter = if self.limit == LimitName::Parallel { self.wait.saturating_sub(allowed / 2) } else { self.wait };
         let after = match reason {
             Reason::Full => self.wait,
-            Reason::Wait | Reason::Budget | Reason::Draining => shorter,
+            Reason::Wait | Reason::Budget | Reason::Draining | Reason::StoreUnavailable => shorter,
         };
         let reason = if self.is_budget { Reason::Budget } else { reason };
         Refusal { limit: self.limit, reason, after: After(after.max(SECOND)) }

@@ -80,6 +80,13 @@ impl Ledger {
         After(after)
     }
 
+    /// The time for which a limit is surely used up.
+    pub(super) fn full_for(&mut self, charge: &Charge<'_>, name: LimitName) -> Option<Micros> {
+        let mut longest = None;
+        self.named(charge, name, |limit, meter, clock| longest = longest.max(meter.full_for(limit, clock)));
+        longest
+    }
+
     /// The counts of one limit for a request, whatever its mode.
     pub(super) fn named(
         &mut self,

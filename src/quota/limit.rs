@@ -93,6 +93,11 @@ impl Groups {
         Self(self.0 | other.0)
     }
 
+    /// The kinds as bits, in the order of their declaration.
+    pub(super) const fn bits(self) -> u8 {
+        self.0
+    }
+
     /// Whether the two have a kind in common.
     #[must_use]
     pub const fn meets(self, other: Self) -> bool {
@@ -165,6 +170,12 @@ impl Limit {
         Self { name, key, applies, shape, documented, limit, mode: Mode::Enforce, counted: applies }
     }
 
+    /// The part of one of so many gates: at least 1.
+    pub(super) fn divide(&mut self, replicas: u32) {
+        self.limit = (self.limit / replicas.max(1)).max(1);
+        self.documented = (self.documented / replicas.max(1)).max(self.limit);
+    }
+
     const fn set_mode(&mut self, mode: Mode) {
         let is_counted = !matches!(mode, Mode::Off) || matches!(self.shape, Shape::Slots);
         self.counted = if is_counted { self.applies } else { Groups(0) };
@@ -222,7 +233,7 @@ impl Limits {
         self.owner.iter().chain(&self.egress).chain(&self.counter)
     }
 
-    fn all_mut(&mut self) -> impl Iterator<Item = &mut Limit> {
+    pub(super) fn all_mut(&mut self) -> impl Iterator<Item = &mut Limit> {
         self.owner.iter_mut().chain(&mut self.egress).chain(&mut self.counter)
     }
 
@@ -253,10 +264,7 @@ impl Limits {
     /// The share of one of `replicas` gates that do not know each other: at least 1 of each limit.
     #[must_use]
     pub fn divided(mut self, replicas: u32) -> Self {
-        for limit in self.all_mut() {
-            limit.limit = (limit.limit / replicas.max(1)).max(1);
-            limit.documented = (limit.documented / replicas.max(1)).max(limit.limit);
-        }
+        self.all_mut().for_each(|limit| limit.divide(replicas));
         self
     }
 }

@@ -29,6 +29,8 @@ pub(super) struct Flow {
     /// Requests of the day of this epoch.
     spent: u32,
     epoch: u32,
+    /// What was spent when the gate began to use its part of a budget.
+    pub(super) base: u32,
     /// The times of its requests in the last 5 minutes, if it has a budget of them.
     recent: VecDeque<Micros>,
     /// Requests since the start.
@@ -45,6 +47,7 @@ impl Flow {
             in_flight: 0,
             spent: 0,
             epoch: 0,
+            base: 0,
             recent: VecDeque::new(),
             total: 0,
         }
@@ -58,6 +61,12 @@ impl Flow {
     /// Raises the requests of today to a number that was kept.
     pub(super) fn restore(&mut self, spent: u32, clock: &Clock) {
         self.spent = spent.max(self.spent_today(clock));
+        self.epoch = clock.epoch(false);
+    }
+
+    /// Sets the requests of today.
+    pub(super) fn set_spent(&mut self, spent: u32, clock: &Clock) {
+        self.spent = spent;
         self.epoch = clock.epoch(false);
     }
 
@@ -120,6 +129,10 @@ pub(super) struct Line {
     served: Option<Micros>,
     /// The time at which the line has to be looked at again.
     pub(super) next: Option<Micros>,
+    /// Callers that wait at other gates of the fleet.
+    pub(super) others: u32,
+    /// Requests in flight of all gates.
+    pub(super) used_by_all: u32,
 }
 
 impl Default for Line {
@@ -132,6 +145,8 @@ impl Default for Line {
             mean: FIRST_MEAN,
             served: None,
             next: None,
+            others: 0,
+            used_by_all: 0,
         }
     }
 }
@@ -283,7 +298,7 @@ pub(super) fn earliest_deadline(line: &Line, entries: &Entries) -> Option<Micros
     deadlines.map(|entry| entry.deadline).min()
 }
 
-fn step(mean: Micros, weight: u32) -> u64 {
+pub(super) fn step(mean: Micros, weight: u32) -> u64 {
     (mean / u64::from(weight.max(1))).max(1)
 }
 

@@ -71,6 +71,10 @@ pub(super) struct Calendar {
     is_full: bool,
     /// Whether the count begins with the period.
     pub(super) is_known: bool,
+    /// The part of one of several gates: where it ends, and the number of gates.
+    cap: Option<(u32, u32)>,
+    /// The epoch of that end.
+    capped_in: u32,
     probe: Pause,
 }
 
@@ -185,11 +189,21 @@ impl Window {
 }
 
 impl Calendar {
+    /// The number that this gate may use.
+    const fn most(&self, limit: u32) -> u32 {
+        match self.cap {
+            // The part of a period that began later is a part of all of it.
+            Some((_, replicas)) if self.capped_in != self.epoch => limit.div_ceil(replicas),
+            Some((cap, _)) if cap < limit => cap,
+            Some(_) | None => limit,
+        }
+    }
+
     const fn settle(&mut self, epoch: u32) {
         if self.epoch != epoch {
             // The first epoch that is seen begins in the middle of its period.
             let is_known = self.epoch != 0;
-            *self = Self { epoch, spent: 0, is_full: false, is_known, probe: Pause::NONE };
+            *self = Self { epoch, spent: 0, is_full: false, is_known, cap: self.cap, capped_in: self.capped_in, probe: Pause::NONE };
         }
     }
 }
@@ -217,7 +231,7 @@ impl Meter {
             (Self::Calendar(count), shape) => {
                 let by_hour = shape == Shape::PerHour;
                 count.settle(clock.epoch(by_hour));
-                let is_full = count.is_full || count.spent >= limit.limit;
+                let is_full = count.is_full || count.spent >= count.most(limit.limit);
                 Room::At(if is_full { clock.end(by_hour) } else { count.probe.until })
             }
             (Self::Window(_), _) => Room::At(0),
@@ -241,7 +255,7 @@ impl Meter {
             }
             Self::Calendar(count) => {
                 let is_now = count.epoch == clock.epoch(limit.shape == Shape::PerHour);
-                is_now && count.spent < limit.limit && !count.is_full && !count.probe.is_on()
+                is_now && count.spent < count.most(limit.limit) && !count.is_full && !count.probe.is_on()
             }
         }
     }
@@ -304,6 +318,35 @@ impl Meter {
                 Some(end) => slots.leaving.push_back(end),
                 None => slots.in_use = slots.in_use.saturating_sub(1),
             }
+        }
+    }
+
+    /// Lets this gate use one of so many parts of what is left of a day or an hour; of one part, all of it.
+    pub(super) fn cap(&mut self, limit: &Limit, clock: &Clock, replicas: u32) {
+        if let Self::Calendar(count) = self {
+            count.settle(clock.epoch(limit.shape == Shape::PerHour));
+            let left = limit.limit.saturating_sub(count.spent).div_ceil(replicas.max(1));
+            count.cap = (replicas > 1).then(|| (count.spent.saturating_add(left), replicas));
+            count.capped_in = count.epoch;
+        }
+    }
+
+    /// Sets the count of a day or an hour.
+    pub(super) fn set_spent(&mut self, limit: &Limit, clock: &Clock, spent: u32) {
+        if let Self::Calendar(count) = self {
+            count.settle(clock.epoch(limit.shape == Shape::PerHour));
+            count.spent = spent;
+        }
+    }
+
+    /// The time for which a refusal used the limit up, if it surely is.
+    pub(super) const fn full_for(&self, limit: &Limit, clock: &Clock) -> Option<Micros> {
+        match self {
+            Self::Window(window) if window.full_until > clock.at() => Some(window.full_until - clock.at()),
+            Self::Calendar(count) if count.is_full => {
+                Some(clock.end(matches!(limit.shape, Shape::PerHour)).saturating_sub(clock.at()))
+            }
+            Self::Slots(_) | Self::Rate(_) | Self::Window(_) | Self::Calendar(_) => None,
         }
     }
 

@@ -16,11 +16,13 @@ pub enum Reason {
     Budget,
     /// The gate stops.
     Draining,
+    /// The store of the fleet is away, and the gate refuses without it.
+    StoreUnavailable,
 }
 
 impl Reason {
     /// All reasons.
-    pub const ALL: &[Self] = &[Self::Wait, Self::Full, Self::Budget, Self::Draining];
+    pub const ALL: &[Self] = &[Self::Wait, Self::Full, Self::Budget, Self::Draining, Self::StoreUnavailable];
 
     /// The word in `X-Gate-Error`, metrics and logs.
     #[must_use]
@@ -30,6 +32,7 @@ impl Reason {
             Self::Full => "quota_full",
             Self::Budget => "quota_budget",
             Self::Draining => "quota_draining",
+            Self::StoreUnavailable => "quota_store_unavailable",
         }
     }
 }
@@ -65,12 +68,12 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// The status: 429, or 503 while the gate stops.
+    /// The status: 429, or 503 while the gate stops or the store is away.
     #[must_use]
     pub const fn status(&self) -> u16 {
         match self.reason {
             Reason::Wait | Reason::Full | Reason::Budget => 429,
-            Reason::Draining => 503,
+            Reason::Draining | Reason::StoreUnavailable => 503,
         }
     }
 
@@ -79,7 +82,7 @@ impl Refusal {
     pub const fn error_type(&self) -> ErrorType {
         match self.reason {
             Reason::Wait | Reason::Full | Reason::Budget => self.limit.error_type(),
-            Reason::Draining => ErrorType::BackendError,
+            Reason::Draining | Reason::StoreUnavailable => ErrorType::BackendError,
         }
     }
 }

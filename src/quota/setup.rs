@@ -157,6 +157,11 @@ impl<N: Copy + Eq + std::hash::Hash> Table<N> {
         Some(number)
     }
 
+    /// The number of the name that fits.
+    pub(super) fn find(&self, fits: impl Fn(&N) -> bool) -> Option<u16> {
+        self.names.iter().find(|name| fits(name)).and_then(|name| self.get(*name))
+    }
+
     pub(super) fn get(&self, name: N) -> Option<u16> {
         self.numbers.get(&name).copied()
     }

@@ -120,7 +120,7 @@ fn an_outsider_that_takes_two_slots_is_found_and_forgotten() {
         println!("seed {seed}: Metrica refused at {too_many:?} s");
         assert!(too_many.len() <= 3, "Metrica refused {too_many:?}");
         assert!(world.seen.iter().all(|seen| !seen.passed && seen.refused.is_none()), "no client sees it");
-        let slots = &world.broker.snapshot().owners[0].limits[0];
+        let slots = &world.brokers[0].snapshot().owners[0].limits[0];
         assert_eq!((slots.effective, slots.used), (3, 3), "a minute later, three slots are used");
     }
 }

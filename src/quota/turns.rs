@@ -72,7 +72,14 @@ impl Broker {
 
     fn look_at(&mut self, owner: Owner) {
         self.expire(owner);
-        while self.grant_one(owner) {}
+        if self.store_decides() {
+            self.enter_heads(owner);
+            if let Some(line) = self.lines.get_mut(owner.index()) {
+                line.next = None;
+            }
+        } else {
+            while self.grant_one(owner) {}
+        }
         self.plan(owner);
     }
 
@@ -83,6 +90,9 @@ impl Broker {
         let first = self.cursor;
         let owners = (0..count).map(|position| (first + position) % count.max(1));
         let mut owners: Vec<_> = owners.filter_map(|index| u16::try_from(index).ok()).map(Owner).collect();
+        if self.store_decides() {
+            return owners.iter().for_each(|owner| self.look_at(*owner));
+        }
         owners.retain(|owner| self.lines.get(owner.index()).is_some_and(|line| line.waiting > 0));
         owners.iter().for_each(|owner| self.expire(*owner));
         loop {
@@ -205,8 +215,16 @@ impl Broker {
         }
     }
 
-    /// Takes a waiting request out of its line.
+    /// Takes a waiting request out of its line. The store forgets it.
     pub(super) fn leave(&mut self, entry: &Entry, index: Index) {
+        if let Some(key) = self.entries.key(index).filter(|_| self.fleet.is_some()) {
+            self.withdraw(entry, key);
+        }
+        self.take_out(entry, index);
+    }
+
+    /// Takes a waiting request out of its line.
+    pub(super) fn take_out(&mut self, entry: &Entry, index: Index) {
         let Some(line) = self.lines.get_mut(entry.owner.index()) else { return };
         if line.dequeue(entry.caller, index) {
             self.waiting = self.waiting.saturating_sub(1);
@@ -230,7 +248,7 @@ impl Broker {
         self.wake(index);
     }
 
-    fn wake(&mut self, index: Index) {
+    pub(super) fn wake(&mut self, index: Index) {
         self.woken.extend(self.entries.key(index).map(Ticket));
     }
 

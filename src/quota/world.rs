@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use metrica::error_type::ErrorType;
 
+use super::servers::Store;
 use super::*;
 use crate::policy::names::CallerId;
 
@@ -37,6 +38,10 @@ pub(super) enum Event {
     End(usize),
     TooMany(usize),
     Outsider(usize),
+    /// A gate shows that it lives.
+    Beat(usize),
+    /// The store loses everything.
+    Emptied,
 }
 
 /// The fate of one request.
@@ -51,14 +56,16 @@ pub(super) struct Seen {
 }
 
 pub(super) struct World {
-    pub(super) broker: Broker,
+    /// One for each gate; the clients use them in turn.
+    pub(super) brokers: Vec<Broker>,
+    pub(super) store: Option<Store>,
     pub(super) now: Micros,
     pub(super) clients: Vec<Client>,
     pub(super) events: BinaryHeap<Reverse<(Micros, u64, Event)>>,
     pub(super) number: u64,
     pub(super) random: fastrand::Rng,
     pub(super) seen: Vec<Seen>,
-    pub(super) waiting: BTreeMap<Ticket, usize>,
+    pub(super) waiting: BTreeMap<(usize, Ticket), usize>,
     pub(super) running: BTreeMap<usize, Lease>,
     /// Metrica's own count: requests in flight of each owner, slots that somebody else uses, and the times of requests.
     pub(super) in_flight: BTreeMap<u16, usize>,
@@ -69,10 +76,35 @@ pub(super) struct World {
     pub(super) end: Micros,
 }
 
+/// The length of a lease of the fleet.
+pub(super) const LEASE: Micros = 5 * SECOND;
+
 pub(super) const MIDNIGHT: u64 = 20_000 * 86_400;
 
 impl World {
+    /// One gate without a store.
     pub(super) fn new(clients: &[Client], waits: &[(&'static str, u64)], end: u64, seed: u64) -> Self {
+        Self::build(1, clients, waits, end, seed)
+    }
+
+    /// Several gates that share a store.
+    pub(super) fn fleet(gates: usize, store: Store, clients: &[Client], waits: &[(&'static str, u64)], end: u64, seed: u64) -> Self {
+        let mut world = Self::build(gates, clients, waits, end, seed);
+        for (gate, broker) in world.brokers.iter_mut().enumerate() {
+            let settings = FleetSettings { me: format!("g{gate}"), lease: LEASE, on_loss: OnLoss::Share, replicas: 3 };
+            broker.join_fleet(Some(settings), Now { at: 0, unix: MIDNIGHT });
+        }
+        world.store = Some(store);
+        (0..gates).for_each(|gate| {
+            world.call(gate, true);
+            // Gates do not beat in step.
+            let first = world.random.u64(0..LEASE / 3);
+            world.at(first, Event::Beat(gate));
+        });
+        world
+    }
+
+    fn build(gates: usize, clients: &[Client], waits: &[(&'static str, u64)], end: u64, seed: u64) -> Self {
         let mut callers: Vec<_> = clients.iter().map(|client| client.caller).collect();
         callers.sort_unstable();
         callers.dedup();
@@ -85,9 +117,10 @@ impl World {
             callers: callers.iter().map(caller).collect(),
             ..Settings::default()
         };
-        let broker = Broker::new(&settings, Now { at: 0, unix: MIDNIGHT });
+        let brokers = (0..gates).map(|_| Broker::new(&settings, Now { at: 0, unix: MIDNIGHT })).collect();
         let mut world = Self {
-            broker,
+            brokers,
+            store: None,
             now: 0,
             clients: clients.to_vec(),
             events: BinaryHeap::new(),
@@ -122,22 +155,40 @@ impl World {
     pub(super) fn run(mut self) -> Self {
         loop {
             let event = self.events.peek().map(|Reverse((time, ..))| *time);
-            let Some(next) = event.into_iter().chain(self.broker.next()).min().filter(|next| *next < self.end) else {
-                return self;
-            };
-            assert!(next >= self.now, "the broker wants to be called in the past");
+            let due = self.brokers.iter().flat_map(|broker| [broker.next(), broker.next_call()]).flatten();
+            let Some(next) = due.chain(event).min().filter(|next| *next < self.end) else { return self };
+            let next = next.max(self.now);
+            assert!(event.is_none_or(|event| event >= self.now), "an event in the past");
             self.now = next;
             if event == Some(next) {
                 let Reverse((.., event)) = self.events.pop().unwrap();
                 self.step(event);
             } else {
-                let then = self.broker.due(self.now());
-                assert!(then.is_none_or(|then| then > next), "the broker wants to be called at once again");
+                self.due();
             }
-            let woken: Vec<_> = self.broker.woken().collect();
+            self.wake();
+            self.exchange();
+        }
+    }
+
+    /// Time has passed for every gate.
+    fn due(&mut self) {
+        let now = self.now();
+        for gate in 0..self.brokers.len() {
+            let then = self.brokers[gate].due(now);
+            assert!(then.is_none_or(|then| then > self.now), "the broker wants to be called at once again");
+            if self.brokers[gate].next_call().is_some_and(|wake| wake <= self.now) {
+                self.call(gate, false);
+            }
+        }
+    }
+
+    fn wake(&mut self) {
+        for gate in 0..self.brokers.len() {
+            let woken: Vec<_> = self.brokers[gate].woken().collect();
             for ticket in woken {
-                let request = self.waiting.remove(&ticket).unwrap();
-                match self.broker.take(ticket) {
+                let request = self.waiting.remove(&(gate, ticket)).unwrap();
+                match self.brokers[gate].take(ticket) {
                     Taken::Granted(lease) => self.send(request, lease),
                     Taken::Refused(refusal) => self.refuse(request, refusal),
                     other @ (Taken::Waiting | Taken::Over) => panic!("a woken ticket is {other:?}"),
@@ -146,24 +197,61 @@ impl World {
         }
     }
 
+    /// Tells the store what there is to tell, until there is nothing.
+    fn exchange(&mut self) {
+        while let Some(gate) = self.brokers.iter().position(Broker::has_orders) {
+            self.call(gate, false);
+            self.wake();
+        }
+    }
+
+    fn call(&mut self, gate: usize, is_new: bool) {
+        let now = self.now();
+        let (Some(store), Some(mut call)) = (&mut self.store, self.brokers[gate].call(now)) else { return };
+        call.time = Some(MIDNIGHT * 1000 + self.now / 1000);
+        let (reply, messages) = store.call(&call);
+        self.brokers[gate].reply(&reply, is_new, now);
+        for (name, told) in messages {
+            let gate: usize = name.strip_prefix('g').unwrap().parse().unwrap();
+            self.brokers[gate].told(&told, now);
+        }
+        self.wake();
+    }
+
+    /// The gate of a client: they use them in turn.
+    pub(super) const fn gate_of(&self, client: usize) -> usize {
+        client % self.brokers.len()
+    }
+
     pub(super) fn step(&mut self, event: Event) {
         match event {
             Event::Ask(client) => self.arrive(client),
             Event::Outsider(slots) => self.outsider = slots,
+            Event::Beat(gate) => {
+                let now = self.now();
+                self.brokers[gate].ask_again(now);
+                self.call(gate, false);
+                self.at(self.now + LEASE / 3, Event::Beat(gate));
+            }
+            Event::Emptied => self.store.as_mut().unwrap().empty(),
             Event::End(request) => {
                 let client = self.seen[request].client;
                 *self.in_flight.get_mut(&self.clients[client].owner).unwrap() -= 1;
                 self.seen[request].ended = Some(self.now);
                 let lease = self.running.remove(&request).unwrap();
-                assert_eq!(self.broker.finish(lease, self.now(), Outcome::Done), Next::Over);
+                let now = self.now();
+                let gate = self.gate_of(client);
+                assert_eq!(self.brokers[gate].finish(lease, now, Outcome::Done), Next::Over);
                 self.again(client, 0);
             }
             Event::TooMany(request) => {
                 let lease = self.running.remove(&request).unwrap();
                 let outcome = Outcome::Refused { error_type: ErrorType::QuotaParallelRequestsByUid, may_repeat: true };
-                match self.broker.finish(lease, self.now(), outcome) {
+                let gate = self.gate_of(self.seen[request].client);
+                let now = self.now();
+                match self.brokers[gate].finish(lease, now, outcome) {
                     Next::Again(ticket) => {
-                        self.waiting.insert(ticket, request);
+                        self.waiting.insert((gate, ticket), request);
                     }
                     Next::Over | Next::Pass(_) => {
                         self.seen[request].passed = true;
@@ -192,10 +280,12 @@ impl World {
 
     pub(super) fn ask(&mut self, client: usize) {
         let Client { owner, caller, groups, class, .. } = self.clients[client];
+        let gate = self.gate_of(client);
+        let now = self.now();
         let request = Request {
-            owner: self.broker.owner(OwnerName::new(&format!("owner{owner}"))).unwrap(),
-            caller: self.broker.caller(CallerId::new(caller)).unwrap(),
-            egress: self.broker.egress(EgressName::new("default")).unwrap(),
+            owner: self.brokers[gate].owner(OwnerName::new(&format!("owner{owner}"))).unwrap(),
+            caller: self.brokers[gate].caller(CallerId::new(caller)).unwrap(),
+            egress: self.brokers[gate].egress(EgressName::new("default")).unwrap(),
             groups,
             class,
             counters: Counters::of(&[44_147_844]),
@@ -203,10 +293,10 @@ impl World {
         };
         let number = self.seen.len();
         self.seen.push(Seen { client, asked: self.now, granted: None, ended: None, refused: None, passed: false });
-        match self.broker.ask(self.now(), request) {
+        match self.brokers[gate].ask(now, request) {
             Answer::Granted(lease) => self.send(number, lease),
             Answer::Wait(ticket) => {
-                self.waiting.insert(ticket, number);
+                self.waiting.insert((gate, ticket), number);
             }
             Answer::Refused(refusal) => self.refuse(number, refusal),
         }
