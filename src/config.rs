@@ -30,6 +30,7 @@ pub mod quota;
 mod reader;
 mod rules;
 mod source;
+pub mod store;
 mod upstream;
 mod values;
 

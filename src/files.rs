@@ -41,6 +41,10 @@ pub enum Purpose {
     Listener(ListenerName),
     /// The counts that are kept for the next process.
     State,
+    /// Connections to the store of the quotas; as a file, the certificate authorities that they trust.
+    Store,
+    /// The password for that store.
+    StorePassword,
 }
 
 impl fmt::Display for Purpose {
@@ -52,6 +56,8 @@ impl fmt::Display for Purpose {
             Self::Token(alias) => write!(f, "token {alias}"),
             Self::Listener(name) => write!(f, "listener {name}"),
             Self::State => f.write_str("state"),
+            Self::Store => f.write_str("quota store"),
+            Self::StorePassword => f.write_str("password of the quota store"),
         }
     }
 }
@@ -77,7 +83,7 @@ impl Purpose {
     pub const fn read(self) -> Read {
         match self {
             Self::Configuration => Read::First,
-            Self::Upstream | Self::Identity => Read::WithIt,
+            Self::Upstream | Self::Identity | Self::Store | Self::StorePassword => Read::WithIt,
             Self::Token(_) => Read::Alone,
             Self::Listener(_) => Read::Never,
             Self::State => Read::Before,
@@ -87,8 +93,8 @@ impl Purpose {
     /// Returns the guard for files of this purpose. `allow_mode` is the setting of a secret in the configuration.
     const fn guard(self, allow_mode: Option<u32>) -> Guard {
         match self {
-            Self::Configuration | Self::Upstream | Self::Identity => Guard::Trusted,
-            Self::Token(_) => Guard::Secret { allow_mode },
+            Self::Configuration | Self::Upstream | Self::Identity | Self::Store => Guard::Trusted,
+            Self::Token(_) | Self::StorePassword => Guard::Secret { allow_mode },
             Self::Listener(_) => Guard::Made,
             Self::State => Guard::Kept,
         }
@@ -104,6 +110,7 @@ impl Purpose {
             Self::Token(alias) => format!("tokens.{alias}"),
             Self::Listener(_) => "listeners".to_owned(),
             Self::State => "state_dir".to_owned(),
+            Self::Store | Self::StorePassword => "quota.store".to_owned(),
         }
     }
 }

@@ -6,4 +6,5 @@ pub mod readiness;
 mod recheck;
 pub mod sandbox;
 mod sockets;
+pub mod store;
 pub mod workers;

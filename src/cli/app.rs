@@ -32,6 +32,7 @@ use crate::process::admin::{Admin, Recheck};
 use crate::process::kept_counts::KeptCounts;
 use crate::process::readiness::Readiness;
 use crate::process::sandbox::{Needs, Sandbox};
+use crate::process::store::StoreTask;
 use crate::process::workers::{Start, Workers};
 use crate::reload::{Folders, LOOK, LOOK_AT_UNWATCHED, Reloader, Source};
 use crate::server::listen::{Bound, bind};
@@ -208,12 +209,17 @@ impl App {
             let shown = Arc::new(shown);
             tokio::task::spawn_local(shown.serve(admin, descriptors.admin()));
             watch(&workers, &meters, kept.as_ref());
+            let store = share(reloader.config(), &workers);
             let (kept, counted, sockets) = (workers.clone(), meters.clone(), bound.clone());
             let keeping = tokio::task::spawn_local(async move { kept.keep_sockets(&sockets, &counted).await });
             live(&mut signals, &mut reloader, &mut health, &workers, &recheck).await;
             keeping.abort();
             readiness.draining();
-            end(&mut signals, reloader.shutdown(), &workers).await
+            let code = end(&mut signals, reloader.shutdown(), &workers).await;
+            if let Some(store) = store {
+                store.end().await;
+            }
+            code
         });
         // Tasks of this runtime hold references to the workers; they end with it.
         runtime.shutdown_background();
@@ -245,6 +251,11 @@ fn watch(workers: &Arc<Workers>, meters: &Arc<ProcessMeters>, kept: Option<&Arc<
     if let Some(kept) = kept {
         tokio::task::spawn_local(kept.clone().run());
     }
+}
+
+/// Shares the quotas with other gates, if the configuration has a store for that.
+fn share(config: &Config, workers: &Workers) -> Option<StoreTask> {
+    StoreTask::start(config.store()?.clone(), workers.turns())
 }
 
 /// The exit code after requests were cut (`EX_UNAVAILABLE` of sysexits(3)).

@@ -23,11 +23,14 @@ pub(super) fn files<'a>(rows: impl Iterator<Item = &'a ExternalFile>, config: Op
         let wrong = match row.purpose {
             Purpose::Token(alias) => token(row, alias, &mut found.warnings),
             // Their content was read with the configuration.
-            Purpose::Configuration | Purpose::Upstream | Purpose::Identity => {
+            Purpose::Configuration | Purpose::Upstream | Purpose::Identity | Purpose::Store => {
                 row.check().err().map(|refusal| (format!("{path}: {refusal}"), 77))
             }
             Purpose::Listener(name) => {
                 row.check().err().map(|refusal| (format!("listener '{name}' at {path}: {refusal}"), 77))
+            }
+            Purpose::StorePassword => {
+                row.check().err().map(|refusal| (format!("the password of the quota store in {path}: {refusal}"), 77))
             }
             Purpose::State => {
                 row.check().err().map(|refusal| (format!("the counts of the day in {path}: {refusal}"), 77))
@@ -65,6 +68,8 @@ fn place(purpose: Purpose, config: Option<&Config>) -> Vec<Step> {
         Purpose::Upstream => vec![key("upstream"), key("ca_file")],
         Purpose::Identity => vec![key("identity"), key("ca_file")],
         Purpose::State => vec![key("state_dir")],
+        Purpose::Store => vec![key("quota"), key("store"), key("ca_file")],
+        Purpose::StorePassword => vec![key("quota"), key("store"), key("password_file")],
         Purpose::Token(alias) => vec![key("tokens"), key(alias.as_str()), key("file")],
         Purpose::Listener(name) => {
             let position = config.and_then(|config| config.listeners.iter().position(|one| one.name == name));

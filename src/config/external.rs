@@ -36,6 +36,9 @@ impl External {
             Bind::Unix { path, .. } => named(Purpose::Listener(listener.name), Some(path)),
             Bind::Tcp(_) => None,
         }));
+        let store = config.store();
+        files.extend(store.and_then(|store| named(Purpose::Store, store.ca_file.as_deref())));
+        files.extend(store.and_then(|store| named(Purpose::StorePassword, store.password_file.as_deref())));
         files.extend(
             config.state_dir.as_ref().map(|folder| ExternalFile::new(Purpose::State, &folder.join(QUOTA_FILE))),
         );
@@ -44,12 +47,19 @@ impl External {
         let ports = [
             Some(connected(Purpose::Upstream, &config.upstream)),
             identity.map(|place| connected(Purpose::Identity, place)),
+            store.map(|store| ExternalPort { purpose: Purpose::Store, port: store.port }),
         ];
         Self { files, ports: ports.into_iter().flatten().collect() }
     }
 }
 
 impl Config {
+    /// Returns the store of the quotas, if configured.
+    #[must_use]
+    pub fn store(&self) -> Option<&super::store::Store> {
+        self.quota.as_ref().and_then(|quota| quota.store.as_ref())
+    }
+
     /// Returns the numbers of connections that fit `descriptors`, if the configured ones do not.
     #[must_use]
     pub fn lacks_descriptors(&self, descriptors: Descriptors) -> Option<ConnectionFit> {
@@ -77,6 +87,7 @@ listeners: [{name: app, unix: {path: /run/gate/app.sock}}, {name: tcp, address: 
 upstream: {connect_to: 'localhost:8443'}
 identity: {url: 'https://login.yandex.ru/info'}
 state_dir: /var/lib/gate
+quota: {store: {redis: 'redis://gate@localhost', password_file: /c/password}}
 tokens: {one: {file: a/one, scopes: [metrika:read]}, two: {file: /b/two, scopes: [metrika:read]}}
 callers: [{id: a, scopes: [metrika:read], tokens: [one], match: {listener: app, uid: [7]}}]
 ";
@@ -91,11 +102,12 @@ callers: [{id: a, scopes: [metrika:read], tokens: [one], match: {listener: app, 
                 "token one: a/one",
                 "token two: /b/two",
                 "listener app: /run/gate/app.sock",
+                "password of the quota store: /c/password",
                 "state: /var/lib/gate/quota.json"
             ]
         );
         let ports: Vec<_> = external.ports.iter().map(|port| format!("{}: {}", port.purpose, port.port)).collect();
-        assert_eq!(ports, ["upstream: 8443", "identity: 443"]);
+        assert_eq!(ports, ["upstream: 8443", "identity: 443", "quota store: 6379"]);
         assert_eq!(external.read_with_it().count(), 0);
         assert!(
             external.watched().contains(Path::new("/b"))

@@ -3,6 +3,7 @@
 use metrica::login;
 
 use super::reader::{At, Findings, Table};
+use super::store::Store;
 use super::{TokenSource, name, name_text, timeout};
 use crate::policy::names::CallerId;
 use crate::quota::{Bounds, CallerSettings, Class, EgressName, LimitName, Limits, Mode, OwnerName, SECOND, Settings};
@@ -18,6 +19,10 @@ pub struct Quota {
     pub mode: Mode,
     /// The name of the address that requests leave from.
     pub egress: EgressName,
+    /// The number of gates that use the same accounts.
+    pub replicas: u32,
+    /// The store in which they share the limits, if any.
+    pub store: Option<Store>,
 }
 
 /// The part of a caller in the quotas.
@@ -61,14 +66,18 @@ pub fn owner(token: &TokenSource) -> OwnerName {
 /// Reads `quota`.
 pub fn quota(at: Option<&At<'_>>, findings: &mut Findings) -> Option<Option<Quota>> {
     let Some(at) = at else { return Some(None) };
-    let table = at.table(findings, &["mode", "egress", "limits", "queue", "replicas"])?;
+    let table = at.table(findings, &["mode", "egress", "limits", "queue", "replicas", "store"])?;
     let mode = table.optional("mode").map_or(Some(Mode::Enforce), |at| mode(&at, findings));
     let egress = table.optional("egress").map_or(Some("default"), |at| name(&at, findings));
     let replicas = table.optional("replicas").map_or(Some(1), |at| at.integer(findings, 1..=1000));
     let limits = limits(table.optional("limits").as_ref(), mode.map_or(Mode::Enforce, |mode| mode), findings);
     let bounds = bounds(table.optional("queue").as_ref(), findings);
+    let store = table.optional("store").map(|at| super::store::store(&at, findings));
     let (mode, egress, replicas) = (mode?, EgressName::new(egress?), u32::try_from(replicas?).ok()?);
-    Some(Some(Quota { limits: limits?.divided(replicas), bounds: bounds?, mode, egress }))
+    let store = store.map_or(Some(None), |read| read.map(Some))?;
+    // Gates that share a store need no fixed parts.
+    let limits = if store.is_some() { limits? } else { limits?.divided(replicas) };
+    Some(Some(Quota { limits, bounds: bounds?, mode, egress, replicas, store }))
 }
 
 fn mode(at: &At<'_>, findings: &mut Findings) -> Option<Mode> {

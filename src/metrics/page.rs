@@ -95,6 +95,14 @@ families! {
         "Refusals by Metrica (420, 429) from which the gate learned that less is left of a limit than it counted.";
     quota_resent: COUNTER, "metrika_gate_quota_resent_total", "",
         "Requests that Metrica refused because of a quota and that the gate sent again.";
+    quota_store_up: GAUGE, "metrika_gate_quota_store_up", "",
+        "1 while the store decides in which gates share the quotas, 0 while the gate goes on without it.";
+    quota_degraded: COUNTER, "metrika_gate_quota_degraded_seconds_total", "",
+        "Seconds in which the gate went on without the store.";
+    quota_replicas: GAUGE, "metrika_gate_quota_replicas", "",
+        "Gates that share the store, as far as this one has seen.";
+    quota_leases_lost: COUNTER, "metrika_gate_quota_leases_lost_total", "",
+        "Requests in flight whose slot had become free in the store before they ended.";
     request_bytes: COUNTER, "metrika_gate_request_bytes_total", "caller",
         "Bytes of request bodies received.";
     response_bytes: COUNTER, "metrika_gate_response_bytes_total", "caller",

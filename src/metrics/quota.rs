@@ -41,6 +41,12 @@ pub(super) fn fill(families: &mut Families, shard: &Shard, quota: &QuotaSnapshot
         families.quota_learned.push(counter(&[("limit", limit)], *count));
     }
     families.quota_resent.push(counter(&[], quota.resent));
+    if let Some(fleet) = &quota.fleet {
+        families.quota_store_up.push(gauge(&[], fleet.is_store_up.into()));
+        families.quota_degraded.push(counter(&[], fleet.degraded_seconds));
+        families.quota_replicas.push(gauge(&[], fleet.replicas.into()));
+        families.quota_leases_lost.push(counter(&[], fleet.leases_lost));
+    }
 }
 
 fn limit(families: &mut Families, owner: &str, row: &LimitRow) {

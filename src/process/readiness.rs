@@ -91,9 +91,12 @@ impl Readiness {
                 // Tokens have their own lines below.
                 Purpose::Token(_) => {}
                 Purpose::Configuration if state.config_refusal.is_some() => {}
-                Purpose::Configuration | Purpose::Upstream | Purpose::Identity | Purpose::State => {
-                    line('!', &format!("{purpose}: {why}"))
-                }
+                Purpose::Configuration
+                | Purpose::Upstream
+                | Purpose::Identity
+                | Purpose::State
+                | Purpose::Store
+                | Purpose::StorePassword => line('!', &format!("{purpose}: {why}")),
                 Purpose::Listener(name) => {
                     line(if is_asked_for(name.as_str()) { '-' } else { '!' }, &format!("{purpose}: {why}"))
                 }

@@ -6,8 +6,8 @@ use strict_http::number;
 use super::answer::{Answer, Next, Outcome, Request, Taken};
 use super::budget::{Callers, judge};
 use super::clock::{Micros, Now, SECOND};
-use super::fleet::{AWAY, End, Fleet};
 use super::entry::{Entries, Entry, EntryKey, Lease, NewEntry, State, Ticket};
+use super::fleet::{AWAY, End, Fleet};
 use super::ledger::{Charge, Epochs, Ledger};
 use super::limit::{LimitName, Mode};
 use super::line::Line;
@@ -167,7 +167,8 @@ impl Broker {
         let entry = Entry::from(NewEntry { owner, caller, egress, groups, class, counters, since: at, deadline });
         let stored = self.store_decides();
         let Some(line) = self.lines.get_mut(owner.index()) else { return Answer::Refused(DRAINING) };
-        let nobody_waits = line.waiting == 0 && !stored && !self.contended.get(egress.index()).is_some_and(|flag| *flag);
+        let nobody_waits =
+            line.waiting == 0 && !stored && !self.contended.get(egress.index()).is_some_and(|flag| *flag);
         match judge(&entry, line, &mut self.ledger, &self.callers) {
             None if nobody_waits => self.grant_at_once(entry),
             Some(block) if block.is_certain() && block.until() > Some(deadline) => {

@@ -129,6 +129,10 @@ pub struct Reply {
     pub(super) owners: Vec<Seen>,
     /// The store is empty, and grants nothing for so long.
     pub learning: u64,
+    /// Requests in flight of this gate whose lease had ended.
+    pub(super) lost: u64,
+    /// The age of the store: another one is another store, or one that lost everything.
+    pub(super) born: u64,
     /// The gates that live, this one included.
     pub replicas: u32,
 }

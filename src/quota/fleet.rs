@@ -19,6 +19,7 @@ use super::line::{Line, step};
 use super::meter::Meter;
 use super::refusal::{After, Reason, Refusal};
 use super::setup::Owner;
+use super::snapshot::FleetRow;
 
 /// A request that the store has not granted is entered again after this time: a lost message costs no more.
 const AGAIN: Micros = SECOND;
@@ -54,6 +55,10 @@ pub(super) struct Fleet {
     pub(super) is_connected: bool,
     /// Whether it ever did.
     was_connected: bool,
+    /// The store that answered last.
+    born: Option<u64>,
+    /// The next call says what is in flight, and nothing else is.
+    introduces: bool,
     /// The store answers, and decides from this time on: until then, every gate tells it what is in flight.
     learning_until: Option<Micros>,
     /// The gates that were seen last.
@@ -67,6 +72,12 @@ pub(super) struct Fleet {
     learn: Vec<Item>,
     /// Owners to look at, and when.
     wakes: Vec<(Owner, Micros)>,
+    /// Since when the store does not decide.
+    away_since: Option<Micros>,
+    /// The time without the store, up to then.
+    degraded: Micros,
+    /// Requests in flight whose lease had ended in the store.
+    lost: u64,
 }
 
 impl Fleet {
@@ -112,6 +123,8 @@ impl Broker {
                 settings,
                 is_connected: false,
                 was_connected: false,
+                born: None,
+                introduces: true,
                 learning_until: None,
                 whole,
                 enter: Vec::new(),
@@ -119,9 +132,18 @@ impl Broker {
                 done: Vec::new(),
                 learn: Vec::new(),
                 wakes: Vec::new(),
+                away_since: Some(now.at),
+                degraded: 0,
+                lost: 0,
             })
         });
         self.apply_limits();
+    }
+
+    /// The name of this gate, if it belongs to a fleet.
+    #[must_use]
+    pub fn gate(&self) -> Option<&str> {
+        self.fleet.as_deref().map(|fleet| fleet.settings.me.as_str())
     }
 
     /// Whether the store decides now.
@@ -171,6 +193,7 @@ impl Broker {
             return;
         }
         fleet.forget_orders();
+        fleet.away_since = Some(self.ledger.clock.at());
         let refuses = fleet.settings.on_loss == OnLoss::Refuse;
         self.apply_limits();
         if refuses {
@@ -182,7 +205,7 @@ impl Broker {
 
     /// The store answered, on a connection that is new or not. It decides from now on, or after one lease, in which every gate
     /// tells it what is in flight: after a loss, and where the store lost everything.
-    fn follow_store(&mut self, learning: u64, is_new: bool) {
+    fn follow_store(&mut self, learning: u64, is_new: bool, is_emptied: bool) {
         let at = self.ledger.clock.at();
         let is_busy = self.entries.running().next().is_some();
         let Some(fleet) = &mut self.fleet else { return };
@@ -190,10 +213,12 @@ impl Broker {
         let needs_time = is_busy || fleet.was_connected;
         let until = match fleet.learning_until {
             Some(until) => until.max(at.saturating_add(learning)),
-            None if fleet.is_connected && (learning == 0 || !is_busy) => {
+            None if fleet.is_connected && (learning == 0 || !is_busy && !is_emptied) => {
                 // Nothing is granted meanwhile, and there is nothing to tell.
                 if learning > 0 {
-                    (0..).zip(&self.lines).for_each(|(number, _)| fleet.wake_at(Owner(number), at.saturating_add(learning)));
+                    (0..)
+                        .zip(&self.lines)
+                        .for_each(|(number, _)| fleet.wake_at(Owner(number), at.saturating_add(learning)));
                 }
                 return;
             }
@@ -223,7 +248,10 @@ impl Broker {
     fn store_decides_from_now(&mut self) {
         let Some(fleet) = &mut self.fleet else { return };
         fleet.learning_until = None;
-        fleet.was_connected = true;
+        (fleet.was_connected, fleet.introduces) = (true, true);
+        if let Some(since) = fleet.away_since.take() {
+            fleet.degraded = fleet.degraded.saturating_add(self.ledger.clock.at().saturating_sub(since));
+        }
         if std::mem::replace(&mut fleet.is_connected, true) {
             return;
         }
@@ -306,6 +334,7 @@ impl Broker {
         let at = self.ledger.clock.at();
         let Self { names, ledger, lines, callers, entries, fleet: Some(fleet), .. } = self else { return None };
         let names_of = (&*names, &lines[..], &*callers);
+        let introduces = std::mem::replace(&mut fleet.introduces, false) || !fleet.is_connected;
         let mut call = Call {
             me: fleet.settings.me.clone(),
             lease: fleet.settings.lease / MILLISECOND,
@@ -316,7 +345,7 @@ impl Broker {
             budgets: of_mode(callers.mode),
             shares: callers.shares,
             // What it asked for before is forgotten.
-            hello: (!fleet.is_connected).then(|| names.owners.names.iter().map(|name| name.as_str()).collect()),
+            hello: introduces.then(|| names.owners.names.iter().map(|name| name.as_str()).collect()),
             ..Call::default()
         };
         for limit in fleet.whole.all() {
@@ -349,7 +378,8 @@ impl Broker {
             let Some(entry) = entries.find(key).filter(|entry| entry.state == State::Waiting) else { continue };
             let id = fleet.id(key, entry.attempts.saturating_add(1));
             let Some(mut item) = item(names_of, entry, id, at) else { continue };
-            if let Some(settings) = callers.settings.get(entry.caller.index()).filter(|_| callers.mode == Mode::Enforce) {
+            if let Some(settings) = callers.settings.get(entry.caller.index()).filter(|_| callers.mode == Mode::Enforce)
+            {
                 (item.d, item.f, item.h) = (settings.per_day, settings.per_5m, settings.share);
             }
             item.fd = ledger.spent_today(entry.owner);
@@ -365,7 +395,7 @@ impl Broker {
 
     /// The last call: everything is given back.
     pub fn last_call(&mut self, now: Now) -> Option<Call> {
-        let mut call = self.call(now)?;
+        let mut call = self.call(now).filter(|_| self.store_decides())?;
         (call.stops, call.hold) = (true, Vec::new());
         Some(call)
     }
@@ -375,6 +405,12 @@ impl Broker {
     pub fn next_call(&self) -> Option<Micros> {
         let fleet = self.fleet.as_deref().filter(|fleet| fleet.is_connected)?;
         fleet.wakes.iter().map(|(_, wake)| *wake).min()
+    }
+
+    /// Whether requests wait that the store was asked for.
+    #[must_use]
+    pub fn is_waiting_for_store(&self) -> bool {
+        self.store_decides() && self.waiting > 0
     }
 
     /// Enters every head again that the store has not granted for a second: the message may be lost.
@@ -396,7 +432,11 @@ impl Broker {
         self.ledger.clock.advance(now);
         let Some(fleet) = &mut self.fleet else { return };
         fleet.replicas = reply.replicas.max(1);
-        self.follow_store(reply.learning, is_new);
+        if fleet.is_connected {
+            fleet.lost = fleet.lost.saturating_add(reply.lost);
+        }
+        let is_emptied = fleet.born.replace(reply.born).is_some_and(|born| born != reply.born);
+        self.follow_store(reply.learning, is_new, is_emptied);
         for granted in &reply.granted {
             self.store_granted(granted);
         }
@@ -424,7 +464,8 @@ impl Broker {
         if let Some(refused) = &told.refused {
             self.store_refused(refused);
         }
-        let owner = told.owner.as_deref().and_then(|owner| self.names.owners.find(|name| name.as_str() == owner)).map(Owner);
+        let owner =
+            told.owner.as_deref().and_then(|owner| self.names.owners.find(|name| name.as_str() == owner)).map(Owner);
         if let (Some(owner), Some(wake)) = (owner, told.wake) {
             self.wake_at(owner, wake);
         }
@@ -488,9 +529,15 @@ impl Broker {
     }
 
     /// The state of the fleet, for people.
-    #[must_use]
-    pub fn fleet_state(&self) -> Option<(bool, u32)> {
-        self.fleet.as_deref().map(|fleet| (fleet.is_connected, fleet.replicas))
+    pub(super) fn fleet_row(&self) -> Option<FleetRow> {
+        let fleet = self.fleet.as_deref()?;
+        let since = fleet.away_since.map_or(0, |since| self.ledger.clock.at().saturating_sub(since));
+        Some(FleetRow {
+            is_store_up: fleet.is_connected,
+            replicas: fleet.replicas,
+            degraded_seconds: fleet.degraded.saturating_add(since) / SECOND,
+            leases_lost: fleet.lost,
+        })
     }
 }
 
@@ -555,8 +602,10 @@ impl Ledger {
     /// Lets this gate use its part of what is left of each day and hour; with one replica, all of it.
     fn cap(&mut self, replicas: u32, callers: &mut Callers, lines: &mut [Line]) {
         let Self { clock, limits, owners, counters, .. } = self;
-        let counters = counters.all().map(|counter| &mut counter.meters).flat_map(|meters| meters.iter_mut().zip(&limits.counter));
-        for (meter, limit) in owners.iter_mut().flat_map(|meters| meters.iter_mut().zip(&limits.owner)).chain(counters) {
+        let counters =
+            counters.all().map(|counter| &mut counter.meters).flat_map(|meters| meters.iter_mut().zip(&limits.counter));
+        for (meter, limit) in owners.iter_mut().flat_map(|meters| meters.iter_mut().zip(&limits.owner)).chain(counters)
+        {
             meter.cap(limit, clock, replicas);
         }
         callers.divisor = replicas.max(1);

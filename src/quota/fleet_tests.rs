@@ -33,7 +33,9 @@ fn several_gates_share_three_slots_as_one_would() {
             let sent = world.sent.len();
             println!(
                 "{gates} gates, {}: {used} % of 3 slots, {} refused by Metrica, cron waits {cron} ms, dash takes {dash} ms, {} calls for {sent} requests",
-                server.1, world.too_many.len(), store.calls
+                server.1,
+                world.too_many.len(),
+                store.calls
             );
             assert!(used >= 97, "{used} % of the slots are used");
         }

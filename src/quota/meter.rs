@@ -203,7 +203,15 @@ impl Calendar {
         if self.epoch != epoch {
             // The first epoch that is seen begins in the middle of its period.
             let is_known = self.epoch != 0;
-            *self = Self { epoch, spent: 0, is_full: false, is_known, cap: self.cap, capped_in: self.capped_in, probe: Pause::NONE };
+            *self = Self {
+                epoch,
+                spent: 0,
+                is_full: false,
+                is_known,
+                cap: self.cap,
+                capped_in: self.capped_in,
+                probe: Pause::NONE,
+            };
         }
     }
 }

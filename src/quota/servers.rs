@@ -31,11 +31,15 @@ impl Server {
         let folder = tempfile::tempdir().unwrap();
         let program = program(variable, name);
         let child = Command::new(&program)
-            .args(["--port", "0", "--save", "", "--appendonly", "no", "--unixsocket"])
+            .args(["--port", "0", "--save", "", "--appendonly", "no", "--dir"])
+            .arg(folder.path())
+            .arg("--unixsocket")
             .arg(folder.path().join("store.sock"))
             .stdout(Stdio::null())
             .spawn()
-            .unwrap_or_else(|error| panic!("{}: {error}; ./test.sh fetches it, or {variable} names it", program.display()));
+            .unwrap_or_else(|error| {
+                panic!("{}: {error}; ./test.sh fetches it, or {variable} names it", program.display())
+            });
         Self { child, folder }
     }
 

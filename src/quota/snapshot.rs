@@ -32,6 +32,21 @@ pub struct QuotaSnapshot {
     pub budgets_observed: u64,
     /// Whether the gate stops.
     pub is_draining: bool,
+    /// The gates that share the limits, if there is a store for them.
+    pub fleet: Option<FleetRow>,
+}
+
+/// The fleet, as one gate sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FleetRow {
+    /// Whether the store decides now.
+    pub is_store_up: bool,
+    /// The gates that were seen last, this one included.
+    pub replicas: u32,
+    /// The seconds since the start in which the store did not decide.
+    pub degraded_seconds: u64,
+    /// Requests in flight whose lease had ended in the store.
+    pub leases_lost: u64,
 }
 
 /// One owner.
@@ -130,6 +145,7 @@ impl Broker {
     /// The state of now: of the time of the last call.
     #[must_use]
     pub fn snapshot(&mut self) -> QuotaSnapshot {
+        let fleet = self.fleet_row();
         let Self { names, ledger, lines, callers, .. } = self;
         let mut owners = Vec::new();
         for ((name, line), meters) in names.owners.names.iter().zip(lines).zip(&mut ledger.owners) {
@@ -170,6 +186,7 @@ impl Broker {
             observed: named(ledger.observed),
             budgets_observed: callers.observed,
             is_draining: self.is_draining,
+            fleet,
         }
     }
 

@@ -30,7 +30,7 @@ call('ZREMRANGEBYSCORE', alive, '-inf', text(now))
 if q.stops then call('ZREM', alive, q.me) else call('ZADD', alive, text(now + q.lease), q.me) end
 keep(alive)
 
-local reply = {granted = {}, refused = {}, owners = {}}
+local reply = {granted = {}, refused = {}, owners = {}, lost = 0}
 local function tell(replica, message)
   if replica == q.me then return false end
   call('PUBLISH', key('to', replica), cjson.encode(message))
@@ -123,7 +123,7 @@ local function room(r, name, where, id)
     return nil
   elseif name == 'by_ip' or name == 'logs_by_ip' then
     local _, interval, burst = rate(name, known)
-    return math.max(free, (known[name .. ':next'] or 0) - (burst - 1) * interval)
+    return math.max(free, math.floor((known[name .. ':next'] or 0) - (burst - 1) * interval))
   elseif name == 'reports_5m' then
     local stamps = key('o', r.o, 'reports')
     call('ZREMRANGEBYSCORE', stamps, '-inf', text(now - 300000))
@@ -172,7 +172,7 @@ local function budget(r)
   end
 end
 
--- The limit that holds a request: its name and when it has room; the latest of those with a time.
+-- The limit that holds a request: its name and when it has room. With no slot, another time tells nothing yet.
 local function blocked(r)
   local name_of, at, on_release
   each(r, function(name, where, id)
@@ -184,7 +184,6 @@ local function blocked(r)
       name_of, at = name, free
     end
   end)
-  if name_of and name_of ~= 'parallel' then return name_of, at end
   if on_release then return on_release, nil end
   return name_of, at
 end
@@ -320,12 +319,20 @@ local owners = {}
 local function touch(owner) owners[owner] = true end
 
 if q.hello then
-  -- A gate that comes back knows nothing of what it asked for before.
+  -- A gate that comes back knows nothing of what it asked for before, and has in flight what it says.
+  local held = {}
+  for _, r in ipairs(q.hold or {}) do
+    for _, id in ipairs(r.ids) do held[id] = true end
+  end
   for _, owner in ipairs(q.hello) do
     local asks = key('o', owner, 'asks')
     local all = call('HGETALL', asks)
     for i = 1, #all, 2 do
       if cjson.decode(all[i + 1]).r == q.me then call('HDEL', asks, all[i]) end
+    end
+    local slots = slots_of(owner)
+    for _, id in ipairs(call('ZRANGE', slots, 0, -1)) do
+      if string.sub(id, 1, #q.me + 1) == q.me .. '.' and not held[id] then call('ZREM', slots, id) end
     end
   end
 end
@@ -377,7 +384,9 @@ end
 for _, r in ipairs(q.hold or {}) do
   -- Its gate knows that the request is in flight, whatever was lost here.
   local slots = key('o', r.o, 'slots')
-  for _, id in ipairs(r.ids) do call('ZADD', slots, text(now + q.lease), id) end
+  for _, id in ipairs(r.ids) do
+    if call('ZADD', slots, text(now + q.lease), id) == 1 then reply.lost = reply.lost + 1 end
+  end
   keep(slots)
 end
 for _, r in ipairs(q.ask or {}) do
@@ -405,7 +414,7 @@ if reply.learning == 0 then
   table.sort(names)
   for _, owner in ipairs(names) do look(owner) end
 end
-reply.replicas = call('ZCARD', alive)
+reply.born, reply.replicas = born, call('ZCARD', alive)
 -- An empty table would become an object.
 for _, list in ipairs({'granted', 'refused', 'owners'}) do
   if #reply[list] == 0 then reply[list] = nil end

@@ -88,7 +88,14 @@ impl World {
     }
 
     /// Several gates that share a store.
-    pub(super) fn fleet(gates: usize, store: Store, clients: &[Client], waits: &[(&'static str, u64)], end: u64, seed: u64) -> Self {
+    pub(super) fn fleet(
+        gates: usize,
+        store: Store,
+        clients: &[Client],
+        waits: &[(&'static str, u64)],
+        end: u64,
+        seed: u64,
+    ) -> Self {
         let mut world = Self::build(gates, clients, waits, end, seed);
         for (gate, broker) in world.brokers.iter_mut().enumerate() {
             let settings = FleetSettings { me: format!("g{gate}"), lease: LEASE, on_loss: OnLoss::Share, replicas: 3 };

@@ -71,8 +71,8 @@ impl Reloader {
             let of_content = match file.purpose {
                 Purpose::Token(alias) => self.files.trouble(alias).map(str::to_owned),
                 // Mistakes in their content are reported as the reason why the configuration is not in use.
-                Purpose::Configuration | Purpose::Upstream | Purpose::Identity => None,
-                Purpose::Listener(_) | Purpose::State => None,
+                Purpose::Configuration | Purpose::Upstream | Purpose::Identity | Purpose::Store => None,
+                Purpose::Listener(_) | Purpose::State | Purpose::StorePassword => None,
             };
             Some((file.purpose, file.trouble().or(of_content)?))
         };
@@ -137,6 +137,7 @@ impl Reloader {
             ("workers", config.workers != self.config.workers),
             ("sandbox", config.sandbox != self.config.sandbox),
             ("state_dir", config.state_dir != self.config.state_dir),
+            ("quota.store", config.store() != self.config.store()),
         ];
         if let Some((key, _)) = fixed.iter().find(|(_, changed)| *changed) {
             let which =

@@ -76,6 +76,14 @@ pub fn generation(
 fn quota(config: &Config, turns: &Turns) -> Option<QuotaNumbers> {
     let quota = config.quota.as_ref()?;
     let settings = quota.settings(&config.tokens, &config.caller_quotas);
+    if let Some(store) = &quota.store {
+        // Before the first request, which is not to meet the whole of a limit.
+        turns.of_fleet(|broker, now| {
+            if broker.gate().is_none() {
+                broker.join_fleet(Some(store.fleet(quota.replicas)), now);
+            }
+        });
+    }
     turns.configure(&settings, |broker| {
         let owners = config.tokens.iter().map(|source| broker.owner(config::quota::owner(source)));
         let callers = config.caller_quotas.iter().map(|(id, quota)| Some((*id, (broker.caller(*id)?, quota.class))));

@@ -36,6 +36,8 @@ pub struct Turns {
     start: Instant,
     /// The next time of [`Turns::run`] is earlier than it knows.
     changed: Notify,
+    /// There is something to tell the store of the fleet.
+    orders: Notify,
 }
 
 #[derive(Debug)]
@@ -72,7 +74,7 @@ impl Turns {
         let read = Now { at: 0, unix: unix() };
         let broker = Broker::new(settings, read);
         let inner = Inner { broker, wakers: FxHashMap::default(), armed: None, read };
-        Self { inner: Mutex::new(inner), start, changed: Notify::new() }
+        Self { inner: Mutex::new(inner), start, changed: Notify::new(), orders: Notify::new() }
     }
 
     /// Calls `then` with the broker, and wakes the requests whose turn came (rule 3).
@@ -110,6 +112,9 @@ impl Turns {
         let Inner { broker, wakers, armed, .. } = inner;
         for ticket in broker.woken() {
             wakers.remove(&ticket).into_iter().for_each(Waker::wake);
+        }
+        if broker.has_orders() {
+            self.orders.notify_one();
         }
         let next = broker.next();
         if next.is_some_and(|next| armed.is_none_or(|armed| next < armed)) {
@@ -159,6 +164,22 @@ impl Turns {
                 None => self.changed.notified().await,
             }
         }
+    }
+
+    /// Acts on the broker, for the store of the fleet ([`Broker::join_fleet`]).
+    pub fn of_fleet<T>(&self, act: impl FnOnce(&mut Broker, Now) -> T) -> T {
+        self.with(act)
+    }
+
+    /// Waits until there is something to tell the store.
+    pub async fn orders(&self) {
+        self.orders.notified().await;
+    }
+
+    /// The time of the next call of the store, if one is due without an order.
+    #[must_use]
+    pub fn next_store_call(&self) -> Option<Instant> {
+        self.lock().broker.next_call().map(|next| self.start + Duration::from_micros(next))
     }
 
     /// Refuses every waiting request: the gate stops.

@@ -8,6 +8,7 @@ pub mod h2;
 pub mod metrica;
 pub mod relay;
 pub mod signal;
+pub mod store;
 pub mod traffic;
 pub mod upstream;
 

@@ -132,6 +132,7 @@ mod project {
 
 mod quota {
     mod changes;
+    mod fleet;
     mod memory;
     mod modes;
     mod restart;

@@ -22,7 +22,8 @@ upstream: {ca_file: '{folder}/of-upstream/ca.pem', connect_to: '127.0.0.1:8443'}
 identity: {url: 'https://login.yandex.ru/info', ca_file: '{folder}/of-identity/ca.pem', connect_to: '127.0.0.1:8444'}
 tokens: {analytics: {file: '{folder}/of-token/analytics', scopes: [metrika:read]}}
 callers: [{id: reports, match: {listener: app}, scopes: [metrika:read], tokens: [analytics]}]
-quota: {}
+quota:
+  store: {redis: 'rediss://gate@localhost', ca_file: '{folder}/of-store/ca.pem', password_file: '{folder}/of-store-password/password'}
 state_dir: '{folder}/of-state'
 ";
 
@@ -35,19 +36,24 @@ fn number(purpose: Purpose) -> usize {
         Purpose::Token(_) => 3,
         Purpose::Listener(_) => 4,
         Purpose::State => 5,
+        Purpose::Store => 6,
+        Purpose::StorePassword => 7,
     }
 }
-const NUMBERS: std::ops::Range<usize> = 0..6;
+const NUMBERS: std::ops::Range<usize> = 0..8;
 
 fn plan(upstream: &Upstream) -> Plan {
     let plan = Gate::plan(upstream, EVERYTHING);
     let at = |name: &str| plan.folder().join(name);
-    for folder in ["of-listener", "of-upstream", "of-identity", "of-token", "of-state"] {
+    for folder in ["of-listener", "of-upstream", "of-identity", "of-token", "of-state", "of-store", "of-store-password"]
+    {
         std::fs::create_dir(at(folder)).unwrap();
     }
     std::fs::write(at("of-upstream/ca.pem"), upstream.ca_pem()).unwrap();
     std::fs::write(at("of-identity/ca.pem"), upstream.ca_pem()).unwrap();
+    std::fs::write(at("of-store/ca.pem"), upstream.ca_pem()).unwrap();
     write_private(&at("of-token/analytics"), READ_TOKEN);
+    write_private(&at("of-store-password/password"), "a-password");
     plan
 }
 

@@ -1,0 +1,289 @@
+//! Several gates share what Metrica allows through a real store; the stand-in's own count of parallel requests is the judge.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use fake_metrica::{Fake, Quota};
+
+use super::sharing::{TOKEN, config, get, metrica};
+use crate::harness::gate::until;
+use crate::harness::relay::Relay;
+use crate::harness::store::{REDIS, SERVERS, Store};
+use crate::harness::{Answer, Gate};
+
+/// The time that the stand-in needs for a request.
+const SERVICE: Duration = Duration::from_millis(100);
+const LEASE: Duration = Duration::from_secs(1);
+
+fn fake() -> Fake {
+    // It counts and refuses nothing, so that its count is the judge.
+    let fake = metrica(Quota::default());
+    fake.turn(&format!("slow?ms={}", SERVICE.as_millis())).unwrap();
+    fake
+}
+
+fn most(fake: &Fake) -> u64 {
+    fake.quota_use().login("shop").most_in_parallel
+}
+
+fn start(fake: &Fake, port: u16, more: &str) -> Gate {
+    start_with(fake, port, more, "")
+}
+
+fn start_with(fake: &Fake, port: u16, more: &str, greedy: &str) -> Gate {
+    let quota = format!(
+        "{{limits: {{by_ip: {{limit: 1000, raised: true}}}}, store: {{redis: 'redis://127.0.0.1:{port}', lease: 1s, timeout: 100ms{more}}}}}"
+    );
+    let config = config(&quota, greedy, "");
+    Gate::plan_for(&fake.address().to_string(), fake.ca_pem(), &config).token("shop", TOKEN).start()
+}
+
+fn is_up(gate: &Gate) -> bool {
+    gate.metric(&["quota_store_up"]) == 1.0
+}
+
+/// A new store grants nothing for one lease, in which gates tell it what they have in flight.
+fn until_up(gates: &[Gate]) {
+    until("the store decides for every gate", || gates.iter().all(is_up));
+    std::thread::sleep(LEASE);
+}
+
+/// What callers saw, while several gates were busy.
+#[derive(Default)]
+struct Seen {
+    statuses: Vec<u16>,
+    slowest: Duration,
+    last: Option<Answer>,
+}
+
+/// Keeps every gate busy with so many callers while `act` runs.
+fn busy<T>(gates: &[Gate], callers: usize, act: impl FnOnce() -> T) -> (Seen, T) {
+    let ends = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let ends = &ends;
+        let work = |gate| {
+            move || {
+                let mut seen = Seen::default();
+                while !ends.load(Ordering::SeqCst) {
+                    let begun = Instant::now();
+                    let answer = get(gate, "greedy");
+                    seen.slowest = seen.slowest.max(begun.elapsed());
+                    seen.statuses.push(answer.status);
+                    seen.last = Some(answer);
+                }
+                seen
+            }
+        };
+        let threads: Vec<_> =
+            gates.iter().flat_map(|gate| (0..callers).map(move |_| gate)).map(|gate| scope.spawn(work(gate))).collect();
+        let result = act();
+        ends.store(true, Ordering::SeqCst);
+        let mut all = Seen::default();
+        for thread in threads {
+            let seen = thread.join().unwrap();
+            all.statuses.extend(seen.statuses);
+            all.slowest = all.slowest.max(seen.slowest);
+            all.last = seen.last.or(all.last);
+        }
+        (all, result)
+    })
+}
+
+fn sleep(milliseconds: u64) {
+    std::thread::sleep(Duration::from_millis(milliseconds));
+}
+
+#[test]
+fn three_gates_never_exceed_three_slots_and_use_them() {
+    for server in SERVERS {
+        let (fake, store) = (fake(), Store::start(server));
+        let gates: Vec<_> = (0..3).map(|_| start(&fake, store.port, "")).collect();
+        until_up(&gates);
+        let before = store.calls();
+        let (seen, ()) = busy(&gates, 4, || sleep(4000));
+        let (requests, calls) = (seen.statuses.len(), store.calls() - before);
+        println!(
+            "{}: {requests} requests, {:.2} calls each, slowest {:?}",
+            server.1,
+            calls / requests as f64,
+            seen.slowest
+        );
+        assert!(seen.statuses.iter().all(|status| *status == 200), "{:?}", seen.statuses);
+        assert_eq!(most(&fake), 3, "in flight at once");
+        assert!(requests >= 80, "{requests} of 120 requests that three slots carry in 4 s");
+        assert!(calls <= 2.5 * requests as f64, "{calls} calls for {requests} requests");
+        assert!(gates.iter().all(|gate| gate.metric(&["quota_replicas"]) == 3.0));
+    }
+}
+
+#[test]
+fn the_slots_of_a_killed_gate_are_free_after_its_lease() {
+    let (fake, store) = (fake(), Store::start(REDIS));
+    fake.turn("slow?ms=10000").unwrap();
+    let killed = start(&fake, store.port, "");
+    let gate = start(&fake, store.port, "");
+    until_up(std::slice::from_ref(&killed));
+    until_up(std::slice::from_ref(&gate));
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            let place = killed.place("greedy").to_owned();
+            scope.spawn(move || {
+                let mut caller = crate::harness::Caller::connect(&place);
+                caller.send("GET /management/v1/counter/101/goals HTTP/1.1\r\nHost: localhost\r\n\r\n");
+                let _ = caller.try_answer(false);
+            });
+        }
+        until("three slots are used", || fake.quota_use().login("shop").in_parallel == 3);
+        fake.turn("slow?ms=10").unwrap();
+        killed.signal("KILL");
+        let begun = Instant::now();
+        assert_eq!(get(&gate, "polite").status, 200);
+        let waited = begun.elapsed();
+        assert!(waited <= LEASE * 2, "{waited:?}");
+        assert!(waited >= LEASE / 4, "the leases of the killed gate held for a while: {waited:?}");
+    });
+}
+
+/// What happens to the store, and for how long gates may go on without it.
+fn survives(what: &str, act: impl FnOnce(&mut Store)) {
+    let (fake, mut store) = (fake(), Store::start(REDIS));
+    let gates: Vec<_> = (0..3).map(|_| start(&fake, store.port, "")).collect();
+    until_up(&gates);
+    let (seen, ()) = busy(&gates, 2, || {
+        sleep(500);
+        act(&mut store);
+        until_up(&gates);
+        sleep(500);
+    });
+    println!("{what}: {} requests, slowest {:?}, {} at once", seen.statuses.len(), seen.slowest, most(&fake));
+    assert!(seen.statuses.iter().all(|status| *status == 200), "{what}: {:?}", seen.statuses);
+    // Six callers share three slots, or three gates one each: two services in the queue, and one time-out.
+    assert!(seen.slowest <= SERVICE * 4 + Duration::from_millis(800), "{what}: {:?}", seen.slowest);
+    // A gate that has noticed uses its own slot, beside the three of those that have not.
+    assert!(most(&fake) <= 5, "{what}: {} at once", most(&fake));
+}
+
+#[test]
+fn a_store_that_hangs_delays_nobody_for_longer_than_a_time_out() {
+    survives("stopped for 2 s", |store| {
+        store.signal("STOP");
+        sleep(2000);
+        store.signal("CONT");
+    });
+}
+
+#[test]
+fn a_store_that_was_killed_and_comes_back_empty_is_used_again() {
+    survives("restarted empty", |store| {
+        store.kill();
+        sleep(1500);
+        store.restart();
+    });
+}
+
+#[test]
+fn a_store_that_is_emptied_grants_nothing_twice() {
+    survives("emptied", |store| {
+        store.ask(&["FLUSHALL"]);
+        sleep(300);
+    });
+}
+
+#[test]
+fn a_pause_and_a_lost_script_are_survived() {
+    survives("paused, without its script", |store| {
+        store.ask(&["SCRIPT", "FLUSH"]);
+        sleep(300);
+        store.ask(&["CLIENT", "PAUSE", "1500"]);
+        sleep(1500);
+    });
+}
+
+#[test]
+fn a_full_store_is_as_good_as_none() {
+    survives("full", |store| {
+        store.ask(&["CONFIG", "SET", "maxmemory", "1"]);
+        sleep(1500);
+        store.ask(&["CONFIG", "SET", "maxmemory", "0"]);
+    });
+}
+
+#[test]
+fn a_replica_that_is_promoted_takes_over() {
+    let (fake, old, new) = (fake(), Store::start(REDIS), Store::start(REDIS));
+    new.ask(&["REPLICAOF", "127.0.0.1", &old.port.to_string()]);
+    let mut way = Relay::new(([127, 0, 0, 1], old.port).into());
+    let address = way.open(([127, 0, 0, 1], 0).into());
+    let gates: Vec<_> = (0..3).map(|_| start(&fake, address.port(), "")).collect();
+    until_up(&gates);
+    let (seen, ()) = busy(&gates, 2, || {
+        sleep(500);
+        // The old one becomes a replica: it takes no writes. The name leads to the new one a little later.
+        new.ask(&["REPLICAOF", "NO", "ONE"]);
+        old.ask(&["REPLICAOF", "127.0.0.1", &new.port.to_string()]);
+        sleep(1500);
+        assert!(!gates.iter().any(is_up), "a replica decides nothing");
+        way.kill();
+        way = Relay::new(([127, 0, 0, 1], new.port).into());
+        way.open(address);
+        until_up(&gates);
+    });
+    assert!(seen.statuses.iter().all(|status| *status == 200), "{:?}", seen.statuses);
+    assert!(most(&fake) <= 5, "{} at once", most(&fake));
+}
+
+#[test]
+fn without_the_store_a_gate_uses_its_part_or_refuses() {
+    let fake = fake();
+    // Nobody listens there.
+    let port = Store::start(REDIS).port;
+    let share = [start(&fake, port, "")];
+    let (seen, ()) = busy(&share, 4, || sleep(1000));
+    assert!(seen.statuses.iter().all(|status| *status == 200), "{:?}", seen.statuses);
+    assert_eq!(most(&fake), 1, "one of three parts of three slots");
+    assert!(share[0].metric(&["quota_degraded_seconds_total"]) >= 1.0);
+    assert_eq!(share[0].metric(&["quota_store_up"]), 0.0);
+    let refuses = start(&fake, port, ", on_loss: refuse");
+    let answer = get(&refuses, "polite");
+    assert_eq!((answer.status, answer.field("x-gate-error")), (503, Some("quota_store_unavailable")));
+    assert!(answer.field("retry-after").is_some());
+}
+
+#[test]
+fn budgets_hold_over_all_gates() {
+    let (fake, store) = (fake(), Store::start(REDIS));
+    let gates: Vec<_> = (0..3).map(|_| start_with(&fake, store.port, "", ", quota: {per_day: 10}")).collect();
+    until_up(&gates);
+    let answers: Vec<_> = (0..15).map(|number| get(&gates[number % 3], "greedy")).collect();
+    let statuses: Vec<_> = answers.iter().map(|answer| answer.status).collect();
+    assert_eq!(statuses, [[200; 10].as_slice(), &[429; 5]].concat());
+    assert_eq!(answers.last().unwrap().field("x-gate-error"), Some("quota_budget"));
+    assert_eq!(get(&gates[0], "polite").status, 200, "others have what is left");
+}
+
+#[test]
+fn the_store_sees_names_and_numbers_only() {
+    let (fake, store) = (fake(), Store::start(REDIS));
+    let gates = [start(&fake, store.port, "")];
+    until_up(&gates);
+    let mut connection = store.connect().unwrap();
+    let (_, ()) = busy(&gates, 4, || sleep(500));
+    let mut everything = String::new();
+    let keys: Vec<String> = redis::cmd("KEYS").arg("*").query(&mut connection).unwrap();
+    assert!(!keys.is_empty());
+    for key in &keys {
+        assert!(key.starts_with("{metrika-gate}:"), "{key}");
+        let ttl: i64 = redis::cmd("TTL").arg(key).query(&mut connection).unwrap();
+        assert!(ttl > 0 || ttl == -2, "{key} never ends: {ttl}");
+        let value: redis::Value = match redis::cmd("TYPE").arg(key).query::<String>(&mut connection).unwrap().as_str() {
+            "hash" => redis::cmd("HGETALL").arg(key).query(&mut connection).unwrap(),
+            "zset" => redis::cmd("ZRANGE").arg(key).arg(0).arg(-1).query(&mut connection).unwrap(),
+            "set" => redis::cmd("SMEMBERS").arg(key).query(&mut connection).unwrap(),
+            _ => redis::cmd("GET").arg(key).query(&mut connection).unwrap(),
+        };
+        everything += &format!("{key} {value:?}\n");
+    }
+    for secret in [TOKEN, "/management", "goals", "OAuth", "metrika:read"] {
+        assert!(!everything.contains(secret), "{everything}");
+    }
+}
