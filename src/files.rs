@@ -83,8 +83,8 @@ impl Purpose {
     pub const fn read(self) -> Read {
         match self {
             Self::Configuration => Read::First,
-            Self::Upstream | Self::Identity | Self::Store | Self::StorePassword => Read::WithIt,
-            Self::Token(_) => Read::Alone,
+            Self::Upstream | Self::Identity | Self::Store => Read::WithIt,
+            Self::Token(_) | Self::StorePassword => Read::Alone,
             Self::Listener(_) => Read::Never,
             Self::State => Read::Before,
         }

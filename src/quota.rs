@@ -33,6 +33,8 @@
 //!     succeeds if no other comes meanwhile.
 //! 11. **Draining**: every waiting request is refused at once. [`Broker::save`] and [`Broker::restore`] carry the counts
 //!     of the day to the next process.
+//! 12. **A fleet**: gates share the limits through a store, with one script that decides for all of them ([`Call`],
+//!     [`Broker::join_fleet`]). While the store is away, a gate uses its part of the limits, or refuses.
 //!
 //! ```
 //! use metrika_gate::policy::names::CallerId;
@@ -80,15 +82,19 @@ mod broker;
 mod budget;
 mod call;
 mod clock;
+mod configure;
 mod counters;
 mod entry;
 mod estimate;
 mod fleet;
+mod fleet_call;
+mod fleet_reply;
 mod learning;
 mod ledger;
 mod limit;
 mod line;
 mod meter;
+mod part;
 mod pause;
 mod refusal;
 mod saved;

@@ -209,7 +209,7 @@ impl App {
             let shown = Arc::new(shown);
             tokio::task::spawn_local(shown.serve(admin, descriptors.admin()));
             watch(&workers, &meters, kept.as_ref());
-            let store = share(reloader.config(), &workers);
+            let store = reloader.config().store().and_then(|store| StoreTask::start(store, workers.turns()));
             let (kept, counted, sockets) = (workers.clone(), meters.clone(), bound.clone());
             let keeping = tokio::task::spawn_local(async move { kept.keep_sockets(&sockets, &counted).await });
             live(&mut signals, &mut reloader, &mut health, &workers, &recheck).await;
@@ -251,11 +251,6 @@ fn watch(workers: &Arc<Workers>, meters: &Arc<ProcessMeters>, kept: Option<&Arc<
     if let Some(kept) = kept {
         tokio::task::spawn_local(kept.clone().run());
     }
-}
-
-/// Shares the quotas with other gates, if the configuration has a store for that.
-fn share(config: &Config, workers: &Workers) -> Option<StoreTask> {
-    StoreTask::start(config.store()?.clone(), workers.turns())
 }
 
 /// The exit code after requests were cut (`EX_UNAVAILABLE` of sysexits(3)).

@@ -224,6 +224,13 @@ fn warnings(config: &Config, policy: &Policy) -> Vec<Warning> {
         let message = "state_dir has no effect without quota, whose counts are kept there".to_owned();
         warnings.push((vec![key("state_dir")], message));
     }
+    if let Some(store) = config.store().filter(|store| store.is_open()) {
+        let message = format!(
+            "the connection to {} has no TLS: others on the way can change what gates tell each other; write rediss://",
+            store.host
+        );
+        warnings.push((vec![key("quota"), key("store"), key("redis")], message));
+    }
     let element = |list, index| vec![key(list), Step::Index(index)];
     for (position, caller) in config.callers.iter().enumerate() {
         let tokens = config.tokens.iter().filter(|source| caller.tokens.contains(&source.alias));

@@ -128,3 +128,44 @@ fn replicas_divide_the_limits() {
     assert_eq!(limit(&config, LimitName::Parallel).limit, 1);
     assert_eq!(limit(&config, LimitName::Day).limit, 1633);
 }
+
+#[test]
+fn a_store_has_its_defaults_and_divides_nothing() {
+    let config = with("quota: {replicas: 3, store: {redis: 'rediss://gate@redis.internal/2'}}", "", "").unwrap();
+    assert_eq!(limit(&config, LimitName::Parallel).limit, 3);
+    let store = config.store().unwrap();
+    assert_eq!((store.host.as_str(), store.port, store.tls, store.database), ("redis.internal", 6379, true, 2));
+    assert_eq!((store.user.as_deref(), store.prefix.as_str()), (Some("gate"), "metrika-gate"));
+    assert_eq!((store.lease.as_secs(), store.timeout.as_millis()), (5, 100));
+    assert!(!store.is_open());
+    for (url, is_open) in [
+        ("redis://redis.internal", true),
+        ("redis://localhost", false),
+        ("redis://127.0.0.1:1", false),
+        ("redis://[::1]", false),
+    ] {
+        let config = with(&format!("quota: {{store: {{redis: '{url}'}}}}"), "", "").unwrap();
+        assert_eq!(config.store().unwrap().is_open(), is_open, "{url}");
+    }
+}
+
+#[test]
+fn mistakes_in_a_store_have_their_place_and_remedy() {
+    for (store, place, message) in [
+        ("{}", "quota.store", "redis"),
+        ("{redis: 'http://h'}", "quota.store.redis", "rediss://"),
+        ("{redis: 'redis://user:secret@h'}", "quota.store.redis", "password_file"),
+        ("{redis: 'redis://h:0'}", "quota.store.redis", "rediss://"),
+        ("{redis: 'redis://h/x'}", "quota.store.redis", "rediss://"),
+        ("{redis: 'redis://h', ca_file: /nowhere}", "quota.store.ca_file", "rediss://"),
+        ("{redis: 'redis://h', lease: 500ms, timeout: 10ms}", "quota.store.lease", "1s to 60s"),
+        ("{redis: 'redis://h', timeout: 1s}", "quota.store.timeout", "a sixth of lease"),
+        ("{redis: 'redis://h', prefix: 'a{b}'}", "quota.store.prefix", "letters"),
+        ("{redis: 'redis://h', on_loss: open}", "quota.store.on_loss", "share or refuse"),
+        ("{redis: 'redis://h', cluster: true}", "quota.store", "cluster"),
+    ] {
+        let said = with(&format!("quota: {{store: {store}}}"), "", "").unwrap_err().to_string();
+        assert!(said.contains(place) && said.contains(message), "{store}: {said}");
+        assert!(!said.contains("secret"), "{said}");
+    }
+}

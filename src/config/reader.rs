@@ -45,7 +45,11 @@ const LONGEST: usize = 100;
 
 fn can_be_shown(text: &str) -> bool {
     let words = text.split(|letter: char| !(letter.is_alphanumeric() || matches!(letter, '_' | '-' | '.')));
-    text.len() <= LONGEST && words.map(|word| word.chars().count()).all(|length| length <= LONGEST_SHOWN)
+    // A URL with a password, which may be short.
+    let has_password = text.rsplit_once('@').is_some_and(|(before, _)| before.splitn(3, ':').count() > 2);
+    !has_password
+        && text.len() <= LONGEST
+        && words.map(|word| word.chars().count()).all(|length| length <= LONGEST_SHOWN)
 }
 
 impl<'a> At<'a> {

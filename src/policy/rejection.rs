@@ -126,7 +126,7 @@ reasons! {
     QuotaDraining = "quota_draining", SERVICE_UNAVAILABLE, BackendError, Some(1),
         "The gate stops, and the request waited for a quota of Metrica; nothing was sent. Repeat it.";
     QuotaStoreUnavailable = "quota_store_unavailable", SERVICE_UNAVAILABLE, BackendError, Some(1),
-        "The store in which gates share the quotas of Metrica does not answer, and this gate sends nothing without it (quota.store.on_loss: refuse).";
+        "The store in which gates share the quotas of Metrica is unavailable, and this gate sends nothing without it (quota.store.on_loss: refuse).";
     RequestTimeout = "request_timeout", GATEWAY_TIMEOUT, Timeout, None,
         "The request exceeded timeouts.request of the gate; it may have been processed.";
     UpstreamUnreachable = "upstream_unreachable", SERVICE_UNAVAILABLE, BackendError, Some(5),

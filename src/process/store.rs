@@ -3,8 +3,8 @@
 //! 1. There is one connection, with one call at a time: what comes meanwhile goes with the next call.
 //! 2. A call that is not answered within `timeout` is made once more; then, and after any error, the connection is closed.
 //!    From the first of these on, the gate goes on without the store, so no request waits for a store that does not answer. A
-//!    closed connection is opened again after a second, with jitter, and its names are resolved anew: the address may be
-//!    that of a replica that was promoted.
+//!    closed connection is opened again after a second, with jitter, and its name is resolved again: it may lead to a
+//!    replica that was promoted.
 //! 3. The password and the certificate authorities are read whenever a connection is opened, so they can change.
 //! 4. When the process ends, everything is given back.
 
@@ -47,10 +47,10 @@ pub struct StoreTask {
 impl StoreTask {
     /// Starts the task of a gate that belongs to a fleet ([`Broker::join_fleet`]).
     #[must_use]
-    pub fn start(store: Store, turns: Arc<Turns>) -> Option<Self> {
+    pub fn start(store: &Store, turns: Arc<Turns>) -> Option<Self> {
         let me = turns.of_fleet(|broker, _| broker.gate().map(str::to_owned))?;
         let stop = Arc::new(Notify::new());
-        let fleet = Fleet { store, me, turns, stop: stop.clone() };
+        let fleet = Fleet { store: store.clone(), me, turns, stop: stop.clone() };
         Some(Self { stop, task: tokio::task::spawn_local(fleet.run()) })
     }
 
@@ -111,7 +111,7 @@ impl Fleet {
                     store = self.place(),
                     error = why,
                     on_loss = ?self.store.on_loss,
-                    "the quota store does not answer; the gate goes on without it"
+                    "no connection to the quota store; the gate continues without it"
                 );
                 was_told = Some(why);
             }
@@ -137,7 +137,9 @@ impl Fleet {
             .set_push_sender(sender);
         let mut connection = client.get_multiplexed_async_connection_with_config(&settings).await?;
         let key = format!("{{{}}}", self.store.prefix);
-        connection.subscribe(format!("{key}:to:{}", self.me)).await.context("cannot subscribe")?;
+        for name in [self.me.as_str(), "all"] {
+            connection.subscribe(format!("{key}:to:{name}")).await.context("cannot subscribe")?;
+        }
         Ok(Link { connection, pushes, script: Script::new(SCRIPT), key, timeout: self.store.timeout })
     }
 
@@ -184,7 +186,7 @@ impl Fleet {
                 Ok(reply) => {
                     self.turns.of_fleet(|broker, now| broker.reply(&reply, is_new, now));
                     if is_new {
-                        tracing::info!(store = self.place(), gates = reply.replicas, "the quota store answers");
+                        tracing::info!(store = self.place(), gates = reply.replicas, "connected to the quota store");
                     }
                     (is_new, failures) = (false, 0);
                 }

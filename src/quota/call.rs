@@ -1,4 +1,4 @@
-//! What a gate sends to the store of its fleet, and what comes back: the interface of `store.lua`.
+//! The interface of `store.lua`, the script in the store of a fleet.
 //!
 //! Names of the configuration, ids of counters and numbers only: never a token, a URL or a query. Times are milliseconds.
 
@@ -17,6 +17,8 @@ pub struct Call {
     /// The time of the server, in a test; otherwise the server reads its clock.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub time: Option<u64>,
+    /// The gates that were seen last; none before the first answer.
+    pub(super) gates: u32,
     pub(super) day: u64,
     pub(super) hour: u64,
     pub(super) day_ends: u64,
@@ -72,7 +74,7 @@ pub(super) struct Held {
     pub(super) ids: Vec<String>,
 }
 
-/// One request: what it takes, and what became of it. The short names keep calls small.
+/// One request, its charges and its end. The short names keep calls small.
 #[derive(Debug, Clone, Default, Serialize)]
 pub(super) struct Item {
     pub(super) id: String,
@@ -97,7 +99,7 @@ pub(super) struct Item {
     pub(super) f: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) h: Option<u8>,
-    /// What the gate knows to be spent of the day: by the owner, and by the caller.
+    /// The requests of the day that the gate knows of: of the owner, and of the caller.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) fd: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -120,7 +122,7 @@ pub(super) struct Item {
     pub(super) full: Option<u64>,
 }
 
-/// What the script returns.
+/// The result of a call.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub struct Reply {
@@ -131,8 +133,8 @@ pub struct Reply {
     pub learning: u64,
     /// Requests in flight of this gate whose lease had ended.
     pub(super) lost: u64,
-    /// The age of the store: another one is another store, or one that lost everything.
-    pub(super) born: u64,
+    /// Whether the store has lost the requests that this gate entered.
+    pub(super) is_emptied: bool,
     /// The gates that live, this one included.
     pub replicas: u32,
 }
@@ -143,12 +145,16 @@ pub struct Reply {
 pub struct Told {
     pub(super) granted: Option<Granted>,
     pub(super) refused: Option<OverBudget>,
+    /// Every gate is asked to make a call: the store is new.
+    pub(super) call: bool,
+    /// Every gate has made one, and waiting requests can be granted.
+    pub(super) look: bool,
     /// An owner for which a request of this gate may have room after this time.
     pub(super) owner: Option<String>,
     pub(super) wake: Option<u64>,
 }
 
-/// A request that may be sent, with what the owner and its caller have spent of the day.
+/// A request that may be sent, with the requests of the day of its owner and its caller.
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Granted {
     pub(super) id: String,

@@ -1,8 +1,12 @@
 //! A fleet in virtual time, on real stores: the load of one gate on several, with the figures that it has to reach.
 
+use metrica::error_type::ErrorType;
+use proptest::prelude::*;
+
 use super::servers::{SERVERS, Store};
-use super::world::{Client, Pattern, World};
+use super::world::{Client, Event, LEASE, Pattern, World};
 use super::*;
+use crate::policy::names::CallerId;
 
 const NEVER: Micros = Micros::MAX;
 const READS: Client = Client {
@@ -22,22 +26,354 @@ fn three_callers(gates: usize, server: (&str, &str), seed: u64) -> World {
     World::fleet(gates, Store::start(server), &clients, &[("etl", 300)], 600, seed).run()
 }
 
+/// As for one gate, and with these figures: the p95 of a burst's requests is within 20 % of that of one gate.
 #[test]
 fn several_gates_share_three_slots_as_one_would() {
-    for gates in [1, 3, 5] {
-        for server in SERVERS {
-            let mut world = three_callers(gates, server, 1);
+    for server in SERVERS {
+        let mut alone = None;
+        for gates in [1, 3, 5] {
+            let world = three_callers(gates, server, 1);
             let (used, cron) = (world.percent_of(3), world.p95("cron", |seen| seen.granted));
             let dash = world.p95("dash", |seen| seen.ended);
-            let store = world.store.as_mut().unwrap();
-            let sent = world.sent.len();
+            let (sent, calls) = (world.sent.len(), world.store.as_ref().unwrap().calls);
             println!(
-                "{gates} gates, {}: {used} % of 3 slots, {} refused by Metrica, cron waits {cron} ms, dash takes {dash} ms, {} calls for {sent} requests",
+                "{}, {gates} gates: {used} % of 3 slots, {} refused by Metrica, cron waits {cron} ms, dash takes {dash} ms (p95), {calls} calls for {sent} requests",
                 server.1,
-                world.too_many.len(),
-                store.calls
+                world.too_many.len()
             );
             assert!(used >= 97, "{used} % of the slots are used");
+            assert_eq!(world.too_many.len(), 0, "Metrica refused");
+            assert!(cron <= 2 * 1700, "cron waits for {cron} ms");
+            assert!(dash * 10 <= *alone.get_or_insert(dash) * 12, "dash takes {dash} ms, at one gate {alone:?}");
+            assert!(world.seen.iter().all(|seen| seen.refused.is_none()), "nobody is refused");
         }
     }
+}
+
+/// In the middle of the load, the store loses everything: three gates go on with one slot each, beside what is in flight.
+#[test]
+fn no_client_sees_that_a_store_is_emptied() {
+    for server in SERVERS {
+        let etl = Client { caller: "etl", service: (800, 6000), pattern: Pattern::Loop(SECOND / 100, NEVER), ..READS };
+        let clients: Vec<_> = std::iter::repeat_n(etl, 30).chain([READS]).collect();
+        let mut world = World::fleet(3, Store::start(server), &clients, &[("etl", 300)], 120, 1);
+        world.at(40 * SECOND, Event::Emptied);
+        world.at(80 * SECOND, Event::Emptied);
+        let mut world = world.run();
+        println!("{}: Metrica refused {} requests", server.1, world.too_many.len());
+        assert!(world.too_many.len() <= 10, "Metrica refused at {:?}", world.too_many);
+        assert!(world.seen.iter().all(|seen| !seen.passed && seen.refused.is_none()), "no client sees it");
+        assert!(world.percent_of(3) >= 85, "{} % of the slots are used", world.percent_of(3));
+        let lost: Vec<_> =
+            world.brokers.iter_mut().map(|broker| broker.snapshot().fleet.unwrap().leases_lost).collect();
+        assert!(lost.iter().sum::<u64>() > 0, "the loss is seen: {lost:?}");
+    }
+}
+
+/// The server's clock jumps by an hour, forward and back: no lease ends by that, and none stays.
+#[test]
+fn a_clock_that_jumps_ends_no_lease_and_keeps_none() {
+    for server in SERVERS {
+        let mut fleet = Fleet::new(server);
+        let leases: Vec<_> = (0..3).map(|_| fleet.ask(0, ask(0, 0)).unwrap()).collect();
+        for jump in [3_600_000, -7_200_000, 3_600_000] {
+            fleet.skew += jump;
+            assert!(fleet.ask(1, ask(0, 0)).is_none(), "three are in flight, whatever the clock shows");
+            fleet.pass(2000);
+            assert!(fleet.ask(1, ask(0, 0)).is_none());
+        }
+        for lease in leases {
+            fleet.finish(0, lease, 7);
+        }
+        assert!(fleet.ask(1, ask(0, 0)).is_some(), "the slots are free again");
+    }
+}
+
+/// 10 gates with 200 callers, over the end of a day: budgets hold, and the store is hardly used.
+#[test]
+fn many_gates_keep_a_budget_over_the_end_of_a_day() {
+    let mut fleet = Fleet::of(10, SERVERS[0], |settings| {
+        settings.callers = (0..200)
+            .map(|number| CallerSettings {
+                per_day: Some(3),
+                ..CallerSettings::new(CallerId::new(&format!("c{number}")))
+            })
+            .collect();
+        settings.limits = Limits::default().with_limit(LimitName::Day, 500);
+    });
+    let mut served = [0_u32; 2];
+    // An hour and a half before midnight, then as long after it.
+    fleet.now.unix = 20_001 * 86_400 - 5400;
+    for (day, count) in served.iter_mut().enumerate() {
+        for number in 0..1000_usize {
+            let request = fleet.request(number % 10, &format!("c{}", number % 200), Groups::CLIENT_READ, 0);
+            if let Some(lease) = fleet.ask_for(number % 10, request) {
+                *count += 1;
+                fleet.finish(number % 10, lease, 7);
+            }
+            fleet.pass(40);
+        }
+        let until = 20_001 * 86_400 + 60;
+        while day == 0 && fleet.now.unix < until {
+            fleet.pass(60_000.min((until - fleet.now.unix) * 1000));
+        }
+    }
+    assert_eq!(served, [500; 2], "the day of the account: 600 were the budgets of all callers");
+    let (seconds, calls) =
+        (fleet.store.figure("cpu", "used_cpu_user") + fleet.store.figure("cpu", "used_cpu_sys"), fleet.store.calls);
+    println!("{calls} calls took {:.0} µs each of the store", seconds * 1e6 / f64::from(u32::try_from(calls).unwrap()));
+}
+
+/// One request: owner, caller, kind.
+#[derive(Debug, Clone, Copy)]
+struct Ask {
+    caller: usize,
+    kind: usize,
+}
+
+const fn ask(caller: usize, kind: usize) -> Ask {
+    Ask { caller, kind }
+}
+
+const CALLERS: [&str; 4] = ["one", "two", "three", "four"];
+const NOON: u64 = 20_000 * 86_400 + 43_200;
+
+fn settings() -> Settings {
+    let mut callers = CALLERS.map(|name| CallerSettings::new(CallerId::new(name)));
+    callers[1].per_day = Some(9);
+    callers[2].per_5m = Some(4);
+    callers[3].share = Some(20);
+    Settings {
+        limits: Limits::default().with_limit(LimitName::Reports5m, 6).with_limit(LimitName::Day, 40),
+        owners: vec![OwnerName::new("shop")],
+        egresses: vec![EgressName::new("default")],
+        callers: callers.to_vec(),
+        ..Settings::default()
+    }
+}
+
+fn groups(kind: usize) -> Groups {
+    [
+        Groups::CLIENT_READ,
+        Groups::REPORT_READ,
+        Groups::LOGS,
+        Groups::GRANTS.with(Groups::CLIENT_WRITE),
+        Groups::DELEGATES.with(Groups::CLIENT_WRITE),
+    ][kind]
+}
+
+fn request(broker: &Broker, caller: &str, groups: Groups, counters: usize) -> Request {
+    Request {
+        owner: broker.owner(OwnerName::new("shop")).unwrap(),
+        caller: broker.caller(CallerId::new(caller)).unwrap(),
+        egress: broker.egress(EgressName::new("default")).unwrap(),
+        groups,
+        class: Class::Normal,
+        counters: Counters::of(&[7, 8, 9][..counters]),
+        rest: 60 * SECOND,
+    }
+}
+
+/// Gates that ask and give up at once, if nothing is granted at once.
+struct Fleet {
+    brokers: Vec<Broker>,
+    store: Store,
+    now: Now,
+    /// What the server's clock is ahead, in milliseconds.
+    skew: i64,
+}
+
+impl Fleet {
+    fn new(server: (&str, &str)) -> Self {
+        Self::of(2, server, |_| {})
+    }
+
+    fn of(gates: usize, server: (&str, &str), change: impl Fn(&mut Settings)) -> Self {
+        let mut settings = settings();
+        change(&mut settings);
+        let now = Now { at: 0, unix: NOON };
+        let mut brokers: Vec<_> = (0..gates).map(|_| Broker::new(&settings, now)).collect();
+        for (gate, broker) in brokers.iter_mut().enumerate() {
+            let fleet = FleetSettings { me: format!("g{gate}"), lease: LEASE, on_loss: OnLoss::Share, replicas: 2 };
+            broker.join_fleet(Some(fleet), now);
+        }
+        let mut fleet = Self { brokers, store: Store::start(server), now, skew: 0 };
+        fleet.begin();
+        fleet
+    }
+
+    /// From the start: the store is empty, and its first lease passes.
+    fn begin(&mut self) {
+        (0..self.brokers.len()).for_each(|gate| self.call(gate));
+        self.pass(6000);
+        assert!(self.brokers.iter_mut().all(|broker| broker.snapshot().fleet.unwrap().is_store_up));
+    }
+
+    fn call(&mut self, gate: usize) {
+        let Some(mut call) = self.brokers[gate].call(self.now) else { return };
+        call.time = Some((NOON * 1000 + self.now.at / 1000).saturating_add_signed(self.skew));
+        let (reply, messages) = self.store.call(&call);
+        self.brokers[gate].reply(&reply, false, self.now);
+        for (name, told) in messages {
+            let now = self.now;
+            for (gate, broker) in self.brokers.iter_mut().enumerate() {
+                if name == "all" || name == format!("g{gate}") {
+                    broker.told(&told, now);
+                }
+            }
+        }
+    }
+
+    /// Time passes, in steps in which gates show that they live.
+    fn pass(&mut self, milliseconds: u64) {
+        let mut left = milliseconds;
+        while left > 0 {
+            let step = left.min(1600);
+            left -= step;
+            let before = self.now.at / SECOND;
+            self.now.at += step * 1000;
+            self.now.unix += self.now.at / SECOND - before;
+            for gate in 0..self.brokers.len() {
+                let _ = self.brokers[gate].due(self.now);
+                if step == 1600 || self.brokers[gate].has_orders() {
+                    self.call(gate);
+                }
+            }
+        }
+    }
+
+    fn request(&self, gate: usize, caller: &str, groups: Groups, counters: usize) -> Request {
+        request(&self.brokers[gate], caller, groups, counters)
+    }
+
+    fn ask(&mut self, gate: usize, ask: Ask) -> Option<Lease> {
+        let request = self.request(gate, CALLERS[ask.caller], groups(ask.kind), ask.kind.min(3));
+        self.ask_for(gate, request)
+    }
+
+    fn ask_for(&mut self, gate: usize, request: Request) -> Option<Lease> {
+        let ticket = match self.brokers[gate].ask(self.now, request) {
+            Answer::Wait(ticket) => ticket,
+            Answer::Granted(_) => panic!("a gate of a fleet granted something by itself"),
+            Answer::Refused(_) => return None,
+        };
+        self.call(gate);
+        let taken = self.brokers[gate].take(ticket);
+        let _ = self.brokers[gate].woken().count();
+        match taken {
+            Taken::Granted(lease) => return Some(lease),
+            Taken::Waiting => self.brokers[gate].cancel(ticket, self.now),
+            Taken::Refused(_) | Taken::Over => {}
+        }
+        self.call(gate);
+        None
+    }
+
+    fn finish(&mut self, gate: usize, lease: Lease, how: usize) {
+        if how == 6 {
+            self.brokers[gate].abandon(lease, self.now);
+        } else {
+            let _ = self.brokers[gate].finish(lease, self.now, outcome(how));
+        }
+        self.call(gate);
+    }
+}
+
+fn outcome(how: usize) -> Outcome {
+    let quotas = [
+        ErrorType::QuotaParallelRequests,
+        ErrorType::QuotaRequestsByIp,
+        ErrorType::QuotaGrantsRequests,
+        ErrorType::QuotaDelegateRequests,
+    ];
+    match how {
+        0 => Outcome::NotSent,
+        1..=4 => Outcome::Refused { error_type: quotas[how - 1], may_repeat: false },
+        _ => Outcome::Done,
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Op {
+    Ask(usize, Ask),
+    Finish(usize, usize),
+    Pass(u64),
+}
+
+fn ops() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        6 => (0..2usize, 0..4usize, 0..5usize).prop_map(|(gate, caller, kind)| Op::Ask(gate, ask(caller, kind))),
+        5 => (any::<usize>(), 0..9usize).prop_map(|(which, how)| Op::Finish(which, how)),
+        4 => (0..400u64).prop_map(Op::Pass),
+        1 => (0..40_000u64).prop_map(Op::Pass),
+    ]
+}
+
+/// Two gates and a store decide as one gate without a store does.
+fn decide_alike(server: (&str, &str)) {
+    let mut fleet = Fleet::new(server);
+    let config = ProptestConfig {
+        cases: 40,
+        failure_persistence: None,
+        rng_seed: proptest::test_runner::RngSeed::Fixed(17),
+        ..ProptestConfig::default()
+    };
+    let fleet = std::cell::RefCell::new(&mut fleet);
+    proptest!(config, |(ops in proptest::collection::vec(ops(), 1..150))| {
+        let mut fleet = fleet.borrow_mut();
+        fleet.store.empty();
+        fleet.now = Now { at: 0, unix: NOON };
+        for gate in 0..2 {
+            fleet.brokers[gate] = Broker::new(&settings(), fleet.now);
+            let joined = FleetSettings { me: format!("g{gate}"), lease: LEASE, on_loss: OnLoss::Share, replicas: 2 };
+            let now = fleet.now;
+            fleet.brokers[gate].join_fleet(Some(joined), now);
+        }
+        fleet.begin();
+        let mut alone = Broker::new(&settings(), fleet.now);
+        let mut running = Vec::new();
+        for (number, op) in ops.iter().enumerate() {
+            match *op {
+                Op::Ask(gate, ask) => {
+                    let request = request(&alone, CALLERS[ask.caller], groups(ask.kind), ask.kind.min(3));
+                    let here = match alone.ask(fleet.now, request) {
+                        Answer::Granted(lease) => Some(lease),
+                        Answer::Wait(ticket) => {
+                            alone.cancel(ticket, fleet.now);
+                            None
+                        }
+                        Answer::Refused(_) => None,
+                    };
+                    let there = fleet.ask(gate, ask);
+                    let granted = (here.is_some(), there.is_some());
+                    prop_assert!(granted.0 == granted.1, "operation {number}: alone and in the fleet {granted:?}: {:?}", &ops[..=number]);
+                    running.extend(here.zip(there).map(|(here, there)| (here, gate, there)));
+                }
+                Op::Finish(which, how) if !running.is_empty() => {
+                    let (here, gate, there) = running.swap_remove(which % running.len());
+                    if how == 6 {
+                        alone.abandon(here, fleet.now);
+                    } else {
+                        let _ = alone.finish(here, fleet.now, outcome(how));
+                    }
+                    fleet.finish(gate, there, how);
+                }
+                Op::Finish(..) => {}
+                Op::Pass(milliseconds) => {
+                    fleet.pass(milliseconds);
+                    let _ = alone.due(fleet.now);
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn a_redis_decides_as_a_gate_alone_does() {
+    decide_alike(SERVERS[0]);
+}
+
+#[test]
+fn a_valkey_decides_as_a_gate_alone_does() {
+    decide_alike(SERVERS[1]);
 }

@@ -60,21 +60,21 @@ pub(super) struct Rate {
 #[derive(Debug)]
 pub(super) struct Window {
     stamps: VecDeque<Micros>,
-    full_until: Micros,
+    pub(super) full_until: Micros,
     probe: Pause,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Calendar {
-    epoch: u32,
+    pub(super) epoch: u32,
     pub(super) spent: u32,
-    is_full: bool,
+    pub(super) is_full: bool,
     /// Whether the count begins with the period.
     pub(super) is_known: bool,
     /// The part of one of several gates: where it ends, and the number of gates.
-    cap: Option<(u32, u32)>,
+    pub(super) cap: Option<(u32, u32)>,
     /// The epoch of that end.
-    capped_in: u32,
+    pub(super) capped_in: u32,
     probe: Pause,
 }
 
@@ -189,17 +189,7 @@ impl Window {
 }
 
 impl Calendar {
-    /// The number that this gate may use.
-    const fn most(&self, limit: u32) -> u32 {
-        match self.cap {
-            // The part of a period that began later is a part of all of it.
-            Some((_, replicas)) if self.capped_in != self.epoch => limit.div_ceil(replicas),
-            Some((cap, _)) if cap < limit => cap,
-            Some(_) | None => limit,
-        }
-    }
-
-    const fn settle(&mut self, epoch: u32) {
+    pub(super) const fn settle(&mut self, epoch: u32) {
         if self.epoch != epoch {
             // The first epoch that is seen begins in the middle of its period.
             let is_known = self.epoch != 0;
@@ -326,35 +316,6 @@ impl Meter {
                 Some(end) => slots.leaving.push_back(end),
                 None => slots.in_use = slots.in_use.saturating_sub(1),
             }
-        }
-    }
-
-    /// Lets this gate use one of so many parts of what is left of a day or an hour; of one part, all of it.
-    pub(super) fn cap(&mut self, limit: &Limit, clock: &Clock, replicas: u32) {
-        if let Self::Calendar(count) = self {
-            count.settle(clock.epoch(limit.shape == Shape::PerHour));
-            let left = limit.limit.saturating_sub(count.spent).div_ceil(replicas.max(1));
-            count.cap = (replicas > 1).then(|| (count.spent.saturating_add(left), replicas));
-            count.capped_in = count.epoch;
-        }
-    }
-
-    /// Sets the count of a day or an hour.
-    pub(super) fn set_spent(&mut self, limit: &Limit, clock: &Clock, spent: u32) {
-        if let Self::Calendar(count) = self {
-            count.settle(clock.epoch(limit.shape == Shape::PerHour));
-            count.spent = spent;
-        }
-    }
-
-    /// The time for which a refusal used the limit up, if it surely is.
-    pub(super) const fn full_for(&self, limit: &Limit, clock: &Clock) -> Option<Micros> {
-        match self {
-            Self::Window(window) if window.full_until > clock.at() => Some(window.full_until - clock.at()),
-            Self::Calendar(count) if count.is_full => {
-                Some(clock.end(matches!(limit.shape, Shape::PerHour)).saturating_sub(clock.at()))
-            }
-            Self::Slots(_) | Self::Rate(_) | Self::Window(_) | Self::Calendar(_) => None,
         }
     }
 

@@ -9,6 +9,7 @@ use redis::{Connection, PushInfo, PushKind, Script, Value};
 use super::{Call, Reply, SCRIPT, Told};
 
 /// The program of a server: the environment variable, or a folder of `./test.sh`, or the path.
+#[expect(clippy::disallowed_methods, reason = "a test names the program of a server")]
 pub(super) fn program(variable: &str, name: &str) -> PathBuf {
     let tools = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/.tools/stores")).join(name);
     match std::env::var_os(variable) {

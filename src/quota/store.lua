@@ -8,29 +8,32 @@ local function text(number) return string.format('%.0f', number) end
 local function key(...) return prefix .. ':' .. table.concat({...}, ':') end
 local function keep(name, ms) call('PEXPIRE', name, ms or day_ms) end
 
--- Time of the fleet: it never goes back, and one call moves it by one lease at most. A server whose clock jumps, or a replica
--- that is promoted with another clock, neither ends leases nor keeps them.
+-- Time of the fleet: it never goes back, and one call moves it by half a lease at most, while gates call every third of one.
+-- A server whose clock jumps, or a replica that is promoted with another clock, neither ends leases nor keeps them.
 local server = q.time
 if not server then
   local t = call('TIME')
   server = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
 end
-local clock = call('HMGET', key('clock'), 'server', 'now', 'born')
-local now, born = tonumber(clock[2]), tonumber(clock[3])
+local clock = call('HMGET', key('clock'), 'server', 'now', 'born', 'gates')
+local now, born, gates = tonumber(clock[2]), tonumber(clock[3]), tonumber(clock[4])
 if now then
-  now = now + math.max(0, math.min(server - tonumber(clock[1]), q.lease))
+  now = now + math.max(0, math.min(server - tonumber(clock[1]), math.floor(q.lease / 2)))
 else
-  now, born = server, server
+  -- A store that is new, or that lost everything: whoever lives is asked to say what is in flight.
+  now, born, gates = server, server, q.gates
+  call('PUBLISH', key('to', 'all'), cjson.encode({call = true}))
 end
-call('HSET', key('clock'), 'server', text(server), 'now', text(now), 'born', text(born))
+call('HSET', key('clock'), 'server', text(server), 'now', text(now), 'born', text(born), 'gates', gates)
 keep(key('clock'))
 
 local alive = key('alive')
 call('ZREMRANGEBYSCORE', alive, '-inf', text(now))
+local was_known = call('ZSCORE', alive, q.me)
 if q.stops then call('ZREM', alive, q.me) else call('ZADD', alive, text(now + q.lease), q.me) end
 keep(alive)
 
-local reply = {granted = {}, refused = {}, owners = {}, lost = 0}
+local reply = {granted = {}, refused = {}, owners = {}, lost = 0, is_emptied = not was_known and not q.hello}
 local function tell(replica, message)
   if replica == q.me then return false end
   call('PUBLISH', key('to', replica), cjson.encode(message))
@@ -103,7 +106,8 @@ local function rate(name, known)
   local limit = q.limits[name]
   local state = {percent = known[name .. ':percent'] or 100, changed = known[name .. ':changed'] or 0}
   settle_rate(state)
-  local interval = 100000 / (limit.n * state.percent)
+  -- In microseconds, rounded as a gate without a store does.
+  local interval = math.floor(100000000 / (limit.n * state.percent))
   local burst = state.percent < 100 and 1 or math.max(1, limit.documented - limit.n)
   return state, interval, burst
 end
@@ -123,7 +127,7 @@ local function room(r, name, where, id)
     return nil
   elseif name == 'by_ip' or name == 'logs_by_ip' then
     local _, interval, burst = rate(name, known)
-    return math.max(free, math.floor((known[name .. ':next'] or 0) - (burst - 1) * interval))
+    return math.max(free, ((known[name .. ':next'] or 0) - (burst - 1) * interval) / 1000)
   elseif name == 'reports_5m' then
     local stamps = key('o', r.o, 'reports')
     call('ZREMRANGEBYSCORE', stamps, '-inf', text(now - 300000))
@@ -213,7 +217,7 @@ local function count(r, by, day, hour)
     elseif by > 0 and (name == 'by_ip' or name == 'logs_by_ip') then
       local known = learned(where)
       local state, interval = rate(name, known)
-      call('HSET', where, name .. ':next', string.format('%.3f', math.max(known[name .. ':next'] or 0, now) + interval),
+      call('HSET', where, name .. ':next', text(math.max(known[name .. ':next'] or 0, now * 1000) + interval),
         name .. ':percent', state.percent, name .. ':changed', text(state.changed))
       keep(where)
     end
@@ -355,8 +359,14 @@ for _, r in ipairs(q.done or {}) do
   touch(r.o)
 end
 for _, r in ipairs(q.learn or {}) do
-  each(r, function(name, where)
-    if name ~= r.limit then return end
+  local name, places = r.limit, {key('o', r.o, 'learned')}
+  if name == 'by_ip' or name == 'logs_by_ip' then
+    places = {key('e', r.e)}
+  elseif name == 'counter_day' or name == 'grants' then
+    places = {}
+    for _, id in ipairs(r.n) do table.insert(places, key('c', id, 'learned')) end
+  end
+  for _, where in ipairs(places) do
     local known = learned(where)
     if name == 'parallel' then
       settle_slots(where, known)
@@ -378,7 +388,7 @@ for _, r in ipairs(q.learn or {}) do
       pause(where, known, name, 30000, 960000)
     end
     keep(where)
-  end)
+  end
   touch(r.o)
 end
 for _, r in ipairs(q.hold or {}) do
@@ -407,14 +417,21 @@ for _, r in ipairs(q.ask or {}) do
 end
 for _, owner in ipairs(q.look or {}) do touch(owner) end
 
-reply.learning = math.max(0, born + q.lease - now)
+-- Nothing is granted before every gate has said what it has in flight: those that were there, or whoever has come within
+-- half a lease.
+reply.learning = math.max(0, born + math.floor(q.lease / 2) - now)
+if reply.learning > 0 and gates > 0 and call('ZCARD', alive) >= gates then
+  reply.learning = 0
+  call('HSET', key('clock'), 'gates', 0, 'born', text(born - q.lease))
+  call('PUBLISH', key('to', 'all'), cjson.encode({look = true}))
+end
 if reply.learning == 0 then
   local names = {}
   for owner in pairs(owners) do table.insert(names, owner) end
   table.sort(names)
   for _, owner in ipairs(names) do look(owner) end
 end
-reply.born, reply.replicas = born, call('ZCARD', alive)
+reply.replicas = call('ZCARD', alive)
 -- An empty table would become an object.
 for _, list in ipairs({'granted', 'refused', 'owners'}) do
   if #reply[list] == 0 then reply[list] = nil end

@@ -56,7 +56,7 @@ pub(super) struct Seen {
 }
 
 pub(super) struct World {
-    /// One for each gate; the clients use them in turn.
+    /// The brokers of the gates; the clients use them in turn.
     pub(super) brokers: Vec<Broker>,
     pub(super) store: Option<Store>,
     pub(super) now: Micros,
@@ -82,12 +82,12 @@ pub(super) const LEASE: Micros = 5 * SECOND;
 pub(super) const MIDNIGHT: u64 = 20_000 * 86_400;
 
 impl World {
-    /// One gate without a store.
+    /// Creates one gate without a store.
     pub(super) fn new(clients: &[Client], waits: &[(&'static str, u64)], end: u64, seed: u64) -> Self {
         Self::build(1, clients, waits, end, seed)
     }
 
-    /// Several gates that share a store.
+    /// Creates several gates with a store.
     pub(super) fn fleet(
         gates: usize,
         store: Store,
@@ -204,7 +204,7 @@ impl World {
         }
     }
 
-    /// Tells the store what there is to tell, until there is nothing.
+    /// Makes calls until no gate has anything to report.
     fn exchange(&mut self) {
         while let Some(gate) = self.brokers.iter().position(Broker::has_orders) {
             self.call(gate, false);
@@ -219,8 +219,12 @@ impl World {
         let (reply, messages) = store.call(&call);
         self.brokers[gate].reply(&reply, is_new, now);
         for (name, told) in messages {
-            let gate: usize = name.strip_prefix('g').unwrap().parse().unwrap();
-            self.brokers[gate].told(&told, now);
+            let now = self.now();
+            for (gate, broker) in self.brokers.iter_mut().enumerate() {
+                if name == "all" || name == format!("g{gate}") {
+                    broker.told(&told, now);
+                }
+            }
         }
         self.wake();
     }

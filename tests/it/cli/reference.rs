@@ -23,6 +23,9 @@ fn complete_reference(ca_file: &Path) -> String {
                 format!("    {key}")
             }
             Some(key) if key.starts_with("connect_to:") => format!("  {key}"),
+            Some(key) if key.starts_with("store:") => {
+                format!("  {}", key.replace("/etc/metrika-gate/redis-ca.pem", &ca_file.display().to_string()))
+            }
             Some(key) if ["workers:", "state_dir:"].iter().any(|name| key.starts_with(name)) => key.to_owned(),
             _ => line.to_owned(),
         };

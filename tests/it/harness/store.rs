@@ -20,6 +20,7 @@ pub struct Store {
     _folder: tempfile::TempDir,
 }
 
+#[expect(clippy::disallowed_methods, reason = "a test names the program of a server")]
 fn program((variable, name): (&str, &str)) -> PathBuf {
     let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join(".tools/stores").join(name);
     match std::env::var_os(variable) {

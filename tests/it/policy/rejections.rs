@@ -15,7 +15,7 @@ use crate::harness::{Answer, Gate, READ_TOKEN, TWO_CALLERS, Upstream};
 const COUNTERS: &str = "/management/v1/counters";
 
 /// The reasons whose message has the details of the request: the rule, the scopes, since when.
-const DETAILED: [Reason; 18] = [
+const DETAILED: [Reason; 19] = [
     Reason::ScopeDenied,
     Reason::TokenScopeMissing,
     Reason::TokenSuspended,
@@ -34,6 +34,7 @@ const DETAILED: [Reason; 18] = [
     Reason::QuotaFull,
     Reason::QuotaBudget,
     Reason::QuotaDraining,
+    Reason::QuotaStoreUnavailable,
 ];
 
 /// The reasons that no request can meet: they are faults of the gate itself, and their response is held where it is made.
@@ -93,6 +94,12 @@ pub fn assert_is(answer: &Answer, expected: &str) {
 
 /// Meets the refusals of quotas.
 fn quotas(meet: &mut impl FnMut(&Answer, &'static str)) {
+    let upstream = Upstream::plain();
+    // Nobody listens there.
+    let quota = "quota: {store: {redis: 'redis://127.0.0.1:1', on_loss: refuse}}";
+    let gate = Gate::start(&upstream, &format!("{TWO_CALLERS}{quota}\n"));
+    meet(&gate.get("app", COUNTERS), "503 quota_store_unavailable");
+
     let slow = Upstream::run(|conversation| {
         while conversation.request_head().is_some() {
             std::thread::sleep(std::time::Duration::from_millis(1500));

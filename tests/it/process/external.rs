@@ -100,7 +100,7 @@ fn every_file_and_port_is_watched_and_within_the_sandbox() {
         };
         assert_eq!(seen, expected, "{}", file.purpose);
     }
-    assert_eq!(external.ports.iter().map(|port| port.port).collect::<Vec<_>>(), [8443, 8444]);
+    assert_eq!(external.ports.iter().map(|port| port.port).collect::<Vec<_>>(), [8443, 8444, 6379]);
     assert!(external.ports.iter().all(|port| needs.connect.contains(&port.port)));
 }
 

@@ -234,8 +234,12 @@ tokens:
   crm: {file: '{folder}/crm', scopes: [metrika:write]}
 ";
     let callers = TWO_CALLERS.replace("{id: crm,", "{id: crm, enforce: false,").replace(", metrika:write]", "]");
-    let gate =
-        Gate::start(upstream, &format!("{callers}{tokens}timeouts: {{body_idle: 200ms}}\nquota: {{mode: observe}}\n"));
+    let gate = Gate::start(
+        upstream,
+        &format!(
+            "{callers}{tokens}timeouts: {{body_idle: 200ms}}\nquota: {{mode: observe, store: {{redis: 'redis://127.0.0.1:1'}}}}\n"
+        ),
+    );
     for path in [COUNTERS, "/no", "/stat/v1/data?oauth_token=x", "/a//b"] {
         gate.get("app", path);
     }

@@ -26,7 +26,7 @@ const MODULES: [(&str, &str, &[&str]); 19] = [
     (
         "process",
         "process",
-        &["files", "metrics", "policy", "quota", "response", "server", "telemetry", "token", "worker"],
+        &["config", "files", "metrics", "policy", "quota", "response", "server", "telemetry", "token", "worker"],
     ),
     ("reload", "process", &["config", "files", "metrics", "policy", "process", "token", "upstream", "worker"]),
     (
@@ -168,7 +168,9 @@ fn every_module_has_a_layer_and_uses_only_modules_above_it() {
 fn the_libraries_have_no_async_and_no_input_or_output() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("crates");
     let of_crates = CRATES.iter().flat_map(|name| sources_of(&root.join(name).join("src")));
-    let of_pure = sources().into_iter().filter(|(file, _)| ["policy", "quota"].contains(&module(file).as_str()));
+    // The servers that the tests of a fleet start are no part of the program.
+    let is_pure = |file: &Path| ["policy", "quota"].contains(&module(file).as_str()) && !file.ends_with("servers.rs");
+    let of_pure = sources().into_iter().filter(|(file, _)| is_pure(file));
     for (file, text) in of_crates.chain(of_pure) {
         let program = program(&text);
         for word in ["async ", "tokio", "hyper::", "tower", "std::fs", "std::net::Tcp", "std::io", "std::thread"] {
