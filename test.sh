@@ -106,6 +106,7 @@ install_tools() {
     package gcc has cc
     package g++ has c++
     package curl has curl
+    package openssl has openssl
     package valgrind has valgrind
     package buildah has buildah
     package mmdebstrap has mmdebstrap
@@ -144,6 +145,26 @@ published_clients() {
 full_queue() {
     METRIKA_GATE_BIN=${METRIKA_GATE_BIN:-$gate} "$tools/venv/bin/python" tests/clients/quota.py
 }
+# Writes the metrics of a gate that belongs to a fleet and does not reach its store to a file.
+metrics_of_fleet() {
+    local folder=$work/fleet pid status=0
+    mkdir -p "$folder"
+    cat >"$folder/gate.yaml" <<GATE
+listeners: [{name: app, address: "127.0.0.1:0"}]
+admin: {address: "127.0.0.1:9091"}
+tokens: {crm: {file: "$folder/crm", scopes: [metrika:read]}}
+callers: [{id: app, match: {listener: app}, scopes: [metrika:read], tokens: [crm]}]
+quota: {store: {redis: "redis://127.0.0.1:1"}}
+GATE
+    (umask 077 && printf 'y0_%037d\n' 0 >"$folder/crm")
+    "$gate" run --config "$folder/gate.yaml" >"$folder/log" 2>&1 &
+    pid=$!
+    "$gate" healthcheck --url http://127.0.0.1:9091/readyz --wait 20s &&
+        curl -fsS --max-time 5 -o "$1" http://127.0.0.1:9091/metrics || { status=1; tail -n 20 "$folder/log"; }
+    kill "$pid" 2>/dev/null
+    wait "$pid" || status=1
+    return "$status"
+}
 # The demo answers, its metrics are clean to promtool, the rules find what they read, and SIGTERM is a clean end.
 live() {
     "$gate" demo >"$work/demo.log" 2>&1 &
@@ -163,7 +184,9 @@ live() {
     if [ "$status" = 0 ]; then
         promtool check metrics <"$work/metrics" >"$work/lint" 2>&1 || status=1
         [ ! -s "$work/lint" ] || { cat "$work/lint"; status=1; }
-        ! python3 -c 'import yaml' 2>/dev/null || python3 tests/deploy.py metrics "$work/metrics" || status=1
+        ! python3 -c 'import yaml' 2>/dev/null || {
+            metrics_of_fleet "$work/metrics-fleet" && python3 tests/deploy.py metrics "$work/metrics" "$work/metrics-fleet"
+        } || status=1
     fi
     kill "$demo" 2>/dev/null
     wait "$demo" || { echo "the demo ended with status $?"; status=1; }
