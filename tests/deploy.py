@@ -148,15 +148,17 @@ def store():
     assert (config["maxmemory-policy"], config["save"], config["appendonly"]) == ("noeviction", '""', "no"), "valkey.yaml: memory"
     assert size(config["maxmemory"]) < size(server["resources"]["limits"]["memory"]), "valkey.yaml: maxmemory"
 
-    # The rights.
+    # The rights: docs/operations.md has the same.
     script = re.findall(r"\bcall\((.)([A-Z]+)\1", (ROOT / "src/quota/store.lua").read_text())
     needed = {name.lower() for _, name in script} | {"evalsha", "script|load", "subscribe"}
     assert len(needed) > 20, "the script calls almost nothing: this check is broken"
     rights = by_kind["ConfigMap"]["data"]["gate.acl"].split()
+    documented = re.search(r"^user gate on >PASSWORD (.*?)^```", (ROOT / "docs/operations.md").read_text(), re.DOTALL | re.MULTILINE)
     key = "{" + settings.get("prefix", "metrika-gate") + "}"
-    assert rights[:4] == [f"~{key}*", "resetchannels", f"&{key}:to:*", "-@all"], f"valkey.yaml: keys and channels {rights[:4]}"
-    granted = {right.removeprefix("+") for right in rights[4:]}
-    assert granted == needed, f"valkey.yaml: commands {sorted(granted ^ needed)}"
+    for where, line in (("valkey.yaml", rights), ("operations.md", documented[1].replace("\\\n", " ").split())):
+        assert line[:4] == [f"~{key}*", "resetchannels", f"&{key}:to:*", "-@all"], f"{where}: keys and channels {line[:4]}"
+        granted = {right.removeprefix("+") for right in line[4:]}
+        assert granted == needed, f"{where}: commands {sorted(granted ^ needed)}"
 
 
 def kustomization():

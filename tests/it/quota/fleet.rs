@@ -261,6 +261,41 @@ fn budgets_hold_over_all_gates() {
     assert_eq!(get(&gates[0], "polite").status, 200, "others have what is left");
 }
 
+/// The rights of the user of the gates, as docs/operations.md has them.
+fn documented_rights() -> impl Iterator<Item = &'static str> {
+    let text = include_str!("../../../docs/operations.md");
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix("user gate on >PASSWORD "));
+    let rights = lines.next().unwrap();
+    assert!(lines.next().is_none(), "the page has one such line");
+    rights.split(' ')
+}
+
+#[test]
+fn the_documented_user_of_the_store_has_every_right_that_gates_need() {
+    for server in SERVERS {
+        let (fake, store) = (fake(), Store::start(server));
+        let command: Vec<_> =
+            ["ACL", "SETUSER", "gate", "on", ">of-the-store"].into_iter().chain(documented_rights()).collect();
+        store.ask(&command);
+        let quota = format!(
+            "{{limits: {{by_ip: {{limit: 1000, raised: true}}}}, \
+             store: {{redis: 'redis://gate@127.0.0.1:{}', password_file: '{{folder}}/store', lease: 1s}}}}",
+            store.port
+        );
+        let config = config(&quota, ", quota: {share: 90%, per_day: 1000, per_5m: 100}", "");
+        let plan = || Gate::plan_for(&fake.address().to_string(), fake.ca_pem(), &config).token("shop", TOKEN);
+        let gates = [plan().token("store", "of-the-store").start(), plan().token("store", "of-the-store").start()];
+        until_up(&gates);
+        let (seen, ()) = busy(&gates, 4, || sleep(1500));
+        assert!(seen.statuses.iter().all(|status| *status == 200), "{:?}", seen.statuses);
+        assert_eq!(most(&fake), 3, "in flight at once");
+        assert!(gates.iter().all(is_up));
+        drop(gates);
+        let denied = store.ask(&["ACL", "LOG"]);
+        assert_eq!(denied, redis::Value::Array(Vec::new()), "{}", server.1);
+    }
+}
+
 #[test]
 fn the_store_sees_names_and_numbers_only() {
     let (fake, store) = (fake(), Store::start(REDIS));
