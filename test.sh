@@ -4,7 +4,7 @@
 # It is deterministic: the fuzz targets run the same inputs every time. Two tiers are apart from it:
 #
 #     ./test.sh clients           runs published clients through the gate; it fetches them from PyPI
-#     ./test.sh soak [SECONDS]    searches with each fuzz target for so many seconds (600)
+#     ./test.sh soak [SECONDS]    searches with each fuzz target for so many seconds (600), and repeats the tests of the fleet
 #
 # On a Debian machine with a Rust toolchain it fetches the tools it misses: Debian packages where it is root or sudo
 # asks for no password, the rest into .tools/. A tool that cannot be had skips its step and says so; the steps of Rust
@@ -136,6 +136,21 @@ other_tests() {
         cargo test --locked --lib --bins --tests -- --skip fleet
     fi
 }
+# fleet_again SECONDS: the tests of the fleet, again and again for so long, or until one fails.
+fleet_again() {
+    local end runs=0
+    local run=(cargo test --locked fleet)
+    ! has cargo-nextest || run=(cargo nextest run --locked --profile ci -E 'test(fleet)')
+    # The build has its own time.
+    "${run[@]}" --no-run || return
+    end=$((SECONDS + $1))
+    while :; do
+        "${run[@]}" >"$work/fleet.log" 2>&1 || { cat "$work/fleet.log"; echo "run $((runs + 1)) failed"; return 1; }
+        runs=$((runs + 1))
+        [ "$SECONDS" -lt "$end" ] || break
+    done
+    echo "the tests of the fleet passed in each of $runs runs"
+}
 documentation() { RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps; }
 published_clients() {
     "$tools/venv/bin/pip" install -q -r tests/clients/requirements.txt || return
@@ -199,7 +214,8 @@ live() {
 usage() {
     echo "usage: ./test.sh                  everything that has to hold before a merge"
     echo "       ./test.sh clients          published clients through the gate"
-    echo "       ./test.sh soak [SECONDS]   a random search with each fuzz target, for so many seconds each (600)"
+    echo "       ./test.sh soak [SECONDS]   a random search with each fuzz target, and the tests of the fleet again and again,"
+    echo "                                  for so many seconds each (600)"
 }
 merge_gate() {
     step "tools" install_tools
@@ -239,7 +255,14 @@ clients() {
 }
 soak() {
     package g++ has c++
+    mkdir -p "$tools"
+    install_stores
     step "random search" fuzz/run all "$1"
+    if stores; then
+        step "fleet" fleet_again "$1"
+    else
+        skip "fleet" "no redis-server or no valkey-server"
+    fi
 }
 
 has cargo || { echo "a Rust toolchain is needed: https://rustup.rs"; exit 1; }
