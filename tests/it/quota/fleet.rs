@@ -1,14 +1,17 @@
 //! Several gates share what Metrica allows through a real store; the stand-in's own count of parallel requests is the judge.
 
+use std::net::TcpListener;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use fake_metrica::{Fake, Quota};
+use rcgen::{CertificateParams, KeyPair};
 
 use super::sharing::{TOKEN, config, get, metrica};
 use crate::harness::gate::{count, until};
 use crate::harness::relay::Relay;
 use crate::harness::store::{REDIS, SERVERS, Store};
+use crate::harness::upstream::Authority;
 use crate::harness::{Answer, Gate};
 
 /// The time that the stand-in needs for a request.
@@ -259,6 +262,72 @@ fn budgets_hold_over_all_gates() {
     assert_eq!(statuses, [[200; 10].as_slice(), &[429; 5]].concat());
     assert_eq!(answers.last().unwrap().field("x-gate-error"), Some("quota_budget"));
     assert_eq!(get(&gates[0], "polite").status, 200, "others have what is left");
+}
+
+/// The rights of the user of the gates, as docs/operations.md has them.
+fn documented_rights() -> impl Iterator<Item = &'static str> {
+    let text = include_str!("../../../docs/operations.md");
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix("user gate on >PASSWORD "));
+    let rights = lines.next().unwrap();
+    assert!(lines.next().is_none(), "the page has one such line");
+    rights.split(' ')
+}
+
+#[test]
+fn the_documented_user_of_the_store_has_every_right_that_gates_need() {
+    for server in SERVERS {
+        let (fake, store) = (fake(), Store::start(server));
+        let command: Vec<_> =
+            ["ACL", "SETUSER", "gate", "on", ">of-the-store"].into_iter().chain(documented_rights()).collect();
+        store.ask(&command);
+        let quota = format!(
+            "{{limits: {{by_ip: {{limit: 1000, raised: true}}}}, \
+             store: {{redis: 'redis://gate@127.0.0.1:{}', password_file: '{{folder}}/store', lease: 1s}}}}",
+            store.port
+        );
+        let config = config(&quota, ", quota: {share: 90%, per_day: 1000, per_5m: 100}", "");
+        let plan = || Gate::plan_for(&fake.address().to_string(), fake.ca_pem(), &config).token("shop", TOKEN);
+        let gates = [plan().token("store", "of-the-store").start(), plan().token("store", "of-the-store").start()];
+        until_up(&gates);
+        let (seen, ()) = busy(&gates, 4, || sleep(1500));
+        assert!(seen.statuses.iter().all(|status| *status == 200), "{:?}", seen.statuses);
+        assert_eq!(most(&fake), 3, "in flight at once");
+        assert!(gates.iter().all(is_up));
+        drop(gates);
+        let denied = store.ask(&["ACL", "LOG"]);
+        assert_eq!(denied, redis::Value::Array(Vec::new()), "{}", server.1);
+    }
+}
+
+#[test]
+fn a_confined_gate_reaches_a_store_by_tls_and_trusts_its_authority_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let (authority, key) = (Authority::new("authority of the store"), KeyPair::generate().unwrap());
+    let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    let certificate = params.signed_by(&key, &authority.issuer).unwrap().pem();
+    let [certificate_file, key_file] =
+        [("store.crt", certificate), ("store.key", key.serialize_pem())].map(|(name, pem)| {
+            let file = folder.path().join(name);
+            std::fs::write(&file, pem).unwrap();
+            file.display().to_string()
+        });
+    // The usual port is for the test; Valkey from PyPI has no TLS.
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let arguments =
+        ["--tls-port", &port.to_string(), "--tls-cert-file", &certificate_file, "--tls-key-file", &key_file];
+    let _store = Store::with(REDIS, &[arguments.as_slice(), &["--tls-auth-clients", "no"]].concat());
+    let fake = fake();
+    let trusting = |authority: &Authority| {
+        let quota = format!("{{store: {{redis: 'rediss://localhost:{port}', ca_file: '{{folder}}/store-ca'}}}}");
+        let plan = Gate::plan_for(&fake.address().to_string(), fake.ca_pem(), &config(&quota, "", ""));
+        plan.token("shop", TOKEN).token("store-ca", &authority.pem).start()
+    };
+    let gate = trusting(&authority);
+    until("the gate reaches the store by TLS", || is_up(&gate));
+    assert_eq!(get(&gate, "polite").status, 200);
+    let other = trusting(&Authority::new("another authority"));
+    until("the gate has tried", || other.metric(&["quota_degraded_seconds_total"]) >= 2.0);
+    assert!(!is_up(&other), "it trusts nobody else");
 }
 
 #[test]
