@@ -524,7 +524,7 @@ MUTATIONS = [
     ("accounts", "only lists of the same callers are read again", "src/health/learn.rs", "sharing.is_some_and(|sharing| sharing.contains(&alias))", "sharing.is_none_or(|sharing| sharing.contains(&alias) || alias != token_use.alias)", "accounts::a_change_makes_only"),
     ("accounts", "a list is read with a token that reads", "src/health/due.rs", "            let asker = self.asking_token(slot.token_use());\n            if", "            let asker = slot.token_use();\n            if", "accounts::lists_are_read"),
     ("accounts", "what acts goes to one account", "src/policy/decide.rs", "let is_read = !operation.acts && self.body.is_none()", "let is_read = self.body.is_none()", "accounts::a_denied_read",
-     ("src/policy/decide.rs", "self.verb.is_some_and(Verb::is_safe);\n        let next", "self.verb.is_some();\n        let next")),
+     ("src/gateway/forward.rs", "repeat.is_some() && !permit.exchange.acts();", "repeat.is_some();")),
     ("accounts", "a new counter is known", "src/gateway/progress.rs", "        is_shown && (is_new || self.worker.learning.lacks_the_owner(token_use))", "        is_shown && self.worker.learning.lacks_the_owner(token_use)", "accounts::a_new_counter"),
     ("judge", "the stand-in accepts no more requests than a limit allows", "crates/fake-metrica/src/quota/ledger.rs",
      "used.map_or(0, |used| used) >= u64::from(allowed)", "used.map_or(0, |used| used) > u64::from(allowed)", "ledger:: | quotas::"),

@@ -204,6 +204,7 @@ fn a_caller_that_leaves_leaves_the_queue() {
         assert_eq!(greedy.join().unwrap(), [200; 3]);
     });
     assert!(!fake.heard().iter().skip(3).any(|line| line.contains("goals")), "nothing was sent for it");
+    gate.until_metric(&["quota_in_use", "owner=\"shop\""], 0.0);
 }
 
 #[test]

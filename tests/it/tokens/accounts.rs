@@ -46,7 +46,7 @@ tokens:
   one_writes: {{file: '{{folder}}/one_writes', scopes: [metrika:write]{writes}}}
   two: {{file: '{{folder}}/two', scopes: [metrika:read, metrika:write]{two}}}
 callers:
-  - {{id: agency, match: {{listener: app}}, scopes: [metrika:read, metrika:write], tokens: [one, one_writes, two]}}
+  - {{id: agency, match: {{listener: app}}, scopes: [metrika:read, metrika:write], tokens: [one, one_writes, two], measurement_tokens: allow}}
   - {{id: client, match: {{listener: first}}, scopes: [metrika:read, metrika:write], tokens: [one, one_writes, two], counters: [101]}}
 {more}
 "
@@ -160,7 +160,10 @@ fn a_denied_read_is_sent_to_the_other_account_once() {
     let head = send(&gate, &format!("HEAD {}", goals(203)), "");
     assert_eq!(head.status, 200);
     let before = (sent(&fake, OF_TWO), retries(&gate));
-    assert_eq!(send(&gate, "DELETE /management/v1/counter/203/goal/5", "").status, 403);
+    assert_eq!(send(&gate, "DELETE /management/v1/counter/204/goal/5", "").status, 403);
+    // A GET that makes something.
+    let made = send(&gate, "GET /management/v1/counter/204/measurement/generate", "");
+    assert_eq!((made.status, made.field("x-gate-error")), (403, None), "{}", made.text());
     assert_eq!((sent(&fake, OF_TWO), retries(&gate)), before, "what acts is never sent to a second account");
 }
 
