@@ -26,6 +26,7 @@ mod health;
 mod level;
 mod policy;
 mod process;
+mod proxy;
 pub mod quota;
 mod reader;
 mod rules;
@@ -40,6 +41,7 @@ pub use health::{Identity, Origin, TokenHealth};
 pub use level::level;
 pub use policy::tokens_beside_mistakes;
 pub use process::admin_beside_mistakes;
+pub use proxy::{BasicCredentials, Proxy, ProxyAuth};
 pub use quota::{CallerQuota, Quota};
 use reader::{At, Findings};
 pub use rules::login;
@@ -159,6 +161,8 @@ pub struct Upstream {
     pub ca_file: Option<PathBuf>,
     /// The host and port to connect to instead; the certificate must still name `host`.
     pub connect_to: Option<(String, u16)>,
+    /// The proxy that opens a tunnel to the host, or to that of `connect_to`.
+    pub proxy: Option<Proxy>,
     /// The address families to connect to.
     pub address_family: AddressFamily,
     /// Whether HTTP/2 is offered.
@@ -186,7 +190,7 @@ pub enum AddressFamily {
 /// Timeouts towards the upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UpstreamTimeouts {
-    /// For the look-up, the connect and the TLS handshake together.
+    /// For the look-up, the connect, the tunnel of a proxy and the TLS handshake together.
     pub connect: Duration,
     /// From the last byte of the request to the head of the response.
     pub response_headers: Duration,

@@ -253,22 +253,11 @@ impl<'a> Doctor<'a> {
         reply
     }
 
-    /// Returns the reason why `place` cannot be reached, if `why` is a failed connection (rule 8). Connects once per place.
-    async fn unreached(place: &mut Place, why: &Obstacle, now: SystemTime) -> Option<Finding> {
-        if !matches!(why, Obstacle::Connection(_)) {
-            return None;
-        }
-        if place.unreached.is_none() {
-            place.unreached = reach::why_not(&place.upstream, &place.purpose.key(), now).await;
-        }
-        let Unreached { said, mend, may_pass } = place.unreached.clone()?;
-        Some(if may_pass { Finding::UnreachableNow { said, mend } } else { Finding::Unreachable { said, mend } })
-    }
-
     /// Determines whether the token is valid and can read (rules 2 and 3). Returns `None` for an invalid token.
     async fn admit(&mut self, source: &'a TokenSource, token: Token) -> Option<ExaminedToken<'a>> {
         let identity = self.identify(source, &token).await;
         let reply = self.ask(source.alias, &token, Question::List).await;
+        self.report_proxy(source, &reply);
         if reply == Reply::Invalid {
             let finding = match identity {
                 Identity::Silent => Finding::Invalid,

@@ -35,6 +35,8 @@ pub enum Purpose {
     Upstream,
     /// Connections to `identity`; as a file, the certificate authorities that they trust.
     Identity,
+    /// Connections to the proxy, through which all others go; as a file, the credentials for it.
+    Proxy,
     /// The token with this name.
     Token(TokenAlias),
     /// The unix socket of the listener with this name.
@@ -53,6 +55,7 @@ impl fmt::Display for Purpose {
             Self::Configuration => f.write_str("the configuration"),
             Self::Upstream => f.write_str("upstream"),
             Self::Identity => f.write_str("identity"),
+            Self::Proxy => f.write_str("proxy"),
             Self::Token(alias) => write!(f, "token {alias}"),
             Self::Listener(name) => write!(f, "listener {name}"),
             Self::State => f.write_str("state"),
@@ -83,7 +86,7 @@ impl Purpose {
     pub const fn read(self) -> Read {
         match self {
             Self::Configuration => Read::First,
-            Self::Upstream | Self::Identity | Self::Store => Read::WithIt,
+            Self::Upstream | Self::Identity | Self::Proxy | Self::Store => Read::WithIt,
             Self::Token(_) | Self::StorePassword => Read::Alone,
             Self::Listener(_) => Read::Never,
             Self::State => Read::Before,
@@ -94,7 +97,7 @@ impl Purpose {
     const fn guard(self, allow_mode: Option<u32>) -> Guard {
         match self {
             Self::Configuration | Self::Upstream | Self::Identity | Self::Store => Guard::Trusted,
-            Self::Token(_) | Self::StorePassword => Guard::Secret { allow_mode },
+            Self::Token(_) | Self::Proxy | Self::StorePassword => Guard::Secret { allow_mode },
             Self::Listener(_) => Guard::Made,
             Self::State => Guard::Kept,
         }
@@ -107,6 +110,7 @@ impl Purpose {
             Self::Configuration => String::new(),
             Self::Upstream => "upstream".to_owned(),
             Self::Identity => "identity".to_owned(),
+            Self::Proxy => "upstream.proxy_auth_file".to_owned(),
             Self::Token(alias) => format!("tokens.{alias}"),
             Self::Listener(_) => "listeners".to_owned(),
             Self::State => "state_dir".to_owned(),

@@ -1,7 +1,8 @@
 //! Upstream: the single host that requests go to, and the connections to it.
 //!
 //! 1. The configured name is dialled, sent as SNI, verified in the certificate and sent as `Host`, whatever a request
-//!    contains; `connect_to` changes only the address that is dialled. Proxy variables of the environment have no effect.
+//!    contains; `connect_to` changes only the address that is dialled. `proxy` changes only the way there: TLS runs end to
+//!    end inside its tunnel. Proxy variables of the environment have no effect.
 //! 2. TLS is version 1.2 or 1.3, and the certificate is always verified against the system's roots (those of Mozilla if the
 //!    system has none) and the configured ones.
 //! 3. Each worker has connections of its own; threads share only immutable state.
@@ -26,6 +27,7 @@ pub mod received;
 pub mod request;
 pub mod response_head;
 mod sender;
+pub mod tunnel;
 mod upload;
 pub mod watchdog;
 mod wire;
@@ -34,6 +36,7 @@ pub use lease::{Lease, Pass};
 pub use listener::Listener;
 pub use pool::{CarriedToken, Pool};
 pub use request::Outgoing;
+use tunnel::Tunnel;
 pub use watchdog::{Watchdog, Watchdogs};
 
 /// The upstream host and its TLS configuration, prepared once and shared by the workers.
@@ -48,6 +51,8 @@ pub struct Upstream {
     pub scheme: Scheme,
     server_name: ServerName<'static>,
     tls: Arc<ClientConfig>,
+    /// The request to the proxy, if there is one.
+    pub tunnel: Option<Tunnel>,
     /// The number and origin of the trusted certificates, for the log line at startup.
     pub roots: String,
 }
@@ -81,6 +86,7 @@ impl Upstream {
             server_name: ServerName::try_from(settings.host.clone())?,
             tls: Arc::new(tls),
             roots,
+            tunnel: Tunnel::of(&settings),
             settings,
         })
     }

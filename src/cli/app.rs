@@ -151,6 +151,7 @@ impl App {
     }
 
     fn log_start(&self, worker_count: usize) {
+        super::environment::log_proxy_variables(self.reloader.config().upstream.proxy.is_some());
         for bound in &self.bound {
             tracing::info!(listener = bound.name.as_str(), place = %bound.place, "listening");
         }
@@ -159,6 +160,7 @@ impl App {
             version = env!("CARGO_PKG_VERSION"),
             admin = %self.admin_place(),
             upstream = %upstream.settings.authority,
+            proxy = upstream.tunnel.as_ref().map(|tunnel| tunnel.proxy.as_str()),
             roots = %upstream.roots,
             callers = self.reloader.generation().policy.callers.all().len(),
             workers = worker_count,

@@ -172,7 +172,7 @@ const HOSTS_BYTES: usize = 1024 * 1024;
 
 /// Notes that the hosts file lists the name of the upstream, because the gate does not use that file for it.
 fn unused_host(config: &Config, hosts: &str) -> Option<Warning> {
-    let Upstream { host, connect_to: None, .. } = &config.upstream else { return None };
+    let Upstream { host, connect_to: None, proxy: None, .. } = &config.upstream else { return None };
     let address_in = |line: &str| {
         let line = line.split_once('#').map_or(line, |(line, _)| line);
         let mut words = line.split_ascii_whitespace();

@@ -5,7 +5,9 @@
 //! 2. A variable applies only to the command that it belongs to: an invalid one for `run` does not affect
 //!    `healthcheck`.
 //! 3. A message about an invalid variable names the variable.
-//! 4. A file given where none is expected gets a hint about how to name a configuration.
+//! 4. The proxy variables that other programs read have no effect; a set one is logged at the start, without its value, which
+//!    can contain a password.
+//! 5. A file given where none is expected gets a hint about how to name a configuration.
 
 use std::ffi::{OsStr, OsString};
 
@@ -52,7 +54,23 @@ pub(super) fn names_config(matches: &ArgMatches) -> bool {
         && matches.value_source("config") == Some(ValueSource::EnvVariable)
 }
 
-/// Adds the hints of rules 3 and 4 to `error`.
+/// The variables that make other programs use a proxy for https.
+const PROXY_VARIABLES: [&str; 4] = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
+
+/// Logs the proxy variables that are set (rule 4). `has_proxy` is whether the configuration has a proxy.
+#[expect(clippy::disallowed_methods, reason = "a variable without effect, which the operator is told")]
+pub(super) fn log_proxy_variables(has_proxy: bool) {
+    let is_set = |variable: &str| std::env::var_os(variable).is_some_and(|value| !value.is_empty());
+    for variable in PROXY_VARIABLES.into_iter().filter(|variable| is_set(variable)) {
+        if has_proxy {
+            tracing::info!(variable, "a proxy variable is set and has no effect; upstream.proxy is used");
+        } else {
+            tracing::warn!(variable, "a proxy variable is set and has no effect; set upstream.proxy to use a proxy");
+        }
+    }
+}
+
+/// Adds the hints of rules 3 and 5 to `error`.
 pub(super) fn explained(mut error: Error, program: &Command, arguments: &[OsString]) -> Error {
     let command = subcommand(program, arguments).unwrap_or(program);
     for kind in [ContextKind::InvalidArg, ContextKind::PriorArg] {

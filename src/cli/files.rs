@@ -23,7 +23,7 @@ pub(super) fn files<'a>(rows: impl Iterator<Item = &'a ExternalFile>, config: Op
         let wrong = match row.purpose {
             Purpose::Token(alias) => token(row, alias, &mut found.warnings),
             // Their content was read with the configuration.
-            Purpose::Configuration | Purpose::Upstream | Purpose::Identity | Purpose::Store => {
+            Purpose::Configuration | Purpose::Upstream | Purpose::Identity | Purpose::Proxy | Purpose::Store => {
                 row.check().err().map(|refusal| (format!("{path}: {refusal}"), 77))
             }
             Purpose::Listener(name) => {
@@ -67,6 +67,7 @@ fn place(purpose: Purpose, config: Option<&Config>) -> Vec<Step> {
         Purpose::Configuration => Vec::new(),
         Purpose::Upstream => vec![key("upstream"), key("ca_file")],
         Purpose::Identity => vec![key("identity"), key("ca_file")],
+        Purpose::Proxy => vec![key("upstream"), key("proxy_auth_file")],
         Purpose::State => vec![key("state_dir")],
         Purpose::Store => vec![key("quota"), key("store"), key("ca_file")],
         Purpose::StorePassword => vec![key("quota"), key("store"), key("password_file")],

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Bind, Config, TokenSource, Upstream};
+use super::{Bind, Config, ProxyAuth, TokenSource, Upstream};
 use crate::files::descriptors::{ConnectionFit, Descriptors};
 use crate::files::{External, ExternalFile, ExternalPort, Purpose};
 
@@ -27,6 +27,7 @@ impl External {
             named(Purpose::Configuration, file),
             named(Purpose::Upstream, config.upstream.ca_file.as_deref()),
             named(Purpose::Identity, identity.and_then(|place| place.ca_file.as_deref())),
+            config.upstream.proxy.as_ref().and_then(|proxy| proxy.auth.as_ref()).map(ProxyAuth::external),
         ]
         .into_iter()
         .flatten()
@@ -42,15 +43,21 @@ impl External {
         files.extend(
             config.state_dir.as_ref().map(|folder| ExternalFile::new(Purpose::State, &folder.join(QUOTA_FILE))),
         );
-        let port = |place: &Upstream| place.connect_to.as_ref().map_or(place.port, |(_, port)| *port);
-        let connected = |purpose, place: &Upstream| ExternalPort { purpose, port: port(place) };
-        let ports = [
-            Some(connected(Purpose::Upstream, &config.upstream)),
-            identity.map(|place| connected(Purpose::Identity, place)),
-            store.map(|store| ExternalPort { purpose: Purpose::Store, port: store.port }),
-        ];
-        Self { files, ports: ports.into_iter().flatten().collect() }
+        let store = store.map(|store| ExternalPort { purpose: Purpose::Store, port: store.port });
+        Self { files, ports: upstream_ports(config).chain(store).collect() }
     }
+}
+
+/// Returns the ports of Metrica and of `identity`: that of the proxy, if there is one, because it leads to both.
+fn upstream_ports(config: &Config) -> impl Iterator<Item = ExternalPort> {
+    let port = |place: &Upstream| place.connect_to.as_ref().map_or(place.port, |(_, port)| *port);
+    let connected = |purpose, place: &Upstream| ExternalPort { purpose, port: port(place) };
+    let identity = config.identity.as_ref().map(|identity| connected(Purpose::Identity, &identity.place));
+    let ports = match &config.upstream.proxy {
+        Some(proxy) => [Some(ExternalPort { purpose: Purpose::Proxy, port: proxy.port }), None],
+        None => [Some(connected(Purpose::Upstream, &config.upstream)), identity],
+    };
+    ports.into_iter().flatten()
 }
 
 impl Config {
@@ -108,6 +115,10 @@ callers: [{id: a, scopes: [metrika:read], tokens: [one], match: {listener: app, 
         );
         let ports: Vec<_> = external.ports.iter().map(|port| format!("{}: {}", port.purpose, port.port)).collect();
         assert_eq!(ports, ["upstream: 8443", "identity: 443", "quota store: 6379"]);
+        let through = text.replace("{connect_to: 'localhost:8443'}", "{proxy: 'http://proxy:3128'}");
+        let through = External::of(&Config::parse(&through, Path::new("gate.yaml")).unwrap(), None);
+        let ports: Vec<_> = through.ports.iter().map(|port| format!("{}: {}", port.purpose, port.port)).collect();
+        assert_eq!(ports, ["proxy: 3128", "quota store: 6379"], "it leads to Metrica and Yandex ID");
         assert_eq!(external.read_with_it().count(), 0);
         assert!(
             external.watched().contains(Path::new("/b"))

@@ -10,6 +10,7 @@ use metrica::scope::ScopeSet;
 
 use super::process::ReadListener;
 use super::reader::{At, Findings, Table};
+use super::values::allow_mode;
 use super::{Bind, Origin, TokenSource, accounts, document, health, name, name_text, rules};
 use crate::policy::caller::{Caller, Condition, ConditionKind, Conditions, are_everyone};
 use crate::policy::names::{CallerId, ListenerName, TokenAlias};
@@ -77,17 +78,6 @@ fn token(alias: &str, at: &At<'_>, names: &[&str], findings: &mut Findings) -> O
     let origin = health::origin(&table, alias, names, findings);
     let alias = TokenAlias::new(alias);
     Some(TokenSource { alias, file: file?, allow_mode: allow_mode?, scopes: scopes?, origin: origin? })
-}
-
-/// Reads `allow_mode`. It cannot allow others to write, because the file could then hold a token that anyone put
-/// there.
-fn allow_mode(table: &Table<'_>, findings: &mut Findings) -> Option<Option<u32>> {
-    let Some(at) = table.optional("allow_mode") else { return Some(None) };
-    let read = at.text(findings, |text| {
-        let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777 && mode & 0o002 == 0);
-        mode.ok_or_else(|| "octal permissions that others cannot write with, as in \"0444\"".to_owned())
-    });
-    read.map(Some)
 }
 
 fn file(text: &str) -> Result<PathBuf, String> {

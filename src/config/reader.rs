@@ -139,9 +139,19 @@ impl<'a> At<'a> {
         matches!(self.node, Node::Integer(_))
     }
 
+    /// Whether the value is a mapping.
+    pub const fn is_table(&self) -> bool {
+        matches!(self.node, Node::Table(_))
+    }
+
+    /// Whether the value is a text that `is_such`.
+    pub fn has_text(&self, is_such: impl FnOnce(&str) -> bool) -> bool {
+        matches!(self.node, Node::Text(text) if is_such(text))
+    }
+
     /// Whether the value is this text.
     pub fn is_word(&self, word: &str) -> bool {
-        matches!(self.node, Node::Text(text) if text == word)
+        self.has_text(|text| text == word)
     }
 
     /// Returns the value as `true` or `false`.

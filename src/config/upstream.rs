@@ -15,8 +15,18 @@ use super::{AddressFamily, Upstream, UpstreamTimeouts, timeout};
 use crate::files::guard::Refusal;
 use crate::files::{ExternalFile, Purpose};
 
-const KEYS: [&str; 8] =
-    ["url", "ca_file", "connect_to", "address_family", "http2", "connections", "max_age", "timeouts"];
+const KEYS: [&str; 10] = [
+    "url",
+    "ca_file",
+    "connect_to",
+    "proxy",
+    "proxy_auth_file",
+    "address_family",
+    "http2",
+    "connections",
+    "max_age",
+    "timeouts",
+];
 
 /// The default of `max_age`, after which a new connection resolves the name again.
 const MAX_AGE: Duration = Duration::from_secs(300);
@@ -33,6 +43,7 @@ pub fn upstream(at: Option<&At<'_>>, findings: &mut Findings) -> Option<Upstream
         extra_roots: Vec::new(),
         ca_file: None,
         connect_to: None,
+        proxy: None,
         address_family: AddressFamily::Any,
         http2: false,
         connections: 1024,
@@ -50,6 +61,7 @@ pub fn upstream(at: Option<&At<'_>>, findings: &mut Findings) -> Option<Upstream
         (upstream.extra_roots, upstream.ca_file) = certificates_of(&at, Purpose::Upstream, findings);
     }
     upstream.connect_to = table.optional("connect_to").and_then(|at| at.text(findings, host_and_port));
+    upstream.proxy = super::proxy::proxy(&table, findings);
     if let Some(at) = table.optional("address_family") {
         let read = at.text(findings, |text| match text {
             "any" => Ok(AddressFamily::Any),

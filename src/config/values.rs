@@ -57,3 +57,14 @@ pub fn name_text(text: &str) -> Result<&str, String> {
     }
     Ok(text)
 }
+
+/// Reads `allow_mode` of a secret. It cannot allow others to write, because the file could then hold a secret that anyone
+/// put there.
+pub fn allow_mode(table: &reader::Table<'_>, findings: &mut Findings) -> Option<Option<u32>> {
+    let Some(at) = table.optional("allow_mode") else { return Some(None) };
+    let read = at.text(findings, |text| {
+        let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777 && mode & 0o002 == 0);
+        mode.ok_or_else(|| "octal permissions that others cannot write with, as in \"0444\"".to_owned())
+    });
+    read.map(Some)
+}

@@ -208,6 +208,12 @@ findings! {
     Unreachable { said: String, mend: String } = "unreachable", Wrong, "connection", "{said}", "{mend}";
     /// A place cannot be reached, and the cause may be temporary.
     UnreachableNow { said: String, mend: String } = "unreachable_now", Unknown, "connection", "{said}", "{mend}";
+    /// The proxy opens tunnels to Metrica.
+    Proxy { proxy: String, target: String } = "proxy", Well, "proxy", "{proxy} opens tunnels to {target}", "";
+    /// The proxy opens no tunnel, until somebody changes something.
+    ProxyRefuses { said: String, mend: String } = "proxy_refuses", Wrong, "proxy", "{said}", "{mend}";
+    /// The proxy opens no tunnel now.
+    ProxyFails { said: String, mend: String } = "proxy_fails", Unknown, "proxy", "{said}", "{mend}";
 
     /// The configuration has no `identity`.
     IssuerNotAsked = "issuer_not_asked", Note, "owner", "not asked: the configuration has no 'identity'",

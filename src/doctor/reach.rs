@@ -10,10 +10,14 @@ use std::time::{Duration, SystemTime};
 use rustls::pki_types::{ServerName, UnixTime};
 use rustls::{CertificateError, Error as TlsError};
 
-use crate::config;
+use super::finding::Finding;
+use super::{Doctor, Line};
+use crate::config::{self, TokenSource};
+use crate::health::question::{Obstacle, Reply};
 use crate::upstream::Upstream;
-use crate::upstream::dial::{DialError, dial, place};
+use crate::upstream::dial::{DialError, dial, dialled_place, place};
 use crate::upstream::lookup::LookUps;
+use crate::upstream::tunnel::{Refused, Tunnel};
 
 /// The reason why a place cannot be reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +28,8 @@ pub(super) struct Unreached {
     pub mend: String,
     /// Whether the cause may be temporary; otherwise somebody has to change something.
     pub may_pass: bool,
+    /// Whether the proxy is the cause.
+    pub is_of_proxy: bool,
 }
 
 /// The time for a TCP connection to be accepted, in the test that follows a timeout of [`dial`].
@@ -35,8 +41,10 @@ const NAMES: usize = 3;
 /// Connects to `upstream`, which the configuration describes under `key`. Returns `None` on success.
 pub(super) async fn why_not(upstream: &Upstream, key: &str, now: SystemTime) -> Option<Unreached> {
     let error = dial(upstream, &LookUps::default()).await.err()?;
-    let at = Place { key, place: place(upstream), host: &upstream.settings.host, now };
+    let (tunnel, host) = (upstream.tunnel.as_ref(), &*upstream.settings.host);
+    let at = Dialled { key, place: place(upstream), host, tunnel, now };
     Some(match &error {
+        DialError::Proxy { proxy, target, source } => of_proxy(proxy, target, source),
         DialError::Tls { source, .. } => match tls_error(source) {
             Some(error) => at.of_tls(error),
             None => at.other(&error),
@@ -58,24 +66,58 @@ pub(super) async fn why_not(upstream: &Upstream, key: &str, now: SystemTime) -> 
     })
 }
 
+impl Doctor<'_> {
+    /// Returns the reason why `place` cannot be reached, if `why` is a failed connection (rule 8). Connects once per place.
+    pub(super) async fn unreached(place: &mut super::Place, why: &Obstacle, now: SystemTime) -> Option<Finding> {
+        if !matches!(why, Obstacle::Connection(_)) {
+            return None;
+        }
+        if place.unreached.is_none() {
+            place.unreached = why_not(&place.upstream, &place.purpose.key(), now).await;
+        }
+        let Unreached { said, mend, may_pass, is_of_proxy } = place.unreached.clone()?;
+        Some(match (is_of_proxy, may_pass) {
+            (false, true) => Finding::UnreachableNow { said, mend },
+            (false, false) => Finding::Unreachable { said, mend },
+            (true, true) => Finding::ProxyFails { said, mend },
+            (true, false) => Finding::ProxyRefuses { said, mend },
+        })
+    }
+
+    /// Reports the proxy once, after a response came through it.
+    pub(super) fn report_proxy(&mut self, source: &TokenSource, reply: &Reply) {
+        let is_open = !matches!(reply, Reply::Unclear(Obstacle::Connection(_) | Obstacle::Timeout));
+        let is_reported = |line: &Line| matches!(line.finding, Finding::Proxy { .. });
+        if !is_open || self.report.lines.iter().any(is_reported) {
+            return;
+        }
+        if let Some(tunnel) = &self.metrica.upstream.tunnel {
+            let (proxy, target) = (tunnel.proxy.clone(), tunnel.target.clone());
+            self.report(source, Finding::Proxy { proxy, target });
+        }
+    }
+}
+
 /// A place that could not be reached.
-struct Place<'a> {
+struct Dialled<'a> {
     /// The key of the configuration.
     key: &'a str,
     /// The host and port that were dialled.
     place: String,
     /// The host name that the certificate must be valid for.
     host: &'a str,
+    /// The tunnel that leads there, with a proxy.
+    tunnel: Option<&'a Tunnel>,
     now: SystemTime,
 }
 
-impl Place<'_> {
+impl Dialled<'_> {
     fn lasting(&self, said: String, mend: String) -> Unreached {
-        Unreached { said, mend, may_pass: false }
+        Unreached { said, mend, may_pass: false, is_of_proxy: false }
     }
 
     fn may_pass(&self, said: String, mend: String) -> Unreached {
-        Unreached { said, mend, may_pass: true }
+        Unreached { said, mend, may_pass: true, is_of_proxy: false }
     }
 
     fn other(&self, error: &dyn std::fmt::Display) -> Unreached {
@@ -101,7 +143,8 @@ impl Place<'_> {
                 format!("correct host and port of {0}.url or {0}.connect_to, or start the server there", self.key),
             ),
             io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
-                self.lasting(format!("{place} closes the connection during the TLS handshake"), self.speak_tls())
+                let mend = self.tunnel.map_or_else(|| self.speak_tls(), unusable);
+                self.lasting(format!("{place} closes the connection during the TLS handshake"), mend)
             }
             io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable => self.may_pass(
                 format!("no route to {place}"),
@@ -188,11 +231,56 @@ impl Place<'_> {
     }
 
     fn trust(&self) -> String {
+        if let Some(Tunnel { proxy, target, .. }) = self.tunnel {
+            return format!(
+                "the proxy probably intercepts TLS (openssl s_client -showcerts -proxy {proxy} -connect {target} shows the chain): have it pass {target} through unchanged; adding its CA to {}.ca_file would show it the tokens",
+                self.key
+            );
+        }
         format!(
             "add the certificate of its CA to {}.ca_file (openssl s_client -showcerts -connect {} shows the chain), and configure the server to send intermediate certificates; if you run no proxy in between, somebody else does",
             self.key, self.place
         )
     }
+}
+
+/// Explains why `proxy` opened no tunnel to `target`.
+fn of_proxy(proxy: &str, target: &str, refused: &Refused) -> Unreached {
+    let allow = || format!("allow CONNECT to {target} in the proxy for this machine");
+    let credentials = "write user:password of an account of the proxy to upstream.proxy_auth_file".to_owned();
+    let (mend, may_pass) = match refused {
+        Refused::Resolve { .. } => ("correct the host of upstream.proxy, or check DNS, and retry".to_owned(), true),
+        Refused::Connect(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            ("correct host and port of upstream.proxy, or start the proxy".to_owned(), false)
+        }
+        Refused::Connect(_) | Refused::ConnectTimeout(_) => {
+            (format!("allow egress to {proxy} (firewall, network policy), or correct upstream.proxy; then retry"), true)
+        }
+        Refused::Timeout(_) => (format!("check that {proxy} is an HTTP proxy and reaches {target}; then retry"), true),
+        Refused::Credentials { basic: false, .. } => (
+            "enable Basic in the proxy, or allow this machine without credentials: the gate has no other type"
+                .to_owned(),
+            false,
+        ),
+        Refused::Credentials { .. } => (credentials, false),
+        Refused::Denied(_) => (allow(), false),
+        Refused::Failed(_) => (format!("check that the proxy can resolve and reach {target}; then retry"), true),
+        Refused::Closed(_) | Refused::Protocol(_) => {
+            (format!("set upstream.proxy to an HTTP proxy that accepts CONNECT in clear text, and {}", allow()), false)
+        }
+    };
+    let cause = std::error::Error::source(refused).map_or_else(String::new, |cause| format!(" ({cause})"));
+    Unreached {
+        said: format!("the proxy {proxy} opens no tunnel: {refused}{cause}"),
+        mend,
+        may_pass,
+        is_of_proxy: true,
+    }
+}
+
+/// Returns the remedy for a tunnel that ends at once.
+fn unusable(Tunnel { proxy, target, .. }: &Tunnel) -> String {
+    format!("check in the log of the proxy {proxy} why it closes the tunnel to {target}, and allow it there")
 }
 
 /// Returns the error of rustls that an I/O error wraps.
@@ -215,8 +303,8 @@ fn names(presented: &[String]) -> String {
 
 /// Whether the address accepts TCP connections.
 async fn accepts(settings: &config::Upstream) -> bool {
-    let (host, port) = settings.connect_to.clone().unwrap_or_else(|| (settings.host.clone(), settings.port));
-    let connected = tokio::net::TcpStream::connect((host.as_str(), port));
+    let (host, port, _) = dialled_place(settings);
+    let connected = tokio::net::TcpStream::connect((host, port));
     tokio::time::timeout(ACCEPTS_IN, connected).await.is_ok_and(|connected| connected.is_ok())
 }
 

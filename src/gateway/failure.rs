@@ -7,6 +7,7 @@ use crate::metrics::{Stall, UpstreamError};
 use crate::policy::rejection::{Reason, Rejection};
 use crate::upstream::broken::Broken;
 use crate::upstream::dial::DialError;
+use crate::upstream::tunnel::Refused;
 
 /// No connection is available; nothing was sent.
 pub fn not_sent(exchange: &Exchange, error: DialError) -> Rejection {
@@ -14,9 +15,21 @@ pub fn not_sent(exchange: &Exchange, error: DialError) -> Rejection {
     let reason = match error {
         DialError::Tls { .. } => Reason::UpstreamTls,
         DialError::Saturated(_) => Reason::Overloaded,
+        DialError::Proxy { ref source, .. } => of_proxy(source),
         DialError::Resolve { .. } | DialError::Connect { .. } | DialError::Timeout(_) => Reason::UpstreamUnreachable,
     };
     Rejection::because(reason, error)
+}
+
+/// The reason for a tunnel that the proxy did not open. None of them is a status of Metrica.
+const fn of_proxy(refused: &Refused) -> Reason {
+    match refused {
+        Refused::Resolve { .. } | Refused::Connect(_) | Refused::ConnectTimeout(_) => Reason::ProxyUnreachable,
+        Refused::Credentials { .. } => Reason::ProxyCredentials,
+        Refused::Denied(_) => Reason::ProxyDenied,
+        Refused::Failed(_) | Refused::Timeout(_) => Reason::ProxyFailed,
+        Refused::Closed(_) | Refused::Protocol(_) => Reason::ProxyProtocol,
+    }
 }
 
 /// A new connection was closed before anything was written to it.

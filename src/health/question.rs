@@ -171,6 +171,10 @@ fn dial(error: &anyhow::Error) -> String {
         Some(DialError::Tls { place, source }) => format!("TLS with {place} failed: {source}"),
         Some(DialError::Connect { place, source }) => format!("connecting to {place} failed: {source}"),
         Some(DialError::Resolve { name, hint, source }) => format!("looking up {name} failed{hint}: {source}"),
+        Some(DialError::Proxy { source, .. }) => {
+            let cause = std::error::Error::source(source).map_or_else(String::new, |cause| format!(": {cause}"));
+            format!("{error}: {source}{cause}")
+        }
         Some(DialError::Timeout(_) | DialError::Saturated(_)) | None => error.to_string(),
     }
 }

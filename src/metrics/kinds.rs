@@ -44,6 +44,24 @@ pub enum UpstreamError {
     ConnectTimeout,
     /// The certificate was rejected, or TLS failed otherwise.
     Tls,
+    /// The name of the proxy was not found.
+    ProxyResolve,
+    /// No address of the proxy accepted the connection.
+    ProxyConnect,
+    /// Connecting to the proxy timed out.
+    ProxyConnectTimeout,
+    /// The proxy did not respond to CONNECT in time.
+    ProxyTimeout,
+    /// The proxy closed the connection before it responded to CONNECT.
+    ProxyClosed,
+    /// The proxy requires other credentials.
+    ProxyCredentials,
+    /// The proxy refused the tunnel.
+    ProxyDenied,
+    /// The proxy could not open the tunnel.
+    ProxyFailed,
+    /// The response of the proxy is not valid HTTP.
+    ProxyProtocol,
     /// Too many requests were waiting for a connection.
     Saturated,
     /// The connection was closed before the head of the response.
@@ -66,11 +84,20 @@ pub enum UpstreamError {
 
 impl UpstreamError {
     /// All kinds.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 22] = [
         Self::Resolve,
         Self::Connect,
         Self::ConnectTimeout,
         Self::Tls,
+        Self::ProxyResolve,
+        Self::ProxyConnect,
+        Self::ProxyConnectTimeout,
+        Self::ProxyTimeout,
+        Self::ProxyClosed,
+        Self::ProxyCredentials,
+        Self::ProxyDenied,
+        Self::ProxyFailed,
+        Self::ProxyProtocol,
         Self::Saturated,
         Self::Closed,
         Self::Protocol,
@@ -90,6 +117,15 @@ impl UpstreamError {
             Self::Connect => "connect",
             Self::ConnectTimeout => "connect_timeout",
             Self::Tls => "tls",
+            Self::ProxyResolve => "proxy_resolve",
+            Self::ProxyConnect => "proxy_connect",
+            Self::ProxyConnectTimeout => "proxy_connect_timeout",
+            Self::ProxyTimeout => "proxy_timeout",
+            Self::ProxyClosed => "proxy_closed",
+            Self::ProxyCredentials => "proxy_credentials",
+            Self::ProxyDenied => "proxy_denied",
+            Self::ProxyFailed => "proxy_failed",
+            Self::ProxyProtocol => "proxy_protocol",
             Self::Saturated => "saturated",
             Self::Closed => "closed",
             Self::Protocol => "protocol",

@@ -131,6 +131,16 @@ reasons! {
         "The request exceeded timeouts.request of the gate; it may have been processed.";
     UpstreamUnreachable = "upstream_unreachable", SERVICE_UNAVAILABLE, BackendError, Some(5),
         "The gate could not connect to the Metrica API; nothing was sent.";
+    ProxyUnreachable = "proxy_unreachable", SERVICE_UNAVAILABLE, BackendError, Some(5),
+        "The gate could not connect to the proxy through which it reaches the Metrica API (upstream.proxy); nothing was sent.";
+    ProxyCredentials = "proxy_credentials", BAD_GATEWAY, BackendError, None,
+        "The proxy through which the gate reaches the Metrica API did not accept the gate's credentials (407); nothing was sent. Ask the gate's operator to correct upstream.proxy_auth_file.";
+    ProxyDenied = "proxy_denied", BAD_GATEWAY, BackendError, None,
+        "The proxy through which the gate reaches the Metrica API does not allow the connection; nothing was sent. Ask the operator of the proxy to allow CONNECT to the Metrica API.";
+    ProxyFailed = "proxy_failed", SERVICE_UNAVAILABLE, BackendError, Some(5),
+        "The proxy through which the gate reaches the Metrica API could not connect to it, or did not respond in time; nothing was sent.";
+    ProxyProtocol = "proxy_protocol", BAD_GATEWAY, BackendError, None,
+        "The proxy through which the gate reaches the Metrica API closed the connection or did not respond with valid HTTP; nothing was sent. Ask the gate's operator to check upstream.proxy.";
     UpstreamTls = "upstream_tls", BAD_GATEWAY, BackendError, None,
         "The gate could not verify the Metrica API's certificate or negotiate TLS; nothing was sent.";
     UpstreamClosed = "upstream_closed", BAD_GATEWAY, BackendError, None,

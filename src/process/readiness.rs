@@ -94,6 +94,7 @@ impl Readiness {
                 Purpose::Configuration
                 | Purpose::Upstream
                 | Purpose::Identity
+                | Purpose::Proxy
                 | Purpose::State
                 | Purpose::Store
                 | Purpose::StorePassword => line('!', &format!("{purpose}: {why}")),

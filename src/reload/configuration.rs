@@ -71,7 +71,9 @@ impl Reloader {
             let of_content = match file.purpose {
                 Purpose::Token(alias) => self.files.trouble(alias).map(str::to_owned),
                 // Mistakes in their content are reported as the reason why the configuration is not in use.
-                Purpose::Configuration | Purpose::Upstream | Purpose::Identity | Purpose::Store => None,
+                Purpose::Configuration | Purpose::Upstream | Purpose::Identity | Purpose::Proxy | Purpose::Store => {
+                    None
+                }
                 Purpose::Listener(_) | Purpose::State | Purpose::StorePassword => None,
             };
             Some((file.purpose, file.trouble().or(of_content)?))

@@ -1,13 +1,15 @@
-//! Opens one connection: resolves the name, connects, and performs the TLS handshake.
+//! Opens one connection: resolves the name, connects, opens the tunnel of a proxy, and performs the TLS handshake.
 //!
 //! 1. Every connection resolves the name, so address changes are followed; connections opened at once share a look-up
 //!    ([`super::lookup`]).
 //! 2. The name of the URL is resolved as an absolute name (with a final dot), so neither the hosts file of a pod that maps
 //!    Metrica's names to the gate nor a search list can direct the gate to itself. The name of `connect_to` is resolved as
 //!    written: it may be a cluster name or in the hosts file.
+//!    With `upstream.proxy`, only the name of the proxy is resolved, also as written; the proxy resolves the other one.
 //! 3. Addresses are tried in the resolver's order with alternating families, each a quarter of a second after the previous
 //!    one, or at once if that failed (RFC 8305).
 
+use std::cell::Cell;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -21,6 +23,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::Upstream;
 use super::lookup::LookUps;
+use super::tunnel::{Refused, Tunnel, authority};
 use crate::config::AddressFamily;
 use crate::files::descriptors::DescriptorNeed;
 use crate::metrics::UpstreamError;
@@ -46,6 +49,16 @@ pub enum DialError {
         /// The cause.
         source: io::Error,
     },
+    /// The proxy opened no tunnel.
+    #[error("no tunnel to {target} through the proxy {proxy}")]
+    Proxy {
+        /// The host and port of the proxy.
+        proxy: String,
+        /// The host and port that the tunnel leads to.
+        target: String,
+        /// The cause.
+        source: Refused,
+    },
     /// The dial took longer than `upstream.timeouts.connect`.
     #[error("connecting took longer than {0:?}")]
     Timeout(Duration),
@@ -69,6 +82,7 @@ impl DialError {
         match self {
             Self::Resolve { .. } => UpstreamError::Resolve,
             Self::Connect { .. } => UpstreamError::Connect,
+            Self::Proxy { source, .. } => source.kind(),
             Self::Timeout(_) => UpstreamError::ConnectTimeout,
             Self::Tls { .. } => UpstreamError::Tls,
             Self::Saturated(_) => UpstreamError::Saturated,
@@ -91,14 +105,46 @@ pub struct Dialled {
 /// Any [`DialError`] except the last kind.
 pub async fn dial(upstream: &Upstream, look_ups: &LookUps) -> Result<Dialled, DialError> {
     let limit = upstream.settings.timeouts.connect;
-    tokio::time::timeout(limit, dial_without_limit(upstream, look_ups)).await.unwrap_or(Err(DialError::Timeout(limit)))
+    let step = Cell::new(Step::Connect);
+    let dialling = tokio::time::timeout(limit, dial_without_limit(upstream, look_ups, &step));
+    dialling.await.unwrap_or_else(|_| Err(too_late(upstream, step.get(), limit)))
 }
 
-async fn dial_without_limit(upstream: &Upstream, look_ups: &LookUps) -> Result<Dialled, DialError> {
+/// The step of a dial that is under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Connect,
+    Tunnel,
+    Tls,
+}
+
+/// Returns the error of a dial that `step` took too long for.
+fn too_late(upstream: &Upstream, step: Step, limit: Duration) -> DialError {
+    match (&upstream.tunnel, step) {
+        (Some(tunnel), Step::Connect) => refused(tunnel, Refused::ConnectTimeout(limit)),
+        (Some(tunnel), Step::Tunnel) => refused(tunnel, Refused::Timeout(limit)),
+        (Some(_), Step::Tls) | (None, _) => DialError::Timeout(limit),
+    }
+}
+
+/// Returns the error for a tunnel that was not opened.
+fn refused(tunnel: &Tunnel, source: Refused) -> DialError {
+    DialError::Proxy { proxy: tunnel.proxy.clone(), target: tunnel.target.clone(), source }
+}
+
+async fn dial_without_limit(upstream: &Upstream, look_ups: &LookUps, step: &Cell<Step>) -> Result<Dialled, DialError> {
     let addresses = resolve(upstream, look_ups).await?;
-    let failed = |source| DialError::Connect { place: place(upstream), source };
-    let socket = connect(addresses).await.map_err(failed)?;
+    let failed = |source| match &upstream.tunnel {
+        Some(tunnel) => refused(tunnel, Refused::Connect(source)),
+        None => DialError::Connect { place: place(upstream), source },
+    };
+    let mut socket = connect(addresses).await.map_err(failed)?;
     socket.set_nodelay(true).map_err(failed)?;
+    if let Some(tunnel) = &upstream.tunnel {
+        step.set(Step::Tunnel);
+        tunnel.open(&mut socket).await.map_err(|source| refused(tunnel, source))?;
+    }
+    step.set(Step::Tls);
     let name: ServerName<'static> = upstream.server_name.clone();
     let stream = TlsConnector::from(upstream.tls.clone()).connect(name, socket).await;
     let stream = stream.map_err(|error| handshake_failed(error, place(upstream)))?;
@@ -115,26 +161,39 @@ fn handshake_failed(source: io::Error, place: String) -> DialError {
     }
 }
 
-/// The dialled host and port, for messages.
+/// The host and port that TLS is spoken with, for messages.
 pub fn place(upstream: &Upstream) -> String {
     let settings = &upstream.settings;
+    if let Some(tunnel) = &upstream.tunnel {
+        return format!("{} through the proxy {}", tunnel.target, tunnel.proxy);
+    }
     match &settings.connect_to {
-        Some((host, port)) => format!("{host}:{port}"),
-        None => format!("{}:{}", settings.host, settings.port),
+        Some((host, port)) => authority(host, *port),
+        None => authority(&settings.host, settings.port),
+    }
+}
+
+/// The host and port that a connection is opened to, and whether the host is resolved as an absolute name (rule 2).
+pub fn dialled_place(settings: &crate::config::Upstream) -> (&str, u16, bool) {
+    match (&settings.proxy, &settings.connect_to) {
+        (Some(proxy), _) => (&proxy.host, proxy.port, false),
+        (None, Some((host, port))) => (host, *port, false),
+        (None, None) => (&settings.host, settings.port, settings.host.contains('.') && !settings.host.ends_with('.')),
     }
 }
 
 async fn resolve(upstream: &Upstream, look_ups: &LookUps) -> Result<Vec<SocketAddr>, DialError> {
     let settings = &upstream.settings;
-    let (host, port) =
-        settings.connect_to.as_ref().map_or((&settings.host, settings.port), |(host, port)| (host, *port));
-    let absolute = settings.connect_to.is_none() && host.contains('.') && !host.ends_with('.');
+    let (host, port, absolute) = dialled_place(settings);
     if let Ok(address) = host.parse::<IpAddr>() {
         return Ok(vec![SocketAddr::new(address, port)]);
     }
-    let name = if absolute { format!("{host}.") } else { host.clone() };
+    let name = if absolute { format!("{host}.") } else { host.to_owned() };
     let hint = if absolute { " (the gate uses the hosts file for upstream.connect_to only)" } else { "" };
-    let failed = |source| DialError::Resolve { name: name.clone(), hint, source };
+    let failed = |source| match &upstream.tunnel {
+        Some(tunnel) => refused(tunnel, Refused::Resolve { name: name.clone(), source }),
+        None => DialError::Resolve { name: name.clone(), hint, source },
+    };
     let look_up = || {
         let name = name.clone();
         async move { tokio::net::lookup_host((name.as_str(), port)).await.map(Iterator::collect) }

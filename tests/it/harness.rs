@@ -6,6 +6,7 @@ pub mod files;
 pub mod gate;
 pub mod h2;
 pub mod metrica;
+pub mod proxy;
 pub mod relay;
 pub mod signal;
 pub mod store;
@@ -14,6 +15,7 @@ pub mod upstream;
 
 pub use caller::{Answer, Caller, breaks_off};
 pub use gate::Gate;
+pub use proxy::Proxy;
 pub use signal::Signal;
 pub use upstream::{Conversation, Upstream};
 

@@ -64,6 +64,8 @@ mod upstream {
     mod chaos_upstream;
     pub mod http2;
     mod poison;
+    mod proxy;
+    mod proxy_files;
     mod responses;
     mod responses_http2;
     mod retry;

@@ -19,7 +19,7 @@ use crate::harness::metrica::{
     token,
 };
 use crate::harness::upstream::{Authority, server_config};
-use crate::harness::{Conversation, Upstream};
+use crate::harness::{Conversation, Proxy, Upstream};
 
 const OWNER: &str = "scopes: [metrika:read], owner: shop-owner";
 const NAME: &str = "api-metrika.yandex.net";
@@ -197,7 +197,8 @@ fn find<'a>(said: &'a Value, finding: &str) -> Option<&'a Value> {
 
 #[test]
 fn every_remedy_works_when_it_is_followed() {
-    let mut followed = BTreeSet::from(["unreachable"]);
+    // Those of connections have tests of their own below.
+    let mut followed = BTreeSet::from(["unreachable", "proxy_refuses"]);
     for row in rows() {
         let fake = metrica();
         for knob in row.knobs {
@@ -332,6 +333,47 @@ fn trouble_with_tls_has_words_and_a_remedy_that_works() {
             (0, "issuer_not_asked alive read counters_seen counter 101 report 101"),
             "{words}: {said:#}"
         );
+    }
+}
+
+#[test]
+fn a_proxy_that_refuses_has_words_and_a_remedy_that_works() {
+    let authority = Authority::new("own");
+    let upstream = Upstream::run_with(authority.signs(NAME, |_| {}), authority.pem.clone(), serve);
+    let to = upstream.address();
+    let open = Proxy::to(to);
+    let strict = Proxy::run(move |mut asked| {
+        if asked.head.contains("Proxy-Authorization: Basic dXNlcjpwYXNzd29yZA==") {
+            asked.tunnel("HTTP/1.1 200 OK\r\n\r\n", to);
+        } else {
+            asked.write("HTTP/1.1 407 Proxy\r\nProxy-Authenticate: Basic realm=\"a\"\r\n\r\n");
+        }
+    });
+    let (denies, smtp) = (Proxy::says("HTTP/1.1 403 No\r\n\r\n"), Proxy::says("220 smtp\r\n\r\n"));
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    for (place, words, advice) in [
+        (denies.address(), "refused the tunnel with status 403", "allow CONNECT to"),
+        (smtp.address(), "is not valid HTTP", "an HTTP proxy that accepts CONNECT"),
+        (closed, "connecting to it failed", "correct host and port of upstream.proxy"),
+        (strict.address(), "requires credentials (407)", "write user:password"),
+    ] {
+        let practice = Practice::new(&to.to_string(), upstream.ca_pem(), &[("t", READS, OWNER)], &caller(""), false);
+        practice.edit("connect_to: ", &format!("proxy: 'http://{place}', connect_to: "));
+        let (code, said) = practice.json(&[]);
+        assert_eq!((code, &*names(&said).join(" ")), (1, "issuer_not_asked proxy_refuses"), "{words}: {said:#}");
+        let found = find(&said, "proxy_refuses").unwrap();
+        assert!(found["result"].as_str().unwrap().contains(words), "{found}");
+        assert!(found["advice"].as_str().unwrap().contains(advice), "{found}");
+        if place == strict.address() {
+            write_private(&practice.file("auth"), "user:password\n");
+            let key = format!("proxy_auth_file: '{}', connect_to: ", practice.file("auth").display());
+            practice.edit("connect_to: ", &key);
+        } else {
+            practice.edit(&place.to_string(), &open.address().to_string());
+        }
+        let (code, said) = practice.json(&[]);
+        let expected = "issuer_not_asked proxy alive read counters_seen counter 101 report 101";
+        assert_eq!((code, &*names(&said).join(" ")), (0, expected), "{words}: {said:#}");
     }
 }
 

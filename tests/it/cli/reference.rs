@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use metrika_gate::config::Config;
 use serde_yaml::Value;
 
+use crate::harness::files::write_private;
+
 fn in_repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
@@ -22,10 +24,15 @@ fn complete_reference(ca_file: &Path) -> String {
             Some(key) if ["require_header:", "allow_mode:"].iter().any(|name| key.starts_with(name)) => {
                 format!("    {key}")
             }
-            Some(key) if key.starts_with("connect_to:") => format!("  {key}"),
             Some(key) if key.starts_with("store:") => {
                 format!("  {}", key.replace("/etc/metrika-gate/redis-ca.pem", &ca_file.display().to_string()))
             }
+            Some(key) if key.starts_with("proxy_auth_file:") => {
+                let auth = ca_file.with_extension("auth");
+                write_private(&auth, "user:password");
+                format!("  proxy_auth_file: {}", auth.display())
+            }
+            Some(key) if ["connect_to:", "proxy:"].iter().any(|name| key.starts_with(name)) => format!("  {key}"),
             Some(key) if ["workers:", "state_dir:"].iter().any(|name| key.starts_with(name)) => key.to_owned(),
             _ => line.to_owned(),
         };
@@ -43,11 +50,14 @@ fn parse(text: &str) -> Config {
 fn the_reference_is_right_as_it_is_and_with_every_key() {
     parse(&reference());
     let (_, ca_pem) = crate::harness::upstream::certificate("h");
-    let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), ca_pem).unwrap();
-    let config = parse(&complete_reference(file.path()));
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ca.pem");
+    std::fs::write(&file, ca_pem).unwrap();
+    let config = parse(&complete_reference(&file));
     assert_eq!(config.upstream.extra_roots.len(), 1);
     assert_eq!(config.upstream.connect_to, Some(("127.0.0.1".to_owned(), 8443)));
+    let proxy = config.upstream.proxy.unwrap();
+    assert_eq!((&*proxy.host, proxy.port, proxy.auth.is_some()), ("proxy.internal", 3128, true));
     assert_eq!(config.workers, Some(2));
     assert!(config.listeners[0].admission.required.is_some());
 }
@@ -96,9 +106,10 @@ fn at<'a>(document: &'a mut Value, path: &str) -> &'a mut Value {
 #[test]
 fn every_key_that_is_read_is_in_the_reference() {
     let (_, ca_pem) = crate::harness::upstream::certificate("h");
-    let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), ca_pem).unwrap();
-    let document: Value = serde_yaml::from_str(&complete_reference(file.path())).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ca.pem");
+    std::fs::write(&file, ca_pem).unwrap();
+    let document: Value = serde_yaml::from_str(&complete_reference(&file)).unwrap();
     let mut places = Vec::new();
     mappings(&document, "", &mut places);
     // The names there are the operator's own.

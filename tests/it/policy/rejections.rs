@@ -10,7 +10,7 @@ use strict_http::Malformed;
 use crate::harness::files::same_as_file;
 use crate::harness::gate::count;
 use crate::harness::upstream::certificate;
-use crate::harness::{Answer, Gate, READ_TOKEN, TWO_CALLERS, Upstream};
+use crate::harness::{Answer, Gate, Proxy, READ_TOKEN, TWO_CALLERS, Upstream};
 
 const COUNTERS: &str = "/management/v1/counters";
 
@@ -142,6 +142,24 @@ quota: {limits: {parallel: 1}, queue: {per_caller: 1}}
     });
 }
 
+/// Meets the refusals of a proxy.
+fn proxies(upstream: &Upstream, meet: &mut impl FnMut(&Answer, &'static str)) {
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut through = |proxy: &str, expected| {
+        let config = format!("{TWO_CALLERS}\nupstream: {{ca_file: '{{ca}}', proxy: 'http://{proxy}'}}\n");
+        meet(&Gate::start(upstream, &config).get("app", COUNTERS), expected);
+    };
+    through(&closed.to_string(), "503 proxy_unreachable");
+    for (answer, expected) in [
+        ("HTTP/1.1 403 Forbidden\r\n\r\n", "502 proxy_denied"),
+        ("HTTP/1.1 407 Proxy Authentication Required\r\n\r\n", "502 proxy_credentials"),
+        ("HTTP/1.1 503 Service Unavailable\r\n\r\n", "503 proxy_failed"),
+        ("what?\r\n\r\n", "502 proxy_protocol"),
+    ] {
+        through(&Proxy::says(answer).address().to_string(), expected);
+    }
+}
+
 #[test]
 fn every_reason_can_occur_and_answers_as_in_the_table() {
     let mut met = BTreeSet::new();
@@ -252,6 +270,8 @@ token_health: {probe_after: 30s}
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let gate = Gate::plan_for(&closed.to_string(), upstream.ca_pem(), TWO_CALLERS).start();
     meet(&gate.get("app", COUNTERS), "503 upstream_unreachable");
+
+    proxies(&upstream, &mut meet);
 
     let (_, another_ca) = certificate("api-metrika.yandex.net");
     let gate = Gate::plan_for(&upstream.address().to_string(), &another_ca, TWO_CALLERS).start();

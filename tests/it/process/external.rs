@@ -18,7 +18,7 @@ const EVERYTHING: &str = "
 listeners:
   - {name: app, address: '127.0.0.1:0'}
   - {name: local, unix: {path: '{folder}/of-listener/local.sock'}}
-upstream: {ca_file: '{folder}/of-upstream/ca.pem', connect_to: '127.0.0.1:8443'}
+upstream: {ca_file: '{folder}/of-upstream/ca.pem', proxy: 'http://127.0.0.1:8443', proxy_auth_file: '{folder}/of-proxy/auth'}
 identity: {url: 'https://login.yandex.ru/info', ca_file: '{folder}/of-identity/ca.pem', connect_to: '127.0.0.1:8444'}
 tokens: {analytics: {file: '{folder}/of-token/analytics', scopes: [metrika:read]}}
 callers: [{id: reports, match: {listener: app}, scopes: [metrika:read], tokens: [analytics]}]
@@ -38,15 +38,24 @@ fn number(purpose: Purpose) -> usize {
         Purpose::State => 5,
         Purpose::Store => 6,
         Purpose::StorePassword => 7,
+        Purpose::Proxy => 8,
     }
 }
-const NUMBERS: std::ops::Range<usize> = 0..8;
+const NUMBERS: std::ops::Range<usize> = 0..9;
 
 fn plan(upstream: &Upstream) -> Plan {
     let plan = Gate::plan(upstream, EVERYTHING);
     let at = |name: &str| plan.folder().join(name);
-    for folder in ["of-listener", "of-upstream", "of-identity", "of-token", "of-state", "of-store", "of-store-password"]
-    {
+    for folder in [
+        "of-listener",
+        "of-upstream",
+        "of-identity",
+        "of-proxy",
+        "of-token",
+        "of-state",
+        "of-store",
+        "of-store-password",
+    ] {
         std::fs::create_dir(at(folder)).unwrap();
     }
     std::fs::write(at("of-upstream/ca.pem"), upstream.ca_pem()).unwrap();
@@ -54,6 +63,7 @@ fn plan(upstream: &Upstream) -> Plan {
     std::fs::write(at("of-store/ca.pem"), upstream.ca_pem()).unwrap();
     write_private(&at("of-token/analytics"), READ_TOKEN);
     write_private(&at("of-store-password/password"), "a-password");
+    write_private(&at("of-proxy/auth"), "user:password");
     plan
 }
 
@@ -100,7 +110,11 @@ fn every_file_and_port_is_watched_and_within_the_sandbox() {
         };
         assert_eq!(seen, expected, "{}", file.purpose);
     }
-    assert_eq!(external.ports.iter().map(|port| port.port).collect::<Vec<_>>(), [8443, 8444, 6379]);
+    assert_eq!(
+        external.ports.iter().map(|port| port.port).collect::<Vec<_>>(),
+        [8443, 6379],
+        "the proxy leads to both"
+    );
     assert!(external.ports.iter().all(|port| needs.connect.contains(&port.port)));
 }
 

@@ -48,6 +48,15 @@ fn series_of_refusals_exist_before_the_first_one() {
     {kind="connect"} 0
     {kind="connect_timeout"} 0
     {kind="tls"} 0
+    {kind="proxy_resolve"} 0
+    {kind="proxy_connect"} 0
+    {kind="proxy_connect_timeout"} 0
+    {kind="proxy_timeout"} 0
+    {kind="proxy_closed"} 0
+    {kind="proxy_credentials"} 0
+    {kind="proxy_denied"} 0
+    {kind="proxy_failed"} 0
+    {kind="proxy_protocol"} 0
     {kind="saturated"} 0
     {kind="closed"} 0
     {kind="protocol"} 0
