@@ -257,7 +257,7 @@ fn of_proxy(proxy: &str, target: &str, refused: &Refused) -> Unreached {
             (format!("allow egress to {proxy} (firewall, network policy), or correct upstream.proxy; then retry"), true)
         }
         Refused::Timeout(_) => (format!("check that {proxy} is an HTTP proxy and reaches {target}; then retry"), true),
-        Refused::Credentials { basic: false, .. } => (
+        Refused::Credentials { other_type: true, .. } => (
             "enable Basic in the proxy, or allow this machine without credentials: the gate has no other type"
                 .to_owned(),
             false,

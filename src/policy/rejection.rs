@@ -134,7 +134,7 @@ reasons! {
     ProxyUnreachable = "proxy_unreachable", SERVICE_UNAVAILABLE, BackendError, Some(5),
         "The gate could not connect to the proxy through which it reaches the Metrica API (upstream.proxy); nothing was sent.";
     ProxyCredentials = "proxy_credentials", BAD_GATEWAY, BackendError, None,
-        "The proxy through which the gate reaches the Metrica API did not accept the gate's credentials (407); nothing was sent. Ask the gate's operator to correct upstream.proxy_auth_file.";
+        "The proxy through which the gate reaches the Metrica API did not accept the gate's credentials; nothing was sent. Ask the gate's operator to correct upstream.proxy_auth_file.";
     ProxyDenied = "proxy_denied", BAD_GATEWAY, BackendError, None,
         "The proxy through which the gate reaches the Metrica API does not allow the connection; nothing was sent. Ask the operator of the proxy to allow CONNECT to the Metrica API.";
     ProxyFailed = "proxy_failed", SERVICE_UNAVAILABLE, BackendError, Some(5),

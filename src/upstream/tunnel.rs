@@ -61,13 +61,15 @@ pub enum Refused {
     /// It closed the connection instead of a response.
     #[error("it closed the connection before it responded to CONNECT")]
     Closed(#[source] io::Error),
-    /// It requires other credentials (407).
-    #[error("it {} (407{})", if *.sent { "rejected the credentials" } else { "requires credentials" }, if *.basic { "" } else { ", and does not offer Basic" })]
+    /// It requires other credentials: 407, or 401 as tinyproxy sends it.
+    #[error("it {} with status {}{}", if *.sent { "rejected the credentials" } else { "requires credentials" }, .status.as_u16(), if *.other_type { ", and does not offer Basic" } else { "" })]
     Credentials {
+        /// The status.
+        status: StatusCode,
         /// Whether the request contained credentials.
         sent: bool,
-        /// Whether it accepts credentials of the type Basic.
-        basic: bool,
+        /// Whether it offers other types of credentials, and not Basic.
+        other_type: bool,
     },
     /// It refused the target or the caller.
     #[error("it refused the tunnel with status {}", .0.as_u16())]
@@ -156,8 +158,12 @@ impl Tunnel {
             let is_exact = read == head.length;
             return if is_exact { Ok(()) } else { Err(Refused::Protocol("is followed by unexpected bytes")) };
         }
-        if status == StatusCode::PROXY_AUTHENTICATION_REQUIRED {
-            return Err(Refused::Credentials { sent: self.has_credentials, basic: head.offers_basic });
+        if matches!(status, StatusCode::PROXY_AUTHENTICATION_REQUIRED | StatusCode::UNAUTHORIZED) {
+            return Err(Refused::Credentials {
+                status,
+                sent: self.has_credentials,
+                other_type: head.offers_other_type,
+            });
         }
         let may_pass = matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS);
         Err(if status.is_server_error() || may_pass { Refused::Failed(status) } else { Refused::Denied(status) })
@@ -184,8 +190,8 @@ struct Head {
     status: StatusCode,
     /// Its length in bytes.
     length: usize,
-    /// Whether `Proxy-Authenticate` names the type Basic.
-    offers_basic: bool,
+    /// Whether it names types of credentials, and Basic is not among them.
+    offers_other_type: bool,
 }
 
 /// Parses the head at the beginning of `bytes`; `None` if it is incomplete.
@@ -199,11 +205,15 @@ fn head(bytes: &[u8]) -> Result<Option<Head>, Refused> {
     if status == StatusCode::SWITCHING_PROTOCOLS {
         return Err(Refused::Protocol("switches to another protocol"));
     }
-    let basic =
+    let is_basic =
         |value: &[u8]| value.trim_ascii_start().get(..5).is_some_and(|word| word.eq_ignore_ascii_case(b"basic"));
-    let mut challenges = answer.headers.iter().filter(|field| field.name.eq_ignore_ascii_case("proxy-authenticate"));
-    let offers_basic = challenges.any(|field| field.value.split(|byte| *byte == b',').any(basic));
-    Ok(Some(Head { status, length, offers_basic }))
+    let is_challenge = |name: &str| {
+        ["proxy-authenticate", "www-authenticate"].iter().any(|challenge| name.eq_ignore_ascii_case(challenge))
+    };
+    let challenges = answer.headers.iter().filter(|field| is_challenge(field.name));
+    let mut types = challenges.flat_map(|field| field.value.split(|byte| *byte == b',')).peekable();
+    let offers_other_type = types.peek().is_some() && !types.any(is_basic);
+    Ok(Some(Head { status, length, offers_other_type }))
 }
 
 #[cfg(test)]
@@ -256,11 +266,11 @@ upstream: {{{keys}}}
     fn rule_3_only_2xx_opens_the_tunnel() {
         let tunnel = tunnel("proxy: 'http://p:1'");
         for code in 200..=599 {
-            let head = Head { status: StatusCode::from_u16(code).unwrap(), length: 20, offers_basic: true };
+            let head = Head { status: StatusCode::from_u16(code).unwrap(), length: 20, offers_other_type: false };
             let kind = tunnel.judge(&head, 20).map_err(|refused| refused.kind());
             assert_eq!(kind.is_ok(), code < 300, "{code}");
             let expected = match code {
-                407 => UpstreamError::ProxyCredentials,
+                401 | 407 => UpstreamError::ProxyCredentials,
                 408 | 429 | 500.. => UpstreamError::ProxyFailed,
                 _ => UpstreamError::ProxyDenied,
             };

@@ -355,7 +355,7 @@ fn a_proxy_that_refuses_has_words_and_a_remedy_that_works() {
         (denies.address(), "refused the tunnel with status 403", "allow CONNECT to"),
         (smtp.address(), "is not valid HTTP", "an HTTP proxy that accepts CONNECT"),
         (closed, "connecting to it failed", "correct host and port of upstream.proxy"),
-        (strict.address(), "requires credentials (407)", "write user:password"),
+        (strict.address(), "requires credentials with status 407", "write user:password"),
     ] {
         let practice = Practice::new(&to.to_string(), upstream.ca_pem(), &[("t", READS, OWNER)], &caller(""), false);
         practice.edit("connect_to: ", &format!("proxy: 'http://{place}', connect_to: "));

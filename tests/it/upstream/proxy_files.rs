@@ -79,7 +79,7 @@ fn rejected_credentials_differ_from_missing_ones() {
     let proxy = Proxy::says("HTTP/1.1 407 Proxy\r\nProxy-Authenticate: Basic realm=\"a\"\r\n\r\n");
     let gate = with_auth(&proxy, &upstream).start();
     assert_eq!(gate.get("app", COUNTERS).summary(), "502 proxy_credentials");
-    gate.until_log(&["request failed", "rejected the credentials (407)"]);
+    gate.until_log(&["request failed", "rejected the credentials with status 407"]);
 }
 
 #[test]
