@@ -156,6 +156,12 @@ published_clients() {
     "$tools/venv/bin/pip" install -q -r tests/clients/requirements.txt || return
     METRIKA_GATE_BIN=${METRIKA_GATE_BIN:-$gate} "$tools/venv/bin/python" tests/clients/run.py
 }
+# The texts of client-env; those of languages that are not installed are skipped, and named.
+attached() {
+    ! has npm || [ -d "$tools/node/node_modules/got" ] ||
+        npm install --silent --prefix "$tools/node" axios@1.21.1 got@14.6.6 undici@7.30.2 || return
+    METRIKA_GATE_BIN=${METRIKA_GATE_BIN:-$gate} "$tools/venv/bin/python" tests/clients/attach.py --available
+}
 # Fifty of them at once, on one account with three slots.
 full_queue() {
     METRIKA_GATE_BIN=${METRIKA_GATE_BIN:-$gate} "$tools/venv/bin/python" tests/clients/quota.py
@@ -251,6 +257,7 @@ clients() {
     [ -n "${METRIKA_GATE_BIN:-}" ] || step "release build" cargo build --release --locked
     step "environment" python3 -m venv "$tools/venv"
     step "clients" published_clients
+    step "attached" attached
     step "full queue" full_queue
 }
 soak() {

@@ -15,6 +15,8 @@ mod accounts;
 pub mod app;
 mod candidates;
 mod check;
+mod client_env;
+mod client_texts;
 mod demo;
 mod doctor;
 mod environment;
@@ -42,6 +44,7 @@ Examples:
   metrika-gate doctor --config gate.yaml                check the tokens with Metrica
   metrika-gate explain GET /management/v1/counters --as reports --config gate.yaml
   metrika-gate run --config gate.yaml
+  metrika-gate client-env requests --config gate.yaml   print a program that connects to the gate
 
 Exit codes:
   0   success; explain: allowed; healthcheck: healthy
@@ -77,6 +80,8 @@ enum Command {
     Suggest(suggest::SuggestArgs),
     /// Write a minimal configuration
     Init(init::InitArgs),
+    /// Print how a client connects to a listener: a program or the variables to set
+    ClientEnv(client_env::ClientEnvArgs),
     /// Run a stand-in for Metrica, a gate and its admin listener in one process, with four examples to try
     Demo(demo::DemoArgs),
     /// Run a stand-in for the Metrica API over TLS, for tests and demos
@@ -138,6 +143,7 @@ pub fn main() -> u8 {
         Command::Explain(args) => explain::explain(&args, &mut out),
         Command::Suggest(args) => suggest::suggest(&args, &mut out),
         Command::Init(args) => init::init(&args, &mut out),
+        Command::ClientEnv(args) => client_env::client_env(&args, &mut out),
         Command::Demo(args) => demo::run(&args, &mut out),
         Command::Fake(args) => fake::run(&args, &mut out).map(|()| 0),
         // The exit code is the result, even if nobody reads the output.

@@ -612,6 +612,8 @@ MUTATIONS = [
      ("src/config/proxy.rs", "Ok(Self(Arc::new(encoded)))", "Ok(Self(Arc::new(encoded.to_vec())))")),
     ("way out", "credentials are not shown", "src/config/proxy.rs", 'f.write_str("BasicCredentials(redacted)")', "f.write_str(&String::from_utf8_lossy(self.encoded()))", "config::proxy::tests::rule_3"),
     ("way out", "a value of a proxy variable is not logged", "src/cli/environment.rs", "            tracing::warn!(variable, ", "            tracing::warn!(variable, value = ?std::env::var_os(variable), ", "upstream::proxy::proxy_variables"),
+    ("client-env", "a path that would need quoting is refused", "src/cli/client_env.rs", "text.chars().all(fits)", "text.chars().any(fits)", "client_env::a_listener"),
+    ("client-env", "a note is no program", "src/cli/client_env.rs", "if is_program { writeln!(out, \"{line}\")? }", "if is_program || line.len() < 1000 { writeln!(out, \"{line}\")? }", "client_env::a_text"),
 ]
 
 

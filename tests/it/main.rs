@@ -108,6 +108,7 @@ mod secrets {
 
 mod cli {
     mod assumptions;
+    mod client_env;
     mod command_line;
     pub mod commands;
     mod config;
