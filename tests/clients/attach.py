@@ -41,6 +41,8 @@ LANGUAGES = {
     "python": ("client.py", [sys.executable]),
     "js": ("client.mjs", ["node"]),
     "java": ("Counters.java", ["java"]),
+    "go": ("client.go", ["go", "run"]),
+    "php": ("client.php", ["php"]),
 }
 
 

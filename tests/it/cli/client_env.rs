@@ -40,12 +40,14 @@ fn a_text_has_the_address_of_the_listener() {
     insta::assert_snapshot!(said.replace(env!("CARGO_PKG_VERSION"), "VERSION"), @r"
     <?php
     // php, through listener 'app' of metrika-gate
-    // The tests of metrika-gate VERSION have not run this text.
+    // The tests of metrika-gate VERSION ran this text.
     $curl = curl_init('http://127.0.0.1:8080/management/v1/counters');
     curl_setopt_array($curl, [CURLOPT_RETURNTRANSFER => true, CURLOPT_FAILONERROR => true, CURLOPT_TIMEOUT => 150]);
     echo curl_exec($curl);
     // nixsolutions/yandex-php-library: $client->setServiceScheme('http'); $client->setServiceDomain('127.0.0.1:8080');
     ");
+    let (_, said) = run(&folder, &["r"]);
+    assert!(said.contains("have not run this text."), "{said}");
     let (_, said) = run(&folder, &["n8n"]);
     assert!(said.lines().all(|line| line.starts_with("# ")), "a note is a comment: {said}");
 }
