@@ -8,7 +8,7 @@ use metrika_gate::policy::rejection::Reason;
 
 use super::http2::{fake, plan};
 use crate::harness::dns::Dns;
-use crate::harness::gate::{Plan, program};
+use crate::harness::gate::{Plan, program, until};
 use crate::harness::{Caller, Gate, Proxy, READ_TOKEN, TWO_CALLERS, Upstream};
 use crate::policy::rejections::assert_is;
 
@@ -302,6 +302,23 @@ fn probes_of_tokens_go_through_the_proxy_too() {
     gate.until_metric(&["token_state", "state=\"suspended\""], 1.0);
     assert!(gate.metric(&["own_requests_total"]) > 0.0);
     assert_eq!(upstream.connections(), proxy.heads().len(), "nothing went past the proxy");
+}
+
+#[test]
+fn yandex_id_is_asked_through_the_proxy_too() {
+    let fake = fake(false);
+    let proxy = Proxy::to(fake.address());
+    let config = format!(
+        "{TWO_CALLERS}
+upstream: {{ca_file: '{{ca}}', proxy: 'http://{}'}}
+identity: {{url: 'https://login.yandex.ru/info', ca_file: '{{ca}}'}}
+",
+        proxy.address()
+    );
+    let gate = Gate::plan_for("unused", fake.ca_pem(), &config).start();
+    until("it is asked", || proxy.heads().iter().any(|head| head.starts_with("CONNECT login.yandex.ru:443 ")));
+    gate.until_log(&["\"started\""]);
+    assert_eq!(gate.get("app", COUNTERS).summary(), "200");
 }
 
 #[test]
