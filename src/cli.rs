@@ -172,6 +172,11 @@ fn parsed(arguments: &[OsString]) -> (Cli, bool) {
     read.unwrap_or_else(|error| environment::explained(error, &program, arguments).exit())
 }
 
+/// Returns the number of CPUs available to the process, within its affinity and the quota of its container.
+fn cpus() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
 /// Returns the path of a configuration that is not read from stdin.
 fn named(file: &Path) -> Option<&Path> {
     (file.as_os_str() != STDIN).then_some(file)

@@ -96,7 +96,7 @@ impl App {
         mut config: Config,
         options: Options,
     ) -> anyhow::Result<Self> {
-        let worker_count = options.workers.or(config.workers).unwrap_or_else(cpus);
+        let worker_count = options.workers.or(config.workers).unwrap_or_else(super::cpus);
         let descriptors = Descriptors::here(worker_count);
         if let Some(fit) = config.fit(descriptors) {
             descriptors.log_state(fit);
@@ -382,12 +382,6 @@ async fn end(signals: &mut Signals, shutdown: Shutdown, workers: &Workers) -> u8
         return CUT;
     }
     0
-}
-
-/// Returns the number of CPUs available to the process, within its affinity and the quota of its container.
-#[must_use]
-pub fn cpus() -> usize {
-    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 /// Disables core dumps, which could hold tokens, and memory access by other processes of the user; forbids new

@@ -149,7 +149,7 @@ fn found(config: &Config, file: Option<&Path>, without_tokens: bool) -> Found {
         count(config.tokens.len(), "token"),
         count(config.catalogue.operations().len(), "operation"),
     );
-    let descriptors = Descriptors::here(config.workers.unwrap_or_else(crate::cli::app::cpus));
+    let descriptors = Descriptors::here(config.workers.unwrap_or_else(super::cpus));
     let short = short.into_iter().chain(config.lacks_descriptors(descriptors).map(|fit| shortage(descriptors, fit)));
     let tokens = warnings_of_tokens(config, without_tokens, SystemTime::now());
     let (mut notes, of_logins) = absent_logins(config);
