@@ -1,4 +1,4 @@
-//! What the store of a fleet returns, and what it tells a gate.
+//! The responses and messages of the store of a fleet.
 
 use super::Broker;
 use super::call::{Granted, OverBudget, Reply, Told};
@@ -10,7 +10,7 @@ use super::refusal::{After, Reason, Refusal};
 use super::setup::Owner;
 
 impl Broker {
-    /// What the store returned, on a connection that is new or not.
+    /// Applies a response of the store, which came over a connection that is new or not.
     pub fn reply(&mut self, reply: &Reply, is_new: bool, now: Now) {
         self.ledger.clock.advance(now);
         let Some(fleet) = &mut self.fleet else { return };
@@ -42,7 +42,7 @@ impl Broker {
         }
     }
 
-    /// A message of the store.
+    /// Applies a message of the store.
     pub fn told(&mut self, told: &Told, now: Now) {
         self.ledger.clock.advance(now);
         if let Some(fleet) = self.fleet.as_mut().filter(|_| told.call) {
@@ -91,7 +91,7 @@ impl Broker {
         self.look(entry.owner);
     }
 
-    /// What is spent of the day, by the owner and by the caller of a request.
+    /// The requests of the day, of the owner and of the caller of a request.
     fn spent(&mut self, entry: &Entry) -> (u32, u32) {
         let Self { ledger, lines, .. } = self;
         let flow = lines.get_mut(entry.owner.index()).and_then(|line| line.flow(entry.caller));
