@@ -90,7 +90,7 @@ fn allow_mode(table: &Table<'_>, findings: &mut Findings) -> Option<Option<u32>>
     read.map(Some)
 }
 
-fn file(text: &str) -> Result<PathBuf, String> {
+pub(super) fn file(text: &str) -> Result<PathBuf, String> {
     if text.is_empty() || text.contains('\0') || document::unreplaced(text).is_some() {
         return Err("the path of a file".to_owned());
     }

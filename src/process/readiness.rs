@@ -94,6 +94,9 @@ impl Readiness {
                 Purpose::Configuration
                 | Purpose::Upstream
                 | Purpose::Identity
+                | Purpose::OAuth
+                | Purpose::ClientSecret(_)
+                | Purpose::RefreshToken(_)
                 | Purpose::State
                 | Purpose::Store
                 | Purpose::StorePassword => line('!', &format!("{purpose}: {why}")),

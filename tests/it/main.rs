@@ -118,6 +118,7 @@ mod cli {
     mod quotas;
     mod reference;
     pub mod suggest;
+    pub mod token;
     pub mod troubleshooting;
     mod warnings;
     mod yaml;

@@ -86,6 +86,7 @@ const KNOBS: &[(&str, &str, &str)] = &[
         "client_id, login",
         "ends all tokens of that application or account, as an edited application or a password does",
     ),
+    ("oauth_fail", "path, error", "the next response of the OAuth server to that path is this error"),
     ("oauth_block", "client_id, off", "the OAuth server refuses the application: unauthorized_client"),
     ("state", "", "the requests received so far, and the active knobs, without secrets"),
     ("reset", "", "resets everything to the initial state; POST only"),
@@ -157,6 +158,11 @@ fn perform(shared: &Shared, knob: &str, query: &Query) -> Result<Value, Refusal>
         "oauth_end" => {
             let world = &mut *shared.world();
             Ok(json!({ "ended": world.authority.end(&mut world.keyring, query.get("client_id"), query.get("login")) }))
+        }
+        "oauth_fail" => {
+            let (path, error) = (query.required("path")?, query.required("error")?);
+            let is_known = shared.world().authority.fail(path, error);
+            is_known.then(|| json!({ "path": path, "error": error })).ok_or_else(|| Refusal::invalid("error"))
         }
         "oauth_block" => {
             let (client_id, blocked) = (query.required("client_id")?, !query.has("off"));

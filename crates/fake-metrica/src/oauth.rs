@@ -53,6 +53,26 @@ pub struct OAuthError {
     description: &'static str,
 }
 
+/// Every name of an error, for the knob that makes the next response one.
+const NAMES: [&str; 16] = [
+    "authorization_pending",
+    "slow_down",
+    "expired_token",
+    "access_denied",
+    "bad_verification_code",
+    "invalid_client",
+    "invalid_grant",
+    "invalid_request",
+    "invalid_scope",
+    "unauthorized_client",
+    "unsupported_grant_type",
+    "unsupported_token_type",
+    "Basic auth required",
+    "Malformed Authorization header",
+    "server_error",
+    "temporarily_unavailable",
+];
+
 const fn error(name: &'static str, description: &'static str) -> OAuthError {
     OAuthError { name, description }
 }
@@ -72,6 +92,9 @@ pub fn answer(authority: &mut Authority, keyring: &mut Keyring, head: &Parts, fo
     let form = Query::parse(std::str::from_utf8(form).ok());
     let is_read = matches!(head.method, Method::GET | Method::HEAD);
     let failed = |error: OAuthError| Answer::from(error);
+    if let Some(error) = authority.failure(head.uri.path()) {
+        return failed(error);
+    }
     let page = |error: OAuthError| page::failed(error.name, error.description);
     match (head.uri.path(), is_read) {
         ("/authorize", true) => authority.ask(&query).unwrap_or_else(page),

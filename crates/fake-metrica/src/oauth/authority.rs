@@ -125,6 +125,8 @@ pub struct Authority {
     pub(super) codes: BTreeMap<String, Code>,
     pub(super) waiting: BTreeMap<String, Waiting>,
     pub(super) granted: Vec<Granted>,
+    /// The error of the next response to a path.
+    fail: Option<(String, OAuthError)>,
 }
 
 /// What a grant is for.
@@ -138,12 +140,23 @@ pub struct Grant<'a> {
 impl Authority {
     pub fn new(applications: Vec<Application>, accounts: Vec<Account>) -> Self {
         let (codes, waiting) = (BTreeMap::new(), BTreeMap::new());
-        Self { applications, accounts, manner: Manner::default(), codes, waiting, granted: Vec::new() }
+        Self { applications, accounts, manner: Manner::default(), codes, waiting, granted: Vec::new(), fail: None }
     }
 
     /// The manner, to change it.
     pub const fn manner(&mut self) -> &mut Manner {
         &mut self.manner
+    }
+
+    /// Makes the next response to a path an error. Returns false for an unknown error.
+    pub fn fail(&mut self, path: &str, name: &str) -> bool {
+        let known = super::NAMES.into_iter().find(|known| *known == name);
+        self.fail = known.map(|name| (path.to_owned(), error(name, "as the control panel says")));
+        known.is_some()
+    }
+
+    pub(super) fn failure(&mut self, path: &str) -> Option<OAuthError> {
+        self.fail.take_if(|(failing, _)| failing == path).map(|(_, error)| error)
     }
 
     pub fn application(&self, client_id: &str) -> Option<&Application> {
