@@ -119,6 +119,7 @@ mod cli {
     mod reference;
     pub mod suggest;
     pub mod token;
+    mod token_faults;
     pub mod troubleshooting;
     mod warnings;
     mod yaml;

@@ -159,6 +159,20 @@ impl Dialog {
         Self { child, stderr, seen: String::new() }
     }
 
+    /// Reads up to the address that it shows; `None` if it has ended before.
+    pub fn address(&mut self) -> Option<String> {
+        loop {
+            let mut line = String::new();
+            if self.stderr.read_line(&mut line).unwrap() == 0 {
+                return None;
+            }
+            self.seen.push_str(&line);
+            if line.starts_with("  https://") && line.ends_with('\n') {
+                return Some(line.trim().to_owned());
+            }
+        }
+    }
+
     /// Reads up to a line that begins with `start`.
     pub fn until(&mut self, start: &str) -> String {
         loop {
