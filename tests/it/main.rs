@@ -120,6 +120,7 @@ mod cli {
     pub mod suggest;
     pub mod token;
     mod token_faults;
+    mod token_start;
     pub mod troubleshooting;
     mod warnings;
     mod yaml;

@@ -10,8 +10,9 @@ use fake_metrica::{DEMO_CLIENT_ID, DEMO_CLIENT_SECRET, Fake, Settings};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 
+use crate::harness::Gate;
 use crate::harness::files::write_private;
-use crate::harness::gate::program;
+use crate::harness::gate::{program, until};
 
 /// A configuration with one token, in front of the stand-in.
 pub struct Life {
@@ -284,6 +285,16 @@ fn a_wrong_application_and_a_missing_right_are_named() {
 }
 
 #[test]
+fn fewer_rights_than_declared_are_missed() {
+    let life = Life::new(&RENEWED.replace("[metrika:read]", "[metrika:read, metrika:write]"));
+    let (dialog, address) = life.ask(&["login", "crm", "--flow", "code"]);
+    let result = life.click(&format!("{address}&scope=metrika:read"), "demo-owner", "allow");
+    let end = dialog.end(&format!("{result}\n"));
+    assert!(end.code == 1 && end.error.contains("lacks metrika:write"), "{end:?}");
+    assert!(!life.file("crm").exists());
+}
+
+#[test]
 fn the_same_token_is_no_error_and_is_explained() {
     let life = Life::new(RENEWED);
     assert_eq!(life.log_in().code, 0);
@@ -409,6 +420,35 @@ fn the_status_shows_what_is_known_of_each_token() {
     assert_eq!(life.fake.requests(), before);
     write_private(&life.file("crm"), fake_metrica::demo_tokens()[0].secret.replace("demo-", "test-").as_str());
     assert!(life.run(&["status", "--offline"], "").out.contains("another program has replaced the token"));
+}
+
+#[test]
+fn the_gate_reports_expiry_and_last_success_of_a_token() {
+    let life = Life::new(RENEWED);
+    assert_eq!(life.log_in().code, 0);
+    let record: serde_json::Value = serde_json::from_str(&life.read("crm.json")).unwrap();
+    let (issued, expires) = (record["issued"].as_f64().unwrap(), record["expires"].as_f64().unwrap());
+    let config = format!(
+        "listeners: [{{name: app, address: '127.0.0.1:0'}}]\n\
+         tokens: {{crm: {{file: '{}', scopes: [metrika:read], expires: 2099-01-01}}}}\n\
+         callers: [{{id: reports, match: {{listener: app}}, scopes: [metrika:read], tokens: [crm]}}]\n",
+        life.file("crm").display()
+    );
+    let gate = Gate::plan_for(&life.fake.address().to_string(), life.fake.ca_pem(), &format!("\n{config}")).start();
+    assert_eq!(gate.metric(&["token_expiry_timestamp_seconds", "crm"]), expires, "what the login has shown");
+    assert_eq!(gate.metric(&["token_last_success_timestamp_seconds", "crm"]), issued);
+    assert!(gate.admin("/readyz?verbose").text().contains("token crm, worked last at 20"));
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    assert_eq!(gate.get("app", "/management/v1/counters").status, 200);
+    until("the request counts", || gate.metric(&["token_last_success_timestamp_seconds", "crm"]) > issued);
+    // Another program writes another token: neither the record nor the past of the old one is about it.
+    life.fake.turn("oauth?rotates=1").unwrap();
+    assert_eq!(life.run(&["refresh"], "").code, 0);
+    let renewed = life.read("crm");
+    std::fs::remove_file(life.file("crm.json")).unwrap();
+    write_private(&life.file("crm.other"), &renewed);
+    std::fs::rename(life.file("crm.other"), life.file("crm")).unwrap();
+    gate.until_metric(&["token_expiry_timestamp_seconds", "crm"], 4_070_908_800.0);
 }
 
 #[test]

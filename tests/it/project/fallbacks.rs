@@ -179,7 +179,6 @@ const ALLOWED: &[(Form, &str, Places)] = &[
         &[
             ("crates/strict-http/src/target/canonical.rs", 1),
             ("src/config/document.rs", 1),
-            ("src/health.rs", 1),
             ("src/health/owners.rs", 2),
         ],
     ),

@@ -99,6 +99,7 @@ fn verification_cannot_be_switched_off() {
 fn no_decision_reads_the_wall_clock() {
     let known = set(&[
         "src/process/admin.rs",
+        "src/process/readiness.rs",
         "src/cli/app.rs",
         "src/cli/check.rs",
         "src/cli/doctor.rs",
