@@ -612,6 +612,7 @@ MUTATIONS = [
     ("token", "a device code ends", "src/cli/token_login.rs", "    if left.is_zero() {", "    if left.is_zero() && until < Instant::now() - SLOWER * 1000 {", "token_faults::a_device_code"),
     ("token", "texts of the OAuth server are not repeated", "src/oauth/fault.rs", "Self::Other => \"an unknown error\"", "Self::Other => \"secret\"", "oauth::fault::"),
     ("token", "the device stays the same", "src/oauth/device.rs", "kept.filter(|id| is_id(id)).unwrap_or_else", "kept.filter(|id| id.is_empty()).unwrap_or_else", "oauth::device::"),
+    ("token", "a terminal does not show a secret", "src/cli/terminal.rs", "silent.local_modes.remove(LocalModes::ECHO);", "silent.local_modes.insert(LocalModes::ECHO);", "cli::token::a_terminal"),
     ("token", "a record describes one token", "src/token/record.rs", ".filter(|record| record.token == name_of(token))", ".filter(|record| record.token.len() == name_of(token).len())", "record::tests"),
     ("token", "the gate has no access to what only commands read", "src/files.rs", "Read::Never | Read::Before | Read::ByCommands);", "Read::Never | Read::Before);", "process::external::"),
     ("token", "the secret of an application is nobody else's to read", "src/files.rs", "Self::Token(_) | Self::ClientSecret(_) | Self::RefreshToken(_) => Guard::Secret { allow_mode },", "Self::Token(_) => Guard::Secret { allow_mode },\n            Self::ClientSecret(_) | Self::RefreshToken(_) => Guard::Trusted,", "process::external::check_names | cli::token::mistakes"),

@@ -64,8 +64,10 @@ fn asked(prompt: &str) -> anyhow::Result<Option<Silent>> {
     if !std::io::stdin().is_terminal() {
         return Ok(None);
     }
+    // Before the prompt: whoever answers at once is not shown either.
+    let silent = Silent::new()?;
     write!(std::io::stderr(), "{prompt} (not shown): ")?;
-    Silent::new().map(Some)
+    Ok(Some(silent))
 }
 
 fn text(bytes: &[u8]) -> anyhow::Result<Zeroizing<String>> {

@@ -385,6 +385,31 @@ fn an_import_reads_what_people_have() {
     assert_eq!(life.read("crm"), token);
 }
 
+/// A pseudo terminal, which `script` makes.
+#[test]
+fn a_terminal_does_not_show_what_is_pasted() {
+    let life = Life::new(RENEWED);
+    assert_eq!(life.log_in().code, 0);
+    let token = life.read("crm");
+    let command = life.command(&["import", "crm"]);
+    let words: Vec<_> = std::iter::once(command.get_program()).chain(command.get_args()).collect();
+    let words: Vec<_> = words.into_iter().map(|word| format!("'{}'", word.to_str().unwrap())).collect();
+    let mut script = Command::new("script");
+    script.args(["-qec", &words.join(" "), "/dev/null"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let Ok(mut child) = script.spawn() else { return };
+    let mut shown = BufReader::new(child.stdout.take().unwrap());
+    let mut prompt = Vec::new();
+    shown.read_until(b':', &mut prompt).unwrap();
+    assert!(String::from_utf8_lossy(&prompt).contains("(not shown):"), "{prompt:?}");
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(format!("{token}\n").as_bytes()).unwrap();
+    let mut rest = String::new();
+    shown.read_to_string(&mut rest).unwrap();
+    drop(stdin);
+    assert!(child.wait().unwrap().success() && rest.contains("token 'crm' is in"), "{rest}");
+    assert!(!rest.contains(&token[..12]), "{rest}");
+}
+
 #[test]
 fn a_manifest_has_the_token_and_writes_no_file() {
     let life = Life::new(RENEWED);
