@@ -601,7 +601,7 @@ MUTATIONS = [
     ("token", "an unproven token is not installed", "src/cli/token_proof.rs", "        Some(Severity::Unknown) | None => Verdict::Unknown,", "        Some(Severity::Unknown) | None => Verdict::Right,", "cli::token::a_token_that_cannot"),
     ("token", "what was received is durable first", "src/cli/token_proof.rs", "    keeper.keep(&issued).map_err(Ended::from)?;\n", "", "cli::token::a_token_that_cannot | cli::token_faults::"),
     ("token", "the next command finishes the work", "src/cli/token_refresh.rs", "    if let Some(code) = token_proof::resume(&subject, out)? {", "    if let Some(code) = None {", "cli::token_faults::a_renewal"),
-    ("token", "a record is written whole", "src/oauth/keep.rs", "        self.write(&record, &content)?;\n", "        self.write(&record, &content[..1])?;\n", "oauth::keep:: | cli::token::"),
+    ("token", "the record is kept beside the token", "src/oauth/keep.rs", "        self.write(&record, &content)?;\n", "        let _ = (&record, &content);\n", "oauth::keep:: | cli::token::"),
     ("token", "one command changes a token at a time", "src/oauth/keep.rs", "FlockOperation::NonBlockingLockExclusive", "FlockOperation::NonBlockingLockShared", "oauth::keep:: | cli::token::one_process"),
     ("token", "a symbolic link is not replaced", "src/oauth/keep.rs", "            if path.is_symlink() {\n                return Err(NotKept::Link(path.clone()));\n            }\n", "", "oauth::keep:: | cli::token::mistakes"),
     ("token", "files are writable before a person is asked", "src/cli/token_login.rs", "        subject.keeper.check().map_err(Ended::from)?;\n", "", "cli::token::mistakes"),
