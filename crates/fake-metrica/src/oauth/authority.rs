@@ -151,7 +151,7 @@ impl Authority {
     /// Makes the next response to a path an error. Returns false for an unknown error.
     pub fn fail(&mut self, path: &str, name: &str) -> bool {
         let known = super::NAMES.into_iter().find(|known| *known == name);
-        self.fail = known.map(|name| (path.to_owned(), error(name, "as the control panel says")));
+        self.fail = known.map(|name| (path.to_owned(), error(name, "set on the control panel")));
         known.is_some()
     }
 
