@@ -31,6 +31,14 @@ mod quota;
 mod replay;
 mod rights;
 mod suggest;
+mod terminal;
+mod token;
+mod token_import;
+mod token_login;
+mod token_proof;
+mod token_refresh;
+mod token_revoke;
+mod token_status;
 mod traits;
 mod url;
 
@@ -40,6 +48,7 @@ const EXAMPLES: &str = "\
 Examples:
   metrika-gate demo                                     try the gate without an account
   metrika-gate init --out gate.yaml                     write a minimal configuration
+  metrika-gate token login analytics --config gate.yaml  get a token from Yandex
   metrika-gate check --config gate.yaml                 validate the configuration
   metrika-gate doctor --config gate.yaml                check the tokens with Metrica
   metrika-gate explain GET /management/v1/counters --as reports --config gate.yaml
@@ -82,6 +91,8 @@ enum Command {
     Init(init::InitArgs),
     /// Print how a client connects to a listener: a program or the variables to set
     ClientEnv(client_env::ClientEnvArgs),
+    /// Get, show, renew and revoke tokens at Yandex
+    Token(token::TokenArgs),
     /// Run a stand-in for Metrica, a gate and its admin listener in one process, with four examples to try
     Demo(demo::DemoArgs),
     /// Run a stand-in for the Metrica API over TLS, for tests and demos
@@ -144,6 +155,7 @@ pub fn main() -> u8 {
         Command::Suggest(args) => suggest::suggest(&args, &mut out),
         Command::Init(args) => init::init(&args, &mut out),
         Command::ClientEnv(args) => client_env::client_env(&args, &mut out),
+        Command::Token(args) => token::token(&args, &mut out),
         Command::Demo(args) => demo::run(&args, &mut out),
         Command::Fake(args) => fake::run(&args, &mut out).map(|()| 0),
         // The exit code is the result, even if nobody reads the output.
@@ -268,6 +280,9 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     if of_system.and_then(std::io::Error::get_ref).is_some_and(|inner| inner.is::<MissingFolder>()) {
         return 78;
     }
+    if let Some(ended) = error.downcast_ref::<token::Ended>() {
+        return ended.code;
+    }
     let is_usage = |cause: &(dyn std::error::Error + 'static)| {
         cause.is::<fake::BadTokenArgument>() || cause.is::<fake_metrica::BadKnob>()
     };
@@ -297,13 +312,16 @@ fn wrong_usage(what: &str) -> anyhow::Result<u8> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use clap::Command;
+
+    use super::{Cli, CommandFactory};
 
     #[test]
     fn every_flag_has_an_environment_variable() {
         let program = Cli::command();
         let mut flags = 0;
-        for command in std::iter::once(&program).chain(program.get_subcommands()) {
+        let inner = program.get_subcommands().flat_map(Command::get_subcommands);
+        for command in std::iter::once(&program).chain(program.get_subcommands()).chain(inner) {
             for flag in command.get_arguments().filter(|argument| argument.get_long().is_some()) {
                 if !matches!(flag.get_id().as_str(), "help" | "version") {
                     flags += 1;

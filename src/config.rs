@@ -76,6 +76,8 @@ pub struct Config {
     pub state_dir: Option<PathBuf>,
     /// The service that identifies the owner of a token, if configured.
     pub identity: Option<Identity>,
+    /// The OAuth server, for the commands that issue tokens.
+    pub oauth: Upstream,
     /// The checks of tokens.
     pub token_health: TokenHealth,
     /// Timeouts towards callers.
@@ -310,7 +312,7 @@ impl Config {
     }
 }
 
-const KEYS: [&str; 18] = [
+const KEYS: [&str; 19] = [
     "listeners",
     "admin",
     "upstream",
@@ -322,6 +324,7 @@ const KEYS: [&str; 18] = [
     "quota",
     "state_dir",
     "identity",
+    "oauth",
     "token_health",
     "timeouts",
     "limits",
@@ -355,6 +358,7 @@ fn read(root: &At<'_>, findings: &mut Findings) -> Option<Config> {
     });
     let state_dir = table.optional("state_dir").map(|at| at.text(findings, process::folder));
     let identity = health::identity(table.optional("identity").as_ref(), upstream.as_ref(), findings);
+    let oauth = health::oauth(table.optional("oauth").as_ref(), upstream.as_ref(), findings);
     let token_health = health::token_health(table.optional("token_health").as_ref(), findings);
     let timeouts = process::caller_timeouts(table.optional("timeouts").as_ref(), findings);
     let limits = process::limits(table.optional("limits").as_ref(), findings);
@@ -374,6 +378,7 @@ fn read(root: &At<'_>, findings: &mut Findings) -> Option<Config> {
         caller_quotas: caller_quotas?,
         state_dir: state_dir.map_or(Some(None), |read| read.map(Some))?,
         identity: identity?,
+        oauth: oauth?,
         token_health: token_health?,
         timeouts: timeouts?,
         limits: limits?,

@@ -38,6 +38,7 @@ use crate::upstream::Upstream;
 
 pub mod assumed;
 pub mod assumptions;
+mod candidate;
 mod counters;
 mod elsewhere;
 mod file;
@@ -46,6 +47,7 @@ mod issuer;
 mod raw;
 mod reach;
 
+pub use candidate::examine_candidate;
 use finding::{Finding, Rights, Severity};
 use issuer::Identity;
 use reach::Unreached;
@@ -124,22 +126,7 @@ pub async fn examine(
     now: SystemTime,
     tell: &mut dyn FnMut(TokenAlias, Question),
 ) -> anyhow::Result<Report> {
-    let metrica = Place::new(Purpose::Upstream, config.upstream.clone())?;
-    let issuer = match &config.identity {
-        Some(identity) => Some(Place::new(Purpose::Identity, identity.place.clone())?),
-        None => None,
-    };
-    let mut doctor = Doctor {
-        config,
-        wanted,
-        metrica,
-        issuer,
-        now,
-        tell,
-        secrets: Vec::new(),
-        replies: HashMap::new(),
-        report: Report::default(),
-    };
+    let mut doctor = Doctor::new(config, wanted, now, tell)?;
     let is_wanted = |source: &&TokenSource| wanted.tokens.is_empty() || wanted.tokens.contains(&source.alias);
     let sources: Vec<_> = config.tokens.iter().filter(is_wanted).collect();
     let mut examined_tokens = Vec::new();
@@ -224,6 +211,21 @@ impl ExaminedToken<'_> {
 }
 
 impl<'a> Doctor<'a> {
+    fn new(
+        config: &'a Config,
+        wanted: &'a Wanted,
+        now: SystemTime,
+        tell: &'a mut dyn FnMut(TokenAlias, Question),
+    ) -> anyhow::Result<Self> {
+        let metrica = Place::new(Purpose::Upstream, config.upstream.clone())?;
+        let issuer = match &config.identity {
+            Some(identity) => Some(Place::new(Purpose::Identity, identity.place.clone())?),
+            None => None,
+        };
+        let (secrets, replies, report) = (Vec::new(), HashMap::new(), Report::default());
+        Ok(Self { config, wanted, metrica, issuer, now, tell, secrets, replies, report })
+    }
+
     fn report(&mut self, source: &TokenSource, finding: Finding) {
         self.report.lines.push(Line { token: source.alias, counter: None, finding });
     }

@@ -24,7 +24,7 @@ use crate::policy::names::{ListenerName, TokenAlias};
 pub mod descriptors;
 pub mod guard;
 pub mod reading;
-mod writing;
+pub mod writing;
 
 /// The purpose of a file or port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,8 +37,14 @@ pub enum Purpose {
     Identity,
     /// Connections to the proxy, through which all others go; as a file, the credentials for it.
     Proxy,
+    /// Connections to the OAuth server; as a file, the certificate authorities that they trust.
+    OAuth,
     /// The token with this name.
     Token(TokenAlias),
+    /// The secret of the application of the token with this name.
+    ClientSecret(TokenAlias),
+    /// The token that renews the token with this name.
+    RefreshToken(TokenAlias),
     /// The unix socket of the listener with this name.
     Listener(ListenerName),
     /// The counts that are kept for the next process.
@@ -56,7 +62,10 @@ impl fmt::Display for Purpose {
             Self::Upstream => f.write_str("upstream"),
             Self::Identity => f.write_str("identity"),
             Self::Proxy => f.write_str("proxy"),
+            Self::OAuth => f.write_str("oauth"),
             Self::Token(alias) => write!(f, "token {alias}"),
+            Self::ClientSecret(alias) => write!(f, "client secret of token {alias}"),
+            Self::RefreshToken(alias) => write!(f, "refresh token of token {alias}"),
             Self::Listener(name) => write!(f, "listener {name}"),
             Self::State => f.write_str("state"),
             Self::Store => f.write_str("quota store"),
@@ -78,6 +87,8 @@ pub enum Read {
     Never,
     /// At the start, after which the process writes it.
     Before,
+    /// By commands only: a process that serves never reads it.
+    ByCommands,
 }
 
 impl Purpose {
@@ -86,8 +97,9 @@ impl Purpose {
     pub const fn read(self) -> Read {
         match self {
             Self::Configuration => Read::First,
-            Self::Upstream | Self::Identity | Self::Proxy | Self::Store => Read::WithIt,
+            Self::Upstream | Self::Identity | Self::OAuth | Self::Proxy | Self::Store => Read::WithIt,
             Self::Token(_) | Self::StorePassword => Read::Alone,
+            Self::ClientSecret(_) | Self::RefreshToken(_) => Read::ByCommands,
             Self::Listener(_) => Read::Never,
             Self::State => Read::Before,
         }
@@ -96,8 +108,10 @@ impl Purpose {
     /// Returns the guard for files of this purpose. `allow_mode` is the setting of a secret in the configuration.
     const fn guard(self, allow_mode: Option<u32>) -> Guard {
         match self {
-            Self::Configuration | Self::Upstream | Self::Identity | Self::Store => Guard::Trusted,
-            Self::Token(_) | Self::Proxy | Self::StorePassword => Guard::Secret { allow_mode },
+            Self::Configuration | Self::Upstream | Self::Identity | Self::OAuth | Self::Store => Guard::Trusted,
+            Self::Token(_) | Self::ClientSecret(_) | Self::RefreshToken(_) | Self::Proxy | Self::StorePassword => {
+                Guard::Secret { allow_mode }
+            }
             Self::Listener(_) => Guard::Made,
             Self::State => Guard::Kept,
         }
@@ -111,7 +125,8 @@ impl Purpose {
             Self::Upstream => "upstream".to_owned(),
             Self::Identity => "identity".to_owned(),
             Self::Proxy => "upstream.proxy_auth_file".to_owned(),
-            Self::Token(alias) => format!("tokens.{alias}"),
+            Self::OAuth => "oauth".to_owned(),
+            Self::Token(alias) | Self::ClientSecret(alias) | Self::RefreshToken(alias) => format!("tokens.{alias}"),
             Self::Listener(_) => "listeners".to_owned(),
             Self::State => "state_dir".to_owned(),
             Self::Store | Self::StorePassword => "quota.store".to_owned(),
@@ -209,7 +224,8 @@ pub struct External {
 impl External {
     /// Returns the files that the process reads while it runs.
     pub fn read(&self) -> impl Iterator<Item = &ExternalFile> {
-        self.files.iter().filter(|file| !matches!(file.purpose.read(), Read::Never | Read::Before))
+        let is_read = |read| !matches!(read, Read::Never | Read::Before | Read::ByCommands);
+        self.files.iter().filter(move |file| is_read(file.purpose.read()))
     }
 
     /// Returns the files that the process writes.

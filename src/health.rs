@@ -243,7 +243,10 @@ impl Health {
             return;
         };
         match report {
-            Report::Accepted(_) => _ = tracked.machine.on(Event::Succeeded, now, self.settings),
+            Report::Accepted(_) => {
+                tracked.machine.on(Event::Succeeded, now, self.settings);
+                self.meters.token_worked(token_use.alias);
+            }
             Report::Refused(_, waiting) => self.conclude(token_use.alias, Event::Refused, waiting),
             Report::Doubted(_, waiting) => {
                 if self.settings.learn {
@@ -302,6 +305,9 @@ impl Health {
         match finding {
             Finding::Concluded(conclusion, found) => {
                 tracked.machine.on(Event::Probed(conclusion), Instant::now(), self.settings);
+                if conclusion == Conclusion::Accepted {
+                    self.meters.token_worked(token_use.alias);
+                }
                 self.concluded.extend(tracked.waiting.drain(..).map(|waiting| (waiting, conclusion)));
                 // Rule 2.
                 if conclusion == Conclusion::Accepted && tracked.standing == Standing::Outage {

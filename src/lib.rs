@@ -29,6 +29,7 @@ pub mod files;
 pub mod gateway;
 pub mod health;
 pub mod metrics;
+pub mod oauth;
 pub mod policy;
 pub mod process;
 pub mod quota;

@@ -28,6 +28,7 @@ use crate::policy::names::TokenAlias;
 use crate::process::sandbox::Sandbox;
 use crate::process::workers::Workers;
 use crate::token::Token;
+use crate::token::record::Record;
 use crate::token::store::TokenErrors;
 use crate::upstream::Upstream;
 use crate::worker::{Generation, Slot};
@@ -256,14 +257,19 @@ impl Reloader {
     }
 
     fn update_meters(&self, changed: &[TokenAlias]) {
-        let now = |(source, slot): (&TokenSource, &Slot)| TokenNow {
-            alias: source.alias,
-            loaded: slot.token.is_some(),
-            standing: slot.standing,
-            expires: source.origin.expires,
-            allow_mode: source.allow_mode.is_some(),
+        let now = |((source, slot), token): ((&TokenSource, &Slot), &Option<Token>)| {
+            let record = token.as_ref().and_then(|token| Record::of(source, token));
+            TokenNow {
+                alias: source.alias,
+                loaded: slot.token.is_some(),
+                standing: slot.standing,
+                expires: record.as_ref().and_then(Record::expires).or(source.origin.expires),
+                issued: record.map(|record| record.issued),
+                allow_mode: source.allow_mode.is_some(),
+            }
         };
-        let tokens: Vec<_> = self.config.tokens.iter().zip(&self.generation.tokens).map(now).collect();
+        let tokens = self.config.tokens.iter().zip(&self.generation.tokens).zip(&self.tokens);
+        let tokens: Vec<_> = tokens.map(now).collect();
         let loaded: Vec<_> = changed.iter().copied().filter(|alias| self.is_usable(*alias)).collect();
         self.meters.tokens_now(&tokens, &loaded);
         self.meters.served_now(served(&self.config, &self.generation.tokens));

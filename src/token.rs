@@ -17,6 +17,7 @@ use zeroize::Zeroizing;
 
 pub use crate::policy::names::TokenAlias;
 
+pub mod record;
 mod state;
 pub mod store;
 

@@ -386,7 +386,7 @@ async fn end(signals: &mut Signals, shutdown: Shutdown, workers: &Workers) -> u8
 
 /// Disables core dumps, which could hold tokens, and memory access by other processes of the user; forbids new
 /// privileges; raises the limit of descriptors.
-fn harden() {
+pub(super) fn harden() {
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     // Errors are ignored: the gate also runs on a system without these features.
     let _ = rustix::process::setrlimit(Resource::Core, none);

@@ -162,7 +162,7 @@ pub(super) fn human(out: &mut dyn Write, report: &Report, config: &Config) -> an
 }
 
 /// Returns the sign of a standing, in the style of `/readyz?verbose`.
-const fn sign(severity: Severity) -> &'static str {
+pub(super) const fn sign(severity: Severity) -> &'static str {
     match severity {
         Severity::Well => "[+]",
         Severity::Note => "[ ]",

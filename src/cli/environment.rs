@@ -20,7 +20,8 @@ use clap::{Arg, ArgAction, ArgMatches, Command, Error};
 pub(super) fn counted(program: Command, arguments: &[OsString]) -> Command {
     let is_of_a_subcommand = subcommand(&program, arguments).is_some();
     let own = |arg: Arg| if is_of_a_subcommand { arg.env(Resettable::Reset) } else { counted_one(arg) };
-    program.mut_args(own).mut_subcommands(|command| command.mut_args(counted_one))
+    let inner = |command: Command| command.mut_args(counted_one);
+    program.mut_args(own).mut_subcommands(|command| inner(command).mut_subcommands(inner))
 }
 
 fn counted_one(arg: Arg) -> Arg {
@@ -42,14 +43,20 @@ fn variable(arg: &Arg) -> Option<(&str, OsString)> {
     Some((name.to_str()?, std::env::var_os(name)?))
 }
 
-/// Returns the subcommand. It is always the first argument, because top-level arguments exclude subcommands.
+/// Returns the subcommand, which is always the first argument, because top-level arguments exclude subcommands; or the
+/// subcommand of that, which is always the second one.
 fn subcommand<'a>(program: &'a Command, arguments: &[OsString]) -> Option<&'a Command> {
-    program.find_subcommand(arguments.get(1)?)
+    let command = program.find_subcommand(arguments.get(1)?)?;
+    let inner = arguments.get(2).and_then(|argument| command.find_subcommand(argument));
+    Some(inner.unwrap_or(command))
 }
 
 /// Whether an environment variable names the configuration.
 pub(super) fn names_config(matches: &ArgMatches) -> bool {
-    let matches = matches.subcommand().map_or(matches, |(_, of_subcommand)| of_subcommand);
+    let mut matches = matches;
+    while let Some((_, of_subcommand)) = matches.subcommand() {
+        matches = of_subcommand;
+    }
     matches.try_contains_id("config").is_ok_and(|is_there| is_there)
         && matches.value_source("config") == Some(ValueSource::EnvVariable)
 }

@@ -12,7 +12,9 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use clap::Args;
 use clap::builder::BoolishValueParser;
-use fake_metrica::{BadKnob, Fake, FakeToken, Permission, Settings, control_help};
+use fake_metrica::{
+    BadKnob, DEMO_CLIENT_ID, DEMO_CLIENT_SECRET, Fake, FakeToken, Permission, Settings, control_help, demo_accounts,
+};
 use metrica::scope::{Scope, ScopeSet};
 
 use crate::token::{DEMO_PREFIX, TEST_PREFIX, Token};
@@ -181,6 +183,10 @@ fn introduce(out: &mut dyn Write, address: SocketAddr, ca: &Path, tokens: &[Fake
     writeln!(out, "and, so that doctor can ask who issued a token:")?;
     let url = "https://login.yandex.ru/info";
     writeln!(out, "  identity: {{url: '{url}', ca_file: '{}', connect_to: '{host}'}}", ca.display())?;
+    let accounts: Vec<_> = demo_accounts().into_iter().map(|account| account.login).collect();
+    writeln!(out, "and, for `metrika-gate token login` as {} (docs/tokens.md):", accounts.join(" or "))?;
+    writeln!(out, "  oauth: {{ca_file: '{}', connect_to: '{host}'}}", ca.display())?;
+    writeln!(out, "  client_id: {DEMO_CLIENT_ID}   # of the token; the secret is {DEMO_CLIENT_SECRET}")?;
     let curl = format!("curl --cacert '{}'", ca.display());
     let caller = format!("{curl} -H 'Authorization: OAuth {}'", token.secret);
     writeln!(out, "\nTry:")?;

@@ -3,6 +3,7 @@
 use super::check::{Warning, key};
 use crate::config::Config;
 use crate::config::document::Step;
+use crate::files::guard::Refusal;
 use crate::files::{ExternalFile, Purpose};
 use crate::policy::names::TokenAlias;
 use crate::token::store;
@@ -23,9 +24,17 @@ pub(super) fn files<'a>(rows: impl Iterator<Item = &'a ExternalFile>, config: Op
         let wrong = match row.purpose {
             Purpose::Token(alias) => token(row, alias, &mut found.warnings),
             // Their content was read with the configuration.
-            Purpose::Configuration | Purpose::Upstream | Purpose::Identity | Purpose::Proxy | Purpose::Store => {
-                row.check().err().map(|refusal| (format!("{path}: {refusal}"), 77))
-            }
+            Purpose::Configuration
+            | Purpose::Upstream
+            | Purpose::Identity
+            | Purpose::OAuth
+            | Purpose::Proxy
+            | Purpose::Store => row.check().err().map(|refusal| (format!("{path}: {refusal}"), 77)),
+            // Until the first login, there is no refresh token.
+            Purpose::ClientSecret(_) | Purpose::RefreshToken(_) => match row.check() {
+                Ok(()) | Err(Refusal::Missing(_)) => None,
+                Err(refusal) => Some((format!("{} in {path}: {refusal}", row.purpose), 77)),
+            },
             Purpose::Listener(name) => {
                 row.check().err().map(|refusal| (format!("listener '{name}' at {path}: {refusal}"), 77))
             }
@@ -68,6 +77,9 @@ fn place(purpose: Purpose, config: Option<&Config>) -> Vec<Step> {
         Purpose::Upstream => vec![key("upstream"), key("ca_file")],
         Purpose::Identity => vec![key("identity"), key("ca_file")],
         Purpose::Proxy => vec![key("upstream"), key("proxy_auth_file")],
+        Purpose::OAuth => vec![key("oauth"), key("ca_file")],
+        Purpose::ClientSecret(alias) => vec![key("tokens"), key(alias.as_str()), key("client_secret_file")],
+        Purpose::RefreshToken(alias) => vec![key("tokens"), key(alias.as_str()), key("refresh_file")],
         Purpose::State => vec![key("state_dir")],
         Purpose::Store => vec![key("quota"), key("store"), key("ca_file")],
         Purpose::StorePassword => vec![key("quota"), key("store"), key("password_file")],

@@ -48,7 +48,7 @@ pub(super) fn healthcheck(args: &HealthcheckArgs, out: &mut dyn Write) -> anyhow
         if url.scheme_str() != Some("http") {
             bail!("{url} is not an http:// URL; the admin listener does not speak TLS");
         }
-        let answer = ask(&url, *args.timeout);
+        let answer = ask(&url, *args.timeout, LONGEST_ANSWER);
         let healthy = answer.as_ref().is_ok_and(|answer| is_healthy(answer));
         if healthy || start.elapsed() + PAUSE > *args.wait {
             let answer = answer.with_context(|| format!("{url} does not respond"))?;
@@ -89,7 +89,18 @@ fn readiness(mut address: SocketAddr) -> anyhow::Result<Uri> {
     Ok(format!("http://{address}/readyz").parse()?)
 }
 
-fn ask(url: &Uri, timeout: Duration) -> anyhow::Result<String> {
+/// Returns the metrics of the gate with that admin listener, if one runs.
+pub(super) fn metrics(address: SocketAddr) -> Option<String> {
+    let ready = readiness(address).ok()?.to_string();
+    let url = format!("{}/metrics", ready.strip_suffix("/readyz")?).parse().ok()?;
+    ask(&url, METRICS_TIMEOUT, LONGEST_METRICS).ok().filter(|answer| is_healthy(answer))
+}
+
+/// The time limit and the maximum number of bytes of the metrics.
+const METRICS_TIMEOUT: Duration = Duration::from_secs(1);
+const LONGEST_METRICS: u64 = 16 * 1024 * 1024;
+
+fn ask(url: &Uri, timeout: Duration, longest: u64) -> anyhow::Result<String> {
     let host = url.host().context("the URL has no host")?;
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     let address =
@@ -100,6 +111,6 @@ fn ask(url: &Uri, timeout: Duration) -> anyhow::Result<String> {
     let path = url.path_and_query().map_or("/", |path| path.as_str());
     write!(socket, "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
     let mut answer = String::new();
-    socket.take(LONGEST_ANSWER).read_to_string(&mut answer)?;
+    socket.take(longest).read_to_string(&mut answer)?;
     Ok(answer)
 }

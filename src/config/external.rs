@@ -1,6 +1,6 @@
 //! The rows of a configuration in the table of [`crate::files`], and the descriptors that it needs.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{Bind, Config, ProxyAuth, TokenSource, Upstream};
 use crate::files::descriptors::{ConnectionFit, Descriptors};
@@ -15,6 +15,13 @@ impl TokenSource {
     pub fn external(&self) -> ExternalFile {
         ExternalFile::secret(Purpose::Token(self.alias), &self.file, self.allow_mode)
     }
+
+    /// Returns the rows of the files that only commands read.
+    pub fn external_of_commands(&self) -> impl Iterator<Item = ExternalFile> {
+        let row = |purpose, path: &Option<PathBuf>| path.as_deref().map(|path| ExternalFile::new(purpose, path));
+        let secret = row(Purpose::ClientSecret(self.alias), &self.origin.client_secret_file);
+        secret.into_iter().chain(row(Purpose::RefreshToken(self.alias), &self.origin.refresh_file))
+    }
 }
 
 impl External {
@@ -28,11 +35,13 @@ impl External {
             named(Purpose::Upstream, config.upstream.ca_file.as_deref()),
             named(Purpose::Identity, identity.and_then(|place| place.ca_file.as_deref())),
             config.upstream.proxy.as_ref().and_then(|proxy| proxy.auth.as_ref()).map(ProxyAuth::external),
+            named(Purpose::OAuth, config.oauth.ca_file.as_deref()),
         ]
         .into_iter()
         .flatten()
         .collect();
         files.extend(config.tokens.iter().map(TokenSource::external));
+        files.extend(config.tokens.iter().flat_map(TokenSource::external_of_commands));
         files.extend(config.listeners.iter().filter_map(|listener| match &listener.bind {
             Bind::Unix { path, .. } => named(Purpose::Listener(listener.name), Some(path)),
             Bind::Tcp(_) => None,
@@ -44,6 +53,7 @@ impl External {
             config.state_dir.as_ref().map(|folder| ExternalFile::new(Purpose::State, &folder.join(QUOTA_FILE))),
         );
         let store = store.map(|store| ExternalPort { purpose: Purpose::Store, port: store.port });
+        // The OAuth server is not among the ports: only commands connect to it, and not the process that serves.
         Self { files, ports: upstream_ports(config).chain(store).collect() }
     }
 }

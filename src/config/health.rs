@@ -1,16 +1,18 @@
-//! The keys `identity` and `token_health`, and the keys of a token about its origin.
+//! The keys `identity`, `oauth` and `token_health`, and the keys of a token about its origin.
 
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use super::accounts::{self, TokenCounters};
 use super::reader::{At, Findings, Table};
 use super::upstream::{HTTPS, certificates_of, host_and_optional_port};
-use super::{TokenSource, Upstream, rules, timeout};
+use super::{TokenSource, Upstream, policy, rules, timeout};
 use crate::files::Purpose;
 use crate::policy::names::TokenAlias;
 
 /// The keys of a token that are read here.
-pub const TOKEN_KEYS: [&str; 5] = ["owner", "client_id", "expires", "standby", "counters"];
+pub const TOKEN_KEYS: [&str; 7] =
+    ["owner", "client_id", "client_secret_file", "refresh_file", "expires", "standby", "counters"];
 
 /// Details of a token in addition to its file and scopes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -19,6 +21,10 @@ pub struct Origin {
     pub owner: Option<Box<str>>,
     /// The application that the token was issued to.
     pub client_id: Option<Box<str>>,
+    /// The file with the secret of the application, which only commands read.
+    pub client_secret_file: Option<PathBuf>,
+    /// The file with the token that renews this one, which only commands read and write.
+    pub refresh_file: Option<PathBuf>,
     /// The end of its validity, if known.
     pub expires: Option<SystemTime>,
     /// The token to use while this one is unusable.
@@ -51,6 +57,8 @@ pub struct TokenHealth {
 pub fn origin(table: &Table<'_>, own: &str, names: &[&str], findings: &mut Findings) -> Option<Origin> {
     let owner = table.optional("owner").map(|at| at.text(findings, rules::login));
     let client_id = table.optional("client_id").map(|at| at.text(findings, client_id));
+    let mut path = |key| table.optional(key).map(|at| at.text(findings, policy::file));
+    let (client_secret_file, refresh_file) = (path("client_secret_file"), path("refresh_file"));
     let expires = table.optional("expires").map(|at| at.text(findings, day));
     let standby = table.optional("standby").map(|at| {
         at.text(findings, |text| {
@@ -66,6 +74,8 @@ pub fn origin(table: &Table<'_>, own: &str, names: &[&str], findings: &mut Findi
         counters: counters?,
         owner: owner.map_or(Some(None), |read| read.map(Some))?,
         client_id: client_id.map_or(Some(None), |read| read.map(Some))?,
+        client_secret_file: client_secret_file.map_or(Some(None), |read| read.map(Some))?,
+        refresh_file: refresh_file.map_or(Some(None), |read| read.map(Some))?,
         expires: expires.map_or(Some(None), |read| read.map(Some))?,
         standby: standby.map_or(Some(None), |read| read.map(Some))?,
     })
@@ -127,15 +137,46 @@ pub fn identity(at: Option<&At<'_>>, upstream: Option<&Upstream>, findings: &mut
     let Some(at) = at else { return Some(None) };
     let table = at.table(findings, &["url", "ca_file", "connect_to"])?;
     let (host, port, path) = table.required(findings, "url")?.text(findings, url)?;
-    let mut place = upstream?.clone();
+    let place = beside(upstream?, host, port, Some((&table, Purpose::Identity)), findings);
+    Some(Some(Identity { place, path }))
+}
+
+/// The host of the OAuth server, if `oauth` names no other.
+const OAUTH: &str = "oauth.yandex.ru";
+
+/// Reads `oauth`; its connections use the settings of the upstream.
+pub fn oauth(at: Option<&At<'_>>, upstream: Option<&Upstream>, findings: &mut Findings) -> Option<Upstream> {
+    let Some(at) = at else { return Some(beside(upstream?, OAUTH.to_owned(), HTTPS, None, findings)) };
+    let table = at.table(findings, &["url", "ca_file", "connect_to"])?;
+    let (host, port) = match table.optional("url") {
+        Some(at) => at.text(findings, |text| {
+            let wrong = || format!("an https URL without a path, as in https://{OAUTH}");
+            let (host, port, path) = url(&format!("{}/", text.trim_end_matches('/'))).map_err(|_| wrong())?;
+            if path == "/" { Ok((host, port)) } else { Err(wrong()) }
+        })?,
+        None => (OAUTH.to_owned(), HTTPS),
+    };
+    Some(beside(upstream?, host, port, Some((&table, Purpose::OAuth)), findings))
+}
+
+/// Returns another host that is connected to with the settings of the upstream, and with the keys of `table`.
+fn beside(
+    upstream: &Upstream,
+    host: String,
+    port: u16,
+    table: Option<(&Table<'_>, Purpose)>,
+    findings: &mut Findings,
+) -> Upstream {
+    let mut place = upstream.clone();
     place.authority = if port == HTTPS { host.clone() } else { format!("{host}:{port}") };
     (place.host, place.port, place.http2, place.connections) = (host, port, false, 1);
     (place.extra_roots, place.ca_file, place.connect_to) = (Vec::new(), None, None);
+    let Some((table, purpose)) = table else { return place };
     if let Some(at) = table.optional("ca_file") {
-        (place.extra_roots, place.ca_file) = certificates_of(&at, Purpose::Identity, findings);
+        (place.extra_roots, place.ca_file) = certificates_of(&at, purpose, findings);
     }
     place.connect_to = table.optional("connect_to").and_then(|at| at.text(findings, super::upstream::host_and_port));
-    Some(Some(Identity { place, path }))
+    place
 }
 
 fn url(text: &str) -> Result<(String, u16, String), String> {

@@ -80,7 +80,7 @@ fn token(alias: &str, at: &At<'_>, names: &[&str], findings: &mut Findings) -> O
     Some(TokenSource { alias, file: file?, allow_mode: allow_mode?, scopes: scopes?, origin: origin? })
 }
 
-fn file(text: &str) -> Result<PathBuf, String> {
+pub(super) fn file(text: &str) -> Result<PathBuf, String> {
     if text.is_empty() || text.contains('\0') || document::unreplaced(text).is_some() {
         return Err("the path of a file".to_owned());
     }

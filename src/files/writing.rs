@@ -3,7 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Puts `bytes` in the place of the file at `path`, which only its owner can read. The file is written beside the old one,
 /// synced and renamed, so a reader sees either the old content or the new one, also after a crash.
@@ -11,19 +11,53 @@ use std::path::Path;
 /// # Errors
 /// The errors of open(2), write(2), fsync(2) and rename(2).
 pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    replace_as(path, bytes, None)
+}
+
+/// Checks that a file can be put in the place of the one at `path`, and leaves nothing behind.
+///
+/// # Errors
+/// The errors of open(2) and unlink(2).
+pub fn check(path: &Path) -> io::Result<()> {
+    let beside = beside(path);
+    let made = create(&beside)?;
+    drop(made);
+    std::fs::remove_file(beside)
+}
+
+/// The path of the new file while it is written.
+fn beside(path: &Path) -> PathBuf {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".new");
-    let beside = Path::new(&beside);
+    beside.into()
+}
+
+/// Creates the new file.
+fn create(beside: &Path) -> io::Result<File> {
     // A process that was killed may have left one, which may be a link by now.
     match std::fs::remove_file(beside) {
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
         Ok(()) | Err(_) => {}
     }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(beside)?;
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(beside)
+}
+
+/// Like the replacement of a file of this process, for a file that belongs to the user and group in `owner`.
+///
+/// # Errors
+/// The errors of open(2), fchown(2), write(2), fsync(2) and rename(2).
+pub fn replace_as(path: &Path, bytes: &[u8], owner: Option<(u32, u32)>) -> io::Result<()> {
+    let beside = beside(path);
+    let mut file = create(&beside)?;
+    if let Some((user, group)) = owner {
+        std::os::unix::fs::fchown(&file, Some(user), Some(group))?;
+    }
     file.write_all(bytes)?;
     file.sync_all()?;
-    std::fs::rename(beside, path)?;
-    path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+    std::fs::rename(&beside, path)?;
+    // A relative path without a folder has an empty parent.
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    File::open(folder.unwrap_or_else(|| Path::new(".")))?.sync_all()
 }
 
 #[cfg(test)]

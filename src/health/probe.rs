@@ -1,6 +1,6 @@
 //! Probe: read-only requests with a token.
 //!
-//! 1. Questions are GETs. At most [`LONGEST`] bytes of a response are read. The request asks for no compression; a response
+//! 1. Questions are GETs, except for the forms that commands send to the OAuth server. At most [`LONGEST`] bytes of a response are read. The request asks for no compression; a response
 //!    compressed with gzip is decompressed nevertheless, up to the same limit.
 //! 2. Each question uses a connection of its own, so it waits behind no other and leaves no connection open.
 //! 3. A question takes at most `upstream.timeouts`, after its turn came.
@@ -11,11 +11,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING};
+use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
-use http_body_util::{BodyExt, Empty};
+use http_body::Body;
+use http_body_util::{BodyExt, Empty, Full};
 use strict_http::number;
-use strict_http::target::{self, Target};
+use strict_http::target::{self, OriginForm, Target};
+use zeroize::Zeroizing;
 
 use crate::quota::Request;
 use crate::token::Token;
@@ -96,29 +98,60 @@ impl Place {
         }
     }
 
+    /// Sends a form to `target`, without a token. Call it on a single-threaded runtime.
+    ///
+    /// # Errors
+    /// [`NoResponse`].
+    pub async fn post(&self, target: &str, form: Zeroizing<Vec<u8>>) -> Result<ProbeResponse, NoResponse> {
+        struct Wiped(Zeroizing<Vec<u8>>);
+        impl AsRef<[u8]> for Wiped {
+            fn as_ref(&self) -> &[u8] {
+                &self.0
+            }
+        }
+        let body = Full::new(Bytes::from_owner(Wiped(form)));
+        let fields = HeaderMap::from_iter([
+            (ACCEPT, HeaderValue::from_static("application/json")),
+            (ACCEPT_ENCODING, HeaderValue::from_static("identity")),
+            (CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded")),
+        ]);
+        let request = Outgoing { method: Method::POST, target: checked(target)?, fields, body };
+        let turn = self.turn().await?;
+        self.in_time(self.send(request, turn)).await
+    }
+
     /// Requests `target`, a path and query, with `token`. Call it on a single-threaded runtime.
     ///
     /// # Errors
     /// [`NoResponse`].
     pub async fn ask(&self, token: &Token, target: &str) -> Result<ProbeResponse, NoResponse> {
         let turn = self.turn().await?;
-        let timeouts = &self.upstream.settings.timeouts;
-        tokio::time::timeout(timeouts.connect + timeouts.response_headers, self.ask_now(token, target, turn))
-            .await
-            .unwrap_or(Err(NoResponse::Timeout))
-    }
-
-    async fn ask_now(&self, token: &Token, target: &str, mut turn: Turn) -> Result<ProbeResponse, NoResponse> {
-        let broken = |error: anyhow::Error| NoResponse::Broken(error);
-        let uri = target.parse().map_err(|error: http::uri::InvalidUri| broken(error.into()))?;
-        let target = Target::check(&uri, target::MAXIMUM_BYTES).map_err(|bad| broken(anyhow::anyhow!("{bad:?}")))?;
+        let target = checked(target)?;
         let fields = HeaderMap::from_iter([
             (ACCEPT, HeaderValue::from_static("application/json")),
             (ACCEPT_ENCODING, HeaderValue::from_static("identity")),
             (AUTHORIZATION, token.authorization()),
         ]);
-        let request = Outgoing { method: Method::GET, target: target.into_origin_form(), fields, body: Empty::new() };
-        let pool: Rc<Pool<Empty<Bytes>>> = Rc::new(Pool::new(self.upstream.clone(), 1));
+        let request = Outgoing { method: Method::GET, target, fields, body: Empty::new() };
+        self.in_time(self.send(request, turn)).await
+    }
+
+    /// Waits for a response for as long as rule 3 allows.
+    async fn in_time(
+        &self,
+        response: impl Future<Output = Result<ProbeResponse, NoResponse>>,
+    ) -> Result<ProbeResponse, NoResponse> {
+        let timeouts = &self.upstream.settings.timeouts;
+        let within = timeouts.connect + timeouts.response_headers;
+        tokio::time::timeout(within, response).await.unwrap_or(Err(NoResponse::Timeout))
+    }
+
+    async fn send<B>(&self, request: Outgoing<B>, mut turn: Turn) -> Result<ProbeResponse, NoResponse>
+    where
+        B: Body<Data = Bytes> + Unpin + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let pool: Rc<Pool<B>> = Rc::new(Pool::new(self.upstream.clone(), 1));
         // This is the only request of the pool.
         let mut lease = pool.lease(CarriedToken(0), true).await.map_err(|error| NoResponse::Dial(error.into()))?;
         turn.sent();
@@ -140,6 +173,13 @@ impl Place {
         let body = if is_packed { unpacked(&read)? } else { read.freeze() };
         Ok(ProbeResponse { status: head.status, body })
     }
+}
+
+fn checked(target: &str) -> Result<OriginForm, NoResponse> {
+    let broken = |error: anyhow::Error| NoResponse::Broken(error);
+    let uri = target.parse().map_err(|error: http::uri::InvalidUri| broken(error.into()))?;
+    let target = Target::check(&uri, target::MAXIMUM_BYTES).map_err(|bad| broken(anyhow::anyhow!("{bad:?}")))?;
+    Ok(target.into_origin_form())
 }
 
 fn unpacked(packed: &[u8]) -> Result<Bytes, NoResponse> {

@@ -156,12 +156,18 @@ pub async fn ask(place: &Place, token: &Token, target: &str) -> (Reply, usize) {
 pub async fn ask_once(place: &Place, token: &Token, target: &str) -> Reply {
     match place.ask(token, target).await {
         Ok(heard) => reply(heard.status, heard.body),
-        Err(unheard) => Reply::Unclear(match unheard {
-            // Nothing was sent yet, so the error cannot contain the token.
-            NoResponse::Dial(error) => Obstacle::Connection(dial(&error)),
-            NoResponse::Timeout | NoResponse::NoTurn => Obstacle::Timeout,
-            NoResponse::Broken(_) | NoResponse::TooLong => Obstacle::Broken,
-        }),
+        Err(unheard) => Reply::Unclear(obstacle(unheard)),
+    }
+}
+
+/// Returns the obstacle that a missing response amounts to.
+#[must_use]
+pub fn obstacle(unheard: NoResponse) -> Obstacle {
+    match unheard {
+        // Nothing was sent yet, so the error cannot contain the token.
+        NoResponse::Dial(error) => Obstacle::Connection(dial(&error)),
+        NoResponse::Timeout | NoResponse::NoTurn => Obstacle::Timeout,
+        NoResponse::Broken(_) | NoResponse::TooLong => Obstacle::Broken,
     }
 }
 

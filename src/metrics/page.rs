@@ -128,7 +128,9 @@ families! {
     token_of_another: GAUGE, "metrika_gate_token_of_another_account", "token",
         "1 if the token was issued by another account than its key owner names, according to Yandex ID (identity) or to a counter that the account owns.";
     token_expires: GAUGE, "metrika_gate_token_expiry_timestamp_seconds", "token",
-        "Unix time of the configured expiry of the token.";
+        "Unix time of the expiry of the token: the one that its login or renewal has shown, otherwise the configured one.";
+    token_worked: GAUGE, "metrika_gate_token_last_success_timestamp_seconds", "token",
+        "Unix time at which the token is known to have worked last: a request that Metrica accepted, its login or its renewal; absent until then. An unused token dies after a year.";
     token_loaded_at: GAUGE, "metrika_gate_token_loaded_timestamp_seconds", "token",
         "Unix time at which the token in use was loaded.";
     token_reloads: COUNTER, "metrika_gate_token_reloads_total", "outcome",
@@ -291,6 +293,9 @@ fn of_the_process(process: &ProcessMeters, families: &mut Families) {
         families.token_allow_mode.push(gauge(&labels, i64::from(token.allow_mode)));
         if let Some(expires) = token.expires {
             families.token_expires.push(gauge(&labels, number::saturated(expires)));
+        }
+        if let Some(worked_at) = token.worked_at {
+            families.token_worked.push(gauge(&labels, number::saturated(worked_at)));
         }
         families.token_loaded_at.push(gauge(&labels, number::saturated(token.loaded_at)));
     }

@@ -150,6 +150,8 @@ pub struct TokenState {
     pub standing: Standing,
     /// The expiry in seconds since 1970, if known.
     pub expires: Option<u64>,
+    /// The last time at which the token is known to have worked: a request, its login or its renewal; in seconds since 1970.
+    pub worked_at: Option<u64>,
     /// Whether `allow_mode` permits its file to be readable by others on a read-only mount.
     pub allow_mode: bool,
 }
@@ -175,6 +177,8 @@ pub struct TokenNow {
     pub standing: Standing,
     /// The expiry, if known.
     pub expires: Option<SystemTime>,
+    /// The time of its login or renewal, in seconds since 1970, if known.
+    pub issued: Option<u64>,
     /// Whether `allow_mode` permits its file to be readable by others on a read-only mount.
     pub allow_mode: bool,
 }
@@ -264,12 +268,22 @@ impl ProcessMeters {
     pub fn tokens_now(&self, tokens: &[TokenNow], changed: &[TokenAlias]) {
         let mut state = self.lock();
         let state_of = |token: &TokenNow| {
-            let TokenNow { alias, loaded, standing, expires, allow_mode } = *token;
-            let known = state.token_states.get(&alias).map_or(0, |known| known.loaded_at);
-            let loaded_at = if changed.contains(&alias) { now() } else { known };
-            (alias, TokenState { loaded, loaded_at, standing, expires: expires.map(seconds), allow_mode })
+            let TokenNow { alias, loaded, standing, expires, issued, allow_mode } = *token;
+            let known = state.token_states.get(&alias);
+            let is_new = changed.contains(&alias);
+            let loaded_at = if is_new { now() } else { known.map_or(0, |known| known.loaded_at) };
+            // Another token has done nothing yet.
+            let worked_at = known.filter(|_| !is_new).and_then(|known| known.worked_at).max(issued);
+            (alias, TokenState { loaded, loaded_at, standing, expires: expires.map(seconds), worked_at, allow_mode })
         };
         state.token_states = tokens.iter().map(state_of).collect();
+    }
+
+    /// Records that Metrica has just accepted a token.
+    pub fn token_worked(&self, alias: TokenAlias) {
+        if let Some(token) = self.lock().token_states.get_mut(&alias) {
+            token.worked_at = Some(now());
+        }
     }
 
     /// Sets the callers that have the tokens that they use.

@@ -13,6 +13,7 @@
 
 use std::fmt::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
 
 use crate::files::Purpose;
 use crate::metrics::process::{ProcessMeters, TokenState};
@@ -95,6 +96,9 @@ impl Readiness {
                 | Purpose::Upstream
                 | Purpose::Identity
                 | Purpose::Proxy
+                | Purpose::OAuth
+                | Purpose::ClientSecret(_)
+                | Purpose::RefreshToken(_)
                 | Purpose::State
                 | Purpose::Store
                 | Purpose::StorePassword => line('!', &format!("{purpose}: {why}")),
@@ -125,11 +129,15 @@ fn of_token(token: TokenState, why: Option<&String>, counts: bool) -> (char, Str
         Standing::Outage if token.loaded => ", which Metrica rejects together with tokens of other owners",
         Standing::Healthy | Standing::Suspect | Standing::Suspended | Standing::Outage => "",
     };
+    let worked = token.worked_at.filter(|_| token.loaded).map_or_else(String::new, |at| {
+        let at = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(at));
+        at.map_or_else(String::new, |at| format!(", worked last at {}", humantime::format_rfc3339_seconds(at)))
+    });
     let mark = match (token.loaded, why) {
         (true, None) => '+',
         (false, _) if counts => '-',
         // An older token is in use, or the token does not affect the result.
         (true, Some(_)) | (false, _) => '!',
     };
-    (mark, why.map_or_else(|| said.to_owned(), |why| format!("{said}: {why}")))
+    (mark, why.map_or_else(|| format!("{said}{worked}"), |why| format!("{said}{worked}: {why}")))
 }

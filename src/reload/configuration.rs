@@ -71,10 +71,17 @@ impl Reloader {
             let of_content = match file.purpose {
                 Purpose::Token(alias) => self.files.trouble(alias).map(str::to_owned),
                 // Mistakes in their content are reported as the reason why the configuration is not in use.
-                Purpose::Configuration | Purpose::Upstream | Purpose::Identity | Purpose::Proxy | Purpose::Store => {
-                    None
-                }
-                Purpose::Listener(_) | Purpose::State | Purpose::StorePassword => None,
+                Purpose::Configuration
+                | Purpose::Upstream
+                | Purpose::Identity
+                | Purpose::OAuth
+                | Purpose::Proxy
+                | Purpose::Store
+                | Purpose::Listener(_)
+                | Purpose::State
+                | Purpose::StorePassword => None,
+                // Only commands read them.
+                Purpose::ClientSecret(_) | Purpose::RefreshToken(_) => None,
             };
             Some((file.purpose, file.trouble().or(of_content)?))
         };

@@ -121,6 +121,9 @@ mod cli {
     mod quotas;
     mod reference;
     pub mod suggest;
+    pub mod token;
+    mod token_faults;
+    mod token_start;
     pub mod troubleshooting;
     mod warnings;
     mod yaml;

@@ -88,6 +88,16 @@ impl Keyring {
         Self { holders, public, organisation, restricted }
     }
 
+    /// Accepts a token from now on.
+    pub fn issue(&mut self, token: FakeToken) {
+        self.holders.push(Holder { token, revoked: false, requests: 0, last: None });
+    }
+
+    /// Returns the scopes of a token, revoked or not.
+    pub fn scopes(&self, secret: &str) -> Option<metrica::scope::ScopeSet> {
+        self.holders.iter().find(|holder| holder.token.secret == secret).map(|holder| holder.token.scopes)
+    }
+
     /// Sets whether a token is revoked. Returns false if it is unknown.
     pub fn set_revoked(&mut self, secret: &str, revoked: bool) -> bool {
         self.holder_mut(secret).map(|holder| holder.revoked = revoked).is_some()

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{ALLOW, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
 use http::{HeaderValue, Response, StatusCode};
 use hyper::body::{Body, Frame, SizeHint};
 use serde::Serialize;
@@ -26,6 +26,8 @@ pub struct Answer {
     content_type: &'static str,
     /// The value of `Allow`: the methods that the path supports.
     allow: Option<String>,
+    /// The value of `Location`.
+    location: Option<String>,
     is_packed: bool,
     content: Content,
 }
@@ -40,6 +42,23 @@ impl Answer {
 
     pub fn csv(text: String) -> Self {
         Self::ok(CSV, Content::whole(text))
+    }
+
+    /// A page for a person.
+    pub fn html(text: String) -> Self {
+        Self::ok(HTML, Content::whole(text))
+    }
+
+    /// Leads a browser elsewhere.
+    pub fn redirect(location: &str) -> Self {
+        let answer = Self::html(String::new()).with_status(302);
+        Self { location: Some(location.to_owned()), ..answer }
+    }
+
+    /// The same response with another status; one that is no status is 500.
+    pub fn with_status(self, status: u16) -> Self {
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        Self { status, ..self }
     }
 
     pub fn part(part: Part) -> Self {
@@ -71,7 +90,7 @@ impl Answer {
     }
 
     const fn ok(content_type: &'static str, content: Content) -> Self {
-        Self { status: StatusCode::OK, content_type, allow: None, is_packed: false, content }
+        Self { status: StatusCode::OK, content_type, allow: None, location: None, is_packed: false, content }
     }
 
     pub const fn status(&self) -> StatusCode {
@@ -122,6 +141,9 @@ impl From<Answer> for Response<Content> {
         }
         if let Some(methods) = answer.allow.and_then(|methods| HeaderValue::from_str(&methods).ok()) {
             response.headers_mut().insert(ALLOW, methods);
+        }
+        if let Some(location) = answer.location.and_then(|location| HeaderValue::from_str(&location).ok()) {
+            response.headers_mut().insert(LOCATION, location);
         }
         response
     }

@@ -75,6 +75,19 @@ const KNOBS: &[(&str, &str, &str)] = &[
         "moves the clock of the quotas forward by a duration such as 5m, or to the next such time in GMT; to=00:00:00 \
          starts a new day",
     ),
+    (
+        "oauth",
+        "lifetime, device_lifetime, interval, rotates, ends_old, needs_secret",
+        "the OAuth server: lifetimes of tokens and codes of devices, such as 1d; interval in seconds; rotates: a refresh \
+         returns another access token; ends_old: which ends the old one; needs_secret=0: devices and refreshes need no secret",
+    ),
+    (
+        "oauth_end",
+        "client_id, login",
+        "ends all tokens of that application or account, as an edited application or a password does",
+    ),
+    ("oauth_fail", "path, error", "the next response of the OAuth server to that path is this error"),
+    ("oauth_block", "client_id, off", "the OAuth server refuses the application: unauthorized_client"),
     ("state", "", "the requests received so far, and the active knobs, without secrets"),
     ("reset", "", "resets everything to the initial state; POST only"),
 ];
@@ -141,6 +154,22 @@ fn perform(shared: &Shared, knob: &str, query: &Query) -> Result<Value, Refusal>
         "quota_use" => panel::quota_use(&shared.quotas, query),
         "outsider" => panel::outsider(shared, query),
         "clock" => panel::clock(&shared.quotas, query),
+        "oauth" => oauth(shared, query),
+        "oauth_end" => {
+            let world = &mut *shared.world();
+            Ok(json!({ "ended": world.authority.end(&mut world.keyring, query.get("client_id"), query.get("login")) }))
+        }
+        "oauth_fail" => {
+            let (path, error) = (query.required("path")?, query.required("error")?);
+            let is_known = shared.world().authority.fail(path, error);
+            is_known.then(|| json!({ "path": path, "error": error })).ok_or_else(|| Refusal::invalid("error"))
+        }
+        "oauth_block" => {
+            let (client_id, blocked) = (query.required("client_id")?, !query.has("off"));
+            let is_known = shared.world().authority.block(client_id, blocked);
+            let unknown = || Refusal::because(ErrorType::NotFound, "No such application");
+            is_known.then(|| json!({ "blocked": blocked })).ok_or_else(unknown)
+        }
         "state" => Ok(shared.world().state(&shared.quotas)),
         _ => Err(Refusal::because(ErrorType::NotFound, "No such knob; GET /_fake/ lists them")),
     }
@@ -277,6 +306,30 @@ fn slow(shared: &Shared, query: &Query) -> Result<Value, Refusal> {
         slow.push((path.clone(), Duration::from_millis(milliseconds)));
     }
     Ok(json!({ "path": path, "slow_ms": milliseconds }))
+}
+
+fn oauth(shared: &Shared, query: &Query) -> Result<Value, Refusal> {
+    let time = |name: &str, now: Duration| match query.get(name) {
+        Some(text) => humantime::parse_duration(text).map_err(|_| Refusal::invalid(name)),
+        None => Ok(now),
+    };
+    let flag = |name: &str, now: bool| if query.get(name).is_some() { query.has(name) } else { now };
+    let mut world = shared.world();
+    let manner = world.authority.manner();
+    manner.lifetime = time("lifetime", manner.lifetime)?;
+    manner.device_lifetime = time("device_lifetime", manner.device_lifetime)?;
+    manner.interval = query.number_or("interval", manner.interval)?;
+    manner.rotates = flag("rotates", manner.rotates);
+    manner.ends_old = flag("ends_old", manner.ends_old);
+    manner.needs_secret = flag("needs_secret", manner.needs_secret);
+    Ok(json!({
+        "lifetime": manner.lifetime.as_secs(),
+        "device_lifetime": manner.device_lifetime.as_secs(),
+        "interval": manner.interval,
+        "rotates": manner.rotates,
+        "ends_old": manner.ends_old,
+        "needs_secret": manner.needs_secret,
+    }))
 }
 
 /// The maximum size of a generated error, in bytes.

@@ -12,10 +12,11 @@ use serde_json::{Map, Value};
 use super::access::{Call, text};
 use super::answer::{Answer, Broken, Content};
 use super::control;
+use super::oauth;
 use super::quota::lease::{Lease, Leaving};
 use super::refusal::{ErrorType, Refusal};
 use super::tally::Tally;
-use super::world::Shared;
+use super::world::{Decision, Shared};
 
 /// The maximum size of an object in a request body, in bytes; far more than any object of the management API.
 const OBJECT_BYTES: usize = 1024 * 1024;
@@ -57,8 +58,14 @@ async fn exchange(
         return Err(Broken);
     }
     let answer = match arrival.decision {
-        Ok(call) => perform(shared, &call, body).await?,
-        Err(refused) => {
+        Decision::Api(call) => perform(shared, &call, body).await?,
+        Decision::OAuth => {
+            let form = Limited::new(body, oauth::FORM_BYTES).collect().await.map_err(|_| Broken)?.to_bytes();
+            let now = shared.quotas.now();
+            let world = &mut *shared.world();
+            oauth::answer(&mut world.authority, &mut world.keyring, head, &form, now)
+        }
+        Decision::Answered(refused) => {
             skip(head, body).await;
             refused
         }

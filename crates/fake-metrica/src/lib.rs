@@ -22,7 +22,8 @@
 //! 10. A report that names its counters in `counters` in the place of `ids`, or a restricted metric or dimension, is 403
 //!     `access_denied` for every account.
 //! 11. The `owner_login` of a counter that is an account's own is the login of that account.
-//! 12. Quotas are checked before everything else, and only if they are configured; requests are counted in any case
+//! 12. Yandex OAuth, another host too, issues tokens that the API accepts (`src/oauth.rs` has its rules).
+//! 13. Quotas are checked before everything else, and only if they are configured; requests are counted in any case
 //!     (`src/quota.rs` has their rules).
 //!
 //! Undocumented cases are decided in favour of the client: any subset of an object's fields is accepted, an `offset` of 0
@@ -50,6 +51,7 @@ mod kinds;
 mod knobs;
 mod log_requests;
 mod measures;
+mod oauth;
 mod part;
 mod query;
 mod quota;
@@ -61,6 +63,7 @@ mod uploads;
 mod world;
 
 pub use control::help as control_help;
+pub use oauth::{Account, Application, MOST_DEVICES};
 pub use quota::ledger::Outsider;
 pub use quota::usage::{AddressUse, CounterUse, LoginUse, QuotaUse};
 pub use quota::{Charged, Limit, Quota, RefusedCount, TypeNames};
@@ -70,6 +73,9 @@ pub const DEMO_COUNTER: u64 = 12_345_678;
 
 /// The default application of tokens.
 pub const DEMO_CLIENT_ID: &str = "0123456789abcdef0123456789abcdef";
+
+/// The secret of that application.
+pub const DEMO_CLIENT_SECRET: &str = "test-client-secret-00000000000001";
 
 /// The demo counter of the documentation; the owner of the demo tokens has view access only.
 pub const DEMO_VIEW_COUNTER: u64 = 44_147_844;
@@ -85,6 +91,10 @@ pub struct Settings {
     pub http2: bool,
     /// The names and addresses of the certificate.
     pub names: Vec<String>,
+    /// The applications that the OAuth server knows.
+    pub applications: Vec<Application>,
+    /// The accounts that can sign in there.
+    pub accounts: Vec<Account>,
     /// The quotas that are enforced from the start.
     pub quota: Quota,
     /// Knobs of the control panel that are turned at the start, and again after a reset, written as for [`Fake::turn`].
@@ -98,11 +108,15 @@ impl Default for Settings {
             "api-metrika.yandex.ru",
             "api-metrica.yandex.net",
             "login.yandex.ru",
+            "oauth.yandex.ru",
+            "oauth.yandex.com",
             "localhost",
         ];
         Self {
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
             tokens: demo_tokens(),
+            applications: demo_applications(),
+            accounts: demo_accounts(),
             http2: true,
             names: names.into_iter().chain(["127.0.0.1", "::1"]).map(str::to_owned).collect(),
             quota: Quota::default(),
@@ -203,6 +217,29 @@ pub fn demo_tokens() -> Vec<FakeToken> {
         ..FakeToken::default()
     })
     .collect()
+}
+
+/// Returns the application of the demo tokens, with all scopes.
+#[must_use]
+pub fn demo_applications() -> Vec<Application> {
+    vec![Application {
+        client_id: DEMO_CLIENT_ID.to_owned(),
+        secret: DEMO_CLIENT_SECRET.to_owned(),
+        scopes: Scope::ALL.into_iter().collect(),
+        business: false,
+        redirects: Vec::new(),
+        is_blocked: false,
+    }]
+}
+
+/// Returns the owner of the demo tokens, and an account without counters.
+#[must_use]
+pub fn demo_accounts() -> Vec<Account> {
+    let counters = vec![(DEMO_COUNTER, Permission::Own), (DEMO_VIEW_COUNTER, Permission::View)];
+    [("demo-owner", counters), ("demo-other", Vec::new())]
+        .into_iter()
+        .map(|(login, counters)| Account { login: login.to_owned(), counters, person: None })
+        .collect()
 }
 
 /// A running stand-in, on its own thread; dropping it stops the server.

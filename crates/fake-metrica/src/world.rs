@@ -19,13 +19,14 @@ use super::quota::Quota;
 use super::quota::lease::{Lease, Quotas};
 use super::refusal::{ErrorType, Refusal};
 use super::uploads::Uploads;
-use super::{BadKnob, FakeToken, Settings, control, google_form, identity, reports};
+use super::{BadKnob, Permission, Settings, control, google_form, identity, oauth, reports};
 
 /// The state shared by all connections.
 pub struct Shared {
     pub catalogue: Catalogue,
     pub quotas: Arc<Quotas>,
-    tokens: Vec<FakeToken>,
+    /// The tokens, applications and accounts of the start.
+    settings: Settings,
     quota: Quota,
     /// The knobs that were turned at the start.
     knobs: Vec<String>,
@@ -35,6 +36,7 @@ pub struct Shared {
 /// The mutable state.
 pub struct World {
     pub keyring: Keyring,
+    pub authority: oauth::Authority,
     pub knobs: Knobs,
     pub counters: Counters,
     pub collections: Collections,
@@ -49,6 +51,16 @@ pub struct World {
 /// The maximum number of requests that are remembered.
 const HEARD: usize = 1000;
 
+/// What happens to a request.
+pub enum Decision<'a> {
+    /// A request of the API is performed.
+    Api(Call<'a>),
+    /// A request of the OAuth server is answered when its form has been read.
+    OAuth,
+    /// The response is known.
+    Answered(Answer),
+}
+
 /// The decision about a request, made when its header has arrived.
 pub struct Arrival<'a> {
     /// The configured delay before anything else.
@@ -56,14 +68,14 @@ pub struct Arrival<'a> {
     /// Break the connection: after this many bytes of the body, or before the status line.
     pub cut: Option<Option<u64>>,
     pub lease: Option<Lease>,
-    pub decision: Result<Call<'a>, Answer>,
+    pub decision: Decision<'a>,
 }
 
 impl Shared {
     pub fn new(settings: Settings) -> Self {
-        let Settings { tokens, quota, knobs, .. } = settings;
-        let (world, quotas) = (Mutex::new(World::new(tokens.clone())), Quotas::new(quota.clone()));
-        Self { catalogue: Catalogue::built_in(), quotas, tokens, quota, knobs, world }
+        let (quota, knobs) = (settings.quota.clone(), settings.knobs.clone());
+        let (world, quotas) = (Mutex::new(World::new(&settings)), Quotas::new(quota.clone()));
+        Self { catalogue: Catalogue::built_in(), quotas, settings, quota, knobs, world }
     }
 
     /// Turns the knobs of the start.
@@ -88,7 +100,7 @@ impl Shared {
 
     /// Resets the state to that at the start.
     pub fn reset(&self) {
-        *self.world() = World::new(self.tokens.clone());
+        *self.world() = World::new(&self.settings);
         self.quotas.reset(self.quota.clone());
         // They were valid at the start.
         let _ = self.turn_knobs();
@@ -96,15 +108,24 @@ impl Shared {
 }
 
 impl World {
-    fn new(tokens: Vec<FakeToken>) -> Self {
-        let keyring = Keyring::new(tokens);
+    fn new(settings: &Settings) -> Self {
+        let keyring = Keyring::new(settings.tokens.clone());
+        let authority = oauth::Authority::new(settings.applications.clone(), settings.accounts.clone());
+        let of_accounts = settings.accounts.iter().flat_map(|account| {
+            account.counters.iter().map(|(counter, permission)| {
+                let is_own = *permission == Permission::Own;
+                (*counter, if is_own { account.login.clone() } else { "another-owner".to_owned() })
+            })
+        });
+        let counters = of_accounts.chain(keyring.counters()).collect();
         let mut collections = Collections::default();
         for (owner, represented) in keyring.representatives() {
             collections.represent(owner, represented);
         }
         Self {
-            counters: Counters::new(keyring.counters()),
+            counters: Counters::new(counters),
             keyring,
+            authority,
             knobs: Knobs::default(),
             collections,
             log_requests: LogRequests::default(),
@@ -131,31 +152,35 @@ impl World {
             "headers": head.headers.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(),
         });
         let (delay, cut) = (self.knobs.delay(path), self.knobs.cut(path));
+        self.authority.sweep(&mut self.keyring, shared.quotas.now());
         let (lease, decision) = match self.charge(shared, peer, head) {
             Ok(lease) => (lease, self.decide(&shared.catalogue, head)),
-            Err(refusal) => (None, Err(Answer::from(&self.knobs.said(&refusal)))),
+            Err(refusal) => (None, Decision::Answered(Answer::from(&self.knobs.said(&refusal)))),
         };
         Arrival { delay, cut, lease, decision }
     }
 
     /// Charges a request to the quotas; those to the other host have none.
     fn charge(&self, shared: &Shared, peer: IpAddr, head: &Parts) -> Result<Option<Lease>, Refusal> {
-        if identity::is_asked(head) {
+        if identity::is_asked(head) || oauth::is_asked(head) {
             return Ok(None);
         }
         let charged = shared.quotas.quota().ulogin;
         shared.quotas.take(&self.keyring.charge(&shared.catalogue, peer, head, charged))
     }
 
-    fn decide<'a>(&mut self, catalogue: &'a Catalogue, head: &Parts) -> Result<Call<'a>, Answer> {
+    fn decide<'a>(&mut self, catalogue: &'a Catalogue, head: &Parts) -> Decision<'a> {
         if let Some(failure) = self.knobs.failure(head.uri.path()) {
-            return Err(failure);
+            return Decision::Answered(failure);
+        }
+        if oauth::is_asked(head) {
+            return Decision::OAuth;
         }
         if identity::is_asked(head) {
-            return Err(identity::answer(&self.keyring, head));
+            return Decision::Answered(identity::answer(&self.keyring, head));
         }
         let refused = |refused: Refused| Answer::from(&self.knobs.said(&refused.refusal)).allowing(refused.allow);
-        self.keyring.admit(catalogue, head).map_err(refused)
+        self.keyring.admit(catalogue, head).map_or_else(|error| Decision::Answered(refused(error)), Decision::Api)
     }
 
     /// Answers a request whose body has been read.
@@ -183,6 +208,7 @@ impl World {
             "knobs": self.knobs.state(),
             "quota": quotas.quota().state(),
             "tokens": self.keyring.state(),
+            "oauth": self.authority.state(),
             "counters": self.counters.ids(),
             "uploads": self.uploads.state(),
             "log_requests": self.log_requests.state(&self.knobs),

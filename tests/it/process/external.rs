@@ -20,7 +20,13 @@ listeners:
   - {name: local, unix: {path: '{folder}/of-listener/local.sock'}}
 upstream: {ca_file: '{folder}/of-upstream/ca.pem', proxy: 'http://127.0.0.1:8443', proxy_auth_file: '{folder}/of-proxy/auth'}
 identity: {url: 'https://login.yandex.ru/info', ca_file: '{folder}/of-identity/ca.pem', connect_to: '127.0.0.1:8444'}
-tokens: {analytics: {file: '{folder}/of-token/analytics', scopes: [metrika:read]}}
+oauth: {ca_file: '{folder}/of-oauth/ca.pem', connect_to: '127.0.0.1:8445'}
+tokens:
+  analytics:
+    file: '{folder}/of-token/analytics'
+    scopes: [metrika:read]
+    client_secret_file: '{folder}/of-secret/secret'
+    refresh_file: '{folder}/of-refresh/refresh'
 callers: [{id: reports, match: {listener: app}, scopes: [metrika:read], tokens: [analytics]}]
 quota:
   store: {redis: 'rediss://gate@localhost', ca_file: '{folder}/of-store/ca.pem', password_file: '{folder}/of-store-password/password'}
@@ -39,25 +45,35 @@ fn number(purpose: Purpose) -> usize {
         Purpose::Store => 6,
         Purpose::StorePassword => 7,
         Purpose::Proxy => 8,
+        Purpose::OAuth => 9,
+        Purpose::ClientSecret(_) => 10,
+        Purpose::RefreshToken(_) => 11,
     }
 }
-const NUMBERS: std::ops::Range<usize> = 0..9;
+const NUMBERS: std::ops::Range<usize> = 0..12;
 
 fn plan(upstream: &Upstream) -> Plan {
     let plan = Gate::plan(upstream, EVERYTHING);
     let at = |name: &str| plan.folder().join(name);
-    for folder in [
-        "of-listener",
-        "of-upstream",
-        "of-identity",
-        "of-proxy",
-        "of-token",
-        "of-state",
-        "of-store",
-        "of-store-password",
-    ] {
-        std::fs::create_dir(at(folder)).unwrap();
+    let folders = [
+        "listener",
+        "upstream",
+        "identity",
+        "proxy",
+        "oauth",
+        "token",
+        "secret",
+        "refresh",
+        "state",
+        "store",
+        "store-password",
+    ];
+    for folder in folders {
+        std::fs::create_dir(at(&format!("of-{folder}"))).unwrap();
     }
+    std::fs::write(at("of-oauth/ca.pem"), upstream.ca_pem()).unwrap();
+    write_private(&at("of-secret/secret"), "a-secret");
+    write_private(&at("of-refresh/refresh"), "1:a:b");
     std::fs::write(at("of-upstream/ca.pem"), upstream.ca_pem()).unwrap();
     std::fs::write(at("of-identity/ca.pem"), upstream.ca_pem()).unwrap();
     std::fs::write(at("of-store/ca.pem"), upstream.ca_pem()).unwrap();
@@ -86,7 +102,7 @@ fn set(path: &Path, mode: u32) {
 fn while_everyone_can_write(file: &ExternalFile, act: impl FnOnce()) {
     let changed = match file.purpose.read() {
         Read::Never | Read::Before => file.path.parent().unwrap(),
-        Read::First | Read::WithIt | Read::Alone => &file.path,
+        Read::First | Read::WithIt | Read::Alone | Read::ByCommands => &file.path,
     };
     let before = changed.metadata().unwrap().permissions().mode();
     set(changed, before | 0o066);
@@ -107,6 +123,8 @@ fn every_file_and_port_is_watched_and_within_the_sandbox() {
             Read::First | Read::WithIt | Read::Alone => [true, true, false, false],
             Read::Never => [false, false, true, false],
             Read::Before => [false, false, false, true],
+            // A process that serves has no access to what only commands read.
+            Read::ByCommands => [false; 4],
         };
         assert_eq!(seen, expected, "{}", file.purpose);
     }
@@ -151,7 +169,7 @@ fn readiness_names_every_file_that_cannot_be_used_and_why() {
             .filter(|line| line.split_once("] ").is_some_and(|(_, said)| said.starts_with(&format!("{purpose}: "))));
         about.map(str::to_owned).collect::<Vec<_>>()
     };
-    for file in &external.files {
+    for file in external.files.iter().filter(|file| file.purpose.read() != Read::ByCommands) {
         let purpose = file.purpose;
         let path = file.path.display().to_string();
         assert!(lines(purpose).is_empty(), "{:?}", lines(purpose));

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// Every module of the gate from the bottom up, its layer, and exactly which other modules it uses. A module uses only those above
 /// it in this table, so there is no circle.
-const MODULES: [(&str, &str, &[&str]); 19] = [
+const MODULES: [(&str, &str, &[&str]); 20] = [
     ("policy", "values", &[]),
     ("files", "values", &["policy"]),
     ("quota", "values", &["policy"]),
@@ -35,6 +35,7 @@ const MODULES: [(&str, &str, &[&str]); 19] = [
         &["config", "metrics", "policy", "process", "quota", "reload", "token", "upstream", "worker"],
     ),
     ("doctor", "commands", &["config", "files", "health", "policy", "token", "upstream"]),
+    ("oauth", "commands", &["config", "files", "health", "policy", "token", "upstream"]),
     (
         "cli",
         "commands",
@@ -44,6 +45,7 @@ const MODULES: [(&str, &str, &[&str]); 19] = [
             "files",
             "health",
             "metrics",
+            "oauth",
             "policy",
             "process",
             "quota",

@@ -94,22 +94,27 @@ fn verification_cannot_be_switched_off() {
 
 /// Promise 7 and the clock: decisions on the path of a request do not use the wall clock, so a jump of it changes
 /// nothing. The clock of the wall is read to be written down only: in lines, in `Date` and in metrics, and
-/// by the doctor and `check`, which count the days that a token has left.
+/// by the commands `doctor`, `check` and `token`, which count the days that a token has left.
 #[test]
 fn no_decision_reads_the_wall_clock() {
     let known = set(&[
         "src/process/admin.rs",
+        "src/process/readiness.rs",
         "src/cli/app.rs",
         "src/cli/check.rs",
         "src/cli/doctor.rs",
+        "src/cli/token_proof.rs",
+        "src/cli/token_status.rs",
         "src/config/health.rs",
         "src/doctor.rs",
+        "src/doctor/candidate.rs",
         "src/doctor/file.rs",
         "src/doctor/reach.rs",
         "src/files.rs",
         "src/gateway/record.rs",
         "src/metrics/process.rs",
         "src/telemetry/access.rs",
+        "src/token/record.rs",
         "src/worker/turns.rs",
     ]);
     let mut found = BTreeSet::new();

@@ -3,6 +3,7 @@
 #![cfg(test)]
 
 mod client;
+mod oauth;
 mod objects;
 mod quotas;
 mod roles;

@@ -1,0 +1,32 @@
+//! `token import`: a token that somebody has got elsewhere.
+
+use std::io::Write;
+
+use clap::Args;
+
+use super::token::{Ended, OneArgs, ended};
+use super::{terminal, token_proof};
+use crate::oauth::paste::{self, Pasted};
+
+#[derive(Debug, Args)]
+pub(super) struct ImportArgs {
+    #[command(flatten)]
+    one: OneArgs,
+}
+
+pub(super) fn import(args: &ImportArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
+    let subject = args.one.subject()?;
+    subject.keeper.check().map_err(Ended::from)?;
+    let _lock = subject.keeper.lock().map_err(Ended::from)?;
+    let text = terminal::everything("Paste the token, the address of its page, or the JSON response of Yandex")?;
+    match paste::read(&text, None).map_err(|bad| ended(1, bad))? {
+        Pasted::Token(received) => {
+            let issued = token_proof::issued(*received, args.one.client_id(), None);
+            token_proof::settle(&subject, issued, out)
+        }
+        Pasted::Code(_) => Err(ended(
+            1,
+            "this is a code and not a token; a code belongs to the login that has printed its address, so paste it there",
+        )),
+    }
+}

@@ -1,0 +1,242 @@
+//! `token login`: a token from Yandex, in one of three flows.
+//!
+//! 1. Everything that can fail without a person is checked first: the alias, the application, the files.
+//! 2. The device flow polls as the answer of the server tells it to, until the code expires.
+//! 3. The other flows print an address, and read the code or the address of the result.
+
+use std::io::{IsTerminal, Write};
+use std::time::Duration;
+
+use clap::Args;
+use tokio::time::{Instant, sleep};
+
+use super::token::{Ended, OneArgs, Subject, block_on, ended};
+use super::{terminal, token_proof};
+use crate::oauth::device::Device;
+use crate::oauth::fault::{Fault, OAuthError, Step};
+use crate::oauth::paste::{self, Pasted, Received};
+use crate::oauth::pkce::Verifier;
+use crate::oauth::server::{Client, Grant, Server, encoded};
+
+#[derive(Debug, Args)]
+pub(super) struct LoginArgs {
+    #[command(flatten)]
+    one: OneArgs,
+    /// How to get the token [default: device if the secret of the application is known, otherwise code]
+    #[arg(long, value_name = "FLOW", env = "METRIKA_GATE_TOKEN_FLOW")]
+    flow: Option<Flow>,
+    /// Write a Secret of Kubernetes with this name to stdout, and no file
+    #[arg(long, value_name = "NAME", env = "METRIKA_GATE_TOKEN_PRINT", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "metrika-tokens")]
+    print: Option<String>,
+}
+
+/// A way to get a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Flow {
+    /// Enter a short code on a page of Yandex; needs the secret of the application
+    Device,
+    /// Open an address and paste the code that it shows; needs no secret (PKCE)
+    Code,
+    /// Open an address and paste the address of the page behind it; no refresh token
+    Implicit,
+}
+
+/// The number of times that a person may paste something else by mistake.
+const TRIES: usize = 3;
+
+/// The number of seconds that `slow_down` adds to the interval (RFC 8628, section 3.5).
+const SLOWER: Duration = Duration::from_secs(5);
+
+pub(super) fn login(args: &LoginArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
+    let subject = args.one.subject()?;
+    let client = args.one.client(&subject)?;
+    let flow = args.flow.unwrap_or(if client.secret.is_some() { Flow::Device } else { Flow::Code });
+    if flow == Flow::Device && client.secret.is_none() {
+        let alias = subject.source.alias;
+        return Err(ended(
+            2,
+            format_args!(
+                "the device flow needs the secret of the application; set tokens.{alias}.client_secret_file, or use --client-secret-file FILE, or --flow code"
+            ),
+        ));
+    }
+    let device = subject.device(&client);
+    if args.print.is_none() {
+        subject.keeper.check().map_err(Ended::from)?;
+        let _lock = subject.keeper.lock().map_err(Ended::from)?;
+        if let Some(code) = token_proof::resume(&subject, out)? {
+            return Ok(code);
+        }
+        let received = received(&subject, &client, &device, flow)?;
+        check_scope(&subject, &received)?;
+        let issued = token_proof::issued(received, Some(&client.id), Some(device.id));
+        return token_proof::settle(&subject, issued, out);
+    }
+    let received = received(&subject, &client, &device, flow)?;
+    check_scope(&subject, &received)?;
+    printed(args, &subject, token_proof::issued(received, Some(&client.id), Some(device.id)), out)
+}
+
+/// Proves a token and prints its manifest.
+fn printed(
+    args: &LoginArgs,
+    subject: &Subject,
+    mut issued: crate::oauth::keep::Issued,
+    out: &mut dyn Write,
+) -> anyhow::Result<u8> {
+    let verdict = token_proof::prove(subject, &mut issued)?;
+    if verdict == token_proof::Verdict::Wrong {
+        return Err(ended(1, format_args!("token '{}': the new token is wrong", subject.source.alias)));
+    }
+    let name = args.print.as_deref().unwrap_or(NAME);
+    token_proof::manifest(subject, &issued, name, out)?;
+    Ok(if verdict == token_proof::Verdict::Right { 0 } else { 75 })
+}
+
+/// The name of a manifest.
+const NAME: &str = "metrika-tokens";
+
+/// Checks that the person has granted every declared scope: the server names them only if they are fewer.
+fn check_scope(subject: &Subject, received: &Received) -> anyhow::Result<()> {
+    let Some(granted) = &received.scope else { return Ok(()) };
+    let granted: metrica::scope::ScopeSet = granted.split(' ').filter_map(|name| name.parse().ok()).collect();
+    let missing = subject.source.scopes.iter().filter(|scope| !granted.covers([*scope].into_iter().collect()));
+    let missing: Vec<_> = missing.map(metrica::scope::Scope::as_str).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(ended(
+        1,
+        format_args!(
+            "the token lacks {}, which the configuration declares; allow every right on the page, or remove it from 'scopes'",
+            missing.join(", ")
+        ),
+    ))
+}
+
+fn received(subject: &Subject, client: &Client, device: &Device, flow: Flow) -> anyhow::Result<Received> {
+    let server = subject.server()?;
+    match flow {
+        Flow::Device => block_on(of_device(subject, &server, client, device))?,
+        Flow::Code => of_code(subject, &server, client, device),
+        Flow::Implicit => {
+            let state = crate::oauth::random()?;
+            show_address(subject, &address(subject, client, device, "token", &state))?;
+            match pasted(&state, "address of the page")? {
+                Pasted::Token(received) => Ok(*received),
+                Pasted::Code(_) => Err(ended(
+                    1,
+                    "a code was pasted, and this flow needs the address of the page with the token; use --flow code for codes",
+                )),
+            }
+        }
+    }
+}
+
+/// Returns the address of the page on which a person decides.
+fn address(subject: &Subject, client: &Client, device: &Device, kind: &str, state: &str) -> String {
+    let mut address = format!(
+        "https://{}/authorize?response_type={kind}&client_id={}&device_id={}&device_name={}&force_confirm=yes&state={state}",
+        subject.config.oauth.authority,
+        client.id,
+        encoded(&device.id),
+        encoded(&device.name)
+    );
+    if let Some(owner) = &subject.source.origin.owner {
+        address.push_str("&login_hint=");
+        address.push_str(&encoded(owner));
+    }
+    address
+}
+
+fn show_address(subject: &Subject, address: &str) -> std::io::Result<()> {
+    let account = account(subject);
+    writeln!(std::io::stderr(), "Open this address{account} and click Allow:\n\n  {address}\n")
+}
+
+/// Returns the account to sign in with, as part of a sentence.
+fn account(subject: &Subject) -> String {
+    subject.source.origin.owner.as_ref().map_or_else(String::new, |owner| format!(", signed in as {owner},"))
+}
+
+/// Reads what a person pastes, again after a mistake.
+fn pasted(state: &str, what: &str) -> anyhow::Result<Pasted> {
+    let mut tries = 0;
+    loop {
+        let text = terminal::line(&format!("Paste the {what} here"))?;
+        let read = paste::read(&text, Some(state));
+        tries += 1;
+        match read {
+            Ok(pasted) => return Ok(pasted),
+            Err(bad) if text.is_empty() && !std::io::stdin().is_terminal() => {
+                return Err(ended(
+                    1,
+                    format_args!(
+                        "{bad}: standard input is not a terminal and has ended; run the command on a terminal, or pipe the {what} to it"
+                    ),
+                ));
+            }
+            Err(bad) if tries < TRIES && !matches!(bad, paste::BadPaste::Refused(_)) => {
+                writeln!(std::io::stderr(), "{bad}")?;
+            }
+            Err(bad) => return Err(ended(1, bad)),
+        }
+    }
+}
+
+fn of_code(subject: &Subject, server: &Server, client: &Client, device: &Device) -> anyhow::Result<Received> {
+    let (verifier, state) = (Verifier::new()?, crate::oauth::random()?);
+    let address = format!(
+        "{}&code_challenge={}&code_challenge_method=S256",
+        address(subject, client, device, "code", &state),
+        verifier.challenge()
+    );
+    show_address(subject, &address)?;
+    match pasted(&state, "code, or the address of the page that shows it,")? {
+        Pasted::Code(code) => {
+            let received = block_on(server.token(client, &Grant::Code(&code, &verifier)))?;
+            received.map_err(|fault| Ended::from(fault).into())
+        }
+        Pasted::Token(received) => Ok(*received),
+    }
+}
+
+/// Waits until a person has entered the code of a device (rule 2).
+async fn of_device(subject: &Subject, server: &Server, client: &Client, device: &Device) -> anyhow::Result<Received> {
+    let code = server.device_code(client, device).await.map_err(Ended::from)?;
+    let until = Instant::now() + Duration::from_secs(code.expires_in);
+    let account = account(subject);
+    writeln!(
+        std::io::stderr(),
+        "Open https://{}/device (or https://ya.ru/device){account} and enter the code:\n\n  {}\n\nThe code is valid for {}.",
+        subject.config.oauth.authority,
+        code.user_code,
+        humantime::format_duration(Duration::from_secs(code.expires_in))
+    )?;
+    let mut interval = Duration::from_secs(code.interval.max(1));
+    loop {
+        wait(interval, until).await?;
+        match server.token(client, &Grant::Device(&code)).await {
+            Ok(received) => return Ok(received),
+            Err(Fault::Refused(_, OAuthError::SlowDown)) => interval += SLOWER,
+            // A response that is lost does not end the code.
+            Err(fault) if fault.is_temporary() => {}
+            Err(fault) => return Err(Ended::from(fault).into()),
+        }
+    }
+}
+
+/// Waits for one interval, and shows the time left on a terminal.
+async fn wait(interval: Duration, until: Instant) -> anyhow::Result<()> {
+    let left = until.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        return Err(Ended::from(Fault::Refused(Step::Device, OAuthError::Expired)).into());
+    }
+    if std::io::stderr().is_terminal() {
+        let left = Duration::from_secs(left.as_secs());
+        write!(std::io::stderr(), "\rwaiting, {} left    ", humantime::format_duration(left))?;
+    }
+    sleep(interval.min(left)).await;
+    Ok(())
+}

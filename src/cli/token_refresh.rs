@@ -1,0 +1,83 @@
+//! `token refresh`: renews tokens, for a timer.
+//!
+//! 1. The new pair is durable before it is used, and the old one stays until the new one is proven.
+//! 2. One process renews a token at a time; a second one ends with 75.
+//! 3. An access token that stays the same is no error. A dead refresh token needs a new login.
+
+use std::io::Write;
+
+use clap::Args;
+
+use super::token::{Ended, Subject, block_on, client_secret, ended, found, secret};
+use super::{ConfigArgs, token_proof};
+use crate::config::Config;
+use crate::files::{ExternalFile, Purpose};
+use crate::oauth::keep::Keeper;
+use crate::oauth::secret::RefreshToken;
+use crate::oauth::server::{Client, Grant};
+use crate::token::record::Record;
+
+#[derive(Debug, Args)]
+pub(super) struct RefreshArgs {
+    /// The tokens [default: all with a `refresh_file`]
+    #[arg(value_name = "ALIAS")]
+    aliases: Vec<String>,
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+pub(super) fn refresh(args: &RefreshArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
+    let config = super::load_config(&args.config.config)?;
+    let aliases: Vec<String> = if args.aliases.is_empty() {
+        let renewed = config.tokens.iter().filter(|source| source.origin.refresh_file.is_some());
+        renewed.map(|source| source.alias.to_string()).collect()
+    } else {
+        args.aliases.clone()
+    };
+    if aliases.is_empty() {
+        return Err(ended(2, "no token has a refresh_file; set tokens.ALIAS.refresh_file, and log in"));
+    }
+    let mut worst = 0;
+    for alias in aliases {
+        let code = match one(&config, &alias, out) {
+            Ok(code) => code,
+            Err(error) => {
+                // The other tokens are renewed nevertheless.
+                writeln!(std::io::stderr(), "metrika-gate: {error:#}")?;
+                error.downcast_ref::<Ended>().map_or(1, |ended| ended.code)
+            }
+        };
+        worst = worst.max(code);
+    }
+    Ok(worst)
+}
+
+fn one(config: &Config, alias: &str, out: &mut dyn Write) -> anyhow::Result<u8> {
+    let source = found(config, alias)?;
+    let subject = Subject { keeper: Keeper::of(&source), source, config: config.clone() };
+    let origin = &subject.source.origin;
+    let Some(refresh_file) = &origin.refresh_file else {
+        return Err(ended(2, format_args!("token '{alias}' has no refresh_file; set it, and log in")));
+    };
+    subject.keeper.check().map_err(Ended::from)?;
+    let _lock = subject.keeper.lock().map_err(Ended::from)?;
+    if let Some(code) = token_proof::resume(&subject, out)? {
+        return Ok(code);
+    }
+    let record = Record::read(&subject.source);
+    let of_record = record.as_ref().and_then(|record| record.client_id.clone());
+    let Some(id) = origin.client_id.as_deref().map(str::to_owned).or(of_record) else {
+        return Err(ended(2, format_args!("token '{alias}' has no application; set tokens.{alias}.client_id")));
+    };
+    let secret_file = origin.client_secret_file.as_deref();
+    let client = Client { id, secret: secret_file.map(|file| client_secret(&subject.source, file)).transpose()? };
+    let row = ExternalFile::new(Purpose::RefreshToken(subject.source.alias), refresh_file);
+    let token = secret(&row, RefreshToken::parse)?;
+    let server = subject.server()?;
+    let received = block_on(server.token(&client, &Grant::Refresh(&token)))?.map_err(Ended::from)?;
+    let device = record.and_then(|record| record.device_id);
+    let mut issued = token_proof::issued(received, Some(&client.id), device);
+    // Some servers keep the refresh token and do not repeat it.
+    issued.refresh = issued.refresh.or(Some(token));
+    token_proof::settle(&subject, issued, out)
+}
