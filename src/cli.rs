@@ -13,6 +13,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 mod accounts;
 pub mod app;
+mod ca;
 mod candidates;
 mod check;
 mod demo;
@@ -77,6 +78,8 @@ enum Command {
     Suggest(suggest::SuggestArgs),
     /// Write a minimal configuration
     Init(init::InitArgs),
+    /// Create and use a private certificate authority, for callers that expect Metrica's own names over TLS
+    Ca(ca::CaArgs),
     /// Run a stand-in for Metrica, a gate and its admin listener in one process, with four examples to try
     Demo(demo::DemoArgs),
     /// Run a stand-in for the Metrica API over TLS, for tests and demos
@@ -138,6 +141,7 @@ pub fn main() -> u8 {
         Command::Explain(args) => explain::explain(&args, &mut out),
         Command::Suggest(args) => suggest::suggest(&args, &mut out),
         Command::Init(args) => init::init(&args, &mut out),
+        Command::Ca(args) => ca::run(&args, &mut out),
         Command::Demo(args) => demo::run(&args, &mut out),
         Command::Fake(args) => fake::run(&args, &mut out).map(|()| 0),
         // The exit code is the result, even if nobody reads the output.

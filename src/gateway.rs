@@ -60,7 +60,7 @@ use forward::forward;
 use identify::Identify;
 use inject::Inject;
 use record::{CallerLeft, RecordLayer};
-pub use record::{refuse_unparsed, whole_answer};
+pub use record::{refuse_early, refuse_unparsed, whole_answer};
 use stage::stage;
 
 /// Returns the service that handles the requests of one connection.

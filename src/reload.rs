@@ -36,13 +36,15 @@ mod candidates;
 mod configuration;
 mod folders;
 mod generation;
+mod renewal;
 mod served;
 mod source;
 mod tokens;
 
 pub use folders::Folders;
 pub use generation::{Concern, Concerns, policy};
-use generation::{changed, generation, slots, sockets};
+use generation::{changed, generation, handshakes, slots, sockets};
+use renewal::Renewals;
 use served::served;
 use source::Change;
 pub use source::Source;
@@ -71,6 +73,7 @@ pub struct Reloader {
     concerns: Concerns,
     /// The last logged reason why the configuration file is not in use.
     refusal: Option<String>,
+    renewals: Renewals,
     /// The files that were logged as replaced behind a mount.
     replaced: BTreeSet<PathBuf>,
 }
@@ -83,7 +86,8 @@ impl Reloader {
     pub fn new(source: Option<Source>, config: Config, meters: Arc<ProcessMeters>, demo: bool) -> anyhow::Result<Self> {
         let tokens = crate::token::store::read_all(&config.tokens, demo)?;
         let upstream = Arc::new(Upstream::new(config.upstream.clone())?);
-        let generation = Arc::new(generation(&config, &tokens, upstream, None, &Concerns::new()));
+        let handshakes = handshakes(&config, None)?;
+        let generation = Arc::new(generation(&config, &tokens, (upstream, handshakes), None, &Concerns::new()));
         let sandbox = Sandbox::none(Confinement::None);
         let reloader = Self {
             source,
@@ -97,6 +101,7 @@ impl Reloader {
             demo,
             concerns: Concerns::new(),
             refusal: None,
+            renewals: Renewals::default(),
             replaced: BTreeSet::new(),
         };
         reloader.meters.config_reloaded(Outcome::Success);
@@ -145,6 +150,7 @@ impl Reloader {
     /// should be earlier than the regular one.
     pub async fn look(&mut self, workers: &Workers) -> Option<Duration> {
         self.log_mounts();
+        self.look_at_certificates();
         let now = Instant::now();
         let again = match self.source.as_mut().map_or(Change::None, |source| source.look(now)) {
             Change::None => None,
@@ -197,6 +203,7 @@ impl Reloader {
             admissions: old.admissions.clone(),
             tokens: slots(&self.config, &self.tokens, Some(old), &self.concerns),
             upstream: old.upstream.clone(),
+            handshakes: old.handshakes.clone(),
             timeouts: old.timeouts,
             limits: old.limits,
             access_log: old.access_log,

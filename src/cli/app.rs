@@ -24,8 +24,8 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 use crate::config::{Config, Listener, LogFormat, Shutdown};
-use crate::files::External;
 use crate::files::descriptors::Descriptors;
+use crate::files::{External, Purpose};
 use crate::health::Health;
 use crate::metrics::process::{Confinement, ProcessMeters};
 use crate::process::admin::{Admin, Recheck};
@@ -119,7 +119,7 @@ impl App {
         sandbox.log_state();
         meters.confined(sandbox.confinement());
         reloader.keep_to(sandbox);
-        let kept = external.written().next().cloned();
+        let kept = external.written().find(|file| file.purpose == Purpose::State).cloned();
         let kept = kept.map(|file| Arc::new(KeptCounts::restored(file, reloader.generation().turns.clone())));
         // This starts the first thread.
         sink.write_to_stderr()?;
@@ -152,7 +152,7 @@ impl App {
 
     fn log_start(&self, worker_count: usize) {
         for bound in &self.bound {
-            tracing::info!(listener = bound.name.as_str(), place = %bound.place, "listening");
+            tracing::info!(listener = bound.kind.name.as_str(), place = %bound.place, "listening");
         }
         let upstream = &self.reloader.generation().upstream;
         tracing::info!(
@@ -174,7 +174,7 @@ impl App {
 
     /// Returns the name and the address or path of each listener.
     pub fn places(&self) -> impl Iterator<Item = (&'static str, &str)> {
-        self.bound.iter().map(|bound| (bound.name.as_str(), bound.place.as_str()))
+        self.bound.iter().map(|bound| (bound.kind.name.as_str(), bound.place.as_str()))
     }
 
     /// Runs until a signal ends the process. Returns the exit code.

@@ -4,7 +4,7 @@ use super::check::{Warning, key};
 use crate::config::Config;
 use crate::config::document::Step;
 use crate::files::{ExternalFile, Purpose};
-use crate::policy::names::TokenAlias;
+use crate::policy::names::{ListenerName, TokenAlias};
 use crate::token::store;
 
 /// The problems that were found in files, with the purpose of each.
@@ -23,9 +23,15 @@ pub(super) fn files<'a>(rows: impl Iterator<Item = &'a ExternalFile>, config: Op
         let wrong = match row.purpose {
             Purpose::Token(alias) => token(row, alias, &mut found.warnings),
             // Their content was read with the configuration.
-            Purpose::Configuration | Purpose::Upstream | Purpose::Identity | Purpose::Store => {
-                row.check().err().map(|refusal| (format!("{path}: {refusal}"), 77))
-            }
+            Purpose::Configuration
+            | Purpose::Upstream
+            | Purpose::Identity
+            | Purpose::Store
+            | Purpose::Certificate(_)
+            | Purpose::CertificateKey(_)
+            | Purpose::Authority(_)
+            | Purpose::AuthorityKey(_)
+            | Purpose::Renewed(_) => row.check().err().map(|refusal| (format!("{path}: {refusal}"), 77)),
             Purpose::Listener(name) => {
                 row.check().err().map(|refusal| (format!("listener '{name}' at {path}: {refusal}"), 77))
             }
@@ -71,10 +77,20 @@ fn place(purpose: Purpose, config: Option<&Config>) -> Vec<Step> {
         Purpose::Store => vec![key("quota"), key("store"), key("ca_file")],
         Purpose::StorePassword => vec![key("quota"), key("store"), key("password_file")],
         Purpose::Token(alias) => vec![key("tokens"), key(alias.as_str()), key("file")],
-        Purpose::Listener(name) => {
-            let position = config.and_then(|config| config.listeners.iter().position(|one| one.name == name));
-            let listener = position.map(|position| [Step::Index(position), key("unix"), key("path")]);
-            std::iter::once(key("listeners")).chain(listener.into_iter().flatten()).collect()
-        }
+        Purpose::Listener(name) => of_listener(name, &["unix", "path"], config),
+        Purpose::Certificate(name)
+        | Purpose::CertificateKey(name)
+        | Purpose::Authority(name)
+        | Purpose::AuthorityKey(name)
+        | Purpose::Renewed(name) => of_listener(name, &["tls"], config),
     }
+}
+
+/// Returns the path of a key of a listener.
+fn of_listener(name: ListenerName, keys: &[&str], config: Option<&Config>) -> Vec<Step> {
+    let position = config.and_then(|config| config.listeners.iter().position(|one| one.name == name));
+    let inner = position
+        .into_iter()
+        .flat_map(|position| std::iter::once(Step::Index(position)).chain(keys.iter().map(|name| key(name))));
+    std::iter::once(key("listeners")).chain(inner).collect()
 }

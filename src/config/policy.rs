@@ -81,7 +81,7 @@ fn token(alias: &str, at: &At<'_>, names: &[&str], findings: &mut Findings) -> O
 
 /// Reads `allow_mode`. It cannot allow others to write, because the file could then hold a token that anyone put
 /// there.
-fn allow_mode(table: &Table<'_>, findings: &mut Findings) -> Option<Option<u32>> {
+pub fn allow_mode(table: &Table<'_>, findings: &mut Findings) -> Option<Option<u32>> {
     let Some(at) = table.optional("allow_mode") else { return Some(None) };
     let read = at.text(findings, |text| {
         let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777 && mode & 0o002 == 0);

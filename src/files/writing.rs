@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 /// Puts `bytes` in the place of the file at `path`, which only its owner can read. The file is written beside the old one,
@@ -11,6 +11,29 @@ use std::path::Path;
 /// # Errors
 /// The errors of open(2), write(2), fsync(2) and rename(2).
 pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    replace_with(path, bytes, |_| Ok(()))
+}
+
+/// Like replacing a file, but the new file has the mode, the owner and the group of the old one, if there is one.
+///
+/// # Errors
+/// As for replacing, and those of fchmod(2) and fchown(2).
+pub fn replace_like_before(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let old = match path.metadata() {
+        Ok(old) => old,
+        Err(error) if error.kind() == ErrorKind::NotFound => return replace(path, bytes),
+        Err(error) => return Err(error),
+    };
+    replace_with(path, bytes, |new| {
+        let made = new.metadata()?;
+        if (made.uid(), made.gid()) != (old.uid(), old.gid()) {
+            std::os::unix::fs::fchown(new, Some(old.uid()), Some(old.gid()))?;
+        }
+        new.set_permissions(old.permissions())
+    })
+}
+
+fn replace_with(path: &Path, bytes: &[u8], prepare: impl FnOnce(&File) -> io::Result<()>) -> io::Result<()> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".new");
     let beside = Path::new(&beside);
@@ -20,6 +43,7 @@ pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
         Ok(()) | Err(_) => {}
     }
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(beside)?;
+    prepare(&file)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     std::fs::rename(beside, path)?;

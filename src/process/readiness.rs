@@ -94,6 +94,11 @@ impl Readiness {
                 Purpose::Configuration
                 | Purpose::Upstream
                 | Purpose::Identity
+                | Purpose::Certificate(_)
+                | Purpose::CertificateKey(_)
+                | Purpose::Authority(_)
+                | Purpose::AuthorityKey(_)
+                | Purpose::Renewed(_)
                 | Purpose::State
                 | Purpose::Store
                 | Purpose::StorePassword => line('!', &format!("{purpose}: {why}")),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Reloader, changed, generation, sockets};
+use super::{Reloader, changed, generation, handshakes, sockets};
 use crate::config::{self, Config, Error, TokenSource};
 use crate::files::{self, External, ExternalFile, Purpose};
 use crate::metrics::process::Outcome;
@@ -17,7 +17,10 @@ use crate::upstream::Upstream;
 impl Reloader {
     /// Whether the files that are read with the configuration have the content in use.
     pub(super) fn is_in_use(&self, config: &Config) -> bool {
-        config.upstream == self.config.upstream && config.identity == self.config.identity
+        let tls = |config: &Config| config.listeners.iter().map(|listener| listener.tls.clone()).collect::<Vec<_>>();
+        config.upstream == self.config.upstream
+            && config.identity == self.config.identity
+            && tls(config) == tls(&self.config)
     }
 
     pub(super) fn taken(&mut self) {
@@ -71,8 +74,15 @@ impl Reloader {
             let of_content = match file.purpose {
                 Purpose::Token(alias) => self.files.trouble(alias).map(str::to_owned),
                 // Mistakes in their content are reported as the reason why the configuration is not in use.
-                Purpose::Configuration | Purpose::Upstream | Purpose::Identity | Purpose::Store => None,
-                Purpose::Listener(_) | Purpose::State | Purpose::StorePassword => None,
+                Purpose::Configuration
+                | Purpose::Upstream
+                | Purpose::Identity
+                | Purpose::Store
+                | Purpose::Certificate(_)
+                | Purpose::CertificateKey(_)
+                | Purpose::Authority(_)
+                | Purpose::AuthorityKey(_) => None,
+                Purpose::Listener(_) | Purpose::State | Purpose::StorePassword | Purpose::Renewed(_) => None,
             };
             Some((file.purpose, file.trouble().or(of_content)?))
         };
@@ -155,7 +165,9 @@ impl Reloader {
         } else {
             Arc::new(Upstream::new(config.upstream.clone())?)
         };
-        self.generation = Arc::new(generation(&config, &tokens, upstream, Some(&self.generation), &self.concerns));
+        let handshakes = handshakes(&config, Some(&self.generation.handshakes))?;
+        let new = generation(&config, &tokens, (upstream, handshakes), Some(&self.generation), &self.concerns);
+        self.generation = Arc::new(new);
         self.config = config;
         self.tokens = tokens;
         // The configuration is accepted from here on.

@@ -5,17 +5,22 @@ use std::path::{Path, PathBuf};
 
 /// Every module of the gate from the bottom up, its layer, and exactly which other modules it uses. A module uses only those above
 /// it in this table, so there is no circle.
-const MODULES: [(&str, &str, &[&str]); 19] = [
+const MODULES: [(&str, &str, &[&str]); 20] = [
     ("policy", "values", &[]),
     ("files", "values", &["policy"]),
     ("quota", "values", &["policy"]),
-    ("config", "values", &["files", "policy", "quota"]),
+    ("tls", "values", &["policy"]),
+    ("config", "values", &["files", "policy", "quota", "tls"]),
     ("token", "values", &["config", "files", "policy"]),
     ("metrics", "request path", &["config", "files", "policy", "quota", "token"]),
     ("telemetry", "request path", &["config", "metrics", "policy"]),
     ("upstream", "request path", &["config", "files", "metrics"]),
     ("body", "request path", &["policy"]),
-    ("worker", "request path", &["body", "config", "metrics", "policy", "quota", "telemetry", "token", "upstream"]),
+    (
+        "worker",
+        "request path",
+        &["body", "config", "metrics", "policy", "quota", "telemetry", "tls", "token", "upstream"],
+    ),
     ("response", "request path", &["body", "metrics", "policy", "token", "upstream", "worker"]),
     (
         "gateway",
@@ -28,7 +33,7 @@ const MODULES: [(&str, &str, &[&str]); 19] = [
         "process",
         &["config", "files", "metrics", "policy", "quota", "response", "server", "telemetry", "token", "worker"],
     ),
-    ("reload", "process", &["config", "files", "metrics", "policy", "process", "token", "upstream", "worker"]),
+    ("reload", "process", &["config", "files", "metrics", "policy", "process", "tls", "token", "upstream", "worker"]),
     (
         "health",
         "process",
@@ -50,6 +55,7 @@ const MODULES: [(&str, &str, &[&str]); 19] = [
             "reload",
             "server",
             "telemetry",
+            "tls",
             "token",
         ],
     ),
