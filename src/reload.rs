@@ -27,6 +27,7 @@ use crate::metrics::process::{Confinement, Outcome, ProcessMeters, TokenNow};
 use crate::policy::names::TokenAlias;
 use crate::process::sandbox::Sandbox;
 use crate::process::workers::Workers;
+use crate::tls::OwnListeners;
 use crate::token::Token;
 use crate::token::store::TokenErrors;
 use crate::upstream::Upstream;
@@ -74,6 +75,7 @@ pub struct Reloader {
     /// The last logged reason why the configuration file is not in use.
     refusal: Option<String>,
     renewals: Renewals,
+    own: Arc<OwnListeners>,
     /// The files that were logged as replaced behind a mount.
     replaced: BTreeSet<PathBuf>,
 }
@@ -85,8 +87,10 @@ impl Reloader {
     /// When a token file exists and is invalid, or TLS to the upstream cannot be set up.
     pub fn new(source: Option<Source>, config: Config, meters: Arc<ProcessMeters>, demo: bool) -> anyhow::Result<Self> {
         let tokens = crate::token::store::read_all(&config.tokens, demo)?;
-        let upstream = Arc::new(Upstream::new(config.upstream.clone())?);
+        let own = Arc::<OwnListeners>::default();
+        let upstream = Arc::new(Upstream::beside(config.upstream.clone(), own.clone())?);
         let handshakes = handshakes(&config, None)?;
+        own.serve(&handshakes);
         let generation = Arc::new(generation(&config, &tokens, (upstream, handshakes), None, &Concerns::new()));
         let sandbox = Sandbox::none(Confinement::None);
         let reloader = Self {
@@ -102,6 +106,7 @@ impl Reloader {
             concerns: Concerns::new(),
             refusal: None,
             renewals: Renewals::default(),
+            own,
             replaced: BTreeSet::new(),
         };
         reloader.meters.config_reloaded(Outcome::Success);
@@ -122,6 +127,12 @@ impl Reloader {
     /// Sets the descriptors to which the connection limits of later configurations are lowered.
     pub const fn fit_to(&mut self, descriptors: Descriptors) {
         self.descriptors = Some(descriptors);
+    }
+
+    /// Returns the listeners of this process, whose addresses are set once they are bound.
+    #[must_use]
+    pub fn own_listeners(&self) -> &OwnListeners {
+        &self.own
     }
 
     /// Returns the generation in use.

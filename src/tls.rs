@@ -13,5 +13,5 @@ mod handshakes;
 mod leaf;
 
 pub use authority::{Authority, AuthorityError, LEAF_DAYS, NewKey, RENEW_BEFORE};
-pub use handshakes::Handshakes;
+pub use handshakes::{Handshakes, OwnListeners};
 pub use leaf::{Leaf, LeafError};

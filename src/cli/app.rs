@@ -37,6 +37,7 @@ use crate::process::workers::{Start, Workers};
 use crate::reload::{Folders, LOOK, LOOK_AT_UNWATCHED, Reloader, Source};
 use crate::server::listen::{Bound, bind};
 use crate::telemetry::{self, Form, Sink};
+use crate::upstream::own::look_for_loop;
 
 /// Settings of the start that are not part of the configuration.
 #[derive(Debug, Clone, Default)]
@@ -109,6 +110,8 @@ impl App {
             bind(listener, worker_count).with_context(failed)
         };
         let mut bound = config.listeners.iter().map(open).collect::<anyhow::Result<Vec<_>>>()?;
+        let with_tls = bound.iter().filter(|bound| bound.kind.tls && !bound.kind.proxy);
+        reloader.own_listeners().listen_on(with_tls.filter_map(|bound| bound.address).collect());
         let runtime =
             Builder::new_current_thread().enable_all().max_blocking_threads(1).build_local(LocalOptions::default())?;
         // Signals are queued from now on; an earlier SIGHUP ends the process.
@@ -210,6 +213,7 @@ impl App {
             tokio::task::spawn_local(shown.serve(admin, descriptors.admin()));
             watch(&workers, &meters, kept.as_ref());
             let store = reloader.config().store().and_then(|store| StoreTask::start(store, workers.turns()));
+            tokio::task::spawn_local(look_for_loop(reloader.generation().upstream.clone()));
             let (kept, counted, sockets) = (workers.clone(), meters.clone(), bound.clone());
             let keeping = tokio::task::spawn_local(async move { kept.keep_sockets(&sockets, &counted).await });
             live(&mut signals, &mut reloader, &mut health, &workers, &recheck).await;

@@ -7,11 +7,13 @@ use crate::metrics::{Stall, UpstreamError};
 use crate::policy::rejection::{Reason, Rejection};
 use crate::upstream::broken::Broken;
 use crate::upstream::dial::DialError;
+use crate::upstream::own::IsThisGate;
 
 /// No connection is available; nothing was sent.
 pub fn not_sent(exchange: &Exchange, error: DialError) -> Rejection {
     exchange.upstream_error(error.kind());
-    let reason = match error {
+    let reason = match &error {
+        DialError::Tls { source, .. } if IsThisGate::caused(source) => Reason::LoopDetected,
         DialError::Tls { .. } => Reason::UpstreamTls,
         DialError::Saturated(_) => Reason::Overloaded,
         DialError::Resolve { .. } | DialError::Connect { .. } | DialError::Timeout(_) => Reason::UpstreamUnreachable,

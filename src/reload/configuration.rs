@@ -163,9 +163,10 @@ impl Reloader {
         let upstream = if config.upstream == self.config.upstream {
             self.generation.upstream.clone()
         } else {
-            Arc::new(Upstream::new(config.upstream.clone())?)
+            Arc::new(Upstream::beside(config.upstream.clone(), self.own.clone())?)
         };
         let handshakes = handshakes(&config, Some(&self.generation.handshakes))?;
+        self.own.serve(&handshakes);
         let new = generation(&config, &tokens, (upstream, handshakes), Some(&self.generation), &self.concerns);
         self.generation = Arc::new(new);
         self.config = config;

@@ -61,6 +61,8 @@ pub struct Bound {
     pub kind: Kind,
     /// The address, with the port that was chosen, or the path.
     pub place: String,
+    /// The address, with the port that was chosen, of a TCP listener.
+    pub address: Option<SocketAddr>,
     /// The sockets, one per worker.
     pub sockets: Vec<BoundSocket>,
     /// The file of a unix socket.
@@ -121,7 +123,7 @@ pub fn bind(listener: &Listener, workers: usize) -> io::Result<Bound> {
             let (address, sockets) = bind_tcp(*address, workers)?;
             let kind = Kind::of(listener);
             let scheme = if kind.tls && !kind.proxy { "https" } else { "http" };
-            Ok(Bound { kind, place: format!("{scheme}://{address}"), sockets, file: None })
+            Ok(Bound { kind, place: format!("{scheme}://{address}"), address: Some(address), sockets, file: None })
         }
         Bind::Unix { path, mode } => {
             let row = ExternalFile::new(Purpose::Listener(listener.name), path);
@@ -129,6 +131,7 @@ pub fn bind(listener: &Listener, workers: usize) -> io::Result<Bound> {
             Ok(Bound {
                 kind: Kind::of(listener),
                 place: format!("unix:{}", path.display()),
+                address: None,
                 sockets,
                 file: Some(SocketFile { row, mode: *mode, id: Cell::new(SocketFile::now(path).ok()) }),
             })

@@ -2,15 +2,48 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs::{Ticketer, default_provider};
+use rustls::pki_types::CertificateDer;
 use rustls::server::{NoServerSessionStorage, ProducesTickets, ResolvesServerCert};
 use rustls::sign::SingleCertAndKey;
 
 use super::Leaf;
 use crate::policy::names::ListenerName;
+
+/// The listeners of this process that speak TLS: their certificates and addresses.
+#[derive(Debug, Default)]
+pub struct OwnListeners {
+    certificates: Mutex<Vec<CertificateDer<'static>>>,
+    addresses: OnceLock<Vec<SocketAddr>>,
+}
+
+impl OwnListeners {
+    /// Replaces the certificates.
+    pub fn serve(&self, handshakes: &Handshakes) {
+        *self.certificates.lock().unwrap_or_else(PoisonError::into_inner) = handshakes.certificates();
+    }
+
+    /// Sets the addresses, once for the lifetime of the process.
+    pub fn listen_on(&self, addresses: Vec<SocketAddr>) {
+        self.addresses.get_or_init(|| addresses);
+    }
+
+    /// Whether a listener presents the certificate.
+    #[must_use]
+    pub fn present(&self, certificate: &CertificateDer<'_>) -> bool {
+        self.certificates.lock().unwrap_or_else(PoisonError::into_inner).iter().any(|own| own == certificate)
+    }
+
+    /// Returns the addresses.
+    #[must_use]
+    pub fn addresses(&self) -> &[SocketAddr] {
+        self.addresses.get().map_or(&[], Vec::as_slice)
+    }
+}
 
 /// The settings of handshakes, by listener.
 #[derive(Default, Clone)]
@@ -58,11 +91,9 @@ impl Handshakes {
         self.0.get(&listener).map(|handshake| handshake.settings.clone())
     }
 
-    /// Whether the certificate in DER form is that of a listener.
-    #[must_use]
-    pub fn serve(&self, certificate: &[u8]) -> bool {
-        let leaves = self.0.values().filter_map(|handshake| handshake.leaf.certified().cert.first());
-        leaves.into_iter().any(|leaf| leaf.as_ref() == certificate)
+    /// Returns the certificates of all listeners.
+    fn certificates(&self) -> Vec<CertificateDer<'static>> {
+        self.0.values().filter_map(|handshake| handshake.leaf.certified().cert.first()).cloned().collect()
     }
 }
 
@@ -106,7 +137,9 @@ mod tests {
         let ticket = old.ticketer.encrypt(b"session").unwrap();
         assert_eq!(new.ticketer.decrypt(&ticket).as_deref(), Some(b"session".as_slice()));
         assert_eq!(before.of(other).unwrap().ticketer.decrypt(&ticket), None, "each listener has its own keys");
-        assert!(after.serve(second.certified().cert[0].as_ref()) && !after.serve(first.certified().cert[0].as_ref()));
+        let own = OwnListeners::default();
+        own.serve(&after);
+        assert!(own.present(&second.certified().cert[0]) && !own.present(&first.certified().cert[0]));
     }
 
     #[test]

@@ -21,6 +21,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::Upstream;
 use super::lookup::LookUps;
+use super::own::{self, IsThisGate};
 use crate::config::AddressFamily;
 use crate::files::descriptors::DescriptorNeed;
 use crate::metrics::UpstreamError;
@@ -100,7 +101,11 @@ async fn dial_without_limit(upstream: &Upstream, look_ups: &LookUps) -> Result<D
     let socket = connect(addresses).await.map_err(failed)?;
     socket.set_nodelay(true).map_err(failed)?;
     let name: ServerName<'static> = upstream.server_name.clone();
+    let peer = socket.peer_addr().map_err(failed)?;
     let stream = TlsConnector::from(upstream.tls.clone()).connect(name, socket).await;
+    let stream = stream.map_err(|error| own::explained(&upstream.own, peer, error));
+    let stream =
+        stream.and_then(|stream| own::check(&upstream.own, stream.get_ref().1.peer_certificates()).map(|()| stream));
     let stream = stream.map_err(|error| handshake_failed(error, place(upstream)))?;
     let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     Ok(Dialled { stream, http2 })
@@ -108,7 +113,7 @@ async fn dial_without_limit(upstream: &Upstream, look_ups: &LookUps) -> Result<D
 
 /// Classifies a failed handshake: TLS rejected it, or the connection below failed.
 fn handshake_failed(source: io::Error, place: String) -> DialError {
-    if source.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) {
+    if IsThisGate::caused(&source) || source.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) {
         DialError::Tls { place, source }
     } else {
         DialError::Connect { place, source }
@@ -122,6 +127,14 @@ pub fn place(upstream: &Upstream) -> String {
         Some((host, port)) => format!("{host}:{port}"),
         None => format!("{}:{}", settings.host, settings.port),
     }
+}
+
+/// Returns the addresses of `upstream`.
+///
+/// # Errors
+/// [`DialError::Resolve`].
+pub async fn addresses(upstream: &Upstream) -> Result<Vec<SocketAddr>, DialError> {
+    resolve(upstream, &LookUps::default()).await
 }
 
 async fn resolve(upstream: &Upstream, look_ups: &LookUps) -> Result<Vec<SocketAddr>, DialError> {

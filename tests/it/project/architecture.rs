@@ -14,7 +14,7 @@ const MODULES: [(&str, &str, &[&str]); 20] = [
     ("token", "values", &["config", "files", "policy"]),
     ("metrics", "request path", &["config", "files", "policy", "quota", "token"]),
     ("telemetry", "request path", &["config", "metrics", "policy"]),
-    ("upstream", "request path", &["config", "files", "metrics"]),
+    ("upstream", "request path", &["config", "files", "metrics", "tls"]),
     ("body", "request path", &["policy"]),
     (
         "worker",
@@ -57,6 +57,7 @@ const MODULES: [(&str, &str, &[&str]); 20] = [
             "telemetry",
             "tls",
             "token",
+            "upstream",
         ],
     ),
     ("main", "commands", &[]),

@@ -246,3 +246,40 @@ fn an_early_end_of_a_connection_is_no_error() {
     drop(idle);
     assert!(!gate.log().iter().any(|line| line.contains("\"level\":\"WARN\"") || line.contains("\"ERROR\"")));
 }
+
+/// The end of the connection ends such a response: without an alert, a client knows that something is missing.
+#[test]
+fn an_answer_that_breaks_off_does_not_look_whole_over_tls() {
+    let upstream = Upstream::run(|conversation| {
+        conversation.request_head();
+        conversation.write("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n");
+        conversation.close();
+    });
+    let gate = Gate::start(&upstream, TLS);
+    let mut session = client(&gate.file("ca"), &[], "localhost", tcp(&gate, "app"));
+    session.write_all(GET.replace("HTTP/1.1", "HTTP/1.0").as_bytes()).unwrap();
+    let mut read = Vec::new();
+    let end = session.read_to_end(&mut read);
+    let text = String::from_utf8_lossy(&read);
+    assert!(end.is_err() || text.contains(" 502 "), "{end:?} {text}");
+    gate.until_log(&["\"access\"", "\"outcome\":\"upstream_cut\""]);
+}
+
+/// The names of Metrica lead to the gate, for its callers and, where DNS was changed, for itself.
+#[test]
+fn a_gate_that_leads_to_itself_finds_out() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let upstream = Upstream::plain();
+    let config = TLS.replacen("address: '127.0.0.1:0'", &format!("address: '{free}'"), 1);
+    for trusted in ["{folder}/ca/ca.pem", "{ca}"] {
+        let loops = format!("{config}upstream: {{ca_file: '{trusted}', connect_to: '{free}'}}\n");
+        let gate = Gate::start(&upstream, &loops);
+        gate.until_log(&["the upstream leads to a listener of this gate", "upstream.connect_to", &free.to_string()]);
+        assert_eq!(gate.get("plain", "/management/v1/counters").summary(), "508 loop_detected");
+        gate.until_log(&["request failed", "the upstream is a listener of this gate", "set upstream.connect_to"]);
+    }
+    assert!(upstream.requests().is_empty());
+    let elsewhere = Gate::start(&upstream, TLS);
+    assert_eq!(elsewhere.get("plain", "/management/v1/counters").summary(), "200");
+    assert!(!elsewhere.log().iter().any(|line| line.contains("leads to a listener")));
+}
