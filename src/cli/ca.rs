@@ -123,7 +123,7 @@ fn init(InitArgs { folder, names, addresses, lifetime }: &InitArgs, out: &mut dy
 - set tls: {{authority: {shown}}} for a listener
 - give the callers {shown}/{AUTHORITY} (metrika-gate ca bundle {shown})
 - renew with metrika-gate ca issue {shown}, or with renew: true beside authority
-- keep {AUTHORITY_KEY} off the gate's machine unless the gate renews: whoever has it can pose as Metrica to these callers",
+- keep {AUTHORITY_KEY} on another machine unless the gate renews: with it, one can pose as Metrica to these callers",
         authority.names().len(),
         lifetime.days,
     )?;
