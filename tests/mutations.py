@@ -610,8 +610,6 @@ MUTATIONS = [
      "(Some(tunnel), Some(named)) if tunnel.len() > 100 && !named.is_empty() => match protocol {", "tls::proxy::host_sni"),
     ("R-13", "a handshake has a timeout", "src/server/entrance.rs", "timeout(patience, entrance.open(socket))", "timeout(patience * 100, entrance.open(socket))",
      "tls::handshakes::handshakes_have"),
-    ("R-13", "TLS holds no bytes for a caller that does not read", "src/server/caller_io.rs", "                this.connection.block_write(flushed.is_pending());\n", "",
-     "tls::handshakes::a_caller_that_does_not_read"),
     ("R-11", "clear text sent to TLS is told from a handshake", "src/server/entrance.rs", "            Some(HANDSHAKE) => {}\n", "            Some(0..=255) => {}\n            #[expect(unreachable_patterns, reason = \"-\")]\n",
      "tls::handshakes::clear_text"),
     ("R-23", "the constraints of an authority are critical", "src/tls/authority.rs", "constraints.set_criticality(true);", "constraints.set_criticality(false);", "tls::authority::"),
@@ -624,7 +622,7 @@ MUTATIONS = [
      "default_provider().key_provider.load_private_key(key).map(|key| CertifiedKey::new(chain.clone(), key))", "tls::"),
     ("R-22", "a new certificate is used", "src/reload/configuration.rs", "            && tls(config) == tls(&self.config)\n", "            && tls(config).len() == tls(&self.config).len()\n", "tls::certificates::a_new"),
     ("R-22", "a certificate is renewed once", "src/reload/renewal.rs", "if is_done || left", "if left", "tls::certificates::a_running_gate"),
-    ("R-10", "a gate that leads to itself is no upstream", "src/upstream/own.rs", "if is_refused && is_here(own, peer)", "if is_refused && peer.port() == 0", "tls::handshakes::a_gate_that | own::"),
+    ("R-10", "a gate that leads to itself is no upstream", "src/upstream/own.rs", "if is_refused && is_here(own, peer)", "if is_refused && peer.port() == 0", "tls::handshakes::a_gate_that | upstream::own::"),
     ("R-10", "a certificate of the gate is no upstream's", "src/upstream/own.rs", "is_some_and(|certificate| own.present(certificate))", "is_some_and(|_| own.addresses().len() > 100)", "tls::handshakes::a_gate_that"),
 ]
 

@@ -221,6 +221,7 @@ fn host_sni_and_authority_agree_in_a_tunnel() {
         (HOST, "localhost", "421 misdirected"),
         (HOST, "evil.example", "403 host_denied"),
         ("api-metrika.yandex.ru", "api-metrika.yandex.ru", "421 misdirected"),
+        ("api-metrika.yandex.ru", HOST, "421 misdirected"),
         ("127.0.0.1", HOST, "200"),
     ] {
         let mut caller = Caller::on(client(&gate.file("ca"), &[], name, tunnel(&gate, "api-metrika.yandex.net:443")));
