@@ -22,6 +22,7 @@ mod environment;
 mod explain;
 mod fake;
 mod files;
+mod harden;
 mod healthcheck;
 mod init;
 mod lines;

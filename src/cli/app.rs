@@ -16,7 +16,6 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
-use rustix::process::{DumpableBehavior, Resource, Rlimit};
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -77,7 +76,7 @@ impl App {
     /// # Errors
     /// The reason why the start failed; [`crate::reload::exit_code`] returns its exit code, and 69 is for an address in use.
     pub fn start(config: Config, options: Options) -> anyhow::Result<Self> {
-        harden();
+        super::harden::harden();
         let meters = Arc::new(ProcessMeters::default());
         let format = options.log_format.unwrap_or(config.log.format);
         let level = options.log_level.clone().unwrap_or_else(|| config.log.level.clone());
@@ -390,15 +389,4 @@ async fn end(signals: &mut Signals, shutdown: Shutdown, workers: &Workers) -> u8
 #[must_use]
 pub fn cpus() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
-}
-
-/// Disables core dumps, which could hold tokens, and memory access by other processes of the user; forbids new
-/// privileges; raises the limit of descriptors.
-fn harden() {
-    let none = Rlimit { current: Some(0), maximum: Some(0) };
-    // Errors are ignored: the gate also runs on a system without these features.
-    let _ = rustix::process::setrlimit(Resource::Core, none);
-    let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
-    let _ = rustix::thread::set_no_new_privs(true);
-    crate::files::descriptors::raise();
 }
