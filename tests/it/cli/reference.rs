@@ -41,7 +41,10 @@ fn complete_reference(folder: &Path) -> String {
             }
             Some(key) if key.starts_with("connect_to:") => format!("  {key}"),
             Some(key) if key.starts_with("store:") => {
-                format!("  {}", key.replace("/etc/metrika-gate/redis-ca.pem", &ca_file.display().to_string()))
+                format!(
+                    "  {}",
+                    key.replace("/etc/metrika-gate/redis-ca.pem", &folder.join("extra-ca.pem").display().to_string())
+                )
             }
             Some(key) if ["workers:", "state_dir:"].iter().any(|name| key.starts_with(name)) => key.to_owned(),
             _ => line.to_owned(),
