@@ -73,7 +73,7 @@ fn a_tunnel_on_80_has_clear_text() {
     assert_eq!(upstream.requests().len(), 2);
 }
 
-/// What clients send: Python in HTTP/1.0 without Host, others without a port, with credentials, or in other spellings.
+/// Python sends CONNECT in HTTP/1.0 without Host; others send it without a port, with credentials, or in other spellings.
 #[test]
 fn connect_is_accepted_as_clients_send_it() {
     let upstream = Upstream::plain();
