@@ -151,6 +151,16 @@ fleet_again() {
     done
     echo "the tests of the fleet passed in each of $runs runs"
 }
+# The requests of callers in another kind of connection: TLS, and tunnels of the forward proxy.
+over() {
+    METRIKA_GATE_TESTS_OVER=$1 cargo nextest run --locked --profile ci -E "$2"
+}
+framed='test(callers::framing) | test(callers::whole_request) | test(callers::early) | test(callers::interim) | test(policy::spellings) | test(policy::target_errors)'
+connections() {
+    over tls "$framed | test(callers::malformed::a_malformed)" &&
+        over tunnel "($framed) - test(unusual_and_valid)" &&
+        over clear_tunnel "($framed) - test(unusual_and_valid)"
+}
 documentation() { RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps; }
 published_clients() {
     "$tools/venv/bin/pip" install -q -r tests/clients/requirements.txt || return
@@ -234,6 +244,7 @@ merge_gate() {
         step "tests" other_tests
         skip "tests of the fleet (quota::fleet, quota::fleet_tests)" "no redis-server or no valkey-server"
     fi
+    if has cargo-nextest; then step "tests over TLS and tunnels" connections; else skip "tests over TLS and tunnels" "no cargo-nextest"; fi
     step "documentation tests" cargo test --locked --doc
     step "documentation" documentation
     if has cargo-deny; then

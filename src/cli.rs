@@ -13,6 +13,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 mod accounts;
 pub mod app;
+mod ca;
 mod candidates;
 mod check;
 mod client_env;
@@ -23,6 +24,7 @@ mod environment;
 mod explain;
 mod fake;
 mod files;
+mod harden;
 mod healthcheck;
 mod init;
 mod lines;
@@ -93,6 +95,8 @@ enum Command {
     ClientEnv(client_env::ClientEnvArgs),
     /// Get, show, renew and revoke tokens at Yandex
     Token(token::TokenArgs),
+    /// Create and use a private certificate authority, for callers that expect Metrica's own names over TLS
+    Ca(ca::CaArgs),
     /// Run a stand-in for Metrica, a gate and its admin listener in one process, with four examples to try
     Demo(demo::DemoArgs),
     /// Run a stand-in for the Metrica API over TLS, for tests and demos
@@ -156,6 +160,7 @@ pub fn main() -> u8 {
         Command::Init(args) => init::init(&args, &mut out),
         Command::ClientEnv(args) => client_env::client_env(&args, &mut out),
         Command::Token(args) => token::token(&args, &mut out),
+        Command::Ca(args) => ca::run(&args, &mut out),
         Command::Demo(args) => demo::run(&args, &mut out),
         Command::Fake(args) => fake::run(&args, &mut out).map(|()| 0),
         // The exit code is the result, even if nobody reads the output.

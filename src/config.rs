@@ -32,6 +32,7 @@ mod reader;
 mod rules;
 mod source;
 pub mod store;
+pub mod tls;
 mod upstream;
 mod values;
 
@@ -46,6 +47,7 @@ pub use quota::{CallerQuota, Quota};
 use reader::{At, Findings};
 pub use rules::login;
 pub use source::bytes;
+pub use tls::Tls;
 pub use values::name_text;
 use values::{duration, name, names, timeout};
 
@@ -103,6 +105,10 @@ pub struct Listener {
     pub bind: Bind,
     /// Whether HTTP/2 with prior knowledge is enabled in addition to HTTP/1.1.
     pub http2: bool,
+    /// The certificate, if it speaks TLS, or ends the TLS of tunnels.
+    pub tls: Option<Tls>,
+    /// Whether it is a forward proxy.
+    pub proxy: bool,
     /// The requests that it admits.
     pub admission: Admission,
 }

@@ -26,6 +26,8 @@ pub mod guard;
 pub mod reading;
 pub mod writing;
 
+pub use writing::replace_like_before;
+
 /// The purpose of a file or port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Purpose {
@@ -47,6 +49,16 @@ pub enum Purpose {
     RefreshToken(TokenAlias),
     /// The unix socket of the listener with this name.
     Listener(ListenerName),
+    /// The certificate of the listener with this name.
+    Certificate(ListenerName),
+    /// The key of the certificate of the listener with this name.
+    CertificateKey(ListenerName),
+    /// The certificate of the authority that renews the certificate of the listener with this name.
+    Authority(ListenerName),
+    /// The key of that authority.
+    AuthorityKey(ListenerName),
+    /// The certificate of the listener with this name, which the process renews.
+    Renewed(ListenerName),
     /// The counts that are kept for the next process.
     State,
     /// Connections to the store of the quotas; as a file, the certificate authorities that they trust.
@@ -67,6 +79,11 @@ impl fmt::Display for Purpose {
             Self::ClientSecret(alias) => write!(f, "client secret of token {alias}"),
             Self::RefreshToken(alias) => write!(f, "refresh token of token {alias}"),
             Self::Listener(name) => write!(f, "listener {name}"),
+            Self::Certificate(name) => write!(f, "certificate of listener {name}"),
+            Self::CertificateKey(name) => write!(f, "key of listener {name}"),
+            Self::Authority(name) => write!(f, "authority of listener {name}"),
+            Self::AuthorityKey(name) => write!(f, "key of the authority of listener {name}"),
+            Self::Renewed(name) => write!(f, "renewed certificate of listener {name}"),
             Self::State => f.write_str("state"),
             Self::Store => f.write_str("quota store"),
             Self::StorePassword => f.write_str("password of the quota store"),
@@ -97,23 +114,41 @@ impl Purpose {
     pub const fn read(self) -> Read {
         match self {
             Self::Configuration => Read::First,
-            Self::Upstream | Self::Identity | Self::OAuth | Self::Proxy | Self::Store => Read::WithIt,
+            Self::Upstream
+            | Self::Identity
+            | Self::OAuth
+            | Self::Proxy
+            | Self::Store
+            | Self::Certificate(_)
+            | Self::CertificateKey(_)
+            | Self::Authority(_)
+            | Self::AuthorityKey(_) => Read::WithIt,
             Self::Token(_) | Self::StorePassword => Read::Alone,
             Self::ClientSecret(_) | Self::RefreshToken(_) => Read::ByCommands,
             Self::Listener(_) => Read::Never,
-            Self::State => Read::Before,
+            Self::State | Self::Renewed(_) => Read::Before,
         }
     }
 
     /// Returns the guard for files of this purpose. `allow_mode` is the setting of a secret in the configuration.
     const fn guard(self, allow_mode: Option<u32>) -> Guard {
         match self {
-            Self::Configuration | Self::Upstream | Self::Identity | Self::OAuth | Self::Store => Guard::Trusted,
-            Self::Token(_) | Self::ClientSecret(_) | Self::RefreshToken(_) | Self::Proxy | Self::StorePassword => {
-                Guard::Secret { allow_mode }
-            }
+            Self::Configuration
+            | Self::Upstream
+            | Self::Identity
+            | Self::OAuth
+            | Self::Store
+            | Self::Certificate(_)
+            | Self::Authority(_) => Guard::Trusted,
+            Self::Token(_)
+            | Self::ClientSecret(_)
+            | Self::RefreshToken(_)
+            | Self::Proxy
+            | Self::StorePassword
+            | Self::CertificateKey(_)
+            | Self::AuthorityKey(_) => Guard::Secret { allow_mode },
             Self::Listener(_) => Guard::Made,
-            Self::State => Guard::Kept,
+            Self::State | Self::Renewed(_) => Guard::Kept,
         }
     }
 
@@ -128,6 +163,11 @@ impl Purpose {
             Self::OAuth => "oauth".to_owned(),
             Self::Token(alias) | Self::ClientSecret(alias) | Self::RefreshToken(alias) => format!("tokens.{alias}"),
             Self::Listener(_) => "listeners".to_owned(),
+            Self::Certificate(_)
+            | Self::CertificateKey(_)
+            | Self::Authority(_)
+            | Self::AuthorityKey(_)
+            | Self::Renewed(_) => "tls".to_owned(),
             Self::State => "state_dir".to_owned(),
             Self::Store | Self::StorePassword => "quota.store".to_owned(),
         }

@@ -3,7 +3,7 @@
 //! ```text
 //! Record                               one response, one log line, one count for every exchange, even an abandoned one
 //!  -> Identify    Received   -> WithCaller | 401
-//!  -> Admit       WithCaller -> Admitted   | 400 403 431 508
+//!  -> Admit       WithCaller -> Admitted   | 400 403 421 431 508
 //!  -> Authorize   Admitted   -> Permitted  | 400 403 404 405 413 414 415 503
 //!  -> Inject      Permitted  -> Outbound   | 503   drops the caller's credentials, adds ours last
 //!  -> Forward     Outbound   -> Response   | all of these, and 408 429 502 504, through crate::response
@@ -60,7 +60,7 @@ use forward::forward;
 use identify::Identify;
 use inject::Inject;
 use record::{CallerLeft, RecordLayer};
-pub use record::{refuse_unparsed, whole_answer};
+pub use record::{refuse_early, refuse_unparsed, whole_answer};
 use stage::stage;
 
 /// Returns the service that handles the requests of one connection.

@@ -28,7 +28,7 @@ mod quota;
 mod sum;
 pub mod usage;
 
-pub use kinds::{Credential, Stall, UpstreamError};
+pub use kinds::{Credential, Handshake, Stall, TunnelContent, UpstreamError};
 
 /// Upper bounds of the duration histograms, in seconds: reports of Metrica take from milliseconds to two minutes.
 pub const BUCKETS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0];
@@ -165,6 +165,8 @@ pub struct Shard {
     upstream_errors: FxHashMap<UpstreamError, u64>,
     caller_stalls: FxHashMap<(Option<CallerId>, Stall), u64>,
     floods: u64,
+    handshakes: FxHashMap<Handshake, u64>,
+    tunnels: FxHashMap<TunnelContent, u64>,
     likely_cut: usize,
     /// The reads that were sent once more with another account's token, by the first token; every series starts at zero.
     account_retries: FxHashMap<TokenAlias, u64>,
@@ -192,6 +194,8 @@ impl Default for Shard {
             upstream_errors: FxHashMap::default(),
             caller_stalls: FxHashMap::default(),
             floods: 0,
+            handshakes: FxHashMap::default(),
+            tunnels: FxHashMap::default(),
             likely_cut: 0,
             account_retries: FxHashMap::default(),
             quota_refused: FxHashMap::default(),
@@ -279,6 +283,16 @@ impl Shard {
         self.floods += 1;
     }
 
+    /// Records the end of a TLS handshake with a caller.
+    pub fn handshake(&mut self, result: Handshake) {
+        *self.handshakes.entry(result).or_default() += 1;
+    }
+
+    /// Records a tunnel that a caller opened.
+    pub fn tunnel(&mut self, content: TunnelContent) {
+        *self.tunnels.entry(content).or_default() += 1;
+    }
+
     /// Records a read that is sent with another account's token after Metrica denied it with `token`.
     pub fn tried_next_account(&mut self, token: TokenAlias) {
         *self.account_retries.entry(token).or_default() += 1;
@@ -326,6 +340,12 @@ impl Shard {
         let is_counted = |reason: &&Reason| matches!(reason.answer().status.as_u16(), 401 | 403);
         for reason in Reason::ALL.iter().filter(is_counted) {
             self.refusals.entry((None, Refusal::Gate(*reason))).or_default();
+        }
+        for result in Handshake::ALL {
+            self.handshakes.entry(result).or_default();
+        }
+        for content in TunnelContent::ALL {
+            self.tunnels.entry(content).or_default();
         }
         for kind in UpstreamError::ALL {
             self.upstream_errors.entry(kind).or_default();

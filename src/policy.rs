@@ -31,6 +31,7 @@ mod grantees;
 mod http2_request;
 pub mod names;
 mod parts;
+pub mod proxy;
 mod reading;
 pub mod rejection;
 pub mod rules;

@@ -27,6 +27,7 @@ use crate::metrics::process::{Confinement, Outcome, ProcessMeters, TokenNow};
 use crate::policy::names::TokenAlias;
 use crate::process::sandbox::Sandbox;
 use crate::process::workers::Workers;
+use crate::tls::OwnListeners;
 use crate::token::Token;
 use crate::token::record::Record;
 use crate::token::store::TokenErrors;
@@ -37,13 +38,15 @@ mod candidates;
 mod configuration;
 mod folders;
 mod generation;
+mod renewal;
 mod served;
 mod source;
 mod tokens;
 
 pub use folders::Folders;
 pub use generation::{Concern, Concerns, policy};
-use generation::{changed, generation, slots, sockets};
+use generation::{changed, generation, handshakes, slots, sockets};
+use renewal::Renewals;
 use served::served;
 use source::Change;
 pub use source::Source;
@@ -72,6 +75,8 @@ pub struct Reloader {
     concerns: Concerns,
     /// The last logged reason why the configuration file is not in use.
     refusal: Option<String>,
+    renewals: Renewals,
+    own: Arc<OwnListeners>,
     /// The files that were logged as replaced behind a mount.
     replaced: BTreeSet<PathBuf>,
 }
@@ -83,8 +88,11 @@ impl Reloader {
     /// When a token file exists and is invalid, or TLS to the upstream cannot be set up.
     pub fn new(source: Option<Source>, config: Config, meters: Arc<ProcessMeters>, demo: bool) -> anyhow::Result<Self> {
         let tokens = crate::token::store::read_all(&config.tokens, demo)?;
-        let upstream = Arc::new(Upstream::new(config.upstream.clone())?);
-        let generation = Arc::new(generation(&config, &tokens, upstream, None, &Concerns::new()));
+        let own = Arc::<OwnListeners>::default();
+        let upstream = Arc::new(Upstream::beside(config.upstream.clone(), own.clone())?);
+        let handshakes = handshakes(&config, None)?;
+        own.serve(&handshakes);
+        let generation = Arc::new(generation(&config, &tokens, (upstream, handshakes), None, &Concerns::new()));
         let sandbox = Sandbox::none(Confinement::None);
         let reloader = Self {
             source,
@@ -98,6 +106,8 @@ impl Reloader {
             demo,
             concerns: Concerns::new(),
             refusal: None,
+            renewals: Renewals::default(),
+            own,
             replaced: BTreeSet::new(),
         };
         reloader.meters.config_reloaded(Outcome::Success);
@@ -118,6 +128,12 @@ impl Reloader {
     /// Sets the descriptors to which the connection limits of later configurations are lowered.
     pub const fn fit_to(&mut self, descriptors: Descriptors) {
         self.descriptors = Some(descriptors);
+    }
+
+    /// Returns the listeners of this process, whose addresses are set once they are bound.
+    #[must_use]
+    pub fn own_listeners(&self) -> &OwnListeners {
+        &self.own
     }
 
     /// Returns the generation in use.
@@ -146,6 +162,7 @@ impl Reloader {
     /// should be earlier than the regular one.
     pub async fn look(&mut self, workers: &Workers) -> Option<Duration> {
         self.log_mounts();
+        self.look_at_certificates();
         let now = Instant::now();
         let again = match self.source.as_mut().map_or(Change::None, |source| source.look(now)) {
             Change::None => None,
@@ -198,6 +215,7 @@ impl Reloader {
             admissions: old.admissions.clone(),
             tokens: slots(&self.config, &self.tokens, Some(old), &self.concerns),
             upstream: old.upstream.clone(),
+            handshakes: old.handshakes.clone(),
             timeouts: old.timeouts,
             limits: old.limits,
             access_log: old.access_log,

@@ -4,6 +4,8 @@
 //! 2. The evidence of a connection is recorded once, at accept.
 //! 3. A connection beyond the limit in total, or of its peer, is sent a refusal and closed. Accepting pauses while
 //!    the process is out of descriptors.
+//!    A connection to a listener with TLS, or to a forward proxy, counts like any other from its accept
+//!    (`server/entrance.rs`).
 //! 4. One timer per connection covers every wait for the caller: for a header, a body, the reading of a response, and
 //!    the next request.
 
@@ -30,7 +32,6 @@ use crate::gateway::connection::{Connection, Phase};
 use crate::gateway::{refuse_unparsed, whole_answer};
 use crate::metrics::process::ProcessMeters;
 use crate::policy::caller::{Evidence, Peer};
-use crate::policy::names::ListenerName;
 use crate::policy::rejection::Reason;
 use crate::upstream::Watchdog;
 use crate::worker::{Ending, Worker, new_request_id};
@@ -38,17 +39,21 @@ use crate::worker::{Ending, Worker, new_request_id};
 mod begun;
 mod blocks;
 pub mod caller_io;
+mod entrance;
+mod handshake_error;
 mod http2;
 
 pub mod connection_limits;
 pub mod listen;
+pub mod socket;
 mod streams;
 
 use begun::Begun;
-use caller_io::{CallerIo, Socket};
+use caller_io::CallerIo;
 pub use connection_limits::Connections;
 use connection_limits::CountedPlace;
-use listen::Accepting;
+use listen::{Accepting, Kind};
+use socket::Socket;
 
 /// The pause of accepting while no descriptor is available.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -60,7 +65,7 @@ const SAID_AGAIN: Duration = Duration::from_secs(10);
 /// are pending then are still accepted.
 pub async fn accept(
     worker: Rc<Worker>,
-    listener: (ListenerName, bool),
+    listener: Kind,
     accepting: Accepting,
     connections: Arc<Connections>,
     meters: Arc<ProcessMeters>,
@@ -82,12 +87,12 @@ pub async fn accept(
         };
         match accepted {
             Ok(accepted) => take(accepted),
-            Err(error) if caller_io::concerns_one_connection(&error) => {}
+            Err(error) if socket::concerns_one_connection(&error) => {}
             Err(error) => {
                 DescriptorNeed::Caller.found_none(&error);
                 if said.is_none_or(|said: Instant| said.elapsed() > SAID_AGAIN) {
                     said = Some(Instant::now());
-                    let name = listener.0.as_str();
+                    let name = listener.name.as_str();
                     tracing::warn!(listener = name, %error, "accept failed; retrying");
                 }
                 tokio::time::sleep(PAUSE).await;
@@ -98,7 +103,7 @@ pub async fn accept(
     while let Some(accepted) = tokio::task::unconstrained(accepting.accept_now()).await {
         match accepted {
             Ok(accepted) => take(accepted),
-            Err(error) if caller_io::concerns_one_connection(&error) => {}
+            Err(error) if socket::concerns_one_connection(&error) => {}
             Err(_) => break,
         }
     }
@@ -107,7 +112,7 @@ pub async fn accept(
 /// Serves an accepted connection, if the limits allow it.
 fn take(
     worker: &Rc<Worker>,
-    (name, speaks_http2): (ListenerName, bool),
+    kind: Kind,
     (mut socket, peer): (Socket, Peer),
     connections: &Connections,
     meters: &ProcessMeters,
@@ -115,13 +120,22 @@ fn take(
     let limits = worker.snapshot().generation.limits;
     match connections.take(peer, &limits) {
         Ok(place) => {
-            let connection = Rc::new(Connection::new(Evidence { listener: name, peer }));
+            let evidence = Evidence { listener: kind.name, peer };
             let worker = worker.clone();
+            if !kind.is_plain() {
+                tokio::task::spawn_local(async move {
+                    entrance::enter(worker, kind, evidence, socket, limits).await;
+                    drop(place);
+                });
+                return;
+            }
+            let connection = Rc::new(Connection::new(evidence));
             tokio::task::spawn_local(async move {
-                let begun = if speaks_http2 { http2::begin(&worker, &mut socket).await } else { Begun::default() };
+                let begun = if kind.http2 { http2::begin(&worker, &mut socket).await } else { Begun::default() };
                 if begun.is_preface() {
                     // Boxed, so that HTTP/1.1 connections need no room for it.
-                    Box::pin(http2::serve(worker, connection.evidence, (socket, begun), limits)).await;
+                    let transport = connection.transport.clone();
+                    Box::pin(http2::serve(worker, (evidence, transport), (socket, begun), limits)).await;
                 } else {
                     serve(worker, connection, (socket, begun), limits).await;
                 }
@@ -131,18 +145,25 @@ fn take(
         Err(limit) => {
             meters.connection_refused(limit);
             if let Some(place) = connections.take_rejection_place(&limits) {
-                tokio::task::spawn_local(turn_away(socket, place));
+                tokio::task::spawn_local(turn_away(kind, socket, place));
             }
         }
     }
 }
 
 /// Sends a refusal on a connection beyond the limit, and closes it.
-async fn turn_away(socket: Socket, place: CountedPlace) {
-    let answer = whole_answer(Reason::Overloaded, &new_request_id());
+async fn turn_away(kind: Kind, socket: Socket, place: CountedPlace) {
+    let answer = match kind {
+        // No response can be read before a handshake, which would cost more than a refusal may.
+        Kind { tls: true, proxy: false, .. } => ALERT.to_vec(),
+        Kind { .. } => whole_answer(Reason::Overloaded, &new_request_id()),
+    };
     socket.write_and_close(&answer, Duration::from_secs(1), u64::MAX).await;
     drop(place);
 }
+
+/// A fatal TLS alert, `internal_error` (RFC 8446, section 6).
+const ALERT: [u8; 7] = [0x15, 3, 3, 0, 2, 2, 80];
 
 /// The time after its last request in which a draining worker keeps an idle connection open: the next request may be
 /// under way already. Connections that are rarely used therefore close first, and busy ones with a response that

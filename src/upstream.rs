@@ -4,7 +4,7 @@
 //!    contains; `connect_to` changes only the address that is dialled. `proxy` changes only the way there: TLS runs end to
 //!    end inside its tunnel. Proxy variables of the environment have no effect.
 //! 2. TLS is version 1.2 or 1.3, and the certificate is always verified against the system's roots (those of Mozilla if the
-//!    system has none) and the configured ones.
+//!    system has none) and the configured ones. A listener of the gate itself is no upstream (`upstream/own.rs`).
 //! 3. Each worker has connections of its own; threads share only immutable state.
 
 use std::sync::{Arc, OnceLock};
@@ -15,6 +15,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 
 use crate::config;
+use crate::tls::OwnListeners;
 
 pub mod broken;
 pub mod dial;
@@ -22,6 +23,7 @@ pub mod http1;
 mod lease;
 mod listener;
 pub mod lookup;
+pub mod own;
 pub mod pool;
 pub mod received;
 pub mod request;
@@ -55,6 +57,8 @@ pub struct Upstream {
     pub tunnel: Option<Tunnel>,
     /// The number and origin of the trusted certificates, for the log line at startup.
     pub roots: String,
+    /// The listeners of this process, which are no upstream.
+    own: Arc<OwnListeners>,
 }
 
 impl std::fmt::Debug for Upstream {
@@ -69,6 +73,14 @@ impl Upstream {
     /// # Errors
     /// No certificate can be trusted, or TLS cannot be set up.
     pub fn new(settings: config::Upstream) -> anyhow::Result<Self> {
+        Self::beside(settings, Arc::default())
+    }
+
+    /// Prepares the upstream of `settings` for a process with the listeners `own`.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn beside(settings: config::Upstream, own: Arc<OwnListeners>) -> anyhow::Result<Self> {
         let (store, roots) = trusted_roots(&settings)?;
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut tls = ClientConfig::builder_with_provider(provider)
@@ -87,6 +99,7 @@ impl Upstream {
             tls: Arc::new(tls),
             roots,
             tunnel: Tunnel::of(&settings),
+            own,
             settings,
         })
     }

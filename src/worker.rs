@@ -27,6 +27,7 @@ use crate::policy::names::TokenAlias;
 use crate::policy::rejection::Reason;
 use crate::telemetry::access::{self, Context};
 use crate::telemetry::{Form, Sink};
+use crate::tls::Handshakes;
 use crate::token::{Standing, Token};
 use crate::upstream::{CarriedToken, Pool, Upstream, Watchdogs};
 
@@ -131,6 +132,8 @@ pub struct Generation {
     pub quota: Option<QuotaNumbers>,
     /// The upstream.
     pub upstream: Arc<Upstream>,
+    /// The settings of TLS handshakes with callers.
+    pub handshakes: Handshakes,
     /// The timeouts towards callers.
     pub timeouts: CallerTimeouts,
     /// The limits.

@@ -119,7 +119,7 @@ impl Gate {
         let place = bound.place.strip_prefix("http://").expect("an address").to_owned();
         let (caller, upstream) = runtime.block_on(async {
             let accepting = bound.sockets.pop().expect("a socket").accepting().expect("a runtime");
-            let listener = (bound.name, bound.http2);
+            let listener = bound.kind;
             let (replace, replaced) = tokio::sync::oneshot::channel();
             // It would end the accepting.
             std::mem::forget(replace);

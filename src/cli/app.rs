@@ -16,7 +16,6 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
-use rustix::process::{DumpableBehavior, Resource, Rlimit};
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -24,8 +23,8 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 use crate::config::{Config, Listener, LogFormat, Shutdown};
-use crate::files::External;
 use crate::files::descriptors::Descriptors;
+use crate::files::{External, Purpose};
 use crate::health::Health;
 use crate::metrics::process::{Confinement, ProcessMeters};
 use crate::process::admin::{Admin, Recheck};
@@ -37,6 +36,7 @@ use crate::process::workers::{Start, Workers};
 use crate::reload::{Folders, LOOK, LOOK_AT_UNWATCHED, Reloader, Source};
 use crate::server::listen::{Bound, bind};
 use crate::telemetry::{self, Form, Sink};
+use crate::upstream::own::look_for_loop;
 
 /// Settings of the start that are not part of the configuration.
 #[derive(Debug, Clone, Default)]
@@ -76,7 +76,7 @@ impl App {
     /// # Errors
     /// The reason why the start failed; [`crate::reload::exit_code`] returns its exit code, and 69 is for an address in use.
     pub fn start(config: Config, options: Options) -> anyhow::Result<Self> {
-        harden();
+        super::harden::harden();
         let meters = Arc::new(ProcessMeters::default());
         let format = options.log_format.unwrap_or(config.log.format);
         let level = options.log_level.clone().unwrap_or_else(|| config.log.level.clone());
@@ -109,6 +109,8 @@ impl App {
             bind(listener, worker_count).with_context(failed)
         };
         let mut bound = config.listeners.iter().map(open).collect::<anyhow::Result<Vec<_>>>()?;
+        let with_tls = bound.iter().filter(|bound| bound.kind.tls && !bound.kind.proxy);
+        reloader.own_listeners().listen_on(with_tls.filter_map(|bound| bound.address).collect());
         let runtime =
             Builder::new_current_thread().enable_all().max_blocking_threads(1).build_local(LocalOptions::default())?;
         // Signals are queued from now on; an earlier SIGHUP ends the process.
@@ -119,7 +121,7 @@ impl App {
         sandbox.log_state();
         meters.confined(sandbox.confinement());
         reloader.keep_to(sandbox);
-        let kept = external.written().next().cloned();
+        let kept = external.written().find(|file| file.purpose == Purpose::State).cloned();
         let kept = kept.map(|file| Arc::new(KeptCounts::restored(file, reloader.generation().turns.clone())));
         // This starts the first thread.
         sink.write_to_stderr()?;
@@ -153,7 +155,7 @@ impl App {
     fn log_start(&self, worker_count: usize) {
         super::environment::log_proxy_variables(self.reloader.config().upstream.proxy.is_some());
         for bound in &self.bound {
-            tracing::info!(listener = bound.name.as_str(), place = %bound.place, "listening");
+            tracing::info!(listener = bound.kind.name.as_str(), place = %bound.place, "listening");
         }
         let upstream = &self.reloader.generation().upstream;
         tracing::info!(
@@ -176,7 +178,7 @@ impl App {
 
     /// Returns the name and the address or path of each listener.
     pub fn places(&self) -> impl Iterator<Item = (&'static str, &str)> {
-        self.bound.iter().map(|bound| (bound.name.as_str(), bound.place.as_str()))
+        self.bound.iter().map(|bound| (bound.kind.name.as_str(), bound.place.as_str()))
     }
 
     /// Runs until a signal ends the process. Returns the exit code.
@@ -212,6 +214,7 @@ impl App {
             tokio::task::spawn_local(shown.serve(admin, descriptors.admin()));
             watch(&workers, &meters, kept.as_ref());
             let store = reloader.config().store().and_then(|store| StoreTask::start(store, workers.turns()));
+            tokio::task::spawn_local(look_for_loop(reloader.generation().upstream.clone()));
             let (kept, counted, sockets) = (workers.clone(), meters.clone(), bound.clone());
             let keeping = tokio::task::spawn_local(async move { kept.keep_sockets(&sockets, &counted).await });
             live(&mut signals, &mut reloader, &mut health, &workers, &recheck).await;
@@ -382,15 +385,4 @@ async fn end(signals: &mut Signals, shutdown: Shutdown, workers: &Workers) -> u8
         return CUT;
     }
     0
-}
-
-/// Disables core dumps, which could hold tokens, and memory access by other processes of the user; forbids new
-/// privileges; raises the limit of descriptors.
-pub(super) fn harden() {
-    let none = Rlimit { current: Some(0), maximum: Some(0) };
-    // Errors are ignored: the gate also runs on a system without these features.
-    let _ = rustix::process::setrlimit(Resource::Core, none);
-    let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
-    let _ = rustix::thread::set_no_new_privs(true);
-    crate::files::descriptors::raise();
 }

@@ -5,7 +5,7 @@ use crate::config::Config;
 use crate::config::document::Step;
 use crate::files::guard::Refusal;
 use crate::files::{ExternalFile, Purpose};
-use crate::policy::names::TokenAlias;
+use crate::policy::names::{ListenerName, TokenAlias};
 use crate::token::store;
 
 /// The problems that were found in files, with the purpose of each.
@@ -29,7 +29,12 @@ pub(super) fn files<'a>(rows: impl Iterator<Item = &'a ExternalFile>, config: Op
             | Purpose::Identity
             | Purpose::OAuth
             | Purpose::Proxy
-            | Purpose::Store => row.check().err().map(|refusal| (format!("{path}: {refusal}"), 77)),
+            | Purpose::Store
+            | Purpose::Certificate(_)
+            | Purpose::CertificateKey(_)
+            | Purpose::Authority(_)
+            | Purpose::AuthorityKey(_)
+            | Purpose::Renewed(_) => row.check().err().map(|refusal| (format!("{path}: {refusal}"), 77)),
             // Until the first login, there is no refresh token.
             Purpose::ClientSecret(_) | Purpose::RefreshToken(_) => match row.check() {
                 Ok(()) | Err(Refusal::Missing(_)) => None,
@@ -84,10 +89,20 @@ fn place(purpose: Purpose, config: Option<&Config>) -> Vec<Step> {
         Purpose::Store => vec![key("quota"), key("store"), key("ca_file")],
         Purpose::StorePassword => vec![key("quota"), key("store"), key("password_file")],
         Purpose::Token(alias) => vec![key("tokens"), key(alias.as_str()), key("file")],
-        Purpose::Listener(name) => {
-            let position = config.and_then(|config| config.listeners.iter().position(|one| one.name == name));
-            let listener = position.map(|position| [Step::Index(position), key("unix"), key("path")]);
-            std::iter::once(key("listeners")).chain(listener.into_iter().flatten()).collect()
-        }
+        Purpose::Listener(name) => of_listener(name, &["unix", "path"], config),
+        Purpose::Certificate(name)
+        | Purpose::CertificateKey(name)
+        | Purpose::Authority(name)
+        | Purpose::AuthorityKey(name)
+        | Purpose::Renewed(name) => of_listener(name, &["tls"], config),
     }
+}
+
+/// Returns the path of a key of a listener.
+fn of_listener(name: ListenerName, keys: &[&str], config: Option<&Config>) -> Vec<Step> {
+    let position = config.and_then(|config| config.listeners.iter().position(|one| one.name == name));
+    let inner = position
+        .into_iter()
+        .flat_map(|position| std::iter::once(Step::Index(position)).chain(keys.iter().map(|name| key(name))));
+    std::iter::once(key("listeners")).chain(inner).collect()
 }

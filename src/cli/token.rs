@@ -43,7 +43,7 @@ enum Action {
 }
 
 pub(super) fn token(args: &TokenArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
-    super::app::harden();
+    super::harden::harden();
     match &args.action {
         Action::Login(args) => token_login::login(args, out),
         Action::Status(args) => token_status::status(args, out),

@@ -45,7 +45,7 @@ impl Listener {
             Bind::Tcp(address) => Some(Hosts::new(address.ip(), upstream, listed)),
             Bind::Unix { .. } => None,
         };
-        policy::Admission::new(hosts, self.admission.required.clone())
+        policy::Admission::new(hosts, self.admission.required.clone(), self.proxy)
     }
 
     /// Whether a connection to this listener could meet all of `conditions`.

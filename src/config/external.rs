@@ -50,6 +50,12 @@ impl External {
         files.extend(store.and_then(|store| named(Purpose::Store, store.ca_file.as_deref())));
         files.extend(store.and_then(|store| named(Purpose::StorePassword, store.password_file.as_deref())));
         files.extend(
+            config
+                .listeners
+                .iter()
+                .flat_map(|listener| listener.tls.iter().flat_map(|tls| tls.files.external(listener.name))),
+        );
+        files.extend(
             config.state_dir.as_ref().map(|folder| ExternalFile::new(Purpose::State, &folder.join(QUOTA_FILE))),
         );
         let store = store.map(|store| ExternalPort { purpose: Purpose::Store, port: store.port });

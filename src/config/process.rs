@@ -10,7 +10,7 @@ use super::admission::admission;
 use super::level::level;
 use super::reader::{At, Findings};
 use super::{
-    Admin, Bind, CallerTimeouts, Limits, Listener, Log, LogFormat, Shutdown, document, duration, name, timeout,
+    Admin, Bind, CallerTimeouts, Limits, Listener, Log, LogFormat, Shutdown, document, duration, name, timeout, tls,
 };
 use crate::policy::names::ListenerName;
 
@@ -48,9 +48,11 @@ pub fn listeners(at: &At<'_>, admin: Option<Admin>, findings: &mut Findings) -> 
     Some(listeners)
 }
 
+const KEYS: [&str; 9] = ["name", "address", "unix", "http2", "tls", "proxy", "allow_remote", "hosts", "require_header"];
+
 fn listener(at: &At<'_>, findings: &mut Findings) -> Option<ReadListener> {
-    let table = at.table(findings, &["name", "address", "unix", "http2", "allow_remote", "hosts", "require_header"])?;
-    let name = table.required(findings, "name").and_then(|at| name(&at, findings));
+    let table = at.table(findings, &KEYS)?;
+    let name = table.required(findings, "name").and_then(|at| name(&at, findings)).map(ListenerName::new);
     let http2 = table.flag("http2", findings);
     let allow_remote = table.optional("allow_remote");
     let remote_allowed = table.flag("allow_remote", findings);
@@ -78,8 +80,9 @@ fn listener(at: &At<'_>, findings: &mut Findings) -> Option<ReadListener> {
         }
     };
     let admission = admission(&table, table.optional("unix").is_none(), findings);
-    let bind = bind?;
-    let listener = Listener { name: ListenerName::new(name?), bind, http2, admission: admission? };
+    let tls = tls::tls(&table, name, findings);
+    let proxy = tls::proxy(&table, bind.as_ref(), findings);
+    let listener = Listener { name: name?, bind: bind?, http2, tls: tls?, proxy, admission: admission? };
     Some(ReadListener { remote: listener.is_remote(), listener })
 }
 

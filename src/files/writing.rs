@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// Puts `bytes` in the place of the file at `path`, which only its owner can read. The file is written beside the old one,
@@ -11,7 +11,37 @@ use std::path::{Path, PathBuf};
 /// # Errors
 /// The errors of open(2), write(2), fsync(2) and rename(2).
 pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    replace_as(path, bytes, None)
+    replace_with(path, bytes, |_| Ok(()))
+}
+
+/// Like the replacement of a file of this process, for a file that belongs to the user and group in `owner`.
+///
+/// # Errors
+/// The errors of open(2), fchown(2), write(2), fsync(2) and rename(2).
+pub fn replace_as(path: &Path, bytes: &[u8], owner: Option<(u32, u32)>) -> io::Result<()> {
+    replace_with(path, bytes, |new| match owner {
+        Some((user, group)) => std::os::unix::fs::fchown(new, Some(user), Some(group)),
+        None => Ok(()),
+    })
+}
+
+/// Like replacing a file, but the new file has the mode, the owner and the group of the old one, if there is one.
+///
+/// # Errors
+/// As for replacing, and those of fchmod(2) and fchown(2).
+pub fn replace_like_before(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let old = match path.metadata() {
+        Ok(old) => old,
+        Err(error) if error.kind() == ErrorKind::NotFound => return replace(path, bytes),
+        Err(error) => return Err(error),
+    };
+    replace_with(path, bytes, |new| {
+        let made = new.metadata()?;
+        if (made.uid(), made.gid()) != (old.uid(), old.gid()) {
+            std::os::unix::fs::fchown(new, Some(old.uid()), Some(old.gid()))?;
+        }
+        new.set_permissions(old.permissions())
+    })
 }
 
 /// Checks that a file can be put in the place of the one at `path`, and leaves nothing behind.
@@ -42,16 +72,10 @@ fn create(beside: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(beside)
 }
 
-/// Like the replacement of a file of this process, for a file that belongs to the user and group in `owner`.
-///
-/// # Errors
-/// The errors of open(2), fchown(2), write(2), fsync(2) and rename(2).
-pub fn replace_as(path: &Path, bytes: &[u8], owner: Option<(u32, u32)>) -> io::Result<()> {
+fn replace_with(path: &Path, bytes: &[u8], prepare: impl FnOnce(&File) -> io::Result<()>) -> io::Result<()> {
     let beside = beside(path);
     let mut file = create(&beside)?;
-    if let Some((user, group)) = owner {
-        std::os::unix::fs::fchown(&file, Some(user), Some(group))?;
-    }
+    prepare(&file)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     std::fs::rename(&beside, path)?;

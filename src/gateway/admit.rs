@@ -28,7 +28,8 @@ impl Stage<WithCaller> for Admit {
         let Received { exchange, snapshot, head, encoded, body } = &received;
         let shortest = (!body.is_end_stream()).then(|| body.size_hint().lower());
         let listener = exchange.connection.evidence.listener;
-        let head = RequestHead { encoded: *encoded, ..RequestHead::of(head, shortest) };
+        let opened_for = exchange.connection.transport.opened_for();
+        let head = RequestHead { encoded: *encoded, opened_for, ..RequestHead::of(head, shortest) };
         let accounts = exchange.worker().accounts(snapshot);
         let asked = decide::admit(&head, listener, &snapshot.known(&accounts))?;
         Ok(Admitted { received, caller, asked })

@@ -7,15 +7,17 @@ use crate::metrics::{Stall, UpstreamError};
 use crate::policy::rejection::{Reason, Rejection};
 use crate::upstream::broken::Broken;
 use crate::upstream::dial::DialError;
+use crate::upstream::own::IsThisGate;
 use crate::upstream::tunnel::Refused;
 
 /// No connection is available; nothing was sent.
 pub fn not_sent(exchange: &Exchange, error: DialError) -> Rejection {
     exchange.upstream_error(error.kind());
-    let reason = match error {
+    let reason = match &error {
+        DialError::Tls { source, .. } if IsThisGate::caused(source) => Reason::LoopDetected,
         DialError::Tls { .. } => Reason::UpstreamTls,
         DialError::Saturated(_) => Reason::Overloaded,
-        DialError::Proxy { ref source, .. } => of_proxy(source),
+        DialError::Proxy { source, .. } => of_proxy(source),
         DialError::Resolve { .. } | DialError::Connect { .. } | DialError::Timeout(_) => Reason::UpstreamUnreachable,
     };
     Rejection::because(reason, error)

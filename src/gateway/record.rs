@@ -291,15 +291,23 @@ fn position_told(kind: Malformed) -> Option<String> {
 
 /// Logs and counts a request that could not be parsed as HTTP; returns the bytes of the response.
 pub fn refuse_unparsed(worker: &Rc<Worker>, connection: &Rc<Connection>, kind: Malformed) -> Vec<u8> {
+    refuse_early(worker, connection, kind.into())
+}
+
+/// Logs and counts a connection that is refused before a request could be read; returns the bytes of the response.
+pub fn refuse_early(worker: &Rc<Worker>, connection: &Rc<Connection>, rejection: Rejection) -> Vec<u8> {
+    let Rejection { reason, cause, .. } = rejection;
+    let kind = cause.as_ref().and_then(|cause| cause.downcast_ref::<Malformed>()).copied();
     let exchange = Exchange::new(worker.clone(), connection.clone(), None, new_request_id());
     let snapshot = worker.snapshot();
     let callers = &snapshot.generation.policy.callers;
     let caller = callers.identify(connection.evidence).and_then(|position| callers.get(position));
     exchange.begin(caller.map(|caller| caller.id));
-    let (reason, answer) = (Reason::from(kind), of_malformed(kind));
-    log_cause(&exchange, reason, Some(kind), &kind.to_string());
+    let answer = kind.map_or(reason.answer(), of_malformed);
+    let cause = cause.map_or_else(|| answer.message.to_owned(), |cause| format!("{cause:#}"));
+    log_cause(&exchange, reason, kind, &cause);
     exchange.rejected(reason, None);
-    let told = position_told(kind);
+    let told = kind.and_then(position_told);
     let message = told.as_deref().unwrap_or(answer.message);
     exchange.add_response_bytes(answer.body_with(message).len());
     exchange.finish(true);

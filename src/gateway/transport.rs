@@ -20,6 +20,8 @@ pub struct Transport {
     stalled: Cell<bool>,
     /// The budget of body bytes that are read ahead.
     pub ahead: Rc<Budget>,
+    /// The name that the connection was opened for.
+    opened_for: Option<Box<str>>,
 }
 
 impl Default for Transport {
@@ -30,11 +32,24 @@ impl Default for Transport {
             flusher: RefCell::default(),
             stalled: Cell::default(),
             ahead: Rc::new(Budget::new(AHEAD)),
+            opened_for: None,
         }
     }
 }
 
 impl Transport {
+    /// Creates the state of a connection that was opened for this name, in TLS or with CONNECT.
+    #[must_use]
+    pub fn opened_as(name: Option<Box<str>>) -> Self {
+        Self { opened_for: name, ..Self::default() }
+    }
+
+    /// Returns the name that the connection was opened for, if any.
+    #[must_use]
+    pub fn opened_for(&self) -> Option<&str> {
+        self.opened_for.as_deref()
+    }
+
     /// Registers the waker of the task that flushes.
     pub fn flushes_with(&self, waker: &Waker) {
         *self.flusher.borrow_mut() = Some(waker.clone());

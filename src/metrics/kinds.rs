@@ -1,5 +1,7 @@
 //! Closed enums used as label values.
 
+use rustls::HandshakeKind;
+
 /// A kind of credential that a caller sent and the gate removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Credential {
@@ -155,6 +157,67 @@ impl Stall {
         match self {
             Self::Request => "request",
             Self::Answer => "answer",
+        }
+    }
+}
+
+/// The result of a TLS handshake with a caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Handshake {
+    /// A new session.
+    Full,
+    /// A resumed session.
+    Resumed,
+    /// No session: TLS failed, or the caller disconnected.
+    Failed,
+    /// No session within `timeouts.request_headers`.
+    Late,
+}
+
+impl Handshake {
+    /// All results.
+    pub const ALL: [Self; 4] = [Self::Full, Self::Resumed, Self::Failed, Self::Late];
+
+    /// Returns the result of a completed handshake.
+    #[must_use]
+    pub const fn of(kind: Option<HandshakeKind>) -> Self {
+        match kind {
+            Some(HandshakeKind::Resumed) => Self::Resumed,
+            Some(HandshakeKind::Full | HandshakeKind::FullWithHelloRetryRequest) | None => Self::Full,
+        }
+    }
+
+    /// Returns the label value.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Resumed => "resumed",
+            Self::Failed => "failed",
+            Self::Late => "timeout",
+        }
+    }
+}
+
+/// The content of a tunnel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TunnelContent {
+    /// TLS, on port 443.
+    Tls,
+    /// Clear text, on port 80.
+    ClearText,
+}
+
+impl TunnelContent {
+    /// All kinds.
+    pub const ALL: [Self; 2] = [Self::Tls, Self::ClearText];
+
+    /// Returns the label value.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tls => "tls",
+            Self::ClearText => "clear_text",
         }
     }
 }

@@ -135,6 +135,8 @@ families! {
         "Unix time at which the token in use was loaded.";
     token_reloads: COUNTER, "metrika_gate_token_reloads_total", "outcome",
         "Reloads of token files, without the start. After a failure the old token stays in use, unless its file was removed.";
+    certificate_expires: GAUGE, "metrika_gate_certificate_expiry_timestamp_seconds", "listener",
+        "Unix time at which the certificate of the listener expires.";
     config_reloads: COUNTER, "metrika_gate_config_reloads_total", "outcome",
         "Loads of the configuration, including the start. After a failure the previous one stays in use.";
     config_last_successful: GAUGE, "metrika_gate_config_last_reload_successful", "",
@@ -151,6 +153,10 @@ families! {
         "Callers that are identified only by a network address, which is weak evidence.";
     floods: COUNTER, "metrika_gate_floods_total", "",
         "Connections of callers closed for flooding: HTTP/2 frames without content, or requests that are reset.";
+    handshakes: COUNTER, "metrika_gate_tls_handshakes_total", "result",
+        "TLS handshakes with callers: new and resumed sessions, failures, and timeouts.";
+    tunnels: COUNTER, "metrika_gate_tunnels_total", "content",
+        "Tunnels that callers opened through the forward proxy, with TLS or clear text in them.";
     workers_stalled: GAUGE, "metrika_gate_workers_stalled", "",
         "Workers that have not run their event loop for two seconds or more; they do not serve their connections.";
     worker_stalls: COUNTER, "metrika_gate_worker_stalls_total", "",
@@ -265,6 +271,12 @@ fn refusals(shard: &Shard, families: &mut Families) {
         families.account_retries.push(counter(&[("token", token.as_str())], *count));
     }
     families.floods.push(counter(&[], shard.floods));
+    for (result, count) in sorted(&shard.handshakes) {
+        families.handshakes.push(counter(&[("result", result.as_str())], *count));
+    }
+    for (content, count) in sorted(&shard.tunnels) {
+        families.tunnels.push(counter(&[("content", content.as_str())], *count));
+    }
     for (kind, count) in sorted(&shard.upstream_errors) {
         families.upstream_errors.push(counter(&[("kind", kind.as_str())], *count));
     }
@@ -298,6 +310,9 @@ fn of_the_process(process: &ProcessMeters, families: &mut Families) {
             families.token_worked.push(gauge(&labels, number::saturated(worked_at)));
         }
         families.token_loaded_at.push(gauge(&labels, number::saturated(token.loaded_at)));
+    }
+    for (listener, end) in &state.certificates {
+        families.certificate_expires.push(gauge(&[("listener", listener.as_str())], number::saturated(*end)));
     }
     families.token_reloads = by_outcome(&state.tokens);
     families.config_reloads = by_outcome(&state.config);

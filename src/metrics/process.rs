@@ -226,6 +226,8 @@ pub struct State {
     pub token_states: BTreeMap<TokenAlias, TokenState>,
     /// The callers that have the tokens that they use.
     pub served: Arc<Served>,
+    /// The end of the certificate of each listener with TLS, in seconds since 1970.
+    pub certificates: BTreeMap<ListenerName, u64>,
 }
 
 impl ProcessMeters {
@@ -289,6 +291,11 @@ impl ProcessMeters {
     /// Sets the callers that have the tokens that they use.
     pub fn served_now(&self, served: Served) {
         self.lock().served = Arc::new(served);
+    }
+
+    /// Sets the ends of the certificates of listeners.
+    pub fn certificates_now(&self, ends: impl Iterator<Item = (ListenerName, SystemTime)>) {
+        self.lock().certificates = ends.map(|(name, end)| (name, seconds(end))).collect();
     }
 
     /// Counts lost log lines.

@@ -23,6 +23,8 @@ impl Shard {
             upstream_errors,
             caller_stalls,
             floods,
+            handshakes,
+            tunnels,
             likely_cut,
             account_retries,
             quota_refused,
@@ -58,6 +60,8 @@ impl Shard {
         add_counts(&mut self.upstream_errors, upstream_errors);
         add_counts(&mut self.caller_stalls, caller_stalls);
         self.floods += *floods;
+        add_counts(&mut self.handshakes, handshakes);
+        add_counts(&mut self.tunnels, tunnels);
         self.likely_cut += *likely_cut;
         add_counts(&mut self.account_retries, account_retries);
         add_counts(&mut self.quota_refused, quota_refused);

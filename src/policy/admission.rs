@@ -13,17 +13,22 @@
 //! 5. A request that a gate has forwarded before is a loop (`loop_detected`, 508).
 //! 6. At most `limits.header_fields` fields, in any HTTP version (`headers_too_large`, 431). An HTTP/2 request also gets
 //!    the checks that the HTTP/1.1 reader has already made for HTTP/1.1 (`http2_request`).
+//! 7. A forward proxy serves Metrica's names only ([`super::proxy`]); otherwise `destination_denied`, 403.
+//! 8. On a connection that was opened for a name, in TLS (SNI) or with CONNECT, requests are for that name; otherwise
+//!    `misdirected`, 421 (RFC 9110, section 7.4).
 //!
 //! Rules 1 and 4 are checked again after a request has waited, because they depend on the configuration.
 
 use http::header::HOST;
+use http::uri::Scheme;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, Version};
 use rustc_hash::FxHashMap;
 use strict_http::Malformed;
+use strict_http::connect::agree;
 use strict_http::host::{Host, Hosts};
 
 use super::decide::RequestHead;
-use super::{http2_request, via};
+use super::{http2_request, proxy, via};
 use crate::policy::names::ListenerName;
 use crate::policy::rejection::{Reason, Rejection};
 
@@ -49,6 +54,8 @@ pub struct Admission {
     hosts: Option<Hosts>,
     /// The required field and its value.
     required: Option<(HeaderName, HeaderValue)>,
+    /// Whether the listener is a forward proxy.
+    proxy: bool,
 }
 
 /// The admission rules of all listeners, prepared once per configuration.
@@ -75,10 +82,11 @@ impl Admissions {
 }
 
 impl Admission {
-    /// Creates the rules of a listener with these accepted hosts (`None` for any) and this required field.
+    /// Creates the rules of a listener with these accepted hosts (`None` for any) and this required field, which can be a
+    /// forward proxy.
     #[must_use]
-    pub const fn new(hosts: Option<Hosts>, required: Option<(HeaderName, HeaderValue)>) -> Self {
-        Self { hosts, required }
+    pub const fn new(hosts: Option<Hosts>, required: Option<(HeaderName, HeaderValue)>, proxy: bool) -> Self {
+        Self { hosts, required, proxy }
     }
 
     /// Checks whether the listener accepts the host of `authority` (rules 1 and 2).
@@ -103,7 +111,14 @@ impl Admission {
         if head.version == Version::HTTP_2 {
             http2_request::check(head, limits.header_bytes)?;
         }
-        self.check_host(authority(head)?)?;
+        let authority = authority(head)?;
+        if self.proxy && head.version != Version::HTTP_2 {
+            proxy::absolute(head.uri)?;
+        }
+        self.check_host(authority)?;
+        if head.opened_for.is_some_and(|name| !names(authority, name)) {
+            return Err(Reason::Misdirected.into());
+        }
         if head.fields.keys().any(is_of_browsers) {
             return Err(Reason::BrowserDenied.into());
         }
@@ -146,9 +161,19 @@ fn authority<'a>(head: &RequestHead<'a>) -> Result<&'a [u8], Malformed> {
     let target = head.uri.authority().map(|authority| authority.as_str().as_bytes());
     match (target, field, second) {
         (_, _, Some(_)) => Err(Malformed::TwoHosts),
-        (Some(target), Some(field), None) if !target.eq_ignore_ascii_case(field) => Err(Malformed::HostUnlikeTarget),
+        (Some(target), Some(field), None) if !agree(target, field, port(head.uri)) => Err(Malformed::HostUnlikeTarget),
         (target, field, None) => Ok(target.or(field).unwrap_or_default()),
     }
+}
+
+/// The port of a target without one.
+fn port(uri: &Uri) -> u16 {
+    if uri.scheme() == Some(&Scheme::HTTP) { 80 } else { 443 }
+}
+
+/// Whether an authority has this host (rule 8).
+fn names(authority: &[u8], host: &str) -> bool {
+    matches!((Host::of(authority), Host::of(host.as_bytes())), (Some(one), Some(other)) if one.is(other))
 }
 
 /// The maximum number of bytes of a host in the log.

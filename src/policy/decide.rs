@@ -60,6 +60,8 @@ pub struct RequestHead<'a> {
     pub body: Option<u64>,
     /// The rule that the target broke before it was percent-encoded.
     pub encoded: Option<Broken>,
+    /// The name that the connection was opened for, if any.
+    pub opened_for: Option<&'a str>,
 }
 
 impl<'a> RequestHead<'a> {
@@ -73,6 +75,7 @@ impl<'a> RequestHead<'a> {
             fields: &parts.headers,
             body,
             encoded: None,
+            opened_for: None,
         }
     }
 }

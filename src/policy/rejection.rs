@@ -71,6 +71,10 @@ reasons! {
         "Unknown caller: no entry under callers in the gate's configuration matches this connection.";
     HostDenied = "host_denied", FORBIDDEN, AccessDenied, None,
         "The listener does not accept this Host. Use one that it accepts, or add this one to hosts of the listener in the gate's configuration.";
+    DestinationDenied = "destination_denied", FORBIDDEN, AccessDenied, None,
+        "This proxy serves only the Metrica API: api-metrika.yandex.net and its other names, on ports 443 and 80. Set it for clients of the API alone, or list other hosts in NO_PROXY.";
+    Misdirected = "misdirected", MISDIRECTED_REQUEST, InvalidParameter, None,
+        "The Host of the request differs from the name that its connection was opened for, in TLS (SNI) or with CONNECT. Send the host of the URL as Host.";
     BrowserDenied = "browser_denied", FORBIDDEN, AccessDenied, None,
         "The gate does not serve browsers: the request has Origin, Sec-Fetch-Site or another field that only browsers send.";
     HeaderRequired = "header_required", FORBIDDEN, AccessDenied, None,

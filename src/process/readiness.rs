@@ -99,6 +99,11 @@ impl Readiness {
                 | Purpose::OAuth
                 | Purpose::ClientSecret(_)
                 | Purpose::RefreshToken(_)
+                | Purpose::Certificate(_)
+                | Purpose::CertificateKey(_)
+                | Purpose::Authority(_)
+                | Purpose::AuthorityKey(_)
+                | Purpose::Renewed(_)
                 | Purpose::State
                 | Purpose::Store
                 | Purpose::StorePassword => line('!', &format!("{purpose}: {why}")),

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use super::workers::{Command, LOOK, Workers};
 use crate::metrics::process::ProcessMeters;
 use crate::policy::names::ListenerName;
-use crate::server::listen::{Bound, BoundSocket};
+use crate::server::listen::{Bound, BoundSocket, Kind};
 use crate::server::{Connections, accept};
 use crate::worker::Worker;
 
@@ -30,12 +30,12 @@ impl Accepts {
     ///
     /// # Errors
     /// When the runtime cannot register the socket.
-    pub fn on(&mut self, listener: (ListenerName, bool), socket: BoundSocket) -> std::io::Result<()> {
+    pub fn on(&mut self, listener: Kind, socket: BoundSocket) -> std::io::Result<()> {
         let accepting = socket.accepting()?;
         let (replace, replaced) = oneshot::channel();
         let (connections, meters) = (self.connections.clone(), self.meters.clone());
         tokio::task::spawn_local(accept(self.worker.clone(), listener, accepting, connections, meters, replaced));
-        self.replace.insert(listener.0, replace);
+        self.replace.insert(listener.name, replace);
         Ok(())
     }
 }
@@ -47,15 +47,15 @@ impl Workers {
         loop {
             tokio::time::sleep(LOOK).await;
             for (bound, said) in bound.iter().zip(&mut said) {
-                let (listener, place) = (bound.name.as_str(), &bound.place);
+                let (listener, place) = (bound.kind.name.as_str(), &bound.place);
                 let again = bound.bind_again(self.members.len());
-                meters.socket_now(bound.name, again.as_ref().err().map(|error| format!("{place}: {error}")));
+                meters.socket_now(bound.kind.name, again.as_ref().err().map(|error| format!("{place}: {error}")));
                 match again {
                     Ok(None) => {}
                     Ok(Some(sockets)) => {
                         for (member, socket) in self.members.iter().zip(sockets) {
                             // Sending fails only if the worker panicked.
-                            let _ = member.commands.send(Command::Listen((bound.name, bound.http2), socket));
+                            let _ = member.commands.send(Command::Listen(bound.kind, socket));
                         }
                         meters.socket_bound_again();
                         *said = None;

@@ -15,10 +15,9 @@ use tokio::sync::{mpsc, oneshot};
 use super::sockets::Accepts;
 use crate::metrics::Shard;
 use crate::metrics::process::ProcessMeters;
-use crate::policy::names::ListenerName;
 use crate::quota::QuotaSnapshot;
 use crate::server::Connections;
-use crate::server::listen::{Bound, BoundSocket};
+use crate::server::listen::{Bound, BoundSocket, Kind};
 use crate::telemetry::{Form, Sink};
 use crate::worker::{Generation, Learning, Report, TokenUse, Turns, Worker};
 
@@ -37,7 +36,7 @@ pub(super) enum Command {
     /// Log the requests that are likely to be cut.
     Name,
     /// Accept on this socket of the listener, in place of the previous one.
-    Listen((ListenerName, bool), BoundSocket),
+    Listen(Kind, BoundSocket),
     /// Stop accepting, and close each connection after its request.
     Drain,
     /// Block the loop for this long.
@@ -115,8 +114,7 @@ impl Workers {
         let in_use = Mutex::new(start.generation.clone());
         let mut workers = Self { members: Vec::new(), connections, in_use };
         for index in 0..worker_count {
-            let sockets =
-                bound.iter_mut().filter_map(|bound| Some(((bound.name, bound.http2), bound.sockets.pop()?))).collect();
+            let sockets = bound.iter_mut().filter_map(|bound| Some((bound.kind, bound.sockets.pop()?))).collect();
             workers.start_one(index, worker_count, sockets, start)?;
         }
         Ok(workers)
@@ -126,7 +124,7 @@ impl Workers {
         &mut self,
         index: usize,
         worker_count: usize,
-        sockets: Vec<((ListenerName, bool), BoundSocket)>,
+        sockets: Vec<(Kind, BoundSocket)>,
         start: &Start,
     ) -> std::io::Result<()> {
         let (commands, receiver) = mpsc::unbounded_channel();
@@ -360,7 +358,7 @@ async fn obey(worker: &Worker, mut commands: mpsc::UnboundedReceiver<Command>, a
             Command::Name => worker.under_way.name(),
             Command::Listen(listener, socket) => {
                 if let Err(error) = accepts.on(listener, socket) {
-                    tracing::error!(listener = listener.0.as_str(), %error, "the worker cannot accept connections on a socket");
+                    tracing::error!(listener = listener.name.as_str(), %error, "the worker cannot accept connections on a socket");
                 }
             }
             Command::Drain => worker.drain(),

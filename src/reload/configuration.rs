@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Reloader, changed, generation, sockets};
+use super::{Reloader, changed, generation, handshakes, sockets};
 use crate::config::{self, Config, Error, TokenSource};
 use crate::files::{self, External, ExternalFile, Purpose};
 use crate::metrics::process::Outcome;
@@ -17,7 +17,10 @@ use crate::upstream::Upstream;
 impl Reloader {
     /// Whether the files that are read with the configuration have the content in use.
     pub(super) fn is_in_use(&self, config: &Config) -> bool {
-        config.upstream == self.config.upstream && config.identity == self.config.identity
+        let tls = |config: &Config| config.listeners.iter().map(|listener| listener.tls.clone()).collect::<Vec<_>>();
+        config.upstream == self.config.upstream
+            && config.identity == self.config.identity
+            && tls(config) == tls(&self.config)
     }
 
     pub(super) fn taken(&mut self) {
@@ -77,9 +80,11 @@ impl Reloader {
                 | Purpose::OAuth
                 | Purpose::Proxy
                 | Purpose::Store
-                | Purpose::Listener(_)
-                | Purpose::State
-                | Purpose::StorePassword => None,
+                | Purpose::Certificate(_)
+                | Purpose::CertificateKey(_)
+                | Purpose::Authority(_)
+                | Purpose::AuthorityKey(_) => None,
+                Purpose::Listener(_) | Purpose::State | Purpose::StorePassword | Purpose::Renewed(_) => None,
                 // Only commands read them.
                 Purpose::ClientSecret(_) | Purpose::RefreshToken(_) => None,
             };
@@ -162,9 +167,12 @@ impl Reloader {
         let upstream = if config.upstream == self.config.upstream {
             self.generation.upstream.clone()
         } else {
-            Arc::new(Upstream::new(config.upstream.clone())?)
+            Arc::new(Upstream::beside(config.upstream.clone(), self.own.clone())?)
         };
-        self.generation = Arc::new(generation(&config, &tokens, upstream, Some(&self.generation), &self.concerns));
+        let handshakes = handshakes(&config, Some(&self.generation.handshakes))?;
+        self.own.serve(&handshakes);
+        let new = generation(&config, &tokens, (upstream, handshakes), Some(&self.generation), &self.concerns);
+        self.generation = Arc::new(new);
         self.config = config;
         self.tokens = tokens;
         // The configuration is accepted from here on.

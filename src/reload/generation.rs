@@ -1,6 +1,7 @@
 //! Builds the generation that workers use from a configuration and its tokens, and finds changes that need a restart.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -12,6 +13,7 @@ use crate::metrics::usage::Groups;
 use crate::policy::caller::Callers;
 use crate::policy::names::{CallerId, TokenAlias};
 use crate::policy::{Policy, TokenRights};
+use crate::tls::Handshakes;
 use crate::token::store::{self, TokenErrors};
 use crate::token::{Standing, Token};
 use crate::upstream::Upstream;
@@ -33,10 +35,23 @@ pub struct Concern {
 /// The suspect and suspended tokens.
 pub type Concerns = BTreeMap<TokenAlias, Concern>;
 
-/// Returns the listeners without the settings that a reload can change.
-pub fn sockets(listeners: &[config::Listener]) -> Vec<config::Listener> {
-    let socket =
-        |listener: &config::Listener| config::Listener { admission: config::Admission::default(), ..listener.clone() };
+/// Prepares the TLS handshakes of the listeners of `config`.
+///
+/// # Errors
+/// TLS cannot be set up.
+pub fn handshakes(config: &Config, old: Option<&Handshakes>) -> anyhow::Result<Handshakes> {
+    let listeners = config.listeners.iter();
+    let with_tls = listeners.filter_map(|one| Some((one.name, &one.tls.as_ref()?.leaf, one.http2)));
+    Ok(Handshakes::new(with_tls, old)?)
+}
+
+/// Returns the listeners without the settings that a reload can change: admission, and the certificate of TLS unless the
+/// gate renews it, which needs rights of the sandbox.
+pub fn sockets(listeners: &[config::Listener]) -> Vec<(config::Listener, Option<Option<PathBuf>>)> {
+    let socket = |listener: &config::Listener| {
+        let without = config::Listener { admission: config::Admission::default(), tls: None, ..listener.clone() };
+        (without, listener.tls.as_ref().map(|tls| tls.files.renewed_from.clone()))
+    };
     listeners.iter().map(socket).collect()
 }
 
@@ -44,7 +59,7 @@ pub fn sockets(listeners: &[config::Listener]) -> Vec<config::Listener> {
 pub fn changed(new: &[config::Listener], old: &[config::Listener]) -> String {
     let (new, old) = (sockets(new), sockets(old));
     let other = new.iter().filter(|one| !old.contains(one)).chain(old.iter().filter(|one| !new.contains(one)));
-    let names: BTreeSet<_> = other.map(|listener| listener.name.as_str()).collect();
+    let names: BTreeSet<_> = other.map(|(listener, _)| listener.name.as_str()).collect();
     if names.is_empty() { " their order".to_owned() } else { format!(" ({})", Vec::from_iter(names).join(", ")) }
 }
 
@@ -52,7 +67,7 @@ pub fn changed(new: &[config::Listener], old: &[config::Listener]) -> String {
 pub fn generation(
     config: &Config,
     tokens: &[Option<Token>],
-    upstream: Arc<Upstream>,
+    (upstream, handshakes): (Arc<Upstream>, Handshakes),
     old: Option<&Generation>,
     concerns: &Concerns,
 ) -> Generation {
@@ -65,6 +80,7 @@ pub fn generation(
         admissions: Arc::new(config.admissions()),
         tokens: slots(config, tokens, old, concerns),
         upstream,
+        handshakes,
         timeouts: config.timeouts,
         limits: config.limits,
         access_log: config.log.access,

@@ -10,29 +10,17 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
-use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec};
 use strict_http::request_reader::{Bounds, Fault, Framing, Stop};
 use strict_http::{Malformed, cut};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::begun::Begun;
+use super::socket::Socket;
 use crate::gateway::connection::Connection;
-
-/// A caller's socket.
-#[derive(Debug)]
-pub enum Socket {
-    /// TCP.
-    Tcp(TcpStream),
-    /// Unix.
-    Unix(UnixStream),
-}
 
 /// A caller's socket as hyper uses it.
 pub struct CallerIo {
@@ -140,73 +128,6 @@ impl CallerIo {
     }
 }
 
-impl Socket {
-    /// Writes `last_words`, half-closes, then reads until the caller closes, for at most `patience` and `bytes`.
-    /// Closing with unread input would reset the connection, which can discard data that the caller has not read yet
-    /// (RFC 9112, section 9.6).
-    pub async fn write_and_close(mut self, last_words: &[u8], patience: Duration, bytes: u64) {
-        let said = async {
-            self.write_all(last_words).await?;
-            self.shutdown().await?;
-            tokio::io::copy(&mut self.take(bytes), &mut tokio::io::sink()).await
-        };
-        // A caller that still sends has had its time, and a disconnected one needs none.
-        let _ = tokio::time::timeout(patience, said).await;
-    }
-
-    /// Makes closing the connection a reset, which also discards sent data that was not read yet. Unix sockets have
-    /// no reset.
-    pub fn break_off(&self) {
-        if let Self::Tcp(socket) = self {
-            // On an error, the connection has ended already.
-            let _ = socket2::SockRef::from(socket).set_linger(Some(Duration::ZERO));
-        }
-    }
-
-    /// Whether the caller has closed the connection or its sending half. Reading would not show it, because earlier
-    /// input may be unread.
-    #[must_use]
-    pub fn is_closed_by_caller(&self) -> bool {
-        let socket = match self {
-            Self::Tcp(socket) => socket.as_fd(),
-            Self::Unix(socket) => socket.as_fd(),
-        };
-        let mut polled = [PollFd::new(&socket, PollFlags::RDHUP)];
-        rustix::event::poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready > 0)
-    }
-
-    /// Writes the interim responses that have arrived since the last call (rule 4).
-    pub fn deliver_interim(&mut self, connection: &Connection, context: &mut Context<'_>) {
-        let arrived = connection.interim.take();
-        if arrived.is_empty() {
-            return;
-        }
-        connection.interim.rest.borrow_mut().extend_from_slice(&arrived);
-        // An error recurs at hyper's next write.
-        let _ = self.poll_rest(connection, context);
-    }
-
-    /// Writes pending interim bytes. A caller that does not read them is waited for like any blocked write.
-    fn poll_rest(&mut self, connection: &Connection, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut rest = connection.interim.rest.borrow_mut();
-        while !rest.is_empty() {
-            let polled = Pin::new(&mut *self).poll_write(context, &rest);
-            connection.block_write(polled.is_pending());
-            rest.drain(..ready!(polled)?);
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-/// Whether an accept error concerns a single connection rather than the listener (accept(2)).
-#[must_use]
-pub fn concerns_one_connection(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused
-    )
-}
-
 impl AsyncRead for CallerIo {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
@@ -252,7 +173,15 @@ impl AsyncWrite for CallerIo {
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        ready!(Pin::new(&mut *this.socket.borrow_mut()).poll_flush(context))?;
+        {
+            let socket = &mut *this.socket.borrow_mut();
+            let flushed = Pin::new(&mut *socket).poll_flush(context);
+            // TLS holds bytes that the socket does not accept.
+            if socket.is_tls() {
+                this.connection.block_write(flushed.is_pending());
+            }
+            ready!(flushed)?;
+        }
         // hyper flushes when its buffer is empty, so its next write starts something new.
         this.connection.flushed();
         if let Some(reader) = this.reader.take() {
@@ -267,48 +196,5 @@ impl AsyncWrite for CallerIo {
             return Poll::Ready(Ok(()));
         }
         Pin::new(&mut *self.socket.borrow_mut()).poll_shutdown(context)
-    }
-}
-
-impl AsyncRead for Socket {
-    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(socket) => Pin::new(socket).poll_read(context, buffer),
-            Self::Unix(socket) => Pin::new(socket).poll_read(context, buffer),
-        }
-    }
-}
-
-impl AsyncWrite for Socket {
-    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Tcp(socket) => Pin::new(socket).poll_write(context, bytes),
-            Self::Unix(socket) => Pin::new(socket).poll_write(context, bytes),
-        }
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        pieces: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Tcp(socket) => Pin::new(socket).poll_write_vectored(context, pieces),
-            Self::Unix(socket) => Pin::new(socket).poll_write_vectored(context, pieces),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(socket) => Pin::new(socket).poll_flush(context),
-            Self::Unix(socket) => Pin::new(socket).poll_flush(context),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(socket) => Pin::new(socket).poll_shutdown(context),
-            Self::Unix(socket) => Pin::new(socket).poll_shutdown(context),
-        }
     }
 }

@@ -1,4 +1,5 @@
-//! HTTP/2 with callers, with prior knowledge, on listeners that enable it (RFC 9113, section 3.3).
+//! HTTP/2 with callers on listeners that enable it: with prior knowledge in clear text (RFC 9113, section 3.3), negotiated in
+//! TLS.
 //!
 //! 1. The first bytes decide: the preface selects HTTP/2; any other bytes are passed to HTTP/1.1. They have the
 //!    timeout of a request's header.
@@ -33,10 +34,11 @@ use tower::Service;
 
 use super::begun::Begun;
 use super::blocks::Blocks;
-use super::caller_io::Socket;
+use super::socket::Socket;
 use super::streams::{Streams, look_every};
 use crate::config::Limits;
 use crate::gateway::connection::Connection;
+use crate::gateway::transport::Transport;
 use crate::metrics::Shard;
 use crate::policy::caller::Evidence;
 use crate::upstream::Watchdog;
@@ -99,7 +101,12 @@ struct State {
 }
 
 /// Serves a connection that begins with the preface.
-pub async fn serve(worker: Rc<Worker>, evidence: Evidence, (socket, begun): (Socket, Begun), limits: Limits) {
+pub async fn serve(
+    worker: Rc<Worker>,
+    (evidence, transport): (Evidence, Rc<Transport>),
+    (socket, begun): (Socket, Begun),
+    limits: Limits,
+) {
     let now = Instant::now();
     let state = Rc::new(State {
         account: RefCell::new(Account::new(now.into_std())),
@@ -110,7 +117,7 @@ pub async fn serve(worker: Rc<Worker>, evidence: Evidence, (socket, begun): (Soc
     let blocks = Blocks::new(PREFACE.len(), header_list(limits));
     let wire = Wire { socket: socket.clone(), begun, blocks, state: state.clone() };
     // This drops hyper's side and all requests in progress.
-    let end = drive(&worker, evidence, wire, &state, limits).await;
+    let end = drive(&worker, (evidence, transport), wire, &state, limits).await;
     let Some(socket) = Rc::into_inner(socket).map(RefCell::into_inner) else { return };
     if state.account.borrow().is_flooded() {
         worker.count(Shard::flood);
@@ -139,8 +146,14 @@ const NO_ERROR: u32 = 0;
 const READ_ON: Duration = Duration::from_secs(1);
 const READ_ON_BYTES: u64 = 256 * 1024;
 
-async fn drive(worker: &Rc<Worker>, evidence: Evidence, wire: Wire, state: &State, limits: Limits) -> End {
-    let streams = Streams::new(worker.clone());
+async fn drive(
+    worker: &Rc<Worker>,
+    (evidence, transport): (Evidence, Rc<Transport>),
+    wire: Wire,
+    state: &State,
+    limits: Limits,
+) -> End {
+    let streams = Streams::new(worker.clone(), transport);
     let service = {
         let (worker, streams) = (worker.clone(), streams.clone());
         service_fn(move |request| {
@@ -357,7 +370,14 @@ impl AsyncWrite for Wire {
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.socket.borrow_mut()).poll_flush(context)
+        let flushed = Pin::new(&mut *self.socket.borrow_mut()).poll_flush(context);
+        // TLS holds bytes that the socket does not accept.
+        match (&flushed, self.state.blocked_since.get()) {
+            (Poll::Pending, None) => self.state.blocked_since.set(Some(Instant::now())),
+            (Poll::Ready(Ok(())), Some(_)) if self.socket.borrow().is_tls() => self.state.blocked_since.set(None),
+            (Poll::Pending | Poll::Ready(_), _) => {}
+        }
+        flushed
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

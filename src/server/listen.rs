@@ -18,7 +18,7 @@ use std::task::{Context, Poll, ready};
 
 use socket2::{Domain, Socket as RawSocket, Type};
 
-use super::caller_io::Socket;
+use super::socket::Socket;
 use crate::config::{Bind, Listener};
 use crate::files::{ExternalFile, Purpose};
 use crate::policy::caller::Peer;
@@ -27,15 +27,42 @@ use crate::policy::names::ListenerName;
 /// The accept backlog. The kernel limits it to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 
-/// An open listener, with a socket for each worker.
-#[derive(Debug)]
-pub struct Bound {
-    /// The name of the listener.
+/// The name of a listener, and the protocols of its connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kind {
+    /// The name.
     pub name: ListenerName,
     /// Whether HTTP/2 is enabled.
     pub http2: bool,
+    /// Whether it has a certificate.
+    pub tls: bool,
+    /// Whether it is a forward proxy, which expects clear text outside of tunnels.
+    pub proxy: bool,
+}
+
+impl Kind {
+    /// Returns the kind of a configured listener.
+    #[must_use]
+    pub const fn of(listener: &Listener) -> Self {
+        Self { name: listener.name, http2: listener.http2, tls: listener.tls.is_some(), proxy: listener.proxy }
+    }
+
+    /// Whether a connection begins with its first request.
+    #[must_use]
+    pub const fn is_plain(self) -> bool {
+        !self.tls && !self.proxy
+    }
+}
+
+/// An open listener, with a socket for each worker.
+#[derive(Debug)]
+pub struct Bound {
+    /// The name and the protocols.
+    pub kind: Kind,
     /// The address, with the port that was chosen, or the path.
     pub place: String,
+    /// The address, with the port that was chosen, of a TCP listener.
+    pub address: Option<SocketAddr>,
     /// The sockets, one per worker.
     pub sockets: Vec<BoundSocket>,
     /// The file of a unix socket.
@@ -94,16 +121,17 @@ pub fn bind(listener: &Listener, workers: usize) -> io::Result<Bound> {
     match &listener.bind {
         Bind::Tcp(address) => {
             let (address, sockets) = bind_tcp(*address, workers)?;
-            let (name, http2) = (listener.name, listener.http2);
-            Ok(Bound { name, http2, place: format!("http://{address}"), sockets, file: None })
+            let kind = Kind::of(listener);
+            let scheme = if kind.tls && !kind.proxy { "https" } else { "http" };
+            Ok(Bound { kind, place: format!("{scheme}://{address}"), address: Some(address), sockets, file: None })
         }
         Bind::Unix { path, mode } => {
             let row = ExternalFile::new(Purpose::Listener(listener.name), path);
             let sockets = bind_unix(&row, *mode, workers)?;
             Ok(Bound {
-                name: listener.name,
-                http2: listener.http2,
+                kind: Kind::of(listener),
                 place: format!("unix:{}", path.display()),
+                address: None,
                 sockets,
                 file: Some(SocketFile { row, mode: *mode, id: Cell::new(SocketFile::now(path).ok()) }),
             })

@@ -57,12 +57,12 @@ struct Shared {
 }
 
 impl Streams {
-    /// Returns the executor of a new connection.
+    /// Returns the executor of a new connection with this shared state.
     #[must_use]
-    pub fn new(worker: Rc<Worker>) -> Self {
+    pub fn new(worker: Rc<Worker>, transport: Rc<Transport>) -> Self {
         Self(Rc::new(Shared {
             worker,
-            transport: Rc::default(),
+            transport,
             latest: RefCell::default(),
             live: Cell::new(0),
             answering: Cell::new(0),

@@ -23,6 +23,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::Upstream;
 use super::lookup::LookUps;
+use super::own::{self, IsThisGate};
 use super::tunnel::{Refused, Tunnel, authority};
 use crate::config::AddressFamily;
 use crate::files::descriptors::DescriptorNeed;
@@ -146,7 +147,11 @@ async fn dial_without_limit(upstream: &Upstream, look_ups: &LookUps, step: &Cell
     }
     step.set(Step::Tls);
     let name: ServerName<'static> = upstream.server_name.clone();
+    let peer = socket.peer_addr().map_err(failed)?;
     let stream = TlsConnector::from(upstream.tls.clone()).connect(name, socket).await;
+    let stream = stream.map_err(|error| own::explained(&upstream.own, peer, error));
+    let stream =
+        stream.and_then(|stream| own::check(&upstream.own, stream.get_ref().1.peer_certificates()).map(|()| stream));
     let stream = stream.map_err(|error| handshake_failed(error, place(upstream)))?;
     let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     Ok(Dialled { stream, http2 })
@@ -154,7 +159,7 @@ async fn dial_without_limit(upstream: &Upstream, look_ups: &LookUps, step: &Cell
 
 /// Classifies a failed handshake: TLS rejected it, or the connection below failed.
 fn handshake_failed(source: io::Error, place: String) -> DialError {
-    if source.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) {
+    if IsThisGate::caused(&source) || source.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) {
         DialError::Tls { place, source }
     } else {
         DialError::Connect { place, source }
@@ -180,6 +185,14 @@ pub fn dialled_place(settings: &crate::config::Upstream) -> (&str, u16, bool) {
         (None, Some((host, port))) => (host, *port, false),
         (None, None) => (&settings.host, settings.port, settings.host.contains('.') && !settings.host.ends_with('.')),
     }
+}
+
+/// Returns the addresses of `upstream`.
+///
+/// # Errors
+/// [`DialError::Resolve`].
+pub async fn addresses(upstream: &Upstream) -> Result<Vec<SocketAddr>, DialError> {
+    resolve(upstream, &LookUps::default()).await
 }
 
 async fn resolve(upstream: &Upstream, look_ups: &LookUps) -> Result<Vec<SocketAddr>, DialError> {

@@ -7,6 +7,8 @@ the two stands a recorder, which keeps each request as the gate sent it.
 METRIKA_GATE_BIN names the program (target/release/metrika-gate).
 """
 
+import asyncio
+import contextlib
 import http.client
 import http.server
 import json
@@ -21,8 +23,11 @@ import tempfile
 import threading
 import time
 
+import aiohttp
+import httpx
 import pandas
 import requests
+import tapi_yandex_metrika
 import yametrikapy.core
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
@@ -38,6 +43,7 @@ CONFIGURATION = """
 listeners:
   - {{name: app, address: '127.0.0.1:0'}}
   - {{name: strict, address: '127.0.0.1:0'}}
+  - {{name: proxy, address: '127.0.0.1:0', proxy: true, tls: {{authority: '{folder}/ca'}}}}
 admin: {{address: '127.0.0.1:0'}}
 upstream: {{ca_file: '{folder}/recorder.pem', connect_to: '127.0.0.1:{port}'}}
 tokens:
@@ -45,6 +51,7 @@ tokens:
 callers:
   - {{id: app, match: {{listener: app}}, scopes: [metrika:read, metrika:write], tokens: [shop], callback: deny}}
   - {{id: strict, match: {{listener: strict}}, scopes: [metrika:read], tokens: [shop], strict: true}}
+  - {{id: proxied, match: {{listener: proxy}}, scopes: [metrika:read, metrika:write], tokens: [shop]}}
 """
 
 CERTIFICATE = """
@@ -265,6 +272,85 @@ def curl_sends_a_query_as_it_is_typed(base, strict):
     sees(f"GET /stat/v1/data?{query}'%D0%9C%D0%BE%D1%81%D0%BA%D0%B2%D0%B0'")
 
 
+# --- clients with Metrica's host in their URL -------------------------------------------------------------------------
+# They get environment variables and nothing else.
+HOST = "https://api-metrika.yandex.net"
+
+
+@contextlib.contextmanager
+def through(proxy, certificates):
+    """Sets the variables of a proxy, and the one of the client for certificate authorities."""
+    given = {"HTTPS_PROXY": proxy, "HTTP_PROXY": proxy, **certificates}
+    os.environ.update(given)
+    try:
+        yield
+    finally:
+        for name in given:
+            os.environ.pop(name)
+
+
+def tapi_reads_through_the_proxy(base, strict, proxy, ca):
+    with through(proxy, {"REQUESTS_CA_BUNDLE": ca}):
+        client = tapi_yandex_metrika.YandexMetrikaManagement(access_token=CLIENT_TOKEN)
+        counters = client.counters().get().data["counters"]
+    assert [counter["id"] for counter in counters] == COUNTERS, counters
+    assert last()[0].startswith("GET /management/v1/counters")
+
+
+def requests_reads_writes_and_uploads_through_the_proxy(base, strict, proxy, ca):
+    with through(proxy, {"REQUESTS_CA_BUNDLE": ca}), requests.Session() as session:
+        session.headers["Authorization"] = f"OAuth {CLIENT_TOKEN}"
+        answer = session.get(f"{HOST}/stat/v1/data", params={"ids": COUNTERS[0], "metrics": "ym:s:visits"})
+        assert answer.status_code == 200, answer.text
+        assert session.post(HOST + GOALS, json={"goal": GOAL}).json()["goal"]["name"] == GOAL["name"]
+        sees_goal()
+        upload = f"/management/v1/counter/{COUNTERS[0]}/offline_conversions/upload"
+        file = "ClientId,Target,DateTime\n" + "133591247640966458,GOAL1,1481718166\n" * 20000
+        answer = session.post(f"{HOST}{upload}?client_id_type=CLIENT_ID", files={"file": ("data.csv", file)})
+        assert answer.status_code == 200, answer.text
+        assert file.splitlines()[-1] in last()[2]
+        other = requests.get("http://example.com/")
+        assert (other.status_code, other.headers["X-Gate-Error"]) == (403, "destination_denied"), other.text
+
+
+def httpx_reads_through_the_proxy(base, strict, proxy, ca):
+    with through(proxy, {"SSL_CERT_FILE": ca}), httpx.Client() as client:
+        answer = client.get(f"{HOST}/management/v1/counters")
+    assert answer.status_code == 200, answer.text
+    sees("GET /management/v1/counters")
+
+
+def aiohttp_reads_through_the_proxy(base, strict, proxy, ca):
+    async def read():
+        tls = ssl.create_default_context(cafile=ca)
+        async with aiohttp.ClientSession(trust_env=True) as session:
+            async with session.get(f"{HOST}/management/v1/counters", ssl=tls) as answer:
+                return answer.status, await answer.text()
+
+    with through(proxy, {}):
+        status, text = asyncio.run(read())
+    assert status == 200, text
+    sees("GET /management/v1/counters")
+
+
+def pandas_reads_through_the_proxy(base, strict, proxy, ca):
+    url = f"{HOST}/stat/v1/data.csv?ids=101&metrics=ym:s:visits&dimensions=ym:s:browser"
+    program = f"import pandas; print(pandas.read_csv({url!r}).shape[1])"
+    # urllib keeps the proxy of its first request for the lifetime of a process.
+    with through(proxy, {"SSL_CERT_FILE": ca}):
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.strip() == "2", done
+    assert last()[0].startswith("GET /stat/v1/data.csv?ids=101")
+
+
+PROXIED = [
+    tapi_reads_through_the_proxy,
+    requests_reads_writes_and_uploads_through_the_proxy,
+    httpx_reads_through_the_proxy,
+    aiohttp_reads_through_the_proxy,
+    pandas_reads_through_the_proxy,
+]
+
 CHECKS = [
     yametrikapy_lists_and_creates,
     requests_makes_parameters_of_lists,
@@ -289,21 +375,23 @@ def main(folder):
         (folder / "gate.yaml").write_text(CONFIGURATION.format(folder=folder, port=port))
         (folder / "token").write_text(TOKEN)
         (folder / "token").chmod(0o600)
-        listening = [rf'"listening".*"listener":"{name}".*"place":"(http://[^"]+)"' for name in ("app", "strict")]
+        subprocess.run([PROGRAM, "ca", "init", folder / "ca"], check=True, capture_output=True)
+        listening = [rf'"listening".*"listener":"{name}".*"place":"(http://[^"]+)"' for name in ("app", "strict", "proxy")]
         command = ["run", "--config", str(folder / "gate.yaml"), "--log-format", "json"]
         gate, places = started(command, folder / "gate.log", [*listening, '"(started)"'])
         programs.append(gate)
         failed = 0
-        for check in CHECKS:
+        proxied = (*places[:3], str(folder / "ca/ca.pem"))
+        for check, given in [*((check, places[:2]) for check in CHECKS), *((check, proxied) for check in PROXIED)]:
             try:
-                check(*places[:2])
+                check(*given)
                 print(f"ok      {check.__name__}")
             except Exception as error:
                 failed += 1
                 print(f"FAILED  {check.__name__}: {type(error).__name__}: {error}")
         if failed:
             print(*(folder / "gate.log").read_text().splitlines()[-20:], sep="\n")
-        print(f"{len(CHECKS)} clients, {failed} failed")
+        print(f"{len(CHECKS) + len(PROXIED)} clients, {failed} failed")
         return 1 if failed else 0
     finally:
         for program in programs:

@@ -6,6 +6,7 @@ pub mod files;
 pub mod gate;
 pub mod h2;
 pub mod metrica;
+pub mod over;
 pub mod proxy;
 pub mod relay;
 pub mod signal;

@@ -24,6 +24,13 @@ mod callers {
     mod whole_request;
 }
 
+mod tls {
+    mod certificates;
+    mod clients;
+    mod handshakes;
+    mod proxy;
+}
+
 mod callers_http2 {
     mod early_responses;
     mod floods;

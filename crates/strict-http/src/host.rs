@@ -56,6 +56,18 @@ impl<'a> Host<'a> {
     }
 }
 
+impl Host<'_> {
+    /// Whether both are the same host (rules 2 and 3).
+    #[must_use]
+    pub fn is(self, other: Host<'_>) -> bool {
+        match (self, other) {
+            (Self::Name(one), Host::Name(other)) => one.eq_ignore_ascii_case(other),
+            (Self::Address(one), Host::Address(other)) => one == other,
+            (Self::Name(_), Host::Address(_)) | (Self::Address(_), Host::Name(_)) => false,
+        }
+    }
+}
+
 fn address(text: &[u8]) -> Option<Ipv4Addr> {
     std::str::from_utf8(text).ok()?.parse().ok()
 }

@@ -8,6 +8,7 @@
 //! | [`request_reader`] | the requests of an HTTP/1.1 connection: where each ends and the next begins |
 //! | [`grammar`] | single lines: request line, field line, chunk-size line |
 //! | [`target`] | the request target: one spelling, no ambiguity |
+//! | [`connect`] | the header of a CONNECT request |
 //! | [`host`] | the `Host` field, or the authority of a target |
 //! | [`list_field`] | fields whose value is a list |
 //! | [`length`] | the framing of a response |
@@ -20,6 +21,7 @@
 //! [`Malformed`] lists the reasons to reject a request; each has a word for logs and a message for the client.
 
 pub mod chunks;
+pub mod connect;
 pub mod cut;
 pub mod flood_guard;
 pub mod frame;

@@ -72,9 +72,13 @@ macro_rules! kinds {
 kinds! {
     Syntax {
         TlsHandshake = "tls_handshake",
-            "The client speaks TLS, but listeners are clear text: use http:// in the client's URL of the gate.";
+            "The client speaks TLS, but this listener expects clear text: use http:// in the client's URL of the gate or of its proxy, or set tls for the listener.";
         TlsRecord = "tls_record",
-            "The client sends TLS alerts or data, but listeners are clear text: use http:// in the client's URL of the gate.";
+            "The client sends TLS alerts or data, but this listener expects clear text: use http:// in the client's URL of the gate or of its proxy, or set tls for the listener.";
+        PlainText = "plain_text",
+            "The client sends clear text, but this listener or port of the proxy expects TLS: use https:// in the client's URL.";
+        ConnectTarget = "connect_target",
+            "The target of CONNECT is not a host and a port: send for example CONNECT api-metrika.yandex.net:443 HTTP/1.1.";
         Http2Preface = "http2_preface",
             "The client speaks HTTP/2, but the listener does not have http2: true, or the connection preface is incomplete: set http2: true, or configure the client for HTTP/1.1.";
         ProxyProtocolV1 = "proxy_protocol_v1",
@@ -133,6 +137,8 @@ kinds! {
             "The Host differs from the host and port in the target: send the same in both, or only the path as the target.";
     }
     Framing {
+        ConnectWithBody = "connect_with_body",
+            "A CONNECT request announces a body: send none; the bytes after its header are those of the tunnel.";
         InvalidContentLength = "invalid_content_length",
             "The Content-Length is not one number: send the length of the body in decimal digits.";
         TwoContentLengths = "two_content_lengths",
@@ -174,7 +180,7 @@ kinds! {
     }
     Method {
         Connect = "connect",
-            "CONNECT requests a tunnel, but the gate is not a forward proxy: use the gate as the base URL of the API, not as the client's proxy.";
+            "CONNECT requests a tunnel, but this listener is not a forward proxy, or CONNECT is not the first request of its connection: use the gate as the base URL of the API, or set proxy: true for the listener.";
     }
 }
 

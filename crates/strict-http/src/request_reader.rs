@@ -9,7 +9,8 @@
 //!    fragment and no character that the URI parser rejects. Raw characters that a query may contain
 //!    ([`target::canonical::is_raw`]) are percent-encoded before hyper reads them ([`Stop::Raw`]).
 //! 3. A field line is a token, directly a colon, and a value on the same line (section 5).
-//! 4. There is exactly one `Host`; it is valid and equals the authority of an absolute target (section 3.2).
+//! 4. There is exactly one `Host`; it is valid and names the host and port of an absolute target (section 3.2). The port
+//!    of the scheme can be omitted in either.
 //! 5. There is at most one `Content-Length` or `Transfer-Encoding`, never both: a number, or `chunked` in HTTP/1.1
 //!    (section 6).
 //! 6. A chunk is its size in hexadecimal digits, a limited number of bytes of extensions, and its data, each ended by CR LF
@@ -319,7 +320,7 @@ impl Framing {
         if name.eq_ignore_ascii_case(b"host") {
             // Host may be empty (RFC 9110, section 7.2); `policy/admission.rs` checks whether the listener accepts it.
             let is_host = value.is_empty() || *value == *self.known_host || Host::of(value).is_some();
-            let same = self.head.authority.as_deref().is_none_or(|known| value.eq_ignore_ascii_case(known.as_bytes()));
+            let same = self.head.is_for(value);
             let again = std::mem::replace(&mut self.head.host, true);
             if again || !same || !is_host {
                 return Err(wrong_host(again, is_host));

@@ -238,8 +238,15 @@ impl World {
     fn decide(&self, caller: usize, method: &Method, target: &str) -> Result<Decision, Rejection> {
         let fields = HeaderMap::from_iter([(HOST, HeaderValue::from_static("localhost"))]);
         let uri: Uri = target.parse().unwrap();
-        let head =
-            RequestHead { method, version: Version::HTTP_11, uri: &uri, fields: &fields, body: None, encoded: None };
+        let head = RequestHead {
+            method,
+            version: Version::HTTP_11,
+            uri: &uri,
+            fields: &fields,
+            body: None,
+            encoded: None,
+            opened_for: None,
+        };
         let can_be_sent: Vec<_> = self.slots.iter().map(Slot::can_be_sent).collect();
         let tokens = Candidates::of(&can_be_sent, |_| None);
         let admissions = self.config.admissions();

@@ -76,7 +76,7 @@ const HEADERS: [(&str, &str); 77] = [
     ("GET /a HTTP/1.1\r\nHost: localhost:80x\r\n\r\n", "bad_host"),
     ("GET http://localhost/a HTTP/1.1\r\nHost: evil\r\n\r\n", "bad_host"),
     ("GET http://evil/a HTTP/1.1\r\nHost: localhost\r\n\r\n", "bad_host"),
-    ("GET http://localhost:80/a HTTP/1.1\r\nHost: localhost\r\n\r\n", "bad_host"),
+    ("GET http://localhost:81/a HTTP/1.1\r\nHost: localhost\r\n\r\n", "bad_host"),
     ("GET http://u:p@localhost/a HTTP/1.1\r\nHost: localhost\r\n\r\n", "bad_target"),
     ("GET ftp://localhost/a HTTP/1.1\r\nHost: localhost\r\n\r\n", "bad_target"),
     ("GET localhost:80 HTTP/1.1\r\nHost: localhost:80\r\n\r\n", "bad_target"),

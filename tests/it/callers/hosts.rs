@@ -119,10 +119,14 @@ fn two_different_hosts_are_refused() {
     };
     for listener in ["app", "socket"] {
         assert_eq!(ask(listener, &format!("http://localhost{COUNTERS}"), "Host: LOCALHOST\r\n"), "200");
+        // The port of the scheme can be omitted in either.
+        assert_eq!(ask(listener, &format!("http://localhost:80{COUNTERS}"), "Host: localhost\r\n"), "200");
+        assert_eq!(ask(listener, &format!("http://localhost{COUNTERS}"), "Host: localhost:80\r\n"), "200");
         for (target, hosts) in [
             ("http://evil.example", "Host: localhost\r\n"),
             ("http://localhost", "Host: evil.example\r\n"),
-            ("http://localhost:80", "Host: localhost\r\n"),
+            ("http://localhost:81", "Host: localhost\r\n"),
+            ("http://localhost", "Host: localhost:443\r\n"),
             ("", "Host: localhost\r\nHost: evil.example\r\n"),
             ("", "Host: localhost\r\nHost: localhost\r\n"),
         ] {
@@ -132,7 +136,7 @@ fn two_different_hosts_are_refused() {
     }
     assert_eq!(ask("app", &format!("http://evil.example{COUNTERS}"), "Host: evil.example\r\n"), "403 host_denied");
     assert_eq!(ask("app", COUNTERS, ""), "400 bad_host");
-    assert_eq!(upstream.requests().len(), 2);
+    assert_eq!(upstream.requests().len(), 6);
 }
 
 /// `hosts` and `require_header` change without a restart; where a listener is, does not.

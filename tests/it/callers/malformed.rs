@@ -19,12 +19,15 @@ const SECRET: &str = "y0_canarySECRETcanary";
 
 /// Bytes, and their kind. `§` is replaced by the rest of a good header, `¶` by the header of a request with chunks, and `…`
 /// by 70,000 letters.
-const ROWS: [(&str, &str); 106] = [
+const ROWS: [(&str, &str); 109] = [
     ("tls_handshake", "\x16\x03\x01\x02\0\x01\0\x01\x7c\x03\x03"),
     // The random bytes of a handshake can have the end of a line among them.
     ("tls_handshake", "\x16\x03\x01\n\0\x01"),
     ("tls_record", "\x15\x03\x03\0\x02\x02\x28"),
     ("tls_record", "\x17\x03\x03\0\x04\r\n\r\n"),
+    ("plain_text", "GET /a HTTP/1.1\r\n§"),
+    ("connect_target", "CONNECT localhost HTTP/1.1\r\n\r\n"),
+    ("connect_with_body", "CONNECT localhost:443 HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello"),
     ("http2_preface", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
     ("proxy_protocol_v1", "PROXY TCP4 192.0.2.1 192.0.2.2 5000 80\r\nGET /a HTTP/1.1\r\n§"),
     ("proxy_protocol_v1", "PROXY TCP6 2001:db8::1 2001:db8::2 5000 80\r\nGET /a HTTP/1.1\r\n§"),
@@ -155,6 +158,10 @@ fn kind_of(word: &str) -> Malformed {
 /// The requests that have a canonical form, and are refused for callers with `strict: true` alone.
 const OF_STRICT: [&str; 2] = ["empty_callback", "space_in_ids"];
 
+/// The kinds of listeners with TLS, and of forward proxies.
+const OF_TLS: [&str; 1] = ["plain_text"];
+const OF_PROXY: [&str; 2] = ["connect_target", "connect_with_body"];
+
 /// The log lines with the cause of this request's refusal.
 fn lines(gate: &Gate, id: &str) -> Vec<Value> {
     let all = gate.log().into_iter().filter(|line| line.contains("\"request failed\""));
@@ -219,6 +226,8 @@ fn every_kind_is_named_in_the_log_and_in_the_answer() {
     let upstream = Upstream::plain();
     let local = "  - {name: local, unix: {path: '{folder}/local.sock'}}
   - {name: strict, address: '127.0.0.1:0'}
+  - {name: tls, address: '127.0.0.1:0', tls: {authority: '{folder}/ca'}}
+  - {name: proxy, address: '127.0.0.1:0', proxy: true, tls: {authority: '{folder}/ca'}}
 callers:
   - {id: local, match: {listener: local}, scopes: [metrika:read], tokens: [analytics]}
   - {id: strict, match: {listener: strict}, scopes: [metrika:read], tokens: [analytics], strict: true}
@@ -230,6 +239,8 @@ callers:
     for (number, (word, row)) in ROWS.into_iter().enumerate() {
         let listener = match row {
             _ if OF_STRICT.contains(&word) => "strict",
+            _ if OF_TLS.contains(&word) => "tls",
+            _ if OF_PROXY.contains(&word) => "proxy",
             row if row.contains('¶') => "crm",
             _ => listeners[number % listeners.len()],
         };
@@ -264,7 +275,8 @@ fn a_malformed_request_that_arrives_byte_by_byte_has_a_kind_too() {
     let mut sent = Vec::new();
     for (word, row) in ROWS {
         let whole = bytes(row);
-        if whole.len() > 1000 || OF_STRICT.contains(&word) {
+        let of_others = [&OF_STRICT[..], &OF_TLS, &OF_PROXY].concat();
+        if whole.len() > 1000 || of_others.contains(&word) {
             continue;
         }
         let mut caller = gate.connect("crm");

@@ -6,6 +6,7 @@ use metrika_gate::config::Config;
 use serde_yaml::Value;
 
 use crate::harness::files::write_private;
+use crate::harness::over::authority_at;
 
 fn in_repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
@@ -15,20 +16,38 @@ fn reference() -> String {
     std::fs::read_to_string(in_repository("config/reference.yaml")).unwrap()
 }
 
+/// The files that the reference names: a CA file, and the folder of an authority.
+fn files() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("extra-ca.pem"), crate::harness::upstream::certificate("h").1).unwrap();
+    authority_at(&folder.path().join("ca"), std::time::SystemTime::now());
+    folder
+}
+
 /// The reference with its commented keys, those without a default, in use.
-fn complete_reference(ca_file: &Path) -> String {
+fn complete_reference(folder: &Path) -> String {
+    let authority = folder.join("ca").display().to_string();
     let mut text = String::new();
     for line in reference().lines() {
         let line = match line.trim_start().strip_prefix("# ") {
-            Some(key) if key.starts_with("ca_file:") => format!("  ca_file: {}", ca_file.display()),
+            Some(key) if key.starts_with("ca_file:") => format!("  ca_file: {}/extra-ca.pem", folder.display()),
             Some(key) if ["require_header:", "allow_mode:"].iter().any(|name| key.starts_with(name)) => {
                 format!("    {key}")
             }
+            Some(key) if key.starts_with("tls:") => {
+                let leaf = ["pem", "key"]
+                    .map(|end| (format!("/etc/metrika-gate/tls.{end}"), format!("{authority}/leaf.{end}")));
+                let key = leaf.iter().fold(key.to_owned(), |key, (named, there)| key.replace(named, there));
+                format!("    {}", key.replace("/etc/metrika-gate/ca", &authority))
+            }
             Some(key) if key.starts_with("store:") => {
-                format!("  {}", key.replace("/etc/metrika-gate/redis-ca.pem", &ca_file.display().to_string()))
+                format!(
+                    "  {}",
+                    key.replace("/etc/metrika-gate/redis-ca.pem", &folder.join("extra-ca.pem").display().to_string())
+                )
             }
             Some(key) if key.starts_with("proxy_auth_file:") => {
-                let auth = ca_file.with_extension("auth");
+                let auth = folder.join("proxy-auth");
                 write_private(&auth, "user:password");
                 format!("  proxy_auth_file: {}", auth.display())
             }
@@ -49,17 +68,15 @@ fn parse(text: &str) -> Config {
 #[test]
 fn the_reference_is_right_as_it_is_and_with_every_key() {
     parse(&reference());
-    let (_, ca_pem) = crate::harness::upstream::certificate("h");
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("ca.pem");
-    std::fs::write(&file, ca_pem).unwrap();
-    let config = parse(&complete_reference(&file));
+    let folder = files();
+    let config = parse(&complete_reference(folder.path()));
     assert_eq!(config.upstream.extra_roots.len(), 1);
     assert_eq!(config.upstream.connect_to, Some(("127.0.0.1".to_owned(), 8443)));
     let proxy = config.upstream.proxy.unwrap();
     assert_eq!((&*proxy.host, proxy.port, proxy.auth.is_some()), ("proxy.internal", 3128, true));
     assert_eq!(config.workers, Some(2));
     assert!(config.listeners[0].admission.required.is_some());
+    assert!(config.listeners.iter().all(|listener| listener.tls.is_some()));
 }
 
 /// The values beside the examples of the reference are the defaults.
@@ -105,11 +122,8 @@ fn at<'a>(document: &'a mut Value, path: &str) -> &'a mut Value {
 /// The parser reports its keys: an unknown key causes an error that lists the known ones.
 #[test]
 fn every_key_that_is_read_is_in_the_reference() {
-    let (_, ca_pem) = crate::harness::upstream::certificate("h");
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("ca.pem");
-    std::fs::write(&file, ca_pem).unwrap();
-    let document: Value = serde_yaml::from_str(&complete_reference(&file)).unwrap();
+    let folder = files();
+    let document: Value = serde_yaml::from_str(&complete_reference(folder.path())).unwrap();
     let mut places = Vec::new();
     mappings(&document, "", &mut places);
     // The names there are the operator's own.
@@ -132,6 +146,9 @@ fn every_key_that_is_read_is_in_the_reference() {
             let anywhere = || match &document.get(beside) {
                 Some(Value::Sequence(elements)) if place.ends_with(']') => {
                     elements.iter().any(|element| element.get(key).is_some())
+                }
+                Some(Value::Sequence(elements)) if place.ends_with("].tls") => {
+                    elements.iter().any(|element| element["tls"].get(key).is_some())
                 }
                 _ if place.starts_with("tokens.") => document["tokens"]["crm"].get(key).is_some(),
                 _ => false,

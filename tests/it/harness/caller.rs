@@ -1,19 +1,16 @@
 //! A caller that sends bytes as they are and reads answers as they come.
 
-use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 
 use super::gate::PATIENCE;
+use super::over::{Over, Stream};
 
 /// A connection to a listener.
 pub struct Caller {
-    socket: Box<dyn Socket>,
+    socket: Box<dyn Stream>,
     unread: Vec<u8>,
 }
-
-trait Socket: Read + Write + Send {}
-impl<S: Read + Write + Send> Socket for S {}
 
 /// An answer: its head, and its body with chunks taken apart.
 #[derive(Debug, Clone)]
@@ -50,7 +47,7 @@ impl Answer {
 impl Caller {
     /// Connects to `127.0.0.1:1234` or to the path of a unix socket.
     pub fn connect(place: &str) -> Self {
-        let socket: Box<dyn Socket> = if place.starts_with('/') {
+        let socket: Box<dyn Stream> = if place.starts_with('/') {
             let socket = UnixStream::connect(place).unwrap();
             socket.set_read_timeout(Some(PATIENCE)).unwrap();
             Box::new(socket)
@@ -58,7 +55,10 @@ impl Caller {
             let socket = TcpStream::connect(place).unwrap();
             socket.set_read_timeout(Some(PATIENCE)).unwrap();
             socket.set_nodelay(true).unwrap();
-            Box::new(socket)
+            match Over::of(place) {
+                Some((over, folder)) => over.open(socket, &folder),
+                None => Box::new(socket),
+            }
         };
         Self { socket, unread: Vec::new() }
     }
@@ -70,7 +70,12 @@ impl Caller {
         socket.bind(&source.into()).unwrap();
         socket.connect(&place.parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        Self { socket: Box::new(TcpStream::from(socket)), unread: Vec::new() }
+        Self::on(TcpStream::from(socket))
+    }
+
+    /// Uses a stream that is open.
+    pub fn on(stream: impl Stream + 'static) -> Self {
+        Self { socket: Box::new(stream), unread: Vec::new() }
     }
 
     /// Sends bytes.

@@ -6,9 +6,10 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::files::write_private;
+use super::over::{Over, authority_at};
 use super::{Answer, Caller, READ_TOKEN, Upstream, WRITE_TOKEN};
 
 /// How long a test waits for what should happen at once. Generous: the machine may be busy.
@@ -21,6 +22,7 @@ pub struct Gate {
     places: HashMap<String, String>,
     admin: String,
     log: Arc<Mutex<Vec<String>>>,
+    over: Over,
 }
 
 /// A gate that is not started yet.
@@ -33,6 +35,7 @@ pub struct Plan {
     environment: Vec<(String, String)>,
     mount: Option<(PathBuf, PathBuf)>,
     configuration: Option<String>,
+    over: Over,
 }
 
 impl Gate {
@@ -47,7 +50,11 @@ impl Gate {
         let folder = tempfile::tempdir().unwrap();
         let at = folder.path().display();
         std::fs::write(folder.path().join("ca.pem"), ca_pem).unwrap();
-        let mut config = config.replace("{folder}", &at.to_string());
+        let over = Over::selected();
+        let mut config = over.applied(config).replace("{folder}", &at.to_string());
+        if config.contains(&format!("authority: '{at}/ca'")) {
+            authority_at(&folder.path().join("ca"), SystemTime::now());
+        }
         if !config.contains("\nadmin:") {
             config += "\nadmin: {address: '127.0.0.1:0'}\n";
         }
@@ -69,6 +76,7 @@ impl Gate {
             environment: Vec::new(),
             mount: None,
             configuration: None,
+            over,
         };
         plan.token("analytics", READ_TOKEN).token("crm", WRITE_TOKEN)
     }
@@ -82,7 +90,7 @@ impl Gate {
     pub fn again(&self) -> Result<Self, String> {
         let mut command = program();
         command.args(["run", "--log-format", "json", "--workers", "1", "--config"]).arg(self.file("gate.yaml"));
-        serving(command, tempfile::tempdir().unwrap())
+        serving(command, tempfile::tempdir().unwrap(), self.over)
     }
 
     /// The address of a listener, as `127.0.0.1:1234` or a path.
@@ -384,12 +392,12 @@ impl Plan {
 
     /// Starts it and waits until it serves.
     pub fn start(self) -> Gate {
-        serving(self.command(), self.folder).unwrap_or_else(|said| panic!("it does not start: {said}"))
+        serving(self.command(), self.folder, self.over).unwrap_or_else(|said| panic!("it does not start: {said}"))
     }
 }
 
 /// Starts a program and waits until it serves; returns its output if it ends instead.
-fn serving(mut command: Command, folder: tempfile::TempDir) -> Result<Gate, String> {
+fn serving(mut command: Command, folder: tempfile::TempDir, over: Over) -> Result<Gate, String> {
     let mut child = command.stderr(Stdio::piped()).stdin(Stdio::null()).spawn().unwrap();
     let log = Arc::new(Mutex::new(Vec::new()));
     let (lines, stderr) = (log.clone(), child.stderr.take().unwrap());
@@ -398,7 +406,7 @@ fn serving(mut command: Command, folder: tempfile::TempDir) -> Result<Gate, Stri
             lines.lock().unwrap().push(line);
         }
     });
-    let mut gate = Gate { child, folder, places: HashMap::new(), admin: String::new(), log };
+    let mut gate = Gate { child, folder, places: HashMap::new(), admin: String::new(), log, over };
     let is_started = |gate: &Gate| gate.log().iter().any(|line| line.contains("\"started\""));
     until("it serves, or ends", || gate.child.try_wait().unwrap().is_some() || is_started(&gate));
     if !is_started(&gate) {
@@ -410,7 +418,8 @@ fn serving(mut command: Command, folder: tempfile::TempDir) -> Result<Gate, Stri
     for line in gate.log().iter().filter(|line| line.contains("\"listening\"")) {
         let line: serde_json::Value = serde_json::from_str(line).unwrap();
         let place = line["place"].as_str().unwrap();
-        let place = place.trim_start_matches("http://").trim_start_matches("unix:");
+        let place = ["http://", "https://", "unix:"].into_iter().find_map(|scheme| place.strip_prefix(scheme)).unwrap();
+        over.register(place, &gate.file("ca"));
         gate.places.insert(line["listener"].as_str().unwrap().to_owned(), place.to_owned());
     }
     Ok(gate)

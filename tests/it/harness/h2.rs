@@ -120,7 +120,7 @@ pub enum Fate {
     Closed,
 }
 
-trait Socket: Read + Write + Send {}
+pub trait Socket: Read + Write + Send {}
 impl<S: Read + Write + Send> Socket for S {}
 
 /// A connection that speaks HTTP/2.
@@ -147,6 +147,13 @@ impl H2 {
             Box::new(socket)
         };
         Self { socket, unread: Vec::new(), acknowledges: true }
+    }
+
+    /// Uses a stream that is open, and sends the preface and no settings.
+    pub fn on(stream: impl Socket + 'static) -> Self {
+        let mut caller = Self { socket: Box::new(stream), unread: Vec::new(), acknowledges: true };
+        caller.send([PREFACE, &frame(SETTINGS, 0, 0, [])].concat());
+        caller
     }
 
     /// A client that does not acknowledge SETTINGS: a frame of its own could come in the middle of another.

@@ -46,6 +46,7 @@ fn decided(operation: &Operation, uid: u32, known: &KnownState<'_>) -> String {
         fields: &fields,
         body: None,
         encoded: None,
+        opened_for: None,
     };
     let evidence = Evidence { listener: ListenerName::new("app"), peer: Peer::Process { uid, gid: 0 } };
     match decide::decide(&head, evidence, known) {

@@ -176,11 +176,13 @@ listeners:
   - {name: strict, address: '127.0.0.1:0', require_header: 'X-Gate: 1'}
   - {name: one, address: '127.0.0.1:0'}
   - {name: both, address: '127.0.0.1:0'}
+  - {name: proxy, address: '127.0.0.1:0', proxy: true, tls: {authority: '{folder}/ca'}}
 tokens:
   analytics: {file: '{folder}/analytics', scopes: [metrika:read], owner: one, counters: [1]}
   crm: {file: '{folder}/crm', scopes: [metrika:write]}
   other: {file: '{folder}/crm', scopes: [metrika:read], owner: two, counters: [2]}
 callers:
+  - {id: proxy, match: {listener: proxy}, scopes: [metrika:read], tokens: [analytics]}
   - {id: both, match: {listener: both}, scopes: [metrika:read], tokens: [analytics, other]}
   - {id: reports, match: {listener: app}, scopes: [metrika:read], tokens: [analytics]}
   - {id: strict, match: {listener: strict}, scopes: [metrika:read], tokens: [analytics]}
@@ -205,6 +207,11 @@ token_health: {learn: false}
     meet(&gate.get("nobody", COUNTERS), "401 unknown_caller");
     let field = |field: &str| format!("GET {COUNTERS} HTTP/1.1\r\nHost: localhost\r\n{field}\r\n\r\n");
     meet(&gate.send("app", field("A: b").replace("localhost", "evil.example")), "403 host_denied");
+    meet(&gate.send("proxy", "CONNECT evil.example:443 HTTP/1.1\r\n\r\n"), "403 destination_denied");
+    let mut tunnel = gate.connect("proxy");
+    tunnel.send(format!("CONNECT api-metrika.yandex.net:80 HTTP/1.1\r\n\r\n{}", field("A: b")));
+    assert_eq!(tunnel.head().unwrap().0, 200);
+    meet(&tunnel.answer(), "421 misdirected");
     meet(&gate.send("app", field("Origin: null")), "403 browser_denied");
     meet(&gate.send("strict", field("X-Gate: 2")), "403 header_required");
     meet(&gate.send("app", field("Via: 1.1 metrika-gate")), "508 loop_detected");

@@ -18,6 +18,7 @@ const EVERYTHING: &str = "
 listeners:
   - {name: app, address: '127.0.0.1:0'}
   - {name: local, unix: {path: '{folder}/of-listener/local.sock'}}
+  - {name: tls, address: '127.0.0.1:0', tls: {authority: '{folder}/ca', renew: true}}
 upstream: {ca_file: '{folder}/of-upstream/ca.pem', proxy: 'http://127.0.0.1:8443', proxy_auth_file: '{folder}/of-proxy/auth'}
 identity: {url: 'https://login.yandex.ru/info', ca_file: '{folder}/of-identity/ca.pem', connect_to: '127.0.0.1:8444'}
 oauth: {ca_file: '{folder}/of-oauth/ca.pem', connect_to: '127.0.0.1:8445'}
@@ -48,9 +49,14 @@ fn number(purpose: Purpose) -> usize {
         Purpose::OAuth => 9,
         Purpose::ClientSecret(_) => 10,
         Purpose::RefreshToken(_) => 11,
+        Purpose::Certificate(_) => 12,
+        Purpose::CertificateKey(_) => 13,
+        Purpose::Authority(_) => 14,
+        Purpose::AuthorityKey(_) => 15,
+        Purpose::Renewed(_) => 16,
     }
 }
-const NUMBERS: std::ops::Range<usize> = 0..12;
+const NUMBERS: std::ops::Range<usize> = 0..17;
 
 fn plan(upstream: &Upstream) -> Plan {
     let plan = Gate::plan(upstream, EVERYTHING);
@@ -119,13 +125,18 @@ fn every_file_and_port_is_watched_and_within_the_sandbox() {
     for file in &external.files {
         let folder = file.path.parent().unwrap().canonicalize().unwrap();
         let seen = [&watched, &needs.read, &needs.remove, &needs.write].map(|folders| folders.contains(&folder));
-        let expected = match file.purpose.read() {
-            Read::First | Read::WithIt | Read::Alone => [true, true, false, false],
-            Read::Never => [false, false, true, false],
-            Read::Before => [false, false, false, true],
-            // A process that serves has no access to what only commands read.
-            Read::ByCommands => [false; 4],
-        };
+        // Files of different purposes can be in one folder.
+        let together = external.files.iter().filter(|other| other.path.parent() == file.path.parent());
+        let expected = together.fold([false; 4], |expected, other| {
+            let more = match other.purpose.read() {
+                Read::First | Read::WithIt | Read::Alone => [true, true, false, false],
+                Read::Never => [false, false, true, false],
+                Read::Before => [false, false, false, true],
+                // A process that serves has no access to what only commands read.
+                Read::ByCommands => [false; 4],
+            };
+            [0, 1, 2, 3].map(|at| expected[at] || more[at])
+        });
         assert_eq!(seen, expected, "{}", file.purpose);
     }
     assert_eq!(
@@ -149,7 +160,8 @@ fn check_names_every_file_that_others_can_change() {
             let (code, out, error) = check();
             let said = format!("{out}{error}");
             // A file that is read with the configuration is a mistake of the configuration.
-            assert_eq!(code, if file.purpose.read() == Read::WithIt { 78 } else { 77 }, "{}: {said}", file.purpose);
+            let with_it = file.purpose.read() == Read::WithIt || matches!(file.purpose, Purpose::Renewed(_));
+            assert_eq!(code, if with_it { 78 } else { 77 }, "{}: {said}", file.purpose);
             assert!(said.contains(&file.purpose.key()), "{}: {said}", file.purpose);
             assert!(said.contains("chmod") && said.contains("mode "), "{}: {said}", file.purpose);
         });
@@ -177,7 +189,7 @@ fn readiness_names_every_file_that_cannot_be_used_and_why() {
             // An existing file in its place is left alone, so that it cannot be created again.
             std::fs::write(file.path.with_extension("other"), "").unwrap();
             std::fs::rename(file.path.with_extension("other"), &file.path).unwrap();
-        } else if purpose == Purpose::State {
+        } else if matches!(purpose, Purpose::State | Purpose::Renewed(_)) {
             set(file.path.parent().unwrap(), 0o777);
         } else {
             set(&file.path, 0o666);
@@ -191,7 +203,7 @@ fn readiness_names_every_file_that_cannot_be_used_and_why() {
         if let Purpose::Listener(name) = purpose {
             assert_eq!(gate.admin(&format!("/readyz?listener={name}")).status, 503, "new callers cannot connect there");
             std::fs::remove_file(&file.path).unwrap();
-        } else if purpose == Purpose::State {
+        } else if matches!(purpose, Purpose::State | Purpose::Renewed(_)) {
             set(file.path.parent().unwrap(), 0o700);
         } else {
             set(&file.path, 0o600);

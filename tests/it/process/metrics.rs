@@ -243,6 +243,8 @@ tokens:
   crm: {file: '{folder}/crm', scopes: [metrika:write]}
 ";
     let callers = TWO_CALLERS.replace("{id: crm,", "{id: crm, enforce: false,").replace(", metrika:write]", "]");
+    let callers = callers
+        .replace("callers:\n", "  - {name: tls, address: '127.0.0.1:0', tls: {authority: '{folder}/ca'}}\ncallers:\n");
     let gate = Gate::start(
         upstream,
         &format!(

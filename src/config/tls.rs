@@ -1,0 +1,210 @@
+//! The keys `tls` and `proxy` of a listener.
+//!
+//! 1. The certificate and its key are read with the configuration: a change of a file is a change of the configuration, and
+//!    files that do not fit, or are not valid now, change nothing.
+//! 2. A certificate that is renewed by the gate may have expired, for example while the gate did not run.
+
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use zeroize::Zeroizing;
+
+use super::Bind;
+use super::values::allow_mode;
+use super::process::folder;
+use super::reader::{At, Findings, Table};
+use crate::files::{ExternalFile, Purpose};
+use crate::policy::names::ListenerName;
+use crate::tls::{Authority, LEAF_DAYS, Leaf, LeafError, NewKey};
+
+/// TLS of a listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tls {
+    /// The certificate and its key.
+    pub files: TlsFiles,
+    /// The content of the files.
+    pub leaf: Leaf,
+}
+
+/// The files of a listener's certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The certificate, and those between it and its authority.
+    pub certificate: PathBuf,
+    /// The key of the certificate.
+    pub key: PathBuf,
+    /// The permissions of group and others that are tolerated for the key on a read-only mount.
+    pub allow_mode: Option<u32>,
+    /// The folder of the authority with which the gate renews the certificate, if it does.
+    pub renewed_from: Option<PathBuf>,
+}
+
+/// The file names in the folder of an authority.
+pub mod names {
+    /// The certificate of the authority.
+    pub const AUTHORITY: &str = "ca.pem";
+    /// The key of the authority.
+    pub const AUTHORITY_KEY: &str = "ca.key";
+    /// The certificate of the gate.
+    pub const LEAF: &str = "leaf.pem";
+    /// The key of the gate's certificate.
+    pub const LEAF_KEY: &str = "leaf.key";
+}
+
+/// The maximum size of a certificate chain, and of a key, in bytes.
+const CHAIN_BYTES: usize = 256 * 1024;
+
+const KEYS: [&str; 5] = ["certificate", "key", "authority", "allow_mode", "renew"];
+
+impl TlsFiles {
+    /// Returns the rows of the files of `listener`.
+    #[must_use]
+    pub fn external(&self, listener: ListenerName) -> Vec<ExternalFile> {
+        let mut files = self.pair(listener).to_vec();
+        if let Some(folder) = &self.renewed_from {
+            files.extend(authority_files(folder, listener));
+            files.push(ExternalFile::new(Purpose::Renewed(listener), &self.certificate));
+        }
+        files
+    }
+
+    /// Returns the rows of the certificate and its key.
+    fn pair(&self, listener: ListenerName) -> [ExternalFile; 2] {
+        [
+            ExternalFile::new(Purpose::Certificate(listener), &self.certificate),
+            ExternalFile::secret(Purpose::CertificateKey(listener), &self.key, self.allow_mode),
+        ]
+    }
+
+    /// Issues another certificate for the same key, valid from `now`. Returns the row of the certificate, and its content;
+    /// `None` if the gate does not renew it.
+    ///
+    /// # Errors
+    /// A file cannot be used, or the authority cannot issue a certificate.
+    pub fn renewed(&self, listener: ListenerName, now: SystemTime) -> Result<Option<(ExternalFile, String)>, String> {
+        let Some(folder) = &self.renewed_from else { return Ok(None) };
+        let [_, key] = self.pair(listener);
+        let key = Zeroizing::new(read(&key)?);
+        let key = std::str::from_utf8(&key).map_err(|error| refusal(&self.key, &error))?;
+        let key = NewKey::read(key).map_err(|error| refusal(&self.key, &error))?;
+        let issued = authority(folder, listener, now)?.issue(&key, LEAF_DAYS, now);
+        let certificate = issued.map_err(|error| error.to_string())?;
+        Ok(Some((ExternalFile::new(Purpose::Renewed(listener), &self.certificate), certificate)))
+    }
+}
+
+/// Returns the rows of the certificate and the key of the authority in `folder`.
+fn authority_files(folder: &Path, listener: ListenerName) -> [ExternalFile; 2] {
+    [
+        ExternalFile::new(Purpose::Authority(listener), &folder.join(names::AUTHORITY)),
+        ExternalFile::new(Purpose::AuthorityKey(listener), &folder.join(names::AUTHORITY_KEY)),
+    ]
+}
+
+/// Reads the authority in `folder`.
+fn authority(folder: &Path, listener: ListenerName, now: SystemTime) -> Result<Authority, String> {
+    let [certificate, key] = authority_files(folder, listener);
+    let (certificate, bytes) = (read(&certificate)?, Zeroizing::new(read(&key)?));
+    let text = std::str::from_utf8(&bytes).map_err(|error| refusal(&key.path, &error))?;
+    Authority::read(&certificate, text, now).map_err(|error| refusal(folder, &error))
+}
+
+/// Reads `tls` of the listener with this name; a listener without a valid name is read for its mistakes.
+pub fn tls(table: &Table<'_>, listener: Option<ListenerName>, findings: &mut Findings) -> Option<Option<Tls>> {
+    let Some(at) = table.optional("tls") else { return Some(None) };
+    let keys = at.table(findings, &KEYS)?;
+    let allow_mode = allow_mode(&keys, findings);
+    let path = |key: &str, findings: &mut Findings| keys.optional(key).map(|at| (at.text(findings, file), at));
+    let (certificate, key) = (path("certificate", findings), path("key", findings));
+    let renews = keys.flag("renew", findings);
+    let of_authority = keys.optional("authority").map(|at| (at.text(findings, folder), at));
+    let mut renewed_from = None;
+    let (certificate, key) = match (certificate, key, of_authority) {
+        (None, None, Some((authority, at))) => {
+            let authority = authority?;
+            renewed_from = renews.then(|| authority.clone());
+            ((authority.join(names::LEAF), at.clone()), (authority.join(names::LEAF_KEY), at))
+        }
+        (Some((certificate, at)), Some((key, of_key)), None) => ((certificate?, at), (key?, of_key)),
+        (None, None, None) => {
+            at.wrong(findings, "has neither 'authority' nor 'certificate' and 'key'; create an authority with `metrika-gate ca init`, or name a certificate");
+            return None;
+        }
+        (Some(_), None, None) | (None, Some(_), None) => {
+            at.wrong(findings, "has only one of 'certificate' and 'key'; add the other");
+            return None;
+        }
+        (Some(_), _, Some(_)) | (_, Some(_), Some(_)) => {
+            at.wrong(findings, "has both 'authority' and a certificate of its own; remove one");
+            return None;
+        }
+    };
+    if let (true, None, Some(at)) = (renews, &renewed_from, keys.optional("renew")) {
+        at.wrong(findings, "needs 'authority': the gate renews only certificates of an authority that it has the key of; remove the key");
+    }
+    let listener = listener?;
+    let files = TlsFiles { certificate: certificate.0, key: key.0, allow_mode: allow_mode?, renewed_from };
+    if let Some(Err(error)) = files.renewed_from.as_ref().map(|folder| authority(folder, listener, SystemTime::now())) {
+        key.1.wrong(findings, error);
+    }
+    let leaf = leaf(&files, listener, (&certificate.1, &key.1), findings)?;
+    Some(Some(Tls { files, leaf }))
+}
+
+/// Reads `proxy`.
+pub fn proxy(table: &Table<'_>, bind: Option<&Bind>, findings: &mut Findings) -> bool {
+    let Some(at) = table.optional("proxy") else { return false };
+    let is_proxy = table.flag("proxy", findings);
+    if is_proxy && table.optional("tls").is_none() {
+        at.wrong(findings, "needs 'tls': the certificate for the connections that callers open through the proxy; add tls: {authority: DIR}");
+    }
+    if is_proxy && matches!(bind, Some(Bind::Unix { .. })) {
+        at.wrong(findings, "needs 'address': clients reach proxies over TCP only");
+    }
+    is_proxy
+}
+
+fn file(text: &str) -> Result<PathBuf, String> {
+    folder(text).map_err(|_| "the path of a file".to_owned())
+}
+
+/// Reads the files (rule 1); the places are those of the keys that name them.
+fn leaf(
+    files: &TlsFiles,
+    listener: ListenerName,
+    (of_certificate, of_key): (&At<'_>, &At<'_>),
+    findings: &mut Findings,
+) -> Option<Leaf> {
+    let [certificate, key] = files.pair(listener);
+    let mut content = |file, at: &At<'_>| read(file).map_err(|error| at.wrong(findings, error)).ok();
+    let (chain, key) = (content(&certificate, of_certificate), content(&key, of_key).map(Zeroizing::new));
+    let now = SystemTime::now();
+    let in_time = |leaf: Leaf| match leaf.check_time(now) {
+        // Rule 2.
+        Err(LeafError::Expired(_)) if files.renewed_from.is_some() => Ok(leaf),
+        checked => checked.map(|()| leaf),
+    };
+    let read = Leaf::read(&chain?, &key?).and_then(in_time);
+    let refused = |error: LeafError| {
+        let (at, file) = match error {
+            LeafError::NoKey | LeafError::Mismatch | LeafError::Unsupported(_) => (of_key, &files.key),
+            LeafError::NoCertificate | LeafError::Unreadable | LeafError::TooEarly(_) | LeafError::Expired(_) => {
+                (of_certificate, &files.certificate)
+            }
+        };
+        at.wrong(findings, refusal(file, &error));
+    };
+    read.map_err(refused).ok()
+}
+
+fn refusal(file: &Path, error: &dyn Display) -> String {
+    format!("cannot use {}: {error}", crate::files::reading::shown(file))
+}
+
+/// Reads a file that its guard accepts.
+fn read(file: &ExternalFile) -> Result<Vec<u8>, String> {
+    let opened = file.open().map_err(|refused| refusal(&file.path, &refused))?;
+    let read = crate::files::reading::read_from(opened, CHAIN_BYTES).map_err(|error| refusal(&file.path, &error))?;
+    if read.len() > CHAIN_BYTES { Err(refusal(&file.path, &"it exceeds 256KiB")) } else { Ok(read) }
+}

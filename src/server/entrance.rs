@@ -1,0 +1,243 @@
+//! The beginning of a connection to a listener that speaks TLS or is a forward proxy, until its first request can be read.
+//!
+//! 1. Where TLS is expected, the first byte decides: one that does not begin a handshake gets a response in clear text that
+//!    names the remedy.
+//! 2. On a forward proxy, the first bytes decide: a CONNECT request opens a tunnel to one of Metrica's names, which ends here
+//!    ([`crate::policy::proxy`]); any other request is served as it is. The gate never connects to a target.
+//! 3. The name of a tunnel, and the name in a TLS handshake (SNI), is that of every request on the connection
+//!    ([`crate::policy::admission`], rule 8). If there are both, they are the same.
+//! 4. All of this together has the timeout of a request's header, and the connection counts from its accept. A draining
+//!    worker waits for it as for an idle connection.
+//! 5. A failed handshake is counted, and logged with its remedy. One that the client ends without an alert, like that of a
+//!    port scan, is only counted.
+
+use std::io;
+use std::rc::Rc;
+
+use strict_http::Malformed;
+use strict_http::connect::{ConnectReader, Target, is_connect};
+use strict_http::request_reader::Bounds;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+
+use super::begun::Begun;
+use super::handshake_error::remedy;
+use super::listen::Kind;
+use super::socket::Socket;
+use super::{LAST_CALL, LINGER, http2, serve};
+use crate::config::Limits;
+use crate::gateway::connection::Connection;
+use crate::gateway::refuse_early;
+use crate::gateway::transport::Transport;
+use crate::metrics::{Handshake, TunnelContent};
+use crate::policy::caller::Evidence;
+use crate::policy::proxy::{self, Tunnel};
+use crate::policy::rejection::{Reason, Rejection};
+use crate::worker::Worker;
+
+/// A connection whose first request can be read.
+struct Opened {
+    socket: Socket,
+    protocol: Protocol,
+    /// The name that it was opened for.
+    name: Option<Box<str>>,
+}
+
+/// The protocol of the requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Protocol {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2.
+    Http2,
+    /// The first bytes decide.
+    Open,
+}
+
+/// The end of a connection before its first request.
+enum Closed {
+    /// The client gets a response, over TLS if the handshake has ended.
+    Refused(Socket, Rejection),
+    /// Nothing can be sent.
+    Silent,
+}
+
+impl From<io::Error> for Closed {
+    /// The client has disconnected.
+    fn from(_: io::Error) -> Self {
+        Self::Silent
+    }
+}
+
+/// The entrance of one connection.
+struct Entrance {
+    worker: Rc<Worker>,
+    kind: Kind,
+    evidence: Evidence,
+    limits: Limits,
+}
+
+/// Serves a connection from its first byte.
+pub async fn enter(worker: Rc<Worker>, kind: Kind, evidence: Evidence, socket: Socket, limits: Limits) {
+    let patience = worker.snapshot().generation.timeouts.request_headers;
+    let entrance = Entrance { worker, kind, evidence, limits };
+    let last_call = async {
+        entrance.worker.until_draining().await;
+        sleep(LAST_CALL).await;
+    };
+    // Rule 4.
+    let opened = tokio::select! {
+        biased;
+        opened = timeout(patience, entrance.open(socket)) => opened,
+        () = last_call => return,
+    };
+    match opened {
+        Ok(Ok(opened)) => entrance.serve(opened).await,
+        Ok(Err(Closed::Silent)) => {}
+        Ok(Err(Closed::Refused(socket, rejection))) => {
+            let answer = refuse_early(&entrance.worker, &Rc::new(Connection::new(evidence)), rejection);
+            socket.write_and_close(&answer, LINGER, u64::MAX).await;
+        }
+        Err(_) => {
+            tracing::debug!(listener = kind.name.as_str(), peer = %evidence.peer, "the caller exceeded a timeout; closing its connection");
+            entrance.worker.count(|shard| shard.handshake(Handshake::Late));
+        }
+    }
+}
+
+impl Entrance {
+    async fn serve(self, Opened { mut socket, protocol, name }: Opened) {
+        let transport = Rc::new(Transport::opened_as(name));
+        let begun = match protocol {
+            Protocol::Open if self.kind.http2 => http2::begin(&self.worker, &mut socket).await,
+            Protocol::Open | Protocol::Http1 | Protocol::Http2 => Begun::default(),
+        };
+        if protocol == Protocol::Http2 || begun.is_preface() {
+            http2::serve(self.worker, (self.evidence, transport), (socket, begun), self.limits).await;
+        } else {
+            let connection = Rc::new(Connection::on(transport, self.evidence));
+            serve(self.worker, connection, (socket, begun), self.limits).await;
+        }
+    }
+
+    async fn open(&self, mut socket: Socket) -> Result<Opened, Closed> {
+        if !self.kind.proxy {
+            return self.handshake(socket, None).await;
+        }
+        let begun = first_bytes(&mut socket).await?;
+        if is_connect(&begun) != Some(true) {
+            return Ok(Opened { socket: socket.behind(begun), protocol: Protocol::Open, name: None });
+        }
+        let (target, rest) = match self.connect(&mut socket, begun).await? {
+            Ok(read) => read,
+            Err(kind) => return Err(Closed::Refused(socket, kind.into())),
+        };
+        let Tunnel { host, tls } = match proxy::tunnel(&target) {
+            Ok(tunnel) => tunnel,
+            Err(reason) => return Err(Closed::Refused(socket, denied(reason, &target))),
+        };
+        let content = if tls { TunnelContent::Tls } else { TunnelContent::ClearText };
+        self.worker.count(|shard| shard.tunnel(content));
+        socket.write_all(ESTABLISHED).await?;
+        socket.flush().await?;
+        let socket = socket.behind(rest);
+        if tls {
+            return self.handshake(socket, Some(host)).await;
+        }
+        Ok(Opened { socket, protocol: Protocol::Open, name: Some(host.into()) })
+    }
+
+    /// Reads a CONNECT request. Returns its target, and the bytes behind its header.
+    async fn connect(
+        &self,
+        socket: &mut Socket,
+        mut begun: Vec<u8>,
+    ) -> io::Result<Result<(Target, Vec<u8>), Malformed>> {
+        let Limits { header_bytes, header_fields, .. } = self.limits;
+        let mut reader = ConnectReader::new(Bounds { header_bytes, header_fields });
+        loop {
+            match reader.look_at(&begun) {
+                Ok(Some((target, used))) => return Ok(Ok((target, begun.split_off(used)))),
+                Ok(None) => {}
+                Err(kind) => return Ok(Err(kind)),
+            }
+            begun.clear();
+            if socket.read_buf(&mut begun).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+    }
+
+    /// Performs a TLS handshake, in a tunnel to `tunnel` if there is one.
+    async fn handshake(&self, socket: Socket, tunnel: Option<&'static str>) -> Result<Opened, Closed> {
+        match socket.first_byte().await? {
+            None => return Err(Closed::Silent),
+            Some(HANDSHAKE) => {}
+            Some(_) => return Err(Closed::Refused(socket, Malformed::PlainText.into())),
+        }
+        let Some(settings) = self.worker.snapshot().generation.handshakes.of(self.kind.name) else {
+            let broken = Rejection::internal("a listener with TLS has settings of handshakes");
+            return Err(Closed::Refused(socket, broken));
+        };
+        let stream = TlsAcceptor::from(settings).accept(socket).await.map_err(|error| self.failed(&error))?;
+        let (_, session) = stream.get_ref();
+        let (kind, named) = (session.handshake_kind(), session.server_name().map(Box::<str>::from));
+        let protocol = if session.alpn_protocol() == Some(b"h2") { Protocol::Http2 } else { Protocol::Http1 };
+        self.worker.count(|shard| shard.handshake(Handshake::of(kind)));
+        let socket = Socket::Tls(Box::new(stream));
+        // Rule 3.
+        match (tunnel, named) {
+            (Some(tunnel), Some(named)) if !tunnel.eq_ignore_ascii_case(&named) => match protocol {
+                Protocol::Http1 | Protocol::Open => Err(Closed::Refused(socket, Reason::Misdirected.into())),
+                // A refusal would need a request that it belongs to.
+                Protocol::Http2 => Err(Closed::Silent),
+            },
+            (tunnel, named) => {
+                let name = tunnel.map(Box::from).or(named);
+                Ok(Opened { socket, protocol, name })
+            }
+        }
+    }
+
+    /// Counts and logs a failed handshake (rule 5).
+    fn failed(&self, error: &io::Error) -> Closed {
+        self.worker.count(|shard| shard.handshake(Handshake::Failed));
+        let (listener, peer) = (self.kind.name.as_str(), self.evidence.peer);
+        match error.get_ref().and_then(|inner| inner.downcast_ref()) {
+            Some(cause) => {
+                let remedy = remedy(cause);
+                tracing::warn!(listener, %peer, %error, remedy, "TLS handshake failed");
+            }
+            None => tracing::debug!(listener, %peer, %error, "the client ended the TLS handshake"),
+        }
+        Closed::Silent
+    }
+}
+
+/// The type of the first TLS record of a client (RFC 8446, section 5.1).
+const HANDSHAKE: u8 = 0x16;
+
+/// The response that opens a tunnel. It has no fields, because a tunnel has no length (RFC 9110, section 9.3.6).
+const ESTABLISHED: &[u8] = b"HTTP/1.1 200 Connection established\r\n\r\n";
+
+/// Reads until the first bytes show whether they begin a CONNECT request.
+async fn first_bytes(socket: &mut Socket) -> io::Result<Vec<u8>> {
+    let mut begun = Vec::new();
+    while is_connect(&begun).is_none() {
+        if socket.read_buf(&mut begun).await? == 0 {
+            break;
+        }
+    }
+    Ok(begun)
+}
+
+/// The maximum number of bytes of a target in the log.
+const SHOWN: usize = 100;
+
+/// The refusal of a CONNECT request. The log names the target, so that an operator knows what the client wants.
+fn denied(reason: Reason, target: &Target) -> Rejection {
+    let authority = target.authority();
+    let shown = authority.get(..SHOWN).unwrap_or(authority).escape_ascii();
+    Rejection::because(reason, anyhow::anyhow!("the proxy does not serve '{shown}'"))
+}

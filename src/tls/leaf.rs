@@ -1,0 +1,153 @@
+//! The certificate of a listener, with its key.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use rustls::crypto::aws_lc_rs::default_provider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+
+/// A certificate that can be served: its chain, its key and its validity.
+#[derive(Clone)]
+pub struct Leaf {
+    key: Arc<CertifiedKey>,
+    /// The beginning of its validity.
+    pub not_before: SystemTime,
+    /// The end of its validity.
+    pub not_after: SystemTime,
+}
+
+/// The reason why a certificate cannot be served.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LeafError {
+    /// The certificate file holds no certificates.
+    #[error("a file with certificates in PEM form, that of the listener first")]
+    NoCertificate,
+    /// The key file holds no key.
+    #[error("a file with an unencrypted private key in PEM form")]
+    NoKey,
+    /// The first certificate cannot be read.
+    #[error("the first certificate in the file is not valid X.509")]
+    Unreadable,
+    /// The key belongs to another certificate.
+    #[error("the key does not fit the certificate; replace both files together")]
+    Mismatch,
+    /// TLS does not support the key.
+    #[error(
+        "the key is of a kind that TLS does not use ({0}); use ECDSA (P-256 or P-384), Ed25519 or RSA of 2048 bits or more"
+    )]
+    Unsupported(String),
+    /// The validity has not begun.
+    #[error("the certificate is not valid before {0}; check the clock of this machine, or issue another certificate")]
+    TooEarly(String),
+    /// The validity has ended.
+    #[error("the certificate expired at {0}; replace it")]
+    Expired(String),
+}
+
+impl Leaf {
+    /// Reads a certificate chain and its key, both in PEM form.
+    ///
+    /// # Errors
+    /// [`LeafError`], except for the validity, which [`Self::check_time`] checks.
+    pub fn read(chain: &[u8], key: &[u8]) -> Result<Self, LeafError> {
+        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(chain).collect();
+        let chain = chain.map_err(|_| LeafError::NoCertificate)?;
+        let first = chain.first().ok_or(LeafError::NoCertificate)?;
+        let (_, read) = x509_parser::parse_x509_certificate(first).map_err(|_| LeafError::Unreadable)?;
+        let time = |time: x509_parser::time::ASN1Time| time_of(time.timestamp());
+        let (not_before, not_after) = (time(read.validity().not_before), time(read.validity().not_after));
+        let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| LeafError::NoKey)?;
+        let key = CertifiedKey::from_der(chain.clone(), key, &default_provider()).map_err(|error| {
+            if matches!(error, rustls::Error::InconsistentKeys(_)) {
+                LeafError::Mismatch
+            } else {
+                LeafError::Unsupported(error.to_string())
+            }
+        })?;
+        Ok(Self { key: Arc::new(key), not_before, not_after })
+    }
+
+    /// Checks that the certificate is valid at `now`.
+    ///
+    /// # Errors
+    /// [`LeafError::TooEarly`] and [`LeafError::Expired`].
+    pub fn check_time(&self, now: SystemTime) -> Result<(), LeafError> {
+        let shown = |time| humantime::format_rfc3339_seconds(time).to_string();
+        if now < self.not_before {
+            Err(LeafError::TooEarly(shown(self.not_before)))
+        } else if now > self.not_after {
+            Err(LeafError::Expired(shown(self.not_after)))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Returns the chain and the key.
+    #[must_use]
+    pub const fn certified(&self) -> &Arc<CertifiedKey> {
+        &self.key
+    }
+}
+
+/// Returns a time in seconds since 1970; times before that are outside of every validity.
+fn time_of(seconds: i64) -> SystemTime {
+    let since = u64::try_from(seconds).map_or(Duration::ZERO, Duration::from_secs);
+    SystemTime::UNIX_EPOCH.checked_add(since).unwrap_or(SystemTime::UNIX_EPOCH)
+}
+
+/// A certificate contains its public key, so the private key adds nothing to the comparison.
+impl PartialEq for Leaf {
+    fn eq(&self, other: &Self) -> bool {
+        self.key.cert == other.key.cert
+    }
+}
+
+impl Eq for Leaf {}
+
+impl fmt::Debug for Leaf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Leaf").field("not_after", &self.not_after).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair() -> (String, String) {
+        let made = rcgen::generate_simple_self_signed(vec!["a".to_owned()]).unwrap();
+        (made.cert.pem(), made.signing_key.serialize_pem())
+    }
+
+    #[test]
+    fn rule_1_a_leaf_is_a_chain_with_the_key_that_fits() {
+        let ((one, key), (other, foreign)) = (pair(), pair());
+        let read = |chain: &str, key: &str| Leaf::read(chain.as_bytes(), key.as_bytes());
+        assert_eq!(read(&one, &key).unwrap(), read(&one, &key).unwrap());
+        assert_ne!(read(&one, &key).unwrap(), read(&other, &foreign).unwrap());
+        assert!(read(&format!("{one}{other}"), &key).is_ok(), "a chain");
+        assert_eq!(read(&format!("{other}{one}"), &key).unwrap_err(), LeafError::Mismatch);
+        assert_eq!(read(&one, &foreign).unwrap_err(), LeafError::Mismatch);
+        assert_eq!(read("", &key).unwrap_err(), LeafError::NoCertificate);
+        assert_eq!(read(&key, &key).unwrap_err(), LeafError::NoCertificate);
+        assert_eq!(read(&one, &one).unwrap_err(), LeafError::NoKey);
+        let empty = "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n";
+        assert_eq!(read(empty, &key).unwrap_err(), LeafError::Unreadable);
+        assert!(!format!("{:?}", read(&one, &key).unwrap()).contains("key"), "no key is shown");
+    }
+
+    #[test]
+    fn a_leaf_is_valid_from_its_first_to_its_last_second() {
+        let (chain, key) = pair();
+        let leaf = Leaf::read(chain.as_bytes(), key.as_bytes()).unwrap();
+        let second = Duration::from_secs(1);
+        assert_eq!(leaf.check_time(leaf.not_before), Ok(()));
+        assert_eq!(leaf.check_time(leaf.not_after), Ok(()));
+        assert!(matches!(leaf.check_time(leaf.not_before - second), Err(LeafError::TooEarly(_))));
+        assert!(matches!(leaf.check_time(leaf.not_after + second), Err(LeafError::Expired(_))));
+        assert_eq!(time_of(-1), SystemTime::UNIX_EPOCH);
+    }
+}
