@@ -19,10 +19,15 @@ use crate::policy::names::{CallerId, GroupName, ListenerName, TokenAlias};
 
 mod accounts;
 mod admission;
+mod authority;
+pub mod certificates;
+mod constraints;
 pub mod document;
 mod error;
 mod external;
+mod handshakes;
 mod health;
+mod leaf;
 mod level;
 mod policy;
 mod process;

@@ -11,7 +11,7 @@
 //! 1. **Values**: plain values and pure functions. [`policy`] decides whether a caller may send a request, and with which
 //!    token. [`policy`] decides, [`files`] is the table of everything that it names outside
 //!    itself, [`config`] reads it, [`mod@token`] reads a token's secret, [`quota`] shares
-//!    the limits of Metrica between callers, [`tls`] reads, makes and serves the certificates of listeners. The crates `metrica` (operations, scopes, subjects
+//!    the limits of Metrica between callers, [`config::certificates`] reads, makes and serves the certificates of listeners. The crates `metrica` (operations, scopes, subjects
 //!    and errors of the Metrica API) and `strict-http` (strict readers of HTTP) lie below.
 //! 2. **Request path**: [`server`] accepts connections, [`gateway`] shows the whole path of a request in one file,
 //!    [`response`] that of its response, [`body`] streams the body of a request, and [`upstream`] holds the connections to
@@ -29,7 +29,6 @@ pub mod files;
 pub mod gateway;
 pub mod health;
 pub mod metrics;
-pub mod oauth;
 pub mod policy;
 pub mod process;
 pub mod quota;
@@ -37,7 +36,6 @@ pub mod reload;
 pub mod response;
 pub mod server;
 pub mod telemetry;
-pub mod tls;
 pub mod token;
 pub mod upstream;
 pub mod worker;

@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::config::certificates::OwnListeners;
 use crate::config::{Config, Error, Shutdown, TokenSource};
 use crate::files::External;
 use crate::files::descriptors::Descriptors;
@@ -27,7 +28,6 @@ use crate::metrics::process::{Confinement, Outcome, ProcessMeters, TokenNow};
 use crate::policy::names::TokenAlias;
 use crate::process::sandbox::Sandbox;
 use crate::process::workers::Workers;
-use crate::tls::OwnListeners;
 use crate::token::Token;
 use crate::token::record::Record;
 use crate::token::store::TokenErrors;

@@ -15,7 +15,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 
 use crate::config;
-use crate::tls::OwnListeners;
+use crate::config::certificates::OwnListeners;
 
 pub mod broken;
 pub mod dial;

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use crate::body::RequestBody;
 use crate::body::budget::Budget;
+use crate::config::certificates::Handshakes;
 use crate::config::{CallerTimeouts, Limits, TokenCounters};
 use crate::metrics::usage::Groups;
 use crate::metrics::{Finished, Shard};
@@ -27,7 +28,6 @@ use crate::policy::names::TokenAlias;
 use crate::policy::rejection::Reason;
 use crate::telemetry::access::{self, Context};
 use crate::telemetry::{Form, Sink};
-use crate::tls::Handshakes;
 use crate::token::{Standing, Token};
 use crate::upstream::{CarriedToken, Pool, Upstream, Watchdogs};
 

@@ -1,4 +1,4 @@
-//! `ca`: a private certificate authority for the listeners of the gate ([`crate::tls`]).
+//! `ca`: a private certificate authority for the listeners of the gate ([`crate::config::certificates`]).
 
 use std::fs::{DirBuilder, OpenOptions};
 use std::io::Write;
@@ -12,10 +12,10 @@ use clap::{Args, Subcommand};
 use strict_http::host::Host;
 use zeroize::Zeroizing;
 
+use crate::config::certificates::{Authority, LEAF_DAYS, NewKey};
 use crate::config::tls::names::{AUTHORITY, AUTHORITY_KEY, LEAF, LEAF_KEY};
 use crate::files::{self, ExternalFile, Purpose};
 use crate::policy::names::ListenerName;
-use crate::tls::{Authority, LEAF_DAYS, NewKey};
 
 #[derive(Debug, Args)]
 pub(super) struct CaArgs {

@@ -10,7 +10,7 @@ use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr
 use strict_http::number;
 use zeroize::Zeroizing;
 
-use crate::oauth::paste::MOST;
+use crate::cli::oauth_paste::MOST;
 
 /// The terminal with its modes before, which are restored on drop.
 struct Silent(Termios);

@@ -12,14 +12,14 @@ use clap::{Args, Subcommand};
 use zeroize::Zeroizing;
 
 use super::{ConfigArgs, token_import, token_login, token_refresh, token_revoke, token_status};
+use crate::cli::oauth_device::Device;
+use crate::cli::oauth_fault::Fault;
+use crate::cli::oauth_keep::{Keeper, NotKept};
+use crate::cli::oauth_secret::{BadSecret, ClientSecret};
+use crate::cli::oauth_server::{Client, Server};
 use crate::config::{Config, TokenSource};
 use crate::files::guard::Refusal;
 use crate::files::{ExternalFile, Purpose};
-use crate::oauth::device::Device;
-use crate::oauth::fault::Fault;
-use crate::oauth::keep::{Keeper, NotKept};
-use crate::oauth::secret::{BadSecret, ClientSecret};
-use crate::oauth::server::{Client, Server};
 use crate::token::record::Record;
 
 #[derive(Debug, Args)]
@@ -184,8 +184,8 @@ pub(super) fn secret<T>(row: &ExternalFile, parse: fn(&[u8]) -> Result<T, BadSec
         let code = if matches!(refusal, Refusal::Missing(_)) { 78 } else { 77 };
         ended(code, format_args!("{path}: the {purpose} cannot be read: {refusal}"))
     })?;
-    let mut content = Zeroizing::new(Vec::with_capacity(crate::oauth::paste::MOST));
-    let most = strict_http::number::count(crate::oauth::paste::MOST);
+    let mut content = Zeroizing::new(Vec::with_capacity(crate::cli::oauth_paste::MOST));
+    let most = strict_http::number::count(crate::cli::oauth_paste::MOST);
     opened
         .take(most)
         .read_to_end(&mut content)

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::token::{Ended, OneArgs, ended};
 use super::{terminal, token_proof};
-use crate::oauth::paste::{self, Pasted};
+use crate::cli::oauth_paste::{self as paste, Pasted};
 
 #[derive(Debug, Args)]
 pub(super) struct ImportArgs {

@@ -12,11 +12,11 @@ use tokio::time::{Instant, sleep};
 
 use super::token::{Ended, OneArgs, Subject, block_on, ended};
 use super::{terminal, token_proof};
-use crate::oauth::device::Device;
-use crate::oauth::fault::{Fault, OAuthError, Step};
-use crate::oauth::paste::{self, Pasted, Received};
-use crate::oauth::pkce::Verifier;
-use crate::oauth::server::{Client, Grant, Server, encoded};
+use crate::cli::oauth_device::Device;
+use crate::cli::oauth_fault::{Fault, OAuthError, Step};
+use crate::cli::oauth_paste::{self as paste, Pasted, Received};
+use crate::cli::oauth_pkce::Verifier;
+use crate::cli::oauth_server::{Client, Grant, Server, encoded};
 
 #[derive(Debug, Args)]
 pub(super) struct LoginArgs {
@@ -82,7 +82,7 @@ pub(super) fn login(args: &LoginArgs, out: &mut dyn Write) -> anyhow::Result<u8>
 fn printed(
     args: &LoginArgs,
     subject: &Subject,
-    mut issued: crate::oauth::keep::Issued,
+    mut issued: crate::cli::oauth_keep::Issued,
     out: &mut dyn Write,
 ) -> anyhow::Result<u8> {
     let verdict = token_proof::prove(subject, &mut issued)?;
@@ -121,7 +121,7 @@ fn received(subject: &Subject, client: &Client, device: &Device, flow: Flow) -> 
         Flow::Device => block_on(of_device(subject, &server, client, device))?,
         Flow::Code => of_code(subject, &server, client, device),
         Flow::Implicit => {
-            let state = crate::oauth::random()?;
+            let state = crate::cli::oauth::random()?;
             show_address(subject, &address(subject, client, device, "token", &state))?;
             match pasted(&state, "address of the page")? {
                 Pasted::Token(received) => Ok(*received),
@@ -186,7 +186,7 @@ fn pasted(state: &str, what: &str) -> anyhow::Result<Pasted> {
 }
 
 fn of_code(subject: &Subject, server: &Server, client: &Client, device: &Device) -> anyhow::Result<Received> {
-    let (verifier, state) = (Verifier::new()?, crate::oauth::random()?);
+    let (verifier, state) = (Verifier::new()?, crate::cli::oauth::random()?);
     let address = format!(
         "{}&code_challenge={}&code_challenge_method=S256",
         address(subject, client, device, "code", &state),

@@ -10,10 +10,10 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use super::token::{Ended, Subject, block_on, ended};
+use crate::cli::oauth_keep::{Issued, text_of};
+use crate::cli::oauth_paste::Received;
 use crate::doctor::finding::{Finding, Severity};
 use crate::doctor::{Report, examine_candidate};
-use crate::oauth::keep::{Issued, text_of};
-use crate::oauth::paste::Received;
 use crate::token::Token;
 use crate::token::record::{Record, name_of, seconds};
 

@@ -10,11 +10,11 @@ use clap::Args;
 
 use super::token::{Ended, Subject, block_on, client_secret, ended, found, secret};
 use super::{ConfigArgs, token_proof};
+use crate::cli::oauth_keep::Keeper;
+use crate::cli::oauth_secret::RefreshToken;
+use crate::cli::oauth_server::{Client, Grant};
 use crate::config::Config;
 use crate::files::{ExternalFile, Purpose};
-use crate::oauth::keep::Keeper;
-use crate::oauth::secret::RefreshToken;
-use crate::oauth::server::{Client, Grant};
 use crate::token::record::Record;
 
 #[derive(Debug, Args)]

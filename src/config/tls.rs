@@ -11,12 +11,12 @@ use std::time::SystemTime;
 use zeroize::Zeroizing;
 
 use super::Bind;
-use super::values::allow_mode;
 use super::process::folder;
 use super::reader::{At, Findings, Table};
+use super::values::allow_mode;
+use crate::config::certificates::{Authority, LEAF_DAYS, Leaf, LeafError, NewKey};
 use crate::files::{ExternalFile, Purpose};
 use crate::policy::names::ListenerName;
-use crate::tls::{Authority, LEAF_DAYS, Leaf, LeafError, NewKey};
 
 /// TLS of a listener.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,12 +8,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::time::Instant;
 
 use super::Reloader;
+use crate::config::certificates::Handshakes;
 use crate::config::{self, Config, TokenSource};
 use crate::metrics::usage::Groups;
 use crate::policy::caller::Callers;
 use crate::policy::names::{CallerId, TokenAlias};
 use crate::policy::{Policy, TokenRights};
-use crate::tls::Handshakes;
 use crate::token::store::{self, TokenErrors};
 use crate::token::{Standing, Token};
 use crate::upstream::Upstream;

@@ -10,10 +10,10 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use super::Reloader;
+use crate::config::certificates::RENEW_BEFORE;
 use crate::config::{Config, Tls};
 use crate::files::replace_like_before;
 use crate::policy::names::ListenerName;
-use crate::tls::RENEW_BEFORE;
 
 /// The remaining time of a certificate from which on it expires soon.
 const SOON: Duration = Duration::from_secs(14 * 24 * 60 * 60);

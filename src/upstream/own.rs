@@ -15,7 +15,7 @@ use rustls::pki_types::CertificateDer;
 
 use super::Upstream;
 use super::dial::addresses;
-use crate::tls::OwnListeners;
+use crate::config::certificates::OwnListeners;
 
 /// The upstream is this gate.
 #[derive(Debug, thiserror::Error)]

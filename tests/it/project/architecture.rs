@@ -5,22 +5,17 @@ use std::path::{Path, PathBuf};
 
 /// Every module of the gate from the bottom up, its layer, and exactly which other modules it uses. A module uses only those above
 /// it in this table, so there is no circle.
-const MODULES: [(&str, &str, &[&str]); 20] = [
+const MODULES: [(&str, &str, &[&str]); 19] = [
     ("policy", "values", &[]),
     ("files", "values", &["policy"]),
     ("quota", "values", &["policy"]),
-    ("tls", "values", &["policy"]),
-    ("config", "values", &["files", "policy", "quota", "tls"]),
+    ("config", "values", &["files", "policy", "quota"]),
     ("token", "values", &["config", "files", "policy"]),
     ("metrics", "request path", &["config", "files", "policy", "quota", "token"]),
     ("telemetry", "request path", &["config", "metrics", "policy"]),
-    ("upstream", "request path", &["config", "files", "metrics", "tls"]),
+    ("upstream", "request path", &["config", "files", "metrics"]),
     ("body", "request path", &["policy"]),
-    (
-        "worker",
-        "request path",
-        &["body", "config", "metrics", "policy", "quota", "telemetry", "tls", "token", "upstream"],
-    ),
+    ("worker", "request path", &["body", "config", "metrics", "policy", "quota", "telemetry", "token", "upstream"]),
     ("response", "request path", &["body", "metrics", "policy", "token", "upstream", "worker"]),
     (
         "gateway",
@@ -33,14 +28,13 @@ const MODULES: [(&str, &str, &[&str]); 20] = [
         "process",
         &["config", "files", "metrics", "policy", "quota", "response", "server", "telemetry", "token", "worker"],
     ),
-    ("reload", "process", &["config", "files", "metrics", "policy", "process", "tls", "token", "upstream", "worker"]),
+    ("reload", "process", &["config", "files", "metrics", "policy", "process", "token", "upstream", "worker"]),
     (
         "health",
         "process",
         &["config", "metrics", "policy", "process", "quota", "reload", "token", "upstream", "worker"],
     ),
     ("doctor", "commands", &["config", "files", "health", "policy", "token", "upstream"]),
-    ("oauth", "commands", &["config", "files", "health", "policy", "token", "upstream"]),
     (
         "cli",
         "commands",
@@ -50,14 +44,12 @@ const MODULES: [(&str, &str, &[&str]); 20] = [
             "files",
             "health",
             "metrics",
-            "oauth",
             "policy",
             "process",
             "quota",
             "reload",
             "server",
             "telemetry",
-            "tls",
             "token",
             "upstream",
         ],

@@ -118,8 +118,8 @@ fn no_decision_reads_the_wall_clock() {
         "src/reload/renewal.rs",
         "src/telemetry/access.rs",
         "src/token/record.rs",
-        "src/tls/authority.rs",
-        "src/tls/leaf.rs",
+        "src/config/authority.rs",
+        "src/config/leaf.rs",
         "src/worker/turns.rs",
     ]);
     let mut found = BTreeSet::new();

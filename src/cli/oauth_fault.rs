@@ -26,6 +26,7 @@ pub enum Step {
 
 impl Step {
     /// All steps.
+    #[cfg(test)]
     pub const ALL: [Self; 6] = [Self::Page, Self::DeviceCode, Self::Device, Self::Code, Self::Refresh, Self::Revoke];
 
     /// Returns the words for the action of the step.
@@ -53,6 +54,7 @@ macro_rules! errors {
 
         impl OAuthError {
             /// All errors that have a name.
+            #[cfg(test)]
             pub const NAMED: &[Self] = &[$(Self::$name,)*];
 
             /// Returns the error with a name.

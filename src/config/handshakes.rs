@@ -11,7 +11,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::server::{NoServerSessionStorage, ProducesTickets, ResolvesServerCert};
 use rustls::sign::SingleCertAndKey;
 
-use super::Leaf;
+use super::leaf::Leaf;
 use crate::policy::names::ListenerName;
 
 /// The listeners of this process that speak TLS: their certificates and addresses.

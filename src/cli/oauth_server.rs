@@ -6,11 +6,11 @@ use http::StatusCode;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::device::Device;
-use super::fault::{Fault, OAuthError, Step};
-use super::paste::{self, Received};
-use super::pkce::Verifier;
-use super::secret::{ClientSecret, Code, RefreshToken};
+use super::oauth_device::Device;
+use super::oauth_fault::{Fault, OAuthError, Step};
+use super::oauth_paste::{self as paste, Received};
+use super::oauth_pkce::Verifier;
+use super::oauth_secret::{ClientSecret, Code, RefreshToken};
 use crate::config::Config;
 use crate::health::probe::{Place, ProbeResponse};
 use crate::health::question;

@@ -222,7 +222,7 @@ mod tests {
     use rustls::pki_types::{ServerName, UnixTime};
 
     use super::*;
-    use crate::tls::Leaf;
+    use crate::config::certificates::Leaf;
 
     fn verifies(authority: &str, leaf: &str, name: &str) -> Result<(), String> {
         let mut roots = RootCertStore::empty();

@@ -20,7 +20,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::secret::RefreshToken;
+use super::oauth_secret::RefreshToken;
 use crate::config::TokenSource;
 use crate::files::guard::Refusal;
 use crate::files::{ExternalFile, Purpose, reading, writing};

@@ -14,7 +14,7 @@ impl Verifier {
     /// # Errors
     /// When the system has no random numbers.
     pub fn new() -> anyhow::Result<Self> {
-        super::random().map(|text| Self(Zeroizing::new(text)))
+        super::oauth::random().map(|text| Self(Zeroizing::new(text)))
     }
 
     /// Returns the challenge, for the page.

@@ -7,8 +7,8 @@
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::fault::{OAuthError, Step};
-use super::secret::{Code, RefreshToken};
+use super::oauth_fault::{OAuthError, Step};
+use super::oauth_secret::{Code, RefreshToken};
 use crate::token::{BadToken, Token};
 
 /// The maximum length of a pasted text, in bytes.
