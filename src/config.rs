@@ -46,7 +46,7 @@ pub use error::{Error, Mistake, places};
 pub use health::{Identity, Origin, TokenHealth};
 pub use level::level;
 pub use policy::tokens_beside_mistakes;
-pub use process::admin_beside_mistakes;
+pub use process::{Log, LogFormat, admin_beside_mistakes};
 pub use proxy::{BasicCredentials, Proxy, ProxyAuth};
 pub use quota::{CallerQuota, Quota};
 use reader::{At, Findings};
@@ -257,29 +257,6 @@ pub struct Shutdown {
     pub delay: Duration,
     /// The time in which open requests can complete.
     pub timeout: Duration,
-}
-
-/// Logging.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Log {
-    /// The form of lines.
-    pub format: LogFormat,
-    /// A level, or directives as in `info,metrika_gate=debug`.
-    pub level: String,
-    /// Whether each request is logged.
-    pub access: bool,
-}
-
-/// The form of log lines.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
-pub enum LogFormat {
-    /// Human on a terminal, JSON elsewhere.
-    #[default]
-    Auto,
-    /// One JSON object a line.
-    Json,
-    /// For people.
-    Human,
 }
 
 impl Config {

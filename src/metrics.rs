@@ -26,6 +26,7 @@ pub mod page;
 pub mod process;
 mod quota;
 mod sum;
+mod token_state;
 pub mod usage;
 
 pub use kinds::{Credential, Handshake, Stall, TunnelContent, UpstreamError};

@@ -9,13 +9,14 @@
 
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 
 use super::ConfigArgs;
 use super::client_texts::{self, Mode, Text};
+use crate::config::tls::names::{AUTHORITY, LEAF};
 use crate::config::{Bind, Config, Listener};
 
 #[derive(Debug, Args)]
@@ -112,7 +113,7 @@ fn chosen<'a>(config: &'a Config, wanted: Option<&str>) -> Result<&'a Listener, 
 /// Returns the addresses and paths of a listener (rule 2), or a mistake (rule 4).
 fn place(listener: &Listener) -> Result<Place, String> {
     let mode = mode(listener);
-    let ca = ca(listener).map_or(Ok(String::new()), quotable)?;
+    let ca = ca(listener).map_or(Ok(String::new()), |ca| quotable(&ca))?;
     match &listener.bind {
         Bind::Unix { path, .. } => {
             let socket = quotable(path)?;
@@ -127,17 +128,21 @@ fn place(listener: &Listener) -> Result<Place, String> {
     }
 }
 
-/// The kind of a listener. One with TLS or a proxy is [`Mode::Tls`] or [`Mode::Proxy`].
+/// The kind of a listener.
 const fn mode(listener: &Listener) -> Mode {
-    match listener.bind {
-        Bind::Unix { .. } => Mode::Socket,
-        Bind::Tcp(_) => Mode::Base,
+    match (&listener.bind, listener.proxy, &listener.tls) {
+        (_, true, _) => Mode::Proxy,
+        (_, false, Some(_)) => Mode::Tls,
+        (Bind::Unix { .. }, false, None) => Mode::Socket,
+        (Bind::Tcp(_), false, None) => Mode::Base,
     }
 }
 
-/// The certificate of the authority that callers trust, of a listener with TLS.
-const fn ca(_: &Listener) -> Option<&Path> {
-    None
+/// The file of the authority whose certificate callers trust, of a listener with TLS: known where `ca init` made both.
+fn ca(listener: &Listener) -> Option<PathBuf> {
+    let certificate = &listener.tls.as_ref()?.files.certificate;
+    let is_made = certificate.file_name().is_some_and(|name| name == LEAF);
+    Some(if is_made { certificate.with_file_name(AUTHORITY) } else { PathBuf::from(AUTHORITY) })
 }
 
 /// Returns a host by which callers reach `address` (rule 2).

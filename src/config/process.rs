@@ -9,10 +9,31 @@ use strict_http::target;
 use super::admission::admission;
 use super::level::level;
 use super::reader::{At, Findings};
-use super::{
-    Admin, Bind, CallerTimeouts, Limits, Listener, Log, LogFormat, Shutdown, document, duration, name, timeout, tls,
-};
+use super::{Admin, Bind, CallerTimeouts, Limits, Listener, Shutdown, document, duration, name, timeout, tls};
 use crate::policy::names::ListenerName;
+
+/// Logging.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// The form of lines.
+    pub format: LogFormat,
+    /// A level, or directives as in `info,metrika_gate=debug`.
+    pub level: String,
+    /// Whether each request is logged.
+    pub access: bool,
+}
+
+/// The form of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum LogFormat {
+    /// Human on a terminal, JSON elsewhere.
+    #[default]
+    Auto,
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Human,
+}
 
 /// A listener, with details that only reading callers needs.
 #[derive(Debug)]

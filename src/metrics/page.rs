@@ -177,7 +177,7 @@ pub fn text(shard: &Shard, process: &ProcessMeters, quota: Option<&QuotaSnapshot
     let mut families = Families::default();
     callers(shard, &mut families);
     refusals(shard, &mut families);
-    ledger(shard, &mut families);
+    usage::fill(&mut families, shard);
     of_the_process(process, &mut families);
     if let Some(quota) = quota {
         super::quota::fill(&mut families, shard, quota);
@@ -279,18 +279,6 @@ fn refusals(shard: &Shard, families: &mut Families) {
     }
     for (kind, count) in sorted(&shard.upstream_errors) {
         families.upstream_errors.push(counter(&[("kind", kind.as_str())], *count));
-    }
-}
-
-fn ledger(shard: &Shard, families: &mut Families) {
-    for row in usage::rows(shard) {
-        let labels = [("caller", row.caller), ("operation", row.operation), ("group", row.group)];
-        let totals = row.totals;
-        families.usage_requests.push(counter(&labels, totals.requests));
-        families.usage_request_bytes.push(counter(&labels, totals.request_bytes));
-        families.usage_response_bytes.push(counter(&labels, totals.response_bytes));
-        families.usage_refusals.push(counter(&labels, totals.refusals));
-        families.usage_quota.push(counter(&labels, totals.quota_answers));
     }
 }
 

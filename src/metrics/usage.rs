@@ -14,6 +14,7 @@ use metrica::subject::{Counters, Subject};
 use rustc_hash::FxHashMap;
 use serde::Serialize;
 
+use super::page::{Families, counter};
 use super::{Finished, Refusal, Shard};
 use crate::config::CounterGroup;
 use crate::policy::names::{CallerId, GroupName, TokenAlias};
@@ -200,6 +201,19 @@ pub fn page(shard: &Shard, since: &str) -> String {
         .map(|(caller, rows)| OfCaller { caller, totals: sum(rows), tokens: tokens(caller) })
         .collect();
     serde_json::json!({ "since": since, "callers": callers, "rows": rows }).to_string()
+}
+
+/// Adds the families of usage.
+pub(super) fn fill(families: &mut Families, shard: &Shard) {
+    for row in rows(shard) {
+        let labels = [("caller", row.caller), ("operation", row.operation), ("group", row.group)];
+        let totals = row.totals;
+        families.usage_requests.push(counter(&labels, totals.requests));
+        families.usage_request_bytes.push(counter(&labels, totals.request_bytes));
+        families.usage_response_bytes.push(counter(&labels, totals.response_bytes));
+        families.usage_refusals.push(counter(&labels, totals.refusals));
+        families.usage_quota.push(counter(&labels, totals.quota_answers));
+    }
 }
 
 #[cfg(test)]

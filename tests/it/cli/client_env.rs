@@ -26,6 +26,28 @@ fn run(folder: &tempfile::TempDir, arguments: &[&str]) -> (i32, String) {
     (code, format!("{out}{error}"))
 }
 
+/// A listener with TLS and a proxy have texts of their own, with the file of the authority that `ca init` made.
+#[test]
+fn a_text_trusts_the_authority_of_the_listener() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = folder.path().join("authority");
+    let (code, said, error) = outcome(program().args(["ca", "init"]).arg(&authority));
+    assert_eq!(code, 0, "{said}{error}");
+    let tls = format!("tls: {{authority: '{}'}}", authority.display());
+    let config = format!(
+        "listeners: [{{name: app, address: '127.0.0.1:8443', {tls}}}, {{name: egress, address: '127.0.0.1:3128', proxy: true, {tls}}}]
+tokens: {{t: {{file: /nowhere/t, scopes: [metrika:read]}}}}
+callers: [{{id: a, scopes: [metrika:read], tokens: [t], match: {{listener: app}}}}]
+"
+    );
+    std::fs::write(folder.path().join("gate.yaml"), config).unwrap();
+    let ca = authority.join("ca.pem").display().to_string();
+    let (code, said) = run(&folder, &["curl", "--listener", "app"]);
+    assert!(code == 0 && said.contains(&format!("CURL_CA_BUNDLE='{ca}'")) && !said.contains("proxy"), "{said}");
+    let (code, said) = run(&folder, &["curl", "--listener", "egress"]);
+    assert!(code == 0 && said.contains("https_proxy='http://127.0.0.1:3128'") && said.contains(&ca), "{said}");
+}
+
 #[test]
 fn a_text_has_the_address_of_the_listener() {
     let folder = listeners("{name: app, address: '127.0.0.1:8080'}");
