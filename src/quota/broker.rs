@@ -199,6 +199,10 @@ impl Broker {
             State::Waiting => {
                 self.leave(&entry, ticket.0.index);
                 self.entries.remove(ticket.0);
+                // The next of its caller is entered in the store.
+                if self.store_decides() {
+                    self.look(entry.owner);
+                }
             }
             State::Granted => {
                 let _ = self.finish(Lease(ticket.0), now, Outcome::NotSent);

@@ -108,13 +108,14 @@ impl Broker {
     }
 
     fn store_refused(&mut self, refused: &OverBudget) {
-        let Some((key, _)) = self.entered(&refused.id) else { return };
+        let Some((key, entry)) = self.entered(&refused.id) else { return };
         let Some(limit) = LimitName::ALL.iter().copied().find(|limit| limit.as_str() == refused.limit) else { return };
         if let Some(known) = self.entries.get_mut(key.index) {
             known.is_entered = false;
         }
         let after = After(refused.ms.saturating_mul(MILLISECOND).max(SECOND));
         self.refuse(key.index, Refusal { limit, reason: Reason::Budget, after });
+        self.look(entry.owner);
     }
 
     /// The waiting request with this id, while the store decides.

@@ -70,6 +70,28 @@ fn no_client_sees_that_a_store_is_emptied() {
     }
 }
 
+/// The first of a caller leaves, and the second takes its place in the store.
+#[test]
+fn who_waits_behind_a_request_that_leaves_is_served() {
+    let mut fleet = Fleet::new(SERVERS[0]);
+    let leases: Vec<_> = (0..3).map(|_| fleet.ask(0, ask(0, 0)).unwrap()).collect();
+    let waits = |fleet: &mut Fleet| {
+        let request = fleet.request(1, "one", Groups::CLIENT_READ, 0);
+        let Answer::Wait(ticket) = fleet.brokers[1].ask(fleet.now, request) else { panic!("no slot is free") };
+        fleet.call(1);
+        ticket
+    };
+    let (first, second) = (waits(&mut fleet), waits(&mut fleet));
+    fleet.brokers[1].cancel(first, fleet.now);
+    fleet.call(1);
+    // The address has room again.
+    fleet.pass(500);
+    for lease in leases {
+        fleet.finish(0, lease, 7);
+    }
+    assert!(matches!(fleet.brokers[1].take(second), Taken::Granted(_)));
+}
+
 /// The server's clock jumps by an hour, forward and back: no lease ends by that, and none stays.
 #[test]
 fn a_clock_that_jumps_ends_no_lease_and_keeps_none() {
