@@ -1,7 +1,8 @@
 //! The connection to the store of a fleet ([`crate::quota`]).
 //!
 //! 1. There is one connection, with one call at a time: what comes meanwhile goes with the next call.
-//! 2. A call that is not answered within `timeout` is made once more; then, and after any error, the connection is closed.
+//! 2. A call that is not answered within `timeout` is made once more; after a second one within 10 seconds, and after any error,
+//!    the connection is closed.
 //!    From the first of these on, the gate goes on without the store, so no request waits for a store that does not answer. A
 //!    closed connection is opened again after a second, with jitter, and its name is resolved again: it may lead to a
 //!    replica that was promoted.
@@ -31,6 +32,8 @@ use crate::worker::Turns;
 const OPENING: Duration = Duration::from_secs(1);
 /// The mean time between two attempts (rule 2).
 const RETRY: Duration = Duration::from_secs(1);
+/// Two time-outs within this time close the connection (rule 2).
+const TOGETHER: Duration = Duration::from_secs(10);
 /// Waiting requests are entered again after this time: a lost message costs no more.
 const AGAIN: Duration = Duration::from_secs(1);
 /// The maximum size of the password and of the file with certificate authorities, in bytes.
@@ -96,10 +99,7 @@ impl Fleet {
                 Err(_) => Err(anyhow::anyhow!("no connection within {OPENING:?}")),
             };
             let end = match opened {
-                Ok(link) => {
-                    was_told = None;
-                    self.serve(link).await
-                }
+                Ok(link) => self.serve(link, &mut was_told).await,
                 Err(error) => End::Failed(error),
             };
             self.turns.of_fleet(Broker::store_is_away);
@@ -178,28 +178,32 @@ impl Fleet {
     }
 
     /// Makes calls until one fails, or the process ends.
-    async fn serve(&self, mut link: Link) -> End {
-        let (mut is_new, mut failures) = (true, 0);
+    async fn serve(&self, mut link: Link, was_told: &mut Option<String>) -> End {
+        let mut is_new = true;
+        let mut failed: Option<Instant> = None;
+        let mut again = Instant::now() + AGAIN;
         loop {
             let Some(call) = self.turns.of_fleet(Broker::call) else { return End::Stopped };
             match link.call(&call).await {
                 Ok(reply) => {
                     self.turns.of_fleet(|broker, now| broker.reply(&reply, is_new, now));
                     if is_new {
+                        *was_told = None;
                         tracing::info!(store = self.place(), gates = reply.replicas, "connected to the quota store");
                     }
-                    (is_new, failures) = (false, 0);
+                    is_new = false;
                 }
                 Err(error) => {
                     self.turns.of_fleet(Broker::store_is_away);
-                    failures += 1;
-                    if failures >= 2 || !error.is::<tokio::time::error::Elapsed>() {
+                    let before = failed.replace(Instant::now());
+                    let is_second = before.is_some_and(|before| before.elapsed() < TOGETHER);
+                    if is_second || !error.is::<tokio::time::error::Elapsed>() {
                         return End::Failed(error);
                     }
                     continue;
                 }
             }
-            if self.wait(&mut link).await {
+            if self.wait(&mut link, &mut again).await {
                 self.part(&mut link).await;
                 return End::Stopped;
             }
@@ -207,21 +211,25 @@ impl Fleet {
     }
 
     /// Waits until a call is due. Returns whether the process ends.
-    async fn wait(&self, link: &mut Link) -> bool {
-        let called = Instant::now();
-        let beat = called + self.store.lease / 3;
+    async fn wait(&self, link: &mut Link, again: &mut Instant) -> bool {
+        let beat = Instant::now() + self.store.lease / 3;
         loop {
-            let again = called + AGAIN;
+            if *again <= Instant::now() {
+                // Whatever else the next call is for.
+                *again = Instant::now() + AGAIN;
+                self.turns.of_fleet(Broker::ask_again);
+            }
             let due = self.turns.next_store_call().map_or(beat, |next| next.min(beat));
             let until =
-                if self.turns.of_fleet(|broker, _| broker.is_waiting_for_store()) { due.min(again) } else { due };
+                if self.turns.of_fleet(|broker, _| broker.is_waiting_for_store()) { due.min(*again) } else { due };
             tokio::select! {
                 () = self.stop.notified() => return true,
                 // What it stands for may have gone with the call before.
                 () = self.turns.orders() => if self.turns.of_fleet(|broker, _| broker.has_orders()) { return false },
                 () = tokio::time::sleep_until(until.into()) => {
-                    self.turns.of_fleet(Broker::ask_again);
-                    return false;
+                    if until < *again || until >= beat {
+                        return false;
+                    }
                 }
                 push = link.pushes.recv() => {
                     // A connection that was closed fails with the next call.

@@ -297,6 +297,7 @@ impl Broker {
             self.tell_learned(entry, key, learned);
         }
         let weight = self.callers.weight(entry.caller);
+        let may_send = !self.is_draining && !self.refuses_without_store();
         let Some(line) = self.lines.get_mut(entry.owner.index()) else { return Next::Over };
         // It took no time on a slot.
         line.give_back(entry.caller, weight, None);
@@ -305,7 +306,7 @@ impl Broker {
         let at = self.ledger.clock.at();
         let mut limits = self.ledger.limits.all().filter(|limit| Some(limit.name) == learned);
         let is_enforced = limits.any(|limit| limit.mode == Mode::Enforce);
-        let can_repeat = may_repeat && delays && is_enforced && entry.attempts < ATTEMPTS && !self.is_draining;
+        let can_repeat = may_repeat && delays && is_enforced && entry.attempts < ATTEMPTS && may_send;
         if !can_repeat || at >= entry.deadline {
             return Next::Pass(after);
         }

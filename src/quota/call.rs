@@ -41,6 +41,8 @@ pub struct Call {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) hold: Vec<Held>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) restore: Vec<Spent>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) ask: Vec<Item>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) look: Vec<&'static str>,
@@ -74,6 +76,14 @@ pub(super) struct Held {
     pub(super) ids: Vec<String>,
 }
 
+/// The requests of the day that the gate knows of: of an owner, and of its callers.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Spent {
+    pub(super) o: &'static str,
+    pub(super) d: u32,
+    pub(super) c: std::collections::BTreeMap<&'static str, u32>,
+}
+
 /// One request, its charges and its end. The short names keep calls small.
 #[derive(Debug, Clone, Default, Serialize)]
 pub(super) struct Item {
@@ -99,11 +109,6 @@ pub(super) struct Item {
     pub(super) f: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) h: Option<u8>,
-    /// The requests of the day that the gate knows of: of the owner, and of the caller.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) fd: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) fc: Option<u32>,
     /// The day and the hour in which it was charged.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) day: Option<u64>,
@@ -158,6 +163,8 @@ pub struct Told {
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Granted {
     pub(super) id: String,
+    /// The day of the two counts: the clocks of two gates may be on both sides of midnight.
+    pub(super) today: u64,
     pub(super) day: u32,
     pub(super) mine: u32,
 }
@@ -178,7 +185,9 @@ pub(super) struct Seen {
     pub(super) used: u32,
     /// Heads of callers that wait at other gates.
     pub(super) others: u32,
-    /// Requests of today.
+    /// The day of the count.
+    pub(super) today: u64,
+    /// Requests of that day.
     pub(super) day: u32,
     /// The time after which a request of this gate may have room.
     pub(super) wake: Option<u64>,

@@ -82,6 +82,7 @@ impl Entry {
     #[inline]
     pub(super) const fn begin(&mut self, state: State, at: Micros, epochs: Epochs) {
         self.state = state;
+        self.is_entered = false;
         self.started = at;
         self.epochs = epochs;
         self.attempts = self.attempts.saturating_add(1);

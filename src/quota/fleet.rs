@@ -20,6 +20,8 @@ use super::setup::Owner;
 use super::snapshot::FleetRow;
 
 pub(super) const MILLISECOND: Micros = 1000;
+/// Gates that are no longer seen count for this long.
+const FORGOTTEN: Micros = 3600 * SECOND;
 
 /// The behaviour of a gate without the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -57,6 +59,8 @@ pub(super) struct Fleet {
     pub(super) learning_until: Option<Micros>,
     /// The gates that were seen last.
     pub(super) replicas: u32,
+    /// When so many were seen last.
+    pub(super) seen_at: Micros,
     /// The limits of the whole fleet.
     pub(super) whole: Limits,
     /// Requests to enter, and whether they were entered before.
@@ -90,8 +94,16 @@ impl Fleet {
 
     pub(super) fn wake_at(&mut self, owner: Owner, at: Micros) {
         match self.wakes.iter_mut().find(|(one, _)| *one == owner) {
-            Some((_, wake)) => *wake = at,
+            // The earlier one comes first, and asks for the later one again.
+            Some((_, wake)) => *wake = (*wake).min(at),
             None => self.wakes.push((owner, at)),
+        }
+    }
+
+    /// So many gates are there. Fewer than before count only after an hour: some may have lost the store, and use their part.
+    pub(super) fn saw(&mut self, replicas: u32, at: Micros) {
+        if replicas >= self.replicas || at.saturating_sub(self.seen_at) >= FORGOTTEN {
+            (self.replicas, self.seen_at) = (replicas, at);
         }
     }
 
@@ -114,6 +126,7 @@ impl Broker {
         self.fleet = settings.map(|settings| {
             Box::new(Fleet {
                 replicas: settings.replicas.max(1),
+                seen_at: now.at,
                 settings,
                 is_connected: false,
                 was_connected: false,
@@ -202,7 +215,7 @@ impl Broker {
         let at = self.ledger.clock.at();
         let is_busy = self.entries.running().next().is_some();
         let Some(fleet) = &mut self.fleet else { return };
-        let learned = at.saturating_add(learning.saturating_mul(MILLISECOND));
+        let learned = at.saturating_add(learning.saturating_mul(MILLISECOND).min(fleet.settings.lease));
         if let Some(until) = fleet.learning_until {
             fleet.learning_until = Some(until.max(learned));
         } else if fleet.is_connected {
@@ -262,7 +275,7 @@ impl Broker {
             heads.clear();
             for index in &flow.waiting {
                 let Some(entry) = entries.get_mut(*index) else { continue };
-                let kind = (entry.class, entry.groups);
+                let kind = (entry.class, entry.groups, entry.counters.clone());
                 if heads.contains(&kind) {
                     continue;
                 }

@@ -2,12 +2,14 @@
 
 use super::Broker;
 use super::budget::Callers;
-use super::call::{Call, CallLimit, Held, Item};
+use super::call::{Call, CallLimit, Held, Item, Spent};
 use super::clock::{Micros, Now, SECOND};
 use super::entry::{Entry, State};
 use super::fleet::MILLISECOND;
+use super::ledger::Ledger;
 use super::limit::Mode;
-use super::line::{Line, step};
+use super::line::{Flow, Line, step};
+use super::setup::{Names, Owner};
 
 /// A request that the store has not granted is entered again after this time: a lost message costs no more.
 const AGAIN: Micros = SECOND;
@@ -18,8 +20,9 @@ impl Broker {
         self.ledger.clock.advance(now);
         let at = self.ledger.clock.at();
         let Self { names, ledger, lines, callers, entries, fleet: Some(fleet), .. } = self else { return None };
-        let names_of = (&*names, &lines[..], &*callers);
         let introduces = std::mem::replace(&mut fleet.introduces, false) || !fleet.is_connected;
+        let restore = if introduces { spent(names, ledger, lines) } else { Vec::new() };
+        let names_of = (&*names, &lines[..], &*callers);
         let mut call = Call {
             me: fleet.settings.me.clone(),
             lease: fleet.settings.lease / MILLISECOND,
@@ -49,6 +52,7 @@ impl Broker {
         if !fleet.is_connected {
             return Some(call);
         }
+        call.restore = restore;
         let epochs = ledger.epochs();
         for (id, entry) in fleet.leave.drain(..) {
             let Some(mut item) = item(names_of, &entry, id, at) else { continue };
@@ -68,9 +72,6 @@ impl Broker {
             {
                 (item.d, item.f, item.h) = (settings.per_day, settings.per_5m, settings.share);
             }
-            item.fd = ledger.spent_today(entry.owner);
-            let line = lines.get(entry.owner.index());
-            item.fc = line.and_then(|line| line.known(entry.caller)).map(|flow| flow.spent_today(&ledger.clock));
             call.ask.push(item);
         }
         for (owner, _) in fleet.wakes.extract_if(.., |(_, wake)| *wake <= at) {
@@ -125,6 +126,22 @@ const fn of_mode(mode: Mode) -> u8 {
 type Context<'a> = (&'a super::setup::Names, &'a [Line], &'a Callers);
 
 /// A request as the script sees it. `None` for a name that is not of this configuration, which does not occur.
+/// The counts of the day, for a store that may have lost them.
+fn spent(names: &Names, ledger: &mut Ledger, lines: &mut [Line]) -> Vec<Spent> {
+    let mut all = Vec::new();
+    for ((number, name), line) in (0..).zip(&names.owners.names).zip(lines) {
+        let day = ledger.spent_today(Owner(number));
+        let of_flow = |flow: &mut Flow| {
+            let spent = flow.spent_today(&ledger.clock);
+            let caller = names.callers.names.get(flow.caller.index()).filter(|_| spent > 0)?;
+            Some((caller.as_str(), spent))
+        };
+        let callers = line.flows().filter_map(of_flow).collect();
+        all.extend(day.map(|day| Spent { o: name.as_str(), d: day, c: callers }));
+    }
+    all
+}
+
 pub(super) fn item((names, lines, callers): Context<'_>, entry: &Entry, id: String, at: Micros) -> Option<Item> {
     let line = lines.get(entry.owner.index())?;
     let mean = line.known(entry.caller).map_or(line.mean, |flow| flow.mean);

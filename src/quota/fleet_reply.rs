@@ -14,11 +14,12 @@ impl Broker {
     pub fn reply(&mut self, reply: &Reply, is_new: bool, now: Now) {
         self.ledger.clock.advance(now);
         let Some(fleet) = &mut self.fleet else { return };
-        fleet.replicas = reply.replicas.max(1);
+        fleet.saw(reply.replicas.max(1), self.ledger.clock.at());
         if fleet.is_connected {
             fleet.lost = fleet.lost.saturating_add(reply.lost);
         }
         if reply.is_emptied && fleet.is_connected {
+            fleet.introduces = true;
             fleet.enter.clear();
             self.forget_entered();
             self.look_at_all();
@@ -35,7 +36,10 @@ impl Broker {
             if let Some(line) = self.lines.get_mut(owner.index()) {
                 (line.others, line.used_by_all) = (seen.others, seen.used);
             }
-            self.ledger.raise_today(owner, seen.day);
+            // A store that lost its counts is told them first.
+            if seen.today == self.ledger.clock.day_index() && !reply.is_emptied {
+                self.ledger.set_today(owner, seen.day);
+            }
             if let Some(wake) = seen.wake {
                 self.wake_at(owner, wake);
             }
@@ -86,7 +90,9 @@ impl Broker {
         // The store has counted it, and perhaps told so before.
         let (day, mine) = self.spent(&entry);
         self.grant(key.index, State::Granted);
-        self.set_spent(&entry, day.max(granted.day), mine.max(granted.mine));
+        if granted.today == self.ledger.clock.day_index() {
+            self.set_spent(&entry, day.max(granted.day), mine.max(granted.mine));
+        }
         self.wake(key.index);
         self.look(entry.owner);
     }

@@ -54,11 +54,10 @@ impl Ledger {
         }
     }
 
-    /// Raises what is spent of an owner's day to what the store knows.
-    pub(super) fn raise_today(&mut self, owner: Owner, spent: u32) {
+    /// Sets what is spent of an owner's day to what the store knows.
+    pub(super) fn set_today(&mut self, owner: Owner, spent: u32) {
         self.day(owner, |limit, meter, clock| {
-            let known = meter.used(limit, clock);
-            meter.set_spent(limit, clock, known.max(spent));
+            meter.set_spent(limit, clock, spent);
         });
     }
 }

@@ -229,8 +229,10 @@ end
 -- What is spent is at least what a gate knows of: a store that comes back empty forgets nothing that one of them saw.
 local function floor(r)
   local days = day_of(r.o)
-  if r.fd and tonumber(call('HGET', days, '') or 0) < r.fd then call('HSET', days, '', r.fd) end
-  if r.fc and tonumber(call('HGET', days, 'c:' .. r.c) or 0) < r.fc then call('HSET', days, 'c:' .. r.c, r.fc) end
+  if tonumber(call('HGET', days, '') or 0) < r.d then call('HSET', days, '', r.d) end
+  for caller, spent in pairs(r.c) do
+    if tonumber(call('HGET', days, 'c:' .. caller) or 0) < spent then call('HSET', days, 'c:' .. caller, spent) end
+  end
   keep(days, 2 * day_ms)
 end
 
@@ -284,7 +286,8 @@ local function look(owner)
       end)
     end
   end
-  local wake
+  -- What holds requests of one kind holds all of them, until another one takes a place.
+  local known, wakes = {}, {}
   while true do
     local r = first(lists)
     if not r then break end
@@ -295,26 +298,35 @@ local function look(owner)
       local told = {id = r.id, limit = limit, ms = ms}
       if not tell(r.r, {refused = told}) then table.insert(reply.refused, told) end
     else
-      local name, at = blocked(r)
+      local kind = table.concat({r.k, r.g, r.e, table.concat(r.n, ',')}, '|')
+      if not known[kind] then
+        local name, at = blocked(r)
+        known[kind] = {name = name, at = at}
+      end
+      local name, at = known[kind].name, known[kind].at
       if not name then
         call('HDEL', asks, r.id)
         take(r)
+        known = {}
         local days = day_of(owner)
-        local told = {id = r.id, day = tonumber(call('HGET', days, '') or 0), mine = tonumber(call('HGET', days, 'c:' .. r.c) or 0)}
+        local told = {id = r.id, today = q.day, day = tonumber(call('HGET', days, '') or 0), mine = tonumber(call('HGET', days, 'c:' .. r.c) or 0)}
         if not tell(r.r, {granted = told}) then table.insert(reply.granted, told) end
       else
         if at then
-          local ms = math.max(1, math.ceil(at - now))
-          if not tell(r.r, {wake = ms, owner = owner}) then wake = math.min(wake or ms, ms) end
+          wakes[r.r] = math.min(wakes[r.r] or at, at)
         end
         -- Nobody has a slot before one is released; what is kept from batch is not kept from others.
         if name == 'parallel' and r.k ~= 2 then break end
       end
     end
   end
+  for replica, at in pairs(wakes) do
+    wakes[replica] = math.max(1, math.ceil(at - now))
+    tell(replica, {wake = wakes[replica], owner = owner})
+  end
   if call('EXISTS', asks) == 1 then keep(asks) end
   table.insert(reply.owners, {
-    owner = owner, wake = wake, used = call('ZCARD', slots), others = others,
+    owner = owner, wake = wakes[q.me], today = q.day, used = call('ZCARD', slots), others = others,
     day = tonumber(call('HGET', day_of(owner), '') or 0),
   })
 end
@@ -395,16 +407,17 @@ for _, r in ipairs(q.hold or {}) do
   -- Its gate knows that the request is in flight, whatever was lost here.
   local slots = key('o', r.o, 'slots')
   for _, id in ipairs(r.ids) do
-    if call('ZADD', slots, text(now + q.lease), id) == 1 then reply.lost = reply.lost + 1 end
+    -- A gate that comes back says what it has: nothing of that was lost here.
+    if call('ZADD', slots, text(now + q.lease), id) == 1 and not q.hello then reply.lost = reply.lost + 1 end
   end
   keep(slots)
 end
+for _, r in ipairs(q.restore or {}) do floor(r) end
 for _, r in ipairs(q.ask or {}) do
-  floor(r)
   local score = call('ZSCORE', slots_of(r.o), r.id)
   if score then
     local days = day_of(r.o)
-    table.insert(reply.granted, {id = r.id, day = tonumber(call('HGET', days, '') or 0), mine = tonumber(call('HGET', days, 'c:' .. r.c) or 0)})
+    table.insert(reply.granted, {id = r.id, today = q.day, day = tonumber(call('HGET', days, '') or 0), mine = tonumber(call('HGET', days, 'c:' .. r.c) or 0)})
   else
     r.r, r.since, r.w = q.me, now - r.w, nil
     call('HSET', key('o', r.o, 'asks'), r.id, cjson.encode(r))
