@@ -105,6 +105,8 @@ mod turns;
 #[cfg(test)]
 mod bench;
 #[cfg(test)]
+mod fleet_oracle;
+#[cfg(test)]
 mod fleet_tests;
 #[cfg(test)]
 mod interleavings;

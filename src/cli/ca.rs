@@ -85,6 +85,7 @@ fn name(text: &str) -> Result<String, String> {
 }
 
 pub(super) fn run(args: &CaArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
+    super::harden::harden();
     match &args.command {
         CaCommand::Init(args) => init(args, out)?,
         CaCommand::Issue(args) => issue(args, out)?,

@@ -147,8 +147,14 @@ impl Keeper {
     /// [`NotKept`].
     pub fn lock(&self) -> Result<Lock, NotKept> {
         let mut options = OpenOptions::new();
-        let file = options.write(true).create(true).truncate(false).mode(0o600).open(&self.lock);
-        let file = file.map_err(NotKept::at(&self.lock))?;
+        // A link could lead anywhere, for commands that root runs.
+        let flags = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+        let owner = self.owner(&self.lock);
+        options.write(true).create(true).truncate(false).mode(0o600).custom_flags(flags);
+        let file = options.open(&self.lock).map_err(NotKept::at(&self.lock))?;
+        if let Some((user, group)) = owner {
+            std::os::unix::fs::fchown(&file, Some(user), Some(group)).map_err(NotKept::at(&self.lock))?;
+        }
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Lock { _file: file }),
             Err(Errno::WOULDBLOCK) => Err(NotKept::Busy(self.lock.clone())),
@@ -229,12 +235,15 @@ impl Keeper {
         if path.is_symlink() {
             return Err(NotKept::Link(path.to_owned()));
         }
-        // Rule 5: only root can give a file away.
+        writing::replace_as(path, bytes, self.owner(path)).map_err(NotKept::at(path))
+    }
+
+    /// The user and the group that get a file which root writes (rule 5: only root can give a file away).
+    fn owner(&self, path: &Path) -> Option<(u32, u32)> {
         let is_root = rustix::process::geteuid().is_root();
         let folder = path.parent().unwrap_or(path);
         let owner = [path, self.token.as_path(), folder].into_iter().find_map(|path| path.metadata().ok());
-        let owner = owner.filter(|_| is_root).map(|found| (found.uid(), found.gid()));
-        writing::replace_as(path, bytes, owner).map_err(NotKept::at(path))
+        owner.filter(|_| is_root).map(|found| (found.uid(), found.gid()))
     }
 }
 

@@ -13,7 +13,7 @@ use super::token::{Ended, Subject, block_on, ended};
 use crate::cli::oauth_keep::{Issued, text_of};
 use crate::cli::oauth_paste::Received;
 use crate::doctor::finding::{Finding, Severity};
-use crate::doctor::{Report, examine_candidate};
+use crate::doctor::{Line, Report, examine_candidate};
 use crate::token::Token;
 use crate::token::record::{Record, name_of, seconds};
 
@@ -27,6 +27,9 @@ pub(super) enum Verdict {
 
 /// The checks whose result decides about a token (rule 1).
 const DECIDING: [&str; 5] = ["owner", "application", "alive", "read", "connection"];
+
+/// The checks of which a bad finding may pass, except that Metrica and Yandex ID both reject the token.
+const PASSING: [&str; 2] = ["alive", "connection"];
 
 /// Returns the pair that was received, with its record.
 pub(super) fn issued(received: Received, client_id: Option<&str>, device_id: Option<String>) -> Issued {
@@ -74,7 +77,14 @@ pub(super) fn names(finding: &Finding) -> (Option<String>, Option<String>) {
 
 fn verdict(report: &Report) -> Verdict {
     let deciding = report.lines.iter().filter(|line| DECIDING.contains(&line.finding.check()));
-    match deciding.map(|line| line.finding.severity()).max() {
+    // Only what was found about the token makes it a wrong one. A connection that fails, or a refusal that may pass, does not:
+    // the pair that it came with may be the only one that is left.
+    let judged = |line: &Line| {
+        let (check, severity) = (line.finding.check(), line.finding.severity());
+        let passes = PASSING.contains(&check) && line.finding.name() != "dead";
+        if severity == Severity::Wrong && passes { Severity::Unknown } else { severity }
+    };
+    match deciding.map(judged).max() {
         Some(Severity::Well | Severity::Note | Severity::Warning) => Verdict::Right,
         Some(Severity::Wrong) => Verdict::Wrong,
         Some(Severity::Unknown) | None => Verdict::Unknown,

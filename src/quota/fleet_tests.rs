@@ -1,7 +1,6 @@
 //! A fleet in virtual time, on real stores: the load of one gate on several, with the figures that it has to reach.
 
 use metrica::error_type::ErrorType;
-use proptest::prelude::*;
 
 use super::servers::{SERVERS, Store};
 use super::world::{Client, Event, LEASE, Pattern, World};
@@ -148,19 +147,19 @@ fn many_gates_keep_a_budget_over_the_end_of_a_day() {
 
 /// One request: owner, caller, kind.
 #[derive(Debug, Clone, Copy)]
-struct Ask {
-    caller: usize,
-    kind: usize,
+pub(super) struct Ask {
+    pub(super) caller: usize,
+    pub(super) kind: usize,
 }
 
-const fn ask(caller: usize, kind: usize) -> Ask {
+pub(super) const fn ask(caller: usize, kind: usize) -> Ask {
     Ask { caller, kind }
 }
 
-const CALLERS: [&str; 4] = ["one", "two", "three", "four"];
-const NOON: u64 = 20_000 * 86_400 + 43_200;
+pub(super) const CALLERS: [&str; 4] = ["one", "two", "three", "four"];
+pub(super) const NOON: u64 = 20_000 * 86_400 + 43_200;
 
-fn settings() -> Settings {
+pub(super) fn settings() -> Settings {
     let mut callers = CALLERS.map(|name| CallerSettings::new(CallerId::new(name)));
     callers[1].per_day = Some(9);
     callers[2].per_5m = Some(4);
@@ -174,7 +173,7 @@ fn settings() -> Settings {
     }
 }
 
-fn groups(kind: usize) -> Groups {
+pub(super) fn groups(kind: usize) -> Groups {
     [
         Groups::CLIENT_READ,
         Groups::REPORT_READ,
@@ -184,7 +183,7 @@ fn groups(kind: usize) -> Groups {
     ][kind]
 }
 
-fn request(broker: &Broker, caller: &str, groups: Groups, counters: usize) -> Request {
+pub(super) fn request(broker: &Broker, caller: &str, groups: Groups, counters: usize) -> Request {
     Request {
         owner: broker.owner(OwnerName::new("shop")).unwrap(),
         caller: broker.caller(CallerId::new(caller)).unwrap(),
@@ -197,16 +196,16 @@ fn request(broker: &Broker, caller: &str, groups: Groups, counters: usize) -> Re
 }
 
 /// Gates that ask and give up at once, if nothing is granted at once.
-struct Fleet {
-    brokers: Vec<Broker>,
-    store: Store,
-    now: Now,
+pub(super) struct Fleet {
+    pub(super) brokers: Vec<Broker>,
+    pub(super) store: Store,
+    pub(super) now: Now,
     /// What the server's clock is ahead, in milliseconds.
     skew: i64,
 }
 
 impl Fleet {
-    fn new(server: (&str, &str)) -> Self {
+    pub(super) fn new(server: (&str, &str)) -> Self {
         Self::of(2, server, |_| {})
     }
 
@@ -225,7 +224,7 @@ impl Fleet {
     }
 
     /// From the start: the store is empty, and its first lease passes.
-    fn begin(&mut self) {
+    pub(super) fn begin(&mut self) {
         (0..self.brokers.len()).for_each(|gate| self.call(gate));
         self.pass(6000);
         assert!(self.brokers.iter_mut().all(|broker| broker.snapshot().fleet.unwrap().is_store_up));
@@ -247,7 +246,7 @@ impl Fleet {
     }
 
     /// Time passes, in steps in which gates show that they live.
-    fn pass(&mut self, milliseconds: u64) {
+    pub(super) fn pass(&mut self, milliseconds: u64) {
         let mut left = milliseconds;
         while left > 0 {
             let step = left.min(1600);
@@ -268,7 +267,7 @@ impl Fleet {
         request(&self.brokers[gate], caller, groups, counters)
     }
 
-    fn ask(&mut self, gate: usize, ask: Ask) -> Option<Lease> {
+    pub(super) fn ask(&mut self, gate: usize, ask: Ask) -> Option<Lease> {
         let request = self.request(gate, CALLERS[ask.caller], groups(ask.kind), ask.kind.min(3));
         self.ask_for(gate, request)
     }
@@ -291,7 +290,7 @@ impl Fleet {
         None
     }
 
-    fn finish(&mut self, gate: usize, lease: Lease, how: usize) {
+    pub(super) fn finish(&mut self, gate: usize, lease: Lease, how: usize) {
         if how == 6 {
             self.brokers[gate].abandon(lease, self.now);
         } else {
@@ -301,7 +300,7 @@ impl Fleet {
     }
 }
 
-fn outcome(how: usize) -> Outcome {
+pub(super) fn outcome(how: usize) -> Outcome {
     let quotas = [
         ErrorType::QuotaParallelRequests,
         ErrorType::QuotaRequestsByIp,
@@ -313,89 +312,4 @@ fn outcome(how: usize) -> Outcome {
         1..=4 => Outcome::Refused { error_type: quotas[how - 1], may_repeat: false },
         _ => Outcome::Done,
     }
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Op {
-    Ask(usize, Ask),
-    Finish(usize, usize),
-    Pass(u64),
-}
-
-fn ops() -> impl Strategy<Value = Op> {
-    prop_oneof![
-        6 => (0..2usize, 0..4usize, 0..5usize).prop_map(|(gate, caller, kind)| Op::Ask(gate, ask(caller, kind))),
-        5 => (any::<usize>(), 0..9usize).prop_map(|(which, how)| Op::Finish(which, how)),
-        4 => (0..400u64).prop_map(Op::Pass),
-        1 => (0..40_000u64).prop_map(Op::Pass),
-    ]
-}
-
-/// Two gates and a store decide as one gate without a store does.
-fn decide_alike(server: (&str, &str)) {
-    let mut fleet = Fleet::new(server);
-    let config = ProptestConfig {
-        cases: 40,
-        failure_persistence: None,
-        rng_seed: proptest::test_runner::RngSeed::Fixed(17),
-        ..ProptestConfig::default()
-    };
-    let fleet = std::cell::RefCell::new(&mut fleet);
-    proptest!(config, |(ops in proptest::collection::vec(ops(), 1..150))| {
-        let mut fleet = fleet.borrow_mut();
-        fleet.store.empty();
-        fleet.now = Now { at: 0, unix: NOON };
-        for gate in 0..2 {
-            fleet.brokers[gate] = Broker::new(&settings(), fleet.now);
-            let joined = FleetSettings { me: format!("g{gate}"), lease: LEASE, on_loss: OnLoss::Share, replicas: 2 };
-            let now = fleet.now;
-            fleet.brokers[gate].join_fleet(Some(joined), now);
-        }
-        fleet.begin();
-        let mut alone = Broker::new(&settings(), fleet.now);
-        let mut running = Vec::new();
-        for (number, op) in ops.iter().enumerate() {
-            match *op {
-                Op::Ask(gate, ask) => {
-                    let request = request(&alone, CALLERS[ask.caller], groups(ask.kind), ask.kind.min(3));
-                    let here = match alone.ask(fleet.now, request) {
-                        Answer::Granted(lease) => Some(lease),
-                        Answer::Wait(ticket) => {
-                            alone.cancel(ticket, fleet.now);
-                            None
-                        }
-                        Answer::Refused(_) => None,
-                    };
-                    let there = fleet.ask(gate, ask);
-                    let granted = (here.is_some(), there.is_some());
-                    prop_assert!(granted.0 == granted.1, "operation {number}: alone and in the fleet {granted:?}: {:?}", &ops[..=number]);
-                    running.extend(here.zip(there).map(|(here, there)| (here, gate, there)));
-                }
-                Op::Finish(which, how) if !running.is_empty() => {
-                    let (here, gate, there) = running.swap_remove(which % running.len());
-                    if how == 6 {
-                        alone.abandon(here, fleet.now);
-                    } else {
-                        let _ = alone.finish(here, fleet.now, outcome(how));
-                    }
-                    fleet.finish(gate, there, how);
-                }
-                Op::Finish(..) => {}
-                Op::Pass(milliseconds) => {
-                    fleet.pass(milliseconds);
-                    let _ = alone.due(fleet.now);
-                }
-            }
-        }
-    });
-}
-
-#[test]
-fn a_redis_decides_as_a_gate_alone_does() {
-    decide_alike(SERVERS[0]);
-}
-
-#[test]
-fn a_valkey_decides_as_a_gate_alone_does() {
-    decide_alike(SERVERS[1]);
 }

@@ -320,6 +320,20 @@ fn a_token_that_cannot_be_proven_waits_for_the_next_command() {
     assert!(life.works() && !life.file("crm.refresh.pending").exists());
 }
 
+/// The old pair ended with the renewal: while Metrica refuses everything, the new one waits.
+#[test]
+fn a_renewal_during_an_outage_loses_nothing() {
+    let life = Life::new(RENEWED);
+    assert_eq!(life.log_in().code, 0);
+    life.fake.turn("oauth?rotates=1&ends_old=1").unwrap();
+    life.fake.turn("fail?error_type=invalid_token&path=/management&times=9").unwrap();
+    let end = life.run(&["refresh", "crm"], "");
+    assert!(end.code == 75 && life.file("crm.refresh.pending").exists(), "{end:?}");
+    life.fake.turn("fail?error_type=invalid_token&times=0").unwrap();
+    let end = life.run(&["refresh", "crm"], "");
+    assert!(end.code == 0 && life.works() && !life.file("crm.refresh.pending").exists(), "{end:?}");
+}
+
 #[test]
 fn a_renewal_keeps_the_pair_and_an_unchanged_token_is_no_error() {
     let life = Life::new(RENEWED);

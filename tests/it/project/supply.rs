@@ -115,6 +115,7 @@ fn no_decision_reads_the_wall_clock() {
         "src/files.rs",
         "src/gateway/record.rs",
         "src/metrics/process.rs",
+        "src/metrics/token_state.rs",
         "src/reload/renewal.rs",
         "src/telemetry/access.rs",
         "src/token/record.rs",
