@@ -132,7 +132,9 @@ pub(super) struct Item {
 #[serde(default)]
 pub struct Reply {
     pub(super) granted: Vec<Granted>,
-    pub(super) refused: Vec<OverBudget>,
+    pub(super) refused: Vec<LimitedUntil>,
+    /// Requests that a limit holds for so long.
+    pub(super) held: Vec<LimitedUntil>,
     pub(super) owners: Vec<Seen>,
     /// The store is empty, and grants nothing for so long.
     pub learning: u64,
@@ -149,7 +151,7 @@ pub struct Reply {
 #[serde(default)]
 pub struct Told {
     pub(super) granted: Option<Granted>,
-    pub(super) refused: Option<OverBudget>,
+    pub(super) refused: Option<LimitedUntil>,
     /// Every gate is asked to make a call: the store is new.
     pub(super) call: bool,
     /// Every gate has made one, and waiting requests can be granted.
@@ -169,9 +171,9 @@ pub(super) struct Granted {
     pub(super) mine: u32,
 }
 
-/// A request whose caller has spent its budget of this limit.
+/// A request that a limit, or its caller's budget of it, holds for so long.
 #[derive(Debug, Clone, Deserialize)]
-pub(super) struct OverBudget {
+pub(super) struct LimitedUntil {
     pub(super) id: String,
     pub(super) limit: String,
     pub(super) ms: u64,

@@ -36,6 +36,8 @@ impl Broker {
         self.ledger.grow(owners, egresses);
         self.lines.resize_with(owners, Line::default);
         self.contended.resize(egresses, false);
+        // An account that is new has a part, too.
+        self.apply_limits();
         self.look_at_all();
     }
 

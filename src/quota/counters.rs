@@ -67,6 +67,8 @@ pub(super) struct Counter {
 #[derive(Debug, Default)]
 pub(super) struct CounterTable {
     known: FxHashMap<u64, Counter>,
+    /// A new counter may use one part of so many; 0 and 1 mean all of it.
+    pub(super) parts: u32,
     pub(super) forgotten: u64,
 }
 
@@ -89,7 +91,15 @@ impl CounterTable {
         if self.known.len() >= MOST && !self.known.contains_key(&id) {
             self.forget(limits, clock);
         }
-        let new = || Counter { meters: limits.each_ref().map(Meter::new), touched: 0 };
+        let parts = self.parts;
+        let meter = |limit: &Limit| {
+            let mut meter = Meter::new(limit);
+            if parts > 1 {
+                meter.cap(limit, clock, parts);
+            }
+            meter
+        };
+        let new = || Counter { meters: limits.each_ref().map(meter), touched: 0 };
         let counter = self.known.entry(id).or_insert_with(new);
         counter.touch(clock);
         counter

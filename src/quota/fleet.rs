@@ -183,7 +183,7 @@ impl Broker {
     }
 
     /// The whole limits, or this gate's part of them (rule 2).
-    fn apply_limits(&mut self) {
+    pub(super) fn apply_limits(&mut self) {
         let Some(fleet) = &self.fleet else { return };
         let replicas = if fleet.is_connected { 1 } else { fleet.replicas };
         self.ledger.limits = fleet.whole.clone().with_part_of(replicas);

@@ -1,7 +1,7 @@
 //! The responses and messages of the store of a fleet.
 
 use super::Broker;
-use super::call::{Granted, OverBudget, Reply, Told};
+use super::call::{Granted, LimitedUntil, Reply, Told};
 use super::clock::{Now, SECOND};
 use super::entry::{Entry, EntryKey, State};
 use super::fleet::MILLISECOND;
@@ -30,6 +30,9 @@ impl Broker {
         }
         for refused in &reply.refused {
             self.store_refused(refused);
+        }
+        for held in &reply.held {
+            self.store_holds(held);
         }
         for seen in &reply.owners {
             let Some(owner) = self.names.owners.find(|name| name.as_str() == seen.owner).map(Owner) else { continue };
@@ -97,6 +100,20 @@ impl Broker {
         self.look(entry.owner);
     }
 
+    /// A limit holds a request, perhaps because of other gates: one that it holds beyond its deadline is refused at once.
+    fn store_holds(&mut self, held: &LimitedUntil) {
+        let Some((key, entry)) = self.entered(&held.id) else { return };
+        let Some(limit) = LimitName::ALL.iter().copied().find(|limit| limit.as_str() == held.limit) else { return };
+        if let Some(known) = self.entries.get_mut(key.index) {
+            known.waits_for = limit;
+        }
+        let after = held.ms.saturating_mul(MILLISECOND);
+        if limit != LimitName::Parallel && self.ledger.clock.at().saturating_add(after) > entry.deadline {
+            self.refuse(key.index, Refusal { limit, reason: Reason::Wait, after: After(after.max(SECOND)) });
+            self.look(entry.owner);
+        }
+    }
+
     /// The requests of the day, of the owner and of the caller of a request.
     fn spent(&mut self, entry: &Entry) -> (u32, u32) {
         let Self { ledger, lines, .. } = self;
@@ -113,7 +130,7 @@ impl Broker {
         }
     }
 
-    fn store_refused(&mut self, refused: &OverBudget) {
+    fn store_refused(&mut self, refused: &LimitedUntil) {
         let Some((key, entry)) = self.entered(&refused.id) else { return };
         let Some(limit) = LimitName::ALL.iter().copied().find(|limit| limit.as_str() == refused.limit) else { return };
         if let Some(known) = self.entries.get_mut(key.index) {

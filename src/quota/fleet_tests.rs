@@ -91,6 +91,41 @@ fn who_waits_behind_a_request_that_leaves_is_served() {
     assert!(matches!(fleet.brokers[1].take(second), Taken::Granted(_)));
 }
 
+/// Another gate has used the 5 minutes: a request is told so at once, and when to come again.
+#[test]
+fn a_limit_that_other_gates_have_used_refuses_at_once() {
+    let mut fleet = Fleet::new(SERVERS[0]);
+    for _ in 0..6 {
+        let lease = fleet.ask(0, ask(0, 1)).unwrap();
+        fleet.finish(0, lease, 7);
+        fleet.pass(1000);
+    }
+    let request = fleet.request(1, "one", Groups::REPORT_READ, 1);
+    let Answer::Wait(ticket) = fleet.brokers[1].ask(fleet.now, request) else { panic!("it is not known here") };
+    fleet.call(1);
+    let Taken::Refused(refusal) = fleet.brokers[1].take(ticket) else { panic!("it waits in vain") };
+    assert_eq!((refusal.limit, refusal.reason), (LimitName::Reports5m, Reason::Wait));
+    assert!((290..=300).contains(&refusal.after.seconds(0)), "{refusal:?}");
+}
+
+/// A gate that never reached its store uses a part of every limit, also of those of counters that it sees for the first time.
+#[test]
+fn a_gate_without_its_store_has_a_part_of_every_limit() {
+    let now = Now { at: 0, unix: NOON };
+    let mut broker = Broker::new(&settings(), now);
+    let fleet = FleetSettings { me: "g0".to_owned(), lease: LEASE, on_loss: OnLoss::Share, replicas: 3 };
+    broker.join_fleet(Some(fleet), now);
+    let grants = |broker: &mut Broker, seconds: u64| {
+        let now = Now { at: seconds * SECOND, unix: NOON + seconds };
+        let request = request(broker, "one", groups(3), 1);
+        match broker.ask(now, request) {
+            Answer::Granted(lease) => broker.finish(lease, now, Outcome::Done) == Next::Over,
+            Answer::Wait(_) | Answer::Refused(_) => false,
+        }
+    };
+    assert_eq!([grants(&mut broker, 1), grants(&mut broker, 2)], [true, false], "one of three grants of the hour");
+}
+
 /// The server's clock jumps by an hour, forward and back: no lease ends by that, and none stays.
 #[test]
 fn a_clock_that_jumps_ends_no_lease_and_keeps_none() {

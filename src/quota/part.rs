@@ -27,6 +27,7 @@ impl Ledger {
     /// Lets this gate use its part of what is left of each day and hour; with one replica, all of it.
     pub(super) fn cap(&mut self, replicas: u32, callers: &mut Callers, lines: &mut [Line]) {
         let Self { clock, limits, owners, counters, .. } = self;
+        counters.parts = replicas;
         let counters =
             counters.all().map(|counter| &mut counter.meters).flat_map(|meters| meters.iter_mut().zip(&limits.counter));
         for (meter, limit) in owners.iter_mut().flat_map(|meters| meters.iter_mut().zip(&limits.owner)).chain(counters)

@@ -33,7 +33,7 @@ local was_known = call('ZSCORE', alive, q.me)
 if q.stops then call('ZREM', alive, q.me) else call('ZADD', alive, text(now + q.lease), q.me) end
 keep(alive)
 
-local reply = {granted = {}, refused = {}, owners = {}, lost = 0, is_emptied = not was_known and not q.hello}
+local reply = {granted = {}, refused = {}, held = {}, owners = {}, lost = 0, is_emptied = not was_known and not q.hello}
 local function tell(replica, message)
   if replica == q.me then return false end
   call('PUBLISH', key('to', replica), cjson.encode(message))
@@ -314,6 +314,7 @@ local function look(owner)
       else
         if at then
           wakes[r.r] = math.min(wakes[r.r] or at, at)
+          if r.r == q.me then table.insert(reply.held, {id = r.id, limit = name, ms = math.max(1, math.ceil(at - now))}) end
         end
         -- Nobody has a slot before one is released; what is kept from batch is not kept from others.
         if name == 'parallel' and r.k ~= 2 then break end
@@ -446,7 +447,7 @@ if reply.learning == 0 then
 end
 reply.replicas = call('ZCARD', alive)
 -- An empty table would become an object.
-for _, list in ipairs({'granted', 'refused', 'owners'}) do
+for _, list in ipairs({'granted', 'refused', 'held', 'owners'}) do
   if #reply[list] == 0 then reply[list] = nil end
 end
 return cjson.encode(reply)
