@@ -176,12 +176,15 @@ attached() {
 full_queue() {
     METRIKA_GATE_BIN=${METRIKA_GATE_BIN:-$gate} "$tools/venv/bin/python" tests/clients/quota.py
 }
-# Writes the metrics of a gate that belongs to a fleet and does not reach its store to a file.
+# Writes the metrics of a gate to a file that belongs to a fleet and does not reach its store, and that has a certificate.
 metrics_of_fleet() {
     local folder=$work/fleet pid status=0
     mkdir -p "$folder"
+    "$gate" ca init "$folder/ca" >"$folder/log" || { tail -n 20 "$folder/log"; return 1; }
     cat >"$folder/gate.yaml" <<GATE
-listeners: [{name: app, address: "127.0.0.1:0"}]
+listeners:
+  - {name: app, address: "127.0.0.1:0"}
+  - {name: tls, address: "127.0.0.1:0", tls: {authority: "$folder/ca"}}
 admin: {address: "127.0.0.1:9091"}
 tokens: {crm: {file: "$folder/crm", scopes: [metrika:read]}}
 callers: [{id: app, match: {listener: app}, scopes: [metrika:read], tokens: [crm]}]

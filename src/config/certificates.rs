@@ -2,7 +2,7 @@
 //!
 //! 1. A [`Leaf`] is a certificate that can be served: its chain, and the private key that fits it.
 //! 2. An [`Authority`] is a private certificate authority that can issue certificates for Metrica's names, for `localhost`
-//!    and for the names given at its creation, and for nothing else ([`super::constraints`]).
+//!    and for the names given at its creation, and for nothing else (`config/constraints.rs`).
 //! 3. [`Handshakes`] has the settings of each listener: TLS 1.2 and 1.3, HTTP/1.1, and HTTP/2 where the listener enables it.
 //! 4. Sessions are resumed by tickets, whose keys are replaced every six hours and never leave the process. Each listener has
 //!    its own, which a new certificate does not replace.

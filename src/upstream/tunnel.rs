@@ -2,7 +2,7 @@
 //!
 //! 1. The request is built once. It contains the target, `Host` and the credentials of the proxy, and nothing else; its
 //!    memory is overwritten when it is dropped. A token is sent only inside the TLS that runs inside the tunnel.
-//! 2. The response is read strictly and up to its head: at most [`LONGEST`] bytes, with the interim responses before it.
+//! 2. The response is read strictly and up to its head: at most 16 KiB, with the interim responses before it.
 //!    A byte behind a successful head is an error, because a TLS server never sends first. The body of a refusal is not read.
 //! 3. Only 2xx opens the tunnel. Every other response, a close and a time-out is a [`Refused`] of its own; none of them is
 //!    ever taken for a response of the upstream. The connection is closed then.
