@@ -183,10 +183,6 @@ pub(super) struct LimitedUntil {
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Seen {
     pub(super) owner: String,
-    /// Requests in flight.
-    pub(super) used: u32,
-    /// Heads of callers that wait at other gates.
-    pub(super) others: u32,
     /// The day of the count.
     pub(super) today: u64,
     /// Requests of that day.

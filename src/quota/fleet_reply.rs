@@ -36,9 +36,6 @@ impl Broker {
         }
         for seen in &reply.owners {
             let Some(owner) = self.names.owners.find(|name| name.as_str() == seen.owner).map(Owner) else { continue };
-            if let Some(line) = self.lines.get_mut(owner.index()) {
-                (line.others, line.used_by_all) = (seen.others, seen.used);
-            }
             // A store that lost its counts is told them first.
             if seen.today == self.ledger.clock.day_index() && !reply.is_emptied {
                 self.ledger.set_today(owner, seen.day);

@@ -3,27 +3,9 @@
 use metrica::error_type::ErrorType;
 
 use super::servers::{SERVERS, Store};
-use super::world::{Client, Event, LEASE, Pattern, World};
+use super::world::{Client, Event, LEASE, NEVER, Pattern, READS, World, three_clients};
 use super::*;
 use crate::policy::names::CallerId;
-
-const NEVER: Micros = Micros::MAX;
-const READS: Client = Client {
-    owner: 0,
-    caller: "cron",
-    groups: Groups::CLIENT_READ,
-    class: Class::Normal,
-    service: (400, 3000),
-    pattern: Pattern::Loop(2 * SECOND, NEVER),
-};
-
-/// The load of `simulation::three_callers`, on so many gates.
-fn three_callers(gates: usize, server: (&str, &str), seed: u64) -> World {
-    let etl = Client { caller: "etl", service: (800, 6000), pattern: Pattern::Loop(SECOND / 100, NEVER), ..READS };
-    let dash = Client { caller: "dash", pattern: Pattern::Bursts(5, 20.0), ..READS };
-    let clients: Vec<_> = std::iter::repeat_n(etl, 64).chain([dash, READS]).collect();
-    World::fleet(gates, Store::start(server), &clients, &[("etl", 300)], 600, seed).run()
-}
 
 /// As for one gate, and with these figures: the p95 of a burst's requests is within 20 % of that of one gate.
 #[test]
@@ -31,7 +13,7 @@ fn several_gates_share_three_slots_as_one_would() {
     for server in SERVERS {
         let mut alone = None;
         for gates in [1, 3, 5] {
-            let world = three_callers(gates, server, 1);
+            let world = World::fleet(gates, Store::start(server), &three_clients(), &[("etl", 300)], 600, 1).run();
             let (used, cron) = (world.percent_of(3), world.p95("cron", |seen| seen.granted));
             let dash = world.p95("dash", |seen| seen.ended);
             let (sent, calls) = (world.sent.len(), world.store.as_ref().unwrap().calls);

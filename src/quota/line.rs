@@ -129,10 +129,6 @@ pub(super) struct Line {
     served: Option<Micros>,
     /// The time at which the line has to be looked at again.
     pub(super) next: Option<Micros>,
-    /// Callers that wait at other gates of the fleet.
-    pub(super) others: u32,
-    /// Requests in flight of all gates.
-    pub(super) used_by_all: u32,
 }
 
 impl Default for Line {
@@ -145,8 +141,6 @@ impl Default for Line {
             mean: FIRST_MEAN,
             served: None,
             next: None,
-            others: 0,
-            used_by_all: 0,
         }
     }
 }

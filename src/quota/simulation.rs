@@ -1,24 +1,10 @@
 //! The broker in virtual time: the load of a gate, with the figures that it has to reach.
 
-use super::world::{Client, Event, Pattern, Seen, World};
+use super::world::{Client, Event, NEVER, Pattern, READS, Seen, World, three_clients};
 use super::*;
 
-const NEVER: Micros = Micros::MAX;
-const READS: Client = Client {
-    owner: 0,
-    caller: "cron",
-    groups: Groups::CLIENT_READ,
-    class: Class::Normal,
-    service: (400, 3000),
-    pattern: Pattern::Loop(2 * SECOND, NEVER),
-};
-
-/// A greedy caller with 64 requests at once, of which each takes twice as long; bursts of 5; one after the other.
 fn three_callers(wait: u64, seed: u64) -> World {
-    let etl = Client { caller: "etl", service: (800, 6000), pattern: Pattern::Loop(SECOND / 100, NEVER), ..READS };
-    let dash = Client { caller: "dash", pattern: Pattern::Bursts(5, 20.0), ..READS };
-    let clients: Vec<_> = std::iter::repeat_n(etl, 64).chain([dash, READS]).collect();
-    World::new(&clients, &[("etl", wait)], 600, seed).run()
+    World::new(&three_clients(), &[("etl", wait)], 600, seed).run()
 }
 
 #[test]

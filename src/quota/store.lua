@@ -262,8 +262,8 @@ end
 
 -- Grants what can be granted to the requests that wait for one owner, in the order of service.
 local function look(owner)
-  local asks, slots = key('o', owner, 'asks'), slots_of(owner)
-  local lists, others, waiting = {[0] = {}, {}, {}}, 0, call('HGETALL', asks)
+  local asks = key('o', owner, 'asks')
+  local lists, waiting = {[0] = {}, {}, {}}, call('HGETALL', asks)
   if #waiting > 0 then
     local known = call('HGETALL', key('o', owner, 'tags'))
     local tags = {}
@@ -275,7 +275,6 @@ local function look(owner)
       else
         r.tag = math.max(tags.v or 0, tags['c:' .. r.c] or 0)
         table.insert(lists[r.k], r)
-        if r.r ~= q.me then others = others + 1 end
       end
     end
     for class = 0, 2 do
@@ -327,7 +326,7 @@ local function look(owner)
   end
   if call('EXISTS', asks) == 1 then keep(asks) end
   table.insert(reply.owners, {
-    owner = owner, wake = wakes[q.me], today = q.day, used = call('ZCARD', slots), others = others,
+    owner = owner, wake = wakes[q.me], today = q.day,
     day = tonumber(call('HGET', day_of(owner), '') or 0),
   })
 end

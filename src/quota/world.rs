@@ -32,6 +32,23 @@ pub(super) struct Client {
     pub(super) pattern: Pattern,
 }
 
+pub(super) const NEVER: Micros = Micros::MAX;
+pub(super) const READS: Client = Client {
+    owner: 0,
+    caller: "cron",
+    groups: Groups::CLIENT_READ,
+    class: Class::Normal,
+    service: (400, 3000),
+    pattern: Pattern::Loop(2 * SECOND, NEVER),
+};
+
+/// A greedy caller with 64 requests at once, of which each takes twice as long; bursts of 5; one after the other.
+pub(super) fn three_clients() -> Vec<Client> {
+    let etl = Client { caller: "etl", service: (800, 6000), pattern: Pattern::Loop(SECOND / 100, NEVER), ..READS };
+    let dash = Client { caller: "dash", pattern: Pattern::Bursts(5, 20.0), ..READS };
+    std::iter::repeat_n(etl, 64).chain([dash, READS]).collect()
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Event {
     Ask(usize),
