@@ -21,6 +21,7 @@ mod accounts;
 mod admission;
 mod authority;
 pub mod certificates;
+mod client_auth;
 mod constraints;
 pub mod document;
 mod error;

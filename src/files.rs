@@ -59,6 +59,8 @@ pub enum Purpose {
     AuthorityKey(ListenerName),
     /// The certificate of the listener with this name, which the process renews.
     Renewed(ListenerName),
+    /// The authorities for certificates of the clients of the listener with this name.
+    ClientAuthority(ListenerName),
     /// The counts that are kept for the next process.
     State,
     /// Connections to the store of the quotas; as a file, the certificate authorities that they trust.
@@ -84,6 +86,7 @@ impl fmt::Display for Purpose {
             Self::Authority(name) => write!(f, "authority of listener {name}"),
             Self::AuthorityKey(name) => write!(f, "key of the authority of listener {name}"),
             Self::Renewed(name) => write!(f, "renewed certificate of listener {name}"),
+            Self::ClientAuthority(name) => write!(f, "authorities for clients of listener {name}"),
             Self::State => f.write_str("state"),
             Self::Store => f.write_str("quota store"),
             Self::StorePassword => f.write_str("password of the quota store"),
@@ -122,7 +125,8 @@ impl Purpose {
             | Self::Certificate(_)
             | Self::CertificateKey(_)
             | Self::Authority(_)
-            | Self::AuthorityKey(_) => Read::WithIt,
+            | Self::AuthorityKey(_)
+            | Self::ClientAuthority(_) => Read::WithIt,
             Self::Token(_) | Self::StorePassword => Read::Alone,
             Self::ClientSecret(_) | Self::RefreshToken(_) => Read::ByCommands,
             Self::Listener(_) => Read::Never,
@@ -139,7 +143,8 @@ impl Purpose {
             | Self::OAuth
             | Self::Store
             | Self::Certificate(_)
-            | Self::Authority(_) => Guard::Trusted,
+            | Self::Authority(_)
+            | Self::ClientAuthority(_) => Guard::Trusted,
             Self::Token(_)
             | Self::ClientSecret(_)
             | Self::RefreshToken(_)
@@ -167,7 +172,8 @@ impl Purpose {
             | Self::CertificateKey(_)
             | Self::Authority(_)
             | Self::AuthorityKey(_)
-            | Self::Renewed(_) => "tls".to_owned(),
+            | Self::Renewed(_)
+            | Self::ClientAuthority(_) => "tls".to_owned(),
             Self::State => "state_dir".to_owned(),
             Self::Store | Self::StorePassword => "quota.store".to_owned(),
         }

@@ -16,6 +16,7 @@ use rustc_hash::FxHashMap;
 
 pub use finished::Finished;
 
+use crate::config::certificates::ClientCertificateFault;
 use crate::policy::Policy;
 use crate::policy::names::{CallerId, TokenAlias};
 use crate::policy::rejection::Reason;
@@ -167,6 +168,7 @@ pub struct Shard {
     caller_stalls: FxHashMap<(Option<CallerId>, Stall), u64>,
     floods: u64,
     handshakes: FxHashMap<Handshake, u64>,
+    client_certificates_refused: FxHashMap<ClientCertificateFault, u64>,
     tunnels: FxHashMap<TunnelContent, u64>,
     likely_cut: usize,
     /// The reads that were sent once more with another account's token, by the first token; every series starts at zero.
@@ -196,6 +198,7 @@ impl Default for Shard {
             caller_stalls: FxHashMap::default(),
             floods: 0,
             handshakes: FxHashMap::default(),
+            client_certificates_refused: FxHashMap::default(),
             tunnels: FxHashMap::default(),
             likely_cut: 0,
             account_retries: FxHashMap::default(),
@@ -289,6 +292,11 @@ impl Shard {
         *self.handshakes.entry(result).or_default() += 1;
     }
 
+    /// Records a handshake that failed because of the client's certificate.
+    pub fn client_certificate_refused(&mut self, fault: ClientCertificateFault) {
+        *self.client_certificates_refused.entry(fault).or_default() += 1;
+    }
+
     /// Records a tunnel that a caller opened.
     pub fn tunnel(&mut self, content: TunnelContent) {
         *self.tunnels.entry(content).or_default() += 1;
@@ -344,6 +352,9 @@ impl Shard {
         }
         for result in Handshake::ALL {
             self.handshakes.entry(result).or_default();
+        }
+        for fault in ClientCertificateFault::ALL {
+            self.client_certificates_refused.entry(fault).or_default();
         }
         for content in TunnelContent::ALL {
             self.tunnels.entry(content).or_default();

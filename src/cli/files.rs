@@ -34,6 +34,7 @@ pub(super) fn files<'a>(rows: impl Iterator<Item = &'a ExternalFile>, config: Op
             | Purpose::CertificateKey(_)
             | Purpose::Authority(_)
             | Purpose::AuthorityKey(_)
+            | Purpose::ClientAuthority(_)
             | Purpose::Renewed(_) => row.check().err().map(|refusal| (format!("{path}: {refusal}"), 77)),
             // Until the first login, there is no refresh token.
             Purpose::ClientSecret(_) | Purpose::RefreshToken(_) => match row.check() {
@@ -95,6 +96,7 @@ fn place(purpose: Purpose, config: Option<&Config>) -> Vec<Step> {
         | Purpose::Authority(name)
         | Purpose::AuthorityKey(name)
         | Purpose::Renewed(name) => of_listener(name, &["tls"], config),
+        Purpose::ClientAuthority(name) => of_listener(name, &["tls", "client_ca"], config),
     }
 }
 

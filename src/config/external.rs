@@ -53,7 +53,7 @@ impl External {
             config
                 .listeners
                 .iter()
-                .flat_map(|listener| listener.tls.iter().flat_map(|tls| tls.files.external(listener.name))),
+                .flat_map(|listener| listener.tls.iter().flat_map(|tls| tls.external(listener.name))),
         );
         files.extend(
             config.state_dir.as_ref().map(|folder| ExternalFile::new(Purpose::State, &folder.join(QUOTA_FILE))),

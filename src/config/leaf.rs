@@ -93,7 +93,7 @@ impl Leaf {
 }
 
 /// Returns a time in seconds since 1970; times before that are outside of every validity.
-fn time_of(seconds: i64) -> SystemTime {
+pub(super) fn time_of(seconds: i64) -> SystemTime {
     let since = u64::try_from(seconds).map_or(Duration::ZERO, Duration::from_secs);
     SystemTime::UNIX_EPOCH.checked_add(since).unwrap_or(SystemTime::UNIX_EPOCH)
 }

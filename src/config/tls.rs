@@ -2,7 +2,8 @@
 //!
 //! 1. The certificate and its key are read with the configuration: a change of a file is a change of the configuration, and
 //!    files that do not fit, or are not valid now, change nothing.
-//! 2. A certificate that is renewed by the gate may have expired, for example while the gate did not run.
+//! 2. The authorities in `client_ca` are read in the same way.
+//! 3. A certificate that is renewed by the gate may have expired, for example while the gate did not run.
 
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
@@ -13,8 +14,9 @@ use zeroize::Zeroizing;
 use super::Bind;
 use super::process::folder;
 use super::reader::{At, Findings, Table};
+use super::upstream::certificates_of;
 use super::values::allow_mode;
-use crate::config::certificates::{Authority, LEAF_DAYS, Leaf, LeafError, NewKey};
+use crate::config::certificates::{Authority, ClientAuth, ClientTrust, LEAF_DAYS, Leaf, LeafError, NewKey};
 use crate::files::{ExternalFile, Purpose};
 use crate::policy::names::ListenerName;
 
@@ -25,6 +27,8 @@ pub struct Tls {
     pub files: TlsFiles,
     /// The content of the files.
     pub leaf: Leaf,
+    /// The certificates that clients present, if the listener asks for them.
+    pub clients: Option<ClientAuth>,
 }
 
 /// The files of a listener's certificate.
@@ -55,12 +59,21 @@ pub mod names {
 /// The maximum size of a certificate chain, and of a key, in bytes.
 const CHAIN_BYTES: usize = 256 * 1024;
 
-const KEYS: [&str; 5] = ["certificate", "key", "authority", "allow_mode", "renew"];
+const KEYS: [&str; 7] = ["certificate", "key", "authority", "allow_mode", "renew", "client_ca", "client_auth"];
 
-impl TlsFiles {
+impl Tls {
     /// Returns the rows of the files of `listener`.
     #[must_use]
     pub fn external(&self, listener: ListenerName) -> Vec<ExternalFile> {
+        let mut files = self.files.external(listener);
+        let clients = self.clients.as_ref();
+        files.extend(clients.map(|clients| ExternalFile::new(Purpose::ClientAuthority(listener), &clients.file)));
+        files
+    }
+}
+
+impl TlsFiles {
+    fn external(&self, listener: ListenerName) -> Vec<ExternalFile> {
         let mut files = self.pair(listener).to_vec();
         if let Some(folder) = &self.renewed_from {
             files.extend(authority_files(folder, listener));
@@ -118,6 +131,7 @@ pub fn tls(table: &Table<'_>, listener: Option<ListenerName>, findings: &mut Fin
     let path = |key: &str, findings: &mut Findings| keys.optional(key).map(|at| (at.text(findings, file), at));
     let (certificate, key) = (path("certificate", findings), path("key", findings));
     let renews = keys.flag("renew", findings);
+    let clients = client_auth(&keys, listener, findings);
     let of_authority = keys.optional("authority").map(|at| (at.text(findings, folder), at));
     let mut renewed_from = None;
     let (certificate, key) = match (certificate, key, of_authority) {
@@ -149,7 +163,47 @@ pub fn tls(table: &Table<'_>, listener: Option<ListenerName>, findings: &mut Fin
         key.1.wrong(findings, error);
     }
     let leaf = leaf(&files, listener, (&certificate.1, &key.1), findings)?;
-    Some(Some(Tls { files, leaf }))
+    Some(Some(Tls { files, leaf, clients: clients? }))
+}
+
+/// Reads `client_ca` and `client_auth`.
+fn client_auth(
+    keys: &Table<'_>,
+    listener: Option<ListenerName>,
+    findings: &mut Findings,
+) -> Option<Option<ClientAuth>> {
+    let is_required = keys.optional("client_auth").map(|at| {
+        let read = at.text(findings, |text| match text {
+            "required" => Ok(true),
+            "optional" => Ok(false),
+            _ => Err("required or optional".to_owned()),
+        });
+        (read, at)
+    });
+    let Some(at) = keys.optional("client_ca") else {
+        if let Some((_, at)) = is_required {
+            at.wrong(
+                findings,
+                "needs 'client_ca': the file with the authorities whose certificates clients may present",
+            );
+            return None;
+        }
+        return Some(None);
+    };
+    let is_required = is_required.map_or(Some(true), |(read, _)| read);
+    let (authorities, file) = certificates_of(&at, Purpose::ClientAuthority(listener?), findings);
+    let clients = ClientAuth { file: file?, authorities, is_required: is_required? };
+    // Its mistake is found already.
+    if clients.authorities.is_empty() {
+        return None;
+    }
+    match ClientTrust::new(&clients) {
+        Ok(_) => Some(Some(clients)),
+        Err(error) => {
+            at.wrong(findings, refusal(&clients.file, &error));
+            None
+        }
+    }
 }
 
 /// Reads `proxy`.
@@ -181,7 +235,7 @@ fn leaf(
     let (chain, key) = (content(&certificate, of_certificate), content(&key, of_key).map(Zeroizing::new));
     let now = SystemTime::now();
     let in_time = |leaf: Leaf| match leaf.check_time(now) {
-        // Rule 2.
+        // Rule 3.
         Err(LeafError::Expired(_)) if files.renewed_from.is_some() => Ok(leaf),
         checked => checked.map(|()| leaf),
     };

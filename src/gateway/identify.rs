@@ -1,6 +1,10 @@
 //! Identify: determines the caller. See [`crate::policy::decide::identify`].
+//!
+//! 1. A client certificate is checked at every request, with the configuration of that time (`config/client_auth.rs`).
+//! 2. After a certificate that is not accepted any more, the connection ends.
 
 use std::rc::Rc;
+use std::time::SystemTime;
 
 use http::request::Parts;
 use strict_http::target::Broken;
@@ -8,8 +12,9 @@ use strict_http::target::Broken;
 use super::exchange::Exchange;
 use super::stage::Stage;
 use crate::body::caller_body::CallerBody;
+use crate::config::certificates::ClientCertificateFault;
 use crate::policy::decide::{self, Identified};
-use crate::policy::rejection::Rejection;
+use crate::policy::rejection::{Reason, Rejection};
 use crate::worker::Snapshot;
 
 /// A request as it arrived.
@@ -43,10 +48,39 @@ impl Stage<Received> for Identify {
 
     fn run(&self, received: Received) -> Result<WithCaller, Rejection> {
         let Received { exchange, snapshot, .. } = &received;
+        check_certificate(exchange, snapshot).inspect_err(|_| exchange.begin(None))?;
         let accounts = exchange.worker().accounts(snapshot);
         let caller = decide::identify(exchange.connection.evidence, &snapshot.known(&accounts));
         let known = caller.as_ref().ok().and_then(|caller| snapshot.generation.policy.callers.get(caller.position()));
         exchange.begin(known.map(|caller| caller.id));
         Ok(WithCaller { caller: caller?, received })
     }
+}
+
+/// Checks the certificate of the connection (rules 1 and 2).
+///
+/// # Errors
+/// `certificate_required`, `certificate_expired` or `certificate_rejected`.
+pub fn check_certificate(exchange: &Exchange, snapshot: &Snapshot) -> Result<(), Rejection> {
+    let transport = &exchange.connection.transport;
+    let Some(client) = transport.client() else { return Ok(()) };
+    let listener = exchange.connection.evidence.listener;
+    let checked = match (snapshot.generation.handshakes.clients(listener), &client.certificate) {
+        (Some(trust), certificate) => trust.check(certificate.as_ref(), SystemTime::now()),
+        (None, None) => Ok(()),
+        // No authority is trusted any more.
+        (None, Some(_)) => Err(ClientCertificateFault::UnknownAuthority),
+    };
+    checked.map_err(|fault| {
+        transport.end();
+        let reason = match fault {
+            ClientCertificateFault::Missing => Reason::CertificateRequired,
+            ClientCertificateFault::Expired => Reason::CertificateExpired,
+            ClientCertificateFault::NotYetValid
+            | ClientCertificateFault::UnknownAuthority
+            | ClientCertificateFault::Purpose
+            | ClientCertificateFault::Invalid => Reason::CertificateRejected,
+        };
+        Rejection::because(reason, anyhow::anyhow!("{fault}"))
+    })
 }

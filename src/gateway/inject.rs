@@ -21,7 +21,7 @@ use super::body_policy::OriginalContentType;
 use super::connection::Connection;
 use super::exchange::Exchange;
 use super::headers::clean_request;
-use super::identify::Received;
+use super::identify::{Received, check_certificate};
 use super::record::REQUEST_ID;
 use super::stage::Stage;
 use crate::body::RequestBody;
@@ -98,6 +98,7 @@ impl Permit {
         if Rc::ptr_eq(&now, &self.snapshot) && self.revision.is_none_or(|decided| decided == revision) {
             return Ok(false);
         }
+        check_certificate(&self.exchange, &now)?;
         let accounts = self.exchange.worker().accounts(&now);
         let decided = self.asked.again(self.exchange.connection.evidence, &now.known(&accounts))?;
         let mut decision = self.exchange.decided(decided)?;

@@ -247,7 +247,7 @@ fn answer(rejection: Rejection, exchange: &Rc<Exchange>) -> Response<ResponseBod
     if let Some(seconds) = next_look.or(quota.map(|quota| quota.seconds)).or(answer.retry_after.map(u64::from)) {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
-    if !exchange.request_is_complete() {
+    if !exchange.request_is_complete() || exchange.connection.transport.is_ending() {
         // Rule 2 of `rest`.
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }

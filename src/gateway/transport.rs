@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use crate::body::budget::Budget;
+use crate::config::certificates::ClientCertificate;
 
 /// The maximum number of body bytes that are read ahead on a connection, for all its requests together.
 const AHEAD: usize = 2 * 1024 * 1024;
@@ -22,6 +23,17 @@ pub struct Transport {
     pub ahead: Rc<Budget>,
     /// The name that the connection was opened for.
     opened_for: Option<Box<str>>,
+    /// The client of a listener with TLS or of a forward proxy; `None` on other listeners.
+    client: Option<Client>,
+    /// The connection ends after the responses to the requests in progress.
+    ends: Cell<bool>,
+}
+
+/// The client of a connection that can begin with a TLS handshake.
+#[derive(Debug)]
+pub struct Client {
+    /// The certificate that it presented.
+    pub certificate: Option<ClientCertificate>,
 }
 
 impl Default for Transport {
@@ -33,15 +45,35 @@ impl Default for Transport {
             stalled: Cell::default(),
             ahead: Rc::new(Budget::new(AHEAD)),
             opened_for: None,
+            client: None,
+            ends: Cell::new(false),
         }
     }
 }
 
 impl Transport {
-    /// Creates the state of a connection that was opened for this name, in TLS or with CONNECT.
+    /// Creates the state of a connection that was opened for this name, in TLS or with CONNECT, with this certificate of the
+    /// client.
     #[must_use]
-    pub fn opened_as(name: Option<Box<str>>) -> Self {
-        Self { opened_for: name, ..Self::default() }
+    pub fn opened_as(name: Option<Box<str>>, certificate: Option<ClientCertificate>) -> Self {
+        Self { opened_for: name, client: Some(Client { certificate }), ..Self::default() }
+    }
+
+    /// Returns the client, if the connection can have begun with a TLS handshake.
+    #[must_use]
+    pub const fn client(&self) -> Option<&Client> {
+        self.client.as_ref()
+    }
+
+    /// Ends the connection after the responses to the requests in progress.
+    pub fn end(&self) {
+        self.ends.set(true);
+    }
+
+    /// Whether the connection ends after the responses to the requests in progress.
+    #[must_use]
+    pub const fn is_ending(&self) -> bool {
+        self.ends.get()
     }
 
     /// Returns the name that the connection was opened for, if any.

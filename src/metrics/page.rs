@@ -155,6 +155,8 @@ families! {
         "Connections of callers closed for flooding: HTTP/2 frames without content, or requests that are reset.";
     handshakes: COUNTER, "metrika_gate_tls_handshakes_total", "result",
         "TLS handshakes with callers: new and resumed sessions, failures, and timeouts.";
+    client_certificates_refused: COUNTER, "metrika_gate_client_certificates_refused_total", "reason",
+        "TLS handshakes that failed because of the client's certificate: missing, expired, not_yet_valid, unknown_authority (no authority in client_ca issued it), purpose (not for client authentication) or invalid.";
     tunnels: COUNTER, "metrika_gate_tunnels_total", "content",
         "Tunnels that callers opened through the forward proxy, with TLS or clear text in them.";
     workers_stalled: GAUGE, "metrika_gate_workers_stalled", "",
@@ -273,6 +275,9 @@ fn refusals(shard: &Shard, families: &mut Families) {
     families.floods.push(counter(&[], shard.floods));
     for (result, count) in sorted(&shard.handshakes) {
         families.handshakes.push(counter(&[("result", result.as_str())], *count));
+    }
+    for (fault, count) in sorted(&shard.client_certificates_refused) {
+        families.client_certificates_refused.push(counter(&[("reason", fault.as_str())], *count));
     }
     for (content, count) in sorted(&shard.tunnels) {
         families.tunnels.push(counter(&[("content", content.as_str())], *count));

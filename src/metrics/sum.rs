@@ -24,6 +24,7 @@ impl Shard {
             caller_stalls,
             floods,
             handshakes,
+            client_certificates_refused,
             tunnels,
             likely_cut,
             account_retries,
@@ -61,6 +62,7 @@ impl Shard {
         add_counts(&mut self.caller_stalls, caller_stalls);
         self.floods += *floods;
         add_counts(&mut self.handshakes, handshakes);
+        add_counts(&mut self.client_certificates_refused, client_certificates_refused);
         add_counts(&mut self.tunnels, tunnels);
         self.likely_cut += *likely_cut;
         add_counts(&mut self.account_retries, account_retries);

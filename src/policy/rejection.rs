@@ -69,6 +69,12 @@ reasons! {
         "The Metrica API does not support this method.";
     UnknownCaller = "unknown_caller", UNAUTHORIZED, Unauthorized, None,
         "Unknown caller: no entry under callers in the gate's configuration matches this connection.";
+    CertificateRequired = "certificate_required", UNAUTHORIZED, Unauthorized, None,
+        "This listener requires a client certificate. Connect with TLS and a certificate of an authority that the listener trusts (client_ca).";
+    CertificateExpired = "certificate_expired", UNAUTHORIZED, Unauthorized, None,
+        "The client certificate of this connection has expired. Connect again with a valid one.";
+    CertificateRejected = "certificate_rejected", UNAUTHORIZED, Unauthorized, None,
+        "The listener no longer accepts the client certificate of this connection: its authority is not in client_ca. Connect again with a certificate of an authority that the listener trusts.";
     HostDenied = "host_denied", FORBIDDEN, AccessDenied, None,
         "The listener does not accept this Host. Use one that it accepts, or add this one to hosts of the listener in the gate's configuration.";
     DestinationDenied = "destination_denied", FORBIDDEN, AccessDenied, None,

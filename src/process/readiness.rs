@@ -103,6 +103,7 @@ impl Readiness {
                 | Purpose::CertificateKey(_)
                 | Purpose::Authority(_)
                 | Purpose::AuthorityKey(_)
+                | Purpose::ClientAuthority(_)
                 | Purpose::Renewed(_)
                 | Purpose::State
                 | Purpose::Store

@@ -83,7 +83,8 @@ impl Reloader {
                 | Purpose::Certificate(_)
                 | Purpose::CertificateKey(_)
                 | Purpose::Authority(_)
-                | Purpose::AuthorityKey(_) => None,
+                | Purpose::AuthorityKey(_)
+                | Purpose::ClientAuthority(_) => None,
                 Purpose::Listener(_) | Purpose::State | Purpose::StorePassword | Purpose::Renewed(_) => None,
                 // Only commands read them.
                 Purpose::ClientSecret(_) | Purpose::RefreshToken(_) => None,

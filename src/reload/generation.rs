@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::time::Instant;
 
 use super::Reloader;
-use crate::config::certificates::Handshakes;
-use crate::config::{self, Config, TokenSource};
+use crate::config::certificates::{HandshakeSettings, Handshakes};
+use crate::config::{self, Config, Tls, TokenSource};
 use crate::metrics::usage::Groups;
 use crate::policy::caller::Callers;
 use crate::policy::names::{CallerId, TokenAlias};
@@ -41,8 +41,11 @@ pub type Concerns = BTreeMap<TokenAlias, Concern>;
 /// TLS cannot be set up.
 pub fn handshakes(config: &Config, old: Option<&Handshakes>) -> anyhow::Result<Handshakes> {
     let listeners = config.listeners.iter();
-    let with_tls = listeners.filter_map(|one| Some((one.name, &one.tls.as_ref()?.leaf, one.http2)));
-    Ok(Handshakes::new(with_tls, old)?)
+    let with_tls = listeners.filter_map(|one| {
+        let Tls { leaf, clients, .. } = one.tls.as_ref()?;
+        Some((one.name, HandshakeSettings { leaf, http2: one.http2, clients: clients.as_ref() }))
+    });
+    Handshakes::new(with_tls, old)
 }
 
 /// Returns the listeners without the settings that a reload can change: admission, and the certificate of TLS unless the

@@ -13,7 +13,9 @@
 
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 
+use rustls::{HandshakeKind, ServerConnection};
 use strict_http::Malformed;
 use strict_http::connect::{ConnectReader, Target, is_connect};
 use strict_http::request_reader::Bounds;
@@ -27,6 +29,9 @@ use super::listen::Kind;
 use super::socket::Socket;
 use super::{LAST_CALL, LINGER, http2, serve};
 use crate::config::Limits;
+use crate::config::certificates::{
+    ClientCertificate, ClientCertificateFault, ClientTrust, OneHandshake, RefusedCertificate,
+};
 use crate::gateway::connection::Connection;
 use crate::gateway::refuse_early;
 use crate::gateway::transport::Transport;
@@ -42,6 +47,8 @@ struct Opened {
     protocol: Protocol,
     /// The name that it was opened for.
     name: Option<Box<str>>,
+    /// The certificate of the client.
+    certificate: Option<ClientCertificate>,
 }
 
 /// The protocol of the requests.
@@ -107,8 +114,8 @@ pub async fn enter(worker: Rc<Worker>, kind: Kind, evidence: Evidence, socket: S
 }
 
 impl Entrance {
-    async fn serve(self, Opened { mut socket, protocol, name }: Opened) {
-        let transport = Rc::new(Transport::opened_as(name));
+    async fn serve(self, Opened { mut socket, protocol, name, certificate }: Opened) {
+        let transport = Rc::new(Transport::opened_as(name, certificate));
         let begun = match protocol {
             Protocol::Open if self.kind.http2 => http2::begin(&self.worker, &mut socket).await,
             Protocol::Open | Protocol::Http1 | Protocol::Http2 => Begun::default(),
@@ -127,7 +134,8 @@ impl Entrance {
         }
         let begun = first_bytes(&mut socket).await?;
         if is_connect(&begun) != Some(true) {
-            return Ok(Opened { socket: socket.behind(begun), protocol: Protocol::Open, name: None });
+            let socket = socket.behind(begun);
+            return Ok(Opened { socket, protocol: Protocol::Open, name: None, certificate: None });
         }
         let (target, rest) = match self.connect(&mut socket, begun).await? {
             Ok(read) => read,
@@ -145,7 +153,7 @@ impl Entrance {
         if tls {
             return self.handshake(socket, Some(host)).await;
         }
-        Ok(Opened { socket, protocol: Protocol::Open, name: Some(host.into()) })
+        Ok(Opened { socket, protocol: Protocol::Open, name: Some(host.into()), certificate: None })
     }
 
     /// Reads a CONNECT request. Returns its target, and the bytes behind its header.
@@ -176,12 +184,20 @@ impl Entrance {
             Some(HANDSHAKE) => {}
             Some(_) => return Err(Closed::Refused(socket, Malformed::PlainText.into())),
         }
-        let Some(settings) = self.worker.snapshot().generation.handshakes.of(self.kind.name) else {
+        let Ok(Some(OneHandshake { settings, clients })) =
+            self.worker.snapshot().generation.handshakes.of(self.kind.name)
+        else {
             let broken = Rejection::internal("a listener with TLS has settings of handshakes");
             return Err(Closed::Refused(socket, broken));
         };
-        let stream = TlsAcceptor::from(settings).accept(socket).await.map_err(|error| self.failed(&error))?;
+        let refused = || clients.as_ref().and_then(|(_, observed)| observed.refused());
+        let accepted = TlsAcceptor::from(settings).accept(socket).await;
+        let stream = accepted.map_err(|error| self.failed(&error, refused()))?;
         let (_, session) = stream.get_ref();
+        let certificate = certificate(session, clients.map(|(trust, _)| trust)).map_err(|fault| {
+            self.worker.count(|shard| shard.client_certificate_refused(fault));
+            Closed::Silent
+        })?;
         let (kind, named) = (session.handshake_kind(), session.server_name().map(Box::<str>::from));
         let protocol = if session.alpn_protocol() == Some(b"h2") { Protocol::Http2 } else { Protocol::Http1 };
         self.worker.count(|shard| shard.handshake(Handshake::of(kind)));
@@ -195,16 +211,24 @@ impl Entrance {
             },
             (tunnel, named) => {
                 let name = tunnel.map(Box::from).or(named);
-                Ok(Opened { socket, protocol, name })
+                Ok(Opened { socket, protocol, name, certificate })
             }
         }
     }
 
     /// Counts and logs a failed handshake (rule 5).
-    fn failed(&self, error: &io::Error) -> Closed {
+    fn failed(&self, error: &io::Error, refused: Option<RefusedCertificate>) -> Closed {
         self.worker.count(|shard| shard.handshake(Handshake::Failed));
         let (listener, peer) = (self.kind.name.as_str(), self.evidence.peer);
-        match error.get_ref().and_then(|inner| inner.downcast_ref()) {
+        let cause = error.get_ref().and_then(|inner| inner.downcast_ref());
+        if let Some(fault) = cause.and_then(ClientCertificateFault::of) {
+            self.worker.count(|shard| shard.client_certificate_refused(fault));
+            let (subject, issuer) = refused.map(|refused| (refused.subject, refused.issuer)).unzip();
+            let remedy = fault.remedy();
+            tracing::warn!(listener, %peer, subject, issuer, error = %fault, remedy, "TLS handshake failed");
+            return Closed::Silent;
+        }
+        match cause {
             Some(cause) => {
                 let remedy = remedy(cause);
                 tracing::warn!(listener, %peer, %error, remedy, "TLS handshake failed");
@@ -213,6 +237,17 @@ impl Entrance {
         }
         Closed::Silent
     }
+}
+
+/// Returns the certificate that a client presented in a handshake with these authorities. In a resumed session, it was
+/// verified at another time.
+fn certificate(
+    session: &ServerConnection,
+    trust: Option<Arc<ClientTrust>>,
+) -> Result<Option<ClientCertificate>, ClientCertificateFault> {
+    let (Some(chain), Some(trust)) = (session.peer_certificates(), trust) else { return Ok(None) };
+    let is_resumed = session.handshake_kind() == Some(HandshakeKind::Resumed);
+    ClientCertificate::new(chain, (!is_resumed).then_some(trust)).map(Some)
 }
 
 /// The type of the first TLS record of a client (RFC 8446, section 5.1).

@@ -182,7 +182,8 @@ async fn drive(
             // Polled once to register the waker: the announced end wakes this task, which then checks the flag.
             let _ = leaving.as_mut().poll(context);
         }
-        if worker.ending() >= Ending::Leaving && patience.leaving_since.is_none() {
+        let ends = worker.ending() >= Ending::Leaving || streams.transport().is_ending();
+        if ends && patience.leaving_since.is_none() {
             patience.leaving_since = Some(Instant::now());
             http.as_mut().graceful_shutdown();
         }

@@ -1,6 +1,7 @@
 //! The tools of the tests: a gate that is the real program, an upstream that records and can misbehave, raw callers.
 
 pub mod caller;
+pub mod client_certificates;
 pub mod dns;
 pub mod files;
 pub mod gate;

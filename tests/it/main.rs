@@ -26,6 +26,7 @@ mod callers {
 
 mod tls {
     mod certificates;
+    mod client_certificates;
     mod clients;
     mod handshakes;
     mod proxy;

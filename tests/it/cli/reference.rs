@@ -38,6 +38,8 @@ fn complete_reference(folder: &Path) -> String {
                 let leaf = ["pem", "key"]
                     .map(|end| (format!("/etc/metrika-gate/tls.{end}"), format!("{authority}/leaf.{end}")));
                 let key = leaf.iter().fold(key.to_owned(), |key, (named, there)| key.replace(named, there));
+                let clients = folder.join("extra-ca.pem").display().to_string();
+                let key = key.replace("/etc/metrika-gate/clients.pem", &clients);
                 format!("    {}", key.replace("/etc/metrika-gate/ca", &authority))
             }
             Some(key) if key.starts_with("store:") => {

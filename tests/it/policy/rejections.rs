@@ -3,14 +3,16 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::net::TcpListener;
+use std::time::{Duration, SystemTime};
 
 use metrika_gate::policy::rejection::Reason;
 use strict_http::Malformed;
 
+use crate::harness::client_certificates::{self, Authority, Wanted};
 use crate::harness::files::same_as_file;
-use crate::harness::gate::count;
+use crate::harness::gate::{count, until};
 use crate::harness::upstream::certificate;
-use crate::harness::{Answer, Gate, Proxy, READ_TOKEN, TWO_CALLERS, Upstream};
+use crate::harness::{Answer, Caller, Gate, Proxy, READ_TOKEN, TWO_CALLERS, Upstream};
 
 const COUNTERS: &str = "/management/v1/counters";
 
@@ -160,6 +162,40 @@ fn proxies(upstream: &Upstream, meet: &mut impl FnMut(&Answer, &'static str)) {
     }
 }
 
+/// Meets the refusals of connections whose certificate is not accepted any more.
+fn certificates(upstream: &Upstream, meet: &mut impl FnMut(&Answer, &'static str)) {
+    let config = "
+listeners: [{name: app, address: '127.0.0.1:0', proxy: true, tls: {authority: '{folder}/ca', client_ca: '{folder}/clients.pem'}}]
+callers: [{id: reports, match: {listener: app}, scopes: [metrika:read], tokens: [analytics]}]
+";
+    let plan = Gate::plan(upstream, config);
+    let (one, other) = (Authority::new("one"), Authority::new("other"));
+    std::fs::write(plan.folder().join("clients.pem"), format!("{}{}", one.pem, other.pem)).unwrap();
+    let gate = plan.start();
+    let host = "api-metrika.yandex.net";
+    let get = format!("GET {COUNTERS} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+    let open = |authority: &Authority, until| {
+        let issued = authority.issue("etl", &Wanted { until, ..Wanted::default() });
+        let settings = client_certificates::settings(&gate.file("ca"), Some(&issued), &[], &[&rustls::version::TLS13]);
+        let mut socket = std::net::TcpStream::connect(gate.place("app")).unwrap();
+        crate::harness::over::connect(&mut socket, &format!("{host}:443"));
+        let mut caller = Caller::on(client_certificates::session(&settings, host, socket));
+        caller.send(&get);
+        assert_eq!(caller.answer().summary(), "200");
+        caller
+    };
+    meet(&gate.send("app", &get), "401 certificate_required");
+    let end = SystemTime::now() + Duration::from_secs(5);
+    let (mut expires, mut removed) = (open(&one, end), open(&other, end + Duration::from_secs(3600)));
+    until("it has expired", || SystemTime::now() > end);
+    expires.send(&get);
+    meet(&expires.answer(), "401 certificate_expired");
+    std::fs::write(gate.file("clients.pem"), &one.pem).unwrap();
+    gate.until_log(&["configuration reloaded"]);
+    removed.send(&get);
+    meet(&removed.answer(), "401 certificate_rejected");
+}
+
 #[test]
 fn every_reason_can_occur_and_answers_as_in_the_table() {
     let mut met = BTreeSet::new();
@@ -279,6 +315,7 @@ token_health: {probe_after: 30s}
     meet(&gate.get("app", COUNTERS), "503 upstream_unreachable");
 
     proxies(&upstream, &mut meet);
+    certificates(&upstream, &mut meet);
 
     let (_, another_ca) = certificate("api-metrika.yandex.net");
     let gate = Gate::plan_for(&upstream.address().to_string(), &another_ca, TWO_CALLERS).start();

@@ -18,7 +18,7 @@ const EVERYTHING: &str = "
 listeners:
   - {name: app, address: '127.0.0.1:0'}
   - {name: local, unix: {path: '{folder}/of-listener/local.sock'}}
-  - {name: tls, address: '127.0.0.1:0', tls: {authority: '{folder}/ca', renew: true}}
+  - {name: tls, address: '127.0.0.1:0', tls: {authority: '{folder}/ca', renew: true, client_ca: '{folder}/of-clients/ca.pem'}}
 upstream: {ca_file: '{folder}/of-upstream/ca.pem', proxy: 'http://127.0.0.1:8443', proxy_auth_file: '{folder}/of-proxy/auth'}
 identity: {url: 'https://login.yandex.ru/info', ca_file: '{folder}/of-identity/ca.pem', connect_to: '127.0.0.1:8444'}
 oauth: {ca_file: '{folder}/of-oauth/ca.pem', connect_to: '127.0.0.1:8445'}
@@ -54,9 +54,10 @@ fn number(purpose: Purpose) -> usize {
         Purpose::Authority(_) => 14,
         Purpose::AuthorityKey(_) => 15,
         Purpose::Renewed(_) => 16,
+        Purpose::ClientAuthority(_) => 17,
     }
 }
-const NUMBERS: std::ops::Range<usize> = 0..17;
+const NUMBERS: std::ops::Range<usize> = 0..18;
 
 fn plan(upstream: &Upstream) -> Plan {
     let plan = Gate::plan(upstream, EVERYTHING);
@@ -64,6 +65,7 @@ fn plan(upstream: &Upstream) -> Plan {
     let folders = [
         "listener",
         "upstream",
+        "clients",
         "identity",
         "proxy",
         "oauth",
@@ -82,6 +84,7 @@ fn plan(upstream: &Upstream) -> Plan {
     write_private(&at("of-refresh/refresh"), "1:a:b");
     std::fs::write(at("of-upstream/ca.pem"), upstream.ca_pem()).unwrap();
     std::fs::write(at("of-identity/ca.pem"), upstream.ca_pem()).unwrap();
+    std::fs::write(at("of-clients/ca.pem"), upstream.ca_pem()).unwrap();
     std::fs::write(at("of-store/ca.pem"), upstream.ca_pem()).unwrap();
     write_private(&at("of-token/analytics"), READ_TOKEN);
     write_private(&at("of-store-password/password"), "a-password");
