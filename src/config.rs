@@ -55,13 +55,15 @@ pub use rules::login;
 pub use source::bytes;
 pub use tls::Tls;
 pub use values::name_text;
-use values::{duration, name, names, timeout};
+use values::{duration, hash, name, names, timeout};
 
 pub use crate::policy::admission::Limits;
 
 /// A complete configuration.
 #[derive(Debug, Clone)]
 pub struct Config {
+    /// The first 48 bits of the SHA-256 of the text.
+    pub hash: u64,
     /// The listeners for callers.
     pub listeners: Vec<Listener>,
     /// The listener for operators and Prometheus.
@@ -287,6 +289,7 @@ impl Config {
     /// # Errors
     /// [`Error::Invalid`] with all mistakes.
     pub fn parse(text: &str, file: &Path) -> Result<Self, Error> {
+        let hash = hash(text);
         let text = document::without_mark(text);
         let document = document::parse(text).map_err(|(position, message)| {
             Error::Invalid(vec![Mistake { file: file.to_owned(), position, key: String::new(), message }])
@@ -295,7 +298,7 @@ impl Config {
         let config = read(&At::root(&document), &mut findings);
         let mistakes = error::mistakes(file, text, findings.into_vec());
         match config {
-            Some(config) if mistakes.is_empty() => Ok(config),
+            Some(config) if mistakes.is_empty() => Ok(Self { hash, ..config }),
             Some(_) | None => Err(Error::Invalid(mistakes)),
         }
     }
@@ -356,6 +359,7 @@ fn read(root: &At<'_>, findings: &mut Findings) -> Option<Config> {
     let sandbox = table.optional("sandbox").map_or(Some(true), |at| at.bool(findings));
     let workers = table.optional("workers").map(|at| at.integer(findings, 1..=1024));
     Some(Config {
+        hash: 0,
         listeners: listeners?.into_iter().map(|read| read.listener).collect(),
         admin: admin?,
         upstream: upstream?,

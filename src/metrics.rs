@@ -18,10 +18,13 @@ pub use finished::Finished;
 
 use crate::config::certificates::ClientCertificateFault;
 use crate::policy::Policy;
-use crate::policy::names::{CallerId, TokenAlias};
+use crate::policy::names::{CallerId, ListenerName, TokenAlias};
 use crate::policy::rejection::Reason;
 
+mod connections;
+mod families;
 mod finished;
+mod histogram;
 mod kinds;
 pub mod page;
 pub mod process;
@@ -30,37 +33,13 @@ mod sum;
 mod token_state;
 pub mod usage;
 
-pub use kinds::{Credential, Handshake, Stall, TunnelContent, UpstreamError};
-
-/// Upper bounds of the duration histograms, in seconds: reports of Metrica take from milliseconds to two minutes.
-pub const BUCKETS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0];
+pub use connections::{ConnectStep, PoolMeters};
+use connections::{ListenerConnections, PoolCounts};
+pub use histogram::{BUCKETS, Histogram};
+pub use kinds::{Credential, Handshake, Mark, Resent, Stall, TunnelContent, UpstreamError};
 
 /// The status for a caller that disconnected before the response; it is never sent.
 pub const CALLER_GONE: u16 = 499;
-
-/// A histogram of durations.
-#[derive(Debug, Clone, Default)]
-pub struct Histogram {
-    /// Counts by bucket, not cumulative; the last bucket has no upper bound.
-    counts: [u64; BUCKETS.len() + 1],
-    sum: f64,
-}
-
-impl Histogram {
-    fn observe(&mut self, duration: Duration) {
-        let seconds = duration.as_secs_f64();
-        let bucket = BUCKETS.iter().position(|bound| seconds <= *bound).unwrap_or(BUCKETS.len());
-        if let Some(count) = self.counts.get_mut(bucket) {
-            *count += 1;
-        }
-        self.sum += seconds;
-    }
-
-    fn add(&mut self, other: &Self) {
-        self.counts.iter_mut().zip(&other.counts).for_each(|(count, more)| *count += more);
-        self.sum += other.sum;
-    }
-}
 
 /// The origin of a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -145,6 +124,8 @@ pub struct CallerMeters {
     request_bytes: u64,
     response_bytes: u64,
     usage: usage::Usage,
+    /// The end of its latest request.
+    last: Option<Instant>,
 }
 
 /// All counts of a worker.
@@ -178,6 +159,13 @@ pub struct Shard {
     token_counters: FxHashMap<TokenAlias, usize>,
     /// Whether a token is known to belong to another account than its `owner`.
     other_owners: FxHashMap<TokenAlias, bool>,
+    connections: FxHashMap<ListenerName, ListenerConnections>,
+    pool: PoolCounts,
+    resent: FxHashMap<Resent, u64>,
+    /// The fulfilled requests for marked operations.
+    marked: FxHashMap<(CallerId, OperationId, Mark), u64>,
+    /// The time until the worker handled a command of the process.
+    loop_lag: Histogram,
 }
 
 impl Default for Shard {
@@ -205,6 +193,11 @@ impl Default for Shard {
             quota_refused: FxHashMap::default(),
             token_counters: FxHashMap::default(),
             other_owners: FxHashMap::default(),
+            connections: FxHashMap::default(),
+            pool: PoolCounts::default(),
+            resent: FxHashMap::default(),
+            marked: FxHashMap::default(),
+            loop_lag: Histogram::default(),
         }
     }
 }
@@ -234,6 +227,7 @@ impl Shard {
         meters.request_bytes += finished.request_bytes;
         meters.response_bytes += finished.response_bytes;
         meters.usage.count(finished);
+        meters.last = Some(finished.ended);
         if let (Some(operation), Some(duration)) = (operation, finished.upstream_duration) {
             self.upstream_durations.entry(operation).or_default().observe(duration);
         }
@@ -242,6 +236,13 @@ impl Shard {
         }
         if let Some(reason) = finished.would_refuse {
             *self.would_refuse.entry((caller, operation, reason)).or_default() += 1;
+        }
+        if let (Some(caller), Some(operation), Origin::Upstream, 200..=299) =
+            (caller, operation, finished.origin(), code)
+        {
+            for mark in finished.marks.into_iter().flatten() {
+                *self.marked.entry((caller, operation, mark)).or_default() += 1;
+            }
         }
         let Some(refusal) = finished.refusal else { return };
         if matches!(code, 401 | 403) {
@@ -307,6 +308,16 @@ impl Shard {
         *self.account_retries.entry(token).or_default() += 1;
     }
 
+    /// Records a request that is sent again.
+    pub fn resent(&mut self, reason: Resent) {
+        *self.resent.entry(reason).or_default() += 1;
+    }
+
+    /// Records the time until the worker handled a command of the process.
+    pub fn lag(&mut self, lag: Duration) {
+        self.loop_lag.observe(lag);
+    }
+
     /// Records a request that a quota refused.
     pub fn refused_by_quota(&mut self, caller: Option<CallerId>, limit: &'static str) {
         *self.quota_refused.entry((caller, limit)).or_default() += 1;
@@ -349,6 +360,13 @@ impl Shard {
         let is_counted = |reason: &&Reason| matches!(reason.answer().status.as_u16(), 401 | 403);
         for reason in Reason::ALL.iter().filter(is_counted) {
             self.refusals.entry((None, Refusal::Gate(*reason))).or_default();
+        }
+        for listener in policy.callers.listeners() {
+            self.connections.entry(listener).or_default();
+        }
+        self.pool.prepare();
+        for reason in Resent::ALL {
+            self.resent.entry(reason).or_default();
         }
         for result in Handshake::ALL {
             self.handshakes.entry(result).or_default();

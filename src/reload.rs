@@ -111,6 +111,7 @@ impl Reloader {
             replaced: BTreeSet::new(),
         };
         reloader.meters.config_reloaded(Outcome::Success);
+        reloader.meters.config_in_use(reloader.config.hash);
         let all: Vec<_> = reloader.config.tokens.iter().map(|source| source.alias).collect();
         reloader.update_meters(&all);
         reloader.log_address_only_callers();
@@ -284,6 +285,7 @@ impl Reloader {
                 expires: record.as_ref().and_then(Record::expires).or(source.origin.expires),
                 issued: record.map(|record| record.issued),
                 allow_mode: source.allow_mode.is_some(),
+                standby_in_use: self.standby_in_use(slot),
             }
         };
         let tokens = self.config.tokens.iter().zip(&self.generation.tokens).zip(&self.tokens);
@@ -291,6 +293,12 @@ impl Reloader {
         let loaded: Vec<_> = changed.iter().copied().filter(|alias| self.is_usable(*alias)).collect();
         self.meters.tokens_now(&tokens, &loaded);
         self.meters.served_now(served(&self.config, &self.generation.tokens));
+    }
+
+    /// Whether the standby of a token is sent in its place; `None` if it has no standby.
+    fn standby_in_use(&self, slot: &Slot) -> Option<bool> {
+        let standby = self.generation.tokens.get(slot.standby?)?;
+        Some(slot.can_be_sent().is_err() && standby.can_be_sent().is_ok())
     }
 
     fn log_address_only_callers(&self) {

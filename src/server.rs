@@ -32,6 +32,7 @@ use crate::gateway::connection::{Connection, Phase};
 use crate::gateway::{refuse_unparsed, whole_answer};
 use crate::metrics::process::ProcessMeters;
 use crate::policy::caller::{Evidence, Peer};
+use crate::policy::names::ListenerName;
 use crate::policy::rejection::Reason;
 use crate::upstream::Watchdog;
 use crate::worker::{Ending, Worker, new_request_id};
@@ -121,6 +122,7 @@ fn take(
     match connections.take(peer, &limits) {
         Ok(place) => {
             let evidence = Evidence { listener: kind.name, peer };
+            let place = (place, OpenConnection::new(worker.clone(), kind.name));
             let worker = worker.clone();
             if !kind.is_plain() {
                 tokio::task::spawn_local(async move {
@@ -148,6 +150,25 @@ fn take(
                 tokio::task::spawn_local(turn_away(kind, socket, place));
             }
         }
+    }
+}
+
+/// The count of an open connection, until it is dropped.
+struct OpenConnection {
+    worker: Rc<Worker>,
+    listener: ListenerName,
+}
+
+impl OpenConnection {
+    fn new(worker: Rc<Worker>, listener: ListenerName) -> Self {
+        worker.count(|shard| shard.connection_opened(listener));
+        Self { worker, listener }
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.worker.count(|shard| shard.connection_closed(self.listener));
     }
 }
 

@@ -3,7 +3,8 @@
 //! 1. All lines go to stderr, as JSON unless that is a terminal.
 //! 2. A request never waits for a log line: lines go to a bounded buffer in memory, which one thread writes out.
 //!    Lines that do not fit are dropped and counted.
-//! 3. Lines name a request only by terms of the configuration and the catalogue, never by its query, fields or body.
+//! 3. Lines name a request only by terms of the configuration and the catalogue, never by its query, fields or body,
+//!    apart from its request id and its trace id.
 //!    Its path appears only if the catalogue lacks the operation: escaped, truncated and without long segments.
 
 use std::io::IsTerminal;
@@ -17,8 +18,10 @@ use crate::metrics::process::ProcessMeters;
 
 pub mod access;
 pub mod sink;
+mod trace_id;
 
 pub use sink::Sink;
+pub use trace_id::TraceId;
 
 /// Starts logging for the process. The returned [`Sink`] also accepts access lines, and buffers all lines until a
 /// thread writes them ([`Sink::write_to`]).

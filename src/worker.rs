@@ -20,7 +20,7 @@ use crate::body::budget::Budget;
 use crate::config::certificates::Handshakes;
 use crate::config::{CallerTimeouts, Limits, TokenCounters};
 use crate::metrics::usage::Groups;
-use crate::metrics::{Finished, Shard};
+use crate::metrics::{Finished, PoolMeters, Shard};
 use crate::policy::Policy;
 use crate::policy::admission::Admissions;
 use crate::policy::decide::{Candidates, KnownState};
@@ -41,7 +41,7 @@ pub use accounts::WorkerAccounts;
 pub use learning::{Diagnosed, Learning, Refused, Report, Suspicion};
 pub use request_id::{RequestId, new_request_id};
 pub use turns::{AfterRefusal, Asked, QuotaNumbers, Turn, Turns, Waiting};
-pub use under_way::{Progress, UnderWay, Underway};
+pub use under_way::{Ending, Progress, UnderWay, Underway};
 
 /// A configured token and its state.
 #[derive(Debug, Clone)]
@@ -213,6 +213,8 @@ impl Snapshot {
 pub struct Worker {
     snapshot: RefCell<Rc<Snapshot>>,
     shard: RefCell<Shard>,
+    /// The counts of connections to the upstream, of all pools.
+    pool_meters: Rc<PoolMeters>,
     /// The facts known about tokens.
     pub learning: Learning,
     /// The requests that a shutdown may cut.
@@ -234,19 +236,6 @@ pub struct Worker {
     workers: usize,
 }
 
-/// The stage of a shutdown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Ending {
-    /// No shutdown is under way.
-    Serving,
-    /// The worker accepts and serves, and announces with every response that its connection ends.
-    Leaving,
-    /// The worker accepts no more connections, and open ones end after their request.
-    Draining,
-    /// Requests under way are cut.
-    Cutting,
-}
-
 /// The maximum bytes that one worker reads ahead, over all callers.
 pub const AHEAD_OF_A_WORKER: usize = 16 * 1024 * 1024;
 
@@ -260,10 +249,12 @@ impl Worker {
     /// Creates one of `workers` workers, with `generation`.
     #[must_use]
     pub fn new(generation: Arc<Generation>, sink: Sink, form: Form, workers: usize, learning: Learning) -> Self {
-        let snapshot = snapshot(generation, None, workers);
+        let pool_meters = Rc::<PoolMeters>::default();
+        let snapshot = snapshot(generation, None, workers, &pool_meters);
         Self {
             snapshot: RefCell::new(Rc::new(snapshot)),
             shard: RefCell::default(),
+            pool_meters,
             learning,
             under_way: UnderWay::default(),
             watchdogs: Watchdogs::default(),
@@ -289,7 +280,7 @@ impl Worker {
     /// Replaces the generation in use. Upstream connections are kept unless the upstream changed.
     pub fn install(&self, generation: Arc<Generation>) {
         let old = self.snapshot();
-        let new = snapshot(generation, Some(&old), self.workers);
+        let new = snapshot(generation, Some(&old), self.workers, &self.pool_meters);
         new.pool.retain(|carried| new.generation.tokens.iter().any(|slot| slot.token_use().carried() == carried));
         *self.snapshot.borrow_mut() = Rc::new(new);
     }
@@ -304,10 +295,13 @@ impl Worker {
     pub fn counts(&self) -> Shard {
         let mut counts = self.shard.borrow().clone();
         counts.likely_to_be_cut(self.under_way.likely());
-        for (token, it_is) in self.learning.other_owners(&self.snapshot().generation.tokens) {
+        let snapshot = self.snapshot();
+        let (idle, shared) = snapshot.pool.open_connections();
+        counts.set_pool(&self.pool_meters, idle, shared);
+        for (token, it_is) in self.learning.other_owners(&snapshot.generation.tokens) {
             counts.token_is_of_another(token, it_is);
         }
-        for (token, counters) in self.learning.known_counters(&self.snapshot().generation.tokens) {
+        for (token, counters) in self.learning.known_counters(&snapshot.generation.tokens) {
             counts.token_counters(token, counters);
         }
         counts
@@ -377,11 +371,11 @@ impl Worker {
     }
 }
 
-fn snapshot(generation: Arc<Generation>, old: Option<&Snapshot>, workers: usize) -> Snapshot {
+fn snapshot(generation: Arc<Generation>, old: Option<&Snapshot>, workers: usize, meters: &Rc<PoolMeters>) -> Snapshot {
     let upstream = &generation.upstream;
     let kept = old.filter(|old| Arc::ptr_eq(&old.generation.upstream, upstream)).map(|old| old.pool.clone());
     let permits = upstream.settings.connections.div_ceil(workers.max(1));
-    let pool = kept.unwrap_or_else(|| Rc::new(Pool::new(upstream.clone(), permits)));
+    let pool = kept.unwrap_or_else(|| Rc::new(Pool::new(upstream.clone(), permits, meters.clone())));
     let ready = generation.tokens.iter().map(ready).collect();
     let can_be_sent: Vec<_> = generation.tokens.iter().map(Slot::can_be_sent).collect();
     let standby = |position: usize| generation.tokens.get(position).and_then(|slot| slot.standby);

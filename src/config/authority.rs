@@ -122,6 +122,12 @@ impl Authority {
         Ok((Self { issuer, names: all, addresses: addresses.to_vec(), not_after }, pem, key_pem))
     }
 
+    /// The end of its validity.
+    #[must_use]
+    pub const fn not_after(&self) -> SystemTime {
+        self.not_after
+    }
+
     /// Reads an authority: its certificate and its key in PEM form.
     ///
     /// # Errors

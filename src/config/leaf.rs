@@ -92,6 +92,16 @@ impl Leaf {
     }
 }
 
+/// Returns the first end of validity among `certificates`; those that cannot be read do not count.
+#[must_use]
+pub fn first_end(certificates: &[CertificateDer<'_>]) -> Option<SystemTime> {
+    let end = |certificate: &CertificateDer<'_>| {
+        let (_, read) = x509_parser::parse_x509_certificate(certificate).ok()?;
+        Some(time_of(read.validity().not_after.timestamp()))
+    };
+    certificates.iter().filter_map(end).min()
+}
+
 /// Returns a time in seconds since 1970; times before that are outside of every validity.
 pub(super) fn time_of(seconds: i64) -> SystemTime {
     let since = u64::try_from(seconds).map_or(Duration::ZERO, Duration::from_secs);

@@ -29,6 +29,8 @@ pub struct Tls {
     pub leaf: Leaf,
     /// The certificates that clients present, if the listener asks for them.
     pub clients: Option<ClientAuth>,
+    /// The end of the authority, if the gate renews the certificate.
+    pub authority_end: Option<SystemTime>,
 }
 
 /// The files of a listener's certificate.
@@ -159,11 +161,17 @@ pub fn tls(table: &Table<'_>, listener: Option<ListenerName>, findings: &mut Fin
     }
     let listener = listener?;
     let files = TlsFiles { certificate: certificate.0, key: key.0, allow_mode: allow_mode?, renewed_from };
-    if let Some(Err(error)) = files.renewed_from.as_ref().map(|folder| authority(folder, listener, SystemTime::now())) {
-        key.1.wrong(findings, error);
-    }
+    let of_authority = files.renewed_from.as_ref().map(|folder| authority(folder, listener, SystemTime::now()));
+    let authority_end = match of_authority {
+        Some(Ok(authority)) => Some(authority.not_after()),
+        Some(Err(error)) => {
+            key.1.wrong(findings, error);
+            None
+        }
+        None => None,
+    };
     let leaf = leaf(&files, listener, (&certificate.1, &key.1), findings)?;
-    Some(Some(Tls { files, leaf, clients: clients? }))
+    Some(Some(Tls { files, leaf, clients: clients?, authority_end }))
 }
 
 /// Reads `client_ca` and `client_auth`.

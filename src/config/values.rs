@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use aws_lc_rs::digest::{SHA256, digest};
+
 use super::reader::{self, At, Findings};
 
 /// Returns the names below a key, valid or not: the keys of a mapping, or every `name` in a list.
@@ -13,6 +15,12 @@ pub fn names<'a>(table: &reader::Table<'a>, key: &str) -> Vec<&'a str> {
         return list.into_iter().filter_map(name).collect();
     }
     at.any_table(ignored).map_or_else(Vec::new, |table| table.entries_at().map(|(name, _)| name).collect())
+}
+
+/// The first 48 bits of the SHA-256 of `text`, as a number.
+pub fn hash(text: &str) -> u64 {
+    let bytes = digest(&SHA256, text.as_bytes());
+    bytes.as_ref().iter().take(6).fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
 /// Reads a duration as `10s`, `1m 30s` or `250ms`.

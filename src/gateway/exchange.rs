@@ -22,8 +22,9 @@ use crate::metrics::{CALLER_GONE, Credential, Finished, Refusal, UpstreamError};
 use crate::policy::decide::{Decided, Decision, Shadowed};
 use crate::policy::names::{CallerId, TokenAlias};
 use crate::policy::rejection::{Reason, Rejection};
+use crate::telemetry::TraceId;
 use crate::telemetry::access::{Context, Outcome};
-use crate::worker::{Diagnosed, Ending, Progress, Refused, RequestId, TokenUse, Underway, Worker};
+use crate::worker::{Diagnosed, Ending, Refused, RequestId, TokenUse, Worker};
 
 /// One request and its response.
 pub struct Exchange {
@@ -32,6 +33,8 @@ pub struct Exchange {
     pub connection: Rc<Connection>,
     /// The id of the request in logs, here and elsewhere.
     pub request_id: RequestId,
+    /// The trace that the request belongs to.
+    trace: Option<TraceId>,
     /// The method, if operations use it.
     pub verb: Option<Verb>,
     pub(super) started: Instant,
@@ -47,7 +50,7 @@ pub struct Exchange {
     /// The time that the request waited for its turn, if a quota counts it.
     pub(super) quota_wait: Cell<Option<Duration>>,
     pieces: Cell<Option<Pieces>>,
-    request_is_complete: Cell<bool>,
+    pub(super) request_is_complete: Cell<bool>,
     response_bytes: Cell<u64>,
     course: Cell<ExchangeProgress>,
     /// The index among the exchanges in progress, until this one ends.
@@ -57,13 +60,19 @@ pub struct Exchange {
 impl Exchange {
     /// Creates the record of a request that has just arrived.
     #[must_use]
-    pub fn new(worker: Rc<Worker>, connection: Rc<Connection>, verb: Option<Verb>, request_id: RequestId) -> Self {
+    pub fn new(
+        worker: Rc<Worker>,
+        connection: Rc<Connection>,
+        verb: Option<Verb>,
+        (request_id, trace): (RequestId, Option<TraceId>),
+    ) -> Self {
         let started = Instant::now();
         connection.begin(started);
         Self {
             worker,
             connection,
             request_id,
+            trace,
             verb,
             started,
             caller_state: Cell::new(CallerState::Undecided),
@@ -326,6 +335,7 @@ impl Exchange {
         let finished = Finished {
             caller: self.caller(),
             operation: read.map(|read| read.operation),
+            marks: read.map_or([None; 2], |read| read.marks),
             token: read.and_then(Read::token),
             needed: read.and_then(Read::needed),
             verb: self.verb,
@@ -355,6 +365,7 @@ impl Exchange {
             };
             let context = Context {
                 request_id: self.request_id.as_str().as_bytes(),
+                trace: self.trace,
                 upstream_status: upward.status(),
                 outcome,
                 resent: upward.sending().map_or(0, |sending| sending.again),
@@ -366,25 +377,6 @@ impl Exchange {
             };
             self.worker.log(&finished, &context);
         }
-    }
-}
-
-impl Underway for Exchange {
-    fn progress(&self, now: Instant) -> Progress {
-        let request = self.request.borrow();
-        let (operation, is_lengthy) = request.as_read().map(|read| (read.operation, read.is_lengthy)).unzip();
-        Progress {
-            caller: self.caller(),
-            operation,
-            age: now - self.started,
-            is_answered: self.upward.get().status().is_some(),
-            is_complete: self.request_is_complete.get(),
-            is_lengthy: is_lengthy == Some(true),
-        }
-    }
-
-    fn request_id(&self) -> &RequestId {
-        &self.request_id
     }
 }
 

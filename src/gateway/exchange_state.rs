@@ -7,6 +7,7 @@ use metrica::scope::{Scope, ScopeSet};
 use metrica::subject::Subject;
 use tokio::time::Instant;
 
+use crate::metrics::Mark;
 use crate::policy::names::{CallerId, TokenAlias};
 use crate::quota::Groups;
 use crate::worker::TokenUse;
@@ -66,6 +67,8 @@ pub struct Read {
     pub groups: Groups,
     /// Whether the operation transfers much data.
     pub is_bulk: bool,
+    /// The marks of the operation.
+    pub marks: [Option<Mark>; 2],
     /// The counter, account or other object that the operation works on.
     pub subject: Subject,
     /// The state of the token.
@@ -99,6 +102,7 @@ impl Request {
             is_lengthy: operation.long || operation.upload,
             groups: Groups::of(operation),
             is_bulk: operation.bulk,
+            marks: Mark::of(operation),
             subject,
             token: token.map_or(before, Token::Chosen),
         });

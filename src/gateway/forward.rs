@@ -31,7 +31,7 @@ use super::inject::{Outbound, Permit};
 use super::record::REQUEST_ID;
 use super::turn;
 use crate::body::RequestBody;
-use crate::metrics::UpstreamError;
+use crate::metrics::{Resent, UpstreamError};
 use crate::policy::rejection::{Reason, Rejection};
 use crate::response::{Again, Carrier, Passed, ResponseBody, Terms, respond};
 use crate::upstream::broken::{Broken, Unanswered};
@@ -79,9 +79,15 @@ pub async fn forward(outbound: Outbound) -> Result<Response<ResponseBody>, Rejec
         };
         request = repeat.ok_or_else(|| Rejection::internal("only a request that was kept is sent again"))?;
         match again {
-            Again::OtherAccount => permit.try_next(&mut request)?,
-            // Boxed to keep the future small: few requests are refused.
-            Again::Quota(waiting) => permit.turn = Some(Box::pin(turn::wait(waiting, &permit.exchange, 0)).await?),
+            Again::OtherAccount => {
+                permit.try_next(&mut request)?;
+                permit.exchange.worker().count(|shard| shard.resent(Resent::Account));
+            }
+            Again::Quota(waiting) => {
+                // Boxed to keep the future small: few requests are refused.
+                permit.turn = Some(Box::pin(turn::wait(waiting, &permit.exchange, 0)).await?);
+                permit.exchange.worker().count(|shard| shard.resent(Resent::Quota));
+            }
         }
     }
 }
@@ -135,6 +141,7 @@ async fn attempt(
                     Some(_) | None => return Err(broken(exchange, error)),
                 }
                 is_repeat = true;
+                exchange.worker().count(|shard| shard.resent(Resent::Connection));
                 drop(lease);
                 lease = ready_to_leave(permit, &mut request, true).await?;
             }

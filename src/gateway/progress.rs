@@ -19,7 +19,7 @@ use crate::policy::decide::Shadowed;
 use crate::policy::rejection::Rejection;
 use crate::response::ResponseProgress;
 use crate::upstream::Watchdog;
-use crate::worker::{Diagnosed, TokenUse};
+use crate::worker::{Diagnosed, Progress, RequestId, TokenUse, Underway};
 
 impl Exchange {
     /// Records that the request is sent with a token of another account, because Metrica denied it with the first.
@@ -140,5 +140,24 @@ impl ResponseProgress for Exchange {
 
     fn give_back(&self, watchdog: Watchdog) {
         self.worker().watchdogs.give_back(watchdog);
+    }
+}
+
+impl Underway for Exchange {
+    fn progress(&self, now: Instant) -> Progress {
+        let request = self.request.borrow();
+        let (operation, is_lengthy) = request.as_read().map(|read| (read.operation, read.is_lengthy)).unzip();
+        Progress {
+            caller: self.caller(),
+            operation,
+            age: now - self.started,
+            is_answered: self.upward.get().status().is_some(),
+            is_complete: self.request_is_complete.get(),
+            is_lengthy: is_lengthy == Some(true),
+        }
+    }
+
+    fn request_id(&self) -> &RequestId {
+        &self.request_id
     }
 }

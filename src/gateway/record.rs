@@ -28,6 +28,7 @@ use crate::policy::rejection::{Reason, Rejection, RejectionResponse, sentence};
 use crate::policy::rules::Breach;
 use crate::response::ResponseBody;
 use crate::response::fields::{GATE_ERROR, set_reason};
+use crate::telemetry::TraceId;
 use crate::worker::{Ending, RefusedToken, RequestId, Underway, Worker, new_request_id};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -83,7 +84,7 @@ where
     fn call(&mut self, request: Request<Incoming>) -> Self::Future {
         let (head, body) = request.into_parts();
         let verb = Verb::of(&head.method);
-        let id = request_id(&head.headers);
+        let id = (request_id(&head.headers), TraceId::of(&head.headers));
         let exchange = Rc::new(Exchange::new(self.worker.clone(), self.connection.clone(), verb, id));
         let underway: Rc<dyn Underway> = exchange.clone();
         exchange.place.set(Some(self.worker.under_way.enter(Rc::downgrade(&underway))));
@@ -298,7 +299,7 @@ pub fn refuse_unparsed(worker: &Rc<Worker>, connection: &Rc<Connection>, kind: M
 pub fn refuse_early(worker: &Rc<Worker>, connection: &Rc<Connection>, rejection: Rejection) -> Vec<u8> {
     let Rejection { reason, cause, .. } = rejection;
     let kind = cause.as_ref().and_then(|cause| cause.downcast_ref::<Malformed>()).copied();
-    let exchange = Exchange::new(worker.clone(), connection.clone(), None, new_request_id());
+    let exchange = Exchange::new(worker.clone(), connection.clone(), None, (new_request_id(), None));
     let snapshot = worker.snapshot();
     let callers = &snapshot.generation.policy.callers;
     let caller = callers.identify(connection.evidence).and_then(|position| callers.get(position));

@@ -151,7 +151,7 @@ impl Place {
         B: Body<Data = Bytes> + Unpin + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let pool: Rc<Pool<B>> = Rc::new(Pool::new(self.upstream.clone(), 1));
+        let pool: Rc<Pool<B>> = Rc::new(Pool::new(self.upstream.clone(), 1, Rc::default()));
         // This is the only request of the pool.
         let mut lease = pool.lease(CarriedToken(0), true).await.map_err(|error| NoResponse::Dial(error.into()))?;
         turn.sent();

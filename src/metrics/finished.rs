@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use metrica::operation::{OperationId, Verb};
 use metrica::scope::Scope;
 
-use super::{CALLER_GONE, Origin, Refusal, usage};
+use super::{CALLER_GONE, Mark, Origin, Refusal, usage};
 use crate::policy::names::{CallerId, TokenAlias};
 use crate::policy::rejection::Reason;
 
@@ -16,6 +16,8 @@ pub struct Finished {
     pub caller: Option<CallerId>,
     /// The operation.
     pub operation: Option<OperationId>,
+    /// The marks of the operation.
+    pub marks: [Option<Mark>; 2],
     /// The token.
     pub token: Option<TokenAlias>,
     /// The scope of the token that the operation needed, if the request was sent.

@@ -1,5 +1,6 @@
 //! Closed enums used as label values.
 
+use metrica::operation::{Destructive, Operation, Shares};
 use rustls::HandshakeKind;
 
 /// A kind of credential that a caller sent and the gate removed.
@@ -218,6 +219,74 @@ impl TunnelContent {
         match self {
             Self::Tls => "tls",
             Self::ClearText => "clear_text",
+        }
+    }
+}
+
+/// A mark of an operation in the catalogue: it cannot be undone, or it gives somebody access.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Mark {
+    /// The API cannot undo the operation.
+    Destructive,
+    /// The API cannot undo the operation if the request has a certain parameter or member.
+    MaybeDestructive,
+    /// The operation gives somebody access.
+    Shares,
+    /// The operation gives somebody access if the body names a login.
+    MaybeShares,
+}
+
+impl Mark {
+    /// Returns the marks of an operation.
+    #[must_use]
+    pub const fn of(operation: &Operation) -> [Option<Self>; 2] {
+        let destructive = match operation.destructive {
+            Destructive::Never => None,
+            Destructive::Always => Some(Self::Destructive),
+            Destructive::With(_) => Some(Self::MaybeDestructive),
+        };
+        let shares = match operation.shares {
+            Shares::Nothing => None,
+            Shares::Named | Shares::Anyone | Shares::Secret => Some(Self::Shares),
+            Shares::Perhaps => Some(Self::MaybeShares),
+        };
+        [destructive, shares]
+    }
+
+    /// Returns the label value.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Destructive => "destructive",
+            Self::MaybeDestructive => "maybe_destructive",
+            Self::Shares => "shares",
+            Self::MaybeShares => "maybe_shares",
+        }
+    }
+}
+
+/// The reason why a request is sent to Metrica again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Resent {
+    /// Its connection failed before Metrica processed it.
+    Connection,
+    /// Metrica denied it with the token of one account, and another account may have access.
+    Account,
+    /// Metrica refused it because of a quota.
+    Quota,
+}
+
+impl Resent {
+    /// All reasons.
+    pub const ALL: [Self; 3] = [Self::Connection, Self::Account, Self::Quota];
+
+    /// Returns the label value.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Connection => "connection",
+            Self::Account => "account",
+            Self::Quota => "quota",
         }
     }
 }

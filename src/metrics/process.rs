@@ -185,6 +185,23 @@ pub struct State {
     pub served: Arc<Served>,
     /// The end of the certificate of each listener with TLS, in seconds since 1970.
     pub certificates: BTreeMap<ListenerName, u64>,
+    /// The end of the authority that renews the certificate of each listener, in seconds since 1970.
+    pub authorities: BTreeMap<ListenerName, u64>,
+    /// The first end among the certificates of each file of authorities, by its key of the configuration, in seconds since 1970.
+    pub ca_files: BTreeMap<String, u64>,
+    /// The first 48 bits of the SHA-256 of the configuration file in use.
+    pub config_hash: u64,
+}
+
+/// The ends of certificates, for [`ProcessMeters::certificates_now`].
+#[derive(Debug, Default)]
+pub struct CertificateEnds {
+    /// The certificates of listeners.
+    pub listeners: Vec<(ListenerName, SystemTime)>,
+    /// The authorities that renew them.
+    pub authorities: Vec<(ListenerName, SystemTime)>,
+    /// The first end in each file of authorities, by its key of the configuration.
+    pub ca_files: Vec<(String, SystemTime)>,
 }
 
 impl ProcessMeters {
@@ -226,14 +243,10 @@ impl ProcessMeters {
     /// Sets the states of all tokens; tokens that are not listed are removed. The tokens in `changed` were read just now.
     pub fn tokens_now(&self, tokens: &[TokenNow], changed: &[TokenAlias]) {
         let mut state = self.lock();
+        let at = now();
         let state_of = |token: &TokenNow| {
-            let TokenNow { alias, loaded, standing, expires, issued, allow_mode } = *token;
-            let known = state.token_states.get(&alias);
-            let is_new = changed.contains(&alias);
-            let loaded_at = if is_new { now() } else { known.map_or(0, |known| known.loaded_at) };
-            // Another token has done nothing yet.
-            let worked_at = known.filter(|_| !is_new).and_then(|known| known.worked_at).max(issued);
-            (alias, TokenState { loaded, loaded_at, standing, expires: expires.map(seconds), worked_at, allow_mode })
+            let (known, is_new) = (state.token_states.get(&token.alias), changed.contains(&token.alias));
+            (token.alias, TokenState::after(known, *token, is_new, at))
         };
         state.token_states = tokens.iter().map(state_of).collect();
     }
@@ -250,9 +263,19 @@ impl ProcessMeters {
         self.lock().served = Arc::new(served);
     }
 
-    /// Sets the ends of the certificates of listeners.
-    pub fn certificates_now(&self, ends: impl Iterator<Item = (ListenerName, SystemTime)>) {
-        self.lock().certificates = ends.map(|(name, end)| (name, seconds(end))).collect();
+    /// Sets the ends of certificates.
+    pub fn certificates_now(&self, ends: &CertificateEnds) {
+        let of_listener =
+            |ends: &[(ListenerName, SystemTime)]| ends.iter().map(|(name, end)| (*name, seconds(*end))).collect();
+        let mut state = self.lock();
+        state.certificates = of_listener(&ends.listeners);
+        state.authorities = of_listener(&ends.authorities);
+        state.ca_files = ends.ca_files.iter().map(|(key, end)| (key.clone(), seconds(*end))).collect();
+    }
+
+    /// Sets the hash of the configuration in use.
+    pub fn config_in_use(&self, hash: u64) {
+        self.lock().config_hash = hash;
     }
 
     /// Counts lost log lines.
@@ -359,6 +382,7 @@ fn now() -> u64 {
     seconds(SystemTime::now())
 }
 
-fn seconds(time: SystemTime) -> u64 {
+/// Returns a time in seconds since 1970.
+pub(super) fn seconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

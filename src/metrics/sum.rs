@@ -31,10 +31,16 @@ impl Shard {
             quota_refused,
             token_counters,
             other_owners,
+            connections,
+            pool,
+            resent,
+            marked,
+            loop_lag,
         } = other;
         self.since = self.since.min(*since);
         for (caller, more) in callers {
-            let CallerMeters { requests, duration, in_flight, quota_wait, request_bytes, response_bytes, usage } = more;
+            let CallerMeters { requests, duration, in_flight, quota_wait, request_bytes, response_bytes, usage, last } =
+                more;
             let meters = self.callers.entry(*caller).or_default();
             add_counts(&mut meters.requests, requests);
             meters.duration.add(duration);
@@ -43,6 +49,7 @@ impl Shard {
             meters.request_bytes += *request_bytes;
             meters.response_bytes += *response_bytes;
             meters.usage.add(usage);
+            meters.last = meters.last.max(*last);
         }
         for (operation, more) in upstream_durations {
             self.upstream_durations.entry(*operation).or_default().add(more);
@@ -74,6 +81,15 @@ impl Shard {
         for (token, it_is) in other_owners {
             *self.other_owners.entry(*token).or_default() |= it_is;
         }
+        for (listener, more) in connections {
+            let sum = self.connections.entry(*listener).or_default();
+            sum.accepted += more.accepted;
+            sum.open += more.open;
+        }
+        self.pool.add(pool);
+        add_counts(&mut self.resent, resent);
+        add_counts(&mut self.marked, marked);
+        self.loop_lag.add(loop_lag);
     }
 }
 

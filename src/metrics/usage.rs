@@ -257,6 +257,7 @@ mod tests {
                 quota_wait: None,
                 caller: None,
                 operation: None,
+                marks: [None; 2],
                 token: None,
                 verb: None,
                 code,

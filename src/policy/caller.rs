@@ -113,6 +113,11 @@ impl Callers {
         self.callers.get(position)
     }
 
+    /// The listeners of the configuration, in no order.
+    pub fn listeners(&self) -> impl Iterator<Item = ListenerName> {
+        self.of_listener.keys().copied()
+    }
+
     /// All callers, in the order of the configuration.
     #[must_use]
     pub fn all(&self) -> &[Caller] {

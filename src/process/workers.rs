@@ -27,10 +27,10 @@ pub(super) enum Command {
     Install(Arc<Generation>, oneshot::Sender<()>),
     /// Record facts about a token that another worker or a probe learnt.
     Learn(TokenUse, Arc<[Fact]>),
-    /// Send a copy of the worker's counts.
-    Count(oneshot::Sender<Shard>),
-    /// Reply at once, to show that the loop runs.
-    Ping(oneshot::Sender<()>),
+    /// Send a copy of the worker's counts. The command was sent at this time.
+    Count(oneshot::Sender<Shard>, Instant),
+    /// Reply at once, to show that the loop runs. The command was sent at this time.
+    Ping(oneshot::Sender<()>, Instant),
     /// Close each connection with its next response; cut all exchanges still open at this time.
     Leave(tokio::time::Instant),
     /// Log the requests that are likely to be cut.
@@ -208,7 +208,7 @@ impl Workers {
     pub async fn counts(&self) -> Shard {
         let ask = |member: &WorkerThread| {
             let (token_use, receiver) = oneshot::channel();
-            let _ = member.commands.send(Command::Count(token_use));
+            let _ = member.commands.send(Command::Count(token_use, Instant::now()));
             receiver
         };
         let asked: Vec<_> = self.members.iter().map(ask).collect();
@@ -250,7 +250,7 @@ impl Workers {
         let mut asked = Vec::new();
         for member in &self.members {
             let (token_use, receiver) = oneshot::channel();
-            if member.commands.send(Command::Ping(token_use)).is_err() {
+            if member.commands.send(Command::Ping(token_use, Instant::now())).is_err() {
                 return false;
             }
             asked.push(receiver);
@@ -312,7 +312,7 @@ struct Ping {
 impl Ping {
     fn send(member: &WorkerThread) -> Option<Self> {
         let (token_use, answer) = oneshot::channel();
-        member.commands.send(Command::Ping(token_use)).ok()?;
+        member.commands.send(Command::Ping(token_use, Instant::now())).ok()?;
         Some(Self { since: Instant::now(), answer, is_late: false })
     }
 
@@ -352,8 +352,14 @@ async fn obey(worker: &Worker, mut commands: mpsc::UnboundedReceiver<Command>, a
                 let _ = done.send(());
             }
             Command::Learn(token_use, facts) => worker.learning.take(token_use, &facts),
-            Command::Count(wanted) => drop(wanted.send(worker.counts())),
-            Command::Ping(wanted) => drop(wanted.send(())),
+            Command::Count(wanted, sent) => {
+                worker.count(|shard| shard.lag(sent.elapsed()));
+                let _ = wanted.send(worker.counts());
+            }
+            Command::Ping(wanted, sent) => {
+                worker.count(|shard| shard.lag(sent.elapsed()));
+                let _ = wanted.send(());
+            }
             Command::Leave(cuts) => worker.leave(cuts),
             Command::Name => worker.under_way.name(),
             Command::Listen(listener, socket) => {

@@ -126,6 +126,7 @@ impl Reloader {
                 }
                 self.refusal = None;
                 self.meters.config_reloaded(Outcome::Success);
+                self.meters.config_in_use(self.config.hash);
                 self.meters.config_refused(None);
                 tracing::info!(file = %file.display(), callers = self.config.callers.len(), "configuration reloaded");
                 None

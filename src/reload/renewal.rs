@@ -10,9 +10,10 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use super::Reloader;
-use crate::config::certificates::RENEW_BEFORE;
+use crate::config::certificates::{RENEW_BEFORE, first_end};
 use crate::config::{Config, Tls};
 use crate::files::replace_like_before;
+use crate::metrics::process::CertificateEnds;
 use crate::policy::names::ListenerName;
 
 /// The remaining time of a certificate from which on it expires soon.
@@ -85,8 +86,18 @@ impl Reloader {
     /// Renews the certificates that are due, and publishes the validity of all.
     pub(super) fn look_at_certificates(&mut self) {
         self.renewals.look(&self.config, SystemTime::now());
-        let listeners = self.config.listeners.iter();
-        let ends = listeners.filter_map(|listener| Some((listener.name, listener.tls.as_ref()?.leaf.not_after)));
-        self.meters.certificates_now(ends);
+        let with_tls = || self.config.listeners.iter().filter_map(|one| Some((one.name, one.tls.as_ref()?)));
+        let identity = self.config.identity.as_ref().map(|identity| ("identity.ca_file", &identity.place));
+        let servers = [Some(("upstream.ca_file", &self.config.upstream)), identity].into_iter().flatten();
+        let of_servers = servers.map(|(key, server)| (key.to_owned(), first_end(&server.extra_roots)));
+        let of_clients = with_tls().filter_map(|(name, tls)| {
+            let key = format!("listeners[{name}].tls.client_ca");
+            Some((key, first_end(&tls.clients.as_ref()?.authorities)))
+        });
+        self.meters.certificates_now(&CertificateEnds {
+            listeners: with_tls().map(|(name, tls)| (name, tls.leaf.not_after)).collect(),
+            authorities: with_tls().filter_map(|(name, tls)| Some((name, tls.authority_end?))).collect(),
+            ca_files: of_servers.chain(of_clients).filter_map(|(key, end)| Some((key, end?))).collect(),
+        });
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use metrica::scope::{AnyOf, ScopeSet};
 use metrica::subject::{Counters, Subject};
 
-use super::Form;
+use super::{Form, TraceId};
 use crate::metrics::{Finished, Refusal};
 use crate::policy::caller::Evidence;
 use crate::policy::names::TokenAlias;
@@ -16,6 +16,8 @@ use crate::policy::names::TokenAlias;
 pub struct Context<'a> {
     /// The request id, shared with the caller and Metrica; 1 to 128 visible ASCII characters.
     pub request_id: &'a [u8],
+    /// The trace that the request belongs to.
+    pub trace: Option<TraceId>,
     /// The status of the upstream's response, if there was one.
     pub upstream_status: Option<u16>,
     /// The end of the exchange.
@@ -170,6 +172,11 @@ fn write_json(line: &mut Vec<u8>, finished: &Finished, context: &Context<'_>) ->
     if let Some(Evidence { listener, peer }) = context.evidence {
         write!(line, r#","listener":"{listener}","peer":"{peer}""#)?;
     }
+    if let Some(trace) = context.trace {
+        line.extend_from_slice(b",\"trace_id\":\"");
+        line.extend_from_slice(trace.digits());
+        line.push(b'"');
+    }
     line.extend_from_slice(b",\"request_id\":\"");
     write_escaped(line, context.request_id);
     writeln!(line, r#"","outcome":"{}"}}"#, context.outcome.as_str())
@@ -216,6 +223,10 @@ fn write_human(line: &mut Vec<u8>, finished: &Finished, context: &Context<'_>) -
     }
     if let Some(advice) = advice {
         write!(line, " advice=\"{advice}\"")?;
+    }
+    if let Some(trace) = context.trace {
+        line.extend_from_slice(b" trace=");
+        line.extend_from_slice(trace.digits());
     }
     line.extend_from_slice(b" id=");
     write_escaped(line, context.request_id);
@@ -379,6 +390,7 @@ mod tests {
             quota_wait: None,
             caller: Some(CallerId::new("reports")),
             operation: Some(OperationId::new("GET /new/{id}")),
+            marks: [None; 2],
             token: None,
             needed: None,
             ended: std::time::Instant::now(),
@@ -394,6 +406,7 @@ mod tests {
         };
         let context = Context {
             request_id: br#"a"b\c"#,
+            trace: None,
             upstream_status: None,
             outcome: Outcome::Complete,
             resent: 0,

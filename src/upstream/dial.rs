@@ -18,6 +18,7 @@ use std::time::Duration;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -27,7 +28,7 @@ use super::own::{self, IsThisGate};
 use super::tunnel::{Refused, Tunnel, authority};
 use crate::config::AddressFamily;
 use crate::files::descriptors::DescriptorNeed;
-use crate::metrics::UpstreamError;
+use crate::metrics::{ConnectStep, UpstreamError};
 
 /// The reason of a failed dial. No part of a request was sent.
 #[derive(Debug, thiserror::Error)]
@@ -98,6 +99,10 @@ pub struct Dialled {
     pub stream: TlsStream<TcpStream>,
     /// Whether HTTP/2 was negotiated.
     pub http2: bool,
+    /// The address that was connected to: that of the proxy, if there is one.
+    pub address: SocketAddr,
+    /// The duration of each step.
+    pub steps: Vec<(ConnectStep, Duration)>,
 }
 
 /// Opens a connection to `upstream`; simultaneous dials share a look-up of `look_ups`.
@@ -134,16 +139,20 @@ fn refused(tunnel: &Tunnel, source: Refused) -> DialError {
 }
 
 async fn dial_without_limit(upstream: &Upstream, look_ups: &LookUps, step: &Cell<Step>) -> Result<Dialled, DialError> {
+    let mut steps = Steps::new();
     let addresses = resolve(upstream, look_ups).await?;
+    steps.end(ConnectStep::Lookup);
     let failed = |source| match &upstream.tunnel {
         Some(tunnel) => refused(tunnel, Refused::Connect(source)),
         None => DialError::Connect { place: place(upstream), source },
     };
     let mut socket = connect(addresses).await.map_err(failed)?;
     socket.set_nodelay(true).map_err(failed)?;
+    steps.end(ConnectStep::Connect);
     if let Some(tunnel) = &upstream.tunnel {
         step.set(Step::Tunnel);
         tunnel.open(&mut socket).await.map_err(|source| refused(tunnel, source))?;
+        steps.end(ConnectStep::Tunnel);
     }
     step.set(Step::Tls);
     let name: ServerName<'static> = upstream.server_name.clone();
@@ -154,7 +163,28 @@ async fn dial_without_limit(upstream: &Upstream, look_ups: &LookUps, step: &Cell
         stream.and_then(|stream| own::check(&upstream.own, stream.get_ref().1.peer_certificates()).map(|()| stream));
     let stream = stream.map_err(|error| handshake_failed(error, place(upstream)))?;
     let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    Ok(Dialled { stream, http2 })
+    steps.end(ConnectStep::Tls);
+    Ok(Dialled { stream, http2, address: peer, steps: steps.ended })
+}
+
+/// The durations of the steps of a dial.
+struct Steps {
+    began: Instant,
+    ended: Vec<(ConnectStep, Duration)>,
+}
+
+impl Steps {
+    /// Begins the first step.
+    fn new() -> Self {
+        Self { began: Instant::now(), ended: Vec::with_capacity(ConnectStep::ALL.len()) }
+    }
+
+    /// Ends a step, and begins the next one.
+    fn end(&mut self, step: ConnectStep) {
+        let now = Instant::now();
+        self.ended.push((step, now - self.began));
+        self.began = now;
+    }
 }
 
 /// Classifies a failed handshake: TLS rejected it, or the connection below failed.

@@ -43,7 +43,7 @@ where
     /// [`DialError`] if no connection is available.
     pub async fn lease(self: &Rc<Self>, carried: CarriedToken, fresh: bool) -> Result<Lease<B>, DialError> {
         let after = fresh.then(Instant::now);
-        let permit = self.permit().await?;
+        let mut permit = self.permit().await?;
         let mut known = self.take_shared(carried, after);
         if known.is_none() && !fresh {
             known = self.take_idle(carried);
@@ -53,6 +53,7 @@ where
             // Boxed, so the dialling states do not enlarge every request's future.
             None => Box::pin(self.open(carried, after)).await?,
         };
+        permit.got(&sender, reused);
         Ok(Lease { sender, carried, reused, permit })
     }
 }

@@ -34,6 +34,7 @@ use super::dial::{DialError, Dialled, dial, place};
 use super::http1::Http1;
 use super::lookup::LookUps;
 use super::sender::{Active, Sender};
+use crate::metrics::PoolMeters;
 
 /// The maximum number of parallel requests on one HTTP/2 connection. RFC 9113, section 6.5.2, recommends at least 100 to
 /// servers.
@@ -49,6 +50,7 @@ pub struct CarriedToken(pub u64);
 /// The connections of one worker.
 pub struct Pool<B> {
     upstream: Arc<Upstream>,
+    meters: Rc<PoolMeters>,
     permits: Semaphore,
     most: usize,
     /// Idle connections, the longest idle first.
@@ -65,18 +67,39 @@ pub struct Pool<B> {
 }
 
 /// The place of one request in a pool, released on drop.
-pub(super) struct Permit<B>(Rc<Pool<B>>);
+pub(super) struct Permit<B> {
+    pool: Rc<Pool<B>>,
+    /// Whether the request has a connection for itself, which is counted.
+    has_connection: bool,
+}
 
 impl<B> Permit<B> {
     /// The pool of the place.
     pub(super) const fn pool(&self) -> &Rc<Pool<B>> {
-        &self.0
+        &self.pool
+    }
+
+    /// Records that the request got `sender`; `reused` if the connection existed before.
+    pub(super) fn got(&mut self, sender: &Sender<B>, reused: bool) {
+        if reused {
+            self.pool.meters.reused();
+        }
+        match sender {
+            Sender::Http1(_) => {
+                self.pool.meters.begins();
+                self.has_connection = true;
+            }
+            Sender::Http2 { .. } => {}
+        }
     }
 }
 
 impl<B> Drop for Permit<B> {
     fn drop(&mut self) {
-        self.0.permits.add_permits(1);
+        if self.has_connection {
+            self.pool.meters.ends();
+        }
+        self.pool.permits.add_permits(1);
     }
 }
 
@@ -118,11 +141,12 @@ impl<B: Body<Data = Bytes> + Unpin + 'static> Pool<B>
 where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    /// An empty pool that allows `permits` requests at once.
+    /// An empty pool that allows `permits` requests at once, and counts in `meters`.
     #[must_use]
-    pub fn new(upstream: Arc<Upstream>, permits: usize) -> Self {
+    pub fn new(upstream: Arc<Upstream>, permits: usize, meters: Rc<PoolMeters>) -> Self {
         Self {
             upstream,
+            meters,
             permits: Semaphore::new(permits),
             most: permits,
             idle: RefCell::default(),
@@ -139,13 +163,16 @@ where
     pub(super) async fn permit(self: &Rc<Self>) -> Result<Permit<B>, DialError> {
         if let Ok(permit) = self.permits.try_acquire() {
             permit.forget();
-            return Ok(Permit(self.clone()));
+            return Ok(Permit { pool: self.clone(), has_connection: false });
         }
         let limit = self.upstream.settings.timeouts.connect;
-        match timeout(limit, self.permits.acquire()).await {
+        let start = Instant::now();
+        let acquired = timeout(limit, self.permits.acquire()).await;
+        self.meters.waited(start.elapsed());
+        match acquired {
             Ok(Ok(permit)) => {
                 permit.forget();
-                Ok(Permit(self.clone()))
+                Ok(Permit { pool: self.clone(), has_connection: false })
             }
             Ok(Err(_)) | Err(_) => Err(DialError::Saturated(limit)),
         }
@@ -170,6 +197,14 @@ where
         let mut idle = self.idle.borrow_mut();
         let too_many = (idle.len() + in_use).saturating_sub(self.most).min(idle.len());
         idle.drain(..too_many);
+    }
+
+    /// The number of idle connections, and of shared connections that carry requests.
+    #[must_use]
+    pub fn open_connections(&self) -> (usize, usize) {
+        let shared = self.shared.borrow();
+        let active = shared.iter().filter(|connection| connection.active.get() > 0).count();
+        (self.idle.borrow().len() + shared.len() - active, active)
     }
 
     /// Stops further requests on this shared connection.
@@ -222,6 +257,7 @@ where
         }
         self.make_room();
         let dialled = dial(&self.upstream, &self.look_ups).await?;
+        self.meters.opened(dialled.address, dialled.steps.iter().copied());
         self.only_http1.set(!dialled.http2);
         let sender = if dialled.http2 {
             self.start_http2(carried, dialled).await?

@@ -148,3 +148,16 @@ impl UnderWay {
         likely.filter_map(|(exchange, under)| wanted(under).then_some(exchange)).collect()
     }
 }
+
+/// The stage of a shutdown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Ending {
+    /// No shutdown is under way.
+    Serving,
+    /// The worker accepts and serves, and announces with every response that its connection ends.
+    Leaving,
+    /// The worker accepts no more connections, and open ones end after their request.
+    Draining,
+    /// Requests under way are cut.
+    Cutting,
+}

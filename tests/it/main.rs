@@ -96,6 +96,7 @@ mod response {
 mod process {
     mod admin;
     mod chaos;
+    mod connection_metrics;
     mod external;
     mod forging;
     mod log_lines;

@@ -239,12 +239,15 @@ fn a_caller_that_goes_away_in_the_answer_is_counted_once() {
 fn busy_gate(upstream: &Upstream) -> Gate {
     let tokens = "
 tokens:
-  analytics: {file: '{folder}/analytics', scopes: [metrika:read], expires: 2030-01-31}
+  analytics: {file: '{folder}/analytics', scopes: [metrika:read], expires: 2030-01-31, owner: o, standby: spare}
+  spare: {file: '{folder}/analytics', scopes: [metrika:read], owner: o}
   crm: {file: '{folder}/crm', scopes: [metrika:write]}
 ";
     let callers = TWO_CALLERS.replace("{id: crm,", "{id: crm, enforce: false,").replace(", metrika:write]", "]");
-    let callers = callers
-        .replace("callers:\n", "  - {name: tls, address: '127.0.0.1:0', tls: {authority: '{folder}/ca'}}\ncallers:\n");
+    let callers = callers.replace(
+        "callers:\n",
+        "  - {name: tls, address: '127.0.0.1:0', tls: {authority: '{folder}/ca', renew: true}}\ncallers:\n",
+    );
     let gate = Gate::start(
         upstream,
         &format!(
@@ -255,11 +258,12 @@ tokens:
         gate.get("app", path);
     }
     gate.send("app", "DELETE /management/v1/counter/1 HTTP/1.1\r\nHost: localhost\r\nCookie: a=b\r\n\r\n");
+    gate.send("crm", "DELETE /management/v1/counter/1 HTTP/1.1\r\nHost: localhost\r\n\r\n");
     gate.send("app", "what?\r\n\r\n");
     let mut slow = gate.connect("crm");
     slow.send(format!("POST {COUNTERS} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{{"));
     assert_eq!(slow.answer().status, 408);
-    gate.until_metric(&["requests_total"], 7.0);
+    gate.until_metric(&["metrika_gate_requests_total"], 8.0);
     gate
 }
 
@@ -354,7 +358,7 @@ fn the_admin_listener_shows_and_changes_nothing() {
 fn the_families_are_in_the_documentation() {
     let mut text = "# Metrics\n\n\
         What `/metrics` of the admin listener shows, beside the `process_*` family of Prometheus. Label values are names of the configuration, ids of the catalogue and closed lists; `none` and `unknown` stand for what was not known.\n\n\
-        This page is written from `src/metrics/page.rs` by a test; `UPDATE=1 cargo test --test it` writes it anew.\n\n\
+        This page is written from `src/metrics/families.rs` by a test; `UPDATE=1 cargo test --test it` writes it anew.\n\n\
         | family | type | labels | meaning |\n|---|---|---|---|\n"
         .to_owned();
     for (name, kind, labels, help) in FAMILIES {

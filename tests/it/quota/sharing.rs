@@ -147,6 +147,7 @@ fn a_refusal_of_metrica_is_learnt_and_the_request_sent_again() {
     let statuses = flood(&gate, "greedy", 3, 4);
     assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
     assert!(gate.metric(&["quota_resent_total"]) >= 1.0);
+    assert!(gate.metric(&["metrika_gate_resent_total", "reason=\"quota\""]) >= 1.0);
     assert!(gate.metric(&["quota_learned_total", "limit=\"parallel\""]) >= 1.0);
     assert!(fake.quota_use().refused_by(fake_metrica::Limit::Parallel) <= 4);
     let line = gate.log().into_iter().find(|line| line.contains("\"resent\":1"));

@@ -89,7 +89,9 @@ fn known(gate: &Gate, token: &str) -> f64 {
 }
 
 fn retries(gate: &Gate) -> f64 {
-    gate.metric(&["metrika_gate_account_retries_total"])
+    let retries = gate.metric(&["metrika_gate_account_retries_total"]);
+    assert_eq!(gate.metric(&["metrika_gate_resent_total", "reason=\"account\""]), retries);
+    retries
 }
 
 fn started(fake: &Fake, keys: [&str; 3]) -> Gate {

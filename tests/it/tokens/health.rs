@@ -95,10 +95,15 @@ tokens:
   crm: {file: '{folder}/crm', scopes: [metrika:write]}
 token_health: {probe_after: 1h, probe_at_most: 1h}";
     let gate = plan(&fake, tokens).token("second", OTHER_TOKEN).start();
+    let standby = |family: &str| gate.metrics(&[family]);
+    assert_eq!(standby("standby_in_use"), ["metrika_gate_token_standby_in_use{token=\"analytics\"} 0"]);
+    assert_eq!(standby("standby_switches"), ["metrika_gate_standby_switches_total{token=\"analytics\"} 0"]);
     fake.revoke(READ_TOKEN);
     assert_eq!(reason(&gate, "app", &format!("GET {COUNTERS}")), "403 token_invalid");
     gate.until_metric(&["token_state{token=\"analytics\",state=\"suspended\"}"], 1.0);
     assert_eq!(gate.get("app", COUNTERS).status, 200);
+    assert_eq!(standby("standby_in_use"), ["metrika_gate_token_standby_in_use{token=\"analytics\"} 1"]);
+    assert_eq!(standby("standby_switches"), ["metrika_gate_standby_switches_total{token=\"analytics\"} 1"]);
     let line = gate.until_log(&["\"access\"", "\"token\":\"second\"", "\"status\":200"]);
     assert!(line.contains("counters.list"));
     fake.revoke(OTHER_TOKEN);
