@@ -121,7 +121,7 @@ fn take(
     let limits = worker.snapshot().generation.limits;
     match connections.take(peer, &limits) {
         Ok(place) => {
-            let evidence = Evidence { listener: kind.name, peer };
+            let evidence = Evidence::new(kind.name, peer);
             let place = (place, OpenConnection::new(worker.clone(), kind.name));
             let worker = worker.clone();
             if !kind.is_plain() {
@@ -137,6 +137,7 @@ fn take(
                 if begun.is_preface() {
                     // Boxed, so that HTTP/1.1 connections need no room for it.
                     let transport = connection.transport.clone();
+                    let evidence = connection.evidence.clone();
                     Box::pin(http2::serve(worker, (evidence, transport), (socket, begun), limits)).await;
                 } else {
                     serve(worker, connection, (socket, begun), limits).await;

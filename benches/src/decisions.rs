@@ -3,14 +3,17 @@
 use std::hint::black_box;
 use std::net::Ipv4Addr;
 
+use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use ipnet::{IpNet, Ipv4Net};
 use metrika_gate::policy::caller::{
-    Caller, CallerId, Callers, Condition, Conditions, Evidence, ListenerName, Peer, TokenAlias,
+    Caller, CallerId, Callers, Condition, Conditions, Evidence, KeyHash, ListenerName, Peer, Proofs, TokenAlias,
 };
 use metrika_gate::gateway::headers::clean_request;
 use metrica::operation::{Catalogue, Verb};
 use metrika_gate::policy::choice::NoAccounts;
+use metrika_gate::policy::key::{RANDOM, of_random};
+use metrika_gate::policy::offered::Offered;
 use metrika_gate::policy::{Policy, TokenRights, Wish};
 use metrika_gate::response::coding::Coding;
 use metrika_gate::response::error_body::ErrorBody;
@@ -54,10 +57,57 @@ pub fn identify(count: u32) -> Benchmark {
     let mut turn = 0;
     Box::new(move |run| {
         turn = (turn + 7_919) % count;
-        let evidence = Evidence { listener, peer: Peer::Address(address(turn * 16).into()) };
+        let evidence = Evidence::new(listener, Peer::Address(address(turn * 16).into()));
         let mut found = None;
-        run(&mut || found = callers.identify(black_box(evidence)).and_then(|position| callers.get(position)));
+        run(&mut || {
+            let position = callers.identify(black_box(&evidence), &Proofs::NONE).ok();
+            found = position.and_then(|position| callers.get(position));
+        });
         assert_eq!(found.expect("a caller").id.as_str(), format!("caller-{turn}"));
+    })
+}
+
+/// A key, which is read, hashed and found among so many: of one caller, or each of a caller of its own.
+pub fn identify_by_key(count: u32, of_one: bool) -> Benchmark {
+    let key = |number: u32| {
+        let bytes: Vec<u8> = number.to_be_bytes().into_iter().cycle().map(|byte| byte % 62).take(RANDOM).collect();
+        of_random(&bytes).expect("a key")
+    };
+    let listener = ListenerName::new("app");
+    let caller = |number: u32, hashes: Vec<KeyHash>| {
+        let conditions = [Condition::Listener(listener), Condition::Key(hashes.into())];
+        Caller {
+            id: CallerId::new(&format!("caller-{number}")),
+            conditions: Conditions::new(conditions).expect("two conditions"),
+            scopes: scopes(&[Scope::Read]),
+            tokens: vec![TokenAlias::new("read")],
+            rules: Rules::default(),
+            strict: false,
+        }
+    };
+    let hashes: Vec<_> = (0..count).map(|number| KeyHash::of(key(number).as_bytes())).collect();
+    let callers: Vec<_> = if of_one {
+        vec![caller(0, hashes)]
+    } else {
+        (0..).zip(hashes).map(|(number, hash)| caller(number, vec![hash])).collect()
+    };
+    let callers = Callers::new(callers, &[listener]);
+    let evidence = Evidence::new(listener, Peer::Address(address(1).into()));
+    let mut turn = 0;
+    Box::new(move |run| {
+        turn = (turn + 7_919) % count;
+        let mut sent = HeaderMap::new();
+        let value = format!("OAuth {}", key(turn).as_str());
+        sent.insert(AUTHORIZATION, HeaderValue::from_str(&value).expect("a value"));
+        let mut found = None;
+        run(&mut || {
+            let key = Offered::default().by_request(black_box(&sent), None).expect("a key");
+            let proofs = Proofs { key, ..Proofs::NONE };
+            let position = callers.identify(black_box(&evidence), &proofs).ok();
+            found = position.and_then(|position| callers.get(position));
+        });
+        let expected = if of_one { 0 } else { turn };
+        assert_eq!(found.expect("a caller").id.as_str(), format!("caller-{expected}"));
     })
 }
 

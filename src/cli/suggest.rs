@@ -246,6 +246,9 @@ fn matched(conditions: &Conditions) -> String {
             Condition::Listener(name) => format!("\"{name}\""),
             Condition::Source(networks) => list(networks.iter().map(|network| format!("\"{network}\"")).collect()),
             Condition::Uid(ids) | Condition::Gid(ids) => list(ids.iter().map(u32::to_string).collect()),
+            Condition::Key(hashes) => list(hashes.iter().map(|hash| format!("\"{hash}\"")).collect()),
+            Condition::San(names) => list(names.iter().map(|name| format!("\"{name}\"")).collect()),
+            Condition::ServiceAccount(accounts) => list(accounts.iter().map(|name| format!("\"{name}\"")).collect()),
         };
         format!("{}: {value}", condition.kind())
     };

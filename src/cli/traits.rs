@@ -48,6 +48,9 @@ fn describe_condition(condition: &Condition) -> String {
         Condition::Listener(name) => vec![name.to_string()],
         Condition::Source(networks) => networks.iter().map(ToString::to_string).collect(),
         Condition::Uid(ids) | Condition::Gid(ids) => ids.iter().map(ToString::to_string).collect(),
+        Condition::Key(hashes) => hashes.iter().map(|hash| format!("{}...", hash.short())).collect(),
+        Condition::San(names) => names.iter().map(ToString::to_string).collect(),
+        Condition::ServiceAccount(accounts) => accounts.iter().map(ToString::to_string).collect(),
     };
     format!("{} {}", condition.kind(), values.join(" or "))
 }

@@ -53,6 +53,10 @@ impl Listener {
     pub fn can_be_of(&self, conditions: &Conditions) -> bool {
         let can_hold = |condition: &Condition| match (condition, &self.bind) {
             (Condition::Listener(stated), Bind::Tcp(_) | Bind::Unix { .. }) => *stated == self.name,
+            (
+                Condition::Key(_) | Condition::San(_) | Condition::ServiceAccount(_),
+                Bind::Tcp(_) | Bind::Unix { .. },
+            ) => true,
             (Condition::Source(_), Bind::Tcp(_)) | (Condition::Uid(_) | Condition::Gid(_), Bind::Unix { .. }) => true,
             (Condition::Source(_), Bind::Unix { .. }) | (Condition::Uid(_) | Condition::Gid(_), Bind::Tcp(_)) => false,
         };
@@ -130,6 +134,8 @@ enum Strength {
     Address,
     /// Credentials that the kernel guarantees.
     Process,
+    /// A proof that only the caller can give.
+    Proof,
 }
 
 fn strength(condition: &Condition) -> Strength {
@@ -138,6 +144,7 @@ fn strength(condition: &Condition) -> Strength {
         Condition::Source(networks) if networks.iter().all(is_of_loopback) => Strength::Nothing,
         Condition::Source(_) => Strength::Address,
         Condition::Uid(_) | Condition::Gid(_) => Strength::Process,
+        Condition::Key(_) | Condition::San(_) | Condition::ServiceAccount(_) => Strength::Proof,
     }
 }
 

@@ -12,7 +12,9 @@ use super::process::ReadListener;
 use super::reader::{At, Findings, Table};
 use super::values::allow_mode;
 use super::{Bind, Origin, TokenSource, accounts, document, health, name, name_text, rules};
-use crate::policy::caller::{Caller, Condition, ConditionKind, Conditions, are_everyone};
+use crate::policy::caller::{
+    Caller, Condition, ConditionKind, Conditions, KeyHash, ServiceAccount, SubjectName, are_everyone,
+};
 use crate::policy::names::{CallerId, ListenerName, TokenAlias};
 
 /// The names that callers can refer to.
@@ -201,6 +203,11 @@ fn condition(kind: ConditionKind, at: &At<'_>, known: &KnownNames<'_>, findings:
         ConditionKind::Source => Condition::Source(values(at, findings, |at, findings| at.text(findings, network))?),
         ConditionKind::Uid => Condition::Uid(values(at, findings, number)?),
         ConditionKind::Gid => Condition::Gid(values(at, findings, number)?),
+        ConditionKind::Key => Condition::Key(values(at, findings, |at, findings| at.text(findings, key_hash))?),
+        ConditionKind::San => Condition::San(values(at, findings, |at, findings| at.text(findings, subject_name))?),
+        ConditionKind::ServiceAccount => {
+            Condition::ServiceAccount(values(at, findings, |at, findings| at.text(findings, service_account))?)
+        }
     })
 }
 
@@ -218,6 +225,24 @@ fn values<T>(
 fn network(text: &str) -> Result<IpNet, String> {
     let read = text.parse::<IpNet>().ok().or_else(|| text.parse().map(|host: IpAddr| host.into()).ok());
     read.ok_or_else(|| "an address or a network, as in 10.1.2.3, 10.0.0.0/8 or 2001:db8::/32".to_owned())
+}
+
+fn key_hash(text: &str) -> Result<KeyHash, String> {
+    KeyHash::parse(text).ok_or_else(|| {
+        let mistaken = if text.starts_with("mgk_") { "; this looks like a key itself" } else { "" };
+        format!("the SHA-256 of a key, 64 lower-case hexadecimal digits{mistaken}")
+    })
+}
+
+fn subject_name(text: &str) -> Result<SubjectName, String> {
+    SubjectName::parse(text).ok_or_else(|| {
+        "a name of a certificate, as in spiffe://example.org/etl or dns:etl.example.org; wildcards are not supported"
+            .to_owned()
+    })
+}
+
+fn service_account(text: &str) -> Result<ServiceAccount, String> {
+    ServiceAccount::parse(text).ok_or_else(|| "a service account, as in metrika/etl (namespace/name)".to_owned())
 }
 
 fn check_conditions(at: &At<'_>, conditions: &Conditions, known: &KnownNames<'_>, findings: &mut Findings) {
@@ -265,7 +290,11 @@ fn check_conditions(at: &At<'_>, conditions: &Conditions, known: &KnownNames<'_>
 const fn is_of_process(condition: &Condition) -> bool {
     match condition {
         Condition::Uid(_) | Condition::Gid(_) => true,
-        Condition::Listener(_) | Condition::Source(_) => false,
+        Condition::Listener(_)
+        | Condition::Source(_)
+        | Condition::Key(_)
+        | Condition::San(_)
+        | Condition::ServiceAccount(_) => false,
     }
 }
 
@@ -273,7 +302,12 @@ const fn is_of_process(condition: &Condition) -> bool {
 const fn is_of_network(condition: &Condition) -> bool {
     match condition {
         Condition::Source(_) => true,
-        Condition::Listener(_) | Condition::Uid(_) | Condition::Gid(_) => false,
+        Condition::Listener(_)
+        | Condition::Uid(_)
+        | Condition::Gid(_)
+        | Condition::Key(_)
+        | Condition::San(_)
+        | Condition::ServiceAccount(_) => false,
     }
 }
 
@@ -282,7 +316,11 @@ fn is_narrow(condition: &Condition) -> bool {
     match condition {
         Condition::Listener(_) => false,
         Condition::Source(networks) => !are_everyone(networks),
-        Condition::Uid(_) | Condition::Gid(_) => true,
+        Condition::Uid(_)
+        | Condition::Gid(_)
+        | Condition::Key(_)
+        | Condition::San(_)
+        | Condition::ServiceAccount(_) => true,
     }
 }
 

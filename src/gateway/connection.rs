@@ -334,7 +334,7 @@ mod tests {
 
     fn connection() -> Connection {
         let peer = Peer::Address(Ipv4Addr::LOCALHOST.into());
-        Connection::new(Evidence { listener: ListenerName::new("app"), peer })
+        Connection::new(Evidence::new(ListenerName::new("app"), peer))
     }
 
     #[tokio::test(start_paused = true)]

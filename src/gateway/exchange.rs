@@ -5,7 +5,7 @@
 //! again, and the progress of the request body, for deadlines; Record reads whether it has ended. An exchange is logged
 //! and counted once, when it finishes or is dropped, so a disconnected caller is recorded too.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use super::connection::Connection;
 use super::exchange_state::{CallerState, ExchangeProgress, Pieces, Read, Request, Token, UpstreamProgress};
 use crate::metrics::{CALLER_GONE, Credential, Finished, Refusal, UpstreamError};
+use crate::policy::caller::Proofs;
 use crate::policy::decide::{Decided, Decision, Shadowed};
 use crate::policy::names::{CallerId, TokenAlias};
 use crate::policy::rejection::{Reason, Rejection};
@@ -31,6 +32,8 @@ pub struct Exchange {
     pub(super) worker: Rc<Worker>,
     /// The connection that the request arrived on.
     pub connection: Rc<Connection>,
+    /// The verified proofs of the request.
+    pub(super) proofs: OnceCell<Proofs>,
     /// The id of the request in logs, here and elsewhere.
     pub request_id: RequestId,
     /// The trace that the request belongs to.
@@ -71,6 +74,7 @@ impl Exchange {
         Self {
             worker,
             connection,
+            proofs: OnceCell::new(),
             request_id,
             trace,
             verb,
@@ -373,7 +377,7 @@ impl Exchange {
                 path: request.unknown_path(),
                 subject,
                 rights: self.rights_in_question(read),
-                evidence: self.caller().is_none().then_some(self.connection.evidence),
+                evidence: self.caller().is_none().then_some(&self.connection.evidence),
             };
             self.worker.log(&finished, &context);
         }

@@ -13,6 +13,7 @@ use super::exchange::Exchange;
 use super::stage::Stage;
 use crate::body::caller_body::CallerBody;
 use crate::config::certificates::ClientCertificateFault;
+use crate::policy::caller::Proofs;
 use crate::policy::decide::{self, Identified};
 use crate::policy::rejection::{Reason, Rejection};
 use crate::worker::Snapshot;
@@ -47,10 +48,13 @@ impl Stage<Received> for Identify {
     type Out = WithCaller;
 
     fn run(&self, received: Received) -> Result<WithCaller, Rejection> {
-        let Received { exchange, snapshot, .. } = &received;
+        let Received { exchange, snapshot, head, encoded: _, body: _ } = &received;
         check_certificate(exchange, snapshot).inspect_err(|_| exchange.begin(None))?;
         let accounts = exchange.worker().accounts(snapshot);
-        let caller = decide::identify(exchange.connection.evidence, &snapshot.known(&accounts));
+        let evidence = &exchange.connection.evidence;
+        let caller = proofs(head, exchange).and_then(|proofs| {
+            decide::identify(evidence, exchange.proofs.get_or_init(|| proofs), &snapshot.known(&accounts))
+        });
         let known = caller.as_ref().ok().and_then(|caller| snapshot.generation.policy.callers.get(caller.position()));
         exchange.begin(known.map(|caller| caller.id));
         Ok(WithCaller { caller: caller?, received })
@@ -83,4 +87,18 @@ pub fn check_certificate(exchange: &Exchange, snapshot: &Snapshot) -> Result<(),
         };
         Rejection::because(reason, anyhow::anyhow!("{fault}"))
     })
+}
+
+impl Exchange {
+    /// Returns the verified proofs of the request; later decisions read them again.
+    #[must_use]
+    pub fn proofs(&self) -> &Proofs {
+        self.proofs.get().unwrap_or(&Proofs::NONE)
+    }
+}
+
+/// Reads the proofs that a request offers, beside those of its tunnel.
+fn proofs(head: &Parts, exchange: &Exchange) -> Result<Proofs, Rejection> {
+    let key = exchange.connection.transport.key().by_request(&head.headers, head.uri.query())?;
+    Ok(Proofs { key, service_account: None })
 }

@@ -100,7 +100,8 @@ impl Permit {
         }
         check_certificate(&self.exchange, &now)?;
         let accounts = self.exchange.worker().accounts(&now);
-        let decided = self.asked.again(self.exchange.connection.evidence, &now.known(&accounts))?;
+        let identity = (&self.exchange.connection.evidence, self.exchange.proofs());
+        let decided = self.asked.again(identity, &now.known(&accounts))?;
         let mut decision = self.exchange.decided(decided)?;
         let ready = now.ready(decision.tokens().first())?;
         self.exchange.change_caller(decision.caller());

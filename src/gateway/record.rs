@@ -22,7 +22,7 @@ use super::drain::Drain;
 use super::exchange::Exchange;
 use super::identify::Received;
 use crate::body::caller_body::{CallerBody, Unread};
-use crate::policy::caller::Evidence;
+use crate::policy::caller::{Evidence, Proofs};
 use crate::policy::choice::SeveralAccounts;
 use crate::policy::rejection::{Reason, Rejection, RejectionResponse, sentence};
 use crate::policy::rules::Breach;
@@ -260,7 +260,7 @@ fn answer(rejection: Rejection, exchange: &Rc<Exchange>) -> Response<ResponseBod
 
 /// Logs the cause of a refusal, in one line.
 fn log_cause(exchange: &Exchange, reason: Reason, malformed: Option<Malformed>, cause: &str) {
-    let Evidence { listener, peer } = exchange.connection.evidence;
+    let Evidence { listener, peer, names: _ } = &exchange.connection.evidence;
     tracing::warn!(
         reason = reason.as_str(),
         kind = malformed.map(Malformed::word),
@@ -302,7 +302,7 @@ pub fn refuse_early(worker: &Rc<Worker>, connection: &Rc<Connection>, rejection:
     let exchange = Exchange::new(worker.clone(), connection.clone(), None, (new_request_id(), None));
     let snapshot = worker.snapshot();
     let callers = &snapshot.generation.policy.callers;
-    let caller = callers.identify(connection.evidence).and_then(|position| callers.get(position));
+    let caller = callers.identify(&connection.evidence, &Proofs::NONE).ok().and_then(|position| callers.get(position));
     exchange.begin(caller.map(|caller| caller.id));
     let answer = kind.map_or(reason.answer(), of_malformed);
     let cause = cause.map_or_else(|| answer.message.to_owned(), |cause| format!("{cause:#}"));

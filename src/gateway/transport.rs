@@ -6,6 +6,7 @@ use std::task::{Context, Poll, Waker};
 
 use crate::body::budget::Budget;
 use crate::config::certificates::ClientCertificate;
+use crate::policy::offered::Offered;
 
 /// The maximum number of body bytes that are read ahead on a connection, for all its requests together.
 const AHEAD: usize = 2 * 1024 * 1024;
@@ -27,6 +28,8 @@ pub struct Transport {
     client: Option<Client>,
     /// The connection ends after the responses to the requests in progress.
     ends: Cell<bool>,
+    /// The key of the CONNECT request of the tunnel.
+    key: Offered,
 }
 
 /// The client of a connection that can begin with a TLS handshake.
@@ -47,16 +50,23 @@ impl Default for Transport {
             opened_for: None,
             client: None,
             ends: Cell::new(false),
+            key: Offered::default(),
         }
     }
 }
 
 impl Transport {
     /// Creates the state of a connection that was opened for this name, in TLS or with CONNECT, with this certificate of the
-    /// client.
+    /// client and this key of the CONNECT request.
     #[must_use]
-    pub fn opened_as(name: Option<Box<str>>, certificate: Option<ClientCertificate>) -> Self {
-        Self { opened_for: name, client: Some(Client { certificate }), ..Self::default() }
+    pub fn opened_as(name: Option<Box<str>>, certificate: Option<ClientCertificate>, key: Offered) -> Self {
+        Self { opened_for: name, client: Some(Client { certificate }), key, ..Self::default() }
+    }
+
+    /// Returns the key that the CONNECT request of the tunnel offered, which holds for every request in it.
+    #[must_use]
+    pub const fn key(&self) -> Offered {
+        self.key
     }
 
     /// Returns the client, if the connection can have begun with a TLS handshake.

@@ -1,7 +1,7 @@
 //! The table of a listener, which maps the evidence of a connection to the first caller whose conditions hold.
 //!
 //! A caller is stored under keys made of all its conditions. A caller with a condition that no key contains is not stored,
-//! and matches no connection.
+//! and matches no connection. A caller that states a proof is stored in [`ProofTable`] alone.
 
 use std::hash::Hash;
 use std::net::IpAddr;
@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use rustc_hash::FxHashMap;
 
-use super::caller::{Caller, Condition, Conditions, Peer};
+use super::caller::{Caller, Condition, Conditions, KeyHash, Peer, ServiceAccount, SubjectName};
 use crate::policy::names::ListenerName;
 
 /// The callers of a listener. Values are positions in the configuration.
@@ -53,6 +53,8 @@ impl<'a> Keys<'a> {
             // A source and a process never hold together (rule 4).
             (Condition::Source(_), Self::Users(_) | Self::Groups(_) | Self::UsersInGroups { .. })
             | (Condition::Uid(_) | Condition::Gid(_), Self::Networks(_)) => None,
+            // Their values are in the table of proofs.
+            (Condition::Key(_) | Condition::San(_) | Condition::ServiceAccount(_), _) => None,
             // Each kind occurs at most once.
             (Condition::Source(_), Self::Networks(_))
             | (Condition::Uid(_), Self::Users(_) | Self::UsersInGroups { .. })
@@ -121,6 +123,52 @@ impl Table {
             }
         };
         known.into_iter().chain(self.anyone).min()
+    }
+}
+
+/// The callers that state a proof, by each of its values. Values are positions in the configuration, in ascending order.
+#[derive(Debug, Default)]
+pub(super) struct ProofTable {
+    keys: FxHashMap<KeyHash, Vec<usize>>,
+    names: FxHashMap<SubjectName, Vec<usize>>,
+    service_accounts: FxHashMap<ServiceAccount, Vec<usize>>,
+}
+
+impl ProofTable {
+    pub(super) fn new(callers: &[Caller]) -> Self {
+        let mut table = Self::default();
+        for (position, caller) in callers.iter().enumerate() {
+            for condition in caller.conditions.iter() {
+                match condition {
+                    Condition::Key(hashes) => keep_all(&mut table.keys, hashes, position),
+                    Condition::San(names) => keep_all(&mut table.names, names, position),
+                    Condition::ServiceAccount(accounts) => keep_all(&mut table.service_accounts, accounts, position),
+                    Condition::Listener(_) | Condition::Source(_) | Condition::Uid(_) | Condition::Gid(_) => {}
+                }
+            }
+        }
+        table
+    }
+
+    /// Returns the callers with a key; `None` if nobody has it.
+    pub(super) fn of_key(&self, hash: &KeyHash) -> Option<&[usize]> {
+        self.keys.get(hash).map(Vec::as_slice)
+    }
+
+    /// Returns the callers that state a name of a certificate.
+    pub(super) fn of_name(&self, name: &SubjectName) -> &[usize] {
+        self.names.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    /// Returns the callers that state a service account.
+    pub(super) fn of_service_account(&self, account: &ServiceAccount) -> &[usize] {
+        self.service_accounts.get(account).map_or(&[], Vec::as_slice)
+    }
+}
+
+fn keep_all<K: Clone + Eq + Hash>(table: &mut FxHashMap<K, Vec<usize>>, keys: &[K], position: usize) {
+    for key in keys {
+        table.entry(key.clone()).or_default().push(position);
     }
 }
 

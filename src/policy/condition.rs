@@ -1,4 +1,4 @@
-//! Conditions on connections, by which the configuration identifies callers.
+//! Conditions on connections and on proofs, by which the configuration identifies callers.
 //!
 //! The kinds are a closed enum, and every match names every kind: a new kind does not compile until the matcher, the
 //! tables, the configuration reader and the commands handle it. Only an empty list of conditions matches every connection.
@@ -9,9 +9,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::{IpNet, Ipv6Net};
 
 use super::caller::{Evidence, Peer};
+use super::proof::{KeyHash, Proofs, ServiceAccount, SubjectName};
 use crate::policy::names::ListenerName;
 
-/// A condition on a connection. Any one of its values satisfies it; without values, no connection does.
+/// A condition on a connection or on a proof. Any one of its values satisfies it; without values, nothing does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Condition {
     /// The listener that accepted the connection.
@@ -22,6 +23,12 @@ pub enum Condition {
     Uid(Box<[u32]>),
     /// The groups that may run the peer process.
     Gid(Box<[u32]>),
+    /// The keys that a request may offer.
+    Key(Box<[KeyHash]>),
+    /// The names that the verified certificate of the client may have.
+    San(Box<[SubjectName]>),
+    /// The service accounts that a request may prove.
+    ServiceAccount(Box<[ServiceAccount]>),
 }
 
 macro_rules! kinds {
@@ -52,6 +59,9 @@ kinds! {
     Source = "source";
     Uid = "uid";
     Gid = "gid";
+    Key = "key_sha256";
+    San = "san";
+    ServiceAccount = "service_account";
 }
 
 impl fmt::Display for ConditionKind {
@@ -69,26 +79,33 @@ impl Condition {
             Self::Source(_) => ConditionKind::Source,
             Self::Uid(_) => ConditionKind::Uid,
             Self::Gid(_) => ConditionKind::Gid,
+            Self::Key(_) => ConditionKind::Key,
+            Self::San(_) => ConditionKind::San,
+            Self::ServiceAccount(_) => ConditionKind::ServiceAccount,
         }
     }
 
-    /// Whether a connection satisfies the condition (rules 4 and 5).
-    fn holds(&self, evidence: Evidence) -> bool {
-        let Evidence { listener, peer } = evidence;
+    /// Whether a request on a connection satisfies the condition (rules 4 and 5).
+    fn holds(&self, evidence: &Evidence, proofs: &Proofs) -> bool {
+        let Evidence { listener, peer, names } = evidence;
+        let Proofs { key, service_account } = proofs;
         match self {
-            Self::Listener(stated) => *stated == listener,
+            Self::Listener(stated) => stated == listener,
             Self::Source(networks) => match peer {
-                Peer::Address(address) => networks.iter().any(|network| contains(*network, address)),
+                Peer::Address(address) => networks.iter().any(|network| contains(*network, *address)),
                 Peer::Process { uid: _, gid: _ } => false,
             },
             Self::Uid(uids) => match peer {
                 Peer::Address(_) => false,
-                Peer::Process { uid, gid: _ } => uids.contains(&uid),
+                Peer::Process { uid, gid: _ } => uids.contains(uid),
             },
             Self::Gid(gids) => match peer {
                 Peer::Address(_) => false,
-                Peer::Process { uid: _, gid } => gids.contains(&gid),
+                Peer::Process { uid: _, gid } => gids.contains(gid),
             },
+            Self::Key(hashes) => key.is_some_and(|key| hashes.contains(&key)),
+            Self::San(stated) => names.iter().flat_map(|names| names.iter()).any(|name| stated.contains(name)),
+            Self::ServiceAccount(stated) => service_account.as_ref().is_some_and(|account| stated.contains(account)),
         }
     }
 
@@ -106,7 +123,21 @@ impl Condition {
             (Self::Uid(own), Self::Uid(other)) | (Self::Gid(own), Self::Gid(other)) => {
                 other.iter().all(|id| own.contains(id))
             }
-            (Self::Listener(_) | Self::Source(_) | Self::Uid(_) | Self::Gid(_), _) => false,
+            (Self::Key(own), Self::Key(other)) => other.iter().all(|hash| own.contains(hash)),
+            (Self::San(own), Self::San(other)) => other.iter().all(|name| own.contains(name)),
+            (Self::ServiceAccount(own), Self::ServiceAccount(other)) => {
+                other.iter().all(|account| own.contains(account))
+            }
+            (
+                Self::Listener(_)
+                | Self::Source(_)
+                | Self::Uid(_)
+                | Self::Gid(_)
+                | Self::Key(_)
+                | Self::San(_)
+                | Self::ServiceAccount(_),
+                _,
+            ) => false,
         }
     }
 }
@@ -193,20 +224,57 @@ impl Conditions {
     pub fn listener(&self) -> Option<ListenerName> {
         self.iter().find_map(|condition| match condition {
             Condition::Listener(stated) => Some(*stated),
-            Condition::Source(_) | Condition::Uid(_) | Condition::Gid(_) => None,
+            Condition::Source(_)
+            | Condition::Uid(_)
+            | Condition::Gid(_)
+            | Condition::Key(_)
+            | Condition::San(_)
+            | Condition::ServiceAccount(_) => None,
         })
     }
 
-    /// Whether a connection satisfies all conditions. The tables of [`Callers`](super::caller::Callers) find callers faster.
+    /// Whether there is a condition of this kind.
     #[must_use]
-    pub fn hold(&self, evidence: Evidence) -> bool {
-        self.iter().all(|condition| condition.holds(evidence))
+    pub fn state(&self, kind: ConditionKind) -> bool {
+        self.iter().any(|condition| condition.kind() == kind)
     }
 
-    /// Whether every connection that satisfies `other` satisfies these too. After them in the configuration, `other` is
-    /// never reached.
+    /// Whether a request on a connection satisfies all conditions, and these state every proof that it offers (rule 6). The
+    /// tables of [`Callers`](super::caller::Callers) find callers faster.
+    #[must_use]
+    pub fn hold(&self, evidence: &Evidence, proofs: &Proofs) -> bool {
+        self.first_failing(evidence, proofs, None).is_none()
+    }
+
+    /// Returns the first kind, in their order, that keeps a request from satisfying these conditions: one that does not hold,
+    /// or a proof that is offered and not stated. The condition of the kind `known` is known to hold.
+    #[must_use]
+    pub fn first_failing(
+        &self,
+        evidence: &Evidence,
+        proofs: &Proofs,
+        known: Option<ConditionKind>,
+    ) -> Option<ConditionKind> {
+        let fails = |condition: &&Condition| Some(condition.kind()) != known && !condition.holds(evidence, proofs);
+        let failing = self.iter().find(fails).map(Condition::kind);
+        failing.or_else(|| offered(proofs).into_iter().flatten().find(|kind| !self.state(*kind)))
+    }
+
+    /// Whether every request that satisfies `other` satisfies these too. After them in the configuration, `other` is never
+    /// reached. A request that satisfies `other` can offer the proofs that `other` states, so these have to state them.
     #[must_use]
     pub fn cover(&self, other: &Self) -> bool {
-        self.iter().all(|own| other.iter().any(|other| own.covers(other)))
+        let state_proofs_of = |other: &Self| PROOFS.into_iter().all(|kind| self.state(kind) || !other.state(kind));
+        self.iter().all(|own| other.iter().any(|other| own.covers(other))) && state_proofs_of(other)
     }
+}
+
+/// The kinds that a request proves by itself.
+const PROOFS: [ConditionKind; 2] = [ConditionKind::Key, ConditionKind::ServiceAccount];
+
+/// Returns the kinds of the proofs that a request offers.
+fn offered(proofs: &Proofs) -> [Option<ConditionKind>; 2] {
+    let Proofs { key, service_account } = proofs;
+    let [of_key, of_account] = PROOFS;
+    [key.as_ref().map(|_| of_key), service_account.as_ref().map(|_| of_account)]
 }

@@ -2,7 +2,8 @@
 //!
 //! 1. The steps are [`identify`], [`admit`] and [`permit`]; each needs the result of the previous one. The stages of the
 //!    gateway are these steps; [`decide`] runs all of them, for code that needs only the result.
-//! 2. A decision is a pure function of a request, the evidence of its connection, and the current state ([`KnownState`]).
+//! 2. A decision is a pure function of a request, the evidence of its connection, its verified proofs, and the current state
+//!    ([`KnownState`]).
 //! 3. The state can change while a request waits. The parts of the request that decisions read are therefore kept
 //!    ([`AdmittedRequest`]), and it is decided again after every wait, with the state of that time ([`AdmittedRequest::again`]). A request is
 //!    never sent with a token that the latest decision does not list.
@@ -20,7 +21,7 @@ use super::admission::{Admissions, Admitted};
 use super::body_head::BodyHead;
 pub use super::body_policy::{BodyPolicy, Retype};
 pub use super::sendable::Candidates;
-use crate::policy::caller::Evidence;
+use crate::policy::caller::{Evidence, Proofs};
 use crate::policy::choice::Accounts;
 use crate::policy::names::{CallerId, ListenerName, TokenAlias};
 use crate::policy::rejection::{Reason, Rejection};
@@ -146,12 +147,13 @@ pub struct Shadowed {
     pub breach: Option<Breach>,
 }
 
-/// Identifies the caller from the evidence of the connection; no field of the request is read.
+/// Identifies the caller from the evidence of the connection and the verified proofs of the request; nothing else of the
+/// request is read.
 ///
 /// # Errors
-/// `unknown_caller`.
-pub fn identify(evidence: Evidence, known: &KnownState<'_>) -> Result<Identified, Rejection> {
-    known.policy.callers.identify(evidence).map(Identified).ok_or_else(|| Reason::UnknownCaller.into())
+/// `unknown_caller` or `key_unknown`.
+pub fn identify(evidence: &Evidence, proofs: &Proofs, known: &KnownState<'_>) -> Result<Identified, Rejection> {
+    known.policy.callers.identify(evidence, proofs).map(Identified).map_err(Rejection::from)
 }
 
 /// Decides whether a request is accepted on this listener, for any caller.
@@ -211,8 +213,12 @@ pub fn permit<'a>(caller: Identified, asked: &AdmittedRequest, known: &KnownStat
 ///
 /// # Errors
 /// The refusal.
-pub fn decide(head: &RequestHead<'_>, evidence: Evidence, known: &KnownState<'_>) -> Result<Decision, Rejection> {
-    decide_for(identify(evidence, known)?, head, evidence.listener, known)
+pub fn decide(
+    head: &RequestHead<'_>,
+    (evidence, proofs): (&Evidence, &Proofs),
+    known: &KnownState<'_>,
+) -> Result<Decision, Rejection> {
+    decide_for(identify(evidence, proofs, known)?, head, evidence.listener, known)
 }
 
 /// Runs all steps except the identification of the caller.
@@ -233,8 +239,12 @@ impl AdmittedRequest {
     ///
     /// # Errors
     /// The refusal that applies now.
-    pub fn again<'a>(&self, evidence: Evidence, known: &KnownState<'a>) -> Result<Decided<'a>, Rejection> {
-        let caller = identify(evidence, known)?;
+    pub fn again<'a>(
+        &self,
+        (evidence, proofs): (&Evidence, &Proofs),
+        known: &KnownState<'a>,
+    ) -> Result<Decided<'a>, Rejection> {
+        let caller = identify(evidence, proofs, known)?;
         known.admissions.of(evidence.listener)?.admit_again(&self.admitted, &self.uri)?;
         Ok(permit(caller, self, known))
     }

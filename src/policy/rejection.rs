@@ -16,6 +16,8 @@ use metrica::error_type::ErrorType;
 use metrica::scope::Lacking;
 use strict_http::{Class, Malformed};
 
+use crate::policy::caller::NoCaller;
+
 macro_rules! reasons {
     ($($variant:ident = $name:literal, $status:ident, $error_type:ident, $retry:expr, $message:literal;)*) => {
         /// The reason of a refusal: the `X-Gate-Error` field, the metric label and the log field.
@@ -75,6 +77,10 @@ reasons! {
         "The client certificate of this connection has expired. Connect again with a valid one.";
     CertificateRejected = "certificate_rejected", UNAUTHORIZED, Unauthorized, None,
         "The listener no longer accepts the client certificate of this connection: its authority is not in client_ca. Connect again with a certificate of an authority that the listener trusts.";
+    KeyUnknown = "key_unknown", UNAUTHORIZED, Unauthorized, None,
+        "Unknown key: the request offers a key (mgk_...) that is mistyped, or that no entry under callers in the gate's configuration has. Send the key as it was issued, or ask the gate's operator for a new one.";
+    KeysDiffer = "keys_differ", UNAUTHORIZED, Unauthorized, None,
+        "The request offers two different keys (mgk_...), in its fields, its query or its tunnel. Send one.";
     HostDenied = "host_denied", FORBIDDEN, AccessDenied, None,
         "The listener does not accept this Host. Use one that it accepts, or add this one to hosts of the listener in the gate's configuration.";
     DestinationDenied = "destination_denied", FORBIDDEN, AccessDenied, None,
@@ -272,6 +278,16 @@ impl From<Malformed> for Rejection {
     #[cold]
     fn from(kind: Malformed) -> Self {
         Self::because(kind.into(), kind)
+    }
+}
+
+impl From<NoCaller> for Rejection {
+    fn from(nobody: NoCaller) -> Self {
+        match nobody {
+            NoCaller::Unknown => Reason::UnknownCaller.into(),
+            NoCaller::UnknownKey(_) => Self::because(Reason::KeyUnknown, nobody),
+            NoCaller::Failed { .. } => Self::because(Reason::UnknownCaller, nobody),
+        }
     }
 }
 

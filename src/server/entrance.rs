@@ -10,6 +10,8 @@
 //!    worker waits for it as for an idle connection.
 //! 5. A failed handshake is counted, and logged with its remedy. One that the client ends without an alert, like that of a
 //!    port scan, is only counted.
+//! 6. A key in the `Proxy-Authorization` of a CONNECT request holds for every request in the tunnel. One that is invalid or
+//!    unknown is refused at once (`key_unknown`, 401).
 
 use std::io;
 use std::rc::Rc;
@@ -22,6 +24,7 @@ use strict_http::request_reader::Bounds;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
+use zeroize::Zeroizing;
 
 use super::begun::Begun;
 use super::handshake_error::remedy;
@@ -37,6 +40,7 @@ use crate::gateway::refuse_early;
 use crate::gateway::transport::Transport;
 use crate::metrics::{Handshake, TunnelContent};
 use crate::policy::caller::Evidence;
+use crate::policy::offered::Offered;
 use crate::policy::proxy::{self, Tunnel};
 use crate::policy::rejection::{Reason, Rejection};
 use crate::worker::Worker;
@@ -49,6 +53,8 @@ struct Opened {
     name: Option<Box<str>>,
     /// The certificate of the client.
     certificate: Option<ClientCertificate>,
+    /// The key of its tunnel.
+    key: Offered,
 }
 
 /// The protocol of the requests.
@@ -77,6 +83,14 @@ impl From<io::Error> for Closed {
     }
 }
 
+/// A CONNECT request.
+struct Connect {
+    target: Target,
+    credentials: Vec<Zeroizing<Vec<u8>>>,
+    /// The bytes behind its header.
+    rest: Vec<u8>,
+}
+
 /// The entrance of one connection.
 struct Entrance {
     worker: Rc<Worker>,
@@ -87,6 +101,7 @@ struct Entrance {
 
 /// Serves a connection from its first byte.
 pub async fn enter(worker: Rc<Worker>, kind: Kind, evidence: Evidence, socket: Socket, limits: Limits) {
+    let peer = evidence.peer;
     let patience = worker.snapshot().generation.timeouts.request_headers;
     let entrance = Entrance { worker, kind, evidence, limits };
     let last_call = async {
@@ -103,19 +118,20 @@ pub async fn enter(worker: Rc<Worker>, kind: Kind, evidence: Evidence, socket: S
         Ok(Ok(opened)) => entrance.serve(opened).await,
         Ok(Err(Closed::Silent)) => {}
         Ok(Err(Closed::Refused(socket, rejection))) => {
-            let answer = refuse_early(&entrance.worker, &Rc::new(Connection::new(evidence)), rejection);
+            let connection = Rc::new(Connection::new(entrance.evidence));
+            let answer = refuse_early(&entrance.worker, &connection, rejection);
             socket.write_and_close(&answer, LINGER, u64::MAX).await;
         }
         Err(_) => {
-            tracing::debug!(listener = kind.name.as_str(), peer = %evidence.peer, "the caller exceeded a timeout; closing its connection");
+            tracing::debug!(listener = kind.name.as_str(), %peer, "the caller exceeded a timeout; closing its connection");
             entrance.worker.count(|shard| shard.handshake(Handshake::Late));
         }
     }
 }
 
 impl Entrance {
-    async fn serve(self, Opened { mut socket, protocol, name, certificate }: Opened) {
-        let transport = Rc::new(Transport::opened_as(name, certificate));
+    async fn serve(self, Opened { mut socket, protocol, name, certificate, key }: Opened) {
+        let transport = Rc::new(Transport::opened_as(name, certificate, key));
         let begun = match protocol {
             Protocol::Open if self.kind.http2 => http2::begin(&self.worker, &mut socket).await,
             Protocol::Open | Protocol::Http1 | Protocol::Http2 => Begun::default(),
@@ -130,14 +146,14 @@ impl Entrance {
 
     async fn open(&self, mut socket: Socket) -> Result<Opened, Closed> {
         if !self.kind.proxy {
-            return self.handshake(socket, None).await;
+            return self.handshake(socket, None, Offered::default()).await;
         }
         let begun = first_bytes(&mut socket).await?;
         if is_connect(&begun) != Some(true) {
-            let socket = socket.behind(begun);
-            return Ok(Opened { socket, protocol: Protocol::Open, name: None, certificate: None });
+            let (socket, protocol) = (socket.behind(begun), Protocol::Open);
+            return Ok(Opened { socket, protocol, name: None, certificate: None, key: Offered::default() });
         }
-        let (target, rest) = match self.connect(&mut socket, begun).await? {
+        let Connect { target, credentials, rest } = match self.connect(&mut socket, begun).await? {
             Ok(read) => read,
             Err(kind) => return Err(Closed::Refused(socket, kind.into())),
         };
@@ -145,28 +161,42 @@ impl Entrance {
             Ok(tunnel) => tunnel,
             Err(reason) => return Err(Closed::Refused(socket, denied(reason, &target))),
         };
+        // Rule 6.
+        let key = match self.key(&credentials) {
+            Ok(key) => key,
+            Err(rejection) => return Err(Closed::Refused(socket, rejection)),
+        };
         let content = if tls { TunnelContent::Tls } else { TunnelContent::ClearText };
         self.worker.count(|shard| shard.tunnel(content));
         socket.write_all(ESTABLISHED).await?;
         socket.flush().await?;
         let socket = socket.behind(rest);
         if tls {
-            return self.handshake(socket, Some(host)).await;
+            return self.handshake(socket, Some(host), key).await;
         }
-        Ok(Opened { socket, protocol: Protocol::Open, name: Some(host.into()), certificate: None })
+        Ok(Opened { socket, protocol: Protocol::Open, name: Some(host.into()), certificate: None, key })
     }
 
-    /// Reads a CONNECT request. Returns its target, and the bytes behind its header.
-    async fn connect(
-        &self,
-        socket: &mut Socket,
-        mut begun: Vec<u8>,
-    ) -> io::Result<Result<(Target, Vec<u8>), Malformed>> {
+    /// Returns the key that a CONNECT request offers.
+    fn key(&self, credentials: &[Zeroizing<Vec<u8>>]) -> Result<Offered, Rejection> {
+        let key = credentials.iter().try_fold(Offered::default(), |offered, value| offered.and_field(value))?;
+        let snapshot = self.worker.snapshot();
+        key.key()
+            .map_or(Ok(()), |hash| snapshot.generation.policy.callers.check_key(&hash))
+            .map_err(Rejection::from)?;
+        Ok(key)
+    }
+
+    /// Reads a CONNECT request.
+    async fn connect(&self, socket: &mut Socket, mut begun: Vec<u8>) -> io::Result<Result<Connect, Malformed>> {
         let Limits { header_bytes, header_fields, .. } = self.limits;
         let mut reader = ConnectReader::new(Bounds { header_bytes, header_fields });
         loop {
             match reader.look_at(&begun) {
-                Ok(Some((target, used))) => return Ok(Ok((target, begun.split_off(used)))),
+                Ok(Some((target, used))) => {
+                    let credentials = reader.take_credentials().into_iter().map(Zeroizing::new).collect();
+                    return Ok(Ok(Connect { target, credentials, rest: begun.split_off(used) }));
+                }
                 Ok(None) => {}
                 Err(kind) => return Ok(Err(kind)),
             }
@@ -178,7 +208,7 @@ impl Entrance {
     }
 
     /// Performs a TLS handshake, in a tunnel to `tunnel` if there is one.
-    async fn handshake(&self, socket: Socket, tunnel: Option<&'static str>) -> Result<Opened, Closed> {
+    async fn handshake(&self, socket: Socket, tunnel: Option<&'static str>, key: Offered) -> Result<Opened, Closed> {
         match socket.first_byte().await? {
             None => return Err(Closed::Silent),
             Some(HANDSHAKE) => {}
@@ -211,7 +241,7 @@ impl Entrance {
             },
             (tunnel, named) => {
                 let name = tunnel.map(Box::from).or(named);
-                Ok(Opened { socket, protocol, name, certificate })
+                Ok(Opened { socket, protocol, name, certificate, key })
             }
         }
     }

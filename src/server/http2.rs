@@ -117,7 +117,7 @@ pub async fn serve(
     let blocks = Blocks::new(PREFACE.len(), header_list(limits));
     let wire = Wire { socket: socket.clone(), begun, blocks, state: state.clone() };
     // This drops hyper's side and all requests in progress.
-    let end = drive(&worker, (evidence, transport), wire, &state, limits).await;
+    let end = drive(&worker, (&evidence, transport), wire, &state, limits).await;
     let Some(socket) = Rc::into_inner(socket).map(RefCell::into_inner) else { return };
     if state.account.borrow().is_flooded() {
         worker.count(Shard::flood);
@@ -148,7 +148,7 @@ const READ_ON_BYTES: u64 = 256 * 1024;
 
 async fn drive(
     worker: &Rc<Worker>,
-    (evidence, transport): (Evidence, Rc<Transport>),
+    (evidence, transport): (&Evidence, Rc<Transport>),
     wire: Wire,
     state: &State,
     limits: Limits,
@@ -157,7 +157,7 @@ async fn drive(
     let service = {
         let (worker, streams) = (worker.clone(), streams.clone());
         service_fn(move |request| {
-            let connection = Rc::new(Connection::on(streams.transport().clone(), evidence));
+            let connection = Rc::new(Connection::on(streams.transport().clone(), evidence.clone()));
             streams.begin(connection.clone());
             let is_head = request.method() == Method::HEAD;
             let (streams, taken_by) = (streams.clone(), connection.clone());

@@ -34,7 +34,7 @@ pub struct Context<'a> {
     /// where the request was refused because of them.
     pub rights: Option<(ScopeSet, ScopeSet)>,
     /// The evidence of the connection, only if it matches no caller.
-    pub evidence: Option<Evidence>,
+    pub evidence: Option<&'a Evidence>,
 }
 
 /// The end of an exchange.
@@ -169,7 +169,7 @@ fn write_json(line: &mut Vec<u8>, finished: &Finished, context: &Context<'_>) ->
         write_path(line, path);
         line.push(b'"');
     }
-    if let Some(Evidence { listener, peer }) = context.evidence {
+    if let Some(Evidence { listener, peer, names: _ }) = context.evidence {
         write!(line, r#","listener":"{listener}","peer":"{peer}""#)?;
     }
     if let Some(trace) = context.trace {
@@ -212,7 +212,7 @@ fn write_human(line: &mut Vec<u8>, finished: &Finished, context: &Context<'_>) -
         line.extend_from_slice(b" path=");
         write_path(line, path);
     }
-    if let Some(Evidence { listener, peer }) = context.evidence {
+    if let Some(Evidence { listener, peer, names: _ }) = context.evidence {
         write!(line, " listener={listener} peer={peer}")?;
     }
     if context.outcome != Outcome::Complete {
@@ -404,6 +404,7 @@ mod tests {
             response_bytes: 2,
             group: crate::metrics::usage::Group::None,
         };
+        let evidence = Evidence::new(ListenerName::new("crm"), Peer::Process { uid: 7, gid: 8 });
         let context = Context {
             request_id: br#"a"b\c"#,
             trace: None,
@@ -414,7 +415,7 @@ mod tests {
             path: Some("/a/y0_AgAAAAAsecretsecretsecretsecretsecret/b"),
             subject,
             rights,
-            evidence: Some(Evidence { listener: ListenerName::new("crm"), peer: Peer::Process { uid: 7, gid: 8 } }),
+            evidence: Some(&evidence),
         };
         let mut line = Vec::new();
         write(&mut line, form, &finished, &context);

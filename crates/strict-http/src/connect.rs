@@ -26,6 +26,7 @@ pub struct ConnectReader {
     fields: usize,
     target: Option<Box<[u8]>>,
     has_host: bool,
+    credentials: Vec<Vec<u8>>,
 }
 
 /// The target of a CONNECT request: a host and a port.
@@ -71,7 +72,13 @@ impl ConnectReader {
     /// Creates a reader for a header within `bounds`.
     #[must_use]
     pub const fn new(bounds: Bounds) -> Self {
-        Self { bounds, begun: Vec::new(), bytes: 0, fields: 0, target: None, has_host: false }
+        Self { bounds, begun: Vec::new(), bytes: 0, fields: 0, target: None, has_host: false, credentials: Vec::new() }
+    }
+
+    /// Takes the values of `Proxy-Authorization`.
+    #[must_use]
+    pub fn take_credentials(&mut self) -> Vec<Vec<u8>> {
+        std::mem::take(&mut self.credentials)
     }
 
     /// Reads the next bytes. Once the header is complete, returns its target and the number of `bytes` that belong to it
@@ -119,6 +126,9 @@ impl ConnectReader {
             let host = Host::of(value).ok_or(Malformed::InvalidHost)?;
             let same = self.target.as_deref().and_then(Host::of).is_some_and(|target| target.is(host));
             return if same { Ok(()) } else { Err(Malformed::HostUnlikeTarget) };
+        }
+        if name.eq_ignore_ascii_case(b"proxy-authorization") {
+            self.credentials.push(value.to_vec());
         }
         let is_length = name.eq_ignore_ascii_case(b"content-length");
         let has_body = name.eq_ignore_ascii_case(b"transfer-encoding") || is_length && value != b"0";

@@ -33,6 +33,28 @@ fn gid(gids: &[u32]) -> Condition {
     Condition::Gid(gids.into())
 }
 
+fn key(keys: &[&[u8]]) -> Condition {
+    Condition::Key(keys.iter().map(|key| KeyHash::of(key)).collect())
+}
+
+fn san(name: &str) -> Condition {
+    Condition::San([SubjectName::parse(name).unwrap()].into())
+}
+
+fn account(name: &str) -> Condition {
+    Condition::ServiceAccount([ServiceAccount::parse(name).unwrap()].into())
+}
+
+/// Evidence of a connection to `app` from 10.0.0.1, with a client certificate that has these names.
+fn named(names: &[&str]) -> Evidence {
+    let names = names.iter().map(|name| SubjectName::parse(name).unwrap()).collect();
+    Evidence { names: Some(names), ..Evidence::new(ListenerName::new("app"), address("10.0.0.1")) }
+}
+
+fn offers(key: &[u8]) -> Proofs {
+    Proofs { key: Some(KeyHash::of(key)), ..Proofs::NONE }
+}
+
 fn on(name: &str) -> Conditions {
     all_of([listener(name)])
 }
@@ -42,8 +64,17 @@ fn from(networks: &[&str]) -> Conditions {
 }
 
 fn who(callers: &Callers, listener: &str, peer: Peer) -> &'static str {
-    let evidence = Evidence { listener: ListenerName::new(listener), peer };
-    callers.identify(evidence).and_then(|position| callers.get(position)).map_or("-", |caller| caller.id.as_str())
+    who_proves(callers, &Evidence::new(ListenerName::new(listener), peer), &Proofs::NONE)
+}
+
+/// Returns the caller, or the reason why there is none.
+fn who_proves(callers: &Callers, evidence: &Evidence, proofs: &Proofs) -> &'static str {
+    match callers.identify(evidence, proofs) {
+        Ok(position) => callers.get(position).unwrap().id.as_str(),
+        Err(NoCaller::Unknown) => "-",
+        Err(NoCaller::UnknownKey(_)) => "unknown key",
+        Err(NoCaller::Failed { caller: _, condition }) => condition.key(),
+    }
 }
 
 fn address(text: &str) -> Peer {
@@ -72,9 +103,12 @@ fn rule_1_every_stated_condition_must_hold() {
 #[test]
 fn rule_1_a_kind_is_stated_once_and_the_order_is_that_of_the_kinds() {
     assert_eq!(Conditions::new([uid(&[1]), listener("app"), uid(&[2])]), Err(Repeated(ConditionKind::Uid)));
-    let sorted = all_of([gid(&[1]), uid(&[2]), source(&["::/0"]), listener("app")]);
+    let proofs = || [account("a/b"), san("dns:a"), key(&[b"k"])];
+    let [account, san, key] = proofs();
+    let sorted = all_of([account, san, gid(&[1]), key, uid(&[2]), source(&["::/0"]), listener("app")]);
     assert!(sorted.iter().map(Condition::kind).eq(ConditionKind::ALL));
-    assert_eq!(sorted, all_of([listener("app"), source(&["::/0"]), uid(&[2]), gid(&[1])]));
+    let [account, san, key] = proofs();
+    assert_eq!(sorted, all_of([listener("app"), source(&["::/0"]), uid(&[2]), gid(&[1]), key, san, account]));
 }
 
 #[test]
@@ -153,6 +187,89 @@ fn rule_5_mapped_addresses_are_ipv4() {
     assert_eq!(who(&callers, "app", address("::ffff:10.9.9.9")), "four");
     assert_eq!(who(&callers, "app", address("2001:db8::7")), "six");
     assert_eq!(who(&callers, "app", address("2001:db9::7")), "-");
+}
+
+#[test]
+fn rule_6_an_offered_key_names_its_caller() {
+    let callers = callers(vec![
+        caller("rest", on("app")),
+        caller("etl", all_of([key(&[b"one", b"next"]), source(&["10.0.0.0/8"])])),
+        caller("crm", all_of([key(&[b"two"]), listener("crm")])),
+        caller("late", all_of([key(&[b"two"]), source(&["11.0.0.0/8"])])),
+    ]);
+    let who = |key, listener, peer| {
+        who_proves(&callers, &Evidence::new(ListenerName::new(listener), address(peer)), &offers(key))
+    };
+    assert_eq!(who(b"one", "app", "10.0.0.1"), "etl");
+    assert_eq!(who(b"next", "crm", "10.0.0.1"), "etl");
+    assert_eq!(who(b"one", "app", "11.0.0.1"), "source", "the caller of the listener is not considered");
+    assert_eq!(who(b"other", "app", "10.0.0.1"), "unknown key");
+    assert_eq!(who(b"two", "crm", "11.0.0.1"), "crm");
+    assert_eq!(who(b"two", "app", "11.0.0.1"), "late");
+    assert_eq!(who(b"two", "app", "10.0.0.1"), "source", "the one that fails later");
+    let without = Evidence::new(ListenerName::new("app"), address("10.0.0.1"));
+    assert_eq!(who_proves(&callers, &without, &Proofs::NONE), "rest");
+}
+
+#[test]
+fn rule_6_a_service_account_names_its_caller() {
+    let callers = callers(vec![
+        caller("rest", on("app")),
+        caller("etl", all_of([account("metrika/etl"), listener("app")])),
+        caller("both", all_of([account("metrika/both"), key(&[b"one"])])),
+    ]);
+    let of = |account: &str, key: Option<&[u8]>| Proofs {
+        key: key.map(KeyHash::of),
+        service_account: Some(ServiceAccount::parse(account).unwrap()),
+    };
+    let who = |proofs| who_proves(&callers, &Evidence::new(ListenerName::new("app"), address("::1")), &proofs);
+    assert_eq!(who(of("metrika/etl", None)), "etl");
+    assert_eq!(who(of("metrika/other", None)), "-");
+    assert_eq!(who(of("metrika/both", None)), "key_sha256");
+    assert_eq!(who(of("metrika/both", Some(b"one"))), "both");
+    assert_eq!(who(of("metrika/etl", Some(b"one"))), "service_account");
+    assert_eq!(who(of("metrika/etl", Some(b"two"))), "unknown key");
+    assert_eq!(who(offers(b"one")), "service_account");
+}
+
+#[test]
+fn rule_2_a_certificate_is_one_condition_among_others() {
+    let callers = callers(vec![
+        caller("early", from(&["10.0.0.2/32"])),
+        caller("etl", all_of([san("dns:etl"), source(&["10.0.0.1/32"])])),
+        caller("signed", all_of([san("dns:signed"), key(&[b"one"])])),
+        caller("rest", on("app")),
+        caller("late", all_of([san("dns:late")])),
+    ]);
+    let who = |names: &[&str], proofs: &Proofs| who_proves(&callers, &named(names), proofs);
+    assert_eq!(who(&["dns:other", "dns:etl"], &Proofs::NONE), "etl");
+    assert_eq!(who(&["dns:signed"], &Proofs::NONE), "rest");
+    assert_eq!(who(&["dns:signed"], &offers(b"one")), "signed");
+    assert_eq!(who(&["dns:etl"], &offers(b"one")), "san");
+    assert_eq!(who(&["dns:late"], &Proofs::NONE), "rest", "an earlier caller has the connection");
+    let far =
+        |names: &[&str], source| Evidence { peer: address(source), listener: ListenerName::new("crm"), ..named(names) };
+    assert_eq!(who_proves(&callers, &far(&["dns:late"], "::1"), &Proofs::NONE), "late");
+    assert_eq!(who_proves(&callers, &far(&["dns:etl"], "::1"), &Proofs::NONE), "source");
+    assert_eq!(who_proves(&callers, &far(&["dns:etl"], "10.0.0.2"), &Proofs::NONE), "early");
+    assert_eq!(who_proves(&callers, &far(&[], "::1"), &Proofs::NONE), "-");
+}
+
+#[test]
+fn rule_6_only_a_caller_that_states_the_proof_covers_another() {
+    let keyed = || all_of([listener("app"), key(&[b"one"])]);
+    for (earlier, later, expected) in [
+        (on("app"), keyed(), false),
+        (all_of([key(&[b"one", b"two"])]), keyed(), true),
+        (all_of([key(&[b"two"])]), keyed(), false),
+        (keyed(), on("app"), false),
+        (on("app"), all_of([listener("app"), account("a/b")]), false),
+        (all_of([account("a/b")]), all_of([listener("app"), account("a/b")]), true),
+        (on("app"), all_of([listener("app"), san("dns:a")]), true),
+        (all_of([san("dns:a")]), all_of([san("dns:b")]), false),
+    ] {
+        assert_eq!(earlier.cover(&later), expected, "{earlier:?} {later:?}");
+    }
 }
 
 #[test]

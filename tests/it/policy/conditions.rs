@@ -1,12 +1,15 @@
 //! Conditions: the tables find the caller that trying one after the other finds, and a caller that is covered is never
-//! reached. Tried on every evidence of a small world, where networks of both families overlap.
+//! reached. Tried on every evidence of a small world, where networks of both families overlap, with proofs at random.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use metrica::scope::ScopeSet;
-use metrika_gate::policy::caller::{Caller, CallerId, Callers, Condition, Conditions, Evidence, ListenerName, Peer};
+use metrika_gate::policy::caller::{
+    Caller, CallerId, Callers, Condition, ConditionKind, Conditions, Evidence, KeyHash, ListenerName, NoCaller, Peer,
+    Proofs, ServiceAccount, SubjectName,
+};
 use metrika_gate::policy::rules::Rules;
 use proptest::prelude::*;
 
@@ -32,11 +35,28 @@ static EVIDENCE: LazyLock<Vec<Evidence>> = LazyLock::new(|| {
         addresses.map(Peer::Address).into_iter().chain([process])
     });
     let peers: Vec<_> = peers.collect();
-    LISTENERS
-        .iter()
-        .flat_map(|listener| peers.iter().map(|peer| Evidence { listener: *listener, peer: *peer }))
-        .collect()
+    LISTENERS.iter().flat_map(|listener| peers.iter().map(|peer| Evidence::new(*listener, *peer))).collect()
 });
+
+fn key(number: u8) -> KeyHash {
+    KeyHash::of(&[number])
+}
+
+fn subject(number: u8) -> SubjectName {
+    SubjectName::parse(&format!("dns:client{number}")).unwrap()
+}
+
+fn account(number: u8) -> ServiceAccount {
+    ServiceAccount::parse(&format!("ns/account{number}")).unwrap()
+}
+
+/// What a client and its request prove: the names of a certificate, a key, a service account. Some are of no caller.
+fn proofs() -> impl Strategy<Value = (Option<Arc<[SubjectName]>>, Proofs)> {
+    let names = prop::option::of(prop::collection::vec((0..=NUMBERS).prop_map(subject), 0..3).prop_map(Arc::from));
+    let key = prop::option::of((0..=NUMBERS).prop_map(key));
+    let service_account = prop::option::weighted(0.3, (0..=NUMBERS).prop_map(account));
+    (names, key, service_account).prop_map(|(names, key, service_account)| (names, Proofs { key, service_account }))
+}
 
 /// Networks that cover all addresses, a part of them or one. Bits beyond the prefix may be set.
 fn networks() -> impl Strategy<Value = IpNet> {
@@ -64,17 +84,36 @@ fn conditions() -> impl Strategy<Value = Conditions> {
     let source = prop::collection::vec(networks(), 0..3).prop_map(|networks| Condition::Source(networks.into()));
     let uid = ids().prop_map(|uids| Condition::Uid(uids.into()));
     let gid = ids().prop_map(|gids| Condition::Gid(gids.into()));
-    (maybe(listener), maybe(source), maybe(uid), maybe(gid))
-        .prop_map(|(listener, source, uid, gid)| Conditions::new([gid, uid, source, listener].concat()).unwrap())
+    let numbers = || prop::collection::vec(0..NUMBERS, 0..3);
+    let keys = numbers().prop_map(|keys| Condition::Key(keys.into_iter().map(key).collect()));
+    let san = numbers().prop_map(|names| Condition::San(names.into_iter().map(subject).collect()));
+    let accounts = numbers().prop_map(|names| Condition::ServiceAccount(names.into_iter().map(account).collect()));
+    let of_peer = (maybe(listener), maybe(source), maybe(uid), maybe(gid));
+    // Most callers state one of both kinds, so that many requests have a caller.
+    let of_peer = prop_oneof![2 => of_peer, 1 => Just((vec![], vec![], vec![], vec![]))];
+    let of_proofs = prop_oneof![
+        1 => (maybe(keys.clone()), maybe(san.clone()), maybe(accounts.clone())),
+        1 => (maybe(keys), Just(vec![]), Just(vec![])),
+        1 => Just((vec![], vec![], vec![])),
+        1 => (Just(vec![]), maybe(san), Just(vec![])),
+        1 => (Just(vec![]), Just(vec![]), maybe(accounts)),
+    ];
+    (of_peer, of_proofs).prop_map(|((listener, source, uid, gid), (keys, san, accounts))| {
+        Conditions::new([accounts, gid, uid, keys, san, source, listener].concat()).unwrap()
+    })
 }
 
-/// The conditions with fewer values, and one more condition.
+/// The conditions with fewer values, and one more condition that is no proof of the request: one would name the caller.
 fn narrower(conditions: &Conditions, more: Option<Condition>) -> Conditions {
+    let more = more.filter(|more| !matches!(more.kind(), ConditionKind::Key | ConditionKind::ServiceAccount));
     let fewer = conditions.iter().map(|condition| match condition {
         Condition::Listener(name) => Condition::Listener(*name),
         Condition::Source(networks) => Condition::Source(networks.iter().skip(1).copied().collect()),
         Condition::Uid(uids) => Condition::Uid(uids.iter().skip(1).copied().collect()),
         Condition::Gid(gids) => Condition::Gid(gids.iter().take(1).copied().collect()),
+        Condition::Key(hashes) => Condition::Key(hashes.iter().skip(1).copied().collect()),
+        Condition::San(names) => Condition::San(names.iter().skip(1).cloned().collect()),
+        Condition::ServiceAccount(accounts) => Condition::ServiceAccount(accounts.iter().take(1).cloned().collect()),
     });
     let is_new = |more: &Condition| conditions.iter().all(|own| own.kind() != more.kind());
     Conditions::new(fewer.chain(more.filter(is_new))).unwrap()
@@ -85,28 +124,70 @@ fn caller(position: usize, conditions: Conditions) -> Caller {
     Caller { id, conditions, scopes: ScopeSet::EMPTY, tokens: Vec::new(), rules: Rules::default(), strict: false }
 }
 
+/// Every evidence of the world, with these names and proofs.
+fn with(names: Option<Arc<[SubjectName]>>, proofs: Proofs) -> impl Iterator<Item = (Evidence, Proofs)> {
+    EVIDENCE.iter().map(move |evidence| (Evidence { names: names.clone(), ..evidence.clone() }, proofs.clone()))
+}
+
+/// Checks the reason why a request has no caller: a key that nobody has, or a caller that a proof names and whose condition of
+/// that kind does not hold.
+fn check_nobody(nobody: NoCaller, list: &[Caller], evidence: &Evidence, proofs: &Proofs) -> Result<(), TestCaseError> {
+    let states_key = |caller: &Caller, key: &KeyHash| {
+        caller.conditions.iter().any(|own| matches!(own, Condition::Key(hashes) if hashes.contains(key)))
+    };
+    match nobody {
+        NoCaller::UnknownKey(key) => {
+            prop_assert_eq!(Some(key), proofs.key);
+            prop_assert!(!list.iter().any(|caller| states_key(caller, &key)));
+        }
+        NoCaller::Failed { caller, condition } => {
+            let caller = list.iter().find(|one| one.id == caller).unwrap();
+            prop_assert_eq!(caller.conditions.first_failing(evidence, proofs, None), Some(condition));
+            prop_assert!(proofs.key.is_none_or(|key| states_key(caller, &key)), "the key names another caller");
+            prop_assert!(evidence.names.is_some() || *proofs != Proofs::NONE, "nothing names the caller");
+        }
+        NoCaller::Unknown => {
+            prop_assert!(!list.iter().any(|caller| proofs.key.is_some_and(|key| states_key(caller, &key))));
+        }
+    }
+    Ok(())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_tables_find_the_first_caller_whose_conditions_hold(list in prop::collection::vec(conditions(), 0..8)) {
+    fn the_tables_find_the_first_caller_whose_conditions_hold(
+        list in prop::collection::vec(conditions(), 0..8), given in prop::collection::vec(proofs(), 3)
+    ) {
         let list: Vec<_> = list.into_iter().enumerate().map(|(position, one)| caller(position, one)).collect();
         let callers = Callers::new(list.clone(), &*LISTENERS);
-        for evidence in &*EVIDENCE {
-            let expected = list.iter().position(|caller| caller.conditions.hold(*evidence));
-            prop_assert_eq!(callers.identify(*evidence), expected, "{:?}", evidence);
+        let given = given.into_iter().chain([(None, Proofs::NONE)]);
+        for (evidence, proofs) in given.flat_map(|(names, proofs)| with(names, proofs)) {
+            let expected = list.iter().position(|caller| caller.conditions.hold(&evidence, &proofs));
+            let found = callers.identify(&evidence, &proofs);
+            prop_assert_eq!(found.ok(), expected, "{:?} {:?}", evidence, proofs);
+            if let Err(nobody) = found {
+                check_nobody(nobody, &list, &evidence, &proofs)?;
+            }
         }
     }
 
     #[test]
     fn conditions_that_are_covered_hold_for_nobody_else(
-        wider in conditions(), independent in conditions(), position in 0..4_usize
+        wider in conditions(), independent in conditions(), position in 0..7_usize,
+        given in prop::collection::vec(proofs(), 3)
     ) {
         let narrower = narrower(&wider, independent.iter().nth(position).cloned());
         prop_assert!(wider.cover(&narrower), "{:?} {:?}", wider, narrower);
+        let given: Vec<_> = given.into_iter().chain([(None, Proofs::NONE)]).collect();
         for other in [&narrower, &independent] {
             if wider.cover(other) {
-                let beyond = EVIDENCE.iter().find(|evidence| other.hold(**evidence) && !wider.hold(**evidence));
+                let mut all = given.iter().flat_map(|(names, proofs)| with(names.clone(), proofs.clone()));
+                let is_beyond = |evidence: &Evidence, proofs: &Proofs| {
+                    other.hold(evidence, proofs) && !wider.hold(evidence, proofs)
+                };
+                let beyond = all.find(|(evidence, proofs)| is_beyond(evidence, proofs));
                 prop_assert!(beyond.is_none(), "{:?} {:?}: {:?}", wider, other, beyond);
             }
         }

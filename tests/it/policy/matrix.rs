@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 use metrica::operation::Operation;
 use metrika_gate::config::{Config, ConfiguredAccounts};
 use metrika_gate::policy::Policy;
-use metrika_gate::policy::caller::{Evidence, ListenerName, Peer};
+use metrika_gate::policy::caller::{Evidence, ListenerName, Peer, Proofs};
 use metrika_gate::policy::decide::{self, Candidates, KnownState, RequestHead};
 use metrika_gate::policy::rejection::Reason;
 
@@ -48,8 +48,8 @@ fn decided(operation: &Operation, uid: u32, known: &KnownState<'_>) -> String {
         encoded: None,
         opened_for: None,
     };
-    let evidence = Evidence { listener: ListenerName::new("app"), peer: Peer::Process { uid, gid: 0 } };
-    match decide::decide(&head, evidence, known) {
+    let evidence = Evidence::new(ListenerName::new("app"), Peer::Process { uid, gid: 0 });
+    match decide::decide(&head, (&evidence, &Proofs::NONE), known) {
         Ok(decision) => decision.grant().token().as_str()[..1].to_owned(),
         Err(rejection) if rejection.reason == Reason::ScopeDenied => "-".to_owned(),
         Err(rejection) if rejection.reason == Reason::TokenScopeMissing => "!".to_owned(),

@@ -242,6 +242,11 @@ token_health: {learn: false}
     meet(&gate.send("app", form), "415 form_body");
     meet(&gate.get("nobody", COUNTERS), "401 unknown_caller");
     let field = |field: &str| format!("GET {COUNTERS} HTTP/1.1\r\nHost: localhost\r\n{field}\r\n\r\n");
+    let [key, other] =
+        ["1", "2"].map(|digit| metrika_gate::policy::key::of_random(digit.repeat(43).as_bytes()).unwrap());
+    meet(&gate.send("app", field(&format!("Authorization: OAuth {}", *key))), "401 key_unknown");
+    let two = format!("Authorization: OAuth {}\r\nProxy-Authorization: {}", *key, *other);
+    meet(&gate.send("app", field(&two)), "401 keys_differ");
     meet(&gate.send("app", field("A: b").replace("localhost", "evil.example")), "403 host_denied");
     meet(&gate.send("proxy", "CONNECT evil.example:443 HTTP/1.1\r\n\r\n"), "403 destination_denied");
     let mut tunnel = gate.connect("proxy");

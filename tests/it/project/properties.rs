@@ -5,7 +5,9 @@ use std::sync::LazyLock;
 use ipnet::{IpNet, Ipv4Net};
 use metrica::operation::{Catalogue, Lookup, Verb};
 use metrica::scope::ScopeSet;
-use metrika_gate::policy::caller::{Caller, CallerId, Callers, Condition, Conditions, Evidence, ListenerName, Peer};
+use metrika_gate::policy::caller::{
+    Caller, CallerId, Callers, Condition, Conditions, Evidence, ListenerName, Peer, Proofs,
+};
 use metrika_gate::token::Token;
 use proptest::prelude::*;
 use strict_http::target;
@@ -208,7 +210,7 @@ proptest! {
             stated.is_none_or(|stated| stated == listener) && peer_matches
         };
         let expected = rules.iter().position(matches);
-        let evidence = Evidence { listener: names[listener], peer };
-        prop_assert_eq!(Callers::new(callers, &names).identify(evidence), expected);
+        let evidence = Evidence::new(names[listener], peer);
+        prop_assert_eq!(Callers::new(callers, &names).identify(&evidence, &Proofs::NONE).ok(), expected);
     }
 }

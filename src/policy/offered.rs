@@ -1,0 +1,218 @@
+//! Keys that a request offers: where they are read, and what makes them invalid.
+//!
+//! 1. A key is a credential that begins with `mgk_`: in `Authorization` or `Proxy-Authorization`, behind a scheme
+//!    (`OAuth`, `Bearer` or another) or bare; as the user or the password of `Basic`; as `oauth_token` or `access_token` in
+//!    the query; or in the CONNECT request of the tunnel.
+//! 2. One that is no whole key is refused (`key_unknown`, 401), and so is a request with two different keys (`keys_differ`,
+//!    401). A request never falls to a caller that is known otherwise.
+//! 3. Any other credential is no proof. It is removed and counted ([`crate::gateway::headers`]).
+
+use base64::Engine;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use http::header::{AUTHORIZATION, PROXY_AUTHORIZATION};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use strict_http::target::{self, plain};
+use zeroize::Zeroizing;
+
+use super::key::{is_claimed, is_whole};
+use super::proof::KeyHash;
+use crate::policy::rejection::{Reason, Rejection};
+
+/// The fields that can have a key.
+pub const FIELDS: [HeaderName; 2] = [AUTHORIZATION, PROXY_AUTHORIZATION];
+
+/// The reason why an offered key is invalid by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the checksum of the key is wrong: it is mistyped or incomplete")]
+struct Mistyped;
+
+/// The key that has been found so far.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Offered(Option<KeyHash>);
+
+impl Offered {
+    /// Begins with the key of the tunnel, if there is one.
+    #[must_use]
+    pub const fn in_tunnel(key: Option<KeyHash>) -> Self {
+        Self(key)
+    }
+
+    /// Returns the key of a request.
+    ///
+    /// # Errors
+    /// [`Reason::KeyUnknown`] or [`Reason::KeysDiffer`] (rule 2).
+    pub fn by_request(self, fields: &HeaderMap, query: Option<&str>) -> Result<Option<KeyHash>, Rejection> {
+        let values = FIELDS.iter().flat_map(|name| fields.get_all(name));
+        let by_fields = values.map(HeaderValue::as_bytes).try_fold(self, Self::and_field)?;
+        let parameters = query.into_iter().flat_map(target::credentials);
+        let all =
+            parameters.map(|value| plain(value.as_bytes())).try_fold(by_fields, |offered, value| offered.and(&value));
+        all.map(Self::key)
+    }
+
+    /// Adds the keys in the value of one of [`FIELDS`].
+    ///
+    /// # Errors
+    /// As [`Self::by_request`].
+    pub fn and_field(self, value: &[u8]) -> Result<Self, Rejection> {
+        let pair = basic(value);
+        let of_pair = pair.iter().flat_map(|pair| pair.splitn(2, |byte| *byte == b':'));
+        [behind_scheme(value)].into_iter().chain(of_pair).try_fold(self, Self::and)
+    }
+
+    /// Adds a credential, if it is a key.
+    fn and(self, credential: &[u8]) -> Result<Self, Rejection> {
+        if !is_claimed(credential) {
+            return Ok(self);
+        }
+        if !is_whole(credential) {
+            return Err(Rejection::because(Reason::KeyUnknown, Mistyped));
+        }
+        let hash = KeyHash::of(credential);
+        if self.0.is_some_and(|other| other != hash) { Err(Reason::KeysDiffer.into()) } else { Ok(Self(Some(hash))) }
+    }
+
+    /// Returns the key that was found.
+    #[must_use]
+    pub const fn key(self) -> Option<KeyHash> {
+        self.0
+    }
+}
+
+/// Whether the value of one of [`FIELDS`] is a key, and not another credential.
+#[must_use]
+pub fn is_key(value: &[u8]) -> bool {
+    Offered::default().and_field(value).is_ok_and(|offered| offered.key().is_some())
+}
+
+/// Returns a credential without its scheme, if it has one.
+fn behind_scheme(value: &[u8]) -> &[u8] {
+    let value = value.trim_ascii();
+    value.iter().position(|byte| *byte == b' ').and_then(|end| value.get(end..)).map_or(value, <[u8]>::trim_ascii)
+}
+
+/// Decodes the user and the password of `Basic` (RFC 7617), which a colon separates.
+fn basic(value: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    let (scheme, encoded) = value.trim_ascii().split_at_checked(BASIC.len())?;
+    if !scheme.eq_ignore_ascii_case(BASIC) {
+        return None;
+    }
+    DECODER.decode(encoded.trim_ascii()).ok().map(Zeroizing::new)
+}
+
+const BASIC: &[u8] = b"basic ";
+
+/// Clients leave out the padding of base64, or the last bits.
+const DECODER: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new()
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+        .with_decode_allow_trailing_bits(true),
+);
+
+#[cfg(test)]
+mod tests {
+    use super::super::key::of_random;
+    use super::*;
+
+    /// Two keys.
+    fn keys() -> [String; 2] {
+        [1, 2].map(|byte| of_random(&[byte; 43]).unwrap().to_string())
+    }
+
+    fn offered(fields: &[(HeaderName, &str)], query: Option<&str>) -> Result<Option<KeyHash>, Reason> {
+        let fields = fields.iter().map(|(name, value)| (name.clone(), value.parse::<HeaderValue>().unwrap())).collect();
+        Offered::default().by_request(&fields, query).map_err(|rejection| rejection.reason)
+    }
+
+    fn encoded(text: &str) -> String {
+        base64::prelude::BASE64_STANDARD.encode(text)
+    }
+
+    #[test]
+    fn rule_1_every_shape_of_a_key() {
+        let [key, _] = keys();
+        let expected = Ok(Some(KeyHash::of(key.as_bytes())));
+        for value in [
+            key.clone(),
+            format!("OAuth {key}"),
+            format!("bearer   {key} "),
+            format!("Token {key}"),
+            format!("Basic {}", encoded(&format!("etl:{key}"))),
+            format!("BASIC  {}", encoded(&format!("{key}:"))),
+            format!("Basic {}", encoded(&format!("{key}:x"))),
+            format!("Basic {}", encoded(&key).trim_end_matches('=')),
+        ] {
+            for name in FIELDS {
+                assert_eq!(offered(&[(name, &value)], None), expected, "{value}");
+            }
+            assert!(is_key(value.as_bytes()), "{value}");
+        }
+        let percent: String = key.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        for query in [
+            format!("oauth_token={key}"),
+            format!("ids=1&access_token={key}&metrics=x"),
+            format!("ids=1;oauth_token={key}"),
+            format!("oauth_token={percent}"),
+        ] {
+            assert_eq!(offered(&[], Some(&query)), expected, "{query}");
+        }
+        let same = format!("oauth_token={key}");
+        assert_eq!(offered(&[(AUTHORIZATION, &key), (PROXY_AUTHORIZATION, &key)], Some(&same)), expected);
+    }
+
+    #[test]
+    fn rule_2_an_invalid_key_is_refused_in_every_shape() {
+        let [key, _] = keys();
+        for wrong in [&key[..52], &format!("{key}0"), "mgk_", "mgk_none", &key.replace("mgk_1", "mgk_2")] {
+            let shapes =
+                [wrong.to_owned(), format!("OAuth {wrong}"), format!("Basic {}", encoded(&format!("a:{wrong}")))];
+            for value in shapes {
+                assert_eq!(offered(&[(AUTHORIZATION, &value)], None), Err(Reason::KeyUnknown), "{value}");
+                // A valid key beside it changes nothing.
+                let both = [(AUTHORIZATION, value.as_str()), (PROXY_AUTHORIZATION, key.as_str())];
+                assert_eq!(offered(&both, None), Err(Reason::KeyUnknown), "{value}");
+                assert!(!is_key(value.as_bytes()));
+            }
+            assert_eq!(offered(&[], Some(&format!("access_token={wrong}"))), Err(Reason::KeyUnknown));
+        }
+    }
+
+    #[test]
+    fn rule_2_two_keys_are_refused_wherever_they_are() {
+        let [key, other] = keys();
+        let query = format!("oauth_token={other}");
+        let pair = format!("Basic {}", encoded(&format!("{key}:{other}")));
+        for (fields, query) in [
+            (vec![(AUTHORIZATION, key.as_str()), (AUTHORIZATION, other.as_str())], None),
+            (vec![(AUTHORIZATION, key.as_str()), (PROXY_AUTHORIZATION, other.as_str())], None),
+            (vec![(AUTHORIZATION, key.as_str())], Some(query.as_str())),
+            (vec![(AUTHORIZATION, pair.as_str())], None),
+            (vec![], Some(&*format!("access_token={key}&{query}"))),
+        ] {
+            assert_eq!(offered(&fields, query), Err(Reason::KeysDiffer), "{fields:?} {query:?}");
+        }
+        let tunnel = Offered::in_tunnel(Some(KeyHash::of(key.as_bytes())));
+        let request = |key: &str| tunnel.by_request(&HeaderMap::new(), Some(&format!("oauth_token={key}")));
+        assert_eq!(request(&key).ok(), Some(Some(KeyHash::of(key.as_bytes()))));
+        assert_eq!(request(&other).map_err(|rejection| rejection.reason), Err(Reason::KeysDiffer));
+        assert_eq!(tunnel.by_request(&HeaderMap::new(), None).ok(), Some(tunnel.key()));
+    }
+
+    #[test]
+    fn rule_3_other_credentials_are_no_proof() {
+        let [key, _] = keys();
+        let nested = encoded(&format!("a:b:{key}"));
+        for value in
+            ["", "OAuth", "y0_AgAAAA", "OAuth y0_AgAAAA", "Basic", "Basic !", &nested, &format!("Basic {nested}")]
+        {
+            assert_eq!(offered(&[(AUTHORIZATION, value)], None), Ok(None), "{value}");
+            assert!(!is_key(value.as_bytes()));
+        }
+        for query in [format!("token={key}"), format!("a={key}"), format!("xoauth_token={key}"), "oauth_token=".into()]
+        {
+            assert_eq!(offered(&[], Some(&query)), Ok(None), "{query}");
+        }
+    }
+}
