@@ -106,6 +106,7 @@ install_tools() {
     package gcc has cc
     package g++ has c++
     package curl has curl
+    package jq has jq
     package openssl has openssl
     package valgrind has valgrind
     package iproute2 has ip
@@ -200,6 +201,22 @@ GATE
     wait "$pid" || status=1
     return "$status"
 }
+# The links, examples and commands of the documents; the first three need nothing but Python.
+documents() {
+    step "documents" tests/docs.py links decisions russian
+    if python3 -c 'import yaml' 2>/dev/null; then
+        step "examples of configuration" env METRIKA_GATE_BIN="$PWD/$gate" tests/docs.py examples
+    else
+        skip "examples of configuration" "no PyYAML"
+    fi
+    if ! { has unshare && has mount && has curl && has jq; }; then
+        skip "commands of the documents" "no unshare, mount, curl or jq"
+    elif ! tests/docs.py can-isolate; then
+        skip "commands of the documents" "no namespaces"
+    else
+        step "commands of the documents" env METRIKA_GATE_BIN="$PWD/$gate" tests/docs.py commands
+    fi
+}
 # The demo answers, its metrics are clean to promtool, the rules find what they read, and SIGTERM is a clean end.
 live() {
     "$gate" demo >"$work/demo.log" 2>&1 &
@@ -261,6 +278,7 @@ merge_gate() {
     if has c++; then step "fuzz" fuzz/run replay; else skip "fuzz" "no C++ compiler"; fi
     if has python3; then step "mutations" tests/mutations.py --check; else skip "mutations" "no python3"; fi
     if has python3; then step "prose" tests/prose.py; else skip "prose" "no python3"; fi
+    if has python3; then documents; else skip "documents" "no python3"; fi
     step "deploy files" env METRIKA_GATE_BIN="$PWD/$gate" tests/deploy.sh
     if has curl && has promtool; then step "live metrics" live; else skip "live metrics" "no curl or no promtool"; fi
     if has buildah && has mmdebstrap; then step "image" tests/image.sh; else skip "image" "no buildah or no mmdebstrap"; fi

@@ -415,15 +415,15 @@ def store(folder):
     assert (config["maxmemory-policy"], config["save"], config["appendonly"]) == ("noeviction", '""', "no"), "memory of the store"
     assert size(config["maxmemory"]) < size(server["resources"]["limits"]["memory"]), "maxmemory"
 
-    # The rights: docs/operations.md has the same.
+    # The rights: docs/quota_store.md has the same.
     script = re.findall(r"\bcall\((.)([A-Z]+)\1", (ROOT / "src/quota/store.lua").read_text())
     needed = {name.lower() for _, name in script} | {"evalsha", "script|load", "subscribe"}
     assert len(needed) > 20, "the script calls almost nothing: this check is broken"
     text = by_kind["ConfigMap"]["data"]["gate.acl"]
     assert text.count("\n") == 1, "gate.acl has more than one line, which would end the line of the user"
-    documented = re.search(r"^user gate on >PASSWORD (.*?)^```", (ROOT / "docs/operations.md").read_text(), re.DOTALL | re.MULTILINE)
+    documented = re.search(r"^user gate on >PASSWORD (.*?)^```", (ROOT / "docs/quota_store.md").read_text(), re.DOTALL | re.MULTILINE)
     key = "{" + settings.get("prefix", "metrika-gate") + "}"
-    for where, line in (("gate.acl", text.split()), ("operations.md", documented[1].replace("\\\n", " ").split())):
+    for where, line in (("gate.acl", text.split()), ("quota_store.md", documented[1].replace("\\\n", " ").split())):
         assert line[:4] == [f"~{key}*", "resetchannels", f"&{key}:to:*", "-@all"], f"{where}: keys and channels {line[:4]}"
         granted = {right.removeprefix("+") for right in line[4:]}
         assert granted == needed, f"{where}: commands {sorted(granted ^ needed)}"

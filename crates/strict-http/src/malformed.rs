@@ -1,7 +1,7 @@
 //! The reasons to reject a request that cannot be read: one kind for every check of the readers.
 //!
 //! The readers have no other error type, so every rejection has a kind. Its message states the problem and the fix, and
-//! contains nothing of the request; the client and the log get the same text. `docs/operations.md` has the table.
+//! contains nothing of the request; the client and the log get the same text. `docs/malformed.md` has the table.
 
 use std::fmt;
 

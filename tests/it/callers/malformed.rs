@@ -358,9 +358,9 @@ fn every_kind_is_in_the_documentation() {
     for kind in Malformed::all() {
         writeln!(table, "| `{}` | `{}` | {} |", kind.word(), Reason::from(kind).as_str(), kind.message()).unwrap();
     }
-    let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operations.md");
+    let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/malformed.md");
     let there = std::fs::read_to_string(file).unwrap();
     let (before, rest) = there.split_once("<!-- kinds -->\n\n").expect("the place of the table");
     let (_, behind) = rest.split_once("\n<!-- end of kinds -->").expect("the end of the table");
-    same_as_file("docs/operations.md", &format!("{before}<!-- kinds -->\n\n{table}\n<!-- end of kinds -->{behind}"));
+    same_as_file("docs/malformed.md", &format!("{before}<!-- kinds -->\n\n{table}\n<!-- end of kinds -->{behind}"));
 }

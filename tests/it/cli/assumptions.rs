@@ -14,14 +14,19 @@ use crate::secrets::canary::assert_clean;
 #[test]
 fn the_page_is_written_from_the_code() {
     let mut page = "\
-# What is assumed of Metrica
+# Assumptions about Metrica
 
-The gate was built from Metrica's documentation and from what public clients were seen to receive. Where these are silent or
-contradict each other, it relies on what stands below. `metrika-gate doctor --config FILE --assumptions` asks, with the first token
-that reads (or `--token`), with some fifteen GETs that count towards its quotas, and prints held, not, or not asked for each. `[-]` is
-worth a report: the last column says what to change.
+The gate was built from Metrica's documentation and from what public clients received. Where these say nothing or contradict each
+other, the gate relies on the following. To test it with your account:
 
-This page is written from `src/doctor/assumed.rs` by a test; `UPDATE=1 cargo test --test it` writes it anew.
+```console
+$ metrika-gate doctor --config gate.yaml --assumptions
+```
+
+The command sends some fifteen GETs with the first token that reads (or `--token`); they count towards its quotas. It prints for each
+assumption whether it holds. `[-]` is worth a report: the last column has what to change.
+
+A test writes this page from `src/doctor/assumed.rs`; `UPDATE=1 cargo test --test it` regenerates it.
 
 | name | assumed | where it is relied on | if it fails |
 |---|---|---|---|

@@ -30,7 +30,7 @@ pub fn hint(row: &Row, answer: &Answer) -> Result<(), String> {
 /// Checks the advice for the operator: rows of tables whose first or second cell has the reason.
 pub fn advice(row: &Row, reason: &str) -> Result<(), String> {
     let name = format!("`{reason}`");
-    let pages = ["docs/reasons.md", "docs/rejections.md", "docs/operations.md"].map(file);
+    let pages = ["docs/reasons.md", "docs/rejections.md", "docs/operations.md", "docs/policy.md"].map(file);
     let is_of_it =
         |line: &&str| line.starts_with('|') && line.split('|').skip(1).take(2).any(|cell| cell.contains(&name));
     let has = |line: &str| line.to_lowercase().contains(&row.advice.to_lowercase());

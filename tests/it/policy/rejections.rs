@@ -546,17 +546,21 @@ fn the_response_to_malformed_http_has_an_id_and_the_date() {
 
 #[test]
 fn the_table_is_in_the_documentation() {
-    let mut text = "# Rejections\n\n\
-        Every answer that the gate gives itself. Its body is exactly Metrica's, `{\"errors\":[{\"error_type\":..,\"message\":..}],\"code\":..,\"message\":..}`, and the field `X-Gate-Error` holds the reason; an answer without that field is Metrica's own. `Retry-After` stands only where nothing was sent.\n\n\
-        A malformed request is answered with the message of its kind instead: [every kind](operations.md#kinds-of-malformed-requests); where that is a rule for targets, with the place in the target. One that breaks a rule of its caller is answered with that rule, the parameter and what would be right. Where scopes lack, the message names those that are needed and those that are there; where a token is refused, it says since when, and when Metrica is asked again.\n\n\
-        This page is written from `src/policy/rejection.rs` by a test; `UPDATE=1 cargo test --test it` writes it anew.\n\n\
+    let mut text = "# Refusals by the gate\n\n\
+        Every response that the gate itself gives instead of Metrica's. The body has Metrica's form, `{\"errors\":[{\"error_type\":..,\"message\":..}],\"code\":..,\"message\":..}`, and the field `X-Gate-Error` has the reason; a response without that field is Metrica's. `Retry-After` means that nothing was sent. Metrica's own refusals are in [reasons.md](reasons.md).\n\n\
+        Where the gate knows more, the message is more precise than the one below:\n\n\
+        - a malformed request: the broken rule ([every kind](malformed.md)), and for a target the place in it;\n\
+        - a rule of the caller: the rule, the parameter and what would be right ([refusals of rules](policy.md#refusals-of-rules));\n\
+        - missing scopes: those that are needed and those that the caller has;\n\
+        - a suspended token: since when, and when the gate asks Metrica again.\n\n\
+        A test writes this page from `src/policy/rejection.rs`; `UPDATE=1 cargo test --test it` regenerates it.\n\n\
         | X-Gate-Error | status | error_type | Retry-After | message |\n|---|---|---|---|---|\n"
         .to_owned();
     for reason in Reason::ALL {
         let answer = reason.answer();
         let is_of_a_token = matches!(reason, Reason::TokenSuspended | Reason::Outage);
         let seconds = answer.retry_after.map_or_else(String::new, |seconds| seconds.to_string());
-        let retry = if is_of_a_token { "to the next look".to_owned() } else { seconds };
+        let retry = if is_of_a_token { "until the next probe".to_owned() } else { seconds };
         let (status, error_type) = (answer.status.as_u16(), answer.error_type.as_str());
         writeln!(text, "| `{}` | {status} | `{error_type}` | {retry} | {} |", reason.as_str(), answer.message).unwrap();
     }

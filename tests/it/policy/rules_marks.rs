@@ -286,20 +286,20 @@ const BROUGHT_BACK: [(&str, &str); 6] = [
 
 const DESTRUCTIVE: &str = "# What the API cannot undo
 
-`destructive: deny` of a caller refuses what is destructive. An operation is **destructive** when
+`destructive: deny` of a caller refuses destructive operations. An operation is **destructive** if
 
-1. something that was there before it (data, a setting, somebody's access) is not there after it, and
-2. no operation brings back the same from what this one named alone, with nothing lost in between.
+1. it removes something that existed before it: data, a setting, or somebody's access, and
+2. no operation restores the same from what the request names, without a loss in between.
 
-So it does not count that a caller could have read and kept before what it deletes, and makes it anew: a goal or a label gets
-another id, a grant loses its comment and rights, a list that is replaced its entries. A deleted counter can be undeleted, but the
-visits of the time in between are lost. What changes one thing by its own path takes nothing away.
+A caller that keeps a copy and creates the thing again does not restore it: a goal or a label gets another id, a grant loses its comment and
+rights. A deleted counter can be restored, but the visits in between are lost. A change of one thing by its own path is not destructive.
 
-Writes that the catalogue does not know (`unknown_operations: by_method`), and DELETEs of added `operations`, count as destructive
-too. Exporters of the Logs API clean what they have downloaded. Where a parameter or a member of the body decides, what could be
-taken for it in another spelling is refused as well, and a body is read for that (up to 1 MiB).
+- Writes that the catalogue does not know (`unknown_operations: by_method`), and DELETEs under `operations`, count as destructive.
+- Exporters of the Logs API clean what they have downloaded, which is destructive.
+- Where a parameter or a member of the body decides, spellings that Metrica could read as it are refused too. For this, the gate reads
+  bodies of up to 1 MiB.
 
-This page is written from `crates/metrica/src/operation/catalogue.txt` by a test; `UPDATE=1 cargo test --test it` writes it anew.
+A test writes this page from `crates/metrica/src/operation/catalogue.txt`; `UPDATE=1 cargo test --test it` regenerates it.
 
 | operation | method | path | where |
 |---|---|---|---|
@@ -320,21 +320,21 @@ fn destructive_and_sharing_operations_are_in_the_documentation() {
         };
         writeln!(page, "| `{}` | {} | `{}` | {place} |", line.id, line.verb.as_str(), line.template).unwrap();
     }
-    page += "\nNot destructive by this definition:\n\n| operation | because |\n|---|---|\n";
+    page += "\nThese operations are not destructive by this definition:\n\n| operation | because |\n|---|---|\n";
     for (operation, because) in BROUGHT_BACK {
         let line = catalogue.operations().iter().find(|line| line.id.as_str() == operation).unwrap();
         assert_eq!(line.destructive, Destructive::Never, "{operation}");
         writeln!(page, "| `{operation}` | {because} |").unwrap();
     }
-    page += "\n# What gives somebody access\n\n`sharing: deny` of a caller refuses these, and every write that the catalogue does not know: what \
-             was read meanwhile\ncannot be taken back. `grantees` says whom they may name.\n\n| operation | method | path | to whom |\n|---|---|---|---|\n";
+    page += "\n# What gives somebody access\n\n`sharing: deny` of a caller refuses these operations, and every write that the catalogue does \
+             not know. Access can be\nremoved later, but not what was read meanwhile. `grantees` limits the logins that these may name.\n\n| operation | method | path | to whom |\n|---|---|---|---|\n";
     for line in catalogue.operations() {
         let whom = match line.shares {
             Shares::Nothing => continue,
             Shares::Named => "`user_login`",
             Shares::Perhaps => "`user_login` in its body, where it has grants: only that is refused",
             Shares::Anyone => "everybody",
-            Shares::Secret => "whoever knows the token that is its answer (`measurement_tokens`)",
+            Shares::Secret => "everybody who knows the token in its response (`measurement_tokens`)",
         };
         writeln!(page, "| `{}` | {} | `{}` | {whom} |", line.id, line.verb.as_str(), line.template).unwrap();
     }

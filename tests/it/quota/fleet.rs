@@ -264,9 +264,9 @@ fn budgets_hold_over_all_gates() {
     assert_eq!(get(&gates[0], "polite").status, 200, "others have what is left");
 }
 
-/// The rights of the user of the gates, as docs/operations.md has them.
+/// The rights of the user of the gates, as docs/quota_store.md has them.
 fn documented_rights() -> impl Iterator<Item = &'static str> {
-    let text = include_str!("../../../docs/operations.md");
+    let text = include_str!("../../../docs/quota_store.md");
     let mut lines = text.lines().filter_map(|line| line.strip_prefix("user gate on >PASSWORD "));
     let rights = lines.next().unwrap();
     assert!(lines.next().is_none(), "the page has one such line");

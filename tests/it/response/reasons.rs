@@ -193,12 +193,15 @@ fn the_reason_of_a_refusal_is_found_by_probes() {
 fn the_reasons_are_in_the_documentation() {
     let mut page = "# Why Metrica refused
 
-The reasons that a 401, 403, 420 or 429 of Metrica can have: the label `reason` of `metrika_gate_auth_failures_total` and
-`metrika_gate_quota_rejections_total`, the field `reason` of the access line, and `X-Gate-Reason`. What the caller
-can do is `X-Gate-Hint`; where the reason is about rights, it names those that the operation needs and those that the token is
-declared to have. What the operator can do is `advice` of the access line, which has these rights as `needs` and `declared`. The gate's own refusals are in [rejections.md](rejections.md).
+Each 401, 403, 420 and 429 of Metrica has one of these reasons. The reason is in `X-Gate-Reason` of the response, in `reason` of the access
+line, and in the metrics `metrika_gate_auth_failures_total` and `metrika_gate_quota_rejections_total`.
 
-This page is written from `crates/metrica/src/cause.rs` by a test; `UPDATE=1 cargo test --test it` writes it anew.
+- The second column is `X-Gate-Hint` of the response. Where rights are concerned, it also names the scopes that the operation needs and
+  those that the token declares.
+- The third column is `advice` of the access line, which has these scopes as `needs` and `declared`.
+- Refusals by the gate itself are in [rejections.md](rejections.md).
+
+A test writes this page from `crates/metrica/src/cause.rs`; `UPDATE=1 cargo test --test it` regenerates it.
 
 | reason | what the caller is told | what the operator can do |
 |---|---|---|
@@ -211,9 +214,8 @@ This page is written from `crates/metrica/src/cause.rs` by a test; `UPDATE=1 car
         "
 ## The troubleshooting list
 
-The rows of the list in Yandex' documentation (<https://yandex.com/dev/metrika/en/intro/authorization>), and the quotas. A test
-plays each one against a gate and against `metrika-gate doctor`: the last column is the name of the finding in
-`doctor --format json`.
+The rows are those of [Yandex' list](https://yandex.com/dev/metrika/en/intro/authorization), and the quotas. A test produces each one against a
+gate and against `metrika-gate doctor`. The last column is the finding in `doctor --format json`.
 
 ",
     );
