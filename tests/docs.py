@@ -15,6 +15,8 @@ A comment above a console block changes how it runs:
 <!-- background -->          its command goes on until the next such block or the end of the page
 <!-- stdin: TEXT -->         its commands read this
 <!-- exit: N -->             its last command ends with this status
+<!-- alone -->               the commands in the background end before it
+<!-- file: NAME -->          above a YAML block: it is this file in the folder of the page
 
 Without an argument, everything is held. `commands` needs namespaces (`can-isolate` ends with 0 where it has them), curl and jq; pages
 may follow: tests/docs.py commands README.md
@@ -45,8 +47,10 @@ RUN = {
 # The pages of which only the blocks with this text run, in a folder with a real access log.
 RUN_LOG = {
     "docs/operations.md": 0,
+    "docs/policy.md": 0,
+    "docs/migrate.md": 0,
 }
-# The Russian pages, and the English ones that they follow.
+# The Russian pages, and the English ones that they follow; None is a page of its own.
 RUSSIAN = {
 }
 
@@ -82,7 +86,7 @@ class Block:
         self.line = page.count("\n", 0, match.start()) + 1
         self.marks = {}
         above = page[: match.start()].rstrip()
-        while found := re.search(r"<!-- ([a-z ]+?)(?:: (.*?))? -->$", above, re.DOTALL):
+        while found := re.search(r"<!-- ([a-z ]+?)(?:: ((?:(?!-->).)*))? -->$", above, re.DOTALL):
             self.marks[found[1]] = " ".join((found[2] or "").split())
             above = above[: found.start()].rstrip()
 
@@ -231,7 +235,8 @@ def russian():
     if missing := {f for f in markdown() if f.startswith("docs/ru/") or f.endswith(".ru.md")} ^ set(RUSSIAN):
         raise Wrong(f"RUSSIAN and the files differ: {sorted(missing)}")
     for file, english in RUSSIAN.items():
-        here, there = read(file), read(english)
+        here = read(file)
+        there = here if english is None else read(english)
         for name, of in (("headings", lambda text: [level for level, _ in headings(text)]), ("rows of tables", shape)):
             if of(here) != of(there):
                 wrong.append(f"{file}: {name} differ from those of {english}: {first_difference(of(here), of(there))}")
@@ -303,8 +308,11 @@ class Completed:
             token.setdefault("scopes", list(ALL_SCOPES))
         if not callers:
             callers = whole["callers"] = [{"id": f"caller{n}", "match": {"listener": one["name"]}} for n, one in enumerate(listeners)]
+        remote = {one["name"] for one in listeners if one.get("allow_remote")}
         for caller in callers:
-            caller.setdefault("match", {"listener": listeners[0]["name"]})
+            match = caller.setdefault("match", {"listener": listeners[0]["name"]})
+            if match.get("listener") in remote and set(match) == {"listener"}:
+                match["source"] = ["10.0.0.0/8"]
             caller.setdefault("scopes", ["metrika:read"])
             caller.setdefault("tokens", [next(iter(tokens))])
 
@@ -478,7 +486,7 @@ class Page:
             time.sleep(0.1)
         raise Wrong(f"{where}: $ {command}\nprinted:\n" + "".join(lines) + "\nthe page has:\n" + "\n".join(expected))
 
-    def stop(self):
+    def stop(self, must_be_clean=True):
         for child, _ in self.behind:
             child.send_signal(signal.SIGINT)
         for child, command in self.behind:
@@ -487,14 +495,17 @@ class Page:
             except subprocess.TimeoutExpired:
                 child.kill()
                 raise Wrong(f"{self.file}: {command} does not end") from None
-            if status:
+            if status and must_be_clean:
                 raise Wrong(f"{self.file}: {command} ended with {status}")
         self.behind = []
 
     def run(self, only=None):
         ran = apart = 0
+        ended = False
         try:
             for block in blocks(read(self.file)):
+                if "file" in block.marks:
+                    (self.folder / block.marks["file"]).write_text(block.text)
                 if block.kind != "console" or only and only not in block.text:
                     continue
                 where = f"{self.file}:{block.line}"
@@ -515,8 +526,9 @@ class Page:
                         marks = block.marks if last else {k: v for k, v in block.marks.items() if k != "exit"}
                         self.command(where, command, expected, marks)
                 ran += len(found)
+            ended = True
         finally:
-            self.stop()
+            self.stop(ended)
         return ran, apart
 
 
