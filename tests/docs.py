@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Holds the documents to the program and to each other: tests/docs.py [links | decisions | russian | examples | commands]...
+"""Holds the documents to the program and to each other: tests/docs.py [links | decisions | requirements | russian | examples | commands]...
 
 links      every link of a Markdown file leads to a file and a heading that exist, and so does every path of a document in other
            files; every page of docs/ can be reached from docs/README.md
 decisions  docs/decisions/README.md lists every decision
+requirements  each requirement of SECURITY.md names a test that has its number
 russian    a Russian page has the headings, the code and the tables of the English one, and no English sentence
 examples   every YAML block is a configuration that `metrika-gate check` accepts, completed where it is a fragment, or is marked
            <!-- not a configuration: REASON -->
@@ -13,7 +14,7 @@ commands   the console blocks of the pages in RUN do what is printed under them:
 A comment above a console block changes how it runs:
 <!-- not run: REASON -->     it cannot run here
 <!-- background -->          its command goes on until the next such block or the end of the page
-<!-- stdin: TEXT -->         its commands read this
+<!-- stdin: A | B -->        its commands with `cat >` read these lines, one each
 <!-- exit: N -->             its last command ends with this status
 <!-- alone -->               the commands in the background end before it
 <!-- file: NAME -->          above a YAML block: it is this file in the folder of the page
@@ -22,6 +23,7 @@ Without an argument, everything is held. `commands` needs namespaces (`can-isola
 may follow: tests/docs.py commands README.md
 """
 
+import contextlib
 import itertools
 import json
 import os
@@ -42,16 +44,27 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 GATE = pathlib.Path(os.environ.get("METRIKA_GATE_BIN", ROOT / "target/release/metrika-gate")).resolve()
 # The pages whose console blocks run, and how many of the blocks cannot run here.
 RUN = {
+    "README.md": 1,
+    "README.ru.md": 1,
     "docs/quickstart.md": 3,
+    "docs/ru/quickstart.md": 3,
 }
-# The pages of which only the blocks with this text run, in a folder with a real access log.
-RUN_LOG = {
+# The same, in the folder of a running gate that has an access log.
+SERVED = {
     "docs/operations.md": 0,
+    "docs/ru/operations.md": 0,
     "docs/policy.md": 0,
     "docs/migrate.md": 0,
 }
 # The Russian pages, and the English ones that they follow; None is a page of its own.
 RUSSIAN = {
+    "README.ru.md": "README.md",
+    "docs/ru/README.md": None,
+    "docs/ru/clients.md": None,
+    "docs/ru/operations.md": "docs/operations.md",
+    "docs/ru/quickstart.md": "docs/quickstart.md",
+    "docs/ru/reasons.md": "docs/reasons.md",
+    "docs/ru/tokens.md": "docs/tokens.md",
 }
 
 
@@ -190,6 +203,19 @@ def decisions():
     return f"{len(rows)} decisions"
 
 
+# --- requirements -------------------------------------------------------------------------------------------------------
+def requirements():
+    """Each requirement of SECURITY.md names a test that exists and has its number."""
+    rows = re.findall(r"^\| (R-\d+) \|.*\| `([^`]+)` \|$", read("SECURITY.md"), re.MULTILINE)
+    wrong = [f"SECURITY.md: {file} does not name {number}" for number, file in rows if not re.search(rf"\b{number}\b", read(file))]
+    numbers = [number for number, _ in rows]
+    if numbers != [f"R-{number}" for number in range(1, len(rows) + 1)] or len(rows) < 24:
+        wrong.append(f"SECURITY.md has the requirements {numbers}")
+    if wrong:
+        raise Wrong("\n".join(wrong))
+    return f"{len(rows)} requirements"
+
+
 # --- Russian pages ------------------------------------------------------------------------------------------------------
 ENGLISH_WORDS = re.compile(r"\b(the|and|with|that|this|from|which|its?|not|are|is|of|for|when|where|has|have|only|each|every)\b", re.IGNORECASE)
 # Words that need ё, written with е.
@@ -214,12 +240,12 @@ def code(block):
 
 
 def shape(text):
-    """The first cells of each table, in order: as they are where they are code, and otherwise as `text`."""
+    """The first cell with code of each row, in order; a row whose first two cells have none is `text`."""
     rows, found = [], []
     for line in [*without_code(text).splitlines(), ""]:
         if line.startswith("|"):
-            first = line.split("|")[1].strip()
-            rows.append(first if re.fullmatch(r"(`[^`]*`(, )?)+|\d*", first) else "text")
+            cells = [cell.strip() for cell in line.split("|")[1:3]]
+            rows.append(next((cell for cell in cells if re.fullmatch(r"(`[^`]*`(, )?)+", cell)), "text"))
         elif rows:
             found.append(rows)
             rows = []
@@ -352,8 +378,10 @@ class Completed:
                 folder = self.authority()
                 value[key], value["key"] = str(folder / "leaf.pem"), str(folder / "leaf.key")
             elif key == "keys_file":
-                ids = [caller["id"] for caller in value.get("callers", [])]
-                value[key] = self.new(key, f"# the keys\n{ids[0]} {'0' * 63}1\n" if ids else "# none\n")
+                ids = [caller["id"] for caller in value.get("callers", []) if caller["match"].get("key_sha256") == []]
+                value[key] = self.new(key, "".join(f"{name} {number:064x}\n" for number, name in enumerate(ids, 1)))
+            elif key == "key_sha256":
+                value[key] = [one if re.fullmatch("[0-9a-f]{64}", one) else f"{1000 + number:064x}" for number, one in enumerate(inner)]
             elif key == "jwks_file":
                 value[key] = self.new(key, read_jwks(), 0o644)
             elif key == "unix":
@@ -457,9 +485,11 @@ class Page:
         self.file, self.folder, self.behind = file, folder, []
 
     def command(self, where, command, expected, marks):
-        text = marks.get("stdin", "")
+        text = ""
+        if "cat >" in command and self.typed:
+            text = self.typed.pop(0) + "\n"
         child = subprocess.run(
-            ["bash", "-c", command], cwd=self.folder, input=text.replace("\\n", "\n"), capture_output=False, stdout=subprocess.PIPE,
+            ["bash", "-c", command], cwd=self.folder, input=text, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, text=True, timeout=60,
         )  # fmt: skip
         output = child.stdout.splitlines()
@@ -499,14 +529,14 @@ class Page:
                 raise Wrong(f"{self.file}: {command} ended with {status}")
         self.behind = []
 
-    def run(self, only=None):
+    def run(self):
         ran = apart = 0
         ended = False
         try:
             for block in blocks(read(self.file)):
                 if "file" in block.marks:
                     (self.folder / block.marks["file"]).write_text(block.text)
-                if block.kind != "console" or only and only not in block.text:
+                if block.kind != "console":
                     continue
                 where = f"{self.file}:{block.line}"
                 if "not run" in block.marks:
@@ -515,6 +545,7 @@ class Page:
                         raise Wrong(f"{where}: `not run` without a reason")
                     continue
                 found = commands_of(block)
+                self.typed = block.marks["stdin"].split(" | ") if "stdin" in block.marks else []
                 if "background" in block.marks:
                     if "alone" in block.marks:
                         self.stop()
@@ -536,10 +567,11 @@ LOG_CONFIG = """
 listeners:
   - {name: app, address: "127.0.0.1:8080"}
   - {name: crm, address: "127.0.0.1:8081"}
-upstream: {ca_file: fake-ca.pem, connect_to: "127.0.0.1:8443"}
+upstream: {ca_file: FOLDER/fake-ca.pem, connect_to: "127.0.0.1:8443"}
 tokens:
-  analytics: {file: analytics, scopes: [metrika:read]}
-  crm: {file: crm, scopes: [metrika:read, metrika:write]}
+  analytics: {file: FOLDER/analytics, scopes: [metrika:read], owner: shop}
+  crm: {file: FOLDER/crm, scopes: [metrika:read, metrika:write], owner: shop}
+quota: {mode: observe}
 callers:
   - {id: reports, match: {listener: app}, scopes: [metrika:read], tokens: [analytics]}
   - {id: crm, match: {listener: crm}, scopes: [metrika:read, metrika:write], tokens: [crm]}
@@ -554,37 +586,49 @@ LOG_REQUESTS = [
     (8081, "POST", "/management/v1/counter/101/goals", {"goal": {"name": "Order", "type": "url", "conditions": [{"type": "contain", "url": "x"}]}}),
     (8081, "POST", "/management/v1/counter/101/grants", {"grant": {"user_login": "partner-login", "perm": "view"}}),
     (8081, "DELETE", "/management/v1/counter/101/grant?user_login=partner-login", None),
-    (8081, "DELETE", "/management/v1/counter/101", None),
+    (8081, "DELETE", "/management/v1/counter/102", None),
     (8080, "GET", "/stat/v1/data?ids=101&metrics=ym:s:visits&ids[]=1", None),
 ]
 
 
-def access_log(folder):
-    """Lets a gate in front of the stand-in write an access log."""
+@contextlib.contextmanager
+def served(folder):
+    """A gate in front of the stand-in, with an access log of some requests; a copy of its configuration is where a service has it."""
     for name, secret in (("analytics", "test-analytics-0001"), ("crm", "test-crm-00000001")):
         (folder / name).write_text(secret + "\n")
         (folder / name).chmod(0o600)
-    (folder / "gate.yaml").write_text(LOG_CONFIG)
-    fake = [GATE, "fake", "--token", "test-analytics-0001=shop:read:101", "--token", "test-crm-00000001=shop:read,write:101"]
+    text = LOG_CONFIG.replace("FOLDER", str(folder))
+    etc = pathlib.Path("/etc/metrika-gate")
+    etc.mkdir()
+    for file in (folder / "gate.yaml", folder / "new.yaml", etc / "gate.yaml"):
+        file.write_text(text)
+    fake = [GATE, "fake", "--token", "test-analytics-0001=shop:read:101,102", "--token", "test-crm-00000001=shop:read,write:101,102"]
+    children = []
     with open(folder / "access.log", "w") as log, open(folder / "fake.log", "w") as noise:
-        metrica = subprocess.Popen(fake, cwd=folder, stdin=subprocess.DEVNULL, stdout=noise, stderr=noise)
-        gate = None
         try:
+            children.append(subprocess.Popen(fake, cwd=folder, stdin=subprocess.DEVNULL, stdout=noise, stderr=noise))
             reach(8443)
-            gate = subprocess.Popen([GATE, "run", "--log-format", "json", "--config", "gate.yaml"], cwd=folder, stdin=subprocess.DEVNULL, stderr=log)
+            run = [GATE, "run", "--log-format", "json", "--config", etc / "gate.yaml"]
+            children.append(subprocess.Popen(run, cwd=folder, stdin=subprocess.DEVNULL, stderr=log))
             reach(8081)
             for port, method, target, body in LOG_REQUESTS:
                 data = json.dumps(body).encode() if body else None
-                request = urllib.request.Request(f"http://127.0.0.1:{port}{target}", data, {"Content-Type": "application/json"} if data else {}, method=method)
+                fields = {"Content-Type": "application/json"} if data else {}
+                request = urllib.request.Request(f"http://127.0.0.1:{port}{target}", data, fields, method=method)
                 try:
                     urllib.request.urlopen(request, timeout=10).read()
                 except urllib.error.HTTPError as error:
                     error.read()
+            # A worker writes its lines when it is idle.
+            for _ in range(50):
+                if (folder / "access.log").read_text().count('"access"') == len(LOG_REQUESTS):
+                    break
+                time.sleep(0.1)
+            yield
         finally:
-            for child in (gate, metrica):
-                if child:
-                    child.send_signal(signal.SIGINT)
-                    child.wait(20)
+            for child in reversed(children):
+                child.send_signal(signal.SIGINT)
+                child.wait(20)
 
 
 def reach(port):
@@ -633,21 +677,20 @@ def inside(folder):
     subprocess.run(["mount", "--bind", etc, "/etc"], check=True)
     only = set(sys.argv[3:])
     total = 0
-    for file, apart_expected in {**RUN, **RUN_LOG}.items():
+    for file, apart_expected in {**RUN, **SERVED}.items():
         if only and file not in only:
             continue
         subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", "/run"], check=True)
         shutil.rmtree("/etc/metrika-gate", ignore_errors=True)
         work = folder / slug(file)
         work.mkdir()
-        if file in RUN_LOG:
-            access_log(work)
-        ran, apart = Page(file, work).run("access.log" if file in RUN_LOG else None)
-        if file in RUN and apart != apart_expected:
-            raise Wrong(f"{file}: {apart} blocks are not run; RUN has {apart_expected}")
+        with served(work) if file in SERVED else contextlib.nullcontext():
+            ran, apart = Page(file, work).run()
+        if apart != apart_expected:
+            raise Wrong(f"{file}: {apart} blocks are not run; the table has {apart_expected}")
         if not ran:
             raise Wrong(f"{file}: no command was found")
-        print(f"        {file}: {ran} commands, {apart} blocks not run")
+        print(f"        {file}: {ran} commands, not run: {apart}")
         total += ran
     if total < 1:
         raise Wrong("no command was run")
@@ -665,7 +708,7 @@ def main():
         return can_isolate()
     if sys.argv[1:2] == ["commands"]:
         return isolated()
-    parts = {"links": links, "decisions": decisions, "russian": russian, "examples": examples, "commands": isolated}
+    parts = {"links": links, "decisions": decisions, "requirements": requirements, "russian": russian, "examples": examples, "commands": isolated}
     failed = False
     for name in sys.argv[1:] or parts:
         try:
