@@ -275,21 +275,3 @@ fn variables_are_not_expanded_and_the_message_reports_that() {
         assert!(code == 78 && said.contains(expected), "{to}: {said}");
     }
 }
-
-/// The lines of the README that make a token file, on a machine where its folder is not there yet.
-#[test]
-fn the_commands_of_the_readme_make_a_valid_token_file() {
-    let readme = include_str!("../../../README.md");
-    let lines = readme.lines().filter_map(|line| line.strip_prefix("$ "));
-    let lines: Vec<_> = lines.filter(|line| line.contains("/var/run/secrets/metrika")).collect();
-    let files = Files::new();
-    let secrets = files.0.path().join("var-run-secrets");
-    let here = |text: &str| text.replace("/var/run/secrets", secrets.to_str().unwrap());
-    let commands = here(&lines.join("\n")).replace("sudo ", "");
-    let mut shell = Command::new("sh");
-    let (code, said) = piped(shell.arg("-e").arg("-c").arg(commands), "y0_canaryREADMEcanary0123456789abcdef\n");
-    assert_eq!(code, 0, "{said}");
-    files.edit(&format!("{}/analytics", files.0.path().display()), &here("/var/run/secrets/metrika/analytics"));
-    let (code, said) = files.run(&["check"]);
-    assert_eq!(code, 0, "{said}");
-}
