@@ -9,6 +9,7 @@ use strict_http::number;
 use crate::config::{self, Config, Error, LogFormat};
 use crate::reload::Source;
 use crate::server::listen::MissingFolder;
+use crate::server::passed::UnfitSocket;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 mod accounts;
@@ -28,6 +29,7 @@ mod harden;
 mod healthcheck;
 mod init;
 mod lines;
+mod manual;
 mod needs;
 mod oauth;
 mod oauth_device;
@@ -40,6 +42,8 @@ mod oauth_server;
 mod quota;
 mod replay;
 mod rights;
+mod schema;
+mod shutdown;
 mod suggest;
 mod terminal;
 mod token;
@@ -111,6 +115,12 @@ enum Command {
     Fake(fake::FakeArgs),
     /// Check whether a running gate is ready
     Healthcheck(healthcheck::HealthcheckArgs),
+    /// Print the JSON schema of the configuration, for completion and checks in editors
+    Schema,
+    /// Print or write the manual pages
+    Man(manual::ManArgs),
+    /// Print the completions for a shell
+    Completions(manual::CompletionsArgs),
 }
 
 /// The path of the configuration when none is given.
@@ -171,6 +181,9 @@ pub fn main() -> u8 {
         Command::Ca(args) => ca::run(&args, &mut out),
         Command::Demo(args) => demo::run(&args, &mut out),
         Command::Fake(args) => fake::run(&args, &mut out).map(|()| 0),
+        Command::Schema => schema::schema(&mut out),
+        Command::Man(args) => manual::man(&args, definition(), &mut out),
+        Command::Completions(args) => manual::completions(&args, definition(), &mut out),
         // The exit code is the result, even if nobody reads the output.
         Command::Healthcheck(args) => healthcheck::healthcheck(&args, &mut std::io::stdout()),
     };
@@ -187,9 +200,28 @@ pub fn main() -> u8 {
     }
 }
 
+/// Returns the definition of the command line.
+fn definition() -> clap::Command {
+    // clap keeps references to such texts for the lifetime of the process.
+    Cli::command().long_version(&*version().leak())
+}
+
+/// Returns the output of `--version`. The commit is a variable of the build, so that equal sources make equal programs, also
+/// where git is absent.
+fn version() -> String {
+    let commit = option_env!("METRIKA_GATE_COMMIT").filter(|commit| !commit.is_empty());
+    let commit = commit.map_or("unknown (built without METRIKA_GATE_COMMIT)", |commit| commit);
+    format!("{}\ncommit    {commit}\nfeatures  {FEATURES}", env!("CARGO_PKG_VERSION"))
+}
+
+/// The optional abilities of this program. All are compiled in; the kernel, the service manager or the configuration enable
+/// them.
+const FEATURES: &str =
+    "http2 tls landlock redis-store systemd-notify systemd-watchdog systemd-sockets systemd-descriptor-store";
+
 /// Returns the parsed arguments, and whether an environment variable names the configuration.
 fn parsed(arguments: &[OsString]) -> (Cli, bool) {
-    let mut program = environment::counted(Cli::command(), arguments);
+    let mut program = environment::counted(definition(), arguments);
     let read = program.try_get_matches_from_mut(arguments).and_then(|matches| {
         let cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut program))?;
         Ok((cli, environment::names_config(&matches)))
@@ -283,6 +315,7 @@ fn run(args: RunArgs) -> anyhow::Result<u8> {
         log_level: args.log_level,
         workers: args.workers.map(usize::from),
         demo: false,
+        managed: true,
     };
     Ok(App::start(config, options)?.run())
 }
@@ -291,6 +324,9 @@ fn run(args: RunArgs) -> anyhow::Result<u8> {
 fn exit_code(error: &anyhow::Error) -> u8 {
     let of_system = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>()).next();
     if of_system.and_then(std::io::Error::get_ref).is_some_and(|inner| inner.is::<MissingFolder>()) {
+        return 78;
+    }
+    if error.chain().any(|cause| cause.is::<UnfitSocket>()) {
         return 78;
     }
     if let Some(ended) = error.downcast_ref::<token::Ended>() {

@@ -36,6 +36,7 @@ mod proxy;
 pub mod quota;
 mod reader;
 mod rules;
+pub mod schema;
 mod source;
 pub mod store;
 pub mod tls;

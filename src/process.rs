@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod kept_counts;
+pub mod manager;
 pub mod readiness;
 mod recheck;
 pub mod sandbox;

@@ -46,6 +46,7 @@ mod http2;
 
 pub mod connection_limits;
 pub mod listen;
+pub mod passed;
 pub mod socket;
 mod streams;
 

@@ -8,6 +8,7 @@
 //!    likely to be cut are logged before. The exit code is 0, or 69 if something was cut. A second signal ends the process
 //!    at once, and a stalled worker does not delay the end.
 //!    The counts of the day are kept after that (`process/kept_counts.rs`).
+//!    The service manager is told about each of these steps (`process/manager.rs`).
 //! 3. SIGHUP reloads, and is ignored during the shutdown. SIGUSR1 and SIGUSR2, which end a process by default, are ignored.
 
 use std::net::SocketAddr;
@@ -18,23 +19,25 @@ use std::time::{Duration, SystemTime};
 use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
-use crate::config::{Config, Listener, LogFormat, Shutdown};
+use super::shutdown::{CUT, Signals, end};
+use crate::config::{Config, Listener, LogFormat};
 use crate::files::descriptors::Descriptors;
 use crate::files::{External, Purpose};
 use crate::health::Health;
 use crate::metrics::process::{Confinement, ProcessMeters};
 use crate::process::admin::{Admin, Recheck};
 use crate::process::kept_counts::KeptCounts;
+use crate::process::manager::Manager;
 use crate::process::readiness::Readiness;
 use crate::process::sandbox::{Needs, Sandbox};
 use crate::process::store::StoreTask;
 use crate::process::workers::{Start, Workers};
 use crate::reload::{Folders, LOOK, LOOK_AT_UNWATCHED, Reloader, Source};
 use crate::server::listen::{Bound, bind};
+use crate::server::passed::PassedSockets;
 use crate::telemetry::{self, Form, Sink};
 use crate::upstream::own::look_for_loop;
 
@@ -51,6 +54,8 @@ pub struct Options {
     pub workers: Option<usize>,
     /// Whether demo tokens are accepted.
     pub demo: bool,
+    /// Whether the process belongs to a service manager: it takes sockets from it, and notifies it.
+    pub managed: bool,
 }
 
 /// A gate that has started.
@@ -68,6 +73,7 @@ pub struct App {
     sink: Sink,
     since: SystemTime,
     signals: Signals,
+    manager: Rc<Manager>,
 }
 
 impl App {
@@ -104,11 +110,9 @@ impl App {
         let external = External::of(&config, options.source.as_ref().map(Source::file));
         let mut reloader = Reloader::new(options.source, config.clone(), meters.clone(), options.demo)?;
         reloader.fit_to(descriptors);
-        let open = |listener: &Listener| {
-            let failed = || format!("cannot open listener '{}' at {}", listener.name, listener.bind);
-            bind(listener, worker_count).with_context(failed)
-        };
-        let mut bound = config.listeners.iter().map(open).collect::<anyhow::Result<Vec<_>>>()?;
+        let manager = if options.managed { Manager::of_environment() } else { Manager::default() };
+        let passed = if options.managed { PassedSockets::take()? } else { PassedSockets::default() };
+        let mut bound = open(&config.listeners, worker_count, &manager, passed)?;
         let with_tls = bound.iter().filter(|bound| bound.kind.tls && !bound.kind.proxy);
         reloader.own_listeners().listen_on(with_tls.filter_map(|bound| bound.address).collect());
         let runtime =
@@ -147,8 +151,11 @@ impl App {
             sink,
             since,
             signals,
+            manager: Rc::new(manager),
         };
         app.log_start(worker_count);
+        app.manager.show(&app.readiness, &app.meters);
+        app.manager.ready();
         Ok(app)
     }
 
@@ -198,6 +205,7 @@ impl App {
             sink,
             since,
             mut signals,
+            manager,
         } = self;
         let bound = Rc::new(bound);
         let code = runtime.block_on(async {
@@ -216,11 +224,13 @@ impl App {
             let store = reloader.config().store().and_then(|store| StoreTask::start(store, workers.turns()));
             tokio::task::spawn_local(look_for_loop(reloader.generation().upstream.clone()));
             let (kept, counted, sockets) = (workers.clone(), meters.clone(), bound.clone());
-            let keeping = tokio::task::spawn_local(async move { kept.keep_sockets(&sockets, &counted).await });
-            live(&mut signals, &mut reloader, &mut health, &workers, &recheck).await;
+            let told = manager.clone();
+            let keeping = tokio::task::spawn_local(async move { kept.keep_sockets(&sockets, &counted, &told).await });
+            let service = Service { manager: &manager, readiness: &readiness, meters: &meters };
+            live(&mut signals, &mut reloader, &mut health, &workers, (&recheck, service)).await;
             keeping.abort();
             readiness.draining();
-            let code = end(&mut signals, reloader.shutdown(), &workers).await;
+            let code = end(&mut signals, reloader.shutdown(), &workers, &manager).await;
             if let Some(store) = store {
                 store.end().await;
             }
@@ -241,6 +251,31 @@ impl App {
     }
 }
 
+/// Opens `listeners`: on the sockets that the service manager passed, as far as there are any.
+fn open(
+    listeners: &[Listener],
+    worker_count: usize,
+    manager: &Manager,
+    mut passed: PassedSockets,
+) -> anyhow::Result<Vec<Bound>> {
+    passed.check(listeners)?;
+    let mut opened = Vec::new();
+    for listener in listeners {
+        let failed = || format!("cannot open listener '{}' at {}", listener.name, listener.bind);
+        let bound = match passed.bound(listener, worker_count).with_context(failed)? {
+            Some(bound) => bound,
+            None => {
+                let bound = bind(listener, worker_count, manager.keeper()).with_context(failed)?;
+                manager.keep(listener.name, bound.keeper, &bound.sockets);
+                bound
+            }
+        };
+        opened.push(bound);
+    }
+    passed.left().iter().for_each(|name| manager.forget(name));
+    Ok(opened)
+}
+
 fn admin_listener(runtime: &LocalRuntime, address: SocketAddr) -> anyhow::Result<TcpListener> {
     runtime
         .block_on(TcpListener::bind(address))
@@ -258,43 +293,12 @@ fn watch(workers: &Arc<Workers>, meters: &Arc<ProcessMeters>, kept: Option<&Arc<
     }
 }
 
-/// The exit code after requests were cut (`EX_UNAVAILABLE` of sysexits(3)).
-const CUT: u8 = 69;
-
-struct Signals {
-    end: EndSignals,
-    hangup: Signal,
-    /// Signals that are held because they would end the process otherwise.
-    _ignored: [Signal; 2],
-}
-
-/// The signals that end the process.
-struct EndSignals {
-    terminate: Signal,
-    interrupt: Signal,
-    quit: Signal,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        let end = EndSignals {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            quit: signal(SignalKind::quit())?,
-        };
-        let ignored = [signal(SignalKind::user_defined1())?, signal(SignalKind::user_defined2())?];
-        Ok(Self { end, hangup: signal(SignalKind::hangup())?, _ignored: ignored })
-    }
-}
-
-impl EndSignals {
-    async fn recv(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-            _ = self.quit.recv() => {}
-        }
-    }
+/// What the service manager is told, and from what.
+#[derive(Clone, Copy)]
+struct Service<'a> {
+    manager: &'a Manager,
+    readiness: &'a Readiness,
+    meters: &'a ProcessMeters,
 }
 
 /// Reloads and follows the health of tokens until a signal ends the process.
@@ -303,19 +307,28 @@ async fn live(
     reloader: &mut Reloader,
     health: &mut Health,
     workers: &Workers,
-    recheck: &Notify,
+    (recheck, service): (&Notify, Service<'_>),
 ) {
+    let manager = service.manager;
     let mut folders = Folders::new();
     // Changes between reading at the start and the first watch are noticed at once.
     let mut next_look = Instant::now();
     loop {
         let all_are_watched = folders.watch(reloader.folders());
         health.follow(reloader.config(), reloader.generation());
+        manager.show(service.readiness, service.meters);
         tokio::select! {
             () = signals.end.recv() => return,
             _ = signals.hangup.recv() => {
+                manager.reloading();
                 reloader.reload(workers).await;
                 health.look_again(None);
+                manager.show(service.readiness, service.meters);
+                manager.ready();
+            }
+            () = manager.watchdog_is_due(), if manager.has_watchdog() => {
+                manager.notify_watchdog(workers).await;
+                continue;
             }
             () = recheck.notified() => health.look_again(None),
             Some(()) = folders.changed() => {}
@@ -340,49 +353,4 @@ async fn process_health(reloader: &mut Reloader, health: &mut Health, workers: &
             health.follow(reloader.config(), reloader.generation());
         }
     }
-}
-
-/// Bounds of the interval at which requests that are likely to be cut are logged; it is one eighth of the whole time.
-const NAMES_AT_LEAST: Duration = Duration::from_millis(20);
-const NAMES_AT_MOST: Duration = Duration::from_secs(1);
-
-/// The maximum duration of a shutdown, whatever is configured.
-const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-
-/// Shuts down gracefully (rule 2). Returns the exit code.
-async fn end(signals: &mut Signals, shutdown: Shutdown, workers: &Workers) -> u8 {
-    tracing::info!(delay = ?shutdown.delay, timeout = ?shutdown.timeout, "ending");
-    let whole = shutdown.delay.saturating_add(shutdown.timeout);
-    let now = Instant::now();
-    workers.leave(now.checked_add(whole).unwrap_or(now + YEAR));
-    let all_ended = async {
-        tokio::time::sleep(shutdown.delay).await;
-        workers.turns().drain();
-        workers.drain();
-        let deadline = Instant::now() + shutdown.timeout.min(YEAR);
-        while workers.connections() > 0 && Instant::now() < deadline {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        workers.connections()
-    };
-    let names = async {
-        let mut next = tokio::time::interval((whole / 8).clamp(NAMES_AT_LEAST, NAMES_AT_MOST));
-        loop {
-            next.tick().await;
-            workers.log_connections_at_risk();
-        }
-    };
-    let left = tokio::select! {
-        left = all_ended => left,
-        () = names => 0,
-        () = signals.end.recv() => {
-            tracing::warn!("second signal received; exiting immediately");
-            workers.connections()
-        }
-    };
-    if left > 0 {
-        tracing::warn!(connections = left, "closed connections that were still open");
-        return CUT;
-    }
-    0
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
+use super::manager::Manager;
 use super::workers::{Command, LOOK, Workers};
 use crate::metrics::process::ProcessMeters;
 use crate::policy::names::ListenerName;
@@ -42,7 +43,7 @@ impl Accepts {
 
 impl Workers {
     /// Rebinds unix sockets whose file was removed. Checks once a second, for the lifetime of the process.
-    pub async fn keep_sockets(&self, bound: &[Bound], meters: &ProcessMeters) {
+    pub async fn keep_sockets(&self, bound: &[Bound], meters: &ProcessMeters, manager: &Manager) {
         let mut said: Vec<Option<String>> = vec![None; bound.len()];
         loop {
             tokio::time::sleep(LOOK).await;
@@ -53,6 +54,7 @@ impl Workers {
                 match again {
                     Ok(None) => {}
                     Ok(Some(sockets)) => {
+                        manager.keep(bound.kind.name, bound.keeper, &sockets);
                         for (member, socket) in self.members.iter().zip(sockets) {
                             // Sending fails only if the worker panicked.
                             let _ = member.commands.send(Command::Listen(bound.kind, socket));

@@ -378,8 +378,9 @@ async fn obey(worker: &Worker, mut commands: mpsc::UnboundedReceiver<Command>, a
 mod tests {
     use super::*;
     use crate::config::Config;
+    use crate::process::manager::Manager;
     use crate::reload::Reloader;
-    use crate::server::listen::bind;
+    use crate::server::listen::{Keeper, bind};
 
     /// Returns two workers without traffic.
     fn idle_workers() -> (Workers, Arc<ProcessMeters>) {
@@ -392,7 +393,8 @@ callers: [{id: c, match: {listener: app}, scopes: [metrika:read], tokens: [t]}]
         let config = Config::parse(text, std::path::Path::new("gate.yaml")).unwrap();
         let meters = Arc::new(ProcessMeters::default());
         let reloader = Reloader::new(None, config.clone(), meters.clone(), false).unwrap();
-        let mut bound: Vec<_> = config.listeners.iter().map(|listener| bind(listener, 2).unwrap()).collect();
+        let mut bound: Vec<_> =
+            config.listeners.iter().map(|listener| bind(listener, 2, Keeper::Process).unwrap()).collect();
         let (reports, _) = mpsc::unbounded_channel();
         let generation = reloader.generation().clone();
         let sink = Sink::new(meters.clone());
@@ -433,6 +435,17 @@ callers: [{id: c, match: {listener: app}, scopes: [metrika:read], tokens: [t]}]
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         panic!("it is back: {:?}", meters.worker_stalls());
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_has_stalled_loses_the_watchdog() {
+        let (workers, _) = idle_workers();
+        let manager = Manager::with_watchdog(Duration::from_secs(1));
+        assert!(manager.notify_watchdog(&workers).await);
+        workers.members[1].commands.send(Command::Stall(Duration::from_secs(2))).unwrap();
+        assert!(!manager.notify_watchdog(&workers).await, "one of two");
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert!(manager.notify_watchdog(&workers).await, "it is back");
     }
 
     #[tokio::test]

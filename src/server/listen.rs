@@ -1,4 +1,5 @@
-//! Opens listeners: one socket per worker for TCP (`SO_REUSEPORT`), one shared by all workers for unix.
+//! Opens listeners: one socket per worker for TCP (`SO_REUSEPORT`), one shared by all workers for unix and for sockets that
+//! the service manager keeps over a restart (`server/passed.rs`).
 //!
 //! 1. An address in use by another process is rejected, even where `SO_REUSEPORT` would share it.
 //! 2. A unix socket is created with its permissions, which are not changed afterwards. A stale one is replaced only
@@ -12,6 +13,7 @@ use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::task::{Context, Poll, ready};
@@ -65,11 +67,24 @@ pub struct Bound {
     pub address: Option<SocketAddr>,
     /// The sockets, one per worker.
     pub sockets: Vec<BoundSocket>,
-    /// The file of a unix socket.
+    /// Who keeps the socket open.
+    pub keeper: Keeper,
+    /// The file of a unix socket that this process created or that it found in the descriptor store.
     file: Option<SocketFile>,
 }
 
-/// The file of a unix socket, which is removed at the end.
+/// Who keeps a listening socket open while no gate runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keeper {
+    /// Nobody: it ends with the process.
+    Process,
+    /// A socket unit of the service manager.
+    Unit,
+    /// The descriptor store of the service manager.
+    Store,
+}
+
+/// The file of a unix socket, which is removed at the end unless the descriptor store keeps the socket.
 #[derive(Debug)]
 struct SocketFile {
     /// The row in the table of files.
@@ -83,6 +98,11 @@ struct SocketFile {
 impl SocketFile {
     fn now(path: &Path) -> io::Result<(u64, u64)> {
         path.symlink_metadata().map(|found| (found.dev(), found.ino()))
+    }
+
+    fn of(row: ExternalFile, mode: u32) -> Self {
+        let id = Cell::new(Self::now(&row.path).ok());
+        Self { row, mode, id }
     }
 
     fn is_own(&self) -> bool {
@@ -113,33 +133,28 @@ pub enum Accepting {
 #[error("the folder {} does not exist; create it", .0.display())]
 pub struct MissingFolder(PathBuf);
 
-/// Opens `listener` for `workers`.
+/// Opens `listener` for `workers`. With the descriptor store as `keeper`, all workers share one socket.
 ///
 /// # Errors
 /// When the address is in use or not permitted.
-pub fn bind(listener: &Listener, workers: usize) -> io::Result<Bound> {
+pub fn bind(listener: &Listener, workers: usize, keeper: Keeper) -> io::Result<Bound> {
     match &listener.bind {
         Bind::Tcp(address) => {
-            let (address, sockets) = bind_tcp(*address, workers)?;
-            let kind = Kind::of(listener);
-            let scheme = if kind.tls && !kind.proxy { "https" } else { "http" };
-            Ok(Bound { kind, place: format!("{scheme}://{address}"), address: Some(address), sockets, file: None })
+            let sockets = match keeper {
+                Keeper::Process => bind_tcp(*address, workers)?,
+                Keeper::Unit | Keeper::Store => clones(&BoundSocket::Tcp(open_tcp(*address, false)?.into()), workers)?,
+            };
+            Bound::new(listener, sockets, keeper, None)
         }
         Bind::Unix { path, mode } => {
             let row = ExternalFile::new(Purpose::Listener(listener.name), path);
             let sockets = bind_unix(&row, *mode, workers)?;
-            Ok(Bound {
-                kind: Kind::of(listener),
-                place: format!("unix:{}", path.display()),
-                address: None,
-                sockets,
-                file: Some(SocketFile { row, mode: *mode, id: Cell::new(SocketFile::now(path).ok()) }),
-            })
+            Bound::new(listener, sockets, keeper, Some(SocketFile::of(row, *mode)))
         }
     }
 }
 
-fn bind_tcp(address: SocketAddr, workers: usize) -> io::Result<(SocketAddr, Vec<BoundSocket>)> {
+fn bind_tcp(address: SocketAddr, workers: usize) -> io::Result<Vec<BoundSocket>> {
     // Rule 1. The test socket is closed before the actual ones are opened.
     drop(open_tcp(address, false)?);
     let first = open_tcp(address, workers > 1)?;
@@ -148,7 +163,11 @@ fn bind_tcp(address: SocketAddr, workers: usize) -> io::Result<(SocketAddr, Vec<
     while sockets.len() < workers {
         sockets.push(BoundSocket::Tcp(open_tcp(address, true)?.into()));
     }
-    Ok((address, sockets))
+    Ok(sockets)
+}
+
+fn clones(socket: &BoundSocket, workers: usize) -> io::Result<Vec<BoundSocket>> {
+    (0..workers).map(|_| socket.try_clone()).collect()
 }
 
 fn open_tcp(address: SocketAddr, shared: bool) -> io::Result<RawSocket> {
@@ -174,9 +193,8 @@ fn bind_unix(row: &ExternalFile, mode: u32, workers: usize) -> io::Result<Vec<Bo
     rustix::process::umask(before);
     let bound = bound?;
     bound.set_nonblocking(true)?;
-    let clones = (0..workers).map(|_| bound.try_clone().map(BoundSocket::Unix));
     // Without a socket, the file would look as if it were bound.
-    clones.collect::<io::Result<_>>().inspect_err(|_| drop(std::fs::remove_file(path)))
+    clones(&BoundSocket::Unix(bound), workers).inspect_err(|_| drop(std::fs::remove_file(path)))
 }
 
 fn remove_stale(path: &Path) -> io::Result<()> {
@@ -195,6 +213,41 @@ fn remove_stale(path: &Path) -> io::Result<()> {
 }
 
 impl Bound {
+    fn new(
+        listener: &Listener,
+        sockets: Vec<BoundSocket>,
+        keeper: Keeper,
+        file: Option<SocketFile>,
+    ) -> io::Result<Self> {
+        let kind = Kind::of(listener);
+        let scheme = if kind.tls && !kind.proxy { "https" } else { "http" };
+        let (place, address) = match (&listener.bind, sockets.first()) {
+            (Bind::Unix { path, .. }, _) => (format!("unix:{}", path.display()), None),
+            (Bind::Tcp(_), Some(BoundSocket::Tcp(socket))) => {
+                let address = socket.local_addr()?;
+                (format!("{scheme}://{address}"), Some(address))
+            }
+            (Bind::Tcp(address), Some(BoundSocket::Unix(_)) | None) => (format!("{scheme}://{address}"), None),
+        };
+        Ok(Self { kind, place, address, sockets, keeper, file })
+    }
+
+    /// Returns `listener` on a socket that the service manager passed, shared by `workers`. The file of a unix socket
+    /// belongs to the socket unit, or to the gate if the socket comes from the descriptor store.
+    ///
+    /// # Errors
+    /// When the process has no descriptors left.
+    pub fn passed(listener: &Listener, socket: &BoundSocket, workers: usize, keeper: Keeper) -> io::Result<Self> {
+        socket.set_nonblocking()?;
+        let file = match (&listener.bind, keeper) {
+            (Bind::Unix { path, mode }, Keeper::Store) => {
+                Some(SocketFile::of(ExternalFile::new(Purpose::Listener(listener.name), path), *mode))
+            }
+            (Bind::Unix { .. }, Keeper::Unit | Keeper::Process) | (Bind::Tcp(_), _) => None,
+        };
+        Self::new(listener, clones(socket, workers)?, keeper, file)
+    }
+
     /// Returns new sockets for `workers`, if the file was removed (rule 3).
     ///
     /// # Errors
@@ -217,7 +270,8 @@ impl Bound {
 
 impl Drop for Bound {
     fn drop(&mut self) {
-        if let Some(file) = self.file.as_ref().filter(|file| file.is_own()) {
+        let is_kept = self.keeper != Keeper::Process;
+        if let Some(file) = self.file.as_ref().filter(|file| !is_kept && file.is_own()) {
             // The file may have been removed already.
             let _ = std::fs::remove_file(&file.row.path);
         }
@@ -225,6 +279,20 @@ impl Drop for Bound {
 }
 
 impl BoundSocket {
+    fn try_clone(&self) -> io::Result<Self> {
+        Ok(match self {
+            Self::Tcp(socket) => Self::Tcp(socket.try_clone()?),
+            Self::Unix(socket) => Self::Unix(socket.try_clone()?),
+        })
+    }
+
+    fn set_nonblocking(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(socket) => socket.set_nonblocking(true),
+            Self::Unix(socket) => socket.set_nonblocking(true),
+        }
+    }
+
     /// Registers the socket with the current runtime.
     ///
     /// # Errors
@@ -234,6 +302,15 @@ impl BoundSocket {
             Self::Tcp(socket) => Accepting::Tcp(tokio::net::TcpListener::from_std(socket)?),
             Self::Unix(socket) => Accepting::Unix(tokio::net::UnixListener::from_std(socket)?),
         })
+    }
+}
+
+impl AsFd for BoundSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(socket) => socket.as_fd(),
+            Self::Unix(socket) => socket.as_fd(),
+        }
     }
 }
 

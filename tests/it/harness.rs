@@ -6,6 +6,7 @@ pub mod dns;
 pub mod files;
 pub mod gate;
 pub mod h2;
+pub mod manager;
 pub mod metrica;
 pub mod over;
 pub mod proxy;

@@ -100,6 +100,7 @@ mod process {
     mod external;
     mod forging;
     mod log_lines;
+    mod manager;
     mod metrics;
     mod reload;
     mod reload_half;
@@ -125,10 +126,12 @@ mod cli {
     pub mod doctor;
     mod doctor_reasons;
     mod doctor_remedies;
+    mod manual;
     mod narrowing;
     mod quick_start;
     mod quotas;
-    mod reference;
+    pub mod reference;
+    mod schema;
     pub mod suggest;
     pub mod token;
     mod token_faults;

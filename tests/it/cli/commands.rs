@@ -333,7 +333,7 @@ fn healthcheck_has_a_timeout() {
 
 #[test]
 fn the_version_is_printed() {
-    let (code, said, _) = outcome(program().arg("--version"));
+    let (code, said, _) = outcome(program().arg("-V"));
     assert_eq!((code, said), (0, format!("metrika-gate {}\n", env!("CARGO_PKG_VERSION"))));
 }
 

@@ -8,16 +8,16 @@ use serde_yaml::Value;
 use crate::harness::files::write_private;
 use crate::harness::over::authority_at;
 
-fn in_repository(path: &str) -> PathBuf {
+pub fn in_repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-fn reference() -> String {
+pub fn reference() -> String {
     std::fs::read_to_string(in_repository("config/reference.yaml")).unwrap()
 }
 
 /// The files that the reference names: a CA file, and the folder of an authority.
-fn files() -> tempfile::TempDir {
+pub fn files() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("extra-ca.pem"), crate::harness::upstream::certificate("h").1).unwrap();
     authority_at(&folder.path().join("ca"), std::time::SystemTime::now());
@@ -25,7 +25,7 @@ fn files() -> tempfile::TempDir {
 }
 
 /// The reference with its commented keys, those without a default, in use.
-fn complete_reference(folder: &Path) -> String {
+pub fn complete_reference(folder: &Path) -> String {
     let authority = folder.join("ca").display().to_string();
     let mut text = String::new();
     for line in reference().lines() {
@@ -98,7 +98,7 @@ fn the_values_of_the_reference_are_the_defaults() {
 }
 
 /// Every mapping in a document, with the way to it: `upstream.timeouts`, `listeners[0]`.
-fn mappings(value: &Value, at: &str, found: &mut Vec<String>) {
+pub fn mappings(value: &Value, at: &str, found: &mut Vec<String>) {
     match value {
         Value::Mapping(mapping) => {
             found.push(at.to_owned());
@@ -114,7 +114,7 @@ fn mappings(value: &Value, at: &str, found: &mut Vec<String>) {
     }
 }
 
-fn at<'a>(document: &'a mut Value, path: &str) -> &'a mut Value {
+pub fn at<'a>(document: &'a mut Value, path: &str) -> &'a mut Value {
     path.split(['.', '[']).filter(|step| !step.is_empty()).fold(document, |value, step| match step.strip_suffix(']') {
         Some(index) => &mut value[index.parse::<usize>().unwrap()],
         None => &mut value[step],

@@ -1,8 +1,10 @@
 //! The real program, with a configuration of its own in a folder of its own.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader};
 use std::net::Ipv4Addr;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -35,6 +37,9 @@ pub struct Plan {
     environment: Vec<(String, String)>,
     mount: Option<(PathBuf, PathBuf)>,
     configuration: Option<String>,
+    passed: Vec<(String, OwnedFd)>,
+    /// Copies that the program inherits; they are closed once it has started.
+    inherited: RefCell<Vec<OwnedFd>>,
     over: Over,
 }
 
@@ -76,6 +81,8 @@ impl Gate {
             environment: Vec::new(),
             mount: None,
             configuration: None,
+            passed: Vec::new(),
+            inherited: RefCell::default(),
             over,
         };
         plan.token("analytics", READ_TOKEN).token("crm", WRITE_TOKEN)
@@ -234,6 +241,11 @@ impl Gate {
         Duration::from_millis(ticks * 10)
     }
 
+    /// Whether the process runs.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
     /// Waits until the process ends.
     pub fn wait(&mut self) -> ExitStatus {
         let mut status = None;
@@ -324,6 +336,29 @@ impl Plan {
         may.is_ok_and(|status| status.success()).then_some(self)
     }
 
+    /// With a descriptor of the service manager (sd_listen_fds(3)).
+    pub fn passed(mut self, name: &str, descriptor: OwnedFd) -> Self {
+        self.passed.push((name.to_owned(), descriptor));
+        self
+    }
+
+    /// A shell that puts the descriptors where the program expects them: from 3 on, in the process that has `LISTEN_PID`.
+    fn passing(&self) -> Command {
+        let mut redirections = String::new();
+        for (number, (_, descriptor)) in self.passed.iter().enumerate() {
+            // Above all that are in use, and inherited; the process of the test has no other children meanwhile.
+            let high = rustix::io::fcntl_dupfd_cloexec(descriptor, 100).unwrap();
+            rustix::io::fcntl_setfd(&high, rustix::io::FdFlags::empty()).unwrap();
+            redirections += &format!(" {}<&{high} {high}<&-", number + 3, high = high.as_raw_fd());
+            self.inherited.borrow_mut().push(high);
+        }
+        let names: Vec<_> = self.passed.iter().map(|(name, _)| name.as_str()).collect();
+        let mut shell = Command::new("bash");
+        shell.arg("-c").arg(format!("LISTEN_PID=$$ exec \"$0\" \"$@\"{redirections}")).arg(binary());
+        shell.env("LISTEN_FDS", names.len().to_string()).env("LISTEN_FDNAMES", names.join(":"));
+        shell
+    }
+
     /// Runs in the gate's folder, with the configuration at this path in the place of its own.
     pub fn configured_at(mut self, path: &str) -> Self {
         self.configuration = Some(path.to_owned());
@@ -355,7 +390,9 @@ impl Plan {
     fn command(&self) -> Command {
         let file = self.file();
         let program = binary();
-        let mut command = if let Some((file, over)) = &self.mount {
+        let mut command = if !self.passed.is_empty() {
+            self.passing()
+        } else if let Some((file, over)) = &self.mount {
             let mut shell = Command::new("unshare");
             shell.args(["--mount", "sh", "-c", "mount --bind \"$0\" \"$1\" && shift && exec \"$@\""]);
             shell.arg(file).arg(over).arg(program);

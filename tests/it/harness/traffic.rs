@@ -73,7 +73,15 @@ pub fn id_of(head: &str) -> Option<usize> {
 
 /// Answers one request as the callers expect it; whether there was one.
 pub fn answer_one(conversation: &mut Conversation) -> bool {
-    let Some(head) = conversation.request_head() else { return false };
+    answer_one_or_hold(conversation, "no request has this").is_some()
+}
+
+/// The same, but a request for `held` is not answered; whether it was one, `None` without a request.
+pub fn answer_one_or_hold(conversation: &mut Conversation, held: &str) -> Option<bool> {
+    let head = conversation.request_head()?;
+    if head.contains(held) {
+        return Some(true);
+    }
     let body = conversation.request_body(&head);
     let id = id_of(&head).unwrap_or(0);
     if head.contains("/stat/") {
@@ -88,7 +96,7 @@ pub fn answer_one(conversation: &mut Conversation) -> bool {
         let whole = [0, POST_BYTES, UPLOAD_BYTES].iter().any(|length| body == bytes(id, *length));
         conversation.answer("200 OK", "application/json", &format!("{{\"n\":{id},\"whole\":{whole}}}"));
     }
-    true
+    Some(false)
 }
 
 /// An upstream for this traffic.
