@@ -18,6 +18,7 @@ use crate::files::descriptors::{ConnectionFit, Descriptors};
 use crate::files::{External, ExternalFile, Purpose};
 use crate::policy::Policy;
 use crate::policy::names::TokenAlias;
+use crate::process::sandbox::Needs;
 
 #[derive(Debug, Args)]
 pub(super) struct CheckArgs {
@@ -315,8 +316,28 @@ fn warnings_of_tokens(config: &Config, elsewhere: bool, now: SystemTime) -> Vec<
             }
             None => files.push((file, alias)),
         }
+        warnings.extend(secrets_of_commands(config, source, elsewhere));
     }
     warnings
+}
+
+/// Returns warnings about secrets that only commands need and that the running gate can read.
+fn secrets_of_commands(config: &Config, source: &TokenSource, elsewhere: bool) -> Vec<Warning> {
+    if !config.sandbox || elsewhere {
+        return Vec::new();
+    }
+    let needs = Needs::of(&External::of(config, None));
+    let origin = &source.origin;
+    let stated = [("client_secret_file", &origin.client_secret_file), ("refresh_file", &origin.refresh_file)];
+    let readable = |(name, path): (&str, &Option<PathBuf>)| {
+        let path = path.as_deref().filter(|path| needs.can_read(path))?;
+        let message = format!(
+            "the running gate does not need {}, and its sandbox lets it read the folder; move the file to a folder outside of /etc that has no other file of the configuration",
+            path.display()
+        );
+        Some((vec![key("tokens"), key(source.alias.as_str()), key(name)], message))
+    };
+    stated.into_iter().filter_map(readable).collect()
 }
 
 /// A token that expires within this number of days should be replaced; the same as in `doctor`.

@@ -2,15 +2,24 @@
 //!
 //! 1. Secrets come neither from the command line nor from the environment, which other processes can see.
 //! 2. The prompt is written to the terminal only, and at most [`MOST`] bytes are read.
+//! 3. Ctrl-C and Ctrl-\ end the command with the echo switched on again: while the echo is off, they are characters that
+//!    end the line, and no signals.
 
 use std::io::{IsTerminal, Read, Write};
 
 use anyhow::Context;
-use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr};
 use strict_http::number;
 use zeroize::Zeroizing;
 
+use super::token::ended;
 use crate::cli::oauth_paste::MOST;
+
+/// Ctrl-C and Ctrl-\.
+const ENDS: [u8; 2] = [0x03, 0x1c];
+
+/// The exit code of a command that a person interrupted: 128 and the number of SIGINT.
+const INTERRUPTED: u8 = 130;
 
 /// The terminal with its modes before, which are restored on drop.
 struct Silent(Termios);
@@ -19,7 +28,11 @@ impl Silent {
     fn new() -> anyhow::Result<Self> {
         let before = tcgetattr(std::io::stdin()).context("cannot read the modes of the terminal")?;
         let mut silent = before.clone();
-        silent.local_modes.remove(LocalModes::ECHO);
+        silent.local_modes.remove(LocalModes::ECHO | LocalModes::ISIG);
+        // Rule 3.
+        let [interrupt, quit] = ENDS;
+        silent.special_codes[SpecialCodeIndex::VEOL] = interrupt;
+        silent.special_codes[SpecialCodeIndex::VEOL2] = quit;
         tcsetattr(std::io::stdin(), OptionalActions::Flush, &silent).context("cannot switch off the echo")?;
         Ok(Self(before))
     }
@@ -35,7 +48,7 @@ impl Drop for Silent {
 
 /// Reads one line without showing it. An empty text is the end of the input.
 pub(super) fn line(prompt: &str) -> anyhow::Result<Zeroizing<String>> {
-    let _silent = asked(prompt)?;
+    let silent = asked(prompt)?;
     let mut read = Zeroizing::new(Vec::with_capacity(MOST));
     let mut byte = [0];
     // One byte at a time: a pipe may hold the next line already.
@@ -43,6 +56,9 @@ pub(super) fn line(prompt: &str) -> anyhow::Result<Zeroizing<String>> {
         read.extend_from_slice(&byte);
         if byte == *b"\n" {
             break;
+        }
+        if silent.is_some() && byte.iter().all(|byte| ENDS.contains(byte)) {
+            return Err(ended(INTERRUPTED, "interrupted; nothing was changed"));
         }
     }
     text(&read)

@@ -1,11 +1,14 @@
 //! `token revoke`: ends a token at Yandex, and removes its files.
 //!
 //! 1. Only a token that was issued to a device can be revoked by a program. Its owner ends any other, on a page.
+//! 2. A token that an earlier command received and did not install is revoked first. The installed one may have ended with
+//!    it, which is no error then.
 
 use std::io::Write;
 
 use clap::Args;
 
+use super::oauth_fault::{Fault, OAuthError};
 use super::token::{Ended, OneArgs, block_on, ended};
 
 #[derive(Debug, Args)]
@@ -29,8 +32,16 @@ pub(super) fn revoke(args: &RevokeArgs, out: &mut dyn Write) -> anyhow::Result<u
     subject.keeper.check().map_err(Ended::from)?;
     let _lock = subject.keeper.lock().map_err(Ended::from)?;
     let token = crate::token::store::read(&subject.source, false).map_err(|error| ended(78, error))?;
+    let pending = subject.keeper.received().map_err(Ended::from)?.map(|issued| issued.access);
     let server = subject.server()?;
-    block_on(server.revoke(&client, &token))?.map_err(Ended::from)?;
+    let pending = pending.filter(|pending| *pending != token);
+    if let Some(pending) = &pending {
+        block_on(server.revoke(&client, pending))?.map_err(Ended::from)?;
+    }
+    match block_on(server.revoke(&client, &token))? {
+        Err(Fault::Refused(_, OAuthError::InvalidGrant)) if pending.is_some() => {}
+        revoked => revoked.map_err(Ended::from)?,
+    }
     subject.keeper.remove().map_err(Ended::from)?;
     writeln!(
         out,

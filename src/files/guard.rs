@@ -3,7 +3,8 @@
 //!
 //! 1. A file that decides about trust must not be writable or replaceable by everyone ([`super::reading`], rule 4).
 //! 2. A secret may be readable only by its owner and its group, and writable only by its owner, who must be the user of
-//!    this process or root. On a read-only mount, `allow_mode` permits more to group and others, and any owner: secrets of
+//!    this process or root. For a process of root, the owner of its folder may own it as well, because commands that root
+//!    runs give files to that user. On a read-only mount, `allow_mode` permits more to group and others, and any owner: secrets of
 //!    Docker and Compose are mounted like this, and their mode cannot be changed there.
 //! 3. For a file that the process creates, the folder is checked: nobody else may replace the file.
 //! 4. For a file that the process keeps for the next one, the folder must exist and be writable by this process, and by
@@ -82,7 +83,8 @@ impl Guard {
             Self::Trusted | Self::Kept => {}
             Self::Secret { allow_mode } => {
                 let mount = if is_open_read_only(&opened) { Mount::ReadOnly } else { Mount::Writable };
-                let secret = Secret { path, key, allow_mode, mount };
+                let folder_owner = path.parent().and_then(|folder| folder.metadata().ok()).map(|found| found.uid());
+                let secret = Secret { path, key, allow_mode, mount, folder_owner };
                 secret.check(&metadata, rustix::process::geteuid().as_raw())?;
             }
             Self::Made => return check_folder(path).map_err(Refusal::Writable).map(|()| opened),
@@ -156,6 +158,8 @@ struct Secret<'a> {
     key: &'a str,
     allow_mode: Option<u32>,
     mount: Mount,
+    /// The user who owns the folder of the file.
+    folder_owner: Option<u32>,
 }
 
 impl Secret<'_> {
@@ -165,7 +169,8 @@ impl Secret<'_> {
 
     /// Checks rule 2 for a process of user `own`.
     fn check_mode(&self, mode: u32, owner: u32, own: u32) -> Result<(), Refusal> {
-        let (open_to, is_foreign) = (mode & 0o037, owner != own && owner != 0);
+        let is_given = own == 0 && self.folder_owner == Some(owner);
+        let (open_to, is_foreign) = (mode & 0o037, owner != own && owner != 0 && !is_given);
         let allowed = self.allow_mode.filter(|_| self.mount == Mount::ReadOnly);
         if allowed.map_or(open_to == 0 && !is_foreign, |allowed| open_to & !allowed == 0) {
             return Ok(());
@@ -211,7 +216,8 @@ mod tests {
     fn rule_2_allow_mode_counts_on_a_read_only_mount_alone() {
         let path = Path::new("/run/token");
         let check = |allow_mode, mode, owner, mount| {
-            let checked = Secret { path, key: "tokens.t", allow_mode, mount }.check_mode(mode, owner, 7);
+            let secret = Secret { path, key: "tokens.t", allow_mode, mount, folder_owner: Some(8) };
+            let checked = secret.check_mode(mode, owner, 7);
             checked.map_err(|refusal| refusal.to_string()).err().unwrap_or_default()
         };
         use Mount::{ReadOnly, Writable};
@@ -250,6 +256,18 @@ mod tests {
             let said = check(allow_mode, mode, owner, mount);
             assert!(said.contains(expected), "{allow_mode:?} {mode:o} {owner}: {said}");
         }
+    }
+
+    #[test]
+    fn rule_2_root_reads_what_it_gave_to_the_owner_of_the_folder() {
+        let check = |folder_owner, owner, own| {
+            let path = Path::new("/run/token");
+            let secret = Secret { path, key: "tokens.t", allow_mode: None, mount: Mount::Writable, folder_owner };
+            secret.check_mode(0o600, owner, own).is_ok()
+        };
+        assert!(check(Some(8), 8, 0), "the gate's user, in its own folder");
+        assert!(!check(Some(0), 8, 0) && !check(Some(9), 8, 0) && !check(None, 8, 0), "somebody else's file");
+        assert!(!check(Some(8), 8, 7), "another user is not root");
     }
 
     #[test]

@@ -2,10 +2,10 @@
 //!
 //! 1. Files: the process can read the folders of files that the configuration names, and the system files for name
 //!    look-ups and process metrics. It can remove files and create sockets in the folders of unix sockets, and read,
-//!    create, change and remove files in `state_dir`. It can not open, create or change any other file, and it can
-//!    execute none.
+//!    create, change and remove files in `state_dir` and in the folders of authorities with `renew: true`. It can not
+//!    open, create or change any other file, and it can execute none.
 //! 2. Network: TCP connections are limited to the ports of the upstream, of `identity` and of DNS; no listener can be
-//!    added.
+//!    added. Sockets that the service manager passed are open already.
 //! 3. Other processes: no signals to them, and no connections to their abstract unix sockets.
 //! 4. The sandbox applies to the thread that enters it and to threads started later, so it is entered before the
 //!    first one is started. It cannot be left.
@@ -66,6 +66,14 @@ pub struct Needs {
 }
 
 impl Needs {
+    /// Whether a process with this access can read the file at `path`.
+    #[must_use]
+    pub fn can_read(&self, path: &Path) -> bool {
+        let own = self.read.iter().chain(&self.write).map(PathBuf::as_path);
+        let allowed: Vec<_> = own.chain(OF_THE_SYSTEM.map(Path::new)).collect();
+        crate::files::folders(path).iter().any(|folder| allowed.iter().any(|allowed| folder.starts_with(allowed)))
+    }
+
     /// Returns the access that `external` needs.
     #[must_use]
     pub fn of(external: &External) -> Self {

@@ -378,6 +378,24 @@ fn a_revocation_ends_the_token_of_a_device_and_no_other() {
     assert!(life.works(), "it is still there");
 }
 
+/// A renewal that waits for its proof holds a token that works.
+#[test]
+fn a_revocation_ends_a_token_that_waits_too() {
+    let life = Life::new(RENEWED);
+    assert_eq!(life.log_in().code, 0);
+    life.fake.turn("oauth?rotates=1").unwrap();
+    life.fake.turn("fail?error_type=backend_error&path=/management&times=9").unwrap();
+    assert_eq!(life.run(&["refresh", "crm"], "").code, 75);
+    life.fake.turn("fail?error_type=backend_error&times=0").unwrap();
+    let pending: serde_json::Value = serde_json::from_str(&life.read("crm.refresh.pending")).unwrap();
+    let waiting = pending["access"].as_str().unwrap().to_owned();
+    assert_ne!(waiting, life.read("crm"));
+    let end = life.run(&["revoke", "crm"], "");
+    assert!(end.code == 0 && !life.file("crm.refresh.pending").exists(), "{end:?}");
+    write_private(&life.file("crm"), &waiting);
+    assert!(!life.works(), "the token that waited is revoked");
+}
+
 #[test]
 fn an_import_reads_what_people_have() {
     let life = Life::new(RENEWED);
@@ -425,6 +443,33 @@ fn a_terminal_does_not_show_what_is_pasted() {
     drop(stdin);
     assert!(child.wait().unwrap().success() && rest.contains("token 'crm' is in"), "{rest}");
     assert!(!rest.contains(&token[..12]), "{rest}");
+}
+
+/// A shell that runs the command on a pseudo terminal and then prints the modes of the terminal.
+#[test]
+fn an_interrupted_prompt_leaves_the_echo_on() {
+    let life = Life::new(RENEWED);
+    let command = life.command(&["import", "crm"]);
+    let words: Vec<_> = std::iter::once(command.get_program()).chain(command.get_args()).collect();
+    let words: Vec<_> = words.into_iter().map(|word| format!("'{}'", word.to_str().unwrap())).collect();
+    for key in ["\x03", "\x1c"] {
+        let mut script = Command::new("script");
+        let line = format!("{}; echo code $?; stty -a", words.join(" "));
+        script.args(["-qc", &line, "/dev/null"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let Ok(mut child) = script.spawn() else { return };
+        let mut shown = BufReader::new(child.stdout.take().unwrap());
+        let mut prompt = Vec::new();
+        shown.read_until(b':', &mut prompt).unwrap();
+        assert!(String::from_utf8_lossy(&prompt).contains("(not shown):"), "{prompt:?}");
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(format!("typed{key}").as_bytes()).unwrap();
+        let mut rest = String::new();
+        shown.read_to_string(&mut rest).unwrap();
+        drop(stdin);
+        child.wait().unwrap();
+        assert!(rest.contains("interrupted; nothing was changed") && rest.contains("code 130"), "{rest}");
+        assert!(rest.contains("isig icanon") && rest.contains(" echo ") && !rest.contains("typed"), "{rest}");
+    }
 }
 
 #[test]

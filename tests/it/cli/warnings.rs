@@ -46,6 +46,35 @@ fn check_warns_of_tokens_that_end_and_of_files_with_two_names() {
 }
 
 #[test]
+fn check_warns_of_secrets_that_the_running_gate_can_read() {
+    let files = Files::new();
+    let at = files.0.path().display().to_string();
+    let own = tempfile::tempdir().unwrap();
+    let keys = format!(
+        "scopes: [metrika:write], client_secret_file: {at}/secret, refresh_file: {}/refresh}}\n",
+        own.path().display()
+    );
+    files.edit("scopes: [metrika:write]}\n", &keys);
+    let warned = || {
+        let (code, said) = files.run(&["check"]);
+        assert_eq!(code, 0, "{said}");
+        said.lines()
+            .filter(|line| line.contains("the running gate does not need"))
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    let said = warned();
+    assert!(
+        said.len() == 1 && said[0].contains("tokens.crm.client_secret_file") && said[0].contains("move the file"),
+        "{said:?}"
+    );
+    files.edit(&format!("client_secret_file: {at}/secret"), "client_secret_file: /etc/metrika-gate/secrets/crm");
+    assert_eq!(warned().len(), 1, "/etc is readable as a whole");
+    files.edit("client_secret_file: /etc/metrika-gate/secrets/crm, ", "");
+    assert_eq!(warned(), [""; 0]);
+}
+
+#[test]
 fn check_warns_of_a_listener_that_nobody_can_use() {
     let files = Files::new();
     let at = files.0.path().display().to_string();
