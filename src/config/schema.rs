@@ -120,6 +120,8 @@ const TLS: Shape = Table(&[
     key("authority", Text),
     key("allow_mode", Text),
     key("renew", Flag),
+    key("client_ca", Text),
+    key("client_auth", Word(&["required", "optional"])),
 ]);
 
 const ADMIN: Shape = Table(&[key("address", Text), key("allow_remote", Flag), key("recheck", Flag)]);
