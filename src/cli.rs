@@ -77,7 +77,8 @@ Exit codes:
   69  the address is in use, or shutdown closed connections that were still open
   75  Metrica could not be reached
   77  wrong permissions of a token file, the configuration, one of their folders or the folder of a socket
-  78  invalid configuration or token, or the folder of a socket does not exist";
+  78  invalid configuration or token, the folder of a socket does not exist, or a socket of the service manager does not
+      fit the configuration";
 
 /// An authenticating reverse proxy for the Yandex Metrica API: callers without credentials, tokens in one place.
 #[derive(Debug, Parser)]

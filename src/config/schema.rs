@@ -179,6 +179,9 @@ const CONDITIONS: Shape = Table(&[
     key("source", Filled(&Text)),
     key("uid", Filled(&Number(0, 4_294_967_295))),
     key("gid", Filled(&Number(0, 4_294_967_295))),
+    key("key_sha256", Filled(&Text)),
+    key("san", Filled(&Text)),
+    key("service_account", Filled(&Text)),
 ]);
 
 const CALLER_QUOTA: Shape = Table(&[
