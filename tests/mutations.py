@@ -661,7 +661,7 @@ MUTATIONS = [
     ("token", "a revocation ends a token that waits", "src/cli/token_revoke.rs", "pending.filter(|pending| *pending != token)", "pending.filter(|pending| *pending == token)", "token::a_revocation"),
     ("files", "root reads another user's secret in that user's folder only", "src/files/guard.rs", "own == 0 && self.folder_owner == Some(owner)", "own == 0 || self.folder_owner == Some(owner)", "guard::"),
     ("schema", "every key that is read is in the schema", "src/config/schema.rs", ', key("learn", Flag)]', "]", "schema::"),
-    ("schema", "unknown keys are rejected", "src/cli/schema.rs", '"properties": properties, "additionalProperties": false});\n    if let', '"properties": properties});\n    if let', "schema::"),
+    ("schema", "unknown keys are rejected", "src/cli/schema.rs", '("additionalProperties", json!(false))', '("additionalProperties", json!(true))', "schema::"),
     ("R-12", "a proxy serves Metrica's names alone", "src/policy/proxy.rs", "METRICA.into_iter().find(|known| host.is(Host::Name(known.as_bytes())))",
      "METRICA.into_iter().find(|known| matches!(host, Host::Name(name) if name.len() >= known.len()))", "proxy::"),
     ("R-12", "a proxy serves two ports alone", "src/policy/proxy.rs", "        _ => Err(Reason::DestinationDenied),", "        _ => Ok(Tunnel { host, tls: true }),", "proxy::"),

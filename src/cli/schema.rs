@@ -32,45 +32,50 @@ fn document() -> Value {
 fn of_shape(shape: &Shape, path: &str, descriptions: &BTreeMap<String, String>) -> Map<String, Value> {
     let of = |shape: &Shape, path: &str| of_shape(shape, path, descriptions);
     let elements = |element: &Shape| of(element, &format!("{path}[]"));
-    let made = match shape {
-        Shape::Flag => json!({"type": "boolean"}),
-        Shape::Number(from, to) => json!({"type": "integer", "minimum": from, "maximum": to}),
-        Shape::Text => json!({"type": "string"}),
-        Shape::Name => json!({"type": "string", "pattern": NAME}),
-        Shape::Word(words) => json!({"enum": words}),
-        Shape::List(element) => json!({"type": "array", "items": elements(element)}),
-        Shape::Filled(element) => json!({"type": "array", "items": elements(element), "minItems": 1}),
+    match shape {
+        Shape::Flag => map([("type", json!("boolean"))]),
+        Shape::Number(from, to) => map([("type", json!("integer")), ("minimum", json!(from)), ("maximum", json!(to))]),
+        Shape::Text => map([("type", json!("string"))]),
+        Shape::Name => map([("type", json!("string")), ("pattern", json!(NAME))]),
+        Shape::Word(words) => map([("enum", json!(words))]),
+        Shape::List(element) => map([("type", json!("array")), ("items", json!(elements(element)))]),
+        Shape::Filled(element) => {
+            map([("type", json!("array")), ("items", json!(elements(element))), ("minItems", json!(1))])
+        }
         Shape::Table(keys) => of_keys(keys, path, descriptions),
-        Shape::Named(value) => json!({
-            "type": "object",
-            "propertyNames": {"pattern": NAME},
-            "additionalProperties": of(value, &format!("{path}.*")),
-        }),
+        Shape::Named(value) => map([
+            ("type", json!("object")),
+            ("propertyNames", json!({"pattern": NAME})),
+            ("additionalProperties", json!(of(value, &format!("{path}.*")))),
+        ]),
         Shape::Limits(value) => {
             let limit = |name: &'static str| {
                 let mut value = optional(of(value, &format!("{path}.{name}")));
                 describe(&mut value, &format!("{path}.{name}"), descriptions);
                 (name.to_owned(), Value::Object(value))
             };
-            let properties: Map<String, Value> = limits().map(limit).collect();
-            json!({"type": "object", "properties": properties, "additionalProperties": false})
+            closed(limits().map(limit).collect())
         }
         Shape::Either(shapes) => {
             let any: Vec<_> = shapes.iter().map(|shape| of(shape, path)).collect();
-            json!({"anyOf": any})
+            map([("anyOf", json!(any))])
         }
-    };
-    match made {
-        Value::Object(made) => made,
-        // Every arm above makes an object.
-        other => Map::from_iter([("const".to_owned(), other)]),
     }
+}
+
+fn map<const N: usize>(fields: [(&str, Value); N]) -> Map<String, Value> {
+    fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+/// Returns the schema of a mapping that has no other keys than `properties`.
+fn closed(properties: Map<String, Value>) -> Map<String, Value> {
+    map([("type", json!("object")), ("properties", Value::Object(properties)), ("additionalProperties", json!(false))])
 }
 
 /// The pattern of names; `none` and `unknown` are left to `check`.
 const NAME: &str = "^[A-Za-z0-9_.-]{1,64}$";
 
-fn of_keys(keys: &[Key], path: &str, descriptions: &BTreeMap<String, String>) -> Value {
+fn of_keys(keys: &[Key], path: &str, descriptions: &BTreeMap<String, String>) -> Map<String, Value> {
     let property = |key: &Key| {
         let path = if path.is_empty() { key.name.to_owned() } else { format!("{path}.{}", key.name) };
         let value = of_shape(&key.shape, &path, descriptions);
@@ -78,12 +83,9 @@ fn of_keys(keys: &[Key], path: &str, descriptions: &BTreeMap<String, String>) ->
         describe(&mut value, &path, descriptions);
         (key.name.to_owned(), Value::Object(value))
     };
-    let properties: Map<String, Value> = keys.iter().map(property).collect();
+    let mut made = closed(keys.iter().map(property).collect());
     let required: Vec<_> = keys.iter().filter(|key| key.is_required).map(|key| key.name).collect();
-    let mut made = json!({"type": "object", "properties": properties, "additionalProperties": false});
-    if let Value::Object(made) = &mut made
-        && !required.is_empty()
-    {
+    if !required.is_empty() {
         made.insert("required".to_owned(), json!(required));
     }
     made
