@@ -68,7 +68,7 @@ impl Manager {
 }
 
 impl Received {
-    /// What systemd does with a message.
+    /// Handles a message as systemd does.
     fn take(&mut self, text: &str, descriptors: Vec<OwnedFd>) {
         let lines: Vec<&str> = text.lines().collect();
         let name = lines.iter().find_map(|line| line.strip_prefix("FDNAME="));
