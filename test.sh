@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Everything that has to hold before a change is merged, in one command: ./test.sh
 #
-# It is deterministic: the fuzz targets run the same inputs every time. Two tiers are apart from it:
+# It is deterministic: the fuzz targets run the same inputs every time. Three tiers are apart from it:
 #
 #     ./test.sh clients           runs published clients through the gate; it fetches them from PyPI
+#     ./test.sh release           builds what is published, with optimisation, for both architectures, and checks it
 #     ./test.sh soak [SECONDS]    searches with each fuzz target for so many seconds (600), and repeats the tests of the fleet
 #
 # On a Debian machine with a Rust toolchain it fetches the tools it misses: Debian packages where it is root or sudo
@@ -112,6 +113,9 @@ install_tools() {
     package iproute2 has ip
     package buildah has buildah
     package mmdebstrap has mmdebstrap
+    package podman has podman
+    package podman-compose has podman-compose
+    package iptables has iptables
     package python3-venv python3 -c 'import ensurepip'
     has promtool || unpack_promtool || { refresh && unpack_promtool; } || tail -n 3 "$work/apt.log"
     if ! { has kubernetes-validate && [ -x "$tools/venv/bin/kubectl" ]; } && python3 -m venv "$tools/venv"; then
@@ -247,10 +251,24 @@ live() {
     return "$status"
 }
 
+# What is published, for the target of this machine, and the checks of it.
+release_files() { release/build && python3 tests/release.py "dist/$(rustc -vV | sed -n 's/^host: //p')"; }
+release_package() { tests/package.sh dist/"$(rustc -vV | sed -n 's/^host: //p')"/*.deb; }
+release_image() { IMAGE_PROFILE=release IMAGE_OUT=$PWD/dist/metrika-gate-image.tar IMAGE_REVISION=$(git rev-parse HEAD 2>/dev/null) tests/image.sh; }
+# Its program is not optimised, since only the recipe is tested; the manual pages come from the program of this machine.
+arm64() {
+    PROFILE=dev RELEASE_PROGRAM=dist/program release/arm64 >"$work/arm64.log" 2>&1
+    arm64=$?
+    tail -n 20 "$work/arm64.log"
+    [ "$arm64" = 0 ] || return 0
+    python3 tests/release.py dist/aarch64-unknown-linux-gnu
+}
+
 # --- tiers ------------------------------------------------------------------------------------------------------------
 usage() {
     echo "usage: ./test.sh                  everything that has to hold before a merge"
     echo "       ./test.sh clients          published clients through the gate"
+    echo "       ./test.sh release          what is published, for both architectures, and the checks of it"
     echo "       ./test.sh soak [SECONDS]   a random search with each fuzz target, and the tests of the fleet again and again,"
     echo "                                  for so many seconds each (600)"
 }
@@ -293,6 +311,29 @@ clients() {
     step "attached" attached
     step "full queue" full_queue
 }
+release() {
+    package gcc has cc
+    package binutils has objcopy
+    package dpkg-dev has dpkg-shlibdeps
+    package buildah has buildah
+    package mmdebstrap has mmdebstrap
+    package podman has podman
+    package podman-compose has podman-compose
+    package iptables has iptables
+    package iproute2 has ip
+    package lintian has lintian
+    package gcc-aarch64-linux-gnu has aarch64-linux-gnu-gcc
+    package libc6-dev-arm64-cross test -d /usr/aarch64-linux-gnu/include
+    step "tools" release/tools "$tools"
+    step "release files" release_files
+    step "package" release_package
+    if has lintian; then step "lintian" lintian --fail-on error dist/*/*_amd64.deb; else skip "lintian" "it is not installed"; fi
+    if has buildah && has mmdebstrap; then step "image" release_image; else skip "image" "no buildah or no mmdebstrap"; fi
+    cp target/package-files/metrika-gate dist/program
+    if [ "$(uname -m)" = x86_64 ]; then arm64=; step "arm64" arm64; else skip "arm64" "its recipe is for amd64"; fi
+    [ "${arm64:-0}" != 75 ] || skip "arm64" "$(tail -n 1 "$work/arm64.log")"
+    rm -f dist/program
+}
 soak() {
     package g++ has c++
     mkdir -p "$tools"
@@ -309,6 +350,7 @@ has cargo || { echo "a Rust toolchain is needed: https://rustup.rs"; exit 1; }
 case "$*" in
 "") merge_gate ;;
 clients) clients ;;
+release) release ;;
 soak) soak 600 ;;
 "soak "*[!0-9]* | "soak ") usage >&2; exit 2 ;;
 "soak "*) soak "$2" ;;

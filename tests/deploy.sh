@@ -81,6 +81,15 @@ else
     fi
 fi
 
+if python3 -c 'import yaml' 2>/dev/null; then
+    check "compose: compose.yaml, gate.yaml, the image and docs/install.md agree" python3 tests/compose.py static
+    if [ -n "${METRIKA_GATE_BIN:-}" ] && may_run; then
+        check "compose: the gate serves another container, with the mounts of Docker" python3 tests/compose.py run "$METRIKA_GATE_BIN"
+    else
+        echo "skipped running the gate of compose.yaml: it needs METRIKA_GATE_BIN, root and namespaces"
+    fi
+fi
+
 if have promtool "the rules of Prometheus"; then
     check "prometheus: rules.yaml is well formed" promtool check rules deploy/prometheus/rules.yaml
     check "prometheus: rules_test.yaml passes" promtool test rules deploy/prometheus/rules_test.yaml
