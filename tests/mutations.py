@@ -655,7 +655,7 @@ MUTATIONS = [
     ("manager", "a stored socket that does not fit leaves the store", "src/cli/app.rs", "    passed.left().iter().for_each(|name| manager.forget(name));", "    drop(passed);", "manager::the_next_process"),
     ("manager", "a stalled worker loses the watchdog", "src/process/manager.rs", "        if is_alive {\n", "        let is_alive = is_alive || interval > REPLY / 1000;\n        if is_alive {\n", "workers::"),
     ("manager", "a reload is reported", "src/cli/app.rs", "                manager.reloading();\n", "", "manager::the_manager_is_told"),
-    ("manager", "the shutdown asks for its time", "src/process/manager.rs", "NotifyState::ExtendTimeoutUsec(whole), ", "", "manager::the_manager_is_told"),
+    ("manager", "the shutdown asks for its time", "src/process/manager.rs", "number::saturated(whole.as_micros())", "number::saturated(whole.as_millis())", "manager::the_manager_is_told"),
     ("manager", "the status has the problems", "src/process/manager.rs", "            status.push_str(problem);\n", "", "manager::the_manager_is_told"),
     ("token", "an interrupted prompt restores the echo", "src/cli/terminal.rs", "remove(LocalModes::ECHO | LocalModes::ISIG)", "remove(LocalModes::ECHO)", "token::an_interrupted"),
     ("token", "a revocation ends a token that waits", "src/cli/token_revoke.rs", "pending.filter(|pending| *pending != token)", "pending.filter(|pending| *pending == token)", "token::a_revocation"),
