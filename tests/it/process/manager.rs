@@ -199,7 +199,8 @@ fn the_next_process_gets_the_sockets_from_the_store() {
     // A changed mode makes another socket, which takes the place of the stored one; a listener that is gone leaves the store.
     let before = manager.messages().len();
     let changed = unix("0600").replace("{name: app, address: '127.0.0.1:0'}", "{name: app, address: '127.0.0.2:0'}");
-    let last = plan(&changed).start();
+    let gone = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let last = passed(plan(&changed), "stored/gone", &gone).start();
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     assert_eq!(last.get("crm", COUNTERS).summary(), "200");
     let sent = manager.messages()[before..].join("\n");
@@ -207,6 +208,7 @@ fn the_next_process_gets_the_sockets_from_the_store() {
         assert!(sent.contains(&format!("FDSTOREREMOVE=1 FDNAME=stored/{listener}")), "{sent}");
         assert!(sent.contains(&format!("FDSTORE=1 FDNAME=stored/{listener}")), "{sent}");
     }
+    assert!(sent.contains("FDSTOREREMOVE=1 FDNAME=stored/gone"), "{sent}");
     drop(store);
     until("the old address is closed", || TcpStream::connect(&app).is_err());
 }
