@@ -110,7 +110,7 @@ enum Command {
     Token(token::TokenArgs),
     /// Create and use a private certificate authority, for callers that expect Metrica's own names over TLS
     Ca(ca::CaArgs),
-    /// Run a stand-in for Metrica, a gate and its admin listener in one process, with four examples to try
+    /// Run a stand-in for Metrica, a gate and its admin listener in one process, with five examples to try
     Demo(demo::DemoArgs),
     /// Run a stand-in for the Metrica API over TLS, for tests and demos
     Fake(fake::FakeArgs),

@@ -106,18 +106,7 @@ fn init(InitArgs { folder, names, addresses, lifetime }: &InitArgs, out: &mut dy
         }
         Err(error) => return Err(error).with_context(|| format!("cannot create {shown}")),
     }
-    let now = SystemTime::now();
-    let (authority, certificate, authority_key) = Authority::create(names, addresses, now)?;
-    let key = NewKey::generate()?;
-    let leaf = authority.issue(&key, lifetime.days, now)?;
-    let made = [
-        (AUTHORITY_KEY, 0o600, authority_key.as_bytes()),
-        (AUTHORITY, 0o644, certificate.as_bytes()),
-        (LEAF_KEY, 0o600, key.pem().as_bytes()),
-        (LEAF, 0o644, leaf.as_bytes()),
-    ]
-    .map(|(name, mode, bytes)| write_new(&folder.join(name), mode, bytes));
-    made.into_iter().collect::<anyhow::Result<()>>()?;
+    let authority = create(folder, names, addresses, lifetime.days)?;
     writeln!(
         out,
         "created {shown} for {} names; the certificate is valid for {} days
@@ -129,6 +118,23 @@ fn init(InitArgs { folder, names, addresses, lifetime }: &InitArgs, out: &mut dy
         lifetime.days,
     )?;
     Ok(())
+}
+
+/// Creates the four files of an authority in an empty folder. Its certificate is valid for so many days.
+pub(super) fn create(folder: &Path, names: &[String], addresses: &[IpAddr], days: u32) -> anyhow::Result<Authority> {
+    let now = SystemTime::now();
+    let (authority, certificate, authority_key) = Authority::create(names, addresses, now)?;
+    let key = NewKey::generate()?;
+    let leaf = authority.issue(&key, days, now)?;
+    let made = [
+        (AUTHORITY_KEY, 0o600, authority_key.as_bytes()),
+        (AUTHORITY, 0o644, certificate.as_bytes()),
+        (LEAF_KEY, 0o600, key.pem().as_bytes()),
+        (LEAF, 0o644, leaf.as_bytes()),
+    ]
+    .map(|(name, mode, bytes)| write_new(&folder.join(name), mode, bytes));
+    made.into_iter().collect::<anyhow::Result<()>>()?;
+    Ok(authority)
 }
 
 fn write_new(path: &Path, mode: u32, bytes: &[u8]) -> anyhow::Result<()> {

@@ -17,7 +17,7 @@ impl Demo {
     fn start() -> Self {
         let mut command = program();
         command.arg("demo").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        for flag in ["--reports", "--crm", "--admin", "--fake"] {
+        for flag in ["--reports", "--crm", "--proxy", "--admin", "--fake"] {
             command.args([flag, "127.0.0.1:0"]);
         }
         let mut child = command.spawn().unwrap();
@@ -61,10 +61,10 @@ fn paste(line: &str) -> String {
 }
 
 #[test]
-fn the_four_steps_of_the_demo_work_as_printed() {
+fn the_five_steps_of_the_demo_work_as_printed() {
     let mut demo = Demo::start();
     let lines = demo.lines();
-    assert_eq!(lines.len(), 6, "four steps, the last of three lines");
+    assert_eq!(lines.len(), 7, "five steps, the last of three lines");
     if Command::new("curl").arg("--version").stdout(Stdio::null()).status().is_err() {
         println!("curl is not installed; test.sh looks at the demo too");
         return;
@@ -82,12 +82,18 @@ fn the_four_steps_of_the_demo_work_as_printed() {
     assert_eq!(body["goal"]["name"], "Order", "{written}");
     assert!(body["goal"]["id"].is_u64(), "{written}");
 
-    let revoked = paste(lines[3]);
+    let unmodified = paste(lines[3]);
+    let body: serde_json::Value =
+        serde_json::from_str(&unmodified).unwrap_or_else(|error| panic!("{error}: {unmodified}"));
+    assert!(body["rows"].as_u64().unwrap() > 0, "{unmodified}");
+    until("it went through the proxy", || demo.log.lock().unwrap().contains(" proxied GET counters.list "));
+
+    let revoked = paste(lines[4]);
     assert!(!revoked.contains("rror"), "{revoked}");
-    let read = paste(lines[4]);
+    let read = paste(lines[5]);
     let body: serde_json::Value = serde_json::from_str(&read).unwrap_or_else(|error| panic!("{error}: {read}"));
     assert_eq!((&body["code"], &body["errors"][0]["error_type"]), (&403.into(), &"invalid_token".into()), "{read}");
-    let counted = paste(lines[5]);
+    let counted = paste(lines[6]);
     let counted: Vec<_> = counted.lines().filter(|line| !line.starts_with('#')).collect();
     insta::assert_snapshot!(counted.join("\n"), @r#"
     metrika_gate_auth_failures_total{origin="gate",caller="reports",token="none",operation="goals.create",code="403",reason="scope_denied"} 1
@@ -130,7 +136,7 @@ fn no_line_of_the_demo_sends_a_token_to_the_gate() {
 
 #[test]
 fn the_demo_listens_on_loopback_only() {
-    for flag in ["--reports", "--crm", "--admin", "--fake"] {
+    for flag in ["--reports", "--crm", "--proxy", "--admin", "--fake"] {
         let output = program().args(["demo", flag, "0.0.0.0:0"]).stdin(Stdio::null()).output().unwrap();
         assert!(!output.status.success());
         let said = String::from_utf8_lossy(&output.stderr);
@@ -142,7 +148,7 @@ fn the_demo_listens_on_loopback_only() {
 fn an_address_in_use_is_69() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let flags = ["--reports", "--crm", "--admin", "--fake"];
+    let flags = ["--reports", "--crm", "--proxy", "--admin", "--fake"];
     for flag in flags {
         let mut command = program();
         command.arg("demo").stdin(Stdio::null());
