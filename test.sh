@@ -3,7 +3,7 @@
 #
 # It is deterministic: the fuzz targets run the same inputs every time. Three tiers are apart from it:
 #
-#     ./test.sh clients           runs published clients through the gate; it fetches them from PyPI
+#     ./test.sh clients           runs published clients through the gate; it fetches them from PyPI, npm and Debian
 #     ./test.sh release           builds what is published, with optimisation, for both architectures, and checks it
 #     ./test.sh soak [SECONDS]    searches with each fuzz target for so many seconds (600), and repeats the tests of the fleet
 #
@@ -168,20 +168,19 @@ connections() {
         over clear_tunnel "($framed) - test(unusual_and_valid)"
 }
 documentation() { RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps; }
+# clients_of ENVIRONMENT...: installs these clients, of PyPI and npm.
+clients_of() { python3 tests/clients/packages.py "$tools/clients" "$@"; }
+# All published clients, in each way to attach, and docs/clients.md; UPDATE=1 writes it.
 published_clients() {
-    "$tools/venv/bin/pip" install -q -r tests/clients/requirements.txt || return
-    METRIKA_GATE_BIN=${METRIKA_GATE_BIN:-$gate} "$tools/venv/bin/python" tests/clients/run.py
+    METRIKA_GATE_BIN=${METRIKA_GATE_BIN:-$gate} "$tools/clients/python/bin/python" tests/clients/run.py
 }
-# The texts of client-env; those of languages that are not installed are skipped, and named.
-attached() {
-    ! has npm || [ -d "$tools/node/node_modules/got" ] ||
-        npm install --silent --prefix "$tools/node" axios@1.21.1 got@14.6.6 undici@7.30.2 || return
-    METRIKA_GATE_BIN=${METRIKA_GATE_BIN:-$gate} "$tools/venv/bin/python" tests/clients/attach.py --available
-}
+# A few of them.
+few_clients() { METRIKA_GATE_BIN=$gate python3 tests/clients/run.py --cut; }
 # Fifty of them at once, on one account with three slots.
 full_queue() {
-    METRIKA_GATE_BIN=${METRIKA_GATE_BIN:-$gate} "$tools/venv/bin/python" tests/clients/quota.py
+    METRIKA_GATE_BIN=${METRIKA_GATE_BIN:-$gate} "$tools/clients/python/bin/python" tests/clients/quota.py
 }
+php_curl() { php -m | grep -qx curl; }
 # Writes the metrics of a gate to a file that belongs to a fleet and does not reach its store, and that has a certificate.
 metrics_of_fleet() {
     local folder=$work/fleet pid status=0
@@ -267,7 +266,7 @@ arm64() {
 # --- tiers ------------------------------------------------------------------------------------------------------------
 usage() {
     echo "usage: ./test.sh                  everything that has to hold before a merge"
-    echo "       ./test.sh clients          published clients through the gate"
+    echo "       ./test.sh clients          all published clients through the gate; UPDATE=1 writes docs/clients.md"
     echo "       ./test.sh release          what is published, for both architectures, and the checks of it"
     echo "       ./test.sh soak [SECONDS]   a random search with each fuzz target, and the tests of the fleet again and again,"
     echo "                                  for so many seconds each (600)"
@@ -299,16 +298,28 @@ merge_gate() {
     if has python3; then documents; else skip "documents" "no python3"; fi
     step "deploy files" env METRIKA_GATE_BIN="$PWD/$gate" tests/deploy.sh
     if has curl && has promtool; then step "live metrics" live; else skip "live metrics" "no curl or no promtool"; fi
+    if ! has python3 || ! has curl || ! has openssl; then
+        skip "published clients" "no python3, no curl or no openssl"
+    elif clients_of cut 2>"$work/clients"; then
+        step "published clients" few_clients
+    else
+        skip "published clients" "$(tail -n 1 "$work/clients")"
+    fi
     if has buildah && has mmdebstrap; then step "image" tests/image.sh; else skip "image" "no buildah or no mmdebstrap"; fi
 }
 clients() {
     package curl has curl
+    package wget has wget
     package openssl has openssl
     package python3-venv python3 -c 'import ensurepip'
+    package npm has npm
+    package golang-go has go
+    package default-jdk-headless has javac
+    package php-cli has php
+    package php-curl php_curl
     [ -n "${METRIKA_GATE_BIN:-}" ] || step "release build" cargo build --release --locked
-    step "environment" python3 -m venv "$tools/venv"
+    step "packages" clients_of python airbyte
     step "clients" published_clients
-    step "attached" attached
     step "full queue" full_queue
 }
 release() {

@@ -614,6 +614,8 @@ MUTATIONS = [
     ("way out", "credentials are not shown", "src/config/proxy.rs", 'f.write_str("BasicCredentials(redacted)")', "f.write_str(&String::from_utf8_lossy(self.encoded()))", "config::proxy::tests::rule_3"),
     ("way out", "a value of a proxy variable is not logged", "src/cli/environment.rs", "            tracing::warn!(variable, ", "            tracing::warn!(variable, value = ?std::env::var_os(variable), ", "upstream::proxy::proxy_variables"),
     ("client-env", "a path that would need quoting is refused", "src/cli/client_env.rs", "text.chars().all(fits)", "text.chars().any(fits)", "client_env::a_listener"),
+    ("client-env", "the page has the current texts", "src/cli/client_texts.txt", "transport = httpx.HTTPTransport(uds=\"{socket}\")", "transport = httpx.HTTPTransport(uds=\"{socket}\", retries=1)", "client_env::the_page"),
+    ("demo", "the client of the demo's proxy trusts the gate's authority", "src/cli/demo.rs", "authority = folder.join(AUTHORITY_FOLDER).join(AUTHORITY).display(),", "authority = folder.join(AUTHORITY).display(),", "demo::the_five"),
     ("client-env", "a note is no program", "src/cli/client_env.rs", "if is_program { writeln!(out, \"{line}\")? }", "if is_program || line.len() < 1000 { writeln!(out, \"{line}\")? }", "client_env::a_text"),
     ("token", "a wrong token is not installed", "src/cli/token_proof.rs", "        Some(Severity::Wrong) => Verdict::Wrong,", "        Some(Severity::Wrong) => Verdict::Right,", "cli::token::a_wrong"),
     ("token", "an unproven token is not installed", "src/cli/token_proof.rs", "        Some(Severity::Unknown) | None => Verdict::Unknown,", "        Some(Severity::Unknown) | None => Verdict::Right,", "cli::token::a_token_that_cannot"),

@@ -35,6 +35,8 @@ pub(super) struct ClientEnvArgs {
 pub(super) enum Client {
     Curl,
     Wget,
+    /// The command `http`
+    Httpie,
     /// Python
     Requests,
     /// Python
@@ -44,7 +46,26 @@ pub(super) enum Client {
     /// Python
     Urllib,
     /// Python
+    Urllib3,
+    /// Python
+    Pycurl,
+    /// Python
+    Pandas,
+    /// Python
     TapiYandexMetrika,
+    /// Python
+    AiotapiocaYandexMetrika,
+    /// Python
+    Yametrikapy,
+    /// Python
+    YandexMetrikaLogsApi,
+    /// Python
+    #[value(name = "ym-api-client")]
+    YmApi,
+    /// MCP server
+    McpServerYandexMetrika,
+    /// MCP server
+    YaMetricsMcp,
     /// Node.js
     Fetch,
     /// Node.js
@@ -54,8 +75,14 @@ pub(super) enum Client {
     /// Node.js
     Got,
     Go,
+    /// `java.net.http`
     Java,
+    /// `HttpURLConnection`
+    JavaUrl,
+    /// The extension curl
     Php,
+    /// `file_get_contents`
+    PhpStreams,
     R,
     Airbyte,
     Dlt,

@@ -27,7 +27,7 @@ import tapi_yandex_metrika.exceptions
 import tapi_yandex_metrika.tapi_yandex_metrika as tapi_yandex_metrika_adapters
 from tapi2 import generate_wrapper_from_adapter
 
-from run import TOKEN, started
+from world import TOKEN, started
 
 SLOTS = 3
 SERVICE = 0.4
