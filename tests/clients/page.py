@@ -170,6 +170,11 @@ def unrun(texts):
     return "\n".join(lines)
 
 
+def has_keys():
+    """Whether the page has the column for callers with a key."""
+    return " | key | " in PAGE.read_text()
+
+
 def rows_of(page):
     """The rows of the page by their first cell, in order of appearance."""
     found = {}

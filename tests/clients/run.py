@@ -134,7 +134,8 @@ class Runs:
             if language == "sh":
                 # `script.php` is the user's own; the text runs it.
                 own = "script.php" in text
-                script.append(". ./text.sh" + (" >text.out" if not own else ""))
+                # A text that reads has no key, so a caller with a key is not served by it.
+                script += ["set +e" if token != DUMMY else "", ". ./text.sh" + ("" if own else " >text.out"), "set -e"]
             if language != "sh" or client.name == "wget":
                 # The driver does what the text does, and needs to know where.
                 environment |= {"CA": str(self.here.ca)}
@@ -285,7 +286,9 @@ def main(folder, arguments, no_namespace):
     names = [argument for argument in arguments if not argument.startswith("-")] or (table.CUT if cut else [])
     clients = [client for client in table.CLIENTS if not names or client.name in names]
     failures = []
-    with World(folder, not no_namespace) as here:
+    # Keys are the page's decision, or that of a run which writes it anew.
+    keys = page.has_keys() or "UPDATE" in os.environ and not names
+    with World(folder, not no_namespace, keys) as here:
         results, failed = run(here, folder, clients, cut)
         failures += failed
         if not names:

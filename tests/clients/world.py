@@ -173,9 +173,9 @@ def new_key(caller):
 class World:
     """The programs, and where clients reach them."""
 
-    def __init__(self, folder, namespace):
+    def __init__(self, folder, namespace, keys):
         self.folder, self.namespace, self.programs = folder, namespace, []
-        self.key = new_key("by-key")
+        self.key = new_key("by-key") if keys else None
         self.identities = ["listener", "key"] if self.key else ["listener"]
 
     def __enter__(self):
