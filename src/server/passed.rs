@@ -161,11 +161,7 @@ fn listening(taken: &mut ListenFd, index: usize) -> Option<BoundSocket> {
 
 /// Returns how `socket` contradicts `bind`, for the end of a sentence about the socket (rule 1).
 fn misfit(socket: &BoundSocket, bind: &Bind) -> Option<String> {
-    let elsewhere = |there: &dyn fmt::Display| {
-        Some(format!(
-            "listens on {there}, but the configuration has {bind}; write the same in ListenStream= and the configuration"
-        ))
-    };
+    let elsewhere = |there: &dyn fmt::Display| Some(format!("listens on {there}, but the configuration has {bind}"));
     match (socket, bind) {
         (BoundSocket::Tcp(socket), Bind::Tcp(address)) => match socket.local_addr() {
             Ok(local) if local.ip() == address.ip() && [0, local.port()].contains(&address.port()) => None,

@@ -169,7 +169,7 @@ fn the_next_process_gets_the_sockets_from_the_store() {
             &format!("{{name: crm, unix: {{path: '{path}', mode: '{mode}'}}}}"),
         )
     };
-    let mut gate = notified(Gate::plan(&upstream, &unix("0660")), &manager).start();
+    let mut gate = notified(Gate::plan(&upstream, &unix("0600")), &manager).start();
     let app = gate.place("app").to_owned();
     gate.signal("TERM");
     assert_eq!(gate.wait().code(), Some(0));
@@ -188,7 +188,7 @@ fn the_next_process_gets_the_sockets_from_the_store() {
         copies().fold(plan, |plan, (name, socket)| plan.passed(&name, socket))
     };
     let before = manager.messages().len();
-    let mut next = plan(&unix("0660")).start();
+    let mut next = plan(&unix("0600")).start();
     for caller in &mut between {
         assert_eq!(caller.answer().summary(), "200");
     }
@@ -198,10 +198,10 @@ fn the_next_process_gets_the_sockets_from_the_store() {
     next.wait();
     // A changed mode makes another socket, which takes the place of the stored one; a listener that is gone leaves the store.
     let before = manager.messages().len();
-    let changed = unix("0600").replace("{name: app, address: '127.0.0.1:0'}", "{name: app, address: '127.0.0.2:0'}");
+    let changed = unix("0660").replace("{name: app, address: '127.0.0.1:0'}", "{name: app, address: '127.0.0.2:0'}");
     let gone = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let last = passed(plan(&changed), "stored/gone", &gone).start();
-    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
     assert_eq!(last.get("crm", COUNTERS).summary(), "200");
     let sent = manager.messages()[before..].join("\n");
     for listener in ["app", "crm"] {
