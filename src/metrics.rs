@@ -26,6 +26,7 @@ mod families;
 mod finished;
 mod histogram;
 mod kinds;
+pub mod overview;
 pub mod page;
 pub mod process;
 mod quota;
@@ -33,8 +34,8 @@ mod sum;
 mod token_state;
 pub mod usage;
 
-pub use connections::{ConnectStep, PoolMeters};
-use connections::{ListenerConnections, PoolCounts};
+use connections::PoolCounts;
+pub use connections::{ConnectStep, ListenerConnections, PoolMeters};
 pub use histogram::{BUCKETS, Histogram};
 pub use kinds::{Credential, Handshake, Mark, Resent, Stall, TunnelContent, UpstreamError};
 

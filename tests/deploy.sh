@@ -92,10 +92,13 @@ fi
 
 if have promtool "the rules of Prometheus"; then
     check "prometheus: rules.yaml is well formed" promtool check rules deploy/prometheus/rules.yaml
+    check "prometheus: recording.yaml is well formed" promtool check rules deploy/prometheus/recording.yaml
     check "prometheus: rules_test.yaml passes" promtool test rules deploy/prometheus/rules_test.yaml
     scrape() { own scrape "$work/scrape.yaml" && promtool check config "$work/scrape.yaml"; }
     check "prometheus: scrape.yaml is a configuration" scrape
 fi
+
+check "grafana: metrika-gate.json is up to date" deploy/grafana/dashboard.py --check
 
 if have systemd-analyze "the systemd units"; then
     # verify wants the program to exist, and exits with 0 for unknown keys; offline security needs no program.

@@ -33,6 +33,7 @@ use crate::process::kept_counts::KeptCounts;
 use crate::process::manager::Manager;
 use crate::process::readiness::Readiness;
 use crate::process::sandbox::{Needs, Sandbox};
+use crate::process::status_page::StatusPage;
 use crate::process::store::StoreTask;
 use crate::process::workers::{Start, Workers};
 use crate::reload::{Folders, LOOK, LOOK_AT_UNWATCHED, Reloader, Source};
@@ -211,12 +212,14 @@ impl App {
         let code = runtime.block_on(async {
             let readiness = readiness.clone();
             let recheck = Arc::new(Notify::new());
+            let listeners = bound.iter().map(|bound| (bound.kind.name, bound.place.clone())).collect();
             let shown = Admin {
                 workers: workers.clone(),
                 meters: meters.clone(),
                 readiness: readiness.clone(),
                 since,
                 recheck: reloader.config().admin.recheck.then(|| Recheck::new(recheck.clone())),
+                page: reloader.config().admin.page.then(|| StatusPage::start(&workers, listeners)),
             };
             let shown = Arc::new(shown);
             tokio::task::spawn_local(shown.serve(admin, descriptors.admin()));

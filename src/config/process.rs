@@ -146,20 +146,21 @@ fn unix_socket(at: &At<'_>, findings: &mut Findings) -> Option<Bind> {
 
 impl Default for Admin {
     fn default() -> Self {
-        Self { address: (Ipv4Addr::LOCALHOST, 9090).into(), recheck: false }
+        Self { address: (Ipv4Addr::LOCALHOST, 9090).into(), recheck: false, page: true }
     }
 }
 
 /// Reads `admin`.
 pub fn admin(at: Option<&At<'_>>, findings: &mut Findings) -> Option<Admin> {
     let Some(at) = at else { return Some(Admin::default()) };
-    let table = at.table(findings, &["address", "allow_remote", "recheck"])?;
+    let table = at.table(findings, &["address", "allow_remote", "recheck", "page"])?;
     let allowed = table.flag("allow_remote", findings);
     let recheck = table.optional("recheck").map_or(Some(false), |at| at.bool(findings))?;
-    let Some(at) = table.optional("address") else { return Some(Admin { recheck, ..Admin::default() }) };
+    let page = table.optional("page").map_or(Some(!allowed), |at| at.bool(findings))?;
+    let Some(at) = table.optional("address") else { return Some(Admin { recheck, page, ..Admin::default() }) };
     let address = socket_address(&at, findings)?;
     check_remote(&at, address, allowed, findings);
-    Some(Admin { address, recheck })
+    Some(Admin { address, recheck, page })
 }
 
 /// Returns the admin listener of a configuration that may have mistakes elsewhere; `None` if it cannot be read.

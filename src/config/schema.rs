@@ -124,7 +124,7 @@ const TLS: Shape = Table(&[
     key("client_auth", Word(&["required", "optional"])),
 ]);
 
-const ADMIN: Shape = Table(&[key("address", Text), key("allow_remote", Flag), key("recheck", Flag)]);
+const ADMIN: Shape = Table(&[key("address", Text), key("allow_remote", Flag), key("recheck", Flag), key("page", Flag)]);
 
 const UPSTREAM: Shape = Table(&[
     key("url", Text),

@@ -10,6 +10,7 @@ use std::time::Duration;
 use rustc_hash::FxHashMap;
 
 use super::families::Families;
+use super::overview::PoolFigures;
 use super::page::{counter, gauge, histogram, sorted};
 use super::{Histogram, Shard};
 use crate::policy::names::ListenerName;
@@ -101,6 +102,22 @@ impl PoolCounts {
     pub(super) fn prepare(&mut self) {
         for step in ConnectStep::ALL {
             self.steps.entry(step).or_default();
+        }
+    }
+}
+
+impl PoolCounts {
+    /// Returns the figures of the status page.
+    pub(super) fn figures(&self) -> PoolFigures {
+        let Self { opened, reused, active, idle, waits, steps, addresses } = self;
+        PoolFigures {
+            active: *active,
+            idle: *idle,
+            opened: *opened,
+            reused: *reused,
+            waits: waits.clone(),
+            steps: sorted(steps).into_iter().map(|(step, durations)| (*step, durations.clone())).collect(),
+            addresses: sorted(addresses).into_iter().map(|(address, opened)| (*address, *opened)).collect(),
         }
     }
 }

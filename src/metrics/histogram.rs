@@ -23,8 +23,49 @@ impl Histogram {
         self.sum += seconds;
     }
 
-    pub(super) fn add(&mut self, other: &Self) {
+    /// Adds the observations of another histogram.
+    pub fn add(&mut self, other: &Self) {
         self.counts.iter_mut().zip(&other.counts).for_each(|(count, more)| *count += more);
         self.sum += other.sum;
+    }
+    /// The number of observations.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
+    /// The mean in seconds; `None` without observations.
+    #[must_use]
+    #[expect(clippy::as_conversions, clippy::cast_precision_loss, reason = "a mean needs no more than 53 bits")]
+    pub fn mean(&self) -> Option<f64> {
+        let count = self.count();
+        (count > 0).then(|| self.sum / count as f64)
+    }
+
+    /// Estimates a quantile in seconds, as Prometheus does: linear within its bucket, and the last bound beyond it. `None`
+    /// without observations.
+    #[must_use]
+    #[expect(clippy::as_conversions, clippy::cast_precision_loss, reason = "an estimate needs no more than 53 bits")]
+    pub fn quantile(&self, quantile: f64) -> Option<f64> {
+        let rank = quantile * self.count() as f64;
+        let (mut below, mut lower) = (0.0, 0.0);
+        for (count, upper) in self.counts.iter().zip(BUCKETS) {
+            let within = *count as f64;
+            if *count > 0 && below + within >= rank {
+                return Some(lower + (upper - lower) * (rank - below) / within);
+            }
+            below += within;
+            lower = upper;
+        }
+        (self.count() > 0).then_some(lower)
+    }
+
+    /// Returns the observations between `earlier` and this histogram.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        let mut more = self.clone();
+        more.counts.iter_mut().zip(earlier.counts).for_each(|(count, before)| *count = count.saturating_sub(before));
+        more.sum = (self.sum - earlier.sum).max(0.0);
+        more
     }
 }

@@ -121,6 +121,11 @@ impl Usage {
         self.tokens.entry(finished.token).or_default().add(&totals);
     }
 
+    /// Returns the totals by token; `None` collects the requests without one.
+    pub(super) fn by_token(&self) -> impl Iterator<Item = (Option<TokenAlias>, Totals)> {
+        self.tokens.iter().map(|(token, totals)| (*token, *totals))
+    }
+
     /// Adds the rows of another worker.
     pub(super) fn add(&mut self, other: &Self) {
         for (key, more) in &other.rows {

@@ -1,4 +1,4 @@
-//! Admin listener: probes, metrics and usage, for operators and Prometheus. It changes no permissions and exposes no
+//! Admin listener: probes, metrics, usage and the status page, for operators and Prometheus. It changes no permissions and exposes no
 //! secrets.
 //!
 //! 1. Only GET and HEAD are allowed (otherwise 405 with `Allow`, RFC 9110, section 15.5.6), and POST to `/recheck` if
@@ -9,7 +9,8 @@
 //!    accepted.
 //! 4. Web pages cannot read from it: requests with an `Origin` or from another site are refused, and responses forbid
 //!    content sniffing.
-//! 5. The listeners of callers do not serve these paths; requests for them there are treated like any other.
+//! 5. `/` is the status page, if it is enabled (`process/status_page.rs`). It alone looks at `Host`.
+//! 6. The listeners of callers do not serve these paths; requests for them there are treated like any other.
 
 use std::convert::Infallible;
 use std::io::{self, Write};
@@ -33,6 +34,7 @@ use tokio::time::Instant;
 
 use super::recheck;
 pub use super::recheck::Recheck;
+use super::status_page::{self, Sources, StatusPage};
 use crate::files::descriptors::DescriptorNeed;
 use crate::metrics::process::ProcessMeters;
 use crate::metrics::{page, usage};
@@ -52,7 +54,13 @@ pub struct Admin {
     pub since: SystemTime,
     /// The handler of `POST /recheck`, if it is enabled.
     pub recheck: Option<Recheck>,
+    /// The status page, if it is enabled.
+    pub page: Option<StatusPage>,
 }
+
+/// The paths, where there is no status page.
+const PATHS: &str =
+    "metrika-gate admin: /livez /readyz?verbose /readyz?caller= /readyz?listener= /startupz /metrics /usage /quota\n";
 
 /// A worker that does not reply within this time is considered dead.
 const LIVE: Duration = Duration::from_secs(5);
@@ -116,12 +124,32 @@ impl Admin {
             "/metrics" => self.metrics(takes_gzip(request.headers())).await,
             "/usage" => self.usage().await,
             "/quota" => self.quota(),
-            "/" => text(
-                StatusCode::OK,
-                "metrika-gate admin: /livez /readyz?verbose /readyz?caller= /readyz?listener= /startupz /metrics /usage /quota\n".to_owned(),
-            ),
+            "/" => self.start(request.headers()).await,
             _ => text(StatusCode::NOT_FOUND, "not found; see /\n".to_owned()),
         })
+    }
+
+    /// Returns the status page, or the paths if it is disabled (rule 5).
+    async fn start(&self, fields: &HeaderMap) -> Response<Full<Bytes>> {
+        let Some(page) = &self.page else { return text(StatusCode::OK, PATHS) };
+        if !recheck::has_own_host(fields) {
+            let told = "Host must be localhost or an IP address; open the status page as http://127.0.0.1:PORT/ or through a forwarded port\n";
+            return text(StatusCode::FORBIDDEN, told);
+        }
+        let (counts, quota) = (self.workers.counts().await, self.workers.quota());
+        let sources = Sources {
+            counts: &counts,
+            meters: &self.meters,
+            readiness: &self.readiness,
+            generation: &self.workers.generation(),
+            quota: quota.as_ref(),
+            since: self.since,
+        };
+        let mut response = text(StatusCode::OK, page.page(&sources, SystemTime::now()));
+        match status_page::set_fields(response.headers_mut()) {
+            Ok(()) => response,
+            Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "the page cannot be written\n"),
+        }
     }
 
     async fn live(&self) -> Response<Full<Bytes>> {

@@ -47,18 +47,23 @@ impl Recheck {
     }
 }
 
-/// Whether the request meets rule 3.
+/// Whether `Host` is `localhost` or an IP address, which no web page can make resolve to this address.
 #[must_use]
-pub fn is_from_this_network(fields: &HeaderMap) -> bool {
+pub fn has_own_host(fields: &HeaderMap) -> bool {
     let mut hosts = fields.get_all(HOST).iter();
     let is_ours = |host: &HeaderValue| match Host::of(host.as_bytes()) {
         Some(Host::Address(_)) => true,
         Some(Host::Name(name)) => name.eq_ignore_ascii_case(b"localhost"),
         None => false,
     };
-    let one = matches!((hosts.next(), hosts.next()), (Some(host), None) if is_ours(host));
+    matches!((hosts.next(), hosts.next()), (Some(host), None) if is_ours(host))
+}
+
+/// Whether the request meets rule 3.
+#[must_use]
+pub fn is_from_this_network(fields: &HeaderMap) -> bool {
     let of_a_browser = fields.contains_key(ORIGIN) || fields.keys().any(|name| name.as_str().starts_with("sec-fetch-"));
-    one && !of_a_browser
+    has_own_host(fields) && !of_a_browser
 }
 
 #[cfg(test)]

@@ -99,6 +99,12 @@ impl Workers {
         in_use.quota.as_ref().map(|_| in_use.turns.snapshot())
     }
 
+    /// Returns the generation in use.
+    #[must_use]
+    pub fn generation(&self) -> Arc<Generation> {
+        lock(&self.in_use).clone()
+    }
+
     /// Returns the turns of requests, which all generations share.
     #[must_use]
     pub fn turns(&self) -> Arc<Turns> {
@@ -278,6 +284,12 @@ impl Workers {
     /// Makes every worker stop accepting and close its connections after their requests.
     pub fn drain(&self) {
         self.send_to_all(|| Command::Drain);
+    }
+
+    /// Returns the number of workers.
+    #[must_use]
+    pub const fn count(&self) -> usize {
+        self.members.len()
     }
 
     /// Returns the number of open caller connections.

@@ -107,6 +107,7 @@ mod process {
     mod reload_states;
     mod sandbox;
     mod shutdown;
+    mod status_page;
     mod usage;
     mod watching;
 }

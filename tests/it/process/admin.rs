@@ -23,7 +23,11 @@ fn only_reading_is_answered() {
         assert_eq!(answer.status, 200, "{page}");
         assert_eq!(answer.field("x-content-type-options"), Some("nosniff"), "{page}");
         assert_eq!(answer.field("cache-control"), Some("no-store"), "{page}");
-        let kind = if page == "/usage" { "application/json" } else { "text/plain" };
+        let kind = match page {
+            "/usage" => "application/json",
+            "/" => "text/html",
+            _ => "text/plain",
+        };
         assert!(answer.field("content-type").unwrap().starts_with(kind), "{page}");
         let head = ask(&gate, &format!("HEAD {page} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
         assert_eq!((head.status, head.body.len()), (200, 0), "{page}");

@@ -100,7 +100,9 @@ fn verification_cannot_be_switched_off() {
 fn no_decision_reads_the_wall_clock() {
     let known = set(&[
         "src/process/admin.rs",
+        "src/process/page_parts.rs",
         "src/process/readiness.rs",
+        "src/process/status_page.rs",
         "src/cli/app.rs",
         "src/cli/ca.rs",
         "src/cli/check.rs",
