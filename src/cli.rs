@@ -27,7 +27,9 @@ mod fake;
 mod files;
 mod harden;
 mod healthcheck;
+mod identity;
 mod init;
+mod key;
 mod lines;
 mod manual;
 mod needs;
@@ -39,6 +41,7 @@ mod oauth_paste;
 mod oauth_pkce;
 mod oauth_secret;
 mod oauth_server;
+mod proofs;
 mod quota;
 mod replay;
 mod rights;
@@ -108,6 +111,8 @@ enum Command {
     ClientEnv(client_env::ClientEnvArgs),
     /// Get, show, renew and revoke tokens at Yandex
     Token(token::TokenArgs),
+    /// Make keys by which callers prove who they are
+    Key(key::KeyArgs),
     /// Create and use a private certificate authority, for callers that expect Metrica's own names over TLS
     Ca(ca::CaArgs),
     /// Run a stand-in for Metrica, a gate and its admin listener in one process, with five examples to try
@@ -179,6 +184,7 @@ pub fn main() -> u8 {
         Command::Init(args) => init::init(&args, &mut out),
         Command::ClientEnv(args) => client_env::client_env(&args, &mut out),
         Command::Token(args) => token::token(&args, &mut out),
+        Command::Key(args) => key::key(&args, &mut out),
         Command::Ca(args) => ca::run(&args, &mut out),
         Command::Demo(args) => demo::run(&args, &mut out),
         Command::Fake(args) => fake::run(&args, &mut out).map(|()| 0),

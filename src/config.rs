@@ -28,10 +28,12 @@ mod error;
 mod external;
 mod handshakes;
 mod health;
+mod keys;
 mod leaf;
 mod level;
 mod policy;
 mod process;
+mod proofs;
 mod proxy;
 pub mod quota;
 mod reader;
@@ -75,6 +77,8 @@ pub struct Config {
     pub tokens: Vec<TokenSource>,
     /// The callers and their rights, in the order of the file.
     pub callers: Arc<[Caller]>,
+    /// The file with hashes of keys of callers, if configured.
+    pub keys_file: Option<PathBuf>,
     /// The known operations.
     pub catalogue: Catalogue,
     /// Groups of counters for metrics.
@@ -307,12 +311,13 @@ impl Config {
     }
 }
 
-const KEYS: [&str; 19] = [
+const KEYS: [&str; 20] = [
     "listeners",
     "admin",
     "upstream",
     "tokens",
     "callers",
+    "keys_file",
     "operations",
     "unknown_operations",
     "counter_groups",
@@ -340,7 +345,8 @@ fn read(root: &At<'_>, findings: &mut Findings) -> Option<Config> {
         listeners: listeners.as_deref().unwrap_or_default(),
         token_names: names(&table, "tokens"),
     };
-    let callers = table.required(findings, "callers").and_then(|at| policy::callers(&at, &known, findings));
+    let mut callers = table.required(findings, "callers").and_then(|at| policy::callers(&at, &known, findings));
+    let keys_file = keys::keys_file(&table, callers.as_mut(), findings);
     let catalogue = policy::catalogue(&table, findings);
     let groups = table.optional("counter_groups").map_or(Some(Vec::new()), |at| rules::counter_groups(&at, findings));
     let quota = quota::quota(table.optional("quota").as_ref(), findings);
@@ -368,6 +374,7 @@ fn read(root: &At<'_>, findings: &mut Findings) -> Option<Config> {
         upstream: upstream?,
         tokens: tokens?,
         callers: callers?.into(),
+        keys_file,
         catalogue,
         counter_groups: groups?,
         quota: quota?,

@@ -67,6 +67,8 @@ pub enum Purpose {
     Store,
     /// The password for that store.
     StorePassword,
+    /// Hashes of the keys of callers.
+    Keys,
 }
 
 impl fmt::Display for Purpose {
@@ -90,6 +92,7 @@ impl fmt::Display for Purpose {
             Self::State => f.write_str("state"),
             Self::Store => f.write_str("quota store"),
             Self::StorePassword => f.write_str("password of the quota store"),
+            Self::Keys => f.write_str("keys of callers"),
         }
     }
 }
@@ -122,6 +125,7 @@ impl Purpose {
             | Self::OAuth
             | Self::Proxy
             | Self::Store
+            | Self::Keys
             | Self::Certificate(_)
             | Self::CertificateKey(_)
             | Self::Authority(_)
@@ -142,6 +146,7 @@ impl Purpose {
             | Self::Identity
             | Self::OAuth
             | Self::Store
+            | Self::Keys
             | Self::Certificate(_)
             | Self::Authority(_)
             | Self::ClientAuthority(_) => Guard::Trusted,
@@ -176,6 +181,7 @@ impl Purpose {
             | Self::ClientAuthority(_) => "tls".to_owned(),
             Self::State => "state_dir".to_owned(),
             Self::Store | Self::StorePassword => "quota.store".to_owned(),
+            Self::Keys => "keys_file".to_owned(),
         }
     }
 }

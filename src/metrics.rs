@@ -18,6 +18,7 @@ pub use finished::Finished;
 
 use crate::config::certificates::ClientCertificateFault;
 use crate::policy::Policy;
+use crate::policy::caller::ConditionKind;
 use crate::policy::names::{CallerId, ListenerName, TokenAlias};
 use crate::policy::rejection::Reason;
 
@@ -152,6 +153,7 @@ pub struct Shard {
     handshakes: FxHashMap<Handshake, u64>,
     client_certificates_refused: FxHashMap<ClientCertificateFault, u64>,
     tunnels: FxHashMap<TunnelContent, u64>,
+    condition_failures: FxHashMap<(ListenerName, ConditionKind), u64>,
     likely_cut: usize,
     /// The reads that were sent once more with another account's token, by the first token; every series starts at zero.
     account_retries: FxHashMap<TokenAlias, u64>,
@@ -189,6 +191,7 @@ impl Default for Shard {
             handshakes: FxHashMap::default(),
             client_certificates_refused: FxHashMap::default(),
             tunnels: FxHashMap::default(),
+            condition_failures: FxHashMap::default(),
             likely_cut: 0,
             account_retries: FxHashMap::default(),
             quota_refused: FxHashMap::default(),
@@ -267,6 +270,11 @@ impl Shard {
     /// Records a credential of the caller that was removed.
     pub fn credential_dropped(&mut self, caller: Option<CallerId>, kind: Credential) {
         *self.credentials_dropped.entry((caller, kind)).or_default() += 1;
+    }
+
+    /// Records a request whose proof names a caller that has a condition of this kind, which does not hold.
+    pub fn condition_failed(&mut self, listener: ListenerName, kind: ConditionKind) {
+        *self.condition_failures.entry((listener, kind)).or_default() += 1;
     }
 
     /// Records an error towards Metrica.

@@ -13,13 +13,14 @@ use serde_json::json;
 use strict_http::target::{BadTarget, Broken, Target};
 
 use super::candidates::CandidateTokens;
+use super::proofs::ProofArgs;
 use super::quota::{CallerPart, RequestLimits};
-use super::traits::{describe_conditions, kind, looked_for};
+use super::traits::{describe_conditions, kind, looked_for, subject};
 use super::url::{Read, Url, fields, strangers};
 use super::{ConfigArgs, Format};
 use super::{no_such_caller, wrong_usage};
 use crate::config::{Config, ConfiguredAccounts};
-use crate::policy::caller::Caller;
+use crate::policy::caller::{Caller, NoCaller};
 use crate::policy::choice::SeveralAccounts;
 use crate::policy::decide::{self, Candidates, Decision, Identified, KnownState, RequestHead, Shadowed};
 use crate::policy::names::ListenerName;
@@ -52,6 +53,8 @@ pub(super) struct ExplainArgs {
     #[arg(conflicts_with = "from")]
     headers: Vec<String>,
     #[command(flatten)]
+    proofs: ProofArgs,
+    #[command(flatten)]
     config: ConfigArgs,
     /// The output format
     #[arg(long, value_name = "FORM", env = "METRIKA_GATE_FORMAT", default_value = "human")]
@@ -61,6 +64,8 @@ pub(super) struct ExplainArgs {
 /// The decision for one caller.
 struct CallerDecision<'a> {
     caller: &'a Caller,
+    /// Whether the given proofs name it.
+    identity: Option<String>,
     /// An earlier caller that gets all connections of this one.
     shadow: Option<&'a Caller>,
     /// The tokens that it can use, if it has a choice.
@@ -86,7 +91,10 @@ impl CallerDecision<'_> {
             Err(rejection) => rejection,
         };
         let is_told = |cause: &&anyhow::Error| {
-            cause.is::<Breach>() || cause.is::<SeveralAccounts>() || rejection.reason == Reason::HeaderRequired
+            cause.is::<Breach>()
+                || cause.is::<NoCaller>()
+                || cause.is::<SeveralAccounts>()
+                || rejection.reason == Reason::HeaderRequired
         };
         let cause = rejection.cause.as_ref().filter(is_told).map(ToString::to_string);
         cause.or_else(|| rejection.lacking.map(|lacking| lacking.to_string()))
@@ -108,13 +116,20 @@ pub(super) fn explain(args: &ExplainArgs, out: &mut dyn Write) -> anyhow::Result
         );
     };
     let asked = ExplainedRequest::of(&config, &policy, &method, url);
+    let given = match args.proofs.read()? {
+        Ok(given) => given,
+        Err(mistake) => return wrong_usage(&mistake),
+    };
     let callers: Vec<_> = config.callers.iter().enumerate().collect();
     let chosen: Vec<_> = match &args.caller {
         Some(id) => match callers.into_iter().find(|(_, caller)| caller.id.as_str() == id) {
             Some(caller) => vec![caller],
             None => return no_such_caller(&config, id),
         },
-        None => callers,
+        None => {
+            let is_named = |(_, caller): &(usize, &Caller)| given.as_ref().is_none_or(|given| given.concerns(caller));
+            callers.into_iter().filter(is_named).collect()
+        }
     };
     let strangers = strangers(&config, asked.url);
     let Some(fields) = fields(&args.headers, asked.url.authority) else {
@@ -133,20 +148,34 @@ pub(super) fn explain(args: &ExplainArgs, out: &mut dyn Write) -> anyhow::Result
     };
     let account = decide::wanted(&fields);
     let verdict = |(position, caller)| {
-        let result = would_be(&config, &asked, &fields, (position, caller), &known);
+        let unproven = given.as_ref().and_then(|given| given.refusal(caller, &policy.callers));
+        let result = unproven.map_or_else(|| would_be(&config, &asked, &fields, (position, caller), &known), Err);
+        let identity = given.as_ref().map(|given| given.identity(caller));
         let read = asked.operation.ok().zip(asked.target.as_ref());
         let candidates = read.map(|(operation, target)| {
             CandidateTokens::of(&config, &policy, position, (operation, target, &asked.subject), account.as_ref())
         });
         let quota = asked.operation.ok().and_then(|operation| CallerPart::of(&config, caller.id, operation));
-        CallerDecision { caller, shadow: policy.callers.shadow_of(position), candidates, quota, result }
+        CallerDecision { caller, identity, shadow: policy.callers.shadow_of(position), candidates, quota, result }
     };
     let verdicts: Vec<_> = chosen.into_iter().map(verdict).collect();
     match args.format {
-        Format::Human => human(out, args, &asked, &verdicts, &strangers)?,
-        Format::Json => writeln!(out, "{}", machine(args, &asked, &verdicts, &strangers))?,
+        Format::Human => {
+            given.as_ref().map_or(Ok(()), |given| writeln!(out, "proofs     {}", given.line()))?;
+            human(out, args, &asked, &verdicts, &strangers)?;
+            let nobody = given.as_ref().filter(|_| verdicts.is_empty());
+            nobody.map_or(Ok(()), |given| given.write_nobody(out, &policy.callers))?;
+        }
+        Format::Json => {
+            let mut value = machine(args, &asked, &verdicts, &strangers);
+            if let (Some(given), Some(fields)) = (&given, value.as_object_mut()) {
+                fields.insert("proofs".to_owned(), given.json());
+            }
+            writeln!(out, "{value}")?;
+        }
     }
-    Ok(u8::from(verdicts.iter().any(|verdict| verdict.result.is_err())))
+    let is_nobody = given.is_some() && verdicts.is_empty();
+    Ok(u8::from(is_nobody || verdicts.iter().any(|verdict| verdict.result.is_err())))
 }
 
 /// The request in question.
@@ -270,30 +299,13 @@ fn human(
     verdicts.iter().try_for_each(|verdict| of_caller(out, asked, verdict))
 }
 
-/// Prints the counters and logins. Decoded percent-encoding is escaped, because it could control the terminal.
-fn subject(out: &mut dyn Write, subject: &Subject) -> std::io::Result<()> {
-    match &subject.counters {
-        Counters::None => {}
-        Counters::Unreadable => writeln!(out, "counters   unreadable")?,
-        Counters::One(_) | Counters::Several(_) => {
-            let counters: Vec<_> = subject.counters.as_slice().iter().map(ToString::to_string).collect();
-            writeln!(out, "counters   {}", counters.join(", "))?;
-        }
-    }
-    if let Some(login) = &subject.login {
-        writeln!(out, "ulogin     {}", login.escape_debug())?;
-    }
-    if !subject.clients.is_empty() {
-        let clients: Vec<_> = subject.clients.iter().map(|login| login.escape_debug().to_string()).collect();
-        writeln!(out, "clients    {}", clients.join(", "))?;
-    }
-    Ok(())
-}
-
 fn of_caller(out: &mut dyn Write, asked: &ExplainedRequest<'_>, verdict: &CallerDecision<'_>) -> std::io::Result<()> {
     let caller = verdict.caller;
     writeln!(out)?;
     writeln!(out, "caller     {} ({})", caller.id, describe_conditions(&caller.conditions))?;
+    if let Some(identity) = &verdict.identity {
+        writeln!(out, "identity   {identity}")?;
+    }
     writeln!(out, "has        {}", caller.scopes)?;
     if let Some(earlier) = verdict.shadow {
         writeln!(out, "but        unreachable: '{}' precedes it and matches all its connections", earlier.id)?;
@@ -344,6 +356,7 @@ fn machine(
         let (caller, decision, refused) = (verdict.caller, verdict.decision(), verdict.result.as_ref().err());
         json!({
             "caller": caller.id.as_str(),
+            "identity": verdict.identity,
             "never_reached_behind": verdict.shadow.map(|earlier| earlier.id.as_str()),
             "scopes": caller.scopes.iter().map(|scope| scope.as_str()).collect::<Vec<_>>(),
             "allowed": decision.is_some(),

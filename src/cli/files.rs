@@ -30,6 +30,7 @@ pub(super) fn files<'a>(rows: impl Iterator<Item = &'a ExternalFile>, config: Op
             | Purpose::OAuth
             | Purpose::Proxy
             | Purpose::Store
+            | Purpose::Keys
             | Purpose::Certificate(_)
             | Purpose::CertificateKey(_)
             | Purpose::Authority(_)
@@ -87,6 +88,7 @@ fn place(purpose: Purpose, config: Option<&Config>) -> Vec<Step> {
         Purpose::ClientSecret(alias) => vec![key("tokens"), key(alias.as_str()), key("client_secret_file")],
         Purpose::RefreshToken(alias) => vec![key("tokens"), key(alias.as_str()), key("refresh_file")],
         Purpose::State => vec![key("state_dir")],
+        Purpose::Keys => vec![key("keys_file")],
         Purpose::Store => vec![key("quota"), key("store"), key("ca_file")],
         Purpose::StorePassword => vec![key("quota"), key("store"), key("password_file")],
         Purpose::Token(alias) => vec![key("tokens"), key(alias.as_str()), key("file")],

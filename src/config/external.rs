@@ -36,6 +36,7 @@ impl External {
             named(Purpose::Identity, identity.and_then(|place| place.ca_file.as_deref())),
             config.upstream.proxy.as_ref().and_then(|proxy| proxy.auth.as_ref()).map(ProxyAuth::external),
             named(Purpose::OAuth, config.oauth.ca_file.as_deref()),
+            named(Purpose::Keys, config.keys_file.as_deref()),
         ]
         .into_iter()
         .flatten()

@@ -9,12 +9,11 @@ use metrica::operation::{Adds, Catalogue, Destructive, Operation, QuotaGroup, Re
 use metrica::scope::ScopeSet;
 
 use super::process::ReadListener;
+use super::proofs::{key_hash, service_account, subject_name};
 use super::reader::{At, Findings, Table};
 use super::values::allow_mode;
 use super::{Bind, Origin, TokenSource, accounts, document, health, name, name_text, rules};
-use crate::policy::caller::{
-    Caller, Condition, ConditionKind, Conditions, KeyHash, ServiceAccount, SubjectName, are_everyone,
-};
+use crate::policy::caller::{Caller, Condition, ConditionKind, Conditions, are_everyone};
 use crate::policy::names::{CallerId, ListenerName, TokenAlias};
 
 /// The names that callers can refer to.
@@ -203,7 +202,12 @@ fn condition(kind: ConditionKind, at: &At<'_>, known: &KnownNames<'_>, findings:
         ConditionKind::Source => Condition::Source(values(at, findings, |at, findings| at.text(findings, network))?),
         ConditionKind::Uid => Condition::Uid(values(at, findings, number)?),
         ConditionKind::Gid => Condition::Gid(values(at, findings, number)?),
-        ConditionKind::Key => Condition::Key(values(at, findings, |at, findings| at.text(findings, key_hash))?),
+        // An empty list gets its keys from `keys_file`.
+        ConditionKind::Key => {
+            let elements = at.list(findings)?;
+            let hashes: Vec<_> = elements.iter().map(|at| at.text(findings, key_hash)).collect();
+            Condition::Key(hashes.into_iter().collect::<Option<_>>()?)
+        }
         ConditionKind::San => Condition::San(values(at, findings, |at, findings| at.text(findings, subject_name))?),
         ConditionKind::ServiceAccount => {
             Condition::ServiceAccount(values(at, findings, |at, findings| at.text(findings, service_account))?)
@@ -225,24 +229,6 @@ fn values<T>(
 fn network(text: &str) -> Result<IpNet, String> {
     let read = text.parse::<IpNet>().ok().or_else(|| text.parse().map(|host: IpAddr| host.into()).ok());
     read.ok_or_else(|| "an address or a network, as in 10.1.2.3, 10.0.0.0/8 or 2001:db8::/32".to_owned())
-}
-
-fn key_hash(text: &str) -> Result<KeyHash, String> {
-    KeyHash::parse(text).ok_or_else(|| {
-        let mistaken = if text.starts_with("mgk_") { "; this looks like a key itself" } else { "" };
-        format!("the SHA-256 of a key, 64 lower-case hexadecimal digits{mistaken}")
-    })
-}
-
-fn subject_name(text: &str) -> Result<SubjectName, String> {
-    SubjectName::parse(text).ok_or_else(|| {
-        "a name of a certificate, as in spiffe://example.org/etl or dns:etl.example.org; wildcards are not supported"
-            .to_owned()
-    })
-}
-
-fn service_account(text: &str) -> Result<ServiceAccount, String> {
-    ServiceAccount::parse(text).ok_or_else(|| "a service account, as in metrika/etl (namespace/name)".to_owned())
 }
 
 fn check_conditions(at: &At<'_>, conditions: &Conditions, known: &KnownNames<'_>, findings: &mut Findings) {

@@ -86,6 +86,7 @@ pub const ROOT: Shape = Table(&[
     key("upstream", UPSTREAM),
     required("tokens", Named(&TOKEN)),
     required("callers", Filled(&CALLER)),
+    key("keys_file", Text),
     key("operations", List(&OPERATION)),
     key("unknown_operations", Word(&["deny", "by_method"])),
     key("counter_groups", Named(&COUNTERS)),
@@ -179,7 +180,7 @@ const CONDITIONS: Shape = Table(&[
     key("source", Filled(&Text)),
     key("uid", Filled(&Number(0, 4_294_967_295))),
     key("gid", Filled(&Number(0, 4_294_967_295))),
-    key("key_sha256", Filled(&Text)),
+    key("key_sha256", List(&Text)),
     key("san", Filled(&Text)),
     key("service_account", Filled(&Text)),
 ]);

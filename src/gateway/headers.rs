@@ -13,6 +13,7 @@ use strict_http::list_field::elements;
 
 use crate::body::fields::{keep, remove_named_by_connection};
 use crate::metrics::Credential;
+use crate::policy::offered::is_key;
 use crate::response::coding;
 
 /// The caller's requests to the gate itself, read from its header fields.
@@ -53,11 +54,12 @@ fn goes_up(name: &HeaderName) -> bool {
     )
 }
 
-/// Returns the kind of credential that a field carries, for the count.
-fn credential(name: &HeaderName) -> Option<Credential> {
+/// Returns the kind of credential that a field carries, for the count. A key has identified the caller and does not count.
+fn credential(headers: &HeaderMap, name: &HeaderName) -> Option<Credential> {
+    let is_other = |kind| headers.get_all(name).iter().any(|value| !is_key(value.as_bytes())).then_some(kind);
     Some(match name.as_str() {
-        "authorization" => Credential::Authorization,
-        "proxy-authorization" => Credential::ProxyAuthorization,
+        "authorization" => return is_other(Credential::Authorization),
+        "proxy-authorization" => return is_other(Credential::ProxyAuthorization),
         "cookie" | "cookie2" => Credential::Cookie,
         "authorization_"
         | "x-authorization"
@@ -80,7 +82,7 @@ pub fn clean_request(headers: &mut HeaderMap, mut dropped: impl FnMut(Credential
     let interim = has_token(headers, &header::EXPECT, "100-continue");
     let trailers = has_token(headers, &header::TE, "trailers");
     // Counted before the fields that `Connection` names are removed, so that naming a credential does not hide it.
-    headers.keys().filter_map(credential).for_each(&mut dropped);
+    headers.keys().filter_map(|name| credential(headers, name)).for_each(&mut dropped);
     remove_named_by_connection(headers);
     let coding = coding::asked_for(headers);
     headers.remove(header::HOST);
@@ -127,6 +129,19 @@ mod tests {
         let expected =
             [Credential::Authorization, Credential::ProxyAuthorization, Credential::Cookie, Credential::OtherHeader];
         assert_eq!(dropped, expected);
+    }
+
+    #[test]
+    fn rule_1_a_key_goes_and_is_not_counted() {
+        let key = crate::policy::key::of_random(&[1; 43]).unwrap();
+        let (bearer, basic) = (format!("Bearer {}", *key), format!("OAuth {}", *key));
+        let mut headers = map(&[("authorization", &bearer), ("proxy-authorization", &basic), ("accept", "*/*")]);
+        clean_request(&mut headers, |kind| panic!("{kind:?}"));
+        assert_eq!(left(&headers), ["accept"]);
+        let mut both = map(&[("authorization", &bearer), ("authorization", "OAuth y0_of-the-caller")]);
+        let mut dropped = Vec::new();
+        clean_request(&mut both, |kind| dropped.push(kind));
+        assert_eq!((left(&both), dropped), (vec![], vec![Credential::Authorization]));
     }
 
     #[test]

@@ -28,6 +28,7 @@ use crate::body::RequestBody;
 use crate::body::held::{ContinueDecision, ContinueSignal, Held};
 use crate::metrics::Credential;
 use crate::policy::decide::{AdmittedRequest, BodyPolicy, Candidates};
+use crate::policy::offered::has_only_keys;
 use crate::policy::rejection::Rejection;
 use crate::policy::via;
 use crate::response::fields;
@@ -216,7 +217,8 @@ impl Stage<Permitted> for Inject {
         exchange.set_token_use(ready.token_use)?;
         let authorization = &ready.authorization;
         let wanted = clean_request(&mut head.headers, |kind| exchange.credential_dropped(kind));
-        if decision.target().held_credentials() {
+        // A key has identified the caller and does not count.
+        if decision.target().held_credentials() && !has_only_keys(head.uri.query()) {
             exchange.credential_dropped(Credential::QueryParameter);
         }
         let version = head.version;

@@ -22,7 +22,7 @@ use super::drain::Drain;
 use super::exchange::Exchange;
 use super::identify::Received;
 use crate::body::caller_body::{CallerBody, Unread};
-use crate::policy::caller::{Evidence, Proofs};
+use crate::policy::caller::{Evidence, NoCaller, Proofs};
 use crate::policy::choice::SeveralAccounts;
 use crate::policy::rejection::{Reason, Rejection, RejectionResponse, sentence};
 use crate::policy::rules::Breach;
@@ -225,6 +225,9 @@ fn answer(rejection: Rejection, exchange: &Rc<Exchange>) -> Response<ResponseBod
     let told = told.or_else(|| accounts.map(sentence)).or_else(|| malformed.and_then(position_told));
     let told = told.or_else(|| quota.map(|quota| format!("{} The limit is {}.", reason.answer().message, quota.limit)));
     let told = told.or_else(|| token.map(|token| format!("{} {}", reason.answer().message, since_and_until(token))));
+    if let Some(NoCaller::Failed { caller: _, condition }) = cause.as_ref().and_then(|cause| cause.downcast_ref()) {
+        exchange.worker().count(|shard| shard.condition_failed(exchange.connection.evidence.listener, *condition));
+    }
     if let Some(cause) = cause {
         log_cause(exchange, reason, malformed, &format!("{cause:#}"));
     }
@@ -302,7 +305,8 @@ pub fn refuse_early(worker: &Rc<Worker>, connection: &Rc<Connection>, rejection:
     let exchange = Exchange::new(worker.clone(), connection.clone(), None, (new_request_id(), None));
     let snapshot = worker.snapshot();
     let callers = &snapshot.generation.policy.callers;
-    let caller = callers.identify(&connection.evidence, &Proofs::NONE).ok().and_then(|position| callers.get(position));
+    let proofs = Proofs { key: connection.transport.key().key(), ..Proofs::NONE };
+    let caller = callers.identify(&connection.evidence, &proofs).ok().and_then(|position| callers.get(position));
     exchange.begin(caller.map(|caller| caller.id));
     let answer = kind.map_or(reason.answer(), of_malformed);
     let cause = cause.map_or_else(|| answer.message.to_owned(), |cause| format!("{cause:#}"));

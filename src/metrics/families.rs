@@ -179,6 +179,8 @@ families! {
         "Tunnels that callers opened through the forward proxy, with TLS or clear text in them.";
     loop_lag: HISTOGRAM, "metrika_gate_worker_loop_lag_seconds", "",
         "Seconds until a worker handled a command of the process (a scrape, a probe or the watch of stalls): how long its event loop was busy with other work.";
+    condition_failures: COUNTER, "metrika_gate_condition_failures_total", "listener, condition",
+        "Requests refused with 401 although their key, certificate or service account is that of a caller: another condition of the caller, the one that is named, does not hold.";
     workers_stalled: GAUGE, "metrika_gate_workers_stalled", "",
         "Workers that have not run their event loop for two seconds or more; they do not serve their connections.";
     worker_stalls: COUNTER, "metrika_gate_worker_stalls_total", "",

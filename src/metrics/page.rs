@@ -134,6 +134,10 @@ fn refusals(shard: &Shard, families: &mut Families) {
     for (content, count) in sorted(&shard.tunnels) {
         families.tunnels.push(counter(&[("content", content.as_str())], *count));
     }
+    for ((listener, condition), count) in sorted(&shard.condition_failures) {
+        let labels = [("listener", listener.as_str()), ("condition", condition.key())];
+        families.condition_failures.push(counter(&labels, *count));
+    }
     for (kind, count) in sorted(&shard.upstream_errors) {
         families.upstream_errors.push(counter(&[("kind", kind.as_str())], *count));
     }

@@ -26,6 +26,7 @@ impl Shard {
             handshakes,
             client_certificates_refused,
             tunnels,
+            condition_failures,
             likely_cut,
             account_retries,
             quota_refused,
@@ -71,6 +72,7 @@ impl Shard {
         add_counts(&mut self.handshakes, handshakes);
         add_counts(&mut self.client_certificates_refused, client_certificates_refused);
         add_counts(&mut self.tunnels, tunnels);
+        add_counts(&mut self.condition_failures, condition_failures);
         self.likely_cut += *likely_cut;
         add_counts(&mut self.account_retries, account_retries);
         add_counts(&mut self.quota_refused, quota_refused);

@@ -7,6 +7,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv6Net};
+use rustc_hash::FxHashSet;
 
 use super::caller::{Evidence, Peer};
 use super::proof::{KeyHash, Proofs, ServiceAccount, SubjectName};
@@ -34,7 +35,7 @@ pub enum Condition {
 macro_rules! kinds {
     ($($kind:ident = $key:literal;)*) => {
         /// The kinds of conditions, in display order.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum ConditionKind {
             $(#[doc = concat!("[`Condition::", stringify!($kind), "`].")] $kind,)*
         }
@@ -231,6 +232,38 @@ impl Conditions {
             | Condition::San(_)
             | Condition::ServiceAccount(_) => None,
         })
+    }
+
+    /// Returns the keys of the conditions, if they state some; the list can be empty.
+    #[must_use]
+    pub fn keys(&self) -> Option<&[KeyHash]> {
+        self.iter().find_map(|condition| match condition {
+            Condition::Key(hashes) => Some(&**hashes),
+            Condition::Listener(_)
+            | Condition::Source(_)
+            | Condition::Uid(_)
+            | Condition::Gid(_)
+            | Condition::San(_)
+            | Condition::ServiceAccount(_) => None,
+        })
+    }
+
+    /// Adds keys to the condition on keys. Without that condition it does nothing.
+    pub fn add_keys(&mut self, more: impl IntoIterator<Item = KeyHash>) {
+        let Some(Condition::Key(hashes)) = self.0.iter_mut().find(|own| own.kind() == ConditionKind::Key) else {
+            return;
+        };
+        let known: FxHashSet<_> = hashes.iter().copied().collect();
+        let mut all = hashes.to_vec();
+        all.extend(more.into_iter().filter(|hash| !known.contains(hash)));
+        *hashes = all.into();
+    }
+
+    /// Whether all conditions but those on keys are equal.
+    #[must_use]
+    pub fn equal_but_for_keys(&self, other: &Self) -> bool {
+        let is_other = |condition: &&Condition| condition.kind() != ConditionKind::Key;
+        self.iter().filter(is_other).eq(other.iter().filter(is_other))
     }
 
     /// Whether there is a condition of this kind.

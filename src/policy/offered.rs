@@ -1,8 +1,8 @@
 //! Keys that a request offers: where they are read, and what makes them invalid.
 //!
-//! 1. A key is a credential that begins with `mgk_`: in `Authorization` or `Proxy-Authorization`, behind a scheme
-//!    (`OAuth`, `Bearer` or another) or bare; as the user or the password of `Basic`; as `oauth_token` or `access_token` in
-//!    the query; or in the CONNECT request of the tunnel.
+//! 1. A key is a word that begins with `mgk_`: in `Authorization` or `Proxy-Authorization`, behind a scheme (`OAuth`,
+//!    `Bearer` or another), bare or in quotes; as the user or the password of `Basic`; as `oauth_token` or `access_token`
+//!    in the query; or in the CONNECT request of the tunnel.
 //! 2. One that is no whole key is refused (`key_unknown`, 401), and so is a request with two different keys (`keys_differ`,
 //!    401). A request never falls to a caller that is known otherwise.
 //! 3. Any other credential is no proof. It is removed and counted ([`crate::gateway::headers`]).
@@ -12,10 +12,11 @@ use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use http::header::{AUTHORIZATION, PROXY_AUTHORIZATION};
 use http::{HeaderMap, HeaderName, HeaderValue};
+use memchr::memmem;
 use strict_http::target::{self, plain};
 use zeroize::Zeroizing;
 
-use super::key::{is_claimed, is_whole};
+use super::key::{PREFIX, is_whole};
 use super::proof::KeyHash;
 use crate::policy::rejection::{Reason, Rejection};
 
@@ -46,8 +47,9 @@ impl Offered {
         let values = FIELDS.iter().flat_map(|name| fields.get_all(name));
         let by_fields = values.map(HeaderValue::as_bytes).try_fold(self, Self::and_field)?;
         let parameters = query.into_iter().flat_map(target::credentials);
-        let all =
-            parameters.map(|value| plain(value.as_bytes())).try_fold(by_fields, |offered, value| offered.and(&value));
+        let all = parameters
+            .map(|value| plain(value.as_bytes()))
+            .try_fold(by_fields, |offered, value| claimed(&value).try_fold(offered, Self::and));
         all.map(Self::key)
     }
 
@@ -57,15 +59,12 @@ impl Offered {
     /// As [`Self::by_request`].
     pub fn and_field(self, value: &[u8]) -> Result<Self, Rejection> {
         let pair = basic(value);
-        let of_pair = pair.iter().flat_map(|pair| pair.splitn(2, |byte| *byte == b':'));
-        [behind_scheme(value)].into_iter().chain(of_pair).try_fold(self, Self::and)
+        let offered = claimed(value).try_fold(self, Self::and)?;
+        pair.iter().flat_map(|pair| claimed(pair)).try_fold(offered, Self::and)
     }
 
-    /// Adds a credential, if it is a key.
+    /// Adds a text that claims to be a key.
     fn and(self, credential: &[u8]) -> Result<Self, Rejection> {
-        if !is_claimed(credential) {
-            return Ok(self);
-        }
         if !is_whole(credential) {
             return Err(Rejection::because(Reason::KeyUnknown, Mistyped));
         }
@@ -86,10 +85,22 @@ pub fn is_key(value: &[u8]) -> bool {
     Offered::default().and_field(value).is_ok_and(|offered| offered.key().is_some())
 }
 
-/// Returns a credential without its scheme, if it has one.
-fn behind_scheme(value: &[u8]) -> &[u8] {
-    let value = value.trim_ascii();
-    value.iter().position(|byte| *byte == b' ').and_then(|end| value.get(end..)).map_or(value, <[u8]>::trim_ascii)
+/// Whether the credentials in a query are keys.
+#[must_use]
+pub fn has_only_keys(query: Option<&str>) -> bool {
+    let mut credentials = query.into_iter().flat_map(target::credentials).peekable();
+    credentials.peek().is_some() && credentials.all(|value| claimed(&plain(value.as_bytes())).any(is_whole))
+}
+
+/// Returns the texts that claim to be keys: each `mgk_` that begins a word, to the end of the word. Some clients put a
+/// credential into quotes, or write two schemes.
+fn claimed(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let is_of_word = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b'~');
+    let begins = move |at: &usize| text.get(..*at).and_then(<[u8]>::last).is_none_or(|before| !is_of_word(before));
+    memmem::find_iter(text, PREFIX.as_bytes()).filter(begins).filter_map(move |at| {
+        let rest = text.get(at..)?;
+        rest.get(..rest.iter().take_while(|byte| is_of_word(byte)).count())
+    })
 }
 
 /// Decodes the user and the password of `Basic` (RFC 7617), which a colon separates.
@@ -139,6 +150,9 @@ mod tests {
             format!("OAuth {key}"),
             format!("bearer   {key} "),
             format!("Token {key}"),
+            format!("Bearer OAuth {key}"),
+            format!("OAuth\t{key}"),
+            format!("OAuth oauth_token=\"{key}\""),
             format!("Basic {}", encoded(&format!("etl:{key}"))),
             format!("BASIC  {}", encoded(&format!("{key}:"))),
             format!("Basic {}", encoded(&format!("{key}:x"))),
@@ -157,6 +171,7 @@ mod tests {
             format!("oauth_token={percent}"),
         ] {
             assert_eq!(offered(&[], Some(&query)), expected, "{query}");
+            assert!(has_only_keys(Some(&query)) && !has_only_keys(Some(&format!("{query}&oauth_token=y0_x"))));
         }
         let same = format!("oauth_token={key}");
         assert_eq!(offered(&[(AUTHORIZATION, &key), (PROXY_AUTHORIZATION, &key)], Some(&same)), expected);
@@ -203,10 +218,19 @@ mod tests {
     #[test]
     fn rule_3_other_credentials_are_no_proof() {
         let [key, _] = keys();
-        let nested = encoded(&format!("a:b:{key}"));
-        for value in
-            ["", "OAuth", "y0_AgAAAA", "OAuth y0_AgAAAA", "Basic", "Basic !", &nested, &format!("Basic {nested}")]
-        {
+        let (without_scheme, inside) = (encoded(&format!("a:{key}")), format!("y0_{key}"));
+        for value in [
+            "",
+            "OAuth",
+            "y0_AgAAAA",
+            "OAuth y0_AgAAAA",
+            "Basic",
+            "Basic !",
+            &without_scheme,
+            &inside,
+            "mgk",
+            "a-mgk_1",
+        ] {
             assert_eq!(offered(&[(AUTHORIZATION, value)], None), Ok(None), "{value}");
             assert!(!is_key(value.as_bytes()));
         }

@@ -107,7 +107,8 @@ impl Readiness {
                 | Purpose::Renewed(_)
                 | Purpose::State
                 | Purpose::Store
-                | Purpose::StorePassword => line('!', &format!("{purpose}: {why}")),
+                | Purpose::StorePassword
+                | Purpose::Keys => line('!', &format!("{purpose}: {why}")),
                 Purpose::Listener(name) => {
                     line(if is_asked_for(name.as_str()) { '-' } else { '!' }, &format!("{purpose}: {why}"))
                 }

@@ -18,9 +18,12 @@ impl Reloader {
     /// Whether the files that are read with the configuration have the content in use.
     pub(super) fn is_in_use(&self, config: &Config) -> bool {
         let tls = |config: &Config| config.listeners.iter().map(|listener| listener.tls.clone()).collect::<Vec<_>>();
+        let conditions =
+            |config: &Config| config.callers.iter().map(|caller| caller.conditions.clone()).collect::<Vec<_>>();
         config.upstream == self.config.upstream
             && config.identity == self.config.identity
             && tls(config) == tls(&self.config)
+            && conditions(config) == conditions(&self.config)
     }
 
     pub(super) fn taken(&mut self) {
@@ -80,6 +83,7 @@ impl Reloader {
                 | Purpose::OAuth
                 | Purpose::Proxy
                 | Purpose::Store
+                | Purpose::Keys
                 | Purpose::Certificate(_)
                 | Purpose::CertificateKey(_)
                 | Purpose::Authority(_)

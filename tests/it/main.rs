@@ -46,6 +46,7 @@ mod policy {
     mod conditions;
     mod filtered_lists;
     mod identify;
+    mod keys;
     mod matrix;
     pub mod rejections;
     pub mod rules;
@@ -127,6 +128,7 @@ mod cli {
     pub mod doctor;
     mod doctor_reasons;
     mod doctor_remedies;
+    mod key;
     mod manual;
     mod narrowing;
     mod quick_start;

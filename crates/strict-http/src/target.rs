@@ -247,7 +247,7 @@ pub fn without_credentials(path: &str, query: &str) -> Option<Bytes> {
 /// because [`Target::canonical`] makes such a name begin a pair of its own.
 pub fn credentials(query: &str) -> impl Iterator<Item = &str> {
     // Most queries have none.
-    let may_have_some = memchr::memmem::find(query.as_bytes(), b"_token=");
+    let may_have_some = memchr::memmem::find(query.as_bytes(), b"_token");
     let pairs = may_have_some.map(|_| query.split(['&', ';'])).into_iter().flatten();
     pairs.map(name_and_value).filter(|(name, _)| is_credential(name.as_bytes())).map(|(_, value)| value)
 }

@@ -273,6 +273,22 @@ fn rule_6_only_a_caller_that_states_the_proof_covers_another() {
 }
 
 #[test]
+fn ten_thousand_keys_are_one_look_up() {
+    let keys: Vec<_> = (0..10_000_u32).map(|number| number.to_be_bytes()).collect();
+    let of_one =
+        callers(vec![caller("all", all_of([Condition::Key(keys.iter().map(|key| KeyHash::of(key)).collect())]))]);
+    let many = keys.iter().enumerate().map(|(n, bytes)| caller(&format!("k{n}"), all_of([key(&[bytes])])));
+    let many = callers(many.collect());
+    let evidence = Evidence::new(ListenerName::new("app"), address("::1"));
+    for (number, bytes) in keys.iter().enumerate().step_by(999) {
+        let hash = KeyHash::of(bytes);
+        assert_eq!((of_one.of_proof.of_key(&hash), many.of_proof.of_key(&hash)), (Some(&[0][..]), Some(&[number][..])));
+        assert_eq!(who_proves(&of_one, &evidence, &offers(bytes)), "all");
+        assert_eq!(who_proves(&many, &evidence, &offers(bytes)), format!("k{number}"));
+    }
+}
+
+#[test]
 fn ten_thousand_callers_are_one_look_up() {
     let many = (0..10_000_u32)
         .map(|n| caller(&format!("c{n}"), from(&[&format!("10.{}.{}.{}/32", n >> 16, (n >> 8) & 255, n & 255)])));

@@ -225,7 +225,7 @@ fn explain_knows_every_answer() {
             "token": reason.is_none().then_some("analytics"),
             "status": reason.map(|(status, _)| status), "reason": reason.map(|(_, reason)| reason),
             "candidates": [], "would_refuse": null, "because": because, "body_is_read": false,
-            "list_is_filtered": false, "quota": null,
+            "list_is_filtered": false, "quota": null, "identity": null,
         });
         assert_eq!(verdict, &expected, "{method} {url}");
         assert_eq!(code, i32::from(reason.is_some()), "{method} {url}");

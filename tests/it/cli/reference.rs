@@ -54,6 +54,13 @@ pub fn complete_reference(folder: &Path) -> String {
                 format!("  proxy_auth_file: {}", auth.display())
             }
             Some(key) if ["connect_to:", "proxy:"].iter().any(|name| key.starts_with(name)) => format!("  {key}"),
+            Some(key) if key.starts_with("keys_file:") => {
+                std::fs::write(folder.join("keys"), format!("reports {}\n", "ab".repeat(32))).unwrap();
+                format!("keys_file: {}/keys", folder.display())
+            }
+            Some(key) if ["key_sha256:", "san:", "service_account:"].iter().any(|name| key.starts_with(name)) => {
+                format!("      {key}")
+            }
             Some(key) if ["workers:", "state_dir:"].iter().any(|name| key.starts_with(name)) => key.to_owned(),
             _ => line.to_owned(),
         };
@@ -76,6 +83,11 @@ fn the_reference_is_right_as_it_is_and_with_every_key() {
     assert_eq!(config.upstream.connect_to, Some(("127.0.0.1".to_owned(), 8443)));
     let proxy = config.upstream.proxy.unwrap();
     assert_eq!((&*proxy.host, proxy.port, proxy.auth.is_some()), ("proxy.internal", 3128, true));
+    assert_eq!(
+        config.callers[0].conditions.keys().map(<[_]>::len),
+        Some(2),
+        "one in the configuration, one in the file"
+    );
     assert_eq!(config.workers, Some(2));
     assert!(config.listeners[0].admission.required.is_some());
     assert!(config.listeners.iter().all(|listener| listener.tls.is_some()));

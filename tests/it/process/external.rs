@@ -32,6 +32,7 @@ callers: [{id: reports, match: {listener: app}, scopes: [metrika:read], tokens: 
 quota:
   store: {redis: 'rediss://gate@localhost', ca_file: '{folder}/of-store/ca.pem', password_file: '{folder}/of-store-password/password'}
 state_dir: '{folder}/of-state'
+keys_file: '{folder}/of-keys/keys'
 ";
 
 /// The compiler reports a new purpose here; it gets a number, and so is looked for below.
@@ -55,9 +56,10 @@ fn number(purpose: Purpose) -> usize {
         Purpose::AuthorityKey(_) => 15,
         Purpose::Renewed(_) => 16,
         Purpose::ClientAuthority(_) => 17,
+        Purpose::Keys => 18,
     }
 }
-const NUMBERS: std::ops::Range<usize> = 0..18;
+const NUMBERS: std::ops::Range<usize> = 0..19;
 
 fn plan(upstream: &Upstream) -> Plan {
     let plan = Gate::plan(upstream, EVERYTHING);
@@ -75,6 +77,7 @@ fn plan(upstream: &Upstream) -> Plan {
         "state",
         "store",
         "store-password",
+        "keys",
     ];
     for folder in folders {
         std::fs::create_dir(at(&format!("of-{folder}"))).unwrap();
@@ -89,6 +92,7 @@ fn plan(upstream: &Upstream) -> Plan {
     write_private(&at("of-token/analytics"), READ_TOKEN);
     write_private(&at("of-store-password/password"), "a-password");
     write_private(&at("of-proxy/auth"), "user:password");
+    std::fs::write(at("of-keys/keys"), "# no key yet\n").unwrap();
     plan
 }
 

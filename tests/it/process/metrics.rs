@@ -248,6 +248,10 @@ tokens:
         "callers:\n",
         "  - {name: tls, address: '127.0.0.1:0', tls: {authority: '{folder}/ca', renew: true}}\ncallers:\n",
     );
+    let key = metrika_gate::policy::key::of_random(&[1; 43]).unwrap();
+    let hash = metrika_gate::policy::caller::KeyHash::of(key.as_bytes());
+    let keyed = "scopes: [metrika:read], tokens: [analytics]";
+    let callers = format!("{callers}  - {{id: keyed, match: {{listener: tls, key_sha256: ['{hash}']}}, {keyed}}}\n");
     let gate = Gate::start(
         upstream,
         &format!(
@@ -260,10 +264,12 @@ tokens:
     gate.send("app", "DELETE /management/v1/counter/1 HTTP/1.1\r\nHost: localhost\r\nCookie: a=b\r\n\r\n");
     gate.send("crm", "DELETE /management/v1/counter/1 HTTP/1.1\r\nHost: localhost\r\n\r\n");
     gate.send("app", "what?\r\n\r\n");
+    let elsewhere = format!("GET {COUNTERS} HTTP/1.1\r\nHost: localhost\r\nAuthorization: OAuth {}\r\n\r\n", *key);
+    assert_eq!(gate.send("app", elsewhere).summary(), "401 unknown_caller");
     let mut slow = gate.connect("crm");
     slow.send(format!("POST {COUNTERS} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{{"));
     assert_eq!(slow.answer().status, 408);
-    gate.until_metric(&["metrika_gate_requests_total"], 8.0);
+    gate.until_metric(&["metrika_gate_requests_total"], 9.0);
     gate
 }
 

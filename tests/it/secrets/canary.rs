@@ -13,7 +13,13 @@ const OF_CALLER: &str = "y0_canaryMINEcanary0123456789abcdef";
 const IN_QUERY: &str = "y0_canaryASKEDcanary0123456789abcde";
 const IN_COOKIE: &str = "3:canaryCOOKIEcanary0123456789";
 const IN_BODY: &str = "canaryBODYcanary0123456789";
-const ALL: [&str; 8] = [READ_TOKEN, WRITE_TOKEN, NEW_TOKEN, BAD_TOKEN, OF_CALLER, IN_QUERY, IN_COOKIE, IN_BODY];
+/// A key of a caller, and its hash.
+const KEY: &str = "mgk_canaryKEYcanary0123456789abcdefghijklmnopqr0G1oab";
+const KEY_SHA256: &str = "eefbcca3920db78180b8323fd5bfd264f28dd092e0c268c439d21b63d8e3227e";
+/// A key with a wrong checksum.
+const MISTYPED: &str = "mgk_canaryTYPOcanary0123456789abcdefghijklmnopq000000";
+const ALL: [&str; 10] =
+    [READ_TOKEN, WRITE_TOKEN, NEW_TOKEN, BAD_TOKEN, OF_CALLER, IN_QUERY, IN_COOKIE, IN_BODY, KEY, MISTYPED];
 
 /// The forms of a secret: as it is, its beginning, percent-encoded, in hexadecimal, and in base64 at each of the three
 /// places it can begin.
@@ -100,6 +106,20 @@ fn requests() -> Vec<String> {
     requests.push(format!("{OF_CALLER}\r\n\r\n"));
     requests.push(format!("GET /management/v1/counters?{query} HTTP/1.1\r\n{fields}Bad header {OF_CALLER}\r\n\r\n"));
     requests.push(format!("GET /management/v1/counters HTTP/1.1\r\n{fields}A: {}\r\n\r\n", OF_CALLER.repeat(3_000)));
+    for key in [KEY, MISTYPED] {
+        let basic = base64(format!("etl:{key}").as_bytes());
+        for (target, fields) in [
+            ("/management/v1/counters".to_owned(), format!("Authorization: OAuth {key}")),
+            ("/management/v1/counters".to_owned(), format!("Authorization: Basic {basic}\r\nX-Api-Key: {key}")),
+            (format!("/management/v1/counters?oauth_token={key}&comment={key}"), format!("Proxy-Authorization: {key}")),
+            (format!("/stat/v1/data?access_token={key}"), format!("Cookie: {key}")),
+            (format!("/management/v1/unknown/{key}"), format!("Authorization: Bearer {key}\r\nX-Unknown: {key}")),
+            ("/management/v1/counters".to_owned(), format!("Authorization: {KEY}\r\nAuthorization: {MISTYPED}")),
+            (format!("/management/v1/counters?ids={key}"), format!("Bad header {key}")),
+        ] {
+            requests.push(format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n\r\n"));
+        }
+    }
     requests
 }
 
@@ -128,7 +148,11 @@ fn no_secret_is_written_anywhere() {
             }
         }
     });
-    let plan = Gate::plan(&upstream, TWO_CALLERS).argument("--log-level").argument("trace");
+    let keyed = format!(
+        "  - {{id: keyed, match: {{key_sha256: [{KEY_SHA256}]}}, scopes: [metrika:read], tokens: [analytics]}}\n"
+    );
+    let config = format!("{TWO_CALLERS}{keyed}");
+    let plan = Gate::plan(&upstream, &config).argument("--log-level").argument("trace");
     let mut gate = plan.start();
     let said_by_check = |gate: &Gate| {
         let output = program().args(["check", "--config"]).arg(gate.file("gate.yaml")).output().unwrap();
@@ -147,6 +171,7 @@ fn no_secret_is_written_anywhere() {
     let sent = upstream.requests().concat();
     assert!(sent.contains(READ_TOKEN) && sent.contains(WRITE_TOKEN), "the canaries were out");
     assert!(!sent.contains(OF_CALLER) && !sent.contains(IN_COOKIE), "what a caller sends as a credential stays");
+    gate.until_log(&["\"caller\":\"keyed\""]);
 
     gate.replace_token("analytics", NEW_TOKEN);
     gate.until_log(&["token reloaded", "\"usable\":true"]);
@@ -162,6 +187,9 @@ fn no_secret_is_written_anywhere() {
     gate.replace_config(&good.replace("file: '", &format!("value: {OF_CALLER}, file: '")));
     gate.signal("HUP");
     gate.until_log(&["the configuration was not reloaded", "unknown key"]);
+    gate.replace_config(&good.replace(KEY_SHA256, KEY));
+    gate.until_log(&["the configuration was not reloaded", "looks like a key itself"]);
+    assert_clean("check of a key in the configuration", &said_by_check(&gate));
 
     for path in ["/metrics", "/readyz?verbose", "/startupz", "/livez", "/"] {
         assert_clean(path, &gate.admin(path).text());
