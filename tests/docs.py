@@ -179,6 +179,7 @@ def links():
             reached.add(page)
             wait += [next_page for next_page in leads.get(page, ()) if next_page.startswith("docs/")]
     wrong += [f"docs/README.md leads nowhere to {page}" for page in sorted(pages) if page.startswith("docs/") and page not in reached]
+    wrong += [f"{file} has more than 180 lines" for file in ("README.md", "README.ru.md") if read(file).count("\n") > 180]
     if seen < 200:
         raise Wrong(f"only {seen} links were found")
     if wrong:
