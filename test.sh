@@ -207,7 +207,7 @@ GATE
 }
 # The links, examples and commands of the documents; the first three need nothing but Python.
 documents() {
-    step "documents" tests/docs.py links decisions russian
+    step "documents" tests/docs.py links decisions requirements russian
     if python3 -c 'import yaml' 2>/dev/null; then
         step "examples of configuration" env METRIKA_GATE_BIN="$PWD/$gate" tests/docs.py examples
     else
