@@ -265,6 +265,8 @@ arm64() {
 }
 # A browser looks at the status page of a gate under traffic; test.sh makes no pictures.
 status_page() { METRIKA_GATE_BIN=$PWD/$gate timeout 180 python3 tests/observe/page.py; }
+# A person gets a token: the browser signs in and clicks.
+login_in_a_browser() { METRIKA_GATE_BIN=$PWD/$gate timeout 120 python3 tests/observe/login.py; }
 # A Prometheus scrapes a gate under traffic, and every panel of the dashboard has data.
 dashboard() { METRIKA_GATE_BIN=$PWD/$gate timeout 120 python3 tests/observe/dashboard.py; }
 
@@ -310,7 +312,7 @@ merge_gate() {
     else
         skip "published clients" "$(tail -n 1 "$work/clients")"
     fi
-    if has python3 && has chromium; then step "status page" status_page; else skip "status page" "no python3 or no Chromium"; fi
+    if has python3 && has chromium; then step "status page" status_page; step "login in a browser" login_in_a_browser; else skip "status page" "no python3 or no Chromium"; fi
     if has python3 && has prometheus; then step "dashboard" dashboard; else skip "dashboard" "no python3 or no Prometheus"; fi
     if has buildah && has mmdebstrap; then step "image" tests/image.sh; else skip "image" "no buildah or no mmdebstrap"; fi
 }

@@ -14,7 +14,7 @@ def program():
 
 
 class Browser:
-    def __init__(self):
+    def __init__(self, *more):
         self.folder = tempfile.mkdtemp(prefix="metrika-gate-browser-")
         to_browser, self.write = os.pipe()
         self.read, from_browser = os.pipe()
@@ -32,7 +32,7 @@ class Browser:
         flags = [
             "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
             "--disable-component-update", "--disable-sync", "--hide-scrollbars", "--force-device-scale-factor=1",
-            "--remote-debugging-pipe", f"--user-data-dir={self.folder}", "about:blank",
+            "--remote-debugging-pipe", f"--user-data-dir={self.folder}", *more, "about:blank",
         ]
         self.child = subprocess.Popen([program(), *flags], close_fds=False, pass_fds=(), preexec_fn=descriptors,
                                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
