@@ -3,9 +3,9 @@
 
     tests/mutations.py            all of them: about half a minute each
     tests/mutations.py R-11 R-15  those of these promises
-    tests/mutations.py --missing  those that docs/decisions/0016-mutations.md does not have yet
+    tests/mutations.py --missing  those that docs/decisions/0016-mutations.md does not have, or has with a test of another name
     tests/mutations.py --write    all of them, and writes that page; with promises or --missing, their rows of it
-    tests/mutations.py --check    only whether each of them can still be made
+    tests/mutations.py --check    only whether each of them can still be made, and whether each filter finds a test
 
 A mutation is an edit of one file: a text that stands there exactly once, and what it becomes. The tests that are run are
 named by a filter of nextest, and at least one of them has to fail. A mutation that does not compile, or whose text is not
@@ -780,7 +780,7 @@ def run(mutations):
 
 
 def killed(tree, target, tests):
-    command = ["cargo", "nextest", "run", "--locked", "--no-fail-fast", "--target-dir", str(target), "-E", " | ".join(f"test({test})" for test in tests.split(" | "))]
+    command = ["cargo", "nextest", "run", "--locked", "--no-fail-fast", "--target-dir", str(target), "-E", " | ".join(f"test({test})" for test in filters(tests))]
     # Lints are of no interest here: what is taken away leaves names unused.
     done = subprocess.run(command, cwd=tree, capture_output=True, text=True, env={**os.environ, "RUSTFLAGS": "-A warnings"})
     if "Summary" not in done.stderr:
@@ -789,15 +789,33 @@ def killed(tree, target, tests):
     return "`" + "`, `".join(failed) + "`" if failed else "SURVIVED"
 
 
+def tests_of_today():
+    """The names of all tests; none without cargo-nextest."""
+    if not shutil.which("cargo-nextest"):
+        return set()
+    listed = subprocess.run(["cargo", "nextest", "list", "--locked", "--message-format", "oneline"], cwd=ROOT, capture_output=True, text=True, check=True)
+    return {line.split()[1] for line in listed.stdout.splitlines() if len(line.split()) == 2}
+
+
+def filters(tests):
+    return tests.split(" | ")
+
+
 def check():
-    """Whether each text still stands there once."""
+    """Whether each text still stands there once, and each filter finds a test."""
     stale = 0
+    names = tests_of_today()
+    for promise, what, _, _, _, tests, *_ in MUTATIONS:
+        for test in filters(tests):
+            if names and not any(test in name for name in names):
+                stale += 1
+                print(f"STALE: {promise} | {what}: no test has {test} in its name")
     for promise, what, file, text, becomes, tests, *more in MUTATIONS:
         for name, text, _ in [(file, text, becomes), *more]:
             if (ROOT / name).read_text().count(text) != 1:
                 stale += 1
                 print(f"STALE: {promise} | {what} | {name}: the text does not stand there once")
-    print(f"{len(MUTATIONS)} protections, {stale} texts that do not stand where they should")
+    print(f"{len(MUTATIONS)} protections, {stale} texts or filters to be corrected")
     return stale
 
 
@@ -805,6 +823,12 @@ def reported():
     """The rows of the page: what was found, by promise and protection."""
     rows = (line.strip("| ").split(" | ") for line in REPORT.read_text().splitlines())
     return {(cells[0], cells[1]): cells[3] for cells in rows if len(cells) == 4}
+
+
+def current():
+    """The rows of the page whose tests still exist."""
+    names = tests_of_today()
+    return {row: result for row, result in reported().items() if not names or names.issuperset(re.findall("`([^`]+)`", result))}
 
 
 def write(results):
@@ -833,7 +857,7 @@ if __name__ == "__main__":
     unknown = set(arguments) - set(promises) - {"--missing", "--write"} | set(promises) - {row[0] for row in MUTATIONS}
     if unknown:
         sys.exit(f"{', '.join(sorted(unknown))}: unknown. {__doc__}")
-    known = reported() if "--missing" in arguments else {}
+    known = current() if "--missing" in arguments else {}
     results = []
     for result in run([row for row in MUTATIONS if row[:2] not in known and (not promises or row[0] in promises)]):
         print(" | ".join(result), flush=True)
