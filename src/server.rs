@@ -101,6 +101,10 @@ pub async fn accept(
             }
         }
     }
+    // A connection that would be served now and has not sent its request in time could wait for the next process instead.
+    if listener.is_kept {
+        return;
+    }
     // A pending connection may have sent its request; closing the listener would reset it.
     while let Some(accepted) = tokio::task::unconstrained(accepting.accept_now()).await {
         match accepted {

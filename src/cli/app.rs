@@ -11,6 +11,7 @@
 //!    The service manager is told about each of these steps (`process/manager.rs`).
 //! 3. SIGHUP reloads, and is ignored during the shutdown. SIGUSR1 and SIGUSR2, which end a process by default, are ignored.
 
+use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -38,7 +39,7 @@ use crate::process::store::StoreTask;
 use crate::process::workers::{Start, Workers};
 use crate::reload::{Folders, LOOK, LOOK_AT_UNWATCHED, Reloader, Source};
 use crate::server::listen::{Bound, bind};
-use crate::server::passed::PassedSockets;
+use crate::server::passed::{Distribution, PassedSockets, Taken};
 use crate::telemetry::{self, Form, Sink};
 use crate::upstream::own::look_for_loop;
 
@@ -254,29 +255,50 @@ impl App {
     }
 }
 
+/// The time within which the service manager closes the sockets that it is told to forget.
+const RELEASE: Duration = Duration::from_secs(2);
+
 /// Opens `listeners`: on the sockets that the service manager passed, as far as there are any.
 fn open(
     listeners: &[Listener],
     worker_count: usize,
     manager: &Manager,
-    mut passed: PassedSockets,
+    passed: PassedSockets,
 ) -> anyhow::Result<Vec<Bound>> {
     passed.check(listeners)?;
+    let Distribution { listeners: taken, stale } = passed.distribute(listeners, worker_count)?;
+    stale.iter().for_each(|name| manager.forget(name));
+    // The manager closes its copies of these sockets soon.
+    let patience = if stale.is_empty() { Duration::ZERO } else { RELEASE };
+    let until = Instant::now() + patience;
     let mut opened = Vec::new();
-    for listener in listeners {
-        let failed = || format!("cannot open listener '{}' at {}", listener.name, listener.bind);
-        let bound = match passed.bound(listener, worker_count).with_context(failed)? {
-            Some(bound) => bound,
+    for (listener, taken) in listeners.iter().zip(taken) {
+        let (bound, is_stored) = match taken {
+            Some(Taken { bound, is_stored }) => (bound, is_stored),
             None => {
-                let bound = bind(listener, worker_count, manager.keeper()).with_context(failed)?;
-                manager.keep(listener.name, bound.keeper, &bound.sockets);
-                bound
+                let failed = || format!("cannot open listener '{}' at {}", listener.name, listener.bind);
+                let bind = || bind(listener, worker_count, manager.keeper());
+                (bind_until(until, bind).with_context(failed)?, false)
             }
         };
+        if !is_stored {
+            manager.keep(listener.name, bound.keeper, &bound.sockets);
+        }
         opened.push(bound);
     }
-    passed.left().iter().for_each(|name| manager.forget(name));
     Ok(opened)
+}
+
+/// Tries again while the address is in use, until a time.
+fn bind_until(until: Instant, bind: impl Fn() -> io::Result<Bound>) -> io::Result<Bound> {
+    loop {
+        match bind() {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => {
+                std::thread::sleep(RELEASE / 100);
+            }
+            bound => return bound,
+        }
+    }
 }
 
 fn admin_listener(runtime: &LocalRuntime, address: SocketAddr) -> anyhow::Result<TcpListener> {

@@ -1,8 +1,8 @@
 //! `token revoke`: ends a token at Yandex, and removes its files.
 //!
 //! 1. Only a token that was issued to a device can be revoked by a program. Its owner ends any other, on a page.
-//! 2. A token that an earlier command received and did not install is revoked first. The installed one may have ended with
-//!    it, which is no error then.
+//! 2. A token that an earlier command received and did not install is revoked first. Each of the two may have ended before, the
+//!    installed one with the other, which is no error then: the command can be repeated.
 
 use std::io::Write;
 
@@ -36,7 +36,10 @@ pub(super) fn revoke(args: &RevokeArgs, out: &mut dyn Write) -> anyhow::Result<u
     let server = subject.server()?;
     let pending = pending.filter(|pending| *pending != token);
     if let Some(pending) = &pending {
-        block_on(server.revoke(&client, pending))?.map_err(Ended::from)?;
+        match block_on(server.revoke(&client, pending))? {
+            Err(Fault::Refused(_, OAuthError::InvalidGrant)) => {}
+            revoked => revoked.map_err(Ended::from)?,
+        }
     }
     match block_on(server.revoke(&client, &token))? {
         Err(Fault::Refused(_, OAuthError::InvalidGrant)) if pending.is_some() => {}

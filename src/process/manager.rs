@@ -6,8 +6,9 @@
 //! 3. The status line is the result of `/readyz` with the lines of its problems. It is sent when it changes.
 //! 4. The watchdog is notified by the main loop, twice per interval, after every worker has replied. A worker or a main loop
 //!    that stalls is therefore noticed, and the manager restarts the process.
-//! 5. Sockets that the gate opened itself are put into the descriptor store, from which the next process gets them.
-//!    Callers that connect between the two processes wait for the next one and are not refused.
+//! 5. Sockets that the gate opened itself are put into the descriptor store of systemd, from which the next process gets them.
+//!    Callers that connect between the two processes wait for the next one and are not refused. Other managers with the
+//!    protocol, such as podman, have no store; only systemd sets `INVOCATION_ID`.
 
 use std::cell::{Cell, RefCell};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -38,6 +39,8 @@ const STATUS: usize = 600;
 #[derive(Debug, Default)]
 pub struct Manager {
     is_there: bool,
+    /// Whether it keeps descriptors (rule 5).
+    has_store: bool,
     /// The interval in which the manager expects to be notified.
     watchdog: Option<Duration>,
     next: Cell<Option<Instant>>,
@@ -51,9 +54,11 @@ impl Manager {
     #[must_use]
     #[expect(clippy::disallowed_methods, reason = "the protocol of service managers, not a setting of the gate")]
     pub fn of_environment() -> Self {
-        let is_there = std::env::var_os("NOTIFY_SOCKET").is_some_and(|socket| !socket.is_empty());
+        let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        let is_there = is_set("NOTIFY_SOCKET");
+        let has_store = is_there && is_set("INVOCATION_ID");
         let watchdog = sd_notify::watchdog_enabled().filter(|interval| is_there && !interval.is_zero());
-        Self { is_there, watchdog, ..Self::default() }
+        Self { is_there, has_store, watchdog, ..Self::default() }
     }
 
     #[cfg(test)]
@@ -64,7 +69,7 @@ impl Manager {
     /// Returns who keeps the sockets that this process opens.
     #[must_use]
     pub const fn keeper(&self) -> Keeper {
-        if self.is_there { Keeper::Store } else { Keeper::Process }
+        if self.has_store { Keeper::Store } else { Keeper::Process }
     }
 
     /// Puts the socket of a listener that this process opened into the descriptor store, in place of an earlier one, if the

@@ -40,13 +40,21 @@ pub struct Kind {
     pub tls: bool,
     /// Whether it is a forward proxy, which expects clear text outside of tunnels.
     pub proxy: bool,
+    /// Whether its socket outlives the process, so that connections that are not accepted wait for the next process.
+    pub is_kept: bool,
 }
 
 impl Kind {
     /// Returns the kind of a configured listener.
     #[must_use]
-    pub const fn of(listener: &Listener) -> Self {
-        Self { name: listener.name, http2: listener.http2, tls: listener.tls.is_some(), proxy: listener.proxy }
+    pub const fn of(listener: &Listener, keeper: Keeper) -> Self {
+        Self {
+            name: listener.name,
+            http2: listener.http2,
+            tls: listener.tls.is_some(),
+            proxy: listener.proxy,
+            is_kept: matches!(keeper, Keeper::Unit | Keeper::Store),
+        }
     }
 
     /// Whether a connection begins with its first request.
@@ -219,7 +227,7 @@ impl Bound {
         keeper: Keeper,
         file: Option<SocketFile>,
     ) -> io::Result<Self> {
-        let kind = Kind::of(listener);
+        let kind = Kind::of(listener, keeper);
         let scheme = if kind.tls && !kind.proxy { "https" } else { "http" };
         let (place, address) = match (&listener.bind, sockets.first()) {
             (Bind::Unix { path, .. }, _) => (format!("unix:{}", path.display()), None),

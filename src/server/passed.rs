@@ -4,14 +4,15 @@
 //!    address or path of the listener, because the rules about addresses (`allow_remote`, `hosts`, `Host`) are checked with
 //!    those; the file of a unix socket must not permit more than `mode`.
 //! 2. A socket of a unit that no listener uses is an error: callers would connect to it without a response.
-//! 3. A socket that an earlier process put into the descriptor store has the name of its listener after [`STORED`]. One that
-//!    does not fit the configuration any more is closed, its file is removed, and the listener is opened in the usual way.
+//! 3. A socket that an earlier process put into the descriptor store has the name of its listener after [`STORED`]. It serves
+//!    the listener of that name, or another one with its address or path, because a listener can be renamed. One that fits no
+//!    listener is closed and its file removed, before any listener is opened, because its address may overlap.
 //! 4. All workers share a passed socket. The kernel resets the pending connections of a socket that ends with the process;
 //!    those of a shared one wait for the next process.
 
 use std::fmt;
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 use listenfd::ListenFd;
@@ -39,8 +40,6 @@ pub struct UnfitSocket(String);
 #[derive(Debug, Default)]
 pub struct PassedSockets {
     sockets: Vec<(String, BoundSocket)>,
-    /// The names in the store of sockets that do not fit.
-    unfit: Vec<String>,
 }
 
 impl PassedSockets {
@@ -64,7 +63,7 @@ impl PassedSockets {
             })?;
             sockets.push((name, socket));
         }
-        Ok(Self { sockets, unfit: Vec::new() })
+        Ok(Self { sockets })
     }
 
     /// Checks that one of `listeners` uses each socket of a unit (rule 2).
@@ -85,64 +84,91 @@ impl PassedSockets {
         Ok(())
     }
 
-    /// Returns `listener` on the socket that was passed for it, with a copy for each of `workers`; `None` if there is none
-    /// that fits.
+    /// Distributes the sockets to `listeners`, with a copy for each of `workers` (rules 1 and 3).
     ///
     /// # Errors
-    /// [`UnfitSocket`] when a socket unit contradicts the configuration (rule 1), or when the socket cannot be used.
-    pub fn bound(&mut self, listener: &Listener, workers: usize) -> anyhow::Result<Option<Bound>> {
-        if let Some(socket) = self.named(listener.name.as_str()) {
-            match misfit(&socket, &listener.bind) {
-                None => return Ok(Some(Bound::passed(listener, &socket, workers, Keeper::Unit)?)),
-                Some(misfit) => {
-                    let remedy =
-                        "write the same address in ListenStream= and the mode in SocketMode= of the socket unit";
-                    return Err(UnfitSocket(format!("the socket of the service manager {misfit}; {remedy}")).into());
-                }
+    /// [`UnfitSocket`] when a socket unit contradicts the configuration, or when a socket cannot be used.
+    pub fn distribute(mut self, listeners: &[Listener], workers: usize) -> anyhow::Result<Distribution> {
+        let of_units = listeners.iter().map(|listener| self.of_unit(listener, workers));
+        let mut all: Vec<Option<Taken>> = of_units.collect::<anyhow::Result<_>>()?;
+        let mut stale = Vec::new();
+        // Those of the same name first: the configuration can leave the choice of a port to the system.
+        for is_own in [true, false] {
+            for (listener, taken) in listeners.iter().zip(&mut all).filter(|(_, taken)| taken.is_none()) {
+                let name = stored_name(listener.name.as_str());
+                let fits = |(stored, socket): &(String, BoundSocket)| {
+                    stored.starts_with(STORED) && (*stored == name) == is_own && fits(socket, &listener.bind, is_own)
+                };
+                let Some(position) = self.sockets.iter().position(fits) else { continue };
+                let (stored, socket) = self.sockets.swap_remove(position);
+                stale.extend((!is_own).then_some(stored));
+                let bound = Bound::passed(listener, &socket, workers, Keeper::Store)?;
+                *taken = Some(Taken { bound, is_stored: is_own });
             }
         }
-        let name = stored_name(listener.name.as_str());
-        while let Some(socket) = self.named(&name) {
-            let misfit = misfit(&socket, &listener.bind).or_else(|| other_mode(&listener.bind));
-            let Some(misfit) = misfit else {
-                return Ok(Some(Bound::passed(listener, &socket, workers, Keeper::Store)?));
-            };
-            tracing::info!(
-                listener = listener.name.as_str(),
-                "the stored socket {misfit}; the listener is opened again"
-            );
-            self.discard(name.clone(), &socket);
+        for (name, socket) in self.sockets {
+            let now = listeners.iter().find(|listener| stored_name(listener.name.as_str()) == name);
+            let cause = now.and_then(|listener| misfit(&socket, &listener.bind).or_else(|| other_file(&listener.bind)));
+            tracing::info!(socket = name, cause, "a stored socket that no listener uses is closed");
+            remove_file(&socket, listeners.iter().zip(&all));
+            stale.push(name);
         }
-        Ok(None)
+        for (listener, taken) in listeners.iter().zip(&mut all) {
+            if let Some(taken) = taken.as_mut().filter(|_| stale.contains(&stored_name(listener.name.as_str()))) {
+                taken.is_stored = false;
+            }
+        }
+        Ok(Distribution { listeners: all, stale })
     }
 
-    /// Records that the stored socket `name` does not fit. Its file is removed: nobody accepts what connects to it.
-    fn discard(&mut self, name: String, socket: &BoundSocket) {
-        if let BoundSocket::Unix(socket) = socket
-            && let Ok(address) = socket.local_addr()
-            && let Some(path) = address.as_pathname()
-            && let Err(error) = std::fs::remove_file(path)
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            tracing::warn!(path = %path.display(), %error, "the file of a stored socket cannot be removed");
+    /// Returns `listener` on the socket of its unit, if there is one.
+    fn of_unit(&mut self, listener: &Listener, workers: usize) -> anyhow::Result<Option<Taken>> {
+        let Some(position) = self.sockets.iter().position(|(name, _)| name == listener.name.as_str()) else {
+            return Ok(None);
+        };
+        let (name, socket) = self.sockets.swap_remove(position);
+        if let Some(misfit) = misfit(&socket, &listener.bind) {
+            return Err(UnfitSocket(format!(
+                "the socket of the service manager for listener '{name}' {misfit}; write the same address in ListenStream= and the mode in SocketMode= of the socket unit"
+            ))
+            .into());
         }
-        if !self.unfit.contains(&name) {
-            self.unfit.push(name);
-        }
+        Ok(Some(Taken { bound: Bound::passed(listener, &socket, workers, Keeper::Unit)?, is_stored: false }))
     }
+}
 
-    fn named(&mut self, wanted: &str) -> Option<BoundSocket> {
-        let position = self.sockets.iter().position(|(name, _)| name == wanted)?;
-        Some(self.sockets.swap_remove(position).1)
+/// A listener on a passed socket.
+#[derive(Debug)]
+pub struct Taken {
+    /// The listener.
+    pub bound: Bound,
+    /// Whether the descriptor store has its socket, under the name of the listener.
+    pub is_stored: bool,
+}
+
+/// The passed sockets, by listener.
+#[derive(Debug)]
+pub struct Distribution {
+    /// The listeners in the order of the configuration; `None` for one that has to be opened.
+    pub listeners: Vec<Option<Taken>>,
+    /// The names in the descriptor store under which it has sockets without a listener, or of a listener of another name.
+    pub stale: Vec<String>,
+}
+
+/// Removes the file of a stored socket, to which nobody would accept connections, unless a listener on a passed socket has
+/// its path.
+fn remove_file<'a>(socket: &BoundSocket, listeners: impl Iterator<Item = (&'a Listener, &'a Option<Taken>)>) {
+    let BoundSocket::Unix(socket) = socket else { return };
+    let Some(address) = socket.local_addr().ok() else { return };
+    let Some(path) = address.as_pathname() else { return };
+    let mut taken = listeners.filter(|(_, taken)| taken.is_some()).map(|(listener, _)| &listener.bind);
+    if taken.any(|bind| matches!(bind, Bind::Unix { path: used, .. } if used == path)) {
+        return;
     }
-
-    /// Returns the names in the descriptor store of the sockets that no listener has taken, and closes these sockets.
-    #[must_use]
-    pub fn left(mut self) -> Vec<String> {
-        for (name, socket) in std::mem::take(&mut self.sockets) {
-            self.discard(name, &socket);
-        }
-        self.unfit
+    if let Err(error) = std::fs::remove_file(path)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::warn!(path = %path.display(), %error, "the file of a stored socket cannot be removed");
     }
 }
 
@@ -157,6 +183,12 @@ fn listening(taken: &mut ListenFd, index: usize) -> Option<BoundSocket> {
         BoundSocket::Unix(socket) => SockRef::from(socket).is_listener(),
     };
     is_listening.is_ok_and(|listens| listens).then_some(socket)
+}
+
+/// Whether a stored socket can serve a listener. One of another name cannot where the system chooses the port.
+fn fits(socket: &BoundSocket, bind: &Bind, is_own: bool) -> bool {
+    let is_chosen = matches!(bind, Bind::Tcp(address) if address.port() == 0);
+    (is_own || !is_chosen) && misfit(socket, bind).is_none() && other_file(bind).is_none()
 }
 
 /// Returns how `socket` contradicts `bind`, for the end of a sentence about the socket (rule 1).
@@ -186,13 +218,14 @@ fn wide(path: &Path, mode: u32) -> Option<String> {
 }
 
 /// Returns how the file of a stored unix socket differs from the one that the gate would create (rule 3).
-fn other_mode(bind: &Bind) -> Option<String> {
+fn other_file(bind: &Bind) -> Option<String> {
     let Bind::Unix { path, mode } = bind else { return None };
-    match mode_of(path) {
-        Some(found) if found == *mode => None,
-        Some(found) => Some(format!("has the mode {found:04o}")),
-        None => Some("has no file".to_owned()),
+    let Ok(found) = path.symlink_metadata() else { return Some("has no file".to_owned()) };
+    if !found.file_type().is_socket() || found.uid() != rustix::process::geteuid().as_raw() {
+        return Some("has lost its path to another file".to_owned());
     }
+    let found = found.mode() & 0o777;
+    (found != *mode).then(|| format!("has the mode {found:04o}"))
 }
 
 fn mode_of(path: &Path) -> Option<u32> {

@@ -97,7 +97,7 @@ impl Gate {
     pub fn again(&self) -> Result<Self, String> {
         let mut command = program();
         command.args(["run", "--log-format", "json", "--workers", "1", "--config"]).arg(self.file("gate.yaml"));
-        serving(command, tempfile::tempdir().unwrap(), self.over)
+        serving(command, (), tempfile::tempdir().unwrap(), self.over)
     }
 
     /// The address of a listener, as `127.0.0.1:1234` or a path.
@@ -429,13 +429,17 @@ impl Plan {
 
     /// Starts it and waits until it serves.
     pub fn start(self) -> Gate {
-        serving(self.command(), self.folder, self.over).unwrap_or_else(|said| panic!("it does not start: {said}"))
+        let command = self.command();
+        let started = serving(command, (self.passed, self.inherited), self.folder, self.over);
+        started.unwrap_or_else(|said| panic!("it does not start: {said}"))
     }
 }
 
 /// Starts a program and waits until it serves; returns its output if it ends instead.
-fn serving(mut command: Command, folder: tempfile::TempDir, over: Over) -> Result<Gate, String> {
+fn serving<D>(mut command: Command, passed: D, folder: tempfile::TempDir, over: Over) -> Result<Gate, String> {
     let mut child = command.stderr(Stdio::piped()).stdin(Stdio::null()).spawn().unwrap();
+    // The program has its own copies.
+    drop(passed);
     let log = Arc::new(Mutex::new(Vec::new()));
     let (lines, stderr) = (log.clone(), child.stderr.take().unwrap());
     let reader = std::thread::spawn(move || {

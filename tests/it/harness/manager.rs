@@ -60,6 +60,13 @@ impl Manager {
         after + find().unwrap() + 1
     }
 
+    /// Copies of what the store has: as systemd, it keeps its own until it is told to remove them.
+    pub fn copies(&self) -> Vec<(String, OwnedFd)> {
+        let received = self.received.lock().unwrap();
+        let all = received.store.iter().flat_map(|(name, all)| all.iter().map(move |one| (name, one)));
+        all.map(|(name, one)| (name.clone(), one.try_clone().unwrap())).collect()
+    }
+
     /// Takes what the store has, as for the next start: the names and the descriptors.
     pub fn take_store(&self) -> Vec<(String, OwnedFd)> {
         let store = std::mem::take(&mut self.received.lock().unwrap().store);

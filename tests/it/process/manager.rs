@@ -33,6 +33,7 @@ fn passed(plan: Plan, name: &str, socket: &impl AsFd) -> Plan {
 
 fn notified(plan: Plan, manager: &Manager) -> Plan {
     plan.environment("NOTIFY_SOCKET", &manager.socket())
+        .environment("INVOCATION_ID", "0123456789abcdef0123456789abcdef")
 }
 
 #[test]
@@ -211,6 +212,85 @@ fn the_next_process_gets_the_sockets_from_the_store() {
     assert!(sent.contains("FDSTOREREMOVE=1 FDNAME=stored/gone"), "{sent}");
     drop(store);
     until("the old address is closed", || TcpStream::connect(&app).is_err());
+}
+
+/// The sockets of the store follow their addresses and paths: under a new name, exchanged, and where a new address overlaps an
+/// old one, whose copy the manager closes only when it is told to.
+#[test]
+fn listeners_that_change_their_names_or_addresses_open_after_a_restart() {
+    let (upstream, manager) = (Upstream::plain(), Manager::start());
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("crm.sock").display().to_string();
+    let free = |address: &str| TcpListener::bind(address).unwrap().local_addr().unwrap().port();
+    let (one, two) = (free("127.0.0.1:0"), free("127.0.0.1:0"));
+    let listeners = |app: &str, crm: &str| {
+        let config = TWO_CALLERS.replace("{name: app, address: '127.0.0.1:0'}", &format!("{{name: app, {app}}}"));
+        config.replace("{name: crm, address: '127.0.0.1:0'}", &format!("{{name: crm, {crm}}}"))
+    };
+    let (at_one, at_two) = (format!("address: '127.0.0.1:{one}'"), format!("address: '127.0.0.1:{two}'"));
+    let (wide, unix) = (format!("address: '0.0.0.0:{one}', allow_remote: true"), format!("unix: {{path: '{path}'}}"));
+    let renamed =
+        |config: &str| config.replace("listener: crm", "listener: renamed").replace("name: crm", "name: renamed");
+    let configs = [
+        listeners(&at_one, &at_two),
+        // Exchanged.
+        listeners(&at_two, &at_one),
+        renamed(&listeners(&at_two, &at_one)),
+        renamed(&listeners(&at_two, &unix)),
+        listeners(&at_two, &unix),
+        listeners(&unix, &at_one),
+        // Wider, and narrow again.
+        listeners(&unix, &wide).replace("match: {listener: crm", "match: {source: [127.0.0.0/8], listener: crm"),
+        listeners(&unix, &at_one),
+    ];
+    for (position, config) in configs.iter().enumerate() {
+        let plan = notified(Gate::plan(&upstream, config), &manager);
+        let store = manager.copies();
+        let mut gate = store.into_iter().fold(plan, |plan, (name, socket)| plan.passed(&name, socket)).start();
+        let names = [("app", "app"), ("crm", if config.contains("renamed") { "renamed" } else { "crm" })];
+        for (_, listener) in names {
+            assert_eq!(gate.get(listener, COUNTERS).summary(), "200", "{position}: {listener}");
+        }
+        gate.signal("TERM");
+        assert_eq!(gate.wait().code(), Some(0), "{position}");
+        let mut stored: Vec<_> = manager.copies().into_iter().map(|(name, _)| name).collect();
+        stored.sort_unstable();
+        let expected = names.map(|(_, listener)| format!("stored/{listener}"));
+        assert_eq!(stored, expected, "{position}");
+    }
+}
+
+/// A socket unit that takes the path of a stored socket keeps its file.
+#[test]
+fn a_stored_socket_does_not_take_the_file_of_a_unit_along() {
+    let (upstream, manager) = (Upstream::plain(), Manager::start());
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("crm.sock");
+    let config = TWO_CALLERS.replace(
+        "{name: crm, address: '127.0.0.1:0'}",
+        &format!("{{name: crm, unix: {{path: '{}'}}}}", path.display()),
+    );
+    let mut gate = notified(Gate::plan(&upstream, &config), &manager).start();
+    gate.signal("TERM");
+    assert_eq!(gate.wait().code(), Some(0));
+    std::fs::remove_file(&path).unwrap();
+    let unit = UnixListener::bind(&path).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o660)).unwrap();
+    let plan = notified(Gate::plan(&upstream, &config), &manager);
+    let plan = manager.copies().into_iter().fold(plan, |plan, (name, socket)| plan.passed(&name, socket));
+    let next = passed(plan, "crm", &unit).start();
+    assert!(path.exists() && next.get("crm", COUNTERS).summary() == "200");
+}
+
+/// Another manager has no store: the sockets end with the process, and so does the file.
+#[test]
+fn a_manager_without_a_store_keeps_no_socket() {
+    let (upstream, manager) = (Upstream::plain(), Manager::start());
+    let mut gate = Gate::plan(&upstream, TWO_CALLERS).environment("NOTIFY_SOCKET", &manager.socket()).start();
+    manager.until(0, "READY=1");
+    gate.signal("TERM");
+    assert_eq!(gate.wait().code(), Some(0));
+    assert!(!manager.messages().concat().contains("FDSTORE"), "{:?}", manager.messages());
 }
 
 /// An upgrade under load: the old process ends with its longest report, and the next one gets the sockets.
