@@ -39,6 +39,7 @@ pub mod quota;
 mod reader;
 mod rules;
 pub mod schema;
+pub mod service_accounts;
 mod source;
 pub mod store;
 pub mod tls;
@@ -89,6 +90,8 @@ pub struct Config {
     pub caller_quotas: Vec<(CallerId, CallerQuota)>,
     /// The folder where counts are kept for the next process, if configured.
     pub state_dir: Option<PathBuf>,
+    /// The verification of service account tokens, if configured.
+    pub service_accounts: Option<service_accounts::ServiceAccounts>,
     /// The service that identifies the owner of a token, if configured.
     pub identity: Option<Identity>,
     /// The OAuth server, for the commands that issue tokens.
@@ -188,6 +191,8 @@ pub struct Upstream {
     pub proxy: Option<Proxy>,
     /// The address families to connect to.
     pub address_family: AddressFamily,
+    /// Whether the roots of the system are trusted too.
+    pub system_roots: bool,
     /// Whether HTTP/2 is offered.
     pub http2: bool,
     /// The maximum number of concurrent upstream requests, over all workers.
@@ -273,8 +278,7 @@ impl Config {
     /// Reads the configuration in `file`.
     ///
     /// # Errors
-    /// [`Error::Unreadable`] or [`Error::Permissions`] when the file cannot be used, [`Error::Invalid`] with all
-    /// mistakes in it.
+    /// [`Error::Invalid`] with all mistakes in it; the others when the file cannot be used.
     pub fn load(file: &Path) -> Result<Self, Error> {
         Self::from_bytes(&bytes(file)?, file)
     }
@@ -311,13 +315,14 @@ impl Config {
     }
 }
 
-const KEYS: [&str; 20] = [
+const KEYS: [&str; 21] = [
     "listeners",
     "admin",
     "upstream",
     "tokens",
     "callers",
     "keys_file",
+    "service_accounts",
     "operations",
     "unknown_operations",
     "counter_groups",
@@ -344,6 +349,7 @@ fn read(root: &At<'_>, findings: &mut Findings) -> Option<Config> {
         listener_names: names(&table, "listeners"),
         listeners: listeners.as_deref().unwrap_or_default(),
         token_names: names(&table, "tokens"),
+        has_service_accounts: table.optional("service_accounts").is_some(),
     };
     let mut callers = table.required(findings, "callers").and_then(|at| policy::callers(&at, &known, findings));
     let keys_file = keys::keys_file(&table, callers.as_mut(), findings);
@@ -358,6 +364,7 @@ fn read(root: &At<'_>, findings: &mut Findings) -> Option<Config> {
         read
     });
     let state_dir = table.optional("state_dir").map(|at| at.text(findings, process::folder));
+    let service_accounts = service_accounts::read(&table, upstream.as_ref(), findings);
     let identity = health::identity(table.optional("identity").as_ref(), upstream.as_ref(), findings);
     let oauth = health::oauth(table.optional("oauth").as_ref(), upstream.as_ref(), findings);
     let token_health = health::token_health(table.optional("token_health").as_ref(), findings);
@@ -380,6 +387,7 @@ fn read(root: &At<'_>, findings: &mut Findings) -> Option<Config> {
         quota: quota?,
         caller_quotas: caller_quotas?,
         state_dir: state_dir.map_or(Some(None), |read| read.map(Some))?,
+        service_accounts: service_accounts?,
         identity: identity?,
         oauth: oauth?,
         token_health: token_health?,

@@ -16,7 +16,6 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use descriptors::is_shortage;
 use guard::{Guard, Refusal};
 
 use crate::policy::names::{ListenerName, TokenAlias};
@@ -24,6 +23,7 @@ use crate::policy::names::{ListenerName, TokenAlias};
 pub mod descriptors;
 pub mod guard;
 pub mod reading;
+mod trouble;
 pub mod writing;
 
 pub use writing::replace_like_before;
@@ -61,6 +61,11 @@ pub enum Purpose {
     Renewed(ListenerName),
     /// The authorities for certificates of the clients of the listener with this name.
     ClientAuthority(ListenerName),
+    /// The public keys of service account tokens: a file with them or, for the server that publishes them, connections and the
+    /// certificate authorities that they trust.
+    KeySet,
+    /// The token that the gate sends to this server.
+    KeyServerToken,
     /// The counts that are kept for the next process.
     State,
     /// Connections to the store of the quotas; as a file, the certificate authorities that they trust.
@@ -89,6 +94,8 @@ impl fmt::Display for Purpose {
             Self::AuthorityKey(name) => write!(f, "key of the authority of listener {name}"),
             Self::Renewed(name) => write!(f, "renewed certificate of listener {name}"),
             Self::ClientAuthority(name) => write!(f, "authorities for clients of listener {name}"),
+            Self::KeySet => f.write_str("keys of service accounts"),
+            Self::KeyServerToken => f.write_str("token for the server of the keys of service accounts"),
             Self::State => f.write_str("state"),
             Self::Store => f.write_str("quota store"),
             Self::StorePassword => f.write_str("password of the quota store"),
@@ -130,8 +137,9 @@ impl Purpose {
             | Self::CertificateKey(_)
             | Self::Authority(_)
             | Self::AuthorityKey(_)
-            | Self::ClientAuthority(_) => Read::WithIt,
-            Self::Token(_) | Self::StorePassword => Read::Alone,
+            | Self::ClientAuthority(_)
+            | Self::KeySet => Read::WithIt,
+            Self::Token(_) | Self::StorePassword | Self::KeyServerToken => Read::Alone,
             Self::ClientSecret(_) | Self::RefreshToken(_) => Read::ByCommands,
             Self::Listener(_) => Read::Never,
             Self::State | Self::Renewed(_) => Read::Before,
@@ -149,12 +157,14 @@ impl Purpose {
             | Self::Keys
             | Self::Certificate(_)
             | Self::Authority(_)
-            | Self::ClientAuthority(_) => Guard::Trusted,
+            | Self::ClientAuthority(_)
+            | Self::KeySet => Guard::Trusted,
             Self::Token(_)
             | Self::ClientSecret(_)
             | Self::RefreshToken(_)
             | Self::Proxy
             | Self::StorePassword
+            | Self::KeyServerToken
             | Self::CertificateKey(_)
             | Self::AuthorityKey(_) => Guard::Secret { allow_mode },
             Self::Listener(_) => Guard::Made,
@@ -179,6 +189,7 @@ impl Purpose {
             | Self::AuthorityKey(_)
             | Self::Renewed(_)
             | Self::ClientAuthority(_) => "tls".to_owned(),
+            Self::KeySet | Self::KeyServerToken => "service_accounts".to_owned(),
             Self::State => "state_dir".to_owned(),
             Self::Store | Self::StorePassword => "quota.store".to_owned(),
             Self::Keys => "keys_file".to_owned(),
@@ -234,24 +245,6 @@ impl ExternalFile {
     /// [`Refusal`].
     pub fn check(&self) -> Result<(), Refusal> {
         self.guard.check(&self.path, &self.purpose.key())
-    }
-
-    /// Returns a message with the reason why the file cannot be used now. A shortage of descriptors is no property of the
-    /// file and gives no message.
-    #[must_use]
-    pub fn trouble(&self) -> Option<String> {
-        let path = crate::files::reading::shown(&self.path);
-        match self.check() {
-            Ok(()) if was_replaced_behind_a_mount(&self.path) => {
-                Some(format!("{path} was replaced outside of its mount, so the gate still sees the old file"))
-            }
-            Ok(()) => None,
-            Err(Refusal::Missing(_)) => Some(format!("{path} is missing")),
-            Err(Refusal::Unreadable(error)) if is_shortage(&error) => None,
-            Err(Refusal::Unreadable(error)) => Some(format!("cannot read {path}: {error}")),
-            Err(Refusal::Writable(error)) => Some(format!("{path} is rejected: {error}")),
-            Err(Refusal::Permissions { what, mend }) => Some(format!("{path} {what}; {mend}")),
-        }
     }
 }
 

@@ -48,6 +48,7 @@ mod phase;
 mod progress;
 mod raw_queries;
 mod record;
+mod service_account;
 mod stage;
 mod stalled;
 pub mod transport;

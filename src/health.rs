@@ -45,6 +45,7 @@ pub mod machine;
 mod outage;
 mod owners;
 pub mod probe;
+pub mod published_keys;
 pub mod question;
 
 use ask::{Finding, Finds};

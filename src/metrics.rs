@@ -21,11 +21,13 @@ use crate::policy::Policy;
 use crate::policy::caller::ConditionKind;
 use crate::policy::names::{CallerId, ListenerName, TokenAlias};
 use crate::policy::rejection::Reason;
+use crate::policy::service_account::TokenFault;
 
 mod connections;
 mod families;
 mod finished;
 mod histogram;
+mod key_set;
 mod kinds;
 pub mod overview;
 pub mod page;
@@ -152,6 +154,7 @@ pub struct Shard {
     floods: u64,
     handshakes: FxHashMap<Handshake, u64>,
     client_certificates_refused: FxHashMap<ClientCertificateFault, u64>,
+    service_account_tokens_refused: FxHashMap<TokenFault, u64>,
     tunnels: FxHashMap<TunnelContent, u64>,
     condition_failures: FxHashMap<(ListenerName, ConditionKind), u64>,
     likely_cut: usize,
@@ -190,6 +193,7 @@ impl Default for Shard {
             floods: 0,
             handshakes: FxHashMap::default(),
             client_certificates_refused: FxHashMap::default(),
+            service_account_tokens_refused: FxHashMap::default(),
             tunnels: FxHashMap::default(),
             condition_failures: FxHashMap::default(),
             likely_cut: 0,
@@ -302,11 +306,6 @@ impl Shard {
         *self.handshakes.entry(result).or_default() += 1;
     }
 
-    /// Records a handshake that failed because of the client's certificate.
-    pub fn client_certificate_refused(&mut self, fault: ClientCertificateFault) {
-        *self.client_certificates_refused.entry(fault).or_default() += 1;
-    }
-
     /// Records a tunnel that a caller opened.
     pub fn tunnel(&mut self, content: TunnelContent) {
         *self.tunnels.entry(content).or_default() += 1;
@@ -382,6 +381,9 @@ impl Shard {
         }
         for fault in ClientCertificateFault::ALL {
             self.client_certificates_refused.entry(fault).or_default();
+        }
+        for fault in TokenFault::ALL {
+            self.service_account_tokens_refused.entry(fault).or_default();
         }
         for content in TunnelContent::ALL {
             self.tunnels.entry(content).or_default();

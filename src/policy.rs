@@ -3,9 +3,8 @@
 //! 1. The operation must be known (`unknown_operation`, 404), and its path must support the method (`method_denied`, 403).
 //! 2. The caller's scopes must cover the operation (`scope_denied`, 403).
 //! 3. The request must comply with the caller's rules ([`crate::policy::rules`]).
-//! 4. The token is one of the caller's that covers the operation. [`choice`] prefers a token whose owner may do it,
-//!    and of one account the narrowest: the one that allows the fewest other operations, and among equals the first in the
-//!    caller's list. If none covers it, the request is refused (`token_scope_missing`, 403).
+//! 4. The token is one of the caller's that covers the operation (`token_scope_missing`, 403): by [`choice`] one whose owner may
+//!    do it, and of one account the narrowest, which allows the fewest other operations; among equals the first listed.
 //! 5. If the caller has `enforce: false`, a request that rule 2 or 3 would refuse is allowed and the refusal is reported.
 
 use metrica::operation::{Catalogue, Lookup, Operation, OperationId, Verb};
@@ -30,6 +29,7 @@ pub mod decide;
 mod grantees;
 mod http2_request;
 pub mod key;
+pub mod key_set;
 pub mod names;
 pub mod offered;
 mod parts;
@@ -39,6 +39,7 @@ mod reading;
 pub mod rejection;
 pub mod rules;
 mod sendable;
+pub mod service_account;
 mod setting;
 pub mod via;
 

@@ -38,6 +38,7 @@ mod candidates;
 mod configuration;
 mod folders;
 mod generation;
+mod key_set;
 mod renewal;
 mod served;
 mod source;
@@ -46,6 +47,7 @@ mod tokens;
 pub use folders::Folders;
 pub use generation::{Concern, Concerns, policy};
 use generation::{changed, generation, handshakes, slots, sockets};
+use key_set::PublishedSet;
 use renewal::Renewals;
 use served::served;
 use source::Change;
@@ -77,6 +79,7 @@ pub struct Reloader {
     refusal: Option<String>,
     renewals: Renewals,
     own: Arc<OwnListeners>,
+    published: PublishedSet,
     /// The files that were logged as replaced behind a mount.
     replaced: BTreeSet<PathBuf>,
 }
@@ -92,7 +95,9 @@ impl Reloader {
         let upstream = Arc::new(Upstream::beside(config.upstream.clone(), own.clone())?);
         let handshakes = handshakes(&config, None)?;
         own.serve(&handshakes);
-        let generation = Arc::new(generation(&config, &tokens, (upstream, handshakes), None, &Concerns::new()));
+        let published = PublishedSet::default();
+        let parts = (upstream, handshakes, published.check(config.service_accounts.as_ref(), None));
+        let generation = Arc::new(generation(&config, &tokens, parts, None, &Concerns::new()));
         let sandbox = Sandbox::none(Confinement::None);
         let reloader = Self {
             source,
@@ -108,9 +113,11 @@ impl Reloader {
             refusal: None,
             renewals: Renewals::default(),
             own,
+            published,
             replaced: BTreeSet::new(),
         };
         reloader.meters.config_reloaded(Outcome::Success);
+        reloader.log_key_set();
         reloader.meters.config_in_use(reloader.config.hash);
         let all: Vec<_> = reloader.config.tokens.iter().map(|source| source.alias).collect();
         reloader.update_meters(&all);
@@ -217,6 +224,7 @@ impl Reloader {
             tokens: slots(&self.config, &self.tokens, Some(old), &self.concerns),
             upstream: old.upstream.clone(),
             handshakes: old.handshakes.clone(),
+            service_accounts: old.service_accounts.clone(),
             timeouts: old.timeouts,
             limits: old.limits,
             access_log: old.access_log,

@@ -110,9 +110,10 @@ fn trusted_roots(settings: &config::Upstream) -> anyhow::Result<(RootCertStore, 
     // Loaded once: a confined process cannot read them again.
     static SYSTEM: OnceLock<Vec<CertificateDer<'static>>> = OnceLock::new();
     let system = SYSTEM.get_or_init(|| rustls_native_certs::load_native_certs().certs);
-    let (added, _) = store.add_parsable_certificates(system.iter().cloned());
+    let trusted = system.iter().filter(|_| settings.system_roots);
+    let (added, _) = store.add_parsable_certificates(trusted.cloned());
     let mut said = format!("{added} from the system");
-    if added == 0 {
+    if added == 0 && settings.system_roots {
         store.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
         said = format!("{} built in, because the system has none", store.len());
     }

@@ -34,12 +34,14 @@ use crate::upstream::{CarriedToken, Pool, Upstream, Watchdogs};
 mod accounts;
 mod learning;
 mod request_id;
+mod service_accounts;
 mod turns;
 mod under_way;
 
 pub use accounts::WorkerAccounts;
 pub use learning::{Diagnosed, Learning, Refused, Report, Suspicion};
 pub use request_id::{RequestId, new_request_id};
+pub use service_accounts::{AccountCheck, VerifiedTokens};
 pub use turns::{AfterRefusal, Asked, QuotaNumbers, Turn, Turns, Waiting};
 pub use under_way::{Ending, Progress, UnderWay, Underway};
 
@@ -118,7 +120,7 @@ pub struct Ready {
 }
 
 /// A state of configuration and tokens, shared by all workers.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Generation {
     /// The policy: which caller may do what.
     pub policy: Arc<Policy>,
@@ -134,6 +136,8 @@ pub struct Generation {
     pub upstream: Arc<Upstream>,
     /// The settings of TLS handshakes with callers.
     pub handshakes: Handshakes,
+    /// The verification of service account tokens, if configured.
+    pub service_accounts: Option<AccountCheck>,
     /// The timeouts towards callers.
     pub timeouts: CallerTimeouts,
     /// The limits.
@@ -228,6 +232,7 @@ pub struct Worker {
     /// The bytes that requests hold while they wait for their turn.
     waiting_bytes: Cell<usize>,
     lines: RefCell<Vec<u8>>,
+    verified_tokens: RefCell<VerifiedTokens>,
     sink: Sink,
     form: Form,
     ending: Cell<Ending>,
@@ -262,6 +267,7 @@ impl Worker {
             windows: Rc::new(Budget::new(WINDOWS_OF_A_WORKER)),
             waiting_bytes: Cell::new(0),
             lines: RefCell::default(),
+            verified_tokens: RefCell::default(),
             sink,
             form,
             ending: Cell::new(Ending::Serving),

@@ -24,10 +24,12 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 use super::shutdown::{CUT, Signals, end};
+use crate::config::service_accounts::ServiceAccounts;
 use crate::config::{Config, Listener, LogFormat};
 use crate::files::descriptors::Descriptors;
 use crate::files::{External, Purpose};
 use crate::health::Health;
+use crate::health::published_keys::PublishedKeys;
 use crate::metrics::process::{Confinement, ProcessMeters};
 use crate::process::admin::{Admin, Recheck};
 use crate::process::kept_counts::KeptCounts;
@@ -323,7 +325,7 @@ fn watch(workers: &Arc<Workers>, meters: &Arc<ProcessMeters>, kept: Option<&Arc<
 struct Service<'a> {
     manager: &'a Manager,
     readiness: &'a Readiness,
-    meters: &'a ProcessMeters,
+    meters: &'a Arc<ProcessMeters>,
 }
 
 /// Reloads and follows the health of tokens until a signal ends the process.
@@ -336,12 +338,14 @@ async fn live(
 ) {
     let manager = service.manager;
     let mut folders = Folders::new();
+    let mut keys = PublishedKeys::new(reloader.keys_wanted(), service.meters.clone());
     // Changes between reading at the start and the first watch are noticed at once.
     let mut next_look = Instant::now();
     loop {
         let all_are_watched = folders.watch(reloader.folders());
         health.follow(reloader.config(), reloader.generation());
         manager.show(service.readiness, service.meters);
+        keys.follow(reloader.config().service_accounts.as_ref().and_then(ServiceAccounts::server));
         tokio::select! {
             () = signals.end.recv() => return,
             _ = signals.hangup.recv() => {
@@ -357,6 +361,7 @@ async fn live(
             }
             () = recheck.notified() => health.look_again(None),
             Some(()) = folders.changed() => {}
+            Some((server, keys)) = keys.next() => reloader.use_keys(server, keys, workers).await,
             () = tokio::time::sleep_until(next_look) => {}
             () = process_health(reloader, health, workers) => {}
         }

@@ -36,6 +36,7 @@ pub(super) fn files<'a>(rows: impl Iterator<Item = &'a ExternalFile>, config: Op
             | Purpose::Authority(_)
             | Purpose::AuthorityKey(_)
             | Purpose::ClientAuthority(_)
+            | Purpose::KeySet
             | Purpose::Renewed(_) => row.check().err().map(|refusal| (format!("{path}: {refusal}"), 77)),
             // Until the first login, there is no refresh token.
             Purpose::ClientSecret(_) | Purpose::RefreshToken(_) => match row.check() {
@@ -47,6 +48,9 @@ pub(super) fn files<'a>(rows: impl Iterator<Item = &'a ExternalFile>, config: Op
             }
             Purpose::StorePassword => {
                 row.check().err().map(|refusal| (format!("the password of the quota store in {path}: {refusal}"), 77))
+            }
+            Purpose::KeyServerToken => {
+                row.check().err().map(|refusal| (format!("{} in {path}: {refusal}", row.purpose), 77))
             }
             Purpose::State => {
                 row.check().err().map(|refusal| (format!("the counts of the day in {path}: {refusal}"), 77))
@@ -89,6 +93,8 @@ fn place(purpose: Purpose, config: Option<&Config>) -> Vec<Step> {
         Purpose::RefreshToken(alias) => vec![key("tokens"), key(alias.as_str()), key("refresh_file")],
         Purpose::State => vec![key("state_dir")],
         Purpose::Keys => vec![key("keys_file")],
+        Purpose::KeySet => vec![key("service_accounts")],
+        Purpose::KeyServerToken => vec![key("service_accounts"), key("bearer_file")],
         Purpose::Store => vec![key("quota"), key("store"), key("ca_file")],
         Purpose::StorePassword => vec![key("quota"), key("store"), key("password_file")],
         Purpose::Token(alias) => vec![key("tokens"), key(alias.as_str()), key("file")],

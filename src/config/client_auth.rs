@@ -6,6 +6,8 @@
 //!    `client_auth` has changed, and after [`AGAIN`], because an intermediate certificate can expire earlier.
 //! 3. A resumed session is checked like an open connection: its certificate is verified again at the first request.
 //! 4. With `client_auth: required`, a connection without a certificate is not accepted.
+//! 5. The names of an accepted certificate are the DNS names and the SPIFFE ID among its alternative names. A certificate with several
+//!    URIs has no SPIFFE ID (X.509-SVID, section 2). Wildcards and the common name are no names.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -19,8 +21,11 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::GeneralName;
 
 use super::leaf::time_of;
+use crate::policy::caller::SubjectName;
 
 /// The time after which an accepted certificate is verified again (rule 2).
 pub const AGAIN: Duration = Duration::from_secs(60);
@@ -202,6 +207,8 @@ pub struct ClientCertificate {
     chain: Box<[CertificateDer<'static>]>,
     /// The end of its validity.
     pub not_after: SystemTime,
+    /// The names of its subject that callers can be known by (rule 5).
+    pub names: Arc<[SubjectName]>,
     /// The authorities that verified it last, and when.
     verified: RefCell<Option<(Arc<ClientTrust>, Instant)>>,
 }
@@ -220,7 +227,7 @@ impl ClientCertificate {
         let (_, first) = read.ok_or(ClientCertificateFault::Invalid)?;
         let not_after = time_of(first.validity().not_after.timestamp());
         let verified = RefCell::new(verified_by.map(|by| (by, Instant::now())));
-        Ok(Self { chain: chain.into(), not_after, verified })
+        Ok(Self { chain: chain.into(), not_after, names: names(&first), verified })
     }
 
     fn is_verified_by(&self, trust: &Arc<ClientTrust>) -> bool {
@@ -231,6 +238,18 @@ impl ClientCertificate {
     fn verified_by(&self, trust: &Arc<ClientTrust>) {
         self.verified.replace(Some((trust.clone(), Instant::now())));
     }
+}
+
+/// Returns the names of a certificate (rule 5).
+fn names(certificate: &X509Certificate<'_>) -> Arc<[SubjectName]> {
+    let extension = certificate.subject_alternative_name().ok().flatten();
+    let all = extension.map_or(&[][..], |extension| extension.value.general_names.as_slice());
+    let uris: Vec<_> =
+        all.iter().filter_map(|name| if let GeneralName::URI(uri) = name { Some(*uri) } else { None }).collect();
+    let id = if let [id] = uris[..] { SubjectName::uri(id) } else { None };
+    let host =
+        |name: &GeneralName<'_>| if let GeneralName::DNSName(host) = name { SubjectName::dns(host) } else { None };
+    id.into_iter().chain(all.iter().filter_map(host)).collect()
 }
 
 /// The subject and the issuer of a refused certificate, for the log.
@@ -365,6 +384,23 @@ mod tests {
         assert_eq!(issued("one", false).0.check(None, now), Ok(()));
         assert_eq!(issued("one", true).0.check(None, now), Err(ClientCertificateFault::Missing));
         assert!(matches!(ClientCertificate::new(&[], None), Err(ClientCertificateFault::Invalid)));
+    }
+
+    #[test]
+    fn rule_5_names_are_host_names_and_one_spiffe_id() {
+        let named = |uris: &[&str], hosts: &[&str]| {
+            let ia5 = |text: &&str| rcgen::string::Ia5String::try_from(*text).unwrap();
+            let mut params = CertificateParams::default();
+            params.distinguished_name.push(DnType::CommonName, "common.example");
+            params.subject_alt_names = uris.iter().map(ia5).map(rcgen::SanType::URI).collect();
+            params.subject_alt_names.extend(hosts.iter().map(ia5).map(rcgen::SanType::DnsName));
+            let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap().der().clone();
+            let names = ClientCertificate::new(&[certificate], None).unwrap().names;
+            names.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(named(&["spiffe://a/b"], &["A.example", "b"]), ["spiffe://a/b", "dns:a.example", "dns:b"]);
+        assert_eq!(named(&["spiffe://a/b", "https://a"], &["a"]), ["dns:a"]);
+        assert!(named(&["https://a"], &["*.example", "spiffe://a/b"]).is_empty() && named(&[], &[]).is_empty());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::service_accounts::ServiceAccounts;
 use super::{Bind, Config, ProxyAuth, TokenSource, Upstream};
 use crate::files::descriptors::{ConnectionFit, Descriptors};
 use crate::files::{External, ExternalFile, ExternalPort, Purpose};
@@ -41,6 +42,7 @@ impl External {
         .into_iter()
         .flatten()
         .collect();
+        files.extend(config.service_accounts.iter().flat_map(ServiceAccounts::external));
         files.extend(config.tokens.iter().map(TokenSource::external));
         files.extend(config.tokens.iter().flat_map(TokenSource::external_of_commands));
         files.extend(config.listeners.iter().filter_map(|listener| match &listener.bind {
@@ -60,15 +62,20 @@ impl External {
             config.state_dir.as_ref().map(|folder| ExternalFile::new(Purpose::State, &folder.join(QUOTA_FILE))),
         );
         let store = store.map(|store| ExternalPort { purpose: Purpose::Store, port: store.port });
+        let keys = config.service_accounts.as_ref().and_then(ServiceAccounts::server);
+        let keys = keys.map(|server| connected(Purpose::KeySet, &server.place));
         // The OAuth server is not among the ports: only commands connect to it, and not the process that serves.
-        Self { files, ports: upstream_ports(config).chain(store).collect() }
+        Self { files, ports: upstream_ports(config).chain(store).chain(keys).collect() }
     }
+}
+
+/// Returns the row of the port of a server that is not reached through the proxy.
+fn connected(purpose: Purpose, place: &Upstream) -> ExternalPort {
+    ExternalPort { purpose, port: place.connect_to.as_ref().map_or(place.port, |(_, port)| *port) }
 }
 
 /// Returns the ports of Metrica and of `identity`: that of the proxy, if there is one, because it leads to both.
 fn upstream_ports(config: &Config) -> impl Iterator<Item = ExternalPort> {
-    let port = |place: &Upstream| place.connect_to.as_ref().map_or(place.port, |(_, port)| *port);
-    let connected = |purpose, place: &Upstream| ExternalPort { purpose, port: port(place) };
     let identity = config.identity.as_ref().map(|identity| connected(Purpose::Identity, &identity.place));
     let ports = match &config.upstream.proxy {
         Some(proxy) => [Some(ExternalPort { purpose: Purpose::Proxy, port: proxy.port }), None],

@@ -160,7 +160,7 @@ pub fn oauth(at: Option<&At<'_>>, upstream: Option<&Upstream>, findings: &mut Fi
 }
 
 /// Returns another host that is connected to with the settings of the upstream, and with the keys of `table`.
-fn beside(
+pub fn beside(
     upstream: &Upstream,
     host: String,
     port: u16,
@@ -179,7 +179,8 @@ fn beside(
     place
 }
 
-fn url(text: &str) -> Result<(String, u16, String), String> {
+/// Reads an https URL with a path: the host, the port and the path.
+pub fn url(text: &str) -> Result<(String, u16, String), String> {
     let wrong = || "an https URL with a path, as in https://login.yandex.ru/info".to_owned();
     let rest = text.strip_prefix("https://").ok_or_else(wrong)?;
     let (authority, path) = rest.split_at(rest.find('/').ok_or_else(wrong)?);

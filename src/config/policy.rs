@@ -9,7 +9,7 @@ use metrica::operation::{Adds, Catalogue, Destructive, Operation, QuotaGroup, Re
 use metrica::scope::ScopeSet;
 
 use super::process::ReadListener;
-use super::proofs::{key_hash, service_account, subject_name};
+use super::proofs::{check_proofs, key_hash, service_account, subject_name};
 use super::reader::{At, Findings, Table};
 use super::values::allow_mode;
 use super::{Bind, Origin, TokenSource, accounts, document, health, name, name_text, rules};
@@ -25,6 +25,8 @@ pub struct KnownNames<'a> {
     pub listeners: &'a [ReadListener],
     /// The names of all tokens, including invalid ones.
     pub token_names: Vec<&'a str>,
+    /// Whether service account tokens are verified.
+    pub has_service_accounts: bool,
 }
 
 /// Reads `tokens`.
@@ -243,6 +245,7 @@ fn check_conditions(at: &At<'_>, conditions: &Conditions, known: &KnownNames<'_>
         at.wrong(findings, "never matches: uid and gid require a unix socket, source requires TCP; use one kind");
         return;
     }
+    check_proofs(at, conditions, known, findings);
     let (stated, states_nothing) = (conditions.listener(), !conditions.iter().any(is_narrow));
     for read in known.listeners {
         let name = read.listener.name;

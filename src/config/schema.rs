@@ -87,6 +87,7 @@ pub const ROOT: Shape = Table(&[
     required("tokens", Named(&TOKEN)),
     required("callers", Filled(&CALLER)),
     key("keys_file", Text),
+    key("service_accounts", SERVICE_ACCOUNTS),
     key("operations", List(&OPERATION)),
     key("unknown_operations", Word(&["deny", "by_method"])),
     key("counter_groups", Named(&COUNTERS)),
@@ -234,6 +235,18 @@ const STORE: Shape = Table(&[
 ]);
 
 const IDENTITY: Shape = Table(&[required("url", Text), key("ca_file", Text), key("connect_to", Text)]);
+
+const SERVICE_ACCOUNTS: Shape = Table(&[
+    key("jwks_file", Text),
+    key("jwks_url", Text),
+    key("ca_file", Text),
+    key("connect_to", Text),
+    key("bearer_file", Text),
+    key("allow_mode", Text),
+    required("issuer", Text),
+    required("audience", Text),
+    key("algorithms", Filled(&Word(&["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384"]))),
+]);
 
 const OAUTH: Shape = Table(&[key("url", Text), key("ca_file", Text), key("connect_to", Text)]);
 

@@ -42,6 +42,7 @@ pub fn upstream(at: Option<&At<'_>>, findings: &mut Findings) -> Option<Upstream
         authority: "api-metrika.yandex.net".to_owned(),
         extra_roots: Vec::new(),
         ca_file: None,
+        system_roots: true,
         connect_to: None,
         proxy: None,
         address_family: AddressFamily::Any,

@@ -23,6 +23,7 @@ use crate::policy::caller::Proofs;
 use crate::policy::decide::{Decided, Decision, Shadowed};
 use crate::policy::names::{CallerId, TokenAlias};
 use crate::policy::rejection::{Reason, Rejection};
+use crate::policy::service_account::VerifiedAccount;
 use crate::telemetry::TraceId;
 use crate::telemetry::access::{Context, Outcome};
 use crate::worker::{Diagnosed, Ending, Refused, RequestId, TokenUse, Worker};
@@ -34,6 +35,8 @@ pub struct Exchange {
     pub connection: Rc<Connection>,
     /// The verified proofs of the request.
     pub(super) proofs: OnceCell<Proofs>,
+    /// The service account among them, with the validity of its token.
+    pub(super) verified_account: OnceCell<VerifiedAccount>,
     /// The id of the request in logs, here and elsewhere.
     pub request_id: RequestId,
     /// The trace that the request belongs to.
@@ -75,6 +78,7 @@ impl Exchange {
             worker,
             connection,
             proofs: OnceCell::new(),
+            verified_account: OnceCell::new(),
             request_id,
             trace,
             verb,

@@ -10,6 +10,7 @@ use http::request::Parts;
 use strict_http::target::Broken;
 
 use super::exchange::Exchange;
+use super::service_account;
 use super::stage::Stage;
 use crate::body::caller_body::CallerBody;
 use crate::config::certificates::ClientCertificateFault;
@@ -49,10 +50,10 @@ impl Stage<Received> for Identify {
 
     fn run(&self, received: Received) -> Result<WithCaller, Rejection> {
         let Received { exchange, snapshot, head, encoded: _, body: _ } = &received;
-        check_certificate(exchange, snapshot).inspect_err(|_| exchange.begin(None))?;
         let accounts = exchange.worker().accounts(snapshot);
         let evidence = &exchange.connection.evidence;
-        let caller = proofs(head, exchange).and_then(|proofs| {
+        let proofs = check_certificate(exchange, snapshot).and_then(|()| proofs(head, exchange, snapshot));
+        let caller = proofs.and_then(|proofs| {
             decide::identify(evidence, exchange.proofs.get_or_init(|| proofs), &snapshot.known(&accounts))
         });
         let known = caller.as_ref().ok().and_then(|caller| snapshot.generation.policy.callers.get(caller.position()));
@@ -61,11 +62,22 @@ impl Stage<Received> for Identify {
     }
 }
 
+/// Checks again, after a wait, what proves the caller: its certificate and the token of its service account. Keys are compared
+/// with those of the configuration by the decision.
+///
+/// # Errors
+/// The refusal that applies now.
+pub fn check_proofs_again(exchange: &Exchange, snapshot: &Snapshot) -> Result<(), Rejection> {
+    check_certificate(exchange, snapshot)?;
+    let verified = exchange.verified_account.get();
+    verified.map_or(Ok(()), |verified| service_account::check_again(verified, exchange, snapshot))
+}
+
 /// Checks the certificate of the connection (rules 1 and 2).
 ///
 /// # Errors
 /// `certificate_required`, `certificate_expired` or `certificate_rejected`.
-pub fn check_certificate(exchange: &Exchange, snapshot: &Snapshot) -> Result<(), Rejection> {
+fn check_certificate(exchange: &Exchange, snapshot: &Snapshot) -> Result<(), Rejection> {
     let transport = &exchange.connection.transport;
     let Some(client) = transport.client() else { return Ok(()) };
     let listener = exchange.connection.evidence.listener;
@@ -98,7 +110,9 @@ impl Exchange {
 }
 
 /// Reads the proofs that a request offers, beside those of its tunnel.
-fn proofs(head: &Parts, exchange: &Exchange) -> Result<Proofs, Rejection> {
+fn proofs(head: &Parts, exchange: &Exchange, snapshot: &Snapshot) -> Result<Proofs, Rejection> {
     let key = exchange.connection.transport.key().by_request(&head.headers, head.uri.query())?;
-    Ok(Proofs { key, service_account: None })
+    let verified = service_account::verified(&head.headers, exchange, snapshot)?;
+    let service_account = verified.map(|verified| exchange.verified_account.get_or_init(|| verified).account.clone());
+    Ok(Proofs { key, service_account })
 }

@@ -21,7 +21,7 @@ use super::body_policy::OriginalContentType;
 use super::connection::Connection;
 use super::exchange::Exchange;
 use super::headers::clean_request;
-use super::identify::{Received, check_certificate};
+use super::identify::{Received, check_proofs_again};
 use super::record::REQUEST_ID;
 use super::stage::Stage;
 use crate::body::RequestBody;
@@ -99,7 +99,7 @@ impl Permit {
         if Rc::ptr_eq(&now, &self.snapshot) && self.revision.is_none_or(|decided| decided == revision) {
             return Ok(false);
         }
-        check_certificate(&self.exchange, &now)?;
+        check_proofs_again(&self.exchange, &now)?;
         let accounts = self.exchange.worker().accounts(&now);
         let identity = (&self.exchange.connection.evidence, self.exchange.proofs());
         let decided = self.asked.again(identity, &now.known(&accounts))?;

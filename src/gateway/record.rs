@@ -26,6 +26,7 @@ use crate::policy::caller::{Evidence, NoCaller, Proofs};
 use crate::policy::choice::SeveralAccounts;
 use crate::policy::rejection::{Reason, Rejection, RejectionResponse, sentence};
 use crate::policy::rules::Breach;
+use crate::policy::service_account::TokenFault;
 use crate::response::ResponseBody;
 use crate::response::fields::{GATE_ERROR, set_reason};
 use crate::telemetry::TraceId;
@@ -222,6 +223,8 @@ fn answer(rejection: Rejection, exchange: &Rc<Exchange>) -> Response<ResponseBod
     let token = refused_token(reason, exchange);
     let accounts = cause.as_ref().and_then(|cause| cause.downcast_ref::<SeveralAccounts>());
     let told = breach.map(|breach| breach.message()).or_else(|| lacking.map(sentence));
+    let fault = cause.as_ref().and_then(|cause| cause.downcast_ref::<TokenFault>());
+    let told = told.or_else(|| fault.filter(|_| reason == Reason::ServiceAccountInvalid).map(sentence));
     let told = told.or_else(|| accounts.map(sentence)).or_else(|| malformed.and_then(position_told));
     let told = told.or_else(|| quota.map(|quota| format!("{} The limit is {}.", reason.answer().message, quota.limit)));
     let told = told.or_else(|| token.map(|token| format!("{} {}", reason.answer().message, since_and_until(token))));

@@ -125,13 +125,21 @@ impl Place {
     /// # Errors
     /// [`NoResponse`].
     pub async fn ask(&self, token: &Token, target: &str) -> Result<ProbeResponse, NoResponse> {
+        self.get(Some(token.authorization()), target).await
+    }
+
+    /// Requests `target`, a path and query, with this `Authorization`. Call it on a single-threaded runtime.
+    ///
+    /// # Errors
+    /// [`NoResponse`].
+    pub async fn get(&self, authorization: Option<HeaderValue>, target: &str) -> Result<ProbeResponse, NoResponse> {
         let turn = self.turn().await?;
         let target = checked(target)?;
-        let fields = HeaderMap::from_iter([
+        let mut fields = HeaderMap::from_iter([
             (ACCEPT, HeaderValue::from_static("application/json")),
             (ACCEPT_ENCODING, HeaderValue::from_static("identity")),
-            (AUTHORIZATION, token.authorization()),
         ]);
+        fields.extend(authorization.map(|authorization| (AUTHORIZATION, authorization)));
         let request = Outgoing { method: Method::GET, target, fields, body: Empty::new() };
         self.in_time(self.send(request, turn)).await
     }

@@ -116,7 +116,7 @@ families! {
     token_state: GAUGE, "metrika_gate_token_state", "token, state",
         "1 for the current state of the token: healthy, suspect (a request was refused as if the token were invalid; a probe is due), suspended (Metrica rejects the token in a probe too), outage (as suspended, for tokens of several owners at once) or missing.";
     own_requests: COUNTER, "metrika_gate_own_requests_total", "purpose",
-        "Requests that the gate sent on its own: token_probe (does Metrica accept the token), follow_up (why was a request refused), identity (who issued the token), counters (which counters does its account have).";
+        "Requests that the gate sent on its own: token_probe (does Metrica accept the token), follow_up (why was a request refused), identity (who issued the token), counters (which counters does its account have), service_account_keys (the public keys of service accounts, from service_accounts.jwks_url).";
     token_allow_mode: GAUGE, "metrika_gate_token_allow_mode", "token",
         "1 if allow_mode permits the token's file, on a read-only mount, to be readable by others and to have any owner.";
     token_of_another: GAUGE, "metrika_gate_token_of_another_account", "token",
@@ -175,6 +175,14 @@ families! {
         "TLS handshakes with callers: new and resumed sessions, failures, and timeouts.";
     client_certificates_refused: COUNTER, "metrika_gate_client_certificates_refused_total", "reason",
         "TLS handshakes that failed because of the client's certificate: missing, expired, not_yet_valid, unknown_authority (no authority in client_ca issued it), purpose (not for client authentication) or invalid.";
+    service_account_tokens_refused: COUNTER, "metrika_gate_service_account_tokens_refused_total", "reason",
+        "Refused service account tokens of requests: malformed, several, algorithm, unknown_key, signature, issuer, audience, expired, not_yet_valid or subject.";
+    service_account_keys: GAUGE, "metrika_gate_service_account_keys", "",
+        "Public keys of service account tokens that are in use; 0 until the server of service_accounts.jwks_url has published some.";
+    service_account_keys_time: GAUGE, "metrika_gate_service_account_keys_timestamp_seconds", "",
+        "Unix time at which jwks_file was written, or the keys were received last; 0 if they were not.";
+    service_account_key_requests: COUNTER, "metrika_gate_service_account_key_requests_total", "outcome",
+        "Requests for the public keys of service account tokens. After a failure the last keys stay in use.";
     tunnels: COUNTER, "metrika_gate_tunnels_total", "content",
         "Tunnels that callers opened through the forward proxy, with TLS or clear text in them.";
     loop_lag: HISTOGRAM, "metrika_gate_worker_loop_lag_seconds", "",

@@ -131,6 +131,9 @@ fn refusals(shard: &Shard, families: &mut Families) {
     for (fault, count) in sorted(&shard.client_certificates_refused) {
         families.client_certificates_refused.push(counter(&[("reason", fault.as_str())], *count));
     }
+    for (fault, count) in sorted(&shard.service_account_tokens_refused) {
+        families.service_account_tokens_refused.push(counter(&[("reason", fault.as_str())], *count));
+    }
     for (content, count) in sorted(&shard.tunnels) {
         families.tunnels.push(counter(&[("content", content.as_str())], *count));
     }
@@ -174,6 +177,11 @@ fn of_the_process(process: &ProcessMeters, families: &mut Families) {
         families.ca_expires.push(gauge(&[("key", key.as_str())], number::saturated(*end)));
     }
     families.config_hash.push(gauge(&[], number::saturated(state.config_hash)));
+    if let Some(keys) = &state.key_set {
+        families.service_account_keys.push(gauge(&[], number::saturated(keys.keys)));
+        families.service_account_keys_time.push(gauge(&[], number::saturated(keys.at)));
+        families.service_account_key_requests = by_outcome(&keys.requests);
+    }
     families.token_reloads = by_outcome(&state.tokens);
     families.config_reloads = by_outcome(&state.config);
     families.config_last_successful.push(gauge(&[], i64::from(state.config.last_succeeded)));

@@ -8,6 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::files;
 use crate::policy::names::{CallerId, ListenerName, TokenAlias};
 
+pub use super::key_set::KeySetState;
 pub use super::token_state::{TokenNow, TokenState};
 
 /// The result of a reload.
@@ -70,7 +71,7 @@ pub struct Reloads {
 }
 
 impl Reloads {
-    fn note(&mut self, outcome: Outcome) {
+    pub(super) fn note(&mut self, outcome: Outcome) {
         self.last_succeeded = outcome == Outcome::Success;
         match outcome {
             Outcome::Success => {
@@ -93,11 +94,14 @@ pub enum Purpose {
     Identity,
     /// To list the counters of an account (`counters: auto`).
     Counters,
+    /// To receive the public keys of service account tokens.
+    ServiceAccountKeys,
 }
 
 impl Purpose {
     /// All purposes.
-    pub const ALL: [Self; 4] = [Self::TokenProbe, Self::FollowUp, Self::Identity, Self::Counters];
+    pub const ALL: [Self; 5] =
+        [Self::TokenProbe, Self::FollowUp, Self::Identity, Self::Counters, Self::ServiceAccountKeys];
 
     /// Returns the label value.
     #[must_use]
@@ -107,6 +111,7 @@ impl Purpose {
             Self::FollowUp => "follow_up",
             Self::Identity => "identity",
             Self::Counters => "counters",
+            Self::ServiceAccountKeys => "service_account_keys",
         }
     }
 }
@@ -185,6 +190,8 @@ pub struct State {
     pub served: Arc<Served>,
     /// The end of the certificate of each listener with TLS, in seconds since 1970.
     pub certificates: BTreeMap<ListenerName, u64>,
+    /// The public keys of service account tokens, if configured.
+    pub key_set: Option<KeySetState>,
     /// The end of the authority that renews the certificate of each listener, in seconds since 1970.
     pub authorities: BTreeMap<ListenerName, u64>,
     /// The first end among the certificates of each file of authorities, by its key of the configuration, in seconds since 1970.
@@ -205,7 +212,7 @@ pub struct CertificateEnds {
 }
 
 impl ProcessMeters {
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

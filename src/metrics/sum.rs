@@ -25,6 +25,7 @@ impl Shard {
             floods,
             handshakes,
             client_certificates_refused,
+            service_account_tokens_refused,
             tunnels,
             condition_failures,
             likely_cut,
@@ -71,6 +72,7 @@ impl Shard {
         self.floods += *floods;
         add_counts(&mut self.handshakes, handshakes);
         add_counts(&mut self.client_certificates_refused, client_certificates_refused);
+        add_counts(&mut self.service_account_tokens_refused, service_account_tokens_refused);
         add_counts(&mut self.tunnels, tunnels);
         add_counts(&mut self.condition_failures, condition_failures);
         self.likely_cut += *likely_cut;

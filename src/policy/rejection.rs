@@ -81,6 +81,16 @@ reasons! {
         "Unknown key: the request offers a key (mgk_...) that is mistyped, or that no entry under callers in the gate's configuration has. Send the key as it was issued, or ask the gate's operator for a new one.";
     KeysDiffer = "keys_differ", UNAUTHORIZED, Unauthorized, None,
         "The request offers two different keys (mgk_...), in its fields, its query or its tunnel. Send one.";
+    ServiceAccountInvalid = "service_account_invalid", UNAUTHORIZED, Unauthorized, None,
+        "The service account token of the request is invalid: its form, algorithm, signature, issuer, subject or nbf is wrong, or there are several.";
+    ServiceAccountAudience = "service_account_audience", UNAUTHORIZED, Unauthorized, None,
+        "The service account token of the request is for another audience. Mount a projected token with the audience that the gate's configuration requires (service_accounts.audience).";
+    ServiceAccountExpired = "service_account_expired", UNAUTHORIZED, Unauthorized, None,
+        "The service account token of the request has expired. Read the file of the projected token again for each request, because Kubernetes replaces it.";
+    ServiceAccountKey = "service_account_key", UNAUTHORIZED, Unauthorized, None,
+        "The gate does not know the key of the service account token. If the cluster has just replaced its keys, repeat the request after ten seconds; otherwise the token is of another cluster.";
+    ServiceAccountKeys = "service_account_keys", SERVICE_UNAVAILABLE, BackendError, Some(10),
+        "The gate cannot verify service account tokens now, because it has not received the keys of the cluster yet; nothing was sent. Ask the gate's operator to check service_accounts.";
     HostDenied = "host_denied", FORBIDDEN, AccessDenied, None,
         "The listener does not accept this Host. Use one that it accepts, or add this one to hosts of the listener in the gate's configuration.";
     DestinationDenied = "destination_denied", FORBIDDEN, AccessDenied, None,

@@ -87,6 +87,9 @@ impl Readiness {
                 &format!("the configuration was rejected and a previous one is in use: {}", why.replace('\n', "; ")),
             ),
         }
+        if let Some(why) = state.key_set.as_ref().and_then(|keys| keys.failure.as_ref()) {
+            line('!', &format!("request for the keys of service accounts: {why}"));
+        }
         for (purpose, why) in state.files.iter().chain(&state.sockets) {
             match purpose {
                 // Tokens have their own lines below.
@@ -104,6 +107,8 @@ impl Readiness {
                 | Purpose::Authority(_)
                 | Purpose::AuthorityKey(_)
                 | Purpose::ClientAuthority(_)
+                | Purpose::KeySet
+                | Purpose::KeyServerToken
                 | Purpose::Renewed(_)
                 | Purpose::State
                 | Purpose::Store

@@ -22,6 +22,7 @@ impl Reloader {
             |config: &Config| config.callers.iter().map(|caller| caller.conditions.clone()).collect::<Vec<_>>();
         config.upstream == self.config.upstream
             && config.identity == self.config.identity
+            && config.service_accounts == self.config.service_accounts
             && tls(config) == tls(&self.config)
             && conditions(config) == conditions(&self.config)
     }
@@ -88,8 +89,11 @@ impl Reloader {
                 | Purpose::CertificateKey(_)
                 | Purpose::Authority(_)
                 | Purpose::AuthorityKey(_)
-                | Purpose::ClientAuthority(_) => None,
-                Purpose::Listener(_) | Purpose::State | Purpose::StorePassword | Purpose::Renewed(_) => None,
+                | Purpose::ClientAuthority(_)
+                | Purpose::KeySet => None,
+                Purpose::Listener(_) | Purpose::State | Purpose::Renewed(_) => None,
+                // They are read for each connection.
+                Purpose::StorePassword | Purpose::KeyServerToken => None,
                 // Only commands read them.
                 Purpose::ClientSecret(_) | Purpose::RefreshToken(_) => None,
             };
@@ -125,6 +129,7 @@ impl Reloader {
                 let new: Vec<_> = self.config.tokens.iter().filter(was_read).map(|source| source.alias).collect();
                 self.update_meters(&new);
                 self.log_address_only_callers();
+                self.log_key_set();
                 for alias in new {
                     self.log_state(alias);
                 }
@@ -177,7 +182,9 @@ impl Reloader {
         };
         let handshakes = handshakes(&config, Some(&self.generation.handshakes))?;
         self.own.serve(&handshakes);
-        let new = generation(&config, &tokens, (upstream, handshakes), Some(&self.generation), &self.concerns);
+        let accounts = self.account_check(&config);
+        let parts = (upstream, handshakes, accounts);
+        let new = generation(&config, &tokens, parts, Some(&self.generation), &self.concerns);
         self.generation = Arc::new(new);
         self.config = config;
         self.tokens = tokens;

@@ -17,7 +17,7 @@ use crate::policy::{Policy, TokenRights};
 use crate::token::store::{self, TokenErrors};
 use crate::token::{Standing, Token};
 use crate::upstream::Upstream;
-use crate::worker::{Generation, QuotaNumbers, Slot, Turns};
+use crate::worker::{AccountCheck, Generation, QuotaNumbers, Slot, Turns};
 
 /// The state of a token that is suspect or suspended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,7 +70,7 @@ pub fn changed(new: &[config::Listener], old: &[config::Listener]) -> String {
 pub fn generation(
     config: &Config,
     tokens: &[Option<Token>],
-    (upstream, handshakes): (Arc<Upstream>, Handshakes),
+    (upstream, handshakes, service_accounts): (Arc<Upstream>, Handshakes, Option<AccountCheck>),
     old: Option<&Generation>,
     concerns: &Concerns,
 ) -> Generation {
@@ -84,6 +84,7 @@ pub fn generation(
         tokens: slots(config, tokens, old, concerns),
         upstream,
         handshakes,
+        service_accounts,
         timeouts: config.timeouts,
         limits: config.limits,
         access_log: config.log.access,

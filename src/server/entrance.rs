@@ -130,7 +130,8 @@ pub async fn enter(worker: Rc<Worker>, kind: Kind, evidence: Evidence, socket: S
 }
 
 impl Entrance {
-    async fn serve(self, Opened { mut socket, protocol, name, certificate, key }: Opened) {
+    async fn serve(mut self, Opened { mut socket, protocol, name, certificate, key }: Opened) {
+        self.evidence.names = certificate.as_ref().map(|certificate| certificate.names.clone());
         let transport = Rc::new(Transport::opened_as(name, certificate, key));
         let begun = match protocol {
             Protocol::Open if self.kind.http2 => http2::begin(&self.worker, &mut socket).await,

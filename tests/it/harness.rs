@@ -11,6 +11,7 @@ pub mod metrica;
 pub mod over;
 pub mod proxy;
 pub mod relay;
+pub mod service_accounts;
 pub mod signal;
 pub mod store;
 pub mod traffic;

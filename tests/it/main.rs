@@ -53,6 +53,7 @@ mod policy {
     mod rules_bodies;
     mod rules_marks;
     mod rules_parts;
+    mod service_accounts;
     mod spellings;
     mod target_errors;
 }

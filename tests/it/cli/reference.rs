@@ -61,6 +61,9 @@ pub fn complete_reference(folder: &Path) -> String {
             Some(key) if ["key_sha256:", "san:", "service_account:"].iter().any(|name| key.starts_with(name)) => {
                 format!("      {key}")
             }
+            Some(key) if key.starts_with("service_accounts:") => {
+                key.replace("/etc/metrika-gate/cluster-ca.pem", &folder.join("extra-ca.pem").display().to_string())
+            }
             Some(key) if ["workers:", "state_dir:"].iter().any(|name| key.starts_with(name)) => key.to_owned(),
             _ => line.to_owned(),
         };
@@ -164,6 +167,8 @@ fn every_key_that_is_read_is_in_the_reference() {
                 Some(Value::Sequence(elements)) if place.ends_with("].tls") => {
                     elements.iter().any(|element| element["tls"].get(key).is_some())
                 }
+                // It is there in the place of another key.
+                _ if place == "service_accounts" && key == "jwks_file" => reference().contains("jwks_file: FILE"),
                 _ if place.starts_with("tokens.") => document["tokens"]["crm"].get(key).is_some(),
                 _ => false,
             };

@@ -11,13 +11,15 @@ use strict_http::Malformed;
 use crate::harness::client_certificates::{self, Authority, Wanted};
 use crate::harness::files::same_as_file;
 use crate::harness::gate::{count, until};
+use crate::harness::service_accounts::{AUDIENCE, ISSUER, Signer, key_set};
 use crate::harness::upstream::certificate;
 use crate::harness::{Answer, Caller, Gate, Proxy, READ_TOKEN, TWO_CALLERS, Upstream};
 
 const COUNTERS: &str = "/management/v1/counters";
 
 /// The reasons whose message has the details of the request: the rule, the scopes, since when.
-const DETAILED: [Reason; 19] = [
+const DETAILED: [Reason; 20] = [
+    Reason::ServiceAccountInvalid,
     Reason::ScopeDenied,
     Reason::TokenScopeMissing,
     Reason::TokenSuspended,
@@ -196,6 +198,31 @@ callers: [{id: reports, match: {listener: app}, scopes: [metrika:read], tokens: 
     meet(&removed.answer(), "401 certificate_rejected");
 }
 
+/// Meets the refusals of service account tokens.
+fn service_accounts(upstream: &Upstream, meet: &mut impl FnMut(&Answer, &'static str)) {
+    let signer = Signer::new("one");
+    let ask = |gate: &Gate, token: &str| {
+        gate.send(
+            "app",
+            format!("GET {COUNTERS} HTTP/1.1\r\nHost: localhost\r\nX-Gate-Service-Account: {token}\r\n\r\n"),
+        )
+    };
+    let config = |source: &str| {
+        format!("{TWO_CALLERS}service_accounts: {{{source}, issuer: '{ISSUER}', audience: {AUDIENCE}}}\n")
+    };
+    let plan = Gate::plan(upstream, &config("jwks_file: '{folder}/jwks.json'"));
+    std::fs::write(plan.folder().join("jwks.json"), key_set(&[&signer])).unwrap();
+    let gate = plan.start();
+    let with = |claims: serde_json::Value| signer.token("shop/etl", &claims);
+    meet(&ask(&gate, "a.b.c"), "401 service_account_invalid");
+    meet(&ask(&gate, &with(serde_json::json!({"aud": "other"}))), "401 service_account_audience");
+    meet(&ask(&gate, &with(serde_json::json!({"exp": 1}))), "401 service_account_expired");
+    meet(&ask(&gate, &Signer::new("two").token("shop/etl", &serde_json::json!({}))), "401 service_account_key");
+    // Nobody listens there.
+    let gate = Gate::start(upstream, &config("jwks_url: 'https://127.0.0.1:1/keys'"));
+    meet(&ask(&gate, &with(serde_json::json!({}))), "503 service_account_keys");
+}
+
 #[test]
 fn every_reason_can_occur_and_answers_as_in_the_table() {
     let mut met = BTreeSet::new();
@@ -321,6 +348,7 @@ token_health: {probe_after: 30s}
 
     proxies(&upstream, &mut meet);
     certificates(&upstream, &mut meet);
+    service_accounts(&upstream, &mut meet);
 
     let (_, another_ca) = certificate("api-metrika.yandex.net");
     let gate = Gate::plan_for(&upstream.address().to_string(), &another_ca, TWO_CALLERS).start();

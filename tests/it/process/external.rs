@@ -33,6 +33,8 @@ quota:
   store: {redis: 'rediss://gate@localhost', ca_file: '{folder}/of-store/ca.pem', password_file: '{folder}/of-store-password/password'}
 state_dir: '{folder}/of-state'
 keys_file: '{folder}/of-keys/keys'
+service_accounts:
+  {jwks_url: 'https://localhost/keys', connect_to: '127.0.0.1:8446', ca_file: '{folder}/of-server/ca.pem', bearer_file: '{folder}/of-bearer/token', issuer: a, audience: b}
 ";
 
 /// The compiler reports a new purpose here; it gets a number, and so is looked for below.
@@ -57,9 +59,11 @@ fn number(purpose: Purpose) -> usize {
         Purpose::Renewed(_) => 16,
         Purpose::ClientAuthority(_) => 17,
         Purpose::Keys => 18,
+        Purpose::KeySet => 19,
+        Purpose::KeyServerToken => 20,
     }
 }
-const NUMBERS: std::ops::Range<usize> = 0..19;
+const NUMBERS: std::ops::Range<usize> = 0..21;
 
 fn plan(upstream: &Upstream) -> Plan {
     let plan = Gate::plan(upstream, EVERYTHING);
@@ -68,6 +72,8 @@ fn plan(upstream: &Upstream) -> Plan {
         "listener",
         "upstream",
         "clients",
+        "server",
+        "bearer",
         "identity",
         "proxy",
         "oauth",
@@ -88,6 +94,8 @@ fn plan(upstream: &Upstream) -> Plan {
     std::fs::write(at("of-upstream/ca.pem"), upstream.ca_pem()).unwrap();
     std::fs::write(at("of-identity/ca.pem"), upstream.ca_pem()).unwrap();
     std::fs::write(at("of-clients/ca.pem"), upstream.ca_pem()).unwrap();
+    std::fs::write(at("of-server/ca.pem"), upstream.ca_pem()).unwrap();
+    write_private(&at("of-bearer/token"), "a-bearer");
     std::fs::write(at("of-store/ca.pem"), upstream.ca_pem()).unwrap();
     write_private(&at("of-token/analytics"), READ_TOKEN);
     write_private(&at("of-store-password/password"), "a-password");
@@ -148,8 +156,8 @@ fn every_file_and_port_is_watched_and_within_the_sandbox() {
     }
     assert_eq!(
         external.ports.iter().map(|port| port.port).collect::<Vec<_>>(),
-        [8443, 6379],
-        "the proxy leads to both"
+        [8443, 6379, 8446],
+        "the proxy leads to Metrica and Yandex ID"
     );
     assert!(external.ports.iter().all(|port| needs.connect.contains(&port.port)));
 }
@@ -215,7 +223,9 @@ fn readiness_names_every_file_that_cannot_be_used_and_why() {
         } else {
             set(&file.path, 0o600);
         }
-        let is_well = || !gate.admin("/readyz?verbose").text().contains("[!]");
+        // Nobody listens at the port of the server of keys.
+        let is_other = |line: &str| line.starts_with("[!]") && !line.starts_with("[!] request for the keys");
+        let is_well = || !gate.admin("/readyz?verbose").text().lines().any(is_other);
         until(&format!("{purpose} is right again"), is_well);
     }
     assert_eq!(gate.admin("/readyz?listener=local").status, 200);

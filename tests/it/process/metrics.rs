@@ -255,7 +255,7 @@ tokens:
     let gate = Gate::start(
         upstream,
         &format!(
-            "{callers}{tokens}timeouts: {{body_idle: 200ms}}\nquota: {{mode: observe, store: {{redis: 'redis://127.0.0.1:1'}}}}\n"
+            "{callers}{tokens}timeouts: {{body_idle: 200ms}}\nservice_accounts: {{jwks_url: 'https://127.0.0.1:1/keys', issuer: a, audience: b}}\nquota: {{mode: observe, store: {{redis: 'redis://127.0.0.1:1'}}}}\n"
         ),
     );
     for path in [COUNTERS, "/no", "/stat/v1/data?oauth_token=x", "/a//b"] {

@@ -32,7 +32,7 @@ const MODULES: [(&str, &str, &[&str]); 19] = [
     (
         "health",
         "process",
-        &["config", "metrics", "policy", "process", "quota", "reload", "token", "upstream", "worker"],
+        &["config", "files", "metrics", "policy", "process", "quota", "reload", "token", "upstream", "worker"],
     ),
     ("doctor", "commands", &["config", "files", "health", "policy", "token", "upstream"]),
     (

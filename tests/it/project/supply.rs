@@ -95,7 +95,7 @@ fn verification_cannot_be_switched_off() {
 /// Promise 7 and the clock: decisions on the path of a request do not use the wall clock, so a jump of it changes
 /// nothing. The clock of the wall is read to be written down only: in lines, in `Date` and in metrics, and
 /// by the commands `doctor`, `check` and `token`, which count the days that a token has left. The exception is identity:
-/// certificates of clients have their times on that clock.
+/// certificates of clients and tokens of service accounts have their times on that clock.
 #[test]
 fn no_decision_reads_the_wall_clock() {
     let known = set(&[
@@ -117,6 +117,13 @@ fn no_decision_reads_the_wall_clock() {
         "src/doctor/reach.rs",
         "src/files.rs",
         "src/gateway/identify.rs",
+        "src/gateway/service_account.rs",
+        "src/health/published_keys.rs",
+        "src/policy/service_account.rs",
+        "src/policy/service_account/tests.rs",
+        "src/metrics/key_set.rs",
+        "src/reload/key_set.rs",
+        "src/worker/service_accounts.rs",
         "src/gateway/record.rs",
         "src/metrics/process.rs",
         "src/metrics/token_state.rs",

@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use rcgen::ExtendedKeyUsagePurpose;
@@ -63,6 +64,16 @@ fn asked(gate: &Gate, listener: &str, settings: &Arc<ClientConfig>) -> Option<St
 
 fn refused(gate: &Gate, reason: &str) -> f64 {
     gate.metric(&["client_certificates_refused_total", &format!("\"{reason}\"")])
+}
+
+/// The caller that the next request is counted for.
+fn who(gate: &Gate, caller: &mut Caller) -> String {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let id = format!("certificate-{}.", NEXT.fetch_add(1, Ordering::Relaxed));
+    caller.send(GET.replace("\r\n\r\n", &format!("\r\nX-Request-ID: {id}\r\n\r\n")));
+    caller.answer();
+    let line: serde_json::Value = serde_json::from_str(&gate.until_log(&[&id, "\"access\""])).unwrap();
+    line["caller"].as_str().unwrap().to_owned()
 }
 
 #[test]
@@ -281,6 +292,95 @@ fn a_proxy_that_requires_a_certificate_serves_nothing_in_clear_text() {
     assert_eq!(upstream.requests().len(), 1);
 }
 
+/// `etl` and `host` are known by a name of their certificate, `night` by a name and another address, the rest by the address.
+const NAMED: &str = "
+listeners:
+  - {name: must, address: '127.0.0.1:0', http2: true, tls: {authority: '{folder}/ca', client_ca: '{folder}/clients.pem'}}
+  - {name: may, address: '127.0.0.1:0', tls: {authority: '{folder}/ca', client_ca: '{folder}/clients.pem', client_auth: optional}}
+  - {name: proxy, address: '127.0.0.1:0', proxy: true, tls: {authority: '{folder}/ca', client_ca: '{folder}/clients.pem'}}
+callers:
+  - {id: etl, scopes: [metrika:read], tokens: [analytics], match: {san: ['spiffe://prod/ns/shop/sa/etl', 'spiffe://prod/etl']}}
+  - {id: host, scopes: [metrika:read], tokens: [analytics], match: {san: ['dns:etl.example']}}
+  - {id: night, scopes: [metrika:read], tokens: [analytics], match: {san: ['spiffe://prod/night'], source: [192.0.2.7]}}
+  - {id: rest, scopes: [metrika:read], tokens: [analytics], match: {listener: may}}
+";
+
+#[test]
+fn a_name_of_a_certificate_identifies_its_caller() {
+    let upstream = Upstream::plain();
+    let (trusted, other) = (Authority::new("trusted"), Authority::new("other"));
+    let gate = trusting(&upstream, NAMED, &[&trusted]).start();
+    let of = |uris: &[&str], names: &[&str]| trusted.issue("etl.example", &Wanted { uris, names, ..Wanted::default() });
+    let cases = [
+        (of(&["spiffe://prod/ns/shop/sa/etl"], &[]), "etl"),
+        (of(&["spiffe://prod/etl"], &["other.example"]), "etl"),
+        (of(&[], &["other.example", "ETL.Example"]), "host"),
+        (of(&["https://prod/etl"], &["etl.example"]), "host"),
+        // The first caller of the configuration.
+        (of(&["spiffe://prod/etl"], &["etl.example"]), "etl"),
+        (of(&["spiffe://prod/ns/shop/sa/et"], &[]), "unknown"),
+        (of(&["spiffe://prod/ns/shop/sa/etl/a"], &[]), "unknown"),
+        (of(&["spiffe://other/ns/shop/sa/etl"], &[]), "unknown"),
+        (of(&[], &["*.example", "a.etl.example", "spiffe://prod/etl"]), "unknown"),
+        (of(&["dns:etl.example"], &[]), "unknown"),
+        // Of two IDs, none is certain.
+        (of(&["spiffe://prod/etl", "spiffe://prod/other"], &[]), "unknown"),
+        // Its common name is no name.
+        (of(&[], &[]), "unknown"),
+        (of(&["spiffe://prod/night"], &[]), "unknown"),
+    ];
+    for (issued, expected) in &cases {
+        let of_listener = |listener: &str| who(&gate, &mut caller(&gate, listener, Some(issued)));
+        assert_eq!(of_listener("must"), *expected);
+        let expected = if *expected == "unknown" { "rest" } else { expected };
+        assert_eq!(of_listener("may"), expected, "a certificate does not exclude other callers");
+    }
+    assert_eq!(who(&gate, &mut caller(&gate, "may", None)), "rest");
+    let (etl, night) = (&cases[0].0, &cases[12].0);
+    let refused = |issued: &Issued| asked(&gate, "must", &config_of(&gate, Some(issued)));
+    assert_eq!(refused(night).as_deref(), Some("401 unknown_caller"), "the name is right, the address is not");
+    let forged = other.issue("etl", &Wanted { uris: &["spiffe://prod/etl"], ..Wanted::default() });
+    assert_eq!(refused(&forged), None);
+    let mut two =
+        H2::on(session(&settings(&gate.file("ca"), Some(etl), &["h2"], &BOTH), "localhost", tcp(&gate, "must")));
+    two.frame(HEADERS, WHOLE, 1, get());
+    assert_eq!(two.fate(1), Fate::Answered(200));
+    let host = "api-metrika.yandex.net";
+    for (issued, expected) in [(etl, "200"), (night, "401 unknown_caller")] {
+        let mut socket = tcp(&gate, "proxy");
+        connect(&mut socket, &format!("{host}:443"));
+        let mut tunnel = Caller::on(session(&config_of(&gate, Some(issued)), host, socket));
+        tunnel.send(GET.replace("localhost", host));
+        assert_eq!(tunnel.answer().summary(), expected);
+    }
+}
+
+#[test]
+fn a_resumed_session_keeps_its_name_and_no_other() {
+    let upstream = Upstream::plain();
+    let trusted = Authority::new("trusted");
+    let gate = trusting(&upstream, NAMED, &[&trusted]).workers(1).start();
+    let issued = |uri: &str| trusted.issue("a", &Wanted { uris: &[uri], ..Wanted::default() });
+    let (etl, other) = (issued("spiffe://prod/etl"), issued("spiffe://prod/other"));
+    for (number, version) in [(1.0, &TLS12), (2.0, &TLS13)] {
+        let of = |issued| settings(&gate.file("ca"), issued, &[], &[version]);
+        let (of_etl, of_other, of_nobody) = (of(Some(&etl)), of(Some(&other)), of(None));
+        let named = |settings| who(&gate, &mut Caller::on(session(settings, "localhost", tcp(&gate, "may"))));
+        for (settings, expected) in [(&of_etl, "etl"), (&of_other, "rest"), (&of_nobody, "rest")] {
+            assert_eq!([named(settings), named(settings)], [expected, expected]);
+        }
+        gate.until_metric(&["tls_handshakes_total", "resumed"], 3.0 * number);
+    }
+    // On a listener that asks for no certificate any more, the one of an open connection proves nothing.
+    let mut open = caller(&gate, "may", Some(&etl));
+    assert_eq!(who(&gate, &mut open), "etl");
+    let clients = format!(", client_ca: '{}', client_auth: optional", gate.file("clients.pem").display());
+    gate.replace_config(&gate.config().replacen(&clients, "", 1));
+    gate.until_log(&["configuration reloaded"]);
+    open.send(GET);
+    assert_eq!(open.answer().summary(), "401 certificate_rejected");
+}
+
 #[test]
 fn mistakes_of_client_ca_are_named() {
     let upstream = Upstream::plain();
@@ -304,6 +404,12 @@ fn mistakes_of_client_ca_are_named() {
         let (code, said) = check(&config);
         assert!(code == 78 && said.contains(expected) && said.contains(".tls.client_"), "{said}");
     }
+    let san = good.replace("match: {source: [127.0.0.0/8]}", "match: {san: ['spiffe://prod/etl'], listener: plain}");
+    let san =
+        san.replace("listeners:\n", "listeners:\n  - {name: plain, address: '127.0.0.1:0', tls: {authority: 'ca'}}\n");
+    let (code, said) =
+        check(&san.replace("authority: 'ca'", &format!("authority: '{}'", plan.folder().join("ca").display())));
+    assert!(code == 78 && said.contains("listener 'plain' lacks tls.client_ca"), "{said}");
     std::fs::write(&clients, format!("{}-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n", trusted.pem))
         .unwrap();
     let (code, said) = check(&good);
