@@ -310,6 +310,8 @@ pub fn refuse_early(worker: &Rc<Worker>, connection: &Rc<Connection>, rejection:
     let callers = &snapshot.generation.policy.callers;
     let proofs = Proofs { key: connection.transport.key().key(), ..Proofs::NONE };
     let caller = callers.identify(&connection.evidence, &proofs).ok().and_then(|position| callers.get(position));
+    // An invalid key is nobody's, also where the address is somebody's.
+    let caller = caller.filter(|_| !matches!(reason, Reason::KeyUnknown | Reason::KeysDiffer));
     exchange.begin(caller.map(|caller| caller.id));
     let answer = kind.map_or(reason.answer(), of_malformed);
     let cause = cause.map_or_else(|| answer.message.to_owned(), |cause| format!("{cause:#}"));

@@ -5,7 +5,8 @@
 //!    in the query; or in the CONNECT request of the tunnel.
 //! 2. One that is no whole key is refused (`key_unknown`, 401), and so is a request with two different keys (`keys_differ`,
 //!    401). A request never falls to a caller that is known otherwise.
-//! 3. Any other credential is no proof. It is removed and counted ([`crate::gateway::headers`]).
+//! 3. A key in another field or parameter is refused too (`key_unknown`): it would reach Metrica or a log.
+//! 4. Any other credential is no proof. It is removed and counted ([`crate::gateway::headers`]).
 
 use base64::Engine;
 use base64::alphabet::STANDARD;
@@ -28,6 +29,11 @@ pub const FIELDS: [HeaderName; 2] = [AUTHORIZATION, PROXY_AUTHORIZATION];
 #[error("the checksum of the key is wrong: it is mistyped or incomplete")]
 struct Mistyped;
 
+/// A key is where no key is read (rule 3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a key is in a field or parameter where none is read; send it in Authorization")]
+struct Misplaced;
+
 /// The key that has been found so far.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Offered(Option<KeyHash>);
@@ -42,7 +48,7 @@ impl Offered {
     /// Returns the key of a request.
     ///
     /// # Errors
-    /// [`Reason::KeyUnknown`] or [`Reason::KeysDiffer`] (rule 2).
+    /// [`Reason::KeyUnknown`] or [`Reason::KeysDiffer`] (rules 2 and 3).
     pub fn by_request(self, fields: &HeaderMap, query: Option<&str>) -> Result<Option<KeyHash>, Rejection> {
         let values = FIELDS.iter().flat_map(|name| fields.get_all(name));
         let by_fields = values.map(HeaderValue::as_bytes).try_fold(self, Self::and_field)?;
@@ -50,7 +56,8 @@ impl Offered {
         let all = parameters
             .map(|value| plain(value.as_bytes()))
             .try_fold(by_fields, |offered, value| claimed(&value).try_fold(offered, Self::and));
-        all.map(Self::key)
+        let key = all?.key();
+        if is_misplaced(fields, query) { Err(Rejection::because(Reason::KeyUnknown, Misplaced)) } else { Ok(key) }
     }
 
     /// Adds the keys in the value of one of [`FIELDS`].
@@ -79,6 +86,15 @@ impl Offered {
     }
 }
 
+/// Whether a key is where none is read (rule 3).
+fn is_misplaced(fields: &HeaderMap, query: Option<&str>) -> bool {
+    let others = fields.iter().filter(|(name, _)| !FIELDS.contains(name));
+    let words = |text: &str| claimed(text.as_bytes()).count();
+    let in_query = |query: &str| words(query) > target::credentials(query).map(words).sum();
+    others.map(|(_, value)| value.as_bytes()).any(|value| claimed(value).next().is_some())
+        || query.is_some_and(in_query)
+}
+
 /// Whether the value of one of [`FIELDS`] is a key, and not another credential.
 #[must_use]
 pub fn is_key(value: &[u8]) -> bool {
@@ -103,16 +119,22 @@ fn claimed(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// Decodes the user and the password of `Basic` (RFC 7617), which a colon separates.
+/// Decodes the user and the password of `Basic` (RFC 7617), which a colon separates. Some clients use the alphabet of URLs.
 fn basic(value: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     let (scheme, encoded) = value.trim_ascii().split_at_checked(BASIC.len())?;
-    if !scheme.eq_ignore_ascii_case(BASIC) {
+    if !scheme.eq_ignore_ascii_case(BASIC) || !encoded.first()?.is_ascii_whitespace() {
         return None;
     }
-    DECODER.decode(encoded.trim_ascii()).ok().map(Zeroizing::new)
+    let standard = |byte: &u8| match byte {
+        b'-' => b'+',
+        b'_' => b'/',
+        other => *other,
+    };
+    let encoded: Zeroizing<Vec<u8>> = Zeroizing::new(encoded.trim_ascii().iter().map(standard).collect());
+    DECODER.decode(&*encoded).ok().map(Zeroizing::new)
 }
 
-const BASIC: &[u8] = b"basic ";
+const BASIC: &[u8] = b"basic";
 
 /// Clients leave out the padding of base64, or the last bits.
 const DECODER: GeneralPurpose = GeneralPurpose::new(
@@ -157,6 +179,7 @@ mod tests {
             format!("BASIC  {}", encoded(&format!("{key}:"))),
             format!("Basic {}", encoded(&format!("{key}:x"))),
             format!("Basic {}", encoded(&key).trim_end_matches('=')),
+            format!("Basic\t{}", encoded(&format!("???:{key}")).replace('/', "_").replace('+', "-")),
         ] {
             for name in FIELDS {
                 assert_eq!(offered(&[(name, &value)], None), expected, "{value}");
@@ -216,7 +239,27 @@ mod tests {
     }
 
     #[test]
-    fn rule_3_other_credentials_are_no_proof() {
+    fn rule_3_a_key_elsewhere_is_refused() {
+        let [key, other] = keys();
+        for name in ["x-api-key", "x-auth-token", "cookie", "x-request-id", "x-gate-account"] {
+            for value in [key.clone(), format!("a={key}; b"), "mgk_x".to_owned()] {
+                let field = HeaderName::from_static(name);
+                assert_eq!(offered(&[(field, &value)], None), Err(Reason::KeyUnknown), "{name}: {value}");
+            }
+        }
+        for query in [
+            format!("token={key}"),
+            format!("ids=1;a={key}"),
+            format!("xoauth_token={other}"),
+            format!("oauth_token={key}&token={key}"),
+        ] {
+            assert_eq!(offered(&[], Some(&query)), Err(Reason::KeyUnknown), "{query}");
+            assert_eq!(offered(&[(AUTHORIZATION, &key)], Some(&query)), Err(Reason::KeyUnknown), "{query}");
+        }
+    }
+
+    #[test]
+    fn rule_4_other_credentials_are_no_proof() {
         let [key, _] = keys();
         let (without_scheme, inside) = (encoded(&format!("a:{key}")), format!("y0_{key}"));
         for value in [
@@ -234,8 +277,7 @@ mod tests {
             assert_eq!(offered(&[(AUTHORIZATION, value)], None), Ok(None), "{value}");
             assert!(!is_key(value.as_bytes()));
         }
-        for query in [format!("token={key}"), format!("a={key}"), format!("xoauth_token={key}"), "oauth_token=".into()]
-        {
+        for query in ["token=y0_x".to_owned(), "ids=mgk".to_owned(), format!("a=x{key}"), "oauth_token=".to_owned()] {
             assert_eq!(offered(&[], Some(&query)), Ok(None), "{query}");
         }
     }

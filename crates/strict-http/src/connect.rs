@@ -127,7 +127,7 @@ impl ConnectReader {
             let same = self.target.as_deref().and_then(Host::of).is_some_and(|target| target.is(host));
             return if same { Ok(()) } else { Err(Malformed::HostUnlikeTarget) };
         }
-        if name.eq_ignore_ascii_case(b"proxy-authorization") {
+        if name.eq_ignore_ascii_case(b"proxy-authorization") || name.eq_ignore_ascii_case(b"authorization") {
             self.credentials.push(value.to_vec());
         }
         let is_length = name.eq_ignore_ascii_case(b"content-length");

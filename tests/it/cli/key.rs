@@ -53,6 +53,19 @@ callers:
     file
 }
 
+/// Adds a listener that asks for certificates, and the keys of service accounts.
+fn verifies_certificates_and_accounts(folder: &Path, file: &Path) {
+    let ca = folder.join("ca");
+    assert!(program().args(["ca", "init"]).arg(&ca).status().unwrap().success());
+    let (text, at) = (std::fs::read_to_string(file).unwrap(), ca.display());
+    let listener = format!(
+        "listeners:\n  - {{name: tls, address: '127.0.0.1:0', tls: {{authority: '{at}', client_ca: '{at}/ca.pem'}}}}\n"
+    );
+    let accounts =
+        "service_accounts: {jwks_url: 'https://cluster.local/jwks', issuer: 'https://cluster.local', audience: gate}\n";
+    std::fs::write(file, text.replace("listeners:\n", &listener) + accounts).unwrap();
+}
+
 fn explained(file: &Path, arguments: &[&str], key: Option<&str>) -> (Option<i32>, String) {
     let mut command = program();
     command.args(["explain", "GET", "/management/v1/counters", "--config"]).arg(file).args(arguments);
@@ -78,6 +91,7 @@ fn explain_shows_the_caller_that_a_proof_names_and_the_condition_that_fails() {
             one[1], two[1]
         ),
     );
+    verifies_certificates_and_accounts(folder.path(), &file);
     let (code, said) = explained(&file, &["--key-stdin"], Some(&format!("{}\n", one[0])));
     assert_eq!(code, Some(0), "{said}");
     for line in [

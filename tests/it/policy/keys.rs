@@ -111,13 +111,20 @@ fn a_key_names_its_caller_in_every_shape() {
 fn a_request_without_a_key_has_the_caller_of_its_connection() {
     let upstream = Upstream::plain();
     let gate = Gate::start(&upstream, &config());
-    let dummy = format!("Authorization: OAuth y0_dummy\r\nX-Api-Key: {}\r\n", key(1));
-    for fields in ["", dummy.as_str(), "Authorization: Basic eA==\r\n"] {
+    for fields in ["", "Authorization: OAuth y0_dummy\r\nX-Api-Key: dummy\r\n", "Authorization: Basic eA==\r\n"] {
         assert_eq!(asked(&gate, &mut gate.connect("app"), PATH, fields), outcome("200", "near"), "{fields}");
         let other = asked(&gate, &mut gate.connect("other"), PATH, fields);
         assert_eq!(other, outcome("401 unknown_caller", "unknown"), "{fields}");
     }
     assert_eq!(gate.metrics(&["condition_failures_total"]), Vec::<String>::new(), "nothing named a caller");
+    // A key where none is read would leave the gate.
+    for (path, fields) in
+        [(PATH.to_owned(), format!("X-Api-Key: {}\r\n", key(1))), (format!("{PATH}?token={}", key(1)), String::new())]
+    {
+        let refused = asked(&gate, &mut gate.connect("app"), &path, &fields);
+        assert_eq!(refused, outcome("401 key_unknown", "unknown"), "{path} {fields}");
+    }
+    assert!(!upstream.requests().concat().contains("mgk_") && !gate.log().concat().contains("mgk_"));
 }
 
 /// a key that is offered and invalid is refused; the caller of the connection does not take the request.
@@ -292,13 +299,14 @@ fn an_invalid_key_of_connect_opens_no_tunnel() {
     for (fields, reason) in [
         (format!("Proxy-Authorization: Bearer {}\r\n", key(9)), "key_unknown"),
         (format!("Proxy-Authorization: {}\r\n", &key(4)[..50]), "key_unknown"),
+        (format!("Authorization: OAuth {}\r\n", key(9)), "key_unknown"),
         (format!("Proxy-Authorization: {}\r\nProxy-Authorization: {}\r\n", key(4), key(1)), "keys_differ"),
     ] {
         let refused = tunnel(&gate, 443, &fields).unwrap_err();
         assert!(refused.starts_with("HTTP/1.1 401 ") && refused.contains(&format!("x-gate-error: {reason}\r\n")));
     }
     assert!(tunnel(&gate, 443, "Proxy-Authorization: Basic eDp5\r\n").is_ok(), "another credential is no proof");
-    gate.until_metric(&["denied_total", "key_unknown"], 2.0);
+    gate.until_metric(&["denied_total", "caller=\"unknown\"", "key_unknown"], 3.0);
     assert!(!gate.log().concat().contains("mgk_4"), "no key is logged");
 }
 
