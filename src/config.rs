@@ -12,7 +12,6 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 use metrica::operation::Catalogue;
 use metrica::scope::ScopeSet;
-use rustls_pki_types::CertificateDer;
 
 use crate::policy::caller::Caller;
 use crate::policy::names::{CallerId, GroupName, ListenerName, TokenAlias};
@@ -58,6 +57,7 @@ use reader::{At, Findings};
 pub use rules::login;
 pub use source::bytes;
 pub use tls::Tls;
+pub use upstream::{AddressFamily, Upstream, UpstreamTimeouts};
 pub use values::name_text;
 use values::{duration, hash, name, names, timeout};
 
@@ -170,62 +170,6 @@ pub struct Admin {
     pub recheck: bool,
     /// Whether the status page is enabled.
     pub page: bool,
-}
-
-/// The server that all requests are forwarded to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Upstream {
-    /// The host of the URL: resolved, verified in the certificate, and sent as SNI.
-    pub host: String,
-    /// The port of the URL.
-    pub port: u16,
-    /// The value of `Host`: the host, with the port unless it is 443.
-    pub authority: String,
-    /// Trusted certificates in addition to those of the system.
-    pub extra_roots: Vec<CertificateDer<'static>>,
-    /// The file that holds `extra_roots`.
-    pub ca_file: Option<PathBuf>,
-    /// The host and port to connect to instead; the certificate must still name `host`.
-    pub connect_to: Option<(String, u16)>,
-    /// The proxy that opens a tunnel to the host, or to that of `connect_to`.
-    pub proxy: Option<Proxy>,
-    /// The address families to connect to.
-    pub address_family: AddressFamily,
-    /// Whether the roots of the system are trusted too.
-    pub system_roots: bool,
-    /// Whether HTTP/2 is offered.
-    pub http2: bool,
-    /// The maximum number of concurrent upstream requests, over all workers.
-    pub connections: usize,
-    /// The age from which a connection takes no new request.
-    pub max_age: Duration,
-    /// The timeouts of each step.
-    pub timeouts: UpstreamTimeouts,
-}
-
-/// The address families of the upstream that are used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum AddressFamily {
-    /// IPv4 and IPv6.
-    #[default]
-    Any,
-    /// IPv4 only.
-    Ipv4,
-    /// IPv6 only.
-    Ipv6,
-}
-
-/// Timeouts towards the upstream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct UpstreamTimeouts {
-    /// For the look-up, the connect, the tunnel of a proxy and the TLS handshake together.
-    pub connect: Duration,
-    /// From the last byte of the request to the head of the response.
-    pub response_headers: Duration,
-    /// Between two pieces of a body.
-    pub body_idle: Duration,
-    /// The time for which an idle connection is kept.
-    pub keep_alive: Duration,
 }
 
 /// A token and its file.
