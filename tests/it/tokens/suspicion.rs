@@ -288,7 +288,7 @@ fn own_requests_are_counted_by_purpose() {
     let upstream = metrica(probe, counter);
     let gate = start(&upstream, "");
     let own = |purpose: &str| gate.metric(&["own_requests_total", &format!("purpose=\"{purpose}\"")]);
-    assert_eq!(gate.metrics(&["own_requests_total"]).len(), 4, "there from the start");
+    assert_eq!(gate.metrics(&["own_requests_total"]).len(), 5, "there from the start");
     assert_eq!((own("token_probe"), own("follow_up"), own("identity")), (0.0, 0.0, 0.0));
     assert_eq!(said(&gate.get("app", COUNTER)), "403 other");
     until("the probe is counted", || own("token_probe") >= 1.0);
