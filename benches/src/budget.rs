@@ -29,7 +29,7 @@ pub type Benchmark = Box<dyn FnMut(Run)>;
 type Make = fn() -> Benchmark;
 
 /// Their names, and how each is made ready.
-const BENCHMARKS: [(&str, Make); 15] = [
+const BENCHMARKS: [(&str, Make); 18] = [
     ("ten-boxes", ten_boxes),
     ("identify-10", || decisions::identify(10)),
     ("identify-1000", || decisions::identify(1_000)),

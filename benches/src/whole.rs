@@ -15,7 +15,7 @@ use std::time::Duration;
 use metrika_gate::config::{Config, LogFormat};
 use metrika_gate::metrics::process::ProcessMeters;
 use metrika_gate::reload::Reloader;
-use metrika_gate::server::listen::{Bound, bind};
+use metrika_gate::server::listen::{Bound, Keeper, bind};
 use metrika_gate::server::{Connections, accept};
 use metrika_gate::telemetry::{self, Form, Sink};
 use metrika_gate::worker::{Learning, Worker};
@@ -104,7 +104,7 @@ impl Gate {
         let meters = Arc::new(ProcessMeters::default());
         let sink = telemetry::start(LogFormat::Json, &config.log.level, meters.clone()).expect("logging starts");
         sink.write_to(io::sink()).expect("a thread");
-        let mut bound = bind(&config.listeners[0], 1).expect("a free port");
+        let mut bound = bind(&config.listeners[0], 1, Keeper::Process).expect("a free port");
         let reloader = Reloader::new(None, config, meters.clone(), false).expect("a generation");
         // Nobody listens: what is learnt of a token is learnt once.
         let learning = Learning::new(mpsc::unbounded_channel().0);
