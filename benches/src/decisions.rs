@@ -70,7 +70,9 @@ pub fn identify(count: u32) -> Benchmark {
 /// A key, which is read, hashed and found among so many: of one caller, or each of a caller of its own.
 pub fn identify_by_key(count: u32, of_one: bool) -> Benchmark {
     let key = |number: u32| {
-        let bytes: Vec<u8> = number.to_be_bytes().into_iter().cycle().map(|byte| byte % 62).take(RANDOM).collect();
+        // The digits of the number, over and over: every number has another key.
+        let digits = [number % 62, number / 62 % 62, number / 3844 % 62];
+        let bytes: Vec<u8> = digits.into_iter().cycle().filter_map(|digit| digit.try_into().ok()).take(RANDOM).collect();
         of_random(&bytes).expect("a key")
     };
     let listener = ListenerName::new("app");
