@@ -8,6 +8,8 @@
 //! 3. A key in another field or parameter is refused too (`key_unknown`): it would reach Metrica or a log.
 //! 4. Any other credential is no proof. It is removed and counted ([`crate::gateway::headers`]).
 
+use std::sync::LazyLock;
+
 use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
@@ -108,12 +110,15 @@ pub fn has_only_keys(query: Option<&str>) -> bool {
     credentials.peek().is_some() && credentials.all(|value| claimed(&plain(value.as_bytes())).any(is_whole))
 }
 
+/// The search for keys. Its preparation costs more than the search of a field.
+static SEARCH: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(PREFIX));
+
 /// Returns the texts that claim to be keys: each `mgk_` that begins a word, to the end of the word. Some clients put a
 /// credential into quotes, or write two schemes.
 fn claimed(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     let is_of_word = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b'~');
     let begins = move |at: &usize| text.get(..*at).and_then(<[u8]>::last).is_none_or(|before| !is_of_word(before));
-    memmem::find_iter(text, PREFIX.as_bytes()).filter(begins).filter_map(move |at| {
+    SEARCH.find_iter(text).filter(begins).filter_map(move |at| {
         let rest = text.get(at..)?;
         rest.get(..rest.iter().take_while(|byte| is_of_word(byte)).count())
     })

@@ -7,7 +7,7 @@
 //!    `Content-Security-Policy`. It works without the script, which only reads the page again.
 //! 4. Every text is escaped by the template. The page contains names of the configuration and numbers, and no token, key or
 //!    hash of one: it is made from the same counts as `/metrics`.
-//! 5. Requests of callers do nothing for it ([`super::history`]).
+//! 5. Requests of callers do nothing for it (`process/history.rs`).
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

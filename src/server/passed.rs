@@ -4,7 +4,7 @@
 //!    address or path of the listener, because the rules about addresses (`allow_remote`, `hosts`, `Host`) are checked with
 //!    those; the file of a unix socket must not permit more than `mode`.
 //! 2. A socket of a unit that no listener uses is an error: callers would connect to it without a response.
-//! 3. A socket that an earlier process put into the descriptor store has the name of its listener after [`STORED`]. It serves
+//! 3. A socket that an earlier process put into the descriptor store has the name of its listener after `stored/`. It serves
 //!    the listener of that name, or another one with its address or path, because a listener can be renamed. One that fits no
 //!    listener is closed and its file removed, before any listener is opened, because its address may overlap.
 //! 4. All workers share a passed socket. The kernel resets the pending connections of a socket that ends with the process;

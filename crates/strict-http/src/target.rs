@@ -19,7 +19,10 @@
 //! Whole pairs named `oauth_token` or `access_token` are removed from the canonical query, because a client's credential
 //! is never sent upstream.
 
+use std::sync::LazyLock;
+
 use bytes::{Bytes, BytesMut};
+use memchr::memmem;
 
 pub mod canonical;
 mod names;
@@ -243,11 +246,14 @@ pub fn without_credentials(path: &str, query: &str) -> Option<Bytes> {
     Some(target.freeze())
 }
 
+/// The search for the names of credentials, prepared once.
+static SEARCH: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(b"_token"));
+
 /// Returns the values of the credential pairs of a query, percent-encoded as received. A semicolon separates pairs too,
 /// because [`Target::canonical`] makes such a name begin a pair of its own.
 pub fn credentials(query: &str) -> impl Iterator<Item = &str> {
     // Most queries have none.
-    let may_have_some = memchr::memmem::find(query.as_bytes(), b"_token");
+    let may_have_some = SEARCH.find(query.as_bytes());
     let pairs = may_have_some.map(|_| query.split(['&', ';'])).into_iter().flatten();
     pairs.map(name_and_value).filter(|(name, _)| is_credential(name.as_bytes())).map(|(_, value)| value)
 }
