@@ -33,7 +33,7 @@ struct Mistyped;
 
 /// A key is where no key is read (rule 3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a key is in a field or parameter where none is read; send it in Authorization")]
+#[error("a key is in a field or parameter from which the gate reads no keys; send it in Authorization")]
 struct Misplaced;
 
 /// The key that has been found so far.
