@@ -34,6 +34,7 @@ RUN touch src/main.rs src/lib.rs \
  && cp target/*/metrika-gate /usr/local/bin/metrika-gate
 
 # The texts of the licences of all crates that are linked.
+COPY LICENSE ./
 COPY release/licences release/licences
 RUN release/licences > licences.txt
 
