@@ -112,17 +112,23 @@ pub fn chunk(line: &[u8]) -> Option<(u64, usize)> {
 /// Whether a chunk-size line can begin with `begun`.
 #[must_use]
 pub fn is_begun_chunk(begun: &[u8]) -> bool {
-    let begun = begun.strip_suffix(b"\r").unwrap_or(begun);
-    let (digits, extension) = until(begun, b';');
+    let line = begun.strip_suffix(b"\r");
+    let (digits, extension) = until(line.unwrap_or(begun), b';');
+    let is_complete = line.is_some() || extension.is_some();
     digits.len() <= SIZE_DIGITS
         && digits.iter().all(u8::is_ascii_hexdigit)
-        && extension.is_none_or(|extension| !digits.is_empty() && all(extension, is_value))
+        && !(is_complete && digits.is_empty())
+        && extension.is_none_or(|extension| all(extension, is_value))
 }
 
-/// Whether an unfinished line may be continued with `piece`.
+/// Whether a field line that began with `begun` can be continued with `piece`.
 #[must_use]
-pub fn goes_on(begun: &[u8], piece: &[u8]) -> bool {
-    begun.last() != Some(&b'\r') && all(piece.strip_suffix(b"\r").unwrap_or(piece), is_value)
+pub fn is_continued_field(begun: &[u8], piece: &[u8]) -> bool {
+    // In a value, what arrived before is not read again.
+    if begun.last() != Some(&b'\r') && memchr::memchr(b':', begun).is_some() {
+        return all(piece.strip_suffix(b"\r").unwrap_or(piece), is_value);
+    }
+    field(&[begun, piece].concat(), false).is_ok()
 }
 
 /// Whether a field of this name affects how the header or body is interpreted, and so is not allowed in a trailer (RFC

@@ -243,17 +243,15 @@ impl Framing {
             let begun = [&self.begun, piece].concat();
             return if grammar::is_begun_chunk(&begun) { Ok(()) } else { Err(diagnosis::of_chunk(&begun, false)) };
         }
-        if self.state == State::RequestLine && piece.iter().any(|byte| target::canonical::is_raw(*byte)) {
-            return Err(self.cannot_go_on(piece));
+        if self.state == State::RequestLine {
+            let line = [&self.begun, piece].concat();
+            let is_line = line == b"\r" || grammar::request(&line, false).is_ok();
+            return if is_line { Ok(()) } else { Err(self.cannot_go_on(piece)) };
         }
-        if !self.begun.is_empty() {
-            return if grammar::goes_on(&self.begun, piece) { Ok(()) } else { Err(self.cannot_go_on(piece)) };
+        if self.begun.is_empty() {
+            return grammar::field(piece, false).map(|_| ());
         }
-        match self.state {
-            State::RequestLine if piece != b"\r" => grammar::request(piece, false).map(|_| ()),
-            State::Fields | State::Trailers => grammar::field(piece, false).map(|_| ()),
-            State::RequestLine | State::ChunkSize | State::Body(_) | State::ChunkData(_) | State::ChunkEnd(_) => Ok(()),
-        }
+        if grammar::is_continued_field(&self.begun, piece) { Ok(()) } else { Err(self.cannot_go_on(piece)) }
     }
 
     #[cold]
@@ -397,3 +395,6 @@ impl Framing {
         if grammar::is_forbidden_in_trailers(name) { Err(Malformed::ForbiddenTrailer) } else { Ok(()) }
     }
 }
+
+#[cfg(test)]
+mod tests;
