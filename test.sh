@@ -25,12 +25,24 @@ trap 'exit 130' INT TERM
 rows=()
 failures=0
 row() { rows+=("$(printf '%-8s %5s  %s' "$1" "$2" "$3")"); }
+# watched COMMAND...: runs it, and keeps its output where no person watches it.
+watched() {
+    : >"$work/step.log"
+    if [ -t 1 ]; then "$@"; return; fi
+    # In this shell, because a step may set variables. Nothing waits for tee: a process that a step left would hold it.
+    "$@" > >(tee "$work/step.log") 2>&1
+}
+# ends NAME: the last lines of a step that failed, to be repeated below the table.
+ends() {
+    sleep 1
+    [ ! -s "$work/step.log" ] || { printf '\n== %s ended with\n' "$1"; tail -n 40 "$work/step.log"; }
+}
 # step NAME COMMAND...
 step() {
     local name=$1 start=$SECONDS result=ok
     shift
     printf '\n== %s\n' "$name"
-    "$@" || { result=FAILED; failures=$((failures + 1)); }
+    watched "$@" || { result=FAILED; failures=$((failures + 1)); ends "$name" >>"$work/failures"; }
     printf '== %s: %s, %d s\n' "$name" "$result" $((SECONDS - start))
     row "$result" "$((SECONDS - start))s" "$name"
 }
@@ -380,4 +392,5 @@ esac
 printf '\n%-8s %5s  %s\n' result time step
 printf '%s\n' "${rows[@]}"
 printf 'total %d s, %d failed\n' "$SECONDS" "$failures"
+[ ! -s "$work/failures" ] || cat "$work/failures"
 [ "$failures" = 0 ]

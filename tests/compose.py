@@ -169,7 +169,7 @@ def inside(gate):
             time.sleep(0.2)
         path = "/management/v1/counters"
         other = ("--interface", ADDRESS, "--connect-to", f"gate:8080:{ADDRESS}:8080", f"http://gate:8080{path}")
-        body = k.until("another container", lambda: k.curl(*other), 5)
+        body = k.until("another container", lambda: k.curl(*other), 30)
         assert '"id":12345678' in body, body
         status, body = k.curl("--interface", ADDRESS, f"http://{ADDRESS}:9090/metrics")
         assert status == "000", f"the admin listener answers other containers: {status}"

@@ -12,6 +12,8 @@ work=$(mktemp -d "${TMPDIR:-/tmp}/metrika-gate-deploy.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 passed=0
 failed=0
+# What containers mount can be read by their users, whatever the caller's umask is.
+umask 022
 
 # check NAME COMMAND...: silent when it passes, its output indented when it does not.
 check() {
@@ -21,8 +23,7 @@ check() {
         echo "ok      $name"
         passed=$((passed + 1))
     else
-        echo "FAILED  $name"
-        sed 's/^/        /' "$work/out"
+        { echo "FAILED  $name" && sed 's/^/        /' "$work/out"; } | tee -a "$work/failures"
         failed=$((failed + 1))
     fi
 }
@@ -124,5 +125,7 @@ if have systemd-analyze "the systemd units"; then
 fi
 check "systemd: units, users, sockets and pages agree" python3 tests/systemd.py
 
+# Once more, where the reader of a long log looks.
+[ "$failed" = 0 ] || cat "$work/failures"
 echo "deploy: $passed passed, $failed failed"
 [ "$failed" = 0 ]

@@ -674,7 +674,7 @@ def probe(one, host):
             limit = settings.get("periodSeconds", 10) * settings["failureThreshold"]
             path = settings["httpGet"]["path"]
             until(f"{kind} {path}", lambda: curl("-g", f"http://{host}:{one.admin_port()}{path}"), limit)
-    body = until("metrics", lambda: curl("-g", f"http://{host}:{one.admin_port()}/metrics"), 5)
+    body = until("metrics", lambda: curl("-g", f"http://{host}:{one.admin_port()}/metrics"), 30)
     assert "metrika_gate_build_info" in body, "no metrics"
 
 
@@ -684,13 +684,13 @@ def serve(one, host):
     if one.is_sidecar:
         urls = {v["value"] for c in one.others for v in c["env"] if v["name"] == "METRIKA_API_URL"}
         assert len(urls) == 1, f"URLs {urls}"
-        until("a request", lambda: curl(urls.copy().pop() + path), 5)
+        until("a request", lambda: curl(urls.copy().pop() + path), 30)
         status, _ = curl("-g", f"http://{host}:{urls.pop().rsplit(':', 1)[1]}{path}")
         assert status == "000", f"the sidecar serves others than its pod: {status}"
         return
     for port in one.remote_ports():
         name = f"metrika-gate.metrika.svc:{port}"
-        until("a request", lambda: curl("--connect-to", f"{name}:{host}:{port}", f"http://{name}{path}"), 5)
+        until("a request", lambda: curl("--connect-to", f"{name}:{host}:{port}", f"http://{name}{path}"), 30)
         status, _ = curl("--connect-to", f"other:{port}:{host}:{port}", f"http://other:{port}{path}")
         assert status == "403", f"another host is answered with {status}"
 
