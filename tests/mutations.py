@@ -802,6 +802,7 @@ def run(mutations):
             (tree / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, tree / name)
     target = ROOT / "target/mutations"
+    names = tests_of_today()
     for promise, what, file, text, becomes, tests, *more in mutations:
         edits = [(file, text, becomes), *more]
         before = {name: (tree / name).read_text() for name, _, _ in edits}
@@ -811,14 +812,14 @@ def run(mutations):
             continue
         for name, text, becomes in edits:
             (tree / name).write_text((tree / name).read_text().replace(text, becomes))
-        yield promise, what, file, killed(tree, target, tests)
+        yield promise, what, file, killed(tree, target, tests, {names[name] for name in names if any(test in name for test in filters(tests))})
         for name, content in before.items():
             (tree / name).write_text(content)
     shutil.rmtree(work)
 
 
-def killed(tree, target, tests):
-    command = ["cargo", "nextest", "run", "--locked", "--no-fail-fast", "--target-dir", str(target), "-E", " | ".join(f"test({test})" for test in filters(tests))]
+def killed(tree, target, tests, binaries):
+    command = ["cargo", "nextest", "run", "--locked", "--no-fail-fast", "--target-dir", str(target), *built(binaries), "-E", " | ".join(f"test({test})" for test in filters(tests))]
     # Lints are of no interest here: what is taken away leaves names unused.
     done = subprocess.run(command, cwd=tree, capture_output=True, text=True, env={**os.environ, "RUSTFLAGS": "-A warnings"})
     if "Summary" not in done.stderr:
@@ -827,12 +828,20 @@ def killed(tree, target, tests):
     return "`" + "`, `".join(failed) + "`" if failed else "SURVIVED"
 
 
+def built(binaries):
+    """The options that build these test binaries alone, because a build is most of the time."""
+    words = [word for package in {binary.split("::")[0] for binary in binaries} for word in ("-p", package)]
+    for binary in binaries:
+        words += ["--test", binary.split("::")[1]] if "::" in binary else ["--lib"]
+    return words
+
+
 def tests_of_today():
-    """The names of all tests; none without cargo-nextest."""
+    """The names of all tests, each with the binary that has it; none without cargo-nextest."""
     if not shutil.which("cargo-nextest"):
-        return set()
+        return {}
     listed = subprocess.run(["cargo", "nextest", "list", "--locked", "--message-format", "oneline"], cwd=ROOT, capture_output=True, text=True, check=True)
-    return {line.split()[1] for line in listed.stdout.splitlines() if len(line.split()) == 2}
+    return {line.split()[1]: line.split()[0] for line in listed.stdout.splitlines() if len(line.split()) == 2}
 
 
 def filters(tests):
@@ -866,7 +875,7 @@ def reported():
 def current():
     """The rows of the page whose tests still exist."""
     names = tests_of_today()
-    return {row: result for row, result in reported().items() if not names or names.issuperset(re.findall("`([^`]+)`", result))}
+    return {row: result for row, result in reported().items() if not names or set(names).issuperset(re.findall("`([^`]+)`", result))}
 
 
 def write(results):
