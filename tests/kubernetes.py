@@ -3,7 +3,7 @@
     kubernetes.py render FOLDER          renders every kustomization to FOLDER/NAME.yaml, one kind of schema to each file
     kubernetes.py CHECK FOLDER           one check of those files: says on standard error what is wrong
     kubernetes.py run FOLDER GATE CASE   runs the pod CASE with the program GATE, in namespaces of its own; needs root
-    kubernetes.py rules [--write]        compares the PrometheusRule with deploy/prometheus/rules.yaml, or writes it
+    kubernetes.py rules [--write]        compares the PrometheusRule with the rules of deploy/prometheus, or writes it
 """
 
 import copy
@@ -506,15 +506,16 @@ def operator(folder):
 
 
 def rules(*flags):
-    """The PrometheusRule is rules.yaml, two levels deeper."""
-    text = RULES.read_text()
-    body = text[text.index("\ngroups:\n") + 1:]
-    wanted = "# Written from deploy/prometheus/rules.yaml, which explains the rules: tests/kubernetes.py rules --write\n" \
-        "apiVersion: monitoring.coreos.com/v1\nkind: PrometheusRule\nmetadata:\n  name: metrika-gate\nspec:\n" + textwrap.indent(body, "  ")
+    """The PrometheusRule is rules.yaml and recording.yaml, two levels deeper."""
+    texts = [(KUBERNETES.parent / "prometheus" / file).read_text() for file in ("rules.yaml", "recording.yaml")]
+    body = "".join(text.partition("\ngroups:\n")[2] for text in texts)
+    wanted = "# Written from rules.yaml and recording.yaml in deploy/prometheus, which explain the rules: tests/kubernetes.py rules --write\n" \
+        "apiVersion: monitoring.coreos.com/v1\nkind: PrometheusRule\nmetadata:\n  name: metrika-gate\nspec:\n  groups:\n" + textwrap.indent(body, "  ")
     if flags == ("--write",):
         PROMETHEUS_RULE.write_text(wanted)
-    assert PROMETHEUS_RULE.read_text() == wanted, "prometheusrule.yaml is not as rules.yaml is; write it with: tests/kubernetes.py rules --write"
-    assert yaml.safe_load(wanted)["spec"] == yaml.safe_load(text), "the PrometheusRule has other rules"
+    assert PROMETHEUS_RULE.read_text() == wanted, "prometheusrule.yaml is not as the rules are; write it with: tests/kubernetes.py rules --write"
+    groups = [group for text in texts for group in yaml.safe_load(text)["groups"]]
+    assert yaml.safe_load(wanted)["spec"]["groups"] == groups, "the PrometheusRule has other rules"
 
 
 # --- running ----------------------------------------------------------------------------------------------------------
