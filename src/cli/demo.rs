@@ -15,6 +15,7 @@ use fake_metrica::{BadKnob, DEMO_COUNTER, Fake, Settings, demo_tokens};
 
 use crate::cli::app::{App, Options};
 use crate::cli::fake::BAD_KNOB;
+use crate::config::certificates::LEAF_DAYS;
 use crate::config::tls::names::AUTHORITY;
 use crate::config::{Config, LogFormat};
 
@@ -86,7 +87,7 @@ fn config(args: &DemoArgs, fake: &Fake, folder: &Path) -> anyhow::Result<Config>
     write_private(&folder.join("ca.pem"), fake.ca_pem())?;
     let authority = folder.join(AUTHORITY_FOLDER);
     std::fs::create_dir(&authority)?;
-    super::ca::create(&authority, &[], &[], 1)?;
+    super::ca::create(&authority, &[], &[], LEAF_DAYS)?;
     let (folder, place) = (folder.display(), fake.address());
     let text = format!(
         "listeners:\n\

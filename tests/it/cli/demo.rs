@@ -108,6 +108,8 @@ fn the_five_steps_of_the_demo_work_as_printed() {
         status.is_some()
     });
     assert_eq!(status.unwrap().code(), Some(0));
+    let error = demo.log.lock().unwrap().lines().find(|line| line.contains(" ERROR ")).map(str::to_owned);
+    assert_eq!(error, None, "a newcomer would take the demo for broken");
 }
 
 /// The token that writes does not read, and its owner may only look at the documentation's counter.
