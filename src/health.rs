@@ -244,10 +244,8 @@ impl Health {
             return;
         };
         match report {
-            Report::Accepted(_) => {
-                tracked.machine.on(Event::Succeeded, now, self.settings);
-                self.meters.token_worked(token_use.alias);
-            }
+            Report::Accepted(_) => drop(tracked.machine.on(Event::Succeeded, now, self.settings)),
+            Report::Fulfilled(_) => self.meters.token_worked(token_use.alias),
             Report::Refused(_, waiting) => self.conclude(token_use.alias, Event::Refused, waiting),
             Report::Doubted(_, waiting) => {
                 if self.settings.learn {

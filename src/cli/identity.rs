@@ -13,7 +13,8 @@ pub(super) fn warnings(config: &Config) -> Vec<Warning> {
         let mut warn = |message| warnings.push((vec![key("callers"), Step::Index(position)], message));
         let id = caller.id;
         if caller.conditions.keys().is_some_and(<[KeyHash]>::is_empty) {
-            warn(format!("caller '{id}' has no key, so it matches nobody: keys_file has no line for it"));
+            let place = if config.keys_file.is_some() { "keys_file and key_sha256 have" } else { "key_sha256 has" };
+            warn(format!("caller '{id}' has no key, so it matches nobody: {place} no hash for it"));
         }
         if let Some(listener) = config.listeners.iter().find(|listener| sends_clear_keys(listener, caller)) {
             let name = listener.name;

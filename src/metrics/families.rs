@@ -128,7 +128,7 @@ families! {
     token_expires: GAUGE, "metrika_gate_token_expiry_timestamp_seconds", "token",
         "Unix time of the expiry of the token: the one that its login or renewal has shown, otherwise the configured one.";
     token_worked: GAUGE, "metrika_gate_token_last_success_timestamp_seconds", "token",
-        "Unix time at which the token is known to have worked last: a request that Metrica accepted, its login or its renewal; absent until then. An unused token dies after a year.";
+        "Unix time of the last request with the token that Metrica fulfilled, of its login or of its renewal; absent until then. An unused token dies after a year.";
     token_loaded_at: GAUGE, "metrika_gate_token_loaded_timestamp_seconds", "token",
         "Unix time at which the token in use was loaded.";
     token_reloads: COUNTER, "metrika_gate_token_reloads_total", "outcome",

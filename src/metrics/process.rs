@@ -258,7 +258,7 @@ impl ProcessMeters {
         state.token_states = tokens.iter().map(state_of).collect();
     }
 
-    /// Records that Metrica has just accepted a token.
+    /// Records that Metrica has just fulfilled a request with a token.
     pub fn token_worked(&self, alias: TokenAlias) {
         if let Some(token) = self.lock().token_states.get_mut(&alias) {
             token.worked_at = Some(now());

@@ -31,6 +31,9 @@ pub enum Report {
     Refused(TokenUse, oneshot::Sender<Conclusion>),
     /// A response proves that Metrica accepts the token: reported at most once per `TELL`.
     Accepted(TokenUse),
+    /// Metrica fulfilled a request with the token, which proves nothing if the data may be public: reported at most once
+    /// per `TELL`.
+    Fulfilled(TokenUse),
     /// Metrica denied an operation that succeeded before; the recipient of the response awaits whether Metrica still
     /// accepts the token.
     Doubted(TokenUse, oneshot::Sender<Conclusion>),
@@ -54,6 +57,7 @@ impl Report {
             | Self::Refused(token_use, _)
             | Self::Doubted(token_use, _)
             | Self::Accepted(token_use)
+            | Self::Fulfilled(token_use)
             | Self::AccessChanged(token_use)
             | Self::Contradicted(token_use)
             | Self::Denied(token_use, _)
@@ -110,6 +114,8 @@ struct WorkerFacts {
     knowledge: Knowledge,
     /// When the worker last reported that Metrica accepts the token.
     told: Option<Instant>,
+    /// When the worker last reported that Metrica fulfilled a request.
+    fulfilled: Option<Instant>,
     /// When the worker last reported a shown counter.
     shown: Option<Instant>,
     /// When the worker last reported counters of several accounts.
@@ -191,17 +197,21 @@ impl Learning {
 
     /// Records that Metrica fulfilled a request at `now`.
     pub fn succeeded(&self, token_use: TokenUse, needs: ScopeSet, reach: Reach, subject: &Subject, now: Instant) {
-        let (news, tells, shown) = self.with(token_use, |known| {
+        let (news, tells, counts, shown) = self.with(token_use, |known| {
             let news = known.knowledge.learn_from_success(needs, reach, subject);
             let tells = is_time(known.told, now) && known.knowledge.is_proof_of_the_token(needs, reach, subject);
             if tells {
                 known.told = Some(now);
             }
+            let counts = is_time(known.fulfilled, now);
+            if counts {
+                known.fulfilled = Some(now);
+            }
             let shown = known.knowledge.restricted(reach, subject).filter(|_| is_time(known.shown, now));
             if shown.is_some() {
                 known.shown = Some(now);
             }
-            (news, tells, shown)
+            (news, tells, counts, shown)
         });
         self.changed(!news.is_empty());
         for fact in news {
@@ -209,6 +219,9 @@ impl Learning {
         }
         if tells {
             self.send_report(Report::Accepted(token_use));
+        }
+        if counts {
+            self.send_report(Report::Fulfilled(token_use));
         }
         if let Some(counter) = shown {
             self.send_report(Report::Shown(token_use, counter));

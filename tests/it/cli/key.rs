@@ -151,14 +151,17 @@ fn check_warns_of_keys_in_clear_text_and_of_addresses_alone() {
     let address = said(&format!("  - {{id: etl, match: {{listener: net, source: [10.0.0.0/8]}}, {RIGHTS}}}"));
     assert!(address.contains("caller 'etl' is known by its network address alone"), "{address}");
     let empty = said(&format!("  - {{id: etl, match: {{listener: app, key_sha256: []}}, {RIGHTS}}}"));
-    assert!(empty.contains("callers[0].match.key_sha256: is empty, so the caller matches nobody"), "{empty}");
+    assert!(empty.contains("caller 'etl' has no key, so it matches nobody: key_sha256 has no hash for it"), "{empty}");
     std::fs::write(folder.path().join("keys"), "").unwrap();
     let named = format!(
         "  - {{id: etl, match: {{listener: app, key_sha256: []}}, {RIGHTS}}}\nkeys_file: {}/keys",
         folder.path().display()
     );
     let lonely = said(&named);
-    assert!(lonely.contains("caller 'etl' has no key, so it matches nobody: keys_file has no line for it"), "{lonely}");
+    assert!(
+        lonely.contains("caller 'etl' has no key, so it matches nobody: keys_file and key_sha256 have no hash for it"),
+        "{lonely}"
+    );
     let itself = said(&format!("  - {{id: etl, match: {{key_sha256: ['{}']}}, {RIGHTS}}}", new_key("etl").0[0]));
     assert!(itself.contains("this looks like a key itself") && !itself.contains("mgk_"), "{itself}");
 }

@@ -370,6 +370,27 @@ fn the_file_of_keys_is_read_again_without_a_restart() {
     assert_eq!(in_tunnel.answer().summary(), "401 key_unknown");
 }
 
+/// The only key of a caller is taken away by removing its hash: nobody is that caller then, with or without a key.
+#[test]
+fn the_last_key_of_a_caller_can_be_taken_away() {
+    let upstream = Upstream::plain();
+    let gate = Gate::start(
+        &upstream,
+        &format!(
+            "\nlisteners: [{{name: app, address: '127.0.0.1:0'}}]\ncallers: [{{id: etl, match: {{listener: app, key_sha256: \
+             ['{}']}}, scopes: [metrika:read], tokens: [analytics]}}]\n",
+            hash(1)
+        ),
+    );
+    let stolen = format!("Authorization: OAuth {}\r\n", key(1));
+    let mut open = gate.connect("app");
+    assert_eq!(asked(&gate, &mut open, PATH, &stolen), outcome("200", "etl"));
+    gate.replace_config(&gate.config().replace(&format!("'{}'", hash(1)), ""));
+    gate.until_metric(&["config_reloads_total", "success"], 2.0);
+    assert_eq!(asked(&gate, &mut open, PATH, &stolen), outcome("401 key_unknown", "unknown"));
+    assert_eq!(asked(&gate, &mut open, PATH, ""), outcome("401 unknown_caller", "unknown"));
+}
+
 /// Promise 3: a request that waits while its key is taken away sends nothing.
 #[test]
 fn a_key_that_is_taken_away_meanwhile_sends_nothing() {
