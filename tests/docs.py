@@ -633,7 +633,7 @@ def served(folder):
 
 
 def reach(port):
-    for _ in range(100):
+    for _ in range(600):
         with socket.socket() as one:
             if one.connect_ex(("127.0.0.1", port)) == 0:
                 return
