@@ -54,6 +54,7 @@ SERVED = {
     "docs/operations.md": 0,
     "docs/ru/operations.md": 0,
     "docs/policy.md": 0,
+    "docs/ru/policy.md": 0,
     "docs/migrate.md": 0,
 }
 # The Russian pages, and the English ones that they follow; None is a page of its own.
@@ -61,7 +62,9 @@ RUSSIAN = {
     "README.ru.md": "README.md",
     "docs/ru/README.md": None,
     "docs/ru/clients.md": None,
+    "docs/ru/keys.md": "docs/keys.md",
     "docs/ru/operations.md": "docs/operations.md",
+    "docs/ru/policy.md": "docs/policy.md",
     "docs/ru/quickstart.md": "docs/quickstart.md",
     "docs/ru/reasons.md": "docs/reasons.md",
     "docs/ru/tokens.md": "docs/tokens.md",
