@@ -66,6 +66,7 @@ RUSSIAN = {
     "docs/ru/operations.md": "docs/operations.md",
     "docs/ru/policy.md": "docs/policy.md",
     "docs/ru/quickstart.md": "docs/quickstart.md",
+    "docs/ru/quota.md": "docs/quota.md",
     "docs/ru/reasons.md": "docs/reasons.md",
     "docs/ru/tokens.md": "docs/tokens.md",
 }
