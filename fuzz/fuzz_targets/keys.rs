@@ -3,7 +3,7 @@
 #![no_main]
 
 use http::header::{AUTHORIZATION, PROXY_AUTHORIZATION};
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, Uri};
 use libfuzzer_sys::fuzz_target;
 use metrika_gate::gateway::headers::clean_request;
 use metrika_gate::policy::caller::KeyHash;
@@ -53,6 +53,8 @@ fn keys_in(bytes: &[u8]) -> Vec<KeyHash> {
 fuzz_target!(|bytes: &[u8]| {
     let mut lines = bytes.split(|byte| *byte == b'\n').map(with_keys);
     let query = lines.next().and_then(|line| String::from_utf8(line).ok());
+    let target = query.as_deref().and_then(|query| format!("/?{query}").parse::<Uri>().ok()).unwrap_or_default();
+    let query = target.query().map(str::to_owned);
     let mut fields = HeaderMap::new();
     for (number, line) in lines.enumerate() {
         let name = if number % 2 == 0 { AUTHORIZATION } else { PROXY_AUTHORIZATION };
@@ -66,7 +68,11 @@ fuzz_target!(|bytes: &[u8]| {
         contained.extend(keys_in(value));
         contained.extend(value.splitn(2, |byte| *byte == b' ').flat_map(|part| keys_in(&decoded(part.trim_ascii()))));
     }
-    let read = Offered::default().by_request(&fields, query.as_deref());
+    let read = Offered::default().by_request(&fields, &target);
+    if read.is_ok() {
+        let mut left = query.as_deref().into_iter().flat_map(strict_http::target::others);
+        assert!(left.all(|pair| keys_in(&strict_http::target::plain(pair.as_bytes())).is_empty()), "a key leaves");
+    }
     match &read {
         Ok(Some(key)) => assert!(contained.contains(key), "a key of nobody"),
         Ok(None) => {
@@ -83,7 +89,7 @@ fuzz_target!(|bytes: &[u8]| {
     }
     // In a tunnel, the key of the tunnel is one of those of the request.
     let tunnel = KeyHash::of(b"tunnel");
-    let inside = Offered::in_tunnel(Some(tunnel)).by_request(&fields, query.as_deref());
+    let inside = Offered::in_tunnel(Some(tunnel)).by_request(&fields, &target);
     match (read, inside) {
         (Ok(None), Ok(Some(key))) => assert_eq!(key, tunnel),
         (Ok(None), other) => panic!("{other:?}"),
@@ -97,6 +103,6 @@ fuzz_target!(|bytes: &[u8]| {
         assert!(!only_keys || left > 0);
     }
     let mut up = fields;
-    clean_request(&mut up, |_| {});
+    clean_request(&mut up, false, |_| {});
     assert!(up.is_empty());
 });

@@ -11,6 +11,7 @@ use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue};
 use strict_http::list_field::elements;
 
+use super::service_account::bearer;
 use crate::body::fields::{keep, remove_named_by_connection};
 use crate::metrics::Credential;
 use crate::policy::offered::is_key;
@@ -54,9 +55,11 @@ fn goes_up(name: &HeaderName) -> bool {
     )
 }
 
-/// Returns the kind of credential that a field carries, for the count. A key has identified the caller and does not count.
-fn credential(headers: &HeaderMap, name: &HeaderName) -> Option<Credential> {
-    let is_other = |kind| headers.get_all(name).iter().any(|value| !is_key(value.as_bytes())).then_some(kind);
+/// Returns the kind of credential that a field carries, for the count. A proof has identified the caller and does not count:
+/// a key, and with `has_account` the token of a service account.
+fn credential(headers: &HeaderMap, name: &HeaderName, has_account: bool) -> Option<Credential> {
+    let is_proof = |value: &HeaderValue| is_key(value.as_bytes()) || has_account && bearer(value).is_some();
+    let is_other = |kind| headers.get_all(name).iter().any(|value| !is_proof(value)).then_some(kind);
     Some(match name.as_str() {
         "authorization" => return is_other(Credential::Authorization),
         "proxy-authorization" => return is_other(Credential::ProxyAuthorization),
@@ -77,12 +80,13 @@ fn credential(headers: &HeaderMap, name: &HeaderName) -> Option<Credential> {
     })
 }
 
-/// Removes every field that does not go to Metrica, and calls `dropped` for each credential (rules 1 and 2).
-pub fn clean_request(headers: &mut HeaderMap, mut dropped: impl FnMut(Credential)) -> GateFields {
+/// Removes every field that does not go to Metrica, and calls `dropped` for each credential (rules 1 and 2). `has_account`: the
+/// request has proven a service account.
+pub fn clean_request(headers: &mut HeaderMap, has_account: bool, mut dropped: impl FnMut(Credential)) -> GateFields {
     let interim = has_token(headers, &header::EXPECT, "100-continue");
     let trailers = has_token(headers, &header::TE, "trailers");
     // Counted before the fields that `Connection` names are removed, so that naming a credential does not hide it.
-    headers.keys().filter_map(|name| credential(headers, name)).for_each(&mut dropped);
+    headers.keys().filter_map(|name| credential(headers, name, has_account)).for_each(&mut dropped);
     remove_named_by_connection(headers);
     let coding = coding::asked_for(headers);
     headers.remove(header::HOST);
@@ -122,7 +126,7 @@ mod tests {
             ("te", "trailers"),
         ]);
         let mut dropped = Vec::new();
-        clean_request(&mut headers, |kind| dropped.push(kind));
+        clean_request(&mut headers, false, |kind| dropped.push(kind));
         assert_eq!(left(&headers), ["accept", "content-type", "traceparent", "user-agent"]);
         dropped.sort_unstable();
         dropped.dedup();
@@ -136,12 +140,27 @@ mod tests {
         let key = crate::policy::key::of_random(&[1; 43]).unwrap();
         let (bearer, basic) = (format!("Bearer {}", *key), format!("OAuth {}", *key));
         let mut headers = map(&[("authorization", &bearer), ("proxy-authorization", &basic), ("accept", "*/*")]);
-        clean_request(&mut headers, |kind| panic!("{kind:?}"));
+        clean_request(&mut headers, false, |kind| panic!("{kind:?}"));
         assert_eq!(left(&headers), ["accept"]);
         let mut both = map(&[("authorization", &bearer), ("authorization", "OAuth y0_of-the-caller")]);
         let mut dropped = Vec::new();
-        clean_request(&mut both, |kind| dropped.push(kind));
+        clean_request(&mut both, false, |kind| dropped.push(kind));
         assert_eq!((left(&both), dropped), (vec![], vec![Credential::Authorization]));
+    }
+
+    #[test]
+    fn rule_1_the_token_of_a_service_account_goes_and_is_not_counted() {
+        let fields = [("authorization", "Bearer eyJhIjoxfQ.e30.x")];
+        let count = |fields: &[(&str, &str)], has_account| {
+            let (mut headers, mut dropped) = (map(fields), 0);
+            clean_request(&mut headers, has_account, |_| dropped += 1);
+            assert!(headers.is_empty());
+            dropped
+        };
+        assert_eq!((count(&fields, true), count(&fields, false)), (0, 1));
+        // The token was in the field of its own.
+        let both = [("x-gate-service-account", "eyJhIjoxfQ.e30.x"), ("authorization", "OAuth y0_of-the-caller")];
+        assert_eq!(count(&both, true), 1);
     }
 
     #[test]
@@ -155,7 +174,7 @@ mod tests {
             ("range", "bytes=0-1"),
             ("pragma", "x"),
         ]);
-        clean_request(&mut headers, |_| {});
+        clean_request(&mut headers, false, |_| {});
         assert_eq!(left(&headers), ["pragma"]);
     }
 
@@ -165,17 +184,18 @@ mod tests {
         for connection in ["user-agent, \u{e9}", "\u{e9},User-Agent", "x\u{e9}, etag ,user-agent"] {
             let fields = [("connection", connection), ("user-agent", "x"), ("pragma", "x")];
             let mut headers = map(&fields);
-            clean_request(&mut headers, |_| {});
+            clean_request(&mut headers, false, |_| {});
             assert_eq!(left(&headers), ["pragma"], "{connection}");
         }
-        let asked = clean_request(&mut map(&[("te", "\u{e9}, trailers"), ("expect", "100-continue, \u{e9}")]), |_| {});
+        let asked =
+            clean_request(&mut map(&[("te", "\u{e9}, trailers"), ("expect", "100-continue, \u{e9}")]), false, |_| {});
         assert!(asked.trailers && asked.interim);
     }
 
     #[test]
     fn the_fields_that_the_gate_handles_are_recognised() {
         let fields = [("expect", "100-Continue"), ("te", "gzip, trailers"), ("accept-encoding", "gzip, br")];
-        let asked = clean_request(&mut map(&fields), |_| {});
+        let asked = clean_request(&mut map(&fields), false, |_| {});
         assert_eq!(asked, GateFields { interim: true, trailers: true, coding: HeaderValue::from_static("gzip") });
     }
 }

@@ -111,7 +111,7 @@ impl Exchange {
 
 /// Reads the proofs that a request offers, beside those of its tunnel.
 fn proofs(head: &Parts, exchange: &Exchange, snapshot: &Snapshot) -> Result<Proofs, Rejection> {
-    let key = exchange.connection.transport.key().by_request(&head.headers, head.uri.query())?;
+    let key = exchange.connection.transport.key().by_request(&head.headers, &head.uri)?;
     let verified = service_account::verified(&head.headers, exchange, snapshot)?;
     let service_account = verified.map(|verified| exchange.verified_account.get_or_init(|| verified).account.clone());
     Ok(Proofs { key, service_account })

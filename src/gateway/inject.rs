@@ -216,7 +216,9 @@ impl Stage<Permitted> for Inject {
         let ready = snapshot.ready(decision.tokens().first())?;
         exchange.set_token_use(ready.token_use)?;
         let authorization = &ready.authorization;
-        let wanted = clean_request(&mut head.headers, |kind| exchange.credential_dropped(kind));
+        let wanted = clean_request(&mut head.headers, exchange.verified_account.get().is_some(), |kind| {
+            exchange.credential_dropped(kind)
+        });
         // A key has identified the caller and does not count.
         if decision.target().held_credentials() && !has_only_keys(head.uri.query()) {
             exchange.credential_dropped(Credential::QueryParameter);

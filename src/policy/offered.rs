@@ -5,21 +5,24 @@
 //!    in the query; or in the CONNECT request of the tunnel.
 //! 2. One that is no whole key is refused (`key_unknown`, 401), and so is a request with two different keys (`keys_differ`,
 //!    401). A request never falls to a caller that is known otherwise.
-//! 3. A key in another field or parameter is refused too (`key_unknown`): it would reach Metrica or a log.
+//! 3. A key in another field or parameter, in the path or in the host is refused too (`key_unknown`): it would reach Metrica
+//!    or a log. It is found in its plain form and percent-encoded, up to [`DECODINGS`] times. Bodies are not searched.
 //! 4. Any other credential is no proof. It is removed and counted ([`crate::gateway::headers`]).
 
+use std::borrow::Cow;
 use std::sync::LazyLock;
 
 use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use http::header::{AUTHORIZATION, PROXY_AUTHORIZATION};
-use http::{HeaderMap, HeaderName, HeaderValue};
-use memchr::memmem;
+use http::uri::Authority;
+use http::{HeaderMap, HeaderName, HeaderValue, Uri};
+use memchr::{memchr_iter, memmem};
 use strict_http::target::{self, plain};
 use zeroize::Zeroizing;
 
-use super::key::{PREFIX, is_whole};
+use super::key::{LENGTH, PREFIX, is_whole};
 use super::proof::KeyHash;
 use crate::policy::rejection::{Reason, Rejection};
 
@@ -33,7 +36,7 @@ struct Mistyped;
 
 /// A key is where no key is read (rule 3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a key is in a field or parameter from which the gate reads no keys; send it in Authorization")]
+#[error("a key is in a field, parameter or path from which the gate reads no keys; send it in Authorization")]
 struct Misplaced;
 
 /// The key that has been found so far.
@@ -51,15 +54,15 @@ impl Offered {
     ///
     /// # Errors
     /// [`Reason::KeyUnknown`] or [`Reason::KeysDiffer`] (rules 2 and 3).
-    pub fn by_request(self, fields: &HeaderMap, query: Option<&str>) -> Result<Option<KeyHash>, Rejection> {
+    pub fn by_request(self, fields: &HeaderMap, target: &Uri) -> Result<Option<KeyHash>, Rejection> {
         let values = FIELDS.iter().flat_map(|name| fields.get_all(name));
         let by_fields = values.map(HeaderValue::as_bytes).try_fold(self, Self::and_field)?;
-        let parameters = query.into_iter().flat_map(target::credentials);
+        let parameters = target.query().into_iter().flat_map(target::credentials);
         let all = parameters
             .map(|value| plain(value.as_bytes()))
             .try_fold(by_fields, |offered, value| claimed(&value).try_fold(offered, Self::and));
         let key = all?.key();
-        if is_misplaced(fields, query) { Err(Rejection::because(Reason::KeyUnknown, Misplaced)) } else { Ok(key) }
+        if is_misplaced(fields, target) { Err(Rejection::because(Reason::KeyUnknown, Misplaced)) } else { Ok(key) }
     }
 
     /// Adds the keys in the value of one of [`FIELDS`].
@@ -89,18 +92,58 @@ impl Offered {
 }
 
 /// Whether a key is where none is read (rule 3).
-fn is_misplaced(fields: &HeaderMap, query: Option<&str>) -> bool {
-    let others = fields.iter().filter(|(name, _)| !FIELDS.contains(name));
-    let words = |text: &str| claimed(text.as_bytes()).count();
-    let in_query = |query: &str| words(query) > target::credentials(query).map(words).sum();
-    others.map(|(_, value)| value.as_bytes()).any(|value| claimed(value).next().is_some())
-        || query.is_some_and(in_query)
+fn is_misplaced(fields: &HeaderMap, target: &Uri) -> bool {
+    let others = fields.iter().filter(|(name, _)| !FIELDS.contains(name)).map(|(_, value)| value.as_bytes());
+    let of_target = [Some(target.path()), target.authority().map(Authority::as_str)];
+    others.chain(of_target.into_iter().flatten().map(str::as_bytes)).any(has_key)
+        || target.query().is_some_and(|query| may_have_key(query.as_bytes()) && target::others(query).any(of_text))
 }
 
-/// Whether the value of one of [`FIELDS`] is a key, and not another credential.
+fn of_text(text: &str) -> bool {
+    has_key(text.as_bytes())
+}
+
+/// The number of percent-encodings, one inside the other, in which a misplaced key is found.
+const DECODINGS: usize = 3;
+
+/// Whether a text has a key, or a word that claims to be one, plain or percent-encoded (rule 3).
+#[must_use]
+pub fn has_key(text: &[u8]) -> bool {
+    let mut text = Cow::Borrowed(text);
+    for _ in 0..DECODINGS {
+        if !may_have_key(&text) {
+            return false;
+        }
+        if is_in(&text) {
+            return true;
+        }
+        text = Cow::Owned(plain(&text));
+    }
+    is_in(&text)
+}
+
+/// Whether a text that is not encoded has a key or a word that claims to be one.
+fn is_in(text: &[u8]) -> bool {
+    let is_whole_at = |at: usize| text.get(at..at + LENGTH).is_some_and(is_whole);
+    claimed(text).next().is_some() || SEARCH.find_iter(text).any(is_whole_at)
+}
+
+/// Whether a text can have a key at all: it has the beginning of one, or encodes a character of that or a percent sign. Most
+/// texts are not looked at further.
+fn may_have_key(text: &[u8]) -> bool {
+    let encodes = |at: usize| match text.get(at + 1..at + 3) {
+        Some([b'6', low]) => matches!(low, b'd' | b'D' | b'7' | b'b' | b'B'),
+        Some([b'5', low]) => matches!(low, b'f' | b'F'),
+        Some(two) => two == b"25",
+        None => false,
+    };
+    SEARCH.find(text).is_some() || memchr_iter(b'%', text).any(encodes)
+}
+
+/// Whether the value of one of [`FIELDS`] has a key, and not another credential. Requests with an invalid key were refused.
 #[must_use]
 pub fn is_key(value: &[u8]) -> bool {
-    Offered::default().and_field(value).is_ok_and(|offered| offered.key().is_some())
+    claimed(value).any(is_whole) || basic(value).is_some_and(|pair| claimed(&pair).any(is_whole))
 }
 
 /// Whether the credentials in a query are keys.
@@ -161,7 +204,11 @@ mod tests {
 
     fn offered(fields: &[(HeaderName, &str)], query: Option<&str>) -> Result<Option<KeyHash>, Reason> {
         let fields = fields.iter().map(|(name, value)| (name.clone(), value.parse::<HeaderValue>().unwrap())).collect();
-        Offered::default().by_request(&fields, query).map_err(|rejection| rejection.reason)
+        Offered::default().by_request(&fields, &target("/a", query)).map_err(|rejection| rejection.reason)
+    }
+
+    fn target(path: &str, query: Option<&str>) -> Uri {
+        query.map_or_else(|| path.to_owned(), |query| format!("{path}?{query}")).parse().unwrap()
     }
 
     fn encoded(text: &str) -> String {
@@ -237,10 +284,11 @@ mod tests {
             assert_eq!(offered(&fields, query), Err(Reason::KeysDiffer), "{fields:?} {query:?}");
         }
         let tunnel = Offered::in_tunnel(Some(KeyHash::of(key.as_bytes())));
-        let request = |key: &str| tunnel.by_request(&HeaderMap::new(), Some(&format!("oauth_token={key}")));
+        let request =
+            |key: &str| tunnel.by_request(&HeaderMap::new(), &target("/", Some(&format!("oauth_token={key}"))));
         assert_eq!(request(&key).ok(), Some(Some(KeyHash::of(key.as_bytes()))));
         assert_eq!(request(&other).map_err(|rejection| rejection.reason), Err(Reason::KeysDiffer));
-        assert_eq!(tunnel.by_request(&HeaderMap::new(), None).ok(), Some(tunnel.key()));
+        assert_eq!(tunnel.by_request(&HeaderMap::new(), &target("/", None)).ok(), Some(tunnel.key()));
     }
 
     #[test]
@@ -257,10 +305,46 @@ mod tests {
             format!("ids=1;a={key}"),
             format!("xoauth_token={other}"),
             format!("oauth_token={key}&token={key}"),
+            format!("a=x{key}"),
         ] {
             assert_eq!(offered(&[], Some(&query)), Err(Reason::KeyUnknown), "{query}");
             assert_eq!(offered(&[(AUTHORIZATION, &key)], Some(&query)), Err(Reason::KeyUnknown), "{query}");
         }
+        for place in [format!("/a/{key}"), format!("/{key}/b?c=d"), format!("http://{key}/a"), "/mgk_x".to_owned()] {
+            let read = Offered::default().by_request(&HeaderMap::new(), &place.parse().unwrap());
+            assert_eq!(read.map_err(|rejection| rejection.reason), Err(Reason::KeyUnknown), "{place}");
+        }
+    }
+
+    #[test]
+    fn rule_3_an_encoded_key_elsewhere_is_refused() {
+        let [key, _] = keys();
+        let whole = |text: &str| -> String { text.bytes().map(|byte| format!("%{byte:02x}")).collect() };
+        let once = [
+            key.replace('m', "%6D"),
+            key.replace("gk", "%67k"),
+            key.replace('k', "%6b"),
+            key.replace('_', "%5F"),
+            format!("%20{key}"),
+            whole(&key),
+            "%6dgk_x".to_owned(),
+        ];
+        let twice = once.clone().map(|text| text.replace('%', "%25"));
+        let thrice = twice.clone().map(|text| text.replace('%', "%25"));
+        for text in once.iter().chain(&twice).chain(&thrice) {
+            for query in [format!("token={text}"), format!("oauth_token={key}&a={text}"), format!("a=b;{text}=c")] {
+                assert_eq!(offered(&[], Some(&query)), Err(Reason::KeyUnknown), "{query}");
+            }
+            let field = HeaderName::from_static("x-request-id");
+            assert_eq!(offered(&[(field, text)], None), Err(Reason::KeyUnknown), "{text}");
+            let read = Offered::default().by_request(&HeaderMap::new(), &target(&format!("/a/{text}"), None));
+            assert_eq!(read.map_err(|rejection| rejection.reason), Err(Reason::KeyUnknown), "{text}");
+        }
+        for query in ["a=%6D%67&b=%6b_", "a=100%25&b=%256D", "a=%D0%BC%67k_", "a=%5F%", "a=xmgk_%31"] {
+            assert_eq!(offered(&[], Some(query)), Ok(None), "{query}");
+        }
+        // What is encoded once more costs no more than the decodings that are done.
+        assert_eq!(offered(&[], Some(&format!("a={}", "%25".repeat(10_000)))), Ok(None));
     }
 
     #[test]
@@ -282,7 +366,7 @@ mod tests {
             assert_eq!(offered(&[(AUTHORIZATION, value)], None), Ok(None), "{value}");
             assert!(!is_key(value.as_bytes()));
         }
-        for query in ["token=y0_x".to_owned(), "ids=mgk".to_owned(), format!("a=x{key}"), "oauth_token=".to_owned()] {
+        for query in ["token=y0_x".to_owned(), "ids=mgk".to_owned(), "a=xmgk_1".to_owned(), "oauth_token=".to_owned()] {
             assert_eq!(offered(&[], Some(&query)), Ok(None), "{query}");
         }
     }

@@ -11,7 +11,7 @@
 //! 5. A failed handshake is counted, and logged with its remedy. One that the client ends without an alert, like that of a
 //!    port scan, is only counted.
 //! 6. A key in the `Proxy-Authorization` of a CONNECT request holds for every request in the tunnel. One that is invalid or
-//!    unknown is refused at once (`key_unknown`, 401).
+//!    unknown is refused at once (`key_unknown`, 401). A refusal here is counted for the caller of the key and certificate.
 
 use std::io;
 use std::rc::Rc;
@@ -40,7 +40,7 @@ use crate::gateway::refuse_early;
 use crate::gateway::transport::Transport;
 use crate::metrics::{Handshake, TunnelContent};
 use crate::policy::caller::Evidence;
-use crate::policy::offered::Offered;
+use crate::policy::offered::{Offered, has_key};
 use crate::policy::proxy::{self, Tunnel};
 use crate::policy::rejection::{Reason, Rejection};
 use crate::worker::Worker;
@@ -51,10 +51,7 @@ struct Opened {
     protocol: Protocol,
     /// The name that it was opened for.
     name: Option<Box<str>>,
-    /// The certificate of the client.
-    certificate: Option<ClientCertificate>,
-    /// The key of its tunnel.
-    key: Offered,
+    client: Client,
 }
 
 /// The protocol of the requests.
@@ -71,7 +68,7 @@ enum Protocol {
 /// The end of a connection before its first request.
 enum Closed {
     /// The client gets a response, over TLS if the handshake has ended.
-    Refused(Socket, Rejection),
+    Refused(Socket, Rejection, Box<Client>),
     /// Nothing can be sent.
     Silent,
 }
@@ -81,6 +78,14 @@ impl From<io::Error> for Closed {
     fn from(_: io::Error) -> Self {
         Self::Silent
     }
+}
+
+/// The proofs of a client before its first request.
+#[derive(Default)]
+struct Client {
+    certificate: Option<ClientCertificate>,
+    /// The key of its tunnel.
+    key: Offered,
 }
 
 /// A CONNECT request.
@@ -117,9 +122,10 @@ pub async fn enter(worker: Rc<Worker>, kind: Kind, evidence: Evidence, socket: S
     match opened {
         Ok(Ok(opened)) => entrance.serve(opened).await,
         Ok(Err(Closed::Silent)) => {}
-        Ok(Err(Closed::Refused(socket, rejection))) => {
-            let connection = Rc::new(Connection::new(entrance.evidence));
-            let answer = refuse_early(&entrance.worker, &connection, rejection);
+        Ok(Err(Closed::Refused(socket, rejection, client))) => {
+            let (worker, (evidence, transport)) = entrance.begin(None, *client);
+            let connection = Rc::new(Connection::on(transport, evidence));
+            let answer = refuse_early(&worker, &connection, rejection);
             socket.write_and_close(&answer, LINGER, u64::MAX).await;
         }
         Err(_) => {
@@ -130,18 +136,26 @@ pub async fn enter(worker: Rc<Worker>, kind: Kind, evidence: Evidence, socket: S
 }
 
 impl Entrance {
-    async fn serve(mut self, Opened { mut socket, protocol, name, certificate, key }: Opened) {
-        self.evidence.names = certificate.as_ref().map(|certificate| certificate.names.clone());
-        let transport = Rc::new(Transport::opened_as(name, certificate, key));
+    /// Returns the evidence and the state of the connection, for its requests.
+    fn begin(self, name: Option<Box<str>>, client: Client) -> (Rc<Worker>, (Evidence, Rc<Transport>)) {
+        let Client { certificate, key } = client;
+        let names = certificate.as_ref().map(|certificate| certificate.names.clone());
+        let evidence = Evidence { names, ..self.evidence };
+        (self.worker, (evidence, Rc::new(Transport::opened_as(name, certificate, key))))
+    }
+
+    async fn serve(self, Opened { mut socket, protocol, name, client }: Opened) {
+        let (limits, http2) = (self.limits, self.kind.http2);
+        let (worker, (evidence, transport)) = self.begin(name, client);
         let begun = match protocol {
-            Protocol::Open if self.kind.http2 => http2::begin(&self.worker, &mut socket).await,
+            Protocol::Open if http2 => http2::begin(&worker, &mut socket).await,
             Protocol::Open | Protocol::Http1 | Protocol::Http2 => Begun::default(),
         };
         if protocol == Protocol::Http2 || begun.is_preface() {
-            http2::serve(self.worker, (self.evidence, transport), (socket, begun), self.limits).await;
+            http2::serve(worker, (evidence, transport), (socket, begun), limits).await;
         } else {
-            let connection = Rc::new(Connection::on(transport, self.evidence));
-            serve(self.worker, connection, (socket, begun), self.limits).await;
+            let connection = Rc::new(Connection::on(transport, evidence));
+            serve(worker, connection, (socket, begun), limits).await;
         }
     }
 
@@ -152,20 +166,21 @@ impl Entrance {
         let begun = first_bytes(&mut socket).await?;
         if is_connect(&begun) != Some(true) {
             let (socket, protocol) = (socket.behind(begun), Protocol::Open);
-            return Ok(Opened { socket, protocol, name: None, certificate: None, key: Offered::default() });
+            return Ok(Opened { socket, protocol, name: None, client: Client::default() });
         }
         let Connect { target, credentials, rest } = match self.connect(&mut socket, begun).await? {
             Ok(read) => read,
-            Err(kind) => return Err(Closed::Refused(socket, kind.into())),
-        };
-        let Tunnel { host, tls } = match proxy::tunnel(&target) {
-            Ok(tunnel) => tunnel,
-            Err(reason) => return Err(Closed::Refused(socket, denied(reason, &target))),
+            Err(kind) => return Err(Closed::Refused(socket, kind.into(), Box::default())),
         };
         // Rule 6.
         let key = match self.key(&credentials) {
             Ok(key) => key,
-            Err(rejection) => return Err(Closed::Refused(socket, rejection)),
+            Err(rejection) => return Err(Closed::Refused(socket, rejection, Box::default())),
+        };
+        let client = Client { certificate: None, key };
+        let Tunnel { host, tls } = match proxy::tunnel(&target) {
+            Ok(tunnel) => tunnel,
+            Err(reason) => return Err(Closed::Refused(socket, denied(reason, &target), Box::new(client))),
         };
         let content = if tls { TunnelContent::Tls } else { TunnelContent::ClearText };
         self.worker.count(|shard| shard.tunnel(content));
@@ -175,7 +190,7 @@ impl Entrance {
         if tls {
             return self.handshake(socket, Some(host), key).await;
         }
-        Ok(Opened { socket, protocol: Protocol::Open, name: Some(host.into()), certificate: None, key })
+        Ok(Opened { socket, protocol: Protocol::Open, name: Some(host.into()), client })
     }
 
     /// Returns the key that a CONNECT request offers.
@@ -213,13 +228,16 @@ impl Entrance {
         match socket.first_byte().await? {
             None => return Err(Closed::Silent),
             Some(HANDSHAKE) => {}
-            Some(_) => return Err(Closed::Refused(socket, Malformed::PlainText.into())),
+            Some(_) => {
+                let client = Box::new(Client { certificate: None, key });
+                return Err(Closed::Refused(socket, Malformed::PlainText.into(), client));
+            }
         }
         let Ok(Some(OneHandshake { settings, clients })) =
             self.worker.snapshot().generation.handshakes.of(self.kind.name)
         else {
             let broken = Rejection::internal("a listener with TLS has settings of handshakes");
-            return Err(Closed::Refused(socket, broken));
+            return Err(Closed::Refused(socket, broken, Box::new(Client { certificate: None, key })));
         };
         let refused = || clients.as_ref().and_then(|(_, observed)| observed.refused());
         let accepted = TlsAcceptor::from(settings).accept(socket).await;
@@ -233,16 +251,19 @@ impl Entrance {
         let protocol = if session.alpn_protocol() == Some(b"h2") { Protocol::Http2 } else { Protocol::Http1 };
         self.worker.count(|shard| shard.handshake(Handshake::of(kind)));
         let socket = Socket::Tls(Box::new(stream));
+        let client = Client { certificate, key };
         // Rule 3.
         match (tunnel, named) {
             (Some(tunnel), Some(named)) if !tunnel.eq_ignore_ascii_case(&named) => match protocol {
-                Protocol::Http1 | Protocol::Open => Err(Closed::Refused(socket, Reason::Misdirected.into())),
+                Protocol::Http1 | Protocol::Open => {
+                    Err(Closed::Refused(socket, Reason::Misdirected.into(), Box::new(client)))
+                }
                 // A refusal would need a request that it belongs to.
                 Protocol::Http2 => Err(Closed::Silent),
             },
             (tunnel, named) => {
                 let name = tunnel.map(Box::from).or(named);
-                Ok(Opened { socket, protocol, name, certificate, key })
+                Ok(Opened { socket, protocol, name, client })
             }
         }
     }
@@ -304,6 +325,8 @@ const SHOWN: usize = 100;
 /// The refusal of a CONNECT request. The log names the target, so that an operator knows what the client wants.
 fn denied(reason: Reason, target: &Target) -> Rejection {
     let authority = target.authority();
+    // A client can have put its key there.
+    let authority = if has_key(authority) { b"..." } else { authority };
     let shown = authority.get(..SHOWN).unwrap_or(authority).escape_ascii();
     Rejection::because(reason, anyhow::anyhow!("the proxy does not serve '{shown}'"))
 }

@@ -3,15 +3,19 @@
 use bytes::Bytes;
 use http::HeaderValue;
 
+use crate::policy::offered::has_key;
+
 /// The id of a request, 1 to 128 visible ASCII characters.
 #[derive(Debug, Clone)]
 pub struct RequestId(HeaderValue);
 
 impl RequestId {
-    /// The id that a request carries, if it is valid.
+    /// The id that a request carries, if it is valid. A key is none: ids are logged, and sent to Metrica.
     #[must_use]
     pub fn brought(value: &HeaderValue) -> Option<Self> {
-        let fits = (1..=128).contains(&value.len()) && value.as_bytes().iter().all(u8::is_ascii_graphic);
+        let fits = (1..=128).contains(&value.len())
+            && value.as_bytes().iter().all(u8::is_ascii_graphic)
+            && !has_key(value.as_bytes());
         fits.then(|| Self(value.clone()))
     }
 

@@ -258,6 +258,11 @@ pub fn credentials(query: &str) -> impl Iterator<Item = &str> {
     pairs.map(name_and_value).filter(|(name, _)| is_credential(name.as_bytes())).map(|(_, value)| value)
 }
 
+/// Returns the pairs of a query that [`credentials`] leaves out.
+pub fn others(query: &str) -> impl Iterator<Item = &str> {
+    query.split(['&', ';']).filter(|pair| !is_credential(name_of(pair.as_bytes())))
+}
+
 fn is_credential(name: &[u8]) -> bool {
     matches!(name, b"oauth_token" | b"access_token")
 }

@@ -118,13 +118,30 @@ fn a_request_without_a_key_has_the_caller_of_its_connection() {
     }
     assert_eq!(gate.metrics(&["condition_failures_total"]), Vec::<String>::new(), "nothing named a caller");
     // A key where none is read would leave the gate.
-    for (path, fields) in
-        [(PATH.to_owned(), format!("X-Api-Key: {}\r\n", key(1))), (format!("{PATH}?token={}", key(1)), String::new())]
-    {
+    let (one, encoded, twice) = (key(1), key(1).replace('m', "%6D"), key(1).replace('_', "%255f"));
+    for (path, fields) in [
+        (PATH.to_owned(), format!("X-Api-Key: {one}\r\n")),
+        (format!("{PATH}?token={one}"), String::new()),
+        (format!("{PATH}?token={encoded}"), String::new()),
+        (format!("{PATH}?a=%20{one}"), format!("Authorization: OAuth {one}\r\n")),
+        (format!("{PATH}?oauth_token={one}&b={twice}"), String::new()),
+        (format!("/management/v1/{one}"), String::new()),
+        (format!("/management/v1/{encoded}"), String::new()),
+        (PATH.to_owned(), format!("User-Agent: {encoded}\r\n")),
+    ] {
         let refused = asked(&gate, &mut gate.connect("app"), &path, &fields);
         assert_eq!(refused, outcome("401 key_unknown", "unknown"), "{path} {fields}");
     }
-    assert!(!upstream.requests().concat().contains("mgk_") && !gate.log().concat().contains("mgk_"));
+    // Nor is it the id of its request, which is logged and returned.
+    for id in [&one, &encoded] {
+        let head = format!("GET {PATH} HTTP/1.1\r\nHost: localhost\r\nX-Request-ID: {id}\r\n\r\n");
+        let refused = gate.send("app", head);
+        assert_eq!(refused.summary(), "401 key_unknown");
+        assert!(!format!("{:?}", refused.fields).contains(id), "{refused:?}");
+    }
+    gate.until_metric(&["denied_total", "key_unknown"], 10.0);
+    let all = upstream.requests().concat() + &gate.log().concat();
+    assert!(!["mgk_", &encoded, &twice].iter().any(|key| all.contains(*key)), "{all}");
 }
 
 /// a key that is offered and invalid is refused; the caller of the connection does not take the request.
@@ -308,6 +325,35 @@ fn an_invalid_key_of_connect_opens_no_tunnel() {
     assert!(tunnel(&gate, 443, "Proxy-Authorization: Basic eDp5\r\n").is_ok(), "another credential is no proof");
     gate.until_metric(&["denied_total", "caller=\"unknown\"", "key_unknown"], 3.0);
     assert!(!gate.log().concat().contains("mgk_4"), "no key is logged");
+}
+
+/// A refusal in a tunnel, before its first request, is counted for the caller of the tunnel.
+#[test]
+fn a_refusal_in_a_tunnel_is_counted_for_its_caller() {
+    let upstream = Upstream::plain();
+    let near = "callers:\n  - {id: anyone, match: {listener: proxy}, scopes: [metrika:read], tokens: [analytics]}\n";
+    let gate = Gate::start(&upstream, &config().replace("callers:\n", near));
+    let fields = format!("Proxy-Authorization: Bearer {}\r\n", key(4));
+    for (fields, caller) in [(fields.as_str(), "proxied"), ("", "anyone")] {
+        let counted = |reason: &str| {
+            gate.until_metric(&["denied_total", &format!("caller=\"{caller}\""), reason], 1.0);
+        };
+        let connect = format!("CONNECT evil.example:443 HTTP/1.1\r\n{fields}\r\n");
+        assert_eq!(gate.send("proxy", connect).summary(), "403 destination_denied");
+        counted("destination_denied");
+        let in_tls = tunnel(&gate, 443, fields).unwrap();
+        let mut caller = Caller::on(client(&gate.file("ca"), &[], "api-metrika.yandex.ru", in_tls));
+        assert_eq!(caller.answer().summary(), "421 misdirected");
+        counted("misdirected");
+        let mut caller = Caller::on(tunnel(&gate, 443, fields).unwrap());
+        caller.send(format!("GET {PATH} HTTP/1.1\r\n"));
+        assert_eq!(caller.answer().summary(), "400 malformed_request");
+        counted("malformed_request");
+    }
+    // A key as the target is nobody's to read.
+    let connect = format!("CONNECT {}.example:443 HTTP/1.1\r\n\r\n", key(4));
+    assert!(matches!(gate.send("proxy", connect).status, 400 | 403));
+    assert!(!gate.log().concat().contains("mgk_"), "no key is logged");
 }
 
 /// A plain request through the proxy has the key of that request alone.

@@ -80,6 +80,10 @@ fn a_token_names_its_caller_and_no_other() {
     let requests = upstream.requests();
     assert!(requests.iter().all(|head| head.contains(READ_TOKEN) && !head.contains("eyJ")), "{requests:?}");
     assert!(!requests.concat().to_ascii_lowercase().contains("x-gate"), "{requests:?}");
+    assert_eq!(gate.metrics(&["credentials_dropped_total"]), Vec::<String>::new(), "a proof is no dropped credential");
+    let both = format!("{}Authorization: OAuth y0_dummy\r\n", own(&token("shop/etl")));
+    assert_eq!(asked(&gate, &both), is("200", "etl"));
+    gate.until_metric(&["credentials_dropped_total", "caller=\"etl\"", "kind=\"authorization\""], 1.0);
 }
 
 #[test]

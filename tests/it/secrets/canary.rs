@@ -3,8 +3,11 @@
 
 use std::io::Write;
 
+use serde_json::json;
+
 use crate::harness::files::write_private;
 use crate::harness::gate::program;
+use crate::harness::service_accounts::{AUDIENCE, ISSUER, Signer, key_set};
 use crate::harness::{Answer, Gate, READ_TOKEN, TWO_CALLERS, Upstream, WRITE_TOKEN};
 
 const NEW_TOKEN: &str = "y0_canaryNEWERcanary0123456789abcde";
@@ -123,6 +126,34 @@ fn requests() -> Vec<String> {
     requests
 }
 
+/// Requests with service account tokens: where they are read, and where they are not.
+fn account_requests(tokens: &[String]) -> Vec<String> {
+    let mut requests = Vec::new();
+    for token in tokens {
+        for (target, fields) in [
+            ("/management/v1/counters".to_owned(), format!("X-Gate-Service-Account: {token}")),
+            ("/management/v1/counters".to_owned(), format!("Authorization: Bearer {token}")),
+            ("/management/v1/counters".to_owned(), format!("X-Gate-Service-Account: {token}x\r\nCookie: {token}")),
+            (format!("/management/v1/counters?oauth_token={token}"), format!("Proxy-Authorization: Bearer {token}")),
+            (
+                format!("/management/v1/unknown/{token}"),
+                format!("X-Gate-Service-Account: {token}\r\nX-Unknown: {token}"),
+            ),
+            ("/management/v1/counters".to_owned(), format!("X-Gate-Service-Account: {token}\r\nBad header {token}")),
+        ] {
+            requests.push(format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n\r\n"));
+        }
+    }
+    requests
+}
+
+/// Looks for everything that is secret, and for the claims and signatures of these tokens.
+#[track_caller]
+fn assert_all_clean(place: &str, text: &str, tokens: &[String]) {
+    assert_clean(place, text);
+    tokens.iter().flat_map(|token| token.split('.').skip(1)).for_each(|part| assert_hides(place, text, part));
+}
+
 ///
 #[test]
 fn no_secret_is_written_anywhere() {
@@ -151,20 +182,32 @@ fn no_secret_is_written_anywhere() {
     let keyed = format!(
         "  - {{id: keyed, match: {{key_sha256: [{KEY_SHA256}]}}, scopes: [metrika:read], tokens: [analytics]}}\n"
     );
-    let config = format!("{TWO_CALLERS}{keyed}");
+    let account =
+        "  - {id: account, match: {service_account: [shop/etl]}, scopes: [metrika:read], tokens: [analytics]}\n";
+    let verified =
+        format!("service_accounts: {{jwks_file: '{{folder}}/jwks.json', issuer: '{ISSUER}', audience: {AUDIENCE}}}\n");
+    let config = format!("{TWO_CALLERS}{keyed}{account}{verified}");
     let plan = Gate::plan(&upstream, &config).argument("--log-level").argument("trace");
+    let signer = Signer::new("one");
+    std::fs::write(plan.folder().join("jwks.json"), key_set(&[&signer])).unwrap();
+    let tokens = [
+        signer.token("shop/etl", &json!({})),
+        signer.token("shop/nobody", &json!({})),
+        signer.token("shop/etl", &json!({"exp": 1})),
+        Signer::new("one").token("shop/etl", &json!({})),
+    ];
     let mut gate = plan.start();
     let said_by_check = |gate: &Gate| {
         let output = program().args(["check", "--config"]).arg(gate.file("gate.yaml")).output().unwrap();
         String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
     };
     assert_clean("check", &said_by_check(&gate));
-    for request in requests() {
+    for request in requests().into_iter().chain(account_requests(&tokens)) {
         for listener in ["app", "crm"] {
             let mut caller = gate.connect(listener);
             let _ = caller.try_send(&request);
             if let Ok(answer) = caller.try_answer(false) {
-                assert_clean(&request[..20], &whole(&answer));
+                assert_all_clean(&request[..20], &whole(&answer), &tokens);
             }
         }
     }
@@ -172,6 +215,8 @@ fn no_secret_is_written_anywhere() {
     assert!(sent.contains(READ_TOKEN) && sent.contains(WRITE_TOKEN), "the canaries were out");
     assert!(!sent.contains(OF_CALLER) && !sent.contains(IN_COOKIE), "what a caller sends as a credential stays");
     gate.until_log(&["\"caller\":\"keyed\""]);
+    gate.until_log(&["\"caller\":\"account\""]);
+    tokens.iter().flat_map(|token| token.split('.')).for_each(|part| assert!(!sent.contains(part), "{part}"));
 
     gate.replace_token("analytics", NEW_TOKEN);
     gate.until_log(&["token reloaded", "\"usable\":true"]);
@@ -192,7 +237,7 @@ fn no_secret_is_written_anywhere() {
     assert_clean("check of a key in the configuration", &said_by_check(&gate));
 
     for path in ["/metrics", "/readyz?verbose", "/startupz", "/livez", "/"] {
-        assert_clean(path, &gate.admin(path).text());
+        assert_all_clean(path, &gate.admin(path).text(), &tokens);
     }
     for file in ["cmdline", "environ"] {
         // A file that may not be read reveals no secret either.
@@ -204,7 +249,7 @@ fn no_secret_is_written_anywhere() {
     gate.wait();
     let log = gate.log();
     assert!(log.iter().filter(|line| line.contains("\"target\":\"access\"")).count() > 30, "exchanges were logged");
-    assert_clean("the log", &log.join("\n"));
+    assert_all_clean("the log", &log.join("\n"), &tokens);
 }
 
 /// bytes of a caller cannot end a log line or begin one.
