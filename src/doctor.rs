@@ -44,6 +44,7 @@ mod elsewhere;
 mod file;
 pub mod finding;
 mod issuer;
+mod keys;
 mod raw;
 mod reach;
 
@@ -73,8 +74,8 @@ pub struct Wanted {
 /// A finding and its subject.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
-    /// The examined token.
-    pub token: TokenAlias,
+    /// The examined token; `None` for the keys of service accounts.
+    pub token: Option<TokenAlias>,
     /// The counter, if the finding is about one.
     pub counter: Option<u64>,
     /// The finding.
@@ -140,9 +141,14 @@ pub async fn examine(
     for index in 0..examined_tokens.len() {
         doctor.look_at_counters(&mut examined_tokens, index).await;
     }
+    // A choice of tokens leaves out the rest.
+    if wanted.tokens.is_empty() {
+        doctor.look_at_keys().await;
+    }
     let mut report = doctor.report;
     elsewhere::settle(&mut report.lines, config);
-    report.lines.sort_by_key(|line| sources.iter().position(|source| source.alias == line.token));
+    let place = |line: &Line| sources.iter().position(|source| Some(source.alias) == line.token);
+    report.lines.sort_by_key(|line| place(line).unwrap_or(sources.len()));
     Ok(report)
 }
 
@@ -227,11 +233,11 @@ impl<'a> Doctor<'a> {
     }
 
     fn report(&mut self, source: &TokenSource, finding: Finding) {
-        self.report.lines.push(Line { token: source.alias, counter: None, finding });
+        self.report.lines.push(Line { token: Some(source.alias), counter: None, finding });
     }
 
     fn report_counter(&mut self, source: &TokenSource, counter: u64, finding: Finding) {
-        self.report.lines.push(Line { token: source.alias, counter: Some(counter), finding });
+        self.report.lines.push(Line { token: Some(source.alias), counter: Some(counter), finding });
     }
 
     /// Asks Metrica one question.

@@ -247,7 +247,7 @@ fn warnings(config: &Config, policy: &Policy) -> Vec<Warning> {
         let of_accounts = accounts::warnings(config, caller).into_iter();
         warnings.extend(of_accounts.map(|message| (element("callers", position), message)));
     }
-    warnings.extend(super::identity::warnings(config));
+    warnings.extend(super::identity::warnings(config, SystemTime::now()));
     for (position, caller) in config.callers.iter().enumerate().filter(|(_, caller)| !caller.rules.enforce) {
         let message = format!(
             "caller '{}' has enforce: false: requests that its scopes or rules refuse are forwarded, logged and counted",

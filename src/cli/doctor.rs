@@ -139,7 +139,7 @@ const HEADS: [&str; 4] = ["token", "check", "result", "what to do"];
 pub(super) fn human(out: &mut dyn Write, report: &Report, config: &Config) -> anyhow::Result<()> {
     let row = |line: &Line| {
         let finding = &line.finding;
-        (sign(finding.severity()), [line.token.to_string(), label(line), finding.result(), finding.advice()])
+        (sign(finding.severity()), [subject(line).to_owned(), label(line), finding.result(), finding.advice()])
     };
     let heads = ("   ", HEADS.map(str::to_owned));
     let rows: Vec<_> = std::iter::once(heads).chain(report.lines.iter().map(row)).collect();
@@ -172,6 +172,11 @@ pub(super) const fn sign(severity: Severity) -> &'static str {
     }
 }
 
+/// Returns the name of the token, or of the key of the configuration that the finding is about.
+fn subject(line: &Line) -> &'static str {
+    line.token.map_or("service_accounts", TokenAlias::as_str)
+}
+
 /// Returns the name of the check, with its counter.
 fn label(line: &Line) -> String {
     let check = line.finding.check();
@@ -199,7 +204,7 @@ fn summary(report: &Report) -> String {
 pub(super) fn machine(report: &Report, config: &Config) -> serde_json::Value {
     let one = |line: &Line| {
         json!({
-            "token": line.token.as_str(),
+            "token": line.token.map(TokenAlias::as_str),
             "check": line.finding.check(),
             "counter": line.counter,
             "finding": line.finding.name(),

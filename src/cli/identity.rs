@@ -1,13 +1,15 @@
 //! Warnings of `check` about how callers are identified.
 
+use std::time::SystemTime;
+
 use super::check::{Warning, key};
 use crate::config::document::Step;
 use crate::config::{Bind, Config, Listener};
 use crate::policy::caller::{Caller, Condition, KeyHash};
 
 /// Returns the warnings.
-pub(super) fn warnings(config: &Config) -> Vec<Warning> {
-    let mut warnings = Vec::new();
+pub(super) fn warnings(config: &Config, now: SystemTime) -> Vec<Warning> {
+    let mut warnings: Vec<_> = old_key_set(config, now).into_iter().collect();
     let address_only = config.address_only_callers();
     for (position, caller) in config.callers.iter().enumerate() {
         let mut warn = |message| warnings.push((vec![key("callers"), Step::Index(position)], message));
@@ -32,6 +34,15 @@ pub(super) fn warnings(config: &Config) -> Vec<Warning> {
         }
     }
     warnings
+}
+
+/// Warns of an old file with the keys of service account tokens.
+fn old_key_set(config: &Config, now: SystemTime) -> Option<Warning> {
+    let days = config.service_accounts.as_ref()?.days_of_old_file(now)?;
+    let message = format!(
+        "the file was written {days} days ago; after a rotation of the cluster's keys, new tokens are refused: write it again regularly (kubectl get --raw /openid/v1/jwks), or use jwks_url"
+    );
+    Some((vec![key("service_accounts"), key("jwks_file")], message))
 }
 
 /// Whether the caller can send a key to this listener in clear text over a network.

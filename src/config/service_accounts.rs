@@ -6,7 +6,7 @@
 
 use std::fmt::Display;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::health::{beside, url};
 use super::reader::{At, Findings, Table};
@@ -60,6 +60,15 @@ impl ServiceAccounts {
         }
     }
 
+    /// Returns the age of the file with the keys in days, if it is so old that the cluster may have rotated its keys.
+    #[must_use]
+    pub fn days_of_old_file(&self, now: SystemTime) -> Option<u64> {
+        let KeySource::File { file, keys: _ } = &self.source else { return None };
+        let written = file.metadata().and_then(|found| found.modified()).ok()?;
+        let days = now.duration_since(written).ok()?.as_secs() / (24 * 60 * 60);
+        (days >= OLD).then_some(days)
+    }
+
     /// Returns the rows of the files.
     pub fn external(&self) -> impl Iterator<Item = ExternalFile> {
         let (file, server) = match &self.source {
@@ -81,6 +90,9 @@ impl KeyServer {
         Some(ExternalFile::secret(Purpose::KeyServerToken, path, *allow_mode))
     }
 }
+
+/// The number of days after which a file with keys is old. Clusters of cloud providers rotate their keys every few weeks.
+const OLD: u64 = 30;
 
 /// The time for a response of the server.
 const PATIENCE: Duration = Duration::from_secs(10);

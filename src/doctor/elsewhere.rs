@@ -16,11 +16,11 @@ pub(super) fn settle(lines: &mut [Line], config: &Config) {
     let served: HashSet<(TokenAlias, u64)> = lines
         .iter()
         .filter(|line| serves(&line.finding))
-        .filter_map(|line| Some((line.token, line.counter?)))
+        .filter_map(|line| Some((line.token?, line.counter?)))
         .collect();
     for line in lines.iter_mut().filter(|line| lacks(&line.finding)) {
         let Some(counter) = line.counter else { continue };
-        let Some(token) = config.tokens.iter().find(|source| source.alias == line.token) else { continue };
+        let Some(token) = config.tokens.iter().find(|source| Some(source.alias) == line.token) else { continue };
         let users = config.callers.iter().filter(|caller| names(caller, token, counter));
         let others: Option<Vec<_>> = users.map(|caller| other(caller, token, counter, config, &served)).collect();
         if let Some(other) = others.and_then(|others| others.first().copied()) {

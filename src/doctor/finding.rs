@@ -334,6 +334,15 @@ findings! {
         "skipped {skipped} more: the same obstacle would prevent these checks",
         "run the doctor again when the obstacle is resolved";
 
+    /// The public keys of service account tokens are there.
+    KeySet { keys: usize, place: String } = "key_set", Well, "keys", "{keys} usable, from {place}", "";
+    /// The file with them is old.
+    KeySetOld { place: String, days: Days } = "key_set_old", Warning, "keys", "{place} was written {days} ago",
+        "write it again (kubectl get --raw /openid/v1/jwks), or use jwks_url: after a rotation by the cluster, new tokens are refused";
+    /// The server did not publish them.
+    KeySetFailed { said: String } = "key_set_failed", Wrong, "keys", "not received: {said}",
+        "check service_accounts.jwks_url, ca_file and bearer_file, and that the gate may connect there; until it receives keys it uses the last ones, and none after a start";
+
     /// A report succeeded.
     Report = "report", Well, "report", "works", "";
     /// A report on a visible counter is refused.
@@ -373,6 +382,7 @@ mod tests {
             Finding::Dead,
             Finding::ReadMissing { rights: Rights(None) },
             Finding::CounterUnknown { why },
+            Finding::KeySetFailed { said: String::new() },
         ] {
             assert!(finding.severity() > Severity::Note && !finding.advice().is_empty(), "{finding:?}");
         }

@@ -1,7 +1,8 @@
 //! The public keys of service account tokens, from the server of `service_accounts.jwks_url`.
 //!
-//! 1. They are requested at the start, every [`REFRESH`], and when a token names an unknown key; at most once in [`PAUSE`].
-//! 2. A failed request changes nothing: the last keys stay in use, and the request is repeated after [`PAUSE`], then after longer
+//! 1. They are requested at the start, every [`REFRESH`], and when a token names an unknown key, for that at most once in
+//!    [`PAUSE`].
+//! 2. A failed request changes nothing: the last keys stay in use, and the request is repeated after [`AGAIN`], then after longer
 //!    and longer times up to [`REFRESH`].
 //! 3. The token of `bearer_file` is read for each request, because Kubernetes replaces it. It is sent to that server alone, over
 //!    TLS, and not in a redirect: none is followed.
@@ -27,8 +28,11 @@ use crate::upstream::Upstream;
 /// The time between two requests (rule 1).
 pub const REFRESH: Duration = Duration::from_secs(600);
 
-/// The shortest time between two requests (rule 1).
+/// The shortest time between a request and one for an unknown key (rule 1).
 pub const PAUSE: Duration = Duration::from_secs(10);
+
+/// The time after the first failure (rule 2).
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// The time for one request: the connection, TLS and the response.
 const LONGEST: Duration = Duration::from_secs(15);
@@ -99,33 +103,64 @@ struct Requests {
     failure: Option<String>,
 }
 
+/// Requests keys, again and again (rules 1 and 2). `request` returns whether it has succeeded.
+async fn repeat(wanted: &Notify, mut request: impl AsyncFnMut() -> bool) {
+    let mut failures = 0_u32;
+    loop {
+        let began = Instant::now();
+        failures = if request().await { 0 } else { failures.saturating_add(1) };
+        let wait = match failures {
+            0 => REFRESH,
+            // Twice as long after each failure.
+            _ => AGAIN.saturating_mul(1_u32 << (failures - 1).min(10)).min(REFRESH),
+        };
+        let is_wanted = async {
+            sleep_until(began + PAUSE).await;
+            wanted.notified().await;
+        };
+        tokio::select! {
+            () = sleep_until(began + wait) => {}
+            () = is_wanted => {}
+        }
+    }
+}
+
+/// Requests the keys once. Call it on a single-threaded runtime.
+///
+/// # Errors
+/// The reason why there are none, without any text of the response.
+pub async fn request(server: &KeyServer) -> anyhow::Result<KeySet> {
+    let missing = |_| Err(anyhow::anyhow!("no response within {LONGEST:?}"));
+    timeout(LONGEST, request_without_limit(server)).await.unwrap_or_else(missing)
+}
+
+async fn request_without_limit(server: &KeyServer) -> anyhow::Result<KeySet> {
+    let KeyServer { place, path, bearer: _ } = server;
+    let authorization = server.bearer_row().map(|row| bearer(&row)).transpose()?;
+    let place = Place::new(Arc::new(Upstream::new(place.clone())?));
+    let answer = place.get(authorization, path).await.map_err(cause)?;
+    anyhow::ensure!(answer.status == StatusCode::OK, "the server responded {}{}", answer.status, hint(answer.status));
+    anyhow::ensure!(answer.body.len() <= KEY_SET_BYTES, "the key set exceeds {KEY_SET_BYTES} bytes");
+    KeySet::parse(&answer.body).map_err(|error| anyhow::anyhow!("the server did not return {error}"))
+}
+
 impl Requests {
     async fn run(mut self) {
-        let mut failures = 0;
-        loop {
-            let began = Instant::now();
-            self.meters.own_requests(Purpose::ServiceAccountKeys, 1);
-            let answer = timeout(LONGEST, self.keys()).await;
-            match answer.unwrap_or_else(|_| Err(anyhow::anyhow!("no response within {LONGEST:?}"))) {
-                Ok(keys) => {
-                    failures = 0;
-                    self.succeeded(keys);
-                }
-                Err(error) => {
-                    failures += 1;
-                    self.failed(format!("{error:#}"));
-                }
+        let wanted = self.wanted.clone();
+        repeat(&wanted, async || self.request().await).await;
+    }
+
+    /// Requests the keys once. Returns whether that has succeeded.
+    async fn request(&mut self) -> bool {
+        self.meters.own_requests(Purpose::ServiceAccountKeys, 1);
+        match request(&self.server).await {
+            Ok(keys) => {
+                self.succeeded(keys);
+                true
             }
-            let wait = match failures {
-                0 => REFRESH,
-                // Twice as long after each failure (rule 2).
-                _ => PAUSE.saturating_mul(1_u32 << (failures - 1).min(6)).min(REFRESH),
-            };
-            // Rule 1.
-            sleep_until(began + PAUSE).await;
-            tokio::select! {
-                () = sleep_until(began + wait) => {}
-                () = self.wanted.notified() => {}
+            Err(error) => {
+                self.failed(format!("{error:#}"));
+                false
             }
         }
     }
@@ -150,21 +185,6 @@ impl Requests {
             );
             self.failure = Some(cause);
         }
-    }
-
-    async fn keys(&self) -> anyhow::Result<KeySet> {
-        let KeyServer { place, path, bearer: _ } = &self.server;
-        let authorization = self.server.bearer_row().map(|row| bearer(&row)).transpose()?;
-        let place = Place::new(Arc::new(Upstream::new(place.clone())?));
-        let answer = place.get(authorization, path).await.map_err(cause)?;
-        anyhow::ensure!(
-            answer.status == StatusCode::OK,
-            "the server responded {}{}",
-            answer.status,
-            hint(answer.status)
-        );
-        anyhow::ensure!(answer.body.len() <= KEY_SET_BYTES, "the key set exceeds {KEY_SET_BYTES} bytes");
-        KeySet::parse(&answer.body).map_err(|error| anyhow::anyhow!("the server did not return {error}"))
     }
 }
 
@@ -197,4 +217,61 @@ fn bearer(file: &ExternalFile) -> anyhow::Result<HeaderValue> {
     let mut value = HeaderValue::from_bytes(&value).map_err(|_| anyhow::anyhow!("{path} holds no token"))?;
     value.set_sensitive(true);
     Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The times of requests within an hour, in seconds; a request fails unless `succeeds` is true for its number.
+    async fn times(wanted: &Notify, succeeds: impl Fn(usize) -> bool) -> Vec<u64> {
+        let (begun, mut seen) = (Instant::now(), Vec::new());
+        let request = async || {
+            seen.push(begun.elapsed().as_secs());
+            succeeds(seen.len() - 1)
+        };
+        assert!(timeout(Duration::from_secs(3599), repeat(wanted, request)).await.is_err());
+        seen
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn rule_1_keys_are_requested_every_ten_minutes() {
+        assert_eq!(times(&Notify::new(), |_| true).await, [0, 600, 1200, 1800, 2400, 3000]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn rule_1_unknown_keys_cause_one_request_in_ten_seconds() {
+        let wanted = Notify::new();
+        let tokens = async {
+            // Ten tokens a second, for 25 seconds, and one later.
+            for _ in 0..250 {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                wanted.notify_one();
+            }
+            tokio::time::sleep(Duration::from_secs(75)).await;
+            wanted.notify_one();
+        };
+        let ((), seen) = tokio::join!(tokens, times(&wanted, |_| true));
+        assert_eq!(seen, [0, 10, 20, 30, 100, 700, 1300, 1900, 2500, 3100]);
+        // Nor more often while requests fail.
+        let tokens = async {
+            for _ in 0..700 {
+                wanted.notify_one();
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        let ((), seen) = tokio::join!(tokens, times(&wanted, |_| false));
+        assert_eq!(seen[..11], [0, 1, 3, 7, 15, 25, 35, 45, 55, 65, 75]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn rule_2_a_failed_request_is_repeated_later_and_later() {
+        let wanted = Notify::new();
+        assert_eq!(
+            times(&wanted, |_| false).await,
+            [0, 1, 3, 7, 15, 31, 63, 127, 255, 511, 1023, 1623, 2223, 2823, 3423]
+        );
+        // A success begins anew.
+        assert_eq!(times(&wanted, |number| number == 4).await[..8], [0, 1, 3, 7, 15, 615, 616, 618]);
+    }
 }

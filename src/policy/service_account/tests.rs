@@ -325,27 +325,3 @@ fn key_sets_have_public_keys_for_signatures_only() {
         assert_eq!(parse(unreadable), KeySetError::Unreadable);
     }
 }
-
-/// The cost of a verification, and of the hash with which a worker remembers it. Run it with `--ignored --nocapture` in a release build.
-#[test]
-#[ignore = "measures"]
-fn the_cost_of_a_verification() {
-    let key = rsa_key();
-    let verifier = verifier(&[jwk_of(&key, "one")]);
-    let token = signed(&key, &header(), &claims());
-    let rounds = 2000;
-    let measure = |act: &dyn Fn()| {
-        let start = std::time::Instant::now();
-        (0..rounds).for_each(|_| act());
-        start.elapsed() / rounds
-    };
-    let whole = measure(&|| assert!(verifier.verify(token.as_bytes(), now()).is_ok()));
-    let hash = measure(&|| {
-        assert!(
-            !std::hint::black_box(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, token.as_bytes()))
-                .as_ref()
-                .is_empty()
-        )
-    });
-    println!("verification {whole:?}, hash {hash:?}, {} bytes", token.len());
-}

@@ -350,6 +350,9 @@ fn a_refusal_in_a_tunnel_is_counted_for_its_caller() {
         assert_eq!(caller.answer().summary(), "400 malformed_request");
         counted("malformed_request");
     }
+    // An invalid key is nobody's, although the address is somebody's.
+    assert!(tunnel(&gate, 443, &format!("Proxy-Authorization: Bearer {}\r\n", key(9))).is_err());
+    gate.until_metric(&["denied_total", "caller=\"unknown\"", "key_unknown"], 1.0);
     // A key as the target is nobody's to read.
     let connect = format!("CONNECT {}.example:443 HTTP/1.1\r\n\r\n", key(4));
     assert!(matches!(gate.send("proxy", connect).status, 400 | 403));
