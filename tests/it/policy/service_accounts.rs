@@ -355,7 +355,7 @@ fn keys_come_from_the_api_server_and_follow_its_rotation() {
     assert!(gate.metric(&["own_requests_total", "service_account_keys"]) >= 4.0);
 }
 
-/// What `doctor` finds of the keys: the finding, its standing, its result and its advice.
+/// Returns the finding of `doctor` about the keys, with its standing, its result and its advice.
 fn doctor(plan: &Plan, arguments: &[&str]) -> Option<[String; 4]> {
     let mut command = program();
     command.args(["doctor", "--format", "json"]).args(arguments).arg("--config").arg(plan.file());

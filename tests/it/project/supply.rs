@@ -94,7 +94,7 @@ fn verification_cannot_be_switched_off() {
 
 /// Promise 7 and the clock: decisions on the path of a request do not use the wall clock, so a jump of it changes
 /// nothing. The clock of the wall is read to be written down only: in lines, in `Date` and in metrics, and
-/// by the commands `doctor`, `check` and `token`, which count the days that a token has left. The exception is identity:
+/// by the commands `doctor`, `check` and `token`, which count the days of tokens and of key files. The exception is identity:
 /// certificates of clients and tokens of service accounts have their times on that clock.
 #[test]
 fn no_decision_reads_the_wall_clock() {
@@ -107,9 +107,11 @@ fn no_decision_reads_the_wall_clock() {
         "src/cli/ca.rs",
         "src/cli/check.rs",
         "src/cli/doctor.rs",
+        "src/cli/identity.rs",
         "src/cli/token_proof.rs",
         "src/cli/token_status.rs",
         "src/config/health.rs",
+        "src/config/service_accounts.rs",
         "src/config/tls.rs",
         "src/doctor.rs",
         "src/doctor/candidate.rs",
