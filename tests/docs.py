@@ -654,7 +654,7 @@ def can_isolate():
 
 
 def isolated():
-    """Runs `commands` with a network, /etc and /run of its own, so that nothing on the machine is met or changed."""
+    """Runs `commands` with a network, /etc, /run and /var/lib of its own, so that nothing on the machine is met or changed."""
     with tempfile.TemporaryDirectory() as folder:
         return subprocess.run([*unshare(), sys.executable, __file__, "--inside", folder, *sys.argv[2:]]).returncode
 
@@ -685,7 +685,8 @@ def inside(folder):
     for file, apart_expected in {**RUN, **SERVED}.items():
         if only and file not in only:
             continue
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", "/run"], check=True)
+        for place in ("/run", "/var/lib"):
+            subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", place], check=True)
         shutil.rmtree("/etc/metrika-gate", ignore_errors=True)
         work = folder / slug(file)
         work.mkdir()
