@@ -63,11 +63,13 @@ RUSSIAN = {
     "docs/ru/README.md": None,
     "docs/ru/clients.md": None,
     "docs/ru/keys.md": "docs/keys.md",
+    "docs/ru/kubernetes.md": "docs/kubernetes.md",
     "docs/ru/operations.md": "docs/operations.md",
     "docs/ru/policy.md": "docs/policy.md",
     "docs/ru/quickstart.md": "docs/quickstart.md",
     "docs/ru/quota.md": "docs/quota.md",
     "docs/ru/reasons.md": "docs/reasons.md",
+    "docs/ru/service_accounts.md": "docs/service_accounts.md",
     "docs/ru/tokens.md": "docs/tokens.md",
 }
 
