@@ -614,6 +614,11 @@ def served(folder):
     with open(folder / "access.log", "w") as log, open(folder / "fake.log", "w") as noise:
         try:
             children.append(subprocess.Popen(fake, cwd=folder, stdin=subprocess.DEVNULL, stdout=noise, stderr=noise))
+            # It prints its address after it has written its certificate, which the gate needs to start.
+            for _ in range(600):
+                if "listens on" in (folder / "fake.log").read_text():
+                    break
+                time.sleep(0.1)
             reach(8443)
             run = [GATE, "run", "--log-format", "json", "--config", etc / "gate.yaml"]
             children.append(subprocess.Popen(run, cwd=folder, stdin=subprocess.DEVNULL, stderr=log))
