@@ -69,6 +69,7 @@ RUSSIAN = {
     "docs/ru/quickstart.md": "docs/quickstart.md",
     "docs/ru/quota.md": "docs/quota.md",
     "docs/ru/reasons.md": "docs/reasons.md",
+    "docs/ru/rejections.md": "docs/rejections.md",
     "docs/ru/service_accounts.md": "docs/service_accounts.md",
     "docs/ru/tokens.md": "docs/tokens.md",
 }

@@ -581,14 +581,36 @@ fn the_table_is_in_the_documentation() {
         - a rule of the caller: the rule, the parameter and what would be right ([refusals of rules](policy.md#refusals-of-rules));\n\
         - missing scopes: those that are needed and those that the caller has;\n\
         - a suspended token: since when, and when the gate asks Metrica again.\n\n\
+        ## Who acts\n\n\
+        `X-Gate-Reason` repeats the reason, and `X-Gate-Hint` the message. The log lines of the request have the same `request_id` as `X-Request-ID` of the response: the access line names the `caller`, and the line `request failed`, if there is one, has the `cause`. `metrika-gate explain METHOD 'PATH?QUERY' --as CALLER` repeats the decision without sending anything.\n\n\
+        | the response | who acts | what to do |\n|---|---|---|\n\
+        | 400, 404, 405, 413, 414, 415, 421, 431 | the author of the client | correct the request as the message says; the same request is refused again ([requests refused with 400 or 415](policy.md#requests-refused-with-400-or-415)) |\n\
+        | `unknown_caller` | the operator | compare `listener` and `peer` of the access line with `match` of the caller that it should be |\n\
+        | other 401 | both | the client sends the proof that it was given, or the operator gives it another: [keys](keys.md#what-is-refused), [client certificates](mtls.md), [service accounts](service_accounts.md#what-is-accepted) |\n\
+        | `host_denied`, `destination_denied`, `browser_denied`, `header_required` | both | the request is not for this listener ([hosts, browsers and loops](policy.md#hosts-browsers-and-loops)) |\n\
+        | `token_scope_missing` | the operator | give the caller a token with that scope |\n\
+        | other 403 | both | the rules of the caller refuse it: fix the client, or widen its entry under `callers` ([refusals of rules](policy.md#refusals-of-rules)) |\n\
+        | 429, and 503 with `Retry-After` | the client | repeat the request after that time; nothing was sent |\n\
+        | `quota_budget`, `quota_full`, `quota_wait` | the operator, if they last | [quotas](operations.md#quota) |\n\
+        | `token_unavailable`, `token_suspended` | the operator | restore or replace the file of the token ([tokens](operations.md#tokens)) |\n\
+        | `outage` | nobody | the gate probes by itself ([the alert](operations.md#metrikagatetokenoutage)) |\n\
+        | `overloaded` | the operator, if it lasts | [limits of connections](operations.md#limits-of-connections) |\n\
+        | other 502 and 503, 508 | the operator | the path to Metrica is broken ([upstream errors](operations.md#upstream-errors)) |\n\
+        | `request_timeout`, `upstream_timeout`, `upstream_closed`, `internal` | the client | Metrica may have processed the request: repeat a read; look before you repeat a write |\n\
+        | `upstream_protocol`, `upstream_redirect`, `upstream_encoding`, `upstream_reflection` | both | Metrica has responded, and probably processed the request: look before you repeat a write |\n\
+        | `body_too_slow` | the client | send the body without long pauses |\n\n\
+        ## All refusals\n\n\
         A test writes this page from `src/policy/rejection.rs`; `UPDATE=1 cargo test --test it` regenerates it.\n\n\
         | X-Gate-Error | status | error_type | Retry-After | message |\n|---|---|---|---|---|\n"
         .to_owned();
     for reason in Reason::ALL {
         let answer = reason.answer();
         let is_of_a_token = matches!(reason, Reason::TokenSuspended | Reason::Outage);
+        let is_of_a_quota = matches!(reason, Reason::QuotaWait | Reason::QuotaFull | Reason::QuotaBudget);
         let seconds = answer.retry_after.map_or_else(String::new, |seconds| seconds.to_string());
-        let retry = if is_of_a_token { "until the next probe".to_owned() } else { seconds };
+        let by_state =
+            is_of_a_token.then_some("until the next probe").or(is_of_a_quota.then_some("until there is room"));
+        let retry = by_state.map_or(seconds, str::to_owned);
         let (status, error_type) = (answer.status.as_u16(), answer.error_type.as_str());
         writeln!(text, "| `{}` | {status} | `{error_type}` | {retry} | {} |", reason.as_str(), answer.message).unwrap();
     }
