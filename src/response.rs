@@ -40,7 +40,6 @@ mod progress;
 mod redaction;
 mod redirect;
 mod scan;
-pub mod secret;
 mod source;
 mod streaming;
 
@@ -48,10 +47,10 @@ pub use body::ResponseBody;
 use classification::Begin;
 pub use error::ResponseError;
 pub use progress::ResponseProgress;
-use secret::Secret;
 pub use source::Carrier;
 
 use crate::policy::rejection::Rejection;
+use crate::token::secret::Secret;
 use crate::upstream::received::Received;
 use crate::worker::{Turn, Waiting};
 
@@ -78,10 +77,6 @@ pub struct Terms {
 }
 
 /// The result of the steps.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "nearly every response is passed on, and a box would be an allocation for each"
-)]
 pub enum Passed {
     /// The response that the caller gets.
     Response(Response<ResponseBody>),

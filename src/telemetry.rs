@@ -19,6 +19,7 @@ use crate::metrics::process::ProcessMeters;
 pub mod access;
 pub mod sink;
 mod trace_id;
+mod written_time;
 
 pub use sink::Sink;
 pub use trace_id::TraceId;

@@ -18,6 +18,7 @@ use zeroize::Zeroizing;
 pub use crate::policy::names::TokenAlias;
 
 pub mod record;
+pub mod secret;
 mod state;
 pub mod store;
 

@@ -26,7 +26,7 @@ use crate::policy::admission::Admissions;
 use crate::policy::decide::{Candidates, KnownState};
 use crate::policy::names::TokenAlias;
 use crate::policy::rejection::Reason;
-use crate::telemetry::access::{self, Context};
+use crate::telemetry::access::{Context, Lines};
 use crate::telemetry::{Form, Sink};
 use crate::token::{Standing, Token};
 use crate::upstream::{CarriedToken, Pool, Upstream, Watchdogs};
@@ -38,6 +38,7 @@ mod service_accounts;
 mod turns;
 mod under_way;
 
+pub use crate::token::secret::Secret;
 pub use accounts::WorkerAccounts;
 pub use learning::{Diagnosed, Learning, Refused, Report, Suspicion};
 pub use request_id::{RequestId, new_request_id};
@@ -111,12 +112,14 @@ impl TokenUse {
 }
 
 /// A token that can be sent now.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Ready {
     /// The identity of the token.
     pub token_use: TokenUse,
     /// The value of `Authorization`.
     pub authorization: HeaderValue,
+    /// The token in it, which must not reach the caller.
+    pub secret: Secret,
 }
 
 /// A state of configuration and tokens, shared by all workers.
@@ -231,7 +234,7 @@ pub struct Worker {
     pub windows: Rc<Budget>,
     /// The bytes that requests hold while they wait for their turn.
     waiting_bytes: Cell<usize>,
-    lines: RefCell<Vec<u8>>,
+    lines: RefCell<Lines>,
     verified_tokens: RefCell<VerifiedTokens>,
     sink: Sink,
     form: Form,
@@ -316,18 +319,18 @@ impl Worker {
     /// Writes the access line of a finished exchange.
     pub fn log(&self, finished: &Finished, context: &Context<'_>) {
         let mut lines = self.lines.borrow_mut();
-        access::write(&mut lines, self.form, finished, context);
-        if lines.len() >= LINES_AT_ONCE {
-            self.sink.push(&lines);
-            lines.clear();
+        lines.write(self.form, finished, context);
+        if lines.bytes.len() >= LINES_AT_ONCE {
+            self.sink.push(&lines.bytes);
+            lines.bytes.clear();
         }
     }
 
     /// Hands over the pending access lines.
     pub fn flush_lines(&self) {
-        let mut lines = self.lines.borrow_mut();
+        let lines = &mut self.lines.borrow_mut().bytes;
         if !lines.is_empty() {
-            self.sink.push(&lines);
+            self.sink.push(lines);
             lines.clear();
         }
     }
@@ -392,5 +395,6 @@ fn snapshot(generation: Arc<Generation>, old: Option<&Snapshot>, workers: usize,
 
 fn ready(slot: &Slot) -> Option<Ready> {
     slot.can_be_sent().ok()?;
-    Some(Ready { token_use: slot.token_use(), authorization: slot.token.as_ref()?.authorization() })
+    let authorization = slot.token.as_ref()?.authorization();
+    Some(Ready { token_use: slot.token_use(), secret: Secret::of(&authorization)?, authorization })
 }

@@ -42,8 +42,8 @@ MUTATIONS = [
       "fields.entry(AUTHORIZATION).or_insert_with(|| authorization.clone());")),
     ("R-4", "no token, no request", "src/gateway/inject.rs",
      "let ready = snapshot.ready(decision.tokens().first())?;",
-     "let token_use = crate::worker::TokenUse { alias: decision.grant().token(), scopes: crate::scope::ScopeSet::EMPTY, epoch: 0 };\n        "
-     'let none = crate::worker::Ready { token_use, authorization: HeaderValue::from_static("OAuth none") };\n        '
+     "let token_use = crate::worker::TokenUse { alias: decision.grant().token(), scopes: metrica::scope::ScopeSet::EMPTY, epoch: 0 };\n        "
+     'let none = crate::worker::Ready { token_use, authorization: HeaderValue::from_static("OAuth none"), secret: crate::worker::Secret::of(&HeaderValue::from_static("OAuth none")).expect("a token") };\n        '
      "let ready = snapshot.ready(decision.tokens().first()).unwrap_or(&none);", "rejections::every_reason",
      ("src/policy/sendable.rs", "(Err(reason), None) => return Err(*reason),", "(Err(_), None) => (position, None),")),
     ("R-5", "the alphabet of tokens", "src/token.rs",
@@ -55,7 +55,7 @@ MUTATIONS = [
      "    !beyond_ascii || String::from_utf8(plain(segment)).is_ok_and(|text| !text.contains(char::is_control))",
      "    !beyond_ascii || !plain(segment).is_empty()", "target::"),
     ("R-7", "a parameter has one spelling", "crates/strict-http/src/target.rs",
-     "all(|pair| pair_is_plain(pair) && names.add_pair(pair))", "all(|pair| names.add_pair(pair))", "target:: | properties::an_accepted_query"),
+     "all(|pair| is_plain(pair) && names.add_pair(pair))", "all(|pair| names.add_pair(pair))", "target:: | properties::an_accepted_query"),
     ("R-7", "no name stands behind a semicolon, with a value or without", "crates/strict-http/src/target.rs",
      "!looks_like_credential(name) && Names::of(name).is_empty() && (!is_a_name || is_plain())",
      "!looks_like_credential(name) && (!is_a_name || is_plain() && Names::of(name).is_empty())", "target:: | spellings::an_outgoing_target"),

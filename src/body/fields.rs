@@ -22,10 +22,17 @@ pub fn keep(headers: &mut HeaderMap, wanted: impl Fn(&HeaderName) -> bool) {
     }
 }
 
-/// Removes `Connection` and the fields that it names (rule 1).
+/// Removes `Connection` and the fields that it names (rule 1). [`keep`] follows, with a list.
 pub fn remove_named_by_connection(headers: &mut HeaderMap) {
-    if !headers.contains_key(header::CONNECTION) {
-        return;
+    let mut options = headers.get_all(header::CONNECTION).iter();
+    match (options.next(), options.next()) {
+        (None, _) => return,
+        // The usual case names one field, which no list of the callers has.
+        (Some(option), None) if option == "keep-alive" || option == "close" => {
+            headers.remove(header::CONNECTION);
+            return;
+        }
+        (Some(_), _) => {}
     }
     let named = elements(headers, &header::CONNECTION).filter_map(|name| HeaderName::from_bytes(name).ok());
     let named: Vec<HeaderName> = named.collect();

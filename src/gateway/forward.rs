@@ -45,14 +45,14 @@ enum Failed {
     /// The request has no turn.
     NoTurn,
     /// The connection failed.
-    Sending(Box<Unanswered<RequestBody>>),
+    Sending(Unanswered<RequestBody>),
 }
 
 /// A response whose head has arrived.
 struct Answered {
     response: Response<Received>,
     /// The request, if it has no body and can be sent once more.
-    request: Option<Outgoing<RequestBody>>,
+    request: Option<Box<Outgoing<RequestBody>>>,
     at: Instant,
     lease: Lease<RequestBody>,
     watchdog: Watchdog,
@@ -98,7 +98,7 @@ pub async fn forward(outbound: Outbound) -> Result<Response<ResponseBody>, Rejec
 /// The rejection that the caller receives.
 async fn attempt(
     permit: &mut Permit,
-    mut request: Outgoing<RequestBody>,
+    mut request: Box<Outgoing<RequestBody>>,
     mut lease: Lease<RequestBody>,
 ) -> Result<Answered, Rejection> {
     let mut is_repeat = false;
@@ -114,7 +114,7 @@ async fn attempt(
         // HTTP/2 keeps the request it was given, so a copy is made where it could be sent again.
         let is_needed = !is_repeat && lease.is_reused() || permit.may_be_refused();
         let copied = is_needed && lease.is_http2() && request.body.is_end_stream();
-        let copy = copied.then(|| request.with_body(RequestBody::empty(exchange.clone())));
+        let copy = copied.then(|| Box::new(request.with_body(RequestBody::empty(exchange.clone()))));
         exchange.sending();
         let pool = permit.pool();
         let upstream = pool.upstream();
@@ -130,7 +130,7 @@ async fn attempt(
                 return Err(Reason::UpstreamTimeout.into());
             }
             Err(Failed::Sending(failed)) => {
-                let Unanswered { error, request: same, written } = *failed;
+                let Unanswered { error, request: same, written } = failed;
                 if error.is_unprocessed() {
                     lease.retire();
                 }
@@ -254,17 +254,17 @@ fn adapt_to_http2(request: &mut Outgoing<RequestBody>) {
 
 async fn send(
     lease: &mut Lease<RequestBody>,
-    request: Outgoing<RequestBody>,
+    request: Box<Outgoing<RequestBody>>,
     permit: &mut Permit,
     watchdog: &mut Watchdog,
     upstream: &Upstream,
-) -> Result<(Response<Received>, Option<Outgoing<RequestBody>>), Failed> {
+) -> Result<(Response<Received>, Option<Box<Outgoing<RequestBody>>>), Failed> {
     let Permit { exchange, wishes, turn: Some(turn), .. } = permit else { return Err(Failed::NoTurn) };
     turn.sent();
     let mut answer = pin!(lease.send(request, &*wishes, &*turn));
     poll_fn(|context| {
         if let Poll::Ready(answer) = answer.as_mut().poll(context) {
-            return Poll::Ready(answer.map_err(|failed| Failed::Sending(Box::new(failed))));
+            return Poll::Ready(answer.map_err(Failed::Sending));
         }
         watchdog.poll_passed(context, deadline(exchange, upstream)).map(|()| Err(Failed::Timeout))
     })

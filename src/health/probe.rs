@@ -164,7 +164,7 @@ impl Place {
         let mut lease = pool.lease(CarriedToken(0), true).await.map_err(|error| NoResponse::Dial(error.into()))?;
         turn.sent();
         let (answer, _) = lease
-            .send(request, &KeepContentEncoding, &turn)
+            .send(Box::new(request), &KeepContentEncoding, &turn)
             .await
             .map_err(|failed| NoResponse::Broken(failed.error.into()))?;
         let (head, mut body) = answer.into_parts();

@@ -66,7 +66,7 @@ fn named_in_query(listed: &[Box<str>], query: Option<&str>) -> Result<bool, Brea
         let (name, value) = name_and_value(pair);
         match Key::of(name.as_bytes()) {
             Some(Key::Login) if name == LOGIN => {
-                let login = text(value);
+                let login = text(value.as_bytes());
                 if !login::is_among(listed, &login) {
                     return Err(Breach::Grantee);
                 }

@@ -262,8 +262,8 @@ fn whom(query: Option<&str>) -> Result<ReadinessSubject, String> {
     let mut asked = query.into_iter().flat_map(|query| query.split('&')).filter_map(|pair| {
         let (name, value) = name_and_value(pair);
         match name {
-            "caller" => Some(ReadinessSubject::Caller(subject::text(value))),
-            "listener" => Some(ReadinessSubject::Listener(subject::text(value))),
+            "caller" => Some(ReadinessSubject::Caller(subject::text(value.as_bytes()))),
+            "listener" => Some(ReadinessSubject::Listener(subject::text(value.as_bytes()))),
             _ => None,
         }
     });

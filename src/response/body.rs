@@ -34,11 +34,10 @@ pub struct ResponseBody {
     content: Content,
 }
 
-#[expect(clippy::large_enum_variant, reason = "a box would be an allocation for every request")]
 enum Content {
     /// The gate's own body, until it is taken.
     Own(Option<Bytes>),
-    Upstream(Streaming),
+    Upstream(Box<Streaming>),
     Filtered(Box<Filtered>),
     Broken(Box<BrokenOff>),
 }

@@ -30,21 +30,17 @@ const CONCLUSION: Duration = Duration::from_secs(1);
 /// A classified response, whose beginning was read.
 pub struct Begun {
     head: Limited,
-    streaming: Streaming,
+    streaming: Box<Streaming>,
 }
 
 impl Begun {
     /// Splits into its head and its body.
-    pub(super) fn into_parts(self) -> (Limited, Streaming) {
+    pub(super) fn into_parts(self) -> (Limited, Box<Streaming>) {
         (self.head, self.streaming)
     }
 }
 
 /// The result of the step.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "nearly every response is passed on, and a box would be an allocation for each"
-)]
 pub enum Begin {
     /// The response is passed on.
     Pass(Begun),

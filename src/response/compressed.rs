@@ -15,7 +15,7 @@ use bytes::Bytes;
 use flate2::{Decompress, FlushDecompress, Status};
 use zeroize::Zeroizing;
 
-use super::secret::{Secret, Watch};
+use crate::token::secret::{Secret, Watch};
 
 /// The number of bytes that are decompressed at once.
 const WINDOW: usize = 16 * 1024;

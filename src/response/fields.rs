@@ -10,8 +10,8 @@
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use super::framing::Framed;
-use super::secret::Secret;
 use crate::body::fields::{keep, remove_named_by_connection};
+use crate::token::secret::Secret;
 
 /// The header field that marks the gate's own error responses, as opposed to Metrica's.
 pub const GATE_ERROR: HeaderName = HeaderName::from_static("x-gate-error");

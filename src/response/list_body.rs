@@ -32,7 +32,7 @@ impl Passed {
 /// The body of such a response.
 pub(super) enum Limit {
     /// Unfiltered.
-    None(Streaming),
+    None(Box<Streaming>),
     /// Filtered to the listed counters.
     Counters(Filtered),
 }
@@ -54,7 +54,7 @@ pub async fn limit(begun: Begun) -> Result<Passed, ResponseError> {
 
 /// A list of counters, filtered.
 pub struct Filtered {
-    streaming: Streaming,
+    streaming: Box<Streaming>,
     /// The filter; `None` after the end of the list.
     filter: Option<ListFilter>,
     /// The bytes that were filtered before the head was sent.
@@ -63,7 +63,7 @@ pub struct Filtered {
 
 impl Filtered {
     /// Filters `streaming` to `counters`, and reads and filters its beginning.
-    async fn begin(streaming: Streaming, counters: Arc<[u64]>) -> Result<Self, ResponseError> {
+    async fn begin(streaming: Box<Streaming>, counters: Arc<[u64]>) -> Result<Self, ResponseError> {
         let mut filtered = Self { streaming, filter: Some(ListFilter::new(counters)), ahead: Bytes::new() };
         if let Some(piece) = poll_fn(|context| filtered.poll_piece(context)).await {
             filtered.ahead = piece?;

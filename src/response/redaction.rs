@@ -13,8 +13,8 @@
 use super::ResponseProgress;
 use super::fields::Listed;
 use super::framing::Framed;
-use super::secret::Secret;
 use crate::metrics::UpstreamError;
+use crate::token::secret::Secret;
 use bytes::{Bytes, BytesMut};
 use strict_http::cut;
 
@@ -133,8 +133,8 @@ mod tests {
     use crate::response::fields::keep_listed;
     use crate::response::framing::tests::framed;
     use crate::response::progress::tests::RecordedProgress;
-    use crate::response::secret::Watch;
     use crate::token::SCHEME;
+    use crate::token::secret::Watch;
 
     #[test]
     fn rule_1_the_step_drops_fields_and_tells_it_once() {

@@ -81,7 +81,7 @@ pub mod tests {
     use crate::response::framing::tests::framed;
     use crate::response::progress::tests::RecordedProgress;
     use crate::response::redaction::redact;
-    use crate::response::secret::Secret;
+    use crate::token::secret::Secret;
 
     /// Returns a head that has passed this step.
     pub fn local(status: u16, fields: &[(&str, &str)]) -> Local {

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::coding::Coding;
 use super::compressed::{Compressed, Step};
 use super::redaction::{RedactedPiece, Redactor};
-use super::secret::Secret;
+use crate::token::secret::Secret;
 
 /// The search through one body.
 pub enum Scan {

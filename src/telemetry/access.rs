@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use metrica::scope::{AnyOf, ScopeSet};
 use metrica::subject::{Counters, Subject};
 
+use super::written_time::{WrittenTime, last_digit};
 use super::{Form, TraceId};
 use crate::metrics::{Finished, Refusal};
 use crate::policy::caller::Evidence;
@@ -64,13 +65,25 @@ impl Outcome {
     }
 }
 
-/// Appends the line of an exchange that has just ended.
-pub fn write(line: &mut Vec<u8>, form: Form, finished: &Finished, context: &Context<'_>) {
-    // Writing to memory cannot fail.
-    let _ = match form {
-        Form::Json => write_json(line, finished, context),
-        Form::Human => write_human(line, finished, context),
-    };
+/// Lines that were not handed over yet.
+#[derive(Debug, Default)]
+pub struct Lines {
+    /// Their bytes.
+    pub bytes: Vec<u8>,
+    time: WrittenTime,
+}
+
+impl Lines {
+    /// Appends the line of an exchange that has just ended.
+    pub fn write(&mut self, form: Form, finished: &Finished, context: &Context<'_>) {
+        let Self { bytes, time } = self;
+        let time = time.at(SystemTime::now());
+        // Writing to memory cannot fail.
+        let _ = match form {
+            Form::Json => write_json(bytes, time, finished, context),
+            Form::Human => write_human(bytes, time, finished, context),
+        };
+    }
 }
 
 struct WrittenSubject {
@@ -98,37 +111,40 @@ impl WrittenSubject {
     }
 }
 
-/// A duration in milliseconds, with two decimals only where they matter: formatting a whole number takes a tenth of
-/// the time.
-struct Milliseconds(Duration);
-
-impl std::fmt::Display for Milliseconds {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let hundredths = (self.0.as_micros() + 5) / 10;
-        write!(f, "{}", hundredths / 100)?;
-        match hundredths % 100 {
-            0 => Ok(()),
-            tens if tens % 10 == 0 => write!(f, ".{}", tens / 10),
-            other => write!(f, ".{other:02}"),
-        }
+/// Writes a duration in milliseconds, with two decimals only where they matter.
+fn write_milliseconds(line: &mut Vec<u8>, duration: Duration) {
+    let micros = duration.as_secs().saturating_mul(1_000_000).saturating_add(duration.subsec_micros().into());
+    let hundredths = micros.saturating_add(5) / 10;
+    write_number(line, hundredths / 100);
+    match hundredths % 100 {
+        0 => {}
+        tens if tens % 10 == 0 => line.extend_from_slice(&[b'.', last_digit(tens / 10)]),
+        both => line.extend_from_slice(&[b'.', last_digit(both / 10), last_digit(both)]),
     }
 }
 
-fn write_json(line: &mut Vec<u8>, finished: &Finished, context: &Context<'_>) -> std::io::Result<()> {
+/// Writes texts as they are: what every line has is written without `write!`, which takes 80 instructions for each part, 4,700
+/// for a line instead of 1,400.
+fn put(line: &mut Vec<u8>, texts: &[&str]) {
+    texts.iter().for_each(|text| line.extend_from_slice(text.as_bytes()));
+}
+
+fn write_json(line: &mut Vec<u8>, time: &[u8], finished: &Finished, context: &Context<'_>) -> std::io::Result<()> {
     let WrittenSubject { caller, operation, token, method, reason, origin, advice } = WrittenSubject::of(finished);
-    let time = humantime::format_rfc3339_millis(SystemTime::now());
     // Names, closed enums and advice need no escaping: they contain no quote, backslash or control character. The id
     // of a configured operation contains braces at most.
-    write!(
-        line,
-        r#"{{"timestamp":"{time}","level":"INFO","target":"access","message":"request","caller":"{caller}","operation":"{operation}","method":"{method}","status":{},"token":"{token}""#,
-        finished.code
-    )?;
+    line.extend_from_slice(br#"{"timestamp":""#);
+    line.extend_from_slice(time);
+    put(line, &[r#"","level":"INFO","target":"access","message":"request","caller":""#, caller]);
+    put(line, &[r#"","operation":""#, operation, r#"","method":""#, method, r#"","status":"#]);
+    write_number(line, finished.code.into());
+    put(line, &[r#","token":""#, token, "\""]);
     if let Some(status) = context.upstream_status {
-        write!(line, r#","upstream_status":{status}"#)?;
+        put(line, &[r#","upstream_status":"#]);
+        write_number(line, status.into());
     }
     if !reason.is_empty() {
-        write!(line, r#","origin":"{origin}","reason":"{reason}""#)?;
+        put(line, &[r#","origin":""#, origin, r#"","reason":""#, reason, "\""]);
     }
     if let Some(advice) = advice {
         write!(line, r#","advice":"{advice}""#)?;
@@ -139,18 +155,19 @@ fn write_json(line: &mut Vec<u8>, finished: &Finished, context: &Context<'_>) ->
     if let Some(reason) = finished.would_refuse {
         write!(line, r#","would_refuse":"{}""#, reason.as_str())?;
     }
-    write!(
-        line,
-        r#","request_bytes":{},"response_bytes":{},"duration_ms":{}"#,
-        finished.request_bytes,
-        finished.response_bytes,
-        Milliseconds(finished.duration)
-    )?;
+    put(line, &[r#","request_bytes":"#]);
+    write_number(line, finished.request_bytes);
+    put(line, &[r#","response_bytes":"#]);
+    write_number(line, finished.response_bytes);
+    put(line, &[r#","duration_ms":"#]);
+    write_milliseconds(line, finished.duration);
     if let Some(duration) = finished.upstream_duration {
-        write!(line, r#","upstream_ms":{}"#, Milliseconds(duration))?;
+        put(line, &[r#","upstream_ms":"#]);
+        write_milliseconds(line, duration);
     }
     if let Some(wait) = finished.quota_wait.filter(|wait| !wait.is_zero()) {
-        write!(line, r#","quota_wait_ms":{}"#, Milliseconds(wait))?;
+        put(line, &[r#","quota_wait_ms":"#]);
+        write_milliseconds(line, wait);
     }
     if context.resent > 0 {
         write!(line, r#","resent":{}"#, context.resent)?;
@@ -179,26 +196,23 @@ fn write_json(line: &mut Vec<u8>, finished: &Finished, context: &Context<'_>) ->
     }
     line.extend_from_slice(b",\"request_id\":\"");
     write_escaped(line, context.request_id);
-    writeln!(line, r#"","outcome":"{}"}}"#, context.outcome.as_str())
+    put(line, &[r#"","outcome":""#, context.outcome.as_str(), "\"}\n"]);
+    Ok(())
 }
 
-fn write_human(line: &mut Vec<u8>, finished: &Finished, context: &Context<'_>) -> std::io::Result<()> {
+fn write_human(line: &mut Vec<u8>, time: &[u8], finished: &Finished, context: &Context<'_>) -> std::io::Result<()> {
     let WrittenSubject { caller, operation, token, method, reason, origin, advice } = WrittenSubject::of(finished);
-    let time = humantime::format_rfc3339_millis(SystemTime::now());
-    write!(line, "{time} ACCESS {} {caller} {method} {operation} token={token}", finished.code)?;
+    line.extend_from_slice(time);
+    write!(line, " ACCESS {} {caller} {method} {operation} token={token}", finished.code)?;
     if !reason.is_empty() {
         write!(line, " {origin}:{reason}")?;
     }
     if let Some(reason) = finished.would_refuse {
         write!(line, " would_refuse={}", reason.as_str())?;
     }
-    write!(
-        line,
-        " up={} down={} {}ms",
-        finished.request_bytes,
-        finished.response_bytes,
-        Milliseconds(finished.duration)
-    )?;
+    write!(line, " up={} down={} ", finished.request_bytes, finished.response_bytes)?;
+    write_milliseconds(line, finished.duration);
+    line.extend_from_slice(b"ms");
     if context.account.0 {
         line.extend_from_slice(b" account=chosen");
     }
@@ -353,6 +367,11 @@ fn write_path(line: &mut Vec<u8>, path: &str) {
 /// Escapes quotes and backslashes, and replaces control characters and all of non-ASCII, which includes bidirectional
 /// and C1 controls: a terminal or a line-based reader could interpret them.
 fn write_escaped(line: &mut Vec<u8>, bytes: &[u8]) {
+    if bytes.iter().all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\')) {
+        // Nearly always: one copy, and not one for each byte.
+        line.extend_from_slice(bytes);
+        return;
+    }
     for byte in bytes {
         match byte {
             b'"' | b'\\' => line.extend_from_slice(&[b'\\', *byte]),
@@ -417,9 +436,9 @@ mod tests {
             rights,
             evidence: Some(&evidence),
         };
-        let mut line = Vec::new();
-        write(&mut line, form, &finished, &context);
-        String::from_utf8(line).unwrap()
+        let mut lines = Lines::default();
+        lines.write(form, &finished, &context);
+        String::from_utf8(lines.bytes).unwrap()
     }
 
     /// R-17: for all bytes of any origin.
@@ -448,7 +467,9 @@ mod tests {
             (1_000_000, "1000"),
             (9_995, "10"),
         ] {
-            assert_eq!(Milliseconds(Duration::from_micros(micros)).to_string(), expected, "{micros}");
+            let mut written = Vec::new();
+            write_milliseconds(&mut written, Duration::from_micros(micros));
+            assert_eq!(String::from_utf8(written).unwrap(), expected, "{micros}");
         }
     }
 

@@ -90,7 +90,7 @@ pub struct Unanswered<B> {
     /// The reason.
     pub error: Broken,
     /// The request, if it is unchanged.
-    pub request: Option<Outgoing<B>>,
+    pub request: Option<Box<Outgoing<B>>>,
     /// Whether part of the request may have been written.
     pub written: bool,
 }

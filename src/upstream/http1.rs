@@ -74,10 +74,10 @@ impl Http1 {
     /// [`Unanswered`], with the request if it has no body.
     pub async fn send<B>(
         &mut self,
-        request: Outgoing<B>,
+        request: Box<Outgoing<B>>,
         host: &HeaderValue,
         listener: &impl Listener,
-    ) -> Result<(Response<Http1Body>, Option<Outgoing<B>>), Unanswered<B>>
+    ) -> Result<(Response<Http1Body>, Option<Box<Outgoing<B>>>), Unanswered<B>>
     where
         B: Body<Data = Bytes> + Unpin + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,

@@ -105,10 +105,10 @@ where
     /// [`Unanswered`], with the request if it may be sent again.
     pub async fn send(
         &mut self,
-        request: Outgoing<B>,
+        request: Box<Outgoing<B>>,
         listener: &impl Listener,
         _: &impl Pass,
-    ) -> Result<(Response<Received>, Option<Outgoing<B>>), Unanswered<B>> {
+    ) -> Result<(Response<Received>, Option<Box<Outgoing<B>>>), Unanswered<B>> {
         let upstream = self.permit.pool().upstream();
         match &mut self.sender {
             Sender::Http1(connection) => {
@@ -139,7 +139,7 @@ where
 
 async fn send_http2<B: Body<Data = Bytes> + Unpin + 'static>(
     sender: &mut http2::SendRequest<B>,
-    request: Outgoing<B>,
+    request: Box<Outgoing<B>>,
     upstream: &Upstream,
 ) -> Result<Response<Received>, Unanswered<B>>
 where
@@ -152,7 +152,7 @@ where
     let answer = sender.try_send_request(request).await.map_err(|mut failed| {
         let request = failed.take_message().map(|request| {
             let (head, body) = request.into_parts();
-            Outgoing { method, target, fields: head.headers, body }
+            Box::new(Outgoing { method, target, fields: head.headers, body })
         });
         Unanswered { written: request.is_none(), request, error: Broken::Http2(failed.into_error()) }
     });

@@ -39,8 +39,12 @@ impl RequestId {
 pub fn new_request_id() -> RequestId {
     let random = fastrand::u128(..).to_be_bytes();
     let digit = |nibble: u8| if nibble < 10 { b'0' + nibble } else { b'a' - 10 + nibble };
-    let text: Vec<u8> = random.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect();
-    let value = HeaderValue::from_maybe_shared(Bytes::from(text));
+    let mut text = [0; 32];
+    for (digits, byte) in text.chunks_exact_mut(2).zip(random) {
+        digits.copy_from_slice(&[digit(byte >> 4), digit(byte & 15)]);
+    }
+    // A vector would be a second allocation when the id is copied.
+    let value = HeaderValue::from_maybe_shared(Bytes::from_owner(text));
     debug_assert!(value.is_ok(), "digits make a field");
     RequestId(value.unwrap_or(HeaderValue::from_static("none")))
 }

@@ -6,7 +6,8 @@
 //! 3. A login is read from `ulogin`, and several, separated by commas, from `direct_client_logins`. Values are
 //!    percent-decoded once, and `+` is a space.
 
-use strict_http::target::{Names, name_and_value, plain};
+use strict_http::cut;
+use strict_http::target::{Names, plain};
 
 use crate::operation::{Operation, Reach};
 
@@ -104,14 +105,13 @@ impl Subject {
     }
 
     fn read_query(&mut self, query: &str, prefix: &str, found: &mut Found) {
-        for pair in query.split('&') {
-            let (name, value) = name_and_value(pair);
-            let names = Names::of(name.as_bytes());
+        for pair in cut::parts(query.as_bytes(), b'&') {
+            let (name, value) = cut::around(pair, b'=');
+            let names = Names::of(name);
             if names.has(Names::IDS | Names::ID | Names::COUNTER) {
                 // Fast path: most values are digits and commas, unencoded.
-                let encoded = memchr::memchr(b'%', value.as_bytes()).map(|_| plain(value.as_bytes()));
-                let plain = encoded.as_deref().unwrap_or(value.as_bytes());
-                for element in plain.split(|byte| *byte == b',') {
+                let encoded = memchr::memchr(b'%', value).map(|_| plain(value));
+                for element in cut::parts(encoded.as_deref().unwrap_or(value), b',') {
                     found.add(counter(element.strip_prefix(prefix.as_bytes()).unwrap_or(element)));
                 }
             } else if names.has(Names::ULOGIN) {
@@ -131,14 +131,20 @@ fn is_report(operation: &Operation) -> bool {
 /// Parses a counter (rule 1).
 #[must_use]
 pub fn counter(text: &[u8]) -> Option<u64> {
-    let is_decimal = text.first().is_some_and(|first| *first != b'0') && text.iter().all(u8::is_ascii_digit);
-    std::str::from_utf8(text).ok().filter(|_| is_decimal)?.parse().ok()
+    let is_decimal = text.first().is_some_and(|first| *first != b'0');
+    text.iter()
+        .filter(|_| is_decimal)
+        .try_fold(0_u64, |number, byte| {
+            let digit = byte.checked_sub(b'0').filter(|digit| *digit < 10)?;
+            number.checked_mul(10)?.checked_add(digit.into())
+        })
+        .filter(|_| is_decimal)
 }
 
 /// Decodes a value of the query (rule 3).
 #[must_use]
-pub fn text(value: &str) -> String {
-    let spaced: Vec<u8> = value.bytes().map(|byte| if byte == b'+' { b' ' } else { byte }).collect();
+pub fn text(value: &[u8]) -> String {
+    let spaced: Vec<u8> = value.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();
     String::from_utf8_lossy(&plain(&spaced)).into_owned()
 }
 

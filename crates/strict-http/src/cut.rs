@@ -38,6 +38,17 @@ pub fn before(bytes: &[u8], separator: u8) -> &[u8] {
     around(bytes, separator).0
 }
 
+/// Returns the parts of `bytes` between the separators, as `split` does, and reads many bytes at once.
+pub fn parts(bytes: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
+    let mut begin = 0;
+    let ends = memchr::memchr_iter(separator, bytes).chain([bytes.len()]);
+    ends.filter_map(move |end| {
+        let part = bytes.get(begin..end);
+        begin = end + 1;
+        part
+    })
+}
+
 /// Splits `bytes` after the first line feed, or at the end.
 #[must_use]
 pub fn line(bytes: &[u8]) -> (&[u8], &[u8]) {
@@ -52,6 +63,14 @@ mod tests {
     fn a_cut_beyond_the_end_is_everything() {
         for (most, expected) in [(0, ("", "abc")), (2, ("ab", "c")), (3, ("abc", "")), (9, ("abc", ""))] {
             assert_eq!(at_most(b"abc", most), (expected.0.as_bytes(), expected.1.as_bytes()), "{most}");
+        }
+    }
+
+    #[test]
+    fn parts_are_those_of_split() {
+        for text in ["", "&", "a", "a&b", "&a&&b&", "a=1&b=2&c"] {
+            let expected: Vec<_> = text.as_bytes().split(|byte| *byte == b'&').collect();
+            assert_eq!(parts(text.as_bytes(), b'&').collect::<Vec<_>>(), expected, "{text}");
         }
     }
 

@@ -101,6 +101,7 @@ const ALLOWED: &[(Form, &str, Places)] = &[
             ("src/policy/rejection.rs", 1),
             ("src/process/readiness.rs", 1),
             ("src/telemetry/access.rs", 1),
+            ("src/telemetry/written_time.rs", 1),
             ("src/upstream/request.rs", 1),
         ],
     ),
