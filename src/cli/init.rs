@@ -32,6 +32,9 @@ pub(super) fn init(args: &InitArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
         Err(error) => return Err(error).with_context(|| format!("cannot write {name}")),
     };
     file.write_all(CONFIGURATION.as_bytes()).with_context(|| format!("cannot write {name}"))?;
-    writeln!(out, "wrote {name}; next, run: metrika-gate check --config {name}")?;
+    writeln!(
+        out,
+        "wrote {name}; next, run: metrika-gate token login analytics --config {name} (or write a token to its file), then metrika-gate check --config {name}"
+    )?;
     Ok(0)
 }

@@ -56,8 +56,11 @@ fn an_operation_has_one_counter_in_its_path_and_a_delete_cannot_be_undone() {
 #[test]
 fn a_mode_that_is_allowed_lets_others_write_nothing() {
     let with = |mode: &str| {
-        let text = include_str!("../../config/gate.yaml")
-            .replace("scopes: [metrika:read]}", &format!("scopes: [metrika:read], allow_mode: {mode}}}"));
+        let text = include_str!("../../config/gate.yaml").replacen(
+            "scopes: [metrika:read]",
+            &format!("allow_mode: {mode}\n    scopes: [metrika:read]"),
+            1,
+        );
         Config::parse(&text, Path::new("gate.yaml")).map(|config| config.tokens[0].allow_mode)
     };
     assert_eq!(with("'0444'").unwrap(), Some(0o444));
