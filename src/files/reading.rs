@@ -10,7 +10,7 @@
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags, StatVfsMountFlags};
 use strict_http::number;
@@ -77,16 +77,26 @@ pub(super) fn check_writers(path: &Path, metadata: &Metadata) -> io::Result<()> 
     }
     // In a sticky folder everyone can create a file that does not exist yet.
     let (owner, own) = (metadata.uid(), rustix::process::geteuid().as_raw());
-    if owner != own && owner != 0 && !is_read_only(path) && is_in_an_open_folder(path) {
-        let message = format!("it belongs to user {owner}, in a folder that is writable by everyone; chown {own} it");
+    if owner != own
+        && owner != 0
+        && !is_read_only(path)
+        && let Some(open) = open_folder(path)
+    {
+        let open = open.display();
+        let message = format!(
+            "it belongs to user {owner}, and the folder {open} is writable by everyone, who could have put it there; if the gate runs as user {owner}, run the command as that user; otherwise chown {own} it, or move it out of {open}"
+        );
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
     }
     check_folder(path)
 }
 
-fn is_in_an_open_folder(path: &Path) -> bool {
+/// Returns the deepest folder in or below which `path` is, and which everyone can write.
+fn open_folder(path: &Path) -> Option<PathBuf> {
     let is_open = |folder: &Path| folder.metadata().is_ok_and(|folder| folder.mode() & 0o002 != 0);
-    super::folders(path).iter().flat_map(|folder| folder.ancestors()).any(is_open)
+    let found = super::folders(path);
+    let open = found.iter().flat_map(|folder| folder.ancestors()).filter(|folder| is_open(folder));
+    open.max_by_key(|folder| folder.components().count()).map(Path::to_owned)
 }
 
 /// Whether `path` is on a read-only mount.
@@ -181,7 +191,11 @@ mod tests {
         assert!(check("first/way/file").is_ok());
         set(&at("shared"), 0o777);
         assert!(check("first/way/file").is_err());
-        assert!(is_in_an_open_folder(&at("first/way/file")), "the folder of temporary files is open");
+        let open = open_folder(&at("first/way/file"));
+        assert_eq!(open.as_deref(), Some(at("shared").as_path()), "the deepest one that is open");
+        set(&at("shared"), 0o755);
+        let temporary = std::env::temp_dir();
+        assert_eq!(open_folder(&at("first/way/file")), Some(temporary), "the folder of temporary files is open");
         // Nobody can write to a missing folder.
         assert!(check_folder(&at("none/file")).is_ok());
         assert!(is_read_only(Path::new("/proc/self/stat")) || !is_read_only(&at("real")));
