@@ -52,6 +52,7 @@ mod terminal;
 mod token;
 mod token_import;
 mod token_login;
+mod token_print;
 mod token_proof;
 mod token_refresh;
 mod token_revoke;

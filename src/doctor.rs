@@ -185,6 +185,8 @@ struct ExaminedToken<'a> {
     source: &'a TokenSource,
     token: Token,
     issuer: Option<Issuer>,
+    /// The domain of the site that shows its application.
+    site: &'static str,
     /// Whether the token has `metrika:read`, if known.
     reads: Option<bool>,
     /// The first counters that the owner sees.
@@ -200,7 +202,7 @@ struct ExaminedToken<'a> {
 impl ExaminedToken<'_> {
     fn rights(&self) -> Rights {
         let seen = self.issuer.as_ref().map(|issuer| &issuer.client_id);
-        Rights(seen.or(self.source.origin.client_id.as_ref()).cloned())
+        Rights(seen.or(self.source.origin.client_id.as_ref()).cloned(), self.site)
     }
 
     /// Whether a person issued the token although `owner` names an account of an organisation.
@@ -287,6 +289,7 @@ impl<'a> Doctor<'a> {
             source,
             token,
             issuer,
+            site: self.config.oauth_site(),
             reads: None,
             sees: Vec::new(),
             sees_in_all: 0,

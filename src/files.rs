@@ -230,6 +230,14 @@ impl ExternalFile {
         self.guard.open(&self.path, &self.purpose.key())
     }
 
+    /// Checks the folders of a secret that is about to be written, by the rule that its guard applies to them later.
+    ///
+    /// # Errors
+    /// [`Refusal::Writable`].
+    pub fn check_place(&self) -> Result<(), Refusal> {
+        reading::check_folder(&self.path).map_err(Refusal::Writable)
+    }
+
     /// Puts `bytes` in the place of the file, if its guard accepts that.
     ///
     /// # Errors

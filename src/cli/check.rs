@@ -10,6 +10,7 @@ use metrica::scope::ScopeSet;
 use strict_http::number;
 
 use super::files::{Files, files};
+use super::oauth_keep::Keeper;
 use super::{ConfigArgs, Format, accounts, doctor};
 use crate::config::document::Step;
 use crate::config::{self, Bind, Config, Error, Mistake, TokenSource, Upstream};
@@ -162,6 +163,10 @@ fn found(config: &Config, file: Option<&Path>, without_tokens: bool) -> Found {
         .and_then(|(file, _)| crate::files::reading::read_from(file, HOSTS_BYTES));
     notes.extend(hosts.ok().and_then(|hosts| unused_host(config, &String::from_utf8_lossy(&hosts))));
     notes.extend(super::quota::shared_accounts(config));
+    for source in config.tokens.iter().filter(|_| !without_tokens) {
+        let place = || vec![key("tokens"), key(source.alias.as_str())];
+        notes.extend(Keeper::of(source).unfinished().into_iter().map(|words| (place(), words)));
+    }
     let mistakes = mistakes.into_iter().map(|(_, mistake)| mistake).collect();
     let warnings = warnings(config, &policy).into_iter().chain(of_logins).chain(tokens).chain(short).collect();
     Found { mistakes, warnings, notes, summary, code }
@@ -333,7 +338,7 @@ fn secrets_of_commands(config: &Config, source: &TokenSource, elsewhere: bool) -
     let readable = |(name, path): (&str, &Option<PathBuf>)| {
         let path = path.as_deref().filter(|path| needs.can_read(path))?;
         let message = format!(
-            "the running gate does not need {}, and its sandbox lets it read the folder; move the file to a folder outside of /etc that has no other file of the configuration",
+            "the running gate does not need {}, and its sandbox lets it read the folder; move the file to a folder of its own: not in /etc, and not in or below the folder of the configuration or of another file that it names",
             path.display()
         );
         Some((vec![key("tokens"), key(source.alias.as_str()), key(name)], message))

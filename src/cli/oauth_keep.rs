@@ -7,7 +7,9 @@
 //! 3. Every file is written beside its place, synced and renamed. A process that ends at any moment leaves a working token
 //!    in its place, the old one or the new one, and the next command finishes its work with the pending file.
 //! 4. One process at a time changes a token: it holds a lock (`….lock`).
-//! 5. Files have mode 0600 and belong to the owner of the file that they replace, or of the folder: a token that root
+//! 5. A token that is revoked is first set aside (`….revoking`), so that the gate does not send a dead one, and this file is
+//!    removed last: a command that ends at any moment is finished by the same command.
+//! 6. Files have mode 0600 and belong to the owner of the file that they replace, or of the folder: a token that root
 //!    writes can be read by the gate. A symbolic link is not replaced, because another program maintains it.
 
 use std::fs::{File, OpenOptions};
@@ -26,6 +28,7 @@ use crate::files::guard::Refusal;
 use crate::files::{ExternalFile, Purpose, reading, writing};
 use crate::policy::names::TokenAlias;
 use crate::token::record::{Record, beside, path_of};
+use crate::token::store::{self, TokenFileError};
 use crate::token::{SCHEME, Token};
 
 /// The maximum size of a pending file, in bytes.
@@ -50,6 +53,7 @@ pub struct Keeper {
     refresh: Option<PathBuf>,
     pending: PathBuf,
     lock: PathBuf,
+    aside: PathBuf,
 }
 
 /// The reason why a token cannot be kept.
@@ -65,12 +69,20 @@ pub enum NotKept {
         /// The fix.
         hint: String,
     },
-    /// The file is a symbolic link (rule 5).
+    /// The file is a symbolic link (rule 6).
     #[error(
         "{}: is a symbolic link, which another program maintains (a Kubernetes volume, for example); use --print and store the token there",
         .0.display()
     )]
     Link(PathBuf),
+    /// The gate would reject the file because of its folder.
+    #[error("{}: the gate would reject the file: {why}", path.display())]
+    Place {
+        /// The file.
+        path: PathBuf,
+        /// The problem and the fix.
+        why: Refusal,
+    },
     /// Another process changes the token (rule 4).
     #[error("another command is changing this token now ({} is locked); wait until it has ended", .0.display())]
     Busy(PathBuf),
@@ -88,8 +100,14 @@ impl NotKept {
         move |source| {
             let folder = path.parent().unwrap_or(path).display();
             let kind = source.kind();
+            let own = rustix::process::geteuid().as_raw();
+            let foreign = path.metadata().ok().map(|found| found.uid()).filter(|owner| *owner != own);
             let hint = if kind == ErrorKind::NotFound {
                 format!("; create the folder {folder} with mode 0700")
+            } else if let (ErrorKind::PermissionDenied, Some(owner)) = (kind, foreign) {
+                format!(
+                    "; it belongs to user {owner}, who ran a command before: run the command as that user, or remove it"
+                )
             } else if kind == ErrorKind::PermissionDenied {
                 format!("; run the command as the owner of {folder}")
             } else if kind == ErrorKind::ReadOnlyFilesystem {
@@ -123,11 +141,11 @@ impl Keeper {
     pub fn of(source: &TokenSource) -> Self {
         let (token, refresh) = (source.file.clone(), source.origin.refresh_file.clone());
         let place = refresh.as_deref().unwrap_or(&token);
-        let (pending, lock) = (beside(place, ".pending"), beside(place, ".lock"));
-        Self { alias: source.alias, token, refresh, pending, lock }
+        let (pending, lock, aside) = (beside(place, ".pending"), beside(place, ".lock"), beside(&token, ".revoking"));
+        Self { alias: source.alias, token, refresh, pending, lock, aside }
     }
 
-    /// Checks that every file can be written, before a person is asked for anything.
+    /// Checks that every file can be written and that the gate accepts its folder, before a person is asked for anything.
     ///
     /// # Errors
     /// [`NotKept`].
@@ -136,6 +154,8 @@ impl Keeper {
             if path.is_symlink() {
                 return Err(NotKept::Link(path.clone()));
             }
+            let place = ExternalFile::new(Purpose::Token(self.alias), path).check_place();
+            place.map_err(|why| NotKept::Place { path: path.clone(), why })?;
             writing::check(path).map_err(NotKept::at(path))?;
         }
         Ok(())
@@ -220,15 +240,72 @@ impl Keeper {
         remove(&self.pending)
     }
 
-    /// Removes a revoked token and everything that belongs to it.
+    /// Returns the files that interrupted commands left, with the command that finishes each.
+    #[must_use]
+    pub fn unfinished(&self) -> Vec<String> {
+        let (pending, aside) = (self.pending.display(), self.aside.display());
+        let alias = self.alias;
+        let found = [
+            (
+                &self.pending,
+                format!(
+                    "{pending} has a received token that is not proven yet; run `metrika-gate token login {alias}`, which proves it without another page"
+                ),
+            ),
+            (
+                &self.aside,
+                format!(
+                    "{aside} has a token whose revocation was interrupted; run `metrika-gate token revoke {alias}` again, which ends it"
+                ),
+            ),
+        ];
+        found.into_iter().filter(|(path, _)| path.exists()).map(|(_, words)| words).collect()
+    }
+
+    /// Sets the token aside (rule 5).
+    ///
+    /// # Errors
+    /// [`NotKept`].
+    pub fn set_aside(&self) -> Result<(), NotKept> {
+        writing::rename(&self.token, &self.aside).map_err(NotKept::at(&self.token))
+    }
+
+    /// Puts the token that was set aside in its place again. Another one that is there by now stays.
+    ///
+    /// # Errors
+    /// [`NotKept`].
+    pub fn put_back(&self) -> Result<(), NotKept> {
+        writing::rename_back(&self.aside, &self.token).map_err(NotKept::at(&self.token))
+    }
+
+    /// Returns the token that an interrupted command has set aside (rule 5).
+    ///
+    /// # Errors
+    /// [`TokenFileError`].
+    pub fn aside(&self) -> Result<Option<Token>, TokenFileError> {
+        let row = ExternalFile::new(Purpose::Token(self.alias), &self.aside);
+        match store::read_from(&row, self.alias, true) {
+            Ok(token) => Ok(Some(token)),
+            Err(TokenFileError::Missing { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Returns the file of the token that was set aside.
+    #[must_use]
+    pub fn aside_file(&self) -> &Path {
+        &self.aside
+    }
+
+    /// Removes what belongs to a revoked token, which was set aside.
     ///
     /// # Errors
     /// [`NotKept`].
     pub fn remove(&self) -> Result<(), NotKept> {
-        remove(&self.token)?;
         self.refresh.as_deref().map_or(Ok(()), remove)?;
         remove(&path_of(&self.token))?;
-        self.discard()
+        self.discard()?;
+        remove(&self.aside)
     }
 
     fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), NotKept> {
@@ -238,7 +315,7 @@ impl Keeper {
         writing::replace_as(path, bytes, self.owner(path)).map_err(NotKept::at(path))
     }
 
-    /// The user and the group that get a file which root writes (rule 5: only root can give a file away).
+    /// The user and the group that get a file which root writes (rule 6: only root can give a file away).
     fn owner(&self, path: &Path) -> Option<(u32, u32)> {
         let is_root = rustix::process::geteuid().is_root();
         let folder = path.parent().unwrap_or(path);
@@ -248,10 +325,7 @@ impl Keeper {
 }
 
 fn remove(path: &Path) -> Result<(), NotKept> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(NotKept::at(path)(error)),
-        Ok(()) | Err(_) => Ok(()),
-    }
+    writing::remove(path).map_err(NotKept::at(path))
 }
 
 /// Returns the text of a token, for its file.
@@ -285,8 +359,9 @@ mod tests {
 
     fn issued() -> Issued {
         let access = Token::parse(b"test-new-0123456789").unwrap();
+        let (token, issued) = (name_of(&access), 1);
         let record =
-            Record { token: name_of(&access), issued: 1, expires: None, owner: None, client_id: None, device_id: None };
+            Record { token, issued, expires: None, owner: None, client_id: None, device_id: None, scopes: None };
         Issued { access, refresh: Some(RefreshToken::parse(b"1:refresh:new").unwrap()), record }
     }
 
@@ -314,8 +389,26 @@ mod tests {
         }
         assert_eq!(std::fs::read_to_string(folder.path().join("crm")).unwrap(), "test-new-0123456789");
         assert_eq!(std::fs::read_to_string(folder.path().join("crm.refresh")).unwrap(), "1:refresh:new");
+    }
+
+    #[test]
+    fn rule_5_a_revoked_token_is_set_aside_and_removed_last() {
+        let (folder, keeper) = keeper(true);
+        let all = ["crm", "crm.json", "crm.refresh"];
+        keeper.install(&issued()).unwrap();
+        assert_eq!(keeper.aside().unwrap(), None);
+        keeper.set_aside().unwrap();
+        assert_eq!(files(&folder), ["crm.json", "crm.refresh", "crm.revoking"]);
+        assert_eq!(keeper.aside().unwrap(), Some(issued().access));
+        assert!(keeper.unfinished().concat().contains("token revoke crm"));
+        keeper.put_back().unwrap();
+        assert_eq!(files(&folder), all);
+        keeper.set_aside().unwrap();
+        std::fs::write(folder.path().join("crm"), "another").unwrap();
+        assert!(keeper.put_back().is_err(), "the other one stays");
         keeper.remove().unwrap();
-        assert_eq!(files(&folder), [""; 0]);
+        assert_eq!(files(&folder), ["crm"]);
+        assert_eq!(std::fs::read_to_string(folder.path().join("crm")).unwrap(), "another");
     }
 
     #[test]
@@ -349,7 +442,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_5_a_link_is_not_replaced_and_a_missing_folder_is_named() {
+    fn rule_6_a_link_is_not_replaced_and_a_missing_folder_is_named() {
         let (folder, keeper) = keeper(true);
         std::fs::write(folder.path().join("data"), "kept").unwrap();
         symlink("data", folder.path().join("crm")).unwrap();

@@ -46,11 +46,11 @@ pub enum BadPaste {
     #[error("the pasted text has more than {MOST} bytes")]
     Length,
     /// The same text twice.
-    #[error("the code was pasted twice; paste it once")]
+    #[error("the text was pasted twice; paste it once")]
     Twice,
     /// The address has neither a code nor a token.
     #[error(
-        "the address contains no code and no token; copy the whole address of the page that Yandex shows after you click Allow, with the part behind '#'"
+        "the address contains no code and no token; copy the whole address of the page that Yandex shows after you click Allow"
     )]
     Address,
     /// The address belongs to another request (rule 2).
@@ -108,6 +108,9 @@ pub fn read(text: &str, state: Option<&str>) -> Result<Pasted, BadPaste> {
     if text.is_empty() {
         return Err(BadPaste::Empty);
     }
+    if is_twice(text) {
+        return Err(BadPaste::Twice);
+    }
     if text.starts_with('{') {
         return response(text.as_bytes()).map(|received| Pasted::Token(received.into())).ok_or(BadPaste::Json);
     }
@@ -115,9 +118,6 @@ pub fn read(text: &str, state: Option<&str>) -> Result<Pasted, BadPaste> {
         return address(text, state);
     }
     let text = ["OAuth ", "Bearer "].iter().find_map(|scheme| text.strip_prefix(scheme)).unwrap_or(text);
-    if is_twice(text) {
-        return Err(BadPaste::Twice);
-    }
     if text.len() < SHORTEST_TOKEN {
         return Code::parse(text.as_bytes()).map(Pasted::Code).map_err(|bad| BadPaste::Text(bad.to_string()));
     }
@@ -128,18 +128,14 @@ pub fn read(text: &str, state: Option<&str>) -> Result<Pasted, BadPaste> {
 /// The length of the shortest text that is read as a token; codes have 16 characters, or 7 digits in older answers.
 const SHORTEST_TOKEN: usize = 20;
 
-/// Whether a text is a code twice, with or without white space between.
+/// The length of the shortest code.
+const SHORTEST_CODE: usize = 7;
+
+/// Whether a text is the same code, address or token twice, with or without white space between.
 fn is_twice(text: &str) -> bool {
-    let words: Vec<_> = text.split_ascii_whitespace().collect();
-    let is_code = |text: &str| (7..=SHORTEST_TOKEN).contains(&text.len());
-    match words.as_slice() {
-        [one, other] => one == other && is_code(one),
-        [one] => {
-            let half = one.len() / 2;
-            one.split_at_checked(half).is_some_and(|(first, second)| first == second && is_code(first))
-        }
-        _ => false,
-    }
+    let halves = text.split_at_checked(text.len() / 2).into_iter();
+    let mut ways = halves.chain(text.split_once(|c: char| c.is_ascii_whitespace()));
+    ways.any(|(first, second)| first.len() >= SHORTEST_CODE && first == second.trim_start())
 }
 
 /// Reads an address, or the part of one that has parameters.
@@ -230,6 +226,8 @@ mod tests {
             (twice, "pasted twice"),
             ("abcdefgh12345678 abcdefgh12345678", "pasted twice"),
             ("https://oauth.yandex.ru/authorize?response_type=token&client_id=abc", "no code and no token"),
+            ("https://h/#access_token=a&state=mihttps://h/#access_token=a&state=mi", "pasted twice"),
+            ("https://h/#access_token=secret https://h/#access_token=secret", "pasted twice"),
             ("https://h/#error=access_denied&state=mine", "denied"),
             ("https://h/?error=somethingsecret", "unknown error"),
             ("{\"error\": \"secret\"}", "no access_token"),

@@ -4,22 +4,27 @@
 //! 2. The prompt is written to the terminal only, and at most [`MOST`] bytes are read.
 //! 3. Ctrl-C and Ctrl-\ end the command with the echo switched on again: while the echo is off, they are characters that
 //!    end the line, and no signals.
+//! 4. Input that follows the line is discarded: the shell would run what is left of a pasted code.
 
 use std::io::{IsTerminal, Read, Write};
+use std::time::Duration;
 
 use anyhow::Context;
 use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr};
 use strict_http::number;
 use zeroize::Zeroizing;
 
-use super::token::ended;
+use super::token::{UNCHANGED, ended};
 use crate::cli::oauth_paste::MOST;
 
 /// Ctrl-C and Ctrl-\.
 const ENDS: [u8; 2] = [0x03, 0x1c];
 
+/// The time within which the rest of a pasted text arrives.
+const REST: Duration = Duration::from_millis(50);
+
 /// The exit code of a command that a person interrupted: 128 and the number of SIGINT.
-const INTERRUPTED: u8 = 130;
+pub(super) const INTERRUPTED: u8 = 130;
 
 /// The terminal with its modes before, which are restored on drop.
 struct Silent(Termios);
@@ -40,8 +45,9 @@ impl Silent {
 
 impl Drop for Silent {
     fn drop(&mut self) {
-        // A terminal that is gone needs no modes.
-        let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, &self.0);
+        // Rule 4. A terminal that is gone needs no modes.
+        std::thread::sleep(REST);
+        let _ = tcsetattr(std::io::stdin(), OptionalActions::Flush, &self.0);
         let _ = writeln!(std::io::stderr());
     }
 }
@@ -58,7 +64,7 @@ pub(super) fn line(prompt: &str) -> anyhow::Result<Zeroizing<String>> {
             break;
         }
         if silent.is_some() && byte.iter().all(|byte| ENDS.contains(byte)) {
-            return Err(ended(INTERRUPTED, "interrupted; nothing was changed"));
+            return Err(ended(INTERRUPTED, UNCHANGED));
         }
     }
     text(&read)

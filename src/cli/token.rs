@@ -3,6 +3,7 @@
 //! 1. Secrets come from files or standard input ([`super::terminal`]).
 //! 2. A token that is wrong or unproven does not replace the one in its place ([`super::token_proof`]).
 //! 3. Core dumps are off while a command holds a secret.
+//! 4. Ctrl-C ends a command with a message about what was changed.
 
 use std::fmt;
 use std::io::{Read, Write};
@@ -72,18 +73,12 @@ pub(super) fn ended(code: u8, message: impl fmt::Display) -> anyhow::Error {
     Ended { code, message: message.to_string() }.into()
 }
 
-impl From<Fault> for Ended {
-    fn from(fault: Fault) -> Self {
-        Self { code: if fault.is_temporary() { 75 } else { 1 }, message: fault.to_string() }
-    }
-}
-
 impl From<NotKept> for Ended {
     fn from(error: NotKept) -> Self {
         let code = match &error {
             NotKept::Busy(_) => 75,
             NotKept::Pending(_) => 78,
-            NotKept::Unwritable { .. } | NotKept::Link(_) => 77,
+            NotKept::Unwritable { .. } | NotKept::Place { .. } | NotKept::Link(_) => 77,
         };
         Self { code, message: error.to_string() }
     }
@@ -113,6 +108,15 @@ pub(super) struct Subject {
 }
 
 impl OneArgs {
+    /// Prints what to do after the token is in its place.
+    pub(super) fn print_next(&self, out: &mut dyn Write) -> std::io::Result<()> {
+        let file = self.config.config.display();
+        writeln!(
+            out,
+            "\nnext, run: metrika-gate check --config {file}; a gate that runs with it uses the token within two seconds"
+        )
+    }
+
     pub(super) fn subject(&self) -> anyhow::Result<Subject> {
         let config = super::load_config(&self.config.config)?;
         let source = found(&config, &self.alias)?;
@@ -165,6 +169,17 @@ impl Subject {
     pub(super) fn server(&self) -> anyhow::Result<Server> {
         Server::new(&self.config)
     }
+
+    /// Returns the end of a command because of the OAuth server, with the name of the token in its remedy.
+    pub(super) fn fault(&self, fault: &Fault) -> Ended {
+        let message = self.on_site(&fault.to_string()).replace("ALIAS", self.source.alias.as_str());
+        Ended { code: if fault.is_temporary() { 75 } else { 1 }, message }
+    }
+
+    /// Returns a text whose links lead to the site of the login: `.ru` and `.com` keep separate sessions.
+    pub(super) fn on_site(&self, text: &str) -> String {
+        text.replace("yandex.ru", &format!("yandex.{}", self.config.oauth_site()))
+    }
 }
 
 /// Reads the secret of an application from its file, or from standard input.
@@ -182,7 +197,8 @@ pub(super) fn secret<T>(row: &ExternalFile, parse: fn(&[u8]) -> Result<T, BadSec
     let (path, purpose) = (crate::files::reading::shown(&row.path), row.purpose);
     let opened = row.open().map_err(|refusal| {
         let code = if matches!(refusal, Refusal::Missing(_)) { 78 } else { 77 };
-        ended(code, format_args!("{path}: the {purpose} cannot be read: {refusal}"))
+        let remedy = remedy(purpose, &refusal);
+        ended(code, format_args!("{path}: the {purpose} cannot be read: {refusal}{remedy}"))
     })?;
     let mut content = Zeroizing::new(Vec::with_capacity(crate::cli::oauth_paste::MOST));
     let most = strict_http::number::count(crate::cli::oauth_paste::MOST);
@@ -193,8 +209,39 @@ pub(super) fn secret<T>(row: &ExternalFile, parse: fn(&[u8]) -> Result<T, BadSec
     parse(&content).map_err(|bad| ended(78, format_args!("{path}: the {purpose} {bad}")))
 }
 
+/// Returns the remedy for a secret that cannot be read, if the refusal has none itself.
+fn remedy(purpose: Purpose, refusal: &Refusal) -> String {
+    match (refusal, purpose) {
+        (Refusal::Permissions { .. } | Refusal::Writable(_), _) => String::new(),
+        (Refusal::Missing(_), Purpose::RefreshToken(alias)) => {
+            format!("; run `metrika-gate token login {alias}`, which writes it")
+        }
+        (Refusal::Missing(_), _) => {
+            "; write the secret of the application to it (mode 0600), or use --client-secret-file -, which asks for it"
+                .to_owned()
+        }
+        (Refusal::Unreadable(_), _) => "; run the command as the owner of the file".to_owned(),
+    }
+}
+
+/// The end of a command that a person interrupted before anything was changed.
+pub(super) const UNCHANGED: &str = "interrupted; nothing was changed";
+
+/// Runs requests until they end or a person interrupts them (rule 4); `interrupted` is the message then.
+pub(super) fn attend<T>(interrupted: &str, work: impl Future<Output = T>) -> anyhow::Result<T> {
+    block_on(async {
+        tokio::select! {
+            done = work => Ok(done),
+            signal = tokio::signal::ctrl_c() => {
+                signal?;
+                Err(ended(super::terminal::INTERRUPTED, interrupted))
+            }
+        }
+    })?
+}
+
 /// Runs requests on a runtime of their own.
-pub(super) fn block_on<T>(work: impl Future<Output = T>) -> anyhow::Result<T> {
+fn block_on<T>(work: impl Future<Output = T>) -> anyhow::Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     Ok(tokio::task::LocalSet::new().block_on(&runtime, work))
 }

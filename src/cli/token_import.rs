@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::token::{Ended, OneArgs, ended};
 use super::{terminal, token_proof};
-use crate::cli::oauth_paste::{self as paste, Pasted};
+use crate::cli::oauth_paste::{self as paste, BadPaste, Pasted};
 
 #[derive(Debug, Args)]
 pub(super) struct ImportArgs {
@@ -19,10 +19,16 @@ pub(super) fn import(args: &ImportArgs, out: &mut dyn Write) -> anyhow::Result<u
     subject.keeper.check().map_err(Ended::from)?;
     let _lock = subject.keeper.lock().map_err(Ended::from)?;
     let text = terminal::everything("Paste the token, the address of its page, or the JSON response of Yandex")?;
-    match paste::read(&text, None).map_err(|bad| ended(1, bad))? {
+    let read = paste::read(&text, None).map_err(|bad| {
+        let end = if bad == BadPaste::Address { ", with the part behind '#'" } else { "" };
+        ended(1, format_args!("{bad}{end}"))
+    });
+    match read? {
         Pasted::Token(received) => {
             let issued = token_proof::issued(*received, args.one.client_id(), None);
-            token_proof::settle(&subject, issued, out)
+            let code = token_proof::settle(&subject, issued, token_proof::Source::Elsewhere, out)?;
+            args.one.print_next(out)?;
+            Ok(code)
         }
         Pasted::Code(_) => Err(ended(
             1,

@@ -10,11 +10,11 @@ use std::time::Duration;
 use clap::Args;
 use tokio::time::{Instant, sleep};
 
-use super::token::{Ended, OneArgs, Subject, block_on, ended};
-use super::{terminal, token_proof};
+use super::token::{Ended, OneArgs, Subject, UNCHANGED, attend, ended};
+use super::{terminal, token_print, token_proof};
 use crate::cli::oauth_device::Device;
 use crate::cli::oauth_fault::{Fault, OAuthError, Step};
-use crate::cli::oauth_paste::{self as paste, Pasted, Received};
+use crate::cli::oauth_paste::{self as paste, BadPaste, Pasted, Received};
 use crate::cli::oauth_pkce::Verifier;
 use crate::cli::oauth_server::{Client, Grant, Server, encoded};
 
@@ -25,10 +25,13 @@ pub(super) struct LoginArgs {
     /// How to get the token [default: device if the secret of the application is known, otherwise code]
     #[arg(long, value_name = "FLOW", env = "METRIKA_GATE_TOKEN_FLOW")]
     flow: Option<Flow>,
-    /// Write a Secret of Kubernetes with this name to stdout, and no file
+    /// Write a Secret of Kubernetes with this name to stdout, and no file; raw writes the bare token, for another store
     #[arg(long, value_name = "NAME", env = "METRIKA_GATE_TOKEN_PRINT", num_args = 0..=1, require_equals = true)]
-    #[arg(default_missing_value = "metrika-tokens")]
+    #[arg(default_missing_value = token_print::NAME)]
     print: Option<String>,
+    /// Takes a word that cannot be an argument, to explain it
+    #[arg(hide = true)]
+    word: Option<String>,
 }
 
 /// A way to get a token.
@@ -49,6 +52,7 @@ const TRIES: usize = 3;
 const SLOWER: Duration = Duration::from_secs(5);
 
 pub(super) fn login(args: &LoginArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
+    let form = form(args)?;
     let subject = args.one.subject()?;
     let client = args.one.client(&subject)?;
     let flow = args.flow.unwrap_or(if client.secret.is_some() { Flow::Device } else { Flow::Code });
@@ -62,40 +66,42 @@ pub(super) fn login(args: &LoginArgs, out: &mut dyn Write) -> anyhow::Result<u8>
         ));
     }
     let device = subject.device(&client);
-    if args.print.is_none() {
-        subject.keeper.check().map_err(Ended::from)?;
-        let _lock = subject.keeper.lock().map_err(Ended::from)?;
-        if let Some(code) = token_proof::resume(&subject, out)? {
-            return Ok(code);
-        }
+    if let Some(form) = form {
         let received = received(&subject, &client, &device, flow)?;
         check_scope(&subject, &received)?;
-        let issued = token_proof::issued(received, Some(&client.id), Some(device.id));
-        return token_proof::settle(&subject, issued, out);
+        return token_print::printed(
+            &form,
+            &subject,
+            token_proof::issued(received, Some(&client.id), Some(device.id)),
+            out,
+        );
+    }
+    subject.keeper.check().map_err(Ended::from)?;
+    let _lock = subject.keeper.lock().map_err(Ended::from)?;
+    if let Some(code) = token_proof::resume(&subject, "login", out)? {
+        args.one.print_next(out)?;
+        return Ok(code);
     }
     let received = received(&subject, &client, &device, flow)?;
     check_scope(&subject, &received)?;
-    printed(args, &subject, token_proof::issued(received, Some(&client.id), Some(device.id)), out)
+    let issued = token_proof::issued(received, Some(&client.id), Some(device.id));
+    let code = token_proof::settle(&subject, issued, token_proof::Source::Page, out)?;
+    args.one.print_next(out)?;
+    Ok(code)
 }
 
-/// Proves a token and prints its manifest.
-fn printed(
-    args: &LoginArgs,
-    subject: &Subject,
-    mut issued: crate::cli::oauth_keep::Issued,
-    out: &mut dyn Write,
-) -> anyhow::Result<u8> {
-    let verdict = token_proof::prove(subject, &mut issued)?;
-    if verdict == token_proof::Verdict::Wrong {
-        return Err(ended(1, format_args!("token '{}': the new token is wrong", subject.source.alias)));
+/// Returns the form to print, instead of writing files.
+fn form(args: &LoginArgs) -> anyhow::Result<Option<token_print::Form>> {
+    match (&args.word, &args.print) {
+        (Some(word), Some(_)) => Err(ended(
+            2,
+            format_args!("unexpected '{word}'; the name of the Secret follows an equals sign: --print={word}"),
+        )),
+        (Some(word), None) => Err(ended(2, format_args!("unexpected '{word}'; the command takes one ALIAS"))),
+        (None, None) => Ok(None),
+        (None, Some(name)) => token_print::Form::of(name).map(Some),
     }
-    let name = args.print.as_deref().unwrap_or(NAME);
-    token_proof::manifest(subject, &issued, name, out)?;
-    Ok(if verdict == token_proof::Verdict::Right { 0 } else { 75 })
 }
-
-/// The name of a manifest.
-const NAME: &str = "metrika-tokens";
 
 /// Checks that the person has granted every declared scope: the server names them only if they are fewer.
 fn check_scope(subject: &Subject, received: &Received) -> anyhow::Result<()> {
@@ -118,12 +124,12 @@ fn check_scope(subject: &Subject, received: &Received) -> anyhow::Result<()> {
 fn received(subject: &Subject, client: &Client, device: &Device, flow: Flow) -> anyhow::Result<Received> {
     let server = subject.server()?;
     match flow {
-        Flow::Device => block_on(of_device(subject, &server, client, device))?,
+        Flow::Device => attend(UNCHANGED, of_device(subject, &server, client, device))?,
         Flow::Code => of_code(subject, &server, client, device),
         Flow::Implicit => {
             let state = crate::cli::oauth::random()?;
             show_address(subject, &address(subject, client, device, "token", &state))?;
-            match pasted(&state, "address of the page")? {
+            match pasted(&state, Flow::Implicit)? {
                 Pasted::Token(received) => Ok(*received),
                 Pasted::Code(_) => Err(ended(
                     1,
@@ -157,19 +163,34 @@ fn show_address(subject: &Subject, address: &str) -> std::io::Result<()> {
 
 /// Returns the account to sign in with, as part of a sentence.
 fn account(subject: &Subject) -> String {
-    subject.source.origin.owner.as_ref().map_or_else(String::new, |owner| format!(", signed in as {owner},"))
+    match &subject.source.origin.owner {
+        None => String::new(),
+        Some(owner) if metrica::login::is_organisation(owner) => {
+            format!(", signed in as a member of the organisation {owner}, choose that organisation on the page,")
+        }
+        Some(owner) => format!(", signed in as {owner},"),
+    }
 }
 
 /// Reads what a person pastes, again after a mistake.
-fn pasted(state: &str, what: &str) -> anyhow::Result<Pasted> {
+fn pasted(state: &str, flow: Flow) -> anyhow::Result<Pasted> {
+    let what = match flow {
+        Flow::Implicit => "address of the page",
+        Flow::Code | Flow::Device => "code, or the address of the page that shows it,",
+    };
     let mut tries = 0;
     loop {
         let text = terminal::line(&format!("Paste the {what} here"))?;
-        let read = paste::read(&text, Some(state));
+        let read = paste::read(&text, Some(state)).map_err(|bad| {
+            // Only the address of this flow has its result there.
+            let end =
+                if flow == Flow::Implicit && bad == BadPaste::Address { ", with the part behind '#'" } else { "" };
+            (format!("{bad}{end}"), matches!(bad, BadPaste::Refused(_)))
+        });
         tries += 1;
         match read {
             Ok(pasted) => return Ok(pasted),
-            Err(bad) if text.is_empty() && !std::io::stdin().is_terminal() => {
+            Err((bad, _)) if text.is_empty() && !std::io::stdin().is_terminal() => {
                 return Err(ended(
                     1,
                     format_args!(
@@ -177,10 +198,8 @@ fn pasted(state: &str, what: &str) -> anyhow::Result<Pasted> {
                     ),
                 ));
             }
-            Err(bad) if tries < TRIES && !matches!(bad, paste::BadPaste::Refused(_)) => {
-                writeln!(std::io::stderr(), "{bad}")?;
-            }
-            Err(bad) => return Err(ended(1, bad)),
+            Err((bad, is_refused)) if tries < TRIES && !is_refused => writeln!(std::io::stderr(), "{bad}")?,
+            Err((bad, _)) => return Err(ended(1, bad)),
         }
     }
 }
@@ -193,10 +212,10 @@ fn of_code(subject: &Subject, server: &Server, client: &Client, device: &Device)
         verifier.challenge()
     );
     show_address(subject, &address)?;
-    match pasted(&state, "code, or the address of the page that shows it,")? {
+    match pasted(&state, Flow::Code)? {
         Pasted::Code(code) => {
-            let received = block_on(server.token(client, &Grant::Code(&code, &verifier)))?;
-            received.map_err(|fault| Ended::from(fault).into())
+            let received = attend(UNCHANGED, server.token(client, &Grant::Code(&code, &verifier)))?;
+            received.map_err(|fault| subject.fault(&fault).into())
         }
         Pasted::Token(received) => Ok(*received),
     }
@@ -204,39 +223,61 @@ fn of_code(subject: &Subject, server: &Server, client: &Client, device: &Device)
 
 /// Waits until a person has entered the code of a device (rule 2).
 async fn of_device(subject: &Subject, server: &Server, client: &Client, device: &Device) -> anyhow::Result<Received> {
-    let code = server.device_code(client, device).await.map_err(Ended::from)?;
+    let code = server.device_code(client, device).await.map_err(|fault| subject.fault(&fault))?;
     let until = Instant::now() + Duration::from_secs(code.expires_in);
     let account = account(subject);
+    // The other site has no short address.
+    let other = if subject.config.oauth_site() == "ru" { " (or https://ya.ru/device)" } else { "" };
     writeln!(
         std::io::stderr(),
-        "Open https://{}/device (or https://ya.ru/device){account} and enter the code:\n\n  {}\n\nThe code is valid for {}.",
+        "Open https://{}/device{other}{account} and enter the code:\n\n  {}\n\nThe code is valid for {}.",
         subject.config.oauth.authority,
         code.user_code,
         humantime::format_duration(Duration::from_secs(code.expires_in))
     )?;
     let mut interval = Duration::from_secs(code.interval.max(1));
+    let mut countdown = Countdown { is_shown: false };
     loop {
-        wait(interval, until).await?;
+        if !countdown.wait(interval, until).await? {
+            return Err(subject.fault(&Fault::Refused(Step::Device, OAuthError::Expired)).into());
+        }
         match server.token(client, &Grant::Device(&code)).await {
             Ok(received) => return Ok(received),
             Err(Fault::Refused(_, OAuthError::SlowDown)) => interval += SLOWER,
             // A response that is lost does not end the code.
             Err(fault) if fault.is_temporary() => {}
-            Err(fault) => return Err(Ended::from(fault).into()),
+            Err(fault) => return Err(subject.fault(&fault).into()),
         }
     }
 }
 
-/// Waits for one interval, and shows the time left on a terminal.
-async fn wait(interval: Duration, until: Instant) -> anyhow::Result<()> {
-    let left = until.saturating_duration_since(Instant::now());
-    if left.is_zero() {
-        return Err(Ended::from(Fault::Refused(Step::Device, OAuthError::Expired)).into());
+/// The time that is left, on a terminal. Its line ends before anything else is printed.
+struct Countdown {
+    is_shown: bool,
+}
+
+impl Countdown {
+    /// Waits for one interval, and shows the time left on a terminal. Returns whether any was left.
+    async fn wait(&mut self, interval: Duration, until: Instant) -> std::io::Result<bool> {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(false);
+        }
+        if std::io::stderr().is_terminal() {
+            let left = Duration::from_secs(left.as_secs());
+            self.is_shown = true;
+            write!(std::io::stderr(), "\rwaiting, {} left    ", humantime::format_duration(left))?;
+        }
+        sleep(interval.min(left)).await;
+        Ok(true)
     }
-    if std::io::stderr().is_terminal() {
-        let left = Duration::from_secs(left.as_secs());
-        write!(std::io::stderr(), "\rwaiting, {} left    ", humantime::format_duration(left))?;
+}
+
+impl Drop for Countdown {
+    fn drop(&mut self) {
+        if self.is_shown {
+            // A terminal that is gone needs no line.
+            let _ = writeln!(std::io::stderr());
+        }
     }
-    sleep(interval.min(left)).await;
-    Ok(())
 }

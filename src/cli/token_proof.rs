@@ -3,19 +3,22 @@
 //! 1. The doctor examines the token: owner, application and rights, compared with the configuration. A mistake there, or an
 //!    invalid token, keeps the old token in its place.
 //! 2. If the proof is not possible now, the token waits in the pending file, and the next command proves it.
-//! 3. Only findings and validated names are printed, never the token.
+//! 3. The rules of the gate for tokens and their files are applied before anything is written.
+//! 4. Only findings and validated names are printed, never the token.
 
 use std::io::Write;
-use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use super::token::{Ended, Subject, block_on, ended};
-use crate::cli::oauth_keep::{Issued, text_of};
+use metrica::scope::{Scope, ScopeSet};
+
+use super::token::{Ended, Subject, attend, ended};
+use crate::cli::oauth_keep::Issued;
 use crate::cli::oauth_paste::Received;
-use crate::doctor::finding::{Finding, Severity};
+use crate::config::{Config, TokenSource};
+use crate::doctor::finding::{Finding, Rights, Severity};
 use crate::doctor::{Line, Report, examine_candidate};
-use crate::token::Token;
 use crate::token::record::{Record, name_of, seconds};
+use crate::token::{Token, store};
 
 /// The result of a proof.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +26,15 @@ pub(super) enum Verdict {
     Right,
     Wrong,
     Unknown,
+}
+
+/// The place that a token comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Source {
+    /// A page of Yandex, or a renewal.
+    Page,
+    /// A person who has it from elsewhere.
+    Elsewhere,
 }
 
 /// The checks whose result decides about a token (rule 1).
@@ -42,26 +54,79 @@ pub(super) fn issued(received: Received, client_id: Option<&str>, device_id: Opt
         owner: None,
         client_id: client_id.map(str::to_owned),
         device_id,
+        scopes: received.scope.map(|names| names.split(' ').map(str::to_owned).collect()),
     };
     Issued { access: received.access, refresh: received.refresh, record }
 }
 
-/// Examines a token and prints the findings (rule 1). Adds the proven names to the record.
-pub(super) fn prove(subject: &Subject, issued: &mut Issued) -> anyhow::Result<Verdict> {
+/// Checks a token that was received by the rules of the gate for token files (rule 3).
+pub(super) fn check(subject: &Subject, token: &Token) -> anyhow::Result<()> {
+    let source = &subject.source;
+    store::check(token, source.alias, &source.file, false).map_err(|error| ended(78, error))?;
+    if token.is_short() {
+        print(&Finding::Short, None)?;
+    }
+    Ok(())
+}
+
+/// Examines a token and prints the findings (rule 1). Adds the proven names to the record. `interrupted` is the message if a
+/// person interrupts it.
+pub(super) fn prove(
+    subject: &Subject,
+    issued: &mut Issued,
+    from: Source,
+    interrupted: &str,
+) -> anyhow::Result<Verdict> {
     let mut config = subject.config.clone();
     // The counters of callers do not decide whether a token is the right one.
     config.callers = Vec::new().into();
     let mut tell = |_, _| {};
     let token = issued.access.clone();
     let examined = examine_candidate(&config, &subject.source, token, SystemTime::now(), &mut tell);
-    let report = block_on(examined)??;
-    show(&report)?;
+    let report = attend(interrupted, examined)??;
+    show(&report, from)?;
     for line in &report.lines {
         let (owner, application) = names(&line.finding);
         issued.record.owner = owner.or(issued.record.owner.take());
         issued.record.client_id = application.or(issued.record.client_id.take());
     }
-    Ok(verdict(&report))
+    let verdict = verdict(&report);
+    if verdict == Verdict::Right {
+        show_excess(subject, &issued.record)?;
+    }
+    Ok(verdict)
+}
+
+/// Returns the words for the rights that a token has beyond the declared ones, and their severity. Yandex names the granted
+/// rights only to a person who grants fewer than the application asks for; no request shows them later. Whether the token
+/// reads is a finding of its own.
+pub(super) fn excess(
+    config: &Config,
+    source: &TokenSource,
+    granted: Option<ScopeSet>,
+    client_id: Option<&str>,
+) -> (Severity, String) {
+    let Some(granted) = granted else {
+        let page = Rights(client_id.map(Into::into), config.oauth_site());
+        let words = format!("more rights than declared cannot be seen; compare with the application's rights: {page}");
+        return (Severity::Note, words);
+    };
+    let declared = source.scopes.with_implied();
+    let is_more = |scope: &Scope| !declared.contains(*scope) && *scope != Scope::Read;
+    let more: ScopeSet = granted.iter().filter(is_more).collect();
+    if more.is_empty() {
+        return (Severity::Well, "Yandex has granted no more than declared".to_owned());
+    }
+    let words = format!(
+        "the token also has {more}, which is not declared: it has more rights than configured; declare them, or issue the token with an application that has fewer rights"
+    );
+    (Severity::Warning, words)
+}
+
+fn show_excess(subject: &Subject, record: &Record) -> std::io::Result<()> {
+    let client_id = record.client_id.as_deref().or(subject.source.origin.client_id.as_deref());
+    let (severity, words) = excess(&subject.config, &subject.source, record.rights(), client_id);
+    writeln!(std::io::stderr(), "{} rights: {words}", super::doctor::sign(severity))
 }
 
 /// Returns the owner or the application that a finding has proven.
@@ -92,30 +157,59 @@ fn verdict(report: &Report) -> Verdict {
 }
 
 /// Prints findings to stderr: stdout is for the result.
-fn show(report: &Report) -> std::io::Result<()> {
-    let mut stderr = std::io::stderr();
+fn show(report: &Report, from: Source) -> std::io::Result<()> {
     for line in &report.lines {
+        print(&line.finding, line.counter)?;
+    }
+    let of_browser = report.lines.iter().find_map(|line| {
         let finding = &line.finding;
-        let counter = line.counter.map_or_else(String::new, |counter| format!(" {counter}"));
-        let advice = if finding.advice().is_empty() { String::new() } else { format!("; {}", finding.advice()) };
-        let sign = super::doctor::sign(finding.severity());
-        writeln!(stderr, "{sign} {}{counter}: {}{advice}", finding.check(), finding.result())?;
-    }
-    let has = |name: &str| report.lines.iter().any(|line| line.finding.name() == name);
-    if has("owner_other") {
-        writeln!(
-            stderr,
-            "    the browser was signed in with another account; use a private window, and note that oauth.yandex.ru and oauth.yandex.com keep separate sessions"
-        )?;
-    }
-    Ok(())
+        if let Finding::OwnerOther { stated, .. } | Finding::OwnerPersonal { stated, .. } = finding {
+            Some(stated)
+        } else {
+            None
+        }
+    });
+    let Some(stated) = of_browser.filter(|_| from == Source::Page) else { return Ok(()) };
+    let words = if metrica::login::is_organisation(stated) {
+        format!("on the page, sign in as a member of the organisation, and choose {stated} in the list of accounts")
+    } else {
+        "the browser was signed in with another account; use a private window, and note that oauth.yandex.ru and oauth.yandex.com keep separate sessions".to_owned()
+    };
+    writeln!(std::io::stderr(), "    {words}")
 }
 
+fn print(finding: &Finding, counter: Option<u64>) -> std::io::Result<()> {
+    let counter = counter.map_or_else(String::new, |counter| format!(" {counter}"));
+    let (result, advice) = words(finding);
+    let advice = if advice.is_empty() { advice } else { format!("; {advice}") };
+    let sign = super::doctor::sign(finding.severity());
+    writeln!(std::io::stderr(), "{sign} {}{counter}: {result}{advice}", finding.check())
+}
+
+/// Returns the result and the advice of a finding. The counters of callers are not part of a proof, and there is no option for
+/// them.
+fn words(finding: &Finding) -> (String, String) {
+    if let Finding::CountersSeen { asked, of } = finding {
+        return (format!("checked {asked} of the {of} that the owner can see"), String::new());
+    }
+    if *finding == Finding::CountersNone {
+        return ("the owner can see none".to_owned(), finding.advice());
+    }
+    if *finding == Finding::CountersNotAsked {
+        return ("not checked: the token cannot list any".to_owned(), String::new());
+    }
+    (finding.result(), finding.advice())
+}
+
+/// The end of a command that a person interrupted during the proof.
+const KEPT: &str = "interrupted; the received token is kept, and the next command proves it";
+
 /// Makes a token durable, proves it and installs it (rules 1 and 2). Returns the exit code.
-pub(super) fn settle(subject: &Subject, mut issued: Issued, out: &mut dyn Write) -> anyhow::Result<u8> {
+pub(super) fn settle(subject: &Subject, mut issued: Issued, from: Source, out: &mut dyn Write) -> anyhow::Result<u8> {
     let (keeper, alias) = (&subject.keeper, subject.source.alias);
+    check(subject, &issued.access)?;
     keeper.keep(&issued).map_err(Ended::from)?;
-    match prove(subject, &mut issued)? {
+    match prove(subject, &mut issued, from, KEPT)? {
         Verdict::Wrong => {
             keeper.discard().map_err(Ended::from)?;
             Err(ended(1, format_args!("token '{alias}': the new token is wrong and was not installed")))
@@ -142,12 +236,15 @@ pub(super) fn settle(subject: &Subject, mut issued: Issued, out: &mut dyn Write)
     }
 }
 
-/// Finishes the work of an earlier command (rule 2). Returns its exit code, if there was any.
-pub(super) fn resume(subject: &Subject, out: &mut dyn Write) -> anyhow::Result<Option<u8>> {
+/// Finishes the work of an earlier command (rule 2), called `what`. Returns its exit code, if there was any.
+pub(super) fn resume(subject: &Subject, what: &str, out: &mut dyn Write) -> anyhow::Result<Option<u8>> {
     let Some(issued) = subject.keeper.received().map_err(Ended::from)? else { return Ok(None) };
     let alias = subject.source.alias;
-    writeln!(std::io::stderr(), "token '{alias}': an earlier command received a token that is not proven yet")?;
-    match settle(subject, issued, out) {
+    writeln!(
+        std::io::stderr(),
+        "token '{alias}': finishing the interrupted {what}, whose token is not proven yet; no new one is needed"
+    )?;
+    match settle(subject, issued, Source::Page, out) {
         Ok(code) => Ok(Some(code)),
         // A wrong one is discarded, and the command does its own work.
         Err(error) if error.downcast_ref::<Ended>().is_some_and(|ended| ended.code == 1) => {
@@ -185,21 +282,6 @@ fn suggest(subject: &Subject, issued: &Issued, out: &mut dyn Write) -> std::io::
             "\nthe refresh token was not kept; set tokens.{}.refresh_file and log in again to renew the token with `token refresh`",
             subject.source.alias
         )?;
-    }
-    Ok(())
-}
-
-/// Writes a token as a Secret of Kubernetes.
-pub(super) fn manifest(subject: &Subject, issued: &Issued, name: &str, out: &mut dyn Write) -> anyhow::Result<()> {
-    let file = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
-    let key = file(&subject.source.file).unwrap_or_else(|| subject.source.alias.to_string());
-    let record = serde_json::to_string(&issued.record)?;
-    writeln!(out, "apiVersion: v1\nkind: Secret\nmetadata:\n  name: {name}\ntype: Opaque\nstringData:")?;
-    writeln!(out, "  {key}: \"{}\"", *text_of(&issued.access))?;
-    writeln!(out, "  {key}.json: '{record}'")?;
-    let refresh = subject.source.origin.refresh_file.as_deref().and_then(file);
-    if let (Some(key), Some(refresh)) = (refresh, &issued.refresh) {
-        writeln!(out, "  {key}: \"{}\"", refresh.text())?;
     }
     Ok(())
 }

@@ -8,8 +8,8 @@ use std::io::Write;
 
 use clap::Args;
 
-use super::token::{Ended, Subject, block_on, client_secret, ended, found, secret};
-use super::{ConfigArgs, token_proof};
+use super::token::{Ended, Subject, UNCHANGED, attend, client_secret, ended, found, secret};
+use super::{ConfigArgs, terminal, token_proof};
 use crate::cli::oauth_keep::Keeper;
 use crate::cli::oauth_secret::RefreshToken;
 use crate::cli::oauth_server::{Client, Grant};
@@ -47,6 +47,9 @@ pub(super) fn refresh(args: &RefreshArgs, out: &mut dyn Write) -> anyhow::Result
                 error.downcast_ref::<Ended>().map_or(1, |ended| ended.code)
             }
         };
+        if code == terminal::INTERRUPTED {
+            return Ok(code);
+        }
         worst = worst.max(code);
     }
     Ok(worst)
@@ -61,7 +64,7 @@ fn one(config: &Config, alias: &str, out: &mut dyn Write) -> anyhow::Result<u8> 
     };
     subject.keeper.check().map_err(Ended::from)?;
     let _lock = subject.keeper.lock().map_err(Ended::from)?;
-    if let Some(code) = token_proof::resume(&subject, out)? {
+    if let Some(code) = token_proof::resume(&subject, "command", out)? {
         return Ok(code);
     }
     let record = Record::read(&subject.source);
@@ -74,10 +77,13 @@ fn one(config: &Config, alias: &str, out: &mut dyn Write) -> anyhow::Result<u8> 
     let row = ExternalFile::new(Purpose::RefreshToken(subject.source.alias), refresh_file);
     let token = secret(&row, RefreshToken::parse)?;
     let server = subject.server()?;
-    let received = block_on(server.token(&client, &Grant::Refresh(&token)))?.map_err(Ended::from)?;
-    let device = record.and_then(|record| record.device_id);
+    let received = attend(UNCHANGED, server.token(&client, &Grant::Refresh(&token)))?;
+    let received = received.map_err(|fault| subject.fault(&fault))?;
+    let (device, scopes) = record.map_or((None, None), |record| (record.device_id, record.scopes));
     let mut issued = token_proof::issued(received, Some(&client.id), device);
+    // A renewal does not change the rights.
+    issued.record.scopes = issued.record.scopes.or(scopes);
     // Some servers keep the refresh token and do not repeat it.
     issued.refresh = issued.refresh.or(Some(token));
-    token_proof::settle(&subject, issued, out)
+    token_proof::settle(&subject, issued, token_proof::Source::Page, out)
 }

@@ -1,54 +1,167 @@
 //! `token revoke`: ends a token at Yandex, and removes its files.
 //!
 //! 1. Only a token that was issued to a device can be revoked by a program. Its owner ends any other, on a page.
-//! 2. A token that an earlier command received and did not install is revoked first. Each of the two may have ended before, the
-//!    installed one with the other, which is no error then: the command can be repeated.
+//! 2. A token that another program has put in the place of the one that a command wrote is not revoked, unless `--replaced`
+//!    is given.
+//! 3. The token leaves its place before it ends, and the gate of this configuration is given time to notice, so that it never
+//!    sends a dead one. If Yandex refuses the revocation, the token returns.
+//! 4. A token that an earlier command received and did not install, or set aside, is revoked first. Each may have ended
+//!    before, which is no error then: the command can be repeated.
 
 use std::io::Write;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 
 use super::oauth_fault::{Fault, OAuthError};
-use super::token::{Ended, OneArgs, block_on, ended};
+use super::oauth_server::{Client, Server};
+use super::token::{Ended, OneArgs, Subject, attend, ended};
+use super::{healthcheck, token};
+use crate::token::record::{Record, name_of};
+use crate::token::store::{self, TokenFileError};
+use crate::token::{Token, TokenAlias};
 
 #[derive(Debug, Args)]
 pub(super) struct RevokeArgs {
     #[command(flatten)]
     one: OneArgs,
+    /// Revoke the token in the file although another program has put it there
+    #[arg(long, env = "METRIKA_GATE_TOKEN_REPLACED", value_parser = clap::builder::BoolishValueParser::new())]
+    replaced: bool,
 }
+
+/// The tokens to revoke.
+struct Doomed {
+    /// The token in its place.
+    installed: Option<Token>,
+    /// Those of earlier commands (rule 4).
+    earlier: Vec<Token>,
+    /// Whether a token of another program is in the place and stays there.
+    stays: bool,
+}
+
+const INTERRUPTED: &str = "interrupted; run the command again to finish the revocation";
 
 pub(super) fn revoke(args: &RevokeArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
     let subject = args.one.subject()?;
     let client = args.one.client(&subject)?;
     let alias = subject.source.alias;
     if client.secret.is_none() {
+        let page = subject.on_site("https://id.yandex.ru/personal/data-access");
         return Err(ended(
             2,
             format_args!(
-                "a revocation needs the secret of the application; set tokens.{alias}.client_secret_file, or use --client-secret-file FILE; the token's owner can also revoke the access at https://id.yandex.ru/personal/data-access"
+                "a revocation needs the secret of the application; set tokens.{alias}.client_secret_file, or use --client-secret-file FILE; the token's owner can also revoke the access at {page}"
             ),
         ));
     }
     subject.keeper.check().map_err(Ended::from)?;
     let _lock = subject.keeper.lock().map_err(Ended::from)?;
-    let token = crate::token::store::read(&subject.source, false).map_err(|error| ended(78, error))?;
-    let pending = subject.keeper.received().map_err(Ended::from)?.map(|issued| issued.access);
+    let doomed = doomed(&subject, args.replaced)?;
     let server = subject.server()?;
-    let pending = pending.filter(|pending| *pending != token);
-    if let Some(pending) = &pending {
-        match block_on(server.revoke(&client, pending))? {
-            Err(Fault::Refused(_, OAuthError::InvalidGrant)) => {}
-            revoked => revoked.map_err(Ended::from)?,
-        }
+    for token in &doomed.earlier {
+        end(&subject, &server, &client, token, true)?;
     }
-    match block_on(server.revoke(&client, &token))? {
-        Err(Fault::Refused(_, OAuthError::InvalidGrant)) if pending.is_some() => {}
-        revoked => revoked.map_err(Ended::from)?,
+    if let Some(token) = &doomed.installed {
+        subject.keeper.set_aside().map_err(Ended::from)?;
+        until_unused(&subject);
+        end_installed(&subject, &server, &client, token, !doomed.earlier.is_empty())?;
     }
     subject.keeper.remove().map_err(Ended::from)?;
-    writeln!(
-        out,
-        "token '{alias}' is revoked, and its files are removed; requests that need it are refused until the next login"
-    )?;
+    writeln!(out, "token '{alias}' is revoked, and its files are removed; {}", consequence(&subject, &doomed))?;
     Ok(0)
+}
+
+/// Returns the tokens to revoke (rules 2 and 4).
+fn doomed(subject: &Subject, replaced: bool) -> anyhow::Result<Doomed> {
+    let alias = subject.source.alias;
+    let pending = subject.keeper.received().map_err(Ended::from)?.map(|issued| issued.access);
+    let aside = subject.keeper.aside().map_err(|error| ended(78, error))?;
+    let installed = match store::read(&subject.source, false) {
+        Ok(token) => Some(token),
+        Err(TokenFileError::Missing { .. }) if aside.is_some() => None,
+        Err(error) => return Err(ended(78, error)),
+    };
+    let is_foreign = |token: &Token| Record::read(&subject.source).is_some_and(|record| record.token != name_of(token));
+    let is_replaced = !replaced && installed.as_ref().is_some_and(is_foreign);
+    if is_replaced && aside.is_none() {
+        let file = crate::files::reading::shown(&subject.source.file);
+        return Err(ended(
+            1,
+            format_args!(
+                "{file}: another program has replaced token '{alias}' since the last login, so nothing was revoked; to revoke the token of the other program, add --replaced; to end the one of the login, let its owner revoke the access at {}",
+                subject.on_site("https://id.yandex.ru/personal/data-access")
+            ),
+        ));
+    }
+    let installed = installed.filter(|_| !is_replaced);
+    let earlier = [pending, aside].into_iter().flatten().filter(|token| Some(token) != installed.as_ref()).collect();
+    Ok(Doomed { installed, earlier, stays: is_replaced })
+}
+
+/// Revokes a token. `may_have_ended` is whether it is no error that it has ended before (rule 4).
+fn end(subject: &Subject, server: &Server, client: &Client, token: &Token, may_have_ended: bool) -> anyhow::Result<()> {
+    match attend(INTERRUPTED, server.revoke(client, token))? {
+        Err(Fault::Refused(_, OAuthError::InvalidGrant)) if may_have_ended => Ok(()),
+        revoked => revoked.map_err(|fault| subject.fault(&fault).into()),
+    }
+}
+
+/// Revokes the token that was in its place and is set aside (rule 3).
+fn end_installed(
+    subject: &Subject,
+    server: &Server,
+    client: &Client,
+    token: &Token,
+    may_have_ended: bool,
+) -> anyhow::Result<()> {
+    let Err(error) = end(subject, server, client, token, may_have_ended) else { return Ok(()) };
+    let ended_with = error.downcast_ref::<Ended>();
+    if ended_with.is_some_and(|ended| ended.code == 1) {
+        subject.keeper.put_back().map_err(Ended::from)?;
+        return Err(error);
+    }
+    // Whether the token has ended is unknown.
+    let code = ended_with.map_or(1, |ended| ended.code);
+    let (aside, alias) = (subject.keeper.aside_file().display(), subject.source.alias);
+    Err(ended(
+        code,
+        format_args!(
+            "{error}; the token is set aside in {aside}, and the gate does not use it: run `metrika-gate token revoke {alias}` again, or move the file back"
+        ),
+    ))
+}
+
+/// The time in which a running gate notices that a token is gone, and the pause between two questions about it.
+const NOTICES: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Waits until the gate that runs with the configuration, if there is one, does not use the token any more (rule 3).
+fn until_unused(subject: &Subject) {
+    let loaded = format!("metrika_gate_token_loaded{{token=\"{}\"}} 1", subject.source.alias);
+    let uses = |metrics: String| metrics.lines().any(|line| line == loaded);
+    let start = Instant::now();
+    while start.elapsed() < NOTICES && healthcheck::metrics(subject.config.admin.address).is_some_and(uses) {
+        std::thread::sleep(PAUSE);
+    }
+}
+
+/// Returns the words for the requests that used the token.
+fn consequence(subject: &Subject, doomed: &Doomed) -> String {
+    if doomed.stays {
+        let file = crate::files::reading::shown(&subject.source.file);
+        return format!("requests use the token that another program has put in {file}");
+    }
+    let is_usable = |alias: &TokenAlias| {
+        let found = token::found(&subject.config, alias.as_str()).ok();
+        let standby = found.and_then(|source| store::read(&source, false).ok());
+        standby.is_some_and(|standby| !doomed.earlier.iter().chain(&doomed.installed).any(|ended| *ended == standby))
+    };
+    match subject.source.origin.standby {
+        Some(standby) if is_usable(&standby) => format!("requests use the standby '{standby}'"),
+        Some(standby) => format!(
+            "its standby '{standby}' has no other token, so requests that need one are refused until the next login"
+        ),
+        None => "requests that need it are refused until the next login".to_owned(),
+    }
 }

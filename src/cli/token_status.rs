@@ -9,10 +9,12 @@ use std::io::Write;
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
+use metrica::scope::{Scope, ScopeSet};
 use serde_json::json;
 
-use super::token::{block_on, found};
+use super::token::{attend, found};
 use super::{ConfigArgs, Format, healthcheck, token_proof};
+use crate::cli::oauth_keep::Keeper;
 use crate::config::{Config, TokenSource};
 use crate::doctor::finding::{Finding, Severity};
 use crate::doctor::{Report, examine_candidate};
@@ -41,6 +43,8 @@ struct Row {
     application: Option<String>,
     declared: String,
     proven: Option<String>,
+    /// Facts about its rights.
+    rights: Vec<String>,
     issued: Option<u64>,
     expires: Option<SystemTime>,
     health: String,
@@ -82,6 +86,7 @@ fn row(config: &Config, source: &TokenSource, offline: bool, metrics: Option<&st
         application: origin.client_id.as_deref().map(str::to_owned),
         declared: source.scopes.to_string(),
         proven: None,
+        rights: Vec::new(),
         issued: None,
         expires: origin.expires,
         health: String::new(),
@@ -92,16 +97,21 @@ fn row(config: &Config, source: &TokenSource, offline: bool, metrics: Option<&st
         Err(error) => row.health = error.to_string(),
         Ok(token) => {
             let is_replaced = record.as_ref().is_some_and(|record| record.token != name_of(&token));
-            if let Some(record) = record.filter(|_| !is_replaced) {
+            if let Some(record) = record.as_ref().filter(|_| !is_replaced) {
                 row.issued = Some(record.issued);
                 row.expires = record.expires().or(row.expires);
-                row.application = row.application.or(record.client_id);
+                row.application = row.application.or(record.client_id.clone());
             }
             health(config, source, token, offline, &mut row)?;
+            row.rights = rights(config, source, record.as_ref().filter(|_| !is_replaced), offline, &row);
             if is_replaced {
                 row.health.push_str("; another program has replaced the token since the last login");
             }
         }
+    }
+    for left in Keeper::of(source).unfinished() {
+        row.health.push_str("; ");
+        row.health.push_str(&left);
     }
     row.quota_left = row.owner.as_deref().and_then(|owner| quota_left(metrics?, owner));
     Ok(row)
@@ -116,7 +126,7 @@ fn health(config: &Config, source: &TokenSource, token: Token, offline: bool, ro
     let mut config = config.clone();
     config.callers = Vec::new().into();
     let mut tell = |_, _| {};
-    let report = block_on(examine_candidate(&config, source, token, SystemTime::now(), &mut tell))??;
+    let report = attend("interrupted", examine_candidate(&config, source, token, SystemTime::now(), &mut tell))??;
     for line in &report.lines {
         let (owner, application) = token_proof::names(&line.finding);
         row.owner = owner.or(row.owner.take());
@@ -129,6 +139,17 @@ fn health(config: &Config, source: &TokenSource, token: Token, offline: bool, ro
     }
     (row.health, row.is_healthy) = summary(&report);
     Ok(())
+}
+
+/// Returns what the column of proven rights cannot show: only a write proves a right to write, and rights beyond the declared
+/// ones are seen only at a login.
+fn rights(config: &Config, source: &TokenSource, record: Option<&Record>, offline: bool, row: &Row) -> Vec<String> {
+    let writes: ScopeSet = source.scopes.iter().filter(|scope| *scope != Scope::Read).collect();
+    let unproven = format!("{writes}: declared, but only a write could prove that");
+    let unproven = Some(unproven).filter(|_| !offline && !writes.is_empty());
+    let application = row.application.as_deref();
+    let (severity, words) = token_proof::excess(config, source, record.and_then(Record::rights), application);
+    unproven.into_iter().chain(Some(words).filter(|_| severity != Severity::Well)).collect()
 }
 
 /// Returns the worst finding about a token itself.
@@ -203,6 +224,14 @@ fn human(rows: &[Row], now: SystemTime, out: &mut dyn Write) -> anyhow::Result<(
         let padded: Vec<_> = cells.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
         writeln!(out, "{}", padded.join("  ").trim_end())?;
     }
+    if rows.iter().any(|row| !row.rights.is_empty()) {
+        writeln!(out)?;
+    }
+    for row in rows {
+        for words in &row.rights {
+            writeln!(out, "{}: {words}", row.alias)?;
+        }
+    }
     Ok(())
 }
 
@@ -214,6 +243,7 @@ fn machine(row: &Row) -> serde_json::Value {
         "application": row.application,
         "declared": row.declared,
         "proven": row.proven,
+        "rights": row.rights,
         "issued": row.issued,
         "expires": expires,
         "quota_left": row.quota_left,

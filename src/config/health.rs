@@ -159,6 +159,14 @@ pub fn oauth(at: Option<&At<'_>>, upstream: Option<&Upstream>, findings: &mut Fi
     Some(beside(upstream?, host, port, Some((&table, Purpose::OAuth)), findings))
 }
 
+impl super::Config {
+    /// Returns the domain of the Yandex site that the OAuth server belongs to: its pages share the session of the login.
+    #[must_use]
+    pub fn oauth_site(&self) -> &'static str {
+        if self.oauth.host.ends_with(".com") { "com" } else { "ru" }
+    }
+}
+
 /// Returns another host that is connected to with the settings of the upstream, and with the keys of `table`.
 pub fn beside(
     upstream: &Upstream,

@@ -114,13 +114,13 @@ impl fmt::Display for AskedThrough {
     }
 }
 
-/// The page that shows the rights of an application, by its client id.
+/// The page that shows the rights of an application, by its client id and the domain of the site.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rights(pub Option<Box<str>>);
+pub struct Rights(pub Option<Box<str>>, pub &'static str);
 
 impl fmt::Display for Rights {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "https://oauth.yandex.com/client/{}/info", self.0.as_deref().unwrap_or("CLIENT_ID"))
+        write!(f, "https://oauth.yandex.{}/client/{}/info", self.1, self.0.as_deref().unwrap_or("CLIENT_ID"))
     }
 }
 
@@ -222,14 +222,14 @@ findings! {
     IssuerUnknown { why: Obstacle } = "issuer_unknown", Unknown, "owner", "unknown: {why}", "try again";
     /// Yandex ID rejects the token; Metrica accepts it or gave no answer.
     IssuerInvalid = "issuer_invalid", Wrong, "owner", "Yandex ID rejects the token as invalid",
-        "retry in a few minutes; if this persists, issue a new token and write it to the file";
+        "retry in a few minutes; if this persists, issue a new token with `metrika-gate token login`, or write one to the file";
     /// The issuer is the configured account.
     Owner { login: Box<str> } = "owner", Well, "owner", "{login}, as configured", "";
     /// The issuer is known and no account is configured.
     OwnerSeen { login: Box<str> } = "owner_seen", Well, "owner", "{login} (set 'owner' to have it checked)", "";
     /// The issuer is another account than the configured one.
     OwnerOther { login: Box<str>, stated: Box<str> } = "owner_other", Wrong, "owner",
-        "{login}, and not {stated}is configured",
+        "{login}, but {stated} is configured",
         "sign in at Yandex as {stated} and issue the token again; or correct 'owner'";
     /// The issuer is a person, and the configured account belongs to an organisation.
     OwnerPersonal { login: Box<str>, stated: Box<str> } = "owner_personal", Wrong, "owner",
@@ -250,14 +250,14 @@ findings! {
     /// Metrica and Yandex ID reject the token.
     Dead = "dead", Wrong, "alive",
         "Metrica and Yandex ID reject the token (expired, revoked, password changed, or application edited)",
-        "issue a new token and write it to the file";
+        "issue a new token with `metrika-gate token login`, or write one to the file";
     /// Metrica rejects the token; Yandex ID was not asked or gave no answer.
     Invalid = "invalid", Wrong, "alive",
         "Metrica rejects the token as invalid (expired, revoked, password changed, or application edited)",
-        "issue a new token and write it to the file";
+        "issue a new token with `metrika-gate token login`, or write one to the file";
     /// Metrica rejects the token, and Yandex ID accepts it.
     Disputed = "disputed", Wrong, "alive", "Metrica rejects the token as invalid, but Yandex ID accepts it",
-        "retry in a few minutes; if this persists, issue a new token and write it to the file";
+        "retry in a few minutes; if this persists, issue a new token with `metrika-gate token login`, or write one to the file";
     /// Metrica gave no answer.
     AliveUnknown { why: Obstacle, mend: &'static str } = "alive_unknown", Unknown, "alive", "unknown: {why}", "{mend}";
 
@@ -380,7 +380,7 @@ mod tests {
             Finding::Short,
             Finding::Expired { days: Days(1) },
             Finding::Dead,
-            Finding::ReadMissing { rights: Rights(None) },
+            Finding::ReadMissing { rights: Rights(None, "ru") },
             Finding::CounterUnknown { why },
             Finding::KeySetFailed { said: String::new() },
         ] {

@@ -55,6 +55,42 @@ pub fn check(path: &Path) -> io::Result<()> {
     std::fs::remove_file(beside)
 }
 
+/// Renames a file within its folder. A crash afterwards does not undo it.
+///
+/// # Errors
+/// The errors of rename(2) and fsync(2).
+pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    std::fs::rename(from, to)?;
+    sync_folder(to)
+}
+
+/// Gives a file its old name again, if no other file has it by now.
+///
+/// # Errors
+/// The errors of link(2), unlink(2) and fsync(2).
+pub fn rename_back(from: &Path, to: &Path) -> io::Result<()> {
+    std::fs::hard_link(from, to)?;
+    remove(from)
+}
+
+/// Removes a file, if there is one. A crash afterwards does not undo it.
+///
+/// # Errors
+/// The errors of unlink(2) and fsync(2).
+pub fn remove(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+        Ok(()) => sync_folder(path),
+    }
+}
+
+fn sync_folder(path: &Path) -> io::Result<()> {
+    // A relative path without a folder has an empty parent.
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    File::open(folder.unwrap_or_else(|| Path::new(".")))?.sync_all()
+}
+
 /// The path of the new file while it is written.
 fn beside(path: &Path) -> PathBuf {
     let mut beside = path.as_os_str().to_owned();
@@ -78,10 +114,7 @@ fn replace_with(path: &Path, bytes: &[u8], prepare: impl FnOnce(&File) -> io::Re
     prepare(&file)?;
     file.write_all(bytes)?;
     file.sync_all()?;
-    std::fs::rename(&beside, path)?;
-    // A relative path without a folder has an empty parent.
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    File::open(folder.unwrap_or_else(|| Path::new(".")))?.sync_all()
+    rename(&beside, path)
 }
 
 #[cfg(test)]

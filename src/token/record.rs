@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::digest::{SHA256, digest};
+use metrica::scope::ScopeSet;
 use serde::{Deserialize, Serialize};
 
 use crate::config::TokenSource;
@@ -37,6 +38,9 @@ pub struct Record {
     pub client_id: Option<String>,
     /// The device that it was issued to.
     pub device_id: Option<String>,
+    /// Its rights, if the OAuth server named them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scopes: Option<Vec<String>>,
 }
 
 /// Returns the path of a file beside the one at `path`.
@@ -88,6 +92,12 @@ impl Record {
         SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(self.expires?))
     }
 
+    /// Returns the rights of the token, if the OAuth server named them.
+    #[must_use]
+    pub fn rights(&self) -> Option<ScopeSet> {
+        Some(self.scopes.as_ref()?.iter().filter_map(|name| name.parse().ok()).collect())
+    }
+
     /// Returns the record as the content of its file.
     ///
     /// # Errors
@@ -132,6 +142,7 @@ mod tests {
             owner: None,
             client_id: None,
             device_id: Some("mgate-crm".to_owned()),
+            scopes: None,
         };
         assert_eq!(Record::of(&source, &own), None);
         write(&path_of(&source.file), &record.content().unwrap());

@@ -8,7 +8,7 @@
 
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
@@ -110,12 +110,18 @@ pub fn read(source: &TokenSource, demo: bool) -> Result<Token, TokenFileError> {
 /// [`TokenFileError`].
 pub fn read_from(row: &ExternalFile, alias: TokenAlias, demo: bool) -> Result<Token, TokenFileError> {
     let content = read_guarded(row, alias)?;
-    let file = row.path.clone();
-    match Token::parse(&content) {
-        Ok(token) if token.is_demo() && !demo => Err(TokenFileError::Demo { alias, file }),
-        Ok(token) => Ok(token),
-        Err(source) => Err(TokenFileError::Bad { alias, file, source }),
-    }
+    let bad = |source| TokenFileError::Bad { alias, file: row.path.clone(), source };
+    let token = Token::parse(&content).map_err(bad)?;
+    check(&token, alias, &row.path, demo).map(|()| token)
+}
+
+/// Checks a token that is in the file at `path`, or is about to be written to it. A demo token is accepted only if `demo` is
+/// set.
+///
+/// # Errors
+/// [`TokenFileError::Demo`].
+pub fn check(token: &Token, alias: TokenAlias, path: &Path, demo: bool) -> Result<(), TokenFileError> {
+    if token.is_demo() && !demo { Err(TokenFileError::Demo { alias, file: path.to_owned() }) } else { Ok(()) }
 }
 
 /// A stamp of the last write to a file. It changes with every write, even of the same content.

@@ -139,6 +139,7 @@ mod cli {
     pub mod suggest;
     pub mod token;
     mod token_faults;
+    mod token_people;
     mod token_start;
     pub mod troubleshooting;
     mod warnings;

@@ -204,7 +204,7 @@ fn a_table_for_people() {
     [+] analytics  report 101   works
     [-] old        file         FOLDER/old has mode 0644 and can be read by others or changed by its group  chmod 0600 FOLDER/old
     [!] short      file         the token is shorter than any known token of Yandex  check that the file contains the whole token
-    [-] short      alive        Metrica and Yandex ID reject the token (expired, revoked, password changed, or application edited)  issue a new token and write it to the file
+    [-] short      alive        Metrica and Yandex ID reject the token (expired, revoked, password changed, or application edited)  issue a new token with `metrika-gate token login`, or write one to the file
 
     problems found: 3 wrong, 0 unknown, 1 warning; sent 7 requests, reads only
     "#);
@@ -317,6 +317,6 @@ fn the_stand_in_names_the_issuer_of_a_token() {
             "not_represented"
         ]
     );
-    assert!(said.to_string().contains("ivan, and not shop-owner"), "{said}");
+    assert!(said.to_string().contains("ivan, but shop-owner is configured"), "{said}");
     assert!(fake.turn("account?token=test-unknown").is_err() && fake.turn("nothing").is_err());
 }

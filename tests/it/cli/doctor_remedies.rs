@@ -123,14 +123,14 @@ fn rows() -> Vec<Row> {
         },
         Row {
             knobs: &["revoke?token=test-000000000000000000000000reads"],
-            ..row("dead", READS, "issue a new token and write it to the file", issues!(ALL))
+            ..row("dead", READS, "issue a new token with `metrika-gate token login`", issues!(ALL))
         },
         Row {
             knobs: &[
                 "revoke?token=test-000000000000000000000000reads",
                 "fail?error_type=backend_error&path=/info&times=1",
             ],
-            ..row("invalid", READS, "issue a new token and write it to the file", issues!(ALL))
+            ..row("invalid", READS, "issue a new token with `metrika-gate token login`", issues!(ALL))
         },
         Row {
             knobs: &["fail?error_type=unauthorized&path=/management&times=99"],
