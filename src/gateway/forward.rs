@@ -185,6 +185,7 @@ async fn ready_to_leave(
         if let Some(body_policy) = &permit.body_policy {
             // Boxed to keep the future small: few requests have body rules.
             let original = Box::pin(body_policy::settle(body_policy, request, &permit.exchange)).await?;
+            permit.has_waited();
             permit.content_type_changed(original);
             if permit.renew(request)? {
                 continue;

@@ -11,10 +11,12 @@
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::{ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, EXPECT, TE, VIA};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 use hyper::body::Body;
+use tokio::time::Instant;
 
 use super::authorize::Permitted;
 use super::body_policy::OriginalContentType;
@@ -62,6 +64,8 @@ pub struct Permit {
     snapshot: Rc<Snapshot>,
     /// The revision of the facts that the latest decision was made with, if they decided.
     revision: Option<u64>,
+    /// The time, as long as the request has waited for nothing since it was read.
+    begun: Cell<Option<Instant>>,
 }
 
 impl Outbound {
@@ -75,6 +79,22 @@ impl Permit {
     /// Returns the token that is sent.
     pub const fn token_use(&self) -> TokenUse {
         self.token_use
+    }
+
+    /// Records that the request has waited.
+    pub fn has_waited(&self) {
+        self.begun.set(None);
+    }
+
+    /// Returns the present, and the age of the request. Before the first wait no clock is read, nor at the first call.
+    pub fn now(&self) -> (Instant, Duration) {
+        self.begun.take().map_or_else(
+            || {
+                let now = Instant::now();
+                (now, now.saturating_duration_since(self.exchange.started))
+            },
+            |begun| (begun, Duration::ZERO),
+        )
     }
 
     /// Returns the pool of connections that the request may leave on.
@@ -242,6 +262,7 @@ impl Stage<Permitted> for Inject {
         let revision = decision.is_choice().then(|| exchange.worker().learning.revision());
         let (body_policy, target) = (decision.take_body_policy(), decision.target().clone().into_origin_form());
         let request = Box::new(Outgoing { method: head.method, target, fields: head.headers, body });
+        let begun = Cell::new(Some(exchange.started));
         let permit = Permit {
             exchange,
             body_policy,
@@ -253,6 +274,7 @@ impl Stage<Permitted> for Inject {
             original_content_type: None,
             snapshot: snapshot.clone(),
             revision,
+            begun,
         };
         Ok(Outbound { request, permit })
     }

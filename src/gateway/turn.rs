@@ -28,8 +28,8 @@ pub async fn take(permit: &Permit, held: usize) -> Result<Turn, Rejection> {
     let generation = permit.generation();
     let Some(numbers) = &generation.quota else { return Ok(Turn::unlimited()) };
     let exchange = &permit.exchange;
-    let now = Instant::now();
-    let rest = generation.timeouts.request.saturating_sub(now.saturating_duration_since(exchange.started));
+    let (now, age) = permit.now();
+    let rest = generation.timeouts.request.saturating_sub(age);
     let Some(request) =
         permit.token_position().and_then(|token| exchange.quota_request(&Asking { numbers, token, rest }))
     else {

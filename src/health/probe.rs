@@ -176,7 +176,7 @@ impl Place {
                 return Err(NoResponse::TooLong);
             }
         }
-        turn.done();
+        turn.done(std::time::Instant::now());
         let is_packed = head.headers.get(CONTENT_ENCODING).is_some_and(|coding| coding == "gzip");
         let body = if is_packed { unpacked(&read)? } else { read.freeze() };
         Ok(ProbeResponse { status: head.status, body })

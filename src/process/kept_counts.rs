@@ -153,7 +153,7 @@ mod tests {
             rest: 1_000_000,
         });
         match turns.ask(request, std::time::Instant::now()).unwrap() {
-            Asked::Granted(turn) => turn.done(),
+            Asked::Granted(turn) => turn.done(std::time::Instant::now()),
             Asked::Waits(_) => panic!("a slot is free"),
         }
     }

@@ -103,6 +103,7 @@ pub(super) struct Entries {
 
 impl Entries {
     /// Adds a request. `None` if there are 4 billion.
+    #[inline]
     pub(super) fn add(&mut self, mut entry: Entry) -> Option<EntryKey> {
         entry.order = self.arrivals;
         self.arrivals = self.arrivals.saturating_add(1);

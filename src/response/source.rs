@@ -42,8 +42,8 @@ impl Carrier {
 pub struct Source {
     incoming: Received,
     phase: Phase,
-    /// The arrival of the latest piece, or of the head.
-    last_piece: Instant,
+    /// The arrival of the latest piece, of the end, or of the head.
+    last_arrival: Instant,
     reusable: bool,
     progress: Rc<dyn ResponseProgress>,
 }
@@ -69,7 +69,7 @@ impl Source {
         reusable: bool,
         progress: Rc<dyn ResponseProgress>,
     ) -> Self {
-        let mut source = Self { incoming, phase: Phase::Open(carrier), last_piece: at, reusable, progress };
+        let mut source = Self { incoming, phase: Phase::Open(carrier), last_arrival: at, reusable, progress };
         // A response without a body has ended before it is polled; its connection is released at once.
         if source.incoming.is_end_stream() {
             source.end(true);
@@ -82,19 +82,22 @@ impl Source {
         &self.progress
     }
 
+    /// Returns the time at which something arrived last.
+    pub const fn last_arrival(&self) -> Instant {
+        self.last_arrival
+    }
+
     /// Returns the next piece.
     pub fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ResponseError>>> {
         let Phase::Open(carrier) = &mut self.phase else { return Poll::Ready(None) };
         let Poll::Ready(polled) = Pin::new(&mut self.incoming).poll_frame(context) else {
-            ready!(carrier.watchdog.poll_passed(context, self.last_piece + carrier.idle_limit));
+            ready!(carrier.watchdog.poll_passed(context, self.last_arrival + carrier.idle_limit));
             return Poll::Ready(Some(Err(ResponseError::Stalled)));
         };
         if polled.is_none() && carrier.lease.is_http2() && !self.incoming.is_end_stream() {
             return Poll::Ready(Some(Err(ResponseError::Reset)));
         }
-        if polled.is_some() {
-            self.last_piece = Instant::now();
-        }
+        self.last_arrival = Instant::now();
         Poll::Ready(polled.map(|read| read.map_err(ResponseError::Upstream)))
     }
 

@@ -151,7 +151,7 @@ impl Streaming {
         if !self.is_of_quota {
             let turn = self.turn.take();
             if whole {
-                turn.into_iter().for_each(Turn::done);
+                turn.into_iter().for_each(|turn| turn.done(self.source.last_arrival().into_std()));
             }
         }
     }

@@ -1,6 +1,8 @@
 //! The id of a distributed trace, which a caller sends in `traceparent` (W3C Trace Context, level 1).
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
+
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// The trace id: 32 lower-case hexadecimal digits, not all zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -10,7 +12,7 @@ impl TraceId {
     /// Returns the trace id that a request names; `None` without a single valid `traceparent`.
     #[must_use]
     pub fn of(fields: &HeaderMap) -> Option<Self> {
-        let mut values = fields.get_all("traceparent").iter();
+        let mut values = fields.get_all(&TRACEPARENT).iter();
         let (Some(value), None) = (values.next(), values.next()) else { return None };
         let (version, rest) = value.as_bytes().split_first_chunk::<2>()?;
         let (id, rest) = rest.strip_prefix(b"-")?.split_first_chunk::<32>()?;

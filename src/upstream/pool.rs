@@ -322,9 +322,10 @@ where
 
     pub(super) fn keep(self: &Rc<Self>, carried: CarriedToken, connection: Http1) {
         // Watched from now on, so a close by the upstream is noticed while the connection is idle.
-        let is_young = connection.until > Instant::now();
+        let now = Instant::now();
+        let is_young = connection.until > now;
         if is_young && connection.is_free() && connection.is_quiet(&mut Context::from_waker(&self.reaper.borrow())) {
-            self.idle.borrow_mut().push(Idle { carried, connection, since: Instant::now() });
+            self.idle.borrow_mut().push(Idle { carried, connection, since: now });
             self.reap_later();
         }
     }

@@ -49,11 +49,66 @@ pub enum Remaining {
     },
 }
 
+/// What becomes of a field.
+#[derive(Debug, Clone)]
+enum Use {
+    /// It is dropped.
+    None,
+    /// `Connection`.
+    Connection,
+    /// It is kept under this name.
+    Kept(HeaderName),
+}
+
+impl Use {
+    fn of(name: &[u8], wants: impl Fn(&[u8]) -> bool) -> Result<Self, httparse::Error> {
+        Ok(match framed_by(name) {
+            Some(CONNECTION) => Self::Connection,
+            Some(known) => Self::Kept(known),
+            None if wants(name) => Self::Kept(HeaderName::from_bytes(name).map_err(|_| httparse::Error::HeaderName)?),
+            None => Self::None,
+        })
+    }
+}
+
+/// The longest name that is remembered, which bounds the memory of a connection.
+const REMEMBERED: usize = 48;
+
+/// The names of the fields of earlier heads on a connection, as they were written, by their position in the head. A server sends
+/// the same names in the same order, and to read a name takes 250 instructions, to compare it 30.
+#[derive(Debug, Default)]
+pub struct KnownNames(Vec<(Box<[u8]>, Use)>);
+
+impl KnownNames {
+    /// Returns the use of the field `name` at this position of a head. `wants` is the same for all heads of a connection.
+    fn of(&mut self, position: usize, name: &[u8], wants: impl Fn(&[u8]) -> bool) -> Result<Use, httparse::Error> {
+        if let Some((known, its_use)) = self.0.get(position)
+            && **known == *name
+        {
+            return Ok(its_use.clone());
+        }
+        let its_use = Use::of(name, wants)?;
+        if name.len() <= REMEMBERED {
+            let new = (name.into(), its_use.clone());
+            if let Some(place) = self.0.get_mut(position) {
+                *place = new;
+            } else if self.0.len() == position {
+                self.0.push(new);
+            }
+        }
+        Ok(its_use)
+    }
+}
+
 /// Parses the head at the beginning of `bytes`; `None` if it is incomplete.
 ///
 /// # Errors
 /// The head is invalid.
-pub fn read(bytes: &Bytes, wants: impl Fn(&[u8]) -> bool) -> Result<Option<ResponseHead>, httparse::Error> {
+pub fn read(
+    bytes: &Bytes,
+    names: &mut KnownNames,
+    wants: impl Fn(&[u8]) -> bool,
+) -> Result<Option<ResponseHead>, httparse::Error> {
     let mut fields = [const { MaybeUninit::uninit() }; FIELDS];
     let mut answer = httparse::Response::new(&mut []);
     let parsed = ParserConfig::default().parse_response_with_uninit_headers(&mut answer, bytes, &mut fields)?;
@@ -63,18 +118,14 @@ pub fn read(bytes: &Bytes, wants: impl Fn(&[u8]) -> bool) -> Result<Option<Respo
     let status = StatusCode::from_u16(code).map_err(|_| httparse::Error::Status)?;
     let mut head =
         ResponseHead { status, fields: HeaderMap::with_capacity(USUAL), keep_alive: version == 1, bytes: read };
-    for field in answer.headers.iter() {
-        let name = field.name.as_bytes();
-        let of_the_hop = match framed_by(name) {
-            Some(CONNECTION) => !is_plain_connection(field.value, &mut head.keep_alive),
-            Some(_) => true,
-            None => false,
+    for (position, field) in answer.headers.iter().enumerate() {
+        let name = match names.of(position, field.name.as_bytes(), &wants)? {
+            Use::Connection if !is_plain_connection(field.value, &mut head.keep_alive) => CONNECTION,
+            Use::Kept(name) => name,
+            Use::None | Use::Connection => continue,
         };
-        if of_the_hop || wants(name) {
-            let name = HeaderName::from_bytes(name).map_err(|_| httparse::Error::HeaderName)?;
-            let value = HeaderValue::from_maybe_shared(bytes.slice_ref(field.value));
-            head.fields.append(name, value.map_err(|_| httparse::Error::HeaderValue)?);
-        }
+        let value = HeaderValue::from_maybe_shared(bytes.slice_ref(field.value));
+        head.fields.append(name, value.map_err(|_| httparse::Error::HeaderValue)?);
     }
     // The field has no meaning in HTTP/1.0, so the message framing is faulty (RFC 9112, section 6.1).
     if version == 0 && head.fields.contains_key(TRANSFER_ENCODING) {
@@ -172,7 +223,11 @@ mod tests {
     use super::*;
 
     fn head(text: &'static str) -> Result<Option<ResponseHead>, httparse::Error> {
-        read(&Bytes::from_static(text.as_bytes()), |name| name.to_ascii_lowercase().starts_with(b"wanted"))
+        head_after(&mut KnownNames::default(), text)
+    }
+
+    fn head_after(names: &mut KnownNames, text: &'static str) -> Result<Option<ResponseHead>, httparse::Error> {
+        read(&Bytes::from_static(text.as_bytes()), names, |name| name.to_ascii_lowercase().starts_with(b"wanted"))
     }
 
     fn whole(text: &'static str) -> ResponseHead {
@@ -205,7 +260,7 @@ mod tests {
             assert!(head(text).is_err(), "{text}");
         }
         let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "a: b\r\n".repeat(FIELDS + 1));
-        assert!(read(&Bytes::from(many), |_| true).is_err());
+        assert!(read(&Bytes::from(many), &mut KnownNames::default(), |_| true).is_err());
     }
 
     #[test]
@@ -213,6 +268,23 @@ mod tests {
         let head = whole("HTTP/1.1 200 OK\r\nWanted-A: 1\r\nother: 2\r\nContent-Length: 3\r\nwanted-a: 4\r\n\r\n");
         let kept: Vec<_> = head.fields.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
         assert_eq!(kept, [("wanted-a", "1"), ("wanted-a", "4"), ("content-length", "3")]);
+    }
+
+    #[test]
+    fn rule_2_earlier_heads_change_nothing() {
+        let mut names = KnownNames::default();
+        for text in [
+            "HTTP/1.1 200 OK\r\nwanted-a: 1\r\nother: 2\r\nconnection: close\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nwanted-a: 2\r\nother: 3\r\nconnection: x\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nother: 2\r\nWanted-a: 3\r\ncontent-length: 3\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nwanted-a: 1\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nunwanted: 1\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nwanted-a: 1\r\nwanted-a: 2\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "HTTP/1.1 200 OK\r\n\r\n",
+        ] {
+            let (alone, after) = (whole(text), head_after(&mut names, text).unwrap().unwrap());
+            assert_eq!((alone.fields, alone.keep_alive), (after.fields, after.keep_alive), "{text}");
+        }
     }
 
     #[test]

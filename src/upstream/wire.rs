@@ -15,7 +15,7 @@ use tokio_rustls::client::TlsStream;
 use super::broken::{Broken, HEAD_BYTES};
 use super::listener::Listener;
 use super::request::{Framing, Outgoing, write_head};
-use super::response_head::{self, ResponseHead};
+use super::response_head::{self, KnownNames, ResponseHead};
 
 /// The bytes of an HTTP/1.1 connection.
 pub struct Wire {
@@ -39,6 +39,8 @@ pub struct Wire {
     pub fault: Option<Broken>,
     /// The task to wake on a failure of the body.
     pub reader: Option<Waker>,
+    /// The names of fields in the heads so far.
+    names: KnownNames,
 }
 
 /// The size of one read of a head or a small body.
@@ -63,6 +65,7 @@ impl Wire {
             answering: false,
             fault: None,
             reader: None,
+            names: KnownNames::default(),
         }
     }
 
@@ -132,7 +135,7 @@ impl Wire {
             }
             if !self.buffer.is_empty() {
                 let bytes = self.buffer.split().freeze();
-                match response_head::read(&bytes, |name| listener.wants(name)).map_err(Broken::Head)? {
+                match response_head::read(&bytes, &mut self.names, |name| listener.wants(name)).map_err(Broken::Head)? {
                     Some(head) if is_interim(head.status) => {
                         listener.heard(head.status, &head.fields);
                         self.buffer = BytesMut::from(bytes.slice(head.bytes..));

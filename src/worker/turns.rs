@@ -320,11 +320,11 @@ impl Turn {
         self.was_sent = true;
     }
 
-    /// Ends the turn: Metrica's response has ended.
-    pub fn done(mut self) {
+    /// Ends the turn: Metrica's response has ended, at `now`.
+    pub fn done(mut self, now: Instant) {
         if let Some((turns, lease)) = self.held.take() {
             // Only a refusal has a sequel.
-            let _ = turns.with(|broker, now| broker.finish(lease, now, Outcome::Done));
+            let _ = turns.with_at(turns.at_of(now), |broker, now| broker.finish(lease, now, Outcome::Done));
         }
     }
 

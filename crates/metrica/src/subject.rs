@@ -7,7 +7,7 @@
 //!    percent-decoded once, and `+` is a space.
 
 use strict_http::cut;
-use strict_http::target::{Names, plain};
+use strict_http::target::{Names, name_of, plain};
 
 use crate::operation::{Operation, Reach};
 
@@ -106,7 +106,8 @@ impl Subject {
 
     fn read_query(&mut self, query: &str, prefix: &str, found: &mut Found) {
         for pair in cut::parts(query.as_bytes(), b'&') {
-            let (name, value) = cut::around(pair, b'=');
+            let name = name_of(pair);
+            let value = cut::at_most(pair, name.len() + 1).1;
             let names = Names::of(name);
             if names.has(Names::IDS | Names::ID | Names::COUNTER) {
                 // Fast path: most values are digits and commas, unencoded.
