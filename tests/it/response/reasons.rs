@@ -196,12 +196,11 @@ fn the_reasons_are_in_the_documentation() {
 Each 401, 403, 420 and 429 of Metrica has one of these reasons. The reason is in `X-Gate-Reason` of the response, in `reason` of the access
 line, and in the metrics `metrika_gate_auth_failures_total` and `metrika_gate_quota_rejections_total`.
 
-- The second column is `X-Gate-Hint` of the response. Where rights are concerned, it also names the scopes that the operation needs and
-  those that the token declares.
+- `X-Gate-Hint` of the response begins with the second column. Where rights are concerned, the scopes follow that the operation needs and
+  that the token declares. For `ambiguous` and `other`, the hint is another one where the request itself shows the mistake: an unknown
+  login, or a report without `ids`.
 - The third column is `advice` of the access line, which has these scopes as `needs` and `declared`.
 - Refusals by the gate itself are in [rejections.md](rejections.md).
-
-A test writes this page from `crates/metrica/src/cause.rs`; `UPDATE=1 cargo test --test it` regenerates it.
 
 | reason | what the caller is told | what the operator can do |
 |---|---|---|
