@@ -16,6 +16,7 @@ mod accounts;
 pub mod app;
 mod ca;
 mod candidates;
+mod certificates;
 mod check;
 mod client_env;
 mod client_texts;

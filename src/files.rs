@@ -26,7 +26,7 @@ pub mod reading;
 mod trouble;
 pub mod writing;
 
-pub use writing::replace_like_before;
+pub use writing::{replace_like_before, replace_together};
 
 /// The purpose of a file or port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -79,9 +79,52 @@ struct BundleArgs {
 fn name(text: &str) -> Result<String, String> {
     let is_name = !text.contains(['_', ':']) && matches!(Host::of(text.as_bytes()), Some(Host::Name(_)));
     let is_plain = is_name && !text.ends_with('.') && !text.starts_with(['.', '-']);
-    is_plain
-        .then(|| text.to_ascii_lowercase())
-        .ok_or_else(|| "expected a name as in gate.example; for an address, use --address".to_owned())
+    let name = is_plain.then(|| text.to_ascii_lowercase());
+    let name = name.ok_or_else(|| "expected a name as in gate.example; for an address, use --address".to_owned())?;
+    if is_shared(&name) {
+        return Err(format!(
+            "the authority would sign every name below '{name}', and others own most of them; give the name of one host, for example gate.{name}, or gate.internal on a network of your own"
+        ));
+    }
+    Ok(name)
+}
+
+/// Names below which no registry registers: reserved (RFC 6761, RFC 6762, RFC 8375, the resolution of ICANN on `internal`), or
+/// of clusters and local networks by convention.
+const PRIVATE: [&str; 14] = [
+    "localhost",
+    "local",
+    "internal",
+    "lan",
+    "home",
+    "corp",
+    "private",
+    "intranet",
+    "home.arpa",
+    "svc",
+    "test",
+    "example",
+    "invalid",
+    "localdomain",
+];
+
+/// Second-level names below which the registries of countries register, as in `co.uk`.
+const OF_REGISTRIES: [&str; 14] =
+    ["ac", "asso", "co", "com", "edu", "go", "gob", "gov", "mil", "msk", "ne", "net", "or", "org"];
+
+/// Whether a name is a domain below which strangers register: a top-level name that is not private, or a second-level one of a
+/// registry. It is a rule of thumb; [`is_broad`] warns of the others.
+fn is_shared(name: &str) -> bool {
+    match name.rsplit_once('.') {
+        None => !PRIVATE.contains(&name),
+        Some((second, top)) => top.len() == 2 && OF_REGISTRIES.contains(&second),
+    }
+}
+
+/// Whether a name looks like a domain and not like a host: it has two labels, and its top-level name is not private.
+fn is_broad(name: &str) -> bool {
+    let is_domain = |(rest, top): (&str, &str)| !rest.contains('.') && !PRIVATE.contains(&top);
+    name.rsplit_once('.').is_some_and(is_domain) && !PRIVATE.contains(&name)
 }
 
 pub(super) fn run(args: &CaArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
@@ -117,6 +160,12 @@ fn init(InitArgs { folder, names, addresses, lifetime }: &InitArgs, out: &mut dy
         authority.names().len(),
         lifetime.days,
     )?;
+    for name in names.iter().filter(|name| is_broad(name)) {
+        writeln!(
+            out,
+            "- {AUTHORITY_KEY} signs every name below {name}, too; if others share that domain, start again with the name of one host"
+        )?;
+    }
     Ok(())
 }
 
@@ -174,11 +223,12 @@ fn issue(IssueArgs { folder, lifetime }: &IssueArgs, out: &mut dyn Write) -> any
     let authority = authority(folder, now)?;
     let key = NewKey::generate()?;
     let leaf = authority.issue(&key, lifetime.days, now)?;
-    for (name, bytes) in [(LEAF_KEY, key.pem().as_bytes()), (LEAF, leaf.as_bytes())] {
-        let path = folder.join(name);
-        files::replace_like_before(&path, bytes).with_context(|| format!("cannot replace {}", path.display()))?;
-    }
-    writeln!(out, "issued {}; it is valid for {} days", folder.join(LEAF).display(), lifetime.days)?;
+    let (key_file, leaf_file, pem) = (folder.join(LEAF_KEY), folder.join(LEAF), key.pem());
+    // Between the two, the gate finds a key that does not fit and keeps the old pair; the next `ca issue` replaces both.
+    let replaced = files::replace_together(&[(&key_file, pem.as_bytes()), (&leaf_file, leaf.as_bytes())]);
+    replaced
+        .map_err(|(path, error)| anyhow::Error::new(error).context(format!("cannot replace {}", path.display())))?;
+    writeln!(out, "issued {}; it is valid for {} days", leaf_file.display(), lifetime.days)?;
     Ok(())
 }
 
@@ -207,4 +257,32 @@ fn bundle(BundleArgs { folder, with_system }: &BundleArgs, out: &mut dyn Write) 
         system.len()
     )?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_authority_is_for_no_domain_that_strangers_share() {
+        for shared in ["com", "RU", "arpa", "net", "gate", "xn--p1ai", "co.uk", "Com.Ru", "msk.ru", "org.br"] {
+            let said = name(shared).unwrap_err();
+            assert!(said.contains("every name below") && said.contains("gate.internal"), "{shared}: {said}");
+        }
+        for own in [
+            "localhost",
+            "internal",
+            "lan",
+            "home.arpa",
+            "gate.co.uk",
+            "gate.svc",
+            "gate.metrika.svc.cluster.local",
+            "gate.example",
+        ] {
+            assert_eq!(name(own).as_deref(), Ok(own));
+        }
+        let broad = |name: &&str| is_broad(name);
+        let names = ["shop.ru", "com.tr", "gate.shop.ru", "gate.internal", "cluster.local", "home.arpa", "internal"];
+        assert_eq!(names.iter().filter(|name| broad(name)).collect::<Vec<_>>(), [&"shop.ru", &"com.tr"]);
+    }
 }

@@ -253,6 +253,7 @@ fn warnings(config: &Config, policy: &Policy) -> Vec<Warning> {
         warnings.extend(of_accounts.map(|message| (element("callers", position), message)));
     }
     warnings.extend(super::identity::warnings(config, SystemTime::now()));
+    warnings.extend(super::certificates::warnings(config, SystemTime::now()));
     for (position, caller) in config.callers.iter().enumerate().filter(|(_, caller)| !caller.rules.enforce) {
         let message = format!(
             "caller '{}' has enforce: false: requests that its scopes or rules refuse are forwarded, logged and counted",

@@ -245,7 +245,7 @@ fn would_be(
     let (method, version) = (&asked.method, Version::HTTP_11);
     // A request with a content type has a body.
     let body = fields.contains_key(CONTENT_TYPE).then_some(1);
-    let head = RequestHead { method, version, uri, fields, body, encoded: *encoded, opened_for: None };
+    let head = RequestHead { method, version, uri, fields, body, encoded: *encoded, opened_for: [None; 2] };
     let mut refused = Reason::UnknownCaller.into();
     for listener in config.listeners.iter().filter(|listener| listener.can_be_of(&caller.conditions)) {
         match decide::decide_for(Identified::supposed(position), &head, listener.name, known) {

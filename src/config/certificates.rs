@@ -12,4 +12,4 @@
 pub use super::authority::{Authority, AuthorityError, LEAF_DAYS, NewKey, RENEW_BEFORE};
 pub use super::client_auth::{ClientAuth, ClientCertificate, ClientCertificateFault, ClientTrust, RefusedCertificate};
 pub use super::handshakes::{HandshakeSettings, Handshakes, OneHandshake, OwnListeners};
-pub use super::leaf::{Leaf, LeafError, first_end};
+pub use super::leaf::{Leaf, LeafError, Untimely, first_end};

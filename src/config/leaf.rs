@@ -32,18 +32,28 @@ pub enum LeafError {
     #[error("the first certificate in the file is not valid X.509")]
     Unreadable,
     /// The key belongs to another certificate.
-    #[error("the key does not fit the certificate; replace both files together")]
+    #[error(
+        "the key does not fit the certificate; replace both files together (`metrika-gate ca issue` for those of an authority)"
+    )]
     Mismatch,
     /// TLS does not support the key.
     #[error(
         "the key is of a kind that TLS does not use ({0}); use ECDSA (P-256 or P-384), Ed25519 or RSA of 2048 bits or more"
     )]
     Unsupported(String),
+}
+
+/// The reason why clients do not accept a certificate now. It is served nevertheless: without it, nobody could connect, and
+/// other changes of the configuration would wait for it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Untimely {
     /// The validity has not begun.
-    #[error("the certificate is not valid before {0}; check the clock of this machine, or issue another certificate")]
+    #[error(
+        "the certificate is not valid before {0}; check the clock of this machine, or issue another one with `metrika-gate ca issue`"
+    )]
     TooEarly(String),
     /// The validity has ended.
-    #[error("the certificate expired at {0}; replace it")]
+    #[error("the certificate expired at {0}; replace it, or issue another one with `metrika-gate ca issue`")]
     Expired(String),
 }
 
@@ -73,13 +83,13 @@ impl Leaf {
     /// Checks that the certificate is valid at `now`.
     ///
     /// # Errors
-    /// [`LeafError::TooEarly`] and [`LeafError::Expired`].
-    pub fn check_time(&self, now: SystemTime) -> Result<(), LeafError> {
+    /// [`Untimely`].
+    pub fn check_time(&self, now: SystemTime) -> Result<(), Untimely> {
         let shown = |time| humantime::format_rfc3339_seconds(time).to_string();
         if now < self.not_before {
-            Err(LeafError::TooEarly(shown(self.not_before)))
+            Err(Untimely::TooEarly(shown(self.not_before)))
         } else if now > self.not_after {
-            Err(LeafError::Expired(shown(self.not_after)))
+            Err(Untimely::Expired(shown(self.not_after)))
         } else {
             Ok(())
         }
@@ -156,8 +166,8 @@ mod tests {
         let second = Duration::from_secs(1);
         assert_eq!(leaf.check_time(leaf.not_before), Ok(()));
         assert_eq!(leaf.check_time(leaf.not_after), Ok(()));
-        assert!(matches!(leaf.check_time(leaf.not_before - second), Err(LeafError::TooEarly(_))));
-        assert!(matches!(leaf.check_time(leaf.not_after + second), Err(LeafError::Expired(_))));
+        assert!(matches!(leaf.check_time(leaf.not_before - second), Err(Untimely::TooEarly(_))));
+        assert!(matches!(leaf.check_time(leaf.not_after + second), Err(Untimely::Expired(_))));
         assert_eq!(time_of(-1), SystemTime::UNIX_EPOCH);
     }
 }

@@ -1,9 +1,10 @@
 //! The keys `tls` and `proxy` of a listener.
 //!
 //! 1. The certificate and its key are read with the configuration: a change of a file is a change of the configuration, and
-//!    files that do not fit, or are not valid now, change nothing.
+//!    files that do not fit change nothing.
 //! 2. The authorities in `client_ca` are read in the same way.
-//! 3. A certificate that is renewed by the gate may have expired, for example while the gate did not run.
+//! 3. A certificate that has expired or is not yet valid is used: it is reported ([`Leaf::check_time`]), and does not hold up
+//!    the start or other changes.
 
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
@@ -241,19 +242,11 @@ fn leaf(
     let [certificate, key] = files.pair(listener);
     let mut content = |file, at: &At<'_>| read(file).map_err(|error| at.wrong(findings, error)).ok();
     let (chain, key) = (content(&certificate, of_certificate), content(&key, of_key).map(Zeroizing::new));
-    let now = SystemTime::now();
-    let in_time = |leaf: Leaf| match leaf.check_time(now) {
-        // Rule 3.
-        Err(LeafError::Expired(_)) if files.renewed_from.is_some() => Ok(leaf),
-        checked => checked.map(|()| leaf),
-    };
-    let read = Leaf::read(&chain?, &key?).and_then(in_time);
+    let read = Leaf::read(&chain?, &key?);
     let refused = |error: LeafError| {
         let (at, file) = match error {
             LeafError::NoKey | LeafError::Mismatch | LeafError::Unsupported(_) => (of_key, &files.key),
-            LeafError::NoCertificate | LeafError::Unreadable | LeafError::TooEarly(_) | LeafError::Expired(_) => {
-                (of_certificate, &files.certificate)
-            }
+            LeafError::NoCertificate | LeafError::Unreadable => (of_certificate, &files.certificate),
         };
         at.wrong(findings, refusal(file, &error));
     };

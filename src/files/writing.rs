@@ -1,6 +1,6 @@
 //! Replacing a file as a whole.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -35,13 +35,45 @@ pub fn replace_like_before(path: &Path, bytes: &[u8]) -> io::Result<()> {
         Err(error) if error.kind() == ErrorKind::NotFound => return replace(path, bytes),
         Err(error) => return Err(error),
     };
-    replace_with(path, bytes, |new| {
-        let made = new.metadata()?;
-        if (made.uid(), made.gid()) != (old.uid(), old.gid()) {
-            std::os::unix::fs::fchown(new, Some(old.uid()), Some(old.gid()))?;
+    replace_with(path, bytes, like(&old))
+}
+
+/// Like [`replace_like_before`], for files that belong together: every new file is complete before the first one takes its
+/// place, so an error leaves all old files, and only the end of the process between two renames leaves a mixture.
+///
+/// # Errors
+/// The path that cannot be replaced, and the errors of [`replace_like_before`].
+pub fn replace_together(files: &[(&Path, &[u8])]) -> Result<(), (PathBuf, io::Error)> {
+    let in_place = |path: &Path, error| (path.to_owned(), error);
+    for (position, (path, bytes)) in files.iter().enumerate() {
+        let staged = match path.metadata() {
+            Ok(old) => stage(path, bytes, like(&old)),
+            Err(error) if error.kind() == ErrorKind::NotFound => stage(path, bytes, |_| Ok(())),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = staged {
+            for (path, _) in files.iter().take(position) {
+                std::fs::remove_file(beside(path)).map_err(|error| in_place(path, error))?;
+            }
+            return Err(in_place(path, error));
         }
-        new.set_permissions(old.permissions())
-    })
+    }
+    for (path, _) in files {
+        put_in_place(path).map_err(|error| in_place(path, error))?;
+    }
+    Ok(())
+}
+
+/// Gives a new file the mode, the owner and the group of the old one.
+fn like(old: &Metadata) -> impl FnOnce(&File) -> io::Result<()> + use<> {
+    let (user, group, permissions) = (old.uid(), old.gid(), old.permissions());
+    move |new| {
+        let made = new.metadata()?;
+        if (made.uid(), made.gid()) != (user, group) {
+            std::os::unix::fs::fchown(new, Some(user), Some(group))?;
+        }
+        new.set_permissions(permissions)
+    }
 }
 
 /// Checks that a file can be put in the place of the one at `path`, and leaves nothing behind.
@@ -109,12 +141,20 @@ fn create(beside: &Path) -> io::Result<File> {
 }
 
 fn replace_with(path: &Path, bytes: &[u8], prepare: impl FnOnce(&File) -> io::Result<()>) -> io::Result<()> {
-    let beside = beside(path);
-    let mut file = create(&beside)?;
+    stage(path, bytes, prepare)?;
+    put_in_place(path)
+}
+
+/// Writes the new file beside the old one.
+fn stage(path: &Path, bytes: &[u8], prepare: impl FnOnce(&File) -> io::Result<()>) -> io::Result<()> {
+    let mut file = create(&beside(path))?;
     prepare(&file)?;
     file.write_all(bytes)?;
-    file.sync_all()?;
-    rename(&beside, path)
+    file.sync_all()
+}
+
+fn put_in_place(path: &Path) -> io::Result<()> {
+    rename(&beside(path), path)
 }
 
 #[cfg(test)]
@@ -140,5 +180,23 @@ mod tests {
         io::Read::read_to_string(&mut reader, &mut before).unwrap();
         assert_eq!(before, "old", "who reads the old one reads it to its end");
         assert!(!at("counts.new").exists());
+    }
+
+    #[test]
+    fn files_that_belong_together_are_replaced_together_or_not_at_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let [one, two] = ["one", "two"].map(|name| folder.path().join(name));
+        let read = || [&one, &two].map(|path| std::fs::read_to_string(path).unwrap());
+        for path in [&one, &two] {
+            std::fs::write(path, "old").unwrap();
+        }
+        let obstacle = folder.path().join("two.new");
+        std::fs::create_dir(&obstacle).unwrap();
+        let (path, _) = replace_together(&[(&one, b"new"), (&two, b"new")]).unwrap_err();
+        assert_eq!((path, read()), (two.clone(), ["old", "old"].map(str::to_owned)));
+        assert!(!folder.path().join("one.new").exists(), "nothing is left behind");
+        std::fs::remove_dir(&obstacle).unwrap();
+        replace_together(&[(&one, b"new"), (&two, b"new")]).unwrap();
+        assert_eq!(read(), ["new", "new"].map(str::to_owned));
     }
 }

@@ -4,13 +4,14 @@
 //! 2. It keeps its key, so a single file is replaced, and a reader never sees a certificate with the key of another. The
 //!    change of the file then becomes a change of the configuration, like any other; until then it is not renewed again.
 //! 3. A failure is logged once for each reason, and tried again.
-//! 4. Without `renew`, a certificate that expires soon, or has expired, is logged once.
+//! 4. Without `renew`, a certificate that expires soon, or has expired, is logged once; with and without it, one that is not yet
+//!    valid.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use super::Reloader;
-use crate::config::certificates::{RENEW_BEFORE, first_end};
+use crate::config::certificates::{RENEW_BEFORE, Untimely, first_end};
 use crate::config::{Config, Tls};
 use crate::files::replace_like_before;
 use crate::metrics::process::CertificateEnds;
@@ -36,7 +37,9 @@ impl Renewals {
     fn look(&mut self, config: &Config, now: SystemTime) {
         for (name, tls) in config.listeners.iter().filter_map(|one| Some((one.name, one.tls.as_ref()?))) {
             let left = tls.leaf.not_after.duration_since(now).ok();
-            if tls.files.renewed_from.is_some() {
+            if let Err(early @ Untimely::TooEarly(_)) = tls.leaf.check_time(now) {
+                self.say(name, early.to_string(), tls);
+            } else if tls.files.renewed_from.is_some() {
                 self.renew(name, tls, left, now);
             } else if left.is_none_or(|left| left < SOON) {
                 let when = if left.is_some() { "expires soon" } else { "has expired" };

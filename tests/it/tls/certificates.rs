@@ -55,10 +55,17 @@ fn an_authority_is_created_in_an_empty_folder_only() {
     assert_eq!(std::fs::read(at.join("ca.key")).unwrap(), before);
     let empty = folder.path().join("empty");
     std::fs::create_dir(&empty).unwrap();
-    assert_eq!(ca(&["init", empty.to_str().unwrap()]).0, 0);
-    for (argument, value) in
-        [("--name", "10.1.2.3"), ("--name", "a_b"), ("--name", "a:443"), ("--name", ""), ("--address", "gate")]
-    {
+    let (code, out, _) = ca(&["init", empty.to_str().unwrap(), "--name", "gate.shop.ru,shop.ru"]);
+    assert!(code == 0 && out.contains("signs every name below shop.ru, too"), "{out}");
+    for (argument, value) in [
+        ("--name", "10.1.2.3"),
+        ("--name", "com"),
+        ("--name", "co.uk"),
+        ("--name", "a_b"),
+        ("--name", "a:443"),
+        ("--name", ""),
+        ("--address", "gate"),
+    ] {
         assert_eq!(ca(&["init", named, argument, value]).0, 2, "{argument} {value}");
     }
 }
@@ -182,9 +189,7 @@ fn mistakes_of_tls_have_a_place_and_a_remedy() {
     let folder = plan.folder().to_owned();
     let whole = std::fs::read_to_string(plan.file()).unwrap();
     let now = SystemTime::now();
-    for (name, start) in [("expired", now - 100 * DAY), ("early", now + 10 * DAY), ("other", now)] {
-        authority_at(&folder.join(name), start);
-    }
+    authority_at(&folder.join("other"), now);
     std::fs::copy(folder.join("other/leaf.key"), folder.join("open.key")).unwrap();
     std::fs::set_permissions(folder.join("open.key"), std::fs::Permissions::from_mode(0o644)).unwrap();
     std::fs::write(folder.join("empty.pem"), "").unwrap();
@@ -202,7 +207,7 @@ fn mistakes_of_tls_have_a_place_and_a_remedy() {
         ("tls: {}", "metrika-gate ca init"),
         (
             "tls: {certificate: '@/ca/leaf.pem', key: '@/other/leaf.key'}",
-            "the key does not fit the certificate; replace both files together",
+            "the key does not fit the certificate; replace both files together (`metrika-gate ca issue`",
         ),
         (
             "tls: {certificate: '@/ca/leaf.pem', key: '@/open.key'}",
@@ -211,8 +216,6 @@ fn mistakes_of_tls_have_a_place_and_a_remedy() {
         ("tls: {certificate: '@/empty.pem', key: '@/ca/leaf.key'}", "a file with certificates in PEM form"),
         ("tls: {certificate: '@/ca/leaf.pem', key: '@/none.key'}", "an unencrypted private key"),
         ("tls: {authority: '@/none'}", "none/leaf.pem"),
-        ("tls: {authority: '@/expired'}", "; replace it"),
-        ("tls: {authority: '@/early'}", "check the clock of this machine"),
         ("tls: {authority: '@/open', renew: true}", "open/ca.key: it has mode 0644 and can be read by others"),
         ("tls: {certificate: '@/ca/leaf.pem', key: '@/ca/leaf.key', renew: true}", "needs 'authority'"),
         ("tls: {authority: '@/ca', sni: x}", "unknown key"),
@@ -310,4 +313,75 @@ fn a_certificate_that_nobody_renews_is_reported_once() {
     let said = gate.log().iter().filter(|line| line.contains("needs attention")).count();
     assert_eq!(said, 1);
     assert!(TcpStream::connect(gate.place("app")).unwrap().set_read_timeout(Some(PATIENCE)).is_ok());
+}
+
+/// Clients report such a certificate clearly; a gate that does not start, or that takes no other change, is worse.
+#[test]
+fn a_certificate_that_is_not_valid_now_is_served_and_reported() {
+    let upstream = Upstream::plain();
+    for (early, cause) in [(true, "is not valid before"), (false, "it has expired")] {
+        let plan = Gate::plan(&upstream, TLS);
+        let folder = plan.folder().join("ca");
+        std::fs::remove_dir_all(&folder).unwrap();
+        let now = SystemTime::now();
+        authority_at(&folder, if early { now + 10 * DAY } else { now - 100 * DAY });
+        let (code, out, error) = outcome(program().args(["check", "--config"]).arg(plan.file()));
+        let said = if early { cause } else { "expired at" };
+        let line = out.lines().find(|line| line.contains(said)).unwrap_or_else(|| panic!("{out}{error}"));
+        assert!(code == 0 && line.starts_with("warning: ") && line.contains("metrika-gate ca issue"), "{code} {line}");
+        let gate = plan.start();
+        let line = gate.until_log(&["the certificate needs attention", cause]);
+        assert!(line.contains("\"ERROR\"") && line.contains("metrika-gate ca issue"), "{line}");
+        let end = gate.metric(&["certificate_expiry_timestamp_seconds", "app"]);
+        assert_eq!(end < now.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs_f64(), !early);
+        gate.replace_config(&gate.config().replace("id: reports", "id: renamed"));
+        gate.until_log(&["configuration reloaded"]);
+        assert!(gate.admin("/readyz?verbose").text().contains("ok"));
+        assert_eq!(ca(&["issue", folder.to_str().unwrap()]).0, 0);
+        until("the new one is in use", || gate.metric(&["certificate_expiry_timestamp_seconds", "app"]) != end);
+        served(&gate);
+    }
+}
+
+#[test]
+fn a_key_of_the_authority_that_the_gate_does_not_need_is_reported() {
+    let upstream = Upstream::plain();
+    let plan = Gate::plan(&upstream, TLS);
+    let file = plan.file();
+    let check = || outcome(program().args(["check", "--config"]).arg(&file)).1;
+    let key = plan.folder().join("ca/ca.key");
+    let said = check();
+    let line = said.lines().find(|line| line.contains("ca/ca.key")).unwrap_or_else(|| panic!("{said}"));
+    assert!(line.starts_with("warning: ") && line.contains("set renew: true"), "{line}");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replace("/ca'}", "/ca', renew: true}")).unwrap();
+    let said = check();
+    assert!(said.contains("is valid") && !said.contains("ca.key"), "the gate needs it: {said}");
+    std::fs::write(&file, text).unwrap();
+    std::fs::rename(&key, plan.folder().join("elsewhere.key")).unwrap();
+    assert!(!check().contains("ca.key"), "it is not beside the certificate");
+}
+
+/// What a crash between the two files leaves: the gate serves the old pair, and `ca issue` makes a new one.
+#[test]
+fn half_an_issued_pair_is_never_served_and_the_next_issue_repairs_it() {
+    let upstream = Upstream::plain();
+    let gate = Gate::start(&upstream, TLS);
+    let (folder, first) = (gate.file("ca"), served(&gate));
+    let other = tempfile::tempdir().unwrap();
+    authority_at(other.path(), SystemTime::now());
+    std::fs::copy(other.path().join("leaf.key"), folder.join("leaf.key")).unwrap();
+    let line = gate.until_log(&["the configuration was not reloaded", "the key does not fit the certificate"]);
+    assert!(line.contains("metrika-gate ca issue"), "{line}");
+    assert_eq!(served(&gate), first);
+    // A full disk, for example: nothing is replaced.
+    let pair = || ["leaf.pem", "leaf.key"].map(|name| std::fs::read(folder.join(name)).unwrap());
+    let before = pair();
+    std::fs::create_dir(folder.join("leaf.pem.new")).unwrap();
+    let (code, _, error) = ca(&["issue", folder.to_str().unwrap()]);
+    assert!(code != 0 && error.contains("cannot replace") && error.contains("leaf.pem"), "{error}");
+    assert_eq!(pair(), before);
+    std::fs::remove_dir(folder.join("leaf.pem.new")).unwrap();
+    assert_eq!(ca(&["issue", folder.to_str().unwrap()]).0, 0);
+    until("the new pair is served", || served(&gate) != first);
 }

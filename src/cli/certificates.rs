@@ -1,0 +1,44 @@
+//! Warnings of `check` about the certificates of listeners.
+
+use std::path::Path;
+use std::time::SystemTime;
+
+use super::check::{Warning, key};
+use crate::config::document::Step;
+use crate::config::tls::names::AUTHORITY_KEY;
+use crate::config::{Config, Tls};
+use crate::files::External;
+use crate::process::sandbox::Needs;
+
+/// Returns warnings about certificates that clients do not accept at `now`, and about keys of authorities that the gate can
+/// read and does not need.
+pub(super) fn warnings(config: &Config, now: SystemTime) -> Vec<Warning> {
+    let needs = config.sandbox.then(|| Needs::of(&External::of(config, None)));
+    let mut warnings = Vec::new();
+    for (position, listener) in config.listeners.iter().enumerate() {
+        let Some(tls) = &listener.tls else { continue };
+        let (name, place) = (listener.name, || vec![key("listeners"), Step::Index(position), key("tls")]);
+        if let Err(untimely) = tls.leaf.check_time(now)
+            && (tls.leaf.not_before > now || tls.files.renewed_from.is_none())
+        {
+            warnings.push((place(), format!("listener '{name}': clients refuse it: {untimely}")));
+        }
+        warnings.extend(exposed_key(tls, needs.as_ref()).map(|said| (place(), format!("listener '{name}': {said}"))));
+    }
+    warnings
+}
+
+/// Describes the key of an authority that lies beside the certificate and that the gate can read without needing it.
+fn exposed_key(tls: &Tls, needs: Option<&Needs>) -> Option<String> {
+    if tls.files.renewed_from.is_some() {
+        return None;
+    }
+    let folders = [&tls.files.certificate, &tls.files.key].map(|file| file.parent());
+    let beside = folders.into_iter().flatten().map(|folder| folder.join(AUTHORITY_KEY));
+    let is_readable = |path: &Path| path.is_file() && std::fs::File::open(path).is_ok();
+    let path = beside.filter(|path| needs.is_none_or(|needs| needs.can_read(path))).find(|path| is_readable(path))?;
+    Some(format!(
+        "whoever takes over the gate can read {} and pose as Metrica to the callers; move it to the machine that runs `metrika-gate ca issue`, or set renew: true if the gate shall renew the certificate",
+        path.display()
+    ))
+}
