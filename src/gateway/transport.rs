@@ -22,8 +22,8 @@ pub struct Transport {
     stalled: Cell<bool>,
     /// The budget of body bytes that are read ahead.
     pub ahead: Rc<Budget>,
-    /// The name that the connection was opened for.
-    opened_for: Option<Box<str>>,
+    /// The names that the connection was opened for.
+    opened_for: OpenedFor,
     /// The client of a listener with TLS or of a forward proxy; `None` on other listeners.
     client: Option<Client>,
     /// The connection ends after the responses to the requests in progress.
@@ -31,6 +31,9 @@ pub struct Transport {
     /// The key of the CONNECT request of the tunnel.
     key: Offered,
 }
+
+/// The names that a connection was opened for: with CONNECT, and in TLS.
+pub type OpenedFor = [Option<Box<str>>; 2];
 
 /// The client of a connection that can begin with a TLS handshake.
 #[derive(Debug)]
@@ -47,7 +50,7 @@ impl Default for Transport {
             flusher: RefCell::default(),
             stalled: Cell::default(),
             ahead: Rc::new(Budget::new(AHEAD)),
-            opened_for: None,
+            opened_for: OpenedFor::default(),
             client: None,
             ends: Cell::new(false),
             key: Offered::default(),
@@ -56,11 +59,11 @@ impl Default for Transport {
 }
 
 impl Transport {
-    /// Creates the state of a connection that was opened for this name, in TLS or with CONNECT, with this certificate of the
-    /// client and this key of the CONNECT request.
+    /// Creates the state of a connection that was opened for these names, with this certificate of the client and this key of
+    /// the CONNECT request.
     #[must_use]
-    pub fn opened_as(name: Option<Box<str>>, certificate: Option<ClientCertificate>, key: Offered) -> Self {
-        Self { opened_for: name, client: Some(Client { certificate }), key, ..Self::default() }
+    pub fn opened_as(opened_for: OpenedFor, certificate: Option<ClientCertificate>, key: Offered) -> Self {
+        Self { opened_for, client: Some(Client { certificate }), key, ..Self::default() }
     }
 
     /// Returns the key that the CONNECT request of the tunnel offered, which holds for every request in it.
@@ -86,10 +89,10 @@ impl Transport {
         self.ends.get()
     }
 
-    /// Returns the name that the connection was opened for, if any.
+    /// Returns the names that the connection was opened for, with CONNECT and in TLS.
     #[must_use]
-    pub fn opened_for(&self) -> Option<&str> {
-        self.opened_for.as_deref()
+    pub fn opened_for(&self) -> [Option<&str>; 2] {
+        self.opened_for.each_ref().map(Option::as_deref)
     }
 
     /// Registers the waker of the task that flushes.

@@ -14,14 +14,16 @@
 //! 6. At most `limits.header_fields` fields, in any HTTP version (`headers_too_large`, 431). An HTTP/2 request also gets
 //!    the checks that the HTTP/1.1 reader has already made for HTTP/1.1 (`http2_request`).
 //! 7. A forward proxy serves Metrica's names only ([`super::proxy`]); otherwise `destination_denied`, 403.
-//! 8. On a connection that was opened for a name, in TLS (SNI) or with CONNECT, requests are for that name; otherwise
-//!    `misdirected`, 421 (RFC 9110, section 7.4).
+//! 8. On a connection that was opened for a name, in TLS (SNI) or with CONNECT, requests are for that name, or for both if it
+//!    was opened for two; otherwise `misdirected`, 421 (RFC 9110, section 7.4).
+//! 9. CONNECT is refused because of its method (405), before its host is looked at: the client has to learn that the listener is
+//!    no proxy, or that the tunnel is already open.
 //!
 //! Rules 1 and 4 are checked again after a request has waited, because they depend on the configuration.
 
 use http::header::HOST;
 use http::uri::Scheme;
-use http::{HeaderMap, HeaderName, HeaderValue, Uri, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
 use rustc_hash::FxHashMap;
 use strict_http::Malformed;
 use strict_http::connect::agree;
@@ -108,6 +110,9 @@ impl Admission {
         if head.fields.len() > limits.header_fields {
             return Err(Malformed::TooManyFields.into());
         }
+        if *head.method == Method::CONNECT {
+            return Err(Malformed::Connect.into());
+        }
         if head.version == Version::HTTP_2 {
             http2_request::check(head, limits.header_bytes)?;
         }
@@ -116,8 +121,8 @@ impl Admission {
             proxy::absolute(head.uri)?;
         }
         self.check_host(authority)?;
-        if head.opened_for.is_some_and(|name| !names(authority, name)) {
-            return Err(Reason::Misdirected.into());
+        if let Some(name) = head.opened_for.into_iter().flatten().find(|name| !names(authority, name)) {
+            return Err(misdirected(name));
         }
         if head.fields.keys().any(is_of_browsers) {
             return Err(Reason::BrowserDenied.into());
@@ -174,6 +179,18 @@ fn port(uri: &Uri) -> u16 {
 /// Whether an authority has this host (rule 8).
 fn names(authority: &[u8], host: &str) -> bool {
     matches!((Host::of(authority), Host::of(host.as_bytes())), (Some(one), Some(other)) if one.is(other))
+}
+
+/// The refusal of rule 8. The log names the name of the connection, which the client has given elsewhere than in `Host`.
+#[cold]
+fn misdirected(name: &str) -> Rejection {
+    let shown = name.as_bytes().get(..SHOWN).unwrap_or(name.as_bytes()).escape_ascii();
+    Rejection::because(
+        Reason::Misdirected,
+        anyhow::anyhow!(
+            "the connection was opened for '{shown}', in TLS or with CONNECT, and the request is for another host"
+        ),
+    )
 }
 
 /// The maximum number of bytes of a host in the log.

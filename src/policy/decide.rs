@@ -61,8 +61,8 @@ pub struct RequestHead<'a> {
     pub body: Option<u64>,
     /// The rule that the target broke before it was percent-encoded.
     pub encoded: Option<Broken>,
-    /// The name that the connection was opened for, if any.
-    pub opened_for: Option<&'a str>,
+    /// The names that the connection was opened for, with CONNECT and in TLS.
+    pub opened_for: [Option<&'a str>; 2],
 }
 
 impl<'a> RequestHead<'a> {
@@ -76,7 +76,7 @@ impl<'a> RequestHead<'a> {
             fields: &parts.headers,
             body,
             encoded: None,
-            opened_for: None,
+            opened_for: [None; 2],
         }
     }
 }
@@ -103,7 +103,6 @@ impl Identified {
 #[derive(Debug, Clone)]
 pub struct AdmittedRequest {
     verb: Option<Verb>,
-    is_connect: bool,
     uri: Uri,
     encoded: Option<Broken>,
     admitted: Admitted,
@@ -168,7 +167,6 @@ pub fn admit(
     let admitted = known.admissions.of(listener)?.admit(head, known.limits)?;
     Ok(AdmittedRequest {
         verb: Verb::of(head.method),
-        is_connect: *head.method == Method::CONNECT,
         uri: head.uri.clone(),
         encoded: head.encoded,
         admitted,
@@ -269,7 +267,7 @@ impl AdmittedRequest {
     /// Reads the target and its operation. The host of an absolute form (RFC 9112, section 3.2.2) is ignored, because the
     /// upstream is fixed.
     fn read<'a>(&self, caller: Identified, known: &KnownState<'a>) -> Result<(Target, &'a Operation), Rejection> {
-        let verb = self.verb.ok_or_else(|| self.without_verb())?;
+        let verb = self.verb.ok_or(Reason::MethodNotAllowed)?;
         let (policy, limit) = (known.policy, known.limits.target_bytes);
         let target = Target::canonical(&self.uri, limit, |path| policy.knows(path)).map_err(|bad| match bad {
             BadTarget::Ambiguous(broken) => Malformed::Target(broken),
@@ -286,12 +284,6 @@ impl AdmittedRequest {
         }
         let operation = policy.operation(verb, target.path()).map_err(rejection)?;
         Ok((target, operation))
-    }
-
-    /// The refusal of a method that no operation has.
-    #[cold]
-    fn without_verb(&self) -> Rejection {
-        if self.is_connect { Malformed::Connect.into() } else { Reason::MethodNotAllowed.into() }
     }
 
     fn terms(

@@ -25,8 +25,7 @@ pub fn check(head: &RequestHead<'_>, header_bytes: usize) -> Result<(), Malforme
         return Err(Malformed::NoHost);
     }
     let target = head.uri.path_and_query().map_or("", |target| target.as_str());
-    // CONNECT has no path, and is refused because of its method.
-    if !target.starts_with('/') && *head.method != http::Method::CONNECT && target != "*" {
+    if !target.starts_with('/') && target != "*" {
         return Err(Rule::Beginning.at(0).into());
     }
     Ok(())

@@ -5,14 +5,15 @@
 //! 2. On a forward proxy, the first bytes decide: a CONNECT request opens a tunnel to one of Metrica's names, which ends here
 //!    ([`crate::policy::proxy`]); any other request is served as it is. The gate never connects to a target.
 //! 3. The name of a tunnel, and the name in a TLS handshake (SNI), is that of every request on the connection
-//!    ([`crate::policy::admission`], rule 8). If there are both, they are the same.
+//!    ([`crate::policy::admission`], rule 8). If they differ, every request is refused.
 //! 4. All of this together has the timeout of a request's header, and the connection counts from its accept. A draining
-//!    worker waits for it as for an idle connection.
+//!    worker waits for it as for an idle connection. Only a handshake that was due counts as one that exceeded the timeout.
 //! 5. A failed handshake is counted, and logged with its remedy. One that the client ends without an alert, like that of a
 //!    port scan, is only counted.
 //! 6. A key in the `Proxy-Authorization` of a CONNECT request holds for every request in the tunnel. One that is invalid or
 //!    unknown is refused at once (`key_unknown`, 401). A refusal here is counted for the caller of the key and certificate.
 
+use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -37,7 +38,7 @@ use crate::config::certificates::{
 };
 use crate::gateway::connection::Connection;
 use crate::gateway::refuse_early;
-use crate::gateway::transport::Transport;
+use crate::gateway::transport::{OpenedFor, Transport};
 use crate::metrics::{Handshake, TunnelContent};
 use crate::policy::caller::Evidence;
 use crate::policy::offered::{Offered, has_key};
@@ -49,8 +50,8 @@ use crate::worker::Worker;
 struct Opened {
     socket: Socket,
     protocol: Protocol,
-    /// The name that it was opened for.
-    name: Option<Box<str>>,
+    /// The names that it was opened for.
+    names: OpenedFor,
     client: Client,
 }
 
@@ -102,13 +103,15 @@ struct Entrance {
     kind: Kind,
     evidence: Evidence,
     limits: Limits,
+    /// Whether a TLS handshake is due.
+    in_handshake: Cell<bool>,
 }
 
 /// Serves a connection from its first byte.
 pub async fn enter(worker: Rc<Worker>, kind: Kind, evidence: Evidence, socket: Socket, limits: Limits) {
     let peer = evidence.peer;
     let patience = worker.snapshot().generation.timeouts.request_headers;
-    let entrance = Entrance { worker, kind, evidence, limits };
+    let entrance = Entrance { worker, kind, evidence, limits, in_handshake: Cell::new(false) };
     let last_call = async {
         entrance.worker.until_draining().await;
         sleep(LAST_CALL).await;
@@ -123,30 +126,32 @@ pub async fn enter(worker: Rc<Worker>, kind: Kind, evidence: Evidence, socket: S
         Ok(Ok(opened)) => entrance.serve(opened).await,
         Ok(Err(Closed::Silent)) => {}
         Ok(Err(Closed::Refused(socket, rejection, client))) => {
-            let (worker, (evidence, transport)) = entrance.begin(None, *client);
+            let (worker, (evidence, transport)) = entrance.begin([None, None], *client);
             let connection = Rc::new(Connection::on(transport, evidence));
             let answer = refuse_early(&worker, &connection, rejection);
             socket.write_and_close(&answer, LINGER, u64::MAX).await;
         }
         Err(_) => {
             tracing::debug!(listener = kind.name.as_str(), %peer, "the caller exceeded a timeout; closing its connection");
-            entrance.worker.count(|shard| shard.handshake(Handshake::Late));
+            if entrance.in_handshake.get() {
+                entrance.worker.count(|shard| shard.handshake(Handshake::Late));
+            }
         }
     }
 }
 
 impl Entrance {
     /// Returns the evidence and the state of the connection, for its requests.
-    fn begin(self, name: Option<Box<str>>, client: Client) -> (Rc<Worker>, (Evidence, Rc<Transport>)) {
+    fn begin(self, opened_for: OpenedFor, client: Client) -> (Rc<Worker>, (Evidence, Rc<Transport>)) {
         let Client { certificate, key } = client;
         let names = certificate.as_ref().map(|certificate| certificate.names.clone());
         let evidence = Evidence { names, ..self.evidence };
-        (self.worker, (evidence, Rc::new(Transport::opened_as(name, certificate, key))))
+        (self.worker, (evidence, Rc::new(Transport::opened_as(opened_for, certificate, key))))
     }
 
-    async fn serve(self, Opened { mut socket, protocol, name, client }: Opened) {
+    async fn serve(self, Opened { mut socket, protocol, names, client }: Opened) {
         let (limits, http2) = (self.limits, self.kind.http2);
-        let (worker, (evidence, transport)) = self.begin(name, client);
+        let (worker, (evidence, transport)) = self.begin(names, client);
         let begun = match protocol {
             Protocol::Open if http2 => http2::begin(&worker, &mut socket).await,
             Protocol::Open | Protocol::Http1 | Protocol::Http2 => Begun::default(),
@@ -166,7 +171,7 @@ impl Entrance {
         let begun = first_bytes(&mut socket).await?;
         if is_connect(&begun) != Some(true) {
             let (socket, protocol) = (socket.behind(begun), Protocol::Open);
-            return Ok(Opened { socket, protocol, name: None, client: Client::default() });
+            return Ok(Opened { socket, protocol, names: [None, None], client: Client::default() });
         }
         let Connect { target, credentials, rest } = match self.connect(&mut socket, begun).await? {
             Ok(read) => read,
@@ -190,7 +195,7 @@ impl Entrance {
         if tls {
             return self.handshake(socket, Some(host), key).await;
         }
-        Ok(Opened { socket, protocol: Protocol::Open, name: Some(host.into()), client })
+        Ok(Opened { socket, protocol: Protocol::Open, names: [Some(host.into()), None], client })
     }
 
     /// Returns the key that a CONNECT request offers.
@@ -225,6 +230,7 @@ impl Entrance {
 
     /// Performs a TLS handshake, in a tunnel to `tunnel` if there is one.
     async fn handshake(&self, socket: Socket, tunnel: Option<&'static str>, key: Offered) -> Result<Opened, Closed> {
+        self.in_handshake.set(true);
         match socket.first_byte().await? {
             None => return Err(Closed::Silent),
             Some(HANDSHAKE) => {}
@@ -252,20 +258,9 @@ impl Entrance {
         self.worker.count(|shard| shard.handshake(Handshake::of(kind)));
         let socket = Socket::Tls(Box::new(stream));
         let client = Client { certificate, key };
-        // Rule 3.
-        match (tunnel, named) {
-            (Some(tunnel), Some(named)) if !tunnel.eq_ignore_ascii_case(&named) => match protocol {
-                Protocol::Http1 | Protocol::Open => {
-                    Err(Closed::Refused(socket, Reason::Misdirected.into(), Box::new(client)))
-                }
-                // A refusal would need a request that it belongs to.
-                Protocol::Http2 => Err(Closed::Silent),
-            },
-            (tunnel, named) => {
-                let name = tunnel.map(Box::from).or(named);
-                Ok(Opened { socket, protocol, name, client })
-            }
-        }
+        // Rule 3. The same name once suffices.
+        let another = named.filter(|named| tunnel.is_none_or(|tunnel| !tunnel.eq_ignore_ascii_case(named)));
+        Ok(Opened { socket, protocol, names: [tunnel.map(Box::from), another], client })
     }
 
     /// Counts and logs a failed handshake (rule 5).

@@ -305,7 +305,8 @@ impl Framing {
         if request.target.split(|byte| *byte == b'?').next().is_some_and(|path| path.contains(&b'`')) {
             return Err(diagnosis::of_request(text, true));
         }
-        self.head = Head { http10: request.http10, authority, ..Head::default() };
+        let is_connect = authority.is_some() && request.method == b"CONNECT";
+        self.head = Head { http10: request.http10, is_connect, authority, ..Head::default() };
         self.state = State::Fields;
         self.fields = 0;
         self.requests += 1;
@@ -358,7 +359,8 @@ impl Framing {
 
     fn end_of_header(&mut self) -> Result<(), Malformed> {
         if !self.head.host {
-            return Err(Malformed::NoHost);
+            // Python sends CONNECT in HTTP/1.0, which has no Host: what is wrong is the method.
+            return Err(if self.head.is_connect { Malformed::Connect } else { Malformed::NoHost });
         }
         self.next_request();
         match self.head.length {

@@ -245,7 +245,7 @@ impl World {
             fields: &fields,
             body: None,
             encoded: None,
-            opened_for: None,
+            opened_for: [None; 2],
         };
         let can_be_sent: Vec<_> = self.slots.iter().map(Slot::can_be_sent).collect();
         let tokens = Candidates::of(&can_be_sent, |_| None);

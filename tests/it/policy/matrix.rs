@@ -46,7 +46,7 @@ fn decided(operation: &Operation, uid: u32, known: &KnownState<'_>) -> String {
         fields: &fields,
         body: None,
         encoded: None,
-        opened_for: None,
+        opened_for: [None; 2],
     };
     let evidence = Evidence::new(ListenerName::new("app"), Peer::Process { uid, gid: 0 });
     match decide::decide(&head, (&evidence, &Proofs::NONE), known) {

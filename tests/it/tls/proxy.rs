@@ -228,6 +228,15 @@ fn host_sni_and_authority_agree_in_a_tunnel() {
         caller.send(get_from(host));
         assert_eq!(caller.answer().summary(), expected, "{name} {host}");
     }
+    gate.until_log(&["request failed", "misdirected", "opened for 'api-metrika.yandex.ru'"]);
+    // A handshake for another name than that of the tunnel: every request is refused, in HTTP/2 too.
+    let before = gate.metric(&["denied_total", "misdirected"]);
+    let socket = tunnel(&gate, "api-metrika.yandex.net:443");
+    let mut two = H2::on(client(&gate.file("ca"), &["h2"], "localhost", socket));
+    two.frame(HEADERS, WHOLE, 1, get());
+    assert_eq!(two.fate(1), Fate::Answered(421), "its authority is that of the handshake");
+    gate.until_metric(&["denied_total", "misdirected"], before + 1.0);
+    gate.until_log(&["request failed", "misdirected", "opened for 'api-metrika.yandex.net'"]);
     let mut caller = Caller::on(tunnel(&gate, "api-metrika.yandex.net:80"));
     caller.send(get_from("api-metrika.yandex.ru"));
     assert_eq!(caller.answer().summary(), "421 misdirected");
@@ -276,14 +285,37 @@ fn wrong_turns_at_a_proxy_get_a_remedy() {
     assert_eq!(two.fate(1), Fate::Answered(200), "the listener itself speaks HTTP/2 too");
 }
 
+/// Whatever host the client names, it learns that the listener is no proxy.
 #[test]
 fn connect_where_there_is_no_proxy_gets_a_remedy() {
     let upstream = Upstream::plain();
     let gate =
         Gate::start(&upstream, &PROXY.replace(", proxy: true, http2: true, tls: {authority: '{folder}/ca'}", ""));
-    let answer =
-        asked(&gate, "CONNECT api-metrika.yandex.net:443 HTTP/1.1\r\nHost: api-metrika.yandex.net:443\r\n\r\n");
-    assert_eq!(answer.summary(), "405 method_not_allowed");
-    assert!(answer.text().contains("set proxy: true for the listener"), "{}", answer.text());
+    for request in [
+        "CONNECT api-metrika.yandex.net:443 HTTP/1.1\r\nHost: api-metrika.yandex.net:443\r\n\r\n",
+        "CONNECT example.com:443 HTTP/1.1\r\nHost: example.com:443\r\n\r\n",
+        "CONNECT example.com:443 HTTP/1.1\r\n\r\n",
+        "CONNECT api-metrika.yandex.net:443 HTTP/1.0\r\n\r\n",
+    ] {
+        let answer = asked(&gate, request);
+        assert_eq!(answer.summary(), "405 method_not_allowed", "{request}");
+        assert!(answer.text().contains("set proxy: true for the listener"), "{}", answer.text());
+    }
     gate.until_log(&["request failed", "\"connect\"", "proxy: true"]);
+    gate.until_metric(&["denied_total", "method_not_allowed"], 4.0);
+}
+
+/// A connection to the proxy that sends nothing, or half a request, has begun no handshake.
+#[test]
+fn an_idle_connection_to_a_proxy_is_no_handshake() {
+    let upstream = Upstream::plain();
+    let gate = Gate::plan(&upstream, &format!("{PROXY}timeouts: {{request_headers: 1s}}\n")).workers(1).start();
+    let (mut silent, mut half, mut open) = (tcp(&gate), tcp(&gate), tunnel(&gate, "api-metrika.yandex.net:443"));
+    half.write_all(b"CONNECT api-metrika").unwrap();
+    for socket in [&mut silent, &mut half, &mut open] {
+        assert!(matches!(socket.read(&mut [0; 64]), Ok(0) | Err(_)), "it is closed");
+    }
+    gate.until_metric(&["tls_handshakes_total", "timeout"], 1.0);
+    gate.until_metric(&["connections_open", "app"], 0.0);
+    assert_eq!(gate.metric(&["tls_handshakes_total", "timeout"]), 1.0, "that of the tunnel");
 }

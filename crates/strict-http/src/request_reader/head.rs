@@ -10,6 +10,7 @@ use crate::grammar::{self, diagnosis};
 #[derive(Debug, Default)]
 pub(super) struct Head {
     pub(super) http10: bool,
+    pub(super) is_connect: bool,
     /// The authority of an absolute target, and the port of its scheme.
     pub(super) authority: Option<(Box<str>, u16)>,
     pub(super) host: bool,
