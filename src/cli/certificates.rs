@@ -38,7 +38,7 @@ fn exposed_key(tls: &Tls, needs: Option<&Needs>) -> Option<String> {
     let is_readable = |path: &Path| path.is_file() && std::fs::File::open(path).is_ok();
     let path = beside.filter(|path| needs.is_none_or(|needs| needs.can_read(path))).find(|path| is_readable(path))?;
     Some(format!(
-        "whoever takes over the gate can read {} and pose as Metrica to the callers; move it to the machine that runs `metrika-gate ca issue`, or set renew: true if the gate shall renew the certificate",
+        "the gate can read {}, so a thief of the gate can pose as Metrica to the callers; move it to the machine that runs `metrika-gate ca issue`, or set renew: true if the gate shall renew the certificate",
         path.display()
     ))
 }
