@@ -362,7 +362,7 @@ fn a_key_of_the_authority_that_the_gate_does_not_need_is_reported() {
     assert!(!check().contains("ca.key"), "it is not beside the certificate");
 }
 
-/// What a crash between the two files leaves: the gate serves the old pair, and `ca issue` makes a new one.
+/// After a crash between the two files, the gate serves the old pair, and `ca issue` makes a new one.
 #[test]
 fn half_an_issued_pair_is_never_served_and_the_next_issue_repairs_it() {
     let upstream = Upstream::plain();
