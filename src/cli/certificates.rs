@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::time::SystemTime;
 
+use rustix::fs::{Access, access};
+
 use super::check::{Warning, key};
 use crate::config::document::Step;
 use crate::config::tls::names::AUTHORITY_KEY;
@@ -35,7 +37,7 @@ fn exposed_key(tls: &Tls, needs: Option<&Needs>) -> Option<String> {
     }
     let folders = [&tls.files.certificate, &tls.files.key].map(|file| file.parent());
     let beside = folders.into_iter().flatten().map(|folder| folder.join(AUTHORITY_KEY));
-    let is_readable = |path: &Path| path.is_file() && std::fs::File::open(path).is_ok();
+    let is_readable = |path: &Path| path.is_file() && access(path, Access::READ_OK).is_ok();
     let path = beside.filter(|path| needs.is_none_or(|needs| needs.can_read(path))).find(|path| is_readable(path))?;
     Some(format!(
         "the gate can read {}, so a thief of the gate can pose as Metrica to the callers; move it to the machine that runs `metrika-gate ca issue`, or set renew: true if the gate shall renew the certificate",
