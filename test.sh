@@ -193,6 +193,10 @@ few_clients() { METRIKA_GATE_BIN=$gate python3 tests/clients/run.py --cut; }
 full_queue() {
     METRIKA_GATE_BIN=${METRIKA_GATE_BIN:-$gate} "$tools/clients/python/bin/python" tests/clients/quota.py
 }
+# A listener with TLS, as a scanner sees it.
+tls_scan() {
+    METRIKA_GATE_BIN=${METRIKA_GATE_BIN:-$gate} "$tools/clients/sslyze/bin/python" tests/sslyze.py
+}
 php_curl() { php -m | grep -qx curl; }
 # Writes the metrics of a gate to a file that belongs to a fleet and does not reach its store, and that has a certificate.
 metrics_of_fleet() {
@@ -339,9 +343,10 @@ clients() {
     package php-cli has php
     package php-curl php_curl
     [ -n "${METRIKA_GATE_BIN:-}" ] || step "release build" cargo build --release --locked
-    step "packages" clients_of python airbyte
+    step "packages" clients_of python airbyte sslyze
     step "clients" published_clients
     step "full queue" full_queue
+    step "TLS under sslyze" tls_scan
 }
 release() {
     package gcc has cc

