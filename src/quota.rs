@@ -88,6 +88,7 @@ mod entry;
 mod estimate;
 mod fleet;
 mod fleet_call;
+mod fleet_orders;
 mod fleet_reply;
 mod learning;
 mod ledger;
@@ -104,6 +105,8 @@ mod turns;
 
 #[cfg(test)]
 mod bench;
+#[cfg(test)]
+mod fleet_losses;
 #[cfg(test)]
 mod fleet_oracle;
 #[cfg(test)]

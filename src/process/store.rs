@@ -5,7 +5,8 @@
 //!    the connection is closed.
 //!    From the first of these on, the gate goes on without the store, so no request waits for a store that does not answer. A
 //!    closed connection is opened again after a second, with jitter, and its name is resolved again: it may lead to a
-//!    replica that was promoted.
+//!    replica that was promoted. What the store tells in between is bounded: a message beyond that is lost, which costs a request
+//!    a second.
 //! 3. The password and the certificate authorities are read whenever a connection is opened, so they can change.
 //! 4. When the process ends, everything is given back.
 
@@ -19,7 +20,8 @@ use redis::{
     PushKind, RedisConnectionInfo, Script, TlsCertificates, Value,
 };
 use tokio::sync::Notify;
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::task::JoinHandle;
 use zeroize::Zeroizing;
 
@@ -36,6 +38,8 @@ const RETRY: Duration = Duration::from_secs(1);
 const TOGETHER: Duration = Duration::from_secs(10);
 /// Waiting requests are entered again after this time: a lost message costs no more.
 const AGAIN: Duration = Duration::from_secs(1);
+/// The maximum number of messages of the store that wait to be read.
+const MOST_MESSAGES: usize = 1024;
 /// The maximum size of the password and of the file with certificate authorities, in bytes.
 const MOST_PASSWORD: usize = 4096;
 const MOST_AUTHORITIES: usize = 4 * 1024 * 1024;
@@ -77,7 +81,7 @@ struct Fleet {
 /// An open connection.
 struct Link {
     connection: MultiplexedConnection,
-    pushes: UnboundedReceiver<PushInfo>,
+    pushes: Receiver<PushInfo>,
     script: Script,
     key: String,
     timeout: Duration,
@@ -129,12 +133,12 @@ impl Fleet {
     /// Opens a connection and subscribes to what the store tells this gate.
     async fn open(&self) -> anyhow::Result<Link> {
         let client = self.client()?;
-        let (sender, pushes) = unbounded_channel();
+        let (sender, pushes) = channel(MOST_MESSAGES);
         // Its own deadline is longer than ours: a call that we give up is not answered by the answer of an earlier one.
         let settings = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(OPENING))
             .set_response_timeout(Some(OPENING))
-            .set_push_sender(sender);
+            .set_push_sender(move |push| deliver(&sender, push));
         let mut connection = client.get_multiplexed_async_connection_with_config(&settings).await?;
         let key = format!("{{{}}}", self.store.prefix);
         for name in [self.me.as_str(), "all"] {
@@ -265,6 +269,21 @@ impl Link {
     }
 }
 
+/// The connection has ended.
+struct Ended;
+
+/// Hands over a message, unless too many wait.
+fn deliver(sender: &Sender<PushInfo>, push: PushInfo) -> Result<(), Ended> {
+    match sender.try_send(push) {
+        Ok(()) => Ok(()),
+        Err(TrySendError::Full(_)) => {
+            tracing::debug!("a message of the quota store was dropped, because {MOST_MESSAGES} others wait");
+            Ok(())
+        }
+        Err(TrySendError::Closed(_)) => Err(Ended),
+    }
+}
+
 /// The message in a push of the store.
 fn told(push: &PushInfo) -> Option<Told> {
     let (PushKind::Message, [_, Value::BulkString(message)]) = (&push.kind, &push.data[..]) else { return None };
@@ -283,4 +302,25 @@ fn read(file: &ExternalFile, most: usize) -> anyhow::Result<Zeroizing<Vec<u8>>> 
     let bytes = Zeroizing::new(reading::read_from(opened, most).with_context(|| format!("cannot read {path}"))?);
     anyhow::ensure!(bytes.len() <= most, "{path} has more than {most} bytes");
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_that_nobody_reads_are_bounded() {
+        let (sender, mut pushes) = channel(MOST_MESSAGES);
+        let push = || PushInfo { kind: PushKind::Message, data: Vec::new() };
+        for _ in 0..MOST_MESSAGES + 10 {
+            assert!(deliver(&sender, push()).is_ok());
+        }
+        let mut waiting = 0;
+        while pushes.try_recv().is_ok() {
+            waiting += 1;
+        }
+        assert_eq!(waiting, MOST_MESSAGES);
+        drop(pushes);
+        assert!(deliver(&sender, push()).is_err(), "the connection ends");
+    }
 }

@@ -41,6 +41,8 @@ pub struct Call {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) hold: Vec<Held>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) abandoned: Vec<Abandoned>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) restore: Vec<Spent>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) ask: Vec<Item>,
@@ -74,6 +76,14 @@ pub(super) struct CallLimit {
 pub(super) struct Held {
     pub(super) o: &'static str,
     pub(super) ids: Vec<String>,
+}
+
+/// A request that its gate gave up after it was sent: its slot is in use for so long.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Abandoned {
+    pub(super) o: &'static str,
+    pub(super) id: String,
+    pub(super) ms: u64,
 }
 
 /// The requests of the day that the gate knows of: of an owner, and of its callers.

@@ -6,13 +6,15 @@
 //! 2. While it does not, the gate uses its part of what is left: the limits divided by the number of gates seen last, at least
 //!    one of each, and of the day what was not spent; or it refuses. The whole limit is never used.
 //! 3. The ids of leases are chosen here, so that a question whose answer is lost can be asked again, and a request in flight
-//!    can be told to a store that lost it.
+//!    or abandoned can be told to a store that lost it.
+
+use std::collections::VecDeque;
 
 use super::Broker;
 use super::call::Item;
 use super::clock::{Micros, Now, SECOND};
-use super::entry::{Entry, EntryKey};
-use super::fleet_call::item;
+use super::entry::EntryKey;
+use super::fleet_orders::{Told, delay_of};
 use super::limit::{LimitName, Limits};
 use super::line::Line;
 use super::refusal::{After, Reason, Refusal};
@@ -65,13 +67,17 @@ pub(super) struct Fleet {
     pub(super) whole: Limits,
     /// Requests to enter, and whether they were entered before.
     pub(super) enter: Vec<(EntryKey, bool)>,
-    pub(super) leave: Vec<(String, Entry)>,
     pub(super) done: Vec<Item>,
-    pub(super) learn: Vec<Item>,
+    /// The orders that the store has to know, in the order of their age ([`super::fleet_orders`]).
+    pub(super) told: VecDeque<Told>,
+    /// Requests that were abandoned, and the time until which their slots are in use.
+    pub(super) abandoned: VecDeque<(String, Owner, Micros)>,
     /// Owners to look at, and when.
     pub(super) wakes: Vec<(Owner, Micros)>,
     /// Since when the store does not decide.
     pub(super) away_since: Option<Micros>,
+    /// The delay of this gate at the end of a wait.
+    pub(super) delay: Micros,
     /// The time without the store, up to then.
     pub(super) degraded: Micros,
     /// Requests in flight whose lease had ended in the store.
@@ -79,16 +85,15 @@ pub(super) struct Fleet {
 }
 
 impl Fleet {
-    pub(super) const fn has_orders(&self) -> bool {
-        let Self { enter, leave, done, learn, introduces, .. } = self;
-        *introduces || !(enter.is_empty() && leave.is_empty() && done.is_empty() && learn.is_empty())
+    pub(super) fn has_orders(&self) -> bool {
+        let Self { enter, done, told, introduces, .. } = self;
+        *introduces || !(enter.is_empty() && done.is_empty() && told.is_empty())
     }
 
+    /// Forgets what the first call after a loss tells in another way: it says what is in flight, and enters every head again.
     fn forget_orders(&mut self) {
         self.enter.clear();
-        self.leave.clear();
         self.done.clear();
-        self.learn.clear();
         self.wakes.clear();
     }
 
@@ -127,6 +132,7 @@ impl Broker {
             Box::new(Fleet {
                 replicas: settings.replicas.max(1),
                 seen_at: now.at,
+                delay: delay_of(&settings.me),
                 settings,
                 is_connected: false,
                 was_connected: false,
@@ -134,9 +140,9 @@ impl Broker {
                 learning_until: None,
                 whole,
                 enter: Vec::new(),
-                leave: Vec::new(),
                 done: Vec::new(),
-                learn: Vec::new(),
+                told: VecDeque::new(),
+                abandoned: VecDeque::new(),
                 wakes: Vec::new(),
                 away_since: Some(now.at),
                 degraded: 0,
@@ -287,48 +293,6 @@ impl Broker {
         }
     }
 
-    /// A waiting request is no longer entered.
-    pub(super) fn withdraw(&mut self, entry: &Entry, key: EntryKey) {
-        let Some(fleet) = &mut self.fleet else { return };
-        let position = fleet.enter.iter().position(|(entered, _)| *entered == key);
-        let is_known = position.is_none_or(|position| fleet.enter.swap_remove(position).1);
-        if is_known && entry.is_entered && fleet.is_connected {
-            let id = fleet.id(key, entry.attempts.saturating_add(1));
-            fleet.leave.push((id, entry.clone()));
-        }
-    }
-
-    /// A request in flight has ended; `later` is the time for which its slot remains in use.
-    pub(super) fn tell_end(&mut self, entry: &Entry, key: EntryKey, how: End) {
-        let Some(fleet) = self.fleet.as_deref_mut().filter(|fleet| fleet.is_connected) else { return };
-        let id = fleet.id(key, entry.attempts);
-        if how == End::NotSent {
-            fleet.leave.push((id, entry.clone()));
-            return;
-        }
-        let at = self.ledger.clock.at();
-        let names = (&self.names, &self.lines[..], &self.callers);
-        let Some(mut item) = item(names, entry, id, at) else { return };
-        match how {
-            End::Done => item.fine = Some(at.saturating_sub(entry.started) / MILLISECOND),
-            End::Later(end) => item.later = Some(end.saturating_sub(at) / MILLISECOND),
-            End::Refused | End::NotSent => {}
-        }
-        fleet.done.push(item);
-    }
-
-    /// Metrica refused a request because of `limit`.
-    pub(super) fn tell_learned(&mut self, entry: &Entry, key: EntryKey, limit: LimitName) {
-        let after = self.ledger.full_for(&entry.charge(), limit);
-        let Some(fleet) = self.fleet.as_deref_mut().filter(|fleet| fleet.is_connected) else { return };
-        let id = fleet.id(key, entry.attempts);
-        let names = (&self.names, &self.lines[..], &self.callers);
-        let Some(mut item) = item(names, entry, id, self.ledger.clock.at()) else { return };
-        item.limit = Some(limit.as_str());
-        item.full = after.map(|after| after / MILLISECOND);
-        fleet.learn.push(item);
-    }
-
     /// The state of the fleet, for people.
     pub(super) fn fleet_row(&self) -> Option<FleetRow> {
         let fleet = self.fleet.as_deref()?;
@@ -340,16 +304,6 @@ impl Broker {
             leases_lost: fleet.lost,
         })
     }
-}
-
-/// The end of a request in flight.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum End {
-    Done,
-    Refused,
-    NotSent,
-    /// Its slot remains in use until this time.
-    Later(Micros),
 }
 
 /// The refusal of a gate that refuses without the store.

@@ -2,10 +2,11 @@
 
 use super::Broker;
 use super::budget::Callers;
-use super::call::{Call, CallLimit, Held, Item, Spent};
+use super::call::{Abandoned, Call, CallLimit, Held, Item, Spent};
 use super::clock::{Micros, Now, SECOND};
 use super::entry::{Entry, State};
 use super::fleet::MILLISECOND;
+use super::fleet_orders::Order;
 use super::ledger::Ledger;
 use super::limit::Mode;
 use super::line::{Flow, Line, step};
@@ -49,21 +50,25 @@ impl Broker {
                 None => call.hold.push(Held { o: owner, ids: vec![id] }),
             }
         }
+        fleet.forget_old(at);
+        for told in &fleet.told {
+            let mut item = told.item.clone();
+            item.full = item.full.map(|full| full.saturating_sub(at.saturating_sub(told.since) / MILLISECOND));
+            match told.what {
+                Order::Leave => call.leave.push(item),
+                Order::Learn => call.learn.push(item),
+            }
+        }
+        for (id, owner, end) in fleet.abandoned.iter().filter(|_| introduces) {
+            let Some(owner) = names.owners.names.get(owner.index()) else { continue };
+            let ms = end.saturating_sub(at) / MILLISECOND;
+            call.abandoned.push(Abandoned { o: owner.as_str(), id: id.clone(), ms });
+        }
         if !fleet.is_connected {
             return Some(call);
         }
         call.restore = restore;
-        let epochs = ledger.epochs();
-        for (id, entry) in fleet.leave.drain(..) {
-            let Some(mut item) = item(names_of, &entry, id, at) else { continue };
-            let is_today = entry.epochs.day == epochs.day || entry.started == 0;
-            let is_now = entry.epochs.hour == epochs.hour || entry.started == 0;
-            item.day = Some(call.day.saturating_sub(u64::from(!is_today)));
-            item.hour = Some(call.hour.saturating_sub(u64::from(!is_now)));
-            call.leave.push(item);
-        }
         call.done.append(&mut fleet.done);
-        call.learn.append(&mut fleet.learn);
         for (key, _) in std::mem::take(&mut fleet.enter) {
             let Some(entry) = entries.find(key).filter(|entry| entry.state == State::Waiting) else { continue };
             let id = fleet.id(key, entry.attempts.saturating_add(1));

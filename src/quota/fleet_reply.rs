@@ -15,6 +15,8 @@ impl Broker {
         self.ledger.clock.advance(now);
         let Some(fleet) = &mut self.fleet else { return };
         fleet.saw(reply.replicas.max(1), self.ledger.clock.at());
+        // The store has what the call told.
+        fleet.told.clear();
         if fleet.is_connected {
             fleet.lost = fleet.lost.saturating_add(reply.lost);
         }
@@ -74,9 +76,10 @@ impl Broker {
     }
 
     fn wake_at(&mut self, owner: Owner, after: u64) {
-        let at = self.ledger.clock.at().saturating_add(after.saturating_mul(MILLISECOND));
+        let at = self.ledger.clock.at();
         if let Some(fleet) = &mut self.fleet {
-            fleet.wake_at(owner, at);
+            let after = fleet.spread(after.saturating_mul(MILLISECOND));
+            fleet.wake_at(owner, at.saturating_add(after));
         }
     }
 

@@ -226,7 +226,7 @@ impl Fleet {
         Self::of(2, server, |_| {})
     }
 
-    fn of(gates: usize, server: (&str, &str), change: impl Fn(&mut Settings)) -> Self {
+    pub(super) fn of(gates: usize, server: (&str, &str), change: impl Fn(&mut Settings)) -> Self {
         let mut settings = settings();
         change(&mut settings);
         let now = Now { at: 0, unix: NOON };
@@ -247,7 +247,17 @@ impl Fleet {
         assert!(self.brokers.iter_mut().all(|broker| broker.snapshot().fleet.unwrap().is_store_up));
     }
 
-    fn call(&mut self, gate: usize) {
+    /// The next call of a gate gets no answer, whether it arrives or not.
+    pub(super) fn lose(&mut self, gate: usize, arrives: bool) {
+        let mut call = self.brokers[gate].call(self.now).unwrap();
+        call.time = Some(NOON * 1000 + self.now.at / 1000);
+        if arrives {
+            let _ = self.store.call(&call);
+        }
+        self.brokers[gate].store_is_away(self.now);
+    }
+
+    pub(super) fn call(&mut self, gate: usize) {
         let Some(mut call) = self.brokers[gate].call(self.now) else { return };
         call.time = Some((NOON * 1000 + self.now.at / 1000).saturating_add_signed(self.skew));
         let (reply, messages) = self.store.call(&call);
@@ -259,6 +269,16 @@ impl Fleet {
                     broker.told(&told, now);
                 }
             }
+        }
+    }
+
+    /// Gates tell the store what they have to, until none has anything.
+    pub(super) fn settle(&mut self) {
+        while let Some(gate) = (0..self.brokers.len()).find(|gate| self.brokers[*gate].has_orders()) {
+            self.call(gate);
+        }
+        for broker in &mut self.brokers {
+            let _ = broker.woken().count();
         }
     }
 
@@ -280,7 +300,7 @@ impl Fleet {
         }
     }
 
-    fn request(&self, gate: usize, caller: &str, groups: Groups, counters: usize) -> Request {
+    pub(super) fn request(&self, gate: usize, caller: &str, groups: Groups, counters: usize) -> Request {
         request(&self.brokers[gate], caller, groups, counters)
     }
 

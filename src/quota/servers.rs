@@ -102,6 +102,11 @@ impl Store {
         (serde_json::from_str(&reply).unwrap(), messages.collect())
     }
 
+    /// The answer to a command, if it is a number or a text.
+    pub(super) fn ask<T: redis::FromRedisValue>(&mut self, command: &[&str]) -> T {
+        redis::cmd(command[0]).arg(&command[1..]).query(&mut self.connection).unwrap()
+    }
+
     /// Everything is lost.
     pub(super) fn empty(&mut self) {
         redis::cmd("FLUSHALL").exec(&mut self.connection).unwrap();

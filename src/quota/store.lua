@@ -6,6 +6,7 @@ local enforce, off = 2, 0
 
 local function text(number) return string.format('%.0f', number) end
 local function key(...) return prefix .. ':' .. table.concat({...}, ':') end
+-- An end is a time of the server's clock, which may jump: keys outlive a jump of hours, whatever their use needs.
 local function keep(name, ms) call('PEXPIRE', name, ms or day_ms) end
 
 -- Time of the fleet: it never goes back, and one call moves it by half a lease at most, while gates call every third of one.
@@ -212,7 +213,7 @@ local function count(r, by, day, hour)
     elseif name == 'reports_5m' then
       for _, stamps in ipairs({key('o', r.o, 'reports'), key('o', r.o, 'reports', r.c)}) do
         if by > 0 then call('ZADD', stamps, text(now), r.id) else call('ZREM', stamps, r.id) end
-        keep(stamps, 600000)
+        keep(stamps)
       end
     elseif by > 0 and (name == 'by_ip' or name == 'logs_by_ip') then
       local known = learned(where)
@@ -331,46 +332,8 @@ local function look(owner)
   })
 end
 
-local owners = {}
-local function touch(owner) owners[owner] = true end
-
-if q.hello then
-  -- A gate that comes back knows nothing of what it asked for before, and has in flight what it says.
-  local held = {}
-  for _, r in ipairs(q.hold or {}) do
-    for _, id in ipairs(r.ids) do held[id] = true end
-  end
-  for _, owner in ipairs(q.hello) do
-    local asks = key('o', owner, 'asks')
-    local all = call('HGETALL', asks)
-    for i = 1, #all, 2 do
-      if cjson.decode(all[i + 1]).r == q.me then call('HDEL', asks, all[i]) end
-    end
-    local slots = slots_of(owner)
-    for _, id in ipairs(call('ZRANGE', slots, 0, -1)) do
-      if string.sub(id, 1, #q.me + 1) == q.me .. '.' and not held[id] then call('ZREM', slots, id) end
-    end
-  end
-end
-for _, r in ipairs(q.leave or {}) do
-  if call('HDEL', key('o', r.o, 'asks'), r.id) == 0 and call('ZREM', slots_of(r.o), r.id) == 1 then
-    count(r, -1, r.day, r.hour)
-    local tags = key('o', r.o, 'tags')
-    local finish = tonumber(call('HGET', tags, 'c:' .. r.c) or 0)
-    call('HSET', tags, 'c:' .. r.c, text(math.max(0, finish - r.s)))
-  end
-  touch(r.o)
-end
-for _, r in ipairs(q.done or {}) do
-  local slots = slots_of(r.o)
-  if r.later then call('ZADD', slots, 'XX', text(now + r.later), r.id) else call('ZREM', slots, r.id) end
-  if r.k ~= 2 then call('HSET', key('o', r.o, 'tags'), 'served', text(now)) end
-  if r.fine then
-    each(r, function(name, where) fine(where, learned(where), name, now - r.fine) end)
-  end
-  touch(r.o)
-end
-for _, r in ipairs(q.learn or {}) do
+-- Metrica refused a request because of a limit.
+local function learn(r)
   local name, places = r.limit, {key('o', r.o, 'learned')}
   if name == 'by_ip' or name == 'logs_by_ip' then
     places = {key('e', r.e)}
@@ -401,6 +364,55 @@ for _, r in ipairs(q.learn or {}) do
     end
     keep(where)
   end
+end
+
+local owners = {}
+local function touch(owner) owners[owner] = true end
+
+-- Before anything that is in flight is compared: a request that was not sent gives back what it took.
+for _, r in ipairs(q.leave or {}) do
+  if call('HDEL', key('o', r.o, 'asks'), r.id) == 0 and call('ZREM', slots_of(r.o), r.id) == 1 then
+    count(r, -1, r.day, r.hour)
+    local tags = key('o', r.o, 'tags')
+    local finish = tonumber(call('HGET', tags, 'c:' .. r.c) or 0)
+    call('HSET', tags, 'c:' .. r.c, text(math.max(0, finish - r.s)))
+  end
+  touch(r.o)
+end
+if q.hello then
+  -- A gate that comes back knows nothing of what it asked for before, and has in flight what it says.
+  local held = {}
+  for _, r in ipairs(q.hold or {}) do
+    for _, id in ipairs(r.ids) do held[id] = true end
+  end
+  for _, owner in ipairs(q.hello) do
+    local asks = key('o', owner, 'asks')
+    local all = call('HGETALL', asks)
+    for i = 1, #all, 2 do
+      if cjson.decode(all[i + 1]).r == q.me then call('HDEL', asks, all[i]) end
+    end
+    local slots = slots_of(owner)
+    for _, id in ipairs(call('ZRANGE', slots, 0, -1)) do
+      if string.sub(id, 1, #q.me + 1) == q.me .. '.' and not held[id] then call('ZREM', slots, id) end
+    end
+  end
+end
+for _, r in ipairs(q.abandoned or {}) do
+  call('ZADD', key('o', r.o, 'slots'), text(now + r.ms), r.id)
+  keep(key('o', r.o, 'slots'))
+end
+for _, r in ipairs(q.done or {}) do
+  local slots = slots_of(r.o)
+  if r.later then call('ZADD', slots, 'XX', text(now + r.later), r.id) else call('ZREM', slots, r.id) end
+  if r.k ~= 2 then call('HSET', key('o', r.o, 'tags'), 'served', text(now)) end
+  if r.fine then
+    each(r, function(name, where) fine(where, learned(where), name, now - r.fine) end)
+  end
+  touch(r.o)
+end
+for _, r in ipairs(q.learn or {}) do
+  -- A gate tells it again after a loss, also if only the answer was lost.
+  if call('SET', key('told', r.id), 1, 'NX', 'PX', 600000) then learn(r) end
   touch(r.o)
 end
 for _, r in ipairs(q.hold or {}) do

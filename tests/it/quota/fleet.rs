@@ -51,7 +51,7 @@ fn until_up(gates: &[Gate]) {
     std::thread::sleep(LEASE);
 }
 
-/// What callers saw, while several gates were busy.
+/// The responses that callers got, while several gates were busy.
 #[derive(Default)]
 struct Seen {
     statuses: Vec<u16>,
@@ -121,7 +121,11 @@ fn three_gates_never_exceed_three_slots_and_use_them() {
 
 #[test]
 fn the_slots_of_a_killed_gate_are_free_after_its_lease() {
-    let (fake, store) = (fake(), Store::start(REDIS));
+    SERVERS.into_iter().for_each(slots_of_a_killed_gate);
+}
+
+fn slots_of_a_killed_gate(server: (&str, &str)) {
+    let (fake, store) = (fake(), Store::start(server));
     fake.turn("slow?ms=10000").unwrap();
     let killed = start(&fake, store.port, "");
     let gate = start(&fake, store.port, "");
@@ -147,9 +151,13 @@ fn the_slots_of_a_killed_gate_are_free_after_its_lease() {
     });
 }
 
-/// What happens to the store, and for how long gates may go on without it.
-fn survives(what: &str, act: impl FnOnce(&mut Store)) {
-    let (fake, mut store) = (fake(), Store::start(REDIS));
+/// Something happens to a store, of each kind, while three gates are busy: returns the most requests in flight at once.
+fn survives(what: &str, act: impl Fn(&mut Store)) -> u64 {
+    SERVERS.map(|server| survives_at(server, what, &act)).into_iter().max().unwrap()
+}
+
+fn survives_at(server: (&str, &str), what: &str, act: impl Fn(&mut Store)) -> u64 {
+    let (fake, mut store) = (fake(), Store::start(server));
     let gates: Vec<_> = (0..3).map(|_| start(&fake, store.port, "")).collect();
     until_up(&gates);
     let (seen, ()) = busy(&gates, 2, || {
@@ -158,17 +166,38 @@ fn survives(what: &str, act: impl FnOnce(&mut Store)) {
         until_up(&gates);
         sleep(500);
     });
-    println!("{what}: {} requests, slowest {:?}, {} at once", seen.statuses.len(), seen.slowest, most(&fake));
+    let requests = seen.statuses.len();
+    println!("{}, {what}: {requests} requests, slowest {:?}, {} at once", server.1, seen.slowest, most(&fake));
     assert!(seen.statuses.iter().all(|status| *status == 200), "{what}: {:?}", seen.statuses);
     // Six callers share three slots, or three gates one each: two services in the queue, and one time-out.
     assert!(seen.slowest <= SERVICE * 4 + Duration::from_millis(1300), "{what}: {:?}", seen.slowest);
     // A gate that has noticed uses its own slot, beside the three of those that have not.
     assert!(most(&fake) <= 5, "{what}: {} at once", most(&fake));
+    most(&fake)
+}
+
+/// The script compares the server's clock with its last reading, which is in the store: that is moved here. A reading that is an
+/// hour old is a clock that jumped forward.
+#[test]
+fn a_clock_that_jumps_by_an_hour_changes_nothing() {
+    let jump = |store: &Store, hours: i64| {
+        let key = "{metrika-gate}:clock";
+        let redis::Value::BulkString(read) = store.ask(&["HGET", key, "server"]) else { panic!("no clock") };
+        let read: i64 = String::from_utf8(read).unwrap().parse().unwrap();
+        store.ask(&["HSET", key, "server", &(read - hours * 3_600_000).to_string()]);
+    };
+    let most = survives("a clock that jumps by an hour, both ways", |store| {
+        for hours in [1, -1, -1, 1] {
+            jump(store, hours);
+            sleep(700);
+        }
+    });
+    assert!(most <= 3, "{most} at once: no lease ended early");
 }
 
 #[test]
 fn a_store_that_hangs_delays_nobody_for_longer_than_a_time_out() {
-    survives("stopped for 2 s", |store| {
+    let _ = survives("stopped for 2 s", |store| {
         store.signal("STOP");
         sleep(2000);
         store.signal("CONT");
@@ -177,7 +206,7 @@ fn a_store_that_hangs_delays_nobody_for_longer_than_a_time_out() {
 
 #[test]
 fn a_store_that_was_killed_and_comes_back_empty_is_used_again() {
-    survives("restarted empty", |store| {
+    let _ = survives("restarted empty", |store| {
         store.kill();
         sleep(1500);
         store.restart();
@@ -186,7 +215,7 @@ fn a_store_that_was_killed_and_comes_back_empty_is_used_again() {
 
 #[test]
 fn a_store_that_is_emptied_grants_nothing_twice() {
-    survives("emptied", |store| {
+    let _ = survives("emptied", |store| {
         store.ask(&["FLUSHALL"]);
         sleep(300);
     });
@@ -194,7 +223,7 @@ fn a_store_that_is_emptied_grants_nothing_twice() {
 
 #[test]
 fn a_pause_and_a_lost_script_are_survived() {
-    survives("paused, without its script", |store| {
+    let _ = survives("paused, without its script", |store| {
         store.ask(&["SCRIPT", "FLUSH"]);
         sleep(300);
         store.ask(&["CLIENT", "PAUSE", "1500"]);
@@ -204,7 +233,7 @@ fn a_pause_and_a_lost_script_are_survived() {
 
 #[test]
 fn a_full_store_is_as_good_as_none() {
-    survives("full", |store| {
+    let _ = survives("full", |store| {
         store.ask(&["CONFIG", "SET", "maxmemory", "1"]);
         sleep(1500);
         store.ask(&["CONFIG", "SET", "maxmemory", "0"]);
@@ -213,7 +242,11 @@ fn a_full_store_is_as_good_as_none() {
 
 #[test]
 fn a_replica_that_is_promoted_takes_over() {
-    let (fake, old, new) = (fake(), Store::start(REDIS), Store::start(REDIS));
+    SERVERS.into_iter().for_each(a_promoted_replica);
+}
+
+fn a_promoted_replica(server: (&str, &str)) {
+    let (fake, old, new) = (fake(), Store::start(server), Store::start(server));
     new.ask(&["REPLICAOF", "127.0.0.1", &old.port.to_string()]);
     let mut way = Relay::new(([127, 0, 0, 1], old.port).into());
     let address = way.open(([127, 0, 0, 1], 0).into());
@@ -254,7 +287,11 @@ fn without_the_store_a_gate_uses_its_part_or_refuses() {
 
 #[test]
 fn budgets_hold_over_all_gates() {
-    let (fake, store) = (fake(), Store::start(REDIS));
+    SERVERS.into_iter().for_each(budgets_at);
+}
+
+fn budgets_at(server: (&str, &str)) {
+    let (fake, store) = (fake(), Store::start(server));
     let gates: Vec<_> = (0..3).map(|_| start_with(&fake, store.port, "", ", quota: {per_day: 10}")).collect();
     until_up(&gates);
     let answers: Vec<_> = (0..15).map(|number| get(&gates[number % 3], "greedy")).collect();
