@@ -5,7 +5,8 @@
 //! 2. On a forward proxy, the first bytes decide: a CONNECT request opens a tunnel to one of Metrica's names, which ends here
 //!    ([`crate::policy::proxy`]); any other request is served as it is. The gate never connects to a target.
 //! 3. The name of a tunnel, and the name in a TLS handshake (SNI), is that of every request on the connection
-//!    ([`crate::policy::admission`], rule 8). If they differ, every request is refused.
+//!    ([`crate::policy::admission`], rule 8). If they differ, the connection is refused; in HTTP/2, where a refusal
+//!    belongs to a request, each request is.
 //! 4. All of this together has the timeout of a request's header, and the connection counts from its accept. A draining
 //!    worker waits for it as for an idle connection. Only a handshake that was due counts as one that exceeded the timeout.
 //! 5. A failed handshake is counted, and logged with its remedy. One that the client ends without an alert, like that of a
@@ -260,6 +261,9 @@ impl Entrance {
         let client = Client { certificate, key };
         // Rule 3. The same name once suffices.
         let another = named.filter(|named| tunnel.is_none_or(|tunnel| !tunnel.eq_ignore_ascii_case(named)));
+        if tunnel.is_some() && another.is_some() && protocol == Protocol::Http1 {
+            return Err(Closed::Refused(socket, Reason::Misdirected.into(), Box::new(client)));
+        }
         Ok(Opened { socket, protocol, names: [tunnel.map(Box::from), another], client })
     }
 
