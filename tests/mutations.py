@@ -638,7 +638,7 @@ MUTATIONS = [
     ("quota", "counts are not written where others could change them", "src/files.rs", "        self.check()?;\n        writing::replace", "        writing::replace",
      "quota::restart::a_folder"),
     ("quota", "kept counts are private", "src/files/writing.rs", "create_new(true).mode(0o600)", "create_new(true).mode(0o644)", "writing::tests"),
-    ("quota", "kept counts are replaced as a whole", "src/files/writing.rs", "    rename(&beside, path)\n}", "    std::fs::write(path, bytes)\n}", "writing::tests"),
+    ("quota", "kept counts are replaced as a whole", "src/files/writing.rs", "    rename(&beside(path), path)\n}", "    std::fs::write(path, std::fs::read(beside(path))?)\n}", "writing::tests"),
     ("quota", "the process writes in state_dir and nowhere else", "src/process/sandbox.rs", "path_beneath_rules(&needs.write, write)", "path_beneath_rules([Path::new(\"/\")], write)",
      "sandbox::tests::rule_1"),
     ("quota", "what has waited for its turn is decided again", "src/gateway/forward.rs",
