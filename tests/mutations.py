@@ -120,7 +120,7 @@ MUTATIONS = [
      "keys::a_request_without_a_key"),
     ("R-8", "a key as the target of CONNECT is not logged", "src/server/entrance.rs", "if has_key(authority)", "if authority.is_empty()",
      "keys::a_refusal_in_a_tunnel"),
-    ("R-8", "a refusal in a tunnel is counted for its caller", "src/server/entrance.rs", "entrance.begin(None, *client)", "entrance.begin(None, Client::default())",
+    ("R-8", "a refusal in a tunnel is counted for its caller", "src/server/entrance.rs", "entrance.begin([None, None], *client)", "entrance.begin([None, None], Client::default())",
      "keys::a_refusal_in_a_tunnel"),
     ("R-8", "the token of a service account is no dropped credential", "src/gateway/headers.rs", " || has_account && bearer(value).is_some();", ";",
      "headers::tests | service_accounts::a_token_names"),
