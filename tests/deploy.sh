@@ -66,6 +66,7 @@ else
         check "kubernetes: a changed gate.yaml rolls the pods, and a token does not" kubernetes rolls "$rendered"
         check "kubernetes: no address fits one network plugin or one address family only" kubernetes networks "$rendered"
         check "kubernetes: the shared gateway outlives a node and a rollout" kubernetes available "$rendered"
+        check "kubernetes: the shared gateway knows its callers by their service accounts, and can verify them" kubernetes accounts "$rendered"
         check "kubernetes: the gates and the quota store agree, and its user has the rights of the script" kubernetes store "$rendered"
         check "kubernetes: each of these checks fails where it should" python3 tests/kubernetes_mutants.py
         if [ -z "${METRIKA_GATE_BIN:-}" ]; then

@@ -6,16 +6,22 @@
     kubernetes.py rules [--write]        compares the PrometheusRule with the rules of deploy/prometheus, or writes it
 """
 
+import base64
 import copy
+import functools
+import http.server
 import ipaddress
+import json
 import os
 import pathlib
 import re
 import shutil
+import ssl
 import subprocess
 import sys
 import tempfile
 import textwrap
+import threading
 import time
 import urllib.parse
 
@@ -281,9 +287,14 @@ def alike(folder):
         version = re.search(r'^version = "(.*)"', (ROOT / "Cargo.toml").read_text(), re.MULTILINE)[1]
         assert image == f"metrika-gate:{version}", f"the image is {image}, Cargo.toml says {version}"
     base, gateway = (next(one.config for one in workloads(folder) if one.case == f"{n}/Deployment") for n in ("base", "gateway"))
-    gateway = copy.deepcopy(gateway)
+    base, gateway = copy.deepcopy(base), copy.deepcopy(gateway)
     gateway["quota"].pop("store")
-    assert base == gateway, "gate.yaml of base and of gateway differ in more than the store"
+    gateway.pop("service_accounts")
+    for config in (base, gateway):
+        config["listeners"] = [{**config["listeners"][0], "name": "one"}]
+        for caller in config["callers"]:
+            caller.pop("match")
+    assert base == gateway, "gate.yaml of base and of gateway differ in more than the store and in how callers are known"
 
 
 def rolls(folder):
@@ -356,6 +367,33 @@ def available(folder):
     for constraint in spread.values():
         assert constraint["labelSelector"]["matchLabels"].items() <= labels.items(), "labels of the spread"
         assert constraint["whenUnsatisfiable"] == "ScheduleAnyway", "one node must be enough"
+
+
+def accounts(folder):
+    """Callers of the shared gateway are known by their service accounts alone, and the gate has what it needs to verify them."""
+    one = next(w for w in workloads(folder) if w.case == "gateway/Deployment")
+    settings = one.config["service_accounts"]
+    assert len(one.config["listeners"]) == 1, "callers need no listener each"
+    for caller in one.config["callers"]:
+        assert set(caller["match"]) == {"service_account"}, f"{caller['id']} is known by {set(caller['match'])}"
+        assert all(re.fullmatch(r"[a-z0-9-]+/[a-z0-9.-]+", a) for a in caller["match"]["service_account"]), caller["id"]
+    files = {}
+    for mount, volume in one.volumes().items():
+        for source in volume.get("projected", {}).get("sources", []):
+            token = source.get("serviceAccountToken")
+            names = [token["path"]] if token else [i["path"] for i in source["configMap"]["items"]]
+            files |= {f"{mount}/{name}": source | {"mode": volume["projected"]["defaultMode"]} for name in names}
+    for key in ("bearer_file", "ca_file"):
+        assert files.get(settings[key], {}).get("mode") == 0o440, f"{key}: {settings[key]} is not mounted, or with another mode"
+    # The gate's own token is for the API server, and a token for the gate is for nobody else.
+    assert "audience" not in files[settings["bearer_file"]]["serviceAccountToken"], "the audience of the gate's own token"
+    documented = (ROOT / "docs/service_accounts.md").read_text()
+    assert f"serviceAccountToken: {{path: token, audience: {settings['audience']}, " in documented, f"audience {settings['audience']}"
+    assert files[settings["ca_file"]]["configMap"]["name"] == "kube-root-ca.crt", "the authority of the API server"
+    assert settings["jwks_url"] == "https://kubernetes.default.svc/openid/v1/jwks", settings["jwks_url"]
+    gates = next(policies(one.documents, one.template["metadata"]["labels"]))
+    rules = [r for r in gates["egress"] if {p["port"] for p in r["ports"]} == {443, 6443}]
+    assert len(rules) == 1, "egress to the API server"
 
 
 def words(text):
@@ -542,6 +580,14 @@ def volume(root, mount, one, source):
                                                              for _ in [0] if "store" in one.config.get("quota", {})]
         files = {p.name: SECRET + "\n" for p in names if str(p.parent) == mount}
         assert files, f"{one.case}: nothing of gate.yaml is in {mount}"
+    elif "projected" in source:
+        # The kubelet gives the group of the pod the right to read them.
+        mode = source["projected"]["defaultMode"]
+        for part in source["projected"]["sources"]:
+            if "serviceAccountToken" in part:
+                files[part["serviceAccountToken"]["path"]] = cluster().bearer
+            else:
+                files |= {item["path"]: cluster().authority for item in part["configMap"]["items"]}
     place = root / mount.lstrip("/")
     place.mkdir(parents=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=1777", "tmpfs", place], check=True)
@@ -562,6 +608,67 @@ def volume(root, mount, one, source):
 def certificate():
     make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=test", "-keyout", "/dev/null"]
     return subprocess.run(make, check=True, capture_output=True, text=True).stdout
+
+
+class Cluster:
+    """A stand-in for the API server as far as the gate knows it, and for the issuer of the tokens of pods."""
+
+    bearer = "the-token-of-the-gate"
+
+    def __init__(self):
+        self.folder = pathlib.Path(tempfile.mkdtemp())
+        curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=cluster"]
+        (self.folder / "names").write_text("subjectAltName=DNS:kubernetes.default.svc\nbasicConstraints=CA:FALSE\n")
+        self.openssl("req", "-x509", *curve, "-keyout", "ca.key", "-out", "ca.crt")
+        self.openssl("req", *curve, "-keyout", "tls.key", "-out", "tls.csr")
+        self.openssl("x509", "-req", "-in", "tls.csr", "-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-extfile", "names", "-out", "tls.crt")
+        self.openssl("genrsa", "-out", "issuer.key", "2048")
+        self.authority = (self.folder / "ca.crt").read_text()
+
+    def openssl(self, *words, given=b""):
+        return subprocess.run(["openssl", *words], cwd=self.folder, input=given, check=True, capture_output=True).stdout
+
+    def token(self, account, settings, **others):
+        """A token of a pod, as Kubernetes issues it."""
+        namespace, name = account.split("/")
+        now = int(time.time())
+        claims = {"iss": settings["issuer"], "aud": [settings["audience"]], "iat": now, "nbf": now, "exp": now + 3600,
+                  "sub": f"system:serviceaccount:{namespace}:{name}",
+                  "kubernetes.io": {"namespace": namespace, "serviceaccount": {"name": name}}} | others
+        text = ".".join(encoded(json.dumps(part).encode()) for part in ({"alg": "RS256", "kid": "one"}, claims))
+        return f"{text}.{encoded(self.openssl('dgst', '-sha256', '-sign', 'issuer.key', given=text.encode()))}"
+
+    def serve(self, port):
+        """Serves the public key of the issuer to whoever has the token of the gate."""
+        modulus = self.openssl("rsa", "-in", "issuer.key", "-noout", "-modulus").decode().strip().removeprefix("Modulus=")
+        key = {"kty": "RSA", "use": "sig", "alg": "RS256", "kid": "one", "n": encoded(bytes.fromhex(modulus)), "e": "AQAB"}
+        body = json.dumps({"keys": [key]}).encode()
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                may = self.path == "/openid/v1/jwks" and self.headers["Authorization"] == f"Bearer {Cluster.bearer}"
+                self.send_response(200 if may else 401)
+                self.send_header("Content-Length", str(len(body) if may else 0))
+                self.end_headers()
+                self.wfile.write(body if may else b"")
+
+            def log_message(self, *_):
+                pass
+
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.folder / "tls.crt", self.folder / "tls.key")
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+
+
+def encoded(data):
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+@functools.cache
+def cluster():
+    return Cluster()
 
 
 def seal(place):
@@ -637,7 +744,12 @@ def inside(folder, gate, case, network):
     upstream = "upstream: {url: https://api-metrika.yandex.net"
     assert one.config_text.count(upstream + "}\n") == 1, f"{case}: no line {upstream}"
     config = root / "etc/metrika-gate/..2026_01_01/gate.yaml"
-    config.write_text(one.config_text.replace(upstream, upstream + ", ca_file: /etc/fake/ca.pem, connect_to: '127.0.0.1:8443'"))
+    text = one.config_text.replace(upstream, upstream + ", ca_file: /etc/fake/ca.pem, connect_to: '127.0.0.1:8443'")
+    if "service_accounts" in one.config:
+        assert text.count("  jwks_url: ") == 1, f"{case}: no line with jwks_url"
+        text = text.replace("  jwks_url: ", "  connect_to: '127.0.0.1:6443'\n  jwks_url: ")
+        cluster().serve(6443)
+    config.write_text(text)
     for place in mounted:
         seal(place)
     while not (fake_folder / "ca.pem").exists():
@@ -689,11 +801,25 @@ def serve(one, host):
         status, _ = curl("-g", f"http://{host}:{urls.pop().rsplit(':', 1)[1]}{path}")
         assert status == "000", f"the sidecar serves others than its pod: {status}"
         return
+    settings = one.config.get("service_accounts")
+    accounts = [a for c in one.config["callers"] for a in c["match"].get("service_account", [])]
+
+    def proof(account, **others):
+        return ["-H", f"X-Gate-Service-Account: {cluster().token(account, settings, **others)}"] if settings else []
+
     for port in one.remote_ports():
         name = f"metrika-gate.metrika.svc:{port}"
-        until("a request", lambda: curl("--connect-to", f"{name}:{host}:{port}", f"http://{name}{path}"), 30)
-        status, _ = curl("--connect-to", f"other:{port}:{host}:{port}", f"http://other:{port}{path}")
+        there = ["--connect-to", f"{name}:{host}:{port}", f"http://{name}{path}"]
+        for account in accounts or [None]:
+            until(f"a request of {account}", lambda: curl(*proof(account), *there), 30)
+        status, _ = curl(*proof(*accounts[:1] or [None]), "--connect-to", f"other:{port}:{host}:{port}", f"http://other:{port}{path}")
         assert status == "403", f"another host is answered with {status}"
+        if settings:
+            strangers = {"nobody": [], "another account": proof("default/default"),
+                         "a token for the API server": proof(accounts[0], aud=["https://kubernetes.default.svc"])}
+            for who, fields in strangers.items():
+                status, body = curl(*fields, *there)
+                assert status == "401", f"{who} is answered with {status}: {body}"
 
 
 def export(root, one):
@@ -722,7 +848,7 @@ def run(folder, gate, case, network):
 
 
 CHECKS = {f.__name__: f for f in (
-    render, grace, hardening, ports, harmless, alike, rolls, networks, available, store, operator, rules, cases, run, inside)}
+    render, grace, hardening, ports, harmless, alike, rolls, networks, available, accounts, store, operator, rules, cases, run, inside)}
 
 if __name__ == "__main__":
     try:

@@ -54,6 +54,15 @@ MUTANTS = [
     ("available", "overlays/gateway/replicas.yaml", "replicas: 2", "replicas: 1"),
     ("available", "overlays/gateway/pdb.yaml", "minAvailable: 1", "minAvailable: 0"),
     ("available", "overlays/gateway/replicas.yaml", "topologyKey: topology.kubernetes.io/zone", "topologyKey: topology.kubernetes.io/region"),
+    ("accounts", "overlays/gateway/kustomization.yaml", "components:\n  - ../../components/service-accounts\n", ""),
+    ("accounts", "overlays/gateway/gate.yaml", "match: {service_account: [sales/crm]}", "match: {listener: callers}"),
+    ("accounts", "overlays/gateway/gate.yaml", "metrika-gate-cluster/token", "metrika-gate-cluster/jwt"),
+    ("accounts", "overlays/gateway/gate.yaml", "audience: metrika-gate", "audience: https://kubernetes.default.svc"),
+    ("accounts", "components/service-accounts/deployment.yaml", "expirationSeconds: 3600}", "expirationSeconds: 3600, audience: metrika-gate}"),
+    ("accounts", "components/service-accounts/deployment.yaml", "defaultMode: 0440", "defaultMode: 0444"),
+    ("accounts", "components/service-accounts/egress.yaml", "port: 6443", "port: 8443"),
+    ("ports", "overlays/gateway/one-port.yaml", "- {op: remove, path: /spec/template/spec/containers/0/ports/1}\n", ""),
+    ("ports", "overlays/gateway/one-ingress-port.yaml", "- {op: remove, path: /spec/ingress/1}\n", ""),
     ("store", "overlays/gateway/gate.acl", " +zscore", ""),
     ("store", "overlays/gateway/gate.acl", "resetchannels ", "resetchannels\n"),
     ("store", "overlays/gateway/valkey.conf", "noeviction", "allkeys-lru"),
@@ -76,7 +85,8 @@ spec: {podSelector: {}, policyTypes: [Ingress]}
 def affected(file):
     """The kustomizations that a file is a part of."""
     place = file.split("/")
-    return {"base": ["base", "gateway"], "components": ["sidecar", "job"]}.get(place[0], place[1:2])
+    of_components = {"sidecar": ["sidecar", "job"], "service-accounts": ["gateway"]}
+    return of_components[place[1]] if place[0] == "components" else {"base": ["base", "gateway"]}.get(place[0], place[1:2])
 
 
 def survivor(work, check, file, text, becomes):
