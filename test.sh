@@ -122,6 +122,7 @@ install_tools() {
     package jq has jq
     package openssl has openssl
     package valgrind has valgrind
+    package strace has strace
     package iproute2 has ip
     package buildah has buildah
     package mmdebstrap has mmdebstrap
@@ -144,17 +145,23 @@ install_tools() {
 }
 
 # --- steps ------------------------------------------------------------------------------------------------------------
-# The tests that need a Redis and a Valkey have `fleet` in their names; other_tests are those without it.
+# The tests that need a Redis and a Valkey have `fleet` in their names, those that need strace `killed_anywhere`.
 unit_and_integration() {
     if has cargo-nextest; then cargo nextest run --locked --profile ci "$@"; else cargo test --locked --all-targets; fi
 }
+# other_tests NAME...: all but the tests that have one of these in their names.
 other_tests() {
+    local name left_out=''
     if has cargo-nextest; then
-        unit_and_integration -E 'not test(fleet)'
+        for name in "$@"; do left_out+="${left_out:+ | }test($name)"; done
+        unit_and_integration -E "not ($left_out)"
     else
-        cargo test --locked --lib --bins --tests -- --skip fleet
+        for name in "$@"; do left_out+=" --skip $name"; done
+        # shellcheck disable=SC2086
+        cargo test --locked --lib --bins --tests -- $left_out
     fi
 }
+can_trace() { strace -qq -o /dev/null true 2>/dev/null; }
 # fleet_again SECONDS: the tests of the fleet, again and again for so long, or until one fails.
 fleet_again() {
     local end runs=0
@@ -299,12 +306,12 @@ merge_gate() {
     step "format" cargo fmt --check
     step "clippy" cargo clippy --all-targets --locked -- -D warnings
     step "release build" cargo build --release --locked
-    if stores; then
-        step "tests" unit_and_integration
-    else
-        step "tests" other_tests
-        skip "tests of the fleet (quota::fleet, quota::fleet_tests)" "no redis-server or no valkey-server"
-    fi
+    local lacking=()
+    stores || lacking+=(fleet)
+    can_trace || lacking+=(killed_anywhere)
+    if [ ${#lacking[@]} = 0 ]; then step "tests" unit_and_integration; else step "tests" other_tests "${lacking[@]}"; fi
+    stores || skip "tests of the fleet (quota::fleet, quota::fleet_tests)" "no redis-server or no valkey-server"
+    can_trace || skip "commands that are killed anywhere (cli::token_faults)" "no strace, or it may not trace"
     if has cargo-nextest; then step "tests over TLS and tunnels" connections; else skip "tests over TLS and tunnels" "no cargo-nextest"; fi
     step "documentation tests" cargo test --locked --doc
     step "documentation" documentation

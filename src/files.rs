@@ -43,6 +43,8 @@ pub enum Purpose {
     OAuth,
     /// The token with this name.
     Token(TokenAlias),
+    /// The record beside the token with this name, which has no secret.
+    Record(TokenAlias),
     /// The secret of the application of the token with this name.
     ClientSecret(TokenAlias),
     /// The token that renews the token with this name.
@@ -85,6 +87,7 @@ impl fmt::Display for Purpose {
             Self::Proxy => f.write_str("proxy"),
             Self::OAuth => f.write_str("oauth"),
             Self::Token(alias) => write!(f, "token {alias}"),
+            Self::Record(alias) => write!(f, "record of token {alias}"),
             Self::ClientSecret(alias) => write!(f, "client secret of token {alias}"),
             Self::RefreshToken(alias) => write!(f, "refresh token of token {alias}"),
             Self::Listener(name) => write!(f, "listener {name}"),
@@ -139,7 +142,7 @@ impl Purpose {
             | Self::AuthorityKey(_)
             | Self::ClientAuthority(_)
             | Self::KeySet => Read::WithIt,
-            Self::Token(_) | Self::StorePassword | Self::KeyServerToken => Read::Alone,
+            Self::Token(_) | Self::Record(_) | Self::StorePassword | Self::KeyServerToken => Read::Alone,
             Self::ClientSecret(_) | Self::RefreshToken(_) => Read::ByCommands,
             Self::Listener(_) => Read::Never,
             Self::State | Self::Renewed(_) => Read::Before,
@@ -158,7 +161,8 @@ impl Purpose {
             | Self::Certificate(_)
             | Self::Authority(_)
             | Self::ClientAuthority(_)
-            | Self::KeySet => Guard::Trusted,
+            | Self::KeySet
+            | Self::Record(_) => Guard::Trusted,
             Self::Token(_)
             | Self::ClientSecret(_)
             | Self::RefreshToken(_)
@@ -181,7 +185,9 @@ impl Purpose {
             Self::Identity => "identity".to_owned(),
             Self::Proxy => "upstream.proxy_auth_file".to_owned(),
             Self::OAuth => "oauth".to_owned(),
-            Self::Token(alias) | Self::ClientSecret(alias) | Self::RefreshToken(alias) => format!("tokens.{alias}"),
+            Self::Token(alias) | Self::Record(alias) | Self::ClientSecret(alias) | Self::RefreshToken(alias) => {
+                format!("tokens.{alias}")
+            }
             Self::Listener(_) => "listeners".to_owned(),
             Self::Certificate(_)
             | Self::CertificateKey(_)

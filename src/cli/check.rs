@@ -130,7 +130,8 @@ fn machine(found: &[Mistake]) -> Vec<serde_json::Value> {
 /// Checks `config`, which was read from `file`; `None` for stdin.
 fn found(config: &Config, file: Option<&Path>, without_tokens: bool) -> Found {
     let external = External::of(config, file);
-    let is_here = |file: &&ExternalFile| !without_tokens || !matches!(file.purpose, Purpose::Token(_));
+    let is_here =
+        |file: &&ExternalFile| !without_tokens || !matches!(file.purpose, Purpose::Token(_) | Purpose::Record(_));
     let Files { mistakes, warnings: short, code } = files(external.files.iter().filter(is_here), Some(config));
     let wrong: BTreeSet<_> = mistakes.iter().map(|(purpose, _)| *purpose).collect();
     let policy = crate::reload::policy(config);

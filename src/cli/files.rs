@@ -38,8 +38,8 @@ pub(super) fn files<'a>(rows: impl Iterator<Item = &'a ExternalFile>, config: Op
             | Purpose::ClientAuthority(_)
             | Purpose::KeySet
             | Purpose::Renewed(_) => row.check().err().map(|refusal| (format!("{path}: {refusal}"), 77)),
-            // Until the first login, there is no refresh token.
-            Purpose::ClientSecret(_) | Purpose::RefreshToken(_) => match row.check() {
+            // Until the first login, there is no record and no refresh token.
+            Purpose::Record(_) | Purpose::ClientSecret(_) | Purpose::RefreshToken(_) => match row.check() {
                 Ok(()) | Err(Refusal::Missing(_)) => None,
                 Err(refusal) => Some((format!("{} in {path}: {refusal}", row.purpose), 77)),
             },
@@ -97,7 +97,7 @@ fn place(purpose: Purpose, config: Option<&Config>) -> Vec<Step> {
         Purpose::KeyServerToken => vec![key("service_accounts"), key("bearer_file")],
         Purpose::Store => vec![key("quota"), key("store"), key("ca_file")],
         Purpose::StorePassword => vec![key("quota"), key("store"), key("password_file")],
-        Purpose::Token(alias) => vec![key("tokens"), key(alias.as_str()), key("file")],
+        Purpose::Token(alias) | Purpose::Record(alias) => vec![key("tokens"), key(alias.as_str()), key("file")],
         Purpose::Listener(name) => of_listener(name, &["unix", "path"], config),
         Purpose::Certificate(name)
         | Purpose::CertificateKey(name)

@@ -206,6 +206,11 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Refused(step, error) => write!(f, "{}; {}", error.message(*step), error.remedy(*step)),
+            Self::Unreached(step, Obstacle::Connection(why)) if is_of_clock(why) => write!(
+                f,
+                "{}: no connection: {why}; compare the clock of this machine with the real time and set it, or renew the certificate, and retry",
+                step.action()
+            ),
             Self::Unreached(step, why) => {
                 write!(f, "{}: {why}; check oauth.url and oauth.connect_to, and retry", step.action())
             }
@@ -219,6 +224,11 @@ impl fmt::Display for Fault {
 }
 
 impl std::error::Error for Fault {}
+
+/// Whether a failed handshake can have failed because of the clock: a certificate is not valid at this time.
+fn is_of_clock(why: &str) -> bool {
+    ["certificate expired", "certificate not valid yet"].iter().any(|words| why.contains(words))
+}
 
 #[cfg(test)]
 mod tests {

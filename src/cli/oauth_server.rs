@@ -1,6 +1,9 @@
 //! Requests to the OAuth server (rule 3 of the module).
 
+use std::cell::Cell;
+use std::io::Write;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use http::StatusCode;
 use serde::Deserialize;
@@ -18,7 +21,14 @@ use crate::token::Token;
 use crate::upstream::Upstream;
 
 /// The OAuth server.
-pub struct Server(Place);
+pub struct Server {
+    place: Place,
+    /// Whether a difference of the clocks was shown.
+    is_shown: Cell<bool>,
+}
+
+/// The difference of the clocks of the server and of this machine that is shown.
+const FAR: Duration = Duration::from_secs(300);
 
 /// An application.
 #[derive(Debug, Clone)]
@@ -74,7 +84,8 @@ impl Server {
     /// # Errors
     /// When no certificate can be trusted.
     pub fn new(config: &Config) -> anyhow::Result<Self> {
-        Ok(Self(Place::new(Arc::new(Upstream::new(config.oauth.clone())?))))
+        let place = Place::new(Arc::new(Upstream::new(config.oauth.clone())?));
+        Ok(Self { place, is_shown: Cell::new(false) })
     }
 
     /// Requests a code for a device.
@@ -142,8 +153,13 @@ impl Server {
 
     /// Sends a form. Returns a successful response.
     async fn post(&self, step: Step, path: &str, fields: &[(&str, &str)]) -> Result<ProbeResponse, Fault> {
-        let response = self.0.post(path, form(fields)).await;
+        let response = self.place.post(path, form(fields)).await;
         let response = response.map_err(|unheard| Fault::Unreached(step, question::obstacle(unheard)))?;
+        let difference = response.date.and_then(|date| clock_differs(date, SystemTime::now()));
+        if let Some(difference) = difference.filter(|_| !self.is_shown.replace(true)) {
+            // A closed stderr only loses the words.
+            let _ = writeln!(std::io::stderr(), "{difference}");
+        }
         if response.status == StatusCode::OK {
             return Ok(response);
         }
@@ -157,6 +173,23 @@ impl Server {
             None => Fault::Unreadable(step, response.status.as_u16()),
         })
     }
+}
+
+/// Returns the words for clocks that are far apart.
+fn clock_differs(server: SystemTime, here: SystemTime) -> Option<String> {
+    let (apart, how) = match here.duration_since(server) {
+        Ok(apart) => (apart, "ahead of"),
+        Err(before) => (before.duration(), "behind"),
+    };
+    let shown = |time| humantime::format_rfc3339_seconds(time);
+    (apart >= FAR).then(|| {
+        format!(
+            "the clock of this machine is {} {how} that of the OAuth server ({} here, {} there); set it (for example with NTP) and run the command again: until then, the expiry of tokens is wrong, and certificates can look invalid",
+            humantime::format_duration(Duration::from_secs(apart.as_secs())),
+            shown(here),
+            shown(server)
+        )
+    })
 }
 
 /// Writes a form, in memory that is wiped.
@@ -198,6 +231,18 @@ pub fn encoded(value: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn clocks_that_are_far_apart_have_words() {
+        let there = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        for near in [there, there + FAR - Duration::from_secs(1), there - FAR + Duration::from_secs(1)] {
+            assert_eq!(clock_differs(there, near), None);
+        }
+        let ahead = clock_differs(there, there + Duration::from_secs(7260)).unwrap();
+        assert!(ahead.contains("is 2h 1m ahead of that") && ahead.contains("2027-01-15T10:01:00Z here"), "{ahead}");
+        let behind = clock_differs(there, SystemTime::UNIX_EPOCH).unwrap();
+        assert!(behind.contains(" behind that") && behind.contains("1970-01-01T00:00:00Z here"), "{behind}");
+    }
 
     #[test]
     fn a_form_is_encoded_and_allocated_once() {

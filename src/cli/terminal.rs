@@ -5,13 +5,17 @@
 //! 3. Ctrl-C and Ctrl-\ end the command with the echo switched on again: while the echo is off, they are characters that
 //!    end the line, and no signals.
 //! 4. Input that follows the line is discarded: the shell would run what is left of a pasted code.
+//! 5. A signal that ends the command while the echo is off (SIGTERM, SIGINT, SIGHUP, SIGQUIT) switches it on again first.
 
 use std::io::{IsTerminal, Read, Write};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
 use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr};
 use strict_http::number;
+use tokio::runtime::Builder;
+use tokio::signal::unix::{SignalKind, signal};
 use zeroize::Zeroizing;
 
 use super::token::{UNCHANGED, ended};
@@ -26,11 +30,18 @@ const REST: Duration = Duration::from_millis(50);
 /// The exit code of a command that a person interrupted: 128 and the number of SIGINT.
 pub(super) const INTERRUPTED: u8 = 130;
 
-/// The terminal with its modes before, which are restored on drop.
-struct Silent(Termios);
+/// The number of SIGINT.
+const SIGINT: i32 = 2;
+
+/// The modes of the terminal before, while its echo is off.
+static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
+
+/// A terminal whose echo is off, until this is dropped.
+struct Silent;
 
 impl Silent {
     fn new() -> anyhow::Result<Self> {
+        watch_signals()?;
         let before = tcgetattr(std::io::stdin()).context("cannot read the modes of the terminal")?;
         let mut silent = before.clone();
         silent.local_modes.remove(LocalModes::ECHO | LocalModes::ISIG);
@@ -38,18 +49,67 @@ impl Silent {
         let [interrupt, quit] = ENDS;
         silent.special_codes[SpecialCodeIndex::VEOL] = interrupt;
         silent.special_codes[SpecialCodeIndex::VEOL2] = quit;
+        // First, so that a signal between the two finds it.
+        *BEFORE.lock().unwrap_or_else(PoisonError::into_inner) = Some(before);
+        let this = Self;
         tcsetattr(std::io::stdin(), OptionalActions::Flush, &silent).context("cannot switch off the echo")?;
-        Ok(Self(before))
+        Ok(this)
     }
 }
 
 impl Drop for Silent {
     fn drop(&mut self) {
-        // Rule 4. A terminal that is gone needs no modes.
+        // Rule 4.
         std::thread::sleep(REST);
-        let _ = tcsetattr(std::io::stdin(), OptionalActions::Flush, &self.0);
-        let _ = writeln!(std::io::stderr());
+        restore();
     }
+}
+
+/// Switches the echo on again, if it is off. Returns whether it was off.
+fn restore() -> bool {
+    let before = BEFORE.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let Some(before) = before else { return false };
+    // A terminal that is gone needs no modes.
+    let _ = tcsetattr(std::io::stdin(), OptionalActions::Flush, &before);
+    let _ = writeln!(std::io::stderr());
+    true
+}
+
+/// Ends the process on the signals that would end it anyway, after the echo was switched on again (rule 5).
+fn watch_signals() -> anyhow::Result<()> {
+    static WATCHED: Mutex<bool> = Mutex::new(false);
+    let mut watched = WATCHED.lock().unwrap_or_else(PoisonError::into_inner);
+    if *watched {
+        return Ok(());
+    }
+    let runtime = Builder::new_current_thread().enable_io().build()?;
+    let inside = runtime.enter();
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut quit = signal(SignalKind::quit())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    drop(inside);
+    let wait = move || loop {
+        let number = runtime.block_on(async {
+            tokio::select! {
+                _ = hangup.recv() => 1,
+                _ = interrupt.recv() => SIGINT,
+                _ = quit.recv() => 3,
+                _ = terminate.recv() => 15,
+            }
+        });
+        if restore() {
+            // Nobody may be there to read it.
+            let _ = writeln!(std::io::stderr(), "metrika-gate: {UNCHANGED}");
+        } else if number == SIGINT {
+            // Outside of a prompt, Ctrl-C is for `attend`, which knows what was changed.
+            continue;
+        }
+        std::process::exit(128 + number);
+    };
+    std::thread::Builder::new().name("signals".to_owned()).spawn(wait)?;
+    *watched = true;
+    Ok(())
 }
 
 /// Reads one line without showing it. An empty text is the end of the input.

@@ -8,6 +8,7 @@ use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
 use clap::Args;
+use metrica::scope::{Scope, ScopeSet};
 use tokio::time::{Instant, sleep};
 
 use super::token::{Ended, OneArgs, Subject, UNCHANGED, attend, ended};
@@ -29,6 +30,9 @@ pub(super) struct LoginArgs {
     #[arg(long, value_name = "NAME", env = "METRIKA_GATE_TOKEN_PRINT", num_args = 0..=1, require_equals = true)]
     #[arg(default_missing_value = token_print::NAME)]
     print: Option<String>,
+    /// Keep a token with fewer scopes than the configuration declares, if it is right otherwise
+    #[arg(long, env = "METRIKA_GATE_TOKEN_FEWER_SCOPES", value_parser = clap::builder::BoolishValueParser::new())]
+    fewer_scopes: bool,
     /// Takes a word that cannot be an argument, to explain it
     #[arg(hide = true)]
     word: Option<String>,
@@ -53,7 +57,7 @@ const SLOWER: Duration = Duration::from_secs(5);
 
 pub(super) fn login(args: &LoginArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
     let form = form(args)?;
-    let subject = args.one.subject()?;
+    let mut subject = args.one.subject()?;
     let client = args.one.client(&subject)?;
     let flow = args.flow.unwrap_or(if client.secret.is_some() { Flow::Device } else { Flow::Code });
     if flow == Flow::Device && client.secret.is_none() {
@@ -68,7 +72,7 @@ pub(super) fn login(args: &LoginArgs, out: &mut dyn Write) -> anyhow::Result<u8>
     let device = subject.device(&client);
     if let Some(form) = form {
         let received = received(&subject, &client, &device, flow)?;
-        check_scope(&subject, &received)?;
+        check_scope(&mut subject, &received, args.fewer_scopes)?;
         return token_print::printed(
             &form,
             &subject,
@@ -83,7 +87,7 @@ pub(super) fn login(args: &LoginArgs, out: &mut dyn Write) -> anyhow::Result<u8>
         return Ok(code);
     }
     let received = received(&subject, &client, &device, flow)?;
-    check_scope(&subject, &received)?;
+    check_scope(&mut subject, &received, args.fewer_scopes)?;
     let issued = token_proof::issued(received, Some(&client.id), Some(device.id));
     let code = token_proof::settle(&subject, issued, token_proof::Source::Page, out)?;
     args.one.print_next(out)?;
@@ -103,20 +107,31 @@ fn form(args: &LoginArgs) -> anyhow::Result<Option<token_print::Form>> {
     }
 }
 
-/// Checks that the person has granted every declared scope: the server names them only if they are fewer.
-fn check_scope(subject: &Subject, received: &Received) -> anyhow::Result<()> {
+/// Checks that the person has granted every declared scope: the server names them only if they are fewer. With `fewer`, a part of
+/// them is enough, and becomes the scopes of the token for its proof.
+fn check_scope(subject: &mut Subject, received: &Received, fewer: bool) -> anyhow::Result<()> {
     let Some(granted) = &received.scope else { return Ok(()) };
-    let granted: metrica::scope::ScopeSet = granted.split(' ').filter_map(|name| name.parse().ok()).collect();
+    let granted: ScopeSet = granted.split(' ').filter_map(|name| name.parse().ok()).collect();
     let missing = subject.source.scopes.iter().filter(|scope| !granted.covers([*scope].into_iter().collect()));
-    let missing: Vec<_> = missing.map(metrica::scope::Scope::as_str).collect();
+    let missing: Vec<_> = missing.map(Scope::as_str).collect();
     if missing.is_empty() {
+        return Ok(());
+    }
+    let (alias, missing) = (subject.source.alias, missing.join(", "));
+    let kept: ScopeSet =
+        subject.source.scopes.iter().filter(|scope| granted.covers([*scope].into_iter().collect())).collect();
+    if fewer && kept != ScopeSet::EMPTY {
+        writeln!(
+            std::io::stderr(),
+            "the token lacks {missing}, which tokens.{alias}.scopes declares; it is kept, as --fewer-scopes demands"
+        )?;
+        subject.source.scopes = kept;
         return Ok(());
     }
     Err(ended(
         1,
         format_args!(
-            "the token lacks {}, which the configuration declares; allow every right on the page, or remove it from 'scopes'",
-            missing.join(", ")
+            "the new token lacks {missing}, which tokens.{alias}.scopes declares; it was kept nowhere, and nothing was changed. Log in again and allow every right on the page; or, if fewer rights are enough, remove {missing} from 'scopes' and log in again, or log in with --fewer-scopes"
         ),
     ))
 }

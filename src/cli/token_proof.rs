@@ -264,7 +264,10 @@ pub(super) fn current(subject: &Subject) -> Option<Token> {
 fn suggest(subject: &Subject, issued: &Issued, out: &mut dyn Write) -> std::io::Result<()> {
     let (origin, record) = (&subject.source.origin, &issued.record);
     let expires = record.expires().map(|end| humantime::format_rfc3339_seconds(end).to_string());
+    let declared = subject.config.tokens.iter().find(|token| token.alias == subject.source.alias);
+    let narrowed = declared.is_some_and(|token| token.scopes != subject.source.scopes);
     let lines = [
+        ("scopes", narrowed.then(|| format!("[{}]", listed(subject.source.scopes)))),
         ("owner", record.owner.clone().filter(|_| origin.owner.is_none())),
         ("client_id", record.client_id.clone().filter(|_| origin.client_id.is_none())),
         ("expires", expires.filter(|_| origin.expires.is_some())),
@@ -284,4 +287,8 @@ fn suggest(subject: &Subject, issued: &Issued, out: &mut dyn Write) -> std::io::
         )?;
     }
     Ok(())
+}
+
+fn listed(scopes: ScopeSet) -> String {
+    scopes.iter().map(Scope::as_str).collect::<Vec<_>>().join(", ")
 }

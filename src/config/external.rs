@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::service_accounts::ServiceAccounts;
 use super::{Bind, Config, ProxyAuth, TokenSource, Upstream};
 use crate::files::descriptors::{ConnectionFit, Descriptors};
+use crate::files::reading::record_of;
 use crate::files::{External, ExternalFile, ExternalPort, Purpose};
 
 /// The file of `state_dir` that holds the counts of the day.
@@ -15,6 +16,12 @@ impl TokenSource {
     #[must_use]
     pub fn external(&self) -> ExternalFile {
         ExternalFile::secret(Purpose::Token(self.alias), &self.file, self.allow_mode)
+    }
+
+    /// Returns the row of the record beside the token's file.
+    #[must_use]
+    pub fn external_record(&self) -> ExternalFile {
+        ExternalFile::new(Purpose::Record(self.alias), &record_of(&self.file))
     }
 
     /// Returns the rows of the files that only commands read.
@@ -43,7 +50,7 @@ impl External {
         .flatten()
         .collect();
         files.extend(config.service_accounts.iter().flat_map(ServiceAccounts::external));
-        files.extend(config.tokens.iter().map(TokenSource::external));
+        files.extend(config.tokens.iter().flat_map(|token| [token.external(), token.external_record()]));
         files.extend(config.tokens.iter().flat_map(TokenSource::external_of_commands));
         files.extend(config.listeners.iter().filter_map(|listener| match &listener.bind {
             Bind::Unix { path, .. } => named(Purpose::Listener(listener.name), Some(path)),
@@ -131,7 +138,9 @@ callers: [{id: a, scopes: [metrika:read], tokens: [one], match: {listener: app, 
             [
                 "the configuration: gate.yaml",
                 "token one: a/one",
+                "record of token one: a/one.json",
                 "token two: /b/two",
+                "record of token two: /b/two.json",
                 "listener app: /run/gate/app.sock",
                 "password of the quota store: /c/password",
                 "state: /var/lib/gate/quota.json"

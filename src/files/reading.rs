@@ -7,6 +7,7 @@
 //!    sticky like `/tmp`, where nobody can replace the file of another user. The mode does not matter on a read-only
 //!    mount, which Kubernetes uses for volumes.
 
+use std::ffi::OsString;
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
@@ -107,6 +108,20 @@ pub(super) fn is_read_only(path: &Path) -> bool {
 /// Whether an open file is on a read-only mount.
 pub(super) fn is_open_read_only(file: &File) -> bool {
     rustix::fs::fstatvfs(file).is_ok_and(|mount| mount.f_flag.contains(StatVfsMountFlags::RDONLY))
+}
+
+/// Returns the path of a file beside the one at `path`.
+#[must_use]
+pub fn beside(path: &Path, end: &str) -> PathBuf {
+    let mut name: OsString = path.as_os_str().to_owned();
+    name.push(end);
+    name.into()
+}
+
+/// Returns the path of the record of the token at `path`.
+#[must_use]
+pub fn record_of(path: &Path) -> PathBuf {
+    beside(path, ".json")
 }
 
 /// Returns a path for a message; a relative one is shown with its base folder.

@@ -2,7 +2,7 @@
 
 use super::descriptors::is_shortage;
 use super::guard::Refusal;
-use super::{ExternalFile, was_replaced_behind_a_mount};
+use super::{ExternalFile, Purpose, was_replaced_behind_a_mount};
 
 impl ExternalFile {
     /// Returns a message with the reason why the file cannot be used now. A shortage of descriptors is no property of the
@@ -15,6 +15,8 @@ impl ExternalFile {
                 Some(format!("{path} was replaced outside of its mount, so the gate still sees the old file"))
             }
             Ok(()) => None,
+            // Only tokens of `token login` have one.
+            Err(Refusal::Missing(_)) if matches!(self.purpose, Purpose::Record(_)) => None,
             Err(Refusal::Missing(_)) => Some(format!("{path} is missing")),
             Err(Refusal::Unreadable(error)) if is_shortage(&error) => None,
             Err(Refusal::Unreadable(error)) => Some(format!("cannot read {path}: {error}")),

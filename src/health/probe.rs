@@ -9,9 +9,10 @@
 use std::io::Read;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE};
+use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, DATE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use http_body::Body;
 use http_body_util::{BodyExt, Empty, Full};
@@ -34,6 +35,8 @@ pub struct ProbeResponse {
     pub status: StatusCode,
     /// The body, decompressed.
     pub body: Bytes,
+    /// The time of the server, if it has sent one.
+    pub date: Option<SystemTime>,
 }
 
 /// The reason of a missing response. Contains no part of the token.
@@ -64,12 +67,12 @@ pub struct Place {
     turns: Option<(Arc<Turns>, Request)>,
 }
 
-/// Keeps `Content-Encoding`, and no other field.
-struct KeepContentEncoding;
+/// Keeps `Content-Encoding` and `Date`, and no other field.
+struct KeepTwoFields;
 
-impl Listener for KeepContentEncoding {
+impl Listener for KeepTwoFields {
     fn wants(&self, name: &[u8]) -> bool {
-        name.eq_ignore_ascii_case(CONTENT_ENCODING.as_str().as_bytes())
+        [CONTENT_ENCODING, DATE].iter().any(|wanted| name.eq_ignore_ascii_case(wanted.as_str().as_bytes()))
     }
 
     fn heard(&self, _: StatusCode, _: &HeaderMap) {}
@@ -164,7 +167,7 @@ impl Place {
         let mut lease = pool.lease(CarriedToken(0), true).await.map_err(|error| NoResponse::Dial(error.into()))?;
         turn.sent();
         let (answer, _) = lease
-            .send(Box::new(request), &KeepContentEncoding, &turn)
+            .send(Box::new(request), &KeepTwoFields, &turn)
             .await
             .map_err(|failed| NoResponse::Broken(failed.error.into()))?;
         let (head, mut body) = answer.into_parts();
@@ -179,7 +182,9 @@ impl Place {
         turn.done(std::time::Instant::now());
         let is_packed = head.headers.get(CONTENT_ENCODING).is_some_and(|coding| coding == "gzip");
         let body = if is_packed { unpacked(&read)? } else { read.freeze() };
-        Ok(ProbeResponse { status: head.status, body })
+        let date = head.headers.get(DATE).and_then(|date| date.to_str().ok());
+        let date = date.and_then(|date| httpdate::parse_http_date(date).ok());
+        Ok(ProbeResponse { status: head.status, body, date })
     }
 }
 

@@ -102,6 +102,7 @@ impl Readiness {
                 | Purpose::OAuth
                 | Purpose::ClientSecret(_)
                 | Purpose::RefreshToken(_)
+                | Purpose::Record(_)
                 | Purpose::Certificate(_)
                 | Purpose::CertificateKey(_)
                 | Purpose::Authority(_)

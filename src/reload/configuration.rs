@@ -94,6 +94,8 @@ impl Reloader {
                 Purpose::Listener(_) | Purpose::State | Purpose::Renewed(_) => None,
                 // They are read for each connection.
                 Purpose::StorePassword | Purpose::KeyServerToken => None,
+                // Its content is no condition for anything.
+                Purpose::Record(_) => None,
                 // Only commands read them.
                 Purpose::ClientSecret(_) | Purpose::RefreshToken(_) => None,
             };

@@ -3,10 +3,9 @@
 //! 1. It is a JSON object in the file of the token's path with `.json` at its end. Only the commands write it.
 //! 2. It names the token by a short digest, so a record never describes a token that another program has put in the
 //!    place of the one that it was written for.
-//! 3. A record that is missing or cannot be read is no error: its facts are unknown.
+//! 3. A record that is missing or cannot be read is no error: its facts are unknown. One that everybody can write is not read,
+//!    and readiness and `check` name it.
 
-use std::ffi::OsString;
-use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -14,7 +13,8 @@ use metrica::scope::ScopeSet;
 use serde::{Deserialize, Serialize};
 
 use crate::config::TokenSource;
-use crate::files::{ExternalFile, Purpose, reading};
+use crate::files::reading;
+pub use crate::files::reading::{beside, record_of as path_of};
 use crate::token::Token;
 
 /// The maximum size of a record, in bytes.
@@ -43,20 +43,6 @@ pub struct Record {
     pub scopes: Option<Vec<String>>,
 }
 
-/// Returns the path of a file beside the one at `path`.
-#[must_use]
-pub fn beside(path: &Path, end: &str) -> PathBuf {
-    let mut name: OsString = path.as_os_str().to_owned();
-    name.push(end);
-    name.into()
-}
-
-/// Returns the path of the record of the token at `path`.
-#[must_use]
-pub fn path_of(path: &Path) -> PathBuf {
-    beside(path, ".json")
-}
-
 /// Returns the name of a token in a record (rule 2).
 #[must_use]
 pub fn name_of(token: &Token) -> String {
@@ -74,8 +60,7 @@ impl Record {
     /// Returns the record beside the file of `source`, whichever token it describes (rule 3).
     #[must_use]
     pub fn read(source: &TokenSource) -> Option<Self> {
-        let path = path_of(&source.file);
-        let file = ExternalFile::secret(Purpose::Token(source.alias), &path, source.allow_mode).open().ok()?;
+        let file = source.external_record().open().ok()?;
         let bytes = reading::read_from(file, MOST).ok()?;
         serde_json::from_slice(&bytes).ok()
     }
@@ -111,6 +96,8 @@ impl Record {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     fn token(text: &str) -> Token {

@@ -132,6 +132,9 @@ fn rule_1_a_token_is_one_jwt_of_bounded_length() {
     }
     let critical = signed(&key, &json!({"alg": "RS256", "kid": "one", "crit": ["exp"]}), &claims());
     assert_eq!(verify(&critical), Err(TokenFault::Malformed), "an extension that is not known");
+    // The library knows this one.
+    let known = json!({"alg": "RS256", "kid": "one", "crit": ["b64"], "b64": true});
+    assert_eq!(verify(&signed(&key, &known, &claims())), Err(TokenFault::Malformed));
 }
 
 #[test]

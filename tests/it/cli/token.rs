@@ -307,7 +307,22 @@ fn fewer_rights_than_declared_are_missed() {
     let result = life.click(&format!("{address}&scope=metrika:read"), "demo-owner", "allow");
     let end = dialog.end(&format!("{result}\n"));
     assert!(end.code == 1 && end.error.contains("lacks metrika:write"), "{end:?}");
-    assert!(!life.file("crm").exists());
+    for words in ["kept nowhere", "nothing was changed", "allow every right", "--fewer-scopes"] {
+        assert!(end.error.contains(words), "{words}: {end:?}");
+    }
+    assert!(!life.file("crm").exists() && !life.file("crm.refresh.pending").exists());
+    // Whoever wants such a token says so, and is told how to declare it.
+    let log_in = |scope: &str| {
+        let (dialog, address) = life.ask(&["login", "crm", "--flow", "code", "--fewer-scopes"]);
+        let result = life.click(&format!("{address}&scope={scope}"), "demo-owner", "allow");
+        dialog.end(&format!("{result}\n"))
+    };
+    let end = log_in("metrika:expenses");
+    assert!(end.code == 1 && end.error.contains("kept nowhere") && !life.file("crm").exists(), "{end:?}");
+    let end = log_in("metrika:read");
+    assert!(end.code == 0 && end.error.contains("it is kept, as --fewer-scopes demands"), "{end:?}");
+    assert!(end.out.contains("set in the configuration") && end.out.contains("scopes: [metrika:read]"), "{end:?}");
+    assert!(life.works());
 }
 
 #[test]

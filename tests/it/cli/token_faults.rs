@@ -1,10 +1,18 @@
 //! A command that is killed leaves a working token; every error of the OAuth server has its words; no secret is shown.
 
-use std::process::{Command, Stdio};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::os::fd::OwnedFd;
+use std::process::{Child, ChildStderr, Command, Stdio};
 
 use fake_metrica::DEMO_CLIENT_SECRET;
+use rustix::process::{Pid, Signal, kill_process};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{LocalModes, tcgetattr};
 
 use super::token::{Dialog, End, Life, RENEWED};
+use crate::harness::upstream::{Authority, certificate};
+use crate::harness::{Conversation, Upstream};
 use crate::secrets::canary::assert_hides;
 
 /// The calls by which a command changes files.
@@ -19,10 +27,13 @@ fn killed_at(command: &Command, call: &str, nth: usize) -> Command {
     traced
 }
 
-/// Whether this system lets a test trace a process.
-fn can_trace() -> bool {
+/// `./test.sh` installs strace, and leaves these tests out where it cannot trace.
+fn assert_can_trace() {
     let traced = Command::new("strace").args(["-qq", "-o", "/dev/null", "true"]).stderr(Stdio::null()).status();
-    traced.is_ok_and(|status| status.success())
+    assert!(
+        traced.is_ok_and(|status| status.success()),
+        "install strace, and let it trace (ptrace); or leave this test out"
+    );
 }
 
 /// Runs `command` killed at every call in turn, until it ends by itself; `recover` follows every kill.
@@ -43,9 +54,7 @@ fn kill_everywhere(run: impl Fn(&str, usize) -> End, recover: impl Fn(&End)) -> 
 
 #[test]
 fn a_renewal_that_is_killed_anywhere_leaves_a_working_token() {
-    if !can_trace() {
-        return;
-    }
+    assert_can_trace();
     let life = Life::new(RENEWED);
     assert_eq!(life.log_in().code, 0);
     life.fake.turn("oauth?rotates=1").unwrap();
@@ -67,9 +76,7 @@ fn a_renewal_that_is_killed_anywhere_leaves_a_working_token() {
 
 #[test]
 fn a_login_that_is_killed_anywhere_leaves_a_working_token() {
-    if !can_trace() {
-        return;
-    }
+    assert_can_trace();
     let life = Life::new(RENEWED);
     assert_eq!(life.log_in().code, 0);
     let run = |call: &str, nth: usize| {
@@ -165,6 +172,99 @@ fn a_device_that_is_told_to_slow_down_waits_longer() {
     life.enter(&code, "demo-owner", "allow");
     assert_eq!(dialog.end("").code, 0);
     assert!(since.elapsed() > std::time::Duration::from_millis(5500), "one second and five more");
+}
+
+/// The answer of an OAuth server, which refuses everything, with the clock of 2020.
+fn refuse_in_2020(conversation: &mut Conversation) {
+    while let Some(head) = conversation.request_head() {
+        conversation.request_body(&head);
+        let body = r#"{"error": "invalid_grant"}"#;
+        conversation.write(format!(
+            "HTTP/1.1 400 Bad Request\r\nDate: Wed, 01 Jan 2020 00:00:00 GMT\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        ));
+    }
+}
+
+#[test]
+fn a_clock_that_is_far_off_has_words_of_its_own() {
+    let life = Life::new(RENEWED);
+    assert!(!life.log_in().error.contains("clock"));
+    let lead_to = |server: &Upstream| {
+        std::fs::write(life.file("oauth.pem"), server.ca_pem()).unwrap();
+        life.configure(RENEWED);
+        let config = life.read("gate.yaml");
+        let before = config.lines().find(|line| line.starts_with("oauth: ")).unwrap();
+        let (at, place) = (life.folder.path().display(), server.address());
+        let after = format!("oauth: {{ca_file: '{at}/oauth.pem', connect_to: '{place}'}}");
+        std::fs::write(life.file("gate.yaml"), config.replace(before, &after)).unwrap();
+    };
+    let (config, ca_pem) = certificate("oauth.yandex.ru");
+    let server = Upstream::run_with(config, ca_pem, refuse_in_2020);
+    lead_to(&server);
+    let words =
+        ["the clock of this machine is", "ahead of that of the OAuth server", "2020-01-01T00:00:00Z there", "NTP"];
+    let (dialog, address) = life.ask(&["login", "crm", "--flow", "code"]);
+    let pasted = dialog.end(&format!("{}\n", life.click(&address, "demo-owner", "allow")));
+    for end in [pasted, life.run(&["refresh"], "")] {
+        words.iter().for_each(|word| assert!(end.error.contains(word), "{word}: {end:?}"));
+        assert_eq!((end.code, end.error.matches("the clock of").count()), (1, 1), "{end:?}");
+    }
+    // A clock that is off by more than the life of a certificate fails before.
+    let authority = Authority::new("own");
+    let expired = authority.signs("oauth.yandex.ru", |params| params.not_after = rcgen::date_time_ymd(2020, 1, 1));
+    let server = Upstream::run_with(expired, authority.pem.clone(), refuse_in_2020);
+    lead_to(&server);
+    let end = life.run(&["refresh"], "");
+    assert!(end.code == 75 && end.error.contains("compare the clock of this machine"), "{end:?}");
+}
+
+/// The modes of a terminal, and a command that asks for a secret on it.
+fn asks_on_a_terminal(life: &Life) -> (OwnedFd, File, Child, BufReader<ChildStderr>) {
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&master).unwrap();
+    unlockpt(&master).unwrap();
+    let name = ptsname(&master, Vec::new()).unwrap().into_string().unwrap();
+    let terminal = File::options().read(true).write(true).open(name).unwrap();
+    assert!(tcgetattr(&terminal).unwrap().local_modes.contains(LocalModes::ECHO));
+    let mut command = life.command(&["import", "crm"]);
+    let mut child =
+        command.stdin(terminal.try_clone().unwrap()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut prompt = Vec::new();
+    assert!(stderr.read_until(b':', &mut prompt).unwrap() > 0);
+    assert!(String::from_utf8(prompt).unwrap().contains("(not shown)"));
+    let modes = tcgetattr(&terminal).unwrap().local_modes;
+    assert!(!modes.contains(LocalModes::ECHO) && !modes.contains(LocalModes::ISIG), "{modes:?}");
+    (master, terminal, child, stderr)
+}
+
+#[test]
+fn a_signal_at_a_hidden_prompt_restores_the_terminal() {
+    let life = Life::new(RENEWED);
+    let ends = [
+        (Some(Signal::TERM), 143),
+        (Some(Signal::INT), 130),
+        (Some(Signal::HUP), 129),
+        (Some(Signal::QUIT), 131),
+        (None, 130),
+    ];
+    for (signal, code) in ends {
+        let (master, terminal, mut child, mut stderr) = asks_on_a_terminal(&life);
+        match signal {
+            Some(signal) => kill_process(Pid::from_child(&child), signal).unwrap(),
+            // Ctrl-C.
+            None => assert_eq!(rustix::io::write(&master, &[3]).unwrap(), 1),
+        }
+        assert_eq!(child.wait().unwrap().code(), Some(code), "{signal:?}");
+        let modes = tcgetattr(&terminal).unwrap().local_modes;
+        assert!(modes.contains(LocalModes::ECHO) && modes.contains(LocalModes::ISIG), "{signal:?}: {modes:?}");
+        let mut rest = String::new();
+        stderr.read_to_string(&mut rest).unwrap();
+        assert!(rest.contains("nothing was changed"), "{signal:?}: {rest}");
+    }
+    assert!(!life.file("crm").exists());
 }
 
 #[test]

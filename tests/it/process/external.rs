@@ -61,9 +61,10 @@ fn number(purpose: Purpose) -> usize {
         Purpose::Keys => 18,
         Purpose::KeySet => 19,
         Purpose::KeyServerToken => 20,
+        Purpose::Record(_) => 21,
     }
 }
-const NUMBERS: std::ops::Range<usize> = 0..21;
+const NUMBERS: std::ops::Range<usize> = 0..22;
 
 fn plan(upstream: &Upstream) -> Plan {
     let plan = Gate::plan(upstream, EVERYTHING);
@@ -98,6 +99,7 @@ fn plan(upstream: &Upstream) -> Plan {
     write_private(&at("of-bearer/token"), "a-bearer");
     std::fs::write(at("of-store/ca.pem"), upstream.ca_pem()).unwrap();
     write_private(&at("of-token/analytics"), READ_TOKEN);
+    std::fs::write(at("of-token/analytics.json"), "{}").unwrap();
     write_private(&at("of-store-password/password"), "a-password");
     write_private(&at("of-proxy/auth"), "user:password");
     std::fs::write(at("of-keys/keys"), "# no key yet\n").unwrap();
