@@ -63,8 +63,7 @@ pub enum Purpose {
     Renewed(ListenerName),
     /// The authorities for certificates of the clients of the listener with this name.
     ClientAuthority(ListenerName),
-    /// The public keys of service account tokens: a file with them or, for the server that publishes them, connections and the
-    /// certificate authorities that they trust.
+    /// The public keys of service account tokens; for a server that publishes them, also the authorities that it is verified by.
     KeySet,
     /// The token that the gate sends to this server.
     KeyServerToken,

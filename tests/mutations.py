@@ -762,7 +762,7 @@ MUTATIONS = [
     ("token", "the gate's rules for folders hold at once", "src/cli/oauth_keep.rs", "            place.map_err(|why| NotKept::Place { path: path.clone(), why })?;\n", "            let _ = place;\n", "token_people::the_rules"),
     ("token", "more rights than declared are told", "src/cli/token_proof.rs", "    if more.is_empty() {", "    if more.len() < 100 {", "token_people::more_rights"),
     ("token", "the pod of the gate has no refresh token", "src/cli/token_print.rs", "---\\n# For", "# For", "token::a_manifest"),
-    ("token", "what follows a pasted line is discarded", "src/cli/terminal.rs", "OptionalActions::Flush, &self.0", "OptionalActions::Now, &self.0", "token_people::what_follows"),
+    ("token", "what follows a pasted line is discarded", "src/cli/terminal.rs", "OptionalActions::Flush, &before", "OptionalActions::Now, &before", "token_people::what_follows"),
     ("files", "root reads another user's secret in that user's folder only", "src/files/guard.rs", "own == 0 && self.folder_owner == Some(owner)", "own == 0 || self.folder_owner == Some(owner)", "guard::"),
     ("schema", "every key that is read is in the schema", "src/config/schema.rs", ', key("learn", Flag)]', "]", "schema::"),
     ("schema", "unknown keys are rejected", "src/cli/schema.rs", '("additionalProperties", json!(false))', '("additionalProperties", json!(true))', "schema::"),
