@@ -29,7 +29,7 @@ pub type Benchmark = Box<dyn FnMut(Run)>;
 type Make = fn() -> Benchmark;
 
 /// Their names, and how each is made ready.
-const BENCHMARKS: [(&str, Make); 18] = [
+const BENCHMARKS: [(&str, Make); 19] = [
     ("ten-boxes", ten_boxes),
     ("identify-10", || decisions::identify(10)),
     ("identify-1000", || decisions::identify(1_000)),
@@ -48,6 +48,7 @@ const BENCHMARKS: [(&str, Make); 18] = [
     ("get", || whole::get(2, "")),
     // Every limit is counted, and a slot is free. The rate of the address is raised, because requests follow each other at once.
     ("get-quota", || whole::get(2, "quota: {limits: {by_ip: {limit: 1000000, raised: true}}}")),
+    ("get-key", whole::get_with_key),
     ("get-60k", || whole::get(60, "")),
 ];
 

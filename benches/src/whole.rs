@@ -14,6 +14,8 @@ use std::time::Duration;
 
 use metrika_gate::config::{Config, LogFormat};
 use metrika_gate::metrics::process::ProcessMeters;
+use metrika_gate::policy::caller::KeyHash;
+use metrika_gate::policy::key::{RANDOM, of_random};
 use metrika_gate::reload::Reloader;
 use metrika_gate::server::listen::{Bound, Keeper, bind};
 use metrika_gate::server::{Connections, accept};
@@ -50,7 +52,17 @@ const ROW: &str = r#"{"dimensions":[{"name":"2026-11-01"}],"metrics":[12345.0,67
 
 /// A GET that the upstream answers with a report of about so many thousand bytes. `keys` are added to the configuration.
 pub fn get(thousands: usize, keys: &str) -> Benchmark {
-    let mut gate = Gate::start(keys);
+    got(Gate::start(keys), GET.to_owned(), thousands)
+}
+
+/// A GET whose caller is known by its key.
+pub fn get_with_key() -> Benchmark {
+    let key = of_random(&[1; RANDOM]).expect("a key");
+    let request = GET.replace("Connection:", &format!("Authorization: OAuth {}\r\nConnection:", key.as_str()));
+    got(Gate::start(""), request, 2)
+}
+
+fn got(mut gate: Gate, request: String, thousands: usize) -> Benchmark {
     let rows = vec![ROW; thousands * 1_000 / (ROW.len() + 1)].join(",");
     let body = format!(r#"{{"query":{{"ids":[44147844],"limit":100}},"data":[{rows}],"total_rows":30}}"#);
     let answer = format!(
@@ -61,7 +73,7 @@ pub fn get(thousands: usize, keys: &str) -> Benchmark {
         body.len()
     );
     Box::new(move |run| {
-        gate.ask(GET);
+        gate.ask(&request);
         gate.upstream_receives(run);
         gate.upstream_answers(&answer);
         let answer = gate.caller_receives(run);
@@ -240,12 +252,15 @@ fn config(folder: &TempDir, ca: &str, upstream: &str, keys: &str) -> Config {
         file
     };
     let (token, ca) = (write("token", TOKEN), write("ca.pem", ca));
+    let hash = KeyHash::of(of_random(&[1; RANDOM]).expect("a key").as_bytes());
     let text = format!(
         "
 listeners: [{{name: app, address: '127.0.0.1:0'}}]
 upstream: {{url: https://api-metrika.yandex.net, ca_file: {ca:?}, connect_to: '{upstream}'}}
 tokens: {{read: {{file: {token:?}, scopes: [metrika:read]}}}}
-callers: [{{id: reports, match: {{listener: app}}, scopes: [metrika:read], tokens: [read]}}]
+callers:
+  - {{id: reports, match: {{listener: app}}, scopes: [metrika:read], tokens: [read]}}
+  - {{id: keyed, match: {{key_sha256: ['{hash}']}}, scopes: [metrika:read], tokens: [read]}}
 {keys}
 "
     );
