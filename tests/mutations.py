@@ -889,10 +889,9 @@ def killed(tree, target, tests, binaries):
 
 def built(binaries):
     """The options that build these test binaries alone, because a build is most of the time."""
-    words = [word for package in {binary.split("::")[0] for binary in binaries} for word in ("-p", package)]
-    for binary in binaries:
-        words += ["--test", binary.split("::")[1]] if "::" in binary else ["--lib"]
-    return words
+    pieces = [binary.partition("::") for binary in sorted(binaries)]
+    chosen = [("-p", package) for package, _, _ in pieces] + [("--test", test) if test else ("--lib",) for _, _, test in pieces]
+    return [word for words in dict.fromkeys(chosen) for word in words]
 
 
 def tests_of_today():
