@@ -168,6 +168,8 @@ MUTATIONS = [
      "config.keys_file.is_some() && caller.conditions.keys().is_some_and(<[KeyHash]>::is_empty)", "check_warns_of_keys_in_clear"),
     ("token health", "a report counts as use of its token", "src/worker/learning.rs", "            let counts = is_time(known.fulfilled, now);",
      "            let counts = tells && is_time(known.fulfilled, now);", "the_gate_reports_expiry"),
+    ("token", "a token is not revoked for a dead standby", "src/cli/token_revoke.rs", "    if !args.without_standby && doomed.installed.is_some() {",
+     "    if args.replaced && doomed.installed.is_some() {", "a_token_is_not_revoked_for_a_dead_standby"),
     ("R-11", "a chunk without a size is refused at its CR", "crates/strict-http/src/grammar.rs", "        && !(is_complete && digits.is_empty())\n", "",
      "a_chunk_can_become_valid"),
     ("R-11", "a line that arrives in pieces is read like a whole one", "crates/strict-http/src/grammar.rs",

@@ -7,9 +7,11 @@
 //!    sends a dead one. If Yandex refuses the revocation, the token returns.
 //! 4. A token that an earlier command received and did not install, or set aside, is revoked first. Each may have ended
 //!    before, which is no error then: the command can be repeated.
+//! 5. A token whose standby Metrica rejects is not revoked, unless `--without-standby` is given: nothing would serve its
+//!    callers.
 
 use std::io::Write;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use clap::Args;
 
@@ -17,6 +19,8 @@ use super::oauth_fault::{Fault, OAuthError};
 use super::oauth_server::{Client, Server};
 use super::token::{Ended, OneArgs, Subject, attend, ended};
 use super::{healthcheck, token};
+use crate::doctor::finding::Severity;
+use crate::doctor::{Line, examine_candidate};
 use crate::token::record::{Record, name_of};
 use crate::token::store::{self, TokenFileError};
 use crate::token::{Token, TokenAlias};
@@ -28,6 +32,9 @@ pub(super) struct RevokeArgs {
     /// Revoke the token in the file although another program has put it there
     #[arg(long, env = "METRIKA_GATE_TOKEN_REPLACED", value_parser = clap::builder::BoolishValueParser::new())]
     replaced: bool,
+    /// Revoke the token although Metrica rejects its standby, for a token that leaked
+    #[arg(long, env = "METRIKA_GATE_TOKEN_WITHOUT_STANDBY", value_parser = clap::builder::BoolishValueParser::new())]
+    without_standby: bool,
 }
 
 /// The tokens to revoke.
@@ -58,6 +65,9 @@ pub(super) fn revoke(args: &RevokeArgs, out: &mut dyn Write) -> anyhow::Result<u
     subject.keeper.check().map_err(Ended::from)?;
     let _lock = subject.keeper.lock().map_err(Ended::from)?;
     let doomed = doomed(&subject, args.replaced)?;
+    if !args.without_standby && doomed.installed.is_some() {
+        check_standby(&subject)?;
+    }
     let server = subject.server()?;
     for token in &doomed.earlier {
         end(&subject, &server, &client, token, true)?;
@@ -97,6 +107,28 @@ fn doomed(subject: &Subject, replaced: bool) -> anyhow::Result<Doomed> {
     let installed = installed.filter(|_| !is_replaced);
     let earlier = [pending, aside].into_iter().flatten().filter(|token| Some(token) != installed.as_ref()).collect();
     Ok(Doomed { installed, earlier, stays: is_replaced })
+}
+
+/// Refuses if Metrica rejects the token of the standby (rule 5).
+fn check_standby(subject: &Subject) -> anyhow::Result<()> {
+    let Some(standby) = subject.source.origin.standby else { return Ok(()) };
+    let source = token::found(&subject.config, standby.as_str())?;
+    // Without a token in its file, the last line says so.
+    let Ok(token) = store::read(&source, false) else { return Ok(()) };
+    let mut tell = |_, _| {};
+    let report =
+        attend(INTERRUPTED, examine_candidate(&subject.config, &source, token, SystemTime::now(), &mut tell))??;
+    let is_rejected = |line: &Line| line.finding.check() == "alive" && line.finding.severity() == Severity::Wrong;
+    if !report.lines.iter().any(is_rejected) {
+        return Ok(());
+    }
+    let alias = subject.source.alias;
+    Err(ended(
+        1,
+        format_args!(
+            "Metrica rejects the token of the standby '{standby}', so nothing was revoked: without '{alias}', its callers would be refused; run `metrika-gate token login {standby}` first, or add --without-standby if '{alias}' leaked"
+        ),
+    ))
 }
 
 /// Revokes a token. `may_have_ended` is whether it is no error that it has ended before (rule 4).

@@ -177,6 +177,29 @@ fn a_gate_moves_to_the_standby_before_a_token_ends() {
     assert_eq!(gate.metric(&["auth_failures_total", "upstream"]), 0.0);
 }
 
+/// The callers of a token whose standby is dead would be refused.
+#[test]
+fn a_token_is_not_revoked_for_a_dead_standby() {
+    let life = Life::new(RENEWED);
+    assert_eq!(life.log_in().code, 0);
+    write_private(&life.file("second"), "y0_a-token-that-has-ended-0000000000000");
+    let at = life.folder.path().display();
+    let tokens = format!(
+        "tokens: {{crm: {{file: '{at}/crm', standby: second, {}}}, second: {{file: '{at}/second', scopes: [metrika:read], owner: demo-owner}}}}\n",
+        RENEWED.replace("{at}", &at.to_string())
+    );
+    let written = life.read("gate.yaml");
+    let others: String =
+        written.lines().filter(|line| !line.starts_with("tokens:")).map(|line| format!("{line}\n")).collect();
+    std::fs::write(life.file("gate.yaml"), format!("{others}{tokens}")).unwrap();
+    let token = life.read("crm");
+    let end = life.run(&["revoke", "crm"], "");
+    assert!(end.code == 1 && end.error.contains("rejects the token of the standby 'second', so nothing"), "{end:?}");
+    assert_eq!(life.read("crm"), token);
+    let end = life.run(&["revoke", "crm", "--without-standby"], "");
+    assert!(end.code == 0 && !life.file("crm").exists(), "{end:?}");
+}
+
 #[test]
 fn the_rules_of_the_gate_hold_before_a_token_is_installed() {
     let life = Life::new(RENEWED);
