@@ -170,6 +170,8 @@ MUTATIONS = [
      "            let counts = tells && is_time(known.fulfilled, now);", "the_gate_reports_expiry"),
     ("token", "a token is not revoked for a dead standby", "src/cli/token_revoke.rs", "    if !args.without_standby && doomed.installed.is_some() {",
      "    if args.replaced && doomed.installed.is_some() {", "a_token_is_not_revoked_for_a_dead_standby"),
+    ("fleet", "an answer is one to what its call told", "src/quota/fleet_reply.rs", "        fleet.told.retain(|told| !told.is_sent);", "        fleet.told.clear();",
+     "what_ends_during_a_call"),
     ("R-11", "a chunk without a size is refused at its CR", "crates/strict-http/src/grammar.rs", "        && !(is_complete && digits.is_empty())\n", "",
      "a_chunk_can_become_valid"),
     ("R-11", "a line that arrives in pieces is read like a whole one", "crates/strict-http/src/grammar.rs",

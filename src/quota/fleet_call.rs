@@ -51,7 +51,8 @@ impl Broker {
             }
         }
         fleet.forget_old(at);
-        for told in &fleet.told {
+        for told in &mut fleet.told {
+            told.is_sent = true;
             let mut item = told.item.clone();
             item.full = item.full.map(|full| full.saturating_sub(at.saturating_sub(told.since) / MILLISECOND));
             match told.what {

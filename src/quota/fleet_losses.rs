@@ -29,6 +29,25 @@ fn what_a_lost_call_told_is_told_again_and_counts_once() {
     }
 }
 
+/// Workers end requests while a call is under way; its answer is no answer to that.
+#[test]
+fn what_ends_during_a_call_is_told_by_the_next_one() {
+    for server in SERVERS {
+        let mut fleet = Fleet::new(server);
+        let [unsent, refused] = [0, 1].map(|_| fleet.ask(0, ask(0, 1)).unwrap());
+        let now = fleet.now;
+        let call = fleet.begin_call(0).unwrap();
+        let _ = fleet.brokers[0].finish(unsent, now, outcome(0));
+        let _ = fleet.brokers[0].finish(refused, now, outcome(1));
+        fleet.end_call(0, &call);
+        fleet.call(0);
+        let day = format!("{{gate}}:o:shop:day:{}", NOON / 86_400);
+        let [day, fewer]: [Option<u32>; 2] = [[day.as_str(), ""], ["{gate}:o:shop:learned", "fewer"]]
+            .map(|[key, field]| fleet.store.ask(&["HGET", key, field]));
+        assert_eq!((day, fewer), (Some(1), Some(1)), "the request that was sent, and one slot fewer");
+    }
+}
+
 /// An order that is too old is not told again, and neither are too many.
 #[test]
 fn what_is_told_again_is_bounded() {

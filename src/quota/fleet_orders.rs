@@ -1,7 +1,7 @@
 //! What a gate tells the store of its fleet.
 //!
-//! 1. What is given back or was learned is told until the store has answered, also after a loss, for [`TOLD_FOR`] and [`MOST_TOLD`]
-//!    orders at most. The script recognizes what it was told before.
+//! 1. What is given back or was learned is told until the store has answered a call that had it, also after a loss: for
+//!    [`TOLD_FOR`], and [`MOST_TOLD`] orders at most. The script recognizes what it was told before.
 //! 2. An abandoned request keeps its slot for a moment: its gate tells a store that it reaches again.
 //! 3. A wait for a point in time ends at each gate a little later than at the others, so that the gates do not ask all at once
 //!    at 00:00 GMT.
@@ -26,6 +26,8 @@ const PARTS: Micros = 8;
 #[derive(Debug)]
 pub(super) struct Told {
     pub(super) since: Micros,
+    /// Whether a call that is not answered yet has it; one that is added meanwhile waits for the next call.
+    pub(super) is_sent: bool,
     pub(super) what: Order,
     pub(super) item: Item,
 }
@@ -42,14 +44,16 @@ pub(super) enum Order {
 impl Fleet {
     /// Adds an order, within the bounds (rule 1).
     pub(super) fn tell(&mut self, what: Order, item: Item, at: Micros) {
-        self.told.push_back(Told { since: at, what, item });
+        self.told.push_back(Told { since: at, is_sent: false, what, item });
         self.forget_old(at);
     }
 
     /// Forgets orders and abandoned requests that are too old or too many.
     pub(super) fn forget_old(&mut self, at: Micros) {
-        let Self { told, abandoned, .. } = self;
-        while told.len() > MOST_TOLD || told.front().is_some_and(|first| at.saturating_sub(first.since) > TOLD_FOR) {
+        let Self { told, abandoned, is_connected, .. } = self;
+        // A store that answers is told all.
+        let most = if *is_connected { usize::MAX } else { MOST_TOLD };
+        while told.len() > most || told.front().is_some_and(|first| at.saturating_sub(first.since) > TOLD_FOR) {
             told.pop_front();
         }
         // They end in the order in which they were abandoned.

@@ -15,8 +15,8 @@ impl Broker {
         self.ledger.clock.advance(now);
         let Some(fleet) = &mut self.fleet else { return };
         fleet.saw(reply.replicas.max(1), self.ledger.clock.at());
-        // The store has what the call told.
-        fleet.told.clear();
+        // The store has what the call told, and not what was added since.
+        fleet.told.retain(|told| !told.is_sent);
         if fleet.is_connected {
             fleet.lost = fleet.lost.saturating_add(reply.lost);
         }

@@ -258,9 +258,21 @@ impl Fleet {
     }
 
     pub(super) fn call(&mut self, gate: usize) {
-        let Some(mut call) = self.brokers[gate].call(self.now) else { return };
+        if let Some(call) = self.begin_call(gate) {
+            self.end_call(gate, &call);
+        }
+    }
+
+    /// The next call of a gate.
+    pub(super) fn begin_call(&mut self, gate: usize) -> Option<Call> {
+        let mut call = self.brokers[gate].call(self.now)?;
         call.time = Some((NOON * 1000 + self.now.at / 1000).saturating_add_signed(self.skew));
-        let (reply, messages) = self.store.call(&call);
+        Some(call)
+    }
+
+    /// The store answers the call of a gate.
+    pub(super) fn end_call(&mut self, gate: usize, call: &Call) {
+        let (reply, messages) = self.store.call(call);
         self.brokers[gate].reply(&reply, false, self.now);
         for (name, told) in messages {
             let now = self.now;
