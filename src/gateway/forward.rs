@@ -78,6 +78,7 @@ pub async fn forward(outbound: Outbound) -> Result<Response<ResponseBody>, Rejec
             Passed::Again(again) => again,
         };
         request = repeat.ok_or_else(|| Rejection::internal("only a request that was kept is sent again"))?;
+        permit.has_waited();
         match again {
             Again::OtherAccount => {
                 permit.try_next(&mut request)?;
@@ -204,6 +205,7 @@ async fn ready_to_leave(
         if !permit.renew(request)? {
             return Ok(lease);
         }
+        permit.has_waited();
     }
 }
 

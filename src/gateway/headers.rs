@@ -58,7 +58,8 @@ fn goes_up(name: &HeaderName) -> bool {
 /// Returns the kind of credential that a field carries, for the count. A proof has identified the caller and does not count:
 /// a key, and with `has_account` the token of a service account.
 fn credential(headers: &HeaderMap, name: &HeaderName, has_account: bool) -> Option<Credential> {
-    let is_proof = |value: &HeaderValue| is_key(value.as_bytes()) || has_account && bearer(value).is_some();
+    let is_account = |value: &HeaderValue| has_account && name == header::AUTHORIZATION && bearer(value).is_some();
+    let is_proof = |value: &HeaderValue| is_key(value.as_bytes()) || is_account(value);
     let is_other = |kind| headers.get_all(name).iter().any(|value| !is_proof(value)).then_some(kind);
     Some(match name.as_str() {
         "authorization" => return is_other(Credential::Authorization),
@@ -161,6 +162,9 @@ mod tests {
         // The token was in the field of its own.
         let both = [("x-gate-service-account", "eyJhIjoxfQ.e30.x"), ("authorization", "OAuth y0_of-the-caller")];
         assert_eq!(count(&both, true), 1);
+        let elsewhere =
+            [("x-gate-service-account", "eyJhIjoxfQ.e30.x"), ("proxy-authorization", "Bearer eyJhIjoxfQ.e30.x")];
+        assert_eq!(count(&elsewhere, true), 1, "it is not read there");
     }
 
     #[test]

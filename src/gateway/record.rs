@@ -259,7 +259,7 @@ fn answer(rejection: Rejection, exchange: &Rc<Exchange>) -> Response<ResponseBod
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     if reason == Reason::MethodNotAllowed {
-        headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE"));
+        headers.insert(ALLOW, HeaderValue::from_static(METHODS));
     }
     response
 }
@@ -337,6 +337,9 @@ fn since_and_until(RefusedToken { duration, seconds_to_next_look }: RefusedToken
     format!("It has been suspended {since}and the gate probes again in {seconds_to_next_look} s.")
 }
 
+/// The methods that the API has, for `Allow` (RFC 9110, section 15.5.6).
+const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE";
+
 /// Returns a complete response of the gate's own as bytes, for use where hyper writes none. The connection must be closed
 /// after it.
 #[must_use]
@@ -347,11 +350,13 @@ pub fn whole_answer(reason: Reason, request_id: &RequestId) -> Vec<u8> {
 
 fn as_bytes(reason: Reason, answer: RejectionResponse, message: &str, request_id: &RequestId) -> Vec<u8> {
     let body = answer.body_with(message);
-    let reason = reason.as_str();
     let retry = answer.retry_after.map_or_else(String::new, |seconds| format!("retry-after: {seconds}\r\n"));
+    let is_method = reason == Reason::MethodNotAllowed;
+    let allow = if is_method { format!("allow: {METHODS}\r\n") } else { String::new() };
+    let reason = reason.as_str();
     let head = format!(
         "HTTP/1.1 {} {}\r\ncontent-type: application/json; charset=utf-8\r\nx-gate-error: {reason}\r\nx-gate-reason: {reason}\r\nx-gate-hint: {}\r\nx-request-id: {}\r\n\
-         x-content-type-options: nosniff\r\ndate: {}\r\n{retry}content-length: {}\r\nconnection: close\r\n\r\n",
+         x-content-type-options: nosniff\r\ndate: {}\r\n{retry}{allow}content-length: {}\r\nconnection: close\r\n\r\n",
         answer.status.as_u16(),
         answer.status.canonical_reason().unwrap_or_default(),
         message,

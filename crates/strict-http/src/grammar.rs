@@ -121,14 +121,39 @@ pub fn is_begun_chunk(begun: &[u8]) -> bool {
         && extension.is_none_or(|extension| all(extension, is_value))
 }
 
-/// Whether a field line that began with `begun` can be continued with `piece`.
+/// Whether a request line that began with `begun` can be continued with `piece`.
+///
+/// What arrived before is not parsed again in the middle of a method or target: pieces of one byte would cost the square of
+/// the line.
+#[must_use]
+pub fn is_continued_request(begun: &[u8], piece: &[u8]) -> bool {
+    let is_within = goes_on(begun) && !piece.iter().any(|byte| matches!(byte, b' ' | b'\r'));
+    match memchr::memchr_iter(b' ', begun).take(2).count() {
+        0 if is_within => all(piece, is_token),
+        1 if is_within => all(piece, target::may_stand),
+        _ => {
+            let line = [begun, piece].concat();
+            line == b"\r" || request(&line, false).is_ok()
+        }
+    }
+}
+
+/// Whether a field line that began with `begun` can be continued with `piece`; as [`is_continued_request`].
 #[must_use]
 pub fn is_continued_field(begun: &[u8], piece: &[u8]) -> bool {
-    // In a value, what arrived before is not read again.
-    if begun.last() != Some(&b'\r') && memchr::memchr(b':', begun).is_some() {
+    let is_within = goes_on(begun);
+    if is_within && memchr::memchr(b':', begun).is_some() {
         return all(piece.strip_suffix(b"\r").unwrap_or(piece), is_value);
     }
+    if is_within && !piece.iter().any(|byte| matches!(byte, b':' | b'\r')) {
+        return all(piece, is_token);
+    }
     field(&[begun, piece].concat(), false).is_ok()
+}
+
+/// Whether a line has begun and its end has not.
+fn goes_on(begun: &[u8]) -> bool {
+    begun.last().is_some_and(|last| *last != b'\r')
 }
 
 /// Whether a field of this name affects how the header or body is interpreted, and so is not allowed in a trailer (RFC

@@ -243,15 +243,12 @@ impl Framing {
             let begun = [&self.begun, piece].concat();
             return if grammar::is_begun_chunk(&begun) { Ok(()) } else { Err(diagnosis::of_chunk(&begun, false)) };
         }
-        if self.state == State::RequestLine {
-            let line = [&self.begun, piece].concat();
-            let is_line = line == b"\r" || grammar::request(&line, false).is_ok();
-            return if is_line { Ok(()) } else { Err(self.cannot_go_on(piece)) };
-        }
-        if self.begun.is_empty() {
-            return grammar::field(piece, false).map(|_| ());
-        }
-        if grammar::is_continued_field(&self.begun, piece) { Ok(()) } else { Err(self.cannot_go_on(piece)) }
+        let can_go_on = if self.state == State::RequestLine {
+            grammar::is_continued_request(&self.begun, piece)
+        } else {
+            grammar::is_continued_field(&self.begun, piece)
+        };
+        if can_go_on { Ok(()) } else { Err(self.cannot_go_on(piece)) }
     }
 
     #[cold]

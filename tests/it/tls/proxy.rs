@@ -300,6 +300,7 @@ fn connect_where_there_is_no_proxy_gets_a_remedy() {
         let answer = asked(&gate, request);
         assert_eq!(answer.summary(), "405 method_not_allowed", "{request}");
         assert!(answer.text().contains("set proxy: true for the listener"), "{}", answer.text());
+        assert_eq!(answer.field("allow"), Some("GET, HEAD, POST, PUT, PATCH, DELETE"), "{request}");
     }
     gate.until_log(&["request failed", "\"connect\"", "proxy: true"]);
     gate.until_metric(&["denied_total", "method_not_allowed"], 4.0);
