@@ -304,6 +304,14 @@ impl Keeper {
     pub fn remove(&self) -> Result<(), NotKept> {
         self.refresh.as_deref().map_or(Ok(()), remove)?;
         remove(&path_of(&self.token))?;
+        self.remove_earlier()
+    }
+
+    /// Removes what earlier commands received or set aside; the token in its place stays.
+    ///
+    /// # Errors
+    /// [`NotKept`].
+    pub fn remove_earlier(&self) -> Result<(), NotKept> {
         self.discard()?;
         remove(&self.aside)
     }

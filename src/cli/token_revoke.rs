@@ -6,7 +6,7 @@
 //! 3. The token leaves its place before it ends, and the gate of this configuration is given time to notice, so that it never
 //!    sends a dead one. If Yandex refuses the revocation, the token returns.
 //! 4. A token that an earlier command received and did not install, or set aside, is revoked first. Each may have ended
-//!    before, which is no error then: the command can be repeated.
+//!    before, which is no error then: the command can be repeated. A token that was put in its place since then stays.
 //! 5. A token whose standby Metrica rejects is not revoked, unless `--without-standby` is given: nothing would serve its
 //!    callers.
 
@@ -43,8 +43,17 @@ struct Doomed {
     installed: Option<Token>,
     /// Those of earlier commands (rule 4).
     earlier: Vec<Token>,
-    /// Whether a token of another program is in the place and stays there.
-    stays: bool,
+    /// The token that is in the place and stays there, if one does.
+    stays: Option<Stays>,
+}
+
+/// A token that stays in its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stays {
+    /// It is the one of the last login, which came after an interrupted revocation.
+    OfLogin,
+    /// Another program has put it there.
+    OfOther,
 }
 
 const INTERRUPTED: &str = "interrupted; run the command again to finish the revocation";
@@ -77,7 +86,11 @@ pub(super) fn revoke(args: &RevokeArgs, out: &mut dyn Write) -> anyhow::Result<u
         until_unused(&subject);
         end_installed(&subject, &server, &client, token, !doomed.earlier.is_empty())?;
     }
-    subject.keeper.remove().map_err(Ended::from)?;
+    match doomed.stays {
+        Some(Stays::OfLogin) => subject.keeper.remove_earlier(),
+        Some(Stays::OfOther) | None => subject.keeper.remove(),
+    }
+    .map_err(Ended::from)?;
     writeln!(out, "token '{alias}' is revoked, and its files are removed; {}", consequence(&subject, &doomed))?;
     Ok(0)
 }
@@ -92,9 +105,16 @@ fn doomed(subject: &Subject, replaced: bool) -> anyhow::Result<Doomed> {
         Err(TokenFileError::Missing { .. }) if aside.is_some() => None,
         Err(error) => return Err(ended(78, error)),
     };
-    let is_foreign = |token: &Token| Record::read(&subject.source).is_some_and(|record| record.token != name_of(token));
-    let is_replaced = !replaced && installed.as_ref().is_some_and(is_foreign);
-    if is_replaced && aside.is_none() {
+    let record = Record::read(&subject.source);
+    let has_record = |token: &Token| record.as_ref().is_some_and(|record| record.token == name_of(token));
+    let stays = installed.as_ref().filter(|_| !replaced).and_then(|token| match &aside {
+        // The same token can be issued again until it is revoked.
+        Some(aside) if aside == token => None,
+        Some(_) if has_record(token) => Some(Stays::OfLogin),
+        Some(_) => Some(Stays::OfOther),
+        None => (record.is_some() && !has_record(token)).then_some(Stays::OfOther),
+    });
+    if stays.is_some() && aside.is_none() {
         let file = crate::files::reading::shown(&subject.source.file);
         return Err(ended(
             1,
@@ -104,9 +124,9 @@ fn doomed(subject: &Subject, replaced: bool) -> anyhow::Result<Doomed> {
             ),
         ));
     }
-    let installed = installed.filter(|_| !is_replaced);
+    let installed = installed.filter(|_| stays.is_none());
     let earlier = [pending, aside].into_iter().flatten().filter(|token| Some(token) != installed.as_ref()).collect();
-    Ok(Doomed { installed, earlier, stays: is_replaced })
+    Ok(Doomed { installed, earlier, stays })
 }
 
 /// Refuses if Metrica rejects the token of the standby (rule 5).
@@ -180,9 +200,13 @@ fn until_unused(subject: &Subject) {
 
 /// Returns the words for the requests that used the token.
 fn consequence(subject: &Subject, doomed: &Doomed) -> String {
-    if doomed.stays {
-        let file = crate::files::reading::shown(&subject.source.file);
-        return format!("requests use the token that another program has put in {file}");
+    match doomed.stays {
+        Some(Stays::OfLogin) => return "the token of the last login stays in use".to_owned(),
+        Some(Stays::OfOther) => {
+            let file = crate::files::reading::shown(&subject.source.file);
+            return format!("requests use the token that another program has put in {file}");
+        }
+        None => {}
     }
     let is_usable = |alias: &TokenAlias| {
         let found = token::found(&subject.config, alias.as_str()).ok();

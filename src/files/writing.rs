@@ -53,7 +53,7 @@ pub fn replace_together(files: &[(&Path, &[u8])]) -> Result<(), (PathBuf, io::Er
         };
         if let Err(error) = staged {
             for (path, _) in files.iter().take(position) {
-                std::fs::remove_file(beside(path)).map_err(|error| in_place(path, error))?;
+                std::fs::remove_file(beside(path, NEW)).map_err(|error| in_place(path, error))?;
             }
             return Err(in_place(path, error));
         }
@@ -81,10 +81,13 @@ fn like(old: &Metadata) -> impl FnOnce(&File) -> io::Result<()> + use<> {
 /// # Errors
 /// The errors of open(2) and unlink(2).
 pub fn check(path: &Path) -> io::Result<()> {
-    let beside = beside(path);
-    let made = create(&beside)?;
-    drop(made);
-    std::fs::remove_file(beside)
+    // Another process may be about to rename the new file, and another may check too.
+    let tried = beside(path, ".check");
+    drop(create(&tried)?);
+    match std::fs::remove_file(tried) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 /// Renames a file within its folder. A crash afterwards does not undo it.
@@ -123,10 +126,13 @@ fn sync_folder(path: &Path) -> io::Result<()> {
     File::open(folder.unwrap_or_else(|| Path::new(".")))?.sync_all()
 }
 
-/// The path of the new file while it is written.
-fn beside(path: &Path) -> PathBuf {
+/// The suffix of the new file while it is written.
+const NEW: &str = ".new";
+
+/// The path of a file beside this one.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut beside = path.as_os_str().to_owned();
-    beside.push(".new");
+    beside.push(suffix);
     beside.into()
 }
 
@@ -147,14 +153,14 @@ fn replace_with(path: &Path, bytes: &[u8], prepare: impl FnOnce(&File) -> io::Re
 
 /// Writes the new file beside the old one.
 fn stage(path: &Path, bytes: &[u8], prepare: impl FnOnce(&File) -> io::Result<()>) -> io::Result<()> {
-    let mut file = create(&beside(path))?;
+    let mut file = create(&beside(path, NEW))?;
     prepare(&file)?;
     file.write_all(bytes)?;
     file.sync_all()
 }
 
 fn put_in_place(path: &Path) -> io::Result<()> {
-    rename(&beside(path), path)
+    rename(&beside(path, NEW), path)
 }
 
 #[cfg(test)]
@@ -180,6 +186,17 @@ mod tests {
         io::Read::read_to_string(&mut reader, &mut before).unwrap();
         assert_eq!(before, "old", "who reads the old one reads it to its end");
         assert!(!at("counts.new").exists());
+    }
+
+    /// A command checks before it takes the lock that the writer holds.
+    #[test]
+    fn a_check_leaves_the_new_file_of_another_process() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        std::fs::write(at("counts.new"), "staged").unwrap();
+        check(&at("counts")).unwrap();
+        assert_eq!(std::fs::read(at("counts.new")).unwrap(), b"staged");
+        assert_eq!(folder.path().read_dir().unwrap().count(), 1, "nothing is left behind");
     }
 
     #[test]

@@ -145,6 +145,20 @@ fn a_revocation_that_is_refused_changes_nothing_and_one_without_an_answer_is_rep
     assert!(end.code == 0 && !life.file("crm.revoking").exists(), "{end:?}");
 }
 
+/// A login came between the interrupted revocation and its repetition.
+#[test]
+fn the_end_of_an_interrupted_revocation_spares_a_later_login() {
+    let life = Life::new(RENEWED);
+    assert_eq!(life.log_in().code, 0);
+    let (token, earlier) = (life.read("crm"), life.of_another_device());
+    write_private(&life.file("crm.revoking"), &earlier);
+    let end = life.run(&["revoke", "crm"], "");
+    assert!(end.code == 0 && end.out.ends_with("the token of the last login stays in use\n"), "{end:?}");
+    assert!(!life.accepts(&earlier) && life.accepts(&token) && life.read("crm") == token);
+    assert!(life.file("crm.refresh").exists() && life.file("crm.json").exists());
+    assert!(!life.file("crm.revoking").exists());
+}
+
 /// The gate has a standby, and never sends the token that is revoked.
 #[test]
 fn a_gate_moves_to_the_standby_before_a_token_ends() {
