@@ -77,7 +77,9 @@ def weaknesses(folder, port, authority):
         sys.exit(f"sslyze could not scan: {server}")
     scans = {name: scan for name, scan in server["scan_result"].items() if scan["status"] != "NOT_SCHEDULED"}
     failed = [f"the scan {name} failed: {scan['error_trace']}" for name, scan in scans.items() if scan["status"] != "COMPLETED"]
-    return failed or list(judged(done, {name: scan["result"] for name, scan in scans.items()}))
+    if failed:
+        sys.exit("\n".join(failed))
+    return list(judged(done, {name: scan["result"] for name, scan in scans.items()}))
 
 
 def judged(done, found):
@@ -92,7 +94,7 @@ def judged(done, found):
         if not suites:
             yield f"{version} is not accepted"
         # Forward secrecy, and encryption with authentication.
-        yield from (f"{version}: {suite}" for suite in suites if not re.search(r"^TLS_(ECDHE_.*|)(AES|CHACHA20|.*WITH_AES|.*WITH_CHACHA20).*(GCM|POLY1305)", suite))
+        yield from (f"{version}: {suite}" for suite in suites if not re.search(r"^TLS_(ECDHE_(RSA|ECDSA)_WITH_)?(AES|CHACHA20)\w*(GCM|POLY1305)", suite))
     if found["tls_compression"]["supports_compression"]:
         yield "compression"
     renegotiation = found["session_renegotiation"]

@@ -54,9 +54,15 @@ pub(super) fn issued(received: Received, client_id: Option<&str>, device_id: Opt
         owner: None,
         client_id: client_id.map(str::to_owned),
         device_id,
-        scopes: received.scope.map(|names| names.split(' ').map(str::to_owned).collect()),
+        scopes: received.scope.map(|names| names.split(' ').filter(|name| is_scope(name)).map(str::to_owned).collect()),
     };
     Issued { access: received.access, refresh: received.refresh, record }
+}
+
+/// Whether this can be the name of a right: the record is printed within quotes, and a person may have pasted it.
+fn is_scope(name: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b":_-.".contains(&byte);
+    !name.is_empty() && name.bytes().all(is_plain)
 }
 
 /// Checks a token that was received by the rules of the gate for token files (rule 3).
