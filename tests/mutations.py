@@ -289,7 +289,7 @@ MUTATIONS = [
     ("R-20", "every condition that is stated must hold", "src/policy/caller_table.rs", "keep_first(&mut self.users_in_groups, pairs, position);",
      "keep_first(&mut self.users, pairs.map(|(uid, _)| uid), position);", "caller:: | conditions:: | properties::the_caller | identify::"),
     ("R-20", "a condition that is in no key matches nobody", "src/policy/caller_table.rs", "        (own == conditions).then_some(self)\n",
-     "        (own <= conditions).then_some(self)\n", "caller::"),
+     "        (own <= conditions).then_some(self)\n", "caller_table::"),
     ("R-20", "the listener that is stated must be that of the connection", "src/policy/caller_table.rs", "(*stated == listener).then_some(keys)",
      "(*stated <= listener || *stated > listener).then_some(keys)", "caller:: | conditions:: | properties::the_caller | identify::"),
     ("R-21", "admin: who takes too long", "src/process/admin.rs", "const WHOLE: Duration = Duration::from_secs(15);", "const WHOLE: Duration = Duration::from_secs(1500);",
