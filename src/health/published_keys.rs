@@ -2,7 +2,7 @@
 //!
 //! 1. They are requested at the start, every [`REFRESH`], and when a token names an unknown key, for that at most once in
 //!    [`PAUSE`].
-//! 2. A failed request changes nothing: the last keys stay in use, and the request is repeated after [`AGAIN`], then after longer
+//! 2. A failed request changes nothing: the last keys stay in use, and the request is repeated after a second, then after longer
 //!    and longer times up to [`REFRESH`].
 //! 3. The token of `bearer_file` is read for each request, because Kubernetes replaces it. It is sent to that server alone, over
 //!    TLS, and not in a redirect: none is followed.

@@ -6,7 +6,7 @@
 //! 2. One that is no whole key is refused (`key_unknown`, 401), and so is a request with two different keys (`keys_differ`,
 //!    401). A request never falls to a caller that is known otherwise.
 //! 3. A key in another field or parameter, in the path or in the host is refused too (`key_unknown`): it would reach Metrica
-//!    or a log. It is found in its plain form and percent-encoded, up to [`DECODINGS`] times. Bodies are not searched.
+//!    or a log. It is found in its plain form and percent-encoded, up to three times. Bodies are not searched.
 //! 4. Any other credential is no proof. It is removed and counted ([`crate::gateway::headers`]).
 
 use std::borrow::Cow;
