@@ -205,7 +205,8 @@ tls_scan() {
     METRIKA_GATE_BIN=${METRIKA_GATE_BIN:-$gate} "$tools/clients/sslyze/bin/python" tests/sslyze.py
 }
 php_curl() { php -m | grep -qx curl; }
-# Writes the metrics of a gate to a file that belongs to a fleet and does not reach its store, and that has a certificate.
+# Writes the metrics of a gate to a file that belongs to a fleet and does not reach its store or the keys of its cluster, and that renews
+# its certificate.
 metrics_of_fleet() {
     local folder=$work/fleet pid status=0
     mkdir -p "$folder"
@@ -213,10 +214,13 @@ metrics_of_fleet() {
     cat >"$folder/gate.yaml" <<GATE
 listeners:
   - {name: app, address: "127.0.0.1:0"}
-  - {name: tls, address: "127.0.0.1:0", tls: {authority: "$folder/ca"}}
+  - {name: tls, address: "127.0.0.1:0", tls: {authority: "$folder/ca", renew: true}}
 admin: {address: "127.0.0.1:9091"}
 tokens: {crm: {file: "$folder/crm", scopes: [metrika:read]}}
-callers: [{id: app, match: {listener: app}, scopes: [metrika:read], tokens: [crm]}]
+service_accounts: {jwks_url: "https://127.0.0.1:1/keys", ca_file: "$folder/ca/ca.pem", issuer: "https://cluster.example", audience: metrika-gate}
+callers:
+  - {id: app, match: {listener: app}, scopes: [metrika:read], tokens: [crm]}
+  - {id: pod, match: {listener: tls, service_account: [shop/etl]}, scopes: [metrika:read], tokens: [crm]}
 quota: {store: {redis: "redis://127.0.0.1:1"}}
 GATE
     (umask 077 && printf 'y0_%037d\n' 0 >"$folder/crm")

@@ -85,8 +85,10 @@ class World:
         there = f"ca_file: ca.pem, connect_to: '{self.place}'"
         edits = {
             "127.0.0.1:8080\"}": f"127.0.0.1:{self.port}\"}}",
-            "{file: /var/run/secrets/metrika/analytics, scopes: [metrika:read]}":
-                f"{{file: tokens/analytics, scopes: [metrika:read], owner: demo-owner, client_id: {CLIENT}, client_secret_file: secret}}",
+            "file: /var/run/secrets/metrika/analytics ": "file: tokens/analytics ",
+            "# owner: shop-metrika ": "owner: demo-owner ",
+            "# client_id: 0123456789abcdef0123456789abcdef ": f"client_id: {CLIENT} ",
+            "# client_secret_file: /var/lib/metrika-gate/oauth/secret ": "client_secret_file: secret ",
         }
         for before, after in edits.items():
             assert text.count(before) == 1, f"{before} in\n{text}"
