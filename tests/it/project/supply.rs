@@ -110,6 +110,7 @@ fn no_decision_reads_the_wall_clock() {
         "src/cli/identity.rs",
         "src/cli/oauth_server.rs",
         "src/cli/token_proof.rs",
+        "src/cli/token_revoke.rs",
         "src/cli/token_status.rs",
         "src/config/health.rs",
         "src/config/service_accounts.rs",
