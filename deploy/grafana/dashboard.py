@@ -131,8 +131,10 @@ ROWS = (
               (("histogram_quantile(0.95, sum by (le) (rate(metrika_gate_worker_loop_lag_seconds_bucket{@}[$__rate_interval])))", "95th percentile"),
                ("sum(rate(metrika_gate_worker_loop_lag_seconds_sum{@}[$__rate_interval])) / sum(rate(metrika_gate_worker_loop_lag_seconds_count{@}[$__rate_interval]))", "mean")), "s", is_constant=True),
         Panel("TLS handshakes with callers", "By result.", one("sum by (result) (rate(metrika_gate_tls_handshakes_total{@}[$__rate_interval])) > 0", "{{result}}"), "cps"),
+        # The counter has whole seconds, of which a gate in a short test may need none.
         Panel("Processor and memory", "Processor time a second, and resident memory.",
-              (("sum by (instance) (rate(process_cpu_seconds_total{@}[$__rate_interval]))", "processor {{instance}}"),), "percentunit"),
+              (("sum by (instance) (rate(process_cpu_seconds_total{@}[$__rate_interval]))", "processor {{instance}}"),), "percentunit",
+              may_be_zero=True, is_constant=True),
         Panel("Resident memory", "By gate.", one("process_resident_memory_bytes{@}"), "bytes", is_constant=True),
         Panel("Reloads", "Of the configuration and of tokens, in the last hour.",
               (("sum by (outcome) (increase(metrika_gate_config_reloads_total{@}[1h]))", "configuration, {{outcome}}"),

@@ -50,7 +50,7 @@ admin: {{address: "127.0.0.1:{admin}"}}
 upstream:
   ca_file: "{folder}/fake-ca.pem"
   connect_to: "127.0.0.1:{fake}"
-  connections: 4
+  connections: 2
   timeouts: {{connect: 60s}}
 tokens:
   analytics: {{file: "{folder}/analytics", scopes: [metrika:read], owner: shop, standby: analytics-spare, expires: {soon}}}
