@@ -91,7 +91,11 @@ pub(super) fn revoke(args: &RevokeArgs, out: &mut dyn Write) -> anyhow::Result<u
         Some(Stays::OfOther) | None => subject.keeper.remove(),
     }
     .map_err(Ended::from)?;
-    writeln!(out, "token '{alias}' is revoked, and its files are removed; {}", consequence(&subject, &doomed))?;
+    let what = match doomed.stays {
+        Some(Stays::OfLogin) => format!("the token that was set aside for '{alias}' is revoked"),
+        Some(Stays::OfOther) | None => format!("token '{alias}' is revoked, and its files are removed"),
+    };
+    writeln!(out, "{what}; {}", consequence(&subject, &doomed))?;
     Ok(0)
 }
 
@@ -124,9 +128,9 @@ fn doomed(subject: &Subject, replaced: bool) -> anyhow::Result<Doomed> {
             ),
         ));
     }
-    let installed = installed.filter(|_| stays.is_none());
+    // A login that was killed at its end leaves its token in both places.
     let earlier = [pending, aside].into_iter().flatten().filter(|token| Some(token) != installed.as_ref()).collect();
-    Ok(Doomed { installed, earlier, stays })
+    Ok(Doomed { installed: installed.filter(|_| stays.is_none()), earlier, stays })
 }
 
 /// Refuses if Metrica rejects the token of the standby (rule 5).
