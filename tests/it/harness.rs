@@ -14,6 +14,7 @@ pub mod relay;
 pub mod service_accounts;
 pub mod signal;
 pub mod store;
+pub mod terminal;
 pub mod traffic;
 pub mod upstream;
 

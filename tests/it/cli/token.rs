@@ -13,6 +13,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use crate::harness::Gate;
 use crate::harness::files::write_private;
 use crate::harness::gate::{program, until};
+use crate::harness::terminal::Terminal;
 
 /// A configuration with one token, in front of the stand-in.
 pub struct Life {
@@ -454,28 +455,17 @@ fn an_import_reads_what_people_have() {
     assert_eq!(life.read("crm"), token);
 }
 
-/// A pseudo terminal, which `script` makes.
 #[test]
 fn a_terminal_does_not_show_what_is_pasted() {
     let life = Life::new(RENEWED);
     assert_eq!(life.log_in().code, 0);
     let token = life.read("crm");
     let command = life.command(&["import", "crm"]);
-    let words: Vec<_> = std::iter::once(command.get_program()).chain(command.get_args()).collect();
-    let words: Vec<_> = words.into_iter().map(|word| format!("'{}'", word.to_str().unwrap())).collect();
-    let mut script = Command::new("script");
-    script.args(["-qec", &words.join(" "), "/dev/null"]).stdin(Stdio::piped()).stdout(Stdio::piped());
-    let Ok(mut child) = script.spawn() else { return };
-    let mut shown = BufReader::new(child.stdout.take().unwrap());
-    let mut prompt = Vec::new();
-    shown.read_until(b':', &mut prompt).unwrap();
-    assert!(String::from_utf8_lossy(&prompt).contains("(not shown):"), "{prompt:?}");
-    let mut stdin = child.stdin.take().unwrap();
-    stdin.write_all(format!("{token}\n").as_bytes()).unwrap();
-    let mut rest = String::new();
-    shown.read_to_string(&mut rest).unwrap();
-    drop(stdin);
-    assert!(child.wait().unwrap().success() && rest.contains("token 'crm' is in"), "{rest}");
+    let Some(mut terminal) = Terminal::start(&command, "") else { return };
+    terminal.until_prompt();
+    terminal.type_in(&format!("{token}\n"));
+    let (rest, is_success) = terminal.end();
+    assert!(is_success && rest.contains("token 'crm' is in"), "{rest}");
     assert!(!rest.contains(&token[..12]), "{rest}");
 }
 
@@ -484,23 +474,11 @@ fn a_terminal_does_not_show_what_is_pasted() {
 fn an_interrupted_prompt_leaves_the_echo_on() {
     let life = Life::new(RENEWED);
     let command = life.command(&["import", "crm"]);
-    let words: Vec<_> = std::iter::once(command.get_program()).chain(command.get_args()).collect();
-    let words: Vec<_> = words.into_iter().map(|word| format!("'{}'", word.to_str().unwrap())).collect();
     for key in ["\x03", "\x1c"] {
-        let mut script = Command::new("script");
-        let line = format!("{}; echo code $?; stty -a", words.join(" "));
-        script.args(["-qc", &line, "/dev/null"]).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let Ok(mut child) = script.spawn() else { return };
-        let mut shown = BufReader::new(child.stdout.take().unwrap());
-        let mut prompt = Vec::new();
-        shown.read_until(b':', &mut prompt).unwrap();
-        assert!(String::from_utf8_lossy(&prompt).contains("(not shown):"), "{prompt:?}");
-        let mut stdin = child.stdin.take().unwrap();
-        stdin.write_all(format!("typed{key}").as_bytes()).unwrap();
-        let mut rest = String::new();
-        shown.read_to_string(&mut rest).unwrap();
-        drop(stdin);
-        child.wait().unwrap();
+        let Some(mut terminal) = Terminal::start(&command, "; echo code $?; stty -a") else { return };
+        terminal.until_prompt();
+        terminal.type_in(&format!("typed{key}"));
+        let (rest, _) = terminal.end();
         assert!(rest.contains("interrupted; nothing was changed") && rest.contains("code 130"), "{rest}");
         assert!(rest.contains("isig icanon") && rest.contains(" echo ") && !rest.contains("typed"), "{rest}");
     }

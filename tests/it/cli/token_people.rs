@@ -1,9 +1,8 @@
 //! Situations of people with the tokens of a configuration: mistakes, interruptions, and other programs.
 
-use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::Stdio;
 
 use fake_metrica::DEMO_CLIENT_ID;
 
@@ -11,6 +10,7 @@ use super::token::{Dialog, End, Life, RENEWED};
 use crate::harness::Gate;
 use crate::harness::files::write_private;
 use crate::harness::gate::{program, until};
+use crate::harness::terminal::Terminal;
 
 impl Life {
     /// A token of another device, which other programs have.
@@ -38,46 +38,6 @@ impl Life {
             write_private(&self.file("crm"), &kept);
         }
         works
-    }
-}
-
-/// A command on a pseudo terminal, which `script` makes; `None` on a system without it.
-struct Terminal {
-    child: Child,
-    shown: BufReader<ChildStdout>,
-}
-
-impl Terminal {
-    fn start(command: &Command, then: &str) -> Option<Self> {
-        let words = std::iter::once(command.get_program()).chain(command.get_args());
-        let words: Vec<_> = words.map(|word| format!("'{}'", word.to_str().unwrap())).collect();
-        let mut script = Command::new("script");
-        script.args(["-qc", &format!("{}{then}", words.join(" ")), "/dev/null"]);
-        let mut child = script.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().ok()?;
-        let shown = BufReader::new(child.stdout.take().unwrap());
-        Some(Self { child, shown })
-    }
-
-    /// Reads up to a line with this text, and returns the line.
-    fn until(&mut self, text: &str) -> String {
-        loop {
-            let mut line = String::new();
-            assert!(self.shown.read_line(&mut line).unwrap() > 0, "it ended before {text}");
-            if line.contains(text) {
-                return line;
-            }
-        }
-    }
-
-    fn type_in(&mut self, text: &str) {
-        self.child.stdin.as_mut().unwrap().write_all(text.as_bytes()).unwrap();
-    }
-
-    fn end(mut self) -> String {
-        let mut rest = Vec::new();
-        self.shown.read_to_end(&mut rest).unwrap();
-        self.child.wait().unwrap();
-        String::from_utf8(rest).unwrap()
     }
 }
 
@@ -368,17 +328,9 @@ fn a_bare_token_is_printed_for_other_stores_and_the_name_has_its_form() {
     let address = terminal.until("  https://").trim().to_owned();
     terminal.until_prompt();
     terminal.type_in(&format!("{}\n", life.click(&address, "demo-owner", "allow")));
-    let shown = terminal.end();
+    let (shown, _) = terminal.end();
     let (warning, token) = (shown.find("warning: the token follows").unwrap(), shown.rfind("test-").unwrap());
     assert!(warning < token && shown.ends_with("\r\n"), "{shown}");
-}
-
-impl Terminal {
-    fn until_prompt(&mut self) {
-        let mut prompt = Vec::new();
-        self.shown.read_until(b')', &mut prompt).unwrap();
-        assert!(String::from_utf8_lossy(&prompt).contains("(not shown)"), "{prompt:?}");
-    }
 }
 
 #[test]
@@ -413,13 +365,12 @@ fn the_countdown_ends_its_line_and_can_be_interrupted() {
         let code = terminal.until("  ").trim().to_owned();
         terminal.until("The code is valid");
         if is_interrupted {
-            let mut shown = Vec::new();
-            terminal.shown.read_until(b'w', &mut shown).unwrap();
+            terminal.until_byte(b'w');
             terminal.type_in("\x03");
         } else {
             life.enter(&code, "demo-owner", "allow");
         }
-        let shown = terminal.end();
+        let (shown, _) = terminal.end();
         let last = if is_interrupted { "interrupted; nothing was changed" } else { "[+] owner" };
         let line = shown.lines().find(|line| line.contains(last)).unwrap_or_else(|| panic!("{shown:?}"));
         assert!(!line.contains("left") && !line.contains('\r'), "{shown:?}");
@@ -435,7 +386,7 @@ fn what_follows_a_pasted_line_does_not_reach_the_shell() {
     let Some(mut terminal) = Terminal::start(&command, "; timeout 1 cat") else { return };
     terminal.until_prompt();
     terminal.type_in(&format!("{}\nleft-over\nof a code\n", life.read("crm")));
-    let shown = terminal.end();
+    let (shown, _) = terminal.end();
     assert!(
         shown.contains("token 'crm' is in") && !shown.contains("left-over") && !shown.contains("of a code"),
         "{shown}"
