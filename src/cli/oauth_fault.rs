@@ -126,7 +126,7 @@ impl OAuthError {
             (Self::InvalidClient, Step::Page) => "the application does not exist",
             (Self::InvalidClient, _) => "the application does not exist, or its secret is missing or wrong",
             (Self::InvalidGrant, Step::Refresh) => {
-                "the refresh token is dead: it was used before, has expired, or the access was revoked"
+                "the refresh token is dead (it was used before, has expired, or the access was revoked), or belongs to another application"
             }
             (Self::InvalidGrant, Step::Revoke) => "the token is already invalid, or belongs to another application",
             (Self::InvalidGrant, Step::Device) => "the code of the device is unknown or was used before",
@@ -160,9 +160,11 @@ impl OAuthError {
             (Self::InvalidClient, _) => {
                 "compare client_id and client_secret_file with the application at https://oauth.yandex.ru"
             }
-            (Self::InvalidGrant, Step::Refresh) => "run `metrika-gate token login ALIAS`",
+            (Self::InvalidGrant, Step::Refresh) => {
+                "if client_id has changed since the last login, restore it; otherwise run `metrika-gate token login ALIAS`"
+            }
             (Self::InvalidGrant, Step::Revoke) => {
-                "check it with `metrika-gate token status`; if it is still accepted, compare client_id"
+                "check it with `metrika-gate token status`; if it is still accepted, compare client_id, or let its owner revoke the access at https://id.yandex.ru/personal/data-access"
             }
             (Self::BadCode | Self::InvalidGrant, _) => "run the command again and paste the new code once",
             (Self::InvalidScope, _) => {

@@ -86,6 +86,17 @@ pub enum NotKept {
     /// Another process changes the token (rule 4).
     #[error("another command is changing this token now ({} is locked); wait until it has ended", .0.display())]
     Busy(PathBuf),
+    /// Another token waits for its proof, and its refresh token may be the only one (rule 1).
+    #[error(
+        "{}: another token, which an interrupted command received, waits for its proof; run `metrika-gate token login {alias}`, which proves and installs it, or remove the file, and then run the command again",
+        path.display()
+    )]
+    Waiting {
+        /// The pending file.
+        path: PathBuf,
+        /// The token.
+        alias: TokenAlias,
+    },
     /// The pending file cannot be understood.
     #[error("{}: contains no token that waits for its proof; remove it and log in again", .0.display())]
     Pending(PathBuf),
@@ -215,6 +226,14 @@ impl Keeper {
         let access = Token::parse(read.access.as_bytes()).map_err(|_| not_one())?;
         let refresh = read.refresh.map(|text| RefreshToken::parse(text.as_bytes())).transpose();
         Ok(Some(Issued { access, refresh: refresh.map_err(|_| not_one())?, record: read.record }))
+    }
+
+    /// Checks that no token of an earlier command waits for its proof.
+    ///
+    /// # Errors
+    /// [`NotKept`].
+    pub fn check_none_waits(&self) -> Result<(), NotKept> {
+        self.received()?.map_or(Ok(()), |_| Err(NotKept::Waiting { path: self.pending.clone(), alias: self.alias }))
     }
 
     /// Installs a proven token (rule 2).

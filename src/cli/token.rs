@@ -76,7 +76,7 @@ pub(super) fn ended(code: u8, message: impl fmt::Display) -> anyhow::Error {
 impl From<NotKept> for Ended {
     fn from(error: NotKept) -> Self {
         let code = match &error {
-            NotKept::Busy(_) => 75,
+            NotKept::Busy(_) | NotKept::Waiting { .. } => 75,
             NotKept::Pending(_) => 78,
             NotKept::Unwritable { .. } | NotKept::Place { .. } | NotKept::Link(_) => 77,
         };

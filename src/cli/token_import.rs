@@ -18,6 +18,7 @@ pub(super) fn import(args: &ImportArgs, out: &mut dyn Write) -> anyhow::Result<u
     let subject = args.one.subject()?;
     subject.keeper.check().map_err(Ended::from)?;
     let _lock = subject.keeper.lock().map_err(Ended::from)?;
+    subject.keeper.check_none_waits().map_err(Ended::from)?;
     let text = terminal::everything("Paste the token, the address of its page, or the JSON response of Yandex")?;
     let read = paste::read(&text, None).map_err(|bad| {
         let end = if bad == BadPaste::Address { ", with the part behind '#'" } else { "" };

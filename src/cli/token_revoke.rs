@@ -6,7 +6,8 @@
 //! 3. The token leaves its place before it ends, and the gate of this configuration is given time to notice, so that it never
 //!    sends a dead one. If Yandex refuses the revocation, the token returns.
 //! 4. A token that an earlier command received and did not install, or set aside, is revoked first. Each may have ended
-//!    before, which is no error then: the command can be repeated. A token that was put in its place since then stays.
+//!    before, which is no error if Metrica rejects it: the command can be repeated. A token that was put in its place since
+//!    then stays.
 //! 5. A token whose standby Metrica rejects is not revoked, unless `--without-standby` is given: nothing would serve its
 //!    callers.
 
@@ -19,6 +20,7 @@ use super::oauth_fault::{Fault, OAuthError};
 use super::oauth_server::{Client, Server};
 use super::token::{Ended, OneArgs, Subject, attend, ended};
 use super::{healthcheck, token};
+use crate::config::TokenSource;
 use crate::doctor::finding::Severity;
 use crate::doctor::{Line, examine_candidate};
 use crate::token::record::{Record, name_of};
@@ -139,11 +141,7 @@ fn check_standby(subject: &Subject) -> anyhow::Result<()> {
     let source = token::found(&subject.config, standby.as_str())?;
     // Without a token in its file, the last line says so.
     let Ok(token) = store::read(&source, false) else { return Ok(()) };
-    let mut tell = |_, _| {};
-    let report =
-        attend(INTERRUPTED, examine_candidate(&subject.config, &source, token, SystemTime::now(), &mut tell))??;
-    let is_rejected = |line: &Line| line.finding.check() == "alive" && line.finding.severity() == Severity::Wrong;
-    if !report.lines.iter().any(is_rejected) {
+    if !is_rejected(subject, &source, token)? {
         return Ok(());
     }
     let alias = subject.source.alias;
@@ -155,10 +153,23 @@ fn check_standby(subject: &Subject) -> anyhow::Result<()> {
     ))
 }
 
+/// Whether Metrica rejects a token.
+fn is_rejected(subject: &Subject, source: &TokenSource, token: Token) -> anyhow::Result<bool> {
+    let mut tell = |_, _| {};
+    let report = attend(INTERRUPTED, examine_candidate(&subject.config, source, token, SystemTime::now(), &mut tell))??;
+    let is_wrong = |line: &Line| line.finding.check() == "alive" && line.finding.severity() == Severity::Wrong;
+    Ok(report.lines.iter().any(is_wrong))
+}
+
 /// Revokes a token. `may_have_ended` is whether it is no error that it has ended before (rule 4).
 fn end(subject: &Subject, server: &Server, client: &Client, token: &Token, may_have_ended: bool) -> anyhow::Result<()> {
     match attend(INTERRUPTED, server.revoke(client, token))? {
-        Err(Fault::Refused(_, OAuthError::InvalidGrant)) if may_have_ended => Ok(()),
+        // Yandex says the same of a token of another application, which has not ended.
+        Err(Fault::Refused(_, OAuthError::InvalidGrant))
+            if may_have_ended && is_rejected(subject, &subject.source, token.clone())? =>
+        {
+            Ok(())
+        }
         revoked => revoked.map_err(|fault| subject.fault(&fault).into()),
     }
 }

@@ -412,7 +412,7 @@ fn a_revocation_ends_the_token_of_a_device_and_no_other() {
 fn a_revocation_ends_a_token_that_waits_too() {
     let life = Life::new(RENEWED);
     assert_eq!(life.log_in().code, 0);
-    life.fake.turn("oauth?rotates=1").unwrap();
+    life.fake.turn("oauth?rotates=1&ends_old=1").unwrap();
     life.fake.turn("fail?error_type=backend_error&path=/management&times=9").unwrap();
     assert_eq!(life.run(&["refresh", "crm"], "").code, 75);
     life.fake.turn("fail?error_type=backend_error&times=0").unwrap();
@@ -420,6 +420,11 @@ fn a_revocation_ends_a_token_that_waits_too() {
     let waiting = pending["access"].as_str().unwrap().to_owned();
     assert_ne!(waiting, life.read("crm"));
     let (installed, received) = (life.read("crm"), life.read("crm.refresh.pending"));
+    // Yandex says that of a token of another application, too: what Metrica accepts has not ended.
+    life.fake.turn("oauth_fail?path=/revoke_token&error=invalid_grant").unwrap();
+    let end = life.run(&["revoke", "crm"], "");
+    assert!(end.code == 1 && end.error.contains("belongs to another application"), "{end:?}");
+    assert!(life.accepts(&waiting) && life.read("crm") == installed && life.read("crm.refresh.pending") == received);
     let end = life.run(&["revoke", "crm"], "");
     assert!(end.code == 0 && !life.file("crm.refresh.pending").exists(), "{end:?}");
     write_private(&life.file("crm"), &waiting);
@@ -429,6 +434,24 @@ fn a_revocation_ends_a_token_that_waits_too() {
     write_private(&life.file("crm.refresh.pending"), &received);
     let end = life.run(&["revoke", "crm"], "");
     assert!(end.code == 0 && !life.file("crm.refresh.pending").exists(), "{end:?}");
+}
+
+/// The waiting refresh token is the only one that Yandex still accepts.
+#[test]
+fn an_import_does_not_replace_a_pair_that_waits() {
+    let life = Life::new(RENEWED);
+    assert_eq!(life.log_in().code, 0);
+    let token = life.read("crm");
+    life.fake.turn("oauth?rotates=1").unwrap();
+    life.fake.turn("fail?error_type=backend_error&path=/management&times=9").unwrap();
+    assert_eq!(life.run(&["refresh", "crm"], "").code, 75);
+    life.fake.turn("fail?error_type=backend_error&times=0").unwrap();
+    let received = life.read("crm.refresh.pending");
+    let end = life.run(&["import", "crm"], &token);
+    assert!(end.code == 75 && end.error.contains("token login crm`, which proves and installs it"), "{end:?}");
+    assert!(!end.error.contains("Paste") && life.read("crm.refresh.pending") == received, "{end:?}");
+    assert_eq!(life.run(&["login", "crm"], "").code, 0);
+    assert!(life.works() && life.run(&["refresh", "crm"], "").code == 0);
 }
 
 #[test]

@@ -29,7 +29,7 @@ impl Life {
     }
 
     /// Whether Metrica accepts a token.
-    fn accepts(&self, token: &str) -> bool {
+    pub fn accepts(&self, token: &str) -> bool {
         let kept = std::fs::read_to_string(self.file("crm")).ok();
         write_private(&self.file("crm"), token);
         let works = self.works();
