@@ -2,8 +2,8 @@
 //!
 //! 1. They are requested at the start, every [`REFRESH`], and when a token names an unknown key, for that at most once in
 //!    [`PAUSE`].
-//! 2. A failed request changes nothing: the last keys stay in use, and the request is repeated after a second, then after longer
-//!    and longer times up to [`REFRESH`].
+//! 2. A failed request changes nothing: the last keys stay in use, and the request is repeated a second after its end, then
+//!    after longer and longer times up to [`REFRESH`].
 //! 3. The token of `bearer_file` is read for each request, because Kubernetes replaces it. It is sent to that server alone, over
 //!    TLS, and not in a redirect: none is followed.
 //! 4. A failure is logged once for each cause, and shown by readiness.
@@ -28,7 +28,7 @@ use crate::upstream::Upstream;
 /// The time between two requests (rule 1).
 pub const REFRESH: Duration = Duration::from_secs(600);
 
-/// The shortest time between a request and one for an unknown key (rule 1).
+/// The shortest time between the end of a request and one for an unknown key (rule 1).
 pub const PAUSE: Duration = Duration::from_secs(10);
 
 /// The time after the first failure (rule 2).
@@ -107,19 +107,20 @@ struct Requests {
 async fn repeat(wanted: &Notify, mut request: impl AsyncFnMut() -> bool) {
     let mut failures = 0_u32;
     loop {
-        let began = Instant::now();
         failures = if request().await { 0 } else { failures.saturating_add(1) };
+        // From the end: a server that hangs is not asked again at once.
+        let ended = Instant::now();
         let wait = match failures {
             0 => REFRESH,
             // Twice as long after each failure.
             _ => AGAIN.saturating_mul(1_u32 << (failures - 1).min(10)).min(REFRESH),
         };
         let is_wanted = async {
-            sleep_until(began + PAUSE).await;
+            sleep_until(ended + PAUSE).await;
             wanted.notified().await;
         };
         tokio::select! {
-            () = sleep_until(began + wait) => {}
+            () = sleep_until(ended + wait) => {}
             () = is_wanted => {}
         }
     }
@@ -225,9 +226,15 @@ mod tests {
 
     /// The times of requests within an hour, in seconds; a request fails unless `succeeds` is true for its number.
     async fn times(wanted: &Notify, succeeds: impl Fn(usize) -> bool) -> Vec<u64> {
+        times_of(wanted, Duration::ZERO, succeeds).await
+    }
+
+    /// The same for requests that take so long.
+    async fn times_of(wanted: &Notify, takes: Duration, succeeds: impl Fn(usize) -> bool) -> Vec<u64> {
         let (begun, mut seen) = (Instant::now(), Vec::new());
         let request = async || {
             seen.push(begun.elapsed().as_secs());
+            tokio::time::sleep(takes).await;
             succeeds(seen.len() - 1)
         };
         assert!(timeout(Duration::from_secs(3599), repeat(wanted, request)).await.is_err());
@@ -273,5 +280,19 @@ mod tests {
         );
         // A success begins anew.
         assert_eq!(times(&wanted, |number| number == 4).await[..8], [0, 1, 3, 7, 15, 615, 616, 618]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn rule_2_a_server_that_hangs_gets_the_same_pauses() {
+        let wanted = Notify::new();
+        assert_eq!(times_of(&wanted, LONGEST, |_| false).await[..6], [0, 16, 33, 52, 75, 106]);
+        let tokens = async {
+            for _ in 0..1200 {
+                wanted.notify_one();
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        let ((), seen) = tokio::join!(tokens, times_of(&wanted, LONGEST, |_| false));
+        assert_eq!(seen[..6], [0, 16, 33, 52, 75, 100]);
     }
 }
