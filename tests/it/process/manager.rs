@@ -1,5 +1,6 @@
 //! The service manager: what it is told, the sockets that it passes, and a restart that no caller notices.
 
+use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
@@ -246,7 +247,16 @@ fn listeners_that_change_their_names_or_addresses_open_after_a_restart() {
     for (position, config) in configs.iter().enumerate() {
         let plan = notified(Gate::plan(&upstream, config), &manager);
         let store = manager.copies();
+        // Both sockets stay, for the other listener or for one of another name.
+        let stays = [1, 2].contains(&position);
+        let waiting = [one, two].map(|port| stays.then(|| TcpStream::connect(("127.0.0.1", port)).unwrap()));
         let mut gate = store.into_iter().fold(plan, |plan, (name, socket)| plan.passed(&name, socket)).start();
+        for (port, mut waiting) in [one, two].into_iter().zip(waiting).filter_map(|(port, one)| Some((port, one?))) {
+            write!(waiting, "GET {COUNTERS} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n").unwrap();
+            let mut begin = [0; 12];
+            waiting.read_exact(&mut begin).unwrap();
+            assert_eq!(begin, *b"HTTP/1.1 200", "{position}: a connection from before the start");
+        }
         let names = [("app", "app"), ("crm", if config.contains("renamed") { "renamed" } else { "crm" })];
         for (_, listener) in names {
             assert_eq!(gate.get(listener, COUNTERS).summary(), "200", "{position}: {listener}");
