@@ -383,7 +383,7 @@ fn what_follows_a_pasted_line_does_not_reach_the_shell() {
     let life = Life::new(RENEWED);
     assert_eq!(life.log_in().code, 0);
     let command = life.command(&["import", "crm"]);
-    let Some(mut terminal) = Terminal::start(&command, "; timeout 1 cat") else { return };
+    let Some(mut terminal) = Terminal::start(&command, "; timeout --foreground 1 cat") else { return };
     terminal.until_prompt();
     terminal.type_in(&format!("{}\nleft-over\nof a code\n", life.read("crm")));
     let (shown, _) = terminal.end();
