@@ -10,7 +10,7 @@ import zipfile
 from machine import Problem
 from peers import HERE, TOOLS, find_program
 
-PACKAGES = {"nginx": "nginx", "haproxy": "haproxy", "wrk": "wrk", "openssl": "openssl"}
+PACKAGES = {"nginx": "nginx", "haproxy": "haproxy", "wrk": "wrk", "h2load": "nghttp2-client", "openssl": "openssl"}
 # While this file says 101, Debian's packages start no service: nginx would listen on port 80 of every address.
 POLICY = "/usr/sbin/policy-rc.d"
 

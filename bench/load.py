@@ -1,13 +1,15 @@
 """The workloads: what the callers do while the proxy's time is taken."""
 
 import json
+import os
 import re
 import socket
 import subprocess
+import sys
 import time
 
 from machine import Problem
-from upstream import COUNTERS, DOWNLOAD, REPORT, UPLOAD
+from upstream import COUNTERS, DOWNLOAD, HERE, REPORT, UPLOAD
 
 # The fields a caller of Metrica sends; its token is to be replaced.
 FIELDS = ["User-Agent: bench", "Accept: */*", "Accept-Encoding: gzip, deflate", "Authorization: OAuth of-the-caller"]
@@ -23,41 +25,101 @@ end
 
 
 class Requests:
-    """Many short requests over a number of connections, by wrk."""
+    """Many short requests over a number of connections, by wrk: `tls` in TLS, `fresh` with a connection for each."""
 
     unit = "request"
 
-    def __init__(self, name, title, connections, path):
+    def __init__(self, name, title, connections, path, tls=False, fresh=False):
         self.name, self.title, self.connections, self.path = name, title, connections, path
+        self.tls, self.fresh = tls, fresh
 
-    def run(self, bench, port, seconds):
+    def run(self, bench, peer, seconds):
         script = f"{bench.folder}/summary.lua"
         with open(script, "w") as file:
             file.write(SUMMARY)
         command = ["wrk", "-t1", f"-c{self.connections}", f"-d{seconds}s", "--timeout", "10s", "-s", script]
+        for field in FIELDS + ["Connection: close"] * self.fresh:
+            command += ["-H", field]
+        where = f"https://localhost:{peer.tls_port}" if self.tls else f"http://127.0.0.1:{peer.port}"
+        said = run_program(bench, ["env", settings(bench), *command, f"{where}{self.path}"], seconds)
+        return result_of(said)
+
+
+def result_of(said):
+    """The result in the output of a load."""
+    match = re.search(r"^RESULT (.*)$", said, re.MULTILINE)
+    if not match:
+        raise Problem(f"the load failed: {said.strip()[-300:]}")
+    result = json.loads(match.group(1))
+    return {
+        "answers": result["requests"] - result["refused"],
+        "errors": result["refused"] + result["failed"],
+        "seconds": result["seconds"],
+        "p50_us": result["p50"],
+        "p99_us": result["p99"],
+    }
+
+
+class Rate:
+    """As many requests a second on 16 connections, whatever the proxy does, by h2load."""
+
+    unit = "request"
+
+    def __init__(self, name, title, rate, path):
+        self.name, self.title, self.rate, self.path = name, title, rate, path
+
+    def run(self, bench, peer, seconds):
+        log = f"{bench.folder}/rate.log"
+        command = ["h2load", "--h1", "-t1", "-c16", f"--rps={self.rate / 16}", f"-D{seconds}", f"--log-file={log}"]
         for field in FIELDS:
             command += ["-H", field]
-        # A child like the others, so that Ctrl-C ends it as well.
-        child = bench.children.start(
-            "wrk", command + [f"http://127.0.0.1:{port}{self.path}"], bench.load_core, f"{bench.folder}/wrk.log"
-        )
-        try:
-            child.process.wait(seconds + 30)
-        except subprocess.TimeoutExpired:
-            raise Problem("wrk did not end in time") from None
-        bench.children.stop(child)
-        with open(child.log) as file:
-            match = re.search(r"^RESULT (.*)$", file.read(), re.MULTILINE)
-        if not match:
-            raise Problem(f"wrk failed: {child.last_words()}")
-        result = json.loads(match.group(1))
+        run_program(bench, [*command, f"http://127.0.0.1:{peer.port}{self.path}"], seconds)
+        with open(log) as file:
+            rows = [line.split("\t") for line in file]
+        os.unlink(log)
+        times = sorted(int(took) for _, status, took in rows if status == "200")
+        if len(times) < self.rate * seconds * 0.9:
+            raise Problem(f"{len(times)} answers came at {self.rate} a second in {seconds} s")
         return {
-            "answers": result["requests"] - result["refused"],
-            "errors": result["refused"] + result["failed"],
-            "seconds": result["seconds"],
-            "p50_us": result["p50"],
-            "p99_us": result["p99"],
+            "answers": len(times),
+            "errors": len(rows) - len(times),
+            "seconds": seconds,
+            "p50_us": times[len(times) // 2],
+            "p99_us": times[len(times) * 99 // 100],
+            "p999_us": times[len(times) * 999 // 1000],
         }
+
+
+class Resumed:
+    """A connection for each request, in TLS sessions that are resumed: wrk resumes none. A session that is not is an error."""
+
+    unit = "request"
+
+    def __init__(self, name, title):
+        self.name, self.title = name, title
+
+    def run(self, bench, peer, seconds):
+        program = [sys.executable, "-B", os.path.join(HERE, "resumed.py")]
+        command = [*program, str(peer.tls_port), str(seconds), f"{bench.folder}/authority.pem"]
+        return result_of(run_program(bench, ["env", settings(bench), *command], seconds))
+
+
+def settings(bench):
+    """The variable of the environment that gives OpenSSL the settings of the callers."""
+    return f"OPENSSL_CONF={bench.folder}/callers.cnf"
+
+
+def run_program(bench, command, seconds):
+    """Runs a program of the load, and returns its output."""
+    # A child like the others, so that Ctrl-C ends it as well.
+    child = bench.children.start("the load", command, bench.load_core, f"{bench.folder}/load.log")
+    try:
+        child.process.wait(seconds + 30)
+    except subprocess.TimeoutExpired:
+        raise Problem(f"{command[0]} did not end in time") from None
+    bench.children.stop(child)
+    with open(child.log) as file:
+        return file.read()
 
 
 class Transfers:
@@ -68,9 +130,9 @@ class Transfers:
     def __init__(self, name, title, upload):
         self.name, self.title, self.upload = name, title, upload
 
-    def run(self, bench, port, seconds):
+    def run(self, bench, peer, seconds):
         try:
-            return self.transfer(bench, port, seconds)
+            return self.transfer(bench, peer.port, seconds)
         except (OSError, ValueError, KeyError) as error:
             raise Problem(f"{self.title}: {error!r}") from error
 
@@ -136,6 +198,12 @@ def all_workloads():
     ]
     return [
         *small,
+        Rate("rate", "2,000 a second, 16 connections", 2000, COUNTERS),
+        Requests("fresh", "1.2 KB, a connection each", 16, COUNTERS, fresh=True),
+        Requests("tls", "TLS, 16 connections", 16, COUNTERS, tls=True),
+        Requests("tls-64", "TLS, 64 connections", 64, COUNTERS, tls=True),
+        Requests("tls-fresh", "TLS, a handshake each", 16, COUNTERS, tls=True, fresh=True),
+        Resumed("tls-resumed", "TLS, a resumed session each"),
         Requests("report", "64 KB, 16 connections", 16, REPORT),
         Transfers("download", "200 MB, download", False),
         Transfers("upload", "200 MB, upload", True),

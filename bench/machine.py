@@ -223,6 +223,12 @@ def peak_memory(pids):
     return sum(int(peak.group(1)) * 1024 for peak in peaks if peak)
 
 
+def resident_memory(pids):
+    """The resident memory now, in bytes, summed over the processes."""
+    sizes = [re.search(r"VmRSS:\s+(\d+) kB", read(f"/proc/{pid}/status")) for pid in pids]
+    return sum(int(size.group(1)) * 1024 for size in sizes if size)
+
+
 def busy_seconds(cores):
     """Time that these cores were not idle, whoever used it."""
     total = 0

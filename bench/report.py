@@ -38,7 +38,7 @@ def summarise_one(rows, cost, reference):
         "errors": sum(row["errors"] for row in rows),
         "peak_memory": max(row["peak_memory"] for row in rows),
     }
-    for key in ("per_second", "core", "others", "p50_us", "p99_us", "megabytes_per_second"):
+    for key in ("per_second", "core", "others", "p50_us", "p99_us", "p999_us", "megabytes_per_second"):
         if key in rows[0]:
             summary[key] = round(statistics.median(row[key] for row in rows), 3)
     return summary

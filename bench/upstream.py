@@ -36,10 +36,27 @@ authorityKeyIdentifier = keyid
 """
 
 
+# The same cipher suite with every proxy: their own orders differ.
+CALLERS = """\
+openssl_conf = settings
+[settings]
+ssl_conf = ssl
+[ssl]
+system_default = callers
+[callers]
+Ciphersuites = TLS_AES_128_GCM_SHA256
+MinProtocol = TLSv1.3
+"""
+
+
 def render(name, values):
     """The text of a file of configs/ with every {{ name }} replaced; a name that has no value is an error."""
     with open(os.path.join(HERE, "configs", name)) as file:
-        return re.sub(r"\{\{ (\w+) \}\}", lambda match: str(values[match.group(1)]), file.read())
+        return render_text(file.read(), values)
+
+
+def render_text(text, values):
+    return re.sub(r"\{\{ (\w+) \}\}", lambda match: str(values[match.group(1)]), text)
 
 
 def write(path, content, mode=0o644):
@@ -77,13 +94,17 @@ def certificate(folder, name, host, signer):
 
 
 def certificates(folder):
-    """What the proxies trust, what the upstream shows, and two that no proxy may accept."""
+    """What the proxies trust, what the upstream shows, two that no proxy may accept, and what the proxies show to callers."""
     write(f"{folder}/openssl.cnf", OPENSSL)
     authority(folder, "authority")
     authority(folder, "stranger")
     certificate(folder, "upstream", HOST, "authority")
     certificate(folder, "unsigned", HOST, "stranger")
     certificate(folder, "misnamed", "other.example", "authority")
+    certificate(folder, "callers", "localhost", "authority")
+    with open(f"{folder}/callers.pem") as chain, open(f"{folder}/callers.key") as key:
+        write(f"{folder}/callers.both.pem", chain.read() + key.read(), 0o600)
+    write(f"{folder}/callers.cnf", CALLERS)
 
 
 # --- answers ----------------------------------------------------------------------------------------------------------

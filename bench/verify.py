@@ -2,6 +2,8 @@
 
 import http.client
 import json
+import socket
+import ssl
 
 from machine import Problem
 from upstream import COUNTER, COUNTERS, READER, STRANGER, UPLOAD, WRITER
@@ -10,12 +12,16 @@ CLOSED = "closed"
 REFUSALS = {401, 403, 404, 405}
 
 
-def ask(port, method, path, source, body=None):
+def ask(port, method, path, source, body=None, tls=None):
     """The status and the body of an answer; a connection that is closed without one counts as an answer too."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10, source_address=(source, 0))
     try:
+        if tls:
+            plain = socket.create_connection(("127.0.0.1", port), 10, (source, 0))
+            connection.sock = tls.wrap_socket(plain, server_hostname="localhost")
         # Whoever forwards this token is refused by the upstream, and so fails the check.
-        connection.request(method, path, body, {"Authorization": "OAuth of-the-caller", "Accept": "*/*"})
+        fields = {"Authorization": "OAuth of-the-caller", "Accept": "*/*", **({"Host": "localhost"} if tls else {})}
+        connection.request(method, path, body, fields)
         answer = connection.getresponse()
         return answer.status, answer.read()
     except (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError):
@@ -54,6 +60,15 @@ def check_work(peer, bodies):
         expect(peer, f"the refusal of {what}", closed or status in REFUSALS, status)
 
 
+def check_tls(peer, bodies, folder):
+    """The same caller over TLS gets the same answer, and a stranger none."""
+    context = ssl.create_default_context(cafile=f"{folder}/authority.pem")
+    status, body = ask(peer.tls_port, "GET", COUNTERS, READER, tls=context)
+    expect(peer, "a GET over TLS", status == 200 and body == bodies[COUNTERS], status)
+    status, _ = ask(peer.tls_port, "POST", UPLOAD, READER, tls=context)
+    expect(peer, "the refusal of a write of the reader over TLS", status in REFUSALS, status)
+
+
 def check_certificate(peer, what):
     """Started against an upstream that shows a wrong certificate, it forwards nothing."""
     status, _ = ask(peer.port, "GET", COUNTERS, WRITER)
@@ -68,6 +83,7 @@ def verify(peer, children, upstream, core):
         peer.stop(children)
     peer.start(children, upstream, core)
     check_work(peer, upstream.bodies)
+    check_tls(peer, upstream.bodies, upstream.folder)
 
 
 def expect(peer, what, right, got):
