@@ -51,8 +51,8 @@ RUN = {
 }
 # The same, in the folder of a running gate that has an access log.
 SERVED = {
-    "docs/operations.md": 2,
-    "docs/ru/operations.md": 2,
+    "docs/operations.md": 3,
+    "docs/ru/operations.md": 3,
     "docs/policy.md": 0,
     "docs/ru/policy.md": 0,
     "docs/migrate.md": 0,
@@ -593,7 +593,7 @@ LOG_REQUESTS = [
     (8080, "POST", "/management/v1/counter/101/goals", {"goal": {"name": "Order", "type": "url", "conditions": [{"type": "contain", "url": "x"}]}}),
     (8081, "POST", "/management/v1/counter/101/goals", {"goal": {"name": "Order", "type": "url", "conditions": [{"type": "contain", "url": "x"}]}}),
     (8081, "POST", "/management/v1/counter/101/grants", {"grant": {"user_login": "partner-login", "perm": "view"}}),
-    (8081, "DELETE", "/management/v1/counter/101/grant?user_login=partner-login", None),
+    (8081, "DELETE", "/management/v1/counter/101/goal/102", None),
     (8081, "DELETE", "/management/v1/counter/102", None),
     (8080, "GET", "/stat/v1/data?ids=101&metrics=ym:s:visits&ids[]=1", None),
 ]
