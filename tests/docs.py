@@ -56,21 +56,27 @@ SERVED = {
     "docs/policy.md": 0,
     "docs/ru/policy.md": 0,
     "docs/migrate.md": 0,
+    "docs/ru/migrate.md": 0,
 }
 # The Russian pages, and the English ones that they follow; None is a page of its own.
 RUSSIAN = {
     "README.ru.md": "README.md",
     "docs/ru/README.md": None,
     "docs/ru/clients.md": None,
+    "docs/ru/destructive.md": "docs/destructive.md",
+    "docs/ru/install.md": "docs/install.md",
     "docs/ru/keys.md": "docs/keys.md",
     "docs/ru/kubernetes.md": "docs/kubernetes.md",
+    "docs/ru/migrate.md": "docs/migrate.md",
     "docs/ru/operations.md": "docs/operations.md",
     "docs/ru/policy.md": "docs/policy.md",
     "docs/ru/quickstart.md": "docs/quickstart.md",
     "docs/ru/quota.md": "docs/quota.md",
+    "docs/ru/quota_store.md": "docs/quota_store.md",
     "docs/ru/reasons.md": "docs/reasons.md",
     "docs/ru/rejections.md": "docs/rejections.md",
     "docs/ru/service_accounts.md": "docs/service_accounts.md",
+    "docs/ru/systemd.md": "docs/systemd.md",
     "docs/ru/tokens.md": "docs/tokens.md",
 }
 
