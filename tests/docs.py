@@ -51,8 +51,8 @@ RUN = {
 }
 # The same, in the folder of a running gate that has an access log.
 SERVED = {
-    "docs/operations.md": 3,
-    "docs/ru/operations.md": 3,
+    "docs/operations.md": 4,
+    "docs/ru/operations.md": 4,
     "docs/policy.md": 0,
     "docs/ru/policy.md": 0,
     "docs/migrate.md": 0,
@@ -614,7 +614,7 @@ def served(folder):
     text = LOG_CONFIG.replace("FOLDER", str(folder))
     etc = pathlib.Path("/etc/metrika-gate")
     etc.mkdir()
-    for file in (folder / "gate.yaml", folder / "new.yaml", etc / "gate.yaml"):
+    for file in (folder / "gate.yaml", etc / "gate.yaml"):
         file.write_text(text)
     fake = [GATE, "fake", "--token", "test-analytics-0001=shop:read:101,102", "--token", "test-crm-00000001=shop:read,write:101,102"]
     children = []
