@@ -27,7 +27,9 @@ SYSTEM = {
 INTRODUCTION = """# Clients
 
 Find your client in the table, follow its link, and paste the lines. `metrika-gate client-env CLIENT --config gate.yaml` prints the same
-lines with the addresses and paths of your configuration; `--listener NAME` chooses the listener, if there are several.
+lines with the addresses and paths of your configuration; `--listener NAME` chooses the listener, if there are several. `CLIENT` is a name that
+`metrika-gate client-env --help` lists: the name in the table, except `httpie`, `urllib`, `airbyte`, `fetch`, `go`, `java` (`java.net.http`), `java-url`
+(`HttpURLConnection`), `php` (the extension curl) and `php-streams` (`file_get_contents`).
 
 ```console
 $ metrika-gate client-env httpx --config gate.yaml --listener app > counters.py && python3 counters.py
