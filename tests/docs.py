@@ -684,7 +684,7 @@ def inside(folder):
     bin_folder.mkdir()
     (bin_folder / "metrika-gate").symlink_to(GATE)
     sudo = bin_folder / "sudo"
-    sudo.write_text('#!/bin/sh\nexec "$@"\n')
+    sudo.write_text('#!/bin/sh\n[ "$1" != -u ] || shift 2\nexec "$@"\n')
     sudo.chmod(0o755)
     os.environ["PATH"] = f"{bin_folder}:{os.environ['PATH']}"
     for name in [name for name in os.environ if name.startswith("METRIKA_GATE_") or name.lower().endswith("_proxy")]:
