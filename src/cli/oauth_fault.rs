@@ -126,7 +126,7 @@ impl OAuthError {
             (Self::InvalidClient, Step::Page) => "the application does not exist",
             (Self::InvalidClient, _) => "the application does not exist, or its secret is missing or wrong",
             (Self::InvalidGrant, Step::Refresh) => {
-                "the refresh token is dead (it was used before, has expired, or the access was revoked), or belongs to another application"
+                "Yandex does not accept the refresh token: it was used before, has expired, was revoked, or belongs to another application"
             }
             (Self::InvalidGrant, Step::Revoke) => "the token is already invalid, or belongs to another application",
             (Self::InvalidGrant, Step::Device) => "the code of the device is unknown or was used before",
@@ -161,7 +161,7 @@ impl OAuthError {
                 "compare client_id and client_secret_file with the application at https://oauth.yandex.ru"
             }
             (Self::InvalidGrant, Step::Refresh) => {
-                "if client_id has changed since the last login, restore it; otherwise run `metrika-gate token login ALIAS`"
+                "if client_id has changed since the last login, restore it; otherwise run `metrika-gate token login ALIAS`; the access token may work until its expiry (`metrika-gate token status`)"
             }
             (Self::InvalidGrant, Step::Revoke) => {
                 "check it with `metrika-gate token status`; if it is still accepted, compare client_id, or let its owner revoke the access at https://id.yandex.ru/personal/data-access"
@@ -194,6 +194,16 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// Whether the request has surely changed nothing: it was refused, or never sent.
+    #[must_use]
+    pub const fn has_no_effect(&self) -> bool {
+        match self {
+            Self::Refused(_, error) => !error.is_temporary(),
+            Self::Unreached(_, why) => matches!(why, Obstacle::Connection(_)),
+            Self::Unreadable(..) => false,
+        }
+    }
+
     /// Whether the same request can succeed later.
     #[must_use]
     pub const fn is_temporary(&self) -> bool {
@@ -254,7 +264,7 @@ mod tests {
             }
         }
         let refresh = Fault::Refused(Step::Refresh, OAuthError::InvalidGrant).to_string();
-        assert!(refresh.contains("dead") && refresh.contains("token login"), "{refresh}");
+        assert!(refresh.contains("another application") && refresh.contains("token login"), "{refresh}");
         let revoke = Fault::Refused(Step::Revoke, OAuthError::UnsupportedToken).to_string();
         assert!(revoke.contains("personal/data-access"), "{revoke}");
     }

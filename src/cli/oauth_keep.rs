@@ -3,7 +3,8 @@
 //! 1. Everything that was received is first written to one file (`….pending`): beside the refresh token if that is kept,
 //!    otherwise beside the token, and then without the refresh token.
 //! 2. A proven token is installed: refresh token, record, token; then the pending file is removed. The token is last, so
-//!    the gate reads it when everything else is there.
+//!    the gate reads it when everything else is there. A refresh token that belongs to an earlier token is removed before: a
+//!    renewal would bring that one back.
 //! 3. Every file is written beside its place, synced and renamed. A process that ends at any moment leaves a working token
 //!    in its place, the old one or the new one, and the next command finishes its work with the pending file.
 //! 4. One process at a time changes a token: it holds a lock (`….lock`).
@@ -112,13 +113,17 @@ impl NotKept {
             let folder = path.parent().unwrap_or(path).display();
             let kind = source.kind();
             let own = rustix::process::geteuid().as_raw();
-            let foreign = path.metadata().ok().map(|found| found.uid()).filter(|owner| *owner != own);
+            let owner_of = |path: &Path| path.metadata().ok().map(|found| found.uid());
+            let foreign = owner_of(path).filter(|owner| *owner != own);
+            let is_own_folder = path.parent().and_then(owner_of) == Some(own);
             let hint = if kind == ErrorKind::NotFound {
                 format!("; create the folder {folder} with mode 0700")
             } else if let (ErrorKind::PermissionDenied, Some(owner)) = (kind, foreign) {
                 format!(
                     "; it belongs to user {owner}, who ran a command before: run the command as that user, or remove it"
                 )
+            } else if kind == ErrorKind::PermissionDenied && is_own_folder {
+                format!("; the mode of {folder} forbids it, or a sandbox: run chmod u+w {folder}")
             } else if kind == ErrorKind::PermissionDenied {
                 format!("; run the command as the owner of {folder}")
             } else if kind == ErrorKind::ReadOnlyFilesystem {
@@ -249,6 +254,15 @@ impl Keeper {
         self.write(&record, &content)?;
         self.write(&self.token, text_of(&issued.access).as_bytes())?;
         self.discard()
+    }
+
+    /// Removes the refresh token of an earlier token, if there is one, and returns whether there was (rule 2).
+    ///
+    /// # Errors
+    /// [`NotKept`].
+    pub fn remove_refresh(&self) -> Result<bool, NotKept> {
+        let Some(path) = self.refresh.as_deref().filter(|path| path.exists()) else { return Ok(false) };
+        remove(path).map(|()| true)
     }
 
     /// Removes the pending file.

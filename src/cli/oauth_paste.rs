@@ -64,6 +64,9 @@ pub enum BadPaste {
     /// The JSON has no token.
     #[error("the JSON has no access_token; paste the whole response of the OAuth server")]
     Json,
+    /// The JSON is an error of the OAuth server.
+    #[error("the JSON is the error '{}' of the OAuth server, and no token; get a new response", .0.as_str())]
+    JsonError(OAuthError),
     /// A code or token with wrong characters.
     #[error("the pasted text is neither a code, nor a token, nor an address: {0}")]
     Text(String),
@@ -96,6 +99,15 @@ pub fn response(body: &[u8]) -> Option<Received> {
     Some(Received { access, expires_in: answer.expires_in, refresh, scope: answer.scope })
 }
 
+/// Returns the error that a response of the OAuth server reports.
+fn refusal(text: &str) -> Option<OAuthError> {
+    #[derive(Deserialize)]
+    struct Refusal {
+        error: Zeroizing<String>,
+    }
+    serde_json::from_str(text).ok().map(|refusal: Refusal| OAuthError::named(&refusal.error))
+}
+
 /// Reads a pasted text. `state` is that of this process, if it made the address.
 ///
 /// # Errors
@@ -112,11 +124,14 @@ pub fn read(text: &str, state: Option<&str>) -> Result<Pasted, BadPaste> {
         return Err(BadPaste::Twice);
     }
     if text.starts_with('{') {
-        return response(text.as_bytes()).map(|received| Pasted::Token(received.into())).ok_or(BadPaste::Json);
+        let found = response(text.as_bytes()).map(|received| Pasted::Token(received.into()));
+        return found.ok_or_else(|| refusal(text).map_or(BadPaste::Json, BadPaste::JsonError));
     }
     if text.contains("://") || text.contains('=') {
         return address(text, state);
     }
+    let field = text.get(.."authorization:".len()).filter(|name| name.eq_ignore_ascii_case("authorization:"));
+    let text = field.map_or(text, |name| text.trim_start_matches(name).trim_start());
     let text = ["OAuth ", "Bearer "].iter().find_map(|scheme| text.strip_prefix(scheme)).unwrap_or(text);
     if text.len() < SHORTEST_TOKEN {
         return Code::parse(text.as_bytes()).map(Pasted::Code).map_err(|bad| BadPaste::Text(bad.to_string()));
@@ -230,7 +245,8 @@ mod tests {
             ("https://h/#access_token=secret https://h/#access_token=secret", "pasted twice"),
             ("https://h/#error=access_denied&state=mine", "denied"),
             ("https://h/?error=somethingsecret", "unknown error"),
-            ("{\"error\": \"secret\"}", "no access_token"),
+            ("{\"error\": \"secret\"}", "an unknown error"),
+            ("{\"error\": \"invalid_grant\", \"error_description\": \"x\"}", "the error 'invalid_grant'"),
             ("{\"access_token\": \"se cret\"}", "no access_token"),
             ("secret code with spaces", "neither a code"),
             ("se\u{e9}cret", "neither a code"),

@@ -206,6 +206,7 @@ fn pasted(state: &str, flow: Flow) -> anyhow::Result<Pasted> {
         match read {
             Ok(pasted) => return Ok(pasted),
             Err((bad, _)) if text.is_empty() && !std::io::stdin().is_terminal() => {
+                let bad = if tries == 1 { bad } else { "no other text followed".to_owned() };
                 return Err(ended(
                     1,
                     format_args!(

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 use metrica::scope::{Scope, ScopeSet};
 
 use super::token::{Ended, Subject, attend, ended};
-use crate::cli::oauth_keep::Issued;
+use crate::cli::oauth_keep::{Issued, NotKept};
 use crate::cli::oauth_paste::Received;
 use crate::config::{Config, TokenSource};
 use crate::doctor::finding::{Finding, Rights, Severity};
@@ -207,27 +207,43 @@ fn words(finding: &Finding) -> (String, String) {
     (finding.result(), finding.advice())
 }
 
-/// The end of a command that a person interrupted during the proof.
-const KEPT: &str = "interrupted; the received token is kept, and the next command proves it";
-
 /// Makes a token durable, proves it and installs it (rules 1 and 2). Returns the exit code.
 pub(super) fn settle(subject: &Subject, mut issued: Issued, from: Source, out: &mut dyn Write) -> anyhow::Result<u8> {
     let (keeper, alias) = (&subject.keeper, subject.source.alias);
     check(subject, &issued.access)?;
-    keeper.keep(&issued).map_err(Ended::from)?;
-    match prove(subject, &mut issued, from, KEPT)? {
+    let before = Record::read(&subject.source);
+    let of_same = before.as_ref().filter(|before| before.token == issued.record.token);
+    if let Some(before) = of_same {
+        issued.record.complete(before);
+    }
+    keeper.keep(&issued).map_err(|why| lost(subject, from, why))?;
+    let kept = format!(
+        "interrupted; the received token is kept, and `metrika-gate token login {alias}` proves it without another page"
+    );
+    match prove(subject, &mut issued, from, &kept)? {
         Verdict::Wrong => {
             keeper.discard().map_err(Ended::from)?;
-            Err(ended(1, format_args!("token '{alias}': the new token is wrong and was not installed")))
+            let page = subject.on_site("https://id.yandex.ru/personal/data-access");
+            Err(ended(
+                1,
+                format_args!(
+                    "token '{alias}': the new token is wrong and was not installed; if it works elsewhere, only its owner can end it, at {page}"
+                ),
+            ))
         }
         Verdict::Unknown => Err(ended(
             75,
             format_args!(
-                "token '{alias}': the new token could not be proven now, so it was not installed; run `metrika-gate token login {alias}` again to prove it, without another page"
+                "token '{alias}': the new token could not be proven now, so it was not installed; run `metrika-gate token login {alias}`, which proves it without another page"
             ),
         )),
         Verdict::Right => {
-            let is_same = current(subject).is_some_and(|old| old == issued.access);
+            let old = current(subject);
+            let is_same = old.as_ref() == Some(&issued.access);
+            let is_another =
+                before.is_some_and(|before| before.token != issued.record.token) || !is_same && old.is_some();
+            // A renewal would bring the earlier token back.
+            let is_end = issued.refresh.is_none() && is_another && keeper.remove_refresh().map_err(Ended::from)?;
             keeper.install(&issued).map_err(Ended::from)?;
             writeln!(out, "token '{alias}' is in {}", crate::files::reading::shown(&subject.source.file))?;
             if is_same {
@@ -236,10 +252,28 @@ pub(super) fn settle(subject: &Subject, mut issued: Issued, from: Source, out: &
                     "it is the token that was there before: Yandex keeps one for an application, account and device until it is revoked"
                 )?;
             }
+            if is_end {
+                writeln!(
+                    out,
+                    "the refresh token of the token before it is removed; this one came without, so `token refresh` cannot renew it"
+                )?;
+            }
             suggest(subject, &issued, out)?;
             Ok(0)
         }
     }
+}
+
+/// Returns the end of a command whose received token cannot be kept.
+fn lost(subject: &Subject, from: Source, why: NotKept) -> anyhow::Error {
+    let mut ended = Ended::from(why);
+    if from == Source::Page {
+        ended.message.push_str(&format!(
+            "; the received token was not kept: when the file can be written, run `metrika-gate token login {}`, for which Yandex has the same one",
+            subject.source.alias
+        ));
+    }
+    ended.into()
 }
 
 /// Finishes the work of an earlier command (rule 2), called `what`. Returns its exit code, if there was any.

@@ -3,8 +3,10 @@
 //! 1. The new pair is durable before it is used, and the old one stays until the new one is proven.
 //! 2. One process renews a token at a time; a second one ends with 75.
 //! 3. An access token that stays the same is no error. A dead refresh token needs a new login.
+//! 4. A token that another program has put in the place is not renewed: the refresh token would bring the earlier one back.
 
 use std::io::Write;
+use std::path::Path;
 
 use clap::Args;
 
@@ -15,7 +17,7 @@ use crate::cli::oauth_secret::RefreshToken;
 use crate::cli::oauth_server::{Client, Grant};
 use crate::config::Config;
 use crate::files::{ExternalFile, Purpose};
-use crate::token::record::Record;
+use crate::token::record::{Record, name_of};
 
 #[derive(Debug, Args)]
 pub(super) struct RefreshArgs {
@@ -68,6 +70,7 @@ fn one(config: &Config, alias: &str, out: &mut dyn Write) -> anyhow::Result<u8> 
         return Ok(code);
     }
     let record = Record::read(&subject.source);
+    check_not_replaced(&subject, record.as_ref(), refresh_file)?;
     let of_record = record.as_ref().and_then(|record| record.client_id.clone());
     let Some(id) = origin.client_id.as_deref().map(str::to_owned).or(of_record) else {
         return Err(ended(2, format_args!("token '{alias}' has no application; set tokens.{alias}.client_id")));
@@ -86,4 +89,21 @@ fn one(config: &Config, alias: &str, out: &mut dyn Write) -> anyhow::Result<u8> 
     // Some servers keep the refresh token and do not repeat it.
     issued.refresh = issued.refresh.or(Some(token));
     token_proof::settle(&subject, issued, token_proof::Source::Page, out)
+}
+
+/// Refuses if another program has replaced the token (rule 4).
+fn check_not_replaced(subject: &Subject, record: Option<&Record>, refresh_file: &Path) -> anyhow::Result<()> {
+    let (Some(record), Some(token)) = (record, token_proof::current(subject)) else { return Ok(()) };
+    if record.token == name_of(&token) {
+        return Ok(());
+    }
+    let (alias, shown) = (subject.source.alias, crate::files::reading::shown);
+    Err(ended(
+        1,
+        format_args!(
+            "{}: another program has replaced token '{alias}' since the last login, so it was not renewed; to keep the token of the other program, remove {}; to use tokens of logins again, run `metrika-gate token login {alias}`",
+            shown(&subject.source.file),
+            shown(refresh_file)
+        ),
+    ))
 }

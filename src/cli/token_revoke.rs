@@ -4,7 +4,7 @@
 //! 2. A token that another program has put in the place of the one that a command wrote is not revoked, unless `--replaced`
 //!    is given.
 //! 3. The token leaves its place before it ends, and the gate of this configuration is given time to notice, so that it never
-//!    sends a dead one. If Yandex refuses the revocation, the token returns.
+//!    sends a dead one. If Yandex refuses the revocation, or no connection is made, the token returns.
 //! 4. A token that an earlier command received and did not install, or set aside, is revoked first. Each may have ended
 //!    before, which is no error if Metrica rejects it: the command can be repeated. A token that was put in its place since
 //!    then stays.
@@ -81,7 +81,7 @@ pub(super) fn revoke(args: &RevokeArgs, out: &mut dyn Write) -> anyhow::Result<u
     }
     let server = subject.server()?;
     for token in &doomed.earlier {
-        end(&subject, &server, &client, token, true)?;
+        end(&subject, &server, &client, token, true)?.map_err(|fault| subject.fault(&fault))?;
     }
     if let Some(token) = &doomed.installed {
         subject.keeper.set_aside().map_err(Ended::from)?;
@@ -162,15 +162,21 @@ fn is_rejected(subject: &Subject, source: &TokenSource, token: Token) -> anyhow:
 }
 
 /// Revokes a token. `may_have_ended` is whether it is no error that it has ended before (rule 4).
-fn end(subject: &Subject, server: &Server, client: &Client, token: &Token, may_have_ended: bool) -> anyhow::Result<()> {
+fn end(
+    subject: &Subject,
+    server: &Server,
+    client: &Client,
+    token: &Token,
+    may_have_ended: bool,
+) -> anyhow::Result<Result<(), Fault>> {
     match attend(INTERRUPTED, server.revoke(client, token))? {
         // Yandex says the same of a token of another application, which has not ended.
         Err(Fault::Refused(_, OAuthError::InvalidGrant))
             if may_have_ended && is_rejected(subject, &subject.source, token.clone())? =>
         {
-            Ok(())
+            Ok(Ok(()))
         }
-        revoked => revoked.map_err(|fault| subject.fault(&fault).into()),
+        revoked => Ok(revoked),
     }
 }
 
@@ -182,14 +188,17 @@ fn end_installed(
     token: &Token,
     may_have_ended: bool,
 ) -> anyhow::Result<()> {
-    let Err(error) = end(subject, server, client, token, may_have_ended) else { return Ok(()) };
-    let ended_with = error.downcast_ref::<Ended>();
-    if ended_with.is_some_and(|ended| ended.code == 1) {
-        subject.keeper.put_back().map_err(Ended::from)?;
-        return Err(error);
-    }
+    let error = match end(subject, server, client, token, may_have_ended) {
+        Ok(Ok(())) => return Ok(()),
+        Ok(Err(fault)) if fault.has_no_effect() => {
+            subject.keeper.put_back().map_err(Ended::from)?;
+            return Err(subject.fault(&fault).into());
+        }
+        Ok(Err(fault)) => subject.fault(&fault).into(),
+        Err(interrupted) => interrupted,
+    };
     // Whether the token has ended is unknown.
-    let code = ended_with.map_or(1, |ended| ended.code);
+    let code = error.downcast_ref::<Ended>().map_or(1, |ended| ended.code);
     let (aside, alias) = (subject.keeper.aside_file().display(), subject.source.alias);
     Err(ended(
         code,

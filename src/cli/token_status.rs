@@ -109,10 +109,9 @@ fn row(config: &Config, source: &TokenSource, offline: bool, metrics: Option<&st
             }
         }
     }
-    for left in Keeper::of(source).unfinished() {
-        row.health.push_str("; ");
-        row.health.push_str(&left);
-    }
+    // First: its remedy may be the one of everything else.
+    let unfinished = Keeper::of(source).unfinished();
+    row.health = unfinished.into_iter().chain([row.health]).collect::<Vec<_>>().join("; ");
     row.quota_left = row.owner.as_deref().and_then(|owner| quota_left(metrics?, owner));
     Ok(row)
 }

@@ -20,6 +20,9 @@ use crate::token::Token;
 /// The maximum size of a record, in bytes.
 const MOST: usize = 16 * 1024;
 
+/// A day, in seconds: the ends that two responses name for one token differ by the time between them.
+const DAY: u64 = 24 * 60 * 60;
+
 /// The number of bytes of the digest that name a token.
 const DIGEST: usize = 8;
 
@@ -69,6 +72,20 @@ impl Record {
     #[must_use]
     pub fn of(source: &TokenSource, token: &Token) -> Option<Self> {
         Self::read(source).filter(|record| record.token == name_of(token))
+    }
+
+    /// Takes over what an earlier record of the same token knows and this one does not. A token whose validity is not longer than
+    /// before was issued before.
+    pub fn complete(&mut self, before: &Self) {
+        let is_renewed = self.expires.is_some_and(|end| before.expires.is_none_or(|was| end > was.saturating_add(DAY)));
+        if !is_renewed {
+            self.issued = before.issued;
+        }
+        self.expires = self.expires.or(before.expires);
+        self.owner = self.owner.take().or_else(|| before.owner.clone());
+        self.client_id = self.client_id.take().or_else(|| before.client_id.clone());
+        self.device_id = self.device_id.take().or_else(|| before.device_id.clone());
+        self.scopes = self.scopes.take().or_else(|| before.scopes.clone());
     }
 
     /// Returns the end of the validity.

@@ -24,7 +24,10 @@ use crate::token::{BadToken, Token};
 #[derive(Debug, thiserror::Error)]
 pub enum TokenFileError {
     /// The file is missing (rule 3).
-    #[error("{}: the file of token '{alias}' is missing", shown(file))]
+    #[error(
+        "{}: the file of token '{alias}' is missing; put a token there, or run `metrika-gate token login {alias}`",
+        shown(file)
+    )]
     Missing {
         /// The name of the token.
         alias: TokenAlias,

@@ -376,7 +376,12 @@ fn a_renewal_keeps_the_pair_and_an_unchanged_token_is_no_error() {
     // Somebody else has used it.
     write_private(&life.file("crm.refresh"), &refresh);
     let end = life.run(&["refresh"], "");
-    assert!(end.code == 1 && end.error.contains("is dead") && end.error.contains("token login crm`"), "{end:?}");
+    assert!(
+        end.code == 1
+            && end.error.contains("does not accept the refresh token")
+            && end.error.contains("token login crm`"),
+        "{end:?}"
+    );
     assert!(life.works(), "the access token lives on");
 }
 
@@ -452,6 +457,41 @@ fn an_import_does_not_replace_a_pair_that_waits() {
     assert!(!end.error.contains("Paste") && life.read("crm.refresh.pending") == received, "{end:?}");
     assert_eq!(life.run(&["login", "crm"], "").code, 0);
     assert!(life.works() && life.run(&["refresh", "crm"], "").code == 0);
+}
+
+/// A renewal would put the token of the login back.
+#[test]
+fn an_import_of_another_token_ends_the_refresh_token() {
+    let life = Life::new(RENEWED);
+    assert_eq!(life.log_in().code, 0);
+    let (first, record) = (life.read("crm"), life.read("crm.json"));
+    // The same token, bare: what is known of it stays.
+    let end = life.run(&["import", "crm"], &format!("Authorization: OAuth {first}"));
+    assert!(end.code == 0 && !end.out.contains("refresh token"), "{end:?}");
+    assert_eq!((life.read("crm"), life.read("crm.json")), (first, record));
+    assert_eq!(life.run(&["refresh", "crm"], "").code, 0);
+    let other = life.of_another_device();
+    let end = life.run(&["import", "crm"], &other);
+    assert!(end.code == 0 && end.out.contains("the refresh token of the token before it is removed"), "{end:?}");
+    assert!(life.read("crm") == other && !life.file("crm.refresh").exists());
+    let end = life.run(&["refresh", "crm"], "");
+    assert!(end.code == 78 && end.error.contains("token login crm`, which writes it"), "{end:?}");
+    assert!(life.works() && life.read("crm") == other);
+}
+
+/// Nor is one that another program has put in its place.
+#[test]
+fn a_token_of_another_program_is_not_renewed_away() {
+    let life = Life::new(RENEWED);
+    assert_eq!(life.log_in().code, 0);
+    let (refresh, other) = (life.read("crm.refresh"), life.of_another_device());
+    write_private(&life.file("crm"), &other);
+    let end = life.run(&["refresh"], "");
+    assert!(end.code == 1 && end.error.contains("another program has replaced token 'crm'"), "{end:?}");
+    assert!(end.error.contains("to keep the token of the other program, remove "), "{end:?}");
+    assert!(life.read("crm") == other && life.read("crm.refresh") == refresh);
+    assert_eq!(life.log_in().code, 0);
+    assert_eq!(life.run(&["refresh"], "").code, 0);
 }
 
 #[test]

@@ -64,7 +64,7 @@ fn a_renewal_that_is_killed_anywhere_leaves_a_working_token() {
         let is_durable = life.file("crm.refresh.pending").exists();
         let again = life.run(&["refresh"], "");
         // Before the pair is durable, a kill loses the response: the access token works, and the refresh token is used.
-        let is_lost = !is_durable && again.code == 1 && again.error.contains("is dead");
+        let is_lost = !is_durable && again.code == 1 && again.error.contains("does not accept the refresh token");
         assert!(again.code == 0 || is_lost, "{end:?} {again:?}");
         if is_lost {
             assert_eq!(life.log_in().code, 0);

@@ -14,7 +14,7 @@ use crate::harness::terminal::Terminal;
 
 impl Life {
     /// A token of another device, which other programs have.
-    fn of_another_device(&self) -> String {
+    pub fn of_another_device(&self) -> String {
         let address = format!(
             "https://oauth.yandex.ru/authorize?response_type=token&client_id={DEMO_CLIENT_ID}&device_id=another-device"
         );
@@ -97,6 +97,15 @@ fn a_revocation_that_is_refused_changes_nothing_and_one_without_an_answer_is_rep
     life.fake.turn("oauth_fail?path=/revoke_token&error=invalid_client").unwrap();
     let end = life.run(&["revoke", "crm"], "");
     assert!(end.code == 1 && life.works() && !life.file("crm.revoking").exists(), "{end:?}");
+    // Without a connection, nothing is sent.
+    let config = life.read("gate.yaml");
+    let (before, oauth) = config.split_once("oauth: ").unwrap();
+    let oauth = oauth.replacen(&life.fake.address().to_string(), "127.0.0.1:1", 1);
+    std::fs::write(life.file("gate.yaml"), format!("{before}oauth: {oauth}")).unwrap();
+    let end = life.run(&["revoke", "crm"], "");
+    assert!(end.code == 75 && !end.error.contains("set aside"), "{end:?}");
+    assert!(life.works() && !life.file("crm.revoking").exists(), "{end:?}");
+    std::fs::write(life.file("gate.yaml"), config).unwrap();
     life.fake.turn("break?path=/revoke_token&times=1").unwrap();
     let end = life.run(&["revoke", "crm"], "");
     assert!(end.code == 75 && end.error.contains("set aside in") && end.error.contains("token revoke crm`"), "{end:?}");
@@ -344,7 +353,10 @@ fn an_interrupted_proof_keeps_the_token_and_the_next_login_finishes() {
     dialog.signal("INT");
     let end = dialog.end("");
     assert_eq!(end.code, 130, "{end:?}");
-    assert!(end.error.contains("interrupted; the received token is kept, and the next command proves it"), "{end:?}");
+    assert!(
+        end.error.contains("interrupted; the received token is kept, and `metrika-gate token login crm` proves it"),
+        "{end:?}"
+    );
     life.fake.turn("slow?ms=0").unwrap();
     let status = life.run(&["status", "--offline"], "").out;
     assert!(status.contains("crm.refresh.pending has a received token"), "{status}");
