@@ -575,7 +575,7 @@ fn the_response_to_malformed_http_has_an_id_and_the_date() {
 #[test]
 fn the_table_is_in_the_documentation() {
     let mut text = "# Refusals by the gate\n\n\
-        Every response that the gate itself gives instead of Metrica's. The body has Metrica's form, `{\"errors\":[{\"error_type\":..,\"message\":..}],\"code\":..,\"message\":..}`, and the field `X-Gate-Error` has the reason; a response without that field is Metrica's. `Retry-After` means that nothing was sent. Metrica's own refusals are in [reasons.md](reasons.md).\n\n\
+        Every response that the gate itself gives instead of Metrica's. The body has Metrica's form, `{\"errors\":[{\"error_type\":..,\"message\":..}],\"code\":..,\"message\":..}`, and the field `X-Gate-Error` has the reason. A 401 or 403 with `X-Gate-Reason` alone is Metrica's; with neither field, it is from something in front of the gate. `Retry-After` means that nothing was sent. Metrica's own refusals are in [reasons.md](reasons.md).\n\n\
         Where the gate knows more, the message is more precise than the one below:\n\n\
         - a malformed request: the broken rule ([every kind](malformed.md)), and for a target the place in it;\n\
         - a rule of the caller: the rule, the parameter and what would be right ([refusals of rules](policy.md#refusals-of-rules));\n\

@@ -296,6 +296,8 @@ rights. A deleted counter can be restored, but the visits in between are lost. A
 
 - Writes that the catalogue does not know (`unknown_operations: by_method`), and DELETEs under `operations`, count as destructive.
 - Exporters of the Logs API clean what they have downloaded, which is destructive.
+- The access log shows who deleted something, where and when, and not what: it has no number of a goal or grant
+  ([questions to the log](operations.md#questions-to-the-log)).
 - Where a parameter or a member of the body decides, spellings that Metrica could read as it are refused too. For this, the gate reads
   bodies of up to 1 MiB.
 

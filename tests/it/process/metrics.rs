@@ -363,7 +363,7 @@ fn the_admin_listener_shows_and_changes_nothing() {
 #[test]
 fn the_families_are_in_the_documentation() {
     let mut text = "# Metrics\n\n\
-        `GET /metrics` of the admin listener returns these families, and the `process_*` family of Prometheus. Label values are names of the configuration, ids of the catalogue and closed lists; `none` and `unknown` mean that the value was not known.\n\n\
+        `GET /metrics` of the admin listener returns these families, and the `process_*` family of Prometheus. Label values are names of the configuration, ids of the catalogue and closed lists; `none` and `unknown` mean that the value was not known. A line with labels may appear only with its first event: no line means 0.\n\n\
         A test writes this page from `src/metrics/families.rs`; `UPDATE=1 cargo test --test it` regenerates it.\n\n\
         | family | type | labels | meaning |\n|---|---|---|---|\n"
         .to_owned();

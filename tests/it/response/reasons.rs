@@ -200,6 +200,8 @@ line, and in the metrics `metrika_gate_auth_failures_total` and `metrika_gate_qu
   that the token declares. For `ambiguous` and `other`, the hint is another one where the request itself shows the mistake: an unknown
   login, or a report without `ids`.
 - The third column is `advice` of the access line, which has these scopes as `needs` and `declared`.
+- `quota_uid` means one of two limits, because Metrica's response does. `is_learned` in `/quota` shows which one the gate has inferred
+  ([quota](operations.md#quota)).
 - Refusals by the gate itself are in [rejections.md](rejections.md).
 
 | reason | what the caller is told | what the operator can do |
