@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::config::certificates::OwnListeners;
+use crate::config::certificates::{Handshakes, OwnListeners};
 use crate::config::{Config, Error, Shutdown, TokenSource};
 use crate::files::External;
 use crate::files::descriptors::Descriptors;
@@ -170,19 +170,15 @@ impl Reloader {
     /// should be earlier than the regular one.
     pub async fn look(&mut self, workers: &Workers) -> Option<Duration> {
         self.log_mounts();
-        self.look_at_certificates();
+        self.look_at_certificates(workers).await;
         let now = Instant::now();
         let again = match self.source.as_mut().map_or(Change::None, |source| source.look(now)) {
             Change::None => None,
             Change::Wait(left) => Some(left),
             Change::Take(config) => self.take(*config, now, workers).await,
             Change::TakeOthers(config) => match *config {
-                Ok(config) if self.is_in_use(&config) => {
-                    self.taken();
-                    self.is_right();
-                    None
-                }
-                config => self.take(config, now, workers).await,
+                Ok(config) => self.take_others(config, now, workers).await,
+                refused @ Err(_) => self.take(refused, now, workers).await,
             },
             Change::Away(error) => {
                 let hint = self.sandbox.hint(source::is_denied(&error));
@@ -217,13 +213,18 @@ impl Reloader {
 
     /// Replaces the generation by one with the current tokens.
     fn renew_slots(&mut self) {
+        self.renew_generation(self.generation.handshakes.clone());
+    }
+
+    /// Replaces the generation by one with the current tokens and these handshakes.
+    fn renew_generation(&mut self, handshakes: Handshakes) {
         let old = &self.generation;
         self.generation = Arc::new(Generation {
             policy: old.policy.clone(),
             admissions: old.admissions.clone(),
             tokens: slots(&self.config, &self.tokens, Some(old), &self.concerns),
             upstream: old.upstream.clone(),
-            handshakes: old.handshakes.clone(),
+            handshakes,
             service_accounts: old.service_accounts.clone(),
             timeouts: old.timeouts,
             limits: old.limits,

@@ -12,7 +12,7 @@ use crate::config::{Config, Tls};
 use crate::files::External;
 use crate::process::sandbox::Needs;
 
-/// Returns warnings about certificates that clients do not accept at `now`, and about keys of authorities that the gate can
+/// Returns warnings about certificates that clients do not accept at `now` and that the gate does not renew, and about keys of authorities that the gate can
 /// read and does not need.
 pub(super) fn warnings(config: &Config, now: SystemTime) -> Vec<Warning> {
     let needs = config.sandbox.then(|| Needs::of(&External::of(config, None)));
@@ -21,9 +21,14 @@ pub(super) fn warnings(config: &Config, now: SystemTime) -> Vec<Warning> {
         let Some(tls) = &listener.tls else { continue };
         let (name, place) = (listener.name, || vec![key("listeners"), Step::Index(position), key("tls")]);
         if let Err(untimely) = tls.leaf.check_time(now)
-            && (tls.leaf.not_before > now || tls.files.renewed_from.is_none())
+            && tls.files.renewed_from.is_none()
         {
-            warnings.push((place(), format!("listener '{name}': clients refuse it: {untimely}")));
+            warnings.push((
+                place(),
+                format!(
+                    "listener '{name}': clients refuse it, and a running gate keeps a valid one that it has: {untimely}"
+                ),
+            ));
         }
         warnings.extend(exposed_key(tls, needs.as_ref()).map(|said| (place(), format!("listener '{name}': {said}"))));
     }

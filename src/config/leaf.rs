@@ -43,8 +43,8 @@ pub enum LeafError {
     Unsupported(String),
 }
 
-/// The reason why clients do not accept a certificate now. It is served nevertheless: without it, nobody could connect, and
-/// other changes of the configuration would wait for it.
+/// The reason why clients do not accept a certificate now. It is served if there is no valid one: without it, nobody could
+/// connect, and other changes of the configuration would wait for it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Untimely {
     /// The validity has not begun.

@@ -3,8 +3,8 @@
 //! 1. The certificate and its key are read with the configuration: a change of a file is a change of the configuration, and
 //!    files that do not fit change nothing.
 //! 2. The authorities in `client_ca` are read in the same way.
-//! 3. A certificate that has expired or is not yet valid is used: it is reported ([`Leaf::check_time`]), and does not hold up
-//!    the start or other changes.
+//! 3. A certificate that has expired or is not yet valid is no mistake: it is reported ([`Leaf::check_time`]), and does not hold
+//!    up the start or other changes. A running gate does not use it in place of a valid one (`reload/renewal.rs`).
 
 use std::fmt::Display;
 use std::path::{Path, PathBuf};

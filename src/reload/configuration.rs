@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::renewal::Withheld;
 use super::{Reloader, changed, generation, handshakes, sockets};
 use crate::config::{self, Config, Error, TokenSource};
 use crate::files::{self, External, ExternalFile, Purpose};
@@ -25,6 +26,23 @@ impl Reloader {
             && config.service_accounts == self.config.service_accounts
             && tls(config) == tls(&self.config)
             && conditions(config) == conditions(&self.config)
+    }
+
+    /// Installs `config`, of which at most files that are read with it have changed. Returns the time until the next try.
+    pub(super) async fn take_others(
+        &mut self,
+        mut config: Config,
+        since: Instant,
+        workers: &Workers,
+    ) -> Option<Duration> {
+        let withheld = self.keep_valid(&mut config);
+        if !self.is_in_use(&config) {
+            return self.take_kept(Ok((config, withheld)), since, workers).await;
+        }
+        self.taken();
+        self.is_right();
+        self.withhold(withheld);
+        None
     }
 
     pub(super) fn taken(&mut self) {
@@ -77,6 +95,7 @@ impl Reloader {
         let trouble = |file: &ExternalFile| {
             let of_content = match file.purpose {
                 Purpose::Token(alias) => self.files.trouble(alias).map(str::to_owned),
+                Purpose::Certificate(name) => self.renewals.trouble(name),
                 // Mistakes in their content are reported as the reason why the configuration is not in use.
                 Purpose::Configuration
                 | Purpose::Upstream
@@ -85,7 +104,6 @@ impl Reloader {
                 | Purpose::Proxy
                 | Purpose::Store
                 | Purpose::Keys
-                | Purpose::Certificate(_)
                 | Purpose::CertificateKey(_)
                 | Purpose::Authority(_)
                 | Purpose::AuthorityKey(_)
@@ -121,10 +139,28 @@ impl Reloader {
         since: Instant,
         workers: &Workers,
     ) -> Option<Duration> {
+        let kept = config.map(|mut config| {
+            let withheld = self.keep_valid(&mut config);
+            (config, withheld)
+        });
+        self.take_kept(kept, since, workers).await
+    }
+
+    /// Installs a configuration whose certificates in `Withheld` are not used.
+    async fn take_kept(
+        &mut self,
+        config: Result<(Config, Withheld), Error>,
+        since: Instant,
+        workers: &Workers,
+    ) -> Option<Duration> {
         let file = self.source.as_ref()?.file().to_owned();
         let before: Vec<_> = self.config.tokens.iter().map(|source| (source.alias, source.file.clone())).collect();
-        match self.try_take(config, &file) {
-            Ok(()) => {
+        let taken = match config {
+            Ok((config, withheld)) => self.try_take(config, &file).map(|()| withheld),
+            Err(error) => Err(error.into()),
+        };
+        match taken {
+            Ok(withheld) => {
                 self.taken();
                 workers.install(&self.generation).await;
                 let was_read = |source: &&TokenSource| !before.contains(&(source.alias, source.file.clone()));
@@ -140,6 +176,7 @@ impl Reloader {
                 self.meters.config_in_use(self.config.hash);
                 self.meters.config_refused(None);
                 tracing::info!(file = %file.display(), callers = self.config.callers.len(), "configuration reloaded");
+                self.withhold(withheld);
                 None
             }
             Err(error) => {
@@ -156,8 +193,7 @@ impl Reloader {
         }
     }
 
-    fn try_take(&mut self, config: Result<Config, Error>, file: &Path) -> anyhow::Result<()> {
-        let mut config = config?;
+    fn try_take(&mut self, mut config: Config, file: &Path) -> anyhow::Result<()> {
         let fixed = [
             ("listeners", sockets(&config.listeners) != sockets(&self.config.listeners)),
             ("admin", config.admin != self.config.admin),

@@ -11,6 +11,7 @@ use crate::harness::files::write_private;
 use crate::harness::gate::{PATIENCE, program, until};
 use crate::harness::over::{authority_at, client};
 use crate::harness::{Caller, Gate, Upstream};
+use metrika_gate::config::certificates::{Authority, LEAF_DAYS, NewKey};
 
 const TLS: &str = "
 listeners: [{name: app, address: '127.0.0.1:0', tls: {authority: '{folder}/ca'}}]
@@ -276,18 +277,24 @@ fn a_new_certificate_is_used_without_a_restart_and_a_wrong_one_is_not() {
 fn a_running_gate_renews_its_certificate_and_keeps_the_key() {
     let upstream = Upstream::plain();
     let renewing = TLS.replace("'{folder}/ca'", "'{folder}/ca', renew: true");
-    for age in [70 * DAY, 100 * DAY] {
+    let now = SystemTime::now();
+    for (issued, cause) in [
+        (now - 70 * DAY, "it expires soon"),
+        (now - 100 * DAY, "the certificate expired at"),
+        (now + 10 * DAY, "the certificate is not valid before"),
+    ] {
         let plan = Gate::plan(&upstream, &renewing);
         let folder = plan.folder().join("ca");
-        std::fs::remove_dir_all(&folder).unwrap();
-        authority_at(&folder, SystemTime::now() - age);
+        issued_at(&folder, issued);
         let key = std::fs::read(folder.join("leaf.key")).unwrap();
         let before = std::fs::read(folder.join("leaf.pem")).unwrap();
         let gate = plan.start();
-        gate.until_log(&["the certificate was renewed"]);
+        gate.until_log(&["the certificate was renewed", cause]);
         let end = || gate.metric(&["certificate_expiry_timestamp_seconds", "app"]);
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs_f64();
-        until("the new one is in use", || end() > now + (80 * DAY).as_secs_f64());
+        until("the new one is in use", || {
+            (now + (80 * DAY).as_secs_f64()..now + (91 * DAY).as_secs_f64()).contains(&end())
+        });
         let served = served(&gate);
         assert_ne!(std::fs::read(folder.join("leaf.pem")).unwrap(), before);
         assert_eq!(std::fs::read(folder.join("leaf.key")).unwrap(), key);
@@ -319,15 +326,14 @@ fn a_certificate_that_nobody_renews_is_reported_once() {
 #[test]
 fn a_certificate_that_is_not_valid_now_is_served_and_reported() {
     let upstream = Upstream::plain();
-    for (early, cause) in [(true, "is not valid before"), (false, "it has expired")] {
+    for (early, cause) in [(true, "is not valid before"), (false, "the certificate expired at")] {
         let plan = Gate::plan(&upstream, TLS);
         let folder = plan.folder().join("ca");
         std::fs::remove_dir_all(&folder).unwrap();
         let now = SystemTime::now();
         authority_at(&folder, if early { now + 10 * DAY } else { now - 100 * DAY });
         let (code, out, error) = outcome(program().args(["check", "--config"]).arg(plan.file()));
-        let said = if early { cause } else { "expired at" };
-        let line = out.lines().find(|line| line.contains(said)).unwrap_or_else(|| panic!("{out}{error}"));
+        let line = out.lines().find(|line| line.contains(cause)).unwrap_or_else(|| panic!("{out}{error}"));
         assert!(code == 0 && line.starts_with("warning: ") && line.contains("metrika-gate ca issue"), "{code} {line}");
         let gate = plan.start();
         let line = gate.until_log(&["the certificate needs attention", cause]);
@@ -340,6 +346,80 @@ fn a_certificate_that_is_not_valid_now_is_served_and_reported() {
         assert_eq!(ca(&["issue", folder.to_str().unwrap()]).0, 0);
         until("the new one is in use", || gate.metric(&["certificate_expiry_timestamp_seconds", "app"]) != end);
         served(&gate);
+    }
+}
+
+/// Another certificate for the key of the gate, issued at `at`, takes the place of the one in use.
+fn issued_at(folder: &Path, at: SystemTime) {
+    let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
+    let authority = Authority::read(read("ca.pem").as_bytes(), &read("ca.key"), SystemTime::now()).unwrap();
+    let leaf = authority.issue(&NewKey::read(&read("leaf.key")).unwrap(), LEAF_DAYS, at).unwrap();
+    std::fs::write(folder.join("leaf.next"), leaf).unwrap();
+    std::fs::rename(folder.join("leaf.next"), folder.join("leaf.pem")).unwrap();
+}
+
+#[test]
+fn a_reload_keeps_a_valid_certificate_in_place_of_one_that_is_not_valid_now() {
+    let upstream = Upstream::plain();
+    for (early, said) in [(true, "is not valid before"), (false, "the certificate expired at")] {
+        let gate = Gate::start(&upstream, TLS);
+        let (folder, first, now) = (gate.file("ca"), served(&gate), SystemTime::now());
+        issued_at(&folder, if early { now + 10 * DAY } else { now - 100 * DAY });
+        let line = gate.until_log(&[
+            "the certificate needs attention",
+            "the previous one, which is valid, stays in use",
+            said,
+        ]);
+        assert!(line.contains("\"ERROR\"") && line.contains("metrika-gate ca issue"), "{line}");
+        assert_eq!(served(&gate), first);
+        let reported = || {
+            gate.admin("/readyz?verbose").text().contains("[!] certificate of listener app: clients would refuse it")
+        };
+        until("readiness says so", reported);
+        let last_succeeded = || gate.metric(&["config_last_reload_successful"]) > 0.5;
+        assert!(!last_succeeded());
+        // Another change of the configuration is applied, and changes nothing about it.
+        gate.replace_config(&gate.config().replace("id: reports", "id: renamed"));
+        gate.until_log(&["configuration reloaded"]);
+        assert_eq!(served(&gate), first);
+        assert!(reported() && !last_succeeded());
+        gate.signal("HUP");
+        until("it is read again", || {
+            gate.log().iter().filter(|line| line.contains("configuration reloaded")).count() > 1
+        });
+        assert_eq!(served(&gate), first);
+        let lines = gate.log().iter().filter(|line| line.contains("needs attention")).count();
+        assert_eq!(lines, 1, "once");
+        assert_eq!(ca(&["issue", folder.to_str().unwrap()]).0, 0);
+        until("the new one is in use", || served(&gate) != first);
+        until("all is well", || last_succeeded() && !gate.admin("/readyz?verbose").text().contains("[!]"));
+    }
+}
+
+/// Its validity begins, or that of the one in use ends.
+#[test]
+fn a_withheld_certificate_is_used_when_its_time_comes() {
+    let upstream = Upstream::plain();
+    for begins in [true, false] {
+        let plan = Gate::plan(&upstream, TLS);
+        let folder = plan.folder().join("ca");
+        let (now, hour, soon) = (SystemTime::now(), DAY / 24, Duration::from_secs(8));
+        if !begins {
+            issued_at(&folder, now - 90 * DAY + soon);
+        }
+        let gate = plan.start();
+        let end = || gate.metric(&["certificate_expiry_timestamp_seconds", "app"]);
+        let first = end();
+        // Certificates begin an hour early.
+        issued_at(&folder, if begins { now + hour + soon } else { now + 10 * DAY });
+        gate.until_log(&["the certificate needs attention", "stays in use"]);
+        assert!((end() - first).abs() < 0.5);
+        gate.until_log(&["the certificate of the file is in use now"]);
+        until("its end is published", || end() > first + 0.5);
+        if begins {
+            served(&gate);
+        }
+        until("all is well", || !gate.admin("/readyz?verbose").text().contains("[!]"));
     }
 }
 
