@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 
 use crate::config::certificates::{Authority, LEAF_DAYS, NewKey};
 use crate::config::tls::names::{AUTHORITY, AUTHORITY_KEY, LEAF, LEAF_KEY};
+use crate::files::writing::{NotLocked, NotReplaced, lock_folder};
 use crate::files::{self, ExternalFile, Purpose};
 use crate::policy::names::ListenerName;
 
@@ -219,15 +220,27 @@ fn authority(folder: &Path, now: SystemTime) -> anyhow::Result<Authority> {
 }
 
 fn issue(IssueArgs { folder, lifetime }: &IssueArgs, out: &mut dyn Write) -> anyhow::Result<()> {
+    let _lock = match lock_folder(folder) {
+        Ok(lock) => lock,
+        Err(error @ NotLocked::Busy(_)) => {
+            let who = "another `ca issue`, or a gate with renew: true; run the command again";
+            return Err(super::token::ended(75, format!("{error}: {who}")));
+        }
+        Err(error @ NotLocked::Failed { .. }) => return Err(error.into()),
+    };
     let now = SystemTime::now();
     let authority = authority(folder, now)?;
     let key = NewKey::generate()?;
     let leaf = authority.issue(&key, lifetime.days, now)?;
     let (key_file, leaf_file, pem) = (folder.join(LEAF_KEY), folder.join(LEAF), key.pem());
-    // Between the two, the gate finds a key that does not fit and keeps the old pair; the next `ca issue` replaces both.
+    // From the rename of the key on, the gate finds the certificate also beside its place.
     let replaced = files::replace_together(&[(&key_file, pem.as_bytes()), (&leaf_file, leaf.as_bytes())]);
-    replaced
-        .map_err(|(path, error)| anyhow::Error::new(error).context(format!("cannot replace {}", path.display())))?;
+    replaced.map_err(|error| match error {
+        NotReplaced::Unchanged { .. } => anyhow::Error::new(error),
+        NotReplaced::Begun { .. } => anyhow::Error::new(error).context(
+            "the new key is in use, with a certificate beside its place; remove the obstacle and run the command again",
+        ),
+    })?;
     writeln!(out, "issued {}; it is valid for {} days", leaf_file.display(), lifetime.days)?;
     Ok(())
 }

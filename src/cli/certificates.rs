@@ -30,6 +30,10 @@ pub(super) fn warnings(config: &Config, now: SystemTime) -> Vec<Warning> {
                 ),
             ));
         }
+        if tls.leaf.is_staged && tls.files.renewed_from.is_none() {
+            let staged = crate::files::writing::staged(&tls.files.certificate);
+            warnings.push((place(), format!("listener '{name}': the key does not fit {}, but {}, which an interrupted `metrika-gate ca issue` left; the gate uses that; run the command again", tls.files.certificate.display(), staged.display())));
+        }
         warnings.extend(exposed_key(tls, needs.as_ref()).map(|said| (place(), format!("listener '{name}': {said}"))));
     }
     warnings

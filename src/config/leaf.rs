@@ -9,6 +9,8 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 
+use super::authority::RENEW_BEFORE;
+
 /// A certificate that can be served: its chain, its key and its validity.
 #[derive(Clone)]
 pub struct Leaf {
@@ -17,6 +19,8 @@ pub struct Leaf {
     pub not_before: SystemTime,
     /// The end of its validity.
     pub not_after: SystemTime,
+    /// Whether the certificate lies beside its place, because its replacement was interrupted.
+    pub is_staged: bool,
 }
 
 /// The reason why a certificate cannot be served.
@@ -77,7 +81,13 @@ impl Leaf {
                 LeafError::Unsupported(error.to_string())
             }
         })?;
-        Ok(Self { key: Arc::new(key), not_before, not_after })
+        Ok(Self { key: Arc::new(key), not_before, not_after, is_staged: false })
+    }
+
+    /// Marks a certificate that was read beside its place.
+    #[must_use]
+    pub fn staged(self) -> Self {
+        Self { is_staged: true, ..self }
     }
 
     /// Checks that the certificate is valid at `now`.
@@ -93,6 +103,17 @@ impl Leaf {
         } else {
             Ok(())
         }
+    }
+
+    /// Returns why the certificate has to be renewed at `now`, if it has to.
+    #[must_use]
+    pub fn due(&self, now: SystemTime) -> Option<String> {
+        if self.is_staged {
+            return Some("the replacement of the certificate was interrupted".to_owned());
+        }
+        let is_soon = self.not_after.duration_since(now).is_ok_and(|left| left < RENEW_BEFORE);
+        let untimely = self.check_time(now).err().map(|untimely| untimely.to_string());
+        untimely.or_else(|| is_soon.then(|| "it expires soon".to_owned()))
     }
 
     /// Returns the chain and the key.
@@ -121,7 +142,7 @@ pub(super) fn time_of(seconds: i64) -> SystemTime {
 /// A certificate contains its public key, so the private key adds nothing to the comparison.
 impl PartialEq for Leaf {
     fn eq(&self, other: &Self) -> bool {
-        self.key.cert == other.key.cert
+        self.key.cert == other.key.cert && self.is_staged == other.is_staged
     }
 }
 

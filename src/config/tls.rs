@@ -5,6 +5,8 @@
 //! 2. The authorities in `client_ca` are read in the same way.
 //! 3. A certificate that has expired or is not yet valid is no mistake: it is reported ([`Leaf::check_time`]), and does not hold
 //!    up the start or other changes. A running gate does not use it in place of a valid one (`reload/renewal.rs`).
+//! 4. A key and its certificate are replaced in two steps, of which the first decides ([`crate::files::replace_together`]). Where the
+//!    second was interrupted, the certificate is read beside its place. Certificate and key are paired by the public key alone.
 
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
@@ -18,7 +20,8 @@ use super::reader::{At, Findings, Table};
 use super::upstream::certificates_of;
 use super::values::allow_mode;
 use crate::config::certificates::{Authority, ClientAuth, ClientTrust, LEAF_DAYS, Leaf, LeafError, NewKey};
-use crate::files::{ExternalFile, Purpose};
+use crate::files::writing::{NotLocked, lock_folder, staged};
+use crate::files::{ExternalFile, Purpose, replace_like_before};
 use crate::policy::names::ListenerName;
 
 /// TLS of a listener.
@@ -93,20 +96,35 @@ impl TlsFiles {
         ]
     }
 
-    /// Issues another certificate for the same key, valid from `now`. Returns the row of the certificate, and its content;
-    /// `None` if the gate does not renew it.
+    /// Issues another certificate for the same key, valid from `now`, and puts it in its place. Returns whether it did: not if
+    /// the gate does not renew it, another process is issuing one, or has issued one that is not due.
     ///
     /// # Errors
     /// A file cannot be used, or the authority cannot issue a certificate.
-    pub fn renewed(&self, listener: ListenerName, now: SystemTime) -> Result<Option<(ExternalFile, String)>, String> {
-        let Some(folder) = &self.renewed_from else { return Ok(None) };
-        let [_, key] = self.pair(listener);
+    pub fn renew(&self, listener: ListenerName, now: SystemTime) -> Result<bool, String> {
+        let Some(folder) = &self.renewed_from else { return Ok(false) };
+        // The key stays the same from here on.
+        let _lock = match lock_folder(folder) {
+            Ok(lock) => lock,
+            Err(NotLocked::Busy(_)) => return Ok(false),
+            Err(error @ NotLocked::Failed { .. }) => return Err(format!("{:#}", anyhow::Error::new(error))),
+        };
+        let [certificate, key] = self.pair(listener);
         let key = Zeroizing::new(read(&key)?);
+        // A certificate that cannot be read is replaced, too.
+        if let Ok(in_place) = read(&certificate)
+            && Leaf::read(&in_place, &key).is_ok_and(|leaf| leaf.due(now).is_none())
+        {
+            return Ok(false);
+        }
         let key = std::str::from_utf8(&key).map_err(|error| refusal(&self.key, &error))?;
         let key = NewKey::read(key).map_err(|error| refusal(&self.key, &error))?;
         let issued = authority(folder, listener, now)?.issue(&key, LEAF_DAYS, now);
-        let certificate = issued.map_err(|error| error.to_string())?;
-        Ok(Some((ExternalFile::new(Purpose::Renewed(listener), &self.certificate), certificate)))
+        let issued = issued.map_err(|error| error.to_string())?;
+        let file = ExternalFile::new(Purpose::Renewed(listener), &self.certificate);
+        file.check().map_err(|refusal| refusal.to_string())?;
+        replace_like_before(&file.path, issued.as_bytes()).map_err(|error| error.to_string())?;
+        Ok(true)
     }
 }
 
@@ -242,7 +260,11 @@ fn leaf(
     let [certificate, key] = files.pair(listener);
     let mut content = |file, at: &At<'_>| read(file).map_err(|error| at.wrong(findings, error)).ok();
     let (chain, key) = (content(&certificate, of_certificate), content(&key, of_key).map(Zeroizing::new));
-    let read = Leaf::read(&chain?, &key?);
+    let (chain, key) = (chain?, key?);
+    let read = match Leaf::read(&chain, &key) {
+        Err(LeafError::Mismatch) => second_step(&certificate, &key).ok_or(LeafError::Mismatch),
+        read => read,
+    };
     let refused = |error: LeafError| {
         let (at, file) = match error {
             LeafError::NoKey | LeafError::Mismatch | LeafError::Unsupported(_) => (of_key, &files.key),
@@ -251,6 +273,14 @@ fn leaf(
         at.wrong(findings, refusal(file, &error));
     };
     read.map_err(refused).ok()
+}
+
+/// Reads the certificate that fits `key` while its replacement is between its two steps (rule 4).
+fn second_step(certificate: &ExternalFile, key: &[u8]) -> Option<Leaf> {
+    let read_at = |file: &ExternalFile| Leaf::read(&read(file).ok()?, key).ok();
+    let staged = ExternalFile::new(certificate.purpose, &staged(&certificate.path));
+    // It may be in its place by now.
+    read_at(&staged).map(Leaf::staged).or_else(|| read_at(certificate))
 }
 
 fn refusal(file: &Path, error: &dyn Display) -> String {

@@ -5,6 +5,9 @@ use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
+
 /// Puts `bytes` in the place of the file at `path`, which only its owner can read. The file is written beside the old one,
 /// synced and renamed, so a reader sees either the old content or the new one, also after a crash.
 ///
@@ -38,30 +41,102 @@ pub fn replace_like_before(path: &Path, bytes: &[u8]) -> io::Result<()> {
     replace_with(path, bytes, like(&old))
 }
 
-/// Like [`replace_like_before`], for files that belong together: every new file is complete before the first one takes its
-/// place, so an error leaves all old files, and only the end of the process between two renames leaves a mixture.
+/// The reason why files that belong together were not replaced.
+#[derive(Debug, thiserror::Error)]
+pub enum NotReplaced {
+    /// The old files are unchanged.
+    #[error("cannot replace {}", path.display())]
+    Unchanged {
+        /// The file that could not be replaced.
+        path: PathBuf,
+        /// The error.
+        source: io::Error,
+    },
+    /// The first file is the new one, and the others lie complete beside their places ([`staged`]).
+    #[error("cannot replace {}: the new one is {}", path.display(), staged(path).display())]
+    Begun {
+        /// The file that could not be replaced.
+        path: PathBuf,
+        /// The error.
+        source: io::Error,
+    },
+}
+
+/// Like [`replace_like_before`], for files that belong together. Every new file is complete at its [`staged`] path before the
+/// first one takes its place, and that rename decides: before it, all old files are in their places; after it, also after the end
+/// of the process, each new file is in its place or at its staged path, where a reader of the first one has to look for it.
 ///
 /// # Errors
-/// The path that cannot be replaced, and the errors of [`replace_like_before`].
-pub fn replace_together(files: &[(&Path, &[u8])]) -> Result<(), (PathBuf, io::Error)> {
-    let in_place = |path: &Path, error| (path.to_owned(), error);
+/// [`NotReplaced`].
+pub fn replace_together(files: &[(&Path, &[u8])]) -> Result<(), NotReplaced> {
     for (position, (path, bytes)) in files.iter().enumerate() {
-        let staged = match path.metadata() {
+        let written = match path.metadata() {
             Ok(old) => stage(path, bytes, like(&old)),
             Err(error) if error.kind() == ErrorKind::NotFound => stage(path, bytes, |_| Ok(())),
             Err(error) => Err(error),
         };
-        if let Err(error) = staged {
-            for (path, _) in files.iter().take(position) {
-                std::fs::remove_file(beside(path, NEW)).map_err(|error| in_place(path, error))?;
-            }
-            return Err(in_place(path, error));
-        }
+        written.map_err(|source| unchanged(path, source, files.iter().take(position)))?;
     }
-    for (path, _) in files {
-        put_in_place(path).map_err(|error| in_place(path, error))?;
+    for (position, (path, _)) in files.iter().enumerate() {
+        let renamed = std::fs::rename(staged(path), path);
+        renamed.map_err(|source| match position {
+            0 => unchanged(path, source, files.iter()),
+            _ => NotReplaced::Begun { path: (*path).to_owned(), source },
+        })?;
+        sync_folder(path).map_err(|source| NotReplaced::Begun { path: (*path).to_owned(), source })?;
     }
     Ok(())
+}
+
+/// Removes the new files again.
+fn unchanged<'a>(
+    path: &Path,
+    source: io::Error,
+    mut made: impl Iterator<Item = &'a (&'a Path, &'a [u8])>,
+) -> NotReplaced {
+    let removed = made.try_for_each(|(path, _)| std::fs::remove_file(staged(path)));
+    let source = match removed {
+        Ok(()) => source,
+        Err(error) => io::Error::new(source.kind(), format!("{source}; the new file stays beside it: {error}")),
+    };
+    NotReplaced::Unchanged { path: path.to_owned(), source }
+}
+
+/// Returns the path of the new file while it is written and until it takes its place.
+#[must_use]
+pub fn staged(path: &Path) -> PathBuf {
+    beside(path, NEW)
+}
+
+/// The reason why a folder is not locked.
+#[derive(Debug, thiserror::Error)]
+pub enum NotLocked {
+    /// Another process has the lock.
+    #[error("another process changes the files in {} now", .0.display())]
+    Busy(PathBuf),
+    /// The folder cannot be locked.
+    #[error("cannot lock {}; put it on a file system with locks (flock)", path.display())]
+    Failed {
+        /// The folder.
+        path: PathBuf,
+        /// The error.
+        source: io::Error,
+    },
+}
+
+/// Locks a folder for the process that replaces files in it. The lock leaves no file behind, and processes of different users
+/// share it; it ends with the returned value.
+///
+/// # Errors
+/// [`NotLocked`].
+pub fn lock_folder(folder: &Path) -> Result<File, NotLocked> {
+    let failed = |source| NotLocked::Failed { path: folder.to_owned(), source };
+    let opened = File::open(folder).map_err(failed)?;
+    match rustix::fs::flock(&opened, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(opened),
+        Err(Errno::WOULDBLOCK) => Err(NotLocked::Busy(folder.to_owned())),
+        Err(error) => Err(failed(error.into())),
+    }
 }
 
 /// Gives a new file the mode, the owner and the group of the old one.
@@ -153,14 +228,14 @@ fn replace_with(path: &Path, bytes: &[u8], prepare: impl FnOnce(&File) -> io::Re
 
 /// Writes the new file beside the old one.
 fn stage(path: &Path, bytes: &[u8], prepare: impl FnOnce(&File) -> io::Result<()>) -> io::Result<()> {
-    let mut file = create(&beside(path, NEW))?;
+    let mut file = create(&staged(path))?;
     prepare(&file)?;
     file.write_all(bytes)?;
     file.sync_all()
 }
 
 fn put_in_place(path: &Path) -> io::Result<()> {
-    rename(&beside(path, NEW), path)
+    rename(&staged(path), path)
 }
 
 #[cfg(test)]
@@ -202,18 +277,45 @@ mod tests {
     #[test]
     fn files_that_belong_together_are_replaced_together_or_not_at_all() {
         let folder = tempfile::tempdir().unwrap();
-        let [one, two] = ["one", "two"].map(|name| folder.path().join(name));
-        let read = || [&one, &two].map(|path| std::fs::read_to_string(path).unwrap());
+        let at = |name: &str| folder.path().join(name);
+        let [one, two] = ["one", "two"].map(at);
+        let read = |names: [&str; 2]| names.map(|name| std::fs::read_to_string(at(name)).unwrap());
+        let replace = || replace_together(&[(&one, b"new"), (&two, b"new")]);
         for path in [&one, &two] {
             std::fs::write(path, "old").unwrap();
         }
-        let obstacle = folder.path().join("two.new");
-        std::fs::create_dir(&obstacle).unwrap();
-        let (path, _) = replace_together(&[(&one, b"new"), (&two, b"new")]).unwrap_err();
-        assert_eq!((path, read()), (two.clone(), ["old", "old"].map(str::to_owned)));
-        assert!(!folder.path().join("one.new").exists(), "nothing is left behind");
-        std::fs::remove_dir(&obstacle).unwrap();
-        replace_together(&[(&one, b"new"), (&two, b"new")]).unwrap();
-        assert_eq!(read(), ["new", "new"].map(str::to_owned));
+        // One cannot be written.
+        std::fs::create_dir(at("two.new")).unwrap();
+        let NotReplaced::Unchanged { path, .. } = replace().unwrap_err() else { panic!("unchanged") };
+        assert_eq!((path, read(["one", "two"])), (two.clone(), ["old", "old"].map(str::to_owned)));
+        assert!(!at("one.new").exists(), "nothing is left behind");
+        std::fs::remove_dir(at("two.new")).unwrap();
+        // The first rename fails.
+        std::fs::rename(&one, at("aside")).unwrap();
+        std::fs::create_dir(&one).unwrap();
+        let NotReplaced::Unchanged { path, .. } = replace().unwrap_err() else { panic!("unchanged") };
+        assert_eq!((path, read(["aside", "two"])), (one.clone(), ["old", "old"].map(str::to_owned)));
+        assert!(!at("one.new").exists() && !at("two.new").exists(), "nothing is left behind");
+        std::fs::remove_dir(&one).unwrap();
+        std::fs::rename(at("aside"), &one).unwrap();
+        // The second one fails: the new files are complete, and one is beside its place.
+        std::fs::remove_file(&two).unwrap();
+        std::fs::create_dir(&two).unwrap();
+        let NotReplaced::Begun { path, .. } = replace().unwrap_err() else { panic!("begun") };
+        assert_eq!((path, read(["one", "two.new"])), (two.clone(), ["new", "new"].map(str::to_owned)));
+        std::fs::remove_dir(&two).unwrap();
+        replace().unwrap();
+        assert_eq!(read(["one", "two"]), ["new", "new"].map(str::to_owned));
+        assert!(!at("one.new").exists() && !at("two.new").exists(), "nothing is left behind");
+    }
+
+    #[test]
+    fn a_folder_has_one_writer_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let held = lock_folder(folder.path()).unwrap();
+        assert!(matches!(lock_folder(folder.path()), Err(NotLocked::Busy(path)) if path == folder.path()));
+        drop(held);
+        drop(lock_folder(folder.path()).unwrap());
+        assert!(matches!(lock_folder(&folder.path().join("none")), Err(NotLocked::Failed { .. })));
     }
 }

@@ -3,7 +3,8 @@
 //! 1. With `renew`, a certificate is renewed when less than a third of its usual lifetime is left, also if it has expired or is
 //!    not yet valid.
 //! 2. It keeps its key, so a single file is replaced, and a reader never sees a certificate with the key of another. The
-//!    change of the file then becomes a change of the configuration, like any other; until then it is not renewed again.
+//!    change of the file then becomes a change of the configuration, like any other; until then it is not renewed again. The gate
+//!    and `ca issue` exclude each other by a lock of the folder; whoever comes second finds a certificate that is not due.
 //! 3. A failure is logged once for each reason, and tried again.
 //! 4. Without `renew`, a certificate that expires soon, has expired or is not yet valid is logged once.
 //! 5. A certificate that clients do not accept now never replaces one that they accept. It is withheld: the other changes of the
@@ -14,9 +15,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use super::{Reloader, handshakes};
-use crate::config::certificates::{Leaf, RENEW_BEFORE, first_end};
+use crate::config::certificates::{Leaf, first_end};
 use crate::config::{Config, Tls};
-use crate::files::replace_like_before;
 use crate::metrics::process::{CertificateEnds, Outcome};
 use crate::policy::names::ListenerName;
 use crate::process::workers::Workers;
@@ -26,6 +26,9 @@ const SOON: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 
 /// The time after which a renewed certificate that is not in use is renewed again.
 const AGAIN: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The state after an interrupted `ca issue`.
+const HALF: &str = "an interrupted `metrika-gate ca issue` has replaced the key and left the certificate beside its place (.new), where the gate reads it; run the command again";
 
 /// The actions for each listener.
 #[derive(Default)]
@@ -51,6 +54,8 @@ impl Renewals {
                 self.renew(name, tls, of_file, now);
             } else if let Some(why) = self.trouble(name) {
                 self.say(name, why, tls);
+            } else if of_file.is_staged {
+                self.say(name, HALF.to_owned(), tls);
             } else if let Err(untimely) = of_file.check_time(now) {
                 self.say(name, untimely.to_string(), tls);
             } else if of_file.not_after.duration_since(now).is_ok_and(|left| left < SOON) {
@@ -62,19 +67,16 @@ impl Renewals {
 
     fn renew(&mut self, name: ListenerName, tls: &Tls, of_file: &Leaf, now: SystemTime) {
         let end = of_file.not_after;
-        let untimely = of_file.check_time(now).err();
-        let is_due = untimely.is_some() || end.duration_since(now).is_ok_and(|left| left < RENEW_BEFORE);
         let is_done = self.renewed.get(&name).is_some_and(|(of, when)| *of == end && now < *when + AGAIN);
-        if is_done || !is_due {
-            return;
-        }
-        match renewed(name, tls, now) {
-            Ok(()) => {
+        let Some(cause) = of_file.due(now).filter(|_| !is_done) else { return };
+        match tls.files.renew(name, now) {
+            Ok(true) => {
                 self.said.remove(&name);
                 self.renewed.insert(name, (end, now));
-                let cause = untimely.map_or_else(|| "it expires soon".to_owned(), |untimely| untimely.to_string());
                 tracing::info!(listener = name.as_str(), cause, "the certificate was renewed");
             }
+            // Another process issues one.
+            Ok(false) => {}
             Err(error) => self.say(name, format!("it was not renewed, which is tried again: {error}"), tls),
         }
     }
@@ -93,13 +95,6 @@ impl Renewals {
             self.said.insert(name, cause);
         }
     }
-}
-
-/// Writes a new certificate (rule 2).
-fn renewed(name: ListenerName, tls: &Tls, now: SystemTime) -> Result<(), String> {
-    let Some((file, certificate)) = tls.files.renewed(name, now)? else { return Ok(()) };
-    file.check().map_err(|refusal| refusal.to_string())?;
-    replace_like_before(&file.path, certificate.as_bytes()).map_err(|error| error.to_string())
 }
 
 impl Reloader {

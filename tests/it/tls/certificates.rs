@@ -11,7 +11,8 @@ use crate::harness::files::write_private;
 use crate::harness::gate::{PATIENCE, program, until};
 use crate::harness::over::{authority_at, client};
 use crate::harness::{Caller, Gate, Upstream};
-use metrika_gate::config::certificates::{Authority, LEAF_DAYS, NewKey};
+use metrika_gate::config::certificates::{Authority, LEAF_DAYS, Leaf, NewKey};
+use metrika_gate::files::writing::lock_folder;
 
 const TLS: &str = "
 listeners: [{name: app, address: '127.0.0.1:0', tls: {authority: '{folder}/ca'}}]
@@ -442,7 +443,7 @@ fn a_key_of_the_authority_that_the_gate_does_not_need_is_reported() {
     assert!(!check().contains("ca.key"), "it is not beside the certificate");
 }
 
-/// After a crash between the two files, the gate serves the old pair, and `ca issue` makes a new one.
+/// A key without its certificate: the gate serves the old pair, and `ca issue` makes a new one.
 #[test]
 fn half_an_issued_pair_is_never_served_and_the_next_issue_repairs_it() {
     let upstream = Upstream::plain();
@@ -464,4 +465,102 @@ fn half_an_issued_pair_is_never_served_and_the_next_issue_repairs_it() {
     std::fs::remove_dir(folder.join("leaf.pem.new")).unwrap();
     assert_eq!(ca(&["issue", folder.to_str().unwrap()]).0, 0);
     until("the new pair is served", || served(&gate) != first);
+}
+
+/// The state after the end of `ca issue` between its two renames: the new key is in its place, its certificate beside it.
+fn interrupt_issue(folder: &Path) {
+    let at = |name: &str| folder.join(name);
+    std::fs::copy(at("leaf.pem"), at("leaf.before")).unwrap();
+    assert_eq!(ca(&["issue", folder.to_str().unwrap()]).0, 0);
+    std::fs::copy(at("leaf.pem"), at("leaf.pem.new")).unwrap();
+    std::fs::rename(at("leaf.before"), at("leaf.pem")).unwrap();
+}
+
+#[test]
+fn an_interrupted_issue_is_completed_by_its_readers() {
+    let upstream = Upstream::plain();
+    for renews in [false, true] {
+        let plan =
+            Gate::plan(&upstream, &if renews { TLS.replace("/ca'", "/ca', renew: true") } else { TLS.to_owned() });
+        let folder = plan.folder().join("ca");
+        interrupt_issue(&folder);
+        // A gate starts with it, and does not serve the old certificate with the new key.
+        let (code, out, error) = outcome(program().args(["check", "--config"]).arg(plan.file()));
+        assert_eq!(
+            (code, out.contains("which an interrupted `metrika-gate ca issue` left")),
+            (0, !renews),
+            "{out}{error}"
+        );
+        let gate = plan.start();
+        if renews {
+            gate.until_log(&["the certificate was renewed", "the replacement of the certificate was interrupted"]);
+        } else {
+            gate.until_log(&["the certificate needs attention", "run the command again"]);
+            let first = served(&gate);
+            // A running one takes it.
+            interrupt_issue(&folder);
+            until("the new pair is served", || served(&gate) != first);
+            let second = served(&gate);
+            assert_eq!(ca(&["issue", folder.to_str().unwrap()]).0, 0);
+            until("a whole pair is served", || served(&gate) != second);
+        }
+        until("the files fit", || {
+            !outcome(program().args(["check", "--config"]).arg(gate.file("gate.yaml"))).1.contains("interrupted")
+        });
+        assert!(!folder.join("leaf.pem.new").exists());
+        // One of another key is not taken.
+        let other = tempfile::tempdir().unwrap();
+        authority_at(other.path(), SystemTime::now());
+        let before = served(&gate);
+        std::fs::copy(other.path().join("leaf.pem"), folder.join("leaf.pem.new")).unwrap();
+        interrupt_key(&folder);
+        gate.until_log(&["the configuration was not reloaded", "the key does not fit the certificate"]);
+        assert_eq!(served(&gate), before);
+    }
+}
+
+/// Replaces the key alone.
+fn interrupt_key(folder: &Path) {
+    let other = tempfile::tempdir().unwrap();
+    authority_at(other.path(), SystemTime::now());
+    std::fs::copy(other.path().join("leaf.key"), folder.join("leaf.key")).unwrap();
+}
+
+#[test]
+fn an_issue_that_fails_after_its_first_rename_says_what_holds() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join("ca").join(name);
+    let named = at("").display().to_string();
+    assert_eq!(ca(&["init", &named]).0, 0);
+    let before = std::fs::read(at("leaf.key")).unwrap();
+    std::fs::remove_file(at("leaf.pem")).unwrap();
+    std::fs::create_dir(at("leaf.pem")).unwrap();
+    let (code, _, error) = ca(&["issue", &named]);
+    assert!(code == 1 && error.contains("leaf.pem.new") && error.contains("run the command again"), "{code} {error}");
+    assert_ne!(std::fs::read(at("leaf.key")).unwrap(), before);
+    let read = |name: &str| std::fs::read(at(name)).unwrap();
+    assert!(Leaf::read(&read("leaf.pem.new"), &read("leaf.key")).is_ok());
+    std::fs::remove_dir(at("leaf.pem")).unwrap();
+    assert_eq!(ca(&["issue", &named]).0, 0);
+    assert!(Leaf::read(&read("leaf.pem"), &read("leaf.key")).is_ok());
+}
+
+#[test]
+fn one_process_issues_at_a_time() {
+    let upstream = Upstream::plain();
+    let plan = Gate::plan(&upstream, &TLS.replace("/ca'", "/ca', renew: true"));
+    let folder = plan.folder().join("ca");
+    issued_at(&folder, SystemTime::now() - 70 * DAY);
+    let before = std::fs::read(folder.join("leaf.pem")).unwrap();
+    let lock = lock_folder(&folder).unwrap();
+    let (code, _, error) = ca(&["issue", folder.to_str().unwrap()]);
+    assert!(code == 75 && error.contains("renew: true; run the command again"), "{code} {error}");
+    let gate = plan.start();
+    // More than one look.
+    std::thread::sleep(Duration::from_secs(11));
+    assert!(!gate.log().iter().any(|line| line.contains("renewed")));
+    assert_eq!(std::fs::read(folder.join("leaf.pem")).unwrap(), before);
+    drop(lock);
+    gate.until_log(&["the certificate was renewed"]);
+    assert_eq!(ca(&["issue", folder.to_str().unwrap()]).0, 0, "the gate holds the lock no longer than it writes");
 }
