@@ -77,6 +77,7 @@ RUSSIAN = {
     "docs/ru/rejections.md": "docs/rejections.md",
     "docs/ru/service_accounts.md": "docs/service_accounts.md",
     "docs/ru/systemd.md": "docs/systemd.md",
+    "docs/ru/tls.md": "docs/tls.md",
     "docs/ru/tokens.md": "docs/tokens.md",
 }
 
