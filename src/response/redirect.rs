@@ -76,6 +76,8 @@ fn origin_form(place: &str, authority: &str, limit: usize) -> Option<HeaderValue
 
 #[cfg(test)]
 pub mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::response::fields::keep_listed;
     use crate::response::framing::tests::framed;
@@ -169,5 +171,54 @@ pub mod tests {
         assert_eq!(kept(302, &[with]), Some(Some("/a?b=c&d".to_owned())));
         let hidden = "https://api-metrika.yandex.net/a?b=c&%61ccess_token=y&d";
         assert_eq!(kept(302, &[hidden]), None);
+    }
+
+    /// Parts of a place that have confused those who follow it.
+    fn places() -> impl Strategy<Value = String> {
+        let parts = vec![
+            AUTHORITY,
+            "https://",
+            "http://",
+            "HTTPS://",
+            "evil.example",
+            "[::1]",
+            "127.0.0.1",
+            "user@",
+            "@",
+            "%40",
+            ":443",
+            ":8443",
+            ":",
+            ".",
+            "..",
+            "%2e%2e",
+            "/",
+            "//",
+            "\\",
+            "%2f",
+            "%5c",
+            "?",
+            "#",
+            "a",
+            "a=b",
+            " ",
+            "\t",
+        ];
+        prop::collection::vec(prop::sample::select(parts), 0..7).prop_map(|parts| parts.concat())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(20_000))]
+        #[test]
+        fn rules_1_and_2_no_redirect_leads_elsewhere(place in places()) {
+            let Some(Some(here)) = kept(302, &[&place]) else { return Ok(()) };
+            // As browsers read it: without tabs, and with / for \.
+            let read = here.replace('\t', "").replace('\\', "/");
+            prop_assert!(read.starts_with('/') && !read.starts_with("//"), "{} {}", place, here);
+            let path = read.split('?').next().unwrap().to_lowercase().replace("%2e", ".").replace("%2f", "/").replace("%5c", "/");
+            prop_assert!(path.split('/').all(|segment| segment != ".." && segment != "."), "{} {}", place, here);
+            let named = place.strip_prefix("https://").map(|rest| rest.split(['/', '?', '#']).next().unwrap());
+            prop_assert!(place.starts_with('/') || named == Some(AUTHORITY), "{} {}", place, here);
+        }
     }
 }
