@@ -120,7 +120,8 @@ pub(super) fn client_env(args: &ClientEnvArgs, out: &mut dyn Write) -> anyhow::R
     let client = args.client.to_possible_value().context("the client has a name")?;
     let text = client_texts::find(client.get_name(), place.mode)
         .with_context(|| format!("there is no text for {} and this kind of listener", client.get_name()))?;
-    write(out, client.get_name(), listener, &place, &text)?;
+    let sends_key = config.callers.iter().any(|caller| caller.conditions.keys().is_some());
+    write(out, client.get_name(), listener, &place, &text, sends_key)?;
     Ok(0)
 }
 
@@ -198,11 +199,12 @@ fn write(
     listener: &Listener,
     place: &Place,
     text: &Text<'_>,
+    sends_key: bool,
 ) -> std::io::Result<()> {
     let (comment, is_program) = (text.language.comment(), text.language.is_program());
     write!(out, "{}", text.language.opening())?;
     writeln!(out, "{comment} {client}, through listener '{}' of metrika-gate", listener.name)?;
-    for line in notes(listener, place, text) {
+    for line in notes(listener, place, text, sends_key) {
         writeln!(out, "{comment} {line}")?;
     }
     let http = format!("http://{}", place.authority);
@@ -225,7 +227,7 @@ fn write(
 }
 
 /// Returns the notes above a text.
-fn notes(listener: &Listener, place: &Place, text: &Text<'_>) -> Vec<String> {
+fn notes(listener: &Listener, place: &Place, text: &Text<'_>, sends_key: bool) -> Vec<String> {
     let mut notes = Vec::new();
     if text.language.is_program() {
         let tested = if text.run { "ran this text" } else { "have not run this text" };
@@ -240,6 +242,10 @@ fn notes(listener: &Listener, place: &Place, text: &Text<'_>) -> Vec<String> {
     }
     if place.mode == Mode::Tls {
         notes.push(format!("First direct the host names of the API to {} (hosts file or DNS), port 443.", place.host));
+        notes.push(format!("A client with a setting for it can take the base URL https://{} instead.", place.authority));
+    }
+    if sends_key {
+        notes.push("A caller with a key sends the key in place of a token, as in 'Authorization: OAuth mgk_...'.".to_owned());
     }
     notes
 }

@@ -263,8 +263,8 @@ findings! {
 
     /// The token has `metrika:read`, as declared.
     Read = "read", Well, "read", "the token has metrika:read, as declared", "";
-    /// The token does not have `metrika:read`, as declared.
-    NoRead = "no_read", Well, "read", "the token does not have metrika:read, as declared", "";
+    /// The token does not have `metrika:read`, which is not declared.
+    NoRead = "no_read", Well, "read", "the token does not have metrika:read, which is not declared", "";
     /// The token does not have `metrika:read`, which is declared.
     ReadMissing { rights: Rights } = "read_missing", Wrong, "read",
         "the token lacks metrika:read, which is declared: Metrica refuses the list of counters, which requires only that",

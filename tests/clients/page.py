@@ -108,7 +108,7 @@ def example(body):
 
 def shown(printed, mode, place, ca):
     """What `client-env` printed, as the page shows it: without its comments, and with other addresses and paths."""
-    head = re.compile(r"<\?php|(#|//) (.*, through listener '.*' of metrika-gate|The tests of metrika-gate .*|First direct the host names .*)")
+    head = re.compile(r"<\?php|(#|//) (.*, through listener '.*' of metrika-gate|The tests of metrika-gate .*|First direct the host names .*|A c(lient with a setting|aller with a key) .*)")
     text = "\n".join(line for line in printed.splitlines() if not head.fullmatch(line))
     _, _, port = place.rpartition(":")
     if mode == "proxy":
