@@ -1,8 +1,7 @@
 //! A worker: one thread that accepts, decides and forwards, with all its state.
 //!
 //! 1. Workers share no state that a request changes: each has its own connections, counts and log lines.
-//! 2. A request reads a [`Snapshot`]; a reload gives every worker a new one between two requests. A request that has not
-//!    been sent yet is decided again with it; a request that has been sent keeps its snapshot.
+//! 2. A reload gives every worker a new [`Snapshot`]. A request that was sent keeps its own; any other is decided again.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -33,6 +32,7 @@ use crate::upstream::{CarriedToken, Pool, Upstream, Watchdogs};
 
 mod accounts;
 mod learning;
+mod quota_numbers;
 mod request_id;
 mod service_accounts;
 mod turns;
@@ -43,7 +43,7 @@ pub use accounts::WorkerAccounts;
 pub use learning::{Diagnosed, Learning, Refused, Report, Suspicion};
 pub use request_id::{RequestId, new_request_id};
 pub use service_accounts::{AccountCheck, VerifiedTokens};
-pub use turns::{AfterRefusal, Asked, QuotaNumbers, Turn, Turns, Waiting};
+pub use turns::{AfterRefusal, Asked, CallerNumbers, QuotaNumbers, Turn, Turns, Waiting, micros};
 pub use under_way::{Ending, Progress, UnderWay, Underway};
 
 /// A configured token and its state.

@@ -37,6 +37,7 @@ use crate::response::{Again, Carrier, Passed, ResponseBody, Terms, respond};
 use crate::upstream::broken::{Broken, Unanswered};
 use crate::upstream::received::Received;
 use crate::upstream::{Lease, Outgoing, Upstream, Watchdog};
+use crate::worker::Asked;
 
 /// A failure of the request's own connection.
 enum Failed {
@@ -196,7 +197,13 @@ async fn ready_to_leave(
             request.body.watch_no_more();
         }
         if permit.turn.is_none() {
-            permit.turn = Some(turn::take(permit, request.body.charged()).await?);
+            permit.turn = Some(match turn::ask(permit)? {
+                Asked::Granted(turn) => turn,
+                // Boxed to keep the future small: few requests wait.
+                Asked::Waits(waiting) => {
+                    Box::pin(turn::wait(waiting, &permit.exchange, request.body.charged())).await?
+                }
+            });
             if permit.renew(request)? {
                 continue;
             }

@@ -8,25 +8,24 @@
 
 use std::time::Duration;
 
-use strict_http::number;
 use tokio::time::Instant;
 
 use super::exchange::Exchange;
 use super::inject::Permit;
 use crate::policy::rejection::{QuotaRefusal, Reason, Rejection};
 use crate::quota::{self, Class, Counters, Refusal, Request};
-use crate::worker::{Asked, Turn, Waiting};
+use crate::worker::{self, Asked, Turn, Waiting};
 
 /// The bytes that waiting requests of a worker may hold (rule 3).
-const MOST_WHILE_WAITING: usize = crate::worker::AHEAD_OF_A_WORKER / 2;
+const MOST_WHILE_WAITING: usize = worker::AHEAD_OF_A_WORKER / 2;
 
-/// Waits for the turn of a request, which holds so much memory for its body (rules 1 and 2).
+/// Asks for the turn of a request (rule 1), which waits only if no slot is free (rule 2).
 ///
 /// # Errors
 /// The refusal of the quota.
-pub async fn take(permit: &Permit, held: usize) -> Result<Turn, Rejection> {
+pub fn ask(permit: &Permit) -> Result<Asked, Rejection> {
     let generation = permit.generation();
-    let Some(numbers) = &generation.quota else { return Ok(Turn::unlimited()) };
+    let Some(numbers) = &generation.quota else { return Ok(Asked::Granted(Turn::unlimited())) };
     let exchange = &permit.exchange;
     let (now, age) = permit.now();
     let rest = generation.timeouts.request.saturating_sub(age);
@@ -35,15 +34,11 @@ pub async fn take(permit: &Permit, held: usize) -> Result<Turn, Rejection> {
     else {
         return Err(Rejection::internal("a request that leaves has an operation, a caller and a token"));
     };
-    match generation.turns.ask(request, now.into_std()) {
-        Ok(Asked::Granted(turn)) => {
-            exchange.waited(Duration::ZERO);
-            Ok(turn)
-        }
-        // Boxed to keep the future small: few requests wait.
-        Ok(Asked::Waits(waiting)) => Box::pin(wait(waiting, exchange, held)).await,
-        Err(refusal) => Err(refused(&refusal, exchange)),
+    let asked = generation.turns.ask(request, now.into_std()).map_err(|refusal| refused(&refusal, exchange))?;
+    if matches!(asked, Asked::Granted(_)) {
+        exchange.waited(Duration::ZERO);
     }
+    Ok(asked)
 }
 
 /// Waits until the turn of a request comes that holds so much memory for its body.
@@ -83,7 +78,7 @@ fn refused(refusal: &Refusal, exchange: &Exchange) -> Rejection {
 /// A request to the broker.
 pub struct Asking<'a> {
     /// The numbers of names.
-    pub numbers: &'a crate::worker::QuotaNumbers,
+    pub numbers: &'a worker::QuotaNumbers,
     /// The position of the token in the policy.
     pub token: usize,
     /// The rest of the request's own time.
@@ -130,7 +125,7 @@ impl Exchange {
         let Asking { numbers, token, rest } = *asking;
         let request = self.request.borrow();
         let read = request.as_read()?;
-        let (caller, class) = *numbers.callers.get(&self.caller()?)?;
+        let (caller, class) = numbers.callers.get(self.caller()?)?;
         Some(Request {
             owner: *numbers.owners.get(token)?,
             caller,
@@ -138,7 +133,7 @@ impl Exchange {
             groups: read.groups,
             class: Class::of(class, read.is_bulk),
             counters: Counters::of(read.subject.counters.as_slice()),
-            rest: number::saturated(rest.as_micros()),
+            rest: worker::micros(rest),
         })
     }
 }

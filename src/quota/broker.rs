@@ -6,14 +6,14 @@ use strict_http::number;
 use super::answer::{Answer, Next, Outcome, Request, Taken};
 use super::budget::{Callers, judge};
 use super::clock::{Micros, Now, SECOND};
-use super::entry::{Entries, Entry, EntryKey, Lease, NewEntry, State, Ticket};
+use super::entry::{Ended, Entries, Entry, EntryKey, Lease, NewEntry, State, Ticket};
 use super::fleet::{AWAY, Fleet};
 use super::fleet_orders::End;
 use super::ledger::{Charge, Epochs, Ledger};
 use super::limit::{LimitName, Mode};
 use super::line::Line;
 use super::refusal::{After, Reason, Refusal};
-use super::setup::{Bounds, Class, Names, Settings};
+use super::setup::{Bounds, CallerSettings, Class, Names, Settings};
 
 /// Metrica may compute a cancelled request for this long.
 const CANCELLED: Micros = 5 * SECOND;
@@ -71,7 +71,7 @@ impl Broker {
     }
 
     /// A request asks for its turn.
-    pub fn ask(&mut self, now: Now, request: Request) -> Answer {
+    pub fn ask(&mut self, now: Now, mut request: Request) -> Answer {
         self.ledger.clock.advance(now);
         if self.is_draining {
             return Answer::Refused(DRAINING);
@@ -79,7 +79,7 @@ impl Broker {
         if self.fleet.is_some() && self.refuses_without_store() {
             return Answer::Refused(AWAY);
         }
-        match self.grant_free(&request) {
+        match self.grant_free(&mut request) {
             Some(lease) => Answer::Granted(lease),
             None => self.ask_in_full(request),
         }
@@ -87,26 +87,25 @@ impl Broker {
 
     /// Grants the usual request: nobody waits, no budget counts, and every limit surely has room. What this grants,
     /// [`ask_in_full`](Self::ask_in_full) would grant too.
-    #[inline]
-    fn grant_free(&mut self, request: &Request) -> Option<Lease> {
+    #[inline(always)]
+    fn grant_free(&mut self, request: &mut Request) -> Option<Lease> {
         let Self { ledger, lines, entries, callers, contended, fleet, .. } = self;
-        let Request { owner, caller, egress, groups, class, ref counters, rest } = *request;
+        let Request { owner, caller, egress, groups, class, ref mut counters, rest } = *request;
         let line = lines.get_mut(owner.index())?;
         let is_contended = *contended.get(egress.index())?;
+        let &CallerSettings { weight, wait, .. } = callers.settings.get(caller.index())?;
         let is_alone = fleet.as_ref().is_none_or(|fleet| !fleet.is_connected);
         if line.waiting > 0 || is_contended || callers.has_budgets || class == Class::Batch || !is_alone {
             return None;
         }
-        if !ledger.take_free(&Charge { owner, egress, groups, counters }) {
+        if !entries.has_place() || !ledger.take_free(&Charge { owner, egress, groups, counters }) {
             return None;
         }
         let at = ledger.clock.at();
-        line.begin(caller, class, callers.weight(caller), None, &ledger.clock);
-        let deadline = at.saturating_add(callers.wait(caller).min(rest));
-        let counters = counters.clone();
-        let mut entry = Entry::from(NewEntry { owner, caller, egress, groups, class, counters, since: at, deadline });
-        entry.begin(State::Running, at, ledger.epochs());
-        entries.add(entry).map(Lease)
+        line.begin(caller, class, weight, None, &ledger.clock);
+        let (deadline, counters) = (at.saturating_add(wait.min(rest)), std::mem::take(counters));
+        let new = NewEntry { owner, caller, egress, groups, class, counters, since: at, deadline };
+        entries.reuse(new, ledger.epochs()).map(Lease)
     }
 
     pub(super) fn ask_in_full(&mut self, request: Request) -> Answer {
@@ -228,11 +227,12 @@ impl Broker {
 
     /// A request that was granted has ended.
     pub fn finish(&mut self, lease: Lease, now: Now, outcome: Outcome) -> Next {
+        if outcome == Outcome::Done {
+            self.done(lease, now);
+            return Next::Over;
+        }
         self.ledger.clock.advance(now);
         let Lease(key) = lease;
-        if outcome == Outcome::Done {
-            return self.done(key);
-        }
         let Some(entry) = self.entries.find(key).cloned() else { return Next::Over };
         let next = match outcome {
             Outcome::Done => Next::Over,
@@ -255,30 +255,31 @@ impl Broker {
         next
     }
 
-    /// Metrica responded: the usual end, which copies and allocates nothing.
-    fn done(&mut self, key: EntryKey) -> Next {
+    /// Metrica responded: the usual end of a request, which copies and allocates nothing.
+    #[inline(always)]
+    pub fn done(&mut self, lease: Lease, now: Now) {
+        self.ledger.clock.advance(now);
+        let Lease(key) = lease;
         if self.store_decides()
             && let Some(entry) = self.entries.find(key).cloned()
         {
             self.tell_end(&entry, key, End::Done);
         }
-        let Self { ledger, entries, lines, .. } = self;
-        let Some(entry) = entries.find(key) else { return Next::Over };
-        let owner = entry.owner;
-        let at = ledger.clock.at();
-        let ends_a_pause = ledger.fine(&entry.charge(), entry.started);
-        ledger.release(owner, entry.groups, None);
-        if let Some(line) = lines.get_mut(owner.index()) {
-            line.end(entry.caller, entry.class, Some(at.saturating_sub(entry.started)), at);
+        // Before anything was learned, no request can end a pause.
+        let ends_a_pause = self.ledger.has_learned
+            && self.entries.find(key).is_some_and(|entry| self.ledger.fine(&entry.charge(), entry.started));
+        let Some(Ended { owner, caller, groups, class, started }) = self.entries.end(key) else { return };
+        let at = self.ledger.clock.at();
+        self.ledger.release(owner, groups, None);
+        if let Some(line) = self.lines.get_mut(owner.index()) {
+            line.end(caller, class, Some(at.saturating_sub(started)), at);
         }
-        entries.remove(key);
         // Other owners may wait for the same counter.
         if ends_a_pause {
-            self.look_at_all()
+            self.look_at_all();
         } else {
-            self.look(owner)
+            self.look(owner);
         }
-        Next::Over
     }
 
     fn release(&mut self, entry: &Entry, later: Option<Micros>, measured: Option<Micros>) {

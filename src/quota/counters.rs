@@ -19,6 +19,8 @@ pub struct Counters(Ids);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Ids {
+    None,
+    One(u64),
     Few(u8, [u64; 3]),
     Many(Arc<[u64]>),
 }
@@ -31,25 +33,27 @@ impl Default for Counters {
 
 impl Counters {
     /// No counter.
-    pub const NONE: Self = Self(Ids::Few(0, [0; 3]));
+    pub const NONE: Self = Self(Ids::None);
 
     /// Copies the ids. Up to three need no allocation.
     #[must_use]
+    #[inline]
     pub fn of(ids: &[u64]) -> Self {
-        let mut few = [0; 3];
-        match u8::try_from(ids.len()) {
-            Ok(count) if ids.len() <= few.len() => {
-                few.iter_mut().zip(ids).for_each(|(slot, id)| *slot = *id);
-                Self(Ids::Few(count, few))
-            }
-            Ok(_) | Err(_) => Self(Ids::Many(ids.into())),
-        }
+        Self(match *ids {
+            [] => Ids::None,
+            [id] => Ids::One(id),
+            [first, second] => Ids::Few(2, [first, second, 0]),
+            [first, second, third] => Ids::Few(3, [first, second, third]),
+            _ => Ids::Many(ids.into()),
+        })
     }
 
     /// The ids.
     #[must_use]
     pub fn ids(&self) -> &[u64] {
         match &self.0 {
+            Ids::None => &[],
+            Ids::One(id) => std::slice::from_ref(id),
             Ids::Few(count, ids) => ids.get(..usize::from(*count)).unwrap_or(ids),
             Ids::Many(ids) => ids,
         }
@@ -60,7 +64,7 @@ impl Counters {
 #[derive(Debug)]
 pub(super) struct Counter {
     pub(super) meters: [Meter; 2],
-    touched: Micros,
+    pub(super) touched: Micros,
 }
 
 /// The counts of every counter that was named lately.

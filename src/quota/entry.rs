@@ -120,6 +120,24 @@ impl Entries {
         Some(key)
     }
 
+    /// Whether the place of a request that is over can be used again.
+    pub(super) const fn has_place(&self) -> bool {
+        !self.free.is_empty()
+    }
+
+    /// Adds a request that may be sent at once, in such a place.
+    #[inline(always)]
+    pub(super) fn reuse(&mut self, new: NewEntry, epochs: Epochs) -> Option<EntryKey> {
+        let Self { slab, free, arrivals } = self;
+        let index = free.pop()?;
+        let place = slab.get_mut(usize::try_from(index).ok()?)?;
+        let (generation, order) = (place.generation.wrapping_add(1), *arrivals);
+        *arrivals = arrivals.saturating_add(1);
+        let started = new.since;
+        *place = Entry { generation, order, state: State::Running, started, epochs, attempts: 1, ..Entry::from(new) };
+        Some(EntryKey { index, generation })
+    }
+
     pub(super) fn get(&self, index: Index) -> Option<&Entry> {
         self.slab.get(usize::try_from(index).ok()?)
     }
@@ -150,12 +168,31 @@ impl Entries {
 
     /// Ends a request.
     pub(super) fn remove(&mut self, key: EntryKey) {
-        if let Some(entry) = self.find_mut(key) {
-            entry.state = State::Free;
-            entry.counters = Counters::NONE;
-            self.free.push(key.index);
-        }
+        self.end(key);
     }
+
+    /// Ends a request, and returns what is known of it; `None` if it is over.
+    #[inline(always)]
+    pub(super) fn end(&mut self, key: EntryKey) -> Option<Ended> {
+        let entry = self.slab.get_mut(usize::try_from(key.index).ok()?)?;
+        if entry.generation != key.generation || entry.state == State::Free {
+            return None;
+        }
+        entry.state = State::Free;
+        entry.counters = Counters::NONE;
+        self.free.push(key.index);
+        let Entry { owner, caller, groups, class, started, .. } = *entry;
+        Some(Ended { owner, caller, groups, class, started })
+    }
+}
+
+/// What is known of a request that has ended.
+pub(super) struct Ended {
+    pub(super) owner: Owner,
+    pub(super) caller: Caller,
+    pub(super) groups: Groups,
+    pub(super) class: Class,
+    pub(super) started: Micros,
 }
 
 /// A request before it has a place.
@@ -171,6 +208,7 @@ pub(super) struct NewEntry {
 }
 
 impl From<NewEntry> for Entry {
+    #[inline]
     fn from(new: NewEntry) -> Self {
         let NewEntry { owner, caller, egress, groups, class, counters, since, deadline } = new;
         Self {

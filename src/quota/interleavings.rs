@@ -93,7 +93,7 @@ impl Gate {
             egress: self.broker.egress(EgressName::new("default")).unwrap(),
             groups: groups[ask.kind],
             class: [Class::Interactive, Class::Normal, Class::Batch][ask.class],
-            counters: Counters::of(&[7, 8, 9, 10][..ask.kind]),
+            counters: Counters::of(&[7, 8, 9, 10][..(ask.kind + ask.caller) % 4]),
             rest: ask.rest * SECOND,
         }
     }

@@ -150,6 +150,7 @@ pub(super) type Turn = (u64, u64);
 
 impl Line {
     /// The flow of a caller, which may be new.
+    #[inline]
     pub(super) fn flow(&mut self, caller: Caller) -> Option<&mut Flow> {
         let index = caller.index();
         if !matches!(self.flows.get(index), Some(Some(_))) {
@@ -221,7 +222,7 @@ impl Line {
     }
 
     /// Charges a request that begins.
-    #[inline]
+    #[inline(always)]
     pub(super) fn begin(&mut self, caller: Caller, class: Class, weight: u32, per_5m: Option<u32>, clock: &Clock) {
         let virtual_time = self.virtual_time;
         let Some(flow) = self.flow(caller) else { return };
@@ -235,7 +236,7 @@ impl Line {
 
     /// A request ended. `measured` is its time on a slot, unless that tells nothing.
     pub(super) fn end(&mut self, caller: Caller, class: Class, measured: Option<Micros>, at: Micros) {
-        let Some(flow) = self.flow(caller) else { return };
+        let Some(Some(flow)) = self.flows.get_mut(caller.index()) else { return };
         flow.in_flight = flow.in_flight.saturating_sub(1);
         if let Some(measured) = measured {
             flow.mean = average(flow.mean, measured);

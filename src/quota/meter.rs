@@ -109,6 +109,11 @@ impl Slots {
         next.map_or(Room::OnRelease, Room::At)
     }
 
+    /// Whether there surely is room for one more now, and nothing is to be settled.
+    pub(super) fn is_free(&self, limit: u32) -> bool {
+        self.in_use < limit && self.fewer == 0 && self.leaving.is_empty() && !self.paused.is_on()
+    }
+
     fn refuse(&mut self, limit: u32, at: Micros) {
         self.settle(at);
         if self.effective(limit) > 1 {
@@ -149,6 +154,16 @@ impl Rate {
         self.next.saturating_sub(earlier).saturating_add(later).max(self.paused_until)
     }
 
+    /// Whether there surely is room for one more now. A pause is over long before the full speed returns.
+    pub(super) const fn is_free(&self, at: Micros) -> bool {
+        self.next <= at && self.percent == 100
+    }
+
+    /// Takes one place where there [is](Self::is_free) one.
+    pub(super) fn take_free(&mut self, limit: u32, at: Micros) {
+        self.next = at + SECOND / u64::from(limit.max(1));
+    }
+
     fn refuse(&mut self, at: Micros) {
         self.settle(at);
         if at >= self.paused_until {
@@ -179,6 +194,17 @@ impl Window {
         stamp.saturating_add(length.saturating_mul(windows)).max(own)
     }
 
+    /// Whether there surely is room for one more now.
+    pub(super) fn is_free(&self, limit: u32, at: Micros) -> bool {
+        let has_room = number::saturated::<u32>(self.stamps.len()) < limit;
+        has_room && self.full_until <= at && !self.probe.is_on()
+    }
+
+    /// Takes one place where there [is](Self::is_free) one.
+    pub(super) fn take_free(&mut self, at: Micros) {
+        self.stamps.push_back(at);
+    }
+
     fn take(&mut self, limit: u32, at: Micros) {
         // An observed limit is not kept; its count stops at twice the limit.
         if self.stamps.len() >= number::saturated::<usize>(limit).saturating_mul(2) {
@@ -189,6 +215,12 @@ impl Window {
 }
 
 impl Calendar {
+    /// Whether there surely is room for one more now, in this period.
+    #[inline(always)]
+    pub(super) const fn is_free(&self, limit: u32, epoch: u32) -> bool {
+        self.epoch == epoch && self.spent < self.most(limit) && !self.is_full && !self.probe.is_on()
+    }
+
     pub(super) const fn settle(&mut self, epoch: u32) {
         if self.epoch != epoch {
             // The first epoch that is seen begins in the middle of its period.
@@ -233,40 +265,6 @@ impl Meter {
                 Room::At(if is_full { clock.end(by_hour) } else { count.probe.until })
             }
             (Self::Window(_), _) => Room::At(0),
-        }
-    }
-
-    /// Whether there surely is room for one more now. `false` where it takes more to find out: after a refusal by Metrica,
-    /// in a burst, at the end of a period ([`room`](Self::room)).
-    #[inline]
-    pub(super) fn is_free(&self, limit: &Limit, clock: &Clock) -> bool {
-        let at = clock.at();
-        match self {
-            Self::Slots(slots) => {
-                slots.in_use < limit.limit && slots.fewer == 0 && slots.leaving.is_empty() && !slots.paused.is_on()
-            }
-            // A pause is over long before the full speed returns.
-            Self::Rate(rate) => rate.next <= at && rate.percent == 100,
-            Self::Window(window) => {
-                let has_room = number::saturated::<u32>(window.stamps.len()) < limit.limit;
-                has_room && window.full_until <= at && !window.probe.is_on()
-            }
-            Self::Calendar(count) => {
-                let is_now = count.epoch == clock.epoch(limit.shape == Shape::PerHour);
-                is_now && count.spent < count.most(limit.limit) && !count.is_full && !count.probe.is_on()
-            }
-        }
-    }
-
-    /// Takes one place where there [is](Self::is_free) one.
-    #[inline]
-    pub(super) fn take_free(&mut self, limit: &Limit, clock: &Clock) {
-        let at = clock.at();
-        match self {
-            Self::Slots(slots) => slots.in_use += 1,
-            Self::Rate(rate) => rate.next = at + SECOND / u64::from(limit.limit.max(1)),
-            Self::Window(window) => window.stamps.push_back(at),
-            Self::Calendar(count) => count.spent += 1,
         }
     }
 

@@ -17,9 +17,10 @@ use rustc_hash::FxHashMap;
 use tokio::sync::Notify;
 
 use super::Worker;
+pub use super::quota_numbers::{CallerNumbers, QuotaNumbers};
 use crate::quota::{
-    After, Answer, BadCounts, Broker, Caller, Egress, Lease, Micros, Next, Now, Outcome, Owner, QuotaSnapshot, Reason,
-    Refusal, Request, SavedCounts, Settings, Taken, Ticket,
+    After, Answer, BadCounts, Broker, Lease, Micros, Next, Now, Outcome, QuotaSnapshot, Reason, Refusal, Request,
+    SavedCounts, Settings, Taken, Ticket,
 };
 use crate::upstream::Pass;
 
@@ -98,9 +99,7 @@ impl Turns {
     }
 
     fn at_of(&self, now: Instant) -> Micros {
-        let since = now.saturating_duration_since(self.start);
-        // In 64 bits, which hold half a million years.
-        since.as_secs().saturating_mul(1_000_000).saturating_add(u64::from(since.subsec_micros()))
+        micros(now.saturating_duration_since(self.start))
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -136,11 +135,33 @@ impl Turns {
     /// # Errors
     /// The refusal.
     pub fn ask(self: &Arc<Self>, request: Request, now: Instant) -> Result<Asked, Refusal> {
-        match self.with_at(self.at_of(now), |broker, now| broker.ask(now, request)) {
+        let answer = {
+            let at = self.at_of(now);
+            let mut inner = self.lock();
+            let now = inner.now(at);
+            let answer = inner.broker.ask(now, request);
+            if !inner.broker.is_quiet() {
+                self.settle(&mut inner);
+            }
+            answer
+        };
+        match answer {
             Answer::Granted(lease) => Ok(Asked::Granted(Turn::new(self.clone(), lease))),
             Answer::Wait(ticket) => Ok(Asked::Waits(Waiting { turns: self.clone(), ticket: Some(ticket) })),
             Answer::Refused(refusal) => Err(refusal),
         }
+    }
+
+    #[cold]
+    fn give_up(&self, lease: Lease, was_sent: bool) {
+        self.with(|broker, now| {
+            if was_sent {
+                broker.abandon(lease, now);
+            } else {
+                // Only a refusal has a sequel.
+                let _ = broker.finish(lease, now, Outcome::NotSent);
+            }
+        });
     }
 
     /// Watches the clock: grants and refuses what is due.
@@ -211,22 +232,15 @@ impl Turns {
     }
 }
 
+/// The time as the broker counts it, in 64 bits, which hold half a million years.
+#[must_use]
+pub fn micros(time: Duration) -> Micros {
+    time.as_secs().saturating_mul(1_000_000).saturating_add(u64::from(time.subsec_micros()))
+}
+
 /// The wall clock, in seconds since 1970.
 fn unix() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
-
-/// The numbers by which the broker knows the names of a configuration.
-#[derive(Debug, Clone)]
-pub struct QuotaNumbers {
-    /// The egress.
-    pub egress: Egress,
-    /// By position of the token.
-    pub owners: Vec<Owner>,
-    /// By the id of the caller: its number and its class.
-    pub callers: FxHashMap<crate::policy::names::CallerId, (Caller, crate::quota::Class)>,
-    /// The caller of the gate's own requests.
-    pub own: Caller,
 }
 
 /// The result of [`Turns::ask`].
@@ -323,8 +337,7 @@ impl Turn {
     /// Ends the turn: Metrica's response has ended, at `now`.
     pub fn done(mut self, now: Instant) {
         if let Some((turns, lease)) = self.held.take() {
-            // Only a refusal has a sequel.
-            let _ = turns.with_at(turns.at_of(now), |broker, now| broker.finish(lease, now, Outcome::Done));
+            turns.with_at(turns.at_of(now), |broker, now| broker.done(lease, now));
         }
     }
 
@@ -344,16 +357,11 @@ impl Turn {
 impl Pass for Turn {}
 
 impl Drop for Turn {
+    #[inline]
     fn drop(&mut self) {
-        let Some((turns, lease)) = self.held.take() else { return };
-        turns.with(|broker, now| {
-            if self.was_sent {
-                broker.abandon(lease, now);
-            } else {
-                // Only a refusal has a sequel.
-                let _ = broker.finish(lease, now, Outcome::NotSent);
-            }
-        });
+        if let Some((turns, lease)) = self.held.take() {
+            turns.give_up(lease, self.was_sent);
+        }
     }
 }
 

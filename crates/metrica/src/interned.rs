@@ -36,6 +36,12 @@ impl Symbol {
     pub const fn as_str(self) -> &'static str {
         self.text
     }
+
+    /// The number of the name: names are numbered from 0, those of all kinds together.
+    #[must_use]
+    pub const fn number(self) -> usize {
+        self.index
+    }
 }
 
 impl PartialEq for Symbol {
@@ -95,6 +101,12 @@ macro_rules! interned_names {
             #[must_use]
             pub const fn as_str(self) -> &'static str {
                 self.0.as_str()
+            }
+
+            /// The number of the name: names are numbered from 0, those of all kinds together.
+            #[must_use]
+            pub const fn number(self) -> usize {
+                self.0.number()
             }
         }
 

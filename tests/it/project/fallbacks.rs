@@ -147,7 +147,7 @@ const ALLOWED: &[(Form, &str, Places)] = &[
             ("src/quota/fleet_losses.rs", 5),
             ("src/quota/fleet_oracle.rs", 6),
             ("src/quota/fleet_tests.rs", 5),
-            ("src/worker/turns.rs", 4),
+            ("src/worker/turns.rs", 3),
         ],
     ),
     (Form::Dropped, "a server of a test may have ended by itself", &[("src/quota/servers.rs", 2)]),
