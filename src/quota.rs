@@ -90,6 +90,7 @@ mod fleet;
 mod fleet_call;
 mod fleet_orders;
 mod fleet_reply;
+mod fleet_restore;
 mod learning;
 mod ledger;
 mod limit;
@@ -105,6 +106,8 @@ mod turns;
 
 #[cfg(test)]
 mod bench;
+#[cfg(test)]
+mod fleet_counts;
 #[cfg(test)]
 mod fleet_losses;
 #[cfg(test)]

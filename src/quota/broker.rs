@@ -105,7 +105,11 @@ impl Broker {
         line.begin(caller, class, weight, None, &ledger.clock);
         let (deadline, counters) = (at.saturating_add(wait.min(rest)), std::mem::take(counters));
         let new = NewEntry { owner, caller, egress, groups, class, counters, since: at, deadline };
-        entries.reuse(new, ledger.epochs()).map(Lease)
+        let key = entries.reuse(new, ledger.epochs())?;
+        if let (Some(fleet), Some(entry)) = (fleet, entries.find(key)) {
+            fleet.note_granted(key, entry);
+        }
+        Some(Lease(key))
     }
 
     pub(super) fn ask_in_full(&mut self, request: Request) -> Answer {

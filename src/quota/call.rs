@@ -12,6 +12,8 @@ pub const SCRIPT: &str = include_str!("store.lua");
 pub struct Call {
     /// The gate.
     pub me: String,
+    /// The number of the call: the store ignores one that arrives after a later one.
+    pub(super) number: u64,
     /// The length of a lease.
     pub lease: u64,
     /// The time of the server, in a test; otherwise the server reads its clock.
@@ -44,6 +46,8 @@ pub struct Call {
     pub(super) abandoned: Vec<Abandoned>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) restore: Vec<Spent>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) counters: Vec<CounterSpent>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) ask: Vec<Item>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -86,12 +90,27 @@ pub(super) struct Abandoned {
     pub(super) ms: u64,
 }
 
-/// The requests of the day that the gate knows of: of an owner, and of its callers.
-#[derive(Debug, Clone, Serialize)]
+/// The counts of an owner, as the gate knows them: requests of the day, of all and by caller; delegates of the hour; reports of the
+/// last 5 minutes by caller, each with its id and its age.
+#[derive(Debug, Clone, Default, Serialize)]
 pub(super) struct Spent {
     pub(super) o: &'static str,
     pub(super) d: u32,
     pub(super) c: std::collections::BTreeMap<&'static str, u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) h: Option<u32>,
+    #[serde(skip_serializing_if = "std::collections::BTreeMap::is_empty")]
+    pub(super) r: std::collections::BTreeMap<&'static str, std::collections::BTreeMap<String, u64>>,
+}
+
+/// The counts of a counter, as the gate knows them: requests of the day, grants of the hour.
+#[derive(Debug, Clone, Default, Serialize)]
+pub(super) struct CounterSpent {
+    pub(super) id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) d: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) h: Option<u32>,
 }
 
 /// One request, its charges and its end. The short names keep calls small.
@@ -119,11 +138,6 @@ pub(super) struct Item {
     pub(super) f: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) h: Option<u8>,
-    /// The day and the hour in which it was charged.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) day: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) hour: Option<u64>,
     /// Its slot remains in use for so long.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) later: Option<u64>,

@@ -86,6 +86,11 @@ impl CounterTable {
         self.known.values_mut()
     }
 
+    /// Every counter with its id.
+    pub(super) fn numbered(&mut self) -> impl Iterator<Item = (u64, &mut Counter)> {
+        self.known.iter_mut().map(|(id, counter)| (*id, counter))
+    }
+
     pub(super) fn get_mut(&mut self, id: u64) -> Option<&mut Counter> {
         self.known.get_mut(&id)
     }

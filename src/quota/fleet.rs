@@ -15,6 +15,7 @@ use super::call::Item;
 use super::clock::{Micros, Now, SECOND};
 use super::entry::EntryKey;
 use super::fleet_orders::{Told, delay_of};
+use super::fleet_restore::Report;
 use super::limit::{LimitName, Limits};
 use super::line::Line;
 use super::refusal::{After, Reason, Refusal};
@@ -51,6 +52,8 @@ pub struct FleetSettings {
 #[derive(Debug)]
 pub(super) struct Fleet {
     pub(super) settings: FleetSettings,
+    /// The calls so far.
+    pub(super) calls: u64,
     /// Whether the store decides now.
     pub(super) is_connected: bool,
     /// Whether it ever did.
@@ -72,6 +75,8 @@ pub(super) struct Fleet {
     pub(super) told: VecDeque<Told>,
     /// Requests that were abandoned, and the time until which their slots are in use.
     pub(super) abandoned: VecDeque<(String, Owner, Micros)>,
+    /// The reports of the last 5 minutes that this gate sent ([`super::fleet_restore`]).
+    pub(super) reports: VecDeque<Report>,
     /// Owners to look at, and when.
     pub(super) wakes: Vec<(Owner, Micros)>,
     /// Since when the store does not decide.
@@ -134,6 +139,7 @@ impl Broker {
                 seen_at: now.at,
                 delay: delay_of(&settings.me),
                 settings,
+                calls: 0,
                 is_connected: false,
                 was_connected: false,
                 introduces: true,
@@ -143,6 +149,7 @@ impl Broker {
                 done: Vec::new(),
                 told: VecDeque::new(),
                 abandoned: VecDeque::new(),
+                reports: VecDeque::new(),
                 wakes: Vec::new(),
                 away_since: Some(now.at),
                 degraded: 0,

@@ -2,15 +2,13 @@
 
 use super::Broker;
 use super::budget::Callers;
-use super::call::{Abandoned, Call, CallLimit, Held, Item, Spent};
+use super::call::{Abandoned, Call, CallLimit, Held, Item};
 use super::clock::{Micros, Now, SECOND};
 use super::entry::{Entry, State};
 use super::fleet::MILLISECOND;
 use super::fleet_orders::Order;
-use super::ledger::Ledger;
 use super::limit::Mode;
-use super::line::{Flow, Line, step};
-use super::setup::{Names, Owner};
+use super::line::{Line, step};
 
 /// A request that the store has not granted is entered again after this time: a lost message costs no more.
 const AGAIN: Micros = SECOND;
@@ -21,11 +19,19 @@ impl Broker {
         self.ledger.clock.advance(now);
         let at = self.ledger.clock.at();
         let Self { names, ledger, lines, callers, entries, fleet: Some(fleet), .. } = self else { return None };
+        fleet.calls = fleet.calls.saturating_add(1);
         let introduces = std::mem::replace(&mut fleet.introduces, false) || !fleet.is_connected;
-        let restore = if introduces { spent(names, ledger, lines) } else { Vec::new() };
+        // Also while the others are waited for: the store grants nothing before it has the past of every gate.
+        let (restore, counters) = if introduces {
+            let spent = fleet.spent(names, ledger, lines);
+            (spent, ledger.counters.known_spent(&ledger.limits.counter, &ledger.clock))
+        } else {
+            Default::default()
+        };
         let names_of = (&*names, &lines[..], &*callers);
         let mut call = Call {
             me: fleet.settings.me.clone(),
+            number: fleet.calls,
             lease: fleet.settings.lease / MILLISECOND,
             gates: if fleet.was_connected { fleet.replicas } else { 0 },
             day: ledger.clock.day_index(),
@@ -34,6 +40,8 @@ impl Broker {
             hour_ends: ledger.clock.end(true).saturating_sub(at) / MILLISECOND,
             budgets: of_mode(callers.mode),
             shares: callers.shares,
+            restore,
+            counters,
             // What it asked for before is forgotten.
             hello: introduces.then(|| names.owners.names.iter().map(|name| name.as_str()).collect()),
             ..Call::default()
@@ -68,7 +76,6 @@ impl Broker {
         if !fleet.is_connected {
             return Some(call);
         }
-        call.restore = restore;
         call.done.append(&mut fleet.done);
         for (key, _) in std::mem::take(&mut fleet.enter) {
             let Some(entry) = entries.find(key).filter(|entry| entry.state == State::Waiting) else { continue };
@@ -132,22 +139,6 @@ const fn of_mode(mode: Mode) -> u8 {
 type Context<'a> = (&'a super::setup::Names, &'a [Line], &'a Callers);
 
 /// A request as the script sees it. `None` for a name that is not of this configuration, which does not occur.
-/// The counts of the day, for a store that may have lost them.
-fn spent(names: &Names, ledger: &mut Ledger, lines: &mut [Line]) -> Vec<Spent> {
-    let mut all = Vec::new();
-    for ((number, name), line) in (0..).zip(&names.owners.names).zip(lines) {
-        let day = ledger.spent_today(Owner(number));
-        let of_flow = |flow: &mut Flow| {
-            let spent = flow.spent_today(&ledger.clock);
-            let caller = names.callers.names.get(flow.caller.index()).filter(|_| spent > 0)?;
-            Some((caller.as_str(), spent))
-        };
-        let callers = line.flows().filter_map(of_flow).collect();
-        all.extend(day.map(|day| Spent { o: name.as_str(), d: day, c: callers }));
-    }
-    all
-}
-
 pub(super) fn item((names, lines, callers): Context<'_>, entry: &Entry, id: String, at: Micros) -> Option<Item> {
     let line = lines.get(entry.owner.index())?;
     let mean = line.known(entry.caller).map_or(line.mean, |flow| flow.mean);

@@ -80,15 +80,11 @@ impl Broker {
         }
     }
 
-    /// A request was withdrawn or not sent: what it took is given back, by the day and the hour in which it took it.
+    /// A request was withdrawn or not sent. The store alone knows whether it has counted it, and in which hour: it takes off what
+    /// it has, and nothing for a request that this gate granted by itself.
     fn tell_left(&mut self, entry: &Entry, id: String) {
         let Self { fleet: Some(fleet), ledger, names, lines, callers, .. } = self else { return };
-        let Some(mut item) = item((&*names, &lines[..], &*callers), entry, id, ledger.clock.at()) else { return };
-        let epochs = ledger.epochs();
-        let is_today = entry.epochs.day == epochs.day || entry.started == 0;
-        let is_now = entry.epochs.hour == epochs.hour || entry.started == 0;
-        item.day = Some(ledger.clock.day_index().saturating_sub(u64::from(!is_today)));
-        item.hour = Some(ledger.clock.hour_index().saturating_sub(u64::from(!is_now)));
+        let Some(item) = item((&*names, &lines[..], &*callers), entry, id, ledger.clock.at()) else { return };
         fleet.tell(Order::Leave, item, ledger.clock.at());
     }
 
@@ -97,6 +93,7 @@ impl Broker {
         let Some(fleet) = self.fleet.as_deref_mut() else { return };
         let id = fleet.id(key, entry.attempts);
         if how == End::NotSent {
+            fleet.note_unsent(key, entry.attempts);
             self.tell_left(entry, id);
             return;
         }

@@ -84,7 +84,7 @@ fn a_limit_that_other_gates_have_used_refuses_at_once() {
     }
     let request = fleet.request(1, "one", Groups::REPORT_READ, 1);
     let Answer::Wait(ticket) = fleet.brokers[1].ask(fleet.now, request) else { panic!("it is not known here") };
-    fleet.call(1);
+    fleet.settle();
     let Taken::Refused(refusal) = fleet.brokers[1].take(ticket) else { panic!("it waits in vain") };
     assert_eq!((refusal.limit, refusal.reason), (LimitName::Reports5m, Reason::Wait));
     assert!((290..=300).contains(&refusal.after.seconds(0)), "{refusal:?}");

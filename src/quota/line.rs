@@ -14,7 +14,7 @@ pub(super) const KEPT: Micros = 60 * SECOND;
 /// The assumed seconds on a slot of a caller that was not measured yet.
 const FIRST_MEAN: Micros = SECOND;
 /// The window of a caller's budget of reports.
-const FIVE_MINUTES: Micros = 300 * SECOND;
+pub(super) const FIVE_MINUTES: Micros = 300 * SECOND;
 
 /// One caller of one owner.
 #[derive(Debug)]

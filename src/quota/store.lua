@@ -9,6 +9,11 @@ local function key(...) return prefix .. ':' .. table.concat({...}, ':') end
 -- An end is a time of the server's clock, which may jump: keys outlive a jump of hours, whatever their use needs.
 local function keep(name, ms) call('PEXPIRE', name, ms or day_ms) end
 
+-- A gate makes one call after the other. One that arrives after a later one was given up, and its gate has gone on without it.
+local calls = key('calls', q.me)
+if tonumber(call('GET', calls) or 0) >= q.number then return '{}' end
+call('SET', calls, text(q.number), 'PX', day_ms)
+
 -- Time of the fleet: it never goes back, and one call moves it by half a lease at most, while gates call every third of one.
 -- A server whose clock jumps, or a replica that is promoted with another clock, neither ends leases nor keeps them.
 local server = q.time
@@ -31,10 +36,12 @@ keep(key('clock'))
 local alive = key('alive')
 call('ZREMRANGEBYSCORE', alive, '-inf', text(now))
 local was_known = call('ZSCORE', alive, q.me)
-if q.stops then call('ZREM', alive, q.me) else call('ZADD', alive, text(now + q.lease), q.me) end
+-- A gate that does not know that it was lost here has not said yet what it knows of the past.
+local is_emptied = not was_known and not q.hello
+if q.stops then call('ZREM', alive, q.me) elseif not is_emptied then call('ZADD', alive, text(now + q.lease), q.me) end
 keep(alive)
 
-local reply = {granted = {}, refused = {}, held = {}, owners = {}, lost = 0, is_emptied = not was_known and not q.hello}
+local reply = {granted = {}, refused = {}, held = {}, owners = {}, lost = 0, is_emptied = is_emptied}
 local function tell(replica, message)
   if replica == q.me then return false end
   call('PUBLISH', key('to', replica), cjson.encode(message))
@@ -197,7 +204,18 @@ local function add(name, by, ttl)
   if call('INCRBY', name, by) < 0 then call('SET', name, 0) end
   keep(name, ttl)
 end
-local function count(r, by, day, hour)
+-- The time of a report tells its request: the same one is added once, and only it is removed.
+local function stamp(r, by)
+  if not has(r.g, reports) then return end
+  for _, stamps in ipairs({key('o', r.o, 'reports'), key('o', r.o, 'reports', r.c)}) do
+    if by > 0 then call('ZADD', stamps, text(now), r.id) else call('ZREM', stamps, r.id) end
+    -- Nobody else removes them where no limit and no budget holds.
+    call('ZREMRANGEBYSCORE', stamps, '-inf', text(now - 300000))
+    keep(stamps)
+  end
+end
+local function count(r, by, hour)
+  local day = math.floor(hour / 24)
   local days = day_of(r.o, day)
   each(r, function(name, where, id)
     local limit = q.limits[name]
@@ -211,10 +229,7 @@ local function count(r, by, day, hour)
     elseif name == 'grants' then
       add(key('c', id, 'grants', text(hour)), by)
     elseif name == 'reports_5m' then
-      for _, stamps in ipairs({key('o', r.o, 'reports'), key('o', r.o, 'reports', r.c)}) do
-        if by > 0 then call('ZADD', stamps, text(now), r.id) else call('ZREM', stamps, r.id) end
-        keep(stamps)
-      end
+      stamp(r, by)
     elseif by > 0 and (name == 'by_ip' or name == 'logs_by_ip') then
       local known = learned(where)
       local state, interval = rate(name, known)
@@ -228,13 +243,28 @@ local function count(r, by, day, hour)
   keep(days, 2 * day_ms)
 end
 -- What is spent is at least what a gate knows of: a store that comes back empty forgets nothing that one of them saw.
-local function floor(r)
+local function at_least(name, spent, ttl)
+  if spent and tonumber(call('GET', name) or 0) < spent then call('SET', name, spent) end
+  if spent then keep(name, ttl) end
+end
+local function restore(r)
   local days = day_of(r.o)
   if tonumber(call('HGET', days, '') or 0) < r.d then call('HSET', days, '', r.d) end
   for caller, spent in pairs(r.c) do
     if tonumber(call('HGET', days, 'c:' .. caller) or 0) < spent then call('HSET', days, 'c:' .. caller, spent) end
   end
   keep(days, 2 * day_ms)
+  at_least(key('o', r.o, 'delegates', text(q.hour)), r.h)
+  for caller, all in pairs(r.r or {}) do
+    for _, stamps in ipairs({key('o', r.o, 'reports'), key('o', r.o, 'reports', caller)}) do
+      for id, age in pairs(all) do call('ZADD', stamps, 'NX', text(now - age), id) end
+      keep(stamps)
+    end
+  end
+end
+local function restore_counter(r)
+  at_least(key('c', r.id, 'day', text(q.day)), r.d, 2 * day_ms)
+  at_least(key('c', r.id, 'grants', text(q.hour)), r.h)
 end
 
 local function take(r)
@@ -244,7 +274,23 @@ local function take(r)
   call('HSET', tags, 'v', text(r.tag), 'c:' .. r.c, text(r.tag + r.s))
   if r.k ~= 2 then call('HSET', tags, 'served', text(now)) end
   keep(tags)
-  count(r, 1, q.day, q.hour)
+  count(r, 1, q.hour)
+  local counted = key('o', r.o, 'counted')
+  call('ZADD', counted, q.hour, r.id)
+  keep(counted, 2 * day_ms)
+end
+-- What was counted here, and by which hour, is known by the id of its request, until that ends. Nothing else is taken off: not
+-- what its gate granted without this store, nor what this store counted before it lost everything.
+local function uncount(r)
+  local counted = key('o', r.o, 'counted')
+  local hour = call('ZSCORE', counted, r.id)
+  if hour and call('ZREM', counted, r.id) == 1 then
+    count(r, -1, tonumber(hour))
+    local tags = key('o', r.o, 'tags')
+    local finish = tonumber(call('HGET', tags, 'c:' .. r.c) or 0)
+    call('HSET', tags, 'c:' .. r.c, text(math.max(0, finish - r.s)))
+  end
+  stamp(r, -1)
 end
 
 local function first(lists)
@@ -371,11 +417,9 @@ local function touch(owner) owners[owner] = true end
 
 -- Before anything that is in flight is compared: a request that was not sent gives back what it took.
 for _, r in ipairs(q.leave or {}) do
-  if call('HDEL', key('o', r.o, 'asks'), r.id) == 0 and call('ZREM', slots_of(r.o), r.id) == 1 then
-    count(r, -1, r.day, r.hour)
-    local tags = key('o', r.o, 'tags')
-    local finish = tonumber(call('HGET', tags, 'c:' .. r.c) or 0)
-    call('HSET', tags, 'c:' .. r.c, text(math.max(0, finish - r.s)))
+  if call('HDEL', key('o', r.o, 'asks'), r.id) == 0 then
+    call('ZREM', slots_of(r.o), r.id)
+    uncount(r)
   end
   touch(r.o)
 end
@@ -391,6 +435,7 @@ if q.hello then
     for i = 1, #all, 2 do
       if cjson.decode(all[i + 1]).r == q.me then call('HDEL', asks, all[i]) end
     end
+    call('ZREMRANGEBYSCORE', key('o', owner, 'counted'), '-inf', q.hour - 24)
     local slots = slots_of(owner)
     for _, id in ipairs(call('ZRANGE', slots, 0, -1)) do
       if string.sub(id, 1, #q.me + 1) == q.me .. '.' and not held[id] then call('ZREM', slots, id) end
@@ -404,6 +449,7 @@ end
 for _, r in ipairs(q.done or {}) do
   local slots = slots_of(r.o)
   if r.later then call('ZADD', slots, 'XX', text(now + r.later), r.id) else call('ZREM', slots, r.id) end
+  call('ZREM', key('o', r.o, 'counted'), r.id)
   if r.k ~= 2 then call('HSET', key('o', r.o, 'tags'), 'served', text(now)) end
   if r.fine then
     each(r, function(name, where) fine(where, learned(where), name, now - r.fine) end)
@@ -411,8 +457,12 @@ for _, r in ipairs(q.done or {}) do
   touch(r.o)
 end
 for _, r in ipairs(q.learn or {}) do
-  -- A gate tells it again after a loss, also if only the answer was lost.
-  if call('SET', key('told', r.id), 1, 'NX', 'PX', 600000) then learn(r) end
+  -- A gate tells it again for a minute, also if only the answer was lost. By the time of the fleet, ten are enough, whatever the
+  -- clock of the server does.
+  local told = key('o', r.o, 'told')
+  call('ZREMRANGEBYSCORE', told, '-inf', text(now - 600000))
+  if call('ZADD', told, text(now), r.id) == 1 then learn(r) end
+  keep(told)
   touch(r.o)
 end
 for _, r in ipairs(q.hold or {}) do
@@ -424,7 +474,8 @@ for _, r in ipairs(q.hold or {}) do
   end
   keep(slots)
 end
-for _, r in ipairs(q.restore or {}) do floor(r) end
+for _, r in ipairs(q.restore or {}) do restore(r) end
+for _, r in ipairs(q.counters or {}) do restore_counter(r) end
 for _, r in ipairs(q.ask or {}) do
   local score = call('ZSCORE', slots_of(r.o), r.id)
   if score then

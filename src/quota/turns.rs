@@ -179,14 +179,18 @@ impl Broker {
 
     /// Takes what a request needs, and notes that it may be sent.
     pub(super) fn grant(&mut self, index: Index, state: State) {
-        let Self { ledger, lines, entries, callers, .. } = self;
-        let (Some(entry), at) = (entries.get_mut(index), ledger.clock.at()) else { return };
+        let Self { ledger, lines, entries, callers, fleet, .. } = self;
+        let (key, at) = (entries.key(index), ledger.clock.at());
+        let Some(entry) = entries.get_mut(index) else { return };
         let Some(line) = lines.get_mut(entry.owner.index()) else { return };
         observe(entry, line, ledger, callers);
         ledger.take(&entry.charge());
         let per_5m = callers.per_5m(entry.caller, entry.groups);
         line.begin(entry.caller, entry.class, callers.weight(entry.caller), per_5m, &ledger.clock);
         entry.begin(state, at, ledger.epochs());
+        if let (Some(fleet), Some(key)) = (fleet, key) {
+            fleet.note_granted(key, entry);
+        }
     }
 
     /// Refuses the requests whose deadline has passed.

@@ -144,6 +144,7 @@ const ALLOWED: &[(Form, &str, Places)] = &[
             ("src/quota/bench.rs", 1),
             ("src/quota/broker.rs", 1),
             ("src/quota/configure.rs", 2),
+            ("src/quota/fleet_counts.rs", 5),
             ("src/quota/fleet_losses.rs", 5),
             ("src/quota/fleet_oracle.rs", 6),
             ("src/quota/fleet_tests.rs", 5),
