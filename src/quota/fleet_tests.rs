@@ -7,28 +7,35 @@ use super::world::{Client, Event, LEASE, NEVER, Pattern, READS, World, three_cli
 use super::*;
 use crate::policy::names::CallerId;
 
-/// As for one gate, and with these figures: the p95 of a burst's requests is within 20 % of that of one gate.
+/// As for one gate, and with these figures: the p95 of a burst's requests is within 20 % of that of one gate, over three loads.
 #[test]
 fn several_gates_share_three_slots_as_one_would() {
     for server in SERVERS {
         let mut alone = None;
         for gates in [1, 3, 5] {
-            let world = World::fleet(gates, Store::start(server), &three_clients(), &[("etl", 300)], 600, 1).run();
-            let (used, cron) = (world.percent_of(3), world.p95("cron", |seen| seen.granted));
-            let dash = world.p95("dash", |seen| seen.ended);
-            let (sent, calls) = (world.sent.len(), world.store.as_ref().unwrap().calls);
-            println!(
-                "{}, {gates} gates: {used} % of 3 slots, {} refused by Metrica, cron waits {cron} ms, dash takes {dash} ms (p95), {calls} calls for {sent} requests",
-                server.1,
-                world.too_many.len()
-            );
-            assert!(used >= 97, "{used} % of the slots are used");
-            assert_eq!(world.too_many.len(), 0, "Metrica refused");
-            assert!(cron <= 2 * 1700, "cron waits for {cron} ms");
+            let dash = [1, 2, 3].map(|seed| shared_as_one(server, gates, seed)).iter().sum::<u64>() / 3;
+            println!("{}, {gates} gates: dash takes {dash} ms on average", server.1);
             assert!(dash * 10 <= *alone.get_or_insert(dash) * 12, "dash takes {dash} ms, at one gate {alone:?}");
-            assert!(world.seen.iter().all(|seen| seen.refused.is_none()), "nobody is refused");
         }
     }
+}
+
+/// The p95 of a burst's requests, in milliseconds.
+fn shared_as_one(server: (&str, &str), gates: usize, seed: u64) -> u64 {
+    let world = World::fleet(gates, Store::start(server), &three_clients(), &[("etl", 300)], 600, seed).run();
+    let (used, cron) = (world.percent_of(3), world.p95("cron", |seen| seen.granted));
+    let dash = world.p95("dash", |seen| seen.ended);
+    let (sent, calls) = (world.sent.len(), world.store.as_ref().unwrap().calls);
+    println!(
+        "{}, {gates} gates: {used} % of 3 slots, {} refused by Metrica, cron waits {cron} ms, dash takes {dash} ms (p95), {calls} calls for {sent} requests",
+        server.1,
+        world.too_many.len()
+    );
+    assert!(used >= 97, "{used} % of the slots are used");
+    assert_eq!(world.too_many.len(), 0, "Metrica refused");
+    assert!(cron <= 2 * 1700, "cron waits for {cron} ms");
+    assert!(world.seen.iter().all(|seen| seen.refused.is_none()), "nobody is refused");
+    dash
 }
 
 /// In the middle of the load, the store loses everything: three gates go on with one slot each, beside what is in flight.

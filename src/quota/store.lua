@@ -307,6 +307,24 @@ local function first(lists)
   return best
 end
 
+local function last_first(one, other)
+  if one.tag ~= other.tag then return one.tag > other.tag end
+  if one.since ~= other.since then return one.since > other.since end
+  return one.id > other.id
+end
+-- Each grant moves the turns of those that still wait, as at a gate without a store: nobody is before the virtual time, and a second
+-- request of a caller, which waits at another gate, comes one step later.
+local function move_on(lists, granted)
+  for class = 0, 2 do
+    local moved = false
+    for _, r in ipairs(lists[class]) do
+      local tag = math.max(r.tag, granted.tag + (r.c == granted.c and granted.s or 0))
+      if tag ~= r.tag then r.tag, moved = tag, true end
+    end
+    if moved then table.sort(lists[class], last_first) end
+  end
+end
+
 -- Grants what can be granted to the requests that wait for one owner, in the order of service.
 local function look(owner)
   local asks = key('o', owner, 'asks')
@@ -325,11 +343,7 @@ local function look(owner)
       end
     end
     for class = 0, 2 do
-      table.sort(lists[class], function(one, other)
-        if one.tag ~= other.tag then return one.tag > other.tag end
-        if one.since ~= other.since then return one.since > other.since end
-        return one.id > other.id
-      end)
+      table.sort(lists[class], last_first)
     end
   end
   -- What holds requests of one kind holds all of them, until another one takes a place.
@@ -353,6 +367,7 @@ local function look(owner)
       if not name then
         call('HDEL', asks, r.id)
         take(r)
+        move_on(lists, r)
         known = {}
         local days = day_of(owner)
         local told = {id = r.id, today = q.day, day = tonumber(call('HGET', days, '') or 0), mine = tonumber(call('HGET', days, 'c:' .. r.c) or 0)}

@@ -156,6 +156,7 @@ mod project {
 mod quota {
     mod changes;
     mod fleet;
+    mod fleet_reports;
     mod memory;
     mod modes;
     mod restart;

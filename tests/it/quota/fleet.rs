@@ -41,7 +41,7 @@ fn start_with(fake: &Fake, port: u16, more: &str, greedy: &str) -> Gate {
     Gate::plan_for(&fake.address().to_string(), fake.ca_pem(), &config).token("shop", TOKEN).start()
 }
 
-fn is_up(gate: &Gate) -> bool {
+pub fn is_up(gate: &Gate) -> bool {
     gate.metric(&["quota_store_up"]) == 1.0
 }
 
@@ -92,7 +92,7 @@ fn busy<T>(gates: &[Gate], callers: usize, act: impl FnOnce() -> T) -> (Seen, T)
     })
 }
 
-fn sleep(milliseconds: u64) {
+pub fn sleep(milliseconds: u64) {
     std::thread::sleep(Duration::from_millis(milliseconds));
 }
 
