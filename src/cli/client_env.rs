@@ -242,10 +242,13 @@ fn notes(listener: &Listener, place: &Place, text: &Text<'_>, sends_key: bool) -
     }
     if place.mode == Mode::Tls {
         notes.push(format!("First direct the host names of the API to {} (hosts file or DNS), port 443.", place.host));
-        notes.push(format!("A client with a setting for it can take the base URL https://{} instead.", place.authority));
+        notes
+            .push(format!("A client with a setting for it can take the base URL https://{} instead.", place.authority));
     }
     if sends_key {
-        notes.push("A caller with a key sends the key in place of a token, as in 'Authorization: OAuth mgk_...'.".to_owned());
+        notes.push(
+            "A caller with a key sends the key in place of a token, as in 'Authorization: OAuth mgk_...'.".to_owned(),
+        );
     }
     notes
 }

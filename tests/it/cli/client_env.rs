@@ -37,11 +37,14 @@ tokens: {{t: {{file: /nowhere/t, scopes: [metrika:read]}}}}
 callers: [{{id: a, scopes: [metrika:read], tokens: [t], match: {{listener: app}}}}]
 "
     );
-    std::fs::write(folder.path().join("gate.yaml"), config).unwrap();
+    std::fs::write(folder.path().join("gate.yaml"), &config).unwrap();
     let ca = authority.join("ca.pem").display().to_string();
     let (code, said) = run(&folder, &["curl", "--listener", "app"]);
     assert!(code == 0 && said.contains(&format!("CURL_CA_BUNDLE='{ca}'")) && !said.contains("proxy"), "{said}");
-    assert!(said.contains("# A client with a setting for it can take the base URL https://127.0.0.1:8443 instead."), "{said}");
+    assert!(
+        said.contains("# A client with a setting for it can take the base URL https://127.0.0.1:8443 instead."),
+        "{said}"
+    );
     assert!(!said.contains("mgk_"), "{said}");
     let key = format!("key_sha256: ['{}']", "a".repeat(64));
     std::fs::write(folder.path().join("gate.yaml"), config.replace("match: {", &format!("match: {{{key}, "))).unwrap();
