@@ -80,7 +80,7 @@ Exit codes:
   2   invalid usage
   66  cannot read the configuration
   69  the address is in use, or shutdown closed connections that were still open
-  75  Metrica could not be reached
+  75  Metrica or Yandex could not be reached, or another command changes the same token or authority
   77  wrong permissions of a token file, the configuration, one of their folders or the folder of a socket
   78  invalid configuration or token, the folder of a socket does not exist, or a socket of the service manager does not
       fit the configuration";

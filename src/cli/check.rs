@@ -154,7 +154,7 @@ fn found(config: &Config, file: Option<&Path>, without_tokens: bool) -> Found {
     );
     let descriptors = Descriptors::here(config.workers.unwrap_or_else(super::cpus));
     let short = short.into_iter().chain(config.lacks_descriptors(descriptors).map(|fit| shortage(descriptors, fit)));
-    let tokens = warnings_of_tokens(config, without_tokens, SystemTime::now());
+    let tokens = warnings_of_tokens(config, &external, without_tokens, SystemTime::now());
     let (mut notes, of_logins) = absent_logins(config);
     for (position, caller) in config.callers.iter().enumerate() {
         let of_lists = accounts::note(config, caller);
@@ -301,7 +301,7 @@ fn warnings(config: &Config, policy: &Policy) -> Vec<Warning> {
 }
 
 /// Returns warnings about settings of tokens that are probably unintended.
-fn warnings_of_tokens(config: &Config, elsewhere: bool, now: SystemTime) -> Vec<Warning> {
+fn warnings_of_tokens(config: &Config, external: &External, elsewhere: bool, now: SystemTime) -> Vec<Warning> {
     let mut warnings = Vec::new();
     let mut files: Vec<(PathBuf, TokenAlias)> = Vec::new();
     for source in &config.tokens {
@@ -324,17 +324,16 @@ fn warnings_of_tokens(config: &Config, elsewhere: bool, now: SystemTime) -> Vec<
             }
             None => files.push((file, alias)),
         }
-        warnings.extend(secrets_of_commands(config, source, elsewhere));
+        if config.sandbox && !elsewhere {
+            warnings.extend(secrets_of_commands(external, source));
+        }
     }
     warnings
 }
 
 /// Returns warnings about secrets that only commands need and that the running gate can read.
-fn secrets_of_commands(config: &Config, source: &TokenSource, elsewhere: bool) -> Vec<Warning> {
-    if !config.sandbox || elsewhere {
-        return Vec::new();
-    }
-    let needs = Needs::of(&External::of(config, None));
+fn secrets_of_commands(external: &External, source: &TokenSource) -> Vec<Warning> {
+    let needs = Needs::of(external);
     let origin = &source.origin;
     let stated = [("client_secret_file", &origin.client_secret_file), ("refresh_file", &origin.refresh_file)];
     let readable = |(name, path): (&str, &Option<PathBuf>)| {
