@@ -169,6 +169,7 @@ fleet_again() {
     ! has cargo-nextest || run=(cargo nextest run --locked --profile ci -E 'test(fleet)')
     # The build has its own time.
     "${run[@]}" --no-run || return
+    cargo test --locked --lib a_whole_day -- --ignored || return
     end=$((SECONDS + $1))
     while :; do
         "${run[@]}" >"$work/fleet.log" 2>&1 || { cat "$work/fleet.log"; echo "run $((runs + 1)) failed"; return 1; }

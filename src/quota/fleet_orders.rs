@@ -128,12 +128,13 @@ impl Broker {
     }
 }
 
-/// The delay of the gate with this name: any number will do that differs between gates (FNV-1a).
+/// The delay of the gate with this name: any number will do that differs between gates (FNV-1a, of which the last letter of a
+/// name changes the low bits alone).
 pub(super) fn delay_of(name: &str) -> Micros {
     let hash = name
         .bytes()
         .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
-    (hash >> 32) % SPREAD
+    hash % SPREAD
 }
 
 /// The end of a request in flight.

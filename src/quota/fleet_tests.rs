@@ -134,10 +134,26 @@ fn a_clock_that_jumps_ends_no_lease_and_keeps_none() {
     }
 }
 
-/// 10 gates with 200 callers, over the end of a day: budgets hold, and the store is hardly used.
+/// 10 gates with 200 callers, over the end of a day: budgets hold, the store is hardly used, and not by all gates at once.
 #[test]
 fn many_gates_keep_a_budget_over_the_end_of_a_day() {
-    let mut fleet = Fleet::of(10, SERVERS[0], |settings| {
+    for server in SERVERS {
+        around_midnight(server, 5400);
+    }
+}
+
+/// The same from one midnight to the next.
+#[test]
+#[ignore = "half a million calls: ./test.sh soak"]
+fn many_gates_keep_a_budget_for_a_whole_day() {
+    for server in SERVERS {
+        around_midnight(server, 86_400);
+    }
+}
+
+/// From so many seconds before midnight, until after it.
+fn around_midnight(server: (&str, &str), before: u64) {
+    let mut fleet = Fleet::of(10, server, |settings| {
         settings.callers = (0..200)
             .map(|number| CallerSettings {
                 per_day: Some(3),
@@ -146,27 +162,78 @@ fn many_gates_keep_a_budget_over_the_end_of_a_day() {
             .collect();
         settings.limits = Limits::default().with_limit(LimitName::Day, 500);
     });
-    let mut served = [0_u32; 2];
-    // An hour and a half before midnight, then as long after it.
-    fleet.now.unix = 20_001 * 86_400 - 5400;
-    for (day, count) in served.iter_mut().enumerate() {
+    let (midnight, mut served) = (20_001 * 86_400, [0_u32; 2]);
+    fleet.now.unix = midnight - before;
+    for day in 0..2 {
         for number in 0..1000_usize {
             let request = fleet.request(number % 10, &format!("c{}", number % 200), Groups::CLIENT_READ, 0);
             if let Some(lease) = fleet.ask_for(number % 10, request) {
-                *count += 1;
+                served[day] += 1;
                 fleet.finish(number % 10, lease, 7);
             }
             fleet.pass(40);
         }
-        let until = 20_001 * 86_400 + 60;
-        while day == 0 && fleet.now.unix < until {
-            fleet.pass(60_000.min((until - fleet.now.unix) * 1000));
+        while day == 0 && fleet.now.unix < midnight - 10 {
+            fleet.pass(60_000.min((midnight - 10 - fleet.now.unix) * 1000));
+        }
+        if day == 0 {
+            served[1] += wake_up(&mut fleet, midnight);
         }
     }
     assert_eq!(served, [500; 2], "the day of the account: 600 were the budgets of all callers");
     let (seconds, calls) =
         (fleet.store.figure("cpu", "used_cpu_user") + fleet.store.figure("cpu", "used_cpu_sys"), fleet.store.calls);
     println!("{calls} calls took {:.0} µs each of the store", seconds * 1e6 / f64::from(u32::try_from(calls).unwrap()));
+}
+
+/// Every caller waits for the new day. Returns how many requests were granted in its first two seconds.
+fn wake_up(fleet: &mut Fleet, midnight: u64) -> u32 {
+    let mut waiting = Vec::new();
+    for number in 0..200_usize {
+        let request = fleet.request(number % 10, &format!("c{number}"), Groups::CLIENT_READ, 0);
+        let Answer::Wait(ticket) = fleet.brokers[number % 10].ask(fleet.now, request) else { panic!("it can wait") };
+        waiting.push((number % 10, ticket));
+    }
+    fleet.settle();
+    let (mut waking, mut granted, mut calls) = (Vec::new(), 0, None);
+    let start = fleet.now.at + (midnight - fleet.now.unix) * SECOND;
+    while fleet.now.at < start + 2 * SECOND {
+        let before = fleet.now.at / SECOND;
+        fleet.now.at += 10_000;
+        fleet.now.unix += fleet.now.at / SECOND - before;
+        for gate in 0..10 {
+            let _ = fleet.brokers[gate].due(fleet.now);
+            if fleet.brokers[gate].next_call().is_some_and(|call| call <= fleet.now.at) {
+                if fleet.now.at >= start && granted == 0 {
+                    waking.push(gate);
+                }
+                calls.get_or_insert(fleet.store.calls);
+                fleet.call(gate);
+            }
+        }
+        let mut ended = Vec::new();
+        waiting.retain(|(gate, ticket)| match fleet.brokers[*gate].take(*ticket) {
+            Taken::Waiting => true,
+            Taken::Granted(lease) => {
+                ended.push((*gate, lease));
+                false
+            }
+            Taken::Refused(_) | Taken::Over => false,
+        });
+        for (gate, lease) in ended {
+            granted += 1;
+            fleet.finish(gate, lease, 7);
+        }
+    }
+    // The first gate that asks gets the slots granted for all. Afterwards all wait for the seconds of the address.
+    let calls = fleet.store.calls - calls.unwrap();
+    println!("{} of 10 gates ask before the first grant; {calls} calls for {granted} requests", waking.len());
+    assert!(granted > 0 && waking.len() <= 3 && u64::from(granted) * 10 > calls, "{waking:?} {calls} {granted}");
+    for (gate, ticket) in waiting {
+        fleet.brokers[gate].cancel(ticket, fleet.now);
+    }
+    fleet.settle();
+    granted
 }
 
 /// One request: owner, caller, kind.

@@ -163,7 +163,7 @@ fn check_for_machines_has_the_place_of_each_thing_in_fields() {
         said["mistakes"],
         serde_json::json!([{
             "file": file, "line": 9, "column": 21, "key": "tokens.analytics.file",
-            "message": "FOLDER/analytics: the file of token 'analytics' is missing",
+            "message": "FOLDER/analytics: the file of token 'analytics' is missing; put a token there, or run `metrika-gate token login analytics`",
         }])
     );
     assert_eq!(
