@@ -44,6 +44,7 @@ pub mod headers;
 mod identify;
 mod inject;
 pub mod interim;
+pub mod pauses;
 mod phase;
 mod progress;
 mod raw_queries;

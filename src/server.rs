@@ -8,6 +8,7 @@
 //!    (`server/entrance.rs`).
 //! 4. One timer per connection covers every wait for the caller: for a header, a body, the reading of a response, and
 //!    the next request.
+//! 5. A connection whose caller is idle is parked (`server/http1.rs`).
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -17,9 +18,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
 use strict_http::Malformed;
 use strict_http::request_reader::Bounds;
 use tokio::sync::oneshot;
@@ -29,6 +28,7 @@ use tower::Service;
 use crate::config::Limits;
 use crate::files::descriptors::DescriptorNeed;
 use crate::gateway::connection::{Connection, Phase};
+use crate::gateway::pauses::Parking;
 use crate::gateway::{refuse_unparsed, whole_answer};
 use crate::metrics::process::ProcessMeters;
 use crate::policy::caller::{Evidence, Peer};
@@ -42,6 +42,7 @@ mod blocks;
 pub mod caller_io;
 mod entrance;
 mod handshake_error;
+mod http1;
 mod http2;
 
 pub mod connection_limits;
@@ -54,6 +55,7 @@ use begun::Begun;
 use caller_io::CallerIo;
 pub use connection_limits::Connections;
 use connection_limits::CountedPlace;
+use http1::Http1;
 use listen::{Accepting, Kind};
 use socket::Socket;
 
@@ -238,7 +240,7 @@ async fn drive(
     // The stack is called at once, not at the first poll, so that a request is counted even if its caller has
     // disconnected. The future is boxed because hyper reserves room for it while the connection is idle, too.
     let service = service_fn(move |request| Box::pin(stack.clone().call(request)));
-    let mut http = pin!(protocol(limits).serve_connection(TokioIo::new(io), service));
+    let mut http = Http1::new(io, service, limits);
     let mut draining = pin!(worker.until_draining());
     let mut patience = ConnectionDeadlines::new(worker);
     let mut begun = false;
@@ -252,11 +254,11 @@ async fn drive(
         // An idle connection is not shut down at once, because its next request may be under way (`ConnectionDeadlines`). hyper
         // would close it in the middle of a header without a response.
         if worker.ending() >= Ending::Draining && connection.phase() == Phase::Exchange {
-            http.as_mut().graceful_shutdown();
+            http.graceful_shutdown();
         }
         socket.borrow_mut().deliver_interim(connection, context);
         loop {
-            if let Poll::Ready(ended) = http.as_mut().poll(context) {
+            if let Poll::Ready(ended) = http.poll(context) {
                 return Poll::Ready(match connection.refused() {
                     Some(kind) => End::Refused(kind),
                     // The body failed, or the caller half-closed in the middle of it.
@@ -266,7 +268,18 @@ async fn drive(
                     None => End::Answered,
                 });
             }
-            match ready!(patience.poll_end(worker, connection, socket, context)) {
+            let parking = if http.is_running() { connection.parking() } else { None };
+            let parks_at = match parking {
+                Some(Parking::Now) => {
+                    http.park();
+                    // Its reader registers the task.
+                    continue;
+                }
+                Some(Parking::At(time)) => Some(time),
+                None => None,
+            };
+            match ready!(patience.poll_end(worker, connection, (socket, parks_at), context)) {
+                PassedDeadline::OfPause => http.park(),
                 // The request in progress is notified of its timeout, and responds.
                 PassedDeadline::ForTheRequest if connection.expire(Reason::RequestTimeout) => {}
                 PassedDeadline::ForTheCaller if connection.phase() == Phase::Exchange && connection.stall() => {}
@@ -321,7 +334,7 @@ impl ConnectionDeadlines {
         &mut self,
         worker: &Worker,
         connection: &Connection,
-        socket: &RefCell<Socket>,
+        (socket, parks_at): (&RefCell<Socket>, Option<Instant>),
         context: &mut Context<'_>,
     ) -> Poll<PassedDeadline> {
         loop {
@@ -330,7 +343,8 @@ impl ConnectionDeadlines {
             let last_call = if worker.ending() >= Ending::Draining { connection.unused_since() } else { None };
             let of_step = of_step.into_iter().chain(last_call.map(|since| since + LAST_CALL)).min();
             let next = of_step.unwrap_or(self.next_look);
-            ready!(self.watchdog.poll_passed(context, of_request.map_or(next, |deadline| deadline.min(next))));
+            let next = of_request.into_iter().chain(parks_at).fold(next, Instant::min);
+            ready!(self.watchdog.poll_passed(context, next));
             let now = Instant::now();
             if of_step.is_some_and(|deadline| deadline <= now) {
                 tracing::debug!(phase = ?connection.phase(), "the caller exceeded a timeout; closing its connection");
@@ -338,6 +352,9 @@ impl ConnectionDeadlines {
             }
             if of_request.is_some_and(|deadline| deadline <= now) {
                 return Poll::Ready(PassedDeadline::ForTheRequest);
+            }
+            if parks_at.is_some_and(|time| time <= now) {
+                return Poll::Ready(PassedDeadline::OfPause);
             }
             // While the upstream reads nothing, hyper does not read either, and misses a disconnect of the caller.
             if of_step.is_none() && socket.borrow().is_closed_by_caller() {
@@ -357,20 +374,6 @@ enum PassedDeadline {
     ForTheRequest,
     /// No deadline: the caller has disconnected.
     WithNobody,
-}
-
-/// The number of header fields that hyper reads without an allocation.
-const HEADER_FIELDS: usize = 100;
-
-fn protocol(limits: Limits) -> http1::Builder {
-    let mut builder = http1::Builder::new();
-    // hyper's own timer would also close idle connections, which have a longer deadline; see `ConnectionDeadlines`.
-    builder.header_read_timeout(None);
-    // Larger than `framing` lets through, so that hyper never responds by itself; bodies are read in pieces of this
-    // size.
-    builder.max_header_size(limits.header_bytes + 1).max_buf_size(limits.header_bytes.max(64 * 1024) + 1);
-    if limits.header_fields > HEADER_FIELDS {
-        builder.max_headers(limits.header_fields);
-    }
-    builder
+    /// That of a pause: the caller is not expected to send soon.
+    OfPause,
 }

@@ -11,6 +11,7 @@ use strict_http::target::Broken;
 use tokio::time::Instant;
 
 use super::interim::Interim;
+use super::pauses::{Parking, Pauses};
 pub use super::phase::Phase;
 use super::phase::{Fault, Reply, Request, State};
 use super::raw_queries::RawQueries;
@@ -37,6 +38,7 @@ pub struct Connection {
     write_blocked_since: Cell<Option<Instant>>,
     fault: Cell<Option<Fault>>,
     raw_queries: RawQueries,
+    pauses: Pauses,
     /// Interim responses of the upstream, on their way to the caller.
     pub interim: Interim,
     /// The unread rest of a request's body, and the waker of the task that drains it.
@@ -61,6 +63,7 @@ impl Connection {
             write_blocked_since: Cell::new(None),
             fault: Cell::new(None),
             raw_queries: RawQueries::default(),
+            pauses: Pauses::default(),
             interim: Interim::default(),
             unread: RefCell::default(),
         }
@@ -83,7 +86,11 @@ impl Connection {
         let since = match self.state.get() {
             State::New(since) | State::Header(since) => since,
             // A pipelined request has no header phase.
-            State::Idle(_) | State::Exchange { .. } => now,
+            State::Idle(since) => {
+                self.pauses.end(since, now);
+                now
+            }
+            State::Exchange { .. } => now,
         };
         self.state.set(State::Exchange { since, body_awaited_since: None });
         self.request.set(Request { is_open: true, flush_owed: true, ..Request::NONE });
@@ -124,13 +131,32 @@ impl Connection {
 
     /// Records arriving bytes: of a new header, or of a body whose request has already been answered.
     pub fn received(&self) {
+        self.pauses.interrupt();
         match self.state.get() {
             // The time of the first header counts from the accept.
             State::New(since) => self.state.set(State::Header(since)),
             State::Idle(_) if self.request_is_open() => self.state.set(State::Idle(Instant::now())),
-            State::Idle(_) => self.state.set(State::Header(Instant::now())),
+            State::Idle(since) => {
+                let now = Instant::now();
+                self.pauses.end(since, now);
+                self.state.set(State::Header(now));
+            }
             State::Header(_) | State::Exchange { .. } => {}
         }
+    }
+
+    /// Records that no byte is there to be read; `read`: the number of requests so far, between two of them.
+    pub fn wait_for_bytes(&self, read: Option<u64>) {
+        self.pauses.wait(read);
+    }
+
+    /// Returns when hyper can be given back: `None` before the first request, during one, or while anything is to be written.
+    #[must_use]
+    pub fn parking(&self) -> Option<Parking> {
+        let State::Idle(since) = self.state.get() else { return None };
+        let Request { is_open, flush_owed, .. } = self.request.get();
+        let is_done = !is_open && !flush_owed && !self.is_write_blocked() && self.interim.is_delivered();
+        self.pauses.parking(since, self.raw_queries.requests()).filter(|_| is_done)
     }
 
     /// Returns the start of the time without a byte of a request, if no request is in progress.

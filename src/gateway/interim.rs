@@ -26,6 +26,12 @@ impl Interim {
         !self.arrived.borrow().is_empty()
     }
 
+    /// Whether no byte waits for the socket.
+    #[must_use]
+    pub fn is_delivered(&self) -> bool {
+        !self.is_waiting() && self.rest.borrow().is_empty()
+    }
+
     /// Registers the waker to call when an interim response arrives.
     pub fn wake(&self, waker: &Waker) {
         self.server.replace(Some(waker.clone()));

@@ -21,6 +21,11 @@ impl RawQueries {
         self.encoded.borrow_mut().push_back((request, broken));
     }
 
+    /// The number of requests that hyper handed over.
+    pub const fn requests(&self) -> u64 {
+        self.requests.get()
+    }
+
     /// Advances to the next request; returns the rule that the raw characters in its query broke. hyper hands over
     /// requests in order.
     pub fn next_request(&self) -> Option<Broken> {

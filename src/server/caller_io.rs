@@ -7,6 +7,7 @@
 //!    the refusal.
 //! 3. A request line with raw bytes in its query is buffered until it is complete, and reaches hyper percent-encoded.
 //! 4. Interim responses are written between hyper's writes.
+//! 5. It outlives hyper: bytes that were read and checked while there was none are given to the next one.
 
 use std::cell::RefCell;
 use std::io;
@@ -28,6 +29,8 @@ pub struct CallerIo {
     begun: Begun,
     connection: Rc<Connection>,
     framing: Framing,
+    /// Checked bytes that hyper reads first (rule 5).
+    ahead: Vec<u8>,
     /// Bytes that arrived and were not checked yet (rule 3).
     kept: Vec<u8>,
     /// Whether `kept` begins with an incomplete request line.
@@ -41,13 +44,25 @@ impl CallerIo {
     /// Wraps the socket of `connection`, whose first bytes are in `begun`, for headers within `bounds`.
     pub fn new((socket, begun): (Socket, Begun), connection: Rc<Connection>, bounds: Bounds) -> Self {
         let socket = Rc::new(RefCell::new(socket));
-        let (framing, kept) = (Framing::new(bounds), Vec::new());
-        Self { socket, begun, connection, framing, kept, is_cut: false, fault: None, reader: None }
+        let (framing, ahead, kept) = (Framing::new(bounds), Vec::new(), Vec::new());
+        Self { socket, begun, connection, framing, ahead, kept, is_cut: false, fault: None, reader: None }
     }
 
     /// Returns the socket, for interim responses.
     pub fn socket(&self) -> Rc<RefCell<Socket>> {
         self.socket.clone()
+    }
+
+    /// Puts checked bytes before all that is read next (rule 5).
+    pub fn put_ahead(&mut self, bytes: &[u8]) {
+        self.ahead.extend_from_slice(bytes);
+    }
+
+    /// Gives the bytes that were read before hyper was there. They are freed at once.
+    fn give_ahead(&mut self, buffer: &mut ReadBuf<'_>) {
+        let (now, later) = cut::at_most(&self.ahead, buffer.remaining());
+        buffer.put_slice(now);
+        self.ahead = later.to_vec();
     }
 
     /// Signals the end of input to hyper (rule 2).
@@ -131,12 +146,21 @@ impl CallerIo {
 impl AsyncRead for CallerIo {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if !this.ahead.is_empty() {
+            this.give_ahead(buffer);
+            return Poll::Ready(Ok(()));
+        }
         if let Some(fault) = this.fault {
             return this.poll_end(fault, context);
         }
         let before = buffer.filled().len();
         loop {
-            ready!(this.poll_arrived(context, buffer))?;
+            let Poll::Ready(arrived) = this.poll_arrived(context, buffer) else {
+                let is_between = !this.is_cut && this.framing.is_between_requests();
+                this.connection.wait_for_bytes(is_between.then(|| this.framing.requests()));
+                return Poll::Pending;
+            };
+            arrived?;
             if buffer.filled().len() == before {
                 return Poll::Ready(Ok(()));
             }
@@ -195,6 +219,8 @@ impl AsyncWrite for CallerIo {
         if self.connection.refused().is_some() {
             return Poll::Ready(Ok(()));
         }
+        // hyper ends the connection, and no other one follows.
+        self.connection.wait_for_bytes(None);
         Pin::new(&mut *self.socket.borrow_mut()).poll_shutdown(context)
     }
 }

@@ -16,6 +16,7 @@ mod callers {
     mod leaving;
     mod limits;
     mod malformed;
+    mod parking;
     mod prefaces;
     mod read_ahead;
     mod sockets;

@@ -72,9 +72,6 @@ pub struct Framing {
     known_host: Box<[u8]>,
 }
 
-/// The line after two empty lines in a PROXY protocol version 2 header.
-const PROXY_PROTOCOL_V2: &[u8] = b"\0\r\nQUIT\n";
-
 /// The longest `Host` that is remembered; longer ones are checked each time.
 const KNOWN_HOST: usize = 64;
 
@@ -164,6 +161,12 @@ impl Framing {
         Ok(broken)
     }
 
+    /// Whether no byte follows the last request.
+    #[must_use]
+    pub fn is_between_requests(&self) -> bool {
+        self.state == State::RequestLine && self.bytes == 0
+    }
+
     /// The number of request lines read.
     #[must_use]
     pub const fn requests(&self) -> u64 {
@@ -174,17 +177,6 @@ impl Framing {
     #[must_use]
     pub const fn is_too_long(&self, more: usize) -> bool {
         self.bytes.saturating_add(more) > self.bounds.header_bytes
-    }
-
-    /// Whether `rest`, whose first line was rejected, begins with the third line of a PROXY protocol version 2 header.
-    #[cold]
-    fn is_proxy_protocol(&self, rest: &[u8]) -> bool {
-        let line = memchr::memchr(b'\n', rest).map_or(rest.len(), |at| at + 1);
-        let (begun, _) = cut::at_most(rest, PROXY_PROTOCOL_V2.len());
-        self.state == State::RequestLine
-            && self.begun.is_empty()
-            && self.bytes == b"\r\n\r\n".len() + line
-            && PROXY_PROTOCOL_V2.starts_with(begun)
     }
 
     /// Skips body data of any content, and returns the bytes behind it.

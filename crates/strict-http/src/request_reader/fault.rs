@@ -1,6 +1,7 @@
 //! The reasons to stop reading a connection.
 
-use crate::Malformed;
+use super::{Framing, State};
+use crate::{Malformed, cut};
 
 /// A broken rule, and its position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,4 +24,20 @@ pub enum Stop {
         /// The number of bytes in this call that come before the request line.
         sound: usize,
     },
+}
+
+/// The line after two empty lines in a PROXY protocol version 2 header.
+const PROXY_PROTOCOL_V2: &[u8] = b"\0\r\nQUIT\n";
+
+impl Framing {
+    /// Whether `rest`, whose first line was rejected, begins with the third line of a PROXY protocol version 2 header.
+    #[cold]
+    pub(super) fn is_proxy_protocol(&self, rest: &[u8]) -> bool {
+        let line = memchr::memchr(b'\n', rest).map_or(rest.len(), |at| at + 1);
+        let (begun, _) = cut::at_most(rest, PROXY_PROTOCOL_V2.len());
+        self.state == State::RequestLine
+            && self.begun.is_empty()
+            && self.bytes == b"\r\n\r\n".len() + line
+            && PROXY_PROTOCOL_V2.starts_with(begun)
+    }
 }
