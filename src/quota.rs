@@ -111,6 +111,8 @@ mod fleet_counts;
 #[cfg(test)]
 mod fleet_losses;
 #[cfg(test)]
+mod fleet_midnight;
+#[cfg(test)]
 mod fleet_oracle;
 #[cfg(test)]
 mod fleet_tests;

@@ -146,6 +146,7 @@ const ALLOWED: &[(Form, &str, Places)] = &[
             ("src/quota/configure.rs", 2),
             ("src/quota/fleet_counts.rs", 5),
             ("src/quota/fleet_losses.rs", 5),
+            ("src/quota/fleet_midnight.rs", 1),
             ("src/quota/fleet_oracle.rs", 6),
             ("src/quota/fleet_tests.rs", 5),
             ("src/worker/turns.rs", 3),
