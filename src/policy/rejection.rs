@@ -60,7 +60,7 @@ reasons! {
     BadFraming = "bad_framing", BAD_REQUEST, InvalidParameter, None,
         "The length of the request body is ambiguous. Send either one Content-Length or Transfer-Encoding: chunked.";
     BadTarget = "bad_target", BAD_REQUEST, InvalidParameter, None,
-        "The request target is ambiguous: a trailing slash, an empty or dot segment, a character that must be percent-encoded, or a repeated id, ulogin or direct_client_logins (join the values with commas).";
+        "The request target is ambiguous: an empty or dot segment, a trailing slash for a caller with strict: true, a character that must be percent-encoded, or a repeated id, ulogin or direct_client_logins (join the values with commas).";
     TargetTooLong = "target_too_long", URI_TOO_LONG, InvalidParameter, None,
         "The request target exceeds limits.target_bytes of the gate.";
     HeadersTooLarge = "headers_too_large", REQUEST_HEADER_FIELDS_TOO_LARGE, InvalidParameter, None,

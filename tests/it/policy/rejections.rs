@@ -610,6 +610,8 @@ fn the_table_is_in_the_documentation() {
         let seconds = answer.retry_after.map_or_else(String::new, |seconds| seconds.to_string());
         let by_state =
             is_of_a_token.then_some("until the next probe").or(is_of_a_quota.then_some("until there is room"));
+        let is_spread = matches!(reason, Reason::QuotaDraining | Reason::QuotaStoreUnavailable);
+        let by_state = by_state.or(is_spread.then_some("1 to 3, at random"));
         let retry = by_state.map_or(seconds, str::to_owned);
         let (status, error_type) = (answer.status.as_u16(), answer.error_type.as_str());
         writeln!(text, "| `{}` | {status} | `{error_type}` | {retry} | {} |", reason.as_str(), answer.message).unwrap();
