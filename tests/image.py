@@ -6,6 +6,7 @@
 
 import json
 import pathlib
+import platform
 import subprocess
 import sys
 import tempfile
@@ -24,8 +25,11 @@ def size(folder):
 
 def listed(file):
     """The crates that are listed in the section .dep-v0 of a program."""
+    # The objcopy of one architecture reads no program of another.
+    is_arm64 = pathlib.Path(file).read_bytes()[18:20] == (183).to_bytes(2, "little")
+    objcopy = "aarch64-linux-gnu-objcopy" if is_arm64 and platform.machine() != "aarch64" else "objcopy"
     with tempfile.NamedTemporaryFile() as section:
-        subprocess.run(["objcopy", "--dump-section", f".dep-v0={section.name}", file, "/dev/null"], check=True, capture_output=True)
+        subprocess.run([objcopy, "--dump-section", f".dep-v0={section.name}", file, "/dev/null"], check=True, capture_output=True)
         content = pathlib.Path(section.name).read_bytes()
     return json.loads(zlib.decompress(content))["packages"]
 
